@@ -1,0 +1,174 @@
+"""Every error that clipsearch raises on purpose.
+
+    ClipsearchError
+    ├── IndexNotFound         no index where one was looked for
+    ├── IndexLocked           another process is writing to the index
+    ├── CorruptIndex          a file of the index is damaged or missing
+    ├── UnsupportedIndex      the index was written by a newer clipsearch
+    ├── EncoderMismatch       vectors of another model than the one asked for
+    ├── DimensionMismatch     vectors of another length than the index's
+    ├── NoPictures            nothing to index
+    ├── OutOfSpace            the disk filled up
+    ├── StorageError          the index cannot be read or written for another reason
+    ├── ModelNotFound         no model of that name
+    ├── InvalidModel          a model directory that cannot be used
+    ├── MissingExtra          an optional dependency is not installed
+    ├── UnreadablePicture     one picture that cannot be read
+    └── InvalidQuery          a query that cannot be understood
+
+Each carries its facts as fields; the message says what, where, and how to mend it.
+Only the command line prints or exits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class ClipsearchError(Exception):
+    """Base class: catch this to catch everything that clipsearch raises on purpose."""
+
+
+class IndexNotFound(ClipsearchError):
+    """There is no index at any of `searched`."""
+
+    def __init__(self, searched: Sequence[Path | str]) -> None:
+        self.searched = [str(place) for place in searched]
+        super().__init__(
+            f"no index found (looked in {', '.join(self.searched)}). "
+            "Make one with: clipsearch index FOLDER, or name one with: --index DIR"
+        )
+
+
+class IndexLocked(ClipsearchError):
+    """Another process holds the writer's lock of `index`; `holder` says which."""
+
+    def __init__(self, index: Path, holder: str) -> None:
+        self.index = index
+        self.holder = holder
+        super().__init__(
+            f"{index} is being written to by {holder}. Queries go on working; wait for it to finish, or stop it."
+        )
+
+
+class CorruptIndex(ClipsearchError):
+    """`file` of the index is damaged: `problem` says how."""
+
+    def __init__(self, file: Path, problem: str, *, index: Path | None = None) -> None:
+        self.file = file
+        self.problem = problem
+        where = f" --index {index}" if index is not None else ""
+        super().__init__(f"corrupt index: {file}: {problem}. Mend it with: clipsearch verify --repair{where}")
+
+
+class UnsupportedIndex(ClipsearchError):
+    """The index at `index` needs `needs`, which this version does not know."""
+
+    def __init__(self, index: Path, needs: str) -> None:
+        self.index = index
+        self.needs = needs
+        super().__init__(
+            f"{index} needs {needs}, which this version of clipsearch does not know. "
+            "Update with: pip install --upgrade clipsearch"
+        )
+
+
+class EncoderMismatch(ClipsearchError):
+    """The index holds vectors of `index_model`; `model` makes vectors that cannot be compared with them."""
+
+    def __init__(self, index: Path, index_model: str, model: str, source: str) -> None:
+        self.index = index
+        self.index_model = index_model
+        self.model = model
+        super().__init__(
+            f"the index {index} was made with the model {index_model}; vectors of {model} cannot be compared "
+            f"with its. Leave --model out to use the index's own, or encode everything again with: "
+            f"clipsearch index {source} --model {model} --reindex"
+        )
+
+
+class DimensionMismatch(ClipsearchError):
+    """Vectors of `found` numbers where `expected` were needed."""
+
+    def __init__(self, expected: int, found: int) -> None:
+        self.expected = expected
+        self.found = found
+        super().__init__(f"vectors have {found} dimensions, the index has {expected}: they come from another model")
+
+
+class NoPictures(ClipsearchError):
+    """`folder` holds no picture (`files` other files were seen)."""
+
+    def __init__(self, folder: Path, files: int) -> None:
+        self.folder = folder
+        self.files = files
+        seen = f"{files} other files" if files else "no files at all"
+        super().__init__(
+            f"no pictures in {folder} ({seen}). Name a folder that holds JPEG, PNG, WebP, TIFF, HEIC, ... files."
+        )
+
+
+class OutOfSpace(ClipsearchError):
+    """The disk of `path` is full. What was committed before stays searchable."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(
+            f"no space left on the disk of {path}. Everything committed so far is safe and searchable: "
+            "free some space, or put the index elsewhere with --index DIR, and run the same command again"
+        )
+
+
+class StorageError(ClipsearchError):
+    """`path` cannot be read or written: `problem` is the system's word on it."""
+
+    def __init__(self, path: Path, problem: str, advice: str) -> None:
+        self.path = path
+        self.problem = problem
+        super().__init__(f"{path}: {problem}. {advice}")
+
+
+class ModelNotFound(ClipsearchError):
+    """`name` names no model that is here or can be fetched."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        self.name = name
+        self.problem = problem
+        super().__init__(f"unknown model {name!r}: {problem}. List what can be used with: clipsearch models list")
+
+
+class InvalidModel(ClipsearchError):
+    """The model directory `path` cannot be used."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        self.path = path
+        self.problem = problem
+        super().__init__(
+            f"{path} is not a usable model directory: {problem}. It needs config.json, visual/model.onnx, "
+            "visual/preprocess_cfg.json, textual/model.onnx and textual/tokenizer.json; "
+            "make one with: clipsearch models export MODEL DIR"
+        )
+
+
+class MissingExtra(ClipsearchError):
+    """`purpose` needs the optional dependencies of `extra`."""
+
+    def __init__(self, extra: str, purpose: str) -> None:
+        self.extra = extra
+        self.purpose = purpose
+        super().__init__(f"{purpose} needs an optional part. Install it with: pip install 'clipsearch[{extra}]'")
+
+
+class UnreadablePicture(ClipsearchError):
+    """The picture at `path` cannot be read; `status` is its class (see records.SkipStatus)."""
+
+    def __init__(self, path: Path | str, status: str, reason: str) -> None:
+        self.path = path
+        self.status = status
+        self.reason = reason
+        super().__init__(f"{path}: {reason}")
+
+
+class InvalidQuery(ClipsearchError):
+    """A query that cannot be answered as it stands."""

@@ -1,0 +1,1 @@
+"""The embedded model: see MODEL_CARD.md beside this file."""
