@@ -1,0 +1,173 @@
+"""What makes stored vectors comparable: a hash of the image tower's weights and preprocessing.
+
+A fingerprint is an xxh3-128 in hexadecimal over a checksum of the weights and the canonical form of the
+preprocessing. For an ONNX image tower the weights are the bytes of its files. An export changes bytes but not
+the space, so it writes down the fingerprint of the weights that it was made from, together with the
+`visual_checksum` of what it wrote; the first is believed for as long as the second still fits.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import xxhash
+
+from clipsearch.config import cache_dir, write_small
+from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
+from clipsearch.errors import InvalidModel
+from clipsearch.records import Preprocessing
+
+REMEMBER_FROM_BYTES = 4 << 20  # smaller files are hashed again in a millisecond
+SETTLED_AFTER_NS = 2_000_000_000  # a file younger than this may change again within one clock tick
+REMEMBERED_FILES = 200
+BLOCK_BYTES = 4 << 20
+
+
+def fingerprint_of(weights: str, preprocessing: Preprocessing) -> str:
+    """Combine a checksum of weights and a preprocessing into a fingerprint (32 hexadecimal digits)."""
+    canonical = json.dumps(asdict(preprocessing), sort_keys=True, separators=(",", ":"))
+    return xxhash.xxh3_128_hexdigest(f"clipsearch image tower 1\n{weights}\n{canonical}".encode())
+
+
+def image_fingerprint(model: ModelDirectory) -> str:
+    """The fingerprint of the image tower that `model` holds or, without one, belongs to. Raises: InvalidModel."""
+    if not model.has_visual:
+        if model.image_fingerprint is None:
+            raise InvalidModel(model.path, "it does not name its image tower")
+        return model.image_fingerprint
+    found = visual_checksum(model)
+    if model.image_fingerprint is not None and model.visual_checksum == found:
+        return model.image_fingerprint
+    return found
+
+
+def visual_checksum(model: ModelDirectory) -> str:
+    """Checksum of the image tower's files and its preprocessing. Raises: InvalidModel."""
+    if model.preprocessing is None:
+        raise InvalidModel(model.path, "it has no image tower")
+    try:
+        digests = [file_checksum(file) for file in tower_files(model.path, VISUAL_MODEL)]
+    except OSError as error:
+        raise InvalidModel(model.path, f"{VISUAL_MODEL} cannot be read ({error.strerror or error})") from error
+    return fingerprint_of("+".join(digests), model.preprocessing)
+
+
+def tower_files(directory: Path, relative: str) -> list[Path]:
+    """The ONNX file at `relative` and the files that its weights lie in, in the order of their names.
+
+    Raises: InvalidModel for a file that is cut short, is not ONNX, or refers to data outside its own folder.
+    """
+    model = directory / relative
+    files = []
+    for name in sorted(_external_locations(directory, model, relative)):
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts or "\\" in name or ":" in name:
+            raise InvalidModel(directory, f"{relative} keeps its weights outside its folder ({name!r})")
+        file = model.parent / parts
+        if not file.is_file():
+            raise InvalidModel(directory, f"{relative} keeps its weights in {name!r}, which is missing")
+        files.append(file)
+    return [model, *files]
+
+
+def file_checksum(path: Path) -> str:
+    """xxh3-128 of a file, remembered for big ones by path, inode, size and both times. Raises: OSError."""
+    status = path.stat()
+    identity = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    memory = cache_dir() / "model-checksums.json"
+    key = str(path.absolute())
+    big = status.st_size >= REMEMBER_FROM_BYTES
+    if big:
+        entry = _remembered(memory).get(key)
+        if isinstance(entry, dict) and entry.get("identity") == identity and isinstance(entry.get("xxh3"), str):
+            return str(entry["xxh3"])
+    hasher = xxhash.xxh3_128()
+    with path.open("rb", buffering=0) as stream:
+        while block := stream.read(BLOCK_BYTES):
+            hasher.update(block)
+    digest = hasher.hexdigest()
+    if big and time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_AFTER_NS:
+        entries = {name: entry for name, entry in _remembered(memory).items() if name != key}
+        kept = dict(list(entries.items())[-(REMEMBERED_FILES - 1) :])
+        write_small(memory, json.dumps({**kept, key: {"identity": identity, "xxh3": digest}}, indent=1))
+    return digest
+
+
+def _remembered(memory: Path) -> dict[str, Any]:
+    try:
+        entries = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+# Where a model keeps external data is the one thing needed of its protobuf, so it is walked here: reading it
+# with the onnx package would add a dependency and copy all weights. Field numbers are those of onnx.proto.
+_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_EXTERNAL_DATA, _ENTRY_KEY, _ENTRY_VALUE = 7, 5, 13, 1, 2
+
+
+def _external_locations(directory: Path, model: Path, relative: str) -> set[str]:
+    locations: set[str] = set()
+    if not model.is_file():
+        raise InvalidModel(directory, f"{relative} is missing")
+    with model.open("rb") as stream:
+        if os.fstat(stream.fileno()).st_size == 0:
+            raise InvalidModel(directory, f"{relative} is empty")
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                graphs = list(_fields(data, 0, len(data), _MODEL_GRAPH))
+                for graph in graphs:
+                    for tensor in _fields(data, *graph, _GRAPH_INITIALIZER):
+                        for entry in _fields(data, *tensor, _TENSOR_EXTERNAL_DATA):
+                            key, value = (
+                                b"".join(data[start:end] for start, end in _fields(data, *entry, number))
+                                for number in (_ENTRY_KEY, _ENTRY_VALUE)
+                            )
+                            if key == b"location":
+                                locations.add(value.decode("utf-8"))
+            except (ValueError, IndexError) as error:
+                raise InvalidModel(directory, f"{relative} is cut short or is not an ONNX file") from error
+    if not graphs:
+        raise InvalidModel(directory, f"{relative} is not an ONNX file")
+    return locations
+
+
+def _fields(data: mmap.mmap, start: int, end: int, wanted: int) -> Iterator[tuple[int, int]]:
+    """Spans of the length-delimited fields number `wanted` of the message at data[start:end]."""
+    position = start
+    while position < end:
+        tag, position = _varint(data, position)
+        number, kind = tag >> 3, tag & 7
+        if kind == 0:
+            _, position = _varint(data, position)
+        elif kind in (1, 5):
+            position += 8 if kind == 1 else 4
+        elif kind == 2:
+            length, position = _varint(data, position)
+            if position + length > end:
+                raise ValueError("a field ends behind its message")
+            if number == wanted:
+                yield position, position + length
+            position += length
+        else:
+            raise ValueError("unknown wire type")
+    if position != end:
+        raise ValueError("a field ends behind its message")
+
+
+def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ValueError("a number is too long")
