@@ -101,3 +101,88 @@ class Hit:
     score: float
     path: str
     record: ImageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """One immutable file of an index: `path` is relative to the index folder, `checksum` xxh3-128 hexadecimal."""
+
+    path: str
+    size_bytes: int
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class IvfParameters:
+    """How a FAISS inverted file is built and searched."""
+
+    nlist: int  # inverted lists
+    nprobe: int  # lists visited by a query
+    rerank: int  # candidates per wanted hit that are scored again exactly
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The searchable form of a fragment, derived from it and always rebuildable.
+
+    `vectors`: row ids with their vectors, in the order of row ids; `rows`: the records to show for them;
+    `faiss`: an inverted file over the same row ids, only where exact search would be too slow.
+    """
+
+    vectors: FileRef
+    rows: FileRef
+    faiss: FileRef | None = None
+    ivf: IvfParameters | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """One Parquet file and what is derived from it. Row ids lie in first_row_id..last_row_id, both included."""
+
+    data: FileRef
+    rows: int
+    vectors: int  # rows with status "ok"
+    first_row_id: int
+    last_row_id: int
+    segment: Segment | None  # None where no row has a vector
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """The model whose vectors an index holds."""
+
+    name: str
+    fingerprint: str
+    dim: int
+    score_scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One generation of an index: every file that belongs to it."""
+
+    generation: int
+    created_at: str  # ISO 8601, UTC
+    root: str  # the collection's folder: relative to the index folder, or absolute
+    model: ModelRef
+    next_row_id: int
+    fragments: tuple[Fragment, ...] = ()
+    tombstones: FileRef | None = None  # deleted row ids
+    tombstone_count: int = 0
+    pictures: int = 0  # live rows with a vector
+    skipped: int = 0  # live rows without one
+    reader_features: tuple[str, ...] = ()  # what a reader must know to read this correctly
+    writer_features: tuple[str, ...] = ()  # what a writer must know to change this correctly
+    format_version: int = 1
+
+    def files(self) -> list[FileRef]:
+        """Every file that this generation refers to."""
+        refs: list[FileRef] = []
+        for fragment in self.fragments:
+            refs.append(fragment.data)
+            if fragment.segment is not None:
+                segment = fragment.segment
+                refs += [ref for ref in (segment.vectors, segment.rows, segment.faiss) if ref is not None]
+        if self.tombstones is not None:
+            refs.append(self.tombstones)
+        return refs

@@ -1,0 +1,105 @@
+"""Where clipsearch keeps things, and which index a command means.
+
+Inside the collection: `.clipsearch/`. Outside it: a cache folder (can be deleted at any time) and a small
+registry of indexes used, in the user's state folder. `CLIPSEARCH_CACHE_DIR` and `CLIPSEARCH_STATE_DIR`
+override both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+
+from clipsearch.errors import IndexNotFound
+
+INDEX_DIR_NAME = ".clipsearch"
+INDEX_ENV = "CLIPSEARCH_INDEX"
+REGISTRY_LIMIT = 50
+
+
+def cache_dir() -> Path:
+    """Folder for what can be made again. Not created here."""
+    return _own_dir("CLIPSEARCH_CACHE_DIR", "user_cache_dir")
+
+
+def state_dir() -> Path:
+    """Folder for what should outlive a cache clean-up (the registry of indexes). Not created here."""
+    return _own_dir("CLIPSEARCH_STATE_DIR", "user_state_dir")
+
+
+def _own_dir(variable: str, kind: str) -> Path:
+    override = os.environ.get(variable)
+    if override:
+        return Path(override).expanduser()
+    import platformdirs
+
+    return Path(getattr(platformdirs, kind)("clipsearch", appauthor=False))
+
+
+def index_dir_for(folder: Path, index: Path | None = None) -> Path:
+    """The index folder that `clipsearch index FOLDER [--index INDEX]` writes to."""
+    if index is not None:
+        return index
+    return folder if is_index(folder) else folder / INDEX_DIR_NAME
+
+
+def is_index(folder: Path) -> bool:
+    """Whether `folder` looks like an index (complete or damaged), not like a photo folder."""
+    return (folder / "CURRENT").is_file() or (folder / "manifests").is_dir()
+
+
+def find_index(index: Path | None = None) -> Path:
+    """The index that a command without a folder means.
+
+    In this order: `index` (a photo folder or its index folder), $CLIPSEARCH_INDEX, `.clipsearch` in the
+    current folder and its ancestors, the index used last. Raises: IndexNotFound.
+    """
+    for named in (index, os.environ.get(INDEX_ENV)):
+        if named:
+            place = Path(named).expanduser()
+            for candidate in (place, place / INDEX_DIR_NAME):
+                if is_index(candidate):
+                    return candidate
+            raise IndexNotFound([place])
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if is_index(folder / INDEX_DIR_NAME):
+            return folder / INDEX_DIR_NAME
+    for known in known_indexes():
+        if is_index(known):
+            return known
+    raise IndexNotFound([f"{INDEX_DIR_NAME} in {here} and the folders above it", "the indexes used before"])
+
+
+def known_indexes() -> list[Path]:
+    """Indexes used on this machine, the last one first. Some may be gone."""
+    try:
+        entries = json.loads((state_dir() / "indexes.json").read_text(encoding="utf-8"))
+        return [Path(os.fsdecode(bytes.fromhex(entry["path_hex"]))) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def remember_index(index: Path) -> None:
+    """Put `index` at the front of the registry. A registry that cannot be written is no error."""
+    target = index.absolute()
+    paths = [target, *(known for known in known_indexes() if known != target)][:REGISTRY_LIMIT]
+    if known_indexes()[:1] == [target]:
+        return
+    entries = [{"path": os.fsencode(p).decode("utf-8", "replace"), "path_hex": os.fsencode(p).hex()} for p in paths]
+    write_small(state_dir() / "indexes.json", json.dumps(entries, indent=1))
+
+
+def write_small(path: Path, text: str) -> None:
+    """Replace a small cache or state file in one step; failing to is no error (it can be made again)."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)

@@ -1,0 +1,284 @@
+"""Segments: row ids and unit vectors in a form that can be searched. The only importer of faiss.
+
+A small segment is a NumPy file that is mapped and multiplied with the query: exact, nothing to load. A large
+one has a FAISS inverted file (IVF, 8-bit scalar quantiser) beside it that proposes candidates, which are
+scored again from the exact vectors. This module knows no Parquet, no paths of pictures and no encoder.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from clipsearch.errors import CorruptIndex, DimensionMismatch
+from clipsearch.records import FloatArray, IntArray, IvfParameters
+
+IVF_FROM_ROWS = 200_000
+"""Segments of fewer rows are searched exactly; the crossing is measured by `benchmarks/exact_or_ivf.py`."""
+
+UNIT_TOLERANCE = 1e-3
+EXACT_BLOCK_ROWS = 262_144
+IVF_TRAINING_ROWS_PER_LIST = 64
+IVF_ADD_ROWS = 65_536
+IVF_RECALL_TARGET = 0.99
+IVF_RECALL_AT = 10
+IVF_RECALL_QUERIES = 256
+
+
+class BinaryWriter(Protocol):
+    def write(self, data: Any) -> int: ...
+
+
+def segment_dtype(dim: int) -> np.dtype[Any]:
+    """The element type of a vectors file: a row id beside its vector, so that neither is known by position."""
+    return np.dtype([("row_id", "<i8"), ("vector", "<f4", (dim,))])
+
+
+def check_vectors(row_ids: IntArray, vectors: FloatArray, dim: int, *, after: int = -1) -> None:
+    """Raise unless every vector is finite, of unit length and `dim` long, and the row ids ascend from `after`.
+
+    FAISS takes duplicate ids and NaN without a word, so nothing reaches it unchecked.
+    """
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise DimensionMismatch(dim, vectors.shape[-1])
+    if row_ids.shape != (len(vectors),):
+        raise ValueError(f"{len(vectors)} vectors for row ids of shape {row_ids.shape}")
+    if not len(row_ids):
+        return
+    if row_ids[0] <= after or np.any(np.diff(row_ids) <= 0):
+        raise ValueError("row ids must ascend without repeating")
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    bad = ~(np.abs(lengths - 1.0) <= UNIT_TOLERANCE)
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        raise ValueError(f"the vector of row {row_ids[first]} has length {lengths[first]:.4g}, not 1")
+
+
+def write_vectors(file: BinaryWriter, blocks: Iterable[tuple[IntArray, FloatArray]], rows: int, dim: int) -> None:
+    """Write a vectors file (npy) of `rows` rows, block by block. Shapes: blocks of (B,) int64, (B, dim) float32."""
+    dtype = segment_dtype(dim)
+    header: dict[str, Any] = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": (rows,),
+    }
+    np.lib.format.write_array_header_1_0(file, header)  # type: ignore[arg-type]
+    written, last = 0, -1
+    for row_ids, vectors in blocks:
+        check_vectors(row_ids, vectors, dim, after=last)
+        block = np.empty(len(row_ids), dtype)
+        block["row_id"], block["vector"] = row_ids, vectors
+        file.write(block)
+        written += len(row_ids)
+        last = int(row_ids[-1]) if len(row_ids) else last
+    if written != rows:
+        raise ValueError(f"{written} rows were written where {rows} were announced")
+
+
+class VectorSegment:
+    """One searchable segment. Its files must have been verified before they are opened here."""
+
+    def __init__(
+        self,
+        vectors: Path,
+        dim: int,
+        *,
+        faiss_file: Path | None = None,
+        ivf: IvfParameters | None = None,
+        exclude: IntArray | None = None,
+    ) -> None:
+        """Map a vectors file. `exclude`: sorted row ids that are never answered. Raises: CorruptIndex."""
+        try:
+            table = np.load(vectors, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise CorruptIndex(vectors, f"it is no NumPy file ({error})") from error
+        if table.dtype.names != ("row_id", "vector") or table.ndim != 1:
+            raise CorruptIndex(vectors, f"it holds {table.dtype}")
+        if table.dtype != segment_dtype(dim):
+            raise DimensionMismatch(dim, table.dtype["vector"].shape[0])
+        plain = table.view(np.ndarray)
+        self.path = vectors
+        self.dim = dim
+        self.row_ids: IntArray = np.ascontiguousarray(plain["row_id"])
+        self.vectors: FloatArray = plain["vector"]
+        self._dead = self._positions_of(exclude)
+        self._faiss_file = faiss_file
+        self._ivf = ivf
+        self._faiss: Any = None
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def _positions_of(self, row_ids: IntArray | None) -> IntArray:
+        if row_ids is None or not len(row_ids) or not len(self.row_ids):
+            return np.empty(0, np.int64)
+        at = np.searchsorted(self.row_ids, row_ids)
+        at = np.minimum(at, len(self.row_ids) - 1)
+        found: IntArray = at[self.row_ids[at] == row_ids]
+        return found
+
+    def find(self, row_id: int) -> FloatArray | None:
+        """The vector of `row_id`, or None. Shape: (D,) float32."""
+        at = self._positions_of(np.array([row_id], np.int64))
+        return None if not len(at) else np.array(self.vectors[at[0]])
+
+    def search(self, queries: FloatArray, k: int, *, exact: bool = False) -> tuple[FloatArray, IntArray]:
+        """Return the k nearest row ids for each query, best first; equal scores by ascending row id.
+
+        Shapes: queries (Q, D) float32, unit L2; scores (Q, k) cosine, -inf where there is none; ids (Q, k)
+        int64, -1 where there is none. Raises: DimensionMismatch.
+        """
+        check_queries(queries, self.dim)
+        if exact or self._faiss_file is None or self._ivf is None:
+            return self._search_exact(queries, k)
+        return self._search_ivf(queries, k, self._ivf)
+
+    def _search_exact(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        best = empty_result(len(queries), k)
+        for start in range(0, len(self), EXACT_BLOCK_ROWS):
+            stop = min(start + EXACT_BLOCK_ROWS, len(self))
+            block = self.vectors[start:stop]
+            scores = (block @ queries[0])[None] if len(queries) == 1 else queries @ block.T
+            dead = self._dead[(self._dead >= start) & (self._dead < stop)]
+            scores[:, dead - start] = -np.inf
+            best = merge([best, top_k(scores, self.row_ids[start:stop], k)], k)
+        return best
+
+    def _search_ivf(self, queries: FloatArray, k: int, ivf: IvfParameters) -> tuple[FloatArray, IntArray]:
+        faiss = _import_faiss()
+        if self._faiss is None:
+            self._faiss = _open_faiss(self._faiss_file, self.dim, len(self))
+        wanted = min(k * ivf.rerank, len(self))
+        parameters = faiss.SearchParametersIVF(nprobe=ivf.nprobe)
+        if len(self._dead):
+            dead = faiss.IDSelectorBatch(self.row_ids[self._dead])
+            parameters.sel = faiss.IDSelectorNot(dead)
+        _, candidates = self._faiss.search(np.ascontiguousarray(queries), wanted, params=parameters)
+        scores, ids = empty_result(len(queries), k)
+        for q, row_ids in enumerate(candidates):
+            row_ids = np.unique(row_ids[row_ids >= 0])
+            exact = self.vectors[self._positions_of(row_ids)] @ queries[q]
+            scores[q : q + 1], ids[q : q + 1] = top_k(exact[None], row_ids, k)
+        return scores, ids
+
+
+def check_queries(queries: FloatArray, dim: int) -> None:
+    """Raise unless `queries` is (Q, dim) float32 and finite."""
+    if queries.ndim != 2 or queries.shape[1] != dim:
+        raise DimensionMismatch(dim, queries.shape[-1])
+    if queries.dtype != np.float32 or not np.isfinite(queries).all():
+        raise ValueError("queries must be finite float32 vectors")
+
+
+def empty_result(queries: int, k: int) -> tuple[FloatArray, IntArray]:
+    """Scores and ids that hold nothing yet. Shapes: (Q, k) float32 of -inf, (Q, k) int64 of -1."""
+    return np.full((queries, k), -np.inf, np.float32), np.full((queries, k), -1, np.int64)
+
+
+def top_k(scores: FloatArray, row_ids: IntArray, k: int) -> tuple[FloatArray, IntArray]:
+    """The k best columns of each row, best first, equal scores by ascending row id; -inf is never chosen.
+
+    Shapes: scores (Q, N), row_ids (N,); result (Q, k) and (Q, k), filled up with -inf and -1.
+    """
+    best_scores, best_ids = empty_result(len(scores), k)
+    for q, row in enumerate(scores):
+        if len(row) > k:
+            threshold = np.partition(row, len(row) - k)[len(row) - k]
+            chosen = np.flatnonzero(row >= threshold)
+        else:
+            chosen = np.arange(len(row))
+        chosen = chosen[row[chosen] > -np.inf]
+        chosen = chosen[np.lexsort((row_ids[chosen], -row[chosen]))][:k]
+        best_scores[q, : len(chosen)], best_ids[q, : len(chosen)] = row[chosen], row_ids[chosen]
+    return best_scores, best_ids
+
+
+def merge(results: Sequence[tuple[FloatArray, IntArray]], k: int) -> tuple[FloatArray, IntArray]:
+    """Join the answers of several segments into the k best of all. Shapes: as `VectorSegment.search`."""
+    scores = np.concatenate([r[0] for r in results], axis=1)
+    ids = np.concatenate([r[1] for r in results], axis=1)
+    order = np.lexsort((ids, -scores), axis=1)[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
+
+
+# --- inverted files ------------------------------------------------------------------------------------
+
+
+def _import_faiss() -> Any:
+    """FAISS, when it is first needed: exact search does without it. Its type stubs lag behind its functions."""
+    return importlib.import_module("faiss")
+
+
+def build_ivf(segment: VectorSegment, write: Callable[[Callable[[BinaryWriter], None]], None]) -> IvfParameters:
+    """Build an inverted file over `segment` and hand a function that serialises it to `write`.
+
+    The quantiser is trained on a sample; nprobe is the smallest that reaches IVF_RECALL_TARGET on queries
+    made from the segment's own vectors, so the parameters come from the data.
+    """
+    faiss = _import_faiss()
+    rng = np.random.default_rng(len(segment))
+    rows, dim = len(segment), segment.dim
+    nlist = int(min(max(4 * np.sqrt(rows), 16), rows / 39))
+    quantiser = faiss.IndexFlatIP(dim)
+    index = faiss.IndexIVFScalarQuantizer(
+        quantiser, dim, nlist, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+    )
+    sample = np.sort(rng.choice(rows, min(rows, nlist * IVF_TRAINING_ROWS_PER_LIST), replace=False))
+    index.train(np.ascontiguousarray(segment.vectors[sample]))
+    for start in range(0, rows, IVF_ADD_ROWS):
+        stop = start + IVF_ADD_ROWS
+        index.add_with_ids(np.ascontiguousarray(segment.vectors[start:stop]), segment.row_ids[start:stop])
+    parameters = _choose_nprobe(index, segment, rng)
+
+    def serialise(file: BinaryWriter) -> None:
+        failure: list[BaseException] = []
+
+        def write_part(data: bytes) -> int:
+            try:
+                return file.write(data)
+            except BaseException as error:  # kept, because FAISS would replace it with its own
+                failure.append(error)
+                return 0
+
+        try:
+            faiss.write_index(index, faiss.PyCallbackIOWriter(write_part))
+        except RuntimeError as error:
+            raise (failure[0] if failure else error) from error
+
+    write(serialise)
+    return parameters
+
+
+def _choose_nprobe(index: Any, segment: VectorSegment, rng: np.random.Generator) -> IvfParameters:
+    faiss = _import_faiss()
+    chosen = np.sort(rng.choice(len(segment), min(len(segment), IVF_RECALL_QUERIES), replace=False))
+    noise = rng.standard_normal((len(chosen), segment.dim)).astype(np.float32) / np.sqrt(segment.dim)
+    queries = segment.vectors[chosen] + 0.5 * noise.astype(np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    _, truth = segment.search(queries, IVF_RECALL_AT, exact=True)
+    nprobe, rerank = 4, 4
+    while nprobe < index.nlist:
+        _, found = index.search(queries, IVF_RECALL_AT * rerank, params=faiss.SearchParametersIVF(nprobe=nprobe))
+        recall = np.mean([len(np.intersect1d(t, f)) / IVF_RECALL_AT for t, f in zip(truth, found, strict=True)])
+        if recall >= IVF_RECALL_TARGET:
+            break
+        nprobe *= 2
+    return IvfParameters(nlist=index.nlist, nprobe=min(nprobe, index.nlist), rerank=rerank)
+
+
+def _open_faiss(path: Path | None, dim: int, rows: int) -> Any:
+    faiss = _import_faiss()
+    assert path is not None
+    try:
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    except RuntimeError as error:
+        raise CorruptIndex(path, f"FAISS cannot read it ({str(error).splitlines()[0]})") from error
+    if index.d != dim:
+        raise DimensionMismatch(dim, index.d)
+    if index.ntotal != rows:
+        raise CorruptIndex(path, f"it has {index.ntotal} rows, its segment {rows}")
+    return index
