@@ -1,0 +1,750 @@
+"""Picture files to pixels: read once, recognised by their bytes, upright, sRGB, on white, resized as a model wants.
+
+Every failure becomes an UnreadablePicture with a status and a reason. Decoders are imported when first needed.
+This module knows neither indexes nor worker processes; `clipsearch.indexer.decoding` runs it in some.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import io
+import math
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+import xxhash
+from PIL import Image, ImageFile
+
+from clipsearch.errors import UnreadablePicture
+from clipsearch.formats import HEAD_BYTES, Kind, classify_name, classify_unidentified, identify, is_candidate
+from clipsearch.records import PictureMetadata, PixelArray, Preprocessing, SkipStatus
+
+__all__ = [
+    "MAX_PIXELS",
+    "Picture",
+    "PictureFile",
+    "classify_name",
+    "is_candidate",
+    "open_picture",
+    "prepare",
+    "read_picture",
+]
+
+# 2^28 pixels are 1 GiB at Pillow's 4 bytes each, and up to 2.5 GiB while alpha is composited. Phones make
+# 200-megapixel pictures. A JPEG that is decoded at a reduced size may declare four times as many.
+MAX_PIXELS = 2**28
+_MAX_DRAFT_FACTOR = 4
+
+_IN_MEMORY_BYTES = 256 * 2**20  # larger files are hashed in chunks and decoded from the disk
+_CHUNK_BYTES = 4 * 2**20
+
+# A JPEG is decoded at 1/2, 1/4 or 1/8 as long as twice the resized size is left. Against decoding in full,
+# 12-megapixel photographs for a 256-pixel model (five sources, both chroma samplings, quality 90) differ by:
+#   factor 1: mean 0.6-1.4, 99th percentile 4-9, maximum 21 of 255;  ~27 ms
+#   factor 2: mean 0.23-0.37, 99th percentile 1-2, maximum 5;        ~35 ms
+#   factor 3: mean 0.12-0.14, 99th percentile 1, maximum 2;          ~58 ms
+#   in full: 0;                                                     ~140 ms
+_DRAFT_FACTOR = 2
+
+_PLUGINS: dict[Kind, tuple[str, str]] = {
+    "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
+    "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
+    "WEBP": ("PIL.WebPImagePlugin", "WebPImageFile"),
+    "GIF": ("PIL.GifImagePlugin", "GifImageFile"),
+    "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
+    "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
+    "DIB": ("PIL.BmpImagePlugin", "DibImageFile"),
+    "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
+    "JPEG2000": ("PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
+    "PPM": ("PIL.PpmImagePlugin", "PpmImageFile"),
+    "HEIF": ("pillow_heif", "HeifImageFile"),
+}
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+Size = tuple[int, int]  # width, height
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+_Transform = Any  # PIL.ImageCms.ImageCmsTransform, imported only for pictures with a profile
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture ready for an encoder. Shapes: pixels (H, W, 3) uint8 RGB; width and height are the file's, upright."""
+
+    pixels: PixelArray
+    width: int
+    height: int
+    metadata: PictureMetadata
+    content_hash: str | None  # xxh3-128 of the file's bytes, hexadecimal; None where not asked for
+
+
+@dataclass(slots=True)
+class _Decoded:
+    """An upright RGB image, perhaps smaller than the file's (`box` is then the part of it that is the picture)."""
+
+    image: Image.Image
+    full_size: Size
+    box: Box | None
+    to_srgb: _Transform | None  # to be applied after resizing, which is cheaper and looks the same
+    metadata: PictureMetadata
+
+
+def read_picture(
+    path: str | os.PathLike[str],
+    preprocessing: Preprocessing,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    content_hash: bool = True,
+) -> Picture:
+    """Read, decode and prepare the picture at `path`.
+
+    Raises: UnreadablePicture, whatever is wrong with the file.
+    """
+    with PictureFile(path) as file:
+        hashed = file.content_hash() if content_hash else None
+        return file.decode(preprocessing, max_pixels=max_pixels, content_hash=hashed)
+
+
+def open_picture(
+    path: str | os.PathLike[str], *, longest: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Return the picture at `path` upright in sRGB, with its longer side at most `longest` pixels.
+
+    The image carries no metadata of the file. Raises: UnreadablePicture.
+    """
+    with PictureFile(path) as file:
+        return file.open(longest=longest, max_pixels=max_pixels)
+
+
+def prepare(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
+    """Return what open_clip's inference transform makes of `image`, before scaling and normalising.
+
+    Shape: (H, W, 3) uint8. Pixel-identical to open_clip's for RGB images; other modes are converted first,
+    alpha on white. EXIF orientation is not applied.
+    """
+    rgb, to_srgb = _to_rgb(image)
+    return _resize_and_crop(_Decoded(rgb, image.size, None, to_srgb, PictureMetadata()), preprocessing)
+
+
+class PictureFile:
+    """A picture file, opened once for its content hash and its pixels.
+
+    Opening looks at the first bytes only; what is not a picture is not read further.
+    Raises: UnreadablePicture, from every method.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._stream: IO[bytes] = self._open_regular()
+        self._hash: str | None = None
+        try:
+            with self._reporting_errors("file"):
+                self.size_bytes = os.fstat(self._stream.fileno()).st_size
+                head = self._stream.read(HEAD_BYTES)
+            if not head:
+                raise UnreadablePicture(self.path, "empty", "the file is empty")
+            name = os.path.basename(self.path)  # noqa: PTH119
+            kind = identify(head, name)
+            if kind is None:
+                raise UnreadablePicture(self.path, *classify_unidentified(head, name))
+            self.kind: Kind = kind
+            self._head: bytes | None = head
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_regular(self) -> IO[bytes]:
+        """Open the path if it is a regular file. Anything else is not opened: a FIFO would block forever."""
+        with self._reporting_errors("file"):
+            if not stat.S_ISREG(os.stat(self.path).st_mode):  # noqa: PTH116
+                raise UnreadablePicture(self.path, "unreadable", "not a regular file")
+            # O_NONBLOCK in case it became a FIFO since; without effect on regular files.
+            flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+            return os.fdopen(os.open(self.path, flags), "rb")
+
+    def close(self) -> None:
+        """Let go of the file and its bytes."""
+        self._stream.close()
+        self._head = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def content_hash(self) -> str:
+        """Return the xxh3-128 of the file's bytes, hexadecimal. Reads a file of ordinary size into memory."""
+        if self._hash is None:
+            self._read()
+            hasher = xxhash.xxh3_128()
+            with self._reporting_errors("file"):
+                self._stream.seek(0)
+                if isinstance(self._stream, io.BytesIO):
+                    hasher.update(self._stream.getbuffer())
+                else:
+                    while chunk := self._stream.read(_CHUNK_BYTES):
+                        hasher.update(chunk)
+            self._hash = hasher.hexdigest()
+        return self._hash
+
+    def decode(
+        self, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS, content_hash: str | None = None
+    ) -> Picture:
+        """Decode the picture for an image tower. Draft-mode JPEG decoding: see _DRAFT_FACTOR."""
+        self._read()
+        with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
+            decoded = _decode(self._stream, self.kind, lambda size: _resized_size(size, preprocessing), max_pixels)
+            pixels = _resize_and_crop(decoded, preprocessing)
+        width, height = decoded.full_size
+        return Picture(pixels, width, height, decoded.metadata, content_hash)
+
+    def open(self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+        """Decode the picture for people: see `open_picture`."""
+
+        def fit(size: Size) -> Size:
+            scale = 1.0 if longest is None else min(1.0, longest / max(size))
+            return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+        self._read()
+        with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
+            decoded = _decode(self._stream, self.kind, fit, max_pixels)
+            image, size = decoded.image, fit(decoded.full_size)
+            if size != image.size:
+                image = image.resize(size, Image.Resampling.LANCZOS, box=decoded.box, reducing_gap=2.0)
+            image = _apply(decoded.to_srgb, image)
+        image.info.clear()
+        return image
+
+    def _read(self) -> None:
+        """Bring the bytes of a file of ordinary size into memory."""
+        with self._reporting_errors("file"):
+            if self._head is not None and self.size_bytes <= _IN_MEMORY_BYTES:
+                content = io.BytesIO(self._head + self._stream.read())
+                self._stream.close()
+                self._stream = content
+            self._head = None
+            self._stream.seek(0)
+
+    @contextmanager
+    def _reporting_errors(self, kind: str) -> Iterator[None]:
+        """Turn whatever a decoder raises (they raise everything) into an UnreadablePicture."""
+        try:
+            yield
+        except UnreadablePicture:
+            raise
+        except Exception as error:
+            status, reason = _classify_error(error, kind, getattr(self, "_stream", None))
+            raise UnreadablePicture(self.path, status, reason) from error
+
+
+# Errors
+
+
+class _Rejected(Exception):
+    """A picture that is refused with a status, before its path is known."""
+
+    def __init__(self, status: SkipStatus, reason: str) -> None:
+        self.status = status
+        self.reason = reason
+        super().__init__(reason)
+
+
+def _classify_error(error: Exception, kind: str, stream: IO[bytes] | None) -> tuple[SkipStatus, str]:
+    if isinstance(error, _Rejected):
+        return error.status, error.reason
+    message = " ".join(str(error).split())
+    lower = message.lower()
+    if isinstance(error, OSError) and error.errno is not None:
+        if error.errno == errno.ENOENT:
+            return "unreadable", "no such file"
+        return "unreadable", (os.strerror(error.errno) if error.errno > 0 else message).lower()
+    if isinstance(error, ValueError) and "null" in lower and kind == "file":
+        return "unreadable", "no such file"
+    if isinstance(error, MemoryError) or "out of memory" in lower:
+        return "too_large", "decoding it needs more memory than is allowed"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return "too_large", message
+    if isinstance(error, NotImplementedError) or lower.startswith(("unsupported", "unknown", "cannot handle")):
+        return "unsupported_format", f"a kind of {kind} that is not supported: {message[:120]}"
+    if isinstance(error, EOFError) or "truncated" in lower or (stream is not None and _ends_early(stream, kind)):
+        return "truncated", f"the {kind} ends before the picture does"
+    return "corrupt", f"the {kind} is damaged: {message[:120] or type(error).__name__}"
+
+
+def _ends_early(stream: IO[bytes], kind: str) -> bool:
+    """Whether a file whose decoding failed lacks its end, by what its format says of its length or last bytes."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    head = stream.read(16)
+    stream.seek(max(0, size - 65_536))
+    tail = stream.read()
+    if kind == "JPEG":
+        return b"\xff\xd9" not in tail
+    if kind == "PNG":
+        return b"IEND" not in tail
+    if kind == "GIF":
+        return not tail.rstrip(b"\x00").endswith(b";")
+    if kind == "WEBP":
+        return int.from_bytes(head[4:8], "little") + 8 > size
+    if kind == "BMP":
+        return int.from_bytes(head[2:6], "little") > size
+    if kind == "JPEG2000" and head.startswith(b"\xff\x4f"):
+        return b"\xff\xd9" not in tail
+    if kind in ("AVIF", "HEIF", "JPEG2000"):
+        return _last_box_ends_late(stream, size)
+    return False
+
+
+def _last_box_ends_late(stream: IO[bytes], size: int) -> bool:
+    """Whether the outermost boxes of an ISO media file claim more bytes than there are."""
+    start = 0
+    while start + 8 <= size:
+        stream.seek(start)
+        header = stream.read(16)
+        length = int.from_bytes(header[:4], "big")
+        if length == 1:
+            length = int.from_bytes(header[8:16], "big")
+        if length < 8:  # 0 means to the end; less than its own header is damage
+            return False
+        start += length
+    return start > size
+
+
+_cap_lock = threading.Lock()
+_cap_users = 0
+_cap_of_process: int | None = None
+
+
+@contextmanager
+def _without_pillows_pixel_cap() -> Iterator[None]:
+    """Let this module's pixel cap stand in for Pillow's, which is a global of the process and warns on stderr."""
+    global _cap_users, _cap_of_process
+    with _cap_lock:
+        if _cap_users == 0:
+            _cap_of_process, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        _cap_users += 1
+    try:
+        yield
+    finally:
+        with _cap_lock:
+            _cap_users -= 1
+            if _cap_users == 0:
+                Image.MAX_IMAGE_PIXELS = _cap_of_process
+
+
+def _check_pixels(size: Size, decoded: Size, max_pixels: int) -> None:
+    """Refuse a picture by its declared size, before any memory is taken for it."""
+    width, height = size
+    if decoded[0] * decoded[1] > max_pixels or width * height > max_pixels * _MAX_DRAFT_FACTOR:
+        raise _Rejected(
+            "too_large",
+            f"{width} x {height} is {width * height / 1e6:,.0f} megapixels, over the limit of {max_pixels / 1e6:,.0f}",
+        )
+
+
+# Decoding
+
+
+def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_pixels: int) -> _Decoded:
+    """Decode a whole file; a JPEG only as large as resizing it to wanted(upright size) needs."""
+    if kind == "RAW":
+        return _decode_raw(stream, wanted, max_pixels)
+    with _open_image(stream, kind) as image:
+        if kind == "TIFF" and _is_raw(image):
+            return _decode_raw(stream, wanted, max_pixels)
+        return _decode_image(image, kind, wanted, max_pixels)
+
+
+def _open_image(stream: IO[bytes], kind: Kind) -> ImageFile.ImageFile:
+    """Parse the header with the one plugin of `kind`; no other gets to see the bytes."""
+    module_name, class_name = _PLUGINS[kind]
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        if kind != "HEIF":
+            raise
+        raise _Rejected("missing_extra", "HEIC needs an optional part: pip install 'clipsearch[heif]'") from error
+    image: ImageFile.ImageFile = getattr(module, class_name)(stream)
+    return image
+
+
+_OPTIONAL_COMPRESSIONS = {34661: "JBIG", 34887: "LERC", 50000: "Zstandard", 50001: "WebP"}  # of libtiff
+
+
+def _decode_image(
+    image: ImageFile.ImageFile,
+    kind: Kind,
+    wanted: Callable[[Size], Size],
+    max_pixels: int,
+    default_orientation: int = 1,
+) -> _Decoded:
+    full_size = image.size
+    box: Box | None = None
+    if kind == "JPEG":
+        exif = _read_exif(image)
+        orientation = _orientation(exif, default_orientation)
+        width, height = wanted(_upright_size(full_size, orientation))
+        draft = image.draft(None, _upright_size((width * _DRAFT_FACTOR, height * _DRAFT_FACTOR), orientation))
+        if draft is not None and image.size != full_size:
+            box = draft[1]
+    _check_pixels(full_size, image.size, max_pixels)
+    try:
+        image.load()
+    except OSError as error:
+        compression = _OPTIONAL_COMPRESSIONS.get(getattr(image, "tag_v2", {}).get(259))
+        if compression is not None:
+            raise _Rejected("unsupported_format", f"TIFF with {compression} compression is not supported") from error
+        raise
+    if kind != "JPEG":
+        # PNG may carry its EXIF behind the pixels; Pillow turns TIFF upright while loading.
+        full_size, exif = image.size, _read_exif(image)
+        orientation = _orientation(exif, default_orientation)
+    metadata = _metadata(kind, exif)
+    rgb, to_srgb = _to_rgb(image)
+    upright, box = _turn_upright(rgb, box, orientation)
+    return _Decoded(upright, _upright_size(full_size, orientation), box, to_srgb, metadata)
+
+
+def _is_raw(image: ImageFile.ImageFile) -> bool:
+    """Whether a TIFF is the shell of a RAW file: DNGVersion, or a first page that is a preview of sub-pages."""
+    tags = getattr(image, "tag_v2", {})
+    return 50706 in tags or (330 in tags and tags.get(254) == 1)
+
+
+def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: int) -> _Decoded:
+    """Decode a RAW file: the camera's own preview where it is large enough, else the sensor's data at half size."""
+    try:
+        import rawpy
+    except ImportError as error:
+        raise _Rejected("missing_extra", "RAW needs an optional part: pip install 'clipsearch[raw]'") from error
+    stream.seek(0)
+    try:
+        with rawpy.imread(stream) as raw:
+            # LibRaw's flip: 0 upright, 3 upside down, 5 needs a quarter turn to the left, 6 to the right.
+            orientation = {3: 3, 5: 8, 6: 6}.get(raw.sizes.flip, 1)
+            size = (raw.sizes.width, raw.sizes.height)
+            _check_pixels(size, size, max_pixels)
+            full_size = _upright_size(size, orientation)
+            preview = _raw_preview(raw, rawpy, full_size, orientation, wanted=wanted, max_pixels=max_pixels)
+            if preview is not None:
+                return preview
+            pixels = raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8)
+    except rawpy.LibRawFileUnsupportedError as error:
+        raise _Rejected("unsupported_format", "a RAW file of a kind that is not supported") from error
+    except rawpy.LibRawIOError as error:
+        raise _Rejected("truncated", "the RAW file ends before the picture does") from error
+    except (rawpy.LibRawTooBigError, rawpy.LibRawUnsufficientMemoryError) as error:
+        raise MemoryError from error
+    image = Image.fromarray(pixels)
+    box = (0.0, 0.0, float(image.width), float(image.height))
+    return _Decoded(image, full_size, box, None, _metadata("RAW", _read_tiff_exif(stream)))
+
+
+def _raw_preview(
+    raw: Any, rawpy: Any, full_size: Size, orientation: int, *, wanted: Callable[[Size], Size], max_pixels: int
+) -> _Decoded | None:
+    """Return the preview in a RAW file if it shows the whole picture at twice the wanted size or more."""
+    try:
+        thumbnail = raw.extract_thumb()
+    except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
+        return None
+    if thumbnail.format != rawpy.ThumbFormat.JPEG:
+        return None
+    try:
+        with _open_image(io.BytesIO(thumbnail.data), "JPEG") as image:
+            decoded = _decode_image(image, "JPEG", wanted, max_pixels, orientation)
+    except (OSError, SyntaxError, ValueError):
+        return None
+    (width, height), (full_width, full_height) = decoded.full_size, full_size
+    needed = wanted(full_size)
+    large_enough = width >= 2 * needed[0] and height >= 2 * needed[1]
+    if not large_enough or abs(width * full_height / (height * full_width) - 1) > 0.05:
+        return None
+    box = decoded.box or (0.0, 0.0, float(width), float(height))
+    return _Decoded(decoded.image, full_size, box, decoded.to_srgb, decoded.metadata)
+
+
+# Orientation: EXIF value -> (how Pillow turns the picture upright, axes swapped, x flipped, y flipped)
+_UPRIGHT: dict[int, tuple[Image.Transpose, bool, bool, bool]] = {
+    2: (Image.Transpose.FLIP_LEFT_RIGHT, False, True, False),
+    3: (Image.Transpose.ROTATE_180, False, True, True),
+    4: (Image.Transpose.FLIP_TOP_BOTTOM, False, False, True),
+    5: (Image.Transpose.TRANSPOSE, True, False, False),
+    6: (Image.Transpose.ROTATE_270, True, True, False),
+    7: (Image.Transpose.TRANSVERSE, True, True, True),
+    8: (Image.Transpose.ROTATE_90, True, False, True),
+}
+
+
+def _upright_size(size: Size, orientation: int) -> Size:
+    return (size[1], size[0]) if orientation >= 5 else size
+
+
+def _turn_upright(image: Image.Image, box: Box | None, orientation: int) -> tuple[Image.Image, Box | None]:
+    """Turn the image, and the box with it: what is left over at its right and bottom moves to other sides."""
+    if orientation == 1:
+        return image, box
+    transpose, swap, flip_x, flip_y = _UPRIGHT[orientation]
+    upright = image.transpose(transpose)
+    if box is None:
+        return upright, None
+    right, bottom = (box[3], box[2]) if swap else (box[2], box[3])
+    left = upright.width - right if flip_x else 0.0
+    top = upright.height - bottom if flip_y else 0.0
+    return upright, (left, top, left + right, top + bottom)
+
+
+# Colour
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, _Transform | None]:
+    """Return the image in mode RGB, with the transform that takes it to sRGB where it is in another space."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _deep_to_grey(image).convert("RGB"), None
+    profile = image.info.get("icc_profile")
+    profile = profile if isinstance(profile, bytes) and profile else None
+    if image.mode in ("CMYK", "LAB") or (image.mode == "L" and profile and not image.has_transparency_data):
+        transform = _transform_to_srgb(profile, image.mode)
+        return (image.convert("RGB") if transform is None else _apply(transform, image)), None
+    if image.has_transparency_data:
+        image = _on_white(image)
+    elif image.mode != "RGB":
+        image = image.convert("RGB")
+    return image, _transform_to_srgb(profile, "RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    alpha = rgba.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        return rgba.convert("RGB")
+    background = Image.new("RGB", rgba.size, "white")
+    background.paste(rgba, mask=alpha)
+    return background
+
+
+def _deep_to_grey(image: Image.Image) -> Image.Image:
+    """Scale grey values of 16 or 32 bits to 0..255, in strips so that no large array is made.
+
+    16-bit values span 0..65535. Wider modes have no fixed span: the smallest of 0..1 (floats only), 0..255
+    and 0..65535 that holds all values, else the values' own.
+    """
+    rows = max(1, 2**22 // image.width)
+    boxes = [(0, y, image.width, min(y + rows, image.height)) for y in range(0, image.height, rows)]
+    low, high = 0.0, 65535.0
+    if image.mode in ("I", "F"):
+        extremes = [_finite_extremes(np.asarray(image.crop(box))) for box in boxes]
+        low, high = min(e[0] for e in extremes), max(e[1] for e in extremes)
+        spans = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        fitting = [span for span in spans if low >= 0 and high <= span]
+        if fitting:
+            low, high = 0.0, fitting[0]
+    grey = Image.new("L", image.size)
+    for box in boxes:
+        values = np.asarray(image.crop(box)).astype(np.float32)
+        scaled = np.nan_to_num((values - low) * (255.0 / max(high - low, 1e-12)), nan=0.0)
+        grey.paste(Image.fromarray((scaled.clip(0, 255) + 0.5).astype(np.uint8)), box[:2])
+    return grey
+
+
+def _finite_extremes(values: np.ndarray[Any, Any]) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (math.inf, -math.inf)
+
+
+_PROFILE_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
+
+
+@lru_cache(maxsize=32)
+def _transform_to_srgb(profile: bytes | None, mode: str) -> _Transform | None:
+    """Return the transform of images of `mode` to sRGB; None for none needed, or none possible.
+
+    A profile that changes no colour by more than 2 of 255 is taken for sRGB itself. A broken profile, or one
+    for another kind of image, is ignored.
+    """
+    if profile is None and mode != "LAB":
+        return None
+    from PIL import ImageCms
+
+    try:
+        if profile is None:
+            source = ImageCms.createProfile("LAB")
+        else:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile
+            if source.xcolor_space.strip() != _PROFILE_SPACES[mode]:
+                return _transform_to_srgb(None, mode)
+        transform = ImageCms.buildTransform(
+            source,
+            ImageCms.createProfile("sRGB"),
+            mode,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+        if mode == "RGB":
+            steps = np.linspace(0, 255, 6, dtype=np.uint8)
+            colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
+            after = np.asarray(ImageCms.applyTransform(Image.fromarray(colours), transform))
+            if np.abs(after.astype(np.int16) - colours).max() <= 2:
+                return None
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return _transform_to_srgb(None, mode) if profile is not None else None
+    return transform
+
+
+def _apply(transform: _Transform | None, image: Image.Image) -> Image.Image:
+    if transform is None:
+        return image
+    from PIL import ImageCms
+
+    transformed = ImageCms.applyTransform(image, transform)
+    assert transformed is not None  # only with inPlace=True
+    return transformed
+
+
+# Preprocessing, after open_clip/transform.py and torchvision
+
+
+def _resized_size(size: Size, preprocessing: Preprocessing) -> Size:
+    """The size to which a picture is resized before it is cropped or padded, rounded as open_clip rounds."""
+    width, height = size
+    target_width, target_height = preprocessing.width, preprocessing.height
+    if preprocessing.resize_mode == "squash":
+        return target_width, target_height
+    if preprocessing.resize_mode == "shortest" and target_width == target_height:
+        if width <= height:  # torchvision's Resize with one number
+            return target_width, int(target_width * height / width)
+        return int(target_width * width / height), target_width
+    ratios = (height / target_height, width / target_width)  # open_clip's ResizeKeepRatio
+    ratio = max(ratios) if preprocessing.resize_mode == "longest" else min(ratios)
+    return max(1, round(width / ratio)), max(1, round(height / ratio))
+
+
+def _resize_and_crop(decoded: _Decoded, preprocessing: Preprocessing) -> PixelArray:
+    image, box = decoded.image, decoded.box
+    width, height = preprocessing.width, preprocessing.height
+    size = _resized_size(decoded.full_size, preprocessing)
+    resampling = _RESAMPLING[preprocessing.interpolation]
+    if preprocessing.resize_mode == "shortest" and width != height:
+        resampling = Image.Resampling.BICUBIC  # as in open_clip, which asks for nothing else here
+    left, top = round((size[0] - width) / 2.0), round((size[1] - height) / 2.0)
+    if size[0] * size[1] > 64 * width * height:
+        # A panorama so long that nearly all of it is cropped away: resize only what is kept.
+        box = box or (0.0, 0.0, float(image.width), float(image.height))
+        scale_x, scale_y = (box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]
+        x, y = box[0] + left * scale_x, box[1] + top * scale_y
+        image = image.resize((width, height), resampling, box=(x, y, x + width * scale_x, y + height * scale_y))
+    else:
+        if size != image.size or box is not None:
+            image = image.resize(size, resampling, box=box)
+        if size[0] < width or size[1] < height:
+            canvas = Image.new("RGB", (width, height), (preprocessing.fill_color,) * 3)
+            x = (width - size[0]) // 2 if size[0] < width else -left
+            y = (height - size[1]) // 2 if size[1] < height else -top
+            canvas.paste(image, (x, y))
+            image = canvas
+        elif size != (width, height):
+            image = image.crop((left, top, left + width, top + height))
+    return np.array(_apply(decoded.to_srgb, image), dtype=np.uint8)
+
+
+# Metadata. EXIF is often broken: whatever cannot be read is left out, and never fails the picture.
+
+
+def _read_exif(image: Image.Image) -> Image.Exif | None:
+    try:
+        exif = image.getexif()
+        exif.get(0x0112)  # parse
+        return exif
+    except Exception:  # Pillow's parser raises nearly anything on malformed EXIF
+        return None
+
+
+def _read_tiff_exif(stream: IO[bytes]) -> Image.Exif | None:
+    """The EXIF of a RAW file, most of which are TIFF inside."""
+    try:
+        stream.seek(0)
+        exif = Image.Exif()
+        exif.load_from_fp(stream)
+        return exif
+    except Exception:  # as above
+        return None
+
+
+def _orientation(exif: Image.Exif | None, default: int) -> int:
+    value = None if exif is None else exif.get(0x0112)
+    return value if isinstance(value, int) and 1 <= value <= 8 else default
+
+
+def _metadata(kind: Kind, exif: Image.Exif | None) -> PictureMetadata:
+    if exif is None:
+        return PictureMetadata(format=kind)
+    try:
+        details, gps = exif.get_ifd(0x8769), exif.get_ifd(0x8825)
+        latitude = _degrees(gps.get(2), gps.get(1), "NS", 90.0)
+        longitude = _degrees(gps.get(4), gps.get(3), "EW", 180.0)
+        if latitude is None or longitude is None or (latitude == 0 and longitude == 0):
+            latitude = longitude = None  # half a place is none, and cameras write 0, 0 without a fix
+        taken_at = _timestamp(details.get(0x9003), details.get(0x9291))
+        camera = _camera(exif.get(0x010F), exif.get(0x0110))
+    except Exception:  # as above
+        return PictureMetadata(format=kind)
+    return PictureMetadata(kind, taken_at, camera, latitude, longitude)
+
+
+def _text(value: object) -> str:
+    """An EXIF string without control characters and superfluous spaces."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if not isinstance(value, str):
+        return ""
+    return " ".join("".join(c if c.isprintable() else " " for c in value.split("\0")[0]).split())
+
+
+def _timestamp(value: object, subseconds: object) -> str | None:
+    """EXIF's `YYYY:MM:DD HH:MM:SS` in ISO 8601, with its fraction where there is one."""
+    try:
+        moment = datetime.strptime(_text(value).replace("-", ":"), "%Y:%m:%d %H:%M:%S")
+    except ValueError:
+        return None
+    fraction = _text(subseconds)
+    if fraction.isascii() and fraction.isdigit():
+        moment = moment.replace(microsecond=int(fraction[:6].ljust(6, "0")))
+    return moment.isoformat()
+
+
+def _camera(make: object, model: object) -> str | None:
+    """Make and model, without a make that the model repeats ("NIKON CORPORATION", "NIKON D90")."""
+    maker, name = _text(make), _text(model)
+    if maker and name and name.split()[0].lower() != maker.split()[0].lower():
+        name = f"{maker} {name}"
+    return (name or maker)[:100] or None
+
+
+def _degrees(value: object, reference: object, letters: str, limit: float) -> float | None:
+    """Degrees, minutes and seconds with a letter for the hemisphere, in signed degrees."""
+    letter = _text(reference).upper()[:1]
+    if not isinstance(value, (tuple, list)) or not 1 <= len(value) <= 3 or not letter or letter not in letters:
+        return None
+    degrees: float = sum(float(part) / 60**power for power, part in enumerate(value))
+    if not math.isfinite(degrees) or not 0 <= degrees <= limit:
+        return None
+    return round(-degrees if letter == letters[1] else degrees, 7)
