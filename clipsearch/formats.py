@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from typing import Literal
 
@@ -152,6 +153,12 @@ def classify_name(name: str) -> tuple[SkipStatus, str] | None:
 def is_candidate(name: str) -> bool:
     """Whether a file of this name is worth opening."""
     return classify_name(name) is None
+
+
+def extra_is_installed(name: str) -> bool:
+    """Whether what a file of this name needs beside the core, if anything, is there."""
+    needs = {"HEIF": "pillow_heif", "RAW": "rawpy"}.get(_KIND_OF_EXTENSION.get(_extension(name), ""))
+    return needs is None or importlib.util.find_spec(needs) is not None
 
 
 def identify(head: bytes, name: str) -> Kind | None:

@@ -409,7 +409,7 @@ def _decode_image(
     try:
         image.load()
     except OSError as error:
-        compression = _OPTIONAL_COMPRESSIONS.get(getattr(image, "tag_v2", {}).get(259))
+        compression = _OPTIONAL_COMPRESSIONS.get(getattr(image, "tag_v2", {}).get(259, 0))
         if compression is not None:
             raise _Rejected("unsupported_format", f"TIFF with {compression} compression is not supported") from error
         raise

@@ -1,0 +1,127 @@
+"""One decoder process: tasks come in on stdin, results go out on stdout, pixels into shared memory.
+
+Started by `decoding.DecodePool` with its settings as one JSON argument. It ends when its stdin does, so it
+cannot outlive its parent. Messages are JSON behind a length of four bytes: a decoder that was taken over by a
+malicious picture can lie about that picture, but cannot run anything in the parent.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import sys
+import warnings
+from dataclasses import asdict
+from typing import IO, Any
+
+_MAX_MESSAGE_BYTES = 2**20
+
+
+def send(stream: IO[bytes], message: dict[str, Any]) -> None:
+    """Write one message. Lone surrogates (file names that are not UTF-8) survive as JSON escapes."""
+    body = json.dumps(message).encode("ascii")
+    stream.write(len(body).to_bytes(4, "big") + body)
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> dict[str, Any] | None:
+    """Read one message; None at the end of the stream, and for anything that is not a message."""
+    head = stream.read(4)
+    length = int.from_bytes(head, "big")
+    if len(head) < 4 or length > _MAX_MESSAGE_BYTES:
+        return None
+    body = stream.read(length)
+    try:
+        message = json.loads(body)
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) else None
+
+
+def share_memory(size_bytes: int) -> tuple[mmap.mmap, int | str]:
+    """Make memory without a name in any file system, which goes away with the last process that maps it.
+
+    Returns: the memory, and the handle with which `attach_memory` finds it in a child process: a file
+    descriptor to be inherited, or on Windows a name.
+    """
+    if sys.platform == "win32":
+        name = f"clipsearch-{os.getpid()}-{os.urandom(8).hex()}"
+        return mmap.mmap(-1, size_bytes, tagname=name), name
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("clipsearch-pixels")
+    else:
+        import tempfile
+
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, size_bytes)
+    return mmap.mmap(descriptor, size_bytes), descriptor
+
+
+def attach_memory(handle: int | str, size_bytes: int) -> mmap.mmap:
+    """Map the memory that the parent made with `share_memory`."""
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size_bytes, tagname=str(handle))
+    return mmap.mmap(int(handle), size_bytes)
+
+
+def _limit_memory(limit_bytes: int) -> None:
+    """Make allocations beyond `limit_bytes` fail in this process, where the system can (Linux)."""
+    if sys.platform != "win32":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        soft = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def main() -> None:
+    """Answer tasks until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    tasks = os.fdopen(os.dup(0), "rb")
+    results = os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)  # C libraries print there; results must not be mixed with that
+
+    import numpy as np
+    from PIL import ImageFile
+
+    from clipsearch import images
+    from clipsearch.errors import UnreadablePicture
+    from clipsearch.records import Preprocessing
+
+    settings = json.loads(sys.argv[1])
+    preprocessing = Preprocessing(**settings["preprocessing"])
+    max_pixels = settings["max_pixels"] or images.MAX_PIXELS
+    picture_bytes = preprocessing.height * preprocessing.width * 3
+    memory = attach_memory(settings["memory"], settings["memory_bytes"])
+    slots = np.frombuffer(memory, np.uint8).reshape(-1, picture_bytes)
+    _limit_memory(settings["limit_bytes"])
+    warnings.simplefilter("ignore")
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    os.dup2(null, 2)  # from here on only libtiff and the like write there
+    send(results, {"ready": True})
+
+    while (task := receive(tasks)) is not None:
+        if sys.platform != "win32":
+            signal.alarm(task["alarm_s"])  # ends the process
+        result: dict[str, Any] = {}
+        try:
+            with images.PictureFile(task["path"]) as file:
+                result["hash"] = file.content_hash()
+                if task["mode"] == "decode":
+                    send(results, {"read": True})
+                    picture = file.decode(preprocessing, max_pixels=max_pixels)
+                    slots[task["slot"]] = picture.pixels.reshape(-1)
+                    result |= {"width": picture.width, "height": picture.height}
+                    result["metadata"] = asdict(picture.metadata)
+        except UnreadablePicture as error:
+            result["skip"] = (error.status, error.reason)
+        send(results, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,455 @@
+"""Decode pictures ahead, in worker processes: a picture that hangs or kills its decoder costs only itself.
+
+The workers are plain subprocesses (`decode_worker`), so they need no `if __name__ == "__main__"` in the
+caller's script and no fork. Pixels come back through shared memory, the rest as small messages.
+
+One thread for each worker keeps two tasks in its pipe, so that it never waits for the caller; results pile up
+to `capacity` while the caller encodes. One more thread ends workers that are over their time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from types import TracebackType
+from typing import IO, Any, Literal, Self
+
+import numpy as np
+
+from clipsearch.errors import ClipsearchError
+from clipsearch.indexer.decode_worker import receive, send, share_memory
+from clipsearch.records import SKIP_STATUSES, PictureMetadata, PixelArray, Preprocessing, SkipStatus
+
+_DEPTH = 2  # tasks in a worker's pipe: one being decoded, one waiting
+_START_TIMEOUT_S = 60.0
+_START_ATTEMPTS = 3
+_TICK_S = 0.1
+_SLOWEST_READ_BYTES_PER_S = 1_000_000  # of a network drive that is slow but alive
+_MEMORY_LIMIT_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTask:
+    """A file to be hashed, or hashed and decoded. `key` is the caller's; `size_bytes` allows large files more time."""
+
+    key: int
+    path: str
+    mode: Literal["decode", "hash"] = "decode"
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeResult:
+    """What became of a task. Shapes: pixels (H, W, 3) uint8, the caller's to keep; None in mode hash or if skipped.
+
+    `content_hash` is there whenever the bytes could be read, also for a picture that was skipped after that.
+    """
+
+    key: int
+    content_hash: str | None = None
+    width: int | None = None
+    height: int | None = None
+    metadata: PictureMetadata = field(default_factory=PictureMetadata)
+    pixels: PixelArray | None = None
+    skip: tuple[SkipStatus, str] | None = None
+
+
+class DecodePool:
+    """Worker processes that hash and decode picture files, in no particular order.
+
+    Either iterate over `run(tasks)`, submitting follow-up tasks on the way:
+
+        with DecodePool(encoder.preprocessing) as pool:
+            for result in pool.run(tasks):
+                if is_new(result.content_hash):
+                    pool.submit(DecodeTask(result.key, path, "decode"))
+
+    or pair `submit` with `next_result`. Processes start when there is work for them. Meant for one caller's thread.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        *,
+        workers: int | None = None,
+        timeout_s: float = 10.0,
+        max_pixels: int | None = None,
+        memory_limit_bytes: int | None = None,
+        command: list[str] | None = None,
+    ) -> None:
+        """Make a pool of `workers` processes (default: one for each core, at most 8).
+
+        `timeout_s` limits the decoding of one picture; reading it has the same again, and a second more for
+        each megabyte. `memory_limit_bytes` limits one process (default: 4 GiB, or half of the machine's memory
+        if that is less). `command` replaces the worker program, for tests.
+        """
+        count = workers or min(8, _available_cores())
+        self.capacity = max(128, 16 * count)
+        """How many tasks `run` keeps between submitted and returned."""
+        self.pending = 0
+        """How many tasks were submitted whose results were not returned yet."""
+        self._shared = _Shared(
+            preprocessing,
+            workers=count,
+            timeout_s=timeout_s,
+            max_pixels=max_pixels,
+            limit_bytes=memory_limit_bytes or _memory_limit(),
+            command=command,
+        )
+        self._workers = [_Worker(self._shared, index) for index in range(count)]
+        watchdog = threading.Thread(target=_watch, args=(self._shared, self._workers), daemon=True)
+        threads = [watchdog, *(threading.Thread(target=w.serve, daemon=True) for w in self._workers)]
+        for thread in threads:
+            thread.start()
+        # Also at exit, and when the pool is forgotten: no thread holds the pool itself.
+        self._finalizer = weakref.finalize(self, _shut_down, self._shared, self._workers, threads)
+
+    def submit(self, task: DecodeTask) -> None:
+        """Queue a task; never blocks."""
+        if self._shared.closed.is_set():
+            raise ValueError("the pool is closed")
+        self.pending += 1
+        self._shared.put(task)
+
+    def next_result(self, timeout_s: float | None = None) -> DecodeResult | None:
+        """Wait for a result; None if nothing is pending, or nothing came within `timeout_s`.
+
+        Raises: ClipsearchError if worker processes cannot be started.
+        """
+        if self.pending == 0:
+            return None
+        try:
+            result = self._shared.results.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if isinstance(result, ClipsearchError):
+            self.close()
+            raise result
+        self.pending -= 1
+        return result
+
+    def run(self, tasks: Iterable[DecodeTask]) -> Iterator[DecodeResult]:
+        """Yield the results of `tasks`, and of tasks submitted meanwhile, as they complete.
+
+        Takes from `tasks` only while fewer than `capacity` are pending.
+        """
+        remaining = iter(tasks)
+        exhausted = False
+        while True:
+            while not exhausted and self.pending < self.capacity:
+                task = next(remaining, None)
+                if task is None:
+                    exhausted = True
+                else:
+                    self.submit(task)
+            result = self.next_result()
+            if result is None:
+                return
+            yield result
+
+    def worker_pids(self) -> list[int]:
+        """The process ids of the workers that are running."""
+        processes = [worker.process for worker in self._workers]
+        return [process.pid for process in processes if process is not None and process.poll() is None]
+
+    def close(self) -> None:
+        """End the workers; what is pending is lost."""
+        self.pending = 0
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Shared:
+    """What the threads of a pool have in common."""
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        *,
+        workers: int,
+        timeout_s: float,
+        max_pixels: int | None,
+        limit_bytes: int,
+        command: list[str] | None,
+    ) -> None:
+        self.timeout_s = timeout_s
+        self.shape = (preprocessing.height, preprocessing.width, 3)
+        memory_bytes = workers * _DEPTH * math.prod(self.shape)
+        self.memory, self.handle = share_memory(memory_bytes)
+        self.slots = np.frombuffer(self.memory, np.uint8).reshape(-1, *self.shape)
+        settings = {
+            "preprocessing": asdict(preprocessing),
+            "max_pixels": max_pixels,
+            "memory": self.handle,
+            "memory_bytes": memory_bytes,
+            "limit_bytes": limit_bytes,
+        }
+        # -P: the current folder, which may be a folder of anything, is not a place to import from.
+        program = command or [sys.executable, "-P", "-m", "clipsearch.indexer.decode_worker"]
+        self.command = [*program, json.dumps(settings)]
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115  of workers that are starting
+        self.results: queue.SimpleQueue[DecodeResult | ClipsearchError] = queue.SimpleQueue()
+        self.closed = threading.Event()
+        self._backlog: deque[DecodeTask] = deque()
+        self._changed = threading.Condition()
+
+    def put(self, task: DecodeTask) -> None:
+        with self._changed:
+            self._backlog.append(task)
+            self._changed.notify()
+
+    def take(self, *, wait: bool) -> DecodeTask | None:
+        """Return the oldest task; None if there is none (and wait is off) or the pool was closed."""
+        with self._changed:
+            while wait and not self._backlog and not self.closed.is_set():
+                self._changed.wait()
+            return self._backlog.popleft() if self._backlog and not self.closed.is_set() else None
+
+    def close(self) -> None:
+        with self._changed:
+            self.closed.set()
+            self._changed.notify_all()
+
+
+class _Worker:
+    """One process, replaced whenever it dies, and the tasks that it has. Its thread runs `serve`."""
+
+    def __init__(self, shared: _Shared, index: int) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self.shared = shared
+        self.first_slot = index * _DEPTH
+        self.tasks: deque[DecodeTask] = deque()  # sent to the process, in its order of work
+        self.again: deque[DecodeTask] = deque()  # were behind one that killed it
+        self.sent = 0
+        self.lock = threading.Lock()  # of the next two, which the watchdog uses as well
+        self.deadline = math.inf
+        self.overdue = False  # ended by the watchdog
+
+    def serve(self) -> None:
+        """Work until the pool is closed."""
+        try:
+            self._serve()
+        except Exception as error:  # the caller waits for results: tell it
+            self.shared.results.put(ClipsearchError(f"the picture decoder failed: {error}"))
+
+    def _serve(self) -> None:
+        while not self.shared.closed.is_set():
+            while len(self.tasks) < _DEPTH:
+                task = self.again.popleft() if self.again else self.shared.take(wait=not self.tasks)
+                if task is None:
+                    break
+                if not self._running() and not self._start():
+                    return
+                self._send(task)
+            if self.tasks:
+                self._receive()
+
+    def _running(self) -> bool:
+        # A process that died with nothing to do was ended from outside, and no picture is to blame.
+        return self.process is not None and (bool(self.tasks) or self.process.poll() is None)
+
+    def _start(self) -> bool:
+        """Start a process; False if that cannot be done, which ends the run."""
+        for _ in range(_START_ATTEMPTS):
+            self.end_process()
+            platform: dict[str, Any]  # without the terminal's Ctrl-C
+            if sys.platform == "win32":
+                platform = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+            else:
+                platform = {"start_new_session": True, "pass_fds": (self.shared.handle,)}
+            with self.lock:
+                if self.shared.closed.is_set():
+                    return False
+                self.process = subprocess.Popen(
+                    self.shared.command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self.shared.stderr,
+                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                    **platform,
+                )
+            self._set_deadline(_START_TIMEOUT_S)
+            if receive(self._pipe("stdout")) is not None:
+                self._set_deadline(None)
+                return True
+        if not self.shared.closed.is_set():
+            self.shared.stderr.seek(0)
+            said = self.shared.stderr.read().decode("utf-8", "replace").strip().splitlines()
+            problem = said[-1] if said else "it ended without a word"
+            self.shared.results.put(ClipsearchError(f"the picture decoder cannot be started: {problem}"))
+        return False
+
+    def _pipe(self, name: Literal["stdin", "stdout"]) -> IO[bytes]:
+        assert self.process is not None
+        pipe = self.process.stdin if name == "stdin" else self.process.stdout
+        assert pipe is not None
+        return pipe
+
+    def _send(self, task: DecodeTask) -> None:
+        slot = self.first_slot + self.sent % _DEPTH
+        self.sent += 1
+        self.tasks.append(task)
+        if len(self.tasks) == 1:
+            self._start_clock()
+        # Should this process die, nobody ends a decoder that hangs: it then ends itself.
+        alarm_s = 2 * (self._read_limit_s(task) + self.shared.timeout_s) + 10
+        message = {"path": task.path, "mode": task.mode, "slot": slot, "alarm_s": math.ceil(alarm_s)}
+        # A process that died still has its last answers in the pipe; after them comes the end of its stdout.
+        with suppress(OSError):
+            send(self._pipe("stdin"), message)
+
+    def _receive(self) -> None:
+        """Handle one message, or the end of the process."""
+        message = receive(self._pipe("stdout"))
+        if message is not None and "read" in message:
+            self._set_deadline(self.shared.timeout_s)
+            return
+        slot = self.first_slot + (self.sent - len(self.tasks)) % _DEPTH
+        try:
+            result = None if message is None else self._result(self.tasks[0], message, slot)
+        except (KeyError, TypeError, ValueError):
+            result = None  # not what a worker in its right mind says
+        if result is None:
+            self._bury()
+            return
+        self.tasks.popleft()
+        self.shared.results.put(result)
+        if not self._start_clock():
+            # The watchdog ended the process at the very moment of its answer: no other picture is to blame.
+            self.end_process()
+            self._do_again()
+
+    def _result(self, task: DecodeTask, message: dict[str, Any], slot: int) -> DecodeResult:
+        if "skip" in message:
+            status, reason = message["skip"]
+            if status not in SKIP_STATUSES:
+                raise ValueError(status)
+            return DecodeResult(task.key, message.get("hash"), skip=(status, reason))
+        if task.mode == "hash":
+            return DecodeResult(task.key, message["hash"])
+        return DecodeResult(
+            task.key,
+            message["hash"],
+            message["width"],
+            message["height"],
+            PictureMetadata(**message["metadata"]),
+            self.shared.slots[slot].copy(),
+        )
+
+    def _start_clock(self) -> bool:
+        """Give the first task its time; False if the process was just ended for the task before."""
+        if not self.tasks:
+            return self._set_deadline(None)
+        return self._set_deadline(self._read_limit_s(self.tasks[0]))
+
+    def _read_limit_s(self, task: DecodeTask) -> float:
+        return self.shared.timeout_s + task.size_bytes / _SLOWEST_READ_BYTES_PER_S
+
+    def _set_deadline(self, limit_s: float | None) -> bool:
+        with self.lock:
+            self.deadline = math.inf if limit_s is None else time.monotonic() + limit_s
+            return not self.overdue
+
+    def _bury(self) -> None:
+        """The process died: the first of its tasks is to blame, the others are done again by the next one."""
+        overdue = self.overdue
+        status = self.end_process()
+        if self.shared.closed.is_set():
+            return
+        culprit = self.tasks.popleft()
+        self._do_again()
+        skip: tuple[SkipStatus, str] = (
+            ("timeout", f"took longer than {self.shared.timeout_s:g} s")
+            if overdue
+            else ("decoder_crashed", f"the process that decoded it {_describe_exit(status)}")
+        )
+        self.shared.results.put(DecodeResult(culprit.key, skip=skip))
+
+    def _do_again(self) -> None:
+        """Keep the tasks of a process that is gone for the next one, before all others."""
+        self.again.extend(self.tasks)
+        self.tasks.clear()
+
+    def end_process(self) -> int | None:
+        """End the process if it runs, and leave nothing of it. Returns its exit status."""
+        if self.process is None:
+            return None
+        self.process.kill()
+        status = self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with suppress(OSError):  # what could not be flushed to a dead process
+                if pipe is not None:
+                    pipe.close()
+        with self.lock:
+            self.process, self.deadline, self.overdue = None, math.inf, False
+        return status
+
+
+def _watch(shared: _Shared, workers: list[_Worker]) -> None:
+    """End every worker that is over its time. Time in which this process itself was stopped does not count."""
+    before = time.monotonic()
+    while not shared.closed.wait(_TICK_S):
+        now = time.monotonic()
+        stopped_s, before = now - before - _TICK_S, now
+        for worker in workers:
+            with worker.lock:
+                if stopped_s > 1.0:
+                    worker.deadline += stopped_s
+                elif now > worker.deadline and worker.process is not None:
+                    worker.deadline, worker.overdue = math.inf, True
+                    worker.process.kill()
+
+
+def _shut_down(shared: _Shared, workers: list[_Worker], threads: list[threading.Thread]) -> None:
+    shared.close()
+    for worker in workers:
+        with worker.lock:
+            if worker.process is not None:
+                worker.process.kill()  # which ends its thread's wait
+    for thread in threads:
+        if thread is not threading.current_thread():
+            thread.join()
+    for worker in workers:
+        worker.end_process()
+    shared.stderr.close()
+    if isinstance(shared.handle, int):
+        os.close(shared.handle)
+    del shared.slots, shared.memory
+
+
+def _available_cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _memory_limit() -> int:
+    if sys.platform == "win32":
+        return _MEMORY_LIMIT_BYTES
+    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return max(2**30, min(_MEMORY_LIMIT_BYTES, half))
+
+
+def _describe_exit(status: int | None) -> str:
+    if status is not None and status < 0:
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"ended with status {status}"
