@@ -1,3 +1,65 @@
-"""clipsearch: type a sentence, see your photos."""
+"""clipsearch: type a sentence, see your photos.
+
+    import clipsearch
+
+    clipsearch.index("./photos")
+    photos = clipsearch.open("./photos")
+    for hit in photos.search("a dog on a beach", k=10):
+        print(hit.score, hit.path)
+
+Importing this package loads nothing heavy: each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clipsearch.encoder import Encoder
+    from clipsearch.encoder.names import load_encoder
+    from clipsearch.errors import ClipsearchError
+    from clipsearch.indexer.api import index
+    from clipsearch.indexer.build import IndexOptions, IndexReport
+    from clipsearch.records import Hit, ImageRecord
+    from clipsearch.search import Collection
+    from clipsearch.search import open_collection as open
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ClipsearchError",
+    "Collection",
+    "Encoder",
+    "Hit",
+    "ImageRecord",
+    "IndexOptions",
+    "IndexReport",
+    "index",
+    "load_encoder",
+    "open",
+]
+
+_HOMES = {
+    "ClipsearchError": "clipsearch.errors",
+    "Collection": "clipsearch.search",
+    "Encoder": "clipsearch.encoder",
+    "Hit": "clipsearch.records",
+    "ImageRecord": "clipsearch.records",
+    "IndexOptions": "clipsearch.indexer.build",
+    "IndexReport": "clipsearch.indexer.build",
+    "index": "clipsearch.indexer.api",
+    "load_encoder": "clipsearch.encoder.names",
+    "open": "clipsearch.search",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'clipsearch' has no attribute {name!r}")
+    module = import_module(_HOMES[name])
+    return getattr(module, "open_collection" if name == "open" else name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -8,6 +8,7 @@
     ├── EncoderMismatch       vectors of another model than the one asked for
     ├── DimensionMismatch     vectors of another length than the index's
     ├── NoPictures            nothing to index
+    ├── OtherCollection       the index belongs to another folder than the one named
     ├── OutOfSpace            the disk filled up
     ├── StorageError          the index cannot be read or written for another reason
     ├── ModelNotFound         no model of that name
@@ -106,6 +107,19 @@ class NoPictures(ClipsearchError):
         seen = f"{files} other files" if files else "no files at all"
         super().__init__(
             f"no pictures in {folder} ({seen}). Name a folder that holds JPEG, PNG, WebP, TIFF, HEIC, ... files."
+        )
+
+
+class OtherCollection(ClipsearchError):
+    """The index at `index` is of the folder `root`, not of `folder`."""
+
+    def __init__(self, index: Path, root: Path, folder: Path) -> None:
+        self.index = index
+        self.root = root
+        self.folder = folder
+        super().__init__(
+            f"{index} is the index of {root}, not of {folder}. Give each folder an index of its own: "
+            f"leave --index out, or name another one. To search several folders as one, index the folder above them."
         )
 
 

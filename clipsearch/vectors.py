@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from clipsearch.errors import CorruptIndex, DimensionMismatch
-from clipsearch.records import FloatArray, IntArray, IvfParameters
+from clipsearch.records import FileRef, FloatArray, IntArray, IvfParameters, Manifest
 
 IVF_FROM_ROWS = 200_000
 """Segments of fewer rows are searched exactly; the crossing is measured by `benchmarks/exact_or_ivf.py`."""
@@ -66,7 +66,7 @@ def write_vectors(file: BinaryWriter, blocks: Iterable[tuple[IntArray, FloatArra
         "fortran_order": False,
         "shape": (rows,),
     }
-    np.lib.format.write_array_header_1_0(file, header)  # type: ignore[arg-type]
+    np.lib.format.write_array_header_1_0(file, header)
     written, last = 0, -1
     for row_ids, vectors in blocks:
         check_vectors(row_ids, vectors, dim, after=last)
@@ -126,6 +126,11 @@ class VectorSegment:
         at = self._positions_of(np.array([row_id], np.int64))
         return None if not len(at) else np.array(self.vectors[at[0]])
 
+    def load(self) -> None:
+        """Open the inverted file now, if there is one, rather than at the first search. Raises: CorruptIndex."""
+        if self._faiss is None and self._faiss_file is not None:
+            self._faiss = _open_faiss(self._faiss_file, self.dim, len(self))
+
     def search(self, queries: FloatArray, k: int, *, exact: bool = False) -> tuple[FloatArray, IntArray]:
         """Return the k nearest row ids for each query, best first; equal scores by ascending row id.
 
@@ -150,8 +155,7 @@ class VectorSegment:
 
     def _search_ivf(self, queries: FloatArray, k: int, ivf: IvfParameters) -> tuple[FloatArray, IntArray]:
         faiss = _import_faiss()
-        if self._faiss is None:
-            self._faiss = _open_faiss(self._faiss_file, self.dim, len(self))
+        self.load()
         wanted = min(k * ivf.rerank, len(self))
         parameters = faiss.SearchParametersIVF(nprobe=ivf.nprobe)
         if len(self._dead):
@@ -164,6 +168,24 @@ class VectorSegment:
             exact = self.vectors[self._positions_of(row_ids)] @ queries[q]
             scores[q : q + 1], ids[q : q + 1] = top_k(exact[None], row_ids, k)
         return scores, ids
+
+
+def open_segments(manifest: Manifest, locate: Callable[[FileRef], Path], exclude: IntArray) -> list[VectorSegment]:
+    """Open every segment of a generation. `locate` returns the verified path of a file; `exclude` are deleted rows.
+
+    Raises: CorruptIndex, DimensionMismatch.
+    """
+    return [
+        VectorSegment(
+            locate(segment.vectors),
+            manifest.model.dim,
+            faiss_file=None if segment.faiss is None else locate(segment.faiss),
+            ivf=segment.ivf,
+            exclude=exclude,
+        )
+        for segment in (fragment.segment for fragment in manifest.fragments)
+        if segment is not None
+    ]
 
 
 def check_queries(queries: FloatArray, dim: int) -> None:
@@ -270,9 +292,8 @@ def _choose_nprobe(index: Any, segment: VectorSegment, rng: np.random.Generator)
     return IvfParameters(nlist=index.nlist, nprobe=min(nprobe, index.nlist), rerank=rerank)
 
 
-def _open_faiss(path: Path | None, dim: int, rows: int) -> Any:
+def _open_faiss(path: Path, dim: int, rows: int) -> Any:
     faiss = _import_faiss()
-    assert path is not None
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
     except RuntimeError as error:

@@ -19,7 +19,7 @@ This module knows nothing of FAISS, encoders or pictures. It is the only one tha
 """
 
 from clipsearch.store.files import verify_file
-from clipsearch.store.fragments import read_fragment, read_records
+from clipsearch.store.fragments import read_fragment, read_orphan, read_records
 from clipsearch.store.rows import RowsFile
 from clipsearch.store.snapshot import (
     Snapshot,
@@ -38,6 +38,7 @@ __all__ = [
     "find_newest_manifest",
     "open_snapshot",
     "read_fragment",
+    "read_orphan",
     "read_records",
     "read_tombstones",
     "resolve_current",

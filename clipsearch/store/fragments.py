@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipsearch.errors import CorruptIndex
-from clipsearch.records import EmbeddingBatch, Fragment, ImageRecord, Manifest, PictureMetadata
+from clipsearch.records import EmbeddingBatch, Fragment, ImageRecord, Manifest, ModelRef, PictureMetadata
 from clipsearch.store.files import HashingFile, verify_file
 from clipsearch.store.snapshot import read_tombstones
 
@@ -46,6 +48,7 @@ def schema(dim: int) -> pa.Schema:
     )
 
 
+MODEL_KEY = b"clipsearch.model"
 RECORD_COLUMNS = [
     "row_id", "path", "path_bytes", "size_bytes", "mtime_ns", "inode", "content_hash", "width", "height",
     "format", "taken_at", "camera", "latitude", "longitude", "status", "reason",
@@ -171,15 +174,18 @@ def _tables(
         raise CorruptIndex(path, f"it has {rows} rows, the manifest says {fragment.rows}", index=index_dir)
 
 
-def write_fragment(file: HashingFile, batches: Iterable[EmbeddingBatch], dim: int) -> tuple[int, int, int, int]:
-    """Write rows, whose ids ascend, as Parquet. Returns rows, rows with a vector, first and last row id."""
+def write_fragment(file: HashingFile, batches: Iterable[EmbeddingBatch], model: ModelRef) -> tuple[int, int, int, int]:
+    """Write rows, whose ids ascend, as Parquet. Returns rows, rows with a vector, first and last row id.
+
+    The model goes into the file's metadata, so that a fragment can be understood without its manifest.
+    """
     import pyarrow.parquet as pq
 
     rows = vectors = 0
     first = last = -1
     with pq.ParquetWriter(
         file,
-        schema(dim),
+        schema(model.dim).with_metadata({MODEL_KEY: json.dumps(dataclasses.asdict(model))}),
         compression={**dict.fromkeys(RECORD_COLUMNS, "zstd"), "vector.list.element": "none"},
         use_dictionary=["status", "format", "camera"],
         write_statistics=RECORD_COLUMNS,
@@ -192,5 +198,18 @@ def write_fragment(file: HashingFile, batches: Iterable[EmbeddingBatch], dim: in
                 last = record.row_id
             rows += len(batch.records)
             vectors += len(batch.vectors)
-            parquet.write_table(to_table(batch, dim))
+            parquet.write_table(to_table(batch, model.dim))
     return rows, vectors, first, last
+
+
+def read_orphan(path: Path) -> tuple[ModelRef, EmbeddingBatch]:
+    """Read a fragment that no manifest describes, whole. Raises: ValueError if it is not one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+        model = ModelRef(**json.loads(table.schema.metadata[MODEL_KEY]))
+        return model, to_batch(table, model.dim)
+    except (pa.ArrowException, KeyError, TypeError, OSError) as error:
+        raise ValueError(f"{path} is no fragment: {error}") from error

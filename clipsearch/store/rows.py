@@ -29,6 +29,7 @@ class RowsFile:
     """
 
     def __init__(self, path: Path, index_dir: Path) -> None:
+        self.path = path
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         size = len(self._map)

@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 
 from clipsearch.errors import ClipsearchError, CorruptIndex, IndexLocked, IndexNotFound, UnsupportedIndex
-from clipsearch.records import EmbeddingBatch, FileRef, Fragment, ImageRecord, IntArray, Manifest
+from clipsearch.records import EmbeddingBatch, FileRef, Fragment, ImageRecord, IntArray, Manifest, ModelRef
 from clipsearch.store.files import HashingFile, storage_errors, sync_folder
 from clipsearch.store.fragments import write_fragment
 from clipsearch.store.manifest import KNOWN_WRITER_FEATURES, dump_manifest, load_manifest, manifest_name
@@ -102,10 +102,10 @@ class Writer:
                 raise
         return FileRef(name, hashing.size_bytes, hashing.checksum())
 
-    def add_fragment(self, batches: Iterable[EmbeddingBatch], dim: int) -> Fragment:
+    def add_fragment(self, batches: Iterable[EmbeddingBatch], model: ModelRef) -> Fragment:
         """Write rows as one Parquet file; row ids must ascend over all batches. It has no segment yet."""
         shape: list[tuple[int, int, int, int]] = []
-        data = self.add_file("data", ".parquet", lambda file: shape.append(write_fragment(file, batches, dim)))
+        data = self.add_file("data", ".parquet", lambda file: shape.append(write_fragment(file, batches, model)))
         rows, vectors, first_row_id, last_row_id = shape[0]
         return Fragment(data, rows, vectors, first_row_id, last_row_id, None)
 

@@ -1,0 +1,47 @@
+"""Indexing in one call, for Python programs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from clipsearch.encoder.names import load_encoder
+
+from clipsearch.config import index_dir_for, remember_index
+from clipsearch.encoder import Encoder
+from clipsearch.errors import IndexNotFound
+from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
+from clipsearch.store import open_snapshot
+
+
+def index(
+    folder: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    encoder: Encoder | None = None,
+    index: str | os.PathLike[str] | None = None,
+    options: IndexOptions | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> IndexReport:
+    """Index the pictures in `folder`, or bring its index up to date.
+
+    `model` is what `--model` takes; without it, the model that the index was made with, or "auto" for a new one.
+    `encoder` is used instead where given. `index` puts the index elsewhere than in `folder`.
+    Raises: NoPictures, ModelNotFound, EncoderMismatch, IndexLocked, OutOfSpace, CorruptIndex, StorageError.
+    """
+    place = None if index is None else Path(index)
+    if encoder is None:
+        encoder = load_encoder(model or model_of(index_dir_for(Path(folder), place)) or "auto")
+    report = index_folder(Path(folder), encoder, index=place, options=options, progress=progress)
+    remember_index(report.index)
+    return report
+
+
+def model_of(index_dir: Path) -> str | None:
+    """The name of the model that an index was made with, or None where there is no index yet."""
+    try:
+        with open_snapshot(index_dir) as snapshot:
+            return snapshot.manifest.model.name
+    except IndexNotFound:
+        return None

@@ -1,0 +1,46 @@
+"""Derive what is searched from what is stored: vectors, rows and, for large fragments, an inverted file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from clipsearch.records import EmbeddingBatch, FileRef, Fragment, ImageRecord, Segment
+from clipsearch.store import Writer
+from clipsearch.vectors import IVF_FROM_ROWS, BinaryWriter, VectorSegment, build_ivf, write_vectors
+
+Batches = Callable[[], Iterable[EmbeddingBatch]]
+
+
+def add_segment(
+    writer: Writer, fragment: Fragment, dim: int, batches: Batches, *, ivf_from_rows: int = IVF_FROM_ROWS
+) -> Fragment:
+    """Write the searchable form of `fragment`, whose rows `batches` yields (again at each call)."""
+    if fragment.vectors == 0:
+        return dataclasses.replace(fragment, segment=None)
+
+    def answerable(batch: EmbeddingBatch) -> list[ImageRecord]:
+        return [record for record in batch.records if record.status == "ok"]
+
+    blocks = (
+        (np.array([record.row_id for record in answerable(batch)], np.int64), batch.vectors) for batch in batches()
+    )
+    vectors = writer.add_file("vectors", ".npy", lambda file: write_vectors(file, blocks, fragment.vectors, dim))
+    rows = writer.add_rows(record for batch in batches() for record in answerable(batch))
+    segment = Segment(vectors, rows)
+    if fragment.vectors >= ivf_from_rows:
+        segment = add_inverted_file(writer, segment, dim)
+    return dataclasses.replace(fragment, segment=segment)
+
+
+def add_inverted_file(writer: Writer, segment: Segment, dim: int) -> Segment:
+    """Build FAISS's inverted file beside a segment's vectors."""
+    refs: list[FileRef] = []
+
+    def write(serialise: Callable[[BinaryWriter], None]) -> None:
+        refs.append(writer.add_file("faiss", ".faiss", serialise))
+
+    ivf = build_ivf(VectorSegment(writer.index_dir / segment.vectors.path, dim), write)
+    return dataclasses.replace(segment, faiss=refs[0], ivf=ivf)
