@@ -1,0 +1,363 @@
+"""`OpenClipEncoder`: any open_clip model, run by PyTorch. The only module that imports open_clip.
+
+For GPUs, for training, and as what `export` reads. Pictures are normalised on the device: what crosses the bus
+is uint8, a quarter of the bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import xxhash
+
+from clipsearch.encoder.arrays import check_pixels, unit_rows
+from clipsearch.encoder.fingerprints import fingerprint_of
+from clipsearch.encoder.layout import parse_preprocessing
+from clipsearch.errors import InvalidModel, MissingExtra, ModelNotFound
+from clipsearch.records import FloatArray, PixelArray, Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+IMAGES_PER_RUN = {"cuda": 256, "mps": 64, "cpu": 32}
+TEXTS_PER_RUN = {"cuda": 1024, "mps": 128, "cpu": 64}
+
+
+class OpenClipEncoder:
+    """Encoder for an open_clip model with the weights of a published tag or of a checkpoint file.
+
+    `device`: "cuda", "cuda:1", "mps" or "cpu" (None: the first of these that is there). `precision`: of the
+    arithmetic, not of the weights; "auto" is bf16 on CUDA and fp32 elsewhere.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tag: str | None = None,
+        checkpoint: Path | str | None = None,
+        device: str | None = None,
+        precision: Precision = "auto",
+        *,
+        allow_pickle: bool = False,
+    ) -> None:
+        """Load the weights, from the network where a tag is not cached yet.
+
+        `allow_pickle`: accept a checkpoint that is a pickle (.pt, .bin, ...); it is then read with PyTorch's
+        weights_only, which runs no code of the file's but has had holes.
+        Raises: MissingExtra, ModelNotFound, InvalidModel.
+        """
+        open_clip = _import_open_clip(f"the model open_clip:{name}")
+        config = _model_config(open_clip, name)
+        if checkpoint is not None:
+            checkpoint = Path(checkpoint).expanduser()
+            _check_checkpoint(checkpoint, allow_pickle)
+            full_name, weights = f"open_clip:{name}@{checkpoint.absolute()}", str(checkpoint)
+        elif tag is not None:
+            tags = open_clip.list_pretrained_tags_by_model(name)
+            if tag not in tags:
+                known = f"open_clip knows {', '.join(tags)}" if tags else "open_clip has no published weights of it"
+                raise ModelNotFound(f"open_clip:{name}/{tag}", f"no such weights; {known}")
+            full_name, weights = f"open_clip:{name}/{tag}", tag
+        else:
+            tags = open_clip.list_pretrained_tags_by_model(name)
+            raise ModelNotFound(
+                f"open_clip:{name}",
+                f"it needs weights: a tag (open_clip:{name}/{tags[0] if tags else 'TAG'}) or --checkpoint FILE",
+            )
+        with _quiet():
+            try:
+                model = open_clip.create_model(name, pretrained=weights, device="cpu", weights_only=True)
+            except Exception as error:  # open_clip, torch, safetensors and the hub each have their own
+                if checkpoint is not None:
+                    problem = f"it does not hold weights of {name} ({_first_line(error)})"
+                    raise InvalidModel(Path(checkpoint), problem) from error
+                raise ModelNotFound(full_name, f"its weights could not be fetched ({_first_line(error)})") from error
+        self._set_up(model, config, full_name, device, precision, architecture=name)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: torch.nn.Module,
+        config: dict[str, Any],
+        *,
+        name: str,
+        tokenizer: Any = None,
+        device: str | None = None,
+        precision: Precision = "auto",
+    ) -> OpenClipEncoder:
+        """Wrap an open_clip model that is already in memory (a trained one, or one of a test).
+
+        `config` is its open_clip model configuration, `tokenizer` what turns texts into (B, L) ids (None: the
+        one that the configuration asks for). Raises: MissingExtra, InvalidModel.
+        """
+        _import_open_clip(f"the model {name}")
+        self = cls.__new__(cls)
+        self._set_up(model, config, name, device, precision, tokenizer=tokenizer)
+        return self
+
+    def _set_up(
+        self,
+        model: torch.nn.Module,
+        config: dict[str, Any],
+        name: str,
+        device: str | None,
+        precision: Precision,
+        *,
+        architecture: str = "",
+        tokenizer: Any = None,
+    ) -> None:
+        import torch
+
+        self._architecture = architecture
+        self._name = name
+        self._config = config
+        self._tokenizer = tokenizer
+        self._device = torch.device(device or _best_device())
+        if self._device.type == "cuda" and not torch.cuda.is_available():
+            raise ModelNotFound(name, f"the device {self._device} was asked for, but PyTorch sees no CUDA device")
+        self._precision = _resolve_precision(precision, self._device)
+        visual: Any = model.visual
+        from open_clip.transform import PreprocessCfg
+
+        defaults = {**asdict(PreprocessCfg()), "size": visual.image_size}
+        cfg = {**defaults, **dict(getattr(visual, "preprocess_cfg", None) or {})}
+        self._preprocessing = parse_preprocessing(cfg, Path(name))
+        self._dim = int(config["embed_dim"])
+        self._fingerprint: str | None = None
+        memory_format = torch.channels_last if self._device.type != "mps" else torch.contiguous_format
+        self._model: Any = model.eval().to(self._device).to(memory_format=memory_format)
+        self._memory_format = memory_format
+        scale, offset = _affine(self._preprocessing)
+        self._scale = torch.tensor(scale, device=self._device).view(1, 3, 1, 1)
+        self._offset = torch.tensor(offset, device=self._device).view(1, 3, 1, 1)
+
+    @property
+    def name(self) -> str:
+        """The model name that loads this encoder again."""
+        return self._name
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return self._dim
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What a picture must go through before `encode_images`."""
+        return self._preprocessing
+
+    @property
+    def score_scale(self) -> float:
+        """exp(logit_scale), as trained."""
+        return math.exp(float(self._model.logit_scale.detach().float().reshape(-1)[0]))
+
+    @property
+    def device(self) -> str:
+        """Where the towers run: "cuda:0", "mps", "cpu"."""
+        return str(self._device)
+
+    @property
+    def precision(self) -> str:
+        """Of the arithmetic: "fp32", "bf16" or "fp16"."""
+        return self._precision
+
+    @property
+    def model(self) -> Any:
+        """The open_clip model itself (a torch.nn.Module), on `device`, for training and export."""
+        return self._model
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The open_clip model configuration (a copy)."""
+        return deepcopy(self._config)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the image tower's weights and preprocessing; the same on every device, in every precision."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint_of(weights_checksum(self._model.visual), self._preprocessing)
+        return self._fingerprint
+
+    @property
+    def tokenizer(self) -> Any:
+        """open_clip's tokenizer of this model: texts to (B, L) int64 ids. Raises: ModelNotFound."""
+        if self._tokenizer is None:
+            self._tokenizer = _make_tokenizer(self._name, self._architecture, self._config)
+        return self._tokenizer
+
+    def encode_images(self, pixels: PixelArray) -> FloatArray:
+        """Return one vector per picture.
+
+        Shapes: pixels (B, H, W, 3) uint8 RGB; result (B, D) float32, unit L2.
+        Raises: ValueError for pixels of another kind; InvalidModel for numbers that are no vector.
+        """
+        check_pixels(pixels, self._preprocessing)
+        parts = [np.empty((0, self._dim), dtype=np.float32)]
+        step = IMAGES_PER_RUN.get(self._device.type, 32)
+        for start in range(0, len(pixels), step):
+            part = np.ascontiguousarray(pixels[start : start + step])
+            parts.append(self._unit(self._run("encode_image", self._normalised(part)), len(part), "image"))
+        return np.concatenate(parts)
+
+    def encode_texts(self, texts: Sequence[str]) -> FloatArray:
+        """Return one vector per text. Shape: (B, D) float32, unit L2. Texts too long are truncated."""
+        if isinstance(texts, str):
+            raise TypeError("texts must be a sequence of strings, not one string")
+        parts = [np.empty((0, self._dim), dtype=np.float32)]
+        step = TEXTS_PER_RUN.get(self._device.type, 64)
+        for start in range(0, len(texts), step):
+            part = list(texts[start : start + step])
+            ids = self.tokenizer(part).to(self._device)
+            parts.append(self._unit(self._run("encode_text", ids), len(part), "text"))
+        return np.concatenate(parts)
+
+    def _normalised(self, pixels: PixelArray) -> torch.Tensor:
+        """Shapes: pixels (B, H, W, 3) uint8 on the host; result (B, 3, H, W) float32 on the device."""
+        import torch
+
+        host = torch.from_numpy(pixels)
+        if self._device.type == "cuda":
+            host = host.pin_memory()
+        # The permuted view already is channels_last: no copy is made for that layout.
+        floats = host.to(self._device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32)
+        return torch.addcmul(self._offset, floats, self._scale).contiguous(memory_format=self._memory_format)
+
+    def _run(self, method: str, inputs: torch.Tensor) -> FloatArray:
+        import torch
+
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self._precision)
+        autocast: contextlib.AbstractContextManager[object] = (
+            torch.autocast(self._device.type, dtype=dtype) if dtype is not None else contextlib.nullcontext()
+        )
+        self._model.eval()  # whoever trains it may have left it in the other mode
+        with torch.inference_mode(), autocast:
+            features = getattr(self._model, method)(inputs)
+        array: FloatArray = features.float().cpu().numpy()
+        return array
+
+    def _unit(self, raw: FloatArray, count: int, tower: str) -> FloatArray:
+        return unit_rows(raw, count, self._dim, Path(self._name), tower)
+
+
+def weights_checksum(module: torch.nn.Module) -> str:
+    """xxh3-128 over names, shapes and float32 bytes of a module's state, in the order of the names.
+
+    Integers (BatchNorm's step counters) take no part in inference and none in this.
+    """
+    import torch
+
+    hasher = xxhash.xxh3_128()
+    for key, tensor in sorted(module.state_dict().items()):
+        if tensor.is_floating_point():
+            hasher.update(f"{key} {list(tensor.shape)}\n".encode())
+            flat = tensor.detach().to("cpu", torch.float32).contiguous().reshape(-1)
+            hasher.update(flat.numpy().astype("<f4", copy=False).tobytes())
+    return hasher.hexdigest()
+
+
+def open_clip_models() -> list[tuple[str, list[str]]]:
+    """Every model that open_clip knows and the tags of its published weights. Raises: MissingExtra."""
+    open_clip = _import_open_clip("listing open_clip's models")
+    return [(name, list(open_clip.list_pretrained_tags_by_model(name))) for name in open_clip.list_models()]
+
+
+def _import_open_clip(purpose: str) -> Any:
+    try:
+        import open_clip
+    except ImportError as error:
+        raise MissingExtra("torch", purpose) from error
+    return open_clip
+
+
+def _model_config(open_clip: Any, name: str) -> dict[str, Any]:
+    if ":" in name:
+        raise ModelNotFound(
+            f"open_clip:{name}", "only open_clip's own model names are taken, with a tag or --checkpoint"
+        )
+    config = open_clip.get_model_config(name)
+    if config is None:
+        close = difflib.get_close_matches(name, open_clip.list_models(), n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(close)}?" if close else "see: clipsearch models list --all"
+        raise ModelNotFound(f"open_clip:{name}", f"open_clip has no such model; {hint}")
+    return dict(config)
+
+
+def _check_checkpoint(checkpoint: Path, allow_pickle: bool) -> None:
+    if not checkpoint.is_file():
+        raise ModelNotFound(str(checkpoint), "there is no such checkpoint file")
+    if checkpoint.suffix.lower() != ".safetensors" and not allow_pickle:
+        raise InvalidModel(
+            checkpoint,
+            "it is not a .safetensors file; other checkpoints are pickles, which can run code when they are read. "
+            "If you trust where it comes from, add --allow-pickle",
+        )
+
+
+def _best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _resolve_precision(asked: Precision, device: torch.device) -> str:
+    import torch
+
+    if asked not in ("auto", "fp32", "bf16", "fp16"):
+        raise ValueError(f"precision must be auto, fp32, bf16 or fp16, not {asked!r}")
+    if asked != "auto":
+        return asked
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "fp32"
+
+
+def _affine(preprocessing: Preprocessing) -> tuple[list[float], list[float]]:
+    """(x / 255 - mean) / std = x * scale + offset, for each channel."""
+    pairs = list(zip(preprocessing.mean, preprocessing.std, strict=True))
+    return [1 / (255 * std) for _, std in pairs], [-mean / std for mean, std in pairs]
+
+
+def _make_tokenizer(name: str, architecture: str, config: dict[str, Any]) -> Any:
+    open_clip = _import_open_clip(f"the model {name}")
+    text_cfg = config.get("text_cfg", {})
+    hf_name = text_cfg.get("hf_tokenizer_name")
+    if not hf_name:
+        options = dict(text_cfg.get("tokenizer_kwargs") or {})
+        return open_clip.SimpleTokenizer(context_length=text_cfg.get("context_length", 77), **options)
+    try:
+        with _quiet():
+            return open_clip.get_tokenizer(architecture)
+    except ImportError as error:
+        problem = f"its tokenizer ({hf_name}) needs one more package: pip install transformers"
+        raise ModelNotFound(name, problem) from error
+    except Exception as error:
+        raise ModelNotFound(name, f"its tokenizer ({hf_name}) could not be fetched ({_first_line(error)})") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip logs to the root logger what is no news to the user."""
+    root = logging.getLogger()
+    previous = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(previous)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
