@@ -268,26 +268,42 @@ def build_ivf(segment: VectorSegment, write: Callable[[Callable[[BinaryWriter], 
 
         try:
             faiss.write_index(index, faiss.PyCallbackIOWriter(write_part))
-        except RuntimeError as error:
-            raise (failure[0] if failure else error) from error
+        except RuntimeError:
+            if not failure:
+                raise
+        if failure:
+            raise failure[0]
 
     write(serialise)
     return parameters
 
 
 def _choose_nprobe(index: Any, segment: VectorSegment, rng: np.random.Generator) -> IvfParameters:
+    """The fewest lists that reach the recall target on two kinds of queries, each on its own.
+
+    Pictures like those in the index (a vector with noise), and queries that lie between and beside the
+    pictures, as sentences do (the mean of three vectors with more noise).
+    """
     faiss = _import_faiss()
-    chosen = np.sort(rng.choice(len(segment), min(len(segment), IVF_RECALL_QUERIES), replace=False))
-    noise = rng.standard_normal((len(chosen), segment.dim)).astype(np.float32) / np.sqrt(segment.dim)
-    queries = segment.vectors[chosen] + 0.5 * noise.astype(np.float32)
-    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    _, truth = segment.search(queries, IVF_RECALL_AT, exact=True)
+    count = min(len(segment), IVF_RECALL_QUERIES)
+    noise = rng.standard_normal((2, count, segment.dim)) / np.sqrt(segment.dim)
+    one, three = (
+        np.stack([segment.vectors[np.sort(rng.choice(len(segment), count, replace=False))] for _ in range(n)]).mean(0)
+        for n in (1, 3)
+    )
+    groups = [
+        (vectors + level * part).astype(np.float32)
+        for vectors, level, part in ((one, 0.5, noise[0]), (three, 1, noise[1]))
+    ]
+    groups = [queries / np.linalg.norm(queries, axis=1, keepdims=True) for queries in groups]
+    truths = [segment.search(queries, IVF_RECALL_AT, exact=True)[1] for queries in groups]
     nprobe, rerank = 4, 4
-    while nprobe < index.nlist:
+
+    def recall(queries: FloatArray, truth: IntArray) -> float:
         _, found = index.search(queries, IVF_RECALL_AT * rerank, params=faiss.SearchParametersIVF(nprobe=nprobe))
-        recall = np.mean([len(np.intersect1d(t, f)) / IVF_RECALL_AT for t, f in zip(truth, found, strict=True)])
-        if recall >= IVF_RECALL_TARGET:
-            break
+        return float(np.mean([np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)]))
+
+    while nprobe < index.nlist and min(map(recall, groups, truths)) < IVF_RECALL_TARGET:
         nprobe *= 2
     return IvfParameters(nlist=index.nlist, nprobe=min(nprobe, index.nlist), rerank=rerank)
 

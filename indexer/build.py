@@ -95,6 +95,11 @@ class IndexReport:
     interrupted: bool = False
 
     @property
+    def pictures_per_s(self) -> float:
+        """Pictures encoded per second of the whole run."""
+        return self.encoded / self.seconds if self.seconds else 0.0
+
+    @property
     def skipped_by_status(self) -> dict[SkipStatus, int]:
         """How many files were skipped for each reason, the most frequent first."""
         return dict(Counter(skip.status for skip in self.skipped).most_common())

@@ -1,0 +1,57 @@
+"""What an index holds, for people and programs. Reads, changes nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsearch.records import SkippedImage, SkipStatus
+from clipsearch.store import open_snapshot, read_records
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStatus:
+    """The current generation in numbers."""
+
+    index: Path
+    root: Path
+    generation: int
+    committed_at: str  # ISO 8601, UTC
+    model: str
+    fingerprint: str
+    dim: int
+    pictures: int
+    skipped_by_status: dict[SkipStatus, int]
+    fragments: int
+    inverted_files: int
+    deleted_rows: int  # still in the files, until compaction
+    size_bytes: int
+    skipped: list[SkippedImage]
+
+
+def read_status(index_dir: Path) -> IndexStatus:
+    """Read the state of an index. Raises: IndexNotFound, CorruptIndex, UnsupportedIndex."""
+    with open_snapshot(index_dir) as snapshot:
+        manifest = snapshot.manifest
+        skipped = [
+            SkippedImage(record.path, record.status, record.reason or "")
+            for record in (read_records(index_dir, manifest) if manifest.skipped else ())
+            if record.status != "ok"
+        ]
+        return IndexStatus(
+            index=index_dir,
+            root=snapshot.root,
+            generation=manifest.generation,
+            committed_at=manifest.created_at,
+            model=manifest.model.name,
+            fingerprint=manifest.model.fingerprint,
+            dim=manifest.model.dim,
+            pictures=manifest.pictures,
+            skipped_by_status=dict(Counter(skip.status for skip in skipped).most_common()),
+            fragments=len(manifest.fragments),
+            inverted_files=sum(f.segment is not None and f.segment.faiss is not None for f in manifest.fragments),
+            deleted_rows=manifest.tombstone_count,
+            size_bytes=sum(ref.size_bytes for ref in manifest.files()),
+            skipped=skipped,
+        )

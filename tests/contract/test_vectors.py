@@ -1,0 +1,175 @@
+"""Segments against brute force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipsearch import vectors
+from clipsearch.errors import CorruptIndex, DimensionMismatch
+from clipsearch.records import FloatArray, IntArray, IvfParameters
+from clipsearch.vectors import VectorSegment, build_ivf, merge, top_k, write_vectors
+
+
+def unit(rows: FloatArray) -> FloatArray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def clustered(rows: int, dim: int, *, seed: int = 0) -> FloatArray:
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((50, dim))
+    return unit(centres[rng.integers(0, 50, rows)] + 0.6 * rng.standard_normal((rows, dim)))
+
+
+def make(folder: Path, row_ids: IntArray, rows: FloatArray, **options: object) -> VectorSegment:
+    path = folder / "vectors.npy"
+    with path.open("wb") as file:
+        write_vectors(file, [(row_ids, rows)], len(rows), rows.shape[1])
+    return VectorSegment(path, rows.shape[1], **options)  # type: ignore[arg-type]
+
+
+def brute_force(row_ids: IntArray, rows: FloatArray, query: FloatArray, k: int, dead: set[int]) -> list[int]:
+    scored = [(-float(np.dot(row, query)), int(i)) for i, row in zip(row_ids, rows, strict=True) if int(i) not in dead]
+    return [i for _, i in sorted(scored)[:k]]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 60), st.integers(1, 12), st.integers(1, 70), st.integers(0, 2**32 - 1))
+def test_exact_search_is_brute_force(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, dim: int, k: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    # Few distinct directions: many equal scores, which must come by ascending row id.
+    choices = unit(rng.standard_normal((5, dim)))
+    matrix = choices[rng.integers(0, 5, rows)] if rows else np.empty((0, dim), np.float32)
+    row_ids = np.sort(rng.choice(1000, rows, replace=False)).astype(np.int64)
+    dead = {int(i) for i in row_ids if rng.random() < 0.2}
+    exclude = np.array(sorted(dead | {2000}), np.int64)
+    segment = make(tmp_path_factory.mktemp("v"), row_ids, matrix, exclude=exclude)
+    queries = unit(rng.standard_normal((3, dim)))
+    scores, ids = segment.search(queries, k)
+    single_ids = np.stack([segment.search(query[None], k)[1][0] for query in queries])
+    for q in range(3):
+        exact = {int(i): np.float32(s) for i, s in zip(row_ids, matrix @ queries[q], strict=True)}
+        expected = [i for i in sorted(exact, key=lambda i: (-round(float(exact[i]), 5), i)) if i not in dead][:k]
+        for answer in (ids[q], single_ids[q]):
+            got = [int(i) for i in answer if i >= 0]
+            assert len(got) == len(expected) == min(k, rows - len(dead))
+            np.testing.assert_allclose([exact[i] for i in got], [exact[i] for i in expected], atol=1e-5)
+        assert np.all(np.diff(scores[q][np.isfinite(scores[q])]) <= 0)
+
+
+def test_equal_scores_come_by_row_id() -> None:
+    scores, ids = top_k(np.array([[0.5, 0.9, 0.9, 0.9, 0.1]], np.float32), np.array([4, 9, 2, 7, 1]), 2)
+    assert ids.tolist() == [[2, 7]]
+    merged = merge([(scores, ids), (np.array([[0.9, 0.2]], np.float32), np.array([[3, 5]]))], 3)
+    assert merged[1].tolist() == [[2, 3, 7]]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[VectorSegment, Path, IvfParameters, IntArray]:
+    folder = tmp_path_factory.mktemp("ivf")
+    rows = clustered(6000, 32)
+    row_ids = np.arange(6000, dtype=np.int64) * 2 + 1
+    segment = make(folder, row_ids, rows)
+    faiss_file = folder / "x.faiss"
+
+    def write(serialise: object) -> None:
+        with faiss_file.open("wb") as file:
+            serialise(file)  # type: ignore[operator]
+
+    return segment, faiss_file, build_ivf(segment, write), row_ids
+
+
+def test_the_inverted_file_finds_what_exact_search_finds(
+    large: tuple[VectorSegment, Path, IvfParameters, IntArray],
+) -> None:
+    segment, faiss_file, ivf, row_ids = large
+    dead = row_ids[::7]
+    exact = VectorSegment(segment.path, 32, exclude=dead)
+    indexed = VectorSegment(segment.path, 32, faiss_file=faiss_file, ivf=ivf, exclude=dead)
+    queries = clustered(100, 32, seed=1)
+    scores, ids = indexed.search(queries, 10)
+    expected_scores, expected_ids = exact.search(queries, 10)
+    recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(ids, expected_ids, strict=True)])
+    assert recall >= 0.97
+    assert not np.isin(ids, dead).any()
+    same = ids == expected_ids
+    np.testing.assert_allclose(scores[same], expected_scores[same], atol=1e-6)  # re-ranked exactly
+    np.testing.assert_array_equal(indexed.search(queries, 10, exact=True)[1], expected_ids)
+
+
+def test_the_inverted_file_is_never_changed_by_searching(
+    large: tuple[VectorSegment, Path, IvfParameters, IntArray],
+) -> None:
+    segment, faiss_file, ivf, _ = large
+    before = faiss_file.read_bytes()
+    VectorSegment(segment.path, 32, faiss_file=faiss_file, ivf=ivf).search(clustered(5, 32), 3)
+    assert faiss_file.read_bytes() == before
+
+
+def test_an_inverted_file_of_other_vectors_is_refused(
+    tmp_path: Path, large: tuple[VectorSegment, Path, IvfParameters, IntArray]
+) -> None:
+    _, faiss_file, ivf, _ = large
+    smaller = make(tmp_path, np.arange(10), clustered(10, 32))
+    with pytest.raises(CorruptIndex, match="6000 rows"):
+        VectorSegment(smaller.path, 32, faiss_file=faiss_file, ivf=ivf).search(clustered(1, 32), 3)
+    faiss_file_cut = tmp_path / "cut.faiss"
+    faiss_file_cut.write_bytes(faiss_file.read_bytes()[:100])
+    with pytest.raises(CorruptIndex, match="FAISS cannot read"):
+        VectorSegment(smaller.path, 32, faiss_file=faiss_file_cut, ivf=ivf).search(clustered(1, 32), 3)
+
+
+def test_an_error_while_the_inverted_file_is_written_comes_through(
+    large: tuple[VectorSegment, Path, IvfParameters, IntArray],
+) -> None:
+    class FullDisk:
+        def write(self, data: bytes) -> int:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        build_ivf(large[0], lambda serialise: serialise(FullDisk()))
+
+
+@pytest.mark.parametrize(
+    ("row_ids", "rows", "problem"),
+    [
+        ([1, 1], [[1, 0], [0, 1]], "ascend"),
+        ([2, 1], [[1, 0], [0, 1]], "ascend"),
+        ([1, 2], [[1, 0], [np.nan, 1]], "row 2"),
+        ([1, 2], [[1, 0], [0, 2]], "length 2"),
+        ([1, 2], [[0, 0], [0, 1]], "row 1 has length 0"),
+        ([1], [[1, 0], [0, 1]], "row ids of shape"),
+    ],
+)
+def test_vectors_that_would_spoil_a_segment_are_refused(
+    tmp_path: Path, row_ids: list[int], rows: list[list[float]], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        make(tmp_path, np.array(row_ids), np.array(rows, np.float32))
+
+
+def test_dimensions_must_match(tmp_path: Path) -> None:
+    segment = make(tmp_path, np.arange(4), clustered(4, 8))
+    with pytest.raises(DimensionMismatch, match="have 9 dimensions, the index has 8"):
+        segment.search(clustered(1, 9), 3)
+    with pytest.raises(DimensionMismatch):
+        VectorSegment(segment.path, 9)
+    with pytest.raises(ValueError, match="finite"):
+        segment.search(np.full((1, 8), np.nan, np.float32), 3)
+
+
+def test_blocks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = clustered(500, 16)
+    whole = make(tmp_path, np.arange(500), rows, exclude=np.array([3, 170, 499]))
+    queries = clustered(4, 16, seed=2)
+    expected = whole.search(queries, 20)
+    monkeypatch.setattr(vectors, "EXACT_BLOCK_ROWS", 64)
+    scores, ids = whole.search(queries, 20)
+    np.testing.assert_array_equal(ids, expected[1])
+    np.testing.assert_allclose(scores, expected[0], atol=1e-6)
