@@ -272,6 +272,16 @@ def open_clip_models() -> list[tuple[str, list[str]]]:
     return [(name, list(open_clip.list_pretrained_tags_by_model(name))) for name in open_clip.list_models()]
 
 
+def open_clip_tags(name: str) -> list[str]:
+    """Tags of the published weights of one model. Raises: MissingExtra."""
+    return list(_import_open_clip(f"the model open_clip:{name}").list_pretrained_tags_by_model(name))
+
+
+def open_clip_config(name: str) -> dict[str, Any]:
+    """open_clip's configuration of one model. Raises: MissingExtra, ModelNotFound."""
+    return _model_config(_import_open_clip(f"the model open_clip:{name}"), name)
+
+
 def _import_open_clip(purpose: str) -> Any:
     try:
         import open_clip
