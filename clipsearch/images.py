@@ -365,11 +365,10 @@ def _check_pixels(size: Size, decoded: Size, max_pixels: int) -> None:
 
 def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_pixels: int) -> _Decoded:
     """Decode a whole file; a JPEG only as large as resizing it to wanted(upright size) needs."""
-    if kind == "RAW":
+    if kind == "RAW" or (kind == "TIFF" and _is_raw(_read_tiff_exif(stream))):
         return _decode_raw(stream, wanted, max_pixels)
+    stream.seek(0)
     with _open_image(stream, kind) as image:
-        if kind == "TIFF" and _is_raw(image):
-            return _decode_raw(stream, wanted, max_pixels)
         return _decode_image(image, kind, wanted, max_pixels)
 
 
@@ -423,10 +422,9 @@ def _decode_image(
     return _Decoded(upright, _upright_size(full_size, orientation), box, to_srgb, metadata)
 
 
-def _is_raw(image: ImageFile.ImageFile) -> bool:
+def _is_raw(exif: Image.Exif | None) -> bool:
     """Whether a TIFF is the shell of a RAW file: DNGVersion, or a first page that is a preview of sub-pages."""
-    tags = getattr(image, "tag_v2", {})
-    return 50706 in tags or (330 in tags and tags.get(254) == 1)
+    return exif is not None and (50706 in exif or (330 in exif and exif.get(254) == 1))
 
 
 def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: int) -> _Decoded:
@@ -679,7 +677,7 @@ def _read_exif(image: Image.Image) -> Image.Exif | None:
 
 
 def _read_tiff_exif(stream: IO[bytes]) -> Image.Exif | None:
-    """The EXIF of a RAW file, most of which are TIFF inside."""
+    """The tags of a TIFF, or of a RAW file: most of them are TIFF inside."""
     try:
         stream.seek(0)
         exif = Image.Exif()
