@@ -6,10 +6,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from clipsearch.encoder.names import load_encoder
-
 from clipsearch.config import index_dir_for, remember_index
 from clipsearch.encoder import Encoder
+from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import IndexNotFound
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
 from clipsearch.store import open_snapshot

@@ -120,9 +120,7 @@ def index_folder(
     """
     options = options or IndexOptions()
     notify = progress or (lambda _: None)
-    if not folder.is_dir():
-        problem = "it is not a folder" if folder.exists() else "there is no such folder"
-        raise StorageError(folder, problem, "Name the folder that holds the pictures.")
+    check_folder(folder)
     root = folder.absolute()
     index_dir = index_dir_for(root, index)
     started = time.monotonic()
@@ -169,6 +167,13 @@ class _StopRequests:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise StorageError unless `folder` is a folder."""
+    if not folder.is_dir():
+        problem = "it is not a folder" if folder.exists() else "there is no such folder"
+        raise StorageError(folder, problem, "Name the folder that holds the pictures.")
 
 
 def _nothing_in(root: Path, found: Scan) -> NoPictures | StorageError:

@@ -1,0 +1,468 @@
+"""The command line: reads arguments, calls the library, formats what comes back. Nothing else prints or exits."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipsearch import __version__, cli_models, config
+from clipsearch.errors import ClipsearchError, InvalidQuery
+from clipsearch.records import SKIP_STATUSES, Hit
+from clipsearch.terminal import count, duration, progress_display, safe, size
+
+if TYPE_CHECKING:
+    from clipsearch.indexer.build import IndexReport
+
+EXIT_ERROR, EXIT_USAGE, EXIT_NOTHING_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXAMPLES_PER_REASON = 3
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Type a sentence, see your photos. Everything runs on this machine.
+
+    \b
+      clipsearch index ./photos
+      clipsearch query "a dog on a beach"
+    """,
+)
+app.add_typer(cli_models.app, name="models")
+
+IndexOption = Annotated[
+    Path | None,
+    typer.Option("--index", help="Folder of the index, if it is not `.clipsearch` in the photo folder.", metavar="DIR"),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="builtin, a model directory, NAME__TAG (a published ONNX export) or open_clip:NAME/TAG. "
+        "See: clipsearch models list",
+        metavar="MODEL",
+    ),
+]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", help="Weights (safetensors) for --model open_clip:NAME.", metavar="FILE"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"clipsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+# --- index ---------------------------------------------------------------------------------------------
+
+
+@app.command(name="index")
+def index_command(
+    folder: Annotated[
+        Path, typer.Argument(help="The folder with the pictures; folders in it are searched too.", metavar="FOLDER")
+    ],
+    index: IndexOption = None,
+    model: ModelOption = None,
+    checkpoint: CheckpointOption = None,
+    reindex: Annotated[
+        bool, typer.Option("--reindex", help="Encode everything again, also with another model.")
+    ] = False,
+    retry_skipped: Annotated[bool, typer.Option("--retry-skipped", help="Read again what was skipped before.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a picture could not be read.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that decode pictures.", metavar="N")] = None,
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="Pictures encoded at once.", metavar="N")] = 32,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one picture may take.", metavar="S")] = 10.0,
+    device: Annotated[
+        str | None, typer.Option(help="cuda, mps or cpu, for open_clip: models.", metavar="DEVICE")
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+) -> None:
+    """Index a folder of pictures, or bring its index up to date.
+
+    \b
+    Only what is new or changed is read; renamed and moved pictures cost nothing.
+    Ctrl-C is safe at any time: what is done is kept, and the next run goes on from there.
+
+    \b
+    Examples:
+      clipsearch index ./photos
+      clipsearch index /mnt/nas/photos --index ~/photo-index    (a folder you may not write to)
+      clipsearch index ./photos --model ViT-B-32-SigLIP2-256__webli --reindex
+    """
+    from contextlib import ExitStack
+
+    from clipsearch.encoder.names import load_encoder
+    from clipsearch.indexer.api import model_of
+    from clipsearch.indexer.build import IndexOptions, check_folder, index_folder
+
+    options = IndexOptions(
+        batch_pictures=batch, workers=workers, timeout_s=timeout, retry_skipped=retry_skipped, reindex=reindex
+    )
+    check_folder(folder)
+    place = config.index_dir_for(folder, index)
+    encoder = load_encoder(
+        model or model_of(place) or "auto", checkpoint=checkpoint, device=device, notice=cli_models.notice
+    )
+    with ExitStack() as stack:
+        report_progress = None if quiet else stack.enter_context(progress_display())
+        report = index_folder(folder, encoder, index=index, options=options, progress=report_progress)
+    config.remember_index(report.index)
+    if as_json:
+        _print_json(_report_json(report))
+    elif not quiet:
+        _print_report(report)
+    if report.interrupted:
+        print(f"Stopped. What is done is kept; go on with: {_command('index', folder, index)}", file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if strict and any(skip.status != "not_a_picture" for skip in report.skipped):
+        raise typer.Exit(EXIT_ERROR)
+
+
+def _report_json(report: IndexReport) -> dict[str, Any]:
+    return {
+        "index": str(report.index),
+        "root": str(report.root),
+        "generation": report.generation,
+        "found": report.found,
+        "indexed": report.encoded,
+        "unchanged": report.unchanged,
+        "updated": report.touched,
+        "renamed": report.renamed,
+        "copied": report.copied,
+        "removed": report.removed,
+        "pictures": report.pictures,
+        "skipped": [dataclasses.asdict(skip) for skip in report.skipped],
+        "skipped_by_status": report.skipped_by_status,
+        "seconds": round(report.seconds, 3),
+        "pictures_per_s": round(report.pictures_per_s, 2),
+        "interrupted": report.interrupted,
+    }
+
+
+def _print_report(report: IndexReport) -> None:
+    parts = [f"{report.encoded:,} indexed"]
+    parts += [
+        f"{number:,} {what}"
+        for number, what in (
+            (report.unchanged, "unchanged"),
+            (report.touched, "with new dates only"),
+            (report.renamed, "renamed"),
+            (report.copied, "copies of known pictures"),
+            (report.removed, "removed"),
+            (len(report.skipped), "skipped"),
+        )
+        if number
+    ]
+    rate = f" ({report.pictures_per_s:.1f} pictures/s)" if report.encoded else ""
+    print(f"{', '.join(parts)} in {duration(report.seconds)}{rate}")
+    for status, number in report.skipped_by_status.items():
+        print(f"  skipped {number:,} {STATUS_WORDS[status]}")
+        examples = [skip for skip in report.skipped if skip.status == status]
+        for skip in examples[:EXAMPLES_PER_REASON]:
+            print(f"    {safe(skip.path) or '.'}: {safe(skip.reason)}")
+        if number > EXAMPLES_PER_REASON:
+            print(f"    ... all of them: clipsearch status --skipped --index {_quoted(report.index)}")
+    print(
+        f'{count(report.pictures, "picture")} can be searched: clipsearch query "..." --index {_quoted(report.index)}'
+    )
+
+
+STATUS_WORDS = {
+    "not_a_picture": "that are not pictures",
+    "unsupported_format": "in formats that clipsearch does not read",
+    "missing_extra": "that need an optional part",
+    "empty": "that are empty",
+    "corrupt": "that are damaged",
+    "truncated": "that end too early",
+    "too_large": "that are too large",
+    "timeout": "that took too long to read",
+    "decoder_crashed": "whose decoder crashed",
+    "unreadable": "that could not be opened",
+}
+
+
+# --- query ---------------------------------------------------------------------------------------------
+
+
+@app.command()
+def query(
+    query: Annotated[
+        str, typer.Argument(help="What to look for, in words; or the path of a picture.", metavar="QUERY")
+    ],
+    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="How many hits.", metavar="N")] = 20,
+    index: IndexOption = None,
+    model: ModelOption = None,
+    checkpoint: CheckpointOption = None,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
+    paths: Annotated[bool, typer.Option("--paths", help="Print the paths only, one a line.")] = False,
+    zero: Annotated[bool, typer.Option("-0", help="Print the exact paths, each ended by NUL, for xargs -0.")] = False,
+) -> None:
+    """Find pictures by a sentence, or pictures similar to one.
+
+    \b
+    Looks in --index, $CLIPSEARCH_INDEX, `.clipsearch` here and in the folders above, then the index used last.
+    Exit status: 0 found, 1 error, 2 wrong usage, 3 nothing found.
+
+    \b
+    Examples:
+      clipsearch query "a dog on a beach"
+      clipsearch query holiday.jpg -k 5                         (pictures like this one)
+      clipsearch query "red car" -0 | xargs -0 cp -t ./red-cars
+      clipsearch query "sunset" --json --index ./photos
+    """
+    from clipsearch.search import open_collection
+
+    if as_json + as_csv + paths + zero > 1:
+        raise InvalidQuery("--json, --csv, --paths and -0 exclude each other")
+    encoder = None
+    if checkpoint is not None:
+        from clipsearch.encoder.names import load_encoder
+
+        encoder = load_encoder(model or "auto", checkpoint=checkpoint, notice=cli_models.notice)
+    with open_collection(index, model=model, encoder=encoder) as photos:
+        hits = photos.search(query, k)
+        config.remember_index(photos.index)
+        root = photos.root
+    if as_json:
+        _print_json([_hit_json(hit) for hit in hits])
+    elif as_csv:
+        _print_bytes(_hits_csv(hits))
+    elif zero:
+        _print_bytes(b"".join(os.fsencode(hit.path) + b"\0" for hit in hits))
+    elif paths:
+        for hit in hits:
+            print(safe(hit.path))
+    else:
+        for hit in hits:
+            print(f"{hit.rank:3d}  {hit.score:.3f}  {safe(_shortest(hit.path))}")
+    if not hits:
+        print(f"nothing found: {safe(str(root))} has no searchable pictures", file=sys.stderr)
+        raise typer.Exit(EXIT_NOTHING_FOUND)
+
+
+def _hit_json(hit: Hit) -> dict[str, Any]:
+    record = hit.record
+    return {
+        "rank": hit.rank,
+        "score": round(hit.score, 6),
+        "path": hit.path,
+        "row_id": record.row_id,
+        "width": record.width,
+        "height": record.height,
+        "size_bytes": record.size_bytes,
+        "mtime_ns": record.mtime_ns,
+        "content_hash": record.content_hash,
+        **dataclasses.asdict(record.metadata),
+    }
+
+
+def _hits_csv(hits: list[Hit]) -> bytes:
+    buffer = io.StringIO(newline="")
+    columns = ["rank", "score", "path", "row_id", "width", "height", "size_bytes", "taken_at", "camera"]
+    writer = csv.DictWriter(buffer, columns, extrasaction="ignore")
+    writer.writeheader()
+    for hit in hits:
+        writer.writerow({**_hit_json(hit), "path": safe(hit.path)})
+    return buffer.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _shortest(path: str) -> str:
+    """`path` as it is shortest to type from here."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(path) else path
+
+
+# --- status, verify, compact ----------------------------------------------------------------------------
+
+
+@app.command()
+def status(
+    index: IndexOption = None,
+    skipped: Annotated[bool, typer.Option("--skipped", help="List every file that was skipped, and why.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what an index holds.
+
+    \b
+    Examples:
+      clipsearch status
+      clipsearch status --skipped --index ./photos
+    """
+    from clipsearch.indexer.status import read_status
+
+    found = read_status(config.find_index(index))
+    if as_json:
+        body = dataclasses.asdict(found)
+        body["index"], body["root"] = str(found.index), str(found.root)
+        _print_json(body if skipped else {k: v for k, v in body.items() if k != "skipped"})
+        return
+    if skipped:
+        for skip in sorted(found.skipped, key=lambda skip: (SKIP_STATUSES.index(skip.status), skip.path)):
+            print(f"{skip.status}\t{safe(skip.path)}\t{safe(skip.reason)}")
+        return
+    print(f"pictures    {found.pictures:,}")
+    print(f"skipped     {sum(found.skipped_by_status.values()):,}")
+    for name, number in found.skipped_by_status.items():
+        print(f"              {number:,} {STATUS_WORDS[name]}")
+    print(f"folder      {safe(str(found.root))}")
+    print(f"index       {safe(str(found.index))} ({size(found.size_bytes)})")
+    print(f"model       {safe(found.model)}, {found.dim} dimensions")
+    print(f"generation  {found.generation}, committed {found.committed_at}")
+    print(f"fragments   {found.fragments}, with {count(found.deleted_rows, 'deleted row')} in them")
+    print(f"search      {'inverted file' if found.inverted_files else 'exact'}")
+
+
+@app.command()
+def verify(
+    index: IndexOption = None,
+    mend: Annotated[bool, typer.Option("--repair", help="Mend what is damaged, from what is whole.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every byte of an index: checksums, counts, and that its files agree with each other.
+
+    \b
+    --repair builds search files again from Parquet and Parquet again from search files. Only where both
+    are damaged are rows lost; the next `clipsearch index` encodes those pictures again.
+
+    \b
+    Examples:
+      clipsearch verify
+      clipsearch verify --repair --index ./photos
+    """
+    from clipsearch.indexer.verify import repair
+    from clipsearch.indexer.verify import verify as check
+
+    place = config.find_index(index)
+    mended = repair(place) if mend else None
+    report = check(place)
+    if as_json:
+        body = dataclasses.asdict(report) | {"index": str(report.index), "ok": report.ok}
+        if mended is not None:
+            body["repair"] = dataclasses.asdict(mended) | {"index": str(mended.index)}
+        _print_json(body)
+    else:
+        if mended is not None:
+            for action in mended.actions:
+                print(f"mended: {safe(action)}")
+            if mended.lost_rows:
+                print(
+                    f"{count(mended.lost_rows, 'row')} could not be recovered; read their files again with: "
+                    f"{_command('index', report_root(place), index)}"
+                )
+            if not mended.actions:
+                print("nothing to mend")
+        for problem in report.problems:
+            print(f"{safe(problem.file)}: {safe(problem.message)}")
+        if report.ok:
+            print(
+                f"generation {report.generation} is whole: {count(report.pictures, 'picture')}, "
+                f"{count(report.files, 'file')}, {size(report.bytes_read)}"
+            )
+        if report.orphans:
+            print(
+                f"{count(len(report.orphans), 'file')} ({size(report.orphan_bytes)}) left over; the next run deletes them"
+            )
+    if not report.ok:
+        if not mend:
+            print(f"mend it with: clipsearch verify --repair --index {_quoted(place)}", file=sys.stderr)
+        raise typer.Exit(EXIT_ERROR)
+
+
+def report_root(index: Path) -> Path:
+    """The folder that an index is of."""
+    from clipsearch.store import open_snapshot
+
+    with open_snapshot(index) as snapshot:
+        return snapshot.root
+
+
+@app.command()
+def compact(index: IndexOption = None, as_json: JsonOption = False) -> None:
+    """Join the files of an index into few, and free the space of deleted rows.
+
+    \b
+    Runs by itself, in steps, while an index grows; worth calling after large deletions.
+
+    \b
+    Examples:
+      clipsearch compact
+      clipsearch compact --index ./photos
+    """
+    from clipsearch.indexer.compact import compact as run
+
+    report = run(config.find_index(index))
+    if as_json:
+        _print_json(dataclasses.asdict(report))
+        return
+    print(
+        f"{count(report.fragments_before, 'fragment')} ({size(report.bytes_before)}) -> "
+        f"{report.fragments_after} ({size(report.bytes_after)}), "
+        f"{count(report.deleted_rows_dropped, 'deleted row')} dropped"
+    )
+
+
+# --- printing ------------------------------------------------------------------------------------------
+
+
+def _print_json(body: Any) -> None:
+    print(json.dumps(body, indent=2))
+
+
+def _print_bytes(data: bytes) -> None:
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _quoted(path: Path | str) -> str:
+    import shlex
+
+    return shlex.quote(safe(str(path)))
+
+
+def _command(name: str, folder: Path, index: Path | None) -> str:
+    return f"clipsearch {name} {_quoted(folder)}" + (f" --index {_quoted(index)}" if index is not None else "")
+
+
+def main() -> None:
+    """The program. Exits with 0, or: 1 error, 2 wrong usage, 3 nothing found, 130 interrupted."""
+    try:
+        code = app(standalone_mode=False)
+    except InvalidQuery as error:
+        _fail(str(error), EXIT_USAGE)
+    except ClipsearchError as error:
+        _fail(str(error), EXIT_ERROR)
+    except KeyboardInterrupt:
+        _fail("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"clipsearch: {safe(message)}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,169 @@
+"""`clipsearch models`: list, fetch, describe and export models."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipsearch.terminal import safe, size
+
+if TYPE_CHECKING:
+    from clipsearch.encoder.export import ExportReport
+    from clipsearch.encoder.names import ModelInfo
+    from clipsearch.records import PixelArray, Preprocessing
+
+CHECK_PICTURES = 16
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch, describe and export models.")
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def notice(line: str) -> None:
+    """Tell the user one thing about the model in use."""
+    print(f"clipsearch: {safe(line)}", file=sys.stderr)
+
+
+@app.command(name="list")
+def list_command(
+    open_clip: Annotated[bool, typer.Option("--open-clip", help="Also list open_clip's models (torch extra).")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the models that --model takes.
+
+    \b
+    Examples:
+      clipsearch models list
+      clipsearch models list --open-clip
+    """
+    from clipsearch.encoder.names import list_models
+
+    models = list_models(with_open_clip=open_clip)
+    if as_json:
+        print(json.dumps([_json(model) for model in models], indent=2))
+        return
+    width = max(len(model.name) for model in models)
+    for model in models:
+        state = "here" if model.available else "torch extra" if model.kind == "open_clip" else "to fetch"
+        facts = [
+            f"{model.dim}-d" if model.dim else "",
+            f"{model.picture_side} px" if model.picture_side else "",
+            size(model.size_bytes) if model.size_bytes else "",
+            model.languages or "",
+            "recommended" if model.recommended else "",
+            ", ".join(model.tags),
+        ]
+        print(f"{model.name:{width}}  {state:11}  {', '.join(fact for fact in facts if fact)}")
+
+
+@app.command()
+def pull(model: Annotated[str, typer.Argument(help="NAME__TAG, or auto for the recommended one.")]) -> None:
+    """Fetch a published model, so that it can be used offline.
+
+    \b
+    Example:
+      clipsearch models pull ViT-B-32-SigLIP2-256__webli
+    """
+    from clipsearch.encoder.names import pull as fetch
+
+    resolved = fetch(model, notice=notice)
+    print(f"{resolved.name} is here" + (f": {safe(str(resolved.directory))}" if resolved.directory else ""))
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help="Any model name, see: clipsearch models list")],
+    as_json: JsonOption = False,
+) -> None:
+    """Describe a model: dimensions, preprocessing, fingerprint, size, licence.
+
+    \b
+    Examples:
+      clipsearch models info builtin
+      clipsearch models info ./my-model --json
+    """
+    from clipsearch.encoder.names import info as describe
+
+    found = describe(model)
+    if as_json:
+        print(json.dumps(_json(found), indent=2))
+        return
+    for name, value in _json(found).items():
+        if value not in (None, [], ()):
+            print(f"{name:18} {safe(json.dumps(value) if isinstance(value, dict | list) else str(value))}")
+
+
+def _json(model: ModelInfo) -> dict[str, object]:
+    return {**dataclasses.asdict(model), "directory": str(model.directory) if model.directory else None}
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="open_clip:NAME/TAG, or open_clip:NAME with --checkpoint.")],
+    directory: Annotated[Path, typer.Argument(help="Folder to make; --model takes it afterwards.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights to load (safetensors).", metavar="FILE")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder of pictures to check the export with.", metavar="DIR")
+    ] = None,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load a .pt checkpoint that you trust.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
+) -> None:
+    """Write an open_clip model as ONNX, in the layout that clipsearch and immich load (torch extra).
+
+    \b
+    The export is compared with the original, picture by picture and text by text, and refused below
+    a cosine of 0.999.
+
+    \b
+    Examples:
+      clipsearch models export open_clip:ViT-B-32/laion2b_s34b_b79k ./vit-b-32
+      clipsearch models export open_clip:RN50 ./mine --checkpoint run/best.safetensors --pictures ./photos
+    """
+    from clipsearch.encoder.names import load_encoder
+    from clipsearch.encoder.openclip import OpenClipEncoder
+
+    encoder = load_encoder(
+        model, checkpoint=checkpoint, device="cpu", precision="fp32", allow_pickle=allow_pickle, notice=notice
+    )
+    if not isinstance(encoder, OpenClipEncoder):
+        raise typer.BadParameter(f"{model} is ONNX already; name an open_clip: model", param_hint="MODEL")
+    from clipsearch.encoder.export import export as write
+
+    pixels = _check_pictures(pictures, encoder.preprocessing) if pictures is not None else None
+    _print_report(write(encoder, directory, check_pictures=pixels, overwrite=overwrite))
+
+
+def _print_report(report: ExportReport) -> None:
+    print(f"wrote {safe(str(report.directory))} ({size(report.size_bytes)}), fingerprint {report.fingerprint}")
+    for what, parity in (("pictures", report.images), ("texts", report.texts)):
+        if parity is not None:
+            values = parity.cosines
+            print(
+                f"  {len(values)} {what}: cosine to the original at least {min(values):.6f}, "
+                f"{sum(values) / len(values):.6f} on average"
+            )
+
+
+def _check_pictures(folder: Path, preprocessing: Preprocessing) -> PixelArray:
+    import numpy as np
+
+    from clipsearch.errors import NoPictures, UnreadablePicture
+    from clipsearch.formats import is_candidate
+    from clipsearch.images import read_picture
+    from clipsearch.indexer.scan import scan
+
+    pixels: list[PixelArray] = []
+    found = scan(folder)
+    for file in found.files:
+        if len(pixels) < CHECK_PICTURES and is_candidate(Path(file.path).name):
+            try:
+                pixels.append(read_picture(folder / file.path, preprocessing, content_hash=False).pixels)
+            except UnreadablePicture as error:
+                notice(str(error))
+    if not pixels:
+        raise NoPictures(folder, len(found.files))
+    return np.stack(pixels)

@@ -1,0 +1,128 @@
+"""What the command line shows: safe text, progress, numbers for people. Writes to streams, decides nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from clipsearch.indexer.build import Progress as RunProgress
+
+PLAIN_EVERY_S = 10.0
+_UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Control and format characters (escape sequences, bidirectional overrides), surrogates, line separators."""
+
+
+def safe(text: str) -> str:
+    """`text` with everything that could steer a terminal written as an escape, such as \\x1b."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(c) if unicodedata.category(c) in _UNSAFE_CATEGORIES else c for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as os.fsdecode keeps it
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: "1 picture", "12,345 pictures"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def size(size_bytes: int) -> str:
+    """A size for people, in decimal units: "3.2 MB"."""
+    if size_bytes < 1000:
+        return f"{size_bytes} bytes"
+    value, units = size_bytes / 1000, ["kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.3g} {units[0]}" if value < 99.5 else f"{value:.0f} {units[0]}"
+
+
+def duration(seconds: float) -> str:
+    """A time span for people: "0.8 s", "42 s", "3 min 20 s", "2 h 5 min"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Reporter(Protocol):
+    def __call__(self, progress: RunProgress) -> None: ...
+
+
+@contextmanager
+def progress_display(stream: TextIO | None = None) -> Iterator[Reporter]:
+    """Show an indexing run on `stream` (stderr): a bar on a terminal, a line every ten seconds elsewhere."""
+    target = stream or sys.stderr
+    if target.isatty():
+        with _bar(target) as report:
+            yield report
+    else:
+        yield _PlainLines(target)
+
+
+@contextmanager
+def _bar(stream: TextIO) -> Iterator[Reporter]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,}/{task.total:,}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    started = time.monotonic()
+    with Progress(*columns, console=Console(file=stream), transient=True) as bars:
+        task = bars.add_task("scanning", total=0, rate="")
+
+        def report(progress: RunProgress) -> None:
+            rate = progress.encoded / max(time.monotonic() - started, 1e-3)
+            bars.update(
+                task,
+                description=_STAGES[progress.stage],
+                completed=progress.done,
+                total=progress.total,
+                rate=f"{rate:.1f} pictures/s" if progress.encoded else "",
+            )
+
+        yield report
+
+
+class _PlainLines:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._started = time.monotonic()
+        self._next_at = self._started + PLAIN_EVERY_S
+
+    def __call__(self, progress: RunProgress) -> None:
+        now = time.monotonic()
+        if now < self._next_at or not progress.total:
+            return
+        self._next_at = now + PLAIN_EVERY_S
+        spent = now - self._started
+        left = duration(spent / progress.done * (progress.total - progress.done)) if progress.done else "?"
+        print(
+            f"{_STAGES[progress.stage]}: {progress.done:,} of {progress.total:,} files, "
+            f"{progress.encoded / spent:.1f} pictures/s, about {left} left",
+            file=self._stream,
+            flush=True,
+        )
+
+
+_STAGES = {"scan": "scanning", "read": "indexing", "commit": "saving", "merge": "tidying"}
