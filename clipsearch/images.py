@@ -14,7 +14,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -284,7 +284,11 @@ def _classify_error(error: Exception, kind: str, stream: IO[bytes] | None) -> tu
         return "too_large", message
     if isinstance(error, NotImplementedError) or lower.startswith(("unsupported", "unknown", "cannot handle")):
         return "unsupported_format", f"a kind of {kind} that is not supported: {message[:120]}"
-    if isinstance(error, EOFError) or "truncated" in lower or (stream is not None and _ends_early(stream, kind)):
+    cut = isinstance(error, EOFError) or "truncated" in lower
+    if not cut and stream is not None:
+        with suppress(Exception):  # the file is damaged, and so may be what this looks at
+            cut = _ends_early(stream, kind)
+    if cut:
         return "truncated", f"the {kind} ends before the picture does"
     return "corrupt", f"the {kind} is damaged: {message[:120] or type(error).__name__}"
 
@@ -310,7 +314,7 @@ def _ends_early(stream: IO[bytes], kind: str) -> bool:
         return b"\xff\xd9" not in tail
     if kind in ("AVIF", "HEIF", "JPEG2000"):
         return _last_box_ends_late(stream, size)
-    return False
+    return kind == "TIFF" and _strips_end_late(stream, head, size)
 
 
 def _last_box_ends_late(stream: IO[bytes], size: int) -> bool:
@@ -326,6 +330,24 @@ def _last_box_ends_late(stream: IO[bytes], size: int) -> bool:
             return False
         start += length
     return start > size
+
+
+def _strips_end_late(stream: IO[bytes], head: bytes, size: int) -> bool:
+    """Whether a TIFF keeps its table of tags, or a strip or tile, beyond the end of the file."""
+    classic = head[2:4] in (b"*\0", b"\0*")
+    table_at = int.from_bytes(head[4:8], "little" if head.startswith(b"II") else "big")
+    if classic and table_at + 2 > size:
+        return True
+    exif = _read_tiff_exif(stream)
+    if exif is None:
+        return False
+    for offsets_tag, lengths_tag in ((273, 279), (324, 325)):
+        offsets, lengths = exif.get(offsets_tag, ()), exif.get(lengths_tag, ())
+        offsets = offsets if isinstance(offsets, tuple) else (offsets,)
+        lengths = lengths if isinstance(lengths, tuple) else (lengths,)
+        if any(offset + length > size for offset, length in zip(offsets, lengths, strict=False)):
+            return True
+    return False
 
 
 _cap_lock = threading.Lock()
