@@ -473,6 +473,8 @@ def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: i
         raise _Rejected("truncated", "the RAW file ends before the picture does") from error
     except (rawpy.LibRawTooBigError, rawpy.LibRawUnsufficientMemoryError) as error:
         raise MemoryError from error
+    if pixels.ndim == 3 and pixels.shape[2] == 1:  # a monochrome sensor
+        pixels = pixels.repeat(3, axis=2)
     image = Image.fromarray(pixels)
     box = (0.0, 0.0, float(image.width), float(image.height))
     return _Decoded(image, full_size, box, None, _metadata("RAW", _read_tiff_exif(stream)))
