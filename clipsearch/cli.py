@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -382,9 +382,8 @@ def verify(
                 f"{count(report.files, 'file')}, {size(report.bytes_read)}"
             )
         if report.orphans:
-            print(
-                f"{count(len(report.orphans), 'file')} ({size(report.orphan_bytes)}) left over; the next run deletes them"
-            )
+            left = f"{count(len(report.orphans), 'file')} ({size(report.orphan_bytes)})"
+            print(f"{left} left over from a run that was cut short; the next run deletes them")
     if not report.ok:
         if not mend:
             print(f"mend it with: clipsearch verify --repair --index {_quoted(place)}", file=sys.stderr)
@@ -455,14 +454,20 @@ def main() -> None:
         _fail(str(error), EXIT_USAGE)
     except ClipsearchError as error:
         _fail(str(error), EXIT_ERROR)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        show, status = getattr(error, "show", None), getattr(error, "exit_code", None)
+        if show is None or status is None:  # not typer's word for wrong usage: a bug of ours
+            raise
+        show()
+        sys.exit(status)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     print(f"clipsearch: {safe(message)}", file=sys.stderr)
     sys.exit(code)

@@ -82,12 +82,14 @@ class Collection:
             if not _is_file(path):
                 raise UnreadablePicture(path, "unreadable", "there is no such picture")
             pixels = read_picture(path, self.encoder.preprocessing, content_hash=False).pixels
-            return self.encoder.encode_images(pixels[None])[0]
+            picture: FloatArray = self.encoder.encode_images(pixels[None])[0]
+            return picture
         if not query.strip():
             raise InvalidQuery(
                 'the query is empty. Say what to look for, for example: clipsearch query "a dog on a beach"'
             )
-        return self.encoder.encode_texts([query])[0]
+        text: FloatArray = self.encoder.encode_texts([query])[0]
+        return text
 
     def search_vectors(self, queries: FloatArray, k: int = DEFAULT_HITS) -> list[list[Hit]]:
         """Return the k pictures nearest to each vector. Shape: queries (Q, D) float32, unit L2."""

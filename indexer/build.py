@@ -8,6 +8,7 @@ until the next commit, and `segments` derives what is searched. What was committ
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import signal
 import threading
@@ -139,6 +140,7 @@ def index_folder(
                 run.commit()
             else:
                 run.finish()
+        run.close()
         report.seconds = time.monotonic() - started
         return report
 
@@ -270,7 +272,8 @@ class _Run:
         for skipped in found.unreadable_files:
             self._skip(FoundFile(skipped.path, 0, 0, 0), skipped.status, skipped.reason, None)
         todo = deque(self.changes.to_read)
-        files: dict[int, FoundFile] = {}
+        files: dict[int, FoundFile] = {}  # what the pool has, by key
+        keys = itertools.count()
         total = len(todo)
         self.notify(Progress("read", 0, total))
         if not todo:
@@ -290,7 +293,7 @@ class _Run:
                         self._skip(file, *refusal, None)
                         self._done += 1
                         continue
-                    key = len(files)
+                    key = next(keys)
                     files[key] = file
                     pool.submit(self._task(key, file, self._mode(file)))
                 result = pool.next_result()
@@ -438,6 +441,12 @@ class _Run:
             self.report.removed += 1
         self.commit()
 
+    def close(self) -> None:
+        """Let go of the generation that the run started from, and of what only it needed."""
+        if self._stored is not None:
+            self._stored.close()
+            self.writer.collect()
+
 
 def _name(path: str) -> str:
     return path.rpartition("/")[2]
@@ -473,3 +482,6 @@ class _StoredVectors:
             if vector is not None:
                 return vector
         raise AssertionError(f"row {row_id} has no vector")
+
+    def close(self) -> None:
+        self._snapshot.close()

@@ -1,0 +1,27 @@
+"""A process that indexes with the fake encoder, to be killed: python -m tests.faults.index_process FOLDER [COMMIT_ROWS]"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from clipsearch.errors import ClipsearchError
+from clipsearch.indexer.build import IndexOptions, index_folder
+from tests.fake_encoder import FakeEncoder
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    rows = int(sys.argv[2]) if len(sys.argv) > 2 else 8
+    encoder = FakeEncoder(dim=256)
+    try:
+        options = IndexOptions(workers=1, batch_pictures=4, commit_rows=rows, commit_s=1e9)
+        report = index_folder(folder, encoder, options=options)
+    except ClipsearchError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    print(report.encoded, report.pictures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Flipped bits, cut and missing files: found, never searched, and mended as far as the rest allows."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from clipsearch.errors import ClipsearchError, CorruptIndex, IndexNotFound
+from clipsearch.indexer.build import IndexOptions, index_folder
+from clipsearch.indexer.verify import repair, verify
+from clipsearch.search import Collection
+from tests.fake_encoder import FakeEncoder
+from tests.pictures import fill
+
+FLIPS = int(os.environ.get("CLIPSEARCH_FLIPS", "400"))
+PICTURES = 30
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index with two fragments, deleted rows and skipped files."""
+    folder = tmp_path_factory.mktemp("whole") / "photos"
+    fill(folder, 20)
+    (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    index_folder(folder, FakeEncoder(), options=IndexOptions(workers=1))
+    fill(folder, 12, first=20)
+    (folder / "set000" / "p00001.jpg").unlink()
+    (folder / "set001" / "p00011.jpg").unlink()
+    index_folder(folder, FakeEncoder(), options=IndexOptions(workers=1))
+    return folder
+
+
+@pytest.fixture
+def index(whole: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole, tmp_path / "photos")
+    return tmp_path / "photos" / ".clipsearch"
+
+
+def answers(index: Path) -> list[tuple[str, float]]:
+    with Collection(index, encoder=FakeEncoder()) as photos:
+        return [(hit.record.path, hit.score) for hit in photos.search("red", k=1000)]
+
+
+def index_files(index: Path) -> list[Path]:
+    return sorted(path for path in index.rglob("*") if path.is_file() and path.name != "LOCK")
+
+
+def test_no_flipped_byte_is_searched(index: Path) -> None:
+    rng = random.Random(3)
+    truth = answers(index)
+    assert len(truth) == PICTURES
+    detected = 0
+    for number in range(FLIPS):
+        path = index_files(index)[number % len(index_files(index))]
+        raw = path.read_bytes()
+        at = rng.randrange(len(raw))
+        damaged = bytearray(raw)
+        damaged[at] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            assert answers(index) == truth, f"byte {at} of {path} was searched"
+        except ClipsearchError as error:
+            assert isinstance(error, CorruptIndex)
+            assert path.name in str(error) or "manifests" in str(error)
+            assert "verify --repair" in str(error)
+            detected += 1
+        assert not verify(index).ok, f"byte {at} of {path} was not noticed"
+        path.write_bytes(raw)
+    assert detected > FLIPS / 3
+    assert verify(index).ok
+
+
+@pytest.mark.parametrize("kind", ["CURRENT", "manifests", "data", "vectors", "rows", "tombstones"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "delete"])
+def test_repair_brings_back_every_answer(index: Path, kind: str, harm: str) -> None:
+    truth = answers(index)
+    (path, *_) = [p for p in index_files(index) if kind in (p.name, p.parent.name)]
+    raw = path.read_bytes()
+    if harm == "flip":
+        path.write_bytes(raw[:-9] + bytes([raw[-9] ^ 4]) + raw[-8:])
+    elif harm == "cut":
+        path.write_bytes(raw[: len(raw) // 2])
+    else:
+        path.unlink()
+    assert not verify(index).ok
+    report = repair(index)
+    assert report.actions
+    assert verify(index).ok, verify(index).problems
+    index_folder(index.parent, encoder := FakeEncoder(), options=IndexOptions(workers=1))
+    assert dict(answers(index)) == pytest.approx(dict(truth))
+    assert encoder.images_encoded == 0
+    assert verify(index).ok
+
+
+def test_what_cannot_be_recovered_is_encoded_again(index: Path) -> None:
+    truth = answers(index)
+    for folder in ("data", "vectors"):
+        for path in (index / folder).iterdir():
+            path.write_bytes(path.read_bytes()[:-3])
+    report = repair(index)
+    assert report.lost_rows == 33
+    assert report.pictures == 0
+    encoder = FakeEncoder()
+    index_folder(index.parent, encoder, options=IndexOptions(workers=1))
+    assert encoder.images_encoded == PICTURES
+    assert dict(answers(index)) == pytest.approx(dict(truth))
+
+
+def test_indexing_refuses_to_build_on_damage(index: Path) -> None:
+    path = next((index / "data").iterdir())
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CorruptIndex, match="verify --repair"):
+        index_folder(index.parent, FakeEncoder(), options=IndexOptions(workers=1))
+
+
+def test_repairing_a_whole_index_changes_nothing(index: Path) -> None:
+    before = {path: path.read_bytes() for path in index_files(index)}
+    assert repair(index).actions == []
+    assert {path: path.read_bytes() for path in index_files(index)} == before
+
+
+def test_repairing_nothing_says_so(tmp_path: Path) -> None:
+    with pytest.raises(IndexNotFound):
+        repair(tmp_path / "x")
+
+
+def test_orphans_are_reported_and_harmless(index: Path) -> None:
+    (index / "vectors" / "left-over.npy").write_bytes(b"x" * 100)
+    report = verify(index)
+    assert report.ok
+    assert (report.orphans, report.orphan_bytes) == (["vectors/left-over.npy"], 100)

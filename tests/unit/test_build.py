@@ -1,0 +1,316 @@
+"""Incremental indexing with a fake encoder and real files: what is encoded, what is reused, what is kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from clipsearch.errors import EncoderMismatch, NoPictures, OtherCollection, StorageError
+from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
+from clipsearch.indexer.compact import compact
+from clipsearch.indexer.status import read_status
+from clipsearch.indexer.verify import verify
+from clipsearch.records import PixelArray
+from clipsearch.search import Collection
+from tests.fake_encoder import FakeEncoder
+from tests.pictures import fill, picture, plain
+
+ONE = IndexOptions(workers=1)
+
+
+def run(folder: Path, encoder: FakeEncoder, **options: object) -> IndexReport:
+    report = index_folder(folder, encoder, options=IndexOptions(**{"workers": 1, **options}))  # type: ignore[arg-type]
+    checked = verify(report.index)
+    assert checked.ok, checked.problems
+    assert checked.pictures == report.pictures
+    return report
+
+
+def found_paths(folder: Path, encoder: FakeEncoder) -> set[str]:
+    with Collection(folder / ".clipsearch", encoder=encoder) as photos:
+        hits = photos.search("red", k=1000)
+        return {hit.record.path for hit in hits}
+
+
+def test_pictures_are_found_by_what_they_show(photos: Path, encoder: FakeEncoder) -> None:
+    for name, colour in {"r": (220, 30, 30), "g": (30, 170, 50), "b": (30, 60, 220)}.items():
+        plain(colour).save(photos / f"{name}.png")
+    report = run(photos, encoder)
+    assert (report.found, report.encoded, report.pictures) == (3, 3, 3)
+    with Collection(photos / ".clipsearch", encoder=encoder) as collection:
+        assert [Path(hit.path).name for hit in collection.search("green", k=1)] == ["g.png"]
+        assert [Path(hit.path).name for hit in collection.search(photos / "b.png", k=1)] == ["b.png"]
+        (hit,) = collection.search(str(photos / "r.png"), k=1)
+        assert hit.rank == 1
+        assert hit.score == pytest.approx(1, abs=1e-3)
+        assert (hit.record.width, hit.record.height) == (40, 40)
+        assert len(collection) == 3
+
+
+def test_a_second_run_encodes_nothing(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 12)
+    first = run(photos, encoder)
+    again = run(photos, encoder)
+    assert (again.encoded, again.unchanged, again.generation) == (0, 12, first.generation)
+    assert encoder.images_encoded == 12
+
+
+def test_renamed_moved_and_copied_pictures_keep_their_vectors(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 20)
+    run(photos, encoder)
+    (photos / "set000").rename(photos / "renamed folder")
+    shutil.copy(photos / "set001" / "p00010.jpg", photos / "copy.jpg")
+    shutil.move(photos / "set001" / "p00011.jpg", photos / "moved.jpg")
+    report = run(photos, encoder)
+    assert (report.encoded, report.renamed, report.copied, report.removed) == (0, 11, 1, 0)
+    assert report.pictures == 21
+    assert encoder.images_encoded == 20
+    assert "renamed folder/p00003.jpg" in found_paths(photos, encoder)
+
+
+def test_changed_pictures_are_encoded_again_and_deleted_ones_forgotten(photos: Path, encoder: FakeEncoder) -> None:
+    paths = fill(photos, 10)
+    run(photos, encoder)
+    picture(999).save(paths[0])
+    paths[1].unlink()
+    os.utime(paths[2], ns=(1, 1))
+    report = run(photos, encoder)
+    assert (report.encoded, report.removed, report.touched, report.unchanged) == (1, 1, 1, 7)
+    assert report.pictures == 9
+    assert "set000/p00001.jpg" not in found_paths(photos, encoder)
+
+
+def test_a_folder_and_its_index_can_be_copied_elsewhere(photos: Path, encoder: FakeEncoder, tmp_path: Path) -> None:
+    fill(photos, 5)
+    run(photos, encoder)
+    shutil.copytree(photos, tmp_path / "elsewhere")
+    shutil.rmtree(photos)
+    with Collection(tmp_path / "elsewhere" / ".clipsearch", encoder=encoder) as collection:
+        hits = collection.search("blue", k=5)
+    assert len(hits) == 5
+    assert all(Path(hit.path).is_file() for hit in hits)
+    report = run(tmp_path / "elsewhere", encoder)
+    assert (report.encoded, report.touched) == (0, 5)
+
+
+def test_bad_files_become_rows_with_a_reason(photos: Path, encoder: FakeEncoder) -> None:
+    (good,) = fill(photos, 1)
+    (photos / "broken.jpg").write_bytes(good.read_bytes()[:200])
+    (photos / "empty.png").touch()
+    (photos / "notes.txt").write_text("hello")
+    (photos / "art.psd").write_bytes(b"8BPS....")
+    (photos / "gone.jpg").symlink_to(photos / "nowhere")
+    report = run(photos, encoder)
+    assert report.pictures == 1
+    assert {skip.path: skip.status for skip in report.skipped} == {
+        "broken.jpg": "truncated",
+        "empty.png": "empty",
+        "notes.txt": "not_a_picture",
+        "art.psd": "unsupported_format",
+        "gone.jpg": "unreadable",
+    }
+    again = run(photos, encoder)
+    assert again.skipped_by_status == report.skipped_by_status
+    assert read_status(photos / ".clipsearch").skipped_by_status == report.skipped_by_status
+    good.with_name("broken.jpg").write_bytes(b"")
+    (photos / "broken.jpg").write_bytes(good.read_bytes())
+    assert run(photos, encoder).copied == 1
+
+
+def test_unreadable_folders_do_not_lose_their_pictures(
+    photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(photos, 15)
+    run(photos, encoder)
+    real = os.scandir
+
+    def refuse(place: str) -> object:
+        if str(place).endswith("set001"):
+            raise OSError(5, "Input/output error")
+        return real(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        report = index_folder(photos, encoder, options=ONE)
+    assert (report.removed, report.pictures) == (0, 15)
+    assert [skip.path for skip in report.skipped] == ["set001"]
+    assert run(photos, encoder).unchanged == 15
+
+
+def test_an_empty_mount_point_deletes_nothing(photos: Path, encoder: FakeEncoder, tmp_path: Path) -> None:
+    fill(photos, 3)
+    index = tmp_path / "index"
+    index_folder(photos, encoder, index=index, options=ONE)
+    shutil.rmtree(photos)
+    photos.mkdir()
+    with pytest.raises(NoPictures):
+        index_folder(photos, encoder, index=index, options=ONE)
+    with Collection(index, encoder=encoder) as collection:
+        assert len(collection.search("red")) == 3
+
+
+def test_nothing_to_index_leaves_nothing_behind(photos: Path, encoder: FakeEncoder) -> None:
+    with pytest.raises(NoPictures, match="no files at all"):
+        index_folder(photos, encoder)
+    assert not list(photos.iterdir())
+    with pytest.raises(StorageError, match="no such folder"):
+        index_folder(photos / "nope", encoder)
+
+
+def test_an_index_elsewhere_belongs_to_one_folder(photos: Path, encoder: FakeEncoder, tmp_path: Path) -> None:
+    fill(photos, 2)
+    other = tmp_path / "other"
+    other.mkdir()
+    fill(other, 2, first=50)
+    index_folder(photos, encoder, index=tmp_path / "index", options=ONE)
+    with pytest.raises(OtherCollection, match="photos, not of"):
+        index_folder(other, encoder, index=tmp_path / "index", options=ONE)
+    photos.rename(tmp_path / "moved")
+    report = index_folder(tmp_path / "moved", encoder, index=tmp_path / "index", options=ONE)
+    assert (report.encoded, report.pictures) == (0, 2)
+
+
+def test_another_model_needs_a_reindex(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 4)
+    run(photos, encoder)
+    other = FakeEncoder(dim=32, seed=5, name="other")
+    with pytest.raises(EncoderMismatch, match=r"made with the model fake; .* --model other --reindex"):
+        run(photos, other)
+    with pytest.raises(EncoderMismatch):
+        Collection(photos / ".clipsearch", encoder=other)
+    report = run(photos, other, reindex=True)
+    assert (report.encoded, report.pictures) == (4, 4)
+    with Collection(photos / ".clipsearch", encoder=other) as collection:
+        assert len(collection.search("red")) == 4
+
+
+def test_many_small_commits_are_joined(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 60)
+    report = run(photos, encoder, commit_rows=2, batch_pictures=2)
+    assert report.generation > 30
+    status = read_status(photos / ".clipsearch")
+    assert status.fragments < 12
+    assert status.pictures == 60
+    for path in sorted(photos.rglob("*.jpg"))[::3]:
+        path.unlink()
+    run(photos, encoder)
+    before = found_paths(photos, encoder)
+    compacted = compact(photos / ".clipsearch")
+    assert (compacted.fragments_after, compacted.deleted_rows_dropped) == (1, 20)
+    assert verify(photos / ".clipsearch").ok
+    assert found_paths(photos, encoder) == before
+    assert len(before) == 40
+
+
+class Interrupting(FakeEncoder):
+    """Presses Ctrl-C in the middle of the second batch."""
+
+    def encode_images(self, pixels: PixelArray) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        if self.images_encoded:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().encode_images(pixels)
+
+
+def test_ctrl_c_keeps_what_is_done(photos: Path) -> None:
+    fill(photos, 20)
+    report = run(photos, Interrupting(), batch_pictures=5)
+    assert report.interrupted
+    assert 5 <= report.pictures < 20
+    rest = run(photos, FakeEncoder())
+    assert rest.encoded == 20 - report.pictures
+    assert rest.pictures == 20
+
+
+def test_progress_is_told(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 8)
+    seen: list[Progress] = []
+    tell: Callable[[Progress], None] = seen.append
+    index_folder(photos, encoder, options=ONE, progress=tell)
+    assert seen[0].stage == "scan"
+    assert seen[-2:] and {p.stage for p in seen} >= {"scan", "read", "commit"}
+    assert max(p.done for p in seen) == 8
+
+
+class Folders(RuleBasedStateMachine):
+    """Whatever happens to a folder between runs, the index holds exactly the pictures that are there."""
+
+    @initialize(directory=st.just(None))
+    def start(self, directory: None) -> None:
+        import tempfile
+
+        self.place = tempfile.TemporaryDirectory()
+        self.folder = Path(self.place.name)
+        self.encoder = FakeEncoder()
+        self.next = 0
+        self.add(2)
+        self.bring_up_to_date(False)
+
+    def files(self) -> list[Path]:
+        return sorted(self.folder.glob("*/*.png"))
+
+    @rule(count=st.integers(1, 3))
+    def add(self, count: int) -> None:
+        for _ in range(count):
+            path = self.folder / f"d{self.next % 3}" / f"{self.next}.png"
+            path.parent.mkdir(exist_ok=True)
+            picture(self.next, size=(12, 9)).save(path)
+            self.next += 1
+
+    @rule(choice=st.integers(0, 99))
+    def delete(self, choice: int) -> None:
+        if len(self.files()) > 1:
+            self.files()[choice % len(self.files())].unlink()
+
+    @rule(choice=st.integers(0, 99))
+    def rename(self, choice: int) -> None:
+        path = self.files()[choice % len(self.files())]
+        path.rename(path.with_name(f"r{self.next}.png"))
+        self.next += 1
+
+    @rule(choice=st.integers(0, 99))
+    def change(self, choice: int) -> None:
+        path = self.files()[choice % len(self.files())]
+        self.next += 1
+        picture(1000 + self.next, size=(12, 9)).save(path)
+        os.utime(path, ns=(self.next, self.next))
+
+    @rule(choice=st.integers(0, 99))
+    def copy(self, choice: int) -> None:
+        path = self.files()[choice % len(self.files())]
+        shutil.copy(path, path.with_name(f"c{self.next}.png"))
+        self.next += 1
+
+    @rule(small=st.booleans())
+    def bring_up_to_date(self, small: bool) -> None:
+        run(self.folder, self.encoder, commit_rows=2 if small else 2048)
+        with Collection(self.folder / ".clipsearch", encoder=self.encoder) as collection:
+            indexed = {hit.record.path: hit for hit in collection.search("red", k=1000)}
+            assert set(indexed) == {p.relative_to(self.folder).as_posix() for p in self.files()}
+            for path in self.files()[:2]:
+                best = collection.search(path, k=1)[0]
+                assert best.score == pytest.approx(1, abs=1e-4)
+
+    @rule()
+    def compact(self) -> None:
+        compact(self.folder / ".clipsearch")
+
+    @invariant()
+    def is_whole(self) -> None:
+        if (self.folder / ".clipsearch").exists():
+            assert verify(self.folder / ".clipsearch").ok
+
+    def teardown(self) -> None:
+        self.place.cleanup()
+
+
+TestFolders = Folders.TestCase
+TestFolders.settings = settings(max_examples=8, stateful_step_count=10, deadline=None)
