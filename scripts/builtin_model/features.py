@@ -1,0 +1,111 @@
+"""Computes what training reads: features of several views of every picture, and pooled text states.
+
+Both backbones are frozen and run here as the very graphs that are shipped, int8 and float16 weights
+included, so the heads learn on what they will meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from onnx import TensorProto
+from PIL import Image
+from tokenizers import Tokenizer
+
+from .graph import Array, Graph
+from .image_backbone import IMAGE_SIZE, MEAN, STD, ImageBackbone
+from .pairs import CaptionedPicture
+from .text_backbone import CONTEXT_LENGTH, PAD_ID, TextBackbone
+
+IMAGE_BATCH = 16
+TEXT_BATCH = 32
+CROP_AREA = (0.5, 1.0)
+CROP_ASPECT = (3 / 4, 4 / 3)
+
+
+def prepare(picture: Image.Image, box: tuple[float, float, float, float] | None = None) -> Array:
+    """Return a picture, or a box of it, as the image tower's input: (3, H, W), squashed, normalised."""
+    resized = picture.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC, box=box)
+    scaled = np.asarray(resized, dtype=np.float32) / np.float32(255)
+    normalised = (scaled - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+
+
+def image_features(
+    backbone: ImageBackbone, pictures: Sequence[CaptionedPicture], crops: int, seed: int, workspace: Path
+) -> npt.NDArray[np.float16]:
+    """Return the pooled features of several views of each picture.
+
+    The views are the picture, its mirror image, and `crops` random crops of half the area or more, half of
+    them mirrored. Shape: (2 + crops, pictures, 1280).
+    """
+    graph = Graph("features")
+    features = backbone.add_to(graph, "image")
+    path = workspace / "image_backbone.onnx"
+    shape: list[int | str] = ["batch", 3, IMAGE_SIZE, IMAGE_SIZE]
+    graph.save(path, {"image": (TensorProto.FLOAT, shape)}, {features: ["batch", "features"]})
+    session = onnxruntime.InferenceSession(path)
+    random = np.random.default_rng(seed)
+    views: list[list[npt.NDArray[np.float16]]] = [[] for _ in range(2 + crops)]
+    for start in range(0, len(pictures), IMAGE_BATCH):
+        decoded = [picture.decode() for picture in pictures[start : start + IMAGE_BATCH]]
+        whole = np.stack([prepare(picture) for picture in decoded])
+        batches = [whole, np.ascontiguousarray(whole[..., ::-1])]
+        for _ in range(crops):
+            crop = [prepare(picture, _random_box(picture.size, random)) for picture in decoded]
+            mirrored = random.random(len(crop)) < 0.5
+            flipped = [view[..., ::-1] if mirror else view for view, mirror in zip(crop, mirrored, strict=True)]
+            batches.append(np.ascontiguousarray(np.stack(flipped)))
+        for view, batch in zip(views, batches, strict=True):
+            view.append(session.run([features], {"image": batch})[0].astype(np.float16))
+    return np.stack([np.concatenate(view) for view in views])
+
+
+def text_features(backbone: TextBackbone, tokenizer: Tokenizer, texts: Sequence[str], workspace: Path) -> Array:
+    """Return the mean token state of each text, (texts, 384)."""
+    graph = Graph("features")
+    pooled = backbone.add_to(graph, "text")
+    path = workspace / "text_backbone.onnx"
+    graph.save(path, {"text": (TensorProto.INT32, ["batch", "length"])}, {pooled: ["batch", "features"]})
+    session = onnxruntime.InferenceSession(path)
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    # Texts of one length run together, so that nothing is spent on padding.
+    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+    result: Array | None = None
+    for start in range(0, len(order), TEXT_BATCH):
+        rows = order[start : start + TEXT_BATCH]
+        batch = np.full((len(rows), max(len(ids[row]) for row in rows)), PAD_ID, dtype=np.int32)
+        for line, row in zip(batch, rows, strict=True):
+            line[: len(ids[row])] = ids[row]
+        states = session.run([pooled], {"text": batch})[0]
+        if result is None:
+            result = np.empty((len(ids), states.shape[1]), dtype=np.float32)
+        result[rows] = states
+    if result is None:
+        raise ValueError("no texts")
+    return result
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Return the tokenizer without padding, truncating to the context length."""
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(CONTEXT_LENGTH)
+    return tokenizer
+
+
+def _random_box(size: tuple[int, int], random: np.random.Generator) -> tuple[float, float, float, float]:
+    """Return (left, top, right, bottom) of a random crop, in pixels."""
+    width, height = size
+    while True:
+        area = random.uniform(*CROP_AREA) * width * height
+        aspect = np.exp(random.uniform(*np.log(CROP_ASPECT)))
+        w, h = (area * aspect) ** 0.5, (area / aspect) ** 0.5
+        if w <= width and h <= height:
+            break
+    left, top = random.uniform(0, width - w), random.uniform(0, height - h)
+    return left, top, left + w, top + h

@@ -1,0 +1,121 @@
+"""A thin builder for ONNX graphs: nodes and weights by name, weights stored small.
+
+Both towers are written node by node instead of traced, so that names, storage types and the dynamic
+axes are exactly what the model directory promises. Knows nothing of either tower.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+Array = npt.NDArray[np.float32]
+Attribute = int | float | str | list[int]
+
+OPSET = 17
+IR_VERSION = 8  # read by onnxruntime 1.15 and later
+
+
+class Graph:
+    """Collects nodes and weights; every method returns the name of the tensor it made."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._nodes: list[onnx.NodeProto] = []
+        self._weights: list[onnx.TensorProto] = []
+        self._taken: set[str] = set()
+
+    def node(self, op: str, inputs: list[str], output: str = "", **attributes: Attribute) -> str:
+        """Add a node with one output."""
+        output = self._fresh(output or op.lower())
+        self._nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
+        return output
+
+    def nodes(self, op: str, inputs: list[str], outputs: list[str], **attributes: Attribute) -> list[str]:
+        """Add a node with several outputs."""
+        outputs = [self._fresh(output) for output in outputs]
+        self._nodes.append(helper.make_node(op, inputs, outputs, name=outputs[0] + "_node", **attributes))
+        return outputs
+
+    def constant(self, value: npt.NDArray[np.generic] | float | list[int], name: str = "constant") -> str:
+        """Add a weight as it is (a float becomes float32, a list int64)."""
+        if isinstance(value, float):
+            value = np.asarray(value, dtype=np.float32)
+        elif isinstance(value, list):
+            value = np.asarray(value, dtype=np.int64)
+        name = self._fresh(name)
+        self._weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def half(self, value: Array, name: str) -> str:
+        """Add a float32 weight stored as float16; the runtime folds the cast when it loads the model."""
+        stored = self.constant(value.astype(np.float16), name + "_f16")
+        return self.node("Cast", [stored], name, to=TensorProto.FLOAT)
+
+    def linear(self, x: str, weight: Array, bias: Array, name: str) -> str:
+        """Add `x @ weight.T + bias` with the weight stored as float16. Shapes: weight (out, in)."""
+        product = self.node("MatMul", [x, self.half(weight.T, name + "_weight")], name + "_matmul")
+        return self.node("Add", [product, self.constant(bias, name + "_bias")], name)
+
+    def linear_int8(self, x: str, weight: Array, bias: Array, name: str) -> str:
+        """Add `x @ weight.T + bias`, the weight stored as int8 with one scale per output. Shape: (out, in).
+
+        The product runs in float32: the runtime casts the matrix once, when it loads the model.
+        """
+        scales = np.maximum(np.abs(weight).max(axis=1), 1e-8) / 127.0
+        rounded = np.rint(weight / scales[:, None]).astype(np.int8)
+        stored = self.constant(rounded.T, name + "_weight_i8")
+        matrix = self.node("Cast", [stored], name + "_weight", to=TensorProto.FLOAT)
+        product = self.node("MatMul", [x, matrix], name + "_matmul")
+        scaled = self.node("Mul", [product, self.constant(scales.astype(np.float32), name + "_scale")])
+        return self.node("Add", [scaled, self.constant(bias, name + "_bias")], name)
+
+    def layer_norm(self, x: str, weight: Array, bias: Array, name: str, epsilon: float) -> str:
+        """Add a layer normalisation over the last axis."""
+        inputs = [x, self.constant(weight, name + "_weight"), self.constant(bias, name + "_bias")]
+        return self.node("LayerNormalization", inputs, name, axis=-1, epsilon=epsilon)
+
+    def gelu(self, x: str, name: str) -> str:
+        """Add the exact GELU, x / 2 * (1 + erf(x / sqrt 2)), in the form that the runtime fuses."""
+        erf = self.node(
+            "Erf", [self.node("Div", [x, self.constant(float(np.sqrt(2.0)))], name + "_div")], name + "_erf"
+        )
+        one = self.node("Add", [erf, self.constant(1.0)], name + "_one")
+        return self.node("Mul", [self.node("Mul", [x, one], name + "_mul"), self.constant(0.5)], name)
+
+    def unit(self, x: str, name: str) -> str:
+        """Add a division by the L2 norm of the last axis."""
+        norm = self.node("ReduceL2", [x], name + "_norm", axes=[-1], keepdims=1)
+        floor = self.node("Max", [norm, self.constant(1e-12)], name + "_floor")
+        return self.node("Div", [x, floor], name)
+
+    def save(
+        self,
+        path: Path,
+        inputs: dict[str, tuple[int, list[int | str]]],
+        outputs: dict[str, list[int | str]],
+    ) -> None:
+        """Write the model; `inputs` maps names to (element type, shape), `outputs` to float32 shapes."""
+        graph = helper.make_graph(
+            self._nodes,
+            self.name,
+            [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+            initializer=self._weights,
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="clipsearch")
+        model.ir_version = IR_VERSION
+        onnx.checker.check_model(model)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(model.SerializeToString(deterministic=True))
+
+    def _fresh(self, name: str) -> str:
+        unique, count = name, 1
+        while unique in self._taken:
+            unique, count = f"{name}_{count}", count + 1
+        self._taken.add(unique)
+        return unique

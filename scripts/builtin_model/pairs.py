@@ -1,0 +1,109 @@
+"""What the model is trained and measured on: pictures with captions, and texts for the 1,000 classes."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedPicture:
+    """An encoded picture file and its captions."""
+
+    data: bytes
+    captions: list[str]
+
+    def decode(self) -> Image.Image:
+        """Return the picture as RGB."""
+        return Image.open(io.BytesIO(self.data)).convert("RGB")
+
+
+def read_tars(folder: Path, pattern: str) -> list[CaptionedPicture]:
+    """Return the pictures of all matching WebDataset tars, in the order of file name and key.
+
+    Raises: FileNotFoundError if no tar matches.
+    """
+    tars = sorted(folder.glob(pattern))
+    if not tars:
+        raise FileNotFoundError(f"no {pattern} in {folder}: give the folder of the tars with --data")
+    return [picture for tar in tars for picture in _read_tar(tar)]
+
+
+def _read_tar(path: Path) -> Iterator[CaptionedPicture]:
+    pictures: dict[str, bytes] = {}
+    captions: dict[str, list[str]] = {}
+    with tarfile.open(path) as archive:
+        for member in archive:
+            content = archive.extractfile(member)
+            if content is None:
+                continue
+            key, _, suffix = member.name.rpartition(".")
+            if suffix == "jpg":
+                pictures[key] = content.read()
+            elif suffix == "json":
+                captions[key] = json.loads(content.read())["captions"]
+    for key in sorted(pictures):
+        yield CaptionedPicture(pictures[key], captions[key])
+
+
+@dataclass(frozen=True, slots=True)
+class ClassText:
+    """A text that names or describes one of the 1,000 classes, and how often it is drawn in training."""
+
+    label: int
+    text: str
+    weight: float
+
+
+TEMPLATES = (
+    ("{}", 3.0),
+    ("a photo of a {}.", 1.0),
+    ("a photo of a {}", 1.0),
+    ("a picture of the {}", 1.0),
+    ("a close-up photo of a {}", 1.0),
+    ("there is a {} in the scene", 1.0),
+)
+SYNONYM_WEIGHT = 0.5
+DEFINITION_WEIGHT = 0.75
+
+
+def class_names() -> list[str]:
+    """Return the names of the 1,000 classes that are used for zero-shot classification, in class order."""
+    return list(IMAGENET_CLASSNAMES)
+
+
+def first_lemmas() -> list[str]:
+    """Return the first WordNet lemma of each class, in class order."""
+    return [lemmas[0] for lemmas, _ in _wordnet()]
+
+
+def class_texts() -> list[ClassText]:
+    """Return names, WordNet synonyms and WordNet definitions of all classes, names in several templates."""
+    texts: list[ClassText] = []
+    for label, (name, (lemmas, definition)) in enumerate(zip(class_names(), _wordnet(), strict=True)):
+        for alias, share in [(name, 1.0), (lemmas[0], 1.0), *((lemma, SYNONYM_WEIGHT) for lemma in lemmas[1:])]:
+            texts += [ClassText(label, form.format(alias), weight * share) for form, weight in TEMPLATES]
+        texts.append(ClassText(label, definition, DEFINITION_WEIGHT))
+    return texts
+
+
+def _wordnet() -> list[tuple[list[str], str]]:
+    """Return each class's lemmas and definition, from the lists that timm carries."""
+    folder = Path(timm.__file__).parent / "data" / "_info"
+    lemmas = _table(folder / "imagenet_synset_to_lemma.txt")
+    definitions = _table(folder / "imagenet_synset_to_definition.txt")
+    synsets = (folder / "imagenet_synsets.txt").read_text().split()
+    return [(lemmas[synset].split(", "), definitions[synset]) for synset in synsets]
+
+
+def _table(path: Path) -> dict[str, str]:
+    rows = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
+    return {key: value for key, value in rows}

@@ -1,0 +1,100 @@
+"""all-MiniLM-L6-v2 as an ONNX graph, from its safetensors: six BERT layers, 384 wide, int8 weights.
+
+Every matrix is stored as int8 with a scale per output column (per row for the token table) and computed in
+float32, so activations are not quantised and results do not depend on a processor's int8 instructions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto
+from safetensors.numpy import load_file
+
+from .graph import Array, Graph
+
+LAYERS = 6
+WIDTH = 384
+HEADS = 12
+PAD_ID = 0
+CONTEXT_LENGTH = 64
+EPSILON = 1e-12
+
+
+class TextBackbone:
+    """The published weights, and the graph from token ids to token states."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.state: dict[str, Array] = dict(load_file(checkpoint))
+
+    def add_to(self, graph: Graph, text: str) -> str:
+        """Add the backbone; returns the mean of the last layer's token states, (B, 384).
+
+        `text` is (B, T) int32, T at most the context length; `PAD_ID` marks what is no token.
+        """
+        pad = graph.constant(np.asarray(PAD_ID, dtype=np.int32), "pad_id")
+        is_token = graph.node("Not", [graph.node("Equal", [text, pad])], "is_token")
+        mask = graph.node("Cast", [is_token], "mask", to=TensorProto.FLOAT)
+        # Added to the attention scores, (B, 1, 1, T): 0 for tokens, -10,000 for padding.
+        missing = graph.node("Sub", [mask, graph.constant(1.0)], "missing")
+        penalty = graph.node("Mul", [missing, graph.constant(10_000.0)], "penalty")
+        penalty = graph.node("Unsqueeze", [penalty, graph.constant([1, 2], "axes")], "attention_penalty")
+
+        x = self._embed(graph, text)
+        for layer in range(LAYERS):
+            x = self._layer(graph, x, penalty, f"encoder.layer.{layer}.")
+        weights = graph.node("Unsqueeze", [mask, graph.constant([2], "axes")], "token_mask")
+        total = graph.node("Mul", [x, weights], "masked")
+        axes = graph.constant([1], "axes")
+        total = graph.node("ReduceSum", [total, axes], "total", keepdims=0)
+        count = graph.node("ReduceSum", [weights, axes], "count", keepdims=0)
+        return graph.node("Div", [total, count], "pooled")
+
+    def _embed(self, graph: Graph, text: str) -> str:
+        state = self.state
+        table = state["embeddings.word_embeddings.weight"]
+        scales = np.abs(table).max(axis=1, keepdims=True) / 127.0
+        rows = np.rint(table / scales).astype(np.int8)
+        token = graph.node("Gather", [graph.constant(rows, "token_table_i8"), text], "token_i8", axis=0)
+        token = graph.node("Cast", [token], "token_float", to=TensorProto.FLOAT)
+        scale = graph.node("Gather", [graph.constant(scales, "token_scales"), text], "token_scale", axis=0)
+        token = graph.node("Mul", [token, scale], "token")
+        # Every token is of type 0: that row joins the positions.
+        positions = (
+            state["embeddings.position_embeddings.weight"][:CONTEXT_LENGTH]
+            + state["embeddings.token_type_embeddings.weight"][0]
+        )
+        length = graph.node("Gather", [graph.node("Shape", [text]), graph.constant([1], "axes")], "length")
+        starts = graph.constant([0], "starts")
+        position = graph.node("Slice", [graph.constant(positions, "positions"), starts, length], "position")
+        x = graph.node("Add", [token, position], "embedded")
+        return self._norm(graph, x, "embeddings.LayerNorm")
+
+    def _layer(self, graph: Graph, x: str, penalty: str, prefix: str) -> str:
+        attention = prefix + "attention."
+        query = self._heads(graph, self._linear(graph, x, attention + "self.query"), [0, 2, 1, 3])
+        key = self._heads(graph, self._linear(graph, x, attention + "self.key"), [0, 2, 3, 1])
+        value = self._heads(graph, self._linear(graph, x, attention + "self.value"), [0, 2, 1, 3])
+        scores = graph.node("MatMul", [query, key], prefix + "scores")
+        scores = graph.node("Mul", [scores, graph.constant(float((WIDTH // HEADS) ** -0.5))])
+        weights = graph.node("Softmax", [graph.node("Add", [scores, penalty])], prefix + "weights", axis=-1)
+        mixed = graph.node("MatMul", [weights, value], prefix + "mixed")
+        mixed = graph.node("Transpose", [mixed], perm=[0, 2, 1, 3])
+        mixed = graph.node("Reshape", [mixed, graph.constant([0, 0, WIDTH], "shape")])
+        mixed = self._linear(graph, mixed, attention + "output.dense")
+        x = self._norm(graph, graph.node("Add", [mixed, x]), attention + "output.LayerNorm")
+        hidden = self._linear(graph, x, prefix + "intermediate.dense")
+        hidden = graph.gelu(hidden, prefix + "gelu")
+        hidden = self._linear(graph, hidden, prefix + "output.dense")
+        return self._norm(graph, graph.node("Add", [hidden, x]), prefix + "output.LayerNorm")
+
+    def _heads(self, graph: Graph, x: str, order: list[int]) -> str:
+        split = graph.node("Reshape", [x, graph.constant([0, 0, HEADS, WIDTH // HEADS], "shape")])
+        return graph.node("Transpose", [split], perm=order)
+
+    def _linear(self, graph: Graph, x: str, name: str) -> str:
+        return graph.linear_int8(x, self.state[name + ".weight"], self.state[name + ".bias"], name)
+
+    def _norm(self, graph: Graph, x: str, name: str) -> str:
+        return graph.layer_norm(x, self.state[name + ".weight"], self.state[name + ".bias"], name, EPSILON)
