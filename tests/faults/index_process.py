@@ -1,4 +1,7 @@
-"""A process that indexes with the fake encoder, to be killed: python -m tests.faults.index_process FOLDER [COMMIT_ROWS]"""
+"""A process that indexes with the fake encoder, to be killed.
+
+python -m tests.faults.index_process FOLDER [COMMIT_ROWS]
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,41 @@
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_VENV ?= .venv-demo
+PHOTOS ?=
+BIN = $(VENV)/bin
+PIP_FLAGS = --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check wheel-test clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: $(DEMO_VENV)/.ready ## Index real photographs and search them (PHOTOS=~/Pictures for your own)
+	$(DEMO_VENV)/bin/python scripts/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+test: $(VENV)/.ready ## Run all tests that need no GPU, network or browser
+	$(BIN)/python -m pytest -q -m "not gpu and not network and not browser"
+
+check: $(VENV)/.ready ## Lint, check types, run the fast tests (before each commit)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "not slow and not torch and not gpu and not network and not browser"
+
+wheel-test: $(VENV)/.ready ## Build the wheel and try it in an environment of its own, outside the repository
+	$(BIN)/python scripts/wheel_test.py
+
+clean: ## Delete environments, caches and build products
+	rm -rf $(VENV) $(DEMO_VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install $(PIP_FLAGS) -e '.[torch,heif,raw,dev]'
+	touch $@
+
+$(DEMO_VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEMO_VENV)
+	$(DEMO_VENV)/bin/pip install $(PIP_FLAGS) -e .
+	touch $@

@@ -1,0 +1,61 @@
+"""Small open_clip models with random weights, one of each kind, for tests that have PyTorch."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from open_clip.model import CLIP, CustomTextCLIP
+
+from clipsearch.encoder.openclip import OpenClipEncoder
+
+_TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
+SMALL_VIT: dict[str, Any] = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
+    "text_cfg": _TEXT,
+}
+SMALL_RESNET: dict[str, Any] = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None},
+    "text_cfg": _TEXT,
+}
+SMALL_SIGLIP: dict[str, Any] = {
+    "embed_dim": 192,
+    "init_logit_bias": -10,
+    "custom_text": True,
+    "vision_cfg": {
+        "image_size": 224,
+        "timm_model_name": "vit_tiny_patch16_224",
+        "timm_model_pretrained": False,
+        "timm_pool": "map",
+        "timm_proj": "none",
+    },
+    "text_cfg": {
+        "context_length": 64,
+        "vocab_size": 49408,
+        "width": 192,
+        "heads": 3,
+        "layers": 2,
+        "tokenizer_kwargs": {"clean": "canonicalize"},
+        "no_causal_mask": True,
+        "proj_bias": True,
+        "pool_type": "last",
+        "norm_kwargs": {"eps": 1e-6},
+        "act_kwargs": {"approximate": "tanh"},
+    },
+}
+
+
+def small_model(config: dict[str, Any], seed: int = 0) -> Any:
+    """A model of that configuration; weights large enough that different inputs give different vectors."""
+    torch.manual_seed(seed)
+    arguments = deepcopy(config)
+    kind = CustomTextCLIP if arguments.pop("custom_text", False) else CLIP
+    return kind(**arguments).eval()
+
+
+def small_encoder(config: dict[str, Any], seed: int = 0, name: str = "small") -> OpenClipEncoder:
+    """The encoder of that model, on the CPU."""
+    return OpenClipEncoder.from_model(small_model(config, seed), config, name=name, device="cpu")

@@ -1,0 +1,125 @@
+"""The shape of the package: what imports what, and what a query does not load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import clipsearch
+
+PACKAGE = Path(clipsearch.__file__).parent
+
+LAYERS: list[set[str]] = [
+    {"records", "errors"},
+    {"config"},
+    {"formats"},
+    {"images", "encoder", "store", "vectors"},
+    {"search", "indexer"},
+    {"ui"},
+    {"terminal"},
+    {"cli_models"},
+    {"cli"},
+]
+"""Lowest first. A part imports from lower layers and from itself only."""
+
+ONLY_IMPORTERS = {
+    "pyarrow": {"store"},
+    "faiss": {"vectors"},
+    "torch": {"encoder"},
+    "open_clip": {"encoder"},
+    "onnxruntime": {"encoder"},
+    "typer": {"cli", "cli_models"},
+    "PIL": {"images", "indexer"},  # the decode worker imports it ahead of its first picture
+}
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for path in sorted(_walk(PACKAGE)):
+        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if part not in ("__init__", "models", "__main__"):
+            found.append((part, path))
+    return found
+
+
+def _walk(folder: Path) -> list[Path]:
+    """Every Python file below, through the links `indexer` and `ui`, which rglob does not follow."""
+    return [
+        path
+        for child in folder.iterdir()
+        for path in (_walk(child) if child.is_dir() else [child] if child.suffix == ".py" else [])
+    ]
+
+
+def imports_of(path: Path) -> list[tuple[str, bool]]:
+    """Every module that a file imports, wherever in it; and whether only for type checking."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found: list[tuple[str, bool]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, id(node) in typing_only) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [node.module]
+            if node.module == "clipsearch":
+                names = [f"clipsearch.{alias.name}" for alias in node.names]
+            found += [(name, id(node) in typing_only) for name in names]
+    return found
+
+
+def rank(part: str) -> int:
+    return next(n for n, layer in enumerate(LAYERS) if part in layer)
+
+
+@pytest.mark.parametrize(
+    ("part", "path"), modules(), ids=lambda value: value.name if isinstance(value, Path) else value
+)
+def test_imports_point_downward(part: str, path: Path) -> None:
+    for name, typing_only in imports_of(path):
+        assert name.split(".")[0] not in ("indexer", "ui"), f"{path} imports {name}"
+        top = name.split(".")[0]
+        if top in ONLY_IMPORTERS and not typing_only:
+            assert part in ONLY_IMPORTERS[top], f"{path} imports {name}"
+        if top != "clipsearch" or name in ("clipsearch", "clipsearch.__version__") or typing_only:
+            continue
+        other = name.split(".")[1]
+        assert other == part or rank(other) < rank(part), f"{path} ({part}) imports {name}"
+
+
+def loaded_by(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sorted(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_importing_clipsearch_loads_nothing_heavy() -> None:
+    heavy = {"numpy", "torch", "gradio", "pandas", "pyarrow", "faiss", "onnxruntime", "PIL", "typer"}
+    assert not heavy & loaded_by("import clipsearch")
+
+
+def test_the_query_path_loads_only_what_it_needs() -> None:
+    heavy = {"torch", "gradio", "pandas", "pyarrow", "faiss", "PIL", "rich.progress", "huggingface_hub"}
+    assert not heavy & loaded_by("import clipsearch.cli, clipsearch.search, clipsearch.encoder.onnx")
+
+
+def test_the_public_names_are_what_can_be_imported() -> None:
+    for name in clipsearch.__all__:
+        assert getattr(clipsearch, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        clipsearch.nonsense  # noqa: B018
+    public = {name for name in vars(clipsearch) if not name.startswith("_")}
+    submodules = {path.stem if path.suffix == ".py" else path.name for path in PACKAGE.iterdir()}
+    assert public - submodules - {"annotations", "import_module", "TYPE_CHECKING", "Any"} <= set(clipsearch.__all__)
