@@ -1,0 +1,254 @@
+"""An export gives PyTorch's vectors, and its tokenizer open_clip's ids.
+
+Random weights: what is tested is the conversion, which does not depend on them.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("torch")
+pytest.importorskip("open_clip")
+pytestmark = pytest.mark.torch
+
+import open_clip  # noqa: E402
+import torch  # noqa: E402
+from open_clip.tokenizer import SimpleTokenizer, default_bpe  # noqa: E402
+from PIL import Image  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
+
+from clipsearch.encoder import layout  # noqa: E402
+from clipsearch.encoder.bpe import clip_tokenizer, write_clip_tokenizer  # noqa: E402
+from clipsearch.encoder.export import CHECK_TEXTS, ExportFailed, export  # noqa: E402
+from clipsearch.encoder.layout import read_model_directory  # noqa: E402
+from clipsearch.encoder.onnx import OnnxEncoder  # noqa: E402
+from clipsearch.encoder.openclip import OpenClipEncoder  # noqa: E402
+from clipsearch.encoder.texts import TextTokenizer  # noqa: E402
+from clipsearch.errors import StorageError  # noqa: E402
+from clipsearch.records import PixelArray  # noqa: E402
+from tests.open_clip_models import SMALL_RESNET, SMALL_SIGLIP, SMALL_VIT, small_encoder  # noqa: E402
+
+SAMPLE_PHOTOS = ("astronaut", "cat", "chelsea", "coffee", "rocket", "retina", "colorwheel", "immunohistochemistry")
+
+
+def photos(side: int) -> PixelArray:
+    """Real photographs where scikit-image is installed, otherwise smooth patterns. Shape: (B, side, side, 3)."""
+    try:
+        from skimage import data
+
+        found = []
+        for name in SAMPLE_PHOTOS:
+            try:
+                found.append(getattr(data, name)())
+            except Exception:  # some are downloaded when first asked for
+                continue
+    except ImportError:
+        axis = np.linspace(0, 6, 200)
+        waves = [np.stack([np.sin(axis[:, None] * k + axis * c) for c in (1, 2, 3)], axis=-1) for k in range(4)]
+        found = [((wave + 1) * 127).astype(np.uint8) for wave in waves]
+    return np.stack([np.asarray(Image.fromarray(photo).convert("RGB").resize((side, side))) for photo in found])
+
+
+@pytest.mark.parametrize("config", [SMALL_VIT, SMALL_RESNET, SMALL_SIGLIP], ids=["vit", "resnet", "siglip"])
+def test_an_export_gives_the_vectors_of_pytorch(tmp_path: Path, config: dict[str, Any]) -> None:
+    encoder = small_encoder(config)
+    given = photos(encoder.preprocessing.width)
+    report = export(encoder, tmp_path / "out", check_pictures=given, licence="MIT")
+    assert report.images is not None
+    assert report.images.least > 0.99999
+    assert report.texts.least > 0.99999
+    assert len(report.texts.cosines) == len(CHECK_TEXTS)
+    assert "cosine to PyTorch at least" in str(report)
+    exported = OnnxEncoder(tmp_path / "out")
+    assert exported.fingerprint == encoder.fingerprint == report.fingerprint
+    assert exported.preprocessing == encoder.preprocessing
+    assert exported.score_scale == pytest.approx(encoder.score_scale)
+    assert exported.dim == encoder.dim
+    for count in (1, 3):  # the batch is free
+        ours, theirs = exported.encode_images(given[:count]), encoder.encode_images(given[:count])
+        assert (ours * theirs).sum(axis=1).min() > 0.99999
+    written = json.loads((tmp_path / "out" / layout.CONFIG).read_text())
+    assert written["embed_dim"] == config["embed_dim"]
+    assert written["clipsearch"]["licence"] == "MIT"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_big_weights_go_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from clipsearch.encoder import export as module
+
+    monkeypatch.setattr(module, "EXTERNAL_FROM_BYTES", 1000)
+    encoder = small_encoder(SMALL_VIT)
+    export(encoder, tmp_path / "out", check_pictures=photos(64))
+    assert len(list((tmp_path / "out/visual").iterdir())) == 3
+    (tmp_path / "out").rename(tmp_path / "moved")
+    assert OnnxEncoder(tmp_path / "moved").fingerprint == encoder.fingerprint
+
+
+def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = small_encoder(SMALL_VIT)
+    other = small_encoder(SMALL_VIT, seed=1)
+    monkeypatch.setattr(encoder, "encode_images", other.encode_images)
+    with pytest.raises(ExportFailed, match=r"picture .* has a cosine of"):
+        export(encoder, tmp_path / "out", check_pictures=photos(64))
+    assert list(tmp_path.iterdir()) == []
+
+    def fail(*_: object, **__: object) -> None:
+        try:
+            raise ValueError("no such operator")
+        except ValueError as error:
+            raise RuntimeError("a page of advice") from error
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(ExportFailed, match=r"image tower is not exportable \(no such operator\)"):
+        export(small_encoder(SMALL_VIT), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten_unless_asked(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    first, second = small_encoder(SMALL_VIT), small_encoder(SMALL_VIT, seed=1)
+    export(first, target)
+    with pytest.raises(StorageError, match="--overwrite"):
+        export(second, target)
+    assert OnnxEncoder(target).fingerprint == first.fingerprint
+    export(second, target, overwrite=True)
+    assert OnnxEncoder(target).fingerprint == second.fingerprint
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    with pytest.raises(StorageError, match="no model directory"):
+        export(second, tmp_path / "photos", overwrite=True)
+    assert (tmp_path / "photos" / "a.jpg").exists()
+
+
+def test_an_unknown_tokenizer_is_not_exported(tmp_path: Path) -> None:
+    encoder = small_encoder(SMALL_VIT)
+    ids = encoder.tokenizer(["a dog"])
+    odd = OpenClipEncoder.from_model(
+        encoder.model, SMALL_VIT, name="odd", device="cpu", tokenizer=lambda texts: ids.repeat(len(texts), 1)
+    )
+    with pytest.raises(ExportFailed, match="tokenizer is of an unknown kind"):
+        export(odd, tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ViT-B-32", "RN50"])
+def test_real_architectures(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    model = open_clip.create_model(name, load_weights=False)
+    encoder = OpenClipEncoder.from_model(model, open_clip.get_model_config(name), name=name, device="cpu")
+    report = export(encoder, tmp_path / "out", check_pictures=photos(224))
+    assert report.images is not None
+    assert report.images.least > 0.9999
+    assert report.texts.least > 0.9999
+
+
+# CLIP's tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> tuple[SimpleTokenizer, TextTokenizer, Tokenizer]:
+    directory = tmp_path_factory.mktemp("clip")
+    (directory / "textual").mkdir()
+    (directory / layout.TEXTUAL_MODEL).write_bytes(b"never loaded here")
+    write_clip_tokenizer(Path(default_bpe()), directory / "textual", 77)
+    config = {"embed_dim": 512, "text_cfg": {"context_length": 77}, "clipsearch": {"image_fingerprint": "x"}}
+    (directory / layout.CONFIG).write_text(json.dumps(config))
+    ours = TextTokenizer(read_model_directory(directory))
+    return SimpleTokenizer(), ours, Tokenizer.from_file(str(directory / layout.TOKENIZER))
+
+
+def repaired_alike(text: str) -> bool:
+    """Whether open_clip's repair leaves `text` as ours does: ftfy also undoes wrong decodings, among much else."""
+    import ftfy
+
+    from clipsearch.encoder.texts import clean_text
+
+    return bool(clean_text(ftfy.fix_text(text), "lower") == clean_text(text, "lower"))
+
+
+def test_the_vocabulary_is_the_same(tokenizers: tuple[SimpleTokenizer, TextTokenizer, Tokenizer]) -> None:
+    theirs, ours, _ = tokenizers
+    assert clip_tokenizer(Path(default_bpe())).get_vocab() == theirs.encoder
+    assert ours.pad_id == 0
+
+
+SENTENCES = [
+    *CHECK_TEXTS,
+    "Hello World's don't I'LL  3 dogs 123 4th",
+    "日本語の犬 と 猫",
+    "😀😀 smile 👩‍👩‍👧 flags 🇫🇷",
+    "tabs\tand\nlines\r\n",
+    "<start_of_text> hi <end_of_text>",
+    "İstanbul ẞ ΑΣ ſ",
+    "fish &amp; chips &lt;b&gt;",
+    "“quoted” ’tis ﬁne",
+    "١٢٣ ½ ² Ⅷ",
+    "a" * 500,
+    "word " * 200,
+    "e\u0301 combining",
+    "!!! ... --- ?!",
+]
+
+
+@pytest.mark.parametrize("text", SENTENCES, ids=range(len(SENTENCES)))
+def test_known_texts_have_the_same_ids(tokenizers: tuple[SimpleTokenizer, TextTokenizer, Tokenizer], text: str) -> None:
+    theirs, ours, _ = tokenizers
+    np.testing.assert_array_equal(ours.encode([text], 77).ids, theirs([text]).numpy())
+
+
+# U+0345 is a mark whose case-folded form is a letter: open_clip's pattern, which ignores case, loses it.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\u0345"), max_size=120)
+WORDS = st.lists(
+    st.sampled_from(["a", "Dog", "don't", "SHE'LL", "3rd", "naïve", "犬", "…", "x" * 30, "<end_of_text>", "&"]),
+    max_size=120,
+).map(" ".join)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.one_of(TEXTS, WORDS))
+@example("x" * 75 + " " + "y" * 10)
+@example(" ".join(["dog"] * 74))
+@example(" ".join(["dog"] * 75))
+@example(" ".join(["dog"] * 76))
+def test_any_text_has_the_same_ids(text: str) -> None:
+    theirs, ours, _ = _shared_tokenizers()
+    if not repaired_alike(text):
+        return
+    expected = theirs([text]).numpy()
+    found = ours.encode([text], 77).ids
+    np.testing.assert_array_equal(found, expected)
+    assert (found == 49407).any()  # the closing token survives truncation
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.one_of(TEXTS, WORDS))
+def test_the_file_alone_has_the_same_ids_for_clean_text(text: str) -> None:
+    """As used by a program that does not clean texts itself: the file lower-cases and collapses white space."""
+    theirs, _, bare = _shared_tokenizers()
+    if not repaired_alike(text) or "&" in text or unicodedata.normalize("NFC", text) != text:
+        return
+    if " ".join(text.split()).lower() != theirs.clean_fn(text):
+        return
+    expected = [49406, *theirs.encode(text), 49407]
+    assert bare.encode(text).ids == expected
+
+
+_TOKENIZERS: list[tuple[SimpleTokenizer, TextTokenizer, Tokenizer]] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _share(tokenizers: tuple[SimpleTokenizer, TextTokenizer, Tokenizer]) -> None:
+    _TOKENIZERS.append(tokenizers)
+
+
+def _shared_tokenizers() -> tuple[SimpleTokenizer, TextTokenizer, Tokenizer]:
+    return _TOKENIZERS[-1]  # hypothesis does not take fixtures into its examples
