@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from clipsearch import __version__, cli_models, config
-from clipsearch.errors import ClipsearchError, InvalidQuery
+from clipsearch.errors import ClipsearchError, EmptyQuery, InvalidQuery
 from clipsearch.records import SKIP_STATUSES, Hit
 from clipsearch.terminal import count, duration, progress_display, safe, size
 
@@ -132,7 +132,7 @@ def index_command(
     if as_json:
         _print_json(_report_json(report))
     elif not quiet:
-        _print_report(report)
+        _print_report(report, index or folder)
     if report.interrupted:
         print(f"Stopped. What is done is kept; go on with: {_command('index', folder, index)}", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
@@ -161,7 +161,7 @@ def _report_json(report: IndexReport) -> dict[str, Any]:
     }
 
 
-def _print_report(report: IndexReport) -> None:
+def _print_report(report: IndexReport, place: Path) -> None:
     parts = [f"{report.encoded:,} indexed"]
     parts += [
         f"{number:,} {what}"
@@ -183,10 +183,9 @@ def _print_report(report: IndexReport) -> None:
         for skip in examples[:EXAMPLES_PER_REASON]:
             print(f"    {safe(skip.path) or '.'}: {safe(skip.reason)}")
         if number > EXAMPLES_PER_REASON:
-            print(f"    ... all of them: clipsearch status --skipped --index {_quoted(report.index)}")
-    print(
-        f'{count(report.pictures, "picture")} can be searched: clipsearch query "..." --index {_quoted(report.index)}'
-    )
+            print(f"    ... all of them: clipsearch status --skipped --index {_quoted(place)}")
+    found = count(report.pictures, "picture")
+    print(f'{found} can be searched: clipsearch query "a dog on a beach" --index {_quoted(place)}')
 
 
 STATUS_WORDS = {
@@ -237,6 +236,8 @@ def query(
 
     if as_json + as_csv + paths + zero > 1:
         raise InvalidQuery("--json, --csv, --paths and -0 exclude each other")
+    if not query.strip():
+        raise EmptyQuery
     encoder = None
     if checkpoint is not None:
         from clipsearch.encoder.names import load_encoder

@@ -16,6 +16,7 @@
     ├── MissingExtra          an optional dependency is not installed
     ├── UnreadablePicture     one picture that cannot be read
     └── InvalidQuery          a query that cannot be understood
+        └── EmptyQuery        one without a word
 
 Each carries its facts as fields; the message says what, where, and how to mend it.
 Only the command line prints or exits.
@@ -186,3 +187,10 @@ class UnreadablePicture(ClipsearchError):
 
 class InvalidQuery(ClipsearchError):
     """A query that cannot be answered as it stands."""
+
+
+class EmptyQuery(InvalidQuery):
+    """A query without a word in it."""
+
+    def __init__(self) -> None:
+        super().__init__('the query is empty. Say what to look for: clipsearch query "a dog on a beach"')

@@ -13,7 +13,7 @@ from typing import Self
 from clipsearch import config
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
-from clipsearch.errors import CorruptIndex, EncoderMismatch, InvalidQuery, UnreadablePicture
+from clipsearch.errors import CorruptIndex, EmptyQuery, EncoderMismatch, InvalidQuery, UnreadablePicture
 from clipsearch.records import FloatArray, Hit, ImageRecord, IntArray, Manifest
 from clipsearch.store import RowsFile, open_snapshot
 from clipsearch.vectors import check_queries, empty_result, merge, open_segments
@@ -85,9 +85,7 @@ class Collection:
             picture: FloatArray = self.encoder.encode_images(pixels[None])[0]
             return picture
         if not query.strip():
-            raise InvalidQuery(
-                'the query is empty. Say what to look for, for example: clipsearch query "a dog on a beach"'
-            )
+            raise EmptyQuery
         text: FloatArray = self.encoder.encode_texts([query])[0]
         return text
 

@@ -1,0 +1,5 @@
+"""`python -m clipsearch`: the command line."""
+
+from clipsearch.cli import main
+
+main()

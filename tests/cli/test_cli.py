@@ -1,0 +1,282 @@
+"""The command line as a process, with the embedded model and real files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.pictures import fill, picture, plain
+
+
+def clipsearch(*arguments: str | bytes | Path, folder: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "clipsearch", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        timeout=120,
+    )
+    assert done.returncode == status, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three plain pictures and two bad files, indexed with the embedded model."""
+    folder = tmp_path_factory.mktemp("cli") / "photos"
+    folder.mkdir()
+    for name, colour in {"red": (220, 30, 30), "green": (30, 170, 50), "blue": (30, 60, 220)}.items():
+        plain(colour).save(folder / f"{name}.png")
+    (folder / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    (folder / "notes.txt").write_text("hello")
+    clipsearch("index", "photos", "--model", "builtin", "-q", folder=folder.parent)
+    return folder
+
+
+def test_the_summary_of_a_run(photos: Path) -> None:
+    fill(photos, 2)
+    (photos / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    out = clipsearch("index", "photos", "--model", "builtin", folder=photos.parent).stdout
+    assert re.sub(r"[\d.]+ s \([\d.]+ pictures/s\)", "TIME", out).splitlines() == [
+        "2 indexed, 1 skipped in TIME",
+        "  skipped 1 that end too early",
+        "    cut.jpg: the JPEG ends before the picture does",
+        '2 pictures can be searched: clipsearch query "a dog on a beach" --index photos',
+    ]
+    again = clipsearch("index", "photos", folder=photos.parent).stdout
+    assert re.sub(r"in [\d.]+ s", "in TIME", again).splitlines()[0] == "3 unchanged, 1 skipped in TIME"
+
+
+def test_hits_for_people(indexed: Path) -> None:
+    out = clipsearch("query", "a picture", "-k", "2", folder=indexed).stdout
+    lines = out.splitlines()
+    assert len(lines) == 2
+    assert all(re.fullmatch(r"  [12]  -?\d\.\d{3}  (red|green|blue)\.png", line) for line in lines)
+
+
+def test_hits_as_json(indexed: Path) -> None:
+    hits = json.loads(clipsearch("query", "blue", "--json", folder=indexed).stdout)
+    assert [hit["rank"] for hit in hits] == [1, 2, 3]
+    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+    assert {hit["path"] for hit in hits} == {str(indexed / f"{c}.png") for c in ("red", "green", "blue")}
+    assert {hit["row_id"] for hit in hits} <= set(range(5))
+    assert (hits[0]["width"], hits[0]["height"], hits[0]["format"]) == (40, 40, "PNG")
+
+
+def test_hits_as_csv_paths_and_nul(indexed: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(clipsearch("query", "blue", "--csv", folder=indexed).stdout)))
+    paths = clipsearch("query", "blue", "--paths", folder=indexed).stdout.splitlines()
+    zero = clipsearch("query", "blue", "-0", folder=indexed).stdout.split("\0")
+    assert [row["path"] for row in rows] == paths == zero[:-1]
+    assert [row["rank"] for row in rows] == ["1", "2", "3"]
+
+
+def test_similar_pictures(indexed: Path) -> None:
+    (hit,) = json.loads(clipsearch("query", "red.png", "-k", "1", "--json", folder=indexed).stdout)
+    assert hit["path"] == str(indexed / "red.png")
+    assert hit["score"] == pytest.approx(1, abs=1e-3)
+
+
+def test_the_index_is_found_from_below_by_name_by_variable_and_by_memory(
+    indexed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = indexed / "sub"
+    below.mkdir(exist_ok=True)
+    clipsearch("query", "x", folder=below)
+    clipsearch("query", "x", "--index", indexed, folder=tmp_path)
+    clipsearch("query", "x", "--index", indexed / ".clipsearch", folder=tmp_path)
+    clipsearch("query", "x", folder=tmp_path)  # the one used last
+    monkeypatch.setenv("CLIPSEARCH_STATE_DIR", str(tmp_path / "fresh"))
+    err = clipsearch("query", "x", folder=tmp_path, status=1).stderr
+    assert "no index found" in err
+    assert "clipsearch index FOLDER" in err
+    monkeypatch.setenv("CLIPSEARCH_INDEX", str(indexed))
+    clipsearch("query", "x", folder=tmp_path)
+    monkeypatch.setenv("CLIPSEARCH_INDEX", str(tmp_path))
+    assert str(tmp_path) in clipsearch("query", "x", folder=tmp_path, status=1).stderr
+
+
+def test_status_and_its_list_of_skipped_files(indexed: Path) -> None:
+    out = clipsearch("status", folder=indexed).stdout
+    assert re.search(r"^pictures +3$", out, re.M)
+    assert re.search(r"^skipped +2$", out, re.M)
+    assert re.search(r"^model +builtin, 512 dimensions$", out, re.M)
+    listed = clipsearch("status", "--skipped", folder=indexed).stdout.splitlines()
+    assert [line.split("\t")[1] for line in listed] == ["notes.txt", "cut.jpg"]
+    body = json.loads(clipsearch("status", "--json", "--skipped", folder=indexed).stdout)
+    assert body["pictures"] == 3
+    assert {skip["path"] for skip in body["skipped"]} == {"notes.txt", "cut.jpg"}
+
+
+def test_verify_compact_and_repair(indexed: Path, tmp_path: Path) -> None:
+    shutil.copytree(indexed, tmp_path / "photos")
+    here = tmp_path / "photos"
+    assert "is whole: 3 pictures" in clipsearch("verify", folder=here).stdout
+    (here / "red.png").unlink()
+    clipsearch("index", ".", folder=here)
+    assert "deleted row" in clipsearch("compact", folder=here).stdout
+    (victim,) = (here / ".clipsearch" / "vectors").iterdir()
+    victim.write_bytes(victim.read_bytes()[:-1] + b"\0")
+    broken = clipsearch("query", "x", folder=here, status=1)
+    assert victim.name in broken.stderr
+    assert "clipsearch verify --repair" in broken.stderr
+    assert "verify --repair" in clipsearch("verify", folder=here, status=1).stderr
+    assert "mended" in clipsearch("verify", "--repair", folder=here).stdout
+    assert len(clipsearch("query", "x", folder=here).stdout.splitlines()) == 2
+
+
+def test_nothing_found_exits_with_3(photos: Path) -> None:
+    (only,) = fill(photos, 1)
+    clipsearch("index", "photos", "--model", "builtin", folder=photos.parent)
+    (photos / "bad.jpg").write_bytes(b"\xff\xd8\xff")
+    only.unlink()
+    clipsearch("index", "photos", folder=photos.parent)
+    done = clipsearch("query", "x", "--json", "--index", "photos", folder=photos.parent, status=3)
+    assert json.loads(done.stdout) == []
+    assert "nothing found" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["index", "nowhere"], 1, "no such folder"),
+        (["index", "photos"], 1, "no pictures in"),
+        (["index", "photos", "--model", "ViT-Z-99__none"], 1, "clipsearch models list"),
+        (["index", "photos", "--model", "./no-model"], 1, "no such directory"),
+        (["query", ""], 2, "empty"),
+        (["query"], 2, "Missing argument 'QUERY'"),
+        (["query", "x", "-k", "0"], 2, "greater than or equal to 1"),
+        (["query", "x", "--json", "--csv"], 2, "exclude each other"),
+        (["query", "x", "--index", "elsewhere"], 1, "no index found"),
+        (["models", "info", "nonsense"], 1, "unknown model 'nonsense'"),
+        (["frobnicate"], 2, "No such command"),
+    ],
+)
+def test_mistakes_are_answered_with_advice(photos: Path, arguments: list[str], status: int, said: str) -> None:
+    assert said in clipsearch(*arguments, folder=photos.parent, status=status).stderr
+
+
+def test_another_model_is_refused_with_the_command_that_reindexes(indexed: Path, tmp_path: Path) -> None:
+    import clipsearch.models
+
+    here = tmp_path / "photos"
+    shutil.copytree(indexed, here)
+    model = tmp_path / "model"
+    shutil.copytree(Path(clipsearch.models.__file__).parent / "builtin", model)
+    preprocess = json.loads((model / "visual" / "preprocess_cfg.json").read_text())
+    (model / "visual" / "preprocess_cfg.json").write_text(json.dumps({**preprocess, "mean": [0.4, 0.5, 0.6]}))
+    for command in (["query", "x", "--index", "photos"], ["index", "photos"]):
+        err = globals()["clipsearch"](*command, "--model", model, folder=tmp_path, status=1).stderr
+        assert "was made with the model builtin" in err
+        assert "--reindex" in err
+
+
+def test_strict_runs_fail_on_bad_pictures(photos: Path) -> None:
+    fill(photos, 1)
+    (photos / "readme.txt").write_text("not a picture, and no reason to fail")
+    clipsearch("index", "photos", "--model", "builtin", "--strict", folder=photos.parent)
+    (photos / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    clipsearch("index", "photos", "--strict", folder=photos.parent, status=1)
+
+
+def test_names_cannot_steer_the_terminal(photos: Path) -> None:
+    names = ["\x1b[31mred\x1b]0;title\x07.png", "new\nline.png", os.fsdecode(b"latin-\xe9.png"), "\u202egnp.exe.png"]
+    for number, name in enumerate(names):
+        picture(number).save(photos / "x.png")
+        (photos / "x.png").rename(photos / name)
+    (photos / "\x1b[2Jbad.jpg").write_bytes(b"\xff\xd8\xff")
+    run = clipsearch("index", "photos", "--model", "builtin", folder=photos.parent)
+    outputs = [run.stdout, run.stderr, clipsearch("status", "--skipped", folder=photos).stdout]
+    for flag in ([], ["--paths"], ["--json"], ["--csv"]):
+        outputs.append(clipsearch("query", "x", *flag, folder=photos).stdout)
+    for output in outputs:
+        assert not re.search(
+            "[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", output.replace("\t", "").replace("\r\n", "\n")
+        )
+    assert len(outputs[4].splitlines()) == 4
+    hits = json.loads(outputs[5])
+    assert {Path(hit["path"]).name for hit in hits} == set(names)
+    zero = clipsearch("query", "x", "-0", folder=photos).stdout.split("\0")[:-1]
+    assert {Path(path).name for path in zero} == set(names)
+    assert all(Path(path).is_file() for path in zero)
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(photos: Path) -> None:
+    fill(photos, 400)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clipsearch", "index", "photos", "--model", "builtin"],
+        cwd=photos.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (photos / ".clipsearch" / "CURRENT").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Stopped. What is done is kept; go on with: clipsearch index photos" in err
+    done = int(out.split(" indexed")[0])
+    assert 0 < done < 400
+    report = json.loads(clipsearch("index", "photos", "--json", folder=photos.parent).stdout)
+    assert (report["indexed"], report["pictures"]) == (400 - done, 400)
+
+
+def test_a_closed_pipe_is_no_error(indexed: Path) -> None:
+    done = subprocess.run(
+        f"'{sys.executable}' -m clipsearch query x --json | head -c 1", shell=True, cwd=indexed, capture_output=True
+    )
+    assert done.stdout == b"["
+    assert b"Traceback" not in done.stderr
+    assert b"Exception" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["index", "query", "status", "verify", "compact", "models list", "models info"])
+def test_every_command_has_help_with_examples(command: str, tmp_path: Path) -> None:
+    out = clipsearch(*command.split(), "--help", folder=tmp_path).stdout
+    assert "Example" in out
+    assert f"clipsearch {command}" in out
+
+
+def test_every_command_is_in_the_readme() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    for command in ("index", "query", "status", "verify", "compact", "models list", "models pull", "models export"):
+        assert f"clipsearch {command}" in readme
+
+
+def test_models_are_listed_and_described(tmp_path: Path) -> None:
+    listed = json.loads(clipsearch("models", "list", "--json", folder=tmp_path).stdout)
+    assert listed[0]["name"] == "builtin"
+    assert listed[0]["available"]
+    assert any(model["recommended"] for model in listed)
+    told = json.loads(clipsearch("models", "info", "builtin", "--json", folder=tmp_path).stdout)
+    assert told["dim"] == 512
+    assert re.fullmatch("[0-9a-f]{32}", told["fingerprint"])
+    assert clipsearch("--version", folder=tmp_path).stdout.startswith("clipsearch 0.")
+
+
+def test_a_query_imports_neither_torch_nor_gradio_nor_pandas(indexed: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['clipsearch', 'query', 'a dog']\n"
+        "import clipsearch.cli\n"
+        "try: clipsearch.cli.main()\n"
+        "except SystemExit: pass\n"
+        "print(*{'torch', 'gradio', 'pandas', 'pyarrow', 'PIL', 'faiss'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=indexed, capture_output=True, text=True)
+    assert len(done.stdout.splitlines()) == 3
+    assert done.stderr.strip() == ""
