@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch.errors import IndexNotFound
-from clipsearch.indexer.segments import add_segment
+from clipsearch.indexer.segments import MERGE_FAN, add_segment
 from clipsearch.records import EmbeddingBatch, FileRef, Fragment, IntArray, Manifest
 from clipsearch.store import Writer, read_fragment, read_tombstones
 
-MERGE_FAN = 8
 TIER_BASE_ROWS = 256
 
 
@@ -82,7 +81,10 @@ def merge_fragments(writer: Writer, manifest: Manifest, start: int, stop: int) -
                 yield without_rows(batch, dead)
 
     fragment = writer.add_fragment(batches(), manifest.model)
-    joined = (add_segment(writer, fragment, manifest.model.dim, batches),) if fragment.rows else ()
+    joined: tuple[Fragment, ...] = ()
+    if fragment.rows:
+        rows = manifest.pictures
+        joined = (add_segment(writer, fragment, manifest.model.dim, batches, collection_rows=rows),)
     spans = [(f.first_row_id, f.last_row_id) for f in merged if f.rows]
     gone = np.zeros(len(dead), bool)
     for first, last in spans:

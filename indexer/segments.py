@@ -11,13 +11,19 @@ from clipsearch.records import EmbeddingBatch, FileRef, Fragment, ImageRecord, S
 from clipsearch.store import Writer
 from clipsearch.vectors import IVF_FROM_ROWS, BinaryWriter, VectorSegment, build_ivf, write_vectors
 
+MERGE_FAN = 8
+"""How many fragments of a size are joined into one: see `compact`."""
+
 Batches = Callable[[], Iterable[EmbeddingBatch]]
 
 
 def add_segment(
-    writer: Writer, fragment: Fragment, dim: int, batches: Batches, *, ivf_from_rows: int = IVF_FROM_ROWS
+    writer: Writer, fragment: Fragment, dim: int, batches: Batches, *, collection_rows: int = 0
 ) -> Fragment:
-    """Write the searchable form of `fragment`, whose rows `batches` yields (again at each call)."""
+    """Write the searchable form of `fragment`, whose rows `batches` yields (again at each call).
+
+    It gets an inverted file if it is large itself, or not small in a collection of `collection_rows` that is.
+    """
     if fragment.vectors == 0:
         return dataclasses.replace(fragment, segment=None)
 
@@ -30,7 +36,8 @@ def add_segment(
     vectors = writer.add_file("vectors", ".npy", lambda file: write_vectors(file, blocks, fragment.vectors, dim))
     rows = writer.add_rows(record for batch in batches() for record in answerable(batch))
     segment = Segment(vectors, rows)
-    if fragment.vectors >= ivf_from_rows:
+    from_rows = IVF_FROM_ROWS if collection_rows < IVF_FROM_ROWS else IVF_FROM_ROWS // MERGE_FAN
+    if fragment.vectors >= from_rows:
         segment = add_inverted_file(writer, segment, dim)
     return dataclasses.replace(fragment, segment=segment)
 

@@ -18,7 +18,7 @@ from clipsearch.errors import EncoderMismatch, NoPictures, OtherCollection, Stor
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
 from clipsearch.indexer.compact import compact
 from clipsearch.indexer.status import read_status
-from clipsearch.indexer.verify import verify
+from clipsearch.indexer.verify import repair, verify
 from clipsearch.records import PixelArray
 from clipsearch.search import Collection
 from tests.fake_encoder import FakeEncoder
@@ -314,3 +314,24 @@ class Folders(RuleBasedStateMachine):
 
 TestFolders = Folders.TestCase
 TestFolders.settings = settings(max_examples=8, stateful_step_count=10, deadline=None)
+
+
+def test_large_collections_get_inverted_files(
+    photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipsearch.indexer.segments.IVF_FROM_ROWS", 160)
+    fill(photos, 150)
+    run(photos, encoder, commit_rows=4, batch_pictures=4)
+    assert read_status(photos / ".clipsearch").inverted_files == 0
+    fill(photos, 150, first=150)
+    run(photos, encoder, commit_rows=4, batch_pictures=4)
+    status = read_status(photos / ".clipsearch")
+    assert status.inverted_files >= 1
+    compact(photos / ".clipsearch")
+    assert read_status(photos / ".clipsearch").inverted_files == 1
+    assert len(found_paths(photos, encoder)) == 300
+    (victim,) = (photos / ".clipsearch" / "faiss").iterdir()
+    victim.write_bytes(victim.read_bytes()[:-1])
+    assert not verify(photos / ".clipsearch").ok
+    assert repair(photos / ".clipsearch").lost_rows == 0
+    assert verify(photos / ".clipsearch").ok
