@@ -56,7 +56,8 @@ def main() -> None:
         results.append(result)
         print(
             f"{rows:9,} {result['exact_cold_ms']:8.0f} ms {result['ivf_cold_ms']:6.0f} ms "
-            f"{result['exact_warm_ms']:8.1f} ms {result['ivf_warm_ms']:6.1f} ms {result['build_s']:5.1f} s  {result['recall']:.3f}"
+            f"{result['exact_warm_ms']:8.1f} ms {result['ivf_warm_ms']:6.1f} ms "
+            f"{result['build_s']:5.1f} s  {result['recall']:.3f}"
         )
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1))

@@ -8,6 +8,7 @@ scored again from the exact vectors. This module knows no Parquet, no paths of p
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ UNIT_TOLERANCE = 1e-3
 EXACT_BLOCK_ROWS = 262_144
 IVF_TRAINING_ROWS_PER_LIST = 64
 IVF_ADD_ROWS = 65_536
+IVF_VISITED_ROWS_PER_HIT = 20
 IVF_RECALL_TARGET = 0.99
 IVF_RECALL_AT = 10
 IVF_RECALL_QUERIES = 256
@@ -140,7 +142,11 @@ class VectorSegment:
         check_queries(queries, self.dim)
         if exact or self._faiss_file is None or self._ivf is None:
             return self._search_exact(queries, k)
-        return self._search_ivf(queries, k, self._ivf)
+        # The lists visited must hold many more rows than are asked for: parameters were tuned for few hits.
+        nprobe = max(self._ivf.nprobe, math.ceil(IVF_VISITED_ROWS_PER_HIT * k * self._ivf.nlist / max(1, len(self))))
+        if nprobe > self._ivf.nlist // 2:
+            return self._search_exact(queries, k)
+        return self._search_ivf(queries, k, self._ivf, nprobe)
 
     def _search_exact(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
         best = empty_result(len(queries), k)
@@ -153,11 +159,11 @@ class VectorSegment:
             best = merge([best, top_k(scores, self.row_ids[start:stop], k)], k)
         return best
 
-    def _search_ivf(self, queries: FloatArray, k: int, ivf: IvfParameters) -> tuple[FloatArray, IntArray]:
+    def _search_ivf(self, queries: FloatArray, k: int, ivf: IvfParameters, nprobe: int) -> tuple[FloatArray, IntArray]:
         faiss = _import_faiss()
         self.load()
         wanted = min(k * ivf.rerank, len(self))
-        parameters = faiss.SearchParametersIVF(nprobe=ivf.nprobe)
+        parameters = faiss.SearchParametersIVF(nprobe=nprobe)
         if len(self._dead):
             dead = faiss.IDSelectorBatch(self.row_ids[self._dead])
             parameters.sel = faiss.IDSelectorNot(dead)
