@@ -121,11 +121,11 @@ def test_an_inverted_file_of_other_vectors_is_refused(
     _, faiss_file, ivf, _ = large
     smaller = make(tmp_path, np.arange(10), clustered(10, 32))
     with pytest.raises(CorruptIndex, match="6000 rows"):
-        VectorSegment(smaller.path, 32, faiss_file=faiss_file, ivf=ivf).search(clustered(1, 32), 3)
+        VectorSegment(smaller.path, 32, faiss_file=faiss_file, ivf=ivf).load()
     faiss_file_cut = tmp_path / "cut.faiss"
     faiss_file_cut.write_bytes(faiss_file.read_bytes()[:100])
     with pytest.raises(CorruptIndex, match="FAISS cannot read"):
-        VectorSegment(smaller.path, 32, faiss_file=faiss_file_cut, ivf=ivf).search(clustered(1, 32), 3)
+        VectorSegment(smaller.path, 32, faiss_file=faiss_file_cut, ivf=ivf).load()
 
 
 def test_an_error_while_the_inverted_file_is_written_comes_through(
@@ -176,3 +176,12 @@ def test_blocks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     scores, ids = whole.search(queries, 20)
     np.testing.assert_array_equal(ids, expected[1])
     np.testing.assert_allclose(scores, expected[0], atol=1e-6)
+
+
+def test_asking_for_everything_finds_everything(large: tuple[VectorSegment, Path, IvfParameters, IntArray]) -> None:
+    segment, faiss_file, ivf, row_ids = large
+    indexed = VectorSegment(segment.path, 32, faiss_file=faiss_file, ivf=ivf)
+    for k in (300, 3000, 6000):
+        ids = indexed.search(clustered(2, 32), k)[1]
+        assert (ids >= 0).all()
+    assert set(ids[0].tolist()) == set(row_ids.tolist())
