@@ -11,23 +11,18 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import xxhash
 
-from clipsearch.config import cache_dir, write_small
+from clipsearch.checksums import file_checksum
 from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
 from clipsearch.errors import InvalidModel
 from clipsearch.records import Preprocessing
 
 REMEMBER_FROM_BYTES = 4 << 20  # smaller files are hashed again in a millisecond
-SETTLED_AFTER_NS = 2_000_000_000  # a file younger than this may change again within one clock tick
-REMEMBERED_FILES = 200
-BLOCK_BYTES = 4 << 20
 
 
 def fingerprint_of(weights: str, preprocessing: Preprocessing) -> str:
@@ -53,7 +48,10 @@ def visual_checksum(model: ModelDirectory) -> str:
     if model.preprocessing is None:
         raise InvalidModel(model.path, "it has no image tower")
     try:
-        digests = [file_checksum(file) for file in tower_files(model.path, VISUAL_MODEL)]
+        digests = [
+            file_checksum(file, remember_from_bytes=REMEMBER_FROM_BYTES)
+            for file in tower_files(model.path, VISUAL_MODEL)
+        ]
     except OSError as error:
         raise InvalidModel(model.path, f"{VISUAL_MODEL} cannot be read ({error.strerror or error})") from error
     return fingerprint_of("+".join(digests), model.preprocessing)
@@ -75,37 +73,6 @@ def tower_files(directory: Path, relative: str) -> list[Path]:
             raise InvalidModel(directory, f"{relative} keeps its weights in {name!r}, which is missing")
         files.append(file)
     return [model, *files]
-
-
-def file_checksum(path: Path) -> str:
-    """xxh3-128 of a file, remembered for big ones by path, inode, size and both times. Raises: OSError."""
-    status = path.stat()
-    identity = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-    memory = cache_dir() / "model-checksums.json"
-    key = str(path.absolute())
-    big = status.st_size >= REMEMBER_FROM_BYTES
-    if big:
-        entry = _remembered(memory).get(key)
-        if isinstance(entry, dict) and entry.get("identity") == identity and isinstance(entry.get("xxh3"), str):
-            return str(entry["xxh3"])
-    hasher = xxhash.xxh3_128()
-    with path.open("rb", buffering=0) as stream:
-        while block := stream.read(BLOCK_BYTES):
-            hasher.update(block)
-    digest = hasher.hexdigest()
-    if big and time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_AFTER_NS:
-        entries = {name: entry for name, entry in _remembered(memory).items() if name != key}
-        kept = dict(list(entries.items())[-(REMEMBERED_FILES - 1) :])
-        write_small(memory, json.dumps({**kept, key: {"identity": identity, "xxh3": digest}}, indent=1))
-    return digest
-
-
-def _remembered(memory: Path) -> dict[str, Any]:
-    try:
-        entries = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return entries if isinstance(entries, dict) else {}
 
 
 # Where a model keeps external data is the one thing needed of its protobuf, so it is walked here: reading it

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
-import mmap
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import xxhash
 
-from clipsearch import config
+from clipsearch.checksums import file_checksum
 from clipsearch.errors import CorruptIndex, OutOfSpace, StorageError
 from clipsearch.records import FileRef
 
-REMEMBER_CHECKSUM_FROM_BYTES = 64 << 20
+REMEMBER_FROM_BYTES = 64 << 20
 
 
 @contextlib.contextmanager
@@ -49,53 +46,6 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def checksum_of(path: Path) -> str:
-    """xxh3-128 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return xxhash.xxh3_128_hexdigest(b"")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            digest = xxhash.xxh3_128()
-            step = 16 << 20
-            with memoryview(view) as data:
-                for start in range(0, len(data), step):
-                    with data[start : start + step] as part:
-                        digest.update(part)
-            return digest.hexdigest()
-
-
-class _ChecksumMemory:
-    """Large files whose checksum was verified before, by inode, size and change time.
-
-    A write to the file changes its change time, so what is remembered is never older than the last write;
-    a file changed less than two seconds before it was verified is not remembered, because a later change
-    could then fall on the same clock tick.
-    """
-
-    def __init__(self) -> None:
-        self._path = config.cache_dir() / "verified.json"
-        try:
-            self._known: dict[str, str] = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self._known = {}
-
-    @staticmethod
-    def _key(path: Path) -> tuple[str, bool]:
-        s = path.stat()
-        settled = time.time_ns() - max(s.st_mtime_ns, s.st_ctime_ns) > 2_000_000_000
-        return f"{s.st_dev}:{s.st_ino}:{s.st_size}:{s.st_mtime_ns}:{s.st_ctime_ns}", settled
-
-    def knows(self, path: Path, checksum: str) -> bool:
-        return self._known.get(self._key(path)[0]) == checksum
-
-    def remember(self, path: Path, checksum: str) -> None:
-        key, settled = self._key(path)
-        if settled:
-            newest = list(self._known.items())[-999:]
-            self._known = {**dict(newest), key: checksum}
-            config.write_small(self._path, json.dumps(self._known))
-
-
 def verify_file(index_dir: Path, ref: FileRef, *, afresh: bool = False) -> Path:
     """Return the path of `ref` after checking its size and checksum. Raises: CorruptIndex.
 
@@ -106,14 +56,8 @@ def verify_file(index_dir: Path, ref: FileRef, *, afresh: bool = False) -> Path:
         size = path.stat().st_size
         if size != ref.size_bytes:
             raise CorruptIndex(path, f"it has {size} bytes, the manifest says {ref.size_bytes}", index=index_dir)
-        large = size >= REMEMBER_CHECKSUM_FROM_BYTES
-        memory = _ChecksumMemory() if large else None
-        if memory is not None and not afresh and memory.knows(path, ref.checksum):
-            return path
-        if checksum_of(path) != ref.checksum:
+        if file_checksum(path, remember_from_bytes=REMEMBER_FROM_BYTES, afresh=afresh) != ref.checksum:
             raise CorruptIndex(path, "its checksum does not match the manifest", index=index_dir)
-        if memory is not None:
-            memory.remember(path, ref.checksum)
     except FileNotFoundError:
         raise CorruptIndex(path, "the file is missing", index=index_dir) from None
     except OSError as error:

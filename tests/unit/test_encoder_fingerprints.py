@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clipsearch.encoder import fingerprints
-from clipsearch.encoder.fingerprints import file_checksum, image_fingerprint, tower_files, visual_checksum
+from clipsearch.encoder.fingerprints import image_fingerprint, tower_files, visual_checksum
 from clipsearch.encoder.layout import VISUAL_MODEL, read_model_directory
 from clipsearch.errors import InvalidModel
 from tests.tiny_models import FLOAT, field, model, node, write_model_directory
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CLIPSEARCH_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def fingerprint(directory: Path) -> str:
@@ -91,40 +83,6 @@ def test_weights_elsewhere_are_refused(tmp_path: Path, place: str) -> None:
     (directory / "visual/model.onnx").write_bytes(data)
     with pytest.raises(InvalidModel, match="outside its folder"):
         fingerprint(directory)
-
-
-def test_big_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
-    monkeypatch.setattr(fingerprints, "REMEMBER_FROM_BYTES", 10)
-    monkeypatch.setattr(fingerprints, "SETTLED_AFTER_NS", -1)
-    file = tmp_path / "weights"
-    file.write_bytes(b"x" * 1000)
-    checksum = file_checksum(file)
-    assert (own_cache / "model-checksums.json").is_file()
-    monkeypatch.setattr(fingerprints, "BLOCK_BYTES", 0)  # reading on would now give another checksum
-    assert file_checksum(file) == checksum
-    os.utime(file, ns=(1, 1))
-    assert file_checksum(file) != checksum
-
-
-def test_a_file_that_may_still_change_is_not_remembered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
-) -> None:
-    monkeypatch.setattr(fingerprints, "REMEMBER_FROM_BYTES", 10)
-    (tmp_path / "weights").write_bytes(b"x" * 1000)
-    file_checksum(tmp_path / "weights")
-    assert not (own_cache / "model-checksums.json").exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"x": 3}'])
-def test_a_damaged_memory_is_ignored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path, content: bytes
-) -> None:
-    monkeypatch.setattr(fingerprints, "REMEMBER_FROM_BYTES", 10)
-    monkeypatch.setattr(fingerprints, "SETTLED_AFTER_NS", -1)
-    own_cache.mkdir()
-    (own_cache / "model-checksums.json").write_bytes(content)
-    (tmp_path / "weights").write_bytes(b"x" * 1000)
-    assert file_checksum(tmp_path / "weights") == file_checksum(tmp_path / "weights")
 
 
 def test_every_truncation_of_a_model_is_noticed(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from clipsearch.encoder import names  # noqa: E402
-from clipsearch.encoder.openclip import OpenClipEncoder, weights_checksum  # noqa: E402
+from clipsearch.encoder.openclip import OpenClipEncoder, set_batch_first, weights_checksum  # noqa: E402
 from clipsearch.errors import InvalidModel, ModelNotFound  # noqa: E402
 from tests.open_clip_models import SMALL_VIT, small_encoder, small_model  # noqa: E402
 
@@ -29,7 +29,7 @@ def pixels(count: int) -> Any:
 
 def test_vectors_are_those_of_open_clip() -> None:
     model = small_model(SMALL_VIT)
-    encoder = OpenClipEncoder.from_model(model, SMALL_VIT, name="small", device="cpu")
+    encoder = OpenClipEncoder.from_model(model, SMALL_VIT, name="small", device="cpu", precision="fp32")
     given = pixels(5)
     side = encoder.preprocessing
     floats = torch.tensor((given / 255 - side.mean) / side.std, dtype=torch.float32).permute(0, 3, 1, 2)
@@ -44,17 +44,28 @@ def test_vectors_are_those_of_open_clip() -> None:
 
 
 def test_many_inputs_are_the_same_as_few() -> None:
-    encoder = small_encoder(SMALL_VIT)
+    encoder = OpenClipEncoder.from_model(small_model(SMALL_VIT), SMALL_VIT, name="x", device="cpu", precision="fp32")
     given = pixels(40)
     np.testing.assert_allclose(encoder.encode_images(given)[33:], encoder.encode_images(given[33:]), atol=1e-5)
+
+
+def test_the_order_of_axes_inside_does_not_matter() -> None:
+    model = small_model(SMALL_VIT)
+    encoder = OpenClipEncoder.from_model(model, SMALL_VIT, name="small", device="cpu", precision="fp32")
+    images, texts = encoder.encode_images(pixels(3)), encoder.encode_texts(["a dog", ""])
+    set_batch_first(model, False)
+    assert not model.visual.transformer.batch_first
+    np.testing.assert_allclose(encoder.encode_images(pixels(3)), images, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_texts(["a dog", ""]), texts, atol=1e-5)
 
 
 def test_bfloat16_is_close_and_of_the_same_space() -> None:
     model = small_model(SMALL_VIT)
     exact = OpenClipEncoder.from_model(model, SMALL_VIT, name="small", device="cpu", precision="fp32")
+    expected_images, expected_texts = exact.encode_images(pixels(4)), exact.encode_texts(["a dog", "a red cat"])
     fast = OpenClipEncoder.from_model(model, SMALL_VIT, name="small", device="cpu", precision="bf16")
-    cosines = (exact.encode_images(pixels(4)) * fast.encode_images(pixels(4))).sum(axis=1)
-    assert cosines.min() > 0.999
+    assert (expected_images * fast.encode_images(pixels(4))).sum(axis=1).min() > 0.999
+    assert (expected_texts * fast.encode_texts(["a dog", "a red cat"])).sum(axis=1).min() > 0.999
     assert exact.fingerprint == fast.fingerprint
 
 

@@ -1,0 +1,59 @@
+"""Checksums of files (xxh3-128), remembered for large files that have not changed since."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import time
+from pathlib import Path
+
+import xxhash
+
+from clipsearch.config import cache_dir, write_small
+
+SETTLED_AFTER_NS = 2_000_000_000
+REMEMBERED_FILES = 1000
+BLOCK_BYTES = 16 << 20
+
+
+def file_checksum(path: Path, *, remember_from_bytes: int, afresh: bool = False) -> str:
+    """xxh3-128 of a file's bytes, hexadecimal. Raises: OSError.
+
+    Files of at least `remember_from_bytes` are known again by device, inode, size, modification and change time
+    and not read, unless `afresh`. Every write moves the change time; a file that changed less than two seconds
+    ago is not remembered, since a later change could fall on the same clock tick.
+    """
+    status = path.stat()
+    identity = f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+    if status.st_size < remember_from_bytes:
+        return _read(path)
+    memory = cache_dir() / "checksums.json"
+    if not afresh and (known := _remembered(memory).get(identity)) is not None:
+        return known
+    settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_AFTER_NS
+    digest = _read(path)
+    if settled:
+        newest = list(_remembered(memory).items())[1 - REMEMBERED_FILES :]
+        write_small(memory, json.dumps({**dict(newest), identity: digest}, indent=0))
+    return digest
+
+
+def _read(path: Path) -> str:
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return xxhash.xxh3_128_hexdigest(b"")
+        digest = xxhash.xxh3_128()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view, memoryview(view) as data:
+            for start in range(0, len(data), BLOCK_BYTES):
+                with data[start : start + BLOCK_BYTES] as block:
+                    digest.update(block)
+        return digest.hexdigest()
+
+
+def _remembered(memory: Path) -> dict[str, str]:
+    try:
+        entries = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {k: v for k, v in entries.items() if isinstance(v, str)} if isinstance(entries, dict) else {}
