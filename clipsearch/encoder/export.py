@@ -24,7 +24,7 @@ from clipsearch.encoder import layout
 from clipsearch.encoder.fingerprints import visual_checksum
 from clipsearch.encoder.layout import preprocess_cfg, read_model_directory
 from clipsearch.encoder.onnx import OnnxEncoder
-from clipsearch.encoder.openclip import OpenClipEncoder
+from clipsearch.encoder.openclip import OpenClipEncoder, set_batch_first
 from clipsearch.errors import ClipsearchError, MissingExtra, OutOfSpace, StorageError
 from clipsearch.records import FloatArray, PixelArray
 
@@ -99,7 +99,7 @@ def export(
     overwrite: bool = False,
     licence: str | None = None,
 ) -> ExportReport:
-    """Write `encoder` to `directory` and compare the vectors of both.
+    """Write `encoder` to `directory` and compare the vectors of both, PyTorch's in fp32 on the CPU.
 
     `check_pictures`: (B, H, W, 3) uint8, prepared by the encoder's preprocessing; real ones, as noise hides
     what goes wrong. The directory appears in one step, once every cosine is at least 0.999.
@@ -121,8 +121,12 @@ def export(
     except OSError as error:
         raise StorageError(target.parent, error.strerror or str(error), "Name another place") from error
     try:
-        _write(encoder, work, opset, licence)
-        report = _compare(encoder, work, check_pictures, check_texts)
+        model = _fp32_copy(encoder)
+        _write(encoder, model, work, opset, licence)
+        exact = OpenClipEncoder.from_model(
+            model, encoder.config, name=encoder.name, tokenizer=encoder.tokenizer, device="cpu", precision="fp32"
+        )
+        report = _compare(exact, work, check_pictures, check_texts)
         work.chmod(0o755)
         _move_into_place(work, target)
     except OSError as error:
@@ -136,13 +140,12 @@ def export(
     return replace(report, directory=target)
 
 
-def _write(encoder: OpenClipEncoder, work: Path, opset: int, licence: str | None) -> None:
+def _write(encoder: OpenClipEncoder, model: Any, work: Path, opset: int, licence: str | None) -> None:
     (work / "visual").mkdir()
     (work / "textual").mkdir()
     config = encoder.config
     text_cfg = config.setdefault("text_cfg", {})
     _write_tokenizer(encoder, work / "textual", text_cfg)
-    model = _fp32_copy(encoder)
     side = encoder.preprocessing
     import torch
 
@@ -197,6 +200,7 @@ def _fp32_copy(encoder: OpenClipEncoder) -> Any:
     import torch
 
     model = copy.deepcopy(encoder.model).to(device="cpu", dtype=torch.float32, memory_format=torch.contiguous_format)
+    set_batch_first(model, True)  # one graph, whatever the encoder runs on
     return model.eval().requires_grad_(False)
 
 

@@ -38,7 +38,8 @@ class OpenClipEncoder:
     """Encoder for an open_clip model with the weights of a published tag or of a checkpoint file.
 
     `device`: "cuda", "cuda:1", "mps" or "cpu" (None: the first of these that is there). `precision`: of the
-    arithmetic, not of the weights; "auto" is bf16 on CUDA and fp32 elsewhere.
+    arithmetic, not of the weights; "auto" is bf16 on CUDA and on CPUs with AMX, fp32 elsewhere. On such a CPU it
+    took, for each picture, ViT-B-32 from 63 to 20 ms of CPU, RN50 from 100 to 34, SigLIP's ViT-B-32 from 80 to 28.
     """
 
     def __init__(
@@ -138,6 +139,8 @@ class OpenClipEncoder:
         memory_format = torch.channels_last if self._device.type != "mps" else torch.contiguous_format
         self._model: Any = model.eval().to(self._device).to(memory_format=memory_format)
         self._memory_format = memory_format
+        if self._device.type == "cpu" and self._precision == "bf16":
+            set_batch_first(self._model, False)
         scale, offset = _affine(self._preprocessing)
         self._scale = torch.tensor(scale, device=self._device).view(1, 3, 1, 1)
         self._offset = torch.tensor(offset, device=self._device).view(1, 3, 1, 1)
@@ -331,7 +334,27 @@ def _resolve_precision(asked: Precision, device: torch.device) -> str:
         return asked
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return "fp32"
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return "bf16" if device.type == "cpu" and has_amx() else "fp32"
+
+
+def set_batch_first(model: torch.nn.Module, batch_first: bool) -> None:
+    """Let open_clip's own transformers work on (B, L, D) or on (L, B, D), which gives the same vectors.
+
+    With the batch first, PyTorch's attention hands a transposed view to its input projection, which in bf16 on a
+    CPU makes a copy of the weights for each picture: 291 ms a picture for ViT-B-32 instead of 20 (torch 2.14).
+    """
+    import torch
+    from open_clip.transformer import Transformer
+
+    modules: list[Any] = list(model.modules())
+    for module in modules:
+        if type(module) is Transformer:
+            blocks = list(module.resblocks)
+            if all(isinstance(block.attn, torch.nn.MultiheadAttention) for block in blocks):
+                module.batch_first = batch_first
+                for block in blocks:
+                    block.attn.batch_first = batch_first
 
 
 def _affine(preprocessing: Preprocessing) -> tuple[list[float], list[float]]:
