@@ -81,11 +81,32 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the WebDataset tars")
     parser.add_argument("--model", type=Path, default=ROOT / "clipsearch/models/builtin")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--reference", type=Path, help="a second model: print the cosines between both")
     options = parser.parse_args()
 
-    model = Model(options.model, options.threads)
     pictures, captions = _read(options.data)
     owner = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
+    texts = [text for picture in captions for text in picture]
+    images, vectors, seconds = _encode(Model(options.model, options.threads), pictures, texts)
+    similarity = vectors @ images.T
+
+    print(f"{len(pictures)} pictures, {len(texts)} captions")
+    print("text to image  " + _recalls(_text_ranks(similarity, owner)))
+    print("image to text  " + _recalls(_image_ranks(similarity, owner)))
+    print(f"image tower    {len(pictures) / seconds:.0f} pictures/s, batch {BATCH}, {options.threads} threads")
+    if options.reference:
+        expected_images, expected_vectors, _ = _encode(Model(options.reference, options.threads), pictures, texts)
+        print("reference      text to image  " + _recalls(_text_ranks(expected_vectors @ expected_images.T, owner)))
+        print("cosine to it   pictures " + _cosines(images, expected_images))
+        print("cosine to it   texts    " + _cosines(vectors, expected_vectors))
+    command = [sys.executable, "-c", COLD_QUERY, str(options.model)]
+    runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(5)]
+    imports, query = np.median([[float(part) for part in run.split()] for run in runs], axis=0) * 1000
+    print(f"cold text      {query:.0f} ms to load and encode one text, after {imports:.0f} ms of imports")
+
+
+def _encode(model: Model, pictures: list[Image.Image], texts: list[str]) -> tuple[FloatArray, FloatArray, float]:
+    """Return the vectors of pictures and texts, and the seconds spent in the image tower."""
     images: list[FloatArray] = []
     seconds = 0.0
     for start in range(0, len(pictures), BATCH):
@@ -93,18 +114,13 @@ def main() -> None:
         began = time.perf_counter()
         images.append(model.encode_images(pixels))
         seconds += time.perf_counter() - began
-    texts = [text for picture in captions for text in picture]
-    vectors = np.concatenate([model.encode_texts(texts[i : i + BATCH]) for i in range(0, len(texts), BATCH)])
-    similarity = vectors @ np.concatenate(images).T
+    vectors = [model.encode_texts(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
+    return np.concatenate(images), np.concatenate(vectors), seconds
 
-    print(f"{len(pictures)} pictures, {len(texts)} captions")
-    print("text to image  " + _recalls(_text_ranks(similarity, owner)))
-    print("image to text  " + _recalls(_image_ranks(similarity, owner)))
-    print(f"image tower    {len(pictures) / seconds:.0f} pictures/s, batch {BATCH}, {options.threads} threads")
-    command = [sys.executable, "-c", COLD_QUERY, str(options.model)]
-    runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(5)]
-    imports, query = np.median([[float(part) for part in run.split()] for run in runs], axis=0) * 1000
-    print(f"cold text      {query:.0f} ms to load and encode one text, after {imports:.0f} ms of imports")
+
+def _cosines(vectors: FloatArray, expected: FloatArray) -> str:
+    cosines = (vectors * expected).sum(axis=1)
+    return f"mean {cosines.mean():.5f}, lowest {cosines.min():.5f}"
 
 
 def _read(folder: Path) -> tuple[list[Image.Image], list[list[str]]]:

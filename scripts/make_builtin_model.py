@@ -18,7 +18,7 @@ import torch
 from builtin_model.download import EFFICIENTNET, MINILM, TOKENIZER
 from builtin_model.export import write_model
 from builtin_model.features import image_features, load_tokenizer, text_features
-from builtin_model.image_backbone import ImageBackbone
+from builtin_model.image_backbone import CLASSES, ImageBackbone
 from builtin_model.pairs import class_texts, read_tars
 from builtin_model.text_backbone import TextBackbone
 from builtin_model.training import Recipe, TrainingSet, train
@@ -38,7 +38,9 @@ def main() -> None:
     data = _features(options, image, text, load_tokenizer(tokenizer_file))
     log.info("training on %d pictures", data.captions.shape[0])
     heads = train(data, Recipe(seed=options.seed))
-    write_model(options.out, image, text, heads, tokenizer_file)
+    write_model(options.out, image, text, heads, tokenizer_file, exact=False)
+    if options.float32_out:
+        write_model(options.float32_out, image, text, heads, tokenizer_file, exact=True)
     log.info("wrote %s, score scale %.1f", options.out, heads.score_scale)
 
 
@@ -46,6 +48,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the WebDataset tars")
     parser.add_argument("--out", type=Path, default=ROOT / "clipsearch/models/builtin", help="model directory")
+    parser.add_argument("--float32-out", type=Path, help="also write it uncompressed, to compare with")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache/builtin", help="downloads and features")
     parser.add_argument("--crops", type=int, default=4, help="random crops of each picture (default 4)")
     parser.add_argument("--seed", type=int, default=0)
@@ -75,12 +78,15 @@ def _features(
         )
         partial.replace(cached)
     with np.load(cached) as arrays:
+        class_states = torch.from_numpy(arrays["class_texts"])
+        is_name = torch.tensor([label.is_name for label in labels])
         return TrainingSet(
             pictures=torch.from_numpy(arrays["pictures"]),
             captions=torch.from_numpy(arrays["captions"]),
-            class_texts=torch.from_numpy(arrays["class_texts"]),
+            class_texts=class_states,
             class_labels=torch.tensor([label.label for label in labels]),
             class_chances=torch.tensor([label.weight for label in labels]),
+            class_names=class_states[is_name].reshape(CLASSES, -1, class_states.shape[1]).mean(dim=1),
             class_weight=torch.from_numpy(image.class_weight),
             class_bias=torch.from_numpy(image.class_bias),
         )

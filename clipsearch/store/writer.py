@@ -169,12 +169,10 @@ class Writer:
             os.link(staged, target)
         except FileExistsError:
             raise
-        except OSError:  # no hard links here (exFAT, some network drives)
-            fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            with open(fd, "wb") as file:
-                file.write(staged.read_bytes())
-                file.flush()
-                os.fsync(file.fileno())
+        except OSError:  # no hard links here (exFAT, some network drives): our lock keeps others out
+            if target.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+            staged.replace(target)
 
     def collect(self) -> int:
         """Delete what no generation refers to that is current or held by a reader. Returns the bytes freed."""

@@ -15,9 +15,17 @@ from .text_backbone import CONTEXT_LENGTH, HEADS, LAYERS, PAD_ID, WIDTH, TextBac
 Json = dict[str, object]
 
 
-def write_model(folder: Path, image: ImageBackbone, text: TextBackbone, heads: DualHeads, tokenizer_file: Path) -> None:
-    """Write both towers and all settings into `folder`, which may exist."""
-    graph = Graph("visual")
+def write_model(
+    folder: Path,
+    image: ImageBackbone,
+    text: TextBackbone,
+    heads: DualHeads,
+    tokenizer_file: Path,
+    *,
+    exact: bool,
+) -> None:
+    """Write both towers and all settings into `folder`, which may exist. `exact`: weights as float32."""
+    graph = Graph("visual", exact)
     embedding = heads.add_image_to(graph, image.add_to(graph, "image"))
     pixels: list[int | str] = ["batch", 3, IMAGE_SIZE, IMAGE_SIZE]
     graph.save(
@@ -25,7 +33,7 @@ def write_model(folder: Path, image: ImageBackbone, text: TextBackbone, heads: D
         {"image": (TensorProto.FLOAT, pixels)},
         {embedding: ["batch", DIM]},
     )
-    graph = Graph("textual")
+    graph = Graph("textual", exact)
     embedding = heads.add_text_to(graph, text.add_to(graph, "text"))
     graph.save(
         folder / "textual" / "model.onnx",

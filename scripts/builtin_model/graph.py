@@ -23,8 +23,10 @@ IR_VERSION = 8  # read by onnxruntime 1.15 and later
 class Graph:
     """Collects nodes and weights; every method returns the name of the tensor it made."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, exact: bool = False) -> None:
+        """Start an empty graph. `exact` stores every weight as float32, to measure what compression costs."""
         self.name = name
+        self.exact = exact
         self._nodes: list[onnx.NodeProto] = []
         self._weights: list[onnx.TensorProto] = []
         self._taken: set[str] = set()
@@ -34,12 +36,6 @@ class Graph:
         output = self._fresh(output or op.lower())
         self._nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
         return output
-
-    def nodes(self, op: str, inputs: list[str], outputs: list[str], **attributes: Attribute) -> list[str]:
-        """Add a node with several outputs."""
-        outputs = [self._fresh(output) for output in outputs]
-        self._nodes.append(helper.make_node(op, inputs, outputs, name=outputs[0] + "_node", **attributes))
-        return outputs
 
     def constant(self, value: npt.NDArray[np.generic] | float | list[int], name: str = "constant") -> str:
         """Add a weight as it is (a float becomes float32, a list int64)."""
@@ -53,26 +49,36 @@ class Graph:
 
     def half(self, value: Array, name: str) -> str:
         """Add a float32 weight stored as float16; the runtime folds the cast when it loads the model."""
+        if self.exact:
+            return self.constant(value, name)
         stored = self.constant(value.astype(np.float16), name + "_f16")
         return self.node("Cast", [stored], name, to=TensorProto.FLOAT)
 
     def linear(self, x: str, weight: Array, bias: Array, name: str) -> str:
-        """Add `x @ weight.T + bias` with the weight stored as float16. Shapes: weight (out, in)."""
-        product = self.node("MatMul", [x, self.half(weight.T, name + "_weight")], name + "_matmul")
-        return self.node("Add", [product, self.constant(bias, name + "_bias")], name)
-
-    def linear_int8(self, x: str, weight: Array, bias: Array, name: str) -> str:
         """Add `x @ weight.T + bias`, the weight stored as int8 with one scale per output. Shape: (out, in).
 
         The product runs in float32: the runtime casts the matrix once, when it loads the model.
         """
-        scales = np.maximum(np.abs(weight).max(axis=1), 1e-8) / 127.0
-        rounded = np.rint(weight / scales[:, None]).astype(np.int8)
-        stored = self.constant(rounded.T, name + "_weight_i8")
-        matrix = self.node("Cast", [stored], name + "_weight", to=TensorProto.FLOAT)
-        product = self.node("MatMul", [x, matrix], name + "_matmul")
-        scaled = self.node("Mul", [product, self.constant(scales.astype(np.float32), name + "_scale")])
-        return self.node("Add", [scaled, self.constant(bias, name + "_bias")], name)
+        if self.exact:
+            product = self.node("MatMul", [x, self.constant(weight.T, name + "_weight")], name + "_matmul")
+        else:
+            rows, scales = self._rounded_rows(weight)
+            stored = self.constant(rows.T, name + "_weight_i8")
+            matrix = self.node("Cast", [stored], name + "_weight", to=TensorProto.FLOAT)
+            product = self.node("MatMul", [x, matrix], name + "_matmul")
+            product = self.node("Mul", [product, self.constant(scales, name + "_scale")])
+        return self.node("Add", [product, self.constant(bias, name + "_bias")], name)
+
+    def lookup(self, table: Array, rows: str, name: str) -> str:
+        """Add `table[rows]`, the table stored as int8 with one scale per row."""
+        if self.exact:
+            return self.node("Gather", [self.constant(table, name + "_table"), rows], name, axis=0)
+        rounded, scales = self._rounded_rows(table)
+        found = self.node("Gather", [self.constant(rounded, name + "_table_i8"), rows], name + "_i8", axis=0)
+        found = self.node("Cast", [found], name + "_float", to=TensorProto.FLOAT)
+        scales_name = self.constant(scales[:, None], name + "_table_scale")
+        scale = self.node("Gather", [scales_name, rows], name + "_scale", axis=0)
+        return self.node("Mul", [found, scale], name)
 
     def layer_norm(self, x: str, weight: Array, bias: Array, name: str, epsilon: float) -> str:
         """Add a layer normalisation over the last axis."""
@@ -112,6 +118,12 @@ class Graph:
         onnx.checker.check_model(model)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(model.SerializeToString(deterministic=True))
+
+    @staticmethod
+    def _rounded_rows(matrix: Array) -> tuple[npt.NDArray[np.int8], Array]:
+        """Return a matrix as int8, symmetric, and the scale of each row."""
+        scales = np.maximum(np.abs(matrix).max(axis=1), 1e-8).astype(np.float32) / np.float32(127)
+        return np.rint(matrix / scales[:, None]).astype(np.int8), scales
 
     def _fresh(self, name: str) -> str:
         unique, count = name, 1

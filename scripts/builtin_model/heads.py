@@ -1,8 +1,8 @@
 """The trained part: a head on each frozen backbone, into one space of 512 dimensions.
 
-Each head is a linear map beside a small perceptron. The image head has a third branch: the classifier's
-posterior over its 1,000 classes, times a learned vector for each class, so that what the backbone recognises
-by name stays findable by name.
+Each head is a linear map beside a small perceptron. The image side has a third branch: the classifier's
+posterior over its 1,000 classes, times a vector for each class. That vector is what the text head makes of the
+class's names, plus a learned correction, so what the backbone recognises by name stays findable by name.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .graph import Graph
-from .image_backbone import CLASSES, FEATURES
-from .text_backbone import WIDTH
+from .graph import Array, Graph
+from .image_backbone import CLASSES
 
 DIM = 512
 IMAGE_HIDDEN = 1024
 TEXT_HIDDEN = 1024
+CLASS_STRENGTH = 30.0  # of the class branch at the start; the rest of the image head is about 13 long
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +71,28 @@ class DualHeads(nn.Module):
 
     class_weight: Tensor
     class_bias: Tensor
+    class_names: Tensor
 
     def __init__(
         self,
         image: tuple[Tensor, Tensor],
         text: tuple[Tensor, Tensor],
         classifier: tuple[Tensor, Tensor],
+        class_names: Tensor,
         dropout: Dropout,
     ) -> None:
-        """Take (mean, scale) of the image and text features and the classifier's (weight, bias)."""
+        """Take (mean, scale) of the image and text features, the classifier, and text features of its classes.
+
+        Shapes: classifier weight (1000, 1280) and bias (1000,), class_names (1000, 384).
+        """
         super().__init__()
         self.image = Head(*image, IMAGE_HIDDEN, dropout.image_input, dropout.hidden)
         self.text = Head(*text, TEXT_HIDDEN, dropout.text_input, dropout.hidden)
         self.register_buffer("class_weight", classifier[0])
         self.register_buffer("class_bias", classifier[1])
-        self.class_vectors = nn.Parameter(torch.zeros(CLASSES, DIM))
+        self.register_buffer("class_names", class_names)
+        self.class_correction = nn.Parameter(torch.zeros(CLASSES, DIM))
+        self.class_strength = nn.Parameter(torch.tensor(CLASS_STRENGTH))
         self.log_sharpness = nn.Parameter(torch.zeros(()))
         self.log_scale = nn.Parameter(torch.tensor(math.log(20.0)))
 
@@ -94,13 +101,17 @@ class DualHeads(nn.Module):
         """What a cosine is multiplied with before a softmax."""
         return math.exp(self.log_scale.item())
 
+    def class_vectors(self) -> Tensor:
+        """Return what the class branch adds to a picture of each class, (1000, 512)."""
+        return self.class_strength * (self.encode_text(self.class_names) + self.class_correction)
+
     def encode_image(self, features: Tensor, logit_noise: float = 0.0) -> Tensor:
         """Return unit vectors. Shapes: features (B, 1280), result (B, 512)."""
         logits = features @ self.class_weight.T + self.class_bias
         if logit_noise:
             logits = logits + logit_noise * torch.randn_like(logits)
         posterior = (logits * self.log_sharpness.exp()).softmax(dim=1)
-        return F.normalize(self.image(features) + posterior @ self.class_vectors, dim=1)
+        return F.normalize(self.image(features) + posterior @ self.class_vectors(), dim=1)
 
     def encode_text(self, features: Tensor) -> Tensor:
         """Return unit vectors. Shapes: features (B, 384), result (B, 512)."""
@@ -113,7 +124,7 @@ class DualHeads(nn.Module):
         weight, bias = _array(self.class_weight * sharpness), _array(self.class_bias * sharpness)
         logits = graph.linear(features, weight, bias, "class_logits")
         posterior = graph.node("Softmax", [logits], "class_posterior", axis=-1)
-        vectors = graph.half(_array(self.class_vectors), "class_vectors")
+        vectors = graph.half(_array(self.class_vectors()), "class_vectors")
         named = graph.node("MatMul", [posterior, vectors], "class_branch")
         total = graph.node("Add", [self.image.add_to(graph, features, "image_head"), named], "image_sum")
         return graph.unit(total, "embedding")
@@ -131,8 +142,6 @@ def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (features - mean).pow(2).mean().sqrt()
 
 
-def _array(tensor: Tensor) -> "torch.types.Any":
-    return tensor.detach().float().contiguous().numpy()
-
-
-assert FEATURES == 1280 and WIDTH == 384
+def _array(tensor: Tensor) -> Array:
+    array: Array = tensor.detach().float().contiguous().numpy()
+    return array

@@ -49,7 +49,7 @@ class ImageBackbone:
 
     def __init__(self, checkpoint: Path) -> None:
         state: dict[str, torch.Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        self._state = {name: value.float().numpy() for name, value in state.items()}
+        self._state: dict[str, Array] = {name: value.float().numpy() for name, value in state.items()}
 
     @property
     def class_weight(self) -> Array:
@@ -68,31 +68,24 @@ class ImageBackbone:
         size, block = IMAGE_SIZE // 2, 0
         for stage in STAGES:
             for repeat in range(stage.repeats):
-                stride = stage.stride if repeat == 0 else 1
-                x = self._block(graph, x, f"_blocks.{block}.", stage.kernel, stride, size)
-                size, block = size // stride, block + 1
+                x = self._block(graph, x, f"_blocks.{block}.", stage, size, repeated=repeat > 0)
+                block += 1
+                if repeat == 0:
+                    size //= stage.stride
         x = _relu6(graph, self._conv(graph, x, "_conv_head", "_bn1", kernel=1, stride=1, size=size))
         x = graph.node("GlobalAveragePool", [x], "pool")
         return graph.node("Flatten", [x], "features", axis=1)
 
-    def _block(self, graph: Graph, x: str, prefix: str, kernel: int, stride: int, size: int) -> str:
-        shortcut = x
+    def _block(self, graph: Graph, x: str, prefix: str, stage: Stage, size: int, repeated: bool) -> str:
+        """Add a block; `repeated`: it is not the first of its stage, so it keeps the shape and adds its input."""
+        shortcut, stride = x, 1 if repeated else stage.stride
         if prefix + "_expand_conv.weight" in self._state:
             x = self._conv(graph, x, prefix + "_expand_conv", prefix + "_bn0", 1, 1, size)
             x = _relu6(graph, x)
-        x = self._conv(graph, x, prefix + "_depthwise_conv", prefix + "_bn1", kernel, stride, size)
+        x = self._conv(graph, x, prefix + "_depthwise_conv", prefix + "_bn1", stage.kernel, stride, size)
         x = _relu6(graph, x)
         x = self._conv(graph, x, prefix + "_project_conv", prefix + "_bn2", 1, 1, size // stride)
-        if stride == 1 and self._channels_in(prefix) == self._channels_out(prefix):
-            x = graph.node("Add", [x, shortcut], prefix + "add")
-        return x
-
-    def _channels_in(self, prefix: str) -> int:
-        expand = self._state.get(prefix + "_expand_conv.weight")
-        return (self._state[prefix + "_depthwise_conv.weight"].shape[0]) if expand is None else expand.shape[1]
-
-    def _channels_out(self, prefix: str) -> int:
-        return self._state[prefix + "_project_conv.weight"].shape[0]
+        return graph.node("Add", [x, shortcut], prefix + "add") if repeated else x
 
     def _conv(self, graph: Graph, x: str, conv: str, norm: str, kernel: int, stride: int, size: int) -> str:
         weight, bias = self._folded(conv, norm)
@@ -113,7 +106,8 @@ class ImageBackbone:
         state = self._state
         scale = state[norm + ".weight"] / np.sqrt(state[norm + ".running_var"] + BATCH_NORM_EPSILON)
         weight = state[conv + ".weight"] * scale[:, None, None, None]
-        return weight, state[norm + ".bias"] - state[norm + ".running_mean"] * scale
+        bias = state[norm + ".bias"] - state[norm + ".running_mean"] * scale
+        return weight.astype(np.float32), bias.astype(np.float32)
 
 
 def _relu6(graph: Graph, x: str) -> str:

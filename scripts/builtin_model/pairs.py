@@ -56,11 +56,15 @@ def _read_tar(path: Path) -> Iterator[CaptionedPicture]:
 
 @dataclass(frozen=True, slots=True)
 class ClassText:
-    """A text that names or describes one of the 1,000 classes, and how often it is drawn in training."""
+    """A text that names or describes one of the 1,000 classes, and how often it is drawn in training.
+
+    `is_name`: one of the texts that the class's own vector starts from.
+    """
 
     label: int
     text: str
     weight: float
+    is_name: bool
 
 
 TEMPLATES = (
@@ -71,27 +75,25 @@ TEMPLATES = (
     ("a close-up photo of a {}", 1.0),
     ("there is a {} in the scene", 1.0),
 )
+NAME_TEMPLATES = ("{}", "a photo of a {}")
 SYNONYM_WEIGHT = 0.5
 DEFINITION_WEIGHT = 0.75
-
-
-def class_names() -> list[str]:
-    """Return the names of the 1,000 classes that are used for zero-shot classification, in class order."""
-    return list(IMAGENET_CLASSNAMES)
-
-
-def first_lemmas() -> list[str]:
-    """Return the first WordNet lemma of each class, in class order."""
-    return [lemmas[0] for lemmas, _ in _wordnet()]
 
 
 def class_texts() -> list[ClassText]:
     """Return names, WordNet synonyms and WordNet definitions of all classes, names in several templates."""
     texts: list[ClassText] = []
-    for label, (name, (lemmas, definition)) in enumerate(zip(class_names(), _wordnet(), strict=True)):
-        for alias, share in [(name, 1.0), (lemmas[0], 1.0), *((lemma, SYNONYM_WEIGHT) for lemma in lemmas[1:])]:
-            texts += [ClassText(label, form.format(alias), weight * share) for form, weight in TEMPLATES]
-        texts.append(ClassText(label, definition, DEFINITION_WEIGHT))
+    for label, (name, (lemmas, definition)) in enumerate(zip(IMAGENET_CLASSNAMES, _wordnet(), strict=True)):
+        for alias, share, leads in [
+            (name, 1.0, True),
+            (lemmas[0], 1.0, True),
+            *((lemma, SYNONYM_WEIGHT, False) for lemma in lemmas[1:]),
+        ]:
+            texts += [
+                ClassText(label, form.format(alias), weight * share, leads and form in NAME_TEMPLATES)
+                for form, weight in TEMPLATES
+            ]
+        texts.append(ClassText(label, definition, DEFINITION_WEIGHT, is_name=False))
     return texts
 
 
@@ -105,5 +107,8 @@ def _wordnet() -> list[tuple[list[str], str]]:
 
 
 def _table(path: Path) -> dict[str, str]:
-    rows = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
-    return {key: value for key, value in rows}
+    table: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        synset, _, text = line.partition("\t")
+        table[synset] = text
+    return table

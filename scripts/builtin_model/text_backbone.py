@@ -53,13 +53,7 @@ class TextBackbone:
 
     def _embed(self, graph: Graph, text: str) -> str:
         state = self.state
-        table = state["embeddings.word_embeddings.weight"]
-        scales = np.abs(table).max(axis=1, keepdims=True) / 127.0
-        rows = np.rint(table / scales).astype(np.int8)
-        token = graph.node("Gather", [graph.constant(rows, "token_table_i8"), text], "token_i8", axis=0)
-        token = graph.node("Cast", [token], "token_float", to=TensorProto.FLOAT)
-        scale = graph.node("Gather", [graph.constant(scales, "token_scales"), text], "token_scale", axis=0)
-        token = graph.node("Mul", [token, scale], "token")
+        token = graph.lookup(state["embeddings.word_embeddings.weight"], text, "token")
         # Every token is of type 0: that row joins the positions.
         positions = (
             state["embeddings.position_embeddings.weight"][:CONTEXT_LENGTH]
@@ -94,7 +88,7 @@ class TextBackbone:
         return graph.node("Transpose", [split], perm=order)
 
     def _linear(self, graph: Graph, x: str, name: str) -> str:
-        return graph.linear_int8(x, self.state[name + ".weight"], self.state[name + ".bias"], name)
+        return graph.linear(x, self.state[name + ".weight"], self.state[name + ".bias"], name)
 
     def _norm(self, graph: Graph, x: str, name: str) -> str:
         return graph.layer_norm(x, self.state[name + ".weight"], self.state[name + ".bias"], name, EPSILON)

@@ -39,7 +39,7 @@ class TrainingSet:
     """Features of everything that is trained on.
 
     Shapes: pictures (views, N, 1280), captions (N, captions, 384), class_texts (M, 384),
-    class_labels (M,) int64, class_chances (M,), class_weight (1000, 1280), class_bias (1000,).
+    class_labels (M,) int64, class_chances (M,), class_names (1000, 384), class_weight (1000, 1280), class_bias (1000,).
     """
 
     pictures: Tensor
@@ -47,6 +47,7 @@ class TrainingSet:
     class_texts: Tensor
     class_labels: Tensor
     class_chances: Tensor
+    class_names: Tensor
     class_weight: Tensor
     class_bias: Tensor
 
@@ -58,7 +59,8 @@ def train(data: TrainingSet, recipe: Recipe) -> DualHeads:
     captions = data.captions.shape[1]
     image = standardisation(data.pictures[0])
     text = standardisation(data.captions.flatten(0, 1))
-    heads = DualHeads(image, text, (data.class_weight, data.class_bias), recipe.dropout)
+    classifier = (data.class_weight, data.class_bias)
+    heads = DualHeads(image, text, classifier, data.class_names, recipe.dropout)
     prototypes = _Prototypes(data, recipe, *image)
     decayed = [value for value in heads.parameters() if value.ndim > 1]
     free = [value for value in heads.parameters() if value.ndim <= 1]
@@ -72,7 +74,9 @@ def train(data: TrainingSet, recipe: Recipe) -> DualHeads:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, recipe.warmup))
     heads.train()
     for _ in range(recipe.epochs):
-        for rows in torch.randperm(count * captions)[: steps_per_epoch * recipe.batch].split(recipe.batch):
+        order = torch.randperm(count * captions)
+        for step in range(steps_per_epoch):
+            rows = order[step * recipe.batch : (step + 1) * recipe.batch]
             pictures, caption = rows // captions, rows % captions
             view = torch.randint(views, (len(rows),))
             prototype_features, prototype_texts, labels = prototypes.draw()
@@ -87,7 +91,7 @@ def train(data: TrainingSet, recipe: Recipe) -> DualHeads:
             scale = heads.log_scale.exp().clamp(max=100.0)
             loss = contrastive_loss(image_vectors.float(), text_vectors.float(), identity, scale)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     return heads.eval()

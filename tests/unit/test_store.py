@@ -191,7 +191,31 @@ def test_no_index_and_a_lost_current_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(IndexNotFound):
         open_snapshot(tmp_path)
     with Writer(tmp_path) as writer:
-        commit_rows(writer, EMPTY, 1)
+        commit_rows(writer, commit_rows(writer, EMPTY, 1), 1)
     (tmp_path / "CURRENT").unlink()
     with pytest.raises(CorruptIndex, match=r"missing.*verify --repair"):
         open_snapshot(tmp_path)
+
+
+def test_a_first_commit_cut_short_before_current_counts(tmp_path: Path) -> None:
+    with Writer(tmp_path) as writer:
+        manifest = commit_rows(writer, EMPTY, 3)
+    (tmp_path / "CURRENT").unlink()
+    with open_snapshot(tmp_path) as snapshot:
+        assert snapshot.manifest == manifest
+    with Writer(tmp_path) as writer:
+        assert writer.current() == manifest
+        assert commit_rows(writer, manifest, 1).generation == 2
+    with open_snapshot(tmp_path) as snapshot:
+        assert len(read_records(tmp_path, snapshot.manifest)) == 4
+
+
+def test_manifests_need_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with Writer(tmp_path) as writer:
+        assert commit_rows(writer, commit_rows(writer, EMPTY, 1), 1).generation == 2
+        with pytest.raises(FileExistsError):
+            writer._put_if_absent(tmp_path / "CURRENT", tmp_path / "manifests" / "00000002.json")
