@@ -56,6 +56,9 @@ CheckpointOption = Annotated[
     Path | None,
     typer.Option("--checkpoint", help="Weights (safetensors) for --model open_clip:NAME.", metavar="FILE"),
 ]
+AllowPickleOption = Annotated[
+    bool, typer.Option("--allow-pickle", help="Load a .pt checkpoint that you trust: it can run code.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -85,6 +88,7 @@ def index_command(
     index: IndexOption = None,
     model: ModelOption = None,
     checkpoint: CheckpointOption = None,
+    allow_pickle: AllowPickleOption = False,
     reindex: Annotated[
         bool, typer.Option("--reindex", help="Encode everything again, also with another model.")
     ] = False,
@@ -123,7 +127,11 @@ def index_command(
     check_folder(folder)
     place = config.index_dir_for(folder, index)
     encoder = load_encoder(
-        model or model_of(place) or "auto", checkpoint=checkpoint, device=device, notice=cli_models.notice
+        model or model_of(place) or "auto",
+        checkpoint=checkpoint,
+        device=device,
+        allow_pickle=allow_pickle,
+        notice=cli_models.notice,
     )
     with ExitStack() as stack:
         report_progress = None if quiet else stack.enter_context(progress_display())
@@ -214,6 +222,7 @@ def query(
     index: IndexOption = None,
     model: ModelOption = None,
     checkpoint: CheckpointOption = None,
+    allow_pickle: AllowPickleOption = False,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print the paths only, one a line.")] = False,
@@ -239,10 +248,12 @@ def query(
     if not query.strip():
         raise EmptyQuery
     encoder = None
-    if checkpoint is not None:
+    if checkpoint is not None or allow_pickle:
         from clipsearch.encoder.names import load_encoder
+        from clipsearch.indexer.api import model_of
 
-        encoder = load_encoder(model or "auto", checkpoint=checkpoint, notice=cli_models.notice)
+        name = model or model_of(config.find_index(index)) or "auto"
+        encoder = load_encoder(name, checkpoint=checkpoint, allow_pickle=allow_pickle, notice=cli_models.notice)
     with open_collection(index, model=model, encoder=encoder) as photos:
         hits = photos.search(query, k)
         config.remember_index(photos.index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -13,7 +14,6 @@ import typer
 from clipsearch.terminal import safe, size
 
 if TYPE_CHECKING:
-    from clipsearch.encoder.export import ExportReport
     from clipsearch.encoder.names import ModelInfo
     from clipsearch.records import PixelArray, Preprocessing
 
@@ -30,7 +30,7 @@ def notice(line: str) -> None:
 
 @app.command(name="list")
 def list_command(
-    open_clip: Annotated[bool, typer.Option("--open-clip", help="Also list open_clip's models (torch extra).")] = False,
+    open_clip: Annotated[bool, typer.Option("--all", help="Also list open_clip's models (torch extra).")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the models that --model takes.
@@ -38,7 +38,7 @@ def list_command(
     \b
     Examples:
       clipsearch models list
-      clipsearch models list --open-clip
+      clipsearch models list --all
     """
     from clipsearch.encoder.names import list_models
 
@@ -107,7 +107,8 @@ def export(
     directory: Annotated[Path, typer.Argument(help="Folder to make; --model takes it afterwards.")],
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to load (safetensors).", metavar="FILE")] = None,
     pictures: Annotated[
-        Path | None, typer.Option(help="Folder of pictures to check the export with.", metavar="DIR")
+        Path | None,
+        typer.Option(help="Pictures to check the export with, instead of sample photographs.", metavar="DIR"),
     ] = None,
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load a .pt checkpoint that you trust.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
@@ -133,19 +134,16 @@ def export(
         raise typer.BadParameter(f"{model} is ONNX already; name an open_clip: model", param_hint="MODEL")
     from clipsearch.encoder.export import export as write
 
-    pixels = _check_pictures(pictures, encoder.preprocessing) if pictures is not None else None
-    _print_report(write(encoder, directory, check_pictures=pixels, overwrite=overwrite))
+    pixels = _check_pictures(pictures or _sample_pictures(), encoder.preprocessing)
+    for line in str(write(encoder, directory, check_pictures=pixels, overwrite=overwrite)).splitlines():
+        print(safe(line))
 
 
-def _print_report(report: ExportReport) -> None:
-    print(f"wrote {safe(str(report.directory))} ({size(report.size_bytes)}), fingerprint {report.fingerprint}")
-    for what, parity in (("pictures", report.images), ("texts", report.texts)):
-        if parity is not None:
-            values = parity.cosines
-            print(
-                f"  {len(values)} {what}: cosine to the original at least {min(values):.6f}, "
-                f"{sum(values) / len(values):.6f} on average"
-            )
+def _sample_pictures() -> Path:
+    """The photographs that come with Gradio, which the core needs anyway; Gradio itself is not loaded."""
+    spec = importlib.util.find_spec("gradio")
+    origin = Path(spec.origin) if spec is not None and spec.origin is not None else Path("gradio")
+    return origin.parent / "media_assets" / "images"
 
 
 def _check_pictures(folder: Path, preprocessing: Preprocessing) -> PixelArray:

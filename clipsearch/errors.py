@@ -12,7 +12,9 @@
     ├── OutOfSpace            the disk filled up
     ├── StorageError          the index cannot be read or written for another reason
     ├── ModelNotFound         no model of that name
+    │   └── HubUnreachable    (encoder.hub) it may exist, but the hub cannot be asked
     ├── InvalidModel          a model directory that cannot be used
+    ├── ExportFailed          (encoder.export) an export that does not give the original's vectors
     ├── MissingExtra          an optional dependency is not installed
     ├── UnreadablePicture     one picture that cannot be read
     └── InvalidQuery          a query that cannot be understood
