@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from clipsearch.config import cache_dir, write_small
 
 SETTLED_AFTER_NS = 2_000_000_000
 REMEMBERED_FILES = 1000
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 4 << 20
 
 
 def file_checksum(path: Path, *, remember_from_bytes: int, afresh: bool = False) -> str:
@@ -40,15 +39,12 @@ def file_checksum(path: Path, *, remember_from_bytes: int, afresh: bool = False)
 
 
 def _read(path: Path) -> str:
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return xxhash.xxh3_128_hexdigest(b"")
-        digest = xxhash.xxh3_128()
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view, memoryview(view) as data:
-            for start in range(0, len(data), BLOCK_BYTES):
-                with data[start : start + BLOCK_BYTES] as block:
-                    digest.update(block)
-        return digest.hexdigest()
+    digest = xxhash.xxh3_128()
+    with path.open("rb", buffering=0) as file:  # not mapped, so that a large file does not count as memory in use
+        block = memoryview(bytearray(min(BLOCK_BYTES, max(1, os.fstat(file.fileno()).st_size))))
+        while length := file.readinto(block):
+            digest.update(block[:length])
+    return digest.hexdigest()
 
 
 def _remembered(memory: Path) -> dict[str, str]:

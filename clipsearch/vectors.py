@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -23,6 +23,7 @@ IVF_FROM_ROWS = 200_000
 
 UNIT_TOLERANCE = 1e-3
 EXACT_BLOCK_ROWS = 262_144
+IVF_LISTS_PER_ROOT = 1.5
 IVF_TRAINING_ROWS_PER_LIST = 64
 IVF_ADD_ROWS = 65_536
 IVF_VISITED_ROWS_PER_HIT = 20
@@ -33,11 +34,6 @@ IVF_RECALL_QUERIES = 256
 
 class BinaryWriter(Protocol):
     def write(self, data: Any) -> int: ...
-
-
-def segment_dtype(dim: int) -> np.dtype[Any]:
-    """The element type of a vectors file: a row id beside its vector, so that neither is known by position."""
-    return np.dtype([("row_id", "<i8"), ("vector", "<f4", (dim,))])
 
 
 def check_vectors(row_ids: IntArray, vectors: FloatArray, dim: int, *, after: int = -1) -> None:
@@ -61,24 +57,31 @@ def check_vectors(row_ids: IntArray, vectors: FloatArray, dim: int, *, after: in
 
 
 def write_vectors(file: BinaryWriter, blocks: Iterable[tuple[IntArray, FloatArray]], rows: int, dim: int) -> None:
-    """Write a vectors file (npy) of `rows` rows, block by block. Shapes: blocks of (B,) int64, (B, dim) float32."""
-    dtype = segment_dtype(dim)
-    header: dict[str, Any] = {
-        "descr": np.lib.format.dtype_to_descr(dtype),
-        "fortran_order": False,
-        "shape": (rows,),
-    }
-    np.lib.format.write_array_header_1_0(file, header)
-    written, last = 0, -1
-    for row_ids, vectors in blocks:
-        check_vectors(row_ids, vectors, dim, after=last)
-        block = np.empty(len(row_ids), dtype)
-        block["row_id"], block["vector"] = row_ids, vectors
-        file.write(block)
-        written += len(row_ids)
-        last = int(row_ids[-1]) if len(row_ids) else last
-    if written != rows:
-        raise ValueError(f"{written} rows were written where {rows} were announced")
+    """Write a vectors file of `rows` rows, block by block. Shapes: blocks of (B,) int64, (B, dim) float32.
+
+    Layout: the vectors as npy, (rows, dim) float32, then their row ids as npy, (rows,) int64; so `numpy.load` on
+    an open file gives the one, and again the other. Reading the row ids touches no page of vectors.
+    """
+    _write_header(file, "<f4", (rows, dim))
+    row_ids: list[IntArray] = [np.empty(0, np.int64)]
+    last = -1
+    for ids, vectors in blocks:
+        check_vectors(ids, vectors, dim, after=last)
+        if not len(ids):
+            continue
+        file.write(np.ascontiguousarray(vectors, "<f4"))
+        row_ids.append(ids)
+        last = int(ids[-1])
+    all_ids = np.concatenate(row_ids)
+    if len(all_ids) != rows:
+        raise ValueError(f"{len(all_ids)} rows were written where {rows} were announced")
+    _write_header(file, "<i8", (rows,))
+    file.write(all_ids.astype("<i8"))
+
+
+def _write_header(file: BinaryWriter, descr: str, shape: tuple[int, ...]) -> None:
+    header: dict[str, Any] = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(cast(Any, file), header)
 
 
 class VectorSegment:
@@ -95,22 +98,39 @@ class VectorSegment:
     ) -> None:
         """Map a vectors file. `exclude`: sorted row ids that are never answered. Raises: CorruptIndex."""
         try:
-            table = np.load(vectors, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise CorruptIndex(vectors, f"it is no NumPy file ({error})") from error
-        if table.dtype.names != ("row_id", "vector") or table.ndim != 1:
-            raise CorruptIndex(vectors, f"it holds {table.dtype}")
-        if table.dtype != segment_dtype(dim):
-            raise DimensionMismatch(dim, table.dtype["vector"].shape[0])
-        plain = table.view(np.ndarray)
+            matrix, row_ids, self._data_at = _map_vectors(vectors)
+        except (ValueError, EOFError, OSError) as error:
+            raise CorruptIndex(vectors, f"it is no vectors file ({error})") from error
+        if matrix.ndim != 2 or matrix.dtype != np.float32 or row_ids.shape != (len(matrix),):
+            raise CorruptIndex(vectors, f"it holds {matrix.dtype} {matrix.shape} and {row_ids.dtype} {row_ids.shape}")
+        if matrix.shape[1] != dim:
+            raise DimensionMismatch(dim, matrix.shape[1])
         self.path = vectors
         self.dim = dim
-        self.row_ids: IntArray = np.ascontiguousarray(plain["row_id"])
-        self.vectors: FloatArray = plain["vector"]
+        self.row_ids: IntArray = row_ids
+        self.vectors: FloatArray = matrix
         self._dead = self._positions_of(exclude)
         self._faiss_file = faiss_file
         self._ivf = ivf
         self._faiss: Any = None
+
+    def blocks(self, rows: int) -> Iterator[tuple[IntArray, FloatArray]]:
+        """Read the segment front to back in blocks, without mapping it: memory stays at one block."""
+        with self.path.open("rb") as file:
+            file.seek(self._data_at)
+            for start in range(0, len(self), rows):
+                ids = self.row_ids[start : start + rows]
+                block = np.fromfile(file, "<f4", len(ids) * self.dim)
+                yield ids, block.reshape(len(ids), self.dim)
+
+    def take(self, positions: IntArray) -> FloatArray:
+        """Read the vectors at ascending positions, without mapping them. Shape: (P, D) float32."""
+        taken = np.empty((len(positions), self.dim), np.float32)
+        with self.path.open("rb") as file:
+            for n, position in enumerate(positions.tolist()):
+                file.seek(self._data_at + position * self.dim * 4)
+                taken[n] = np.fromfile(file, "<f4", self.dim)
+        return taken
 
     def __len__(self) -> int:
         return len(self.row_ids)
@@ -194,6 +214,22 @@ def open_segments(manifest: Manifest, locate: Callable[[FileRef], Path], exclude
     ]
 
 
+def _map_vectors(path: Path) -> tuple[FloatArray, IntArray, int]:
+    """The vectors, mapped; their row ids, read; and the offset in bytes at which the vectors begin."""
+    with path.open("rb") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("not of npy version 1.0")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+        size = int(np.prod(shape)) * dtype.itemsize
+        file.seek(start + size)
+        row_ids: IntArray = np.load(file, allow_pickle=False)
+        if size == 0:
+            return np.empty(shape, dtype), row_ids, start
+        mapped = np.memmap(file, dtype, "r", start, shape)
+    return mapped.view(np.ndarray), row_ids, start
+
+
 def check_queries(queries: FloatArray, dim: int) -> None:
     """Raise unless `queries` is (Q, dim) float32 and finite."""
     if queries.ndim != 2 or queries.shape[1] != dim:
@@ -250,16 +286,15 @@ def build_ivf(segment: VectorSegment, write: Callable[[Callable[[BinaryWriter], 
     faiss = _import_faiss()
     rng = np.random.default_rng(len(segment))
     rows, dim = len(segment), segment.dim
-    nlist = int(min(max(4 * np.sqrt(rows), 16), rows / 39))
+    nlist = max(1, min(round(IVF_LISTS_PER_ROOT * math.sqrt(rows)), rows // 39))
     quantiser = faiss.IndexFlatIP(dim)
     index = faiss.IndexIVFScalarQuantizer(
         quantiser, dim, nlist, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
     )
     sample = np.sort(rng.choice(rows, min(rows, nlist * IVF_TRAINING_ROWS_PER_LIST), replace=False))
-    index.train(np.ascontiguousarray(segment.vectors[sample]))
-    for start in range(0, rows, IVF_ADD_ROWS):
-        stop = start + IVF_ADD_ROWS
-        index.add_with_ids(np.ascontiguousarray(segment.vectors[start:stop]), segment.row_ids[start:stop])
+    index.train(segment.take(sample))
+    for row_ids, vectors in segment.blocks(IVF_ADD_ROWS):
+        index.add_with_ids(vectors, row_ids)
     parameters = _choose_nprobe(index, segment, rng)
 
     def serialise(file: BinaryWriter) -> None:
@@ -294,23 +329,25 @@ def _choose_nprobe(index: Any, segment: VectorSegment, rng: np.random.Generator)
     count = min(len(segment), IVF_RECALL_QUERIES)
     noise = rng.standard_normal((2, count, segment.dim)) / np.sqrt(segment.dim)
     one, three = (
-        np.stack([segment.vectors[np.sort(rng.choice(len(segment), count, replace=False))] for _ in range(n)]).mean(0)
+        np.mean([segment.take(np.sort(rng.choice(len(segment), count, replace=False))) for _ in range(n)], axis=0)
         for n in (1, 3)
     )
-    groups = [
-        (vectors + level * part).astype(np.float32)
-        for vectors, level, part in ((one, 0.5, noise[0]), (three, 1, noise[1]))
-    ]
-    groups = [queries / np.linalg.norm(queries, axis=1, keepdims=True) for queries in groups]
-    truths = [segment.search(queries, IVF_RECALL_AT, exact=True)[1] for queries in groups]
+    queries = np.concatenate([one + 0.5 * noise[0], three + noise[1]]).astype(np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    best = empty_result(len(queries), IVF_RECALL_AT)
+    for row_ids, vectors in segment.blocks(IVF_ADD_ROWS):
+        best = merge([best, top_k(queries @ vectors.T, row_ids, IVF_RECALL_AT)], IVF_RECALL_AT)
+    truth = best[1]
     nprobe, rerank = 4, 4
 
-    def recall(queries: FloatArray, truth: IntArray) -> float:
+    def recall() -> float:
+        """Of the worse of the two kinds."""
         _, found = index.search(queries, IVF_RECALL_AT * rerank, params=faiss.SearchParametersIVF(nprobe=nprobe))
-        return float(np.mean([np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)]))
+        hit = [np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)]
+        return float(min(np.mean(hit[:count]), np.mean(hit[count:])))
 
-    while nprobe < index.nlist and min(map(recall, groups, truths)) < IVF_RECALL_TARGET:
-        nprobe *= 2
+    while nprobe < index.nlist and recall() < IVF_RECALL_TARGET:
+        nprobe = math.ceil(nprobe * 1.5)
     return IvfParameters(nlist=index.nlist, nprobe=min(nprobe, index.nlist), rerank=rerank)
 
 

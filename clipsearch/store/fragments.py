@@ -164,7 +164,7 @@ def _tables(
 
     rows = 0
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
+        with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=batch_rows, columns=columns, use_threads=True):
                 rows += batch.num_rows
                 yield pa.Table.from_batches([batch])

@@ -6,7 +6,8 @@ included, so the heads learn on what they will meet.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +50,16 @@ def image_features(
     shape: list[int | str] = ["batch", 3, IMAGE_SIZE, IMAGE_SIZE]
     graph.save(path, {"image": (TensorProto.FLOAT, shape)}, {features: ["batch", "features"]})
     session = onnxruntime.InferenceSession(path)
-    random = np.random.default_rng(seed)
     views: list[list[npt.NDArray[np.float16]]] = [[] for _ in range(2 + crops)]
+    for batches in _ahead(_view_batches(pictures, crops, seed)):
+        for view, batch in zip(views, batches, strict=True):
+            view.append(session.run([features], {"image": batch})[0].astype(np.float16))
+    return np.stack([np.concatenate(view) for view in views])
+
+
+def _view_batches(pictures: Sequence[CaptionedPicture], crops: int, seed: int) -> Iterator[list[Array]]:
+    """Yield, for one batch of pictures after another, the inputs of all its views."""
+    random = np.random.default_rng(seed)
     for start in range(0, len(pictures), IMAGE_BATCH):
         decoded = [picture.decode() for picture in pictures[start : start + IMAGE_BATCH]]
         whole = np.stack([prepare(picture) for picture in decoded])
@@ -58,11 +67,18 @@ def image_features(
         for _ in range(crops):
             crop = [prepare(picture, _random_box(picture.size, random)) for picture in decoded]
             mirrored = random.random(len(crop)) < 0.5
-            flipped = [view[..., ::-1] if mirror else view for view, mirror in zip(crop, mirrored, strict=True)]
-            batches.append(np.ascontiguousarray(np.stack(flipped)))
-        for view, batch in zip(views, batches, strict=True):
-            view.append(session.run([features], {"image": batch})[0].astype(np.float16))
-    return np.stack([np.concatenate(view) for view in views])
+            turned = [view[..., ::-1] if mirror else view for view, mirror in zip(crop, mirrored, strict=True)]
+            batches.append(np.ascontiguousarray(np.stack(turned)))
+        yield batches
+
+
+def _ahead(items: Iterator[list[Array]]) -> Iterator[list[Array]]:
+    """Yield the items, the next one being made in a thread while one is used."""
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        coming = executor.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = executor.submit(next, items, None)
+            yield item
 
 
 def text_features(backbone: TextBackbone, tokenizer: Tokenizer, texts: Sequence[str], workspace: Path) -> Array:
