@@ -119,6 +119,7 @@ class IvfParameters:
     nlist: int  # inverted lists
     nprobe: int  # lists visited by a query
     rerank: int  # candidates per wanted hit that are scored again exactly
+    code: str = "SQ8"  # how its vectors are stored, in FAISS's notation
 
 
 @dataclass(frozen=True, slots=True)

@@ -297,7 +297,9 @@ def _repair_fragment(writer: Writer, fragment: Fragment, manifest: Manifest, rep
     try:
         for _ in _check_fragment(index_dir, dim, fragment, bad, np.empty(0, np.int64)):
             pass
-    except (CorruptIndex, DimensionMismatch) as error:
+    except CorruptIndex as error:
+        report.actions.append(f"{_relative(index_dir, error.file)}: {error.problem}")
+    except DimensionMismatch as error:
         report.actions.append(str(error))
     else:
         if not bad:

@@ -57,7 +57,7 @@ def test_the_summary_of_a_run(photos: Path) -> None:
         '2 pictures can be searched: clipsearch query "a dog on a beach" --index photos',
     ]
     again = clipsearch("index", "photos", folder=photos.parent).stdout
-    assert re.sub(r"in [\d.]+ s", "in TIME", again).splitlines()[0] == "3 unchanged, 1 skipped in TIME"
+    assert re.sub(r"in [\d.]+ s", "in TIME", again).splitlines()[0] == "0 indexed, 3 unchanged, 1 skipped in TIME"
 
 
 def test_hits_for_people(indexed: Path) -> None:

@@ -1,0 +1,172 @@
+"""Text towers prepared for a quick start: optimised beforehand, their weights mapped from a file of their own.
+
+onnxruntime reads and optimises a whole model before it answers the first text. Here that is done once, by
+onnxruntime itself, into the cache folder:
+
+    text-towers/<key>/model.onnx      the optimised graph
+    text-towers/<key>/weights.bin     its weights, which onnxruntime maps: only what is touched is read from disk
+    text-towers/<key>/prepared.json   checksums of both, and which file they were made from
+
+The key is a checksum of the source's bytes, the version of onnxruntime and the kind of processor. A prepared tower
+gives the vectors of its source and may be deleted at any time. One whose bytes are not those that were written is
+deleted and not used; checksums of files that did not change are remembered (see `checksums`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from clipsearch.checksums import file_checksum
+from clipsearch.config import cache_dir
+from clipsearch.encoder.fingerprints import REMEMBER_FROM_BYTES, tower_files
+from clipsearch.encoder.layout import TEXTUAL_MODEL, ModelDirectory, read_model_directory
+from clipsearch.errors import InvalidModel, OutOfSpace, StorageError
+
+FOLDER = "text-towers"
+GRAPH, WEIGHTS, RECEIPT = "model.onnx", "weights.bin", "prepared.json"
+FORMAT = "1"
+KEPT_IN_GRAPH_BYTES = 1024  # smaller weights stay in the graph
+DISK_FULL = 28  # ENOSPC, which onnxruntime reports in words only
+
+
+def prepare_text_tower(directory: Path | str) -> Path:
+    """Prepare the text tower of a model directory and return the folder of the result.
+
+    Costs a second or two and the tower's size on disk, once; then only a look. Removes what was prepared by other
+    versions of onnxruntime and for towers that have gone. `clipsearch index` calls it at the end of a run.
+    Raises: InvalidModel (no text tower, or a damaged one), StorageError, OutOfSpace.
+    """
+    model = read_model_directory(Path(directory))
+    key = _key(model)
+    folder = cache_dir() / FOLDER / key
+    if _intact(folder):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(folder.parent)
+        part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+        try:
+            _optimise(model, part)
+            _write_receipt(model, part)
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(FileExistsError):
+                part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        if error.errno == DISK_FULL:
+            raise OutOfSpace(folder) from error
+        raise StorageError(
+            folder,
+            f"the text tower could not be prepared ({error.strerror or error})",
+            "Queries work without it, more slowly to start.",
+        ) from error
+    return folder
+
+
+def prepared_text_tower(model: ModelDirectory) -> Path | None:
+    """The graph of the prepared text tower; None where there is none, or no longer an intact one.
+
+    Raises: InvalidModel for a source that is missing or cut short.
+    """
+    if not (cache_dir() / FOLDER).is_dir():
+        return None
+    folder = cache_dir() / FOLDER / _key(model)
+    return folder / GRAPH if _intact(folder) else None
+
+
+def _key(model: ModelDirectory) -> str:
+    try:
+        digests = [
+            file_checksum(file, remember_from_bytes=REMEMBER_FROM_BYTES)
+            for file in tower_files(model.path, TEXTUAL_MODEL)
+        ]
+    except OSError as error:
+        raise InvalidModel(model.path, f"{TEXTUAL_MODEL} cannot be read ({error.strerror or error})") from error
+    return xxhash.xxh3_128_hexdigest("\n".join([FORMAT, _runtime(), platform.machine(), *digests]).encode())
+
+
+def _runtime() -> str:
+    """The version of onnxruntime, without importing it."""
+    for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return f"{name} {importlib.metadata.version(name)}"
+    return "onnxruntime"
+
+
+def _intact(folder: Path) -> bool:
+    """Whether `folder` holds what was written there. What is damaged is deleted."""
+    try:
+        receipt = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))
+        intact = all(
+            file_checksum(folder / name, remember_from_bytes=REMEMBER_FROM_BYTES) == receipt["files"][name]
+            for name in (GRAPH, WEIGHTS)
+        )
+    except FileNotFoundError:
+        intact = not folder.is_dir()
+        if intact:
+            return False
+    except (OSError, ValueError, KeyError, TypeError):
+        intact = False
+    if not intact:
+        shutil.rmtree(folder, ignore_errors=True)
+    return intact
+
+
+def _optimise(model: ModelDirectory, folder: Path) -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    # Not ORT_ENABLE_ALL, which rearranges some weights for the processor at hand.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(folder / GRAPH)
+    entries = {"file_name": WEIGHTS, "min_size_in_bytes": str(KEPT_IN_GRAPH_BYTES)}
+    for entry, value in entries.items():
+        options.add_session_config_entry(f"session.optimized_model_external_initializers_{entry}", value)
+    try:
+        onnxruntime.InferenceSession(str(model.path / TEXTUAL_MODEL), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class but this
+        if shutil.disk_usage(folder).free < 1 << 20:
+            raise OSError(DISK_FULL, os.strerror(DISK_FULL)) from error
+        problem = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise InvalidModel(model.path, f"{TEXTUAL_MODEL} cannot be prepared ({problem})") from error
+    (folder / WEIGHTS).touch()  # a tower of small weights has none outside its graph
+
+
+def _write_receipt(model: ModelDirectory, folder: Path) -> None:
+    files = {}
+    for name in (GRAPH, WEIGHTS):
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
+        files[name] = file_checksum(folder / name, remember_from_bytes=REMEMBER_FROM_BYTES, afresh=True)
+    receipt: dict[str, Any] = {
+        "source": str((model.path / TEXTUAL_MODEL).absolute()),
+        "runtime": _runtime(),
+        "files": files,
+    }
+    (folder / RECEIPT).write_text(json.dumps(receipt, indent=1), encoding="utf-8")
+
+
+def _remove_stale(towers: Path) -> None:
+    """Delete what another onnxruntime prepared, and what was prepared for towers that have gone."""
+    for folder in towers.iterdir():
+        if folder.name.startswith("."):
+            continue  # perhaps being written
+        try:
+            receipt = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))
+            stale = receipt["runtime"] != _runtime() or not Path(receipt["source"]).is_file()
+        except (OSError, ValueError, KeyError, TypeError):
+            stale = True
+        if stale:
+            shutil.rmtree(folder, ignore_errors=True)
