@@ -14,13 +14,13 @@ deleted and not used; checksums of files that did not change are remembered (see
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
+import errno
 import json
 import os
 import platform
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,10 @@ from clipsearch.errors import InvalidModel, OutOfSpace, StorageError
 FOLDER = "text-towers"
 GRAPH, WEIGHTS, RECEIPT = "model.onnx", "weights.bin", "prepared.json"
 FORMAT = "1"
+PART = ".part-"
+PART_ABANDONED_S = 3600
 KEPT_IN_GRAPH_BYTES = 1024  # smaller weights stay in the graph
-DISK_FULL = 28  # ENOSPC, which onnxruntime reports in words only
+LEAST_FREE_BYTES = 1 << 20  # onnxruntime reports a full disk in words only
 
 
 def prepare_text_tower(directory: Path | str) -> Path:
@@ -54,17 +56,19 @@ def prepare_text_tower(directory: Path | str) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder.parent)
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+        part = Path(tempfile.mkdtemp(prefix=PART, dir=folder.parent))
         try:
             _optimise(model, part)
             _write_receipt(model, part)
-            shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(FileExistsError):
+            try:
                 part.rename(folder)
+            except OSError:
+                if not _intact(folder):  # otherwise another process was quicker
+                    raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
-        if error.errno == DISK_FULL:
+        if error.errno == errno.ENOSPC:
             raise OutOfSpace(folder) from error
         raise StorageError(
             folder,
@@ -97,11 +101,9 @@ def _key(model: ModelDirectory) -> str:
 
 
 def _runtime() -> str:
-    """The version of onnxruntime, without importing it."""
-    for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return f"{name} {importlib.metadata.version(name)}"
-    return "onnxruntime"
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"
 
 
 def _intact(folder: Path) -> bool:
@@ -137,8 +139,8 @@ def _optimise(model: ModelDirectory, folder: Path) -> None:
     try:
         onnxruntime.InferenceSession(str(model.path / TEXTUAL_MODEL), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class but this
-        if shutil.disk_usage(folder).free < 1 << 20:
-            raise OSError(DISK_FULL, os.strerror(DISK_FULL)) from error
+        if shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         problem = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise InvalidModel(model.path, f"{TEXTUAL_MODEL} cannot be prepared ({problem})") from error
     (folder / WEIGHTS).touch()  # a tower of small weights has none outside its graph
@@ -161,9 +163,11 @@ def _write_receipt(model: ModelDirectory, folder: Path) -> None:
 def _remove_stale(towers: Path) -> None:
     """Delete what another onnxruntime prepared, and what was prepared for towers that have gone."""
     for folder in towers.iterdir():
-        if folder.name.startswith("."):
-            continue  # perhaps being written
         try:
+            if folder.name.startswith(PART):
+                if time.time() - folder.stat().st_mtime > PART_ABANDONED_S:
+                    shutil.rmtree(folder, ignore_errors=True)
+                continue
             receipt = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))
             stale = receipt["runtime"] != _runtime() or not Path(receipt["source"]).is_file()
         except (OSError, ValueError, KeyError, TypeError):

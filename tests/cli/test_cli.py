@@ -129,7 +129,8 @@ def test_verify_compact_and_repair(indexed: Path, tmp_path: Path) -> None:
     clipsearch("index", ".", folder=here)
     assert "deleted row" in clipsearch("compact", folder=here).stdout
     (victim,) = (here / ".clipsearch" / "vectors").iterdir()
-    victim.write_bytes(victim.read_bytes()[:-1] + b"\0")
+    raw = victim.read_bytes()
+    victim.write_bytes(raw[:1000] + bytes([raw[1000] ^ 1]) + raw[1001:])
     broken = clipsearch("query", "x", folder=here, status=1)
     assert victim.name in broken.stderr
     assert "clipsearch verify --repair" in broken.stderr
