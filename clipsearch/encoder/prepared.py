@@ -19,7 +19,6 @@ import json
 import os
 import platform
 import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -48,6 +47,8 @@ def prepare_text_tower(directory: Path | str) -> Path:
     versions of onnxruntime and for towers that have gone. `clipsearch index` calls it at the end of a run.
     Raises: InvalidModel (no text tower, or a damaged one), StorageError, OutOfSpace.
     """
+    import tempfile
+
     model = read_model_directory(Path(directory))
     key = _key(model)
     folder = cache_dir() / FOLDER / key
