@@ -23,7 +23,7 @@ from clipsearch.images import open_picture
 from clipsearch.terminal import count, duration, progress_display, safe
 
 SCIKIT_IMAGE = "scikit-image==0.26.0"
-QUESTIONS = ["a cat", "a cup of coffee", "a rocket on the launch pad"]
+QUESTIONS = ["a cat", "a cup of coffee", "a motorcycle"]
 NOT_PHOTOGRAPHS = {"logo.png", "hf-logo_transpng.png", "avatar.png", "screenshot.gif", "phantom.png", "color.png"}
 THUMBNAIL_PIXELS = 320
 HITS = 4
