@@ -17,6 +17,7 @@ from clipsearch import __version__, cli_models, config
 from clipsearch.errors import ClipsearchError, EmptyQuery, InvalidQuery
 from clipsearch.records import SKIP_STATUSES, Hit
 from clipsearch.terminal import count, duration, progress_display, safe, size
+from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
     from clipsearch.indexer.build import IndexReport
@@ -254,8 +255,13 @@ def query(
 
         name = model or model_of(config.find_index(index)) or "auto"
         encoder = load_encoder(name, checkpoint=checkpoint, allow_pickle=allow_pickle, notice=cli_models.notice)
+    lap("start and imports")
     with open_collection(index, model=model, encoder=encoder) as photos:
-        hits = photos.search(query, k)
+        lap("open and verify the index")
+        vector = photos.encode_query(query)
+        lap("load the model and encode the query")
+        hits = photos.search_vectors(vector[None], k)[0]
+        lap("search and look up the rows")
         config.remember_index(photos.index)
         root = photos.root
     if as_json:
@@ -270,6 +276,8 @@ def query(
     else:
         for hit in hits:
             print(f"{hit.rank:3d}  {hit.score:.3f}  {safe(_shortest(hit.path))}")
+    lap("remember the index and print")
+    print_laps()
     if not hits:
         print(f"nothing found: {safe(str(root))} has no searchable pictures", file=sys.stderr)
         raise typer.Exit(EXIT_NOTHING_FOUND)

@@ -15,6 +15,7 @@ A directory may hold one tower only. The optional block "clipsearch" of config.j
     visual_checksum     what `fingerprints.visual_checksum` must give for image_fingerprint to hold
     score_scale         the trained exp(logit_scale)
     dynamic_context     true: texts are padded to the longest of their batch only
+    checked_precisions  list of "bf16", "int8": in these, Recall@k was measured to be as good as in fp32
     licence, source     free text for `clipsearch models info`
 """
 
@@ -65,6 +66,7 @@ class ModelDirectory:
     visual_checksum: str | None
     licence: str | None
     source: str | None
+    checked_precisions: tuple[str, ...] = ()
 
 
 def read_model_directory(path: Path) -> ModelDirectory:
@@ -102,6 +104,7 @@ def read_model_directory(path: Path) -> ModelDirectory:
         visual_checksum=_optional_text(own.get("visual_checksum")),
         licence=_optional_text(own.get("licence")),
         source=_optional_text(own.get("source")),
+        checked_precisions=_names(own.get("checked_precisions")),
     )
 
 
@@ -213,6 +216,10 @@ def _is_number(value: object) -> bool:
 
 def _is_side(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 8192
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(name for name in value if isinstance(name, str)) if isinstance(value, list) else ()
 
 
 def _optional_text(value: object) -> str | None:

@@ -24,11 +24,13 @@ from clipsearch.errors import ClipsearchError, ModelNotFound
 from clipsearch.records import Preprocessing
 
 if TYPE_CHECKING:
-    from clipsearch.encoder.openclip import OpenClipEncoder, Precision
+    from clipsearch.encoder.openclip import OpenClipEncoder
+    from clipsearch.encoder.openclip import Precision as OpenClipPrecision
 
 AUTO, BUILTIN, OPEN_CLIP = "auto", "builtin", "open_clip:"
 Kind = Literal["builtin", "directory", "export", "open_clip"]
 Notice = Callable[[str], None]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,15 @@ def load_encoder(
 ) -> Encoder:
     """Make the encoder that `name` means, fetching a published one that is not cached yet.
 
-    `checkpoint`, `device`, `precision` and `allow_pickle` are for open_clip models, `threads` for the others;
-    `notice` is called with one line when the user should know something (which model `auto` became, and why).
-    Raises: ModelNotFound, InvalidModel, MissingExtra, OutOfSpace.
+    `checkpoint`, `device` and `allow_pickle` are for open_clip models, `threads` for the others. `precision` is the
+    image tower's: "fp16" of open_clip models only, "int8" of the others only. `notice` is called with one line when
+    the user should know something (which model `auto` became, and why).
+    Raises: ModelNotFound, InvalidModel, MissingExtra, OutOfSpace; ValueError for a precision that the kind of model
+    does not have.
     """
     if name.startswith(OPEN_CLIP):
+        if precision == "int8":
+            raise ValueError("open_clip models have no precision int8: auto, fp32, bf16 or fp16")
         return _open_clip_encoder(name, checkpoint, device, precision, allow_pickle)
     if checkpoint is not None:
         raise ModelNotFound(
@@ -94,7 +100,9 @@ def load_encoder(
 
     if resolved.directory is None:
         raise ModelNotFound(name, "it has no model directory")
-    return OnnxEncoder(resolved.directory, threads=threads, name=resolved.name)
+    if precision == "fp16":
+        raise ValueError(f"{resolved.name} has no precision fp16: auto, fp32, bf16 or int8")
+    return OnnxEncoder(resolved.directory, threads=threads, name=resolved.name, precision=precision)
 
 
 def resolve(name: str = AUTO, *, fetch: bool = True, notice: Notice | None = None) -> ResolvedModel:
@@ -282,7 +290,7 @@ def _open_clip_parts(name: str) -> tuple[str, str | None, str | None]:
 
 
 def _open_clip_encoder(
-    name: str, checkpoint: Path | str | None, device: str | None, precision: Precision, allow_pickle: bool
+    name: str, checkpoint: Path | str | None, device: str | None, precision: OpenClipPrecision, allow_pickle: bool
 ) -> OpenClipEncoder:
     architecture, tag, inline = _open_clip_parts(name)
     if not architecture:

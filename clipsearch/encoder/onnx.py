@@ -9,49 +9,58 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.encoder.arrays import check_pixels, scale_pixels, unit_rows
-from clipsearch.encoder.fingerprints import image_fingerprint, tower_files
+from clipsearch.encoder.arrays import check_pixels, unit_rows
+from clipsearch.encoder.bulk import PICTURES_PER_RUN, Bulk, lanes_for
+from clipsearch.encoder.fingerprints import image_fingerprint
 from clipsearch.encoder.layout import TEXTUAL_MODEL, VISUAL_MODEL, ModelDirectory, read_model_directory
 from clipsearch.encoder.prepared import prepare_text_tower, prepared_text_tower
+from clipsearch.encoder.sessions import OnnxTower, filled
 from clipsearch.encoder.texts import TextTokenizer, Tokens
-from clipsearch.errors import InvalidModel
+from clipsearch.errors import ClipsearchError, InvalidModel
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
-# More pictures at once fall out of the processor's caches: the built-in tower took 13.8 ms of CPU a picture with
-# 4 or 8 at once and 19.6 with 32; ViT-B-32 76 with 4, 70 with 8 and 69 with 32 (two cores, AMX).
-IMAGES_PER_RUN = 8
+if TYPE_CHECKING:
+    from clipsearch.encoder.precision import Choice, Precision
+
+BULK_PICTURES = 16  # so many at once are worth a tower that is made for many
 TEXTS_PER_RUN = 32
 MOST_TEXT_THREADS = 4  # one short text does not fill more
 HASTY_RUNS = 2  # after so many, a text tower that was loaded in haste is loaded thoroughly
-
-_DTYPES: dict[str, Any] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-}
 
 
 class OnnxEncoder:
     """Encoder for a model directory.
 
-    `threads` is the number of CPU threads a tower may use (None: what onnxruntime finds); `name` is what
-    `--model` takes to load it again (default: the directory).
+    `threads` is the number of CPU threads a tower may use (None: what this process may use); `name` is what
+    `--model` takes to load it again (default: the directory). `precision` is the arithmetic of the image tower:
+    "fp32", "bf16" (the extra openvino), "int8" (the extra int8), or "auto": the fastest that agrees with fp32 on
+    this machine for 16 pictures or more at once, fp32 for fewer (see `precision`). Their vectors are comparable.
     """
 
-    def __init__(self, directory: Path | str, *, threads: int | None = None, name: str | None = None) -> None:
-        """Read the small files. Raises: InvalidModel."""
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        threads: int | None = None,
+        name: str | None = None,
+        precision: Precision = "auto",
+    ) -> None:
+        """Read the small files. Raises: InvalidModel, ValueError for an unknown precision."""
+        if precision not in ("auto", "fp32", "bf16", "int8"):
+            raise ValueError(f"unknown precision {precision!r}: auto, fp32, bf16 or int8")
         self._model: ModelDirectory = read_model_directory(Path(directory))
         self._name = name if name is not None else str(self._model.path.absolute())
         self._threads = threads
         self._lock = Lock()
-        self._visual: _Tower | None = None
+        self._precision: Precision = precision
+        self._single: Bulk | None = None  # for a picture now and then: one run with all threads
+        self._bulk: Bulk | None = None  # for many: runs side by side
+        self._choice: Choice | None = None
         self._textual: _TextTower | None = None
         self._fingerprint: str | None = None
 
@@ -101,14 +110,19 @@ class OnnxEncoder:
         check_pixels(pixels, self.preprocessing)
         if len(pixels) == 0:
             return np.empty((0, self.dim), dtype=np.float32)
-        tower = self._visual_tower()
-        step = tower.fixed_batch or IMAGES_PER_RUN
-        parts = []
-        for start in range(0, len(pixels), step):
-            part = pixels[start : start + step]
-            raw = tower.run(_filled(scale_pixels(part, self.preprocessing), tower.fixed_batch))[: len(part)]
-            parts.append(unit_rows(raw, len(part), self.dim, self._model.path, "image"))
-        return np.concatenate(parts)
+        bulk, per_run = self._image_tower(pixels)
+        return bulk.encode(pixels, per_run)
+
+    @property
+    def image_choice(self) -> Choice | None:
+        """In which arithmetic, and by what, many pictures are encoded; None before there were any."""
+        return self._choice
+
+    @property
+    def pictures_per_call(self) -> int:
+        """How many pictures `encode_images` should be given at once, so that no core waits for another."""
+        per_run = self._choice.per_run if self._choice is not None else PICTURES_PER_RUN
+        return max(BULK_PICTURES, per_run * lanes_for(_bulk_threads(self._threads)))
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """Return one vector per text.
@@ -138,11 +152,36 @@ class OnnxEncoder:
         """
         prepare_text_tower(self._model.path)
 
-    def _visual_tower(self) -> _Tower:
+    def _image_tower(self, pixels: PixelArray) -> tuple[Bulk, int]:
+        """What encodes these pictures, and how many in a run. Loaded, and chosen, when first needed."""
         with self._lock:
-            if self._visual is None:
-                self._visual = _Tower(self._model, VISUAL_MODEL, _image_threads(self._threads))
-            return self._visual
+            many = len(pixels) >= BULK_PICTURES or self._precision != "auto"
+            if self._bulk is None and many:
+                self._single = None  # rather than two copies of the weights
+                self._bulk, self._choice = self._load_bulk(pixels)
+            if self._bulk is not None and self._choice is not None:
+                return self._bulk, self._choice.per_run
+            if self._single is None:
+                tower = OnnxTower(self._model, VISUAL_MODEL, _image_threads(self._threads))
+                self._single = Bulk(self._model, tower, self.preprocessing, lanes=1)
+            return self._single, PICTURES_PER_RUN
+
+    def _load_bulk(self, pixels: PixelArray) -> tuple[Bulk, Choice]:
+        from clipsearch.encoder import precision as precisions
+
+        threads = _bulk_threads(self._threads)
+        if self._precision == "auto":
+            choice = precisions.choose(self._model, pixels, threads)
+        else:
+            choice = precisions.FIXED[self._precision]
+        try:
+            tower = precisions.load_tower(self._model, choice, threads)
+        except ClipsearchError:
+            if self._precision != "auto" or choice == precisions.PLAIN:
+                raise
+            choice = precisions.PLAIN
+            tower = precisions.load_tower(self._model, choice, threads)
+        return Bulk(self._model, tower, self.preprocessing, lanes_for(threads)), choice
 
     def _text_tower(self) -> _TextTower:
         with self._lock:
@@ -162,86 +201,7 @@ class OnnxEncoder:
         return InvalidModel(self._model.path, f"it has no image tower ({VISUAL_MODEL}), it can only encode texts")
 
 
-class _Tower:
-    """One ONNX model with one main input and one output that is used."""
-
-    def __init__(
-        self,
-        model: ModelDirectory,
-        relative: str,
-        threads: int,
-        *,
-        hasty: bool = False,
-        optimised: Path | None = None,
-    ) -> None:
-        """Load it; `hasty` when it may be run once only: see `_load`. `optimised`: a prepared tower to load instead.
-
-        Raises: InvalidModel.
-        """
-        if optimised is None:
-            tower_files(model.path, relative)  # says what is missing or cut short more plainly than onnxruntime
-        self._path = model.path
-        self._relative = relative
-        self._optimised = optimised
-        self._threads = threads
-        self._session = session = self._load(hasty)
-        self.inputs = session.get_inputs()
-        outputs = session.get_outputs()
-        flat = [output for output in outputs if len(output.shape) == 2] or outputs
-        self._output = flat[0].name
-        width = flat[0].shape[-1] if flat[0].shape else None
-        if isinstance(width, int) and width != model.dim:
-            raise InvalidModel(model.path, f"{relative} makes vectors of {width} numbers, config.json says {model.dim}")
-        for given in self.inputs:
-            if given.type not in _DTYPES:
-                raise InvalidModel(model.path, f"{relative} takes an input of type {given.type}")
-        batch = self.inputs[0].shape[0] if self.inputs[0].shape else None
-        self.fixed_batch: int | None = batch if isinstance(batch, int) and batch > 0 else None
-
-    def _load(self, hasty: bool) -> Any:
-        """Make the session. Raises: InvalidModel.
-
-        In haste, weights are neither rearranged for the processor nor unpacked from int8 beforehand. Measured on
-        two cores, load and one text: ViT-B-32's tower (fp32, 254 MB) 360 ms instead of 522, a MiniLM of 23 MB
-        (int8) 94 instead of 142; each further text takes 80 ms instead of 55, and 48 instead of 5. A prepared tower
-        is mapped instead of read and needs no optimisation: 104 and 51 ms in haste, 200 and 112 thoroughly.
-        """
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Idle threads that spin would take the cores from the processes that decode pictures.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if hasty:
-            options.add_session_config_entry("session.disable_prepacking", "1")
-        if self._optimised is not None:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            return onnxruntime.InferenceSession(
-                str(self._optimised or self._path / self._relative),
-                options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=["ConstantFolding"] if hasty and self._optimised is None else None,
-            )
-        except Exception as error:  # onnxruntime's errors share no base class but this
-            raise InvalidModel(self._path, f"{self._relative} cannot be loaded ({_first_line(error)})") from error
-
-    def run(self, *arrays: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Run on one array for each input, in the order of the inputs."""
-        feed = {
-            given.name: np.ascontiguousarray(array, dtype=_DTYPES[given.type])
-            for given, array in zip(self.inputs, arrays, strict=True)
-        }
-        try:
-            result: npt.NDArray[Any] = self._session.run([self._output], feed)[0]
-        except Exception as error:
-            raise InvalidModel(self._path, f"{self._relative} cannot be run ({_first_line(error)})") from error
-        return result
-
-
-class _TextTower(_Tower):
+class _TextTower(OnnxTower):
     """The text tower and its tokenizer."""
 
     def __init__(self, model: ModelDirectory, threads: int, *, optimised: Path | None = None) -> None:
@@ -261,10 +221,10 @@ class _TextTower(_Tower):
         with self._reload_lock:
             self._runs += 1
             if self._hasty and (self._runs > HASTY_RUNS or len(texts) > 1):
-                self._session = self._load(hasty=False)
+                self.reload()
                 self._hasty = False
         tokens = self._tokenizer.encode(texts, self._length)
-        arrays = [_filled(self._for_input(given.name, tokens), self.fixed_batch) for given in self.inputs]
+        arrays = [filled(self._for_input(given.name, tokens), self.fixed_batch) for given in self.inputs]
         return self.run(*arrays)[: len(texts)]
 
     def _for_input(self, name: str, tokens: Tokens) -> npt.NDArray[Any]:
@@ -275,18 +235,16 @@ class _TextTower(_Tower):
         return tokens.ids
 
 
-def _filled(array: npt.NDArray[Any], fixed_batch: int | None) -> npt.NDArray[Any]:
-    """Repeat the last row up to a fixed batch size."""
-    missing = (fixed_batch or len(array)) - len(array)
-    return array if missing == 0 else np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
-
-
 def _image_threads(asked: int | None) -> int:
     """0 leaves it to onnxruntime, which counts the machine's cores; fewer where this process may use fewer."""
     if asked is not None:
         return max(1, asked)
     allowed = _allowed_cores()
     return allowed if allowed < (os.cpu_count() or 1) else 0
+
+
+def _bulk_threads(asked: int | None) -> int:
+    return max(1, asked) if asked is not None else _allowed_cores()
 
 
 def _text_threads(asked: int | None) -> int:
@@ -297,7 +255,3 @@ def _allowed_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -159,7 +159,7 @@ def test_nothing_found_exits_with_3(photos: Path) -> None:
         (["index", "photos", "--model", "./no-model"], 1, "no such directory"),
         (["query", ""], 2, "empty"),
         (["query"], 2, "Missing argument 'QUERY'"),
-        (["query", "x", "-k", "0"], 2, "greater than or equal to 1"),
+        (["query", "x", "-k", "0"], 2, "Invalid value for '-k'"),
         (["query", "x", "--json", "--csv"], 2, "exclude each other"),
         (["query", "x", "--index", "elsewhere"], 1, "no index found"),
         (["models", "info", "nonsense"], 1, "unknown model 'nonsense'"),
@@ -235,6 +235,22 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(photos: Path) -> None:
     assert 0 < done < 400
     report = json.loads(clipsearch("index", "photos", "--json", folder=photos.parent).stdout)
     assert (report["indexed"], report["pictures"]) == (400 - done, 400)
+
+
+def test_timing_is_told_on_request(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert clipsearch("query", "x", folder=indexed).stderr == ""
+    monkeypatch.setenv("CLIPSEARCH_TIMING", "1")
+    lines = clipsearch("query", "x", folder=indexed).stderr.splitlines()
+    assert [line.split("ms  ")[1] for line in lines] == [
+        "start and imports",
+        "open and verify the index",
+        "load the model and encode the query",
+        "search and look up the rows",
+        "remember the index and print",
+        "in all",
+    ]
+    steps = [float(line.split()[0]) for line in lines]
+    assert sum(steps[:-1]) == pytest.approx(steps[-1], abs=1)
 
 
 def test_a_closed_pipe_is_no_error(indexed: Path) -> None:

@@ -24,7 +24,7 @@ def pixels(count: int, size: int = 16) -> PixelArray:
 
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 70])
 def test_image_vectors_are_unit_float32_rows_in_order(tmp_path: Path, count: int) -> None:
-    encoder = OnnxEncoder(write_model_directory(tmp_path))
+    encoder = OnnxEncoder(write_model_directory(tmp_path), precision="fp32")
     given = pixels(70)[:count]
     vectors = encoder.encode_images(given)
     assert vectors.shape == (count, 8)

@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"images", "encoder", "store", "vectors"},
     {"search", "indexer"},
     {"ui"},
-    {"terminal"},
+    {"terminal", "timing"},
     {"cli_models"},
     {"cli"},
 ]

@@ -1,0 +1,259 @@
+"""Which precision an image tower uses for many pictures: chosen by measurement, remembered, never at any cost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsearch.config import cache_dir
+from clipsearch.encoder import precision
+from clipsearch.encoder.bulk import MOST_LANES, Bulk, lanes_for
+from clipsearch.encoder.layout import read_model_directory
+from clipsearch.encoder.names import load_encoder
+from clipsearch.encoder.onnx import BULK_PICTURES, OnnxEncoder
+from clipsearch.encoder.precision import PLAIN, Choice, choose, fastest, read_measured
+from clipsearch.errors import InvalidModel, MissingExtra
+from clipsearch.records import FloatArray, PixelArray
+from tests.tiny_models import write_model_directory
+
+FP32 = Choice("onnxruntime", "fp32", 8, 1.0, 1.0, 10.0)
+BF16 = Choice("openvino", "bf16", 8, 0.9999, 0.9995, 40.0)
+INT8 = Choice("onnxruntime", "int8", 8, 0.9992, 0.995, 30.0)
+ENGINES = [name for name in ("openvino", "onnx") if find_spec(name) is not None]
+
+
+def pixels(count: int) -> PixelArray:
+    return np.random.default_rng(count).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+
+
+def test_the_fastest_that_agrees_is_taken() -> None:
+    assert fastest([FP32]) == FP32
+    assert fastest([FP32, BF16, INT8]) == BF16
+    assert fastest([FP32, replace(BF16, mean_cosine=0.9989), INT8]) == INT8
+    assert fastest([FP32, replace(BF16, least_cosine=0.98), replace(INT8, mean_cosine=0.99)]) == FP32
+    assert fastest([FP32, replace(BF16, pictures_per_s=10.9)]) == FP32  # not worth it
+    assert fastest([FP32, replace(BF16, mean_cosine=None, least_cosine=None)]) == FP32
+    assert fastest([FP32, BF16, replace(BF16, per_run=16)]).per_run == 16  # measured last, with its best size
+    assert fastest([FP32, replace(FP32, per_run=4)]).per_run == 4
+
+
+def test_a_precision_whose_recall_was_measured_may_differ_more() -> None:
+    looser = replace(BF16, mean_cosine=0.9985, least_cosine=0.979)
+    assert fastest([FP32, looser]) == FP32
+    assert fastest([FP32, looser], ["bf16"]) == looser
+    assert fastest([FP32, looser], ["int8"]) == FP32
+    assert fastest([FP32, replace(looser, mean_cosine=0.98)], ["bf16"]) == FP32
+
+
+def test_checked_precisions_are_read_from_the_model(tmp_path: Path) -> None:
+    def checked(name: str, own: dict[str, Any]) -> tuple[str, ...]:
+        return read_model_directory(write_model_directory(tmp_path / name, own=own)).checked_precisions
+
+    assert checked("a", {}) == ()
+    assert checked("b", {"checked_precisions": ["bf16", 3]}) == ("bf16",)
+    assert checked("c", {"checked_precisions": "bf16"}) == ()
+
+
+def test_what_a_crashed_trial_printed_counts() -> None:
+    lines = [json.dumps(asdict(FP32)), "a library says hello", json.dumps(asdict(BF16)), '{"engine": "openv']
+    assert read_measured("\n".join(lines).encode()) == [FP32, BF16]
+    assert read_measured(b"") == [PLAIN]
+    assert read_measured(json.dumps({**asdict(BF16), "per_run": 0}).encode()) == [PLAIN]
+    assert read_measured(json.dumps({**asdict(BF16), "engine": "other"}).encode()) == [PLAIN]
+
+
+def test_a_trial_measures_every_candidate_on_the_pictures_at_hand(tmp_path: Path) -> None:
+    directory = write_model_directory(tmp_path)
+    np.save(tmp_path / "pictures.npy", pixels(8))
+    with (tmp_path / "pictures.npy").open("rb") as given:
+        done = subprocess.run(
+            [sys.executable, "-m", "clipsearch.encoder.trial", str(directory), "2"],
+            stdin=given,
+            capture_output=True,
+            check=True,
+        )
+    measured = read_measured(done.stdout)
+    assert (measured[0].engine, measured[0].precision) == ("onnxruntime", "fp32")
+    assert all((choice.pictures_per_s or 0) > 0 for choice in measured)
+    assert all((choice.mean_cosine or 0) > 0.9 for choice in measured)
+    if "openvino" in ENGINES:
+        assert "openvino" in {choice.engine for choice in measured}
+
+
+def test_a_choice_is_remembered_for_the_tower_and_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = read_model_directory(write_model_directory(tmp_path / "model"))
+    runs: list[int] = []
+
+    def trial(*_: object) -> Choice:
+        runs.append(1)
+        return BF16
+
+    monkeypatch.setattr(precision, "_measure", trial)
+    monkeypatch.setattr(precision, "_version", lambda name: "1.0")
+    assert choose(model, pixels(16), 2) == BF16
+    assert choose(model, pixels(16), 2) == BF16
+    assert len(runs) == 1
+    choose(model, pixels(16), 4)  # other threads
+    monkeypatch.setattr(precision, "_version", lambda name: "1.1")  # other versions
+    choose(model, pixels(16), 2)
+    choose(read_model_directory(write_model_directory(tmp_path / "other", seed=1)), pixels(16), 2)
+    assert len(runs) == 4
+    (cache_dir() / precision.MEMORY).write_text("[")
+    assert choose(model, pixels(16), 2) == BF16
+    assert len(runs) == 5
+
+
+def test_without_other_libraries_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = read_model_directory(write_model_directory(tmp_path))
+    monkeypatch.setattr(precision, "_version", lambda name: "" if name in ("openvino", "onnx") else "1")
+    monkeypatch.setattr(precision, "_measure", lambda *_: pytest.fail("measured"))
+    assert choose(model, pixels(16), 2) == PLAIN
+
+
+def test_a_trial_that_tells_nothing_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = read_model_directory(write_model_directory(tmp_path))
+    monkeypatch.setattr(precision, "_version", lambda name: "1")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere"))
+    assert choose(model, pixels(16), 2) == PLAIN
+    assert not (cache_dir() / precision.MEMORY).exists()
+
+
+def test_auto_falls_back_to_fp32_when_its_choice_cannot_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise InvalidModel(tmp_path, "refused")
+
+    encoder = OnnxEncoder(write_model_directory(tmp_path))
+    expected = OnnxEncoder(tmp_path, precision="fp32").encode_images(pixels(20))
+    monkeypatch.setattr(precision, "choose", lambda *_: INT8)
+    monkeypatch.setattr("clipsearch.encoder.int8.int8_tower", refuse)
+    np.testing.assert_allclose(encoder.encode_images(pixels(20)), expected, atol=1e-6)
+    assert encoder.image_choice == PLAIN
+    with pytest.raises(InvalidModel, match="refused"):
+        OnnxEncoder(tmp_path, precision="int8").encode_images(pixels(1))
+
+
+def test_few_pictures_are_encoded_in_fp32_without_a_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "choose", lambda *_: pytest.fail("chosen"))
+    encoder = OnnxEncoder(write_model_directory(tmp_path))
+    assert encoder.encode_images(pixels(BULK_PICTURES - 1)).shape == (BULK_PICTURES - 1, 8)
+    assert encoder.image_choice is None
+    assert encoder.pictures_per_call >= BULK_PICTURES
+
+
+def test_auto_gives_vectors_comparable_with_fp32(tmp_path: Path) -> None:
+    encoder = OnnxEncoder(write_model_directory(tmp_path), threads=2)
+    exact = OnnxEncoder(tmp_path, precision="fp32")
+    given = pixels(40)
+    assert (encoder.encode_images(given) * exact.encode_images(given)).sum(axis=1).min() > 0.99
+    assert encoder.fingerprint == exact.fingerprint
+    assert encoder.image_choice is not None
+
+
+def test_bf16_by_openvino(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    for variant in ({}, {"fixed_batch": 4}, {"external": True}, {"names": ("input", "input", "output")}):
+        directory = write_model_directory(tmp_path / str(len(str(variant))), **variant)  # type: ignore[arg-type]
+        exact = OnnxEncoder(directory, precision="fp32").encode_images(pixels(21))
+        for threads in (1, 3):
+            encoder = OnnxEncoder(directory, precision="bf16", threads=threads)
+            assert (encoder.encode_images(pixels(21)) * exact).sum(axis=1).min() > 0.99
+            assert encoder.encode_images(pixels(1)).shape == (1, 8)
+            assert encoder.image_choice is not None
+            assert encoder.image_choice.engine == "openvino"
+
+
+def test_openvino_says_what_is_wrong_with_a_model(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    directory = write_model_directory(tmp_path)
+    (directory / "visual/model.onnx").write_bytes(b"\x3a\x00")
+    with pytest.raises(InvalidModel, match="cannot be loaded by OpenVINO"):
+        OnnxEncoder(directory, precision="bf16").encode_images(pixels(1))
+
+
+def test_bf16_and_int8_name_the_extra_that_they_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = write_model_directory(tmp_path)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for name, extra in (("bf16", "openvino"), ("int8", "int8")):
+        with pytest.raises(MissingExtra, match=rf"clipsearch\[{extra}\]"):
+            load_encoder(str(directory), precision=name).encode_images(pixels(1))  # type: ignore[arg-type]
+
+
+def test_int8_is_made_once_and_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx")
+    from clipsearch.encoder import int8
+
+    model = read_model_directory(write_model_directory(tmp_path, dim=64))
+    exact = OnnxEncoder(tmp_path, precision="fp32").encode_images(pixels(20))
+    vectors = OnnxEncoder(tmp_path, precision="int8").encode_images(pixels(20))
+    assert 0.99 < (vectors * exact).sum(axis=1).mean() < 1 - 1e-7  # it is another arithmetic
+    made = int8.int8_tower(model)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "onnx", None)  # not needed to use what is there
+        assert int8.int8_tower(model) == made
+    data = bytearray(made.read_bytes())
+    data[-20] ^= 1
+    made.write_bytes(data)
+    int8.int8_tower(model)  # damaged: made again
+    assert made.read_bytes() != bytes(data)
+
+
+@pytest.mark.parametrize("name", ["fp16", "fp8", ""])
+def test_unknown_precisions_are_refused(tmp_path: Path, name: Any) -> None:
+    directory = write_model_directory(tmp_path)
+    with pytest.raises(ValueError, match="precision"):
+        load_encoder(str(directory), precision=name)
+    with pytest.raises(ValueError, match="int8"):
+        load_encoder("open_clip:ViT-B-32", precision="int8")
+
+
+class Counting:
+    """A tower that returns the mean colour and notes how many pictures a run had."""
+
+    def __init__(self, fixed_batch: int | None = None) -> None:
+        self.fixed_batch = fixed_batch
+        self.sizes: list[int] = []
+
+    def run(self, scaled: FloatArray) -> FloatArray:
+        self.sizes.append(len(scaled))
+        means: FloatArray = scaled.mean(axis=(2, 3)) @ np.eye(3, 8, dtype=np.float32)
+        return means
+
+
+@pytest.mark.parametrize(("count", "lanes", "sizes"), [(32, 2, [8] * 4), (9, 2, [5, 4]), (3, 4, [1] * 3), (1, 8, [1])])
+def test_pictures_are_spread_over_the_lanes_in_order(tmp_path: Path, count: int, lanes: int, sizes: list[int]) -> None:
+    model = read_model_directory(write_model_directory(tmp_path))
+    assert model.preprocessing is not None
+    tower = Counting()
+    vectors = Bulk(model, tower, model.preprocessing, lanes).encode(pixels(count))
+    assert sorted(tower.sizes, reverse=True) == sizes
+    alone = Bulk(model, Counting(), model.preprocessing, 1)
+    for picture, vector in zip(pixels(count), vectors, strict=True):
+        np.testing.assert_allclose(alone.encode(picture[None])[0], vector, atol=1e-6)
+    fixed = Counting(fixed_batch=5)
+    np.testing.assert_allclose(Bulk(model, fixed, model.preprocessing, lanes).encode(pixels(count)), vectors, atol=1e-6)
+    assert set(fixed.sizes) == {5}
+
+
+def test_lanes() -> None:
+    assert [lanes_for(threads) for threads in (0, 1, 2, 8, 64)] == [1, 1, 2, 8, MOST_LANES]
+
+
+def test_a_text_query_loads_no_image_library(tmp_path: Path) -> None:
+    directory = write_model_directory(tmp_path)
+    code = (
+        "import sys; from clipsearch.encoder.onnx import OnnxEncoder\n"
+        f"OnnxEncoder({str(directory)!r}).encode_texts(['a dog'])\n"
+        "assert not {'openvino', 'onnx', 'clipsearch.encoder.precision', 'subprocess'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
