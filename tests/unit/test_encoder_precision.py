@@ -162,7 +162,7 @@ def test_auto_gives_vectors_comparable_with_fp32(tmp_path: Path) -> None:
 def test_bf16_by_openvino(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     for variant in ({}, {"fixed_batch": 4}, {"external": True}, {"names": ("input", "input", "output")}):
-        directory = write_model_directory(tmp_path / str(len(str(variant))), **variant)  # type: ignore[arg-type]
+        directory = write_model_directory(tmp_path / str(len(str(variant))), **variant)
         exact = OnnxEncoder(directory, precision="fp32").encode_images(pixels(21))
         for threads in (1, 3):
             encoder = OnnxEncoder(directory, precision="bf16", threads=threads)
