@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import xxhash
 
 from clipsearch.errors import CorruptIndex, UnsupportedIndex
 from clipsearch.records import FileRef, Fragment, IvfParameters, Manifest, ModelRef, Segment
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 FORMAT_VERSION = 1
 KNOWN_READER_FEATURES: frozenset[str] = frozenset()
 KNOWN_WRITER_FEATURES: frozenset[str] = frozenset()
@@ -40,34 +44,41 @@ def load_manifest(path: Path, raw: bytes, index_dir: Path) -> Manifest:
         for feature in body["reader_features"]:
             if feature not in KNOWN_READER_FEATURES:
                 raise UnsupportedIndex(index_dir, f"the reader feature {feature!r}")
-        return Manifest(
-            **{
-                **body,
-                "model": ModelRef(**body["model"]),
-                "fragments": tuple(_fragment(f) for f in body["fragments"]),
-                "tombstones": _ref(body["tombstones"]),
-                "reader_features": tuple(body["reader_features"]),
-                "writer_features": tuple(body["writer_features"]),
-            }
+        return _make(
+            Manifest,
+            body,
+            model=_make(ModelRef, body["model"]),
+            fragments=tuple(_fragment(f) for f in body["fragments"]),
+            tombstones=_ref(body["tombstones"]),
+            reader_features=tuple(body["reader_features"]),
+            writer_features=tuple(body["writer_features"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptIndex(path, f"it is no manifest ({error})", index=index_dir) from error
 
 
+def _make(kind: type[T], body: dict[str, Any], **parsed: Any) -> T:
+    """A record from its JSON. Fields of later versions are passed over: what must be known is in the features."""
+    known = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{**{name: value for name, value in body.items() if name in known}, **parsed})
+
+
 def _ref(body: dict[str, Any] | None) -> FileRef | None:
-    return None if body is None else FileRef(**body)
+    return None if body is None else _make(FileRef, body)
 
 
 def _fragment(body: dict[str, Any]) -> Fragment:
     segment = body["segment"]
     if segment is not None:
-        segment = Segment(
-            vectors=FileRef(**segment["vectors"]),
-            rows=FileRef(**segment["rows"]),
+        segment = _make(
+            Segment,
+            segment,
+            vectors=_make(FileRef, segment["vectors"]),
+            rows=_make(FileRef, segment["rows"]),
             faiss=_ref(segment["faiss"]),
-            ivf=None if segment["ivf"] is None else IvfParameters(**segment["ivf"]),
+            ivf=None if segment["ivf"] is None else _make(IvfParameters, segment["ivf"]),
         )
-    return Fragment(**{**body, "data": FileRef(**body["data"]), "segment": segment})
+    return _make(Fragment, body, data=_make(FileRef, body["data"]), segment=segment)
 
 
 def manifest_name(generation: int) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import multiprocessing
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -113,6 +115,17 @@ def test_a_manifest_survives_its_file(tmp_path: Path) -> None:
     with Writer(tmp_path) as writer:
         manifest = commit_rows(writer, EMPTY, 3)
     assert load_manifest(tmp_path / "m.json", dump_manifest(manifest), tmp_path) == manifest
+
+
+def test_fields_of_later_versions_are_passed_over(tmp_path: Path) -> None:
+    with Writer(tmp_path) as writer:
+        manifest = commit_rows(writer, EMPTY, 3)
+    body = json.loads(dump_manifest(manifest))
+    del body["checksum"]
+    body["colour"] = body["fragments"][0]["colour"] = body["model"]["colour"] = "blue"
+    checksum = xxhash.xxh3_128_hexdigest(json.dumps(body, sort_keys=True, separators=(",", ":")))
+    raw = json.dumps({**body, "checksum": checksum}).encode()
+    assert load_manifest(tmp_path / "m.json", raw, tmp_path) == manifest
 
 
 @pytest.mark.parametrize(
