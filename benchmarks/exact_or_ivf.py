@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch.records import FloatArray, IvfParameters
-from clipsearch.vectors import VectorSegment, build_ivf, write_vectors
+from clipsearch.vectors import VectorSegment, write_vectors
+from clipsearch.vectors.inverted import build_ivf
 
 DIM = 512
 ROUNDS = 7

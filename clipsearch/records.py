@@ -172,6 +172,7 @@ class Manifest:
     tombstone_count: int = 0
     pictures: int = 0  # live rows with a vector
     skipped: int = 0  # live rows without one
+    recall_target: float = 0.985  # recall@10 that inverted files are tuned for
     reader_features: tuple[str, ...] = ()  # what a reader must know to read this correctly
     writer_features: tuple[str, ...] = ()  # what a writer must know to change this correctly
     format_version: int = 1

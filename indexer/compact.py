@@ -83,8 +83,15 @@ def merge_fragments(writer: Writer, manifest: Manifest, start: int, stop: int) -
     fragment = writer.add_fragment(batches(), manifest.model)
     joined: tuple[Fragment, ...] = ()
     if fragment.rows:
-        rows = manifest.pictures
-        joined = (add_segment(writer, fragment, manifest.model.dim, batches, collection_rows=rows),)
+        segmented = add_segment(
+            writer,
+            fragment,
+            manifest.model.dim,
+            batches,
+            collection_rows=manifest.pictures,
+            recall=manifest.recall_target,
+        )
+        joined = (segmented,)
     spans = [(f.first_row_id, f.last_row_id) for f in merged if f.rows]
     gone = np.zeros(len(dead), bool)
     for first, last in spans:

@@ -9,7 +9,8 @@ import numpy as np
 
 from clipsearch.records import EmbeddingBatch, FileRef, Fragment, ImageRecord, Segment
 from clipsearch.store import Writer
-from clipsearch.vectors import IVF_FROM_ROWS, BinaryWriter, VectorSegment, build_ivf, write_vectors
+from clipsearch.vectors import IVF_FROM_ROWS, BinaryWriter, VectorSegment, write_vectors
+from clipsearch.vectors.inverted import DEFAULT_RECALL, build_ivf
 
 MERGE_FAN = 8
 """How many fragments of a size are joined into one: see `compact`."""
@@ -18,7 +19,13 @@ Batches = Callable[[], Iterable[EmbeddingBatch]]
 
 
 def add_segment(
-    writer: Writer, fragment: Fragment, dim: int, batches: Batches, *, collection_rows: int = 0
+    writer: Writer,
+    fragment: Fragment,
+    dim: int,
+    batches: Batches,
+    *,
+    collection_rows: int = 0,
+    recall: float = DEFAULT_RECALL,
 ) -> Fragment:
     """Write the searchable form of `fragment`, whose rows `batches` yields (again at each call).
 
@@ -38,16 +45,16 @@ def add_segment(
     segment = Segment(vectors, rows)
     from_rows = IVF_FROM_ROWS if collection_rows < IVF_FROM_ROWS else IVF_FROM_ROWS // MERGE_FAN
     if fragment.vectors >= from_rows:
-        segment = add_inverted_file(writer, segment, dim)
+        segment = add_inverted_file(writer, segment, dim, recall=recall)
     return dataclasses.replace(fragment, segment=segment)
 
 
-def add_inverted_file(writer: Writer, segment: Segment, dim: int) -> Segment:
-    """Build FAISS's inverted file beside a segment's vectors."""
+def add_inverted_file(writer: Writer, segment: Segment, dim: int, *, recall: float) -> Segment:
+    """Build FAISS's inverted file beside a segment's vectors, tuned for `recall` (0..1)."""
     refs: list[FileRef] = []
 
     def write(serialise: Callable[[BinaryWriter], None]) -> None:
         refs.append(writer.add_file("faiss", ".faiss", serialise))
 
-    ivf = build_ivf(VectorSegment(writer.index_dir / segment.vectors.path, dim), write)
+    ivf = build_ivf(VectorSegment(writer.index_dir / segment.vectors.path, dim), write, recall=recall)
     return dataclasses.replace(segment, faiss=refs[0], ivf=ivf)

@@ -293,7 +293,9 @@ def _repair_fragment(writer: Writer, fragment: Fragment, manifest: Manifest, rep
         return _recover_fragment(writer, fragment, segment, manifest.model, report)
     if segment is not None and segment.faiss is not None and bad == {segment.faiss.path}:
         report.actions.append(f"{segment.faiss.path}: damaged; built again")
-        return dataclasses.replace(fragment, segment=add_inverted_file(writer, segment, dim))
+        return dataclasses.replace(
+            fragment, segment=add_inverted_file(writer, segment, dim, recall=manifest.recall_target)
+        )
     try:
         for _ in _check_fragment(index_dir, dim, fragment, bad, np.empty(0, np.int64)):
             pass
@@ -305,7 +307,14 @@ def _repair_fragment(writer: Writer, fragment: Fragment, manifest: Manifest, rep
         if not bad:
             return fragment
     report.actions.append(f"{', '.join(sorted(bad)) or fragment.data.path}: search files built again from Parquet")
-    return add_segment(writer, fragment, dim, lambda: read_fragment(index_dir, fragment, dim=dim))
+    return add_segment(
+        writer,
+        fragment,
+        dim,
+        lambda: read_fragment(index_dir, fragment, dim=dim),
+        collection_rows=manifest.pictures,
+        recall=manifest.recall_target,
+    )
 
 
 def _recover_fragment(

@@ -23,6 +23,7 @@ from clipsearch.images import open_picture
 from clipsearch.terminal import count, duration, progress_display, safe
 
 SCIKIT_IMAGE = "scikit-image==0.26.0"
+PIP_OPTIONS = "--quiet --disable-pip-version-check --no-deps --only-binary :all:"
 QUESTIONS = ["a cat", "a cup of coffee", "a motorcycle"]
 NOT_PHOTOGRAPHS = {"logo.png", "hf-logo_transpng.png", "avatar.png", "screenshot.gif", "phantom.png", "color.png"}
 THUMBNAIL_PIXELS = 320
@@ -103,8 +104,7 @@ def sample_photographs(folder: Path) -> Path:
         return folder
     with tempfile.TemporaryDirectory() as download:
         subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-            + ["--only-binary", ":all:", "--dest", download, SCIKIT_IMAGE],
+            [sys.executable, "-m", "pip", "download", *PIP_OPTIONS.split(), "--dest", download, SCIKIT_IMAGE],
             check=True,
         )
         (folder / "scikit-image").mkdir(parents=True, exist_ok=True)

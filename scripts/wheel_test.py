@@ -61,9 +61,8 @@ def check_contents(wheel: Path) -> None:
     assert sum(model.values()) <= LARGEST_MODEL_BYTES, sum(model.values())
     for needed in ("clipsearch/indexer/build.py", "clipsearch/store/writer.py", "clipsearch/py.typed"):
         assert needed in sizes, f"{needed} is missing from the wheel"
-    print(
-        f"{wheel.name}: {len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB, model {sum(model.values()) / 1e6:.1f} MB"
-    )
+    megabytes, of_the_model = sum(sizes.values()) / 1e6, sum(model.values()) / 1e6
+    print(f"{wheel.name}: {len(sizes)} files, {megabytes:.1f} MB, of which the model {of_the_model:.1f} MB")
 
 
 def check_environment(environment: Path) -> None:

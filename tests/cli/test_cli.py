@@ -18,6 +18,8 @@ import pytest
 
 from tests.pictures import fill, picture, plain
 
+COMMANDS = ("index", "query", "status", "verify", "compact", "tune")
+
 
 def clipsearch(*arguments: str | bytes | Path, folder: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
@@ -262,7 +264,9 @@ def test_a_closed_pipe_is_no_error(indexed: Path) -> None:
     assert b"Exception" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["index", "query", "status", "verify", "compact", "models list", "models info"])
+@pytest.mark.parametrize(
+    "command", ["index", "query", "status", "verify", "compact", "tune", "models list", "models info"]
+)
 def test_every_command_has_help_with_examples(command: str, tmp_path: Path) -> None:
     out = clipsearch(*command.split(), "--help", folder=tmp_path).stdout
     assert "Example" in out
@@ -271,7 +275,17 @@ def test_every_command_has_help_with_examples(command: str, tmp_path: Path) -> N
 
 def test_every_command_is_in_the_readme() -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    for command in ("index", "query", "status", "verify", "compact", "models list", "models pull", "models export"):
+    for command in (
+        "index",
+        "query",
+        "status",
+        "verify",
+        "compact",
+        "tune",
+        "models list",
+        "models pull",
+        "models export",
+    ):
         assert f"clipsearch {command}" in readme
 
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipsearch import vectors
 from clipsearch.errors import CorruptIndex, DimensionMismatch
 from clipsearch.records import FloatArray, IntArray, IvfParameters
-from clipsearch.vectors import VectorSegment, build_ivf, merge, top_k, write_vectors
+from clipsearch.vectors import VectorSegment, merge, top_k, write_vectors
+from clipsearch.vectors.inverted import build_ivf
 
 
 def unit(rows: npt.NDArray[np.floating[Any]]) -> FloatArray:
@@ -172,7 +172,7 @@ def test_blocks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     whole = make(tmp_path, np.arange(500), rows, exclude=np.array([3, 170, 499]))
     queries = clustered(4, 16, seed=2)
     expected = whole.search(queries, 20)
-    monkeypatch.setattr(vectors, "EXACT_BLOCK_ROWS", 64)
+    monkeypatch.setattr("clipsearch.vectors.segments.EXACT_BLOCK_ROWS", 64)
     scores, ids = whole.search(queries, 20)
     np.testing.assert_array_equal(ids, expected[1])
     np.testing.assert_allclose(scores, expected[0], atol=1e-6)

@@ -18,6 +18,7 @@ from clipsearch.errors import EncoderMismatch, NoPictures, OtherCollection, Stor
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
 from clipsearch.indexer.compact import compact
 from clipsearch.indexer.status import read_status
+from clipsearch.indexer.tune import show_tuning, tune
 from clipsearch.indexer.verify import repair, verify
 from clipsearch.records import PixelArray
 from clipsearch.search import Collection
@@ -330,6 +331,16 @@ def test_large_collections_get_inverted_files(
     compact(photos / ".clipsearch")
     assert read_status(photos / ".clipsearch").inverted_files == 1
     assert len(found_paths(photos, encoder)) == 300
+    index = photos / ".clipsearch"
+    (segment,) = show_tuning(index).segments
+    recalls = [point.recall_sentences for point in segment.curve]
+    assert recalls == sorted(recalls)
+    assert recalls[-1] > recalls[0]
+    (low,) = tune(index, 0.6).segments
+    (high,) = tune(index, 0.99).segments
+    assert low.parameters.nprobe < high.parameters.nprobe
+    with Collection(index, encoder=encoder) as collection:
+        assert collection.manifest.recall_target == 0.99
     (victim,) = (photos / ".clipsearch" / "faiss").iterdir()
     victim.write_bytes(victim.read_bytes()[:-1])
     assert not verify(photos / ".clipsearch").ok

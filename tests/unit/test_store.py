@@ -123,7 +123,7 @@ def test_fields_of_later_versions_are_passed_over(tmp_path: Path) -> None:
     body = json.loads(dump_manifest(manifest))
     del body["checksum"]
     body["colour"] = body["fragments"][0]["colour"] = body["model"]["colour"] = "blue"
-    checksum = xxhash.xxh3_128_hexdigest(json.dumps(body, sort_keys=True, separators=(",", ":")))
+    checksum = xxhash.xxh3_128_hexdigest(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
     raw = json.dumps({**body, "checksum": checksum}).encode()
     assert load_manifest(tmp_path / "m.json", raw, tmp_path) == manifest
 

@@ -1,4 +1,4 @@
-"""Segments: row ids and unit vectors in a form that can be searched. The only importer of faiss.
+"""Segments: row ids and unit vectors in a form that can be searched.
 
 A small segment is a NumPy file that is mapped and multiplied with the query: exact, nothing to load. A large
 one has a FAISS inverted file (IVF with 4-bit product quantisation) beside it that proposes candidates, which are
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from clipsearch.errors import CorruptIndex, DimensionMismatch
 from clipsearch.records import FileRef, FloatArray, IntArray, IvfParameters, Manifest
@@ -24,15 +23,7 @@ IVF_FROM_ROWS = 200_000
 
 UNIT_TOLERANCE = 1e-3
 EXACT_BLOCK_ROWS = 262_144
-IVF_LISTS_PER_ROOT = 1.5
-IVF_TRAINING_ROWS_PER_LIST = 64
-IVF_ADD_ROWS = 65_536
 IVF_VISITED_ROWS_PER_HIT = 20
-IVF_RECALL_AT = 10
-IVF_RECALL_QUERIES = 128
-IVF_LIST_RECALL_TARGET = 0.99
-IVF_RECALL_TARGET = 0.985
-IVF_RERANK_DEPTHS = (10, 20, 40)
 
 
 class BinaryWriter(Protocol):
@@ -154,7 +145,7 @@ class VectorSegment:
     def load(self) -> None:
         """Open the inverted file now, if there is one, rather than at the first search. Raises: CorruptIndex."""
         if self._faiss is None and self._faiss_file is not None:
-            self._faiss = _open_faiss(self._faiss_file, self.dim, len(self))
+            self._faiss = open_faiss(self._faiss_file, self.dim, len(self))
 
     def search(self, queries: FloatArray, k: int, *, exact: bool = False) -> tuple[FloatArray, IntArray]:
         """Return the k nearest row ids for each query, best first; equal scores by ascending row id.
@@ -183,7 +174,7 @@ class VectorSegment:
         return best
 
     def _search_ivf(self, queries: FloatArray, k: int, ivf: IvfParameters, nprobe: int) -> tuple[FloatArray, IntArray]:
-        faiss = _import_faiss()
+        faiss = import_faiss()
         self.load()
         wanted = min(k * ivf.rerank, len(self))
         parameters = faiss.SearchParametersIVF(nprobe=nprobe)
@@ -272,106 +263,13 @@ def merge(results: Sequence[tuple[FloatArray, IntArray]], k: int) -> tuple[Float
     return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
 
 
-# --- inverted files ------------------------------------------------------------------------------------
-
-
-def _import_faiss() -> Any:
+def import_faiss() -> Any:
     """FAISS, when it is first needed: exact search does without it. Its type stubs lag behind its functions."""
     return importlib.import_module("faiss")
 
 
-def build_ivf(segment: VectorSegment, write: Callable[[Callable[[BinaryWriter], None]], None]) -> IvfParameters:
-    """Build an inverted file over `segment` and hand a function that serialises it to `write`.
-
-    The quantiser is trained on a sample; nprobe is the smallest that reaches IVF_RECALL_TARGET on queries
-    made from the segment's own vectors, so the parameters come from the data.
-    """
-    faiss = _import_faiss()
-    rng = np.random.default_rng(len(segment))
-    rows, dim = len(segment), segment.dim
-    nlist = max(1, min(round(IVF_LISTS_PER_ROOT * math.sqrt(rows)), rows // 39))
-    index = faiss.index_factory(dim, f"IVF{nlist},{ivf_code(dim)}", faiss.METRIC_INNER_PRODUCT)
-    sample = np.sort(rng.choice(rows, min(rows, nlist * IVF_TRAINING_ROWS_PER_LIST), replace=False))
-    index.train(segment.take(sample))
-    for row_ids, vectors in segment.blocks(IVF_ADD_ROWS):
-        index.add_with_ids(vectors, row_ids)
-    parameters = _tune(index, segment, rng)
-
-    def serialise(file: BinaryWriter) -> None:
-        failure: list[BaseException] = []
-
-        def write_part(data: bytes) -> int:
-            try:
-                return file.write(data)
-            except BaseException as error:  # kept, because FAISS would replace it with its own
-                failure.append(error)
-                return 0
-
-        try:
-            faiss.write_index(index, faiss.PyCallbackIOWriter(write_part))
-        except RuntimeError:
-            if not failure:
-                raise
-        if failure:
-            raise failure[0]
-
-    write(serialise)
-    return parameters
-
-
-def ivf_code(dim: int) -> str:
-    """How vectors are stored in an inverted file, in FAISS's notation.
-
-    Four bits for two dimensions (dim / 4 bytes a row) are scanned in registers: over a million rows of 512 numbers
-    five times faster than 8-bit scalar codes at the same recall, in a quarter of the space.
-    """
-    return f"PQ{dim // 2}x4fs" if dim % 2 == 0 else "SQ8"
-
-
-def _tune(index: Any, segment: VectorSegment, rng: np.random.Generator) -> IvfParameters:
-    """The fewest lists and candidates that reach the recall targets on two kinds of queries, each on its own.
-
-    Pictures like those in the index (a vector with noise), and queries that lie between and beside the pictures
-    (the mean of three vectors with more noise). The latter need as many lists as sentences do: of 1,500 lists over
-    a million rows, 243 were chosen so, and sentences reached a recall of 0.98 with 256.
-    """
-    faiss = _import_faiss()
-    count = min(len(segment), IVF_RECALL_QUERIES)
-    noise = rng.standard_normal((2, count, segment.dim)) / np.sqrt(segment.dim)
-    one, three = (
-        np.mean([segment.take(np.sort(rng.choice(len(segment), count, replace=False))) for _ in range(n)], axis=0)
-        for n in (1, 3)
-    )
-    queries = np.concatenate([one + 0.5 * noise[0], three + noise[1]]).astype(np.float32)
-    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    best = empty_result(len(queries), IVF_RECALL_AT)
-    for row_ids, vectors in segment.blocks(IVF_ADD_ROWS):
-        best = merge([best, top_k(queries @ vectors.T, row_ids, IVF_RECALL_AT)], IVF_RECALL_AT)
-    truth = best[1]
-
-    def worse_half(found: npt.NDArray[np.bool_ | np.float32]) -> float:
-        return float(min(found[:count].mean(), found[count:].mean()))
-
-    # In which of its lists, nearest first, does each query have its true neighbours?
-    wanted = np.unique(truth)
-    home = index.quantizer.search(segment.take(np.searchsorted(segment.row_ids, wanted)), 1)[1][:, 0]
-    order = np.argsort(index.quantizer.search(queries, index.nlist)[1], axis=1)
-    rank = np.take_along_axis(order, home[np.searchsorted(wanted, truth)], axis=1)
-    nprobe = 4
-    while nprobe < index.nlist and worse_half(rank < nprobe) < IVF_LIST_RECALL_TARGET:
-        nprobe = math.ceil(nprobe * 1.2)
-    nprobe = min(nprobe, index.nlist)
-    for rerank in IVF_RERANK_DEPTHS:
-        parameters = faiss.SearchParametersIVF(nprobe=nprobe)
-        _, found = index.search(queries, IVF_RECALL_AT * rerank, params=parameters)
-        hit = np.array([np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)], np.float32)
-        if worse_half(hit) >= IVF_RECALL_TARGET:
-            break
-    return IvfParameters(nlist=index.nlist, nprobe=nprobe, rerank=rerank, code=ivf_code(segment.dim))
-
-
-def _open_faiss(path: Path, dim: int, rows: int) -> Any:
-    faiss = _import_faiss()
+def open_faiss(path: Path, dim: int, rows: int) -> Any:
+    faiss = import_faiss()
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
     except RuntimeError as error:

@@ -1,0 +1,86 @@
+"""Show what an index's inverted files find and how fast, and choose how many of their lists a query visits."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsearch.errors import IndexNotFound
+from clipsearch.records import Fragment, IvfParameters, Manifest
+from clipsearch.store import Writer, open_snapshot, verify_file
+from clipsearch.vectors import VectorSegment
+from clipsearch.vectors.inverted import CurvePoint, Tuning, open_tuning
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentTuning:
+    """One inverted file: its rows, its parameters, and recall and time over the number of lists visited."""
+
+    file: str
+    rows: int
+    parameters: IvfParameters
+    curve: list[CurvePoint]
+
+
+@dataclass(frozen=True, slots=True)
+class TuneReport:
+    """All inverted files of an index; `exact_rows` more are searched exactly, with recall 1."""
+
+    recall_target: float
+    segments: list[SegmentTuning]
+    exact_rows: int
+
+
+def show_tuning(index_dir: Path) -> TuneReport:
+    """Measure every inverted file. Changes nothing. Raises: IndexNotFound, CorruptIndex."""
+    with open_snapshot(index_dir) as snapshot:
+        manifest = snapshot.manifest
+        segments = []
+        for fragment in manifest.fragments:
+            tuning = _open(index_dir, manifest, fragment)
+            if tuning is not None and fragment.segment is not None and fragment.segment.ivf is not None:
+                ivf = fragment.segment.ivf
+                segments.append(_measured(fragment, ivf, tuning))
+        return _report(manifest, segments)
+
+
+def tune(index_dir: Path, recall: float) -> TuneReport:
+    """Choose anew how many lists a query visits, for `recall` (0..1) at 10, and keep it for what is built later.
+
+    Raises: IndexNotFound, IndexLocked, CorruptIndex, OutOfSpace.
+    """
+    with Writer(index_dir) as writer:
+        manifest = writer.current()
+        if manifest is None:
+            raise IndexNotFound([index_dir])
+        fragments, segments = [], []
+        for fragment in manifest.fragments:
+            tuning = _open(index_dir, manifest, fragment)
+            if tuning is not None and fragment.segment is not None:
+                ivf = tuning.choose(recall)
+                fragment = dataclasses.replace(fragment, segment=dataclasses.replace(fragment.segment, ivf=ivf))
+                segments.append(_measured(fragment, ivf, tuning))
+            fragments.append(fragment)
+        manifest = dataclasses.replace(manifest, fragments=tuple(fragments), recall_target=recall)
+        return _report(writer.commit(manifest), segments)
+
+
+def _open(index_dir: Path, manifest: Manifest, fragment: Fragment) -> Tuning | None:
+    segment = fragment.segment
+    if segment is None or segment.faiss is None:
+        return None
+    vectors = VectorSegment(verify_file(index_dir, segment.vectors), manifest.model.dim)
+    return open_tuning(vectors, verify_file(index_dir, segment.faiss))
+
+
+def _measured(fragment: Fragment, ivf: IvfParameters, tuning: Tuning) -> SegmentTuning:
+    return SegmentTuning(fragment.data.path, fragment.vectors, ivf, tuning.curve(ivf.rerank))
+
+
+def _report(manifest: Manifest, segments: list[SegmentTuning]) -> TuneReport:
+    return TuneReport(
+        manifest.recall_target,
+        segments,
+        sum(fragment.vectors for fragment in manifest.fragments) - sum(segment.rows for segment in segments),
+    )
