@@ -24,7 +24,7 @@ from clipsearch.errors import InvalidModel, MissingExtra, StorageError
 
 FOLDER = "int8-towers"
 GRAPH, RECEIPT = "model.onnx", "checksum"
-FORMAT = "1"
+FORMAT = "2"
 EXTERNAL_FROM_BYTES = 6_000_000_000  # of the source; a quarter of it must fit into one message of 2 GB
 
 
@@ -62,9 +62,10 @@ def _quantise(model: ModelDirectory, folder: Path, reduced: bool) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as part, _quiet():
-            made = Path(part) / GRAPH
+            folded, made = Path(part) / "folded.onnx", Path(part) / GRAPH
+            _fold_constants(model.path / VISUAL_MODEL, folded)
             quantize_dynamic(
-                model.path / VISUAL_MODEL,
+                folded,
                 made,
                 per_channel=True,
                 reduce_range=reduced,
@@ -79,6 +80,19 @@ def _quantise(model: ModelDirectory, folder: Path, reduced: bool) -> None:
         raise StorageError(folder, problem, "Free some space, or use --precision fp32.") from error
     except Exception as error:
         raise InvalidModel(model.path, f"{VISUAL_MODEL} cannot be quantised to int8 ({first_line(error)})") from error
+
+
+def _fold_constants(source: Path, target: Path) -> None:
+    """Write `source` with weights as plain fp32: the quantiser passes over those that are stored in fp16."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{target.name}.data")
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
 
 
 def _needs_reduced_range() -> bool:
