@@ -32,7 +32,7 @@ clean: ## Delete environments, caches and build products
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install $(PIP_FLAGS) -e '.[torch,heif,raw,dev]'
+	$(BIN)/pip install $(PIP_FLAGS) -e '.[torch,openvino,heif,raw,dev]'
 	touch $@
 
 $(DEMO_VENV)/.ready: pyproject.toml constraints.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from clipsearch.config import index_dir_for, remember_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
-from clipsearch.errors import IndexNotFound
+from clipsearch.errors import ClipsearchError, IndexNotFound
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
 from clipsearch.store import open_snapshot
 
@@ -34,7 +35,16 @@ def index(
         encoder = load_encoder(model or model_of(index_dir_for(Path(folder), place)) or "auto")
     report = index_folder(Path(folder), encoder, index=place, options=options, progress=progress)
     remember_index(report.index)
+    prepare_queries(encoder)
     return report
+
+
+def prepare_queries(encoder: Encoder) -> None:
+    """Let later processes answer their first query sooner, where the encoder can. A failure to is no error."""
+    prepare: Callable[[], None] | None = getattr(encoder, "prepare_texts", None)
+    if prepare is not None:
+        with contextlib.suppress(ClipsearchError):
+            prepare()
 
 
 def model_of(index_dir: Path) -> str | None:

@@ -65,7 +65,7 @@ class Progress:
 class IndexOptions:
     """How a run works. The defaults suit a laptop and a NAS alike."""
 
-    batch_pictures: int = BATCH_PICTURES
+    batch_pictures: int | None = None  # None: as many as suit the encoder
     workers: int | None = None  # decoding processes; None: as many as pay on this machine
     timeout_s: float = 10.0  # for decoding one picture
     max_pixels: int | None = None  # None: the reader's own cap
@@ -326,9 +326,13 @@ class _Run:
             return self._task(result.key, file, "decode")
         else:
             self._batch.append((file, result, result.pixels))
-            if len(self._batch) >= self.options.batch_pictures:
+            if len(self._batch) >= self._batch_pictures():
                 self._encode_batch()
         return None
+
+    def _batch_pictures(self) -> int:
+        """What was asked for, else what keeps the encoder busy, which it may learn from its first batch."""
+        return self.options.batch_pictures or int(getattr(self.encoder, "pictures_per_call", BATCH_PICTURES))
 
     def _source(self, file: FoundFile, known: list[ImageRecord]) -> ImageRecord:
         """Of the rows with the content of `file`, the one it most likely was: itself, one that vanished, or any."""

@@ -14,6 +14,7 @@ def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("CLIPSEARCH_STATE_DIR", str(home / "state"))
     monkeypatch.setenv("CLIPSEARCH_CACHE_DIR", str(home / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("CLIPSEARCH_PRECISION", "fp32")  # no trial of what is fastest in every test
     monkeypatch.delenv("CLIPSEARCH_INDEX", raising=False)
 
 

@@ -76,6 +76,7 @@ def _config(score_scale: float) -> Json:
             "score_scale": round(score_scale, 4),
             # A text needs no padding beyond the longest of its batch.
             "dynamic_context": True,
+            "checked_precisions": ["bf16"],
         },
     }
 

@@ -32,6 +32,7 @@ ONLY_IMPORTERS = {
     "torch": {"encoder"},
     "open_clip": {"encoder"},
     "onnxruntime": {"encoder"},
+    "openvino": {"encoder"},
     "typer": {"cli", "cli_models"},
     "PIL": {"images", "indexer"},  # the decode worker imports it ahead of its first picture
 }
