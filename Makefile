@@ -1,12 +1,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_VENV ?= .venv-demo
+RCLIP_VENV ?= .venv-rclip
 PHOTOS ?=
 BIN = $(VENV)/bin
 PIP_FLAGS = --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check wheel-test clean
+.PHONY: help demo test check wheel-test bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,8 +27,15 @@ check: $(VENV)/.ready ## Lint, check types, run the fast tests (before each comm
 wheel-test: $(VENV)/.ready ## Build the wheel and try it in an environment of its own, outside the repository
 	$(BIN)/python scripts/wheel_test.py
 
+bench: $(VENV)/.ready $(RCLIP_VENV)/.ready ## Measure speed against rclip, exact search and the encoder alone (takes long)
+	$(BIN)/pip install $(PIP_FLAGS) -e '.[bench]'
+	$(BIN)/python scripts/demo.py > /dev/null
+	$(BIN)/python -m benchmarks.exact_or_ivf --json benchmarks/results/exact_or_ivf.json
+	$(BIN)/python -m benchmarks.encoder_ceiling --model clipsearch/models/builtin --folder demo/photos
+	$(BIN)/python -m benchmarks.against_rclip --rclip $(RCLIP_VENV)/bin/rclip
+
 clean: ## Delete environments, caches and build products
-	rm -rf $(VENV) $(DEMO_VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO_VENV) $(RCLIP_VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -38,4 +46,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 $(DEMO_VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEMO_VENV)
 	$(DEMO_VENV)/bin/pip install $(PIP_FLAGS) -e .
+	touch $@
+
+$(RCLIP_VENV)/.ready:
+	$(PYTHON) -m venv $(RCLIP_VENV)
+	$(RCLIP_VENV)/bin/pip install --quiet --disable-pip-version-check rclip==3.3.0
 	touch $@
