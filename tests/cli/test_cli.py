@@ -218,7 +218,7 @@ def test_names_cannot_steer_the_terminal(photos: Path) -> None:
 
 
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(photos: Path) -> None:
-    fill(photos, 400)
+    fill(photos, 800)
     process = subprocess.Popen(
         [sys.executable, "-m", "clipsearch", "index", "photos", "--model", "builtin"],
         cwd=photos.parent,
@@ -234,9 +234,9 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(photos: Path) -> None:
     assert process.returncode == 130, err
     assert "Stopped. What is done is kept; go on with: clipsearch index photos" in err
     done = int(out.split(" indexed")[0])
-    assert 0 < done < 400
+    assert 0 < done < 800
     report = json.loads(clipsearch("index", "photos", "--json", folder=photos.parent).stdout)
-    assert (report["indexed"], report["pictures"]) == (400 - done, 400)
+    assert (report["indexed"], report["pictures"]) == (800 - done, 800)
 
 
 def test_timing_is_told_on_request(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
