@@ -107,8 +107,8 @@ class Tuning:
     """What an inverted file finds of the true neighbours, on two kinds of queries, each on its own.
 
     Pictures like those in the index (a vector with noise), and queries that lie between and beside the pictures,
-    as sentences do (the mean of three vectors with more noise): of 1,500 lists over a million rows, 243 were
-    chosen by the latter, and real sentences reached a recall of 0.98 with 256.
+    as sentences do (the mean of three vectors with more noise): of 1,500 lists over a million rows, interpolated from
+    11,000 pictures, 243 were chosen by the latter, and real sentences reached a recall of 0.98 with 256.
     """
 
     def __init__(self, index: Any, segment: VectorSegment) -> None:
