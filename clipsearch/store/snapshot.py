@@ -16,6 +16,7 @@ import numpy as np
 import xxhash
 
 from clipsearch.errors import CorruptIndex, IndexNotFound, StorageError
+from clipsearch.npy import read_array
 from clipsearch.records import FileRef, IntArray, Manifest
 from clipsearch.store.files import verify_file
 from clipsearch.store.manifest import load_manifest, manifest_name
@@ -71,8 +72,9 @@ def read_tombstones(index_dir: Path, manifest: Manifest) -> IntArray:
         return np.empty(0, np.int64)
     path = verify_file(index_dir, manifest.tombstones)
     try:
-        row_ids: IntArray = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        with path.open("rb") as file:
+            row_ids: IntArray = read_array(file)
+    except ValueError as error:
         raise CorruptIndex(path, f"it is no NumPy file ({error})", index=index_dir) from error
     if row_ids.dtype != np.int64 or row_ids.ndim != 1:
         raise CorruptIndex(path, f"it holds {row_ids.dtype} of shape {row_ids.shape}", index=index_dir)

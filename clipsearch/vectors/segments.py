@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from clipsearch.errors import CorruptIndex, DimensionMismatch
+from clipsearch.npy import read_array, read_header
 from clipsearch.records import FileRef, FloatArray, IntArray, IvfParameters, Manifest
 
 IVF_FROM_ROWS = 200_000
@@ -211,13 +212,11 @@ def open_segments(manifest: Manifest, locate: Callable[[FileRef], Path], exclude
 def _map_vectors(path: Path) -> tuple[FloatArray, IntArray, int]:
     """The vectors, mapped; their row ids, read; and the offset in bytes at which the vectors begin."""
     with path.open("rb") as file:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("not of npy version 1.0")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        dtype, shape = read_header(file)
         start = file.tell()
         size = int(np.prod(shape)) * dtype.itemsize
         file.seek(start + size)
-        row_ids: IntArray = np.load(file, allow_pickle=False)
+        row_ids: IntArray = read_array(file)
         if size == 0:
             return np.empty(shape, dtype), row_ids, start
         mapped = np.memmap(file, dtype, "r", start, shape)

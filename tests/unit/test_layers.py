@@ -16,7 +16,7 @@ PACKAGE = Path(clipsearch.__file__).parent
 LAYERS: list[set[str]] = [
     {"records", "errors"},
     {"config"},
-    {"formats", "checksums"},
+    {"formats", "checksums", "npy"},
     {"images", "encoder", "store", "vectors"},
     {"search", "indexer"},
     {"ui"},
