@@ -92,7 +92,6 @@ class IndexReport:
     pictures: int = 0  # searchable after the run
     skipped: list[SkippedImage] = field(default_factory=list)  # every file that is not, and why
     seconds: float = 0.0
-    encode_seconds: float = 0.0
     interrupted: bool = False
 
     @property
@@ -344,9 +343,7 @@ class _Run:
     def _encode_batch(self) -> None:
         if not self._batch:
             return
-        started = time.monotonic()
         vectors = self.encoder.encode_images(np.stack([pixels for _, _, pixels in self._batch]))
-        self.report.encode_seconds += time.monotonic() - started
         for (file, result, _), vector in zip(self._batch, vectors, strict=True):
             record = _record(file, result.content_hash, result.width, result.height, result.metadata)
             self._add(record, vector)

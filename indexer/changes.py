@@ -6,10 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from clipsearch.indexer.scan import FoundFile, Scan
-from clipsearch.records import ImageRecord, SkipStatus
-
-RETRIED_STATUSES: frozenset[SkipStatus] = frozenset({"unreadable", "missing_extra", "timeout", "decoder_crashed"})
-"""Why a file was skipped that may have passed although the file is the same."""
+from clipsearch.records import ImageRecord
 
 
 @dataclass(slots=True)

@@ -47,14 +47,17 @@ def visual_checksum(model: ModelDirectory) -> str:
     """Checksum of the image tower's files and its preprocessing. Raises: InvalidModel."""
     if model.preprocessing is None:
         raise InvalidModel(model.path, "it has no image tower")
+    return fingerprint_of("+".join(tower_checksums(model.path, VISUAL_MODEL)), model.preprocessing)
+
+
+def tower_checksums(directory: Path, relative: str) -> list[str]:
+    """xxh3-128 of each of a tower's files (see `tower_files`), hexadecimal. Raises: InvalidModel."""
     try:
-        digests = [
-            file_checksum(file, remember_from_bytes=REMEMBER_FROM_BYTES)
-            for file in tower_files(model.path, VISUAL_MODEL)
+        return [
+            file_checksum(file, remember_from_bytes=REMEMBER_FROM_BYTES) for file in tower_files(directory, relative)
         ]
     except OSError as error:
-        raise InvalidModel(model.path, f"{VISUAL_MODEL} cannot be read ({error.strerror or error})") from error
-    return fingerprint_of("+".join(digests), model.preprocessing)
+        raise InvalidModel(directory, f"{relative} cannot be read ({error.strerror or error})") from error
 
 
 def tower_files(directory: Path, relative: str) -> list[Path]:

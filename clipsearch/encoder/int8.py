@@ -7,10 +7,8 @@ from the fp32 one, keyed by its bytes, and its vectors are compared with that on
 from __future__ import annotations
 
 import contextlib
-import logging
 import platform
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import xxhash
@@ -19,6 +17,7 @@ from clipsearch.checksums import file_checksum
 from clipsearch.config import cache_dir, write_small
 from clipsearch.encoder.fingerprints import REMEMBER_FROM_BYTES, tower_files
 from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
+from clipsearch.encoder.quiet import quiet_logging
 from clipsearch.encoder.sessions import first_line
 from clipsearch.errors import InvalidModel, MissingExtra, StorageError
 
@@ -61,7 +60,7 @@ def _quantise(model: ModelDirectory, folder: Path, reduced: bool) -> None:
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as part, _quiet():
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as part, quiet_logging():
             folded, made = Path(part) / "folded.onnx", Path(part) / GRAPH
             _fold_constants(model.path / VISUAL_MODEL, folded)
             quantize_dynamic(
@@ -103,15 +102,3 @@ def _needs_reduced_range() -> bool:
         return "vnni" not in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return True
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantiser logs advice to the root logger."""
-    root = logging.getLogger()
-    previous = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(previous)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ import xxhash
 from clipsearch.encoder.arrays import check_pixels, unit_rows
 from clipsearch.encoder.fingerprints import fingerprint_of
 from clipsearch.encoder.layout import parse_preprocessing
+from clipsearch.encoder.quiet import quiet_logging
 from clipsearch.errors import InvalidModel, MissingExtra, ModelNotFound
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
@@ -76,7 +76,7 @@ class OpenClipEncoder:
                 f"open_clip:{name}",
                 f"it needs weights: a tag (open_clip:{name}/{tags[0] if tags else 'TAG'}) or --checkpoint FILE",
             )
-        with _quiet():
+        with quiet_logging():
             try:
                 model = open_clip.create_model(name, pretrained=weights, device="cpu", weights_only=True)
             except Exception as error:  # open_clip, torch, safetensors and the hub each have their own
@@ -371,25 +371,13 @@ def _make_tokenizer(name: str, architecture: str, config: dict[str, Any]) -> Any
         options = dict(text_cfg.get("tokenizer_kwargs") or {})
         return open_clip.SimpleTokenizer(context_length=text_cfg.get("context_length", 77), **options)
     try:
-        with _quiet():
+        with quiet_logging():
             return open_clip.get_tokenizer(architecture)
     except ImportError as error:
         problem = f"its tokenizer ({hf_name}) needs one more package: pip install transformers"
         raise ModelNotFound(name, problem) from error
     except Exception as error:
         raise ModelNotFound(name, f"its tokenizer ({hf_name}) could not be fetched ({_first_line(error)})") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """open_clip logs to the root logger what is no news to the user."""
-    root = logging.getLogger()
-    previous = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(previous)
 
 
 def _first_line(error: Exception) -> str:

@@ -27,7 +27,7 @@ import xxhash
 
 from clipsearch.checksums import file_checksum
 from clipsearch.config import cache_dir
-from clipsearch.encoder.fingerprints import REMEMBER_FROM_BYTES, tower_files
+from clipsearch.encoder.fingerprints import REMEMBER_FROM_BYTES, tower_checksums
 from clipsearch.encoder.layout import TEXTUAL_MODEL, ModelDirectory, read_model_directory
 from clipsearch.errors import InvalidModel, OutOfSpace, StorageError
 
@@ -91,13 +91,7 @@ def prepared_text_tower(model: ModelDirectory) -> Path | None:
 
 
 def _key(model: ModelDirectory) -> str:
-    try:
-        digests = [
-            file_checksum(file, remember_from_bytes=REMEMBER_FROM_BYTES)
-            for file in tower_files(model.path, TEXTUAL_MODEL)
-        ]
-    except OSError as error:
-        raise InvalidModel(model.path, f"{TEXTUAL_MODEL} cannot be read ({error.strerror or error})") from error
+    digests = tower_checksums(model.path, TEXTUAL_MODEL)
     return xxhash.xxh3_128_hexdigest("\n".join([FORMAT, _runtime(), platform.machine(), *digests]).encode())
 
 
