@@ -15,6 +15,7 @@
     │   └── HubUnreachable    (encoder.hub) it may exist, but the hub cannot be asked
     ├── InvalidModel          a model directory that cannot be used
     ├── ExportFailed          (encoder.export) an export that does not give the original's vectors
+    ├── InvalidPairs          pictures with captions that cannot be used
     ├── MissingExtra          an optional dependency is not installed
     ├── UnreadablePicture     one picture that cannot be read
     └── InvalidQuery          a query that cannot be understood
@@ -175,6 +176,18 @@ class MissingExtra(ClipsearchError):
         self.extra = extra
         self.purpose = purpose
         super().__init__(f"{purpose} needs an optional part. Install it with: pip install 'clipsearch[{extra}]'")
+
+
+class InvalidPairs(ClipsearchError):
+    """Pairs of pictures and captions at `source` that cannot be used."""
+
+    def __init__(self, source: str, problem: str) -> None:
+        self.source = source
+        self.problem = problem
+        super().__init__(
+            f"{source}: {problem}. Pairs come as a CSV, TSV, JSONL or Parquet file with an image and a caption "
+            "column, as a folder with a .txt beside each picture, or as WebDataset tars"
+        )
 
 
 class UnreadablePicture(ClipsearchError):

@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
     {"config"},
     {"formats", "checksums", "npy"},
     {"images", "encoder", "store", "vectors"},
-    {"search", "indexer"},
+    {"search", "indexer", "training"},
     {"ui"},
     {"terminal", "timing"},
     {"cli_models"},
@@ -27,14 +27,14 @@ LAYERS: list[set[str]] = [
 """Lowest first. A part imports from lower layers and from itself only."""
 
 ONLY_IMPORTERS = {
-    "pyarrow": {"store"},
+    "pyarrow": {"store", "training"},
     "faiss": {"vectors"},
-    "torch": {"encoder"},
-    "open_clip": {"encoder"},
+    "torch": {"encoder", "training"},
+    "open_clip": {"encoder", "training"},
     "onnxruntime": {"encoder"},
     "openvino": {"encoder"},
     "typer": {"cli", "cli_models"},
-    "PIL": {"images", "indexer"},  # the decode worker imports it ahead of its first picture
+    "PIL": {"images", "indexer", "training"},  # the decode worker imports it ahead of its first picture
 }
 
 
