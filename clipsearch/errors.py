@@ -18,6 +18,7 @@
     ├── InvalidPairs          pictures with captions that cannot be used
     ├── MissingExtra          an optional dependency is not installed
     ├── UnreadablePicture     one picture that cannot be read
+    ├── UnknownTag            the index has no tag or concept of that name
     └── InvalidQuery          a query that cannot be understood
         └── EmptyQuery        one without a word
 
@@ -198,6 +199,19 @@ class UnreadablePicture(ClipsearchError):
         self.status = status
         self.reason = reason
         super().__init__(f"{path}: {reason}")
+
+
+class UnknownTag(ClipsearchError):
+    """No tag or concept of the index is called `name`; `known` are those there are."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        self.name = name
+        self.known = list(known)
+        there = f"It has: {', '.join(self.known[:20])}" if known else "It has none yet"
+        super().__init__(
+            f"the index has no tag {name!r}. {there}. "
+            "Make one from pictures with: clipsearch concept add NAME PICTURE..."
+        )
 
 
 class InvalidQuery(ClipsearchError):

@@ -158,6 +158,19 @@ class ModelRef:
     score_scale: float
 
 
+TagKind = Literal["tag", "concept"]
+
+
+@dataclass(frozen=True, slots=True)
+class TagRef:
+    """A tag of an index: its file holds the content hashes of `pictures` pictures."""
+
+    name: str
+    kind: TagKind
+    pictures: int
+    file: FileRef
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """One generation of an index: every file that belongs to it."""
@@ -176,6 +189,7 @@ class Manifest:
     reader_features: tuple[str, ...] = ()  # what a reader must know to read this correctly
     writer_features: tuple[str, ...] = ()  # what a writer must know to change this correctly
     format_version: int = 1
+    tags: tuple[TagRef, ...] = ()  # by folded name; the writer feature "tags" is set where there are any
 
     def files(self) -> list[FileRef]:
         """Every file that this generation refers to."""
@@ -187,4 +201,5 @@ class Manifest:
                 refs += [ref for ref in (segment.vectors, segment.rows, segment.faiss) if ref is not None]
         if self.tombstones is not None:
             refs.append(self.tombstones)
+        refs += [tag.file for tag in self.tags]
         return refs

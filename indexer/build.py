@@ -254,7 +254,11 @@ class _Run:
             self._stored = _StoredVectors(open_snapshot(index_dir))
         elif self.options.reindex:
             self.manifest = dataclasses.replace(
-                self.manifest, generation=current.generation, next_row_id=current.next_row_id
+                self.manifest,
+                generation=current.generation,
+                next_row_id=current.next_row_id,
+                tags=current.tags,  # they belong to contents, not to rows
+                writer_features=current.writer_features,
             )
         else:
             raise EncoderMismatch(index_dir, current.model.name, self.encoder.name, str(self.root))

@@ -16,10 +16,12 @@ import numpy as np
 import xxhash
 
 from clipsearch.errors import ClipsearchError, CorruptIndex, DimensionMismatch, IndexNotFound
+from clipsearch.folding import fold
 from clipsearch.indexer.compact import with_tombstones, without_rows
 from clipsearch.indexer.segments import add_inverted_file, add_segment
 from clipsearch.records import EmbeddingBatch, FileRef, Fragment, ImageRecord, IntArray, Manifest, ModelRef, Segment
 from clipsearch.store import (
+    COLLECTED_FOLDERS,
     RowsFile,
     Snapshot,
     Writer,
@@ -31,6 +33,7 @@ from clipsearch.store import (
     read_tombstones,
     verify_file,
 )
+from clipsearch.store.tags import read_tag, recover_tags, with_tags
 from clipsearch.vectors import VectorSegment, check_vectors
 
 
@@ -107,6 +110,7 @@ def verify(index_dir: Path) -> VerifyReport:
         report.pictures, report.skipped = live[True], live[False]
         if report.ok:
             _check_counts(manifest, dead, live, paths, report)
+        _check_tags(index_dir, manifest, bad, report)
         _list_orphans(index_dir, manifest, report)
     return report
 
@@ -188,9 +192,22 @@ def _check_counts(
         report.problems.append(Problem(name, f"{len(twice)} paths have more than one row, {twice[0]!r} first"))
 
 
+def _check_tags(index_dir: Path, manifest: Manifest, bad: set[str], report: VerifyReport) -> None:
+    for ref in manifest.tags:
+        if ref.file.path in bad:
+            continue
+        try:
+            tag = read_tag(index_dir, ref.file)
+        except CorruptIndex as error:
+            report.problems.append(Problem(ref.file.path, error.problem))
+            continue
+        if (tag.name, tag.kind, len(tag.hashes)) != (ref.name, ref.kind, ref.pictures):
+            report.problems.append(Problem(ref.file.path, f"it is not the {ref.kind} {ref.name!r}"))
+
+
 def _list_orphans(index_dir: Path, manifest: Manifest, report: VerifyReport) -> None:
     kept = {ref.path for ref in manifest.files()}
-    for folder in ("data", "vectors", "rows", "faiss", "tombstones", "staging"):
+    for folder in (*COLLECTED_FOLDERS, "staging"):
         for path in sorted((index_dir / folder).glob("*")):
             if f"{folder}/{path.name}" not in kept:
                 report.orphans.append(f"{folder}/{path.name}")
@@ -212,6 +229,7 @@ def repair(index_dir: Path) -> RepairReport:
             report.actions.append(f"{_relative(index_dir, error.file)}: {error.problem}")
             manifest = _find_manifest(writer, report)
         manifest = _repair_tombstones(writer, manifest, report)
+        manifest = _repair_tags(writer, manifest, report)
         fragments = [_repair_fragment(writer, fragment, manifest, report) for fragment in manifest.fragments]
         manifest = dataclasses.replace(manifest, fragments=tuple(f for f in fragments if f is not None and f.rows))
         manifest = _recount(writer, manifest, report)
@@ -255,7 +273,8 @@ def _manifest_from_fragments(writer: Writer, root: str, report: RepairReport) ->
     batch = EmbeddingBatch(records, np.stack(kept) if kept else np.empty((0, model.dim), np.float32))
     fragment = add_segment(writer, writer.add_fragment([batch], model), model.dim, lambda: [batch])
     report.actions.append(f"no manifest is whole: made one from {len(contents)} fragments with {len(records)} rows")
-    return Manifest(0, "", root, model, fragment.last_row_id + 1, (fragment,))
+    manifest = Manifest(0, "", root, model, fragment.last_row_id + 1, (fragment,))
+    return with_tags(manifest, recover_tags(writer.index_dir))
 
 
 def _repair_tombstones(writer: Writer, manifest: Manifest, report: RepairReport) -> Manifest:
@@ -267,6 +286,20 @@ def _repair_tombstones(writer: Writer, manifest: Manifest, report: RepairReport)
         )
         return with_tombstones(writer, manifest, np.empty(0, np.int64))
     return manifest
+
+
+def _repair_tags(writer: Writer, manifest: Manifest, report: RepairReport) -> Manifest:
+    whole = {}
+    for ref in manifest.tags:
+        try:
+            read_tag(writer.index_dir, ref.file, afresh=True)
+        except CorruptIndex as error:
+            report.actions.append(
+                f"{ref.file.path}: {error.problem}; the {ref.kind} {ref.name!r} is lost: give it to its pictures again"
+            )
+        else:
+            whole[fold(ref.name)] = ref
+    return manifest if len(whole) == len(manifest.tags) else with_tags(manifest, whole)
 
 
 def _is_whole(index_dir: Path, manifest: Manifest, fragment: Fragment) -> bool:

@@ -9,6 +9,7 @@
       rows/<hash>.rows         derived: what a hit shows, found by row id without reading Parquet
       faiss/<hash>.faiss       derived: inverted files
       tombstones/<hash>.npy    deleted row ids
+      tags/<hash>.tag          content hashes of the pictures that carry a tag, with scores
       staging/                 files being written
 
 A file gets its final name, made of the hash of its bytes, only when it is complete and synced. A commit
@@ -29,9 +30,10 @@ from clipsearch.store.snapshot import (
     resolve_current,
     root_path,
 )
-from clipsearch.store.writer import Writer
+from clipsearch.store.writer import COLLECTED_FOLDERS, Writer
 
 __all__ = [
+    "COLLECTED_FOLDERS",
     "RowsFile",
     "Snapshot",
     "Writer",

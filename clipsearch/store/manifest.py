@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import xxhash
 
 from clipsearch.errors import CorruptIndex, UnsupportedIndex
-from clipsearch.records import FileRef, Fragment, IvfParameters, Manifest, ModelRef, Segment
+from clipsearch.records import FileRef, Fragment, IvfParameters, Manifest, ModelRef, Segment, TagRef
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataclassInstance")
 FORMAT_VERSION = 1
 KNOWN_READER_FEATURES: frozenset[str] = frozenset()
-KNOWN_WRITER_FEATURES: frozenset[str] = frozenset()
+KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({"tags"})
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
@@ -52,6 +52,7 @@ def load_manifest(path: Path, raw: bytes, index_dir: Path) -> Manifest:
             tombstones=_ref(body["tombstones"]),
             reader_features=tuple(body["reader_features"]),
             writer_features=tuple(body["writer_features"]),
+            tags=tuple(_make(TagRef, tag, file=_make(FileRef, tag["file"])) for tag in body.get("tags", ())),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptIndex(path, f"it is no manifest ({error})", index=index_dir) from error

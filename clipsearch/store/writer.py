@@ -26,8 +26,8 @@ from clipsearch.store.manifest import KNOWN_WRITER_FEATURES, dump_manifest, load
 from clipsearch.store.rows import write_rows
 from clipsearch.store.snapshot import open_snapshot, resolve_current
 
-FOLDERS = ("manifests", "data", "vectors", "rows", "faiss", "tombstones", "staging")
-COLLECTED_FOLDERS = ("data", "vectors", "rows", "faiss", "tombstones")
+FOLDERS = ("manifests", "data", "vectors", "rows", "faiss", "tombstones", "tags", "staging")
+COLLECTED_FOLDERS = ("data", "vectors", "rows", "faiss", "tombstones", "tags")
 GRACE_WITHOUT_LOCKS_S = 3600.0
 BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 

@@ -1,0 +1,240 @@
+"""Tags and concepts: words that people or programs put on pictures.
+
+They belong to a picture's content (its xxh3-128), not to its path or row, so they survive renames, compaction and
+re-indexing with another model. One immutable file per tag, named in the manifest; it says of itself what it is, so
+that a repair can do without manifests. A concept is a tag with a direction among the vectors of one model: it finds
+pictures that nobody has tagged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipsearch.errors import CorruptIndex, IndexNotFound, UnknownTag
+from clipsearch.folding import fold
+from clipsearch.records import FileRef, FloatArray, IntArray, Manifest, TagKind, TagRef
+from clipsearch.store.files import HashingFile, verify_file
+from clipsearch.store.writer import Writer
+
+MAGIC = b"CLIPTAG1"
+HEADER = struct.Struct("<q")
+NAME_LIMIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """What makes a tag a concept. `vector`: (D,) float32, unit L2; pictures whose cosine with it is at least
+    `threshold` belong to it. It holds for vectors of the model with `fingerprint` only."""
+
+    vector: FloatArray
+    threshold: float
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """Which pictures carry a tag, and how surely. Shapes: hashes (N, 2) int64, ascending; scores (N,) float32.
+
+    For a concept the scores say what it was made from: 1 for examples, -1 for counterexamples.
+    """
+
+    name: str
+    hashes: IntArray
+    scores: FloatArray
+    direction: Direction | None = None
+    written_at: str = field(default="")  # ISO 8601, UTC
+
+    @property
+    def kind(self) -> TagKind:
+        return "tag" if self.direction is None else "concept"
+
+    def as_dict(self) -> dict[str, float]:
+        """Scores by content hash (hexadecimal)."""
+        return dict(zip(from_keys(self.hashes), self.scores.tolist(), strict=True))
+
+    def holds(self, hashes: IntArray) -> FloatArray:
+        """The score of each content hash, NaN where it does not carry the tag. Shapes: (M, 2) int64; (M,) float32."""
+        found = np.full(len(hashes), np.nan, np.float32)
+        if not len(self.hashes) or not len(hashes):
+            return found
+        at = np.searchsorted(self.hashes[:, 0], hashes[:, 0])
+        while True:  # once, unless two hashes agree in their first half
+            near = np.minimum(at, len(self.hashes) - 1)
+            candidate = (at < len(self.hashes)) & (self.hashes[near, 0] == hashes[:, 0])
+            same = candidate & (self.hashes[near, 1] == hashes[:, 1])
+            found[same] = self.scores[near[same]]
+            at = at + 1
+            if not (candidate & ~same).any():
+                return found
+
+
+def to_keys(content_hashes: list[str]) -> IntArray:
+    """Hexadecimal content hashes as numbers. Shape: (N, 2) int64. Raises: ValueError."""
+    raw = bytes.fromhex("".join(content_hashes))
+    if len(raw) != 16 * len(content_hashes):
+        raise ValueError("a content hash has 32 hexadecimal digits")
+    return np.frombuffer(raw, "<i8").reshape(-1, 2)
+
+
+def from_keys(keys: IntArray) -> list[str]:
+    """The reverse of `to_keys`."""
+    digits = np.ascontiguousarray(keys, "<i8").tobytes().hex()
+    return [digits[at : at + 32] for at in range(0, len(digits), 32)]
+
+
+def make_tag(name: str, scores: Mapping[str, float], direction: Direction | None = None) -> Tag:
+    """A tag from scores by content hash. Raises: ValueError for a name or a hash that cannot be one."""
+    check_name(name)
+    keys = to_keys(list(scores))
+    order = np.lexsort((keys[:, 1], keys[:, 0]))
+    values = np.array(list(scores.values()), np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("scores must be finite")
+    return Tag(name, keys[order], values[order], direction)
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError unless `name` can name a tag: 1 to 100 printable characters without a double quote."""
+    if not 0 < len(name) <= NAME_LIMIT or not name.isprintable() or name != name.strip() or '"' in name:
+        raise ValueError(
+            f"{name!r} cannot name a tag: use 1 to {NAME_LIMIT} printable characters, no double quote, "
+            "no space at its ends"
+        )
+
+
+def write_tag(file: HashingFile, tag: Tag) -> None:
+    """Layout, little-endian: 8 bytes magic, int64 length of a JSON text, that text padded to 8 bytes,
+    int64 hashes[n, 2] ascending, float32 scores[n], and for a concept float32 vector[dim]."""
+    direction = tag.direction
+    about: dict[str, Any] = {"name": tag.name, "written_at": tag.written_at, "n": len(tag.hashes)}
+    if direction is not None:
+        about["concept"] = {
+            "dim": len(direction.vector),
+            "threshold": float(direction.threshold),
+            "fingerprint": direction.fingerprint,
+        }
+    text = json.dumps(about).encode("ascii")
+    text += b" " * (-len(text) % 8)
+    file.write(MAGIC + HEADER.pack(len(text)) + text)
+    file.write(np.ascontiguousarray(tag.hashes, "<i8").tobytes())
+    file.write(np.ascontiguousarray(tag.scores, "<f4").tobytes())
+    if direction is not None:
+        file.write(np.ascontiguousarray(direction.vector, "<f4"))
+
+
+def parse_tag(raw: bytes) -> Tag:
+    """A tag from its file's bytes. Raises: ValueError if it is none."""
+    start = len(MAGIC) + HEADER.size
+    if raw[: len(MAGIC)] != MAGIC or len(raw) < start:
+        raise ValueError("it is no tag file")
+    try:
+        (length,) = HEADER.unpack_from(raw, len(MAGIC))
+        about = json.loads(raw[start : start + length])
+        n, concept = about["n"], about.get("concept")
+        at = start + length
+        hashes: IntArray = np.frombuffer(raw, "<i8", 2 * n, at).reshape(n, 2)
+        scores: FloatArray = np.frombuffer(raw, "<f4", n, at + 16 * n)
+        direction = None
+        if concept is not None:
+            vector: FloatArray = np.frombuffer(raw, "<f4", concept["dim"], at + 20 * n)
+            direction = Direction(vector, concept["threshold"], concept["fingerprint"])
+        return Tag(about["name"], hashes, scores, direction, about["written_at"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is no tag file ({error})") from error
+
+
+def read_tag(index_dir: Path, ref: FileRef, *, afresh: bool = False) -> Tag:
+    """Read a tag of a generation. Raises: CorruptIndex."""
+    path = verify_file(index_dir, ref, afresh=afresh)
+    try:
+        return parse_tag(path.read_bytes())
+    except ValueError as error:
+        raise CorruptIndex(path, str(error), index=index_dir) from error
+
+
+def find_tag(manifest: Manifest, name: str) -> TagRef | None:
+    """The tag that `name` means, whatever its capitals."""
+    wanted = fold(name)
+    return next((ref for ref in manifest.tags if fold(ref.name) == wanted), None)
+
+
+def add_tags(writer: Writer, manifest: Manifest, tags: list[Tag], *, replace: bool = True) -> Manifest:
+    """`manifest`, not yet committed, with `tags` written.
+
+    Without `replace`, a tag that is there already keeps its pictures beside the new ones.
+    """
+    kept = {fold(ref.name): ref for ref in manifest.tags}
+    for tag in tags:
+        older = kept.get(fold(tag.name))
+        if older is not None and not replace:
+            before = read_tag(writer.index_dir, older.file)
+            tag = make_tag(before.name, {**before.as_dict(), **tag.as_dict()}, tag.direction or before.direction)
+        tag = dataclasses.replace(tag, written_at=datetime.now(UTC).isoformat(timespec="microseconds"))
+        kept[fold(tag.name)] = _add_file(writer, tag)
+    return with_tags(manifest, kept)
+
+
+def _add_file(writer: Writer, tag: Tag) -> TagRef:
+    ref = writer.add_file("tags", ".tag", lambda file: write_tag(file, tag))
+    return TagRef(tag.name, tag.kind, len(tag.hashes), ref)
+
+
+def with_tags(manifest: Manifest, refs: Mapping[str, TagRef]) -> Manifest:
+    """`manifest` with exactly these tags. Writers that know no tags are kept from losing them."""
+    features = [feature for feature in manifest.writer_features if feature != "tags"]
+    return dataclasses.replace(
+        manifest,
+        tags=tuple(refs[key] for key in sorted(refs)),
+        writer_features=(*features, "tags") if refs else tuple(features),
+    )
+
+
+def write_tags(index_dir: Path, tags: Mapping[str, Mapping[str, float]] | list[Tag], *, replace: bool = True) -> None:
+    """Write tags in one commit: by name, the score of each content hash (ImageRecord.content_hash).
+
+    Without `replace`, pictures that carry a tag already keep it. Raises: ValueError for names and hashes that cannot
+    be, IndexNotFound, IndexLocked, OutOfSpace, CorruptIndex.
+    """
+    made = tags if isinstance(tags, list) else [make_tag(name, scores) for name, scores in tags.items()]
+    with Writer(index_dir) as writer:
+        manifest = writer.current()
+        if manifest is None:
+            raise IndexNotFound([index_dir])
+        writer.commit(add_tags(writer, manifest, made, replace=replace))
+
+
+def remove_tag(index_dir: Path, name: str) -> None:
+    """Forget a tag or concept. Raises: UnknownTag, IndexNotFound, IndexLocked, OutOfSpace."""
+    with Writer(index_dir) as writer:
+        manifest = writer.current()
+        if manifest is None:
+            raise IndexNotFound([index_dir])
+        gone = find_tag(manifest, name)
+        if gone is None:
+            raise UnknownTag(name, [ref.name for ref in manifest.tags])
+        writer.commit(with_tags(manifest, {fold(ref.name): ref for ref in manifest.tags if ref is not gone}))
+
+
+def recover_tags(index_dir: Path) -> dict[str, TagRef]:
+    """Every whole tag file of an index whose manifests are lost, the newest of each name."""
+    found: dict[str, tuple[str, TagRef]] = {}
+    for path in sorted((index_dir / "tags").glob("*.tag")):
+        raw = path.read_bytes()
+        ref = FileRef(f"tags/{path.name}", len(raw), path.stem)
+        try:
+            tag = read_tag(index_dir, ref, afresh=True)
+        except CorruptIndex:
+            continue
+        key = fold(tag.name)
+        if key not in found or found[key][0] < tag.written_at:
+            found[key] = (tag.written_at, TagRef(tag.name, tag.kind, len(tag.hashes), ref))
+    return {key: ref for key, (_, ref) in found.items()}
