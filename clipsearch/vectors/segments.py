@@ -24,6 +24,7 @@ IVF_FROM_ROWS = 200_000
 
 UNIT_TOLERANCE = 1e-3
 EXACT_BLOCK_ROWS = 262_144
+GATHER_ROWS = 4_096
 IVF_VISITED_ROWS_PER_HIT = 20
 
 
@@ -148,13 +149,18 @@ class VectorSegment:
         if self._faiss is None and self._faiss_file is not None:
             self._faiss = open_faiss(self._faiss_file, self.dim, len(self))
 
-    def search(self, queries: FloatArray, k: int, *, exact: bool = False) -> tuple[FloatArray, IntArray]:
+    def search(
+        self, queries: FloatArray, k: int, *, exact: bool = False, selection: IntArray | None = None
+    ) -> tuple[FloatArray, IntArray]:
         """Return the k nearest row ids for each query, best first; equal scores by ascending row id.
 
-        Shapes: queries (Q, D) float32, unit L2; scores (Q, k) cosine, -inf where there is none; ids (Q, k)
-        int64, -1 where there is none. Raises: DimensionMismatch.
+        Shapes: queries (Q, D) float32, unit L2; selection (S,) int64, sorted without repeating: only these row ids
+        are answered, those of other segments are passed over; scores (Q, k) cosine, -inf where there is none; ids
+        (Q, k) int64, -1 where there is none. Raises: DimensionMismatch.
         """
         check_queries(queries, self.dim)
+        if selection is not None:
+            return self._search_exact(queries, k, self._live(self._positions_of(selection)))
         if exact or self._faiss_file is None or self._ivf is None:
             return self._search_exact(queries, k)
         # The lists visited must hold many more rows than are asked for: parameters were tuned for few hits.
@@ -163,15 +169,34 @@ class VectorSegment:
             return self._search_exact(queries, k)
         return self._search_ivf(queries, k, self._ivf, nprobe)
 
-    def _search_exact(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+    def _live(self, positions: IntArray) -> IntArray:
+        """`positions` (sorted) without those of excluded rows."""
+        if not len(self._dead):
+            return positions
+        return positions[~np.isin(positions, self._dead, assume_unique=True)]
+
+    def _search_exact(
+        self, queries: FloatArray, k: int, positions: IntArray | None = None
+    ) -> tuple[FloatArray, IntArray]:
+        """Score every live row, or those at `positions` (sorted, live)."""
         best = empty_result(len(queries), k)
         for start in range(0, len(self), EXACT_BLOCK_ROWS):
             stop = min(start + EXACT_BLOCK_ROWS, len(self))
-            block = self.vectors[start:stop]
-            scores = (block @ queries[0])[None] if len(queries) == 1 else queries @ block.T
-            dead = self._dead[(self._dead >= start) & (self._dead < stop)]
-            scores[:, dead - start] = -np.inf
-            best = merge([best, top_k(scores, self.row_ids[start:stop], k)], k)
+            if positions is None:
+                scores, ids = _products(queries, self.vectors[start:stop]), self.row_ids[start:stop]
+                dead = self._dead[(self._dead >= start) & (self._dead < stop)]
+                scores[:, dead - start] = -np.inf
+            else:
+                chosen = positions[slice(*np.searchsorted(positions, (start, stop)))]
+                if not len(chosen):
+                    continue
+                ids = self.row_ids[chosen]
+                if 2 * len(chosen) > stop - start:  # reading all in order is faster than picking out the half
+                    scores = _products(queries, self.vectors[start:stop])[:, chosen - start]
+                else:
+                    parts = [chosen[n : n + GATHER_ROWS] for n in range(0, len(chosen), GATHER_ROWS)]
+                    scores = np.concatenate([_products(queries, self.vectors[part]) for part in parts], axis=1)
+            best = merge([best, top_k(scores, ids, k)], k)
         return best
 
     def _search_ivf(self, queries: FloatArray, k: int, ivf: IvfParameters, nprobe: int) -> tuple[FloatArray, IntArray]:
@@ -207,6 +232,12 @@ def open_segments(manifest: Manifest, locate: Callable[[FileRef], Path], exclude
         for segment in (fragment.segment for fragment in manifest.fragments)
         if segment is not None
     ]
+
+
+def _products(queries: FloatArray, rows: FloatArray) -> FloatArray:
+    """Shapes: queries (Q, D), rows (N, D), result (Q, N)."""
+    products: FloatArray = (rows @ queries[0])[None] if len(queries) == 1 else queries @ rows.T
+    return products
 
 
 def _map_vectors(path: Path) -> tuple[FloatArray, IntArray, int]:

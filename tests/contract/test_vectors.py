@@ -66,6 +66,33 @@ def test_exact_search_is_brute_force(
         assert np.all(np.diff(scores[q][np.isfinite(scores[q])]) <= 0)
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 60), st.floats(0, 1), st.integers(1, 70), st.integers(1, 70), st.integers(0, 2**32 - 1))
+def test_a_selection_is_brute_force_over_its_rows(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, share: float, k: int, block: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = unit(rng.standard_normal((rows, 8))) if rows else np.empty((0, 8), np.float32)
+    row_ids = np.sort(rng.choice(100, rows, replace=False)).astype(np.int64)
+    dead = row_ids[rng.random(rows) < 0.2]
+    selection = np.flatnonzero(rng.random(120) < share).astype(np.int64)  # some in no segment
+    segment = make(tmp_path_factory.mktemp("v"), row_ids, matrix, exclude=dead)
+    hidden = set(dead.tolist()) | (set(row_ids.tolist()) - set(selection.tolist()))
+    queries = unit(rng.standard_normal((3, 8)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clipsearch.vectors.segments.EXACT_BLOCK_ROWS", block)
+        patch.setattr("clipsearch.vectors.segments.GATHER_ROWS", 5)
+        scores, ids = segment.search(queries, k, selection=selection)
+        single = np.stack([segment.search(query[None], k, selection=selection)[1][0] for query in queries])
+    for q in range(3):
+        expected = brute_force(row_ids, matrix, queries[q], k, hidden)
+        assert [int(i) for i in ids[q] if i >= 0] == expected
+        assert [int(i) for i in single[q] if i >= 0] == expected
+        at = np.searchsorted(row_ids, expected)
+        np.testing.assert_allclose(scores[q, : len(expected)], matrix[at] @ queries[q], atol=1e-6)
+        assert np.all(scores[q, len(expected) :] == -np.inf)
+
+
 def test_equal_scores_come_by_row_id() -> None:
     scores, ids = top_k(np.array([[0.5, 0.9, 0.9, 0.9, 0.1]], np.float32), np.array([4, 9, 2, 7, 1]), 2)
     assert ids.tolist() == [[2, 7]]
