@@ -110,24 +110,29 @@ def read_picture(
     *,
     max_pixels: int = MAX_PIXELS,
     content_hash: bool = True,
+    content: bytes | None = None,
 ) -> Picture:
-    """Read, decode and prepare the picture at `path`.
+    """Read, decode and prepare the picture at `path`; or `content`, the bytes of a picture file called `path`.
 
     Raises: UnreadablePicture, whatever is wrong with the file.
     """
-    with PictureFile(path) as file:
+    with PictureFile(path, content) as file:
         hashed = file.content_hash() if content_hash else None
         return file.decode(preprocessing, max_pixels=max_pixels, content_hash=hashed)
 
 
 def open_picture(
-    path: str | os.PathLike[str], *, longest: int | None = None, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str],
+    *,
+    longest: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    content: bytes | None = None,
 ) -> Image.Image:
     """Return the picture at `path` upright in sRGB, with its longer side at most `longest` pixels.
 
-    The image carries no metadata of the file. Raises: UnreadablePicture.
+    The image carries no metadata of the file. `content`: as for `read_picture`. Raises: UnreadablePicture.
     """
-    with PictureFile(path) as file:
+    with PictureFile(path, content) as file:
         return file.open(longest=longest, max_pixels=max_pixels)
 
 
@@ -144,17 +149,17 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
 class PictureFile:
     """A picture file, opened once for its content hash and its pixels.
 
-    Opening looks at the first bytes only; what is not a picture is not read further.
-    Raises: UnreadablePicture, from every method.
+    Opening looks at the first bytes only; what is not a picture is not read further. With `content`, the bytes of
+    a picture file, nothing is opened and `path` is only its name. Raises: UnreadablePicture, from every method.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], content: bytes | None = None) -> None:
         self.path = os.fspath(path)
-        self._stream: IO[bytes] = self._open_regular()
+        self._stream: IO[bytes] = self._open_regular() if content is None else io.BytesIO(content)
         self._hash: str | None = None
         try:
             with self._reporting_errors("file"):
-                self.size_bytes = os.fstat(self._stream.fileno()).st_size
+                self.size_bytes = os.fstat(self._stream.fileno()).st_size if content is None else len(content)
                 head = self._stream.read(HEAD_BYTES)
             if not head:
                 raise UnreadablePicture(self.path, "empty", "the file is empty")

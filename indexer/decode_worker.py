@@ -67,6 +67,21 @@ def attach_memory(handle: int | str, size_bytes: int) -> mmap.mmap:
     return mmap.mmap(int(handle), size_bytes)
 
 
+def _read_member(task: dict[str, Any]) -> bytes:
+    """The bytes of a picture that is part of a larger file. Raises: UnreadablePicture."""
+    from clipsearch.errors import UnreadablePicture
+
+    try:
+        with open(task["path"], "rb") as file:
+            file.seek(task["offset"])
+            content = file.read(task["size_bytes"])
+    except OSError as error:
+        raise UnreadablePicture(task["path"], "unreadable", (error.strerror or str(error)).lower()) from error
+    if len(content) < task["size_bytes"]:
+        raise UnreadablePicture(task["path"], "truncated", "the file ends before the picture does")
+    return content
+
+
 def _limit_memory(limit_bytes: int) -> None:
     """Make allocations beyond `limit_bytes` fail in this process, where the system can (Linux)."""
     if sys.platform != "win32":
@@ -110,7 +125,8 @@ def main() -> None:
             signal.alarm(task["alarm_s"])  # ends the process
         result: dict[str, Any] = {}
         try:
-            with images.PictureFile(task["path"]) as file:
+            member = _read_member(task) if "member" in task else None
+            with images.PictureFile(task.get("member", task["path"]), member) as file:
                 result["hash"] = file.content_hash()
                 if task["mode"] == "decode":
                     send(results, {"read": True})

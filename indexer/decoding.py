@@ -43,12 +43,17 @@ _MEMORY_LIMIT_BYTES = 4 * 2**30
 
 @dataclass(frozen=True, slots=True)
 class DecodeTask:
-    """A file to be hashed, or hashed and decoded. `key` is the caller's; `size_bytes` allows large files more time."""
+    """A file to be hashed, or hashed and decoded. `key` is the caller's; `size_bytes` allows large files more time.
+
+    `member`: instead of the whole file, `size_bytes` of it at `offset`, which are a picture file of that name.
+    """
 
     key: int
     path: str
     mode: Literal["decode", "hash"] = "decode"
     size_bytes: int = 0
+    member: str | None = None
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +319,8 @@ class _Worker:
         # Should this process die, nobody ends a decoder that hangs: it then ends itself.
         alarm_s = 2 * (self._read_limit_s(task) + self.shared.timeout_s) + 10
         message = {"path": task.path, "mode": task.mode, "slot": slot, "alarm_s": math.ceil(alarm_s)}
+        if task.member is not None:
+            message |= {"member": task.member, "offset": task.offset, "size_bytes": task.size_bytes}
         # A process that died still has its last answers in the pipe; after them comes the end of its stdout.
         with suppress(OSError):
             send(self._pipe("stdin"), message)

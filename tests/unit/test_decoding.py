@@ -105,6 +105,28 @@ def test_results_equal_decoding_in_process(photos: list[Path]) -> None:
         assert result.skip is None
 
 
+def test_parts_of_one_large_file_decode_as_files_do(photos: list[Path], tmp_path: Path) -> None:
+    joined = tmp_path / "joined.bin"
+    contents = [path.read_bytes() for path in photos]
+    joined.write_bytes(b"".join(contents))
+    offsets = [sum(map(len, contents[:index])) for index in range(len(contents))]
+    tasks = [
+        DecodeTask(index, str(joined), size_bytes=len(content), member=photos[index].name, offset=offsets[index])
+        for index, content in enumerate(contents)
+    ]
+    cut = DecodeTask(40, str(joined), size_bytes=len(contents[0]), member="cut.png", offset=offsets[-1] + 100)
+    gone = DecodeTask(41, str(tmp_path / "gone.bin"), size_bytes=10, member="a.png")
+    with DecodePool(PREPROCESSING, workers=2) as pool:
+        results = {result.key: result for result in pool.run([*tasks, cut, gone])}
+    for index, path in enumerate(photos):
+        expected, pixels = read_picture(path, PREPROCESSING), results[index].pixels
+        assert pixels is not None
+        assert np.array_equal(pixels, expected.pixels)
+        assert results[index].content_hash == expected.content_hash
+    assert results[40].skip == ("truncated", "the file ends before the picture does")
+    assert results[41].skip == ("unreadable", "no such file or directory")
+
+
 def test_hash_then_decode_what_is_new(photos: list[Path]) -> None:
     known = {xxhash.xxh3_128_hexdigest(path.read_bytes()) for path in photos[::2]}
     decoded, hashed = set(), set()

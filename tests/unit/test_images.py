@@ -681,3 +681,16 @@ def test_import_is_light() -> None:
         "sys.exit(str(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_bytes_read_as_the_file_that_they_come_from(tmp_path: Path) -> None:
+    path = save(quarters(), tmp_path / "x.png")
+    content = path.read_bytes()
+    expected, found = read_picture(path, SQUASH), read_picture("x.png", SQUASH, content=content)
+    assert np.array_equal(found.pixels, expected.pixels)
+    assert found.content_hash == expected.content_hash
+    assert open_picture("x.png", content=content).tobytes() == open_picture(path).tobytes()
+    for broken, status in ((b"", "empty"), (b"text", "not_a_picture"), (content[:200], "truncated")):
+        with pytest.raises(UnreadablePicture, match=r"x\.png") as caught:
+            read_picture("x.png", SQUASH, content=broken)
+        assert caught.value.status == status
