@@ -20,7 +20,8 @@
     ├── UnreadablePicture     one picture that cannot be read
     ├── UnknownTag            the index has no tag or concept of that name
     └── InvalidQuery          a query that cannot be understood
-        └── EmptyQuery        one without a word
+        ├── EmptyQuery        one without a word
+        └── MalformedQuery    one that breaks the rules of the query language, and where
 
 Each carries its facts as fields; the message says what, where, and how to mend it.
 Only the command line prints or exits.
@@ -223,3 +224,29 @@ class EmptyQuery(InvalidQuery):
 
     def __init__(self) -> None:
         super().__init__('the query is empty. Say what to look for: clipsearch query "a dog on a beach"')
+
+
+class MalformedQuery(InvalidQuery):
+    """`query` cannot be understood from `position` on (characters from 0): `problem` says why, `advice` what to do."""
+
+    def __init__(self, query: str, position: int, problem: str, advice: str) -> None:
+        self.query = query
+        self.position = position
+        self.problem = problem
+        self.advice = advice
+        super().__init__(f"{problem}\n{_point_at(query, position)}\n{advice}")
+
+
+_SHOWN_AROUND = 60
+
+
+def _point_at(text: str, position: int) -> str:
+    """The part of `text` around `position`, and below it a caret."""
+    from unicodedata import combining, east_asian_width
+
+    start, end = max(0, position - _SHOWN_AROUND), position + _SHOWN_AROUND
+    before = "".join(c if c.isprintable() else " " for c in text[start:position])
+    after = "".join(c if c.isprintable() else " " for c in text[position:end])
+    before, after = ("..." if start else "") + before, after + ("..." if end < len(text) else "")
+    columns = sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in before)
+    return f"  {before}{after}\n  {' ' * columns}^"

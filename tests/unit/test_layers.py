@@ -16,7 +16,7 @@ PACKAGE = Path(clipsearch.__file__).parent
 LAYERS: list[set[str]] = [
     {"records", "errors"},
     {"config"},
-    {"formats", "checksums", "npy", "folding"},
+    {"formats", "checksums", "npy", "folding", "query"},
     {"images", "encoder", "store", "vectors"},
     {"search", "indexer"},
     {"training"},

@@ -1,0 +1,73 @@
+"""The query language: text, pictures, weights, negatives and filters become terms and a filter expression.
+
+    "2:golden retriever" + ./pool.jpg - fruit  after:2023-05 (folder:trips/** or tag:holiday) not ext:png
+
+docs/query.md is its reference. Every query passes through here: a plain sentence is done with at once, and the parser
+is loaded for the others only. Knows no index, no model and no disk: whether a word names a file is for the caller to
+say. Every sentence without an operator or a filter is text as it stands; hyphens, apostrophes, colons and numbers in it
+mean nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from clipsearch.errors import EmptyQuery, InvalidQuery
+
+if TYPE_CHECKING:
+    from clipsearch.query.nodes import Filter, Leaf
+
+LENGTH_LIMIT = 10_000
+
+TermKind = Literal["text", "picture", "like"]
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """Something that pictures are compared with: words, the path of a picture, or what `like:` names (a row id or a
+    concept). `weight` is negative for what is taken away. `position`: where it begins in the query."""
+
+    kind: TermKind
+    value: str
+    weight: float = 1.0
+    position: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A parsed query. Without terms it lists what passes the filter; without a filter everything passes."""
+
+    source: str
+    terms: tuple[Term, ...]
+    filter: Filter | None = None
+
+    def leaves(self) -> list[Leaf]:
+        """Every single filter, in the order of the query: what an interface shows as controls."""
+        from clipsearch.query.nodes import leaves_of
+
+        return [] if self.filter is None else leaves_of(self.filter)
+
+
+def parse_query(source: str, *, is_file: Callable[[str], bool] | None = None) -> Query:
+    """Parse `source`. Raises: EmptyQuery, MalformedQuery with the position of what cannot be understood.
+
+    `is_file` says whether a term that does not begin like a path names a picture all the same (`cat.jpg`).
+    """
+    if len(source) > LENGTH_LIMIT:
+        raise InvalidQuery(f"the query has {len(source):,} characters; the limit is {LENGTH_LIMIT:,}")
+    text = source.strip()
+    if not text:
+        raise EmptyQuery
+    if _PLAIN.fullmatch(text) is not None:
+        return Query(source, (Term("text", text, position=source.index(text[0])),))
+    if is_file is not None and is_file(text):
+        return Query(source, (Term("picture", text, position=source.index(text[0])),))
+    from clipsearch.query.parser import parse
+
+    return parse(source, is_file)
+
+
+_PLAIN = re.compile(r"[\w ,;!?']+")  # no character that could be part of an operator, a filter or a path

@@ -1,0 +1,172 @@
+"""The scanner: goes through a query once and cuts it into words, quotations, operators and filters."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from clipsearch.errors import MalformedQuery
+from clipsearch.query.nodes import Leaf, Span
+from clipsearch.query.values import FIELDS, BadValue
+
+WEIGHT_LIMIT = 1000.0
+
+ItemKind = Literal["word", "quoted", "like", "plus", "minus", "filter", "open", "close", "end"]
+
+
+@dataclass(slots=True)
+class Item:
+    kind: ItemKind
+    start: int
+    end: int
+    text: str = ""
+    filter: Leaf | None = None
+    sign: int = 0  # of an operator that touches it: `-people`
+    weight: float | None = None
+
+
+_FIELD = re.compile(r"([A-Za-z]+):(?=\S)")
+WEIGHT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?):(?=[^\s\d:])")
+_QUOTES = {'"': '"', "“": "”", "„": "“”"}
+_SIGNS = {"+": 1, "-": -1, "−": -1}
+PATH = re.compile(r"(?:\.{1,2}|~)[/\\]\S|/.*\.\w{2,5}$", re.DOTALL)
+
+
+class Scanner:
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.items: list[Item] = []
+        self.depth = 0
+        self._group_end, self._group_is_filter = -1, False
+
+    def scan(self) -> list[Item]:
+        at, source = 0, self.source
+        while at < len(source):
+            at = at + 1 if source[at].isspace() else self._item(at)
+        self.items.append(Item("end", len(source), len(source)))
+        return self.items
+
+    def _item(self, at: int) -> int:
+        """Scan the item at `at`; return where it ends."""
+        source = self.source
+        start, sign, weight = at, 0, None
+        if source[at] in _SIGNS:
+            if at + 1 == len(source) or source[at + 1].isspace():
+                self.items.append(Item("plus" if _SIGNS[source[at]] > 0 else "minus", at, at + 1))
+                return at + 1
+            if self._is_signed(at + 1):
+                sign = _SIGNS[source[at]]
+                at += 1
+        if (sign or self._begins_term()) and (match := WEIGHT.match(source, at)):
+            weight = float(match[1])
+            if not 0 < weight <= WEIGHT_LIMIT:
+                raise MalformedQuery(source, at, "a weight is more than 0 and at most 1000", "Say 2:dog, or 0.5:dog.")
+            at = match.end()
+        item = self._operand(at)
+        item.start, item.sign, item.weight = start, sign, weight
+        self.items.append(item)
+        return item.end
+
+    def _is_signed(self, at: int) -> bool:
+        """Whether a plus or minus before `at` touches something that it can be an operator of."""
+        source = self.source
+        if source[at] == "(":
+            return self._is_filter_group(at)
+        return (
+            source[at].isalpha()
+            or source[at] in _QUOTES
+            or PATH.match(source, at) is not None
+            or WEIGHT.match(source, at) is not None
+        )
+
+    def _begins_term(self) -> bool:
+        return not any(item.kind in ("word", "quoted", "like") for item in self.items[-1:])
+
+    def _operand(self, at: int) -> Item:
+        source = self.source
+        if source[at] in _QUOTES:
+            end = self._closing_quote(at)
+            return Item("quoted", at, end, source[at + 1 : end - 1])
+        if source[at] == "(" and self._is_filter_group(at):
+            self.depth += 1
+            return Item("open", at, at + 1)
+        if source[at] == ")" and self._closes():
+            self.depth -= 1
+            return Item("close", at, at + 1)
+        match = _FIELD.match(source, at)
+        if match is not None and (name := match[1].lower()) in FIELDS:
+            return self._filter(name, at, match.end())
+        end = at
+        while end < len(source) and not source[end].isspace() and not (self.depth and source[end] == ")" and end > at):
+            end += 1
+        return Item("word", at, end, source[at:end])
+
+    def _closes(self) -> bool:
+        if self.depth:
+            return True
+        if self.items and self.items[-1].kind in ("filter", "close") and self.items[-1].end > 0:
+            before = self.items[-1]
+            if not self.source[before.end : before.end + 1].isspace():
+                raise MalformedQuery(
+                    self.source,
+                    before.end,
+                    "this parenthesis was never opened",
+                    "Parentheses hold filters only; put text that contains them in double quotes.",
+                )
+        return False
+
+    def _closing_quote(self, at: int) -> int:
+        """Where the quotation that begins at `at` ends, its closing quote included."""
+        closing = _QUOTES[self.source[at]]
+        ends = [end for mark in closing if (end := self.source.find(mark, at + 1)) >= 0]
+        if not ends:
+            raise MalformedQuery(self.source, at, "this quotation never ends", "Close it, or leave the quote out.")
+        return min(ends) + 1
+
+    def _is_filter_group(self, at: int) -> bool:
+        """Whether the parenthesis at `at` begins a group of filters; otherwise it is text."""
+        if at >= self._group_end:
+            end = at
+            while True:
+                rest = self.source[end : end + 4].lower()
+                if rest[:1] in ("(", "-", "−") or rest[:1].isspace():
+                    end += 1
+                elif rest[:3] == "not" and (rest[3:] == "(" or rest[3:].isspace()):
+                    end += 3
+                else:
+                    break
+            match = _FIELD.match(self.source, end)
+            self._group_end = end
+            self._group_is_filter = match is not None and match[1].lower() in FIELDS and match[1].lower() != "like"
+        return self._group_is_filter
+
+    def _filter(self, name: str, start: int, at: int) -> Item:
+        source = self.source
+        if source[at] in _QUOTES:
+            end = self._closing_quote(at)
+            value_at, value = at + 1, source[at + 1 : end - 1]
+        else:
+            end, nested = at, 0
+            while end < len(source) and not source[end].isspace():
+                nested += (source[end] == "(") - (source[end] == ")")
+                if nested < 0:
+                    break
+                end += 1
+            value_at, value = at, source[at:end]
+        if name == "like":
+            if not value.strip():
+                raise MalformedQuery(source, start, "nothing follows like:", "Say like:ID with the row_id of a hit.")
+            return Item("like", start, end, value)
+        try:
+            leaf = FIELDS[name](name, value.strip(), Span(start, end))
+        except BadValue as error:
+            raise MalformedQuery(
+                source,
+                value_at,
+                error.args[0],
+                f'{error.args[1]} To search for the words themselves, put them in double quotes: "{source[start:end]}"'
+                if '"' not in source[start:end]
+                else error.args[1],
+            ) from None
+        return Item("filter", start, end, filter=leaf)
