@@ -125,4 +125,11 @@ class _PlainLines:
         )
 
 
-_STAGES = {"scan": "scanning", "read": "indexing", "commit": "saving", "merge": "tidying"}
+_STAGES = {
+    "scan": "scanning",
+    "read": "indexing",
+    "commit": "saving",
+    "merge": "tidying",
+    "check": "checking",
+    "encode": "encoding",
+}

@@ -55,7 +55,7 @@ BATCH_PICTURES = 32
 class Progress:
     """Where a run is. `done` of `total` files are dealt with; of these, `encoded` were made into vectors."""
 
-    stage: Literal["scan", "read", "commit", "merge"]
+    stage: Literal["scan", "read", "commit", "merge", "check", "encode"]
     done: int = 0
     total: int = 0
     encoded: int = 0
