@@ -9,10 +9,12 @@ import io
 import json
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
+import typer.core
 
 from clipsearch import __version__, cli_models, config
 from clipsearch.errors import ClipsearchError, EmptyQuery, InvalidQuery
@@ -26,7 +28,29 @@ if TYPE_CHECKING:
 EXIT_ERROR, EXIT_USAGE, EXIT_NOTHING_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 130
 EXAMPLES_PER_REASON = 3
 
+LATER = {
+    "serve": "clipsearch.cli_serve",
+    "ui": "clipsearch.cli_serve",
+}
+"""Commands whose module is imported when they are asked for, so that a query does not wait for it: NAME -> module."""
+
+
+class _Commands(typer.core.TyperGroup):
+    """The commands of this module, and those of LATER."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *LATER]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name; a module with an `app` of that name is a group of commands itself."""
+        if cmd_name not in LATER:
+            return super().get_command(ctx, cmd_name)
+        commands = typer.main.get_group(import_module(LATER[cmd_name]).app)
+        return commands.commands.get(cmd_name, commands)
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

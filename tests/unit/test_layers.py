@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"training"},
     {"ui"},
     {"terminal", "timing"},
-    {"cli_models"},
+    {"cli_models", "cli_serve"},
     {"cli"},
 ]
 """Lowest first. A part imports from lower layers and from itself only."""
@@ -34,8 +34,11 @@ ONLY_IMPORTERS = {
     "open_clip": {"encoder", "training"},
     "onnxruntime": {"encoder"},
     "openvino": {"encoder"},
-    "typer": {"cli", "cli_models"},
-    "PIL": {"images", "indexer", "training"},  # the decode worker imports it ahead of its first picture
+    "fastapi": {"ui"},
+    "gradio": {"ui"},
+    "uvicorn": {"cli_serve"},
+    "typer": {"cli", "cli_models", "cli_serve"},
+    "PIL": {"images", "indexer", "training", "ui"},  # the decode worker imports it ahead of its first picture
 }
 
 
@@ -113,7 +116,18 @@ def test_importing_clipsearch_loads_nothing_heavy() -> None:
 
 
 def test_the_query_path_loads_only_what_it_needs() -> None:
-    heavy = {"torch", "gradio", "pandas", "pyarrow", "faiss", "PIL", "rich.progress", "huggingface_hub"}
+    heavy = {
+        "torch",
+        "gradio",
+        "fastapi",
+        "uvicorn",
+        "pandas",
+        "pyarrow",
+        "faiss",
+        "PIL",
+        "rich.progress",
+        "huggingface_hub",
+    }
     assert not heavy & loaded_by("import clipsearch.cli, clipsearch.search, clipsearch.encoder.onnx")
 
 

@@ -1,0 +1,165 @@
+"""`clipsearch serve` and `clipsearch ui`: the HTTP API, and the page in the browser."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipsearch import config
+from clipsearch.terminal import count, safe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastapi import FastAPI
+
+PORT = 7860
+PORTS_TRIED = 20
+
+app = typer.Typer(rich_markup_mode=None)
+
+IndexesOption = Annotated[
+    list[Path] | None,
+    typer.Option("--index", help="Folder of an index, or its photo folder; can be given several times.", metavar="DIR"),
+]
+HostOption = Annotated[
+    str, typer.Option(help="Address to listen on. Others than loopback ones need a token.", metavar="ADDRESS")
+]
+PortOption = Annotated[
+    int | None, typer.Option(min=0, max=65535, help=f"Port to listen on (default: {PORT} or the next free one).")
+]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(envvar="CLIPSEARCH_TOKEN", help="What who asks must know. Made up where one is needed.", metavar="T"),
+]
+HostNameOption = Annotated[
+    list[str] | None, typer.Option("--host-name", help="Another name that this machine is asked by.", metavar="NAME")
+]
+
+
+@app.command()
+def serve(
+    index: IndexesOption = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = None,
+    token: TokenOption = None,
+    host_name: HostNameOption = None,
+) -> None:
+    """Serve indexes over HTTP: search, thumbnails, metrics, OpenAPI documentation at /docs.
+
+    \b
+    Examples:
+      clipsearch serve
+      clipsearch serve --index ./photos --index ./scans --port 8000
+      CLIPSEARCH_TOKEN=... clipsearch serve --host 0.0.0.0
+    """
+    _run(index, host, port, token, host_name, page=None, browser=False)
+
+
+@app.command()
+def ui(
+    index: IndexesOption = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = None,
+    token: TokenOption = None,
+    host_name: HostNameOption = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page.")] = False,
+) -> None:
+    """Search in the browser. Serves the API of `clipsearch serve`, too.
+
+    \b
+    Examples:
+      clipsearch ui
+      clipsearch ui --index ./photos --no-browser
+    """
+    _run(index, host, port, token, host_name, page=_page(), browser=not no_browser)
+
+
+def _page() -> Callable[[Any], Any] | None:
+    """What makes the browser interface."""
+    if find_spec("clipsearch.ui.page") is None:
+        return None
+    from importlib import import_module
+
+    build: Callable[[Any], Any] = import_module("clipsearch.ui.page").build_page
+    return build
+
+
+def _run(
+    index: list[Path] | None,
+    host: str,
+    port: int | None,
+    token: str | None,
+    host_names: list[str] | None,
+    *,
+    page: Callable[[Any], Any] | None,
+    browser: bool,
+) -> None:
+    places = [config.find_index(place) for place in index] if index else [config.find_index()]
+    listening = _listen(host, port)
+    from clipsearch.ui.security import is_loopback
+    from clipsearch.ui.server import ServerOptions, create_app
+
+    local = is_loopback(host)
+    token = token or (None if local else secrets.token_urlsafe(24))
+    names = (*(host_names or ()), *(() if local else (socket.gethostname(), socket.getfqdn())))
+    served = create_app(places, options=ServerOptions(token=token, local=local, host_names=names), page=page)
+    for place in places:
+        config.remember_index(place)
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "localhost") else f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{listening.getsockname()[1]}/" + ("" if page is not None else "docs")
+    entry = address if token is None else f"{address.rpartition('/')[0]}/login?token={token}"
+    for name, open_index in served.state.service.engine.indexes.items():
+        with open_index.lease() as photos:
+            print(f"{safe(name)}: {count(len(photos), 'picture')} in {safe(str(photos.root))}", file=sys.stderr)
+    print(f"clipsearch: {entry} (stop with Ctrl-C)", file=sys.stderr, flush=True)
+    _serve(served, listening, (lambda: _open_browser(entry)) if browser else None)
+
+
+def _listen(host: str, port: int | None) -> socket.socket:
+    """A socket that listens, so that its port is known before the server runs."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for candidate in [port] if port is not None else range(PORT, PORT + PORTS_TRIED):
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, candidate))
+            listening.listen(1024)
+        except OSError as error:
+            listening.close()
+            problem = error.strerror or str(error)
+        else:
+            return listening
+    where = f"port {port}" if port is not None else f"ports {PORT} to {PORT + PORTS_TRIED - 1}"
+    raise typer.BadParameter(f"cannot listen on {host}, {where}: {problem}", param_hint="--host, --port")
+
+
+def _serve(served: FastAPI, listening: socket.socket, started: Callable[[], None] | None) -> None:
+    """Run until Ctrl-C or SIGTERM; what is being answered then is answered."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started and started is not None:
+                started()
+
+    logging.basicConfig(format="clipsearch: %(message)s", level=logging.WARNING)
+    settings = uvicorn.Config(
+        served, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
+    )
+    Server(settings).run([listening])
+
+
+def _open_browser(address: str) -> None:
+    import threading
+    import webbrowser
+
+    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()

@@ -1,0 +1,189 @@
+"""The API through its whole stack of middleware, with a fake encoder and real files."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+import clipsearch
+from clipsearch.ui.server import ServerOptions, create_app
+from tests.fake_encoder import COLOURS, FakeEncoder
+from tests.pictures import plain
+
+LOCAL = "http://127.0.0.1:7860"
+
+
+@pytest.fixture
+def index(photos: Path, encoder: FakeEncoder) -> Path:
+    """Three plain pictures, one with EXIF data, and one file that is none."""
+    for name in ("red", "green", "blue"):
+        plain(COLOURS[name]).save(photos / f"{name}.png")
+    exif = Image.Exif()
+    exif[0x010F] = "SecretMaker"
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.new("RGB", (300, 200), COLOURS["yellow"]).save(photos / "yellow.jpg", exif=exif)
+    (photos / "notes.txt").write_text("hello")
+    return clipsearch.index(photos, encoder=encoder).index
+
+
+@pytest.fixture
+def client(index: Path, encoder: FakeEncoder) -> Iterator[TestClient]:
+    with TestClient(create_app([index], encoder=encoder), base_url=LOCAL) as client:
+        yield client
+
+
+def row_of(client: TestClient, colour: str) -> int:
+    return int(client.post("/v1/search", json={"query": colour, "k": 1}).json()["hits"][0]["id"])
+
+
+def test_a_search_finds_what_a_local_one_finds(client: TestClient, index: Path, encoder: FakeEncoder) -> None:
+    answer = client.post("/v1/search", json={"query": "red", "k": 3})
+    assert answer.status_code == 200
+    with clipsearch.open(index, encoder=encoder) as photos:
+        hits = photos.search("red", k=3)
+    found = answer.json()
+    assert [(h["rank"], h["path"], h["score"], h["id"]) for h in found["hits"]] == [
+        (hit.rank, hit.path, round(hit.score, 6), hit.record.row_id) for hit in hits
+    ]
+    assert found["hits"][0]["name"] == "red.png"
+    assert (found["index"], found["generation"]) == ("photos", 1)
+
+
+def test_hits_come_in_pages(client: TestClient) -> None:
+    everything = client.post("/v1/search", json={"query": "red", "k": 4}).json()["hits"]
+    second = client.post("/v1/search", json={"query": "red", "k": 2, "offset": 2}).json()["hits"]
+    assert second == everything[2:]
+
+
+def test_similar_to_a_picture_of_the_index_and_to_an_upload(client: TestClient, photos: Path) -> None:
+    row = row_of(client, "blue")
+    by_id = client.post("/v1/similar", json={"id": row, "k": 2}).json()["hits"]
+    with (photos / "blue.png").open("rb") as file:
+        by_upload = client.post("/v1/similar/upload", files={"image": file}, data={"k": "2"}).json()["hits"]
+    assert by_id[0]["name"] == "blue.png"
+    assert by_upload == by_id
+
+
+def test_vectors(client: TestClient, photos: Path, encoder: FakeEncoder) -> None:
+    answer = client.post("/v1/embed", json={"texts": ["red", "blue"]}).json()
+    assert answer["dim"] == encoder.dim
+    assert answer["vectors"] == encoder.encode_texts(["red", "blue"]).tolist()
+    with (photos / "red.png").open("rb") as file:
+        (vector,) = client.post("/v1/embed/upload", files={"image": file}).json()["vectors"]
+    assert sum(x * x for x in vector) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_thumbnail_is_small_upright_and_says_nothing_of_the_file(client: TestClient) -> None:
+    row = row_of(client, "yellow")
+    for size, shape in {128: (85, 128), 256: (171, 256), 512: (200, 300)}.items():
+        answer = client.get(f"/v1/images/{row}/thumbnail", params={"size": size})
+        assert answer.headers["content-type"] == "image/jpeg"
+        image = Image.open(io.BytesIO(answer.content))
+        assert image.size == shape
+        assert not image.getexif()
+        assert b"SecretMaker" not in answer.content
+        assert image.convert("RGB").getpixel((40, 40)) == pytest.approx(COLOURS["yellow"], abs=6)
+    again = client.get(
+        f"/v1/images/{row}/thumbnail", params={"size": 512}, headers={"If-None-Match": answer.headers["etag"]}
+    )
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_kept_thumbnail_is_not_made_again(client: TestClient, photos: Path) -> None:
+    row = row_of(client, "green")
+    first = client.get(f"/v1/images/{row}/thumbnail").content
+    (photos / "green.png").unlink()
+    assert client.get(f"/v1/images/{row}/thumbnail").content == first
+    other_size = client.get(f"/v1/images/{row}/thumbnail?size=512")
+    assert other_size.status_code == 422
+    assert "no such picture any more" in other_size.json()["message"]
+
+
+def test_what_the_index_knows_of_a_picture(client: TestClient, photos: Path) -> None:
+    picture = client.get(f"/v1/images/{row_of(client, 'yellow')}").json()
+    assert (picture["width"], picture["height"], picture["camera"]) == (200, 300, "SecretMaker")
+    assert picture["path"] == str(photos / "yellow.jpg")
+    assert client.get(picture["thumbnail"]).status_code == 200
+
+
+def test_state(client: TestClient) -> None:
+    status = client.get("/v1/status").json()
+    (state,) = status["indexes"]
+    assert (state["name"], state["pictures"], state["skipped"], state["is_being_written"]) == ("photos", 4, 1, False)
+    skipped = client.get("/v1/skipped").json()
+    assert [s["path"] for s in skipped["skipped"]] == ["notes.txt"]
+    assert client.get("/healthz").text == "ok\n"
+    metrics = client.get("/metrics").text
+    assert 'clipsearch_requests_total{route="/v1/status",status="200"} 1.0' in metrics
+    assert 'clipsearch_index_pictures{index="photos"} 4.0' in metrics
+
+
+def test_errors_say_what_is_wrong(client: TestClient) -> None:
+    assert client.post("/v1/search", json={"query": "  "}).status_code == 400
+    assert client.post("/v1/search", json={"query": "x", "index": "y"}).json()["error"] == "UnknownIndex"
+    assert client.post("/v1/search", json={"query": "x", "k": 0}).status_code == 422
+    assert client.post("/v1/search", json={"query": "x", "colour": 0}).status_code == 422
+    assert client.post("/v1/search", content=b'{"query": "\\udc80"}').status_code == 422
+    assert client.post("/v1/search", content=b"\xff{").status_code == 422
+    assert client.get("/v1/images/999").status_code == 404
+    assert client.get("/v1/images/999/thumbnail").json()["error"] == "NoSuchPicture"
+    assert client.post("/v1/similar", json={"id": 999}).status_code == 404
+    assert client.get("/v1/images/-1").status_code == 422
+    assert client.get("/v1/images/99999999999999999999").status_code == 422
+    assert client.get("/nowhere").status_code == 404
+
+
+def test_several_indexes(index: Path, tmp_path: Path, encoder: FakeEncoder) -> None:
+    other = tmp_path / "other" / "photos"
+    other.mkdir(parents=True)
+    plain(COLOURS["pink"]).save(other / "pink.png")
+    second = clipsearch.index(other, encoder=encoder).index
+    with TestClient(create_app([index, second], encoder=encoder), base_url=LOCAL) as client:
+        assert [state["name"] for state in client.get("/v1/status").json()["indexes"]] == ["photos", "photos-2"]
+        (hit,) = client.post("/v1/search", json={"query": "red", "index": "photos-2"}).json()["hits"]
+        assert hit["name"] == "pink.png"
+        assert client.get(hit["thumbnail"]).status_code == 200
+
+
+def test_names_that_are_not_utf8_and_markup_in_names(photos: Path, encoder: FakeEncoder) -> None:
+    name = b"\xe9t\xe9 <img src=x onerror=alert(1)>.png"
+    plain(COLOURS["red"]).save(photos / "a.png")
+    (photos / "a.png").rename(photos / name.decode("utf-8", "surrogateescape"))
+    index = clipsearch.index(photos, encoder=encoder).index
+    with TestClient(create_app([index], encoder=encoder), base_url=LOCAL) as client:
+        answer = client.post("/v1/search", json={"query": "red"})
+        (hit,) = json.loads(answer.text)["hits"]
+        assert hit["name"].encode("utf-8", "surrogateescape") == name
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert client.get(hit["thumbnail"]).status_code == 200
+
+
+def test_a_mounted_page_shares_the_server_and_its_guard(index: Path, encoder: FakeEncoder) -> None:
+    import gradio
+
+    def page(service: object) -> Any:
+        with gradio.Blocks() as blocks:
+            gradio.Markdown("hello from the page")
+        return blocks
+
+    with TestClient(create_app([index], encoder=encoder, page=page), base_url=LOCAL) as client:
+        assert "hello from the page" in client.get("/").text
+        assert client.get("/v1/status").status_code == 200
+        assert client.get("/", headers={"Host": "evil.example"}).status_code == 421
+        assert client.get("/config", headers={"Origin": "http://evil.example"}).status_code == 403
+
+
+def test_a_server_that_others_can_reach_needs_a_token(index: Path, encoder: FakeEncoder) -> None:
+    with (
+        pytest.raises(ValueError, match="needs a token"),
+        TestClient(create_app([index], encoder=encoder, options=ServerOptions(local=False))),
+    ):
+        pass

@@ -1,0 +1,157 @@
+"""Requests that come together share one encoder call; one that comes alone waits for nobody."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from clipsearch.encoder import Encoder
+from clipsearch.records import FloatArray, PixelArray, Preprocessing
+
+TEXTS_REMEMBERED = 4096
+TEXTS_AT_ONCE = 64
+PICTURES_AT_ONCE = 16
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _Job(Generic[Item, Result]):
+    """What one caller wants done."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.items = items
+        self.results: list[Result] = []
+        self.error: Exception | None = None
+        self.done = False
+
+
+class Batches(Generic[Item, Result]):
+    """Run `work` for many callers at once: whoever gets the turn does what has been waiting until then.
+
+    There is no timer: alone, a caller runs at once; while a batch runs, the next one collects.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[list[Item]], Sequence[Result]],
+        most_items: int,
+        observe: Callable[[int], None] = lambda items: None,
+    ) -> None:
+        """`work` returns one result for each item; it is never run twice at once. `observe` is told batch sizes."""
+        self._work = work
+        self._most_items = most_items
+        self._observe = observe
+        self._lock = threading.Lock()
+        self._turn = threading.Lock()
+        self._waiting: list[_Job[Item, Result]] = []
+
+    def run(self, items: Sequence[Item]) -> list[Result]:
+        """Return the results of `items`. Raises: what `work` raises for them."""
+        job: _Job[Item, Result] = _Job(items)
+        with self._lock:
+            self._waiting.append(job)
+        with self._turn:
+            while not job.done:
+                self._run(self._take())
+        if job.error is not None:
+            raise job.error
+        return job.results
+
+    def _take(self) -> list[_Job[Item, Result]]:
+        """The jobs that have waited longest, as many as fit together, but at least one."""
+        with self._lock:
+            count, items = 1, len(self._waiting[0].items)
+            for job in self._waiting[1:]:
+                items += len(job.items)
+                if items > self._most_items:
+                    break
+                count += 1
+            taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        return taken
+
+    def _run(self, jobs: list[_Job[Item, Result]]) -> None:
+        try:
+            items = [item for job in jobs for item in job.items]
+            self._observe(len(items))
+            results = self._work(items)
+        except Exception as error:
+            if len(jobs) > 1:  # only the one that cannot be done shall fail
+                for job in jobs:
+                    self._run([job])
+                return
+            jobs[0].error = error
+        else:
+            start = 0
+            for job in jobs:
+                job.results = list(results[start : start + len(job.items)])
+                start += len(job.items)
+        for job in jobs:
+            job.done = True
+
+
+class BatchingEncoder:
+    """An encoder for many threads: calls that come together are one call, and texts seen lately are not encoded again.
+
+    Implements `clipsearch.encoder.Encoder`. Vectors differ from those of single calls by rounding only (3e-8).
+    """
+
+    def __init__(self, encoder: Encoder, *, observe: Callable[[str, int], None] = lambda kind, items: None) -> None:
+        """`observe` is told the kind ("text", "picture") and size of every batch."""
+        self._encoder = encoder
+        self._texts: Batches[str, FloatArray] = Batches(
+            lambda texts: list(encoder.encode_texts(texts)), TEXTS_AT_ONCE, lambda items: observe("text", items)
+        )
+        self._pictures: Batches[PixelArray, FloatArray] = Batches(
+            lambda pictures: list(encoder.encode_images(np.stack(pictures))),
+            PICTURES_AT_ONCE,
+            lambda items: observe("picture", items),
+        )
+        self._known: OrderedDict[str, FloatArray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        return self._encoder.name
+
+    @property
+    def dim(self) -> int:
+        return self._encoder.dim
+
+    @property
+    def fingerprint(self) -> str:
+        return self._encoder.fingerprint
+
+    @property
+    def score_scale(self) -> float:
+        return self._encoder.score_scale
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self._encoder.preprocessing
+
+    def encode_images(self, pixels: PixelArray) -> FloatArray:
+        """Shapes: pixels (B, H, W, 3) uint8; result (B, D) float32, unit L2."""
+        return self._stacked(self._pictures.run(list(pixels)))
+
+    def encode_texts(self, texts: Sequence[str]) -> FloatArray:
+        """Shape of the result: (B, D) float32, unit L2."""
+        with self._lock:
+            vectors = {text: self._known[text] for text in texts if text in self._known}
+            for text in vectors:
+                self._known.move_to_end(text)
+        new = [text for text in dict.fromkeys(texts) if text not in vectors]
+        if new:
+            vectors.update(zip(new, self._texts.run(new), strict=True))
+            with self._lock:
+                self._known.update((text, vectors[text]) for text in new)
+                while len(self._known) > TEXTS_REMEMBERED:
+                    self._known.popitem(last=False)
+        return self._stacked([vectors[text] for text in texts])
+
+    def _stacked(self, vectors: list[FloatArray]) -> FloatArray:
+        return np.stack(vectors) if vectors else np.empty((0, self.dim), np.float32)

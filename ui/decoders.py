@@ -1,0 +1,80 @@
+"""Read pictures in processes of their own, for threads that wait for them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import LifoQueue
+
+from clipsearch.errors import UnreadablePicture
+from clipsearch.indexer.decoding import DecodePool, DecodeResult, DecodeTask
+from clipsearch.records import Preprocessing
+
+MEMORY_LIMIT_BYTES = 2 << 30
+MAX_PIXELS = 2**27  # a JPEG that is decoded at a reduced size may have four times as many
+
+
+class Decoders:
+    """Decoder processes, each for one picture at a time; they start when they are needed.
+
+    A picture that hangs or kills its process costs only itself.
+    """
+
+    def __init__(
+        self, preprocessing: Preprocessing, *, workers: int, timeout_s: float = 10.0, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        self.preprocessing = preprocessing
+        self._lock = threading.Lock()
+        self._unmade = workers
+        self._closed = False
+        self._pools: list[DecodePool] = []
+        self._free: LifoQueue[DecodePool] = LifoQueue()
+        self._timeout_s = timeout_s
+        self._max_pixels = max_pixels
+
+    def read(self, path: str | os.PathLike[str]) -> DecodeResult:
+        """Decode the picture at `path`, as `preprocessing` wants it. Raises: UnreadablePicture."""
+        try:
+            size_bytes = os.stat(path).st_size  # noqa: PTH116
+        except (OSError, ValueError):
+            raise UnreadablePicture(os.fspath(path), "unreadable", "there is no such picture any more") from None
+        with self._pool() as pool:
+            pool.submit(DecodeTask(0, os.fspath(path), size_bytes=size_bytes))
+            result = pool.next_result()
+        if result is None:
+            raise UnreadablePicture(os.fspath(path), "unreadable", "the server is being stopped")
+        if result.skip is not None:
+            raise UnreadablePicture(os.fspath(path), *result.skip)
+        return result
+
+    @contextmanager
+    def _pool(self) -> Iterator[DecodePool]:
+        with self._lock:
+            if self._closed:
+                raise ValueError("the decoders are closed")
+            if self._free.empty() and self._unmade:
+                self._unmade -= 1
+                made = DecodePool(
+                    self.preprocessing,
+                    workers=1,
+                    timeout_s=self._timeout_s,
+                    max_pixels=self._max_pixels,
+                    memory_limit_bytes=MEMORY_LIMIT_BYTES,
+                )
+                self._pools.append(made)
+                self._free.put(made)
+        pool = self._free.get()
+        try:
+            yield pool
+        finally:
+            self._free.put(pool)
+
+    def close(self) -> None:
+        """End the processes."""
+        with self._lock:
+            self._closed = True
+            pools, self._pools = self._pools, []
+        for pool in pools:
+            pool.close()

@@ -1,0 +1,249 @@
+"""The indexes that a server has open: always the newest generation, each kept until its last user is done."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clipsearch.encoder import Encoder
+from clipsearch.encoder.names import load_encoder
+from clipsearch.errors import ClipsearchError, EncoderMismatch
+from clipsearch.search import Collection
+from clipsearch.ui.batching import BatchingEncoder
+
+POLL_S = 0.5
+RETRY_S = 5.0
+
+_log = logging.getLogger("clipsearch.server")
+
+
+class UnknownIndex(ClipsearchError):
+    """The server serves no index called `name`."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        self.name = name
+        self.known = list(known)
+        super().__init__(f"there is no index {name!r} here. There is: {', '.join(self.known)}")
+
+
+@dataclass(slots=True)
+class _Open:
+    """One generation, and how many are using it. Guarded by the lock of its `ServedIndex`."""
+
+    collection: Collection
+    users: int = 0
+    retired: bool = False
+
+
+@dataclass(slots=True)
+class ServedIndex:
+    """One index by name. `path` is the index folder."""
+
+    name: str
+    path: Path
+    _engine: Engine
+    _open: _Open | None = None
+    _seen: tuple[int, int, int] | None = None  # CURRENT, as it was when the open generation was read
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _reloading: threading.Lock = field(default_factory=threading.Lock)
+    _retry_at: float = 0.0
+
+    @contextmanager
+    def lease(self, *, at_least: int | None = None) -> Iterator[Collection]:
+        """The newest generation that is open, for as long as the `with` lasts.
+
+        `at_least` waits for that generation (and returns an older one if there is none such).
+        Raises: what opening an index raises, if it never could be opened.
+        """
+        if self._open is None or (at_least is not None and self._open.collection.manifest.generation < at_least):
+            self.reload(wait=True)
+        with self._lock:
+            assert self._open is not None
+            mine = self._open
+            mine.users += 1
+        if self._changed():
+            self._engine.wake()
+        try:
+            yield mine.collection
+        finally:
+            with self._lock:
+                mine.users -= 1
+                done = mine.retired and not mine.users
+            if done:
+                mine.collection.close()
+
+    def reload(self, *, wait: bool = False) -> bool:
+        """Open the newest generation if it is not open yet; whether it is now. `wait` for another who does."""
+        if not self._reloading.acquire(blocking=wait):
+            return False
+        try:
+            seen = self._current()
+            if self._open is not None and seen == self._seen:
+                return True
+            try:
+                fresh = self._engine.open(self.path)
+            except ClipsearchError as error:
+                self._engine.observe_reload(self.name, "failed")
+                if self._open is None:
+                    raise
+                _log.warning("still serving generation %d: %s", self._open.collection.manifest.generation, error)
+                self._retry_at = time.monotonic() + RETRY_S
+                return False
+            with self._lock:
+                before, self._open, self._seen = self._open, _Open(fresh), seen
+                if before is not None:
+                    before.retired = True
+                    done = not before.users
+            if before is not None:
+                self._engine.observe_reload(self.name, "opened")
+                if done:
+                    before.collection.close()
+            return True
+        finally:
+            self._reloading.release()
+
+    def _current(self) -> tuple[int, int, int] | None:
+        try:
+            status = (self.path / "CURRENT").stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def _changed(self) -> bool:
+        return self._current() != self._seen and time.monotonic() >= self._retry_at
+
+    def close(self) -> None:
+        with self._lock:
+            last, self._open = self._open, None
+            if last is not None:
+                last.retired = True
+                done = not last.users
+        if last is not None and done:
+            last.collection.close()
+
+
+class Engine:
+    """The indexes of a server, and their encoders. Close it, or use it in a `with`."""
+
+    def __init__(
+        self,
+        indexes: Sequence[Path],
+        *,
+        encoder: Encoder | None = None,
+        observe_batch: Callable[[str, int], None] = lambda kind, items: None,
+        observe_reload: Callable[[str, str], None] = lambda index, result: None,
+    ) -> None:
+        """Open `indexes` (index folders). `encoder` is used instead of the indexes' own model where given.
+
+        Raises: IndexNotFound, CorruptIndex, UnsupportedIndex, ModelNotFound, InvalidModel, EncoderMismatch.
+        """
+        if not indexes:
+            raise ValueError("no index to serve")
+        self.observe_reload = observe_reload
+        self._observe_batch = observe_batch
+        self._given = None if encoder is None else BatchingEncoder(encoder, observe=observe_batch)
+        self._encoders: dict[str, BatchingEncoder] = {}
+        self._encoders_lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closed = threading.Event()
+        self.indexes: dict[str, ServedIndex] = {}
+        try:
+            for path in indexes:
+                served = ServedIndex("", path.absolute(), self)
+                served.reload(wait=True)
+                with served.lease() as collection:
+                    served.name = _name(collection.root, self.indexes)
+                self.indexes[served.name] = served
+        except BaseException:
+            self.close()
+            raise
+        self._poller = threading.Thread(target=self._poll, name="clipsearch-reload", daemon=True)
+        self._poller.start()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the indexes, the default one first."""
+        return list(self.indexes)
+
+    def index(self, name: str | None = None) -> ServedIndex:
+        """The index of that name, or the default one. Raises: UnknownIndex."""
+        if name is None:
+            return next(iter(self.indexes.values()))
+        try:
+            return self.indexes[name]
+        except KeyError:
+            raise UnknownIndex(name, self.names) from None
+
+    @contextmanager
+    def lease(self, name: str | None = None, *, at_least: int | None = None) -> Iterator[Collection]:
+        """The newest open generation of an index; see `ServedIndex.lease`. Raises: UnknownIndex."""
+        with self.index(name).lease(at_least=at_least) as collection:
+            yield collection
+
+    def open(self, index: Path) -> Collection:
+        """Open the newest generation of an index with an encoder that is shared. Raises: see __init__."""
+        if self._given is not None:
+            return Collection(index, encoder=self._given)
+        with contextlib.ExitStack() as stack:
+            probe = stack.enter_context(Collection(index))
+            model = probe.manifest.model
+            with self._encoders_lock:
+                encoder = self._encoders.get(model.name)
+                if encoder is None or encoder.fingerprint != model.fingerprint:
+                    encoder = BatchingEncoder(load_encoder(model.name), observe=self._observe_batch)
+                    if encoder.fingerprint != model.fingerprint:
+                        raise EncoderMismatch(index, model.name, encoder.name, str(probe.root))
+                    self._encoders[model.name] = encoder
+                    threading.Thread(target=_warm_up, args=(encoder,), daemon=True).start()
+            return Collection(index, encoder=encoder)
+
+    def wake(self) -> None:
+        """Look for new generations now."""
+        self._wake.set()
+
+    def _poll(self) -> None:
+        while not self._closed.is_set():
+            self._wake.wait(POLL_S)
+            self._wake.clear()
+            for served in self.indexes.values():
+                if self._closed.is_set():
+                    return
+                if served._changed():
+                    try:
+                        served.reload()
+                    except Exception:
+                        _log.exception("looking for a new generation of %s", served.name)
+                        served._retry_at = time.monotonic() + RETRY_S
+
+    def close(self) -> None:
+        """Let go of every index; a generation in use is closed by its last user."""
+        self._closed.set()
+        self._wake.set()
+        for served in self.indexes.values():
+            served.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _warm_up(encoder: Encoder) -> None:
+    """Load the text tower before somebody waits for it; whoever needs it is told what is wrong with it."""
+    with contextlib.suppress(ClipsearchError):
+        for number in range(3):  # it is loaded in haste first, and thoroughly when it is used more
+            encoder.encode_texts([f"warm-up {number}"])
+
+
+def _name(root: Path, taken: dict[str, ServedIndex]) -> str:
+    """A name for the index of `root`: the folder's, with a number if that is taken."""
+    base = root.name.encode("utf-8", "replace").decode("utf-8") or "index"
+    return next(name for n in itertools.count(1) if (name := base if n == 1 else f"{base}-{n}") not in taken)

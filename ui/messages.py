@@ -1,0 +1,137 @@
+"""What requests and answers of the API look like. Types only; OpenAPI is made from them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MOST_HITS = 10_000
+MOST_TEXTS = 256
+MOST_CHARACTERS = 10_000
+
+IndexName = Annotated[
+    str | None, Field(description="Name of an index, see /v1/status; the first one if left out.", max_length=1000)
+]
+Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class SearchRequest(_Request):
+    """A question."""
+
+    query: Annotated[Text, Field(description="What to look for.", examples=["a dog on a beach"])]
+    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many hits.")] = 20
+    offset: Annotated[int, Field(ge=0, le=MOST_HITS, description="How many of the best hits to leave out.")] = 0
+    index: IndexName = None
+    at_least_generation: Annotated[
+        int | None, Field(ge=0, description="Wait until this generation of the index is open.")
+    ] = None
+
+
+class SimilarRequest(_Request):
+    """A picture of the index; what is like it?"""
+
+    id: Annotated[int, Field(ge=0, lt=2**63, description="Row id of a picture.", examples=[7])]
+    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many hits.")] = 20
+    index: IndexName = None
+
+
+class EmbedRequest(_Request):
+    """Texts to be made into vectors."""
+
+    texts: Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS, examples=[["a dog on a beach"]])]
+    index: IndexName = None
+
+
+class Picture(BaseModel):
+    """What the index knows of a picture."""
+
+    id: Annotated[int, Field(description="Row id: names this picture in this index, and never another.")]
+    path: Annotated[str, Field(description="Where it is, absolute.")]
+    name: Annotated[str, Field(description="The same, relative to the folder that was indexed.")]
+    size_bytes: int
+    mtime_ns: int
+    content_hash: str | None = Field(description="xxh3-128 of the file's bytes, hexadecimal.")
+    width: int | None
+    height: int | None
+    format: str | None
+    taken_at: str | None = Field(description="ISO 8601 local time, from EXIF.")
+    camera: str | None
+    latitude: float | None
+    longitude: float | None
+    thumbnail: Annotated[str, Field(description="Address of a small copy, relative to the server.")]
+
+
+class FoundPicture(Picture):
+    """A hit."""
+
+    rank: Annotated[int, Field(description="From 1.")]
+    score: Annotated[float, Field(description="Cosine, -1 to 1.")]
+
+
+class SearchAnswer(BaseModel):
+    """Hits, best first."""
+
+    index: str
+    generation: int
+    took_ms: float
+    hits: list[FoundPicture]
+
+
+class EmbedAnswer(BaseModel):
+    """Unit vectors, comparable with those of the index."""
+
+    model: str
+    fingerprint: str
+    dim: int
+    vectors: list[list[float]]
+
+
+class IndexState(BaseModel):
+    """One index that is served."""
+
+    name: str
+    root: str
+    generation: int
+    committed_at: str
+    model: str
+    fingerprint: str
+    dim: int
+    pictures: int
+    skipped: int
+    is_being_written: Annotated[bool, Field(description="Whether an indexing run is under way.")]
+
+
+class StatusAnswer(BaseModel):
+    """What is served."""
+
+    version: str
+    indexes: list[IndexState]
+
+
+class SkippedFile(BaseModel):
+    """A file that cannot be found, and why."""
+
+    path: str
+    status: str
+    reason: str
+
+
+class SkippedAnswer(BaseModel):
+    """Files that cannot be found."""
+
+    index: str
+    total: int
+    skipped: list[SkippedFile]
+
+
+class Problem(BaseModel):
+    """Why there is no answer."""
+
+    error: Annotated[str, Field(description="The kind of error.", examples=["InvalidQuery"])]
+    message: str
+    position: Annotated[int | None, Field(description="Where in the query, in characters from 0.")] = None

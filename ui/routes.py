@@ -1,0 +1,409 @@
+"""What may be asked: the routes of the API. Everything that takes time runs in `work`'s threads."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import quote
+
+import numpy as np
+from fastapi import FastAPI, File, Form, Query, Request, UploadFile
+from fastapi import Path as PathField
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, Response
+
+from clipsearch import __version__
+from clipsearch.errors import (
+    ClipsearchError,
+    EmptyQuery,
+    InvalidQuery,
+    MissingExtra,
+    UnreadablePicture,
+)
+from clipsearch.indexer.status import read_status
+from clipsearch.records import FloatArray, Hit, ImageRecord
+from clipsearch.search import Collection
+from clipsearch.ui import messages
+from clipsearch.ui.decoders import Decoders
+from clipsearch.ui.engine import Engine, ServedIndex, UnknownIndex
+from clipsearch.ui.metrics import CONTENT_TYPE, Metrics
+from clipsearch.ui.thumbnails import MEDIA_TYPE, Thumbnails
+from clipsearch.ui.work import Overloaded, WorkQueue
+
+Result = TypeVar("Result")
+RowId = Annotated[int, PathField(ge=0, lt=2**63, description="Row id of a picture.")]
+IndexName = Annotated[str | None, Query(max_length=1000, description="Name of an index, see /v1/status.")]
+ThumbnailSize = Annotated[
+    Literal["128", "256", "512", "1024"], Query(description="Longer side in pixels; a small picture is not enlarged.")
+]
+THUMBNAIL_THREADS = 4
+UPLOAD_THREADS = 2
+RETRY_AFTER_S = 1
+THUMBNAIL_AGE_S = 3600
+
+
+class NoSuchPicture(ClipsearchError):
+    """The index has no picture with this row id."""
+
+    def __init__(self, index: str, row_id: int) -> None:
+        self.index = index
+        self.row_id = row_id
+        super().__init__(f"the index {index} has no picture {row_id}")
+
+
+class Service:
+    """What the routes, and a page mounted beside them, work with. Its methods may be called from any thread."""
+
+    def __init__(
+        self, engine: Engine, metrics: Metrics, *, search_threads: int, most_waiting: int, decode_timeout_s: float
+    ) -> None:
+        self.engine = engine
+        self.metrics = metrics
+        self.thumbnails = Thumbnails(timeout_s=decode_timeout_s, observe=metrics.thumbnail)
+        self.searches = WorkQueue("search", threads=search_threads, most_waiting=most_waiting, observe=metrics.work)
+        self.pictures = WorkQueue(
+            "thumbnail", threads=THUMBNAIL_THREADS, most_waiting=8 * most_waiting, observe=metrics.work
+        )
+        self.uploads = WorkQueue("upload", threads=UPLOAD_THREADS, most_waiting=most_waiting, observe=metrics.work)
+        self._decode_timeout_s = decode_timeout_s
+        self._decoders: dict[str, Decoders] = {}  # by model fingerprint
+
+    def search(self, asked: messages.SearchRequest) -> dict[str, Any]:
+        """Answer a question; see `messages.SearchAnswer`."""
+        began = time.perf_counter()
+        served = self.engine.index(asked.index)
+        with served.lease(at_least=asked.at_least_generation) as photos:
+            if not asked.query.strip():
+                raise EmptyQuery
+            vector = photos.encoder.encode_texts([asked.query])
+            hits = photos.search_vectors(vector, asked.k + asked.offset)[0][asked.offset :]
+            return self._answer(served, photos, hits, began)
+
+    def similar(self, asked: messages.SimilarRequest) -> dict[str, Any]:
+        """Find what is like a picture of the index; see `messages.SearchAnswer`."""
+        began = time.perf_counter()
+        served = self.engine.index(asked.index)
+        with served.lease() as photos:
+            try:
+                vector = photos.vector(asked.id)
+            except KeyError:
+                raise NoSuchPicture(served.name, asked.id) from None
+            return self._answer(served, photos, photos.search_vectors(vector[None], asked.k)[0], began)
+
+    def similar_to_file(self, path: Path, index: str | None, k: int) -> dict[str, Any]:
+        """Find what is like the picture in a file; see `messages.SearchAnswer`. Raises: UnreadablePicture."""
+        began = time.perf_counter()
+        served = self.engine.index(index)
+        with served.lease() as photos:
+            vector = self.encode_file(path, photos)
+            return self._answer(served, photos, photos.search_vectors(vector[None], k)[0], began)
+
+    def encode_file(self, path: Path, photos: Collection) -> FloatArray:
+        """The vector of a picture that was sent here. Shape: (D,). Raises: UnreadablePicture."""
+        encoder = photos.encoder
+        decoders = self._decoders.get(encoder.fingerprint)
+        if decoders is None:
+            made = Decoders(encoder.preprocessing, workers=UPLOAD_THREADS, timeout_s=self._decode_timeout_s)
+            decoders = self._decoders.setdefault(encoder.fingerprint, made)
+        try:
+            pixels = decoders.read(path).pixels
+        except UnreadablePicture as error:
+            raise UnreadablePicture("the picture", error.status, error.reason) from None
+        assert pixels is not None
+        vector: FloatArray = encoder.encode_images(pixels[None])[0]
+        return vector
+
+    def embed(self, asked: messages.EmbedRequest) -> dict[str, Any]:
+        """Make texts into vectors; see `messages.EmbedAnswer`."""
+        with self.engine.lease(asked.index) as photos:
+            return self._vectors(photos, photos.encoder.encode_texts(asked.texts))
+
+    def embed_file(self, path: Path, index: str | None) -> dict[str, Any]:
+        """Make the picture in a file into a vector; see `messages.EmbedAnswer`. Raises: UnreadablePicture."""
+        with self.engine.lease(index) as photos:
+            return self._vectors(photos, self.encode_file(path, photos)[None])
+
+    def picture(self, row_id: int, index: str | None) -> dict[str, Any]:
+        """What the index knows of a picture; see `messages.Picture`. Raises: NoSuchPicture."""
+        served = self.engine.index(index)
+        with served.lease() as photos:
+            record = _record(served, photos, row_id)
+            return _picture(served, photos, record)
+
+    def thumbnail(self, row_id: int, index: str | None, size: int) -> tuple[bytes, str]:
+        """The JPEG, and what changes when it does. Raises: NoSuchPicture, UnreadablePicture."""
+        served = self.engine.index(index)
+        with served.lease() as photos:
+            record = _record(served, photos, row_id)
+            path = os.path.join(photos.root, record.path)  # noqa: PTH118  surrogates, and speed
+        try:
+            return self.thumbnails.get(record, path, size), f"{record.content_hash}-{size}"
+        except UnreadablePicture as error:
+            raise UnreadablePicture(record.path, error.status, error.reason) from None
+
+    def status(self) -> dict[str, Any]:
+        """What is served; see `messages.StatusAnswer`."""
+        return {"version": __version__, "indexes": [self._state(served) for served in self.engine.indexes.values()]}
+
+    def skipped(self, index: str | None, most: int) -> dict[str, Any]:
+        """Files that cannot be found; see `messages.SkippedAnswer`."""
+        served = self.engine.index(index)
+        skipped = read_status(served.path).skipped
+        return {
+            "index": served.name,
+            "total": len(skipped),
+            "skipped": [{"path": s.path, "status": s.status, "reason": s.reason} for s in skipped[:most]],
+        }
+
+    def measure(self) -> bytes:
+        """Metrics in Prometheus's text format."""
+        for served in self.engine.indexes.values():
+            with served.lease() as photos:
+                self.metrics.generation.labels(served.name).set(photos.manifest.generation)
+                self.metrics.pictures.labels(served.name).set(len(photos))
+        for queue in (self.searches, self.pictures, self.uploads):
+            self.metrics.unfinished.labels(queue.name).set(queue.unfinished)
+        return self.metrics.text()
+
+    def close(self) -> None:
+        """Let work that is running finish, end processes, let go of the indexes."""
+        for queue in (self.searches, self.pictures, self.uploads):
+            queue.close()
+        self.thumbnails.close()
+        for decoders in self._decoders.values():
+            decoders.close()
+        self.engine.close()
+
+    def _state(self, served: ServedIndex) -> dict[str, Any]:
+        with served.lease() as photos:
+            manifest = photos.manifest
+            return {
+                "name": served.name,
+                "root": str(photos.root),
+                "generation": manifest.generation,
+                "committed_at": manifest.created_at,
+                "model": manifest.model.name,
+                "fingerprint": manifest.model.fingerprint,
+                "dim": manifest.model.dim,
+                "pictures": manifest.pictures,
+                "skipped": manifest.skipped,
+                "is_being_written": _is_locked(served.path / "LOCK"),
+            }
+
+    def _answer(self, served: ServedIndex, photos: Collection, hits: list[Hit], began: float) -> dict[str, Any]:
+        return {
+            "index": served.name,
+            "generation": photos.manifest.generation,
+            "took_ms": round(1000 * (time.perf_counter() - began), 3),
+            "hits": [
+                {"rank": hit.rank, "score": round(hit.score, 6), **_picture(served, photos, hit.record)} for hit in hits
+            ],
+        }
+
+    @staticmethod
+    def _vectors(photos: Collection, vectors: FloatArray) -> dict[str, Any]:
+        encoder = photos.encoder
+        return {
+            "model": encoder.name,
+            "fingerprint": encoder.fingerprint,
+            "dim": encoder.dim,
+            "vectors": np.asarray(vectors, np.float32).tolist(),
+        }
+
+
+def _record(served: ServedIndex, photos: Collection, row_id: int) -> ImageRecord:
+    try:
+        return photos.record(row_id)
+    except KeyError:
+        raise NoSuchPicture(served.name, row_id) from None
+
+
+def _picture(served: ServedIndex, photos: Collection, record: ImageRecord) -> dict[str, Any]:
+    metadata = record.metadata
+    return {
+        "id": record.row_id,
+        "path": os.path.join(photos.root, record.path),  # noqa: PTH118
+        "name": record.path,
+        "size_bytes": record.size_bytes,
+        "mtime_ns": record.mtime_ns,
+        "content_hash": record.content_hash,
+        "width": record.width,
+        "height": record.height,
+        "format": metadata.format,
+        "taken_at": metadata.taken_at,
+        "camera": metadata.camera,
+        "latitude": metadata.latitude,
+        "longitude": metadata.longitude,
+        "thumbnail": f"/v1/images/{record.row_id}/thumbnail?index={quote(served.name, safe='')}",
+    }
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a writer holds the lock file at `path`."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+class AsciiJSON(Response):
+    """JSON in ASCII: names of files that are not UTF-8 survive as escapes of surrogates."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode("ascii")
+
+
+def _documented(model: type, *codes: int) -> dict[str, Any]:
+    reasons = {400: "A query that cannot be understood", 404: "No such picture or index", 422: "Wrong input"}
+    reasons |= {503: "Too many requests are waiting; see Retry-After", 413: "Too large"}
+    problems: dict[int | str, Any] = {code: {"model": messages.Problem, "description": reasons[code]} for code in codes}
+    return {"response_model": model, "responses": problems}
+
+
+def add_routes(app: FastAPI, service: Service) -> None:
+    """Add the API to `app`."""
+    _add_errors(app)
+    _add_searches(app, service)
+    _add_pictures(app, service)
+    _add_state(app, service)
+
+
+def _add_searches(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/search", tags=["search"], **_documented(messages.SearchAnswer, 400, 404, 422, 503))
+    async def search(asked: messages.SearchRequest) -> Response:
+        """Find pictures. What names a file or an address in a query is text: nothing is read or fetched."""
+        return AsciiJSON(await service.searches.run(lambda: service.search(asked)))
+
+    @app.post("/v1/similar", tags=["search"], **_documented(messages.SearchAnswer, 404, 422, 503))
+    async def similar(asked: messages.SimilarRequest) -> Response:
+        """Find pictures like one of the index."""
+        return AsciiJSON(await service.searches.run(lambda: service.similar(asked)))
+
+    @app.post("/v1/similar/upload", tags=["search"], **_documented(messages.SearchAnswer, 404, 413, 422, 503))
+    async def similar_upload(
+        image: Annotated[UploadFile, File(description="A picture file.")],
+        k: Annotated[int, Form(ge=1, le=messages.MOST_HITS)] = 20,
+        index: Annotated[str | None, Form(max_length=1000)] = None,
+    ) -> Response:
+        """Find pictures like one that is sent. It is read in a process of its own and not kept."""
+        return AsciiJSON(
+            await service.uploads.run(lambda: _with_file(image, lambda path: service.similar_to_file(path, index, k)))
+        )
+
+    @app.post("/v1/embed", tags=["search"], **_documented(messages.EmbedAnswer, 404, 422, 503))
+    async def embed(asked: messages.EmbedRequest) -> Response:
+        """Make texts into vectors."""
+        return AsciiJSON(await service.searches.run(lambda: service.embed(asked)))
+
+    @app.post("/v1/embed/upload", tags=["search"], **_documented(messages.EmbedAnswer, 404, 413, 422, 503))
+    async def embed_upload(
+        image: Annotated[UploadFile, File(description="A picture file.")],
+        index: Annotated[str | None, Form(max_length=1000)] = None,
+    ) -> Response:
+        """Make a picture that is sent into a vector. It is read in a process of its own and not kept."""
+        return AsciiJSON(
+            await service.uploads.run(lambda: _with_file(image, lambda path: service.embed_file(path, index)))
+        )
+
+
+def _with_file(image: UploadFile, use: Callable[[Path], Result]) -> Result:
+    """Put an upload into a file that only this user can read, for as long as it is used."""
+    with tempfile.TemporaryDirectory(prefix="clipsearch-") as folder:
+        path = Path(folder) / "upload"
+        with path.open("wb") as file:
+            while block := image.file.read(1 << 20):
+                file.write(block)
+        return use(path)
+
+
+def _add_pictures(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/images/{id}", tags=["pictures"], **_documented(messages.Picture, 404, 422, 503))
+    async def picture(id: RowId, index: IndexName = None) -> Response:
+        """What the index knows of a picture."""
+        return AsciiJSON(await service.searches.run(lambda: service.picture(id, index)))
+
+    @app.get(
+        "/v1/images/{id}/thumbnail",
+        tags=["pictures"],
+        response_class=Response,
+        responses={
+            200: {"content": {MEDIA_TYPE: {}}, "description": "A JPEG without any metadata."},
+            304: {"description": "It is as it was (If-None-Match)."},
+            **_documented(messages.Picture, 404, 422, 503)["responses"],
+        },
+    )
+    async def thumbnail(request: Request, id: RowId, size: ThumbnailSize = "256", index: IndexName = None) -> Response:
+        """A small copy of a picture, upright, its longer side at most `size` pixels."""
+        jpeg, tag = await service.pictures.run(lambda: service.thumbnail(id, index, int(size)))
+        headers = {"etag": f'"{tag}"', "cache-control": f"private, max-age={THUMBNAIL_AGE_S}"}
+        if request.headers.get("if-none-match") == headers["etag"]:
+            return Response(status_code=304, headers=headers)
+        return Response(jpeg, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _add_state(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/status", tags=["state"], **_documented(messages.StatusAnswer, 503))
+    async def status() -> Response:
+        """What is served."""
+        return AsciiJSON(await service.searches.run(service.status))
+
+    @app.get("/v1/skipped", tags=["state"], **_documented(messages.SkippedAnswer, 404, 422, 503))
+    async def skipped(index: IndexName = None, most: Annotated[int, Query(ge=0, le=100_000)] = 1000) -> Response:
+        """Files that cannot be found, and why."""
+        return AsciiJSON(await service.searches.run(lambda: service.skipped(index, most)))
+
+    @app.get("/healthz", tags=["state"], response_class=PlainTextResponse)
+    async def healthz() -> Response:
+        """Whether the server runs. Needs no token, and says nothing else."""
+        return PlainTextResponse("ok\n")
+
+    @app.get("/metrics", tags=["state"], response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Counts and times in Prometheus's text format."""
+        return Response(service.measure(), media_type=CONTENT_TYPE)
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(ClipsearchError)
+    async def clipsearch_error(request: Request, error: ClipsearchError) -> Response:
+        status = next(status for kind, status in _STATUS if isinstance(error, kind))
+        headers = {"retry-after": str(RETRY_AFTER_S)} if isinstance(error, Overloaded) else None
+        body: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
+        position = getattr(error, "position", None)
+        if isinstance(position, int):
+            body["position"] = position
+        return AsciiJSON(body, status, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong_input(request: Request, error: RequestValidationError) -> Response:
+        """Say where; do not repeat what was sent."""
+        places = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        return AsciiJSON({"error": "WrongInput", "message": "; ".join(places)}, 422)
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        return AsciiJSON({"error": "Refused", "message": error.detail}, error.status_code, error.headers)
+
+
+_STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
+    (InvalidQuery, 400),
+    (UnknownIndex, 404),
+    (NoSuchPicture, 404),
+    (UnreadablePicture, 422),
+    (Overloaded, 503),
+    (MissingExtra, 501),
+    (ClipsearchError, 500),
+)

@@ -1,0 +1,264 @@
+"""Who may ask: checks before any route, mounted application or websocket sees a request.
+
+- Host must be a name of this server: a page that rebinds its own name to 127.0.0.1 (DNS rebinding) has another.
+- Origin, where a browser sends one, must be this server's own; so must Sec-Fetch-Site, which browsers also send with
+  pictures and scripts that other pages include. Only following a link to a page is allowed from elsewhere.
+- The token, if there is one: as `Authorization: Bearer TOKEN`, or in the cookie that `/login` sets.
+- The body may not be larger than a limit.
+
+Every answer says that no other page may read, frame or guess it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import html
+import ipaddress
+import re
+from collections.abc import AsyncIterator, Iterable
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, quote, urlencode
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "clipsearch_token"
+OPEN_PATHS = frozenset({"/healthz", "/login"})
+"""Paths that need no token."""
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^\s:/@?#\[\]]+))(?::(?P<port>\d{1,5}))?")
+_ALWAYS = {
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+_LOGIN_BYTES = 4096
+
+
+class _TooLarge(Exception):
+    """The body is larger than allowed."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """ASGI middleware that answers what must not be answered otherwise: 421, 403, 401, 413."""
+
+    def __init__(
+        self, app: ASGIApp, *, token: str | None, local: bool, names: Iterable[str] = (), most_bytes: int
+    ) -> None:
+        """`local`: only loopback names are this server's; else addresses are too (they cannot be rebound).
+
+        `names` are more host names of this server.
+        """
+        self._app = app
+        self._token = token.encode() if token else None
+        self._local = local
+        self._names = LOOPBACK_NAMES | {name.lower().rstrip(".") for name in names}
+        self._most_bytes = most_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refusal = self._refuse(scope, headers)
+        if scope["type"] == "websocket":
+            if refusal is None:
+                await self._app(scope, receive, send)
+            else:
+                await _refuse_websocket(refusal, receive, send)
+            return
+        send = _with_headers(send)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+        elif scope["path"] == "/login":
+            await (await self._login(scope, headers, receive))(scope, receive, send)
+        else:
+            await self._limited(scope, headers, receive, send)
+
+    # -- may it?
+
+    def _refuse(self, scope: Scope, headers: Headers) -> Response | None:
+        hosts = headers.getlist("host")
+        host = hosts[0] if len(hosts) == 1 else ""
+        if not self._is_own(host):
+            return PlainTextResponse("421: this server has another name\n", 421)
+        if not _is_same_origin(scope, headers, host):
+            return PlainTextResponse("403: requests of other sites are refused\n", 403)
+        if self._token is None or scope["path"] in OPEN_PATHS or self._has_token(headers):
+            return None
+        if "text/html" in headers.get("accept", "") and scope.get("method") == "GET":
+            target = scope["path"] + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else "")
+            return RedirectResponse("/login?" + urlencode({"next": target}), 303)
+        return PlainTextResponse("401: a token is needed\n", 401, {"www-authenticate": "Bearer"})
+
+    def _is_own(self, host: str) -> bool:
+        match = _HOST.fullmatch(host)
+        if match is None:
+            return False
+        name = (match["v6"] or match["name"]).lower().rstrip(".")
+        if name in self._names:
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return not self._local or address.is_loopback
+
+    def _has_token(self, headers: Headers) -> bool:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._is_token(given.strip()):
+            return True
+        try:
+            cookies = SimpleCookie(headers.get("cookie", ""))
+        except CookieError:
+            return False
+        return COOKIE in cookies and self._is_token(cookies[COOKIE].value)
+
+    def _is_token(self, given: str) -> bool:
+        """Compare in constant time."""
+        assert self._token is not None
+        return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token)
+
+    async def _login(self, scope: Scope, headers: Headers, receive: Receive) -> Response:
+        """The page that asks for the token, and what it sends."""
+        asked = parse_qs(scope["query_string"].decode("latin-1"))
+        target = _own_path(asked.get("next", ["/"])[0])
+        if self._token is None:
+            return RedirectResponse(target, 303)
+        given = asked.get("token", [""])[0]
+        if scope["method"] == "POST":
+            body = b""
+            async for chunk in _chunks(receive):
+                body += chunk
+                if len(body) > _LOGIN_BYTES:
+                    return PlainTextResponse("413: too large\n", 413)
+            given = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0]
+        elif scope["method"] != "GET":
+            return PlainTextResponse("405: GET or POST\n", 405, {"allow": "GET, POST"})
+        if self._is_token(given):
+            done = RedirectResponse(target, 303)
+            done.set_cookie(
+                COOKIE, self._token.decode(), httponly=True, samesite="strict", secure=scope.get("scheme") == "https"
+            )
+            return done
+        page = _LOGIN_PAGE.format(
+            next=html.escape(quote(target, safe="")), problem="<p>That was not the token.</p>" if given else ""
+        )
+        return HTMLResponse(page, 401 if given else 200, {"content-security-policy": _LOGIN_POLICY})
+
+    # -- how much?
+
+    async def _limited(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        """Pass the request on, its body cut off where it becomes too large."""
+        announced = headers.get("content-length", "0")
+        if not announced.isdecimal():
+            await PlainTextResponse("400: Content-Length is no number\n", 400)(scope, receive, send)
+            return
+        too_large = PlainTextResponse(f"413: at most {self._most_bytes:,} bytes\n", 413, {"connection": "close"})
+        if int(announced) > self._most_bytes:
+            await too_large(scope, receive, send)
+            return
+        received = 0
+        refused = False
+        started = False
+
+        async def counted() -> Message:
+            nonlocal received, refused
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                if received > self._most_bytes:
+                    refused = True
+                    raise _TooLarge
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            if refused and not started:
+                return  # what the application makes of the cut is of no interest
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, counted, watched)
+        except _TooLarge:
+            pass
+        except Exception:
+            if not refused:
+                raise
+        if refused and not started:
+            await too_large(scope, receive, send)
+
+
+async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
+    while True:
+        message = await receive()
+        yield message.get("body", b"")
+        if not message.get("more_body", False):
+            return
+
+
+def _is_same_origin(scope: Scope, headers: Headers, host: str) -> bool:
+    origins = headers.getlist("origin")
+    if origins:
+        schemes = {"http": ("http", "https"), "ws": ("http", "https"), "https": ("https",), "wss": ("https",)}
+        own = [f"{scheme}://{host}".lower() for scheme in schemes.get(scope.get("scheme", "http"), ())]
+        if len(origins) > 1 or origins[0].lower() not in own:
+            return False
+    site = headers.get("sec-fetch-site", "none")
+    follows_link = (
+        scope.get("method") == "GET"
+        and headers.get("sec-fetch-mode") == "navigate"
+        and headers.get("sec-fetch-dest") == "document"
+    )
+    return site in ("none", "same-origin") or follows_link
+
+
+def _own_path(target: str) -> str:
+    """`target` if it is a path of this server, else "/"."""
+    plain = target.isascii() and target.isprintable() and "\\" not in target
+    return target if plain and target.startswith("/") and not target.startswith("//") else "/"
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _ALWAYS.items():
+                headers[name] = value
+        await send(message)
+
+    return sending
+
+
+async def _refuse_websocket(refusal: Response, receive: Receive, send: Send) -> None:
+    """Refuse the handshake; the server answers it with 403."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1008, "reason": bytes(refusal.body).decode().strip()})
+
+
+_LOGIN_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"
+_LOGIN_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>clipsearch</title>
+<style>body {{ font: 1.1em system-ui; max-width: 28em; margin: 20vh auto; padding: 0 1em; color-scheme: light dark }}
+input, button {{ font: inherit; padding: .4em }}</style>
+<h1>clipsearch</h1>{problem}
+<form method="post" action="/login?next={next}">
+<label>Token <input name="token" type="password" autofocus autocomplete="current-password"></label>
+<button>Open</button></form>
+<p>The program that serves this page printed it when it started.</p></html>
+"""

@@ -1,0 +1,129 @@
+"""Put a server together: an application of the API, guarded, with a page mounted beside it if there is one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from clipsearch import __version__
+from clipsearch.encoder import Encoder
+from clipsearch.ui.engine import Engine
+from clipsearch.ui.metrics import Metrics
+from clipsearch.ui.routes import Service, add_routes
+from clipsearch.ui.security import Guard
+
+if TYPE_CHECKING:
+    from gradio import Blocks
+
+UPLOAD_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Who may use a server, and how much."""
+
+    token: str | None = None  # needed by whoever asks; None: nobody needs one
+    local: bool = True  # it listens on a loopback address; else a token is needed
+    host_names: tuple[str, ...] = ()  # names under which it may be asked, beside loopback names (and addresses)
+    most_upload_bytes: int = UPLOAD_BYTES
+    search_threads: int = 8
+    most_waiting: int = 256  # requests that wait for a thread; more are answered with 503
+    decode_timeout_s: float = 10.0
+
+
+def create_app(
+    indexes: Sequence[Path],
+    *,
+    options: ServerOptions | None = None,
+    encoder: Encoder | None = None,
+    page: Callable[[Service], Blocks] | None = None,
+    background: Iterable[Callable[[Service], Callable[[], None]]] = (),
+) -> FastAPI:
+    """Make the application that serves `indexes` (index folders).
+
+    `encoder` is used instead of the indexes' own model where given. `page` makes the browser interface, which is
+    mounted at "/". Each of `background` is started with the server and returns what stops it.
+    Raises: IndexNotFound, CorruptIndex, UnsupportedIndex, ModelNotFound, InvalidModel; ValueError without a token
+    where one is needed.
+    """
+    options = options or ServerOptions()
+    if not options.local and not options.token:
+        raise ValueError("a server that others can reach needs a token")
+    metrics = Metrics()
+    engine = Engine(indexes, encoder=encoder, observe_batch=metrics.batch, observe_reload=metrics.reload)
+    service = Service(
+        engine,
+        metrics,
+        search_threads=options.search_threads,
+        most_waiting=options.most_waiting,
+        decode_timeout_s=options.decode_timeout_s,
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        stops = [start(service) for start in background]
+        try:
+            yield
+        finally:
+            for stop in stops:
+                stop()
+            service.close()
+
+    app = FastAPI(
+        title="clipsearch",
+        version=__version__,
+        summary="Type a sentence, see your photos.",
+        description="Searches the pictures of this machine. Pictures are named by row id, never by path.",
+        docs_url="/docs",
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    add_routes(app, service)
+    if page is not None:
+        from clipsearch.ui.mounting import mount
+
+        app = mount(app, page(service))
+    app.add_middleware(_Timed, metrics=metrics)
+    app.add_middleware(
+        Guard,
+        token=options.token,
+        local=options.local,
+        names=options.host_names,
+        most_bytes=options.most_upload_bytes,
+    )
+    return app
+
+
+class _Timed:
+    """ASGI middleware that counts and times requests by route."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            route = getattr(scope.get("route"), "path", None)
+            self._metrics.request(route or "other", status, time.perf_counter() - began)
