@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch.records import FloatArray, IvfParameters
-from clipsearch.vectors import VectorSegment, write_vectors
+from clipsearch.vectors import VectorSegment, VectorsFile, write_vectors
 from clipsearch.vectors.inverted import build_ivf
 
 DIM = 512
@@ -37,7 +37,7 @@ ivf = json.loads(sys.argv[3])
 started = time.perf_counter()
 segment = VectorSegment(Path(sys.argv[1]), 512, faiss_file=Path(sys.argv[2]) if ivf else None,
                         ivf=IvfParameters(**ivf) if ivf else None)
-query = np.array(segment.vectors[7:8])
+query = segment.find(7)[None]
 segment.search(query, 20)
 print(time.perf_counter() - started)
 """
@@ -73,7 +73,9 @@ def vectors(rows: int, index: Path | None) -> FloatArray:
         from clipsearch.search import open_collection
 
         with open_collection(index) as photos:
-            base = np.concatenate([np.array(segment.vectors) for segment in photos._segments])
+            base = np.concatenate(
+                [rows for segment in photos._segments for _, rows in segment.file.blocks(len(segment))]
+            )
     weight = rng.random((rows, 1), np.float32)
     mixed = base[rng.integers(0, len(base), rows)] * weight + base[rng.integers(0, len(base), rows)] * (1 - weight)
     mixed += 0.02 * rng.standard_normal(mixed.shape, np.float32)
@@ -83,9 +85,10 @@ def vectors(rows: int, index: Path | None) -> FloatArray:
 
 def measure(place: Path, rows: FloatArray) -> dict[str, float]:
     """Medians in milliseconds over interleaved rounds; build time in seconds."""
-    path, faiss_file = place / "v.npy", place / "v.faiss"
-    with path.open("wb") as file:
-        write_vectors(file, [(np.arange(len(rows)), rows)], len(rows), DIM)
+    path, half, faiss_file = place / "v.npy", place / "h.npy", place / "v.faiss"
+    for made, is_half in ((path, False), (half, True)):
+        with made.open("wb") as file:
+            write_vectors(file, [(np.arange(len(rows)), rows)], len(rows), DIM, half=is_half)
     exact = VectorSegment(path, DIM)
     began = time.perf_counter()
 
@@ -93,9 +96,9 @@ def measure(place: Path, rows: FloatArray) -> dict[str, float]:
         with faiss_file.open("wb") as file:
             serialise(file)  # type: ignore[operator]
 
-    ivf = build_ivf(exact, write)
+    ivf = build_ivf(VectorsFile(half, DIM), write)
     build_s = time.perf_counter() - began
-    indexed = VectorSegment(path, DIM, faiss_file=faiss_file, ivf=ivf)
+    indexed = VectorSegment(half, DIM, faiss_file=faiss_file, ivf=ivf)
     queries = rows[:: max(1, len(rows) // 200)][:200]
     recall = np.mean(
         [
@@ -107,7 +110,7 @@ def measure(place: Path, rows: FloatArray) -> dict[str, float]:
     warm: dict[str, list[float]] = {"exact": [], "ivf": []}
     for _ in range(ROUNDS):
         cold["exact"].append(one_query(path, faiss_file, None))
-        cold["ivf"].append(one_query(path, faiss_file, ivf))
+        cold["ivf"].append(one_query(half, faiss_file, ivf))
         for name, segment in (("exact", exact), ("ivf", indexed)):
             began = time.perf_counter()
             segment.search(queries[:1], 20)

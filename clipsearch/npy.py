@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER = re.compile(
-    rb"\{'descr': '(<[fi][48])', 'fortran_order': False, 'shape': \((\d+(?:, \d+)*),?\), \}\s*", re.ASCII
+    rb"\{'descr': '(<[fi][48]|<f2)', 'fortran_order': False, 'shape': \((\d+(?:, \d+)*),?\), \}\s*", re.ASCII
 )
 
 

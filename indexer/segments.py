@@ -9,7 +9,7 @@ import numpy as np
 
 from clipsearch.records import EmbeddingBatch, FileRef, Fragment, ImageRecord, Segment
 from clipsearch.store import Writer
-from clipsearch.vectors import IVF_FROM_ROWS, BinaryWriter, VectorSegment, write_vectors
+from clipsearch.vectors import IVF_FROM_ROWS, BinaryWriter, VectorsFile, write_vectors
 from clipsearch.vectors.inverted import DEFAULT_RECALL, build_ivf
 
 MERGE_FAN = 8
@@ -29,7 +29,8 @@ def add_segment(
 ) -> Fragment:
     """Write the searchable form of `fragment`, whose rows `batches` yields (again at each call).
 
-    It gets an inverted file if it is large itself, or not small in a collection of `collection_rows` that is.
+    It gets an inverted file if it is large itself, or not small in a collection of `collection_rows` that is. Its
+    vectors are then stored as float16: few of them are read by a query, and those in random order.
     """
     if fragment.vectors == 0:
         return dataclasses.replace(fragment, segment=None)
@@ -40,11 +41,14 @@ def add_segment(
     blocks = (
         (np.array([record.row_id for record in answerable(batch)], np.int64), batch.vectors) for batch in batches()
     )
-    vectors = writer.add_file("vectors", ".npy", lambda file: write_vectors(file, blocks, fragment.vectors, dim))
+    from_rows = IVF_FROM_ROWS if collection_rows < IVF_FROM_ROWS else IVF_FROM_ROWS // MERGE_FAN
+    large = fragment.vectors >= from_rows
+    vectors = writer.add_file(
+        "vectors", ".npy", lambda file: write_vectors(file, blocks, fragment.vectors, dim, half=large)
+    )
     rows = writer.add_rows(record for batch in batches() for record in answerable(batch))
     segment = Segment(vectors, rows)
-    from_rows = IVF_FROM_ROWS if collection_rows < IVF_FROM_ROWS else IVF_FROM_ROWS // MERGE_FAN
-    if fragment.vectors >= from_rows:
+    if large:
         segment = add_inverted_file(writer, segment, dim, recall=recall)
     return dataclasses.replace(fragment, segment=segment)
 
@@ -56,5 +60,5 @@ def add_inverted_file(writer: Writer, segment: Segment, dim: int, *, recall: flo
     def write(serialise: Callable[[BinaryWriter], None]) -> None:
         refs.append(writer.add_file("faiss", ".faiss", serialise))
 
-    ivf = build_ivf(VectorSegment(writer.index_dir / segment.vectors.path, dim), write, recall=recall)
+    ivf = build_ivf(VectorsFile(writer.index_dir / segment.vectors.path, dim), write, recall=recall)
     return dataclasses.replace(segment, faiss=refs[0], ivf=ivf)

@@ -9,7 +9,7 @@ from pathlib import Path
 from clipsearch.errors import IndexNotFound
 from clipsearch.records import Fragment, IvfParameters, Manifest
 from clipsearch.store import Writer, open_snapshot, verify_file
-from clipsearch.vectors import VectorSegment
+from clipsearch.vectors import VectorsFile
 from clipsearch.vectors.inverted import CurvePoint, Tuning, open_tuning
 
 
@@ -70,7 +70,7 @@ def _open(index_dir: Path, manifest: Manifest, fragment: Fragment) -> Tuning | N
     segment = fragment.segment
     if segment is None or segment.faiss is None:
         return None
-    vectors = VectorSegment(verify_file(index_dir, segment.vectors), manifest.model.dim)
+    vectors = VectorsFile(verify_file(index_dir, segment.vectors), manifest.model.dim)
     return open_tuning(vectors, verify_file(index_dir, segment.faiss))
 
 

@@ -34,7 +34,9 @@ from clipsearch.store import (
     verify_file,
 )
 from clipsearch.store.tags import read_tag, recover_tags, with_tags
-from clipsearch.vectors import VectorSegment, check_vectors
+from clipsearch.vectors import VectorSegment, VectorsFile, check_vectors
+
+RECOVERED_ROWS = 65_536  # read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +158,8 @@ def _check_fragment(
         row_ids = np.array([record.row_id for record in answerable], np.int64)
         check_vectors(row_ids, batch.vectors, dim, after=last)
         last = int(row_ids[-1]) if len(row_ids) else last
-        if vectors is not None:
-            part = slice(seen, seen + len(row_ids))
-            if not np.array_equal(vectors.row_ids[part], row_ids) or not np.array_equal(
-                vectors.vectors[part], batch.vectors
-            ):
-                raise CorruptIndex(vectors.path, "its vectors are not those of its fragment")
+        if vectors is not None and not vectors.file.holds(seen, row_ids, batch.vectors):
+            raise CorruptIndex(vectors.file.path, "its vectors are not those of its fragment")
         if rows is not None:
             for record in answerable:
                 shown = rows.find(record.row_id)
@@ -323,7 +321,7 @@ def _repair_fragment(writer: Writer, fragment: Fragment, manifest: Manifest, rep
             report.lost_rows += fragment.rows
             report.actions.append(f"{fragment.data.path}: damaged beyond recovery; {fragment.rows} rows are lost")
             return None
-        return _recover_fragment(writer, fragment, segment, manifest.model, report)
+        return _recover_fragment(writer, fragment, segment, manifest, report)
     if segment is not None and segment.faiss is not None and bad == {segment.faiss.path}:
         report.actions.append(f"{segment.faiss.path}: damaged; built again")
         return dataclasses.replace(
@@ -351,16 +349,27 @@ def _repair_fragment(writer: Writer, fragment: Fragment, manifest: Manifest, rep
 
 
 def _recover_fragment(
-    writer: Writer, fragment: Fragment, segment: Segment, model: ModelRef, report: RepairReport
+    writer: Writer, fragment: Fragment, segment: Segment, manifest: Manifest, report: RepairReport
 ) -> Fragment:
     """Make a damaged fragment again from its segment, which has everything but the rows of skipped files."""
-    vectors = VectorSegment(writer.index_dir / segment.vectors.path, model.dim)
+    vectors = VectorsFile(writer.index_dir / segment.vectors.path, manifest.model.dim)
     rows = RowsFile(writer.index_dir / segment.rows.path, writer.index_dir)
     records = [record for record in (rows.find(int(row_id)) for row_id in vectors.row_ids) if record is not None]
-    batch = EmbeddingBatch(records, np.array(vectors.vectors))
+    stored = [block for _, block in vectors.blocks(RECOVERED_ROWS)]
+    batch = EmbeddingBatch(records, np.concatenate([np.empty((0, vectors.dim), np.float32), *stored]))
     report.lost_rows += fragment.rows - len(records)
-    report.actions.append(f"{fragment.data.path}: damaged; {len(records)} rows recovered from its search files")
-    return add_segment(writer, writer.add_fragment([batch], model), model.dim, lambda: [batch])
+    precision = ", their vectors rounded to float16" if vectors.half else ""
+    report.actions.append(
+        f"{fragment.data.path}: damaged; {len(records)} rows recovered from its search files{precision}"
+    )
+    return add_segment(
+        writer,
+        writer.add_fragment([batch], manifest.model),
+        vectors.dim,
+        lambda: [batch],
+        collection_rows=manifest.pictures,
+        recall=manifest.recall_target,
+    )
 
 
 def _is_intact(index_dir: Path, ref: FileRef) -> bool:

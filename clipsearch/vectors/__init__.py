@@ -1,22 +1,21 @@
 """Segments, exact search and inverted files. The only importer of faiss, and only where there is an inverted file."""
 
+from clipsearch.vectors.files import BinaryWriter, VectorsFile, check_vectors, write_vectors
 from clipsearch.vectors.segments import (
     IVF_FROM_ROWS,
-    BinaryWriter,
     VectorSegment,
     check_queries,
-    check_vectors,
     empty_result,
     merge,
     open_segments,
     top_k,
-    write_vectors,
 )
 
 __all__ = [
     "IVF_FROM_ROWS",
     "BinaryWriter",
     "VectorSegment",
+    "VectorsFile",
     "check_queries",
     "check_vectors",
     "empty_result",

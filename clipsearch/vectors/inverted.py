@@ -13,15 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.records import FloatArray, IntArray, IvfParameters
-from clipsearch.vectors.segments import (
-    BinaryWriter,
-    VectorSegment,
-    empty_result,
-    import_faiss,
-    merge,
-    open_faiss,
-    top_k,
-)
+from clipsearch.vectors.files import BinaryWriter, VectorsFile
+from clipsearch.vectors.segments import empty_result, import_faiss, merge, open_faiss, top_k
 
 LISTS_PER_ROOT = 1.5
 TRAINING_ROWS_PER_LIST = 64
@@ -46,26 +39,26 @@ class CurvePoint:
 
 
 def build_ivf(
-    segment: VectorSegment,
+    stored: VectorsFile,
     write: Callable[[Callable[[BinaryWriter], None]], None],
     *,
     recall: float = DEFAULT_RECALL,
 ) -> IvfParameters:
-    """Build an inverted file over `segment` and hand a function that serialises it to `write`.
+    """Build an inverted file over a vectors file and hand a function that serialises it to `write`.
 
-    Reads the segment in blocks: memory is the file being built, a training sample and one block.
-    `recall` is the target that the parameters are chosen for, on queries made from the segment's own vectors.
+    Reads in blocks: memory is the file being built, a training sample and one block.
+    `recall` is the target that the parameters are chosen for, on queries made from the file's own vectors.
     """
     faiss = import_faiss()
-    rng = np.random.default_rng(len(segment))
-    rows, dim = len(segment), segment.dim
+    rng = np.random.default_rng(len(stored))
+    rows, dim = len(stored), stored.dim
     nlist = max(1, min(round(LISTS_PER_ROOT * math.sqrt(rows)), rows // 39))
     index = faiss.index_factory(dim, f"IVF{nlist},{ivf_code(dim)}", faiss.METRIC_INNER_PRODUCT)
     sample = np.sort(rng.choice(rows, min(rows, nlist * TRAINING_ROWS_PER_LIST), replace=False))
-    index.train(segment.take(sample))
-    for row_ids, vectors in segment.blocks(ADD_ROWS):
+    index.train(stored.take(sample))
+    for row_ids, vectors in stored.blocks(ADD_ROWS):
         index.add_with_ids(vectors, row_ids)
-    parameters = Tuning(index, segment).choose(recall)
+    parameters = Tuning(index, stored).choose(recall)
 
     def serialise(file: BinaryWriter) -> None:
         failure: list[BaseException] = []
@@ -98,9 +91,9 @@ def ivf_code(dim: int) -> str:
     return f"PQ{dim // 2}x4fs" if dim % 2 == 0 else "SQ8"
 
 
-def open_tuning(segment: VectorSegment, faiss_file: Path) -> Tuning:
+def open_tuning(stored: VectorsFile, faiss_file: Path) -> Tuning:
     """Measure an inverted file that is there already."""
-    return Tuning(open_faiss(faiss_file, segment.dim, len(segment)), segment)
+    return Tuning(open_faiss(faiss_file, stored.dim, len(stored)), stored)
 
 
 class Tuning:
@@ -111,25 +104,25 @@ class Tuning:
     11,000 pictures, 243 were chosen by the latter, and real sentences reached a recall of 0.98 with 256.
     """
 
-    def __init__(self, index: Any, segment: VectorSegment) -> None:
+    def __init__(self, index: Any, stored: VectorsFile) -> None:
         self._index = index
-        self._dim = segment.dim
-        rng = np.random.default_rng(len(segment) + 1)
-        self._count = count = min(len(segment), RECALL_QUERIES)
-        noise = rng.standard_normal((2, count, segment.dim)) / np.sqrt(segment.dim)
+        self._dim = stored.dim
+        rng = np.random.default_rng(len(stored) + 1)
+        self._count = count = min(len(stored), RECALL_QUERIES)
+        noise = rng.standard_normal((2, count, stored.dim)) / np.sqrt(stored.dim)
         one, three = (
-            np.mean([segment.take(np.sort(rng.choice(len(segment), count, replace=False))) for _ in range(n)], axis=0)
+            np.mean([stored.take(np.sort(rng.choice(len(stored), count, replace=False))) for _ in range(n)], axis=0)
             for n in (1, 3)
         )
         queries = np.concatenate([one + 0.5 * noise[0], three + noise[1]]).astype(np.float32)
         self._queries: FloatArray = queries / np.linalg.norm(queries, axis=1, keepdims=True)
         best = empty_result(len(queries), RECALL_AT)
-        for row_ids, vectors in segment.blocks(ADD_ROWS):
+        for row_ids, vectors in stored.blocks(ADD_ROWS):
             best = merge([best, top_k(self._queries @ vectors.T, row_ids, RECALL_AT)], RECALL_AT)
         self._truth: IntArray = best[1]
         # In which of its lists, nearest first, does each query have its true neighbours?
         wanted = np.unique(self._truth)
-        home = index.quantizer.search(segment.take(np.searchsorted(segment.row_ids, wanted)), 1)[1][:, 0]
+        home = index.quantizer.search(stored.take(np.searchsorted(stored.row_ids, wanted)), 1)[1][:, 0]
         place = np.argsort(index.quantizer.search(self._queries, index.nlist)[1], axis=1)
         self._rank = np.take_along_axis(place, home[np.searchsorted(wanted, self._truth)], axis=1)
 

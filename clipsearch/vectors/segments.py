@@ -2,82 +2,28 @@
 
 A small segment is a NumPy file that is mapped and multiplied with the query: exact, nothing to load. A large
 one has a FAISS inverted file (IVF with 4-bit product quantisation) beside it that proposes candidates, which are
-scored again from the exact vectors. This module knows no Parquet, no paths of pictures and no encoder.
+scored again from the stored vectors. This module knows no Parquet, no paths of pictures and no encoder.
 """
 
 from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 import numpy as np
 
 from clipsearch.errors import CorruptIndex, DimensionMismatch
-from clipsearch.npy import read_array, read_header
 from clipsearch.records import FileRef, FloatArray, IntArray, IvfParameters, Manifest
+from clipsearch.vectors.files import VectorsFile
 
 IVF_FROM_ROWS = 200_000
 """Segments of fewer rows are searched exactly; the crossing is measured by `benchmarks/exact_or_ivf.py`."""
 
-UNIT_TOLERANCE = 1e-3
 EXACT_BLOCK_ROWS = 262_144
-GATHER_ROWS = 4_096
 IVF_VISITED_ROWS_PER_HIT = 20
-
-
-class BinaryWriter(Protocol):
-    def write(self, data: Any) -> int: ...
-
-
-def check_vectors(row_ids: IntArray, vectors: FloatArray, dim: int, *, after: int = -1) -> None:
-    """Raise unless every vector is finite, of unit length and `dim` long, and the row ids ascend from `after`.
-
-    FAISS takes duplicate ids and NaN without a word, so nothing reaches it unchecked.
-    """
-    if vectors.ndim != 2 or vectors.shape[1] != dim:
-        raise DimensionMismatch(dim, vectors.shape[-1])
-    if row_ids.shape != (len(vectors),):
-        raise ValueError(f"{len(vectors)} vectors for row ids of shape {row_ids.shape}")
-    if not len(row_ids):
-        return
-    if row_ids[0] <= after or np.any(np.diff(row_ids) <= 0):
-        raise ValueError("row ids must ascend without repeating")
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    bad = ~(np.abs(lengths - 1.0) <= UNIT_TOLERANCE)
-    if bad.any():
-        first = int(np.flatnonzero(bad)[0])
-        raise ValueError(f"the vector of row {row_ids[first]} has length {lengths[first]:.4g}, not 1")
-
-
-def write_vectors(file: BinaryWriter, blocks: Iterable[tuple[IntArray, FloatArray]], rows: int, dim: int) -> None:
-    """Write a vectors file of `rows` rows, block by block. Shapes: blocks of (B,) int64, (B, dim) float32.
-
-    Layout: the vectors as npy, (rows, dim) float32, then their row ids as npy, (rows,) int64; so `numpy.load` on
-    an open file gives the one, and again the other. Reading the row ids touches no page of vectors.
-    """
-    _write_header(file, "<f4", (rows, dim))
-    row_ids: list[IntArray] = [np.empty(0, np.int64)]
-    last = -1
-    for ids, vectors in blocks:
-        check_vectors(ids, vectors, dim, after=last)
-        if not len(ids):
-            continue
-        file.write(np.ascontiguousarray(vectors, "<f4"))
-        row_ids.append(ids)
-        last = int(ids[-1])
-    all_ids = np.concatenate(row_ids)
-    if len(all_ids) != rows:
-        raise ValueError(f"{len(all_ids)} rows were written where {rows} were announced")
-    _write_header(file, "<i8", (rows,))
-    file.write(all_ids.astype("<i8"))
-
-
-def _write_header(file: BinaryWriter, descr: str, shape: tuple[int, ...]) -> None:
-    header: dict[str, Any] = {"descr": descr, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(cast(Any, file), header)
 
 
 class VectorSegment:
@@ -92,57 +38,25 @@ class VectorSegment:
         ivf: IvfParameters | None = None,
         exclude: IntArray | None = None,
     ) -> None:
-        """Map a vectors file. `exclude`: sorted row ids that are never answered. Raises: CorruptIndex."""
-        try:
-            matrix, row_ids, self._data_at = _map_vectors(vectors)
-        except (ValueError, EOFError, OSError) as error:
-            raise CorruptIndex(vectors, f"it is no vectors file ({error})") from error
-        if matrix.ndim != 2 or matrix.dtype != np.float32 or row_ids.shape != (len(matrix),):
-            raise CorruptIndex(vectors, f"it holds {matrix.dtype} {matrix.shape} and {row_ids.dtype} {row_ids.shape}")
-        if matrix.shape[1] != dim:
-            raise DimensionMismatch(dim, matrix.shape[1])
-        self.path = vectors
+        """Map a vectors file. `exclude`: sorted row ids that are never answered.
+
+        Raises: CorruptIndex, DimensionMismatch.
+        """
+        self.file = VectorsFile(vectors, dim)
         self.dim = dim
-        self.row_ids: IntArray = row_ids
-        self.vectors: FloatArray = matrix
-        self._dead = self._positions_of(exclude)
+        self.row_ids = self.file.row_ids
+        self._dead = self.file.positions_of(exclude if exclude is not None else np.empty(0, np.int64))
         self._faiss_file = faiss_file
         self._ivf = ivf
         self._faiss: Any = None
 
-    def blocks(self, rows: int) -> Iterator[tuple[IntArray, FloatArray]]:
-        """Read the segment front to back in blocks, without mapping it: memory stays at one block."""
-        with self.path.open("rb") as file:
-            file.seek(self._data_at)
-            for start in range(0, len(self), rows):
-                ids = self.row_ids[start : start + rows]
-                block = np.fromfile(file, "<f4", len(ids) * self.dim)
-                yield ids, block.reshape(len(ids), self.dim)
-
-    def take(self, positions: IntArray) -> FloatArray:
-        """Read the vectors at ascending positions, without mapping them. Shape: (P, D) float32."""
-        taken = np.empty((len(positions), self.dim), np.float32)
-        with self.path.open("rb") as file:
-            for n, position in enumerate(positions.tolist()):
-                file.seek(self._data_at + position * self.dim * 4)
-                taken[n] = np.fromfile(file, "<f4", self.dim)
-        return taken
-
     def __len__(self) -> int:
-        return len(self.row_ids)
-
-    def _positions_of(self, row_ids: IntArray | None) -> IntArray:
-        if row_ids is None or not len(row_ids) or not len(self.row_ids):
-            return np.empty(0, np.int64)
-        at = np.searchsorted(self.row_ids, row_ids)
-        at = np.minimum(at, len(self.row_ids) - 1)
-        found: IntArray = at[self.row_ids[at] == row_ids]
-        return found
+        return len(self.file)
 
     def find(self, row_id: int) -> FloatArray | None:
         """The vector of `row_id`, or None. Shape: (D,) float32."""
-        at = self._positions_of(np.array([row_id], np.int64))
-        return None if not len(at) else np.array(self.vectors[at[0]])
+        at = self.file.positions_of(np.array([row_id], np.int64))
+        return self.file.take(at)[0] if len(at) else None
 
     def load(self) -> None:
         """Open the inverted file now, if there is one, rather than at the first search. Raises: CorruptIndex."""
@@ -160,7 +74,7 @@ class VectorSegment:
         """
         check_queries(queries, self.dim)
         if selection is not None:
-            return self._search_exact(queries, k, self._live(self._positions_of(selection)))
+            return self._search_exact(queries, k, self._live(self.file.positions_of(selection)))
         if exact or self._faiss_file is None or self._ivf is None:
             return self._search_exact(queries, k)
         # The lists visited must hold many more rows than are asked for: parameters were tuned for few hits.
@@ -183,19 +97,16 @@ class VectorSegment:
         for start in range(0, len(self), EXACT_BLOCK_ROWS):
             stop = min(start + EXACT_BLOCK_ROWS, len(self))
             if positions is None:
-                scores, ids = _products(queries, self.vectors[start:stop]), self.row_ids[start:stop]
+                scores, ids = self.file.products(queries, slice(start, stop)), self.row_ids[start:stop]
                 dead = self._dead[(self._dead >= start) & (self._dead < stop)]
                 scores[:, dead - start] = -np.inf
             else:
                 chosen = positions[slice(*np.searchsorted(positions, (start, stop)))]
-                if not len(chosen):
-                    continue
                 ids = self.row_ids[chosen]
                 if 2 * len(chosen) > stop - start:  # reading all in order is faster than picking out the half
-                    scores = _products(queries, self.vectors[start:stop])[:, chosen - start]
+                    scores = self.file.products(queries, slice(start, stop))[:, chosen - start]
                 else:
-                    parts = [chosen[n : n + GATHER_ROWS] for n in range(0, len(chosen), GATHER_ROWS)]
-                    scores = np.concatenate([_products(queries, self.vectors[part]) for part in parts], axis=1)
+                    scores = self.file.products(queries, chosen)
             best = merge([best, top_k(scores, ids, k)], k)
         return best
 
@@ -211,8 +122,8 @@ class VectorSegment:
         scores, ids = empty_result(len(queries), k)
         for q, row_ids in enumerate(candidates):
             row_ids = np.unique(row_ids[row_ids >= 0])
-            exact = self.vectors[self._positions_of(row_ids)] @ queries[q]
-            scores[q : q + 1], ids[q : q + 1] = top_k(exact[None], row_ids, k)
+            exact = self.file.products(queries[q : q + 1], self.file.positions_of(row_ids))
+            scores[q : q + 1], ids[q : q + 1] = top_k(exact, row_ids, k)
         return scores, ids
 
 
@@ -232,26 +143,6 @@ def open_segments(manifest: Manifest, locate: Callable[[FileRef], Path], exclude
         for segment in (fragment.segment for fragment in manifest.fragments)
         if segment is not None
     ]
-
-
-def _products(queries: FloatArray, rows: FloatArray) -> FloatArray:
-    """Shapes: queries (Q, D), rows (N, D), result (Q, N)."""
-    products: FloatArray = (rows @ queries[0])[None] if len(queries) == 1 else queries @ rows.T
-    return products
-
-
-def _map_vectors(path: Path) -> tuple[FloatArray, IntArray, int]:
-    """The vectors, mapped; their row ids, read; and the offset in bytes at which the vectors begin."""
-    with path.open("rb") as file:
-        dtype, shape = read_header(file)
-        start = file.tell()
-        size = int(np.prod(shape)) * dtype.itemsize
-        file.seek(start + size)
-        row_ids: IntArray = read_array(file)
-        if size == 0:
-            return np.empty(shape, dtype), row_ids, start
-        mapped = np.memmap(file, dtype, "r", start, shape)
-    return mapped.view(np.ndarray), row_ids, start
 
 
 def check_queries(queries: FloatArray, dim: int) -> None:

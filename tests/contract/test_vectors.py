@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from clipsearch.errors import CorruptIndex, DimensionMismatch
 from clipsearch.records import FloatArray, IntArray, IvfParameters
 from clipsearch.vectors import VectorSegment, merge, top_k, write_vectors
+from clipsearch.vectors.files import as_float32
 from clipsearch.vectors.inverted import build_ivf
 
 
@@ -28,10 +29,10 @@ def clustered(rows: int, dim: int, *, seed: int = 0) -> FloatArray:
     return unit(centres[rng.integers(0, 50, rows)] + 0.6 * rng.standard_normal((rows, dim)))
 
 
-def make(folder: Path, row_ids: IntArray, rows: FloatArray, **options: object) -> VectorSegment:
+def make(folder: Path, row_ids: IntArray, rows: FloatArray, *, half: bool = False, **options: object) -> VectorSegment:
     path = folder / "vectors.npy"
     with path.open("wb") as file:
-        write_vectors(file, [(row_ids, rows)], len(rows), rows.shape[1])
+        write_vectors(file, [(row_ids, rows)], len(rows), rows.shape[1], half=half)
     return VectorSegment(path, rows.shape[1], **options)  # type: ignore[arg-type]
 
 
@@ -67,21 +68,30 @@ def test_exact_search_is_brute_force(
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, 60), st.floats(0, 1), st.integers(1, 70), st.integers(1, 70), st.integers(0, 2**32 - 1))
+@given(
+    st.integers(0, 60),
+    st.floats(0, 1),
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
 def test_a_selection_is_brute_force_over_its_rows(
-    tmp_path_factory: pytest.TempPathFactory, rows: int, share: float, k: int, block: int, seed: int
+    tmp_path_factory: pytest.TempPathFactory, rows: int, share: float, k: int, block: int, half: bool, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     matrix = unit(rng.standard_normal((rows, 8))) if rows else np.empty((0, 8), np.float32)
+    matrix = matrix.astype(np.float16).astype(np.float32) if half else matrix
     row_ids = np.sort(rng.choice(100, rows, replace=False)).astype(np.int64)
     dead = row_ids[rng.random(rows) < 0.2]
     selection = np.flatnonzero(rng.random(120) < share).astype(np.int64)  # some in no segment
-    segment = make(tmp_path_factory.mktemp("v"), row_ids, matrix, exclude=dead)
+    segment = make(tmp_path_factory.mktemp("v"), row_ids, matrix, half=half, exclude=dead)
     hidden = set(dead.tolist()) | (set(row_ids.tolist()) - set(selection.tolist()))
     queries = unit(rng.standard_normal((3, 8)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("clipsearch.vectors.segments.EXACT_BLOCK_ROWS", block)
-        patch.setattr("clipsearch.vectors.segments.GATHER_ROWS", 5)
+        patch.setattr("clipsearch.vectors.files.GATHERED_ROWS", 5)
+        patch.setattr("clipsearch.vectors.files.WIDENED_NUMBERS", 24)
         scores, ids = segment.search(queries, k, selection=selection)
         single = np.stack([segment.search(query[None], k, selection=selection)[1][0] for query in queries])
     for q in range(3):
@@ -112,7 +122,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[VectorSegment, Path
         with faiss_file.open("wb") as file:
             serialise(file)  # type: ignore[operator]
 
-    return segment, faiss_file, build_ivf(segment, write), row_ids
+    return segment, faiss_file, build_ivf(segment.file, write), row_ids
 
 
 def test_the_inverted_file_finds_what_exact_search_finds(
@@ -120,8 +130,8 @@ def test_the_inverted_file_finds_what_exact_search_finds(
 ) -> None:
     segment, faiss_file, ivf, row_ids = large
     dead = row_ids[::7]
-    exact = VectorSegment(segment.path, 32, exclude=dead)
-    indexed = VectorSegment(segment.path, 32, faiss_file=faiss_file, ivf=ivf, exclude=dead)
+    exact = VectorSegment(segment.file.path, 32, exclude=dead)
+    indexed = VectorSegment(segment.file.path, 32, faiss_file=faiss_file, ivf=ivf, exclude=dead)
     queries = clustered(100, 32, seed=1)
     scores, ids = indexed.search(queries, 10)
     expected_scores, expected_ids = exact.search(queries, 10)
@@ -138,7 +148,7 @@ def test_the_inverted_file_is_never_changed_by_searching(
 ) -> None:
     segment, faiss_file, ivf, _ = large
     before = faiss_file.read_bytes()
-    VectorSegment(segment.path, 32, faiss_file=faiss_file, ivf=ivf).search(clustered(5, 32), 3)
+    VectorSegment(segment.file.path, 32, faiss_file=faiss_file, ivf=ivf).search(clustered(5, 32), 3)
     assert faiss_file.read_bytes() == before
 
 
@@ -148,11 +158,11 @@ def test_an_inverted_file_of_other_vectors_is_refused(
     _, faiss_file, ivf, _ = large
     smaller = make(tmp_path, np.arange(10), clustered(10, 32))
     with pytest.raises(CorruptIndex, match="6000 rows"):
-        VectorSegment(smaller.path, 32, faiss_file=faiss_file, ivf=ivf).load()
+        VectorSegment(smaller.file.path, 32, faiss_file=faiss_file, ivf=ivf).load()
     faiss_file_cut = tmp_path / "cut.faiss"
     faiss_file_cut.write_bytes(faiss_file.read_bytes()[:100])
     with pytest.raises(CorruptIndex, match="FAISS cannot read"):
-        VectorSegment(smaller.path, 32, faiss_file=faiss_file_cut, ivf=ivf).load()
+        VectorSegment(smaller.file.path, 32, faiss_file=faiss_file_cut, ivf=ivf).load()
 
 
 def test_an_error_while_the_inverted_file_is_written_comes_through(
@@ -163,7 +173,7 @@ def test_an_error_while_the_inverted_file_is_written_comes_through(
             raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        build_ivf(large[0], lambda serialise: serialise(FullDisk()))
+        build_ivf(large[0].file, lambda serialise: serialise(FullDisk()))
 
 
 @pytest.mark.parametrize(
@@ -184,12 +194,59 @@ def test_vectors_that_would_spoil_a_segment_are_refused(
         make(tmp_path, np.array(row_ids), np.array(rows, np.float32))
 
 
+def test_every_float16_is_widened_exactly() -> None:
+    every = np.arange(65536, dtype=np.uint16).view(np.float16)
+    halves = every[np.isfinite(every)].reshape(-1, 16)
+    widened = as_float32(halves)
+    assert widened.dtype == np.float32
+    np.testing.assert_array_equal(widened.view(np.int32), halves.astype(np.float32).view(np.int32))
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_vectors_file_gives_back_what_was_written(tmp_path: Path, half: bool) -> None:
+    rows, row_ids = clustered(300, 24), np.arange(300) * 3
+    file = make(tmp_path, row_ids, rows, half=half).file
+    expected = rows.astype(np.float16).astype(np.float32) if half else rows
+    assert file.half == half
+    assert file.path.stat().st_size == 300 * 24 * (2 if half else 4) + 300 * 8 + 256
+    np.testing.assert_array_equal(np.concatenate([block for _, block in file.blocks(64)]), expected)
+    np.testing.assert_array_equal(file.take(np.array([0, 7, 299])), expected[[0, 7, 299]])
+    assert file.take(np.empty(0, np.int64)).shape == (0, 24)
+    assert file.holds(10, row_ids[10:20], rows[10:20])
+    assert not file.holds(10, row_ids[10:20], rows[11:21])
+    assert not file.holds(10, row_ids[11:21], rows[10:20])
+    with file.path.open("rb") as plain:  # by NumPy alone
+        np.testing.assert_array_equal(np.load(plain), expected)
+        np.testing.assert_array_equal(np.load(plain), row_ids)
+    segment = VectorSegment(file.path, 24)
+    np.testing.assert_array_equal(segment.find(21), expected[7])
+    assert segment.find(22) is None
+
+
+def test_writing_float16_again_changes_nothing(tmp_path: Path) -> None:
+    rows = clustered(50, 24)
+    first = make(tmp_path, np.arange(50), rows, half=True).file
+    again = np.concatenate([block for _, block in first.blocks(50)])
+    before = first.path.read_bytes()
+    assert make(tmp_path, np.arange(50), again, half=True).file.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("dtype", ["<f8", "<i8"])
+def test_vectors_of_another_kind_are_refused(tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "v.npy"
+    with path.open("wb") as file:
+        np.save(file, np.eye(3).astype(dtype))
+        np.save(file, np.arange(3))
+    with pytest.raises(CorruptIndex, match="it holds"):
+        VectorSegment(path, 3)
+
+
 def test_dimensions_must_match(tmp_path: Path) -> None:
     segment = make(tmp_path, np.arange(4), clustered(4, 8))
     with pytest.raises(DimensionMismatch, match="have 9 dimensions, the index has 8"):
         segment.search(clustered(1, 9), 3)
     with pytest.raises(DimensionMismatch):
-        VectorSegment(segment.path, 9)
+        VectorSegment(segment.file.path, 9)
     with pytest.raises(ValueError, match="finite"):
         segment.search(np.full((1, 8), np.nan, np.float32), 3)
 
@@ -207,7 +264,7 @@ def test_blocks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_asking_for_everything_finds_everything(large: tuple[VectorSegment, Path, IvfParameters, IntArray]) -> None:
     segment, faiss_file, ivf, row_ids = large
-    indexed = VectorSegment(segment.path, 32, faiss_file=faiss_file, ivf=ivf)
+    indexed = VectorSegment(segment.file.path, 32, faiss_file=faiss_file, ivf=ivf)
     for k in (300, 3000, 6000):
         ids = indexed.search(clustered(2, 32), k)[1]
         assert (ids >= 0).all()

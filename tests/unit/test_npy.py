@@ -17,7 +17,7 @@ def saved(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:
     return file.getvalue()
 
 
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=3), st.sampled_from(["<f4", "<f8", "<i4", "<i8"]))
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=3), st.sampled_from(["<f2", "<f4", "<f8", "<i4", "<i8"]))
 def test_it_reads_what_numpy_writes(shape: list[int], dtype: str) -> None:
     array = np.arange(int(np.prod(shape))).reshape(shape).astype(dtype)
     again = read_array(io.BytesIO(saved(array)))

@@ -1,0 +1,127 @@
+"""Segments with inverted files: float16 vectors beside float32 truth, through repair, compaction and older indexes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipsearch.indexer.build import IndexOptions, index_folder
+from clipsearch.indexer.compact import compact
+from clipsearch.indexer.verify import repair, verify
+from clipsearch.records import FloatArray
+from clipsearch.search import Collection
+from clipsearch.store import open_snapshot, read_fragment
+from clipsearch.vectors import write_vectors
+from tests.fake_encoder import FakeEncoder
+from tests.pictures import fill
+
+
+@pytest.fixture
+def index(photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("clipsearch.indexer.segments.IVF_FROM_ROWS", 80)
+    fill(photos, 100)
+    grow(photos, encoder)
+    return photos / ".clipsearch"
+
+
+def grow(photos: Path, encoder: FakeEncoder) -> None:
+    index_folder(photos, encoder, options=IndexOptions(workers=1, commit_s=1000))
+
+
+def stored_vectors(index: Path) -> dict[str, FloatArray]:
+    """What Parquet holds, by path."""
+    vectors: dict[str, FloatArray] = {}
+    with open_snapshot(index) as snapshot:
+        for fragment in snapshot.manifest.fragments:
+            for batch in read_fragment(index, fragment, dim=snapshot.manifest.model.dim):
+                vectors |= {record.path: row for record, row in zip(batch.records, batch.vectors, strict=True)}
+    return vectors
+
+
+def files(index: Path, folder: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (index / folder).iterdir()}
+
+
+def kinds(index: Path) -> list[str]:
+    return [np.load(path, mmap_mode="r").dtype.str for path in sorted((index / "vectors").iterdir())]
+
+
+def test_large_segments_are_float16_and_small_ones_float32(index: Path, encoder: FakeEncoder) -> None:
+    assert kinds(index) == ["<f2"]
+    truth = stored_vectors(index)
+    with Collection(index, encoder=encoder) as photos:
+        hits = photos.search("red", k=100)
+        assert len(hits) == 100
+        query = photos.encode_query("red")
+    for hit in hits:
+        assert hit.score == pytest.approx(float(truth[hit.record.path] @ query), abs=1e-3)
+    fill(index.parent, 5, first=100)
+    grow(index.parent, encoder)
+    assert sorted(kinds(index)) == ["<f2", "<f4"]
+
+
+@pytest.mark.parametrize("folder", ["vectors", "faiss"])
+def test_repair_makes_the_same_files_again(index: Path, folder: str) -> None:
+    before = {name: files(index, name) for name in ("data", "vectors", "faiss")}
+    (victim,) = (index / folder).iterdir()
+    victim.write_bytes(victim.read_bytes()[:-1])
+    assert not verify(index).ok
+    assert repair(index).lost_rows == 0
+    assert verify(index).ok
+    assert {name: files(index, name) for name in before} == before
+
+
+def test_compaction_takes_its_vectors_from_parquet(index: Path, encoder: FakeEncoder) -> None:
+    before = stored_vectors(index)
+    assert any(np.any(row != row.astype(np.float16)) for row in before.values())
+    for first in (100, 105):
+        fill(index.parent, 5, first=first)
+        grow(index.parent, encoder)
+        compact(index)
+    after = stored_vectors(index)
+    assert len(after) == 110
+    for path, row in before.items():
+        np.testing.assert_array_equal(after[path], row)
+    assert kinds(index) == ["<f2"]
+
+
+def test_what_parquet_lost_comes_back_from_float16(index: Path) -> None:
+    before = stored_vectors(index)
+    (data,) = (index / "data").iterdir()
+    data.write_bytes(data.read_bytes()[:-1])
+    report = repair(index)
+    assert report.lost_rows == 0
+    assert "float16" in " ".join(report.actions)
+    assert verify(index).ok
+    for path, row in stored_vectors(index).items():
+        np.testing.assert_array_equal(row, before[path].astype(np.float16))
+
+
+def test_float32_vectors_of_an_older_index_stay_readable(
+    photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipsearch.indexer.segments.IVF_FROM_ROWS", 80)
+    fill(photos, 100)
+    with monkeypatch.context() as patch:
+
+        def as_before(*arguments: object, half: bool) -> None:
+            write_vectors(*arguments)  # type: ignore[arg-type]
+
+        patch.setattr("clipsearch.indexer.segments.write_vectors", as_before)
+        grow(photos, encoder)
+    index = photos / ".clipsearch"
+    assert kinds(index) == ["<f4"]
+    assert verify(index).ok
+    with Collection(index, encoder=encoder) as collection:
+        before = [(hit.path, hit.score) for hit in collection.search("red", k=10)]
+    fill(photos, 1, first=100)
+    grow(photos, encoder)
+    compact(index)
+    assert kinds(index) == ["<f2"]
+    assert verify(index).ok
+    with Collection(index, encoder=encoder) as collection:
+        found = {hit.path: hit.score for hit in collection.search("red", k=101)}
+    for path, score in before:
+        assert found[path] == pytest.approx(score, abs=1e-3)
