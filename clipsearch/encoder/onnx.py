@@ -145,6 +145,10 @@ class OnnxEncoder:
             vectors[chosen] = unit_rows(raw, len(chosen), self.dim, self._model.path, "text")
         return vectors
 
+    def text_lengths(self, texts: Sequence[str]) -> tuple[list[int], int]:
+        """Return each text's number of tokens, uncut, and how many the text tower takes. Raises: InvalidModel."""
+        return TextTokenizer(self._model).lengths(texts), self._model.text.context_length
+
     def prepare_texts(self) -> None:
         """Make later processes answer their first text sooner; see `prepared.prepare_text_tower`.
 

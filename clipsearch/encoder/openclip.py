@@ -199,6 +199,15 @@ class OpenClipEncoder:
             self._tokenizer = _make_tokenizer(self._name, self._architecture, self._config)
         return self._tokenizer
 
+    def text_lengths(self, texts: Sequence[str]) -> tuple[list[int], int]:
+        """Return each text's number of tokens, uncut, and how many the text tower takes. Raises: ModelNotFound."""
+        tokenizer = self.tokenizer
+        if hasattr(tokenizer, "encode"):  # open_clip's own: without the marks of start and end
+            counts = [len(tokenizer.encode(text)) + 2 for text in texts]
+        else:
+            counts = [len(tokenizer.tokenizer(tokenizer.clean_fn(text))["input_ids"]) for text in texts]
+        return counts, int(tokenizer.context_length)
+
     def encode_images(self, pixels: PixelArray) -> FloatArray:
         """Return one vector per picture.
 

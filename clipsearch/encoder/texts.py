@@ -115,6 +115,15 @@ class TextTokenizer:
             ids[ids == self._sep_id] = 0
         return Tokens(ids, mask)
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, before any is cut off. Not while another thread encodes."""
+        truncation = self._tokenizer.truncation or {}
+        self._tokenizer.no_truncation()
+        try:
+            return [len(self._tokenizer.encode(clean_text(text, self._settings.clean)).ids) for text in texts]
+        finally:
+            self._tokenizer.enable_truncation(max_length=truncation["max_length"])
+
     def limit(self, context_length: int) -> None:
         """Truncate to `context_length` from now on (a tower whose input has a fixed length)."""
         self._tokenizer.enable_truncation(max_length=context_length)

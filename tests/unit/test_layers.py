@@ -22,7 +22,8 @@ LAYERS: list[set[str]] = [
     {"training"},
     {"ui"},
     {"terminal", "timing"},
-    {"cli_models", "cli_serve"},
+    {"cli_models", "cli_serve", "cli_check"},
+    {"cli_eval", "cli_classify", "cli_probe"},
     {"cli"},
 ]
 """Lowest first. A part imports from lower layers and from itself only."""
@@ -37,7 +38,7 @@ ONLY_IMPORTERS = {
     "fastapi": {"ui"},
     "gradio": {"ui"},
     "uvicorn": {"cli_serve"},
-    "typer": {"cli", "cli_models", "cli_serve"},
+    "typer": {"cli", "cli_models", "cli_serve", "cli_eval", "cli_classify", "cli_probe"},
     "PIL": {"images", "indexer", "training", "ui"},  # the decode worker imports it ahead of its first picture
 }
 
