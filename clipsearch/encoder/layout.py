@@ -5,7 +5,7 @@ The layout is the one that the immich project publishes for open_clip models and
     config.json                    open_clip model configuration, and clipsearch's own block (below)
     visual/model.onnx              (B, 3, H, W) float32 -> (B, D)
     visual/preprocess_cfg.json     open_clip's preprocessing configuration
-    textual/model.onnx             (B, context length) int32 -> (B, D)
+    textual/model.onnx             (B, context length or, with dynamic_context, fewer) int32 -> (B, D)
     textual/tokenizer.json         a Hugging Face fast tokenizer
     textual/tokenizer_config.json  its padding token
 

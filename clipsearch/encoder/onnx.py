@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -191,26 +191,61 @@ class OnnxEncoder:
         with self._lock:
             if self._textual is None:
                 threads = _text_threads(self._threads)
+                tokenizer = _TokenizerLoading(self._model)
                 prepared = prepared_text_tower(self._model) if self._model.has_textual else None
                 if prepared is not None:
                     try:
-                        self._textual = _TextTower(self._model, threads, optimised=prepared)
+                        self._textual = _TextTower(self._model, tokenizer, threads, optimised=prepared)
                     except InvalidModel:  # made by an onnxruntime that differs more than its version says
                         self._textual = None
                 if self._textual is None:
-                    self._textual = _TextTower(self._model, threads)
+                    self._textual = _TextTower(self._model, tokenizer, threads)
             return self._textual
 
     def _no_image_tower(self) -> InvalidModel:
         return InvalidModel(self._model.path, f"it has no image tower ({VISUAL_MODEL}), it can only encode texts")
 
 
+class _TokenizerLoading:
+    """A tokenizer that another thread loads meanwhile.
+
+    CLIP's takes 50 ms, onnxruntime and its session as long, and neither holds Python's lock.
+    """
+
+    def __init__(self, model: ModelDirectory) -> None:
+        self._model = model
+        self._loaded: TextTokenizer | None = None
+        self._error: BaseException | None = None
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._loaded = TextTokenizer(self._model)
+        except BaseException as error:  # raised again where it is asked for
+            self._error = error
+
+    def get(self) -> TextTokenizer:
+        """Wait for it. Raises: InvalidModel."""
+        self._thread.join()
+        if self._loaded is None:
+            raise self._error or RuntimeError("no tokenizer was loaded")
+        return self._loaded
+
+
 class _TextTower(OnnxTower):
     """The text tower and its tokenizer."""
 
-    def __init__(self, model: ModelDirectory, threads: int, *, optimised: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelDirectory,
+        tokenizer: _TokenizerLoading,
+        threads: int,
+        *,
+        optimised: Path | None = None,
+    ) -> None:
         super().__init__(model, TEXTUAL_MODEL, threads, hasty=True, optimised=optimised)
-        self._tokenizer = TextTokenizer(model)
+        self._tokenizer = tokenizer.get()
         self._runs = 0
         self._hasty = True
         self._reload_lock = Lock()

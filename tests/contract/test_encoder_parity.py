@@ -19,6 +19,7 @@ pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 pytestmark = pytest.mark.torch
 
+import onnxruntime  # noqa: E402
 import open_clip  # noqa: E402
 import torch  # noqa: E402
 from open_clip.tokenizer import SimpleTokenizer, default_bpe  # noqa: E402
@@ -79,6 +80,31 @@ def test_an_export_gives_the_vectors_of_pytorch(tmp_path: Path, config: dict[str
     assert written["embed_dim"] == config["embed_dim"]
     assert written["clipsearch"]["licence"] == "MIT"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("config", "short"),
+    [(SMALL_VIT, True), (SMALL_RESNET, True), (SMALL_SIGLIP, False)],
+    ids=["vit", "resnet", "siglip"],
+)
+def test_texts_are_only_padded_for_towers_that_look_at_the_padding(
+    tmp_path: Path, config: dict[str, Any], short: bool
+) -> None:
+    encoder = small_encoder(config)
+    export(encoder, tmp_path / "out")
+    model = read_model_directory(tmp_path / "out")
+    assert model.text.dynamic_context is short
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / layout.TEXTUAL_MODEL))
+    sentence = "two dogs"
+    padded = encoder.tokenizer([sentence]).numpy().astype(np.int32)
+    assert padded.shape == (1, model.text.context_length)  # what other programs feed still runs
+    vector = session.run(None, {"text": padded})[0][0]
+    vector /= np.linalg.norm(vector)
+    exported = OnnxEncoder(tmp_path / "out")
+    ours = exported.encode_texts([sentence])[0]
+    assert vector @ ours == pytest.approx(1.0, abs=1e-5)
+    together = exported.encode_texts([sentence, "a very long sentence " * 40])
+    assert together[0] @ ours == pytest.approx(1.0, abs=1e-5)
 
 
 def test_big_weights_go_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
