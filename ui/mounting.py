@@ -16,7 +16,21 @@ def mount(app: FastAPI, page: Blocks) -> FastAPI:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     import gradio
 
+    # Gradio takes any path of this machine for an upload as long as a page was not launched, and mounting is not.
+    page.has_launched = True
+    _fetch_nothing()
     mounted: FastAPI = gradio.mount_gradio_app(
         app, page, path="/", allowed_paths=[], run_history=False, ssr_mode=False, footer_links=[], show_error=True
     )
     return mounted
+
+
+def _fetch_nothing() -> None:
+    """Keep Gradio from fetching what a request names: it would fetch any public address given for an upload."""
+    from gradio import processing_utils
+    from gradio.exceptions import Error
+
+    async def refuse(url: str, cache_dir: str) -> str:
+        raise Error("this server fetches no addresses: send the picture itself")
+
+    processing_utils.async_ssrf_protected_download = refuse
