@@ -18,7 +18,7 @@ from clipsearch.vectors.segments import empty_result, import_faiss, merge, open_
 
 LISTS_PER_ROOT = 1.5
 TRAINING_ROWS_PER_LIST = 64
-ADD_ROWS = 65_536
+ADD_ROWS = 16_384
 DEFAULT_RECALL = 0.985
 RECALL_AT = 10
 RECALL_QUERIES = 128  # of each kind

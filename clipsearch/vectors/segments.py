@@ -7,13 +7,17 @@ scored again from the stored vectors. This module knows no Parquet, no paths of 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import math
+import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from clipsearch.errors import CorruptIndex, DimensionMismatch
 from clipsearch.records import FileRef, FloatArray, IntArray, IvfParameters, Manifest
@@ -24,6 +28,10 @@ IVF_FROM_ROWS = 200_000
 
 EXACT_BLOCK_ROWS = 262_144
 IVF_VISITED_ROWS_PER_HIT = 20
+ROWS_PER_EXACT_ROW = 50
+"""To pick out a vector and multiply it takes as long as to scan the codes of so many rows: 0.5 to 2 us, and 0.015."""
+RERANK_OF_UNLIKE = 4
+LISTS_SHARE_WORTH_CHOOSING = 1 / 4  # of all; where more are needed, all are visited
 
 
 class VectorSegment:
@@ -49,6 +57,8 @@ class VectorSegment:
         self._faiss_file = faiss_file
         self._ivf = ivf
         self._faiss: Any = None
+        self._selector: Any = None
+        self._list_of_row: npt.NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.file)
@@ -73,15 +83,70 @@ class VectorSegment:
         (Q, k) int64, -1 where there is none. Raises: DimensionMismatch.
         """
         check_queries(queries, self.dim)
-        if selection is not None:
-            return self._search_exact(queries, k, self._live(self.file.positions_of(selection)))
+        positions = None if selection is None else self._live(self.file.positions_of(selection))
         if exact or self._faiss_file is None or self._ivf is None:
-            return self._search_exact(queries, k)
+            return self._search_exact(queries, k, positions)
         # The lists visited must hold many more rows than are asked for: parameters were tuned for few hits.
-        nprobe = max(self._ivf.nprobe, math.ceil(IVF_VISITED_ROWS_PER_HIT * k * self._ivf.nlist / max(1, len(self))))
-        if nprobe > self._ivf.nlist // 2:
-            return self._search_exact(queries, k)
-        return self._search_ivf(queries, k, self._ivf, nprobe)
+        wanted = max(IVF_VISITED_ROWS_PER_HIT * k, math.ceil(self._ivf.nprobe * len(self) / self._ivf.nlist))
+        if wanted > len(self) // 2:
+            return self._search_exact(queries, k, positions)
+        if positions is None or len(positions) == len(self):
+            nprobe = math.ceil(wanted * self._ivf.nlist / len(self))
+            return self._search_ivf(queries, k, self._ivf, nprobe, self._dead_left_out())
+        if len(positions) * ROWS_PER_EXACT_ROW <= len(self):
+            return self._search_exact(queries, k, positions)
+        selector = self._only(positions)
+        counts = self._rows_per_list(positions)
+        found = []
+        for query in queries:
+            nprobe = self._lists_with(query, counts, wanted)
+            ivf = self._ivf
+            if nprobe == ivf.nlist:  # what is left is alike in its scores: codes tell it apart less well
+                ivf = dataclasses.replace(ivf, rerank=RERANK_OF_UNLIKE * ivf.rerank)
+            found.append(self._search_ivf(query[None], k, ivf, nprobe, selector))
+        return np.concatenate([scores for scores, _ in found]), np.concatenate([ids for _, ids in found])
+
+    def _lists_with(self, query: FloatArray, counts: IntArray, wanted: int) -> int:
+        """How many lists, nearest first, hold `wanted` of the selected rows, of which `counts` are in each list.
+
+        As many as an unfiltered query visits find as much, also if the filter goes with the subject (over 76,800
+        crops and filters that keep 2 to 50 %, those nearest to another crop or any, 9,878 rows for sentences
+        without a filter, and at most 7,952 with one). Where many lists are needed, the filter keeps what is unlike
+        the query, no list is better than others, and all are visited.
+        """
+        self.load()
+        nearest = self._faiss.quantizer.search(query[None], self._faiss.nlist)[1][0]
+        lists = int(np.searchsorted(np.cumsum(counts[nearest]), wanted)) + 1
+        return lists if lists <= self._faiss.nlist * LISTS_SHARE_WORTH_CHOOSING else int(self._faiss.nlist)
+
+    def _rows_per_list(self, positions: IntArray) -> IntArray:
+        """How many of the rows at `positions` are in each inverted list. Shape: (nlist,)."""
+        self.load()
+        if self._list_of_row is None:
+            faiss, lists = import_faiss(), self._faiss.invlists
+            list_of_row = np.empty(len(self), np.int32)
+            for number in range(self._faiss.nlist):
+                size = lists.list_size(number)
+                if size:
+                    ids = faiss.rev_swig_ptr(lists.get_ids(number), size)
+                    list_of_row[self.file.positions_of(np.sort(ids))] = number
+            self._list_of_row = list_of_row
+        return np.bincount(self._list_of_row[positions], minlength=self._faiss.nlist)
+
+    def _only(self, positions: IntArray) -> Any:
+        """A FAISS selector of the rows at `positions` (sorted): a bit for each row id, found without searching."""
+        first, last = int(self.row_ids[0]) // 8, int(self.row_ids[-1]) // 8 + 1
+        chosen = np.zeros(8 * (last - first), bool)
+        chosen[self.row_ids[positions] - 8 * first] = True
+        bits = np.zeros(last, np.uint8)  # what is before `first` is never touched, and so takes no memory
+        bits[first:] = np.packbits(chosen, bitorder="little")
+        return import_faiss().IDSelectorBitmap(bits)
+
+    def _dead_left_out(self) -> Any:
+        """A FAISS selector without the excluded rows, or None. Made once."""
+        if self._selector is None and len(self._dead):
+            self._selector = self._only(np.setdiff1d(np.arange(len(self)), self._dead, assume_unique=True))
+        return self._selector
 
     def _live(self, positions: IntArray) -> IntArray:
         """`positions` (sorted) without those of excluded rows."""
@@ -110,14 +175,15 @@ class VectorSegment:
             best = merge([best, top_k(scores, ids, k)], k)
         return best
 
-    def _search_ivf(self, queries: FloatArray, k: int, ivf: IvfParameters, nprobe: int) -> tuple[FloatArray, IntArray]:
+    def _search_ivf(
+        self, queries: FloatArray, k: int, ivf: IvfParameters, nprobe: int, selector: Any
+    ) -> tuple[FloatArray, IntArray]:
         faiss = import_faiss()
         self.load()
-        wanted = min(k * ivf.rerank, len(self))
         parameters = faiss.SearchParametersIVF(nprobe=nprobe)
-        if len(self._dead):
-            dead = faiss.IDSelectorBatch(self.row_ids[self._dead])
-            parameters.sel = faiss.IDSelectorNot(dead)
+        if selector is not None:
+            parameters.sel = selector
+        wanted = min(k * ivf.rerank, len(self))
         _, candidates = self._faiss.search(np.ascontiguousarray(queries), wanted, params=parameters)
         scores, ids = empty_result(len(queries), k)
         for q, row_ids in enumerate(candidates):
@@ -185,7 +251,18 @@ def merge(results: Sequence[tuple[FloatArray, IntArray]], k: int) -> tuple[Float
 
 
 def import_faiss() -> Any:
-    """FAISS, when it is first needed: exact search does without it. Its type stubs lag behind its functions."""
+    """FAISS, when it is first needed: exact search does without it. Its type stubs lag behind its functions.
+
+    Its threads wait asleep, not spinning: on a busy machine two spinning threads took 42 s of processor time, and
+    129 s, to train what one thread trained in 1.6 s, and two that sleep in 2.0 s. OpenMP reads this once, when it
+    is loaded.
+    """
+    if "faiss" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        try:
+            return importlib.import_module("faiss")
+        finally:
+            del os.environ["OMP_WAIT_POLICY"]
     return importlib.import_module("faiss")
 
 

@@ -143,6 +143,45 @@ def test_the_inverted_file_finds_what_exact_search_finds(
     np.testing.assert_array_equal(indexed.search(queries, 10, exact=True)[1], expected_ids)
 
 
+@pytest.mark.parametrize(
+    ("kind", "least"), [("any", 0.97), ("like the query", 0.96), ("unlike another query", 0.97), ("unlike it", 0.75)]
+)
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.4, 0.9])
+def test_filters_keep_recall(
+    large: tuple[VectorSegment, Path, IvfParameters, IntArray], kind: str, least: float, share: float
+) -> None:
+    segment, faiss_file, ivf, row_ids = large
+    dead = row_ids[::7]
+    indexed = VectorSegment(segment.file.path, 32, faiss_file=faiss_file, ivf=ivf, exclude=dead)
+    rows, queries = segment.file.take(np.arange(6000)), clustered(30, 32, seed=1)
+    found = []
+    for number, query in enumerate(queries):
+        subject = queries[number - 1] if kind == "unlike another query" else query
+        likeness = rows @ subject * (1 if kind == "like the query" else -1)
+        order = np.random.default_rng(number).permutation(6000) if kind == "any" else np.argsort(-likeness)
+        selection = np.sort(row_ids[order[: int(share * 6000)]])
+        hidden = np.isin(row_ids, dead) | ~np.isin(row_ids, selection)
+        scores = np.where(hidden, np.float32(-np.inf), rows @ query)[None]
+        expected, ids = top_k(scores, row_ids, 10)[1], indexed.search(query[None], 10, selection=selection)[1]
+        assert np.isin(ids[ids >= 0], row_ids[~hidden]).all()
+        found.append(np.isin(expected, ids).mean())
+    assert np.mean(found) >= least
+    assert share > 0.01 or np.mean(found) == 1
+
+
+def test_a_filter_that_keeps_few_finds_just_those(large: tuple[VectorSegment, Path, IvfParameters, IntArray]) -> None:
+    segment, faiss_file, ivf, row_ids = large
+    indexed = VectorSegment(segment.file.path, 32, faiss_file=faiss_file, ivf=ivf, exclude=row_ids[:1])
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        selection = np.sort(rng.choice(row_ids[1:], 5, replace=False))
+        scores, ids = indexed.search(clustered(2, 32, seed=3), 10, selection=np.union1d(selection, row_ids[:1]))
+        assert [set(found[:5]) for found in ids.tolist()] == [set(selection.tolist())] * 2
+        assert (ids[:, 5:] == -1).all()
+        assert (scores[:, 5:] == -np.inf).all()
+    assert (indexed.search(clustered(2, 32), 3, selection=np.array([0, 2, 99999]))[1] == -1).all()
+
+
 def test_the_inverted_file_is_never_changed_by_searching(
     large: tuple[VectorSegment, Path, IvfParameters, IntArray],
 ) -> None:
