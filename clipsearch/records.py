@@ -95,12 +95,14 @@ class EmbeddingBatch:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer to a query. `path` can be opened from anywhere; `score` is a cosine in -1..1."""
+    """One answer to a query. `path` can be opened from anywhere; `score` is a cosine in -1..1, or NaN where the query
+    has only filters. `others`: near-duplicates that this hit stands for."""
 
     rank: int  # from 1
     score: float
     path: str
     record: ImageRecord
+    others: tuple[Hit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +129,19 @@ class Segment:
     """The searchable form of a fragment, derived from it and always rebuildable.
 
     `vectors`: row ids with their vectors, in the order of row ids; `rows`: the records to show for them;
-    `faiss`: an inverted file over the same row ids, only where exact search would be too slow.
+    `faiss`: an inverted file over the same row ids, only where exact search would be too slow; `columns`: what filters
+    ask of them.
     """
 
     vectors: FileRef
     rows: FileRef
     faiss: FileRef | None = None
     ivf: IvfParameters | None = None
+    columns: FileRef | None = None  # None in indexes made before there were filters
+
+    def files(self) -> list[FileRef]:
+        """Every file of the segment."""
+        return [ref for ref in (self.vectors, self.rows, self.faiss, self.columns) if ref is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +205,7 @@ class Manifest:
         for fragment in self.fragments:
             refs.append(fragment.data)
             if fragment.segment is not None:
-                segment = fragment.segment
-                refs += [ref for ref in (segment.vectors, segment.rows, segment.faiss) if ref is not None]
+                refs += fragment.segment.files()
         if self.tombstones is not None:
             refs.append(self.tombstones)
         refs += [tag.file for tag in self.tags]

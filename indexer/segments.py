@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from clipsearch.records import EmbeddingBatch, FileRef, Fragment, ImageRecord, Segment
 from clipsearch.store import Writer
+from clipsearch.store.columns import ColumnsBuilder
 from clipsearch.vectors import IVF_FROM_ROWS, BinaryWriter, VectorsFile, write_vectors
 from clipsearch.vectors.inverted import DEFAULT_RECALL, build_ivf
 
@@ -46,8 +47,16 @@ def add_segment(
     vectors = writer.add_file(
         "vectors", ".npy", lambda file: write_vectors(file, blocks, fragment.vectors, dim, half=large)
     )
-    rows = writer.add_rows(record for batch in batches() for record in answerable(batch))
-    segment = Segment(vectors, rows)
+    columns = ColumnsBuilder()
+
+    def shown() -> Iterator[ImageRecord]:
+        for batch in batches():
+            for record in answerable(batch):
+                columns.add(record)
+                yield record
+
+    rows = writer.add_rows(shown())
+    segment = Segment(vectors, rows, columns=writer.add_columns(columns.columns()))
     if large:
         segment = add_inverted_file(writer, segment, dim, recall=recall)
     return dataclasses.replace(fragment, segment=segment)

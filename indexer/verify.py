@@ -33,6 +33,7 @@ from clipsearch.store import (
     read_tombstones,
     verify_file,
 )
+from clipsearch.store.columns import ColumnsBuilder, open_columns
 from clipsearch.store.tags import read_tag, recover_tags, with_tags
 from clipsearch.vectors import VectorSegment, VectorsFile, check_vectors
 
@@ -151,6 +152,10 @@ def _check_fragment(
         vectors.load()
     if segment is not None and segment.rows.path not in bad:
         rows = RowsFile(index_dir / segment.rows.path, index_dir)
+    columns = None
+    if segment is not None and segment.columns is not None and segment.columns.path not in bad:
+        columns = open_columns(index_dir / segment.columns.path, index_dir)
+    expected = ColumnsBuilder()
     seen = 0
     last = -1
     for batch in read_fragment(index_dir, fragment, dim=dim):
@@ -165,10 +170,15 @@ def _check_fragment(
                 shown = rows.find(record.row_id)
                 if shown != record:
                     raise CorruptIndex(rows.path, f"row {record.row_id} is not that of its fragment")
+        if columns is not None:
+            for record in answerable:
+                expected.add(record)
         seen += len(row_ids)
         yield from without_rows(batch, dead).records
     if seen != fragment.vectors or (vectors is not None and len(vectors) != seen):
         raise CorruptIndex(index_dir / fragment.data.path, f"it has {seen} vectors, not {fragment.vectors}")
+    if columns is not None and segment is not None and segment.columns is not None and columns != expected.columns():
+        raise CorruptIndex(index_dir / segment.columns.path, "its columns are not those of its fragment")
 
 
 def _check_counts(
@@ -314,7 +324,7 @@ def _is_whole(index_dir: Path, manifest: Manifest, fragment: Fragment) -> bool:
 
 def _repair_fragment(writer: Writer, fragment: Fragment, manifest: Manifest, report: RepairReport) -> Fragment | None:
     index_dir, dim, segment = writer.index_dir, manifest.model.dim, fragment.segment
-    refs = [] if segment is None else [ref for ref in (segment.vectors, segment.rows, segment.faiss) if ref is not None]
+    refs = [] if segment is None else segment.files()
     bad = {ref.path for ref in refs if not _is_intact(index_dir, ref)}
     if not _is_whole(index_dir, manifest, fragment):
         if segment is None or segment.vectors.path in bad or segment.rows.path in bad:
@@ -327,6 +337,15 @@ def _repair_fragment(writer: Writer, fragment: Fragment, manifest: Manifest, rep
         return dataclasses.replace(
             fragment, segment=add_inverted_file(writer, segment, dim, recall=manifest.recall_target)
         )
+    if segment is not None and segment.columns is not None and bad == {segment.columns.path}:
+        report.actions.append(f"{segment.columns.path}: damaged; built again")
+        columns = ColumnsBuilder()
+        for batch in read_fragment(index_dir, fragment, dim=dim):
+            for record in batch.records:
+                if record.status == "ok":
+                    columns.add(record)
+        segment = dataclasses.replace(segment, columns=writer.add_columns(columns.columns()))
+        return dataclasses.replace(fragment, segment=segment)
     try:
         for _ in _check_fragment(index_dir, dim, fragment, bad, np.empty(0, np.int64)):
             pass

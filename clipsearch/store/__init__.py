@@ -7,6 +7,7 @@
       data/<hash>.parquet      the truth: records and vectors
       vectors/<hash>.npy       derived: row ids and vectors, mapped by exact search
       rows/<hash>.rows         derived: what a hit shows, found by row id without reading Parquet
+      columns/<hash>.columns   derived: what filters ask, column by column
       faiss/<hash>.faiss       derived: inverted files
       tombstones/<hash>.npy    deleted row ids
       tags/<hash>.tag          content hashes of the pictures that carry a tag, with scores

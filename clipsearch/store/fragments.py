@@ -150,10 +150,15 @@ def read_records(index_dir: Path, manifest: Manifest) -> list[ImageRecord]:
     dead = set(read_tombstones(index_dir, manifest).tolist())
     records: list[ImageRecord] = []
     for fragment in manifest.fragments:
-        path = verify_file(index_dir, fragment.data)
-        for table in _tables(path, index_dir, fragment, RECORD_COLUMNS, 65536):
-            records += [record for record in to_records(table) if record.row_id not in dead]
+        records += [record for record in read_fragment_records(index_dir, fragment) if record.row_id not in dead]
     return records
+
+
+def read_fragment_records(index_dir: Path, fragment: Fragment) -> Iterator[ImageRecord]:
+    """Every record of a fragment, deleted ones too, without vectors. Raises: CorruptIndex."""
+    path = verify_file(index_dir, fragment.data)
+    for table in _tables(path, index_dir, fragment, RECORD_COLUMNS, 65536):
+        yield from to_records(table)
 
 
 def _tables(

@@ -77,6 +77,7 @@ def _fragment(body: dict[str, Any]) -> Fragment:
             vectors=_make(FileRef, segment["vectors"]),
             rows=_make(FileRef, segment["rows"]),
             faiss=_ref(segment["faiss"]),
+            columns=_ref(segment.get("columns")),
             ivf=None if segment["ivf"] is None else _make(IvfParameters, segment["ivf"]),
         )
     return _make(Fragment, body, data=_make(FileRef, body["data"]), segment=segment)

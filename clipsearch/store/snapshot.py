@@ -17,7 +17,7 @@ import xxhash
 
 from clipsearch.errors import CorruptIndex, IndexNotFound, StorageError
 from clipsearch.npy import read_array
-from clipsearch.records import FileRef, IntArray, Manifest
+from clipsearch.records import FileRef, IntArray, Manifest, TagRef
 from clipsearch.store.files import verify_file
 from clipsearch.store.manifest import load_manifest, manifest_name
 
@@ -45,6 +45,11 @@ class Snapshot:
     def tombstones(self) -> IntArray:
         """Deleted row ids, sorted. Shape: (T,) int64."""
         return read_tombstones(self.index_dir, self.manifest)
+
+    @property
+    def tags(self) -> tuple[TagRef, ...]:
+        """The tags and concepts of this generation."""
+        return self.manifest.tags
 
     def close(self) -> None:
         if self._lock_fd is not None:

@@ -20,14 +20,15 @@ import xxhash
 
 from clipsearch.errors import ClipsearchError, CorruptIndex, IndexLocked, IndexNotFound, UnsupportedIndex
 from clipsearch.records import EmbeddingBatch, FileRef, Fragment, ImageRecord, IntArray, Manifest, ModelRef
+from clipsearch.store.columns import Columns, write_columns
 from clipsearch.store.files import HashingFile, storage_errors, sync_folder
 from clipsearch.store.fragments import write_fragment
 from clipsearch.store.manifest import KNOWN_WRITER_FEATURES, dump_manifest, load_manifest, manifest_name
 from clipsearch.store.rows import write_rows
 from clipsearch.store.snapshot import open_snapshot, resolve_current
 
-FOLDERS = ("manifests", "data", "vectors", "rows", "faiss", "tombstones", "tags", "staging")
-COLLECTED_FOLDERS = ("data", "vectors", "rows", "faiss", "tombstones", "tags")
+FOLDERS = ("manifests", "data", "vectors", "rows", "columns", "faiss", "tombstones", "tags", "staging")
+COLLECTED_FOLDERS = ("data", "vectors", "rows", "columns", "faiss", "tombstones", "tags")
 GRACE_WITHOUT_LOCKS_S = 3600.0
 BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
@@ -112,6 +113,10 @@ class Writer:
     def add_rows(self, records: Iterable[ImageRecord]) -> FileRef:
         """Write what hits show of `records`, which come in the order of their row ids."""
         return self.add_file("rows", ".rows", lambda file: write_rows(file, records))
+
+    def add_columns(self, columns: Columns) -> FileRef:
+        """Write what filters ask of pictures."""
+        return self.add_file("columns", ".columns", lambda file: write_columns(file, columns))
 
     def add_tombstones(self, row_ids: IntArray) -> FileRef:
         """Write the deleted row ids. Shape: (T,) int64, sorted."""

@@ -74,7 +74,7 @@ def test_no_flipped_byte_is_searched(index: Path) -> None:
     assert verify(index).ok
 
 
-@pytest.mark.parametrize("kind", ["CURRENT", "manifests", "data", "vectors", "rows", "tombstones"])
+@pytest.mark.parametrize("kind", ["CURRENT", "manifests", "data", "vectors", "rows", "columns", "tombstones"])
 @pytest.mark.parametrize("harm", ["flip", "cut", "delete"])
 def test_repair_brings_back_every_answer(index: Path, kind: str, harm: str) -> None:
     truth = answers(index)
