@@ -6,7 +6,9 @@ import csv
 import dataclasses
 import gc
 import io
+import itertools
 import json
+import math
 import os
 import sys
 from importlib import import_module
@@ -253,12 +255,40 @@ STATUS_WORDS = {
 # --- query ---------------------------------------------------------------------------------------------
 
 
-@app.command()
+class QueryCommand(typer.core.TyperCommand):
+    """`clipsearch query dog -people`: takes a word with a minus for part of the query, not for options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {name for parameter in self.params for name in parameter.opts}
+        words = [
+            f"\N{MINUS SIGN}{word[1:]}" if word not in known and is_negative_word(word) else word
+            for word in itertools.takewhile(lambda word: word != "--", args)
+        ]
+        return super().parse_args(ctx, words + args[len(words) :])
+
+
+def is_negative_word(word: str) -> bool:
+    """Whether an argument is a term that is taken away (`-people`), not an option (`-k5`)."""
+    return len(word) > 2 and word[0] == "-" and (word[1].isalpha() or word[1] in '("') and not word[2:].isdecimal()
+
+
+@app.command(cls=QueryCommand)
 def query(
-    query: Annotated[
-        str, typer.Argument(help="What to look for, in words; or the path of a picture.", metavar="QUERY")
-    ],
+    query: Annotated[list[str], typer.Argument(help="What to look for: words, pictures, filters. See docs/query.md.")],
     k: Annotated[int, typer.Option("-k", "--hits", min=1, help="How many hits.", metavar="N")] = 20,
+    sort: Annotated[
+        Literal["score", "date", "path"], typer.Option(help="The order of the hits; date is newest first.")
+    ] = "score",
+    unique: Annotated[
+        bool, typer.Option("--unique", help="Fold near-duplicates into the best of them, and list the others.")
+    ] = False,
+    diverse: Annotated[bool, typer.Option("--diverse", help="Prefer hits that differ from those before.")] = False,
+    like: Annotated[
+        list[int] | None, typer.Option(help="row_id of a hit that was right; again for more.", metavar="ID")
+    ] = None,
+    unlike: Annotated[
+        list[int] | None, typer.Option(help="row_id of a hit that was wrong; again for more.", metavar="ID")
+    ] = None,
     index: IndexOption = None,
     model: ModelOption = None,
     checkpoint: CheckpointOption = None,
@@ -268,7 +298,7 @@ def query(
     paths: Annotated[bool, typer.Option("--paths", help="Print the paths only, one a line.")] = False,
     zero: Annotated[bool, typer.Option("-0", help="Print the exact paths, each ended by NUL, for xargs -0.")] = False,
 ) -> None:
-    """Find pictures by a sentence, or pictures similar to one.
+    """Find pictures by a sentence, by pictures, by what the files say of themselves.
 
     \b
     Looks in --index, $CLIPSEARCH_INDEX, `.clipsearch` here and in the folders above, then the index used last.
@@ -278,14 +308,18 @@ def query(
     Examples:
       clipsearch query "a dog on a beach"
       clipsearch query holiday.jpg -k 5                         (pictures like this one)
+      clipsearch query horse + stripes                          (sums; also: cat - dog, 2:dog + ./pool.jpg)
+      clipsearch query "dog beach -people after:2023-05 folder:trips"
+      clipsearch query "(camera:canon or ext:png) not tag:seen" --sort date
       clipsearch query "red car" -0 | xargs -0 cp -t ./red-cars
-      clipsearch query "sunset" --json --index ./photos
+      clipsearch query "sunset" --json --unique --index ./photos
     """
     from clipsearch.search import open_collection
 
     if as_json + as_csv + paths + zero > 1:
         raise InvalidQuery("--json, --csv, --paths and -0 exclude each other")
-    if not query.strip():
+    words = joined(query)
+    if not words.strip():
         raise EmptyQuery
     encoder = None
     if checkpoint is not None or allow_pickle:
@@ -297,12 +331,15 @@ def query(
     lap("start and imports")
     with open_collection(index, model=model, encoder=encoder) as photos:
         lap("open and verify the index")
-        vector = photos.encode_query(query)
+        parsed = photos.parse(words)
+        vector = photos.query_vector(parsed)
         lap("load the model and encode the query")
-        hits = photos.search_vectors(vector[None], k)[0]
+        hits = photos.search(
+            parsed, k, sort=sort, unique=unique, diverse=diverse, like=like or (), unlike=unlike or (), vector=vector
+        )
         lap("search and look up the rows")
         config.remember_index(photos.index)
-        root = photos.root
+        root, filtered = photos.root, parsed.filter is not None and len(photos) > 0
     if as_json:
         _print_json([_hit_json(hit) for hit in hits])
     elif as_csv:
@@ -314,19 +351,40 @@ def query(
             print(safe(hit.path))
     else:
         for hit in hits:
-            print(f"{hit.rank:3d}  {hit.score:.3f}  {safe(_shortest(hit.path))}")
+            score = "    -" if math.isnan(hit.score) else f"{hit.score:.3f}"
+            print(f"{hit.rank:3d}  {score}  {safe(_shortest(hit.path))}")
+            for other in hit.others:
+                print(f"            = {safe(_shortest(other.path))}")
     lap("remember the index and print")
     print_laps()
     if not hits:
-        print(f"nothing found: {safe(str(root))} has no searchable pictures", file=sys.stderr)
+        why = "no picture passes the filters" if filtered else "has no searchable pictures"
+        print(f"nothing found: {safe(str(root))}{':' if filtered else ''} {why}", file=sys.stderr)
         raise typer.Exit(EXIT_NOTHING_FOUND)
+
+
+def joined(words: list[str]) -> str:
+    """The query that the words of a command line are. What the shell took for one word stays one filter."""
+    if len(words) == 1:
+        return words[0]
+    return " ".join(_requoted(word) for word in words)
+
+
+def _requoted(word: str) -> str:
+    name, colon, value = word.partition(":")
+    if colon and " " in value and '"' not in value and name.lstrip("-\N{MINUS SIGN}").isalpha():
+        from clipsearch.query import FIELDS
+
+        if name.lstrip("-\N{MINUS SIGN}").lower() in FIELDS:
+            return f'{name}:"{value}"'
+    return word
 
 
 def _hit_json(hit: Hit) -> dict[str, Any]:
     record = hit.record
     return {
         "rank": hit.rank,
-        "score": round(hit.score, 6),
+        "score": None if math.isnan(hit.score) else round(hit.score, 6),
         "path": hit.path,
         "row_id": record.row_id,
         "width": record.width,
@@ -335,6 +393,7 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
         "mtime_ns": record.mtime_ns,
         "content_hash": record.content_hash,
         **dataclasses.asdict(record.metadata),
+        **({"others": [_hit_json(other) for other in hit.others]} if hit.others else {}),
     }
 
 
@@ -568,5 +627,6 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"clipsearch: {safe(message)}", file=sys.stderr)
+    for n, line in enumerate(message.split("\n")):
+        print(safe(line) if n else f"clipsearch: {safe(line)}", file=sys.stderr)
     sys.exit(code)

@@ -5,18 +5,43 @@ Used by the command line, the browser interface and Python programs alike; forma
 
 from __future__ import annotations
 
+import dataclasses
+import heapq
+import math
 import os
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
 
 from clipsearch import config
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
-from clipsearch.errors import CorruptIndex, EmptyQuery, EncoderMismatch, InvalidQuery, UnreadablePicture
-from clipsearch.records import FloatArray, Hit, ImageRecord, IntArray, Manifest
+from clipsearch.errors import (
+    CorruptIndex,
+    EncoderMismatch,
+    InvalidQuery,
+    MalformedQuery,
+    UnknownTag,
+    UnreadablePicture,
+)
+from clipsearch.query import Query, Term, parse_query
+from clipsearch.records import FloatArray, Hit, ImageRecord, IntArray, Manifest, TagRef
 from clipsearch.store import RowsFile, open_snapshot
-from clipsearch.vectors import check_queries, empty_result, merge, open_segments
+from clipsearch.vectors import VectorSegment, check_queries, empty_result, merge, open_segments
+
+if TYPE_CHECKING:
+    from clipsearch.query.nodes import Filter
+    from clipsearch.store.columns import Columns
+    from clipsearch.store.tags import Direction, Tag
+
+Sort = Literal["score", "date", "path"]
+DIVERSITY = 0.5
+CANCELLED = 1e-4  # of the weights: shorter sums are noise
 
 DEFAULT_HITS = 20
 
@@ -37,6 +62,8 @@ class Collection:
         manifest = self._snapshot.manifest
         self._segments = open_segments(manifest, self._snapshot.file, self._snapshot.tombstones())
         self._rows: dict[str, RowsFile] = {}
+        self._columns: list[Columns] | None = None
+        self._tags: dict[str, Tag] = {}
 
     @property
     def root(self) -> Path:
@@ -65,58 +92,159 @@ class Collection:
         if encoder.fingerprint != self.manifest.model.fingerprint:
             raise EncoderMismatch(self.index, self.manifest.model.name, encoder.name, str(self.root))
 
-    def search(self, query: str | os.PathLike[str], k: int = DEFAULT_HITS) -> list[Hit]:
-        """Return the k pictures nearest to `query`, best first.
+    def search(
+        self,
+        query: str | os.PathLike[str] | Query,
+        k: int = DEFAULT_HITS,
+        *,
+        sort: Sort = "score",
+        unique: bool = False,
+        diverse: bool | float = False,
+        like: Iterable[int] = (),
+        unlike: Iterable[int] = (),
+        vector: FloatArray | None = None,
+        local_files: bool = True,
+    ) -> list[Hit]:
+        """Return the k pictures nearest to `query` that pass its filters, best first.
 
-        `query` is a sentence, or the path of a picture to find similar ones to (a string that names a file is
-        one). Raises: InvalidQuery, UnreadablePicture, EncoderMismatch, CorruptIndex.
+        `query` is in the query language (docs/query.md): a sentence, pictures, sums of them, filters. Without anything
+        to compare with, it lists what passes the filters, the newest first. `sort` puts the k hits in another order.
+        `unique` folds near-duplicates into their best (see Hit.others); `diverse` (0..1, True: 0.5) prefers hits that
+        differ from those before them. `like` and `unlike` are row ids of pictures to learn from. `vector` is used
+        instead of encoding the query's terms, shape (D,). `local_files=False` refuses paths of pictures: for queries
+        that come from elsewhere.
+        Raises: InvalidQuery (MalformedQuery, EmptyQuery, ...), UnknownTag, UnreadablePicture, EncoderMismatch,
+        CorruptIndex.
         """
-        return self.search_vectors(self.encode_query(query)[None], k)[0]
+        if k < 1:
+            raise InvalidQuery(f"cannot return {k} hits: ask for 1 or more")
+        parsed = self.parse(query, local_files=local_files)
+        if vector is None:
+            vector = self.query_vector(parsed)
+        vector = self._refined(vector, list(like), list(unlike))
+        selection = None if parsed.filter is None else self.select(parsed.filter)
+        if vector is None:
+            assert selection is not None  # a query has terms or a filter
+            return self._list(selection, k, "date" if sort == "score" else sort)
+        if unique or diverse:
+            from clipsearch.variety import varied
 
-    def encode_query(self, query: str | os.PathLike[str]) -> FloatArray:
-        """The vector of a sentence or of a picture's path. Shape: (D,) float32, unit L2."""
-        path = Path(query)
-        if not isinstance(query, str) or _is_file(path):
-            from clipsearch.images import read_picture
+            diversity = DIVERSITY if diverse is True else float(diverse)
+            fetch = partial(self._nearest_hits, vector, selection=selection)
+            hits = varied(fetch, self.vectors, k, unique=unique, diversity=diversity)
+        else:
+            hits = self._nearest_hits(vector, k, selection=selection)
+        return hits if sort == "score" else _sorted(hits, sort)
 
-            if not _is_file(path):
-                raise UnreadablePicture(path, "unreadable", "there is no such picture")
-            pixels = read_picture(path, self.encoder.preprocessing, content_hash=False).pixels
-            picture: FloatArray = self.encoder.encode_images(pixels[None])[0]
-            return picture
-        if not query.strip():
-            raise EmptyQuery
-        text: FloatArray = self.encoder.encode_texts([query])[0]
-        return text
+    def _nearest_hits(self, vector: FloatArray, k: int, *, selection: IntArray | None) -> list[Hit]:
+        scores, ids = self.nearest(vector[None], k, selection=selection)
+        return self.hits(scores[0], ids[0])
+
+    def parse(self, query: str | os.PathLike[str] | Query, *, local_files: bool = True) -> Query:
+        """A query in the query language; a path that is no string is a picture. Raises: InvalidQuery."""
+        if isinstance(query, Query):
+            return query
+        if not isinstance(query, str):
+            path = os.fspath(query)
+            return Query(path, (Term("picture", path),))
+        parsed = parse_query(query, is_file=_is_file if local_files else None)
+        for term in parsed.terms:
+            if term.kind == "picture" and not local_files:
+                raise MalformedQuery(
+                    query, term.position, "files cannot be named here", "Say like:ID, or send the file."
+                )
+        return parsed
+
+    def encode_query(self, query: str | os.PathLike[str] | Query) -> FloatArray:
+        """The vector of a query's terms. Shape: (D,) float32, unit L2. Raises: InvalidQuery if there are none."""
+        parsed = self.parse(query)
+        vector = self.query_vector(parsed)
+        if vector is None:
+            raise InvalidQuery(f"{parsed.source} has only filters, nothing to compare pictures with")
+        return vector
+
+    def query_vector(self, query: Query) -> FloatArray | None:
+        """The weighted sum of a query's terms, or of the concepts it filters by; None for other filters only.
+
+        Shape: (D,) float32, unit L2. Raises: InvalidQuery, UnknownTag, UnreadablePicture, EncoderMismatch.
+        """
+        texts = [term.value for term in query.terms if term.kind == "text"]
+        encoded = iter(self.encoder.encode_texts(texts) if texts else ())
+        vectors = [
+            (next(encoded) if term.kind == "text" else self._term_vector(query, term), term.weight)
+            for term in query.terms
+        ]
+        if not vectors:
+            vectors = [(vector, 1.0) for vector in self._concepts_of(query)]
+        if len(vectors) == 1 and vectors[0][1] > 0:
+            return vectors[0][0]
+        if not vectors:
+            return None
+        total: FloatArray = np.sum([weight * vector for vector, weight in vectors], axis=0, dtype=np.float32)
+        length = float(np.linalg.norm(total))
+        if length < CANCELLED * sum(abs(weight) for _, weight in vectors):
+            raise InvalidQuery(f"the terms of {query.source} cancel each other out: nothing is left to search for")
+        return total / length
+
+    def _term_vector(self, query: Query, term: Term) -> FloatArray:
+        if term.kind == "like":
+            if not term.value.isdecimal():
+                return self.concept(term.value).vector
+            try:
+                return self.vector(int(term.value))
+            except (KeyError, OverflowError):
+                raise MalformedQuery(
+                    query.source, term.position, f"no picture has the id {term.value}", "Take a row_id from --json."
+                ) from None
+        from clipsearch.images import read_picture
+
+        path = Path(term.value).expanduser()
+        if not _is_file(str(path)):
+            raise UnreadablePicture(path, "unreadable", "there is no such picture")
+        pixels = read_picture(path, self.encoder.preprocessing, content_hash=False).pixels
+        picture: FloatArray = self.encoder.encode_images(pixels[None])[0]
+        return picture
+
+    def _refined(self, vector: FloatArray | None, like: list[int], unlike: list[int]) -> FloatArray | None:
+        if not like and not unlike:
+            return vector
+        from clipsearch.feedback import refine
+
+        return refine(vector, self.vectors(like), self.vectors(unlike))
 
     def search_vectors(self, queries: FloatArray, k: int = DEFAULT_HITS) -> list[list[Hit]]:
         """Return the k pictures nearest to each vector. Shape: queries (Q, D) float32, unit L2."""
         scores, ids = self.nearest(queries, k)
+        return [self.hits(row_scores, row_ids) for row_scores, row_ids in zip(scores, ids, strict=True)]
+
+    def hits(self, scores: FloatArray, row_ids: IntArray) -> list[Hit]:
+        """Look rows up, in this order; -1 is no row. Shapes: (K,) float32, (K,) int64. Raises: KeyError."""
         return [
-            [
-                self._hit(rank, float(score), int(row_id))
-                for rank, (score, row_id) in enumerate(zip(row_scores, row_ids, strict=True), 1)
-                if row_id >= 0
-            ]
-            for row_scores, row_ids in zip(scores, ids, strict=True)
+            self._hit(rank, float(score), int(row_id))
+            for rank, (score, row_id) in enumerate(zip(scores, row_ids, strict=True), 1)
+            if row_id >= 0
         ]
 
-    def nearest(self, queries: FloatArray, k: int, *, exact: bool = False) -> tuple[FloatArray, IntArray]:
+    def nearest(
+        self, queries: FloatArray, k: int, *, exact: bool = False, selection: IntArray | None = None
+    ) -> tuple[FloatArray, IntArray]:
         """Return scores and row ids of the k nearest pictures, without looking them up.
 
-        Shapes: queries (Q, D) float32, unit L2; scores (Q, k) cosine; ids (Q, k) int64, -1 where there is none.
-        `exact` searches large segments exhaustively too. Raises: DimensionMismatch.
+        Shapes: queries (Q, D) float32, unit L2; selection (S,) int64, sorted: only these are answered, exactly; scores
+        (Q, k) cosine; ids (Q, k) int64, -1 where there is none. `exact` searches large segments exhaustively too.
+        Raises: DimensionMismatch.
         """
         if k < 1:
             raise InvalidQuery(f"cannot return {k} hits: ask for 1 or more")
         check_queries(queries, self.manifest.model.dim)
-        k = min(k, max(1, len(self)))
-        found = [segment.search(queries, k, exact=exact) for segment in self._segments]
+        k = min(k, max(1, len(self) if selection is None else len(selection)))
+        found = [segment.search(queries, k, exact=exact, selection=selection) for segment in self._segments]
         return merge([empty_result(len(queries), k), *found], k)
 
     def _hit(self, rank: int, score: float, row_id: int) -> Hit:
         record = self.record(row_id)
-        return Hit(rank, max(-1.0, min(1.0, score)), os.path.join(self.root, record.path), record)
+        score = score if math.isnan(score) else max(-1.0, min(1.0, score))
+        return Hit(rank, score, os.path.join(self.root, record.path), record)
 
     def record(self, row_id: int) -> ImageRecord:
         """What the index knows of a picture. Raises: KeyError if no picture has this row id."""
@@ -140,6 +268,112 @@ class Collection:
                 return vector
         raise KeyError(row_id)
 
+    def vectors(self, row_ids: Sequence[int] | IntArray) -> FloatArray:
+        """The vectors of pictures, in this order. Shape: (N, D) float32. Raises: InvalidQuery for an unknown row id."""
+        taken = np.empty((len(row_ids), self.manifest.model.dim), np.float32)
+        for row, row_id in zip(taken, row_ids, strict=True):
+            try:
+                row[:] = self.vector(int(row_id))
+            except (KeyError, OverflowError):
+                raise InvalidQuery(f"no picture has the id {row_id}: take a row_id from --json") from None
+        return taken
+
+    # -- filters and tags
+
+    @property
+    def tags(self) -> tuple[TagRef, ...]:
+        """The tags and concepts of the index."""
+        return self.manifest.tags
+
+    def select(self, expression: Filter) -> IntArray:
+        """Row ids of the pictures that pass a filter expression. Shape: (S,) int64, ascending. Raises: UnknownTag."""
+        from clipsearch.filters import passing
+
+        found = [np.empty(0, np.int64)]
+        for segment, columns in zip(self._segments, self.columns(), strict=True):
+            mask = passing(expression, columns, partial(self._tagged, segment, columns))
+            found.append(columns.row_ids[mask])
+        selection = np.concatenate(found)
+        dead = self._snapshot.tombstones()
+        return selection[~np.isin(selection, dead, assume_unique=True)] if len(dead) else selection
+
+    def columns(self) -> list[Columns]:
+        """What filters ask, for each segment; deleted rows too. Indexes made before there were filters are read from
+        Parquet, which takes longer. Raises: CorruptIndex."""
+        if self._columns is None:
+            from clipsearch.store.columns import build_columns, open_columns
+            from clipsearch.store.fragments import read_fragment_records
+
+            made = []
+            for fragment in self.manifest.fragments:
+                if fragment.segment is None:
+                    continue
+                ref = fragment.segment.columns
+                if ref is None:
+                    records = read_fragment_records(self.index, fragment)
+                    made.append(build_columns(record for record in records if record.status == "ok"))
+                else:
+                    made.append(open_columns(self._snapshot.file(ref), self.index))
+            self._columns = made
+        return self._columns
+
+    def tag(self, name: str) -> Tag:
+        """A tag or concept. Raises: UnknownTag, CorruptIndex."""
+        from clipsearch.store.tags import find_tag, read_tag
+
+        ref = find_tag(self.manifest, name)
+        if ref is None:
+            raise UnknownTag(name, [tag.name for tag in self.tags])
+        if ref.file.path not in self._tags:
+            self._tags[ref.file.path] = read_tag(self.index, ref.file)
+        return self._tags[ref.file.path]
+
+    def concept(self, name: str) -> Direction:
+        """The direction of a concept. Raises: UnknownTag, InvalidQuery for a plain tag."""
+        tag = self.tag(name)
+        if tag.direction is None:
+            raise InvalidQuery(f"{tag.name} is a tag, not a concept: filter by it with tag:{tag.name}")
+        if tag.direction.fingerprint != self.manifest.model.fingerprint:
+            raise InvalidQuery(
+                f"the concept {tag.name} was made with another model. Make it anew with: "
+                f"clipsearch concept add {tag.name} PICTURE..."
+            )
+        return tag.direction
+
+    def _tagged(self, segment: VectorSegment, columns: Columns, name: str) -> npt.NDArray[np.bool_]:
+        tag = self.tag(name)
+        given = tag.holds(columns.hashes)
+        if tag.direction is None:
+            return ~np.isnan(given)
+        direction = self.concept(name)
+        scores = segment.file.products(direction.vector[None], slice(0, len(segment)))[0]
+        found: npt.NDArray[np.bool_] = ((scores >= direction.threshold) | (given > 0)) & ~(given < 0)
+        return found
+
+    def _concepts_of(self, query: Query) -> list[FloatArray]:
+        """The vectors of the concepts that a query's filters ask for."""
+        if query.filter is None or not any(ref.kind == "concept" for ref in self.tags):
+            return []
+        from clipsearch.query.nodes import required_tags
+
+        names = required_tags(query.filter)
+        return [self.concept(name).vector for name in names if self.tag(name).direction is not None]
+
+    def _list(self, selection: IntArray, k: int, order: Literal["date", "path"]) -> list[Hit]:
+        """The first k of `selection` by date, the newest first, or by path."""
+        rows: list[tuple[int, str, str, int]] = []
+        for columns in self.columns():
+            at = np.flatnonzero(np.isin(columns.row_ids, selection, assume_unique=True))
+            if order == "date" and len(at) > k:  # the k newest of a segment are all that can count
+                dates = columns.dates_us[at]
+                at = at[dates >= np.partition(dates, len(at) - k)[len(at) - k]]
+            folders, codes = columns.texts("folder"), columns.codes("folder")
+            rows += [
+                (-int(columns.dates_us[n]), folders[codes[n]], columns.names[n], int(columns.row_ids[n])) for n in at
+            ]
+        first = heapq.nsmallest(k, rows, key=None if order == "date" else lambda row: row[1:])
+        return [self._hit(rank, math.nan, row[3]) for rank, row in enumerate(first, 1)]
+
     def close(self) -> None:
         """Let go of the generation. Hits stay valid."""
         self._snapshot.close()
@@ -151,10 +385,22 @@ class Collection:
         self.close()
 
 
-def _is_file(path: Path) -> bool:
+def _sorted(hits: list[Hit], order: Literal["date", "path"]) -> list[Hit]:
+    from clipsearch.store.columns import date_of, split_path
+
+    def by_path(hit: Hit) -> tuple[str, str, int]:
+        return (*split_path(hit.record.path)[:2], hit.record.row_id)
+
+    hits = sorted(hits, key=by_path)
+    if order == "date":
+        hits.sort(key=lambda hit: -date_of(hit.record))
+    return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)]
+
+
+def _is_file(path: str) -> bool:
     try:
-        return path.is_file()
-    except (OSError, ValueError):  # a sentence may be longer than a name can be, or hold a NUL
+        return Path(path).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):  # a sentence may be longer than a name can be, or hold a NUL
         return False
 
 

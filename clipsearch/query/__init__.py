@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from clipsearch.query.nodes import Filter, Leaf
 
 LENGTH_LIMIT = 10_000
+FIELDS = (
+    "folder", "name", "ext", "camera", "tag", "after", "before", "width", "height", "size", "orientation", "near",
+)  # fmt: skip
+"""The names of the filters."""
 
 TermKind = Literal["text", "picture", "like"]
 

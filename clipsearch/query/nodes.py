@@ -103,3 +103,10 @@ def leaves_of(expression: Filter) -> list[Leaf]:
         else:
             found.append(node)
     return found
+
+
+def required_tags(expression: Filter) -> list[str]:
+    """The tags that every passing picture has."""
+    if isinstance(expression, Tagged):
+        return [expression.name]
+    return [name for part in expression.parts for name in required_tags(part)] if isinstance(expression, AllOf) else []

@@ -30,7 +30,7 @@ def _text_value(name: str, value: str, span: Span) -> Leaf:
     if name == "ext":
         return Glob("ext", tuple(part.removeprefix(".") for part in value.split(",") if part.strip(".")), span)
     assert name in ("folder", "name", "camera")
-    return Glob(name, (value.strip("/") if name == "folder" else value,), span)  # type: ignore[arg-type]
+    return Glob(name, (value,), span)  # type: ignore[arg-type]
 
 
 def _number_value(name: str, value: str, span: Span) -> Leaf:

@@ -86,6 +86,48 @@ def test_hits_as_csv_paths_and_nul(indexed: Path) -> None:
     assert [row["rank"] for row in rows] == ["1", "2", "3"]
 
 
+def paths_of(*arguments: str, folder: Path, status: int = 0) -> list[str]:
+    out = clipsearch("query", *arguments, "--json", folder=folder, status=status).stdout
+    return [Path(hit["path"]).name for hit in json.loads(out)]
+
+
+def test_the_query_language(indexed: Path) -> None:
+    vector = paths_of("blue - red", folder=indexed)
+    assert paths_of("blue", "-", "red", folder=indexed) == vector
+    assert paths_of("blue", "-red", "-k", "3", folder=indexed) == vector
+    assert set(paths_of("blue name:red or name:green", folder=indexed)) == {"red.png", "green.png"}
+    assert paths_of("name:*.PNG", "--sort", "path", folder=indexed) == ["blue.png", "green.png", "red.png"]
+    assert paths_of("x", "name:no such name", folder=indexed, status=3) == []
+    listed = clipsearch("query", "ext:png -name:red", "--sort", "path", folder=indexed).stdout
+    assert listed == "  1      -  blue.png\n  2      -  green.png\n"
+    none = clipsearch("query", "blue size:>1GB", "--json", folder=indexed, status=3)
+    assert (json.loads(none.stdout), none.stderr) == ([], f"nothing found: {indexed}: no picture passes the filters\n")
+    assert json.loads(clipsearch("query", "ext:png", "--json", folder=indexed).stdout)[0]["score"] is None
+
+
+def test_mistakes_in_a_query_are_pointed_at(indexed: Path) -> None:
+    assert clipsearch("query", "a dog near:paris", folder=indexed, status=2).stderr.splitlines() == [
+        "clipsearch: near: needs a latitude, a longitude and a distance",
+        "  a dog near:paris",
+        "             ^",
+        'Say near:48.85,2.35,10km. To search for the words themselves, put them in double quotes: "near:paris"',
+    ]
+    assert "nothing follows this +" in clipsearch("query", "dog", "+", folder=indexed, status=2).stderr
+    assert "the index has no tag 'dog'" in clipsearch("query", "tag:dog", folder=indexed, status=1).stderr
+
+
+def test_near_duplicates_are_folded_and_listed(photos: Path) -> None:
+    picture(1, size=(640, 480)).save(photos / "large.png")
+    picture(1, size=(640, 480)).resize((320, 240)).save(photos / "small.png")
+    picture(2, size=(640, 480)).save(photos / "other.png")
+    clipsearch("index", "photos", "--model", "builtin", "-q", folder=photos.parent)
+    hits = json.loads(clipsearch("query", "x", "--unique", "--json", folder=photos).stdout)
+    assert {Path(hit["path"]).name for hit in hits} == {"large.png", "other.png"}
+    (folded,) = (hit["others"] for hit in hits if "others" in hit)
+    assert [Path(other["path"]).name for other in folded] == ["small.png"]
+    assert "            = small.png" in clipsearch("query", "x", "--unique", folder=photos).stdout.splitlines()
+
+
 def test_similar_pictures(indexed: Path) -> None:
     (hit,) = json.loads(clipsearch("query", "red.png", "-k", "1", "--json", folder=indexed).stdout)
     assert hit["path"] == str(indexed / "red.png")
@@ -160,7 +202,7 @@ def test_nothing_found_exits_with_3(photos: Path) -> None:
         (["index", "photos", "--model", "ViT-Z-99__none"], 1, "clipsearch models list"),
         (["index", "photos", "--model", "./no-model"], 1, "no such directory"),
         (["query", ""], 2, "empty"),
-        (["query"], 2, "Missing argument 'QUERY'"),
+        (["query"], 2, "Missing argument 'QUERY...'"),
         (["query", "x", "-k", "0"], 2, "Invalid value for '-k'"),
         (["query", "x", "--json", "--csv"], 2, "exclude each other"),
         (["query", "x", "--index", "elsewhere"], 1, "no index found"),

@@ -18,6 +18,7 @@ LAYERS: list[set[str]] = [
     {"config"},
     {"formats", "checksums", "npy", "folding", "query"},
     {"images", "encoder", "store", "vectors"},
+    {"filters", "feedback", "variety"},
     {"search", "indexer"},
     {"training"},
     {"ui"},

@@ -1,0 +1,143 @@
+"""Which pictures pass a filter expression, answered from columns: a million rows in a fraction of a second.
+
+What a picture does not say of itself never matches: one without a place is near nothing. `not` is the rest of the
+collection, so `not near:...` finds it. Every picture has a date (see store.columns.date_of).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.folding import fold
+from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Tagged
+from clipsearch.store.columns import Columns
+
+BoolArray = npt.NDArray[np.bool_]
+DegreesArray = npt.NDArray[np.float64]
+
+EARTH_RADIUS_M = 6_371_008.8  # mean radius, IUGG
+_SAME_EXTENSION = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "tiff": "tif", "heif": "heic"}
+_RANGES = {"date": "date_us", "width": "width", "height": "height", "size": "size_bytes"}
+
+
+def passing(expression: Filter, columns: Columns, tagged: Callable[[str], BoolArray]) -> BoolArray:
+    """Which rows pass. `tagged` says which rows carry a tag. Shapes: (N,) bool, in the order of the columns' rows."""
+    match expression:
+        case AllOf(parts):
+            mask = passing(parts[0], columns, tagged)
+            for part in parts[1:]:
+                if not mask.any():
+                    break
+                mask = mask & passing(part, columns, tagged)
+            return mask
+        case AnyOf(parts):
+            mask = passing(parts[0], columns, tagged)
+            for part in parts[1:]:
+                mask = mask | passing(part, columns, tagged)
+            return mask
+        case Not(part):
+            rest: BoolArray = ~passing(part, columns, tagged)
+            return rest
+        case Glob(column, values):
+            return _fitting(column, values, columns)
+        case Range(column, low, high):
+            numbers = columns.whole(_RANGES[column])
+            known = np.ones(len(columns), bool) if column in ("date", "size") else numbers > 0
+            known &= True if low is None else numbers >= low
+            known &= True if high is None else numbers < high
+            return known
+        case Oriented(shape):
+            width, height = columns.whole("width"), columns.whole("height")
+            fits = {"landscape": width > height, "portrait": width < height, "square": width == height}[shape]
+            oriented: BoolArray = fits & (width > 0) & (height > 0)
+            return oriented
+        case Near(latitude, longitude, radius_m):
+            distances = distance_m(latitude, longitude, columns.degrees("latitude"), columns.degrees("longitude"))
+            within: BoolArray = distances <= radius_m  # NaN is not
+            return within
+        case Tagged(name):
+            return tagged(name)
+
+
+def distance_m(
+    latitude: float, longitude: float, latitudes: DegreesArray, longitudes: DegreesArray
+) -> npt.NDArray[np.float64]:
+    """Metres on a sphere from one place to others (haversine), NaN where one is not known. Degrees; shape (N,)."""
+    here, there = np.radians(latitude), np.radians(latitudes)
+    half_north, half_east = (there - here) / 2, np.radians(longitudes - longitude) / 2
+    chord = np.sin(half_north) ** 2 + np.cos(here) * np.cos(there) * np.sin(half_east) ** 2
+    result: npt.NDArray[np.float64] = 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.clip(chord, 0, 1)))
+    return result
+
+
+def _fitting(column: str, values: tuple[str, ...], columns: Columns) -> BoolArray:
+    fits = {"folder": folder_fits, "ext": _ext_fits}.get(column, text_fits)
+    tests = [fits(value) for value in values]
+    if column == "name":
+        return np.array([any(test(name) for test in tests) for name in columns.names], bool)
+    table = np.array([any(test(text) for test in tests) for text in columns.texts(column)] + [False], bool)
+    fitting: BoolArray = table[columns.codes(column)]  # -1, for none, is the last
+    return fitting
+
+
+def text_fits(pattern: str) -> Callable[[str], bool]:
+    """A test of folded texts: a pattern with * or ? describes all of a text, one without is a part of it."""
+    wanted = fold(pattern)
+    if "*" not in wanted and "?" not in wanted:
+        return lambda text: wanted in text
+    described = _described(wanted)
+    return lambda text: described.match(text) is not None
+
+
+def _described(pattern: str) -> re.Pattern[str]:
+    """A glob as an expression that never tries twice (fnmatch's takes each * for the shortest that fits)."""
+    return re.compile(fnmatch.translate(pattern.replace("[", "[[]")))
+
+
+def _ext_fits(pattern: str) -> Callable[[str], bool]:
+    wanted = fold(pattern.strip()).removeprefix(".")
+    if "*" not in wanted and "?" not in wanted:
+        same = _SAME_EXTENSION.get(wanted, wanted)
+        return lambda text: _SAME_EXTENSION.get(text, text) == same
+    described = _described(wanted)
+    return lambda text: described.match(text) is not None
+
+
+def folder_fits(pattern: str) -> Callable[[str], bool]:
+    """A test of folded folders ("trips/rome", "" for the collection's own), as .gitignore reads patterns.
+
+    A folder fits with everything in it. Without a slash (but at the end) the pattern may fit at any depth, otherwise
+    from the top. * and ? stay within one name, ** spans any number of them.
+    """
+    wanted = fold(pattern).replace("\\", "/")
+    anywhere = "/" not in wanted.rstrip("/")
+    parts = [part for part in wanted.split("/") if part not in ("", ".")]
+    while parts and parts[-1] == "**":
+        parts.pop()
+    if not any("*" in part or "?" in part for part in parts):
+        plain = "".join(f"{part}/" for part in parts)
+        if anywhere:
+            return lambda folder: f"/{plain}" in f"/{folder}/"
+        return lambda folder: f"{folder}/".startswith(plain)
+    if anywhere:
+        parts.insert(0, "**")
+    tests = [None if part == "**" else _described(part) for part in parts]
+    return lambda folder: _folder_is(folder.split("/") if folder else [], tests)
+
+
+def _folder_is(names: list[str], tests: list[re.Pattern[str] | None]) -> bool:
+    """Whether the tests fit a beginning of `names`, one name each; None fits any number of them."""
+    reached = {0}  # how many names the tests so far may have used up
+    for test in tests:
+        if test is None:
+            reached = set(range(min(reached), len(names) + 1))
+        else:
+            reached = {n + 1 for n in reached if n < len(names) and test.match(names[n])}
+        if not reached:
+            return False
+    return True

@@ -1,0 +1,358 @@
+"""Filters equal a brute-force reading of the metadata, through the parser, the columns file and the index."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+import unicodedata
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipsearch.errors import CorruptIndex, MalformedQuery, UnknownTag
+from clipsearch.filters import folder_fits, passing
+from clipsearch.folding import fold
+from clipsearch.indexer.build import IndexOptions, index_folder
+from clipsearch.query import parse_query
+from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Tagged
+from clipsearch.records import ImageRecord, PictureMetadata
+from clipsearch.search import Collection
+from clipsearch.store import Writer
+from clipsearch.store.columns import build_columns, open_columns
+from clipsearch.store.tags import write_tags
+from tests.fake_encoder import FakeEncoder
+from tests.pictures import fill
+
+EXAMPLES = int(os.environ.get("CLIPSEARCH_FILTER_EXAMPLES", "300"))
+
+words = st.sampled_from(["a", "b", "ab", "Rome", "rome 2", "Café", "cafe\u0301", "ÉTÉ", "trips", "x[1]", "\udce9", "ß"])
+extensions = st.sampled_from([".jpg", ".JPEG", ".png", ".tiff", "", ".tar.gz", "."])
+paths = st.builds(
+    lambda folders, name, ext: "/".join([*folders, name + ext]), st.lists(words, max_size=4), words, extensions
+)
+pictures = st.builds(
+    ImageRecord,
+    row_id=st.just(0),
+    path=paths,
+    size_bytes=st.integers(0, 20_000_000),
+    mtime_ns=st.integers(-(10**18), 2 * 10**18),
+    inode=st.just(1),
+    content_hash=st.binary(min_size=16, max_size=16).map(bytes.hex),
+    width=st.none() | st.integers(1, 4000),
+    height=st.none() | st.integers(1, 4000),
+    metadata=st.builds(
+        PictureMetadata,
+        taken_at=st.none()
+        | st.datetimes(datetime(1950, 1, 1), datetime(2030, 1, 1)).map(datetime.isoformat)
+        | st.sampled_from(["nonsense", "2023-05-01", "2023-05-01T00:00:00+02:00"]),
+        camera=st.none() | st.sampled_from(["Canon EOS", "NIKON D90", "", "Käm [1]"]),
+        latitude=st.none() | st.floats(-90, 90),
+        longitude=st.none() | st.floats(-180, 180),
+    ),
+)
+collections = st.lists(pictures, max_size=25).map(
+    lambda records: [dataclasses.replace(record, row_id=3 * n) for n, record in enumerate(records)]
+)
+
+quotable = st.sampled_from(
+    ["a", "?", "*", "a*", "*a", "rome*", "ROME", "*.jp?g", "café", "e\u0301*", "x[1]", "b?", "ss"]
+)
+folders = st.lists(st.sampled_from(["a", "b", "*", "**", "ab", "rome*", "trips", "?", "CAFÉ"]), min_size=1, max_size=4)
+leaves = st.one_of(
+    st.builds(lambda parts, lead: f'folder:"{lead}{"/".join(parts)}"', folders, st.sampled_from(["", "/"])),
+    st.builds(lambda value: f'name:"{value}"', quotable),
+    st.builds(lambda value: f'camera:"{value}"', st.sampled_from(["canon", "*d90", "nikon*", "[1]", "*"])),
+    st.builds(lambda value: f"ext:{value}", st.sampled_from(["jpg", "jpeg,png", ".GZ", "ti*", "tif"])),
+    st.builds(
+        lambda name, day: f"{name}:{day:%Y-%m-%d}",
+        st.sampled_from(["after", "before"]),
+        st.dates(datetime(1950, 1, 1).date(), datetime(2030, 1, 1).date()),
+    ),
+    st.builds(lambda name: f"{name}:2023-05", st.sampled_from(["after", "before"])),
+    st.builds(
+        lambda name, operator, number: f"{name}:{operator}{number}",
+        st.sampled_from(["width", "height"]),
+        st.sampled_from(["", "=", ">", ">=", "<", "<="]),
+        st.integers(0, 4000),
+    ),
+    st.builds(lambda operator, number: f"size:{operator}{number}MB", st.sampled_from([">", "<="]), st.integers(0, 20)),
+    st.builds(lambda shape: f"orientation:{shape}", st.sampled_from(["landscape", "portrait", "square"])),
+    st.builds(
+        lambda place, km: f"near:{place[0]:.3f},{place[1]:.3f},{km}km",
+        st.tuples(st.floats(-90, 90), st.floats(-180, 180)),
+        st.integers(1, 20_100),
+    ),
+    st.sampled_from(["tag:red", "tag:RED", 'tag:"a tag"']),
+)
+queries = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        inner.map(lambda part: f"not ({part})"),
+        inner.map(lambda part: f"-({part})"),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: "(" + " or ".join(f"({p})" for p in parts) + ")"),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: "(" + " ".join(f"({p})" for p in parts) + ")"),
+        st.tuples(inner, inner).map(lambda pair: f"({pair[0]}) and ({pair[1]})"),
+    ),
+    max_leaves=6,
+)
+
+
+# --- brute force: one record at a time, written from docs/query.md and not from the code ------------------
+
+
+def glob_fits(pattern: str, text: str) -> bool:
+    if not pattern:
+        return not text
+    if pattern[0] == "*":
+        return glob_fits(pattern[1:], text) or (bool(text) and glob_fits(pattern, text[1:]))
+    return bool(text) and pattern[0] in ("?", text[0]) and glob_fits(pattern[1:], text[1:])
+
+
+def path_fits(parts: list[str], names: list[str]) -> bool:
+    if not parts:
+        return True  # and everything below
+    if parts[0] == "**":
+        return path_fits(parts[1:], names) or (bool(names) and path_fits(parts, names[1:]))
+    return bool(names) and glob_fits(parts[0], names[0]) and path_fits(parts[1:], names[1:])
+
+
+def same(text: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+
+
+def moment_of(record: ImageRecord) -> datetime:
+    epoch = datetime(1970, 1, 1)
+    try:
+        taken = datetime.fromisoformat(record.metadata.taken_at or "")
+    except ValueError:
+        return epoch + timedelta(microseconds=record.mtime_ns // 1000)
+    return taken.astimezone(UTC).replace(tzinfo=None) if taken.tzinfo else taken
+
+
+def kilometres(a: tuple[float, float], b: tuple[float, float]) -> float:
+    x, y = ([math.radians(degrees) for degrees in place] for place in (a, b))
+    cosine = math.sin(x[0]) * math.sin(y[0]) + math.cos(x[0]) * math.cos(y[0]) * math.cos(y[1] - x[1])
+    return 6371.0088 * math.acos(max(-1.0, min(1.0, cosine)))
+
+
+def passes(record: ImageRecord, node: Filter, tags: dict[str, set[str]]) -> bool | None:
+    """None where the answer hangs on rounding: at the very edge of a circle."""
+    meta = record.metadata
+    if isinstance(node, AllOf | AnyOf):
+        answers = [passes(record, part, tags) for part in node.parts]
+        decided = isinstance(node, AnyOf)
+        return decided if decided in answers else None if None in answers else not decided
+    if isinstance(node, Not):
+        answer = passes(record, node.part, tags)
+        return None if answer is None else not answer
+    folder, _, name = record.path.rpartition("/")
+    if isinstance(node, Tagged):
+        return record.content_hash in tags[same(node.name)]
+    if isinstance(node, Oriented):
+        if record.width is None or record.height is None:
+            return False
+        order = (record.width > record.height) - (record.width < record.height)
+        return {"landscape": 1, "portrait": -1, "square": 0}[node.shape] == order
+    if isinstance(node, Near):
+        if meta.latitude is None or meta.longitude is None:
+            return False
+        far = kilometres((node.latitude, node.longitude), (meta.latitude, meta.longitude)) - node.radius_m / 1000
+        return None if abs(far) < 0.5 else far < 0
+    if isinstance(node, Range):
+        value: float | None
+        if node.column == "date":
+            value = (moment_of(record) - datetime(1970, 1, 1)) / timedelta(microseconds=1)
+        else:
+            value = {"width": record.width, "height": record.height, "size": record.size_bytes}[node.column]
+        if value is None:
+            return False
+        return (node.low is None or value >= node.low) and (node.high is None or value < node.high)
+    assert isinstance(node, Glob)
+    for value_ in map(same, node.values):
+        wild = "*" in value_ or "?" in value_
+        if node.column == "folder":
+            parts = [part for part in value_.split("/") if part]
+            if "/" not in value_:
+                parts = ["**", *parts]
+            answer = path_fits(parts, same(folder).split("/") if folder else [])
+        elif node.column == "ext":
+            stem, dot, ext = same(name).rpartition(".")
+            alias = {"jpeg": "jpg", "tiff": "tif"}
+            ext, wanted = (ext if dot and stem else ""), value_.removeprefix(".")
+            answer = glob_fits(wanted, ext) if wild else alias.get(ext, ext) == alias.get(wanted, wanted)
+        else:
+            text = same(name) if node.column == "name" else None if not meta.camera else same(meta.camera)
+            answer = text is not None and (glob_fits(value_, text) if wild else value_ in text)
+        if answer:
+            return True
+    return False
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(collections, queries, st.data())
+def test_filters_equal_brute_force(records: list[ImageRecord], query: str, data: st.DataObject) -> None:
+    parsed = parse_query(query)
+    assert parsed.filter is not None
+    assert not parsed.terms
+    hashes = [record.content_hash or "" for record in records]
+    chosen = {name: data.draw(st.sets(st.sampled_from(hashes))) if hashes else set() for name in ("red", "a tag")}
+    columns = build_columns(records)
+    mask = passing(
+        parsed.filter, columns, lambda name: np.array([value in chosen[fold(name)] for value in hashes], bool)
+    )
+    for record, found in zip(records, mask, strict=True):
+        expected = passes(record, parsed.filter, chosen)
+        assert expected is None or expected == found, record
+    rest = passing(Not(parsed.filter), columns, lambda n: np.array([v in chosen[fold(n)] for v in hashes], bool))
+    assert np.array_equal(rest, ~mask)
+
+
+@settings(max_examples=50, deadline=None)
+@given(collections)
+def test_columns_are_read_as_they_were_written(records: list[ImageRecord]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder, Writer(Path(folder)) as writer:
+        columns = build_columns(records)
+        ref = writer.add_columns(columns)
+        again = open_columns(Path(folder) / ref.path, Path(folder))
+        assert again == columns
+        assert again.names == [fold(record.path).rpartition("/")[2] for record in records]
+        raw = (Path(folder) / ref.path).read_bytes()
+        for bad in (raw[:-1], raw[1:], b"", raw[:20], raw.replace(b"CLIPCOLS", b"CLIPCOLX")):
+            (Path(folder) / "x").write_bytes(bad)
+            with pytest.raises(CorruptIndex):
+                open_columns(Path(folder) / "x", Path(folder))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fitting", "others"),
+    [
+        ("trips", ["trips", "trips/rome", "old/trips", "old/trips/x"], ["", "tripsx", "x-trips"]),
+        ("/trips", ["trips", "trips/rome"], ["old/trips", ""]),
+        ("trips/**", ["trips", "trips/rome", "trips/rome/x"], ["old/trips", ""]),
+        ("trips/*", ["trips/rome", "trips/rome/x"], ["trips", "old/trips/x"]),
+        ("trips/**/rome", ["trips/rome", "trips/a/rome", "trips/a/b/rome/c"], ["rome", "trips/romex"]),
+        ("**/rome", ["rome", "trips/rome", "a/b/rome/c"], ["romex"]),
+        ("20??", ["2023", "x/2024/y"], ["202", "20234"]),
+        ("/", ["", "a"], []),
+        ("**", ["", "a"], []),
+    ],
+)
+def test_folder_patterns(pattern: str, fitting: list[str], others: list[str]) -> None:
+    test = folder_fits(pattern)
+    assert [folder for folder in fitting if not test(folder)] == []
+    assert [folder for folder in others if test(folder)] == []
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 2000, "?*" * 2000, "**/a/" * 1500, "*" * 4000])
+def test_no_pattern_takes_long(pattern: str) -> None:
+    records = [
+        ImageRecord(n, f"{'a/' * 200}{'a' * 250}{n}", 1, 1, 1, None, metadata=PictureMetadata(camera="a" * 100))
+        for n in range(20)
+    ]
+    columns = build_columns(records)
+    for name in ("folder", "name", "camera"):
+        began = time.process_time()
+        try:
+            expression = parse_query(f"{name}:{pattern}").filter
+        except MalformedQuery:
+            continue
+        assert expression is not None
+        passing(expression, columns, lambda _: np.zeros(20, bool))
+        assert time.process_time() - began < 5
+
+
+# --- through the index -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def index(photos: Path) -> Path:
+    fill(photos, 24)
+    report = index_folder(photos, FakeEncoder(), options=IndexOptions(workers=1))
+    (photos / "set000" / "p00003.jpg").unlink()
+    fill(photos, 6, first=24)
+    index_folder(photos, FakeEncoder(), options=IndexOptions(workers=1))
+    return report.index
+
+
+def found(index: Path, query: str, **options: object) -> list[str]:
+    with Collection(index, encoder=FakeEncoder()) as collection:
+        return [hit.record.path for hit in collection.search(query, 1000, **options)]  # type: ignore[arg-type]
+
+
+def test_a_filter_keeps_the_order_of_the_query(index: Path) -> None:
+    everything = found(index, "red")
+    assert len(everything) == 29
+    assert found(index, "red folder:set001") == [path for path in everything if path.startswith("set001/")]
+    assert found(index, "red -folder:set001") == [path for path in everything if not path.startswith("set001/")]
+    assert found(index, "red name:p00003.jpg") == []  # deleted
+    assert found(index, "red name:p00007*") == ["set000/p00007.jpg"]
+    assert found(index, "folder:set001 ext:png") == []
+
+
+def test_filters_alone_list_by_path_or_by_date(index: Path, photos: Path) -> None:
+    assert found(index, "folder:set002", sort="path") == [f"set002/p{n:05d}.jpg" for n in range(20, 30)]
+    by_date = found(index, "folder:set002")
+    times = [(photos / path).stat().st_mtime_ns // 1000 for path in by_date]
+    assert times == sorted(times, reverse=True)
+    with Collection(index) as collection:
+        hits = collection.search("folder:set002", 3)
+        assert [hit.rank for hit in hits] == [1, 2, 3]
+        assert all(math.isnan(hit.score) for hit in hits)
+
+
+def test_indexes_without_columns_files_are_filtered_too(index: Path) -> None:
+    expected = found(index, "red folder:set001 width:<100")
+    assert expected
+    with Writer(index) as writer:
+        manifest = writer.current()
+        assert manifest is not None
+        fragments = tuple(
+            dataclasses.replace(f, segment=f.segment and dataclasses.replace(f.segment, columns=None))
+            for f in manifest.fragments
+        )
+        writer.commit(dataclasses.replace(manifest, fragments=fragments))
+    assert not list((index / "columns").iterdir())
+    assert found(index, "red folder:set001 width:<100") == expected
+
+
+def test_tags_filter_by_content(index: Path) -> None:
+    with Collection(index, encoder=FakeEncoder()) as collection:
+        wanted = collection.search("blue", 3)
+    write_tags(index, {"my tag": {hit.record.content_hash or "": 1.0 for hit in wanted}})
+    assert sorted(found(index, 'tag:"MY tag"')) == sorted(hit.record.path for hit in wanted)
+    assert len(found(index, 'not tag:"my tag"')) == 26
+    with pytest.raises(UnknownTag, match="my tag"):
+        found(index, "tag:other")
+
+
+def test_sums_and_ids_and_orders(index: Path) -> None:
+    with Collection(index, encoder=FakeEncoder()) as photos:
+        first, second = photos.search("red", 2)
+        assert photos.search(f"like:{first.record.row_id}", 1)[0].record == first.record
+        mixed = photos.query_vector(photos.parse(f"2:red - like:{second.record.row_id}"))
+        assert mixed is not None
+        expected = 2 * photos.encode_query("red") - photos.vector(second.record.row_id)
+        assert mixed == pytest.approx(expected / np.linalg.norm(expected), abs=1e-6)
+        for order in ("date", "path"):
+            hits = photos.search("red", 10, sort=order)
+            assert {hit.record.row_id for hit in hits} == {hit.record.row_id for hit in photos.search("red", 10)}
+            assert [hit.rank for hit in hits] == list(range(1, 11))
+        assert [hit.path for hit in hits] == sorted(hit.path for hit in hits)
+        with pytest.raises(MalformedQuery, match="no picture has the id 999"):
+            photos.search("like:999")
+        with pytest.raises(MalformedQuery, match="cannot be named here"):
+            photos.search("./x.jpg", local_files=False)
+        assert photos.parse(hits[0].path, local_files=True).terms[0].kind == "picture"
+
+
+def test_terms_that_cancel_each_other_are_refused(index: Path) -> None:
+    with Collection(index, encoder=FakeEncoder()) as photos, pytest.raises(Exception, match="cancel each other"):
+        photos.search("red - red")
