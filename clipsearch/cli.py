@@ -31,6 +31,7 @@ EXIT_ERROR, EXIT_USAGE, EXIT_NOTHING_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 130
 EXAMPLES_PER_REASON = 3
 
 LATER = {
+    "eval": "clipsearch.cli_eval",
     "serve": "clipsearch.cli_serve",
     "ui": "clipsearch.cli_serve",
 }

@@ -2,31 +2,29 @@
 
     python scripts/evaluate_builtin.py --data DIR
 
-Prints Recall@1/5/10 from text to image and from image to text over `flickr8k-dev-*.tar`, the speed of both
-towers, and the time from nothing to the first text's vector in a new process. Needs no PyTorch.
+Prints Recall@1/5/10 both ways over `flickr8k-dev-*.tar`, the speed of the image tower in fp32, and the time from
+nothing to the first text's vector in a new process. Needs no PyTorch. `clipsearch eval` gives intervals as well.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import onnxruntime
-from PIL import Image
-from tokenizers import Tokenizer
 
-from clipsearch.records import FloatArray, IntArray
+from clipsearch.encoder.onnx import OnnxEncoder
+from clipsearch.images import read_picture
+from clipsearch.records import FloatArray
+from clipsearch.training.encoding import EncodedPairs, encode_pairs
+from clipsearch.training.evaluation import RECALL_AT, Retrieval, evaluate
+from clipsearch.training.pairs import PairSet, open_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
-BATCH = 16
+TIMED_PICTURES = 256
 COLD_QUERY = """
 import time
 start = time.perf_counter()
@@ -44,37 +42,6 @@ print(imported - start, time.perf_counter() - imported)
 """
 
 
-class Model:
-    """The shipped files, loaded."""
-
-    def __init__(self, folder: Path, threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self._visual = onnxruntime.InferenceSession(folder / "visual/model.onnx", options)
-        self._textual = onnxruntime.InferenceSession(folder / "textual/model.onnx", options)
-        self._tokenizer = Tokenizer.from_file(str(folder / "textual/tokenizer.json"))
-        self._tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")
-        preprocessing = json.loads((folder / "visual/preprocess_cfg.json").read_text())
-        self._height, self._width = preprocessing["size"]
-        self._mean = np.asarray(preprocessing["mean"], np.float32)
-        self._std = np.asarray(preprocessing["std"], np.float32)
-
-    def prepare(self, picture: Image.Image) -> FloatArray:
-        """Return the input of the image tower, (3, H, W)."""
-        resized = picture.convert("RGB").resize((self._width, self._height), Image.Resampling.BICUBIC)
-        scaled = np.asarray(resized, np.float32) / np.float32(255)
-        return np.ascontiguousarray(((scaled - self._mean) / self._std).transpose(2, 0, 1))
-
-    def encode_images(self, pixels: FloatArray) -> FloatArray:
-        """Return unit vectors. Shapes: pixels (B, 3, H, W), result (B, D)."""
-        return _unit(self._visual.run(None, {"image": pixels})[0])
-
-    def encode_texts(self, texts: list[str]) -> FloatArray:
-        """Return unit vectors, (B, D)."""
-        ids = np.asarray([encoding.ids for encoding in self._tokenizer.encode_batch(texts)], np.int32)
-        return _unit(self._textual.run(None, {"text": ids})[0])
-
-
 def main() -> None:
     """Print all measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -84,82 +51,50 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, help="a second model: print the cosines between both")
     options = parser.parse_args()
 
-    pictures, captions = _read(options.data)
-    owner = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
-    texts = [text for picture in captions for text in picture]
-    images, vectors, seconds = _encode(Model(options.model, options.threads), pictures, texts)
-    similarity = vectors @ images.T
-
-    print(f"{len(pictures)} pictures, {len(texts)} captions")
-    print("text to image  " + _recalls(_text_ranks(similarity, owner)))
-    print("image to text  " + _recalls(_image_ranks(similarity, owner)))
-    print(f"image tower    {len(pictures) / seconds:.0f} pictures/s, batch {BATCH}, {options.threads} threads")
+    pairs = open_pairs(str(options.data / "flickr8k-dev-*.tar"))
+    encoder = OnnxEncoder(options.model, threads=options.threads, precision="fp32")
+    encoded = encode_pairs(encoder, pairs)
+    print(f"{len(encoded.pictures.kept)} pictures, {len(encoded.texts)} captions")
+    _print_recalls("", encoded)
+    speed = _pictures_per_s(encoder, pairs)
+    print(f"image tower    {speed:.0f} pictures/s, fp32, {options.threads} threads")
     if options.reference:
-        expected_images, expected_vectors, _ = _encode(Model(options.reference, options.threads), pictures, texts)
-        print("reference      text to image  " + _recalls(_text_ranks(expected_vectors @ expected_images.T, owner)))
-        print("cosine to it   pictures " + _cosines(images, expected_images))
-        print("cosine to it   texts    " + _cosines(vectors, expected_vectors))
+        expected = encode_pairs(OnnxEncoder(options.reference, threads=options.threads, precision="fp32"), pairs)
+        _print_recalls("reference ", expected)
+        print("cosine to it   pictures " + _cosines(encoded.pictures.vectors, expected.pictures.vectors))
+        print("cosine to it   texts    " + _cosines(encoded.texts, expected.texts))
     command = [sys.executable, "-c", COLD_QUERY, str(options.model)]
     runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(5)]
     imports, query = np.median([[float(part) for part in run.split()] for run in runs], axis=0) * 1000
     print(f"cold text      {query:.0f} ms to load and encode one text, after {imports:.0f} ms of imports")
 
 
-def _encode(model: Model, pictures: list[Image.Image], texts: list[str]) -> tuple[FloatArray, FloatArray, float]:
-    """Return the vectors of pictures and texts, and the seconds spent in the image tower."""
-    images: list[FloatArray] = []
-    seconds = 0.0
-    for start in range(0, len(pictures), BATCH):
-        pixels = np.stack([model.prepare(picture) for picture in pictures[start : start + BATCH]])
-        began = time.perf_counter()
-        images.append(model.encode_images(pixels))
-        seconds += time.perf_counter() - began
-    vectors = [model.encode_texts(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
-    return np.concatenate(images), np.concatenate(vectors), seconds
+def _print_recalls(prefix: str, encoded: EncodedPairs) -> None:
+    metrics = evaluate(encoded.pictures.vectors, encoded.texts, encoded.owner)
+    print(f"{prefix}text to image  {_recalls(metrics.text_to_image)}")
+    print(f"{prefix}image to text  {_recalls(metrics.image_to_text)}")
+
+
+def _recalls(retrieval: Retrieval) -> str:
+    return "  ".join(f"R@{k} {100 * retrieval.recall(k):.1f} %" for k in RECALL_AT)
+
+
+def _pictures_per_s(encoder: OnnxEncoder, pairs: PairSet) -> float:
+    """The speed of the image tower alone, after one run to warm up."""
+    prepared = [
+        read_picture(pair.source.name, encoder.preprocessing, content=pair.read(), content_hash=False).pixels
+        for pair in pairs[:TIMED_PICTURES]
+    ]
+    pixels = np.stack(prepared)
+    encoder.encode_images(pixels[: encoder.pictures_per_call])
+    began = time.perf_counter()
+    encoder.encode_images(pixels)
+    return len(pixels) / (time.perf_counter() - began)
 
 
 def _cosines(vectors: FloatArray, expected: FloatArray) -> str:
     cosines = (vectors * expected).sum(axis=1)
     return f"mean {cosines.mean():.5f}, lowest {cosines.min():.5f}"
-
-
-def _read(folder: Path) -> tuple[list[Image.Image], list[list[str]]]:
-    """Return the development pictures and their captions."""
-    pictures: list[Image.Image] = []
-    captions: list[list[str]] = []
-    for path in sorted(folder.glob("flickr8k-dev-*.tar")):
-        with tarfile.open(path) as archive:
-            for name in sorted(archive.getnames()):
-                content = archive.extractfile(name)
-                if content is None:
-                    continue
-                if name.endswith(".jpg"):
-                    pictures.append(Image.open(io.BytesIO(content.read())))
-                elif name.endswith(".json"):
-                    captions.append(json.loads(content.read())["captions"])
-    if not pictures:
-        raise SystemExit(f"no flickr8k-dev-*.tar in {folder}")
-    return pictures, captions
-
-
-def _text_ranks(similarity: FloatArray, owner: IntArray) -> IntArray:
-    """Return for each text how many pictures score above its own. Shape: similarity (texts, pictures)."""
-    own = similarity[np.arange(len(owner)), owner]
-    return np.asarray((similarity > own[:, None]).sum(axis=1), dtype=np.int64)
-
-
-def _image_ranks(similarity: FloatArray, owner: IntArray) -> IntArray:
-    """Return for each picture how many texts score above the best of its own."""
-    own = np.where(owner[:, None] == np.arange(similarity.shape[1]), similarity, -np.inf).max(axis=0)
-    return np.asarray((similarity > own).sum(axis=0), dtype=np.int64)
-
-
-def _recalls(ranks: IntArray) -> str:
-    return "  ".join(f"R@{k} {100 * np.mean(ranks < k):.1f} %" for k in (1, 5, 10))
-
-
-def _unit(vectors: npt.NDArray[np.float32]) -> FloatArray:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ ONLY_IMPORTERS = {
     "faiss": {"vectors"},
     "torch": {"encoder", "training"},
     "open_clip": {"encoder", "training"},
+    "matplotlib": {"training"},
     "onnxruntime": {"encoder"},
     "openvino": {"encoder"},
     "fastapi": {"ui"},
