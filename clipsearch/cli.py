@@ -88,6 +88,16 @@ CheckpointOption = Annotated[
 AllowPickleOption = Annotated[
     bool, typer.Option("--allow-pickle", help="Load a .pt checkpoint that you trust: it can run code.")
 ]
+RecallOption = Annotated[
+    float | None,
+    typer.Option(
+        "--recall",
+        min=0.5,
+        max=0.999,
+        help="Share of the true ten nearest that searching 200,000 pictures and more must find; kept for later.",
+        metavar="R",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -138,6 +148,7 @@ def index_command(
     device: Annotated[
         str | None, typer.Option(help="cuda, mps or cpu, for open_clip: models.", metavar="DEVICE")
     ] = None,
+    recall: RecallOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
 ) -> None:
@@ -160,7 +171,12 @@ def index_command(
     from clipsearch.indexer.build import IndexOptions, check_folder, index_folder
 
     options = IndexOptions(
-        batch_pictures=batch, workers=workers, timeout_s=timeout, retry_skipped=retry_skipped, reindex=reindex
+        batch_pictures=batch,
+        workers=workers,
+        timeout_s=timeout,
+        retry_skipped=retry_skipped,
+        reindex=reindex,
+        recall=recall,
     )
     check_folder(folder)
     place = config.index_dir_for(folder, index)
@@ -518,7 +534,7 @@ def report_root(index: Path) -> Path:
 
 
 @app.command()
-def compact(index: IndexOption = None, as_json: JsonOption = False) -> None:
+def compact(index: IndexOption = None, recall: RecallOption = None, as_json: JsonOption = False) -> None:
     """Join the files of an index into few, and free the space of deleted rows.
 
     \b
@@ -528,10 +544,11 @@ def compact(index: IndexOption = None, as_json: JsonOption = False) -> None:
     Examples:
       clipsearch compact
       clipsearch compact --index ./photos
+      clipsearch compact --recall 0.99                          (find more of a large collection, more slowly)
     """
     from clipsearch.indexer.compact import compact as run
 
-    report = run(config.find_index(index))
+    report = run(config.find_index(index), recall=recall)
     if as_json:
         _print_json(dataclasses.asdict(report))
         return
@@ -545,10 +562,7 @@ def compact(index: IndexOption = None, as_json: JsonOption = False) -> None:
 @app.command()
 def tune(
     index: IndexOption = None,
-    recall: Annotated[
-        float | None,
-        typer.Option(min=0.5, max=0.999, help="Share of the true ten nearest to find; kept for later.", metavar="R"),
-    ] = None,
+    recall: RecallOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show how much a large index finds of what exact search finds, and how fast; choose with --recall.

@@ -31,6 +31,7 @@ from clipsearch.indexer.compact import due_merge, merge_fragments, with_tombston
 from clipsearch.indexer.decoding import DecodePool, DecodeResult, DecodeTask
 from clipsearch.indexer.scan import FoundFile, Scan, scan
 from clipsearch.indexer.segments import add_segment
+from clipsearch.indexer.tune import retuned
 from clipsearch.records import (
     EmbeddingBatch,
     FloatArray,
@@ -73,6 +74,7 @@ class IndexOptions:
     commit_s: float = COMMIT_S
     retry_skipped: bool = False  # read again what was skipped before, although the file is the same
     reindex: bool = False  # encode everything again, whatever the index holds
+    recall: float | None = None  # recall@10 that inverted files are tuned for, 0..1; None: as before
 
 
 @dataclass(slots=True)
@@ -257,6 +259,7 @@ class _Run:
                 self.manifest,
                 generation=current.generation,
                 next_row_id=current.next_row_id,
+                recall_target=current.recall_target,
                 tags=current.tags,  # they belong to contents, not to rows
                 writer_features=current.writer_features,
             )
@@ -445,6 +448,10 @@ class _Run:
             self._drop(record)
             self.report.removed += 1
         self.commit()
+        recall = self.options.recall
+        if recall is not None and recall != self.manifest.recall_target:
+            self.manifest = self.writer.commit(retuned(self.writer.index_dir, self.manifest, recall))
+            self.report.generation = self.manifest.generation
 
     def close(self) -> None:
         """Let go of the generation that the run started from, and of what only it needed."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from clipsearch.errors import IndexNotFound
 from clipsearch.indexer.segments import MERGE_FAN, add_segment
+from clipsearch.indexer.tune import retuned
 from clipsearch.records import EmbeddingBatch, FileRef, Fragment, IntArray, Manifest
 from clipsearch.store import Writer, read_fragment, read_tombstones
 
@@ -30,15 +31,23 @@ class CompactReport:
     bytes_after: int
 
 
-def compact(index_dir: Path) -> CompactReport:
-    """Join all fragments into one without the deleted rows. Raises: IndexNotFound, IndexLocked, OutOfSpace."""
+def compact(index_dir: Path, *, recall: float | None = None) -> CompactReport:
+    """Join all fragments into one without the deleted rows.
+
+    Inverted files are tuned anew, for `recall` (0..1) at 10, which is kept, or for what was kept before.
+    Raises: IndexNotFound, IndexLocked, CorruptIndex, OutOfSpace.
+    """
     with Writer(index_dir) as writer:
         before = writer.current()
         if before is None:
             raise IndexNotFound([index_dir])
         after = before
+        recall = before.recall_target if recall is None else recall
         if len(before.fragments) > 1 or before.tombstone_count:
-            after = writer.commit(merge_fragments(writer, before, 0, len(before.fragments)))
+            target = dataclasses.replace(before, recall_target=recall)
+            after = writer.commit(merge_fragments(writer, target, 0, len(before.fragments)))
+        elif recall != before.recall_target:
+            after = writer.commit(retuned(index_dir, before, recall))
         else:
             writer.collect()
         return CompactReport(

@@ -54,16 +54,20 @@ def tune(index_dir: Path, recall: float) -> TuneReport:
         manifest = writer.current()
         if manifest is None:
             raise IndexNotFound([index_dir])
-        fragments, segments = [], []
-        for fragment in manifest.fragments:
-            tuning = _open(index_dir, manifest, fragment)
-            if tuning is not None and fragment.segment is not None:
-                ivf = tuning.choose(recall)
-                fragment = dataclasses.replace(fragment, segment=dataclasses.replace(fragment.segment, ivf=ivf))
-                segments.append(_measured(fragment, ivf, tuning))
-            fragments.append(fragment)
-        manifest = dataclasses.replace(manifest, fragments=tuple(fragments), recall_target=recall)
-        return _report(writer.commit(manifest), segments)
+        writer.commit(retuned(writer.index_dir, manifest, recall))
+    return show_tuning(index_dir)
+
+
+def retuned(index_dir: Path, manifest: Manifest, recall: float) -> Manifest:
+    """`manifest`, not yet committed, with parameters chosen for `recall` (0..1) at 10. Raises: CorruptIndex."""
+    fragments = []
+    for fragment in manifest.fragments:
+        tuning = _open(index_dir, manifest, fragment)
+        if tuning is not None and fragment.segment is not None:
+            segment = dataclasses.replace(fragment.segment, ivf=tuning.choose(recall))
+            fragment = dataclasses.replace(fragment, segment=segment)
+        fragments.append(fragment)
+    return dataclasses.replace(manifest, fragments=tuple(fragments), recall_target=recall)
 
 
 def _open(index_dir: Path, manifest: Manifest, fragment: Fragment) -> Tuning | None:

@@ -171,7 +171,11 @@ def test_verify_compact_and_repair(indexed: Path, tmp_path: Path) -> None:
     assert "is whole: 3 pictures" in clipsearch("verify", folder=here).stdout
     (here / "red.png").unlink()
     clipsearch("index", ".", folder=here)
-    assert "deleted row" in clipsearch("compact", folder=here).stdout
+    assert "deleted row" in clipsearch("compact", "--recall", "0.97", folder=here).stdout
+    assert json.loads(clipsearch("tune", "--json", folder=here).stdout)["recall_target"] == 0.97
+    clipsearch("index", here, "--recall", "0.95", "-q", folder=here)
+    assert json.loads(clipsearch("tune", "--json", folder=here).stdout)["recall_target"] == 0.95
+    assert "0.4 is not in the range" in clipsearch("compact", "--recall", "0.4", folder=here, status=2).stderr
     (victim,) = (here / ".clipsearch" / "vectors").iterdir()
     raw = victim.read_bytes()
     victim.write_bytes(raw[:1000] + bytes([raw[1000] ^ 1]) + raw[1001:])

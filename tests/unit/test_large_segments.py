@@ -125,3 +125,44 @@ def test_float32_vectors_of_an_older_index_stay_readable(
         found = {hit.path: hit.score for hit in collection.search("red", k=101)}
     for path, score in before:
         assert found[path] == pytest.approx(score, abs=1e-3)
+
+
+def lists_visited(index: Path) -> list[int]:
+    with open_snapshot(index) as snapshot:
+        segments = [fragment.segment for fragment in snapshot.manifest.fragments]
+        return [segment.ivf.nprobe for segment in segments if segment is not None and segment.ivf is not None]
+
+
+def recall_target(index: Path) -> float:
+    with open_snapshot(index) as snapshot:
+        return snapshot.manifest.recall_target
+
+
+def test_the_recall_asked_for_is_kept_and_tuned_for(
+    photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipsearch.indexer.segments.IVF_FROM_ROWS", 200)
+    index = photos / ".clipsearch"
+    fill(photos, 300)
+
+    def run(**options: object) -> None:
+        index_folder(photos, encoder, options=IndexOptions(workers=1, commit_s=1000, **options))  # type: ignore[arg-type]
+
+    run(recall=0.6)
+    assert recall_target(index) == 0.6
+    (few,) = lists_visited(index)
+    run(recall=0.999)  # nothing new to encode
+    assert recall_target(index) == 0.999
+    (many,) = lists_visited(index)
+    assert few < many
+    compact(index, recall=0.6)  # nothing to join
+    assert (recall_target(index), lists_visited(index)) == (0.6, [few])
+    fill(photos, 40, first=300)
+    run()
+    compact(index, recall=0.999)
+    assert recall_target(index) == 0.999
+    assert lists_visited(index)[0] > few
+    compact(index)
+    run(reindex=True)
+    assert recall_target(index) == 0.999
+    assert verify(index).ok
