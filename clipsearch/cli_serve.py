@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import socket
@@ -155,7 +156,8 @@ def _serve(served: FastAPI, listening: socket.socket, started: Callable[[], None
     settings = uvicorn.Config(
         served, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
     )
-    Server(settings).run([listening])
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(settings).run([listening])
 
 
 def _open_browser(address: str) -> None:

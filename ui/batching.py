@@ -46,32 +46,46 @@ class Batches(Generic[Item, Result]):
         self._work = work
         self._most_items = most_items
         self._observe = observe
-        self._lock = threading.Lock()
-        self._turn = threading.Lock()
+        self._changed = threading.Condition()
+        self._busy = False
         self._waiting: list[_Job[Item, Result]] = []
 
     def run(self, items: Sequence[Item]) -> list[Result]:
         """Return the results of `items`. Raises: what `work` raises for them."""
         job: _Job[Item, Result] = _Job(items)
-        with self._lock:
+        with self._changed:
             self._waiting.append(job)
-        with self._turn:
-            while not job.done:
-                self._run(self._take())
+        while not job.done:
+            self._take_turn(job)
         if job.error is not None:
             raise job.error
         return job.results
 
+    def _take_turn(self, mine: _Job[Item, Result]) -> None:
+        """Wait for others to do `mine`, or do what is waiting."""
+        with self._changed:
+            while self._busy and not mine.done:
+                self._changed.wait()
+            if mine.done:
+                return
+            self._busy = True
+            jobs = self._take()
+        try:
+            self._run(jobs)
+        finally:
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+
     def _take(self) -> list[_Job[Item, Result]]:
         """The jobs that have waited longest, as many as fit together, but at least one."""
-        with self._lock:
-            count, items = 1, len(self._waiting[0].items)
-            for job in self._waiting[1:]:
-                items += len(job.items)
-                if items > self._most_items:
-                    break
-                count += 1
-            taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        count, items = 1, len(self._waiting[0].items)
+        for job in self._waiting[1:]:
+            items += len(job.items)
+            if items > self._most_items:
+                break
+            count += 1
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
         return taken
 
     def _run(self, jobs: list[_Job[Item, Result]]) -> None:

@@ -11,15 +11,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import ClipsearchError, EncoderMismatch
+from clipsearch.records import FloatArray, IntArray
 from clipsearch.search import Collection
-from clipsearch.ui.batching import BatchingEncoder
+from clipsearch.ui.batching import Batches, BatchingEncoder
 
 POLL_S = 0.5
 RETRY_S = 5.0
+SEARCHES_AT_ONCE = 32
 
 _log = logging.getLogger("clipsearch.server")
 
@@ -31,6 +36,36 @@ class UnknownIndex(ClipsearchError):
         self.name = name
         self.known = list(known)
         super().__init__(f"there is no index {name!r} here. There is: {', '.join(self.known)}")
+
+
+class SharedCollection(Collection):
+    """A collection for many threads: searches that come together read the vectors once.
+
+    Scores differ from those of single searches by rounding only.
+    """
+
+    def __init__(self, index: Path, encoder: Encoder, observe: Callable[[str, int], None]) -> None:
+        """`observe` is told "search" and the number of queries in each batch. Raises: see Collection."""
+        super().__init__(index, encoder=encoder)
+        self._batches: Batches[tuple[FloatArray, int], tuple[FloatArray, IntArray]] = Batches(
+            self._nearest_of_many, SEARCHES_AT_ONCE, lambda items: observe("search", items)
+        )
+
+    def nearest(self, queries: FloatArray, k: int, *, exact: bool = False, **more: Any) -> tuple[FloatArray, IntArray]:
+        """As Collection.nearest."""
+        if exact or k < 1 or len(queries) != 1 or any(value is not None for value in more.values()):
+            return super().nearest(queries, k, exact=exact, **more)
+        ((scores, ids),) = self._batches.run([(queries[0], min(k, max(1, len(self))))])
+        return scores[None], ids[None]
+
+    def _nearest_of_many(self, asked: list[tuple[FloatArray, int]]) -> list[tuple[FloatArray, IntArray]]:
+        """Search for those together that want as many hits: an inverted file visits more lists for more hits."""
+        answers: dict[int, tuple[FloatArray, IntArray]] = {}
+        for k in {k for _, k in asked}:
+            places = [place for place, (_, wanted) in enumerate(asked) if wanted == k]
+            found = super().nearest(np.stack([asked[place][0] for place in places]), k)
+            answers.update(zip(places, zip(*found, strict=True), strict=True))
+        return [answers[place] for place in range(len(asked))]
 
 
 @dataclass(slots=True)
@@ -190,7 +225,7 @@ class Engine:
     def open(self, index: Path) -> Collection:
         """Open the newest generation of an index with an encoder that is shared. Raises: see __init__."""
         if self._given is not None:
-            return Collection(index, encoder=self._given)
+            return SharedCollection(index, self._given, self._observe_batch)
         with contextlib.ExitStack() as stack:
             probe = stack.enter_context(Collection(index))
             model = probe.manifest.model
@@ -202,7 +237,7 @@ class Engine:
                         raise EncoderMismatch(index, model.name, encoder.name, str(probe.root))
                     self._encoders[model.name] = encoder
                     threading.Thread(target=_warm_up, args=(encoder,), daemon=True).start()
-            return Collection(index, encoder=encoder)
+            return SharedCollection(index, encoder, self._observe_batch)
 
     def wake(self) -> None:
         """Look for new generations now."""

@@ -40,8 +40,8 @@ class Metrics:
             registry=self._registry,
         )
         self._batch = Histogram(
-            "clipsearch_encoder_batch",
-            "Texts or pictures in one encoder call.",
+            "clipsearch_batch",
+            "Texts or pictures in one encoder call, queries in one search.",
             ("kind",),
             buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=self._registry,

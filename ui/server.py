@@ -33,7 +33,7 @@ class ServerOptions:
     local: bool = True  # it listens on a loopback address; else a token is needed
     host_names: tuple[str, ...] = ()  # names under which it may be asked, beside loopback names (and addresses)
     most_upload_bytes: int = UPLOAD_BYTES
-    search_threads: int = 8
+    search_threads: int = 32  # as many as make a batch; they wait for each other
     most_waiting: int = 256  # requests that wait for a thread; more are answered with 503
     decode_timeout_s: float = 10.0
 
