@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PORT = 7860
 PORTS_TRIED = 20
+LARGE_BYTES = 1 << 20
+_M_MMAP_THRESHOLD = -3  # of malloc.h
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -142,6 +144,14 @@ def _listen(host: str, port: int | None) -> socket.socket:
     raise typer.BadParameter(f"cannot listen on {host}, {where}: {problem}", param_hint="--host, --port")
 
 
+def _return_memory() -> None:
+    """Let glibc give large arrays back when they are freed, rather than keep some for each thread."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
+
+
 def _serve(served: FastAPI, listening: socket.socket, started: Callable[[], None] | None) -> None:
     """Run until Ctrl-C or SIGTERM; what is being answered then is answered."""
     import uvicorn
@@ -152,6 +162,7 @@ def _serve(served: FastAPI, listening: socket.socket, started: Callable[[], None
             if self.started and started is not None:
                 started()
 
+    _return_memory()
     logging.basicConfig(format="clipsearch: %(message)s", level=logging.WARNING)
     settings = uvicorn.Config(
         served, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5

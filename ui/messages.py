@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 MOST_HITS = 10_000
 MOST_TEXTS = 256
 MOST_CHARACTERS = 10_000
+MOST_DIMENSIONS = 8192
+MOST_EXAMPLES = 1000
 
 IndexName = Annotated[
     str | None, Field(description="Name of an index, see /v1/status; the first one if left out.", max_length=1000)
 ]
+Id = Annotated[int, Field(ge=0, lt=2**63)]
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 
 
@@ -23,8 +26,23 @@ class _Request(BaseModel):
 class SearchRequest(_Request):
     """A question."""
 
-    query: Annotated[Text, Field(description="What to look for.", examples=["a dog on a beach"])]
+    query: Annotated[
+        Text,
+        Field(
+            description="In the query language (docs/query.md). It may be empty if there is a vector.",
+            examples=["dog beach -people after:2023-05"],
+        ),
+    ] = ""
+    vector: Annotated[
+        list[Annotated[float, Field(allow_inf_nan=False)]] | None,
+        Field(max_length=MOST_DIMENSIONS, description="To be added to the query's terms, as /v1/embed gives it."),
+    ] = None
     k: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many hits.")] = 20
+    sort: Annotated[Literal["score", "date", "path"], Field(description="The order of the k hits.")] = "score"
+    unique: Annotated[bool, Field(description="Fold near-duplicates into the best of them.")] = False
+    diverse: Annotated[float, Field(ge=0, le=1, description="How much to prefer hits that differ.")] = 0.0
+    like: Annotated[list[Id], Field(max_length=MOST_EXAMPLES, description="Row ids of hits that were right.")] = []
+    unlike: Annotated[list[Id], Field(max_length=MOST_EXAMPLES, description="Row ids of hits that were wrong.")] = []
     offset: Annotated[int, Field(ge=0, le=MOST_HITS, description="How many of the best hits to leave out.")] = 0
     index: IndexName = None
     at_least_generation: Annotated[
@@ -35,7 +53,7 @@ class SearchRequest(_Request):
 class SimilarRequest(_Request):
     """A picture of the index; what is like it?"""
 
-    id: Annotated[int, Field(ge=0, lt=2**63, description="Row id of a picture.", examples=[7])]
+    id: Annotated[Id, Field(description="Row id of a picture.", examples=[7])]
     k: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many hits.")] = 20
     index: IndexName = None
 
@@ -70,7 +88,8 @@ class FoundPicture(Picture):
     """A hit."""
 
     rank: Annotated[int, Field(description="From 1.")]
-    score: Annotated[float, Field(description="Cosine, -1 to 1.")]
+    score: Annotated[float | None, Field(description="Cosine, -1 to 1; null where the query has only filters.")]
+    others: Annotated[list[FoundPicture], Field(description="Near-duplicates that this hit stands for.")] = []
 
 
 class SearchAnswer(BaseModel):
@@ -91,6 +110,14 @@ class EmbedAnswer(BaseModel):
     vectors: list[list[float]]
 
 
+class TagState(BaseModel):
+    """A tag of an index, for `tag:NAME`; a concept also for `like:NAME`."""
+
+    name: str
+    kind: str
+    pictures: int
+
+
 class IndexState(BaseModel):
     """One index that is served."""
 
@@ -103,6 +130,7 @@ class IndexState(BaseModel):
     dim: int
     pictures: int
     skipped: int
+    tags: list[TagState]
     is_being_written: Annotated[bool, Field(description="Whether an indexing run is under way.")]
 
 

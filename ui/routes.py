@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import tempfile
 import time
@@ -13,8 +14,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote
 
 import numpy as np
-from fastapi import FastAPI, File, Form, Query, Request, UploadFile
-from fastapi import Path as PathField
+from fastapi import FastAPI, File, Form, Request, UploadFile
+from fastapi import Path as InPath
+from fastapi import Query as InQuery
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
@@ -22,12 +24,13 @@ from starlette.responses import PlainTextResponse, Response
 from clipsearch import __version__
 from clipsearch.errors import (
     ClipsearchError,
-    EmptyQuery,
     InvalidQuery,
     MissingExtra,
+    UnknownTag,
     UnreadablePicture,
 )
 from clipsearch.indexer.status import read_status
+from clipsearch.query import Query
 from clipsearch.records import FloatArray, Hit, ImageRecord
 from clipsearch.search import Collection
 from clipsearch.ui import messages
@@ -38,14 +41,15 @@ from clipsearch.ui.thumbnails import MEDIA_TYPE, Thumbnails
 from clipsearch.ui.work import Overloaded, WorkQueue
 
 Result = TypeVar("Result")
-RowId = Annotated[int, PathField(ge=0, lt=2**63, description="Row id of a picture.")]
-IndexName = Annotated[str | None, Query(max_length=1000, description="Name of an index, see /v1/status.")]
+RowId = Annotated[int, InPath(ge=0, lt=2**63, description="Row id of a picture.")]
+IndexName = Annotated[str | None, InQuery(max_length=1000, description="Name of an index, see /v1/status.")]
 ThumbnailSize = Annotated[
-    Literal["128", "256", "512", "1024"], Query(description="Longer side in pixels; a small picture is not enlarged.")
+    Literal["128", "256", "512", "1024"], InQuery(description="Longer side in pixels; a small picture is not enlarged.")
 ]
 THUMBNAIL_THREADS = 4
 UPLOAD_THREADS = 2
 RETRY_AFTER_S = 1
+SHORTEST_SUM = 1e-3
 THUMBNAIL_AGE_S = 3600
 
 
@@ -80,11 +84,40 @@ class Service:
         began = time.perf_counter()
         served = self.engine.index(asked.index)
         with served.lease(at_least=asked.at_least_generation) as photos:
-            if not asked.query.strip():
-                raise EmptyQuery
-            vector = photos.encoder.encode_texts([asked.query])
-            hits = photos.search_vectors(vector, asked.k + asked.offset)[0][asked.offset :]
-            return self._answer(served, photos, hits, began)
+            parsed = Query("", ()) if asked.vector and not asked.query.strip() else self._parse(photos, asked.query)
+            hits = photos.search(
+                parsed,
+                asked.k + asked.offset,
+                sort=asked.sort,
+                unique=asked.unique,
+                diverse=asked.diverse,
+                like=asked.like,
+                unlike=asked.unlike,
+                vector=None if asked.vector is None else self._sum(photos, parsed, asked.vector),
+            )
+            return self._answer(served, photos, hits[asked.offset :], began)
+
+    @staticmethod
+    def _parse(photos: Collection, query: str) -> Query:
+        """A query in which no file can be named. Raises: InvalidQuery."""
+        return photos.parse(query, local_files=False)
+
+    @staticmethod
+    def _sum(photos: Collection, parsed: Query, given: list[float]) -> FloatArray:
+        """The direction of a vector that was sent, and of the query's terms. Shape: (D,). Raises: InvalidQuery."""
+        with np.errstate(over="ignore"):
+            vector = np.array(given, np.float32)
+        if len(vector) != photos.manifest.model.dim:
+            raise InvalidQuery(f"the vector has {len(vector)} numbers, the index's have {photos.manifest.model.dim}")
+        length = float(np.linalg.norm(vector))
+        terms = photos.query_vector(parsed) if parsed.terms else None
+        total: FloatArray = vector / length if length > 0 and np.isfinite(length) else vector
+        if terms is not None:
+            total = total + terms
+        length = float(np.linalg.norm(total))
+        if not np.isfinite(length) or length < SHORTEST_SUM:
+            raise InvalidQuery("the vector, with the query's terms, points nowhere")
+        return total / length
 
     def similar(self, asked: messages.SimilarRequest) -> dict[str, Any]:
         """Find what is like a picture of the index; see `messages.SearchAnswer`."""
@@ -194,6 +227,7 @@ class Service:
                 "dim": manifest.model.dim,
                 "pictures": manifest.pictures,
                 "skipped": manifest.skipped,
+                "tags": [{"name": tag.name, "kind": tag.kind, "pictures": tag.pictures} for tag in manifest.tags],
                 "is_being_written": _is_locked(served.path / "LOCK"),
             }
 
@@ -202,9 +236,7 @@ class Service:
             "index": served.name,
             "generation": photos.manifest.generation,
             "took_ms": round(1000 * (time.perf_counter() - began), 3),
-            "hits": [
-                {"rank": hit.rank, "score": round(hit.score, 6), **_picture(served, photos, hit.record)} for hit in hits
-            ],
+            "hits": [_found(served, photos, hit) for hit in hits],
         }
 
     @staticmethod
@@ -223,6 +255,15 @@ def _record(served: ServedIndex, photos: Collection, row_id: int) -> ImageRecord
         return photos.record(row_id)
     except KeyError:
         raise NoSuchPicture(served.name, row_id) from None
+
+
+def _found(served: ServedIndex, photos: Collection, hit: Hit) -> dict[str, Any]:
+    return {
+        "rank": hit.rank,
+        "score": None if math.isnan(hit.score) else round(hit.score, 6),
+        **_picture(served, photos, hit.record),
+        "others": [_found(served, photos, other) for other in hit.others],
+    }
 
 
 def _picture(served: ServedIndex, photos: Collection, record: ImageRecord) -> dict[str, Any]:
@@ -361,7 +402,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return AsciiJSON(await service.searches.run(service.status))
 
     @app.get("/v1/skipped", tags=["state"], **_documented(messages.SkippedAnswer, 404, 422, 503))
-    async def skipped(index: IndexName = None, most: Annotated[int, Query(ge=0, le=100_000)] = 1000) -> Response:
+    async def skipped(index: IndexName = None, most: Annotated[int, InQuery(ge=0, le=100_000)] = 1000) -> Response:
         """Files that cannot be found, and why."""
         return AsciiJSON(await service.searches.run(lambda: service.skipped(index, most)))
 
@@ -400,6 +441,7 @@ def _add_errors(app: FastAPI) -> None:
 
 _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (InvalidQuery, 400),
+    (UnknownTag, 400),
     (UnknownIndex, 404),
     (NoSuchPicture, 404),
     (UnreadablePicture, 422),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
@@ -60,6 +61,52 @@ def test_hits_come_in_pages(client: TestClient) -> None:
     everything = client.post("/v1/search", json={"query": "red", "k": 4}).json()["hits"]
     second = client.post("/v1/search", json={"query": "red", "k": 2, "offset": 2}).json()["hits"]
     assert second == everything[2:]
+
+
+def test_the_query_language_and_its_options(client: TestClient, index: Path, encoder: FakeEncoder) -> None:
+    def names(**asked: object) -> list[str]:
+        answer = client.post("/v1/search", json=asked)
+        assert answer.status_code == 200, answer.text
+        return [hit["name"] for hit in answer.json()["hits"]]
+
+    with clipsearch.open(index, encoder=encoder) as photos:
+        for query in ("red - blue", "ext:jpg", "not ext:jpg red", f"like:{row_of(client, 'green')} + red"):
+            for options in ({}, {"sort": "path"}, {"unique": True}, {"diverse": 0.7}):
+                local = photos.search(query, 3, **options)
+                assert names(query=query, k=3, **options) == [hit.record.path for hit in local]
+        row = row_of(client, "blue")
+        learnt = photos.search("red", 4, like=[row], unlike=[row_of(client, "red")])
+        assert names(query="red", k=4, like=[row], unlike=[row_of(client, "red")]) == [h.record.path for h in learnt]
+    (yellow,) = client.post("/v1/search", json={"query": "ext:jpg"}).json()["hits"]
+    assert yellow["score"] is None
+
+
+def test_a_vector_can_be_searched_for_alone_with_terms_and_filters(client: TestClient, photos: Path) -> None:
+    with (photos / "red.png").open("rb") as file:
+        (vector,) = client.post("/v1/embed/upload", files={"image": file}).json()["vectors"]
+    alone = client.post("/v1/search", json={"vector": vector, "k": 1}).json()["hits"]
+    assert (alone[0]["name"], alone[0]["score"]) == ("red.png", pytest.approx(1, abs=1e-5))
+    filtered = client.post("/v1/search", json={"vector": vector, "query": "name:blue*"}).json()["hits"]
+    assert [hit["name"] for hit in filtered] == ["blue.png"]
+    (blue,) = client.post("/v1/embed", json={"texts": ["blue"]}).json()["vectors"]
+    by_both = client.post("/v1/search", json={"vector": vector, "query": "blue", "k": 1}).json()["hits"][0]["score"]
+    both = np.array(vector) + np.array(blue)
+    summed = client.post("/v1/search", json={"vector": both.tolist(), "k": 1}).json()["hits"][0]["score"]
+    assert by_both == pytest.approx(summed, abs=1e-5)
+    for bad in ([1.0], [0.0] * 64, []):
+        assert client.post("/v1/search", json={"vector": bad}).status_code == 400, bad
+    assert client.post("/v1/search", content=b'{"vector": [NaN, 1]}').status_code == 422
+    assert client.post("/v1/search", json={"vector": [1e300] * 64}).status_code == 400
+
+
+def test_a_query_that_cannot_be_understood_says_where(client: TestClient) -> None:
+    answer = client.post("/v1/search", json={"query": "dog (ext:jpg or"})
+    assert answer.status_code == 400
+    assert answer.json()["position"] == 13
+    files = client.post("/v1/search", json={"query": "dog + ./cat.jpg"})
+    assert (files.status_code, files.json()["position"]) == (400, 6)
+    assert client.post("/v1/search", json={"query": "tag:unheard-of"}).status_code == 400
+    assert client.post("/v1/search", json={"query": "like:999"}).status_code == 400
 
 
 def test_similar_to_a_picture_of_the_index_and_to_an_upload(client: TestClient, photos: Path) -> None:
