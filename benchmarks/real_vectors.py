@@ -82,14 +82,16 @@ def sentences(data: Path, cache: Path, count: int) -> FloatArray:
     """The vectors of real captions, one of each picture first. Shape: (count, D) float32, unit L2."""
     path = cache / f"sentences-{count}.npy"
     if not path.exists():
-        captions = [
-            json.loads(text)["captions"] for tar in _tars(data, "*-dev-*.tar") for text in _members(tar, ".json")
-        ]
-        texts = [caption[n] for n in range(min(map(len, captions))) for caption in captions][:count]
         cache.mkdir(parents=True, exist_ok=True)
-        np.save(path, load_encoder("builtin").encode_texts(texts))
+        np.save(path, load_encoder("builtin").encode_texts(captions(data, count)))
     vectors: FloatArray = np.load(path)
     return vectors
+
+
+def captions(data: Path, count: int) -> list[str]:
+    """Real captions, one of each picture first."""
+    given = [json.loads(text)["captions"] for tar in _tars(data, "*-dev-*.tar") for text in _members(tar, ".json")]
+    return [of_one[n] for n in range(min(map(len, given))) for of_one in given][:count]
 
 
 def interpolated(real: Path, cache: Path, rows: int) -> Path:

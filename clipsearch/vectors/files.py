@@ -7,6 +7,7 @@ sentences, with scores that differ by at most 1.5e-4. Parquet keeps float32.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -21,6 +22,7 @@ from clipsearch.records import FloatArray, IntArray
 UNIT_TOLERANCE = 1e-3
 WIDENED_NUMBERS = 131_072  # at once: half a megabyte stays in the processor's cache
 GATHERED_ROWS = 4_096
+ANNOUNCED_ROWS = 4_096
 _SIGN_AND_VALUE = np.int32(-0x70002000)  # the bits of a float16 after a sign-extending shift by 13
 
 
@@ -104,6 +106,20 @@ class VectorsFile:
         self.row_ids: IntArray = row_ids
         self.half = stored.dtype == np.float16
         self._stored = stored
+        self._mapping: mmap.mmap | None = None
+
+    def expect_few(self) -> None:
+        """Let rows be read one by one from now on, several at a time, without what the system reads ahead of them.
+
+        A cold query over 100,000 rows of 512 numbers, of which it picked out 200 to be scored again, had the system
+        read 102 MB (float32: 205), the whole file; so it reads 1.6 MB.
+        """
+        base: Any = self._stored
+        while isinstance(base, np.ndarray):
+            base = base.base
+        if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
+            self._mapping = base
+            base.madvise(mmap.MADV_RANDOM)
 
     def __len__(self) -> int:
         return len(self.row_ids)
@@ -156,11 +172,21 @@ class VectorsFile:
             return (
                 self._widened(queries, len(stored), lambda part: stored[part]) if self.half else _dot(queries, stored)
             )
+        self._announce(rows)
         if self.half:
             return self._widened(queries, len(rows), lambda part: self._stored[rows[part]])
         parts = [rows[start : start + GATHERED_ROWS] for start in range(0, len(rows), GATHERED_ROWS)]
         empty = np.empty((len(queries), 0), np.float32)
         return np.concatenate([empty, *(_dot(queries, self._stored[part]) for part in parts)], axis=1)
+
+    def _announce(self, rows: IntArray) -> None:
+        """Have the system begin to read all of a few rows, rather than each when it is come to."""
+        if self._mapping is None or len(rows) > ANNOUNCED_ROWS:
+            return
+        row_bytes = self.dim * self._stored.itemsize
+        for at in (self._data_at + rows * row_bytes).tolist():
+            page = at // mmap.PAGESIZE * mmap.PAGESIZE
+            self._mapping.madvise(mmap.MADV_WILLNEED, page, at + row_bytes - page)
 
     def _widened(self, queries: FloatArray, count: int, read: Callable[[slice], npt.NDArray[Any]]) -> FloatArray:
         products = np.empty((len(queries), count), np.float32)

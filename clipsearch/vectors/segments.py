@@ -57,6 +57,8 @@ class VectorSegment:
         self._faiss_file = faiss_file
         self._ivf = ivf
         self._faiss: Any = None
+        if faiss_file is not None:
+            self.file.expect_few()
         self._selector: Any = None
         self._list_of_row: npt.NDArray[np.int32] | None = None
 
