@@ -32,6 +32,7 @@ EXAMPLES_PER_REASON = 3
 
 LATER = {
     "eval": "clipsearch.cli_eval",
+    "classify": "clipsearch.cli_classify",
     "serve": "clipsearch.cli_serve",
     "ui": "clipsearch.cli_serve",
 }

@@ -16,6 +16,8 @@
     ├── InvalidModel          a model directory that cannot be used
     ├── ExportFailed          (encoder.export) an export that does not give the original's vectors
     ├── InvalidPairs          pictures with captions that cannot be used
+    ├── InvalidLabels         classes that cannot be told apart, or no classes
+    ├── InvalidProbe          a probe that cannot be used
     ├── MissingExtra          an optional dependency is not installed
     ├── UnreadablePicture     one picture that cannot be read
     ├── UnknownTag            the index has no tag or concept of that name
@@ -190,6 +192,19 @@ class InvalidPairs(ClipsearchError):
             f"{source}: {problem}. Pairs come as a CSV, TSV, JSONL or Parquet file with an image and a caption "
             "column, as a folder with a .txt beside each picture, or as WebDataset tars"
         )
+
+
+class InvalidLabels(ClipsearchError):
+    """Labels or templates that cannot be classified with."""
+
+
+class InvalidProbe(ClipsearchError):
+    """The probe in `folder` cannot be used."""
+
+    def __init__(self, folder: Path, problem: str) -> None:
+        self.folder = folder
+        self.problem = problem
+        super().__init__(f"{folder}: {problem}. Make one with: clipsearch train probe FOLDER_PER_CLASS --out DIR")
 
 
 class UnreadablePicture(ClipsearchError):

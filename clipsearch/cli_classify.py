@@ -1,0 +1,328 @@
+"""`clipsearch classify`: name what pictures show, of labels that you give."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipsearch import cli_models
+from clipsearch.errors import InvalidLabels, InvalidQuery
+from clipsearch.terminal import count, progress_display, safe
+
+if TYPE_CHECKING:
+    from clipsearch.encoder import Encoder
+    from clipsearch.records import FloatArray, IntArray, SkippedImage
+    from clipsearch.training.classify import Accuracy, Classifier, Label
+
+app = typer.Typer(rich_markup_mode=None)
+
+LABELS_SHOWN = 3
+CONFUSIONS_SHOWN = 5
+
+
+@dataclass(slots=True)
+class _Answers:
+    """What was said of each picture. Shape: probabilities (N, C)."""
+
+    labels: tuple[str, ...]
+    paths: list[str]
+    hashes: list[str | None]
+    probabilities: FloatArray
+    skipped: list[SkippedImage]
+    truth: IntArray | None = None
+    accuracy: Accuracy | None = None
+
+
+@app.command(name="classify")
+def classify_command(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="Pictures; in a folder for each class, accuracy is measured.", metavar="FOLDER"),
+    ] = None,
+    index: Annotated[
+        Path | None, typer.Option("--index", help="Classify the pictures of this index instead.", metavar="DIR")
+    ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--labels", help='"cat, dog|puppy, car"; | separates words for one class.', metavar="LABELS"),
+    ] = None,
+    labels_file: Annotated[
+        Path | None, typer.Option("--labels-file", help="Labels, one a line.", metavar="FILE")
+    ] = None,
+    templates: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--template",
+            help='plain, photo, photos, art, textures, imagenet, or a sentence such as "a {} on a white table". '
+            "Several are averaged.",
+            metavar="T",
+        ),
+    ] = None,
+    probe: Annotated[
+        Path | None, typer.Option("--probe", help="Use what `clipsearch train probe` learned.", metavar="DIR")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="As for query.", metavar="MODEL")] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Store the labels in the index as tags, to filter by: tag:NAME.")
+    ] = False,
+    threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Least probability for --write.", metavar="P")
+    ] = 0.5,
+    confusion: Annotated[
+        Path | None, typer.Option("--confusion", help="Draw which class was taken for which (PNG).", metavar="FILE")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a line for each picture.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that decode pictures.", metavar="N")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Name what pictures show: the likeliest of your labels, for a folder or an index.
+
+    \b
+    Without labels, a folder's own folders are the classes, and the answer is how often the model is right.
+
+    \b
+    Examples:
+      clipsearch classify ./holidays --labels "beach, mountains, city" --csv
+      clipsearch classify ./animals                             (a folder for each class: accuracy)
+      clipsearch classify --index ./photos --labels-file labels.txt --write
+      clipsearch classify ./new --probe runs/animals
+    """
+    from clipsearch.training.plots import check_plots, draw_confusion
+
+    if (folder is None) == (index is None):
+        raise InvalidQuery("name either a folder or an index: clipsearch classify FOLDER, or --index DIR")
+    if as_csv and as_json:
+        raise InvalidQuery("--csv and --json exclude each other")
+    if write and index is None:
+        raise InvalidQuery("--write stores tags in an index: name it with --index")
+    if probe is not None and (labels or labels_file or templates):
+        raise InvalidQuery("a probe has its own labels: leave --labels, --labels-file and --template out")
+    if confusion is not None:
+        check_plots("--confusion")
+    asked = _labels(labels or [], labels_file)
+    sentences = templates or ["photos"]
+    if index is not None:
+        answers = _of_index(index, asked, sentences, probe, model)
+    else:
+        assert folder is not None
+        answers = _of_folder(folder, asked, sentences, probe, model, workers, quiet)
+    if confusion is not None:
+        if answers.accuracy is None:
+            raise InvalidLabels("--confusion needs the truth: a folder with a folder for each label")
+        found = answers.accuracy
+        title = f"{count(found.pictures, 'picture')}, {100 * found.top1:.1f} % right"
+        draw_confusion(confusion, answers.labels, found.confusion, title)
+    if write and index is not None:
+        _write(index, answers, threshold)
+    if as_json:
+        print(json.dumps(_json(answers), indent=2))
+    elif as_csv:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(_csv(answers))
+    elif answers.accuracy is not None:
+        _print_accuracy(answers, answers.accuracy)
+    else:
+        _print_answers(answers)
+    for skip in answers.skipped[:10]:
+        print(f"skipped {safe(skip.path)}: {safe(skip.reason)}", file=sys.stderr)
+    if len(answers.skipped) > 10:
+        print(f"skipped {len(answers.skipped) - 10:,} more", file=sys.stderr)
+
+
+def _labels(given: Sequence[str], file: Path | None) -> list[Label]:
+    from clipsearch.training.classify import parse_label, read_labels
+
+    found = [parse_label(part) for text in given for part in text.split(",") if part.strip()]
+    return found + (read_labels(file) if file is not None else [])
+
+
+def _classifier(encoder: Encoder, labels: Sequence[Label], templates: Sequence[str], probe: Path | None) -> Classifier:
+    from clipsearch.training.classify import zero_shot
+    from clipsearch.training.probe import load_probe
+
+    if probe is None:
+        return zero_shot(encoder, labels, templates)
+    learned = load_probe(probe)
+    learned.check(encoder.fingerprint, encoder.name, probe)
+    return learned
+
+
+def _of_folder(
+    folder: Path,
+    labels: Sequence[Label],
+    templates: Sequence[str],
+    probe: Path | None,
+    model: str | None,
+    workers: int | None,
+    quiet: bool,
+) -> _Answers:
+    from contextlib import ExitStack
+
+    import numpy as np
+
+    from clipsearch.encoder.names import load_encoder
+    from clipsearch.errors import NoPictures
+    from clipsearch.training.classify import measure, open_class_folder, parse_label, truth_in
+    from clipsearch.training.encoding import encode_pictures
+    from clipsearch.training.probe import load_probe
+
+    found = open_class_folder(folder)
+    if model is None and probe is not None:
+        model = load_probe(probe).model
+    encoder = load_encoder(model or "auto", notice=cli_models.notice)
+    if not labels and probe is None:
+        if not found.classes:
+            raise InvalidLabels(f"{folder} has no folders to take labels from: name them with --labels")
+        labels = [parse_label(name) for name in found.classes]
+    classifier = _classifier(encoder, labels, templates, probe)
+    with ExitStack() as stack:
+        report = None if quiet else stack.enter_context(progress_display())
+        encoded = encode_pictures(encoder, found.sources, workers=workers, progress=report)
+    if not len(encoded.kept):
+        raise NoPictures(folder, len(found.sources))
+    probabilities = classifier.probabilities(encoded.vectors)
+    answers = _Answers(
+        tuple(classifier.labels),
+        [found.sources[int(number)].path for number in encoded.kept],
+        list(encoded.hashes),
+        probabilities,
+        encoded.skipped,
+    )
+    truth = truth_in(classifier.labels, found)
+    if truth is not None:
+        answers.truth = np.asarray(truth[encoded.kept], np.int64)
+        answers.accuracy = measure(probabilities, answers.truth)
+    return answers
+
+
+def _of_index(
+    index: Path, labels: Sequence[Label], templates: Sequence[str], probe: Path | None, model: str | None
+) -> _Answers:
+    import os
+
+    import numpy as np
+
+    from clipsearch.search import open_collection
+    from clipsearch.training.classify import indexed_pictures
+
+    if not labels and probe is None:
+        raise InvalidLabels("name the labels with --labels or --labels-file")
+    with open_collection(index, model=model) as collection:
+        classifier = _classifier(collection.encoder, labels, templates, probe)
+        place, root = collection.index, collection.root
+    paths: list[str] = []
+    hashes: list[str | None] = []
+    parts = [np.empty((0, len(classifier.labels)), np.float32)]
+    for records, vectors in indexed_pictures(place):
+        paths += [os.path.join(root, record.path) for record in records]  # noqa: PTH118  surrogate escapes survive
+        hashes += [record.content_hash for record in records]
+        parts.append(classifier.probabilities(vectors))
+    return _Answers(tuple(classifier.labels), paths, hashes, np.concatenate(parts), [])
+
+
+def _write(index: Path, answers: _Answers, threshold: float) -> None:
+    """Tag each picture with its likeliest label, if that is likely enough; what these tags said before is replaced."""
+    from clipsearch.config import find_index
+    from clipsearch.store.tags import write_tags
+
+    tags: dict[str, dict[str, float]] = {label: {} for label in answers.labels}
+    unsure = 0
+    for row, content in zip(answers.probabilities, answers.hashes, strict=True):
+        number = int(row.argmax())
+        if content is None or row[number] < threshold:
+            unsure += 1
+        else:
+            tags[answers.labels[number]][content] = float(row[number])
+    try:
+        write_tags(find_index(index), tags)
+    except ValueError as error:
+        raise InvalidLabels(str(error)) from error
+    print(
+        f"wrote {count(len(tags), 'tag')} on {count(len(answers.paths) - unsure, 'picture')}; {unsure:,} left without "
+        f"(less likely than {threshold:g})",
+        file=sys.stderr,
+    )
+
+
+def _rows(answers: _Answers) -> Iterator[tuple[str, list[tuple[str, float]], str | None]]:
+    """Each picture's path, its likeliest labels with their probabilities, and the true one if known."""
+    import numpy as np
+
+    order = np.argsort(-answers.probabilities, axis=1, kind="stable")[:, :LABELS_SHOWN]
+    for row, path in enumerate(answers.paths):
+        best = [(answers.labels[int(n)], float(answers.probabilities[row, int(n)])) for n in order[row]]
+        truth = answers.labels[int(answers.truth[row])] if answers.truth is not None else None
+        yield path, best, truth
+
+
+def _print_answers(answers: _Answers) -> None:
+    for path, best, _ in _rows(answers):
+        label, probability = best[0]
+        print(f"{100 * probability:3.0f} %  {safe(label)}  {safe(path)}")
+
+
+def _print_accuracy(answers: _Answers, found: Accuracy) -> None:
+    import numpy as np
+
+    top5 = f", among the first five {100 * found.top5:.1f} %" if found.top5 is not None else ""
+    print(
+        f"{count(found.pictures, 'picture')}, {count(len(answers.labels), 'label')}: {100 * found.top1:.1f} % right "
+        f"[{100 * found.low:.1f}, {100 * found.high:.1f}]{top5}; mean over the classes {100 * found.balanced:.1f} %"
+    )
+    totals = found.confusion.sum(axis=1)
+    width = max(len(safe(label)) for label in answers.labels)
+    for number, label in enumerate(answers.labels):
+        if totals[number]:
+            right = int(found.confusion[number, number])
+            print(
+                f"  {safe(label):{width}}  {100 * right / totals[number]:5.1f} %  {right:,} of {int(totals[number]):,}"
+            )
+    wrong = found.confusion - np.diag(np.diag(found.confusion))
+    worst = [divmod(int(at), len(answers.labels)) for at in np.argsort(-wrong, axis=None)[:CONFUSIONS_SHOWN]]
+    if wrong.any():
+        print("most often taken for another:")
+    for is_, said in worst:
+        if wrong[is_, said]:
+            print(f"  {int(wrong[is_, said]):,} {safe(answers.labels[is_])} for {safe(answers.labels[said])}")
+
+
+def _json(answers: _Answers) -> dict[str, Any]:
+    body: dict[str, Any] = {"labels": list(answers.labels)}
+    if answers.accuracy is not None:
+        found = answers.accuracy
+        body["accuracy"] = {
+            "pictures": found.pictures,
+            "top1": found.top1,
+            "low": found.low,
+            "high": found.high,
+            "top5": found.top5,
+            "balanced": found.balanced,
+            "confusion": found.confusion.tolist(),
+        }
+    body["pictures"] = [
+        {"path": path, "labels": [{"label": label, "probability": round(p, 6)} for label, p in best]}
+        | ({} if truth is None else {"truth": truth})
+        for path, best, truth in _rows(answers)
+    ]
+    body["skipped"] = [{"path": skip.path, "status": skip.status, "reason": skip.reason} for skip in answers.skipped]
+    return body
+
+
+def _csv(answers: _Answers) -> bytes:
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    known = answers.truth is not None
+    writer.writerow(["path", "label", "probability", *(["truth"] if known else [])])
+    for path, best, truth in _rows(answers):
+        label, probability = best[0]
+        writer.writerow([safe(path), safe(label), f"{probability:.6f}", *([safe(truth or "")] if known else [])])
+    return buffer.getvalue().encode("utf-8", "backslashreplace")

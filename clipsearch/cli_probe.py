@@ -1,0 +1,105 @@
+"""`clipsearch train probe`: learn classes from a few pictures of each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipsearch import cli_models
+from clipsearch.errors import InvalidLabels, InvalidQuery
+from clipsearch.terminal import count, progress_display, safe
+
+if TYPE_CHECKING:
+    from clipsearch.records import SkippedImage
+    from clipsearch.training.probe import ProbeReport
+
+NAMES = {"zero-shot": "zero-shot", "linear": "linear probe", "cache": "cache adapter"}
+
+
+def probe_command(
+    folder: Annotated[
+        Path, typer.Argument(help="A folder for each class, with pictures of it.", metavar="FOLDER_PER_CLASS")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Where to write the probe.", metavar="DIR")],
+    model: Annotated[str, typer.Option("--model", help="As for query.", metavar="MODEL")] = "auto",
+    templates: Annotated[list[str] | None, typer.Option("--template", help="As for classify.", metavar="T")] = None,
+    folds: Annotated[int, typer.Option(min=2, max=50, help="Parts for cross-validation.", metavar="N")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the parts.", metavar="N")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that decode pictures.", metavar="N")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Learn classes from a few pictures of each, on frozen vectors: no PyTorch, seconds after encoding.
+
+    \b
+    A linear probe and a cache adapter (Tip-Adapter) are compared with zero-shot by cross-validation; the best is kept.
+
+    \b
+    Examples:
+      clipsearch train probe ./animals --model builtin --out runs/animals
+      clipsearch classify ./new --probe runs/animals
+    """
+    from contextlib import ExitStack
+
+    from clipsearch.encoder.names import load_encoder
+    from clipsearch.training.classify import open_class_folder, parse_label, truth_in, zero_shot
+    from clipsearch.training.encoding import encode_pictures
+    from clipsearch.training.probe import fit_probe
+
+    if out.exists() and not out.is_dir():
+        raise InvalidQuery(f"{out} is a file: name a folder with --out")
+    found = open_class_folder(folder)
+    encoder = load_encoder(model, notice=cli_models.notice)
+    base = zero_shot(encoder, [parse_label(name) for name in found.classes], templates or ["photos"])
+    truth = truth_in(base.labels, found)
+    if truth is None:
+        raise InvalidLabels(f"{folder} has pictures that are in no class's folder: move them into one")
+    with ExitStack() as stack:
+        report = None if quiet else stack.enter_context(progress_display())
+        encoded = encode_pictures(encoder, found.sources, workers=workers, progress=report)
+    learned = fit_probe(encoder, base, encoded.vectors, truth[encoded.kept], folds=folds, seed=seed)
+    learned.probe.save(out)
+    if as_json:
+        print(json.dumps(_json(learned, encoded.skipped, out), indent=2))
+    else:
+        _print(learned, encoded.skipped, out)
+
+
+def _print(learned: ProbeReport, skipped: list[SkippedImage], out: Path) -> None:
+    per_class = learned.per_class
+    spread = f"{min(per_class)}" if min(per_class) == max(per_class) else f"{min(per_class)} to {max(per_class)}"
+    print(f"{count(learned.pictures, 'picture')} of {count(len(per_class), 'class', 'classes')}, {spread} of each")
+    for skip in skipped[:5]:
+        print(f"  skipped {safe(skip.path)}: {safe(skip.reason)}")
+    if learned.accuracy is None:
+        print("too few examples to hold any out: the linear probe was fitted without a check (give 2 or more of each)")
+    else:
+        print(f"right, on pictures held out ({learned.folds} parts):")
+        for method, found in learned.accuracy.items():
+            kept = "  <- kept" if method == learned.probe.method else ""
+            share = f"{100 * found.top1:5.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+            print(f"  {NAMES[method]:13}  {share}, per class {100 * found.balanced:.1f} %{kept}")
+    print(f"use it: clipsearch classify FOLDER --probe {safe(str(out))}")
+
+
+def _json(learned: ProbeReport, skipped: list[SkippedImage], out: Path) -> dict[str, Any]:
+    probe = learned.probe
+    return {
+        "probe": str(out),
+        "labels": list(probe.labels),
+        "model": probe.model,
+        "method": probe.method,
+        "pictures": learned.pictures,
+        "per_class": list(learned.per_class),
+        "folds": learned.folds,
+        "skipped": [{"path": skip.path, "status": skip.status, "reason": skip.reason} for skip in skipped],
+        "accuracy": None
+        if learned.accuracy is None
+        else {
+            method: {"top1": found.top1, "low": found.low, "high": found.high, "balanced": found.balanced}
+            for method, found in learned.accuracy.items()
+        },
+    }

@@ -1,0 +1,252 @@
+"""Name what pictures show: labels become vectors, and a picture takes the nearest.
+
+`Classifier` is what decides, zero-shot here and learned in `probe`; both give probabilities over the same labels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.encoder import Encoder
+from clipsearch.errors import InvalidLabels, NoPictures
+from clipsearch.folding import fold
+from clipsearch.formats import is_candidate
+from clipsearch.records import FloatArray, ImageRecord, IntArray
+from clipsearch.store import open_snapshot, read_fragment
+from clipsearch.training.encoding import encode_captions
+from clipsearch.training.pairs import PictureSource
+from clipsearch.training.templates import TEMPLATES
+
+DEFAULT_TEMPLATES = ("photos",)
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A class: its name, and all that it may be called in a sentence (the name first)."""
+
+    name: str
+    words: tuple[str, ...]
+
+
+class Classifier(Protocol):
+    """What decides between labels."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the columns."""
+        ...
+
+    def probabilities(self, vectors: FloatArray) -> FloatArray:
+        """Shapes: vectors (N, D) float32, unit L2; result (N, C), each row sums to 1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroShot:
+    """A classifier that has seen no picture of its classes. Shape: vectors (C, D) float32, unit L2."""
+
+    labels: tuple[str, ...]
+    vectors: FloatArray
+    scale: float
+
+    def probabilities(self, vectors: FloatArray) -> FloatArray:
+        """See Classifier."""
+        return softmax(self.scale * (vectors @ self.vectors.T))
+
+
+def softmax(scores: FloatArray) -> FloatArray:
+    """Shape: (N, C), over the last axis."""
+    grown = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares: FloatArray = (grown / grown.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shares
+
+
+def zero_shot(encoder: Encoder, labels: Sequence[Label], templates: Sequence[str] = DEFAULT_TEMPLATES) -> ZeroShot:
+    """Make a classifier from labels alone.
+
+    `templates`: names of sets in TEMPLATES, or sentences with `{}`. A label's vector is the mean of the unit vectors
+    of all its sentences, of length 1 again. Raises: InvalidLabels.
+    """
+    sentences = resolve_templates(templates)
+    check_labels([label.name for label in labels])
+    texts = [sentence.replace("{}", word) for label in labels for word in label.words for sentence in sentences]
+    encoded = encode_captions(encoder, texts)
+    owner = np.repeat(np.arange(len(labels)), [len(label.words) * len(sentences) for label in labels])
+    sums = np.zeros((len(labels), encoded.shape[1]), np.float32)
+    np.add.at(sums, owner, encoded)
+    vectors: FloatArray = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    return ZeroShot(tuple(label.name for label in labels), vectors, encoder.score_scale)
+
+
+def resolve_templates(asked: Sequence[str]) -> tuple[str, ...]:
+    """The sentences that are meant, each once. Raises: InvalidLabels."""
+    found: dict[str, None] = {}
+    for template in asked:
+        if template in TEMPLATES:
+            found.update(dict.fromkeys(TEMPLATES[template]))
+        elif "{}" in template:
+            found[template] = None
+        else:
+            raise InvalidLabels(
+                f"{template!r} is no template: use {', '.join(TEMPLATES)}, or a sentence with {{}} for the label"
+            )
+    return tuple(found)
+
+
+# Labels
+
+
+def parse_label(text: str) -> Label:
+    """`dog|puppy|hound` is one class with three words; its name is the first. Raises: InvalidLabels."""
+    words = tuple(word for part in text.split("|") if (word := " ".join(part.split())))
+    if not words:
+        raise InvalidLabels(f"{text!r} is no label")
+    return Label(words[0], tuple(dict.fromkeys(words)))
+
+
+def read_labels(path: Path) -> list[Label]:
+    """Labels from a file, one a line; empty lines and those that start with # are left out. Raises: InvalidLabels."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InvalidLabels(f"{path} cannot be read: {problem}") from error
+    return [parse_label(line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def check_labels(names: Sequence[str]) -> None:
+    """Raise InvalidLabels unless there are two or more, each once."""
+    if len(names) < 2:
+        raise InvalidLabels("name two labels or more to choose between")
+    seen: set[str] = set()
+    for name in names:
+        if fold(name) in seen:
+            raise InvalidLabels(f"the label {name!r} is there twice")
+        seen.add(fold(name))
+
+
+# What is classified
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFolder:
+    """Pictures by class. Shape: truth (N,) number of the class in `classes`, -1 for pictures in no class's folder."""
+
+    classes: tuple[str, ...]
+    sources: list[PictureSource]
+    truth: IntArray
+
+
+def open_class_folder(folder: Path) -> ClassFolder:
+    """Find the pictures below `folder`; the name of the folder directly in it that holds them is their class.
+
+    Underscores in names are spaces. Raises: NoPictures.
+    """
+    classes: list[str] = []
+    sources: list[PictureSource] = []
+    truth: list[int] = []
+    files = 0
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = Path(root).relative_to(folder).parts
+        for name in sorted(names):
+            files += 1
+            if name.startswith(".") or not is_candidate(name):
+                continue
+            path = Path(root) / name
+            try:
+                size_bytes = path.stat().st_size
+            except OSError:
+                continue
+            if inside and (not classes or classes[-1] != inside[0]):
+                classes.append(inside[0])
+            sources.append(PictureSource(str(path), size_bytes))
+            truth.append(len(classes) - 1 if inside else -1)
+    if not sources:
+        raise NoPictures(folder, files)
+    return ClassFolder(tuple(name.replace("_", " ") for name in classes), sources, np.array(truth, np.int64))
+
+
+def truth_in(labels: Sequence[str], found: ClassFolder) -> IntArray | None:
+    """The true label of each picture, if every class of the folder is one of `labels`; else None. Shape: (N,)."""
+    number = {fold(label): position for position, label in enumerate(labels)}
+    if not found.classes or (found.truth < 0).any() or not all(fold(name) in number for name in found.classes):
+        return None
+    truth: IntArray = np.array([number[fold(name)] for name in found.classes], np.int64)[found.truth]
+    return truth
+
+
+def indexed_pictures(index: Path) -> Iterator[tuple[list[ImageRecord], FloatArray]]:
+    """The pictures of an index with their stored vectors, some thousand at a time. Raises: CorruptIndex."""
+    with open_snapshot(index) as snapshot:
+        deleted = snapshot.tombstones()
+        for fragment in snapshot.manifest.fragments:
+            for batch in read_fragment(index, fragment, dim=snapshot.manifest.model.dim):
+                records = [record for record in batch.records if record.status == "ok"]
+                alive = ~np.isin([record.row_id for record in records], deleted)
+                kept = [record for record, wanted in zip(records, alive, strict=True) if wanted]
+                if kept:
+                    yield kept, batch.vectors[alive]
+
+
+# How well
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Against the truth. Shape: confusion (C, C) counts, true by said. `low`, `high`: Wilson's 95 % interval of top1.
+
+    `balanced`: mean over the classes that occur of their own accuracy. `top5` is None with five labels or fewer.
+    """
+
+    pictures: int
+    top1: float
+    low: float
+    high: float
+    top5: float | None
+    balanced: float
+    confusion: IntArray
+
+
+def measure(probabilities: FloatArray, truth: IntArray) -> Accuracy:
+    """Compare with the truth; ties count against. Shapes: probabilities (N, C); truth (N,)."""
+    count, classes = probabilities.shape
+    own = probabilities[np.arange(count), truth]
+    rank = (probabilities >= own[:, None]).sum(axis=1)
+    said = np.where(rank == 1, truth, _best_other(probabilities, truth))
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (truth, said), 1)
+    occurring = confusion.sum(axis=1)
+    top1 = float(np.mean(rank == 1))
+    low, high = wilson(top1, count)
+    return Accuracy(
+        count,
+        top1,
+        low,
+        high,
+        float(np.mean(rank <= 5)) if classes > 5 else None,
+        float(np.mean(np.diag(confusion)[occurring > 0] / occurring[occurring > 0])),
+        confusion,
+    )
+
+
+def _best_other(probabilities: FloatArray, truth: IntArray) -> npt.NDArray[np.int64]:
+    others = probabilities.copy()
+    others[np.arange(len(truth)), truth] = -np.inf
+    best: npt.NDArray[np.int64] = others.argmax(axis=1)
+    return best
+
+
+def wilson(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """The interval of a share among `count` independent cases (Wilson 1927)."""
+    spread = z * z / count
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * np.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))

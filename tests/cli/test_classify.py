@@ -1,0 +1,109 @@
+"""`clipsearch classify` and `clipsearch train probe`, with the embedded model."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from clipsearch.cli_probe import probe_command
+from clipsearch.store import open_snapshot
+from clipsearch.store.tags import read_tag
+from tests.cli.test_cli import clipsearch
+from tests.fake_encoder import COLOURS
+from tests.pictures import plain
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three shades of red, green and blue, in a folder for each, and an index of them."""
+    place = tmp_path_factory.mktemp("classify")
+    for colour in ("red", "green", "blue"):
+        (place / "colours" / colour).mkdir(parents=True)
+        for number in range(3):
+            shade = tuple(min(255, part + 9 * number) for part in COLOURS[colour])
+            plain((shade[0], shade[1], shade[2])).save(place / "colours" / colour / f"{number}.png")
+    clipsearch("index", "colours", "--model", "builtin", "-q", folder=place)
+    return place
+
+
+def test_accuracy_of_a_folder_for_each_class(place: Path) -> None:
+    out = clipsearch("classify", "colours", "--model", "builtin", "-q", folder=place).stdout.splitlines()
+    assert re.fullmatch(
+        r"9 pictures, 3 labels: [\d.]+ % right \[[\d.]+, [\d.]+\]; mean over the classes [\d.]+ %", out[0]
+    )
+    assert re.fullmatch(r"  blue   +[\d.]+ %  \d of 3", out[1])
+
+
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs the plots extra")
+def test_json_csv_and_confusion(place: Path) -> None:
+    arguments = ("classify", "colours", "--model", "builtin", "-q", "--template", "plain")
+    body = json.loads(clipsearch(*arguments, "--json", "--confusion", "c.png", folder=place).stdout)
+    assert (place / "c.png").read_bytes().startswith(b"\x89PNG")
+    assert body["labels"] == ["blue", "green", "red"]
+    assert sum(map(sum, body["accuracy"]["confusion"])) == 9
+    rows = list(csv.DictReader(io.StringIO(clipsearch(*arguments, "--csv", folder=place).stdout)))
+    assert len(rows) == len(body["pictures"]) == 9
+    for row, picture in zip(rows, body["pictures"], strict=True):
+        assert (row["path"], row["truth"]) == (picture["path"], picture["truth"])
+        assert row["label"] == picture["labels"][0]["label"]
+        assert Path(row["path"]).parent.name == row["truth"]
+        assert sum(label["probability"] for label in picture["labels"]) == pytest.approx(1, abs=1e-4)
+    assert body["accuracy"]["top1"] == pytest.approx(sum(row["label"] == row["truth"] for row in rows) / 9)
+
+
+def test_tags_are_written_where_the_model_is_sure(place: Path) -> None:
+    arguments = ("classify", "--index", "colours", "--labels", "red, green|lawn, blue")
+    pictures = json.loads(clipsearch(*arguments, "--json", folder=place).stdout)["pictures"]
+    done = clipsearch(*arguments, "--write", "--threshold", "0.4", folder=place)
+    sure = [picture for picture in pictures if picture["labels"][0]["probability"] >= 0.4]
+    assert f"wrote 3 tags on {len(sure)} picture" in done.stderr
+    assert len(done.stdout.splitlines()) == 9
+    with open_snapshot(place / "colours/.clipsearch") as snapshot:
+        tags = {ref.name: read_tag(snapshot.index_dir, ref.file).as_dict() for ref in snapshot.tags}
+    assert set(tags) == {"red", "green", "blue"}
+    assert sorted(round(score, 4) for tag in tags.values() for score in tag.values()) == sorted(
+        round(picture["labels"][0]["probability"], 4) for picture in sure
+    )
+
+
+def test_a_probe_is_learned_and_used(place: Path) -> None:
+    app = typer.Typer()
+    app.command()(probe_command)
+    arguments = ["colours", "--model", "builtin", "--out", "probe", "-q"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        learned = json.loads(CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False).stdout)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["9 pictures of 3 classes, 3 of each", "right, on pictures held out (3 parts):"]
+    assert sum("<- kept" in line for line in lines) == 1
+    assert lines[-1] == "use it: clipsearch classify FOLDER --probe probe"
+    assert set(learned["accuracy"]) == {"zero-shot", "linear", "cache"}
+    assert learned["accuracy"][learned["method"]]["top1"] == max(each["top1"] for each in learned["accuracy"].values())
+    for source in (("colours", "-q"), ("--index", "colours")):
+        body = json.loads(clipsearch("classify", *source, "--probe", "probe", "--json", folder=place).stdout)
+        assert {p["labels"][0]["label"] == Path(p["path"]).parent.name for p in body["pictures"]} == {True}
+
+
+def test_wrong_use_is_one_line(place: Path) -> None:
+    for arguments, status, message in (
+        (("classify",), 2, "name either a folder or an index"),
+        (("classify", "colours", "--write"), 2, "--write stores tags in an index"),
+        (("classify", "--index", "colours"), 1, "name the labels"),
+        (("classify", "--index", "colours", "--labels", "one"), 1, "two labels or more"),
+        (("classify", "colours/red", "--model", "builtin"), 1, "has no folders to take labels from"),
+        (("classify", "colours", "--probe", "nowhere", "-q"), 1, "there is no probe"),
+    ):
+        done = clipsearch(*arguments, folder=place, status=status)
+        assert done.stderr.startswith("clipsearch: ")
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
