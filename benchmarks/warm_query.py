@@ -1,88 +1,48 @@
-"""A warm process over a large collection: what encoding a sentence, searching and looking the rows up take.
+"""What a running server saves a query: whole processes with and without one, in turn.
 
-The vectors are those of `against_ann.py` (crops of real pictures, and between them), the sentences are real captions.
-Prints and writes medians and the 95th percentile, with and without a filter; and how long making the index took and
-the most memory that it needed, when this run made it.
+The query with a server finds it through the state folder; the one without has an empty state folder. Prints JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from benchmarks.against_ann import blocks, peak_mb
-from benchmarks.common import machine, report, write_index
-from benchmarks.real_vectors import captions, crops, interpolated
-from clipsearch.encoder.names import load_encoder
-from clipsearch.search import open_collection
-
-QUERIES = 200
-K = 20
+from benchmarks.common import interleaved, machine, seconds_of
+from clipsearch.warm import ask, socket_path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a folder of WebDataset tars (KEY.jpg, KEY.json)")
-    parser.add_argument("--cache", type=Path, default=Path(".cache/bench"), help="where vectors and indexes are kept")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--real", type=int, default=200_000)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--build", action="store_true", help=argparse.SUPPRESS)  # in a process of its own
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("index", type=Path, help="a folder that is indexed")
+    parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    encoder = load_encoder("builtin")
-    folder = arguments.cache / f"warm-{arguments.rows}-{arguments.real}"
-    if arguments.build:
-        real = crops(arguments.data, arguments.cache, arguments.real)
-        vectors = real if arguments.rows == arguments.real else interpolated(real, arguments.cache, arguments.rows)
-        began, before_mb = time.perf_counter(), peak_mb()
-        write_index(folder, encoder, arguments.rows, (block for _, block in blocks(vectors)))
-        made = {"seconds": time.perf_counter() - began, "peak_mb": peak_mb(), "peak_mb_before": before_mb}
-        print(json.dumps(made))
-        return
-    body: dict[str, Any] = {"machine": machine("faiss-cpu", "onnxruntime", "numpy"), "rows": arguments.rows}
-    if not (folder / ".clipsearch" / "CURRENT").exists():
-        command = [sys.executable, "-m", "benchmarks.warm_query", "--build", *sys.argv[1:]]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        body["build"] = json.loads(done.stdout.splitlines()[-1])
-        print(body["build"])
-    texts = captions(arguments.data, 2 * QUERIES)
-    times: dict[str, list[float]] = {}
-    with open_collection(folder, encoder=encoder) as photos:
-        selection = np.flatnonzero(np.random.default_rng(0).random(arguments.rows) < 0.1)
-
-        def measured(name: str, run: Callable[[], Any]) -> Any:
-            began = time.perf_counter()
-            result = run()
-            times.setdefault(name, []).append(1000 * (time.perf_counter() - began))
-            return result
-
-        for number, text in enumerate(texts):
-            if number == QUERIES:
-                times.clear()  # what came before was warming up
-            began = time.perf_counter()
-            vector = measured("encode", lambda text=text: photos.encode_query(text))[None]
-            found = measured("search", lambda vector=vector: photos.nearest(vector, K))
-            measured("rows", lambda found=found: [photos.record(int(row_id)) for row_id in found[1][0]])
-            times.setdefault("all", []).append(1000 * (time.perf_counter() - began))
-            for segment in photos._segments:
-                measured("search, 10 % selected", lambda s=segment, v=vector: s.search(v, K, selection=selection))
-    body["ms"] = {
-        name: {"median": statistics.median(values), "p95": float(np.quantile(values, 0.95))}
-        for name, values in times.items()
-    }
-    for name, values in body["ms"].items():
-        print(f"{name:22} {values['median']:7.2f} ms median, {values['p95']:7.2f} ms p95")
-    medians = {name: values["median"] for name, values in body["ms"].items()}
-    report(arguments.out, "warm_query", body, {f"{arguments.rows:,} rows": medians}, "ms")
+    index = arguments.index / ".clipsearch"
+    command = [sys.executable, "-m", "clipsearch", "query", "a dog on a beach", "--index", arguments.index.absolute()]
+    serve = [sys.executable, "-m", "clipsearch", "serve", "--index", str(arguments.index), "--port", "0"]
+    server = subprocess.Popen(serve, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while ask(index, "a dog on a beach", 1, {}) is None:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"no server answers at {socket_path(index)}")
+            time.sleep(0.1)
+        with tempfile.TemporaryDirectory() as empty:
+            times = interleaved(
+                lambda: seconds_of(command, folder=arguments.index),
+                lambda: seconds_of(command, folder=arguments.index, env={"CLIPSEARCH_STATE_DIR": empty}),
+                arguments.rounds,
+            )
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(timeout=30)
+    print(json.dumps({"with_server_over_without": times.summary(), "machine": machine()}, indent=1))
 
 
 if __name__ == "__main__":

@@ -332,8 +332,6 @@ def query(
       clipsearch query "red car" -0 | xargs -0 cp -t ./red-cars
       clipsearch query "sunset" --json --unique --index ./photos
     """
-    from clipsearch.search import open_collection
-
     if as_json + as_csv + paths + zero > 1:
         raise InvalidQuery("--json, --csv, --paths and -0 exclude each other")
     words = joined(query)
@@ -346,18 +344,27 @@ def query(
 
         name = model or model_of(config.find_index(index)) or "auto"
         encoder = load_encoder(name, checkpoint=checkpoint, allow_pickle=allow_pickle, notice=cli_models.notice)
+    options: dict[str, Any] = {
+        "sort": sort,
+        "unique": unique,
+        "diverse": diverse,
+        "like": like or (),
+        "unlike": unlike or (),
+    }
     lap("start and imports")
-    with open_collection(index, model=model, encoder=encoder) as photos:
-        lap("open and verify the index")
-        parsed = photos.parse(words)
-        vector = photos.query_vector(parsed)
-        lap("load the model and encode the query")
-        hits = photos.search(
-            parsed, k, sort=sort, unique=unique, diverse=diverse, like=like or (), unlike=unlike or (), vector=vector
-        )
-        lap("search and look up the rows")
-        config.remember_index(photos.index)
-        root, filtered = photos.root, parsed.filter is not None and len(photos) > 0
+    hits = _hits_of_server(index, words, k, options) if model is None and encoder is None else None
+    if hits is None:
+        from clipsearch.search import open_collection
+
+        with open_collection(index, model=model, encoder=encoder) as photos:
+            lap("open and verify the index")
+            parsed = photos.parse(words)
+            vector = photos.query_vector(parsed)
+            lap("load the model and encode the query")
+            hits = photos.search(parsed, k, **options, vector=vector)
+            lap("search and look up the rows")
+            config.remember_index(photos.index)
+            root, filtered = photos.root, parsed.filter is not None and len(photos) > 0
     if as_json:
         _print_json([_hit_json(hit) for hit in hits])
     elif as_csv:
@@ -379,6 +386,18 @@ def query(
         why = "no picture passes the filters" if filtered else "has no searchable pictures"
         print(f"nothing found: {safe(str(root))}{':' if filtered else ''} {why}", file=sys.stderr)
         raise typer.Exit(EXIT_NOTHING_FOUND)
+
+
+def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, Any]) -> list[Hit] | None:
+    """The hits from a running server of this user; None where none can say, and where nothing is found."""
+    from clipsearch import warm
+
+    place = config.find_index(index)
+    hits = warm.ask(place, query, k, options)
+    if hits is not None:
+        config.remember_index(place)
+        lap("ask the server")
+    return hits
 
 
 def joined(words: list[str]) -> str:

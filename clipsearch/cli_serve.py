@@ -107,13 +107,19 @@ def _run(
 ) -> None:
     places = [config.find_index(place) for place in index] if index else [config.find_index()]
     listening = _listen(host, port)
+    from clipsearch.ui.local_socket import answer_locally
     from clipsearch.ui.security import is_loopback
     from clipsearch.ui.server import ServerOptions, create_app
 
     local = is_loopback(host)
     token = token or (None if local else secrets.token_urlsafe(24))
     names = (*(host_names or ()), *(() if local else (socket.gethostname(), socket.getfqdn())))
-    served = create_app(places, options=ServerOptions(token=token, local=local, host_names=names), page=page)
+    served = create_app(
+        places,
+        options=ServerOptions(token=token, local=local, host_names=names),
+        page=page,
+        background=(lambda service: answer_locally(service.engine),),
+    )
     for place in places:
         config.remember_index(place)
     shown = "127.0.0.1" if host in ("0.0.0.0", "::", "localhost") else f"[{host}]" if ":" in host else host

@@ -1,16 +1,20 @@
-"""The plain data types that pass between modules. No I/O, no third-party import but numpy."""
+"""The plain data types that pass between modules. No I/O, no third-party import: a query that a server answers loads
+no NumPy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
-PixelArray = npt.NDArray[np.uint8]
+    FloatArray = npt.NDArray[np.float32]
+    IntArray = npt.NDArray[np.int64]
+    PixelArray = npt.NDArray[np.uint8]
+else:
+    FloatArray = IntArray = PixelArray = Any
 
 SkipStatus = Literal[
     "not_a_picture",  # by its name, or no picture format was recognised in its bytes

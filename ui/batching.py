@@ -116,7 +116,7 @@ class BatchingEncoder:
 
     def __init__(self, encoder: Encoder, *, observe: Callable[[str, int], None] = lambda kind, items: None) -> None:
         """`observe` is told the kind ("text", "picture") and size of every batch."""
-        self._encoder = encoder
+        self.encoder = encoder
         self._texts: Batches[str, FloatArray] = Batches(
             lambda texts: list(encoder.encode_texts(texts)), TEXTS_AT_ONCE, lambda items: observe("text", items)
         )
@@ -130,23 +130,23 @@ class BatchingEncoder:
 
     @property
     def name(self) -> str:
-        return self._encoder.name
+        return self.encoder.name
 
     @property
     def dim(self) -> int:
-        return self._encoder.dim
+        return self.encoder.dim
 
     @property
     def fingerprint(self) -> str:
-        return self._encoder.fingerprint
+        return self.encoder.fingerprint
 
     @property
     def score_scale(self) -> float:
-        return self._encoder.score_scale
+        return self.encoder.score_scale
 
     @property
     def preprocessing(self) -> Preprocessing:
-        return self._encoder.preprocessing
+        return self.encoder.preprocessing
 
     def encode_images(self, pixels: PixelArray) -> FloatArray:
         """Shapes: pixels (B, H, W, 3) uint8; result (B, D) float32, unit L2."""

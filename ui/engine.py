@@ -51,6 +51,12 @@ class SharedCollection(Collection):
             self._nearest_of_many, SEARCHES_AT_ONCE, lambda items: observe("search", items)
         )
 
+    def alone(self, encoder: Encoder) -> Collection:
+        """This generation with another encoder, for one thread that shares nothing. Valid as long as this is."""
+        twin = Collection.__new__(Collection)
+        twin.__dict__.update(self.__dict__, _encoder=encoder)
+        return twin
+
     def nearest(self, queries: FloatArray, k: int, *, exact: bool = False, **more: Any) -> tuple[FloatArray, IntArray]:
         """As Collection.nearest."""
         if exact or k < 1 or len(queries) != 1 or any(value is not None for value in more.values()):
@@ -72,7 +78,7 @@ class SharedCollection(Collection):
 class _Open:
     """One generation, and how many are using it. Guarded by the lock of its `ServedIndex`."""
 
-    collection: Collection
+    collection: SharedCollection
     users: int = 0
     retired: bool = False
 
@@ -91,7 +97,7 @@ class ServedIndex:
     _retry_at: float = 0.0
 
     @contextmanager
-    def lease(self, *, at_least: int | None = None) -> Iterator[Collection]:
+    def lease(self, *, at_least: int | None = None) -> Iterator[SharedCollection]:
         """The newest generation that is open, for as long as the `with` lasts.
 
         `at_least` waits for that generation (and returns an older one if there is none such).
@@ -217,12 +223,12 @@ class Engine:
             raise UnknownIndex(name, self.names) from None
 
     @contextmanager
-    def lease(self, name: str | None = None, *, at_least: int | None = None) -> Iterator[Collection]:
+    def lease(self, name: str | None = None, *, at_least: int | None = None) -> Iterator[SharedCollection]:
         """The newest open generation of an index; see `ServedIndex.lease`. Raises: UnknownIndex."""
         with self.index(name).lease(at_least=at_least) as collection:
             yield collection
 
-    def open(self, index: Path) -> Collection:
+    def open(self, index: Path) -> SharedCollection:
         """Open the newest generation of an index with an encoder that is shared. Raises: see __init__."""
         if self._given is not None:
             return SharedCollection(index, self._given, self._observe_batch)

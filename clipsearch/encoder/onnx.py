@@ -49,8 +49,12 @@ class OnnxEncoder:
         threads: int | None = None,
         name: str | None = None,
         precision: Precision = "auto",
+        as_new: bool = False,
     ) -> None:
-        """Read the small files. Raises: InvalidModel, ValueError for an unknown precision."""
+        """Read the small files. Raises: InvalidModel, ValueError for an unknown precision.
+
+        `as_new` encodes every text as a new process encodes its first, to the last bit.
+        """
         if precision not in ("auto", "fp32", "bf16", "int8"):
             raise ValueError(f"unknown precision {precision!r}: auto, fp32, bf16 or int8")
         self._model: ModelDirectory = read_model_directory(Path(directory))
@@ -58,6 +62,7 @@ class OnnxEncoder:
         self._threads = threads
         self._lock = Lock()
         self._precision: Precision = precision
+        self._as_new = as_new
         self._single: Bulk | None = None  # for a picture now and then: one run with all threads
         self._bulk: Bulk | None = None  # for many: runs side by side
         self._choice: Choice | None = None
@@ -195,11 +200,13 @@ class OnnxEncoder:
                 prepared = prepared_text_tower(self._model) if self._model.has_textual else None
                 if prepared is not None:
                     try:
-                        self._textual = _TextTower(self._model, tokenizer, threads, optimised=prepared)
+                        self._textual = _TextTower(
+                            self._model, tokenizer, threads, optimised=prepared, as_new=self._as_new
+                        )
                     except InvalidModel:  # made by an onnxruntime that differs more than its version says
                         self._textual = None
                 if self._textual is None:
-                    self._textual = _TextTower(self._model, tokenizer, threads)
+                    self._textual = _TextTower(self._model, tokenizer, threads, as_new=self._as_new)
             return self._textual
 
     def _no_image_tower(self) -> InvalidModel:
@@ -243,11 +250,12 @@ class _TextTower(OnnxTower):
         threads: int,
         *,
         optimised: Path | None = None,
+        as_new: bool = False,
     ) -> None:
         super().__init__(model, TEXTUAL_MODEL, threads, hasty=True, optimised=optimised)
         self._tokenizer = tokenizer.get()
         self._runs = 0
-        self._hasty = True
+        self._hasty = not as_new
         self._reload_lock = Lock()
         self._length: int | None = None if model.text.dynamic_context else model.text.context_length
         length = self.inputs[0].shape[1] if len(self.inputs[0].shape) == 2 else None

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"formats", "checksums", "npy", "folding", "query"},
     {"images", "encoder", "store", "vectors"},
     {"filters", "feedback", "variety"},
-    {"search", "indexer"},
+    {"search", "indexer", "warm"},
     {"training"},
     {"ui"},
     {"terminal", "timing"},
@@ -116,6 +116,11 @@ def loaded_by(code: str) -> set[str]:
 def test_importing_clipsearch_loads_nothing_heavy() -> None:
     heavy = {"numpy", "torch", "gradio", "pandas", "pyarrow", "faiss", "onnxruntime", "PIL", "typer"}
     assert not heavy & loaded_by("import clipsearch")
+
+
+def test_a_query_that_a_server_answers_loads_not_even_numpy() -> None:
+    heavy = {"numpy", "onnxruntime", "tokenizers", "ssl", "http.client", "asyncio", "httpx", "rich"}
+    assert not heavy & loaded_by("import clipsearch.cli, clipsearch.warm")
 
 
 def test_the_query_path_loads_only_what_it_needs() -> None:

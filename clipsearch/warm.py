@@ -1,0 +1,108 @@
+"""Ask a server of this user that has the index open already, through a socket that only this user can reach.
+
+The socket is in the user's state folder, named after the index. A server greets whoever connects; it answers with hits
+or, if it cannot answer exactly as a new process would (another version, a picture's path in the query, an error), not
+at all: the caller then does the work itself. Loads no NumPy: that is most of what a query waits for.
+
+Messages are JSON, one a line. `clipsearch.ui.local_socket` is the other end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+from clipsearch import __version__
+from clipsearch.config import state_dir
+from clipsearch.records import Hit, ImageRecord, PictureMetadata
+
+GREETING_TIMEOUT_S = 0.25
+ANSWER_TIMEOUT_S = 10.0
+LONGEST_ADDRESS = 100  # bytes; systems allow 104 or more
+LONGEST_MESSAGE_BYTES = 256 << 20
+
+
+def socket_path(index: Path) -> Path | None:
+    """Where a server of the index folder `index` listens; None where no socket can be."""
+    name = f"{zlib.crc32(os.fsencode(os.path.realpath(index))):08x}.sock"
+    path = state_dir() / "servers" / name
+    usable = hasattr(socket, "AF_UNIX") and len(os.fsencode(path)) <= LONGEST_ADDRESS
+    return path if usable else None
+
+
+def ask(index: Path, query: str, k: int, options: dict[str, Any]) -> list[Hit] | None:
+    """The hits that `Collection.search` would return, from a server; None where there is none that knows them.
+
+    `options` are keyword arguments of `Collection.search`.
+    """
+    path = socket_path(index)
+    if path is None or not path.exists():
+        return None
+    request = {
+        "version": __version__,
+        "index": os.path.realpath(index),
+        "folder": os.getcwd(),  # noqa: PTH109
+        "query": query,
+        "k": k,
+        "options": options,
+    }
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        request["current"] = (index / "CURRENT").read_text(encoding="ascii")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(GREETING_TIMEOUT_S)
+            connection.connect(str(path))
+            if not is_own_user(connection):
+                return None
+            with connection.makefile("rb") as stream:
+                greeting = receive(stream)
+                if greeting.get("version") != __version__ or greeting.get("index") != request["index"]:
+                    return None
+                connection.settimeout(ANSWER_TIMEOUT_S)
+                connection.sendall(message(request))
+                answer = receive(stream)
+        if answer.get("hits"):
+            return [hit_from(body) for body in answer["hits"]]
+    return None
+
+
+def message(body: dict[str, Any]) -> bytes:
+    """One message. Lone surrogates (names that are not UTF-8) survive as escapes."""
+    return json.dumps(body).encode("ascii") + b"\n"
+
+
+def receive(stream: Any) -> dict[str, Any]:
+    """Read one message. Raises: ValueError for what is none, OSError."""
+    line = stream.readline(LONGEST_MESSAGE_BYTES)
+    if not line.endswith(b"\n"):
+        raise ValueError("the connection ended")
+    body = json.loads(line)
+    if not isinstance(body, dict):
+        raise ValueError("not a message")
+    return body
+
+
+def is_own_user(connection: socket.socket) -> bool:
+    """Whether the process at the other end is of this user. True where the system does not say (macOS)."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return True
+    _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
+    return bool(user == os.geteuid())
+
+
+def hit_body(hit: Hit) -> dict[str, Any]:
+    """A hit as JSON: every field of it."""
+    return dataclasses.asdict(hit)
+
+
+def hit_from(body: dict[str, Any]) -> Hit:
+    """The hit that `hit_body` made `body` of. Raises: TypeError, KeyError."""
+    record = ImageRecord(**{**body["record"], "metadata": PictureMetadata(**body["record"]["metadata"])})
+    return Hit(**{**body, "record": record, "others": tuple(hit_from(other) for other in body["others"])})

@@ -1,0 +1,192 @@
+"""`clipsearch serve` as a process, and queries that it answers for other processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clipsearch.warm import message, socket_path
+from tests.cli.test_cli import clipsearch
+from tests.fake_encoder import COLOURS
+from tests.pictures import fill, plain
+
+
+@pytest.fixture
+def indexed(photos: Path) -> Path:
+    fill(photos, 12)
+    for name in ("red", "green", "blue"):
+        plain(COLOURS[name]).save(photos / f"{name}.png")
+    clipsearch("index", "photos", "--model", "builtin", "-q", folder=photos.parent)
+    return photos
+
+
+class Server:
+    """A `clipsearch serve` process."""
+
+    def __init__(self, photos: Path, *options: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        command = [sys.executable, "-m", "clipsearch", "serve", "--index", str(photos), "--port", str(self.port)]
+        self.process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 60
+        while self.get("/healthz")[0] != 200:
+            assert time.monotonic() < deadline
+            assert self.process.poll() is None
+            time.sleep(0.05)
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, b""
+        except OSError:
+            return 0, b""
+
+    def stop(self, number: int = signal.SIGINT) -> tuple[int, str]:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        _, err = self.process.communicate(timeout=30)
+        return self.process.returncode, err
+
+
+@pytest.fixture
+def server(indexed: Path) -> Iterator[Server]:
+    server = Server(indexed)
+    yield server
+    server.stop(signal.SIGKILL)
+
+
+def asks_server(*arguments: str, folder: Path, status: int = 0) -> tuple[str, bool]:
+    """Output of a query, and whether a server answered it."""
+    os.environ["CLIPSEARCH_TIMING"] = "1"
+    try:
+        done = clipsearch("query", *arguments, folder=folder, status=status)
+    finally:
+        del os.environ["CLIPSEARCH_TIMING"]
+    return done.stdout, "ask the server" in done.stderr
+
+
+def test_ctrl_c_ends_it_cleanly(server: Server) -> None:
+    assert json.loads(server.get("/v1/status")[1])["indexes"][0]["pictures"] == 15
+    status, err = server.stop()
+    assert status == 0
+    assert "Traceback" not in err
+    assert f"http://127.0.0.1:{server.port}/" in err
+    assert "photos: 15 pictures in " in err
+
+
+def test_dots_in_a_raw_path_lead_nowhere(server: Server) -> None:
+    for path in ("/v1/images/../../../../etc/passwd", "/../../../../etc/passwd", "//etc/passwd"):
+        with socket.create_connection(("127.0.0.1", server.port)) as raw:
+            raw.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: raw.recv(65536), b""))
+        assert answer.split(b" ")[1] in (b"404", b"422"), path
+        assert b"root:" not in answer
+
+
+def test_a_token_is_made_up_for_others(indexed: Path) -> None:
+    server = Server(indexed, "--host", "0.0.0.0")
+    assert server.get("/v1/status")[0] == 401
+    _, err = server.stop()
+    entry = next(word for word in err.split() if word.startswith("http://"))
+    assert "/login?token=" in entry
+    assert len(entry.split("token=")[1]) >= 32
+
+
+def test_a_query_that_a_server_answers_prints_what_a_cold_one_prints(
+    indexed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = indexed / "set000"
+    questions = [
+        ("red", "-k", "4"),
+        ("a photo of something blue", "--json"),
+        ("green", "--csv"),
+        ("green", "--paths"),
+        ("green - red", "-0"),
+        ("2:red + blue", "--json", "--unique"),
+        ("ext:png", "--sort", "path"),
+        ("red", "--diverse", "--sort", "date"),
+        ("red", "--like", "1", "--unlike", "2", "--json"),
+    ]
+    cold = [asks_server(*question, folder=below) for question in questions]
+    server = Server(indexed)
+    try:
+        warm = [asks_server(*question, folder=below) for question in questions]
+        errors = [
+            clipsearch("query", *bad, folder=below, status=2).stderr for bad in (("dog (ext:jpg or",), ("like:999",))
+        ]
+        picture, answered = asks_server("../red.png", "-k", "1", folder=below)
+        nothing = clipsearch("query", "ext:heic", folder=below, status=3).stderr
+    finally:
+        server.stop()
+    assert [output for output, _ in warm] == [output for output, _ in cold]
+    assert {answered for _, answered in cold} == {False}
+    assert {answered for _, answered in warm} == {True}
+    assert (picture.split()[2], answered) == ("../red.png", False)
+    assert errors == [
+        clipsearch("query", *bad, folder=below, status=2).stderr for bad in (("dog (ext:jpg or",), ("like:999",))
+    ]
+    assert nothing == clipsearch("query", "ext:heic", folder=below, status=3).stderr
+
+
+def test_a_server_answers_from_the_generation_that_is_there(server: Server, indexed: Path) -> None:
+    assert asks_server("red", "--paths", "-k", "99", folder=indexed)[1]
+    plain(COLOURS["pink"]).save(indexed / "pink.png")
+    clipsearch("index", indexed, "-q", folder=indexed)
+    output, answered = asks_server("red", "--paths", "-k", "99", folder=indexed)
+    assert answered
+    assert str(indexed / "pink.png") in output.splitlines()
+
+
+def test_a_server_that_was_killed_costs_nothing(server: Server, indexed: Path) -> None:
+    path = socket_path(indexed / ".clipsearch")
+    assert path is not None
+    server.stop(signal.SIGKILL)
+    assert path.exists()
+    output, answered = asks_server("red", "--paths", folder=indexed)
+    assert output
+    assert not answered
+
+
+@pytest.mark.parametrize("says", [b"", b"rubbish\n", message({"version": "0.0.1", "index": "x"}), None])
+def test_a_server_that_is_none_is_passed_over_quickly(indexed: Path, says: bytes | None) -> None:
+    from clipsearch.warm import ask
+
+    path = socket_path(indexed / ".clipsearch")
+    assert path is not None
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        if says is not None:
+            import threading
+
+            def greet() -> None:
+                with listening.accept()[0] as connection:
+                    connection.sendall(says)
+
+            threading.Thread(target=greet, daemon=True).start()
+        began = time.perf_counter()
+        assert ask(indexed / ".clipsearch", "red", 3, {}) is None
+        assert time.perf_counter() - began < 2
+
+
+def test_others_cannot_reach_the_socket(server: Server, indexed: Path) -> None:
+    path = socket_path(indexed / ".clipsearch")
+    assert path is not None
+    assert path.stat().st_mode & 0o077 == 0
+    assert path.parent.stat().st_mode & 0o077 == 0
+    server.stop()
+    assert not path.exists()

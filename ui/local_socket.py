@@ -1,0 +1,139 @@
+"""Answer queries of this user's other processes, exactly as they would answer them themselves.
+
+`clipsearch.warm` is the other end. What cannot be answered so (another version, a picture's path, an error) is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from clipsearch import __version__
+from clipsearch.encoder import Encoder
+from clipsearch.encoder.onnx import OnnxEncoder
+from clipsearch.errors import ClipsearchError
+from clipsearch.query import parse_query
+from clipsearch.ui.engine import Engine, ServedIndex
+from clipsearch.warm import hit_body, is_own_user, message, receive, socket_path
+
+PATIENCE_S = 5.0  # with a client that connects and says nothing
+
+
+class LocalSocket:
+    """A socket for one index that is served. Close it."""
+
+    def __init__(self, engine: Engine, served: ServedIndex, path: Path) -> None:
+        """Listen at `path`, in place of a server that was there before. Raises: OSError."""
+        self._engine = engine
+        self._served = served
+        self._path = path
+        self._lock = threading.Lock()
+        self._encoder: Encoder | None = None
+        self.last_used_at = time.monotonic()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.unlink(missing_ok=True)
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listening.bind(str(part))
+        part.chmod(0o600)
+        self._listening.listen(16)
+        self._inode = part.stat().st_ino
+        part.replace(path)
+        threading.Thread(target=self._warm_up, daemon=True).start()
+        threading.Thread(target=self._accept, name="clipsearch-local", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        with contextlib.suppress(OSError):
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError, ValueError, KeyError, TypeError, ClipsearchError):
+            connection.settimeout(PATIENCE_S)
+            if not is_own_user(connection):
+                return
+            index = os.path.realpath(self._served.path)
+            connection.sendall(message({"version": __version__, "index": index}))
+            with connection.makefile("rb") as stream:
+                asked = receive(stream)
+                self.last_used_at = time.monotonic()
+                if asked["version"] == __version__ and asked["index"] == index:
+                    connection.sendall(message(self._answer(asked)))
+
+    def _answer(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Hits, or nothing. Raises: ClipsearchError, TypeError for options that are not known here."""
+        generation = int(asked["current"].split()[2])
+        folder = Path(asked["folder"])
+        parsed = parse_query(asked["query"], is_file=lambda name: _is_file(folder, name))
+        if any(term.kind == "picture" for term in parsed.terms):
+            return {}
+        with self._served.lease(at_least=generation) as photos:
+            if photos.manifest.generation != generation:
+                return {}
+            alone = photos.alone(self._own_encoder(photos.encoder))
+            hits = alone.search(parsed, asked["k"], **asked["options"])
+        return {"hits": [hit_body(hit) for hit in hits]}
+
+    def _warm_up(self) -> None:
+        with contextlib.suppress(ClipsearchError), self._served.lease() as photos:
+            self._own_encoder(photos.encoder).encode_texts(["warm-up"])
+
+    def _own_encoder(self, shared: Encoder) -> Encoder:
+        """An encoder that gives the vectors of a new process, to the last bit."""
+        with self._lock:
+            if self._encoder is None or self._encoder.fingerprint != shared.fingerprint:
+                plain = getattr(shared, "encoder", shared)
+                self._encoder = (
+                    OnnxEncoder(plain.directory, name=plain.name, as_new=True)
+                    if isinstance(plain, OnnxEncoder)
+                    else plain
+                )
+            return self._encoder
+
+
+def _is_file(folder: Path, name: str) -> bool:
+    try:
+        return (folder / Path(name).expanduser()).is_file()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def open_sockets(engine: Engine) -> list[LocalSocket]:
+    """A socket for each index, where there can be one."""
+    sockets = []
+    for served in engine.indexes.values():
+        path = socket_path(served.path)
+        with contextlib.suppress(OSError):
+            if path is not None:
+                sockets.append(LocalSocket(engine, served, path))
+    return sockets
+
+
+def answer_locally(engine: Engine) -> Callable[[], None]:
+    """Open the sockets; returns what closes them."""
+    sockets = open_sockets(engine)
+
+    def close() -> None:
+        for local in sockets:
+            local.close()
+
+    return close
