@@ -33,7 +33,7 @@ bench: $(VENV)/.ready $(RCLIP_VENV)/.ready ## Measure speed against rclip, exact
 	$(BIN)/python scripts/demo.py > /dev/null
 	$(BIN)/python -m benchmarks.exact_or_ivf --json benchmarks/results/exact_or_ivf.json
 	$(if $(DATA),$(BIN)/python -m benchmarks.against_ann --data "$(DATA)",@echo "no DATA=FOLDER of WebDataset tars: left out hnswlib and usearch")
-	$(if $(DATA),$(BIN)/python -m benchmarks.warm_query --data "$(DATA)")
+	$(if $(DATA),$(BIN)/python -m benchmarks.warm_process --data "$(DATA)")
 	$(BIN)/python -m benchmarks.encoder_ceiling --model clipsearch/models/builtin --folder demo/photos
 	$(BIN)/python -m benchmarks.against_rclip --rclip $(RCLIP_VENV)/bin/rclip
 
