@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clipsearch.client import RemoteCollection, connect
     from clipsearch.encoder import Encoder
     from clipsearch.encoder.names import load_encoder
     from clipsearch.errors import ClipsearchError
@@ -35,6 +36,8 @@ __all__ = [
     "ImageRecord",
     "IndexOptions",
     "IndexReport",
+    "RemoteCollection",
+    "connect",
     "index",
     "load_encoder",
     "open",
@@ -48,6 +51,8 @@ _HOMES = {
     "ImageRecord": "clipsearch.records",
     "IndexOptions": "clipsearch.indexer.build",
     "IndexReport": "clipsearch.indexer.build",
+    "RemoteCollection": "clipsearch.client",
+    "connect": "clipsearch.client",
     "index": "clipsearch.indexer.api",
     "load_encoder": "clipsearch.encoder.names",
     "open": "clipsearch.search",

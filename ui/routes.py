@@ -163,6 +163,15 @@ class Service:
         with self.engine.lease(index) as photos:
             return self._vectors(photos, self.encode_file(path, photos)[None])
 
+    def vector(self, row_id: int, index: str | None) -> dict[str, Any]:
+        """The vector of a picture; see `messages.EmbedAnswer`. Raises: NoSuchPicture."""
+        served = self.engine.index(index)
+        with served.lease() as photos:
+            try:
+                return self._vectors(photos, photos.vector(row_id)[None])
+            except KeyError:
+                raise NoSuchPicture(served.name, row_id) from None
+
     def picture(self, row_id: int, index: str | None) -> dict[str, Any]:
         """What the index knows of a picture; see `messages.Picture`. Raises: NoSuchPicture."""
         served = self.engine.index(index)
@@ -375,6 +384,11 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
     async def picture(id: RowId, index: IndexName = None) -> Response:
         """What the index knows of a picture."""
         return AsciiJSON(await service.searches.run(lambda: service.picture(id, index)))
+
+    @app.get("/v1/images/{id}/vector", tags=["pictures"], **_documented(messages.EmbedAnswer, 404, 422, 503))
+    async def vector(id: RowId, index: IndexName = None) -> Response:
+        """The vector of a picture of the index."""
+        return AsciiJSON(await service.searches.run(lambda: service.vector(id, index)))
 
     @app.get(
         "/v1/images/{id}/thumbnail",

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"formats", "checksums", "npy", "folding", "query"},
     {"images", "encoder", "store", "vectors"},
     {"filters", "feedback", "variety"},
-    {"search", "indexer", "warm"},
+    {"search", "indexer", "warm", "client"},
     {"training"},
     {"ui"},
     {"terminal", "timing"},
@@ -39,6 +39,7 @@ ONLY_IMPORTERS = {
     "openvino": {"encoder"},
     "fastapi": {"ui"},
     "gradio": {"ui"},
+    "httpx": {"client"},
     "uvicorn": {"cli_serve"},
     "typer": {"cli", "cli_models", "cli_serve", "cli_eval", "cli_classify", "cli_probe"},
     "PIL": {"images", "indexer", "training", "ui"},  # the decode worker imports it ahead of its first picture

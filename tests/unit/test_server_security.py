@@ -75,6 +75,7 @@ EVERY_ROUTE = [
     ("POST", "/v1/embed"),
     ("POST", "/v1/embed/upload"),
     ("GET", "/v1/images/0"),
+    ("GET", "/v1/images/0/vector"),
     ("GET", "/v1/images/0/thumbnail"),
     ("GET", "/v1/status"),
     ("GET", "/v1/skipped"),

@@ -1,0 +1,115 @@
+"""The typed client against a whole server, compared with a local collection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+import clipsearch
+from clipsearch.client import AccessDenied, RemoteCollection, ServerError
+from clipsearch.errors import IndexNotFound, InvalidQuery, UnreadablePicture
+from clipsearch.search import Collection
+from clipsearch.ui.server import ServerOptions, create_app
+from tests.fake_encoder import COLOURS, FakeEncoder
+from tests.pictures import fill, plain
+
+LOCAL = "http://127.0.0.1:7860"
+TOKEN = "a-token-of-some-length"
+
+
+@pytest.fixture
+def index(photos: Path, encoder: FakeEncoder) -> Path:
+    fill(photos, 12)
+    for name in ("red", "blue"):
+        plain(COLOURS[name]).save(photos / f"{name}.png")
+    return clipsearch.index(photos, encoder=encoder).index
+
+
+@pytest.fixture
+def server(index: Path, encoder: FakeEncoder) -> Iterator[TestClient]:
+    with TestClient(create_app([index], encoder=encoder, options=ServerOptions(token=TOKEN)), base_url=LOCAL) as server:
+        yield server
+
+
+def through(server: TestClient) -> httpx.MockTransport:
+    """What carries requests to a server in this process."""
+
+    def carry(request: httpx.Request) -> httpx.Response:
+        headers = list(request.headers.items())
+        answer = server.request(request.method, str(request.url), content=request.read(), headers=headers)
+        return httpx.Response(answer.status_code, headers=list(answer.headers.items()), content=answer.content)
+
+    return httpx.MockTransport(carry)
+
+
+@pytest.fixture
+def remote(server: TestClient) -> Iterator[RemoteCollection]:
+    with RemoteCollection(LOCAL, token=TOKEN, transport=through(server)) as remote:
+        yield remote
+
+
+@pytest.fixture
+def local(index: Path, encoder: FakeEncoder) -> Iterator[Collection]:
+    with clipsearch.open(index, encoder=encoder) as local:
+        yield local
+
+
+def test_it_answers_as_a_local_collection(remote: RemoteCollection, local: Collection, photos: Path) -> None:
+    def shown(hits: list[clipsearch.Hit]) -> list[object]:
+        return [
+            (h.rank, h.path, h.record.row_id, h.record.content_hash, pytest.approx(h.score, abs=2e-6)) for h in hits
+        ]
+
+    for query in ("red", "red - blue", "name:p0000* blue", Path(photos / "red.png")):
+        assert shown(remote.search(query, 5)) == shown(local.search(query, 5))
+    for options in ({"unique": True}, {"diverse": True}, {"like": [1], "unlike": [2]}, {"sort": "path"}):
+        assert shown(remote.search("red", 5, **options)) == shown(local.search("red", 5, **options))
+    assert [h.path for h in remote.search("ext:png")] == [h.path for h in local.search("ext:png")]
+    assert np.isnan(remote.search("ext:png")[0].score)
+    assert len(remote) == len(local) == 14
+
+
+def test_records_vectors_and_thumbnails(remote: RemoteCollection, local: Collection, encoder: FakeEncoder) -> None:
+    row = local.search("red", 1)[0].record.row_id
+    assert remote.similar(row, 1)[0].record.row_id == row
+    assert remote.record(row).path == local.record(row).path == "red.png"
+    assert remote.record(row).metadata == local.record(row).metadata
+    np.testing.assert_array_equal(remote.vector(row), local.vector(row))
+    np.testing.assert_array_equal(remote.encode_texts(["red", "x"]), encoder.encode_texts(["red", "x"]))
+    assert remote.thumbnail(row, 128).startswith(b"\xff\xd8")
+    assert remote.status()["indexes"][0]["name"] == "photos"
+
+
+def test_errors_are_those_of_a_local_collection(
+    remote: RemoteCollection, local: Collection, server: TestClient, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidQuery) as here:
+        local.search("dog (ext:jpg or")
+    with pytest.raises(InvalidQuery) as there:
+        remote.search("dog (ext:jpg or")
+    assert str(here.value) == str(there.value)
+    for ask in (remote.record, remote.vector, remote.similar, remote.thumbnail):
+        with pytest.raises(KeyError):
+            ask(999)
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    for bad in (tmp_path / "bad.jpg", tmp_path / "missing.jpg"):
+        with pytest.raises(UnreadablePicture):
+            remote.search(bad)
+    elsewhere = RemoteCollection(LOCAL, token=TOKEN, index="other", transport=through(server))
+    with pytest.raises(IndexNotFound):
+        elsewhere.search("red")
+    with pytest.raises(AccessDenied, match="token"):
+        RemoteCollection(LOCAL, transport=through(server)).search("red")
+
+
+def test_a_server_that_is_not_there_or_is_none() -> None:
+    with clipsearch.connect("http://127.0.0.1:9", timeout_s=2) as remote, pytest.raises(ServerError, match="serve"):
+        remote.search("red")
+    stranger = httpx.MockTransport(lambda request: httpx.Response(200, text="<html>"))
+    with pytest.raises(ServerError, match="no clipsearch server"):
+        RemoteCollection(LOCAL, transport=stranger).search("red")
