@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -57,6 +57,10 @@ def eval_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     resamples: Annotated[int, typer.Option(min=10, help="Bootstrap resamples.", metavar="N")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.", metavar="N")] = 0,
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16", "int8", "auto"],
+        typer.Option(help="Arithmetic of the image tower: fp32 gives the same figures on every machine."),
+    ] = "fp32",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that decode pictures.", metavar="N")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -87,7 +91,10 @@ def eval_command(
     names: list[str] = []
     encoded: list[EncodedPairs] = []
     for asked in model or ([] if ann is not None else ["auto"]):
-        encoder = load_encoder(asked, notice=cli_models.notice)
+        try:
+            encoder = load_encoder(asked, precision=precision, notice=cli_models.notice)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--precision") from None
         with ExitStack() as stack:
             report = None if quiet else stack.enter_context(progress_display())
             encoded.append(encode_pairs(encoder, found, workers=workers, progress=report))
