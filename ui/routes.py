@@ -84,7 +84,7 @@ class Service:
         began = time.perf_counter()
         served = self.engine.index(asked.index)
         with served.lease(at_least=asked.at_least_generation) as photos:
-            parsed = Query("", ()) if asked.vector and not asked.query.strip() else self._parse(photos, asked.query)
+            parsed = Query("", ()) if asked.vector and not asked.query.strip() else parse_safely(photos, asked.query)
             hits = photos.search(
                 parsed,
                 asked.k + asked.offset,
@@ -93,31 +93,9 @@ class Service:
                 diverse=asked.diverse,
                 like=asked.like,
                 unlike=asked.unlike,
-                vector=None if asked.vector is None else self._sum(photos, parsed, asked.vector),
+                vector=None if asked.vector is None else direction(photos, parsed, asked.vector),
             )
             return self._answer(served, photos, hits[asked.offset :], began)
-
-    @staticmethod
-    def _parse(photos: Collection, query: str) -> Query:
-        """A query in which no file can be named. Raises: InvalidQuery."""
-        return photos.parse(query, local_files=False)
-
-    @staticmethod
-    def _sum(photos: Collection, parsed: Query, given: list[float]) -> FloatArray:
-        """The direction of a vector that was sent, and of the query's terms. Shape: (D,). Raises: InvalidQuery."""
-        with np.errstate(over="ignore"):
-            vector = np.array(given, np.float32)
-        if len(vector) != photos.manifest.model.dim:
-            raise InvalidQuery(f"the vector has {len(vector)} numbers, the index's have {photos.manifest.model.dim}")
-        length = float(np.linalg.norm(vector))
-        terms = photos.query_vector(parsed) if parsed.terms else None
-        total: FloatArray = vector / length if length > 0 and np.isfinite(length) else vector
-        if terms is not None:
-            total = total + terms
-        length = float(np.linalg.norm(total))
-        if not np.isfinite(length) or length < SHORTEST_SUM:
-            raise InvalidQuery("the vector, with the query's terms, points nowhere")
-        return total / length
 
     def similar(self, asked: messages.SimilarRequest) -> dict[str, Any]:
         """Find what is like a picture of the index; see `messages.SearchAnswer`."""
@@ -245,7 +223,7 @@ class Service:
             "index": served.name,
             "generation": photos.manifest.generation,
             "took_ms": round(1000 * (time.perf_counter() - began), 3),
-            "hits": [_found(served, photos, hit) for hit in hits],
+            "hits": [found_picture(served, photos, hit) for hit in hits],
         }
 
     @staticmethod
@@ -259,6 +237,28 @@ class Service:
         }
 
 
+def parse_safely(photos: Collection, query: str) -> Query:
+    """A query in which no file can be named. Raises: InvalidQuery."""
+    return photos.parse(query, local_files=False)
+
+
+def direction(photos: Collection, parsed: Query, given: list[float]) -> FloatArray:
+    """The direction of a vector that was sent, and of the query's terms. Shape: (D,). Raises: InvalidQuery."""
+    with np.errstate(over="ignore"):
+        vector = np.array(given, np.float32)
+    if len(vector) != photos.manifest.model.dim:
+        raise InvalidQuery(f"the vector has {len(vector)} numbers, the index's have {photos.manifest.model.dim}")
+    length = float(np.linalg.norm(vector))
+    terms = photos.query_vector(parsed) if parsed.terms else None
+    total: FloatArray = vector / length if length > 0 and np.isfinite(length) else vector
+    if terms is not None:
+        total = total + terms
+    length = float(np.linalg.norm(total))
+    if not np.isfinite(length) or length < SHORTEST_SUM:
+        raise InvalidQuery("the vector, with the query's terms, points nowhere")
+    return total / length
+
+
 def _record(served: ServedIndex, photos: Collection, row_id: int) -> ImageRecord:
     try:
         return photos.record(row_id)
@@ -266,12 +266,13 @@ def _record(served: ServedIndex, photos: Collection, row_id: int) -> ImageRecord
         raise NoSuchPicture(served.name, row_id) from None
 
 
-def _found(served: ServedIndex, photos: Collection, hit: Hit) -> dict[str, Any]:
+def found_picture(served: ServedIndex, photos: Collection, hit: Hit) -> dict[str, Any]:
+    """A hit; see `messages.FoundPicture`."""
     return {
         "rank": hit.rank,
         "score": None if math.isnan(hit.score) else round(hit.score, 6),
         **_picture(served, photos, hit.record),
-        "others": [_found(served, photos, other) for other in hit.others],
+        "others": [found_picture(served, photos, other) for other in hit.others],
     }
 
 

@@ -1,0 +1,189 @@
+"""Whole indexes in the order of a question, a window at a time: what a gallery of any length is made of.
+
+An order is kept as row ids and scores, so that the next window of it costs the look-up of its rows only. The best
+`HEAD` are found first; the rest, exactly, when somebody scrolls there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from clipsearch.feedback import refine
+from clipsearch.query import parse_query
+from clipsearch.query.nodes import Filter
+from clipsearch.records import FloatArray, Hit, IntArray
+from clipsearch.search import Collection
+from clipsearch.variety import DUPLICATE_COSINE, diversify, quality
+
+HEAD = 1000
+FOLDED_AMONG = 300
+SORTED_AMONG = 200
+DIVERSITY = 0.5
+DEEPEST = 1_000_000
+ORDERS_KEPT = 16
+
+EVERYTHING = parse_query("name:*")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What makes an order. `vector`: what to compare with, shape (D,) float32, unit L2; None lists the newest first."""
+
+    vector: FloatArray | None
+    selection: Filter | None
+    sort: str = "score"
+    unique: bool = False
+    diverse: bool = False
+    like: tuple[int, ...] = ()
+    unlike: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Order:
+    """Row ids and scores, best first. Shapes: (N,) int64, (N,) float32. `others`: row ids folded into a row."""
+
+    ids: IntArray
+    scores: FloatArray
+    total: int
+    hidden: int = 0  # how many unlikely ones are left out of it
+    vector: FloatArray | None = None
+    selection: IntArray | None = None
+    others: dict[int, list[int]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def window(self, photos: Collection, offset: int, count: int) -> list[Hit]:
+        """Hits number offset..offset+count-1, those folded into them beside them."""
+        if offset + count > len(self.ids) and len(self.ids) < self.total:
+            self._extend(photos)
+        part = slice(offset, offset + count)
+        hits = photos.hits(self.scores[part], self.ids[part])
+        return [self._with_others(photos, hit, offset) for hit in hits]
+
+    def _with_others(self, photos: Collection, hit: Hit, offset: int) -> Hit:
+        folded = self.others.get(hit.record.row_id, [])
+        others = photos.hits(np.full(len(folded), hit.score, np.float32), np.array(folded, np.int64)) if folded else []
+        return dataclasses.replace(hit, rank=hit.rank + offset, others=tuple(others))
+
+    def _extend(self, photos: Collection) -> None:
+        """Find the rest, exactly, and leave out what the first rows stand for."""
+        with self.lock:
+            if len(self.ids) >= self.total:
+                return
+            assert self.vector is not None
+            depth = min(DEEPEST, len(photos) if self.selection is None else len(self.selection))
+            scores, ids = photos.nearest(self.vector[None], depth, exact=True, selection=self.selection)
+            known = np.concatenate([self.ids, np.array([i for o in self.others.values() for i in o], np.int64)])
+            rest = (ids[0] >= 0) & ~np.isin(ids[0], known)
+            self.scores = np.concatenate([self.scores, scores[0][rest]])
+            self.ids = np.concatenate([self.ids, ids[0][rest]])
+            self.total = len(self.ids)
+
+
+class Orders:
+    """The orders asked for last, by a key that names a question and the generation it was put to."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Order] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, key: str) -> Order | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def keep(self, key: str, order: Order) -> Order:
+        """Keep an order; what was asked for longest ago is dropped."""
+        with self._lock:
+            self._kept[key] = order
+            while len(self._kept) > ORDERS_KEPT:
+                self._kept.popitem(last=False)
+        return order
+
+
+def put_in_order(photos: Collection, wish: Wish) -> Order:
+    """Order the pictures of a collection. Raises: UnknownTag, InvalidQuery for an unknown row id."""
+    selection = None if wish.selection is None else photos.select(wish.selection)
+    vector = wish.vector
+    if wish.like or wish.unlike:
+        vector = refine(vector, photos.vectors(list(wish.like)), photos.vectors(list(wish.unlike)))
+    if vector is None:
+        assert EVERYTHING.filter is not None
+        chosen = photos.select(EVERYTHING.filter) if selection is None else selection
+        ids = _listed(photos, chosen, by_path=wish.sort == "path")
+        return Order(ids, np.full(len(ids), np.nan, np.float32), len(ids))
+    everything = min(DEEPEST, len(photos) if selection is None else len(selection))
+    head = min(HEAD, everything)
+    if not head:
+        return Order(np.empty(0, np.int64), np.empty(0, np.float32), 0)
+    found_scores, found_ids = photos.nearest(vector[None], head, selection=selection)
+    found = found_ids[0] >= 0
+    order = Order(found_ids[0][found], found_scores[0][found], everything, vector=vector, selection=selection)
+    if wish.sort != "score":
+        among = min(SORTED_AMONG, len(order.ids))
+        ids, scores = order.ids[:among], order.scores[:among]
+        by_row = np.argsort(ids)
+        wanted = _listed(photos, ids[by_row], by_path=wish.sort == "path")
+        order.ids, order.scores = wanted, scores[by_row][np.searchsorted(ids[by_row], wanted)]
+        order.total = among
+    if wish.unique or wish.diverse:
+        _vary(photos, order, unique=wish.unique, diverse=wish.diverse and wish.sort == "score")
+    return order
+
+
+def _vary(photos: Collection, order: Order, *, unique: bool, diverse: bool) -> None:
+    """Fold near-duplicates among the first rows, and put different ones first."""
+    among = min(FOLDED_AMONG, len(order.ids))
+    ids, scores = order.ids[:among], order.scores[:among]
+    vectors = photos.vectors(ids)
+    keep = np.arange(among)
+    if unique:
+        groups = _groups(vectors)
+        keep = np.array([group[0] for group in groups], np.int64)
+        for group in groups:
+            if len(group) > 1:
+                hits = photos.hits(scores[group], ids[group])
+                best = max(hits, key=quality).record.row_id
+                ids[group[0]] = best
+                order.others[best] = [hit.record.row_id for hit in hits if hit.record.row_id != best]
+    if diverse:
+        keep = keep[diversify(scores[keep], vectors[keep], len(keep), DIVERSITY)]
+    order.ids = np.concatenate([ids[keep], order.ids[among:]])
+    order.scores = np.concatenate([scores[keep], order.scores[among:]])
+    order.total -= sum(map(len, order.others.values()))
+
+
+def _groups(vectors: FloatArray) -> list[list[int]]:
+    """Numbers of rows, those that are nearly the same as the first of their group together. Shape: (N, D)."""
+    near = vectors @ vectors.T >= DUPLICATE_COSINE
+    groups: list[list[int]] = []
+    free = np.ones(len(vectors), bool)
+    for n in range(len(vectors)):
+        if free[n]:
+            group = np.flatnonzero(near[n] & free)
+            group = group[group >= n]
+            free[group] = False
+            free[n] = False
+            groups.append([n, *(int(other) for other in group if other != n)])
+    return groups
+
+
+def _listed(photos: Collection, chosen: IntArray, *, by_path: bool) -> IntArray:
+    """Row ids by date, the newest first, or by path. Shape: (S,) int64, ascending."""
+    found, dates, paths = [np.empty(0, np.int64)], [np.empty(0, np.int64)], list[tuple[str, str]]()
+    for columns in photos.columns():
+        at = np.flatnonzero(np.isin(columns.row_ids, chosen, assume_unique=True))
+        found.append(columns.row_ids[at])
+        dates.append(columns.dates_us[at])
+        if by_path:
+            folders, codes, names = columns.texts("folder"), columns.codes("folder"), columns.names
+            paths += [(folders[codes[n]], names[n]) for n in at]
+    ids = np.concatenate(found)
+    if by_path:
+        return ids[np.array(sorted(range(len(ids)), key=paths.__getitem__), np.int64)]
+    return ids[np.argsort(-np.concatenate(dates), kind="stable")]
