@@ -7,9 +7,8 @@ import logging
 import secrets
 import socket
 import sys
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastapi import FastAPI
+
+    from clipsearch.ui.routes import Service
 
 PORT = 7860
 PORTS_TRIED = 20
@@ -63,7 +64,7 @@ def serve(
       clipsearch serve --index ./photos --index ./scans --port 8000
       CLIPSEARCH_TOKEN=... clipsearch serve --host 0.0.0.0
     """
-    _run(index, host, port, token, host_name, page=None, browser=False)
+    _run(index, host, port, token, host_name, interface=None, browser=False)
 
 
 @app.command()
@@ -82,17 +83,9 @@ def ui(
       clipsearch ui
       clipsearch ui --index ./photos --no-browser
     """
-    _run(index, host, port, token, host_name, page=_page(), browser=not no_browser)
+    from clipsearch.ui.page import add_page
 
-
-def _page() -> Callable[[Any], Any] | None:
-    """What makes the browser interface."""
-    if find_spec("clipsearch.ui.page") is None:
-        return None
-    from importlib import import_module
-
-    build: Callable[[Any], Any] = import_module("clipsearch.ui.page").build_page
-    return build
+    _run(index, host, port, token, host_name, interface=add_page, browser=not no_browser)
 
 
 def _run(
@@ -102,7 +95,7 @@ def _run(
     token: str | None,
     host_names: list[str] | None,
     *,
-    page: Callable[[Any], Any] | None,
+    interface: Callable[[FastAPI, Service], Callable[[], None]] | None,
     browser: bool,
 ) -> None:
     places = [config.find_index(place) for place in index] if index else [config.find_index()]
@@ -117,13 +110,13 @@ def _run(
     served = create_app(
         places,
         options=ServerOptions(token=token, local=local, host_names=names),
-        page=page,
+        interface=interface,
         background=(lambda service: answer_locally(service.engine),),
     )
     for place in places:
         config.remember_index(place)
     shown = "127.0.0.1" if host in ("0.0.0.0", "::", "localhost") else f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listening.getsockname()[1]}/" + ("" if page is not None else "docs")
+    address = f"http://{shown}:{listening.getsockname()[1]}/" + ("" if interface is not None else "docs")
     entry = address if token is None else f"{address.rpartition('/')[0]}/login?token={token}"
     for name, open_index in served.state.service.engine.indexes.items():
         with open_index.lease() as photos:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from gradio import Blocks
 
 
-def mount(app: FastAPI, page: Blocks) -> FastAPI:
-    """Mount `page` at "/", after the routes that are there. No folder of this machine is served by it."""
+def mount(app: FastAPI, page: Blocks, **look: Any) -> FastAPI:
+    """Mount `page` at "/", after the routes that are there. No folder of this machine is served by it.
+
+    `look` is what Gradio takes of theme and styles.
+    """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     import gradio
 
@@ -20,7 +23,15 @@ def mount(app: FastAPI, page: Blocks) -> FastAPI:
     page.has_launched = True
     _fetch_nothing()
     mounted: FastAPI = gradio.mount_gradio_app(
-        app, page, path="/", allowed_paths=[], run_history=False, ssr_mode=False, footer_links=[], show_error=True
+        app,
+        page,
+        path="/",
+        allowed_paths=[],
+        run_history=False,
+        ssr_mode=False,
+        footer_links=[],
+        show_error=True,
+        **look,
     )
     return mounted
 

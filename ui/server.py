@@ -44,12 +44,14 @@ def create_app(
     options: ServerOptions | None = None,
     encoder: Encoder | None = None,
     page: Callable[[Service], Blocks] | None = None,
+    interface: Callable[[FastAPI, Service], Callable[[], None]] | None = None,
     background: Iterable[Callable[[Service], Callable[[], None]]] = (),
 ) -> FastAPI:
     """Make the application that serves `indexes` (index folders).
 
-    `encoder` is used instead of the indexes' own model where given. `page` makes the browser interface, which is
-    mounted at "/". Each of `background` is started with the server and returns what stops it.
+    `encoder` is used instead of the indexes' own model where given. `page` makes a Gradio page, which is mounted at
+    "/". `interface` adds the browser interface, and returns what is called when the server runs. Each of `background`
+    is started with the server and returns what stops it.
     Raises: IndexNotFound, CorruptIndex, UnsupportedIndex, ModelNotFound, InvalidModel; ValueError without a token
     where one is needed.
     """
@@ -69,6 +71,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stops = [start(service) for start in background]
+        if begin is not None:
+            begin()
         try:
             yield
         finally:
@@ -87,6 +91,7 @@ def create_app(
     )
     app.state.service = service
     add_routes(app, service)
+    begin = None if interface is None else interface(app, service)
     if page is not None:
         from clipsearch.ui.mounting import mount
 

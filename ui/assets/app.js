@@ -1,0 +1,521 @@
+// The page: puts its parts together and keeps them in step with the address.
+
+import * as api from "./api.js";
+import { Detail } from "./detail.js";
+import { button, counted, icon, make, number, shown } from "./dom.js";
+import { moveInto } from "./frame.js";
+import { Gallery } from "./gallery.js";
+import { PictureMap } from "./map.js";
+import { filtersOf, withFilter } from "./query.js";
+import { EMPTY, fromAddress, toAddress } from "./state.js";
+import { Status } from "./status.js";
+
+const THEMES = ["auto", "light", "dark"];
+const PICTURE_SIDE = 1024; // a picture that is sent is made this small first
+const root = document.getElementById("clipsearch");
+
+let state = fromAddress(location.search);
+let sent = null; // a picture that was dropped: {vector, url}
+let running = null;
+let answered = null; // what the gallery shows the answer of
+let indexes = [];
+
+// ---- the parts
+
+const input = make("input.cs-query", {
+  type: "search", name: "q", placeholder: "Search your pictures: a dog on a beach", autocomplete: "off", spellcheck: false,
+  enterKeyHint: "search", "aria-label": "Search",
+});
+const file = make("input", { type: "file", accept: "image/*", hidden: true, onchange: () => file.files[0] && send(file.files[0]) });
+const chip = make("span.cs-chip", { hidden: true });
+const form = make("form.cs-search", { role: "search" }, icon("search"), chip, input,
+  button("cs-plain.cs-send", "picture", "Search with a picture (or drop or paste one)", () => file.click()), file);
+const filterButton = button("cs-plain.cs-filter", "filter", "Filters", () => toggleFilters());
+filterButton.setAttribute("aria-expanded", "false");
+const tabs = make("nav.cs-tabs", { role: "tablist" }, ...["search", "map", "status"].map((view) =>
+  make("button.cs-tab", { type: "button", role: "tab", dataset: { view }, onclick: () => go({ view, id: null }) },
+    view[0].toUpperCase() + view.slice(1))));
+const theme = button("cs-plain.cs-theme", "sun", "Theme", () => setTheme(THEMES[(THEMES.indexOf(currentTheme()) + 1) % THEMES.length]));
+const which = make("select.cs-which", { hidden: true, "aria-label": "Index", onchange: () => go({ index: which.value, up: [], down: [], id: null }) });
+const header = make("header.cs-header", {}, make("a.cs-mark", { href: "/", onclick: home }, "clipsearch"), form, filterButton, which, tabs, theme);
+
+const filters = make("section.cs-filters", { hidden: true, "aria-label": "Filters" });
+const sort = make("select", { "aria-label": "Order", onchange: () => go({ sort: sort.value }) },
+  make("option", { value: "score" }, "Best first"), make("option", { value: "date" }, "Newest first"), make("option", { value: "path" }, "By folder and name"));
+const unique = toggle("Fold near-duplicates", "unique");
+const diverse = toggle("Varied", "diverse", "Prefer pictures that differ from each other");
+const all = toggle("Unlikely ones too", "all", "Also show what is probably no match");
+all.label.hidden = true;
+const summary = make("p.cs-summary", { role: "status", "aria-live": "polite" });
+const feedback = make("p.cs-feedback", { hidden: true });
+const bar = make("div.cs-bar-row", {}, summary, feedback, make("span.cs-space"), all.label, diverse.label, unique.label, sort);
+const problem = make("div.cs-problem", { role: "alert", hidden: true });
+const grid = make("div.cs-grid", { role: "listbox", "aria-label": "Pictures", "aria-multiselectable": "true" });
+const nothing = make("div.cs-nothing", { hidden: true });
+const results = make("main.cs-results", {}, bar, problem, nothing, grid);
+const mapView = make("main.cs-map", { hidden: true });
+const statusView = make("main.cs-status", { hidden: true });
+const panel = make("aside.cs-detail", { hidden: true, "aria-label": "Picture" });
+const selection = make("div.cs-selection", { hidden: true, role: "region", "aria-label": "Selected pictures" });
+const progress = make("button.cs-pill", { type: "button", hidden: true, onclick: () => go({ view: "status", id: null }) });
+const toast = make("div.cs-toast", { role: "status", hidden: true });
+const drop = make("div.cs-drop", { hidden: true }, make("p", {}, "Drop a picture to find others like it"));
+root.replaceChildren(header, filters, results, mapView, statusView, panel, selection, progress, toast, drop);
+
+const gallery = new Gallery(grid, (offset, k, signal) => api.search({ ...question(), offset, k }, signal), {
+  open: (n) => openAt(n), select: drawSelection, rate, similar,
+});
+const detail = new Detail(panel, {
+  close: closeDetail, step: (by) => openAt(gallery.active + by), rate, similar, copy,
+  rating: (hit) => gallery.ratings.get(hit.id) ?? 0,
+  open: (hit) => showDetail(hit, true),
+  without: (hit) => go({ q: `${state.q} - like:${hit.id}`.trim(), id: null }),
+  near: (place) => go({ q: withFilter(state.q, "near", `${place},5km`), id: null }),
+  folder: (folder) => go({ q: withFilter(state.q, "folder", `${folder}/**`), id: null }),
+});
+const map = new PictureMap(mapView, api.map, { open: (id) => go({ id }) });
+const status = new Status(statusView, { news });
+
+// ---- what is asked
+
+function question() {
+  const asked = { query: state.q, sort: state.sort, unique: state.unique, diverse: state.diverse, all: state.all };
+  if (state.index) asked.index = state.index;
+  if (state.up.length) asked.like = state.up;
+  if (state.down.length) asked.unlike = state.down;
+  if (sent) asked.vector = sent.vector;
+  return asked;
+}
+
+/** What the answer depends on: the same key, the same gallery. */
+const key = () => JSON.stringify([question(), sent?.number ?? 0]);
+
+function go(changes, { replace = false } = {}) {
+  if ("q" in changes && changes.q !== state.q) changes = { up: [], down: [], view: "search", ...changes };
+  state = { ...state, ...changes };
+  history[replace ? "replaceState" : "pushState"](null, "", toAddress(state));
+  draw();
+}
+
+function draw() {
+  input.value = state.q;
+  sort.value = state.sort;
+  for (const [name, box] of Object.entries({ unique, diverse, all })) box.input.checked = state[name];
+  for (const tab of tabs.children) tab.setAttribute("aria-selected", String(tab.dataset.view === state.view));
+  document.title = state.q ? `${state.q} – clipsearch` : "clipsearch";
+  results.hidden = state.view !== "search";
+  mapView.hidden = state.view !== "map";
+  root.dataset.view = state.view;
+  if (state.view === "status") status.show(); else status.hide();
+  if (state.view === "map") map.show(state.index || indexes[0]?.name || "");
+  if (state.view === "search") ask();
+  drawFilters();
+  drawFeedback();
+  drawDetail();
+}
+
+async function ask() {
+  const asked = key();
+  if (answered?.key === asked || running?.key === asked) return;
+  running?.controller.abort();
+  const controller = new AbortController();
+  running = { key: asked, controller };
+  root.classList.add("cs-busy");
+  const began = performance.now();
+  try {
+    const answer = await api.search({ ...question(), offset: 0, k: Gallery.first }, controller.signal);
+    if (controller.signal.aborted) return;
+    answered = { key: asked, ...answer };
+    problem.hidden = true;
+    if (gallery.index !== answer.index) gallery.selected.clear();
+    gallery.ratings = new Map([...state.up.map((id) => [id, 1]), ...state.down.map((id) => [id, -1])]);
+    gallery.show(answer.index, answer.total, answer.hits);
+    scrollTo(0, 0);
+    drawSummary(performance.now() - began);
+    drawSelection();
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    answered = null;
+    gallery.show(gallery.index, 0, []);
+    summary.textContent = "";
+    nothing.hidden = true;
+    drawProblem(error);
+  } finally {
+    if (running?.controller === controller) {
+      running = null;
+      root.classList.remove("cs-busy");
+    }
+  }
+}
+
+function drawSummary(took) {
+  const { total, hidden, hits } = answered;
+  const asksFor = state.q || sent;
+  summary.textContent = `${counted(total, asksFor ? "result" : "picture")} · ${Math.round(took)} ms`;
+  summary.dataset.ms = Math.round(took);
+  nothing.hidden = total > 0;
+  if (!total) {
+    const index = indexes.find((one) => one.name === answered.index);
+    const empty = index && !index.pictures;
+    nothing.replaceChildren(
+      make("h2", {}, empty ? "No pictures here yet" : "Nothing found"),
+      make("p", {}, empty ? "Index a folder: clipsearch index ./photos" : hidden ? "No picture is a likely match." : "No picture fits. Try other words, or fewer filters."),
+      hidden ? button("cs-button", null, "Show unlikely ones", () => go({ all: true }), "Show the unlikely ones") : "",
+    );
+  }
+  all.label.hidden = !state.all && !hidden && !hits.some((hit) => hit.band);
+}
+
+function drawProblem(error) {
+  problem.hidden = false;
+  // the query and the mark below it are shown better than in the message
+  const lines = error.message.split("\n").filter((line) => line.trim() !== state.q.trim() && !/^\s*\^+\s*$/.test(line));
+  const parts = [make("p", {}, lines.join("\n"))];
+  if (Number.isInteger(error.position)) {
+    const marked = make("pre");
+    marked.append(state.q.slice(0, error.position), make("mark", {}, state.q.slice(error.position, error.position + 1) || " "), state.q.slice(error.position + 1));
+    parts.unshift(marked);
+  }
+  problem.replaceChildren(...parts);
+}
+
+// ---- a picture as the question
+
+async function send(picture) {
+  root.classList.add("cs-busy");
+  try {
+    const vector = await api.embed(await smaller(picture), state.index);
+    if (sent) URL.revokeObjectURL(sent.url);
+    sent = { vector, url: URL.createObjectURL(picture), number: (sent?.number ?? 0) + 1 };
+    chip.replaceChildren(make("img", { alt: "The picture that you sent", src: sent.url }),
+      button("cs-plain", "close", "Search without this picture", () => { forget(); go({}); }));
+    chip.hidden = false;
+    problem.hidden = true;
+    go({ q: "", up: [], down: [], view: "search", id: null, all: state.all });
+  } catch (error) {
+    drawProblem(error);
+    root.classList.remove("cs-busy");
+  } finally {
+    file.value = "";
+  }
+}
+
+function forget() {
+  if (sent) URL.revokeObjectURL(sent.url);
+  sent = null;
+  chip.hidden = true;
+  chip.replaceChildren();
+}
+
+/** A large picture, scaled down before it is sent where the browser can read it; else as it is. */
+async function smaller(picture) {
+  if (picture.size < 1_000_000) return picture;
+  try {
+    const bitmap = await createImageBitmap(picture);
+    const scale = Math.min(1, PICTURE_SIDE / Math.min(bitmap.width, bitmap.height));
+    const canvas = make("canvas", { width: Math.round(bitmap.width * scale), height: Math.round(bitmap.height * scale) });
+    canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    return await new Promise((done) => canvas.toBlob((blob) => done(blob ?? picture), "image/jpeg", 0.92));
+  } catch {
+    return picture;
+  }
+}
+
+const pictureIn = (transfer) => [...(transfer?.files ?? [])].find((one) => one.type.startsWith("image/") || /\.(heic|heif|avif|jxl|dng|cr2|nef|arw)$/i.test(one.name));
+const holdsFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+addEventListener("dragover", (event) => {
+  if (!holdsFiles(event)) return;
+  event.preventDefault();
+  drop.hidden = false;
+});
+addEventListener("dragleave", (event) => { if (!event.relatedTarget) drop.hidden = true; });
+addEventListener("drop", (event) => {
+  if (!holdsFiles(event)) return;
+  event.preventDefault();
+  drop.hidden = true;
+  const picture = pictureIn(event.dataTransfer);
+  if (picture) send(picture); else say("That is no picture.");
+});
+addEventListener("paste", (event) => {
+  const picture = pictureIn(event.clipboardData);
+  if (picture) { event.preventDefault(); send(picture); }
+});
+
+// ---- filters
+
+const CONTROLS = [
+  ["folder", "Folder", { placeholder: "trips/**" }],
+  ["name", "File name", { placeholder: "*beach*" }],
+  ["tag", "Tag", { placeholder: "my-dog" }],
+  ["camera", "Camera", { placeholder: "*pixel*" }],
+  ["after", "From", { type: "date" }],
+  ["before", "Before", { type: "date" }],
+  ["near", "Near", { placeholder: "48.85,2.35,10km" }],
+  ["ext", "Type", [["jpg,jpeg", "JPEG"], ["png", "PNG"], ["heic,heif", "HEIC"], ["webp", "WebP"], ["gif", "GIF"], ["tif,tiff", "TIFF"], ["avif", "AVIF"]]],
+  ["orientation", "Shape", [["landscape", "Landscape"], ["portrait", "Portrait"], ["square", "Square"]]],
+  ["width", "Width", [[">1000", "over 1,000 px"], [">2000", "over 2,000 px"], [">4000", "over 4,000 px"]]],
+  ["size", "File size", [["<100kB", "under 100 kB"], [">1MB", "over 1 MB"], [">5MB", "over 5 MB"], [">20MB", "over 20 MB"]]],
+];
+const controls = new Map();
+for (const [field, label, kind] of CONTROLS) {
+  const control = Array.isArray(kind)
+    ? make("select", {}, make("option", { value: "" }, "any"), ...kind.map(([value, text]) => make("option", { value }, text)))
+    : make("input", { type: "text", autocomplete: "off", spellcheck: false, ...kind });
+  control.name = field;
+  control.onchange = () => go({ q: withFilter(input.value, field, control.value.trim()), id: null });
+  controls.set(field, control);
+  filters.append(make("label", {}, make("span", {}, label), control));
+}
+filters.append(button("cs-button", null, "Take all filters out of the query", () => {
+  go({ q: CONTROLS.reduce((q, [field]) => withFilter(q, field, ""), input.value), id: null });
+}, "Clear filters"));
+
+function drawFilters() {
+  const given = filtersOf(state.q);
+  for (const [field, control] of controls) {
+    const value = given[field] ?? "";
+    if (control.tagName === "SELECT" && value && ![...control.options].some((option) => option.value === value)) {
+      control.append(make("option", { value }, value));
+    }
+    control.type === "date" && value && !/^\d{4}-\d\d-\d\d$/.test(value) ? (control.type = "text") : null;
+    control.value = value;
+  }
+  const count = Object.keys(given).length;
+  filterButton.dataset.count = count || "";
+}
+
+function toggleFilters(open = filters.hidden) {
+  filters.hidden = !open;
+  filterButton.setAttribute("aria-expanded", String(open));
+  gallery.later();
+}
+
+function toggle(text, name, title) {
+  const box = make("input", { type: "checkbox", onchange: () => go({ [name]: box.checked }) });
+  return { input: box, label: make("label.cs-toggle", { title: title ?? text }, box, text) };
+}
+
+// ---- one picture
+
+function openAt(n) {
+  if (n < 0 || n >= gallery.total) return;
+  gallery.activate(n, !detail.isOpen);
+  const hit = gallery.item(n);
+  if (hit) showDetail(hit, !detail.isOpen);
+  else setTimeout(() => { if (gallery.active === n) openAt(n); }, 80);
+}
+
+function showDetail(hit, push) {
+  detail.show(hit, answered?.index ?? gallery.index);
+  if (push) panel.querySelector("header button").focus();
+  go({ id: hit.id }, { replace: !push });
+}
+
+async function drawDetail() {
+  if (state.id === null) {
+    if (detail.isOpen) detail.close();
+    return;
+  }
+  if (detail.hit?.id === state.id) return;
+  const id = state.id;
+  try {
+    const found = await api.picture(id, state.index);
+    if (state.id === id && detail.hit?.id !== id) detail.show(found, state.index || indexes[0]?.name || answered?.index || "");
+  } catch (error) {
+    say(error.message);
+    if (state.id === id) go({ id: null }, { replace: true });
+  }
+}
+
+function closeDetail() {
+  detail.close();
+  go({ id: null });
+  if (gallery.active >= 0) gallery.activate(gallery.active);
+}
+
+function similar(hit) {
+  forget();
+  go({ q: `like:${hit.id}`, id: null, up: [], down: [] });
+}
+
+// ---- thumbs
+
+function rate(hit, way) {
+  const before = gallery.ratings.get(hit.id) ?? 0;
+  const [up, down] = [state.up, state.down].map((ids) => ids.filter((id) => id !== hit.id));
+  if (before !== way) (way > 0 ? up : down).push(hit.id);
+  go({ up, down }, { replace: true });
+  if (detail.isOpen && detail.hit.id === hit.id) {
+    gallery.ratings.set(hit.id, before === way ? 0 : way);
+    detail.show(hit, answered?.index ?? gallery.index);
+  }
+}
+
+function drawFeedback() {
+  const count = state.up.length + state.down.length;
+  feedback.hidden = !count;
+  if (count) {
+    feedback.replaceChildren(icon("up"), ` ${state.up.length} `, icon("down"), ` ${state.down.length} `,
+      button("cs-link", null, "Forget the thumbs", () => go({ up: [], down: [] }), "forget"));
+  }
+}
+
+// ---- the selection
+
+function drawSelection() {
+  const count = gallery.selected.size;
+  selection.hidden = !count;
+  root.classList.toggle("cs-selecting", count > 0);
+  if (!count) return;
+  const ids = [...gallery.selected.keys()];
+  selection.replaceChildren(
+    make("strong", {}, `${number(count)} selected`),
+    button("cs-button", "copy", "Copy the paths, one a line", () => copy([...gallery.selected.values()].map((hit) => shown(hit.path)).join("\n")), "Copy paths"),
+    button("cs-button", null, "A table of paths and metadata", () => save(ids, "csv"), "CSV"),
+    button("cs-button", null, "Copies without metadata, at most 1024 pixels wide", () => save(ids, "zip"), "ZIP of previews"),
+    button("cs-plain", "close", "Select nothing (Esc)", () => gallery.clearSelection()),
+  );
+}
+
+async function save(ids, kind) {
+  say(`Preparing ${counted(ids.length, "picture")}…`);
+  try {
+    const blob = await api.exported(gallery.index, ids, kind);
+    const link = make("a", { href: URL.createObjectURL(blob), download: `clipsearch.${kind}` });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    say(`Saved as clipsearch.${kind}`);
+  } catch (error) {
+    say(error.message);
+  }
+}
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // only pages that are served over TLS, or from this machine, may use it
+    const area = make("textarea.cs-aside", { value: text });
+    root.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+  const lines = text.split("\n").length;
+  say(lines > 1 ? `${number(lines)} paths copied` : "Path copied");
+}
+
+let saying = 0;
+function say(text) {
+  toast.textContent = text;
+  toast.hidden = false;
+  clearTimeout(saying);
+  saying = setTimeout(() => { toast.hidden = true; }, 4000);
+}
+
+// ---- indexes and progress
+
+function news(latest, trouble) {
+  indexes = latest?.indexes ?? [];
+  const names = indexes.map((index) => index.name);
+  if ([...which.options].map((option) => option.value).join("\n") !== names.join("\n")) {
+    which.replaceChildren(...names.map((name) => make("option", { value: name }, shown(name))));
+  }
+  which.hidden = names.length < 2;
+  which.value = names.includes(state.index) ? state.index : names[0] ?? "";
+  const writing = indexes.filter((index) => index.is_being_written);
+  const current = indexes.find((index) => index.name === answered?.index);
+  progress.hidden = !(trouble || writing.length || (current && answered.generation < current.generation));
+  if (trouble) progress.textContent = trouble;
+  else if (writing.length) progress.textContent = `Indexing ${shown(writing[0].name)}: ${counted(writing[0].pictures, "picture")}`;
+  else if (!progress.hidden) progress.textContent = "The index has changed: show it";
+  progress.onclick = () => {
+    if (trouble || writing.length) go({ view: "status", id: null });
+    else { answered = null; go({ view: "search" }); progress.hidden = true; }
+  };
+}
+
+// ---- theme
+
+function currentTheme() {
+  try { return THEMES.includes(localStorage.theme) ? localStorage.theme : "auto"; } catch { return "auto"; }
+}
+
+function setTheme(name) {
+  try { localStorage.theme = name; } catch { /* not kept, then */ }
+  document.documentElement.dataset.csTheme = name;
+  theme.title = `Theme: ${name}`;
+  theme.setAttribute("aria-label", theme.title);
+}
+
+// ---- keys and the address
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  answered = answered && input.value === state.q ? null : answered; // asking again asks again
+  go({ q: input.value.trim(), view: "search", id: null });
+  if (matchMedia("(pointer: coarse)").matches) input.blur();
+});
+input.addEventListener("search", () => { if (!input.value && state.q) go({ q: "", id: null }); });
+
+function home(event) {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  forget();
+  go({ ...EMPTY, index: state.index });
+}
+
+const isTyping = (element) => element.matches?.("input:not([type=checkbox]), textarea, select");
+
+addEventListener("keydown", (event) => {
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+  const typing = isTyping(event.target);
+  if (event.key === "Escape") {
+    if (detail.isOpen) closeDetail();
+    else if (typing) event.target.blur();
+    else if (gallery.selected.size) gallery.clearSelection();
+    else if (!filters.hidden) toggleFilters(false);
+    else return;
+  } else if (event.target === input && event.key === "ArrowDown" && gallery.total) {
+    gallery.activate(Math.max(0, gallery.active));
+  } else if (typing) {
+    return;
+  } else if (event.key === "/") {
+    input.focus();
+    input.select();
+  } else if (state.view !== "search" && !detail.isOpen) {
+    return;
+  } else if (detail.isOpen && (event.key === "ArrowLeft" || event.key === "ArrowRight")) {
+    openAt(gallery.active + (event.key === "ArrowLeft" ? -1 : 1));
+  } else if (detail.isOpen && event.key.startsWith("Arrow")) {
+    return;
+  } else if (gallery.step(event.key)) {
+    gallery.activate(gallery.active < 0 ? 0 : gallery.active + gallery.step(event.key));
+  } else if (event.key === "Home" || event.key === "End") {
+    gallery.activate(event.key === "Home" ? 0 : gallery.total - 1);
+  } else if (event.target.closest?.("button, a") && (event.key === "Enter" || event.key === " ")) {
+    return; // the button's own
+  } else {
+    const hit = detail.hit ?? gallery.item(gallery.active);
+    if (!hit) return;
+    if (event.key === "Enter") openAt(gallery.active);
+    else if (event.key === " " || event.key === "x") gallery.toggle(gallery.active);
+    else if (event.key === "+") rate(hit, 1);
+    else if (event.key === "-") rate(hit, -1);
+    else if (event.key === "s") similar(hit);
+    else if (event.key === "c") copy(shown(hit.path));
+    else return;
+  }
+  event.preventDefault();
+});
+
+addEventListener("popstate", () => {
+  state = fromAddress(location.search);
+  draw();
+});
+
+setTheme(currentTheme());
+draw();
+status.poll();
+if (!state.q && matchMedia("(pointer: fine)").matches) input.focus({ preventScroll: true });
+moveInto(root, "clipsearch-frame");
+root.dataset.ready = "1";

@@ -1,0 +1,59 @@
+// Makes elements. Text is always set as text: nothing here, or in the page, parses markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+const PATHS = {
+  search: "M10.5 4a6.5 6.5 0 1 0 0 13 6.5 6.5 0 0 0 0-13M15.5 15.5 20 20",
+  filter: "M4 6h16M7 12h10M10 18h4",
+  picture: "M4 5h16v14H4zM4 16l4.5-5 4 4.5 2.5-2.5L20 17M15.5 9.2h.01",
+  up: "M7 20H4v-9h3m0 9V11l4-7c1.5 0 2.3 1 2 2.5L12.5 10H18a2 2 0 0 1 2 2.4l-1.2 6A2 2 0 0 1 16.8 20z",
+  down: "M17 4h3v9h-3m0-9v9l-4 7c-1.5 0-2.3-1-2-2.5l.5-3.5H6a2 2 0 0 1-2-2.4l1.2-6A2 2 0 0 1 7.2 4z",
+  similar: "M8 4h12v12H8zM4 8v12h12",
+  check: "M5 12.5 10 17.5 19 7",
+  close: "M6 6l12 12M18 6 6 18",
+  left: "M15 5l-7 7 7 7",
+  right: "M9 5l7 7-7 7",
+  copy: "M9 9h11v11H9zM5 15H4V4h11v1",
+  sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8M12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.4 1.4M17.6 17.6 19 19M5 19l1.4-1.4M17.6 6.4 19 5",
+  link: "M10 14a4 4 0 0 0 6 .4l3-3a4 4 0 0 0-5.7-5.7l-1.2 1.2M14 10a4 4 0 0 0-6-.4l-3 3a4 4 0 0 0 5.7 5.7l1.2-1.2",
+};
+
+export function icon(name) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.setAttribute("class", "cs-icon");
+  svg.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS(SVG, "path");
+  path.setAttribute("d", PATHS[name]);
+  svg.append(path);
+  return svg;
+}
+
+/** make("button.cs-x", {title: "…", onclick: …}, "text", child) */
+export function make(kind, properties = {}, ...children) {
+  const [tag, ...classes] = kind.split(".");
+  const element = document.createElement(tag);
+  if (classes.length) element.className = classes.join(" ");
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null) continue;
+    if (name.startsWith("aria-") || name === "role" || name === "for" || name === "list") element.setAttribute(name, value);
+    else if (name === "dataset") Object.assign(element.dataset, value);
+    else element[name] = value;
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+export const button = (kind, name, title, onclick, text) =>
+  make(`button.${kind}`, { type: "button", title, "aria-label": title, onclick }, name ? icon(name) : null, text);
+
+const BYTES = ["bytes", "kB", "MB", "GB", "TB"];
+export function bytes(count) {
+  let unit = 0;
+  while (count >= 1000 && unit < BYTES.length - 1) { count /= 1000; unit++; }
+  return `${unit && count < 10 ? count.toFixed(1) : Math.round(count)} ${BYTES[unit]}`;
+}
+
+export const number = (count) => count.toLocaleString("en");
+export const counted = (count, one, more = `${one}s`) => `${number(count)} ${count === 1 ? one : more}`;
+/** A name that may hold halves of surrogate pairs (bytes that are no UTF-8), so that it can be shown and sent. */
+export const shown = (name) => name.replace(/[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]/g, (s) => (s.length > 1 ? s : "\ufffd"));

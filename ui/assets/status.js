@@ -1,0 +1,105 @@
+// What is indexed, what is being indexed, and what was left out and why.
+
+import * as api from "./api.js";
+import { button, counted, make, number, shown } from "./dom.js";
+
+const OFTEN_MS = 2000; // while an index is being written
+const SELDOM_MS = 15000;
+const MOST_SKIPPED = 1000;
+
+export class Status {
+  /** `on.news(answer)` is told every new state. */
+  constructor(root, on) {
+    this.root = root;
+    this.on = on;
+    this.cards = make("div.cs-cards");
+    this.list = make("div.cs-skipped");
+    root.append(this.cards, this.list);
+    this.before = new Map();
+    this.latest = null;
+    document.addEventListener("visibilitychange", () => { if (!document.hidden) this.poll(); });
+  }
+
+  async poll() {
+    clearTimeout(this.timer);
+    let wait = SELDOM_MS;
+    try {
+      this.latest = await api.status();
+      this.problem = "";
+      if (this.latest.indexes.some((index) => index.is_being_written)) wait = OFTEN_MS;
+    } catch (error) {
+      this.problem = error.message;
+    }
+    this.rates();
+    this.on.news(this.latest, this.problem);
+    if (!this.root.hidden) this.draw();
+    if (!document.hidden) this.timer = setTimeout(() => this.poll(), wait);
+  }
+
+  rates() {
+    const now = performance.now();
+    for (const index of this.latest?.indexes ?? []) {
+      const before = this.before.get(index.name);
+      const total = index.pictures + index.skipped;
+      if (!before || before.generation > index.generation || !index.is_being_written) {
+        this.before.set(index.name, { at: now, total, generation: index.generation });
+      } else if (total > before.total) {
+        index.rate = (1000 * (total - before.total)) / (now - before.at);
+      }
+    }
+  }
+
+  show() {
+    this.root.hidden = false;
+    this.draw();
+    this.poll();
+  }
+
+  draw() {
+    const cards = (this.latest?.indexes ?? []).map((index) => this.card(index));
+    if (this.problem) cards.unshift(make("p.cs-note", { role: "alert" }, this.problem));
+    this.cards.replaceChildren(...cards);
+  }
+
+  card(index) {
+    const facts = make("dl.cs-facts");
+    const rows = [
+      ["Folder", make("code", {}, shown(index.root))],
+      ["Model", index.model],
+      ["Last change", `${new Date(index.committed_at).toLocaleString()} (generation ${number(index.generation)})`],
+    ];
+    for (const [what, value] of rows) facts.append(make("dt", {}, what), make("dd", {}, value));
+    const pace = index.rate ? `, ${index.rate < 10 ? index.rate.toFixed(1) : Math.round(index.rate)} a second` : "";
+    return make("section.cs-index", { dataset: { name: index.name } },
+      make("h2", {}, shown(index.name)),
+      make("p.cs-big", {}, counted(index.pictures, "picture")),
+      index.is_being_written
+        ? make("div.cs-progress", { role: "status" }, make("span.cs-bar"), `Being indexed now: ${counted(index.pictures + index.skipped, "file")} done${pace}`)
+        : make("p.cs-muted", {}, "Nothing is being indexed now."),
+      facts,
+      index.skipped
+        ? button("cs-button", null, "Which files were left out, and why", () => this.skipped(index.name), `${counted(index.skipped, "file")} left out: show why`)
+        : make("p.cs-muted", {}, "No file was left out."),
+    );
+  }
+
+  async skipped(name) {
+    this.list.replaceChildren(make("p.cs-note", {}, "Looking…"));
+    try {
+      const answer = await api.skipped(name, MOST_SKIPPED);
+      const table = make("table", {}, make("thead", {}, make("tr", {}, make("th", {}, "File"), make("th", {}, "Reason"))));
+      const body = make("tbody");
+      for (const file of answer.skipped) {
+        body.append(make("tr", {}, make("td", {}, shown(file.path)), make("td", {}, file.reason)));
+      }
+      table.append(body);
+      const more = answer.total > answer.skipped.length ? ` The first ${number(answer.skipped.length)} of them:` : "";
+      this.list.replaceChildren(make("h3", {}, `${counted(answer.total, "file")} of ${shown(answer.index)} left out.${more}`), table);
+      this.list.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    } catch (error) {
+      this.list.replaceChildren(make("p.cs-note", { role: "alert" }, error.message));
+    }
+  }
+
+  hide() { this.root.hidden = true; }
+}
