@@ -25,7 +25,9 @@ from clipsearch.terminal import count, duration, progress_display, safe, size
 from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
-    from clipsearch.indexer.build import IndexReport
+    from collections.abc import Callable
+
+    from clipsearch.indexer.build import IndexOptions, IndexReport
 
 EXIT_ERROR, EXIT_USAGE, EXIT_NOTHING_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 130
 EXAMPLES_PER_REASON = 3
@@ -150,6 +152,9 @@ def index_command(
         str | None, typer.Option(help="cuda, mps or cpu, for open_clip: models.", metavar="DEVICE")
     ] = None,
     recall: RecallOption = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on: keep the index current while files come and go, until Ctrl-C.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
 ) -> None:
@@ -164,6 +169,7 @@ def index_command(
       clipsearch index ./photos
       clipsearch index /mnt/nas/photos --index ~/photo-index    (a folder you may not write to)
       clipsearch index ./photos --model ViT-B-32-SigLIP2-256__webli --reindex
+      clipsearch index ./photos --watch                         (keep it current until Ctrl-C)
     """
     from contextlib import ExitStack
 
@@ -180,6 +186,10 @@ def index_command(
         recall=recall,
     )
     check_folder(folder)
+    if watch:
+        from clipsearch.indexer.watch import check_watching
+
+        check_watching()
     place = config.index_dir_for(folder, index)
     try:
         encoder = load_encoder(
@@ -192,20 +202,66 @@ def index_command(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--precision") from None
-    with ExitStack() as stack:
-        report_progress = None if quiet else stack.enter_context(progress_display())
-        report = index_folder(folder, encoder, index=index, options=options, progress=report_progress)
+
+    def run(options: IndexOptions) -> IndexReport:
+        with ExitStack() as stack:
+            report_progress = None if quiet else stack.enter_context(progress_display())
+            return index_folder(folder, encoder, index=index, options=options, progress=report_progress)
+
+    def show(report: IndexReport) -> None:
+        if as_json:
+            _print_json(_report_json(report))
+        elif not quiet:
+            _print_report(report, index or folder)
+
+    report = run(options)
     config.remember_index(report.index)
     prepare_queries(encoder)
-    if as_json:
-        _print_json(_report_json(report))
-    elif not quiet:
-        _print_report(report, index or folder)
+    show(report)
+    if watch and not report.interrupted:
+        again = dataclasses.replace(options, reindex=False, retry_skipped=False, recall=None)
+        report = _keep_current(folder, place, report, lambda: run(again), show)
     if report.interrupted:
         print(f"Stopped. What is done is kept; go on with: {_command('index', folder, index)}", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
     if strict and any(skip.status != "not_a_picture" for skip in report.skipped):
         raise typer.Exit(EXIT_ERROR)
+
+
+def _keep_current(
+    folder: Path,
+    place: Path,
+    last: IndexReport,
+    run: Callable[[], IndexReport],
+    show: Callable[[IndexReport], None],
+) -> IndexReport:
+    """Run again whenever the folder changed, until Ctrl-C or SIGTERM. Returns the last report."""
+    import signal
+    import threading
+
+    from clipsearch.indexer.watch import changes
+
+    stop = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    print(f"Watching {_quoted(folder)}; stop with Ctrl-C.", file=sys.stderr, flush=True)
+    try:
+        for _ in changes(folder, place, stop):
+            try:
+                report = run()
+            except ClipsearchError as error:  # an unplugged drive comes back, a full disk is emptied, a lock released
+                cli_models.notice(str(error))
+                continue
+            if report.generation != last.generation:
+                show(report)
+                sys.stdout.flush()
+            last = report
+            if report.interrupted:
+                break
+    except KeyboardInterrupt:  # while nothing was being done
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return last
 
 
 def _report_json(report: IndexReport) -> dict[str, Any]:

@@ -190,3 +190,25 @@ def test_others_cannot_reach_the_socket(server: Server, indexed: Path) -> None:
     assert path.parent.stat().st_mode & 0o077 == 0
     server.stop()
     assert not path.exists()
+
+
+def test_an_index_is_kept_current_until_ctrl_c(indexed: Path) -> None:
+    command = [sys.executable, "-m", "clipsearch", "index", str(indexed), "--watch", "--json"]
+    watching = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert watching.stderr is not None
+        assert "Watching" in next(line for line in watching.stderr if "Watching" in line)
+        plain(COLOURS["pink"]).save(indexed / "pink.png")
+        (indexed / "red.png").unlink()
+        deadline = time.monotonic() + 60
+        while True:
+            found = clipsearch("query", "red", "--paths", "-k", "99", folder=indexed).stdout
+            if "pink.png" in found and "red.png" not in found:
+                break
+            assert time.monotonic() < deadline
+    finally:
+        watching.send_signal(signal.SIGINT)
+        out, err = watching.communicate(timeout=30)
+    assert watching.returncode == 0, err
+    assert "Traceback" not in err
+    assert '"indexed": 1' in out

@@ -40,6 +40,7 @@ ONLY_IMPORTERS = {
     "fastapi": {"ui"},
     "gradio": {"ui"},
     "httpx": {"client"},
+    "watchfiles": {"indexer"},
     "uvicorn": {"cli_serve"},
     "typer": {"cli", "cli_models", "cli_serve", "cli_eval", "cli_classify", "cli_probe"},
     "PIL": {"images", "indexer", "training", "ui"},  # the decode worker imports it ahead of its first picture
