@@ -73,6 +73,9 @@ def classify_command(
     write: Annotated[
         bool, typer.Option("--write", help="Store the labels in the index as tags, to filter by: tag:NAME.")
     ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="With --write: take these tags from all pictures that had them before.")
+    ] = False,
     threshold: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Least probability for --write.", metavar="P")
     ] = 0.5,
@@ -102,6 +105,8 @@ def classify_command(
         raise InvalidQuery("name either a folder or an index: clipsearch classify FOLDER, or --index DIR")
     if as_csv and as_json:
         raise InvalidQuery("--csv and --json exclude each other")
+    if replace and not write:
+        raise InvalidQuery("--replace says what --write does with tags that exist: give both")
     if write and index is None:
         raise InvalidQuery("--write stores tags in an index: name it with --index")
     if probe is not None and (labels or labels_file or templates):
@@ -122,7 +127,7 @@ def classify_command(
         title = f"{count(found.pictures, 'picture')}, {100 * found.top1:.1f} % right"
         draw_confusion(confusion, answers.labels, found.confusion, title)
     if write and index is not None:
-        _write(index, answers, threshold)
+        _write(index, answers, threshold, replace)
     if as_json:
         print(json.dumps(_json(answers), indent=2))
     elif as_csv:
@@ -229,8 +234,8 @@ def _of_index(
     return _Answers(tuple(classifier.labels), paths, hashes, np.concatenate(parts), [])
 
 
-def _write(index: Path, answers: _Answers, threshold: float) -> None:
-    """Tag each picture with its likeliest label, if that is likely enough; what these tags said before is replaced."""
+def _write(index: Path, answers: _Answers, threshold: float, replace: bool) -> None:
+    """Tag each picture with its likeliest label, if that is likely enough; `replace` forgets what had it before."""
     from clipsearch.config import find_index
     from clipsearch.store.tags import write_tags
 
@@ -243,7 +248,7 @@ def _write(index: Path, answers: _Answers, threshold: float) -> None:
         else:
             tags[answers.labels[number]][content] = float(row[number])
     try:
-        write_tags(find_index(index), tags)
+        write_tags(find_index(index), tags, replace=replace)
     except ValueError as error:
         raise InvalidLabels(str(error)) from error
     print(

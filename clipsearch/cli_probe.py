@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from clipsearch.records import SkippedImage
     from clipsearch.training.probe import ProbeReport
 
+app = typer.Typer(rich_markup_mode=None)
+
 NAMES = {"zero-shot": "zero-shot", "linear": "linear probe", "cache": "cache adapter"}
 
 
+@app.command(name="probe")
 def probe_command(
     folder: Annotated[
         Path, typer.Argument(help="A folder for each class, with pictures of it.", metavar="FOLDER_PER_CLASS")

@@ -10,10 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from clipsearch.cli_probe import probe_command
+from clipsearch.cli_probe import app
 from clipsearch.store import open_snapshot
 from clipsearch.store.tags import read_tag
 from tests.cli.test_cli import clipsearch
@@ -74,9 +73,23 @@ def test_tags_are_written_where_the_model_is_sure(place: Path) -> None:
     )
 
 
+def test_tags_of_before_stay_unless_replaced(place: Path) -> None:
+    def tagged(name: str) -> set[str]:
+        with open_snapshot(place / "colours/.clipsearch") as snapshot:
+            ref = next(ref for ref in snapshot.tags if ref.name == name)
+            return set(read_tag(snapshot.index_dir, ref.file).as_dict())
+
+    arguments = ("classify", "--index", "colours", "--labels", "dark, bright", "--write")
+    clipsearch(*arguments, "--threshold", "0", folder=place)
+    before = tagged("dark") | tagged("bright")
+    assert len(before) == 9
+    clipsearch(*arguments, "--threshold", "1", folder=place)
+    assert tagged("dark") | tagged("bright") == before
+    clipsearch(*arguments, "--threshold", "1", "--replace", folder=place)
+    assert tagged("dark") | tagged("bright") == set()
+
+
 def test_a_probe_is_learned_and_used(place: Path) -> None:
-    app = typer.Typer()
-    app.command()(probe_command)
     arguments = ["colours", "--model", "builtin", "--out", "probe", "-q"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -98,6 +111,7 @@ def test_wrong_use_is_one_line(place: Path) -> None:
     for arguments, status, message in (
         (("classify",), 2, "name either a folder or an index"),
         (("classify", "colours", "--write"), 2, "--write stores tags in an index"),
+        (("classify", "--index", "colours", "--labels", "a,b", "--replace"), 2, "give both"),
         (("classify", "--index", "colours"), 1, "name the labels"),
         (("classify", "--index", "colours", "--labels", "one"), 1, "two labels or more"),
         (("classify", "colours/red", "--model", "builtin"), 1, "has no folders to take labels from"),
