@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipsearch.errors import InvalidPairs, UnreadablePicture
@@ -331,3 +331,38 @@ def test_other_braces() -> None:
     assert expand_braces("{a,b}-{1..2}") == ["a-1", "a-2", "b-1", "b-2"]
     assert expand_braces("{x}") == ["{x}"]
     assert expand_braces("x}{") == ["x}{"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_damage_is_never_more_than_an_error_of_ours(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    root = tmp_path_factory.mktemp("damage")
+    (root / "a.jpg").write_bytes(jpeg(0))
+    table = pa.table({"image": ["a.jpg", "b.jpg"], "caption": ["one", "two"]})
+    name = data.draw(st.sampled_from(["p.csv", "p.tsv", "p.jsonl", "p.json", "p.parquet", "p.tar"]))
+    path = root / name
+    if name == "p.tar":
+        write_tar(path, {"a.jpg": b"x", "a.json": b'{"captions": ["one"]}', "b.txt": b"two"})
+    elif name == "p.parquet":
+        pq.write_table(table, path)
+    elif name == "p.json":
+        path.write_text(json.dumps(table.to_pylist()))
+    elif name == "p.jsonl":
+        path.write_text("\n".join(map(json.dumps, table.to_pylist())))
+    else:
+        path.write_text("image,caption\na.jpg,one\nb.jpg,two\n".replace(",", "\t" if name == "p.tsv" else ","))
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=6))
+        content = content or bytearray(b" ")
+    path.write_bytes(content)
+    try:
+        pairs = open_pairs(path)
+    except InvalidPairs:
+        return
+    assert len(pairs) > 0
+    assert all(pair.captions and all(text.strip() == text != "" for text in pair.captions) for pair in pairs)
+    assert pairs.digest
