@@ -205,7 +205,8 @@ class OpenClipEncoder:
         if hasattr(tokenizer, "encode"):  # open_clip's own: without the marks of start and end
             counts = [len(tokenizer.encode(text)) + 2 for text in texts]
         else:
-            counts = [len(tokenizer.tokenizer(tokenizer.clean_fn(text))["input_ids"]) for text in texts]
+            clean = getattr(tokenizer, "clean_fn", str)
+            counts = [len(tokenizer.tokenizer(clean(text))["input_ids"]) for text in texts]
         return counts, int(tokenizer.context_length)
 
     def encode_images(self, pixels: PixelArray) -> FloatArray:

@@ -43,6 +43,15 @@ def test_vectors_are_those_of_open_clip() -> None:
     assert encoder.encode_texts([]).shape == (0, 64)
 
 
+def test_texts_are_counted_in_the_tokens_of_the_model() -> None:
+    encoder = small_encoder(SMALL_VIT)
+    texts = ["", "a dog", "A  DOG &amp; a cat", "ein Hündchen 東京", "dog " * 200]
+    lengths, limit = encoder.text_lengths(texts)
+    assert limit == 77
+    assert lengths[:4] == [int((row != 0).sum()) for row in encoder.tokenizer(texts[:4])]  # 0 fills up
+    assert lengths[4] == 202
+
+
 def test_many_inputs_are_the_same_as_few() -> None:
     encoder = OpenClipEncoder.from_model(small_model(SMALL_VIT), SMALL_VIT, name="x", device="cpu", precision="fp32")
     given = pixels(40)
