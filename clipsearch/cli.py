@@ -371,6 +371,13 @@ def query(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print the paths only, one a line.")] = False,
     zero: Annotated[bool, typer.Option("-0", help="Print the exact paths, each ended by NUL, for xargs -0.")] = False,
+    daemon: Annotated[
+        Literal["auto", "off"],
+        typer.Option(
+            envvar="CLIPSEARCH_DAEMON",
+            help="auto: start a process that answers later queries sooner, and ends when idle for 15 minutes.",
+        ),
+    ] = "off",
 ) -> None:
     """Find pictures by a sentence, by pictures, by what the files say of themselves.
 
@@ -418,6 +425,10 @@ def query(
             vector = photos.query_vector(parsed)
             lap("load the model and encode the query")
             hits = photos.search(parsed, k, **options, vector=vector)
+            if daemon == "auto" and model is None and encoder is None:
+                from clipsearch.warm import start_daemon
+
+                start_daemon(photos.index)
             lap("search and look up the rows")
             config.remember_index(photos.index)
             root, filtered = photos.root, parsed.filter is not None and len(photos) > 0

@@ -17,11 +17,14 @@ import socket
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from clipsearch import __version__
 from clipsearch.config import state_dir
 from clipsearch.records import Hit, ImageRecord, PictureMetadata
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 GREETING_TIMEOUT_S = 0.25
 ANSWER_TIMEOUT_S = 10.0
@@ -45,7 +48,7 @@ def ask(index: Path, query: str, k: int, options: dict[str, Any]) -> list[Hit] |
     path = socket_path(index)
     if path is None or not path.exists():
         return None
-    request = {
+    request: dict[str, Any] = {
         "version": __version__,
         "index": os.path.realpath(index),
         "folder": os.getcwd(),  # noqa: PTH109
@@ -55,21 +58,55 @@ def ask(index: Path, query: str, k: int, options: dict[str, Any]) -> list[Hit] |
     }
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         request["current"] = (index / "CURRENT").read_text(encoding="ascii")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(GREETING_TIMEOUT_S)
-            connection.connect(str(path))
-            if not is_own_user(connection):
-                return None
-            with connection.makefile("rb") as stream:
-                greeting = receive(stream)
-                if greeting.get("version") != __version__ or greeting.get("index") != request["index"]:
-                    return None
-                connection.settimeout(ANSWER_TIMEOUT_S)
-                connection.sendall(message(request))
-                answer = receive(stream)
+        with _greeted(path, request["index"]) as (connection, stream):
+            connection.settimeout(ANSWER_TIMEOUT_S)
+            connection.sendall(message(request))
+            answer = receive(stream)
         if answer.get("hits"):
             return [hit_from(body) for body in answer["hits"]]
     return None
+
+
+def is_answered(index: Path) -> bool:
+    """Whether a server of this version answers for the index folder `index`."""
+    path = socket_path(index)
+    if path is None:
+        return False
+    with contextlib.suppress(OSError, ValueError), _greeted(path, os.path.realpath(index)):
+        return True
+    return False
+
+
+def start_daemon(index: Path) -> None:
+    """Start a process that answers later queries, and ends when it has been idle. It is not waited for."""
+    import subprocess
+    import sys
+
+    if socket_path(index) is None:
+        return
+    subprocess.Popen(
+        [sys.executable, "-P", "-m", "clipsearch.ui.daemon", str(index.absolute())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+@contextlib.contextmanager
+def _greeted(path: Path, index: str) -> Iterator[tuple[socket.socket, IO[bytes]]]:
+    """A connection to the server of `index`. Raises: OSError; ValueError for another version, index or user."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(GREETING_TIMEOUT_S)
+        connection.connect(str(path))
+        if not is_own_user(connection):
+            raise ValueError("a server of another user")
+        with connection.makefile("rb") as stream:
+            greeting = receive(stream)
+            if greeting.get("version") != __version__ or greeting.get("index") != index:
+                raise ValueError("another server")
+            yield connection, stream
 
 
 def message(body: dict[str, Any]) -> bytes:
@@ -77,7 +114,7 @@ def message(body: dict[str, Any]) -> bytes:
     return json.dumps(body).encode("ascii") + b"\n"
 
 
-def receive(stream: Any) -> dict[str, Any]:
+def receive(stream: IO[bytes]) -> dict[str, Any]:
     """Read one message. Raises: ValueError for what is none, OSError."""
     line = stream.readline(LONGEST_MESSAGE_BYTES)
     if not line.endswith(b"\n"):

@@ -242,7 +242,8 @@ class Engine:
                     if encoder.fingerprint != model.fingerprint:
                         raise EncoderMismatch(index, model.name, encoder.name, str(probe.root))
                     self._encoders[model.name] = encoder
-                    threading.Thread(target=_warm_up, args=(encoder,), daemon=True).start()
+                    # No daemon: ending inside onnxruntime aborts the process.
+                    threading.Thread(target=_warm_up, args=(encoder,)).start()
             return SharedCollection(index, encoder, self._observe_batch)
 
     def wake(self) -> None:

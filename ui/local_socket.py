@@ -46,7 +46,7 @@ class LocalSocket:
         self._listening.listen(16)
         self._inode = part.stat().st_ino
         part.replace(path)
-        threading.Thread(target=self._warm_up, daemon=True).start()
+        threading.Thread(target=self._warm_up).start()  # no daemon: ending inside onnxruntime aborts the process
         threading.Thread(target=self._accept, name="clipsearch-local", daemon=True).start()
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ class LocalSocket:
                 connection, _ = self._listening.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._serve, args=(connection,)).start()
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError, ValueError, KeyError, TypeError, ClipsearchError):

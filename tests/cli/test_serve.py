@@ -212,3 +212,51 @@ def test_an_index_is_kept_current_until_ctrl_c(indexed: Path) -> None:
     assert watching.returncode == 0, err
     assert "Traceback" not in err
     assert '"indexed": 1' in out
+
+
+def test_a_query_may_start_a_process_that_answers_the_next_ones(indexed: Path) -> None:
+    from clipsearch.warm import is_answered
+
+    index = indexed / ".clipsearch"
+    cold, answered = asks_server("red", "--daemon", "auto", folder=indexed)
+    assert not answered
+    try:
+        deadline = time.monotonic() + 60
+        while not is_answered(index):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert asks_server("red", folder=indexed) == (cold, True)
+    finally:
+        path = socket_path(index)
+        assert path is not None
+        for process in daemons_of(index):
+            os.kill(process, signal.SIGTERM)
+    deadline = time.monotonic() + 30
+    while path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def daemons_of(index: Path) -> list[int]:
+    """Process ids of the daemons of one index."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = place.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"clipsearch.ui.daemon" in words and os.fsencode(index) in words:
+            found.append(int(place.parent.name))
+    return found
+
+
+def test_a_daemon_ends_when_it_is_idle_and_makes_room_for_a_server(indexed: Path, server: Server) -> None:
+    command = [sys.executable, "-m", "clipsearch.ui.daemon", str(indexed / ".clipsearch"), "1"]
+    began = time.monotonic()
+    assert subprocess.run(command, timeout=60).returncode == 0  # there is a server already
+    server.stop()
+    assert subprocess.run(command, timeout=60).returncode == 0  # idle for a second
+    assert time.monotonic() - began > 1
+    path = socket_path(indexed / ".clipsearch")
+    assert path is not None
+    assert not path.exists()
