@@ -361,7 +361,7 @@ def test_models_are_listed_and_described(tmp_path: Path) -> None:
 
 def test_a_query_imports_neither_torch_nor_gradio_nor_pandas(indexed: Path) -> None:
     code = (
-        "import sys; sys.argv = ['clipsearch', 'query', 'a dog']\n"
+        "import sys; sys.argv = ['clipsearch', 'query', 'a dog', '--all']\n"
         "import clipsearch.cli\n"
         "try: clipsearch.cli.main()\n"
         "except SystemExit: pass\n"
