@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clipsearch.feedback import refine
 from clipsearch.query import parse_query
 from clipsearch.query.nodes import Filter
 from clipsearch.records import FloatArray, Hit, IntArray
@@ -109,9 +108,7 @@ class Orders:
 def put_in_order(photos: Collection, wish: Wish) -> Order:
     """Order the pictures of a collection. Raises: UnknownTag, InvalidQuery for an unknown row id."""
     selection = None if wish.selection is None else photos.select(wish.selection)
-    vector = wish.vector
-    if wish.like or wish.unlike:
-        vector = refine(vector, photos.vectors(list(wish.like)), photos.vectors(list(wish.unlike)))
+    vector = photos.refined(wish.vector, list(wish.like), list(wish.unlike))
     if vector is None:
         assert EVERYTHING.filter is not None
         chosen = photos.select(EVERYTHING.filter) if selection is None else selection

@@ -18,13 +18,14 @@ LAYERS: list[set[str]] = [
     {"config"},
     {"formats", "checksums", "npy", "folding", "query"},
     {"images", "encoder", "store", "vectors"},
-    {"filters", "feedback", "variety", "confidence"},
+    {"filters", "feedback", "variety"},
     {"search", "indexer", "warm", "client"},
+    {"concepts", "dedupe", "illustrate"},
     {"training"},
     {"ui"},
     {"terminal", "timing"},
     {"cli_models", "cli_serve", "cli_check"},
-    {"cli_eval", "cli_classify", "cli_probe"},
+    {"cli_eval", "cli_classify", "cli_probe", "cli_collection"},
     {"cli"},
 ]
 """Lowest first. A part imports from lower layers and from itself only."""
@@ -42,7 +43,7 @@ ONLY_IMPORTERS = {
     "httpx": {"client"},
     "watchfiles": {"indexer"},
     "uvicorn": {"cli_serve"},
-    "typer": {"cli", "cli_models", "cli_serve", "cli_eval", "cli_classify", "cli_probe"},
+    "typer": {"cli", "cli_models", "cli_serve", "cli_eval", "cli_classify", "cli_collection", "cli_probe"},
     "PIL": {"images", "indexer", "training", "ui"},  # the decode worker imports it ahead of its first picture
 }
 

@@ -1,0 +1,130 @@
+"""Near-duplicates: the same photo in other sizes, qualities and exposures. Finds them, and deletes nothing.
+
+Two steps. Vectors propose: pictures at least CANDIDATE_COSINE near. Pixels decide: both pictures, shrunk to 16 by 16,
+must correlate by SAME_CORRELATION. Of 1,000 different photos (Flickr8k's development split) no pair passes; of 200
+versions of them each, halved ones pass 84 %, JPEG quality 40 96 %, 15 % brighter ones 99 % (the built-in model; the
+rest has vectors farther apart). Crops and mirror images are other pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clipsearch.errors import UnreadablePicture
+from clipsearch.images import read_picture
+from clipsearch.records import FloatArray, ImageRecord, Preprocessing
+from clipsearch.search import Collection
+
+CANDIDATE_COSINE = 0.8
+SAME_CORRELATION = 0.97
+NEIGHBOURS = 16
+BLOCK_ROWS = 128
+_GRID = 16
+_LOOK = Preprocessing(256, 256, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", "squash")
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One version of a picture. `sharpness`: variance of the Laplacian of its 256 by 256 grey values."""
+
+    record: ImageRecord
+    path: str
+    sharpness: float
+
+    @property
+    def quality(self) -> tuple[int, float, int]:
+        """What makes the better version: more pixels, then sharpness, then bytes."""
+        return (self.record.width or 0) * (self.record.height or 0), self.sharpness, self.record.size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateGroup:
+    """Versions of one picture: the best, and the others, each of which was compared with it."""
+
+    keep: Copy
+    others: tuple[Copy, ...]
+
+
+def find_duplicates(photos: Collection, *, progress: Callable[[int, int], None] | None = None) -> list[DuplicateGroup]:
+    """Every group of near-duplicates, by path of the picture to keep. Files that cannot be read are left out."""
+    row_ids = photos.row_ids()
+    looks: dict[int, _Look | None] = {}
+
+    def look(row_id: int) -> _Look | None:
+        if row_id not in looks:
+            looks[row_id] = _look_at(photos, row_id)
+        return looks[row_id]
+
+    pairs: dict[int, set[int]] = {}
+    for start in range(0, len(row_ids), BLOCK_ROWS):
+        block = row_ids[start : start + BLOCK_ROWS]
+        scores, ids = photos.nearest(photos.vectors(block), NEIGHBOURS + 1)
+        for row_id, near, at in zip(block.tolist(), scores, ids, strict=True):
+            for other in at[(near >= CANDIDATE_COSINE) & (at != row_id) & (at >= 0)].tolist():
+                if other in pairs.get(row_id, ()):
+                    continue
+                one, two = look(row_id), look(other)
+                if one is not None and two is not None and one.is_same(two):
+                    pairs.setdefault(row_id, set()).add(other)
+                    pairs.setdefault(other, set()).add(row_id)
+        if progress is not None:
+            progress(min(start + BLOCK_ROWS, len(row_ids)), len(row_ids))
+    return _groups(pairs, {row_id: found.copy for row_id, found in looks.items() if found is not None})
+
+
+def _groups(pairs: dict[int, set[int]], copies: dict[int, Copy]) -> list[DuplicateGroup]:
+    """Best first, each takes what it was compared with: nothing is called a copy of a picture it differs from."""
+    groups, taken = [], set[int]()
+    for row_id in sorted(pairs, key=lambda row_id: (*(-x for x in copies[row_id].quality), copies[row_id].path)):
+        others = sorted(pairs[row_id] - taken, key=lambda other: copies[other].path)
+        if row_id in taken or not others:
+            continue
+        taken |= {row_id, *others}
+        groups.append(DuplicateGroup(copies[row_id], tuple(copies[other] for other in others)))
+    return sorted(groups, key=lambda group: group.keep.path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    copy: Copy
+    grid: FloatArray
+
+    def is_same(self, other: _Look) -> bool:
+        if self.copy.record.content_hash == other.copy.record.content_hash:
+            return True
+        return float(self.grid @ other.grid) >= SAME_CORRELATION
+
+
+def _look_at(photos: Collection, row_id: int) -> _Look | None:
+    record = photos.record(row_id)
+    path = photos.root / record.path
+    try:
+        pixels = read_picture(path, _LOOK, content_hash=False).pixels.astype(np.float32)
+    except UnreadablePicture:
+        return None
+    cell = len(pixels) // _GRID
+    grid = pixels.reshape(_GRID, cell, _GRID, cell, 3).mean(axis=(1, 3)).reshape(-1)
+    grid -= grid.mean()
+    length = float(np.linalg.norm(grid))
+    grey = pixels.mean(axis=2)
+    laplacian = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
+    copy = Copy(record, str(path), float(laplacian.var()))
+    return _Look(copy, grid / length if length > 1e-3 else np.zeros_like(grid))
+
+
+def shell_script(groups: list[DuplicateGroup], shown: Callable[[str], str]) -> bytes:
+    """A script that deletes all but the best of each group, for reading before running. `shown` makes a path safe to
+    show. Paths are quoted, and kept as they are also where they are not UTF-8."""
+    import os
+    import shlex
+
+    lines = ["#!/bin/sh", "# Made by clipsearch dedupe. Read it; keep what you want to keep; then run it.", "set -eu"]
+    for group in groups:
+        keep = group.keep
+        lines += ["", f"# keep {shown(keep.path)} ({keep.record.width}x{keep.record.height})"]
+        lines += [f"rm -- {shlex.quote(str(Path(other.path).absolute()))}" for other in group.others]
+    return os.fsencode("\n".join(lines) + "\n")
