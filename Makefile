@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 PIP_FLAGS = --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check wheel-test bench clean
+.PHONY: help demo test browser-test check wheel-test bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ demo: $(DEMO_VENV)/.ready ## Index real photographs and search them (PHOTOS=~/Pi
 
 test: $(VENV)/.ready ## Run all tests that need no GPU, network or browser
 	$(BIN)/python -m pytest -q -m "not gpu and not network and not browser"
+
+browser-test: $(VENV)/.ready ## Try the page in Chromium; screenshots go to build/screenshots
+	CLIPSEARCH_SCREENSHOTS=build/screenshots $(BIN)/python -m pytest -q -m browser tests/browser
 
 check: $(VENV)/.ready ## Lint, check types, run the fast tests (before each commit)
 	$(BIN)/ruff check .

@@ -54,5 +54,5 @@ export async function embed(file, index) {
 }
 
 export function thumbnail(id, index, size) {
-  return `/v1/images/${id}/thumbnail?${new URLSearchParams({ index, size })}`;
+  return `/v1/images/${id}/thumbnail?${new URLSearchParams(index ? { index, size } : { size })}`;
 }

@@ -101,7 +101,7 @@ export class PictureMap {
     });
   }
 
-  extent() { return this.view.scale * 0.92 * Math.min(this.canvas.clientWidth, this.canvas.clientHeight); }
+  extent() { return this.view.scale * 0.82 * Math.min(this.canvas.clientWidth, this.canvas.clientHeight); }
 
   zoom(factor, x, y) {
     if (!this.points) return;

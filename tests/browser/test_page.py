@@ -1,0 +1,394 @@
+"""What people do with the page, in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("playwright")
+
+from playwright.sync_api import Page, expect
+
+from benchmarks.common import random_blocks, write_index
+from tests.browser.conftest import HOSTILE, PATIENCE_MS, Open, Site, serve
+from tests.fake_encoder import COLOURS, FakeEncoder
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+expect.set_options(timeout=PATIENCE_MS)
+
+MANY = 100_000
+PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
+
+
+def shown(page: Page) -> list[str]:
+    """Names of the tiles in the document, in order."""
+    names = page.evaluate(
+        "[...document.querySelectorAll('.cs-tile[data-id]')].sort((a, b) => a.dataset.n - b.dataset.n)"
+        ".map(tile => tile.getAttribute('aria-label'))"
+    )
+    return [str(name) for name in names]
+
+
+def ask(page: Page, query: str) -> None:
+    page.fill(".cs-query", query)
+    page.press(".cs-query", "Enter")
+    settled(page)
+
+
+def settled(page: Page) -> None:
+    page.wait_for_timeout(50)
+    page.wait_for_selector("#clipsearch:not(.cs-busy)")
+
+
+def asked(page: Page) -> dict[str, str]:
+    """What the address says."""
+    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
+
+
+def first(page: Page, name: str) -> None:
+    expect(page.locator(".cs-tile[data-n='0']")).to_have_attribute("aria-label", name)
+
+
+def until(page: Page, condition: str) -> None:
+    """Wait until an expression holds (Playwright's own way needs eval, which the page's policy forbids)."""
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, condition
+        page.wait_for_timeout(50)
+
+
+def tile(page: Page, name: str) -> str:
+    number = page.locator(f".cs-tile[aria-label='{name}']").get_attribute("data-n")
+    return f".cs-tile[data-n='{number}']"
+
+
+def test_a_search_shows_the_best_first_with_its_thumbnail(open_page: Open) -> None:
+    page = open_page()
+    expect(page.locator(".cs-summary")).to_contain_text("pictures")
+    ask(page, "blue")
+    first(page, "plain/blue.jpg")
+    expect(page.locator(".cs-tile[data-n='0'] img")).to_have_js_property("naturalWidth", 240)
+    expect(page.locator(".cs-summary")).to_contain_text("result")
+    assert asked(page) == {"q": "blue"}
+    assert page.title() == "blue – clipsearch"
+
+
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_a_picture_that_is_dropped_or_pasted_finds_others_like_it(open_page: Open, way: str) -> None:
+    page = open_page("/?all=1")
+    content = io.BytesIO()
+    Image.new("RGB", (64, 64), COLOURS["green"]).save(content, "PNG")
+    page.evaluate(
+        """([text, way]) => {
+          const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([bytes], "mine.png", {type: "image/png"}));
+          const given = way === "drop" ? {dataTransfer: transfer} : {clipboardData: transfer};
+          const kind = way === "drop" ? DragEvent : ClipboardEvent;
+          document.body.dispatchEvent(new kind(way, {bubbles: true, cancelable: true, ...given}));
+        }""",
+        [base64.b64encode(content.getvalue()).decode(), way],
+    )
+    first(page, "plain/green.jpg")
+    expect(page.locator(".cs-chip img")).to_be_visible()
+    page.click(".cs-chip button")
+    expect(page.locator(".cs-chip")).to_be_hidden()
+    expect(page.locator(".cs-summary")).to_contain_text("pictures")
+
+
+def test_a_file_that_is_no_picture_is_refused_with_words(open_page: Open, tmp_path: Path) -> None:
+    page = open_page()
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    page.set_input_files("input[type=file]", tmp_path / "broken.png")
+    expect(page.locator(".cs-problem")).to_be_visible()
+
+
+def test_find_similar(open_page: Open) -> None:
+    page = open_page("/?q=yellow&all=1")
+    first(page, "plain/yellow.jpg")
+    page.hover(".cs-tile[data-n='0']")
+    row = page.locator(".cs-tile[data-n='0']").get_attribute("data-id")
+    page.click(".cs-tile[data-n='0'] .cs-similar")
+    expect(page.locator(".cs-query")).to_have_value(f"like:{row}")
+    settled(page)
+    first(page, "plain/yellow.jpg")
+
+
+def test_less_like_this_takes_a_picture_away_from_the_query(open_page: Open) -> None:
+    page = open_page("/?q=red&all=1")
+    page.click(".cs-tile[data-n='0']")
+    row = page.locator(".cs-tile[data-n='0']").get_attribute("data-id")
+    page.click("text=Less like this")
+    expect(page.locator(".cs-query")).to_have_value(f"red - like:{row}")
+
+
+def test_filters_edit_the_query_and_the_query_sets_the_filters(open_page: Open) -> None:
+    page = open_page("/?all=1")
+    page.click(".cs-filter")
+    page.select_option("select[name=orientation]", "portrait")
+    expect(page.locator(".cs-query")).to_have_value("orientation:portrait")
+    expect(page.locator(".cs-summary")).to_contain_text("1 result")
+    assert shown(page) == ["plain/green.jpg"]
+    page.fill("input[name=folder]", "plain")
+    page.press("input[name=folder]", "Tab")
+    page.select_option("select[name=orientation]", "landscape")
+    expect(page.locator(".cs-query")).to_have_value("orientation:landscape folder:plain")
+    expect(page.locator(".cs-summary")).to_contain_text("2 results")
+    assert sorted(shown(page)) == ["plain/red.jpg", "plain/yellow.jpg"]
+    ask(page, 'name:"small red.png" blue')
+    expect(page.locator("input[name=name]")).to_have_value("small red.png")
+    expect(page.locator("input[name=folder]")).to_have_value("")
+    assert shown(page) == ["small red.png"]
+    page.click("text=Clear filters")
+    expect(page.locator(".cs-query")).to_have_value("blue")
+
+
+def test_a_mistake_in_the_query_is_shown_where_it_is(open_page: Open) -> None:
+    page = open_page()
+    ask(page, "dog width:abc")
+    expect(page.locator(".cs-problem mark")).to_have_text("a")
+    expect(page.locator(".cs-problem")).to_contain_text("takes a number")
+    ask(page, "blue")
+    expect(page.locator(".cs-problem")).to_be_hidden()
+    first(page, "plain/blue.jpg")
+
+
+def test_thumbs_change_the_order_and_can_be_taken_back(open_page: Open) -> None:
+    page = open_page("/?q=red&all=1")
+    first(page, "plain/red.jpg")
+    before = shown(page)
+    blue = before.index("plain/blue.jpg")
+    page.hover(tile(page, "plain/blue.jpg"))
+    page.click(f"{tile(page, 'plain/blue.jpg')} .cs-up")
+    settled(page)
+    page.hover(tile(page, "plain/red.jpg"))
+    page.click(f"{tile(page, 'plain/red.jpg')} .cs-down")
+    expect(page.locator(".cs-tile[data-n='0']")).not_to_have_attribute("aria-label", "plain/red.jpg")
+    settled(page)
+    assert shown(page).index("plain/blue.jpg") < blue
+    assert set(asked(page)) == {"q", "all", "up", "down"}
+    expect(page.locator(tile(page, "plain/blue.jpg"))).to_have_attribute("data-rating", "1")
+    page.click("text=forget")
+    first(page, "plain/red.jpg")
+    assert shown(page) == before
+
+
+def test_near_duplicates_are_folded_and_unfold(open_page: Open) -> None:
+    page = open_page("/?q=red&all=1")
+    expect(page.locator(f"{tile(page, 'plain/red.jpg')} .cs-others")).to_have_text("+1")
+    assert "small red.png" not in shown(page)
+    page.click(tile(page, "plain/red.jpg"))
+    page.click(".cs-strip button")
+    expect(page.locator(".cs-detail h2")).to_have_text("small red.png")
+    page.keyboard.press("Escape")
+    page.uncheck("text=Fold near-duplicates")
+    settled(page)
+    assert {"plain/red.jpg", "small red.png"} <= set(shown(page))
+    assert asked(page)["unique"] == "0"
+
+
+def test_a_link_brings_back_what_it_shows(open_page: Open) -> None:
+    page = open_page("/?q=folder%3Aplain+red&sort=path&all=1")
+    expect(page.locator(".cs-query")).to_have_value("folder:plain red")
+    names = ["plain/blue.jpg", "plain/green.jpg", "plain/red.jpg", "plain/yellow.jpg"]
+    assert shown(page) == names
+    page.click(".cs-tile[data-n='2']")
+    expect(page.locator(".cs-detail h2")).to_have_text("red.jpg")
+    link = page.url
+    again = open_page(link[link.index("/", 8) :])
+    expect(again.locator(".cs-detail h2")).to_have_text("red.jpg")
+    assert shown(again) == names
+    expect(again.locator("select[aria-label=Order]")).to_have_value("path")
+    page.go_back()
+    expect(page.locator(".cs-detail")).to_be_hidden()
+    ask(page, "blue")
+    page.go_back()
+    expect(page.locator(".cs-query")).to_have_value("folder:plain red")
+    settled(page)
+    assert shown(page) == names
+
+
+def test_everything_works_from_the_keyboard(open_page: Open) -> None:
+    page = open_page("/?q=folder:plain&sort=path&all=1")
+    expect(page.locator(".cs-tile[data-n='3'][data-id]")).to_be_attached()
+    page.keyboard.press("/")
+    expect(page.locator(".cs-query")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator(".cs-tile[data-n='0']")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".cs-tile[data-n='1']")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(".cs-detail h2")).to_have_text("green.jpg")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".cs-detail h2")).to_have_text("red.jpg")
+    page.keyboard.press("Escape")
+    expect(page.locator(".cs-detail")).to_be_hidden()
+    expect(page.locator(".cs-tile[data-n='2']")).to_be_focused()
+    page.keyboard.press("x")
+    expect(page.locator(".cs-selection")).to_contain_text("1 selected")
+    page.keyboard.press("Escape")
+    expect(page.locator(".cs-selection")).to_be_hidden()
+    page.keyboard.press("Home")
+    page.keyboard.press("s")
+    expect(page.locator(".cs-query")).to_have_value(re.compile(r"like:\d+"))
+
+
+def test_a_phone_shows_everything_within_its_width(open_page: Open) -> None:
+    page = open_page("/?q=red&all=1", **PHONE)
+    first(page, "plain/red.jpg")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    lefts = page.evaluate("[...document.querySelectorAll('.cs-tile')].map(t => t.getBoundingClientRect().left)")
+    assert len(set(lefts)) == 3
+    page.tap(".cs-filter")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.tap(".cs-filter")
+    page.tap(".cs-tile[data-n='0']")
+    expect(page.locator(".cs-detail h2")).to_have_text("red.jpg")
+    box = page.locator(".cs-detail").bounding_box()
+    assert box is not None
+    assert (box["x"], box["width"]) == (0, 390)
+    page.tap(".cs-detail header button")
+    expect(page.locator(".cs-detail")).to_be_hidden()
+
+
+def test_names_that_are_markup_are_text_everywhere(open_page: Open) -> None:
+    page = open_page("/?q=purple&all=1")
+    first(page, f"{HOSTILE}.jpg")
+    assert page.locator(".cs-tile[data-n='0'] .cs-name").inner_text() == f"{HOSTILE}.jpg"
+    page.click(".cs-tile[data-n='0']")
+    expect(page.locator(".cs-detail h2")).to_have_text(f"{HOSTILE}.jpg")
+    page.keyboard.press("Escape")
+    page.click(".cs-tab[data-view=status]")
+    page.click(".cs-index[data-name=photos] .cs-button")
+    expect(page.locator(".cs-skipped td").first).to_have_text(f"{HOSTILE}.txt")
+    ask(page, f'name:"{HOSTILE}.jpg" {HOSTILE}')
+    settled(page)
+    assert page.evaluate("[...document.images].filter(image => /(^|\\/)x$/.test(image.src)).length") == 0
+
+
+def test_selected_pictures_can_be_copied_and_exported(open_page: Open, site: Site) -> None:
+    page = open_page("/?q=folder:plain&sort=path&all=1", permissions=["clipboard-read", "clipboard-write"])
+    page.keyboard.press("Escape")
+    for number in (0, 2):
+        page.click(f".cs-tile[data-n='{number}']", modifiers=["Control"])
+    expect(page.locator(".cs-selection")).to_contain_text("2 selected")
+    page.click("text=Copy paths")
+    expect(page.locator(".cs-toast")).to_contain_text("2 paths copied")
+    paths = [str(site.photos / "plain" / name) for name in ("blue.jpg", "red.jpg")]
+    assert page.evaluate("navigator.clipboard.readText()") == "\n".join(paths)
+    with page.expect_download() as table:
+        page.click(".cs-selection >> text=CSV")
+    rows = list(csv.DictReader(io.StringIO(Path(table.value.path()).read_text())))
+    assert [row["path"] for row in rows] == paths
+    assert [row["camera"] for row in rows] == ["SecretMaker"] * 2
+    with page.expect_download() as archive:
+        page.click("text=ZIP of previews")
+    with zipfile.ZipFile(archive.value.path()) as files:
+        assert files.namelist() == ["0001-blue.jpg", "0002-red.jpg"]
+        assert b"SecretMaker" not in files.read("0002-red.jpg")
+        assert Image.open(io.BytesIO(files.read("0002-red.jpg"))).size == (300, 200)
+
+
+def test_the_map_shows_thumbnails_and_opens_pictures(open_page: Open) -> None:
+    page = open_page("/?view=map")
+    expect(page.locator(".cs-map .cs-note")).to_contain_text("18 pictures")
+    canvas = page.locator("canvas")
+    box = canvas.bounding_box()
+    assert box is not None
+    places = [(x, y) for x in range(30, int(box["width"]), 40) for y in range(30, int(box["height"]), 40)]
+    for x, y in places:
+        page.mouse.move(box["x"] + x, box["y"] + y)
+        page.wait_for_timeout(20)
+        if page.locator(".cs-card").is_visible():
+            page.mouse.click(box["x"] + x, box["y"] + y)
+            break
+    expect(page.locator(".cs-detail h2")).not_to_be_empty()
+    assert "id" in asked(page)
+
+
+def test_several_indexes(open_page: Open) -> None:
+    page = open_page()
+    page.select_option(".cs-which", "scans")
+    first(page, "pink.jpg")
+    assert asked(page) == {"index": "scans"}
+    expect(page.locator(".cs-tile img")).to_have_js_property("naturalWidth", 200)
+
+
+def test_light_and_dark(open_page: Open) -> None:
+    def brightness(page: Page) -> int:
+        colour = page.evaluate("getComputedStyle(document.getElementById('clipsearch')).backgroundColor")
+        return sum(int(part) for part in re.findall(r"\d+", colour)[:3])
+
+    dark = open_page("/", color_scheme="dark")
+    assert brightness(dark) < 150
+    for _ in range(3):  # auto, light, dark
+        dark.click(".cs-theme")
+        if dark.locator(".cs-theme").get_attribute("title") == "Theme: light":
+            break
+    assert brightness(dark) > 600
+    dark.reload()
+    dark.wait_for_selector("#clipsearch[data-ready]")
+    assert brightness(dark) > 600
+
+
+def test_the_first_paint_waits_for_nothing(open_page: Open) -> None:
+    page = open_page("/?q=blue")
+    until(page, "performance.getEntriesByName('first-contentful-paint').length")
+    painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    assert painted < 1000
+
+
+def test_the_page_moves_into_gradio_s_layout_and_loses_nothing(open_page: Open, site: Site) -> None:
+    end = time.monotonic() + 180
+    while not site.page.has_gradio:
+        assert time.monotonic() < end, "Gradio was not imported"
+        time.sleep(0.2)
+    page = open_page("/?q=blue&all=1")
+    page.keyboard.press("/")
+    page.keyboard.press("End")
+    page.keyboard.type(" sky")
+    page.wait_for_selector("gradio-app #clipsearch-frame > #clipsearch")
+    expect(page.locator(".cs-query")).to_have_value("blue sky")
+    expect(page.locator(".cs-query")).to_be_focused()
+    page.keyboard.press("Enter")
+    first(page, "plain/blue.jpg")
+    fonts = page.evaluate("performance.getEntriesByType('resource').map(one => one.name)")
+    assert all(str(name).startswith(site.address) for name in fonts)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory, session_environment: None) -> Iterator[Site]:
+    encoder = FakeEncoder(64)
+    folder = tmp_path_factory.mktemp("large") / "large"
+    index = write_index(folder, encoder, MANY, random_blocks(MANY, 64))
+    yield from serve([index], folder, encoder)
+
+
+def test_a_hundred_thousand_pictures_scroll_with_few_nodes(open_page: Open, large: Site) -> None:
+    page = open_page("/?q=green&all=1&unique=0", at=large)
+    expect(page.locator(".cs-summary")).to_contain_text("100,000 results")
+    seen = set()
+    most = 0
+    for share in (0.0, 0.001, 0.01, 0.1, 0.35, 0.5, 0.75, 0.9, 1.0):
+        page.evaluate(f"scrollTo(0, {share} * document.documentElement.scrollHeight)")
+        until(page, "document.querySelectorAll('.cs-tile[data-id]').length > 20")
+        until(page, "![...document.querySelectorAll('.cs-tile')].some(t => !t.dataset.id)")
+        seen.add(page.locator(".cs-tile").first.get_attribute("data-n"))
+        most = max(most, page.evaluate("document.querySelectorAll('#clipsearch *').length"))
+    assert len(seen) == 9
+    assert most < 2500
+    page.keyboard.press("Escape")
+    page.keyboard.press("End")
+    expect(page.locator(f".cs-tile[data-n='{MANY - 1}'][data-id]")).to_be_visible()
+    ids = page.evaluate("[...document.querySelectorAll('.cs-tile')].map(t => t.dataset.id)")
+    assert len(set(ids)) == len(ids)
