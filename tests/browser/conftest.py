@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import uvicorn
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_playwright
 
 import clipsearch
 from clipsearch.ui.page import add_page
@@ -110,7 +110,12 @@ def open_page(chromium: Browser, site: Site, request: pytest.FixtureRequest) -> 
         page = contexts[-1].new_page()
         page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+
+        def refuse(dialog: Dialog) -> None:
+            complaints.append(f"dialog: {dialog.message}")
+            dialog.dismiss()
+
+        page.on("dialog", refuse)
         page.on("request", lambda one: None if own(one.url, at) else complaints.append(f"asked {one.url}"))
         page.on("console", lambda one: complaints.append(one.text) if "Content Security Policy" in one.text else None)
         page.goto(at.address + path, wait_until="commit")
