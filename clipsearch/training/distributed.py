@@ -1,0 +1,126 @@
+"""Data-parallel training: several processes, each with its share of every batch. One process is the plain case.
+
+Started by `torchrun`, which sets RANK, LOCAL_RANK and WORLD_SIZE. Features are gathered with their gradients, each
+process computes the loss of its own rows, and gradients of parameters are averaged after the backward pass, so a
+step equals that of one process with the whole batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Which process this is, of how many; `local_rank` counts those on this machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """The process that writes and prints."""
+        return self.rank == 0
+
+
+def world_of_environment() -> World:
+    """What torchrun says; one process if it says nothing."""
+    get = os.environ.get
+    return World(int(get("RANK", "0")), int(get("WORLD_SIZE", "1")), int(get("LOCAL_RANK", "0")))
+
+
+@contextmanager
+def joined(world: World, device: torch.device) -> Iterator[World]:
+    """Join the other processes (NCCL on CUDA, gloo elsewhere), and leave them at the end."""
+    if world.size == 1 or dist.is_initialized():
+        yield world
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=world.rank, world_size=world.size)
+    try:
+        yield world
+    finally:
+        dist.destroy_process_group()
+
+
+class _Gather(torch.autograd.Function):
+    """All processes' rows below each other; the gradient of a row is the sum over the processes that used it."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.count = len(rows)
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        first = dist.get_rank() * ctx.count
+        return gradient[first : first + ctx.count]
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Rows of all processes, in the order of their ranks, with gradients. Every process must bring as many."""
+    if not _several():
+        return rows
+    if not rows.requires_grad:
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+    gathered: Tensor = _Gather.apply(rows)
+    return gathered
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replace every gradient by its mean over the processes, in one message for each type of number."""
+    if not _several():
+        return
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        by_type.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+    for gradients in by_type.values():
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        start = 0
+        for gradient in gradients:
+            gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+            start += gradient.numel()
+
+
+def mean_over_processes(value: float, device: torch.device) -> float:
+    """The mean of a number over the processes."""
+    if not _several():
+        return value
+    tensor = torch.tensor(value, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+    dist.all_reduce(tensor)
+    return float(tensor) / dist.get_world_size()
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether one of the processes says so: all of them then do the same (stop, save)."""
+    return mean_over_processes(float(flag), device) > 0
+
+
+def wait_for_all() -> None:
+    """Return once every process has come this far."""
+    if _several():
+        dist.barrier()
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
