@@ -1,0 +1,121 @@
+"""LoRA for open_clip's towers: low-rank changes to frozen weights (Hu et al. 2021), merged without a trace.
+
+open_clip's blocks use `nn.MultiheadAttention`, whose projections are bare parameters handed to one fused function,
+so no module can be wrapped around them. Here the weights themselves are parametrised: reading `in_proj_weight`
+gives W + strength * (alpha / rank) * B @ A, whoever reads it. That covers attention, linear layers, 1x1 convolutions
+and projection matrices with one mechanism, and merging is taking the sum.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+
+class LowRank(nn.Module):
+    """The parametrisation of one weight. Shapes: down (rank, columns), up (rows, rank).
+
+    A weight of more than two axes counts as (first axis, all others); `parts` equal blocks of rows (query, key and
+    value of an attention) each get factors of their own.
+    """
+
+    def __init__(self, shape: torch.Size, rank: int, alpha: float, parts: int = 1) -> None:
+        super().__init__()
+        rows, columns = shape[0] // parts, math.prod(shape[1:])
+        self.shape = shape
+        self.scaling = alpha / rank
+        self.strength = 1.0
+        self.down = nn.Parameter(torch.empty(parts, rank, columns))
+        self.up = nn.Parameter(torch.zeros(parts, rows, rank))
+        for part in self.down:
+            nn.init.kaiming_uniform_(part, a=math.sqrt(5))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the changed weight."""
+        return weight + self.change().to(weight.dtype)
+
+    def change(self) -> Tensor:
+        """What is added to the weight, in its shape."""
+        product = torch.bmm(self.up, self.down) * (self.scaling * self.strength)
+        return product.reshape(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class LoraReport:
+    """How much of a model LoRA trains: its own numbers, and those of the model without it."""
+
+    trained: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        return self.trained / self.total
+
+
+def add_lora(model: nn.Module, rank: int = 8, alpha: float = 16.0) -> LoraReport:
+    """Freeze a model and make its attention, linear and 1x1 convolution weights trainable through low ranks.
+
+    Layer norms, biases, embeddings and larger convolutions stay as they are. The rank of a weight is at most an
+    eighth of its smaller side.
+    """
+    total = sum(parameter.numel() for parameter in model.parameters())
+    model.requires_grad_(False)
+    trained = 0
+    for module, name, parts in _targets(model):
+        weight: Tensor = getattr(module, name)
+        rows, columns = weight.shape[0] // parts, math.prod(weight.shape[1:])
+        fitting = max(1, min(rank, rows // 8, columns // 8))
+        change = LowRank(weight.shape, fitting, alpha * fitting / rank, parts).to(weight.device)
+        parametrize.register_parametrization(module, name, change, unsafe=True)
+        trained += sum(parameter.numel() for parameter in change.parameters())
+    return LoraReport(trained, total)
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Write every change into its weight and take the parametrisation away."""
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+
+
+def set_strength(model: nn.Module, strength: float) -> None:
+    """Add `strength` times the learned change: 0 is the model that training began with, 1 the trained one."""
+    for change in low_ranks(model):
+        change.strength = strength
+
+
+def low_ranks(model: nn.Module) -> list[LowRank]:
+    """Every low-rank change in a model."""
+    return [module for module in model.modules() if isinstance(module, LowRank)]
+
+
+def _targets(model: nn.Module) -> list[tuple[nn.Module, str, int]]:
+    """(module, name of its weight, equal parts of its rows) of all that LoRA changes."""
+    found: list[tuple[nn.Module, str, int]] = []
+    inside_attention: set[int] = set()
+    for module in model.modules():
+        kind: Any = module
+        if isinstance(module, nn.MultiheadAttention):
+            inside_attention.add(id(module.out_proj))
+            if kind.in_proj_weight is not None:
+                found.append((module, "in_proj_weight", 3))
+            else:
+                found += [(module, name, 1) for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight")]
+            found.append((module.out_proj, "weight", 1))
+    for module in model.modules():
+        if id(module) in inside_attention:
+            continue
+        for name in ("proj", "text_projection"):  # open_clip's projections into the joint space, (width, D)
+            if isinstance(matrix := getattr(module, name, None), nn.Parameter) and matrix.ndim == 2:
+                found.append((module, name, 1))
+        if isinstance(module, nn.Linear) or (
+            isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+        ):
+            found.append((module, "weight", 1))
+    return found
