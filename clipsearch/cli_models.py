@@ -116,6 +116,9 @@ def export(
     """Write an open_clip model as ONNX, in the layout that clipsearch and immich load (torch extra).
 
     \b
+    A training run is in that layout already: its model is copied.
+
+    \b
     The export is compared with the original, picture by picture and text by text, and refused below
     a cosine of 0.999.
 
@@ -124,9 +127,16 @@ def export(
       clipsearch models export open_clip:ViT-B-32/laion2b_s34b_b79k ./vit-b-32
       clipsearch models export open_clip:RN50 ./mine --checkpoint run/best.safetensors --pictures ./photos
     """
-    from clipsearch.encoder.names import load_encoder
+    from clipsearch.encoder.names import load_encoder, resolve
     from clipsearch.encoder.openclip import OpenClipEncoder
 
+    resolved = resolve(model, fetch=False) if Path(model).expanduser().is_dir() else None
+    if resolved is not None and resolved.kind == "run" and resolved.directory is not None:
+        from clipsearch.encoder.layout import copy_model_directory
+
+        copy_model_directory(resolved.directory, directory.expanduser(), overwrite=overwrite)
+        print(f"wrote {safe(str(directory))}")
+        return
     encoder = load_encoder(
         model, checkpoint=checkpoint, device="cpu", precision="fp32", allow_pickle=allow_pickle, notice=notice
     )

@@ -22,11 +22,12 @@ A directory may hold one tower only. The optional block "clipsearch" of config.j
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from clipsearch.errors import InvalidModel
+from clipsearch.errors import InvalidModel, StorageError
 from clipsearch.records import Interpolation, Preprocessing, ResizeMode
 
 CONFIG = "config.json"
@@ -106,6 +107,25 @@ def read_model_directory(path: Path) -> ModelDirectory:
         source=_optional_text(own.get("source")),
         checked_precisions=_names(own.get("checked_precisions")),
     )
+
+
+def copy_model_directory(source: Path, target: Path, *, overwrite: bool = False) -> None:
+    """Copy a model directory to a new place, in one step. Raises: StorageError if something else is there."""
+    import shutil
+
+    if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
+        if not overwrite:
+            raise StorageError(target, "there already is something of that name", "Replace it with --overwrite")
+        if not (target / CONFIG).is_file():
+            raise StorageError(target, "this is no model directory", "It is not overwritten; name another place")
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copytree(source, partial)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise StorageError(target, error.strerror or str(error), "Name another place") from error
 
 
 def read_json(directory: Path, relative: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Model names: from what `--model` takes to an encoder.
 
     builtin               the small model that comes with clipsearch
-    DIRECTORY             a model directory (see `layout`)
+    DIRECTORY             a model directory (see `layout`), or the folder of a training run, which holds one
     MODEL__TAG            a published ONNX export, fetched once and then cached
     open_clip:MODEL/TAG   any open_clip model, run by PyTorch; open_clip:MODEL with a checkpoint
     auto                  the recommended model if it is cached or can be fetched, otherwise builtin
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from clipsearch.encoder.openclip import Precision as OpenClipPrecision
 
 AUTO, BUILTIN, OPEN_CLIP = "auto", "builtin", "open_clip:"
-Kind = Literal["builtin", "directory", "export", "open_clip"]
+RUN_SETTINGS, RUN_MODEL = "run.json", "model"  # in a training run's folder
+Kind = Literal["builtin", "directory", "run", "export", "open_clip"]
 Notice = Callable[[str], None]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 
@@ -120,6 +121,8 @@ def resolve(name: str = AUTO, *, fetch: bool = True, notice: Notice | None = Non
         directory = Path(name).expanduser()
         if not directory.is_dir():
             raise ModelNotFound(name, "there is no such directory")
+        if (directory / RUN_SETTINGS).is_file() and not (directory / layout.CONFIG).is_file():
+            return ResolvedModel(str(directory.absolute()), "run", _model_of_run(name, directory))
         return ResolvedModel(str(directory.absolute()), "directory", directory)
     if not hub.is_export_name(name):
         raise ModelNotFound(name, _suggestion(name))
@@ -249,6 +252,13 @@ def _fetch(name: str, notice: Notice | None) -> Path:
         raise
     hub.forget_offline()
     return directory
+
+
+def _model_of_run(name: str, run: Path) -> Path:
+    model = run / RUN_MODEL
+    if not (model / layout.CONFIG).is_file():
+        raise ModelNotFound(name, f"the training run has not finished; go on with: clipsearch train --resume {run}")
+    return model
 
 
 def _directory_info(

@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
     {"ui"},
     {"terminal", "timing"},
     {"cli_models", "cli_serve", "cli_check"},
-    {"cli_eval", "cli_classify", "cli_probe", "cli_collection"},
+    {"cli_eval", "cli_classify", "cli_probe", "cli_collection", "cli_train"},
     {"cli"},
 ]
 """Lowest first. A part imports from lower layers and from itself only."""
@@ -36,14 +36,14 @@ ONLY_IMPORTERS = {
     "torch": {"encoder", "training"},
     "open_clip": {"encoder", "training"},
     "matplotlib": {"training"},
-    "onnxruntime": {"encoder"},
+    "onnxruntime": {"encoder", "training"},
     "openvino": {"encoder"},
     "fastapi": {"ui"},
     "gradio": {"ui"},
     "httpx": {"client"},
     "watchfiles": {"indexer"},
     "uvicorn": {"cli_serve"},
-    "typer": {"cli", "cli_models", "cli_serve", "cli_eval", "cli_classify", "cli_collection", "cli_probe"},
+    "typer": {"cli", "cli_models", "cli_serve", "cli_eval", "cli_classify", "cli_collection", "cli_probe", "cli_train"},
     "PIL": {"images", "indexer", "training", "ui"},  # the decode worker imports it ahead of its first picture
 }
 

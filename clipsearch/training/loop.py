@@ -1,0 +1,365 @@
+"""The training loop: steps, checkpoints, measurements, early stopping. Knows neither towers nor files of pairs.
+
+Everything random in a step follows from the seed and the step's number, so a run that was killed and resumed makes
+the same steps: on a CPU its weights are those of an uninterrupted run, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from clipsearch.training import distributed
+from clipsearch.training.checkpoints import Checkpoint, CheckpointFolder
+from clipsearch.training.distributed import World
+from clipsearch.training.evaluation import Metrics
+from clipsearch.training.grad_cache import Part, Vectors, accumulated_backward, whole_backward
+from clipsearch.training.losses import Side, clamp_temperature_, contrastive_loss
+from clipsearch.training.order import Draw, Order
+from clipsearch.training.run_folder import Row, RunFolder
+from clipsearch.training.settings import Settings, TrainingInterrupted, TrainingStopped
+
+ADAM_BETAS = (0.9, 0.98)
+COLLAPSED_RECALL = 0.5  # of the start's: no good run falls that far on held-out pairs
+LEAST_START_RECALL = 0.05  # below it a fall says nothing
+LEAST_SCALE = 1.0
+STEPS_AHEAD = 3
+PARTS_APART = 1_000_003  # between the seeds of a step's parts
+
+Report = Callable[[str, int, int], None]
+
+
+class Trainee(Protocol):
+    """What is trained: modules, the inputs of a step, and what they are measured on."""
+
+    device: torch.device
+    log_scale: nn.Parameter
+    bias: nn.Parameter | None
+    learning_rate: float
+
+    def groups(self, settings: Settings) -> list[tuple[float, dict[str, nn.Parameter]]]:
+        """Parameters by name, in groups with a factor on the learning rate; the temperature is not among them."""
+        ...
+
+    def buffers(self) -> dict[str, Tensor]:
+        """What training changes besides parameters."""
+        ...
+
+    def load(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs of both towers, and the number of each caption's text."""
+        ...
+
+    def look_ahead(self, draws: list[Draw]) -> None:
+        """Begin to read what these steps need."""
+        ...
+
+    def encode(self, part: Part) -> Vectors:
+        """Unit vectors of pictures and captions, float32."""
+        ...
+
+    def set_training(self, training: bool) -> None:
+        """Dropout on or off."""
+        ...
+
+    def measure(self, name: str) -> Metrics:
+        """Retrieval on one of its sets of pairs, as the weights are now."""
+        ...
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a run knows besides its tensors; JSON."""
+
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    best_score: float | None = None
+    best_epoch: int = 0
+    best_file: str | None = None
+    start_recall: float = 0.0
+    stale_epochs: int = 0
+    stopped_early: bool = False
+    finished: bool = False
+    rows: list[Row] = field(default_factory=list)
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+def percentages(metrics: Metrics) -> dict[str, float]:
+    """Recall both ways in percent, by column name."""
+    return {
+        f"{direction}_r{k}": round(100 * getattr(metrics, direction).recall(k), 4)
+        for direction in ("text_to_image", "image_to_text")
+        for k in (1, 5, 10)
+    }
+
+
+def score_of(metrics: Metrics) -> float:
+    """What epochs are compared by: the mean text-to-image recall at 1, 5 and 10."""
+    return sum(metrics.text_to_image.recall(k) for k in (1, 5, 10)) / 3
+
+
+class Loop:
+    """One run of `trainee` over `order`, into `folder`."""
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        order: Order,
+        settings: Settings,
+        folder: RunFolder,
+        *,
+        world: World | None = None,
+        report: Report = lambda *_: None,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.trainee = trainee
+        self.order = order
+        self.settings = settings
+        self.folder = folder
+        self.world = world or World()
+        self._report = report
+        self._interrupted = interrupted
+        self._checkpoints = CheckpointFolder(folder.path)
+        self._groups = trainee.groups(settings)
+        self.parameters = {name: value for _, group in self._groups for name, value in group.items()}
+        self.parameters["log_scale"] = trainee.log_scale
+        if trainee.bias is not None:
+            self.parameters["bias"] = trainee.bias
+        self._optimizer = self._make_optimizer()
+        enabled = settings.precision == "fp16" and trainee.device.type == "cuda"
+        self._scaler = torch.amp.GradScaler("cuda", enabled=enabled)
+        self._average: dict[str, Tensor] = {}
+        if settings.ema:
+            self._average = {name: value.detach().clone() for name, value in self.parameters.items()}
+        self.progress = Progress()
+        self.total_steps = settings.epochs * order.steps_per_epoch
+        self._saved_at = time.monotonic()
+
+    def run(self) -> Progress:
+        """Train from the last checkpoint, or from the start, to the end. The best weights are then in place.
+
+        Raises: TrainingStopped for numbers that are none and for recall that collapses, TrainingInterrupted.
+        """
+        checkpoint = self._checkpoints.load()
+        if checkpoint is None:
+            self._measure_start()
+        else:
+            self._restore(checkpoint)
+        progress = self.progress
+        while not progress.finished:
+            self._step(progress.step)
+            progress.step += 1
+            self._report("training", progress.step, self.total_steps)
+            if progress.step % self.order.steps_per_epoch == 0:
+                self._end_epoch(progress.step // self.order.steps_per_epoch)
+            elif self._is_time_to_save():
+                self.save()
+            if not progress.finished and distributed.any_process(self._interrupted(), self.trainee.device):
+                self.save()
+                raise TrainingInterrupted(str(self.folder.path), progress.step)
+        if progress.best_file is not None:
+            distributed.wait_for_all()
+            self._put_in_place(self._checkpoints.load_tensors(progress.best_file))
+        return progress
+
+    # --- one step --------------------------------------------------------------------------------------
+
+    def _step(self, step: int) -> None:
+        settings, trainee = self.settings, self.trainee
+        factor = rate_factor(step, self.total_steps, settings.warmup)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.trainee.learning_rate * group["factor"] * factor
+        self._optimizer.zero_grad(set_to_none=True)
+        trainee.set_training(True)
+        parts = self._parts(step)
+        backward = accumulated_backward if settings.accumulate else whole_backward
+        scale_loss = self._scaler.scale if self._scaler.is_enabled() else None
+        value = float(backward(parts, trainee.encode, self._loss, scale_loss))
+        value = distributed.mean_over_processes(value, trainee.device)
+        if not math.isfinite(value):
+            raise TrainingStopped(step, f"the loss became {value}", self._advice())
+        distributed.average_gradients(self.parameters.values())
+        if self._scaler.is_enabled():
+            self._scaler.unscale_(self._optimizer)
+        if settings.gradient_norm:
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), settings.gradient_norm)
+            if not bool(norm.isfinite()) and not self._scaler.is_enabled():
+                raise TrainingStopped(step, "the gradients are not finite", self._advice())
+        if self._scaler.is_enabled():
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+        else:
+            self._optimizer.step()
+        clamp_temperature_(trainee.log_scale)
+        if float(trainee.log_scale.detach().exp()) < LEAST_SCALE:
+            raise TrainingStopped(step, "the temperature collapsed: every pair looks the same", self._advice())
+        with torch.no_grad():
+            for name, average in self._average.items():
+                average.lerp_(self.parameters[name].detach(), 1 - settings.ema)
+        self.progress.loss_sum += value
+        self.progress.loss_steps += 1
+
+    def _parts(self, step: int) -> list[Part]:
+        draws = [
+            self.order.draw(number, self.world.rank, self.world.size)
+            for number in range(step, min(step + STEPS_AHEAD, self.total_steps))
+        ]
+        self.trainee.look_ahead(draws)
+        draw = draws[0]
+        images, texts, captions = self.trainee.load(draw)
+        pictures = torch.from_numpy(draw.pictures).to(self.trainee.device)
+        size = self.settings.micro_batch or len(pictures)
+        seed = (self.settings.seed * 7_919 + step) * PARTS_APART + self.world.rank * 10_007
+        return [
+            Part(images[rows], texts[rows], pictures[rows], captions[rows], (seed + rows.start) % 2**63)
+            for rows in (slice(start, start + size) for start in range(0, len(pictures), size))
+        ]
+
+    def _loss(self, images: Tensor, texts: Tensor, pictures: Tensor, captions: Tensor) -> Tensor:
+        local = Side(images, texts, pictures, captions)
+        everything = Side(*(distributed.gather(rows) for rows in (images, texts, pictures, captions)))
+        return contrastive_loss(
+            local,
+            everything,
+            self.trainee.log_scale.exp(),
+            self.trainee.bias,
+            first_row=self.world.rank * len(images),
+            objective=self.settings.objective,
+            targets=self.settings.targets,
+        )
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        groups: list[dict[str, Any]] = []
+        for factor, parameters in self._groups:
+            for decays in (True, False):
+                chosen = [value for value in parameters.values() if (value.ndim > 1) == decays]
+                if chosen:
+                    decay = self.settings.weight_decay if decays else 0.0
+                    groups.append({"params": chosen, "weight_decay": decay, "factor": factor})
+        temperature = [value for value in (self.trainee.log_scale, self.trainee.bias) if value is not None]
+        groups.append({"params": temperature, "weight_decay": 0.0, "factor": 1.0})
+        return torch.optim.AdamW(groups, lr=self.trainee.learning_rate, betas=ADAM_BETAS)
+
+    def _advice(self) -> str:
+        lower = self.trainee.learning_rate / 5
+        return f"Try a lower learning rate (--learning-rate {lower:.1g}), a longer warm-up, or --precision fp32"
+
+    # --- epochs ----------------------------------------------------------------------------------------
+
+    def _measure_start(self) -> None:
+        metrics = self._measured()
+        self.progress.start_recall = metrics.text_to_image.recall(10)
+        self.progress.rows = [{"epoch": 0, "step": 0, "loss": None, **percentages(metrics)}]
+        if self.world.is_first:
+            self.folder.restart_metrics(self.progress.rows)
+
+    def _end_epoch(self, epoch: int) -> None:
+        progress = self.progress
+        metrics = self._measured()
+        score, recall = score_of(metrics), metrics.text_to_image.recall(10)
+        row: Row = {
+            "epoch": epoch,
+            "step": progress.step,
+            "loss": progress.loss_sum / max(1, progress.loss_steps),
+            "scale": float(self.trainee.log_scale.detach().exp()),
+            **percentages(metrics),
+        }
+        progress.loss_sum, progress.loss_steps = 0.0, 0
+        progress.rows.append(row)
+        if progress.best_score is None or score > progress.best_score:
+            progress.best_score, progress.best_epoch, progress.stale_epochs = score, epoch, 0
+            if self.world.is_first:
+                progress.best_file = self._checkpoints.save_best(progress.step, self._weights())
+            else:
+                progress.best_file = f"best-{progress.step:06d}.safetensors"
+        else:
+            progress.stale_epochs += 1
+        progress.stopped_early = progress.stale_epochs >= self.settings.patience
+        progress.finished = progress.stopped_early or progress.step >= self.total_steps
+        self.save()
+        if self.world.is_first:
+            self.folder.restart_metrics(progress.rows)
+        if progress.start_recall > LEAST_START_RECALL and recall < COLLAPSED_RECALL * progress.start_recall:
+            fall = f"held-out recall@10 fell from {progress.start_recall:.1%} to {recall:.1%} in {epoch} epochs"
+            raise TrainingStopped(progress.step, fall, self._advice())
+
+    def _measured(self) -> Metrics:
+        """Measure the weights that would be kept: the averaged ones, where there are any."""
+        self.trainee.set_training(False)
+        if not self._average:
+            return self.trainee.measure("dev")
+        own = {name: value.detach().clone() for name, value in self.parameters.items()}
+        self._put_in_place(self._average)
+        try:
+            return self.trainee.measure("dev")
+        finally:
+            self._put_in_place(own)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {**(self._average or self.parameters), **self.trainee.buffers()}
+
+    def _put_in_place(self, weights: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, value in {**self.parameters, **self.trainee.buffers()}.items():
+                if name in weights:
+                    value.copy_(weights[name])
+
+    # --- checkpoints -----------------------------------------------------------------------------------
+
+    def _is_time_to_save(self) -> bool:
+        every = self.settings.checkpoint_steps
+        if every is not None:
+            return self.progress.step % every == 0
+        return time.monotonic() - self._saved_at > self.settings.checkpoint_s
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment."""
+        self._saved_at = time.monotonic()
+        if not self.world.is_first:
+            return
+        tensors = {f"weights.{name}": value for name, value in {**self.parameters, **self.trainee.buffers()}.items()}
+        tensors |= {f"average.{name}": value for name, value in self._average.items()}
+        for name, value in self.parameters.items():
+            for key, moment in self._optimizer.state.get(value, {}).items():
+                tensors[f"optimizer.{name}.{key}"] = moment
+        progress = self.progress
+        if self._scaler.is_enabled():
+            progress.scaler = self._scaler.state_dict()
+        facts = {name: getattr(progress, name) for name in Progress.__slots__}
+        self._checkpoints.save(Checkpoint(progress.step, tensors, facts, progress.best_file))
+
+    def forget_checkpoints(self) -> None:
+        """Keep the best weights only, once the run is over."""
+        self._checkpoints.keep_only(self.progress.best_file)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self.progress = Progress(**checkpoint.facts)
+        tensors = checkpoint.tensors
+        self._put_in_place({name.removeprefix("weights."): value for name, value in tensors.items()})
+        with torch.no_grad():
+            for name, average in self._average.items():
+                average.copy_(tensors[f"average.{name}"])
+        for name, value in self.parameters.items():
+            prefix = f"optimizer.{name}."
+            moments = {key.removeprefix(prefix): moment for key, moment in tensors.items() if key.startswith(prefix)}
+            if moments:
+                # AdamW keeps its step counter on the CPU.
+                self._optimizer.state[value] = {
+                    key: moment.clone() if key == "step" else moment.to(value.device, copy=True)
+                    for key, moment in moments.items()
+                }
+        if self._scaler.is_enabled() and self.progress.scaler:
+            self._scaler.load_state_dict(self.progress.scaler)
+        if self.world.is_first:
+            self.folder.restart_metrics(self.progress.rows)
+
+
+def rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Linear warm-up over a share of the steps, then a cosine down to zero."""
+    return min(1.0, (step + 1) / max(1.0, warmup * steps)) * 0.5 * (1.0 + math.cos(math.pi * step / steps))

@@ -1,0 +1,140 @@
+"""The folder of a training run: its settings, its metrics, its curves, and the model that it made.
+
+RUN/
+  run.json              what was asked for and on what: enough to go on after a kill
+  metrics.jsonl, .csv   one line for each epoch
+  curves.png            the same as a picture (needs matplotlib, the extra plots)
+  report.json           the outcome: before and after, and the interpolation that was chosen; written last
+  checkpoints/          see `checkpoints`; only while the run goes on
+  model/                the model directory that `--model RUN` loads; see encoder.layout
+  weights.safetensors   open_clip models only: the weights, for a later run and for GPUs
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from clipsearch.encoder.names import RUN_MODEL, RUN_SETTINGS
+from clipsearch.errors import ClipsearchError
+from clipsearch.training.checkpoints import write_atomically
+
+SETTINGS, MODEL = RUN_SETTINGS, RUN_MODEL
+REPORT, METRICS, TABLE, CURVES = "report.json", "metrics.jsonl", "metrics.csv", "curves.png"
+WEIGHTS = "weights.safetensors"
+
+Row = dict[str, float | int | None]
+
+
+class RunExists(ClipsearchError):
+    """`run` already holds something."""
+
+    def __init__(self, run: Path, problem: str, advice: str) -> None:
+        self.run = run
+        super().__init__(f"{run} {problem}. {advice}")
+
+
+class RunFolder:
+    """One run's folder. Everything in it is replaced in one step or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: list[Row] = []
+
+    @property
+    def model(self) -> Path:
+        """The model directory that the run makes."""
+        return self.path / MODEL
+
+    def create(self, settings: dict[str, Any]) -> None:
+        """Begin a new run. Raises: RunExists, StorageError, OutOfSpace."""
+        if (self.path / SETTINGS).exists():
+            state = "a finished run" if (self.path / REPORT).exists() else "a run that was not finished"
+            advice = f"Go on with it: clipsearch train --resume {self.path}; or name another place with --out"
+            if (self.path / REPORT).exists():
+                advice = "Name another place with --out"
+            raise RunExists(self.path, f"holds {state}", advice)
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunExists(self.path, "is not empty", "Name a new folder with --out")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.write_json(SETTINGS, settings)
+
+    def settings(self) -> dict[str, Any]:
+        """What the run was begun with. Raises: RunExists if there is no run."""
+        found = self.read_json(SETTINGS)
+        if found is None:
+            raise RunExists(self.path, "holds no run to resume", "Start one with: clipsearch train PAIRS --out RUN")
+        return found
+
+    def report(self) -> dict[str, Any] | None:
+        """The outcome of a finished run."""
+        return self.read_json(REPORT)
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """One of the run's JSON files, None if it is not there."""
+        try:
+            value = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Write one of the run's JSON files."""
+        write_atomically(self.path / name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def restart_metrics(self, rows: list[Row]) -> None:
+        """Forget rows that were written after the checkpoint that a run goes on from."""
+        self._rows = list(rows)
+        self._write_metrics()
+
+    def add_metrics(self, row: Row) -> None:
+        """Add one epoch's numbers."""
+        self._rows.append(row)
+        self._write_metrics()
+
+    @property
+    def metrics(self) -> list[Row]:
+        """All rows so far."""
+        return list(self._rows)
+
+    def _write_metrics(self) -> None:
+        columns = list(dict.fromkeys(name for row in self._rows for name in row))
+        lines = "".join(json.dumps(row) + "\n" for row in self._rows)
+        write_atomically(self.path / METRICS, lines.encode())
+        buffer = io.StringIO(newline="")
+        writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_atomically(self.path / TABLE, buffer.getvalue().encode())
+
+    def draw_curves(self) -> str | None:
+        """Draw the metrics as a PNG; returns why not, where that is so."""
+        if find_spec("matplotlib") is None:
+            return "no curves.png: it needs matplotlib: pip install 'clipsearch[plots]'"
+        if not self._rows:
+            return None
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 3.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        left, right = figure.subplots(1, 2)
+        epochs = [row["epoch"] for row in self._rows]
+        for axes, names in ((left, ["loss"]), (right, ["text_to_image_r1", "text_to_image_r5", "text_to_image_r10"])):
+            for name in names:
+                values = [row.get(name) for row in self._rows]
+                known = [(epoch, value) for epoch, value in zip(epochs, values, strict=True) if value is not None]
+                axes.plot([epoch for epoch, _ in known], [value for _, value in known], marker=".", label=name)
+            axes.set_xlabel("epoch")
+            axes.grid(alpha=0.3)
+            axes.legend(frameon=False)
+        left.set_title("loss", fontsize=10)
+        right.set_title("held-out recall, %", fontsize=10)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=120)
+        write_atomically(self.path / CURVES, buffer.getvalue())
+        return None

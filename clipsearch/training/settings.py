@@ -1,0 +1,79 @@
+"""All that can be set for a run, with its defaults. Written to run.json, so every value is JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from clipsearch.errors import ClipsearchError
+
+Method = Literal["heads", "locked-image", "lora", "full"]
+Objective = Literal["clip", "siglip"]
+Targets = Literal["soft", "hard"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+class InvalidSettings(ClipsearchError):
+    """A run cannot be done as it was asked for."""
+
+    def __init__(self, problem: str, advice: str) -> None:
+        self.problem = problem
+        super().__init__(f"{problem}. {advice}")
+
+
+class TrainingStopped(ClipsearchError):
+    """A run went wrong and was stopped at `step`: `problem` says how."""
+
+    def __init__(self, step: int, problem: str, advice: str) -> None:
+        self.step = step
+        self.problem = problem
+        super().__init__(f"training was stopped at step {step:,}: {problem}. {advice}")
+
+
+class TrainingInterrupted(ClipsearchError):
+    """The user stopped a run after `step`; `run` can be gone on with."""
+
+    def __init__(self, run: str, step: int) -> None:
+        self.run = run
+        self.step = step
+        super().__init__(f"stopped after step {step:,}. Go on with: clipsearch train --resume {run}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a run trains. `learning_rate` None: what suits the trainee."""
+
+    method: Method
+    epochs: int = 10
+    batch: int = 1024  # pairs that a step compares, over all processes
+    micro_batch: int | None = None  # pairs that go through the towers at once; None: all of a process's
+    accumulate: bool = False  # each micro-batch with its own loss, instead of gradient caching
+    learning_rate: float | None = None
+    weight_decay: float = 0.2
+    warmup: float = 0.1  # share of the steps
+    layer_decay: float = 1.0  # of the learning rate, for each layer further from the output
+    gradient_norm: float = 1.0  # gradients are scaled down to it; 0: never
+    ema: float = 0.0  # decay of averaged weights, which are then what is evaluated and kept; 0: none
+    objective: Objective = "clip"
+    targets: Targets = "soft"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    checkpoint_layers: bool = False  # gradient checkpointing
+    lora_rank: int = 8
+    lora_alpha: float = 16.0
+    views: int = 3  # of each picture: the whole, its mirror image, then random crops
+    gate: bool = True  # heads: leave what is unlike the pairs as it was
+    keep_texts: float = 0.2  # heads: share of captions whose base vector is trained against
+    patience: int = 5  # epochs without a better held-out recall
+    seed: int = 0
+    checkpoint_s: float = 60.0
+    checkpoint_steps: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The inverse of `from_json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Settings:
+        """Settings as run.json has them."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})

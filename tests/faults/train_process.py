@@ -1,0 +1,78 @@
+"""A process that trains heads on made-up features, to be killed.
+
+python -m tests.faults.train_process RUN [KILL_AT_STEP]
+
+Prints the checksum of the final weights. With KILL_AT_STEP, the process kills itself inside that step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+
+from clipsearch.training.feature_cache import CachedPairs, Features
+from clipsearch.training.heads import HeadsTrainee
+from clipsearch.training.loop import Loop
+from clipsearch.training.order import Order
+from clipsearch.training.run_folder import RunFolder
+from clipsearch.training.settings import Settings
+
+PAIRS, STEPS_PER_EPOCH, EPOCHS, DIM = 96, 6, 5, 16
+STEPS = STEPS_PER_EPOCH * EPOCHS
+
+
+def made_up(count: int, seed: int, views: int) -> CachedPairs:
+    rng = np.random.default_rng(seed)
+
+    def features(rows: int) -> Features:
+        vectors = rng.normal(size=(rows, DIM))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return Features(rng.normal(size=(rows, 24)).astype("f2"), vectors.astype("f4"))
+
+    numbers = np.arange(count)
+    return CachedPairs(
+        [features(count) for _ in range(views)], features(count), numbers, numbers, np.arange(count + 1), 0
+    )
+
+
+def main() -> None:
+    run, kill_at = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else -1
+    torch.set_num_threads(1)
+    settings = Settings(
+        "heads", epochs=EPOCHS, batch=PAIRS // STEPS_PER_EPOCH, ema=0.9, checkpoint_steps=4, patience=99
+    )
+    model: Any = SimpleNamespace(dim=DIM, score_scale=20.0)
+    train = made_up(PAIRS, 0, 2)
+    trainee = HeadsTrainee(model, train, {"dev": made_up(40, 1, 1)}, settings)
+    folder = RunFolder(run)
+    if not (run / "run.json").exists():
+        folder.create({})
+    loop = Loop(trainee, Order(train.first_caption, settings.batch, settings.seed), settings, folder)
+    encode, seen = trainee.encode, 0
+
+    def encode_or_die(part: Any) -> Any:
+        nonlocal seen
+        if loop.progress.step == kill_at and seen == 0:
+            seen = 1
+            os.kill(os.getpid(), signal.SIGKILL)
+        return encode(part)
+
+    trainee.encode = encode_or_die  # type: ignore[method-assign]
+    loop.run()
+    digest = xxhash.xxh3_128()
+    for name, value in sorted(loop.parameters.items()):
+        digest.update(name.encode() + value.detach().numpy().tobytes())
+    rows = [dict(row) for row in folder.metrics]
+    print(digest.hexdigest(), xxhash.xxh3_64_hexdigest(repr(rows).encode()))
+
+
+if __name__ == "__main__":
+    main()
