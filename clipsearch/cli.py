@@ -39,6 +39,7 @@ LATER = {
     "dedupe": "clipsearch.cli_collection",
     "concept": "clipsearch.cli_collection",
     "serve": "clipsearch.cli_serve",
+    "train": "clipsearch.cli_train",
     "ui": "clipsearch.cli_serve",
 }
 """Commands whose module is imported when they are asked for, so that a query does not wait for it: NAME -> module."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -102,6 +102,57 @@ def _bar(stream: TextIO) -> Iterator[Reporter]:
             )
 
         yield report
+
+
+@contextmanager
+def stages_display(stream: TextIO | None = None) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a run of several stages, each called what it is, on `stream` (stderr): (stage, done, total)."""
+    target = stream or sys.stderr
+    if not target.isatty():
+        yield _StageLines(target)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,}/{task.total:,}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=Console(file=target), transient=True) as bars:
+        task = bars.add_task("starting", total=0)
+        current = ""
+
+        def report(stage: str, done: int, total: int) -> None:
+            nonlocal current
+            if stage != current:
+                current = stage
+                bars.reset(task, total=total)
+            bars.update(task, description=stage, completed=done, total=total)
+
+        yield report
+
+
+class _StageLines:
+    """A line when a stage begins, and every ten seconds."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._stage = ""
+        self._started = self._next_at = 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._started = stage, now
+        elif now < self._next_at:
+            return
+        self._next_at = now + PLAIN_EVERY_S
+        spent = now - self._started
+        left = f", about {duration(spent / done * (total - done))} left" if done and spent > 1 else ""
+        print(f"{stage}: {done:,} of {total:,}{left}", file=self._stream, flush=True)
 
 
 class _PlainLines:

@@ -1,0 +1,184 @@
+"""Features of pairs, computed once and kept on disk: one file for each view of the pictures, one for the captions.
+
+Files are named by what they depend on (towers, pairs, view, seed), so another run on the same pairs reads them, and a
+run that was killed goes on with the views that it had finished.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from clipsearch.config import cache_dir
+from clipsearch.errors import UnreadablePicture
+from clipsearch.records import IntArray, PixelArray
+from clipsearch.training.frozen import FrozenModel, available_cores
+from clipsearch.training.pairs import PairSet
+from clipsearch.training.views import view_of
+
+FORMAT = "1"
+LARGEST_CACHE_BYTES = 10 << 30
+PICTURES_AT_ONCE = 64
+CAPTIONS_AT_ONCE = 512
+
+Report = Callable[[str, int, int], None]
+"""What is being done, how many are done, of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Features and unit vectors of pictures or captions, row by row. Shapes: (N, F) and (N, D) float16 or float32."""
+
+    features: npt.NDArray[Any]
+    vectors: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPairs:
+    """Features of all readable pictures, view by view, and of all different captions.
+
+    `pairs[i]` is the number in the pair set of row i of every view; row i has the captions
+    `captions[first_caption[i]:first_caption[i + 1]]`, rows of `texts`.
+    """
+
+    views: list[Features]
+    texts: Features
+    pairs: IntArray
+    captions: IntArray
+    first_caption: IntArray
+    unreadable: int
+
+    @property
+    def owners(self) -> IntArray:
+        """For each entry of `captions`, the row of its picture."""
+        counts = np.diff(self.first_caption)
+        return np.repeat(np.arange(len(counts)), counts)
+
+
+def cached_features(
+    model: FrozenModel, pairs: PairSet, views: int, seed: int, report: Report, *, exact: bool = False
+) -> CachedPairs:
+    """Read the features from the cache, computing what is missing. `exact`: float32 instead of float16.
+
+    Raises: InvalidModel, MissingExtra.
+    """
+    kind = "f4" if exact else "f2"
+    identity = f"{FORMAT} {kind} {model.identity} {pairs.digest}"
+    folder = cache_dir() / "training"
+    unique: dict[str, int] = {}
+    caption_rows = [[unique.setdefault(caption, len(unique)) for caption in pair.captions] for pair in pairs]
+    texts = _cached(folder, f"{identity} captions", lambda: _caption_features(model, list(unique), kind, report))
+    computed = []
+    for view in range(views):
+        name = f"{identity} view {view} {seed if view > 1 else ''}"
+        computed.append(_cached(folder, name, partial(_view_features, model, pairs, view, seed, kind, report)))
+    _forget_oldest(folder)
+    readable = np.logical_and.reduce([entry["readable"] for entry in computed])
+    numbers = np.flatnonzero(readable)
+    kept = [caption_rows[number] for number in numbers]
+    return CachedPairs(
+        views=[Features(entry["features"][numbers], entry["vectors"][numbers]) for entry in computed],
+        texts=Features(texts["features"], texts["vectors"]),
+        pairs=numbers.astype(np.int64),
+        captions=np.array([row for rows in kept for row in rows], dtype=np.int64),
+        first_caption=np.cumsum([0, *map(len, kept)]).astype(np.int64),
+        unreadable=len(pairs) - len(numbers),
+    )
+
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def _cached(folder: Path, identity: str, compute: Callable[[], Arrays]) -> Arrays:
+    path = folder / f"{xxhash.xxh3_128_hexdigest(identity.encode())}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        os.utime(path)
+        return arrays
+    except (OSError, ValueError, KeyError, EOFError):
+        pass
+    arrays = compute()
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)  # a cache that cannot be written costs time, nothing else
+    return arrays
+
+
+def _forget_oldest(folder: Path) -> None:
+    """Keep the cache below its size, dropping what was not used for longest."""
+    total = 0
+    with suppress(OSError):
+        for path in sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime, reverse=True):
+            total += path.stat().st_size
+            if total > LARGEST_CACHE_BYTES:
+                path.unlink(missing_ok=True)
+
+
+def _caption_features(model: FrozenModel, captions: Sequence[str], kind: str, report: Report) -> Arrays:
+    # In the order of their length, so that short ones are not padded to long ones of their group.
+    order = sorted(range(len(captions)), key=lambda row: len(captions[row]))
+    features = np.empty((len(captions), model.text.width), dtype=kind)
+    vectors = np.empty((len(captions), model.dim), dtype=kind)
+    for start in range(0, len(order), CAPTIONS_AT_ONCE):
+        rows = order[start : start + CAPTIONS_AT_ONCE]
+        features[rows], vectors[rows] = model.encode_texts([captions[row] for row in rows])
+        report("encoding captions", start + len(rows), len(order))
+    return {"features": features, "vectors": vectors}
+
+
+def _view_features(model: FrozenModel, pairs: PairSet, view: int, seed: int, kind: str, report: Report) -> Arrays:
+    features = np.zeros((len(pairs), model.image.width), dtype=kind)
+    vectors = np.zeros((len(pairs), model.dim), dtype=kind)
+    readable = np.zeros(len(pairs), dtype=bool)
+    title = "encoding pictures" if view == 0 else f"encoding pictures, view {view + 1}"
+    done = 0
+    for rows, pixels in _decoded(model, pairs, view, seed):
+        if len(rows):
+            features[rows], vectors[rows] = model.encode_images(pixels)
+            readable[rows] = True
+        done = min(done + PICTURES_AT_ONCE, len(pairs))
+        report(title, done, len(pairs))
+    return {"features": features, "vectors": vectors, "readable": readable}
+
+
+def _decoded(model: FrozenModel, pairs: PairSet, view: int, seed: int) -> Iterator[tuple[IntArray, PixelArray]]:
+    """Yield numbers and pixels of the readable pictures of one group after another, decoding the next ones ahead."""
+    starts = iter(range(0, len(pairs), PICTURES_AT_ONCE))
+
+    def decode(number: int) -> PixelArray | None:
+        try:
+            return view_of(pairs[number], view, seed + number, model.preprocessing)
+        except UnreadablePicture:
+            return None
+
+    with ThreadPoolExecutor(available_cores(), thread_name_prefix="decode") as pool:
+
+        def submit(start: int) -> tuple[range, list[Future[PixelArray | None]]]:
+            numbers = range(start, min(start + PICTURES_AT_ONCE, len(pairs)))
+            return numbers, [pool.submit(decode, number) for number in numbers]
+
+        ahead = [submit(start) for _, start in zip(range(2), starts, strict=False)]
+        while ahead:
+            numbers, futures = ahead.pop(0)
+            if (start := next(starts, None)) is not None:
+                ahead.append(submit(start))
+            both = [(number, future.result()) for number, future in zip(numbers, futures, strict=True)]
+            good = [(number, pixels) for number, pixels in both if pixels is not None]
+            rows = np.array([number for number, _ in good], dtype=np.int64)
+            yield rows, np.stack([pixels for _, pixels in good]) if good else np.empty((0, 0, 0, 3), np.uint8)

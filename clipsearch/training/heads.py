@@ -1,0 +1,167 @@
+"""The method `heads`, and `locked-image` for ONNX models: residuals on cached features (see `residual`)."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from clipsearch.encoder.layout import CONFIG, TEXTUAL_MODEL, VISUAL_MODEL
+from clipsearch.records import FloatArray
+from clipsearch.training.evaluation import Metrics, evaluate
+from clipsearch.training.feature_cache import CachedPairs, Features
+from clipsearch.training.frozen import FrozenModel
+from clipsearch.training.grad_cache import Part, Vectors
+from clipsearch.training.order import Draw
+from clipsearch.training.residual import Residual, append_residual
+from clipsearch.training.settings import Settings
+
+MOST_FITTED = 50_000  # rows that standardisation and gate are fitted on
+ROWS_AT_ONCE = 4096
+LEARNING_RATE = 1e-3
+SIGLIP_BIAS = -10.0  # where SigLIP begins (Zhai et al. 2023)
+
+
+class HeadsTrainee:
+    """Residuals of one or both towers of a model directory, on cached features of pairs."""
+
+    def __init__(
+        self,
+        model: FrozenModel,
+        train: CachedPairs,
+        sets: dict[str, CachedPairs],
+        settings: Settings,
+        device: torch.device | None = None,
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        self.learning_rate = LEARNING_RATE if settings.learning_rate is None else settings.learning_rate
+        self.model = model
+        self._train, self._sets = train, sets
+        self._settings = settings
+        torch.manual_seed(settings.seed)
+        whole = _fitted_on(train.views[0])
+        self.image: Residual | None = None
+        if settings.method != "locked-image":
+            self.image = Residual(whole, model.dim, gated=settings.gate).to(self.device)
+        self.text = Residual(_fitted_on(train.texts), model.dim, gated=settings.gate).to(self.device)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(min(model.score_scale, 100.0)), device=self.device))
+        self.bias: nn.Parameter | None = None
+        if settings.objective == "siglip":
+            self.bias = nn.Parameter(torch.tensor(SIGLIP_BIAS, device=self.device))
+
+    def groups(self, settings: Settings) -> list[tuple[float, dict[str, nn.Parameter]]]:
+        """All parameters of the residuals, with one learning rate."""
+        named = {f"text.{name}": value for name, value in self.text.named_parameters()}
+        if self.image is not None:
+            named |= {f"image.{name}": value for name, value in self.image.named_parameters()}
+        return [(1.0, named)]
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Nothing besides parameters changes."""
+        return {}
+
+    def load(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+        """Features and vectors side by side, of one view for each picture."""
+        views = draw.seeds % len(self._train.views)
+        rows = self._train.captions[draw.captions]
+        images = np.stack(
+            [
+                np.concatenate([self._train.views[view].features[row], self._train.views[view].vectors[row]])
+                for view, row in zip(views, draw.pictures, strict=True)
+            ]
+        )
+        texts = np.concatenate([self._train.texts.features[rows], self._train.texts.vectors[rows]], axis=1)
+        return self._tensor(images), self._tensor(texts), torch.from_numpy(rows).to(self.device)
+
+    def look_ahead(self, draws: list[Draw]) -> None:
+        """Features are in memory."""
+
+    def encode(self, part: Part) -> Vectors:
+        """Shapes: images (B, F + D), texts (B, F' + D)."""
+        dim = self.model.dim
+        image_features, image_vectors = part.images[:, :-dim], part.images[:, -dim:]
+        text_features, text_vectors = part.texts[:, :-dim], part.texts[:, -dim:]
+        keep = None
+        if self.text.training and self.image is not None and self._settings.keep_texts:
+            # Some captions stay where the base model has them, so that pictures do not move out of their reach.
+            keep = (torch.rand(len(text_features), 1) >= self._settings.keep_texts).float().to(self.device)
+        texts = self.text(text_features, text_vectors, keep)
+        images = image_vectors if self.image is None else self.image(image_features, image_vectors)
+        return images, texts
+
+    def set_training(self, training: bool) -> None:
+        """Dropout on or off."""
+        for residual in self._residuals():
+            residual.train(training)
+
+    def set_strength(self, strength: float) -> None:
+        """How much of what was learned counts: 0 is the base model."""
+        for residual in self._residuals():
+            residual.strength = strength
+
+    def measure(self, name: str) -> Metrics:
+        """Retrieval on one of the sets, in float32."""
+        pairs = self._sets[name]
+        images, texts = self.vectors(name)
+        return evaluate(images, texts[pairs.captions], pairs.owners)
+
+    @torch.no_grad()
+    def vectors(self, name: str) -> tuple[FloatArray, FloatArray]:
+        """Vectors of all pictures and of all different captions of a set."""
+        self.set_training(False)
+        pairs = self._sets[name]
+        images = self._changed(self.image, pairs.views[0])
+        return images, self._changed(self.text, pairs.texts)
+
+    def write_model(self, target: Path, source: str) -> None:
+        """Write the model directory with the residuals behind its towers, and compare it with the trained one.
+
+        With a locked image tower, its files are copied and the fingerprint stays. Raises: InvalidModel, OSError.
+        """
+        base = self.model.directory
+        shutil.copytree(base, target, ignore=shutil.ignore_patterns("*.py", "__pycache__", "*.md"))
+        config = json.loads((target / CONFIG).read_text(encoding="utf-8"))
+        own = config.setdefault("clipsearch", {})
+        towers = [(TEXTUAL_MODEL, self.model.text, self.text)]
+        if self.image is not None:
+            towers.append((VISUAL_MODEL, self.model.image, self.image))
+            for name in ("image_fingerprint", "visual_checksum", "checked_precisions"):
+                own.pop(name, None)
+        own.pop("name", None)
+        own["score_scale"] = round(float(self.log_scale.detach().exp()), 4)
+        own["source"] = source
+        (target / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for relative, tower, residual in towers:
+            folder = (target / relative).parent
+            for file in folder.iterdir():
+                if file.suffix not in (".json", ".txt"):
+                    file.unlink()  # the old graph and its weights
+            append_residual(base / relative, tower.features, residual.cpu(), target / relative)
+            residual.to(self.device)
+
+    def _changed(self, residual: Residual | None, given: Features) -> FloatArray:
+        if residual is None:
+            return given.vectors.astype(np.float32)
+        parts = [
+            residual(self._tensor(given.features[rows]), self._tensor(given.vectors[rows])).cpu().numpy()
+            for rows in (slice(start, start + ROWS_AT_ONCE) for start in range(0, len(given.vectors), ROWS_AT_ONCE))
+        ]
+        return np.concatenate(parts)
+
+    def _residuals(self) -> list[Residual]:
+        return [residual for residual in (self.image, self.text) if residual is not None]
+
+    def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self.device)
+
+
+def _fitted_on(given: Features) -> Tensor:
+    rows = np.linspace(0, len(given.features) - 1, min(MOST_FITTED, len(given.features))).astype(int)
+    return torch.from_numpy(given.features[rows].astype(np.float32))

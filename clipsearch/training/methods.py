@@ -1,0 +1,123 @@
+"""From a request to something that the loop can train: the base model, the method, the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clipsearch.encoder.names import OPEN_CLIP, load_encoder, resolve
+from clipsearch.encoder.onnx import OnnxEncoder
+from clipsearch.training.distributed import World
+from clipsearch.training.feature_cache import cached_features
+from clipsearch.training.frozen import FrozenModel
+from clipsearch.training.heads import HeadsTrainee
+from clipsearch.training.order import Order
+from clipsearch.training.pairs import PairSet
+from clipsearch.training.run_folder import RunFolder
+from clipsearch.training.settings import InvalidSettings, Method
+
+if TYPE_CHECKING:
+    from clipsearch.encoder.openclip import OpenClipEncoder
+    from clipsearch.training.run import Report, Request, Watch
+
+LARGEST_FULL = 20_000_000  # parameters that are trained in full on a GPU, if nobody says otherwise
+
+
+@dataclass(slots=True)
+class Work:
+    """All that a loop needs, and what the report says of it."""
+
+    trainee: Any
+    order: Order
+    base_fingerprint: str
+    unreadable: Callable[[], int]
+
+
+def default_method(model: str, device: torch.device, base: OpenClipEncoder | None = None) -> Method:
+    """`heads` on a CPU and for ONNX models; on a GPU, `full` for small open_clip models and `lora` for others."""
+    if base is None and not model.startswith(OPEN_CLIP):
+        return "heads"
+    if device.type == "cpu":
+        return "heads"
+    if base is not None and sum(weight.numel() for weight in base.model.parameters()) <= LARGEST_FULL:
+        return "full"
+    return "lora"
+
+
+def prepare(
+    request: Request,
+    train: PairSet,
+    dev: PairSet,
+    anchor: PairSet,
+    folder: RunFolder,
+    world: World,
+    base: OpenClipEncoder | None,
+    watch: Watch,
+) -> Work:
+    """Load the base model and make its trainee. Raises: as `run.train`."""
+    settings, report, notice = request.settings, watch.report, watch.notice
+    encoder = base
+    if encoder is None and request.model.startswith(OPEN_CLIP):
+        loaded = load_encoder(
+            request.model,
+            checkpoint=request.checkpoint,
+            device=request.device,
+            precision="fp32",
+            allow_pickle=request.allow_pickle,
+            notice=notice,
+        )
+        encoder = loaded  # type: ignore[assignment]
+    if encoder is not None and settings.method != "heads":
+        from clipsearch.training.towers import prepare_towers
+
+        return prepare_towers(encoder, settings, train, dev, anchor, world, report, notice)
+    if world.size > 1:
+        raise InvalidSettings(
+            f"{settings.method} trains on cached features, which one process does in minutes",
+            "Leave torchrun out, or choose --method lora or full with an open_clip: model",
+        )
+    if settings.method in ("lora", "full"):
+        raise InvalidSettings(
+            f"{request.model} is an ONNX model, whose towers cannot be trained with --method {settings.method}",
+            "Choose --method heads or locked-image, or an open_clip: model",
+        )
+    if encoder is not None:
+        directory = _exported(encoder, folder, report)
+    else:
+        resolved = resolve(request.model, notice=notice)
+        if resolved.notice:
+            notice(resolved.notice)
+        if resolved.directory is None:
+            raise InvalidSettings(f"{request.model} has no model directory", "Name another --model")
+        directory = resolved.directory
+    model = FrozenModel(directory)
+    views = settings.views if settings.method == "heads" else 1
+    pictures = cached_features(model, train, views, settings.seed, report)
+    sets = {
+        "dev": cached_features(model, dev, 1, settings.seed, report, exact=True),
+        "anchor": cached_features(model, anchor, 1, settings.seed, report, exact=True),
+    }
+    for name, found in (("training", pictures), ("held-out", sets["dev"]), ("anchor", sets["anchor"])):
+        if len(found.pairs) == 0:
+            raise InvalidSettings(f"none of the {name} pictures can be read", "See why with: clipsearch train --check")
+    unreadable = pictures.unreadable + sets["dev"].unreadable
+    if unreadable:
+        notice(f"{unreadable:,} pictures cannot be read and are left out; see them with: clipsearch train --check")
+    trainee = HeadsTrainee(model, pictures, sets, settings)
+    order = Order(pictures.first_caption, settings.batch, settings.seed)
+    return Work(trainee, order, OnnxEncoder(directory).fingerprint, lambda: unreadable)
+
+
+def _exported(encoder: OpenClipEncoder, folder: RunFolder, report: Report) -> Path:
+    """The open_clip model as a model directory inside the run, for training on its frozen towers."""
+    from clipsearch.encoder.export import export
+
+    directory = folder.path / "base"
+    if not (directory / "config.json").is_file():
+        report("exporting the base model", 0, 1)
+        export(encoder, directory, overwrite=True)
+    return directory

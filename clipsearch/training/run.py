@@ -1,0 +1,390 @@
+"""A training run from pairs to a model directory: `train` begins one, `resume` goes on with one."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+import numpy as np
+
+from clipsearch import __version__
+from clipsearch.encoder.names import OPEN_CLIP, resolve
+from clipsearch.encoder.onnx import OnnxEncoder
+from clipsearch.errors import InvalidModel, MissingExtra, UnreadablePicture
+from clipsearch.records import FloatArray, PixelArray
+from clipsearch.training.pairs import PairSet, open_pairs
+from clipsearch.training.run_folder import REPORT, SETTINGS, RunFolder
+from clipsearch.training.settings import InvalidSettings, Method, Settings
+from clipsearch.training.split import common_pictures, split
+
+if TYPE_CHECKING:
+    from clipsearch.encoder.openclip import OpenClipEncoder
+    from clipsearch.training.distributed import World
+    from clipsearch.training.evaluation import Metrics
+    from clipsearch.training.interpolation import Weighing
+    from clipsearch.training.loop import Loop
+
+BUILTIN_ANCHOR = Path(__file__).with_name("anchor.tar")
+ALLOWED_ANCHOR_DROP = 3.0  # points of recall@10
+CHECKED_PICTURES = 16
+CHECKED_CAPTIONS = 64
+LEAST_COSINE = 0.9999  # of the written model to the trained one
+FORMAT = 1
+
+Report = Callable[[str, int, int], None]
+Notice = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Whoever follows a run: what is told of its progress, what is told once, and whether it should stop."""
+
+    report: Report = lambda *_: None
+    notice: Notice = lambda _: None
+    interrupted: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a run is to do. Paths are absolute; everything is JSON."""
+
+    sources: list[str]
+    model: str
+    settings: Settings
+    dev: list[str] | None = None
+    anchor: list[str] | None = None
+    image_column: str | None = None
+    caption_column: str | None = None
+    checkpoint: str | None = None
+    allow_pickle: bool = False
+    device: str | None = None
+    alpha: float | None = None  # None: chosen
+    max_anchor_drop: float = ALLOWED_ANCHOR_DROP
+
+    def as_json(self) -> dict[str, Any]:
+        """What run.json keeps."""
+        return {**asdict(self), "settings": self.settings.as_json()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Request:
+        """The inverse."""
+        return cls(**{**values, "settings": Settings.from_json(values["settings"])})
+
+
+@dataclass(slots=True)
+class TrainReport:
+    """The outcome of a run. Recalls are in percent, by column names as in metrics.csv."""
+
+    run: str
+    model: str
+    method: Method
+    pairs: int
+    dev_pairs: int
+    anchor_pairs: int
+    unreadable: int
+    epochs: int
+    best_epoch: int
+    alpha: float
+    dev_before: dict[str, float]
+    dev_after: dict[str, float]
+    anchor_before: dict[str, float]
+    anchor_after: dict[str, float]
+    anchor_drop: float
+    max_anchor_drop: float
+    fingerprint: str
+    same_images: bool  # whether indexes made with the base model stay valid
+    seconds: float
+    weighings: list[dict[str, float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def lost_too_much(self) -> bool:
+        """Whether the anchor set lost more than was allowed."""
+        return self.anchor_drop > self.max_anchor_drop
+
+    @property
+    def helped(self) -> bool:
+        """Whether held-out captions find more than before."""
+        return self.dev_after["text_to_image_r10"] > self.dev_before["text_to_image_r10"]
+
+
+def train(
+    request: Request,
+    out: Path,
+    *,
+    base: OpenClipEncoder | None = None,
+    watch: Watch | None = None,
+) -> TrainReport:
+    """Begin a run in `out`, a new folder, and finish it.
+
+    `base`: an open_clip model in memory, instead of the one that the request names.
+    Raises: InvalidPairs, InvalidSettings, RunExists, ModelNotFound, InvalidModel, MissingExtra, TrainingStopped,
+    TrainingInterrupted, DamagedCheckpoint, StorageError, OutOfSpace.
+    """
+    from clipsearch.training.distributed import wait_for_all
+
+    with _Joined(request) as world:
+        watch = (watch or Watch()) if world.is_first else Watch()
+        pairs = _Pairs.open(request, watch.notice)
+        if world.is_first:
+            RunFolder(out).create({**_versions(), "request": request.as_json(), "digests": pairs.digests})
+        wait_for_all()
+        return _carry_out(request, pairs, RunFolder(out), world, base, watch)
+
+
+def resume(
+    out: Path,
+    *,
+    base: OpenClipEncoder | None = None,
+    watch: Watch | None = None,
+) -> TrainReport:
+    """Go on with the run in `out` from its last checkpoint. Raises: as `train`; InvalidSettings for other pairs."""
+    folder = RunFolder(out)
+    settings = folder.settings()
+    finished = folder.report()
+    if finished is not None:
+        return TrainReport(**finished)
+    request = Request.from_json(settings["request"])
+    with _Joined(request) as world:
+        watch = (watch or Watch()) if world.is_first else Watch()
+        pairs = _Pairs.open(request, watch.notice)
+        if pairs.digests != settings["digests"]:
+            raise InvalidSettings(
+                "the pairs are not those that the run was begun with",
+                f"Put them back, or begin a new run; {folder.path / SETTINGS} says where they were",
+            )
+        return _carry_out(request, pairs, folder, world, base, watch)
+
+
+class _Joined:
+    """The other processes of a torchrun, if there are any, for as long as the run goes on."""
+
+    def __init__(self, request: Request) -> None:
+        self._device = request.device
+        self._stack = ExitStack()
+
+    def __enter__(self) -> World:
+        _require_torch()
+        from clipsearch.training import distributed
+
+        world = distributed.world_of_environment()
+        return self._stack.enter_context(distributed.joined(world, training_device(self._device, world)))
+
+    def __exit__(self, *problem: object) -> None:
+        self._stack.close()
+
+
+def training_device(asked: str | None, world: World) -> Any:
+    """The torch device of a process: what was asked for, or CUDA, or MPS, or the CPU."""
+    import torch
+
+    name = asked
+    if name is None:
+        name = "mps" if torch.backends.mps.is_available() else "cpu"
+        if torch.cuda.is_available():
+            name = "cuda"
+    return torch.device(f"cuda:{world.local_rank}" if name == "cuda" else name)
+
+
+@dataclass(slots=True)
+class _Pairs:
+    train: PairSet
+    dev: PairSet
+    anchor: PairSet
+
+    @classmethod
+    def open(cls, request: Request, notice: Notice) -> _Pairs:
+        columns = {"image_column": request.image_column, "caption_column": request.caption_column}
+        everything = open_pairs(request.sources, **columns)
+        if request.dev is not None:
+            train_pairs, dev = everything, open_pairs(request.dev, **columns)
+            common = common_pictures(train_pairs, dev)
+            if common:
+                notice(f"{common:,} held-out pictures are also trained on: recall will look better than it is")
+        else:
+            train_pairs, dev = split(everything)
+        anchor = open_pairs(request.anchor, **columns) if request.anchor is not None else builtin_anchor()
+        left_out = len(everything.bad)
+        if left_out:
+            reasons = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in everything.bad_by_reason.items())
+            notice(f"{left_out:,} bad pairs are left out ({reasons}); see them with: clipsearch train --check")
+        return cls(train_pairs, dev, anchor)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        return {"train": self.train.digest, "dev": self.dev.digest, "anchor": self.anchor.digest}
+
+
+def builtin_anchor() -> PairSet:
+    """117 drawings of everyday things, from the Open Clip Art Library, which is in the public domain."""
+    return open_pairs([BUILTIN_ANCHOR])
+
+
+class Trained(Protocol):
+    """What `train` asks of a trainee besides what the loop does."""
+
+    def set_strength(self, strength: float) -> None: ...
+    def measure(self, name: str) -> Metrics: ...
+    def write_model(self, target: Path, source: str) -> None: ...
+    def vectors(self, name: str) -> tuple[FloatArray, FloatArray]: ...
+
+
+def _carry_out(
+    request: Request,
+    pairs: _Pairs,
+    folder: RunFolder,
+    world: World,
+    base: OpenClipEncoder | None,
+    watch: Watch,
+) -> TrainReport:
+    from clipsearch.training.interpolation import choose, weigh
+    from clipsearch.training.loop import Loop, percentages
+    from clipsearch.training.methods import prepare
+
+    started = time.monotonic()
+    report = watch.report
+    work = prepare(request, pairs.train, pairs.dev, pairs.anchor, folder, world, base, watch)
+    loop: Loop = Loop(
+        work.trainee, work.order, request.settings, folder, world=world, report=report, interrupted=watch.interrupted
+    )
+    progress = loop.run()
+    trainee: Trained = work.trainee
+
+    def measure(alpha: float, name: str) -> Metrics:
+        trainee.set_strength(alpha)
+        return trainee.measure(name)
+
+    weighings = weigh(measure, request.alpha, report)
+    chosen = choose(weighings, request.max_anchor_drop)
+    start = weighings[0]
+    trainee.set_strength(chosen.alpha)
+    outcome = TrainReport(
+        run=str(folder.path),
+        model=request.model,
+        method=request.settings.method,
+        pairs=len(pairs.train),
+        dev_pairs=len(pairs.dev),
+        anchor_pairs=len(pairs.anchor),
+        unreadable=work.unreadable(),
+        epochs=progress.step // work.order.steps_per_epoch,
+        best_epoch=progress.best_epoch,
+        alpha=chosen.alpha,
+        dev_before=percentages(start.dev),
+        dev_after=percentages(chosen.dev),
+        anchor_before=percentages(start.anchor),
+        anchor_after=percentages(chosen.anchor),
+        anchor_drop=round(chosen.anchor_drop(start), 4),
+        max_anchor_drop=request.max_anchor_drop,
+        fingerprint="",
+        same_images=False,
+        seconds=0.0,
+        weighings=[_weighing_json(one) for one in weighings],
+    )
+    if world.is_first:
+        report("writing the model", 0, 1)
+        fingerprint = _write_model(trainee, folder, request, pairs.dev, work.base_fingerprint)
+        outcome.fingerprint, outcome.same_images = fingerprint, fingerprint == work.base_fingerprint
+        missing = folder.draw_curves()
+        if missing:
+            outcome.notes.append(missing)
+        outcome.seconds = round(time.monotonic() - started, 1)
+        folder.write_json(REPORT, asdict(outcome))
+        loop.forget_checkpoints()
+    return outcome
+
+
+def _write_model(trainee: Trained, folder: RunFolder, request: Request, dev: PairSet, base_fingerprint: str) -> str:
+    """Write the model directory, compare it with what was trained, and put it in place. Returns its fingerprint."""
+    partial = folder.path / ".model"
+    shutil.rmtree(partial, ignore_errors=True)
+    name = request.model.removeprefix(OPEN_CLIP) if request.model else "a model in memory"
+    trainee.write_model(partial, f"{name}, trained by clipsearch ({request.settings.method})")
+    written = OnnxEncoder(partial, precision="fp32")
+    _compare(written, trainee, dev, folder.path)
+    fingerprint = written.fingerprint
+    shutil.rmtree(folder.model, ignore_errors=True)
+    partial.rename(folder.model)
+    return fingerprint
+
+
+def _compare(written: OnnxEncoder, trainee: Trained, dev: PairSet, run: Path) -> None:
+    """Raise InvalidModel unless some held-out pictures and captions get the vectors that were measured."""
+    from clipsearch.training.views import WHOLE, view_of
+
+    captions = list(dict.fromkeys(caption for pair in dev for caption in pair.captions))[:CHECKED_CAPTIONS]
+    pixels: list[PixelArray] = []
+    for pair in dev:
+        if len(pixels) == CHECKED_PICTURES:
+            break
+        try:
+            pixels.append(view_of(pair, WHOLE, 0, written.preprocessing))
+        except UnreadablePicture:
+            continue
+    images, texts = trainee.vectors("dev")
+    for kind, found, expected in (
+        ("picture", written.encode_images(np.stack(pixels)), images[: len(pixels)]),
+        ("caption", written.encode_texts(captions), texts[: len(captions)]),
+    ):
+        least = float((found * expected).sum(axis=1).min())
+        if least < LEAST_COSINE:
+            raise InvalidModel(run, f"the model that was written gives a {kind} a cosine of {least:.6f} to the trained")
+
+
+def _weighing_json(one: Weighing) -> dict[str, float]:
+    return {
+        "alpha": one.alpha,
+        "dev_text_to_image_r10": round(100 * one.dev.text_to_image.recall(10), 4),
+        "anchor_text_to_image_r10": round(100 * one.anchor.text_to_image.recall(10), 4),
+    }
+
+
+def _versions() -> dict[str, Any]:
+    packages = {}
+    for name in ("torch", "open_clip_torch", "onnxruntime", "numpy"):
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"format": FORMAT, "clipsearch": __version__, "python": platform.python_version(), "packages": packages}
+
+
+def _require_torch() -> None:
+    try:
+        import onnx  # noqa: F401
+        import safetensors  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("torch", "training") from error
+
+
+def resolve_choices(
+    model: str, method: str, device: str | None, precision: str
+) -> tuple[Method, Literal["fp32", "bf16", "fp16"]]:
+    """What `auto` means for the method and for the precision, here and for this model. Raises: MissingExtra."""
+    _require_torch()
+    from clipsearch.training.distributed import world_of_environment
+    from clipsearch.training.methods import default_method
+
+    found = training_device(device, world_of_environment())
+    chosen = default_method(model, found) if method == "auto" else cast(Method, method)
+    if precision != "auto":
+        return chosen, cast(Literal["fp32", "bf16", "fp16"], precision)
+    if found.type != "cuda" or chosen == "heads":
+        return chosen, "fp32"
+    import torch
+
+    return chosen, "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+def lasting_name(model: str) -> str:
+    """A model name that means the same from every folder. Raises: ModelNotFound."""
+    if model.startswith(OPEN_CLIP):
+        return model
+    return resolve(model).name

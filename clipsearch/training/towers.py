@@ -1,0 +1,338 @@
+"""The methods that train an open_clip model's own towers: `lora`, `full` and `locked-image`."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clipsearch.encoder.export import export
+from clipsearch.encoder.openclip import OpenClipEncoder, set_batch_first
+from clipsearch.errors import UnreadablePicture
+from clipsearch.records import FloatArray, IntArray, PixelArray
+from clipsearch.training.distributed import World
+from clipsearch.training.evaluation import Metrics, evaluate
+from clipsearch.training.frozen import available_cores
+from clipsearch.training.grad_cache import Part, Vectors
+from clipsearch.training.heads import SIGLIP_BIAS
+from clipsearch.training.lora import LoraReport, add_lora, merge_lora, set_strength
+from clipsearch.training.methods import Work
+from clipsearch.training.order import Draw, Order
+from clipsearch.training.pairs import PairSet
+from clipsearch.training.settings import InvalidSettings, Settings
+from clipsearch.training.views import WHOLE, view_of
+
+PICTURES_AT_ONCE = 64
+TEXTS_AT_ONCE = 256
+BATCHES_AHEAD = 2
+LEARNING_RATES = {"lora": 5e-4, "locked-image": 1e-5, "full": 1e-5}
+_LAYER = re.compile(r"(?:resblocks|blocks|layers?|stages)\.?(\d+)")
+
+
+class Captions:
+    """All captions of some pairs: their tokens, their pictures, and which are the same text."""
+
+    def __init__(self, pairs: PairSet, tokenize: Callable[[list[str]], Tensor]) -> None:
+        unique: dict[str, int] = {}
+        rows = [[unique.setdefault(caption, len(unique)) for caption in pair.captions] for pair in pairs]
+        self.texts = list(unique)
+        self.rows = np.array([row for own in rows for row in own], dtype=np.int64)
+        self.first: IntArray = np.cumsum([0, *map(len, rows)]).astype(np.int64)
+        self.owners: IntArray = np.repeat(np.arange(len(rows)), [len(own) for own in rows])
+        parts = [tokenize(self.texts[at : at + TEXTS_AT_ONCE]) for at in range(0, len(self.texts), TEXTS_AT_ONCE)]
+        self.tokens = torch.cat(parts)  # (T, L) int64
+
+
+class TowersTrainee:
+    """An open_clip model, parts of which are trained."""
+
+    def __init__(
+        self,
+        encoder: OpenClipEncoder,
+        settings: Settings,
+        train: PairSet,
+        sets: dict[str, PairSet],
+        world: World | None = None,
+    ) -> None:
+        self._encoder = encoder
+        self._settings = settings
+        self._world = world or World()
+        self.device = torch.device(encoder.device)
+        asked = settings.learning_rate
+        self.learning_rate = LEARNING_RATES[settings.method] if asked is None else asked
+        self.model: Any = copy.deepcopy(encoder.model).float()
+        set_batch_first(self.model, True)
+        if settings.checkpoint_layers:
+            self.model.set_grad_checkpointing(True)
+        self.log_scale = nn.Parameter(self.model.logit_scale.detach().float().reshape(()).clone())
+        self.bias: nn.Parameter | None = None
+        if settings.objective == "siglip":
+            own = getattr(self.model, "logit_bias", None)
+            start = SIGLIP_BIAS if own is None else float(own.detach().reshape(-1)[0])
+            self.bias = nn.Parameter(torch.tensor(start, device=self.device))
+        torch.manual_seed(settings.seed)
+        self.lora: LoraReport | None = None
+        self._choose_trained(settings)
+        for name in ("logit_scale", "logit_bias"):
+            if isinstance(parameter := getattr(self.model, name, None), nn.Parameter):
+                parameter.requires_grad_(False)  # the loop has its own
+        self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        self._start: dict[str, Tensor] = {}
+        if self.lora is None:
+            self._start = {name: value.detach().clone() for name, value in self.trained.items()}
+        self._end: dict[str, Tensor] | None = None
+        self._train, self._sets = train, sets
+        self._captions = Captions(train, encoder.tokenizer)
+        self._set_captions = {name: Captions(pairs, encoder.tokenizer) for name, pairs in sets.items()}
+        self._readable: dict[str, IntArray] = {}
+        self._locked_images: dict[str, FloatArray] = {}
+        self._ahead: dict[int, list[Future[PixelArray | None]]] = {}
+        self._pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
+        self.order = Order(self._captions.first, settings.batch, settings.seed)
+        self.unreadable: set[int] = set()
+
+    def _choose_trained(self, settings: Settings) -> None:
+        if settings.method == "lora":
+            self.lora = add_lora(self.model, settings.lora_rank, settings.lora_alpha)
+            return
+        self.model.requires_grad_(True)
+        if settings.method == "locked-image":
+            self.model.visual.requires_grad_(False)
+
+    def groups(self, settings: Settings) -> list[tuple[float, dict[str, nn.Parameter]]]:
+        """Parameters by how far their layer is from the output, for layer-wise decay of the learning rate."""
+        distances = layer_distances(list(self.trained))
+        groups: dict[int, dict[str, nn.Parameter]] = {}
+        for name, value in self.trained.items():
+            groups.setdefault(distances[name], {})[name] = value
+        return [(settings.layer_decay**distance, groups[distance]) for distance in sorted(groups)]
+
+    def buffers(self) -> dict[str, Tensor]:
+        """None: statistics of batch normalisation stay as they were trained (see `set_training`)."""
+        return {}
+
+    def load(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels (B, H, W, 3) uint8, and tokens (B, L). A picture that cannot be read is replaced by the next one."""
+        key = int(draw.seeds[0])
+        futures = self._ahead.pop(key, None) or self._decode(draw)
+        pixels = []
+        for place, future in enumerate(futures):
+            found, number = future.result(), int(draw.pictures[place])
+            while found is None:
+                self.unreadable.add(number)
+                number = (number + 1) % len(self._train)
+                if len(self.unreadable) >= len(self._train):
+                    raise InvalidSettings("no picture can be read", "See why with: clipsearch train --check")
+                found = self._view(number, int(draw.seeds[place]))
+                draw.pictures[place] = number
+                draw.captions[place] = self._captions.first[number]
+            pixels.append(found)
+        rows = self._captions.rows[draw.captions]
+        host = torch.from_numpy(np.stack(pixels))
+        if self.device.type == "cuda":
+            host = host.pin_memory()
+        texts = self._captions.tokens[torch.from_numpy(rows)].to(self.device, non_blocking=True)
+        return host.to(self.device, non_blocking=True), texts, torch.from_numpy(rows).to(self.device)
+
+    def look_ahead(self, draws: list[Draw]) -> None:
+        """Begin to decode the pictures of steps to come."""
+        wanted = {int(draw.seeds[0]) for draw in draws}
+        for key in [key for key in self._ahead if key not in wanted]:
+            del self._ahead[key]
+        for draw in draws:
+            if int(draw.seeds[0]) not in self._ahead:
+                self._ahead[int(draw.seeds[0])] = self._decode(draw)
+
+    def _decode(self, draw: Draw) -> list[Future[PixelArray | None]]:
+        places = zip(draw.pictures.tolist(), draw.seeds.tolist(), strict=True)
+        return [self._pool.submit(self._view, number, seed) for number, seed in places]
+
+    def _view(self, number: int, seed: int) -> PixelArray | None:
+        try:
+            return view_of(self._train[number], seed % self._settings.views, seed, self._encoder.preprocessing)
+        except UnreadablePicture:
+            return None
+
+    def encode(self, part: Part) -> Vectors:
+        """Unit vectors of a part, in float32."""
+        return self._image_vectors(part.images), self._text_vectors(part.texts)
+
+    def _image_vectors(self, pixels: Tensor) -> Tensor:
+        side = self._encoder.preprocessing
+        mean = torch.tensor(side.mean, device=self.device).view(1, 3, 1, 1)
+        std = torch.tensor(side.std, device=self.device).view(1, 3, 1, 1)
+        scaled = (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+        # A locked tower needs no graph to go back through.
+        graph = torch.no_grad() if self._settings.method == "locked-image" else contextlib.nullcontext()
+        with graph, self._autocast():
+            features = self.model.encode_image(scaled)
+        return F.normalize(features.float(), dim=1)
+
+    def _text_vectors(self, tokens: Tensor) -> Tensor:
+        with self._autocast():
+            features = self.model.encode_text(tokens)
+        return F.normalize(features.float(), dim=1)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self._settings.precision)
+        return contextlib.nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
+
+    def set_training(self, training: bool) -> None:
+        """Dropout on or off. Batch normalisation keeps the statistics of the pretraining.
+
+        Those of small batches are worse, and with them the parts of a cached batch would not be the whole.
+        """
+        self.model.train(training)
+        for module in self.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        if self._settings.method == "locked-image":
+            self.model.visual.eval()
+
+    def set_strength(self, strength: float) -> None:
+        """Interpolate the weights between the base model's, 0, and the trained ones, 1."""
+        if self.lora is not None:
+            set_strength(self.model, strength)
+            return
+        if self._end is None:
+            self._end = {name: value.detach().clone() for name, value in self.trained.items()}
+        with torch.no_grad():
+            for name, value in self.trained.items():
+                value.copy_(torch.lerp(self._start[name], self._end[name], strength))
+
+    def measure(self, name: str) -> Metrics:
+        """Retrieval on one of the sets."""
+        images, texts = self.vectors(name)
+        captions, readable = self._set_captions[name], self._readable[name]
+        if len(readable) == 0:
+            raise InvalidSettings(f"none of the {name} pictures can be read", "See why with: clipsearch train --check")
+        chosen = np.isin(captions.owners, readable)
+        owners = np.searchsorted(readable, captions.owners[chosen])
+        return evaluate(images, texts[captions.rows[chosen]], owners)
+
+    @torch.no_grad()
+    def vectors(self, name: str) -> tuple[FloatArray, FloatArray]:
+        """Vectors of all readable pictures and of all different captions of a set."""
+        self.set_training(False)
+        captions = self._set_captions[name]
+        texts = [
+            self._text_vectors(captions.tokens[start : start + TEXTS_AT_ONCE].to(self.device)).cpu().numpy()
+            for start in range(0, len(captions.texts), TEXTS_AT_ONCE)
+        ]
+        if name not in self._locked_images:
+            images = self._set_images(name)
+            if self._settings.method == "locked-image":
+                self._locked_images[name] = images
+        else:
+            images = self._locked_images[name]
+        return images, np.concatenate(texts)
+
+    def _set_images(self, name: str) -> FloatArray:
+        pairs = self._sets[name]
+
+        def whole(number: int) -> PixelArray | None:
+            try:
+                return view_of(pairs[number], WHOLE, 0, self._encoder.preprocessing)
+            except UnreadablePicture:
+                return None
+
+        readable: list[int] = []
+        vectors: list[FloatArray] = []
+        for start in range(0, len(pairs), PICTURES_AT_ONCE):
+            numbers = range(start, min(start + PICTURES_AT_ONCE, len(pairs)))
+            found = [(number, pixels) for number, pixels in zip(numbers, self._pool.map(whole, numbers), strict=True)]
+            good = [(number, pixels) for number, pixels in found if pixels is not None]
+            if good:
+                batch = torch.from_numpy(np.stack([pixels for _, pixels in good])).to(self.device)
+                vectors.append(self._image_vectors(batch).cpu().numpy())
+                readable += [number for number, _ in good]
+        self._readable[name] = np.array(readable, dtype=np.int64)
+        return np.concatenate(vectors) if vectors else np.empty((0, self._encoder.dim), np.float32)
+
+    def trained_encoder(self, name: str) -> OpenClipEncoder:
+        """The model as it is now, low ranks merged, as an encoder on the CPU."""
+        model = copy.deepcopy(self.model).cpu()
+        merge_lora(model)
+        if self._settings.checkpoint_layers:
+            model.set_grad_checkpointing(False)
+        with torch.no_grad():
+            model.logit_scale.copy_(self.log_scale.detach().cpu().reshape(model.logit_scale.shape))
+        return OpenClipEncoder.from_model(
+            model,
+            self._encoder.config,
+            name=name,
+            tokenizer=self._encoder.tokenizer,
+            device="cpu",
+            precision="fp32",
+        )
+
+    def write_model(self, target: Path, source: str) -> None:
+        """Export to a model directory, and keep the weights beside it, for later runs and for GPUs.
+
+        Raises: ExportFailed, MissingExtra, OSError.
+        """
+        from safetensors.torch import save_file
+
+        encoder = self.trained_encoder(source)
+        weights = {name: value.contiguous() for name, value in encoder.model.state_dict().items()}
+        partial = target.parent / ".weights.safetensors"
+        save_file(weights, str(partial))
+        partial.replace(target.parent / "weights.safetensors")
+        pictures = [view for number in range(min(8, len(self._train))) if (view := self._view(number, 0)) is not None]
+        export(encoder, target, check_pictures=np.stack(pictures) if pictures else None, overwrite=True)
+
+
+def layer_distances(names: list[str]) -> dict[str, int]:
+    """How many layers lie between a parameter and its tower's output, from its name.
+
+    What comes after the last block counts 0, the last block 1, embeddings and stems one more than the first block.
+    """
+    depths: dict[str, tuple[str, int | None]] = {}
+    deepest: dict[str, int] = {}
+    for name in names:
+        tower = "visual" if name.startswith("visual.") else "text"
+        plain = name.replace(".parametrizations.", ".")
+        found = _LAYER.search(plain)
+        depths[name] = (tower, int(found[1]) if found else None)
+        if found:
+            deepest[tower] = max(deepest.get(tower, 0), int(found[1]))
+    distances = {}
+    for name, (tower, depth) in depths.items():
+        last = deepest.get(tower, -1)
+        if depth is not None:
+            distances[name] = last - depth + 1
+        elif re.search(r"embedding|conv1|bn1|patch_embed|cls_token|stem|ln_pre|norm_pre", name):
+            distances[name] = last + 2
+        else:
+            distances[name] = 0
+    return distances
+
+
+def prepare_towers(
+    encoder: OpenClipEncoder,
+    settings: Settings,
+    train: PairSet,
+    dev: PairSet,
+    anchor: PairSet,
+    world: World,
+    report: Callable[[str, int, int], None],
+    notice: Callable[[str], None],
+) -> Work:
+    """The trainee of an open_clip model. Raises: InvalidSettings, ModelNotFound (a tokenizer that cannot be had)."""
+    trainee = TowersTrainee(encoder, settings, train, {"dev": dev, "anchor": anchor}, world)
+    if trainee.order.batch % world.size:
+        raise InvalidSettings(
+            f"a batch of {trainee.order.batch} cannot be shared by {world.size} processes", "Choose another --batch"
+        )
+    if trainee.lora is not None:
+        notice(f"LoRA trains {trainee.lora.trained:,} numbers, {trainee.lora.share:.2%} of the model's")
+    return Work(trainee, trainee.order, encoder.fingerprint, lambda: len(trainee.unreadable))

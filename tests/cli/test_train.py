@@ -1,0 +1,189 @@
+"""`clipsearch train` from the command line, on the embedded model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+import clipsearch
+from clipsearch.encoder.names import load_encoder, resolve
+from clipsearch.errors import EncoderMismatch, ModelNotFound
+
+pytestmark = pytest.mark.torch
+
+WORDS = ("zorp", "blick", "quam", "frell", "tonk", "vusk")  # what these pairs call six shapes
+
+
+def write_shapes(folder: Path, each: int, first: int = 0) -> Path:
+    """Pictures of six kinds with made-up names, so that a model cannot know them beforehand."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, word in enumerate(WORDS):
+        for number in range(first, first + each):
+            image = Image.new("RGB", (64, 64), (255, 250 - number % 7, 245))
+            draw = ImageDraw.Draw(image)
+            at, colour = 8 + number % 9, (200 - 30 * kind, 20 + 35 * kind, 40 + (number * 13) % 60)
+            box = (at, at, at + 38, at + 38)
+            if kind % 3 == 0:
+                draw.ellipse(box, fill=colour)
+            elif kind % 3 == 1:
+                draw.rectangle(box, outline=colour, width=7)
+            else:
+                draw.polygon([(at, at + 38), (at + 20, at), (at + 38, at + 38)], fill=colour)
+            name = f"{word}{number:03d}"
+            image.save(folder / f"{name}.png")
+            (folder / f"{name}.txt").write_text(f"{word} number {number}")
+    return folder
+
+
+def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "clipsearch", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == code, done.stderr + done.stdout
+    return done
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    return write_shapes(tmp_path / "pairs", 12)
+
+
+@pytest.fixture
+def held_out(tmp_path: Path) -> Path:
+    return write_shapes(tmp_path / "dev", 3, first=50)
+
+
+QUICK = ("--batch", "24", "--epochs", "12", "--views", "1", "--patience", "12", "--quiet")
+
+
+@pytest.mark.slow
+def test_locked_image_improves_an_index_made_before(pairs: Path, held_out: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for file in held_out.glob("*.png"):
+        shutil.copy(file, photos)
+    clipsearch.index(photos, model="builtin")
+    before = {file: file.read_bytes() for file in (photos / ".clipsearch").rglob("*") if file.is_file()}
+
+    def found(model: str | None) -> int:
+        arguments = [] if model is None else ["--model", model]
+        right = 0
+        for word in WORDS:
+            out = run("query", f"{word} number 51", "--index", photos, "-k", "3", "--paths", *arguments).stdout
+            right += sum(Path(line).name.startswith(word) for line in out.splitlines())
+        return right
+
+    start = found(None)
+    done = run(
+        "train", pairs, "--model", "builtin", "--method", "locked-image", "--out", tmp_path / "run",
+        "--dev", held_out, "--alpha", "1", "--no-gate", "--accept-anchor-drop", *QUICK,
+    )  # fmt: skip
+    assert "stay valid" in done.stdout
+    assert load_encoder(str(tmp_path / "run")).fingerprint == load_encoder("builtin").fingerprint
+    assert found(str(tmp_path / "run")) > start + 3
+    after = {file: file.read_bytes() for file in (photos / ".clipsearch").rglob("*") if file.is_file()}
+    assert after == before  # nothing was encoded again
+    report = clipsearch.index(photos, model=str(tmp_path / "run"))
+    assert report.encoded == 0
+
+
+@pytest.mark.slow
+def test_heads_on_the_embedded_model(pairs: Path, held_out: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = run(
+        "train", pairs, "--model", "builtin", "--out", out, "--dev", held_out, "--json", *QUICK, "--accept-anchor-drop"
+    )
+    report = json.loads(done.stdout)
+    assert report["method"] == "heads"
+    assert report["dev_after"]["text_to_image_r10"] > report["dev_before"]["text_to_image_r10"]
+    assert not report["same_images"]
+    assert {weighing["alpha"] for weighing in report["weighings"]} == {number / 10 for number in range(11)}
+    rows = list(csv.DictReader((out / "metrics.csv").open()))
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [int(row["epoch"]) for row in rows] == [line["epoch"] for line in lines] == list(range(len(rows)))
+    assert (out / "run.json").is_file()
+    assert [file.suffix for file in (out / "checkpoints").iterdir()] == [".safetensors"]
+    assert not list(out.rglob("*.pt"))
+    # It is a model of its own: an old index is refused, a new one works without torch.
+    photos = tmp_path / "photos"
+    shutil.copytree(held_out, photos, ignore=shutil.ignore_patterns("*.txt"))
+    clipsearch.index(photos, model="builtin")
+    with clipsearch.open(photos, model=str(out)) as collection, pytest.raises(EncoderMismatch):
+        collection.search("zorp")
+    run("index", photos, "--model", out, "--reindex", "--quiet")
+    hits = json.loads(run("query", "zorp number 51", "--index", photos, "--json", "-k", "3").stdout)
+    assert Path(hits[0]["path"]).name.startswith("zorp")
+    # And a base for a further run.
+    second = run("train", pairs, "--model", out, "--out", tmp_path / "second", "--dev", held_out, "--json", *QUICK,
+                 "--accept-anchor-drop")  # fmt: skip
+    assert json.loads(second.stdout)["dev_before"] == report["dev_after"]
+    run("models", "export", out, tmp_path / "exported")
+    assert load_encoder(str(tmp_path / "exported")).fingerprint == report["fingerprint"]
+
+
+@pytest.mark.slow
+def test_losing_too_much_on_the_anchor_is_an_error(pairs: Path, held_out: Path, tmp_path: Path) -> None:
+    arguments: list[str | Path] = ["train", pairs, "--model", "builtin", "--dev", held_out, "--alpha", "1"]
+    arguments += ["--no-gate", *QUICK]
+    done = run(*arguments, "--out", tmp_path / "one", "--max-anchor-drop", "0.5", code=1)
+    assert "general pictures suffer" in done.stdout
+    assert "--accept-anchor-drop" in done.stdout
+    run(*arguments, "--out", tmp_path / "two", "--max-anchor-drop", "0.5", "--accept-anchor-drop")
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_resume_goes_on(pairs: Path, held_out: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "clipsearch", "train", str(pairs), "--model", "builtin", "--out", str(out),
+               "--dev", str(held_out), "--batch", "8", "--epochs", "400", "--patience", "400", "--views", "1",
+               "--checkpoint-steps", "50"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints" / "state.json").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert f"clipsearch train --resume {out}" in err
+    with pytest.raises(ModelNotFound, match="--resume"):
+        resolve(str(out))
+    stopped_at = json.loads((out / "checkpoints" / "state.json").read_text())["step"]
+    assert stopped_at > 0
+    settings = json.loads((out / "run.json").read_text())
+    settings["request"]["settings"]["epochs"] = stopped_at // 9 + 2  # enough has been seen
+    (out / "run.json").write_text(json.dumps(settings))
+    run("train", "--resume", out, "--accept-anchor-drop", "--quiet")
+    assert resolve(str(out)).kind == "run"
+
+
+def test_mistakes_are_named(pairs: Path, tmp_path: Path) -> None:
+    def fails(*arguments: Any, code: int = 1) -> str:
+        return run("train", *arguments, "--quiet", code=code).stderr
+
+    assert "--out" in fails(pairs, code=2)
+    assert "PAIRS" in fails("--out", tmp_path / "run", code=2)
+    assert "lora" in fails(pairs, "--model", "builtin", "--method", "lora", "--out", tmp_path / "run")
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").write_text("do not touch")
+    assert "not empty" in fails(pairs, "--model", "builtin", "--out", full)
+    assert "no run to resume" in fails("--resume", tmp_path / "nothing")
+
+
+def test_check_looks_and_trains_nothing(pairs: Path) -> None:
+    assert "72 pictures" in run("train", "--check", pairs, "--quiet").stdout

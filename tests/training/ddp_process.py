@@ -1,0 +1,47 @@
+"""One process of a data-parallel step: writes its loss and its averaged gradients.
+
+python -m tests.training.ddp_process PAIRS RUN OUT [MICRO_BATCH]; RANK, WORLD_SIZE, ... as torchrun sets them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from clipsearch.training import distributed
+from clipsearch.training.grad_cache import whole_backward
+from clipsearch.training.loop import Loop
+from clipsearch.training.pairs import open_pairs
+from clipsearch.training.run_folder import RunFolder
+from clipsearch.training.settings import Settings
+from clipsearch.training.towers import TowersTrainee
+from tests.open_clip_models import SMALL_VIT, small_encoder
+
+BATCH = 12
+
+
+def main() -> None:
+    folder, run, out = map(Path, sys.argv[1:4])
+    micro = int(sys.argv[4]) if len(sys.argv) > 4 else None
+    torch.set_num_threads(1)
+    with distributed.joined(distributed.world_of_environment(), torch.device("cpu")) as world:
+        pairs = open_pairs([folder])
+        settings = Settings("full", epochs=2, batch=BATCH, micro_batch=micro, views=2, gradient_norm=0)
+        trainee = TowersTrainee(small_encoder(SMALL_VIT), settings, pairs, {"dev": pairs}, world)
+        loop = Loop(trainee, trainee.order, settings, RunFolder(run), world=world)
+        trainee.set_training(True)
+        loss = whole_backward(loop._parts(0), trainee.encode, loop._loss)
+        value = distributed.mean_over_processes(float(loss), trainee.device)
+        distributed.average_gradients(loop.parameters.values())
+        found = {name: value.grad.clone() for name, value in loop.parameters.items() if value.grad is not None}
+        found["loss"] = torch.tensor(value)
+        save_file(
+            {name: tensor.contiguous() for name, tensor in found.items()}, str(out / f"rank{world.rank}.safetensors")
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Two processes with half of a batch each make the step that one process makes with all of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("open_clip")
+
+from tests.training_pairs import write_pairs  # noqa: E402
+
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def launch(folder: Path, out: Path, processes: int, *arguments: str) -> list[Path]:
+    out.mkdir()
+    port = str(free_port())
+    started = []
+    for rank in range(processes):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        environment = {**os.environ, **own, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        command = [
+            sys.executable,
+            "-m",
+            "tests.training.ddp_process",
+            str(folder),
+            str(out / "run"),
+            str(out),
+            *arguments,
+        ]
+        started.append(subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in started:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    return sorted(out.glob("rank*.safetensors"))
+
+
+def test_two_processes_make_the_step_of_one(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    folder = write_pairs(tmp_path / "pairs", 24)
+    (folder / "p00003.txt").write_text((folder / "p00011.txt").read_text())  # a match that may be in both halves
+    [alone] = launch(folder, tmp_path / "one", 1)
+    expected = load_file(alone)
+    for number, arguments in enumerate(([], ["2"])):  # at once, and by gradient caching
+        for file in launch(folder, tmp_path / f"two{number}", 2, *arguments):
+            found = load_file(file)
+            assert found["loss"] == pytest.approx(float(expected["loss"]), abs=1e-5)
+            assert set(found) == set(expected)
+            for name, tensor in expected.items():
+                torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-4, msg=name)

@@ -1,0 +1,115 @@
+"""Training open_clip's towers: every method overfits a few pairs, checkpoints resume, two processes equal one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("open_clip")
+
+from clipsearch.encoder.names import load_encoder  # noqa: E402
+from clipsearch.encoder.openclip import OpenClipEncoder  # noqa: E402
+from clipsearch.training.grad_cache import whole_backward  # noqa: E402
+from clipsearch.training.loop import Loop  # noqa: E402
+from clipsearch.training.pairs import open_pairs  # noqa: E402
+from clipsearch.training.run import Request, train  # noqa: E402
+from clipsearch.training.run_folder import RunFolder  # noqa: E402
+from clipsearch.training.settings import Settings, TrainingStopped  # noqa: E402
+from clipsearch.training.towers import TowersTrainee  # noqa: E402
+from tests.open_clip_models import SMALL_RESNET, SMALL_VIT, small_encoder  # noqa: E402
+from tests.training_pairs import write_pairs  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+CONFIGS = {"vit": SMALL_VIT, "resnet": SMALL_RESNET}
+RATES = {"full": 1e-3, "lora": 1e-2, "locked-image": 2e-3, "heads": 3e-3}
+
+
+def request_for(folder: Path, settings: Settings, **more: Any) -> Request:
+    sources = [str(folder)]
+    return Request(sources=sources, dev=sources, anchor=sources, model="", settings=settings, alpha=1.0, **more)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "lora", "locked-image", "heads"])
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_every_method_overfits_64_pairs(kind: str, method: Any, tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 64)
+    settings = Settings(
+        method, epochs=150, batch=64, learning_rate=RATES[method], weight_decay=0.0, views=1, patience=150,
+        lora_rank=16, gate=False, keep_texts=0.0,
+    )  # fmt: skip
+    base = small_encoder(CONFIGS[kind])
+    report = train(request_for(folder, settings), tmp_path / "run", base=base)
+    assert report.dev_before["text_to_image_r1"] < 20
+    assert report.dev_after["text_to_image_r1"] == 100
+    assert report.dev_after["image_to_text_r1"] == 100
+    assert report.same_images == (method == "locked-image")
+    # The run is a model name, and what it names finds the same.
+    run = load_encoder(str(tmp_path / "run"))
+    pairs = open_pairs([folder])
+    texts = run.encode_texts([pair.captions[0] for pair in pairs])
+    from clipsearch.training.views import WHOLE, view_of
+
+    images = run.encode_images(np.stack([view_of(pair, WHOLE, 0, run.preprocessing) for pair in pairs]))
+    assert (texts @ images.T).argmax(axis=1).tolist() == list(range(64))
+
+
+def tiny_loop(folder: Path, out: Path, settings: Settings, base: OpenClipEncoder | None = None) -> Loop:
+    pairs = open_pairs([folder])
+    trainee = TowersTrainee(base or small_encoder(SMALL_VIT), settings, pairs, {"dev": pairs})
+    run = RunFolder(out)
+    run.create({})
+    return Loop(trainee, trainee.order, settings, run)
+
+
+def test_cached_gradients_of_towers_are_those_of_the_batch(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 12)
+    found = []
+    for number, micro in enumerate((None, 5)):
+        settings = Settings("full", epochs=1, batch=12, micro_batch=micro, views=2)
+        loop = tiny_loop(folder, tmp_path / f"run{number}", settings)
+        loop.trainee.set_training(True)
+        value = whole_backward(loop._parts(0), loop.trainee.encode, loop._loss)
+        found.append((float(value), {name: value.grad for name, value in loop.parameters.items()}))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
+    for name, gradient in found[0][1].items():
+        if gradient is not None:
+            torch.testing.assert_close(found[1][1][name], gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options", [{"ema": 0.9}, {"checkpoint_layers": True, "layer_decay": 0.5}, {"precision": "bf16"}]
+)
+def test_options_of_the_loop_train(options: dict[str, Any], tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 16)
+    settings = Settings("full", epochs=6, batch=16, learning_rate=1e-3, views=1, patience=9, **options)
+    loop = tiny_loop(folder, tmp_path / "run", settings)
+    loop.run()
+    losses = [row["loss"] for row in loop.folder.metrics if row["loss"] is not None]
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_numbers_that_are_none_stop_a_run(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 16)
+    base = small_encoder(SMALL_VIT)
+    with torch.no_grad():
+        base.model.text_projection[0, 0] = float("nan")
+    loop = tiny_loop(folder, tmp_path / "run", Settings("full", epochs=1, batch=8), base)
+    with pytest.raises(TrainingStopped, match="learning-rate"):
+        loop._step(0)
+
+
+def test_a_collapsing_recall_stops_a_run(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 16)
+    settings = Settings("full", epochs=20, batch=16, learning_rate=2e-3, views=1, patience=20)
+    loop = tiny_loop(folder, tmp_path / "run", settings)
+    loop.run()
+    base = loop.trainee.trained_encoder("good")  # type: ignore[attr-defined]
+    wild = Settings("full", epochs=20, batch=16, learning_rate=30.0, warmup=0.0, views=1, patience=20)
+    with pytest.raises(TrainingStopped, match="lower learning rate"):
+        tiny_loop(folder, tmp_path / "wild", wild, base).run()
