@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clipsearch.query import parse_query
 from clipsearch.query.nodes import Filter
 from clipsearch.records import FloatArray, Hit, IntArray
 from clipsearch.search import Collection
@@ -25,8 +24,6 @@ SORTED_AMONG = 200
 DIVERSITY = 0.5
 DEEPEST = 1_000_000
 ORDERS_KEPT = 16
-
-EVERYTHING = parse_query("name:*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +107,7 @@ def put_in_order(photos: Collection, wish: Wish) -> Order:
     selection = None if wish.selection is None else photos.select(wish.selection)
     vector = photos.refined(wish.vector, list(wish.like), list(wish.unlike))
     if vector is None:
-        assert EVERYTHING.filter is not None
-        chosen = photos.select(EVERYTHING.filter) if selection is None else selection
+        chosen = photos.row_ids() if selection is None else selection
         ids = _listed(photos, chosen, by_path=wish.sort == "path")
         return Order(ids, np.full(len(ids), np.nan, np.float32), len(ids))
     everything = min(DEEPEST, len(photos) if selection is None else len(selection))

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from clipsearch.records import FloatArray, IntArray
 from clipsearch.search import Collection
-from clipsearch.ui.ordering import EVERYTHING
 
 MOST_PICTURES = 20_000
 LANDMARKS = 1000
@@ -37,8 +36,7 @@ class PictureMap:
 
 def draw_map(photos: Collection) -> PictureMap:
     """Lay out a collection, or an even sample of it. Takes seconds."""
-    assert EVERYTHING.filter is not None
-    everything = photos.select(EVERYTHING.filter)
+    everything = photos.row_ids()
     ids = everything
     if len(ids) > MOST_PICTURES:
         ids = ids[np.linspace(0, len(ids) - 1, MOST_PICTURES).astype(np.int64)]
