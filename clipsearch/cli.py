@@ -37,6 +37,7 @@ LATER = {
     "classify": "clipsearch.cli_classify",
     "similar": "clipsearch.cli_collection",
     "dedupe": "clipsearch.cli_collection",
+    "illustrate": "clipsearch.cli_collection",
     "concept": "clipsearch.cli_collection",
     "serve": "clipsearch.cli_serve",
     "train": "clipsearch.cli_train",

@@ -1,4 +1,4 @@
-"""`clipsearch similar`, `dedupe` and `concept`: what a collection's pictures have to do with each other."""
+"""`clipsearch similar`, `dedupe`, `illustrate` and `concept`: what pictures have to do with each other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipsearch import config
-from clipsearch.errors import InvalidQuery
+from clipsearch.errors import InvalidQuery, StorageError
 from clipsearch.terminal import count, safe, size
 
 if TYPE_CHECKING:
@@ -143,6 +143,54 @@ def _copy(copy: Copy) -> dict[str, Any]:
 
 def _measures(copy: Copy) -> str:
     return f"{copy.record.width}x{copy.record.height}, {size(copy.record.size_bytes)}, sharpness {copy.sharpness:.0f}"
+
+
+@app.command()
+def illustrate(
+    text: Annotated[Path, typer.Argument(help="A Markdown or plain text, UTF-8.", metavar="TEXT")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A .html or .md file; without it, Markdown is printed.", metavar="FILE"),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="No gaps: take the nearest, however unlikely.")] = False,
+    index: IndexOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose a picture for each paragraph of a text, none twice; leave a gap where none fits.
+
+    \b
+    Examples:
+      clipsearch illustrate story.md -o story.html
+      clipsearch illustrate story.md > illustrated.md
+    """
+    from clipsearch import illustrate as making
+    from clipsearch.search import open_collection
+
+    try:
+        story = text.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise StorageError(text, error.strerror or str(error), "Name a text file.") from None
+    except UnicodeDecodeError:
+        raise InvalidQuery(f"{text} is no UTF-8 text") from None
+    with open_collection(index) as photos:
+        blocks = making.illustrate(photos, story, everything=everything)
+        config.remember_index(photos.index)
+    if as_json:
+        told = [block for block in blocks if block.text is not None]
+        _print_json([{"text": b.text, "hit": None if b.hit is None else _illustration(b.hit)} for b in told])
+    elif output is None:
+        print(making.to_markdown(blocks, Path.cwd()), end="")
+    else:
+        page = output.suffix.lower() in (".html", ".htm")
+        made = making.to_html(blocks, text.stem, output.parent) if page else making.to_markdown(blocks, output.parent)
+        output.write_text(made, encoding="utf-8")
+    gaps = sum(block.text is not None and block.hit is None for block in blocks)
+    chosen = sum(block.hit is not None for block in blocks)
+    print(f"{count(chosen, 'picture')}, {count(gaps, 'gap')}", file=sys.stderr)
+
+
+def _illustration(hit: Hit) -> dict[str, Any]:
+    return {**_hit(1, hit), "confidence": hit.confidence, "band": hit.band}
 
 
 @concepts.command("add")

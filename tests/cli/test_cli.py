@@ -142,6 +142,19 @@ def test_similar_concepts_and_duplicates(indexed: Path, tmp_path: Path) -> None:
     assert [Path(other["path"]).name for other in group["others"]] == ["small.png"]
 
 
+def test_a_text_is_illustrated(indexed: Path, tmp_path: Path) -> None:
+    (tmp_path / "story.md").write_text("# Story\n\nA red thing.\n\nA blue <b>thing</b>.\n")
+    done = clipsearch("illustrate", tmp_path / "story.md", "--all", folder=indexed)
+    assert re.findall(r"^!\[(\w+)\.png \(.+\)\]\(\./\1\.png\)$", done.stdout, re.M)
+    assert done.stderr == "2 pictures, 0 gaps\n"
+    page = tmp_path / "story.html"
+    clipsearch("illustrate", tmp_path / "story.md", "--all", "-o", page, folder=indexed)
+    assert "A blue &lt;b&gt;thing&lt;/b&gt;." in page.read_text()
+    told = json.loads(clipsearch("illustrate", tmp_path / "story.md", "--json", "--all", folder=indexed).stdout)
+    assert len({block["hit"]["row_id"] for block in told}) == 2
+    assert "no such file" in clipsearch("illustrate", "none.md", folder=indexed, status=1).stderr.lower()
+
+
 def test_near_duplicates_are_folded_and_listed(photos: Path) -> None:
     picture(1, size=(640, 480)).save(photos / "large.png")
     picture(1, size=(640, 480)).resize((320, 240)).save(photos / "small.png")
@@ -337,7 +350,21 @@ def test_a_closed_pipe_is_no_error(indexed: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["index", "query", "status", "verify", "compact", "tune", "models list", "models info"]
+    "command",
+    [
+        "index",
+        "query",
+        "status",
+        "verify",
+        "compact",
+        "tune",
+        "models list",
+        "models info",
+        "similar",
+        "dedupe",
+        "illustrate",
+        "concept add",
+    ],
 )
 def test_every_command_has_help_with_examples(command: str, tmp_path: Path) -> None:
     out = clipsearch(*command.split(), "--help", folder=tmp_path).stdout
