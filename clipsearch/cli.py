@@ -358,6 +358,9 @@ def query(
     sort: Annotated[
         Literal["score", "date", "path"], typer.Option(help="The order of the hits; date is newest first.")
     ] = "score",
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Show also what is unlikely to be what you look for.")
+    ] = False,
     unique: Annotated[
         bool, typer.Option("--unique", help="Fold near-duplicates into the best of them, and list the others.")
     ] = False,
@@ -418,6 +421,7 @@ def query(
         "diverse": diverse,
         "like": like or (),
         "unlike": unlike or (),
+        "all": show_all,
     }
     lap("start and imports")
     hits = _hits_of_server(index, words, k, options) if model is None and encoder is None else None
@@ -436,7 +440,8 @@ def query(
                 start_daemon(photos.index)
             lap("search and look up the rows")
             config.remember_index(photos.index)
-            root, filtered = photos.root, parsed.filter is not None and len(photos) > 0
+            root, pictures = photos.root, len(photos)
+            filtered = parsed.filter is not None and pictures > 0
     if as_json:
         _print_json([_hit_json(hit) for hit in hits])
     elif as_csv:
@@ -449,14 +454,20 @@ def query(
     else:
         for hit in hits:
             score = "    -" if math.isnan(hit.score) else f"{hit.score:.3f}"
-            print(f"{hit.rank:3d}  {score}  {safe(_shortest(hit.path))}")
+            band = "" if hit.band is None else f"{hit.band:8}  "
+            print(f"{hit.rank:3d}  {score}  {band}{safe(_shortest(hit.path))}")
             for other in hit.others:
-                print(f"            = {safe(_shortest(other.path))}")
+                print(f"                      = {safe(_shortest(other.path))}")
     lap("remember the index and print")
     print_laps()
     if not hits:
-        why = "no picture passes the filters" if filtered else "has no searchable pictures"
-        print(f"nothing found: {safe(str(root))}{':' if filtered else ''} {why}", file=sys.stderr)
+        if pictures and vector is not None and not show_all:
+            why = ": no picture is likely to show this (--all shows the nearest ones anyway)"
+        elif filtered:
+            why = ": no picture passes the filters"
+        else:
+            why = " has no searchable pictures"
+        print(f"nothing found: {safe(str(root))}{why}", file=sys.stderr)
         raise typer.Exit(EXIT_NOTHING_FOUND)
 
 
@@ -494,6 +505,8 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
     return {
         "rank": hit.rank,
         "score": None if math.isnan(hit.score) else round(hit.score, 6),
+        "confidence": None if hit.confidence is None else round(hit.confidence, 4),
+        "band": hit.band,
         "path": hit.path,
         "row_id": record.row_id,
         "width": record.width,
@@ -508,7 +521,19 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
 
 def _hits_csv(hits: list[Hit]) -> bytes:
     buffer = io.StringIO(newline="")
-    columns = ["rank", "score", "path", "row_id", "width", "height", "size_bytes", "taken_at", "camera"]
+    columns = [
+        "rank",
+        "score",
+        "confidence",
+        "band",
+        "path",
+        "row_id",
+        "width",
+        "height",
+        "size_bytes",
+        "taken_at",
+        "camera",
+    ]
     writer = csv.DictWriter(buffer, columns, extrasaction="ignore")
     writer.writeheader()
     for hit in hits:

@@ -30,6 +30,7 @@ SkipStatus = Literal[
 ]
 SKIP_STATUSES: tuple[SkipStatus, ...] = get_args(SkipStatus)
 Status = Literal["ok"] | SkipStatus
+Band = Literal["strong", "maybe", "unlikely"]  # how sure a hit is, in a word
 
 Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
 ResizeMode = Literal["shortest", "squash", "longest"]
@@ -100,13 +101,16 @@ class EmbeddingBatch:
 @dataclass(frozen=True, slots=True)
 class Hit:
     """One answer to a query. `path` can be opened from anywhere; `score` is a cosine in -1..1, or NaN where the query
-    has only filters. `others`: near-duplicates that this hit stands for."""
+    has only filters. `others`: near-duplicates that this hit stands for. `confidence`: the probability (0..1) that the
+    picture shows what the query says, and `band` the word for it; both None where no picture was compared."""
 
     rank: int  # from 1
     score: float
     path: str
     record: ImageRecord
     others: tuple[Hit, ...] = ()
+    confidence: float | None = None
+    band: Band | None = None
 
 
 @dataclass(frozen=True, slots=True)

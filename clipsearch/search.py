@@ -35,6 +35,7 @@ from clipsearch.store import RowsFile, open_snapshot
 from clipsearch.vectors import VectorSegment, check_queries, empty_result, merge, open_segments
 
 if TYPE_CHECKING:
+    from clipsearch.confidence import Background, QueryKind
     from clipsearch.query.nodes import Filter
     from clipsearch.store.columns import Columns
     from clipsearch.store.tags import Direction, Tag
@@ -70,6 +71,7 @@ class Collection:
         self._columns: list[Columns] | None = None
         self._tags: dict[str, Tag] = {}
         self._sample: FloatArray | None = None
+        self._background: Background | None = None
 
     @property
     def root(self) -> Path:
@@ -110,8 +112,12 @@ class Collection:
         unlike: Iterable[int] = (),
         vector: FloatArray | None = None,
         local_files: bool = True,
+        all: bool = False,
     ) -> list[Hit]:
         """Return the k pictures nearest to `query` that pass its filters, best first.
+
+        Of a query in words, hits that are unlikely to show what it says are left out, unless `all` is set
+        (docs/confidence.md).
 
         `query` is in the query language (docs/query.md): a sentence, pictures, sums of them, filters. Without anything
         to compare with, it lists what passes the filters, the newest first. `sort` puts the k hits in another order.
@@ -127,7 +133,8 @@ class Collection:
         parsed = self.parse(query, local_files=local_files)
         if vector is None:
             vector = self.query_vector(parsed)
-        vector = self.refined(vector, list(like), list(unlike))
+        like, unlike = list(like), list(unlike)
+        vector = self.refined(vector, like, unlike)
         selection = None if parsed.filter is None else self.select(parsed.filter)
         if vector is None:
             assert selection is not None  # a query has terms or a filter
@@ -140,7 +147,32 @@ class Collection:
             hits = varied(fetch, self.vectors, k, unique=unique, diversity=diversity)
         else:
             hits = self._nearest_hits(vector, k, selection=selection)
+        in_words = bool(parsed.terms) and not (like or unlike) and _in_words(parsed)
+        hits = self.judge(hits, vector, "text" if in_words else "picture")
+        if in_words and not all:
+            hits = [hit for hit in hits if hit.band != "unlikely"]
         return hits if sort == "score" else _sorted(hits, sort)
+
+    def judge(self, hits: list[Hit], vector: FloatArray, kind: QueryKind = "text") -> list[Hit]:
+        """Add confidence and band to hits. `vector` is what they were found with, shape (D,); `kind` what it is of.
+
+        Needs the model's bank of texts: encoded by `clipsearch index`, or here once. Raises: EncoderMismatch, ...
+        """
+        from clipsearch.confidence import Background, bank_vectors, sample_positions, shipped_calibration
+
+        if not hits:
+            return hits
+        if self._background is None:
+            positions = sample_positions([len(segment) for segment in self._segments])
+            parts = [segment.file.take(rows) for segment, rows in zip(self._segments, positions, strict=True)]
+            self._background = Background(bank_vectors(self.encoder), np.concatenate(parts), self.encoder.score_scale)
+        calibration = shipped_calibration()
+        scores = np.array([hit.score for hit in hits], np.float32)
+        confidences = calibration.confidences(self._background, vector, scores, kind).tolist()
+        return [
+            dataclasses.replace(hit, confidence=confidence, band=calibration.band(confidence))
+            for hit, confidence in zip(hits, confidences, strict=True)
+        ]
 
     def _nearest_hits(self, vector: FloatArray, k: int, *, selection: IntArray | None) -> list[Hit]:
         scores, ids = self.nearest(vector[None], k, selection=selection)
@@ -434,6 +466,10 @@ def _sorted(hits: list[Hit], order: Literal["date", "path"]) -> list[Hit]:
     if order == "date":
         hits.sort(key=lambda hit: -date_of(hit.record))
     return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)]
+
+
+def _in_words(query: Query) -> bool:
+    return all(term.kind == "text" for term in query.terms if term.weight > 0)
 
 
 def _is_file(path: str) -> bool:

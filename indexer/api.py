@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from clipsearch.confidence import bank_vectors
 from clipsearch.config import index_dir_for, remember_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
@@ -45,6 +46,7 @@ def prepare_queries(encoder: Encoder) -> None:
     if prepare is not None:
         with contextlib.suppress(ClipsearchError):
             prepare()
+            bank_vectors(encoder)
 
 
 def model_of(index_dir: Path) -> str | None:

@@ -69,7 +69,7 @@ def run(photos: Path | None, out: Path, questions: list[str]) -> None:
     sections = []
     with clipsearch.open(report.index) as collection:
         for question in questions:
-            hits = collection.search(question, k=HITS)
+            hits = collection.search(question, k=HITS, all=True)
             print(f"\n{question}")
             for hit in hits:
                 print(f"  {hit.score:.3f}  {safe(hit.record.path)}")

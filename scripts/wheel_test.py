@@ -26,7 +26,7 @@ for name, colour in {"sun": (250, 200, 40), "sea": (20, 90, 190), "wood": (30, 1
 ASK = """
 import sys, clipsearch
 with clipsearch.open("photos") as photos:
-    hits = photos.search("a blue picture", k=2)
+    hits = photos.search("a blue picture", k=2, all=True)
 assert len(hits) == 2 and hits[0].score >= hits[1].score
 heavy = {"torch", "gradio", "pandas", "pyarrow"} & set(sys.modules)
 assert not heavy, f"a query loaded {heavy}"
@@ -81,7 +81,7 @@ def use(program: Path, python: Path, work: Path) -> None:
     run([str(python), "-c", DRAW], work)
     report = json.loads(run([str(program), "index", "photos", "--model", "builtin", "--json"], work))
     assert (report["indexed"], report["pictures"], report["skipped"]) == (3, 3, []), report
-    hits = json.loads(run([str(program), "query", "a blue picture", "--index", "photos", "--json"], work))
+    hits = json.loads(run([str(program), "query", "a blue picture", "--all", "--index", "photos", "--json"], work))
     assert [hit["rank"] for hit in hits] == [1, 2, 3], hits
     assert all(Path(hit["path"]).is_file() for hit in hits)
     run([str(python), "-c", ASK], work)

@@ -93,6 +93,7 @@ class Service:
                 diverse=asked.diverse,
                 like=asked.like,
                 unlike=asked.unlike,
+                all=True,
                 vector=None if asked.vector is None else direction(photos, parsed, asked.vector),
             )
             return self._answer(served, photos, hits[asked.offset :], began)

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import xxhash
 
 from clipsearch.checksums import file_checksum
-from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
+from clipsearch.encoder.layout import TEXTUAL_MODEL, VISUAL_MODEL, ModelDirectory
 from clipsearch.errors import InvalidModel
 from clipsearch.records import Preprocessing
 
@@ -41,6 +41,19 @@ def image_fingerprint(model: ModelDirectory) -> str:
     if model.image_fingerprint is not None and model.visual_checksum == found:
         return model.image_fingerprint
     return found
+
+
+def text_fingerprint(model: ModelDirectory) -> str:
+    """Hash of the text tower's files, its tokenizer and the model's configuration. Raises: InvalidModel."""
+    digests = tower_checksums(model.path, TEXTUAL_MODEL)
+    try:
+        for name in sorted(
+            ["config.json", *(f"textual/{path.name}" for path in (model.path / "textual").glob("*.json"))]
+        ):
+            digests.append(f"{name} {file_checksum(model.path / name, remember_from_bytes=REMEMBER_FROM_BYTES)}")
+    except OSError as error:
+        raise InvalidModel(model.path, f"the text tower cannot be read ({error.strerror or error})") from error
+    return xxhash.xxh3_128_hexdigest("\n".join(["clipsearch text tower 1", *digests]).encode())
 
 
 def visual_checksum(model: ModelDirectory) -> str:

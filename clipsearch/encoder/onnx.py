@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from clipsearch.encoder.arrays import check_pixels, unit_rows
 from clipsearch.encoder.bulk import PICTURES_PER_RUN, Bulk, lanes_for
-from clipsearch.encoder.fingerprints import image_fingerprint
+from clipsearch.encoder.fingerprints import image_fingerprint, text_fingerprint
 from clipsearch.encoder.layout import TEXTUAL_MODEL, VISUAL_MODEL, ModelDirectory, read_model_directory
 from clipsearch.encoder.prepared import prepare_text_tower, prepared_text_tower
 from clipsearch.encoder.sessions import OnnxTower, filled
@@ -102,6 +102,11 @@ class OnnxEncoder:
         if self._fingerprint is None:
             self._fingerprint = image_fingerprint(self._model)
         return self._fingerprint
+
+    @property
+    def text_fingerprint(self) -> str:
+        """Hash of the text tower and its tokenizer: equal means equal vectors of texts. Raises: InvalidModel."""
+        return text_fingerprint(self._model)
 
     def encode_images(self, pixels: PixelArray) -> FloatArray:
         """Return one vector per picture.

@@ -63,14 +63,24 @@ def test_the_summary_of_a_run(photos: Path) -> None:
 
 
 def test_hits_for_people(indexed: Path) -> None:
-    out = clipsearch("query", "a picture", "-k", "2", folder=indexed).stdout
+    out = clipsearch("query", "--all", "a picture", "-k", "2", folder=indexed).stdout
     lines = out.splitlines()
     assert len(lines) == 2
-    assert all(re.fullmatch(r"  [12]  -?\d\.\d{3}  (red|green|blue)\.png", line) for line in lines)
+    assert all(
+        re.fullmatch(r"  [12]  -?\d\.\d{3}  (strong  |maybe   |unlikely)  (red|green|blue)\.png", line)
+        for line in lines
+    )
+
+
+def test_nothing_found_is_said(indexed: Path) -> None:
+    sought = ("query", "a picture of the stock exchange in 1929")
+    assert json.loads(clipsearch(*sought, "--all", "--json", folder=indexed).stdout)[0]["band"] == "unlikely"
+    done = clipsearch(*sought, folder=indexed, status=3)
+    assert done.stdout == "" and "nothing found" in done.stderr and "--all" in done.stderr
 
 
 def test_hits_as_json(indexed: Path) -> None:
-    hits = json.loads(clipsearch("query", "blue", "--json", folder=indexed).stdout)
+    hits = json.loads(clipsearch("query", "--all", "blue", "--json", folder=indexed).stdout)
     assert [hit["rank"] for hit in hits] == [1, 2, 3]
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
     assert {hit["path"] for hit in hits} == {str(indexed / f"{c}.png") for c in ("red", "green", "blue")}
@@ -79,15 +89,15 @@ def test_hits_as_json(indexed: Path) -> None:
 
 
 def test_hits_as_csv_paths_and_nul(indexed: Path) -> None:
-    rows = list(csv.DictReader(io.StringIO(clipsearch("query", "blue", "--csv", folder=indexed).stdout)))
-    paths = clipsearch("query", "blue", "--paths", folder=indexed).stdout.splitlines()
-    zero = clipsearch("query", "blue", "-0", folder=indexed).stdout.split("\0")
+    rows = list(csv.DictReader(io.StringIO(clipsearch("query", "--all", "blue", "--csv", folder=indexed).stdout)))
+    paths = clipsearch("query", "--all", "blue", "--paths", folder=indexed).stdout.splitlines()
+    zero = clipsearch("query", "--all", "blue", "-0", folder=indexed).stdout.split("\0")
     assert [row["path"] for row in rows] == paths == zero[:-1]
     assert [row["rank"] for row in rows] == ["1", "2", "3"]
 
 
 def paths_of(*arguments: str, folder: Path, status: int = 0) -> list[str]:
-    out = clipsearch("query", *arguments, "--json", folder=folder, status=status).stdout
+    out = clipsearch("query", "--all", *arguments, "--json", folder=folder, status=status).stdout
     return [Path(hit["path"]).name for hit in json.loads(out)]
 
 
@@ -98,22 +108,22 @@ def test_the_query_language(indexed: Path) -> None:
     assert set(paths_of("blue name:red or name:green", folder=indexed)) == {"red.png", "green.png"}
     assert paths_of("name:*.PNG", "--sort", "path", folder=indexed) == ["blue.png", "green.png", "red.png"]
     assert paths_of("x", "name:no such name", folder=indexed, status=3) == []
-    listed = clipsearch("query", "ext:png -name:red", "--sort", "path", folder=indexed).stdout
+    listed = clipsearch("query", "--all", "ext:png -name:red", "--sort", "path", folder=indexed).stdout
     assert listed == "  1      -  blue.png\n  2      -  green.png\n"
-    none = clipsearch("query", "blue size:>1GB", "--json", folder=indexed, status=3)
+    none = clipsearch("query", "--all", "blue size:>1GB", "--json", folder=indexed, status=3)
     assert (json.loads(none.stdout), none.stderr) == ([], f"nothing found: {indexed}: no picture passes the filters\n")
-    assert json.loads(clipsearch("query", "ext:png", "--json", folder=indexed).stdout)[0]["score"] is None
+    assert json.loads(clipsearch("query", "--all", "ext:png", "--json", folder=indexed).stdout)[0]["score"] is None
 
 
 def test_mistakes_in_a_query_are_pointed_at(indexed: Path) -> None:
-    assert clipsearch("query", "a dog near:paris", folder=indexed, status=2).stderr.splitlines() == [
+    assert clipsearch("query", "--all", "a dog near:paris", folder=indexed, status=2).stderr.splitlines() == [
         "clipsearch: near: needs a latitude, a longitude and a distance",
         "  a dog near:paris",
         "             ^",
         'Say near:48.85,2.35,10km. To search for the words themselves, put them in double quotes: "near:paris"',
     ]
-    assert "nothing follows this +" in clipsearch("query", "dog", "+", folder=indexed, status=2).stderr
-    assert "the index has no tag 'dog'" in clipsearch("query", "tag:dog", folder=indexed, status=1).stderr
+    assert "nothing follows this +" in clipsearch("query", "--all", "dog", "+", folder=indexed, status=2).stderr
+    assert "the index has no tag 'dog'" in clipsearch("query", "--all", "tag:dog", folder=indexed, status=1).stderr
 
 
 def test_similar_concepts_and_duplicates(indexed: Path, tmp_path: Path) -> None:
@@ -160,15 +170,18 @@ def test_near_duplicates_are_folded_and_listed(photos: Path) -> None:
     picture(1, size=(640, 480)).resize((320, 240)).save(photos / "small.png")
     picture(2, size=(640, 480)).save(photos / "other.png")
     clipsearch("index", "photos", "--model", "builtin", "-q", folder=photos.parent)
-    hits = json.loads(clipsearch("query", "x", "--unique", "--json", folder=photos).stdout)
+    hits = json.loads(clipsearch("query", "--all", "x", "--unique", "--json", folder=photos).stdout)
     assert {Path(hit["path"]).name for hit in hits} == {"large.png", "other.png"}
     (folded,) = (hit["others"] for hit in hits if "others" in hit)
     assert [Path(other["path"]).name for other in folded] == ["small.png"]
-    assert "            = small.png" in clipsearch("query", "x", "--unique", folder=photos).stdout.splitlines()
+    assert (
+        "                      = small.png"
+        in clipsearch("query", "--all", "x", "--unique", folder=photos).stdout.splitlines()
+    )
 
 
 def test_similar_pictures(indexed: Path) -> None:
-    (hit,) = json.loads(clipsearch("query", "red.png", "-k", "1", "--json", folder=indexed).stdout)
+    (hit,) = json.loads(clipsearch("query", "--all", "red.png", "-k", "1", "--json", folder=indexed).stdout)
     assert hit["path"] == str(indexed / "red.png")
     assert hit["score"] == pytest.approx(1, abs=1e-3)
 
@@ -178,18 +191,18 @@ def test_the_index_is_found_from_below_by_name_by_variable_and_by_memory(
 ) -> None:
     below = indexed / "sub"
     below.mkdir(exist_ok=True)
-    clipsearch("query", "x", folder=below)
-    clipsearch("query", "x", "--index", indexed, folder=tmp_path)
-    clipsearch("query", "x", "--index", indexed / ".clipsearch", folder=tmp_path)
-    clipsearch("query", "x", folder=tmp_path)  # the one used last
+    clipsearch("query", "--all", "x", folder=below)
+    clipsearch("query", "--all", "x", "--index", indexed, folder=tmp_path)
+    clipsearch("query", "--all", "x", "--index", indexed / ".clipsearch", folder=tmp_path)
+    clipsearch("query", "--all", "x", folder=tmp_path)  # the one used last
     monkeypatch.setenv("CLIPSEARCH_STATE_DIR", str(tmp_path / "fresh"))
-    err = clipsearch("query", "x", folder=tmp_path, status=1).stderr
+    err = clipsearch("query", "--all", "x", folder=tmp_path, status=1).stderr
     assert "no index found" in err
     assert "clipsearch index FOLDER" in err
     monkeypatch.setenv("CLIPSEARCH_INDEX", str(indexed))
-    clipsearch("query", "x", folder=tmp_path)
+    clipsearch("query", "--all", "x", folder=tmp_path)
     monkeypatch.setenv("CLIPSEARCH_INDEX", str(tmp_path))
-    assert str(tmp_path) in clipsearch("query", "x", folder=tmp_path, status=1).stderr
+    assert str(tmp_path) in clipsearch("query", "--all", "x", folder=tmp_path, status=1).stderr
 
 
 def test_status_and_its_list_of_skipped_files(indexed: Path) -> None:
@@ -218,12 +231,12 @@ def test_verify_compact_and_repair(indexed: Path, tmp_path: Path) -> None:
     (victim,) = (here / ".clipsearch" / "vectors").iterdir()
     raw = victim.read_bytes()
     victim.write_bytes(raw[:1000] + bytes([raw[1000] ^ 1]) + raw[1001:])
-    broken = clipsearch("query", "x", folder=here, status=1)
+    broken = clipsearch("query", "--all", "x", folder=here, status=1)
     assert victim.name in broken.stderr
     assert "clipsearch verify --repair" in broken.stderr
     assert "verify --repair" in clipsearch("verify", folder=here, status=1).stderr
     assert "mended" in clipsearch("verify", "--repair", folder=here).stdout
-    assert len(clipsearch("query", "x", folder=here).stdout.splitlines()) == 2
+    assert len(clipsearch("query", "--all", "x", folder=here).stdout.splitlines()) == 2
 
 
 def test_nothing_found_exits_with_3(photos: Path) -> None:
@@ -232,7 +245,7 @@ def test_nothing_found_exits_with_3(photos: Path) -> None:
     (photos / "bad.jpg").write_bytes(b"\xff\xd8\xff")
     only.unlink()
     clipsearch("index", "photos", folder=photos.parent)
-    done = clipsearch("query", "x", "--json", "--index", "photos", folder=photos.parent, status=3)
+    done = clipsearch("query", "--all", "x", "--json", "--index", "photos", folder=photos.parent, status=3)
     assert json.loads(done.stdout) == []
     assert "nothing found" in done.stderr
 
@@ -289,7 +302,7 @@ def test_names_cannot_steer_the_terminal(photos: Path) -> None:
     run = clipsearch("index", "photos", "--model", "builtin", folder=photos.parent)
     outputs = [run.stdout, run.stderr, clipsearch("status", "--skipped", folder=photos).stdout]
     for flag in ([], ["--paths"], ["--json"], ["--csv"]):
-        outputs.append(clipsearch("query", "x", *flag, folder=photos).stdout)
+        outputs.append(clipsearch("query", "--all", "x", *flag, folder=photos).stdout)
     for output in outputs:
         assert not re.search(
             "[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", output.replace("\t", "").replace("\r\n", "\n")
@@ -297,7 +310,7 @@ def test_names_cannot_steer_the_terminal(photos: Path) -> None:
     assert len(outputs[4].splitlines()) == 4
     hits = json.loads(outputs[5])
     assert {Path(hit["path"]).name for hit in hits} == set(names)
-    zero = clipsearch("query", "x", "-0", folder=photos).stdout.split("\0")[:-1]
+    zero = clipsearch("query", "--all", "x", "-0", folder=photos).stdout.split("\0")[:-1]
     assert {Path(path).name for path in zero} == set(names)
     assert all(Path(path).is_file() for path in zero)
 
@@ -325,9 +338,9 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(photos: Path) -> None:
 
 
 def test_timing_is_told_on_request(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert clipsearch("query", "x", folder=indexed).stderr == ""
+    assert clipsearch("query", "--all", "x", folder=indexed).stderr == ""
     monkeypatch.setenv("CLIPSEARCH_TIMING", "1")
-    lines = clipsearch("query", "x", folder=indexed).stderr.splitlines()
+    lines = clipsearch("query", "--all", "x", folder=indexed).stderr.splitlines()
     assert [line.split("ms  ")[1] for line in lines] == [
         "start and imports",
         "open and verify the index",
@@ -401,7 +414,7 @@ def test_models_are_listed_and_described(tmp_path: Path) -> None:
 
 def test_a_query_imports_neither_torch_nor_gradio_nor_pandas(indexed: Path) -> None:
     code = (
-        "import sys; sys.argv = ['clipsearch', 'query', 'a dog']\n"
+        "import sys; sys.argv = ['clipsearch', 'query', 'a dog', '--all']\n"
         "import clipsearch.cli\n"
         "try: clipsearch.cli.main()\n"
         "except SystemExit: pass\n"

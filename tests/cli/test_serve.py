@@ -72,7 +72,7 @@ def asks_server(*arguments: str, folder: Path, status: int = 0) -> tuple[str, bo
     """Output of a query, and whether a server answered it."""
     os.environ["CLIPSEARCH_TIMING"] = "1"
     try:
-        done = clipsearch("query", *arguments, folder=folder, status=status)
+        done = clipsearch("query", "--all", *arguments, folder=folder, status=status)
     finally:
         del os.environ["CLIPSEARCH_TIMING"]
     return done.stdout, "ask the server" in done.stderr
@@ -125,20 +125,22 @@ def test_a_query_that_a_server_answers_prints_what_a_cold_one_prints(
     try:
         warm = [asks_server(*question, folder=below) for question in questions]
         errors = [
-            clipsearch("query", *bad, folder=below, status=2).stderr for bad in (("dog (ext:jpg or",), ("like:999",))
+            clipsearch("query", "--all", *bad, folder=below, status=2).stderr
+            for bad in (("dog (ext:jpg or",), ("like:999",))
         ]
         picture, answered = asks_server("../red.png", "-k", "1", folder=below)
-        nothing = clipsearch("query", "ext:heic", folder=below, status=3).stderr
+        nothing = clipsearch("query", "--all", "ext:heic", folder=below, status=3).stderr
     finally:
         server.stop()
     assert [output for output, _ in warm] == [output for output, _ in cold]
     assert {answered for _, answered in cold} == {False}
     assert {answered for _, answered in warm} == {True}
-    assert (picture.split()[2], answered) == ("../red.png", False)
+    assert (picture.split()[3], answered) == ("../red.png", False)
     assert errors == [
-        clipsearch("query", *bad, folder=below, status=2).stderr for bad in (("dog (ext:jpg or",), ("like:999",))
+        clipsearch("query", "--all", *bad, folder=below, status=2).stderr
+        for bad in (("dog (ext:jpg or",), ("like:999",))
     ]
-    assert nothing == clipsearch("query", "ext:heic", folder=below, status=3).stderr
+    assert nothing == clipsearch("query", "--all", "ext:heic", folder=below, status=3).stderr
 
 
 def test_a_server_answers_from_the_generation_that_is_there(server: Server, indexed: Path) -> None:

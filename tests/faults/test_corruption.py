@@ -42,7 +42,7 @@ def index(whole: Path, tmp_path: Path) -> Path:
 
 def answers(index: Path) -> list[tuple[str, float]]:
     with Collection(index, encoder=FakeEncoder()) as photos:
-        return [(hit.record.path, hit.score) for hit in photos.search("red", k=1000)]
+        return [(hit.record.path, hit.score) for hit in photos.search("red", k=1000, all=True)]
 
 
 def index_files(index: Path) -> list[Path]:

@@ -43,7 +43,7 @@ def committed(folder: Path) -> set[str]:
     """The paths of the last committed generation, after checking that it answers queries and is whole."""
     try:
         with Collection(folder / ".clipsearch", encoder=FakeEncoder(dim=256)) as photos:
-            hits = photos.search("red", k=1000)
+            hits = photos.search("red", k=1000, all=True)
     except IndexNotFound:
         return set()
     paths = [hit.record.path for hit in hits]
@@ -116,7 +116,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_index(tmp_path: Path, tiny_disk
         index_folder(folder, encoder, index=index, options=options)
     assert type(caught.value).__name__ == "OutOfSpace"
     with Collection(index, encoder=encoder) as photos:
-        kept = len(photos.search("red", k=1000))
+        kept = len(photos.search("red", k=1000, all=True))
     assert 20 <= kept < 420
     assert verify(index).ok
     assert not list((index / "staging").iterdir())
@@ -159,8 +159,8 @@ def test_readers_see_whole_generations_while_commits_go_on(tmp_path: Path) -> No
         while not done.is_set():
             try:
                 with Collection(tmp_path / ".clipsearch", encoder=own) as photos:
-                    first = photos.search("red", k=1000)
-                    again = photos.search("red", k=1000)
+                    first = photos.search("red", k=1000, all=True)
+                    again = photos.search("red", k=1000, all=True)
                     assert first == again
                     assert len(first) == photos.manifest.pictures == len(photos)
                     seen.append(photos.manifest.generation)

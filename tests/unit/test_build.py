@@ -38,7 +38,7 @@ def run(folder: Path, encoder: FakeEncoder, **options: object) -> IndexReport:
 
 def found_paths(folder: Path, encoder: FakeEncoder) -> set[str]:
     with Collection(folder / ".clipsearch", encoder=encoder) as photos:
-        hits = photos.search("red", k=1000)
+        hits = photos.search("red", k=1000, all=True)
         return {hit.record.path for hit in hits}
 
 
@@ -294,7 +294,7 @@ class Folders(RuleBasedStateMachine):
     def bring_up_to_date(self, small: bool) -> None:
         run(self.folder, self.encoder, commit_rows=2 if small else 2048)
         with Collection(self.folder / ".clipsearch", encoder=self.encoder) as collection:
-            indexed = {hit.record.path: hit for hit in collection.search("red", k=1000)}
+            indexed = {hit.record.path: hit for hit in collection.search("red", k=1000, all=True)}
             assert set(indexed) == {p.relative_to(self.folder).as_posix() for p in self.files()}
             for path in self.files()[:2]:
                 best = collection.search(path, k=1)[0]

@@ -284,7 +284,7 @@ def index(photos: Path) -> Path:
 
 def found(index: Path, query: str, **options: object) -> list[str]:
     with Collection(index, encoder=FakeEncoder()) as collection:
-        return [hit.record.path for hit in collection.search(query, 1000, **options)]  # type: ignore[arg-type]
+        return [hit.record.path for hit in collection.search(query, 1000, all=True, **options)]  # type: ignore[arg-type]
 
 
 def test_a_filter_keeps_the_order_of_the_query(index: Path) -> None:
@@ -325,7 +325,7 @@ def test_indexes_without_columns_files_are_filtered_too(index: Path) -> None:
 
 def test_tags_filter_by_content(index: Path) -> None:
     with Collection(index, encoder=FakeEncoder()) as collection:
-        wanted = collection.search("blue", 3)
+        wanted = collection.search("blue", 3, all=True)
     write_tags(index, {"my tag": {hit.record.content_hash or "": 1.0 for hit in wanted}})
     assert sorted(found(index, 'tag:"MY tag"')) == sorted(hit.record.path for hit in wanted)
     assert len(found(index, 'not tag:"my tag"')) == 26
@@ -335,15 +335,17 @@ def test_tags_filter_by_content(index: Path) -> None:
 
 def test_sums_and_ids_and_orders(index: Path) -> None:
     with Collection(index, encoder=FakeEncoder()) as photos:
-        first, second = photos.search("red", 2)
+        first, second = photos.search("red", 2, all=True)
         assert photos.search(f"like:{first.record.row_id}", 1)[0].record == first.record
         mixed = photos.query_vector(photos.parse(f"2:red - like:{second.record.row_id}"))
         assert mixed is not None
         expected = 2 * photos.encode_query("red") - photos.vector(second.record.row_id)
         assert mixed == pytest.approx(expected / np.linalg.norm(expected), abs=1e-6)
         for order in ("date", "path"):
-            hits = photos.search("red", 10, sort=order)
-            assert {hit.record.row_id for hit in hits} == {hit.record.row_id for hit in photos.search("red", 10)}
+            hits = photos.search("red", 10, all=True, sort=order)
+            assert {hit.record.row_id for hit in hits} == {
+                hit.record.row_id for hit in photos.search("red", 10, all=True)
+            }
             assert [hit.rank for hit in hits] == list(range(1, 11))
         assert [hit.path for hit in hits] == sorted(hit.path for hit in hits)
         with pytest.raises(MalformedQuery, match="no picture has the id 999"):

@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
     {"config"},
     {"formats", "checksums", "npy", "folding", "query"},
     {"images", "encoder", "store", "vectors"},
-    {"filters", "feedback", "variety"},
+    {"filters", "feedback", "variety", "confidence"},
     {"search", "indexer", "warm", "client"},
     {"concepts", "dedupe", "illustrate"},
     {"training"},

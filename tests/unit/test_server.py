@@ -48,7 +48,7 @@ def test_a_search_finds_what_a_local_one_finds(client: TestClient, index: Path, 
     answer = client.post("/v1/search", json={"query": "red", "k": 3})
     assert answer.status_code == 200
     with clipsearch.open(index, encoder=encoder) as photos:
-        hits = photos.search("red", k=3)
+        hits = photos.search("red", k=3, all=True)
     found = answer.json()
     assert [(h["rank"], h["path"], h["score"], h["id"]) for h in found["hits"]] == [
         (hit.rank, hit.path, round(hit.score, 6), hit.record.row_id) for hit in hits
@@ -72,7 +72,7 @@ def test_the_query_language_and_its_options(client: TestClient, index: Path, enc
     with clipsearch.open(index, encoder=encoder) as photos:
         for query in ("red - blue", "ext:jpg", "not ext:jpg red", f"like:{row_of(client, 'green')} + red"):
             for options in ({}, {"sort": "path"}, {"unique": True}, {"diverse": 0.7}):
-                local = photos.search(query, 3, **options)
+                local = photos.search(query, 3, all=True, **options)
                 assert names(query=query, k=3, **options) == [hit.record.path for hit in local]
         row = row_of(client, "blue")
         learnt = photos.search("red", 4, like=[row], unlike=[row_of(client, "red")])

@@ -1,0 +1,277 @@
+"""How sure a hit is: the probability that a picture shows what the query says (see docs/confidence.md).
+
+A cosine means different things for different models, collections and queries: 0.4 is much for a label and little for
+a sentence. Here a cosine is read against backgrounds that cost nothing to have: how the query scores on a sample of
+the collection, how a fixed bank of everyday texts scores on the same sample, and how the query relates to the bank.
+A small logistic model, fitted by `scripts/evaluate_confidence.py`, turns these into a probability. Nothing here
+depends on the ranks or scores of other hits, and for one query the confidence rises with the score.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from clipsearch.config import cache_dir
+from clipsearch.encoder import Encoder
+from clipsearch.npy import read_array
+from clipsearch.records import Band, FloatArray, IntArray
+
+QueryKind = Literal["text", "picture"]
+DoubleArray = npt.NDArray[np.float64]
+
+SAMPLE_ROWS = 1024
+SAMPLE_BLOCK_ROWS = 16  # neighbours are read together: few places on the disk, still spread over the collection
+LEAST_SPREAD = 1e-6
+CALIBRATION = Path(__file__).with_name("confidence.json")
+
+THINGS = """
+man;woman;child;baby;crowd of people;family;face;hand;dog;cat;bird;horse;cow;fish;insect;wild animal;flower;tree;leaf;
+grass;forest;field;garden;mountain;hill;rock;desert;beach;sea;lake;river;waterfall;snow;ice;sky;cloud;sunset;night sky;
+rain;fire;street;road;bridge;building;house;tower;church;castle;ruin;city skyline;village;market;shop;restaurant;
+kitchen;bedroom;bathroom;living room;office;classroom;hospital;factory;workshop;museum;stage;stadium;playground;
+swimming pool;park;airport;railway station;harbour;car;bus;truck;train;bicycle;motorcycle;boat;ship;airplane;helicopter;
+tractor;table;chair;bed;sofa;lamp;door;window;staircase;mirror;clock;computer;telephone;television;camera;book;
+newspaper;letter;map;sign;poster;painting;drawing;statue;toy;doll;ball;balloon;gift;musical instrument;piano;guitar;
+tool;knife;machine;engine;wheel;weapon;box;bag;bottle;cup;plate;bowl;meal;fruit;vegetable;loaf of bread;cake;steak;
+soup;coffee;drink;shirt;dress;pair of trousers;shoe;hat;coat;pair of glasses;watch;necklace;umbrella;flag;medal;coin;
+screenshot;diagram;table of numbers;page of text;logo;receipt;pattern;blurred shape;empty room
+"""
+SCENES = """
+people eating at a table;two people talking;a person smiling at the camera;a group of friends posing;
+children playing outside;a man working;a woman walking along a street;a person reading;a person cooking;
+someone riding a bicycle;people dancing at a party;a wedding;a birthday party;a concert;a football match;
+a person running;a person swimming;a person climbing;skiing in the mountains;a person sleeping;a person on the phone;
+a baby laughing;an old man with a beard;a woman in a red dress;a boy jumping;a dog running;a cat on a sofa;
+a bird on a branch;animals in a zoo;cows in a meadow;a flower in close-up;a path through a forest;a view over a valley;
+waves on a shore;a boat on a lake;a city at night;cars in traffic;an old building;a narrow street;
+the inside of a church;a train at a station;an airplane in the sky;a plate of food;a cup of coffee on a table;
+fruit at a market;a desk with a computer;a shelf of books;a room with furniture;a black and white photo;an aerial view;
+a photo taken under water;something very small in close-up;a white background;a product on a plain background;
+a piece of clothing;a pair of shoes;a handbag;a wristwatch;a sign with writing;a document;a screenshot of a program;
+a drawing of an animal;a map of a town;a chart
+"""
+
+
+def bank_texts() -> list[str]:
+    """The fixed bank of everyday texts: what people photograph, as labels and as scenes."""
+    things, scenes = ([part.strip() for part in text.split(";")] for text in (THINGS, SCENES))
+    return [f"a photo of {'an' if thing[0] in 'aeiou' else 'a'} {thing}" for thing in things] + scenes
+
+
+# --- the background of a model -------------------------------------------------------------------------
+
+
+def bank_vectors(encoder: Encoder) -> FloatArray:
+    """The bank's vectors by a model, from the cache folder where an earlier run left them. Shape: (B, D) float32.
+
+    Encoding them takes a second or so, once for each text tower; `clipsearch index` does it beforehand. Raises what
+    the encoder raises.
+    """
+    texts = bank_texts()
+    file = _bank_file(encoder, texts)
+    if file is not None:
+        with contextlib.suppress(OSError, ValueError), file.open("rb") as stream:
+            stored = read_array(stream)
+            if stored.dtype == np.float32 and stored.shape == (len(texts), encoder.dim) and np.isfinite(stored).all():
+                return stored
+    vectors = encoder.encode_texts(texts)
+    if file is not None:
+        _store(file, vectors)
+    return vectors
+
+
+def _bank_file(encoder: Encoder, texts: Sequence[str]) -> Path | None:
+    """Where the bank's vectors are kept; None for an encoder that cannot say which text tower it has."""
+    tower: str | None = getattr(encoder, "text_fingerprint", None)
+    if tower is None:
+        return None
+    key = xxhash.xxh3_128_hexdigest("\n".join([tower, *texts]).encode())
+    return cache_dir() / "backgrounds" / f"{key}.npy"
+
+
+def _store(file: Path, vectors: FloatArray) -> None:
+    """Write an array in one step; failing to is no error (it can be made again)."""
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f".{file.name}.{os.getpid()}.{time.monotonic_ns()}")
+        try:
+            with part.open("wb") as stream:
+                np.save(stream, vectors, allow_pickle=False)
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+# --- the background of a collection --------------------------------------------------------------------
+
+
+def sample_positions(lengths: Sequence[int], rows: int = SAMPLE_ROWS) -> list[IntArray]:
+    """Which rows of segments of these lengths to sample: up to `rows`, spread evenly, in blocks of neighbours."""
+    total = sum(lengths)
+    if total <= rows:
+        return [np.arange(length, dtype=np.int64) for length in lengths]
+    starts = np.linspace(0, total - SAMPLE_BLOCK_ROWS, rows // SAMPLE_BLOCK_ROWS).astype(np.int64)
+    chosen = np.unique(starts[:, None] + np.arange(SAMPLE_BLOCK_ROWS))
+    ends = np.cumsum(lengths)
+    return [
+        chosen[(chosen >= end - length) & (chosen < end)] - (end - length)
+        for length, end in zip(lengths, ends, strict=True)
+    ]
+
+
+class Background:
+    """What scores look like in one collection for one model. Shapes: bank (B, D), sample (M, D), float32, unit L2."""
+
+    def __init__(self, bank: FloatArray, sample: FloatArray, score_scale: float) -> None:
+        self._bank = bank
+        self._sample = sample
+        self._scale = score_scale
+
+    @cached_property
+    def _bank_on_sample(self) -> tuple[float, float, float]:
+        """Of the bank's cosines with the sample: mean, spread of the texts' means, middle of the texts' spreads."""
+        scores = self._bank @ self._sample.T
+        means = scores.mean(axis=1)
+        return float(means.mean()), _spread(means), max(float(np.median(scores.std(axis=1))), LEAST_SPREAD)
+
+    @cached_property
+    def _bank_on_bank(self) -> tuple[DoubleArray, DoubleArray]:
+        """Mean and spread over the bank's texts of `_text_relations`, each text against the others."""
+        scores = self._bank @ self._bank.T
+        others = scores[~np.eye(len(scores), dtype=bool)].reshape(len(scores), -1)
+        relations = _text_relations(others)
+        return relations.mean(axis=0), np.maximum(relations.std(axis=0), LEAST_SPREAD)
+
+    @cached_property
+    def _pictures_on_pictures(self) -> tuple[float, float]:
+        """Mean and spread of the cosines between different pictures of the sample."""
+        if len(self._sample) < 2:
+            return 0.0, 1.0
+        half = self._sample[:: max(1, len(self._sample) // 256)]
+        scores = half @ half.T
+        others = scores[~np.eye(len(scores), dtype=bool)]
+        return float(others.mean()), _spread(others)
+
+    def features(self, query: FloatArray, scores: FloatArray) -> DoubleArray:
+        """What the calibration reads of a text and its scores. Shapes: query (D,), scores (K,) cosines; (K, 7).
+
+        Columns: excess of the score over the bank's mean, in the model's logits; the score in spreads of the query
+        over the collection; the query's mean excess over the collection, in logits; its spread, as the logarithm of
+        its ratio to a bank text's; then how near the bank is to the query: mean, spread and nearest, each in
+        spreads over the bank's own texts.
+        """
+        centre, _, typical_spread = self._bank_on_sample
+        on_sample = self._sample @ query
+        level, spread = float(on_sample.mean()), _spread(on_sample)
+        mean, deviation = self._bank_on_bank
+        relations = (_text_relations((self._bank @ query)[None])[0] - mean) / deviation
+        values = np.empty((len(scores), 7))
+        values[:, 0] = self._scale * (scores - centre)
+        values[:, 1] = (scores - level) / spread
+        values[:, 2] = self._scale * (level - centre)
+        values[:, 3] = np.log(spread / typical_spread)
+        values[:, 4:] = relations
+        return values
+
+    def picture_features(self, query: FloatArray, scores: FloatArray) -> DoubleArray:
+        """What the calibration reads of a picture as a query. Shapes: query (D,), scores (K,) cosines; (K, 2).
+
+        Columns: the score in spreads of the cosines between any two pictures of the collection, and in spreads of
+        the query's own.
+        """
+        mean, deviation = self._pictures_on_pictures
+        on_sample = self._sample @ query
+        return np.stack(
+            [(scores - mean) / deviation, (scores - float(on_sample.mean())) / _spread(on_sample)], axis=1
+        ).astype(np.float64)
+
+
+def _spread(values: npt.NDArray[np.floating]) -> float:
+    return max(float(values.std()), LEAST_SPREAD)
+
+
+def _text_relations(scores: npt.NDArray[np.floating]) -> DoubleArray:
+    """Mean, spread and greatest of each row. Shapes: (Q, B) to (Q, 3)."""
+    return np.stack([scores.mean(axis=1), scores.std(axis=1), scores.max(axis=1)], axis=1).astype(np.float64)
+
+
+# --- from features to probabilities --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Logistic:
+    """A fitted logistic model: the first `rising` features as they are, the others with their squares and products.
+
+    The others are held within `low`..`high`, the range met in fitting, so that nothing is extrapolated from squares.
+    """
+
+    rising: int
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    weights: tuple[float, ...]
+    intercept: float
+
+    def probabilities(self, features: DoubleArray) -> DoubleArray:
+        """Shapes: (K, F) features to (K,) probabilities."""
+        logits = self.expand(features) @ np.asarray(self.weights) + self.intercept
+        chances: DoubleArray = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
+        return chances
+
+    def expand(self, features: DoubleArray) -> DoubleArray:
+        """Standardised features, then the products of the held ones. Shapes: (K, F) to (K, F + products)."""
+        held = np.clip(features[:, self.rising :], self.low, self.high)
+        scaled = (np.concatenate([features[:, : self.rising], held], axis=1) - self.mean) / np.asarray(self.spread)
+        rest = scaled[:, self.rising :]
+        first, second = np.triu_indices(rest.shape[1])
+        return np.concatenate([scaled, rest[:, first] * rest[:, second]], axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What turns features into confidences, and confidences into bands."""
+
+    text: Logistic
+    picture: Logistic
+    cut: float  # from here on "maybe", below "unlikely"
+    strong: float  # from here on "strong"
+
+    def band(self, confidence: float) -> Band:
+        """The word for a confidence."""
+        return "strong" if confidence >= self.strong else "maybe" if confidence >= self.cut else "unlikely"
+
+    def confidences(
+        self, background: Background, query: FloatArray, scores: FloatArray, kind: QueryKind
+    ) -> DoubleArray:
+        """How likely it is that pictures with these scores show what the query says.
+
+        Shapes: query (D,) float32, unit L2; scores (K,) cosines; (K,) in 0..1. `kind`: what the query was made of.
+        """
+        if kind == "picture":
+            return self.picture.probabilities(background.picture_features(query, scores))
+        return self.text.probabilities(background.features(query, scores))
+
+
+@lru_cache(maxsize=1)
+def shipped_calibration() -> Calibration:
+    """The calibration that comes with clipsearch, written by `scripts/evaluate_confidence.py --fit`."""
+    body = json.loads(CALIBRATION.read_text(encoding="utf-8"))
+    return Calibration(_logistic(body["text"]), _logistic(body["picture"]), body["cut"], body["strong"])
+
+
+def _logistic(body: dict[str, Any]) -> Logistic:
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in body.items()}
+    return Logistic(**fields)

@@ -1,0 +1,502 @@
+"""Measures how well confidences tell what a collection holds from what it does not; fits them with --fit.
+
+    python scripts/evaluate_confidence.py --data DIR [--model NAME] [--fit clipsearch/confidence.json]
+
+Builds many collections from the development pictures (random, of one theme, product pictures, mixtures; 20 to 500
+pictures) and asks each for labels and sentences, in one pool: what its captions name and what they do not. Prints the
+AUROC of the top hit's confidence and of its cosine, and F1 at the cut-off and at the best fixed cosine in hindsight.
+The calibration measured is fitted on other pictures and other words: both are split in two halves, and each half is
+judged by the fit of the other. `--fit` then fits on everything and writes it. Needs timm's lists (the extra torch).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import json
+import re
+import tarfile
+import zlib
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+import clipsearch
+from clipsearch.confidence import Background, Calibration, DoubleArray, Logistic, bank_vectors, sample_positions
+from clipsearch.encoder import Encoder
+from clipsearch.images import prepare
+from clipsearch.records import FloatArray
+
+BoolArray = npt.NDArray[np.bool_]
+STOP_WORDS = frozenset(
+    re.findall(
+        "[a-z]+",
+        """a an the of in on at is are and with to his her its their through by for from as it up down over while into
+        out near another other one two some who that there be has have being next front behind man woman person
+        people""",
+    )
+)
+PLURALS = {"men": "man", "women": "woman", "children": "child", "people": "person", "puppies": "puppy", "feet": "foot"}
+DETERMINERS = ("a", "an", "the", "his", "her", "their")
+AFTER_NOUN = frozenset(
+    re.findall("[a-z]+", "is are in on with and at by of to while through near over from as behind beside that")
+)
+THEMES = (
+    ("dog",),
+    ("snow", "ski", "skier", "snowboarder"),
+    ("street", "building", "car"),
+    ("water", "beach", "ocean", "pool"),
+    ("girl", "baby", "child"),
+    ("ball", "football", "basketball", "baseball"),
+)
+STYLES = ("{noun}", "{a} {noun}", "a photo of {a} {noun}")
+IMAGENET_DOGS = range(151, 277)  # captions say "dog", so nobody knows which of these are absent
+CAPTIONED_BY = 1.8  # captions of five that name a noun where one does: below, pictures show it and nobody says so
+COVERED = 0.5  # a caption is absent if no picture's captions have this share of its words
+CUT_BETA = 1.25  # finding what is there counts for a little more than hiding what is not
+STRONG_PRECISION = 0.9
+RISING = {"text": 2, "picture": 2}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures with their texts. Shapes: vectors (N, D); texts[i] belongs to picture owner[i]."""
+
+    kind: str
+    vectors: FloatArray
+    texts: list[str]
+    owner: npt.NDArray[np.int64]
+    text_vectors: FloatArray
+    words: list[Counter[str]]  # of each picture: how many of its texts have a word
+
+    def subset(self, chosen: npt.NDArray[np.int64]) -> Pictures:
+        at = {int(old): new for new, old in enumerate(chosen)}
+        kept = [i for i, owner in enumerate(self.owner.tolist()) if owner in at]
+        return Pictures(
+            self.kind,
+            self.vectors[chosen],
+            [self.texts[i] for i in kept],
+            np.array([at[int(self.owner[i])] for i in kept], np.int64),
+            self.text_vectors[kept],
+            [self.words[i] for i in chosen],
+        )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One query to one collection, and its ten best hits; `right[i]`: whether hit i is known to be right."""
+
+    collection: str
+    style: str
+    text: str
+    present: bool
+    scores: DoubleArray
+    right: BoolArray
+    features: DoubleArray
+
+
+def main() -> None:
+    """Print all measurements; write a calibration where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the WebDataset tars")
+    parser.add_argument("--model", default="builtin")
+    parser.add_argument("--fit", type=Path, help="write the calibration fitted on all development data here")
+    parser.add_argument("--seeds", type=int, default=2, help="how often collections are drawn")
+    parser.add_argument("--cache", type=Path, help="folder to keep vectors in between runs")
+    options = parser.parse_args()
+    encoder = clipsearch.load_encoder(options.model)
+    photos = _load(options.data, "flickr8k-dev-*.tar", "sentence", encoder, options.cache)
+    products = _load(options.data, "fashion-dev-*.tar", "product", encoder, options.cache)
+    nouns, absent_names = _vocabulary(options.data)
+    labels = _encode_labels([*nouns, *absent_names], encoder)
+    bank = bank_vectors(encoder)
+
+    halves = []
+    for half in (0, 1):
+        parts = [pictures.subset(_half(len(pictures.vectors), half)) for pictures in (photos, products)]
+        asked: list[Asked] = []
+        for seed in range(options.seeds):
+            maker = Maker(parts[0], parts[1], nouns, absent_names, labels, bank, encoder.score_scale, seed, half)
+            asked += maker.ask()
+        halves.append(asked)
+    fits = [fit_calibration(asked, photos_of) for asked, photos_of in zip(halves, _alike(photos, bank), strict=True)]
+    print(f"{options.model}: {sum(map(len, halves))} queries, each judged by the fit of the other half")
+    _report(halves, fits)
+    if options.fit is not None:
+        everything = fit_calibration(halves[0] + halves[1], _join(_alike(photos, bank)))
+        options.fit.write_text(json.dumps(asdict(everything), indent=1) + "\n", encoding="utf-8")
+        print(f"wrote {options.fit}: cut {everything.cut:.3f}, strong {everything.strong:.3f}")
+
+
+# --- data ------------------------------------------------------------------------------------------------
+
+
+def _load(folder: Path, pattern: str, kind: str, encoder: Encoder, cache: Path | None) -> Pictures:
+    files, texts = _read(folder, pattern)
+    flat = [text for of_one in texts for text in of_one]
+    kept = None if cache is None else cache / f"{kind}-{encoder.fingerprint[:12]}-{_tower(encoder)}.npz"
+    if kept is not None and kept.exists():
+        stored = np.load(kept)
+        vectors, text_vectors = stored["vectors"], stored["texts"]
+    else:
+        vectors = np.concatenate(
+            [
+                encoder.encode_images(
+                    np.stack([prepare(Image.open(io.BytesIO(f)), encoder.preprocessing) for f in files[i : i + 16]])
+                )
+                for i in range(0, len(files), 16)
+            ]
+        )
+        text_vectors = np.concatenate([encoder.encode_texts(flat[i : i + 256]) for i in range(0, len(flat), 256)])
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(kept, vectors=vectors, texts=text_vectors)
+    owner = np.repeat(np.arange(len(texts)), [len(of_one) for of_one in texts])
+    words = [Counter(word for text in of_one for word in set(_words(text))) for of_one in texts]
+    return Pictures(kind, vectors, flat, owner, text_vectors, words)
+
+
+def _tower(encoder: Encoder) -> str:
+    return str(getattr(encoder, "text_fingerprint", encoder.name))[:12]
+
+
+def _read(folder: Path, pattern: str, *, pictures: bool = True) -> tuple[list[bytes], list[list[str]]]:
+    files: list[bytes] = []
+    texts: list[list[str]] = []
+    for path in sorted(folder.glob(pattern)):
+        with tarfile.open(path) as archive:
+            for name in sorted(archive.getnames()):
+                if name.endswith(".jpg") and not pictures:
+                    continue
+                content = archive.extractfile(name)
+                if content is None:
+                    continue
+                if name.endswith(".jpg"):
+                    files.append(content.read())
+                elif name.endswith(".json"):
+                    texts.append(json.loads(content.read())["captions"])
+                elif name.endswith(".txt"):
+                    texts.append([content.read().decode().strip()])
+    if not texts:
+        raise SystemExit(f"no {pattern} in {folder}")
+    return files, texts
+
+
+def _words(text: str) -> list[str]:
+    return [_singular(word) for word in re.findall("[a-z]+", text.lower())]
+
+
+def _singular(word: str) -> str:
+    if word in PLURALS:
+        return PLURALS[word]
+    if len(word) > 3 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if len(word) > 4 and word.endswith(("ches", "shes", "sses", "xes")):
+        return word[:-2]
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
+
+
+def _vocabulary(folder: Path) -> tuple[list[str], list[str]]:
+    """Nouns that captions name where a picture shows them; and ImageNet names of which no caption has a word."""
+    _, captioned = _read(folder, "flickr8k-*.tar", pictures=False)
+    total: Counter[str] = Counter()
+    as_noun: Counter[str] = Counter()
+    in_pictures: Counter[str] = Counter()
+    in_captions: Counter[str] = Counter()
+    for captions in captioned:
+        for caption in captions:
+            raw = re.findall("[a-z]+", caption.lower())
+            words = [_singular(word) for word in raw]
+            total.update(words)
+            in_captions.update(set(words))
+            as_noun.update(
+                word
+                for i, word in enumerate(words)
+                if i and raw[i - 1] in DETERMINERS and (i + 1 == len(raw) or raw[i + 1] in AFTER_NOUN)
+            )
+        in_pictures.update({word for caption in captions for word in _words(caption)})
+    nouns = sorted(
+        word
+        for word, times in as_noun.items()
+        if times >= 4
+        and times / total[word] >= 0.12
+        and in_pictures[word] >= 5
+        and in_captions[word] / in_pictures[word] >= CAPTIONED_BY
+    )
+    absent = []
+    for number, lemmas in enumerate(_imagenet()):
+        parts = {word for lemma in lemmas for word in _words(lemma) if len(word) > 2}
+        if number not in IMAGENET_DOGS and not any(in_pictures[word] for word in parts):
+            absent.append(lemmas[0].lower())
+    return nouns, absent
+
+
+def _imagenet() -> list[list[str]]:
+    spec = importlib.util.find_spec("timm")
+    if spec is None or spec.origin is None:
+        raise SystemExit("timm is missing: pip install 'clipsearch[torch]'")
+    folder = Path(spec.origin).parent / "data" / "_info"
+    lines = (folder / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
+    lemmas = {line.partition("\t")[0]: line.partition("\t")[2].split(", ") for line in lines}
+    return [lemmas[synset] for synset in (folder / "imagenet_synsets.txt").read_text().split()]
+
+
+def _encode_labels(nouns: list[str], encoder: Encoder) -> dict[str, FloatArray]:
+    """The vectors of each noun in every style. Shape of each: (styles, D)."""
+    texts = [style.format(noun=noun, a="an" if noun[0] in "aeiou" else "a") for noun in nouns for style in STYLES]
+    vectors = np.concatenate([encoder.encode_texts(texts[i : i + 256]) for i in range(0, len(texts), 256)])
+    return dict(zip(nouns, vectors.reshape(len(nouns), len(STYLES), -1), strict=True))
+
+
+def _half(count: int, half: int) -> npt.NDArray[np.int64]:
+    order = np.random.default_rng(7).permutation(count)
+    return np.sort(order[half::2]).astype(np.int64)
+
+
+# --- collections and queries -----------------------------------------------------------------------------
+
+
+@dataclass
+class Maker:
+    """Draws collections from one half of the pictures and asks them about one half of the words."""
+
+    photos: Pictures
+    products: Pictures
+    nouns: list[str]
+    absent_names: list[str]
+    labels: dict[str, FloatArray]
+    bank: FloatArray
+    score_scale: float
+    seed: int
+    half: int
+
+    def ask(self) -> list[Asked]:
+        rng = np.random.default_rng([self.seed, self.half])
+        return [asked for name, parts in self._collections(rng) for asked in self._ask_one(name, parts, rng)]
+
+    def _collections(self, rng: np.random.Generator) -> list[tuple[str, list[Pictures]]]:
+        def some(pictures: Pictures, count: int) -> Pictures:
+            count = min(count, len(pictures.vectors) * 4 // 5)
+            return pictures.subset(np.sort(rng.choice(len(pictures.vectors), count, replace=False)))
+
+        found = [(f"photos {n}", [some(self.photos, n)]) for n in (20, 50, 100, 200, 400)]
+        found += [("products 300", [some(self.products, 300)])]
+        found += [("mixed 300", [some(self.photos, 150), some(self.products, 150)])]
+        for theme in THEMES:
+            words = self.photos.words
+            about = [i for i, of_one in enumerate(words) if sum(of_one[word] for word in theme) >= 2]
+            chosen = np.sort(rng.permutation(about)[:150]).astype(np.int64)
+            found.append((f"theme {theme[0]}", [self.photos.subset(chosen)]))
+        return found
+
+    def _ask_one(self, name: str, parts: list[Pictures], rng: np.random.Generator) -> list[Asked]:
+        vectors = np.concatenate([part.vectors for part in parts])
+        words = [of_one for part in parts for of_one in part.words]
+        background = Background(self.bank, vectors[sample_positions([len(vectors)])[0]], self.score_scale)
+        asked: list[Asked] = []
+
+        def ask(style: str, text: str, query: FloatArray, relevant: BoolArray, *, present: bool) -> None:
+            scores = vectors @ query
+            best = np.argsort(-scores)[:10]
+            asked.append(
+                Asked(
+                    name,
+                    style,
+                    text,
+                    present,
+                    scores[best].astype(np.float64),
+                    relevant[best],
+                    background.features(query, scores[best]),
+                )
+            )
+
+        nobody = np.zeros(len(vectors), dtype=bool)
+        start = 0
+        for part in parts:
+            for i in rng.permutation(len(part.texts))[:100]:
+                own = nobody.copy()
+                own[start + part.owner[i]] = True
+                ask(part.kind, part.texts[i], part.text_vectors[i], own, present=True)
+            start += len(part.vectors)
+        for source in (self.photos, self.products):
+            wanted = 50 if source.kind == "product" else 100
+            for i in rng.permutation(len(source.texts)):
+                content = set(_words(source.texts[i])) - STOP_WORDS
+                if len(content) < 2 or max(len(content & of_one.keys()) for of_one in words) / len(content) >= COVERED:
+                    continue
+                ask(source.kind, source.texts[i], source.text_vectors[i], nobody, present=False)
+                wanted -= 1
+                if not wanted:
+                    break
+        self._ask_labels(ask, words, nobody, rng)
+        return asked
+
+    def _ask_labels(self, ask: object, words: list[Counter[str]], nobody: BoolArray, rng: np.random.Generator) -> None:
+        assert callable(ask)
+        mine = [noun for noun in [*self.nouns, *self.absent_names] if zlib.crc32(noun.encode()) % 2 == self.half]
+        names = set(self.absent_names)
+        named = {noun: np.array([of_one[noun] for of_one in words]) for noun in mine if noun not in names}
+        present = [noun for noun, times in named.items() if (times >= 2).any()]
+        absent = [noun for noun in mine if noun in names or not named[noun].any()]
+        for noun in present:
+            style = int(rng.integers(len(STYLES)))
+            ask("label", noun, self.labels[noun][style], named[noun] >= 1, present=True)
+        for noun in rng.permutation(absent)[: max(40, len(present))].tolist():
+            style = int(rng.integers(len(STYLES)))
+            ask("label", noun, self.labels[noun][style], nobody, present=False)
+
+
+def _alike(photos: Pictures, bank: FloatArray) -> list[tuple[DoubleArray, BoolArray]]:
+    """Features of pairs of photos of each half, and whether their captions tell of the same things."""
+    found = []
+    for half in (0, 1):
+        part = photos.subset(_half(len(photos.vectors), half))
+        background = Background(bank, part.vectors[sample_positions([len(part.vectors)])[0]], 1.0)
+        told = [{word for word, times in of_one.items() if times >= 2} - STOP_WORDS for of_one in part.words]
+        features: list[DoubleArray] = []
+        truth: list[bool] = []
+        for i, query in enumerate(part.vectors):
+            scores = part.vectors @ query
+            order = np.argsort(-scores)[1:]
+            chosen = np.concatenate([order[:10], order[10::50]])
+            shares = [len(told[i] & told[j]) / max(1, len(told[i] | told[j])) for j in chosen]
+            rows = background.picture_features(query, scores[chosen])
+            for share, row in zip(shares, rows, strict=True):
+                if share >= 0.3 or share < 0.1:
+                    features.append(row)
+                    truth.append(share >= 0.3)
+        found.append((np.array(features), np.array(truth)))
+    return found
+
+
+def _join(pairs: list[tuple[DoubleArray, BoolArray]]) -> tuple[DoubleArray, BoolArray]:
+    return np.concatenate([features for features, _ in pairs]), np.concatenate([truth for _, truth in pairs])
+
+
+# --- fitting and measuring -------------------------------------------------------------------------------
+
+
+def fit_calibration(asked: list[Asked], pairs: tuple[DoubleArray, BoolArray]) -> Calibration:
+    """Fit both logistic models, then choose the cut-off and the band "strong" on the same queries."""
+    present = np.array([query.present for query in asked])
+    text = fit_logistic(np.stack([query.features[0] for query in asked]), present, RISING["text"])
+    picture = fit_logistic(*pairs, RISING["picture"])
+    confidences = text.probabilities(np.stack([query.features[0] for query in asked]))
+    return Calibration(
+        text, picture, _best_cut(confidences, present, CUT_BETA), _least_precise(confidences, present, STRONG_PRECISION)
+    )
+
+
+def fit_logistic(features: DoubleArray, truth: BoolArray, rising: int, ridge: float = 0.001) -> Logistic:
+    """Fit by Newton's method; both answers weigh the same. Rising features that would fall are left out."""
+    held = features[:, rising:]
+    low, high = (np.quantile(held, [0.01, 0.99], axis=0) if held.shape[1] else np.empty((2, 0))).tolist()
+    clipped = np.concatenate([features[:, :rising], np.clip(held, low, high)], axis=1)
+    blank = Logistic(rising, tuple(clipped.mean(axis=0)), tuple(clipped.std(axis=0)), tuple(low), tuple(high), (), 0.0)
+    inputs = np.concatenate([blank.expand(features), np.ones((len(features), 1))], axis=1)
+    weights = np.where(truth, 0.5 / truth.mean(), 0.5 / (1 - truth.mean()))
+    used = np.ones(inputs.shape[1], dtype=bool)
+    while True:
+        found = np.zeros(inputs.shape[1])
+        found[used] = _newton(inputs[:, used], truth, weights, ridge)
+        falling = np.flatnonzero(found[:rising] < 0)
+        if not len(falling):
+            break
+        used[falling] = False
+    return Logistic(rising, blank.mean, blank.spread, blank.low, blank.high, tuple(found[:-1]), float(found[-1]))
+
+
+def _newton(inputs: DoubleArray, truth: BoolArray, weights: DoubleArray, ridge: float) -> DoubleArray:
+    found = np.zeros(inputs.shape[1])
+    penalty = np.full(inputs.shape[1], ridge * weights.sum())
+    penalty[-1] = 0
+    for _ in range(100):
+        chance = 1 / (1 + np.exp(-inputs @ found))
+        gradient = inputs.T @ (weights * (chance - truth)) + penalty * found
+        curvature = (inputs * (weights * chance * (1 - chance))[:, None]).T @ inputs + np.diag(penalty)
+        step = np.linalg.solve(curvature, gradient)
+        found -= step
+        if np.abs(step).max() < 1e-8:
+            break
+    return found
+
+
+def auroc(truth: BoolArray, scores: DoubleArray) -> float:
+    """The chance that a true one scores above a false one, ties counted half."""
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    true, false = int(truth.sum()), int((~truth).sum())
+    return float((ranks[truth].sum() - true * (true + 1) / 2) / (true * false))
+
+
+def f_score(truth: BoolArray, chosen: BoolArray, beta: float = 1.0) -> float:
+    """F of what was chosen, (0..1)."""
+    both = int((truth & chosen).sum())
+    return (1 + beta**2) * both / max(1e-9, beta**2 * int(truth.sum()) + int(chosen.sum()))
+
+
+def _best_cut(scores: DoubleArray, truth: BoolArray, beta: float = 1.0) -> float:
+    order = np.argsort(-scores)
+    both = np.cumsum(truth[order])
+    values = (1 + beta**2) * both / (beta**2 * truth.sum() + np.arange(1, len(truth) + 1))
+    return float(scores[order][int(values.argmax())])
+
+
+def _least_precise(scores: DoubleArray, truth: BoolArray, precision: float) -> float:
+    """The lowest score at and above which so large a share is true."""
+    order = np.argsort(-scores)
+    shares = np.cumsum(truth[order]) / np.arange(1, len(truth) + 1)
+    enough = np.flatnonzero((shares >= precision) & (np.arange(len(shares)) >= 20))
+    return float(scores[order][enough[-1]]) if len(enough) else float(scores.max())
+
+
+def _report(halves: list[list[Asked]], fits: list[Calibration]) -> None:
+    asked = halves[0] + halves[1]
+    judged = [fits[1]] * len(halves[0]) + [fits[0]] * len(halves[1])
+    confidences = [fit.text.probabilities(query.features) for query, fit in zip(asked, judged, strict=True)]
+    top = np.array([of_one[0] for of_one in confidences])
+    kept = np.array([of_one[0] >= fit.cut for of_one, fit in zip(confidences, judged, strict=True)])
+    cosine = np.array([query.scores[0] for query in asked])
+    present = np.array([query.present for query in asked])
+    style = np.array([query.style for query in asked])
+    collection = np.array([query.collection for query in asked])
+    print(f"{'':14} {'queries':>8} {'present':>8} | AUROC cosine  confidence |  F1 best cosine   at the cut-off")
+    rows = [("all", np.ones(len(asked), dtype=bool))]
+    rows += [(name, style == name) for name in sorted(set(style))]
+    rows += [(name, collection == name) for name in sorted(set(collection))]
+    for name, of in rows:
+        hindsight = cosine[of] >= _best_cut(cosine[of], present[of])
+        print(
+            f"{name:14} {of.sum():8} {present[of].sum():8} | {auroc(present[of], cosine[of]):12.3f} "
+            f"{auroc(present[of], top[of]):11.3f} | {f_score(present[of], hindsight):15.3f} "
+            f"{f_score(present[of], kept[of]):16.3f}"
+        )
+    _report_hits(asked, judged, confidences)
+    bins = np.clip((top * 5).astype(int), 0, 4)
+    shares = ", ".join(f"{present[bins == b].mean():.2f} of {int((bins == b).sum())}" for b in range(5))
+    print(f"share present where the confidence is 0-.2, .2-.4, .4-.6, .6-.8, .8-1: {shares}")
+
+
+def _report_hits(asked: list[Asked], judged: list[Calibration], confidences: list[DoubleArray]) -> None:
+    labels = [i for i, query in enumerate(asked) if query.style == "label"]
+    right = np.concatenate([asked[i].right for i in labels])
+    cosine = np.concatenate([asked[i].scores for i in labels])
+    sure = np.concatenate([confidences[i] for i in labels])
+    kept = np.concatenate([confidences[i] >= judged[i].cut for i in labels])
+    best = cosine >= _best_cut(cosine, right)
+    print(
+        f"hits of labels (ten each): AUROC cosine {auroc(right, cosine):.3f}, confidence {auroc(right, sure):.3f}; "
+        f"F1 best cosine {f_score(right, best):.3f}, at the cut-off {f_score(right, kept):.3f}"
+    )
+    own = [i for i, query in enumerate(asked) if query.style == "sentence" and query.right.any()]
+    stays = [bool(confidences[i][asked[i].right.argmax()] >= judged[i].cut) for i in own]
+    print(f"captions whose picture is among the ten best: it passes the cut-off for {np.mean(stays):.3f} of {len(own)}")
+
+
+if __name__ == "__main__":
+    main()

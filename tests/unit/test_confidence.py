@@ -1,0 +1,146 @@
+"""Confidences: their range, their order, what they do not depend on, and what is remembered of a model."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import clipsearch
+from clipsearch.confidence import (
+    SAMPLE_ROWS,
+    Background,
+    bank_texts,
+    bank_vectors,
+    sample_positions,
+    shipped_calibration,
+)
+from clipsearch.records import FloatArray
+from tests.fake_encoder import COLOURS, FakeEncoder
+from tests.pictures import plain
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_confidence.py"
+
+
+def unit(rng: np.random.Generator, rows: int, dim: int = 32, *, shift: float = 0.0) -> FloatArray:
+    vectors = rng.standard_normal((rows, dim)) + shift
+    scaled: FloatArray = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return scaled
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("evaluate_confidence", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_bank_has_no_text_twice() -> None:
+    texts = bank_texts()
+    assert len(texts) == len(set(texts)) > 150
+    assert "a photo of an insect" in texts and not any(text != text.strip() for text in texts)
+
+
+@pytest.mark.parametrize("kind", ["text", "picture"])
+@pytest.mark.parametrize("scale", [1.0, 21.8, 117.3])
+def test_confidences_lie_between_0_and_1_and_rise_with_the_score(kind: str, scale: float) -> None:
+    rng = np.random.default_rng(1)
+    scores = np.linspace(-1, 1, 41).astype(np.float32)
+    for rows in (1, 2, 300):
+        for shift in (0.0, 2.0):  # vectors all round the sphere, and in a narrow cone as CLIP's are
+            background = Background(unit(rng, 50), unit(rng, rows, shift=shift), scale)
+            query = unit(rng, 1, shift=shift)[0]
+            chances = shipped_calibration().confidences(background, query, scores, kind)  # type: ignore[arg-type]
+            assert np.isfinite(chances).all() and chances.min() >= 0 and chances.max() <= 1
+            assert (np.diff(chances) >= 0).all()
+            assert chances[-1] > chances[0]
+
+
+def test_a_confidence_does_not_depend_on_the_other_hits() -> None:
+    rng = np.random.default_rng(2)
+    background, query = Background(unit(rng, 50), unit(rng, 200), 20.0), unit(rng, 1)[0]
+    scores = np.array([0.4, 0.2, 0.1], np.float32)
+    together = shipped_calibration().confidences(background, query, scores, "text")
+    alone = [shipped_calibration().confidences(background, query, scores[i : i + 1], "text")[0] for i in range(3)]
+    np.testing.assert_allclose(together, alone)
+
+
+def test_bands_follow_the_confidence() -> None:
+    calibration = shipped_calibration()
+    assert 0 < calibration.cut < calibration.strong < 1
+    words = [calibration.band(c) for c in (0.0, calibration.cut - 1e-9, calibration.cut, calibration.strong, 1.0)]
+    assert words == ["unlikely", "unlikely", "maybe", "strong", "strong"]
+
+
+def test_a_sample_is_spread_over_all_segments() -> None:
+    assert [len(rows) for rows in sample_positions([3, 0, 5])] == [3, 0, 5]
+    lengths = [100_000, 10, 50_000]
+    positions = sample_positions(lengths)
+    assert SAMPLE_ROWS * 0.98 <= sum(map(len, positions)) <= SAMPLE_ROWS
+    for rows, length in zip(positions, lengths, strict=True):
+        assert (np.diff(rows) > 0).all() and (not len(rows) or (rows[0] >= 0 and rows[-1] < length))
+    assert positions[0][0] == 0 and positions[2][-1] == 49_999
+    assert abs(len(positions[0]) / len(positions[2]) - 2) < 0.2
+
+
+class _Fingerprinted(FakeEncoder):
+    text_fingerprint = "0" * 32
+
+
+def test_the_bank_is_encoded_once_for_each_text_tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipsearch.confidence.cache_dir", lambda: tmp_path)
+    first, second = _Fingerprinted(), _Fingerprinted()
+    vectors = bank_vectors(first)
+    np.testing.assert_array_equal(bank_vectors(second), vectors)
+    assert (first.texts_encoded, second.texts_encoded) == (len(bank_texts()), 0)
+    (file,) = (tmp_path / "backgrounds").iterdir()
+    file.write_bytes(file.read_bytes()[:-7])  # cut short: made again
+    np.testing.assert_array_equal(bank_vectors(second), vectors)
+    assert second.texts_encoded == len(bank_texts())
+    other = _Fingerprinted()
+    other.text_fingerprint = "1" * 32
+    bank_vectors(other)
+    assert other.texts_encoded == len(bank_texts())
+
+
+def test_search_leaves_out_what_is_unlikely_unless_asked(tmp_path: Path) -> None:
+    for colour in ("red", "green", "blue", "yellow", "black", "white"):
+        plain(COLOURS[colour]).save(tmp_path / f"{colour}.png")
+    clipsearch.index(tmp_path, encoder=FakeEncoder())
+    with clipsearch.Collection(tmp_path / ".clipsearch", encoder=FakeEncoder()) as photos:
+        everything = photos.search("red", all=True)
+        assert len(everything) == 6
+        assert all(hit.confidence is not None and 0 <= hit.confidence <= 1 and hit.band for hit in everything)
+        shown = photos.search("red")
+        assert shown == [hit for hit in everything if hit.band != "unlikely"]
+        assert len(photos.search(tmp_path / "red.png")) == 6  # a picture has a nearest one always
+        listed = photos.search("ext:png")
+        assert len(listed) == 6 and listed[0].confidence is None and listed[0].band is None
+
+
+def test_a_fit_finds_what_separates_and_never_falls_with_the_score(script: ModuleType) -> None:
+    rng = np.random.default_rng(3)
+    truth = rng.random(2000) < 0.3
+    features = rng.standard_normal((2000, 4))
+    features[:, 0] += 1.5 * truth + features[:, 2]  # a score whose level another feature tells
+    features[:, 1] -= truth  # one that would fall
+    fitted = script.fit_logistic(features, truth, 2)
+    chances = fitted.probabilities(features)
+    assert script.auroc(truth, chances) > script.auroc(truth, features[:, 0]) + 0.03
+    assert fitted.weights[0] > 0 and fitted.weights[1] == 0
+    far = np.full((1, 4), 1e6)
+    assert 0 <= fitted.probabilities(far)[0] <= 1
+
+
+def test_auroc_counts_ties_half(script: ModuleType) -> None:
+    truth = np.array([True, True, False, False])
+    assert script.auroc(truth, np.array([4.0, 3, 2, 1])) == 1.0
+    assert script.auroc(truth, np.array([1.0, 1, 1, 1])) == 0.5
+    assert script.auroc(truth, np.array([4.0, 1, 2, 3])) == 0.5
