@@ -296,7 +296,7 @@ class Collection:
     ) -> tuple[FloatArray, IntArray]:
         """Return scores and row ids of the k nearest pictures, without looking them up.
 
-        Shapes: queries (Q, D) float32, unit L2; selection (S,) int64, sorted: only these are answered, exactly; scores
+        Shapes: queries (Q, D) float32, unit L2; selection (S,) int64, sorted: only these are answered; scores
         (Q, k) cosine; ids (Q, k) int64, -1 where there is none. `exact` searches large segments exhaustively too.
         Raises: DimensionMismatch.
         """
