@@ -19,7 +19,7 @@ import typer
 import typer.core
 
 from clipsearch import __version__, cli_models, config
-from clipsearch.errors import ClipsearchError, EmptyQuery, InvalidQuery
+from clipsearch.errors import ClipsearchError, EmptyQuery, InvalidQuery, UnreadablePicture
 from clipsearch.records import SKIP_STATUSES, Hit
 from clipsearch.terminal import count, duration, progress_display, safe, size
 from clipsearch.timing import lap, print_laps
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from clipsearch.indexer.build import IndexOptions, IndexReport
+    from clipsearch.preview import Preview
 
 EXIT_ERROR, EXIT_USAGE, EXIT_NOTHING_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 130
 EXAMPLES_PER_REASON = 3
@@ -379,6 +380,9 @@ def query(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print the paths only, one a line.")] = False,
     zero: Annotated[bool, typer.Option("-0", help="Print the exact paths, each ended by NUL, for xargs -0.")] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Show the pictures in the terminal (kitty, sixel, else half blocks).")
+    ] = False,
     daemon: Annotated[
         Literal["auto", "off"],
         typer.Option(
@@ -403,11 +407,16 @@ def query(
       clipsearch query "red car" -0 | xargs -0 cp -t ./red-cars
       clipsearch query "sunset" --json --unique --index ./photos
     """
-    if as_json + as_csv + paths + zero > 1:
-        raise InvalidQuery("--json, --csv, --paths and -0 exclude each other")
+    if as_json + as_csv + paths + zero + preview > 1:
+        raise InvalidQuery("--json, --csv, --paths, -0 and --preview exclude each other")
     words = joined(query)
     if not words.strip():
         raise EmptyQuery
+    pictures = None
+    if preview:
+        from clipsearch.preview import Preview
+
+        pictures = Preview(sys.stdout)
     encoder = None
     if checkpoint is not None or allow_pickle:
         from clipsearch.encoder.names import load_encoder
@@ -458,6 +467,8 @@ def query(
             print(f"{hit.rank:3d}  {score}  {band}{safe(_shortest(hit.path))}")
             for other in hit.others:
                 print(f"                      = {safe(_shortest(other.path))}")
+            if pictures is not None:
+                _draw(pictures, hit.path)
     lap("remember the index and print")
     print_laps()
     if not hits:
@@ -481,6 +492,14 @@ def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, A
         config.remember_index(place)
         lap("ask the server")
     return hits
+
+
+def _draw(pictures: Preview, path: str) -> None:
+    sys.stdout.flush()
+    try:
+        pictures.show(path)
+    except UnreadablePicture as error:
+        print(f"     ({safe(error.reason)})")
 
 
 def joined(words: list[str]) -> str:

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"formats", "checksums", "npy", "folding", "query"},
     {"images", "encoder", "store", "vectors"},
     {"filters", "feedback", "variety", "confidence"},
-    {"search", "indexer", "warm", "client"},
+    {"search", "indexer", "warm", "client", "preview"},
     {"concepts", "dedupe", "illustrate"},
     {"training"},
     {"ui"},
