@@ -138,7 +138,7 @@ async def one_client(port: int, number: int, start: float, end: float, found: di
     while (began := time.perf_counter()) < end:
         asked += 1
         query = " ".join(chance.choices(WORDS, k=5)) + f" {number} {asked}"
-        body = json.dumps({"query": query, "k": 20}).encode()
+        body = json.dumps({"query": query, "k": 20, "all": True}).encode()
         writer.write(
             b"POST /v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n%s" % (len(body), body)

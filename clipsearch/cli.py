@@ -412,11 +412,11 @@ def query(
     words = joined(query)
     if not words.strip():
         raise EmptyQuery
-    pictures = None
+    drawing = None
     if preview:
         from clipsearch.preview import Preview
 
-        pictures = Preview(sys.stdout)
+        drawing = Preview(sys.stdout)
     encoder = None
     if checkpoint is not None or allow_pickle:
         from clipsearch.encoder.names import load_encoder
@@ -467,8 +467,8 @@ def query(
             print(f"{hit.rank:3d}  {score}  {band}{safe(_shortest(hit.path))}")
             for other in hit.others:
                 print(f"                      = {safe(_shortest(other.path))}")
-            if pictures is not None:
-                _draw(pictures, hit.path)
+            if drawing is not None:
+                _draw(drawing, hit.path)
     lap("remember the index and print")
     print_laps()
     if not hits:
@@ -494,10 +494,10 @@ def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, A
     return hits
 
 
-def _draw(pictures: Preview, path: str) -> None:
+def _draw(drawing: Preview, path: str) -> None:
     sys.stdout.flush()
     try:
-        pictures.show(path)
+        drawing.show(path)
     except UnreadablePicture as error:
         print(f"     ({safe(error.reason)})")
 

@@ -73,11 +73,11 @@ class RemoteCollection:
         like: Iterable[int] = (),
         unlike: Iterable[int] = (),
         vector: FloatArray | None = None,
-        **more: Any,
+        all: bool = False,
     ) -> list[Hit]:
         """As `Collection.search`; a path that is no string is a picture of this machine, which is sent.
 
-        Other arguments are passed on to the server's /v1/search. Paths in hits are those of the server's machine.
+        Paths in hits are those of the server's machine.
         Raises: InvalidQuery, UnreadablePicture, AccessDenied, ServerError.
         """
         if not isinstance(query, str):
@@ -91,8 +91,8 @@ class RemoteCollection:
             "like": list(like),
             "unlike": list(unlike),
             "vector": None if vector is None else [float(x) for x in vector],
+            "all": all,
             "index": self.index,
-            **more,
         }
         return [_hit(found) for found in self._post("/v1/search", body)["hits"]]
 
@@ -232,7 +232,6 @@ def _record(body: dict[str, Any]) -> ImageRecord:
 
 
 def _hit(body: dict[str, Any]) -> Hit:
-    known = {name: body[name] for name in ("confidence", "band") if name in body and name in Hit.__dataclass_fields__}
     score = float("nan") if body["score"] is None else body["score"]
     others = tuple(_hit(other) for other in body["others"])
-    return Hit(body["rank"], score, body["path"], _record(body), others, **known)
+    return Hit(body["rank"], score, body["path"], _record(body), others, body["confidence"], body["band"])

@@ -39,6 +39,7 @@ class SearchRequest(_Request):
     ] = None
     k: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many hits.")] = 20
     sort: Annotated[Literal["score", "date", "path"], Field(description="The order of the k hits.")] = "score"
+    all: Annotated[bool, Field(description="Also what is unlikely to be a match.")] = False
     unique: Annotated[bool, Field(description="Fold near-duplicates into the best of them.")] = False
     diverse: Annotated[float, Field(ge=0, le=1, description="How much to prefer hits that differ.")] = 0.0
     like: Annotated[list[Id], Field(max_length=MOST_EXAMPLES, description="Row ids of hits that were right.")] = []
@@ -89,6 +90,8 @@ class FoundPicture(Picture):
 
     rank: Annotated[int, Field(description="From 1.")]
     score: Annotated[float | None, Field(description="Cosine, -1 to 1; null where the query has only filters.")]
+    confidence: Annotated[float | None, Field(description="Probability that it shows what the query says.")]
+    band: Annotated[Literal["strong", "maybe", "unlikely"] | None, Field(description="The same in a word.")]
     others: Annotated[list[FoundPicture], Field(description="Near-duplicates that this hit stands for.")] = []
 
 

@@ -93,7 +93,7 @@ class Service:
                 diverse=asked.diverse,
                 like=asked.like,
                 unlike=asked.unlike,
-                all=True,
+                all=asked.all,
                 vector=None if asked.vector is None else direction(photos, parsed, asked.vector),
             )
             return self._answer(served, photos, hits[asked.offset :], began)
@@ -272,6 +272,8 @@ def found_picture(served: ServedIndex, photos: Collection, hit: Hit) -> dict[str
     return {
         "rank": hit.rank,
         "score": None if math.isnan(hit.score) else round(hit.score, 6),
+        "confidence": None if hit.confidence is None else round(hit.confidence, 4),
+        "band": hit.band,
         **_picture(served, photos, hit.record),
         "others": [found_picture(served, photos, other) for other in hit.others],
     }

@@ -66,9 +66,13 @@ def test_it_answers_as_a_local_collection(remote: RemoteCollection, local: Colle
         ]
 
     for query in ("red", "red - blue", "name:p0000* blue", Path(photos / "red.png")):
-        assert shown(remote.search(query, 5)) == shown(local.search(query, 5, all=True))
+        for everything in (False, True):
+            there, here = remote.search(query, 5, all=everything), local.search(query, 5, all=everything)
+            assert shown(there) == shown(here)
+            assert [hit.band for hit in there] == [hit.band for hit in here]
+            assert [hit.confidence for hit in there] == pytest.approx([hit.confidence for hit in here], abs=1e-3)
     for options in ({"unique": True}, {"diverse": True}, {"like": [1], "unlike": [2]}, {"sort": "path"}):
-        assert shown(remote.search("red", 5, **options)) == shown(local.search("red", 5, all=True, **options))
+        assert shown(remote.search("red", 5, all=True, **options)) == shown(local.search("red", 5, all=True, **options))
     assert [h.path for h in remote.search("ext:png")] == [h.path for h in local.search("ext:png")]
     assert np.isnan(remote.search("ext:png")[0].score)
     assert len(remote) == len(local) == 14

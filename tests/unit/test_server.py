@@ -45,7 +45,7 @@ def row_of(client: TestClient, colour: str) -> int:
 
 
 def test_a_search_finds_what_a_local_one_finds(client: TestClient, index: Path, encoder: FakeEncoder) -> None:
-    answer = client.post("/v1/search", json={"query": "red", "k": 3})
+    answer = client.post("/v1/search", json={"query": "red", "k": 3, "all": True})
     assert answer.status_code == 200
     with clipsearch.open(index, encoder=encoder) as photos:
         hits = photos.search("red", k=3, all=True)
@@ -58,8 +58,8 @@ def test_a_search_finds_what_a_local_one_finds(client: TestClient, index: Path, 
 
 
 def test_hits_come_in_pages(client: TestClient) -> None:
-    everything = client.post("/v1/search", json={"query": "red", "k": 4}).json()["hits"]
-    second = client.post("/v1/search", json={"query": "red", "k": 2, "offset": 2}).json()["hits"]
+    everything = client.post("/v1/search", json={"query": "red", "k": 4, "all": True}).json()["hits"]
+    second = client.post("/v1/search", json={"query": "red", "k": 2, "offset": 2, "all": True}).json()["hits"]
     assert second == everything[2:]
 
 
@@ -73,8 +73,9 @@ def test_the_query_language_and_its_options(client: TestClient, index: Path, enc
         for query in ("red - blue", "ext:jpg", "not ext:jpg red", f"like:{row_of(client, 'green')} + red"):
             for options in ({}, {"sort": "path"}, {"unique": True}, {"diverse": 0.7}):
                 local = photos.search(query, 3, all=True, **options)
-                assert names(query=query, k=3, **options) == [hit.record.path for hit in local]
+                assert names(query=query, k=3, all=True, **options) == [hit.record.path for hit in local]
         row = row_of(client, "blue")
+        assert names(query="red") == [hit.record.path for hit in photos.search("red")]  # without what is unlikely
         learnt = photos.search("red", 4, like=[row], unlike=[row_of(client, "red")])
         assert names(query="red", k=4, like=[row], unlike=[row_of(client, "red")]) == [h.record.path for h in learnt]
     (yellow,) = client.post("/v1/search", json={"query": "ext:jpg"}).json()["hits"]

@@ -169,7 +169,7 @@ def test_new_generations_are_served_and_no_request_is_dropped(index: Path, photo
         asked = 0
         while not done.is_set():
             asked += 1
-            answer = await asker.post("/v1/search", json={"query": f"text {number} {asked}", "k": 5})
+            answer = await asker.post("/v1/search", json={"query": f"text {number} {asked}", "k": 5, "all": True})
             if answer.status_code != 200 or len(answer.json()["hits"]) != 5:
                 failures.append(answer.text)
             seen.add(answer.json()["generation"])
