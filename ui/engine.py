@@ -47,15 +47,18 @@ class SharedCollection(Collection):
     def __init__(self, index: Path, encoder: Encoder, observe: Callable[[str, int], None]) -> None:
         """`observe` is told "search" and the number of queries in each batch. Raises: see Collection."""
         super().__init__(index, encoder=encoder)
+        self._twin: Collection | None = None
         self._batches: Batches[tuple[FloatArray, int], tuple[FloatArray, IntArray]] = Batches(
             self._nearest_of_many, SEARCHES_AT_ONCE, lambda items: observe("search", items)
         )
 
     def alone(self, encoder: Encoder) -> Collection:
         """This generation with another encoder, for one thread that shares nothing. Valid as long as this is."""
-        twin = Collection.__new__(Collection)
-        twin.__dict__.update(self.__dict__, _encoder=encoder)
-        return twin
+        if self._twin is None or self._twin.encoder is not encoder:
+            twin = Collection.__new__(Collection)
+            twin.__dict__.update(self.__dict__, _encoder=encoder)
+            self._twin = twin  # kept, for what it has learned of the collection
+        return self._twin
 
     def nearest(self, queries: FloatArray, k: int, *, exact: bool = False, **more: Any) -> tuple[FloatArray, IntArray]:
         """As Collection.nearest."""
@@ -72,6 +75,13 @@ class SharedCollection(Collection):
             found = super().nearest(np.stack([asked[place][0] for place in places]), k)
             answers.update(zip(places, zip(*found, strict=True), strict=True))
         return [answers[place] for place in range(len(asked))]
+
+
+class Stopping(ClipsearchError):
+    """The server is being stopped."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is being stopped")
 
 
 @dataclass(slots=True)
@@ -106,7 +116,8 @@ class ServedIndex:
         if self._open is None or (at_least is not None and self._open.collection.manifest.generation < at_least):
             self.reload(wait=True)
         with self._lock:
-            assert self._open is not None
+            if self._open is None:
+                raise Stopping
             mine = self._open
             mine.users += 1
         if self._changed():
@@ -125,6 +136,8 @@ class ServedIndex:
         if not self._reloading.acquire(blocking=wait):
             return False
         try:
+            if self._engine.is_closed:
+                raise Stopping
             seen = self._current()
             if self._open is not None and seen == self._seen:
                 return True
@@ -137,6 +150,8 @@ class ServedIndex:
                 _log.warning("still serving generation %d: %s", self._open.collection.manifest.generation, error)
                 self._retry_at = time.monotonic() + RETRY_S
                 return False
+            if self._open is not None:
+                _warm_up(fresh)  # while the generation before still answers
             with self._lock:
                 before, self._open, self._seen = self._open, _Open(fresh), seen
                 if before is not None:
@@ -202,6 +217,8 @@ class Engine:
                 with served.lease() as collection:
                     served.name = _name(collection.root, self.indexes)
                 self.indexes[served.name] = served
+                # No daemon: ending inside onnxruntime aborts the process.
+                threading.Thread(target=self._warm_up, args=(served,)).start()
         except BaseException:
             self.close()
             raise
@@ -212,6 +229,11 @@ class Engine:
     def names(self) -> list[str]:
         """The names of the indexes, the default one first."""
         return list(self.indexes)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed.is_set()
 
     def index(self, name: str | None = None) -> ServedIndex:
         """The index of that name, or the default one. Raises: UnknownIndex."""
@@ -242,9 +264,12 @@ class Engine:
                     if encoder.fingerprint != model.fingerprint:
                         raise EncoderMismatch(index, model.name, encoder.name, str(probe.root))
                     self._encoders[model.name] = encoder
-                    # No daemon: ending inside onnxruntime aborts the process.
-                    threading.Thread(target=_warm_up, args=(encoder,)).start()
             return SharedCollection(index, encoder, self._observe_batch)
+
+    @staticmethod
+    def _warm_up(served: ServedIndex) -> None:
+        with contextlib.suppress(ClipsearchError), served.lease() as photos:
+            _warm_up(photos)
 
     def wake(self) -> None:
         """Look for new generations now."""
@@ -278,11 +303,11 @@ class Engine:
         self.close()
 
 
-def _warm_up(encoder: Encoder) -> None:
-    """Load the text tower before somebody waits for it; whoever needs it is told what is wrong with it."""
+def _warm_up(photos: Collection) -> None:
+    """Load what a first search loads, before somebody waits for it; whoever needs it is told what is wrong with it."""
     with contextlib.suppress(ClipsearchError):
-        for number in range(3):  # it is loaded in haste first, and thoroughly when it is used more
-            encoder.encode_texts([f"warm-up {number}"])
+        for number in range(3):  # a text tower is loaded in haste first, and thoroughly when it is used more
+            photos.search(f"a picture of number {number}", 1)
 
 
 def _name(root: Path, taken: dict[str, ServedIndex]) -> str:

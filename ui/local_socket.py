@@ -95,7 +95,7 @@ class LocalSocket:
 
     def _warm_up(self) -> None:
         with contextlib.suppress(ClipsearchError), self._served.lease() as photos:
-            self._own_encoder(photos.encoder).encode_texts(["warm-up"])
+            photos.alone(self._own_encoder(photos.encoder)).search("a picture", 1)
 
     def _own_encoder(self, shared: Encoder) -> Encoder:
         """An encoder that gives the vectors of a new process, to the last bit."""

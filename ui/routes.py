@@ -35,7 +35,7 @@ from clipsearch.records import FloatArray, Hit, ImageRecord
 from clipsearch.search import Collection
 from clipsearch.ui import messages
 from clipsearch.ui.decoders import Decoders
-from clipsearch.ui.engine import Engine, ServedIndex, UnknownIndex
+from clipsearch.ui.engine import Engine, ServedIndex, Stopping, UnknownIndex
 from clipsearch.ui.metrics import CONTENT_TYPE, Metrics
 from clipsearch.ui.thumbnails import MEDIA_TYPE, Thumbnails
 from clipsearch.ui.work import Overloaded, WorkQueue
@@ -464,6 +464,7 @@ _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (NoSuchPicture, 404),
     (UnreadablePicture, 422),
     (Overloaded, 503),
+    (Stopping, 503),
     (MissingExtra, 501),
     (ClipsearchError, 500),
 )
