@@ -16,6 +16,7 @@ from clipsearch import __version__
 from clipsearch.encoder import Encoder
 from clipsearch.ui.engine import Engine
 from clipsearch.ui.metrics import Metrics
+from clipsearch.ui.reference import add_reference
 from clipsearch.ui.routes import Service, add_routes
 from clipsearch.ui.security import Guard
 
@@ -85,12 +86,13 @@ def create_app(
         version=__version__,
         summary="Type a sentence, see your photos.",
         description="Searches the pictures of this machine. Pictures are named by row id, never by path.",
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
     )
     app.state.service = service
     add_routes(app, service)
+    add_reference(app)
     begin = None if interface is None else interface(app, service)
     if page is not None:
         from clipsearch.ui.mounting import mount

@@ -235,3 +235,13 @@ def test_a_server_that_others_can_reach_needs_a_token(index: Path, encoder: Fake
         TestClient(create_app([index], encoder=encoder, options=ServerOptions(local=False))),
     ):
         pass
+
+
+def test_the_reference_names_every_route_and_loads_nothing(client: TestClient) -> None:
+    page = client.get("/docs")
+    for path, methods in client.get("/openapi.json").json()["paths"].items():
+        for method in methods:
+            assert f"{method.upper()} {path}" in page.text
+    assert "How many hits." in page.text
+    assert "<script" not in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
