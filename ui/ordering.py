@@ -154,15 +154,14 @@ def _vary(photos: Collection, order: Order, *, unique: bool, diverse: bool) -> N
 def _groups(vectors: FloatArray) -> list[list[int]]:
     """Numbers of rows, those that are nearly the same as the first of their group together. Shape: (N, D)."""
     near = vectors @ vectors.T >= DUPLICATE_COSINE
+    alone = (near.sum(axis=1) <= 1).tolist()
     groups: list[list[int]] = []
-    free = np.ones(len(vectors), bool)
-    for n in range(len(vectors)):
-        if free[n]:
-            group = np.flatnonzero(near[n] & free)
-            group = group[group >= n]
-            free[group] = False
-            free[n] = False
-            groups.append([n, *(int(other) for other in group if other != n)])
+    taken: set[int] = set()
+    for n, is_alone in enumerate(alone):
+        if n not in taken:
+            others = [] if is_alone else [m for m in np.flatnonzero(near[n, n + 1 :]) + n + 1 if m not in taken]
+            groups.append([n, *map(int, others)])
+            taken.update(groups[-1])
     return groups
 
 

@@ -15,12 +15,12 @@ from clipsearch.records import FloatArray, IntArray
 from clipsearch.search import Collection
 
 MOST_PICTURES = 20_000
-LANDMARKS = 1000
-STEPS = 300
+LANDMARKS = 600
+STEPS = 250
 _COMPONENTS = 50
 _PERPLEXITY = 20.0
 _NEIGHBOURS = 5
-_EXAGGERATED_STEPS = 80
+_EXAGGERATED_STEPS = 70
 _EXAGGERATION = 6.0
 _BLOCK = 2048
 
