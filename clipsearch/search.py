@@ -147,7 +147,7 @@ class Collection:
             hits = varied(fetch, self.vectors, k, unique=unique, diversity=diversity)
         else:
             hits = self._nearest_hits(vector, k, selection=selection)
-        in_words = bool(parsed.terms) and not (like or unlike) and _in_words(parsed)
+        in_words = bool(parsed.terms) and not (like or unlike) and asks_in_words(parsed)
         hits = self.judge(hits, vector, "text" if in_words else "picture")
         if in_words and not all:
             hits = [hit for hit in hits if hit.band != "unlikely"]
@@ -468,7 +468,8 @@ def _sorted(hits: list[Hit], order: Literal["date", "path"]) -> list[Hit]:
     return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)]
 
 
-def _in_words(query: Query) -> bool:
+def asks_in_words(query: Query) -> bool:
+    """Whether all that a query asks for, and does not take away, is text."""
     return all(term.kind == "text" for term in query.terms if term.weight > 0)
 
 

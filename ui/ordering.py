@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from bisect import bisect_left
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from clipsearch.confidence import QueryKind
 from clipsearch.query.nodes import Filter
 from clipsearch.records import FloatArray, Hit, IntArray
 from clipsearch.search import Collection
@@ -37,6 +39,8 @@ class Wish:
     diverse: bool = False
     like: tuple[int, ...] = ()
     unlike: tuple[int, ...] = ()
+    kind: QueryKind = "text"  # what `vector` is of
+    cut: bool = False  # leave out what is unlikely
 
 
 @dataclass(slots=True)
@@ -49,15 +53,18 @@ class Order:
     hidden: int = 0  # how many unlikely ones are left out of it
     vector: FloatArray | None = None
     selection: IntArray | None = None
+    kind: QueryKind = "text"
     others: dict[int, list[int]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def window(self, photos: Collection, offset: int, count: int) -> list[Hit]:
         """Hits number offset..offset+count-1, those folded into them beside them."""
         if offset + count > len(self.ids) and len(self.ids) < self.total:
-            self._extend(photos)
+            self.extend(photos)
         part = slice(offset, offset + count)
         hits = photos.hits(self.scores[part], self.ids[part])
+        if self.vector is not None:
+            hits = photos.judge(hits, self.vector, self.kind)
         return [self._with_others(photos, hit, offset) for hit in hits]
 
     def _with_others(self, photos: Collection, hit: Hit, offset: int) -> Hit:
@@ -65,7 +72,7 @@ class Order:
         others = photos.hits(np.full(len(folded), hit.score, np.float32), np.array(folded, np.int64)) if folded else []
         return dataclasses.replace(hit, rank=hit.rank + offset, others=tuple(others))
 
-    def _extend(self, photos: Collection) -> None:
+    def extend(self, photos: Collection) -> None:
         """Find the rest, exactly, and leave out what the first rows stand for."""
         with self.lock:
             if len(self.ids) >= self.total:
@@ -116,9 +123,12 @@ def put_in_order(photos: Collection, wish: Wish) -> Order:
         return Order(np.empty(0, np.int64), np.empty(0, np.float32), 0)
     found_scores, found_ids = photos.nearest(vector[None], head, selection=selection)
     found = found_ids[0] >= 0
-    order = Order(found_ids[0][found], found_scores[0][found], everything, vector=vector, selection=selection)
+    order = Order(found_ids[0][found], found_scores[0][found], everything)
+    order.vector, order.selection, order.kind = vector, selection, wish.kind
+    if wish.cut:
+        _leave_out_unlikely(photos, order)
     if wish.sort != "score":
-        among = min(SORTED_AMONG, len(order.ids))
+        among = min(len(order.ids) if wish.cut else SORTED_AMONG, len(order.ids))
         ids, scores = order.ids[:among], order.scores[:among]
         by_row = np.argsort(ids)
         wanted = _listed(photos, ids[by_row], by_path=wish.sort == "path")
@@ -127,6 +137,21 @@ def put_in_order(photos: Collection, wish: Wish) -> Order:
     if wish.unique or wish.diverse:
         _vary(photos, order, unique=wish.unique, diverse=wish.diverse and wish.sort == "score")
     return order
+
+
+def _leave_out_unlikely(photos: Collection, order: Order) -> None:
+    """Cut an order off where pictures become unlikely: for one query, the confidence rises with the score."""
+
+    def is_unlikely(at: int) -> bool:
+        assert order.vector is not None
+        (hit,) = photos.judge(photos.hits(order.scores[at : at + 1], order.ids[at : at + 1]), order.vector, order.kind)
+        return hit.band == "unlikely"
+
+    if len(order.ids) < order.total and not is_unlikely(len(order.ids) - 1):
+        order.extend(photos)
+    likely = bisect_left(range(len(order.ids)), True, key=is_unlikely)
+    order.hidden = order.total - likely
+    order.ids, order.scores, order.total = order.ids[:likely], order.scores[:likely], likely
 
 
 def _vary(photos: Collection, order: Order, *, unique: bool, diverse: bool) -> None:

@@ -20,9 +20,10 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
+from clipsearch.concepts import add_concept
 from clipsearch.errors import InvalidQuery, UnreadablePicture
 from clipsearch.query import Query
-from clipsearch.search import Collection
+from clipsearch.search import Collection, asks_in_words
 from clipsearch.ui import messages
 from clipsearch.ui.ordering import Order, Orders, Wish, put_in_order
 from clipsearch.ui.picture_map import PictureMap, draw_map
@@ -63,6 +64,17 @@ class ExportRequest(BaseModel):
 
     ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_EXPORTED)]
     form: Literal["csv", "zip"]
+    index: messages.IndexName = None
+
+
+class ConceptRequest(BaseModel):
+    """Pictures that show something, and pictures that do not: to be kept under a name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    like: Annotated[list[Id], Field(min_length=1, max_length=1000)]
+    unlike: Annotated[list[Id], Field(max_length=1000)] = []
     index: messages.IndexName = None
 
 
@@ -110,6 +122,17 @@ class PageService:
         x, y = np.round(drawn.places.T * 10_000).astype(int).tolist() if len(drawn.ids) else ([], [])
         return {"index": served.name, "total": drawn.total, "ids": drawn.ids.tolist(), "x": x, "y": y}
 
+    def keep_concept(self, asked: ConceptRequest) -> dict[str, Any]:
+        """Learn a concept and keep it in the index under a name. Raises: InvalidQuery, IndexLocked."""
+        served = self._service.engine.index(asked.index)
+        with served.lease() as photos:
+            try:
+                concept = add_concept(photos, asked.name, asked.like, asked.unlike)
+            except ValueError as error:
+                raise InvalidQuery(str(error)) from None
+        served.reload(wait=True)
+        return {"index": served.name, "name": concept.name}
+
     def table(self, asked: ExportRequest) -> bytes:
         """What is known of pictures, as CSV. Raises: NoSuchPicture."""
         text = io.StringIO()
@@ -154,6 +177,7 @@ def _order(photos: Collection, asked: GalleryRequest) -> Order:
     """Raises: InvalidQuery."""
     parsed = parse_safely(photos, asked.query) if asked.query.strip() else Query("", ())
     vector = photos.query_vector(parsed) if asked.vector is None else direction(photos, parsed, asked.vector)
+    in_words = bool(parsed.terms) and not (asked.vector or asked.like or asked.unlike) and asks_in_words(parsed)
     wish = Wish(
         vector,
         parsed.filter,
@@ -162,6 +186,8 @@ def _order(photos: Collection, asked: GalleryRequest) -> Order:
         diverse=asked.diverse,
         like=tuple(asked.like),
         unlike=tuple(asked.unlike),
+        kind="text" if in_words else "picture",
+        cut=in_words and not asked.all,
     )
     return put_in_order(photos, wish)
 
@@ -194,6 +220,11 @@ def add_page_routes(app: FastAPI, service: Service) -> None:
     async def gallery(asked: GalleryRequest) -> Response:
         """A window of an index in the order of a question."""
         return AsciiJSON(await service.searches.run(lambda: page.gallery(asked)))
+
+    @app.post("/v1/concepts", tags=["page"])
+    async def concepts(asked: ConceptRequest) -> Response:
+        """Keep what was liked and not under a name: `tag:NAME` and `like:NAME` work from then on."""
+        return AsciiJSON(await service.uploads.run(lambda: page.keep_concept(asked)))
 
     @app.get("/v1/map", tags=["page"])
     async def picture_map(index: IndexName = None) -> Response:

@@ -24,6 +24,7 @@ from starlette.responses import PlainTextResponse, Response
 from clipsearch import __version__
 from clipsearch.errors import (
     ClipsearchError,
+    IndexLocked,
     InvalidQuery,
     MissingExtra,
     UnknownTag,
@@ -464,6 +465,7 @@ _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (NoSuchPicture, 404),
     (UnreadablePicture, 422),
     (Overloaded, 503),
+    (IndexLocked, 409),
     (Stopping, 503),
     (MissingExtra, 501),
     (ClipsearchError, 500),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import time
 import zipfile
@@ -128,6 +129,45 @@ def test_a_picture_and_words_make_one_question(client: TestClient, encoder: Fake
     assert client.post("/v1/gallery", json={"vector": [1.0, 2.0]}).status_code == 400
     assert client.post("/v1/gallery", json={"query": "./red.png"}).status_code == 400
     assert client.post("/v1/gallery", json={"like": [999]}).status_code == 400
+
+
+def test_what_is_unlikely_is_left_out_of_windows_and_counted(
+    many: TestClient, encoder: FakeEncoder, tmp_path: Path
+) -> None:
+    with clipsearch.open(tmp_path / "many", encoder=encoder) as photos:
+        expected = photos.search("red", k=MANY)
+        every = photos.search("red", k=MANY, all=True)
+    assert len(every) == MANY
+    cut = window(many, query="red", all=False, k=1000)
+    assert cut["total"] == len(expected) < MANY
+    assert cut["hidden"] == MANY - len(expected)
+    assert [(hit["id"], hit["band"]) for hit in cut["hits"]] == [(h.record.row_id, h.band) for h in expected[:1000]]
+    shown = window(many, query="red", all=True, k=1000)
+    assert (shown["total"], shown["hidden"]) == (MANY, 0)
+    assert [hit["band"] for hit in shown["hits"]] == [hit.band for hit in every[:1000]]
+
+
+def test_a_cut_beyond_the_first_rows_is_found(many: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def judge(photos: Any, hits: list[clipsearch.Hit], vector: Any, kind: str = "text") -> list[clipsearch.Hit]:
+        return [dataclasses.replace(hit, band="maybe" if hit.score > 0 else "unlikely") for hit in hits]
+
+    monkeypatch.setattr("clipsearch.search.Collection.judge", judge)
+    every = [hit["score"] for n in range(0, MANY, 500) for hit in window(many, query="red", offset=n, k=500)["hits"]]
+    positive = sum(score > 0 for score in every)
+    assert ordering.HEAD < positive < MANY
+    cut = window(many, query="red", all=False, offset=positive - 5, k=100)
+    assert (cut["total"], cut["hidden"], len(cut["hits"])) == (positive, MANY - positive, 5)
+
+
+def test_thumbs_can_be_kept_as_a_concept(client: TestClient) -> None:
+    rows = {hit["name"]: hit["id"] for hit in window(client, k=100)["hits"]}
+    asked = {"name": "my red", "like": [rows["red.png"], rows["=large red.png"]], "unlike": [rows["blue.png"]]}
+    assert client.post("/v1/concepts", json=asked).json() == {"index": "photos", "name": "my red"}
+    found = [hit["name"] for hit in window(client, query='tag:"my red"')["hits"]]
+    assert {"red.png", "=large red.png"} <= set(found)
+    assert "blue.png" not in found
+    assert client.post("/v1/concepts", json={**asked, "name": "a\nb"}).status_code == 400
+    assert client.post("/v1/concepts", json={**asked, "like": [999]}).status_code == 400
 
 
 def test_thumbs_change_the_order(client: TestClient) -> None:

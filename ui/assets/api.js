@@ -42,6 +42,7 @@ export async function map(index) {
   const { ids, x, y, total } = await (await get("/v1/map", { index })).json();
   return { ids, total, x: Float32Array.from(x, (one) => one / 10000), y: Float32Array.from(y, (one) => one / 10000) };
 }
+export const keepConcept = async (index, name, like, unlike) => (await post("/v1/concepts", { index, name, like, unlike })).json();
 export const exported = async (index, ids, form) => (await post("/v1/export", { index, ids, form })).blob();
 
 /** The vector of a picture file. */

@@ -23,7 +23,7 @@ let indexes = [];
 // ---- the parts
 
 const input = make("input.cs-query", {
-  type: "search", name: "q", placeholder: "Search your pictures: a dog on a beach", autocomplete: "off", spellcheck: false,
+  type: "search", name: "q", placeholder: "Search your pictures", autocomplete: "off", spellcheck: false,
   enterKeyHint: "search", "aria-label": "Search",
 });
 const file = make("input", { type: "file", accept: "image/*", hidden: true, onchange: () => file.files[0] && send(file.files[0]) });
@@ -246,7 +246,7 @@ addEventListener("paste", (event) => {
 const CONTROLS = [
   ["folder", "Folder", { placeholder: "trips/**" }],
   ["name", "File name", { placeholder: "*beach*" }],
-  ["tag", "Tag", { placeholder: "my-dog" }],
+  ["tag", "Tag", { placeholder: "my-dog", list: "cs-tags" }],
   ["camera", "Camera", { placeholder: "*pixel*" }],
   ["after", "From", { type: "date" }],
   ["before", "Before", { type: "date" }],
@@ -257,6 +257,8 @@ const CONTROLS = [
   ["size", "File size", [["<100kB", "under 100 kB"], [">1MB", "over 1 MB"], [">5MB", "over 5 MB"], [">20MB", "over 20 MB"]]],
 ];
 const controls = new Map();
+const tags = make("datalist", { id: "cs-tags" });
+filters.append(tags);
 for (const [field, label, kind] of CONTROLS) {
   const control = Array.isArray(kind)
     ? make("select", {}, make("option", { value: "" }, "any"), ...kind.map(([value, text]) => make("option", { value }, text)))
@@ -356,8 +358,29 @@ function drawFeedback() {
   feedback.hidden = !count;
   if (count) {
     feedback.replaceChildren(icon("up"), ` ${state.up.length} `, icon("down"), ` ${state.down.length} `,
-      button("cs-link", null, "Forget the thumbs", () => go({ up: [], down: [] }), "forget"));
+      state.up.length ? button("cs-link", null, "Keep what these have in common under a name", keepConcept, "keep as a tag") : "",
+      " ", button("cs-link", null, "Forget the thumbs", () => go({ up: [], down: [] }), "forget"));
   }
+}
+
+/** Ask for a name, and keep what the thumbs say under it. */
+function keepConcept() {
+  const name = make("input.cs-name-it", { type: "text", placeholder: "my-dog", "aria-label": "Name of the tag", autocomplete: "off" });
+  const asking = make("form", {}, name, make("button.cs-button", { type: "submit" }, "Keep"));
+  asking.onsubmit = async (event) => {
+    event.preventDefault();
+    if (!name.value.trim()) return;
+    try {
+      const kept = await api.keepConcept(gallery.index, name.value.trim(), state.up, state.down);
+      say(`Kept: tag:${kept.name} finds them from now on`);
+      status.poll();
+      go({ q: `tag:${/\s/.test(kept.name) ? `"${kept.name}"` : kept.name}`, id: null });
+    } catch (error) {
+      say(error.message);
+    }
+  };
+  feedback.replaceChildren(asking);
+  name.focus();
 }
 
 // ---- the selection
@@ -422,6 +445,8 @@ function news(latest, trouble) {
   }
   which.hidden = names.length < 2;
   which.value = names.includes(state.index) ? state.index : names[0] ?? "";
+  const known = indexes.find((index) => index.name === which.value)?.tags ?? [];
+  tags.replaceChildren(...known.map((tag) => make("option", { value: tag.name })));
   const writing = indexes.filter((index) => index.is_being_written);
   const current = indexes.find((index) => index.name === answered?.index);
   progress.hidden = !(trouble || writing.length || (current && answered.generation < current.generation));

@@ -6,12 +6,11 @@ export function moveInto(root, id) {
     const frame = document.getElementById(id);
     if (!frame) return false;
     const focused = root.contains(document.activeElement) ? document.activeElement : null;
+    const marked = typeof focused?.selectionStart === "number" ? [focused.selectionStart, focused.selectionEnd] : null;
     const [x, y] = [scrollX, scrollY];
-    if (frame.moveBefore) frame.moveBefore(root, null); // loses nothing
-    else {
-      frame.append(root);
-      focused?.focus({ preventScroll: true });
-    }
+    frame.append(root); // takes the focus away
+    focused?.focus({ preventScroll: true });
+    if (marked) focused.setSelectionRange(...marked);
     scrollTo(x, y);
     return true;
   };
