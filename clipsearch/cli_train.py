@@ -166,54 +166,60 @@ def train_command(
     if run is None and out is None:
         raise typer.BadParameter("name a folder for the run", param_hint="--out")
     from clipsearch.training import run as runs
-    from clipsearch.training.settings import Settings
+    from clipsearch.training.settings import Settings, TrainingInterrupted
 
-    with ExitStack() as stack:
+    def carry_out(stack: ExitStack) -> TrainReport:
         report = (lambda *_: None) if quiet else stack.enter_context(stages_display())
         interrupted = stack.enter_context(_asked_to_stop())
         watch = runs.Watch(report, cli_models.notice, interrupted)
         if run is not None:
-            outcome = runs.resume(run.expanduser().absolute(), watch=watch)
-        else:
-            assert out is not None and pairs
-            chosen, arithmetic = runs.resolve_choices(model, method, device, precision)
-            settings = Settings(
-                method=chosen,
-                epochs=epochs,
-                batch=batch,
-                micro_batch=micro_batch,
-                accumulate=accumulate,
-                learning_rate=learning_rate,
-                weight_decay=weight_decay,
-                warmup=warmup,
-                layer_decay=layer_decay,
-                ema=ema,
-                objective=objective,
-                targets=targets,
-                precision=arithmetic,
-                checkpoint_layers=checkpoint_layers,
-                lora_rank=rank,
-                views=views,
-                gate=gate,
-                patience=patience,
-                seed=seed,
-                checkpoint_steps=checkpoint_steps,
-            )
-            request = runs.Request(
-                sources=[_absolute(source) for source in pairs],
-                model=runs.lasting_name(model),
-                settings=settings,
-                dev=None if dev is None else [_absolute(source) for source in dev],
-                anchor=None if anchor is None else [_absolute(source) for source in anchor],
-                image_column=image_column,
-                caption_column=caption_column,
-                checkpoint=None if checkpoint is None else str(checkpoint.expanduser().absolute()),
-                allow_pickle=allow_pickle,
-                device=device,
-                alpha=alpha,
-                max_anchor_drop=max_anchor_drop,
-            )
-            outcome = runs.train(request, out.expanduser().absolute(), watch=watch)
+            return runs.resume(run.expanduser().absolute(), watch=watch)
+        assert out is not None and pairs
+        chosen, arithmetic = runs.resolve_choices(model, method, device, precision)
+        settings = Settings(
+            method=chosen,
+            epochs=epochs,
+            batch=batch,
+            micro_batch=micro_batch,
+            accumulate=accumulate,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup=warmup,
+            layer_decay=layer_decay,
+            ema=ema,
+            objective=objective,
+            targets=targets,
+            precision=arithmetic,
+            checkpoint_layers=checkpoint_layers,
+            lora_rank=rank,
+            views=views,
+            gate=gate,
+            patience=patience,
+            seed=seed,
+            checkpoint_steps=checkpoint_steps,
+        )
+        request = runs.Request(
+            sources=[_absolute(source) for source in pairs],
+            model=runs.lasting_name(model),
+            settings=settings,
+            dev=None if dev is None else [_absolute(source) for source in dev],
+            anchor=None if anchor is None else [_absolute(source) for source in anchor],
+            image_column=image_column,
+            caption_column=caption_column,
+            checkpoint=None if checkpoint is None else str(checkpoint.expanduser().absolute()),
+            allow_pickle=allow_pickle,
+            device=device,
+            alpha=alpha,
+            max_anchor_drop=max_anchor_drop,
+        )
+        return runs.train(request, out.expanduser().absolute(), watch=watch)
+
+    try:
+        with ExitStack() as stack:
+            outcome = carry_out(stack)
+    except TrainingInterrupted as stopped:
+        print(f"clipsearch: {safe(str(stopped))}", file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     if as_json:
         print(json.dumps(dataclasses.asdict(outcome), indent=2, ensure_ascii=False))
     else:

@@ -120,7 +120,7 @@ def copy_model_directory(source: Path, target: Path, *, overwrite: bool = False)
             raise StorageError(target, "this is no model directory", "It is not overwritten; name another place")
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        shutil.copytree(source, partial)
+        shutil.copytree(source, partial, copy_function=shutil.copyfile)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
     except OSError as error:

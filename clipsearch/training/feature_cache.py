@@ -96,6 +96,14 @@ def cached_features(
     )
 
 
+def cached_sentences(model: FrozenModel, sentences: Sequence[str], report: Report) -> Features:
+    """Features of sentences without pictures, from the cache where they are known."""
+    identity = f"{FORMAT} {model.identity} sentences {xxhash.xxh3_128_hexdigest(chr(0).join(sentences).encode())}"
+    folder = cache_dir() / "training"
+    found = _cached(folder, identity, lambda: _caption_features(model, sentences, "f4", report))
+    return Features(found["features"], found["vectors"])
+
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 

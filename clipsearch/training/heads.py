@@ -26,6 +26,7 @@ from clipsearch.training.settings import Settings
 MOST_FITTED = 50_000  # rows that standardisation and gate are fitted on
 ROWS_AT_ONCE = 4096
 LEARNING_RATE = 1e-3
+GENERAL_AT_ONCE = 256  # sentences
 SIGLIP_BIAS = -10.0  # where SigLIP begins (Zhai et al. 2023)
 
 
@@ -38,12 +39,15 @@ class HeadsTrainee:
         train: CachedPairs,
         sets: dict[str, CachedPairs],
         settings: Settings,
+        general: Features | None = None,
         device: torch.device | None = None,
     ) -> None:
+        """`general`: sentences whose vectors are to stay where they are."""
         self.device = device or torch.device("cpu")
+        self.micro_batch: int | None = None
         self.learning_rate = LEARNING_RATE if settings.learning_rate is None else settings.learning_rate
         self.model = model
-        self._train, self._sets = train, sets
+        self._train, self._sets, self._general = train, sets, general
         self._settings = settings
         torch.manual_seed(settings.seed)
         whole = _fitted_on(train.views[0])
@@ -96,6 +100,17 @@ class HeadsTrainee:
         images = image_vectors if self.image is None else self.image(image_features, image_vectors)
         return images, texts
 
+    def penalty(self, seed: int) -> Tensor | None:
+        """How far general sentences have moved: the mean of 1 - cosine to where they were, weighted."""
+        if self._general is None or not self._settings.keep_general:
+            return None
+        torch.manual_seed(seed)
+        rows = np.random.default_rng(seed).integers(0, len(self._general.vectors), GENERAL_AT_ONCE)
+        before = self._tensor(self._general.vectors[rows])
+        after = self.text(self._tensor(self._general.features[rows]), before)
+        moved: Tensor = (1 - (before * after).sum(dim=1)).mean()
+        return self._settings.keep_general * moved
+
     def set_training(self, training: bool) -> None:
         """Dropout on or off."""
         for residual in self._residuals():
@@ -126,7 +141,9 @@ class HeadsTrainee:
         With a locked image tower, its files are copied and the fingerprint stays. Raises: InvalidModel, OSError.
         """
         base = self.model.directory
-        shutil.copytree(base, target, ignore=shutil.ignore_patterns("*.py", "__pycache__", "*.md"))
+        # Without permissions: the embedded model may be read-only.
+        ignored = shutil.ignore_patterns("*.py", "__pycache__", "*.md")
+        shutil.copytree(base, target, ignore=ignored, copy_function=shutil.copyfile)
         config = json.loads((target / CONFIG).read_text(encoding="utf-8"))
         own = config.setdefault("clipsearch", {})
         towers = [(TEXTUAL_MODEL, self.model.text, self.text)]

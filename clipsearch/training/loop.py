@@ -42,6 +42,7 @@ class Trainee(Protocol):
     log_scale: nn.Parameter
     bias: nn.Parameter | None
     learning_rate: float
+    micro_batch: int | None
 
     def groups(self, settings: Settings) -> list[tuple[float, dict[str, nn.Parameter]]]:
         """Parameters by name, in groups with a factor on the learning rate; the temperature is not among them."""
@@ -61,6 +62,10 @@ class Trainee(Protocol):
 
     def encode(self, part: Part) -> Vectors:
         """Unit vectors of pictures and captions, float32."""
+        ...
+
+    def penalty(self, seed: int) -> Tensor | None:
+        """What is added to the loss of a step, if anything."""
         ...
 
     def set_training(self, training: bool) -> None:
@@ -181,6 +186,10 @@ class Loop:
         backward = accumulated_backward if settings.accumulate else whole_backward
         scale_loss = self._scaler.scale if self._scaler.is_enabled() else None
         value = float(backward(parts, trainee.encode, self._loss, scale_loss))
+        penalty = trainee.penalty(parts[0].seed)
+        if penalty is not None:
+            penalty.backward()  # type: ignore[no-untyped-call]
+            value += float(penalty.detach())
         value = distributed.mean_over_processes(value, trainee.device)
         if not math.isfinite(value):
             raise TrainingStopped(step, f"the loss became {value}", self._advice())
@@ -214,7 +223,7 @@ class Loop:
         draw = draws[0]
         images, texts, captions = self.trainee.load(draw)
         pictures = torch.from_numpy(draw.pictures).to(self.trainee.device)
-        size = self.settings.micro_batch or len(pictures)
+        size = self.settings.micro_batch or self.trainee.micro_batch or len(pictures)
         seed = (self.settings.seed * 7_919 + step) * PARTS_APART + self.world.rank * 10_007
         return [
             Part(images[rows], texts[rows], pictures[rows], captions[rows], (seed + rows.start) % 2**63)

@@ -12,19 +12,18 @@ import torch
 from clipsearch.encoder.names import OPEN_CLIP, load_encoder, resolve
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.training.distributed import World
-from clipsearch.training.feature_cache import cached_features
+from clipsearch.training.feature_cache import cached_features, cached_sentences
 from clipsearch.training.frozen import FrozenModel
 from clipsearch.training.heads import HeadsTrainee
 from clipsearch.training.order import Order
 from clipsearch.training.pairs import PairSet
 from clipsearch.training.run_folder import RunFolder
+from clipsearch.training.sentences import general_sentences
 from clipsearch.training.settings import InvalidSettings, Method
 
 if TYPE_CHECKING:
     from clipsearch.encoder.openclip import OpenClipEncoder
-    from clipsearch.training.run import Report, Request, Watch
-
-LARGEST_FULL = 20_000_000  # parameters that are trained in full on a GPU, if nobody says otherwise
+    from clipsearch.training.run import Notice, Report, Request
 
 
 @dataclass(slots=True)
@@ -37,15 +36,24 @@ class Work:
     unreadable: Callable[[], int]
 
 
-def default_method(model: str, device: torch.device, base: OpenClipEncoder | None = None) -> Method:
-    """`heads` on a CPU and for ONNX models; on a GPU, `full` for small open_clip models and `lora` for others."""
-    if base is None and not model.startswith(OPEN_CLIP):
-        return "heads"
-    if device.type == "cpu":
-        return "heads"
-    if base is not None and sum(weight.numel() for weight in base.model.parameters()) <= LARGEST_FULL:
-        return "full"
-    return "lora"
+def default_method(model: str, device: torch.device) -> Method:
+    """`heads` for ONNX models and on a CPU, `lora` for open_clip models on anything faster."""
+    return "lora" if model.startswith(OPEN_CLIP) and device.type != "cpu" else "heads"
+
+
+def check_method(request: Request, base: OpenClipEncoder | None, world: World) -> None:
+    """Raise InvalidSettings for a method that the model does not have, before anything is written."""
+    method, is_open_clip = request.settings.method, base is not None or request.model.startswith(OPEN_CLIP)
+    if world.size > 1 and (method == "heads" or not is_open_clip):
+        raise InvalidSettings(
+            f"{method} trains on cached features, which one process does in minutes",
+            "Leave torchrun out, or choose --method lora or full with an open_clip: model",
+        )
+    if method in ("lora", "full") and not is_open_clip:
+        raise InvalidSettings(
+            f"{request.model} is an ONNX model, whose towers cannot be trained with --method {method}",
+            "Choose --method heads or locked-image, or an open_clip: model",
+        )
 
 
 def prepare(
@@ -56,10 +64,11 @@ def prepare(
     folder: RunFolder,
     world: World,
     base: OpenClipEncoder | None,
-    watch: Watch,
+    report: Report,
+    notice: Notice,
 ) -> Work:
     """Load the base model and make its trainee. Raises: as `run.train`."""
-    settings, report, notice = request.settings, watch.report, watch.notice
+    settings = request.settings
     encoder = base
     if encoder is None and request.model.startswith(OPEN_CLIP):
         loaded = load_encoder(
@@ -75,16 +84,6 @@ def prepare(
         from clipsearch.training.towers import prepare_towers
 
         return prepare_towers(encoder, settings, train, dev, anchor, world, report, notice)
-    if world.size > 1:
-        raise InvalidSettings(
-            f"{settings.method} trains on cached features, which one process does in minutes",
-            "Leave torchrun out, or choose --method lora or full with an open_clip: model",
-        )
-    if settings.method in ("lora", "full"):
-        raise InvalidSettings(
-            f"{request.model} is an ONNX model, whose towers cannot be trained with --method {settings.method}",
-            "Choose --method heads or locked-image, or an open_clip: model",
-        )
     if encoder is not None:
         directory = _exported(encoder, folder, report)
     else:
@@ -107,7 +106,8 @@ def prepare(
     unreadable = pictures.unreadable + sets["dev"].unreadable
     if unreadable:
         notice(f"{unreadable:,} pictures cannot be read and are left out; see them with: clipsearch train --check")
-    trainee = HeadsTrainee(model, pictures, sets, settings)
+    general = cached_sentences(model, general_sentences(), report) if settings.keep_general else None
+    trainee = HeadsTrainee(model, pictures, sets, settings, general)
     order = Order(pictures.first_caption, settings.batch, settings.seed)
     return Work(trainee, order, OnnxEncoder(directory).fingerprint, lambda: unreadable)
 

@@ -21,7 +21,7 @@ from clipsearch.errors import InvalidModel, MissingExtra, UnreadablePicture
 from clipsearch.records import FloatArray, PixelArray
 from clipsearch.training.pairs import PairSet, open_pairs
 from clipsearch.training.run_folder import REPORT, SETTINGS, RunFolder
-from clipsearch.training.settings import InvalidSettings, Method, Settings
+from clipsearch.training.settings import InvalidSettings, Method, Settings, TrainingInterrupted
 from clipsearch.training.split import common_pictures, split
 
 if TYPE_CHECKING:
@@ -129,8 +129,10 @@ def train(
     TrainingInterrupted, DamagedCheckpoint, StorageError, OutOfSpace.
     """
     from clipsearch.training.distributed import wait_for_all
+    from clipsearch.training.methods import check_method
 
     with _Joined(request) as world:
+        check_method(request, base, world)
         watch = (watch or Watch()) if world.is_first else Watch()
         pairs = _Pairs.open(request, watch.notice)
         if world.is_first:
@@ -249,8 +251,14 @@ def _carry_out(
     from clipsearch.training.methods import prepare
 
     started = time.monotonic()
-    report = watch.report
-    work = prepare(request, pairs.train, pairs.dev, pairs.anchor, folder, world, base, watch)
+
+    def report(stage: str, done: int, total: int) -> None:
+        watch.report(stage, done, total)
+        # The loop stops itself, between two steps. What other stages have done is in the cache or is done again.
+        if stage != "training" and world.size == 1 and watch.interrupted():
+            raise TrainingInterrupted(str(folder.path), folder.steps_done())
+
+    work = prepare(request, pairs.train, pairs.dev, pairs.anchor, folder, world, base, report, watch.notice)
     loop: Loop = Loop(
         work.trainee, work.order, request.settings, folder, world=world, report=report, interrupted=watch.interrupted
     )

@@ -21,7 +21,8 @@ from typing import Any
 
 from clipsearch.encoder.names import RUN_MODEL, RUN_SETTINGS
 from clipsearch.errors import ClipsearchError
-from clipsearch.training.checkpoints import write_atomically
+from clipsearch.training.checkpoints import FOLDER as CHECKPOINTS
+from clipsearch.training.checkpoints import STATE, write_atomically
 
 SETTINGS, MODEL = RUN_SETTINGS, RUN_MODEL
 REPORT, METRICS, TABLE, CURVES = "report.json", "metrics.jsonl", "metrics.csv", "curves.png"
@@ -69,6 +70,11 @@ class RunFolder:
         if found is None:
             raise RunExists(self.path, "holds no run to resume", "Start one with: clipsearch train PAIRS --out RUN")
         return found
+
+    def steps_done(self) -> int:
+        """Of the last checkpoint."""
+        state = self.read_json(f"{CHECKPOINTS}/{STATE}")
+        return int(state["step"]) if state is not None else 0
 
     def report(self) -> dict[str, Any] | None:
         """The outcome of a finished run."""

@@ -46,7 +46,7 @@ class Settings:
     method: Method
     epochs: int = 10
     batch: int = 1024  # pairs that a step compares, over all processes
-    micro_batch: int | None = None  # pairs that go through the towers at once; None: all of a process's
+    micro_batch: int | None = None  # pairs that go through the towers at once; None: what suits the trainee
     accumulate: bool = False  # each micro-batch with its own loss, instead of gradient caching
     learning_rate: float | None = None
     weight_decay: float = 0.2
@@ -63,6 +63,7 @@ class Settings:
     views: int = 3  # of each picture: the whole, its mirror image, then random crops
     gate: bool = True  # heads: leave what is unlike the pairs as it was
     keep_texts: float = 0.2  # heads: share of captions whose base vector is trained against
+    keep_general: float = 40.0  # heads: weight of keeping general sentences where they are; 0: no such thing
     patience: int = 5  # epochs without a better held-out recall
     seed: int = 0
     checkpoint_s: float = 60.0

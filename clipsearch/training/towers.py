@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ from clipsearch.training.views import WHOLE, view_of
 
 PICTURES_AT_ONCE = 64
 TEXTS_AT_ONCE = 256
-BATCHES_AHEAD = 2
+LARGEST_KEPT_BYTES = 512 << 20  # of the pixels of a set that is measured
+MICRO_BATCHES = {"cuda": 128, "mps": 32, "cpu": 32}  # pairs in memory at once, if nobody says otherwise
 LEARNING_RATES = {"lora": 5e-4, "locked-image": 1e-5, "full": 1e-5}
 _LAYER = re.compile(r"(?:resblocks|blocks|layers?|stages)\.?(\d+)")
 
@@ -67,6 +68,7 @@ class TowersTrainee:
         self._settings = settings
         self._world = world or World()
         self.device = torch.device(encoder.device)
+        self.micro_batch: int | None = MICRO_BATCHES.get(self.device.type, 32)
         asked = settings.learning_rate
         self.learning_rate = LEARNING_RATES[settings.method] if asked is None else asked
         self.model: Any = copy.deepcopy(encoder.model).float()
@@ -93,9 +95,10 @@ class TowersTrainee:
         self._train, self._sets = train, sets
         self._captions = Captions(train, encoder.tokenizer)
         self._set_captions = {name: Captions(pairs, encoder.tokenizer) for name, pairs in sets.items()}
+        self._pixels: dict[str, list[tuple[list[int], PixelArray]]] = {}
         self._readable: dict[str, IntArray] = {}
         self._locked_images: dict[str, FloatArray] = {}
-        self._ahead: dict[int, list[Future[PixelArray | None]]] = {}
+        self._ahead: dict[bytes, list[Future[PixelArray | None]]] = {}
         self._pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
         self.order = Order(self._captions.first, settings.batch, settings.seed)
         self.unreadable: set[int] = set()
@@ -122,8 +125,7 @@ class TowersTrainee:
 
     def load(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels (B, H, W, 3) uint8, and tokens (B, L). A picture that cannot be read is replaced by the next one."""
-        key = int(draw.seeds[0])
-        futures = self._ahead.pop(key, None) or self._decode(draw)
+        futures = self._ahead.pop(_key(draw), None) or self._decode(draw)
         pixels = []
         for place, future in enumerate(futures):
             found, number = future.result(), int(draw.pictures[place])
@@ -145,12 +147,12 @@ class TowersTrainee:
 
     def look_ahead(self, draws: list[Draw]) -> None:
         """Begin to decode the pictures of steps to come."""
-        wanted = {int(draw.seeds[0]) for draw in draws}
+        wanted = {_key(draw): draw for draw in draws}
         for key in [key for key in self._ahead if key not in wanted]:
             del self._ahead[key]
-        for draw in draws:
-            if int(draw.seeds[0]) not in self._ahead:
-                self._ahead[int(draw.seeds[0])] = self._decode(draw)
+        for key, draw in wanted.items():
+            if key not in self._ahead:
+                self._ahead[key] = self._decode(draw)
 
     def _decode(self, draw: Draw) -> list[Future[PixelArray | None]]:
         places = zip(draw.pictures.tolist(), draw.seeds.tolist(), strict=True)
@@ -185,6 +187,10 @@ class TowersTrainee:
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self._settings.precision)
         return contextlib.nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
+
+    def penalty(self, seed: int) -> Tensor | None:
+        """None: what towers forget is weighed afterwards (see `interpolation`)."""
+        return None
 
     def set_training(self, training: bool) -> None:
         """Dropout on or off. Batch normalisation keeps the statistics of the pretraining.
@@ -237,26 +243,36 @@ class TowersTrainee:
         return images, np.concatenate(texts)
 
     def _set_images(self, name: str) -> FloatArray:
-        pairs = self._sets[name]
+        readable: list[int] = []
+        vectors: list[FloatArray] = []
+        for numbers, pixels in self._set_pixels(name):
+            vectors.append(self._image_vectors(torch.from_numpy(pixels).to(self.device)).cpu().numpy())
+            readable += numbers
+        self._readable[name] = np.array(readable, dtype=np.int64)
+        return np.concatenate(vectors) if vectors else np.empty((0, self._encoder.dim), np.float32)
 
+    def _set_pixels(self, name: str) -> Iterable[tuple[list[int], PixelArray]]:
+        """Numbers and pixels of a set's readable pictures, in groups; small sets are decoded once and kept."""
+        side = self._encoder.preprocessing
+        if len(self._sets[name]) * side.height * side.width * 3 > LARGEST_KEPT_BYTES:
+            return self._decoded_set(self._sets[name])
+        if name not in self._pixels:
+            self._pixels[name] = list(self._decoded_set(self._sets[name]))
+        return self._pixels[name]
+
+    def _decoded_set(self, pairs: PairSet) -> Iterator[tuple[list[int], PixelArray]]:
         def whole(number: int) -> PixelArray | None:
             try:
                 return view_of(pairs[number], WHOLE, 0, self._encoder.preprocessing)
             except UnreadablePicture:
                 return None
 
-        readable: list[int] = []
-        vectors: list[FloatArray] = []
         for start in range(0, len(pairs), PICTURES_AT_ONCE):
             numbers = range(start, min(start + PICTURES_AT_ONCE, len(pairs)))
-            found = [(number, pixels) for number, pixels in zip(numbers, self._pool.map(whole, numbers), strict=True)]
+            found = zip(numbers, self._pool.map(whole, numbers), strict=True)
             good = [(number, pixels) for number, pixels in found if pixels is not None]
             if good:
-                batch = torch.from_numpy(np.stack([pixels for _, pixels in good])).to(self.device)
-                vectors.append(self._image_vectors(batch).cpu().numpy())
-                readable += [number for number, _ in good]
-        self._readable[name] = np.array(readable, dtype=np.int64)
-        return np.concatenate(vectors) if vectors else np.empty((0, self._encoder.dim), np.float32)
+                yield [number for number, _ in good], np.stack([pixels for _, pixels in good])
 
     def trained_encoder(self, name: str) -> OpenClipEncoder:
         """The model as it is now, low ranks merged, as an encoder on the CPU."""
@@ -289,6 +305,10 @@ class TowersTrainee:
         partial.replace(target.parent / "weights.safetensors")
         pictures = [view for number in range(min(8, len(self._train))) if (view := self._view(number, 0)) is not None]
         export(encoder, target, check_pictures=np.stack(pictures) if pictures else None, overwrite=True)
+
+
+def _key(draw: Draw) -> bytes:
+    return draw.pictures.tobytes() + draw.seeds.tobytes()
 
 
 def layer_distances(names: list[str]) -> dict[str, int]:
