@@ -7,8 +7,8 @@ An order is kept as row ids and scores, so that the next window of it costs the 
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
-from bisect import bisect_left
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -142,14 +142,26 @@ def put_in_order(photos: Collection, wish: Wish) -> Order:
 def _leave_out_unlikely(photos: Collection, order: Order) -> None:
     """Cut an order off where pictures become unlikely: for one query, the confidence rises with the score."""
 
-    def is_unlikely(at: int) -> bool:
-        assert order.vector is not None
-        (hit,) = photos.judge(photos.hits(order.scores[at : at + 1], order.ids[at : at + 1]), order.vector, order.kind)
-        return hit.band == "unlikely"
+    if not len(order.ids):
+        return
+    (any_hit,) = photos.hits(order.scores[:1], order.ids[:1])  # only scores matter here
 
-    if len(order.ids) < order.total and not is_unlikely(len(order.ids) - 1):
+    def likely_of(scores: FloatArray) -> int:
+        assert order.vector is not None
+        judged = photos.judge(
+            [dataclasses.replace(any_hit, score=float(score)) for score in scores], order.vector, order.kind
+        )
+        return sum(hit.band != "unlikely" for hit in judged)
+
+    def cut() -> int:
+        step = max(1, math.isqrt(len(order.scores)))
+        start = max(0, likely_of(order.scores[::step]) - 1) * step
+        return start + likely_of(order.scores[start : start + step])
+
+    likely = cut()
+    if likely == len(order.ids) < order.total:
         order.extend(photos)
-    likely = bisect_left(range(len(order.ids)), True, key=is_unlikely)
+        likely = cut()
     order.hidden = order.total - likely
     order.ids, order.scores, order.total = order.ids[:likely], order.scores[:likely], likely
 
