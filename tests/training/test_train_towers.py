@@ -26,7 +26,7 @@ from tests.training_pairs import write_pairs  # noqa: E402
 pytestmark = pytest.mark.torch
 
 CONFIGS = {"vit": SMALL_VIT, "resnet": SMALL_RESNET}
-RATES = {"full": 3e-3, "lora": 1e-2, "locked-image": 4e-3, "heads": 3e-3}
+RATES = {"full": 3e-3, "lora": 1e-2, "locked-image": 4e-3, "heads": 1e-2}
 
 
 def request_for(folder: Path, settings: Settings, **more: Any) -> Request:
