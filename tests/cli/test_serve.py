@@ -204,7 +204,7 @@ def test_an_index_is_kept_current_until_ctrl_c(indexed: Path) -> None:
         (indexed / "red.png").unlink()
         deadline = time.monotonic() + 60
         while True:
-            found = clipsearch("query", "red", "--paths", "-k", "99", folder=indexed).stdout
+            found = clipsearch("query", "red", "--all", "--paths", "-k", "99", folder=indexed).stdout
             if "pink.png" in found and "red.png" not in found:
                 break
             assert time.monotonic() < deadline
