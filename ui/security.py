@@ -31,7 +31,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^\s:/@?#\[\]]+))(?::(?P<port>\d{1,5}))?")
 _ALWAYS = {
     "cross-origin-resource-policy": "same-origin",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # with "no-referrer", browsers send the login form with "Origin: null"
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_play
 
 import clipsearch
 from clipsearch.ui.page import add_page
-from clipsearch.ui.server import create_app
+from clipsearch.ui.server import ServerOptions, create_app
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import picture
 
@@ -83,9 +83,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, session_environment: None) ->
     yield from serve(indexes, photos, encoder)
 
 
-def serve(indexes: list[Path], photos: Path, encoder: FakeEncoder) -> Iterator[Site]:
+def serve(indexes: list[Path], photos: Path, encoder: FakeEncoder, *, token: str | None = None) -> Iterator[Site]:
     """Serve indexes with the page, in a thread, for as long as the generator lasts."""
-    app = create_app(indexes, encoder=encoder, interface=add_page)
+    app = create_app(indexes, encoder=encoder, interface=add_page, options=ServerOptions(token=token))
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)

@@ -139,7 +139,7 @@ def test_no_other_page_may_frame_or_read_an_answer(client: TestClient) -> None:
     headers = client.get("/v1/status").headers
     assert headers["x-frame-options"] == "DENY"
     assert headers["cross-origin-resource-policy"] == "same-origin"
-    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["referrer-policy"] == "same-origin"
     assert "access-control-allow-origin" not in headers
 
 
