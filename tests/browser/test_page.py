@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 expect.set_options(timeout=PATIENCE_MS)
 
 MANY = 100_000
+TOKEN = "a-token-for-tests"
 PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
 
 
@@ -286,8 +287,25 @@ def test_a_phone_shows_everything_within_its_width(open_page: Open) -> None:
     box = page.locator(".cs-detail").bounding_box()
     assert box is not None
     assert (box["x"], box["width"]) == (0, 390)
+    page.tap(".cs-select")
     page.tap(".cs-detail header button")
     expect(page.locator(".cs-detail")).to_be_hidden()
+    expect(page.locator(".cs-selection")).to_contain_text("1 selected")
+    page.tap(".cs-tile[data-n='1'] .cs-check")
+    expect(page.locator(".cs-selection")).to_contain_text("2 selected")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_a_page_that_needs_a_token_works_after_logging_in(open_page: Open, guarded: Site) -> None:
+    page = open_page("/?q=blue", at=guarded, ready=False)
+    page.fill("input[name=token]", "wrong")
+    page.click("button")
+    expect(page.locator("body")).to_contain_text("not the token")
+    page.fill("input[name=token]", TOKEN)
+    page.click("button")
+    expect(page.locator(".cs-query")).to_have_value("blue")
+    first(page, "plain/blue.jpg")
+    expect(page.locator(".cs-tile[data-n='0'] img")).to_have_js_property("naturalWidth", 240)
 
 
 def test_names_that_are_markup_are_text_everywhere(open_page: Open) -> None:
@@ -393,6 +411,11 @@ def test_the_page_moves_into_gradio_s_layout_and_loses_nothing(open_page: Open, 
     first(page, "plain/blue.jpg")
     fonts = page.evaluate("performance.getEntriesByType('resource').map(one => one.name)")
     assert all(str(name).startswith(site.address) for name in fonts)
+
+
+@pytest.fixture(scope="module")
+def guarded(site: Site) -> Iterator[Site]:
+    yield from serve([site.photos / ".clipsearch"], site.photos, FakeEncoder(), token=TOKEN)
 
 
 @pytest.fixture(scope="module")

@@ -68,6 +68,8 @@ const gallery = new Gallery(grid, (offset, k, signal) => api.search({ ...questio
 const detail = new Detail(panel, {
   close: closeDetail, step: (by) => openAt(gallery.active + by), rate, similar, copy,
   rating: (hit) => gallery.ratings.get(hit.id) ?? 0,
+  isSelected: (hit) => gallery.selected.has(hit.id),
+  select: (hit) => { gallery.toggleHit(hit); detail.show(hit, detail.index); },
   open: (hit) => showDetail(hit, true),
   without: (hit) => go({ q: `${state.q} - like:${hit.id}`.trim(), id: null }),
   near: (place) => go({ q: withFilter(state.q, "near", `${place},5km`), id: null }),
@@ -523,7 +525,10 @@ addEventListener("keydown", (event) => {
     const hit = detail.hit ?? gallery.item(gallery.active);
     if (!hit) return;
     if (event.key === "Enter") openAt(gallery.active);
-    else if (event.key === " " || event.key === "x") gallery.toggle(gallery.active);
+    else if (event.key === " " || event.key === "x") {
+      gallery.toggleHit(hit);
+      if (detail.isOpen) detail.show(hit, detail.index);
+    }
     else if (event.key === "+") rate(hit, 1);
     else if (event.key === "-") rate(hit, -1);
     else if (event.key === "s") similar(hit);

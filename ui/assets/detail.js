@@ -51,6 +51,7 @@ export class Detail {
         button("cs-action.cs-wide", "similar", "Find pictures like this one (s)", () => this.on.similar(hit), "More like this"),
         button("cs-action.cs-wide", "close", "Find the same without pictures like this one", () => this.on.without(hit), "Less like this"),
         ...thumbs,
+        button(`cs-action.cs-select${this.on.isSelected(hit) ? ".cs-on" : ""}`, "check", "Select (x)", () => this.on.select(hit)),
         button("cs-action", "copy", "Copy the path", () => this.on.copy(shown(hit.path))),
       ),
       facts,

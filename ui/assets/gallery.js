@@ -178,8 +178,12 @@ export class Gallery {
   toggle(n) {
     const hit = this.item(n);
     if (!hit) return;
-    if (!this.selected.delete(hit.id)) this.selected.set(hit.id, hit);
     this.anchor = n;
+    this.toggleHit(hit);
+  }
+
+  toggleHit(hit) {
+    if (!this.selected.delete(hit.id)) this.selected.set(hit.id, hit);
     this.marks();
     this.on.select();
   }
