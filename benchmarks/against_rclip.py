@@ -196,7 +196,7 @@ def querying(work: Path, model: Path, data: Path, rclip: Path, rows: int, rounds
     os.link(database, data / "db.sqlite3")
 
     def ours() -> float:
-        return seconds_of([program(), "query", QUERY, "--index", folder, "-k", "10"], folder=folder)
+        return seconds_of([program(), "query", QUERY, "--index", folder, "-k", "10", "--all"], folder=folder)
 
     def theirs() -> float:
         return seconds_of([rclip, "-n", "--filepath-only", QUERY], folder=folder, env={"RCLIP_DATADIR": str(data)})

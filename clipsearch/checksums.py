@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import lru_cache
 from pathlib import Path
 
 import xxhash
@@ -48,6 +49,16 @@ def _read(path: Path) -> str:
 
 
 def _remembered(memory: Path) -> dict[str, str]:
+    try:
+        status = memory.stat()
+    except OSError:
+        return {}
+    return _parsed(memory, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=1)
+def _parsed(memory: Path, _identity: tuple[int, ...]) -> dict[str, str]:
+    """What the memory held when it was that file; it is replaced as a whole, so another one has another inode."""
     try:
         entries = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipsearch import cli_models
+from clipsearch.cli_options import notice
 from clipsearch.errors import InvalidLabels, InvalidQuery
 from clipsearch.terminal import count, progress_display, safe
 
@@ -183,7 +183,7 @@ def _of_folder(
     found = open_class_folder(folder)
     if model is None and probe is not None:
         model = load_probe(probe).model
-    encoder = load_encoder(model or "auto", notice=cli_models.notice)
+    encoder = load_encoder(model or "auto", notice=notice)
     if not labels and probe is None:
         if not found.classes:
             raise InvalidLabels(f"{folder} has no folders to take labels from: name them with --labels")

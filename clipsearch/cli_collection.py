@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipsearch import config
+from clipsearch.cli_options import EXIT_NOTHING_FOUND, IndexOption, JsonOption, print_json
 from clipsearch.errors import InvalidQuery, StorageError
 from clipsearch.terminal import count, safe, size
 
@@ -19,23 +19,11 @@ if TYPE_CHECKING:
     from clipsearch.dedupe import Copy
     from clipsearch.records import Hit
 
-EXIT_NOTHING_FOUND = 3
-
 app = typer.Typer(rich_markup_mode=None)
 concepts = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Concepts: what some pictures have in common, under a name."
 )
 app.add_typer(concepts, name="concept")
-
-IndexOption = Annotated[
-    Path | None,
-    typer.Option("--index", help="Folder of the index, if it is not `.clipsearch` in the photo folder.", metavar="DIR"),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def _print_json(body: Any) -> None:
-    print(json.dumps(body, indent=2))
 
 
 @app.command()
@@ -65,7 +53,7 @@ def similar(
         hits = [hit for hit in found if hit.record.content_hash != content or content is None][:k]
         config.remember_index(photos.index)
     if as_json:
-        _print_json([_hit(n, hit) for n, hit in enumerate(hits, 1)])
+        print_json([_hit(n, hit) for n, hit in enumerate(hits, 1)])
     else:
         for n, hit in enumerate(hits, 1):
             print(f"{n:3d}  {hit.score:.3f}  {safe(hit.path)}")
@@ -115,7 +103,7 @@ def dedupe(
         groups = find_duplicates(photos)
         config.remember_index(photos.index)
     if as_json:
-        _print_json([{"keep": _copy(g.keep), "others": [_copy(other) for other in g.others]} for g in groups])
+        print_json([{"keep": _copy(g.keep), "others": [_copy(other) for other in g.others]} for g in groups])
     else:
         for group in groups:
             print(f"keep  {safe(group.keep.path)}  {_measures(group.keep)}")
@@ -177,7 +165,7 @@ def illustrate(
         config.remember_index(photos.index)
     if as_json:
         told = [block for block in blocks if block.text is not None]
-        _print_json([{"text": b.text, "hit": None if b.hit is None else _illustration(b.hit)} for b in told])
+        print_json([{"text": b.text, "hit": None if b.hit is None else _illustration(b.hit)} for b in told])
     elif output is None:
         print(making.to_markdown(blocks, Path.cwd()), end="")
     else:
@@ -225,7 +213,7 @@ def add(
         found = len(photos.select(Tagged(concept.name)))
         config.remember_index(photos.index)
     if as_json:
-        _print_json({"name": concept.name, "pictures": found})
+        print_json({"name": concept.name, "pictures": found})
     else:
         asked = shlex.quote(safe(_filter(concept.name)))
         print(f"{safe(concept.name)}: finds {count(found, 'picture')}. Ask for it: clipsearch query {asked}")
@@ -253,7 +241,7 @@ def list_(index: IndexOption = None, as_json: JsonOption = False) -> None:
     with open_collection(index) as photos:
         tags = photos.tags
     if as_json:
-        _print_json([{k: v for k, v in dataclasses.asdict(tag).items() if k != "file"} for tag in tags])
+        print_json([{k: v for k, v in dataclasses.asdict(tag).items() if k != "file"} for tag in tags])
         return
     for tag in tags:
         what = "example" if tag.kind == "concept" else "picture"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from clipsearch import cli_models
+from clipsearch.cli_options import notice
 from clipsearch.errors import InvalidQuery
 from clipsearch.terminal import count, progress_display, safe
 
@@ -92,7 +92,7 @@ def eval_command(
     encoded: list[EncodedPairs] = []
     for asked in model or ([] if ann is not None else ["auto"]):
         try:
-            encoder = load_encoder(asked, precision=precision, notice=cli_models.notice)
+            encoder = load_encoder(asked, precision=precision, notice=notice)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--precision") from None
         with ExitStack() as stack:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clipsearch.cli_options import JsonOption, notice
 from clipsearch.terminal import safe, size
 
 if TYPE_CHECKING:
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
 CHECK_PICTURES = 16
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch, describe and export models.")
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def notice(line: str) -> None:
-    """Tell the user one thing about the model in use."""
-    print(f"clipsearch: {safe(line)}", file=sys.stderr)
 
 
 @app.command(name="list")

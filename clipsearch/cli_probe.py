@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipsearch import cli_models
+from clipsearch.cli_options import notice
 from clipsearch.errors import InvalidLabels, InvalidQuery
 from clipsearch.terminal import count, progress_display, safe
 
@@ -55,7 +55,7 @@ def probe_command(
     if out.exists() and not out.is_dir():
         raise InvalidQuery(f"{out} is a file: name a folder with --out")
     found = open_class_folder(folder)
-    encoder = load_encoder(model, notice=cli_models.notice)
+    encoder = load_encoder(model, notice=notice)
     base = zero_shot(encoder, [parse_label(name) for name in found.classes], templates or ["photos"])
     truth = truth_in(base.labels, found)
     if truth is None:

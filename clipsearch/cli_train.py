@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from clipsearch import cli_models
+from clipsearch.cli_options import notice
 from clipsearch.terminal import count, duration, progress_display, safe, stages_display
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def train_command(
     def carry_out(stack: ExitStack) -> TrainReport:
         report = (lambda *_: None) if quiet else stack.enter_context(stages_display())
         interrupted = stack.enter_context(_asked_to_stop())
-        watch = runs.Watch(report, cli_models.notice, interrupted)
+        watch = runs.Watch(report, notice, interrupted)
         if run is not None:
             return runs.resume(run.expanduser().absolute(), watch=watch)
         assert out is not None and pairs

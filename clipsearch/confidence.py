@@ -123,7 +123,7 @@ def sample_positions(lengths: Sequence[int], rows: int = SAMPLE_ROWS) -> list[In
     if total <= rows:
         return [np.arange(length, dtype=np.int64) for length in lengths]
     starts = np.linspace(0, total - SAMPLE_BLOCK_ROWS, rows // SAMPLE_BLOCK_ROWS).astype(np.int64)
-    chosen = np.unique(starts[:, None] + np.arange(SAMPLE_BLOCK_ROWS))
+    chosen = (starts[:, None] + np.arange(SAMPLE_BLOCK_ROWS)).ravel()  # in order, and blocks do not overlap
     ends = np.cumsum(lengths)
     return [
         chosen[(chosen >= end - length) & (chosen < end)] - (end - length)
@@ -150,7 +150,8 @@ class Background:
     def _bank_on_bank(self) -> tuple[DoubleArray, DoubleArray]:
         """Mean and spread over the bank's texts of `_text_relations`, each text against the others."""
         scores = self._bank @ self._bank.T
-        others = scores[~np.eye(len(scores), dtype=bool)].reshape(len(scores), -1)
+        size = len(scores)
+        others = scores.ravel()[:-1].reshape(size - 1, size + 1)[:, 1:].reshape(size, size - 1)  # all but the diagonal
         relations = _text_relations(others)
         return relations.mean(axis=0), np.maximum(relations.std(axis=0), LEAST_SPREAD)
 

@@ -13,6 +13,7 @@ import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import xxhash
@@ -96,11 +97,18 @@ def tower_files(directory: Path, relative: str) -> list[Path]:
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_EXTERNAL_DATA, _ENTRY_KEY, _ENTRY_VALUE = 7, 5, 13, 1, 2
 
 
-def _external_locations(directory: Path, model: Path, relative: str) -> set[str]:
-    locations: set[str] = set()
+def _external_locations(directory: Path, model: Path, relative: str) -> frozenset[str]:
     if not model.is_file():
         raise InvalidModel(directory, f"{relative} is missing")
-    with model.open("rb") as stream:
+    status = model.stat()
+    return _locations_in(directory, relative, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+
+
+@lru_cache(maxsize=8)
+def _locations_in(directory: Path, relative: str, _identity: tuple[int, ...]) -> frozenset[str]:
+    """Walking a graph of a thousand nodes takes milliseconds, and a query asks three times: once is enough."""
+    locations: set[str] = set()
+    with (directory / relative).open("rb") as stream:
         if os.fstat(stream.fileno()).st_size == 0:
             raise InvalidModel(directory, f"{relative} is empty")
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -119,7 +127,7 @@ def _external_locations(directory: Path, model: Path, relative: str) -> set[str]
                 raise InvalidModel(directory, f"{relative} is cut short or is not an ONNX file") from error
     if not graphs:
         raise InvalidModel(directory, f"{relative} is not an ONNX file")
-    return locations
+    return frozenset(locations)
 
 
 def _fields(data: mmap.mmap, start: int, end: int, wanted: int) -> Iterator[tuple[int, int]]:
@@ -146,6 +154,9 @@ def _fields(data: mmap.mmap, start: int, end: int, wanted: int) -> Iterator[tupl
 
 
 def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
+    value = data[position]
+    if value < 0x80:  # nearly always
+        return value, position + 1
     value = 0
     for shift in range(0, 70, 7):
         byte = data[position]

@@ -24,7 +24,8 @@ LAYERS: list[set[str]] = [
     {"training"},
     {"ui"},
     {"terminal", "timing"},
-    {"cli_models", "cli_serve", "cli_check"},
+    {"cli_options"},
+    {"cli_index", "cli_models", "cli_serve", "cli_check"},
     {"cli_eval", "cli_classify", "cli_probe", "cli_collection", "cli_train"},
     {"cli"},
 ]
@@ -43,7 +44,18 @@ ONLY_IMPORTERS = {
     "httpx": {"client"},
     "watchfiles": {"indexer"},
     "uvicorn": {"cli_serve"},
-    "typer": {"cli", "cli_models", "cli_serve", "cli_eval", "cli_classify", "cli_collection", "cli_probe", "cli_train"},
+    "typer": {
+        "cli",
+        "cli_options",
+        "cli_index",
+        "cli_models",
+        "cli_serve",
+        "cli_eval",
+        "cli_classify",
+        "cli_collection",
+        "cli_probe",
+        "cli_train",
+    },
     "PIL": {"images", "indexer", "training", "ui"},  # the decode worker imports it ahead of its first picture
 }
 
