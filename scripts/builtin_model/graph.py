@@ -62,7 +62,7 @@ class Graph:
         if self.exact:
             product = self.node("MatMul", [x, self.constant(weight.T, name + "_weight")], name + "_matmul")
         else:
-            rows, scales = self._rounded_rows(weight)
+            rows, scales = rounded_rows(weight)
             stored = self.constant(rows.T, name + "_weight_i8")
             matrix = self.node("Cast", [stored], name + "_weight", to=TensorProto.FLOAT)
             product = self.node("MatMul", [x, matrix], name + "_matmul")
@@ -73,7 +73,7 @@ class Graph:
         """Add `table[rows]`, the table stored as int8 with one scale per row."""
         if self.exact:
             return self.node("Gather", [self.constant(table, name + "_table"), rows], name, axis=0)
-        rounded, scales = self._rounded_rows(table)
+        rounded, scales = rounded_rows(table)
         found = self.node("Gather", [self.constant(rounded, name + "_table_i8"), rows], name + "_i8", axis=0)
         found = self.node("Cast", [found], name + "_float", to=TensorProto.FLOAT)
         scales_name = self.constant(scales[:, None], name + "_table_scale")
@@ -119,15 +119,15 @@ class Graph:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(model.SerializeToString(deterministic=True))
 
-    @staticmethod
-    def _rounded_rows(matrix: Array) -> tuple[npt.NDArray[np.int8], Array]:
-        """Return a matrix as int8, symmetric, and the scale of each row."""
-        scales = np.maximum(np.abs(matrix).max(axis=1), 1e-8).astype(np.float32) / np.float32(127)
-        return np.rint(matrix / scales[:, None]).astype(np.int8), scales
-
     def _fresh(self, name: str) -> str:
         unique, count = name, 1
         while unique in self._taken:
             unique, count = f"{name}_{count}", count + 1
         self._taken.add(unique)
         return unique
+
+
+def rounded_rows(matrix: Array) -> tuple[npt.NDArray[np.int8], Array]:
+    """Return a matrix as int8, symmetric, and the scale of each row."""
+    scales = np.maximum(np.abs(matrix).max(axis=1), 1e-8).astype(np.float32) / np.float32(127)
+    return np.rint(matrix / scales[:, None]).astype(np.int8), scales

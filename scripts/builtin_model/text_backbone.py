@@ -7,6 +7,7 @@ float32, so activations are not quantised and results do not depend on a process
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from onnx import TensorProto
@@ -22,14 +23,21 @@ CONTEXT_LENGTH = 64
 EPSILON = 1e-12
 
 
+class Tokens(NamedTuple):
+    """Names of tensors in a graph: the last layer's states (B, T, 384), and 1 where there is a token (B, T)."""
+
+    states: str
+    mask: str
+
+
 class TextBackbone:
-    """The published weights, and the graph from token ids to token states."""
+    """The weights, as published until `state` is written to, and the graph from token ids to token states."""
 
     def __init__(self, checkpoint: Path) -> None:
         self.state: dict[str, Array] = dict(load_file(checkpoint))
 
-    def add_to(self, graph: Graph, text: str) -> str:
-        """Add the backbone; returns the mean of the last layer's token states, (B, 384).
+    def add_to(self, graph: Graph, text: str) -> Tokens:
+        """Add the backbone.
 
         `text` is (B, T) int32, T at most the context length; `PAD_ID` marks what is no token.
         """
@@ -44,12 +52,7 @@ class TextBackbone:
         x = self._embed(graph, text)
         for layer in range(LAYERS):
             x = self._layer(graph, x, penalty, f"encoder.layer.{layer}.")
-        weights = graph.node("Unsqueeze", [mask, graph.constant([2], "axes")], "token_mask")
-        total = graph.node("Mul", [x, weights], "masked")
-        axes = graph.constant([1], "axes")
-        total = graph.node("ReduceSum", [total, axes], "total", keepdims=0)
-        count = graph.node("ReduceSum", [weights, axes], "count", keepdims=0)
-        return graph.node("Div", [total, count], "pooled")
+        return Tokens(x, mask)
 
     def _embed(self, graph: Graph, text: str) -> str:
         state = self.state

@@ -1,4 +1,4 @@
-"""Trains the heads with the symmetric contrastive loss, on pictures with captions and on class prototypes.
+"""Trains the heads with the symmetric contrastive loss.
 
 A prototype stands in for a photo of one of the classifier's classes: the class's row of the classifier,
 rescaled to the features' spread, on top of the residual of a random real picture, so that it is as cluttered
@@ -7,14 +7,19 @@ as a picture is. Its text names or describes the class.
 
 from __future__ import annotations
 
+import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .heads import Dropout, DualHeads, standardisation
+from .heads import DIM, Dropout, DualHeads, Ensemble, principal_directions, standardisation
+from .text_layers import TokenStates
+
+TEXT_CHUNK = 320
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,8 @@ class Recipe:
     learning_rate: float = 1e-3
     warmup: float = 0.1  # share of the steps
     weight_decay: float = 0.2
+    dropped_tokens: float = 0.1  # share of a text's tokens hidden from the text head
+    names_every: int = 20  # steps after which the classes' names are encoded again
     dropout: Dropout = field(default_factory=Dropout)
     seed: int = 0
 
@@ -38,13 +45,13 @@ class Recipe:
 class TrainingSet:
     """Features of everything that is trained on.
 
-    Shapes: pictures (views, N, 1280), captions (N, captions, 384), class_texts (M, 384),
-    class_labels (M,) int64, class_chances (M,), class_names (1000, 384), class_weight (1000, 1280), class_bias (1000,).
+    Shapes: pictures (views, N, 1280), captions N * captions texts, class_texts M texts, class_labels (M,) int64,
+    class_chances (M,), class_names (1000, names) rows of class_texts, class_weight (1000, 1280), class_bias (1000,).
     """
 
     pictures: Tensor
-    captions: Tensor
-    class_texts: Tensor
+    captions: TokenStates
+    class_texts: TokenStates
     class_labels: Tensor
     class_chances: Tensor
     class_names: Tensor
@@ -56,11 +63,12 @@ def train(data: TrainingSet, recipe: Recipe) -> DualHeads:
     """Return heads trained from scratch; the same arguments give the same heads on the same machine."""
     torch.manual_seed(recipe.seed)
     views, count, _ = data.pictures.shape
-    captions = data.captions.shape[1]
+    total = len(data.captions.lengths)
+    captions = total // count
     image = standardisation(data.pictures[0])
-    text = standardisation(data.captions.flatten(0, 1))
+    text = standardisation(_mean_states(data.captions))
     classifier = (data.class_weight, data.class_bias)
-    heads = DualHeads(image, text, classifier, data.class_names, recipe.dropout)
+    heads = DualHeads(image, text, classifier, recipe.dropout)
     prototypes = _Prototypes(data, recipe, *image)
     decayed = [value for value in heads.parameters() if value.ndim > 1]
     free = [value for value in heads.parameters() if value.ndim <= 1]
@@ -69,32 +77,89 @@ def train(data: TrainingSet, recipe: Recipe) -> DualHeads:
         lr=recipe.learning_rate,
         betas=(0.9, 0.98),
     )
-    steps_per_epoch = count * captions // recipe.batch
+    steps_per_epoch = total // recipe.batch
     steps = recipe.epochs * steps_per_epoch
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, recipe.warmup))
-    heads.train()
-    for _ in range(recipe.epochs):
-        order = torch.randperm(count * captions)
-        for step in range(steps_per_epoch):
-            rows = order[step * recipe.batch : (step + 1) * recipe.batch]
-            pictures, caption = rows // captions, rows % captions
-            view = torch.randint(views, (len(rows),))
-            prototype_features, prototype_texts, labels = prototypes.draw()
-            images = torch.cat([data.pictures[view, pictures].float(), prototype_features])
-            texts = torch.cat([data.captions[pictures, caption], prototype_texts])
-            # What a row shows: the picture's number, or the class's after all pictures.
-            identity = torch.cat([pictures, count + labels])
-            # bfloat16 where the processor has it; the loss and the weights stay float32.
-            with torch.autocast("cpu", torch.bfloat16):
-                image_vectors = heads.encode_image(images, recipe.logit_noise)
-                text_vectors = heads.encode_text(texts)
-            scale = heads.log_scale.exp().clamp(max=100.0)
-            loss = contrastive_loss(image_vectors.float(), text_vectors.float(), identity, scale)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-    return heads.eval()
+    for step in range(steps):
+        if step % steps_per_epoch == 0:
+            order = torch.randperm(total)
+        if step % recipe.names_every == 0:
+            _encode_names(heads, data)
+        heads.train()
+        start = step % steps_per_epoch * recipe.batch
+        rows = order[start : start + recipe.batch]
+        pictures, view = rows // captions, torch.randint(views, (len(rows),))
+        prototype_features, prototype_texts, labels = prototypes.draw()
+        images = torch.cat([data.pictures[view, pictures].float(), prototype_features])
+        # What a row shows: the picture's number, or the class's after all pictures.
+        identity = torch.cat([pictures, count + labels])
+        # bfloat16 where the processor has it; the loss and the weights stay float32.
+        with torch.autocast("cpu", torch.bfloat16):
+            image_vectors = heads.encode_image(images, recipe.logit_noise)
+            caption_features = pool_texts(heads, data.captions, rows, recipe.dropped_tokens)
+            class_features = pool_texts(heads, data.class_texts, prototype_texts, recipe.dropped_tokens)
+            text_vectors = heads.encode_text(torch.cat([caption_features, class_features]))
+        scale = heads.log_scale.exp().clamp(max=100.0)
+        loss = contrastive_loss(image_vectors.float(), text_vectors.float(), identity, scale)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        if step % 10 == 0:
+            log.info("step %d of %d, loss %.3f", step, steps, loss.item())
+    _encode_names(heads, data)
+    return heads
+
+
+def train_ensemble(data: TrainingSet, recipe: Recipe, members: int) -> Ensemble:
+    """Return heads of `members` seeds, from the recipe's on, as one."""
+    trained = [train(data, replace(recipe, seed=recipe.seed + index)) for index in range(members)]
+    return Ensemble(trained, [_directions(heads, data, DIM // members) for heads in trained])
+
+
+@torch.no_grad()
+def _directions(heads: DualHeads, data: TrainingSet, count: int) -> Tensor:
+    """Return the directions that hold most of the vectors of the pictures and captions, which weigh the same."""
+    rows = torch.arange(len(data.captions.lengths))
+    with torch.autocast("cpu", torch.bfloat16):
+        images = heads.encode_image(data.pictures[0].float()).float()
+        texts = heads.encode_text(pool_texts(heads, data.captions, rows)).float()
+    directions = principal_directions(torch.cat([images, texts * (len(images) / len(texts)) ** 0.5]), count)
+    log.info("%d directions hold %.5f of the captions", count, (texts @ directions.T).pow(2).sum(dim=1).mean().item())
+    return directions
+
+
+def pool_texts(heads: DualHeads, texts: TokenStates, rows: Tensor, dropped: float = 0.0) -> Tensor:
+    """Return the text features of some texts, each of their tokens but the first hidden with chance `dropped`."""
+    parts, positions = [], []
+    for places, states, is_token in texts.batches(rows, TEXT_CHUNK):
+        seen = is_token
+        if dropped:
+            kept = torch.rand(is_token.shape) >= dropped
+            kept[:, 0] = True
+            seen = is_token & kept
+        parts.append(heads.pool_text(states, seen))
+        positions.append(places)
+    return torch.cat(parts)[torch.cat(positions).argsort()]
+
+
+@torch.no_grad()
+def _encode_names(heads: DualHeads, data: TrainingSet) -> None:
+    """Set the heads' features of the classes' names, the mean over each class's."""
+    heads.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        features = pool_texts(heads, data.class_texts, data.class_names.flatten())
+    heads.class_names.copy_(features.reshape(*data.class_names.shape, -1).mean(dim=1))
+
+
+@torch.no_grad()
+def _mean_states(texts: TokenStates) -> Tensor:
+    """Return the mean token state of every 10th text."""
+    means = []
+    for _, states, is_token in texts.batches(torch.arange(0, len(texts.lengths), 10), TEXT_CHUNK):
+        mask = is_token[:, :, None]
+        means.append((states.float() * mask).sum(dim=1) / mask.sum(dim=1))
+    return torch.cat(means)
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, identity: Tensor, scale: Tensor) -> Tensor:
@@ -122,7 +187,7 @@ class _Prototypes:
         self._chances = [data.class_chances[texts] for texts in self._texts]
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return features (P, 1280), text features (P, 384) and labels (P,)."""
+        """Return features (P, 1280), rows of the class texts (P,) and labels (P,)."""
         pictures, count = self._data.pictures, self._recipe.prototypes
         labels = torch.randint(len(self._rows), (count,))
         chosen = [int(self._texts[i][torch.multinomial(self._chances[i], 1)]) for i in labels.tolist()]
@@ -132,7 +197,7 @@ class _Prototypes:
         residual = pictures[view, torch.randint(pictures.shape[1], (count,))].float() - self._mean
         features = self._mean + strength * self._rows[labels] + clutter * residual
         # Features are means over ReLU6 outputs: never negative.
-        return features.clamp(min=0.0), self._data.class_texts[chosen], labels
+        return features.clamp(min=0.0), torch.tensor(chosen), labels
 
 
 def _rate(step: int, steps: int, warmup: float) -> float:

@@ -168,7 +168,7 @@ def test_a_text_is_illustrated(indexed: Path, tmp_path: Path) -> None:
 def test_near_duplicates_are_folded_and_listed(photos: Path) -> None:
     picture(1, size=(640, 480)).save(photos / "large.png")
     picture(1, size=(640, 480)).resize((320, 240)).save(photos / "small.png")
-    picture(2, size=(640, 480)).save(photos / "other.png")
+    picture(3, size=(640, 480)).save(photos / "other.png")
     clipsearch("index", "photos", "--model", "builtin", "-q", folder=photos.parent)
     hits = json.loads(clipsearch("query", "--all", "x", "--unique", "--json", folder=photos).stdout)
     assert {Path(hit["path"]).name for hit in hits} == {"large.png", "other.png"}
