@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -105,6 +106,18 @@ def test_a_token_is_made_up_for_others(indexed: Path) -> None:
     assert len(entry.split("token=")[1]) >= 32
 
 
+def assert_same_but_for_rounding(one: str, other: str) -> None:
+    """Every character is the same, except that the last digit of a fraction may differ by one.
+
+    A server multiplies with other threads and a thoroughly loaded text tower: float32 sums end in other bits.
+    """
+    fraction = re.compile(r"\d+\.\d+")
+    assert fraction.sub("#", one) == fraction.sub("#", other)
+    for a, b in zip(fraction.findall(one), fraction.findall(other), strict=True):
+        digits = len(a.partition(".")[2])
+        assert float(a) == pytest.approx(float(b), abs=1.5 * 10**-digits)
+
+
 def test_a_query_that_a_server_answers_prints_what_a_cold_one_prints(
     indexed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +145,8 @@ def test_a_query_that_a_server_answers_prints_what_a_cold_one_prints(
         nothing = clipsearch("query", "--all", "ext:heic", folder=below, status=3).stderr
     finally:
         server.stop()
-    assert [output for output, _ in warm] == [output for output, _ in cold]
+    for (warm_output, _), (cold_output, _) in zip(warm, cold, strict=True):
+        assert_same_but_for_rounding(warm_output, cold_output)
     assert {answered for _, answered in cold} == {False}
     assert {answered for _, answered in warm} == {True}
     assert (picture.split()[3], answered) == ("../red.png", False)
