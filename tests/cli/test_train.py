@@ -82,7 +82,7 @@ def test_locked_image_improves_an_index_made_before(pairs: Path, held_out: Path,
         arguments = [] if model is None else ["--model", model]
         right = 0
         for word in WORDS:
-            out = run("query", f"{word} number 51", "--index", photos, "-k", "3", "--paths", *arguments).stdout
+            out = run("query", "--all", f"{word} number 51", "--index", photos, "-k", "3", "--paths", *arguments).stdout
             right += sum(Path(line).name.startswith(word) for line in out.splitlines())
         return right
 
