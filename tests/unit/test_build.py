@@ -48,7 +48,7 @@ def test_pictures_are_found_by_what_they_show(photos: Path, encoder: FakeEncoder
     report = run(photos, encoder)
     assert (report.found, report.encoded, report.pictures) == (3, 3, 3)
     with Collection(photos / ".clipsearch", encoder=encoder) as collection:
-        assert [Path(hit.path).name for hit in collection.search("green", k=1)] == ["g.png"]
+        assert [Path(hit.path).name for hit in collection.search("green", k=1, all=True)] == ["g.png"]
         assert [Path(hit.path).name for hit in collection.search(photos / "b.png", k=1)] == ["b.png"]
         (hit,) = collection.search(str(photos / "r.png"), k=1)
         assert hit.rank == 1
@@ -96,7 +96,7 @@ def test_a_folder_and_its_index_can_be_copied_elsewhere(photos: Path, encoder: F
     shutil.copytree(photos, tmp_path / "elsewhere")
     shutil.rmtree(photos)
     with Collection(tmp_path / "elsewhere" / ".clipsearch", encoder=encoder) as collection:
-        hits = collection.search("blue", k=5)
+        hits = collection.search("blue", k=5, all=True)
     assert len(hits) == 5
     assert all(Path(hit.path).is_file() for hit in hits)
     report = run(tmp_path / "elsewhere", encoder)
@@ -156,7 +156,7 @@ def test_an_empty_mount_point_deletes_nothing(photos: Path, encoder: FakeEncoder
     with pytest.raises(NoPictures):
         index_folder(photos, encoder, index=index, options=ONE)
     with Collection(index, encoder=encoder) as collection:
-        assert len(collection.search("red")) == 3
+        assert len(collection.search("red", all=True)) == 3
 
 
 def test_nothing_to_index_leaves_nothing_behind(photos: Path, encoder: FakeEncoder) -> None:
@@ -191,7 +191,7 @@ def test_another_model_needs_a_reindex(photos: Path, encoder: FakeEncoder) -> No
     report = run(photos, other, reindex=True)
     assert (report.encoded, report.pictures) == (4, 4)
     with Collection(photos / ".clipsearch", encoder=other) as collection:
-        assert len(collection.search("red")) == 4
+        assert len(collection.search("red", all=True)) == 4
 
 
 def test_many_small_commits_are_joined(photos: Path, encoder: FakeEncoder) -> None:

@@ -74,10 +74,10 @@ def index(photos: Path) -> Path:
 
 def test_liked_pictures_rank_higher(index: Path) -> None:
     with Collection(index, encoder=FakeEncoder()) as photos:
-        ids = {hit.record.path: hit.record.row_id for hit in photos.search("red", 100)}
+        ids = {hit.record.path: hit.record.row_id for hit in photos.search("red", 100, all=True)}
         liked = [ids["purple0.png"], ids["purple1.png"]]
-        before = [hit.record.path for hit in photos.search("red", 100)].index("purple2.png")
-        after = [hit.record.path for hit in photos.search("red", 100, like=liked, unlike=[ids["red0.png"]])]
+        before = [hit.record.path for hit in photos.search("red", 100, all=True)].index("purple2.png")
+        after = [hit.record.path for hit in photos.search("red", 100, all=True, like=liked, unlike=[ids["red0.png"]])]
         assert after.index("purple2.png") < before
         with pytest.raises(InvalidQuery, match="no picture has the id 999"):
             photos.search("red", like=[999])
@@ -85,7 +85,7 @@ def test_liked_pictures_rank_higher(index: Path) -> None:
 
 def test_a_concept_is_a_filter_and_a_query_and_outlives_reindexing_as_a_tag(index: Path, photos: Path) -> None:
     with Collection(index, encoder=FakeEncoder()) as collection:
-        other = collection.search("blue", 1)[0].record.row_id
+        other = collection.search("blue", 1, all=True)[0].record.row_id
         add_concept(collection, "reds", [photos / "red0.png", str(photos / "red1.png")], [other])
     with Collection(index, encoder=FakeEncoder()) as collection:
         found = collection.search("tag:reds", 100)
@@ -96,7 +96,7 @@ def test_a_concept_is_a_filter_and_a_query_and_outlives_reindexing_as_a_tag(inde
         assert not any(name.startswith("blue") for name in names)
         assert collection.search("like:reds", 1)[0].record.path.startswith("red")
         assert len(collection.select(Tagged("REDS"))) == len(names)
-        assert set(names) >= {hit.record.path for hit in collection.search("green tag:reds", 100)}
+        assert set(names) >= {hit.record.path for hit in collection.search("green tag:reds", 100, all=True)}
     index_folder(photos, FakeEncoder(seed=3), options=IndexOptions(workers=1, reindex=True))
     other_model = FakeEncoder(seed=3)
     with Collection(index, encoder=other_model) as collection, pytest.raises(InvalidQuery, match="concept add reds"):

@@ -52,7 +52,7 @@ def test_large_segments_are_float16_and_small_ones_float32(index: Path, encoder:
     assert kinds(index) == ["<f2"]
     truth = stored_vectors(index)
     with Collection(index, encoder=encoder) as photos:
-        hits = photos.search("red", k=100)
+        hits = photos.search("red", k=100, all=True)
         assert len(hits) == 100
         query = photos.encode_query("red")
     for hit in hits:
@@ -115,14 +115,14 @@ def test_float32_vectors_of_an_older_index_stay_readable(
     assert kinds(index) == ["<f4"]
     assert verify(index).ok
     with Collection(index, encoder=encoder) as collection:
-        before = [(hit.path, hit.score) for hit in collection.search("red", k=10)]
+        before = [(hit.path, hit.score) for hit in collection.search("red", k=10, all=True)]
     fill(photos, 1, first=100)
     grow(photos, encoder)
     compact(index)
     assert kinds(index) == ["<f2"]
     assert verify(index).ok
     with Collection(index, encoder=encoder) as collection:
-        found = {hit.path: hit.score for hit in collection.search("red", k=101)}
+        found = {hit.path: hit.score for hit in collection.search("red", k=101, all=True)}
     for path, score in before:
         assert found[path] == pytest.approx(score, abs=1e-3)
 
