@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch")
+pytest.importorskip("open_clip")
 
-from tests.faults.train_process import STEPS
+from tests.faults.train_process import STEPS, write_inputs
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
@@ -26,21 +27,23 @@ KILLS = int(os.environ.get("CLIPSEARCH_TRAIN_KILLS", "4"))
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def start(run: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.faults.train_process", str(run), *arguments]
+def start(method: str, run: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.faults.train_process", method, str(run), *arguments]
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(run: Path, *arguments: str) -> tuple[int, str]:
-    process = start(run, *arguments)
+def finish(method: str, run: Path, *arguments: str) -> tuple[int, str]:
+    process = start(method, run, *arguments)
     out, err = process.communicate()
     assert process.returncode in (0, -signal.SIGKILL), err
     return process.returncode, out.strip()
 
 
-def test_resumed_weights_are_those_of_an_uninterrupted_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["heads", "full"])
+def test_resumed_weights_are_those_of_an_uninterrupted_run(method: str, tmp_path: Path) -> None:
+    write_inputs(tmp_path / "pairs")
     began = time.monotonic()
-    code, expected = finish(tmp_path / "whole")
+    code, expected = finish(method, tmp_path / "whole")
     whole_run_s = time.monotonic() - began
     assert code == 0
     assert expected
@@ -48,19 +51,19 @@ def test_resumed_weights_are_those_of_an_uninterrupted_run(tmp_path: Path) -> No
     run, killed, finished = tmp_path / "killed", 0, 0
     while killed < KILLS:
         if killed % 2:  # at any moment, also while a checkpoint is being written
-            process = start(run)
+            process = start(method, run)
             time.sleep(rng.uniform(0.3, 1.0) * whole_run_s)
             process.send_signal(signal.SIGKILL)
             out, _ = process.communicate()
             code, found = process.returncode, out.strip()
         else:  # in the middle of a step
-            code, found = finish(run, str(rng.randrange(STEPS)))
+            code, found = finish(method, run, str(rng.randrange(STEPS)))
         if code == 0:
             assert found == expected
             finished += 1
             shutil.rmtree(run)
         if code != 0 or killed % 2:
             killed += 1
-    code, found = finish(run)
+    code, found = finish(method, run)
     assert code == 0
     assert found == expected

@@ -1,6 +1,6 @@
-"""A process that trains heads on made-up features, to be killed.
+"""A process that trains heads on made-up features, or all of a small ViT on pictures, to be killed.
 
-python -m tests.faults.train_process RUN [KILL_AT_STEP]
+python -m tests.faults.train_process heads|full RUN [KILL_AT_STEP]
 
 Prints the checksum of the final weights. With KILL_AT_STEP, the process kills itself inside that step.
 """
@@ -22,8 +22,10 @@ from clipsearch.training.feature_cache import CachedPairs, Features
 from clipsearch.training.heads import HeadsTrainee
 from clipsearch.training.loop import Loop
 from clipsearch.training.order import Order
+from clipsearch.training.pairs import open_pairs
 from clipsearch.training.run_folder import RunFolder
 from clipsearch.training.settings import Settings
+from tests.training_pairs import write_pairs
 
 PAIRS, STEPS_PER_EPOCH, EPOCHS, DIM = 96, 6, 5, 16
 STEPS = STEPS_PER_EPOCH * EPOCHS
@@ -43,19 +45,46 @@ def made_up(count: int, seed: int, views: int) -> CachedPairs:
     )
 
 
-def main() -> None:
-    run, kill_at = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else -1
-    torch.set_num_threads(1)
+def heads_trainee() -> tuple[HeadsTrainee, Order, Settings]:
     settings = Settings(
         "heads", epochs=EPOCHS, batch=PAIRS // STEPS_PER_EPOCH, ema=0.9, checkpoint_steps=4, patience=99
     )
     model: Any = SimpleNamespace(dim=DIM, score_scale=20.0)
     train = made_up(PAIRS, 0, 2)
     trainee = HeadsTrainee(model, train, {"dev": made_up(40, 1, 1)}, settings)
+    return trainee, Order(train.first_caption, settings.batch, settings.seed), settings
+
+
+def full_trainee(folder: Path) -> tuple[Any, Order, Settings]:
+    """Gradient caching, random views, averaged weights: all that a step draws or carries over."""
+    from clipsearch.training.towers import TowersTrainee
+    from tests.open_clip_models import SMALL_VIT, small_encoder
+
+    batch = PAIRS // 4 // STEPS_PER_EPOCH
+    settings = Settings(
+        "full", epochs=EPOCHS, batch=batch, micro_batch=3, learning_rate=1e-3, ema=0.9, views=4, checkpoint_steps=4,
+        patience=99,
+    )  # fmt: skip
+    config = {**SMALL_VIT, "text_cfg": {**SMALL_VIT["text_cfg"], "width": 16}}
+    pairs, dev = open_pairs([folder / "train"]), open_pairs([folder / "dev"])
+    trainee = TowersTrainee(small_encoder(config), settings, pairs, {"dev": dev})
+    return trainee, trainee.order, settings
+
+
+def write_inputs(folder: Path) -> None:
+    """The pictures of `full`."""
+    write_pairs(folder / "train", PAIRS // 4)
+    write_pairs(folder / "dev", 8, first=100)
+
+
+def main() -> None:
+    method, run, kill_at = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else -1
+    torch.set_num_threads(1)
+    trainee, order, settings = heads_trainee() if method == "heads" else full_trainee(run.parent / "pairs")
     folder = RunFolder(run)
     if not (run / "run.json").exists():
         folder.create({})
-    loop = Loop(trainee, Order(train.first_caption, settings.batch, settings.seed), settings, folder)
+    loop = Loop(trainee, order, settings, folder)
     encode, seen = trainee.encode, 0
 
     def encode_or_die(part: Any) -> Any:
