@@ -12,6 +12,7 @@ import io
 import math
 import os
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -362,11 +363,14 @@ _cap_of_process: int | None = None
 
 @contextmanager
 def _without_pillows_pixel_cap() -> Iterator[None]:
-    """Let this module's pixel cap stand in for Pillow's, which is a global of the process and warns on stderr."""
+    """Let this module's pixel cap stand in for Pillow's, which is a global of the process and warns on stderr.
+
+    Not None, which Pillow would take, too: it looks at the cap twice, and in another thread it may change in between.
+    """
     global _cap_users, _cap_of_process
     with _cap_lock:
         if _cap_users == 0:
-            _cap_of_process, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            _cap_of_process, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, sys.maxsize
         _cap_users += 1
     try:
         yield

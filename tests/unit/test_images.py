@@ -694,3 +694,12 @@ def test_bytes_read_as_the_file_that_they_come_from(tmp_path: Path) -> None:
         with pytest.raises(UnreadablePicture, match=r"x\.png") as caught:
             read_picture("x.png", SQUASH, content=broken)
         assert caught.value.status == status
+
+
+def test_pillows_own_cap_stays_a_number_while_pictures_are_read() -> None:
+    # Image.crop in another thread compares with twice of it, after a look whether it is None.
+    before = Image.MAX_IMAGE_PIXELS
+    with images._without_pillows_pixel_cap():
+        assert isinstance(Image.MAX_IMAGE_PIXELS, int)
+        Image.new("1", (20_000, 20_000)).crop((0, 0, 20_000, 19_999))
+    assert before == Image.MAX_IMAGE_PIXELS
