@@ -19,6 +19,7 @@ from clipsearch.training.evaluation import Metrics, evaluate
 from clipsearch.training.feature_cache import CachedPairs, Features
 from clipsearch.training.frozen import FrozenModel
 from clipsearch.training.grad_cache import Part, Vectors
+from clipsearch.training.licences import licence_note
 from clipsearch.training.order import Draw
 from clipsearch.training.residual import Residual, append_residual
 from clipsearch.training.settings import Settings
@@ -154,6 +155,9 @@ class HeadsTrainee:
         own.pop("name", None)
         own["score_scale"] = round(float(self.log_scale.detach().exp()), 4)
         own["source"] = source
+        note = licence_note(base)
+        if note and not own.get("licence"):
+            own["licence"] = note  # the card itself is not copied: it describes the base
         (target / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for relative, tower, residual in towers:
             folder = (target / relative).parent
