@@ -54,8 +54,8 @@ class HeadsTrainee:
         whole = _fitted_on(train.views[0])
         self.image: Residual | None = None
         if settings.method != "locked-image":
-            self.image = Residual(whole, model.dim, gated=settings.gate).to(self.device)
-        self.text = Residual(_fitted_on(train.texts), model.dim, gated=settings.gate).to(self.device)
+            self.image = _residual(whole, model.dim, settings).to(self.device)
+        self.text = _residual(_fitted_on(train.texts), model.dim, settings).to(self.device)
         self.log_scale = nn.Parameter(torch.tensor(math.log(min(model.score_scale, 100.0)), device=self.device))
         self.bias: nn.Parameter | None = None
         if settings.objective == "siglip":
@@ -181,6 +181,16 @@ class HeadsTrainee:
 
     def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self.device)
+
+
+def _residual(features: Tensor, dim: int, settings: Settings) -> Residual:
+    return Residual(
+        features,
+        dim,
+        gated=settings.gate,
+        drop_features=settings.drop_features,
+        drop_hidden=settings.drop_hidden,
+    )
 
 
 def _fitted_on(given: Features) -> Tensor:

@@ -86,10 +86,13 @@ class Residual(nn.Module):
         *,
         gated: bool = True,
         hidden: int = HIDDEN,
-        drop_input: float = 0.1,
-        drop_hidden: float = 0.3,
+        drop_features: float = 0.0,
+        drop_hidden: float = 0.0,
     ) -> None:
-        """Take the features of the pairs to standardise by and to fit the gate on. Shape: (N, F)."""
+        """Take the features of the pairs to standardise by and to fit the gate on. Shape: (N, F).
+
+        `drop_features` and `drop_hidden`: shares from 0 to 1 that dropout leaves out while training.
+        """
         super().__init__()
         mean, scale = standardisation(features)
         width = features.shape[1]
@@ -105,7 +108,7 @@ class Residual(nn.Module):
         self.leave = nn.Linear(hidden, dim)
         for weight in (self.skip.weight, self.leave.weight, self.leave.bias):
             nn.init.zeros_(weight)
-        self.drop_input, self.drop_hidden = drop_input, drop_hidden
+        self.drop_features, self.drop_hidden = drop_features, drop_hidden
         self.strength = 1.0
 
     def forward(self, features: Tensor, vectors: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -114,7 +117,7 @@ class Residual(nn.Module):
         weight = self.strength * self.gate(x)
         if keep is not None:
             weight = weight * keep
-        x = F.dropout(x, self.drop_input, self.training)
+        x = F.dropout(x, self.drop_features, self.training)
         hidden = F.dropout(F.gelu(self.enter(x)), self.drop_hidden, self.training)
         return F.normalize(vectors + weight * (self.skip(x) + self.leave(hidden)), dim=1)
 

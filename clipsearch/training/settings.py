@@ -62,6 +62,8 @@ class Settings:
     lora_alpha: float = 16.0
     views: int = 3  # of each picture: the whole, its mirror image, then random crops
     gate: bool = True  # heads: leave what is unlike the pairs as it was
+    drop_features: float = 0.1  # heads: share of the features that a step leaves out
+    drop_hidden: float = 0.3  # heads: share of the hidden units that a step leaves out
     keep_texts: float = 0.2  # heads: share of captions whose base vector is trained against
     keep_general: float = 40.0  # heads: weight of keeping general sentences where they are; 0: no such thing
     patience: int = 5  # epochs without a better held-out recall
