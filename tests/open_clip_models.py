@@ -5,10 +5,12 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
 
 from clipsearch.encoder.openclip import OpenClipEncoder
+from clipsearch.records import PixelArray
 
 _TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
 SMALL_VIT: dict[str, Any] = {
@@ -59,3 +61,29 @@ def small_model(config: dict[str, Any], seed: int = 0) -> Any:
 def small_encoder(config: dict[str, Any], seed: int = 0, name: str = "small") -> OpenClipEncoder:
     """The encoder of that model, on the CPU."""
     return OpenClipEncoder.from_model(small_model(config, seed), config, name=name, device="cpu")
+
+
+def fit_norms(encoder: OpenClipEncoder, pixels: PixelArray) -> None:
+    """Let the normalisations of an image tower fit some pictures, as those of a pretrained one do.
+
+    Untouched, a random tower gives all pictures nearly the same vector: batch normalisations, whose statistics are
+    not trained, do nothing, and a ViT's class token says more than its patches. Shape: (B, H, W, 3) uint8.
+    """
+    visual = encoder.model.visual
+    scaled = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).float() / 127.5 - 1
+    norms = [module for module in visual.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        torch.nn.init.ones_(norm.weight)
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad():
+        encoder.model.encode_image(scaled)
+        encoder.model.eval()
+        if hasattr(visual, "ln_post"):
+            seen: list[torch.Tensor] = []
+            hook = visual.ln_post.register_forward_hook(lambda *found: seen.append(found[-1]))
+            encoder.model.encode_image(scaled)
+            hook.remove()
+            features = seen[0] if seen[0].ndim == 2 else seen[0][:, 0]
+            visual.ln_post.weight.copy_(1 / features.std(dim=0))
+            visual.ln_post.bias.copy_(-features.mean(dim=0) / features.std(dim=0))

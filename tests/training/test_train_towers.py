@@ -20,13 +20,15 @@ from clipsearch.training.run import Request, train  # noqa: E402
 from clipsearch.training.run_folder import RunFolder  # noqa: E402
 from clipsearch.training.settings import Settings, TrainingStopped  # noqa: E402
 from clipsearch.training.towers import TowersTrainee  # noqa: E402
-from tests.open_clip_models import SMALL_RESNET, SMALL_VIT, small_encoder  # noqa: E402
+from clipsearch.training.views import WHOLE, view_of  # noqa: E402
+from tests.open_clip_models import SMALL_RESNET, SMALL_VIT, fit_norms, small_encoder  # noqa: E402
 from tests.training_pairs import write_pairs  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
 CONFIGS = {"vit": SMALL_VIT, "resnet": SMALL_RESNET}
-RATES = {"full": 3e-3, "lora": 1e-2, "locked-image": 4e-3, "heads": 1e-2}
+RATES = {"full": 2e-3, "lora": 1e-2, "locked-image": 4e-3, "heads": 1e-2}
+SHORT_TEXTS = {**SMALL_VIT["text_cfg"], "context_length": 16}  # longer than the captions, a fifth of the work
 
 
 def request_for(folder: Path, settings: Settings, **more: Any) -> Request:
@@ -40,26 +42,23 @@ def request_for(folder: Path, settings: Settings, **more: Any) -> Request:
 def test_every_method_overfits_64_pairs(kind: str, method: Any, tmp_path: Path) -> None:
     folder = write_pairs(tmp_path / "pairs", 64)
     settings = Settings(
-        method, epochs=160, batch=64, learning_rate=RATES[method], weight_decay=0.0, views=1, patience=160,
-        lora_rank=16, gate=False, keep_texts=0.0,
-        keep_general=0.0,
+        method, epochs=160, batch=64, micro_batch=64, learning_rate=RATES[method], weight_decay=0.0, views=1,
+        patience=40, lora_rank=16, gate=False, keep_texts=0.0, keep_general=0.0, drop_features=0.0, drop_hidden=0.0,
     )  # fmt: skip
-    base = small_encoder(CONFIGS[kind])
+    base = small_encoder({**CONFIGS[kind], "text_cfg": SHORT_TEXTS})
+    pairs = open_pairs([folder])
+    fit_norms(base, np.stack([view_of(pair, WHOLE, 0, base.preprocessing) for pair in pairs]))
     report = train(request_for(folder, settings), tmp_path / "run", base=base)
     assert report.dev_before["text_to_image_r1"] < 20
-    least = 90 if method == "heads" else 100  # its dropout cannot be turned off
-    assert report.dev_after["text_to_image_r1"] >= least
-    assert report.dev_after["image_to_text_r1"] >= least
+    assert report.dev_after["text_to_image_r1"] == 100
+    assert report.dev_after["image_to_text_r1"] == 100
     assert report.same_images == (method == "locked-image")
     # The run is a model name, and what it names finds the same.
     run = load_encoder(str(tmp_path / "run"))
-    pairs = open_pairs([folder])
     texts = run.encode_texts([pair.captions[0] for pair in pairs])
-    from clipsearch.training.views import WHOLE, view_of
-
     images = run.encode_images(np.stack([view_of(pair, WHOLE, 0, run.preprocessing) for pair in pairs]))
     found = (texts @ images.T).argmax(axis=1) == np.arange(64)
-    assert 100 * found.mean() == report.dev_after["text_to_image_r1"]
+    assert found.all()
 
 
 def tiny_loop(folder: Path, out: Path, settings: Settings, base: OpenClipEncoder | None = None) -> Loop:
