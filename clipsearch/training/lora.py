@@ -77,9 +77,14 @@ def add_lora(model: nn.Module, rank: int = 8, alpha: float = 16.0) -> LoraReport
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Write every change into its weight and take the parametrisation away."""
+    """Write every change into its weight and take the parametrisation away.
+
+    A parametrised module has a class of its own, which a deep copy shares and torch takes the properties from: without
+    a class of this module's own, merging a copy would break what it was copied from.
+    """
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
+            module.__class__ = type(type(module).__name__, type(module).__bases__, dict(vars(type(module))))
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -64,6 +65,19 @@ def test_it_trains_less_than_two_percent(name: str) -> None:
     else:
         assert any(name.startswith("visual.layer1") for name in changed)
     assert any(name.startswith("transformer.resblocks.11.attn") for name in changed)
+
+
+@pytest.mark.parametrize("config", [SMALL_VIT, SMALL_RESNET], ids=["vit", "resnet"])
+def test_merging_a_copy_leaves_the_original(config: dict[str, Any]) -> None:
+    model = small_model(config)
+    add_lora(model, 4)
+    tokens = torch.randint(1, 400, (2, 77))
+    with torch.no_grad():
+        before = model.encode_text(tokens)
+        merged = copy.deepcopy(model)
+        merge_lora(merged)
+        torch.testing.assert_close(model.encode_text(tokens), before)
+        torch.testing.assert_close(merged.encode_text(tokens), before, atol=1e-5, rtol=1e-4)
 
 
 def test_layers_are_counted_from_the_output() -> None:
