@@ -42,7 +42,7 @@ class Site:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    if CHROMIUM is None:
+    if CHROMIUM is None:  # a browser is no Python package: .ci/run installs one where it can
         pytest.skip("there is no Chromium here; set CLIPSEARCH_CHROMIUM to its path")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES, timeout=2 * PATIENCE_MS)
