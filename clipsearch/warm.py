@@ -90,7 +90,7 @@ def start_daemon(index: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
-        env={name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"},  # see __main__
+        env={"OPENBLAS_NUM_THREADS": "1", **os.environ},  # see __main__
         start_new_session=True,
     )
 
