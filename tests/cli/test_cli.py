@@ -13,9 +13,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from clipsearch.cli import app
 from tests.pictures import fill, picture, plain
 
 COMMANDS = ("index", "query", "status", "verify", "compact", "tune")
@@ -362,23 +365,17 @@ def test_a_closed_pipe_is_no_error(indexed: Path) -> None:
     assert b"Exception" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "index",
-        "query",
-        "status",
-        "verify",
-        "compact",
-        "tune",
-        "models list",
-        "models info",
-        "similar",
-        "dedupe",
-        "illustrate",
-        "concept add",
-    ],
-)
+def every_command() -> list[str]:
+    """As they are typed, those of groups too."""
+    group: Any = typer.main.get_command(app)
+    found = []
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
+        found += [f"{name} {sub}" for sub in getattr(command, "commands", ())] or [name]
+    return ["train probe" if name == "train pairs" else name for name in found] + ["train"]
+
+
+@pytest.mark.parametrize("command", every_command())
 def test_every_command_has_help_with_examples(command: str, tmp_path: Path) -> None:
     out = clipsearch(*command.split(), "--help", folder=tmp_path).stdout
     assert "Example" in out
@@ -387,18 +384,8 @@ def test_every_command_has_help_with_examples(command: str, tmp_path: Path) -> N
 
 def test_every_command_is_in_the_readme() -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    for command in (
-        "index",
-        "query",
-        "status",
-        "verify",
-        "compact",
-        "tune",
-        "models list",
-        "models pull",
-        "models export",
-    ):
-        assert f"clipsearch {command}" in readme
+    for command in every_command():
+        assert f"clipsearch {command.split()[0]}" in readme
 
 
 def test_models_are_listed_and_described(tmp_path: Path) -> None:
