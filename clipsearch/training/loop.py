@@ -30,6 +30,7 @@ COLLAPSED_RECALL = 0.5  # of the start's: no good run falls that far on held-out
 LEAST_START_RECALL = 0.05  # below it a fall says nothing
 LEAST_SCALE = 1.0
 TIE_BREAK = 1e-4
+PERFECT_SCORE = 1.0 + TIE_BREAK  # of `score_of`: every pair found first, both ways
 STEPS_AHEAD = 3
 PARTS_APART = 1_000_003  # between the seeds of a step's parts
 
@@ -293,7 +294,8 @@ class Loop:
                 progress.best_file = f"best-{progress.step:06d}.safetensors"
         else:
             progress.stale_epochs += 1
-        progress.stopped_early = progress.stale_epochs >= self.settings.patience
+        perfect = progress.best_score >= PERFECT_SCORE  # no later epoch could be kept instead
+        progress.stopped_early = perfect or progress.stale_epochs >= self.settings.patience
         progress.finished = progress.stopped_early or progress.step >= self.total_steps
         self.save()
         if self.world.is_first:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ def test_every_method_overfits_64_pairs(kind: str, method: Any, tmp_path: Path) 
     assert report.dev_after["text_to_image_r1"] == 100
     assert report.dev_after["image_to_text_r1"] == 100
     assert report.same_images == (method == "locked-image")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["epoch"] < settings.epochs  # there is nothing to gain after
     # The run is a model name, and what it names finds the same.
     run = load_encoder(str(tmp_path / "run"))
     texts = run.encode_texts([pair.captions[0] for pair in pairs])
