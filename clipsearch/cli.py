@@ -54,6 +54,7 @@ LATER = {
     "illustrate": "clipsearch.cli_collection",
     "concept": "clipsearch.cli_collection",
     "serve": "clipsearch.cli_serve",
+    "mcp": "clipsearch.cli_mcp",
     "train": "clipsearch.cli_train",
     "ui": "clipsearch.cli_serve",
 }

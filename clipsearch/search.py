@@ -322,6 +322,8 @@ class Collection:
                 self._rows[ref.path] = RowsFile(self._snapshot.file(ref), self.index)
             record = self._rows[ref.path].find(row_id)
             if record is None:
+                if all(segment.find(row_id) is None for segment in self._segments):
+                    raise KeyError(row_id)  # of a file that was skipped
                 raise CorruptIndex(self.index / ref.path, f"row {row_id} is missing", index=self.index)
             return record
         raise KeyError(row_id)

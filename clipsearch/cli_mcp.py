@@ -1,0 +1,55 @@
+"""`clipsearch mcp`: search for AI assistants, over the Model Context Protocol."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipsearch import config
+from clipsearch.errors import MissingExtra
+
+DECODE_TIMEOUT_S = 10.0
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def mcp(
+    index: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--index", help="Folder of an index, or its photo folder; can be given several times.", metavar="DIR"
+        ),
+    ] = None,
+) -> None:
+    """Let an AI assistant search: speaks the Model Context Protocol on stdin and stdout.
+
+    \b
+    Assistants start it themselves; docs/api.md says what to write into their settings. It only reads.
+
+    \b
+    Examples:
+      clipsearch mcp --index ~/Pictures
+    """
+    places = [config.find_index(place) for place in index] if index else [config.find_index()]
+    try:
+        from clipsearch.assistants import assistant_server
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in ("mcp", "mcp_types"):
+            raise
+        raise MissingExtra("mcp", "the Model Context Protocol") from None
+    from clipsearch.ui.engine import Engine
+    from clipsearch.ui.metrics import Metrics
+    from clipsearch.ui.routes import Service
+
+    # A thread waits in read(2) for the assistant's next message: an interrupt would wait for it, too.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    service = Service(Engine(places), Metrics(), search_threads=1, most_waiting=0, decode_timeout_s=DECODE_TIMEOUT_S)
+    for place in places:
+        config.remember_index(place)
+    with contextlib.closing(service):
+        assistant_server(service).run()
