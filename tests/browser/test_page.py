@@ -204,8 +204,10 @@ def test_what_is_unlikely_is_shown_only_when_asked_for(open_page: Open) -> None:
     bands = everything.evaluate("[...document.querySelectorAll('.cs-tile')].map(tile => tile.dataset.band)")
     assert set(bands) <= {"strong", "maybe", "unlikely"}
     assert "unlikely" in bands
-    page.check("text=Unlikely ones too")
+    expect(page.locator(".cs-rest")).to_contain_text(f"{16 - few} pictures less likely")
+    page.click(".cs-rest button")
     expect(page.locator(".cs-summary")).to_contain_text("16 results")
+    expect(page.locator(".cs-rest")).to_be_hidden()
     ask(page, "zebra crossing")
     page.uncheck("text=Unlikely ones too")
     settled(page)

@@ -52,7 +52,8 @@ const bar = make("div.cs-bar-row", {}, summary, feedback, make("span.cs-space"),
 const problem = make("div.cs-problem", { role: "alert", hidden: true });
 const grid = make("div.cs-grid", { role: "listbox", "aria-label": "Pictures", "aria-multiselectable": "true" });
 const nothing = make("div.cs-nothing", { hidden: true });
-const results = make("main.cs-results", {}, bar, problem, nothing, grid);
+const rest = make("p.cs-rest", { hidden: true });
+const results = make("main.cs-results", {}, bar, problem, nothing, grid, rest);
 const mapView = make("main.cs-map", { hidden: true });
 const statusView = make("main.cs-status", { hidden: true });
 const panel = make("aside.cs-detail", { hidden: true, "aria-label": "Picture" });
@@ -140,7 +141,7 @@ async function ask() {
     answered = null;
     gallery.show(gallery.index, 0, []);
     summary.textContent = "";
-    nothing.hidden = true;
+    nothing.hidden = rest.hidden = true;
     drawProblem(error);
   } finally {
     if (running?.controller === controller) {
@@ -165,6 +166,11 @@ function drawSummary(took) {
       hidden ? button("cs-button", null, "Show unlikely ones", () => go({ all: true }), "Show the unlikely ones") : "",
     );
   }
+  rest.hidden = !total || !hidden;
+  rest.replaceChildren(
+    `${counted(hidden, "picture")} less likely to fit ${hidden === 1 ? "is" : "are"} not shown. `,
+    button("cs-button", null, "Show unlikely ones", () => go({ all: true }), "Show the unlikely ones"),
+  );
   all.label.hidden = !state.all && !hidden && !hits.some((hit) => hit.band);
 }
 
