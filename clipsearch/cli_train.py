@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,6 +19,7 @@ from clipsearch.cli_options import notice
 from clipsearch.terminal import count, duration, progress_display, safe, stages_display
 
 if TYPE_CHECKING:
+    from clipsearch.encoder import Encoder
     from clipsearch.training.run import TrainReport
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
@@ -159,7 +161,11 @@ def train_command(
       clipsearch train --resume runs/products
     """
     if check:
-        _check(pairs, dev, image_column, caption_column, as_json, quiet)
+        from clipsearch.encoder.names import AUTO, load_encoder
+
+        # "auto" may have to be fetched, which is not worth a line about tokens
+        load = partial(load_encoder, model, checkpoint=checkpoint, device=device, allow_pickle=allow_pickle)
+        _check(pairs, dev, image_column, caption_column, as_json, quiet, None if model == AUTO else load)
         return
     if run is None and not pairs:
         raise typer.BadParameter("name the pairs to train on", param_hint="PAIRS")
@@ -235,6 +241,7 @@ def _check(
     caption_column: str | None,
     as_json: bool,
     quiet: bool,
+    load_model: Callable[[], Encoder] | None,
 ) -> None:
     from clipsearch.cli_check import check_json, print_check
     from clipsearch.training.check import check_pairs
@@ -246,7 +253,8 @@ def _check(
     held_out = open_pairs(dev, **columns) if dev is not None else None
     with ExitStack() as stack:
         progress = None if quiet else stack.enter_context(progress_display())
-        found = check_pairs(open_pairs(pairs, **columns), held_out, progress=progress)
+        encoder = load_model() if load_model else None
+        found = check_pairs(open_pairs(pairs, **columns), held_out, encoder=encoder, progress=progress)
     if as_json:
         print(json.dumps(check_json(found), indent=2, ensure_ascii=False, default=str))
     else:

@@ -186,4 +186,7 @@ def test_mistakes_are_named(pairs: Path, tmp_path: Path) -> None:
 
 
 def test_check_looks_and_trains_nothing(pairs: Path) -> None:
-    assert "72 pictures" in run("train", "--check", pairs, "--quiet").stdout
+    plain = run("train", "--check", pairs, "--quiet").stdout
+    assert "72 pictures" in plain
+    assert "tokens" not in plain
+    assert "the model takes 64" in run("train", "--check", pairs, "--model", "builtin", "--quiet").stdout
