@@ -209,6 +209,7 @@ class Engine:
         self._encoders_lock = threading.Lock()
         self._wake = threading.Event()
         self._closed = threading.Event()
+        self._warming: list[threading.Thread] = []
         self.indexes: dict[str, ServedIndex] = {}
         try:
             for path in indexes:
@@ -218,7 +219,8 @@ class Engine:
                     served.name = _name(collection.root, self.indexes)
                 self.indexes[served.name] = served
                 # No daemon: ending inside onnxruntime aborts the process.
-                threading.Thread(target=self._warm_up, args=(served,)).start()
+                self._warming.append(threading.Thread(target=self._warm_up, args=(served,)))
+                self._warming[-1].start()
         except BaseException:
             self.close()
             raise
@@ -270,6 +272,11 @@ class Engine:
     def _warm_up(served: ServedIndex) -> None:
         with contextlib.suppress(ClipsearchError), served.lease() as photos:
             _warm_up(photos)
+
+    def wait_until_warm(self) -> None:
+        """Return when what a first search loads is loaded, for every index."""
+        for thread in self._warming:
+            thread.join()
 
     def wake(self) -> None:
         """Look for new generations now."""

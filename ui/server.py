@@ -19,6 +19,7 @@ from clipsearch.ui.metrics import Metrics
 from clipsearch.ui.reference import add_reference
 from clipsearch.ui.routes import Service, add_routes
 from clipsearch.ui.security import Guard
+from clipsearch.ui.warming import PictureWarmUp
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -37,6 +38,7 @@ class ServerOptions:
     search_threads: int = 32  # as many as make a batch; they wait for each other
     most_waiting: int = 256  # requests that wait for a thread; more are answered with 503
     decode_timeout_s: float = 10.0
+    warm_pictures_after_s: float | None = 4.0  # when to get ready for a first picture as a question; None: never
 
 
 def create_app(
@@ -72,6 +74,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stops = [start(service) for start in background]
+        if options.warm_pictures_after_s is not None:
+            stops.append(PictureWarmUp(service, options.warm_pictures_after_s).close)
         if begin is not None:
             begin()
         try:

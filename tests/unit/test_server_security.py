@@ -47,7 +47,8 @@ def page(service: object) -> Any:
 
 @pytest.fixture
 def client(index: Path, encoder: FakeEncoder) -> Iterator[TestClient]:
-    with TestClient(create_app([index], encoder=encoder), base_url=LOCAL) as client:
+    options = ServerOptions(warm_pictures_after_s=None)  # some tests count what is encoded
+    with TestClient(create_app([index], encoder=encoder, options=options), base_url=LOCAL) as client:
         yield client
 
 
