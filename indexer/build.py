@@ -43,12 +43,13 @@ from clipsearch.records import (
     SkippedImage,
     SkipStatus,
 )
-from clipsearch.store import Snapshot, Writer, open_snapshot, read_records, read_tombstones, root_path
+from clipsearch.store import RunProgress, Snapshot, Writer, open_snapshot, read_records, read_tombstones, root_path
 from clipsearch.vectors import open_segments
 
 COMMIT_ROWS = 2048
 FIRST_COMMIT_S = 2.0
 COMMIT_S = 15.0
+NOTE_EVERY_S = 0.5
 BATCH_PICTURES = 32
 
 
@@ -131,7 +132,7 @@ def index_folder(
     if not found.files and not index_dir.exists():
         raise _nothing_in(root, found)
     with Writer(index_dir) as writer:
-        run = _Run(writer, root, encoder, options, notify)
+        run = _Run(writer, root, encoder, options, _Teller(writer, notify))
         run.open(found)
         report = run.report
         with _StopRequests() as stop:
@@ -144,6 +145,25 @@ def index_folder(
         run.close()
         report.seconds = time.monotonic() - started
         return report
+
+
+class _Teller:
+    """Passes progress on, and every NOTE_EVERY_S, or when there is a new stage, to other processes as well."""
+
+    def __init__(self, writer: Writer, notify: Callable[[Progress], None]) -> None:
+        self._writer = writer
+        self._notify = notify
+        self._began = time.monotonic()
+        self._noted = ("", 0.0)
+
+    def __call__(self, progress: Progress) -> None:
+        self._notify(progress)
+        now = time.monotonic()
+        stage, noted_at = self._noted
+        if progress.stage != stage or progress.done == progress.total or now - noted_at >= NOTE_EVERY_S:
+            self._noted = (progress.stage, now)
+            seconds = now - self._began
+            self._writer.note(RunProgress(progress.stage, progress.done, progress.total, progress.encoded, seconds))
 
 
 class _StopRequests:

@@ -121,6 +121,16 @@ class TagState(BaseModel):
     pictures: int
 
 
+class RunState(BaseModel):
+    """How far an indexing run is."""
+
+    stage: Annotated[str, Field(description="read, commit or merge.")]
+    done: Annotated[int, Field(description="Files that are dealt with.")]
+    total: Annotated[int, Field(description="Files that are new or changed.")]
+    encoded: Annotated[int, Field(description="Of those done: pictures that were made into vectors.")]
+    seconds: Annotated[float, Field(description="Since the first file.")]
+
+
 class IndexState(BaseModel):
     """One index that is served."""
 
@@ -135,6 +145,7 @@ class IndexState(BaseModel):
     skipped: int
     tags: list[TagState]
     is_being_written: Annotated[bool, Field(description="Whether an indexing run is under way.")]
+    progress: Annotated[RunState | None, Field(description="How far it is, where it says so.")]
 
 
 class StatusAnswer(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import dataclasses
 import json
 import math
 import os
@@ -34,6 +34,7 @@ from clipsearch.indexer.status import read_status
 from clipsearch.query import Query
 from clipsearch.records import FloatArray, Hit, ImageRecord
 from clipsearch.search import Collection
+from clipsearch.store import read_writer
 from clipsearch.ui import messages
 from clipsearch.ui.decoders import Decoders
 from clipsearch.ui.engine import Engine, ServedIndex, Stopping, UnknownIndex
@@ -204,6 +205,8 @@ class Service:
         self.engine.close()
 
     def _state(self, served: ServedIndex) -> dict[str, Any]:
+        writer = read_writer(served.path)
+        progress = None if writer is None else writer.progress
         with served.lease() as photos:
             manifest = photos.manifest
             return {
@@ -217,7 +220,8 @@ class Service:
                 "pictures": manifest.pictures,
                 "skipped": manifest.skipped,
                 "tags": [{"name": tag.name, "kind": tag.kind, "pictures": tag.pictures} for tag in manifest.tags],
-                "is_being_written": _is_locked(served.path / "LOCK"),
+                "is_being_written": writer is not None,
+                "progress": None if progress is None else dataclasses.asdict(progress),
             }
 
     def _answer(self, served: ServedIndex, photos: Collection, hits: list[Hit], began: float) -> dict[str, Any]:
@@ -298,18 +302,6 @@ def _picture(served: ServedIndex, photos: Collection, record: ImageRecord) -> di
         "longitude": metadata.longitude,
         "thumbnail": f"/v1/images/{record.row_id}/thumbnail?index={quote(served.name, safe='')}",
     }
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a writer holds the lock file at `path`."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 class AsciiJSON(Response):

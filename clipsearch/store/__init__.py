@@ -22,6 +22,7 @@ This module knows nothing of FAISS, encoders or pictures. It is the only one tha
 
 from clipsearch.store.files import verify_file
 from clipsearch.store.fragments import read_fragment, read_orphan, read_records
+from clipsearch.store.lock import RunProgress, WriterState, read_writer
 from clipsearch.store.rows import RowsFile
 from clipsearch.store.snapshot import (
     Snapshot,
@@ -36,14 +37,17 @@ from clipsearch.store.writer import COLLECTED_FOLDERS, Writer
 __all__ = [
     "COLLECTED_FOLDERS",
     "RowsFile",
+    "RunProgress",
     "Snapshot",
     "Writer",
+    "WriterState",
     "find_newest_manifest",
     "open_snapshot",
     "read_fragment",
     "read_orphan",
     "read_records",
     "read_tombstones",
+    "read_writer",
     "resolve_current",
     "root_path",
     "verify_file",

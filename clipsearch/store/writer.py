@@ -23,6 +23,7 @@ from clipsearch.records import EmbeddingBatch, FileRef, Fragment, ImageRecord, I
 from clipsearch.store.columns import Columns, write_columns
 from clipsearch.store.files import HashingFile, storage_errors, sync_folder
 from clipsearch.store.fragments import write_fragment
+from clipsearch.store.lock import LOCK, RunProgress, holder_of
 from clipsearch.store.manifest import KNOWN_WRITER_FEATURES, dump_manifest, load_manifest, manifest_name
 from clipsearch.store.rows import write_rows
 from clipsearch.store.snapshot import open_snapshot, resolve_current
@@ -41,26 +42,35 @@ class Writer:
         with storage_errors(index_dir):
             for folder in FOLDERS:
                 (index_dir / folder).mkdir(parents=True, exist_ok=True)
-            self._lock_fd: int | None = self._acquire(index_dir)
+            self._lock_fd: int | None = None
+            self._lock_fd, self._progress_at = self._acquire(index_dir)
         self._clear_staging()
 
     @staticmethod
-    def _acquire(index_dir: Path) -> int:
-        path = index_dir / "LOCK"
+    def _acquire(index_dir: Path) -> tuple[int, int]:
+        """The lock, and where in its file a line about progress goes."""
+        path = index_dir / LOCK
         fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.pread(fd, 1000, 0).decode("utf-8", "replace").strip()
+            holder = holder_of(fd)
             os.close(fd)
             if error.errno in BUSY:
                 raise IndexLocked(index_dir, holder or "another process") from None
             raise
-        who = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now().isoformat(' ', 'seconds')}\n"
+        since = datetime.now().isoformat(" ", "seconds")
+        who = f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode()
         with contextlib.suppress(OSError):  # a full disk must not keep us from freeing some of it
             os.ftruncate(fd, 0)
-            os.pwrite(fd, who.encode(), 0)
-        return fd
+            os.pwrite(fd, who, 0)
+        return fd, len(who)
+
+    def note(self, progress: RunProgress) -> None:
+        """Say how far a run is, to whoever asks `store.read_writer`."""
+        if self._lock_fd is not None:
+            with contextlib.suppress(OSError):
+                os.pwrite(self._lock_fd, progress.line(), self._progress_at)
 
     def _clear_staging(self) -> None:
         with storage_errors(self.index_dir):

@@ -20,6 +20,7 @@ pytest.importorskip("playwright")
 from playwright.sync_api import Page, expect
 
 from benchmarks.common import random_blocks, write_index
+from clipsearch.store import RunProgress, Writer
 from tests.browser.conftest import HOSTILE, PATIENCE_MS, Open, Site, serve
 from tests.fake_encoder import COLOURS, FakeEncoder
 
@@ -371,6 +372,23 @@ def test_several_indexes(open_page: Open) -> None:
     first(page, "pink.jpg")
     assert asked(page) == {"index": "scans"}
     expect(page.locator(".cs-tile img")).to_have_js_property("naturalWidth", 200)
+
+
+def test_the_progress_of_a_run_has_a_total_a_rate_and_an_end(open_page: Open, site: Site) -> None:
+    with Writer(site.photos / ".clipsearch") as writer:
+        writer.note(RunProgress("read", 30, 120, 25, 10.0))
+        page = open_page("/?view=status")
+        card = page.locator(".cs-index[data-name=photos]")
+        expect(card.locator("progress")).to_have_js_property("max", 120)
+        expect(card.locator("progress")).to_have_js_property("value", 30)
+        expect(card).to_contain_text("30 of 120 files (25 %), 3.0 a second, about 30 s left")
+        expect(page.locator(".cs-index[data-name=scans]")).to_contain_text("Nothing is being indexed now")
+        writer.note(RunProgress("read", 2400, 12_000, 2400, 60.0))
+        expect(card).to_contain_text("2,400 of 12,000 files (20 %), 40 a second, about 4 min 0 s left")
+        writer.note(RunProgress("commit", 120, 120, 110, 70.0))
+        expect(card).to_contain_text("120 of 120 files (100 %), 1.7 a second, saving")
+    expect(card).to_contain_text("Nothing is being indexed now")
+    expect(card.locator("progress")).to_have_count(0)
 
 
 def test_light_and_dark(open_page: Open) -> None:

@@ -22,6 +22,7 @@ from clipsearch.indexer.tune import show_tuning, tune
 from clipsearch.indexer.verify import repair, verify
 from clipsearch.records import PixelArray
 from clipsearch.search import Collection
+from clipsearch.store import read_writer
 from tests.fake_encoder import FakeEncoder
 from tests.pictures import fill, picture, plain
 
@@ -55,6 +56,24 @@ def test_pictures_are_found_by_what_they_show(photos: Path, encoder: FakeEncoder
         assert hit.score == pytest.approx(1, abs=1e-3)
         assert (hit.record.width, hit.record.height) == (40, 40)
         assert len(collection) == 3
+
+
+def test_others_can_see_how_far_a_run_is(photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipsearch.indexer.build.NOTE_EVERY_S", 0.0)
+    fill(photos, 5)
+    (photos / "notes.txt").write_text("no picture")
+    seen: list[tuple[str, int, int]] = []
+
+    def look(progress: Progress) -> None:
+        state = read_writer(photos / ".clipsearch")
+        if state is not None and state.progress is not None:
+            seen.append((state.progress.stage, state.progress.done, state.progress.total))
+
+    index_folder(photos, encoder, options=IndexOptions(workers=1, batch_pictures=1), progress=look)
+    assert {total for _, _, total in seen} == {6}
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+    assert {done for stage, done, _ in seen if stage == "read"} >= {0, 2, 3, 4, 5, 6}  # 1: the text
+    assert read_writer(photos / ".clipsearch") is None
 
 
 def test_a_second_run_encodes_nothing(photos: Path, encoder: FakeEncoder) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import clipsearch
+from clipsearch.store import RunProgress, Writer
 from clipsearch.ui.server import ServerOptions, create_app
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import plain
@@ -171,6 +172,20 @@ def test_state(client: TestClient) -> None:
     metrics = client.get("/metrics").text
     assert 'clipsearch_requests_total{route="/v1/status",status="200"} 1.0' in metrics
     assert 'clipsearch_index_pictures{index="photos"} 4.0' in metrics
+
+
+def test_state_says_how_far_a_run_is(client: TestClient, index: Path) -> None:
+    def state() -> dict[str, Any]:
+        (found,) = client.get("/v1/status").json()["indexes"]
+        return {name: found[name] for name in ("is_being_written", "progress")}
+
+    assert state() == {"is_being_written": False, "progress": None}
+    with Writer(index) as writer:
+        assert state() == {"is_being_written": True, "progress": None}
+        writer.note(RunProgress("read", 30, 120, 25, 10.0))
+        run = {"stage": "read", "done": 30, "total": 120, "encoded": 25, "seconds": 10.0}
+        assert state() == {"is_being_written": True, "progress": run}
+    assert state() == {"is_being_written": False, "progress": None}
 
 
 def test_errors_say_what_is_wrong(client: TestClient) -> None:

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 
 from clipsearch.errors import CorruptIndex, IndexLocked, IndexNotFound, UnsupportedIndex
 from clipsearch.records import EmbeddingBatch, ImageRecord, Manifest, ModelRef, PictureMetadata
-from clipsearch.store import RowsFile, Writer, open_snapshot, read_fragment, read_orphan, read_records
+from clipsearch.store import (
+    RowsFile,
+    RunProgress,
+    Writer,
+    open_snapshot,
+    read_fragment,
+    read_orphan,
+    read_records,
+    read_writer,
+)
 from clipsearch.store.fragments import to_batch, to_table
 from clipsearch.store.manifest import dump_manifest, load_manifest
 
@@ -168,6 +177,35 @@ def test_a_second_writer_is_told_who_the_first_is(tmp_path: Path) -> None:
     Writer(tmp_path).close()
 
 
+def test_a_writer_says_how_far_it_is_while_it_holds_the_lock(tmp_path: Path) -> None:
+    assert read_writer(tmp_path) is None
+    with Writer(tmp_path) as writer:
+        state = read_writer(tmp_path)
+        assert state is not None
+        assert state.holder.startswith(f"process {os.getpid()} on")
+        assert state.progress is None
+        for progress in (RunProgress("read", 3, 1_000_000, 2, 0.5), RunProgress("commit", 10**9, 10**9, 7, 123456.7)):
+            writer.note(progress)
+            state = read_writer(tmp_path)
+            assert state is not None
+            assert state.progress == progress
+        with pytest.raises(IndexLocked) as caught:
+            Writer(tmp_path)
+        assert caught.value.holder == state.holder
+        with (tmp_path / "LOCK").open("ab") as file:
+            file.truncate(70)  # a line that was cut short says nothing
+        state = read_writer(tmp_path)
+        assert state is not None
+        assert state.progress is None
+    assert read_writer(tmp_path) is None
+
+
+def test_asking_who_writes_keeps_nobody_from_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Writer(tmp_path).close()
+    monkeypatch.setattr("fcntl.flock", lambda *given: pytest.fail("the lock was taken"))
+    assert read_writer(tmp_path) is None
+
+
 def _hold_and_die(index_dir: Path) -> None:
     Writer(index_dir)
     os._exit(9)
@@ -178,6 +216,7 @@ def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
     process.start()
     process.join()
     assert process.exitcode == 9
+    assert read_writer(tmp_path) is None
     Writer(tmp_path).close()
 
 

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { Detail } from "./detail.js";
-import { button, counted, icon, make, number, shown } from "./dom.js";
+import { button, counted, icon, make, number, percent, shown } from "./dom.js";
 import { moveInto } from "./frame.js";
 import { Gallery } from "./gallery.js";
 import { PictureMap } from "./map.js";
@@ -459,7 +459,7 @@ function news(latest, trouble) {
   const current = indexes.find((index) => index.name === answered?.index);
   progress.hidden = !(trouble || writing.length || (current && answered.generation < current.generation));
   if (trouble) progress.textContent = trouble;
-  else if (writing.length) progress.textContent = `Indexing ${shown(writing[0].name)}: ${counted(writing[0].pictures, "picture")}`;
+  else if (writing.length) progress.textContent = `Indexing ${shown(writing[0].name)}: ${writing[0].progress?.total ? percent(writing[0].progress) : counted(writing[0].pictures, "picture")}`;
   else if (!progress.hidden) progress.textContent = "The index has changed: show it";
   progress.onclick = () => {
     if (trouble || writing.length) go({ view: "status", id: null });

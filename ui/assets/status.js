@@ -1,7 +1,7 @@
 // What is indexed, what is being indexed, and what was left out and why.
 
 import * as api from "./api.js";
-import { button, counted, make, number, shown } from "./dom.js";
+import { button, counted, duration, make, number, percent, shown } from "./dom.js";
 
 const OFTEN_MS = 2000; // while an index is being written
 const SELDOM_MS = 15000;
@@ -15,7 +15,6 @@ export class Status {
     this.cards = make("div.cs-cards");
     this.list = make("div.cs-skipped");
     root.append(this.cards, this.list);
-    this.before = new Map();
     this.latest = null;
     document.addEventListener("visibilitychange", () => { if (!document.hidden) this.poll(); });
   }
@@ -30,23 +29,9 @@ export class Status {
     } catch (error) {
       this.problem = error.message;
     }
-    this.rates();
     this.on.news(this.latest, this.problem);
     if (!this.root.hidden) this.draw();
     if (!document.hidden) this.timer = setTimeout(() => this.poll(), wait);
-  }
-
-  rates() {
-    const now = performance.now();
-    for (const index of this.latest?.indexes ?? []) {
-      const before = this.before.get(index.name);
-      const total = index.pictures + index.skipped;
-      if (!before || before.generation > index.generation || !index.is_being_written) {
-        this.before.set(index.name, { at: now, total, generation: index.generation });
-      } else if (total > before.total) {
-        index.rate = (1000 * (total - before.total)) / (now - before.at);
-      }
-    }
   }
 
   show() {
@@ -69,18 +54,34 @@ export class Status {
       ["Last change", `${new Date(index.committed_at).toLocaleString()} (generation ${number(index.generation)})`],
     ];
     for (const [what, value] of rows) facts.append(make("dt", {}, what), make("dd", {}, value));
-    const pace = index.rate ? `, ${index.rate < 10 ? index.rate.toFixed(1) : Math.round(index.rate)} a second` : "";
     return make("section.cs-index", { dataset: { name: index.name } },
       make("h2", {}, shown(index.name)),
       make("p.cs-big", {}, counted(index.pictures, "picture")),
       index.is_being_written
-        ? make("div.cs-progress", { role: "status" }, make("span.cs-bar"), `Being indexed now: ${counted(index.pictures + index.skipped, "file")} done${pace}`)
+        ? this.run(index.progress)
         : make("p.cs-muted", {}, "Nothing is being indexed now."),
       facts,
       index.skipped
         ? button("cs-button", null, "Which files were left out, and why", () => this.skipped(index.name), `${counted(index.skipped, "file")} left out: show why`)
         : make("p.cs-muted", {}, "No file was left out."),
     );
+  }
+
+  /** How far a run is; without a total, only that there is one. */
+  run(progress) {
+    const box = make("div.cs-progress", { role: "status" });
+    if (!progress?.total) {
+      box.append(make("span.cs-bar"), "Being written now");
+      return box;
+    }
+    const { done, total, seconds } = progress;
+    const rate = done / Math.max(seconds, 0.001);
+    const parts = [`Being indexed now: ${number(done)} of ${counted(total, "file")} (${percent(progress)})`];
+    if (done && seconds > 1) parts.push(`${rate < 10 ? rate.toFixed(1) : number(Math.round(rate))} a second`);
+    if (done && seconds > 1 && done < total) parts.push(`about ${duration((total - done) / rate)} left`);
+    if (done === total) parts.push("saving");
+    box.append(make("progress", { max: total, value: done, "aria-label": "Indexing" }), parts.join(", "));
+    return box;
   }
 
   async skipped(name) {
