@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from clipsearch.query.nodes import Filter
     from clipsearch.store.columns import Columns
     from clipsearch.store.tags import Direction, Tag
+    from clipsearch.variety import Nearness
 
 Sort = Literal["score", "date", "path"]
 DIVERSITY = 0.5
@@ -72,6 +73,7 @@ class Collection:
         self._tags: dict[str, Tag] = {}
         self._sample: FloatArray | None = None
         self._background: Background | None = None
+        self._nearness: Nearness | None = None
 
     @property
     def root(self) -> Path:
@@ -144,7 +146,7 @@ class Collection:
 
             diversity = DIVERSITY if diverse is True else float(diverse)
             fetch = partial(self._nearest_hits, vector, selection=selection)
-            hits = varied(fetch, self.vectors, k, unique=unique, diversity=diversity)
+            hits = varied(fetch, self.vectors, k, unique=self.nearness() if unique else None, diversity=diversity)
         else:
             hits = self._nearest_hits(vector, k, selection=selection)
         in_words = bool(parsed.terms) and not (like or unlike) and asks_in_words(parsed)
@@ -277,6 +279,14 @@ class Collection:
             parts = [segment.file.take(np.arange(0, len(segment), step)) for segment in self._segments]
             self._sample = np.concatenate([np.empty((0, self.manifest.model.dim), np.float32), *parts])
         return self._sample
+
+    def nearness(self) -> Nearness:
+        """How near pictures of this collection must be to each other to be versions of one."""
+        if self._nearness is None:
+            from clipsearch.variety import Nearness
+
+            self._nearness = Nearness(self.sample())
+        return self._nearness
 
     def search_vectors(self, queries: FloatArray, k: int = DEFAULT_HITS) -> list[list[Hit]]:
         """Return the k pictures nearest to each vector. Shape: queries (Q, D) float32, unit L2."""

@@ -18,7 +18,7 @@ from clipsearch.confidence import QueryKind
 from clipsearch.query.nodes import Filter
 from clipsearch.records import FloatArray, Hit, IntArray
 from clipsearch.search import Collection
-from clipsearch.variety import DUPLICATE_COSINE, diversify, quality
+from clipsearch.variety import diversify, quality
 
 HEAD = 1000
 FOLDED_AMONG = 300
@@ -173,7 +173,8 @@ def _vary(photos: Collection, order: Order, *, unique: bool, diverse: bool) -> N
     vectors = photos.vectors(ids)
     keep = np.arange(among)
     if unique:
-        groups = _groups(vectors)
+        nearness = photos.nearness()
+        groups = _groups(nearness.project(vectors), nearness.threshold)
         keep = np.array([group[0] for group in groups], np.int64)
         for group in groups:
             if len(group) > 1:
@@ -188,9 +189,9 @@ def _vary(photos: Collection, order: Order, *, unique: bool, diverse: bool) -> N
     order.total -= sum(map(len, order.others.values()))
 
 
-def _groups(vectors: FloatArray) -> list[list[int]]:
-    """Numbers of rows, those that are nearly the same as the first of their group together. Shape: (N, D)."""
-    near = vectors @ vectors.T >= DUPLICATE_COSINE
+def _groups(vectors: FloatArray, threshold: float) -> list[list[int]]:
+    """Numbers of rows, those whose product with the first of their group is `threshold` together. Shape: (N, D)."""
+    near = vectors @ vectors.T >= threshold
     alone = (near.sum(axis=1) <= 1).tolist()
     groups: list[list[int]] = []
     taken: set[int] = set()
