@@ -44,14 +44,14 @@ class Nearness:
             if variance > LEAST_VARIANCE:
                 covariance[np.diag_indices(len(covariance))] += SHRINKAGE * variance
                 self._mean = mean
-                self._root = np.linalg.cholesky(covariance)
+                self._whitening = np.linalg.inv(np.linalg.cholesky(covariance)).T
                 self.threshold = DUPLICATE_NEARNESS
 
     def project(self, vectors: FloatArray) -> FloatArray:
         """Vectors whose products are how near pictures are; of versions of one, `threshold` at least. Shape: (N, D)."""
         if self._mean is None:
             return vectors
-        white: FloatArray = np.linalg.solve(self._root, (vectors - self._mean).T).T.astype(np.float32)
+        white: FloatArray = ((vectors - self._mean) @ self._whitening).astype(np.float32, copy=False)
         lengths = np.linalg.norm(white, axis=1, keepdims=True)
         white /= np.maximum(lengths, 1e-6)
         return white

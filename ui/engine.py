@@ -315,6 +315,7 @@ def _warm_up(photos: Collection) -> None:
     with contextlib.suppress(ClipsearchError):
         for number in range(3):  # a text tower is loaded in haste first, and thoroughly when it is used more
             photos.search(f"a picture of number {number}", 1)
+        photos.nearness()
 
 
 def _name(root: Path, taken: dict[str, ServedIndex]) -> str:
