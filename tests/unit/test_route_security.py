@@ -1,0 +1,265 @@
+"""What holds for every route there is, found by looking at the application: a new route cannot be forgotten here.
+
+`clipsearch ui` with its page is what is asked, and the tools of `clipsearch mcp`, whose parameters are enumerated too.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import anyio
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from mcp import Client
+from mcp_types import Tool
+from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
+
+import clipsearch
+from clipsearch.assistants import assistant_server
+from clipsearch.ui.page import add_page
+from clipsearch.ui.server import ServerOptions, create_app
+from tests.fake_encoder import COLOURS, FakeEncoder
+from tests.pictures import plain
+
+LOCAL = "http://127.0.0.1:7860"
+TOKEN = "s3cret-" + "x" * 20
+SECRET = "nobody must ever see this"
+OPEN = {"/healthz", "/login"}
+FILLING: dict[str, Any] = {"ids": [0], "like": [0], "texts": ["x"], "form": "csv", "name": "a"}
+"""What required fields of requests hold while another one is tried; others hold 0."""
+VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("routes") / "photos"
+    folder.mkdir()
+    for name in ("red", "blue"):
+        plain(COLOURS[name]).save(folder / f"{name}.png")
+    (folder / "secret.txt").write_text(SECRET)
+    clipsearch.index(folder, encoder=FakeEncoder())
+    return folder
+
+
+@pytest.fixture
+def collection(indexed: Path, photos: Path) -> Path:
+    shutil.copytree(indexed, photos, dirs_exist_ok=True)
+    return photos
+
+
+def served(collection: Path, **options: Any) -> FastAPI:
+    chosen = ServerOptions(warm_pictures_after_s=None, **options)
+    return create_app([collection / ".clipsearch"], encoder=FakeEncoder(), options=chosen, interface=add_page)
+
+
+@pytest.fixture
+def client(collection: Path) -> Iterator[TestClient]:
+    with TestClient(served(collection), base_url=LOCAL) as client:
+        yield client
+
+
+@pytest.fixture
+def guarded(collection: Path) -> Iterator[TestClient]:
+    app = served(collection, token=TOKEN, local=False, host_names=("photos.example",))
+    with TestClient(app, base_url="http://photos.example", follow_redirects=False) as client:
+        yield client
+
+
+def application(client: TestClient) -> FastAPI:
+    assert isinstance(client.app, FastAPI)
+    return client.app
+
+
+def every_route(client: TestClient) -> list[tuple[str, str]]:
+    """Method and path of every route; parameters as they are declared. The page's own files, too."""
+    found: list[tuple[str, str]] = [("GET", "/login"), ("POST", "/login"), ("GET", "/nowhere")]
+    for route in application(client).routes:
+        if isinstance(route, Mount):
+            page = application(client).state.page
+            assert page is route.app, f"what is mounted at {route.path!r} must be looked at here"
+            assets = application(client).state.page._assets
+            found += [("GET", "/"), *(("GET", f"{assets.folder}/{name}") for name in assets._files)]
+            continue
+        assert isinstance(route, Route | APIRoute), f"{route} is of a kind that must be looked at here"
+        found += [(method, route.path) for method in sorted(route.methods or VERBS)]
+    return found
+
+
+def filled(path: str, value: str = "0") -> str:
+    return PARAMETER.sub(value, path)
+
+
+def names_of_files(collection: Path) -> list[str]:
+    """Ways to name files of this machine, and an address."""
+    names = [str(collection / "secret.txt"), str(collection / "red.png"), str(collection / ".clipsearch" / "CURRENT")]
+    names += ["/etc/passwd", "../secret.txt", "../../../../../../etc/passwd", "..\\..\\secret.txt", "secret.txt"]
+    return [*names, *(f"file://{name}" for name in names if name.startswith("/")), "http://127.0.0.1:9/secret"]
+
+
+def assert_gives_nothing_away(body: bytes, collection: Path, asked: object) -> None:
+    assert SECRET.encode() not in body, asked
+    assert b"root:" not in body, asked
+    assert (collection / "red.png").read_bytes() not in body, asked
+    assert (collection / ".clipsearch" / "CURRENT").read_bytes().strip() not in body, asked
+
+
+def test_the_routes_are_those_that_people_know_of(client: TestClient) -> None:
+    paths = {path for _, path in every_route(client)}
+    documented = set(client.get("/openapi.json").json()["paths"])
+    assert documented <= paths
+    assert {"/docs", "/openapi.json", "/healthz", "/metrics", "/v1/gallery", "/v1/map", "/v1/export"} <= paths
+    assert {path for path in paths - documented if not path.startswith("/ui/")} == {
+        "/",
+        "/docs",
+        "/login",
+        "/nowhere",
+        "/openapi.json",
+    }
+    assert client.get("/redoc").status_code == 404
+
+
+def test_hosts_and_origins_of_others_are_refused_by_every_route(client: TestClient) -> None:
+    for declared, path in every_route(client):
+        for method in {declared, "HEAD", "OPTIONS"}:
+            where = filled(path)
+
+            def status(headers: dict[str, str], method: str = method, where: str = where) -> int:
+                return client.request(method, where, headers=headers).status_code
+
+            for host in ("evil.example", "127.0.0.1.evil.example", "192.168.1.7", ""):
+                assert status({"host": host}) == 421, (method, path, host)
+            for origin in ("http://evil.example", "null", "http://127.0.0.1:9999", ""):
+                assert status({"origin": origin}) == 403, (method, path, origin)
+            foreign = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}
+            assert status(foreign) == 403, (method, path)
+
+
+def test_without_the_token_every_route_but_two_is_refused(guarded: TestClient) -> None:
+    for method, path in every_route(guarded):
+        where = filled(path)
+        if path in OPEN:
+            assert TOKEN not in guarded.request(method, where).text
+            continue
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": "clipsearch_token=wrong"}):
+            assert guarded.request(method, where, headers=headers).status_code == 401, (method, path)
+        right = {"Authorization": f"Bearer {TOKEN}"}
+        assert guarded.request(method, where, headers=right).status_code not in (401, 403, 421), (method, path)
+        for variant in (f"/{where}", f"{where}/", f"/.{where}", f"/healthz/..{where}", where.upper(), f"{where}%2f"):
+            answer = guarded.request(method, variant, headers={"Accept": "*/*"})
+            assert answer.status_code == 401, (method, variant)
+
+
+def test_no_parameter_of_any_route_names_a_file(client: TestClient, collection: Path) -> None:
+    asked = 0
+    for method, path in every_route(client):
+        for name in names_of_files(collection):
+            for written in {name, quote(name, safe=""), quote(quote(name, safe=""), safe="")}:
+                targets = [f"{filled(path).rstrip('/')}/{written}"]
+                if PARAMETER.search(path):
+                    targets.append(filled(path, written.replace("\\", "\\\\")))
+                for target in targets:
+                    answer = client.request(method, target)
+                    assert 400 <= answer.status_code < 500, (method, target, answer.status_code)
+                    assert_gives_nothing_away(answer.content, collection, (method, target))
+                    asked += 1
+    assert asked > 500
+
+
+def test_no_query_or_body_field_of_any_route_reads_a_file(client: TestClient, collection: Path) -> None:
+    description = client.get("/openapi.json").json()
+    encoder = application(client).state.service.engine._given.encoder
+    before, asked = encoder.images_encoded, 0
+    for path, operations in description["paths"].items():
+        for verb, operation in operations.items():
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "query":
+                    for name in names_of_files(collection):
+                        answer = client.request(verb.upper(), filled(path), params={parameter["name"]: name})
+                        assert 400 <= answer.status_code < 500, (path, parameter["name"], name)
+                        assert_gives_nothing_away(answer.content, collection, (path, parameter["name"], name))
+                        asked += 1
+            for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+                schema = content["schema"]
+                fields = description["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+                for field in fields["properties"]:
+                    for name in names_of_files(collection):
+                        for value in (name, [name]):
+                            body = {other: FILLING.get(other, 0) for other in fields.get("required", [])}
+                            sent: Any = {"json": body | {field: value}}
+                            if kind != "application/json":
+                                sent = {"data": {**body, field: value}}
+                            answer = client.request(verb.upper(), filled(path), **sent)
+                            assert answer.status_code < 500, (path, field, value, answer.text)
+                            assert_gives_nothing_away(answer.content, collection, (path, field, value))
+                            asked += 1
+    assert asked > 300
+    assert encoder.images_encoded == before
+
+
+@pytest.mark.slow
+def test_of_gradio_only_what_its_document_needs_is_reachable(client: TestClient, collection: Path) -> None:
+    page = application(client).state.page
+    page.begin()
+    deadline = time.monotonic() + 120
+    while not page.has_gradio:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    known = {"/", *(path for _, path in every_route(client))}
+    reachable = set()
+    for route in page._gradio.routes:
+        path = getattr(route, "path", None)
+        if not path or path in known:
+            continue
+        for name in ("0", *names_of_files(collection)):
+            answer = client.get(filled(path, quote(name, safe="/").replace("\\", "\\\\")))
+            assert_gives_nothing_away(answer.content, collection, (path, name))
+            if answer.status_code < 400:
+                reachable.add(path)
+    assert reachable <= {
+        "/config",
+        "/config/",
+        "/gradio_api/info",
+        "/gradio_api/info/",
+        "/gradio_api/startup-events",
+        "/gradio_api/theme.css",
+        "/theme.css",
+    }
+    for method, path in (
+        ("POST", "/gradio_api/upload"),
+        ("POST", "/gradio_api/queue/join"),
+        ("GET", "/gradio_api/file=/etc/passwd"),
+    ):
+        assert client.request(method, path).status_code in (404, 405), path
+
+
+def test_no_parameter_of_an_assistants_tool_names_a_file(client: TestClient, collection: Path) -> None:
+    service = application(client).state.service
+    before = service.engine._given.encoder.images_encoded
+
+    async def ask() -> int:
+        asked = 0
+        async with Client(assistant_server(service)) as assistant:
+            tools: list[Tool] = (await assistant.list_tools()).tools
+            for tool in tools:
+                required = {name: "red" if name == "query" else 0 for name in tool.input_schema.get("required", [])}
+                for parameter in tool.input_schema["properties"]:
+                    for name in names_of_files(collection):
+                        result = await assistant.call_tool(tool.name, {**required, parameter: name})
+                        said = result.model_dump_json().encode()
+                        if (tool.name, parameter, name) != ("similar", "path", str(collection / "red.png")):
+                            assert result.is_error or parameter == "query", (tool.name, parameter, name)
+                        assert_gives_nothing_away(said, collection, (tool.name, parameter, name))
+                        asked += 1
+        return asked
+
+    assert anyio.run(ask) > 100
+    assert service.engine._given.encoder.images_encoded == before
