@@ -7,6 +7,7 @@ import itertools
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,8 +49,16 @@ class SharedCollection(Collection):
         """`observe` is told "search" and the number of queries in each batch. Raises: see Collection."""
         super().__init__(index, encoder=encoder)
         self._twin: Collection | None = None
+        # Weakly, or a generation that nobody uses any more would wait for the garbage collector with all it has read.
+        itself = weakref.ref(self)
+
+        def search(asked: list[tuple[FloatArray, int]]) -> list[tuple[FloatArray, IntArray]]:
+            collection = itself()
+            assert collection is not None  # whoever asks holds it
+            return collection._nearest_of_many(asked)
+
         self._batches: Batches[tuple[FloatArray, int], tuple[FloatArray, IntArray]] = Batches(
-            self._nearest_of_many, SEARCHES_AT_ONCE, lambda items: observe("search", items)
+            search, SEARCHES_AT_ONCE, lambda items: observe("search", items)
         )
 
     def alone(self, encoder: Encoder) -> Collection:

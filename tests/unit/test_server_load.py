@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -214,6 +216,25 @@ def test_an_old_generation_is_let_go_once_its_last_user_is_done(
         plain(COLOURS["cyan"]).save(photos / "cyan.png")
         clipsearch.index(photos, encoder=encoder)
         assert not (manifests / f"{first:08d}.json").exists()
+
+
+def test_an_old_generation_frees_its_memory_without_the_garbage_collector(
+    index: Path, photos: Path, encoder: FakeEncoder
+) -> None:
+    with Engine([index], encoder=encoder) as engine:
+        with engine.lease() as old:
+            old.search("red", k=1, all=True)
+            kept = weakref.ref(old)
+        del old
+        plain(COLOURS["pink"]).save(photos / "pink.png")
+        newest = clipsearch.index(photos, encoder=encoder).generation
+        gc.disable()
+        try:
+            with engine.lease(at_least=newest) as new:
+                assert new.manifest.generation == newest
+                assert kept() is None
+        finally:
+            gc.enable()
 
 
 def test_an_idle_server_moves_on_by_itself(index: Path, photos: Path, encoder: FakeEncoder) -> None:
