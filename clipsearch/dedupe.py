@@ -8,21 +8,25 @@ rest has vectors farther apart). Crops and mirror images are other pictures.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from clipsearch.errors import UnreadablePicture
 from clipsearch.images import read_picture
-from clipsearch.records import FloatArray, ImageRecord, Preprocessing
+from clipsearch.records import FloatArray, ImageRecord, IntArray, Preprocessing
 from clipsearch.search import Collection
 
 CANDIDATE_COSINE = 0.8
 SAME_CORRELATION = 0.97
 NEIGHBOURS = 16
-BLOCK_ROWS = 128
+BLOCK_ROWS = 1024
+EXHAUSTIVE_ROWS = 10_000
+CELLS_OF_A_ROW = 3
+ASSIGNED_ROWS = 8192
 _GRID = 16
 _LOOK = Preprocessing(256, 256, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", "squash")
 
@@ -60,20 +64,66 @@ def find_duplicates(photos: Collection, *, progress: Callable[[int, int], None] 
         return looks[row_id]
 
     pairs: dict[int, set[int]] = {}
-    for start in range(0, len(row_ids), BLOCK_ROWS):
-        block = row_ids[start : start + BLOCK_ROWS]
-        scores, ids = photos.nearest(photos.vectors(block), NEIGHBOURS + 1)
-        for row_id, near, at in zip(block.tolist(), scores, ids, strict=True):
-            for other in at[(near >= CANDIDATE_COSINE) & (at != row_id) & (at >= 0)].tolist():
-                if other in pairs.get(row_id, ()):
-                    continue
-                one, two = look(row_id), look(other)
-                if one is not None and two is not None and one.is_same(two):
-                    pairs.setdefault(row_id, set()).add(other)
-                    pairs.setdefault(other, set()).add(row_id)
+    seen = set[tuple[int, int]]()
+    done = 0
+    for first, second, finished in _candidates(photos, row_ids):
+        for one_id, two_id in zip(first.tolist(), second.tolist(), strict=True):
+            if (one_id, two_id) in seen:
+                continue
+            seen.add((one_id, two_id))
+            one, two = look(one_id), look(two_id)
+            if one is not None and two is not None and one.is_same(two):
+                pairs.setdefault(one_id, set()).add(two_id)
+                pairs.setdefault(two_id, set()).add(one_id)
+        done += finished
         if progress is not None:
-            progress(min(start + BLOCK_ROWS, len(row_ids)), len(row_ids))
+            progress(done, len(row_ids))
     return _groups(pairs, {row_id: found.copy for row_id, found in looks.items() if found is not None})
+
+
+def _candidates(photos: Collection, row_ids: IntArray) -> Iterator[tuple[IntArray, IntArray, int]]:
+    """Pairs of row ids, the smaller first, at least CANDIDATE_COSINE near, the NEIGHBOURS nearest of each row; and how
+    many rows are finished with them. A pair may come twice.
+
+    Many rows are compared only within cells: those that share one of the CELLS_OF_A_ROW pictures nearest to them, of a
+    few hundred. Pictures that near to each other nearly always do.
+    """
+    stored = np.empty((len(row_ids), photos.manifest.model.dim), np.float16)
+    for start in range(0, len(row_ids), ASSIGNED_ROWS):
+        stored[start : start + ASSIGNED_ROWS] = photos.vectors(row_ids[start : start + ASSIGNED_ROWS])
+    cells = [np.arange(len(row_ids))] if len(row_ids) <= EXHAUSTIVE_ROWS else _cells(stored)
+    copies = 1 if len(cells) == 1 else CELLS_OF_A_ROW
+    unfinished = 0
+    for cell in cells:
+        vectors = stored[cell].astype(np.float32)
+        for start in range(0, len(cell), BLOCK_ROWS):
+            block = slice(start, start + BLOCK_ROWS)
+            scores = vectors[block] @ vectors.T
+            own = np.arange(len(scores))
+            scores[own, start + own] = -2.0
+            if len(cell) > NEIGHBOURS:
+                least = np.partition(scores, len(cell) - NEIGHBOURS, axis=1)[:, len(cell) - NEIGHBOURS, None]
+                scores[scores < least] = -2.0
+            rows, columns = np.nonzero(scores >= CANDIDATE_COSINE)
+            one, two = row_ids[cell[block][rows]], row_ids[cell[columns]]
+            unfinished += len(scores)
+            yield np.minimum(one, two), np.maximum(one, two), unfinished // copies
+            unfinished %= copies
+
+
+def _cells(stored: npt.NDArray[np.float16]) -> list[IntArray]:
+    """Numbers of rows by the centres they are nearest to, each in CELLS_OF_A_ROW cells. Ascending in each."""
+    count = max(CELLS_OF_A_ROW + 1, round(len(stored) ** 0.5))
+    chosen = np.random.default_rng(0).choice(len(stored), count, replace=False)
+    centres = stored[chosen].astype(np.float32)
+    nearest = np.empty((len(stored), CELLS_OF_A_ROW), np.int32)
+    for start in range(0, len(stored), ASSIGNED_ROWS):
+        block = slice(start, start + ASSIGNED_ROWS)
+        scores = stored[block].astype(np.float32) @ centres.T
+        nearest[block] = np.argpartition(scores, count - CELLS_OF_A_ROW, axis=1)[:, count - CELLS_OF_A_ROW :]
+    order = np.argsort(nearest.ravel(), kind="stable")
+    ends = np.cumsum(np.bincount(nearest.ravel(), minlength=count))
+    return np.split(order // CELLS_OF_A_ROW, ends[:-1])
 
 
 def _groups(pairs: dict[int, set[int]], copies: dict[int, Copy]) -> list[DuplicateGroup]:
