@@ -129,7 +129,9 @@ def _listen(host: str, port: int | None) -> socket.socket:
     """A socket that listens, so that its port is known before the server runs."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in [port] if port is not None else range(PORT, PORT + PORTS_TRIED):
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio turns Nagle's algorithm off for sockets that say they are TCP's: else each answer waits 40 ms for the
+        # client's delayed acknowledgement of its header.
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, candidate))
