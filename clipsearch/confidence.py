@@ -1,8 +1,9 @@
 """How sure a hit is: the probability that a picture shows what the query says (see docs/confidence.md).
 
 A cosine means different things for different models, collections and queries: 0.4 is much for a label and little for
-a sentence. Here a cosine is read against backgrounds that cost nothing to have: how the query scores on a sample of
-the collection, how a fixed bank of everyday texts scores on the same sample, and how the query relates to the bank.
+a sentence. Here a cosine is read in the model's own terms, which a fixed bank of everyday texts and a few drawings
+tell, and against backgrounds that cost nothing to have: how the query scores on a sample of the collection, and how it
+relates to the bank.
 A small logistic model, fitted by `scripts/evaluate_confidence.py`, turns these into a probability. Nothing here
 depends on the ranks or scores of other hits, and for one query the confidence rises with the score.
 """
@@ -10,8 +11,10 @@ depends on the ranks or scores of other hits, and for one query the confidence r
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import tarfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +28,7 @@ import xxhash
 
 from clipsearch.config import cache_dir
 from clipsearch.encoder import Encoder
+from clipsearch.errors import ClipsearchError
 from clipsearch.npy import read_array
 from clipsearch.records import Band, FloatArray, IntArray
 
@@ -35,6 +39,9 @@ SAMPLE_ROWS = 1024
 SAMPLE_BLOCK_ROWS = 16  # neighbours are read together: few places on the disk, still spread over the collection
 LEAST_SPREAD = 1e-6
 CALIBRATION = Path(__file__).with_name("confidence.json")
+DRAWINGS = Path(__file__).parent / "training" / "anchor.tar"  # 117 drawings of everyday things, in the public domain
+DRAWINGS_STEP = 5  # every fifth of them is enough to place a model's cosines
+PICTURES_PER_CALL = 8  # few enough that no encoder tries first what is fastest for many
 
 THINGS = """
 man;woman;child;baby;crowd of people;family;face;hand;dog;cat;bird;horse;cow;fish;insect;wild animal;flower;tree;leaf;
@@ -80,29 +87,64 @@ def bank_vectors(encoder: Encoder) -> FloatArray:
     the encoder raises.
     """
     texts = bank_texts()
-    file = _bank_file(encoder, texts)
-    if file is not None:
-        with contextlib.suppress(OSError, ValueError), file.open("rb") as stream:
-            stored = read_array(stream)
-            if stored.dtype == np.float32 and stored.shape == (len(texts), encoder.dim) and np.isfinite(stored).all():
-                return stored
+    tower: str | None = getattr(encoder, "text_fingerprint", None)  # without one, nothing is kept
+    file = None if tower is None else _cache_file("\n".join([tower, *texts]).encode())
+    stored = _stored(file, encoder.dim)
+    if stored is not None and len(stored) == len(texts):
+        return stored
     vectors = encoder.encode_texts(texts)
-    if file is not None:
-        _store(file, vectors)
+    _store(file, vectors)
     return vectors
 
 
-def _bank_file(encoder: Encoder, texts: Sequence[str]) -> Path | None:
-    """Where the bank's vectors are kept; None for an encoder that cannot say which text tower it has."""
-    tower: str | None = getattr(encoder, "text_fingerprint", None)
-    if tower is None:
+def drawing_vectors(encoder: Encoder) -> FloatArray | None:
+    """The vectors of a few drawings by a model, from the cache folder as the bank's. Shape: (R, D) float32.
+
+    With the bank, they tell where the model's cosines of unrelated pairs lie, whatever a collection holds. None if
+    the model has no image tower here and none had before. Raises what the encoder raises.
+    """
+    archive = DRAWINGS.read_bytes()
+    identity = [encoder.fingerprint, xxhash.xxh3_128_hexdigest(archive), f"every {DRAWINGS_STEP}"]
+    file = _cache_file("\n".join(identity).encode())
+    stored = _stored(file, encoder.dim)
+    if stored is not None:
+        return stored
+    from clipsearch.images import read_picture  # loads Pillow: not for the queries that find the vectors in the cache
+
+    try:
+        preprocessing = encoder.preprocessing
+    except ClipsearchError:
         return None
-    key = xxhash.xxh3_128_hexdigest("\n".join([tower, *texts]).encode())
-    return cache_dir() / "backgrounds" / f"{key}.npy"
+    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+        names = sorted(name for name in opened.getnames() if name.endswith(".webp"))[::DRAWINGS_STEP]
+        files = {name: stream.read() for name in names if (stream := opened.extractfile(name)) is not None}
+    pixels = np.stack(
+        [read_picture(name, preprocessing, content_hash=False, content=body).pixels for name, body in files.items()]
+    )
+    starts = range(0, len(pixels), PICTURES_PER_CALL)
+    vectors = np.concatenate([encoder.encode_images(pixels[at : at + PICTURES_PER_CALL]) for at in starts])
+    _store(file, vectors)
+    return vectors
 
 
-def _store(file: Path, vectors: FloatArray) -> None:
+def _cache_file(identity: bytes) -> Path:
+    return cache_dir() / "backgrounds" / f"{xxhash.xxh3_128_hexdigest(identity)}.npy"
+
+
+def _stored(file: Path | None, dim: int) -> FloatArray | None:
+    """Vectors that were stored, shape (R, D); None if there are none, or not whole ones of this length."""
+    if file is not None:
+        with contextlib.suppress(OSError, ValueError), file.open("rb") as stream:
+            stored = read_array(stream)
+            if stored.dtype == np.float32 and stored.shape[1:] == (dim,) and np.isfinite(stored).all():
+                return stored
+    return None
+
+
+def _store(file: Path | None, vectors: FloatArray) -> None:
     """Write an array in one step; failing to is no error (it can be made again)."""
+    if file is None:
+        return
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f".{file.name}.{os.getpid()}.{time.monotonic_ns()}")
@@ -132,19 +174,22 @@ def sample_positions(lengths: Sequence[int], rows: int = SAMPLE_ROWS) -> list[In
 
 
 class Background:
-    """What scores look like in one collection for one model. Shapes: bank (B, D), sample (M, D), float32, unit L2."""
+    """What scores look like in one collection for one model.
 
-    def __init__(self, bank: FloatArray, sample: FloatArray, score_scale: float) -> None:
+    Shapes: bank (B, D), sample (M, D), drawings (R, D), float32, unit L2. Without drawings, the sample says where
+    the model's cosines lie, which makes narrow collections look more alike than they are.
+    """
+
+    def __init__(self, bank: FloatArray, sample: FloatArray, drawings: FloatArray | None) -> None:
         self._bank = bank
         self._sample = sample
-        self._scale = score_scale
+        self._drawings = drawings
 
     @cached_property
-    def _bank_on_sample(self) -> tuple[float, float, float]:
-        """Of the bank's cosines with the sample: mean, spread of the texts' means, middle of the texts' spreads."""
-        scores = self._bank @ self._sample.T
-        means = scores.mean(axis=1)
-        return float(means.mean()), _spread(means), max(float(np.median(scores.std(axis=1))), LEAST_SPREAD)
+    def _model_cosines(self) -> tuple[float, float]:
+        """Where the model's cosines of unrelated pairs lie: their mean, and the middle of the texts' spreads."""
+        scores = self._bank @ (self._sample if self._drawings is None else self._drawings).T
+        return float(scores.mean()), max(float(np.median(scores.std(axis=1))), LEAST_SPREAD)
 
     @cached_property
     def _bank_on_bank(self) -> tuple[DoubleArray, DoubleArray]:
@@ -166,24 +211,20 @@ class Background:
         return float(others.mean()), _spread(others)
 
     def features(self, query: FloatArray, scores: FloatArray) -> DoubleArray:
-        """What the calibration reads of a text and its scores. Shapes: query (D,), scores (K,) cosines; (K, 7).
+        """What the calibration reads of a text and its scores. Shapes: query (D,), scores (K,) cosines; (K, 6).
 
-        Columns: excess of the score over the bank's mean, in the model's logits; the score in spreads of the query
-        over the collection; the query's mean excess over the collection, in logits; its spread, as the logarithm of
-        its ratio to a bank text's; then how near the bank is to the query: mean, spread and nearest, each in
-        spreads over the bank's own texts.
+        Columns: the score above the model's unrelated pairs, in their spreads; the query's mean over the collection,
+        in the same terms; the logarithm of its spread over the collection, likewise; then how near the bank is to the
+        query: mean, spread and nearest, each in spreads over the bank's own texts.
         """
-        centre, _, typical_spread = self._bank_on_sample
+        centre, unit = self._model_cosines
         on_sample = self._sample @ query
-        level, spread = float(on_sample.mean()), _spread(on_sample)
         mean, deviation = self._bank_on_bank
-        relations = (_text_relations((self._bank @ query)[None])[0] - mean) / deviation
-        values = np.empty((len(scores), 7))
-        values[:, 0] = self._scale * (scores - centre)
-        values[:, 1] = (scores - level) / spread
-        values[:, 2] = self._scale * (level - centre)
-        values[:, 3] = np.log(spread / typical_spread)
-        values[:, 4:] = relations
+        values = np.empty((len(scores), 6))
+        values[:, 0] = (scores - centre) / unit
+        values[:, 1] = (float(on_sample.mean()) - centre) / unit
+        values[:, 2] = np.log(_spread(on_sample) / unit)
+        values[:, 3:] = (_text_relations((self._bank @ query)[None])[0] - mean) / deviation
         return values
 
     def picture_features(self, query: FloatArray, scores: FloatArray) -> DoubleArray:

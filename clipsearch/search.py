@@ -159,16 +159,24 @@ class Collection:
     def judge(self, hits: list[Hit], vector: FloatArray, kind: QueryKind = "text") -> list[Hit]:
         """Add confidence and band to hits. `vector` is what they were found with, shape (D,); `kind` what it is of.
 
-        Needs the model's bank of texts: encoded by `clipsearch index`, or here once. Raises: EncoderMismatch, ...
+        Needs the model's vectors of a bank of texts and some drawings: encoded by `clipsearch index`, or here once.
+        Raises: EncoderMismatch, ...
         """
-        from clipsearch.confidence import Background, bank_vectors, sample_positions, shipped_calibration
+        from clipsearch.confidence import (
+            Background,
+            bank_vectors,
+            drawing_vectors,
+            sample_positions,
+            shipped_calibration,
+        )
 
         if not hits:
             return hits
         if self._background is None:
             positions = sample_positions([len(segment) for segment in self._segments])
             parts = [segment.file.take(rows) for segment, rows in zip(self._segments, positions, strict=True)]
-            self._background = Background(bank_vectors(self.encoder), np.concatenate(parts), self.encoder.score_scale)
+            bank, drawings = bank_vectors(self.encoder), drawing_vectors(self.encoder)
+            self._background = Background(bank, np.concatenate(parts), drawings)
         calibration = shipped_calibration()
         scores = np.array([hit.score for hit in hits], np.float32)
         confidences = calibration.confidences(self._background, vector, scores, kind).tolist()

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from clipsearch.confidence import bank_vectors
+from clipsearch.confidence import bank_vectors, drawing_vectors
 from clipsearch.config import index_dir_for, remember_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
@@ -47,6 +47,7 @@ def prepare_queries(encoder: Encoder) -> None:
         with contextlib.suppress(ClipsearchError):
             prepare()
             bank_vectors(encoder)
+            drawing_vectors(encoder)
 
 
 def model_of(index_dir: Path) -> str | None:

@@ -2,11 +2,13 @@
 
     python scripts/evaluate_confidence.py --data DIR [--model NAME] [--fit clipsearch/confidence.json]
 
-Builds many collections from the development pictures (random, of one theme, product pictures, mixtures; 20 to 500
+Builds many collections from the development pictures (random, of one theme, product pictures, mixtures; 20 to 400
 pictures) and asks each for labels and sentences, in one pool: what its captions name and what they do not. Prints the
 AUROC of the top hit's confidence and of its cosine, and F1 at the cut-off and at the best fixed cosine in hindsight.
 The calibration measured is fitted on other pictures and other words: both are split in two halves, and each half is
-judged by the fit of the other. `--fit` then fits on everything and writes it. Needs timm's lists (the extra torch).
+judged by the fit of the other. Then each kind of query is judged by a fit that has seen none of its kind, and with
+`--large` the same fits judge collections of 900 to 5,900 pictures, filled up from the training pictures. `--fit` at
+last fits on everything but those and writes it. Needs timm's lists (the extra torch).
 """
 
 from __future__ import annotations
@@ -19,15 +21,25 @@ import re
 import tarfile
 import zlib
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 import clipsearch
-from clipsearch.confidence import Background, Calibration, DoubleArray, Logistic, bank_vectors, sample_positions
+from clipsearch.confidence import (
+    Background,
+    Calibration,
+    DoubleArray,
+    Logistic,
+    bank_vectors,
+    drawing_vectors,
+    sample_positions,
+)
 from clipsearch.encoder import Encoder
 from clipsearch.images import prepare
 from clipsearch.records import FloatArray
@@ -58,9 +70,28 @@ STYLES = ("{noun}", "{a} {noun}", "a photo of {a} {noun}")
 IMAGENET_DOGS = range(151, 277)  # captions say "dog", so nobody knows which of these are absent
 CAPTIONED_BY = 1.8  # captions of five that name a noun where one does: below, pictures show it and nobody says so
 COVERED = 0.5  # a caption is absent if no picture's captions have this share of its words
-CUT_BETA = 1.25  # finding what is there counts for a little more than hiding what is not
 STRONG_PRECISION = 0.9
-RISING = {"text": 2, "picture": 2}
+RISING = {"text": 1, "picture": 2}
+KINDS = ("label", "goods", "sentence", "product")
+GOODS = """
+shirt;t-shirt,tshirt,t shirt;shoe;watch;handbag;backpack;wallet;pair of sunglasses,sunglass,sunglasses;sandal;flip flop;
+dress;kurta;trouser;pair of jeans,jean,jeans;pair of shorts,shorts;cap;bra;brief;sock;belt;tie;lipstick;nail polish;
+bottle of perfume,perfume;sweater;jacket;earring;necklace;pendant;ring;bracelet;pair of high heels,heel,heels;scarf;
+saree;sweatshirt;skirt;pair of tights,tights,leggings;bangle;deodorant,deo;eyeliner,kajal;stole;tunic;
+duffel bag,duffle bag;cufflink;basketball shoe;football;water bottle;boxer;mascara;lip gloss;swimsuit,swimwear;
+pyjamas,night suit,nightdress
+"""  # what titles of products name: the label, then how titles say it
+WORN = frozenset(
+    re.findall(
+        "[a-z]+",
+        """shirt jersey cardigan jean clog sandal loafer boot sock shoe bow tie gown bra brassiere suit sweatshirt
+        sarong poncho cloak apron abaya kimono stole fur coat trench lab mitten wallet purse sunglass backpack handbag
+        bag bikini miniskirt hoopskirt overskirt swimming trunk pajama velvet wool lotion lipstick perfume face powder
+        watch necklace chain bracelet belt buckle sombrero bonnet cap hat umbrella wig mask bib vestment academic""",
+    )
+)  # titles say too little to know whether pictures of products show what has these in its name
+CATALOGUES = (20, 40, 80, 160, 300)
+LARGE = (500, 2000, 5500)  # so many training pictures beside 400 development pictures
 
 
 @dataclass(frozen=True)
@@ -108,25 +139,33 @@ def main() -> None:
     parser.add_argument("--fit", type=Path, help="write the calibration fitted on all development data here")
     parser.add_argument("--seeds", type=int, default=2, help="how often collections are drawn")
     parser.add_argument("--cache", type=Path, help="folder to keep vectors in between runs")
+    parser.add_argument("--large", action="store_true", help="also judge collections of 900 to 5,900 pictures")
     options = parser.parse_args()
     encoder = clipsearch.load_encoder(options.model)
     photos = _load(options.data, "flickr8k-dev-*.tar", "sentence", encoder, options.cache)
     products = _load(options.data, "fashion-dev-*.tar", "product", encoder, options.cache)
     nouns, absent_names = _vocabulary(options.data)
-    labels = _encode_labels([*nouns, *absent_names], encoder)
-    bank = bank_vectors(encoder)
+    labels = _encode_labels([*nouns, *absent_names, *_goods()], encoder)
+    bank, drawings = bank_vectors(encoder), drawing_vectors(encoder)
 
-    halves = []
+    filling = _load(options.data, "flickr8k-train-*.tar", "filling", encoder, options.cache) if options.large else None
+    halves: list[list[Asked]] = []
+    large: list[list[Asked]] = []
     for half in (0, 1):
         parts = [pictures.subset(_half(len(pictures.vectors), half)) for pictures in (photos, products)]
         asked: list[Asked] = []
         for seed in range(options.seeds):
-            maker = Maker(parts[0], parts[1], nouns, absent_names, labels, bank, encoder.score_scale, seed, half)
+            maker = Maker(parts[0], parts[1], nouns, absent_names, labels, bank, drawings, seed, half)
             asked += maker.ask()
         halves.append(asked)
+        large.append([] if filling is None else maker.ask_large(filling))
     fits = [fit_calibration(asked, photos_of) for asked, photos_of in zip(halves, _alike(photos, bank), strict=True)]
     print(f"{options.model}: {sum(map(len, halves))} queries, each judged by the fit of the other half")
-    _report(halves, fits)
+    _report(halves, fits, set(absent_names))
+    _report_unseen_kinds(halves)
+    if filling is not None:
+        print("collections larger than any that was fitted on:")
+        _report(large, fits, set(absent_names))
     if options.fit is not None:
         everything = fit_calibration(halves[0] + halves[1], _join(_alike(photos, bank)))
         options.fit.write_text(json.dumps(asdict(everything), indent=1) + "\n", encoding="utf-8")
@@ -152,7 +191,11 @@ def _load(folder: Path, pattern: str, kind: str, encoder: Encoder, cache: Path |
                 for i in range(0, len(files), 16)
             ]
         )
-        text_vectors = np.concatenate([encoder.encode_texts(flat[i : i + 256]) for i in range(0, len(flat), 256)])
+        flat = [] if kind == "filling" else flat  # pictures only
+        text_vectors = np.concatenate(
+            [np.empty((0, encoder.dim), np.float32)]
+            + [encoder.encode_texts(flat[i : i + 256]) for i in range(0, len(flat), 256)]
+        )
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             np.savez(kept, vectors=vectors, texts=text_vectors)
@@ -246,6 +289,17 @@ def _imagenet() -> list[list[str]]:
     return [lemmas[synset] for synset in (folder / "imagenet_synsets.txt").read_text().split()]
 
 
+def _goods() -> dict[str, list[str]]:
+    """What titles of products name, with the ways they say it."""
+    names = [part.strip().split(",") for part in GOODS.replace("\n", " ").split(";")]
+    return {ways[0]: [_plain(way) for way in (ways if len(ways) > 1 else [ways[0], ways[0] + "s"])] for ways in names}
+
+
+def _plain(text: str) -> str:
+    """The words of a text, each between two blanks: a text's words follow one another in another's if it is in it."""
+    return f" {' '.join(re.findall('[a-z]+', text.lower()))} "
+
+
 def _encode_labels(nouns: list[str], encoder: Encoder) -> dict[str, FloatArray]:
     """The vectors of each noun in every style. Shape of each: (styles, D)."""
     texts = [style.format(noun=noun, a="an" if noun[0] in "aeiou" else "a") for noun in nouns for style in STYLES]
@@ -261,6 +315,12 @@ def _half(count: int, half: int) -> npt.NDArray[np.int64]:
 # --- collections and queries -----------------------------------------------------------------------------
 
 
+class Ask(Protocol):
+    """Asks a collection for a text, of which some of its pictures are known to be right."""
+
+    def __call__(self, style: str, text: str, query: FloatArray, relevant: BoolArray, present: bool) -> None: ...
+
+
 @dataclass
 class Maker:
     """Draws collections from one half of the pictures and asks them about one half of the words."""
@@ -271,13 +331,30 @@ class Maker:
     absent_names: list[str]
     labels: dict[str, FloatArray]
     bank: FloatArray
-    score_scale: float
+    drawings: FloatArray | None
     seed: int
     half: int
 
     def ask(self) -> list[Asked]:
         rng = np.random.default_rng([self.seed, self.half])
-        return [asked for name, parts in self._collections(rng) for asked in self._ask_one(name, parts, rng)]
+        asked = [asked for name, parts in self._collections(rng) for asked in self._ask_one(name, parts, rng)]
+        rng = np.random.default_rng([self.seed, self.half, 1])
+        for size in CATALOGUES:
+            part = self.products.subset(np.sort(rng.choice(len(self.products.vectors), size, replace=False)))
+            asked += self._ask_goods(f"catalogue {size}", part, rng)
+        return asked
+
+    def ask_large(self, filling: Pictures) -> list[Asked]:
+        """Ask 400 photos with many others beside them, of which the model saw the captions in its training."""
+        rng = np.random.default_rng([self.seed, self.half, 2])
+        found: list[Asked] = []
+        for size in LARGE:
+            own = self.photos.subset(np.sort(rng.choice(len(self.photos.vectors), 400, replace=False)))
+            chosen = np.sort(rng.choice(len(filling.vectors), size, replace=False))
+            words = [filling.words[i] for i in chosen]
+            beside = replace(filling, vectors=filling.vectors[chosen], texts=[], owner=filling.owner[:0], words=words)
+            found += self._ask_one(f"photos {400 + size}", [own, beside], rng)
+        return found
 
     def _collections(self, rng: np.random.Generator) -> list[tuple[str, list[Pictures]]]:
         def some(pictures: Pictures, count: int) -> Pictures:
@@ -297,24 +374,7 @@ class Maker:
     def _ask_one(self, name: str, parts: list[Pictures], rng: np.random.Generator) -> list[Asked]:
         vectors = np.concatenate([part.vectors for part in parts])
         words = [of_one for part in parts for of_one in part.words]
-        background = Background(self.bank, vectors[sample_positions([len(vectors)])[0]], self.score_scale)
-        asked: list[Asked] = []
-
-        def ask(style: str, text: str, query: FloatArray, relevant: BoolArray, *, present: bool) -> None:
-            scores = vectors @ query
-            best = np.argsort(-scores)[:10]
-            asked.append(
-                Asked(
-                    name,
-                    style,
-                    text,
-                    present,
-                    scores[best].astype(np.float64),
-                    relevant[best],
-                    background.features(query, scores[best]),
-                )
-            )
-
+        asked, ask = self._asking(name, vectors)
         nobody = np.zeros(len(vectors), dtype=bool)
         start = 0
         for part in parts:
@@ -333,12 +393,51 @@ class Maker:
                 wanted -= 1
                 if not wanted:
                     break
-        self._ask_labels(ask, words, nobody, rng)
+        goods = any(part.kind == "product" for part in parts)
+        self._ask_labels(ask, words, nobody, rng, leave_out=WORN if goods else frozenset())
         return asked
 
-    def _ask_labels(self, ask: object, words: list[Counter[str]], nobody: BoolArray, rng: np.random.Generator) -> None:
-        assert callable(ask)
-        mine = [noun for noun in [*self.nouns, *self.absent_names] if zlib.crc32(noun.encode()) % 2 == self.half]
+    def _asking(self, name: str, vectors: FloatArray) -> tuple[list[Asked], Ask]:
+        """A list, and what asks a collection and puts the answer there."""
+        background = Background(self.bank, vectors[sample_positions([len(vectors)])[0]], self.drawings)
+        asked: list[Asked] = []
+
+        def ask(style: str, text: str, query: FloatArray, relevant: BoolArray, present: bool) -> None:
+            scores = vectors @ query
+            best = np.argsort(-scores)[:10]
+            features = background.features(query, scores[best])
+            asked.append(Asked(name, style, text, present, scores[best].astype(np.float64), relevant[best], features))
+
+        return asked, ask
+
+    def _mine(self, words: Iterable[str]) -> list[str]:
+        return [word for word in words if zlib.crc32(word.encode()) % 2 == self.half]
+
+    def _ask_goods(self, name: str, part: Pictures, rng: np.random.Generator) -> list[Asked]:
+        """Ask pictures of products for what their titles name, or others' titles, or captions of photos."""
+        asked, ask = self._asking(name, part.vectors)
+        titles = [_plain(text) for text in part.texts]
+        ways = _goods()
+        for noun in self._mine(ways):
+            named = np.zeros(len(part.vectors), dtype=bool)
+            named[part.owner] = [any(way in title for way in ways[noun]) for title in titles]
+            style = int(rng.integers(len(STYLES)))
+            ask("goods", noun, self.labels[noun][style], named, present=bool(named.any()))
+        others = [word for word in self._mine([*self.nouns, *self.absent_names]) if not WORN & set(_words(word))]
+        for noun in rng.permutation(others)[:12].tolist():
+            style = int(rng.integers(len(STYLES)))
+            ask("goods", noun, self.labels[noun][style], np.zeros(len(part.vectors), dtype=bool), present=False)
+        return asked
+
+    def _ask_labels(
+        self,
+        ask: Ask,
+        words: list[Counter[str]],
+        nobody: BoolArray,
+        rng: np.random.Generator,
+        leave_out: frozenset[str],
+    ) -> None:
+        mine = [noun for noun in self._mine([*self.nouns, *self.absent_names]) if not leave_out & set(_words(noun))]
         names = set(self.absent_names)
         named = {noun: np.array([of_one[noun] for of_one in words]) for noun in mine if noun not in names}
         present = [noun for noun, times in named.items() if (times >= 2).any()]
@@ -356,7 +455,7 @@ def _alike(photos: Pictures, bank: FloatArray) -> list[tuple[DoubleArray, BoolAr
     found = []
     for half in (0, 1):
         part = photos.subset(_half(len(photos.vectors), half))
-        background = Background(bank, part.vectors[sample_positions([len(part.vectors)])[0]], 1.0)
+        background = Background(bank, part.vectors[sample_positions([len(part.vectors)])[0]], None)
         told = [{word for word, times in of_one.items() if times >= 2} - STOP_WORDS for of_one in part.words]
         features: list[DoubleArray] = []
         truth: list[bool] = []
@@ -388,7 +487,7 @@ def fit_calibration(asked: list[Asked], pairs: tuple[DoubleArray, BoolArray]) ->
     picture = fit_logistic(*pairs, RISING["picture"])
     confidences = text.probabilities(np.stack([query.features[0] for query in asked]))
     return Calibration(
-        text, picture, _best_cut(confidences, present, CUT_BETA), _least_precise(confidences, present, STRONG_PRECISION)
+        text, picture, _best_cut(confidences, present), _least_precise(confidences, present, STRONG_PRECISION)
     )
 
 
@@ -434,16 +533,16 @@ def auroc(truth: BoolArray, scores: DoubleArray) -> float:
     return float((ranks[truth].sum() - true * (true + 1) / 2) / (true * false))
 
 
-def f_score(truth: BoolArray, chosen: BoolArray, beta: float = 1.0) -> float:
-    """F of what was chosen, (0..1)."""
-    both = int((truth & chosen).sum())
-    return (1 + beta**2) * both / max(1e-9, beta**2 * int(truth.sum()) + int(chosen.sum()))
+def f_score(truth: BoolArray, chosen: BoolArray) -> float:
+    """F1 of what was chosen, (0..1)."""
+    return 2 * int((truth & chosen).sum()) / max(1, int(truth.sum()) + int(chosen.sum()))
 
 
-def _best_cut(scores: DoubleArray, truth: BoolArray, beta: float = 1.0) -> float:
+def _best_cut(scores: DoubleArray, truth: BoolArray) -> float:
+    """The score at and above which to choose for the best F1."""
     order = np.argsort(-scores)
     both = np.cumsum(truth[order])
-    values = (1 + beta**2) * both / (beta**2 * truth.sum() + np.arange(1, len(truth) + 1))
+    values = 2 * both / (truth.sum() + np.arange(1, len(truth) + 1))
     return float(scores[order][int(values.argmax())])
 
 
@@ -455,7 +554,7 @@ def _least_precise(scores: DoubleArray, truth: BoolArray, precision: float) -> f
     return float(scores[order][enough[-1]]) if len(enough) else float(scores.max())
 
 
-def _report(halves: list[list[Asked]], fits: list[Calibration]) -> None:
+def _report(halves: list[list[Asked]], fits: list[Calibration], rare: set[str]) -> None:
     asked = halves[0] + halves[1]
     judged = [fits[1]] * len(halves[0]) + [fits[0]] * len(halves[1])
     confidences = [fit.text.probabilities(query.features) for query, fit in zip(asked, judged, strict=True)]
@@ -467,9 +566,12 @@ def _report(halves: list[list[Asked]], fits: list[Calibration]) -> None:
     collection = np.array([query.collection for query in asked])
     print(f"{'':14} {'queries':>8} {'present':>8} | AUROC cosine  confidence |  F1 best cosine   at the cut-off")
     rows = [("all", np.ones(len(asked), dtype=bool))]
-    rows += [(name, style == name) for name in sorted(set(style))]
+    rows += [(name, style == name) for name in KINDS if (style == name).any()]
+    rows.insert(2, ("label, common", (style == "label") & np.array([query.text not in rare for query in asked])))
     rows += [(name, collection == name) for name in sorted(set(collection))]
     for name, of in rows:
+        if not 0 < present[of].sum() < of.sum():
+            continue
         hindsight = cosine[of] >= _best_cut(cosine[of], present[of])
         print(
             f"{name:14} {of.sum():8} {present[of].sum():8} | {auroc(present[of], cosine[of]):12.3f} "
@@ -480,6 +582,23 @@ def _report(halves: list[list[Asked]], fits: list[Calibration]) -> None:
     bins = np.clip((top * 5).astype(int), 0, 4)
     shares = ", ".join(f"{present[bins == b].mean():.2f} of {int((bins == b).sum())}" for b in range(5))
     print(f"share present where the confidence is 0-.2, .2-.4, .4-.6, .6-.8, .8-1: {shares}")
+
+
+def _report_unseen_kinds(halves: list[list[Asked]]) -> None:
+    """How well each kind of query is judged by fits that have seen none of its kind."""
+    print("judged by the fit of the other half without queries of their own kind, AUROC cosine and confidence:")
+    for kind in KINDS:
+        top: list[float] = []
+        of_kind: list[Asked] = []
+        for tested, fitted in (halves, halves[::-1]):
+            others = [query for query in fitted if query.style != kind]
+            present = np.array([query.present for query in others])
+            fit = fit_logistic(np.stack([query.features[0] for query in others]), present, RISING["text"])
+            of_kind += (mine := [query for query in tested if query.style == kind])
+            top += fit.probabilities(np.stack([query.features[0] for query in mine])).tolist()
+        present = np.array([query.present for query in of_kind])
+        cosine = np.array([query.scores[0] for query in of_kind])
+        print(f"{kind:14} {auroc(present, cosine):.3f} {auroc(present, np.array(top)):.3f}")
 
 
 def _report_hits(asked: list[Asked], judged: list[Calibration], confidences: list[DoubleArray]) -> None:

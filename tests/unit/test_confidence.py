@@ -16,10 +16,12 @@ from clipsearch.confidence import (
     Background,
     bank_texts,
     bank_vectors,
+    drawing_vectors,
     sample_positions,
     shipped_calibration,
 )
-from clipsearch.records import FloatArray
+from clipsearch.errors import InvalidModel
+from clipsearch.records import FloatArray, Preprocessing
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import plain
 
@@ -49,13 +51,14 @@ def test_the_bank_has_no_text_twice() -> None:
 
 
 @pytest.mark.parametrize("kind", ["text", "picture"])
-@pytest.mark.parametrize("scale", [1.0, 21.8, 117.3])
-def test_confidences_lie_between_0_and_1_and_rise_with_the_score(kind: str, scale: float) -> None:
+@pytest.mark.parametrize("drawn", [0, 1, 30])
+def test_confidences_lie_between_0_and_1_and_rise_with_the_score(kind: str, drawn: int) -> None:
     rng = np.random.default_rng(1)
     scores = np.linspace(-1, 1, 41).astype(np.float32)
     for rows in (1, 2, 300):
         for shift in (0.0, 2.0):  # vectors all round the sphere, and in a narrow cone as CLIP's are
-            background = Background(unit(rng, 50), unit(rng, rows, shift=shift), scale)
+            drawings = unit(rng, drawn, shift=shift) if drawn else None
+            background = Background(unit(rng, 50), unit(rng, rows, shift=shift), drawings)
             query = unit(rng, 1, shift=shift)[0]
             chances = shipped_calibration().confidences(background, query, scores, kind)  # type: ignore[arg-type]
             assert np.isfinite(chances).all() and chances.min() >= 0 and chances.max() <= 1
@@ -65,11 +68,41 @@ def test_confidences_lie_between_0_and_1_and_rise_with_the_score(kind: str, scal
 
 def test_a_confidence_does_not_depend_on_the_other_hits() -> None:
     rng = np.random.default_rng(2)
-    background, query = Background(unit(rng, 50), unit(rng, 200), 20.0), unit(rng, 1)[0]
+    background, query = Background(unit(rng, 50), unit(rng, 200), unit(rng, 30)), unit(rng, 1)[0]
     scores = np.array([0.4, 0.2, 0.1], np.float32)
     together = shipped_calibration().confidences(background, query, scores, "text")
     alone = [shipped_calibration().confidences(background, query, scores[i : i + 1], "text")[0] for i in range(3)]
     np.testing.assert_allclose(together, alone)
+
+
+def test_confidences_are_the_same_where_a_model_squeezes_its_cosines_together() -> None:
+    """As CLIP does: all vectors in a narrow cone, cosines of 0.15 to 0.35; no number of the calibration knows it."""
+    rng = np.random.default_rng(4)
+    parts = [unit(rng, 50), unit(rng, 300), unit(rng, 30), unit(rng, 1)]
+
+    def confidence(share: float) -> float:
+        ones = [np.ones((len(part), 1), np.float32) for part in parts]
+        squeezed = [
+            np.concatenate([np.sqrt(share) * part, np.sqrt(1 - share) * one], axis=1).astype(np.float32)
+            for part, one in zip(parts, ones, strict=True)
+        ]
+        bank, sample, drawings, (query,) = squeezed
+        best = (sample @ query).max(keepdims=True)
+        return float(shipped_calibration().confidences(Background(bank, sample, drawings), query, best, "text")[0])
+
+    assert confidence(0.2) == pytest.approx(confidence(1.0), abs=1e-3)
+    assert 0.01 < confidence(1.0) < 0.99
+
+
+def test_a_collection_of_one_kind_does_not_shift_what_a_score_means() -> None:
+    """The drawings say where unrelated pairs lie, so a score means the same whatever else the bank says of a sample."""
+    rng = np.random.default_rng(5)
+    bank, drawings, query = unit(rng, 50), unit(rng, 30), unit(rng, 1)[0]
+    score = np.array([0.5], np.float32)
+    alike = unit(rng, 200, shift=2.0)
+    of_all_kinds, of_one = (Background(bank, sample, drawings) for sample in (unit(rng, 200), alike))
+    assert of_all_kinds.features(query, score)[0, 0] == of_one.features(query, score)[0, 0]
+    assert Background(bank, alike, None).features(query, score)[0, 0] != of_one.features(query, score)[0, 0]
 
 
 def test_bands_follow_the_confidence() -> None:
@@ -108,6 +141,39 @@ def test_the_bank_is_encoded_once_for_each_text_tower(tmp_path: Path, monkeypatc
     other.text_fingerprint = "1" * 32
     bank_vectors(other)
     assert other.texts_encoded == len(bank_texts())
+
+
+def test_the_drawings_are_encoded_once_for_each_image_tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipsearch.confidence.cache_dir", lambda: tmp_path)
+    first, second, other = FakeEncoder(), FakeEncoder(), FakeEncoder(seed=1)
+    vectors = drawing_vectors(first)
+    assert vectors is not None and vectors.shape == (first.images_encoded, first.dim) and len(vectors) >= 20
+    np.testing.assert_array_equal(drawing_vectors(second), vectors)
+    assert second.images_encoded == 0
+    (file,) = (tmp_path / "backgrounds").iterdir()
+    file.write_bytes(file.read_bytes()[:-7])  # cut short: made again
+    np.testing.assert_array_equal(drawing_vectors(second), vectors)
+    assert second.images_encoded == len(vectors)
+    drawing_vectors(other)
+    assert other.images_encoded == len(vectors)
+
+
+class _TextOnly(FakeEncoder):
+    """As a model directory with a text tower alone: it knows whose pictures it understands, and cannot read any."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        raise InvalidModel(Path("fake"), "it has no image tower")
+
+    @preprocessing.setter
+    def preprocessing(self, value: Preprocessing) -> None:
+        pass
+
+
+def test_a_model_without_image_tower_has_the_drawings_of_the_one_it_belongs_to() -> None:
+    assert drawing_vectors(_TextOnly()) is None
+    kept = drawing_vectors(FakeEncoder())
+    np.testing.assert_array_equal(drawing_vectors(_TextOnly()), kept)
 
 
 def test_search_leaves_out_what_is_unlikely_unless_asked(tmp_path: Path) -> None:

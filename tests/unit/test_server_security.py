@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 import clipsearch
+from clipsearch.confidence import drawing_vectors
 from clipsearch.ui.server import ServerOptions, create_app
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import plain
@@ -246,6 +247,7 @@ def test_no_route_gives_a_file_by_its_path(with_page: TestClient, index: Path) -
 def test_a_query_that_names_a_file_of_this_machine_does_not_read_it(
     client: TestClient, index: Path, encoder: FakeEncoder
 ) -> None:
+    drawing_vectors(encoder)  # what the first search would encode
     before = encoder.images_encoded
     for name in outside(index.parent):
         answer = client.post("/v1/search", json={"query": name})

@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import clipsearch
+from clipsearch.confidence import drawing_vectors
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.ui import warming
 from clipsearch.ui.batching import BatchingEncoder
@@ -24,6 +25,7 @@ LOCAL = "http://127.0.0.1:7860"
 def index(photos: Path, encoder: FakeEncoder) -> Path:
     plain(COLOURS["red"]).save(photos / "red.png")
     index = clipsearch.index(photos, encoder=encoder).index
+    drawing_vectors(encoder)  # kept, as `index` does for models that are prepared for queries
     encoder.images_encoded = 0
     return index
 
