@@ -38,6 +38,7 @@ DoubleArray = npt.NDArray[np.float64]
 SAMPLE_ROWS = 1024
 SAMPLE_BLOCK_ROWS = 16  # neighbours are read together: few places on the disk, still spread over the collection
 LEAST_SPREAD = 1e-6
+FEWEST_ROWS = 20  # fewer pictures have no mean and spread to speak of (and nothing was fitted on fewer)
 CALIBRATION = Path(__file__).with_name("confidence.json")
 DRAWINGS = Path(__file__).parent / "training" / "anchor.tar"  # 117 drawings of everyday things, in the public domain
 DRAWINGS_STEP = 5  # every fifth of them is enough to place a model's cosines
@@ -218,12 +219,13 @@ class Background:
         query: mean, spread and nearest, each in spreads over the bank's own texts.
         """
         centre, unit = self._model_cosines
-        on_sample = self._sample @ query
+        on_sample = (self._sample @ query - centre) / unit
+        share = min(1.0, len(on_sample) / FEWEST_ROWS)  # the rest is as of pictures that have nothing to do with it
         mean, deviation = self._bank_on_bank
         values = np.empty((len(scores), 6))
         values[:, 0] = (scores - centre) / unit
-        values[:, 1] = (float(on_sample.mean()) - centre) / unit
-        values[:, 2] = np.log(_spread(on_sample) / unit)
+        values[:, 1] = share * float(on_sample.mean())
+        values[:, 2] = np.log(share * _spread(on_sample) ** 2 + 1 - share + LEAST_SPREAD**2) / 2
         values[:, 3:] = (_text_relations((self._bank @ query)[None])[0] - mean) / deviation
         return values
 

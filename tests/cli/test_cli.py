@@ -407,6 +407,7 @@ def test_a_query_imports_neither_torch_nor_gradio_nor_pandas(indexed: Path) -> N
         "except SystemExit: pass\n"
         "print(*{'torch', 'gradio', 'pandas', 'pyarrow', 'PIL', 'faiss'} & set(sys.modules), file=sys.stderr)"
     )
+    clipsearch("query", "a dog", "--all", folder=indexed)  # this cache is not the one that `index` put drawings into
     done = subprocess.run([sys.executable, "-c", code], cwd=indexed, capture_output=True, text=True)
     assert len(done.stdout.splitlines()) == 3
     assert done.stderr.strip() == ""

@@ -105,6 +105,17 @@ def test_a_collection_of_one_kind_does_not_shift_what_a_score_means() -> None:
     assert Background(bank, alike, None).features(query, score)[0, 0] != of_one.features(query, score)[0, 0]
 
 
+def test_the_only_picture_of_a_collection_can_be_found() -> None:
+    rng = np.random.default_rng(6)
+    bank, drawings, picture = unit(rng, 50), unit(rng, 30), unit(rng, 1)
+    background = Background(bank, picture, drawings)
+    same, other = picture[0], unit(rng, 1)[0]
+    calibration = shipped_calibration()
+    found = calibration.confidences(background, same, picture @ same, "text")[0]
+    missed = calibration.confidences(background, other, picture @ other, "text")[0]
+    assert calibration.band(found) != "unlikely" and calibration.band(missed) == "unlikely"
+
+
 def test_bands_follow_the_confidence() -> None:
     calibration = shipped_calibration()
     assert 0 < calibration.cut < calibration.strong < 1

@@ -210,7 +210,7 @@ def test_several_indexes(index: Path, tmp_path: Path, encoder: FakeEncoder) -> N
     second = clipsearch.index(other, encoder=encoder).index
     with TestClient(create_app([index, second], encoder=encoder), base_url=LOCAL) as client:
         assert [state["name"] for state in client.get("/v1/status").json()["indexes"]] == ["photos", "photos-2"]
-        (hit,) = client.post("/v1/search", json={"query": "red", "index": "photos-2"}).json()["hits"]
+        (hit,) = client.post("/v1/search", json={"query": "pink", "index": "photos-2"}).json()["hits"]
         assert hit["name"] == "pink.png"
         assert client.get(hit["thumbnail"]).status_code == 200
 
