@@ -221,7 +221,7 @@ def test_names_that_are_not_utf8_and_markup_in_names(photos: Path, encoder: Fake
     (photos / "a.png").rename(photos / name.decode("utf-8", "surrogateescape"))
     index = clipsearch.index(photos, encoder=encoder).index
     with TestClient(create_app([index], encoder=encoder), base_url=LOCAL) as client:
-        answer = client.post("/v1/search", json={"query": "red"})
+        answer = client.post("/v1/search", json={"query": "red", "all": True})
         (hit,) = json.loads(answer.text)["hits"]
         assert hit["name"].encode("utf-8", "surrogateescape") == name
         assert answer.headers["content-type"] == "application/json"
