@@ -14,7 +14,6 @@ import contextlib
 import io
 import json
 import os
-import tarfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,7 +109,9 @@ def drawing_vectors(encoder: Encoder) -> FloatArray | None:
     stored = _stored(file, encoder.dim)
     if stored is not None:
         return stored
-    from clipsearch.images import read_picture  # loads Pillow: not for the queries that find the vectors in the cache
+    import tarfile  # neither is for the queries that find the vectors in the cache
+
+    from clipsearch.images import read_picture
 
     try:
         preprocessing = encoder.preprocessing
