@@ -46,11 +46,16 @@ def similar(
 
     with open_collection(index) as photos:
         if picture.isdecimal() and not Path(picture).exists():
-            vector, content = photos.vectors([int(picture)])[0], photos.record(int(picture)).content_hash
+            vector, content = photos.vectors([int(picture)])[0], photos.content_hash(int(picture))
         else:
             vector, content = photos.encode_picture(Path(picture).expanduser())
-        found = photos.search_vectors(vector[None], k + 1)[0]
-        hits = [hit for hit in found if hit.record.content_hash != content or content is None][:k]
+        asked = k + 1
+        while True:
+            found = photos.search_vectors(vector[None], asked)[0]
+            hits = [hit for hit in found if hit.record.content_hash != content or content is None][:k]
+            if len(hits) == k or len(found) < asked:
+                break
+            asked *= 4  # copies of the picture itself took the places
         config.remember_index(photos.index)
     if as_json:
         print_json([_hit(n, hit) for n, hit in enumerate(hits, 1)])

@@ -51,5 +51,4 @@ def add_concept(photos: Collection, name: str, like: Sequence[Example], unlike: 
 def _example(photos: Collection, example: Example) -> tuple[FloatArray, str | None]:
     if not isinstance(example, int):
         return photos.encode_picture(Path(example).expanduser())
-    vector = photos.vectors([example])[0]
-    return vector, photos.record(example).content_hash
+    return photos.vectors([example])[0], photos.content_hash(example)

@@ -68,7 +68,8 @@ class Collection:
         if encoder is not None:
             self._check(encoder)
         manifest = self._snapshot.manifest
-        self._segments = open_segments(manifest, self._snapshot.file, self._snapshot.tombstones())
+        self._deleted = self._snapshot.tombstones()
+        self._segments = open_segments(manifest, self._snapshot.file, self._deleted)
         self._rows: dict[str, RowsFile] = {}
         self._columns: list[Columns] | None = None
         self._tags: dict[str, Tag] = {}
@@ -200,7 +201,7 @@ class Collection:
         for term in parsed.terms:
             if term.kind == "picture" and not local_files:
                 raise MalformedQuery(
-                    query, term.position, "files cannot be named here", "Say like:ID, or send the file."
+                    query, term.position, "files cannot be named here", "Say like:ID, or upload the picture."
                 )
         return parsed
 
@@ -332,7 +333,10 @@ class Collection:
         return Hit(rank, score, os.path.join(self.root, record.path), record)
 
     def record(self, row_id: int) -> ImageRecord:
-        """What the index knows of a picture. Raises: KeyError if no picture has this row id."""
+        """What the index knows of a picture. Raises: KeyError if none has this row id (any more)."""
+        at = int(np.searchsorted(self._deleted, row_id))
+        if at < len(self._deleted) and self._deleted[at] == row_id:
+            raise KeyError(row_id)
         for fragment in self.manifest.fragments:
             if fragment.segment is None or not fragment.first_row_id <= row_id <= fragment.last_row_id:
                 continue
@@ -347,8 +351,18 @@ class Collection:
             return record
         raise KeyError(row_id)
 
+    def content_hash(self, row_id: int) -> str | None:
+        """Of a picture's bytes; None if it is not known, or the picture is gone."""
+        try:
+            return self.record(row_id).content_hash
+        except KeyError:
+            return None
+
     def vector(self, row_id: int) -> FloatArray:
-        """The vector of a picture. Shape: (D,) float32, unit L2. Raises: KeyError if no picture has this row id."""
+        """The vector of a picture, also of one that was deleted since: a link or a thumb may still name it.
+
+        Shape: (D,) float32, unit L2. Raises: KeyError if no picture has this row id.
+        """
         for segment in self._segments:
             vector = segment.find(row_id)
             if vector is not None:

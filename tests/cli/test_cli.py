@@ -143,8 +143,16 @@ def test_similar_concepts_and_duplicates(indexed: Path, tmp_path: Path) -> None:
     clipsearch("concept", "remove", "my reds", folder=here)
     assert "no tag" in clipsearch("query", "tag:reds", folder=here, status=1).stderr
     assert "cannot name a tag" in clipsearch("concept", "add", " ", "red.png", folder=here, status=2).stderr
+    (here / "copies of red").mkdir()
     picture(3, size=(400, 300)).save(here / "large.png")
     picture(3, size=(400, 300)).resize((200, 150)).save(here / "small.png")
+    for copy in ("one.png", "two.png", "three.png"):
+        shutil.copy(here / "red.png", here / "copies of red" / copy)
+    clipsearch("index", ".", "-q", folder=here)
+    others = json.loads(clipsearch("similar", "red.png", "-k", "2", "--json", folder=here).stdout)
+    assert len(others) == 2
+    assert not any("red" in hit["path"] for hit in others)
+    shutil.rmtree(here / "copies of red")
     clipsearch("index", ".", "-q", folder=here)
     found = clipsearch("dedupe", "--script", "remove.sh", folder=here)
     assert re.search(r"^keep  \S+/large\.png  400x300, .*\n   =  \S+/small\.png  200x150, ", found.stdout)

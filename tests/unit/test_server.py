@@ -260,3 +260,18 @@ def test_the_reference_names_every_route_and_loads_nothing(client: TestClient) -
     assert "How many hits." in page.text
     assert "<script" not in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_a_deleted_picture_is_not_shown_any_more(
+    client: TestClient, index: Path, photos: Path, encoder: FakeEncoder
+) -> None:
+    row = row_of(client, "red")
+    assert client.get(f"/v1/images/{row}/thumbnail").status_code == 200
+    (photos / "red.png").unlink()
+    newest = clipsearch.index(photos, encoder=encoder).generation
+    asked = {"query": f"like:{row}", "k": 1, "at_least_generation": newest}
+    answer = client.post("/v1/search", json=asked)
+    assert answer.status_code == 200  # a link to what is like it still answers
+    assert answer.json()["hits"][0]["id"] != row
+    assert client.get(f"/v1/images/{row}").status_code == 404
+    assert client.get(f"/v1/images/{row}/thumbnail").status_code == 404
