@@ -133,7 +133,7 @@ def index_command(
     config.remember_index(report.index)
     prepare_queries(encoder)
     show(report)
-    if watch and not report.interrupted:
+    if watch and not report.asked_to_stop:
         again = dataclasses.replace(options, reindex=False, retry_skipped=False, recall=None)
         report = _keep_current(folder, place, report, lambda: run(again), show)
     if report.interrupted:
@@ -170,7 +170,7 @@ def _keep_current(
                 show(report)
                 sys.stdout.flush()
             last = report
-            if report.interrupted:
+            if report.asked_to_stop:
                 break
     except KeyboardInterrupt:  # while nothing was being done
         pass

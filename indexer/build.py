@@ -96,6 +96,7 @@ class IndexReport:
     skipped: list[SkippedImage] = field(default_factory=list)  # every file that is not, and why
     seconds: float = 0.0
     interrupted: bool = False
+    asked_to_stop: bool = False  # also when everything was done by then
 
     @property
     def pictures_per_s(self) -> float:
@@ -142,6 +143,7 @@ def index_folder(
                 run.commit()
             else:
                 run.finish()
+        report.asked_to_stop = stop.requested
         run.close()
         report.seconds = time.monotonic() - started
         return report

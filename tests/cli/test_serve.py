@@ -222,9 +222,10 @@ def test_an_index_is_kept_current_until_ctrl_c(indexed: Path) -> None:
             if "pink.png" in found and "red.png" not in found:
                 break
             assert time.monotonic() < deadline
-    finally:
         watching.send_signal(signal.SIGINT)
-        out, err = watching.communicate(timeout=30)
+        out, err = watching.communicate(timeout=60)
+    finally:
+        watching.kill()
     assert watching.returncode == 0, err
     assert "Traceback" not in err
     assert '"indexed": 1' in out

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from clipsearch.errors import EncoderMismatch, NoPictures, OtherCollection, StorageError
+from clipsearch.indexer import build
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
 from clipsearch.indexer.compact import compact
 from clipsearch.indexer.status import read_status
@@ -248,6 +249,23 @@ def test_ctrl_c_keeps_what_is_done(photos: Path) -> None:
     rest = run(photos, FakeEncoder())
     assert rest.encoded == 20 - report.pictures
     assert rest.pictures == 20
+
+
+def test_a_request_to_stop_that_comes_too_late_is_told(
+    photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(photos, 1)
+    finish = build._Run.finish
+
+    def ctrl_c_meanwhile(being_done: build._Run) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        finish(being_done)
+
+    monkeypatch.setattr(build._Run, "finish", ctrl_c_meanwhile)
+    report = run(photos, encoder)
+    assert report.asked_to_stop  # --watch ends by it
+    assert not report.interrupted
+    assert report.pictures == 1
 
 
 def test_progress_is_told(photos: Path, encoder: FakeEncoder) -> None:
