@@ -36,6 +36,7 @@ DoubleArray = npt.NDArray[np.float64]
 
 SAMPLE_ROWS = 1024
 SAMPLE_BLOCK_ROWS = 16  # neighbours are read together: few places on the disk, still spread over the collection
+LEAST_HEIGHT = 0.5  # of the best hit's: below, a picture is unlikely
 LEAST_SPREAD = 1e-6
 FEWEST_ROWS = 4  # fewer pictures have no mean and spread to speak of
 CALIBRATION = Path(__file__).with_name("confidence.json")
@@ -230,6 +231,18 @@ class Background:
         values[:, 3:] = (_text_relations((self._bank @ query)[None])[0] - mean) / deviation
         return values
 
+    def heights(self, query: FloatArray, scores: FloatArray, best: float) -> DoubleArray:
+        """How high scores stand between the ground and the best one: 0 to 1. Shapes: query (D,), scores (K,); (K,).
+
+        The ground is what unrelated pairs of the model score, or the middle of the collection, whichever is lower. The
+        best is `best`, or what is better in the sample.
+        """
+        on_sample = self._sample @ query
+        ground = min(float(np.median(on_sample)), self._model_cosines[0])
+        top = max(best, float(on_sample.max()))
+        heights: DoubleArray = (scores.astype(np.float64) - ground) / max(top - ground, LEAST_SPREAD)
+        return np.clip(heights, 0.0, 1.0)
+
     def picture_features(self, query: FloatArray, scores: FloatArray) -> DoubleArray:
         """What the calibration reads of a picture as a query. Shapes: query (D,), scores (K,) cosines; (K, 2).
 
@@ -299,15 +312,25 @@ class Calibration:
         return "strong" if confidence >= self.strong else "maybe" if confidence >= self.cut else "unlikely"
 
     def confidences(
-        self, background: Background, query: FloatArray, scores: FloatArray, kind: QueryKind
+        self,
+        background: Background,
+        query: FloatArray,
+        scores: FloatArray,
+        kind: QueryKind,
+        best: float | None = None,
     ) -> DoubleArray:
         """How likely it is that pictures with these scores show what the query says.
 
-        Shapes: query (D,) float32, unit L2; scores (K,) cosines; (K,) in 0..1. `kind`: what the query was made of.
+        Shapes: query (D,) float32, unit L2; scores (K,) cosines; (K,) in 0..1. `kind`: what the query was made of;
+        `best`: the best score that it has, if that is not among `scores`. The fit says whether the best hit of a query
+        is right. So a hit that does not stand half as high is held below the cut-off, however sure the best one is.
         """
         if kind == "picture":
             return self.picture.probabilities(background.picture_features(query, scores))
-        return self.text.probabilities(background.features(query, scores))
+        chances = self.text.probabilities(background.features(query, scores))
+        highest = max(float(scores.max(initial=-1.0)), -1.0 if best is None else best)
+        heights = background.heights(query, scores, highest) / LEAST_HEIGHT
+        return np.where(heights < 1.0, np.minimum(chances, self.cut * heights), chances)
 
 
 @lru_cache(maxsize=1)

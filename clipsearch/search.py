@@ -157,8 +157,11 @@ class Collection:
             hits = [hit for hit in hits if hit.band != "unlikely"]
         return hits if sort == "score" else _sorted(hits, sort)
 
-    def judge(self, hits: list[Hit], vector: FloatArray, kind: QueryKind = "text") -> list[Hit]:
-        """Add confidence and band to hits. `vector` is what they were found with, shape (D,); `kind` what it is of.
+    def judge(
+        self, hits: list[Hit], vector: FloatArray, kind: QueryKind = "text", best: float | None = None
+    ) -> list[Hit]:
+        """Add confidence and band to hits. `vector` is what they were found with, shape (D,); `kind` what it is of;
+        `best` the score of the first of all hits, if it is not among these.
 
         Needs the model's vectors of a bank of texts and some drawings: encoded by `clipsearch index`, or here once.
         Raises: EncoderMismatch, ...
@@ -180,7 +183,7 @@ class Collection:
             self._background = Background(bank, np.concatenate(parts), drawings)
         calibration = shipped_calibration()
         scores = np.array([hit.score for hit in hits], np.float32)
-        confidences = calibration.confidences(self._background, vector, scores, kind).tolist()
+        confidences = calibration.confidences(self._background, vector, scores, kind, best).tolist()
         return [
             dataclasses.replace(hit, confidence=confidence, band=calibration.band(confidence))
             for hit, confidence in zip(hits, confidences, strict=True)

@@ -39,6 +39,7 @@ from clipsearch.confidence import (
     bank_vectors,
     drawing_vectors,
     sample_positions,
+    shipped_calibration,
 )
 from clipsearch.encoder import Encoder
 from clipsearch.images import prepare
@@ -71,6 +72,7 @@ IMAGENET_DOGS = range(151, 277)  # captions say "dog", so nobody knows which of 
 CAPTIONED_BY = 1.8  # captions of five that name a noun where one does: below, pictures show it and nobody says so
 COVERED = 0.5  # a caption is absent if no picture's captions have this share of its words
 STRONG_PRECISION = 0.9
+KNOWN_HITS = 3  # right ones among the ten best: with fewer, the model does not know the word
 RISING = {"text": 1, "picture": 2}
 KINDS = ("label", "goods", "sentence", "product")
 GOODS = """
@@ -163,6 +165,7 @@ def main() -> None:
     print(f"{options.model}: {sum(map(len, halves))} queries, each judged by the fit of the other half")
     _report(halves, fits, set(absent_names))
     _report_unseen_kinds(halves)
+    _report_shown(photos, products, nouns, labels, bank, drawings)
     if filling is not None:
         print("collections larger than any that was fitted on:")
         _report(large, fits, set(absent_names))
@@ -599,6 +602,40 @@ def _report_unseen_kinds(halves: list[list[Asked]]) -> None:
         present = np.array([query.present for query in of_kind])
         cosine = np.array([query.scores[0] for query in of_kind])
         print(f"{kind:14} {auroc(present, cosine):.3f} {auroc(present, np.array(top)):.3f}")
+
+
+def _report_shown(
+    photos: Pictures,
+    products: Pictures,
+    nouns: list[str],
+    labels: dict[str, FloatArray],
+    bank: FloatArray,
+    drawings: FloatArray | None,
+) -> None:
+    """What the shipped calibration shows of all photos and products for nouns that the model knows."""
+    vectors = np.concatenate([photos.vectors, products.vectors])
+    background = Background(bank, vectors[sample_positions([len(vectors)])[0]], drawings)
+    shipped = shipped_calibration()
+    shown: dict[str, list[tuple[float, float, float, float]]] = {"one cut-off": [], "and half the best's height": []}
+    for noun in nouns:
+        times = np.array([of_one[noun] for of_one in [*photos.words, *products.words]])
+        right = times >= np.r_[np.full(len(photos.words), 2), np.ones(len(products.words))]
+        for query in labels[noun]:
+            scores = vectors @ query
+            if right[np.argsort(-scores)[:10]].sum() < KNOWN_HITS:
+                continue
+            plain = shipped.text.probabilities(background.features(query, scores)) >= shipped.cut
+            held = shipped.confidences(background, query, scores, "text") >= shipped.cut
+            for name, chosen in zip(shown, (plain, held), strict=True):
+                both, count = int((chosen & right).sum()), int(chosen.sum())
+                shown[name].append((f_score(right, chosen), both / max(1, count), both / int(right.sum()), count))
+    for name, found in shown.items():
+        f1, precision, recall, _ = np.mean(found, axis=0)
+        many = np.median([count for *_, count in found])
+        print(
+            f"all that {len(found)} nouns show, {name}: F1 {f1:.3f}, precision {precision:.3f}, recall {recall:.3f}, "
+            f"{many:.0f} pictures (median)"
+        )
 
 
 def _report_hits(asked: list[Asked], judged: list[Calibration], confidences: list[DoubleArray]) -> None:

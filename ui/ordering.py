@@ -54,6 +54,7 @@ class Order:
     vector: FloatArray | None = None
     selection: IntArray | None = None
     kind: QueryKind = "text"
+    best: float | None = None  # the highest score, wherever the order puts it
     others: dict[int, list[int]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -64,7 +65,7 @@ class Order:
         part = slice(offset, offset + count)
         hits = photos.hits(self.scores[part], self.ids[part])
         if self.vector is not None:
-            hits = photos.judge(hits, self.vector, self.kind)
+            hits = photos.judge(hits, self.vector, self.kind, self.best)
         return [self._with_others(photos, hit, offset) for hit in hits]
 
     def _with_others(self, photos: Collection, hit: Hit, offset: int) -> Hit:
@@ -125,6 +126,7 @@ def put_in_order(photos: Collection, wish: Wish) -> Order:
     found = found_ids[0] >= 0
     order = Order(found_ids[0][found], found_scores[0][found], everything)
     order.vector, order.selection, order.kind = vector, selection, wish.kind
+    order.best = float(order.scores[0]) if len(order.scores) else None
     if wish.cut:
         _leave_out_unlikely(photos, order)
     if wish.sort != "score":
@@ -149,7 +151,10 @@ def _leave_out_unlikely(photos: Collection, order: Order) -> None:
     def likely_of(scores: FloatArray) -> int:
         assert order.vector is not None
         judged = photos.judge(
-            [dataclasses.replace(any_hit, score=float(score)) for score in scores], order.vector, order.kind
+            [dataclasses.replace(any_hit, score=float(score)) for score in scores],
+            order.vector,
+            order.kind,
+            order.best,
         )
         return sum(hit.band != "unlikely" for hit in judged)
 

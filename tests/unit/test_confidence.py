@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -66,13 +67,27 @@ def test_confidences_lie_between_0_and_1_and_rise_with_the_score(kind: str, draw
             assert chances[-1] > chances[0]
 
 
-def test_a_confidence_does_not_depend_on_the_other_hits() -> None:
+def test_of_the_other_hits_a_confidence_depends_on_the_best_only() -> None:
     rng = np.random.default_rng(2)
     background, query = Background(unit(rng, 50), unit(rng, 200), unit(rng, 30)), unit(rng, 1)[0]
-    scores = np.array([0.4, 0.2, 0.1], np.float32)
-    together = shipped_calibration().confidences(background, query, scores, "text")
-    alone = [shipped_calibration().confidences(background, query, scores[i : i + 1], "text")[0] for i in range(3)]
+    scores = np.array([0.4, 0.25, 0.1], np.float32)
+    calibration = shipped_calibration()
+    together = calibration.confidences(background, query, scores, "text")
+    alone = [calibration.confidences(background, query, scores[i : i + 1], "text", 0.4)[0] for i in range(3)]
     np.testing.assert_allclose(together, alone)
+
+
+def test_a_hit_that_does_not_stand_half_as_high_as_the_best_is_unlikely() -> None:
+    """Also where it would pass as the best hit of its query."""
+    rng = np.random.default_rng(7)
+    background, query = Background(unit(rng, 50), unit(rng, 200), unit(rng, 30)), unit(rng, 1)[0]
+    calibration = replace(shipped_calibration(), cut=0.01)
+    scores = np.linspace(0.9, 0.0, 91).astype(np.float32)
+    sure = calibration.text.probabilities(background.features(query, scores)) >= calibration.cut
+    shown = calibration.confidences(background, query, scores, "text") >= calibration.cut
+    high = background.heights(query, scores, 0.9) >= 0.5
+    assert (sure & ~high).any()
+    np.testing.assert_array_equal(shown, sure & high)
 
 
 def test_confidences_are_the_same_where_a_model_squeezes_its_cosines_together() -> None:

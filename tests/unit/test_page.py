@@ -148,7 +148,7 @@ def test_what_is_unlikely_is_left_out_of_windows_and_counted(
 
 
 def test_a_cut_beyond_the_first_rows_is_found(many: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def judge(photos: Any, hits: list[clipsearch.Hit], vector: Any, kind: str = "text") -> list[clipsearch.Hit]:
+    def judge(photos: Any, hits: list[clipsearch.Hit], *_: Any) -> list[clipsearch.Hit]:
         return [dataclasses.replace(hit, band="maybe" if hit.score > 0 else "unlikely") for hit in hits]
 
     monkeypatch.setattr("clipsearch.search.Collection.judge", judge)
