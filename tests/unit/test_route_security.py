@@ -24,6 +24,7 @@ from starlette.testclient import TestClient
 
 import clipsearch
 from clipsearch.assistants import assistant_server
+from clipsearch.confidence import drawing_vectors
 from clipsearch.ui.page import add_page
 from clipsearch.ui.server import ServerOptions, create_app
 from tests.fake_encoder import COLOURS, FakeEncoder
@@ -177,6 +178,7 @@ def test_no_parameter_of_any_route_names_a_file(client: TestClient, collection: 
 def test_no_query_or_body_field_of_any_route_reads_a_file(client: TestClient, collection: Path) -> None:
     description = client.get("/openapi.json").json()
     encoder = application(client).state.service.engine._given.encoder
+    drawing_vectors(encoder)  # what the first search would encode
     before, asked = encoder.images_encoded, 0
     for path, operations in description["paths"].items():
         for verb, operation in operations.items():
@@ -243,6 +245,7 @@ def test_of_gradio_only_what_its_document_needs_is_reachable(client: TestClient,
 
 def test_no_parameter_of_an_assistants_tool_names_a_file(client: TestClient, collection: Path) -> None:
     service = application(client).state.service
+    drawing_vectors(service.engine._given.encoder)
     before = service.engine._given.encoder.images_encoded
 
     async def ask() -> int:
