@@ -1,4 +1,6 @@
-"""The demo: index real photographs, ask three questions, print the answers and write them as a page.
+"""The demo: index real photographs, ask four questions, print the answers and write them as a page.
+
+The last question has no answer among the samples, and clipsearch says so.
 
 Without --photos it takes the sample photographs of scikit-image and Gradio, two packages on PyPI.
 Needs clipsearch's core only: no PyTorch, nothing from a model hub.
@@ -24,7 +26,8 @@ from clipsearch.terminal import count, duration, progress_display, safe
 
 SCIKIT_IMAGE = "scikit-image==0.26.0"
 PIP_OPTIONS = "--quiet --disable-pip-version-check --no-deps --only-binary :all:"
-QUESTIONS = ["a cat", "a cup of coffee", "a motorcycle"]
+QUESTIONS = ["a cat", "a cup of coffee", "a motorcycle", "an aircraft carrier"]
+NOTHING = "nothing found: no picture is likely to show this"
 NOT_PHOTOGRAPHS = {"logo.png", "hf-logo_transpng.png", "avatar.png", "screenshot.gif", "phantom.png", "color.png"}
 THUMBNAIL_PIXELS = 320
 HITS = 4
@@ -69,10 +72,12 @@ def run(photos: Path | None, out: Path, questions: list[str]) -> None:
     sections = []
     with clipsearch.open(report.index) as collection:
         for question in questions:
-            hits = collection.search(question, k=HITS, all=True)
+            hits = collection.search(question, k=HITS)
             print(f"\n{question}")
             for hit in hits:
-                print(f"  {hit.score:.3f}  {safe(hit.record.path)}")
+                print(f"  {hit.score:.3f}  {hit.band:8}  {safe(hit.record.path)}")
+            if not hits:
+                print(f"  {NOTHING}")
             sections.append(section(question, hits))
     page = out / "index.html"
     page.write_text(PAGE.format(summary=html.escape(summary), sections="\n".join(sections)), encoding="utf-8")
@@ -84,11 +89,12 @@ def run(photos: Path | None, out: Path, questions: list[str]) -> None:
 def section(question: str, hits: list[clipsearch.Hit]) -> str:
     """One question and its pictures as HTML, with everything escaped and the thumbnails inside."""
     figures = "".join(
-        f'<figure><img src="{thumbnail(hit.path)}" alt=""><figcaption>{hit.score:.3f} '
+        f'<figure><img src="{thumbnail(hit.path)}" alt=""><figcaption>{hit.band} · {hit.score:.3f} · '
         f"{html.escape(safe(hit.record.path))}</figcaption></figure>"
         for hit in hits
     )
-    return f'<h2>“{html.escape(question)}”</h2><div class="hits">{figures}</div>'
+    found = f'<div class="hits">{figures}</div>' if figures else f"<p>{NOTHING}</p>"
+    return f"<h2>“{html.escape(question)}”</h2>{found}"
 
 
 def thumbnail(path: str) -> str:
