@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.fake_encoder import FakeEncoder
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the background of a script: processes inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
