@@ -19,7 +19,8 @@ from pathlib import Path, PurePosixPath
 import xxhash
 
 from clipsearch.checksums import file_checksum
-from clipsearch.encoder.layout import TEXTUAL_MODEL, VISUAL_MODEL, ModelDirectory
+from clipsearch.encoder.languages import FILES as GATE_FILES
+from clipsearch.encoder.layout import TEXTUAL_MODEL, VISUAL_MODEL, ModelDirectory, read_model_directory
 from clipsearch.errors import InvalidModel
 from clipsearch.records import Preprocessing
 
@@ -54,7 +55,20 @@ def text_fingerprint(model: ModelDirectory) -> str:
             digests.append(f"{name} {file_checksum(model.path / name, remember_from_bytes=REMEMBER_FROM_BYTES)}")
     except OSError as error:
         raise InvalidModel(model.path, f"the text tower cannot be read ({error.strerror or error})") from error
+    if model.multilingual is not None:
+        digests += _other_languages(model.multilingual)
     return xxhash.xxh3_128_hexdigest("\n".join(["clipsearch text tower 1", *digests]).encode())
+
+
+def _other_languages(folder: Path) -> list[str]:
+    """Hashes of the text tower for other languages, and of what tells them apart. Raises: InvalidModel."""
+    try:
+        gate = [
+            f"{name} {file_checksum(folder / name, remember_from_bytes=REMEMBER_FROM_BYTES)}" for name in GATE_FILES
+        ]
+    except OSError as error:
+        raise InvalidModel(folder.parent, f"{folder.name} cannot be read ({error.strerror or error})") from error
+    return [f"multilingual {text_fingerprint(read_model_directory(folder))}", *gate]
 
 
 def visual_checksum(model: ModelDirectory) -> str:

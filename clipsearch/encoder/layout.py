@@ -8,6 +8,8 @@ The layout is the one that the immich project publishes for open_clip models and
     textual/model.onnx             (B, context length or, with dynamic_context, fewer) int32 -> (B, D)
     textual/tokenizer.json         a Hugging Face fast tokenizer
     textual/tokenizer_config.json  its padding token
+    multilingual/                  clipsearch's own, may be missing: a text tower for what is not English, a model
+                                   directory without an image tower, and what tells them apart (see `languages`)
 
 A directory may hold one tower only. The optional block "clipsearch" of config.json:
 
@@ -36,6 +38,7 @@ PREPROCESS_CFG = "visual/preprocess_cfg.json"
 TEXTUAL_MODEL = "textual/model.onnx"
 TOKENIZER = "textual/tokenizer.json"
 TOKENIZER_CONFIG = "textual/tokenizer_config.json"
+MULTILINGUAL = "multilingual"
 
 DEFAULT_CONTEXT_LENGTH = 77  # open_clip's, also for its Hugging Face text towers
 CLIP_SCORE_SCALE = 100.0  # CLIP clamps exp(logit_scale) there and trained models end at it
@@ -68,6 +71,12 @@ class ModelDirectory:
     licence: str | None
     source: str | None
     checked_precisions: tuple[str, ...] = ()
+
+    @property
+    def multilingual(self) -> Path | None:
+        """The text tower for other languages than English, where there is one."""
+        folder = self.path / MULTILINGUAL
+        return folder if self.has_textual and (folder / CONFIG).is_file() else None
 
 
 def read_model_directory(path: Path) -> ModelDirectory:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from clipsearch.encoder.arrays import check_pixels, unit_rows
 from clipsearch.encoder.bulk import PICTURES_PER_RUN, Bulk, lanes_for
 from clipsearch.encoder.fingerprints import image_fingerprint, text_fingerprint
+from clipsearch.encoder.languages import LanguageGate
 from clipsearch.encoder.layout import TEXTUAL_MODEL, VISUAL_MODEL, ModelDirectory, read_model_directory
 from clipsearch.encoder.prepared import prepare_text_tower, prepared_text_tower
 from clipsearch.encoder.sessions import OnnxTower, filled
@@ -67,6 +68,8 @@ class OnnxEncoder:
         self._bulk: Bulk | None = None  # for many: runs side by side
         self._choice: Choice | None = None
         self._textual: _TextTower | None = None
+        self._gate: LanguageGate | None = None
+        self._multilingual: OnnxEncoder | None = None
         self._fingerprint: str | None = None
 
     @property
@@ -144,6 +147,39 @@ class OnnxEncoder:
             raise TypeError("texts must be a sequence of strings, not one string")
         if not texts:
             return np.empty((0, self.dim), dtype=np.float32)
+        foreign = self._not_english(texts)
+        if not foreign:
+            return self._encode_english(texts)
+        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
+        vectors[foreign] = self._other_languages().encode_texts([texts[index] for index in foreign])
+        english = sorted(set(range(len(texts))) - set(foreign))
+        if english:
+            vectors[english] = self._encode_english([texts[index] for index in english])
+        return vectors
+
+    def _not_english(self, texts: Sequence[str]) -> list[int]:
+        """Which texts the tower for other languages is to encode: none where there is no such tower."""
+        if self._model.multilingual is None:
+            return []
+        with self._lock:
+            if self._gate is None:
+                self._gate = LanguageGate.read(self._model.multilingual)
+        return [index for index, text in enumerate(texts) if not self._gate.is_english(text)]
+
+    def _other_languages(self) -> OnnxEncoder:
+        """The text tower for other languages, loaded when first needed. Raises: InvalidModel."""
+        folder = self._model.multilingual
+        with self._lock:
+            if self._multilingual is None and folder is not None:
+                other = OnnxEncoder(folder, threads=self._threads, name=self._name, as_new=self._as_new)
+                if other.dim != self.dim or other.fingerprint != self.fingerprint:
+                    raise InvalidModel(self._model.path, f"{folder.name} belongs to another image tower")
+                self._multilingual = other
+        if self._multilingual is None:
+            raise InvalidModel(self._model.path, "it has no text tower for other languages")
+        return self._multilingual
+
+    def _encode_english(self, texts: Sequence[str]) -> FloatArray:
         tower = self._text_tower()
         # Neighbours in length share a run: with a dynamic context, short texts are not padded to long ones.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
@@ -165,6 +201,8 @@ class OnnxEncoder:
         Raises: InvalidModel, StorageError, OutOfSpace.
         """
         prepare_text_tower(self._model.path)
+        if self._model.multilingual is not None:
+            prepare_text_tower(self._model.multilingual)
 
     def _image_tower(self, pixels: PixelArray) -> tuple[Bulk, int]:
         """What encodes these pictures, and how many in a run. Loaded, and chosen, when first needed."""

@@ -1,0 +1,150 @@
+"""Telling whether a text is English, quickly enough to do it before any tower is loaded.
+
+A model directory may hold a second text tower, `multilingual/`, for what is not English. Three small arrays there
+decide (plain npy files, see `npy`):
+
+    english.npy   (N,) int32, sorted: hashes of words that are English
+    other.npy     (M,) int32, sorted: hashes of words that belong to other languages, and are not English
+    letters.npy   (SIGNS + buckets,) float16: what each sign counts, then what each hashed run of letters does
+
+A Chinese or Japanese letter settles it. Scripts that the second tower has no tokens of (Cyrillic, Arabic, Hangul, Thai
+and others) are left to the first one, which knows as little of them. Then a text with words of other languages is
+English only if it has more than twice as many English ones. Without any, words in neither list decide by their runs of
+2 to 4 letters: their odds come from a logistic regression (`scripts/builtin_model/language_gate.py`). In doubt a text
+is English.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from clipsearch.errors import InvalidModel
+from clipsearch.npy import read_array
+from clipsearch.records import FloatArray, IntArray
+
+ENGLISH_WORDS, OTHER_WORDS, LETTERS = "english.npy", "other.npy", "letters.npy"
+FILES = (ENGLISH_WORDS, OTHER_WORDS, LETTERS)
+# What is counted: English words, others, words in no list, words with a letter beyond ASCII, shares of the first two,
+# and 1.
+SIGNS = 7
+LEAST_ODDS = -1.0  # of an English text without a word of other languages
+ENGLISH_BESIDE = 2  # more than so many English words must stand beside each word of other languages
+RUNS = (2, 3, 4)
+_LAST_LATIN = 0x024F
+# First words of the names of the letters that the second tower has tokens of, beside the Latin ones.
+_READ_SCRIPTS = frozenset(("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH"))
+_NO_SCRIPT = frozenset(("LATIN", "MODIFIER"))
+_WORD = re.compile(r"[^\W\d_]+")
+# Words around what is meant, which a search puts there by itself, say nothing about its language.
+_FRAME = re.compile(
+    r"\s*(an?|the)?\s*(close-up )?(photo|picture|photograph|image) of (an? |the )?(?=\S)", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What a text shows: `counts` (SIGNS,), and the buckets of the runs of letters of words in no list."""
+
+    counts: FloatArray
+    runs: list[int]
+
+
+class LanguageGate:
+    """Says which texts are English."""
+
+    def __init__(self, english: IntArray, other: IntArray, letters: FloatArray) -> None:
+        """Take the arrays. Shapes: english (N,) and other (M,) sorted, letters (SIGNS + buckets,)."""
+        self._english, self._other, self._letters = english, other, letters
+
+    @classmethod
+    def read(cls, folder: Path) -> LanguageGate:
+        """Read the three files of a folder. Raises: InvalidModel."""
+        arrays = []
+        for name in FILES:
+            try:
+                with (folder / name).open("rb") as file:
+                    arrays.append(read_array(file))
+            except (OSError, ValueError) as error:
+                raise InvalidModel(folder.parent, f"{folder.name}/{name} cannot be read ({error})") from error
+        if len(arrays[2]) <= SIGNS or any(array.ndim != 1 for array in arrays):
+            raise InvalidModel(folder.parent, f"{folder.name}/{LETTERS} is too short")
+        return cls(arrays[0], arrays[1], arrays[2].astype(np.float32))
+
+    @property
+    def arrays(self) -> tuple[IntArray, IntArray, FloatArray]:
+        """What the files hold."""
+        return self._english, self._other, self._letters
+
+    def is_english(self, text: str) -> bool:
+        """Whether the first tower is to read the text: it is English, or the second one is no likelier to read it."""
+        text = _FRAME.sub("", text, count=1)
+        if not text.isascii():
+            text = unicodedata.normalize("NFC", text)
+            scripts = other_scripts(text)
+            if scripts:
+                return scripts.isdisjoint(_READ_SCRIPTS)
+        signs = self.signs(text)
+        english, others = signs.counts[:2]
+        return bool(english > ENGLISH_BESIDE * others if others else self.odds(signs) >= LEAST_ODDS)
+
+    def odds(self, signs: Signs) -> float:
+        """Return the logarithm of the odds that a text with these signs is English; 0 for one without words."""
+        if not signs.counts[:3].any():
+            return 0.0
+        weights = self._letters
+        return float(weights[:SIGNS] @ signs.counts + weights[SIGNS:][signs.runs].sum())
+
+    def signs(self, text: str) -> Signs:
+        """Return what is counted of a text."""
+        counts = np.zeros(SIGNS, np.float32)
+        runs: list[int] = []
+        words = split_words(text)
+        for word in words:
+            hashed = hash_word(word)
+            if _holds(self._english, hashed):
+                counts[0] += 1
+            elif _holds(self._other, hashed):
+                counts[1] += 1
+            else:
+                counts[2] += 1
+                runs.extend(letter_runs(word, len(self._letters) - SIGNS))
+            counts[3] += not word.isascii()
+        counts[4:6] = counts[:2] / max(1, len(words))
+        counts[6] = 1
+        return Signs(counts, runs)
+
+
+def split_words(text: str) -> list[str]:
+    """Return the words of a text in lower case, without digits and punctuation."""
+    return _WORD.findall(text.lower())
+
+
+def hash_word(word: str) -> int:
+    """Return the hash that the lists hold of a word, in the range of int32."""
+    return xxhash.xxh32_intdigest(word.encode("utf-8", "replace")) - 2**31
+
+
+def letter_runs(word: str, buckets: int) -> Iterator[int]:
+    """Yield the buckets of a word's runs of letters, its ends marked."""
+    marked = f"^{word}$"
+    for length in RUNS:
+        for start in range(len(marked) - length + 1):
+            yield xxhash.xxh32_intdigest(marked[start : start + length].encode("utf-8", "replace")) % buckets
+
+
+def other_scripts(text: str) -> set[str]:
+    """Return the scripts of a text's letters but the Latin one: first words of their names, such as "CJK"."""
+    letters = (character for character in text if character.isalpha() and ord(character) > _LAST_LATIN)
+    return {unicodedata.name(letter, "LATIN").split()[0] for letter in letters} - _NO_SCRIPT
+
+
+def _holds(hashes: IntArray, wanted: int) -> bool:
+    place = int(np.searchsorted(hashes, wanted))
+    return place < len(hashes) and int(hashes[place]) == wanted
