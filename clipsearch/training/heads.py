@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from clipsearch.encoder.layout import CONFIG, TEXTUAL_MODEL, VISUAL_MODEL
+from clipsearch.encoder.layout import CONFIG, MULTILINGUAL, TEXTUAL_MODEL, VISUAL_MODEL
 from clipsearch.records import FloatArray
 from clipsearch.training.evaluation import Metrics, evaluate
 from clipsearch.training.feature_cache import CachedPairs, Features
@@ -143,7 +143,9 @@ class HeadsTrainee:
         """
         base = self.model.directory
         # Without permissions: the embedded model may be read-only.
-        ignored = shutil.ignore_patterns("*.py", "__pycache__", "*.md")
+        # A text tower for other languages has learned nothing of these pairs, and would take captions like theirs from
+        # the one that has.
+        ignored = shutil.ignore_patterns("*.py", "__pycache__", "*.md", MULTILINGUAL)
         shutil.copytree(base, target, ignore=ignored, copy_function=shutil.copyfile)
         config = json.loads((target / CONFIG).read_text(encoding="utf-8"))
         own = config.setdefault("clipsearch", {})
