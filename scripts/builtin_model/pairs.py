@@ -97,6 +97,14 @@ def class_texts() -> list[ClassText]:
     return texts
 
 
+def wordnet_texts() -> list[str]:
+    """Return the lemmas and definitions of all synsets of WordNet that ImageNet has, some 60,000 texts."""
+    folder = Path(timm.__file__).parent / "data" / "_info"
+    lemmas = _table(folder / "imagenet_synset_to_lemma.txt").values()
+    names = dict.fromkeys(name for names in lemmas for name in names.split(", "))
+    return [*names, *_table(folder / "imagenet_synset_to_definition.txt").values()]
+
+
 def _wordnet() -> list[tuple[list[str], str]]:
     """Return each class's lemmas and definition, from the lists that timm carries."""
     folder = Path(timm.__file__).parent / "data" / "_info"

@@ -14,6 +14,7 @@ from onnx import TensorProto
 from safetensors.numpy import load_file
 
 from .graph import Array, Graph
+from .quantisation import ProductCodes, quantise
 
 LAYERS = 6
 WIDTH = 384
@@ -21,6 +22,8 @@ HEADS = 12
 PAD_ID = 0
 CONTEXT_LENGTH = 64
 EPSILON = 1e-12
+FREQUENT = 12_000  # tokens in 4 bits a number, the others in 2
+FREQUENT_PIECES, RARE_PIECES = 192, 96
 
 
 class Tokens(NamedTuple):
@@ -56,7 +59,11 @@ class TextBackbone:
 
     def _embed(self, graph: Graph, text: str) -> str:
         state = self.state
-        token = graph.lookup(state["embeddings.word_embeddings.weight"], text, "token")
+        table = state["embeddings.word_embeddings.weight"]
+        if graph.exact:
+            token = graph.lookup(table, text, "token")
+        else:
+            token = add_token_table(graph, *quantise_tokens(table), text)
         # Every token is of type 0: that row joins the positions.
         positions = (
             state["embeddings.position_embeddings.weight"][:CONTEXT_LENGTH]
@@ -95,3 +102,26 @@ class TextBackbone:
 
     def _norm(self, graph: Graph, x: str, name: str) -> str:
         return graph.layer_norm(x, self.state[name + ".weight"], self.state[name + ".bias"], name, EPSILON)
+
+
+def quantise_tokens(table: Array) -> tuple[ProductCodes, ProductCodes]:
+    """Return the token table in codes: the words, which stand first by how often they occur, and the others."""
+    return quantise(table[:FREQUENT], FREQUENT_PIECES), quantise(table[FREQUENT:], RARE_PIECES)
+
+
+def add_token_table(graph: Graph, frequent: ProductCodes, rare: ProductCodes, rows: str) -> str:
+    """Add the lookup in a table of two parts, of which `rare` has the ids after those of `frequent`.
+
+    Shapes: rows (B, T) int32, result (B, T, width).
+    """
+    border = graph.constant(np.asarray(len(frequent.codes), np.int32), "first_rare")
+    lowest = graph.constant(np.asarray(0, np.int32), "lowest")
+
+    def part(codes: ProductCodes, row: str, name: str) -> str:
+        highest = graph.constant(np.asarray(len(codes.codes) - 1, np.int32), name + "_last")
+        inside = graph.node("Min", [graph.node("Max", [row, lowest]), highest], name + "_row")
+        return graph.coded_lookup(codes, inside, name)
+
+    found = [part(frequent, rows, "frequent"), part(rare, graph.node("Sub", [rows, border], "rare_id"), "rare")]
+    is_frequent = graph.node("Unsqueeze", [graph.node("Less", [rows, border]), graph.constant([2], "row_axis")])
+    return graph.node("Where", [is_frequent, *found], "token")
