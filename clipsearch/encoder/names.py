@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from clipsearch.encoder.openclip import Precision as OpenClipPrecision
 
 AUTO, BUILTIN, OPEN_CLIP = "auto", "builtin", "open_clip:"
+BUILTIN_LANGUAGES = "English, others less well"
 RUN_SETTINGS, RUN_MODEL = "run.json", "model"  # in a training run's folder
 Kind = Literal["builtin", "directory", "run", "export", "open_clip"]
 Notice = Callable[[str], None]
@@ -160,7 +161,7 @@ def list_models(*, with_open_clip: bool = False) -> list[ModelInfo]:
     """
     models: list[ModelInfo] = []
     try:
-        models.append(_directory_info(BUILTIN, "builtin", builtin_directory(), languages="English"))
+        models.append(_directory_info(BUILTIN, "builtin", builtin_directory(), languages=BUILTIN_LANGUAGES))
     except ClipsearchError:
         models.append(ModelInfo(BUILTIN, "builtin", available=False))
     published = {export.name: export for export in PUBLISHED}
