@@ -36,7 +36,7 @@ def write_weights(path: Path) -> None:
     random = np.random.default_rng(3)
 
     def drawn(*shape: int) -> npt.NDArray[np.float32]:
-        return (random.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+        return np.asarray(random.standard_normal(shape) / np.sqrt(shape[0]), np.float32)
 
     state: dict[str, npt.NDArray[np.generic]] = {
         f"q{number}": random.integers(0, 256, (2, WIDTH), np.uint8) for number in range(1, BLOCKS + 1)
@@ -58,7 +58,8 @@ def reference(weights: Path, table: Array, ids: list[int]) -> Array:
 
     def normal(rows: Array, scale: Array, shift: Array) -> Array:
         centred = rows - rows.mean(axis=1, keepdims=True)
-        return centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + state["eps"]) * scale + shift
+        spread = np.sqrt((centred**2).mean(axis=1, keepdims=True) + state["eps"])
+        return np.asarray(centred / spread * scale + shift)
 
     def convolved(rows: Array, layer: int, order: int, before: int) -> Array:
         windows = [
@@ -67,7 +68,8 @@ def reference(weights: Path, table: Array, ids: list[int]) -> Array:
             )
             for first in range(-before, len(rows) - before)
         ]
-        return np.maximum(np.stack(windows) @ state[f"w{layer}_{order}"] + state[f"b{layer}_{order}"], 0) + rows
+        found = np.stack(windows) @ state[f"w{layer}_{order}"] + state[f"b{layer}_{order}"]
+        return np.asarray(np.maximum(found, 0) + rows)
 
     orders = [order for order, _ in BRANCHES]
     vectors = table[ids]
