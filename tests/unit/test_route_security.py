@@ -177,7 +177,9 @@ def test_no_parameter_of_any_route_names_a_file(client: TestClient, collection: 
 
 def test_no_query_or_body_field_of_any_route_reads_a_file(client: TestClient, collection: Path) -> None:
     description = client.get("/openapi.json").json()
-    encoder = application(client).state.service.engine._given.encoder
+    engine = application(client).state.service.engine
+    encoder = engine._given.encoder
+    engine.wait_until_warm()
     drawing_vectors(encoder)  # what the first search would encode
     before, asked = encoder.images_encoded, 0
     for path, operations in description["paths"].items():
@@ -245,6 +247,7 @@ def test_of_gradio_only_what_its_document_needs_is_reachable(client: TestClient,
 
 def test_no_parameter_of_an_assistants_tool_names_a_file(client: TestClient, collection: Path) -> None:
     service = application(client).state.service
+    service.engine.wait_until_warm()
     drawing_vectors(service.engine._given.encoder)
     before = service.engine._given.encoder.images_encoded
 

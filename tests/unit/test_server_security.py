@@ -247,6 +247,7 @@ def test_no_route_gives_a_file_by_its_path(with_page: TestClient, index: Path) -
 def test_a_query_that_names_a_file_of_this_machine_does_not_read_it(
     client: TestClient, index: Path, encoder: FakeEncoder
 ) -> None:
+    client.app.state.service.engine.wait_until_warm()  # type: ignore[attr-defined]
     drawing_vectors(encoder)  # what the first search would encode
     before = encoder.images_encoded
     for name in outside(index.parent):
