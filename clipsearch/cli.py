@@ -10,6 +10,7 @@ import itertools
 import math
 import os
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -32,7 +33,7 @@ from clipsearch.cli_options import (
     print_bytes,
     print_json,
 )
-from clipsearch.errors import ClipsearchError, EmptyQuery, InvalidQuery, UnreadablePicture
+from clipsearch.errors import ClipsearchError, EmptyQuery, IndexWarning, InvalidQuery, UnreadablePicture
 from clipsearch.records import Hit
 from clipsearch.terminal import safe
 from clipsearch.timing import lap, print_laps
@@ -343,8 +344,15 @@ def _shortest(path: str) -> str:
     return relative if len(relative) < len(path) else path
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """What clipsearch says of an index, as a line; warnings of libraries are for their developers."""
+    if issubclass(category, IndexWarning):
+        notice(str(message))
+
+
 def main() -> None:
     """The program. Exits with 0, or: 1 error, 2 wrong usage, 3 nothing found, 130 interrupted."""
+    warnings.showwarning = _show_warning
     try:
         code = app(standalone_mode=False)
     except InvalidQuery as error:
