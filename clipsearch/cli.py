@@ -46,6 +46,7 @@ LATER = {
     "status": "clipsearch.cli_index",
     "verify": "clipsearch.cli_index",
     "compact": "clipsearch.cli_index",
+    "export": "clipsearch.cli_index",
     "tune": "clipsearch.cli_index",
     "models": "clipsearch.cli_models",
     "eval": "clipsearch.cli_eval",

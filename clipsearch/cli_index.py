@@ -407,6 +407,27 @@ def compact(index: IndexOption = None, recall: RecallOption = None, as_json: Jso
 
 
 @app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="The Parquet file to write.", metavar="FILE.parquet")],
+    index: IndexOption = None,
+) -> None:
+    """Write all pictures of an index, what is known of them and their vectors, as one Parquet file.
+
+    \b
+    Any program that reads Parquet can use it: pandas, DuckDB, Arrow. Missing pictures are left out.
+
+    \b
+    Examples:
+      clipsearch export photos.parquet
+      clipsearch export /tmp/photos.parquet --index ./photos
+    """
+    from clipsearch.store.export import export_parquet
+
+    written = export_parquet(config.find_index(index), file)
+    print(f"{count(written, 'picture')} with vectors in {quoted(file)}")
+
+
+@app.command()
 def tune(
     index: IndexOption = None,
     recall: RecallOption = None,

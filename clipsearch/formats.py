@@ -151,6 +151,10 @@ def classify_name(name: str) -> tuple[SkipStatus, str] | None:
 
 
 _SEEN: dict[str, bool] = {}  # whether names with an extension, as it is written, may be pictures
+PICTURE_ENDINGS: frozenset[str] = frozenset(
+    f".{written}" for extension in _KIND_OF_EXTENSION for written in (extension, extension.upper())
+)
+"""The extensions of what clipsearch reads, as cameras and people write them mostly: for a first, quick look."""
 
 
 def is_picture_name(name: str) -> bool:
