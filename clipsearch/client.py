@@ -223,7 +223,8 @@ def _vector(answer: dict[str, Any]) -> FloatArray:
 
 def _record(body: dict[str, Any]) -> ImageRecord:
     metadata = PictureMetadata(
-        **{name: body[name] for name in ("format", "taken_at", "camera", "latitude", "longitude")}
+        **{name: body[name] for name in ("format", "taken_at", "camera", "latitude", "longitude")},
+        date_source=body.get("date_source"),
     )
     names = ("size_bytes", "mtime_ns", "content_hash", "width", "height")
     return ImageRecord(

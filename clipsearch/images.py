@@ -27,7 +27,7 @@ from PIL import Image, ImageFile
 
 from clipsearch.errors import UnreadablePicture
 from clipsearch.formats import HEAD_BYTES, Kind, classify_name, classify_unidentified, identify, is_candidate
-from clipsearch.metadata import metadata_of, orientation_of, read_exif, read_tiff_exif
+from clipsearch.metadata import Embedded, describe, orientation_of, read_embedded, read_exif, read_tiff_exif
 from clipsearch.records import PictureMetadata, PixelArray, Preprocessing, SkipStatus
 
 __all__ = [
@@ -102,7 +102,7 @@ class _Decoded:
     full_size: Size
     box: Box | None
     to_srgb: _Transform | None  # to be applied after resizing, which is cheaper and looks the same
-    metadata: PictureMetadata
+    embedded: Embedded
 
 
 def read_picture(
@@ -144,7 +144,7 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
     alpha on white. EXIF orientation is not applied.
     """
     rgb, to_srgb = _to_rgb(image)
-    return _resize_and_crop(_Decoded(rgb, image.size, None, to_srgb, PictureMetadata()), preprocessing)
+    return _resize_and_crop(_Decoded(rgb, image.size, None, to_srgb, Embedded()), preprocessing)
 
 
 class PictureFile:
@@ -158,6 +158,7 @@ class PictureFile:
         self.path = os.fspath(path)
         self._stream: IO[bytes] = self._open_regular() if content is None else io.BytesIO(content)
         self._hash: str | None = None
+        self._is_on_disk = content is None
         try:
             with self._reporting_errors("file"):
                 self.size_bytes = os.fstat(self._stream.fileno()).st_size if content is None else len(content)
@@ -220,7 +221,8 @@ class PictureFile:
             decoded = _decode(self._stream, self.kind, lambda size: _resized_size(size, preprocessing), max_pixels)
             pixels = _resize_and_crop(decoded, preprocessing)
         width, height = decoded.full_size
-        return Picture(pixels, width, height, decoded.metadata, content_hash)
+        metadata = describe(decoded.embedded, self.path, beside=self._is_on_disk)
+        return Picture(pixels, width, height, metadata, content_hash)
 
     def open(self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
         """Decode the picture for people: see `open_picture`."""
@@ -447,10 +449,10 @@ def _decode_image(
         # PNG may carry its EXIF behind the pixels; Pillow turns TIFF upright while loading.
         full_size, exif = image.size, read_exif(image)
         orientation = orientation_of(exif, default_orientation)
-    metadata = metadata_of(kind, exif)
+    embedded = read_embedded(kind, exif, image.info)
     rgb, to_srgb = _to_rgb(image)
     upright, box = _turn_upright(rgb, box, orientation)
-    return _Decoded(upright, _upright_size(full_size, orientation), box, to_srgb, metadata)
+    return _Decoded(upright, _upright_size(full_size, orientation), box, to_srgb, embedded)
 
 
 def _is_raw(exif: Image.Exif | None) -> bool:
@@ -473,7 +475,8 @@ def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: i
             _check_pixels(size, size, max_pixels)
             full_size = _upright_size(size, orientation)
             preview = _raw_preview(raw, rawpy, full_size, orientation, wanted=wanted, max_pixels=max_pixels)
-            if preview is not None:
+            if preview is not None:  # which may come without what the file says
+                preview.embedded += read_embedded("RAW", read_tiff_exif(stream))
                 return preview
             pixels = raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8)
     except rawpy.LibRawFileUnsupportedError as error:
@@ -486,7 +489,7 @@ def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: i
         pixels = pixels.repeat(3, axis=2)
     image = Image.fromarray(pixels)
     box = (0.0, 0.0, float(image.width), float(image.height))
-    return _Decoded(image, full_size, box, None, metadata_of("RAW", read_tiff_exif(stream)))
+    return _Decoded(image, full_size, box, None, read_embedded("RAW", read_tiff_exif(stream)))
 
 
 def _raw_preview(
@@ -510,7 +513,7 @@ def _raw_preview(
     if not large_enough or abs(width * full_height / (height * full_width) - 1) > 0.05:
         return None
     box = decoded.box or (0.0, 0.0, float(width), float(height))
-    return _Decoded(decoded.image, full_size, box, decoded.to_srgb, decoded.metadata)
+    return _Decoded(decoded.image, full_size, box, decoded.to_srgb, decoded.embedded)
 
 
 # Orientation: EXIF value -> (how Pillow turns the picture upright, axes swapped, x flipped, y flipped)

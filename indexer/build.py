@@ -32,6 +32,7 @@ from clipsearch.indexer.decoding import DecodePool, DecodeResult, DecodeTask
 from clipsearch.indexer.scan import FoundFile, Scan, scan
 from clipsearch.indexer.segments import add_segment
 from clipsearch.indexer.tune import retuned
+from clipsearch.metadata import describe_again
 from clipsearch.records import (
     EmbeddingBatch,
     FloatArray,
@@ -385,8 +386,14 @@ class _Run:
         if known.status == "ok":
             assert self._stored is not None
             vector = self._stored.vector(known.row_id)
+        metadata = describe_again(known.metadata, os.path.join(self.root, file.path))  # its own name may say more
         record = dataclasses.replace(
-            known, path=file.path, size_bytes=file.size_bytes, mtime_ns=file.mtime_ns, inode=file.inode
+            known,
+            path=file.path,
+            size_bytes=file.size_bytes,
+            mtime_ns=file.mtime_ns,
+            inode=file.inode,
+            metadata=metadata,
         )
         self._add(record, vector)
         if known.status != "ok":

@@ -297,6 +297,7 @@ def _picture(served: ServedIndex, photos: Collection, record: ImageRecord) -> di
         "height": record.height,
         "format": metadata.format,
         "taken_at": metadata.taken_at,
+        "date_source": metadata.date_source,
         "camera": metadata.camera,
         "latitude": metadata.latitude,
         "longitude": metadata.longitude,

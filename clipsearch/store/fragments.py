@@ -43,6 +43,7 @@ def schema(dim: int) -> pa.Schema:
             pa.field("longitude", pa.float64()),
             pa.field("status", pa.string(), nullable=False),
             pa.field("reason", pa.string()),
+            pa.field("date_source", pa.string()),
             pa.field("vector", pa.list_(pa.float32(), dim)),
         ]
     )
@@ -51,7 +52,7 @@ def schema(dim: int) -> pa.Schema:
 MODEL_KEY = b"clipsearch.model"
 RECORD_COLUMNS = [
     "row_id", "path", "path_bytes", "size_bytes", "mtime_ns", "inode", "content_hash", "width", "height",
-    "format", "taken_at", "camera", "latitude", "longitude", "status", "reason",
+    "format", "taken_at", "camera", "latitude", "longitude", "status", "reason", "date_source",
 ]  # fmt: skip
 
 
@@ -93,6 +94,7 @@ def to_table(batch: EmbeddingBatch, dim: int) -> pa.Table:
         "longitude": [r.metadata.longitude for r in records],
         "status": [r.status for r in records],
         "reason": [_utf8(r.reason) for r in records],
+        "date_source": [r.metadata.date_source for r in records],
         "vector": vectors,
     }
     return pa.table(columns, schema=schema(dim))
@@ -100,7 +102,8 @@ def to_table(batch: EmbeddingBatch, dim: int) -> pa.Table:
 
 def to_records(table: pa.Table) -> list[ImageRecord]:
     """The records of a fragment's table, without the vectors."""
-    columns = table.select(RECORD_COLUMNS).to_pydict()
+    columns = table.select([name for name in RECORD_COLUMNS if name in table.column_names]).to_pydict()
+    columns.setdefault("date_source", [None] * len(table))  # fragments made before there was one
     return [
         ImageRecord(
             row_id=row_id,
@@ -111,13 +114,13 @@ def to_records(table: pa.Table) -> list[ImageRecord]:
             content_hash=content_hash,
             width=width,
             height=height,
-            metadata=PictureMetadata(format_, taken_at, camera, latitude, longitude),
+            metadata=PictureMetadata(format_, taken_at, camera, latitude, longitude, date_source),
             status=status,
             reason=reason,
         )
         for (
             row_id, path, path_bytes, size_bytes, mtime_ns, inode, content_hash, width, height,
-            format_, taken_at, camera, latitude, longitude, status, reason,
+            format_, taken_at, camera, latitude, longitude, status, reason, date_source,
         ) in zip(*(columns[name] for name in RECORD_COLUMNS), strict=True)
     ]  # fmt: skip
 
