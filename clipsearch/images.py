@@ -28,6 +28,7 @@ from PIL import Image, ImageFile
 from clipsearch.errors import UnreadablePicture
 from clipsearch.formats import HEAD_BYTES, Kind, classify_name, classify_unidentified, identify, is_candidate
 from clipsearch.metadata import Embedded, describe, orientation_of, read_embedded, read_exif, read_tiff_exif
+from clipsearch.metadata.stripping import without_bad_metadata
 from clipsearch.records import PictureMetadata, PixelArray, Preprocessing, SkipStatus
 
 __all__ = [
@@ -401,8 +402,18 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
     if kind == "RAW" or (kind == "TIFF" and _is_raw(read_tiff_exif(stream))):
         return _decode_raw(stream, wanted, max_pixels)
     stream.seek(0)
-    with _open_image(stream, kind) as image:
-        return _decode_image(image, kind, wanted, max_pixels)
+    try:
+        with _open_image(stream, kind) as image:
+            return _decode_image(image, kind, wanted, max_pixels)
+    except (_Rejected, MemoryError):
+        raise
+    except Exception as error:  # perhaps only for its metadata
+        spared = without_bad_metadata(stream, kind)
+        if spared is None:
+            raise
+        with suppress(Exception), _open_image(spared, kind) as image:
+            return _decode_image(image, kind, wanted, max_pixels)
+        raise error from None
 
 
 def _open_image(stream: IO[bytes], kind: Kind) -> ImageFile.ImageFile:

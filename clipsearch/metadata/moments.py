@@ -50,8 +50,8 @@ class Moment:
 
 # Where counters of seconds and days begin or end: what a clock without a battery shows, and a field never set.
 _RESET_DAYS = {
-    (1899, 12, 30), (1899, 12, 31), (1900, 1, 1), (1904, 1, 1), (1970, 1, 1), (1979, 11, 30), (1980, 1, 1),
-    (2036, 2, 7), (2038, 1, 19), (2040, 2, 6), (2106, 2, 7),
+    (1858, 11, 17), (1899, 12, 30), (1899, 12, 31), (1900, 1, 1), (1904, 1, 1), (1970, 1, 1), (1979, 11, 30),
+    (1980, 1, 1), (2036, 2, 7), (2038, 1, 19), (2040, 2, 6), (2106, 2, 7),
 }  # fmt: skip
 _EVES_OF_RESETS = {(1969, 12, 31), (1979, 12, 31)}  # the same, in time zones behind
 _RESET_MOMENTS = {

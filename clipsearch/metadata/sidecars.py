@@ -49,6 +49,7 @@ class _Folder:
     changed_ns: int
     listed_s: float
     took_s: float
+    is_settled: bool
     xmp: dict[str, str] = field(default_factory=dict)
     json: dict[str, str] = field(default_factory=dict)
 
@@ -58,11 +59,12 @@ class _Folder:
         changed_ns = os.stat(folder).st_mtime_ns  # noqa: PTH116
         now = time.monotonic()
         known = _listed.get(folder)
-        if known is not None and (
-            known.changed_ns == changed_ns or now - known.listed_s < min(60.0, 100 * known.took_s)
-        ):
-            return known
-        found = cls(changed_ns, now, 0.0)
+        if known is not None:
+            same = known.changed_ns == changed_ns and known.is_settled
+            if same or now - known.listed_s < min(60.0, 20 * known.took_s):
+                return known
+        # A folder may change again within one tick of its file system's clock (two seconds on FAT).
+        found = cls(changed_ns, now, 0.0, is_settled=abs(time.time_ns() - changed_ns) > 2_500_000_000)
         with os.scandir(folder) as entries:
             for _, entry in zip(range(_MOST_NAMES), entries, strict=False):
                 stem, dot, ending = entry.name.rpartition(".")
