@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from clipsearch import __version__
 from clipsearch.config import state_dir
+from clipsearch.filenames import to_bytes
 from clipsearch.records import Hit, ImageRecord, PictureMetadata
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ LONGEST_MESSAGE_BYTES = 256 << 20
 
 def socket_path(index: Path) -> Path | None:
     """Where a server of the index folder `index` listens; None where no socket can be."""
-    name = f"{zlib.crc32(os.fsencode(os.path.realpath(index))):08x}.sock"
+    name = f"{zlib.crc32(to_bytes(os.path.realpath(index))):08x}.sock"
     path = state_dir() / "servers" / name
-    usable = hasattr(socket, "AF_UNIX") and len(os.fsencode(path)) <= LONGEST_ADDRESS
+    usable = hasattr(socket, "AF_UNIX") and len(to_bytes(path)) <= LONGEST_ADDRESS
     return path if usable else None
 
 

@@ -30,6 +30,7 @@ from clipsearch.errors import (
     UnknownTag,
     UnreadablePicture,
 )
+from clipsearch.filenames import for_parsers
 from clipsearch.indexer.status import read_status
 from clipsearch.query import Query
 from clipsearch.records import FloatArray, Hit, ImageRecord
@@ -306,12 +307,12 @@ def _picture(served: ServedIndex, photos: Collection, record: ImageRecord) -> di
 
 
 class AsciiJSON(Response):
-    """JSON in ASCII: names of files that are not UTF-8 survive as escapes of surrogates."""
+    """JSON in ASCII. Names of files that are not UTF-8: see `filenames.for_parsers`."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, separators=(",", ":")).encode("ascii")
+        return json.dumps(for_parsers(content), separators=(",", ":")).encode("ascii")
 
 
 def _documented(model: type, *codes: int) -> dict[str, Any]:

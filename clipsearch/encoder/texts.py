@@ -18,6 +18,7 @@ import numpy as np
 
 from clipsearch.encoder.layout import TOKENIZER, TOKENIZER_CONFIG, ModelDirectory, read_json
 from clipsearch.errors import InvalidModel
+from clipsearch.filenames import native_path
 from clipsearch.records import IntArray
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class TextTokenizer:
         if not file.is_file():
             raise InvalidModel(model.path, f"{TOKENIZER} is missing")
         try:
-            tokenizer = Tokenizer.from_file(str(file))
+            with native_path(file) as name:
+                tokenizer = Tokenizer.from_file(name)
             if isinstance(tokenizer.padding, dict):
                 stored_padding: dict[str, Any] = dict(tokenizer.padding)
             else:

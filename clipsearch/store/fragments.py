@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipsearch.errors import CorruptIndex
+from clipsearch.filenames import from_bytes, is_utf8, readable, to_bytes
 from clipsearch.records import EmbeddingBatch, Fragment, ImageRecord, Manifest, ModelRef, PictureMetadata
 from clipsearch.store.files import HashingFile, verify_file
 from clipsearch.store.snapshot import read_tombstones
@@ -60,14 +60,6 @@ def _utf8(text: str | None) -> str | None:
     return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _is_utf8(path: str) -> bool:
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def to_table(batch: EmbeddingBatch, dim: int) -> pa.Table:
     """A fragment's table. `batch.vectors` has one row per record with status "ok", in the order of the records."""
     import pyarrow as pa
@@ -79,8 +71,8 @@ def to_table(batch: EmbeddingBatch, dim: int) -> pa.Table:
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(full.reshape(-1)), list_size=dim, mask=pa.array(~has_vector))
     columns: dict[str, Any] = {
         "row_id": [r.row_id for r in records],
-        "path": [os.fsencode(r.path).decode("utf-8", "replace") for r in records],
-        "path_bytes": [None if _is_utf8(r.path) else os.fsencode(r.path) for r in records],
+        "path": [readable(r.path) for r in records],
+        "path_bytes": [None if is_utf8(r.path) else to_bytes(r.path) for r in records],
         "size_bytes": [r.size_bytes for r in records],
         "mtime_ns": [r.mtime_ns for r in records],
         "inode": [r.inode for r in records],
@@ -107,7 +99,7 @@ def to_records(table: pa.Table) -> list[ImageRecord]:
     return [
         ImageRecord(
             row_id=row_id,
-            path=path if path_bytes is None else os.fsdecode(path_bytes),
+            path=path if path_bytes is None else from_bytes(path_bytes),
             size_bytes=size_bytes,
             mtime_ns=mtime_ns,
             inode=inode,
@@ -172,7 +164,7 @@ def _tables(
 
     rows = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:  # a path must be UTF-8
             for batch in file.iter_batches(batch_size=batch_rows, columns=columns, use_threads=True):
                 rows += batch.num_rows
                 yield pa.Table.from_batches([batch])
@@ -216,7 +208,8 @@ def read_orphan(path: Path) -> tuple[ModelRef, EmbeddingBatch]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        with path.open("rb") as opened:
+            table = pq.read_table(opened)
         model = ModelRef(**json.loads(table.schema.metadata[MODEL_KEY]))
         return model, to_batch(table, model.dim)
     except (pa.ArrowException, KeyError, TypeError, OSError) as error:

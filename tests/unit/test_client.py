@@ -117,3 +117,18 @@ def test_a_server_that_is_not_there_or_is_none() -> None:
     stranger = httpx.MockTransport(lambda request: httpx.Response(200, text="<html>"))
     with pytest.raises(ServerError, match="no clipsearch server"):
         RemoteCollection(LOCAL, transport=stranger).search("red")
+
+
+def test_names_that_are_not_utf8_arrive_whole(photos: Path, encoder: FakeEncoder) -> None:
+    plain(COLOURS["red"]).save(photos / "a.png")
+    (photos / "a.png").rename(photos / b"caf\xe9 \xf0\x9f\x98\x80.png".decode("utf-8", "surrogateescape"))
+    index = clipsearch.index(photos, encoder=encoder).index
+    with (
+        TestClient(create_app([index], encoder=encoder), base_url=LOCAL) as server,
+        RemoteCollection(LOCAL, transport=through(server)) as remote,
+        clipsearch.open(index, encoder=encoder) as local,
+    ):
+        (there,), (here,) = remote.search("ext:png"), local.search("ext:png")
+        assert (there.path, there.record.path) == (here.path, here.record.path)
+        assert there.record.metadata == here.record.metadata
+        assert Path(there.path).is_file()
