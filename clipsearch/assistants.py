@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field
 
 from clipsearch import __version__
 from clipsearch.errors import ClipsearchError, InvalidQuery
-from clipsearch.folding import fold
+from clipsearch.folding import fold_name
 from clipsearch.search import Collection
 from clipsearch.terminal import safe
 from clipsearch.ui import messages
@@ -222,7 +222,7 @@ def find_picture(photos: Collection, path: str) -> int | None:
     name = os.path.normpath(path) if path else ""
     root = os.path.join(photos.root, "")  # noqa: PTH118
     name = name.removeprefix(root).replace(os.sep, "/")
-    folder, _, base = fold(name).rpartition("/")
+    folder, _, base = fold_name(name).rpartition("/")
     near: list[int] = []
     for columns in photos.columns():
         folders = columns.texts("folder")

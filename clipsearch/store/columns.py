@@ -1,6 +1,6 @@
 """Columns files: what filters ask of pictures, column by column, so that a million rows are filtered in one go.
 
-Derived from a fragment's records. Names are kept folded (see clipsearch.folding): they are for comparing, not showing.
+Derived from a fragment's records. Names are kept folded (see folding.fold_name): they are for comparing, not showing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import CorruptIndex
-from clipsearch.folding import fold
+from clipsearch.folding import fold_name
 from clipsearch.records import ImageRecord, IntArray
 from clipsearch.store.files import HashingFile
 
@@ -64,7 +64,7 @@ def date_of(record: ImageRecord) -> int:
 
 def split_path(path: str) -> tuple[str, str, str]:
     """Folder (empty for the collection's own), name and extension (without its dot) of a record's path, folded."""
-    folder, _, name = fold(path).rpartition("/")
+    folder, _, name = fold_name(path).rpartition("/")
     stem, dot, ext = name.rpartition(".")
     return folder, name, ext if dot and stem else ""
 
@@ -154,7 +154,11 @@ class ColumnsBuilder:
         columns["longitude"].append(math.nan if meta.longitude is None else meta.longitude)
         columns["width"].append(record.width or 0)
         columns["height"].append(record.height or 0)
-        for column, text in (("folder", folder), ("ext", ext), ("camera", fold(meta.camera) if meta.camera else None)):
+        for column, text in (
+            ("folder", folder),
+            ("ext", ext),
+            ("camera", fold_name(meta.camera) if meta.camera else None),
+        ):
             codes = self._codes[column]
             columns[column].append(-1 if text is None else codes.setdefault(text, len(codes)))
         self._names += (_SEPARATOR + name).encode("utf-8", "surrogatepass")
