@@ -150,7 +150,8 @@ def assistant_server(service: Service) -> MCPServer:
             if not found["hits"]:
                 note = "Nothing found: no picture is likely to show this, or none passes the filters."
                 note += "" if all else " all=true shows the nearest ones anyway."
-            return _answer(found, note)
+            told = [line for line in (note, *map(safe, found.get("notices", ()))) if line]
+            return _answer(found, " ".join(told) or None)
 
         return _told(answer)
 

@@ -227,6 +227,8 @@ def query(
 
                 start_daemon(photos.index)
             lap("search and look up the rows")
+            for line in photos.notices(parsed):
+                notice(line)
             config.remember_index(photos.index)
             root, pictures = photos.root, len(photos)
             filtered = parsed.filter is not None and pictures > 0
@@ -265,7 +267,7 @@ def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, A
     from clipsearch import warm
 
     place = config.find_index(index)
-    hits = warm.ask(place, query, k, options)
+    hits = warm.ask(place, query, k, options, notice)
     if hits is not None:
         config.remember_index(place)
         lap("ask the server")

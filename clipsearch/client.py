@@ -97,6 +97,11 @@ class RemoteCollection:
         }
         return [_hit(found) for found in self._post("/v1/search", body)["hits"]]
 
+    def notices(self, query: str) -> list[str]:
+        """As `Collection.notices`."""
+        answer = self._post("/v1/search", {"query": query, "k": 1, "all": True, "index": self.index})
+        return [str(line) for line in answer.get("notices", ())]
+
     def similar(self, row_id: int, k: int = DEFAULT_HITS) -> list[Hit]:
         """The k pictures nearest to one of the index, itself first. Raises: KeyError if there is none."""
         body = {"id": row_id, "k": k, "index": self.index}

@@ -25,7 +25,7 @@ from clipsearch.filenames import to_bytes
 from clipsearch.records import Hit, ImageRecord, PictureMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 GREETING_TIMEOUT_S = 0.25
 ANSWER_TIMEOUT_S = 10.0
@@ -41,10 +41,12 @@ def socket_path(index: Path) -> Path | None:
     return path if usable else None
 
 
-def ask(index: Path, query: str, k: int, options: dict[str, Any]) -> list[Hit] | None:
+def ask(
+    index: Path, query: str, k: int, options: dict[str, Any], tell: Callable[[str], None] = lambda line: None
+) -> list[Hit] | None:
     """The hits that `Collection.search` would return, from a server; None where there is none that knows them.
 
-    `options` are keyword arguments of `Collection.search`.
+    `options` are keyword arguments of `Collection.search`; `tell` gets what `Collection.notices` would say.
     """
     path = socket_path(index)
     if path is None or not path.exists():
@@ -64,7 +66,10 @@ def ask(index: Path, query: str, k: int, options: dict[str, Any]) -> list[Hit] |
             connection.sendall(message(request))
             answer = receive(stream)
         if answer.get("hits"):
-            return [hit_from(body) for body in answer["hits"]]
+            hits = [hit_from(body) for body in answer["hits"]]
+            for line in answer["notices"]:
+                tell(str(line))
+            return hits
     return None
 
 

@@ -105,6 +105,9 @@ class SearchAnswer(BaseModel):
     generation: int
     took_ms: float
     hits: list[FoundPicture]
+    notices: Annotated[
+        list[str], Field(description="What to know of the query: words that are not read, or nearly filters.")
+    ] = []
 
 
 class EmbedAnswer(BaseModel):

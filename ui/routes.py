@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote
@@ -99,7 +99,7 @@ class Service:
                 all=asked.all,
                 vector=None if asked.vector is None else direction(photos, parsed, asked.vector),
             )
-            return self._answer(served, photos, hits[asked.offset :], began)
+            return self._answer(served, photos, hits[asked.offset :], began, photos.notices(parsed))
 
     def similar(self, asked: messages.SimilarRequest) -> dict[str, Any]:
         """Find what is like a picture of the index; see `messages.SearchAnswer`."""
@@ -225,12 +225,16 @@ class Service:
                 "progress": None if progress is None else dataclasses.asdict(progress),
             }
 
-    def _answer(self, served: ServedIndex, photos: Collection, hits: list[Hit], began: float) -> dict[str, Any]:
+    @staticmethod
+    def _answer(
+        served: ServedIndex, photos: Collection, hits: list[Hit], began: float, notices: Sequence[str] = ()
+    ) -> dict[str, Any]:
         return {
             "index": served.name,
             "generation": photos.manifest.generation,
             "took_ms": round(1000 * (time.perf_counter() - began), 3),
             "hits": [found_picture(served, photos, hit) for hit in hits],
+            "notices": list(notices),
         }
 
     @staticmethod

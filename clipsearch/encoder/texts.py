@@ -117,6 +117,14 @@ class TextTokenizer:
             ids[ids == self._sep_id] = 0
         return Tokens(ids, mask)
 
+    def part_read(self, text: str) -> str | None:
+        """The part of a text, cleaned, that is not cut off; None where nothing is."""
+        cleaned = clean_text(text, self._settings.clean)
+        encoding = self._tokenizer.encode(cleaned)
+        if not encoding.overflowing:
+            return None
+        return cleaned[: max((end for _, end in encoding.offsets), default=0)]
+
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, before any is cut off. Not while another thread encodes."""
         truncation = self._tokenizer.truncation or {}

@@ -132,3 +132,12 @@ def test_names_that_are_not_utf8_arrive_whole(photos: Path, encoder: FakeEncoder
         assert (there.path, there.record.path) == (here.path, here.record.path)
         assert there.record.metadata == here.record.metadata
         assert Path(there.path).is_file()
+
+
+def test_notices_come_with_the_answer(server: TestClient, remote: RemoteCollection) -> None:
+    (line,) = remote.notices("red camara:canon")
+    assert "camera:canon" in line
+    answer = server.post(
+        "/v1/search", json={"query": "date:2023", "all": True}, headers={"Authorization": f"Bearer {TOKEN}"}
+    ).json()
+    assert len(answer["notices"]) == 1 and "after:2023 before:2024" in answer["notices"][0]
