@@ -25,7 +25,7 @@ from clipsearch.cli_options import (
 )
 from clipsearch.errors import ClipsearchError
 from clipsearch.records import SKIP_STATUSES
-from clipsearch.terminal import count, duration, progress_display, safe, size
+from clipsearch.terminal import count, duration, progress_display, safe, shown, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -247,7 +247,7 @@ def _print_report(report: IndexReport, place: Path) -> None:
         print(f"  skipped {number:,} {STATUS_WORDS[status]}")
         examples = [skip for skip in report.skipped if skip.status == status]
         for skip in examples[:EXAMPLES_PER_REASON]:
-            print(f"    {safe(skip.path) or '.'}: {safe(skip.reason)}")
+            print(f"    {shown(skip.path) or '.'}: {shown(skip.reason)}")
         if number > EXAMPLES_PER_REASON:
             print(f"    ... all of them: clipsearch status --skipped --index {quoted(place)}")
     found = count(report.pictures, "picture")
@@ -294,7 +294,7 @@ def status(
         return
     if skipped:
         for skip in sorted(found.skipped, key=lambda skip: (SKIP_STATUSES.index(skip.status), skip.path)):
-            print(f"{skip.status}\t{safe(skip.path)}\t{safe(skip.reason)}")
+            print(f"{skip.status}\t{shown(skip.path)}\t{shown(skip.reason)}")
         return
     print(f"pictures    {found.pictures:,}")
     if found.missing:
@@ -302,8 +302,8 @@ def status(
     print(f"skipped     {sum(found.skipped_by_status.values()):,}")
     for name, number in found.skipped_by_status.items():
         print(f"              {number:,} {STATUS_WORDS[name]}")
-    print(f"folder      {safe(str(found.root))}")
-    print(f"index       {safe(str(found.index))} ({size(found.size_bytes)})")
+    print(f"folder      {shown(str(found.root))}")
+    print(f"index       {shown(str(found.index))} ({size(found.size_bytes)})")
     print(f"model       {safe(found.model)}, {found.dim} dimensions")
     print(f"generation  {found.generation}, committed {found.committed_at}")
     print(f"fragments   {found.fragments}, with {count(found.deleted_rows, 'deleted row')} in them")

@@ -16,6 +16,7 @@ import zlib
 from pathlib import Path
 
 from clipsearch.errors import IndexNotFound
+from clipsearch.filenames import from_bytes, readable, to_bytes
 
 INDEX_DIR_NAME = ".clipsearch"
 INDEX_ENV = "CLIPSEARCH_INDEX"
@@ -130,7 +131,7 @@ def known_indexes() -> list[Path]:
     """Indexes used on this machine, the last one first. Some may be gone."""
     try:
         entries = json.loads((state_dir() / "indexes.json").read_text(encoding="utf-8"))
-        return [Path(os.fsdecode(bytes.fromhex(entry["path_hex"]))) for entry in entries]
+        return [Path(from_bytes(bytes.fromhex(entry["path_hex"]))) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
@@ -141,7 +142,7 @@ def remember_index(index: Path) -> None:
     paths = [target, *(known for known in known_indexes() if known != target)][:REGISTRY_LIMIT]
     if known_indexes()[:1] == [target]:
         return
-    entries = [{"path": os.fsencode(p).decode("utf-8", "replace"), "path_hex": os.fsencode(p).hex()} for p in paths]
+    entries = [{"path": readable(str(p)), "path_hex": to_bytes(p).hex()} for p in paths]
     write_small(state_dir() / "indexes.json", json.dumps(entries, indent=1))
 
 

@@ -54,10 +54,11 @@ class PictureMetadata:
     """What a picture file says of itself. All optional: most files say little."""
 
     format: str | None = None  # Pillow's name: "JPEG", "PNG", ...
-    taken_at: str | None = None  # ISO 8601 local time, from EXIF DateTimeOriginal
+    taken_at: str | None = None  # ISO 8601 local time, without an offset
     camera: str | None = None  # EXIF make and model
     latitude: float | None = None  # degrees, north positive
     longitude: float | None = None  # degrees, east positive
+    date_source: str | None = None  # who says `taken_at`: see metadata.SOURCES
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch import config
-from clipsearch.encoder import Encoder
+from clipsearch.encoder import Encoder, parts_read
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import (
     EncoderMismatch,
@@ -51,6 +51,7 @@ LARGEST_ROW_ID = 2**63 - 1
 CANCELLED = 1e-4  # of the weights: shorter sums are noise
 
 DEFAULT_HITS = 20
+SURELY_READ = 12  # characters that every model reads; those of 16 tokens are the narrowest
 
 
 class Collection:
@@ -204,6 +205,17 @@ class Collection:
                     query, term.position, "files cannot be named here", "Say like:ID, or upload the picture."
                 )
         return parsed
+
+    def notices(self, query: str | Query) -> list[str]:
+        """What should be said of a query beside its hits, a line each: words that the model does not read, and words
+        that are nearly filters. Loads the model only for a text that may be too long."""
+        parsed = self.parse(query)
+        texts = [term.value for term in parsed.terms if term.kind == "text" and len(term.value) > SURELY_READ]
+        told = list(parsed.offers)
+        for text, part in zip(texts, parts_read(self.encoder, texts) if texts else [], strict=True):
+            if part is not None:
+                told.append(_cut_short(text, part))
+        return told
 
     def encode_query(self, query: str | os.PathLike[str] | Query) -> FloatArray:
         """The vector of a query's terms. Shape: (D,) float32, unit L2. Raises: InvalidQuery if there are none."""
@@ -531,6 +543,14 @@ class Collection:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _cut_short(text: str, part: str) -> str:
+    """Where the model stops reading a text, by the last words that it reads and the first that it does not."""
+    read, words = part.split(), text.split()
+    shown = " ".join(read[-6:])
+    last = f'read up to: "{"... " if len(read) > 6 else ""}{shown[-80:]}"'
+    return f"the text has {len(words):,} words, more than the model reads; {last}"
 
 
 def _sorted(hits: list[Hit], order: Literal["date", "path"]) -> list[Hit]:

@@ -36,6 +36,7 @@ from clipsearch.indexer.scan import FoundFile, Scan, walk
 from clipsearch.indexer.segments import write_fragment, write_segment
 from clipsearch.indexer.tune import retuned
 from clipsearch.indexer.upgrade import upgraded
+from clipsearch.metadata import describe_again
 from clipsearch.records import (
     FloatArray,
     Fragment,
@@ -450,7 +451,7 @@ class _Run:
             self._unmark(row)
         for row, block, number in self.changes.moved:
             file = block.file(number)
-            self._add(_at(self.catalog.record(row), file), None)
+            self._add(self._at(self.catalog.record(row), file), None)
             self._drop(row)
             self.report.renamed += 1
 
@@ -531,7 +532,7 @@ class _Run:
     def _reuse(self, file: FoundFile, row: int) -> None:
         """The content is in the index already: a rename, a copy, or the same file with a new time."""
         known = self.catalog.record(row)
-        self._add(_at(known, file), None)
+        self._add(self._at(known, file), None)
         if known.status != "ok":
             self.report.skipped.append(SkippedImage(file.path, known.status, known.reason or ""))
         if known.path == file.path:
@@ -541,6 +542,17 @@ class _Run:
             self.report.renamed += 1
         else:
             self.report.copied += 1
+
+    def _at(self, record: ImageRecord, file: FoundFile) -> ImageRecord:
+        """What is known of a content, at another place or time; its own name may say more."""
+        return dataclasses.replace(
+            record,
+            path=file.path,
+            size_bytes=file.size_bytes,
+            mtime_ns=file.mtime_ns,
+            inode=file.inode,
+            metadata=describe_again(record.metadata, os.path.join(self.root, file.path)),
+        )
 
     def _skip(self, file: FoundFile, status: SkipStatus, reason: str, content_hash: str | None) -> None:
         if status == "not_a_picture" and "." not in _name(file.path):
@@ -961,13 +973,6 @@ def _says_the_same(one: ImageRecord, other: ImageRecord) -> bool:
 def _key(content_hash: str) -> tuple[int, int]:
     first, second = struct.unpack("<2q", bytes.fromhex(content_hash))
     return first, second
-
-
-def _at(record: ImageRecord, file: FoundFile) -> ImageRecord:
-    """What is known of a content, at another place or time."""
-    return dataclasses.replace(
-        record, path=file.path, size_bytes=file.size_bytes, mtime_ns=file.mtime_ns, inode=file.inode
-    )
 
 
 def _decoded(file: FoundFile, result: DecodeResult) -> ImageRecord:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from clipsearch.filenames import to_bytes
 from clipsearch.formats import PICTURE_ENDINGS, classify_name, is_picture_name
 from clipsearch.records import IntArray, SkippedImage
 
@@ -231,7 +232,7 @@ class _Folder:
 
     def _block(self, result: Scan) -> FileBlock:
         names, stats = self._names, self._stats
-        raw = self._prefix.encode("utf-8", "surrogateescape")
+        raw = to_bytes(self._prefix)
         digest = xxhash.xxh3_128_digest
         keys = b"".join([digest(raw + name.encode("utf-8", "surrogateescape")) for name in names])
         block = FileBlock(

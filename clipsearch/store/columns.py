@@ -1,7 +1,7 @@
 """Columns: what filters and later runs ask of rows, column by column, so that a million rows are looked through in one
 go.
 
-Derived from a fragment's records. Names are kept folded (see clipsearch.folding): they are for comparing, not showing.
+Derived from a fragment's records. Names are kept folded (see folding.fold_name): they are for comparing, not showing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from clipsearch.folding import fold
+from clipsearch.filenames import to_bytes
+from clipsearch.folding import fold_name
 from clipsearch.records import SKIP_STATUSES, ImageRecord, IntArray, Status
 
 _EPOCH = datetime(1970, 1, 1)
@@ -55,7 +56,7 @@ _TYPECODES = {"<i8": "q", "<u8": "Q", "<f8": "d", "<i4": "i", "<u1": "B"}
 
 def path_key(path: str) -> bytes:
     """What a path is known by among the rows of an index: 16 bytes."""
-    return xxhash.xxh3_128_digest(path.encode("utf-8", "surrogateescape"))
+    return xxhash.xxh3_128_digest(to_bytes(path))
 
 
 def date_of(record: ImageRecord) -> int:
@@ -75,7 +76,7 @@ def date_of(record: ImageRecord) -> int:
 
 def split_path(path: str) -> tuple[str, str, str]:
     """Folder (empty for the collection's own), name and extension (without its dot) of a record's path, folded."""
-    folder, _, name = fold(path).rpartition("/")
+    folder, _, name = fold_name(path).rpartition("/")
     stem, dot, ext = name.rpartition(".")
     return folder, name, ext if dot and stem else ""
 
@@ -173,7 +174,11 @@ class ColumnsBuilder:
         columns["inode"].append(record.inode)
         columns["status"].append(STATUSES.index(record.status))
         columns["attempts"].append(min(record.attempts, 255))
-        for column, text in (("folder", folder), ("ext", ext), ("camera", fold(meta.camera) if meta.camera else None)):
+        for column, text in (
+            ("folder", folder),
+            ("ext", ext),
+            ("camera", fold_name(meta.camera) if meta.camera else None),
+        ):
             codes = self._codes[column]
             columns[column].append(-1 if text is None else codes.setdefault(text, len(codes)))
         self._names += (SEPARATOR + name).encode("utf-8", "surrogatepass")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipsearch.errors import CorruptIndex
+from clipsearch.filenames import from_bytes, is_utf8, readable, to_bytes
 from clipsearch.records import (
     EmbeddingBatch,
     FileRef,
@@ -62,21 +63,8 @@ def record_schema() -> pa.Schema:
     return pa.schema(columns)
 
 
-def path_bytes(path: str) -> bytes:
-    """The bytes of a record's path: UTF-8, what was not UTF-8 as it was."""
-    return path.encode("utf-8", "surrogateescape")
-
-
 def _utf8(value: Any) -> Any:
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
-
-
-def _is_utf8(path: str) -> bool:
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def to_table(records: list[ImageRecord]) -> pa.Table:
@@ -88,8 +76,8 @@ def to_table(records: list[ImageRecord]) -> pa.Table:
         columns[field.name] = [_utf8(getattr(record, field.name)) for record in records]
     for field in _METADATA_FIELDS:
         columns[field.name] = [_utf8(getattr(record.metadata, field.name)) for record in records]
-    columns["path"] = [path_bytes(record.path).decode("utf-8", "replace") for record in records]
-    columns["path_bytes"] = [None if _is_utf8(record.path) else path_bytes(record.path) for record in records]
+    columns["path"] = [readable(record.path) for record in records]
+    columns["path_bytes"] = [None if is_utf8(record.path) else to_bytes(record.path) for record in records]
     return pa.table(columns, schema=record_schema())
 
 
@@ -109,7 +97,7 @@ def to_records(table: pa.Table) -> list[ImageRecord]:
     ):
         found = dict(zip(own, values, strict=True))
         if raw is not None:
-            found["path"] = raw.decode("utf-8", "surrogateescape")
+            found["path"] = from_bytes(raw)
         records.append(ImageRecord(**found, metadata=PictureMetadata(**dict(zip(meta, about, strict=True)))))
     return records
 
@@ -313,7 +301,7 @@ def _tables(
 
     rows = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:  # a path must be UTF-8
             columns = [name for name in file.schema_arrow.names if name not in without]
             for batch in file.iter_batches(batch_size=batch_rows, columns=columns, use_threads=True):
                 rows += batch.num_rows
@@ -333,7 +321,8 @@ def read_orphan_records(path: Path) -> list[ImageRecord]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        with path.open("rb") as opened:
+            table = pq.read_table(opened)
         records = to_records(table)
         if "vector" in table.column_names:
             records = [
@@ -351,7 +340,8 @@ def read_orphan_vectors(path: Path) -> tuple[ModelRef, VectorBlock]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        with path.open("rb") as opened:
+            table = pq.read_table(opened)
         model = ModelRef(**json.loads(table.schema.metadata[MODEL_KEY]))
         return model, _to_block(table, model.dim)
     except (pa.ArrowException, KeyError, TypeError, OSError) as error:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import CorruptIndex, DimensionMismatch
+from clipsearch.filenames import native_path
 from clipsearch.records import FileRef, FloatArray, IntArray, IvfParameters, Manifest
 from clipsearch.vectors.files import VectorsFile
 
@@ -271,7 +272,8 @@ def import_faiss() -> Any:
 def open_faiss(path: Path, dim: int, rows: int) -> Any:
     faiss = import_faiss()
     try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
+        with native_path(path) as name:
+            index = faiss.read_index(name, faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
     except RuntimeError as error:
         raise CorruptIndex(path, f"FAISS cannot read it ({str(error).splitlines()[0]})") from error
     if index.d != dim:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from clipsearch.errors import CorruptIndex, MalformedQuery, UnknownTag
 from clipsearch.filters import folder_fits, passing
-from clipsearch.folding import fold
+from clipsearch.folding import fold, fold_name
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.segments import write_rows_file
 from clipsearch.query import parse_query
@@ -124,7 +124,8 @@ def path_fits(parts: list[str], names: list[str]) -> bool:
 
 
 def same(text: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(c for c in decomposed if unicodedata.combining(c) < 200)
 
 
 def moment_of(record: ImageRecord) -> datetime:
@@ -154,7 +155,7 @@ def passes(record: ImageRecord, node: Filter, tags: dict[str, set[str]]) -> bool
         return None if answer is None else not answer
     folder, _, name = record.path.rpartition("/")
     if isinstance(node, Tagged):
-        return record.content_hash in tags[same(node.name)]
+        return record.content_hash in tags[fold(node.name)]
     if isinstance(node, Oriented):
         if record.width is None or record.height is None:
             return False
@@ -225,7 +226,7 @@ def test_columns_are_read_as_they_were_written(records: list[ImageRecord]) -> No
         ref = write_rows_file(writer, lambda: [records])
         again = RowsFile(Path(folder) / ref.path, Path(folder)).columns
         assert again == columns
-        assert again.names == [fold(record.path).rpartition("/")[2] for record in records]
+        assert again.names == [fold_name(record.path).rpartition("/")[2] for record in records]
         raw = (Path(folder) / ref.path).read_bytes()
         for bad in (raw[:-1], raw[1:], b"", raw[:20], raw.replace(b"CLIPROW2", b"CLIPROWX")):
             (Path(folder) / "x").write_bytes(bad)

@@ -226,7 +226,8 @@ def test_names_that_are_not_utf8_and_markup_in_names(photos: Path, encoder: Fake
     with TestClient(create_app([index], encoder=encoder), base_url=LOCAL) as client:
         answer = client.post("/v1/search", json={"query": "red", "all": True})
         (hit,) = json.loads(answer.text)["hits"]
-        assert hit["name"].encode("utf-8", "surrogateescape") == name
+        assert bytes.fromhex(hit["name_bytes"]) == name
+        assert hit["name"].encode() == name.decode("utf-8", "replace").encode()  # for parsers that are strict
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert client.get(hit["thumbnail"]).status_code == 200
