@@ -106,7 +106,7 @@ def _run(
 
     local = is_loopback(host)
     token = token or (None if local else secrets.token_urlsafe(24))
-    names = (*(host_names or ()), *(() if local else (socket.gethostname(), socket.getfqdn())))
+    names = (*(host_names or ()), *(() if local else own_names()))
     served = create_app(
         places,
         options=ServerOptions(token=token, local=local, host_names=names),
@@ -123,6 +123,21 @@ def _run(
             print(f"{safe(name)}: {count(len(photos), 'picture')} in {safe(str(photos.root))}", file=sys.stderr)
     print(f"clipsearch: {entry} (stop with Ctrl-C)", file=sys.stderr, flush=True)
     _serve(served, listening, (lambda: _open_browser(entry)) if browser else None)
+
+
+def own_names(hosts: Path = Path("/etc/hosts"), resolver: Path = Path("/etc/resolv.conf")) -> list[str]:
+    """What this machine is called, as far as its own files say: nobody is asked, as socket.getfqdn would."""
+    name = socket.gethostname()
+    names = [name, f"{name}.local"]
+    with contextlib.suppress(OSError):
+        for line in hosts.read_text(encoding="utf-8", errors="replace").splitlines():
+            listed = line.partition("#")[0].split()[1:]
+            names += listed if name in listed else []
+    with contextlib.suppress(OSError):
+        for line in resolver.read_text(encoding="utf-8", errors="replace").splitlines():
+            kind, *domains = line.split() or [""]
+            names += [f"{name}.{domain.strip('.')}" for domain in domains if kind in ("search", "domain")]
+    return list(dict.fromkeys(names))
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -16,7 +15,6 @@ def mount(app: FastAPI, page: Blocks, **look: Any) -> FastAPI:
 
     `look` is what Gradio takes of theme and styles.
     """
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     import gradio
 
     # Gradio takes any path of this machine for an upload as long as a page was not launched, and mounting is not.

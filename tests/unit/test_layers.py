@@ -14,7 +14,7 @@ import clipsearch
 PACKAGE = Path(clipsearch.__file__).parent
 
 LAYERS: list[set[str]] = [
-    {"records", "errors"},
+    {"privacy", "cores", "records", "errors"},
     {"config"},
     {"formats", "checksums", "npy", "folding", "query"},
     {"images", "encoder", "store", "vectors"},
