@@ -29,6 +29,7 @@ from clipsearch.formats import classify_name, extra_is_installed
 from clipsearch.indexer.changes import Changes, compare
 from clipsearch.indexer.compact import due_merge, merge_fragments, with_tombstones
 from clipsearch.indexer.decoding import DecodePool, DecodeResult, DecodeTask
+from clipsearch.indexer.ignore import Ignore, overlapping
 from clipsearch.indexer.scan import FoundFile, Scan, scan
 from clipsearch.indexer.segments import add_segment
 from clipsearch.indexer.tune import retuned
@@ -76,6 +77,7 @@ class IndexOptions:
     retry_skipped: bool = False  # read again what was skipped before, although the file is the same
     reindex: bool = False  # encode everything again, whatever the index holds
     recall: float | None = None  # recall@10 that inverted files are tuned for, 0..1; None: as before
+    exclude: tuple[str, ...] = ()  # patterns of what to leave out in this run, as in .clipsearchignore
 
 
 @dataclass(slots=True)
@@ -92,6 +94,9 @@ class IndexReport:
     renamed: int = 0
     copied: int = 0  # same content as a picture that is still there: its vector was reused
     removed: int = 0
+    withdrawn: int = 0  # rows of files that are left out now, and were not before
+    left_out: dict[str, int] = field(default_factory=dict)  # files and folders that were left out, for each reason
+    warnings: list[str] = field(default_factory=list)
     pictures: int = 0  # searchable after the run
     skipped: list[SkippedImage] = field(default_factory=list)  # every file that is not, and why
     seconds: float = 0.0
@@ -129,13 +134,15 @@ def index_folder(
     index_dir = index_dir_for(root, index)
     started = time.monotonic()
     notify(Progress("scan"))
-    found = scan(root, exclude=index_dir)
+    ignore = Ignore(root, options.exclude)
+    found = scan(root, exclude=index_dir, ignore=ignore)
     if not found.files and not index_dir.exists():
         raise _nothing_in(root, found)
     with Writer(index_dir) as writer:
         run = _Run(writer, root, encoder, options, _Teller(writer, notify))
         run.open(found)
         report = run.report
+        report.warnings += ignore.problems
         with _StopRequests() as stop:
             run.read(found, stop)
             if stop.requested:
@@ -205,7 +212,7 @@ def _nothing_in(root: Path, found: Scan) -> NoPictures | StorageError:
     for unreadable in found.unreadable_folders:
         if unreadable.path == "":
             return StorageError(root, unreadable.reason, "Check its permissions and that its drive is there.")
-    return NoPictures(root, len(found.files))
+    return NoPictures(root, len(found.files), Counter(found.left_out.values()))
 
 
 class _Run:
@@ -228,6 +235,7 @@ class _Run:
             next_row_id=0,
         )
         self.changes = Changes()
+        self._leaves_out: Callable[[str], str | None] = lambda path: None
         self._old: dict[str, ImageRecord] = {}  # live rows of the index by path, as the run found them
         self._known: dict[str, list[ImageRecord]] = {}  # the same by content hash
         self._known_sizes: set[int] = set()
@@ -245,7 +253,10 @@ class _Run:
         current = self.writer.current()
         report = self.report
         report.found = len(found.files) + len(found.unreadable_files)
+        report.left_out = dict(Counter(found.left_out.values()).most_common())
+        self._leaves_out = found.leaves_out
         if current is None:
+            report.warnings += overlapping(self.root, self.writer.index_dir.absolute(), found.indexed)
             if not any(classify_name(_name(file.path)) is None for file in found.files):
                 raise _nothing_in(self.root, found)
         elif not found.files and current.pictures:
@@ -468,7 +479,10 @@ class _Run:
         """Commit the rest, and forget what is no longer there."""
         for record in self.changes.vanished.values():
             self._drop(record)
-            self.report.removed += 1
+            if self._leaves_out(record.path) is None:
+                self.report.removed += 1
+            else:
+                self.report.withdrawn += 1
         self.commit()
         recall = self.options.recall
         if recall is not None and recall != self.manifest.recall_target:
