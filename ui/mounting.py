@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def mount(app: FastAPI, page: Blocks, **look: Any) -> FastAPI:
     """Mount `page` at "/", after the routes that are there. No folder of this machine is served by it.
 
-    `look` is what Gradio takes of theme and styles.
+    `look` is what Gradio takes of theme, styles and root path.
     """
     import gradio
 
