@@ -14,7 +14,7 @@ import clipsearch
 PACKAGE = Path(clipsearch.__file__).parent
 
 LAYERS: list[set[str]] = [
-    {"privacy", "cores", "records", "errors"},
+    {"privacy", "cores", "places", "records", "errors"},
     {"config"},
     {"formats", "checksums", "npy", "folding", "query"},
     {"images", "encoder", "store", "vectors"},
