@@ -77,6 +77,14 @@ def index_command(
     keep_missing: Annotated[
         float, typer.Option(min=0, metavar="DAYS", help="Forget missing pictures after so many days.")
     ] = 30.0,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            help="Leave out what matches, in this run; again for more. To keep it out: a .clipsearchignore file.",
+            metavar="GLOB",
+        ),
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on: keep the index current while files come and go, until Ctrl-C.")
     ] = False,
@@ -94,6 +102,7 @@ def index_command(
       clipsearch index ./photos
       clipsearch index /mnt/nas/photos --index ~/photo-index    (a folder you may not write to)
       clipsearch index ./photos --model ViT-B-32-SigLIP2-256__webli --reindex
+      clipsearch index ./photos --exclude Screenshots --exclude "*.gif"
       clipsearch index ./photos --watch                         (keep it current until Ctrl-C)
     """
     from contextlib import ExitStack
@@ -101,6 +110,7 @@ def index_command(
     from clipsearch.encoder.names import load_encoder
     from clipsearch.indexer.api import model_of, prepare_queries
     from clipsearch.indexer.build import IndexOptions, check_folder, index_folder
+    from clipsearch.indexer.ignore import Ignore
 
     options = IndexOptions(
         batch_pictures=batch,
@@ -111,8 +121,13 @@ def index_command(
         recall=recall,
         prune=prune,
         keep_missing_days=keep_missing,
+        exclude=tuple(exclude or ()),
     )
     check_folder(folder)
+    try:
+        Ignore(folder, options.exclude)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--exclude") from None
     if watch:
         from clipsearch.indexer.watch import check_watching
 
@@ -142,14 +157,17 @@ def index_command(
             _print_report(report, index or folder)
 
     report = run(options)
+    for warning in report.warnings:
+        notice(warning)
     config.remember_index(report.index)
     prepare_queries(encoder)
     show(report)
     if watch and not report.asked_to_stop:
         again = dataclasses.replace(options, reindex=False, retry_skipped=False, recall=None, prune=False)
-        report = _keep_current(folder, place, report, lambda: run(again), show)
+        report = _keep_current(folder, place, options.exclude, report, lambda: run(again), show)
     if report.interrupted:
         command = _command("index", folder, index)
+        command += "".join(f" --exclude {quoted(pattern)}" for pattern in options.exclude)
         if reindex and report.generation:
             command += (f" --model {quoted(model)}" if model else "") + " --reindex"
         print(f"Stopped. What is done is kept; go on with: {command}", file=sys.stderr)
@@ -161,6 +179,7 @@ def index_command(
 def _keep_current(
     folder: Path,
     place: Path,
+    exclude: tuple[str, ...],
     last: IndexReport,
     run: Callable[[], IndexReport],
     show: Callable[[IndexReport], None],
@@ -175,7 +194,7 @@ def _keep_current(
     before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     print(f"Watching {quoted(folder)}; stop with Ctrl-C.", file=sys.stderr, flush=True)
     try:
-        for _ in changes(folder, place, stop):
+        for _ in changes(folder, place, stop, exclude=exclude, notice=notice):
             try:
                 report = run()
             except ClipsearchError as error:  # an unplugged drive comes back, a full disk is emptied, a lock released
@@ -210,6 +229,9 @@ def _report_json(report: IndexReport) -> dict[str, Any]:
         "returned": report.returned,
         "forgotten": report.forgotten,
         "other_files": report.other_files,
+        "withdrawn": report.withdrawn,
+        "left_out": report.left_out,
+        "warnings": report.warnings,
         "pictures": report.pictures,
         "skipped": [dataclasses.asdict(skip) for skip in report.skipped],
         "skipped_by_status": report.skipped_by_status,
@@ -231,6 +253,7 @@ def _print_report(report: IndexReport, place: Path) -> None:
             (report.removed, "removed"),
             (report.returned, "back again"),
             (report.forgotten, "forgotten"),
+            (report.withdrawn, "no longer searched (left out)"),
             (len(report.skipped), "skipped"),
         )
         if number
@@ -250,6 +273,9 @@ def _print_report(report: IndexReport, place: Path) -> None:
             print(f"    {shown(skip.path) or '.'}: {shown(skip.reason)}")
         if number > EXAMPLES_PER_REASON:
             print(f"    ... all of them: clipsearch status --skipped --index {quoted(place)}")
+    if report.left_out:
+        reasons = ", ".join(f"{reason} ({number:,})" for reason, number in report.left_out.items())
+        print(f"  left out: {reasons}")
     found = count(report.pictures, "picture")
     print(f'{found} can be searched: clipsearch query "a dog on a beach" --index {quoted(place)}')
 

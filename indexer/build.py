@@ -32,6 +32,7 @@ from clipsearch.indexer.catalog import Catalog, References, StoredVectors
 from clipsearch.indexer.changes import Changes, compare, find_moved, split_vanished
 from clipsearch.indexer.compact import counted, merge_due
 from clipsearch.indexer.decoding import DecodePool, DecodeResult, DecodeTask
+from clipsearch.indexer.ignore import Ignore, overlapping
 from clipsearch.indexer.scan import FoundFile, Scan, walk
 from clipsearch.indexer.segments import write_fragment, write_segment
 from clipsearch.indexer.tune import retuned
@@ -97,6 +98,7 @@ class IndexOptions:
     recall: float | None = None  # recall@10 that inverted files are tuned for, 0..1; None: as before
     prune: bool = False  # forget missing pictures now
     keep_missing_days: float = KEEP_MISSING_DAYS  # forget what nobody has seen for so long
+    exclude: tuple[str, ...] = ()  # patterns of what to leave out in this run, as in .clipsearchignore
 
 
 @dataclass(slots=True)
@@ -116,6 +118,9 @@ class IndexReport:
     missing: int = 0  # not to be seen at present; their vectors are kept
     returned: int = 0  # were missing, and are back
     forgotten: int = 0  # were missing for too long, or pruned
+    withdrawn: int = 0  # rows of files that are left out now, and were not before
+    left_out: dict[str, int] = field(default_factory=dict)  # files and folders that were left out, for each reason
+    warnings: list[str] = field(default_factory=list)
     pictures: int = 0  # searchable after the run
     skipped: list[SkippedImage] = field(default_factory=list)  # every picture-like file that is not, and why
     other_files: dict[str, int] = field(default_factory=dict)  # what is no picture by its name, by kind
@@ -156,13 +161,15 @@ def index_folder(
     check_place(index_dir, root)
     started = time.monotonic()
     notify(Progress("scan"))
+    ignore = Ignore(root, options.exclude)
     if not is_index(index_dir):
-        _check_pictures(root, index_dir)
+        _check_pictures(root, index_dir, ignore)
     with Writer(index_dir) as writer:
-        run = _Run(writer, root, encoder, options, _Teller(writer, notify))
+        run = _Run(writer, root, encoder, options, ignore, _Teller(writer, notify))
         try:
             run.open()
             report = run.report
+            report.warnings += ignore.problems
             with _StopRequests() as stop:
                 run.read(stop)
                 if stop.requested:
@@ -186,10 +193,14 @@ def check_place(index_dir: Path, root: Path) -> None:
         raise NotAnIndex(index_dir, f"the pictures are in it ({root})")
 
 
-def _check_pictures(root: Path, index_dir: Path) -> None:
+def _check_pictures(root: Path, index_dir: Path, ignore: Ignore) -> None:
     """Raise before anything is made for a folder without pictures."""
     found = Scan()
-    if not any(classify_name(name) is None for block in walk(root, found, exclude=index_dir) for name in block.names):
+    if not any(
+        classify_name(name) is None
+        for block in walk(root, found, exclude=index_dir, ignore=ignore)
+        for name in block.names
+    ):
         raise _nothing_in(root, found)
 
 
@@ -249,7 +260,7 @@ def _nothing_in(root: Path, found: Scan) -> NoPictures | StorageError:
     for unreadable in found.unreadable:
         if unreadable.path == "":
             return StorageError(root, unreadable.reason, "Check its permissions and that its drive is there.")
-    return NoPictures(root, found.files + sum(found.others.values()))
+    return NoPictures(root, found.files + sum(found.others.values()), Counter(found.left_out.values()))
 
 
 Pending = tuple[ImageRecord, FloatArray | None]
@@ -263,12 +274,19 @@ class _Run:
     """
 
     def __init__(
-        self, writer: Writer, root: Path, encoder: Encoder, options: IndexOptions, notify: Callable[[Progress], None]
+        self,
+        writer: Writer,
+        root: Path,
+        encoder: Encoder,
+        options: IndexOptions,
+        ignore: Ignore,
+        notify: Callable[[Progress], None],
     ) -> None:
         self.writer = writer
         self.root = root
         self.encoder = encoder
         self.options = options
+        self.ignore = ignore
         self.notify = notify
         self.report = IndexReport(writer.index_dir, root)
         self.model = ModelRef(encoder.name, encoder.fingerprint, encoder.dim, float(encoder.score_scale))
@@ -334,7 +352,9 @@ class _Run:
             skipped=int(((catalog.statuses != 0) & ~catalog.away).sum()),
             missing=int(catalog.away.sum()),
         )
-        self.changes, seen = compare(catalog, walk(self.root, self.scan, exclude=index_dir), retry=self._retry)
+        self.changes, seen = compare(
+            catalog, walk(self.root, self.scan, exclude=index_dir, ignore=self.ignore), retry=self._retry
+        )
         scan, report, changes = self.scan, self.report, self.changes
         expected = (current is None or current.pictures) and not self.options.prune
         if expected and not scan.folders and not self._finds_pictures():
@@ -347,6 +367,9 @@ class _Run:
         self._deleted, self._unseen = deleted, set(unseen)
         self._vanished = set(vanished.tolist())
         report.found = scan.files + sum(scan.others.values())
+        report.left_out = dict(Counter(scan.left_out.values()).most_common())
+        if current is None:
+            report.warnings += overlapping(self.root, index_dir.absolute(), scan.indexed)
         report.other_files = dict(scan.others.most_common())
         report.unchanged = changes.unchanged
         report.skipped += [
@@ -784,12 +807,15 @@ class _Run:
 
     def finish(self) -> None:
         """Commit the rest; forget what was deleted, and mark what is missing."""
-        report = self.report
+        report, scan = self.report, self.scan
         oldest_s = self._now_s - 86_400 * self.options.keep_missing_days
         for row in self._deleted:
             if row not in self._gone:
                 self._drop(row)
-                report.removed += 1
+                if scan.left_out and scan.leaves_out(self.catalog.path(row)) is not None:
+                    report.withdrawn += 1
+                else:
+                    report.removed += 1
         since = self._missing_since()
         for row in self._missed:
             if row in self._gone:

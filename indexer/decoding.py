@@ -16,7 +16,6 @@ import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -29,8 +28,9 @@ from typing import IO, Any, Literal, Self
 
 import numpy as np
 
+from clipsearch.cores import available_cores
 from clipsearch.errors import ClipsearchError
-from clipsearch.indexer.decode_worker import receive, send, share_memory
+from clipsearch.indexer.decode_worker import nameless_file, receive, send, share_memory
 from clipsearch.records import SKIP_STATUSES, PictureMetadata, PixelArray, Preprocessing, SkipStatus
 
 _DEPTH = 2  # tasks in a worker's pipe: one being decoded, one waiting
@@ -101,7 +101,7 @@ class DecodePool:
         each megabyte. `memory_limit_bytes` limits one process (default: 4 GiB, or half of the machine's memory
         if that is less). `command` replaces the worker program, for tests.
         """
-        count = workers or min(8, _available_cores())
+        count = workers or min(8, available_cores())
         self.capacity = max(128, 16 * count)
         """How many tasks `run` keeps between submitted and returned."""
         self.pending = 0
@@ -212,7 +212,7 @@ class _Shared:
         # -P: the current folder, which may be a folder of anything, is not a place to import from.
         program = command or [sys.executable, "-P", "-m", "clipsearch.indexer.decode_worker"]
         self.command = [*program, json.dumps(settings)]
-        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115  of workers that are starting
+        self.stderr = os.fdopen(nameless_file("clipsearch-words"), "w+b")  # of workers that are starting
         self.results: queue.SimpleQueue[DecodeResult | ClipsearchError] = queue.SimpleQueue()
         self.closed = threading.Event()
         self._backlog: deque[DecodeTask] = deque()
@@ -277,11 +277,6 @@ class _Worker:
         """Start a process; False if that cannot be done, which ends the run."""
         for _ in range(_START_ATTEMPTS):
             self.end_process()
-            platform: dict[str, Any]  # without the terminal's Ctrl-C
-            if sys.platform == "win32":
-                platform = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
-            else:
-                platform = {"start_new_session": True, "pass_fds": (self.shared.handle,)}
             with self.lock:
                 if self.shared.closed.is_set():
                     return False
@@ -291,7 +286,8 @@ class _Worker:
                     stdout=subprocess.PIPE,
                     stderr=self.shared.stderr,
                     env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-                    **platform,
+                    start_new_session=True,  # without the terminal's Ctrl-C
+                    pass_fds=(self.shared.handle,),
                 )
             self._set_deadline(_START_TIMEOUT_S)
             if receive(self._pipe("stdout")) is not None:
@@ -439,19 +435,11 @@ def _shut_down(shared: _Shared, workers: list[_Worker], threads: list[threading.
     for worker in workers:
         worker.end_process()
     shared.stderr.close()
-    if isinstance(shared.handle, int):
-        os.close(shared.handle)
+    os.close(shared.handle)
     del shared.slots, shared.memory
 
 
-def _available_cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
 def _memory_limit() -> int:
-    if sys.platform == "win32":
-        return _MEMORY_LIMIT_BYTES
     half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     return max(2**30, min(_MEMORY_LIMIT_BYTES, half))
 

@@ -14,7 +14,7 @@ import clipsearch
 PACKAGE = Path(clipsearch.__file__).parent
 
 LAYERS: list[set[str]] = [
-    {"records", "errors", "filenames"},
+    {"privacy", "cores", "places", "records", "errors", "filenames"},
     {"config"},
     {"formats", "checksums", "npy", "folding", "query"},
     {"metadata"},
