@@ -16,7 +16,8 @@ PACKAGE = Path(clipsearch.__file__).parent
 LAYERS: list[set[str]] = [
     {"records", "errors"},
     {"config"},
-    {"formats", "checksums", "npy", "folding", "query"},
+    {"formats", "checksums", "npy", "folding", "query", "repair"},
+    {"tiff"},
     {"images", "encoder", "store", "vectors"},
     {"filters", "feedback", "variety", "confidence"},
     {"search", "indexer", "warm", "client", "preview"},
@@ -60,7 +61,7 @@ ONLY_IMPORTERS = {
         "cli_probe",
         "cli_train",
     },
-    "PIL": {"images", "indexer", "training", "ui"},  # the decode worker imports it ahead of its first picture
+    "PIL": {"images", "tiff", "indexer", "training", "ui"},  # the decode worker imports it ahead of its first picture
 }
 
 
