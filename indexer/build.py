@@ -24,11 +24,13 @@ import numpy as np
 
 from clipsearch.config import INDEX_DIR_NAME, index_dir_for
 from clipsearch.encoder import Encoder
+from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import EncoderMismatch, NoPictures, OtherCollection, StorageError
 from clipsearch.formats import classify_name, extra_is_installed
 from clipsearch.indexer.changes import Changes, compare
 from clipsearch.indexer.compact import due_merge, merge_fragments, with_tombstones
 from clipsearch.indexer.decoding import DecodePool, DecodeResult, DecodeTask
+from clipsearch.indexer.retries import attempts_after, limit_for, should_retry
 from clipsearch.indexer.scan import FoundFile, Scan, scan
 from clipsearch.indexer.segments import add_segment
 from clipsearch.indexer.tune import retuned
@@ -93,6 +95,7 @@ class IndexReport:
     copied: int = 0  # same content as a picture that is still there: its vector was reused
     removed: int = 0
     pictures: int = 0  # searchable after the run
+    partial: int = 0  # of those encoded, pictures of which only a part could be read
     skipped: list[SkippedImage] = field(default_factory=list)  # every file that is not, and why
     seconds: float = 0.0
     interrupted: bool = False
@@ -291,6 +294,8 @@ class _Run:
     def _retry(self, record: ImageRecord) -> bool:
         if self.options.retry_skipped or record.status == "unreadable":
             return True
+        if should_retry(record):
+            return True
         return record.status == "missing_extra" and extra_is_installed(_name(record.path))
 
     # -- reading and encoding
@@ -312,6 +317,7 @@ class _Run:
             workers=options.workers,
             timeout_s=options.timeout_s,
             max_pixels=options.max_pixels,
+            pieces=True,
         ) as pool:
             while (todo or pool.pending) and not stop.requested:
                 while todo and pool.pending < pool.capacity:
@@ -338,7 +344,8 @@ class _Run:
         self.notify(Progress("read", self._done, total, self.report.encoded))
 
     def _task(self, key: int, file: FoundFile, mode: Literal["decode", "hash"]) -> DecodeTask:
-        return DecodeTask(key, os.path.join(self.root, file.path), mode, file.size_bytes)
+        limit_s = limit_for(self._same_as_before(file), self.options.timeout_s)
+        return DecodeTask(key, os.path.join(self.root, file.path), mode, file.size_bytes, timeout_s=limit_s)
 
     def _mode(self, file: FoundFile) -> Literal["decode", "hash"]:
         """Hash first where the size says that the content may be known; decode at once where it cannot be."""
@@ -350,10 +357,10 @@ class _Run:
             self._skip(file, *result.skip, result.content_hash)
         elif known := self._known.get(result.content_hash or ""):
             self._reuse(file, self._source(file, known))
-        elif result.pixels is None:
+        elif result.pieces is None:
             return self._task(result.key, file, "decode")
         else:
-            self._batch.append((file, result, result.pixels))
+            self._batch.append((file, result, result.pieces))
             if len(self._batch) >= self._batch_pictures():
                 self._encode_batch()
         return None
@@ -372,11 +379,12 @@ class _Run:
     def _encode_batch(self) -> None:
         if not self._batch:
             return
-        vectors = self.encoder.encode_images(np.stack([pixels for _, _, pixels in self._batch]))
+        vectors = encode_decoded(self.encoder, [pieces for _, _, pieces in self._batch])
         for (file, result, _), vector in zip(self._batch, vectors, strict=True):
             record = _record(file, result.content_hash, result.width, result.height, result.metadata)
-            self._add(record, vector)
+            self._add(dataclasses.replace(record, partial=result.partial), vector)
             self.report.encoded += 1
+            self.report.partial += result.partial is not None
         self._batch.clear()
 
     def _reuse(self, file: FoundFile, known: ImageRecord) -> None:
@@ -401,8 +409,16 @@ class _Run:
 
     def _skip(self, file: FoundFile, status: SkipStatus, reason: str, content_hash: str | None) -> None:
         record = _record(file, content_hash, None, None, PictureMetadata())
-        self._add(dataclasses.replace(record, status=status, reason=reason), None)
+        attempts = attempts_after(self._same_as_before(file), status, reason)
+        self._add(dataclasses.replace(record, status=status, reason=reason, attempts=attempts), None)
         self.report.skipped.append(SkippedImage(file.path, status, reason))
+
+    def _same_as_before(self, file: FoundFile) -> ImageRecord | None:
+        """The row that the file has, if it did not change since."""
+        old = self._old.get(file.path)
+        if old is None or (old.size_bytes, old.mtime_ns) != (file.size_bytes, file.mtime_ns):
+            return None
+        return old
 
     def _add(self, record: ImageRecord, vector: FloatArray | None) -> None:
         """Let `record` take the place of the row that its path has, if any. Its row id is given at the commit."""

@@ -21,7 +21,7 @@ This module knows nothing of FAISS, encoders or pictures. It is the only one tha
 """
 
 from clipsearch.store.files import verify_file
-from clipsearch.store.fragments import read_fragment, read_orphan, read_records
+from clipsearch.store.fragments import read_fragment, read_orphan, read_partial, read_records
 from clipsearch.store.lock import RunProgress, WriterState, read_writer
 from clipsearch.store.rows import RowsFile
 from clipsearch.store.snapshot import (
@@ -45,6 +45,7 @@ __all__ = [
     "open_snapshot",
     "read_fragment",
     "read_orphan",
+    "read_partial",
     "read_records",
     "read_tombstones",
     "read_writer",

@@ -43,6 +43,8 @@ def schema(dim: int) -> pa.Schema:
             pa.field("longitude", pa.float64()),
             pa.field("status", pa.string(), nullable=False),
             pa.field("reason", pa.string()),
+            pa.field("partial", pa.string()),
+            pa.field("attempts", pa.int32()),
             pa.field("vector", pa.list_(pa.float32(), dim)),
         ]
     )
@@ -51,7 +53,7 @@ def schema(dim: int) -> pa.Schema:
 MODEL_KEY = b"clipsearch.model"
 RECORD_COLUMNS = [
     "row_id", "path", "path_bytes", "size_bytes", "mtime_ns", "inode", "content_hash", "width", "height",
-    "format", "taken_at", "camera", "latitude", "longitude", "status", "reason",
+    "format", "taken_at", "camera", "latitude", "longitude", "status", "reason", "partial", "attempts",
 ]  # fmt: skip
 
 
@@ -93,6 +95,8 @@ def to_table(batch: EmbeddingBatch, dim: int) -> pa.Table:
         "longitude": [r.metadata.longitude for r in records],
         "status": [r.status for r in records],
         "reason": [_utf8(r.reason) for r in records],
+        "partial": [_utf8(r.partial) for r in records],
+        "attempts": [r.attempts for r in records],
         "vector": vectors,
     }
     return pa.table(columns, schema=schema(dim))
@@ -100,7 +104,9 @@ def to_table(batch: EmbeddingBatch, dim: int) -> pa.Table:
 
 def to_records(table: pa.Table) -> list[ImageRecord]:
     """The records of a fragment's table, without the vectors."""
-    columns = table.select(RECORD_COLUMNS).to_pydict()
+    there = [name for name in RECORD_COLUMNS if name in table.column_names]  # the last two came later
+    columns = table.select(there).to_pydict()
+    columns |= {name: [None] * table.num_rows for name in ("partial", "attempts") if name not in columns}
     return [
         ImageRecord(
             row_id=row_id,
@@ -114,10 +120,12 @@ def to_records(table: pa.Table) -> list[ImageRecord]:
             metadata=PictureMetadata(format_, taken_at, camera, latitude, longitude),
             status=status,
             reason=reason,
+            partial=partial,
+            attempts=attempts or 0,
         )
         for (
             row_id, path, path_bytes, size_bytes, mtime_ns, inode, content_hash, width, height,
-            format_, taken_at, camera, latitude, longitude, status, reason,
+            format_, taken_at, camera, latitude, longitude, status, reason, partial, attempts,
         ) in zip(*(columns[name] for name in RECORD_COLUMNS), strict=True)
     ]  # fmt: skip
 
@@ -152,6 +160,25 @@ def read_records(index_dir: Path, manifest: Manifest) -> list[ImageRecord]:
     for fragment in manifest.fragments:
         records += [record for record in read_fragment_records(index_dir, fragment) if record.row_id not in dead]
     return records
+
+
+def read_partial(index_dir: Path, manifest: Manifest) -> list[ImageRecord]:
+    """Every live record of a picture that was read in part. Most fragments have none, which one column tells.
+
+    Raises: CorruptIndex.
+    """
+    import pyarrow.compute as pc
+
+    found: list[ImageRecord] = []
+    dead: set[int] | None = None
+    for fragment in manifest.fragments:
+        path = verify_file(index_dir, fragment.data)
+        tables = _tables(path, index_dir, fragment, ["partial", "row_id"], 65536)
+        if any(pc.count(t.column("partial")).as_py() for t in tables if "partial" in t.column_names):
+            dead = set(read_tombstones(index_dir, manifest).tolist()) if dead is None else dead
+            records = read_fragment_records(index_dir, fragment)
+            found += [record for record in records if record.partial is not None and record.row_id not in dead]
+    return found
 
 
 def read_fragment_records(index_dir: Path, fragment: Fragment) -> Iterator[ImageRecord]:
