@@ -235,6 +235,7 @@ def _report_json(report: IndexReport) -> dict[str, Any]:
         "pictures": report.pictures,
         "skipped": [dataclasses.asdict(skip) for skip in report.skipped],
         "skipped_by_status": report.skipped_by_status,
+        "partial": report.partial,
         "seconds": round(report.seconds, 3),
         "pictures_per_s": round(report.pictures_per_s, 2),
         "interrupted": report.interrupted,
@@ -242,6 +243,8 @@ def _report_json(report: IndexReport) -> dict[str, Any]:
 
 
 def _print_report(report: IndexReport, place: Path) -> None:
+    from clipsearch.indexer.retries import is_circumstance
+
     parts = [f"{report.encoded:,} indexed"]
     parts += [
         f"{number:,} {what}"
@@ -254,6 +257,7 @@ def _print_report(report: IndexReport, place: Path) -> None:
             (report.returned, "back again"),
             (report.forgotten, "forgotten"),
             (report.withdrawn, "no longer searched (left out)"),
+            (report.partial, "read in part"),
             (len(report.skipped), "skipped"),
         )
         if number
@@ -271,6 +275,8 @@ def _print_report(report: IndexReport, place: Path) -> None:
         examples = [skip for skip in report.skipped if skip.status == status]
         for skip in examples[:EXAMPLES_PER_REASON]:
             print(f"    {shown(skip.path) or '.'}: {shown(skip.reason)}")
+        if any(is_circumstance(skip.status, skip.reason) for skip in examples):
+            print(f"    {TRIED_AGAIN[status]}")
         if number > EXAMPLES_PER_REASON:
             print(f"    ... all of them: clipsearch status --skipped --index {quoted(place)}")
     if report.left_out:
@@ -279,6 +285,12 @@ def _print_report(report: IndexReport, place: Path) -> None:
     found = count(report.pictures, "picture")
     print(f'{found} can be searched: clipsearch query "a dog on a beach" --index {quoted(place)}')
 
+
+TRIED_AGAIN: dict[str, str] = {
+    "timeout": "The next runs try these again with more time, three times in all. More time now: --timeout SECONDS",
+    "decoder_crashed": "The next runs try these again, up to three times in all. At any time: --retry-skipped",
+    "too_large": "The next runs try again what needed too much memory, up to three times in all.",
+}
 
 STATUS_WORDS = {
     "not_a_picture": "that are not pictures",
@@ -300,7 +312,9 @@ STATUS_WORDS = {
 @app.command()
 def status(
     index: IndexOption = None,
-    skipped: Annotated[bool, typer.Option("--skipped", help="List every file that was skipped, and why.")] = False,
+    skipped: Annotated[
+        bool, typer.Option("--skipped", help="List every file that was skipped or read only in part, and why.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what an index holds.
@@ -316,13 +330,19 @@ def status(
     if as_json:
         body = dataclasses.asdict(found)
         body["index"], body["root"] = str(found.index), str(found.root)
-        print_json(body if skipped else {k: v for k, v in body.items() if k != "skipped"})
+        if not skipped:
+            body = {k: v for k, v in body.items() if k != "skipped"} | {"partial": len(found.partial)}
+        print_json(body)
         return
     if skipped:
         for skip in sorted(found.skipped, key=lambda skip: (SKIP_STATUSES.index(skip.status), skip.path)):
             print(f"{skip.status}\t{shown(skip.path)}\t{shown(skip.reason)}")
+        for picture in sorted(found.partial, key=lambda picture: picture.path):
+            print(f"partial\t{shown(picture.path)}\t{shown(picture.reason)}")
         return
     print(f"pictures    {found.pictures:,}")
+    if found.partial:
+        print(f"              {len(found.partial):,} of them read in part")
     if found.missing:
         print(f"missing     {found.missing:,} (their files cannot be seen; kept until they are back or pruned)")
     print(f"skipped     {sum(found.skipped_by_status.values()):,}")

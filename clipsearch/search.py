@@ -275,12 +275,13 @@ class Collection:
 
     def encode_picture(self, path: Path) -> tuple[FloatArray, str | None]:
         """The vector of a picture file, shape (D,), and its content hash. Raises: UnreadablePicture."""
+        from clipsearch.encoder.pieces import encode_decoded
         from clipsearch.images import read_picture
 
         if not _is_file(str(path)):
             raise UnreadablePicture(path, "unreadable", "there is no such picture")
-        read = read_picture(path, self.encoder.preprocessing, content_hash=True)
-        vector: FloatArray = self.encoder.encode_images(read.pixels[None])[0]
+        read = read_picture(path, self.encoder.preprocessing, content_hash=True, pieces=True)
+        vector: FloatArray = encode_decoded(self.encoder, [read.pieces])[0]
         return vector, read.content_hash
 
     def refined(self, vector: FloatArray | None, like: Sequence[int], unlike: Sequence[int]) -> FloatArray | None:

@@ -113,9 +113,9 @@ def main() -> None:
     settings = json.loads(sys.argv[1])
     preprocessing = Preprocessing(**settings["preprocessing"])
     max_pixels = settings["max_pixels"] or images.MAX_PIXELS
-    picture_bytes = preprocessing.height * preprocessing.width * 3
+    piece_shape = (preprocessing.height, preprocessing.width, 3)
     memory = attach_memory(settings["memory"], settings["memory_bytes"])
-    slots = np.frombuffer(memory, np.uint8).reshape(-1, picture_bytes)
+    slots = np.frombuffer(memory, np.uint8).reshape(-1, settings["most_pieces"], *piece_shape)
     _limit_memory(settings["limit_bytes"])
     warnings.simplefilter("ignore")
     ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -131,9 +131,11 @@ def main() -> None:
                 result["hash"] = file.content_hash()
                 if task["mode"] == "decode":
                     send(results, {"read": True})
-                    picture = file.decode(preprocessing, max_pixels=max_pixels)
-                    slots[task["slot"]] = picture.pixels.reshape(-1)
-                    result |= {"width": picture.width, "height": picture.height}
+                    pieces = settings["most_pieces"] > 1
+                    picture = file.decode(preprocessing, max_pixels=max_pixels, pieces=pieces)
+                    slots[task["slot"], : len(picture.pieces)] = picture.pieces
+                    result |= {"width": picture.width, "height": picture.height, "pieces": len(picture.pieces)}
+                    result["partial"] = picture.partial
                     result["metadata"] = asdict(picture.metadata)
         except UnreadablePicture as error:
             result["skip"] = (error.status, error.reason)
