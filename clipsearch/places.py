@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -23,14 +23,19 @@ def own_folder(kind: Literal["cache", "state"]) -> Path:
     import platformdirs
 
     name = "user_cache_dir" if kind == "cache" else "user_state_dir"
-    found = Path(getattr(platformdirs, name)("clipsearch", appauthor=False))
-    homeless = os.environ.get("HOME") == "" and not os.environ.get(f"XDG_{kind.upper()}_HOME")
-    return _among_temporary_files() / kind if homeless or not found.is_absolute() else found
+    if os.environ.get("HOME") != "" or os.environ.get(f"XDG_{kind.upper()}_HOME"):
+        with contextlib.suppress(RuntimeError):  # platformdirs from 4.14 on; older ones leave the ~
+            found = Path(getattr(platformdirs, name)("clipsearch", appauthor=False))
+            if found.is_absolute():
+                return found
+    return _among_temporary_files() / kind
 
 
 @lru_cache
 def _among_temporary_files() -> Path:
     """A folder that only this user can reach; NOWHERE without a place for one, and if somebody else was there first."""
+    import tempfile  # with random and all it needs: 4 ms that a query need not wait for
+
     try:
         place = Path(tempfile.gettempdir()) / f"clipsearch-{os.getuid()}"
         place.mkdir(mode=0o700, exist_ok=True)
