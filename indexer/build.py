@@ -54,7 +54,7 @@ from clipsearch.records import (
     SkippedImage,
     SkipStatus,
 )
-from clipsearch.store import RunProgress, Snapshot, Writer, open_rows, open_snapshot, root_path
+from clipsearch.store import RunProgress, Snapshot, Writer, open_rows, open_snapshot, root_path, verify_file
 from clipsearch.store.columns import path_key
 from clipsearch.store.fragments import VectorBlock
 from clipsearch.store.hashes import hash_keys
@@ -297,7 +297,6 @@ class _Run:
         self._rebuilding = False
         self._deleted: list[int] = []
         self._missed: list[int] = []  # rows that nobody can see, as far as the run knows
-        self._unseen: set[int] = set()  # those of them that cannot be looked at
         self._pending: list[Pending] = []
         self._pending_keys: dict[str, Pending] = {}  # those with a new vector, by content hash
         self._dropped: list[int] = []
@@ -363,8 +362,7 @@ class _Run:
         find_moved(catalog, changes, vanished[~catalog.away[vanished]])
         moved = {row for row, _, _ in changes.moved}
         vanished = np.array([row for row in vanished.tolist() if row not in moved], np.int64)
-        deleted, self._missed, unseen = split_vanished(catalog, scan, self.manifest.devices, vanished)
-        self._deleted, self._unseen = deleted, set(unseen)
+        self._deleted, self._missed = split_vanished(catalog, scan, self.manifest.devices, vanished)
         self._vanished = set(vanished.tolist())
         report.found = scan.files + sum(scan.others.values())
         report.left_out = dict(Counter(scan.left_out.values()).most_common())
@@ -563,7 +561,7 @@ class _Run:
             self.report.skipped.append(SkippedImage(file.path, known.status, known.reason or ""))
         if known.path == file.path:
             self.report.touched += 1
-        elif row in self._vanished and row not in self._gone and row not in self._unseen:
+        elif row in self._vanished and row not in self._gone and not self.scan.hides(known.path):
             self._drop(row)
             self.report.renamed += 1
         else:
@@ -824,13 +822,13 @@ class _Run:
                     report.withdrawn += 1
                 else:
                     report.removed += 1
-        since = self._missing_since()
         for row in self._missed:
             if row in self._gone:
                 continue
-            first_s = since.get(int(self.catalog.row_ids[row]), self._now_s)
             known = bool(self.catalog.away[row])
-            if self.options.prune or (first_s <= oldest_s and row not in self._unseen):
+            first_s = int(self.catalog.missed_since_s[row]) if known else self._now_s
+            too_long = first_s <= oldest_s and not scan.hides(self.catalog.path(row))
+            if self.options.prune or too_long:
                 self._drop(row)
                 report.forgotten += 1
             elif not known:
@@ -843,15 +841,6 @@ class _Run:
         if recall is not None and recall != self.manifest.recall_target:
             self.manifest = self.writer.commit(retuned(self.writer.index_dir, self.manifest, recall))
         self._say_counts()
-
-    def _missing_since(self) -> dict[int, int]:
-        """When rows were first missed, in seconds since 1970, by row id."""
-        return {
-            row_id: since
-            for marks in self.catalog.marks
-            for since, ids in marks.missing.items()
-            for row_id in ids.tolist()
-        }
 
     def _switch(self) -> None:
         """Let what was made anew take the place of the old rows and vectors, but for pictures that nobody can see now:
@@ -873,13 +862,12 @@ class _Run:
         absent = np.flatnonzero(made.match(before.paths_by_number()) < 0)
         unread = {row for row in absent.tolist() if before.path(row) in self._not_read} if self._not_read else set()
         absent = np.array([row for row in absent.tolist() if row not in unread], np.int64)
-        deleted, missing, _ = split_vanished(before, self.scan, old.devices, absent)
+        deleted, missing = split_vanished(before, self.scan, old.devices, absent)
         rows = [row for row in (*missing, *sorted(unread)) if before.statuses[row] == 0]
         self.report.removed += len(deleted)
         if not rows:
             return new
         since: dict[int, list[int]] = {}
-        first_missed = {int(i): s for marks in before.marks for s, ids in marks.missing.items() for i in ids.tolist()}
         same_model = old.model.fingerprint == new.model.fingerprint
         records: list[ImageRecord] = []
         vectors: list[FloatArray] = []
@@ -892,7 +880,8 @@ class _Run:
                 vectors.append(vector)
             row_id = new.next_row_id + len(records)
             records.append(dataclasses.replace(record, row_id=row_id, vector_id=vector_id))
-            since.setdefault(first_missed.get(record.row_id, self._now_s), []).append(row_id)
+            first_s = int(before.missed_since_s[row]) if before.away[row] else self._now_s
+            since.setdefault(first_s, []).append(row_id)
         fragment = write_fragment(self.writer, lambda: [records])
         assert fragment is not None
         marks = {s: np.array(ids, np.int64) for s, ids in since.items()}
@@ -984,7 +973,9 @@ class _Stored:
     """Vectors of a generation by their ids."""
 
     def __init__(self, index_dir: Path, manifest: Manifest) -> None:
-        self._segments = open_segments(manifest, lambda ref: index_dir / ref.path, lambda _: np.empty(0, np.int64))
+        self._segments = open_segments(
+            manifest, lambda ref: verify_file(index_dir, ref), lambda _: np.empty(0, np.int64)
+        )
 
     def vector(self, vector_id: int) -> FloatArray | None:
         """Shape: (D,) float32."""

@@ -27,18 +27,13 @@ class Marks:
     dead: IntArray
     missing: dict[int, IntArray]  # by when they were first missed, in seconds since 1970
 
-    @property
-    def missing_ids(self) -> IntArray:
-        """All missing rows."""
-        return marked(self.missing)
-
 
 class Catalog:
     """The rows that an index has when a run begins, but for dead ones. `number` below is a row's place in the catalog.
 
     `files`, `marks` and `names` (of the Parquet files) are by fragment. Arrays by number: `row_ids`, `vector_ids`,
-    `sizes` (bytes), `mtimes_ns`, `inodes`, `statuses` (see store.columns.STATUSES), `attempts`, and `away`: whether it
-    is missing.
+    `sizes` (bytes), `mtimes_ns`, `inodes`, `statuses` (see store.columns.STATUSES), `attempts`; `away`: whether it is
+    missing, and `missed_since_s`: since when, in seconds since 1970 (0: it was not).
     """
 
     def __init__(self, index_dir: Path, fragments: Sequence[Fragment]) -> None:
@@ -52,7 +47,7 @@ class Catalog:
         }
         positions: list[npt.NDArray[np.int32]] = []
         of_fragment: list[npt.NDArray[np.int16]] = []
-        away: list[BoolArray] = []
+        since: list[IntArray] = []
         for number, fragment in enumerate(fragments):
             rows = open_rows(index_dir, fragment)
             marks = Marks(marked(read_marks(index_dir, fragment.dead)), read_marks(index_dir, fragment.missing))
@@ -66,9 +61,10 @@ class Catalog:
                 columns.append(rows.number(name)[alive])
             positions.append(np.arange(len(row_ids), dtype=np.int32)[alive])
             of_fragment.append(np.full(len(positions[-1]), number, np.int16))
-            away.append(
-                np.isin(row_ids[alive], marks.missing_ids) if marks.missing else np.zeros(len(positions[-1]), bool)
-            )
+            missed = np.zeros(len(positions[-1]), np.int64)
+            for first_s, ids in marks.missing.items():
+                missed[np.isin(row_ids[alive], ids)] = first_s
+            since.append(missed)
 
         def joined(name: str, dtype: str) -> npt.NDArray[Any]:
             return np.concatenate([np.empty(0, dtype), *parts.pop(name)])
@@ -80,7 +76,8 @@ class Catalog:
         self.inodes: npt.NDArray[np.uint64] = joined("inode", "<u8")
         self.statuses: npt.NDArray[np.uint8] = joined("status", "<u1")
         self.attempts: npt.NDArray[np.uint8] = joined("attempts", "<u1")
-        self.away: BoolArray = np.concatenate([np.empty(0, bool), *away])
+        self.missed_since_s: IntArray = np.concatenate([np.empty(0, np.int64), *since])
+        self.away: BoolArray = self.missed_since_s > 0
         self._positions = np.concatenate([np.empty(0, np.int32), *positions])
         self._fragments = np.concatenate([np.empty(0, np.int16), *of_fragment])
         paths = np.concatenate([np.empty((0, 2), "<i8"), *parts.pop("path")])

@@ -110,34 +110,32 @@ def find_moved(catalog: Catalog, changes: Changes, vanished: IntArray) -> None:
 
 def split_vanished(
     catalog: Catalog, scan: Scan, devices: dict[str, int], vanished: IntArray
-) -> tuple[list[int], list[int], list[int]]:
-    """Which vanished rows are deleted, which are missing, and which of the missing nobody could have seen.
+) -> tuple[list[int], list[int]]:
+    """Which vanished rows are deleted, and which are missing, as those are that were missing before.
 
-    A folder that went whole, with every picture in it, is missing; so is what vanished in bulk.
+    A folder that went whole, with every picture in it, is missing; so is what vanished in bulk, what nobody can look at
+    and what was on another device. What the user left out is deleted, although its files may well be there.
 
     `devices`: the index's record of them (see Scan.devices). Shape: vanished (V,) numbers in the catalog.
     """
-    if not len(vanished):
-        return [], [], []
-    moved = scan.moved_devices(devices)
-    paths = {int(row): catalog.path(int(row)) for row in vanished}
-    withdrawn: list[int] = []  # left out by the user's will: their files may well be there
+    missing = set(vanished[catalog.away[vanished]].tolist())
+    paths = {row: catalog.path(row) for row in vanished[~catalog.away[vanished]].tolist()}
+    deleted: list[int] = []
     if scan.left_out:
-        withdrawn = [row for row, path in paths.items() if scan.leaves_out(path) is not None]
-        for row in withdrawn:
+        deleted = [row for row, path in paths.items() if scan.leaves_out(path) is not None]
+        for row in deleted:
             del paths[row]
-    unseen = [row for row, path in paths.items() if scan.hides(path)]
-    hidden = {*unseen, *(row for row, path in paths.items() if _inside(path, moved))}
-    open_rows = [row for row in paths if row not in hidden and not catalog.away[row]]
+    moved = scan.moved_devices(devices)
+    hidden = {row for row, path in paths.items() if scan.hides(path) or (moved and _inside(path, moved))}
+    missing |= hidden
+    rest = [row for row in paths if row not in hidden]
     pictures = int(((catalog.vector_ids >= 0) & ~catalog.away).sum())
-    lost = sum(int(catalog.vector_ids[row]) >= 0 for row in open_rows)
-    missing = set(hidden) | {row for row in paths if catalog.away[row]}
+    lost = sum(int(catalog.vector_ids[row]) >= 0 for row in rest)
     if lost > MISSING_FROM and lost > MISSING_SHARE * pictures:
-        missing |= set(open_rows)
+        missing |= set(rest)
     else:
-        missing |= {row for row in open_rows if paths[row].rpartition("/")[0] not in scan.folders}
-    deleted = [row for row in paths if row not in missing]
-    return withdrawn + deleted, sorted(missing), sorted(unseen)
+        missing |= {row for row in rest if paths[row].rpartition("/")[0] not in scan.folders}
+    return deleted + [row for row in rest if row not in missing], sorted(missing)
 
 
 def _inside(path: str, folders: list[str]) -> bool:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from clipsearch.config import is_index
 from clipsearch.errors import IndexNotFound
 from clipsearch.indexer.segments import MERGE_FAN, write_fragment, write_segment
 from clipsearch.indexer.tune import retuned
@@ -53,7 +54,7 @@ def compact(index_dir: Path, *, recall: float | None = None) -> CompactReport:
     """
     from clipsearch.indexer.upgrade import upgraded
 
-    if not index_dir.is_dir():
+    if not is_index(index_dir):
         raise IndexNotFound([index_dir])
     with Writer(index_dir) as writer:
         before = writer.current()

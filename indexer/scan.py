@@ -105,6 +105,7 @@ class Scan:
 
     left_out: dict[str, str] = field(default_factory=dict)  # files and folders that `ignore` names, and why; no hidden
     indexed: list[str] = field(default_factory=list)  # folders below the root that have an index of their own
+    _unreadable: set[str] = field(default_factory=set)  # the paths of `unreadable`
 
     def leaves_out(self, path: str) -> str | None:
         """Why `path` was left out, by itself or with a folder that it is in; None where it was not."""
@@ -116,11 +117,25 @@ class Scan:
 
     def hides(self, path: str) -> bool:
         """Whether `path` cannot be looked at, or lies in a folder that cannot: its absence then says nothing."""
-        return any(f.path in ("", path) or path.startswith(f.path + "/") for f in self.unreadable)
+        if len(self._unreadable) < len(self.unreadable):
+            self._unreadable = {skipped.path for skipped in self.unreadable}
+        while path not in self._unreadable:
+            if not path:
+                return False
+            path = path.rpartition("/")[0]
+        return True
 
     def moved_devices(self, before: dict[str, int]) -> list[str]:
         """The folders that were on another device when the index was last written."""
-        return [path for path, device in self.devices.items() if before.get(path, device) != device]
+        return [path for path, device in before.items() if self._device_of(path, device) != device]
+
+    def _device_of(self, path: str, default: int) -> int:
+        """The device that a folder is on now: unless it is noted by itself, that of the folder above it."""
+        while path not in self.devices:
+            if not path:
+                return default
+            path = path.rpartition("/")[0]
+        return self.devices[path]
 
 
 def walk(root: Path, result: Scan, *, exclude: Path | None = None, ignore: Ignore | None = None) -> Iterator[FileBlock]:

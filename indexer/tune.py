@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipsearch.config import is_index
 from clipsearch.errors import IndexNotFound
 from clipsearch.records import IvfParameters, Manifest, Segment
 from clipsearch.store import Writer, open_snapshot, verify_file
@@ -49,6 +50,8 @@ def tune(index_dir: Path, recall: float) -> TuneReport:
 
     Raises: IndexNotFound, IndexLocked, CorruptIndex, OutOfSpace.
     """
+    if not is_index(index_dir):
+        raise IndexNotFound([index_dir])
     with Writer(index_dir) as writer:
         manifest = writer.current()
         if manifest is None:

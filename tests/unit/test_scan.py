@@ -101,6 +101,7 @@ def test_a_folder_that_cannot_be_read_hides_what_is_in_it(tmp_path: Path, monkey
     assert paths(found) == ["a.jpg"]
     assert found[1].unreadable == [SkippedImage("locked", "unreadable", "it cannot be looked at (Permission denied)")]
     assert found[1].hides("locked/b.jpg")
+    assert found[1].hides("locked")
     assert not found[1].hides("locked2/b.jpg")
 
 
@@ -174,7 +175,7 @@ def vanish(folder: Path, there: list[str], gone: list[str], scan: Scan) -> tuple
     names = [*there, *gone]
     catalog = catalog_of(folder, *(record(name, inode=n) for n, name in enumerate(names)))
     vanished = np.arange(len(there), len(names))
-    deleted, missing, _ = split_vanished(catalog, scan, {"": 1, "usb": 2}, vanished)
+    deleted, missing = split_vanished(catalog, scan, {"": 1, "usb": 2}, vanished)
     return {names[row] for row in deleted}, {names[row] for row in missing}
 
 
@@ -201,3 +202,10 @@ def test_what_nobody_could_see_is_missing(tmp_path: Path) -> None:
     )
     deleted, missing = vanish(tmp_path, [], gone, scan)
     assert (deleted, missing) == ({"a/1.jpg"}, {"locked/1.jpg", "usb/1.jpg", "nas.jpg"})
+
+
+def test_a_mount_deep_below_that_is_away_is_noticed() -> None:
+    before = {"": 1, "a": 1, "a/b/nas": 2, "link": 3}
+    assert Scan(devices={"": 1, "a": 1, "link": 3}).moved_devices(before) == ["a/b/nas"]
+    assert Scan(devices={"": 1, "a": 1, "a/b/nas": 2, "link": 3}).moved_devices(before) == []
+    assert Scan(devices={}).moved_devices(before) == []  # the root itself cannot be looked at
