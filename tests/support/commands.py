@@ -45,6 +45,7 @@ class State:
     tags: tuple[str, ...]
     problems: tuple[str, ...]
     error: str | None
+    model: str = "fake"  # the encoder (tests/support/fake_main.py) that it was made with
 
     @property
     def paths(self) -> set[str]:
@@ -85,7 +86,7 @@ class Commands:
         body = self._ask({"state": os.fspath(index), "check": check, "cwd": "/", "timeout": TIMEOUT_S})
         assert body["status"] == 0, body["err"]
         told = json.loads(body["out"])
-        return State(told["found"], tuple(told["tags"]), tuple(told["problems"]), told["error"])
+        return State(told["found"], tuple(told["tags"]), tuple(told["problems"]), told["error"], told["model"])
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -196,25 +197,29 @@ def _be_the_command(request: dict[str, Any], out: int, err: int) -> None:
 
 
 def _state(index: Path, *, check: bool) -> dict[str, Any]:
-    from clipsearch.errors import ClipsearchError
+    from clipsearch.errors import ClipsearchError, EncoderMismatch
     from clipsearch.indexer.verify import verify
     from clipsearch.search import Collection
     from tests.fake_encoder import FakeEncoder
-    from tests.support.fake_main import DIM
+    from tests.support.fake_main import DIM, SEEDS
 
-    told: dict[str, Any] = {"found": {}, "tags": [], "problems": [], "error": None}
-    try:
-        with Collection(index, encoder=FakeEncoder(dim=DIM)) as photos:
-            hits = photos.search("red", k=1_000_000, all=True)
-            told["tags"] = sorted(tag.name for tag in photos.tags)
-    except ClipsearchError as error:
-        told["error"] = f"{type(error).__name__}: {error}"
-    else:
+    told: dict[str, Any] = {"found": {}, "tags": [], "problems": [], "error": None, "model": "fake"}
+    for model, seed in SEEDS.items():
+        try:
+            with Collection(index, encoder=FakeEncoder(dim=DIM, seed=seed)) as photos:
+                hits = photos.search("red", k=1_000_000, all=True)
+                told["tags"] = sorted(tag.name for tag in photos.tags)
+        except EncoderMismatch:
+            continue
+        except ClipsearchError as error:
+            told["error"] = f"{type(error).__name__}: {error}"
+            break
+        told["model"] = model
         paths = [hit.record.path for hit in hits]
-        twice = len(paths) - len(set(paths))
-        if twice:
-            told["problems"].append(f"{twice} paths are found twice")
+        if len(paths) != len(set(paths)):
+            told["problems"].append(f"{len(paths) - len(set(paths))} paths are found twice")
         told["found"] = {hit.record.path: float(hit.score or 0) for hit in hits}
+        break
     if check:
         try:
             told["problems"] += [f"{problem.file}: {problem.message}" for problem in verify(index).problems]

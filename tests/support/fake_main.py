@@ -20,8 +20,8 @@ def prepare() -> None:
     names.load_encoder = load_encoder
 
 
-SEEDS = {"fake2": 1}
-"""Names for `--model` that mean another fake encoder than the usual one."""
+SEEDS = {"fake": 0, "fake2": 1}
+"""What `--model` takes: two encoders whose vectors have nothing to do with each other."""
 
 
 def main() -> None:

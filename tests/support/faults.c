@@ -21,7 +21,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { OPEN = 1, READ = 2, STAT = 4, RENAME = 8, SYNC = 16, UNLINK = 32, WRITE = 64, LIST = 128, FLOCK = 256, MKDIR = 512 };
+enum { OPEN = 1, READ = 2, STAT = 4, RENAME = 8, SYNC = 16, UNLINK = 32, WRITE = 64, LIST = 128, FLOCK = 256, MKDIR = 512, SYNC_FOLDER = 1024, LINK = 2048 };
 enum { ONCE, FROM_THEN_ON, KILL, STOP };
 enum { TEXT = 16384, PATH = 4096 };
 
@@ -29,15 +29,18 @@ enum { TEXT = 16384, PATH = 4096 };
 struct control {
     int64_t armed, families, nth, error, mode, pid;
     int64_t count, hits, bytes_read, bytes_written, files_opened, spare;
-    int64_t by_family[10]; /* calls that concern the prefixes, also those after which nothing failed */
+    int64_t by_family[12]; /* calls that concern the prefixes, also those after which nothing failed */
     char prefixes[TEXT], except[TEXT], watched[TEXT], watched_except[TEXT]; /* one path a line */
     char where[PATH];                                                      /* the call that failed last */
 };
 
 static struct control *control;
+static int no_locks; /* the error of every lock, whatever is ordered */
 
 __attribute__((constructor)) static void begin(void) {
-    const char *name = getenv("CLIPSEARCH_FAULTS");
+    const char *name = getenv("CLIPSEARCH_TEST_NO_LOCKS");
+    no_locks = name ? atoi(name) : 0;
+    name = getenv("CLIPSEARCH_FAULTS");
     if (name == NULL) return;
     int fd = (int)syscall(SYS_openat, -100, name, 2 | 02000000, 0); /* AT_FDCWD, O_RDWR | O_CLOEXEC */
     if (fd < 0) return;
@@ -113,8 +116,10 @@ static const char *name_of(int family) {
         case OPEN: return "open ";
         case READ: return "read ";
         case STAT: return "stat ";
-        case RENAME: return "rename ";
-        case SYNC: return "sync ";
+        case RENAME:
+        case LINK: return "rename ";
+        case SYNC:
+        case SYNC_FOLDER: return "sync ";
         case UNLINK: return "unlink ";
         case WRITE: return "write ";
         case LIST: return "list ";
@@ -425,12 +430,12 @@ int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsign
 
 int link(const char *from, const char *to) {
     REAL(int, link, const char *, const char *);
-    return fails_path(RENAME, -100, to) ? -1 : real(from, to);
+    return fails_path(LINK, -100, to) ? -1 : real(from, to);
 }
 
 int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags) {
     REAL(int, linkat, int, const char *, int, const char *, int);
-    return fails_path(RENAME, to_dir, to) ? -1 : real(from_dir, from, to_dir, to, flags);
+    return fails_path(LINK, to_dir, to) ? -1 : real(from_dir, from, to_dir, to, flags);
 }
 
 int unlink(const char *path) {
@@ -460,9 +465,18 @@ int mkdirat(int dir, const char *path, mode_t mode) {
 
 /* -- durability and locks */
 
+static int is_folder(int fd) {
+    int before = errno;
+    long found = syscall(SYS_openat, fd, ".", 010000000 | 02000000, 0); /* O_PATH | O_CLOEXEC */
+    if (found >= 0) syscall(SYS_close, found);
+    errno = before;
+    return found >= 0;
+}
+
 int fsync(int fd) {
     REAL(int, fsync, int);
-    return fails_fd(SYNC, fd) ? -1 : real(fd);
+    int family = armed(SYNC_FOLDER) && is_folder(fd) ? SYNC_FOLDER : SYNC;
+    return fails_fd(family, fd) ? -1 : real(fd);
 }
 
 int fdatasync(int fd) {
@@ -472,6 +486,10 @@ int fdatasync(int fd) {
 
 int flock(int fd, int how) {
     REAL(int, flock, int, int);
+    if (no_locks) {
+        errno = no_locks;
+        return -1;
+    }
     return fails_fd(FLOCK, fd) ? -1 : real(fd, how);
 }
 

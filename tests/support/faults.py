@@ -18,18 +18,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import pytest
 
-Family = Literal["open", "read", "stat", "rename", "sync", "unlink", "write", "list", "flock", "mkdir"]
+Family = Literal[
+    "open", "read", "stat", "rename", "sync", "unlink", "write", "list", "flock", "mkdir", "sync folder", "link"
+]
 Mode = Literal["once", "from then on", "kill", "stop"]
 
-FAMILIES: tuple[Family, ...] = ("open", "read", "stat", "rename", "sync", "unlink", "write", "list", "flock", "mkdir")
-MODES: tuple[Mode, ...] = ("once", "from then on", "kill", "stop")
+FAMILIES: tuple[Family, ...] = get_args(Family)
+MODES: tuple[Mode, ...] = get_args(Mode)
 COMMAND_ONLY = -1
 _PID_AT = 5 * 8
-_NUMBERS = struct.Struct("<22q")
+_NUMBERS = struct.Struct("<24q")
 _FAMILIES_AT = 12
 _TEXT, _PATH = 16384, 4096
 _SIZE = _NUMBERS.size + 4 * _TEXT + _PATH
@@ -98,7 +100,7 @@ class Faults:
         self._write(0, below)
         self._write(1, but)
         self._map[_SIZE - _PATH : _SIZE] = bytes(_PATH)
-        struct.pack_into("<10q", self._map, 8 * _FAMILIES_AT, *([0] * len(FAMILIES)))
+        struct.pack_into("<12q", self._map, 8 * _FAMILIES_AT, *([0] * len(FAMILIES)))
         struct.pack_into("<8q", self._map, 0, 0, bits, nth, error, MODES.index(mode), pid, 0, 0)
         struct.pack_into("<q", self._map, 0, 1)
 
