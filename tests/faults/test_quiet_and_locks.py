@@ -144,10 +144,13 @@ def test_a_tag_does_not_wait_for_a_run_and_survives_it(
     before = commands.state(index)
     faults.arm("sync", index, nth=max(1, int(syncs * moment)), mode="stop")
     run = start(faults, own_places, *arguments[command])
-    with stopped(run, faults):
+    assert is_stopped(run, faults), run.communicate()
+    try:
         saved = commands.run("concept", "add", "new", photos / "set000" / "p00002.jpg", "--index", photos, timeout_s=20)
         meanwhile = commands.state(index, check=False)
         removed = commands.run("concept", "remove", "old", "--index", photos, timeout_s=20)
+    finally:
+        run.send_signal(signal.SIGCONT)
     _, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
     assert saved.status == 0, saved.err
