@@ -259,7 +259,8 @@ def measure_runs(home: Path, rows: int, runs: int, distinct: int | None) -> dict
         f"{runs} runs of {ADDED} pictures on {rows:,} rows: {base_files} files before, {most_files} at most, "
         f"{points[-1]['files']} after; written {total / 1e6:.2f} MB = {total / data:.2f} times the pictures and their "
         f"rows = {total / added:.2f} times what the index grew by ({added / 1e6:.2f} MB) = "
-        f"{total / points[-1]['size']:.2f} times the index; the most in one run {largest / 1000:.0f} kB, {slowest:.1f} s"
+        f"{total / points[-1]['size']:.2f} times the index; "
+        f"the most in one run {largest / 1000:.0f} kB, {slowest:.1f} s"
     )
     shutil.rmtree(place)
     return {"rows": rows, "runs": points, "written": total, "own_bytes": data, "grown_by": added}

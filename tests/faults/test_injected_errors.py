@@ -21,6 +21,7 @@ import pytest
 from tests.pictures import fill, picture
 from tests.support.commands import REPOSITORY, Commands, State
 from tests.support.faults import COMMAND_ONLY, FAMILIES, Family, Faults, Mode, environment
+from tests.support.old_index import unpack
 from tests.support.trees import differences, not_ours, tree
 
 CASES = os.environ.get("CLIPSEARCH_INJECTIONS", "60")
@@ -37,6 +38,7 @@ class Job:
     arguments: Callable[[Path], list[str | Path]]
     change: Callable[[Path], None]
     answers: bool = True
+    old: bool = False  # on an index of format 1
 
 
 def change_pictures(folder: Path) -> None:
@@ -62,6 +64,7 @@ JOBS = {
     "repair without CURRENT": Job(
         lambda folder: ["verify", "--repair", "--index", folder], lose_current, answers=False
     ),
+    "upgrade": Job(lambda folder: ["index", folder, "-q"], change_nothing, old=True),
     "tag": Job(
         lambda folder: ["concept", "add", "cat", folder / "set000" / "p00005.jpg", "--index", folder], change_nothing
     ),
@@ -113,10 +116,13 @@ def templates(command_server: Commands, tmp_path_factory: pytest.TempPathFactory
     assert done.status == 0, done.err
     made = {}
     for name, job in JOBS.items():
-        folder = copy(base, home / name / "photos")
-        command_server.index(folder)  # what copying changes is not part of the job
+        folder = home / name / "photos"
+        if job.old:
+            unpack(folder)
+        else:
+            command_server.index(copy(base, folder))  # what copying changes is not part of the job
         before = command_server.state(folder / ".clipsearch")
-        assert len(before.found) == 23 and before.tags == ("dog",) and not before.problems
+        assert (len(before.found), before.tags, before.problems) == (10 if job.old else 23, ("dog",), ())
         job.change(folder)
         ready = copy(folder, home / name / "done" / "photos")
         done = command_server.run(*job.arguments(ready))
