@@ -114,7 +114,7 @@ faults_of_commands = st.one_of(
     ),
     st.builds(
         Fault,
-        st.sampled_from(["rename", "unlink", "write", "sync", "open", "mkdir", "read", "stat", "list", "flock"]),
+        st.sampled_from(["rename", "unlink", "write", "sync", "open", "mkdir", "read", "stat", "list"]),
         st.integers(1, 80),
         st.sampled_from(["once", "from then on"]),
         st.sampled_from([errno.EIO, errno.EMFILE, errno.ENOSPC, errno.EACCES, errno.ENOTCONN, errno.ESTALE]),

@@ -28,6 +28,7 @@ CASES = os.environ.get("CLIPSEARCH_INJECTIONS", "60")
 SEED = int(os.environ.get("CLIPSEARCH_INJECTIONS_SEED", "10"))
 CALLS = 200
 ERRORS = (errno.EIO, errno.EMFILE, errno.ENOSPC, errno.EACCES, errno.ENOTCONN, errno.ESTALE)
+ERRORS_OF_LOCKS = (errno.ENOLCK, errno.EBADF, errno.EIO)  # EACCES says that another holds it
 NEVER = 10**9
 
 
@@ -154,9 +155,10 @@ def all_cases(
         shutil.rmtree(tmp_path / "counting")
         for family, calls in faults.calls().items():
             cases = []
+            errors = ERRORS_OF_LOCKS if family == "flock" else ERRORS
             for nth in range(1, min(calls, CALLS) + 1):
                 modes: tuple[Mode, ...] = ("once", "from then on")
-                cases += [Case(job, family, place, nth, mode, error) for mode in modes for error in ERRORS]
+                cases += [Case(job, family, place, nth, mode, error) for mode in modes for error in errors]
                 if place == "index":
                     cases.append(Case(job, family, place, nth, "kill", 0))
             if cases:
@@ -178,7 +180,10 @@ def faults_of(case: Case, commands: Commands, faults: Faults, template: Template
     index, job = folder / ".clipsearch", JOBS[case.job]
     pictures = tree(folder, but=index)
     order(faults, case, folder)
-    done = commands.run(*job.arguments(folder))
+    try:
+        done = commands.run(*job.arguments(folder), timeout_s=20)
+    except AssertionError as hung:
+        return [f"{case} ({faults.disarm().where}): {hung}"]
     struck = faults.disarm()
     if "Traceback" in done.err:
         wrong.append("traceback: " + done.err.strip().rsplit("\n", 1)[-1])

@@ -1,8 +1,12 @@
-"""`verify --repair` destroys nothing, an index of format 1 is upgraded by the next run, crashes are tried again."""
+"""`verify --repair` destroys nothing, an index of format 1 is upgraded by the next run, crashes are tried again.
+
+Set CLIPSEARCH_FILES to damage every file of an index in turn, and not one of each kind.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
 import random
 import shutil
 from pathlib import Path
@@ -37,9 +41,13 @@ def whole(command_server: Commands, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def files_of(index: Path) -> list[str]:
-    """The files of an index that hold something that can be damaged."""
+    """The files of an index that can be damaged; of each folder the last one, and all that people made."""
     found = sorted(path for path in index.rglob("*") if path.is_file() and path.stat().st_size)
-    return [path.relative_to(index).as_posix() for path in found if path.name != "LOCK"]
+    names = [path.relative_to(index).as_posix() for path in found if path.name != "LOCK"]
+    if "CLIPSEARCH_FILES" in os.environ:
+        return names
+    last = {name.rpartition("/")[0] or name: name for name in names}
+    return sorted({*last.values(), *(name for name in names if name.startswith("tags/"))})
 
 
 def damage(path: Path, how: str) -> bytes:
@@ -87,8 +95,9 @@ def test_what_is_damaged_is_put_aside_and_every_picture_comes_back(
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("mode", ["once", "from then on"])
-@pytest.mark.parametrize("family", ["open", "read", "stat"])
+@pytest.mark.parametrize(
+    ("family", "mode"), [("open", "once"), ("read", "once"), ("read", "from then on"), ("stat", "from then on")]
+)
 def test_a_file_that_cannot_be_read_now_is_not_lost(
     family: Family, mode: Any, whole: tuple[Path, State], commands: Commands, faults: Faults, tmp_path: Path
 ) -> None:

@@ -76,7 +76,7 @@ class Commands:
 
     def index(self, *arguments: str | Path, cwd: Path | None = None) -> dict[str, Any]:
         """The report of `clipsearch index ARGUMENTS --json`, which must succeed."""
-        done = self.run("index", *arguments, "--json", "-q", cwd=cwd)
+        done = self.run("index", *arguments, "--json", "-q", "--workers", "1", cwd=cwd)
         assert done.status == 0, f"{arguments}: exit {done.status}\n{done.out}\n{done.err}"
         report: dict[str, Any] = done.json()
         return report
