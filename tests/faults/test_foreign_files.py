@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -166,6 +167,7 @@ def jpeg(number: int) -> bytes:
     return data.getvalue()
 
 
+BEGINNING = re.compile(r"INDEX\.[0-9a-f]{32}\.part")
 JPEGS = [jpeg(number) for number in range(6)]
 
 
@@ -299,8 +301,10 @@ class World:
         place = self.home / path
         if (place / "INDEX").is_file():
             return True
+        if BEGINNING.fullmatch(place.name):
+            return True  # the marker of an index that was about to begin
         if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
-            return True  # an index that was about to begin
+            return True
         for index in place.parents:
             name = place.relative_to(index).as_posix()
             if (index / "INDEX").is_file() and (OUR_FOLDER if place.is_dir() else OURS).fullmatch(name):
