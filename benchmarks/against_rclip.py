@@ -184,7 +184,7 @@ def querying(work: Path, model: Path, data: Path, rclip: Path, rows: int, rounds
     folder = work / f"rows-{rows}"
     encoder = OnnxEncoder(model, name=str(model))
     if not (folder / ".clipsearch" / "CURRENT").exists():
-        write_index(folder, encoder, rows, random_blocks(rows, encoder.dim))
+        write_index(folder, encoder, lambda: random_blocks(rows, encoder.dim))
     database = work / f"rclip-{rows}.sqlite3"
     if not database.exists():
         with tempfile.TemporaryDirectory() as place:

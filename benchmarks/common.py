@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from clipsearch.encoder import Encoder
-from clipsearch.indexer.compact import with_tombstones
-from clipsearch.indexer.segments import add_segment
+from clipsearch.indexer.segments import with_pictures
 from clipsearch.records import EmbeddingBatch, FloatArray, ImageRecord, Manifest, ModelRef
 from clipsearch.store import Writer
 
@@ -74,9 +73,9 @@ def seconds_of(command: Sequence[str | Path], *, folder: Path, env: dict[str, st
 
 
 def write_index(
-    folder: Path, encoder: Encoder, rows: int, blocks: Iterator[FloatArray], *, like: os.stat_result | None = None
+    folder: Path, encoder: Encoder, blocks: Callable[[], Iterator[FloatArray]], *, like: os.stat_result | None = None
 ) -> Path:
-    """Make an index of `rows` rows under `folder` from blocks of unit vectors (B, D), as indexing would.
+    """Make an index under `folder` from blocks of unit vectors (B, D), the same at each call, as indexing would.
 
     `like`: every picture has the size and times of this one, so that hard links to it are unchanged to a run.
     """
@@ -84,15 +83,8 @@ def write_index(
     folder.mkdir(parents=True, exist_ok=True)
     model = ModelRef(encoder.name, encoder.fingerprint, encoder.dim, float(encoder.score_scale))
     with Writer(index) as writer:
-        batches = list(_batches(blocks, like)) if rows <= ROWS_AT_ONCE else None
-        stored = writer.add_fragment(batches if batches is not None else _batches(blocks, like), model)
-        from clipsearch.store import read_fragment
-
-        fragment = add_segment(
-            writer, stored, model.dim, lambda: read_fragment(index, stored, dim=model.dim), collection_rows=rows
-        )
-        manifest = Manifest(0, "", "..", model, rows, (fragment,), pictures=rows)
-        writer.commit(with_tombstones(writer, manifest, np.empty(0, np.int64)))
+        manifest = Manifest(0, "", "..", model, 0)
+        writer.commit(with_pictures(writer, manifest, lambda: _batches(blocks(), like)))
     return index
 
 

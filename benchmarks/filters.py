@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from clipsearch.filters import passing
+from clipsearch.indexer.segments import write_rows_file
 from clipsearch.query import parse_query
 from clipsearch.records import ImageRecord, PictureMetadata
-from clipsearch.store import Writer, verify_file
-from clipsearch.store.columns import build_columns, open_columns
+from clipsearch.store import RowsFile, Writer, verify_file
 
 QUERIES = (
     "after:2015 before:2016",
@@ -52,7 +52,8 @@ def records(rows: int) -> Iterator[ImageRecord]:
 def measure(rows: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, Writer(Path(folder)) as writer:
         began = time.perf_counter()
-        ref = writer.add_columns(build_columns(records(rows)))
+        made = list(records(rows))
+        ref = write_rows_file(writer, lambda: [made])
         report: dict[str, Any] = {"rows": rows, "build_s": round(time.perf_counter() - began, 2)}
         report["bytes_per_row"] = round(ref.size_bytes / rows, 1)
         for query in QUERIES:
@@ -61,7 +62,7 @@ def measure(rows: int) -> dict[str, Any]:
             cold, warm = [], []
             for _ in range(3):
                 began = time.perf_counter()
-                columns = open_columns(verify_file(Path(folder), ref, afresh=True), Path(folder))
+                columns = RowsFile(verify_file(Path(folder), ref, afresh=True), Path(folder)).columns
                 mask = passing(expression, columns, lambda _: np.zeros(rows, bool))
                 cold.append(time.perf_counter() - began)
                 began = time.perf_counter()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
 import json
 import os
 import random
@@ -28,10 +27,9 @@ import numpy as np
 
 from benchmarks.common import machine, random_blocks, write_index
 from clipsearch.encoder.names import load_encoder
-from clipsearch.indexer.compact import with_tombstones
-from clipsearch.indexer.segments import add_segment
+from clipsearch.indexer.segments import with_pictures
 from clipsearch.records import EmbeddingBatch, ImageRecord
-from clipsearch.store import Writer, read_fragment
+from clipsearch.store import Writer
 
 WORDS = ("dog", "cat", "beach", "sunset", "red", "car", "mountain", "child", "snow", "city", "night", "old", "tree")
 WARM_UP_S = 3.0
@@ -50,7 +48,7 @@ def main() -> None:
         folder = arguments.index or Path(place)
         if not (folder / ".clipsearch" / "CURRENT").exists():
             encoder = load_encoder("builtin")
-            write_index(folder, encoder, arguments.rows, random_blocks(arguments.rows, encoder.dim))
+            write_index(folder, encoder, lambda: random_blocks(arguments.rows, encoder.dim))
         result = measure(folder, arguments.clients, arguments.seconds)
     result["machine"] = machine("uvicorn", "fastapi")
     print(json.dumps({k: v for k, v in result.items() if k != "memory_mb"}, indent=1))
@@ -180,21 +178,8 @@ def add_rows(index: Path, rows: int) -> None:
         records = [
             ImageRecord(first + n, f"new/{n}.jpg", 1000, 0, n, f"{first + n:032x}", 640, 480) for n in range(rows)
         ]
-        stored = writer.add_fragment([EmbeddingBatch(records, block)], current.model)
-        fragment = add_segment(
-            writer,
-            stored,
-            current.model.dim,
-            lambda: read_fragment(index, stored, dim=current.model.dim),
-            collection_rows=current.pictures + rows,
-        )
-        added = dataclasses.replace(
-            current,
-            fragments=(*current.fragments, fragment),
-            next_row_id=first + rows,
-            pictures=current.pictures + rows,
-        )
-        writer.commit(with_tombstones(writer, added, np.empty(0, np.int64)))
+        batch = EmbeddingBatch(records, block)
+        writer.commit(with_pictures(writer, current, lambda: [batch]))
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def synthesize(folder: Path, rows: int) -> dict[str, Any]:
             folders.add(place)
         os.link(sources[number // MOST_LINKS], path)
     began = time.perf_counter()
-    write_index(folder, FakeEncoder(dim=DIM), rows, random_blocks(rows, DIM), like=sources[0].stat())
+    write_index(folder, FakeEncoder(dim=DIM), lambda: random_blocks(rows, DIM), like=sources[0].stat())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": time.perf_counter() - began, "peak_mb": peak}
 

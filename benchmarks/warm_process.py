@@ -44,7 +44,7 @@ def main() -> None:
         real = crops(arguments.data, arguments.cache, arguments.real)
         vectors = real if arguments.rows == arguments.real else interpolated(real, arguments.cache, arguments.rows)
         began, before_mb = time.perf_counter(), peak_mb()
-        write_index(folder, encoder, arguments.rows, (block for _, block in blocks(vectors)))
+        write_index(folder, encoder, lambda: (block for _, block in blocks(vectors)))
         made = {"seconds": time.perf_counter() - began, "peak_mb": peak_mb(), "peak_mb_before": before_mb}
         print(json.dumps(made))
         return

@@ -10,6 +10,22 @@ BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 ANSWERING = ("query", "serve", "ui", "mcp", "similar")
 
 
+def _use_utf8_for_names() -> None:
+    """Start again in Python's UTF-8 mode where the locale has another encoding: names are bytes, read as UTF-8.
+
+    A terminal goes on being written to in its own encoding. Nothing happens, and nothing is lost, where names are UTF-8
+    already: on nearly every machine.
+    """
+    if sys.getfilesystemencoding().lower() in ("utf-8", "utf8") or os.name != "posix":
+        return
+    if os.environ.get("PYTHONUTF8") == "1" or not sys.executable:  # tried already
+        return
+    if sys.stdout is not None and sys.stdout.isatty():
+        os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
+    os.environ["PYTHONUTF8"] = "1"  # of the processes that this one starts, too
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def main() -> None:
     """Run the command line. Imports make no garbage worth looking for, so it is not looked for meanwhile.
 
@@ -17,6 +33,7 @@ def main() -> None:
     and lets spin: without them a query takes 90 ms less processor time on two cores, and a server, whose own threads
     would stand in line for OpenBLAS's, answers many times as many.
     """
+    _use_utf8_for_names()
     gc.disable()
     if sys.argv[1:2] and sys.argv[1] in ANSWERING:
         os.environ.setdefault(BLAS_THREADS, "1")

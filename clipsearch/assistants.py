@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field
 
 from clipsearch import __version__
 from clipsearch.errors import ClipsearchError, InvalidQuery
-from clipsearch.folding import fold
+from clipsearch.folding import fold_name
 from clipsearch.search import Collection
 from clipsearch.terminal import safe
 from clipsearch.ui import messages
@@ -150,7 +150,8 @@ def assistant_server(service: Service) -> MCPServer:
             if not found["hits"]:
                 note = "Nothing found: no picture is likely to show this, or none passes the filters."
                 note += "" if all else " all=true shows the nearest ones anyway."
-            return _answer(found, note)
+            told = [line for line in (note, *map(safe, found.get("notices", ()))) if line]
+            return _answer(found, " ".join(told) or None)
 
         return _told(answer)
 
@@ -222,7 +223,7 @@ def find_picture(photos: Collection, path: str) -> int | None:
     name = os.path.normpath(path) if path else ""
     root = os.path.join(photos.root, "")  # noqa: PTH118
     name = name.removeprefix(root).replace(os.sep, "/")
-    folder, _, base = fold(name).rpartition("/")
+    folder, _, base = fold_name(name).rpartition("/")
     near: list[int] = []
     for columns in photos.columns():
         folders = columns.texts("folder")

@@ -10,6 +10,7 @@ import itertools
 import math
 import os
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -31,10 +32,12 @@ from clipsearch.cli_options import (
     notice,
     print_bytes,
     print_json,
+    print_names,
 )
-from clipsearch.errors import ClipsearchError, EmptyQuery, InvalidQuery, UnreadablePicture
+from clipsearch.errors import ClipsearchError, EmptyQuery, IndexWarning, InvalidQuery, UnreadablePicture
+from clipsearch.filenames import as_typed, is_utf8, to_bytes
 from clipsearch.records import Hit
-from clipsearch.terminal import safe
+from clipsearch.terminal import safe, shown, speak_any_name
 from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ LATER = {
     "status": "clipsearch.cli_index",
     "verify": "clipsearch.cli_index",
     "compact": "clipsearch.cli_index",
+    "export": "clipsearch.cli_index",
     "tune": "clipsearch.cli_index",
     "models": "clipsearch.cli_models",
     "eval": "clipsearch.cli_eval",
@@ -186,7 +190,7 @@ def query(
     """
     if as_json + as_csv + paths + zero + preview > 1:
         raise InvalidQuery("--json, --csv, --paths, -0 and --preview exclude each other")
-    words = joined(query)
+    words = joined([word if is_utf8(word) or Path(word).exists() else as_typed(word) for word in query])
     if not words.strip():
         raise EmptyQuery
     drawing = None
@@ -225,6 +229,8 @@ def query(
 
                 start_daemon(photos.index)
             lap("search and look up the rows")
+            for line in photos.notices(parsed):
+                notice(line)
             config.remember_index(photos.index)
             root, pictures = photos.root, len(photos)
             filtered = parsed.filter is not None and pictures > 0
@@ -233,17 +239,16 @@ def query(
     elif as_csv:
         print_bytes(_hits_csv(hits))
     elif zero:
-        print_bytes(b"".join(os.fsencode(hit.path) + b"\0" for hit in hits))
+        print_bytes(b"".join(to_bytes(hit.path) + b"\0" for hit in hits))
     elif paths:
-        for hit in hits:
-            print(safe(hit.path))
+        print_names(hit.path for hit in hits)
     else:
         for hit in hits:
             score = "    -" if math.isnan(hit.score) else f"{hit.score:.3f}"
             band = "" if hit.band is None else f"{hit.band:8}  "
-            print(f"{hit.rank:3d}  {score}  {band}{safe(_shortest(hit.path))}")
+            print(f"{hit.rank:3d}  {score}  {band}{shown(_shortest(hit.path))}")
             for other in hit.others:
-                print(f"                      = {safe(_shortest(other.path))}")
+                print(f"                      = {shown(_shortest(other.path))}")
             if drawing is not None:
                 _draw(drawing, hit.path)
     lap("remember the index and print")
@@ -264,7 +269,7 @@ def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, A
     from clipsearch import warm
 
     place = config.find_index(index)
-    hits = warm.ask(place, query, k, options)
+    hits = warm.ask(place, query, k, options, notice)
     if hits is not None:
         config.remember_index(place)
         lap("ask the server")
@@ -276,7 +281,7 @@ def _draw(drawing: Preview, path: str) -> None:
     try:
         drawing.show(path)
     except UnreadablePicture as error:
-        print(f"     ({safe(error.reason)})")
+        print(f"     ({shown(error.reason)})")
 
 
 def joined(words: list[str]) -> str:
@@ -333,8 +338,8 @@ def _hits_csv(hits: list[Hit]) -> bytes:
     writer = csv.DictWriter(buffer, columns, extrasaction="ignore")
     writer.writeheader()
     for hit in hits:
-        writer.writerow({**_hit_json(hit), "path": safe(hit.path)})
-    return buffer.getvalue().encode("utf-8", "backslashreplace")
+        writer.writerow({**_hit_json(hit), "path": shown(hit.path), "camera": shown(hit.record.metadata.camera or "")})
+    return to_bytes(buffer.getvalue())
 
 
 def _shortest(path: str) -> str:
@@ -343,8 +348,16 @@ def _shortest(path: str) -> str:
     return relative if len(relative) < len(path) else path
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """What clipsearch says of an index, as a line; warnings of libraries are for their developers."""
+    if issubclass(category, IndexWarning):
+        notice(str(message))
+
+
 def main() -> None:
     """The program. Exits with 0, or: 1 error, 2 wrong usage, 3 nothing found, 130 interrupted."""
+    warnings.showwarning = _show_warning
+    speak_any_name()
     try:
         code = app(standalone_mode=False)
     except InvalidQuery as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipsearch.cli_options import notice
+from clipsearch.cli_options import notice, print_json
 from clipsearch.errors import InvalidLabels, InvalidQuery
-from clipsearch.terminal import count, progress_display, safe
+from clipsearch.filenames import to_bytes
+from clipsearch.terminal import count, progress_display, safe, shown
 
 if TYPE_CHECKING:
     from clipsearch.encoder import Encoder
@@ -129,7 +129,7 @@ def classify_command(
     if write and index is not None:
         _write(index, answers, threshold, replace)
     if as_json:
-        print(json.dumps(_json(answers), indent=2))
+        print_json(_json(answers))
     elif as_csv:
         sys.stdout.flush()
         sys.stdout.buffer.write(_csv(answers))
@@ -272,7 +272,7 @@ def _rows(answers: _Answers) -> Iterator[tuple[str, list[tuple[str, float]], str
 def _print_answers(answers: _Answers) -> None:
     for path, best, _ in _rows(answers):
         label, probability = best[0]
-        print(f"{100 * probability:3.0f} %  {safe(label)}  {safe(path)}")
+        print(f"{100 * probability:3.0f} %  {shown(label)}  {shown(path)}")
 
 
 def _print_accuracy(answers: _Answers, found: Accuracy) -> None:
@@ -329,5 +329,5 @@ def _csv(answers: _Answers) -> bytes:
     writer.writerow(["path", "label", "probability", *(["truth"] if known else [])])
     for path, best, truth in _rows(answers):
         label, probability = best[0]
-        writer.writerow([safe(path), safe(label), f"{probability:.6f}", *([safe(truth or "")] if known else [])])
-    return buffer.getvalue().encode("utf-8", "backslashreplace")
+        writer.writerow([shown(path), shown(label), f"{probability:.6f}", *([shown(truth or "")] if known else [])])
+    return to_bytes(buffer.getvalue())

@@ -13,7 +13,8 @@ import typer
 from clipsearch import config
 from clipsearch.cli_options import EXIT_NOTHING_FOUND, IndexOption, JsonOption, print_json
 from clipsearch.errors import InvalidQuery, StorageError
-from clipsearch.terminal import count, safe, size
+from clipsearch.filenames import to_bytes
+from clipsearch.terminal import count, safe, shown, size
 
 if TYPE_CHECKING:
     from clipsearch.dedupe import Copy
@@ -61,7 +62,7 @@ def similar(
         print_json([_hit(n, hit) for n, hit in enumerate(hits, 1)])
     else:
         for n, hit in enumerate(hits, 1):
-            print(f"{n:3d}  {hit.score:.3f}  {safe(hit.path)}")
+            print(f"{n:3d}  {hit.score:.3f}  {shown(hit.path)}")
     if not hits:
         print("nothing found: there is no other picture", file=sys.stderr)
         raise typer.Exit(EXIT_NOTHING_FOUND)
@@ -111,9 +112,9 @@ def dedupe(
         print_json([{"keep": _copy(g.keep), "others": [_copy(other) for other in g.others]} for g in groups])
     else:
         for group in groups:
-            print(f"keep  {safe(group.keep.path)}  {_measures(group.keep)}")
+            print(f"keep  {shown(group.keep.path)}  {_measures(group.keep)}")
             for other in group.others:
-                print(f"   =  {safe(other.path)}  {_measures(other)}")
+                print(f"   =  {shown(other.path)}  {_measures(other)}")
     if script is not None:
         script.write_bytes(shell_script(groups, safe))
     spare = [other for group in groups for other in group.others]
@@ -176,7 +177,7 @@ def illustrate(
     else:
         page = output.suffix.lower() in (".html", ".htm")
         made = making.to_html(blocks, text.stem, output.parent) if page else making.to_markdown(blocks, output.parent)
-        output.write_text(made, encoding="utf-8")
+        output.write_bytes(to_bytes(made))
     gaps = sum(block.text is not None and block.hit is None for block in blocks)
     chosen = sum(block.hit is not None for block in blocks)
     print(f"{count(chosen, 'picture')}, {count(gaps, 'gap')}", file=sys.stderr)
@@ -250,7 +251,7 @@ def list_(index: IndexOption = None, as_json: JsonOption = False) -> None:
         return
     for tag in tags:
         what = "example" if tag.kind == "concept" else "picture"
-        print(f"{tag.kind:7}  {safe(tag.name)}  ({count(tag.pictures, what)})")
+        print(f"{tag.kind:7}  {shown(tag.name)}  ({count(tag.pictures, what)})")
 
 
 @concepts.command("remove")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from clipsearch.cli_options import notice
+from clipsearch.cli_options import notice, print_json
 from clipsearch.errors import InvalidQuery
 from clipsearch.terminal import count, progress_display, safe
 
@@ -105,7 +104,7 @@ def eval_command(
     if png is not None and compared is not None:
         draw_comparison(png, names, compared.measures, _title(found, encoded[0]))
     if as_json:
-        print(json.dumps(_json(found, names, encoded, compared, recall), indent=2))
+        print_json(_json(found, names, encoded, compared, recall))
         return
     if compared is not None:
         header = _title(found, encoded[0])

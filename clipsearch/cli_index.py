@@ -25,7 +25,7 @@ from clipsearch.cli_options import (
 )
 from clipsearch.errors import ClipsearchError
 from clipsearch.records import SKIP_STATUSES
-from clipsearch.terminal import count, duration, progress_display, safe, size
+from clipsearch.terminal import count, duration, progress_display, safe, shown, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,11 @@ def index_command(
     checkpoint: CheckpointOption = None,
     allow_pickle: AllowPickleOption = False,
     reindex: Annotated[
-        bool, typer.Option("--reindex", help="Encode everything again, also with another model.")
+        bool,
+        typer.Option(
+            "--reindex",
+            help="Encode everything again, also with another model. The old vectors answer until all is done.",
+        ),
     ] = False,
     retry_skipped: Annotated[bool, typer.Option("--retry-skipped", help="Read again what was skipped before.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a picture could not be read.")] = False,
@@ -67,6 +71,12 @@ def index_command(
         str | None, typer.Option(help="cuda, mps or cpu, for open_clip: models.", metavar="DEVICE")
     ] = None,
     recall: RecallOption = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Forget missing pictures: those whose folder or drive cannot be seen.")
+    ] = False,
+    keep_missing: Annotated[
+        float, typer.Option(min=0, metavar="DAYS", help="Forget missing pictures after so many days.")
+    ] = 30.0,
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on: keep the index current while files come and go, until Ctrl-C.")
     ] = False,
@@ -99,6 +109,8 @@ def index_command(
         retry_skipped=retry_skipped,
         reindex=reindex,
         recall=recall,
+        prune=prune,
+        keep_missing_days=keep_missing,
     )
     check_folder(folder)
     if watch:
@@ -134,10 +146,13 @@ def index_command(
     prepare_queries(encoder)
     show(report)
     if watch and not report.asked_to_stop:
-        again = dataclasses.replace(options, reindex=False, retry_skipped=False, recall=None)
+        again = dataclasses.replace(options, reindex=False, retry_skipped=False, recall=None, prune=False)
         report = _keep_current(folder, place, report, lambda: run(again), show)
     if report.interrupted:
-        print(f"Stopped. What is done is kept; go on with: {_command('index', folder, index)}", file=sys.stderr)
+        command = _command("index", folder, index)
+        if reindex and report.generation:
+            command += (f" --model {quoted(model)}" if model else "") + " --reindex"
+        print(f"Stopped. What is done is kept; go on with: {command}", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
     if strict and any(skip.status != "not_a_picture" for skip in report.skipped):
         raise typer.Exit(EXIT_ERROR)
@@ -191,6 +206,10 @@ def _report_json(report: IndexReport) -> dict[str, Any]:
         "renamed": report.renamed,
         "copied": report.copied,
         "removed": report.removed,
+        "missing": report.missing,
+        "returned": report.returned,
+        "forgotten": report.forgotten,
+        "other_files": report.other_files,
         "pictures": report.pictures,
         "skipped": [dataclasses.asdict(skip) for skip in report.skipped],
         "skipped_by_status": report.skipped_by_status,
@@ -210,17 +229,25 @@ def _print_report(report: IndexReport, place: Path) -> None:
             (report.renamed, "renamed"),
             (report.copied, "copies of known pictures"),
             (report.removed, "removed"),
+            (report.returned, "back again"),
+            (report.forgotten, "forgotten"),
             (len(report.skipped), "skipped"),
         )
         if number
     ]
+    if report.missing:
+        print(
+            f"{count(report.missing, 'picture')} missing: their folder or drive cannot be seen. They are kept but not "
+            "shown, and come back without being read. Forget them with: --prune",
+            file=sys.stderr,
+        )
     rate = f" ({report.pictures_per_s:.1f} pictures/s)" if report.encoded else ""
     print(f"{', '.join(parts)} in {duration(report.seconds)}{rate}")
     for status, number in report.skipped_by_status.items():
         print(f"  skipped {number:,} {STATUS_WORDS[status]}")
         examples = [skip for skip in report.skipped if skip.status == status]
         for skip in examples[:EXAMPLES_PER_REASON]:
-            print(f"    {safe(skip.path) or '.'}: {safe(skip.reason)}")
+            print(f"    {shown(skip.path) or '.'}: {shown(skip.reason)}")
         if number > EXAMPLES_PER_REASON:
             print(f"    ... all of them: clipsearch status --skipped --index {quoted(place)}")
     found = count(report.pictures, "picture")
@@ -267,38 +294,45 @@ def status(
         return
     if skipped:
         for skip in sorted(found.skipped, key=lambda skip: (SKIP_STATUSES.index(skip.status), skip.path)):
-            print(f"{skip.status}\t{safe(skip.path)}\t{safe(skip.reason)}")
+            print(f"{skip.status}\t{shown(skip.path)}\t{shown(skip.reason)}")
         return
     print(f"pictures    {found.pictures:,}")
+    if found.missing:
+        print(f"missing     {found.missing:,} (their files cannot be seen; kept until they are back or pruned)")
     print(f"skipped     {sum(found.skipped_by_status.values()):,}")
     for name, number in found.skipped_by_status.items():
         print(f"              {number:,} {STATUS_WORDS[name]}")
-    print(f"folder      {safe(str(found.root))}")
-    print(f"index       {safe(str(found.index))} ({size(found.size_bytes)})")
+    print(f"folder      {shown(str(found.root))}")
+    print(f"index       {shown(str(found.index))} ({size(found.size_bytes)})")
     print(f"model       {safe(found.model)}, {found.dim} dimensions")
     print(f"generation  {found.generation}, committed {found.committed_at}")
     print(f"fragments   {found.fragments}, with {count(found.deleted_rows, 'deleted row')} in them")
+    if found.rebuilt is not None:
+        print(f"re-index    {found.rebuilt:,} done; go on with the same `clipsearch index --reindex` command")
     print(f"search      {'inverted file' if found.inverted_files else 'exact'}")
 
 
 @app.command()
 def verify(
     index: IndexOption = None,
-    mend: Annotated[bool, typer.Option("--repair", help="Mend what is damaged, from what is whole.")] = False,
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Repair what is damaged from what is whole. Deletes nothing.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check every byte of an index: checksums, counts, and that its files agree with each other.
 
     \b
-    --repair builds search files again from Parquet and Parquet again from search files. Only where both
-    are damaged are rows lost; the next `clipsearch index` encodes those pictures again.
+    --repair builds search files again from Parquet and Parquet again from search files, and moves what is
+    damaged to `damaged/` in the index folder. Only where both are damaged are rows lost; the next
+    `clipsearch index` encodes those pictures again.
 
     \b
     Examples:
       clipsearch verify
       clipsearch verify --repair --index ./photos
     """
-    from clipsearch.indexer.verify import repair
+    from clipsearch.indexer.repair import repair
     from clipsearch.indexer.verify import verify as check
 
     place = config.find_index(index)
@@ -312,14 +346,16 @@ def verify(
     else:
         if mended is not None:
             for action in mended.actions:
-                print(f"mended: {safe(action)}")
+                print(f"repaired: {safe(action)}")
+            if mended.put_aside:
+                print(f"{count(len(mended.put_aside), 'damaged file')} kept in {safe(str(place / 'damaged'))}")
             if mended.lost_rows:
                 print(
                     f"{count(mended.lost_rows, 'row')} could not be recovered; read their files again with: "
                     f"{_command('index', report_root(place), index)}"
                 )
             if not mended.actions:
-                print("nothing to mend")
+                print("nothing to repair")
         for problem in report.problems:
             print(f"{safe(problem.file)}: {safe(problem.message)}")
         if report.ok:
@@ -332,7 +368,7 @@ def verify(
             print(f"{left} left over from a run that was cut short; the next run deletes them")
     if not report.ok:
         if not mend:
-            print(f"mend it with: clipsearch verify --repair --index {quoted(place)}", file=sys.stderr)
+            print(f"Repair it with: clipsearch verify --repair --index {quoted(place)}", file=sys.stderr)
         raise typer.Exit(EXIT_ERROR)
 
 
@@ -368,6 +404,27 @@ def compact(index: IndexOption = None, recall: RecallOption = None, as_json: Jso
         f"{report.fragments_after} ({size(report.bytes_after)}), "
         f"{count(report.deleted_rows_dropped, 'deleted row')} dropped"
     )
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="The Parquet file to write.", metavar="FILE.parquet")],
+    index: IndexOption = None,
+) -> None:
+    """Write all pictures of an index, what is known of them and their vectors, as one Parquet file.
+
+    \b
+    Any program that reads Parquet can use it: pandas, DuckDB, Arrow. Missing pictures are left out.
+
+    \b
+    Examples:
+      clipsearch export photos.parquet
+      clipsearch export /tmp/photos.parquet --index ./photos
+    """
+    from clipsearch.store.export import export_parquet
+
+    written = export_parquet(config.find_index(index), file)
+    print(f"{count(written, 'picture')} with vectors in {quoted(file)}")
 
 
 @app.command()

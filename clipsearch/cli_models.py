@@ -159,13 +159,13 @@ def _check_pictures(folder: Path, preprocessing: Preprocessing) -> PixelArray:
     from clipsearch.indexer.scan import scan
 
     pixels: list[PixelArray] = []
-    found = scan(folder)
-    for file in found.files:
+    files, found = scan(folder)
+    for file in files:
         if len(pixels) < CHECK_PICTURES and is_candidate(Path(file.path).name):
             try:
                 pixels.append(read_picture(folder / file.path, preprocessing, content_hash=False).pixels)
             except UnreadablePicture as error:
                 notice(str(error))
     if not pixels:
-        raise NoPictures(folder, len(found.files))
+        raise NoPictures(folder, found.files + sum(found.others.values()))
     return np.stack(pixels)

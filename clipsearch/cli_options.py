@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from clipsearch.terminal import safe
+from clipsearch.filenames import for_parsers, to_bytes
+from clipsearch.terminal import safe, shown
 
 EXIT_ERROR, EXIT_USAGE, EXIT_NOTHING_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -52,8 +54,8 @@ def notice(line: str) -> None:
 
 
 def print_json(body: Any) -> None:
-    """Print an answer that programs read."""
-    print(json.dumps(body, indent=2))
+    """Print an answer that programs read. Names that are not UTF-8: see `filenames.for_parsers`."""
+    print(json.dumps(for_parsers(body), indent=2, default=str))
 
 
 def print_bytes(data: bytes) -> None:
@@ -63,8 +65,21 @@ def print_bytes(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def print_names(names: Iterable[str]) -> None:
+    """Print names, one a line: their very bytes into a pipe or a file, safe for a terminal."""
+    if sys.stdout.isatty():
+        for name in names:
+            print(safe(name))
+    else:
+        print_bytes(b"".join(to_bytes(shown(name)) + b"\n" for name in names))
+
+
 def quoted(path: Path | str) -> str:
-    """A path as it can be pasted into a shell."""
+    """A path as it can be pasted into a shell; in its form with escapes where a terminal could obey the name."""
     import shlex
 
-    return shlex.quote(safe(str(path)))
+    text = str(path)
+    if safe(text) == text:
+        return shlex.quote(text)
+    escaped = (c if safe(c) == c and c not in "\\'" else "".join(f"\\x{b:02x}" for b in to_bytes(c)) for c in text)
+    return f"$'{''.join(escaped)}'"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipsearch.cli_options import notice
+from clipsearch.cli_options import notice, print_json
 from clipsearch.errors import InvalidLabels, InvalidQuery
 from clipsearch.terminal import count, progress_display, safe
 
@@ -66,7 +65,7 @@ def probe_command(
     learned = fit_probe(encoder, base, encoded.vectors, truth[encoded.kept], folds=folds, seed=seed)
     learned.probe.save(out)
     if as_json:
-        print(json.dumps(_json(learned, encoded.skipped, out), indent=2))
+        print_json(_json(learned, encoded.skipped, out))
     else:
         _print(learned, encoded.skipped, out)
 

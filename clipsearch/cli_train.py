@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from clipsearch.cli_options import notice
+from clipsearch.cli_options import notice, print_json
 from clipsearch.terminal import count, duration, progress_display, safe, stages_display
 
 if TYPE_CHECKING:
@@ -227,7 +226,7 @@ def train_command(
         print(f"clipsearch: {safe(str(stopped))}", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if as_json:
-        print(json.dumps(dataclasses.asdict(outcome), indent=2, ensure_ascii=False))
+        print_json(dataclasses.asdict(outcome))
     else:
         _print_outcome(outcome, accept_anchor_drop)
     if outcome.lost_too_much and not accept_anchor_drop:
@@ -256,7 +255,7 @@ def _check(
         encoder = load_model() if load_model else None
         found = check_pairs(open_pairs(pairs, **columns), held_out, encoder=encoder, progress=progress)
     if as_json:
-        print(json.dumps(check_json(found), indent=2, ensure_ascii=False, default=str))
+        print_json(check_json(found))
     else:
         print_check(found)
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from clipsearch.errors import ClipsearchError, IndexNotFound, InvalidQuery, UnreadablePicture
+from clipsearch.filenames import from_bytes
 from clipsearch.records import FloatArray, Hit, ImageRecord, PictureMetadata
 
 if TYPE_CHECKING:
@@ -95,6 +96,11 @@ class RemoteCollection:
             "index": self.index,
         }
         return [_hit(found) for found in self._post("/v1/search", body)["hits"]]
+
+    def notices(self, query: str) -> list[str]:
+        """As `Collection.notices`."""
+        answer = self._post("/v1/search", {"query": query, "k": 1, "all": True, "index": self.index})
+        return [str(line) for line in answer.get("notices", ())]
 
     def similar(self, row_id: int, k: int = DEFAULT_HITS) -> list[Hit]:
         """The k pictures nearest to one of the index, itself first. Raises: KeyError if there is none."""
@@ -223,15 +229,22 @@ def _vector(answer: dict[str, Any]) -> FloatArray:
 
 def _record(body: dict[str, Any]) -> ImageRecord:
     metadata = PictureMetadata(
-        **{name: body[name] for name in ("format", "taken_at", "camera", "latitude", "longitude")}
+        **{name: body[name] for name in ("format", "taken_at", "camera", "latitude", "longitude")},
+        date_source=body.get("date_source"),
     )
     names = ("size_bytes", "mtime_ns", "content_hash", "width", "height")
     return ImageRecord(
-        row_id=body["id"], path=body["name"], inode=0, metadata=metadata, **{name: body[name] for name in names}
+        row_id=body["id"], path=_name(body, "name"), inode=0, metadata=metadata, **{name: body[name] for name in names}
     )
+
+
+def _name(body: dict[str, Any], key: str) -> str:
+    """A name or path, also one that is not UTF-8."""
+    exact = body.get(f"{key}_bytes")
+    return body[key] if exact is None else from_bytes(bytes.fromhex(exact))
 
 
 def _hit(body: dict[str, Any]) -> Hit:
     score = float("nan") if body["score"] is None else body["score"]
     others = tuple(_hit(other) for other in body["others"])
-    return Hit(body["rank"], score, body["path"], _record(body), others, body["confidence"], body["band"])
+    return Hit(body["rank"], score, _name(body, "path"), _record(body), others, body["confidence"], body["band"])

@@ -10,14 +10,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
+import zlib
 from pathlib import Path
 
 from clipsearch.errors import IndexNotFound
+from clipsearch.filenames import from_bytes, readable, to_bytes
 
 INDEX_DIR_NAME = ".clipsearch"
 INDEX_ENV = "CLIPSEARCH_INDEX"
 REGISTRY_LIMIT = 50
+MARKER = "INDEX"
+MARKER_LINE = re.compile(rb"(clipsearch index \d+ ([0-9a-f]{32}) [0-9T:.+-]+) ([0-9a-f]{8})\n")
+"""What the file INDEX says, which makes a folder an index: format, a random id, when it was made, CRC-32 of these."""
+CURRENT_LINE = re.compile(rb"clipsearch (\d+) (\d{8,}) ([0-9a-f]{32})\n")
+"""What the file CURRENT says: format, generation, checksum of its manifest."""
+_OF_A_MANIFEST = {"generation", "root", "model", "checksum", "format_version"}
 
 
 def cache_dir() -> Path:
@@ -47,8 +56,52 @@ def index_dir_for(folder: Path, index: Path | None = None) -> Path:
 
 
 def is_index(folder: Path) -> bool:
-    """Whether `folder` looks like an index (complete or damaged), not like a photo folder."""
-    return (folder / "CURRENT").is_file() or (folder / "manifests").is_dir()
+    """Whether `folder` is an index, complete or damaged.
+
+    It has our marker, or, of an index made before there were markers, a file CURRENT or a manifest that only clipsearch
+    writes. Other people's files of these names do not count.
+    """
+    if marker_of(folder) is not None or CURRENT_LINE.fullmatch(_first_bytes(folder / "CURRENT")):
+        return True
+    try:
+        manifests = sorted(
+            path for path in (folder / "manifests").iterdir() if re.fullmatch(r"\d{8,}\.json", path.name)
+        )
+    except OSError:
+        return False
+    return any(_is_manifest(path) for path in reversed(manifests[-3:]))
+
+
+def marker_of(folder: Path) -> str | None:
+    """The random id in an index's marker, or None where there is none that is whole."""
+    match = MARKER_LINE.fullmatch(_first_bytes(folder / MARKER))
+    if match is None or f"{zlib.crc32(match[1]):08x}".encode() != match[3]:
+        return None
+    return match[2].decode("ascii")
+
+
+def marker_line(form: int, identity: str, made: str) -> bytes:
+    """What to write into INDEX."""
+    said = f"clipsearch index {form} {identity} {made}".encode("ascii")
+    return said + f" {zlib.crc32(said):08x}\n".encode("ascii")
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            return file.read(200)
+    except OSError:
+        return b""
+
+
+def _is_manifest(path: Path) -> bool:
+    try:
+        body = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(body, dict) and body.keys() >= _OF_A_MANIFEST
 
 
 def find_index(index: Path | None = None) -> Path:
@@ -78,7 +131,7 @@ def known_indexes() -> list[Path]:
     """Indexes used on this machine, the last one first. Some may be gone."""
     try:
         entries = json.loads((state_dir() / "indexes.json").read_text(encoding="utf-8"))
-        return [Path(os.fsdecode(bytes.fromhex(entry["path_hex"]))) for entry in entries]
+        return [Path(from_bytes(bytes.fromhex(entry["path_hex"]))) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
@@ -89,7 +142,7 @@ def remember_index(index: Path) -> None:
     paths = [target, *(known for known in known_indexes() if known != target)][:REGISTRY_LIMIT]
     if known_indexes()[:1] == [target]:
         return
-    entries = [{"path": os.fsencode(p).decode("utf-8", "replace"), "path_hex": os.fsencode(p).hex()} for p in paths]
+    entries = [{"path": readable(str(p)), "path_hex": to_bytes(p).hex()} for p in paths]
     write_small(state_dir() / "indexes.json", json.dumps(entries, indent=1))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import UnreadablePicture
+from clipsearch.filenames import to_bytes
 from clipsearch.images import read_picture
 from clipsearch.records import FloatArray, ImageRecord, IntArray, Preprocessing
 from clipsearch.search import Collection
@@ -169,7 +170,6 @@ def _look_at(photos: Collection, row_id: int) -> _Look | None:
 def shell_script(groups: list[DuplicateGroup], shown: Callable[[str], str]) -> bytes:
     """A script that deletes all but the best of each group, for reading before running. `shown` makes a path safe to
     show. Paths are quoted, and kept as they are also where they are not UTF-8."""
-    import os
     import shlex
 
     lines = ["#!/bin/sh", "# Made by clipsearch dedupe. Read it; keep what you want to keep; then run it.", "set -eu"]
@@ -177,4 +177,4 @@ def shell_script(groups: list[DuplicateGroup], shown: Callable[[str], str]) -> b
         keep = group.keep
         lines += ["", f"# keep {shown(keep.path)} ({keep.record.width}x{keep.record.height})"]
         lines += [f"rm -- {shlex.quote(str(Path(other.path).absolute()))}" for other in group.others]
-    return os.fsencode("\n".join(lines) + "\n")
+    return to_bytes("\n".join(lines) + "\n")

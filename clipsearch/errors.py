@@ -4,6 +4,7 @@
     ├── IndexNotFound         no index where one was looked for
     ├── IndexLocked           another process is writing to the index
     ├── CorruptIndex          a file of the index is damaged or missing
+    ├── NotAnIndex            a folder that holds other things than an index
     ├── UnsupportedIndex      the index was written by a newer clipsearch
     ├── EncoderMismatch       vectors of another model than the one asked for
     ├── DimensionMismatch     vectors of another length than the index's
@@ -39,6 +40,10 @@ class ClipsearchError(Exception):
     """Base class: catch this to catch everything that clipsearch raises on purpose."""
 
 
+class IndexWarning(UserWarning):
+    """Something about an index that its owner should know, while work goes on."""
+
+
 class IndexNotFound(ClipsearchError):
     """There is no index at any of `searched`."""
 
@@ -69,6 +74,18 @@ class CorruptIndex(ClipsearchError):
         self.problem = problem
         where = f" --index {index}" if index is not None else ""
         super().__init__(f"corrupt index: {file}: {problem}. Mend it with: clipsearch verify --repair{where}")
+
+
+class NotAnIndex(ClipsearchError):
+    """`folder` cannot be an index: `problem` says why. Nothing in it was touched."""
+
+    def __init__(self, folder: Path, problem: str) -> None:
+        self.folder = folder
+        self.problem = problem
+        super().__init__(
+            f"{folder} cannot be the index: {problem}. Nothing was changed. "
+            "Leave --index out, or name a folder for the index alone: an empty one, or one that does not exist yet."
+        )
 
 
 class UnsupportedIndex(ClipsearchError):

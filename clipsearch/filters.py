@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.folding import fold
+from clipsearch.folding import fold_name
 from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Tagged
 from clipsearch.store.columns import Columns
 
@@ -88,7 +88,7 @@ def _fitting(column: str, values: tuple[str, ...], columns: Columns) -> BoolArra
 
 def _names_that_fit(pattern: str, names: list[str]) -> BoolArray:
     """As `text_fits` for each, without a call of ours for each of a million names."""
-    wanted = fold(pattern)
+    wanted = fold_name(pattern)
     if "*" not in wanted and "?" not in wanted:
         return np.array([wanted in name for name in names], bool)
     match = _described(wanted).match
@@ -97,7 +97,7 @@ def _names_that_fit(pattern: str, names: list[str]) -> BoolArray:
 
 def text_fits(pattern: str) -> Callable[[str], bool]:
     """A test of folded texts: a pattern with * or ? describes all of a text, one without is a part of it."""
-    wanted = fold(pattern)
+    wanted = fold_name(pattern)
     if "*" not in wanted and "?" not in wanted:
         return lambda text: wanted in text
     described = _described(wanted)
@@ -110,7 +110,7 @@ def _described(pattern: str) -> re.Pattern[str]:
 
 
 def _ext_fits(pattern: str) -> Callable[[str], bool]:
-    wanted = fold(pattern.strip()).removeprefix(".")
+    wanted = fold_name(pattern.strip()).removeprefix(".")
     if "*" not in wanted and "?" not in wanted:
         same = _SAME_EXTENSION.get(wanted, wanted)
         return lambda text: _SAME_EXTENSION.get(text, text) == same
@@ -124,7 +124,7 @@ def folder_fits(pattern: str) -> Callable[[str], bool]:
     A folder fits with everything in it. Without a slash (but at the end) the pattern may fit at any depth, otherwise
     from the top. * and ? stay within one name, ** spans any number of them.
     """
-    wanted = fold(pattern).replace("\\", "/")
+    wanted = fold_name(pattern).replace("\\", "/")
     anywhere = "/" not in wanted.rstrip("/")
     parts = [part for part in wanted.split("/") if part not in ("", ".")]
     while parts and parts[-1] == "**":

@@ -150,6 +150,28 @@ def classify_name(name: str) -> tuple[SkipStatus, str] | None:
     return ("not_a_picture", "a hidden file without an extension") if name.startswith(".") else None
 
 
+_SEEN: dict[str, bool] = {}  # whether names with an extension, as it is written, may be pictures
+PICTURE_ENDINGS: frozenset[str] = frozenset(
+    f".{written}" for extension in _KIND_OF_EXTENSION for written in (extension, extension.upper())
+)
+"""The extensions of what clipsearch reads, as cameras and people write them mostly: for a first, quick look."""
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file has, by its name, anything to do with pictures: one worth opening, or of a format that is not
+    supported. Called for every file of a folder, so it remembers extensions."""
+    at = name.rfind(".")
+    if at <= 0:
+        return at < 0
+    extension = name[at:]
+    known = _SEEN.get(extension)
+    if known is None:
+        known = _extension(name) in _KIND_OF_EXTENSION or _extension(name) in _UNSUPPORTED_EXTENSIONS
+        if len(_SEEN) < 10_000:
+            _SEEN[extension] = known
+    return known and not name.startswith("._")
+
+
 def is_candidate(name: str) -> bool:
     """Whether a file of this name is worth opening."""
     return classify_name(name) is None

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import InvalidQuery
+from clipsearch.filenames import to_bytes
 from clipsearch.records import Hit
 from clipsearch.search import Collection
 
@@ -191,4 +192,4 @@ def _sureness(hit: Hit) -> str:
 def _url(path: str, folder: Path) -> str:
     """The address of a picture from a page in `folder`; bytes that are not UTF-8 stay as they are."""
     relative = os.path.relpath(path, folder.absolute()).replace(os.sep, "/")
-    return quote(os.fsencode(relative if relative.startswith("../") else f"./{relative}"), safe="/.")
+    return quote(to_bytes(relative if relative.startswith("../") else f"./{relative}"), safe="/.")

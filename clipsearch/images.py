@@ -17,7 +17,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from types import TracebackType
 from typing import IO, Any, Self
@@ -28,6 +27,8 @@ from PIL import Image, ImageFile
 
 from clipsearch.errors import UnreadablePicture
 from clipsearch.formats import HEAD_BYTES, Kind, classify_name, classify_unidentified, identify, is_candidate
+from clipsearch.metadata import Embedded, describe, orientation_of, read_embedded, read_exif, read_tiff_exif
+from clipsearch.metadata.stripping import without_bad_metadata
 from clipsearch.records import PictureMetadata, PixelArray, Preprocessing, SkipStatus
 
 __all__ = [
@@ -102,7 +103,7 @@ class _Decoded:
     full_size: Size
     box: Box | None
     to_srgb: _Transform | None  # to be applied after resizing, which is cheaper and looks the same
-    metadata: PictureMetadata
+    embedded: Embedded
 
 
 def read_picture(
@@ -144,7 +145,7 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
     alpha on white. EXIF orientation is not applied.
     """
     rgb, to_srgb = _to_rgb(image)
-    return _resize_and_crop(_Decoded(rgb, image.size, None, to_srgb, PictureMetadata()), preprocessing)
+    return _resize_and_crop(_Decoded(rgb, image.size, None, to_srgb, Embedded()), preprocessing)
 
 
 class PictureFile:
@@ -158,6 +159,7 @@ class PictureFile:
         self.path = os.fspath(path)
         self._stream: IO[bytes] = self._open_regular() if content is None else io.BytesIO(content)
         self._hash: str | None = None
+        self._is_on_disk = content is None
         try:
             with self._reporting_errors("file"):
                 self.size_bytes = os.fstat(self._stream.fileno()).st_size if content is None else len(content)
@@ -220,7 +222,8 @@ class PictureFile:
             decoded = _decode(self._stream, self.kind, lambda size: _resized_size(size, preprocessing), max_pixels)
             pixels = _resize_and_crop(decoded, preprocessing)
         width, height = decoded.full_size
-        return Picture(pixels, width, height, decoded.metadata, content_hash)
+        metadata = describe(decoded.embedded, self.path, beside=self._is_on_disk)
+        return Picture(pixels, width, height, metadata, content_hash)
 
     def open(self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
         """Decode the picture for people: see `open_picture`."""
@@ -344,7 +347,7 @@ def _strips_end_late(stream: IO[bytes], head: bytes, size: int) -> bool:
     table_at = int.from_bytes(head[4:8], "little" if head.startswith(b"II") else "big")
     if classic and table_at + 2 > size:
         return True
-    exif = _read_tiff_exif(stream)
+    exif = read_tiff_exif(stream)
     if exif is None:
         return False
     for offsets_tag, lengths_tag in ((273, 279), (324, 325)):
@@ -396,11 +399,21 @@ def _check_pixels(size: Size, decoded: Size, max_pixels: int) -> None:
 
 def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_pixels: int) -> _Decoded:
     """Decode a whole file; a JPEG only as large as resizing it to wanted(upright size) needs."""
-    if kind == "RAW" or (kind == "TIFF" and _is_raw(_read_tiff_exif(stream))):
+    if kind == "RAW" or (kind == "TIFF" and _is_raw(read_tiff_exif(stream))):
         return _decode_raw(stream, wanted, max_pixels)
     stream.seek(0)
-    with _open_image(stream, kind) as image:
-        return _decode_image(image, kind, wanted, max_pixels)
+    try:
+        with _open_image(stream, kind) as image:
+            return _decode_image(image, kind, wanted, max_pixels)
+    except (_Rejected, MemoryError):
+        raise
+    except Exception as error:  # perhaps only for its metadata
+        spared = without_bad_metadata(stream, kind)
+        if spared is None:
+            raise
+        with suppress(Exception), _open_image(spared, kind) as image:
+            return _decode_image(image, kind, wanted, max_pixels)
+        raise error from None
 
 
 def _open_image(stream: IO[bytes], kind: Kind) -> ImageFile.ImageFile:
@@ -429,8 +442,8 @@ def _decode_image(
     full_size = image.size
     box: Box | None = None
     if kind == "JPEG":
-        exif = _read_exif(image)
-        orientation = _orientation(exif, default_orientation)
+        exif = read_exif(image)
+        orientation = orientation_of(exif, default_orientation)
         width, height = wanted(_upright_size(full_size, orientation))
         draft = image.draft(None, _upright_size((width * _DRAFT_FACTOR, height * _DRAFT_FACTOR), orientation))
         if draft is not None and image.size != full_size:
@@ -445,12 +458,12 @@ def _decode_image(
         raise
     if kind != "JPEG":
         # PNG may carry its EXIF behind the pixels; Pillow turns TIFF upright while loading.
-        full_size, exif = image.size, _read_exif(image)
-        orientation = _orientation(exif, default_orientation)
-    metadata = _metadata(kind, exif)
+        full_size, exif = image.size, read_exif(image)
+        orientation = orientation_of(exif, default_orientation)
+    embedded = read_embedded(kind, exif, image.info)
     rgb, to_srgb = _to_rgb(image)
     upright, box = _turn_upright(rgb, box, orientation)
-    return _Decoded(upright, _upright_size(full_size, orientation), box, to_srgb, metadata)
+    return _Decoded(upright, _upright_size(full_size, orientation), box, to_srgb, embedded)
 
 
 def _is_raw(exif: Image.Exif | None) -> bool:
@@ -473,7 +486,8 @@ def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: i
             _check_pixels(size, size, max_pixels)
             full_size = _upright_size(size, orientation)
             preview = _raw_preview(raw, rawpy, full_size, orientation, wanted=wanted, max_pixels=max_pixels)
-            if preview is not None:
+            if preview is not None:  # which may come without what the file says
+                preview.embedded += read_embedded("RAW", read_tiff_exif(stream))
                 return preview
             pixels = raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8)
     except rawpy.LibRawFileUnsupportedError as error:
@@ -486,7 +500,7 @@ def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: i
         pixels = pixels.repeat(3, axis=2)
     image = Image.fromarray(pixels)
     box = (0.0, 0.0, float(image.width), float(image.height))
-    return _Decoded(image, full_size, box, None, _metadata("RAW", _read_tiff_exif(stream)))
+    return _Decoded(image, full_size, box, None, read_embedded("RAW", read_tiff_exif(stream)))
 
 
 def _raw_preview(
@@ -510,7 +524,7 @@ def _raw_preview(
     if not large_enough or abs(width * full_height / (height * full_width) - 1) > 0.05:
         return None
     box = decoded.box or (0.0, 0.0, float(width), float(height))
-    return _Decoded(decoded.image, full_size, box, decoded.to_srgb, decoded.metadata)
+    return _Decoded(decoded.image, full_size, box, decoded.to_srgb, decoded.embedded)
 
 
 # Orientation: EXIF value -> (how Pillow turns the picture upright, axes swapped, x flipped, y flipped)
@@ -695,87 +709,3 @@ def _resize_and_crop(decoded: _Decoded, preprocessing: Preprocessing) -> PixelAr
         elif size != (width, height):
             image = image.crop((left, top, left + width, top + height))
     return np.array(_apply(decoded.to_srgb, image), dtype=np.uint8)
-
-
-# Metadata. EXIF is often broken: whatever cannot be read is left out, and never fails the picture.
-
-
-def _read_exif(image: Image.Image) -> Image.Exif | None:
-    try:
-        exif = image.getexif()
-        exif.get(0x0112)  # parse
-        return exif
-    except Exception:  # Pillow's parser raises nearly anything on malformed EXIF
-        return None
-
-
-def _read_tiff_exif(stream: IO[bytes]) -> Image.Exif | None:
-    """The tags of a TIFF, or of a RAW file: most of them are TIFF inside."""
-    try:
-        stream.seek(0)
-        exif = Image.Exif()
-        exif.load_from_fp(stream)
-        return exif
-    except Exception:  # as above
-        return None
-
-
-def _orientation(exif: Image.Exif | None, default: int) -> int:
-    value = None if exif is None else exif.get(0x0112)
-    return value if isinstance(value, int) and 1 <= value <= 8 else default
-
-
-def _metadata(kind: Kind, exif: Image.Exif | None) -> PictureMetadata:
-    if exif is None:
-        return PictureMetadata(format=kind)
-    try:
-        details, gps = exif.get_ifd(0x8769), exif.get_ifd(0x8825)
-        latitude = _degrees(gps.get(2), gps.get(1), "NS", 90.0)
-        longitude = _degrees(gps.get(4), gps.get(3), "EW", 180.0)
-        if latitude is None or longitude is None or (latitude == 0 and longitude == 0):
-            latitude = longitude = None  # half a place is none, and cameras write 0, 0 without a fix
-        taken_at = _timestamp(details.get(0x9003), details.get(0x9291))
-        camera = _camera(exif.get(0x010F), exif.get(0x0110))
-    except Exception:  # as above
-        return PictureMetadata(format=kind)
-    return PictureMetadata(kind, taken_at, camera, latitude, longitude)
-
-
-def _text(value: object) -> str:
-    """An EXIF string without control characters and superfluous spaces."""
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if not isinstance(value, str):
-        return ""
-    return " ".join("".join(c if c.isprintable() else " " for c in value.split("\0")[0]).split())
-
-
-def _timestamp(value: object, subseconds: object) -> str | None:
-    """EXIF's `YYYY:MM:DD HH:MM:SS` in ISO 8601, with its fraction where there is one."""
-    try:
-        moment = datetime.strptime(_text(value).replace("-", ":"), "%Y:%m:%d %H:%M:%S")
-    except ValueError:
-        return None
-    fraction = _text(subseconds)
-    if fraction.isascii() and fraction.isdigit():
-        moment = moment.replace(microsecond=int(fraction[:6].ljust(6, "0")))
-    return moment.isoformat()
-
-
-def _camera(make: object, model: object) -> str | None:
-    """Make and model, without a make that the model repeats ("NIKON CORPORATION", "NIKON D90")."""
-    maker, name = _text(make), _text(model)
-    if maker and name and name.split()[0].lower() != maker.split()[0].lower():
-        name = f"{maker} {name}"
-    return (name or maker)[:100] or None
-
-
-def _degrees(value: object, reference: object, letters: str, limit: float) -> float | None:
-    """Degrees, minutes and seconds with a letter for the hemisphere, in signed degrees."""
-    letter = _text(reference).upper()[:1]
-    if not isinstance(value, (tuple, list)) or not 1 <= len(value) <= 3 or not letter or letter not in letters:
-        return None
-    degrees: float = sum(float(part) / 60**power for power, part in enumerate(value))
-    if not math.isfinite(degrees) or not 0 <= degrees <= limit:
-        return None
-    return round(-degrees if letter == letters[1] else degrees, 7)

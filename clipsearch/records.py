@@ -54,18 +54,21 @@ class PictureMetadata:
     """What a picture file says of itself. All optional: most files say little."""
 
     format: str | None = None  # Pillow's name: "JPEG", "PNG", ...
-    taken_at: str | None = None  # ISO 8601 local time, from EXIF DateTimeOriginal
+    taken_at: str | None = None  # ISO 8601 local time, without an offset
     camera: str | None = None  # EXIF make and model
     latitude: float | None = None  # degrees, north positive
     longitude: float | None = None  # degrees, east positive
+    date_source: str | None = None  # who says `taken_at`: see metadata.SOURCES
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One row of the index: a picture, or a file that was skipped and why.
+    """One row of the index: a picture (or a part of one), or a picture-like file that was skipped and why.
 
-    `path` is relative to the collection's root, with `/` between its parts; bytes that are not UTF-8 are
-    kept as surrogate escapes (os.fsdecode). `width` and `height` are after EXIF orientation.
+    A row is known by path, member and view. `path` is relative to the collection's root, with `/` between its parts;
+    bytes that are not UTF-8 are kept as surrogate escapes. `member` is a part of an archive, `view` what of a file is
+    seen ("page=3"); both empty for a whole file. `width` and `height` are after EXIF orientation. `vector_id` says
+    which stored vector is the picture's: rows of the same content share one.
     """
 
     row_id: int
@@ -79,6 +82,10 @@ class ImageRecord:
     metadata: PictureMetadata = field(default_factory=PictureMetadata)
     status: Status = "ok"
     reason: str | None = None
+    member: str = ""
+    view: str = ""
+    vector_id: int = -1  # -1: none, as of every row whose status is not "ok"
+    attempts: int = 0  # runs in which reading this file timed out or crashed
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,35 +140,52 @@ class IvfParameters:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """The searchable form of a fragment, derived from it and always rebuildable.
-
-    `vectors`: row ids with their vectors, in the order of row ids; `rows`: the records to show for them;
-    `faiss`: an inverted file over the same row ids, only where exact search would be too slow; `columns`: what filters
-    ask of them.
-    """
-
-    vectors: FileRef
-    rows: FileRef
-    faiss: FileRef | None = None
-    ivf: IvfParameters | None = None
-    columns: FileRef | None = None  # None in indexes made before there were filters
-
-    def files(self) -> list[FileRef]:
-        """Every file of the segment."""
-        return [ref for ref in (self.vectors, self.rows, self.faiss, self.columns) if ref is not None]
-
-
-@dataclass(frozen=True, slots=True)
 class Fragment:
-    """One Parquet file and what is derived from it. Row ids lie in first_row_id..last_row_id, both included."""
+    """Rows: one Parquet file of records, and what is derived from it. Row ids lie in first_row_id..last_row_id.
+
+    `rows_file` is what queries and later runs read of the same records. `dead` are rows that were replaced or removed,
+    `missing` rows whose files cannot be seen at present; neither is answered.
+    """
 
     data: FileRef
     rows: int
-    vectors: int  # rows with status "ok"
+    pictures: int  # rows that have a vector; the rest are files that were skipped
     first_row_id: int
     last_row_id: int
-    segment: Segment | None  # None where no row has a vector
+    rows_file: FileRef | None
+    dead: FileRef | None = None
+    dead_count: int = 0
+    missing: FileRef | None = None
+    missing_count: int = 0
+    columns_file: FileRef | None = None  # format 1 only
+
+    def files(self) -> list[FileRef]:
+        """Every file of the fragment."""
+        refs = (self.data, self.rows_file, self.dead, self.missing, self.columns_file)
+        return [ref for ref in refs if ref is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Vectors: one Parquet file, and its searchable form. Vector ids lie in first_vector_id..last_vector_id.
+
+    `mapped` holds the same vectors with their ids and content hashes, to be mapped; `faiss` an inverted file over them,
+    only where exact search would be too slow; `hidden` the ids of vectors that no row in answer refers to.
+    """
+
+    data: FileRef
+    vectors: int
+    first_vector_id: int
+    last_vector_id: int
+    mapped: FileRef
+    faiss: FileRef | None = None
+    ivf: IvfParameters | None = None
+    hidden: FileRef | None = None
+    hidden_count: int = 0
+
+    def files(self) -> list[FileRef]:
+        """Every file of the segment."""
+        return [ref for ref in (self.data, self.mapped, self.faiss, self.hidden) if ref is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +203,31 @@ TagKind = Literal["tag", "concept"]
 
 @dataclass(frozen=True, slots=True)
 class TagRef:
-    """A tag of an index: its file holds the content hashes of `pictures` pictures."""
+    """A tag of an index: its file holds the content hashes of `pictures` pictures; `copy` is the same once more."""
 
     name: str
     kind: TagKind
     pictures: int
     file: FileRef
+    copy: FileRef | None = None
+
+    def files(self) -> list[FileRef]:
+        """The tag's file and its copy."""
+        return [ref for ref in (self.file, self.copy) if ref is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """What `--reindex` has made so far. It takes the place of the index's rows and vectors when it is whole."""
+
+    model: ModelRef
+    fragments: tuple[Fragment, ...] = ()
+    segments: tuple[Segment, ...] = ()
+
+    def files(self) -> list[FileRef]:
+        """Every file made so far."""
+        refs = [ref for fragment in self.fragments for ref in fragment.files()]
+        return refs + [ref for segment in self.segments for ref in segment.files()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,25 +239,26 @@ class Manifest:
     root: str  # the collection's folder: relative to the index folder, or absolute
     model: ModelRef
     next_row_id: int
+    next_vector_id: int = 0
     fragments: tuple[Fragment, ...] = ()
-    tombstones: FileRef | None = None  # deleted row ids
-    tombstone_count: int = 0
-    pictures: int = 0  # live rows with a vector
-    skipped: int = 0  # live rows without one
+    segments: tuple[Segment, ...] = ()
+    pictures: int = 0  # rows that are answered
+    skipped: int = 0  # rows of files that could not be read
+    missing: int = 0  # rows whose files cannot be seen
     recall_target: float = 0.985  # recall@10 that inverted files are tuned for
+    devices: dict[str, int] = field(default_factory=dict)  # device number of the root ("") and of folders; see scan
+    rebuild: Rebuild | None = None
+    tags: tuple[TagRef, ...] = ()  # by folded name; the writer feature "tags" is set where there are any
+    tags_before: tuple[TagRef, ...] = ()  # the same before their last change
     reader_features: tuple[str, ...] = ()  # what a reader must know to read this correctly
     writer_features: tuple[str, ...] = ()  # what a writer must know to change this correctly
-    format_version: int = 1
-    tags: tuple[TagRef, ...] = ()  # by folded name; the writer feature "tags" is set where there are any
+    format_version: int = 2
 
     def files(self) -> list[FileRef]:
         """Every file that this generation refers to."""
-        refs: list[FileRef] = []
-        for fragment in self.fragments:
-            refs.append(fragment.data)
-            if fragment.segment is not None:
-                refs += fragment.segment.files()
-        if self.tombstones is not None:
-            refs.append(self.tombstones)
-        refs += [tag.file for tag in self.tags]
-        return refs
+        refs = [ref for fragment in self.fragments for ref in fragment.files()]
+        refs += [ref for segment in self.segments for ref in segment.files()]
+        refs += [ref for tag in (*self.tags, *self.tags_before) for ref in tag.files()]
+        if self.rebuild is not None:
+            refs += self.rebuild.files()
+        return list({ref.path: ref for ref in refs}.values())

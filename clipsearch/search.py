@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch import config
-from clipsearch.encoder import Encoder
+from clipsearch.encoder import Encoder, parts_read
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import (
-    CorruptIndex,
     EncoderMismatch,
     InvalidQuery,
     MalformedQuery,
@@ -31,8 +30,8 @@ from clipsearch.errors import (
 )
 from clipsearch.query import Query, Term, parse_query
 from clipsearch.records import FloatArray, Hit, ImageRecord, IntArray, Manifest, TagRef
-from clipsearch.store import RowsFile, open_snapshot
-from clipsearch.vectors import VectorSegment, check_queries, empty_result, merge, open_segments
+from clipsearch.store import LiveRows, open_live_rows, open_snapshot
+from clipsearch.vectors import check_queries, empty_result, merge, open_segments
 
 if TYPE_CHECKING:
     from clipsearch.confidence import Background, QueryKind
@@ -52,6 +51,7 @@ LARGEST_ROW_ID = 2**63 - 1
 CANCELLED = 1e-4  # of the weights: shorter sums are noise
 
 DEFAULT_HITS = 20
+SURELY_READ = 12  # characters that every model reads; those of 16 tokens are the narrowest
 
 
 class Collection:
@@ -68,10 +68,8 @@ class Collection:
         if encoder is not None:
             self._check(encoder)
         manifest = self._snapshot.manifest
-        self._deleted = self._snapshot.tombstones()
-        self._segments = open_segments(manifest, self._snapshot.file, self._deleted)
-        self._rows: dict[str, RowsFile] = {}
-        self._columns: list[Columns] | None = None
+        self._segments = open_segments(manifest, self._snapshot.file, self._snapshot.marks)
+        self._fragments: list[LiveRows] | None = None
         self._tags: dict[str, Tag] = {}
         self._sample: FloatArray | None = None
         self._background: Background | None = None
@@ -208,6 +206,17 @@ class Collection:
                 )
         return parsed
 
+    def notices(self, query: str | Query) -> list[str]:
+        """What should be said of a query beside its hits, a line each: words that the model does not read, and words
+        that are nearly filters. Loads the model only for a text that may be too long."""
+        parsed = self.parse(query)
+        texts = [term.value for term in parsed.terms if term.kind == "text" and len(term.value) > SURELY_READ]
+        told = list(parsed.offers)
+        for text, part in zip(texts, parts_read(self.encoder, texts) if texts else [], strict=True):
+            if part is not None:
+                told.append(_cut_short(text, part))
+        return told
+
     def encode_query(self, query: str | os.PathLike[str] | Query) -> FloatArray:
         """The vector of a query's terms. Shape: (D,) float32, unit L2. Raises: InvalidQuery if there are none."""
         parsed = self.parse(query)
@@ -327,8 +336,56 @@ class Collection:
             raise InvalidQuery(f"cannot return {k} hits: ask for 1 or more")
         check_queries(queries, self.manifest.model.dim)
         k = min(k, max(1, len(self) if selection is None else len(selection)))
-        found = [segment.search(queries, k, exact=exact, selection=selection) for segment in self._segments]
-        return merge([empty_result(len(queries), k), *found], k)
+        vectors = None if selection is None else self._vector_ids(selection)
+        found = [segment.search(queries, k, exact=exact, selection=vectors) for segment in self._segments]
+        scores, vector_ids = merge([empty_result(len(queries), k), *found], k)
+        return self._rows_of(scores, vector_ids, k, selection)
+
+    def _rows_of(
+        self, scores: FloatArray, vector_ids: IntArray, k: int, selection: IntArray | None
+    ) -> tuple[FloatArray, IntArray]:
+        """The rows that have the vectors found; a picture that is there several times comes as often."""
+        wanted = np.unique(vector_ids[vector_ids >= 0])
+        which, row_ids = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for fragment in self._live_rows():
+            numbers, positions = fragment.of_vectors(wanted)
+            which.append(numbers)
+            row_ids.append(fragment.file.columns.row_ids[positions])
+        number, row = np.concatenate(which), np.concatenate(row_ids)
+        if selection is not None:
+            at = np.minimum(np.searchsorted(selection, row), max(0, len(selection) - 1))
+            kept = selection[at] == row if len(selection) else np.zeros(len(row), bool)
+            number, row = number[kept], row[kept]
+        order = np.lexsort((row, number))
+        number, row = number[order], row[order]
+        best_scores, best_rows = empty_result(len(scores), k)
+        for q in range(len(scores)):
+            there = vector_ids[q] >= 0
+            at = np.searchsorted(wanted, vector_ids[q][there])
+            first, last = np.searchsorted(number, at, "left"), np.searchsorted(number, at, "right")
+            lengths = last - first
+            within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            rows = row[np.repeat(first, lengths) + within]
+            own = np.repeat(scores[q][there], lengths)
+            chosen = np.lexsort((rows, -own))[:k]
+            best_scores[q, : len(chosen)], best_rows[q, : len(chosen)] = own[chosen], rows[chosen]
+        return best_scores, best_rows
+
+    def _live_rows(self) -> list[LiveRows]:
+        """The rows of each fragment, opened when they are first needed."""
+        if self._fragments is None:
+            fragments = [fragment for fragment in self.manifest.fragments if fragment.rows_file is not None]
+            self._fragments = [open_live_rows(self.index, fragment) for fragment in fragments]
+        return self._fragments
+
+    def _vector_ids(self, row_ids: IntArray) -> IntArray:
+        """The vectors of rows. Shapes: row_ids (N,) int64, ascending; result ascending without repeating."""
+        found = [np.empty(0, np.int64)]
+        for fragment in self._live_rows():
+            own = fragment.file.columns.row_ids
+            found.append(fragment.file.number("vector_id")[: len(own)][np.isin(own, row_ids, assume_unique=True)])
+        every = np.concatenate(found)
+        return every if (np.diff(every) > 0).all() else np.unique(every)
 
     def _hit(self, rank: int, score: float, row_id: int) -> Hit:
         record = self.record(row_id)
@@ -337,21 +394,10 @@ class Collection:
 
     def record(self, row_id: int) -> ImageRecord:
         """What the index knows of a picture. Raises: KeyError if none has this row id (any more)."""
-        at = int(np.searchsorted(self._deleted, row_id))
-        if at < len(self._deleted) and self._deleted[at] == row_id:
-            raise KeyError(row_id)
-        for fragment in self.manifest.fragments:
-            if fragment.segment is None or not fragment.first_row_id <= row_id <= fragment.last_row_id:
-                continue
-            ref = fragment.segment.rows
-            if ref.path not in self._rows:
-                self._rows[ref.path] = RowsFile(self._snapshot.file(ref), self.index)
-            record = self._rows[ref.path].find(row_id)
-            if record is None:
-                if all(segment.find(row_id) is None for segment in self._segments):
-                    raise KeyError(row_id)  # of a file that was skipped
-                raise CorruptIndex(self.index / ref.path, f"row {row_id} is missing", index=self.index)
-            return record
+        for fragment in self._live_rows():
+            at = fragment.file.position(row_id)
+            if at is not None and at < fragment.file.pictures and not fragment.is_gone(row_id):
+                return fragment.file.record(at)
         raise KeyError(row_id)
 
     def content_hash(self, row_id: int) -> str | None:
@@ -366,11 +412,11 @@ class Collection:
 
         Shape: (D,) float32, unit L2. Raises: KeyError if no picture has this row id.
         """
-        for segment in self._segments:
-            vector = segment.find(row_id)
-            if vector is not None:
-                return vector
-        raise KeyError(row_id)
+        try:
+            vector: FloatArray = self.vectors([row_id])[0]
+        except InvalidQuery:
+            raise KeyError(row_id) from None
+        return vector
 
     def vectors(self, row_ids: Sequence[int] | IntArray) -> FloatArray:
         """The vectors of pictures, in this order. Shape: (N, D) float32. Raises: InvalidQuery for an unknown row id."""
@@ -378,21 +424,28 @@ class Collection:
             if not 0 <= int(row_id) <= LARGEST_ROW_ID:
                 raise InvalidQuery(f"no picture has the id {row_id}: take a row_id from --json")
         wanted, places = np.unique(np.asarray(row_ids, np.int64), return_inverse=True)
-        taken = np.empty((len(wanted), self.manifest.model.dim), np.float32)
-        missing = np.ones(len(wanted), bool)
+        vector_ids = np.full(len(wanted), -1, np.int64)
+        for fragment in self._live_rows():
+            own = fragment.file.columns.row_ids
+            at = np.minimum(np.searchsorted(own, wanted), max(0, len(own) - 1))
+            here = own[at] == wanted if len(own) else np.zeros(len(wanted), bool)
+            vector_ids[here] = fragment.file.number("vector_id")[at[here]]
+        of_vectors, back = np.unique(vector_ids, return_inverse=True)
+        taken = np.empty((len(of_vectors), self.manifest.model.dim), np.float32)
+        missing = np.ones(len(of_vectors), bool)
         for segment in self._segments:
-            at = segment.file.positions_of(wanted)
-            here = np.searchsorted(wanted, segment.row_ids[at])
+            at = segment.file.positions_of(of_vectors)
+            here = np.searchsorted(of_vectors, segment.ids[at])
             taken[here] = segment.file.take(at)
             missing[here] = False
-        if missing.any():
-            raise InvalidQuery(f"no picture has the id {wanted[missing][0]}: take a row_id from --json")
-        return taken[places]
+        if missing[back].any():
+            raise InvalidQuery(f"no picture has the id {wanted[missing[back]][0]}: take a row_id from --json")
+        found: FloatArray = taken[back[places]]
+        return found
 
     def row_ids(self) -> IntArray:
         """The row ids of all pictures. Shape: (N,) int64, ascending."""
-        every = np.concatenate([np.empty(0, np.int64), *(segment.row_ids for segment in self._segments)])
-        return every[~np.isin(every, self._snapshot.tombstones(), assume_unique=True)]
+        return np.sort(np.concatenate([np.empty(0, np.int64), *(rows.row_ids() for rows in self._live_rows())]))
 
     # -- filters and tags
 
@@ -406,32 +459,14 @@ class Collection:
         from clipsearch.filters import passing
 
         found = [np.empty(0, np.int64)]
-        for segment, columns in zip(self._segments, self.columns(), strict=True):
-            mask = passing(expression, columns, partial(self._tagged, segment, columns))
-            found.append(columns.row_ids[mask])
-        selection = np.concatenate(found)
-        dead = self._snapshot.tombstones()
-        return selection[~np.isin(selection, dead, assume_unique=True)] if len(dead) else selection
+        for rows in self._live_rows():
+            mask = passing(expression, rows.file.columns, partial(self._tagged, rows))
+            found.append(rows.file.columns.row_ids[mask & rows.alive])
+        return np.sort(np.concatenate(found))
 
     def columns(self) -> list[Columns]:
-        """What filters ask, for each segment; deleted rows too. Indexes made before there were filters are read from
-        Parquet, which takes longer. Raises: CorruptIndex."""
-        if self._columns is None:
-            from clipsearch.store.columns import build_columns, open_columns
-            from clipsearch.store.fragments import read_fragment_records
-
-            made = []
-            for fragment in self.manifest.fragments:
-                if fragment.segment is None:
-                    continue
-                ref = fragment.segment.columns
-                if ref is None:
-                    records = read_fragment_records(self.index, fragment)
-                    made.append(build_columns(record for record in records if record.status == "ok"))
-                else:
-                    made.append(open_columns(self._snapshot.file(ref), self.index))
-            self._columns = made
-        return self._columns
+        """What filters ask, for each fragment; of pictures that are gone too. Raises: CorruptIndex."""
+        return [rows.file.columns for rows in self._live_rows()]
 
     def tag(self, name: str) -> Tag:
         """A tag or concept. Raises: UnknownTag, CorruptIndex."""
@@ -441,7 +476,7 @@ class Collection:
         if ref is None:
             raise UnknownTag(name, [tag.name for tag in self.tags])
         if ref.file.path not in self._tags:
-            self._tags[ref.file.path] = read_tag(self.index, ref.file)
+            self._tags[ref.file.path] = read_tag(self.index, ref)
         return self._tags[ref.file.path]
 
     def concept(self, name: str) -> Direction:
@@ -456,14 +491,23 @@ class Collection:
             )
         return tag.direction
 
-    def _tagged(self, segment: VectorSegment, columns: Columns, name: str) -> npt.NDArray[np.bool_]:
+    def _tagged(self, rows: LiveRows, name: str) -> npt.NDArray[np.bool_]:
         tag = self.tag(name)
-        given = tag.holds(columns.hashes)
+        given = tag.holds(rows.file.columns.hashes)
         if tag.direction is None:
             return ~np.isnan(given)
         direction = self.concept(name)
-        scores = segment.file.products(direction.vector[None], slice(0, len(segment)))[0]
-        found: npt.NDArray[np.bool_] = ((scores >= direction.threshold) | (given > 0)) & ~(given < 0)
+        vector_ids = rows.file.number("vector_id")[: rows.file.pictures]
+        near = np.zeros(len(vector_ids), bool)
+        for segment in self._segments:
+            if not len(segment):
+                continue
+            at = np.minimum(np.searchsorted(segment.ids, vector_ids), len(segment) - 1)
+            here = segment.ids[at] == vector_ids
+            if here.any():
+                scores = segment.file.products(direction.vector[None], slice(0, len(segment)))[0]
+                near[here] = scores[at[here]] >= direction.threshold
+        found: npt.NDArray[np.bool_] = (near | (given > 0)) & ~(given < 0)
         return found
 
     def _concepts_of(self, query: Query) -> list[FloatArray]:
@@ -499,6 +543,14 @@ class Collection:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _cut_short(text: str, part: str) -> str:
+    """Where the model stops reading a text, by the last words that it reads and the first that it does not."""
+    read, words = part.split(), text.split()
+    shown = " ".join(read[-6:])
+    last = f'read up to: "{"... " if len(read) > 6 else ""}{shown[-80:]}"'
+    return f"the text has {len(words):,} words, more than the model reads; {last}"
 
 
 def _sorted(hits: list[Hit], order: Literal["date", "path"]) -> list[Hit]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import re
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
@@ -13,20 +14,37 @@ if TYPE_CHECKING:
     from clipsearch.indexer.build import Progress as RunProgress
 
 PLAIN_EVERY_S = 10.0
-_UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Control and format characters (escape sequences, bidirectional overrides), surrogates, line separators."""
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206f\ud800-\udfff]")
+"""Control characters (escape sequences), line separators, bidirectional embeddings, overrides and isolates, surrogates.
+
+Other format characters obey nobody and belong to words: joiners hold families of emoji together, and Persian and Hindi
+are misspelt without them.
+"""
 
 
 def safe(text: str) -> str:
-    """`text` with everything that could steer a terminal written as an escape, such as \\x1b."""
+    """`text` with everything that a terminal could obey written as an escape, such as \\x1b."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escaped(c) if unicodedata.category(c) in _UNSAFE_CATEGORIES else c for c in text)
+    return _UNSAFE.sub(lambda match: _escaped(match[0]), text)
+
+
+def shown(text: str) -> str:
+    """`text` for a line of stdout: `safe` for a terminal; for a pipe or a file as it is, but for its line breaks."""
+    return safe(text) if sys.stdout.isatty() else text.replace("\n", "\\x0a")
+
+
+def speak_any_name() -> None:
+    """Let stdout and stderr take every name: bytes that are not UTF-8 as they are, else escapes for what is missing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            exact = stream is sys.stdout and stream.encoding.lower().replace("-", "") == "utf8"
+            stream.reconfigure(errors="surrogateescape" if exact else "backslashreplace")
 
 
 def _escaped(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as os.fsdecode keeps it
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as `filenames` keeps it
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 

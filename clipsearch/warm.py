@@ -21,10 +21,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from clipsearch import __version__
 from clipsearch.config import state_dir
+from clipsearch.filenames import to_bytes
 from clipsearch.records import Hit, ImageRecord, PictureMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 GREETING_TIMEOUT_S = 0.25
 ANSWER_TIMEOUT_S = 10.0
@@ -34,16 +35,18 @@ LONGEST_MESSAGE_BYTES = 256 << 20
 
 def socket_path(index: Path) -> Path | None:
     """Where a server of the index folder `index` listens; None where no socket can be."""
-    name = f"{zlib.crc32(os.fsencode(os.path.realpath(index))):08x}.sock"
+    name = f"{zlib.crc32(to_bytes(os.path.realpath(index))):08x}.sock"
     path = state_dir() / "servers" / name
-    usable = hasattr(socket, "AF_UNIX") and len(os.fsencode(path)) <= LONGEST_ADDRESS
+    usable = hasattr(socket, "AF_UNIX") and len(to_bytes(path)) <= LONGEST_ADDRESS
     return path if usable else None
 
 
-def ask(index: Path, query: str, k: int, options: dict[str, Any]) -> list[Hit] | None:
+def ask(
+    index: Path, query: str, k: int, options: dict[str, Any], tell: Callable[[str], None] = lambda line: None
+) -> list[Hit] | None:
     """The hits that `Collection.search` would return, from a server; None where there is none that knows them.
 
-    `options` are keyword arguments of `Collection.search`.
+    `options` are keyword arguments of `Collection.search`; `tell` gets what `Collection.notices` would say.
     """
     path = socket_path(index)
     if path is None or not path.exists():
@@ -63,7 +66,10 @@ def ask(index: Path, query: str, k: int, options: dict[str, Any]) -> list[Hit] |
             connection.sendall(message(request))
             answer = receive(stream)
         if answer.get("hits"):
-            return [hit_from(body) for body in answer["hits"]]
+            hits = [hit_from(body) for body in answer["hits"]]
+            for line in answer["notices"]:
+                tell(str(line))
+            return hits
     return None
 
 

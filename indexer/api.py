@@ -12,6 +12,7 @@ from clipsearch.config import index_dir_for, remember_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import ClipsearchError, IndexNotFound
+from clipsearch.filenames import warn_about_locale
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
 from clipsearch.store import open_snapshot
 
@@ -31,6 +32,7 @@ def index(
     `encoder` is used instead where given. `index` puts the index elsewhere than in `folder`.
     Raises: NoPictures, ModelNotFound, EncoderMismatch, IndexLocked, OutOfSpace, CorruptIndex, StorageError.
     """
+    warn_about_locale()
     place = None if index is None else Path(index)
     if encoder is None:
         encoder = load_encoder(model or model_of(index_dir_for(Path(folder), place)) or "auto")

@@ -1,4 +1,4 @@
-"""Bring an index up to date with its folder: scan, read what is new, encode, commit every few thousand.
+"""Bring an index up to date with its folder: walk, read what is new, encode, commit every few thousand.
 
 The path of one picture: `scan` finds it, `changes` says it is new, the decode pool reads it (or only hashes
 it, when its size says that it may be known), a batch of pixels becomes vectors, the row waits in `_pending`
@@ -7,14 +7,16 @@ until the next commit, and `segments` derives what is searched. What was committ
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
 import signal
+import struct
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,35 +24,52 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from clipsearch.config import INDEX_DIR_NAME, index_dir_for
+from clipsearch.config import INDEX_DIR_NAME, index_dir_for, is_index
 from clipsearch.encoder import Encoder
-from clipsearch.errors import EncoderMismatch, NoPictures, OtherCollection, StorageError
+from clipsearch.errors import ClipsearchError, EncoderMismatch, NoPictures, NotAnIndex, OtherCollection, StorageError
 from clipsearch.formats import classify_name, extra_is_installed
-from clipsearch.indexer.changes import Changes, compare
-from clipsearch.indexer.compact import due_merge, merge_fragments, with_tombstones
+from clipsearch.indexer.catalog import Catalog, References, StoredVectors
+from clipsearch.indexer.changes import Changes, compare, find_moved, split_vanished
+from clipsearch.indexer.compact import counted, merge_due
 from clipsearch.indexer.decoding import DecodePool, DecodeResult, DecodeTask
-from clipsearch.indexer.scan import FoundFile, Scan, scan
-from clipsearch.indexer.segments import add_segment
+from clipsearch.indexer.scan import FoundFile, Scan, walk
+from clipsearch.indexer.segments import write_fragment, write_segment
 from clipsearch.indexer.tune import retuned
+from clipsearch.indexer.upgrade import upgraded
+from clipsearch.metadata import describe_again
 from clipsearch.records import (
-    EmbeddingBatch,
     FloatArray,
+    Fragment,
     ImageRecord,
+    IntArray,
     Manifest,
     ModelRef,
     PictureMetadata,
     PixelArray,
+    Rebuild,
+    Segment,
     SkippedImage,
     SkipStatus,
 )
-from clipsearch.store import RunProgress, Snapshot, Writer, open_snapshot, read_records, read_tombstones, root_path
-from clipsearch.vectors import open_segments
+from clipsearch.store import RunProgress, Snapshot, Writer, open_rows, open_snapshot, root_path
+from clipsearch.store.columns import path_key
+from clipsearch.store.fragments import VectorBlock
+from clipsearch.store.hashes import hash_keys
+from clipsearch.store.marks import marked, read_marks
+from clipsearch.vectors import VectorsFile, open_segments
 
 COMMIT_ROWS = 2048
 FIRST_COMMIT_S = 2.0
 COMMIT_S = 15.0
 NOTE_EVERY_S = 0.5
 BATCH_PICTURES = 32
+KEEP_MISSING_DAYS = 30.0
+MOST_ATTEMPTS = 3  # runs that try to read a file whose decoder timed out or crashed
+TRANSIENT: frozenset[SkipStatus] = frozenset({"unreadable", "timeout", "decoder_crashed"})
+"""What is no fault of the file, perhaps: never takes the place of a picture that could be read before."""
+ADOPT_SHARE = 0.5
+"""An index elsewhere goes over to another folder if its own is gone and so many of its pictures are in that one."""
+ADOPT_SAMPLE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +93,10 @@ class IndexOptions:
     commit_rows: int = COMMIT_ROWS
     commit_s: float = COMMIT_S
     retry_skipped: bool = False  # read again what was skipped before, although the file is the same
-    reindex: bool = False  # encode everything again, whatever the index holds
+    reindex: bool = False  # encode everything again beside what is there, and switch at the end
     recall: float | None = None  # recall@10 that inverted files are tuned for, 0..1; None: as before
+    prune: bool = False  # forget missing pictures now
+    keep_missing_days: float = KEEP_MISSING_DAYS  # forget what nobody has seen for so long
 
 
 @dataclass(slots=True)
@@ -91,9 +112,13 @@ class IndexReport:
     touched: int = 0  # same content, new time or place on disk: only the metadata was updated
     renamed: int = 0
     copied: int = 0  # same content as a picture that is still there: its vector was reused
-    removed: int = 0
+    removed: int = 0  # deleted since the last run
+    missing: int = 0  # not to be seen at present; their vectors are kept
+    returned: int = 0  # were missing, and are back
+    forgotten: int = 0  # were missing for too long, or pruned
     pictures: int = 0  # searchable after the run
-    skipped: list[SkippedImage] = field(default_factory=list)  # every file that is not, and why
+    skipped: list[SkippedImage] = field(default_factory=list)  # every picture-like file that is not, and why
+    other_files: dict[str, int] = field(default_factory=dict)  # what is no picture by its name, by kind
     seconds: float = 0.0
     interrupted: bool = False
     asked_to_stop: bool = False  # also when everything was done by then
@@ -120,33 +145,52 @@ def index_folder(
     """Index `folder`, or bring its index up to date.
 
     Ctrl-C or SIGTERM commits what is done and returns with `interrupted` set.
-    Raises: NoPictures, EncoderMismatch, OtherCollection, IndexLocked, OutOfSpace, CorruptIndex, StorageError.
+    Raises: NoPictures, NotAnIndex, EncoderMismatch, OtherCollection, IndexLocked, OutOfSpace, CorruptIndex,
+    StorageError.
     """
     options = options or IndexOptions()
     notify = progress or (lambda _: None)
     check_folder(folder)
     root = folder.absolute()
     index_dir = index_dir_for(root, index)
+    check_place(index_dir, root)
     started = time.monotonic()
     notify(Progress("scan"))
-    found = scan(root, exclude=index_dir)
-    if not found.files and not index_dir.exists():
-        raise _nothing_in(root, found)
+    if not is_index(index_dir):
+        _check_pictures(root, index_dir)
     with Writer(index_dir) as writer:
         run = _Run(writer, root, encoder, options, _Teller(writer, notify))
-        run.open(found)
-        report = run.report
-        with _StopRequests() as stop:
-            run.read(found, stop)
-            if stop.requested:
-                report.interrupted = True
-                run.commit()
-            else:
-                run.finish()
-        report.asked_to_stop = stop.requested
-        run.close()
+        try:
+            run.open()
+            report = run.report
+            with _StopRequests() as stop:
+                run.read(stop)
+                if stop.requested:
+                    report.interrupted = True
+                    run.commit()
+                else:
+                    run.finish()
+            report.asked_to_stop = stop.requested
+        finally:
+            run.close()
         report.seconds = time.monotonic() - started
         return report
+
+
+def check_place(index_dir: Path, root: Path) -> None:
+    """Raise NotAnIndex if the index of `root` may not be in `index_dir`: where pictures are, or above them."""
+    index, photos = Path(os.path.realpath(index_dir)), Path(os.path.realpath(root))
+    if index == photos:
+        raise NotAnIndex(index_dir, "it is the folder of the pictures itself")
+    if index in photos.parents and not is_index(index_dir):
+        raise NotAnIndex(index_dir, f"the pictures are in it ({root})")
+
+
+def _check_pictures(root: Path, index_dir: Path) -> None:
+    """Raise before anything is made for a folder without pictures."""
+    found = Scan()
+    if not any(classify_name(name) is None for block in walk(root, found, exclude=index_dir) for name in block.names):
+        raise _nothing_in(root, found)
 
 
 class _Teller:
@@ -202,14 +246,21 @@ def check_folder(folder: Path) -> None:
 
 
 def _nothing_in(root: Path, found: Scan) -> NoPictures | StorageError:
-    for unreadable in found.unreadable_folders:
+    for unreadable in found.unreadable:
         if unreadable.path == "":
             return StorageError(root, unreadable.reason, "Check its permissions and that its drive is there.")
-    return NoPictures(root, len(found.files))
+    return NoPictures(root, found.files + sum(found.others.values()))
+
+
+Pending = tuple[ImageRecord, FloatArray | None]
 
 
 class _Run:
-    """The state of one run of `index_folder`."""
+    """The state of one run of `index_folder`.
+
+    Rows and vectors are those of the index, or, while everything is encoded again, of what takes its place at the end
+    (Manifest.rebuild): `_fragments`, `_segments` and `_put` mean the one or the other.
+    """
 
     def __init__(
         self, writer: Writer, root: Path, encoder: Encoder, options: IndexOptions, notify: Callable[[Progress], None]
@@ -220,91 +271,148 @@ class _Run:
         self.options = options
         self.notify = notify
         self.report = IndexReport(writer.index_dir, root)
-        self.manifest = Manifest(
-            generation=0,
-            created_at="",
-            root=".." if writer.index_dir.absolute() == root / INDEX_DIR_NAME else str(root),
-            model=ModelRef(encoder.name, encoder.fingerprint, encoder.dim, float(encoder.score_scale)),
-            next_row_id=0,
-        )
+        self.model = ModelRef(encoder.name, encoder.fingerprint, encoder.dim, float(encoder.score_scale))
+        self.manifest = Manifest(0, "", self._root_name(), self.model, 0)
         self.changes = Changes()
-        self._old: dict[str, ImageRecord] = {}  # live rows of the index by path, as the run found them
-        self._known: dict[str, list[ImageRecord]] = {}  # the same by content hash
-        self._known_sizes: set[int] = set()
-        self._stored: _StoredVectors | None = None
-        self._pending: list[tuple[ImageRecord, FloatArray | None]] = []
-        self._replaced: list[int] = []
-        self._live: Counter[bool] = Counter()  # rows with a vector (True) and without one (False)
+        self.scan = Scan()
+        self._before: Snapshot | None = None  # keeps the vectors that are looked up from being collected
+        self._rebuilding = False
+        self._deleted: list[int] = []
+        self._missed: list[int] = []  # rows that nobody can see, as far as the run knows
+        self._unseen: set[int] = set()  # those of them that cannot be looked at
+        self._pending: list[Pending] = []
+        self._pending_keys: dict[str, Pending] = {}  # those with a new vector, by content hash
+        self._dropped: list[int] = []
+        self._marked_missing: dict[int, int] = {}  # row: since when, in seconds since 1970
+        self._unmarked: list[int] = []
+        self._gone: set[int] = set()  # rows that were dropped in this run
         self._batch: list[tuple[FoundFile, DecodeResult, PixelArray]] = []
+        self._batch_hashes: dict[str, list[tuple[FoundFile, DecodeResult]]] = {}  # more files of the same content
         self._done = 0
         self._last_commit = time.monotonic()
         self._commit_after_s = min(FIRST_COMMIT_S, options.commit_s)
+        self._now_s = int(time.time())
+        self._not_read: set[str] = set()  # of a rebuild: files that could be read before, and not now
+        self._old: Catalog | None = None
 
-    def open(self, found: Scan) -> None:
+    def _root_name(self) -> str:
+        index_dir = self.writer.index_dir.absolute()
+        return ".." if index_dir == self.root / INDEX_DIR_NAME else os.fspath(self.root)
+
+    # -- rows and vectors, of the index or of what replaces it
+
+    @property
+    def _fragments(self) -> tuple[Fragment, ...]:
+        rebuild = self.manifest.rebuild
+        return rebuild.fragments if self._rebuilding and rebuild is not None else self.manifest.fragments
+
+    @property
+    def _segments(self) -> tuple[Segment, ...]:
+        rebuild = self.manifest.rebuild
+        return rebuild.segments if self._rebuilding and rebuild is not None else self.manifest.segments
+
+    def _put(self, manifest: Manifest, fragments: tuple[Fragment, ...], segments: tuple[Segment, ...]) -> Manifest:
+        if self._rebuilding:
+            return dataclasses.replace(manifest, rebuild=Rebuild(self.model, fragments, segments))
+        return dataclasses.replace(manifest, fragments=fragments, segments=segments)
+
+    # -- looking
+
+    def open(self) -> None:
         """Compare the folder with the index, if there is one."""
+        index_dir = self.writer.index_dir
         current = self.writer.current()
-        report = self.report
-        report.found = len(found.files) + len(found.unreadable_files)
-        if current is None:
-            if not any(classify_name(_name(file.path)) is None for file in found.files):
-                raise _nothing_in(self.root, found)
-        elif not found.files and current.pictures:
-            raise _nothing_in(self.root, found)  # rather an unplugged drive than 100,000 deletions
-        records: list[ImageRecord] = []
         if current is not None:
+            current = upgraded(self.writer, current)
             self._adopt(current)
-            if not self.options.reindex:
-                records = read_records(self.writer.index_dir, current)
-                self._live.update(record.status == "ok" for record in records)
-        self._old = {record.path: record for record in records}
-        for record in records:
-            if record.content_hash is not None and (record.status == "ok" or not self._retry(record)):
-                self._known.setdefault(record.content_hash, []).append(record)
-                self._known_sizes.add(record.size_bytes)
-        self.changes = compare(records, found, retry=self._retry)
-        report.unchanged = self.changes.unchanged
+        self.catalog = catalog = Catalog(index_dir, self._fragments)
+        self._before = open_snapshot(index_dir) if current is not None else None
+        self._vectors = StoredVectors(index_dir, self._segments, self.model.dim)
+        self._references = References(catalog, self.manifest.next_vector_id)
+        self._live = Counter(
+            pictures=int(((catalog.statuses == 0) & ~catalog.away).sum()),
+            skipped=int(((catalog.statuses != 0) & ~catalog.away).sum()),
+            missing=int(catalog.away.sum()),
+        )
+        self.changes, seen = compare(catalog, walk(self.root, self.scan, exclude=index_dir), retry=self._retry)
+        scan, report, changes = self.scan, self.report, self.changes
+        expected = (current is None or current.pictures) and not self.options.prune
+        if expected and not scan.folders and not self._finds_pictures():
+            raise _nothing_in(self.root, scan)  # rather an unplugged drive than 100,000 deletions
+        vanished = np.flatnonzero(~seen)
+        find_moved(catalog, changes, vanished[~catalog.away[vanished]])
+        moved = {row for row, _, _ in changes.moved}
+        vanished = np.array([row for row in vanished.tolist() if row not in moved], np.int64)
+        deleted, self._missed, unseen = split_vanished(catalog, scan, self.manifest.devices, vanished)
+        self._deleted, self._unseen = deleted, set(unseen)
+        self._vanished = set(vanished.tolist())
+        report.found = scan.files + sum(scan.others.values())
+        report.other_files = dict(scan.others.most_common())
+        report.unchanged = changes.unchanged
         report.skipped += [
-            SkippedImage(r.path, r.status, r.reason or "") for r in self.changes.unchanged_skipped if r.status != "ok"
+            SkippedImage(r.path, r.status, r.reason or "") for r in changes.unchanged_skipped if r.status != "ok"
         ]
-        report.skipped += found.unreadable_folders
+        report.skipped += scan.unreadable
+
+    def _finds_pictures(self) -> bool:
+        """Whether there is any file worth opening, of names without an extension too."""
+        return self.changes.unchanged > 0 or any(
+            classify_name(name) is None for block in self.changes.to_read for name in block.names if "." not in name
+        )
 
     def _adopt(self, current: Manifest) -> None:
         index_dir = self.writer.index_dir
         old_root = root_path(index_dir, current.root)
-        if old_root != self.root and old_root.exists() and not old_root.samefile(self.root):
+        if old_root.exists():
+            is_other = not old_root.samefile(self.root)
+        else:
+            is_other = old_root != self.root and not self._holds_pictures_of(current)
+        if is_other:
             raise OtherCollection(index_dir, old_root, self.root)
-        if current.model.fingerprint == self.encoder.fingerprint and not self.options.reindex:
-            self.manifest = dataclasses.replace(current, root=self.manifest.root, model=self.manifest.model)
-            self._stored = _StoredVectors(open_snapshot(index_dir))
-        elif self.options.reindex:
-            self.manifest = dataclasses.replace(
-                self.manifest,
-                generation=current.generation,
-                next_row_id=current.next_row_id,
-                recall_target=current.recall_target,
-                tags=current.tags,  # they belong to contents, not to rows
-                writer_features=current.writer_features,
-            )
+        if self.options.reindex:
+            self._rebuilding = True
+            rebuild = current.rebuild
+            if rebuild is None or rebuild.model.fingerprint != self.model.fingerprint:
+                rebuild = Rebuild(self.model)
+            self.manifest = dataclasses.replace(current, root=self._root_name(), rebuild=rebuild)
+        elif current.model.fingerprint == self.model.fingerprint:
+            self.manifest = dataclasses.replace(current, root=self._root_name(), model=self.model)
         else:
             raise EncoderMismatch(index_dir, current.model.name, self.encoder.name, str(self.root))
+
+    def _holds_pictures_of(self, current: Manifest) -> bool:
+        """Whether this folder holds, at the same paths, most of the pictures of an index whose own folder is gone."""
+        catalog = Catalog(self.writer.index_dir, current.fragments)
+        chosen = np.linspace(0, len(catalog) - 1, min(len(catalog), ADOPT_SAMPLE)).astype(np.int64)
+        found = 0
+        for row in chosen.tolist():
+            record = catalog.record(row)
+            try:
+                info = os.stat(os.path.join(self.root, record.path))
+            except OSError:
+                continue
+            found += info.st_size == record.size_bytes
+        return len(chosen) > 0 and found >= ADOPT_SHARE * len(chosen)
 
     def _retry(self, record: ImageRecord) -> bool:
         if self.options.retry_skipped or record.status == "unreadable":
             return True
+        if record.status in ("timeout", "decoder_crashed"):
+            return record.attempts < MOST_ATTEMPTS
         return record.status == "missing_extra" and extra_is_installed(_name(record.path))
 
     # -- reading and encoding
 
-    def read(self, found: Scan, stop: _StopRequests) -> None:
+    def read(self, stop: _StopRequests) -> None:
         """Deal with every file that is new or different, until `stop` is requested."""
-        for skipped in found.unreadable_files:
-            self._skip(FoundFile(skipped.path, 0, 0, 0), skipped.status, skipped.reason, None)
-        todo = deque(self.changes.to_read)
+        self._take_known()
         files: dict[int, FoundFile] = {}  # what the pool has, by key
         keys = itertools.count()
-        total = len(todo)
+        total = self.changes.files
+        todo: Iterator[FoundFile] = (file for block in self.changes.to_read for file in block)
+        waiting = next(todo, None)
         self.notify(Progress("read", 0, total))
-        if not todo:
+        if waiting is None:
             return
         options = self.options
         with DecodePool(
@@ -313,9 +421,9 @@ class _Run:
             timeout_s=options.timeout_s,
             max_pixels=options.max_pixels,
         ) as pool:
-            while (todo or pool.pending) and not stop.requested:
-                while todo and pool.pending < pool.capacity:
-                    file = todo.popleft()
+            while (waiting is not None or pool.pending) and not stop.requested:
+                while waiting is not None and pool.pending < pool.capacity:
+                    file, waiting = waiting, next(todo, None)
                     refusal = classify_name(_name(file.path))
                     if refusal is not None:
                         self._skip(file, *refusal, None)
@@ -337,23 +445,45 @@ class _Run:
             self._encode_batch()
         self.notify(Progress("read", self._done, total, self.report.encoded))
 
+    def _take_known(self) -> None:
+        """What needs no reading: files that are back, and files that were moved."""
+        for row in self.changes.returned:
+            self._unmark(row)
+        for row, block, number in self.changes.moved:
+            file = block.file(number)
+            self._add(self._at(self.catalog.record(row), file), None)
+            self._drop(row)
+            self.report.renamed += 1
+
     def _task(self, key: int, file: FoundFile, mode: Literal["decode", "hash"]) -> DecodeTask:
         return DecodeTask(key, os.path.join(self.root, file.path), mode, file.size_bytes)
 
     def _mode(self, file: FoundFile) -> Literal["decode", "hash"]:
         """Hash first where the size says that the content may be known; decode at once where it cannot be."""
-        return "hash" if file.size_bytes in self._known_sizes else "decode"
+        return "hash" if self.catalog.knows_size(file.size_bytes) else "decode"
 
     def _take(self, file: FoundFile, result: DecodeResult) -> DecodeTask | None:
         """Use one result of the pool; the task that must follow, if any."""
+        content = result.content_hash
         if result.skip is not None:
-            self._skip(file, *result.skip, result.content_hash)
-        elif known := self._known.get(result.content_hash or ""):
-            self._reuse(file, self._source(file, known))
+            self._skip(file, *result.skip, content)
+            return None
+        row = self._row_with(content, file)
+        if row is not None:
+            self._reuse(file, row)
         elif result.pixels is None:
             return self._task(result.key, file, "decode")
+        elif content is not None and (same := self._batch_hashes.get(content)) is not None:
+            same.append((file, result))  # as a file that is about to be encoded
+        elif content is not None and (known := self._pending_keys.get(content)) is not None:
+            self._add_copy(file, result, known)
+        elif content is not None and (vector_id := self._vectors.find(_key(content))) is not None:
+            self._add(dataclasses.replace(_decoded(file, result), vector_id=vector_id), None)
+            self.report.copied += 1
         else:
             self._batch.append((file, result, result.pixels))
+            if content is not None:
+                self._batch_hashes[content] = []
             if len(self._batch) >= self._batch_pictures():
                 self._encode_batch()
         return None
@@ -362,59 +492,120 @@ class _Run:
         """What was asked for, else what keeps the encoder busy, which it may learn from its first batch."""
         return self.options.batch_pictures or int(getattr(self.encoder, "pictures_per_call", BATCH_PICTURES))
 
-    def _source(self, file: FoundFile, known: list[ImageRecord]) -> ImageRecord:
-        """Of the rows with the content of `file`, the one it most likely was: itself, one that vanished, or any."""
-        for record in known:
-            if record.path == file.path:
-                return record
-        return next((record for record in known if record.path in self.changes.vanished), known[0])
+    def _row_with(self, content_hash: str | None, file: FoundFile) -> int | None:
+        """Of the rows with a content, the one that `file` most likely was: itself, one that vanished, or any."""
+        if content_hash is None:
+            return None
+        rows = [row for row in self.catalog.with_content(_key(content_hash)) if self._is_useful(row)]
+        if not rows:
+            return None
+        for row in rows:
+            if self.catalog.path(row) == file.path:
+                return row
+        return next((row for row in rows if row in self._vanished and row not in self._gone), rows[0])
+
+    def _is_useful(self, row: int) -> bool:
+        """Whether a row says what became of its content: a vector, or a reason not to read it again."""
+        if self.catalog.statuses[row] == 0:
+            return bool(self.catalog.vector_ids[row] >= 0)
+        return not self._retry(self.catalog.record(row))
 
     def _encode_batch(self) -> None:
         if not self._batch:
             return
         vectors = self.encoder.encode_images(np.stack([pixels for _, _, pixels in self._batch]))
         for (file, result, _), vector in zip(self._batch, vectors, strict=True):
-            record = _record(file, result.content_hash, result.width, result.height, result.metadata)
-            self._add(record, vector)
+            pending = self._add(_decoded(file, result), vector)
             self.report.encoded += 1
+            if result.content_hash is not None:
+                self._pending_keys[result.content_hash] = pending
+                for other, its in self._batch_hashes.pop(result.content_hash, ()):
+                    self._add_copy(other, its, pending)
         self._batch.clear()
+        self._batch_hashes.clear()
 
-    def _reuse(self, file: FoundFile, known: ImageRecord) -> None:
-        """The content is in the index already: a rename, a copy, or the same file with a new time or inode."""
-        vector = None
-        if known.status == "ok":
-            assert self._stored is not None
-            vector = self._stored.vector(known.row_id)
-        record = dataclasses.replace(
-            known, path=file.path, size_bytes=file.size_bytes, mtime_ns=file.mtime_ns, inode=file.inode
-        )
-        self._add(record, vector)
+    def _add_copy(self, file: FoundFile, result: DecodeResult, same: Pending) -> None:
+        """A file with the content of one that waits for its commit: the vector is found by the content then."""
+        self._add(_decoded(file, result), None)
+        self.report.copied += 1
+
+    def _reuse(self, file: FoundFile, row: int) -> None:
+        """The content is in the index already: a rename, a copy, or the same file with a new time."""
+        known = self.catalog.record(row)
+        self._add(self._at(known, file), None)
         if known.status != "ok":
             self.report.skipped.append(SkippedImage(file.path, known.status, known.reason or ""))
         if known.path == file.path:
             self.report.touched += 1
-        elif (vanished := self.changes.vanished.pop(known.path, None)) is not None:
-            self._drop(vanished)
+        elif row in self._vanished and row not in self._gone and row not in self._unseen:
+            self._drop(row)
             self.report.renamed += 1
         else:
             self.report.copied += 1
 
+    def _at(self, record: ImageRecord, file: FoundFile) -> ImageRecord:
+        """What is known of a content, at another place or time; its own name may say more."""
+        return dataclasses.replace(
+            record,
+            path=file.path,
+            size_bytes=file.size_bytes,
+            mtime_ns=file.mtime_ns,
+            inode=file.inode,
+            metadata=describe_again(record.metadata, os.path.join(self.root, file.path)),
+        )
+
     def _skip(self, file: FoundFile, status: SkipStatus, reason: str, content_hash: str | None) -> None:
-        record = _record(file, content_hash, None, None, PictureMetadata())
-        self._add(dataclasses.replace(record, status=status, reason=reason), None)
+        if status == "not_a_picture" and "." not in _name(file.path):
+            self.report.other_files["other files"] = self.report.other_files.get("other files", 0) + 1
+            return  # not even its name says that it may be one: no row
         self.report.skipped.append(SkippedImage(file.path, status, reason))
+        rows = self._rows_of(file.path)
+        if status in TRANSIENT:
+            if any(self.catalog.statuses[row] == 0 for row in rows):
+                return  # what could be read before is not replaced because of the moment
+            if self._rebuilding and self._was_read(file.path):
+                self._not_read.add(file.path)
+                return
+        before = max((int(self.catalog.attempts[row]) for row in rows), default=0)
+        attempts = before + 1 if status in ("timeout", "decoder_crashed") else 0
+        record = dataclasses.replace(
+            _record(file, content_hash, None, None, PictureMetadata()),
+            status=status,
+            reason=reason,
+            attempts=attempts,
+        )
+        if any(_says_the_same(self.catalog.record(row), record) for row in rows):
+            return
+        self._add(record, None)
 
-    def _add(self, record: ImageRecord, vector: FloatArray | None) -> None:
-        """Let `record` take the place of the row that its path has, if any. Its row id is given at the commit."""
-        old = self._old.pop(record.path, None)
-        if old is not None:
-            self._drop(old)
-        self._pending.append((record, vector))
-        self._live[vector is not None] += 1
+    def _was_read(self, path: str) -> bool:
+        """Whether the rows that a rebuild is to replace have a picture at `path`."""
+        if self._old is None:
+            self._old = Catalog(self.writer.index_dir, self.manifest.fragments)
+        rows = self._old.same_path(np.frombuffer(path_key(path), "<i8"))
+        return any(self._old.statuses[row] == 0 for row in rows)
 
-    def _drop(self, record: ImageRecord) -> None:
-        self._replaced.append(record.row_id)
-        self._live[record.status == "ok"] -= 1
+    def _rows_of(self, path: str) -> list[int]:
+        key = np.frombuffer(path_key(path), "<i8")
+        return [row for row in self.catalog.same_path(key) if row not in self._gone]
+
+    def _add(self, record: ImageRecord, vector: FloatArray | None) -> Pending:
+        """Let `record` take the place of the rows of its file, if any. Its row id is given at the commit; so is its
+        vector's, if `vector` is new, or if it is that of another pending row with the same content."""
+        for row in self._rows_of(record.path):
+            self._drop(row)
+        pending = (record, vector)
+        self._pending.append(pending)
+        return pending
+
+    def _drop(self, row: int) -> None:
+        if row not in self._gone:
+            self._gone.add(row)
+            self._dropped.append(row)
+
+    def _unmark(self, row: int) -> None:
+        self._unmarked.append(row)
+        self.report.returned += 1
 
     # -- committing
 
@@ -427,63 +618,365 @@ class _Run:
     def commit(self) -> None:
         """Make what is pending part of the index, in one step."""
         manifest = self.manifest
-        if self._pending or self._replaced or manifest.generation == 0:
-            self.notify(Progress("commit", self._done, len(self.changes.to_read), self.report.encoded))
+        changed = self._pending or self._dropped or self._marked_missing or self._unmarked
+        if changed or manifest.generation == 0:
+            self.notify(Progress("commit", self._done, self.changes.files, self.report.encoded))
+            fragments, segments = self._fragments, self._segments
             if self._pending:
-                batch = self._numbered(manifest.next_row_id)
-                fragment = self.writer.add_fragment([batch], manifest.model)
-                fragment = add_segment(self.writer, fragment, manifest.model.dim, lambda: [batch])
+                records, block = self._numbered(manifest)
+                fragment = write_fragment(self.writer, lambda: [records])
+                segment = write_segment(self.writer, lambda: [block], self.model)
+                fragments = (*fragments, *([] if fragment is None else [fragment]))
+                segments = (*segments, *([] if segment is None else [segment]))
                 manifest = dataclasses.replace(
                     manifest,
-                    fragments=(*manifest.fragments, fragment),
-                    next_row_id=manifest.next_row_id + len(batch.records),
+                    next_row_id=manifest.next_row_id + len(records),
+                    next_vector_id=manifest.next_vector_id + len(block.ids),
                 )
-            if self._replaced:
-                dead = np.union1d(read_tombstones(self.writer.index_dir, manifest), np.array(self._replaced, np.int64))
-                manifest = with_tombstones(self.writer, manifest, dead)
-            self.manifest = self.writer.commit(
-                dataclasses.replace(manifest, pictures=self._live[True], skipped=self._live[False])
-            )
+                self._vectors.add(block.keys, block.ids)
+            fragments = self._with_marks(fragments)
+            segments = self._with_hidden(segments)
+            manifest = self._put(dataclasses.replace(manifest, devices=self.scan.devices), fragments, segments)
+            self.manifest = self.writer.commit(self._with_counts(manifest))
             self._pending.clear()
-            self._replaced.clear()
+            self._pending_keys.clear()
+            self._dropped.clear()
+            self._marked_missing.clear()
+            self._unmarked.clear()
             self._merge()
         self._last_commit = time.monotonic()
+        self._say_counts()
+
+    def _say_counts(self) -> None:
         self.report.generation = self.manifest.generation
         self.report.pictures = self.manifest.pictures
+        self.report.missing = self.manifest.missing
 
-    def _numbered(self, first_row_id: int) -> EmbeddingBatch:
-        records = [dataclasses.replace(record, row_id=first_row_id + n) for n, (record, _) in enumerate(self._pending)]
-        vectors = [vector for _, vector in self._pending if vector is not None]
-        stacked = np.stack(vectors) if vectors else np.empty((0, self.manifest.model.dim), np.float32)
-        return EmbeddingBatch(records, stacked)
+    def _numbered(self, manifest: Manifest) -> tuple[list[ImageRecord], VectorBlock]:
+        """The pending rows with their ids, and the new vectors with theirs."""
+        vector_ids: dict[str, int] = {}
+        new: list[FloatArray] = []
+        hashes: list[str | None] = []
+        records: list[ImageRecord] = []
+        for record, vector in self._pending:
+            if vector is not None:
+                vector_id = manifest.next_vector_id + len(new)
+                new.append(vector)
+                hashes.append(record.content_hash)
+                if record.content_hash is not None:
+                    vector_ids[record.content_hash] = vector_id
+                record = dataclasses.replace(record, vector_id=vector_id)
+            elif record.status == "ok" and record.vector_id < 0:
+                record = dataclasses.replace(record, vector_id=vector_ids[record.content_hash or ""])
+            record = dataclasses.replace(record, row_id=manifest.next_row_id + len(records))
+            records.append(record)
+            self._references.add(record.vector_id, 1)
+            self._live["pictures" if record.status == "ok" else "skipped"] += 1
+        vectors = np.stack(new) if new else np.empty((0, self.model.dim), np.float32)
+        ids = np.arange(len(new), dtype=np.int64) + manifest.next_vector_id
+        return records, VectorBlock(ids, hash_keys(hashes), vectors)
 
-    def _merge(self) -> None:
-        start = due_merge(self.manifest.fragments)
-        if start is not None:
-            self.notify(Progress("merge", self._done, len(self.changes.to_read), self.report.encoded))
-            merged = merge_fragments(self.writer, self.manifest, start, len(self.manifest.fragments))
-            self.manifest = self.writer.commit(merged)
+    def _with_marks(self, fragments: tuple[Fragment, ...]) -> tuple[Fragment, ...]:
+        """`fragments` with what was dropped, missed or seen again since the last commit."""
+        catalog, references = self.catalog, self._references
+        touched: set[int] = set()
+        dead: dict[int, list[int]] = {}
+        for row in self._dropped:
+            if not catalog.away[row]:
+                references.add(int(catalog.vector_ids[row]), -1)
+            self._live[self._kind(row)] -= 1
+            dead.setdefault(catalog.fragment_of(row), []).append(int(catalog.row_ids[row]))
+        for number, row_ids in dead.items():
+            marks = catalog.marks[number]
+            marks.dead = np.union1d(marks.dead, np.array(row_ids, np.int64))
+            marks.missing = {since: np.setdiff1d(ids, marks.dead) for since, ids in marks.missing.items()}
+            touched.add(number)
+        away: dict[tuple[int, int], list[int]] = {}
+        for row, since in self._marked_missing.items():
+            if not catalog.away[row]:
+                references.add(int(catalog.vector_ids[row]), -1)
+                self._live[self._kind(row)] -= 1
+                catalog.away[row] = True
+                self._live["missing"] += 1
+                away.setdefault((catalog.fragment_of(row), since), []).append(int(catalog.row_ids[row]))
+        for (number, since), row_ids in away.items():
+            missing = catalog.marks[number].missing
+            missing[since] = np.union1d(missing.get(since, np.empty(0, np.int64)), np.array(row_ids, np.int64))
+            touched.add(number)
+        back: dict[int, list[int]] = {}
+        for row in self._unmarked:
+            if catalog.away[row] and row not in self._gone:
+                references.add(int(catalog.vector_ids[row]), 1)
+                catalog.away[row] = False
+                self._live["missing"] -= 1
+                self._live[self._kind(row)] += 1
+                back.setdefault(catalog.fragment_of(row), []).append(int(catalog.row_ids[row]))
+        for number, row_ids in back.items():
+            marks = catalog.marks[number]
+            marks.missing = {since: np.setdiff1d(ids, row_ids) for since, ids in marks.missing.items()}
+            touched.add(number)
+        return self._remarked(fragments, touched)
+
+    def _kind(self, row: int) -> str:
+        """What a row is counted as."""
+        return "missing" if self.catalog.away[row] else "skipped" if self.catalog.statuses[row] else "pictures"
+
+    def _remarked(self, fragments: tuple[Fragment, ...], touched: set[int]) -> tuple[Fragment, ...]:
+        """`fragments` with the marks of the catalog's fragments `touched`, also where these were merged meanwhile."""
+        if not touched:
+            return fragments
+        own = {self.catalog.names[number]: number for number in touched}
+        made = []
+        for fragment in fragments:
+            number = own.pop(fragment.data.path, None)
+            if number is not None:
+                marks = self.catalog.marks[number]
+                fragment = _marked(self.writer, fragment, marks.dead, marks.missing)
+            made.append(fragment)
+        return _RowMarks(self.writer, self.catalog, set(own.values())).put(tuple(made)) if own else tuple(made)
+
+    def _with_hidden(self, segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+        """`segments` with the vectors hidden that no answered row refers to any more."""
+        changed = np.array(sorted(self._references.changed), np.int64)
+        self._references.changed.clear()
+        made: list[Segment] = []
+        for segment in segments:
+            own = changed[(changed >= segment.first_vector_id) & (changed <= segment.last_vector_id)]
+            if len(own):
+                before = marked(read_marks(self.writer.index_dir, segment.hidden))
+                after = np.union1d(np.setdiff1d(before, own), self._references.unreferenced(own))
+                after = self._only_stored(segment, after)
+                if not np.array_equal(before, after):
+                    ref = self.writer.add_marks({0: after})
+                    segment = dataclasses.replace(segment, hidden=ref, hidden_count=len(after))
+            made.append(segment)
+        return tuple(made)
+
+    def _only_stored(self, segment: Segment, ids: IntArray) -> IntArray:
+        """Those of `ids` that are in a segment: merged ones have gaps."""
+        if segment.last_vector_id - segment.first_vector_id + 1 == segment.vectors or not len(ids):
+            return ids
+        stored = VectorsFile(self.writer.index_dir / segment.mapped.path, self.model.dim).ids
+        return ids[np.isin(ids, stored)]
+
+    def _with_counts(self, manifest: Manifest) -> Manifest:
+        return (
+            manifest
+            if self._rebuilding
+            else dataclasses.replace(
+                manifest, pictures=self._live["pictures"], skipped=self._live["skipped"], missing=self._live["missing"]
+            )
+        )
+
+    def _merge(self, *, drop_unused: bool = False) -> None:
+        """Join what is due. Unused vectors are dropped at the end of a run only: until then a file may turn up that has
+        the content of one."""
+        manifest = self.manifest
+        target = dataclasses.replace(manifest, model=self.model, fragments=self._fragments, segments=self._segments)
+        merged = merge_due(
+            self.writer,
+            target,
+            lambda: self.notify(Progress("merge", self._done, self.changes.files, self.report.encoded)),
+            drop_unused=drop_unused,
+        )
+        if merged.fragments != target.fragments or merged.segments != target.segments:
+            self.manifest = self.writer.commit(self._put(manifest, merged.fragments, merged.segments))
 
     def finish(self) -> None:
-        """Commit the rest, and forget what is no longer there."""
-        for record in self.changes.vanished.values():
-            self._drop(record)
-            self.report.removed += 1
+        """Commit the rest; forget what was deleted, and mark what is missing."""
+        report = self.report
+        oldest_s = self._now_s - 86_400 * self.options.keep_missing_days
+        for row in self._deleted:
+            if row not in self._gone:
+                self._drop(row)
+                report.removed += 1
+        since = self._missing_since()
+        for row in self._missed:
+            if row in self._gone:
+                continue
+            first_s = since.get(int(self.catalog.row_ids[row]), self._now_s)
+            known = bool(self.catalog.away[row])
+            if self.options.prune or (first_s <= oldest_s and row not in self._unseen):
+                self._drop(row)
+                report.forgotten += 1
+            elif not known:
+                self._marked_missing[row] = self._now_s
         self.commit()
+        if self._rebuilding:
+            self._switch()
+        self._merge(drop_unused=True)
         recall = self.options.recall
         if recall is not None and recall != self.manifest.recall_target:
             self.manifest = self.writer.commit(retuned(self.writer.index_dir, self.manifest, recall))
-            self.report.generation = self.manifest.generation
+        self._say_counts()
+
+    def _missing_since(self) -> dict[int, int]:
+        """When rows were first missed, in seconds since 1970, by row id."""
+        return {
+            row_id: since
+            for marks in self.catalog.marks
+            for since, ids in marks.missing.items()
+            for row_id in ids.tolist()
+        }
+
+    def _switch(self) -> None:
+        """Let what was made anew take the place of the old rows and vectors, but for pictures that nobody can see now:
+        their rows stay, and their vectors too if they are of the same model."""
+        manifest, rebuild = self.manifest, self.manifest.rebuild
+        assert rebuild is not None
+        self._rebuilding = False
+        manifest = dataclasses.replace(
+            manifest, model=self.model, fragments=rebuild.fragments, segments=rebuild.segments, rebuild=None
+        )
+        manifest = self._with_those_away(self.manifest, manifest)
+        self.manifest = self.writer.commit(counted(self.writer.index_dir, manifest))
+
+    def _with_those_away(self, old: Manifest, new: Manifest) -> Manifest:
+        index_dir = self.writer.index_dir
+        before, made = Catalog(index_dir, old.fragments), Catalog(index_dir, new.fragments)
+        if not len(before) or self.options.prune:
+            return new
+        absent = np.flatnonzero(made.match(before.paths_by_number()) < 0)
+        unread = {row for row in absent.tolist() if before.path(row) in self._not_read} if self._not_read else set()
+        absent = np.array([row for row in absent.tolist() if row not in unread], np.int64)
+        deleted, missing, _ = split_vanished(before, self.scan, old.devices, absent)
+        rows = [row for row in (*missing, *sorted(unread)) if before.statuses[row] == 0]
+        self.report.removed += len(deleted)
+        if not rows:
+            return new
+        since: dict[int, list[int]] = {}
+        first_missed = {int(i): s for marks in before.marks for s, ids in marks.missing.items() for i in ids.tolist()}
+        same_model = old.model.fingerprint == new.model.fingerprint
+        records: list[ImageRecord] = []
+        vectors: list[FloatArray] = []
+        stored = _Stored(index_dir, old) if same_model else None
+        for row in rows:
+            record = before.record(row)
+            vector_id = -1
+            if stored is not None and (vector := stored.vector(record.vector_id)) is not None:
+                vector_id = new.next_vector_id + len(vectors)
+                vectors.append(vector)
+            row_id = new.next_row_id + len(records)
+            records.append(dataclasses.replace(record, row_id=row_id, vector_id=vector_id))
+            since.setdefault(first_missed.get(record.row_id, self._now_s), []).append(row_id)
+        fragment = write_fragment(self.writer, lambda: [records])
+        assert fragment is not None
+        marks = {s: np.array(ids, np.int64) for s, ids in since.items()}
+        fragment = dataclasses.replace(fragment, missing=self.writer.add_marks(marks), missing_count=len(records))
+        segments = new.segments
+        if vectors:
+            ids = np.arange(len(vectors), dtype=np.int64) + new.next_vector_id
+            hashes = [record.content_hash for record in records if record.vector_id >= 0]
+            block = VectorBlock(ids, hash_keys(hashes), np.stack(vectors))
+            segment = write_segment(self.writer, lambda: [block], self.model)
+            assert segment is not None
+            hidden = self.writer.add_marks({0: ids})
+            segments = (*segments, dataclasses.replace(segment, hidden=hidden, hidden_count=len(ids)))
+        return dataclasses.replace(
+            new,
+            fragments=(*new.fragments, fragment),
+            segments=segments,
+            next_row_id=new.next_row_id + len(records),
+            next_vector_id=new.next_vector_id + len(vectors),
+        )
 
     def close(self) -> None:
         """Let go of the generation that the run started from, and of what only it needed."""
-        if self._stored is not None:
-            self._stored.close()
-            self.writer.collect()
+        if self._before is not None:
+            self._before.close()
+            self._before = None
+            with contextlib.suppress(ClipsearchError):
+                self.writer.collect()
+
+
+class _RowMarks:
+    """Puts marks where the rows are now."""
+
+    def __init__(self, writer: Writer, catalog: Catalog, touched: set[int]) -> None:
+        self._writer = writer
+        chosen = [catalog.marks[number] for number in touched]
+        self._dead = np.unique(np.concatenate([np.empty(0, np.int64), *(marks.dead for marks in chosen)]))
+        self._missing: dict[int, IntArray] = {}
+        for marks in chosen:
+            for since, ids in marks.missing.items():
+                self._missing[since] = np.union1d(self._missing.get(since, np.empty(0, np.int64)), ids)
+        self._own = np.unique(
+            np.concatenate([np.empty(0, np.int64), *(catalog.files[number].number("row_id") for number in touched)])
+        )
+
+    def put(self, fragments: tuple[Fragment, ...]) -> tuple[Fragment, ...]:
+        made = []
+        for fragment in fragments:
+            own = self._own[slice(*np.searchsorted(self._own, (fragment.first_row_id, fragment.last_row_id + 1)))]
+            made.append(self._put(fragment) if len(own) else fragment)
+        return tuple(made)
+
+    def _put(self, fragment: Fragment) -> Fragment:
+        index_dir = self._writer.index_dir
+        row_ids = open_rows(index_dir, fragment, verified=True).number("row_id")
+        others = ~np.isin(row_ids, self._own)
+        dead_before = marked(read_marks(index_dir, fragment.dead))
+        missing_before = read_marks(index_dir, fragment.missing)
+        keep = row_ids[others]
+        dead = np.union1d(dead_before[np.isin(dead_before, keep)], self._dead[np.isin(self._dead, row_ids)])
+        missing: dict[int, IntArray] = {}
+        for since in {*missing_before, *self._missing}:
+            old = missing_before.get(since, np.empty(0, np.int64))
+            new = self._missing.get(since, np.empty(0, np.int64))
+            ids = np.union1d(old[np.isin(old, keep)], new[np.isin(new, row_ids)])
+            if len(ids):
+                missing[since] = ids
+        if np.array_equal(dead, dead_before) and _same_sets(missing, missing_before):
+            return fragment
+        return _marked(self._writer, fragment, dead, missing)
+
+
+def _marked(writer: Writer, fragment: Fragment, dead: IntArray, missing: dict[int, IntArray]) -> Fragment:
+    """`fragment` with these rows dead and missing."""
+    return dataclasses.replace(
+        fragment,
+        dead=writer.add_marks({0: dead}),
+        dead_count=len(dead),
+        missing=writer.add_marks(missing),
+        missing_count=sum(len(ids) for ids in missing.values()),
+    )
+
+
+def _same_sets(one: dict[int, IntArray], other: dict[int, IntArray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(ids, other[number]) for number, ids in one.items())
+
+
+class _Stored:
+    """Vectors of a generation by their ids."""
+
+    def __init__(self, index_dir: Path, manifest: Manifest) -> None:
+        self._segments = open_segments(manifest, lambda ref: index_dir / ref.path, lambda _: np.empty(0, np.int64))
+
+    def vector(self, vector_id: int) -> FloatArray | None:
+        """Shape: (D,) float32."""
+        return next((v for segment in self._segments if (v := segment.find(vector_id)) is not None), None)
 
 
 def _name(path: str) -> str:
     return path.rpartition("/")[2]
+
+
+def _says_the_same(one: ImageRecord, other: ImageRecord) -> bool:
+    """Whether two rows of skipped files differ in nothing that matters: there is nothing new to write then."""
+
+    def said(record: ImageRecord) -> tuple[object, ...]:
+        return record.path, record.size_bytes, record.mtime_ns, record.status, record.reason, record.attempts
+
+    return said(one) == said(other)
+
+
+def _key(content_hash: str) -> tuple[int, int]:
+    first, second = struct.unpack("<2q", bytes.fromhex(content_hash))
+    return first, second
+
+
+def _decoded(file: FoundFile, result: DecodeResult) -> ImageRecord:
+    return _record(file, result.content_hash, result.width, result.height, result.metadata)
 
 
 def _record(
@@ -500,22 +993,3 @@ def _record(
         height=height,
         metadata=metadata,
     )
-
-
-class _StoredVectors:
-    """Vectors of the generation that a run started from, by row id. Keeps that generation from being collected."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._segments = open_segments(snapshot.manifest, snapshot.file, snapshot.tombstones())
-
-    def vector(self, row_id: int) -> FloatArray:
-        """Shape: (D,) float32."""
-        for segment in self._segments:
-            vector = segment.find(row_id)
-            if vector is not None:
-                return vector
-        raise AssertionError(f"row {row_id} has no vector")
-
-    def close(self) -> None:
-        self._snapshot.close()

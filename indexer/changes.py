@@ -1,48 +1,139 @@
-"""What is different between an index and the folder it is of. Decides, does nothing."""
+"""What is different between an index and the folder it is of. Decides, does nothing.
+
+A file that is not seen is not thereby deleted: its drive may be away. Deleted is what vanished singly from folders that
+were looked at; what vanished in bulk, or where nobody could look, is missing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from clipsearch.indexer.scan import FoundFile, Scan
-from clipsearch.records import ImageRecord
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.indexer.catalog import Catalog
+from clipsearch.indexer.scan import FileBlock, Scan
+from clipsearch.records import ImageRecord, IntArray
+
+BoolArray = npt.NDArray[np.bool_]
+MISSING_FROM = 20
+MISSING_SHARE = 0.1
+"""If more than so many pictures, and more than this share of all, vanish at once, they are missing, not deleted."""
+COARSE_NS = 1_000_000_000
+"""File systems with whole seconds (FAT, archives) give many files one time: there, a move must be proved by content."""
 
 
 @dataclass(slots=True)
 class Changes:
-    """What an incremental run has to look at, and what it has not."""
+    """What an incremental run has to look at, and what it has not. Rows are given by their numbers in the catalog."""
 
+    to_read: list[FileBlock] = field(default_factory=list)
     unchanged: int = 0
     unchanged_skipped: list[ImageRecord] = field(default_factory=list)
-    to_read: list[FoundFile] = field(default_factory=list)
-    vanished: dict[str, ImageRecord] = field(default_factory=dict)
+    returned: list[int] = field(default_factory=list)  # missing rows whose files are back
+    moved: list[tuple[int, FileBlock, int]] = field(default_factory=list)  # row, and the file that it is now
+
+    @property
+    def files(self) -> int:
+        """How many files have to be read."""
+        return sum(len(block) for block in self.to_read)
 
 
 def compare(
-    records: Iterable[ImageRecord], scan: Scan, *, retry: Callable[[ImageRecord], bool] = lambda record: False
-) -> Changes:
-    """Compare live records with what was found. Same size, mtime and inode means unchanged.
+    catalog: Catalog, blocks: Iterable[FileBlock], *, retry: Callable[[ImageRecord], bool] = lambda record: False
+) -> tuple[Changes, BoolArray]:
+    """Compare an index with the files that a walk yields. Same path, size and time means unchanged, whatever the inode.
 
-    `retry` says which unchanged skipped files to try again.
+    `retry` says which unchanged skipped files to try again. Returns the changes so far, and which rows were seen.
     """
     changes = Changes()
-    missing = {record.path: record for record in records}
-    for found in scan.files:
-        record = missing.pop(found.path, None)
-        same = record is not None and (record.size_bytes, record.mtime_ns, record.inode) == (
-            found.size_bytes,
-            found.mtime_ns,
-            found.inode,
-        )
-        if record is None or not same or (record.status != "ok" and retry(record)):
-            changes.to_read.append(found)
-        else:
-            changes.unchanged += 1
-            if record.status != "ok":
-                changes.unchanged_skipped.append(record)
-    still_there = {skipped.path for skipped in scan.unreadable_files}
-    changes.vanished = {
-        path: record for path, record in missing.items() if path not in still_there and not scan.hides(path)
-    }
-    return changes
+    seen = np.zeros(len(catalog), bool)
+    special = (catalog.statuses != 0) | catalog.away | (catalog.vector_ids < 0)
+    for block in blocks:
+        rows = catalog.match(block.paths)
+        there = rows >= 0
+        at = rows[there]
+        same = np.zeros(len(block), bool)
+        same[there] = (catalog.sizes[at] == block.sizes[there]) & (catalog.mtimes_ns[at] == block.mtimes_ns[there])
+        again = np.zeros(len(block), bool)  # the same file, to be read all the same
+        unchanged = np.flatnonzero(same)
+        for number in unchanged[special[rows[unchanged]]].tolist():
+            row = int(rows[number])
+            if catalog.statuses[row]:
+                record = catalog.record(row)
+                again[number] = retry(record)
+                if not again[number]:
+                    changes.unchanged_skipped.append(record)
+            elif catalog.vector_ids[row] < 0:
+                again[number] = True
+            if catalog.away[row] and not again[number]:
+                changes.returned += catalog.same_path(block.paths[number])
+        seen[at] = True
+        changes.unchanged += int((same & ~again).sum())
+        wanted = np.flatnonzero(~same | again)
+        if len(wanted):
+            names = block.names
+            changes.to_read.append(block.only(np.array(sorted(wanted.tolist(), key=names.__getitem__), np.int64)))
+    return changes, catalog.of_same_files(seen)
+
+
+def find_moved(catalog: Catalog, changes: Changes, vanished: IntArray) -> None:
+    """Take out of `changes.to_read` the files that are vanished rows under another name: same inode, size and time.
+
+    Only where the time is finer than a second; what remains is told by its content. Shape: vanished (V,) numbers.
+    """
+    known = vanished[(catalog.statuses[vanished] == 0) & (catalog.vector_ids[vanished] >= 0)]
+    known = known[catalog.mtimes_ns[known] % COARSE_NS != 0]
+    if not len(known):
+        return
+    order = np.argsort(catalog.inodes[known], kind="stable")
+    known = known[order]
+    inodes = catalog.inodes[known]
+    taken: set[int] = set()
+    kept: list[FileBlock] = []
+    for block in changes.to_read:
+        low = np.searchsorted(inodes, block.inodes, "left")
+        high = np.searchsorted(inodes, block.inodes, "right")
+        stays = np.ones(len(block), bool)
+        for number in np.flatnonzero((high > low) & (catalog.match(block.paths) < 0)).tolist():
+            for row in known[low[number] : high[number]].tolist():
+                same = (catalog.sizes[row], catalog.mtimes_ns[row]) == (block.sizes[number], block.mtimes_ns[number])
+                if same and row not in taken:
+                    taken.add(row)
+                    stays[number] = False
+                    changes.moved.append((row, block, number))
+                    break
+        kept.append(block if stays.all() else block.only(np.flatnonzero(stays)))
+    changes.to_read = [block for block in kept if len(block)]
+
+
+def split_vanished(
+    catalog: Catalog, scan: Scan, devices: dict[str, int], vanished: IntArray
+) -> tuple[list[int], list[int], list[int]]:
+    """Which vanished rows are deleted, which are missing, and which of the missing nobody could have seen.
+
+    A folder that went whole, with every picture in it, is missing; so is what vanished in bulk.
+
+    `devices`: the index's record of them (see Scan.devices). Shape: vanished (V,) numbers in the catalog.
+    """
+    if not len(vanished):
+        return [], [], []
+    moved = scan.moved_devices(devices)
+    paths = {int(row): catalog.path(int(row)) for row in vanished}
+    unseen = [row for row, path in paths.items() if scan.hides(path)]
+    hidden = {*unseen, *(row for row, path in paths.items() if _inside(path, moved))}
+    open_rows = [row for row in paths if row not in hidden and not catalog.away[row]]
+    pictures = int(((catalog.vector_ids >= 0) & ~catalog.away).sum())
+    lost = sum(int(catalog.vector_ids[row]) >= 0 for row in open_rows)
+    missing = set(hidden) | {row for row in paths if catalog.away[row]}
+    if lost > MISSING_FROM and lost > MISSING_SHARE * pictures:
+        missing |= set(open_rows)
+    else:
+        missing |= {row for row in open_rows if paths[row].rpartition("/")[0] not in scan.folders}
+    deleted = [row for row in paths if row not in missing]
+    return deleted, sorted(missing), sorted(unseen)
+
+
+def _inside(path: str, folders: list[str]) -> bool:
+    return any(folder == "" or path.startswith(folder + "/") for folder in folders)

@@ -1,22 +1,36 @@
-"""Join fragments: in tiers while an index grows, all into one on demand. Deleted rows are left out on the way."""
+"""Join fragments and segments: in tiers while an index grows, all into one on demand.
+
+Size-tiered: eight of one tier (a power of eight in rows) make one of the next, so a row is rewritten log8(n) times, the
+number of files grows with log(n), and a merge writes no more than what caused it. One of which a third is dead is
+written anew by itself. Rows and vectors are joined apart: what happens to rows (new dates, renames, deletions) rewrites
+no vector.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from clipsearch.errors import IndexNotFound
-from clipsearch.indexer.segments import MERGE_FAN, add_segment
+from clipsearch.indexer.segments import MERGE_FAN, write_fragment, write_segment
 from clipsearch.indexer.tune import retuned
-from clipsearch.records import EmbeddingBatch, FileRef, Fragment, IntArray, Manifest
-from clipsearch.store import Writer, read_fragment, read_tombstones
+from clipsearch.records import FileRef, Fragment, IntArray, Manifest, Segment
+from clipsearch.store import Writer
+from clipsearch.store.fragments import VectorBlock, merge_records, read_vector_blocks
+from clipsearch.store.manifest import is_of_format_1
+from clipsearch.store.marks import marked, read_marks
+from clipsearch.store.rows import open_rows
 
-TIER_BASE_ROWS = 256
+DEAD_WORTH_DROPPING = 16
+"""Fewer dead rows are left to the next merge of their tier."""
+
+Part = TypeVar("Part", Fragment, Segment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,97 +46,215 @@ class CompactReport:
 
 
 def compact(index_dir: Path, *, recall: float | None = None) -> CompactReport:
-    """Join all fragments into one without the deleted rows.
+    """Join all fragments into one without the deleted rows, and all segments into one without unused vectors.
 
-    Inverted files are tuned anew, for `recall` (0..1) at 10, which is kept, or for what was kept before.
-    Raises: IndexNotFound, IndexLocked, CorruptIndex, OutOfSpace.
+    Missing pictures stay. Inverted files are tuned anew, for `recall` (0..1) at 10, which is kept, or for what was kept
+    before. Raises: IndexNotFound, IndexLocked, CorruptIndex, OutOfSpace.
     """
+    from clipsearch.indexer.upgrade import upgraded
+
+    if not index_dir.is_dir():
+        raise IndexNotFound([index_dir])
     with Writer(index_dir) as writer:
         before = writer.current()
         if before is None:
             raise IndexNotFound([index_dir])
-        after = before
+        after = upgraded(writer, before)
         recall = before.recall_target if recall is None else recall
-        if len(before.fragments) > 1 or before.tombstone_count:
-            target = dataclasses.replace(before, recall_target=recall)
-            after = writer.commit(merge_fragments(writer, target, 0, len(before.fragments)))
+        target = dataclasses.replace(after, recall_target=recall)
+        dead = sum(fragment.dead_count for fragment in after.fragments)
+        unused = unused_vectors(index_dir, after)
+        if len(after.fragments) > 1 or dead:
+            target = merge_fragments(writer, target, range(len(target.fragments)))
+        if len(after.segments) > 1 or any(len(ids) for ids in unused):
+            target = merge_segments(writer, target, range(len(target.segments)), unused)
         elif recall != before.recall_target:
-            after = writer.commit(retuned(index_dir, before, recall))
+            target = retuned(index_dir, target, recall)
+        if target != before:
+            after = writer.commit(target)
         else:
             writer.collect()
         return CompactReport(
             generation=after.generation,
             fragments_before=len(before.fragments),
             fragments_after=len(after.fragments),
-            deleted_rows_dropped=before.tombstone_count - after.tombstone_count,
+            deleted_rows_dropped=dead,
             bytes_before=sum(ref.size_bytes for ref in before.files()),
             bytes_after=sum(ref.size_bytes for ref in after.files()),
         )
 
 
-def due_merge(fragments: Sequence[Fragment]) -> int | None:
-    """Where the newest fragments that should be joined begin, or None.
+def tier_of(rows: int) -> int:
+    """Which tier a part of so many rows is in: floor(log8(rows))."""
+    tier = 0
+    while rows >= MERGE_FAN:
+        rows //= MERGE_FAN
+        tier += 1
+    return tier
 
-    Size-tiered: eight neighbours of one tier make one of the next, so a row is rewritten log8(n) times and
-    the number of fragments grows with log(n).
-    """
-    for tier in range(1 + max((_tier(f) for f in fragments), default=0)):
-        start = len(fragments)
-        while start and _tier(fragments[start - 1]) <= tier:
-            start -= 1
-        if len(fragments) - start >= MERGE_FAN:
-            return start
+
+def due(sizes: Sequence[int], dead: Sequence[int]) -> list[int] | None:
+    """Which parts should be joined next, or None. `sizes` are their rows, `dead` how many of these are of no use."""
+    tiers: dict[int, list[int]] = defaultdict(list)
+    for number, size in enumerate(sizes):
+        tiers[tier_of(size)].append(number)
+    for tier in sorted(tiers):
+        if len(tiers[tier]) >= MERGE_FAN:
+            return tiers[tier]
+    for number, (size, gone) in enumerate(zip(sizes, dead, strict=True)):
+        if gone == size or (gone >= DEAD_WORTH_DROPPING and 2 * gone >= size - gone):
+            return [number]
     return None
 
 
-def _tier(fragment: Fragment) -> int:
-    return max(0, math.floor(math.log(max(fragment.rows, 1) / TIER_BASE_ROWS, MERGE_FAN)))
+def merge_due(
+    writer: Writer, manifest: Manifest, notify: Callable[[], None] = lambda: None, *, drop_unused: bool = True
+) -> Manifest:
+    """`manifest`, not yet committed, after all merges that are due, of its rows and vectors.
+
+    `drop_unused`: leave out vectors that no row refers to.
+    """
+    while True:
+        rows = due([f.rows for f in manifest.fragments], [f.dead_count for f in manifest.fragments])
+        if rows is None:
+            break
+        notify()
+        manifest = merge_fragments(writer, manifest, rows)
+    while True:
+        # what is hidden is unused, or its picture is missing: only where much is hidden is it worth to look which
+        sizes = [segment.vectors for segment in manifest.segments]
+        none = [np.empty(0, np.int64)] * len(sizes)
+        chosen = due(sizes, [segment.hidden_count if drop_unused else 0 for segment in manifest.segments])
+        if chosen is None:
+            return manifest
+        unused = unused_vectors(writer.index_dir, manifest) if drop_unused else none
+        chosen = due(sizes, [len(ids) for ids in unused])
+        if chosen is None:
+            return manifest
+        notify()
+        manifest = merge_segments(writer, manifest, chosen, unused)
 
 
-def merge_fragments(writer: Writer, manifest: Manifest, start: int, stop: int) -> Manifest:
-    """A manifest, not yet committed, in which fragments start..stop-1 are one without their deleted rows."""
-    dead = read_tombstones(writer.index_dir, manifest)
-    merged = manifest.fragments[start:stop]
+def merge_fragments(writer: Writer, manifest: Manifest, chosen: Sequence[int]) -> Manifest:
+    """`manifest`, not yet committed, in which some fragments are one, without their dead rows."""
+    parts = [manifest.fragments[number] for number in chosen]
+    index_dir = writer.index_dir
+    joined: list[Fragment] = []
+    if any(part.rows > part.dead_count for part in parts):
+        fragment = write_fragment(writer, lambda: merge_records(index_dir, parts))
+        if fragment is not None:
+            missing = _joined_marks(index_dir, [part.missing for part in parts])
+            count = sum(len(ids) for ids in missing.values())
+            joined = [dataclasses.replace(fragment, missing=writer.add_marks(missing), missing_count=count)]
+    return dataclasses.replace(manifest, fragments=_replaced(manifest.fragments, chosen, joined))
 
-    def batches() -> Iterator[EmbeddingBatch]:
-        for fragment in merged:
-            for batch in read_fragment(writer.index_dir, fragment, dim=manifest.model.dim):
-                yield without_rows(batch, dead)
 
-    fragment = writer.add_fragment(batches(), manifest.model)
-    joined: tuple[Fragment, ...] = ()
-    if fragment.rows:
-        segmented = add_segment(
+def merge_segments(
+    writer: Writer, manifest: Manifest, chosen: Sequence[int], unused: Sequence[IntArray] | None = None
+) -> Manifest:
+    """`manifest`, not yet committed, in which some segments are one, without the vectors that no row refers to."""
+    index_dir, dim = writer.index_dir, manifest.model.dim
+    unused = unused_vectors(index_dir, manifest) if unused is None else unused
+    parts = [manifest.segments[number] for number in chosen]
+    dropped = [unused[number] for number in chosen]
+    joined: list[Segment] = []
+    if any(part.vectors > len(ids) for part, ids in zip(parts, dropped, strict=True)):
+        segment = write_segment(
             writer,
-            fragment,
-            manifest.model.dim,
-            batches,
+            lambda: merged_blocks([_without(index_dir, p, dim, ids) for p, ids in zip(parts, dropped, strict=True)]),
+            manifest.model,
             collection_rows=manifest.pictures,
             recall=manifest.recall_target,
         )
-        joined = (segmented,)
-    spans = [(f.first_row_id, f.last_row_id) for f in merged if f.rows]
-    gone = np.zeros(len(dead), bool)
-    for first, last in spans:
-        gone |= (dead >= first) & (dead <= last)
-    return dataclasses.replace(
-        with_tombstones(writer, manifest, dead[~gone]),
-        fragments=(*manifest.fragments[:start], *joined, *manifest.fragments[stop:]),
-    )
+        if segment is not None:
+            hidden = marked(_joined_marks(index_dir, [part.hidden for part in parts]))
+            hidden = np.setdiff1d(hidden, np.concatenate(dropped))
+            joined = [dataclasses.replace(segment, hidden=writer.add_marks({0: hidden}), hidden_count=len(hidden))]
+    return dataclasses.replace(manifest, segments=_replaced(manifest.segments, chosen, joined))
 
 
-def with_tombstones(writer: Writer, manifest: Manifest, row_ids: IntArray) -> Manifest:
-    """`manifest` with exactly these rows deleted. Shape: (T,) int64, sorted."""
-    ref: FileRef | None = writer.add_tombstones(row_ids) if len(row_ids) else None
-    return dataclasses.replace(manifest, tombstones=ref, tombstone_count=len(row_ids))
+def _replaced(parts: tuple[Part, ...], chosen: Sequence[int], joined: list[Part]) -> tuple[Part, ...]:
+    """`parts` with the joined one in the place of the last chosen."""
+    gone = set(chosen)
+    kept: list[Part] = []
+    for number, part in enumerate(parts):
+        if number not in gone:
+            kept.append(part)
+        elif number == max(gone):
+            kept += joined
+    return tuple(kept)
 
 
-def without_rows(batch: EmbeddingBatch, dead: IntArray) -> EmbeddingBatch:
-    """`batch` without the rows whose ids are in `dead` (sorted)."""
-    row_ids = np.array([record.row_id for record in batch.records], np.int64)
-    keep = ~np.isin(row_ids, dead)
-    if keep.all():
-        return batch
-    has_vector = np.array([record.status == "ok" for record in batch.records], bool)
-    records = [record for record, kept in zip(batch.records, keep, strict=True) if kept]
-    return EmbeddingBatch(records, batch.vectors[keep[has_vector]])
+def _joined_marks(index_dir: Path, refs: Sequence[FileRef | None]) -> dict[int, IntArray]:
+    joined: dict[int, list[IntArray]] = defaultdict(list)
+    for ref in refs:
+        for number, ids in read_marks(index_dir, ref).items():
+            joined[number].append(ids)
+    return {number: np.unique(np.concatenate(ids)) for number, ids in joined.items()}
+
+
+def unused_vectors(index_dir: Path, manifest: Manifest) -> list[IntArray]:
+    """Of each segment, the ids of its hidden vectors that no row, answered or missing, refers to. Ascending."""
+    hidden = [marked(read_marks(index_dir, segment.hidden)) for segment in manifest.segments]
+    if not any(len(ids) for ids in hidden):
+        return hidden
+    used = np.zeros(0, np.int64)
+    for fragment in manifest.fragments:
+        if fragment.missing_count:
+            rows = open_rows(index_dir, fragment)
+            missing = marked(read_marks(index_dir, fragment.missing))
+            row_ids, vector_ids = rows.number("row_id"), rows.number("vector_id")
+            used = np.union1d(used, vector_ids[np.isin(row_ids, missing)])
+    return [np.setdiff1d(ids, used, assume_unique=True) for ids in hidden]
+
+
+def _without(index_dir: Path, segment: Segment, dim: int, dropped: IntArray) -> Iterator[VectorBlock]:
+    for block in read_vector_blocks(index_dir, segment, dim):
+        kept = ~np.isin(block.ids, dropped)
+        yield block if kept.all() else VectorBlock(block.ids[kept], block.keys[kept], block.vectors[kept])
+
+
+def merged_blocks(sources: Sequence[Iterator[VectorBlock]]) -> Iterator[VectorBlock]:
+    """The blocks of several sources, each of ascending ids, in the order of their ids; a bounded number in memory."""
+    heads = [_next_block(source) for source in sources]
+    while True:
+        waiting = [n for n, head in enumerate(heads) if head is not None]
+        if not waiting:
+            return
+        first = min(waiting, key=lambda n: int(_head(heads[n]).ids[0]))
+        block = _head(heads[first])
+        limits = [int(_head(heads[n]).ids[0]) for n in waiting if n != first]
+        stop = len(block.ids) if not limits else int(np.searchsorted(block.ids, min(limits)))
+        yield VectorBlock(block.ids[:stop], block.keys[:stop], block.vectors[:stop])
+        if stop == len(block.ids):
+            heads[first] = _next_block(sources[first])
+        else:
+            heads[first] = VectorBlock(block.ids[stop:], block.keys[stop:], block.vectors[stop:])
+
+
+def _head(block: VectorBlock | None) -> VectorBlock:
+    assert block is not None
+    return block
+
+
+def _next_block(source: Iterator[VectorBlock]) -> VectorBlock | None:
+    return next((block for block in source if len(block.ids)), None)
+
+
+def counted(index_dir: Path, manifest: Manifest) -> Manifest:
+    """`manifest` with its rows counted anew: answered, skipped, missing."""
+    pictures = skipped = missing = 0
+    for fragment in manifest.fragments:
+        rows = open_rows(index_dir, fragment)
+        row_ids, status = rows.number("row_id"), rows.number("status")
+        dead = np.isin(row_ids, marked(read_marks(index_dir, fragment.dead)))
+        away = np.isin(row_ids, marked(read_marks(index_dir, fragment.missing))) & ~dead
+        missing += int(away.sum())
+        pictures += int((~dead & ~away & (status == 0)).sum())
+        skipped += int((~dead & ~away & (status != 0)).sum())
+    return dataclasses.replace(manifest, pictures=pictures, skipped=skipped, missing=missing)
+
+
+def needs_upgrade(manifest: Manifest) -> bool:
+    """Whether some of it was written in format 1."""
+    return any(is_of_format_1(fragment) for fragment in manifest.fragments)

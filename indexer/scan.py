@@ -1,24 +1,40 @@
-"""Walk a folder of pictures. Knows file names and inodes, not what is in the files."""
+"""Walk a folder of pictures. Knows file names, sizes and devices, not what is in the files.
+
+What cannot be looked at hides what lies below it: that a file was not seen there says nothing about it.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipsearch.records import SkippedImage
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from clipsearch.filenames import to_bytes
+from clipsearch.formats import PICTURE_ENDINGS, classify_name, is_picture_name
+from clipsearch.records import IntArray, SkippedImage
 
 SKIPPED_FOLDERS = frozenset(
     {"@eaDir", "node_modules", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX"}
 )
 """Folders of the system's or another program's making, beside all whose name starts with a dot."""
 
+BLOCK_FILES = 65_536
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file as the scan saw it. `path` is relative to the root, `/` between its parts (see ImageRecord)."""
+    """A file as the scan saw it. `path` is relative to the root, `/` between its parts (see ImageRecord).
+
+    A time that does not fit 64 bits of nanoseconds (before 1677, after 2262) is the nearest that does.
+    """
 
     path: str
     size_bytes: int
@@ -26,76 +42,236 @@ class FoundFile:
     inode: int
 
 
+class FileBlock:
+    """Files of one folder whose names may be those of pictures, without an object for each.
+
+    Shapes: paths (N, 2) int64, what their paths are known by; sizes, mtimes_ns (N,) int64; inodes (N,) uint64.
+    """
+
+    __slots__ = ("folder", "inodes", "mtimes_ns", "names", "paths", "sizes")
+
+    def __init__(
+        self,
+        folder: str,
+        names: list[str],
+        paths: IntArray,
+        sizes: IntArray,
+        mtimes_ns: IntArray,
+        inodes: npt.NDArray[np.uint64],
+    ) -> None:
+        self.folder = folder
+        self.names = names
+        self.paths = paths
+        self.sizes = sizes
+        self.mtimes_ns = mtimes_ns
+        self.inodes = inodes
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, number: int) -> str:
+        """The path of one of the files."""
+        return f"{self.folder}/{self.names[number]}" if self.folder else self.names[number]
+
+    def file(self, number: int) -> FoundFile:
+        """One of the files."""
+        return FoundFile(
+            self.path(number), int(self.sizes[number]), int(self.mtimes_ns[number]), int(self.inodes[number])
+        )
+
+    def only(self, numbers: IntArray) -> FileBlock:
+        """Some of the files."""
+        return FileBlock(
+            self.folder,
+            [self.names[n] for n in numbers.tolist()],
+            self.paths[numbers],
+            self.sizes[numbers],
+            self.mtimes_ns[numbers],
+            self.inodes[numbers],
+        )
+
+    def __iter__(self) -> Iterator[FoundFile]:
+        return (self.file(number) for number in range(len(self)))
+
+
 @dataclass(slots=True)
 class Scan:
-    """Everything below a root: `files` sorted by path within each folder; what could not be looked at."""
+    """What a walk found beside the blocks of files that it yields."""
 
-    files: list[FoundFile] = field(default_factory=list)
-    unreadable_files: list[SkippedImage] = field(default_factory=list)
-    unreadable_folders: list[SkippedImage] = field(default_factory=list)
+    files: int = 0  # with the names of pictures
+    others: Counter[str] = field(default_factory=Counter)  # what is no picture by its name, by its kind
+    unreadable: list[SkippedImage] = field(default_factory=list)  # files and folders that cannot be looked at
+    folders: set[str] = field(default_factory=set)  # those that hold files with the names of pictures
+    devices: dict[str, int] = field(default_factory=dict)
+    """Device numbers of the root (""), of the folders in it, and of every folder that is on another device than the one
+    above it."""
 
     def hides(self, path: str) -> bool:
-        """Whether `path` lies in a folder that could not be read: its absence then says nothing."""
-        return any(f.path == "" or path.startswith(f.path + "/") for f in self.unreadable_folders)
+        """Whether `path` cannot be looked at, or lies in a folder that cannot: its absence then says nothing."""
+        return any(f.path in ("", path) or path.startswith(f.path + "/") for f in self.unreadable)
+
+    def moved_devices(self, before: dict[str, int]) -> list[str]:
+        """The folders that were on another device when the index was last written."""
+        return [path for path, device in self.devices.items() if before.get(path, device) != device]
 
 
-def scan(root: Path, *, exclude: Path | None = None) -> Scan:
-    """Find every file below `root`, following symbolic links but no folder twice.
+def walk(root: Path, result: Scan, *, exclude: Path | None = None) -> Iterator[FileBlock]:
+    """Yield the files below `root` whose names may be those of pictures, following links but no folder twice.
 
-    Hidden files and folders, SKIPPED_FOLDERS and the folder `exclude` are left out. Folders that cannot be
-    read are reported, not raised.
+    Hidden files and folders, SKIPPED_FOLDERS and the folder `exclude` are left out. What cannot be read is put into
+    `result`, not raised.
     """
-    result = Scan()
     visited: set[tuple[int, int]] = set()
     if exclude is not None and exclude.is_dir():
         info = exclude.stat()
         visited.add((info.st_dev, info.st_ino))
-    linked: list[str] = []  # folders behind links come last, so that a folder is known by its own name first
-    for folder in _folders(os.fspath(root), "", visited, linked, result):
-        result.files += folder
-    while linked:
-        relative = linked.pop(0)
-        for folder in _folders(os.fspath(root), relative, visited, linked, result):
-            result.files += folder
-    return result
+    linked: list[tuple[str, int]] = []  # folders behind links come last: a folder is known by its own name first
+    pending = [("", -1)]
+    while pending or linked:
+        relative, above = pending.pop() if pending else linked.pop(0)
+        folder = _Folder(os.fspath(root), relative)
+        yield from folder.read(above, visited, result)
+        pending += reversed(folder.subfolders)
+        linked += folder.linked
 
 
-def _folders(
-    root: str, start: str, visited: set[tuple[int, int]], linked: list[str], result: Scan
-) -> Iterator[list[FoundFile]]:
-    pending = [start]
-    while pending:
-        relative = pending.pop()
-        place = os.path.join(root, relative) if relative else root
+class _Folder:
+    """One folder on the way."""
+
+    def __init__(self, root: str, relative: str) -> None:
+        self.relative = relative
+        self.place = os.path.join(root, relative) if relative else root
+        self.subfolders: list[tuple[str, int]] = []
+        self.linked: list[tuple[str, int]] = []
+        self._prefix = f"{relative}/" if relative else ""
+        self._names: list[str] = []
+        self._stats: list[os.stat_result] = []
+
+    def read(self, above: int, visited: set[tuple[int, int]], result: Scan) -> Iterator[FileBlock]:
+        """Yield the files of this folder. `above`: the device of the folder that it is in."""
+        relative = self.relative
         try:
-            info = os.stat(place)
-            if (info.st_dev, info.st_ino) in visited:
-                continue
-            visited.add((info.st_dev, info.st_ino))
-            with os.scandir(place) as entries:
-                names = sorted(entries, key=lambda entry: entry.name)
+            fd = os.open(self.place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            reason = f"the folder cannot be read ({error.strerror or error})"
-            result.unreadable_folders.append(SkippedImage(relative, "unreadable", reason))
-            continue
-        files: list[FoundFile] = []
-        subfolders: list[str] = []
-        for entry in names:
-            if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
-                continue
-            path = f"{relative}/{entry.name}" if relative else entry.name
-            try:
-                is_link = entry.is_symlink()
-                info = entry.stat()
-            except OSError as error:
-                reason = "a link to nowhere" if isinstance(error, FileNotFoundError) else (error.strerror or str(error))
-                result.unreadable_files.append(SkippedImage(path, "unreadable", reason))
-                continue
-            if stat.S_ISDIR(info.st_mode):
-                (linked if is_link else subfolders).append(path)
-            elif stat.S_ISREG(info.st_mode):
-                files.append(FoundFile(path, info.st_size, info.st_mtime_ns, info.st_ino))
+            result.unreadable.append(_unreadable(relative, error))
+            return
+        try:
+            info = os.fstat(fd)
+            if (info.st_dev, info.st_ino) in visited:
+                return
+            visited.add((info.st_dev, info.st_ino))
+            if not relative or "/" not in relative or info.st_dev != above:
+                result.devices[relative] = info.st_dev
+            with os.scandir(fd) as entries:
+                # Of a million files each microsecond here is a second: plain files with the extension of a picture
+                # take the short way.
+                names, stats, is_picture = self._names, self._stats, PICTURE_ENDINGS
+                for entry in entries:
+                    name = entry.name
+                    if (
+                        name[name.rfind(".") :] in is_picture
+                        and name[0] != "."
+                        and entry.is_file(follow_symlinks=False)
+                    ):
+                        try:
+                            stats.append(entry.stat(follow_symlinks=False))
+                            names.append(name)
+                        except OSError as error:
+                            self._note(name, error, result)
+                        if len(names) >= BLOCK_FILES:
+                            yield self._block(result)
+                            names, stats = self._names, self._stats
+                    else:
+                        self._take(entry, fd, info.st_dev, result)
+        except OSError as error:  # what was seen of it counts, what was not is hidden
+            result.unreadable.append(_unreadable(relative, error))
+        finally:
+            os.close(fd)
+        self.subfolders.sort()
+        self.linked.sort()
+        if self._names:
+            yield self._block(result)
+
+    def _take(self, entry: os.DirEntry[str], fd: int, device: int, result: Scan) -> None:
+        name = entry.name
+        if name.startswith(".") or name in SKIPPED_FOLDERS:
+            return
+        try:
+            is_link = entry.is_symlink()
+            if is_link:
+                info = os.stat(name, dir_fd=fd)
+                if stat.S_ISDIR(info.st_mode):
+                    self.linked.append((self._prefix + name, device))
+                    return
+            elif entry.is_dir(follow_symlinks=False):
+                self.subfolders.append((self._prefix + name, device))
+                return
+            elif not is_picture_name(name):
+                result.others[kind_of_name(name)] += 1
+                return
             else:
-                result.unreadable_files.append(SkippedImage(path, "not_a_picture", "neither a file nor a folder"))
-        pending += reversed(subfolders)
-        yield files
+                info = entry.stat(follow_symlinks=False)
+        except OSError as error:
+            self._note(name, error, result, is_link=entry.is_symlink())
+            return
+        if not stat.S_ISREG(info.st_mode):
+            result.others["neither files nor folders"] += 1
+        elif is_picture_name(name):
+            self._names.append(name)
+            self._stats.append(info)
+        else:
+            result.others[kind_of_name(name)] += 1
+
+    def _note(self, name: str, error: OSError, result: Scan, *, is_link: bool = False) -> None:
+        """Write down what cannot be looked at. What was deleted this moment is no news."""
+        if not isinstance(error, FileNotFoundError):
+            result.unreadable.append(_unreadable(self._prefix + name, error))
+        elif is_link:
+            result.others["links to nowhere"] += 1
+            result.unreadable.append(_unreadable(self._prefix + name, error, "a link to nowhere"))
+
+    def _block(self, result: Scan) -> FileBlock:
+        names, stats = self._names, self._stats
+        raw = to_bytes(self._prefix)
+        digest = xxhash.xxh3_128_digest
+        keys = b"".join([digest(raw + name.encode("utf-8", "surrogateescape")) for name in names])
+        block = FileBlock(
+            self.relative,
+            names,
+            np.frombuffer(keys, "<i8").reshape(-1, 2),
+            np.array([info.st_size for info in stats], np.int64),
+            _clamped([info.st_mtime_ns for info in stats]),
+            np.array([info.st_ino for info in stats], np.uint64),
+        )
+        result.files += len(names)
+        if any("." in name for name in names):  # a README is worth opening, but no sign of pictures
+            result.folders.add(self.relative)
+        self._names, self._stats = [], []
+        return block
+
+
+def _clamped(numbers: list[int]) -> IntArray:
+    try:
+        return np.array(numbers, np.int64)
+    except OverflowError:
+        return np.array([max(INT64_MIN, min(INT64_MAX, number)) for number in numbers], np.int64)
+
+
+def _unreadable(path: str, error: OSError, reason: str | None = None) -> SkippedImage:
+    return SkippedImage(path, "unreadable", reason or f"it cannot be looked at ({error.strerror or error})")
+
+
+def kind_of_name(name: str) -> str:
+    """What to count a file as that is no picture by its name: ".txt files", ..."""
+    refusal = classify_name(name)
+    _, dot, extension = name.rpartition(".")
+    if refusal is None or not dot or not 0 < len(extension) <= 12:
+        return "other files"
+    return f".{extension.lower()} files"
+
+
+def scan(root: Path, *, exclude: Path | None = None) -> tuple[list[FoundFile], Scan]:
+    """Walk all of a folder at once: for where an object for each file does not matter. Sorted by path."""
+    result = Scan()
+    files = [file for block in walk(root, result, exclude=exclude) for file in block]
+    return sorted(files, key=lambda file: file.path), result

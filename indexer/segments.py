@@ -1,4 +1,5 @@
-"""Derive what is searched from what is stored: vectors, rows and, for large fragments, an inverted file."""
+"""Write rows and vectors, each with what is derived from them: a fragment with its rows file, a segment with its mapped
+vectors and, where it is large, an inverted file."""
 
 from __future__ import annotations
 
@@ -7,67 +8,124 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from clipsearch.records import EmbeddingBatch, FileRef, Fragment, ImageRecord, Segment
+from clipsearch.records import EmbeddingBatch, FileRef, Fragment, ImageRecord, Manifest, ModelRef, Segment
 from clipsearch.store import Writer
-from clipsearch.store.columns import ColumnsBuilder
+from clipsearch.store.fragments import VectorBlock, make_fragment, write_records, write_vector_blocks
+from clipsearch.store.hashes import hash_keys
+from clipsearch.store.rows import write_rows
 from clipsearch.vectors import IVF_FROM_ROWS, BinaryWriter, VectorsFile, write_vectors
 from clipsearch.vectors.inverted import DEFAULT_RECALL, build_ivf
 
 MERGE_FAN = 8
-"""How many fragments of a size are joined into one: see `compact`."""
+"""How many fragments, or segments, of a size are joined into one: see `compact`."""
 
-Batches = Callable[[], Iterable[EmbeddingBatch]]
+Records = Callable[[], Iterable[list[ImageRecord]]]
+Blocks = Callable[[], Iterable[VectorBlock]]
 
 
-def add_segment(
+def write_fragment(writer: Writer, records: Records) -> Fragment | None:
+    """Write rows, which `records` yields by ascending row id, again at each call. None where there are none."""
+    shape: list[tuple[int, int, int, int]] = []
+    data = writer.add_file("records", ".parquet", lambda file: shape.append(write_records(file, records())))
+    if not shape[0][0]:
+        return None
+    return make_fragment(data, shape[0], write_rows_file(writer, records))
+
+
+def write_rows_file(writer: Writer, records: Records) -> FileRef:
+    """Write what queries and later runs read of rows."""
+    return writer.add_file("rows", ".rows", lambda file: write_rows(file, records))
+
+
+def write_segment(
     writer: Writer,
-    fragment: Fragment,
-    dim: int,
-    batches: Batches,
+    blocks: Blocks,
+    model: ModelRef,
     *,
     collection_rows: int = 0,
     recall: float = DEFAULT_RECALL,
-) -> Fragment:
-    """Write the searchable form of `fragment`, whose rows `batches` yields (again at each call).
-
-    It gets an inverted file if it is large itself, or not small in a collection of `collection_rows` that is. Its
-    vectors are then stored as float16: few of them are read by a query, and those in random order.
-    """
-    if fragment.vectors == 0:
-        return dataclasses.replace(fragment, segment=None)
-
-    def answerable(batch: EmbeddingBatch) -> list[ImageRecord]:
-        return [record for record in batch.records if record.status == "ok"]
-
-    blocks = (
-        (np.array([record.row_id for record in answerable(batch)], np.int64), batch.vectors) for batch in batches()
-    )
-    from_rows = IVF_FROM_ROWS if collection_rows < IVF_FROM_ROWS else IVF_FROM_ROWS // MERGE_FAN
-    large = fragment.vectors >= from_rows
-    vectors = writer.add_file(
-        "vectors", ".npy", lambda file: write_vectors(file, blocks, fragment.vectors, dim, half=large)
-    )
-    columns = ColumnsBuilder()
-
-    def shown() -> Iterator[ImageRecord]:
-        for batch in batches():
-            for record in answerable(batch):
-                columns.add(record)
-                yield record
-
-    rows = writer.add_rows(shown())
-    segment = Segment(vectors, rows, columns=writer.add_columns(columns.columns()))
-    if large:
-        segment = add_inverted_file(writer, segment, dim, recall=recall)
-    return dataclasses.replace(fragment, segment=segment)
+) -> Segment | None:
+    """Write vectors, which `blocks` yields by ascending id, again at each call. None where there are none."""
+    shape: list[tuple[int, int, int]] = []
+    data = writer.add_file("vectors", ".parquet", lambda file: shape.append(write_vector_blocks(file, blocks(), model)))
+    count, first, last = shape[0]
+    if not count:
+        return None
+    mapped = _write_mapped(writer, blocks, count, model.dim, collection_rows)
+    segment = Segment(data, count, first, last, mapped)
+    return derive_inverted_file(writer, segment, model.dim, collection_rows=collection_rows, recall=recall)
 
 
-def add_inverted_file(writer: Writer, segment: Segment, dim: int, *, recall: float) -> Segment:
-    """Build FAISS's inverted file beside a segment's vectors, tuned for `recall` (0..1)."""
+def derive_segment(
+    writer: Writer, segment: Segment, blocks: Blocks, dim: int, *, collection_rows: int, recall: float
+) -> Segment:
+    """Make again what is derived from a segment's vectors."""
+    mapped = _write_mapped(writer, blocks, segment.vectors, dim, collection_rows)
+    segment = dataclasses.replace(segment, mapped=mapped, faiss=None, ivf=None)
+    return derive_inverted_file(writer, segment, dim, collection_rows=collection_rows, recall=recall)
+
+
+def _write_mapped(writer: Writer, blocks: Blocks, count: int, dim: int, collection_rows: int) -> FileRef:
+    """Of segments with an inverted file the vectors are stored as float16: few of them are read by a query, and those
+    in random order."""
+    parts = ((block.ids, block.keys, block.vectors) for block in blocks())
+    large = _is_large(count, collection_rows)
+    return writer.add_file("search", ".npy", lambda file: write_vectors(file, parts, count, dim, half=large))
+
+
+def _is_large(vectors: int, collection_rows: int) -> bool:
+    """Whether a segment gets an inverted file: if it is large itself, or not small in a collection that is."""
+    return vectors >= (IVF_FROM_ROWS if collection_rows < IVF_FROM_ROWS else IVF_FROM_ROWS // MERGE_FAN)
+
+
+def derive_inverted_file(writer: Writer, segment: Segment, dim: int, *, collection_rows: int, recall: float) -> Segment:
+    """Build FAISS's inverted file beside a segment's vectors if it is large, tuned for `recall` (0..1)."""
+    if not _is_large(segment.vectors, collection_rows):
+        return segment
     refs: list[FileRef] = []
 
     def write(serialise: Callable[[BinaryWriter], None]) -> None:
         refs.append(writer.add_file("faiss", ".faiss", serialise))
 
-    ivf = build_ivf(VectorsFile(writer.index_dir / segment.vectors.path, dim), write, recall=recall)
+    ivf = build_ivf(VectorsFile(writer.index_dir / segment.mapped.path, dim), write, recall=recall)
     return dataclasses.replace(segment, faiss=refs[0], ivf=ivf)
+
+
+def with_pictures(writer: Writer, manifest: Manifest, batches: Callable[[], Iterable[EmbeddingBatch]]) -> Manifest:
+    """`manifest`, not yet committed, with more rows, which get the next ids, each picture with a vector of its own.
+
+    `batches` yields the same again at each call.
+    """
+
+    def numbered() -> Iterator[tuple[list[ImageRecord], VectorBlock]]:
+        row_id, vector_id = manifest.next_row_id, manifest.next_vector_id
+        for batch in batches():
+            records = []
+            first = vector_id
+            for record in batch.records:
+                ok = record.status == "ok"
+                records.append(dataclasses.replace(record, row_id=row_id, vector_id=vector_id if ok else -1))
+                row_id += 1
+                vector_id += ok
+            keys = hash_keys(record.content_hash for record in records if record.status == "ok")
+            yield records, VectorBlock(np.arange(first, vector_id, dtype=np.int64), keys, batch.vectors)
+
+    fragment = write_fragment(writer, lambda: (records for records, _ in numbered()))
+    if fragment is None:
+        return manifest
+    segment = write_segment(
+        writer,
+        lambda: (block for _, block in numbered()),
+        manifest.model,
+        collection_rows=manifest.pictures + fragment.pictures,
+        recall=manifest.recall_target,
+    )
+    return dataclasses.replace(
+        manifest,
+        fragments=(*manifest.fragments, fragment),
+        segments=(*manifest.segments, *([] if segment is None else [segment])),
+        next_row_id=fragment.last_row_id + 1,
+        next_vector_id=manifest.next_vector_id + fragment.pictures,
+        pictures=manifest.pictures + fragment.pictures,
+        skipped=manifest.skipped + fragment.rows - fragment.pictures,
+    )

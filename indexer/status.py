@@ -26,6 +26,8 @@ class IndexStatus:
     fragments: int
     inverted_files: int
     deleted_rows: int  # still in the files, until compaction
+    missing: int  # pictures that cannot be seen at present
+    rebuilt: int | None  # pictures that an unfinished --reindex has encoded, None where there is none
     size_bytes: int
     skipped: list[SkippedImage]
 
@@ -50,8 +52,10 @@ def read_status(index_dir: Path) -> IndexStatus:
             pictures=manifest.pictures,
             skipped_by_status=dict(Counter(skip.status for skip in skipped).most_common()),
             fragments=len(manifest.fragments),
-            inverted_files=sum(f.segment is not None and f.segment.faiss is not None for f in manifest.fragments),
-            deleted_rows=manifest.tombstone_count,
+            inverted_files=sum(segment.faiss is not None for segment in manifest.segments),
+            deleted_rows=sum(fragment.dead_count for fragment in manifest.fragments),
+            missing=manifest.missing,
+            rebuilt=None if manifest.rebuild is None else sum(f.pictures for f in manifest.rebuild.fragments),
             size_bytes=sum(ref.size_bytes for ref in manifest.files()),
             skipped=skipped,
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipsearch.errors import IndexNotFound
-from clipsearch.records import Fragment, IvfParameters, Manifest
+from clipsearch.records import IvfParameters, Manifest, Segment
 from clipsearch.store import Writer, open_snapshot, verify_file
 from clipsearch.vectors import VectorsFile
 from clipsearch.vectors.inverted import CurvePoint, Tuning, open_tuning
@@ -37,11 +37,10 @@ def show_tuning(index_dir: Path) -> TuneReport:
     with open_snapshot(index_dir) as snapshot:
         manifest = snapshot.manifest
         segments = []
-        for fragment in manifest.fragments:
-            tuning = _open(index_dir, manifest, fragment)
-            if tuning is not None and fragment.segment is not None and fragment.segment.ivf is not None:
-                ivf = fragment.segment.ivf
-                segments.append(_measured(fragment, ivf, tuning))
+        for segment in manifest.segments:
+            tuning = _open(index_dir, manifest, segment)
+            if tuning is not None and segment.ivf is not None:
+                segments.append(_measured(segment, segment.ivf, tuning))
         return _report(manifest, segments)
 
 
@@ -60,31 +59,29 @@ def tune(index_dir: Path, recall: float) -> TuneReport:
 
 def retuned(index_dir: Path, manifest: Manifest, recall: float) -> Manifest:
     """`manifest`, not yet committed, with parameters chosen for `recall` (0..1) at 10. Raises: CorruptIndex."""
-    fragments = []
-    for fragment in manifest.fragments:
-        tuning = _open(index_dir, manifest, fragment)
-        if tuning is not None and fragment.segment is not None:
-            segment = dataclasses.replace(fragment.segment, ivf=tuning.choose(recall))
-            fragment = dataclasses.replace(fragment, segment=segment)
-        fragments.append(fragment)
-    return dataclasses.replace(manifest, fragments=tuple(fragments), recall_target=recall)
+    segments = []
+    for segment in manifest.segments:
+        tuning = _open(index_dir, manifest, segment)
+        if tuning is not None:
+            segment = dataclasses.replace(segment, ivf=tuning.choose(recall))
+        segments.append(segment)
+    return dataclasses.replace(manifest, segments=tuple(segments), recall_target=recall)
 
 
-def _open(index_dir: Path, manifest: Manifest, fragment: Fragment) -> Tuning | None:
-    segment = fragment.segment
-    if segment is None or segment.faiss is None:
+def _open(index_dir: Path, manifest: Manifest, segment: Segment) -> Tuning | None:
+    if segment.faiss is None:
         return None
-    vectors = VectorsFile(verify_file(index_dir, segment.vectors), manifest.model.dim)
+    vectors = VectorsFile(verify_file(index_dir, segment.mapped), manifest.model.dim)
     return open_tuning(vectors, verify_file(index_dir, segment.faiss))
 
 
-def _measured(fragment: Fragment, ivf: IvfParameters, tuning: Tuning) -> SegmentTuning:
-    return SegmentTuning(fragment.data.path, fragment.vectors, ivf, tuning.curve(ivf.rerank))
+def _measured(segment: Segment, ivf: IvfParameters, tuning: Tuning) -> SegmentTuning:
+    return SegmentTuning(segment.data.path, segment.vectors, ivf, tuning.curve(ivf.rerank))
 
 
 def _report(manifest: Manifest, segments: list[SegmentTuning]) -> TuneReport:
     return TuneReport(
         manifest.recall_target,
         segments,
-        sum(fragment.vectors for fragment in manifest.fragments) - sum(segment.rows for segment in segments),
+        sum(segment.vectors for segment in manifest.segments) - sum(segment.rows for segment in segments),
     )

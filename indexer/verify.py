@@ -1,43 +1,27 @@
-"""Check every byte of an index, and mend what can be mended.
-
-Parquet is the truth: what is derived from it is built again. A damaged fragment is recovered from what was
-derived from it; only if that is damaged too are its pictures encoded again by the next `clipsearch index`.
-"""
+"""Check every byte of an index, and repair what can be repaired. A repair deletes nothing: see `repair`."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import xxhash
+import numpy.typing as npt
 
-from clipsearch.errors import ClipsearchError, CorruptIndex, DimensionMismatch, IndexNotFound
-from clipsearch.folding import fold
-from clipsearch.indexer.compact import with_tombstones, without_rows
-from clipsearch.indexer.segments import add_inverted_file, add_segment
-from clipsearch.records import EmbeddingBatch, FileRef, Fragment, ImageRecord, IntArray, Manifest, ModelRef, Segment
-from clipsearch.store import (
-    COLLECTED_FOLDERS,
-    RowsFile,
-    Snapshot,
-    Writer,
-    find_newest_manifest,
-    open_snapshot,
-    read_fragment,
-    read_orphan,
-    read_records,
-    read_tombstones,
-    verify_file,
-)
-from clipsearch.store.columns import ColumnsBuilder, open_columns
-from clipsearch.store.tags import read_tag, recover_tags, with_tags
+from clipsearch.config import MARKER, marker_of
+from clipsearch.errors import ClipsearchError, CorruptIndex
+from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, Segment, TagRef
+from clipsearch.store import Snapshot, open_snapshot
+from clipsearch.store.columns import ColumnsBuilder
+from clipsearch.store.fragments import read_fragment_records, read_vector_blocks
+from clipsearch.store.manifest import is_of_format_1, load_manifest, manifests_of
+from clipsearch.store.marks import marked, read_marks
+from clipsearch.store.rows import open_rows
+from clipsearch.store.tags import read_tag_file
+from clipsearch.store.writer import own_files, staged_files
 from clipsearch.vectors import VectorSegment, VectorsFile, check_vectors
-
-RECOVERED_ROWS = 65_536  # read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +42,7 @@ class VerifyReport:
     bytes_read: int = 0
     pictures: int = 0
     skipped: int = 0
+    missing: int = 0
     problems: list[Problem] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)  # files of no generation: left by a crash, harmless
     orphan_bytes: int = 0
@@ -67,58 +52,50 @@ class VerifyReport:
         return not self.problems
 
 
-@dataclass(slots=True)
-class RepairReport:
-    """What a repair did. Lost rows are files that the next `clipsearch index` reads again."""
-
-    index: Path
-    generation: int
-    actions: list[str] = field(default_factory=list)
-    lost_rows: int = 0
-    pictures: int = 0
-
-
 def verify(index_dir: Path) -> VerifyReport:
-    """Read and cross-check all of the current generation. Changes nothing. Raises: IndexNotFound, UnsupportedIndex."""
+    """Read and cross-check all of the current generation. Changes nothing.
+
+    Raises: IndexNotFound, UnsupportedIndex, StorageError.
+    """
     report = VerifyReport(index_dir)
     try:
         snapshot = open_snapshot(index_dir)
     except CorruptIndex as error:
-        report.problems.append(Problem(_relative(index_dir, error.file), error.problem))
+        report.problems.append(Problem(relative(index_dir, error.file), error.problem))
         return report
     with snapshot:
         manifest = snapshot.manifest
         report.generation = manifest.generation
+        if marker_of(index_dir) is None and not any(is_of_format_1(f) for f in manifest.fragments):
+            report.problems.append(Problem(MARKER, "it does not say that this is an index"))
         bad = _check_files(snapshot, report)
-        dead: IntArray = np.empty(0, np.int64)
-        if manifest.tombstones is not None and manifest.tombstones.path not in bad:
-            dead = snapshot.tombstones()
-        live = Counter[bool]()
-        paths: Counter[str] = Counter()
-        last = -1
-        for fragment in manifest.fragments:
-            if fragment.first_row_id <= last or fragment.last_row_id >= manifest.next_row_id:
-                report.problems.append(Problem(fragment.data.path, "its row ids overlap with others"))
-            last = fragment.last_row_id
-            if fragment.data.path in bad:
-                continue
-            try:
-                for record in _check_fragment(index_dir, manifest.model.dim, fragment, bad, dead):
-                    live[record.status == "ok"] += 1
-                    paths[record.path] += 1
-            except CorruptIndex as error:
-                report.problems.append(Problem(_relative(index_dir, error.file), error.problem))
-            except (ValueError, ClipsearchError) as error:
-                report.problems.append(Problem(fragment.data.path, str(error)))
-        report.pictures, report.skipped = live[True], live[False]
-        if report.ok:
-            _check_counts(manifest, dead, live, paths, report)
+        _check_rows_and_vectors(index_dir, manifest, bad, report)
+        if manifest.rebuild is not None and not bad:
+            for fragment in manifest.rebuild.fragments:
+                _noted(index_dir, report, lambda f=fragment: check_fragment(index_dir, f))
+            for segment in manifest.rebuild.segments:
+                _noted(index_dir, report, lambda s=segment: check_segment(index_dir, s, manifest.rebuild.model.dim))
         _check_tags(index_dir, manifest, bad, report)
+        _check_other_manifests(index_dir, manifest, report)
         _list_orphans(index_dir, manifest, report)
     return report
 
 
-def _relative(index_dir: Path, path: Path) -> str:
+def _check_other_manifests(index_dir: Path, manifest: Manifest, report: VerifyReport) -> None:
+    """While an older generation cannot be read, nobody knows what it needs, and nothing is deleted."""
+    for number, path in manifests_of(index_dir).items():
+        if number != manifest.generation:
+            try:
+                load_manifest(path, path.read_bytes(), index_dir)
+            except FileNotFoundError:
+                continue  # a writer has moved on
+            except (CorruptIndex, OSError) as error:
+                problem = error.problem if isinstance(error, CorruptIndex) else str(error.strerror)
+                report.problems.append(Problem(relative(index_dir, path), problem))
+
+
+def relative(index_dir: Path, path: Path) -> str:
+    """A file as a report names it."""
     return path.relative_to(index_dir).as_posix() if path.is_relative_to(index_dir) else str(path)
 
 
@@ -135,285 +112,215 @@ def _check_files(snapshot: Snapshot, report: VerifyReport) -> set[str]:
     return bad
 
 
-def _check_fragment(
-    index_dir: Path, dim: int, fragment: Fragment, bad: set[str], dead: IntArray
-) -> Iterator[ImageRecord]:
-    """Hold a fragment against what is derived from it; yield its live records."""
-    segment = fragment.segment
-    vectors = rows = None
-    if segment is not None and segment.vectors.path not in bad:
-        faiss_ref = segment.faiss if segment.faiss is not None and segment.faiss.path not in bad else None
-        vectors = VectorSegment(
-            index_dir / segment.vectors.path,
-            dim,
-            faiss_file=None if faiss_ref is None else index_dir / faiss_ref.path,
-            ivf=segment.ivf,
-        )
-        vectors.load()
-    if segment is not None and segment.rows.path not in bad:
-        rows = RowsFile(index_dir / segment.rows.path, index_dir)
-    columns = None
-    if segment is not None and segment.columns is not None and segment.columns.path not in bad:
-        columns = open_columns(index_dir / segment.columns.path, index_dir)
+def _noted(index_dir: Path, report: VerifyReport, check: object) -> bool:
+    """Run a check and write down what it finds. True if it found nothing."""
+    assert callable(check)
+    try:
+        check()
+    except CorruptIndex as error:
+        report.problems.append(Problem(relative(index_dir, error.file), error.problem))
+    except (ValueError, ClipsearchError) as error:
+        report.problems.append(Problem("", str(error)))
+    else:
+        return True
+    return False
+
+
+def _check_rows_and_vectors(index_dir: Path, manifest: Manifest, bad: set[str], report: VerifyReport) -> None:
+    whole = True
+    for fragment in manifest.fragments:
+        if not bad & {ref.path for ref in fragment.files()}:
+            whole &= _noted(index_dir, report, lambda f=fragment: check_fragment(index_dir, f))
+    for segment in manifest.segments:
+        if not bad & {ref.path for ref in segment.files()}:
+            whole &= _noted(index_dir, report, lambda s=segment: check_segment(index_dir, s, manifest.model.dim))
+    if whole and not bad:
+        _check_together(index_dir, manifest, report)
+
+
+def check_fragment(index_dir: Path, fragment: Fragment) -> None:
+    """Hold a fragment's rows file, and its marks, against its records. Raises: CorruptIndex."""
+    data = index_dir / fragment.data.path
+    rows = None if fragment.rows_file is None else open_rows(index_dir, fragment)
+    pictures: list[int] = []
+    others = 0
     expected = ColumnsBuilder()
+    later: list[ImageRecord] = []
+    last = -1
+    for record in read_fragment_records(index_dir, fragment):
+        if record.row_id <= last:
+            raise CorruptIndex(data, "its row ids do not ascend")
+        last = record.row_id
+        if record.status == "ok":
+            pictures.append(record.row_id)
+            expected.add(record)
+        else:
+            others += 1
+            later.append(record)
+        if (
+            rows is not None
+            and (record.status == "ok" or not is_of_format_1(fragment))
+            and (rows.find(record.row_id) != record)
+        ):
+            raise CorruptIndex(rows.path, f"row {record.row_id} is not that of its fragment")
+    if (len(pictures), len(pictures) + others) != (fragment.pictures, fragment.rows):
+        raise CorruptIndex(data, f"it has {len(pictures)} pictures, the manifest says {fragment.pictures}")
+    if rows is None or is_of_format_1(fragment):
+        return
+    for record in later:
+        expected.add(record)
+    if len(rows) != fragment.rows or rows.pictures != fragment.pictures or rows.all_columns != expected.columns():
+        raise CorruptIndex(rows.path, "its columns are not those of its fragment")
+    vector_ids = rows.number("vector_id")[: rows.pictures]
+    if not np.array_equal(rows.by_vector, np.argsort(vector_ids, kind="stable")):
+        raise CorruptIndex(rows.path, "its order of vectors is wrong")
+    for ref, count in ((fragment.dead, fragment.dead_count), (fragment.missing, fragment.missing_count)):
+        ids = marked(read_marks(index_dir, ref))
+        if len(ids) != count or not np.isin(ids, rows.number("row_id")).all():
+            name = index_dir / (ref.path if ref is not None else fragment.data.path)
+            raise CorruptIndex(name, "its marks are not of rows of their fragment")
+
+
+def check_segment(index_dir: Path, segment: Segment, dim: int) -> None:
+    """Hold what is searched of a segment against its vectors. Raises: CorruptIndex, DimensionMismatch, ValueError."""
+    mapped = VectorsFile(index_dir / segment.mapped.path, dim)
+    if segment.faiss is not None:
+        faiss_file = index_dir / segment.faiss.path
+        VectorSegment(mapped.path, dim, faiss_file=faiss_file, ivf=segment.ivf).load()
     seen = 0
     last = -1
-    for batch in read_fragment(index_dir, fragment, dim=dim):
-        answerable = [record for record in batch.records if record.status == "ok"]
-        row_ids = np.array([record.row_id for record in answerable], np.int64)
-        check_vectors(row_ids, batch.vectors, dim, after=last)
-        last = int(row_ids[-1]) if len(row_ids) else last
-        if vectors is not None and not vectors.file.holds(seen, row_ids, batch.vectors):
-            raise CorruptIndex(vectors.file.path, "its vectors are not those of its fragment")
-        if rows is not None:
-            for record in answerable:
-                shown = rows.find(record.row_id)
-                if shown != record:
-                    raise CorruptIndex(rows.path, f"row {record.row_id} is not that of its fragment")
-        if columns is not None:
-            for record in answerable:
-                expected.add(record)
-        seen += len(row_ids)
-        yield from without_rows(batch, dead).records
-    if seen != fragment.vectors or (vectors is not None and len(vectors) != seen):
-        raise CorruptIndex(index_dir / fragment.data.path, f"it has {seen} vectors, not {fragment.vectors}")
-    if columns is not None and segment is not None and segment.columns is not None and columns != expected.columns():
-        raise CorruptIndex(index_dir / segment.columns.path, "its columns are not those of its fragment")
+    for block in read_vector_blocks(index_dir, segment, dim):
+        check_vectors(block.ids, block.vectors, dim, after=last)
+        last = int(block.ids[-1]) if len(block.ids) else last
+        if not mapped.holds(seen, block.ids, block.vectors):
+            raise CorruptIndex(mapped.path, "its vectors are not those of its segment")
+        if mapped.keys is not None and not np.array_equal(mapped.keys[seen : seen + len(block.ids)], block.keys):
+            raise CorruptIndex(mapped.path, "its contents are not those of its segment")
+        seen += len(block.ids)
+    if seen != segment.vectors or len(mapped) != seen:
+        raise CorruptIndex(index_dir / segment.data.path, f"it has {seen} vectors, not {segment.vectors}")
 
 
-def _check_counts(
-    manifest: Manifest, dead: IntArray, live: Counter[bool], paths: Counter[str], report: VerifyReport
-) -> None:
-    name = f"manifests/{manifest.generation:08d}.json"
-    if (live[True], live[False]) != (manifest.pictures, manifest.skipped):
-        report.problems.append(
-            Problem(
-                name,
-                f"it counts {manifest.pictures} pictures and {manifest.skipped} skipped files; "
-                f"there are {live[True]} and {live[False]}",
+@dataclass(slots=True)
+class RowStates:
+    """All rows of a generation, what they refer to and how they are marked. Shapes: (N,)."""
+
+    row_ids: IntArray
+    vector_ids: IntArray
+    statuses: npt.NDArray[np.uint8]
+    dead: npt.NDArray[np.bool_]
+    missing: npt.NDArray[np.bool_]
+    paths: IntArray  # (N, 2): what each row's path is known by
+
+    @property
+    def answered(self) -> npt.NDArray[np.bool_]:
+        """Rows of pictures that are neither dead nor missing."""
+        found: npt.NDArray[np.bool_] = ~self.dead & ~self.missing & (self.statuses == 0)
+        return found
+
+
+def row_states(index_dir: Path, fragments: tuple[Fragment, ...]) -> RowStates:
+    """The state of every row. Raises: CorruptIndex."""
+    parts: list[tuple[npt.NDArray[Any], ...]] = []
+    for fragment in fragments:
+        rows = open_rows(index_dir, fragment, verified=True)
+        row_ids = rows.number("row_id")
+        parts.append(
+            (
+                row_ids,
+                rows.number("vector_id"),
+                rows.number("status"),
+                np.isin(row_ids, marked(read_marks(index_dir, fragment.dead))),
+                np.isin(row_ids, marked(read_marks(index_dir, fragment.missing))),
+                rows.number("path"),
             )
         )
-    if len(dead) != manifest.tombstone_count:
-        report.problems.append(Problem(name, f"it counts {manifest.tombstone_count} deleted rows, not {len(dead)}"))
-    twice = [path for path, times in paths.items() if times > 1]
-    if twice:
-        report.problems.append(Problem(name, f"{len(twice)} paths have more than one row, {twice[0]!r} first"))
+    empty = (
+        np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8),
+        np.empty(0, bool), np.empty(0, bool), np.empty((0, 2), np.int64),
+    )  # fmt: skip
+    joined = [np.concatenate(columns) for columns in zip(empty, *parts, strict=True)]
+    return RowStates(*joined)
+
+
+def _check_together(index_dir: Path, manifest: Manifest, report: VerifyReport) -> None:
+    """That rows and vectors agree with each other and with the manifest's counts."""
+    name = f"manifests/{manifest.generation:08d}.json"
+
+    def problem(message: str) -> None:
+        report.problems.append(Problem(name, message))
+
+    if any(is_of_format_1(fragment) for fragment in manifest.fragments):
+        report.pictures, report.skipped = manifest.pictures, manifest.skipped  # checked when it is written anew
+        return
+    states = row_states(index_dir, manifest.fragments)
+    ids = [VectorsFile(index_dir / s.mapped.path, manifest.model.dim).ids for s in manifest.segments]
+    stored = np.sort(np.concatenate([np.empty(0, np.int64), *ids]))
+    if len(np.unique(states.row_ids)) != len(states.row_ids):
+        problem("row ids are used twice")
+    if (np.diff(stored) == 0).any():
+        problem("vector ids are used twice")
+    if (len(states.row_ids) and states.row_ids.max() >= manifest.next_row_id) or (
+        len(stored) and stored[-1] >= manifest.next_vector_id
+    ):
+        problem("ids are used that are yet to be given")
+    answered = states.answered
+    without = answered & ~np.isin(states.vector_ids, stored)
+    if without.any():
+        problem(f"{int(without.sum())} pictures have no vector, row {states.row_ids[without][0]} first")
+    hidden = [marked(read_marks(index_dir, s.hidden)) for s in manifest.segments]
+    expected = np.setdiff1d(stored, states.vector_ids[answered])
+    if not np.array_equal(np.sort(np.concatenate([np.empty(0, np.int64), *hidden])), expected):
+        problem("the hidden vectors are not those without a picture")
+    live = ~states.dead
+    paths = states.paths[live]
+    if len(np.unique(paths, axis=0)) != len(paths) and "views" not in manifest.reader_features:
+        problem("paths have more than one row")
+    report.pictures = int(answered.sum())
+    report.skipped = int((live & ~states.missing & (states.statuses != 0)).sum())
+    report.missing = int((live & states.missing).sum())
+    counts = (report.pictures, report.skipped, report.missing)
+    if counts != (manifest.pictures, manifest.skipped, manifest.missing):
+        problem(
+            f"it counts {manifest.pictures} pictures, {manifest.skipped} skipped and {manifest.missing} missing files; "
+            f"there are {counts[0]}, {counts[1]} and {counts[2]}"
+        )
 
 
 def _check_tags(index_dir: Path, manifest: Manifest, bad: set[str], report: VerifyReport) -> None:
     for ref in manifest.tags:
-        if ref.file.path in bad:
-            continue
-        try:
-            tag = read_tag(index_dir, ref.file)
-        except CorruptIndex as error:
-            report.problems.append(Problem(ref.file.path, error.problem))
-            continue
-        if (tag.name, tag.kind, len(tag.hashes)) != (ref.name, ref.kind, ref.pictures):
-            report.problems.append(Problem(ref.file.path, f"it is not the {ref.kind} {ref.name!r}"))
+        for file in ref.files():
+            if file.path in bad:
+                continue
+            message = tag_problem(index_dir, ref, file)
+            if message is not None:
+                report.problems.append(Problem(file.path, message))
+
+
+def tag_problem(index_dir: Path, ref: TagRef, file: FileRef) -> str | None:
+    """What is wrong with one of a tag's files, or None. Raises: StorageError."""
+    try:
+        tag = read_tag_file(index_dir, file, afresh=True)
+    except CorruptIndex as error:
+        return error.problem
+    if (tag.name, tag.kind, len(tag.hashes)) != (ref.name, ref.kind, ref.pictures):
+        return f"it is not the {ref.kind} {ref.name!r}"
+    return None
 
 
 def _list_orphans(index_dir: Path, manifest: Manifest, report: VerifyReport) -> None:
+    """Our files that no generation refers to. Not listed where a manifest cannot be read: then nobody knows."""
     kept = {ref.path for ref in manifest.files()}
-    for folder in (*COLLECTED_FOLDERS, "staging"):
-        for path in sorted((index_dir / folder).glob("*")):
-            if f"{folder}/{path.name}" not in kept:
-                report.orphans.append(f"{folder}/{path.name}")
-                report.orphan_bytes += path.stat().st_size
-
-
-# --- repair --------------------------------------------------------------------------------------------
-
-
-def repair(index_dir: Path) -> RepairReport:
-    """Mend the index from what is whole, and commit the result. Raises: IndexNotFound, IndexLocked, OutOfSpace."""
-    with Writer(index_dir) as writer:
-        report = RepairReport(index_dir, 0)
-        try:
-            manifest = writer.current()
-            if manifest is None:
-                raise IndexNotFound([index_dir])
-        except CorruptIndex as error:
-            report.actions.append(f"{_relative(index_dir, error.file)}: {error.problem}")
-            manifest = _find_manifest(writer, report)
-        manifest = _repair_tombstones(writer, manifest, report)
-        manifest = _repair_tags(writer, manifest, report)
-        fragments = [_repair_fragment(writer, fragment, manifest, report) for fragment in manifest.fragments]
-        manifest = dataclasses.replace(manifest, fragments=tuple(f for f in fragments if f is not None and f.rows))
-        manifest = _recount(writer, manifest, report)
-        if report.actions:
-            manifest = writer.commit(manifest)
-        else:
-            writer.collect()
-        report.generation, report.pictures = manifest.generation, manifest.pictures
-        return report
-
-
-def _find_manifest(writer: Writer, report: RepairReport) -> Manifest:
-    """The newest whole manifest whose fragments are all there; else one made from the fragments themselves."""
-    manifest = find_newest_manifest(writer.index_dir)
-    if manifest is not None and all((writer.index_dir / f.data.path).exists() for f in manifest.fragments):
-        report.actions.append(f"took up generation {manifest.generation}, the newest that is whole")
-        return manifest
-    root = ".." if manifest is None else manifest.root
-    return _manifest_from_fragments(writer, root, report)
-
-
-def _manifest_from_fragments(writer: Writer, root: str, report: RepairReport) -> Manifest:
-    rows: dict[int, tuple[ImageRecord, np.ndarray[tuple[int], np.dtype[np.float32]] | None]] = {}
-    models: Counter[ModelRef] = Counter()
-    contents: list[tuple[ModelRef, EmbeddingBatch]] = []
-    for path in sorted((writer.index_dir / "data").glob("*.parquet")):
-        if xxhash.xxh3_128_hexdigest(path.read_bytes()) == path.stem:
-            model, batch = read_orphan(path)
-            contents.append((model, batch))
-            models[model] += len(batch.records)
-    if not contents:
-        raise IndexNotFound([writer.index_dir])
-    model = models.most_common(1)[0][0]
-    for other, batch in contents:
-        if other.fingerprint == model.fingerprint:
-            vectors = iter(batch.vectors)
-            for record in batch.records:
-                rows[record.row_id] = (record, next(vectors) if record.status == "ok" else None)
-    records = [rows[row_id][0] for row_id in sorted(rows)]
-    kept = [vector for _, vector in (rows[row_id] for row_id in sorted(rows)) if vector is not None]
-    batch = EmbeddingBatch(records, np.stack(kept) if kept else np.empty((0, model.dim), np.float32))
-    fragment = add_segment(writer, writer.add_fragment([batch], model), model.dim, lambda: [batch])
-    report.actions.append(f"no manifest is whole: made one from {len(contents)} fragments with {len(records)} rows")
-    manifest = Manifest(0, "", root, model, fragment.last_row_id + 1, (fragment,))
-    return with_tags(manifest, recover_tags(writer.index_dir))
-
-
-def _repair_tombstones(writer: Writer, manifest: Manifest, report: RepairReport) -> Manifest:
     try:
-        read_tombstones(writer.index_dir, manifest)
-    except CorruptIndex as error:
-        report.actions.append(
-            f"{_relative(writer.index_dir, error.file)}: {error.problem}; deleted rows are found again by their paths"
-        )
-        return with_tombstones(writer, manifest, np.empty(0, np.int64))
-    return manifest
+        for number, path in manifests_of(index_dir).items():
+            if number != manifest.generation:
+                kept |= {ref.path for ref in load_manifest(path, path.read_bytes(), index_dir).files()}
+        for path in _sorted(own_files(index_dir, kept), staged_files(index_dir)):
+            report.orphans.append(relative(index_dir, path))
+            report.orphan_bytes += path.stat().st_size
+    except (OSError, ClipsearchError):
+        return
 
 
-def _repair_tags(writer: Writer, manifest: Manifest, report: RepairReport) -> Manifest:
-    whole = {}
-    for ref in manifest.tags:
-        try:
-            read_tag(writer.index_dir, ref.file, afresh=True)
-        except CorruptIndex as error:
-            report.actions.append(
-                f"{ref.file.path}: {error.problem}; the {ref.kind} {ref.name!r} is lost: give it to its pictures again"
-            )
-        else:
-            whole[fold(ref.name)] = ref
-    return manifest if len(whole) == len(manifest.tags) else with_tags(manifest, whole)
-
-
-def _is_whole(index_dir: Path, manifest: Manifest, fragment: Fragment) -> bool:
-    """Whether the data of a fragment can be read and every row of it makes sense."""
-    try:
-        verify_file(index_dir, fragment.data, afresh=True)
-        for batch in read_fragment(index_dir, fragment, dim=manifest.model.dim):
-            row_ids = np.array([r.row_id for r in batch.records if r.status == "ok"], np.int64)
-            check_vectors(row_ids, batch.vectors, manifest.model.dim)
-    except (CorruptIndex, ValueError):
-        return False
-    return True
-
-
-def _repair_fragment(writer: Writer, fragment: Fragment, manifest: Manifest, report: RepairReport) -> Fragment | None:
-    index_dir, dim, segment = writer.index_dir, manifest.model.dim, fragment.segment
-    refs = [] if segment is None else segment.files()
-    bad = {ref.path for ref in refs if not _is_intact(index_dir, ref)}
-    if not _is_whole(index_dir, manifest, fragment):
-        if segment is None or segment.vectors.path in bad or segment.rows.path in bad:
-            report.lost_rows += fragment.rows
-            report.actions.append(f"{fragment.data.path}: damaged beyond recovery; {fragment.rows} rows are lost")
-            return None
-        return _recover_fragment(writer, fragment, segment, manifest, report)
-    if segment is not None and segment.faiss is not None and bad == {segment.faiss.path}:
-        report.actions.append(f"{segment.faiss.path}: damaged; built again")
-        return dataclasses.replace(
-            fragment, segment=add_inverted_file(writer, segment, dim, recall=manifest.recall_target)
-        )
-    if segment is not None and segment.columns is not None and bad == {segment.columns.path}:
-        report.actions.append(f"{segment.columns.path}: damaged; built again")
-        columns = ColumnsBuilder()
-        for batch in read_fragment(index_dir, fragment, dim=dim):
-            for record in batch.records:
-                if record.status == "ok":
-                    columns.add(record)
-        segment = dataclasses.replace(segment, columns=writer.add_columns(columns.columns()))
-        return dataclasses.replace(fragment, segment=segment)
-    try:
-        for _ in _check_fragment(index_dir, dim, fragment, bad, np.empty(0, np.int64)):
-            pass
-    except CorruptIndex as error:
-        report.actions.append(f"{_relative(index_dir, error.file)}: {error.problem}")
-    except DimensionMismatch as error:
-        report.actions.append(str(error))
-    else:
-        if not bad:
-            return fragment
-    report.actions.append(f"{', '.join(sorted(bad)) or fragment.data.path}: search files built again from Parquet")
-    return add_segment(
-        writer,
-        fragment,
-        dim,
-        lambda: read_fragment(index_dir, fragment, dim=dim),
-        collection_rows=manifest.pictures,
-        recall=manifest.recall_target,
-    )
-
-
-def _recover_fragment(
-    writer: Writer, fragment: Fragment, segment: Segment, manifest: Manifest, report: RepairReport
-) -> Fragment:
-    """Make a damaged fragment again from its segment, which has everything but the rows of skipped files."""
-    vectors = VectorsFile(writer.index_dir / segment.vectors.path, manifest.model.dim)
-    rows = RowsFile(writer.index_dir / segment.rows.path, writer.index_dir)
-    records = [record for record in (rows.find(int(row_id)) for row_id in vectors.row_ids) if record is not None]
-    stored = [block for _, block in vectors.blocks(RECOVERED_ROWS)]
-    batch = EmbeddingBatch(records, np.concatenate([np.empty((0, vectors.dim), np.float32), *stored]))
-    report.lost_rows += fragment.rows - len(records)
-    precision = ", their vectors rounded to float16" if vectors.half else ""
-    report.actions.append(
-        f"{fragment.data.path}: damaged; {len(records)} rows recovered from its search files{precision}"
-    )
-    return add_segment(
-        writer,
-        writer.add_fragment([batch], manifest.model),
-        vectors.dim,
-        lambda: [batch],
-        collection_rows=manifest.pictures,
-        recall=manifest.recall_target,
-    )
-
-
-def _is_intact(index_dir: Path, ref: FileRef) -> bool:
-    try:
-        verify_file(index_dir, ref, afresh=True)
-    except CorruptIndex:
-        return False
-    return True
-
-
-def _recount(writer: Writer, manifest: Manifest, report: RepairReport) -> Manifest:
-    """Count the live rows anew. Where a path has several, the newest stays: the others were deleted once."""
-    newest: dict[str, ImageRecord] = {}
-    dead = read_tombstones(writer.index_dir, manifest)
-    doubled: list[int] = []
-    for record in sorted(read_records(writer.index_dir, manifest), key=lambda record: record.row_id):
-        older = newest.get(record.path)
-        if older is not None:
-            doubled.append(older.row_id)
-        newest[record.path] = record
-    if doubled:
-        report.actions.append(f"{len(doubled)} rows deleted whose paths have newer ones")
-        manifest = with_tombstones(writer, manifest, np.union1d(dead, np.array(doubled, np.int64)))
-    pictures = sum(record.status == "ok" for record in newest.values())
-    skipped = len(newest) - pictures
-    if (pictures, skipped) != (manifest.pictures, manifest.skipped):
-        report.actions.append(f"counted anew: {pictures} pictures, {skipped} skipped files")
-    return dataclasses.replace(manifest, pictures=pictures, skipped=skipped)
+def _sorted(*sources: Iterator[Path]) -> list[Path]:
+    return sorted(path for source in sources for path in source)

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from clipsearch.encoder import Encoder
+from clipsearch.encoder import Encoder, parts_read
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 TEXTS_REMEMBERED = 4096
@@ -166,6 +166,10 @@ class BatchingEncoder:
                 while len(self._known) > TEXTS_REMEMBERED:
                     self._known.popitem(last=False)
         return self._stacked([vectors[text] for text in texts])
+
+    def parts_read(self, texts: Sequence[str]) -> list[str | None]:
+        """See `clipsearch.encoder.parts_read`."""
+        return parts_read(self.encoder, texts)
 
     def _stacked(self, vectors: list[FloatArray]) -> FloatArray:
         return np.stack(vectors) if vectors else np.empty((0, self.dim), np.float32)

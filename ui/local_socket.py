@@ -91,7 +91,7 @@ class LocalSocket:
                 return {}
             alone = photos.alone(self._own_encoder(photos.encoder))
             hits = alone.search(parsed, asked["k"], **asked["options"])
-        return {"hits": [hit_body(hit) for hit in hits]}
+            return {"hits": [hit_body(hit) for hit in hits], "notices": alone.notices(parsed)}
 
     def _warm_up(self) -> None:
         with contextlib.suppress(ClipsearchError), self._served.lease() as photos:

@@ -78,7 +78,10 @@ class Picture(BaseModel):
     width: int | None
     height: int | None
     format: str | None
-    taken_at: str | None = Field(description="ISO 8601 local time, from EXIF.")
+    taken_at: str | None = Field(description="When it was taken: ISO 8601 local time, without an offset.")
+    date_source: str | None = Field(
+        description="What says so, such as exif:DateTimeOriginal, sidecar:CreateDate, name."
+    )
     camera: str | None
     latitude: float | None
     longitude: float | None
@@ -102,6 +105,9 @@ class SearchAnswer(BaseModel):
     generation: int
     took_ms: float
     hits: list[FoundPicture]
+    notices: Annotated[
+        list[str], Field(description="What to know of the query: words that are not read, or nearly filters.")
+    ] = []
 
 
 class EmbedAnswer(BaseModel):

@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote
@@ -30,6 +30,7 @@ from clipsearch.errors import (
     UnknownTag,
     UnreadablePicture,
 )
+from clipsearch.filenames import for_parsers
 from clipsearch.indexer.status import read_status
 from clipsearch.query import Query
 from clipsearch.records import FloatArray, Hit, ImageRecord
@@ -98,7 +99,7 @@ class Service:
                 all=asked.all,
                 vector=None if asked.vector is None else direction(photos, parsed, asked.vector),
             )
-            return self._answer(served, photos, hits[asked.offset :], began)
+            return self._answer(served, photos, hits[asked.offset :], began, photos.notices(parsed))
 
     def similar(self, asked: messages.SimilarRequest) -> dict[str, Any]:
         """Find what is like a picture of the index; see `messages.SearchAnswer`."""
@@ -224,12 +225,16 @@ class Service:
                 "progress": None if progress is None else dataclasses.asdict(progress),
             }
 
-    def _answer(self, served: ServedIndex, photos: Collection, hits: list[Hit], began: float) -> dict[str, Any]:
+    @staticmethod
+    def _answer(
+        served: ServedIndex, photos: Collection, hits: list[Hit], began: float, notices: Sequence[str] = ()
+    ) -> dict[str, Any]:
         return {
             "index": served.name,
             "generation": photos.manifest.generation,
             "took_ms": round(1000 * (time.perf_counter() - began), 3),
             "hits": [found_picture(served, photos, hit) for hit in hits],
+            "notices": list(notices),
         }
 
     @staticmethod
@@ -297,6 +302,7 @@ def _picture(served: ServedIndex, photos: Collection, record: ImageRecord) -> di
         "height": record.height,
         "format": metadata.format,
         "taken_at": metadata.taken_at,
+        "date_source": metadata.date_source,
         "camera": metadata.camera,
         "latitude": metadata.latitude,
         "longitude": metadata.longitude,
@@ -305,12 +311,12 @@ def _picture(served: ServedIndex, photos: Collection, record: ImageRecord) -> di
 
 
 class AsciiJSON(Response):
-    """JSON in ASCII: names of files that are not UTF-8 survive as escapes of surrogates."""
+    """JSON in ASCII. Names of files that are not UTF-8: see `filenames.for_parsers`."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, separators=(",", ":")).encode("ascii")
+        return json.dumps(for_parsers(content), separators=(",", ":")).encode("ascii")
 
 
 def _documented(model: type, *codes: int) -> dict[str, Any]:

@@ -12,6 +12,12 @@ from typing import Protocol
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 
+def parts_read(encoder: Encoder, texts: Sequence[str]) -> list[str | None]:
+    """Of each text that is too long for the model the part that is read, else None; where an encoder can say."""
+    read = getattr(encoder, "parts_read", None)
+    return [None] * len(texts) if read is None or not texts else list(read(texts))
+
+
 class Encoder(Protocol):
     """Two towers into one space. The only place that normalises vectors."""
 

@@ -20,6 +20,7 @@ from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
 from clipsearch.encoder.quiet import quiet_logging
 from clipsearch.encoder.sessions import first_line
 from clipsearch.errors import InvalidModel, MissingExtra, StorageError
+from clipsearch.filenames import native_path
 
 FOLDER = "int8-towers"
 GRAPH, RECEIPT = "model.onnx", "checksum"
@@ -88,10 +89,11 @@ def _fold_constants(source: Path, target: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(target)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{target.name}.data")
     options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    with native_path(source) as read, native_path(target) as written:
+        options.optimized_model_filepath = written
+        onnxruntime.InferenceSession(read, options, providers=["CPUExecutionProvider"])
 
 
 def _needs_reduced_range() -> bool:

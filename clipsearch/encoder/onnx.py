@@ -191,6 +191,22 @@ class OnnxEncoder:
             vectors[chosen] = unit_rows(raw, len(chosen), self.dim, self._model.path, "text")
         return vectors
 
+    def parts_read(self, texts: Sequence[str]) -> list[str | None]:
+        """Of each text that is too long the part that is read, else None. Raises: InvalidModel."""
+        foreign = set(self._not_english(texts))
+        parts: list[str | None] = []
+        for index, text in enumerate(texts):
+            if text.isascii() and len(text) + 2 <= self._model.text.context_length and index not in foreign:
+                parts.append(None)  # a token has a letter, at the least
+            elif index in foreign:
+                parts += self._other_languages()._parts_of_tower([text])
+            else:
+                parts += self._parts_of_tower([text])
+        return parts
+
+    def _parts_of_tower(self, texts: Sequence[str]) -> list[str | None]:
+        return self._text_tower().parts_read(texts)
+
     def text_lengths(self, texts: Sequence[str]) -> tuple[list[int], int]:
         """Return each text's number of tokens, uncut, and how many the text tower takes. Raises: InvalidModel."""
         return TextTokenizer(self._model).lengths(texts), self._model.text.context_length
@@ -316,6 +332,10 @@ class _TextTower(OnnxTower):
         tokens = self._tokenizer.encode(texts, self._length)
         arrays = [filled(self._for_input(given.name, tokens), self.fixed_batch) for given in self.inputs]
         return self.run(*arrays)[: len(texts)]
+
+    def parts_read(self, texts: Sequence[str]) -> list[str | None]:
+        """See `OnnxEncoder.parts_read`."""
+        return [self._tokenizer.part_read(text) for text in texts]
 
     def _for_input(self, name: str, tokens: Tokens) -> npt.NDArray[Any]:
         if len(self.inputs) > 1 and "mask" in name:

@@ -209,6 +209,22 @@ class OpenClipEncoder:
             counts = [len(tokenizer.tokenizer(clean(text))["input_ids"]) for text in texts]
         return counts, int(tokenizer.context_length)
 
+    def parts_read(self, texts: Sequence[str]) -> list[str | None]:
+        """Of each text that is too long the part that is read, to the word, else None. Raises: ModelNotFound."""
+        counts, most = self.text_lengths(texts)
+        return [
+            self._part_read(text, most) if count > most else None for text, count in zip(texts, counts, strict=True)
+        ]
+
+    def _part_read(self, text: str, most: int) -> str:
+        words = text.split()
+        low, high = 0, len(words)  # so many are read, so many are not
+        while high - low > 1:
+            middle = (low + high) // 2
+            (count,), _ = self.text_lengths([" ".join(words[:middle])])
+            low, high = (middle, high) if count <= most else (low, middle)
+        return " ".join(words[:low])
+
     def encode_images(self, pixels: PixelArray) -> FloatArray:
         """Return one vector per picture.
 

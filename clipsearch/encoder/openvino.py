@@ -17,6 +17,7 @@ from clipsearch.encoder.fingerprints import tower_files
 from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
 from clipsearch.encoder.sessions import check_width, first_line
 from clipsearch.errors import InvalidModel, MissingExtra
+from clipsearch.filenames import native_path
 from clipsearch.records import FloatArray
 
 HINTS: dict[Literal["fp32", "bf16"], str] = {"fp32": "f32", "bf16": "bf16"}
@@ -38,7 +39,8 @@ class OpenVinoTower:
         }
         try:
             # Batches stay dynamic: with a fixed batch, OpenVINO 2026.4 ended the process on the built-in tower.
-            compiled = openvino.Core().compile_model(str(model.path / VISUAL_MODEL), "CPU", settings)
+            with native_path(model.path / VISUAL_MODEL) as file:
+                compiled = openvino.Core().compile_model(file, "CPU", settings)
             given = compiled.inputs[0]
             self._dtype = given.get_element_type().to_dtype()
             shapes = [output.get_partial_shape() for output in compiled.outputs]

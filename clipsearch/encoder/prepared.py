@@ -30,6 +30,7 @@ from clipsearch.config import cache_dir
 from clipsearch.encoder.fingerprints import REMEMBER_FROM_BYTES, tower_checksums
 from clipsearch.encoder.layout import TEXTUAL_MODEL, ModelDirectory, read_model_directory
 from clipsearch.errors import InvalidModel, OutOfSpace, StorageError
+from clipsearch.filenames import native_path
 
 FOLDER = "text-towers"
 GRAPH, WEIGHTS, RECEIPT = "model.onnx", "weights.bin", "prepared.json"
@@ -127,12 +128,13 @@ def _optimise(model: ModelDirectory, folder: Path) -> None:
     options.log_severity_level = 4
     # Not ORT_ENABLE_ALL, which rearranges some weights for the processor at hand.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(folder / GRAPH)
     entries = {"file_name": WEIGHTS, "min_size_in_bytes": str(KEPT_IN_GRAPH_BYTES)}
     for entry, value in entries.items():
         options.add_session_config_entry(f"session.optimized_model_external_initializers_{entry}", value)
     try:
-        onnxruntime.InferenceSession(str(model.path / TEXTUAL_MODEL), options, providers=["CPUExecutionProvider"])
+        with native_path(model.path / TEXTUAL_MODEL) as source, native_path(folder / GRAPH) as target:
+            options.optimized_model_filepath = target
+            onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class but this
         if shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error

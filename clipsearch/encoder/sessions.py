@@ -14,6 +14,7 @@ import numpy.typing as npt
 from clipsearch.encoder.fingerprints import tower_files
 from clipsearch.encoder.layout import ModelDirectory
 from clipsearch.errors import InvalidModel
+from clipsearch.filenames import native_path
 from clipsearch.records import FloatArray
 
 _DTYPES: dict[str, Any] = {
@@ -96,12 +97,13 @@ class OnnxTower:
         if self._optimised:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            return onnxruntime.InferenceSession(
-                str(self._file),
-                options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=["ConstantFolding"] if hasty and not self._optimised else None,
-            )
+            with native_path(self._file) as file:
+                return onnxruntime.InferenceSession(
+                    file,
+                    options,
+                    providers=["CPUExecutionProvider"],
+                    disabled_optimizers=["ConstantFolding"] if hasty and not self._optimised else None,
+                )
         except Exception as error:  # onnxruntime's errors share no base class but this
             raise InvalidModel(self._path, f"{self._relative} cannot be loaded ({first_line(error)})") from error
 

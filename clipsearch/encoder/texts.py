@@ -18,6 +18,7 @@ import numpy as np
 
 from clipsearch.encoder.layout import TOKENIZER, TOKENIZER_CONFIG, ModelDirectory, read_json
 from clipsearch.errors import InvalidModel
+from clipsearch.filenames import native_path
 from clipsearch.records import IntArray
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class TextTokenizer:
         if not file.is_file():
             raise InvalidModel(model.path, f"{TOKENIZER} is missing")
         try:
-            tokenizer = Tokenizer.from_file(str(file))
+            with native_path(file) as name:
+                tokenizer = Tokenizer.from_file(name)
             if isinstance(tokenizer.padding, dict):
                 stored_padding: dict[str, Any] = dict(tokenizer.padding)
             else:
@@ -114,6 +116,14 @@ class TextTokenizer:
         if self._sep_id is not None:
             ids[ids == self._sep_id] = 0
         return Tokens(ids, mask)
+
+    def part_read(self, text: str) -> str | None:
+        """The part of a text, cleaned, that is not cut off; None where nothing is."""
+        cleaned = clean_text(text, self._settings.clean)
+        encoding = self._tokenizer.encode(cleaned)
+        if not encoding.overflowing:
+            return None
+        return cleaned[: max((end for _, end in encoding.offsets), default=0)]
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, before any is cut off. Not while another thread encodes."""

@@ -42,11 +42,13 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A parsed query. Without terms it lists what passes the filter; without a filter everything passes."""
+    """A parsed query. Without terms it lists what passes the filter; without a filter everything passes. `offers`: a
+    line for each word that is nearly a filter."""
 
     source: str
     terms: tuple[Term, ...]
     filter: Filter | None = None
+    offers: tuple[str, ...] = field(default=(), compare=False)
 
     def leaves(self) -> list[Leaf]:
         """Every single filter, in the order of the query: what an interface shows as controls."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from clipsearch.errors import EmptyQuery, MalformedQuery
@@ -16,7 +16,9 @@ DEPTH_LIMIT = 40
 
 def parse(source: str, is_file: Callable[[str], bool] | None) -> Query:
     """Parse a query that is not plain text. Raises: EmptyQuery, MalformedQuery."""
-    return _Parser(source, Scanner(source).scan(), is_file).parse()
+    scanner = Scanner(source)
+    query = _Parser(source, scanner.scan(), is_file).parse()
+    return replace(query, offers=tuple(scanner.offers)) if scanner.offers else query
 
 
 @dataclass(slots=True)

@@ -37,6 +37,7 @@ class Scanner:
     def __init__(self, source: str) -> None:
         self.source = source
         self.items: list[Item] = []
+        self.offers: list[str] = []
         self.depth = 0
         self._group_end, self._group_is_filter = -1, False
 
@@ -100,7 +101,19 @@ class Scanner:
         end = at
         while end < len(source) and not source[end].isspace() and not (self.depth and source[end] == ")" and end > at):
             end += 1
+        if match is not None:
+            self._offer(match[1], match.end(), end)
         return Item("word", at, end, source[at:end])
+
+    def _offer(self, name: str, at: int, end: int) -> None:
+        """Keep what to say of a word that is nearly a filter."""
+        from clipsearch.query.offers import offer
+
+        if self.source[at] in _QUOTES and '"' in self.source[at + 1 :]:
+            end = self._closing_quote(at)
+        told = offer(name, self.source[at:end])
+        if told is not None and told not in self.offers:
+            self.offers.append(told)
 
     def _closes(self) -> bool:
         if self.depth:

@@ -1,36 +1,34 @@
-"""Columns files: what filters ask of pictures, column by column, so that a million rows are filtered in one go.
+"""Columns: what filters and later runs ask of rows, column by column, so that a million rows are looked through in one
+go.
 
-Derived from a fragment's records. Names are kept folded (see clipsearch.folding): they are for comparing, not showing.
+Derived from a fragment's records. Names are kept folded (see folding.fold_name): they are for comparing, not showing.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import mmap
 import struct
 from array import array
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
-from clipsearch.errors import CorruptIndex
-from clipsearch.folding import fold
-from clipsearch.records import ImageRecord, IntArray
-from clipsearch.store.files import HashingFile
+from clipsearch.filenames import to_bytes
+from clipsearch.folding import fold_name
+from clipsearch.records import SKIP_STATUSES, ImageRecord, IntArray, Status
 
-MAGIC = b"CLIPCOLS"
-FOOTER = struct.Struct("<q8s")
 _EPOCH = datetime(1970, 1, 1)
-_SEPARATOR = "\0"
+SEPARATOR = "\0"
+STATUSES: tuple[Status, ...] = ("ok", *SKIP_STATUSES)
+"""Stored by their number: new ones go to the end."""
 
 # name: dtype and how many numbers a row has
-_NUMBERS: dict[str, tuple[str, int]] = {
+FILTER_NUMBERS: dict[str, tuple[str, int]] = {
     "row_id": ("<i8", 1),
     "hash": ("<i8", 2),  # xxh3-128 of the content; 0, 0 where it is not known
     "date_us": ("<i8", 1),  # see date_of
@@ -43,8 +41,22 @@ _NUMBERS: dict[str, tuple[str, int]] = {
     "ext": ("<i4", 1),
     "camera": ("<i4", 1),
 }
-_TYPECODES = {"<i8": "q", "<f8": "d", "<i4": "i"}
-_TEXTS = ("folder", "ext", "camera", "name")
+RUN_NUMBERS: dict[str, tuple[str, int]] = {
+    "vector_id": ("<i8", 1),  # -1: none
+    "path": ("<i8", 2),  # xxh3-128 of the path's bytes
+    "mtime_ns": ("<i8", 1),
+    "inode": ("<u8", 1),
+    "status": ("<u1", 1),  # number of its status
+    "attempts": ("<u1", 1),
+}
+NUMBERS = FILTER_NUMBERS | RUN_NUMBERS
+TEXTS = ("folder", "ext", "camera", "name")
+_TYPECODES = {"<i8": "q", "<u8": "Q", "<f8": "d", "<i4": "i", "<u1": "B"}
+
+
+def path_key(path: str) -> bytes:
+    """What a path is known by among the rows of an index: 16 bytes."""
+    return xxhash.xxh3_128_digest(to_bytes(path))
 
 
 def date_of(record: ImageRecord) -> int:
@@ -64,7 +76,7 @@ def date_of(record: ImageRecord) -> int:
 
 def split_path(path: str) -> tuple[str, str, str]:
     """Folder (empty for the collection's own), name and extension (without its dot) of a record's path, folded."""
-    folder, _, name = fold(path).rpartition("/")
+    folder, _, name = fold_name(path).rpartition("/")
     stem, dot, ext = name.rpartition(".")
     return folder, name, ext if dot and stem else ""
 
@@ -118,12 +130,16 @@ class Columns:
     def texts(self, name: str) -> list[str]:
         """The different folders, exts or cameras."""
         blob = self._texts[name]
-        return blob.decode("utf-8", "surrogatepass").split(_SEPARATOR)[1:]
+        return blob.decode("utf-8", "surrogatepass").split(SEPARATOR)[1:]
 
     @cached_property
     def names(self) -> list[str]:
         """The file name of each row."""
-        return self.texts("name")
+        return self.texts("name")[: len(self)]
+
+    def first(self, rows: int) -> Columns:
+        """The first rows only."""
+        return Columns({name: column[:rows] for name, column in self._numbers.items()}, self._texts)
 
     def blobs(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, bytes]]:
         """What is written: columns of numbers, and texts joined."""
@@ -131,12 +147,10 @@ class Columns:
 
 
 class ColumnsBuilder:
-    """Collects the columns of records, which come in the order of their row ids."""
+    """Collects the columns of records."""
 
     def __init__(self) -> None:
-        self._columns = {
-            name: array({"<i8": "q", "<f8": "d", "<i4": "i"}[kind]) for name, (kind, _) in _NUMBERS.items()
-        }
+        self._columns = {name: array(_TYPECODES[kind]) for name, (kind, _) in NUMBERS.items()}
         self._codes: dict[str, dict[str, int]] = {name: {} for name in ("folder", "ext", "camera")}
         self._names = bytearray()
 
@@ -154,19 +168,29 @@ class ColumnsBuilder:
         columns["longitude"].append(math.nan if meta.longitude is None else meta.longitude)
         columns["width"].append(record.width or 0)
         columns["height"].append(record.height or 0)
-        for column, text in (("folder", folder), ("ext", ext), ("camera", fold(meta.camera) if meta.camera else None)):
+        columns["vector_id"].append(record.vector_id)
+        columns["path"].extend(struct.unpack("<2q", path_key(record.path)))
+        columns["mtime_ns"].append(record.mtime_ns)
+        columns["inode"].append(record.inode)
+        columns["status"].append(STATUSES.index(record.status))
+        columns["attempts"].append(min(record.attempts, 255))
+        for column, text in (
+            ("folder", folder),
+            ("ext", ext),
+            ("camera", fold_name(meta.camera) if meta.camera else None),
+        ):
             codes = self._codes[column]
             columns[column].append(-1 if text is None else codes.setdefault(text, len(codes)))
-        self._names += (_SEPARATOR + name).encode("utf-8", "surrogatepass")
+        self._names += (SEPARATOR + name).encode("utf-8", "surrogatepass")
 
     def columns(self) -> Columns:
-        """What was collected."""
+        """What was collected, with the columns that runs ask beside those of filters."""
         numbers: dict[str, npt.NDArray[Any]] = {}
-        for name, (dtype, width) in _NUMBERS.items():
+        for name, (dtype, width) in NUMBERS.items():
             flat = np.array(self._columns[name], dtype)
             numbers[name] = flat.reshape(-1, width) if width > 1 else flat
         texts = {
-            name: "".join(_SEPARATOR + text for text in codes).encode("utf-8", "surrogatepass")
+            name: "".join(SEPARATOR + text for text in codes).encode("utf-8", "surrogatepass")
             for name, codes in self._codes.items()
         }
         return Columns(numbers, {**texts, "name": bytes(self._names)})
@@ -178,40 +202,3 @@ def build_columns(records: Iterable[ImageRecord]) -> Columns:
     for record in records:
         builder.add(record)
     return builder.columns()
-
-
-def write_columns(file: HashingFile, columns: Columns) -> None:
-    """Layout, little-endian: 8 bytes magic; each column, padded to 8 bytes; a JSON text that says where each is and
-    how long; int64 its length; 8 bytes magic. A column of texts is UTF-8, a NUL before each."""
-    file.write(MAGIC)
-    places: dict[str, tuple[int, int]] = {}
-    numbers, texts = columns.blobs()
-    parts = [(name, array.tobytes()) for name, array in numbers.items()]
-    parts += [(f"{name}.texts", texts[name]) for name in _TEXTS]
-    for name, raw in parts:
-        places[name] = (file.size_bytes, len(raw))
-        file.write(raw)
-        file.write(b"\0" * (-len(raw) % 8))
-    footer = json.dumps({"rows": len(columns), "columns": places}).encode("ascii")
-    file.write(footer)
-    file.write(FOOTER.pack(len(footer), MAGIC))
-
-
-def open_columns(path: Path, index_dir: Path) -> Columns:
-    """Map a columns file, which must have been verified. Raises: CorruptIndex."""
-    try:
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        length, magic = FOOTER.unpack_from(mapped, len(mapped) - FOOTER.size)
-        if magic != MAGIC or mapped[:8] != MAGIC or not 0 < length <= len(mapped):
-            raise ValueError("it is no columns file")
-        footer = json.loads(mapped[-FOOTER.size - length : -FOOTER.size])
-        rows, places = footer["rows"], footer["columns"]
-        numbers: dict[str, npt.NDArray[Any]] = {}
-        for name, (dtype, width) in _NUMBERS.items():
-            flat = np.frombuffer(mapped, dtype, rows * width, places[name][0])
-            numbers[name] = flat.reshape(rows, width) if width > 1 else flat
-        texts = {name: mapped[at : at + size] for name in _TEXTS for at, size in [places[f"{name}.texts"]]}
-    except (ValueError, KeyError, TypeError, struct.error) as error:
-        raise CorruptIndex(path, f"it is no columns file ({error})", index=index_dir) from error
-    return Columns(numbers, texts)

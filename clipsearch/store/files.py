@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +19,12 @@ from clipsearch.errors import CorruptIndex, OutOfSpace, StorageError
 from clipsearch.records import FileRef
 
 REMEMBER_FROM_BYTES = 64 << 20
+NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EISDIR)
+"""What file systems answer that cannot sync a folder. PostgreSQL (fsync_fname_ext) and SQLite go on as well."""
+DAMAGE = (errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EUCLEAN)
+"""What the system says of a file that is damaged or gone; anything else says something of the moment."""
+READ_ATTEMPTS = 3
+READ_AGAIN_S = 0.05
 
 
 @contextlib.contextmanager
@@ -24,45 +33,92 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutOfSpace(path) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(
-                path,
-                f"cannot write here ({error.strerror})",
-                "Put the index where you may write, with: --index DIR",
-            ) from error
-        raise StorageError(
-            path, error.strerror or str(error), "Check the disk, then run the same command again."
-        ) from error
+        raise storage_error(path, error) from error
+
+
+def storage_error(path: Path, error: OSError) -> StorageError | OutOfSpace:
+    """Our word for what the system said of `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutOfSpace(path)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        problem = f"cannot write here ({error.strerror})"
+        return StorageError(path, problem, "Put the index where you may write, with: --index DIR")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return StorageError(
+            path, error.strerror or "too many open files", "Close other programs or raise `ulimit -n`, then try again."
+        )
+    return StorageError(path, error.strerror or str(error), "Check the disk, then run the same command again.")
+
+
+def sync_file(fd: int) -> None:
+    """Make what was written to an open file durable, past the drive's own cache where the system can (macOS)."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:
+        try:
+            fcntl.fcntl(fd, full)
+            return
+        except OSError:
+            pass  # not every file system there can
+    os.fsync(fd)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames and new names in `folder` durable."""
-    fd = os.open(folder, os.O_RDONLY)
+    """Make renames and new names in `folder` durable, where its file system can."""
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        sync_file(fd)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(fd)
 
 
-def verify_file(index_dir: Path, ref: FileRef, *, afresh: bool = False) -> Path:
-    """Return the path of `ref` after checking its size and checksum. Raises: CorruptIndex.
+def unlink_own(path: Path) -> int:
+    """Delete a plain file whose name the caller has matched. Returns the bytes freed; 0 where it stays."""
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            return 0
+        path.unlink()
+    except OSError:
+        return 0
+    return status.st_size
 
-    `afresh` reads every byte even if a large file was verified before.
+
+def verify_file(index_dir: Path, ref: FileRef, *, afresh: bool = False) -> Path:
+    """Return the path of `ref` after checking its size and checksum. Raises: CorruptIndex, StorageError.
+
+    `afresh` reads every byte even if a large file was verified before. A read that fails is tried again.
     """
     path = index_dir / ref.path
+    for attempt in range(READ_ATTEMPTS):
+        problem = _problem_of(path, ref, index_dir, afresh=afresh)
+        if problem is None:
+            return path
+        if attempt + 1 < READ_ATTEMPTS and problem[1]:
+            time.sleep(READ_AGAIN_S)
+            continue
+        break
+    assert problem is not None
+    raise CorruptIndex(path, problem[0], index=index_dir)
+
+
+def _problem_of(path: Path, ref: FileRef, index_dir: Path, *, afresh: bool) -> tuple[str, bool] | None:
+    """What is wrong with a file, and whether reading it again may help. Raises: StorageError."""
     try:
         size = path.stat().st_size
         if size != ref.size_bytes:
-            raise CorruptIndex(path, f"it has {size} bytes, the manifest says {ref.size_bytes}", index=index_dir)
+            return f"it has {size} bytes, the manifest says {ref.size_bytes}", False
         if file_checksum(path, remember_from_bytes=REMEMBER_FROM_BYTES, afresh=afresh) != ref.checksum:
-            raise CorruptIndex(path, "its checksum does not match the manifest", index=index_dir)
+            return "its checksum does not match the manifest", False
     except FileNotFoundError:
-        raise CorruptIndex(path, "the file is missing", index=index_dir) from None
+        return "the file is missing", False
     except OSError as error:
-        raise CorruptIndex(path, f"it cannot be read ({error.strerror})", index=index_dir) from error
-    return path
+        if error.errno in DAMAGE:
+            return f"it cannot be read ({error.strerror})", True
+        raise StorageError(path, f"it cannot be read ({error.strerror})", "Try again.") from error
+    return None
 
 
 class HashingFile:

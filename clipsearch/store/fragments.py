@@ -1,10 +1,14 @@
-"""Fragments: records and vectors as Parquet. The only importer of pyarrow that writes."""
+"""Parquet: records in one file (a fragment), vectors in another (the truth of a segment). The only writer of both.
+
+Any program can read them: join the records' `vector_id` with that of the vectors. What a record holds is taken from the
+fields of ImageRecord and PictureMetadata, so that a new field needs nothing here.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,209 +16,339 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipsearch.errors import CorruptIndex
-from clipsearch.records import EmbeddingBatch, Fragment, ImageRecord, Manifest, ModelRef, PictureMetadata
+from clipsearch.filenames import from_bytes, is_utf8, readable, to_bytes
+from clipsearch.records import (
+    EmbeddingBatch,
+    FileRef,
+    FloatArray,
+    Fragment,
+    ImageRecord,
+    IntArray,
+    Manifest,
+    ModelRef,
+    PictureMetadata,
+    Segment,
+)
 from clipsearch.store.files import HashingFile, verify_file
-from clipsearch.store.snapshot import read_tombstones
+from clipsearch.store.hashes import hash_keys, hash_texts
+from clipsearch.store.manifest import is_of_format_1
+from clipsearch.store.marks import marked, read_marks
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MODEL_KEY = b"clipsearch.model"
+BATCH_ROWS = 8192
+_RECORD_FIELDS = [field for field in dataclasses.fields(ImageRecord) if field.name != "metadata"]
+_METADATA_FIELDS = list(dataclasses.fields(PictureMetadata))
+_REPEATING = ("status", "format", "camera", "date_source")
 
-def schema(dim: int) -> pa.Schema:
-    """Columns of a fragment. `path` is for people and other programs; where its bytes are not UTF-8,
-    `path_bytes` has them as they are."""
+
+# -- records
+
+
+def record_schema() -> pa.Schema:
+    """Columns of a fragment. `path` is for people and other programs; where its bytes are not UTF-8, `path_bytes` has
+    them as they are."""
+    import pyarrow as pa
+
+    kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+    columns = []
+    for field in (*_RECORD_FIELDS, *_METADATA_FIELDS):
+        name, _, rest = str(field.type).partition(" | ")
+        kind = pa.uint64() if field.name == "inode" else kinds.get(name, pa.string())
+        columns.append(pa.field(field.name, kind, nullable=rest == "None"))
+        if field.name == "path":
+            columns.append(pa.field("path_bytes", pa.binary()))
+    return pa.schema(columns)
+
+
+def _utf8(value: Any) -> Any:
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
+
+
+def to_table(records: list[ImageRecord]) -> pa.Table:
+    """A fragment's table."""
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {}
+    for field in _RECORD_FIELDS:
+        columns[field.name] = [_utf8(getattr(record, field.name)) for record in records]
+    for field in _METADATA_FIELDS:
+        columns[field.name] = [_utf8(getattr(record.metadata, field.name)) for record in records]
+    columns["path"] = [readable(record.path) for record in records]
+    columns["path_bytes"] = [None if is_utf8(record.path) else to_bytes(record.path) for record in records]
+    return pa.table(columns, schema=record_schema())
+
+
+def to_records(table: pa.Table) -> list[ImageRecord]:
+    """The records of a fragment's table. Fields that an older version did not write have their defaults."""
+    there = set(table.column_names)
+    own = [field.name for field in _RECORD_FIELDS if field.name in there]
+    meta = [field.name for field in _METADATA_FIELDS if field.name in there]
+    columns = table.select([*own, *meta, "path_bytes"]).to_pydict()
+    raw_paths = columns.pop("path_bytes")
+    records = []
+    for values, about, raw in zip(
+        zip(*(columns[name] for name in own), strict=True),
+        zip(*(columns[name] for name in meta), strict=True),
+        raw_paths,
+        strict=True,
+    ):
+        found = dict(zip(own, values, strict=True))
+        if raw is not None:
+            found["path"] = from_bytes(raw)
+        records.append(ImageRecord(**found, metadata=PictureMetadata(**dict(zip(meta, about, strict=True)))))
+    return records
+
+
+def write_records(file: HashingFile, batches: Iterable[list[ImageRecord]]) -> tuple[int, int, int, int]:
+    """Write records, whose row ids ascend. Returns rows, rows with status "ok", first and last row id."""
+    import pyarrow.parquet as pq
+
+    schema = record_schema()
+    rows = pictures = 0
+    first = last = -1
+    with pq.ParquetWriter(
+        file,
+        schema,
+        compression="zstd",
+        use_dictionary=[name for name in _REPEATING if name in schema.names],
+        write_statistics=["row_id", "path"],
+        store_schema=False,
+    ) as parquet:
+        for records in batches:
+            for record in records:
+                if record.row_id <= last:
+                    raise ValueError(f"row ids must ascend: {record.row_id} after {last}")
+                first = record.row_id if first < 0 else first
+                last = record.row_id
+                pictures += record.status == "ok"
+            rows += len(records)
+            if records:
+                parquet.write_table(to_table(records))
+    return rows, pictures, first, last
+
+
+def read_fragment_records(index_dir: Path, fragment: Fragment, *, afresh: bool = False) -> Iterator[ImageRecord]:
+    """Every record of a fragment, dead ones too, by ascending row id. Raises: CorruptIndex."""
+    path = verify_file(index_dir, fragment.data, afresh=afresh)
+    legacy = is_of_format_1(fragment)
+    for table in _tables(path, index_dir, fragment.rows, without=("vector",)):
+        for record in to_records(table):
+            if legacy and record.status == "ok":
+                record = dataclasses.replace(record, vector_id=record.row_id)
+            yield record
+
+
+def read_live_records(index_dir: Path, fragment: Fragment, *, missing: bool = False) -> Iterator[ImageRecord]:
+    """The records of a fragment that are not dead, nor missing unless `missing` is set. Raises: CorruptIndex."""
+    gone = set(marked(read_marks(index_dir, fragment.dead)).tolist())
+    if not missing:
+        gone |= set(marked(read_marks(index_dir, fragment.missing)).tolist())
+    for record in read_fragment_records(index_dir, fragment):
+        if record.row_id not in gone:
+            yield record
+
+
+def merge_records(index_dir: Path, fragments: Iterable[Fragment]) -> Iterator[list[ImageRecord]]:
+    """The records of several fragments that are not dead, by ascending row id, some at a time. Raises: CorruptIndex."""
+    batch: list[ImageRecord] = []
+    sources = [read_live_records(index_dir, fragment, missing=True) for fragment in fragments]
+    for record in heapq.merge(*sources, key=lambda record: record.row_id):
+        batch.append(record)
+        if len(batch) == BATCH_ROWS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def read_records(index_dir: Path, manifest: Manifest) -> list[ImageRecord]:
+    """Every record of a generation that is neither dead nor missing. Raises: CorruptIndex."""
+    return [record for fragment in manifest.fragments for record in read_live_records(index_dir, fragment)]
+
+
+# -- vectors
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VectorBlock:
+    """Stored vectors. Shapes: ids (B,) int64, ascending; keys (B, 2) int64, of their contents; vectors (B, D) float32,
+    unit L2."""
+
+    ids: IntArray
+    keys: IntArray
+    vectors: FloatArray
+
+
+def vector_schema(dim: int) -> pa.Schema:
+    """Columns of a segment's truth. `content_hash`: of the picture's bytes (and its view, if it has one)."""
     import pyarrow as pa
 
     return pa.schema(
         [
-            pa.field("row_id", pa.int64(), nullable=False),
-            pa.field("path", pa.string(), nullable=False),
-            pa.field("path_bytes", pa.binary()),
-            pa.field("size_bytes", pa.int64(), nullable=False),
-            pa.field("mtime_ns", pa.int64(), nullable=False),
-            pa.field("inode", pa.uint64(), nullable=False),
-            pa.field("content_hash", pa.string()),
-            pa.field("width", pa.int32()),
-            pa.field("height", pa.int32()),
-            pa.field("format", pa.string()),
-            pa.field("taken_at", pa.string()),
-            pa.field("camera", pa.string()),
-            pa.field("latitude", pa.float64()),
-            pa.field("longitude", pa.float64()),
-            pa.field("status", pa.string(), nullable=False),
-            pa.field("reason", pa.string()),
-            pa.field("vector", pa.list_(pa.float32(), dim)),
+            pa.field("vector_id", pa.int64(), nullable=False),
+            pa.field("content_hash", pa.string(), nullable=False),
+            pa.field("vector", pa.list_(pa.float32(), dim), nullable=False),
         ]
     )
 
 
-MODEL_KEY = b"clipsearch.model"
-RECORD_COLUMNS = [
-    "row_id", "path", "path_bytes", "size_bytes", "mtime_ns", "inode", "content_hash", "width", "height",
-    "format", "taken_at", "camera", "latitude", "longitude", "status", "reason",
-]  # fmt: skip
+def write_vector_blocks(file: HashingFile, blocks: Iterable[VectorBlock], model: ModelRef) -> tuple[int, int, int]:
+    """Write vectors, whose ids ascend. Returns how many, first and last id.
 
-
-def _utf8(text: str | None) -> str | None:
-    return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _is_utf8(path: str) -> bool:
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def to_table(batch: EmbeddingBatch, dim: int) -> pa.Table:
-    """A fragment's table. `batch.vectors` has one row per record with status "ok", in the order of the records."""
+    The model goes into the file's metadata, so that the vectors can be understood without a manifest.
+    """
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    records = batch.records
-    has_vector = np.array([r.status == "ok" for r in records], bool)
-    full = np.zeros((len(records), dim), np.float32)
-    full[has_vector] = batch.vectors
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(full.reshape(-1)), list_size=dim, mask=pa.array(~has_vector))
-    columns: dict[str, Any] = {
-        "row_id": [r.row_id for r in records],
-        "path": [os.fsencode(r.path).decode("utf-8", "replace") for r in records],
-        "path_bytes": [None if _is_utf8(r.path) else os.fsencode(r.path) for r in records],
-        "size_bytes": [r.size_bytes for r in records],
-        "mtime_ns": [r.mtime_ns for r in records],
-        "inode": [r.inode for r in records],
-        "content_hash": [r.content_hash for r in records],
-        "width": [r.width for r in records],
-        "height": [r.height for r in records],
-        "format": [r.metadata.format for r in records],
-        "taken_at": [r.metadata.taken_at for r in records],
-        "camera": [_utf8(r.metadata.camera) for r in records],
-        "latitude": [r.metadata.latitude for r in records],
-        "longitude": [r.metadata.longitude for r in records],
-        "status": [r.status for r in records],
-        "reason": [_utf8(r.reason) for r in records],
-        "vector": vectors,
-    }
-    return pa.table(columns, schema=schema(dim))
-
-
-def to_records(table: pa.Table) -> list[ImageRecord]:
-    """The records of a fragment's table, without the vectors."""
-    columns = table.select(RECORD_COLUMNS).to_pydict()
-    return [
-        ImageRecord(
-            row_id=row_id,
-            path=path if path_bytes is None else os.fsdecode(path_bytes),
-            size_bytes=size_bytes,
-            mtime_ns=mtime_ns,
-            inode=inode,
-            content_hash=content_hash,
-            width=width,
-            height=height,
-            metadata=PictureMetadata(format_, taken_at, camera, latitude, longitude),
-            status=status,
-            reason=reason,
-        )
-        for (
-            row_id, path, path_bytes, size_bytes, mtime_ns, inode, content_hash, width, height,
-            format_, taken_at, camera, latitude, longitude, status, reason,
-        ) in zip(*(columns[name] for name in RECORD_COLUMNS), strict=True)
-    ]  # fmt: skip
+    count = 0
+    first = last = -1
+    plain = vector_schema(model.dim)
+    with pq.ParquetWriter(
+        file,
+        plain.with_metadata({MODEL_KEY: json.dumps(dataclasses.asdict(model))}),
+        compression={"vector_id": "zstd", "content_hash": "zstd", "vector.list.element": "none"},
+        use_dictionary=False,
+        write_statistics=["vector_id"],
+    ) as parquet:
+        for block in blocks:
+            if not len(block.ids):
+                continue
+            if block.ids[0] <= last or (np.diff(block.ids) <= 0).any():
+                raise ValueError("vector ids must ascend")
+            first = int(block.ids[0]) if first < 0 else first
+            last = int(block.ids[-1])
+            count += len(block.ids)
+            flat = pa.array(np.ascontiguousarray(block.vectors, np.float32).reshape(-1))
+            columns = [
+                pa.array(block.ids),
+                pa.array(hash_texts(block.keys)),
+                pa.FixedSizeListArray.from_arrays(flat, list_size=model.dim),
+            ]
+            parquet.write_table(pa.table(columns, schema=plain))
+    return count, first, last
 
 
-def to_batch(table: pa.Table, dim: int) -> EmbeddingBatch:
-    """Records and vectors of a fragment's table."""
+def read_vector_blocks(
+    index_dir: Path, segment: Segment, dim: int, *, batch_rows: int = BATCH_ROWS, afresh: bool = False
+) -> Iterator[VectorBlock]:
+    """A segment's vectors from its Parquet file, a bounded number at a time. Raises: CorruptIndex."""
+    path = verify_file(index_dir, segment.data, afresh=afresh)
+    count = 0
+    for table in _tables(path, index_dir, None, batch_rows=batch_rows):
+        try:
+            block = _to_block(table, dim)
+        except (KeyError, ValueError) as error:
+            raise CorruptIndex(path, f"not a file of vectors ({error})", index=index_dir) from error
+        count += len(block.ids)
+        yield block
+    if count != segment.vectors:
+        raise CorruptIndex(path, f"it has {count} vectors, the manifest says {segment.vectors}", index=index_dir)
+
+
+def _to_block(table: pa.Table, dim: int) -> VectorBlock:
+    """Of a segment's table, or of a fragment's of format 1, whose row ids are its vector ids."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    vectors: list[np.ndarray[Any, Any]] = []
+    if "vector_id" not in table.column_names:
+        table = table.filter(pc.is_valid(table.column("vector")))
+    ids = table.column("vector_id" if "vector_id" in table.column_names else "row_id")
+    parts: list[np.ndarray[Any, Any]] = []
     for chunk in table.column("vector").chunks:
-        present = chunk.filter(pc.is_valid(chunk))
-        values = present.flatten() if isinstance(present, pa.FixedSizeListArray) else present.values
-        vectors.append(np.asarray(values, np.float32).reshape(-1, dim))
-    stacked = np.concatenate(vectors) if vectors else np.empty((0, dim), np.float32)
-    return EmbeddingBatch(to_records(table), stacked)
+        values = chunk.flatten() if isinstance(chunk, pa.FixedSizeListArray) else chunk.values
+        parts.append(np.asarray(values, np.float32).reshape(-1, dim))
+    vectors = np.concatenate(parts) if parts else np.empty((0, dim), np.float32)
+    return VectorBlock(
+        np.asarray(ids.to_numpy(), np.int64), hash_keys(table.column("content_hash").to_pylist()), vectors
+    )
 
 
-def read_fragment(
-    index_dir: Path, fragment: Fragment, *, dim: int, batch_rows: int = 8192, afresh: bool = False
-) -> Iterator[EmbeddingBatch]:
-    """Yield a fragment's rows, a bounded number at a time. Raises: CorruptIndex."""
-    path = verify_file(index_dir, fragment.data, afresh=afresh)
-    for table in _tables(path, index_dir, fragment, None, batch_rows):
-        yield to_batch(table, dim)
+def read_pictures(index_dir: Path, manifest: Manifest) -> Iterator[EmbeddingBatch]:
+    """Every picture that is answered with its vector, some thousand at a time, in the order of the vectors.
 
+    Raises: CorruptIndex.
+    """
+    from clipsearch.store.rows import open_live_rows
 
-def read_records(index_dir: Path, manifest: Manifest) -> list[ImageRecord]:
-    """Every live record of a generation, without vectors. Raises: CorruptIndex."""
-    dead = set(read_tombstones(index_dir, manifest).tolist())
-    records: list[ImageRecord] = []
-    for fragment in manifest.fragments:
-        records += [record for record in read_fragment_records(index_dir, fragment) if record.row_id not in dead]
-    return records
-
-
-def read_fragment_records(index_dir: Path, fragment: Fragment) -> Iterator[ImageRecord]:
-    """Every record of a fragment, deleted ones too, without vectors. Raises: CorruptIndex."""
-    path = verify_file(index_dir, fragment.data)
-    for table in _tables(path, index_dir, fragment, RECORD_COLUMNS, 65536):
-        yield from to_records(table)
+    fragments = [open_live_rows(index_dir, fragment) for fragment in manifest.fragments if fragment.rows_file]
+    for segment in manifest.segments:
+        for block in read_vector_blocks(index_dir, segment, manifest.model.dim):
+            records: list[ImageRecord] = []
+            taken: list[int] = []
+            for rows in fragments:
+                which, positions = rows.of_vectors(block.ids)
+                records += rows.file.records(positions)
+                taken += which.tolist()
+            if records:
+                order = sorted(range(len(taken)), key=lambda n: (taken[n], records[n].row_id))
+                chosen = np.array([taken[n] for n in order])
+                yield EmbeddingBatch([records[n] for n in order], block.vectors[chosen])
 
 
 def _tables(
-    path: Path, index_dir: Path, fragment: Fragment, columns: list[str] | None, batch_rows: int
+    path: Path,
+    index_dir: Path,
+    expected_rows: int | None,
+    *,
+    without: tuple[str, ...] = (),
+    batch_rows: int = 65536,
 ) -> Iterator[pa.Table]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:  # a path must be UTF-8
+            columns = [name for name in file.schema_arrow.names if name not in without]
             for batch in file.iter_batches(batch_size=batch_rows, columns=columns, use_threads=True):
                 rows += batch.num_rows
                 yield pa.Table.from_batches([batch])
-    except (pa.ArrowException, KeyError) as error:
-        raise CorruptIndex(path, f"it is no fragment ({error})", index=index_dir) from error
-    if rows != fragment.rows:
-        raise CorruptIndex(path, f"it has {rows} rows, the manifest says {fragment.rows}", index=index_dir)
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise CorruptIndex(path, f"not a Parquet file of ours ({error})", index=index_dir) from error
+    if expected_rows is not None and rows != expected_rows:
+        raise CorruptIndex(path, f"it has {rows} rows, the manifest says {expected_rows}", index=index_dir)
 
 
-def write_fragment(file: HashingFile, batches: Iterable[EmbeddingBatch], model: ModelRef) -> tuple[int, int, int, int]:
-    """Write rows, whose ids ascend, as Parquet. Returns rows, rows with a vector, first and last row id.
-
-    The model goes into the file's metadata, so that a fragment can be understood without its manifest.
-    """
-    import pyarrow.parquet as pq
-
-    rows = vectors = 0
-    first = last = -1
-    with pq.ParquetWriter(
-        file,
-        schema(model.dim).with_metadata({MODEL_KEY: json.dumps(dataclasses.asdict(model))}),
-        compression={**dict.fromkeys(RECORD_COLUMNS, "zstd"), "vector.list.element": "none"},
-        use_dictionary=["status", "format", "camera"],
-        write_statistics=RECORD_COLUMNS,
-    ) as parquet:
-        for batch in batches:
-            for record in batch.records:
-                if record.row_id <= last:
-                    raise ValueError(f"row ids must ascend: {record.row_id} after {last}")
-                first = record.row_id if first < 0 else first
-                last = record.row_id
-            rows += len(batch.records)
-            vectors += len(batch.vectors)
-            parquet.write_table(to_table(batch, model.dim))
-    return rows, vectors, first, last
+# -- what no manifest describes
 
 
-def read_orphan(path: Path) -> tuple[ModelRef, EmbeddingBatch]:
-    """Read a fragment that no manifest describes, whole. Raises: ValueError if it is not one."""
+def read_orphan_records(path: Path) -> list[ImageRecord]:
+    """A fragment that no manifest describes, whole. Raises: ValueError if it is not one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
-        model = ModelRef(**json.loads(table.schema.metadata[MODEL_KEY]))
-        return model, to_batch(table, model.dim)
+        with path.open("rb") as opened:
+            table = pq.read_table(opened)
+        records = to_records(table)
+        if "vector" in table.column_names:
+            records = [
+                dataclasses.replace(record, vector_id=record.row_id) if record.status == "ok" else record
+                for record in records
+            ]
+        return records
     except (pa.ArrowException, KeyError, TypeError, OSError) as error:
-        raise ValueError(f"{path} is no fragment: {error}") from error
+        raise ValueError(f"{path} is not a fragment: {error}") from error
+
+
+def read_orphan_vectors(path: Path) -> tuple[ModelRef, VectorBlock]:
+    """A segment's vectors that no manifest describes, whole. Raises: ValueError if the file holds none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with path.open("rb") as opened:
+            table = pq.read_table(opened)
+        model = ModelRef(**json.loads(table.schema.metadata[MODEL_KEY]))
+        return model, _to_block(table, model.dim)
+    except (pa.ArrowException, KeyError, TypeError, OSError) as error:
+        raise ValueError(f"{path} holds no vectors: {error}") from error
+
+
+def make_fragment(data: FileRef, shape: tuple[int, int, int, int], rows_file: FileRef) -> Fragment:
+    """A fragment without dead or missing rows. `shape` is what `write_records` returned."""
+    rows, pictures, first, last = shape
+    return Fragment(data, rows, pictures, first, last, rows_file)

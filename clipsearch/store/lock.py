@@ -1,18 +1,38 @@
-"""What the file LOCK says beside being locked: who writes, and how far a run is. For people and pages only.
+"""Locks of an index, and what the file LOCK says beside being locked.
 
-The first line names the writer. The second, where there is one, has a fixed length, so that one write replaces it:
-stage, files done, files in all, pictures encoded, seconds since the first file.
+LOCK is held by the one program that changes pictures, for as long as its run takes. COMMIT is held for the moment of a
+commit, by that program or by one that saves a tag meanwhile. Where the file system knows no locks (flock answers
+ENOLCK, as NFS without lockd and some FUSE mounts do) a file of its own stands for the lock, as in SQLite's "dot-file"
+locking.
+
+For people and pages LOCK says who writes, and how far a run is. The first line names the writer. The second, where
+there is one, has a fixed length, so that one write replaces it: stage, files done, files in all, pictures encoded,
+seconds since the first file.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
+import re
+import socket
+import time
+import warnings
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
+from clipsearch.errors import IndexLocked, IndexWarning
+
 LOCK = "LOCK"
+COMMIT = "COMMIT"
+HELD_SUFFIX = ".held"
+COMMIT_WAIT_S = 60.0
+BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _MOST_BYTES = 1000
+_HOLDER = re.compile(r"process (\d+) on (.*) since (.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +58,110 @@ class WriterState:
     progress: RunProgress | None
 
 
+class FileLock:
+    """An exclusive lock on a file of an index, held from when this is made until `release`.
+
+    Raises: IndexLocked if another process holds it for longer than `wait_s`, OSError.
+    """
+
+    def __init__(self, index_dir: Path, name: str, *, wait_s: float = 0.0) -> None:
+        self._held: Path | None = None
+        path = index_dir / name
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        deadline = time.monotonic() + wait_s
+        try:
+            while not self._try(path):
+                if time.monotonic() >= deadline:
+                    raise IndexLocked(index_dir, holder_of(self.fd) or self._holder_beside(path) or "another process")
+                time.sleep(0.02)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def _try(self, path: Path) -> bool:
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except InterruptedError:
+            return False
+        except OSError as error:
+            if error.errno in BUSY:
+                return False
+            return self._try_without_flock(path, error)
+        return True
+
+    def _try_without_flock(self, path: Path, error: OSError) -> bool:
+        """A file that only one process can make stands for the lock; one whose process is gone no longer counts."""
+        held = path.with_name(path.name + HELD_SUFFIX)
+        for _ in range(2):
+            try:
+                fd = os.open(held, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            except FileExistsError:
+                if not self._is_stale(held):
+                    return False
+                with contextlib.suppress(FileNotFoundError):
+                    held.unlink()
+                continue
+            with os.fdopen(fd, "wb") as file:
+                file.write(who().encode() + b"\n")
+            self._held = held
+            if path.name == LOCK:
+                warnings.warn(
+                    f"the file system of {path.parent} cannot lock files ({error.strerror}); {held.name} stands for "
+                    "the lock. Index it from one machine at a time, or keep the index on a local disk: --index DIR",
+                    IndexWarning,
+                    stacklevel=2,
+                )
+            return True
+        return False
+
+    @staticmethod
+    def _is_stale(held: Path) -> bool:
+        """Whether the process that made a lock file is of this machine and gone."""
+        try:
+            match = _HOLDER.match(held.read_text(encoding="utf-8", errors="replace"))
+        except OSError:
+            return False
+        if match is None or match[2] != socket.gethostname():
+            return False
+        try:
+            os.kill(int(match[1]), 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):
+            return False
+        return False
+
+    @staticmethod
+    def _holder_beside(path: Path) -> str:
+        held = path.with_name(path.name + HELD_SUFFIX)
+        try:
+            said = held.read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            return ""
+        return f"{said} (if that is gone, delete {held})"
+
+    def release(self) -> None:
+        """Let go. Once is enough."""
+        if self.fd >= 0:
+            if self._held is not None:
+                with contextlib.suppress(OSError):
+                    self._held.unlink()
+                self._held = None
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> FileLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def who() -> str:
+    """This process, as LOCK names it."""
+    return f"process {os.getpid()} on {socket.gethostname()} since {datetime.now().isoformat(' ', 'seconds')}"
+
+
 def read_writer(index_dir: Path) -> WriterState | None:
     """Who is writing an index, or None.
 
@@ -52,6 +176,9 @@ def read_writer(index_dir: Path) -> WriterState | None:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return _parsed(said)
+            except OSError:
+                held = index_dir / (LOCK + HELD_SUFFIX)
+                return _parsed(said) if held.exists() and not FileLock._is_stale(held) else None
     except OSError:
         pass
     return None

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
-import re
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
 import xxhash
 
-from clipsearch.errors import CorruptIndex, IndexNotFound, StorageError
-from clipsearch.npy import read_array
+from clipsearch.config import CURRENT_LINE
+from clipsearch.errors import CorruptIndex, IndexNotFound, StorageError, UnsupportedIndex
 from clipsearch.records import FileRef, IntArray, Manifest, TagRef
-from clipsearch.store.files import verify_file
-from clipsearch.store.manifest import load_manifest, manifest_name
+from clipsearch.store.files import DAMAGE, verify_file
+from clipsearch.store.lock import BUSY
+from clipsearch.store.manifest import FORMAT_VERSION, load_manifest, manifest_name, manifests_of
+from clipsearch.store.marks import marked, read_marks
 
-CURRENT_LINE = re.compile(rb"clipsearch 1 (\d{8,}) ([0-9a-f]{32})\n")
 RESOLVE_ATTEMPTS = 100
 
 
@@ -42,9 +40,9 @@ class Snapshot:
         """The path of a file of this generation, verified. Raises: CorruptIndex."""
         return verify_file(self.index_dir, ref, afresh=afresh)
 
-    def tombstones(self) -> IntArray:
-        """Deleted row ids, sorted. Shape: (T,) int64."""
-        return read_tombstones(self.index_dir, self.manifest)
+    def marks(self, ref: FileRef | None) -> IntArray:
+        """All ids of a file of marks, ascending. Shape: (N,) int64. Raises: CorruptIndex."""
+        return marked(read_marks(self.index_dir, ref))
 
     @property
     def tags(self) -> tuple[TagRef, ...]:
@@ -71,60 +69,65 @@ def root_path(index_dir: Path, root: str) -> Path:
     return Path(os.path.normpath(index_dir.absolute() / root))
 
 
-def read_tombstones(index_dir: Path, manifest: Manifest) -> IntArray:
-    """Deleted row ids of a generation, sorted. Shape: (T,) int64. Raises: CorruptIndex."""
-    if manifest.tombstones is None:
-        return np.empty(0, np.int64)
-    path = verify_file(index_dir, manifest.tombstones)
-    try:
-        with path.open("rb") as file:
-            row_ids: IntArray = read_array(file)
-    except ValueError as error:
-        raise CorruptIndex(path, f"it is no NumPy file ({error})", index=index_dir) from error
-    if row_ids.dtype != np.int64 or row_ids.ndim != 1:
-        raise CorruptIndex(path, f"it holds {row_ids.dtype} of shape {row_ids.shape}", index=index_dir)
-    return row_ids
-
-
 def resolve_current(index_dir: Path) -> tuple[int, str]:
-    """Generation and manifest checksum that CURRENT names. Raises: IndexNotFound, CorruptIndex."""
+    """Generation and manifest checksum that CURRENT names.
+
+    Raises: IndexNotFound, CorruptIndex, UnsupportedIndex, StorageError.
+    """
     path = index_dir / "CURRENT"
     try:
         line = path.read_bytes()
     except FileNotFoundError:
-        names = sorted(manifest.name for manifest in (index_dir / "manifests").glob("*.json"))
-        if names == [manifest_name(1)]:  # the very first commit was cut short after its manifest: it counts
-            return 1, xxhash.xxh3_128_hexdigest((index_dir / "manifests" / names[0]).read_bytes())
+        try:
+            names = manifests_of(index_dir)
+            if list(names) == [1]:  # the very first commit was cut short after its manifest: it counts
+                return 1, xxhash.xxh3_128_hexdigest(names[1].read_bytes())
+        except OSError as error:
+            raise _unreadable(path, error, index_dir) from error
         if names:
             raise CorruptIndex(path, "the file is missing", index=index_dir) from None
         raise IndexNotFound([index_dir]) from None
     except OSError as error:
-        raise CorruptIndex(path, f"it cannot be read ({error.strerror})", index=index_dir) from error
+        raise _unreadable(path, error, index_dir) from error
     match = CURRENT_LINE.fullmatch(line)
     if match is None:
         raise CorruptIndex(path, "it does not name a generation", index=index_dir)
-    return int(match[1]), match[2].decode("ascii")
+    if int(match[1]) > FORMAT_VERSION:
+        raise UnsupportedIndex(index_dir, f"index format {int(match[1])}")
+    return int(match[2]), match[3].decode("ascii")
+
+
+def _unreadable(path: Path, error: OSError, index_dir: Path) -> CorruptIndex | StorageError:
+    if error.errno in DAMAGE:
+        return CorruptIndex(path, f"it cannot be read ({error.strerror})", index=index_dir)
+    return StorageError(path, f"it cannot be read ({error.strerror})", "Try again.")
 
 
 def open_snapshot(index_dir: Path) -> Snapshot:
-    """Open the newest committed generation for reading. Raises: IndexNotFound, CorruptIndex, UnsupportedIndex."""
+    """Open the newest committed generation for reading.
+
+    Raises: IndexNotFound, CorruptIndex, UnsupportedIndex, StorageError.
+    """
     for attempt in range(RESOLVE_ATTEMPTS):
         generation, checksum = resolve_current(index_dir)
         path = index_dir / "manifests" / manifest_name(generation)
         try:
-            fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             if resolve_current(index_dir)[0] != generation:
                 continue  # a writer moved on and collected it between our two reads
             raise CorruptIndex(path, "the file is missing", index=index_dir) from None
         except OSError as error:
-            raise CorruptIndex(path, f"it cannot be read ({error.strerror})", index=index_dir) from error
+            raise _unreadable(path, error, index_dir) from error
         try:
             if not _lock_shared(fd) or not path.exists():
                 os.close(fd)
                 time.sleep(0.001 * (attempt + 1))
                 continue  # it is being collected this moment
-            raw = os.pread(fd, os.fstat(fd).st_size, 0)
+            try:
+                raw = os.pread(fd, os.fstat(fd).st_size, 0)
+            except OSError as error:
+                raise _unreadable(path, error, index_dir) from error
             if xxhash.xxh3_128_hexdigest(raw) != checksum:
                 raise CorruptIndex(path, "its checksum does not match CURRENT", index=index_dir)
             manifest = load_manifest(path, raw, index_dir)
@@ -143,13 +146,16 @@ def _lock_shared(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+        return error.errno not in BUSY
     return True
 
 
 def find_newest_manifest(index_dir: Path) -> Manifest | None:
-    """The newest manifest that is whole, whatever CURRENT says: where a repair starts."""
-    for path in sorted((index_dir / "manifests").glob("*.json"), reverse=True):
+    """The newest manifest that is whole, whatever CURRENT says: where a repair starts.
+
+    Raises: UnsupportedIndex if a newer clipsearch wrote the newest, StorageError.
+    """
+    for path in reversed(manifests_of(index_dir).values()):
         try:
             return load_manifest(path, path.read_bytes(), index_dir)
         except (CorruptIndex, OSError):

@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from clipsearch.errors import CorruptIndex, IndexNotFound, UnknownTag
+from clipsearch.errors import CorruptIndex, UnknownTag
 from clipsearch.folding import fold
 from clipsearch.records import FileRef, FloatArray, IntArray, Manifest, TagKind, TagRef
 from clipsearch.store.files import HashingFile, verify_file
-from clipsearch.store.writer import Writer
+from clipsearch.store.hashes import hash_keys, hash_texts
+from clipsearch.store.writer import add_file, change_tags
 
 MAGIC = b"CLIPTAG1"
 HEADER = struct.Struct("<q")
@@ -59,7 +60,7 @@ class Tag:
 
     def as_dict(self) -> dict[str, float]:
         """Scores by content hash (hexadecimal)."""
-        return dict(zip(from_keys(self.hashes), self.scores.tolist(), strict=True))
+        return dict(zip(hash_texts(self.hashes), self.scores.tolist(), strict=True))
 
     def holds(self, hashes: IntArray) -> FloatArray:
         """The score of each content hash, NaN where it does not carry the tag. Shapes: (M, 2) int64; (M,) float32."""
@@ -77,24 +78,10 @@ class Tag:
                 return found
 
 
-def to_keys(content_hashes: list[str]) -> IntArray:
-    """Hexadecimal content hashes as numbers. Shape: (N, 2) int64. Raises: ValueError."""
-    raw = bytes.fromhex("".join(content_hashes))
-    if len(raw) != 16 * len(content_hashes):
-        raise ValueError("a content hash has 32 hexadecimal digits")
-    return np.frombuffer(raw, "<i8").reshape(-1, 2)
-
-
-def from_keys(keys: IntArray) -> list[str]:
-    """The reverse of `to_keys`."""
-    digits = np.ascontiguousarray(keys, "<i8").tobytes().hex()
-    return [digits[at : at + 32] for at in range(0, len(digits), 32)]
-
-
 def make_tag(name: str, scores: Mapping[str, float], direction: Direction | None = None) -> Tag:
     """A tag from scores by content hash. Raises: ValueError for a name or a hash that cannot be one."""
     check_name(name)
-    keys = to_keys(list(scores))
+    keys = hash_keys(list(scores))
     order = np.lexsort((keys[:, 1], keys[:, 0]))
     values = np.array(list(scores.values()), np.float32)
     if not np.isfinite(values).all():
@@ -111,7 +98,7 @@ def check_name(name: str) -> None:
         )
 
 
-def write_tag(file: HashingFile, tag: Tag) -> None:
+def write_tag(file: HashingFile, tag: Tag, *, copy: bool = False) -> None:
     """Layout, little-endian: 8 bytes magic, int64 length of a JSON text, that text padded to 8 bytes,
     int64 hashes[n, 2] ascending, float32 scores[n], and for a concept float32 vector[dim]."""
     direction = tag.direction
@@ -122,6 +109,8 @@ def write_tag(file: HashingFile, tag: Tag) -> None:
             "threshold": float(direction.threshold),
             "fingerprint": direction.fingerprint,
         }
+    if copy:
+        about["copy"] = True  # so that the two files of a tag have different names
     text = json.dumps(about).encode("ascii")
     text += b" " * (-len(text) % 8)
     file.write(MAGIC + HEADER.pack(len(text)) + text)
@@ -152,8 +141,22 @@ def parse_tag(raw: bytes) -> Tag:
         raise ValueError(f"it is no tag file ({error})") from error
 
 
-def read_tag(index_dir: Path, ref: FileRef, *, afresh: bool = False) -> Tag:
-    """Read a tag of a generation. Raises: CorruptIndex."""
+def read_tag(index_dir: Path, tag: TagRef, *, afresh: bool = False) -> Tag:
+    """Read a tag of a generation, from its copy where its file is damaged. Raises: CorruptIndex, StorageError."""
+    try:
+        return read_tag_file(index_dir, tag.file, afresh=afresh)
+    except CorruptIndex:
+        if tag.copy is None:
+            raise
+        try:
+            return read_tag_file(index_dir, tag.copy, afresh=afresh)
+        except CorruptIndex:
+            pass
+        raise
+
+
+def read_tag_file(index_dir: Path, ref: FileRef, *, afresh: bool = False) -> Tag:
+    """Read one file of a tag. Raises: CorruptIndex, StorageError."""
     path = verify_file(index_dir, ref, afresh=afresh)
     try:
         return parse_tag(path.read_bytes())
@@ -167,7 +170,7 @@ def find_tag(manifest: Manifest, name: str) -> TagRef | None:
     return next((ref for ref in manifest.tags if fold(ref.name) == wanted), None)
 
 
-def add_tags(writer: Writer, manifest: Manifest, tags: list[Tag], *, replace: bool = True) -> Manifest:
+def add_tags(index_dir: Path, manifest: Manifest, tags: list[Tag], *, replace: bool = True) -> Manifest:
     """`manifest`, not yet committed, with `tags` written.
 
     Without `replace`, a tag that is there already keeps its pictures beside the new ones.
@@ -176,16 +179,18 @@ def add_tags(writer: Writer, manifest: Manifest, tags: list[Tag], *, replace: bo
     for tag in tags:
         older = kept.get(fold(tag.name))
         if older is not None and not replace:
-            before = read_tag(writer.index_dir, older.file)
+            before = read_tag(index_dir, older)
             tag = make_tag(before.name, {**before.as_dict(), **tag.as_dict()}, tag.direction or before.direction)
         tag = dataclasses.replace(tag, written_at=datetime.now(UTC).isoformat(timespec="microseconds"))
-        kept[fold(tag.name)] = _add_file(writer, tag)
+        kept[fold(tag.name)] = add_tag_file(index_dir, tag)
     return with_tags(manifest, kept)
 
 
-def _add_file(writer: Writer, tag: Tag) -> TagRef:
-    ref = writer.add_file("tags", ".tag", lambda file: write_tag(file, tag))
-    return TagRef(tag.name, tag.kind, len(tag.hashes), ref)
+def add_tag_file(index_dir: Path, tag: Tag) -> TagRef:
+    """Write a tag, twice: it is a person's work, and nothing else has it."""
+    file = add_file(index_dir, "tags", ".tag", lambda file: write_tag(file, tag))
+    copy = add_file(index_dir, "tags", ".tag", lambda file: write_tag(file, tag, copy=True))
+    return TagRef(tag.name, tag.kind, len(tag.hashes), file, copy)
 
 
 def with_tags(manifest: Manifest, refs: Mapping[str, TagRef]) -> Manifest:
@@ -202,39 +207,37 @@ def write_tags(index_dir: Path, tags: Mapping[str, Mapping[str, float]] | list[T
     """Write tags in one commit: by name, the score of each content hash (ImageRecord.content_hash).
 
     Without `replace`, pictures that carry a tag already keep it. Raises: ValueError for names and hashes that cannot
-    be, IndexNotFound, IndexLocked, OutOfSpace, CorruptIndex.
+    be, IndexNotFound, OutOfSpace, CorruptIndex.
     """
     made = tags if isinstance(tags, list) else [make_tag(name, scores) for name, scores in tags.items()]
-    with Writer(index_dir) as writer:
-        manifest = writer.current()
-        if manifest is None:
-            raise IndexNotFound([index_dir])
-        writer.commit(add_tags(writer, manifest, made, replace=replace))
+    change_tags(index_dir, lambda manifest: add_tags(index_dir, manifest, made, replace=replace))
 
 
 def remove_tag(index_dir: Path, name: str) -> None:
-    """Forget a tag or concept. Raises: UnknownTag, IndexNotFound, IndexLocked, OutOfSpace."""
-    with Writer(index_dir) as writer:
-        manifest = writer.current()
-        if manifest is None:
-            raise IndexNotFound([index_dir])
+    """Forget a tag or concept. Raises: UnknownTag, IndexNotFound, OutOfSpace."""
+
+    def without(manifest: Manifest) -> Manifest:
         gone = find_tag(manifest, name)
         if gone is None:
             raise UnknownTag(name, [ref.name for ref in manifest.tags])
-        writer.commit(with_tags(manifest, {fold(ref.name): ref for ref in manifest.tags if ref is not gone}))
+        return with_tags(manifest, {fold(ref.name): ref for ref in manifest.tags if ref is not gone})
+
+    change_tags(index_dir, without)
 
 
 def recover_tags(index_dir: Path) -> dict[str, TagRef]:
     """Every whole tag file of an index whose manifests are lost, the newest of each name."""
     found: dict[str, tuple[str, TagRef]] = {}
     for path in sorted((index_dir / "tags").glob("*.tag")):
-        raw = path.read_bytes()
-        ref = FileRef(f"tags/{path.name}", len(raw), path.stem)
         try:
-            tag = read_tag(index_dir, ref, afresh=True)
-        except CorruptIndex:
+            raw = path.read_bytes()
+            ref = FileRef(f"tags/{path.name}", len(raw), path.stem)
+            tag = read_tag_file(index_dir, ref, afresh=True)
+        except (CorruptIndex, OSError):
             continue
         key = fold(tag.name)
         if key not in found or found[key][0] < tag.written_at:
             found[key] = (tag.written_at, TagRef(tag.name, tag.kind, len(tag.hashes), ref))
+        elif found[key][0] == tag.written_at:
+            found[key] = (tag.written_at, dataclasses.replace(found[key][1], copy=ref))
     return {key: ref for key, (_, ref) in found.items()}

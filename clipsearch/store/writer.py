@@ -1,4 +1,7 @@
-"""Writing: one writer, immutable files, commits."""
+"""Writing: one writer, immutable files, commits. And deleting, by one rule: only what we can prove we wrote (a plain
+file in the folder of an index, with exactly the name that we give) and can prove is needed by no generation. Where a
+manifest cannot be read, nothing is deleted.
+"""
 
 from __future__ import annotations
 
@@ -7,82 +10,144 @@ import dataclasses
 import errno
 import fcntl
 import os
-import socket
+import re
 import time
-from collections.abc import Callable, Iterable
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Self
 
-import numpy as np
 import xxhash
 
-from clipsearch.errors import ClipsearchError, CorruptIndex, IndexLocked, IndexNotFound, UnsupportedIndex
-from clipsearch.records import EmbeddingBatch, FileRef, Fragment, ImageRecord, IntArray, Manifest, ModelRef
-from clipsearch.store.columns import Columns, write_columns
-from clipsearch.store.files import HashingFile, storage_errors, sync_folder
-from clipsearch.store.fragments import write_fragment
-from clipsearch.store.lock import LOCK, RunProgress, holder_of
-from clipsearch.store.manifest import KNOWN_WRITER_FEATURES, dump_manifest, load_manifest, manifest_name
-from clipsearch.store.rows import write_rows
-from clipsearch.store.snapshot import open_snapshot, resolve_current
+from clipsearch.config import MARKER, is_index, marker_line, marker_of
+from clipsearch.errors import (
+    ClipsearchError,
+    IndexLocked,
+    IndexNotFound,
+    IndexWarning,
+    NotAnIndex,
+    StorageError,
+    UnsupportedIndex,
+)
+from clipsearch.records import FileRef, IntArray, Manifest
+from clipsearch.store.files import HashingFile, storage_errors, sync_file, sync_folder, unlink_own
+from clipsearch.store.lock import BUSY, COMMIT, COMMIT_WAIT_S, LOCK, FileLock, RunProgress, who
+from clipsearch.store.manifest import (
+    FORMAT_VERSION,
+    KNOWN_WRITER_FEATURES,
+    dump_manifest,
+    load_manifest,
+    manifest_name,
+    manifests_of,
+)
+from clipsearch.store.marks import write_marks
+from clipsearch.store.snapshot import open_snapshot
 
-FOLDERS = ("manifests", "data", "vectors", "rows", "columns", "faiss", "tombstones", "tags", "staging")
-COLLECTED_FOLDERS = ("data", "vectors", "rows", "columns", "faiss", "tombstones", "tags")
+SUFFIXES: dict[str, tuple[str, ...]] = {
+    "records": (".parquet",),
+    "rows": (".rows",),
+    "vectors": (".parquet", ".npy"),  # .npy: format 1
+    "search": (".npy",),
+    "faiss": (".faiss",),
+    "marks": (".marks",),
+    "tags": (".tag",),
+    "data": (".parquet",),  # format 1
+    "columns": (".columns",),  # format 1
+    "tombstones": (".npy",),  # format 1
+}
+"""The files that belong to generations: folders, and the suffixes of the names in them (32 hexadecimal digits)."""
+FOLDERS = ("manifests", "records", "rows", "vectors", "search", "faiss", "marks", "tags", "staging")
 GRACE_WITHOUT_LOCKS_S = 3600.0
-BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+LOCK_WAIT_S = 1.0  # who saves a tag holds LOCK for a moment, to clean up
+_OWN_NAME = re.compile(r"[0-9a-f]{32}(\.[a-z]+)")
+_STAGED_NAME = re.compile(r"[0-9a-f]{32}\.part|\d+-\d+\.(parquet|npy|rows|columns|faiss|tag)|\d{8,}\.json|CURRENT")
+_MARKER_PART = re.compile(r"INDEX\.[0-9a-f]{32}\.part")
+_OF_THE_SYSTEM = {"@eadir", ".ds_store", "thumbs.db", "desktop.ini", ".directory"}
+"""What a NAS or a file manager puts into an empty folder by itself."""
+
+
+def claim(index_dir: Path) -> None:
+    """Make sure that a folder is an index: one that is there, or a new one in an empty or new folder.
+
+    The marker comes first: nothing else makes a folder an index. Raises: NotAnIndex, OutOfSpace, StorageError.
+    """
+    with storage_errors(index_dir):
+        if is_index(index_dir):
+            if marker_of(index_dir) is None:  # made before there were markers, or the marker is damaged
+                _write_marker(index_dir)
+            return
+        if index_dir.exists() and not index_dir.is_dir():
+            raise NotAnIndex(index_dir, "it is not a folder")
+        index_dir.mkdir(parents=True, exist_ok=True)
+        inside = [entry.name for entry in os.scandir(index_dir)]
+        foreign = [n for n in inside if n.lower() not in _OF_THE_SYSTEM and not _MARKER_PART.fullmatch(n)]
+        if foreign:
+            raise NotAnIndex(index_dir, f"it holds other things ({', '.join(sorted(foreign)[:3])})")
+        _write_marker(index_dir)
+
+
+def _write_marker(index_dir: Path) -> None:
+    identity = uuid.uuid4().hex
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    part = index_dir / f"{MARKER}.{identity}.part"
+    try:
+        _write_synced(part, marker_line(FORMAT_VERSION, identity, made))
+        part.replace(index_dir / MARKER)
+    finally:
+        unlink_own(part)
+    sync_folder(index_dir)
+
+
+def _write_synced(path: Path, raw: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(raw)
+        file.flush()
+        sync_file(file.fileno())
 
 
 class Writer:
-    """The one writer of an index. Holds LOCK until closed. Raises: IndexLocked, StorageError."""
+    """The one writer of an index. Holds LOCK until closed.
+
+    Makes the folder an index if it is new or empty. Raises: NotAnIndex, IndexLocked, StorageError.
+    """
 
     def __init__(self, index_dir: Path) -> None:
         self.index_dir = index_dir
+        self._lock: FileLock | None = None
+        self._base: Manifest | None = None  # the generation that the next commit replaces
+        claim(index_dir)
         with storage_errors(index_dir):
             for folder in FOLDERS:
-                (index_dir / folder).mkdir(parents=True, exist_ok=True)
-            self._lock_fd: int | None = None
-            self._lock_fd, self._progress_at = self._acquire(index_dir)
+                (index_dir / folder).mkdir(exist_ok=True)
+            self._lock = FileLock(index_dir, LOCK, wait_s=LOCK_WAIT_S)
+            said = f"{who()}\n".encode()
+            self._progress_at = len(said)
+            with contextlib.suppress(OSError):  # a full disk must not keep us from freeing some of it
+                os.ftruncate(self._lock.fd, 0)
+                os.pwrite(self._lock.fd, said, 0)
         self._clear_staging()
-
-    @staticmethod
-    def _acquire(index_dir: Path) -> tuple[int, int]:
-        """The lock, and where in its file a line about progress goes."""
-        path = index_dir / LOCK
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = holder_of(fd)
-            os.close(fd)
-            if error.errno in BUSY:
-                raise IndexLocked(index_dir, holder or "another process") from None
-            raise
-        since = datetime.now().isoformat(" ", "seconds")
-        who = f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode()
-        with contextlib.suppress(OSError):  # a full disk must not keep us from freeing some of it
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, who, 0)
-        return fd, len(who)
 
     def note(self, progress: RunProgress) -> None:
         """Say how far a run is, to whoever asks `store.read_writer`."""
-        if self._lock_fd is not None:
+        if self._lock is not None:
             with contextlib.suppress(OSError):
-                os.pwrite(self._lock_fd, progress.line(), self._progress_at)
+                os.pwrite(self._lock.fd, progress.line(), self._progress_at)
 
     def _clear_staging(self) -> None:
-        with storage_errors(self.index_dir):
-            for leftover in (self.index_dir / "staging").iterdir():
-                leftover.unlink(missing_ok=True)
+        """Delete what a killed run left half-written. Others' files and folders stay."""
+        with contextlib.suppress(OSError), FileLock(self.index_dir, COMMIT, wait_s=COMMIT_WAIT_S):
+            for path in list(staged_files(self.index_dir)):
+                unlink_own(path)
 
     def close(self) -> None:
-        if self._lock_fd is not None:
+        if self._lock is not None:
             with contextlib.suppress(OSError):
-                os.ftruncate(self._lock_fd, 0)
-            os.close(self._lock_fd)
-            self._lock_fd = None
+                os.ftruncate(self._lock.fd, 0)
+            self._lock.release()
+            self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -96,142 +161,260 @@ class Writer:
 
     def add_file(self, folder: str, suffix: str, write: Callable[[HashingFile], None]) -> FileRef:
         """Write one immutable file: staged, synced, named by the hash of its bytes. Raises: OutOfSpace."""
-        part = self.index_dir / "staging" / f"{os.getpid()}-{time.monotonic_ns()}{suffix}"
-        with storage_errors(self.index_dir):
-            try:
-                with part.open("wb") as file:
-                    hashing = HashingFile(file)
-                    write(hashing)
-                    file.flush()
-                    os.fsync(file.fileno())
-                name = f"{folder}/{hashing.checksum()}{suffix}"
-                part.replace(self.index_dir / name)
-                sync_folder(self.index_dir / folder)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    part.unlink(missing_ok=True)
-                raise
-        return FileRef(name, hashing.size_bytes, hashing.checksum())
+        return add_file(self.index_dir, folder, suffix, write)
 
-    def add_fragment(self, batches: Iterable[EmbeddingBatch], model: ModelRef) -> Fragment:
-        """Write rows as one Parquet file; row ids must ascend over all batches. It has no segment yet."""
-        shape: list[tuple[int, int, int, int]] = []
-        data = self.add_file("data", ".parquet", lambda file: shape.append(write_fragment(file, batches, model)))
-        rows, vectors, first_row_id, last_row_id = shape[0]
-        return Fragment(data, rows, vectors, first_row_id, last_row_id, None)
-
-    def add_rows(self, records: Iterable[ImageRecord]) -> FileRef:
-        """Write what hits show of `records`, which come in the order of their row ids."""
-        return self.add_file("rows", ".rows", lambda file: write_rows(file, records))
-
-    def add_columns(self, columns: Columns) -> FileRef:
-        """Write what filters ask of pictures."""
-        return self.add_file("columns", ".columns", lambda file: write_columns(file, columns))
-
-    def add_tombstones(self, row_ids: IntArray) -> FileRef:
-        """Write the deleted row ids. Shape: (T,) int64, sorted."""
-        return self.add_file("tombstones", ".npy", lambda file: np.save(cast(Any, file), row_ids))
+    def add_marks(self, sets: dict[int, IntArray]) -> FileRef | None:
+        """Write sets of ids (see store.marks); None where all are empty."""
+        if not any(len(ids) for ids in sets.values()):
+            return None
+        return self.add_file("marks", ".marks", lambda file: write_marks(file, sets))
 
     # -- generations
 
     def current(self) -> Manifest | None:
-        """The committed generation, or None for a new index. Raises: CorruptIndex, UnsupportedIndex."""
-        try:
-            with open_snapshot(self.index_dir) as snapshot:
-                manifest = snapshot.manifest
-        except IndexNotFound:
-            return None
-        for feature in manifest.writer_features:
-            if feature not in KNOWN_WRITER_FEATURES:
-                raise UnsupportedIndex(self.index_dir, f"the writer feature {feature!r}")
+        """The committed generation, or None for a new index. Raises: CorruptIndex, UnsupportedIndex, StorageError."""
+        self._base = _current(self.index_dir)
+        return self._base
+
+    def commit(self, manifest: Manifest, *, repaired: bool = False) -> Manifest:
+        """Make `manifest` the current generation (its number and time are set here).
+
+        Tags that were saved since this writer read the index are kept. `repaired`: whatever is there is replaced, and
+        nothing is deleted afterwards. Raises: OutOfSpace, StorageError.
+        """
+        with _locked_commit(self.index_dir):
+            before = None
+            if not repaired:
+                before = _current(self.index_dir)
+                manifest = self._with_tags_of(manifest, before)
+            manifest = _commit(self.index_dir, manifest)
+            self._base = manifest
+            if not repaired:
+                _collect(self.index_dir, [manifest, *([] if before is None else [before])])
         return manifest
 
-    def commit(self, manifest: Manifest) -> Manifest:
-        """Make `manifest` the current generation (its number and time are set here). Raises: OutOfSpace."""
-        numbers = [int(p.stem) for p in (self.index_dir / "manifests").glob("*.json") if p.stem.isdigit()]
-        generation = max([manifest.generation, *numbers], default=0) + 1
-        manifest = dataclasses.replace(
-            manifest, generation=generation, created_at=datetime.now(UTC).isoformat(timespec="milliseconds")
-        )
-        raw = dump_manifest(manifest)
-        name = manifest_name(generation)
-        with storage_errors(self.index_dir):
-            staged = self._stage(name, raw)
-            try:
-                self._put_if_absent(staged, self.index_dir / "manifests" / name)
-            finally:
-                staged.unlink(missing_ok=True)
-            sync_folder(self.index_dir / "manifests")
-            staged = self._stage(
-                "CURRENT", f"clipsearch 1 {generation:08d} {xxhash.xxh3_128_hexdigest(raw)}\n".encode("ascii")
+    def _with_tags_of(self, manifest: Manifest, before: Manifest | None) -> Manifest:
+        base = self._base
+        if before is None or base is None or before.generation == base.generation:
+            return manifest
+        if _beside_tags(before) != _beside_tags(base):
+            raise StorageError(
+                self.index_dir,
+                f"another program wrote generation {before.generation} meanwhile",
+                "Nothing of it is lost. Run the same command again, on one machine at a time.",
             )
-            staged.replace(self.index_dir / "CURRENT")
-            sync_folder(self.index_dir)
-        self.collect()
-        return manifest
-
-    def _stage(self, name: str, raw: bytes) -> Path:
-        part = self.index_dir / "staging" / name
-        with part.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        return part
-
-    @staticmethod
-    def _put_if_absent(staged: Path, target: Path) -> None:
-        try:
-            os.link(staged, target)
-        except FileExistsError:
-            raise
-        except OSError:  # no hard links here (exFAT, some network drives): our lock keeps others out
-            if target.exists():
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
-            staged.replace(target)
+        return dataclasses.replace(
+            manifest,
+            generation=max(manifest.generation, before.generation),
+            tags=before.tags,
+            tags_before=before.tags_before,
+            writer_features=before.writer_features,
+        )
 
     def collect(self) -> int:
-        """Delete what no generation refers to that is current or held by a reader. Returns the bytes freed."""
-        generation, _ = resolve_current(self.index_dir)
-        kept: set[str] = set()
-        for path in (self.index_dir / "manifests").glob("*.json"):
-            held = path.name == manifest_name(generation) or not self._forget_manifest(path)
-            if held:
-                with contextlib.suppress(CorruptIndex, OSError):
-                    kept |= {ref.path for ref in load_manifest(path, path.read_bytes(), self.index_dir).files()}
-        freed = 0
-        for orphan in self.orphans(kept):
-            with contextlib.suppress(OSError):
-                freed += orphan.stat().st_size
-                orphan.unlink()
-        return freed
+        """Delete what no kept generation refers to. Returns the bytes freed. Raises: ClipsearchError."""
+        with _locked_commit(self.index_dir):
+            current = _current(self.index_dir)
+            return 0 if current is None else _collect(self.index_dir, [current])
 
-    def orphans(self, kept: set[str]) -> list[Path]:
-        """Files in the index's folders that are not in `kept` (paths relative to the index)."""
-        return [
-            path
-            for folder in COLLECTED_FOLDERS
-            for path in (self.index_dir / folder).iterdir()
-            if f"{folder}/{path.name}" not in kept
-        ]
+    def unreferenced(self, kept: set[str]) -> list[Path]:
+        """Our files that are not in `kept` (paths relative to the index). Raises: OSError."""
+        return list(own_files(self.index_dir, kept))
 
-    @staticmethod
-    def _forget_manifest(path: Path) -> bool:
-        """Delete an old manifest unless a reader holds it. True if it is gone."""
+
+def _beside_tags(manifest: Manifest) -> Manifest:
+    """What a change of tags leaves as it is."""
+    return dataclasses.replace(
+        manifest, generation=0, created_at="", tags=(), tags_before=(), writer_features=(), format_version=0
+    )
+
+
+def add_file(index_dir: Path, folder: str, suffix: str, write: Callable[[HashingFile], None]) -> FileRef:
+    """Write one immutable file of an index: staged, synced, named by the hash of its bytes. Raises: OutOfSpace."""
+    part = index_dir / "staging" / f"{uuid.uuid4().hex}.part"
+    with storage_errors(index_dir):
         try:
-            fd = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
+            with part.open("xb") as file:
+                hashing = HashingFile(file)
+                write(hashing)
+                file.flush()
+                sync_file(file.fileno())
+            name = f"{folder}/{hashing.checksum()}{suffix}"
+            part.replace(index_dir / name)
+            sync_folder(index_dir / folder)
+        except BaseException:
+            unlink_own(part)
+            raise
+    return FileRef(name, hashing.size_bytes, hashing.checksum())
+
+
+def change_tags(index_dir: Path, change: Callable[[Manifest], Manifest]) -> Manifest:
+    """Commit what `change` makes of the current generation: other tags, nothing else. Waits for no run.
+
+    Raises: IndexNotFound, OutOfSpace, CorruptIndex, StorageError.
+    """
+    if not is_index(index_dir):
+        raise IndexNotFound([index_dir])
+    with storage_errors(index_dir):
+        for folder in FOLDERS:
+            (index_dir / folder).mkdir(exist_ok=True)
+    with _locked_commit(index_dir):
+        before = _current(index_dir)
+        if before is None:
+            raise IndexNotFound([index_dir])
+        changed = change(before)
+        after = _commit(index_dir, dataclasses.replace(changed, tags_before=before.tags))
+        with contextlib.suppress(IndexLocked, OSError), FileLock(index_dir, LOCK):
+            _collect(index_dir, [after, before])  # not while a run has files that no generation refers to yet
+        return after
+
+
+@contextlib.contextmanager
+def _locked_commit(index_dir: Path) -> Iterator[None]:
+    with storage_errors(index_dir):
+        lock = FileLock(index_dir, COMMIT, wait_s=COMMIT_WAIT_S)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _current(index_dir: Path) -> Manifest | None:
+    try:
+        with open_snapshot(index_dir) as snapshot:
+            manifest = snapshot.manifest
+    except IndexNotFound:
+        return None
+    for feature in manifest.writer_features:
+        if feature not in KNOWN_WRITER_FEATURES:
+            raise UnsupportedIndex(index_dir, f"the writer feature {feature!r}")
+    return manifest
+
+
+def _commit(index_dir: Path, manifest: Manifest) -> Manifest:
+    with storage_errors(index_dir):
+        generation = max([manifest.generation, *manifests_of(index_dir)], default=0) + 1
+        manifest = dataclasses.replace(
+            manifest,
+            generation=generation,
+            created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            format_version=FORMAT_VERSION,
+        )
+        raw = dump_manifest(manifest)
+        staged = _stage(index_dir, raw)
+        try:
+            _put_if_absent(staged, index_dir / "manifests" / manifest_name(generation))
+        finally:
+            unlink_own(staged)
+        sync_folder(index_dir / "manifests")
+        line = f"clipsearch {FORMAT_VERSION} {generation:08d} {xxhash.xxh3_128_hexdigest(raw)}\n"
+        staged = _stage(index_dir, line.encode("ascii"))
+        try:
+            staged.replace(index_dir / "CURRENT")
+        finally:
+            unlink_own(staged)
+        sync_folder(index_dir)
+    return manifest
+
+
+def _stage(index_dir: Path, raw: bytes) -> Path:
+    part = index_dir / "staging" / f"{uuid.uuid4().hex}.part"
+    try:
+        _write_synced(part, raw)
+    except BaseException:
+        unlink_own(part)
+        raise
+    return part
+
+
+def _put_if_absent(staged: Path, target: Path) -> None:
+    try:
+        os.link(staged, target)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links here (exFAT, some network drives): our lock keeps others out
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        staged.replace(target)
+
+
+# -- collecting
+
+
+def _collect(index_dir: Path, kept: list[Manifest]) -> int:
+    """Delete what neither `kept` nor any generation that a reader holds refers to. Returns the bytes freed.
+
+    Of old generations the one before the newest is kept too. Where anything cannot be read, nothing is deleted.
+    """
+    try:
+        manifests = manifests_of(index_dir)
+        known = {manifest.generation: manifest for manifest in kept}
+        newest = max(known)
+        wanted = {*known, max((number for number in manifests if number < newest), default=newest)}
+        refs: set[str] = {ref.path for manifest in kept for ref in manifest.files()}
+        locked: list[int] = []
+        forgotten: list[Path] = []
+        try:
+            for number, path in manifests.items():
+                if number in known:
+                    continue
+                if number not in wanted and number < newest:
+                    fd = _lock_unless_held(path)
+                    if fd is not None:
+                        locked.append(fd)
+                        forgotten.append(path)
+                        continue
+                refs |= {ref.path for ref in load_manifest(path, path.read_bytes(), index_dir).files()}
+            orphans = list(own_files(index_dir, refs))
+            freed = sum(unlink_own(path) for path in (*forgotten, *orphans))
+        finally:
+            for fd in locked:
+                os.close(fd)
+    except (OSError, ClipsearchError) as error:
+        warnings.warn(f"old files of {index_dir} are kept: {error}", IndexWarning, stacklevel=2)
+        return 0
+    return freed
+
+
+def _lock_unless_held(path: Path) -> int | None:
+    """A manifest's file, locked against readers; None if a reader holds it. Raises: OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
         except OSError as error:
-            if error.errno in BUSY:
-                return False
-            if time.time() - os.fstat(fd).st_mtime < GRACE_WITHOUT_LOCKS_S:
-                return False
-            path.unlink(missing_ok=True)
-        finally:
+            held = error.errno in BUSY or time.time() - os.fstat(fd).st_mtime < GRACE_WITHOUT_LOCKS_S
+            if held:
+                os.close(fd)
+                return None
+    except BaseException:
+        with contextlib.suppress(OSError):
             os.close(fd)
-        return True
+        raise
+    return fd
+
+
+def staged_files(index_dir: Path) -> Iterator[Path]:
+    """Files in `staging/` with names that we give, of a run that goes on or was killed. Raises: OSError."""
+    place = index_dir / "staging"
+    for path in place.iterdir() if place.is_dir() else ():
+        if _STAGED_NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            yield path
+
+
+def own_files(index_dir: Path, kept: set[str]) -> Iterator[Path]:
+    """Plain files in an index's folders with names that we give, other than `kept` (paths relative to the index).
+
+    Raises: OSError.
+    """
+    for folder, suffixes in SUFFIXES.items():
+        place = index_dir / folder
+        if not place.is_dir():
+            continue
+        with os.scandir(place) as entries:
+            for entry in entries:
+                match = _OWN_NAME.fullmatch(entry.name)
+                if match is None or match[1] not in suffixes or not entry.is_file(follow_symlinks=False):
+                    continue
+                if f"{folder}/{entry.name}" not in kept:
+                    yield place / entry.name

@@ -19,7 +19,7 @@ from clipsearch.errors import InvalidLabels, NoPictures
 from clipsearch.folding import fold
 from clipsearch.formats import is_candidate
 from clipsearch.records import FloatArray, ImageRecord, IntArray
-from clipsearch.store import open_snapshot, read_fragment
+from clipsearch.store import open_snapshot, read_pictures
 from clipsearch.training.encoding import encode_captions
 from clipsearch.training.pairs import PictureSource
 from clipsearch.training.templates import TEMPLATES
@@ -186,14 +186,8 @@ def truth_in(labels: Sequence[str], found: ClassFolder) -> IntArray | None:
 def indexed_pictures(index: Path) -> Iterator[tuple[list[ImageRecord], FloatArray]]:
     """The pictures of an index with their stored vectors, some thousand at a time. Raises: CorruptIndex."""
     with open_snapshot(index) as snapshot:
-        deleted = snapshot.tombstones()
-        for fragment in snapshot.manifest.fragments:
-            for batch in read_fragment(index, fragment, dim=snapshot.manifest.model.dim):
-                records = [record for record in batch.records if record.status == "ok"]
-                alive = ~np.isin([record.row_id for record in records], deleted)
-                kept = [record for record, wanted in zip(records, alive, strict=True) if wanted]
-                if kept:
-                    yield kept, batch.vectors[alive]
+        for batch in read_pictures(index, snapshot.manifest):
+            yield batch.records, batch.vectors
 
 
 # How well

@@ -30,56 +30,60 @@ class BinaryWriter(Protocol):
     def write(self, data: Any) -> int: ...
 
 
-def check_vectors(row_ids: IntArray, vectors: FloatArray, dim: int, *, after: int = -1) -> None:
-    """Raise unless every vector is finite, of unit length and `dim` long, and the row ids ascend from `after`.
+def check_vectors(ids: IntArray, vectors: FloatArray, dim: int, *, after: int = -1) -> None:
+    """Raise unless every vector is finite, of unit length and `dim` long, and the ids ascend from `after`.
 
     FAISS takes duplicate ids and NaN without a word, so nothing reaches it unchecked.
     """
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise DimensionMismatch(dim, vectors.shape[-1])
-    if row_ids.shape != (len(vectors),):
-        raise ValueError(f"{len(vectors)} vectors for row ids of shape {row_ids.shape}")
-    if not len(row_ids):
+    if ids.shape != (len(vectors),):
+        raise ValueError(f"{len(vectors)} vectors for ids of shape {ids.shape}")
+    if not len(ids):
         return
-    if row_ids[0] <= after or np.any(np.diff(row_ids) <= 0):
-        raise ValueError("row ids must ascend without repeating")
+    if ids[0] <= after or np.any(np.diff(ids) <= 0):
+        raise ValueError("ids must ascend without repeating")
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     bad = ~(np.abs(lengths - 1.0) <= UNIT_TOLERANCE)
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
-        raise ValueError(f"the vector of row {row_ids[first]} has length {lengths[first]:.4g}, not 1")
+        raise ValueError(f"the vector {ids[first]} has length {lengths[first]:.4g}, not 1")
 
 
 def write_vectors(
     file: BinaryWriter,
-    blocks: Iterable[tuple[IntArray, FloatArray]],
+    blocks: Iterable[tuple[IntArray, IntArray, FloatArray]],
     rows: int,
     dim: int,
     *,
     half: bool = False,
 ) -> None:
-    """Write a vectors file of `rows` rows, block by block. Shapes: blocks of (B,) int64, (B, dim) float32.
+    """Write a vectors file of `rows` rows, block by block: ids (B,) int64, keys (B, 2) int64, vectors (B, dim) float32.
 
-    Layout: the vectors as npy, (rows, dim) float32, or float16 if `half`, then their row ids as npy, (rows,) int64;
-    so `numpy.load` on an open file gives the one, and again the other. Reading the row ids touches no page of
-    vectors.
+    Layout: the vectors as npy, (rows, dim) float32, or float16 if `half`, then their ids as npy, (rows,) int64, then
+    the keys of their contents, (rows, 2) int64; so `numpy.load` on an open file gives the one, and again the next.
+    Reading the ids touches no page of vectors.
     """
     stored = "<f2" if half else "<f4"
     _write_header(file, stored, (rows, dim))
-    row_ids: list[IntArray] = [np.empty(0, np.int64)]
+    all_ids: list[IntArray] = [np.empty(0, np.int64)]
+    all_keys: list[IntArray] = [np.empty((0, 2), np.int64)]
     last = -1
-    for ids, vectors in blocks:
+    for ids, keys, vectors in blocks:
         check_vectors(ids, vectors, dim, after=last)
         if not len(ids):
             continue
         file.write(np.ascontiguousarray(vectors, stored))
-        row_ids.append(ids)
+        all_ids.append(ids)
+        all_keys.append(keys)
         last = int(ids[-1])
-    all_ids = np.concatenate(row_ids)
-    if len(all_ids) != rows:
-        raise ValueError(f"{len(all_ids)} rows were written where {rows} were announced")
+    ids, keys = np.concatenate(all_ids), np.concatenate(all_keys)
+    if len(ids) != rows or keys.shape != (rows, 2):
+        raise ValueError(f"{len(ids)} rows were written where {rows} were announced")
     _write_header(file, "<i8", (rows,))
-    file.write(all_ids.astype("<i8"))
+    file.write(ids.astype("<i8"))
+    _write_header(file, "<i8", (rows, 2))
+    file.write(np.ascontiguousarray(keys, "<i8"))
 
 
 def _write_header(file: BinaryWriter, descr: str, shape: tuple[int, ...]) -> None:
@@ -93,17 +97,17 @@ class VectorsFile:
     def __init__(self, path: Path, dim: int) -> None:
         """Raises: CorruptIndex, DimensionMismatch."""
         try:
-            stored, row_ids, self._data_at = _map_vectors(path)
+            stored, ids, self._keys, self._data_at = _map_vectors(path)
         except (ValueError, EOFError, OSError) as error:
             raise CorruptIndex(path, f"it is no vectors file ({error})") from error
         known = stored.dtype in (np.float32, np.float16)
-        if stored.ndim != 2 or not known or row_ids.dtype != np.int64 or row_ids.shape != (len(stored),):
-            raise CorruptIndex(path, f"it holds {stored.dtype} {stored.shape} and {row_ids.dtype} {row_ids.shape}")
+        if stored.ndim != 2 or not known or ids.dtype != np.int64 or ids.shape != (len(stored),):
+            raise CorruptIndex(path, f"it holds {stored.dtype} {stored.shape} and {ids.dtype} {ids.shape}")
         if stored.shape[1] != dim:
             raise DimensionMismatch(dim, stored.shape[1])
         self.path = path
         self.dim = dim
-        self.row_ids: IntArray = row_ids
+        self.ids: IntArray = ids
         self.half = stored.dtype == np.float16
         self._stored = stored
         self._mapping: mmap.mmap | None = None
@@ -122,14 +126,19 @@ class VectorsFile:
             base.madvise(mmap.MADV_RANDOM)
 
     def __len__(self) -> int:
-        return len(self.row_ids)
+        return len(self.ids)
+
+    @property
+    def keys(self) -> IntArray | None:
+        """What the vectors are of: the content hashes. None in a file of format 1. Shape: (N, 2) int64."""
+        return self._keys
 
     def blocks(self, rows: int) -> Iterator[tuple[IntArray, FloatArray]]:
         """Read the file front to back in blocks, without mapping it: memory stays at one block."""
         with self.path.open("rb") as file:
             file.seek(self._data_at)
             for start in range(0, len(self), rows):
-                ids = self.row_ids[start : start + rows]
+                ids = self.ids[start : start + rows]
                 block = np.fromfile(file, self._stored.dtype, len(ids) * self.dim).reshape(len(ids), self.dim)
                 yield ids, as_float32(block)
 
@@ -143,22 +152,22 @@ class VectorsFile:
                 file.readinto(row)
         return as_float32(taken)
 
-    def positions_of(self, row_ids: IntArray) -> IntArray:
-        """Where those of the sorted `row_ids` are that are in this file."""
-        if not len(row_ids) or not len(self.row_ids):
+    def positions_of(self, ids: IntArray) -> IntArray:
+        """Where those of the sorted `ids` are that are in this file. Shape: (M,) int64."""
+        if not len(ids) or not len(self.ids):
             return np.empty(0, np.int64)
-        first, last = int(self.row_ids[0]), int(self.row_ids[-1])
-        row_ids = row_ids[slice(*np.searchsorted(row_ids, (first, last + 1)))]
-        if last - first + 1 == len(self.row_ids):  # none is missing between them
-            return row_ids - first
-        at = np.searchsorted(self.row_ids, row_ids)
-        found: IntArray = at[self.row_ids[at] == row_ids]
+        first, last = int(self.ids[0]), int(self.ids[-1])
+        ids = ids[slice(*np.searchsorted(ids, (first, last + 1)))]
+        if last - first + 1 == len(self.ids):  # none is missing between them
+            return ids - first
+        at = np.searchsorted(self.ids, ids)
+        found: IntArray = at[self.ids[at] == ids]
         return found
 
-    def holds(self, start: int, row_ids: IntArray, vectors: FloatArray) -> bool:
+    def holds(self, start: int, ids: IntArray, vectors: FloatArray) -> bool:
         """Whether the rows from position `start` on are what `write_vectors` would make of these."""
-        part = slice(start, start + len(row_ids))
-        return np.array_equal(self.row_ids[part], row_ids) and np.array_equal(
+        part = slice(start, start + len(ids))
+        return np.array_equal(self.ids[part], ids) and np.array_equal(
             self._stored[part], vectors.astype(self._stored.dtype)
         )
 
@@ -229,15 +238,22 @@ def _dot(queries: FloatArray, rows: FloatArray) -> FloatArray:
     return products
 
 
-def _map_vectors(path: Path) -> tuple[npt.NDArray[Any], IntArray, int]:
-    """The vectors, mapped; their row ids, read; and the offset in bytes at which the vectors begin."""
+def _map_vectors(path: Path) -> tuple[npt.NDArray[Any], IntArray, IntArray | None, int]:
+    """The vectors, mapped; their ids, read; their keys, mapped; and the offset in bytes at which the vectors begin."""
     with path.open("rb") as file:
         dtype, shape = read_header(file)
         start = file.tell()
         size = int(np.prod(shape)) * dtype.itemsize
         file.seek(start + size)
-        row_ids: IntArray = read_array(file)
+        ids: IntArray = read_array(file)
+        keys: IntArray | None = None
+        if file.read(1):
+            file.seek(-1, 1)
+            _, keys_shape = read_header(file)
+            if keys_shape != (len(ids), 2):
+                raise ValueError("its keys are not those of its vectors")
+            keys = np.memmap(file, "<i8", "r", file.tell(), keys_shape) if len(ids) else np.empty((0, 2), np.int64)
         if size == 0:
-            return np.empty(shape, dtype), row_ids, start
+            return np.empty(shape, dtype), ids, keys, start
         mapped = np.memmap(file, dtype, "r", start, shape)
-    return mapped.view(np.ndarray), row_ids, start
+    return mapped.view(np.ndarray), ids, None if keys is None else keys.view(np.ndarray), start

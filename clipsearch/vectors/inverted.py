@@ -122,7 +122,7 @@ class Tuning:
         self._truth: IntArray = best[1]
         # In which of its lists, nearest first, does each query have its true neighbours?
         wanted = np.unique(self._truth)
-        home = index.quantizer.search(stored.take(np.searchsorted(stored.row_ids, wanted)), 1)[1][:, 0]
+        home = index.quantizer.search(stored.take(np.searchsorted(stored.ids, wanted)), 1)[1][:, 0]
         place = np.argsort(index.quantizer.search(self._queries, index.nlist)[1], axis=1)
         self._rank = np.take_along_axis(place, home[np.searchsorted(wanted, self._truth)], axis=1)
 

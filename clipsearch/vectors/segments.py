@@ -1,4 +1,4 @@
-"""Segments: row ids and unit vectors in a form that can be searched.
+"""Segments: ids and unit vectors in a form that can be searched.
 
 A small segment is a NumPy file that is mapped and multiplied with the query: exact, nothing to load. A large
 one has a FAISS inverted file (IVF with 4-bit product quantisation) beside it that proposes candidates, which are
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import CorruptIndex, DimensionMismatch
+from clipsearch.filenames import native_path
 from clipsearch.records import FileRef, FloatArray, IntArray, IvfParameters, Manifest
 from clipsearch.vectors.files import VectorsFile
 
@@ -46,13 +47,13 @@ class VectorSegment:
         ivf: IvfParameters | None = None,
         exclude: IntArray | None = None,
     ) -> None:
-        """Map a vectors file. `exclude`: sorted row ids that are never answered.
+        """Map a vectors file. `exclude`: sorted ids of vectors that are never answered.
 
         Raises: CorruptIndex, DimensionMismatch.
         """
         self.file = VectorsFile(vectors, dim)
         self.dim = dim
-        self.row_ids = self.file.row_ids
+        self.ids = self.file.ids
         self._dead = self.file.positions_of(exclude if exclude is not None else np.empty(0, np.int64))
         self._faiss_file = faiss_file
         self._ivf = ivf
@@ -65,9 +66,9 @@ class VectorSegment:
     def __len__(self) -> int:
         return len(self.file)
 
-    def find(self, row_id: int) -> FloatArray | None:
-        """The vector of `row_id`, or None. Shape: (D,) float32."""
-        at = self.file.positions_of(np.array([row_id], np.int64))
+    def find(self, vector_id: int) -> FloatArray | None:
+        """The vector of that id, or None. Shape: (D,) float32."""
+        at = self.file.positions_of(np.array([vector_id], np.int64))
         return self.file.take(at)[0] if len(at) else None
 
     def load(self) -> None:
@@ -78,10 +79,10 @@ class VectorSegment:
     def search(
         self, queries: FloatArray, k: int, *, exact: bool = False, selection: IntArray | None = None
     ) -> tuple[FloatArray, IntArray]:
-        """Return the k nearest row ids for each query, best first; equal scores by ascending row id.
+        """Return the ids of the k nearest vectors for each query, best first; equal scores by ascending id.
 
-        Shapes: queries (Q, D) float32, unit L2; selection (S,) int64, sorted without repeating: only these row ids
-        are answered, those of other segments are passed over; scores (Q, k) cosine, -inf where there is none; ids
+        Shapes: queries (Q, D) float32, unit L2; selection (S,) int64, sorted without repeating: only these ids are
+        answered, those of other segments are passed over; scores (Q, k) cosine, -inf where there is none; ids
         (Q, k) int64, -1 where there is none. Raises: DimensionMismatch.
         """
         check_queries(queries, self.dim)
@@ -137,9 +138,9 @@ class VectorSegment:
 
     def _only(self, positions: IntArray) -> Any:
         """A FAISS selector of the rows at `positions` (sorted): a bit for each row id, found without searching."""
-        first, last = int(self.row_ids[0]) // 8, int(self.row_ids[-1]) // 8 + 1
+        first, last = int(self.ids[0]) // 8, int(self.ids[-1]) // 8 + 1
         chosen = np.zeros(8 * (last - first), bool)
-        chosen[self.row_ids[positions] - 8 * first] = True
+        chosen[self.ids[positions] - 8 * first] = True
         bits = np.zeros(last, np.uint8)  # what is before `first` is never touched, and so takes no memory
         bits[first:] = np.packbits(chosen, bitorder="little")
         return import_faiss().IDSelectorBitmap(bits)
@@ -164,12 +165,12 @@ class VectorSegment:
         for start in range(0, len(self), EXACT_BLOCK_ROWS):
             stop = min(start + EXACT_BLOCK_ROWS, len(self))
             if positions is None:
-                scores, ids = self.file.products(queries, slice(start, stop)), self.row_ids[start:stop]
+                scores, ids = self.file.products(queries, slice(start, stop)), self.ids[start:stop]
                 dead = self._dead[(self._dead >= start) & (self._dead < stop)]
                 scores[:, dead - start] = -np.inf
             else:
                 chosen = positions[slice(*np.searchsorted(positions, (start, stop)))]
-                ids = self.row_ids[chosen]
+                ids = self.ids[chosen]
                 if 2 * len(chosen) > stop - start:  # reading all in order is faster than picking out the half
                     scores = self.file.products(queries, slice(start, stop))[:, chosen - start]
                 else:
@@ -195,21 +196,21 @@ class VectorSegment:
         return scores, ids
 
 
-def open_segments(manifest: Manifest, locate: Callable[[FileRef], Path], exclude: IntArray) -> list[VectorSegment]:
-    """Open every segment of a generation. `locate` returns the verified path of a file; `exclude` are deleted rows.
-
-    Raises: CorruptIndex, DimensionMismatch.
+def open_segments(
+    manifest: Manifest, locate: Callable[[FileRef], Path], hidden: Callable[[FileRef | None], IntArray]
+) -> list[VectorSegment]:
+    """Open every segment of a generation. `locate` returns the verified path of a file, `hidden` the ids in a file of
+    marks. Raises: CorruptIndex, DimensionMismatch.
     """
     return [
         VectorSegment(
-            locate(segment.vectors),
+            locate(segment.mapped),
             manifest.model.dim,
             faiss_file=None if segment.faiss is None else locate(segment.faiss),
             ivf=segment.ivf,
-            exclude=exclude,
+            exclude=hidden(segment.hidden),
         )
-        for segment in (fragment.segment for fragment in manifest.fragments)
-        if segment is not None
+        for segment in manifest.segments
     ]
 
 
@@ -271,7 +272,8 @@ def import_faiss() -> Any:
 def open_faiss(path: Path, dim: int, rows: int) -> Any:
     faiss = import_faiss()
     try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
+        with native_path(path) as name:
+            index = faiss.read_index(name, faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
     except RuntimeError as error:
         raise CorruptIndex(path, f"FAISS cannot read it ({str(error).splitlines()[0]})") from error
     if index.d != dim:

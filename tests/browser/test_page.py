@@ -444,7 +444,7 @@ def guarded(site: Site) -> Iterator[Site]:
 def large(tmp_path_factory: pytest.TempPathFactory, session_environment: None) -> Iterator[Site]:
     encoder = FakeEncoder(64)
     folder = tmp_path_factory.mktemp("large") / "large"
-    index = write_index(folder, encoder, MANY, random_blocks(MANY, 64))
+    index = write_index(folder, encoder, lambda: random_blocks(MANY, 64))
     yield from serve([index], folder, encoder)
 
 

@@ -66,7 +66,7 @@ def test_tags_are_written_where_the_model_is_sure(place: Path) -> None:
     assert f"wrote 3 tags on {len(sure)} picture" in done.stderr
     assert len(done.stdout.splitlines()) == 9
     with open_snapshot(place / "colours/.clipsearch") as snapshot:
-        tags = {ref.name: read_tag(snapshot.index_dir, ref.file).as_dict() for ref in snapshot.tags}
+        tags = {ref.name: read_tag(snapshot.index_dir, ref).as_dict() for ref in snapshot.tags}
     assert set(tags) == {"red", "green", "blue"}
     assert sorted(round(score, 4) for tag in tags.values() for score in tag.values()) == sorted(
         round(picture["labels"][0]["probability"], 4) for picture in sure
@@ -77,7 +77,7 @@ def test_tags_of_before_stay_unless_replaced(place: Path) -> None:
     def tagged(name: str) -> set[str]:
         with open_snapshot(place / "colours/.clipsearch") as snapshot:
             ref = next(ref for ref in snapshot.tags if ref.name == name)
-            return set(read_tag(snapshot.index_dir, ref.file).as_dict())
+            return set(read_tag(snapshot.index_dir, ref).as_dict())
 
     arguments = ("classify", "--index", "colours", "--labels", "dark, bright", "--write")
     clipsearch(*arguments, "--threshold", "0", folder=place)

@@ -32,7 +32,7 @@ def clustered(rows: int, dim: int, *, seed: int = 0) -> FloatArray:
 def make(folder: Path, row_ids: IntArray, rows: FloatArray, *, half: bool = False, **options: object) -> VectorSegment:
     path = folder / "vectors.npy"
     with path.open("wb") as file:
-        write_vectors(file, [(row_ids, rows)], len(rows), rows.shape[1], half=half)
+        write_vectors(file, [(row_ids, np.zeros((len(rows), 2), np.int64), rows)], len(rows), rows.shape[1], half=half)
     return VectorSegment(path, rows.shape[1], **options)  # type: ignore[arg-type]
 
 
@@ -220,10 +220,10 @@ def test_an_error_while_the_inverted_file_is_written_comes_through(
     [
         ([1, 1], [[1, 0], [0, 1]], "ascend"),
         ([2, 1], [[1, 0], [0, 1]], "ascend"),
-        ([1, 2], [[1, 0], [np.nan, 1]], "row 2"),
+        ([1, 2], [[1, 0], [np.nan, 1]], "vector 2"),
         ([1, 2], [[1, 0], [0, 2]], "length 2"),
-        ([1, 2], [[0, 0], [0, 1]], "row 1 has length 0"),
-        ([1], [[1, 0], [0, 1]], "row ids of shape"),
+        ([1, 2], [[0, 0], [0, 1]], "vector 1 has length 0"),
+        ([1], [[1, 0], [0, 1]], "ids of shape"),
     ],
 )
 def test_vectors_that_would_spoil_a_segment_are_refused(
@@ -247,7 +247,7 @@ def test_a_vectors_file_gives_back_what_was_written(tmp_path: Path, half: bool) 
     file = make(tmp_path, row_ids, rows, half=half).file
     expected = rows.astype(np.float16).astype(np.float32) if half else rows
     assert file.half == half
-    assert file.path.stat().st_size == 300 * 24 * (2 if half else 4) + 300 * 8 + 256
+    assert file.path.stat().st_size == 300 * 24 * (2 if half else 4) + 300 * 24 + 3 * 128
     np.testing.assert_array_equal(np.concatenate([block for _, block in file.blocks(64)]), expected)
     np.testing.assert_array_equal(file.take(np.array([0, 7, 299])), expected[[0, 7, 299]])
     assert file.take(np.empty(0, np.int64)).shape == (0, 24)

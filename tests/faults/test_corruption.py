@@ -11,7 +11,8 @@ import pytest
 
 from clipsearch.errors import ClipsearchError, CorruptIndex, IndexNotFound
 from clipsearch.indexer.build import IndexOptions, index_folder
-from clipsearch.indexer.verify import repair, verify
+from clipsearch.indexer.repair import repair
+from clipsearch.indexer.verify import verify
 from clipsearch.search import Collection
 from tests.fake_encoder import FakeEncoder
 from tests.pictures import fill
@@ -46,7 +47,7 @@ def answers(index: Path) -> list[tuple[str, float]]:
 
 
 def index_files(index: Path) -> list[Path]:
-    return sorted(path for path in index.rglob("*") if path.is_file() and path.name != "LOCK")
+    return sorted(path for path in index.rglob("*") if path.is_file() and path.name not in ("LOCK", "COMMIT"))
 
 
 def test_no_flipped_byte_is_searched(index: Path) -> None:
@@ -74,11 +75,11 @@ def test_no_flipped_byte_is_searched(index: Path) -> None:
     assert verify(index).ok
 
 
-@pytest.mark.parametrize("kind", ["CURRENT", "manifests", "data", "vectors", "rows", "columns", "tombstones"])
+@pytest.mark.parametrize("kind", ["INDEX", "CURRENT", "manifests", "records", "vectors", "search", "rows", "marks"])
 @pytest.mark.parametrize("harm", ["flip", "cut", "delete"])
 def test_repair_brings_back_every_answer(index: Path, kind: str, harm: str) -> None:
     truth = answers(index)
-    (path, *_) = [p for p in index_files(index) if kind in (p.name, p.parent.name)]
+    path = [p for p in index_files(index) if kind in (p.name, p.parent.name)][-1]
     raw = path.read_bytes()
     if harm == "flip":
         path.write_bytes(raw[:-9] + bytes([raw[-9] ^ 4]) + raw[-8:])
@@ -96,22 +97,40 @@ def test_repair_brings_back_every_answer(index: Path, kind: str, harm: str) -> N
     assert verify(index).ok
 
 
-def test_what_cannot_be_recovered_is_encoded_again(index: Path) -> None:
+@pytest.mark.parametrize(("kinds", "encoded"), [(("records", "rows"), 0), (("vectors", "search"), PICTURES)])
+def test_of_what_cannot_be_recovered_only_vectors_are_encoded_again(
+    index: Path, kinds: tuple[str, str], encoded: int
+) -> None:
     truth = answers(index)
-    for folder in ("data", "vectors"):
+    for folder in kinds:
         for path in (index / folder).iterdir():
             path.write_bytes(path.read_bytes()[:-3])
     report = repair(index)
-    assert report.lost_rows == 33
+    assert report.lost_rows >= PICTURES
     assert report.pictures == 0
+    assert len(report.put_aside) >= 4
     encoder = FakeEncoder()
     index_folder(index.parent, encoder, options=IndexOptions(workers=1))
-    assert encoder.images_encoded == PICTURES
+    assert encoder.images_encoded == encoded
     assert dict(answers(index)) == pytest.approx(dict(truth))
+    assert verify(index).ok, verify(index).problems
+
+
+def test_what_a_repair_puts_aside_is_there_byte_for_byte(index: Path) -> None:
+    harmed: dict[str, bytes] = {}
+    for folder in ("records", "search", "manifests"):
+        path = sorted((index / folder).iterdir())[0]
+        path.write_bytes(harmed.setdefault(path.name, path.read_bytes()[:-3]))
+    aside = [index / name for name in repair(index).put_aside]
+    assert {path.name: path.read_bytes() for path in aside} == harmed
+    for _ in range(3):  # and stays, however often things are cleaned up
+        (index.parent / "new.png").write_bytes(os.urandom(10))
+        index_folder(index.parent, FakeEncoder(), options=IndexOptions(workers=1))
+    assert {path.name: path.read_bytes() for path in aside} == harmed
 
 
 def test_indexing_refuses_to_build_on_damage(index: Path) -> None:
-    path = next((index / "data").iterdir())
+    path = next((index / "rows").iterdir())
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CorruptIndex, match="verify --repair"):
         index_folder(index.parent, FakeEncoder(), options=IndexOptions(workers=1))
@@ -129,7 +148,9 @@ def test_repairing_nothing_says_so(tmp_path: Path) -> None:
 
 
 def test_orphans_are_reported_and_harmless(index: Path) -> None:
-    (index / "vectors" / "left-over.npy").write_bytes(b"x" * 100)
+    left = f"vectors/{'0' * 32}.parquet"
+    (index / left).write_bytes(b"x" * 100)
+    (index / "vectors" / "not-ours.parquet").write_bytes(b"x" * 10)
     report = verify(index)
     assert report.ok
-    assert (report.orphans, report.orphan_bytes) == (["vectors/left-over.npy"], 100)
+    assert (report.orphans, report.orphan_bytes) == ([left], 100)

@@ -59,7 +59,7 @@ class Commands:
         self._process = subprocess.Popen(
             [*within, sys.executable, "-m", "tests.support.commands"],
             cwd=REPOSITORY,
-            env=environment(env or {}, {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}),
+            env=environment(env or {}, {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1"}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -18,9 +19,10 @@ from clipsearch.errors import EncoderMismatch, NoPictures, OtherCollection, Stor
 from clipsearch.indexer import build
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
 from clipsearch.indexer.compact import compact
+from clipsearch.indexer.repair import repair
 from clipsearch.indexer.status import read_status
 from clipsearch.indexer.tune import show_tuning, tune
-from clipsearch.indexer.verify import repair, verify
+from clipsearch.indexer.verify import verify
 from clipsearch.records import PixelArray
 from clipsearch.search import Collection
 from clipsearch.store import read_writer
@@ -71,9 +73,9 @@ def test_others_can_see_how_far_a_run_is(photos: Path, encoder: FakeEncoder, mon
             seen.append((state.progress.stage, state.progress.done, state.progress.total))
 
     index_folder(photos, encoder, options=IndexOptions(workers=1, batch_pictures=1), progress=look)
-    assert {total for _, _, total in seen} == {6}
+    assert {total for _, _, total in seen} == {5}
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
-    assert {done for stage, done, _ in seen if stage == "read"} >= {0, 2, 3, 4, 5, 6}  # 1: the text
+    assert {done for stage, done, _ in seen if stage == "read"} >= {0, 1, 2, 3, 4, 5}
     assert read_writer(photos / ".clipsearch") is None
 
 
@@ -120,7 +122,7 @@ def test_a_folder_and_its_index_can_be_copied_elsewhere(photos: Path, encoder: F
     assert len(hits) == 5
     assert all(Path(hit.path).is_file() for hit in hits)
     report = run(tmp_path / "elsewhere", encoder)
-    assert (report.encoded, report.touched) == (0, 5)
+    assert (report.encoded, report.touched, report.unchanged) == (0, 0, 5)
 
 
 def test_bad_files_become_rows_with_a_reason(photos: Path, encoder: FakeEncoder) -> None:
@@ -135,13 +137,15 @@ def test_bad_files_become_rows_with_a_reason(photos: Path, encoder: FakeEncoder)
     assert {skip.path: skip.status for skip in report.skipped} == {
         "broken.jpg": "truncated",
         "empty.png": "empty",
-        "notes.txt": "not_a_picture",
         "art.psd": "unsupported_format",
         "gone.jpg": "unreadable",
     }
+    assert report.other_files == {".txt files": 1, "links to nowhere": 1}
     again = run(photos, encoder)
-    assert again.skipped_by_status == report.skipped_by_status
-    assert read_status(photos / ".clipsearch").skipped_by_status == report.skipped_by_status
+    assert (again.skipped_by_status, again.generation) == (report.skipped_by_status, report.generation)
+    rows = dict(report.skipped_by_status)
+    del rows["unreadable"]  # a link to nowhere has no row: what it may have led to is missing
+    assert read_status(photos / ".clipsearch").skipped_by_status == rows
     good.with_name("broken.jpg").write_bytes(b"")
     (photos / "broken.jpg").write_bytes(good.read_bytes())
     assert run(photos, encoder).copied == 1
@@ -152,19 +156,21 @@ def test_unreadable_folders_do_not_lose_their_pictures(
 ) -> None:
     fill(photos, 15)
     run(photos, encoder)
-    real = os.scandir
+    real = os.open
 
-    def refuse(place: str) -> object:
+    def refuse(place: str, *arguments: int, **more: object) -> int:
         if str(place).endswith("set001"):
-            raise OSError(5, "Input/output error")
-        return real(place)
+            raise OSError(errno.EIO, "Input/output error")
+        return real(place, *arguments, **more)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "scandir", refuse)
+        patch.setattr(os, "open", refuse)
         report = index_folder(photos, encoder, options=ONE)
-    assert (report.removed, report.pictures) == (0, 15)
+    assert (report.removed, report.missing, report.pictures) == (0, 5, 10)
     assert [skip.path for skip in report.skipped] == ["set001"]
-    assert run(photos, encoder).unchanged == 15
+    again = run(photos, encoder)
+    assert (again.unchanged, again.returned, again.missing, again.pictures) == (15, 5, 0, 15)
+    assert encoder.images_encoded == 15
 
 
 def test_an_empty_mount_point_deletes_nothing(photos: Path, encoder: FakeEncoder, tmp_path: Path) -> None:

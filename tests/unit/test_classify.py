@@ -119,6 +119,7 @@ def test_wilson_against_published_values() -> None:
 
 
 def test_an_index_gives_its_vectors_without_deleted_pictures(colours: Path, encoder: FakeEncoder) -> None:
+    (colours / ".clipsearch/x.png").unlink()
     index_folder(colours, encoder)
     (colours / "red/1.png").unlink()
     plain(COLOURS["white"]).save(colours / "new.png")

@@ -117,3 +117,27 @@ def test_a_server_that_is_not_there_or_is_none() -> None:
     stranger = httpx.MockTransport(lambda request: httpx.Response(200, text="<html>"))
     with pytest.raises(ServerError, match="no clipsearch server"):
         RemoteCollection(LOCAL, transport=stranger).search("red")
+
+
+def test_names_that_are_not_utf8_arrive_whole(photos: Path, encoder: FakeEncoder) -> None:
+    plain(COLOURS["red"]).save(photos / "a.png")
+    (photos / "a.png").rename(photos / b"caf\xe9 \xf0\x9f\x98\x80.png".decode("utf-8", "surrogateescape"))
+    index = clipsearch.index(photos, encoder=encoder).index
+    with (
+        TestClient(create_app([index], encoder=encoder), base_url=LOCAL) as server,
+        RemoteCollection(LOCAL, transport=through(server)) as remote,
+        clipsearch.open(index, encoder=encoder) as local,
+    ):
+        (there,), (here,) = remote.search("ext:png"), local.search("ext:png")
+        assert (there.path, there.record.path) == (here.path, here.record.path)
+        assert there.record.metadata == here.record.metadata
+        assert Path(there.path).is_file()
+
+
+def test_notices_come_with_the_answer(server: TestClient, remote: RemoteCollection) -> None:
+    (line,) = remote.notices("red camara:canon")
+    assert "camera:canon" in line
+    answer = server.post(
+        "/v1/search", json={"query": "date:2023", "all": True}, headers={"Authorization": f"Bearer {TOKEN}"}
+    ).json()
+    assert len(answer["notices"]) == 1 and "after:2023 before:2024" in answer["notices"][0]

@@ -36,7 +36,7 @@ def vectors() -> FloatArray:
 
 @pytest.fixture
 def collection(tmp_path: Path, vectors: FloatArray, encoder: FakeEncoder) -> Path:
-    return write_index(tmp_path / "photos", encoder, ROWS, iter([vectors]))
+    return write_index(tmp_path / "photos", encoder, lambda: iter([vectors]))
 
 
 def candidates(photos: Collection) -> set[tuple[int, int]]:

@@ -9,10 +9,11 @@ import pytest
 
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.compact import compact
-from clipsearch.indexer.verify import repair, verify
+from clipsearch.indexer.repair import repair
+from clipsearch.indexer.verify import verify
 from clipsearch.records import FloatArray
 from clipsearch.search import Collection
-from clipsearch.store import open_snapshot, read_fragment
+from clipsearch.store import open_snapshot, read_pictures
 from clipsearch.vectors import write_vectors
 from tests.fake_encoder import FakeEncoder
 from tests.pictures import fill
@@ -34,18 +35,23 @@ def stored_vectors(index: Path) -> dict[str, FloatArray]:
     """What Parquet holds, by path."""
     vectors: dict[str, FloatArray] = {}
     with open_snapshot(index) as snapshot:
-        for fragment in snapshot.manifest.fragments:
-            for batch in read_fragment(index, fragment, dim=snapshot.manifest.model.dim):
-                vectors |= {record.path: row for record, row in zip(batch.records, batch.vectors, strict=True)}
+        for batch in read_pictures(index, snapshot.manifest):
+            vectors |= {record.path: row for record, row in zip(batch.records, batch.vectors, strict=True)}
     return vectors
 
 
+def current_files(index: Path, folder: str) -> list[Path]:
+    """Those of the current generation."""
+    with open_snapshot(index) as snapshot:
+        return [index / ref.path for ref in snapshot.manifest.files() if ref.path.startswith(folder + "/")]
+
+
 def files(index: Path, folder: str) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (index / folder).iterdir()}
+    return {path.name: path.read_bytes() for path in current_files(index, folder)}
 
 
 def kinds(index: Path) -> list[str]:
-    return [np.load(path, mmap_mode="r").dtype.str for path in sorted((index / "vectors").iterdir())]
+    return [np.load(path, mmap_mode="r").dtype.str for path in sorted(current_files(index, "search"))]
 
 
 def test_large_segments_are_float16_and_small_ones_float32(index: Path, encoder: FakeEncoder) -> None:
@@ -62,10 +68,10 @@ def test_large_segments_are_float16_and_small_ones_float32(index: Path, encoder:
     assert sorted(kinds(index)) == ["<f2", "<f4"]
 
 
-@pytest.mark.parametrize("folder", ["vectors", "faiss"])
+@pytest.mark.parametrize("folder", ["search", "faiss"])
 def test_repair_makes_the_same_files_again(index: Path, folder: str) -> None:
-    before = {name: files(index, name) for name in ("data", "vectors", "faiss")}
-    (victim,) = (index / folder).iterdir()
+    before = {name: files(index, name) for name in ("records", "vectors", "search", "faiss")}
+    (victim,) = current_files(index, folder)
     victim.write_bytes(victim.read_bytes()[:-1])
     assert not verify(index).ok
     assert repair(index).lost_rows == 0
@@ -89,7 +95,7 @@ def test_compaction_takes_its_vectors_from_parquet(index: Path, encoder: FakeEnc
 
 def test_what_parquet_lost_comes_back_from_float16(index: Path) -> None:
     before = stored_vectors(index)
-    (data,) = (index / "data").iterdir()
+    (data,) = current_files(index, "vectors")
     data.write_bytes(data.read_bytes()[:-1])
     report = repair(index)
     assert report.lost_rows == 0
@@ -129,8 +135,7 @@ def test_float32_vectors_of_an_older_index_stay_readable(
 
 def lists_visited(index: Path) -> list[int]:
     with open_snapshot(index) as snapshot:
-        segments = [fragment.segment for fragment in snapshot.manifest.fragments]
-        return [segment.ivf.nprobe for segment in segments if segment is not None and segment.ivf is not None]
+        return [segment.ivf.nprobe for segment in snapshot.manifest.segments if segment.ivf is not None]
 
 
 def recall_target(index: Path) -> float:

@@ -14,9 +14,10 @@ import clipsearch
 PACKAGE = Path(clipsearch.__file__).parent
 
 LAYERS: list[set[str]] = [
-    {"records", "errors"},
+    {"records", "errors", "filenames"},
     {"config"},
     {"formats", "checksums", "npy", "folding", "query"},
+    {"metadata"},
     {"images", "encoder", "store", "vectors"},
     {"filters", "feedback", "variety", "confidence"},
     {"search", "indexer", "warm", "client", "preview"},
@@ -60,7 +61,13 @@ ONLY_IMPORTERS = {
         "cli_probe",
         "cli_train",
     },
-    "PIL": {"images", "indexer", "training", "ui"},  # the decode worker imports it ahead of its first picture
+    "PIL": {
+        "images",
+        "indexer",
+        "metadata",
+        "training",
+        "ui",
+    },  # decode workers import it early
 }
 
 

@@ -49,7 +49,7 @@ def client(index: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def many(tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setattr(Page, "begin", lambda page: None)
-    index = write_index(tmp_path / "many", encoder, MANY, random_blocks(MANY, encoder.dim))
+    index = write_index(tmp_path / "many", encoder, lambda: random_blocks(MANY, encoder.dim))
     with TestClient(create_app([index], encoder=encoder, interface=add_page), base_url=LOCAL) as client:
         yield client
 

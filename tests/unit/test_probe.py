@@ -75,7 +75,8 @@ def test_a_saved_probe_says_the_same(tmp_path: Path, method: str, monkeypatch: p
     probe.save(tmp_path / "deep/probe")
     again = load_probe(tmp_path / "deep/probe")
     assert again.labels == probe.labels
-    assert np.array_equal(again.probabilities(vectors), probe.probabilities(vectors))
+    # not bit for bit: where arrays lie in memory changes the order in which some processors add
+    np.testing.assert_allclose(again.probabilities(vectors), probe.probabilities(vectors), rtol=1e-4, atol=1e-7)
     assert probe.probabilities(vectors).sum(axis=1) == pytest.approx(1, abs=1e-5)
     again.check(FakeEncoder(DIM).fingerprint, "fake", tmp_path)
     with pytest.raises(InvalidProbe, match="made for vectors of fake, not of other"):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
+import socket
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +17,43 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipsearch.errors import CorruptIndex, IndexLocked, IndexNotFound, UnsupportedIndex
-from clipsearch.records import EmbeddingBatch, ImageRecord, Manifest, ModelRef, PictureMetadata
+from clipsearch.config import marker_of
+from clipsearch.errors import (
+    ClipsearchError,
+    CorruptIndex,
+    IndexLocked,
+    IndexNotFound,
+    IndexWarning,
+    NotAnIndex,
+    StorageError,
+    UnsupportedIndex,
+)
+from clipsearch.records import Fragment, ImageRecord, Manifest, ModelRef, PictureMetadata
 from clipsearch.store import (
     RowsFile,
     RunProgress,
     Writer,
+    open_live_rows,
     open_snapshot,
-    read_fragment,
-    read_orphan,
     read_records,
     read_writer,
 )
-from clipsearch.store.fragments import to_batch, to_table
+from clipsearch.store.fragments import (
+    VectorBlock,
+    make_fragment,
+    read_fragment_records,
+    read_orphan_records,
+    read_orphan_vectors,
+    to_records,
+    to_table,
+    write_records,
+    write_vector_blocks,
+)
+from clipsearch.store.hashes import hash_keys
 from clipsearch.store.manifest import dump_manifest, load_manifest
+from clipsearch.store.marks import parse_marks, write_marks
+from clipsearch.store.rows import write_rows
+from clipsearch.store.writer import _put_if_absent, change_tags
 
 DIM = 8
 MODEL = ModelRef("fake", "f" * 32, DIM, 100.0)
@@ -59,20 +85,27 @@ records = st.builds(
 )
 
 
-def batch_of(rows: list[ImageRecord], *, first: int = 0) -> EmbeddingBatch:
-    numbered = [dataclasses.replace(row, row_id=first + n) for n, row in enumerate(rows)]
-    rng = np.random.default_rng(len(rows))
-    vectors = rng.standard_normal((sum(r.status == "ok" for r in rows), DIM)).astype(np.float32)
-    return EmbeddingBatch(numbered, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+def numbered(rows: list[ImageRecord], *, first: int = 0) -> list[ImageRecord]:
+    return [
+        dataclasses.replace(row, row_id=first + n, vector_id=first + n if row.status == "ok" else -1)
+        for n, row in enumerate(rows)
+    ]
 
 
 def simple_rows(count: int) -> list[ImageRecord]:
     return [ImageRecord(0, f"p{n}.jpg", 10, 20, 30, f"{n:032x}", 4, 3) for n in range(count)]
 
 
+def add_rows(writer: Writer, rows: list[ImageRecord]) -> Fragment:
+    shape: list[tuple[int, int, int, int]] = []
+    data = writer.add_file("records", ".parquet", lambda file: shape.append(write_records(file, [rows])))
+    return make_fragment(
+        data, shape[0], writer.add_file("rows", ".rows", lambda file: write_rows(file, lambda: [rows]))
+    )
+
+
 def commit_rows(writer: Writer, manifest: Manifest, count: int) -> Manifest:
-    batch = batch_of(simple_rows(count), first=manifest.next_row_id)
-    fragment = writer.add_fragment([batch], MODEL)
+    fragment = add_rows(writer, numbered(simple_rows(count), first=manifest.next_row_id))
     return writer.commit(
         dataclasses.replace(
             manifest,
@@ -86,38 +119,105 @@ def commit_rows(writer: Writer, manifest: Manifest, count: int) -> Manifest:
 @settings(deadline=None)
 @given(st.lists(records, max_size=12))
 def test_a_table_gives_back_its_rows(rows: list[ImageRecord]) -> None:
-    batch = batch_of(rows)
-    again = to_batch(to_table(batch, DIM), DIM)
-    assert again.records == batch.records
-    np.testing.assert_array_equal(again.vectors, batch.vectors)
+    rows = numbered(rows)
+    assert to_records(to_table(rows)) == rows
 
 
 @settings(deadline=None)
 @given(st.lists(records, max_size=12))
 def test_a_rows_file_gives_back_its_rows(tmp_path_factory: pytest.TempPathFactory, rows: list[ImageRecord]) -> None:
-    shown = [dataclasses.replace(row, row_id=3 * n, status="ok", reason=None) for n, row in enumerate(rows)]
-    with Writer(tmp_path_factory.mktemp("index")) as writer:
-        file = RowsFile(writer.index_dir / writer.add_rows(shown).path, writer.index_dir)
-    assert [file.find(record.row_id) for record in shown] == shown
+    rows = [dataclasses.replace(row, row_id=3 * row.row_id) for row in numbered(rows)]
+    folder = tmp_path_factory.mktemp("index")
+    with Writer(folder) as writer:
+        ref = writer.add_file("rows", ".rows", lambda file: write_rows(file, lambda: [rows]))
+    file = RowsFile(folder / ref.path, folder)
+    assert [file.find(record.row_id) for record in rows] == rows
     assert file.find(1) is None
     assert file.find(3 * len(rows)) is None
+    assert file.pictures == sum(record.status == "ok" for record in rows)
 
 
-def test_a_fragment_on_disk_gives_back_its_rows_and_its_model(tmp_path: Path) -> None:
-    batch = batch_of([*simple_rows(5), dataclasses.replace(simple_rows(1)[0], path="x.jpg", status="corrupt")])
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=20), st.lists(st.integers(0, 9), max_size=6))
+def test_rows_are_found_by_their_vectors(
+    tmp_path_factory: pytest.TempPathFactory, of_rows: list[tuple[int, bool]], wanted: list[int]
+) -> None:
+    rows = [
+        dataclasses.replace(row, row_id=n, vector_id=vector_id)
+        for n, (row, (vector_id, _)) in enumerate(zip(simple_rows(len(of_rows)), of_rows, strict=True))
+    ]
+    gone = [n for n, (_, dead) in enumerate(of_rows) if dead]
+    folder = tmp_path_factory.mktemp("index")
+    if not rows:
+        return
+    with Writer(folder) as writer:
+        fragment = add_rows(writer, rows)
+        dead = writer.add_marks({0: np.array(gone, np.int64)})
+    live = open_live_rows(folder, dataclasses.replace(fragment, dead=dead, dead_count=len(gone)))
+    which, positions = live.of_vectors(np.array(wanted, np.int64))
+    found = [(wanted[w], int(live.file.columns.row_ids[p])) for w, p in zip(which, positions, strict=True)]
+    expected = [(w, r.row_id) for w in wanted for r in rows if r.vector_id == w and r.row_id not in gone]
+    assert sorted(found) == sorted(expected)
+
+
+@given(st.dictionaries(st.integers(0, 2**40), st.sets(st.integers(0, 3000))))
+def test_marks_give_back_their_sets(sets: dict[int, set[int]]) -> None:
+    class Bytes:
+        raw = b""
+
+        def write(self, data: object) -> int:
+            self.raw += bytes(memoryview(data))  # type: ignore[arg-type]
+            return 0
+
+    written = Bytes()
+    write_marks(written, {n: np.array(sorted(ids), np.int64) for n, ids in sets.items()})  # type: ignore[arg-type]
+    again = {number: set(ids.tolist()) for number, ids in parse_marks(written.raw).items()}
+    assert again == {number: ids for number, ids in sets.items() if ids}
+
+
+@given(st.binary(max_size=100))
+def test_bytes_that_are_no_marks_are_refused(noise: bytes) -> None:
+    for raw in (
+        noise,
+        b"CLIPMARK" + (90).to_bytes(8, "little") + noise,
+        b"CLIPMARK" + (4).to_bytes(8, "little") + noise,
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            parse_marks(raw)
+
+
+def test_a_fragment_on_disk_gives_back_its_rows(tmp_path: Path) -> None:
+    rows = numbered([*simple_rows(5), dataclasses.replace(simple_rows(1)[0], path="x.jpg", status="corrupt")])
     with Writer(tmp_path) as writer:
-        fragment = writer.add_fragment([batch], MODEL)
-    assert (fragment.rows, fragment.vectors, fragment.first_row_id, fragment.last_row_id) == (6, 5, 0, 5)
-    (again,) = read_fragment(tmp_path, fragment, dim=DIM)
-    assert again.records == batch.records
-    assert read_orphan(tmp_path / fragment.data.path)[0] == MODEL
+        fragment = add_rows(writer, rows)
+    assert (fragment.rows, fragment.pictures, fragment.first_row_id, fragment.last_row_id) == (6, 5, 0, 5)
+    assert list(read_fragment_records(tmp_path, fragment)) == rows
+    assert read_orphan_records(tmp_path / fragment.data.path) == rows
+
+
+def test_vectors_on_disk_say_what_they_are_of_and_of_which_model(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((3, DIM)).astype(np.float32)
+    keys = hash_keys([f"{n:032x}" for n in range(3)])
+    block = VectorBlock(np.array([4, 5, 9]), keys, vectors)
+    shape: list[tuple[int, int, int]] = []
+    with Writer(tmp_path) as writer:
+        ref = writer.add_file(
+            "vectors", ".parquet", lambda file: shape.append(write_vector_blocks(file, [block], MODEL))
+        )
+    assert shape == [(3, 4, 9)]
+    model, again = read_orphan_vectors(tmp_path / ref.path)
+    assert model == MODEL
+    for one, other in ((again.ids, block.ids), (again.keys, keys), (again.vectors, vectors)):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_row_ids_that_do_not_ascend_are_refused(tmp_path: Path) -> None:
-    batch = batch_of(simple_rows(2))
+    rows = numbered(simple_rows(2))
     with Writer(tmp_path) as writer, pytest.raises(ValueError, match="ascend"):
-        writer.add_fragment([batch, batch], MODEL)
-    assert not list((tmp_path / "data").iterdir())
+        writer.add_file("records", ".parquet", lambda file: print(write_records(file, [rows, rows])))
+    assert not list((tmp_path / "records").iterdir())
+    assert not list((tmp_path / "staging").iterdir())
 
 
 def test_a_manifest_survives_its_file(tmp_path: Path) -> None:
@@ -139,7 +239,7 @@ def test_fields_of_later_versions_are_passed_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"format_version": 2}, "format 2"), ({"reader_features": ("time-travel",)}, "time-travel")],
+    [({"format_version": 3}, "format 3"), ({"reader_features": ("time-travel",)}, "time-travel")],
 )
 def test_a_manifest_of_the_future_is_refused_with_advice(tmp_path: Path, change: dict[str, object], word: str) -> None:
     raw = dump_manifest(dataclasses.replace(EMPTY, **change))  # type: ignore[arg-type]
@@ -165,9 +265,10 @@ def test_a_snapshot_keeps_its_files_until_it_is_closed(tmp_path: Path) -> None:
         assert len(read_records(tmp_path, snapshot.manifest)) == 3
         snapshot.close()
         writer.collect()
-    left = [f"data/{path.name}" for path in (tmp_path / "data").iterdir()]
-    assert left == [second.fragments[0].data.path]
-    assert [path.name for path in (tmp_path / "manifests").iterdir()] == ["00000002.json"]
+        third = commit_rows(writer, second, 1)
+    left = {f"records/{path.name}" for path in (tmp_path / "records").iterdir()}
+    assert left == {fragment.data.path for fragment in third.fragments}
+    assert sorted(path.name for path in (tmp_path / "manifests").iterdir()) == ["00000002.json", "00000003.json"]
 
 
 def test_a_second_writer_is_told_who_the_first_is(tmp_path: Path) -> None:
@@ -220,23 +321,168 @@ def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
     Writer(tmp_path).close()
 
 
-def test_generations_only_grow_even_past_an_abandoned_manifest(tmp_path: Path) -> None:
+def test_nothing_is_deleted_while_a_manifest_cannot_be_read(tmp_path: Path) -> None:
     with Writer(tmp_path) as writer:
         manifest = commit_rows(writer, EMPTY, 1)
         (tmp_path / "manifests" / "00000007.json").write_text("half a mani")
-        assert commit_rows(writer, manifest, 1).generation == 8
-    assert [path.name for path in (tmp_path / "manifests").iterdir()] == ["00000008.json"]
+        orphan = tmp_path / "records" / ("0" * 32 + ".parquet")
+        orphan.write_bytes(b"whose is it?")
+        with pytest.warns(IndexWarning, match="old files of .* are kept: corrupt index: .*00000007"):
+            assert commit_rows(writer, manifest, 1).generation == 8
+        assert orphan.exists()
+        (tmp_path / "manifests" / "00000007.json").unlink()
+        commit_rows(writer, manifest, 2)
+        assert not orphan.exists()
+
+
+@pytest.mark.parametrize("call", ["open", "scandir", "listdir"])
+def test_errors_while_collecting_delete_nothing(tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Writer(tmp_path) as writer:
+        manifest = EMPTY
+        for _ in range(4):
+            manifest = commit_rows(writer, manifest, 1)
+        before = {path for path in tmp_path.rglob("*") if path.is_file()}
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        with monkeypatch.context() as patch, pytest.raises((ClipsearchError, OSError)):
+            patch.setattr(os, call, refuse)
+            writer.collect()
+            raise OSError("collecting gave up by itself")
+        assert before <= {path for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_only_names_that_we_give_are_ever_deleted(tmp_path: Path) -> None:
+    with Writer(tmp_path) as writer:
+        manifest = commit_rows(writer, EMPTY, 1)
+    own = "0" * 32
+    foreign = [
+        "records/holiday.parquet",
+        f"records/{own}.jpg",
+        f"records/{own.upper()[:-1]}G.parquet",
+        f"tags/{own}.txt",
+        "staging/train.csv",
+        "staging/@eaDir/thumb.jpg",
+        "manifests/deploy.json",
+        f"elsewhere/{own}.parquet",
+        f"{own}.parquet",
+        f"rows/{own}.rows/inside.txt",
+    ]
+    for name in foreign:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("precious")
+    (tmp_path / "vectors" / f"{own}.parquet").symlink_to(tmp_path / "records" / "holiday.parquet")
+    for _ in range(3):
+        with Writer(tmp_path) as writer:
+            manifest = commit_rows(writer, manifest, 1)
+    assert all((tmp_path / name).read_text() == "precious" for name in foreign)
+    assert (tmp_path / "vectors" / f"{own}.parquet").is_symlink()
+
+
+@pytest.mark.parametrize("inside", ["a.jpg", "data/a.jpg", "CURRENT", "manifests/deploy.json", "INDEX", "staging/x"])
+def test_a_folder_of_other_things_does_not_become_an_index(tmp_path: Path, inside: str) -> None:
+    place = tmp_path / "place"
+    (place / inside).parent.mkdir(parents=True)
+    (place / inside).write_text("precious")
+    with pytest.raises(NotAnIndex, match="Nothing was changed"):
+        Writer(place)
+    assert [path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()] == [inside]
+
+
+def test_a_new_index_has_its_marker_before_anything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    real = os.mkdir
+
+    def look(path: str, *arguments: object, **more: object) -> None:
+        if Path(path).parent == tmp_path / "index":
+            seen.append([path.name for path in (tmp_path / "index").iterdir()])
+        real(path, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "mkdir", look)
+    (tmp_path / "index" / "@eaDir").mkdir(parents=True)  # a NAS makes it by itself
+    Writer(tmp_path / "index").close()
+    assert all("INDEX" in names for names in seen[1:])
+    assert marker_of(tmp_path / "index") is not None
 
 
 def test_leftovers_of_a_crash_are_cleared(tmp_path: Path) -> None:
     with Writer(tmp_path) as writer:
         manifest = commit_rows(writer, EMPTY, 1)
-    (tmp_path / "staging" / "123-456.parquet").write_bytes(b"half")
-    (tmp_path / "data" / ("0" * 32 + ".parquet")).write_bytes(b"never committed")
+    (tmp_path / "staging" / f"{'a' * 32}.part").write_bytes(b"half")
+    (tmp_path / "staging" / "123-456.parquet").write_bytes(b"half, of format 1")
+    (tmp_path / "records" / ("0" * 32 + ".parquet")).write_bytes(b"never committed")
     with Writer(tmp_path) as writer:
         commit_rows(writer, manifest, 1)
     assert not list((tmp_path / "staging").iterdir())
-    assert len(list((tmp_path / "data").iterdir())) == 2
+    assert len(list((tmp_path / "records").iterdir())) == 2
+
+
+def test_tags_are_saved_while_a_writer_works_and_survive_its_commit(tmp_path: Path) -> None:
+    with Writer(tmp_path) as writer:
+        commit_rows(writer, EMPTY, 1)
+        manifest = writer.current()
+        assert manifest is not None
+        staged = add_rows(writer, numbered(simple_rows(1), first=5))
+        tagged = change_tags(tmp_path, lambda m: dataclasses.replace(m, writer_features=("tags",)))
+        assert (tmp_path / staged.data.path).exists()
+        after = commit_rows(writer, manifest, 2)
+    assert (tagged.generation, after.generation, after.writer_features) == (2, 3, ("tags",))
+
+
+def test_a_writer_that_was_overtaken_says_so_and_writes_nothing(tmp_path: Path) -> None:
+    with Writer(tmp_path) as writer:
+        commit_rows(writer, EMPTY, 1)
+        manifest = writer.current()
+        assert manifest is not None
+        change_tags(tmp_path, lambda m: dataclasses.replace(m, pictures=77))  # no writer of ours does this
+        with pytest.raises(StorageError, match="another program wrote generation 2"):
+            commit_rows(writer, manifest, 1)
+    with open_snapshot(tmp_path) as snapshot:
+        assert snapshot.manifest.pictures == 77
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADF, errno.ENOTSUP, errno.ENOSYS])
+def test_without_flock_a_file_is_the_lock(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.warns(IndexWarning, match="cannot lock files"), Writer(tmp_path) as writer:
+        manifest = commit_rows(writer, EMPTY, 1)
+        with pytest.raises(IndexLocked, match=f"process {os.getpid()}"):
+            Writer(tmp_path)
+        commit_rows(writer, manifest, 1)
+    assert not (tmp_path / "LOCK.held").exists()
+    (tmp_path / "LOCK.held").write_text(f"process 999999999 on {socket.gethostname()} since long ago\n")  # killed
+    with pytest.warns(IndexWarning), Writer(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF])
+def test_folders_that_cannot_be_synced_are_no_error(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def refuse(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with Writer(tmp_path) as writer:
+        assert commit_rows(writer, EMPTY, 1).generation == 1
+
+
+def test_an_index_of_a_newer_format_is_refused_as_newer(tmp_path: Path) -> None:
+    with Writer(tmp_path) as writer:
+        commit_rows(writer, EMPTY, 1)
+    current = (tmp_path / "CURRENT").read_text()
+    (tmp_path / "CURRENT").write_text(current.replace("clipsearch 2", "clipsearch 3"))
+    for attempt in (lambda: open_snapshot(tmp_path), lambda: Writer(tmp_path).current()):
+        with pytest.raises(UnsupportedIndex, match=r"format 3.*pip install --upgrade"):
+            attempt()
 
 
 def test_no_index_and_a_lost_current_are_told_apart(tmp_path: Path) -> None:
@@ -270,4 +516,4 @@ def test_manifests_need_no_hard_links(tmp_path: Path, monkeypatch: pytest.Monkey
     with Writer(tmp_path) as writer:
         assert commit_rows(writer, commit_rows(writer, EMPTY, 1), 1).generation == 2
         with pytest.raises(FileExistsError):
-            writer._put_if_absent(tmp_path / "CURRENT", tmp_path / "manifests" / "00000002.json")
+            _put_if_absent(tmp_path / "CURRENT", tmp_path / "manifests" / "00000002.json")

@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 from clipsearch.errors import CorruptIndex, UnknownTag, UnsupportedIndex
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.compact import compact
-from clipsearch.indexer.verify import repair, verify
+from clipsearch.indexer.repair import repair
+from clipsearch.indexer.verify import verify
 from clipsearch.records import Manifest
 from clipsearch.store import Writer, open_snapshot, read_records
+from clipsearch.store.hashes import hash_keys, hash_texts
 from clipsearch.store.tags import (
     Direction,
     find_tag,
-    from_keys,
     make_tag,
     parse_tag,
     read_tag,
     remove_tag,
-    to_keys,
     write_tags,
 )
 from tests.fake_encoder import FakeEncoder
@@ -49,7 +49,7 @@ def manifest_of(index: Path) -> Manifest:
 def scores_of(index: Path, name: str) -> dict[str, float]:
     ref = find_tag(manifest_of(index), name)
     assert ref is not None
-    return read_tag(index, ref.file).as_dict()
+    return read_tag(index, ref).as_dict()
 
 
 def content_hashes(index: Path) -> list[str]:
@@ -60,8 +60,8 @@ def content_hashes(index: Path) -> list[str]:
 def test_a_tag_says_of_any_picture_whether_it_carries_it(scores: dict[str, float], others: list[str]) -> None:
     tag = make_tag("dog", scores)
     asked = [*scores, *others]
-    found = tag.holds(to_keys(asked)).tolist()
-    assert from_keys(to_keys(asked)) == asked
+    found = tag.holds(hash_keys(asked)).tolist()
+    assert hash_texts(hash_keys(asked)) == asked
     for content_hash, score in zip(asked, found, strict=True):
         assert score == scores[content_hash] if content_hash in scores else np.isnan(score)
 
@@ -69,7 +69,7 @@ def test_a_tag_says_of_any_picture_whether_it_carries_it(scores: dict[str, float
 def test_hashes_that_agree_in_their_first_half_are_told_apart() -> None:
     first, second, third = (f"{'ab' * 8}{end:016x}" for end in (1, 2, 3))
     tag = make_tag("dog", {first: 0.1, second: 0.2})
-    found = tag.holds(to_keys([second, first, third]))
+    found = tag.holds(hash_keys([second, first, third]))
     assert found[:2].tolist() == pytest.approx([0.2, 0.1])
     assert np.isnan(found[2])
 
@@ -89,7 +89,7 @@ def test_tags_are_added_to_replaced_and_removed(photos: Path) -> None:
         remove_tag(index, "dog")
     assert error.value.known == ["Café"]
     assert verify(index).ok
-    assert len(list((index / "tags").iterdir())) == 1
+    assert len(list((index / "tags").iterdir())) == 6  # two files of each; the two states before are kept
 
 
 @pytest.mark.parametrize("name", ["", " dog", "dog\n", 'a"b', "\x1b[2J", "x" * 101])
@@ -131,26 +131,61 @@ def test_tags_are_found_again_when_every_manifest_is_lost(photos: Path) -> None:
     assert verify(index).ok
     (ref,) = manifest_of(index).tags
     assert (ref.name, ref.kind, ref.pictures) == ("dog", "concept", 1)
-    direction = read_tag(index, ref.file).direction
+    direction = read_tag(index, ref).direction
     assert direction is not None
     assert (direction.threshold, direction.fingerprint) == (0.25, "f" * 32)
     assert np.array_equal(direction.vector, vector)
     assert manifest_of(index).writer_features == ("tags",)
 
 
-def test_a_damaged_tag_is_noticed_and_dropped_by_a_repair_that_says_so(photos: Path) -> None:
+def harm(file: Path) -> None:
+    raw = file.read_bytes()
+    file.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+
+
+def test_a_tag_with_one_damaged_file_is_read_from_the_other(photos: Path) -> None:
     index = index_of(photos)
     a, b, *_ = content_hashes(index)
     write_tags(index, {"dog": {a: 1.0}, "cat": {b: 1.0}})
     ref = find_tag(manifest_of(index), "dog")
     assert ref is not None
-    victim = index / ref.file.path
-    raw = victim.read_bytes()
-    victim.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
-    with pytest.raises(CorruptIndex, match="verify --repair"):
-        read_tag(index, ref.file)
+    harm(index / ref.file.path)
+    assert scores_of(index, "dog") == {a: 1.0}
     assert [problem.file for problem in verify(index).problems] == [ref.file.path]
-    assert any("'dog' is lost" in action for action in repair(index).actions)
+    report = repair(index)
+    assert any("whole in its other file" in action for action in report.actions)
+    assert [(index / kept).stat().st_size for kept in report.put_aside] == [ref.file.size_bytes]
+    assert verify(index).ok
+    assert scores_of(index, "dog") == {a: 1.0}
+
+
+def test_a_tag_that_is_damaged_twice_comes_back_as_it_was_before_its_last_change(photos: Path) -> None:
+    index = index_of(photos)
+    a, b, *_ = content_hashes(index)
+    write_tags(index, {"dog": {a: 1.0}})
+    write_tags(index, {"dog": {a: 1.0, b: 1.0}})
+    ref = find_tag(manifest_of(index), "dog")
+    assert ref is not None
+    for file in ref.files():
+        harm(index / file.path)
+    assert any("before its last change" in action for action in repair(index).actions)
+    assert scores_of(index, "dog") == {a: 1.0}
+
+
+def test_a_tag_that_is_damaged_everywhere_is_dropped_by_a_repair_that_says_so(photos: Path) -> None:
+    index = index_of(photos)
+    a, b, *_ = content_hashes(index)
+    write_tags(index, {"dog": {a: 1.0}, "cat": {b: 1.0}})
+    ref = find_tag(manifest_of(index), "dog")
+    assert ref is not None
+    for file in ref.files():
+        harm(index / file.path)
+    with pytest.raises(CorruptIndex, match="verify --repair"):
+        read_tag(index, ref)
+    assert {problem.file for problem in verify(index).problems} == {file.path for file in ref.files()}
+    report = repair(index)
+    assert any("'dog' is lost" in action for action in report.actions)
+    assert len(report.put_aside) == 2
     assert verify(index).ok
     assert scores_of(index, "cat") == {b: 1.0}
 

@@ -1,0 +1,108 @@
+"""Names of files are bytes: the one place that says how they become text, and text becomes them again.
+
+A name is read as UTF-8, whatever the locale; bytes that are not UTF-8 are kept as surrogate escapes (PEP 383), and come
+out as they were. The program makes Python do the same (see `__main__`). A program that uses the library in a locale of
+another encoding should be started with `python -X utf8`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+_ERRORS = "surrogatepass" if sys.platform == "win32" else "surrogateescape"
+
+
+def warn_about_locale() -> None:
+    """Warn a Python program whose file names are not read as UTF-8: the index would hold other names than they have."""
+    encoding = sys.getfilesystemencoding()
+    if encoding.lower() not in ("utf-8", "utf8"):
+        import warnings
+
+        text = f"names of files are read as {encoding} here, and as UTF-8 elsewhere. Start Python with: python -X utf8"
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+
+
+def to_bytes(name: str | os.PathLike[str]) -> bytes:
+    """The bytes of a name or path."""
+    return os.fspath(name).encode("utf-8", _ERRORS)
+
+
+def from_bytes(raw: bytes) -> str:
+    """The name or path that these bytes are."""
+    return raw.decode("utf-8", _ERRORS)
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name can be given to programs that take UTF-8 only."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def readable(name: str) -> str:
+    """A name as UTF-8 allows it: U+FFFD for each byte that is not."""
+    return name if is_utf8(name) else to_bytes(name).decode("utf-8", "replace")
+
+
+def as_typed(text: str) -> str:
+    """Words from the command line, as the locale's terminal sent them, where they are not UTF-8."""
+    if is_utf8(text):
+        return text
+    import locale
+
+    encoding = locale.getencoding()  # the locale's, also where Python uses UTF-8
+    with contextlib.suppress(UnicodeError, LookupError):
+        return to_bytes(text).decode(encoding)
+    return text
+
+
+def for_parsers(body: Any) -> Any:
+    """A JSON value without lone surrogates, which break many parsers.
+
+    A name that is not UTF-8 is written as `readable` has it, and beside it, in objects, its bytes in hexadecimal: a
+    `path` gets a `path_bytes`.
+    """
+    if isinstance(body, str):
+        return body if is_utf8(body) else _readable_text(body)
+    if isinstance(body, dict):
+        clean: dict[Any, Any] = {}
+        for key, value in body.items():
+            clean[for_parsers(key)] = for_parsers(value)
+            if isinstance(value, str) and not is_utf8(value):
+                with contextlib.suppress(UnicodeEncodeError):
+                    clean[f"{key}_bytes"] = to_bytes(value).hex()
+        return clean
+    if isinstance(body, (list, tuple)):
+        return [for_parsers(value) for value in body]
+    return body
+
+
+def _readable_text(text: str) -> str:
+    try:
+        return readable(text)
+    except UnicodeEncodeError:  # surrogates that stand for no byte
+        return text.encode("utf-8", "replace").decode("utf-8")
+
+
+@contextlib.contextmanager
+def native_path(path: str | os.PathLike[str]) -> Iterator[str]:
+    """A path for libraries that take UTF-8 only, while the context lasts: through a handle of its folder where needed.
+
+    The name of the file itself must be UTF-8. Raises: OSError.
+    """
+    text = os.fspath(path)
+    folder, name = os.path.split(text)
+    if is_utf8(text) or not os.path.isdir("/proc/self/fd"):  # noqa: PTH112
+        yield text
+        return
+    handle = os.open(folder or os.curdir, os.O_RDONLY)
+    try:
+        yield f"/proc/self/fd/{handle}/{name}"
+    finally:
+        os.close(handle)

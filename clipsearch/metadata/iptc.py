@@ -1,0 +1,59 @@
+"""IPTC: what picture agencies and older cataloguing programs write, inside Photoshop's image resources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from clipsearch.metadata.moments import Moment, read_moment
+from clipsearch.metadata.statements import Said, text_of
+
+_LONGEST_BLOCK_BYTES = 2**20
+_MOST_FIELDS = 2000
+_DATES = (("DateCreated", 55, 60), ("DigitalCreationDate", 62, 63))  # name, dataset of the date and of its time
+
+
+def said_in_iptc(block: object) -> Said:
+    """What an IPTC block says. Never raises."""
+    fields: dict[int, str] = {}
+    for number, value in _fields(bytes(block[:_LONGEST_BLOCK_BYTES]) if isinstance(block, (bytes, bytearray)) else b""):
+        fields.setdefault(number, text_of(value))
+    dates: dict[str, Moment] = {}
+    for name, date, time in _DATES:
+        clock = fields.get(time, "")
+        moment = read_moment(f"{fields.get(date, '')} {clock.replace(':', '')[:6]}") if date in fields else None
+        if moment is not None:
+            dates[f"iptc:{name}"] = moment
+    return Said(dates)
+
+
+def iptc_in_resources(resources: object) -> bytes | None:
+    """The IPTC block among Photoshop's image resources."""
+    if not isinstance(resources, (bytes, bytearray)):
+        return None
+    at = resources.find(b"8BIM\x04\x04")
+    if at < 0:
+        return None
+    name_at = at + 6
+    size_at = name_at + 1 + resources[name_at] if name_at < len(resources) else len(resources)
+    size_at += (size_at - name_at) % 2
+    size = int.from_bytes(resources[size_at : size_at + 4], "big")
+    return bytes(resources[size_at + 4 : size_at + 4 + min(size, _LONGEST_BLOCK_BYTES)])
+
+
+def _fields(block: bytes) -> Iterator[tuple[int, bytes]]:
+    """The datasets of the application record."""
+    at = max(block.find(b"\x1c"), 0)
+    for _ in range(_MOST_FIELDS):
+        if block[at : at + 1] != b"\x1c" or at + 5 > len(block):
+            return
+        record, number, size = block[at + 1], block[at + 2], int.from_bytes(block[at + 3 : at + 5], "big")
+        at += 5
+        if size & 0x8000:  # so many bytes hold the size
+            digits = size & 0x7FFF
+            if digits > 4:
+                return
+            size = int.from_bytes(block[at : at + digits], "big")
+            at += digits
+        if record == 2:
+            yield number, block[at : at + min(size, 200)]
+        at += size

@@ -1,0 +1,342 @@
+"""When something happened, as cameras, phones, scanners, editors and people write it. No I/O.
+
+All times are of the camera's own clock: an offset from UTC is read and dropped, so that a picture of the evening of
+5 June stays one of 5 June, wherever it is looked at.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+_LONGEST_TEXT = 100  # characters that are looked at
+_DAY = timedelta(days=1)
+_FIRST = datetime(1826, 1, 1)  # the oldest photograph there is
+_RELEASED_S = 1_782_864_000  # July 2026: a clock that says less is wrong, and no measure of what is in the future
+_FARTHEST_ZONE = timedelta(hours=14)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A time on the camera's clock, from `start` on for `span`: nothing, a day, a month or a year.
+
+    `utc`: the start is UTC, and the camera's clock unknown.
+    """
+
+    start: datetime
+    span: timedelta = timedelta(0)
+    utc: bool = False
+
+    def holds(self, other: Moment) -> bool:
+        """Whether `other` says the same more exactly."""
+        if self.utc:
+            return not (other.utc or other.span) and abs(other.start - self.start) <= _FARTHEST_ZONE
+        return other.span < self.span and not other.utc and self.start <= other.start < self.start + self.span
+
+    def at_longitude(self, degrees: float) -> Moment:
+        """UTC as clocks at that longitude show it, by the sun: time zones follow it within an hour or three."""
+        return Moment(self.start + timedelta(hours=round(degrees / 15)), self.span) if self.utc else self
+
+    def isoformat(self) -> str:
+        """ISO 8601 without an offset. A date without a time begins its day."""
+        return self.start.isoformat()
+
+
+# --- what to believe -------------------------------------------------------------------------------------
+
+# Where counters of seconds and days begin or end: what a clock without a battery shows, and a field never set.
+_RESET_DAYS = {
+    (1858, 11, 17), (1899, 12, 30), (1899, 12, 31), (1900, 1, 1), (1904, 1, 1), (1970, 1, 1), (1979, 11, 30),
+    (1980, 1, 1), (2036, 2, 7), (2038, 1, 19), (2040, 2, 6), (2106, 2, 7),
+}  # fmt: skip
+_EVES_OF_RESETS = {(1969, 12, 31), (1979, 12, 31)}  # the same, in time zones behind
+_RESET_MOMENTS = {
+    datetime(1999, 11, 30),  # day 0 of month 0 of 2000
+    datetime(2000, 1, 1),
+    datetime(2001, 1, 1),
+    *(datetime(2002, 12, 8, 12, 0, second) for second in range(60)),  # of several phones
+}
+
+
+def is_possible(moment: Moment, now_s: float | None = None) -> bool:
+    """Whether a picture can be of that time: not the placeholder of a clock that was never set, nor the future."""
+    try:
+        last = datetime.fromtimestamp(max(time.time() if now_s is None else now_s, _RELEASED_S)) + _DAY
+    except (OverflowError, ValueError, OSError):
+        last = datetime(9999, 12, 31)
+    if not _FIRST <= moment.start <= last:
+        return False
+    if moment.span > _DAY:
+        return True
+    day = (moment.start.year, moment.start.month, moment.start.day)
+    if day in _RESET_DAYS or (day in _EVES_OF_RESETS and moment.start.hour >= 12):
+        return False
+    return bool(moment.span) or moment.start.replace(microsecond=0) not in _RESET_MOMENTS
+
+
+def is_doubtful(moment: Moment) -> bool:
+    """Whether it looks like the first moment of a clock's year, which is believed only where nothing else is said."""
+    start = moment.start
+    if (start.month, start.day, start.hour, start.minute, start.second) != (1, 1, 0, 0, 0) or start.year < 1990:
+        return False
+    return not moment.span or (moment.span == _DAY and start.year in (2000, 2001))
+
+
+def choose(said: Iterable[tuple[str, Moment | None]]) -> tuple[str, Moment] | None:
+    """The first of some statements that can be believed; a later one where it says the same more exactly."""
+    possible = [(source, moment) for source, moment in said if moment is not None and is_possible(moment)]
+    firm = [(source, moment) for source, moment in possible if not is_doubtful(moment)] or possible
+    if not firm:
+        return None
+    chosen = firm[0]
+    for other in firm[1:]:
+        if chosen[1].holds(other[1]):
+            chosen = other
+    return chosen
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+_TIME = re.compile(
+    r"(?!-\d\d:\d\d$)(?:\s*[t,;_./\-]?\s*|\s+(?:at|um|à|a las|alle|om|kl\.?)\s+)"
+    r"(?P<before>上午|下午|午前|午後|오전|오후|[ap]\.?\s?m\.?(?=\s))?\s*"
+    r"(?P<hour>\d{1,2})\s*(?P<sep>[:.h時时시\-_])\s*(?P<minute>\d{1,2})"
+    r"(?:\s*(?:(?P=sep)|[.m分분'])\s*(?P<second>\d{1,2})?(?:\s*[s秒초\"])?(?:[.,:](?P<fraction>\d{1,12}))?)?"
+    r"(?:\s*(?P<after>上午|下午|午前|午後|오전|오후|[ap]\.?\s?m\b\.?))?"
+)
+_COMPACT_TIME = re.compile(
+    r"[t_\-\s]*(?P<hour>\d{2})(?P<minute>\d{2})(?:(?P<second>\d{2})(?:[.,]?(?P<fraction>\d{1,12}))?)?(?!\d)"
+)
+_YEAR_FIRST = re.compile(
+    r"(\d{4})\s*[:\-/._年년\s]\s*(\d{1,2}|(?=[\s:\-/.]))\s*[:\-/._月월\s]\s*(\d{1,2}(?!\d)|(?=[\s:]|$))\s*[日일]?\.?"
+)
+_COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})(?=\d{4}(?!\d)|\d{6}|\D|$)")
+_DAY_FIRST = re.compile(r"(\d{1,2})\s?([./\-])\s?(\d{1,2})\s?\2\s?(\d{4})(?!\d)")
+_MONTH_ONLY = re.compile(r"(\d{4})\s*[:\-/.年년]\s*(\d{1,2})\s*[月월]?\s*")
+_OFFSET = re.compile(r"(?:\b(?:utc|gmt)|(?<=\d)\s*|\s)[+\-]\d{2}:?\d{2}\b")
+_SECONDS_SINCE_1970 = re.compile(r"(\d{9,10})(\d{3})?(?:\.\d+)?")
+
+_MONTHS = {
+    name: number
+    for number, names in enumerate(
+        (
+            "jan january januar jänner janvier janv enero ene gennaio gen janeiro januari styczeń stycznia sty leden "
+            "ledna января янв ocak oca",
+            "feb february februar février févr fév febrero febbraio fevereiro fev februari luty lutego lut únor února "
+            "февраля фев şubat şub",
+            "mar march märz mrz mär mars marzo março maart mrt marzec marca březen března марта мар mart",
+            "apr april avril avr abril abr aprile kwiecień kwietnia kwi duben dubna апреля апр nisan nis",
+            "may mai mayo maggio mag maio mei maj maja květen května мая май mayıs",
+            "jun june juni juin junio giugno giu junho czerwiec czerwca cze červen června июня июн haziran haz",
+            "jul july juli juillet juil julio luglio lug julho lipiec lipca lip červenec července июля июл temmuz tem",
+            "aug august août aoû agosto ago augustus augusti sierpień sierpnia sie srpen srpna августа авг ağustos ağu",
+            "sep sept september septembre septiembre settembre set setembro wrzesień września wrz září сентября сен "
+            "eylül eyl",
+            "oct october oktober okt octobre octubre ottobre ott outubro out październik października paź říjen října "
+            "октября окт ekim eki",
+            "nov november novembre noviembre novembro listopad listopada lis listopadu ноября ноя kasım kas",
+            "dec december dezember dez décembre déc diciembre dic dicembre dezembro desember des grudzień grudnia gru "
+            "prosinec prosince декабря дек aralık ara",
+        ),
+        1,
+    )
+    for name in names.split()
+}
+_WORD = re.compile(r"[^\W\d_]+")
+_CLOCK = re.compile(r"(?<!\d)\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d{1,12})?)?(?:\s*[ap]\.?m\b\.?)?(?!\d)")
+
+
+def read_moment(text: str) -> Moment | None:
+    """What a field that should hold a date says; None where that is no date.
+
+    ISO 8601, EXIF (blanks for what is not known), RFC 2822 and 1123, compact digits, year, month and day in this or,
+    where that is clear, in the other order, names of months in a dozen languages, seconds since 1970.
+    """
+    text = _plain(text)
+    if not text:
+        return None
+    compact = _COMPACT.match(text)
+    if compact is not None:
+        found = _date(compact[1], compact[2], compact[3])
+        if found is not None:
+            return _timed(found, _COMPACT_TIME.match(text, compact.end()) or _TIME.match(text, compact.end()))
+    since = _SECONDS_SINCE_1970.fullmatch(text)
+    if since is not None:
+        return since_1970(int(since[1]))
+    match = _YEAR_FIRST.match(text)
+    if match is not None:
+        return _timed(_date(match[1], match[2], match[3]), _time_at(text, match.end()))
+    match = _DAY_FIRST.match(text)
+    if match is not None:
+        return _timed(_day_first(match), _time_at(text, match.end()))
+    match = _MONTH_ONLY.fullmatch(text)
+    if match is not None:
+        return _date(match[1], match[2], "")
+    if len(text) == 4 and text.isdecimal():
+        return _date(text, "", "")
+    return _named_month(text)
+
+
+def since_1970(seconds: float) -> Moment | None:
+    """The moment so many seconds after 1970 began, UTC."""
+    try:
+        return Moment(datetime(1970, 1, 1) + timedelta(seconds=seconds), utc=True)
+    except (OverflowError, ValueError):
+        return None
+
+
+def _plain(text: str) -> str:
+    """The beginning of a text, lower-case, with plain digits and nothing but single spaces between what it holds."""
+    text = text.strip("\0 \t\r\n")[:_LONGEST_TEXT].split("\0")[0]
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+        text = "".join(str(unicodedata.digit(c)) if c.isdigit() else c for c in text)
+    return "".join(c if c.isprintable() else " " for c in text.lower()).strip()
+
+
+def _date(year: str, month: str, day: str) -> Moment | None:
+    """A date; without a day or a month (none, or zero) a month or a year."""
+    y, m, d = int(year), int(month or 0), int(day or 0)
+    if 2443 <= y <= 2700:
+        y -= 543  # the Buddhist calendar, which phones sold in Thailand write
+    try:
+        if m == 0:
+            return Moment(datetime(y, 1, 1), datetime(y + 1, 1, 1) - datetime(y, 1, 1)) if d == 0 else None
+        if d == 0:
+            following = datetime(y + m // 12, m % 12 + 1, 1)
+            return Moment(datetime(y, m, 1), following - datetime(y, m, 1))
+        return Moment(datetime(y, m, d), _DAY)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _day_first(match: re.Match[str]) -> Moment | None:
+    """5.6.2011, or 5/6/2011 where only one order is possible; otherwise the year is all that is certain."""
+    first, separator, second, year = match.groups()
+    if separator == "." or int(first) > 12 or first == second:
+        return _date(year, second, first)
+    if int(second) > 12:
+        return _date(year, first, second)
+    return _date(year, "", "")
+
+
+def _time_at(text: str, at: int) -> re.Match[str] | None:
+    return _TIME.match(text, at) or _COMPACT_TIME.match(text, at)
+
+
+def _timed(date: Moment | None, match: re.Match[str] | None) -> Moment | None:
+    """A day with the time that stands behind it, if there is one."""
+    if date is None or match is None or date.span != _DAY:
+        return date
+    parts = match.groupdict()
+    hour, minute, second = int(parts["hour"]), int(parts["minute"]), int(parts["second"] or 0)
+    half = re.sub(r"[.\s]", "", parts.get("before") or parts.get("after") or "")
+    if half in ("pm", "下午", "午後", "오후") and hour < 12:
+        hour += 12
+    elif half in ("am", "上午", "午前", "오전") and hour == 12:
+        hour = 0
+    micros = int((parts["fraction"] or "0")[:6].ljust(6, "0"))
+    if (hour, minute, second) == (24, 0, 0):  # the end of the day, and no other
+        hour, minute, second, micros = 23, 59, 59, 0
+    second = min(second, 59) if second <= 60 else second  # a leap second
+    try:
+        return Moment(date.start.replace(hour=hour, minute=minute, second=second, microsecond=micros))
+    except ValueError:
+        return date
+
+
+def _named_month(text: str) -> Moment | None:
+    """`Sun, 05 Jun 2011 10:11:12 +0200`, `Sun Jun  5 10:11:12 2011`, `5 de junio de 2011`, `June 2011`."""
+    words = [word for word in _WORD.findall(text) if word in _MONTHS]
+    if len(words) > 1 and "mar" in words:
+        words.remove("mar")  # Tuesday: mardi, martes, martedì
+    months = [_MONTHS[word] for word in words]
+    if len(months) != 1:
+        return None
+    rest = _OFFSET.sub(" ", text)
+    clock = _CLOCK.search(rest)
+    if clock is not None:
+        rest = rest[: clock.start()] + " " + rest[clock.end() :]
+    numbers = re.findall(r"\d+", rest)
+    years = [number for number in numbers if len(number) == 4]
+    days = [number for number in numbers if len(number) <= 2]
+    if len(years) != 1 or len(numbers) != 1 + len(days) or len(days) > 1:
+        return None
+    date = _date(years[0], str(months[0]), days[0] if days else "")
+    return _timed(date, _TIME.match(clock[0]) if clock is not None else None)
+
+
+def with_fraction(moment: Moment | None, digits: str) -> Moment | None:
+    """A moment to the second with its fraction, which EXIF keeps in a field of its own."""
+    digits = _plain(digits)
+    if moment is None or moment.span or moment.start.microsecond or not (digits.isascii() and digits.isdigit()):
+        return moment
+    return replace(moment, start=moment.start.replace(microsecond=int(digits[:6].ljust(6, "0"))))
+
+
+# --- names of files -------------------------------------------------------------------------------------
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_LONG_HEX = re.compile(r"(?<![0-9a-z])(?=[0-9]*[a-f])[0-9a-f]{20,}(?![0-9a-z])")
+_NAMED_DATE = re.compile(
+    r"(?<!\d)(?:"
+    r"(?P<year>(?:18|19|20|25)\d\d)(?P<sep>[\-_. :]?)(?P<month>0[1-9]|1[0-2])(?P=sep)(?P<day>0[1-9]|[12]\d|3[01])"
+    r"|(?P<year2>20\d\d)[_\-](?P<month2>0[1-9]|1[0-2])(?P<day2>0[1-9]|[12]\d|3[01])(?=[_\-]\d{6}(?!\d))"
+    r"|(?P<year3>\d{4})[年년]\s?(?P<month3>\d{1,2})[月월]\s?(?P<day3>\d{1,2})[日일]"
+    r"|(?P<day4>0?[1-9]|[12]\d|3[01])\.(?P<month4>0?[1-9]|1[0-2])\.(?P<year4>(?:18|19|20)\d\d)"
+    r")(?=\d{6}(?:\d{3})?(?!\d)|\d{4}(?!\d)|\D|$)"
+)
+_NAMED_TIME = re.compile(
+    r"(?:[\-_., t]{0,3}|\s[^\W\d_]{1,7}(?:\s[^\W\d_]{1,4})?\s)"
+    r"(?:(?P<hour>[01]\d|2[0-3])(?P<sep>[\-_.:h ]?)(?P<minute>[0-5]\d)(?:(?P=sep)|[.m:'])(?P<second>[0-5]\d)"
+    r"(?:[\-.]?(?P<fraction>\d{3}))?(?!\d)"
+    r"|(?P<hour1>\d|[01]\d|2[0-3])(?P<sep1>[.:h])(?P<minute1>[0-5]\d)(?:(?P=sep1)(?P<second1>[0-5]\d))?(?!\d)"
+    r"|(?<=\d)(?P<hour2>[01]\d|2[0-3])(?P<minute2>[0-5]\d)(?=\s*$))"
+    r"(?:[\s_]*(?P<after>[ap]\.?\s?m)(?![^\W\d_]))?"
+)
+_NAMED_SECONDS = re.compile(r"(?:fb_img_|img_|mmexport|wx_camera_|^)(\d{10})(\d{3})(?!\d)")
+
+
+def moment_of_name(name: str) -> Moment | None:
+    """The date in the name of a file, as cameras, phones, programs and people put it there, with its time if any.
+
+    IMG-20110605-WA0007, PXL_20110605_101112345, Screenshot 2011-06-05 at 10.11.12, 2011_0605_101112, 5.6.2011.
+    """
+    text = unicodedata.normalize("NFKC", name[:255].rpartition("/")[2]).lower()
+    stem, dot, ending = text.rpartition(".")
+    text = stem if dot and stem and len(ending) <= 5 and not ending.isdecimal() else text
+    text = _LONG_HEX.sub(" ", _UUID.sub(" ", text))
+    for match in _NAMED_DATE.finditer(text):
+        parts = {key: value for key, value in match.groupdict().items() if value is not None}
+        year, month, day = (
+            next(value for key, value in parts.items() if key.startswith(what)) for what in ("year", "month", "day")
+        )
+        date = _date(year, month, day)
+        if date is None or not is_possible(date):
+            continue
+        time_of_day = _NAMED_TIME.match(text, match.end())
+        if time_of_day is None:
+            return date
+        found = time_of_day.groupdict()
+        values = {
+            what: found.get(what) or found.get(f"{what}1") or found.get(f"{what}2") for what in ("hour", "minute")
+        }
+        second, half = found["second"] or found["second1"] or 0, (found["after"] or "").replace(".", "").strip()
+        hour = int(values["hour"] or 0)
+        hour = hour + 12 if half.startswith("p") and hour < 12 else 0 if half.startswith("a") and hour == 12 else hour
+        micros = int((found["fraction"] or "0").ljust(6, "0"))
+        try:
+            clock = date.start.replace(hour=hour, minute=int(values["minute"] or 0), second=int(second))
+            return Moment(clock.replace(microsecond=micros))
+        except ValueError:
+            return date
+    seconds = _NAMED_SECONDS.search(text)
+    if seconds is not None:
+        moment = since_1970(int(seconds[1]))
+        if moment is not None and moment.start.year >= 2000 and is_possible(moment):
+            return moment
+    return None

@@ -1,0 +1,169 @@
+"""Files beside a picture that say more of it: XMP of editors, the JSON of Google Takeout. Read-only and bounded."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from clipsearch.metadata.moments import since_1970
+from clipsearch.metadata.statements import NOTHING, Place, Said, place_of
+from clipsearch.metadata.xmp import LONGEST_PACKET_BYTES, said_in_xmp
+
+_LONGEST_JSON_BYTES = 2**18
+_MOST_NAMES = 2_000_000
+_TAKEOUT_SUFFIX = ".supplemental-metadata"
+_TAKEOUT_LENGTH = 46  # Takeout cuts the names of its JSON files here, before `.json`
+_COUNTER = re.compile(r"\((\d{1,5})\)$")
+_EDITED = re.compile(
+    r"[-_](?:edited|bearbeitet|modifié|editado|editada|modificato|bewerkt|redigerad|redigert|redigeret|muokattu|"
+    r"edytowane|upraveno|szerkesztett|editat|düzenlendi|изменено|відредаговано|編集済み|수정됨|已修改|已編輯|edit|effects|"
+    r"collage|animation|mix)$"
+)
+
+
+def said_beside(path: str) -> tuple[Said, Said]:
+    """What the XMP file beside a picture says (sources `sidecar:...`), and what Google Takeout's JSON does.
+
+    Never raises. `name.jpg.xmp` comes before `name.xmp`, in any letter case.
+    """
+    folder, name = os.path.split(path)
+    try:
+        beside = _Folder.of(folder or os.curdir)
+    except OSError:
+        return NOTHING, NOTHING
+    if not beside.xmp and not beside.json:
+        return NOTHING, NOTHING
+    return _of_xmp(folder, name, beside), _of_takeout(folder, name, beside)
+
+
+@dataclass(slots=True)
+class _Folder:
+    """The names of the files in a folder that may speak of others, by their stem in lower case."""
+
+    changed_ns: int
+    listed_s: float
+    took_s: float
+    is_settled: bool
+    xmp: dict[str, str] = field(default_factory=dict)
+    json: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: str) -> _Folder:
+        """The names in a folder, listed once while it does not change; again only now and then while it does."""
+        changed_ns = os.stat(folder).st_mtime_ns  # noqa: PTH116
+        now = time.monotonic()
+        known = _listed.get(folder)
+        if known is not None:
+            same = known.changed_ns == changed_ns and known.is_settled
+            if same or now - known.listed_s < min(60.0, 20 * known.took_s):
+                return known
+        # A folder may change again within one tick of its file system's clock (two seconds on FAT).
+        found = cls(changed_ns, now, 0.0, is_settled=abs(time.time_ns() - changed_ns) > 2_500_000_000)
+        with os.scandir(folder) as entries:
+            for _, entry in zip(range(_MOST_NAMES), entries, strict=False):
+                stem, dot, ending = entry.name.rpartition(".")
+                if dot and (kind := ending.lower()) in ("xmp", "json"):
+                    (found.xmp if kind == "xmp" else found.json).setdefault(stem.lower(), entry.name)
+        found.took_s = time.monotonic() - now
+        if len(_listed) >= 16:
+            _listed.clear()
+        _listed[folder] = found
+        return found
+
+
+_listed: dict[str, _Folder] = {}
+
+
+def _read(path: str, limit: int) -> bytes | None:
+    """The beginning of a regular file; None for anything else, which is not opened."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+            return None
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+            return file.read(limit)
+    except (OSError, ValueError):
+        return None
+
+
+def _of_xmp(folder: str, name: str, beside: _Folder) -> Said:
+    for stem in (name.lower(), os.path.splitext(name)[0].lower()):  # noqa: PTH122
+        found = beside.xmp.get(stem)
+        content = None if found is None else _read(os.path.join(folder, found), LONGEST_PACKET_BYTES)  # noqa: PTH118
+        if content is not None:
+            said = said_in_xmp(content, "sidecar")
+            if said != NOTHING:
+                return said
+    return NOTHING
+
+
+# --- Google Takeout ------------------------------------------------------------------------------------------
+
+
+def _of_takeout(folder: str, name: str, beside: _Folder) -> Said:
+    for stem, certain in _takeout_stems(name.lower(), beside):
+        content = _read(os.path.join(folder, beside.json[stem]), _LONGEST_JSON_BYTES)  # noqa: PTH118
+        if content is None:
+            continue
+        try:
+            body = json.loads(content)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(body, dict) or not isinstance(body.get("photoTakenTime"), dict):
+            continue
+        if certain or str(body.get("title", "")).lower().startswith(os.path.splitext(name)[0].lower()[:40]):  # noqa: PTH122
+            return _said_by_takeout(body)
+    return NOTHING
+
+
+def _takeout_stems(name: str, beside: _Folder) -> list[tuple[str, bool]]:
+    """Which JSON files may be of a picture, the most likely first; and whether their name alone makes it certain.
+
+    `a.jpg.json`, `a.jpg.supplemental-metadata.json` and what is left of that when cut; the counter of `a(1).jpg`
+    stands behind all: `a.jpg(1).json`. An edited copy, `a-edited.jpg`, has that of its original.
+    """
+    stem, dot, ending = name.rpartition(".")
+    if not dot:
+        stem, ending = name, ""
+    found: list[tuple[str, bool]] = []
+    original = _EDITED.sub("", _COUNTER.sub("", stem))
+    counter = _COUNTER.search(stem)
+    number = counter[0] if counter is not None else ""
+    bare = _COUNTER.sub("", stem)
+    titles = [(f"{stem}{dot}{ending}", ""), (f"{bare}{dot}{ending}", number)]
+    if original != bare:
+        titles += [(f"{original}{dot}{ending}", number), (f"{original}{number}{dot}{ending}", "")]
+    for title, behind in dict.fromkeys(titles):
+        whole = title + _TAKEOUT_SUFFIX
+        for length in (len(whole), *range(len(whole) - 1, len(title) - 1, -1)):
+            candidate = whole[:length] + behind
+            if candidate in beside.json:
+                found.append((candidate, True))
+        cut = title[:_TAKEOUT_LENGTH] + behind
+        if len(title) > _TAKEOUT_LENGTH and cut in beside.json:
+            found.append((cut, False))
+    return list(dict.fromkeys(found))
+
+
+def _number(value: object) -> float | None:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _said_by_takeout(body: dict[str, Any]) -> Said:
+    seconds = _number(body["photoTakenTime"].get("timestamp"))
+    moment = None if seconds is None else since_1970(seconds)
+    place: Place | None = None
+    for key in ("geoData", "geoDataExif"):
+        said = body.get(key)
+        if place is None and isinstance(said, dict):
+            place = place_of(_number(said.get("latitude")), _number(said.get("longitude")))
+    return Said({} if moment is None else {"takeout:photoTakenTime": moment}, place)

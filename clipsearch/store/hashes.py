@@ -1,0 +1,32 @@
+"""Content hashes (xxh3-128) as numbers, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import xxhash
+
+from clipsearch.records import IntArray
+
+
+def hash_texts(keys: IntArray) -> list[str]:
+    """Content hashes (hexadecimal) of keys. Shape: (N, 2) int64."""
+    digits = np.ascontiguousarray(keys, "<i8").tobytes().hex()
+    return [digits[at : at + 32] for at in range(0, len(digits), 32)]
+
+
+def hash_keys(content_hashes: Iterable[str | None]) -> IntArray:
+    """Keys of content hashes (hexadecimal), zeros for None. Shape: (N, 2) int64. Raises: ValueError."""
+    texts = [text or "0" * 32 for text in content_hashes]
+    raw = bytes.fromhex("".join(texts))
+    if len(raw) != 16 * len(texts):
+        raise ValueError("a content hash has 32 hexadecimal digits")
+    return np.frombuffer(raw, "<i8").reshape(-1, 2)
+
+
+def view_hash(content_hash: str, view: str) -> str:
+    """What the vector of a part of a picture is known by: the picture's own hash where it is the whole of it."""
+    return (
+        xxhash.xxh3_128_hexdigest(f"{content_hash} {view}".encode("utf-8", "surrogateescape")) if view else content_hash
+    )

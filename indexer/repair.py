@@ -1,0 +1,556 @@
+"""Repair an index from what is whole. Nothing is deleted: what is damaged is put into `damaged/` first, and what no
+longer belongs to the index is left to the runs that follow, which delete only what no kept generation refers to.
+
+Rows are in two files, records and what is derived from them, and so are vectors: either is made again from the other.
+Only where both are damaged are rows lost; the next `clipsearch index` reads those pictures again. What a person made
+(tags, concepts) is written twice, and kept once more from before its last change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from clipsearch.config import MARKER, is_index, marker_of
+from clipsearch.errors import ClipsearchError, CorruptIndex, IndexNotFound
+from clipsearch.folding import fold
+from clipsearch.indexer.compact import counted
+from clipsearch.indexer.segments import (
+    derive_inverted_file,
+    derive_segment,
+    write_fragment,
+    write_rows_file,
+    write_segment,
+)
+from clipsearch.indexer.verify import check_fragment, check_segment, relative, row_states, tag_problem
+from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, ModelRef, Segment, TagRef
+from clipsearch.store import Writer, find_newest_manifest, open_rows, verify_file
+from clipsearch.store.files import sync_folder, unlink_own
+from clipsearch.store.fragments import (
+    BATCH_ROWS,
+    VectorBlock,
+    read_fragment_records,
+    read_orphan_records,
+    read_orphan_vectors,
+    read_vector_blocks,
+)
+from clipsearch.store.hashes import hash_keys
+from clipsearch.store.manifest import is_of_format_1, load_manifest, manifests_of
+from clipsearch.store.marks import marked, read_marks
+from clipsearch.store.tags import add_tag_file, read_tag_file, recover_tags, with_tags
+from clipsearch.vectors import VectorsFile, check_vectors
+
+DAMAGED = "damaged"
+Records = Callable[[], Iterator[list[ImageRecord]]]
+Blocks = Callable[[], Iterator[VectorBlock]]
+
+
+@dataclass(slots=True)
+class RepairReport:
+    """What a repair did. Lost rows are files that the next `clipsearch index` reads again."""
+
+    index: Path
+    generation: int
+    actions: list[str] = field(default_factory=list)
+    lost_rows: int = 0
+    pictures: int = 0
+    put_aside: list[str] = field(default_factory=list)  # damaged files, where they are now, relative to the index
+
+
+def repair(index_dir: Path) -> RepairReport:
+    """Repair the index from what is whole, and commit the result.
+
+    Raises: IndexNotFound, IndexLocked, UnsupportedIndex, OutOfSpace, StorageError (then nothing was changed).
+    """
+    if not is_index(index_dir):
+        raise IndexNotFound([index_dir])
+    unmarked = marker_of(index_dir) is None
+    damaged_marker = _kept_copy(index_dir / MARKER) if unmarked else b""
+    with Writer(index_dir) as writer:  # writes the marker again if it has to
+        return _Repair(writer).run(damaged_marker if unmarked else None)
+
+
+def _kept_copy(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+class _Repair:
+    """One repair."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+        self.index_dir = writer.index_dir
+        self.report = RepairReport(writer.index_dir, 0)
+        self.before: list[Manifest] = []  # older generations that can be read, the newest first
+        self._aside: Path | None = None
+        self._to_move: dict[Path, Path] = {}
+        self._to_unlink: list[Path] = []
+
+    def run(self, damaged_marker: bytes | None) -> RepairReport:
+        report = self.report
+        self._read_older()
+        if damaged_marker is not None:
+            self._say(f"{MARKER}: written again")
+            if damaged_marker:
+                target = self._folder_aside() / MARKER
+                target.write_bytes(damaged_marker)
+                report.put_aside.append(relative(self.index_dir, target))
+        try:
+            manifest = self.writer.current()
+            if manifest is None:
+                raise IndexNotFound([self.index_dir])
+        except CorruptIndex as error:
+            self._say(f"{relative(self.index_dir, error.file)}: {error.problem}")
+            manifest = self._find_manifest()
+        self._set_manifests_aside()
+        repaired = self._repaired(manifest)
+        if report.actions:
+            repaired = self.writer.commit(repaired, repaired=True)
+            self._move_manifests()
+        report.generation, report.pictures = repaired.generation, repaired.pictures
+        return report
+
+    def _say(self, action: str) -> None:
+        self.report.actions.append(action)
+
+    # -- putting damaged files aside
+
+    def _put_aside(self, path: Path, *, move: bool = False) -> None:
+        """Give a damaged file a second name in damaged/<date>/; the first goes when nothing refers to it any more."""
+        if not os.path.lexists(path):
+            return
+        folder = self._folder_aside()
+        target = folder / path.name
+        number = 1
+        while os.path.lexists(target):
+            number += 1
+            target = folder / f"{number}-{path.name}"
+        self.report.put_aside.append(relative(self.index_dir, target))
+        try:
+            os.link(path, target)
+        except OSError:  # no hard links here
+            self._to_move[path] = target
+        else:
+            if move:
+                self._to_unlink.append(path)
+
+    def _folder_aside(self) -> Path:
+        if self._aside is None:
+            self._aside = self.index_dir / DAMAGED / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+            self._aside.mkdir(parents=True, exist_ok=True)
+        return self._aside
+
+    def _move_manifests(self) -> None:
+        """Take what is unreadable away from where it would keep old generations from being collected."""
+        for path, target in self._to_move.items():
+            with contextlib.suppress(OSError):
+                path.replace(target)
+        for path in self._to_unlink:
+            unlink_own(path)  # its other name is in damaged/
+        if self._aside is not None:
+            with contextlib.suppress(OSError):
+                sync_folder(self._aside)
+
+    # -- manifests
+
+    def _read_older(self) -> None:
+        for path in reversed(manifests_of(self.index_dir).values()):
+            with contextlib.suppress(CorruptIndex, OSError):
+                self.before.append(load_manifest(path, path.read_bytes(), self.index_dir))
+
+    def _find_manifest(self) -> Manifest:
+        """The newest whole manifest whose files are all there; else one made from the files themselves."""
+        self._put_aside(self.index_dir / "CURRENT")
+        newest = find_newest_manifest(self.index_dir)
+        if newest is not None:
+            truth = [f.data.path for f in newest.fragments] + [s.data.path for s in newest.segments]
+            if all((self.index_dir / path).exists() for path in truth):
+                self._say(f"took up generation {newest.generation}, the newest that is whole")
+                return self._with_newer_files(newest)
+        return self._manifest_from_files(".." if newest is None else newest.root)
+
+    def _set_manifests_aside(self) -> None:
+        """While one cannot be read, nobody knows what it needs, and old files are never deleted."""
+        for path in manifests_of(self.index_dir).values():
+            try:
+                load_manifest(path, path.read_bytes(), self.index_dir)
+            except (CorruptIndex, OSError) as error:
+                problem = error.problem if isinstance(error, CorruptIndex) else str(error.strerror)
+                self._say(f"{relative(self.index_dir, path)}: {problem}")
+                self._put_aside(path, move=True)
+
+    def _with_newer_files(self, manifest: Manifest) -> Manifest:
+        """`manifest` with what the lost generations after it had added, as far as their files are there."""
+        models, vectors, rows = self._stored(manifest.next_row_id, manifest.next_vector_id)
+        model = next((model for model in models if model.fingerprint == manifest.model.fingerprint), None)
+        return manifest if model is None else self._with_stored(manifest, model, vectors, rows)
+
+    def _manifest_from_files(self, root: str) -> Manifest:
+        models, vectors, rows = self._stored(0, 0)
+        if not models or not rows:
+            raise IndexNotFound([self.index_dir])
+        model = max(models, key=lambda model: models[model])
+        self._say("no manifest is whole: made one from the files themselves")
+        made = self._with_stored(Manifest(0, "", root, model, 0), model, vectors, rows)
+        return with_tags(made, recover_tags(self.index_dir))
+
+    def _stored(
+        self, first_row_id: int, first_vector_id: int
+    ) -> tuple[Counter[ModelRef], dict[int, tuple[ModelRef, VectorBlock, int]], dict[int, ImageRecord]]:
+        """All rows and vectors that are in whole Parquet files, whatever manifests say, from some ids on."""
+        vectors: dict[int, tuple[ModelRef, VectorBlock, int]] = {}
+        models: Counter[ModelRef] = Counter()
+        rows: dict[int, ImageRecord] = {}
+        for path in self._whole_parquet("vectors", "data"):
+            with contextlib.suppress(ValueError):
+                model, block = read_orphan_vectors(path)
+                models[model] += len(block.ids)
+                for at, vector_id in enumerate(block.ids.tolist()):
+                    if vector_id >= first_vector_id:
+                        vectors[vector_id] = (model, block, at)
+        for path in self._whole_parquet("records", "data"):
+            with contextlib.suppress(ValueError):
+                rows |= {r.row_id: r for r in read_orphan_records(path) if r.row_id >= first_row_id}
+        return models, vectors, rows
+
+    def _with_stored(
+        self,
+        manifest: Manifest,
+        model: ModelRef,
+        vectors: dict[int, tuple[ModelRef, VectorBlock, int]],
+        rows: dict[int, ImageRecord],
+    ) -> Manifest:
+        """`manifest` with these vectors, as far as they are of a model, and the rows that have them."""
+        ids = sorted(i for i, (own, _, _) in vectors.items() if own.fingerprint == model.fingerprint)
+        known = set(ids)
+        records = [
+            record
+            for row_id in sorted(rows)
+            for record in [rows[row_id]]
+            if record.status != "ok" or record.vector_id in known or record.vector_id < manifest.next_vector_id
+        ]
+        segments, fragments = manifest.segments, manifest.fragments
+        if ids:
+            stack = np.stack([vectors[i][1].vectors[vectors[i][2]] for i in ids])
+            keys = np.stack([vectors[i][1].keys[vectors[i][2]] for i in ids])
+            block = VectorBlock(np.array(ids, np.int64), keys, stack)
+            segment = write_segment(self.writer, lambda: [block], model)
+            segments = (*segments, *([] if segment is None else [segment]))
+        if records:
+            fragment = write_fragment(self.writer, lambda: [records])
+            fragments = (*fragments, *([] if fragment is None else [fragment]))
+            self._say(f"{len(records)} rows and {len(ids)} vectors taken up from files that no whole manifest names")
+        return dataclasses.replace(
+            manifest,
+            fragments=fragments,
+            segments=segments,
+            next_row_id=max([manifest.next_row_id - 1, *rows]) + 1,
+            next_vector_id=max([manifest.next_vector_id - 1, *vectors]) + 1,
+        )
+
+    def _whole_parquet(self, *folders: str) -> Iterator[Path]:
+        for folder in folders:
+            for path in sorted((self.index_dir / folder).glob("*.parquet")):
+                with contextlib.suppress(OSError):
+                    if xxhash.xxh3_128_hexdigest(path.read_bytes()) == path.stem:
+                        yield path
+
+    # -- everything of a generation
+
+    def _repaired(self, manifest: Manifest) -> Manifest:
+        manifest = self._repaired_tags(manifest)
+        manifest = self._without_damaged_rebuild(manifest)
+        fragments = [self._repaired_fragment(fragment) for fragment in manifest.fragments]
+        manifest = dataclasses.replace(manifest, fragments=tuple(f for f in fragments if f is not None))
+        segments = [self._repaired_segment(segment, manifest) for segment in manifest.segments]
+        manifest = dataclasses.replace(manifest, segments=tuple(s for s in segments if s is not None))
+        manifest = self._agreed(manifest)
+        recounted = counted(self.index_dir, manifest)
+        counts = (recounted.pictures, recounted.skipped, recounted.missing)
+        if counts != (manifest.pictures, manifest.skipped, manifest.missing):
+            self._say(f"counted again: {counts[0]} pictures, {counts[1]} skipped and {counts[2]} missing files")
+        return recounted
+
+    def _without_damaged_rebuild(self, manifest: Manifest) -> Manifest:
+        if manifest.rebuild is None:
+            return manifest
+        bad = [ref for ref in manifest.rebuild.files() if not self._is_whole(ref)]
+        if not bad:
+            return manifest
+        for ref in bad:
+            self._put_aside(self.index_dir / ref.path)
+        self._say("what --reindex had made so far is damaged: it starts again")
+        return dataclasses.replace(manifest, rebuild=None)
+
+    def _is_whole(self, ref: FileRef | None) -> bool:
+        """Whether a file is as it was written, after several attempts to read it. Raises: StorageError."""
+        if ref is None:
+            return False
+        try:
+            verify_file(self.index_dir, ref, afresh=True)
+        except CorruptIndex:
+            return False
+        return True
+
+    def _set_aside_damaged(self, refs: list[FileRef]) -> list[str]:
+        """Put those of some files aside that are damaged. Returns their names."""
+        bad = [ref for ref in refs if not self._is_whole(ref)]
+        for ref in bad:
+            self._put_aside(self.index_dir / ref.path)
+        return [ref.path for ref in bad]
+
+    # -- rows
+
+    def _repaired_fragment(self, fragment: Fragment) -> Fragment | None:
+        index_dir = self.index_dir
+        bad = self._set_aside_damaged(fragment.files())
+        records: Records | None = None
+        if fragment.data.path not in bad and self._records_are_whole(fragment):
+            records = lambda: _in_batches(read_fragment_records(index_dir, fragment))  # noqa: E731
+        elif fragment.rows_file is not None and not {fragment.rows_file.path} & set(bad):
+            rows = open_rows(index_dir, fragment, verified=fragment.columns_file is None)
+            order = np.argsort(rows.number("row_id"), kind="stable").tolist()
+            records = lambda: _in_batches(rows.record(at) for at in order)  # noqa: E731
+            lost = fragment.rows - len(order)
+            self.report.lost_rows += lost
+            self._say(f"{fragment.data.path}: damaged; {len(order)} rows recovered from {fragment.rows_file.path}")
+        if records is None:
+            self.report.lost_rows += fragment.rows
+            self._say(f"{', '.join(bad)}: damaged beyond recovery; {fragment.rows} rows are lost")
+            return None
+        marks = self._recovered_marks(fragment, bad)
+        if is_of_format_1(fragment):
+            written = write_fragment(self.writer, records)
+            if not self.report.actions:
+                self._say(f"{fragment.data.path}: written anew in format 2")
+            return None if written is None else self._with_marks(written, *marks)
+        if fragment.data.path in bad or not self._records_are_whole(fragment):
+            written = write_fragment(self.writer, records)
+            return None if written is None else self._with_marks(written, *marks)
+        if fragment.rows_file is None or fragment.rows_file.path in bad or not self._agrees(fragment):
+            self._say(f"{fragment.rows_file.path if fragment.rows_file else ''}: made again from {fragment.data.path}")
+            fragment = dataclasses.replace(fragment, rows_file=write_rows_file(self.writer, records))
+        if {ref.path for ref in (fragment.dead, fragment.missing) if ref is not None} & set(bad):
+            fragment = self._with_marks(fragment, *marks)
+        return fragment
+
+    def _records_are_whole(self, fragment: Fragment) -> bool:
+        try:
+            for _ in read_fragment_records(self.index_dir, fragment):
+                pass
+        except CorruptIndex:
+            return False
+        return True
+
+    def _agrees(self, fragment: Fragment) -> bool:
+        try:
+            unmarked = dataclasses.replace(fragment, dead=None, dead_count=0, missing=None, missing_count=0)
+            check_fragment(self.index_dir, unmarked)
+        except CorruptIndex:
+            return False
+        return True
+
+    def _recovered_marks(self, fragment: Fragment, bad: list[str]) -> tuple[IntArray, dict[int, IntArray]]:
+        """Which rows are dead and missing; where that is damaged, as far as an older generation knows it."""
+        dead: IntArray = np.empty(0, np.int64)
+        missing: dict[int, IntArray] = {}
+        for name in ("dead", "missing"):
+            ref: FileRef | None = getattr(fragment, name)
+            if ref is not None and ref.path in bad:
+                older = (
+                    getattr(f, name) for m in self.before for f in m.fragments if f.data.path == fragment.data.path
+                )
+                ref = next((r for r in older if r is not None and r.path not in bad and self._is_whole(r)), None)
+                from_when = "as they were in an older generation" if ref is not None else "found again by their paths"
+                self._say(f"{name} rows of {fragment.data.path}: damaged; {from_when}")
+            sets = read_marks(self.index_dir, ref)
+            if name == "dead":
+                dead = marked(sets)
+            else:
+                missing = sets
+        return dead, missing
+
+    def _with_marks(self, fragment: Fragment, dead: IntArray, missing: dict[int, IntArray]) -> Fragment:
+        """`fragment` with those of the marks that are of its rows."""
+        row_ids = open_rows(self.index_dir, fragment).number("row_id")
+        dead = dead[np.isin(dead, row_ids)]
+        missing = {since: ids[np.isin(ids, row_ids)] for since, ids in missing.items()}
+        return dataclasses.replace(
+            fragment,
+            dead=self.writer.add_marks({0: dead}),
+            dead_count=len(dead),
+            missing=self.writer.add_marks(missing),
+            missing_count=sum(len(ids) for ids in missing.values()),
+        )
+
+    # -- vectors
+
+    def _repaired_segment(self, segment: Segment, manifest: Manifest) -> Segment | None:
+        index_dir, dim = self.index_dir, manifest.model.dim
+        bad = self._set_aside_damaged(segment.files())
+        blocks: Blocks | None = None
+        recovered = False
+        if segment.data.path not in bad and self._vectors_are_whole(segment, dim):
+            blocks = lambda: read_vector_blocks(index_dir, segment, dim)  # noqa: E731
+        elif segment.mapped.path not in bad:
+            recovered = True
+            blocks = lambda: self._mapped_blocks(segment, manifest)  # noqa: E731
+        if blocks is None:
+            self._say(f"{', '.join(bad)}: damaged beyond recovery; {segment.vectors} vectors are lost")
+            return None
+        options = {"collection_rows": manifest.pictures, "recall": manifest.recall_target}
+        if recovered or segment.data.path.startswith("data/"):
+            if recovered:
+                half = VectorsFile(index_dir / segment.mapped.path, dim).half
+                rounded = ", rounded to float16" if half else ""
+                self._say(f"{segment.data.path}: damaged; its vectors recovered from {segment.mapped.path}{rounded}")
+            return write_segment(self.writer, blocks, manifest.model, **options)  # type: ignore[arg-type]
+        if segment.mapped.path in bad or not self._is_searchable(dataclasses.replace(segment, faiss=None), dim):
+            self._say(f"{segment.mapped.path}: made again from {segment.data.path}")
+            return derive_segment(self.writer, segment, blocks, dim, **options)  # type: ignore[arg-type]
+        if segment.faiss is not None and (segment.faiss.path in bad or not self._is_searchable(segment, dim)):
+            self._say(f"{segment.faiss.path}: built again")
+            plain = dataclasses.replace(segment, faiss=None, ivf=None)
+            return derive_inverted_file(self.writer, plain, dim, **options)  # type: ignore[arg-type]
+        return segment
+
+    def _vectors_are_whole(self, segment: Segment, dim: int) -> bool:
+        try:
+            for block in read_vector_blocks(self.index_dir, segment, dim):
+                check_vectors(block.ids, block.vectors, dim)
+        except (CorruptIndex, ValueError):
+            return False
+        return True
+
+    def _is_searchable(self, segment: Segment, dim: int) -> bool:
+        try:
+            check_segment(self.index_dir, segment, dim)
+        except (ClipsearchError, ValueError):
+            return False
+        return True
+
+    def _mapped_blocks(self, segment: Segment, manifest: Manifest) -> Iterator[VectorBlock]:
+        file = VectorsFile(self.index_dir / segment.mapped.path, manifest.model.dim)
+        keys = file.keys
+        if keys is None:  # format 1: the contents are those of the rows
+            hashes = {
+                record.vector_id: record.content_hash
+                for fragment in manifest.fragments
+                for record in read_fragment_records(self.index_dir, fragment)
+            }
+            keys = hash_keys(hashes.get(vector_id) for vector_id in file.ids.tolist())
+        start = 0
+        for ids, vectors in file.blocks(BATCH_ROWS):
+            yield VectorBlock(ids, np.asarray(keys[start : start + len(ids)]), vectors)
+            start += len(ids)
+
+    # -- rows and vectors together
+
+    def _agreed(self, manifest: Manifest) -> Manifest:
+        """Rows whose vector is lost, and rows whose path has a newer one, are dead; vectors that no picture in answer
+        has are hidden."""
+        index_dir = self.index_dir
+        states = row_states(index_dir, manifest.fragments)
+        files = [VectorsFile(index_dir / s.mapped.path, manifest.model.dim) for s in manifest.segments]
+        stored = np.unique(np.concatenate([np.empty(0, np.int64), *(file.ids for file in files)]))
+        live = ~states.dead
+        lost = live & ~states.missing & (states.statuses == 0) & ~np.isin(states.vector_ids, stored)
+        if lost.any():
+            self.report.lost_rows += int(lost.sum())
+            self._say(f"{int(lost.sum())} rows have lost their vectors: the next run encodes these pictures again")
+        older = np.zeros(len(live), bool)
+        if "views" not in manifest.reader_features:
+            order = np.lexsort((states.row_ids, states.paths[:, 1], states.paths[:, 0]))
+            order = order[(live & ~lost)[order]]
+            paths = states.paths[order]
+            same_as_next = (paths[:-1] == paths[1:]).all(axis=1) if len(order) > 1 else np.zeros(0, bool)
+            older[order[:-1][same_as_next]] = True
+        if older.any():
+            self._say(f"{int(older.sum())} rows deleted whose paths have newer ones")
+        newly_dead = states.row_ids[lost | older]
+        fragments = manifest.fragments
+        if len(newly_dead):
+            fragments = tuple(self._killed(fragment, newly_dead) for fragment in fragments)
+        answered = states.answered & ~lost & ~older
+        used = np.unique(states.vector_ids[answered])
+        segments = []
+        for segment, file in zip(manifest.segments, files, strict=True):
+            hidden = np.setdiff1d(file.ids, used, assume_unique=True)
+            known: IntArray | None = None
+            if segment.hidden is None or self._is_whole(segment.hidden):
+                known = marked(read_marks(index_dir, segment.hidden))
+            if known is None or not np.array_equal(known, hidden):
+                if known is None or (segment in manifest.segments and segment.hidden is not None):
+                    self._say(f"hidden vectors of {segment.data.path}: found again")
+                elif len(hidden):
+                    self._say(f"{len(hidden)} vectors of {segment.data.path} hidden: no picture has them")
+                segment = dataclasses.replace(
+                    segment, hidden=self.writer.add_marks({0: hidden}), hidden_count=len(hidden)
+                )
+            segments.append(segment)
+        kept = tuple(f for f in fragments if f.rows > f.dead_count)
+        return dataclasses.replace(manifest, fragments=kept, segments=tuple(segments))
+
+    def _killed(self, fragment: Fragment, row_ids: IntArray) -> Fragment:
+        dead = marked(read_marks(self.index_dir, fragment.dead))
+        missing = read_marks(self.index_dir, fragment.missing)
+        return self._with_marks(fragment, np.union1d(dead, row_ids), missing)
+
+    # -- tags
+
+    def _repaired_tags(self, manifest: Manifest) -> Manifest:
+        kept: dict[str, TagRef] = {}
+        changed = False
+        for ref in manifest.tags:
+            bad = [file for file in ref.files() if tag_problem(self.index_dir, ref, file) is not None]
+            if not bad:
+                kept[fold(ref.name)] = ref
+                continue
+            changed = True
+            for file in bad:
+                self._put_aside(self.index_dir / file.path)
+            whole = next((file for file in ref.files() if file not in bad), None)
+            names = ", ".join(file.path for file in bad)
+            if whole is not None:
+                kept[fold(ref.name)] = add_tag_file(self.index_dir, read_tag_file(self.index_dir, whole))
+                self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is whole in its other file")
+                continue
+            older = self._older_tag(ref)
+            if older is not None:
+                kept[fold(ref.name)] = older
+                self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is as it was before its last change")
+            else:
+                self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is lost: give it to its pictures again")
+        return with_tags(manifest, kept) if changed else manifest
+
+    def _older_tag(self, ref: TagRef) -> TagRef | None:
+        """A tag before its last change, of this or an older generation."""
+        older = [tag for m in self.before for tag in (*m.tags_before, *m.tags) if fold(tag.name) == fold(ref.name)]
+        for tag in older:
+            for file in tag.files():
+                if tag_problem(self.index_dir, tag, file) is None:
+                    return add_tag_file(self.index_dir, read_tag_file(self.index_dir, file))
+        return None
+
+
+def _in_batches(records: Iterator[ImageRecord]) -> Iterator[list[ImageRecord]]:
+    batch: list[ImageRecord] = []
+    for record in records:
+        batch.append(record)
+        if len(batch) == BATCH_ROWS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,246 @@
+"""Names are bytes: every command, in every locale, below folders of any name, into pipes and onto terminals."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.pictures import picture
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse names that are not UTF-8")
+
+NAMES = [
+    b"plain.jpg",
+    "Café.jpg".encode(),
+    "Cafe\u0301 2.jpg".encode(),  # decomposed, as macOS has it
+    b"latin-\xe9.jpg",
+    b"\xff\xfe.jpg",
+    "می\u200cخواهم.jpg".encode(),
+    "क\u094d\u200dष.jpg".encode(),
+    "👨\u200d👩\u200d👧.jpg".encode(),
+    "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f.jpg".encode(),
+    "soft\u00adhyphen\ufe0f.jpg".encode(),
+    b"\x1b[31mred\x1b]0;title\x07.jpg",
+    "\u202egpj.exe.jpg".encode(),
+    "\u2066isolate\u2069.jpg".encode(),
+    "\x9b31m.jpg".encode(),
+    b"quote'\"$HOME.jpg",
+    b"back\\slash.jpg",
+    b"new\nline.jpg",
+]
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def clipsearch(
+    *arguments: str | bytes | Path, folder: Path, env: Mapping[str, str | Path] = {}, status: int = 0
+) -> bytes:
+    """What a command writes to stdout, byte by byte."""
+    done = subprocess.run(
+        [sys.executable, "-m", "clipsearch", *arguments],
+        cwd=folder,
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, **env},
+    )
+    assert done.returncode == status, f"exit {done.returncode}\n{done.stdout!r}\n{done.stderr!r}"
+    assert b"Traceback" not in done.stderr
+    return done.stdout
+
+
+def on_terminal(*arguments: str | Path, folder: Path, env: Mapping[str, str] = {}) -> bytes:
+    """What a command writes to a terminal that is its stdout and stderr."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "clipsearch", *arguments]
+    with subprocess.Popen(command, cwd=folder, stdout=slave, stderr=slave, env={**os.environ, **env}) as process:
+        os.close(slave)
+        seen = b""
+        while True:
+            try:
+                part = os.read(master, 65536)
+            except OSError:
+                break
+            if not part:
+                break
+            seen += part
+    os.close(master)
+    assert process.returncode == 0, seen
+    return seen.replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n")  # CSV ends its lines so itself
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collection with a picture of each name, indexed."""
+    folder = tmp_path_factory.mktemp("names") / "photos"
+    folder.mkdir()
+    for number, name in enumerate(NAMES):
+        picture(number).save(folder / "x.jpg")
+        os.rename(os.fsencode(folder / "x.jpg"), os.fsencode(folder) + b"/" + name)  # noqa: PTH104
+    (folder / "\x1b[2Jbad.jpg").write_bytes(b"\xff\xd8\xff")
+    clipsearch("index", "photos", "--model", "builtin", "-q", folder=folder.parent)
+    return folder
+
+
+def paths_of(folder: Path) -> set[bytes]:
+    return {os.fsencode(folder) + b"/" + name for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {},
+        ASCII,
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1"},
+        {"LC_ALL": "POSIX"},
+        {"PYTHONUTF8": "1"},
+    ],
+    ids=str,
+)
+def test_pipes_get_the_very_names(named: Path, env: dict[str, str]) -> None:
+    everything = ["query", "ext:jpg", "-k", "99"]
+    assert set(clipsearch(*everything, "-0", folder=named, env=env).split(b"\0")[:-1]) == paths_of(named)
+    lines = clipsearch(*everything, "--paths", folder=named, env=env).split(b"\n")[:-1]
+    assert set(lines) == {path.replace(b"\n", b"\\x0a") for path in paths_of(named)}  # one a line
+    rows = list(
+        csv.DictReader(
+            io.StringIO(clipsearch(*everything, "--csv", folder=named, env=env).decode("utf-8", "surrogateescape"))
+        )
+    )
+    assert {os.fsencode(row["path"]) for row in rows} == {path.replace(b"\n", b"\\x0a") for path in paths_of(named)}
+    hits = json.loads(clipsearch(*everything, "--json", folder=named, env=env))
+    assert {
+        bytes.fromhex(hit["path_bytes"]) if "path_bytes" in hit else hit["path"].encode() for hit in hits
+    } == paths_of(named)
+    clipsearch(*everything, folder=named, env=env)
+    clipsearch("status", "--skipped", folder=named, env=env)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["query", "ext:jpg"], ["similar", "plain.jpg"], ["status"], ["status", "--skipped"], ["dedupe"]]
+)
+def test_json_is_read_by_strict_parsers(named: Path, arguments: list[str]) -> None:
+    written = clipsearch(*arguments, "--json", folder=named)
+    json.dumps(json.loads(written), ensure_ascii=False).encode("utf-8")  # no lone surrogate
+
+
+@pytest.mark.parametrize("env", [{}, ASCII, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}], ids=str)
+def test_terminals_get_nothing_that_they_could_obey(named: Path, env: dict[str, str]) -> None:
+    for arguments in (
+        ["query", "ext:jpg", "-k", "99"],
+        ["query", "ext:jpg", "-k", "99", "--paths"],
+        ["query", "ext:jpg", "-k", "99", "--csv"],
+        ["query", "ext:jpg", "-k", "99", "--json"],
+        ["status", "--skipped"],
+        ["index", ".", "--retry-skipped"],
+    ):
+        seen = on_terminal(*arguments, folder=named, env=env).decode("utf-8", "replace")
+        seen = re.sub("\x1b\\[[0-9;?]*[A-Za-z]|\r", "", seen) if arguments[0] == "index" else seen  # its progress
+        assert not OBEYED.search(seen.replace("\t", "")), (arguments, seen)
+        if arguments[0] == "query" and "--json" not in arguments and not env:
+            assert "👨\u200d👩\u200d👧.jpg" in seen and "می\u200cخواهم.jpg" in seen and "latin-\\xe9.jpg" in seen
+
+
+COMMANDS = [
+    ["index", "."],
+    ["query", "a picture", "--all"],
+    ["query", "ext:jpg", "--csv"],
+    ["similar", "0"],
+    ["dedupe", "--script", "remove.sh"],
+    ["status"],
+    ["status", "--json"],
+    ["verify"],
+    ["compact"],
+    ["tune"],
+    ["concept", "add", "é", "0", "1"],
+    ["concept", "list"],
+    ["concept", "remove", "é"],
+    ["verify", "--repair"],
+]
+
+
+BELOW = [b"caf\xe9", b"\xff\x80", "mé\u200dme".encode(), b"\x1b[31mred", b"a b'\"$x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "env"),
+    [
+        pytest.param(
+            name, env, id=f"{n}-{'ascii' if env else 'utf8'}", marks=[] if n == 0 and not env else pytest.mark.slow
+        )
+        for n, name in enumerate(BELOW)
+        for env in ({}, ASCII)
+    ],
+)
+def test_every_command_below_a_folder_of_any_name(tmp_path: Path, name: bytes, env: dict[str, str]) -> None:
+    top = tmp_path / os.fsdecode(name)
+    photos = top / os.fsdecode(b"deeper " + name)
+    photos.mkdir(parents=True)
+    for number in range(3):
+        picture(number).save(photos / f"p{number}.jpg")
+    places = {"CLIPSEARCH_STATE_DIR": top / "state", "CLIPSEARCH_CACHE_DIR": top / "cache"}
+    clipsearch("index", os.fsencode(photos), "--model", "builtin", folder=tmp_path, env={**env, **places})
+    picture(3).save(photos / "p3.jpg")
+    for command in COMMANDS:
+        clipsearch(*command, folder=photos, env={**env, **places})
+    found = clipsearch("query", "ext:jpg", "-0", folder=tmp_path, env={**env, **places})  # by the registry
+    assert set(found.split(b"\0")[:-1]) == {os.fsencode(photos / f"p{number}.jpg") for number in range(4)}
+    moved = tmp_path / "moved"
+    photos.rename(moved)
+    clipsearch("verify", folder=moved, env={**env, **places})
+    found = clipsearch("query", "ext:jpg", "-0", folder=moved, env={**env, **places})
+    assert os.fsencode(moved / "p3.jpg") in found.split(b"\0")
+
+
+@pytest.mark.skipif(shutil.which("localedef") is None, reason="no localedef to make a locale with")
+@pytest.mark.parametrize(
+    ("locale", "charmap"),
+    [
+        ("de_DE", "ISO-8859-1"),
+        pytest.param("ja_JP", "EUC-JP", marks=pytest.mark.slow),
+        pytest.param("ru_RU", "KOI8-R", marks=pytest.mark.slow),
+    ],
+)
+def test_locales_of_other_encodings_read_the_same_names(tmp_path: Path, locale: str, charmap: str) -> None:
+    made = subprocess.run(
+        ["localedef", "-i", locale, "-f", charmap, tmp_path / f"{locale}.{charmap}"], capture_output=True
+    )
+    if not (tmp_path / f"{locale}.{charmap}").is_dir():
+        pytest.skip(f"no such locale can be made: {made.stderr!r}")
+    env = {"LC_ALL": f"{locale}.{charmap}", "LOCPATH": str(tmp_path)}
+    photos = tmp_path / "p"
+    photos.mkdir()
+    picture(1).save(photos / "Café.jpg")
+    picture(2).save(photos / os.fsdecode(b"caf\xe9.jpg"))
+    clipsearch("index", "p", "--model", "builtin", folder=tmp_path, env=env)
+    for seen_in in ({}, env):
+        clipsearch("verify", folder=photos, env=seen_in)
+        found = set(clipsearch("query", "ext:jpg", "-0", folder=photos, env=seen_in).split(b"\0")[:-1])
+        assert found == {os.fsencode(photos) + b"/Caf\xc3\xa9.jpg", os.fsencode(photos) + b"/caf\xe9.jpg"}
+    assert b"2 unchanged" in clipsearch("index", "p", folder=tmp_path)
+    if charmap == "ISO-8859-1":  # words are what the terminal's encoding makes them
+        assert clipsearch("query", "name:caf\xe9".encode("latin-1"), "-0", folder=photos, env=env).count(b"\0") >= 1
+
+
+def test_a_command_that_is_shown_can_be_pasted(tmp_path: Path) -> None:
+    photos = tmp_path / os.fsdecode(b"caf\xe9 'x' \x1b[1m")
+    photos.mkdir()
+    picture(1).save(photos / "a.jpg")
+    told = clipsearch("index", os.fsencode(photos), "--model", "builtin", folder=tmp_path).decode("ascii")
+    command = told.strip().splitlines()[-1].partition(": ")[2]
+    program = f'clipsearch() {{ "{sys.executable}" -m clipsearch "$@"; }}; '
+    done = subprocess.run(
+        ["bash", "-c", program + command + " --all -0"], cwd=tmp_path, capture_output=True, timeout=60
+    )
+    assert done.stdout == os.fsencode(photos / "a.jpg") + b"\0", done.stderr

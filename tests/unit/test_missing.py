@@ -1,0 +1,448 @@
+"""Absence is not deletion: drives that are away, folders that answer with errors, and re-encoding beside what is there.
+
+Each test takes pictures away, runs, brings them back and runs again: nothing may be encoded twice or lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from clipsearch.errors import NoPictures, NotAnIndex, OtherCollection, StorageError
+from clipsearch.indexer import build
+from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
+from clipsearch.indexer.compact import compact
+from clipsearch.indexer.decoding import DecodeResult, DecodeTask
+from clipsearch.indexer.scan import FoundFile
+from clipsearch.indexer.status import read_status
+from clipsearch.indexer.verify import verify
+from clipsearch.search import Collection
+from clipsearch.store.export import export_parquet
+from tests.fake_encoder import FakeEncoder
+from tests.pictures import fill, picture
+
+KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "6"))
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def run(folder: Path, encoder: FakeEncoder, **options: object) -> IndexReport:
+    report = index_folder(folder, encoder, options=IndexOptions(**{"workers": 1, **options}))  # type: ignore[arg-type]
+    checked = verify(report.index)
+    assert checked.ok, checked.problems
+    assert (checked.pictures, checked.missing) == (report.pictures, report.missing)
+    return report
+
+
+def found(index: Path) -> set[str]:
+    with Collection(index, encoder=FakeEncoder()) as photos:
+        hits = photos.search("red", k=1000, all=True)
+        assert len(hits) == len(photos)
+        return {hit.record.path for hit in hits}
+
+
+@contextmanager
+def failing(place: Path, number: int, calls: tuple[str, ...], patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let calls on `place` and what is below it answer with an error."""
+    real = {name: getattr(os, name) for name in calls}
+
+    def make(name: str) -> Callable[..., object]:
+        def call(path: object, *arguments: object, **more: object) -> object:
+            if isinstance(path, str | Path) and f"{path}/".startswith(f"{place}/"):
+                raise OSError(number, os.strerror(number))
+            return real[name](path, *arguments, **more)
+
+        return call
+
+    with patch.context() as context:
+        for name in calls:
+            context.setattr(os, name, make(name))
+        yield
+
+
+def test_a_link_to_a_drive_that_is_away(tmp_path: Path, encoder: FakeEncoder) -> None:
+    photos, usb = tmp_path / "photos", tmp_path / "usb"
+    fill(photos, 3)
+    fill(usb, 9, first=10)
+    (photos / "usb").symlink_to(usb)
+    run(photos, encoder)
+    usb.rename(tmp_path / "away")
+    report = run(photos, encoder)
+    assert (report.removed, report.missing, report.pictures) == (0, 9, 3)
+    assert not any(path.startswith("usb/") for path in found(photos / ".clipsearch"))
+    assert run(photos, encoder).generation == report.generation  # nothing new to write
+    (tmp_path / "away").rename(usb)
+    report = run(photos, encoder)
+    assert (report.encoded, report.returned, report.missing, report.pictures) == (0, 9, 0, 12)
+    assert encoder.images_encoded == 12
+
+
+@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EACCES, errno.ETIMEDOUT])
+def test_a_folder_that_answers_with_an_error(
+    photos: Path, encoder: FakeEncoder, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(photos, 25)
+    run(photos, encoder)
+    with failing(photos / "set001", number, ("open", "stat", "scandir"), monkeypatch):
+        report = run(photos, encoder)
+    assert (report.removed, report.missing, report.pictures) == (0, 10, 15)
+    report = run(photos, encoder)
+    assert (report.encoded, report.returned, report.pictures) == (0, 10, 25)
+    assert encoder.images_encoded == 25
+
+
+def test_a_mount_point_without_its_drive_but_with_a_readme(tmp_path: Path, encoder: FakeEncoder) -> None:
+    photos, nas = tmp_path / "photos", tmp_path / "photos" / "nas"
+    fill(photos, 2)
+    fill(nas, 6, first=10)
+    run(photos, encoder)
+    nas.rename(tmp_path / "away")
+    nas.mkdir()
+    (nas / "README").write_text("mount the NAS here")
+    (nas / "README.txt").write_text("mount the NAS here")
+    report = run(photos, encoder)
+    assert (report.removed, report.missing, report.pictures) == (0, 6, 2)
+    shutil.rmtree(nas)
+    (tmp_path / "away").rename(nas)
+    report = run(photos, encoder)
+    assert (report.encoded, report.returned, report.pictures) == (0, 6, 8)
+
+
+def test_a_real_mount_that_is_away(tmp_path: Path, encoder: FakeEncoder) -> None:
+    """A single picture is missing too where another device has taken the place of the one that it was on."""
+    photos, nas = tmp_path / "photos", tmp_path / "photos" / "nas"
+    fill(photos, 30)
+    nas.mkdir()
+    (nas / "left.jpg").write_bytes(b"")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", str(nas)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        fill(nas, 2, first=40)
+        for n, path in enumerate(sorted(nas.rglob("*.jpg"))):
+            path.rename(nas / ("left.jpg" if n else "b.jpg"))
+        assert run(photos, encoder).pictures == 32
+        shutil.copytree(nas, tmp_path / "copy")
+    finally:
+        subprocess.run(["umount", "-l", str(nas)], check=True)
+    report = run(photos, encoder)
+    assert (report.removed, report.missing) == (0, 1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look anywhere")
+def test_an_album_that_may_not_be_looked_into(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 12)
+    run(photos, encoder)
+    album = photos / "set000"
+    for mode in (0o000, 0o444):
+        album.chmod(mode)
+        try:
+            report = run(photos, encoder)
+            assert (report.removed, report.missing, report.pictures) == (0, 10, 2)
+        finally:
+            album.chmod(0o755)
+        assert run(photos, encoder).pictures == 12
+    assert encoder.images_encoded == 12
+
+
+def test_bulk_is_missing_and_a_few_are_deleted(photos: Path, encoder: FakeEncoder) -> None:
+    paths = fill(photos, 100)
+    run(photos, encoder)
+    for n in range(0, 50, 2):  # 25 of 100, some of every folder
+        paths[n].unlink()
+    report = run(photos, encoder)
+    assert (report.removed, report.missing, report.pictures) == (0, 25, 75)
+    paths[1].unlink()
+    report = run(photos, encoder)
+    assert (report.removed, report.missing, report.pictures) == (1, 25, 74)
+    report = run(photos, encoder, prune=True)
+    assert (report.forgotten, report.missing, report.pictures) == (25, 0, 74)
+
+
+def test_missing_pictures_are_forgotten_after_a_time(photos: Path, encoder: FakeEncoder) -> None:
+    paths = fill(photos, 30)
+    run(photos, encoder)
+    shutil.rmtree(photos / "set002")
+    assert run(photos, encoder).missing == 10
+    assert run(photos, encoder, keep_missing_days=1).missing == 10
+    report = run(photos, encoder, keep_missing_days=0)
+    assert (report.forgotten, report.missing, report.pictures) == (10, 0, 20)
+    assert not paths[25].exists()
+
+
+def test_what_cannot_be_looked_at_is_not_forgotten_by_time(
+    photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(photos, 20)
+    run(photos, encoder)
+    with failing(photos / "set001", errno.EIO, ("open",), monkeypatch):
+        assert run(photos, encoder, keep_missing_days=0).missing == 10
+        report = run(photos, encoder, prune=True)
+    assert (report.forgotten, report.pictures) == (10, 10)
+
+
+def test_missing_pictures_survive_compaction_and_other_runs(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 20)
+    run(photos, encoder)
+    (photos / "set001").rename(photos.parent / "away")
+    run(photos, encoder)
+    for n in range(12):
+        picture(1000 + n).save(photos / f"new{n}.jpg")
+        run(photos, encoder)
+    compact(photos / ".clipsearch")
+    assert verify(photos / ".clipsearch").ok
+    assert read_status(photos / ".clipsearch").missing == 10
+    (photos.parent / "away").rename(photos / "set001")
+    report = run(photos, encoder)
+    assert (report.encoded, report.returned, report.pictures) == (0, 10, 32)
+
+
+def test_missing_pictures_that_come_back_elsewhere_are_moved(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 20)
+    run(photos, encoder)
+    (photos / "set001").rename(photos.parent / "away")
+    run(photos, encoder)
+    shutil.copytree(photos.parent / "away", photos / "elsewhere")
+    report = run(photos, encoder)
+    assert (report.encoded, report.renamed, report.missing, report.pictures) == (0, 10, 0, 20)
+
+
+def test_a_picture_that_cannot_be_read_just_now_stays(
+    photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path, *_) = fill(photos, 5)
+    run(photos, encoder)
+    os.utime(path, ns=(1, 1))
+    monkeypatch.setattr("clipsearch.indexer.build._Run._take", _refuse)
+    report = run(photos, encoder)
+    assert [skip.status for skip in report.skipped] == ["unreadable"]
+    assert (report.pictures, report.removed) == (5, 0)
+    monkeypatch.undo()
+    report = run(photos, encoder)
+    assert (report.touched, report.encoded, report.pictures) == (1, 0, 5)
+
+
+def _refuse(run: build._Run, file: FoundFile, result: DecodeResult) -> None:
+    """As if the file could not be read this moment."""
+    run._skip(file, "unreadable", "Input/output error", None)
+
+
+def test_three_copies_of_a_new_picture_are_encoded_once(photos: Path, encoder: FakeEncoder) -> None:
+    (path,) = fill(photos, 1)
+    for n in range(3):
+        shutil.copy(path, photos / f"copy{n}.jpg")
+    report = run(photos, encoder)
+    assert (report.encoded, report.copied, report.pictures) == (1, 3, 4)
+    assert len(found(photos / ".clipsearch")) == 4
+
+
+def test_a_copy_of_folder_and_index_is_unchanged(photos: Path, encoder: FakeEncoder, tmp_path: Path) -> None:
+    fill(photos, 10)
+    run(photos, encoder)
+    subprocess.run(["cp", "-a", str(photos), str(tmp_path / "copy")], check=True)
+    report = run(tmp_path / "copy", encoder)
+    assert (report.unchanged, report.touched, report.encoded, report.generation) == (10, 0, 0, 1)
+
+
+def test_a_file_time_far_from_now_is_no_error(photos: Path, encoder: FakeEncoder) -> None:
+    paths = fill(photos, 3)
+    os.utime(paths[0], (15_000_000_000, 15_000_000_000))
+    os.utime(paths[1], (-11_644_473_600, -11_644_473_600))
+    assert run(photos, encoder).pictures == 3
+    assert run(photos, encoder).unchanged == 3
+
+
+@pytest.mark.parametrize("folder", ["index", "photos"])
+def test_an_index_elsewhere_is_not_taken_over_by_another_folder(
+    tmp_path: Path, encoder: FakeEncoder, folder: str
+) -> None:
+    photos, index = tmp_path / "photos", tmp_path / "index"
+    fill(photos, 6)
+    options = IndexOptions(workers=1)
+    index_folder(photos, encoder, index=index, options=options)
+    photos.rename(tmp_path / "moved")
+    fill(tmp_path / "other", 6, first=100)
+    with pytest.raises(OtherCollection, match="is the index of"):
+        index_folder(tmp_path / "other", encoder, index=index, options=options)
+    report = index_folder(tmp_path / "moved", encoder, index=index, options=options)
+    assert (report.encoded, report.unchanged, report.pictures) == (0, 6, 6)
+
+
+def test_an_empty_root_changes_nothing(tmp_path: Path, encoder: FakeEncoder) -> None:
+    photos, index = tmp_path / "photos", tmp_path / "index"
+    fill(photos, 6)
+    index_folder(photos, encoder, index=index, options=IndexOptions(workers=1))
+    photos.rename(tmp_path / "away")
+    photos.mkdir()
+    with pytest.raises(NoPictures):
+        index_folder(photos, encoder, index=index, options=IndexOptions(workers=1))
+    assert len(found(index)) == 6
+
+
+@pytest.mark.parametrize("place", [".", "..", "data/..", "sub"])
+def test_an_index_around_the_pictures_or_in_their_place_is_refused(
+    tmp_path: Path, encoder: FakeEncoder, place: str
+) -> None:
+    data = tmp_path / "project" / "data"
+    fill(data, 4)
+    (data / "train.csv").write_text("a,b")
+    (tmp_path / "project" / "tags").mkdir()
+    (tmp_path / "project" / "tags" / "labels.txt").write_text("cat")
+    if place == "sub":
+        fill(data / "sub", 1, first=50)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(NotAnIndex):
+        index_folder(data, encoder, index=data / place, options=IndexOptions(workers=1))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert run(data, encoder).pictures >= 4  # and the folder can be indexed as ever
+
+
+def test_an_export_holds_rows_and_vectors(photos: Path, encoder: FakeEncoder, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    fill(photos, 12)
+    run(photos, encoder)
+    (photos / "set001" / "p00011.jpg").unlink()
+    run(photos, encoder)
+    target = tmp_path / "out.parquet"
+    assert export_parquet(photos / ".clipsearch", target) == 11
+    table = pq.read_table(target)
+    with Collection(photos / ".clipsearch", encoder=encoder) as collection:
+        rows = {row["path"]: row["vector"] for row in table.select(["path", "vector"]).to_pylist()}
+        for row_id in collection.row_ids().tolist():
+            record = collection.record(row_id)
+            assert rows[record.path] == pytest.approx(collection.vector(row_id).tolist())
+    before = target.read_bytes()
+    with pytest.raises(StorageError, match="exists already"):
+        export_parquet(photos / ".clipsearch", target)
+    assert target.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "photos"]
+
+
+# -- encoding everything again
+
+
+def test_the_old_vectors_answer_until_all_is_encoded_again(photos: Path) -> None:
+    fill(photos, 30)
+    old, new = FakeEncoder(), FakeEncoder(dim=48, seed=1)
+    run(photos, old)
+    seen: list[tuple[int, int]] = []
+    index = photos / ".clipsearch"
+
+    def look(_: object) -> None:
+        with Collection(index) as collection:
+            seen.append((collection.manifest.model.dim, len(collection)))
+
+    options = IndexOptions(workers=1, commit_rows=4, batch_pictures=2, reindex=True)
+    report = index_folder(photos, new, options=options, progress=look)
+    assert (report.encoded, report.pictures) == (30, 30)
+    assert set(seen) <= {(64, 30), (48, 30)}
+    assert (64, 30) in seen
+    assert verify(index).ok, verify(index).problems
+    with Collection(index, encoder=new) as collection:
+        assert len(collection.search("red", k=100, all=True)) == 30
+
+
+def test_encoding_again_goes_on_where_it_was_stopped(photos: Path) -> None:
+    fill(photos, 30)
+    old, new = FakeEncoder(), FakeEncoder(dim=48, seed=1)
+    run(photos, old)
+    index = photos / ".clipsearch"
+
+    class Stop(Exception):
+        pass
+
+    calls = 0
+    real = new.encode_images
+
+    def stop_half_way(pixels: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls > 6:
+            raise Stop
+        return real(pixels)  # type: ignore[arg-type]
+
+    new.encode_images = stop_half_way  # type: ignore[assignment,method-assign]
+    options = IndexOptions(workers=1, commit_rows=2, batch_pictures=2, reindex=True)
+    with pytest.raises(Stop):
+        index_folder(photos, new, options=options)
+    assert len(found(index)) == 30
+    assert read_status(index).rebuilt
+    assert verify(index).ok, verify(index).problems
+    assert run(photos, old).unchanged == 30  # a plain run leaves it alone
+    fresh = FakeEncoder(dim=48, seed=1)
+    report = run(photos, fresh, reindex=True)
+    assert 0 < report.encoded < 30
+    assert report.pictures == 30
+    assert read_status(index).rebuilt is None
+
+
+def test_encoding_again_keeps_what_is_away_and_tags(tmp_path: Path, encoder: FakeEncoder) -> None:
+    photos, usb = tmp_path / "photos", tmp_path / "usb"
+    fill(photos, 25)
+    fill(usb, 5, first=40)
+    (photos / "usb").symlink_to(usb)
+    run(photos, encoder)
+    usb.rename(tmp_path / "away")
+    report = run(photos, encoder, reindex=True)
+    assert (report.encoded, report.pictures, report.missing) == (25, 25, 5)
+    (tmp_path / "away").rename(usb)
+    report = run(photos, encoder)
+    assert (report.encoded, report.returned, report.pictures) == (0, 5, 30)
+    usb.rename(tmp_path / "away")
+    other = FakeEncoder(dim=48, seed=1)
+    report = run(photos, other, reindex=True)
+    assert (report.pictures, report.missing) == (25, 5)
+    (tmp_path / "away").rename(usb)
+    report = run(photos, other)  # the old vectors are of another model: these are encoded
+    assert (report.encoded, report.pictures, report.missing) == (5, 30, 0)
+
+
+def test_encoding_again_does_not_lose_what_cannot_be_read_just_now(photos: Path, encoder: FakeEncoder) -> None:
+    paths = fill(photos, 6)
+    run(photos, encoder)
+    bad = paths[0].relative_to(photos).as_posix()
+    real = build._Run._take
+
+    def take(run: build._Run, file: FoundFile, result: DecodeResult) -> DecodeTask | None:
+        if file.path != bad:
+            return real(run, file, result)
+        _refuse(run, file, result)
+        return None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build._Run, "_take", take)
+        report = run(photos, encoder, reindex=True)
+    assert (report.pictures, report.missing) == (5, 1)
+    report = run(photos, encoder)
+    assert (report.encoded, report.pictures, report.missing) == (0, 6, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_while_encoding_again_all_old_or_all_new_are_found(tmp_path: Path, number: signal.Signals) -> None:
+    photos = tmp_path / "photos"
+    fill(photos, 40)
+    run(photos, FakeEncoder(dim=256))
+    index = photos / ".clipsearch"
+    command = [sys.executable, "-m", "tests.faults.index_process", str(photos), "4", "reindex"]
+    for attempt in range(KILLS):
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        time.sleep(0.5 + 0.15 * attempt)
+        process.send_signal(number)
+        process.communicate()
+        with Collection(index) as collection:
+            assert len(collection.row_ids()) == len(collection) == 40
+        checked = verify(index)
+        assert checked.ok, checked.problems
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True, text=True)
+    assert done.stdout.split()[1] == "40"
+    assert verify(index).ok

@@ -1,0 +1,113 @@
+"""What is said of a query beside its hits: words that no model reads, and words that are nearly filters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import clipsearch
+from clipsearch.encoder.names import load_encoder
+from clipsearch.errors import InvalidQuery
+from clipsearch.query import FIELDS, parse_query
+from tests.fake_encoder import FakeEncoder
+from tests.pictures import fill
+
+
+@pytest.mark.parametrize(
+    ("query", "offered"),
+    [
+        ("date:2023", "after:2023 before:2024"),
+        ("dog date:2023-12", "after:2023-12 before:2024-01"),
+        ("year:2019 beach", "after:2019 before:2020"),
+        ("taken:2019-05-06", "after:2019-05-06 or before:2019-05-06"),
+        ("camara:canon", "camera:canon"),
+        ("camrea:canon", "camera:canon"),
+        ("exif:nikon", "camera:nikon"),
+        ("foldr:trips", "folder:trips"),
+        ("album:trips cats", "folder:trips"),
+        ('directory:"my trips"', 'folder:"my trips"'),
+        ("nmae:beach", "name:beach"),
+        ("filename:IMG_*", "name:IMG_*"),
+        ("etx:png", "ext:png"),
+        ("filetype:png", "ext:png"),
+        ("tga:cat", "tag:cat"),
+        ("keyword:cat", "tag:cat"),
+        ("aftr:2020", "after:2020"),
+        ("since:2020-05", "after:2020-05"),
+        ("until:2020", "before:2020"),
+        ("wdith:>2000", "width:>2000"),
+        ("hight:>2000", "height:>2000"),
+        ("sise:>5MB", "size:>5MB"),
+        ("gps:48.8,2.3", "near:48.85,2.35,10km"),
+        ("orientaton:portrait", "orientation:portrait"),
+        ("lkie:cat", "like:cat"),
+        ("-camara:canon", "camera:canon"),
+        ("cat folder:x Camara:canon", "camera:canon"),
+    ],
+)
+def test_nearly_filters_are_offered(query: str, offered: str) -> None:
+    (line,) = parse_query(query).offers
+    assert f"Did you mean {offered}?" in line
+    parse_query(offered.split(" or ", maxsplit=1)[0])  # what is offered can be said
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["a dog", "camera:canon", "http://example.com/x", "note:remember the milk", "sunset: red sky", "16:9",
+     "movie:matrix", '"date:2023"', "C:\\pictures", "2:dog + cat", "re:union", "ratio 4:3", "Psalm 23:4", "like:dog"],
+)  # fmt: skip
+def test_words_with_a_colon_are_words(query: str) -> None:
+    assert parse_query(query).offers == ()
+
+
+@given(st.text(max_size=30), st.text(max_size=20))
+def test_any_text_can_be_looked_at(name: str, value: str) -> None:
+    for query in (f"{name}:{value}", f"date:{value}", f"camara:{value}"):
+        try:
+            found = parse_query(query)
+        except InvalidQuery:
+            continue
+        assert all(line.isprintable() or not query.isprintable() for line in found.offers)
+
+
+def test_every_filter_is_found_with_one_letter_missing() -> None:
+    for field in FIELDS:
+        if len(field) > 3:
+            assert any(f"Did you mean {field}" in line for line in parse_query(f"{field[:-2]}{field[-1]}:x").offers)
+
+
+LONG = "a very long description of " + "a dog and a cat and a horse beside the red house, " * 30
+
+
+@pytest.mark.parametrize(
+    "text",
+    [LONG, "ein sehr langer Satz über " + "einen Hund und eine Katze und das Haus " * 40, "词" * 600, "x" * 3000],
+)
+def test_where_the_model_stops_reading_is_said(photos: Path, text: str) -> None:
+    encoder = load_encoder("builtin")
+    fill(photos, 1)
+    clipsearch.index(photos, encoder=encoder)
+    with clipsearch.open(photos, encoder=encoder) as collection:
+        (line,) = collection.notices(text)
+        assert "read up to: " in line
+        (part,) = encoder.parts_read([text])  # type: ignore[attr-defined]
+        assert part is not None
+        whole, cut = encoder.encode_texts([text, part])
+        assert whole @ cut > 0.98  # nothing behind it was read; a word may have lost its end
+        if " " in text:
+            assert part.split()[-2] in line
+        assert collection.notices(f'"a dog" + "{text}"'.replace("  ", " ")) != []
+        assert collection.notices("a dog on a beach") == []
+        assert collection.notices("ext:jpg") == []
+        assert len(collection.notices(f"{text} camara:canon")) == 2
+
+
+def test_an_encoder_that_cannot_say_says_nothing(photos: Path) -> None:
+    fill(photos, 1)
+    clipsearch.index(photos, encoder=FakeEncoder())
+    with clipsearch.open(photos, encoder=FakeEncoder()) as collection:
+        assert collection.notices(LONG) == []
+        assert len(collection.notices("date:2023")) == 1
