@@ -27,7 +27,7 @@ from tests.support.faults import COMMAND_ONLY, Family, Faults, Mode
 from tests.support.mounts import can_mount
 from tests.support.trees import OUR_FOLDER, OURS, Entry, differences, tree
 
-CASES = int(os.environ.get("CLIPSEARCH_TREES", "30"))
+CASES = int(os.environ.get("CLIPSEARCH_TREES", "20"))
 
 HEX = "0123456789abcdef0123456789abcdef"
 OUR_FOLDERS = (

@@ -25,7 +25,7 @@ from tests.support.faults import COMMAND_ONLY, FAMILIES, Family, Faults, Mode, e
 from tests.support.old_index import unpack
 from tests.support.trees import differences, not_ours, tree
 
-CASES = os.environ.get("CLIPSEARCH_INJECTIONS", "60")
+CASES = os.environ.get("CLIPSEARCH_INJECTIONS", "48")
 ONE = os.environ.get("CLIPSEARCH_INJECTION")
 SEED = int(os.environ.get("CLIPSEARCH_INJECTIONS_SEED", "10"))
 CALLS = 200

@@ -22,7 +22,7 @@ from tests.support.commands import REPOSITORY, Commands
 from tests.support.faults import Family, Faults, environment
 
 LOG_S = float(os.environ.get("CLIPSEARCH_LOG_S", "5"))
-WAIT_S = 5.0
+WAIT_S = 3.0
 IN_A_COMMIT = 0.9  # share of its syncs after which a run is in its last commit
 
 
