@@ -7,13 +7,22 @@
     for hit in photos.search("a dog on a beach", k=10):
         print(hit.score, hit.path)
 
-Importing this package loads nothing heavy: each name is loaded when it is first used.
+Importing this package loads nothing heavy: each name is loaded when it is first used. It also switches off what
+dependencies would send or store about people (see `privacy`).
 """
 
 from __future__ import annotations
 
+import sys as _sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+if _sys.platform == "win32":
+    raise ImportError("clipsearch does not run on Windows yet; it does in WSL: https://learn.microsoft.com/windows/wsl")
+
+from clipsearch.privacy import switch_off as _switch_off
+
+_switch_off()
 
 if TYPE_CHECKING:
     from clipsearch.client import RemoteCollection, connect

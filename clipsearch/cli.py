@@ -355,20 +355,32 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object, *
 
 
 def main() -> None:
-    """The program. Exits with 0, or: 1 error, 2 wrong usage, 3 nothing found, 130 interrupted."""
+    """The program. Exits with 0, or: 1 error, 2 wrong usage, 3 nothing found, 130 interrupted.
+
+    Like other programs it ends by SIGPIPE (a shell says 141) if whoever reads its output has seen enough.
+    """
     warnings.showwarning = _show_warning
     speak_any_name()
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except InvalidQuery as error:
         _fail(str(error), EXIT_USAGE)
     except ClipsearchError as error:
         _fail(str(error), EXIT_ERROR)
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", EXIT_INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except BrokenPipeError:
+        _end_by_broken_pipe()
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # which typer makes a 1 of
+            _end_by_broken_pipe()
+        raise
+    except OSError as error:
+        if not _was_printing(error):
+            raise
+        _print_nowhere()
+        _fail(f"the answer cannot be written: {error.strerror or error}", EXIT_ERROR)
     except Exception as error:
         show, status = getattr(error, "show", None), getattr(error, "exit_code", None)
         if show is None or status is None:  # not typer's word for wrong usage: a bug of ours
@@ -376,6 +388,30 @@ def main() -> None:
         show()
         sys.exit(status)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_by_broken_pipe() -> NoReturn:
+    import signal
+
+    _print_nowhere()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGPIPE)
+    sys.exit(128 + signal.SIGPIPE)  # where the signal is blocked
+
+
+def _was_printing(error: OSError) -> bool:
+    """Whether an error comes from writing the answer: from code that prints, and about no file."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+    return error.filename is None and module.startswith(("clipsearch.cli", "clipsearch.terminal", "typer", "click"))
+
+
+def _print_nowhere() -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -14,6 +14,7 @@ from clipsearch import config
 from clipsearch.cli_options import EXIT_NOTHING_FOUND, IndexOption, JsonOption, print_json
 from clipsearch.errors import InvalidQuery, StorageError
 from clipsearch.filenames import to_bytes
+from clipsearch.places import expanded
 from clipsearch.terminal import count, safe, shown, size
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def similar(
         if picture.isdecimal() and not Path(picture).exists():
             vector, content = photos.vectors([int(picture)])[0], photos.content_hash(int(picture))
         else:
-            vector, content = photos.encode_picture(Path(picture).expanduser())
+            vector, content = photos.encode_picture(expanded(picture))
         asked = k + 1
         while True:
             found = photos.search_vectors(vector[None], asked)[0]

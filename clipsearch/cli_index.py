@@ -77,6 +77,14 @@ def index_command(
     keep_missing: Annotated[
         float, typer.Option(min=0, metavar="DAYS", help="Forget missing pictures after so many days.")
     ] = 30.0,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            help="Leave out what matches, in this run; again for more. To keep it out: a .clipsearchignore file.",
+            metavar="GLOB",
+        ),
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on: keep the index current while files come and go, until Ctrl-C.")
     ] = False,
@@ -94,6 +102,7 @@ def index_command(
       clipsearch index ./photos
       clipsearch index /mnt/nas/photos --index ~/photo-index    (a folder you may not write to)
       clipsearch index ./photos --model ViT-B-32-SigLIP2-256__webli --reindex
+      clipsearch index ./photos --exclude Screenshots --exclude "*.gif"
       clipsearch index ./photos --watch                         (keep it current until Ctrl-C)
     """
     from contextlib import ExitStack
@@ -101,6 +110,7 @@ def index_command(
     from clipsearch.encoder.names import load_encoder
     from clipsearch.indexer.api import model_of, prepare_queries
     from clipsearch.indexer.build import IndexOptions, check_folder, index_folder
+    from clipsearch.indexer.ignore import Ignore
 
     options = IndexOptions(
         batch_pictures=batch,
@@ -111,8 +121,13 @@ def index_command(
         recall=recall,
         prune=prune,
         keep_missing_days=keep_missing,
+        exclude=tuple(exclude or ()),
     )
     check_folder(folder)
+    try:
+        Ignore(folder, options.exclude)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--exclude") from None
     if watch:
         from clipsearch.indexer.watch import check_watching
 
@@ -142,14 +157,17 @@ def index_command(
             _print_report(report, index or folder)
 
     report = run(options)
+    for warning in report.warnings:
+        notice(warning)
     config.remember_index(report.index)
     prepare_queries(encoder)
     show(report)
     if watch and not report.asked_to_stop:
         again = dataclasses.replace(options, reindex=False, retry_skipped=False, recall=None, prune=False)
-        report = _keep_current(folder, place, report, lambda: run(again), show)
+        report = _keep_current(folder, place, options.exclude, report, lambda: run(again), show)
     if report.interrupted:
         command = _command("index", folder, index)
+        command += "".join(f" --exclude {quoted(pattern)}" for pattern in options.exclude)
         if reindex and report.generation:
             command += (f" --model {quoted(model)}" if model else "") + " --reindex"
         print(f"Stopped. What is done is kept; go on with: {command}", file=sys.stderr)
@@ -161,6 +179,7 @@ def index_command(
 def _keep_current(
     folder: Path,
     place: Path,
+    exclude: tuple[str, ...],
     last: IndexReport,
     run: Callable[[], IndexReport],
     show: Callable[[IndexReport], None],
@@ -175,7 +194,7 @@ def _keep_current(
     before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     print(f"Watching {quoted(folder)}; stop with Ctrl-C.", file=sys.stderr, flush=True)
     try:
-        for _ in changes(folder, place, stop):
+        for _ in changes(folder, place, stop, exclude=exclude, notice=notice):
             try:
                 report = run()
             except ClipsearchError as error:  # an unplugged drive comes back, a full disk is emptied, a lock released
@@ -210,9 +229,13 @@ def _report_json(report: IndexReport) -> dict[str, Any]:
         "returned": report.returned,
         "forgotten": report.forgotten,
         "other_files": report.other_files,
+        "withdrawn": report.withdrawn,
+        "left_out": report.left_out,
+        "warnings": report.warnings,
         "pictures": report.pictures,
         "skipped": [dataclasses.asdict(skip) for skip in report.skipped],
         "skipped_by_status": report.skipped_by_status,
+        "partial": report.partial,
         "seconds": round(report.seconds, 3),
         "pictures_per_s": round(report.pictures_per_s, 2),
         "interrupted": report.interrupted,
@@ -220,6 +243,8 @@ def _report_json(report: IndexReport) -> dict[str, Any]:
 
 
 def _print_report(report: IndexReport, place: Path) -> None:
+    from clipsearch.indexer.retries import is_circumstance
+
     parts = [f"{report.encoded:,} indexed"]
     parts += [
         f"{number:,} {what}"
@@ -231,6 +256,8 @@ def _print_report(report: IndexReport, place: Path) -> None:
             (report.removed, "removed"),
             (report.returned, "back again"),
             (report.forgotten, "forgotten"),
+            (report.withdrawn, "no longer searched (left out)"),
+            (report.partial, "read in part"),
             (len(report.skipped), "skipped"),
         )
         if number
@@ -248,11 +275,22 @@ def _print_report(report: IndexReport, place: Path) -> None:
         examples = [skip for skip in report.skipped if skip.status == status]
         for skip in examples[:EXAMPLES_PER_REASON]:
             print(f"    {shown(skip.path) or '.'}: {shown(skip.reason)}")
+        if any(is_circumstance(skip.status, skip.reason) for skip in examples):
+            print(f"    {TRIED_AGAIN[status]}")
         if number > EXAMPLES_PER_REASON:
             print(f"    ... all of them: clipsearch status --skipped --index {quoted(place)}")
+    if report.left_out:
+        reasons = ", ".join(f"{reason} ({number:,})" for reason, number in report.left_out.items())
+        print(f"  left out: {reasons}")
     found = count(report.pictures, "picture")
     print(f'{found} can be searched: clipsearch query "a dog on a beach" --index {quoted(place)}')
 
+
+TRIED_AGAIN: dict[str, str] = {
+    "timeout": "The next runs try these again with more time, three times in all. More time now: --timeout SECONDS",
+    "decoder_crashed": "The next runs try these again, up to three times in all. At any time: --retry-skipped",
+    "too_large": "The next runs try again what needed too much memory, up to three times in all.",
+}
 
 STATUS_WORDS = {
     "not_a_picture": "that are not pictures",
@@ -274,7 +312,9 @@ STATUS_WORDS = {
 @app.command()
 def status(
     index: IndexOption = None,
-    skipped: Annotated[bool, typer.Option("--skipped", help="List every file that was skipped, and why.")] = False,
+    skipped: Annotated[
+        bool, typer.Option("--skipped", help="List every file that was skipped or read only in part, and why.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what an index holds.
@@ -290,13 +330,19 @@ def status(
     if as_json:
         body = dataclasses.asdict(found)
         body["index"], body["root"] = str(found.index), str(found.root)
-        print_json(body if skipped else {k: v for k, v in body.items() if k != "skipped"})
+        if not skipped:
+            body = {k: v for k, v in body.items() if k != "skipped"} | {"partial": len(found.partial)}
+        print_json(body)
         return
     if skipped:
         for skip in sorted(found.skipped, key=lambda skip: (SKIP_STATUSES.index(skip.status), skip.path)):
             print(f"{skip.status}\t{shown(skip.path)}\t{shown(skip.reason)}")
+        for picture in sorted(found.partial, key=lambda picture: picture.path):
+            print(f"partial\t{shown(picture.path)}\t{shown(picture.reason)}")
         return
     print(f"pictures    {found.pictures:,}")
+    if found.partial:
+        print(f"              {len(found.partial):,} of them read in part")
     if found.missing:
         print(f"missing     {found.missing:,} (their files cannot be seen; kept until they are back or pruned)")
     print(f"skipped     {sum(found.skipped_by_status.values()):,}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipsearch.cli_options import JsonOption, notice
+from clipsearch.places import expanded
 from clipsearch.terminal import safe, size
 
 if TYPE_CHECKING:
@@ -124,11 +125,11 @@ def export(
     from clipsearch.encoder.names import load_encoder, resolve
     from clipsearch.encoder.openclip import OpenClipEncoder
 
-    resolved = resolve(model, fetch=False) if Path(model).expanduser().is_dir() else None
+    resolved = resolve(model, fetch=False) if expanded(model).is_dir() else None
     if resolved is not None and resolved.kind == "run" and resolved.directory is not None:
         from clipsearch.encoder.layout import copy_model_directory
 
-        copy_model_directory(resolved.directory, directory.expanduser(), overwrite=overwrite)
+        copy_model_directory(resolved.directory, expanded(directory), overwrite=overwrite)
         print(f"wrote {safe(str(directory))}")
         return
     encoder = load_encoder(

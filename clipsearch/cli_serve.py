@@ -43,6 +43,14 @@ TokenOption = Annotated[
     str | None,
     typer.Option(envvar="CLIPSEARCH_TOKEN", help="What who asks must know. Made up where one is needed.", metavar="T"),
 ]
+RootPathOption = Annotated[
+    str,
+    typer.Option(
+        "--root-path",
+        help="Sub-path at which a proxy shows this server: /photos for https://example.org/photos/.",
+        metavar="PATH",
+    ),
+]
 HostNameOption = Annotated[
     list[str] | None, typer.Option("--host-name", help="Another name that this machine is asked by.", metavar="NAME")
 ]
@@ -55,6 +63,7 @@ def serve(
     port: PortOption = None,
     token: TokenOption = None,
     host_name: HostNameOption = None,
+    root_path: RootPathOption = "",
 ) -> None:
     """Serve indexes over HTTP: search, thumbnails, metrics, OpenAPI documentation at /docs.
 
@@ -63,8 +72,9 @@ def serve(
       clipsearch serve
       clipsearch serve --index ./photos --index ./scans --port 8000
       CLIPSEARCH_TOKEN=... clipsearch serve --host 0.0.0.0
+      clipsearch serve --root-path /photos --host-name example.org     (behind a proxy; see docs/api.md)
     """
-    _run(index, host, port, token, host_name, interface=None, browser=False)
+    _run(index, host, port, token, host_name, root_path, interface=None, browser=False)
 
 
 @app.command()
@@ -74,6 +84,7 @@ def ui(
     port: PortOption = None,
     token: TokenOption = None,
     host_name: HostNameOption = None,
+    root_path: RootPathOption = "",
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page.")] = False,
 ) -> None:
     """Search in the browser. Serves the API of `clipsearch serve`, too.
@@ -85,7 +96,7 @@ def ui(
     """
     from clipsearch.ui.page import add_page
 
-    _run(index, host, port, token, host_name, interface=add_page, browser=not no_browser)
+    _run(index, host, port, token, host_name, root_path, interface=add_page, browser=not no_browser)
 
 
 def _run(
@@ -94,10 +105,17 @@ def _run(
     port: int | None,
     token: str | None,
     host_names: list[str] | None,
+    root_path: str,
     *,
     interface: Callable[[FastAPI, Service], Callable[[], None]] | None,
     browser: bool,
 ) -> None:
+    from clipsearch.ui.sub_path import checked_root
+
+    try:
+        root = checked_root(root_path)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--root-path") from None
     places = [config.find_index(place) for place in index] if index else [config.find_index()]
     listening = _listen(host, port)
     from clipsearch.ui.local_socket import answer_locally
@@ -106,23 +124,38 @@ def _run(
 
     local = is_loopback(host)
     token = token or (None if local else secrets.token_urlsafe(24))
-    names = (*(host_names or ()), *(() if local else (socket.gethostname(), socket.getfqdn())))
+    names = (*(host_names or ()), *(() if local else own_names()))
     served = create_app(
         places,
-        options=ServerOptions(token=token, local=local, host_names=names),
+        options=ServerOptions(token=token, local=local, root_path=root, host_names=names),
         interface=interface,
         background=(lambda service: answer_locally(service.engine),),
     )
     for place in places:
         config.remember_index(place)
     shown = "127.0.0.1" if host in ("0.0.0.0", "::", "localhost") else f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listening.getsockname()[1]}/" + ("" if interface is not None else "docs")
+    address = f"http://{shown}:{listening.getsockname()[1]}{root}/" + ("" if interface is not None else "docs")
     entry = address if token is None else f"{address.rpartition('/')[0]}/login?token={token}"
     for name, open_index in served.state.service.engine.indexes.items():
         with open_index.lease() as photos:
             print(f"{safe(name)}: {count(len(photos), 'picture')} in {safe(str(photos.root))}", file=sys.stderr)
     print(f"clipsearch: {entry} (stop with Ctrl-C)", file=sys.stderr, flush=True)
     _serve(served, listening, (lambda: _open_browser(entry)) if browser else None)
+
+
+def own_names(hosts: Path = Path("/etc/hosts"), resolver: Path = Path("/etc/resolv.conf")) -> list[str]:
+    """What this machine is called, as far as its own files say: nobody is asked, as socket.getfqdn would."""
+    name = socket.gethostname()
+    names = [name, f"{name}.local"]
+    with contextlib.suppress(OSError):
+        for line in hosts.read_text(encoding="utf-8", errors="replace").splitlines():
+            listed = line.partition("#")[0].split()[1:]
+            names += listed if name in listed else []
+    with contextlib.suppress(OSError):
+        for line in resolver.read_text(encoding="utf-8", errors="replace").splitlines():
+            kind, *domains = line.split() or [""]
+            names += [f"{name}.{domain.strip('.')}" for domain in domains if kind in ("search", "domain")]
+    return list(dict.fromkeys(names))
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from clipsearch.cli_options import notice, print_json
+from clipsearch.places import expanded
 from clipsearch.terminal import count, duration, progress_display, safe, stages_display
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def train_command(
         interrupted = stack.enter_context(_asked_to_stop())
         watch = runs.Watch(report, notice, interrupted)
         if run is not None:
-            return runs.resume(run.expanduser().absolute(), watch=watch)
+            return runs.resume(expanded(run).absolute(), watch=watch)
         assert out is not None and pairs
         chosen, arithmetic = runs.resolve_choices(model, method, device, precision)
         settings = Settings(
@@ -211,13 +212,13 @@ def train_command(
             anchor=None if anchor is None else [_absolute(source) for source in anchor],
             image_column=image_column,
             caption_column=caption_column,
-            checkpoint=None if checkpoint is None else str(checkpoint.expanduser().absolute()),
+            checkpoint=None if checkpoint is None else str(expanded(checkpoint).absolute()),
             allow_pickle=allow_pickle,
             device=device,
             alpha=alpha,
             max_anchor_drop=max_anchor_drop,
         )
-        return runs.train(request, out.expanduser().absolute(), watch=watch)
+        return runs.train(request, expanded(out).absolute(), watch=watch)
 
     try:
         with ExitStack() as stack:
@@ -262,7 +263,7 @@ def _check(
 
 def _absolute(source: str) -> str:
     """Patterns stay patterns."""
-    return str(Path(source).expanduser().absolute())
+    return str(expanded(source).absolute())
 
 
 @contextmanager

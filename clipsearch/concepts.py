@@ -9,6 +9,7 @@ import numpy as np
 
 from clipsearch.errors import InvalidQuery
 from clipsearch.feedback import refine, threshold_for
+from clipsearch.places import expanded
 from clipsearch.records import FloatArray
 from clipsearch.search import Collection
 from clipsearch.store.tags import Direction, Tag, make_tag, write_tags
@@ -50,5 +51,5 @@ def add_concept(photos: Collection, name: str, like: Sequence[Example], unlike: 
 
 def _example(photos: Collection, example: Example) -> tuple[FloatArray, str | None]:
     if not isinstance(example, int):
-        return photos.encode_picture(Path(example).expanduser())
+        return photos.encode_picture(expanded(example))
     return photos.vectors([example])[0], photos.content_hash(example)

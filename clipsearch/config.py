@@ -14,9 +14,11 @@ import re
 import time
 import zlib
 from pathlib import Path
+from typing import Literal
 
 from clipsearch.errors import IndexNotFound
 from clipsearch.filenames import from_bytes, readable, to_bytes
+from clipsearch.places import expanded, own_folder
 
 INDEX_DIR_NAME = ".clipsearch"
 INDEX_ENV = "CLIPSEARCH_INDEX"
@@ -31,21 +33,19 @@ _OF_A_MANIFEST = {"generation", "root", "model", "checksum", "format_version"}
 
 def cache_dir() -> Path:
     """Folder for what can be made again. Not created here."""
-    return _own_dir("CLIPSEARCH_CACHE_DIR", "user_cache_dir")
+    return _own_dir("CLIPSEARCH_CACHE_DIR", "cache")
 
 
 def state_dir() -> Path:
     """Folder for what should outlive a cache clean-up (the registry of indexes). Not created here."""
-    return _own_dir("CLIPSEARCH_STATE_DIR", "user_state_dir")
+    return _own_dir("CLIPSEARCH_STATE_DIR", "state")
 
 
-def _own_dir(variable: str, kind: str) -> Path:
+def _own_dir(variable: str, kind: Literal["cache", "state"]) -> Path:
     override = os.environ.get(variable)
     if override:
-        return Path(override).expanduser()
-    import platformdirs
-
-    return Path(getattr(platformdirs, kind)("clipsearch", appauthor=False))
+        return expanded(override)
+    return own_folder(kind)
 
 
 def index_dir_for(folder: Path, index: Path | None = None) -> Path:
@@ -112,7 +112,7 @@ def find_index(index: Path | None = None) -> Path:
     """
     for named in (index, os.environ.get(INDEX_ENV)):
         if named:
-            place = Path(named).expanduser()
+            place = expanded(named)
             for candidate in (place, place / INDEX_DIR_NAME):
                 if is_index(candidate):
                     return candidate

@@ -32,7 +32,7 @@ Only the command line prints or exits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -124,12 +124,15 @@ class DimensionMismatch(ClipsearchError):
 
 
 class NoPictures(ClipsearchError):
-    """`folder` holds no picture (`files` other files were seen)."""
+    """`folder` holds no picture (`files` other files were seen; `left_out`: how many were not looked at, and why)."""
 
-    def __init__(self, folder: Path, files: int) -> None:
+    def __init__(self, folder: Path, files: int, left_out: Mapping[str, int] | None = None) -> None:
         self.folder = folder
         self.files = files
+        self.left_out = dict(left_out or {})
         seen = f"{files} other files" if files else "no files at all"
+        if self.left_out:
+            seen += "; left out: " + ", ".join(f"{reason} ({number:,})" for reason, number in self.left_out.items())
         super().__init__(
             f"no pictures in {folder} ({seen}). Name a folder that holds JPEG, PNG, WebP, TIFF, HEIC, ... files."
         )

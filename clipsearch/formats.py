@@ -92,7 +92,7 @@ _SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
     (b"FOVb", "RAW"),  # X3F
     (b"\x00MRM", "RAW"),
 )
-_TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")  # classic and BigTIFF
+TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")  # classic and BigTIFF
 
 _UNSUPPORTED_SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"8BPS", "Photoshop"),
@@ -191,14 +191,14 @@ def identify(head: bytes, name: str) -> Kind | None:
     for signature, kind in _SIGNATURES:
         if head.startswith(signature):
             return kind
-    if head.startswith(_TIFF_SIGNATURES):
+    if head.startswith(TIFF_SIGNATURES):
         named_raw = _KIND_OF_EXTENSION.get(_extension(name)) == "RAW"
         return "RAW" if named_raw or head[8:10] == b"CR" else "TIFF"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
     if head[4:8] == b"ftyp":
         return _identify_iso_media(head)
-    if head[:1] == b"P" and head[1:2] in b"123456f" and head[2:3].isspace():
+    if head[:1] == b"P" and head[1:2] in b"123456fF" and head[2:3].isspace():
         return "PPM"
     # A DIB is a BMP without its file header: header size, width, height, one plane, bits per pixel.
     if (

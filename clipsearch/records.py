@@ -30,7 +30,10 @@ SkipStatus = Literal[
 ]
 SKIP_STATUSES: tuple[SkipStatus, ...] = get_args(SkipStatus)
 Status = Literal["ok"] | SkipStatus
+OUT_OF_MEMORY = "decoding it needs more memory than is allowed"  # the reason of "too_large", where that is why
 Band = Literal["strong", "maybe", "unlikely"]  # how sure a hit is, in a word
+
+MOST_PIECES = 16  # in which one long picture is seen
 
 Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
 ResizeMode = Literal["shortest", "squash", "longest"]
@@ -85,7 +88,8 @@ class ImageRecord:
     member: str = ""
     view: str = ""
     vector_id: int = -1  # -1: none, as of every row whose status is not "ok"
-    attempts: int = 0  # runs in which reading this file timed out or crashed
+    partial: str | None = None  # what is missing of a picture that could be read in part, in words
+    attempts: int = 0  # to read it, which circumstances ended; see indexer/retries.py
 
 
 @dataclass(frozen=True, slots=True)

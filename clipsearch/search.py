@@ -28,6 +28,7 @@ from clipsearch.errors import (
     UnknownTag,
     UnreadablePicture,
 )
+from clipsearch.places import expanded
 from clipsearch.query import Query, Term, parse_query
 from clipsearch.records import FloatArray, Hit, ImageRecord, IntArray, Manifest, TagRef
 from clipsearch.store import LiveRows, open_live_rows, open_snapshot
@@ -270,16 +271,17 @@ class Collection:
                 raise MalformedQuery(
                     query.source, term.position, f"no picture has the id {term.value}", "Take a row_id from --json."
                 ) from None
-        return self.encode_picture(Path(term.value).expanduser())[0]
+        return self.encode_picture(expanded(term.value))[0]
 
     def encode_picture(self, path: Path) -> tuple[FloatArray, str | None]:
         """The vector of a picture file, shape (D,), and its content hash. Raises: UnreadablePicture."""
+        from clipsearch.encoder.pieces import encode_decoded
         from clipsearch.images import read_picture
 
         if not _is_file(str(path)):
             raise UnreadablePicture(path, "unreadable", "there is no such picture")
-        read = read_picture(path, self.encoder.preprocessing, content_hash=True)
-        vector: FloatArray = self.encoder.encode_images(read.pixels[None])[0]
+        read = read_picture(path, self.encoder.preprocessing, content_hash=True, pieces=True)
+        vector: FloatArray = encode_decoded(self.encoder, [read.pieces])[0]
         return vector, read.content_hash
 
     def refined(self, vector: FloatArray | None, like: Sequence[int], unlike: Sequence[int]) -> FloatArray | None:
@@ -572,7 +574,7 @@ def asks_in_words(query: Query) -> bool:
 
 def _is_file(path: str) -> bool:
     try:
-        return Path(path).expanduser().is_file()
+        return expanded(path).is_file()
     except (OSError, ValueError, RuntimeError):  # a sentence may be longer than a name can be, or hold a NUL
         return False
 

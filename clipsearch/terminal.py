@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 import time
@@ -77,6 +78,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def can_redraw(stream: TextIO) -> bool:
+    """Whether what was printed on `stream` can be printed over: a terminal that knows escape sequences."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+
+
 class Reporter(Protocol):
     def __call__(self, progress: RunProgress) -> None: ...
 
@@ -85,7 +91,7 @@ class Reporter(Protocol):
 def progress_display(stream: TextIO | None = None) -> Iterator[Reporter]:
     """Show an indexing run on `stream` (stderr): a bar on a terminal, a line every ten seconds elsewhere."""
     target = stream or sys.stderr
-    if target.isatty():
+    if can_redraw(target):
         with _bar(target) as report:
             yield report
     else:
@@ -126,7 +132,7 @@ def _bar(stream: TextIO) -> Iterator[Reporter]:
 def stages_display(stream: TextIO | None = None) -> Iterator[Callable[[str, int, int], None]]:
     """Show a run of several stages, each called what it is, on `stream` (stderr): (stage, done, total)."""
     target = stream or sys.stderr
-    if not target.isatty():
+    if not can_redraw(target):
         yield _StageLines(target)
         return
     from rich.console import Console

@@ -26,12 +26,15 @@ import numpy as np
 
 from clipsearch.config import INDEX_DIR_NAME, index_dir_for, is_index
 from clipsearch.encoder import Encoder
+from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import ClipsearchError, EncoderMismatch, NoPictures, NotAnIndex, OtherCollection, StorageError
 from clipsearch.formats import classify_name, extra_is_installed
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
 from clipsearch.indexer.changes import Changes, compare, find_moved, split_vanished
 from clipsearch.indexer.compact import counted, merge_due
 from clipsearch.indexer.decoding import DecodePool, DecodeResult, DecodeTask
+from clipsearch.indexer.ignore import Ignore, overlapping
+from clipsearch.indexer.retries import attempts_after, is_circumstance, limit_for, should_retry
 from clipsearch.indexer.scan import FoundFile, Scan, walk
 from clipsearch.indexer.segments import write_fragment, write_segment
 from clipsearch.indexer.tune import retuned
@@ -64,9 +67,6 @@ COMMIT_S = 15.0
 NOTE_EVERY_S = 0.5
 BATCH_PICTURES = 32
 KEEP_MISSING_DAYS = 30.0
-MOST_ATTEMPTS = 3  # runs that try to read a file whose decoder timed out or crashed
-TRANSIENT: frozenset[SkipStatus] = frozenset({"unreadable", "timeout", "decoder_crashed"})
-"""What is no fault of the file, perhaps: never takes the place of a picture that could be read before."""
 ADOPT_SHARE = 0.5
 """An index elsewhere goes over to another folder if its own is gone and so many of its pictures are in that one."""
 ADOPT_SAMPLE = 1000
@@ -97,6 +97,7 @@ class IndexOptions:
     recall: float | None = None  # recall@10 that inverted files are tuned for, 0..1; None: as before
     prune: bool = False  # forget missing pictures now
     keep_missing_days: float = KEEP_MISSING_DAYS  # forget what nobody has seen for so long
+    exclude: tuple[str, ...] = ()  # patterns of what to leave out in this run, as in .clipsearchignore
 
 
 @dataclass(slots=True)
@@ -116,7 +117,11 @@ class IndexReport:
     missing: int = 0  # not to be seen at present; their vectors are kept
     returned: int = 0  # were missing, and are back
     forgotten: int = 0  # were missing for too long, or pruned
+    withdrawn: int = 0  # rows of files that are left out now, and were not before
+    left_out: dict[str, int] = field(default_factory=dict)  # files and folders that were left out, for each reason
+    warnings: list[str] = field(default_factory=list)
     pictures: int = 0  # searchable after the run
+    partial: int = 0  # of those encoded, pictures of which only a part could be read
     skipped: list[SkippedImage] = field(default_factory=list)  # every picture-like file that is not, and why
     other_files: dict[str, int] = field(default_factory=dict)  # what is no picture by its name, by kind
     seconds: float = 0.0
@@ -156,13 +161,15 @@ def index_folder(
     check_place(index_dir, root)
     started = time.monotonic()
     notify(Progress("scan"))
+    ignore = Ignore(root, options.exclude)
     if not is_index(index_dir):
-        _check_pictures(root, index_dir)
+        _check_pictures(root, index_dir, ignore)
     with Writer(index_dir) as writer:
-        run = _Run(writer, root, encoder, options, _Teller(writer, notify))
+        run = _Run(writer, root, encoder, options, ignore, _Teller(writer, notify))
         try:
             run.open()
             report = run.report
+            report.warnings += ignore.problems
             with _StopRequests() as stop:
                 run.read(stop)
                 if stop.requested:
@@ -186,10 +193,14 @@ def check_place(index_dir: Path, root: Path) -> None:
         raise NotAnIndex(index_dir, f"the pictures are in it ({root})")
 
 
-def _check_pictures(root: Path, index_dir: Path) -> None:
+def _check_pictures(root: Path, index_dir: Path, ignore: Ignore) -> None:
     """Raise before anything is made for a folder without pictures."""
     found = Scan()
-    if not any(classify_name(name) is None for block in walk(root, found, exclude=index_dir) for name in block.names):
+    if not any(
+        classify_name(name) is None
+        for block in walk(root, found, exclude=index_dir, ignore=ignore)
+        for name in block.names
+    ):
         raise _nothing_in(root, found)
 
 
@@ -249,7 +260,7 @@ def _nothing_in(root: Path, found: Scan) -> NoPictures | StorageError:
     for unreadable in found.unreadable:
         if unreadable.path == "":
             return StorageError(root, unreadable.reason, "Check its permissions and that its drive is there.")
-    return NoPictures(root, found.files + sum(found.others.values()))
+    return NoPictures(root, found.files + sum(found.others.values()), Counter(found.left_out.values()))
 
 
 Pending = tuple[ImageRecord, FloatArray | None]
@@ -263,12 +274,19 @@ class _Run:
     """
 
     def __init__(
-        self, writer: Writer, root: Path, encoder: Encoder, options: IndexOptions, notify: Callable[[Progress], None]
+        self,
+        writer: Writer,
+        root: Path,
+        encoder: Encoder,
+        options: IndexOptions,
+        ignore: Ignore,
+        notify: Callable[[Progress], None],
     ) -> None:
         self.writer = writer
         self.root = root
         self.encoder = encoder
         self.options = options
+        self.ignore = ignore
         self.notify = notify
         self.report = IndexReport(writer.index_dir, root)
         self.model = ModelRef(encoder.name, encoder.fingerprint, encoder.dim, float(encoder.score_scale))
@@ -334,7 +352,9 @@ class _Run:
             skipped=int(((catalog.statuses != 0) & ~catalog.away).sum()),
             missing=int(catalog.away.sum()),
         )
-        self.changes, seen = compare(catalog, walk(self.root, self.scan, exclude=index_dir), retry=self._retry)
+        self.changes, seen = compare(
+            catalog, walk(self.root, self.scan, exclude=index_dir, ignore=self.ignore), retry=self._retry
+        )
         scan, report, changes = self.scan, self.report, self.changes
         expected = (current is None or current.pictures) and not self.options.prune
         if expected and not scan.folders and not self._finds_pictures():
@@ -347,6 +367,9 @@ class _Run:
         self._deleted, self._unseen = deleted, set(unseen)
         self._vanished = set(vanished.tolist())
         report.found = scan.files + sum(scan.others.values())
+        report.left_out = dict(Counter(scan.left_out.values()).most_common())
+        if current is None:
+            report.warnings += overlapping(self.root, index_dir.absolute(), scan.indexed)
         report.other_files = dict(scan.others.most_common())
         report.unchanged = changes.unchanged
         report.skipped += [
@@ -397,8 +420,8 @@ class _Run:
     def _retry(self, record: ImageRecord) -> bool:
         if self.options.retry_skipped or record.status == "unreadable":
             return True
-        if record.status in ("timeout", "decoder_crashed"):
-            return record.attempts < MOST_ATTEMPTS
+        if should_retry(record):
+            return True
         return record.status == "missing_extra" and extra_is_installed(_name(record.path))
 
     # -- reading and encoding
@@ -420,6 +443,7 @@ class _Run:
             workers=options.workers,
             timeout_s=options.timeout_s,
             max_pixels=options.max_pixels,
+            pieces=True,
         ) as pool:
             while (waiting is not None or pool.pending) and not stop.requested:
                 while waiting is not None and pool.pending < pool.capacity:
@@ -456,7 +480,8 @@ class _Run:
             self.report.renamed += 1
 
     def _task(self, key: int, file: FoundFile, mode: Literal["decode", "hash"]) -> DecodeTask:
-        return DecodeTask(key, os.path.join(self.root, file.path), mode, file.size_bytes)
+        limit_s = limit_for(self._same_as_before(file), self.options.timeout_s)
+        return DecodeTask(key, os.path.join(self.root, file.path), mode, file.size_bytes, timeout_s=limit_s)
 
     def _mode(self, file: FoundFile) -> Literal["decode", "hash"]:
         """Hash first where the size says that the content may be known; decode at once where it cannot be."""
@@ -471,7 +496,7 @@ class _Run:
         row = self._row_with(content, file)
         if row is not None:
             self._reuse(file, row)
-        elif result.pixels is None:
+        elif result.pieces is None:
             return self._task(result.key, file, "decode")
         elif content is not None and (same := self._batch_hashes.get(content)) is not None:
             same.append((file, result))  # as a file that is about to be encoded
@@ -481,7 +506,7 @@ class _Run:
             self._add(dataclasses.replace(_decoded(file, result), vector_id=vector_id), None)
             self.report.copied += 1
         else:
-            self._batch.append((file, result, result.pixels))
+            self._batch.append((file, result, result.pieces))
             if content is not None:
                 self._batch_hashes[content] = []
             if len(self._batch) >= self._batch_pictures():
@@ -513,10 +538,11 @@ class _Run:
     def _encode_batch(self) -> None:
         if not self._batch:
             return
-        vectors = self.encoder.encode_images(np.stack([pixels for _, _, pixels in self._batch]))
+        vectors = encode_decoded(self.encoder, [pieces for _, _, pieces in self._batch])
         for (file, result, _), vector in zip(self._batch, vectors, strict=True):
             pending = self._add(_decoded(file, result), vector)
             self.report.encoded += 1
+            self.report.partial += result.partial is not None
             if result.content_hash is not None:
                 self._pending_keys[result.content_hash] = pending
                 for other, its in self._batch_hashes.pop(result.content_hash, ()):
@@ -560,19 +586,17 @@ class _Run:
             return  # not even its name says that it may be one: no row
         self.report.skipped.append(SkippedImage(file.path, status, reason))
         rows = self._rows_of(file.path)
-        if status in TRANSIENT:
+        if status == "unreadable" or is_circumstance(status, reason):
             if any(self.catalog.statuses[row] == 0 for row in rows):
                 return  # what could be read before is not replaced because of the moment
             if self._rebuilding and self._was_read(file.path):
                 self._not_read.add(file.path)
                 return
-        before = max((int(self.catalog.attempts[row]) for row in rows), default=0)
-        attempts = before + 1 if status in ("timeout", "decoder_crashed") else 0
         record = dataclasses.replace(
             _record(file, content_hash, None, None, PictureMetadata()),
             status=status,
             reason=reason,
-            attempts=attempts,
+            attempts=attempts_after(self._same_as_before(file), status, reason),
         )
         if any(_says_the_same(self.catalog.record(row), record) for row in rows):
             return
@@ -584,6 +608,13 @@ class _Run:
             self._old = Catalog(self.writer.index_dir, self.manifest.fragments)
         rows = self._old.same_path(np.frombuffer(path_key(path), "<i8"))
         return any(self._old.statuses[row] == 0 for row in rows)
+
+    def _same_as_before(self, file: FoundFile) -> ImageRecord | None:
+        """The row that the file has, if it did not change since."""
+        for row in self._rows_of(file.path):
+            if (self.catalog.sizes[row], self.catalog.mtimes_ns[row]) == (file.size_bytes, file.mtime_ns):
+                return self.catalog.record(row)
+        return None
 
     def _rows_of(self, path: str) -> list[int]:
         key = np.frombuffer(path_key(path), "<i8")
@@ -784,12 +815,15 @@ class _Run:
 
     def finish(self) -> None:
         """Commit the rest; forget what was deleted, and mark what is missing."""
-        report = self.report
+        report, scan = self.report, self.scan
         oldest_s = self._now_s - 86_400 * self.options.keep_missing_days
         for row in self._deleted:
             if row not in self._gone:
                 self._drop(row)
-                report.removed += 1
+                if scan.left_out and scan.leaves_out(self.catalog.path(row)) is not None:
+                    report.withdrawn += 1
+                else:
+                    report.removed += 1
         since = self._missing_since()
         for row in self._missed:
             if row in self._gone:
@@ -976,7 +1010,8 @@ def _key(content_hash: str) -> tuple[int, int]:
 
 
 def _decoded(file: FoundFile, result: DecodeResult) -> ImageRecord:
-    return _record(file, result.content_hash, result.width, result.height, result.metadata)
+    record = _record(file, result.content_hash, result.width, result.height, result.metadata)
+    return dataclasses.replace(record, partial=result.partial)
 
 
 def _record(

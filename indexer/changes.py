@@ -121,6 +121,11 @@ def split_vanished(
         return [], [], []
     moved = scan.moved_devices(devices)
     paths = {int(row): catalog.path(int(row)) for row in vanished}
+    withdrawn: list[int] = []  # left out by the user's will: their files may well be there
+    if scan.left_out:
+        withdrawn = [row for row, path in paths.items() if scan.leaves_out(path) is not None]
+        for row in withdrawn:
+            del paths[row]
     unseen = [row for row, path in paths.items() if scan.hides(path)]
     hidden = {*unseen, *(row for row, path in paths.items() if _inside(path, moved))}
     open_rows = [row for row in paths if row not in hidden and not catalog.away[row]]
@@ -132,7 +137,7 @@ def split_vanished(
     else:
         missing |= {row for row in open_rows if paths[row].rpartition("/")[0] not in scan.folders}
     deleted = [row for row in paths if row not in missing]
-    return deleted, sorted(missing), sorted(unseen)
+    return withdrawn + deleted, sorted(missing), sorted(unseen)
 
 
 def _inside(path: str, folders: list[str]) -> bool:

@@ -7,6 +7,7 @@ malicious picture can lie about that picture, but cannot run anything in the par
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -40,31 +41,33 @@ def receive(stream: IO[bytes]) -> dict[str, Any] | None:
     return message if isinstance(message, dict) else None
 
 
-def share_memory(size_bytes: int) -> tuple[mmap.mmap, int | str]:
+def share_memory(size_bytes: int) -> tuple[mmap.mmap, int]:
     """Make memory without a name in any file system, which goes away with the last process that maps it.
 
-    Returns: the memory, and the handle with which `attach_memory` finds it in a child process: a file
-    descriptor to be inherited, or on Windows a name.
+    Returns: the memory, and the descriptor with which `attach_memory` finds it in a child process that inherits it.
     """
-    if sys.platform == "win32":
-        name = f"clipsearch-{os.getpid()}-{os.urandom(8).hex()}"
-        return mmap.mmap(-1, size_bytes, tagname=name), name
-    if sys.platform == "linux":
-        descriptor = os.memfd_create("clipsearch-pixels")
-    else:
-        import tempfile
-
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
+    descriptor = nameless_file("clipsearch-pixels")
     os.ftruncate(descriptor, size_bytes)
     return mmap.mmap(descriptor, size_bytes), descriptor
 
 
-def attach_memory(handle: int | str, size_bytes: int) -> mmap.mmap:
+def nameless_file(name: str) -> int:
+    """A descriptor of a file that is in no folder: in memory where the system has that, else a temporary one.
+
+    Memory of this kind is not limited by /dev/shm, and needs no folder that can be written to. Raises: OSError.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # old kernels, and sandboxes that do not allow it
+            return os.memfd_create(name)
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def attach_memory(handle: int, size_bytes: int) -> mmap.mmap:
     """Map the memory that the parent made with `share_memory`."""
-    if sys.platform == "win32":
-        return mmap.mmap(-1, size_bytes, tagname=str(handle))
-    return mmap.mmap(int(handle), size_bytes)
+    return mmap.mmap(handle, size_bytes)
 
 
 def _read_member(task: dict[str, Any]) -> bytes:
@@ -84,12 +87,11 @@ def _read_member(task: dict[str, Any]) -> bytes:
 
 def _limit_memory(limit_bytes: int) -> None:
     """Make allocations beyond `limit_bytes` fail in this process, where the system can (Linux)."""
-    if sys.platform != "win32":
-        import resource
+    import resource
 
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        soft = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def main() -> None:
@@ -111,9 +113,9 @@ def main() -> None:
     settings = json.loads(sys.argv[1])
     preprocessing = Preprocessing(**settings["preprocessing"])
     max_pixels = settings["max_pixels"] or images.MAX_PIXELS
-    picture_bytes = preprocessing.height * preprocessing.width * 3
+    piece_shape = (preprocessing.height, preprocessing.width, 3)
     memory = attach_memory(settings["memory"], settings["memory_bytes"])
-    slots = np.frombuffer(memory, np.uint8).reshape(-1, picture_bytes)
+    slots = np.frombuffer(memory, np.uint8).reshape(-1, settings["most_pieces"], *piece_shape)
     _limit_memory(settings["limit_bytes"])
     warnings.simplefilter("ignore")
     ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -121,8 +123,7 @@ def main() -> None:
     send(results, {"ready": True})
 
     while (task := receive(tasks)) is not None:
-        if sys.platform != "win32":
-            signal.alarm(task["alarm_s"])  # ends the process
+        signal.alarm(task["alarm_s"])  # ends the process
         result: dict[str, Any] = {}
         try:
             member = _read_member(task) if "member" in task else None
@@ -130,9 +131,11 @@ def main() -> None:
                 result["hash"] = file.content_hash()
                 if task["mode"] == "decode":
                     send(results, {"read": True})
-                    picture = file.decode(preprocessing, max_pixels=max_pixels)
-                    slots[task["slot"]] = picture.pixels.reshape(-1)
-                    result |= {"width": picture.width, "height": picture.height}
+                    pieces = settings["most_pieces"] > 1
+                    picture = file.decode(preprocessing, max_pixels=max_pixels, pieces=pieces)
+                    slots[task["slot"], : len(picture.pieces)] = picture.pieces
+                    result |= {"width": picture.width, "height": picture.height, "pieces": len(picture.pieces)}
+                    result["partial"] = picture.partial
                     result["metadata"] = asdict(picture.metadata)
         except UnreadablePicture as error:
             result["skip"] = (error.status, error.reason)

@@ -16,7 +16,6 @@ import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -29,9 +28,18 @@ from typing import IO, Any, Literal, Self
 
 import numpy as np
 
+from clipsearch.cores import available_cores
 from clipsearch.errors import ClipsearchError
-from clipsearch.indexer.decode_worker import receive, send, share_memory
-from clipsearch.records import SKIP_STATUSES, PictureMetadata, PixelArray, Preprocessing, SkipStatus
+from clipsearch.indexer.decode_worker import nameless_file, receive, send, share_memory
+from clipsearch.records import (
+    MOST_PIECES,
+    OUT_OF_MEMORY,
+    SKIP_STATUSES,
+    PictureMetadata,
+    PixelArray,
+    Preprocessing,
+    SkipStatus,
+)
 
 _DEPTH = 2  # tasks in a worker's pipe: one being decoded, one waiting
 _START_TIMEOUT_S = 60.0
@@ -54,11 +62,14 @@ class DecodeTask:
     size_bytes: int = 0
     member: str | None = None
     offset: int = 0
+    timeout_s: float | None = None  # for decoding it; None: the pool's
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeResult:
-    """What became of a task. Shapes: pixels (H, W, 3) uint8, the caller's to keep; None in mode hash or if skipped.
+    """What became of a task. Shapes: pieces (K, H, W, 3) uint8, the caller's to keep; None in mode hash or if skipped.
+
+    There is one piece, the whole picture, unless the pool was asked for more and the picture is long.
 
     `content_hash` is there whenever the bytes could be read, also for a picture that was skipped after that.
     """
@@ -68,8 +79,14 @@ class DecodeResult:
     width: int | None = None
     height: int | None = None
     metadata: PictureMetadata = field(default_factory=PictureMetadata)
-    pixels: PixelArray | None = None
+    pieces: PixelArray | None = None
     skip: tuple[SkipStatus, str] | None = None
+    partial: str | None = None  # what is missing of the picture, in words
+
+    @property
+    def pixels(self) -> PixelArray | None:
+        """The first piece. Shape: (H, W, 3)."""
+        return None if self.pieces is None else self.pieces[0]
 
 
 class DecodePool:
@@ -94,14 +111,17 @@ class DecodePool:
         max_pixels: int | None = None,
         memory_limit_bytes: int | None = None,
         command: list[str] | None = None,
+        pieces: bool = False,
+        single_use: bool = False,
     ) -> None:
         """Make a pool of `workers` processes (default: one for each core, at most 8).
 
         `timeout_s` limits the decoding of one picture; reading it has the same again, and a second more for
         each megabyte. `memory_limit_bytes` limits one process (default: 4 GiB, or half of the machine's memory
-        if that is less). `command` replaces the worker program, for tests.
+        if that is less). `command` replaces the worker program, for tests. `pieces`: long pictures come in several
+        (`images.piece_boxes`). `single_use`: a process decodes one picture and is replaced, for pictures of strangers.
         """
-        count = workers or min(8, _available_cores())
+        count = workers or min(8, available_cores())
         self.capacity = max(128, 16 * count)
         """How many tasks `run` keeps between submitted and returned."""
         self.pending = 0
@@ -113,6 +133,9 @@ class DecodePool:
             max_pixels=max_pixels,
             limit_bytes=memory_limit_bytes or _memory_limit(),
             command=command,
+            most_pieces=MOST_PIECES if pieces else 1,
+            depth=1 if single_use else _DEPTH,
+            single_use=single_use,
         )
         self._workers = [_Worker(self._shared, index) for index in range(count)]
         watchdog = threading.Thread(target=_watch, args=(self._shared, self._workers), daemon=True)
@@ -196,10 +219,15 @@ class _Shared:
         max_pixels: int | None,
         limit_bytes: int,
         command: list[str] | None,
+        most_pieces: int,
+        depth: int,
+        single_use: bool,
     ) -> None:
         self.timeout_s = timeout_s
-        self.shape = (preprocessing.height, preprocessing.width, 3)
-        memory_bytes = workers * _DEPTH * math.prod(self.shape)
+        self.depth = depth
+        self.single_use = single_use
+        self.shape = (most_pieces, preprocessing.height, preprocessing.width, 3)
+        memory_bytes = workers * depth * math.prod(self.shape)
         self.memory, self.handle = share_memory(memory_bytes)
         self.slots = np.frombuffer(self.memory, np.uint8).reshape(-1, *self.shape)
         settings = {
@@ -207,12 +235,13 @@ class _Shared:
             "max_pixels": max_pixels,
             "memory": self.handle,
             "memory_bytes": memory_bytes,
+            "most_pieces": most_pieces,
             "limit_bytes": limit_bytes,
         }
         # -P: the current folder, which may be a folder of anything, is not a place to import from.
         program = command or [sys.executable, "-P", "-m", "clipsearch.indexer.decode_worker"]
         self.command = [*program, json.dumps(settings)]
-        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115  of workers that are starting
+        self.stderr = os.fdopen(nameless_file("clipsearch-words"), "w+b")  # of workers that are starting
         self.results: queue.SimpleQueue[DecodeResult | ClipsearchError] = queue.SimpleQueue()
         self.closed = threading.Event()
         self._backlog: deque[DecodeTask] = deque()
@@ -237,14 +266,22 @@ class _Shared:
 
 
 class _Worker:
-    """One process, replaced whenever it dies, and the tasks that it has. Its thread runs `serve`."""
+    """One process, replaced whenever it dies, and the tasks that it has. Its thread runs `serve`.
+
+    A process that dies does not say which picture killed it: a decoder that wrote where it should not harms the next
+    picture as often as its own. So a result is held back until the picture after it is decoded as well; when the
+    process dies, both are decoded again, each alone in a new process, and only one that kills that, too, is to blame.
+    """
 
     def __init__(self, shared: _Shared, index: int) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self.shared = shared
-        self.first_slot = index * _DEPTH
+        self.first_slot = index * shared.depth
         self.tasks: deque[DecodeTask] = deque()  # sent to the process, in its order of work
         self.again: deque[DecodeTask] = deque()  # were behind one that killed it
+        self.held: tuple[DecodeTask, DecodeResult] | None = None
+        self.suspects: deque[DecodeTask] = deque()
+        self.alone = False  # the task is a suspect
         self.sent = 0
         self.lock = threading.Lock()  # of the next two, which the watchdog uses as well
         self.deadline = math.inf
@@ -259,8 +296,14 @@ class _Worker:
 
     def _serve(self) -> None:
         while not self.shared.closed.is_set():
-            while len(self.tasks) < _DEPTH:
-                task = self.again.popleft() if self.again else self.shared.take(wait=not self.tasks)
+            if self.suspects and not self.tasks:
+                self.alone = True
+                if not self._start():
+                    return
+                self._send(self.suspects.popleft())
+            while len(self.tasks) < self.shared.depth and not self.alone:
+                idle = not self.tasks and self.held is None
+                task = self.again.popleft() if self.again else self.shared.take(wait=idle)
                 if task is None:
                     break
                 if not self._running() and not self._start():
@@ -268,6 +311,14 @@ class _Worker:
                 self._send(task)
             if self.tasks:
                 self._receive()
+            else:
+                self._release()
+
+    def _release(self) -> None:
+        """Hand the result out that was held back."""
+        if self.held is not None:
+            self.shared.results.put(self.held[1])
+            self.held = None
 
     def _running(self) -> bool:
         # A process that died with nothing to do was ended from outside, and no picture is to blame.
@@ -277,11 +328,6 @@ class _Worker:
         """Start a process; False if that cannot be done, which ends the run."""
         for _ in range(_START_ATTEMPTS):
             self.end_process()
-            platform: dict[str, Any]  # without the terminal's Ctrl-C
-            if sys.platform == "win32":
-                platform = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
-            else:
-                platform = {"start_new_session": True, "pass_fds": (self.shared.handle,)}
             with self.lock:
                 if self.shared.closed.is_set():
                     return False
@@ -291,7 +337,8 @@ class _Worker:
                     stdout=subprocess.PIPE,
                     stderr=self.shared.stderr,
                     env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-                    **platform,
+                    start_new_session=True,  # without the terminal's Ctrl-C
+                    pass_fds=(self.shared.handle,),
                 )
             self._set_deadline(_START_TIMEOUT_S)
             if receive(self._pipe("stdout")) is not None:
@@ -311,13 +358,13 @@ class _Worker:
         return pipe
 
     def _send(self, task: DecodeTask) -> None:
-        slot = self.first_slot + self.sent % _DEPTH
+        slot = self.first_slot + self.sent % self.shared.depth
         self.sent += 1
         self.tasks.append(task)
         if len(self.tasks) == 1:
             self._start_clock()
         # Should this process die, nobody ends a decoder that hangs: it then ends itself.
-        alarm_s = 2 * (self._read_limit_s(task) + self.shared.timeout_s) + 10
+        alarm_s = 2 * (self._read_limit_s(task) + self._limit_s(task)) + 10
         message = {"path": task.path, "mode": task.mode, "slot": slot, "alarm_s": math.ceil(alarm_s)}
         if task.member is not None:
             message |= {"member": task.member, "offset": task.offset, "size_bytes": task.size_bytes}
@@ -329,9 +376,9 @@ class _Worker:
         """Handle one message, or the end of the process."""
         message = receive(self._pipe("stdout"))
         if message is not None and "read" in message:
-            self._set_deadline(self.shared.timeout_s)
+            self._set_deadline(self._limit_s(self.tasks[0]))
             return
-        slot = self.first_slot + (self.sent - len(self.tasks)) % _DEPTH
+        slot = self.first_slot + (self.sent - len(self.tasks)) % self.shared.depth
         try:
             result = None if message is None else self._result(self.tasks[0], message, slot)
         except (KeyError, TypeError, ValueError):
@@ -339,8 +386,21 @@ class _Worker:
         if result is None:
             self._bury()
             return
-        self.tasks.popleft()
-        self.shared.results.put(result)
+        task = self.tasks.popleft()
+        if self.alone or self.shared.single_use:
+            self.alone = False
+            self.shared.results.put(result)
+            self.end_process()
+            if self.shared.single_use:
+                self._start()  # for the next one, while there is time
+            return
+        self._release()
+        if result.skip == ("too_large", OUT_OF_MEMORY):  # perhaps what pictures before it have left behind
+            self.suspects.append(task)
+            self.end_process()
+            self._do_again()
+            return
+        self.held = (task, result)
         if not self._start_clock():
             # The watchdog ended the process at the very moment of its answer: no other picture is to blame.
             self.end_process()
@@ -360,7 +420,8 @@ class _Worker:
             message["width"],
             message["height"],
             PictureMetadata(**message["metadata"]),
-            self.shared.slots[slot].copy(),
+            self.shared.slots[slot, : min(max(1, int(message.get("pieces", 1))), self.shared.shape[0])].copy(),
+            partial=None if message.get("partial") is None else str(message["partial"]),
         )
 
     def _start_clock(self) -> bool:
@@ -369,8 +430,11 @@ class _Worker:
             return self._set_deadline(None)
         return self._set_deadline(self._read_limit_s(self.tasks[0]))
 
+    def _limit_s(self, task: DecodeTask) -> float:
+        return self.shared.timeout_s if task.timeout_s is None else task.timeout_s
+
     def _read_limit_s(self, task: DecodeTask) -> float:
-        return self.shared.timeout_s + task.size_bytes / _SLOWEST_READ_BYTES_PER_S
+        return self._limit_s(task) + task.size_bytes / _SLOWEST_READ_BYTES_PER_S
 
     def _set_deadline(self, limit_s: float | None) -> bool:
         with self.lock:
@@ -378,19 +442,26 @@ class _Worker:
             return not self.overdue
 
     def _bury(self) -> None:
-        """The process died: the first of its tasks is to blame, the others are done again by the next one."""
+        """The process died: see the class. What it had not begun is done again by the next one."""
         overdue = self.overdue
         status = self.end_process()
         if self.shared.closed.is_set():
             return
         culprit = self.tasks.popleft()
         self._do_again()
-        skip: tuple[SkipStatus, str] = (
-            ("timeout", f"took longer than {self.shared.timeout_s:g} s")
-            if overdue
-            else ("decoder_crashed", f"the process that decoded it {_describe_exit(status)}")
-        )
-        self.shared.results.put(DecodeResult(culprit.key, skip=skip))
+        was_alone, self.alone = self.alone, False
+        if overdue:
+            self._release()
+            limit_s = self._limit_s(culprit)
+            self.shared.results.put(DecodeResult(culprit.key, skip=("timeout", f"took longer than {limit_s:g} s")))
+        elif was_alone:
+            reason = f"the process that decoded it {_describe_exit(status)}"
+            self.shared.results.put(DecodeResult(culprit.key, skip=("decoder_crashed", reason)))
+        else:
+            if self.held is not None:
+                self.suspects.append(self.held[0])
+                self.held = None
+            self.suspects.append(culprit)
 
     def _do_again(self) -> None:
         """Keep the tasks of a process that is gone for the next one, before all others."""
@@ -439,19 +510,11 @@ def _shut_down(shared: _Shared, workers: list[_Worker], threads: list[threading.
     for worker in workers:
         worker.end_process()
     shared.stderr.close()
-    if isinstance(shared.handle, int):
-        os.close(shared.handle)
+    os.close(shared.handle)
     del shared.slots, shared.memory
 
 
-def _available_cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
 def _memory_limit() -> int:
-    if sys.platform == "win32":
-        return _MEMORY_LIMIT_BYTES
     half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     return max(2**30, min(_MEMORY_LIMIT_BYTES, half))
 

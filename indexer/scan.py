@@ -16,14 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from clipsearch.config import INDEX_DIR_NAME
 from clipsearch.filenames import to_bytes
 from clipsearch.formats import PICTURE_ENDINGS, classify_name, is_picture_name
+from clipsearch.indexer.ignore import HIDDEN, Folder, Ignore
 from clipsearch.records import IntArray, SkippedImage
-
-SKIPPED_FOLDERS = frozenset(
-    {"@eaDir", "node_modules", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX"}
-)
-"""Folders of the system's or another program's making, beside all whose name starts with a dot."""
 
 BLOCK_FILES = 65_536
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -106,6 +103,17 @@ class Scan:
     """Device numbers of the root (""), of the folders in it, and of every folder that is on another device than the one
     above it."""
 
+    left_out: dict[str, str] = field(default_factory=dict)  # files and folders that `ignore` names, and why; no hidden
+    indexed: list[str] = field(default_factory=list)  # folders below the root that have an index of their own
+
+    def leaves_out(self, path: str) -> str | None:
+        """Why `path` was left out, by itself or with a folder that it is in; None where it was not."""
+        while path:
+            if (reason := self.left_out.get(path)) is not None:
+                return reason
+            path = path.rpartition("/")[0]
+        return None
+
     def hides(self, path: str) -> bool:
         """Whether `path` cannot be looked at, or lies in a folder that cannot: its absence then says nothing."""
         return any(f.path in ("", path) or path.startswith(f.path + "/") for f in self.unreadable)
@@ -115,12 +123,13 @@ class Scan:
         return [path for path, device in self.devices.items() if before.get(path, device) != device]
 
 
-def walk(root: Path, result: Scan, *, exclude: Path | None = None) -> Iterator[FileBlock]:
+def walk(root: Path, result: Scan, *, exclude: Path | None = None, ignore: Ignore | None = None) -> Iterator[FileBlock]:
     """Yield the files below `root` whose names may be those of pictures, following links but no folder twice.
 
-    Hidden files and folders, SKIPPED_FOLDERS and the folder `exclude` are left out. What cannot be read is put into
-    `result`, not raised.
+    What `ignore` names (see there; by default, what it always names) and the folder `exclude` are left out. What cannot
+    be read is put into `result`, not raised.
     """
+    ignore = ignore or Ignore(root)
     visited: set[tuple[int, int]] = set()
     if exclude is not None and exclude.is_dir():
         info = exclude.stat()
@@ -129,8 +138,8 @@ def walk(root: Path, result: Scan, *, exclude: Path | None = None) -> Iterator[F
     pending = [("", -1)]
     while pending or linked:
         relative, above = pending.pop() if pending else linked.pop(0)
-        folder = _Folder(os.fspath(root), relative)
-        yield from folder.read(above, visited, result)
+        folder = _Folder(os.fspath(root), relative, ignore, result)
+        yield from folder.read(above, visited)
         pending += reversed(folder.subfolders)
         linked += folder.linked
 
@@ -138,18 +147,21 @@ def walk(root: Path, result: Scan, *, exclude: Path | None = None) -> Iterator[F
 class _Folder:
     """One folder on the way."""
 
-    def __init__(self, root: str, relative: str) -> None:
+    def __init__(self, root: str, relative: str, ignore: Ignore, result: Scan) -> None:
         self.relative = relative
         self.place = os.path.join(root, relative) if relative else root
         self.subfolders: list[tuple[str, int]] = []
         self.linked: list[tuple[str, int]] = []
+        self._ignore = ignore
+        self._result = result
         self._prefix = f"{relative}/" if relative else ""
         self._names: list[str] = []
         self._stats: list[os.stat_result] = []
+        self._rest: list[os.DirEntry[str]] = []  # whatever is not plainly a picture
 
-    def read(self, above: int, visited: set[tuple[int, int]], result: Scan) -> Iterator[FileBlock]:
+    def read(self, above: int, visited: set[tuple[int, int]]) -> Iterator[FileBlock]:
         """Yield the files of this folder. `above`: the device of the folder that it is in."""
-        relative = self.relative
+        relative, result = self.relative, self._result
         try:
             fd = os.open(self.place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -160,59 +172,87 @@ class _Folder:
             if (info.st_dev, info.st_ino) in visited:
                 return
             visited.add((info.st_dev, info.st_ino))
+            blocks = [*self._listed(fd), *self._blocks()]
+            rules = self._ignore.enter_folder(relative, _Names(self._rest, blocks))
+            if rules.whole is not None:
+                result.left_out[relative] = rules.whole
+                return
             if not relative or "/" not in relative or info.st_dev != above:
                 result.devices[relative] = info.st_dev
-            with os.scandir(fd) as entries:
-                # Of a million files each microsecond here is a second: plain files with the extension of a picture
-                # take the short way.
-                names, stats, is_picture = self._names, self._stats, PICTURE_ENDINGS
-                for entry in entries:
-                    name = entry.name
-                    if (
-                        name[name.rfind(".") :] in is_picture
-                        and name[0] != "."
-                        and entry.is_file(follow_symlinks=False)
-                    ):
-                        try:
-                            stats.append(entry.stat(follow_symlinks=False))
-                            names.append(name)
-                        except OSError as error:
-                            self._note(name, error, result)
-                        if len(names) >= BLOCK_FILES:
-                            yield self._block(result)
-                            names, stats = self._names, self._stats
-                    else:
-                        self._take(entry, fd, info.st_dev, result)
-        except OSError as error:  # what was seen of it counts, what was not is hidden
-            result.unreadable.append(_unreadable(relative, error))
+            for entry in self._rest:
+                self._take(entry, fd, info.st_dev, rules)
         finally:
             os.close(fd)
         self.subfolders.sort()
         self.linked.sort()
-        if self._names:
-            yield self._block(result)
+        blocks += self._blocks()
+        for block in blocks:
+            yield from self._allowed(block, rules)
 
-    def _take(self, entry: os.DirEntry[str], fd: int, device: int, result: Scan) -> None:
-        name = entry.name
-        if name.startswith(".") or name in SKIPPED_FOLDERS:
-            return
+    def _listed(self, fd: int) -> Iterator[FileBlock]:
+        """Put every entry where it belongs; yield blocks of plain pictures where there are very many."""
+        # Of a million files each microsecond here is a second: plain files with the extension of a picture take the
+        # short way.
+        names, stats, rest = self._names, self._stats, self._rest
         try:
-            is_link = entry.is_symlink()
-            if is_link:
-                info = os.stat(name, dir_fd=fd)
-                if stat.S_ISDIR(info.st_mode):
-                    self.linked.append((self._prefix + name, device))
-                    return
-            elif entry.is_dir(follow_symlinks=False):
-                self.subfolders.append((self._prefix + name, device))
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    name = entry.name
+                    ending = name[name.rfind(".") :]
+                    if ending in PICTURE_ENDINGS and name[0] != "." and entry.is_file(follow_symlinks=False):
+                        try:
+                            stats.append(entry.stat(follow_symlinks=False))
+                            names.append(name)
+                        except OSError as error:
+                            self._note(name, error)
+                        if len(names) >= BLOCK_FILES:
+                            yield from self._blocks()
+                            names, stats = self._names, self._stats
+                    else:
+                        rest.append(entry)
+        except OSError as error:  # what was seen of it counts, what was not is hidden
+            self._result.unreadable.append(_unreadable(self.relative, error))
+
+    def _allowed(self, block: FileBlock, rules: Folder) -> Iterator[FileBlock]:
+        """A block without what the user's patterns leave out."""
+        result = self._result
+        if rules.judges_files:
+            kept = []
+            for number, name in enumerate(block.names):
+                why = rules.skips(self._prefix + name, name, False)
+                if why is None:
+                    kept.append(number)
+                elif why != HIDDEN:
+                    result.left_out[self._prefix + name] = why
+            if len(kept) < len(block):
+                block = block.only(np.array(kept, np.int64))
+        if len(block):
+            result.files += len(block)
+            if any("." in name for name in block.names):  # a README is worth opening, but no sign of pictures
+                result.folders.add(self.relative)
+            yield block
+
+    def _take(self, entry: os.DirEntry[str], fd: int, device: int, rules: Folder) -> None:
+        name, result = entry.name, self._result
+        path = self._prefix + name
+        try:
+            is_link, is_dir = entry.is_symlink(), entry.is_dir()
+            why = rules.skips(path, name, is_dir)
+            if why is not None:
+                if why != HIDDEN:
+                    result.left_out[path] = why
+                elif self.relative and name == INDEX_DIR_NAME:
+                    result.indexed.append(self.relative)
                 return
-            elif not is_picture_name(name):
+            if is_dir:
+                (self.linked if is_link else self.subfolders).append((path, device))
+                return
+            if not is_link and not is_picture_name(name):
                 result.others[kind_of_name(name)] += 1
                 return
-            else:
-                info = entry.stat(follow_symlinks=False)
+            info = os.stat(name, dir_fd=fd) if is_link else entry.stat(follow_symlinks=False)
         except OSError as error:
-            self._note(name, error, result, is_link=entry.is_symlink())
+            self._note(name, error, is_link=entry.is_symlink())
             return
         if not stat.S_ISREG(info.st_mode):
             result.others["neither files nor folders"] += 1
@@ -222,20 +262,25 @@ class _Folder:
         else:
             result.others[kind_of_name(name)] += 1
 
-    def _note(self, name: str, error: OSError, result: Scan, *, is_link: bool = False) -> None:
+    def _note(self, name: str, error: OSError, *, is_link: bool = False) -> None:
         """Write down what cannot be looked at. What was deleted this moment is no news."""
+        result = self._result
         if not isinstance(error, FileNotFoundError):
             result.unreadable.append(_unreadable(self._prefix + name, error))
         elif is_link:
             result.others["links to nowhere"] += 1
             result.unreadable.append(_unreadable(self._prefix + name, error, "a link to nowhere"))
 
-    def _block(self, result: Scan) -> FileBlock:
+    def _blocks(self) -> Iterator[FileBlock]:
+        """What was gathered of files, if anything."""
         names, stats = self._names, self._stats
+        self._names, self._stats = [], []
+        if not names:
+            return
         raw = to_bytes(self._prefix)
         digest = xxhash.xxh3_128_digest
         keys = b"".join([digest(raw + name.encode("utf-8", "surrogateescape")) for name in names])
-        block = FileBlock(
+        yield FileBlock(
             self.relative,
             names,
             np.frombuffer(keys, "<i8").reshape(-1, 2),
@@ -243,11 +288,29 @@ class _Folder:
             _clamped([info.st_mtime_ns for info in stats]),
             np.array([info.st_ino for info in stats], np.uint64),
         )
-        result.files += len(names)
-        if any("." in name for name in names):  # a README is worth opening, but no sign of pictures
-            result.folders.add(self.relative)
-        self._names, self._stats = [], []
-        return block
+
+
+class _Names:
+    """The names in a folder, as `ignore` wants to look at them."""
+
+    def __init__(self, rest: list[os.DirEntry[str]], blocks: list[FileBlock]) -> None:
+        self._rest = rest
+        self._blocks = blocks
+        self._set: set[str] | None = None
+
+    def __contains__(self, name: object) -> bool:
+        if self._set is None:
+            self._set = set(self)
+        return name in self._set
+
+    def __iter__(self) -> Iterator[str]:
+        for entry in self._rest:
+            yield entry.name
+        for block in self._blocks:
+            yield from block.names
+
+    def __len__(self) -> int:
+        return len(self._rest) + sum(len(block) for block in self._blocks)
 
 
 def _clamped(numbers: list[int]) -> IntArray:
@@ -270,8 +333,8 @@ def kind_of_name(name: str) -> str:
     return f".{extension.lower()} files"
 
 
-def scan(root: Path, *, exclude: Path | None = None) -> tuple[list[FoundFile], Scan]:
+def scan(root: Path, *, exclude: Path | None = None, ignore: Ignore | None = None) -> tuple[list[FoundFile], Scan]:
     """Walk all of a folder at once: for where an object for each file does not matter. Sorted by path."""
     result = Scan()
-    files = [file for block in walk(root, result, exclude=exclude) for file in block]
+    files = [file for block in walk(root, result, exclude=exclude, ignore=ignore) for file in block]
     return sorted(files, key=lambda file: file.path), result

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipsearch.records import SkippedImage, SkipStatus
-from clipsearch.store import open_snapshot, read_records
+from clipsearch.store import open_snapshot, read_partial, read_records
+
+
+@dataclass(frozen=True, slots=True)
+class PartialPicture:
+    """A picture that can be found although its file is damaged, and what is missing of it, in words."""
+
+    path: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +38,7 @@ class IndexStatus:
     rebuilt: int | None  # pictures that an unfinished --reindex has encoded, None where there is none
     size_bytes: int
     skipped: list[SkippedImage]
+    partial: list[PartialPicture]
 
 
 def read_status(index_dir: Path) -> IndexStatus:
@@ -58,4 +67,5 @@ def read_status(index_dir: Path) -> IndexStatus:
             rebuilt=None if manifest.rebuild is None else sum(f.pictures for f in manifest.rebuild.fragments),
             size_bytes=sum(ref.size_bytes for ref in manifest.files()),
             skipped=skipped,
+            partial=[PartialPicture(r.path, r.partial or "") for r in read_partial(index_dir, manifest)],
         )

@@ -19,11 +19,19 @@ MAX_PIXELS = 2**27  # a JPEG that is decoded at a reduced size may have four tim
 class Decoders:
     """Decoder processes, each for one picture at a time; they start when they are needed.
 
-    A picture that hangs or kills its process costs only itself.
+    A picture that hangs or kills its process costs only itself. `single_use`: a process reads one picture in its life,
+    so that what a stranger sent cannot touch what the next one sends. `pieces`: see `DecodePool`.
     """
 
     def __init__(
-        self, preprocessing: Preprocessing, *, workers: int, timeout_s: float = 10.0, max_pixels: int = MAX_PIXELS
+        self,
+        preprocessing: Preprocessing,
+        *,
+        workers: int,
+        timeout_s: float = 10.0,
+        max_pixels: int = MAX_PIXELS,
+        single_use: bool = False,
+        pieces: bool = False,
     ) -> None:
         self.preprocessing = preprocessing
         self._lock = threading.Lock()
@@ -33,6 +41,8 @@ class Decoders:
         self._free: LifoQueue[DecodePool] = LifoQueue()
         self._timeout_s = timeout_s
         self._max_pixels = max_pixels
+        self._single_use = single_use
+        self._pieces = pieces
 
     def read(self, path: str | os.PathLike[str]) -> DecodeResult:
         """Decode the picture at `path`, as `preprocessing` wants it. Raises: UnreadablePicture."""
@@ -62,6 +72,8 @@ class Decoders:
                     timeout_s=self._timeout_s,
                     max_pixels=self._max_pixels,
                     memory_limit_bytes=MEMORY_LIMIT_BYTES,
+                    single_use=self._single_use,
+                    pieces=self._pieces,
                 )
                 self._pools.append(made)
                 self._free.put(made)

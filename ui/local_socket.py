@@ -18,6 +18,7 @@ from clipsearch import __version__
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import ClipsearchError
+from clipsearch.places import expanded
 from clipsearch.query import parse_query
 from clipsearch.ui.engine import Engine, ServedIndex
 from clipsearch.warm import hit_body, is_own_user, message, receive, socket_path
@@ -112,7 +113,7 @@ class LocalSocket:
 
 def _is_file(folder: Path, name: str) -> bool:
     try:
-        return (folder / Path(name).expanduser()).is_file()
+        return (folder / expanded(name)).is_file()
     except (OSError, ValueError, RuntimeError):
         return False
 

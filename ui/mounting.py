@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -14,9 +13,8 @@ if TYPE_CHECKING:
 def mount(app: FastAPI, page: Blocks, **look: Any) -> FastAPI:
     """Mount `page` at "/", after the routes that are there. No folder of this machine is served by it.
 
-    `look` is what Gradio takes of theme and styles.
+    `look` is what Gradio takes of theme, styles and root path.
     """
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     import gradio
 
     # Gradio takes any path of this machine for an upload as long as a page was not launched, and mounting is not.

@@ -56,21 +56,23 @@ class Assets:
         return Response(self._files[name], headers={"content-type": kind, "cache-control": _IMMUTABLE})
 
     def head(self) -> str:
-        """What a document needs in its head to show the page."""
+        """What the document needs in its head to show the page. Its address ends with a slash, whatever it is."""
+        folder = self.folder.removeprefix("/")
         modules = sorted(name for name in self._files if name.endswith(".js"))
         lines = [
-            f'<link rel="icon" href="{self.folder}/icon.svg">',
-            f'<link rel="stylesheet" href="{self.folder}/app.css">',
+            f'<link rel="icon" href="{folder}/icon.svg">',
+            f'<link rel="stylesheet" href="{folder}/app.css">',
         ]
-        lines += [f'<link rel="modulepreload" href="{self.folder}/{name}">' for name in modules]
-        return "\n".join([*lines, f'<script type="module" src="{self.folder}/app.js"></script>'])
+        lines += [f'<link rel="modulepreload" href="{folder}/{name}">' for name in modules]
+        return "\n".join([*lines, f'<script type="module" src="{folder}/app.js"></script>'])
 
 
 class Page:
     """ASGI application of the document, its files, and what its Gradio part needs."""
 
-    def __init__(self) -> None:
+    def __init__(self, root_path: str = "") -> None:
         self._assets = Assets()
+        self._root_path = root_path
         self._gradio: ASGIApp | None = None
         self._begun = False
 
@@ -82,7 +84,7 @@ class Page:
 
     def _load(self) -> None:
         try:
-            self._gradio = _gradio_part()
+            self._gradio = _gradio_part(self._root_path)
         except Exception:  # the page works without it
             _log.exception("Gradio cannot be used")
 
@@ -138,13 +140,13 @@ class Page:
 def add_page(app: FastAPI, service: Service) -> Callable[[], None]:
     """Add the browser interface to `app`, at "/". Returns what begins to load its slow part."""
     add_page_routes(app, service)
-    page = Page()
+    page = Page(app.state.root_path)
     app.state.page = page
     app.mount("/", page)
     return page.begin
 
 
-def _gradio_part() -> FastAPI:
+def _gradio_part(root_path: str) -> FastAPI:
     """Gradio's own application, with a layout for the page to move into."""
     import gradio
 
@@ -153,7 +155,8 @@ def _gradio_part() -> FastAPI:
     with gradio.Blocks(title="clipsearch", analytics_enabled=False, fill_width=True) as blocks:
         gradio.Column(elem_id=FRAME)
     fonts = ["system-ui", "sans-serif"]
-    return mount(FastAPI(openapi_url=None), blocks, theme=gradio.themes.Base(font=fonts, font_mono=["monospace"]))
+    theme = gradio.themes.Base(font=fonts, font_mono=["monospace"])
+    return mount(FastAPI(openapi_url=None), blocks, theme=theme, root_path=root_path or None)
 
 
 async def _collect(app: ASGIApp, scope: Scope, receive: Receive) -> tuple[int, bytes]:

@@ -46,7 +46,7 @@ def reference_page(described: dict[str, Any]) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(info["title"])}</title>'
         f"<style>{_STYLE}</style><h1>{escape(info['title'])} {escape(info['version'])}</h1>"
-        f'<p>{escape(info["description"])} Machine-readable: <a href="/openapi.json">openapi.json</a>.</p>'
+        f'<p>{escape(info["description"])} Machine-readable: <a href="openapi.json">openapi.json</a>.</p>'
         f"{''.join(parts)}</html>"
     )
 

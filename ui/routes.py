@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
 from clipsearch import __version__
+from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import (
     ClipsearchError,
     IndexLocked,
@@ -125,14 +126,20 @@ class Service:
         encoder = photos.encoder
         decoders = self._decoders.get(encoder.fingerprint)
         if decoders is None:
-            made = Decoders(encoder.preprocessing, workers=UPLOAD_THREADS, timeout_s=self._decode_timeout_s)
+            made = Decoders(
+                encoder.preprocessing,
+                workers=UPLOAD_THREADS,
+                timeout_s=self._decode_timeout_s,
+                single_use=True,
+                pieces=True,
+            )
             decoders = self._decoders.setdefault(encoder.fingerprint, made)
         try:
-            pixels = decoders.read(path).pixels
+            pieces = decoders.read(path).pieces
         except UnreadablePicture as error:
             raise UnreadablePicture("the picture", error.status, error.reason) from None
-        assert pixels is not None
-        vector: FloatArray = encoder.encode_images(pixels[None])[0]
+        assert pieces is not None
+        vector: FloatArray = encode_decoded(encoder, [pieces])[0]
         return vector
 
     def embed(self, asked: messages.EmbedRequest) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clipsearch.ui.sub_path import root_of
+
 COOKIE = "clipsearch_token"
 OPEN_PATHS = frozenset({"/healthz", "/login"})
 """Paths that need no token."""
@@ -100,8 +102,9 @@ class Guard:
         if self._token is None or scope["path"] in OPEN_PATHS or self._has_token(headers):
             return None
         if "text/html" in headers.get("accept", "") and scope.get("method") == "GET":
-            target = scope["path"] + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else "")
-            return RedirectResponse("/login?" + urlencode({"next": target}), 303)
+            asked = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
+            target = root_of(scope) + scope["path"] + asked
+            return RedirectResponse(f"{root_of(scope)}/login?" + urlencode({"next": target}), 303)
         return PlainTextResponse("401: a token is needed\n", 401, {"www-authenticate": "Bearer"})
 
     def _is_own(self, host: str) -> bool:
@@ -135,7 +138,8 @@ class Guard:
     async def _login(self, scope: Scope, headers: Headers, receive: Receive) -> Response:
         """The page that asks for the token, and what it sends."""
         asked = parse_qs(scope["query_string"].decode("latin-1"))
-        target = _own_path(asked.get("next", ["/"])[0])
+        root = root_of(scope)
+        target = _own_path(asked.get("next", [""])[0], root)
         if self._token is None:
             return RedirectResponse(target, 303)
         given = asked.get("token", [""])[0]
@@ -151,11 +155,18 @@ class Guard:
         if self._is_token(given):
             done = RedirectResponse(target, 303)
             done.set_cookie(
-                COOKIE, self._token.decode(), httponly=True, samesite="strict", secure=scope.get("scheme") == "https"
+                COOKIE,
+                self._token.decode(),
+                path=f"{root}/",
+                httponly=True,
+                samesite="strict",
+                secure=scope.get("scheme") == "https",
             )
             return done
         page = _LOGIN_PAGE.format(
-            next=html.escape(quote(target, safe="")), problem="<p>That was not the token.</p>" if given else ""
+            root=root,
+            next=html.escape(quote(target, safe="")),
+            problem="<p>That was not the token.</p>" if given else "",
         )
         return HTMLResponse(page, 401 if given else 200, {"content-security-policy": _LOGIN_POLICY})
 
@@ -227,10 +238,10 @@ def _is_same_origin(scope: Scope, headers: Headers, host: str) -> bool:
     return site in ("none", "same-origin") or follows_link
 
 
-def _own_path(target: str) -> str:
-    """`target` if it is a path of this server, else "/"."""
+def _own_path(target: str, root: str) -> str:
+    """`target` if it is a path of this server, else its page."""
     plain = target.isascii() and target.isprintable() and "\\" not in target
-    return target if plain and target.startswith("/") and not target.startswith("//") else "/"
+    return target if plain and target.startswith(f"{root}/") and not target.startswith("//") else f"{root}/"
 
 
 def _with_headers(send: Send) -> Send:
@@ -257,7 +268,7 @@ _LOGIN_PAGE = """<!doctype html>
 <style>body {{ font: 1.1em system-ui; max-width: 28em; margin: 20vh auto; padding: 0 1em; color-scheme: light dark }}
 input, button {{ font: inherit; padding: .4em }}</style>
 <h1>clipsearch</h1>{problem}
-<form method="post" action="/login?next={next}">
+<form method="post" action="{root}/login?next={next}">
 <label>Token <input name="token" type="password" autofocus autocomplete="current-password"></label>
 <button>Open</button></form>
 <p>The program that serves this page printed it when it started.</p></html>

@@ -19,6 +19,7 @@ from clipsearch.ui.metrics import Metrics
 from clipsearch.ui.reference import add_reference
 from clipsearch.ui.routes import Service, add_routes
 from clipsearch.ui.security import Guard
+from clipsearch.ui.sub_path import SubPath, checked_root
 from clipsearch.ui.warming import PictureWarmUp
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class ServerOptions:
 
     token: str | None = None  # needed by whoever asks; None: nobody needs one
     local: bool = True  # it listens on a loopback address; else a token is needed
+    root_path: str = ""  # where a proxy puts this server: "/photos" for https://example.org/photos/
     host_names: tuple[str, ...] = ()  # names under which it may be asked, beside loopback names (and addresses)
     most_upload_bytes: int = UPLOAD_BYTES
     search_threads: int = 32  # as many as make a batch; they wait for each other
@@ -56,11 +58,12 @@ def create_app(
     "/". `interface` adds the browser interface, and returns what is called when the server runs. Each of `background`
     is started with the server and returns what stops it.
     Raises: IndexNotFound, CorruptIndex, UnsupportedIndex, ModelNotFound, InvalidModel; ValueError without a token
-    where one is needed.
+    where one is needed, and for a root path that is none.
     """
     options = options or ServerOptions()
     if not options.local and not options.token:
         raise ValueError("a server that others can reach needs a token")
+    root = checked_root(options.root_path)
     metrics = Metrics()
     engine = Engine(indexes, encoder=encoder, observe_batch=metrics.batch, observe_reload=metrics.reload)
     service = Service(
@@ -93,8 +96,10 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        servers=[{"url": root}] if root else None,
     )
     app.state.service = service
+    app.state.root_path = root
     add_routes(app, service)
     add_reference(app)
     begin = None if interface is None else interface(app, service)
@@ -110,6 +115,8 @@ def create_app(
         names=options.host_names,
         most_bytes=options.most_upload_bytes,
     )
+    if root:
+        app.add_middleware(SubPath, root=root)
     return app
 
 

@@ -26,6 +26,7 @@ from clipsearch.encoder.layout import preprocess_cfg, read_model_directory
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.encoder.openclip import OpenClipEncoder, set_batch_first
 from clipsearch.errors import ClipsearchError, MissingExtra, OutOfSpace, StorageError
+from clipsearch.places import expanded
 from clipsearch.records import FloatArray, PixelArray
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def export(
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtra("torch", "exporting to ONNX") from error
-    target = Path(directory).expanduser()
+    target = expanded(directory)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())) and not overwrite:
         raise StorageError(target, "there already is something of that name", "Replace it with --overwrite")
     if overwrite and target.exists() and any(target.iterdir()) and not (target / layout.CONFIG).is_file():

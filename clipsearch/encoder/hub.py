@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from clipsearch.config import state_dir, write_small
+from clipsearch.config import cache_dir, state_dir, write_small
 from clipsearch.encoder import layout
 from clipsearch.encoder.fingerprints import tower_files
 from clipsearch.errors import ClipsearchError, ModelNotFound, OutOfSpace
+from clipsearch.places import expanded
 
 ORGANISATION = "immich-app"
 CONNECT_TIMEOUT_S = 3.0
@@ -100,6 +101,7 @@ def fetch_export(name: str, *, started: Callable[[], None] | None = None) -> Pat
     _probe(name)
     if started is not None:
         started()
+    keep_a_cache_without_home()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -218,11 +220,18 @@ def _cache_root() -> Path:
     """Where the hub's client keeps its cache, by the same settings in the same order."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if place := os.environ.get(variable):
-            return Path(os.path.expandvars(place)).expanduser()
+            return expanded(os.path.expandvars(place))
     if home := os.environ.get("HF_HOME"):
-        return Path(os.path.expandvars(home)).expanduser() / "hub"
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expandvars(base)).expanduser() / "huggingface" / "hub"
+        return expanded(os.path.expandvars(home)) / "hub"
+    base = expanded(os.path.expandvars(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
+    return (base if base.is_absolute() else cache_dir()) / "huggingface" / "hub"
+
+
+def keep_a_cache_without_home() -> None:
+    """Call before the hub's client is imported: without a home it would make a folder called ~ in the current one."""
+    root = _cache_root()
+    if root.is_relative_to(cache_dir()):
+        os.environ.setdefault("HF_HOME", str(root.parent))
 
 
 def _brief(error: Exception) -> str:

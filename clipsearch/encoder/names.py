@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from clipsearch.encoder import Encoder, hub, layout
 from clipsearch.encoder.catalog import PUBLISHED, RECOMMENDED
 from clipsearch.errors import ClipsearchError, ModelNotFound
+from clipsearch.places import expanded
 from clipsearch.records import Preprocessing
 
 if TYPE_CHECKING:
@@ -118,8 +119,8 @@ def resolve(name: str = AUTO, *, fetch: bool = True, notice: Notice | None = Non
         return ResolvedModel(BUILTIN, "builtin", builtin_directory())
     if name.startswith(OPEN_CLIP):
         return ResolvedModel(name, "open_clip", None)
-    if _looks_like_path(name) or Path(name).expanduser().is_dir():
-        directory = Path(name).expanduser()
+    if _looks_like_path(name) or expanded(name).is_dir():
+        directory = expanded(name)
         if not directory.is_dir():
             raise ModelNotFound(name, "there is no such directory")
         if (directory / RUN_SETTINGS).is_file() and not (directory / layout.CONFIG).is_file():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.cores import available_cores
 from clipsearch.encoder.arrays import check_pixels, unit_rows
 from clipsearch.encoder.bulk import PICTURES_PER_RUN, Bulk, lanes_for
 from clipsearch.encoder.fingerprints import image_fingerprint, text_fingerprint
@@ -349,19 +350,13 @@ def _image_threads(asked: int | None) -> int:
     """0 leaves it to onnxruntime, which counts the machine's cores; fewer where this process may use fewer."""
     if asked is not None:
         return max(1, asked)
-    allowed = _allowed_cores()
+    allowed = available_cores()
     return allowed if allowed < (os.cpu_count() or 1) else 0
 
 
 def _bulk_threads(asked: int | None) -> int:
-    return max(1, asked) if asked is not None else _allowed_cores()
+    return max(1, asked) if asked is not None else available_cores()
 
 
 def _text_threads(asked: int | None) -> int:
-    return max(1, asked) if asked is not None else min(MOST_TEXT_THREADS, _allowed_cores())
-
-
-def _allowed_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return max(1, asked) if asked is not None else min(MOST_TEXT_THREADS, available_cores())

@@ -23,6 +23,7 @@ from clipsearch.encoder.fingerprints import fingerprint_of
 from clipsearch.encoder.layout import parse_preprocessing
 from clipsearch.encoder.quiet import quiet_logging
 from clipsearch.errors import InvalidModel, MissingExtra, ModelNotFound
+from clipsearch.places import expanded
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class OpenClipEncoder:
         open_clip = _import_open_clip(f"the model open_clip:{name}")
         config = _model_config(open_clip, name)
         if checkpoint is not None:
-            checkpoint = Path(checkpoint).expanduser()
+            checkpoint = expanded(checkpoint)
             _check_checkpoint(checkpoint, allow_pickle)
             full_name, weights = f"open_clip:{name}@{checkpoint.absolute()}", str(checkpoint)
         elif tag is not None:

@@ -1,8 +1,7 @@
 """`OpenVinoTower`: an image tower run by OpenVINO (the extra `openvino`), the only importer of openvino.
 
 Its use is bfloat16 arithmetic, which onnxruntime lacks on x86: processors with AMX or AVX512-BF16 encode two to
-four times as many pictures with it. Nothing is sent anywhere: OpenVINO's telemetry belongs to its model
-conversion, which is not used.
+four times as many pictures with it. OpenVINO's telemetry, which it loads with itself, is kept out by `privacy`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ This module knows nothing of FAISS, encoders or pictures. It is the only one tha
 """
 
 from clipsearch.store.files import verify_file
-from clipsearch.store.fragments import read_pictures, read_records
+from clipsearch.store.fragments import read_partial, read_pictures, read_records
 from clipsearch.store.lock import RunProgress, WriterState, read_writer
 from clipsearch.store.rows import LiveRows, RowsFile, open_live_rows, open_rows
 from clipsearch.store.snapshot import Snapshot, find_newest_manifest, open_snapshot, resolve_current, root_path
@@ -41,6 +41,7 @@ __all__ = [
     "open_live_rows",
     "open_rows",
     "open_snapshot",
+    "read_partial",
     "read_pictures",
     "read_records",
     "read_writer",

@@ -169,6 +169,22 @@ def read_records(index_dir: Path, manifest: Manifest) -> list[ImageRecord]:
     return [record for fragment in manifest.fragments for record in read_live_records(index_dir, fragment)]
 
 
+def read_partial(index_dir: Path, manifest: Manifest) -> list[ImageRecord]:
+    """Every answered record of a picture that was read in part. Most fragments have none, which one column tells.
+
+    Raises: CorruptIndex.
+    """
+    import pyarrow.compute as pc
+
+    found: list[ImageRecord] = []
+    for fragment in manifest.fragments:
+        path = verify_file(index_dir, fragment.data)
+        tables = _tables(path, index_dir, fragment.rows, only=("partial",))
+        if any(pc.count(table.column("partial")).as_py() for table in tables if table.num_columns):
+            found += [r for r in read_live_records(index_dir, fragment) if r.partial is not None]
+    return found
+
+
 # -- vectors
 
 
@@ -294,6 +310,7 @@ def _tables(
     expected_rows: int | None,
     *,
     without: tuple[str, ...] = (),
+    only: tuple[str, ...] | None = None,
     batch_rows: int = 65536,
 ) -> Iterator[pa.Table]:
     import pyarrow as pa
@@ -303,6 +320,7 @@ def _tables(
     try:
         with path.open("rb") as opened, pq.ParquetFile(opened) as file:  # a path must be UTF-8
             columns = [name for name in file.schema_arrow.names if name not in without]
+            columns = [name for name in columns if only is None or name in only]
             for batch in file.iter_batches(batch_size=batch_rows, columns=columns, use_threads=True):
                 rows += batch.num_rows
                 yield pa.Table.from_batches([batch])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipsearch.encoder import Encoder
+from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import InvalidPairs
 from clipsearch.indexer.build import Progress
 from clipsearch.indexer.decoding import DecodePool, DecodeTask
@@ -78,19 +79,19 @@ def encode_pictures(
 
     def flush() -> None:
         if waiting:
-            vectors[[number for number, _ in waiting]] = encoder.encode_images(np.stack([p for _, p in waiting]))
+            vectors[[number for number, _ in waiting]] = encode_decoded(encoder, [p for _, p in waiting])
             waiting.clear()
         if progress is not None:
             progress(Progress("encode", len(hashes) + len(skipped), len(sources), len(hashes)))
 
-    with DecodePool(encoder.preprocessing, workers=workers, timeout_s=timeout_s) as pool:
+    with DecodePool(encoder.preprocessing, workers=workers, timeout_s=timeout_s, pieces=True) as pool:
         for result in pool.run(decode_tasks(sources)):
-            if result.pixels is None or result.content_hash is None:
+            if result.pieces is None or result.content_hash is None:
                 status, reason = result.skip or ("unreadable", "it could not be read")
                 skipped[result.key] = SkippedImage(sources[result.key].name, status, reason)
                 continue
             hashes[result.key] = result.content_hash
-            waiting.append((result.key, result.pixels))
+            waiting.append((result.key, result.pieces))
             if len(waiting) >= (batch or int(getattr(encoder, "pictures_per_call", BATCH_PICTURES))):
                 flush()
     flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.cores import available_cores
 from clipsearch.encoder.arrays import check_pixels, scale_pixels, unit_rows
 from clipsearch.encoder.fingerprints import tower_checksums
 from clipsearch.encoder.layout import TEXTUAL_MODEL, VISUAL_MODEL, read_model_directory
@@ -143,10 +143,3 @@ class FrozenModel:
     def _token_ids(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
         length = None if self._model.text.dynamic_context else self._model.text.context_length
         return self._tokenizer.encode(texts, length).ids
-
-
-def available_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipsearch.config import cache_dir
 from clipsearch.errors import MissingExtra, StorageError
 
 if TYPE_CHECKING:
@@ -24,6 +27,16 @@ def check_plots(purpose: str) -> None:
     """Raise MissingExtra unless pictures can be drawn: call it before work is done for one."""
     if find_spec("matplotlib") is None:
         raise MissingExtra("plots", purpose)
+    _keep_cache_to_ourselves()
+
+
+def _keep_cache_to_ourselves() -> None:
+    """Have matplotlib keep its list of fonts in clipsearch's cache, unless the user has settings of it."""
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111  this one does not raise where there is no home
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    theirs = (settings / "matplotlib", home / ".matplotlib")
+    if "matplotlib" not in sys.modules and not any(place.is_dir() for place in theirs):
+        os.environ.setdefault("MPLCONFIGDIR", os.fspath(cache_dir() / "matplotlib"))
 
 
 def draw_comparison(path: Path, models: Sequence[str], measures: Sequence[Mapping[str, Interval]], title: str) -> None:

@@ -23,6 +23,7 @@ from clipsearch.encoder.names import RUN_MODEL, RUN_SETTINGS
 from clipsearch.errors import ClipsearchError
 from clipsearch.training.checkpoints import FOLDER as CHECKPOINTS
 from clipsearch.training.checkpoints import STATE, write_atomically
+from clipsearch.training.plots import check_plots
 
 SETTINGS, MODEL = RUN_SETTINGS, RUN_MODEL
 REPORT, METRICS, TABLE, CURVES = "report.json", "metrics.jsonl", "metrics.csv", "curves.png"
@@ -123,6 +124,7 @@ class RunFolder:
             return "no curves.png: it needs matplotlib: pip install 'clipsearch[plots]'"
         if not self._rows:
             return None
+        check_plots("drawing curves")
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 

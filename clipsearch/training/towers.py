@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clipsearch.cores import available_cores
 from clipsearch.encoder.export import export
 from clipsearch.encoder.openclip import OpenClipEncoder, set_batch_first
 from clipsearch.errors import UnreadablePicture
 from clipsearch.records import FloatArray, IntArray, PixelArray
 from clipsearch.training.distributed import World
 from clipsearch.training.evaluation import Metrics, evaluate
-from clipsearch.training.frozen import available_cores
 from clipsearch.training.grad_cache import Part, Vectors
 from clipsearch.training.heads import SIGLIP_BIAS
 from clipsearch.training.lora import LoraReport, add_lora, merge_lora, set_strength

@@ -25,7 +25,14 @@ from tests.pictures import picture
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 CHROMIUM = os.environ.get("CLIPSEARCH_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+SWITCHES = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-dev-shm-usage",  # containers give 64 MB
+]
 PATIENCE_MS = 60_000
 
 Open = Callable[..., Page]
@@ -83,9 +90,13 @@ def site(tmp_path_factory: pytest.TempPathFactory, session_environment: None) ->
     yield from serve(indexes, photos, encoder)
 
 
-def serve(indexes: list[Path], photos: Path, encoder: FakeEncoder, *, token: str | None = None) -> Iterator[Site]:
+def serve(
+    indexes: list[Path], photos: Path, encoder: FakeEncoder, *, token: str | None = None, root_path: str = ""
+) -> Iterator[Site]:
     """Serve indexes with the page, in a thread, for as long as the generator lasts."""
-    app = create_app(indexes, encoder=encoder, interface=add_page, options=ServerOptions(token=token))
+    app = create_app(
+        indexes, encoder=encoder, interface=add_page, options=ServerOptions(token=token, root_path=root_path)
+    )
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)

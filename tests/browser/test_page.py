@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import re
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -17,12 +18,13 @@ from PIL import Image
 
 pytest.importorskip("playwright")
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from benchmarks.common import random_blocks, write_index
 from clipsearch.store import RunProgress, Writer
 from tests.browser.conftest import HOSTILE, PATIENCE_MS, Open, Site, serve
 from tests.fake_encoder import COLOURS, FakeEncoder
+from tests.unit.test_sub_path import proxy
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 expect.set_options(timeout=PATIENCE_MS)
@@ -466,3 +468,40 @@ def test_a_hundred_thousand_pictures_scroll_with_few_nodes(open_page: Open, larg
     expect(page.locator(f".cs-tile[data-n='{MANY - 1}'][data-id]")).to_be_visible()
     ids = page.evaluate("[...document.querySelectorAll('.cs-tile')].map(t => t.dataset.id)")
     assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("strips", [True, False])
+def test_the_page_works_behind_a_proxy_at_a_sub_path(
+    strips: bool, site: Site, chromium: Browser, request: pytest.FixtureRequest
+) -> None:
+    """Within Gradio's document, too: no request leaves the sub-path, and no file is missing."""
+    indexes = [site.photos / ".clipsearch"]
+    running = serve(indexes, site.photos, FakeEncoder(), root_path="/my/photos")
+    behind = next(running)
+    front = proxy(int(behind.address.rpartition(":")[2]), "/my/photos", strips)
+    threading.Thread(target=front.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{front.server_port}/my/photos/"
+    context = chromium.new_context()
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    wrong: list[str] = []
+    page.on("requestfailed", lambda one: wrong.append(f"{one.failure} {one.url}"))
+    page.on("response", lambda one: wrong.append(f"{one.status} {one.url}") if one.status >= 400 else None)
+    page.on("request", lambda one: wrong.append(one.url) if not one.url.startswith((address, "data:")) else None)
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while not behind.page.has_gradio and time.monotonic() < deadline:
+        time.sleep(0.2)
+    page.goto(address)
+    page.wait_for_selector("#clipsearch[data-ready]")
+    ask(page, "red")
+    expect(page.locator(".cs-tile[data-id] img").first).to_be_visible()
+    page.wait_for_function("document.querySelector('.cs-tile[data-id] img').naturalWidth > 0")
+    page.goto(page.url)  # the address of an answer
+    settled(page)
+    assert len(shown(page)) > 0
+    page.wait_for_selector("#clipsearch-frame #clipsearch")  # Gradio's own program found its files as well
+    context.close()
+    front.shutdown()
+    front.server_close()
+    assert [one for one in wrong if "ERR_ABORTED" not in one] == []
+    assert next(running, None) is None  # which stops the server

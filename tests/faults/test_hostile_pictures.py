@@ -71,11 +71,14 @@ def test_truncated_at_many_points(tmp_path: Path, extension: str) -> None:
     for percent in (1, 5, 10, 25, 50, 75, 90, 99):
         paths.append(tmp_path / f"{percent}.{extension}")
         paths[-1].write_bytes(data[: len(data) * percent // 100])
-    found = {name.split(".")[0]: status(result) for name, result in decode_all(paths).items()}
-    # A cut in the header may look like damage; one behind it is recognised, and never makes half a picture.
-    assert "ok" not in found.values()
-    late = {found[str(percent)] for percent in (25, 50, 75, 90, 99)}
-    assert late == {"truncated"}, found
+    results = {name.split(".")[0]: result for name, result in decode_all(paths).items()}
+    found = {name: status(result) for name, result in results.items()}
+    # A cut in the header may look like damage; one behind it is recognised. What is read says that it is not whole.
+    assert all(result.partial for result in results.values() if result.skip is None)
+    late = [found[str(percent)] for percent in (25, 50, 75, 90, 99)]
+    assert set(late) <= {"ok", "truncated"}, found
+    # AVIF, and a TIFF whose table comes last, are nothing without their ends.
+    assert late == ["truncated"] * 5 if extension in ("avif", "tif") else late[1:] == ["ok"] * 4, found
 
 
 @pytest.mark.parametrize("extension", FORMATS)
@@ -130,7 +133,7 @@ def test_bombs(tmp_path: Path) -> None:
         "dimensions.ppm": (b"P6 99999999 99999999 255\n" + bytes(100), {"too_large"}),
         "dimensions.jpg": (bytes(huge_jpeg), {"too_large"}),
         "dimensions.gif": (bytes(huge_gif), {"too_large"}),
-        "text.png": (png(1, 1, chunk(b"zTXt", b"x\0\0" + zeros), pixel), {"corrupt"}),
+        "text.png": (png(1, 1, chunk(b"zTXt", b"x\0\0" + zeros), pixel), {"ok"}),  # pixels need no text
         "profile.png": (png(1, 1, chunk(b"iCCP", b"x\0\0" + zeros), pixel), {"corrupt", "ok"}),
         "long.png": (png(8, 8, chunk(b"IDAT", zeros)), {"ok"}),  # more data than pixels: the rest is not looked at
     }  # fmt: skip

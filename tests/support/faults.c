@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 enum { OPEN = 1, READ = 2, STAT = 4, RENAME = 8, SYNC = 16, UNLINK = 32, WRITE = 64, LIST = 128, FLOCK = 256, MKDIR = 512, SYNC_FOLDER = 1024, LINK = 2048 };
-enum { ONCE, FROM_THEN_ON, KILL, STOP };
+enum { ONCE, FROM_THEN_ON, KILL, STOP, KILL_FROM_THEN_ON };
 enum { TEXT = 16384, PATH = 4096 };
 
 /* The same as in faults.py. */
@@ -134,12 +134,13 @@ static int strikes(int family, const char *path) {
     if (!below_any(path, c->prefixes) || below_any(path, c->except)) return 0;
     __atomic_add_fetch(&c->by_family[__builtin_ctz((unsigned)family)], 1, __ATOMIC_SEQ_CST);
     int64_t number = __atomic_add_fetch(&c->count, 1, __ATOMIC_SEQ_CST);
-    if (c->mode == FROM_THEN_ON ? number < c->nth : number != c->nth) return 0;
+    int on = c->mode == FROM_THEN_ON || c->mode == KILL_FROM_THEN_ON;
+    if (on ? number < c->nth : number != c->nth) return 0;
     size_t at = strlen(name_of(family));
     memcpy(c->where, name_of(family), at);
     strncpy(c->where + at, path, PATH - at - 1);
     __atomic_add_fetch(&c->hits, 1, __ATOMIC_SEQ_CST);
-    if (c->mode == KILL) {
+    if (c->mode == KILL || c->mode == KILL_FROM_THEN_ON) {
         kill(getpid(), SIGKILL);
         for (;;) pause();
     }

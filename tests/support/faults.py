@@ -25,7 +25,7 @@ import pytest
 Family = Literal[
     "open", "read", "stat", "rename", "sync", "unlink", "write", "list", "flock", "mkdir", "sync folder", "link"
 ]
-Mode = Literal["once", "from then on", "kill", "stop"]
+Mode = Literal["once", "from then on", "kill", "stop", "kill from then on"]
 
 FAMILIES: tuple[Family, ...] = get_args(Family)
 MODES: tuple[Mode, ...] = get_args(Mode)

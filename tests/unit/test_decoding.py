@@ -28,12 +28,19 @@ PREPROCESSING = Preprocessing(32, 48, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resize_m
 FAKE_WORKER = textwrap.dedent("""
     import json, os, signal, sys, time
     from clipsearch.indexer.decode_worker import attach_memory, receive, send
+    from clipsearch.records import OUT_OF_MEMORY
     settings = json.loads(sys.argv[1])
     size = settings["preprocessing"]["height"] * settings["preprocessing"]["width"] * 3
     memory = attach_memory(settings["memory"], settings["memory_bytes"])
     send(sys.stdout.buffer, {"ready": True})
+    harm = done = 0
     while (task := receive(sys.stdin.buffer)) is not None:
         name = os.path.basename(task["path"])
+        if harm == 1 or ("killer" in name and done):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        harm -= harm > 0
+        harm = 1 if "poison" in name else 2 if "spoiler" in name else harm
+        done += 1
         if "slowread" in name:
             time.sleep(0.9)
         send(sys.stdout.buffer, {"read": True})
@@ -49,15 +56,19 @@ FAKE_WORKER = textwrap.dedent("""
         if "garbage" in name:
             sys.stdout.buffer.write(b"libfoo: warning: what a strange picture"); sys.stdout.buffer.flush()
             continue
+        if "hungry" in name and done > 1:
+            send(sys.stdout.buffer, {"hash": name, "skip": ["too_large", OUT_OF_MEMORY]})
+            continue
         start = task["slot"] * size
-        memory[start:start + size] = bytes([int(name.split("-")[-1]) % 251]) * size
+        number = 255 if harm == 1 and "poison" not in name else int(name.split("-")[-1]) % 251
+        memory[start:start + size] = bytes([number]) * size
         send(sys.stdout.buffer, {"hash": name, "width": 1, "height": 2, "metadata": {"format": "JPEG"}})
 """)
 
 
-def fake_pool(workers: int = 2, timeout_s: float = 1.0) -> DecodePool:
+def fake_pool(workers: int = 2, timeout_s: float = 1.0, *, single_use: bool = False) -> DecodePool:
     command = [sys.executable, "-c", FAKE_WORKER]
-    return DecodePool(PREPROCESSING, workers=workers, timeout_s=timeout_s, command=command)
+    return DecodePool(PREPROCESSING, workers=workers, timeout_s=timeout_s, command=command, single_use=single_use)
 
 
 def wait_until_gone(pids: list[int], timeout_s: float = 10.0) -> bool:
@@ -226,6 +237,77 @@ def test_a_bad_picture_costs_only_itself(trouble: str) -> None:
             assert result.skip[0] == ("timeout" if trouble == "hang" else "decoder_crashed")
     if trouble == "crash":
         assert results[3].skip == ("decoder_crashed", "the process that decoded it was ended by SIGSEGV")
+
+
+@pytest.mark.parametrize("trouble", ["poison", "spoiler", "killer", "hungry"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_picture_is_blamed_for_what_another_one_did(trouble: str, workers: int) -> None:
+    """A poison harms the process that decodes the next picture, and a spoiler falsifies the next before that; a killer
+    and a hungry one do not bear to come second. Alone, all of them are read, and so is every other picture."""
+    names = [f"{trouble if index % 7 == 3 else 'good'}-{index}" for index in range(24)]
+    with fake_pool(workers) as pool:
+        results = {r.key: r for r in pool.run(DecodeTask(index, name) for index, name in enumerate(names))}
+    assert sorted(results) == list(range(24))
+    for index, name in enumerate(names):
+        pixels = results[index].pixels
+        assert results[index].skip is None, name
+        assert pixels is not None
+        if trouble != "spoiler" or index % 7 != 3:
+            assert (pixels == index % 251).all(), name
+
+
+def test_a_worker_that_was_killed_at_work_harms_no_picture() -> None:
+    """Whoever ended it (for memory, say): its picture is tried once more."""
+    with fake_pool(1, timeout_s=30) as pool:
+        pool.submit(DecodeTask(0, "slowread-0"))
+        end = time.monotonic() + 20
+        while not pool.worker_pids() and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.4)  # it starts, and reads for 0.9 s
+        os.kill(pool.worker_pids()[0], signal.SIGKILL)
+        result = pool.next_result()
+    assert result is not None
+    assert result.skip is None
+
+
+def test_each_picture_of_a_stranger_has_a_process_of_its_own() -> None:
+    names = [f"{'poison' if index % 2 else 'crash' if index % 6 == 0 else 'spoiler'}-{index}" for index in range(12)]
+    seen: set[int] = set()
+    with fake_pool(2, single_use=True) as pool:
+        for index, name in enumerate(names):
+            pool.submit(DecodeTask(index, name))
+            seen.update(pool.worker_pids())
+            result = pool.next_result()
+            assert result is not None
+            assert (result.skip is None) == ("crash" not in name), name
+    assert len(seen) >= 6
+
+
+def test_a_task_may_have_more_time_than_others() -> None:
+    with fake_pool(1, timeout_s=0.3) as pool:
+        pool.submit(DecodeTask(0, "slowread-0"))
+        pool.submit(DecodeTask(1, "slowread-1", timeout_s=20))
+        results = {result.key: result for result in (pool.next_result(), pool.next_result()) if result is not None}
+    assert results[0].skip == ("timeout", "took longer than 0.3 s")
+    assert results[1].skip is None
+
+
+def test_pieces_and_what_is_missing_come_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, size in {"wide.png": (600, 60), "tall.jpg": (50, 2000), "square.png": (90, 80)}.items():
+        Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(tmp_path / name)
+    whole = (tmp_path / "square.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) * 2 // 3])
+    paths = [tmp_path / name for name in ("wide.png", "tall.jpg", "square.png", "cut.png")]
+    with DecodePool(PREPROCESSING, workers=2, pieces=True) as pool:
+        results = {result.key: result for result in pool.run(tasks_of(paths))}
+    for index, path in enumerate(paths):
+        expected, pieces = read_picture(path, PREPROCESSING, pieces=True), results[index].pieces
+        assert pieces is not None
+        assert np.array_equal(pieces, expected.pieces)
+        assert results[index].partial == expected.partial
+    assert [len(results[index].pieces) for index in range(4)] == [13, 16, 1, 1]  # type: ignore[arg-type]
+    assert results[3].partial == "the PNG ends before the picture does"
 
 
 def test_reading_has_its_own_time() -> None:

@@ -657,7 +657,10 @@ def test_large_files_are_not_read_into_memory(tmp_path: Path, monkeypatch: pytes
     path = save(photo(200, 200), tmp_path / "x.png")
     picture = read_picture(path, SQUASH)
     assert picture.content_hash == xxhash.xxh3_128_hexdigest(path.read_bytes())
-    path.write_bytes(path.read_bytes()[:-5000])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5000])
+    assert read_picture(path, SQUASH).partial == "the PNG ends before the picture does"
+    path.write_bytes(whole[:1500])
     assert status_of(path) == "truncated"
 
 
@@ -690,7 +693,7 @@ def test_bytes_read_as_the_file_that_they_come_from(tmp_path: Path) -> None:
     assert np.array_equal(found.pixels, expected.pixels)
     assert found.content_hash == expected.content_hash
     assert open_picture("x.png", content=content).tobytes() == open_picture(path).tobytes()
-    for broken, status in ((b"", "empty"), (b"text", "not_a_picture"), (content[:200], "truncated")):
+    for broken, status in ((b"", "empty"), (b"text", "not_a_picture"), (content[:60], "truncated")):
         with pytest.raises(UnreadablePicture, match=r"x\.png") as caught:
             read_picture("x.png", SQUASH, content=broken)
         assert caught.value.status == status

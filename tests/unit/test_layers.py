@@ -14,10 +14,10 @@ import clipsearch
 PACKAGE = Path(clipsearch.__file__).parent
 
 LAYERS: list[set[str]] = [
-    {"records", "errors", "filenames"},
+    {"privacy", "cores", "places", "records", "errors", "filenames"},
     {"config"},
-    {"formats", "checksums", "npy", "folding", "query"},
-    {"metadata"},
+    {"formats", "checksums", "npy", "folding", "query", "repair"},
+    {"metadata", "tiff"},
     {"images", "encoder", "store", "vectors"},
     {"filters", "feedback", "variety", "confidence"},
     {"search", "indexer", "warm", "client", "preview"},
@@ -65,6 +65,7 @@ ONLY_IMPORTERS = {
         "images",
         "indexer",
         "metadata",
+        "tiff",
         "training",
         "ui",
     },  # decode workers import it early

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 
-from clipsearch.cli_serve import _listen
+from clipsearch.cli_serve import _listen, own_names
+
+
+def test_a_server_knows_its_names_from_files_only(tmp_path: Path) -> None:
+    name = socket.gethostname()
+    hosts, resolver = tmp_path / "hosts", tmp_path / "resolv.conf"
+    hosts.write_text(f"127.0.0.1 localhost\n# 10.0.0.9 {name} old\n10.0.0.2 {name}.lan.example {name} nas # mine\n")
+    resolver.write_text("nameserver 10.0.0.1\nsearch home.example other.example.\n")
+    expected = [name, f"{name}.local", f"{name}.lan.example", "nas", f"{name}.home.example", f"{name}.other.example"]
+    assert own_names(hosts, resolver) == expected
+    assert own_names(tmp_path / "none", tmp_path / "none") == expected[:2]
 
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:

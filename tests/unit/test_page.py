@@ -257,11 +257,11 @@ def test_the_document_is_there_at_once_and_may_run_only_its_own_scripts(client: 
     assert "default-src 'none'" in policy
     assert "unsafe-eval" not in policy
     assert "script-src 'self';" in policy
-    for address in (line.split('"')[-2] for line in answer.text.splitlines() if "/ui/" in line):
+    for address in (line.split('"')[-2] for line in answer.text.splitlines() if '"ui/' in line):
         asset = client.get(address)
         assert asset.status_code == 200, address
         assert "immutable" in asset.headers["cache-control"]
-    folder = answer.text.split("/ui/")[1].split("/")[0]
+    folder = answer.text.split('"ui/')[1].split("/")[0]
     for name in ("../page.py", "..%2fpage.py", "%2e%2e/page.py", "page.py", "", "app.js/", "app.js%00"):
         assert client.get(f"/ui/{folder}/{name}").status_code == 404, name
     assert client.get("/ui/0000/app.js").status_code == 404

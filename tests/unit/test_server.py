@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
 import clipsearch
+from clipsearch.images import read_picture
 from clipsearch.store import RunProgress, Writer
 from clipsearch.ui.server import ServerOptions, create_app
 from tests.fake_encoder import COLOURS, FakeEncoder
@@ -110,6 +113,28 @@ def test_a_query_that_cannot_be_understood_says_where(client: TestClient) -> Non
     assert (files.status_code, files.json()["position"]) == (400, 6)
     assert client.post("/v1/search", json={"query": "tag:unheard-of"}).status_code == 400
     assert client.post("/v1/search", json={"query": "like:999"}).status_code == 400
+
+
+def test_an_upload_cannot_hurt_the_next_one(client: TestClient, encoder: FakeEncoder) -> None:
+    """Lossless JPEGs, long pictures, damage: the picture after them has the vector that it has alone."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (600, 900, 3), dtype=np.uint8)
+    lossless = bytes(imagecodecs.jpeg_encode(noise, lossless=True))
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "TIFF", compression="tiff_lzw")
+    good = buffer.getvalue()
+    alone: list[float] | None = None
+    for other in (lossless, lossless[:-5000], good[:-9000], b"II*\0" + rng.bytes(500), lossless, lossless):
+        client.post("/v1/embed/upload", files={"image": io.BytesIO(other)})
+        answer = client.post("/v1/embed/upload", files={"image": io.BytesIO(good)})
+        assert answer.status_code == 200
+        alone = alone or answer.json()["vectors"][0]
+        assert answer.json()["vectors"][0] == alone
+    with tempfile.NamedTemporaryFile(suffix=".tif") as file:
+        file.write(good)
+        file.flush()
+        expected = encoder.encode_images(read_picture(file.name, encoder.preprocessing).pieces)[0]
+    assert alone == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_similar_to_a_picture_of_the_index_and_to_an_upload(client: TestClient, photos: Path) -> None:

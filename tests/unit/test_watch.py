@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -106,3 +108,95 @@ def test_the_kind_of_a_file_system(tmp_path: Path) -> None:
     kind = file_system(tmp_path)
     assert kind is None or kind not in NETWORK_FILE_SYSTEMS
     assert file_system(Path("/proc/self")) in (None, "proc")
+
+
+def test_files_that_no_scan_takes_are_no_change_however_often_they_are_written(photos: Path) -> None:
+    """Nor are their renaming and removal, as of a log that is rotated."""
+    for folder in ("@eaDir", "left", "quiet"):
+        (photos / folder).mkdir()
+    (photos / "quiet" / ".nomedia").touch()
+    (photos / ".clipsearchignore").write_text("left/\n")
+    watching = Watching(photos, exclude=("*.gif",))  # type: ignore[arg-type]
+    names = "x.log x.txt x.tmp syslog x.mp4 Thumbs.db x.gif .x.jpg @eaDir/x.jpg left/x.jpg quiet/x.jpg"
+    files = [photos / name for name in names.split()]
+    for number in range(20):
+        for file in files:
+            with file.open("a") as growing:
+                growing.write(f"line {number}\n")
+        time.sleep(0.02)
+    time.sleep(0.7)
+    for file in files:
+        file.rename(file.with_name(f"{file.name}.1"))
+    time.sleep(0.7)
+    for file in files:
+        file.with_name(f"{file.name}.1").unlink()
+    assert watching.taken(1.5) == []
+    (photos / "a.jpg").write_bytes(b"x")
+    assert watching.notices.get(timeout=10)
+    watching.stop.set()
+    watching.thread.join(10)
+
+
+def test_what_may_be_a_picture_or_a_folder_is_a_change_when_it_comes_and_goes(watching: Watching, photos: Path) -> None:
+    for name in ("x.jpg", "x.JPG", "x.heic", "x.tif", "x.nef", "2019.08 Rome/", "new/", "x"):
+        place = photos / name
+        if name.endswith("/"):
+            place.mkdir()
+        else:
+            place.write_bytes(b"\xff\xd8\xff\xe0 a JPEG by its first bytes")
+        assert watching.notices.get(timeout=10), name
+        watching.taken(0.5)
+        if name.endswith("/"):
+            place.rmdir()
+        else:
+            place.unlink()
+        assert watching.notices.get(timeout=10), name
+        watching.taken(0.5)
+
+
+def test_what_leaves_a_folder_out_is_a_change(watching: Watching, photos: Path) -> None:
+    for marker in (".nomedia", ".clipsearchignore", "CACHEDIR.TAG"):
+        folder = photos / f"with {marker}"
+        folder.mkdir()
+        assert watching.notices.get(timeout=10)
+        watching.taken(0.5)
+        (folder / marker).touch()
+        assert watching.notices.get(timeout=10)
+        watching.taken(0.5)
+
+
+def test_where_watches_are_used_up_it_says_so_and_looks_now_and_then(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    left = [False, False, True]
+    monkeypatch.setattr(
+        "clipsearch.indexer.watch.no_watches_left", lambda folder: left.pop(0) if len(left) > 1 else True
+    )
+    watching = Watching(photos, poll_s=0.1, notice=said.append)  # type: ignore[arg-type]
+    assert watching.notices.get(timeout=10) == 0  # at once, for what happened in folders that were not watched
+    assert watching.notices.get(timeout=10) == 0
+    assert len(said) == 1
+    assert "max_user_watches" in said[0]
+    watching.stop.set()
+    watching.thread.join(10)
+    assert not watching.thread.is_alive()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+def test_watches_that_are_used_up_are_noticed(tmp_path: Path) -> None:
+    """In a user namespace of its own, which has limits of its own."""
+    program = (
+        "from clipsearch.indexer.watch import no_watches_left\n"
+        "before = no_watches_left('/')\n"
+        "open('/proc/sys/user/max_inotify_watches', 'w').write('0')\n"
+        "print(before, no_watches_left('/'))"
+    )
+    command = ["unshare", "-Ur", sys.executable, "-c", program]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if done.returncode:
+        pytest.skip("no user namespaces here")
+    assert done.stdout == "False True\n"

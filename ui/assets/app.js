@@ -37,7 +37,7 @@ const tabs = make("nav.cs-tabs", { role: "tablist" }, ...["search", "map", "stat
     view[0].toUpperCase() + view.slice(1))));
 const theme = button("cs-plain.cs-theme", "sun", "Theme", () => setTheme(THEMES[(THEMES.indexOf(currentTheme()) + 1) % THEMES.length]));
 const which = make("select.cs-which", { hidden: true, "aria-label": "Index", onchange: () => go({ index: which.value, up: [], down: [], id: null }) });
-const header = make("header.cs-header", {}, make("a.cs-mark", { href: "/", onclick: home }, "clipsearch"), form, filterButton, which, tabs, theme);
+const header = make("header.cs-header", {}, make("a.cs-mark", { href: api.root, onclick: home }, "clipsearch"), form, filterButton, which, tabs, theme);
 
 const filters = make("section.cs-filters", { hidden: true, "aria-label": "Filters" });
 const sort = make("select", { "aria-label": "Order", onchange: () => go({ sort: sort.value }) },

@@ -1,0 +1,59 @@
+"""How many processor cores this process may use."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+
+
+def available_cores() -> int:
+    """Cores by the machine, this process's affinity, and the limit of its container (a part of a core counts whole)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    quota = container_cores()
+    return cores if quota is None else max(1, min(cores, -int(-quota // 1)))
+
+
+@lru_cache
+def container_cores(groups: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float | None:
+    """The least number of cores that this process's control groups allow, versions 2 and 1; None for no limit."""
+    limits = [limit for place in _places(groups, own) if (limit := _limit(place)) is not None]
+    return min(limits, default=None)
+
+
+def _places(groups: Path, own: Path) -> list[Path]:
+    """The folders of this process's groups and of those above them. Within a container, its own group is the root."""
+    try:
+        lines = own.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        lines = ["0::/"]
+    places = []
+    for line in lines:
+        _, kinds, path = [*line.split(":", 2), "", ""][:3]
+        if kinds and "cpu" not in kinds.split(","):
+            continue
+        tops = [groups / kinds, groups / "cpu"] if kinds else [groups, groups / "unified"]
+        group = PurePosixPath(path)
+        inside = [group, *group.parents]
+        places += [top / str(part).lstrip("/") for top in tops for part in inside]
+    return places
+
+
+def _limit(place: Path) -> float | None:
+    """Cores that one group allows. Unreadable files, and what is no number, say nothing."""
+    try:
+        quota, period = (place / "cpu.max").read_text(encoding="ascii").split()[:2]
+    except (OSError, ValueError):
+        try:
+            quota, period = ((place / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in ("quota", "period"))
+        except (OSError, ValueError):
+            return None
+    try:
+        cores = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return cores if cores > 0 else None

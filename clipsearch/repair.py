@@ -1,0 +1,513 @@
+"""Damaged picture files made into whole ones, as far as what is left allows. Bytes in, bytes out; decodes nothing.
+
+A decoder refuses a file for its smallest fault: a checksum, an end marker that is missing, metadata that it cannot
+parse. Viewers show such files. Each function here keeps what the picture itself needs, leaves the rest out, and ends
+the file as its format wants it. Where a part is missing, the new file says so by being grey or black there.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+_TABLES = {0xC4, 0xCC, 0xDB, 0xDD}  # Huffman, arithmetic, quantisation, restart interval
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
+_EOI = b"\xff\xd9"
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """A file that decoders accept. `complete`: every pixel of the picture is in it, and only other things were not."""
+
+    content: bytes
+    complete: bool
+    grid: tuple[int, int] = (1, 1)  # of an interlaced picture: that only each such column and row of it is there
+
+
+# JPEG
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A marker of a JPEG and what belongs to it; for a scan, its entropy-coded data as well."""
+
+    marker: int
+    start: int
+    body: int  # where the body starts, behind the length
+    end: int
+
+
+def jpeg_frame(content: bytes) -> int | None:
+    """The marker that says how a JPEG is coded (SOF0..SOF15), or None where there is none."""
+    for part in _jpeg_parts(content):
+        if part.marker in _FRAMES:
+            return part.marker
+        if part.marker == 0xDA:
+            return None
+    return None
+
+
+def has_adobe_marker(content: bytes) -> bool:
+    """Whether a JPEG says that Adobe's conventions hold for it."""
+    for part in _jpeg_parts(content):
+        if part.marker == 0xEE and content[part.body : part.body + 5] == b"Adobe":
+            return True
+        if part.marker == 0xDA:
+            return False
+    return False
+
+
+def _jpeg_parts(content: bytes) -> Iterator[_Part]:
+    """The parts of a JPEG up to its end marker. Steps over what is no part of it, before the first scan only."""
+    at, size = 2, len(content)
+    scanned = False
+    while at + 4 <= size:
+        if content[at] != 0xFF:
+            if scanned:
+                return
+            at = _next_part(content, at)
+            continue
+        marker = content[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if marker == 0xD9:
+            return
+        length = int.from_bytes(content[at + 2 : at + 4], "big")
+        end = at + 2 + length
+        if (
+            marker in (0x00, 0x01, *range(0xD0, 0xD9))
+            or length < 2
+            or end > size
+            or not _is_followed(content, end, marker)
+        ):
+            if scanned or marker == 0xDA:
+                return
+            at = _next_part(content, at + 1)
+            continue
+        if marker == 0xDA:
+            scanned = True
+            end = _end_of_scan(content, end)
+        yield _Part(marker, at, at + 4, end)
+        at = end
+
+
+def _is_followed(content: bytes, end: int, marker: int) -> bool:
+    """Whether another part follows where a part says that it ends. Picture data follows a scan's header."""
+    return marker == 0xDA or end + 1 >= len(content) or content[end] == 0xFF
+
+
+def _next_part(content: bytes, at: int) -> int:
+    """Where, from `at`, the next part that a picture cannot do without may start."""
+    size = len(content)
+    while True:
+        at = content.find(b"\xff", at)
+        if at < 0 or at + 4 > size:
+            return size
+        marker = content[at + 1]
+        length = int.from_bytes(content[at + 2 : at + 4], "big")
+        needed = marker in _TABLES or marker in _FRAMES or marker == 0xDA
+        if needed and 2 < length < 8192 and at + 2 + length <= size and _is_followed(content, at + 2 + length, marker):
+            return at
+        at += 1
+
+
+def _end_of_scan(content: bytes, at: int) -> int:
+    """Where the entropy-coded data from `at` ends: at the next marker that is neither stuffing nor a restart."""
+    size = len(content)
+    while True:
+        at = content.find(b"\xff", at)
+        if at < 0 or at + 1 >= size:
+            return size
+        following = content[at + 1]
+        if following == 0x00 or 0xD0 <= following <= 0xD7:
+            at += 2
+        elif following == 0xFF:
+            at += 1
+        else:
+            return at
+
+
+def repair_jpeg(content: bytes, *, bare: bool = False) -> Repaired | None:
+    """The frame, the tables and the scans of a JPEG, with an end marker. None where there is no scan.
+
+    What follows the last scan (a trailer, another picture) is left out: without an end marker before it, a decoder
+    would take it for more of the picture. Colour profile, EXIF and Adobe's marker are kept where they are whole,
+    of which `bare` keeps the last only.
+    """
+    kept = [b"\xff\xd8"]
+    components: set[int] = set()
+    frame = 0
+    scans = 0
+    needed = 0  # of what is kept: up to the last scan
+    at = 2
+    for part in _jpeg_parts(content):
+        body = content[part.body : part.end]
+        if part.marker in _FRAMES:
+            if frame:
+                break  # another picture
+            if len(body) < 6 or len(body) < 6 + 3 * body[5]:
+                return None
+            frame = part.marker
+            components = {body[6 + 3 * n] for n in range(body[5])}
+        elif part.marker == 0xDA:
+            if not frame or not _is_scan(body, components, frame in _PROGRESSIVE, frame in LOSSLESS):
+                break
+            scans += 1
+        elif part.marker not in _TABLES and not _is_wanted(part.marker, body, bare):
+            at = part.end
+            continue
+        is_scan = part.marker == 0xDA
+        body = content[part.start : part.end]
+        kept.append(body.rstrip(b"\xff") if is_scan else body)  # half a marker is none
+        needed = len(kept) if is_scan else needed
+        at = part.end
+    if not scans:
+        return None
+    ended = content[at : at + 2] == _EOI
+    return Repaired(b"".join((*kept[:needed], _EOI)), ended)
+
+
+def _is_scan(body: bytes, components: set[int], progressive: bool, lossless: bool) -> bool:
+    count = body[0] if body else 0
+    if not 1 <= count <= 4 or len(body) < 4 + 2 * count or not {body[1 + 2 * n] for n in range(count)} <= components:
+        return False
+    first, last, bits = body[1 + 2 * count : 4 + 2 * count]
+    if lossless:
+        return True
+    if not progressive:
+        return True
+    high, low = bits >> 4, bits & 15
+    return first <= last <= 63 and (first > 0 or last == 0) and (first == 0 or count == 1) and high in (0, low + 1)
+
+
+def _is_wanted(marker: int, body: bytes, bare: bool) -> bool:
+    if marker == 0xEE:
+        return body.startswith(b"Adobe") and len(body) >= 12
+    if marker == 0xE0:
+        return body.startswith(b"JFIF\0") and len(body) >= 14
+    if bare:
+        return False
+    return body.startswith(b"Exif\0\0") if marker == 0xE1 else marker == 0xE2 and body.startswith(b"ICC_PROFILE\0")
+
+
+def join_jpeg_tables(tables: bytes, data: bytes, transform: int | None) -> tuple[bytes, bool]:
+    """A strip of a TIFF as a JPEG of its own: with the tables that all strips share, and how colours are coded.
+
+    Returns: the JPEG, and whether `data` has its end.
+    """
+    start = data.find(b"\xff\xd8")
+    body = data[start + 2 :] if start >= 0 else data
+    shared = tables[2:].removesuffix(_EOI) if tables.startswith(b"\xff\xd8") else b""
+    adobe = b"" if transform is None else b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([transform])
+    complete = _EOI in data[-64:]
+    return b"".join((b"\xff\xd8", adobe, shared, body, b"" if complete else _EOI)), complete
+
+
+# PNG
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_MOST_PROFILE_BYTES = 2**22
+
+
+def repair_png(content: bytes, most_bytes: int, *, bare: bool = False) -> Repaired | None:
+    """The header, palette, transparency and pixels of a PNG, with right checksums. None where nothing can be had.
+
+    Pixels that are missing are zero. `most_bytes`: of the pixels, decompressed; `bare`: without profile and EXIF.
+    """
+    header = b""
+    kept: dict[bytes, bytes] = {}
+    pixels: list[bytes] = []
+    sound, ended = True, False
+    for name, body, whole in _png_chunks(content):
+        if name == b"IHDR" and len(body) == 13 and not header:
+            header = body
+        elif name in (b"PLTE", b"tRNS") and name not in kept:
+            if whole or name == b"PLTE":
+                kept[name] = body
+        elif whole and (name == b"eXIf" or (name == b"iCCP" and _is_profile(body))):
+            kept[name] = body
+        elif name == b"IDAT":
+            pixels.append(body)
+            sound = sound and whole
+        elif name == b"IEND":
+            ended = True
+            break
+    if not header or not pixels:
+        return None
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    if colour not in _PNG_CHANNELS or not 0 < width < 2**31 or not 0 < height < 2**31 or depth not in (1, 2, 4, 8, 16):
+        return None
+    if colour == 3 and b"PLTE" not in kept:
+        return None
+    rows = _png_rows(width, height, depth * _PNG_CHANNELS[colour], bool(interlaced))
+    expected = sum(count * length for count, length in rows)
+    if expected > most_bytes:
+        return None
+    there, whole = inflate(b"".join(pixels), expected)
+    if not there:
+        return None
+    padded = bytearray(there.ljust(expected, b"\0"))
+    start = 0
+    for count, length in rows:  # a filter that there is none of would be refused
+        for at in range(start, start + count * length, length):
+            if padded[at] > 4:
+                padded[at] = 0
+                whole = False
+        start += count * length
+    if len(kept.get(b"tRNS", b"")) < {0: 2, 2: 6, 3: 1}.get(colour, 2**31):
+        kept.pop(b"tRNS", None)
+    order = (b"PLTE", b"tRNS") if bare else (b"iCCP", b"PLTE", b"tRNS", b"eXIf")
+    chunks = [(b"IHDR", header), *((name, kept[name]) for name in order if name in kept)]
+    chunks += [(b"IDAT", zlib.compress(padded, 1)), (b"IEND", b"")]
+    grid = _ADAM7_GRIDS[_whole_passes(rows, len(there))] if interlaced else (1, 1)
+    if grid[0] > 8:
+        return None
+    return Repaired(_PNG + b"".join(map(_png_chunk, chunks)), whole and sound and ended, grid)
+
+
+# Columns and rows of which the first n passes of an interlaced PNG have each one.
+_ADAM7_GRIDS = ((99, 99), (8, 8), (4, 8), (4, 4), (2, 4), (2, 2), (1, 2), (1, 1))
+
+
+def _whole_passes(rows: list[tuple[int, int]], there: int) -> int:
+    """How many of the seven passes are there; small pictures have fewer, and then the rest is as good as there."""
+    for done, (count, length) in enumerate(rows):
+        there -= count * length
+        if there < 0:
+            return done if len(rows) == 7 else 7
+    return 7
+
+
+def _png_chunk(chunk: tuple[bytes, bytes]) -> bytes:
+    name, body = chunk
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+_PNG_KNOWN = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+
+
+def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Name, body and whether the checksum is right, of each chunk; a length that cannot be is stepped over."""
+    at, size = 8, len(content)
+    while at + 8 <= size:
+        length, name = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
+        end = at + 8 + length
+        if not name.isalpha() or (end + 4 > size and name != b"IDAT"):
+            following = [content.find(known, at + 5) for known in _PNG_KNOWN]
+            following = [found for found in following if found > 0]
+            if not following:
+                return
+            at = min(following) - 4
+            continue
+        body = content[at + 8 : end]
+        crc = int.from_bytes(content[end : end + 4], "big")
+        yield name, body, end + 4 <= size and crc == zlib.crc32(name + body)
+        at = end + 4
+
+
+def _png_rows(width: int, height: int, bits: int, interlaced: bool) -> list[tuple[int, int]]:
+    """How many rows of how many bytes, the filter's included, a PNG has in each of its passes."""
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    sizes = [(-(-(width - x) // step_x), -(-(height - y) // step_y)) for x, y, step_x, step_y in passes]
+    return [(rows, (columns * bits + 7) // 8 + 1) for columns, rows in sizes if columns > 0 and rows > 0]
+
+
+def _is_profile(body: bytes) -> bool:
+    name, _, rest = body.partition(b"\0")
+    try:
+        machine = zlib.decompressobj()
+        machine.decompress(rest[1:], _MOST_PROFILE_BYTES)
+    except zlib.error:
+        return False
+    return len(name) < 80 and machine.eof
+
+
+def inflate(data: bytes, most_bytes: int) -> tuple[bytes, bool]:
+    """What can be decompressed of a zlib stream, and whether that is all of it, with the right checksum."""
+    machine = zlib.decompressobj()
+    try:
+        out = machine.decompress(data, most_bytes)
+        if len(out) == most_bytes:
+            machine.decompress(machine.unconsumed_tail, 64)  # the checksum
+        return out, machine.eof or len(out) == most_bytes
+    except zlib.error:
+        pass
+    machine = zlib.decompressobj()
+    body = bytearray()
+    for start in range(0, len(data), 512):
+        before = machine.copy()
+        try:
+            body += machine.decompress(data[start : start + 512], most_bytes - len(body))
+        except zlib.error:  # which takes with it what was right of this part
+            with suppress(zlib.error):
+                for at in range(start, start + 512):
+                    body += before.decompress(data[at : at + 1], most_bytes - len(body))
+                    if len(body) >= most_bytes:
+                        break
+            break
+        if len(body) >= most_bytes:
+            break
+    return bytes(body[:most_bytes]), False
+
+
+# WebP
+
+
+def repair_webp(content: bytes, *, bare: bool = False) -> Repaired | None:
+    """The first picture of a WebP with nothing but its profile (`bare`: without); what is missing is zero bytes."""
+    alpha, profile = b"", b""
+    at = 12
+    size = len(content)
+    while at + 8 <= size:
+        name, length = content[at : at + 4], int.from_bytes(content[at + 4 : at + 8], "little")
+        body = content[at + 8 : at + 8 + length]
+        if name == b"ANMF":
+            at += 24
+            continue
+        if name == b"ALPH":
+            alpha = body
+        elif name == b"ICCP" and len(body) == length and not bare:
+            profile = body
+        elif name in (b"VP8 ", b"VP8L"):
+            if length > 2**28 or len(body) < 32 or len(body) * 10 < length:
+                return None
+            first = 10 + (int.from_bytes(body[:3], "little") >> 5) if name == b"VP8 " else 0
+            if (len(body) - first) * 10 < length - first:
+                return None  # with loss, the pixels come behind a part that says what kind of blocks there are
+            return Repaired(_webp(name, body.ljust(length, b"\0"), alpha, profile), len(body) == length)
+        elif not name.strip().isalnum():
+            return None
+        at += 8 + length + (length & 1)
+    return None
+
+
+def _webp(name: bytes, body: bytes, alpha: bytes, profile: bytes) -> bytes:
+    chunks = [(name, body)]
+    if (alpha and name == b"VP8 ") or profile:
+        if name == b"VP8 ":
+            width, height = (int.from_bytes(body[at : at + 2], "little") & 0x3FFF for at in (6, 8))
+        else:
+            packed = int.from_bytes(body[1:5], "little")
+            width, height = (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
+        has_alpha = bool(alpha) or (name == b"VP8L" and bool(body[4] & 0x10))
+        flags = 0x10 * has_alpha | 0x20 * bool(profile)
+        header = bytes([flags, 0, 0, 0]) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+        chunks = [(b"VP8X", header)]
+        chunks += [(b"ICCP", profile)] if profile else []
+        chunks += [(b"ALPH", alpha)] if alpha and name == b"VP8 " else []
+        chunks.append((name, body))
+    packed_chunks = b"".join(n + struct.pack("<I", len(b)) + b + b"\0" * (len(b) & 1) for n, b in chunks)
+    return b"RIFF" + struct.pack("<I", 4 + len(packed_chunks)) + b"WEBP" + packed_chunks
+
+
+# JPEG 2000
+
+
+def repair_jpeg2000(content: bytes) -> Repaired | None:
+    """The codestream of a JPEG 2000 with an end marker. What is missing is zero, which says that nothing follows."""
+    start = _codestream(content)
+    if start < 0:
+        return None
+    stream = bytearray(content[start:])
+    at, last, cut, lacking = 2, -1, False, 0
+    while at + 12 <= len(stream):
+        marker, length = int.from_bytes(stream[at : at + 2], "big"), int.from_bytes(stream[at + 2 : at + 4], "big")
+        if marker == 0xFF90:
+            last = at
+            part = int.from_bytes(stream[at + 6 : at + 10], "big")
+            if part == 0 or at + part > len(stream):
+                cut = part != 0
+                lacking = at + part - len(stream) if cut else 0
+                break
+            at += part
+        elif marker >> 8 == 0xFF and marker != 0xFFD9 and length >= 2:
+            at += 2 + length
+        else:
+            break
+    if last < 0 or lacking > 9 * len(stream):
+        return None
+    ended = not cut and _EOI in stream[-16:]
+    return Repaired(b"".join((stream, bytes(lacking), b"" if ended else _EOI)), ended)
+
+
+def _codestream(content: bytes) -> int:
+    """Where the codestream of a JPEG 2000 starts; -1 where there is none."""
+    return content.find(b"\xff\x4f\xff\x51")
+
+
+def jpeg2000_depths(content: bytes) -> list[int]:
+    """The bits of each component."""
+    start = _codestream(content)
+    count = int.from_bytes(content[start + 40 : start + 42], "big") if start >= 0 else 0
+    return [(size & 127) + 1 for size in content[start + 42 : start + 42 + 3 * count : 3]]
+
+
+def jpeg2000_profile(content: bytes) -> bytes | None:
+    """The colour profile of a JP2, if it has one."""
+    start = max(0, _codestream(content))
+    at = content.find(b"colr", 0, start)
+    while at >= 4:
+        length = int.from_bytes(content[at - 4 : at], "big")
+        if content[at + 4 : at + 5] in (b"\x02", b"\x03") and length > 11 and at - 4 + length <= start:
+            return content[at + 7 : at - 4 + length]
+        at = content.find(b"colr", at + 4, start)
+    return None
+
+
+def with_room_above(content: bytes) -> bytes | None:
+    """A JPEG 2000 that says that each component has one bit more than it has, and means the same by its coefficients.
+
+    A decoder then makes v + 2^(bits - 1) of each value v. None where that cannot be said.
+    """
+    start = _codestream(content)
+    if start < 0:
+        return None
+    out = bytearray(content)
+    count = len(jpeg2000_depths(content))
+    for at in range(start + 42, start + 42 + 3 * count, 3):
+        if out[at] & 128 or out[at] & 127 >= 37:
+            return None
+        out[at] += 1
+    header = content.find(b"ihdr", 0, start)
+    if header >= 0 and out[header + 14] != 255:
+        out[header + 14] += 1
+    at, size = start + 2, len(out)
+    while at + 4 <= size:
+        marker, length = int.from_bytes(out[at : at + 2], "big"), int.from_bytes(out[at + 2 : at + 4], "big")
+        if marker == 0xFF90:
+            tile, part = at, int.from_bytes(out[at + 6 : at + 10], "big")
+        elif marker == 0xFF93:
+            if part == 0:
+                break
+            at = tile + part
+            continue
+        elif marker in (0xFF5C, 0xFF5D):
+            style = at + 4 if marker == 0xFF5C else at + 5 + (count > 256)
+            if not _one_bit_more(out, style, at + 2 + length):
+                return None
+        elif marker >> 8 != 0xFF or length < 2:
+            break
+        at += 2 + length
+    return bytes(out)
+
+
+def _one_bit_more(out: bytearray, style: int, end: int) -> bool:
+    """Let quantisation steps mean the same for components of one bit more. Steps of 1, without loss, do anyway."""
+    if out[style] & 31 == 0:
+        return True
+    if out[style] >> 5 == 0:
+        return False
+    out[style] -= 32  # one guard bit less, so that as many bit planes are left
+    for at in range(style + 1, end - 1, 2):
+        if out[at] >> 3 == 31:
+            return False
+        out[at] += 8
+    return True

@@ -1,0 +1,435 @@
+"""What below a folder is no part of the collection: other programs' and systems' folders, and what the user left out.
+
+Three sources, the later ones stronger: the tables below; `.nomedia` and `CACHEDIR.TAG` in a folder; `.clipsearchignore`
+files (gitignore syntax, in any folder, as git reads them) and `--exclude`. A line such as `!@eaDir/` brings a folder of
+the tables back if it names it (a wildcard does not). The folder that is indexed is never left out itself.
+
+To add a program: put its folder's name into FOLDERS, with the category that people read. Capitals make no difference.
+A name that a person could have given needs evidence beside it: see INSIDE, BESIDE and PACKAGES.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from clipsearch.config import INDEX_DIR_NAME
+
+IGNORE_FILE = ".clipsearchignore"
+NO_MEDIA = frozenset({".nomedia", ".NOMEDIA", ".Nomedia"})
+CACHE_TAG = "CACHEDIR.TAG"
+CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"  # see bford.info/cachedir
+VIRTUAL_ENV = "pyvenv.cfg"
+MARKERS = NO_MEDIA | {IGNORE_FILE, CACHE_TAG, VIRTUAL_ENV}
+"""Files that make a folder, or part of it, no part of the collection."""
+
+HIDDEN = "hidden"
+EXCLUDED = "--exclude"
+LARGEST_IGNORE_FILE_BYTES = 1 << 20
+
+FOLDERS: dict[str, str] = {
+    name: category
+    for category, names in {
+        # Windows, Samba, Synology, Unraid, QNAP, UGREEN, Buffalo, Netatalk, Nextcloud
+        "recycle bins": """$recycle.bin recycler recycled recycle_bin recyclebin #recycle @recycle @recycled trashbox
+            network_trash_folder files_trashbin $avg.trash""",
+        # Synology, QNAP, NetApp, Btrfs, Time Machine, Nextcloud, Windows
+        "snapshots and backups": """#snapshot @snapshot @snapshots @recently-snapshot ~snapshot @sharesnap @gmt_snapshot
+            backups.backupdb timeshift-btrfs files_versions windowsimagebackup""",
+        # Synology, QNAP, TrueNAS, Thecus, WD
+        "folders of NAS systems": """
+            @eadir @tmp @sharebin @database @appstore @appconf @appdata @apphome @appshare @apptemp @appcache @docker
+            @containermanager @cloudsync @activebackup @iscsi @lun @s2s @synologydrive @synofinder-log
+            @synoconfd @synocalendar @synologyapplicationservice @synoaudiod @synodldb @syno
+            @userpreference @img_bkp_cache @imagesync @maillog @autoupdate @ssbackup @guestimage
+            @m2virtual @xfs_quota @quarantine @config_backup @sysdata @__thumb @transcode @upload_cache
+            @metadata @station_config ix-applications nas_prog _nas_module_source_ wdcache""",
+        "folders of Windows": """system_volume_information $extend $winreagent $windows.~bt $windows.~ws $sysreset
+            $getcurrent config.msi msocache appdata temporary_internet_files inetcache perflogs""",
+        "folders of macOS": """__macosx temporary_items thevolumesettingsfolder thefindbycontentfolder ipod_photo_cache
+            apple_tv_photo_cache""",
+        "recovered fragments": "lost+found lost.dir",
+        "folders of programs": "node_modules bower_components __pycache__ site-packages dist-packages",
+        "originals that an editor put aside": ".picasaoriginals [originals]",  # Picasa, ACDSee
+    }.items()
+    for written in names.split()
+    for name in {written, written.replace("_", " ")}
+}
+"""Names that only systems and programs give, in lower case (here with _ for a space), with what to call them."""
+
+PATTERNS: tuple[tuple[str, str], ...] = (
+    (r"found\.\d{3}", "recovered fragments"),  # Windows' chkdsk
+    (r"network recycle bin( \d+)?|_nas_recycle_.*|\.trash-\d+", "recycle bins"),
+    (r"@gmt-\d{4}\.\d\d\.\d\d-\d\d\.\d\d\.\d\d", "snapshots and backups"),  # Samba
+    (r"\d{4}-\d\d-\d\d-\d{6}\.(backup|inprogress|interrupted|previous)", "snapshots and backups"),  # Time Machine
+    (r"appdata_oc[0-9a-z]+", "previews of other programs"),  # Nextcloud
+    (r"mipmaps-[0-9a-f]{40}\.d", "previews of other programs"),  # darktable
+    (r"(?!mobile downloads\.).*\.lrdata", "previews of other programs"),  # Lightroom; the exception holds originals
+    (r".*\.lrcat-data|.*\.lrmprev", "previews of other programs"),
+    (r".*\.noindex", "folders of macOS"),
+    (r".*\.(backupbundle|sparsebundle)", "snapshots and backups"),
+    (r"adobe (bridge|camera raw) cache.*|camera raw cache|bridgecache", "previews of other programs"),
+)
+"""Regular expressions of whole names in lower case."""
+
+INSIDE: dict[tuple[str, str], str] = {
+    ("captureone", "cache"): "previews of other programs",  # beside the pictures of a Capture One session
+    ("library", "caches"): "folders of macOS",
+    ("m4root", "thmbnl"): "previews of other programs",  # Sony cameras
+    ("avf_info", "thmbnl"): "previews of other programs",
+    ("android", "data"): "folders of programs",
+    ("android", "obb"): "folders of programs",
+    ("application support", "plex media server"): "previews of other programs",
+    ("timeshift", "snapshots"): "snapshots and backups",
+    ("_data", "i"): "previews of other programs",  # Piwigo
+}
+"""(The folder that it is in, its name): names that say something only there."""
+
+BESIDE: dict[str, tuple[frozenset[str], str]] = {
+    "thumbs": (frozenset({"encoded-video", "upload"}), "previews of other programs"),  # immich
+    "encoded-video": (frozenset({"thumbs", "upload"}), "previews of other programs"),
+    "windows": (frozenset({"program files", "users"}), "folders of Windows"),
+    "program files": (frozenset({"windows", "users"}), "folders of Windows"),
+    "program files (x86)": (frozenset({"windows", "users"}), "folders of Windows"),
+    "programdata": (frozenset({"windows", "users"}), "folders of Windows"),
+    "cache": (frozenset({"sidecar"}), "previews of other programs"),  # PhotoPrism
+}
+"""Names that say something only beside certain others."""
+
+_PHOTOS = (("originals",), ("masters",), ("scopes", "*", "originals"), ("scopes", "*", "data"))
+PACKAGES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "photoslibrary": _PHOTOS,  # Apple Photos, iPhoto and Aperture
+    "photolibrary": _PHOTOS,
+    "migratedphotolibrary": _PHOTOS,
+    "aplibrary": _PHOTOS,
+    "migratedaplibrary": _PHOTOS,
+    "lrlibrary": (("*", "originals"),),  # Lightroom (cloud)
+    "cocatalog": (("originals",),),  # Capture One
+    "app": (),
+    "framework": (),
+}
+"""Libraries of photo programs by ending: only these folders of them hold originals, others what was made of them."""
+APP_NEEDS = "Contents"  # within it, or a folder called trip.app is just that
+OLD_LIBRARY = frozenset({"AlbumData.xml", "Library6.iPhoto", "Library.iPhoto", "iPhotoMain.iPhoto"})
+"""Files that make a folder an iPhoto library, whatever it is called."""
+_OF_A_PACKAGE = "parts of photo libraries that are no originals"
+PICASA = frozenset({".picasa.ini", "Picasa.ini", "picasa.ini"})
+
+_PATTERN = re.compile("|".join(f"(?P<p{number}>{pattern})" for number, (pattern, _) in enumerate(PATTERNS)))
+_OF_THE_SYSTEM = {f"/{name}": "folders of Linux" for name in ("proc", "sys", "dev", "run")}
+
+
+class _Pattern:
+    """One line of gitignore syntax, for a scan that goes down folder by folder.
+
+    pathspec's expressions also match what is below a folder that they name; here each entry is asked for by itself,
+    as git does, so that `*` and `!*/` do not fight over files.
+    """
+
+    __slots__ = ("_contents", "_expression", "_folders", "literal", "wanted")
+
+    def __init__(self, line: str) -> None:
+        """Raises: ValueError."""
+        from pathspec import GitIgnoreSpec
+
+        text = line.rstrip()
+        self._folders = text.endswith("/**/")  # the folders in a folder, at any depth
+        folders = set(text.removeprefix("!").strip("/").split("/")[:-1]) - {"**"}
+        self._contents = text.endswith(("/**", "/**/")) and bool(folders)  # what is in these, not they themselves
+        parsed = list(GitIgnoreSpec.from_lines([text[:-1] if self._folders else line]).patterns)
+        self._expression = parsed[0].regex if parsed and parsed[0].include is not None else None
+        self.wanted = text.startswith("!")
+        self.literal = re.search(r"[*?\[]", text.rstrip("/").rpartition("/")[2]) is None
+
+    def matches(self, path: str, is_dir: bool) -> bool:
+        """`path` ends with a slash if `is_dir`."""
+        if self._expression is None or (self._folders and not is_dir):
+            return False
+        for match in self._expression.finditer(path):
+            below = match.groupdict().get("ps_d")
+            if below is not None and match.end("ps_d") != len(path):
+                continue
+            if self._contents and match.end() == len(path):
+                continue
+            return True
+        return False
+
+
+class _Rules(NamedTuple):
+    """The patterns of one file, the last one first, for paths below `folder` ("" or ending with a slash)."""
+
+    folder: str
+    patterns: list[_Pattern]
+    reason: str
+
+
+class Ignore:
+    """What is left out below `root`. Folders are entered from the top down; may be used by one scan after another."""
+
+    def __init__(self, root: str | os.PathLike[str], exclude: Sequence[str] = ()) -> None:
+        """`exclude`: patterns of the user's (see `pattern_from`). Raises: ValueError for one that is no pattern."""
+        self.root = os.path.abspath(root)
+        self.problems: list[str] = []
+        """What could not be understood, one sentence each."""
+        self._files: dict[str, _Rules] = {}  # by folder; only those that have any
+        self._excluded = None
+        if exclude:
+            patterns = [_Pattern(pattern_from(given, self.root)) for given in exclude]
+            self._excluded = _Rules("", patterns[::-1], EXCLUDED)
+        self._libraries: set[str] = set()  # iPhoto libraries, which only their content tells
+
+    def enter_folder(self, relative: str, names: Collection[str]) -> Folder:
+        """What applies in the folder `relative` ("": the root), whose entries are called `names`.
+
+        Its ancestors below the root must have been entered before.
+        """
+        whole = None
+        if not MARKERS.isdisjoint(names):
+            whole = self._marked(relative, names)
+        if not OLD_LIBRARY.isdisjoint(names):
+            self._libraries.add(relative)
+        return Folder(self, relative, names, self._rules_for(relative), whole)
+
+    def why(self, relative: str, is_dir: bool, entered: dict[str, Folder]) -> str | None:
+        """Why a path is left out, by itself or with a folder that it is in; None where it is not.
+
+        Looks into the folders on the way, and remembers them in `entered`.
+        """
+        folder, parts = "", relative.split("/")
+        for number, name in enumerate(parts):
+            here = entered.get(folder)
+            if here is None:
+                here = entered[folder] = self.enter_folder(folder, _listed(self.root, folder))
+            path = f"{folder}/{name}" if folder else name
+            reason = here.whole or here.skips(path, name, is_dir or number < len(parts) - 1)
+            if reason is not None:
+                return reason
+            folder = path
+        return None
+
+    def _marked(self, relative: str, names: Collection[str]) -> str | None:
+        if IGNORE_FILE in names:
+            self._read(relative)
+        if relative == "" or (self._verdict(self._rules_for(relative), relative, True) or ("", True))[1] is False:
+            return None
+        if not NO_MEDIA.isdisjoint(names):
+            return ".nomedia"
+        if CACHE_TAG in names and self._is_cache(relative):
+            return CACHE_TAG
+        return "folders of programs" if VIRTUAL_ENV in names else None
+
+    def _is_cache(self, relative: str) -> bool:
+        try:
+            with open(os.path.join(self.root, relative, CACHE_TAG), "rb") as file:
+                return file.read(len(CACHE_SIGNATURE)) == CACHE_SIGNATURE
+        except OSError:
+            return False
+
+    def _read(self, relative: str) -> None:
+        place = os.path.join(self.root, relative, IGNORE_FILE)
+        shown = f"{relative}/{IGNORE_FILE}" if relative else IGNORE_FILE
+        self._files.pop(relative, None)
+        try:
+            with open(place, "rb") as file:
+                data = file.read(LARGEST_IGNORE_FILE_BYTES + 1)
+        except OSError as error:
+            self.problems.append(f"{shown} cannot be read ({error.strerror or error}): what it names is not left out")
+            return
+        if len(data) > LARGEST_IGNORE_FILE_BYTES:
+            self.problems.append(f"{shown} is larger than {LARGEST_IGNORE_FILE_BYTES:,} bytes and not used")
+            return
+        text = os.fsdecode(data.removeprefix(b"\xef\xbb\xbf"))
+        patterns = []
+        for number, line in enumerate(text.split("\n"), 1):
+            try:
+                patterns.append(_Pattern(line.removesuffix("\r")))
+            except ValueError as error:
+                self.problems.append(f"{shown}, line {number}: {error}")
+        self._files[relative] = _Rules(f"{relative}/" if relative else "", patterns[::-1], IGNORE_FILE)
+
+    def _rules_for(self, relative: str) -> tuple[_Rules, ...]:
+        """The rules that apply in a folder, the strongest first."""
+        found = [] if self._excluded is None else [self._excluded]
+        if self._files:
+            folder = relative
+            while True:
+                rules = self._files.get(folder)
+                if rules is not None:
+                    found.append(rules)
+                if not folder:
+                    break
+                folder = folder.rpartition("/")[0]
+        return tuple(found)
+
+    @staticmethod
+    def _verdict(rules: tuple[_Rules, ...], path: str, is_dir: bool) -> tuple[str, bool | None] | None:
+        """Who speaks of a path, and whether they leave it out (True), name it as wanted (False), or only allow it."""
+        allowed = None  # by a pattern with a wildcard; one before it may name the path
+        for one in rules:
+            inside = path[len(one.folder) :]
+            if not inside:
+                continue
+            asked = f"{inside}/" if is_dir else inside
+            for pattern in one.patterns:
+                if not pattern.matches(asked, is_dir):
+                    continue
+                if pattern.wanted and pattern.literal:
+                    return one.reason, False
+                if not pattern.wanted:
+                    return allowed or (one.reason, True)
+                allowed = allowed or (one.reason, None)
+        return allowed
+
+
+class Folder:
+    """What applies to the entries of one folder. `whole`: why everything in it is left out, if it is."""
+
+    __slots__ = ("_ignore", "_names", "_relative", "_rules", "whole")
+
+    def __init__(
+        self, ignore: Ignore, relative: str, names: Collection[str], rules: tuple[_Rules, ...], whole: str | None
+    ) -> None:
+        self._ignore = ignore
+        self._relative = relative
+        self._names = names
+        self._rules = rules
+        self.whole = whole
+
+    @property
+    def judges_files(self) -> bool:
+        """Whether `skips` may leave out a plain file whose name does not begin with a dot."""
+        return bool(self._rules) or self.whole is not None
+
+    def skips(self, path: str, name: str, is_dir: bool) -> str | None:
+        """Why an entry is left out, or None. `path` is its path below the root."""
+        if self._rules or self.whole is not None:
+            return self._judged(path, name, is_dir)
+        if is_dir:
+            return HIDDEN if name[0] == "." else self._of_others(path, name)
+        return HIDDEN if name[0] == "." else None
+
+    def _judged(self, path: str, name: str, is_dir: bool) -> str | None:
+        if self.whole is not None:
+            return self.whole
+        if name == INDEX_DIR_NAME:
+            return HIDDEN
+        verdict = self._ignore._verdict(self._rules, path, is_dir)
+        if verdict is not None:
+            reason, left_out = verdict
+            if left_out is not None:
+                return reason if left_out else None
+        if name[0] == ".":
+            return HIDDEN
+        return self._of_others(path, name) if is_dir else None
+
+    def _of_others(self, path: str, name: str) -> str | None:
+        """Why a folder is none of the user's, by its name, its place and what is beside it."""
+        folded = name.casefold()
+        known = FOLDERS.get(folded)
+        if known is not None:
+            return known
+        match = _PATTERN.fullmatch(folded)
+        if match is not None and match.lastgroup is not None:
+            return next(PATTERNS[number][1] for number in range(len(PATTERNS)) if match[f"p{number}"] is not None)
+        parent = (self._relative or self._ignore.root).rpartition("/")[2].casefold()
+        known = INSIDE.get((parent, folded))
+        if known is not None:
+            return known
+        beside = BESIDE.get(folded)
+        if beside is not None and beside[0] <= {other.casefold() for other in self._names}:
+            return beside[1]
+        if folded == "originals" and not PICASA.isdisjoint(self._names) and self._has_all_of(path):
+            return FOLDERS["[originals]"]
+        if self._ignore.root == "/" and f"/{path}" in _OF_THE_SYSTEM:
+            return _OF_THE_SYSTEM[f"/{path}"]
+        return self._of_a_package(path)
+
+    def _has_all_of(self, path: str) -> bool:
+        """Whether every file of a folder has a namesake here: Picasa keeps what it changed so."""
+        inside = [name for name in _listed(self._ignore.root, path) if name[0] != "." and name not in PICASA]
+        return bool(inside) and all(name in self._names for name in inside)
+
+    def _of_a_package(self, path: str) -> str | None:
+        """Whether a folder lies in a photo program's library, and not where that keeps originals."""
+        ignore = self._ignore
+        parts = [ignore.root.rpartition("/")[2], *path.split("/")]
+        folded = [part.casefold() for part in parts]
+        for number in range(len(parts) - 1):
+            ending = folded[number].rpartition(".")[2] if "." in folded[number] else ""
+            wanted = PACKAGES.get(ending)
+            folder = "/".join(parts[1 : number + 1])
+            if folder in ignore._libraries:
+                wanted = _PHOTOS
+            if wanted is None or (not wanted and APP_NEEDS not in parts[number + 1 : number + 2]):
+                continue
+            below = folded[number + 1 :]
+            if not any(all(w in ("*", b) for w, b in zip(one, below, strict=False)) for one in wanted):
+                return _OF_A_PACKAGE if wanted else "folders of programs"
+        return None
+
+
+def pattern_from(given: str, root: str) -> str:
+    """A pattern in gitignore syntax from what a user writes: also a path that is there, from `root` or from here.
+
+    Raises: ValueError for one that names nothing.
+    """
+    text = given.strip("\n")
+    slash = "/" if text.endswith("/") else ""
+    if os.path.isabs(text):
+        if text == root or text.rstrip("/") == root:
+            raise ValueError(f"{given} is the folder itself")
+        if text.startswith(root.rstrip("/") + "/"):
+            return _literal(os.path.relpath(text, root)) + slash
+    elif "/" in text.rstrip("/") and not text.startswith("!"):
+        place = os.path.abspath(text)
+        below = os.path.relpath(place, root)
+        if not below.startswith("..") and os.path.lexists(place) and not os.path.lexists(os.path.join(root, text)):
+            if below == ".":
+                raise ValueError(f"{given} is the folder itself")
+            return _literal(below) + slash
+        text = text.removeprefix("./") if not text.startswith("./") else text[1:]
+    if text.strip().strip("/") in ("", ".", ".."):
+        raise ValueError("an empty pattern")
+    if text.startswith("#"):
+        text = "\\" + text
+    _Pattern(text)
+    return text
+
+
+def _literal(path: str) -> str:
+    """A pattern for exactly this path below the root."""
+    return "/" + re.sub(r"([\\*?\[])", r"\\\1", path)
+
+
+def _listed(root: str, relative: str) -> list[str]:
+    try:
+        return os.listdir(os.path.join(root, relative))
+    except OSError:
+        return []
+
+
+def overlapping(root: Path, index_dir: Path, nested: Sequence[str]) -> list[str]:
+    """What to tell somebody who makes an index of `root`: it is part of an indexed folder, or holds one (`nested`)."""
+    from clipsearch.config import is_index
+
+    said = []
+    for above in root.parents:
+        other = above / INDEX_DIR_NAME
+        if is_index(other) and other != index_dir:
+            folder = root.relative_to(above).as_posix()
+            said.append(
+                f"{root} is in {above}, which has an index already: its pictures are encoded and kept twice. To search "
+                f'only this folder, ask that one for folder:"/{folder}"; then {index_dir} can be deleted'
+            )
+            break
+    for relative in nested:
+        inner = root / relative
+        if inner / INDEX_DIR_NAME != index_dir:
+            said.append(
+                f"{inner} has an index of its own, which this run leaves as it is: its pictures are kept twice, and "
+                f"queries from within it are answered by it. Unless you want that, delete {inner / INDEX_DIR_NAME}"
+            )
+    return said

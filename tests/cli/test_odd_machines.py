@@ -1,0 +1,286 @@
+"""Machines without a home, a user, a folder for temporary files, a wide terminal, or somebody who reads to the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipsearch import places
+from tests.pictures import fill
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("odd") / "photos"
+    fill(folder, 12)
+    run("index", folder, "--model", "builtin", "-q")
+    return folder
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "clipsearch", *map(str, arguments)]
+
+
+def run(
+    *arguments: str | Path,
+    code: int = 0,
+    before: tuple[str | Path, ...] = (),
+    **own: str | Path,
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **{name: str(value) for name, value in own.items()}}
+    done = subprocess.run([*before, *command(*arguments)], capture_output=True, text=True, env=environment)
+    assert done.returncode == code, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    return done
+
+
+OWN = ("CLIPSEARCH_CACHE_DIR", "CLIPSEARCH_STATE_DIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HF_HOME")
+
+
+@pytest.mark.parametrize("home", ["", "/nonexistent", "/proc", "not/absolute"])
+def test_a_home_that_is_none(home: str, photos: Path, tmp_path: Path) -> None:
+    fill(photos, 3)
+    here = tmp_path / "here"
+    here.mkdir()
+    settings = {"HOME": home, "TMPDIR": str(tmp_path)}
+    for arguments in (
+        ("index", photos, "--model", "builtin"),
+        ("query", "waves", "--all", "--index", photos),
+        ("status", "--index", photos),
+    ):
+        environment = {name: value for name, value in os.environ.items() if name not in OWN} | settings
+        done = subprocess.run(command(*arguments), capture_output=True, text=True, env=environment, cwd=here)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+    assert list(here.iterdir()) == []  # no folder called ~
+
+
+@LINUX
+def test_a_user_without_a_name_or_a_home(photos: Path, tmp_path: Path) -> None:
+    """As in a container that is started with any user id: getpwuid knows nobody, HOME is not set."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler to make passwd empty with")
+    source, library = tmp_path / "nobody.c", tmp_path / "nobody.so"
+    source.write_text(
+        "#include <pwd.h>\nstruct passwd *getpwuid(uid_t u) { return 0; }\n"
+        "int getpwuid_r(uid_t u, struct passwd *p, char *b, size_t n, struct passwd **r) { *r = 0; return 0; }\n"
+    )
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    fill(photos, 3)
+    temporary, here = tmp_path / "tmp", tmp_path / "here"
+    temporary.mkdir()
+    here.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name not in (*OWN, "HOME")}
+    environment |= {"TMPDIR": str(temporary), "LD_PRELOAD": str(library)}
+    for arguments in (
+        ["index", photos, "--model", "builtin"],
+        ["query", "~x waves", "--all", "--index", photos],
+        ["models", "list"],
+    ):
+        done = subprocess.run(command(*arguments), capture_output=True, text=True, env=environment, cwd=here)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+    kept = temporary / f"clipsearch-{os.getuid()}"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o700
+    assert (kept / "cache").is_dir()
+    assert list(here.iterdir()) == []
+
+
+def test_nothing_is_kept_in_a_folder_that_others_could_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    found = []
+    for prepare in (lambda p: p.mkdir(0o777), lambda p: p.symlink_to("/"), lambda p: p.write_text(""), lambda p: None):
+        place = tmp_path / f"clipsearch-{os.getuid()}"
+        prepare(place)
+        if place.is_dir() and not place.is_symlink():
+            place.chmod(0o777)
+        places._among_temporary_files.cache_clear()
+        found.append(places._among_temporary_files())
+        shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
+    places._among_temporary_files.cache_clear()
+    assert found == [places.NOWHERE] * 3 + [tmp_path / f"clipsearch-{os.getuid()}"]
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "~"])
+def test_a_tilde_is_a_name_where_there_is_no_home(path: str, monkeypatch: pytest.MonkeyPatch, indexed: Path) -> None:
+    assert isinstance(places.expanded(path), Path)
+    assert run("query", path, "--all", "--index", indexed).stdout
+
+
+@LINUX
+@pytest.mark.parametrize("place", ["cache", "state", "both"])
+def test_own_folders_that_cannot_be_written_to(place: str, photos: Path) -> None:
+    """/proc refuses every write, also root's."""
+    fill(photos, 3)
+    own: dict[str, Any] = {"CLIPSEARCH_CACHE_DIR": "/proc/clipsearch"} if place != "state" else {}
+    own |= {"CLIPSEARCH_STATE_DIR": "/proc/clipsearch"} if place != "cache" else {}
+    run("index", photos, "--model", "builtin", **own)
+    run("query", "waves", "--all", "--index", photos, **own)
+    run("query", "waves", "--all", "--daemon", "auto", "--index", photos, **own)
+    run("similar", "1", "--index", photos, **own)
+
+
+@LINUX
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_a_cache_that_cannot_be_written_to_costs_speed_only(precision: str, photos: Path) -> None:
+    fill(photos, 3)
+    done = run(
+        "index", photos, "--model", "builtin", "--precision", precision, CLIPSEARCH_CACHE_DIR="/proc/clipsearch",
+        code=0 if precision == "auto" else 1,
+    )  # fmt: skip
+    assert precision == "auto" or "--precision fp32" in done.stderr
+
+
+@pytest.mark.parametrize("temporary", ["/nonexistent", "", "relative"])
+def test_tmpdir_that_is_not_there(temporary: str, photos: Path) -> None:
+    fill(photos, 3)
+    run("index", photos, "--model", "builtin", TMPDIR=temporary)
+    run("query", "waves", "--all", "--index", photos, TMPDIR=temporary)
+
+
+@LINUX
+def test_no_folder_for_temporary_files_and_no_shared_memory(photos: Path) -> None:
+    """All of /tmp, /var/tmp and /dev/shm read-only, as far as a mount namespace can be had."""
+    fill(photos, 3)
+    script = 'for d in /dev/shm /var/tmp; do mount -t tmpfs -o ro,size=64k none $d || exit 77; done; cd /; exec "$@"'
+    before = ("unshare", "-Urm", "sh", "-c", script, "sh")
+    try:
+        probe = subprocess.run([*before, "true"], capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if probe.returncode:
+        pytest.skip("no mount namespaces here")
+    run("index", photos, "--model", "builtin", before=before, TMPDIR="/nonexistent")
+    run("query", "waves", "--all", "--index", photos, before=before, TMPDIR="/nonexistent")
+
+
+@LINUX
+def test_one_core(photos: Path) -> None:
+    fill(photos, 3)
+    if shutil.which("taskset") is None:
+        pytest.skip("no taskset here")
+    before = ("taskset", "-c", str(min(os.sched_getaffinity(0))))
+    run("index", photos, "--model", "builtin", before=before)
+    run("query", "waves", "--all", "--index", photos, before=before)
+
+
+# --- who reads what is printed ------------------------------------------------------------------------
+
+
+SPEAKERS = [
+    ["query", "waves", "--all"], ["query", "waves", "--all", "--json"], ["query", "waves", "--all", "-0"],
+    ["query", "waves", "--all", "--csv"], ["query", "waves", "--all", "--paths"], ["status"], ["status", "--json"],
+    ["query", "--help"], ["--version"], ["models", "list"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", SPEAKERS, ids=" ".join)
+def test_a_reader_who_has_seen_enough(words: list[str], indexed: Path) -> None:
+    """The shell sees what it sees of `cat`: killed by SIGPIPE, 141. Nothing is said."""
+    own = ["--index", str(indexed)] if words[0] in ("query", "status") and "--help" not in words else []
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command(*words, *own), stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == -signal.SIGPIPE
+    assert done.stderr == ""
+
+
+def test_head_under_pipefail(indexed: Path) -> None:
+    line = f"set -o pipefail; {sys.executable} -m clipsearch query waves --all --index {indexed} | head -1"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert done.returncode in (0, 128 + signal.SIGPIPE)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+
+
+@LINUX
+@pytest.mark.parametrize(
+    ("words", "unbuffered"), [(words, number % 2 == 0) for number, words in enumerate(SPEAKERS[:7])]
+)
+def test_a_full_disk_under_the_answer_is_said(words: list[str], unbuffered: bool, indexed: Path) -> None:
+    with open("/dev/full", "w") as full:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        environment |= {"PYTHONUNBUFFERED": "1"} if unbuffered else {}
+        told = command(*words, "--index", indexed)
+        done = subprocess.run(told, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("clipsearch: the answer cannot be written")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "closed"),
+    [
+        (SPEAKERS[0], "<&- >&- 2>&-"),
+        (SPEAKERS[1], ">&-"),
+        (SPEAKERS[2], ">&-"),
+        (SPEAKERS[3], "<&- >&-"),
+        (SPEAKERS[5], "2>&-"),
+        (["index"], "<&-"),
+        (["index"], "<&- >&- 2>&-"),
+    ],
+)
+def test_closed_streams(words: list[str], closed: str, indexed: Path) -> None:
+    """No traceback, no file of the index opened as standard output by accident."""
+    own = [str(indexed), "-q"] if words == ["index"] else ["--index", str(indexed)]
+    line = f'exec "$@" {closed}'
+    done = subprocess.run(["sh", "-c", line, "sh", *command(*words, *own)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert run("verify", "--index", indexed)
+
+
+def on_a_terminal(arguments: list[str], columns: int, **own: str) -> str:
+    """What a command prints on a terminal of so many columns."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update({"COLUMNS": "", **own})
+        os.environ.pop("COLUMNS")
+        import fcntl
+        import struct
+        import termios
+
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+        os.execv(arguments[0], arguments)
+    return b"".join(_said(terminal, pid)).decode("utf-8", "replace")
+
+
+def _said(terminal: int, pid: int) -> Iterator[bytes]:
+    while True:
+        try:
+            said = os.read(terminal, 65536)
+        except OSError:  # Linux: the other end was closed
+            break
+        if not said:
+            break
+        yield said
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(("columns", "kind"), [(20, "xterm"), (1, "xterm"), (20, "dumb"), (0, "xterm"), (40, "")])
+def test_small_and_simple_terminals(columns: int, kind: str, photos: Path) -> None:
+    fill(photos, 12)
+    said = on_a_terminal(command("index", photos, "--model", "builtin"), columns, TERM=kind)
+    assert "12 indexed" in said.replace("\r\n", " ")
+    assert "Traceback" not in said
+    if kind in ("dumb", ""):
+        assert "\x1b" not in said
+    help_text = on_a_terminal(command("query", "--help"), columns, TERM=kind)
+    assert "--unique" in help_text
+    found = on_a_terminal(command("query", "waves", "--all", "--json", "--index", photos), columns, TERM=kind)
+    assert len(json.loads(found)) == 12

@@ -1,0 +1,197 @@
+"""A whole session, recorded: nothing reaches another machine, and nobody else writes below the home folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from clipsearch.privacy import SWITCHES
+from tests.cli.test_train import write_shapes
+from tests.pictures import fill
+
+SOURCE = Path(__file__).parents[1] / "network_watch.c"
+OURS = (".cache/clipsearch", ".local/state/clipsearch", ".local/share/clipsearch")
+
+
+class Session:
+    """A user who has only just got this machine: an empty home, no settings."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.home.mkdir()
+        self.seen = folder / "seen.txt"
+        library = folder / "watch.so"
+        compiler = shutil.which("cc")
+        if compiler is None or sys.platform != "linux":
+            pytest.skip("no C compiler to make the recorder with")
+        subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl"], check=True)
+        ours = {switch.variable for switch in SWITCHES} | {"HF_HUB_OFFLINE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"}
+        self.environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ours and not name.startswith(("CLIPSEARCH_", "HF_", "ORT_", "MPL"))
+        }
+        self.environment |= {
+            "HOME": str(self.home),
+            "LD_PRELOAD": str(library),
+            "NETWORK_WATCH": str(self.seen),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        return [sys.executable, "-m", "clipsearch", *map(str, arguments)]
+
+    def run(self, *arguments: str | Path, codes: tuple[int, ...] = (0,)) -> str:
+        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, env=self.environment)
+        assert done.returncode in codes, done.stdout + done.stderr
+        return done.stdout
+
+    def python(self, program: str) -> str:
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment, check=True).stdout
+
+    def check(self) -> None:
+        """Raises AssertionError if something reached out, or left a file that is not ours."""
+        seen = self.seen.read_text() if self.seen.exists() else ""
+        assert sorted(set(seen.splitlines())) == []
+        files = [str(file.relative_to(self.home)) for file in self.home.rglob("*") if not file.is_dir()]
+        assert [file for file in files if not file.startswith(OURS)] == []
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    return Session(tmp_path)
+
+
+def test_the_recorder_sees_who_is_asked_and_written_to(session: Session) -> None:
+    session.python(
+        "import socket, pathlib\n"
+        "try: socket.create_connection(('collector.invalid', 443), 1)\n"
+        "except OSError: pass\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "for send in (lambda: s.sendto(b'x', ('192.0.2.1', 53)), lambda: s.connect(('192.0.2.2', 53))):\n"
+        "    try: send()\n"
+        "    except OSError: pass\n"
+        "pathlib.Path.home().joinpath('device-id').write_text('x')"
+    )
+    assert session.seen.read_text().split() == [
+        "getaddrinfo", "collector.invalid", "sendto", "192.0.2.1", "connect", "192.0.2.2"
+    ]  # fmt: skip
+    with pytest.raises(AssertionError):
+        session.check()
+
+
+def test_index_and_query_reach_nobody(session: Session, photos: Path) -> None:
+    fill(photos, 12)
+    session.run("index", photos, "--model", "builtin", "-q")
+    session.run("query", "waves", "--all", "--index", photos)
+    session.run("similar", "1", "--index", photos)
+    session.run("status", "--index", photos)
+    session.run("models", "list")
+    session.check()
+
+
+@pytest.mark.slow
+def test_servers_and_the_daemon_reach_nobody(session: Session, photos: Path) -> None:
+    """With thumbnails, an uploaded picture and the page, whose Gradio part is waited for."""
+    fill(photos, 12)
+    session.run("index", photos, "--model", "builtin", "-q")
+    session.run("query", "waves", "--all", "--daemon", "auto", "--index", photos)
+    for command in (["serve"], ["ui", "--no-browser"]):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        server = subprocess.Popen(
+            session.command(*command, "--index", photos, "--port", str(port)),
+            stderr=subprocess.PIPE,
+            env=session.environment,
+        )
+
+        def ask(path: str, body: object = None, *, at: str = f"http://127.0.0.1:{port}") -> bytes:
+            data = None if body is None else json.dumps(body).encode()
+            asked = urllib.request.Request(at + path, data, {"content-type": "application/json"})
+            with urllib.request.urlopen(asked, timeout=60) as answer:
+                return bytes(answer.read())
+
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                ask("/healthz")
+                break
+            except OSError:
+                assert server.poll() is None and time.monotonic() < deadline
+                time.sleep(0.1)
+        found = json.loads(ask("/v1/search", {"query": "waves", "all": True}))["hits"]
+        ask(f"/v1/images/{found[0]['id']}/thumbnail")
+        while command[0] == "ui" and b"gradio-app" not in ask("/"):
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+        time.sleep(6)  # the picture warm-up, and what threads do when nobody looks
+        server.terminate()
+        server.communicate(timeout=60)
+    session.check()
+    shutil.rmtree(photos / ".clipsearch")  # which ends the daemon
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_training_and_its_pictures_reach_nobody(session: Session, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pairs, out = write_shapes(tmp_path / "pairs", 6), tmp_path / "run"
+    session.run(
+        "train", pairs, "--model", "builtin", "--out", out, "--batch", "16", "--epochs", "2", "--views", "1",
+        "--accept-anchor-drop", "--no-gate", "--quiet",
+    )  # fmt: skip
+    assert find_spec("matplotlib") is None or (out / "curves.png").is_file()
+    session.check()
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_training_processes_reach_only_each_other(session: Session) -> None:
+    pytest.importorskip("torch")
+    program = (
+        "import torch\nfrom clipsearch.training.distributed import gather, joined, world_of_environment\n"
+        "with joined(world_of_environment(), torch.device('cpu')) as world:\n"
+        "    print(gather(torch.ones(1) * world.rank).tolist())"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        own = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**session.environment, **own, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [rank.communicate(timeout=120)[0] for rank in ranks] == ["[0.0, 1.0]\n"] * 2
+    session.check()
+
+
+@pytest.mark.slow
+def test_in_a_notebook_importing_clipsearch_is_enough(session: Session) -> None:
+    """Also where it is imported only after huggingface-hub, which has read its variables by then."""
+    optional = [name for name in ("openvino", "torch", "open_clip", "gradio") if find_spec(name)]
+    model = Path(__file__).parents[2] / "clipsearch/models/builtin/visual/model.onnx"
+    said = session.python(
+        f"import huggingface_hub\nimport clipsearch\nimport onnxruntime, {', '.join(optional)}\n"
+        f"onnxruntime.InferenceSession({str(model)!r})\n"
+        "print(huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY)\n"
+        + ("gradio.Blocks()\n" if "gradio" in optional else "")
+    )
+    assert said.split() == ["True"]
+    session.check()

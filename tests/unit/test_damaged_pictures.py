@@ -1,0 +1,388 @@
+"""Files that viewers show although something is wrong with them: what is there is read, and the row says so."""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from clipsearch import repair
+from clipsearch.errors import UnreadablePicture
+from clipsearch.images import open_picture, read_picture
+from clipsearch.records import Preprocessing
+
+SQUASH = Preprocessing(64, 64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resize_mode="squash")
+WIDTH, HEIGHT = 320, 240
+Array = np.ndarray[Any, Any]
+
+
+def scene(seed: int = 0) -> Image.Image:
+    """Structure at several scales, and no row of one colour."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((HEIGHT, WIDTH, 3))
+    for cells in (3, 9, 30, 90):
+        noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+        total += np.asarray(noise.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)) / cells**0.5
+    total = (total - total.min()) / (total.max() - total.min())
+    return Image.fromarray((total * 255).astype(np.uint8))
+
+
+def saved(format_: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    scene().save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def pixels_of(content: bytes) -> Array:
+    return np.asarray(open_picture("x", content=content)).astype(int)
+
+
+def partial_of(content: bytes) -> str | None:
+    return read_picture("x", SQUASH, content=content).partial
+
+
+def refusal_of(content: bytes) -> str:
+    with pytest.raises(UnreadablePicture) as caught:
+        read_picture("x", SQUASH, content=content)
+    return caught.value.status
+
+
+JPEGS: dict[str, dict[str, Any]] = {
+    "baseline": {"quality": 85},
+    "without subsampling": {"quality": 92, "subsampling": 0},
+    "progressive": {"quality": 85, "progressive": True},
+    "progressive 4:4:4": {"quality": 85, "progressive": True, "subsampling": 0},
+    "restart": {"quality": 85, "restart_marker_blocks": 4},
+    "restart rows": {"quality": 85, "restart_marker_rows": 2, "progressive": True},
+    "optimised": {"quality": 60, "optimize": True},
+    "rgb": {"quality": 85, "keep_rgb": True},
+}
+
+TRAILERS: dict[str, Callable[[bytes], bytes]] = {
+    "zeros": lambda whole: bytes(5000),
+    "text": lambda whole: b"appended by some program " * 50,
+    "Samsung": lambda whole: b"\0\0\x01\x0a\x0e\0\0\0Image_UTC_Data1496523234" + b"SEFHe\0\0\0" + bytes(20) + b"SEFT",
+    "another JPEG": lambda whole: whole,
+    "the middle of a JPEG": lambda whole: whole[len(whole) // 3 :],
+    "tables and scans": lambda whole: whole[whole.index(b"\xff\xda") :],
+    "an MP4": lambda whole: b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + np.random.default_rng(1).bytes(4000),
+    "noise": lambda whole: np.random.default_rng(2).bytes(4000).replace(b"\xff\xda", b"\xfe\xda"),
+    "markers": lambda whole: b"\xff\xc4\0\x05abc\xff\xdb\0\x04ab\xff\xe1\0\x02" * 3,
+}
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize("ending", ["none", "half", *TRAILERS])
+def test_jpeg_without_end_marker(kind: str, ending: str) -> None:
+    """All its pixels are there, whatever follows them."""
+    whole = saved("JPEG", **JPEGS[kind])
+    content = whole[:-2]
+    if ending == "half":
+        content += b"\xff"
+    elif ending in TRAILERS:
+        content += TRAILERS[ending](saved("JPEG", quality=20))
+    difference = np.abs(pixels_of(content) - pixels_of(whole))
+    assert difference.mean() < 0.2
+    assert difference[:-16].max() == 0
+    if ending in ("none", "half"):
+        assert partial_of(content) == "the JPEG ends before the picture does"
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize("ending", TRAILERS)
+def test_jpeg_with_a_trailer_is_whole(kind: str, ending: str) -> None:
+    whole = saved("JPEG", **JPEGS[kind])
+    content = whole + TRAILERS[ending](saved("JPEG", quality=20))
+    assert np.array_equal(pixels_of(content), pixels_of(whole))
+    assert partial_of(content) is None
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize("lost", [0.001, 0.02, 0.05, 0.1, 0.3, 0.5])
+def test_jpeg_that_lost_its_end(kind: str, lost: float) -> None:
+    whole = saved("JPEG", **JPEGS[kind])
+    content = whole[: int(len(whole) * (1 - lost))]
+    difference = np.abs(pixels_of(content) - pixels_of(whole))
+    if JPEGS[kind].get("progressive"):  # all rows are there, with less detail
+        assert difference.mean() < 0.5 + 12 * lost
+    else:
+        assert difference[: int(HEIGHT * (1 - lost) * 0.85)].max() == 0
+    assert partial_of(content) == "the JPEG ends before the picture does"
+    assert (read_picture("x", SQUASH, content=content).width, pixels_of(content).shape[0]) == (WIDTH, HEIGHT)
+
+
+ARITHMETIC = {
+    "sequential": (
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAgGBgcGBQgHBwcJCQgKDBQNDAsLDBkSEw8UHRofHh0aHBwgJC4nICIsIxwcKDcpLDAxNDQ0Hyc5PTgy"
+        "PC4zNDL/2wBDAQkJCQwLDBgNDRgyIRwhMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjL/yQARCAAgACAD"
+        "ASIAAhEBAxEB/8wACgAQEAUBEBEF/9oADAMBAAIRAxEAPwDSglfZNjgOQoQDGNjuCBTHZsUcDPzes9hUSgijEtHOoea5CbbTrC9vRpy7YfhSnEJh"
+        "KBwoBcnjFmiazng4AfW+vb+qAMQoZxlB7ZwaEU9rvYU8krpCSmQJV1YuBoB2VeznQ3ztFZ3oeFYkOUHb8c52HCEN6mLBnP8AX3jchewr4RfO4nHX"
+        "TlEYQv/Z"
+    ),
+    "progressive": (
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAgGBgcGBQgHBwcJCQgKDBQNDAsLDBkSEw8UHRofHh0aHBwgJC4nICIsIxwcKDcpLDAxNDQ0Hyc5PTgy"
+        "PC4zNDL/2wBDAQkJCQwLDBgNDRgyIRwhMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjL/ygARCAAgACAD"
+        "ASIAAhEBAxEB/8wABgAQARD/2gAMAwEAAhADEAAAAdIUyMwGR4DQjpyUhTabLsltYlhujLn/AOMundLg/8wABBAF/9oACAEBAAEFAhA3k61XYKWH"
+        "/wBnW23tHFrZ4FSBKSX/zAAEEQX/2gAIAQMBAT8BHpM2N2SsfgKWO37BYZD/zAAEEQX/2gAIAQIBAT8BFXD6buMoj5/08dDw/8wABBAF/9oACAEB"
+        "AAY/ArD/zAAEEAX/2gAIAQEAAT8huT1Cjsd5Dp7Kz4nUKnE2pqXhyHBb/9oADAMBAAIAAwAAABDCsp7/zAAEEQX/2gAIAQMBAT8Q7znjD8Eo/8wA"
+        "BBEF/9oACAECAQE/EO1n9h8uvP/MAAQQBf/aAAgBAQABPxDvXg2ES+grk+5A/Ro3Daz8aPEbVlwAQP/Z"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ARITHMETIC)
+def test_arithmetic_coding(kind: str) -> None:
+    """Both files are lossless transcodings (by jpegtran) of one picture; larger than a buffer after padding."""
+    content = base64.b64decode(ARITHMETIC[kind])
+    padded = content[:2] + b"".join(b"\xff\xfe\xff\xfd" + bytes(65531) for _ in range(3)) + content[2:]
+    for file in (content, padded):
+        pixels = pixels_of(file)
+        assert pixels.shape == (32, 32, 3)
+        assert np.abs(pixels - pixels_of(base64.b64decode(ARITHMETIC["sequential"]))).max() == 0
+        assert pixels.std() > 40
+        assert partial_of(file) is None
+    cut = content[: int(len(content) * 0.95)]
+    assert partial_of(cut) is not None
+
+
+OTHERS: dict[str, bytes] = {}
+
+
+def others() -> dict[str, bytes]:
+    """Files of other formats that store rows from the top (BMP: from the bottom)."""
+    if not OTHERS:
+        OTHERS["png"] = saved("PNG")
+        OTHERS["png palette"] = _palette("PNG")
+        OTHERS["gif"] = _palette("GIF", interlace=False)
+        OTHERS["bmp"] = saved("BMP")
+        OTHERS["dib"] = saved("DIB")
+        OTHERS["ppm"] = saved("PPM")
+        OTHERS["pfm"] = b"PF\n%d %d\n-1.0\n" % (WIDTH, HEIGHT) + np.asarray(scene())[::-1].astype("<f4").tobytes()
+        OTHERS["webp"] = saved("WEBP", quality=90)
+        OTHERS["webp lossless"] = saved("WEBP", lossless=True)
+        for compression in (None, "zlib", "lzw", "packbits", "jpeg"):
+            buffer = io.BytesIO()
+            tifffile.imwrite(buffer, np.asarray(scene()), photometric="rgb", compression=compression, rowsperstrip=8)
+            OTHERS[f"tiff {compression}"] = buffer.getvalue()
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, np.asarray(scene()), photometric="rgb", compression="zlib", tile=(16, 64))
+        OTHERS["tiff tiles"] = buffer.getvalue()
+    return OTHERS
+
+
+def _palette(format_: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    scene().quantize(64).save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+OTHER_NAMES = (
+    "png", "png palette", "gif", "bmp", "dib", "ppm", "pfm", "webp", "webp lossless", "tiff None", "tiff zlib",
+    "tiff lzw", "tiff packbits", "tiff jpeg", "tiff tiles",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+@pytest.mark.parametrize("lost", [0.002, 0.05, 0.1, 0.3, 0.5])
+def test_other_formats_that_lost_their_end(name: str, lost: float) -> None:
+    whole = others()[name]
+    content = whole[: int(len(whole) * (1 - lost))]
+    rows = int(HEIGHT * (1 - lost) * 0.8)
+    difference = np.abs(pixels_of(content) - pixels_of(whole))
+    there = difference[-rows:] if name in ("bmp", "dib", "pfm") else difference[:rows]
+    assert there.mean() < 0.5
+    partial = partial_of(content)
+    assert partial is not None
+    assert "ends before the picture does" in partial
+
+
+@pytest.mark.parametrize("name", [name for name in OTHER_NAMES if name not in ("gif",)])
+def test_less_than_a_tenth_is_refused(name: str) -> None:
+    whole = others()[name]
+    assert refusal_of(whole[: int(len(whole) * 0.06)]) == "truncated"
+
+
+@pytest.mark.parametrize("lost", [0.01, 0.1, 0.3, 0.6])
+@pytest.mark.parametrize("name", ["gif", "png", "jp2", "j2k"])
+def test_interlaced_and_layered_pictures_keep_less_detail(name: str, lost: float) -> None:
+    if name == "gif":
+        whole = _palette("GIF", interlace=True)
+    elif name == "png":
+        whole = interlaced_png(np.asarray(scene()))
+    else:
+        whole = saved("JPEG2000", no_jp2=name == "j2k")
+    content = whole[: int(len(whole) * (1 - lost))]
+    assert np.abs(pixels_of(content) - pixels_of(whole)).mean() < 2 + 15 * lost
+    assert partial_of(content) is not None
+
+
+def interlaced_png(pixels: Array) -> bytes:
+    raw = b""
+    for x, y, step_x, step_y in repair._ADAM7:
+        raw += b"".join(b"\0" + row.tobytes() for row in pixels[y::step_y, x::step_x])
+    return png(
+        (b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 1)), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")
+    )
+
+
+def chunk(name: bytes, body: bytes, crc: int | None = None) -> bytes:
+    return (
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body) if crc is None else crc)
+    )
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks)
+
+
+def split(content: bytes) -> list[tuple[bytes, bytes]]:
+    return [(name, body) for name, body, _ in repair._png_chunks(content)]
+
+
+BOMB = b"Comment\0\0" + zlib.compress(bytes(70 * 2**20))
+PNG_FAULTS: dict[str, Callable[[list[tuple[bytes, bytes]]], bytes]] = {
+    "text that is too large": lambda parts: png(parts[0], (b"zTXt", BOMB), *parts[1:]),
+    "text that is no zlib": lambda parts: png(parts[0], (b"zTXt", b"Comment\0\0nothing"), *parts[1:]),
+    "a profile that is none": lambda parts: png(parts[0], (b"iCCP", b"icc\0\0nothing"), *parts[1:]),
+    "EXIF that is none": lambda parts: png(parts[0], (b"eXIf", b"MM\0*\0\0\0\x08\xff\xff"), *parts[1:]),
+    "late EXIF that is none": lambda parts: png(*parts[:-1], (b"eXIf", b"II*\0\xff\xff\xff\x7f"), parts[-1]),
+    "late text that is none": lambda parts: png(*parts[:-1], (b"iTXt", b"XML:com.adobe.xmp\0\1\1\0\0x"), parts[-1]),
+    "gamma of a wrong length": lambda parts: png(parts[0], (b"gAMA", b"\0"), *parts[1:]),
+    "a time of a wrong length": lambda parts: png(parts[0], (b"tIME", b""), (b"pHYs", b"12"), *parts[1:]),
+    "transparency of a wrong length": lambda parts: png(parts[0], (b"tRNS", b"\0"), *parts[1:]),
+    "animation control that is none": lambda parts: png(parts[0], (b"acTL", b"\0"), *parts[1:]),
+    "a wrong checksum of text": lambda parts: (
+        png(parts[0])[: -0 or None] + chunk(b"tEXt", b"a\0b", 1) + png(*parts[1:])[8:]
+    ),
+    "a wrong checksum of the header": lambda parts: png()[:8] + chunk(*parts[0], 7) + png(*parts[1:])[8:],
+}
+
+
+@pytest.mark.parametrize("fault", PNG_FAULTS)
+def test_png_metadata_never_loses_the_picture(fault: str) -> None:
+    whole = saved("PNG")
+    content = PNG_FAULTS[fault](split(whole))
+    assert np.array_equal(pixels_of(content), pixels_of(whole))
+    assert partial_of(content) is None
+
+
+def test_png_with_wrong_checksums_of_pixels() -> None:
+    whole = saved("PNG")
+    parts = split(whole)
+    bad = png()[:8] + b"".join(chunk(n, b, 1 if n == b"IDAT" else None) for n, b in parts)
+    assert np.array_equal(pixels_of(bad), pixels_of(whole))
+    joined = b"".join(body for name, body in parts if name == b"IDAT")
+    wrong_sum = png(parts[0], (b"IDAT", joined[:-4] + b"abcd"), (b"IEND", b""))
+    assert np.array_equal(pixels_of(wrong_sum), pixels_of(whole))
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0x10
+    difference = np.abs(pixels_of(bytes(flipped)) - pixels_of(whole))
+    assert difference[: int(HEIGHT * 0.4)].max() == 0
+    assert partial_of(bytes(flipped)) == "parts of the PNG are damaged"
+    assert np.array_equal(pixels_of(png(*parts[:-1])), pixels_of(whole))  # no IEND
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+
+
+JPEG_FAULTS: dict[str, bytes] = {
+    "EXIF that is none": segment(0xE1, b"Exif\0\0" + b"\xff" * 40),
+    "EXIF whose offset is far away": segment(0xE1, b"Exif\0\0II*\0\xff\xff\xff\x7f"),
+    "EXIF without a table": segment(0xE1, b"Exif\0\0MM"),
+    "many pieces of a profile, none of it": b"".join(
+        segment(0xE2, b"ICC_PROFILE\0" + bytes([n, 255]) + b"x") for n in range(9)
+    ),
+    "a piece of a profile that is too short": segment(0xE2, b"ICC_PROFILE\0"),
+    "an index of pictures that is none": segment(0xE2, b"MPF\0" + b"II*\0\x08\0\0\0\xff\xff" + b"\xff" * 60),
+    "an empty index of pictures": segment(0xE2, b"MPF\0"),
+    "Photoshop resources that are none": segment(0xED, b"Photoshop 3.0\0" + b"8BIM\xff\xff\xff\xff\xff\xff\xff\xff"),
+    "Photoshop resources that are short": segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed\0\0\0\0\0\x02a"),
+    "XMP without an end": segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf"),
+    "a megabyte of comments": segment(0xFE, bytes(65533)) * 16,
+    "Adobe's marker without its end": segment(0xEE, b"Adobe"),
+    "JFIF without its end": segment(0xE0, b"JFIF\0"),
+    "a part that is longer than it says": b"\xff\xe5\0\x04abcdefgh",
+    "zeros": bytes(300),
+    "fill bytes": b"\xff" * 50,
+}
+
+
+@pytest.mark.parametrize("fault", JPEG_FAULTS)
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_metadata_never_loses_the_picture(fault: str, progressive: bool) -> None:
+    whole = saved("JPEG", quality=85, progressive=progressive)
+    for at in (2, whole.index(b"\xff\xdb")):
+        if at == 2 and fault == "zeros":
+            continue  # then it does not begin as a JPEG does
+        content = whole[:at] + JPEG_FAULTS[fault] + whole[at:]
+        assert np.array_equal(pixels_of(content), pixels_of(whole)), at
+        assert partial_of(content) is None
+
+
+def riff(*chunks: tuple[bytes, bytes]) -> bytes:
+    body = b"".join(n + struct.pack("<I", len(b)) + b + b"\0" * (len(b) & 1) for n, b in chunks)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("fault", ["exif", "xmp", "profile", "flags", "size", "trailer"])
+def test_webp_metadata_never_loses_the_picture(lossless: bool, fault: str) -> None:
+    whole = saved("WEBP", lossless=lossless, quality=90)
+    name, body = whole[12:16], whole[20 : 20 + int.from_bytes(whole[16:20], "little")]
+    size = (WIDTH - 1).to_bytes(3, "little") + (HEIGHT - 1).to_bytes(3, "little")
+    content = {
+        "exif": riff((b"VP8X", b"\x08\0\0\0" + size), (name, body), (b"EXIF", b"\xff" * 33)),
+        "xmp": riff((b"VP8X", b"\x04\0\0\0" + size), (name, body), (b"XMP ", b"<x"))[:-3],
+        "profile": riff((b"VP8X", b"\x20\0\0\0" + size), (b"ICCP", b"none"), (name, body)),
+        "flags": riff((b"VP8X", b"\x3c\0\0\0" + size), (name, body)),
+        "size": b"RIFF\xff\xff\xff\x7f" + whole[8:],
+        "trailer": whole + b"trailer",
+    }[fault]
+    assert np.array_equal(pixels_of(content), pixels_of(whole))
+
+
+def test_tiff_tags_that_are_broken_never_lose_the_picture() -> None:
+    """Tags beyond the end, of unknown types, of absurd counts, twice."""
+    from tests.picture_matrix import HEIGHT as LINES
+    from tests.picture_matrix import motif, quantise, small_tiff
+
+    pixels = quantise(motif(), "u8")
+    base: dict[int, Any] = {258: ("H", (8, 8, 8)), 262: ("H", (2,)), 277: ("H", (3,))}
+    assert len(pixels) == LINES
+    for tag in (270, 305, 306, 315, 700, 33723, 34377, 34665, 34675, 34853, 37724):
+        whole = bytearray(small_tiff({**base, tag: ("B", (1, 2, 3, 4, 5, 6, 7, 8))}, pixels.tobytes()))
+        at = whole.index(struct.pack("<HHI", tag, 1, 8))
+        for entry in (
+            struct.pack("<HHII", tag, 1, 8, 2**31),
+            struct.pack("<HHII", tag, 1, 2**32 - 1, 8),
+            struct.pack("<HHII", tag, 99, 8, 8),
+            struct.pack("<HHII", tag, 2, 2**20, 8),
+            struct.pack("<HHII", tag, 13, 1, 8),
+        ):
+            whole[at : at + 12] = entry
+            assert np.abs(pixels_of(bytes(whole)) - pixels).max() <= 1, (tag, entry)
+            assert partial_of(bytes(whole)) is None
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_damage_in_the_middle_keeps_the_beginning(name: str) -> None:
+    whole = others()[name]
+    damaged = bytearray(whole)
+    middle = int(len(whole) * 0.6)
+    damaged[middle : middle + 40] = np.random.default_rng(4).bytes(40)
+    content = bytes(damaged)
+    if name.startswith("webp") or name == "pfm":
+        return  # a decoder makes something of it, or nothing; numbers span what they span
+    rows = int(HEIGHT * 0.4)
+    difference = np.abs(pixels_of(content) - pixels_of(whole))
+    there = difference[-rows:] if name in ("bmp", "dib", "pfm") else difference[:rows]
+    assert there.mean() < 0.5
