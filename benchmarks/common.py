@@ -72,22 +72,36 @@ def seconds_of(command: Sequence[str | Path], *, folder: Path, env: dict[str, st
     return seconds
 
 
-def write_index(folder: Path, encoder: Encoder, blocks: Callable[[], Iterator[FloatArray]]) -> Path:
-    """Make an index under `folder` from blocks of unit vectors (B, D), the same at each call, as indexing would."""
+def write_index(
+    folder: Path, encoder: Encoder, blocks: Callable[[], Iterator[FloatArray]], *, like: os.stat_result | None = None
+) -> Path:
+    """Make an index under `folder` from blocks of unit vectors (B, D), the same at each call, as indexing would.
+
+    `like`: every picture has the size and times of this one, so that hard links to it are unchanged to a run.
+    """
     index = folder / ".clipsearch"
     folder.mkdir(parents=True, exist_ok=True)
     model = ModelRef(encoder.name, encoder.fingerprint, encoder.dim, float(encoder.score_scale))
     with Writer(index) as writer:
         manifest = Manifest(0, "", "..", model, 0)
-        writer.commit(with_pictures(writer, manifest, lambda: _batches(blocks())))
+        writer.commit(with_pictures(writer, manifest, lambda: _batches(blocks(), like)))
     return index
 
 
-def _batches(blocks: Iterator[FloatArray]) -> Iterator[EmbeddingBatch]:
+def _batches(blocks: Iterator[FloatArray], like: os.stat_result | None) -> Iterator[EmbeddingBatch]:
     first = 0
     for block in blocks:
         records = [
-            ImageRecord(n, picture_path(n), 1_000_000 + n, 1_700_000_000_000_000_000 + n, n + 1, f"{n:032x}", 640, 480)
+            ImageRecord(
+                n,
+                picture_path(n),
+                like.st_size if like else 1_000_000 + n,
+                like.st_mtime_ns if like else 1_700_000_000_000_000_000 + n,
+                n + 1,
+                f"{n:032x}",
+                640,
+                480,
+            )
             for n in range(first, first + len(block))
         ]
         first += len(block)

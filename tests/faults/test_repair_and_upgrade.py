@@ -1,0 +1,263 @@
+"""`verify --repair` destroys nothing, an index of format 1 is upgraded by the next run, crashes are tried again.
+
+Set CLIPSEARCH_FILES to damage every file of an index in turn, and not one of each kind.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pictures import fill
+from tests.support.commands import Commands, State
+from tests.support.faults import COMMAND_ONLY, Family, Faults
+from tests.support.old_index import unpack
+from tests.support.trees import differences, not_ours, tree
+
+# -- repair
+
+
+@pytest.fixture(scope="module")
+def whole(command_server: Commands, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, State]:
+    """Two fragments, deleted rows, a tag that was changed once and another."""
+    photos = tmp_path_factory.mktemp("whole") / "photos"
+    fill(photos, 14)
+    command_server.index(photos)
+    fill(photos, 6, first=20)
+    (photos / "set000" / "p00002.jpg").unlink()
+    command_server.index(photos)
+    first, second = photos / "set000" / "p00000.jpg", photos / "set000" / "p00001.jpg"
+    for pictures in ([first], [first, second]):
+        done = command_server.run("concept", "add", "dog", *pictures, "--index", photos)
+        assert done.status == 0, done.err
+    assert command_server.run("concept", "add", "cat", second, "--index", photos).status == 0
+    return photos, command_server.state(photos / ".clipsearch")
+
+
+def files_of(index: Path) -> list[str]:
+    """The files of an index that can be damaged; of each folder the last one, and all that people made."""
+    found = sorted(path for path in index.rglob("*") if path.is_file() and path.stat().st_size)
+    names = [path.relative_to(index).as_posix() for path in found if path.name != "LOCK"]
+    if "CLIPSEARCH_FILES" in os.environ:
+        return names
+    last = {name.rpartition("/")[0] or name: name for name in names}
+    return sorted({*last.values(), *(name for name in names if name.startswith("tags/"))})
+
+
+def damage(path: Path, how: str) -> bytes:
+    """Damage a file; returns what it holds then."""
+    raw = path.read_bytes()
+    damaged = raw[: len(raw) // 2] if how == "cut" else raw[: len(raw) // 2] + b"\xff\0\xff" + raw[len(raw) // 2 + 3 :]
+    if damaged == raw:
+        damaged = raw[:-1] + bytes([raw[-1] ^ 1])
+    path.write_bytes(damaged)
+    return damaged
+
+
+@pytest.mark.parametrize("how", ["cut", "changed"])
+def test_what_is_damaged_is_put_aside_and_every_picture_comes_back(
+    how: str, whole: tuple[Path, State], commands: Commands, tmp_path: Path
+) -> None:
+    """Each file of the index in turn."""
+    photos, state = whole
+    wrong = []
+    for name in files_of(photos / ".clipsearch"):
+        folder = tmp_path / "case" / "photos"
+        shutil.copytree(photos, folder)
+        index = folder / ".clipsearch"
+        damaged = damage(index / name, how)
+        pictures = tree(folder, but=index)
+        done = commands.run("verify", "--repair", "--index", folder)
+        if "Traceback" in done.err:
+            wrong.append(f"{name}: {done.err.splitlines()[-1]}")
+        kept = [path.read_bytes() for path in index.rglob("*") if path.is_file()]
+        if name != "CURRENT" and damaged not in kept:
+            wrong.append(f"{name}: its bytes are gone")
+        if name != "INDEX":
+            after = commands.state(index)
+            if after.error or after.problems:
+                wrong.append(f"{name}: after the repair: {after.error} {after.problems} {done.err}")
+            commands.run("index", folder, "-q")
+            end = commands.state(index)
+            if end.paths != state.paths or end.problems:
+                wrong.append(f"{name}: lost {state.paths - end.paths}, {end.problems}")
+            if set(end.tags) != set(state.tags):
+                wrong.append(f"{name}: tags are {end.tags}")
+        wrong += [f"{name}: {said}" for said in differences(pictures, tree(folder, but=index))]
+        wrong += [f"{name}: not ours: {said}" for said in not_ours(index)]
+        shutil.rmtree(tmp_path / "case")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("family", "mode"), [("open", "once"), ("read", "once"), ("read", "from then on"), ("stat", "from then on")]
+)
+def test_a_file_that_cannot_be_read_now_is_not_lost(
+    family: Family, mode: Any, whole: tuple[Path, State], commands: Commands, faults: Faults, tmp_path: Path
+) -> None:
+    photos, state = whole
+    wrong = []
+    for name in files_of(photos / ".clipsearch"):
+        folder = tmp_path / "case" / "photos"
+        shutil.copytree(photos, folder)
+        index = folder / ".clipsearch"
+        raw = (index / name).read_bytes()
+        with faults.armed(family, index / name, error=errno.EIO, mode=mode):
+            done = commands.run("verify", "--repair", "--index", folder)
+        if "Traceback" in done.err:
+            wrong.append(f"{name}: {done.err.splitlines()[-1]}")
+        if name not in ("CURRENT", "INDEX") and not name.startswith("manifests/"):
+            kept = [path.read_bytes() for path in index.rglob("*") if path.is_file()]
+            if raw not in kept:
+                wrong.append(f"{name}: gone")
+        commands.run("verify", "--repair", "--index", folder)
+        commands.run("index", folder, "-q")
+        end = commands.state(index)
+        if end.paths != state.paths or set(end.tags) != set(state.tags) or end.error or end.problems:
+            wrong.append(
+                f"{name}: in the end lost {state.paths - end.paths}, tags {end.tags}, {end.error}, {end.problems}"
+            )
+        shutil.rmtree(tmp_path / "case")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_last_two_generations_are_kept(photos: Path, commands: Commands) -> None:
+    """With their files: without the newest manifest, the one before it answers."""
+    index = photos / ".clipsearch"
+    for first in (0, 10, 20):
+        fill(photos, 3, first=first)
+        commands.index(photos)
+    manifests = sorted((index / "manifests").glob("*.json"))
+    assert len(manifests) >= 2
+    manifests[-1].unlink()
+    (index / "CURRENT").unlink()
+    done = commands.run("verify", "--repair", "--index", photos)
+    assert done.status == 0, done.out + done.err
+    assert len(commands.state(index).found) >= 6
+    commands.index(photos)
+    assert len(commands.state(index).found) == 9
+
+
+# -- format 1
+
+
+def test_an_old_index_answers_as_it_is(tmp_path: Path, commands: Commands) -> None:
+    photos = tmp_path / "photos"
+    old = unpack(photos)
+    before = tree(photos / ".clipsearch")
+    state = commands.state(photos / ".clipsearch")
+    assert state.error is None
+    assert state.found == pytest.approx(old.found, abs=1e-5)
+    assert state.tags == old.tags
+    for place in (photos, photos / ".clipsearch"):
+        assert "p01.png" in commands.run("query", "tag:dog", "--paths", "--index", place).out
+    assert not differences(before, tree(photos / ".clipsearch"))
+
+
+def test_the_next_run_upgrades_an_old_index(tmp_path: Path, commands: Commands) -> None:
+    photos = tmp_path / "photos"
+    old = unpack(photos)
+    index = photos / ".clipsearch"
+    report = commands.index(photos)
+    assert report["indexed"] == 0
+    state = commands.state(index)
+    assert state.found == pytest.approx(old.found, abs=1e-5)
+    assert (state.tags, state.problems, state.error) == (old.tags, (), None)
+    assert (index / "INDEX").is_file()
+    assert commands.index(photos)["generation"] == report["generation"]
+    fill(photos, 2)
+    (photos / "a" / "p00.png").unlink()
+    assert commands.index(photos)["indexed"] == 2
+    end = commands.state(index)
+    assert (len(end.found), end.tags, end.problems) == (11, ("dog",), ())
+    assert not not_ours(index)
+
+
+@pytest.mark.parametrize("command", ["compact", "repair", "tag"])
+def test_other_commands_on_an_old_index_lose_nothing(command: str, tmp_path: Path, commands: Commands) -> None:
+    photos = tmp_path / "photos"
+    old = unpack(photos)
+    arguments: dict[str, list[str | Path]] = {
+        "compact": ["compact"],
+        "repair": ["verify", "--repair"],
+        "tag": ["concept", "add", "cat", photos / "a" / "p04.png"],
+    }
+    done = commands.run(*arguments[command], "--index", photos)
+    assert "Traceback" not in done.err
+    state = commands.state(photos / ".clipsearch")
+    assert state.found == pytest.approx(old.found, abs=1e-5)
+    assert set(state.tags) >= set(old.tags)
+    assert commands.index(photos)["indexed"] == 0
+
+
+@pytest.mark.parametrize("family", ["mkdir", "write", "sync", "rename", "unlink", "open"])
+def test_an_upgrade_that_is_killed_loses_nothing(
+    family: Family, tmp_path: Path, commands: Commands, faults: Faults
+) -> None:
+    rng = random.Random(family)
+    photos = tmp_path / "count" / "photos"
+    unpack(photos)
+    with faults.armed(family, photos / ".clipsearch", nth=10**9):
+        commands.index(photos)
+    calls = faults.calls()[family]
+    for nth in sorted(rng.sample(range(1, calls + 1), min(calls, 4))):
+        photos = tmp_path / str(nth) / "photos"
+        old = unpack(photos)
+        index = photos / ".clipsearch"
+        with faults.armed(family, index, nth=nth, mode="kill", pid=COMMAND_ONLY):
+            assert commands.run("index", photos, "-q").status == -9
+        state = commands.state(index)
+        assert state.error is None
+        assert state.found == pytest.approx(old.found, abs=1e-5)
+        assert state.tags == old.tags
+        assert commands.index(photos)["indexed"] == 0
+        end = commands.state(index)
+        assert end.found == pytest.approx(old.found, abs=1e-5)
+        assert (end.tags, end.problems) == (old.tags, ())
+        assert not not_ours(index)
+
+
+# -- crashes of decoders
+
+
+def test_a_picture_whose_decoder_crashed_is_tried_again(photos: Path, commands: Commands, faults: Faults) -> None:
+    fill(photos, 4)
+    victim = photos / "set000" / "p00002.jpg"
+    with faults.armed("read", victim, mode="kill"):
+        first = commands.index(photos)
+    if first["skipped"]:  # it was not tried again within the run
+        assert [(skip["path"], skip["status"]) for skip in first["skipped"]] == [
+            ("set000/p00002.jpg", "decoder_crashed")
+        ]
+        assert commands.index(photos)["indexed"] == 1
+    assert len(commands.state(photos / ".clipsearch").found) == 4
+
+
+def test_a_picture_that_always_crashes_is_tried_three_times_more_at_most(
+    photos: Path, commands: Commands, faults: Faults
+) -> None:
+    fill(photos, 4)
+    victim = photos / "set000" / "p00002.jpg"
+    tried = []
+    for _ in range(7):
+        with faults.armed("read", victim, mode="kill from then on"):
+            commands.index(photos)
+            tried.append(faults.struck().failed > 0)
+    assert tried[0] and tried[1]
+    assert sum(tried[1:]) <= 3
+    assert not any(tried[4:])
+
+
+def test_a_picture_that_took_too_long_is_tried_again(photos: Path, commands: Commands, faults: Faults) -> None:
+    fill(photos, 3)
+    victim = photos / "set000" / "p00001.jpg"
+    with faults.armed("read", victim, mode="stop"):
+        first = commands.index(photos, "--timeout", "0.5")
+    assert [skip["status"] for skip in first["skipped"]] in (["timeout"], ["decoder_crashed"])
+    assert commands.index(photos)["indexed"] == 1
