@@ -264,8 +264,8 @@ def _print_report(report: IndexReport, place: Path) -> None:
     ]
     if report.missing:
         print(
-            f"{count(report.missing, 'picture')} missing: their folder or drive cannot be seen. They are kept but not "
-            "shown, and come back without being read. Forget them with: --prune",
+            f"{count(report.missing, 'picture')} missing: their folder or drive cannot be seen, or is left out. They "
+            "are kept but not shown, and come back without being read. Forget them with: --prune",
             file=sys.stderr,
         )
     rate = f" ({report.pictures_per_s:.1f} pictures/s)" if report.encoded else ""

@@ -28,6 +28,8 @@ MARKER_LINE = re.compile(rb"(clipsearch index \d+ ([0-9a-f]{32}) [0-9T:.+-]+) ([
 """What the file INDEX says, which makes a folder an index: format, a random id, when it was made, CRC-32 of these."""
 CURRENT_LINE = re.compile(rb"clipsearch (\d+) (\d{8,}) ([0-9a-f]{32})\n")
 """What the file CURRENT says: format, generation, checksum of its manifest."""
+NEWER_LINE = re.compile(rb"clipsearch (?:index )?(\d{1,9}) ")
+"""How CURRENT and INDEX begin in any format, also in one that is yet to come."""
 _OF_A_MANIFEST = {"generation", "root", "model", "checksum", "format_version"}
 
 
@@ -63,6 +65,8 @@ def is_index(folder: Path) -> bool:
     """
     if marker_of(folder) is not None or CURRENT_LINE.fullmatch(_first_bytes(folder / "CURRENT")):
         return True
+    if format_of(folder) > 2:
+        return True
     try:
         manifests = sorted(
             path for path in (folder / "manifests").iterdir() if re.fullmatch(r"\d{8,}\.json", path.name)
@@ -78,6 +82,12 @@ def marker_of(folder: Path) -> str | None:
     if match is None or f"{zlib.crc32(match[1]):08x}".encode() != match[3]:
         return None
     return match[2].decode("ascii")
+
+
+def format_of(folder: Path) -> int:
+    """The index format that a folder's marker says, 0 where it says none. It may be newer than what we know."""
+    match = NEWER_LINE.match(_first_bytes(folder / MARKER))
+    return 0 if match is None else int(match[1])
 
 
 def marker_line(form: int, identity: str, made: str) -> bytes:

@@ -69,11 +69,12 @@ class IndexLocked(ClipsearchError):
 class CorruptIndex(ClipsearchError):
     """`file` of the index is damaged: `problem` says how."""
 
-    def __init__(self, file: Path, problem: str, *, index: Path | None = None) -> None:
+    def __init__(self, file: Path, problem: str, *, index: Path | None = None, unreadable: bool = False) -> None:
         self.file = file
         self.problem = problem
+        self.unreadable = unreadable  # by the drive's word, which says nothing of what is in the file
         where = f" --index {index}" if index is not None else ""
-        super().__init__(f"corrupt index: {file}: {problem}. Mend it with: clipsearch verify --repair{where}")
+        super().__init__(f"corrupt index: {file}: {problem}. Repair it with: clipsearch verify --repair{where}")
 
 
 class NotAnIndex(ClipsearchError):

@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -31,7 +32,7 @@ from clipsearch.errors import ClipsearchError, EncoderMismatch, NoPictures, NotA
 from clipsearch.formats import classify_name, extra_is_installed
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
 from clipsearch.indexer.changes import Changes, compare, find_moved, split_vanished
-from clipsearch.indexer.compact import counted, merge_due
+from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
 from clipsearch.indexer.decoding import DecodePool, DecodeResult, DecodeTask
 from clipsearch.indexer.ignore import Ignore, overlapping
 from clipsearch.indexer.retries import attempts_after, is_circumstance, limit_for, should_retry
@@ -56,6 +57,7 @@ from clipsearch.records import (
 )
 from clipsearch.store import RunProgress, Snapshot, Writer, open_rows, open_snapshot, root_path, verify_file
 from clipsearch.store.columns import path_key
+from clipsearch.store.files import storage_errors
 from clipsearch.store.fragments import VectorBlock
 from clipsearch.store.hashes import hash_keys
 from clipsearch.store.marks import marked, read_marks
@@ -67,8 +69,9 @@ COMMIT_S = 15.0
 NOTE_EVERY_S = 0.5
 BATCH_PICTURES = 32
 KEEP_MISSING_DAYS = 30.0
-ADOPT_SHARE = 0.5
-"""An index elsewhere goes over to another folder if its own is gone and so many of its pictures are in that one."""
+ADOPT_SHARE = 0.9
+"""An index elsewhere goes over to another folder if its own is gone and so many of its pictures are in that one: a
+folder that was moved. One with fewer is another folder, or a backup of a part."""
 ADOPT_SAMPLE = 1000
 
 
@@ -153,8 +156,17 @@ def index_folder(
     Raises: NoPictures, NotAnIndex, EncoderMismatch, OtherCollection, IndexLocked, OutOfSpace, CorruptIndex,
     StorageError.
     """
-    options = options or IndexOptions()
-    notify = progress or (lambda _: None)
+    with storage_errors(folder):
+        return _index_folder(folder, encoder, index, options or IndexOptions(), progress or (lambda _: None))
+
+
+def _index_folder(
+    folder: Path,
+    encoder: Encoder,
+    index: Path | None,
+    options: IndexOptions,
+    notify: Callable[[Progress], None],
+) -> IndexReport:
     check_folder(folder)
     root = folder.absolute()
     index_dir = index_dir_for(root, index)
@@ -251,9 +263,15 @@ class _StopRequests:
 
 def check_folder(folder: Path) -> None:
     """Raise StorageError unless `folder` is a folder."""
-    if not folder.is_dir():
+    try:
+        if folder.is_dir():
+            return
         problem = "it is not a folder" if folder.exists() else "there is no such folder"
-        raise StorageError(folder, problem, "Name the folder that holds the pictures.")
+    except OSError as error:
+        raise StorageError(
+            folder, f"it cannot be looked at ({error.strerror})", "Check its permissions and that its drive is there."
+        ) from error
+    raise StorageError(folder, problem, "Name the folder that holds the pictures.")
 
 
 def _nothing_in(root: Path, found: Scan) -> NoPictures | StorageError:
@@ -295,6 +313,7 @@ class _Run:
         self.scan = Scan()
         self._before: Snapshot | None = None  # keeps the vectors that are looked up from being collected
         self._rebuilding = False
+        self._retry_all = options.retry_skipped
         self._deleted: list[int] = []
         self._missed: list[int] = []  # rows that nobody can see, as far as the run knows
         self._pending: list[Pending] = []
@@ -309,12 +328,17 @@ class _Run:
         self._last_commit = time.monotonic()
         self._commit_after_s = min(FIRST_COMMIT_S, options.commit_s)
         self._now_s = int(time.time())
+        self._last_s = self._now_s  # when the index was written last, by the clock of that moment
         self._not_read: set[str] = set()  # of a rebuild: files that could be read before, and not now
         self._old: Catalog | None = None
+        self._known_devices: dict[str, int] = {}
+        self._moved = False  # the index is of another folder than before, as far as its manifest says
 
     def _root_name(self) -> str:
+        """The root as the manifest names it: relative where the index lies in it, so that both can be moved."""
         index_dir = self.writer.index_dir.absolute()
-        return ".." if index_dir == self.root / INDEX_DIR_NAME else os.fspath(self.root)
+        beside = index_dir.name == INDEX_DIR_NAME and not index_dir.is_symlink()
+        return ".." if beside and index_dir.parent.samefile(self.root) else os.fspath(self.root)
 
     # -- rows and vectors, of the index or of what replaces it
 
@@ -340,8 +364,16 @@ class _Run:
         index_dir = self.writer.index_dir
         current = self.writer.current()
         if current is not None:
+            was_old = needs_upgrade(current)
+            self._last_s = _seconds(current.created_at, self._now_s)
             current = upgraded(self.writer, current)
             self._adopt(current)
+            self._retry_all |= was_old
+            if was_old:
+                self.report.warnings.append(
+                    "the index was made by an older version. Dates are read from more sources now, and long pictures "
+                    "are seen in pieces: to have that for the pictures in it, run this once with --reindex"
+                )
         self.catalog = catalog = Catalog(index_dir, self._fragments)
         self._before = open_snapshot(index_dir) if current is not None else None
         self._vectors = StoredVectors(index_dir, self._segments, self.model.dim)
@@ -355,7 +387,7 @@ class _Run:
             catalog, walk(self.root, self.scan, exclude=index_dir, ignore=self.ignore), retry=self._retry
         )
         scan, report, changes = self.scan, self.report, self.changes
-        expected = (current is None or current.pictures) and not self.options.prune
+        expected = current is None or current.pictures > 0 or current.missing > 0
         if expected and not scan.folders and not self._finds_pictures():
             raise _nothing_in(self.root, scan)  # rather an unplugged drive than 100,000 deletions
         vanished = np.flatnonzero(~seen)
@@ -384,12 +416,17 @@ class _Run:
     def _adopt(self, current: Manifest) -> None:
         index_dir = self.writer.index_dir
         old_root = root_path(index_dir, current.root)
-        if old_root.exists():
-            is_other = not old_root.samefile(self.root)
-        else:
-            is_other = old_root != self.root and not self._holds_pictures_of(current)
-        if is_other:
+        try:
+            is_there = old_root == self.root or old_root.exists()
+            is_other = is_there and not old_root.samefile(self.root)
+        except OSError:  # a drive that does not answer is there, perhaps
+            is_there = is_other = True
+        if is_other or not (is_there or self._holds_pictures_of(current)):
             raise OtherCollection(index_dir, old_root, self.root)
+        self._known_devices = dict(current.devices)
+        self._moved = current.root != self._root_name()
+        if self._moved and not is_there:
+            self.report.warnings.append(f"the pictures were in {old_root} before: the index goes on in {self.root}")
         if self.options.reindex:
             self._rebuilding = True
             rebuild = current.rebuild
@@ -416,7 +453,7 @@ class _Run:
         return len(chosen) > 0 and found >= ADOPT_SHARE * len(chosen)
 
     def _retry(self, record: ImageRecord) -> bool:
-        if self.options.retry_skipped or record.status == "unreadable":
+        if self._retry_all or record.status == "unreadable":
             return True
         if should_retry(record):
             return True
@@ -647,7 +684,7 @@ class _Run:
     def commit(self) -> None:
         """Make what is pending part of the index, in one step."""
         manifest = self.manifest
-        changed = self._pending or self._dropped or self._marked_missing or self._unmarked
+        changed = self._pending or self._dropped or self._marked_missing or self._unmarked or self._moved
         if changed or manifest.generation == 0:
             self.notify(Progress("commit", self._done, self.changes.files, self.report.encoded))
             fragments, segments = self._fragments, self._segments
@@ -665,13 +702,16 @@ class _Run:
                 self._vectors.add(block.keys, block.ids)
             fragments = self._with_marks(fragments)
             segments = self._with_hidden(segments)
-            manifest = self._put(dataclasses.replace(manifest, devices=self.scan.devices), fragments, segments)
+            # A device is forgotten only at the end of a run, when what was on it has been marked as missing.
+            devices = self.scan.devices | self._known_devices
+            manifest = self._put(dataclasses.replace(manifest, devices=devices), fragments, segments)
             self.manifest = self.writer.commit(self._with_counts(manifest))
             self._pending.clear()
             self._pending_keys.clear()
             self._dropped.clear()
             self._marked_missing.clear()
             self._unmarked.clear()
+            self._moved = False
             self._merge()
         self._last_commit = time.monotonic()
         self._say_counts()
@@ -814,25 +854,25 @@ class _Run:
     def finish(self) -> None:
         """Commit the rest; forget what was deleted, and mark what is missing."""
         report, scan = self.report, self.scan
-        oldest_s = self._now_s - 86_400 * self.options.keep_missing_days
+        # Clocks are wrong at times (a NAS without a battery): only what two of them say has passed has passed.
+        oldest_s = min(self._now_s, self._last_s) - 86_400 * self.options.keep_missing_days
         for row in self._deleted:
             if row not in self._gone:
                 self._drop(row)
-                if scan.left_out and scan.leaves_out(self.catalog.path(row)) is not None:
-                    report.withdrawn += 1
-                else:
-                    report.removed += 1
+                report.removed += 1
         for row in self._missed:
             if row in self._gone:
                 continue
             known = bool(self.catalog.away[row])
-            first_s = int(self.catalog.missed_since_s[row]) if known else self._now_s
+            first_s = int(self.catalog.missed_since_s[row]) if known else min(self._now_s, self._last_s)
             too_long = first_s <= oldest_s and not scan.hides(self.catalog.path(row))
             if self.options.prune or too_long:
                 self._drop(row)
                 report.forgotten += 1
             elif not known:
-                self._marked_missing[row] = self._now_s
+                self._marked_missing[row] = max(self._now_s, self._last_s)
+                report.withdrawn += bool(scan.left_out) and scan.leaves_out(self.catalog.path(row)) is not None
+        self._known_devices = {}
         self.commit()
         if self._rebuilding:
             self._switch()
@@ -980,6 +1020,14 @@ class _Stored:
     def vector(self, vector_id: int) -> FloatArray | None:
         """Shape: (D,) float32."""
         return next((v for segment in self._segments if (v := segment.find(vector_id)) is not None), None)
+
+
+def _seconds(created_at: str, default: int) -> int:
+    """A manifest's time in seconds since 1970."""
+    try:
+        return int(datetime.fromisoformat(created_at).timestamp())
+    except (ValueError, OverflowError):
+        return default
 
 
 def _name(path: str) -> str:

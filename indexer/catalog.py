@@ -18,6 +18,9 @@ from clipsearch.store.marks import marked, read_marks
 from clipsearch.vectors import VectorsFile
 
 BoolArray = npt.NDArray[np.bool_]
+FEW = 100
+"""For fewer look-ups of a content than this, hashes are looked through; for more they are sorted, which takes 40 bytes
+a row."""
 
 
 @dataclass(slots=True)
@@ -85,6 +88,7 @@ class Catalog:
         self._paths = paths[self._by_path]
         self._known_sizes = np.unique(self.sizes)
         self._contents: _Keys | None = None
+        self._asked = 0
 
     def __len__(self) -> int:
         return len(self.row_ids)
@@ -150,12 +154,27 @@ class Catalog:
     def with_content(self, key: tuple[int, int]) -> list[int]:
         """The rows with a content. `key`: its xxh3-128 as two numbers."""
         if self._contents is None:
+            self._asked += 1
+            if self._asked <= FEW:
+                return self._look_through(key)
             hashes = [
                 rows.number("hash")[self._positions[self._fragments == number]]
                 for number, rows in enumerate(self.files)
             ]
             self._contents = _Keys(np.concatenate([np.empty((0, 2), "<i8"), *hashes]), np.arange(len(self)))
         return self._contents.find(key)
+
+    def _look_through(self, key: tuple[int, int]) -> list[int]:
+        """As `with_content`, without a sorted copy of all hashes."""
+        found: list[int] = []
+        for number, rows in enumerate(self.files):
+            hashes = rows.number("hash")
+            at = np.flatnonzero(hashes[:, 0] == key[0])
+            at = at[hashes[at, 1] == key[1]]
+            if len(at):
+                here = (self._fragments == number) & np.isin(self._positions, at)
+                found += np.flatnonzero(here).tolist()
+        return found
 
 
 class _Keys:
@@ -180,20 +199,29 @@ class StoredVectors:
         self._dim = dim
         self._segments = list(segments)
         self._keys: list[_Keys] | None = None
+        self._files: list[VectorsFile] | None = None
+        self._asked = 0
         self._new: list[_Keys] = []
 
     def find(self, key: tuple[int, int]) -> int | None:
         """The id of a content's vector. Raises: CorruptIndex."""
-        if self._keys is None:
-            self._keys = []
-            for segment in self._segments:
-                file = VectorsFile(self._index_dir / segment.mapped.path, self._dim)
-                if file.keys is not None:
-                    self._keys.append(_Keys(np.asarray(file.keys), file.ids))
-        for keys in (*self._keys, *self._new):
+        if self._files is None:
+            paths = [self._index_dir / segment.mapped.path for segment in self._segments]
+            self._files = [VectorsFile(path, self._dim) for path in paths]
+        self._asked += 1
+        if self._asked > FEW and self._keys is None:
+            self._keys = [_Keys(np.asarray(f.keys), f.ids) for f in self._files if f.keys is not None]
+        for file in self._files if self._keys is None else ():
+            if file.keys is not None:
+                at = np.flatnonzero(file.keys[:, 0] == key[0])
+                at = at[file.keys[at, 1] == key[1]]
+                if len(at):
+                    first: int = int(file.ids[at[0]])
+                    return first
+        for keys in (*(self._keys or ()), *self._new):
             found = keys.find(key)
             if found:
-                return found[0]
+                return int(found[0])
         return None
 
     def add(self, keys: IntArray, ids: IntArray) -> None:

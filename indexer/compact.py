@@ -23,6 +23,7 @@ from clipsearch.indexer.segments import MERGE_FAN, write_fragment, write_segment
 from clipsearch.indexer.tune import retuned
 from clipsearch.records import FileRef, Fragment, IntArray, Manifest, Segment
 from clipsearch.store import Writer
+from clipsearch.store.files import storage_errors
 from clipsearch.store.fragments import VectorBlock, merge_records, read_vector_blocks
 from clipsearch.store.manifest import is_of_format_1
 from clipsearch.store.marks import marked, read_marks
@@ -52,37 +53,42 @@ def compact(index_dir: Path, *, recall: float | None = None) -> CompactReport:
     Missing pictures stay. Inverted files are tuned anew, for `recall` (0..1) at 10, which is kept, or for what was kept
     before. Raises: IndexNotFound, IndexLocked, CorruptIndex, OutOfSpace.
     """
-    from clipsearch.indexer.upgrade import upgraded
-
     if not is_index(index_dir):
         raise IndexNotFound([index_dir])
-    with Writer(index_dir) as writer:
-        before = writer.current()
-        if before is None:
-            raise IndexNotFound([index_dir])
-        after = upgraded(writer, before)
-        recall = before.recall_target if recall is None else recall
-        target = dataclasses.replace(after, recall_target=recall)
-        dead = sum(fragment.dead_count for fragment in after.fragments)
-        unused = unused_vectors(index_dir, after)
-        if len(after.fragments) > 1 or dead:
-            target = merge_fragments(writer, target, range(len(target.fragments)))
-        if len(after.segments) > 1 or any(len(ids) for ids in unused):
-            target = merge_segments(writer, target, range(len(target.segments)), unused)
-        elif recall != before.recall_target:
-            target = retuned(index_dir, target, recall)
-        if target != before:
-            after = writer.commit(target)
-        else:
-            writer.collect()
-        return CompactReport(
-            generation=after.generation,
-            fragments_before=len(before.fragments),
-            fragments_after=len(after.fragments),
-            deleted_rows_dropped=dead,
-            bytes_before=sum(ref.size_bytes for ref in before.files()),
-            bytes_after=sum(ref.size_bytes for ref in after.files()),
-        )
+    with storage_errors(index_dir), Writer(index_dir) as writer:
+        return _compacted(writer, recall)
+
+
+def _compacted(writer: Writer, recall: float | None) -> CompactReport:
+    from clipsearch.indexer.upgrade import upgraded
+
+    index_dir = writer.index_dir
+    before = writer.current()
+    if before is None:
+        raise IndexNotFound([index_dir])
+    after = upgraded(writer, before)
+    recall = before.recall_target if recall is None else recall
+    target = dataclasses.replace(after, recall_target=recall)
+    dead = sum(fragment.dead_count for fragment in after.fragments)
+    unused = unused_vectors(index_dir, after)
+    if len(after.fragments) > 1 or dead:
+        target = merge_fragments(writer, target, range(len(target.fragments)))
+    if len(after.segments) > 1 or any(len(ids) for ids in unused):
+        target = merge_segments(writer, target, range(len(target.segments)), unused)
+    elif recall != before.recall_target:
+        target = retuned(index_dir, target, recall)
+    if target != before:
+        after = writer.commit(target)
+    else:
+        writer.collect()
+    return CompactReport(
+        generation=after.generation,
+        fragments_before=len(before.fragments),
+        fragments_after=len(after.fragments),
+        deleted_rows_dropped=dead,
+        bytes_before=sum(ref.size_bytes for ref in before.files()),
+        bytes_after=sum(ref.size_bytes for ref in after.files()),
+    )
 
 
 def tier_of(rows: int) -> int:

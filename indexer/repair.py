@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from clipsearch.config import MARKER, is_index, marker_of
-from clipsearch.errors import ClipsearchError, CorruptIndex, IndexNotFound
+from clipsearch.config import MARKER, format_of, is_index, marker_of
+from clipsearch.errors import ClipsearchError, CorruptIndex, IndexNotFound, StorageError, UnsupportedIndex
 from clipsearch.folding import fold
 from clipsearch.indexer.compact import counted
 from clipsearch.indexer.segments import (
@@ -33,8 +34,8 @@ from clipsearch.indexer.segments import (
 )
 from clipsearch.indexer.verify import check_fragment, check_segment, relative, row_states, tag_problem
 from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, ModelRef, Segment, TagRef
-from clipsearch.store import Writer, find_newest_manifest, open_rows, verify_file
-from clipsearch.store.files import sync_folder, unlink_own
+from clipsearch.store import Writer, open_rows, verify_file
+from clipsearch.store.files import READ_AGAIN_S, READ_ATTEMPTS, storage_errors, sync_folder, unlink_own
 from clipsearch.store.fragments import (
     BATCH_ROWS,
     VectorBlock,
@@ -44,7 +45,7 @@ from clipsearch.store.fragments import (
     read_vector_blocks,
 )
 from clipsearch.store.hashes import hash_keys
-from clipsearch.store.manifest import is_of_format_1, load_manifest, manifests_of
+from clipsearch.store.manifest import FORMAT_VERSION, is_of_format_1, load_manifest, manifests_of
 from clipsearch.store.marks import marked, read_marks
 from clipsearch.store.tags import add_tag_file, read_tag_file, recover_tags, with_tags
 from clipsearch.vectors import VectorsFile, check_vectors
@@ -73,6 +74,13 @@ def repair(index_dir: Path) -> RepairReport:
     """
     if not is_index(index_dir):
         raise IndexNotFound([index_dir])
+    with storage_errors(index_dir):
+        return _repair(index_dir)
+
+
+def _repair(index_dir: Path) -> RepairReport:
+    if format_of(index_dir) > FORMAT_VERSION:
+        raise UnsupportedIndex(index_dir, f"index format {format_of(index_dir)}")
     unmarked = marker_of(index_dir) is None
     damaged_marker = _kept_copy(index_dir / MARKER) if unmarked else b""
     with Writer(index_dir) as writer:  # writes the marker again if it has to
@@ -112,6 +120,7 @@ class _Repair:
             if manifest is None:
                 raise IndexNotFound([self.index_dir])
         except CorruptIndex as error:
+            _stop_if_unreadable(error)
             self._say(f"{relative(self.index_dir, error.file)}: {error.problem}")
             manifest = self._find_manifest()
         self._set_manifests_aside()
@@ -167,28 +176,27 @@ class _Repair:
 
     def _read_older(self) -> None:
         for path in reversed(manifests_of(self.index_dir).values()):
-            with contextlib.suppress(CorruptIndex, OSError):
-                self.before.append(load_manifest(path, path.read_bytes(), self.index_dir))
+            with contextlib.suppress(CorruptIndex):
+                self.before.append(load_manifest(path, _bytes_of(path), self.index_dir))
 
     def _find_manifest(self) -> Manifest:
         """The newest whole manifest whose files are all there; else one made from the files themselves."""
         self._put_aside(self.index_dir / "CURRENT")
-        newest = find_newest_manifest(self.index_dir)
+        newest = self.before[0] if self.before else None
         if newest is not None:
             truth = [f.data.path for f in newest.fragments] + [s.data.path for s in newest.segments]
             if all((self.index_dir / path).exists() for path in truth):
                 self._say(f"took up generation {newest.generation}, the newest that is whole")
-                return self._with_newer_files(newest)
+                return self._with_newer_tags(self._with_newer_files(newest))
         return self._manifest_from_files(".." if newest is None else newest.root)
 
     def _set_manifests_aside(self) -> None:
         """While one cannot be read, nobody knows what it needs, and old files are never deleted."""
         for path in manifests_of(self.index_dir).values():
             try:
-                load_manifest(path, path.read_bytes(), self.index_dir)
-            except (CorruptIndex, OSError) as error:
-                problem = error.problem if isinstance(error, CorruptIndex) else str(error.strerror)
-                self._say(f"{relative(self.index_dir, path)}: {problem}")
+                load_manifest(path, _bytes_of(path), self.index_dir)
+            except CorruptIndex as error:
+                self._say(f"{relative(self.index_dir, path)}: {error.problem}")
                 self._put_aside(path, move=True)
 
     def _with_newer_files(self, manifest: Manifest) -> Manifest:
@@ -196,6 +204,18 @@ class _Repair:
         models, vectors, rows = self._stored(manifest.next_row_id, manifest.next_vector_id)
         model = next((model for model in models if model.fingerprint == manifest.model.fingerprint), None)
         return manifest if model is None else self._with_stored(manifest, model, vectors, rows)
+
+    def _with_newer_tags(self, manifest: Manifest) -> Manifest:
+        """`manifest` with the tags that were saved after it: what a person made is in whole files of its own."""
+        kept = {fold(ref.name): ref for ref in manifest.tags}
+        newer = {
+            key: ref
+            for key, ref in recover_tags(self.index_dir).items()
+            if read_tag_file(self.index_dir, ref.file).written_at > manifest.created_at
+        }
+        if newer:
+            self._say(f"tags saved since are kept: {', '.join(sorted(ref.name for ref in newer.values()))}")
+        return with_tags(manifest, kept | newer) if newer else manifest
 
     def _manifest_from_files(self, root: str) -> Manifest:
         models, vectors, rows = self._stored(0, 0)
@@ -263,9 +283,8 @@ class _Repair:
     def _whole_parquet(self, *folders: str) -> Iterator[Path]:
         for folder in folders:
             for path in sorted((self.index_dir / folder).glob("*.parquet")):
-                with contextlib.suppress(OSError):
-                    if xxhash.xxh3_128_hexdigest(path.read_bytes()) == path.stem:
-                        yield path
+                if xxhash.xxh3_128_hexdigest(_bytes_of(path)) == path.stem:
+                    yield path
 
     # -- everything of a generation
 
@@ -300,7 +319,8 @@ class _Repair:
             return False
         try:
             verify_file(self.index_dir, ref, afresh=True)
-        except CorruptIndex:
+        except CorruptIndex as error:
+            _stop_if_unreadable(error)
             return False
         return True
 
@@ -318,7 +338,10 @@ class _Repair:
         bad = self._set_aside_damaged(fragment.files())
         records: Records | None = None
         if fragment.data.path not in bad and self._records_are_whole(fragment):
-            records = lambda: _in_batches(read_fragment_records(index_dir, fragment))  # noqa: E731
+            old = is_of_format_1(fragment)  # which has rows of files that are no pictures by their names
+            records = lambda: _in_batches(  # noqa: E731
+                r for r in read_fragment_records(index_dir, fragment) if not (old and r.status == "not_a_picture")
+            )
         elif fragment.rows_file is not None and not {fragment.rows_file.path} & set(bad):
             rows = open_rows(index_dir, fragment, verified=fragment.columns_file is None)
             order = np.argsort(rows.number("row_id"), kind="stable").tolist()
@@ -350,7 +373,8 @@ class _Repair:
         try:
             for _ in read_fragment_records(self.index_dir, fragment):
                 pass
-        except CorruptIndex:
+        except CorruptIndex as error:
+            _stop_if_unreadable(error)
             return False
         return True
 
@@ -430,7 +454,10 @@ class _Repair:
         try:
             for block in read_vector_blocks(self.index_dir, segment, dim):
                 check_vectors(block.ids, block.vectors, dim)
-        except (CorruptIndex, ValueError):
+        except CorruptIndex as error:
+            _stop_if_unreadable(error)
+            return False
+        except ValueError:
             return False
         return True
 
@@ -514,7 +541,7 @@ class _Repair:
         kept: dict[str, TagRef] = {}
         changed = False
         for ref in manifest.tags:
-            bad = [file for file in ref.files() if tag_problem(self.index_dir, ref, file) is not None]
+            bad = [file for file in ref.files() if self._tag_problem(ref, file) is not None]
             if not bad:
                 kept[fold(ref.name)] = ref
                 continue
@@ -535,6 +562,11 @@ class _Repair:
                 self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is lost: give it to its pictures again")
         return with_tags(manifest, kept) if changed else manifest
 
+    def _tag_problem(self, ref: TagRef, file: FileRef) -> str | None:
+        """What is wrong with one of a tag's files. Raises: StorageError if it cannot be read."""
+        self._is_whole(file)
+        return tag_problem(self.index_dir, ref, file)
+
     def _older_tag(self, ref: TagRef) -> TagRef | None:
         """A tag before its last change, of this or an older generation."""
         older = [tag for m in self.before for tag in (*m.tags_before, *m.tags) if fold(tag.name) == fold(ref.name)]
@@ -543,6 +575,32 @@ class _Repair:
                 if tag_problem(self.index_dir, tag, file) is None:
                     return add_tag_file(self.index_dir, read_tag_file(self.index_dir, file))
         return None
+
+
+def _stop_if_unreadable(error: CorruptIndex) -> None:
+    """What a drive does not give is not therefore lost: nothing is called so, and nothing is changed."""
+    if error.unreadable:
+        raise StorageError(
+            error.file,
+            error.problem,
+            "Nothing was changed. The drive may be failing: copy the folder with its index to another one, then repair "
+            "the index there.",
+        ) from error
+
+
+def _bytes_of(path: Path) -> bytes:
+    """A file's bytes, after some attempts. Raises: StorageError."""
+    for attempt in range(READ_ATTEMPTS):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if attempt + 1 == READ_ATTEMPTS:
+                problem = f"it cannot be read ({error.strerror})"
+                _stop_if_unreadable(CorruptIndex(path, problem, unreadable=True))
+            time.sleep(READ_AGAIN_S)
+    raise AssertionError
 
 
 def _in_batches(records: Iterator[ImageRecord]) -> Iterator[list[ImageRecord]]:

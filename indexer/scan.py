@@ -5,12 +5,15 @@ What cannot be looked at hides what lies below it: that a file was not seen ther
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +26,12 @@ from clipsearch.indexer.ignore import HIDDEN, Folder, Ignore
 from clipsearch.records import IntArray, SkippedImage
 
 BLOCK_FILES = 65_536
+PASSING = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EHOSTDOWN)
+"""What a drive or network may say once and not again: it is asked a second and third time."""
+ATTEMPTS = 3
+PATIENCE_S = 3.0  # of all waiting in one walk, so that a drive that is gone does not take forever
+OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What says nothing of the folder: the walk cannot go on."""
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
@@ -91,6 +100,34 @@ class FileBlock:
         return (self.file(number) for number in range(len(self)))
 
 
+T = TypeVar("T")
+
+
+class _Patience:
+    """Asks again where an error may pass. Raises: OSError, at once for what is of this process."""
+
+    def __init__(self) -> None:
+        self._left_s = PATIENCE_S
+
+    def __call__(self, ask: Callable[[], T]) -> T:
+        for attempt in range(ATTEMPTS):
+            try:
+                return ask()
+            except OSError as error:
+                if error.errno in OF_THE_PROCESS:
+                    raise _CannotGoOn from error
+                wait_s = 0.05 * 4**attempt
+                if error.errno not in PASSING or attempt + 1 == ATTEMPTS or self._left_s < wait_s:
+                    raise
+                self._left_s -= wait_s
+                time.sleep(wait_s)
+        raise AssertionError
+
+
+class _CannotGoOn(Exception):
+    """The process has no more files or memory. Its cause is the system's error."""
+
+
 @dataclass(slots=True)
 class Scan:
     """What a walk found beside the blocks of files that it yields."""
@@ -144,7 +181,15 @@ def walk(root: Path, result: Scan, *, exclude: Path | None = None, ignore: Ignor
     What `ignore` names (see there; by default, what it always names) and the folder `exclude` are left out. What cannot
     be read is put into `result`, not raised.
     """
-    ignore = ignore or Ignore(root)
+    try:
+        yield from _walk(root, result, exclude, ignore or Ignore(root))
+    except _CannotGoOn as error:
+        assert error.__cause__ is not None
+        raise error.__cause__ from None
+
+
+def _walk(root: Path, result: Scan, exclude: Path | None, ignore: Ignore) -> Iterator[FileBlock]:
+    patience = _Patience()
     visited: set[tuple[int, int]] = set()
     if exclude is not None and exclude.is_dir():
         info = exclude.stat()
@@ -153,7 +198,7 @@ def walk(root: Path, result: Scan, *, exclude: Path | None = None, ignore: Ignor
     pending = [("", -1)]
     while pending or linked:
         relative, above = pending.pop() if pending else linked.pop(0)
-        folder = _Folder(os.fspath(root), relative, ignore, result)
+        folder = _Folder(os.fspath(root), relative, ignore, result, patience)
         yield from folder.read(above, visited)
         pending += reversed(folder.subfolders)
         linked += folder.linked
@@ -162,13 +207,14 @@ def walk(root: Path, result: Scan, *, exclude: Path | None = None, ignore: Ignor
 class _Folder:
     """One folder on the way."""
 
-    def __init__(self, root: str, relative: str, ignore: Ignore, result: Scan) -> None:
+    def __init__(self, root: str, relative: str, ignore: Ignore, result: Scan, patience: _Patience) -> None:
         self.relative = relative
         self.place = os.path.join(root, relative) if relative else root
         self.subfolders: list[tuple[str, int]] = []
         self.linked: list[tuple[str, int]] = []
         self._ignore = ignore
         self._result = result
+        self._patience = patience
         self._prefix = f"{relative}/" if relative else ""
         self._names: list[str] = []
         self._stats: list[os.stat_result] = []
@@ -178,7 +224,7 @@ class _Folder:
         """Yield the files of this folder. `above`: the device of the folder that it is in."""
         relative, result = self.relative, self._result
         try:
-            fd = os.open(self.place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = self._patience(lambda: os.open(self.place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         except OSError as error:
             result.unreadable.append(_unreadable(relative, error))
             return
@@ -187,7 +233,11 @@ class _Folder:
             if (info.st_dev, info.st_ino) in visited:
                 return
             visited.add((info.st_dev, info.st_ino))
-            blocks = [*self._listed(fd), *self._blocks()]
+            try:
+                blocks = self._patience(lambda: self._list(fd))
+            except OSError as error:  # what was seen of it counts, what was not is hidden
+                result.unreadable.append(_unreadable(relative, error))
+                blocks = list(self._blocks())
             rules = self._ignore.enter_folder(relative, _Names(self._rest, blocks))
             if rules.whole is not None:
                 result.left_out[relative] = rules.whole
@@ -204,29 +254,32 @@ class _Folder:
         for block in blocks:
             yield from self._allowed(block, rules)
 
+    def _list(self, fd: int) -> list[FileBlock]:
+        """List the folder from its beginning. Raises: OSError."""
+        self._names, self._stats, self._rest = [], [], []
+        os.lseek(fd, 0, os.SEEK_SET)
+        return [*self._listed(fd), *self._blocks()]
+
     def _listed(self, fd: int) -> Iterator[FileBlock]:
         """Put every entry where it belongs; yield blocks of plain pictures where there are very many."""
         # Of a million files each microsecond here is a second: plain files with the extension of a picture take the
         # short way.
         names, stats, rest = self._names, self._stats, self._rest
-        try:
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    name = entry.name
-                    ending = name[name.rfind(".") :]
-                    if ending in PICTURE_ENDINGS and name[0] != "." and entry.is_file(follow_symlinks=False):
-                        try:
-                            stats.append(entry.stat(follow_symlinks=False))
-                            names.append(name)
-                        except OSError as error:
-                            self._note(name, error)
-                        if len(names) >= BLOCK_FILES:
-                            yield from self._blocks()
-                            names, stats = self._names, self._stats
-                    else:
-                        rest.append(entry)
-        except OSError as error:  # what was seen of it counts, what was not is hidden
-            self._result.unreadable.append(_unreadable(self.relative, error))
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                name = entry.name
+                ending = name[name.rfind(".") :]
+                if ending in PICTURE_ENDINGS and name[0] != "." and entry.is_file(follow_symlinks=False):
+                    try:
+                        stats.append(entry.stat(follow_symlinks=False))
+                        names.append(name)
+                    except OSError:
+                        rest.append(entry)  # to be asked again
+                    if len(names) >= BLOCK_FILES:
+                        yield from self._blocks()
+                        names, stats = self._names, self._stats
+                else:
+                    rest.append(entry)
 
     def _allowed(self, block: FileBlock, rules: Folder) -> Iterator[FileBlock]:
         """A block without what the user's patterns leave out."""
@@ -251,7 +304,7 @@ class _Folder:
         name, result = entry.name, self._result
         path = self._prefix + name
         try:
-            is_link, is_dir = entry.is_symlink(), entry.is_dir()
+            is_link, is_dir = entry.is_symlink(), self._patience(entry.is_dir)
             why = rules.skips(path, name, is_dir)
             if why is not None:
                 if why != HIDDEN:
@@ -265,7 +318,7 @@ class _Folder:
             if not is_link and not is_picture_name(name):
                 result.others[kind_of_name(name)] += 1
                 return
-            info = os.stat(name, dir_fd=fd) if is_link else entry.stat(follow_symlinks=False)
+            info = self._patience(lambda: os.stat(name, dir_fd=fd, follow_symlinks=is_link))
         except OSError as error:
             self._note(name, error, is_link=entry.is_symlink())
             return

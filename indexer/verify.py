@@ -15,6 +15,7 @@ from clipsearch.errors import ClipsearchError, CorruptIndex
 from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, Segment, TagRef
 from clipsearch.store import Snapshot, open_snapshot
 from clipsearch.store.columns import ColumnsBuilder
+from clipsearch.store.files import storage_errors
 from clipsearch.store.fragments import read_fragment_records, read_vector_blocks
 from clipsearch.store.manifest import is_of_format_1, load_manifest, manifests_of
 from clipsearch.store.marks import marked, read_marks
@@ -57,6 +58,11 @@ def verify(index_dir: Path) -> VerifyReport:
 
     Raises: IndexNotFound, UnsupportedIndex, StorageError.
     """
+    with storage_errors(index_dir):
+        return _verified(index_dir)
+
+
+def _verified(index_dir: Path) -> VerifyReport:
     report = VerifyReport(index_dir)
     try:
         snapshot = open_snapshot(index_dir)

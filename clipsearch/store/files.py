@@ -50,6 +50,15 @@ def storage_error(path: Path, error: OSError) -> StorageError | OutOfSpace:
     return StorageError(path, error.strerror or str(error), "Check the disk, then run the same command again.")
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn the system's errors while reading `path` into ours. Raises: StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(path, f"it cannot be read ({error.strerror or error})", "Try again.") from error
+
+
 def sync_file(fd: int) -> None:
     """Make what was written to an open file durable, past the drive's own cache where the system can (macOS)."""
     full = getattr(fcntl, "F_FULLFSYNC", None)
@@ -101,7 +110,7 @@ def verify_file(index_dir: Path, ref: FileRef, *, afresh: bool = False) -> Path:
             continue
         break
     assert problem is not None
-    raise CorruptIndex(path, problem[0], index=index_dir)
+    raise CorruptIndex(path, problem[0], index=index_dir, unreadable=problem[1])
 
 
 def _problem_of(path: Path, ref: FileRef, index_dir: Path, *, afresh: bool) -> tuple[str, bool] | None:

@@ -324,7 +324,11 @@ def _tables(
             for batch in file.iter_batches(batch_size=batch_rows, columns=columns, use_threads=True):
                 rows += batch.num_rows
                 yield pa.Table.from_batches([batch])
-    except (pa.ArrowException, KeyError, OSError) as error:
+    except OSError as error:
+        unreadable = error.errno is not None
+        problem = f"it cannot be read ({error.strerror})" if unreadable else f"not a Parquet file of ours ({error})"
+        raise CorruptIndex(path, problem, index=index_dir, unreadable=unreadable) from error
+    except (pa.ArrowException, KeyError) as error:
         raise CorruptIndex(path, f"not a Parquet file of ours ({error})", index=index_dir) from error
     if expected_rows is not None and rows != expected_rows:
         raise CorruptIndex(path, f"it has {rows} rows, the manifest says {expected_rows}", index=index_dir)

@@ -18,18 +18,21 @@ import fcntl
 import os
 import re
 import socket
+import stat
 import time
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from clipsearch.errors import IndexLocked, IndexWarning
+from clipsearch.errors import IndexLocked, IndexWarning, NotAnIndex
 
 LOCK = "LOCK"
 COMMIT = "COMMIT"
 HELD_SUFFIX = ".held"
 COMMIT_WAIT_S = 60.0
+COMMITTED = b"committed\n"
+"""What COMMIT says once there was a generation."""
 BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _MOST_BYTES = 1000
 _HOLDER = re.compile(r"process (\d+) on (.*) since (.*)")
@@ -67,7 +70,17 @@ class FileLock:
     def __init__(self, index_dir: Path, name: str, *, wait_s: float = 0.0) -> None:
         self._held: Path | None = None
         path = index_dir / name
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise NotAnIndex(index_dir, f"its {name} is a link to another file") from error
+            raise
+        status = os.fstat(self.fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(self.fd)
+            raise NotAnIndex(index_dir, f"its {name} is not a plain file")
+        self._is_ours_alone = status.st_nlink == 1  # what another name shares is locked, but not written
         deadline = time.monotonic() + wait_s
         try:
             while not self._try(path):
@@ -94,7 +107,7 @@ class FileLock:
         held = path.with_name(path.name + HELD_SUFFIX)
         for _ in range(2):
             try:
-                fd = os.open(held, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+                fd = os.open(held, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             except FileExistsError:
                 if not self._is_stale(held):
                     return False
@@ -139,6 +152,18 @@ class FileLock:
         except OSError:
             return ""
         return f"{said} (if that is gone, delete {held})"
+
+    def write(self, said: bytes, at: int = 0) -> None:
+        """Say something in the lock's file; failing to is no error: a full disk must not keep us from freeing it."""
+        if self._is_ours_alone:
+            with contextlib.suppress(OSError):
+                os.pwrite(self.fd, said, at)
+
+    def clear(self) -> None:
+        """Say nothing any more."""
+        if self._is_ours_alone:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self.fd, 0)
 
     def release(self) -> None:
         """Let go. Once is enough."""

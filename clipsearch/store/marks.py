@@ -19,7 +19,7 @@ import numpy as np
 from clipsearch.errors import CorruptIndex
 from clipsearch.npy import read_array
 from clipsearch.records import FileRef, IntArray
-from clipsearch.store.files import HashingFile, verify_file
+from clipsearch.store.files import HashingFile, reading, verify_file
 
 MAGIC = b"CLIPMARK"
 HEADER = struct.Struct("<q")
@@ -74,7 +74,7 @@ def read_marks(index_dir: Path, ref: FileRef | None) -> dict[int, IntArray]:
         return {}
     path = verify_file(index_dir, ref)
     try:
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             if path.suffix == ".npy":  # format 1: the dead rows of all fragments
                 ids: IntArray = read_array(file)
                 if ids.dtype != np.int64 or ids.ndim != 1:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from clipsearch.errors import CorruptIndex
 from clipsearch.records import Fragment, ImageRecord, IntArray, PictureMetadata
 from clipsearch.store.columns import FILTER_NUMBERS, NUMBERS, TEXTS, Columns, ColumnsBuilder, build_columns
-from clipsearch.store.files import HashingFile, verify_file
+from clipsearch.store.files import HashingFile, reading, verify_file
 from clipsearch.store.marks import marked, read_marks
 
 MAGIC = b"CLIPROW2"
@@ -139,7 +139,7 @@ def open_rows(index_dir: Path, fragment: Fragment, *, verified: bool = False) ->
     ref = fragment.rows_file
     assert ref is not None
     path = index_dir / ref.path if verified else verify_file(index_dir, ref)
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         legacy = file.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC
     if not legacy:
         return RowsFile(path, index_dir)
@@ -306,7 +306,7 @@ def _record(body: dict[str, Any], row_id: int) -> ImageRecord:
 
 
 def _mapped(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 

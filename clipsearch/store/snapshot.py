@@ -12,11 +12,11 @@ from typing import Self
 
 import xxhash
 
-from clipsearch.config import CURRENT_LINE
+from clipsearch.config import CURRENT_LINE, NEWER_LINE
 from clipsearch.errors import CorruptIndex, IndexNotFound, StorageError, UnsupportedIndex
 from clipsearch.records import FileRef, IntArray, Manifest, TagRef
 from clipsearch.store.files import DAMAGE, verify_file
-from clipsearch.store.lock import BUSY
+from clipsearch.store.lock import BUSY, COMMIT
 from clipsearch.store.manifest import FORMAT_VERSION, load_manifest, manifest_name, manifests_of
 from clipsearch.store.marks import marked, read_marks
 
@@ -84,22 +84,31 @@ def resolve_current(index_dir: Path) -> tuple[int, str]:
                 return 1, xxhash.xxh3_128_hexdigest(names[1].read_bytes())
         except OSError as error:
             raise _unreadable(path, error, index_dir) from error
-        if names:
+        if names or _was_committed(index_dir):
             raise CorruptIndex(path, "the file is missing", index=index_dir) from None
         raise IndexNotFound([index_dir]) from None
     except OSError as error:
         raise _unreadable(path, error, index_dir) from error
+    newer = NEWER_LINE.match(line)
+    if newer is not None and int(newer[1]) > FORMAT_VERSION:
+        raise UnsupportedIndex(index_dir, f"index format {int(newer[1])}")
     match = CURRENT_LINE.fullmatch(line)
     if match is None:
         raise CorruptIndex(path, "it does not name a generation", index=index_dir)
-    if int(match[1]) > FORMAT_VERSION:
-        raise UnsupportedIndex(index_dir, f"index format {int(match[1])}")
     return int(match[2]), match[3].decode("ascii")
+
+
+def _was_committed(index_dir: Path) -> bool:
+    """Whether an index without manifests had some once: it is damaged then, not new."""
+    try:
+        return (index_dir / COMMIT).stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _unreadable(path: Path, error: OSError, index_dir: Path) -> CorruptIndex | StorageError:
     if error.errno in DAMAGE:
-        return CorruptIndex(path, f"it cannot be read ({error.strerror})", index=index_dir)
+        return CorruptIndex(path, f"it cannot be read ({error.strerror})", index=index_dir, unreadable=True)
     return StorageError(path, f"it cannot be read ({error.strerror})", "Try again.")
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from clipsearch.errors import CorruptIndex, UnknownTag
 from clipsearch.folding import fold
 from clipsearch.records import FileRef, FloatArray, IntArray, Manifest, TagKind, TagRef
-from clipsearch.store.files import HashingFile, verify_file
+from clipsearch.store.files import HashingFile, reading, verify_file
 from clipsearch.store.hashes import hash_keys, hash_texts
 from clipsearch.store.writer import add_file, change_tags
 
@@ -159,7 +159,8 @@ def read_tag_file(index_dir: Path, ref: FileRef, *, afresh: bool = False) -> Tag
     """Read one file of a tag. Raises: CorruptIndex, StorageError."""
     path = verify_file(index_dir, ref, afresh=afresh)
     try:
-        return parse_tag(path.read_bytes())
+        with reading(path):
+            return parse_tag(path.read_bytes())
     except ValueError as error:
         raise CorruptIndex(path, str(error), index=index_dir) from error
 
@@ -230,7 +231,8 @@ def recover_tags(index_dir: Path) -> dict[str, TagRef]:
     found: dict[str, tuple[str, TagRef]] = {}
     for path in sorted((index_dir / "tags").glob("*.tag")):
         try:
-            raw = path.read_bytes()
+            with reading(path):
+                raw = path.read_bytes()
             ref = FileRef(f"tags/{path.name}", len(raw), path.stem)
             tag = read_tag_file(index_dir, ref, afresh=True)
         except (CorruptIndex, OSError):

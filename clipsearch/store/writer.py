@@ -22,9 +22,11 @@ from typing import Self
 
 import xxhash
 
-from clipsearch.config import MARKER, is_index, marker_line, marker_of
+from clipsearch.checksums import file_checksum
+from clipsearch.config import MARKER, format_of, is_index, marker_line, marker_of
 from clipsearch.errors import (
     ClipsearchError,
+    CorruptIndex,
     IndexLocked,
     IndexNotFound,
     IndexWarning,
@@ -33,11 +35,12 @@ from clipsearch.errors import (
     UnsupportedIndex,
 )
 from clipsearch.records import FileRef, IntArray, Manifest
-from clipsearch.store.files import HashingFile, storage_errors, sync_file, sync_folder, unlink_own
-from clipsearch.store.lock import BUSY, COMMIT, COMMIT_WAIT_S, LOCK, FileLock, RunProgress, who
+from clipsearch.store.files import REMEMBER_FROM_BYTES, HashingFile, storage_errors, sync_file, sync_folder, unlink_own
+from clipsearch.store.lock import BUSY, COMMIT, COMMIT_WAIT_S, COMMITTED, LOCK, FileLock, RunProgress, who
 from clipsearch.store.manifest import (
     FORMAT_VERSION,
     KNOWN_WRITER_FEATURES,
+    MANIFEST_NAME,
     dump_manifest,
     load_manifest,
     manifest_name,
@@ -72,10 +75,12 @@ _OF_THE_SYSTEM = {"@eadir", ".ds_store", "thumbs.db", "desktop.ini", ".directory
 def claim(index_dir: Path) -> None:
     """Make sure that a folder is an index: one that is there, or a new one in an empty or new folder.
 
-    The marker comes first: nothing else makes a folder an index. Raises: NotAnIndex, OutOfSpace, StorageError.
+    The marker comes first: nothing else makes a folder an index. Raises: NotAnIndex, UnsupportedIndex, StorageError.
     """
     with storage_errors(index_dir):
         if is_index(index_dir):
+            if format_of(index_dir) > FORMAT_VERSION:
+                raise UnsupportedIndex(index_dir, f"index format {format_of(index_dir)}")
             if marker_of(index_dir) is None:  # made before there were markers, or the marker is damaged
                 _write_marker(index_dir)
             return
@@ -125,16 +130,14 @@ class Writer:
             self._lock = FileLock(index_dir, LOCK, wait_s=LOCK_WAIT_S)
             said = f"{who()}\n".encode()
             self._progress_at = len(said)
-            with contextlib.suppress(OSError):  # a full disk must not keep us from freeing some of it
-                os.ftruncate(self._lock.fd, 0)
-                os.pwrite(self._lock.fd, said, 0)
+            self._lock.clear()
+            self._lock.write(said)
         self._clear_staging()
 
     def note(self, progress: RunProgress) -> None:
         """Say how far a run is, to whoever asks `store.read_writer`."""
         if self._lock is not None:
-            with contextlib.suppress(OSError):
-                os.pwrite(self._lock.fd, progress.line(), self._progress_at)
+            self._lock.write(progress.line(), self._progress_at)
 
     def _clear_staging(self) -> None:
         """Delete what a killed run left half-written. Others' files and folders stay."""
@@ -144,8 +147,7 @@ class Writer:
 
     def close(self) -> None:
         if self._lock is not None:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._lock.fd, 0)
+            self._lock.clear()
             self._lock.release()
             self._lock = None
 
@@ -182,12 +184,12 @@ class Writer:
         Tags that were saved since this writer read the index are kept. `repaired`: whatever is there is replaced, and
         nothing is deleted afterwards. Raises: OutOfSpace, StorageError.
         """
-        with _locked_commit(self.index_dir):
+        with _locked_commit(self.index_dir) as lock:
             before = None
             if not repaired:
                 before = _current(self.index_dir)
                 manifest = self._with_tags_of(manifest, before)
-            manifest = _commit(self.index_dir, manifest)
+            manifest = _commit(self.index_dir, manifest, lock)
             self._base = manifest
             if not repaired:
                 _collect(self.index_dir, [manifest, *([] if before is None else [before])])
@@ -256,25 +258,29 @@ def change_tags(index_dir: Path, change: Callable[[Manifest], Manifest]) -> Mani
     if not is_index(index_dir):
         raise IndexNotFound([index_dir])
     with storage_errors(index_dir):
-        for folder in FOLDERS:
-            (index_dir / folder).mkdir(exist_ok=True)
-    with _locked_commit(index_dir):
+        return _change_tags(index_dir, change)
+
+
+def _change_tags(index_dir: Path, change: Callable[[Manifest], Manifest]) -> Manifest:
+    for folder in FOLDERS:
+        (index_dir / folder).mkdir(exist_ok=True)
+    with _locked_commit(index_dir) as lock:
         before = _current(index_dir)
         if before is None:
             raise IndexNotFound([index_dir])
         changed = change(before)
-        after = _commit(index_dir, dataclasses.replace(changed, tags_before=before.tags))
+        after = _commit(index_dir, dataclasses.replace(changed, tags_before=before.tags), lock)
         with contextlib.suppress(IndexLocked, OSError), FileLock(index_dir, LOCK):
             _collect(index_dir, [after, before])  # not while a run has files that no generation refers to yet
         return after
 
 
 @contextlib.contextmanager
-def _locked_commit(index_dir: Path) -> Iterator[None]:
+def _locked_commit(index_dir: Path) -> Iterator[FileLock]:
     with storage_errors(index_dir):
         lock = FileLock(index_dir, COMMIT, wait_s=COMMIT_WAIT_S)
     try:
-        yield
+        yield lock
     finally:
         lock.release()
 
@@ -291,7 +297,7 @@ def _current(index_dir: Path) -> Manifest | None:
     return manifest
 
 
-def _commit(index_dir: Path, manifest: Manifest) -> Manifest:
+def _commit(index_dir: Path, manifest: Manifest, lock: FileLock) -> Manifest:
     with storage_errors(index_dir):
         generation = max([manifest.generation, *manifests_of(index_dir)], default=0) + 1
         manifest = dataclasses.replace(
@@ -314,6 +320,7 @@ def _commit(index_dir: Path, manifest: Manifest) -> Manifest:
         finally:
             unlink_own(staged)
         sync_folder(index_dir)
+        lock.write(COMMITTED)  # an index that loses its manifests is then known from one that never had any
     return manifest
 
 
@@ -347,6 +354,8 @@ def _collect(index_dir: Path, kept: list[Manifest]) -> int:
     Of old generations the one before the newest is kept too. Where anything cannot be read, nothing is deleted.
     """
     try:
+        if not _is_own_folder(index_dir / "manifests"):
+            return 0
         manifests = manifests_of(index_dir)
         known = {manifest.generation: manifest for manifest in kept}
         newest = max(known)
@@ -355,17 +364,26 @@ def _collect(index_dir: Path, kept: list[Manifest]) -> int:
         locked: list[int] = []
         forgotten: list[Path] = []
         try:
+            superseded: set[str] = set()  # files of generations that are forgotten now: these we wrote
             for number, path in manifests.items():
                 if number in known:
                     continue
+                its = {ref.path for ref in load_manifest(path, path.read_bytes(), index_dir).files()}
                 if number not in wanted and number < newest:
                     fd = _lock_unless_held(path)
                     if fd is not None:
                         locked.append(fd)
                         forgotten.append(path)
+                        superseded |= its
                         continue
+                refs |= its
+            for path in _copies_of_manifests(index_dir):
                 refs |= {ref.path for ref in load_manifest(path, path.read_bytes(), index_dir).files()}
-            orphans = list(own_files(index_dir, refs))
+            orphans = [
+                path
+                for path in own_files(index_dir, refs)
+                if f"{path.parent.name}/{path.name}" in superseded or _is_named_by_its_content(path)
+            ]
             freed = sum(unlink_own(path) for path in (*forgotten, *orphans))
         finally:
             for fd in locked:
@@ -374,6 +392,21 @@ def _collect(index_dir: Path, kept: list[Manifest]) -> int:
         warnings.warn(f"old files of {index_dir} are kept: {error}", IndexWarning, stacklevel=2)
         return 0
     return freed
+
+
+def _copies_of_manifests(index_dir: Path) -> Iterator[Path]:
+    """Manifests under names that we do not give: a file synchroniser puts another machine's beside ours. What they name
+    is somebody's. Other people's JSON files are none of these. Raises: OSError."""
+    for path in (index_dir / "manifests").iterdir():
+        if path.suffix == ".json" and MANIFEST_NAME.fullmatch(path.name) is None and path.is_file():
+            with contextlib.suppress(CorruptIndex):
+                load_manifest(path, path.read_bytes(), index_dir)
+                yield path
+
+
+def _is_named_by_its_content(path: Path) -> bool:
+    """Whether a file's name is the hash of its bytes, as only we name files. Raises: OSError."""
+    return file_checksum(path, remember_from_bytes=REMEMBER_FROM_BYTES, afresh=True) == path.name[:32]
 
 
 def _lock_unless_held(path: Path) -> int | None:
@@ -397,9 +430,14 @@ def _lock_unless_held(path: Path) -> int | None:
 def staged_files(index_dir: Path) -> Iterator[Path]:
     """Files in `staging/` with names that we give, of a run that goes on or was killed. Raises: OSError."""
     place = index_dir / "staging"
-    for path in place.iterdir() if place.is_dir() else ():
+    for path in place.iterdir() if _is_own_folder(place) else ():
         if _STAGED_NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             yield path
+
+
+def _is_own_folder(place: Path) -> bool:
+    """Whether a folder lies in the index itself. What a link leads to may be shared, and is never cleaned up."""
+    return place.is_dir() and not place.is_symlink()
 
 
 def own_files(index_dir: Path, kept: set[str]) -> Iterator[Path]:
@@ -409,7 +447,7 @@ def own_files(index_dir: Path, kept: set[str]) -> Iterator[Path]:
     """
     for folder, suffixes in SUFFIXES.items():
         place = index_dir / folder
-        if not place.is_dir():
+        if not _is_own_folder(place):
             continue
         with os.scandir(place) as entries:
             for entry in entries:

@@ -181,8 +181,17 @@ def vanish(folder: Path, there: list[str], gone: list[str], scan: Scan) -> tuple
 
 def test_single_pictures_are_deleted_and_whole_folders_missing(tmp_path: Path) -> None:
     scan = Scan(folders={"", "a"}, devices={"": 1, "usb": 2})
-    deleted, missing = vanish(tmp_path, ["a/1.jpg"], ["a/2.jpg", "b/1.jpg", "b/2.jpg", "usb/1.jpg"], scan)
-    assert (deleted, missing) == ({"a/2.jpg"}, {"b/1.jpg", "b/2.jpg", "usb/1.jpg"})
+    deleted, missing = vanish(
+        tmp_path, [f"a/{n}.jpg" for n in range(9)], ["a/x.jpg", "b/1.jpg", "b/2.jpg", "usb/1.jpg"], scan
+    )
+    assert (deleted, missing) == ({"a/x.jpg"}, {"b/1.jpg", "b/2.jpg", "usb/1.jpg"})
+
+
+def test_more_than_half_of_a_small_collection_is_missing(tmp_path: Path) -> None:
+    scan = Scan(folders={"a"}, devices={"": 1})
+    assert vanish(tmp_path / "two", ["a/1.jpg"], ["a/2.jpg", "a/3.jpg"], scan) == ({"a/2.jpg", "a/3.jpg"}, set())
+    gone = {"a/2.jpg", "a/3.jpg", "a/4.jpg"}
+    assert vanish(tmp_path / "three", ["a/1.jpg"], sorted(gone), scan) == (set(), gone)
 
 
 def test_what_vanishes_in_bulk_is_missing(tmp_path: Path) -> None:

@@ -96,6 +96,13 @@ def simple_rows(count: int) -> list[ImageRecord]:
     return [ImageRecord(0, f"p{n}.jpg", 10, 20, 30, f"{n:032x}", 4, 3) for n in range(count)]
 
 
+def own_file(index: Path, folder: str, suffix: str, content: bytes) -> Path:
+    """A file as only we name files: by the hash of its bytes."""
+    path = index / folder / f"{xxhash.xxh3_128_hexdigest(content)}{suffix}"
+    path.write_bytes(content)
+    return path
+
+
 def add_rows(writer: Writer, rows: list[ImageRecord]) -> Fragment:
     shape: list[tuple[int, int, int, int]] = []
     data = writer.add_file("records", ".parquet", lambda file: shape.append(write_records(file, [rows])))
@@ -325,8 +332,7 @@ def test_nothing_is_deleted_while_a_manifest_cannot_be_read(tmp_path: Path) -> N
     with Writer(tmp_path) as writer:
         manifest = commit_rows(writer, EMPTY, 1)
         (tmp_path / "manifests" / "00000007.json").write_text("half a mani")
-        orphan = tmp_path / "records" / ("0" * 32 + ".parquet")
-        orphan.write_bytes(b"whose is it?")
+        orphan = own_file(tmp_path, "records", ".parquet", b"never committed")
         with pytest.warns(IndexWarning, match="old files of .* are kept: corrupt index: .*00000007"):
             assert commit_rows(writer, manifest, 1).generation == 8
         assert orphan.exists()
@@ -368,6 +374,7 @@ def test_only_names_that_we_give_are_ever_deleted(tmp_path: Path) -> None:
         f"elsewhere/{own}.parquet",
         f"{own}.parquet",
         f"rows/{own}.rows/inside.txt",
+        f"records/{own}.parquet",  # a name like ours, but not that of its content
     ]
     for name in foreign:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -411,7 +418,7 @@ def test_leftovers_of_a_crash_are_cleared(tmp_path: Path) -> None:
         manifest = commit_rows(writer, EMPTY, 1)
     (tmp_path / "staging" / f"{'a' * 32}.part").write_bytes(b"half")
     (tmp_path / "staging" / "123-456.parquet").write_bytes(b"half, of format 1")
-    (tmp_path / "records" / ("0" * 32 + ".parquet")).write_bytes(b"never committed")
+    own_file(tmp_path, "records", ".parquet", b"never committed")
     with Writer(tmp_path) as writer:
         commit_rows(writer, manifest, 1)
     assert not list((tmp_path / "staging").iterdir())
