@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -367,6 +367,14 @@ _NAMED_DATE = re.compile(
     r"|(?P<year2>20\d\d)[_\-](?P<month2>0[1-9]|1[0-2])(?P<day2>0[1-9]|[12]\d|3[01])(?=[_\-]\d{6}(?!\d))"
     r"|(?P<year3>\d{4})[年년]\s?(?P<month3>\d{1,2})[月월]\s?(?P<day3>\d{1,2})[日일]"
     r"|(?P<day4>0?[1-9]|[12]\d|3[01])\.(?P<month4>0?[1-9]|1[0-2])\.(?P<year4>(?:18|19|20)\d\d)"
+    r"|(?P<year5>(?:18|19|20)\d\d)(?P<sep5>[\-.])(?P<month5>0?[1-9]|1[0-2])(?P=sep5)(?P<day5>[12]\d|3[01]|0?[1-9])(?!\d)"
+    r"(?!\.\d{1,4}(?:\D|$)(?!\d))"  # versions
+    r"|(?<=@)(?P<day6>[0-3]\d)-(?P<month6>[01]\d)-(?P<year6>20\d\d)(?=_)"  # Telegram Desktop
+    r"|(?P<day7>1[3-9]|2\d|3[01])(?P<sep7>[\-_])(?P<month7>0[1-9]|1[0-2])(?P=sep7)(?P<year7>(?:18|19|20)\d\d)"
+    r"|(?P<month8>0[1-9]|1[0-2])(?P<sep8>[\-_])(?P<day8>1[3-9]|2\d|3[01])(?P=sep8)(?P<year8>(?:18|19|20)\d\d)"
+    r"|(?<=picsart_)(?P<year9>\d\d)-(?P<month9>[01]\d)-(?P<day9>[0-3]\d)(?=_)"
+    r"|(?:(?<=photo )|(?<=foto )|(?<=video )|(?<=vidéo )|(?<=immagine )|(?<=imagen )|(?<=bild ))"  # Dropbox's uploads
+    r"(?P<day10>[0-3]\d)\.(?P<month10>[01]\d)\.(?P<year10>\d\d)(?= [0-2]\d[ .]\d\d[ .]\d\d)"
     r")(?=\d{6}(?:\d{3})?(?!\d)|\d{4}(?!\d)|\D|$)"
 )
 _NAMED_TIME = re.compile(
@@ -377,7 +385,22 @@ _NAMED_TIME = re.compile(
     r"|(?<=\d)(?P<hour2>[01]\d|2[0-3])(?P<minute2>[0-5]\d)(?=\s*$))"
     r"(?:[\s_]*(?P<after>[ap]\.?\s?m)(?![^\W\d_]))?"
 )
-_NAMED_SECONDS = re.compile(r"(?:fb_img_|img_|mmexport|wx_camera_|^)(\d{10})(\d{3})(?!\d)")
+_NAMED_SECONDS = re.compile(
+    r"(?:fb_img_|img[_-]|mmexport|wx_camera_|micromsg\.|image[_-]|photo[_-]|picture[_-]|pic[_-]|camera[_-]|cache[_-]|"
+    r"screenshot[_-]|snapchat[_-]|^)(\d{10})(\d{3})(?!\d)"
+)
+_UNLIKELY_MONTHS = frozenset({"set", "out"})  # abbreviated September and October, and English words
+_A_YEAR = r"((?:18|19|20)\d\d)(?!\d)"
+_NAMED_DAY_FIRST = re.compile(
+    r"(?<![\d.,])(\d{1,2})(?:\.|st|nd|rd|th|er|re|º|°)?[\s_\-]{0,3}(?:(?:de|di|del|of)[\s_])?([^\W\d_]{3,12})[.,]?[\s_\-]{0,3}"
+    r"(?:(?:de|di|del|of)[\s_])?" + _A_YEAR
+)
+_NAMED_MONTH_FIRST = re.compile(
+    r"(?<![^\W\d_])([^\W\d_]{3,12})\.?[\s_\-]{0,3}(\d{1,2})(?:st|nd|rd|th)?(?:,[\s_\-]?|[\s_\-]{1,3})" + _A_YEAR
+)
+_NAMED_MONTH_BETWEEN = re.compile(
+    r"(?<!\d)((?:18|19|20)\d\d)[\s_\-.,]{0,3}([^\W\d_]{3,12})\.?[\s_\-]{0,3}(\d{1,2})(?:st|nd|rd|th|\.)?(?!\d)"
+)
 
 
 def moment_of_name(name: str) -> Moment | None:
@@ -389,15 +412,10 @@ def moment_of_name(name: str) -> Moment | None:
     stem, dot, ending = text.rpartition(".")
     text = stem if dot and stem and len(ending) <= 5 and not ending.isdecimal() else text
     text = _LONG_HEX.sub(" ", _UUID.sub(" ", text))
-    for match in _NAMED_DATE.finditer(text):
-        parts = {key: value for key, value in match.groupdict().items() if value is not None}
-        year, month, day = (
-            next(value for key, value in parts.items() if key.startswith(what)) for what in ("year", "month", "day")
-        )
-        date = _date(year, month, day)
+    for date, end in _dates_in(text):
         if date is None or not is_possible(date):
             continue
-        time_of_day = _NAMED_TIME.match(text, match.end())
+        time_of_day = _NAMED_TIME.match(text, end)
         if time_of_day is None:
             return date
         found = time_of_day.groupdict()
@@ -419,3 +437,20 @@ def moment_of_name(name: str) -> Moment | None:
         if moment is not None and moment.start.year >= 2000 and is_possible(moment):
             return moment
     return None
+
+
+def _dates_in(text: str) -> Iterator[tuple[Moment | None, int]]:
+    """The days in a name, in digits before those with the name of a month, each with where it ends."""
+    for match in _NAMED_DATE.finditer(text):
+        parts = {key.rstrip("0123456789"): value for key, value in match.groupdict().items() if value is not None}
+        year = parts["year"] if len(parts["year"]) == 4 else f"20{parts['year']}"
+        yield _date(year, parts["month"], parts["day"]), match.end()
+    for pattern, order in (
+        (_NAMED_DAY_FIRST, (2, 1, 0)),
+        (_NAMED_MONTH_FIRST, (2, 0, 1)),
+        (_NAMED_MONTH_BETWEEN, (0, 1, 2)),
+    ):
+        for match in pattern.finditer(text):
+            year, word, day = (match[group + 1] for group in order)
+            if word in _MONTHS and word not in _UNLIKELY_MONTHS and int(day):
+                yield _date(year, str(_MONTHS[word]), day), match.end()
