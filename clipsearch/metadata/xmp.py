@@ -11,6 +11,7 @@ from clipsearch.metadata.statements import NOTHING, Said, camera_of, place_of, t
 
 LONGEST_PACKET_BYTES = 2 * 2**20  # dates come early, also in files with a long history of edits
 _LONGEST_VALUE = 200
+_MOST_PREFIXES = 64  # of the few namespaces that count
 
 _NAMESPACES = {
     "http://ns.adobe.com/exif/1.0/": "exif",
@@ -93,6 +94,7 @@ class _Reader:
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
         self._prefixes = {name: name for name in _NAMESPACES.values()} | {"xap": "xmp", "rdf": "rdf"}
+        self._scopes: list[tuple[int, dict[str, str]]] = []  # depths that declare some, and what held before
         self._depth = 0
         self._description: int | None = None  # the depth of the outermost one that is open
         self._field: str | None = None  # the property that is open
@@ -100,18 +102,23 @@ class _Reader:
         self._is_read = False  # whether the first value of the property has ended
 
     def _known(self, name: str) -> str:
-        prefix, _, local = name.partition(":")
+        prefix, _, local = name.rpartition(":")
         return f"{self._prefixes.get(prefix, '')}:{local}"
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
         if self._ignored is not None:
             return
-        for key, value in attributes.items():
-            if key.startswith("xmlns:"):
-                known = "rdf" if value == _RDF else _NAMESPACES.get(value)
-                if known is not None:
-                    self._prefixes[key[6:]] = known
+        declared = {
+            key[6:]: "rdf" if value == _RDF else _NAMESPACES[value]
+            for key, value in attributes.items()
+            if key.startswith("xmlns") and (value == _RDF or value in _NAMESPACES)
+        }
+        if declared:
+            if len(self._scopes) >= _MOST_PREFIXES or len(self._prefixes) + len(declared) > _MOST_PREFIXES:
+                raise _Enough
+            self._scopes.append((self._depth, self._prefixes))
+            self._prefixes = self._prefixes | declared
         name = self._known(name)
         if self._description is None:
             if name == "rdf:Description":
@@ -140,6 +147,8 @@ class _Reader:
                 self._description = None
             if self._depth <= (self._description or 0) + 1:
                 self._field = None
+        if self._scopes and self._scopes[-1][0] == self._depth:
+            self._prefixes = self._scopes.pop()[1]
         self._depth -= 1
 
     def characters(self, data: str) -> None:
