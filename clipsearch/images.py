@@ -37,7 +37,15 @@ from clipsearch.formats import (
     identify,
     is_candidate,
 )
-from clipsearch.metadata import Embedded, describe, orientation_of, read_embedded, read_exif, read_tiff_exif
+from clipsearch.metadata import (
+    Embedded,
+    describe,
+    orientation_of,
+    read_blocks,
+    read_embedded,
+    read_exif,
+    read_tiff_exif,
+)
 from clipsearch.metadata.stripping import without_bad_metadata
 from clipsearch.records import MOST_PIECES, OUT_OF_MEMORY, PictureMetadata, PixelArray, Preprocessing, SkipStatus
 
@@ -269,7 +277,8 @@ class PictureFile:
             else:
                 seen = _resize_and_crop(decoded, preprocessing)[None]
         width, height = decoded.full_size
-        metadata = describe(decoded.embedded, self.path, beside=self._is_on_disk)
+        embedded = decoded.embedded + read_blocks(self.kind, self._stream)
+        metadata = describe(embedded, self.path, beside=self._is_on_disk)
         return Picture(seen, width, height, metadata, content_hash, decoded.partial)
 
     def open(self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -10,11 +10,12 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
 
 from clipsearch.formats import Kind
+from clipsearch.metadata.blocks import said_in_blocks
 from clipsearch.metadata.exif import exif_of_bytes, orientation_of, read_exif, read_tiff_exif, said_in_exif
 from clipsearch.metadata.iptc import iptc_in_resources, said_in_iptc
 from clipsearch.metadata.moments import Moment, choose, moment_of_name
@@ -30,6 +31,7 @@ __all__ = [
     "describe",
     "describe_again",
     "orientation_of",
+    "read_blocks",
     "read_embedded",
     "read_exif",
     "read_tiff_exif",
@@ -67,6 +69,7 @@ SOURCES = (
     "sidecar:ModifyDate",
     "xmp:ModifyDate",
     "png:ModifyDate",
+    "png:tIME",
 )
 """Whom to believe on the date, first to last; the names that `date_source` has. Placeholders of clocks that were never
 set are passed over. A later source is taken where it says the same more exactly: a name with a time for a day without
@@ -112,6 +115,17 @@ def read_embedded(kind: Kind, exif: Image.Exif | None, info: dict[Any, Any] | No
                 else:
                     said.append(said_in_iptc(iptc_in_resources(content) or content))
     except Exception:  # a decoder's objects can raise anything: what was read so far counts
+        pass
+    return Embedded(kind, tuple(part for part in said if part != NOTHING))
+
+
+def read_blocks(kind: Kind, stream: IO[bytes]) -> Embedded:
+    """What stands in a picture file where Pillow does not look. Never raises."""
+    said: list[Said] = []
+    try:
+        for part in said_in_blocks(stream, kind):
+            said.append(part)  # those before a mistake count
+    except Exception:  # as in read_embedded
         pass
     return Embedded(kind, tuple(part for part in said if part != NOTHING))
 

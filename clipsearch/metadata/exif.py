@@ -109,7 +109,9 @@ def _degrees(gps: Any, tag: int, letter_tag: int, letters: str) -> float | None:
 def _gps_moment(gps: Any) -> Moment | None:
     """The satellites' date and time, UTC; a date by itself is a day."""
     day = read_moment(text_of(_field(gps, 29)))
-    if day is None or day.span != timedelta(days=1):
+    if day is None or day.span > timedelta(days=1):
+        return None  # satellites know all of a date
+    if not day.span:
         return day
     value = _field(gps, 7)
 

@@ -54,6 +54,8 @@ def _fields(block: bytes) -> Iterator[tuple[int, bytes]]:
                 return
             size = int.from_bytes(block[at : at + digits], "big")
             at += digits
+        if at + min(size, 200) > len(block):
+            return  # cut off, and a part of a date is another date
         if record == 2:
             yield number, block[at : at + min(size, 200)]
         at += size

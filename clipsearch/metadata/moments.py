@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 _LONGEST_TEXT = 100  # characters that are looked at
@@ -24,12 +24,14 @@ _FARTHEST_ZONE = timedelta(hours=14)
 class Moment:
     """A time on the camera's clock, from `start` on for `span`: nothing, a day, a month or a year.
 
-    `utc`: the start is UTC, and the camera's clock unknown.
+    `utc`: the start is UTC, and the camera's clock unknown. `unset`: written with zeros for the time and for the month
+    or day, as by programs that fill in what they do not know.
     """
 
     start: datetime
     span: timedelta = timedelta(0)
     utc: bool = False
+    unset: bool = field(default=False, compare=False)
 
     def holds(self, other: Moment) -> bool:
         """Whether `other` says the same more exactly."""
@@ -53,13 +55,21 @@ _RESET_DAYS = {
     (1858, 11, 17), (1899, 12, 30), (1899, 12, 31), (1900, 1, 1), (1904, 1, 1), (1970, 1, 1), (1979, 11, 30),
     (1980, 1, 1), (2036, 2, 7), (2038, 1, 19), (2040, 2, 6), (2106, 2, 7),
 }  # fmt: skip
-_EVES_OF_RESETS = {(1969, 12, 31), (1979, 12, 31)}  # the same, in time zones behind
+_EVES_OF_RESETS = {(1903, 12, 31), (1969, 12, 31), (1979, 12, 31)}  # the same, in time zones behind
+_RESET_YEARS = {1990, *range(2000, 2006), 2010, 2014, 2015}  # clocks of cameras and phones begin in one of these
+_COUNTED_FROM = {2000, 2001}  # counters begin in these, too: at a whole hour in any time zone
 _RESET_MOMENTS = {
     datetime(1999, 11, 30),  # day 0 of month 0 of 2000
-    datetime(2000, 1, 1),
-    datetime(2001, 1, 1),
     *(datetime(2002, 12, 8, 12, 0, second) for second in range(60)),  # of several phones
 }
+_HOUR = timedelta(hours=1)
+
+# Satellites count weeks from here, and after 1,024 of them begin anew.
+_GPS_SOURCES = ("GPSDateStamp", "GPSTimeStamp")
+_GPS_BEGAN = datetime(1980, 1, 6)
+_GPS_ROUND = timedelta(weeks=1024)
+_GPS_FIRST_PICTURE = datetime(1990, 1, 1)  # of a camera with a receiver, at the very earliest
+_SOME_DAYS = timedelta(days=7)
 
 
 def is_possible(moment: Moment, now_s: float | None = None) -> bool:
@@ -68,35 +78,102 @@ def is_possible(moment: Moment, now_s: float | None = None) -> bool:
         last = datetime.fromtimestamp(max(time.time() if now_s is None else now_s, _RELEASED_S)) + _DAY
     except (OverflowError, ValueError, OSError):
         last = datetime(9999, 12, 31)
-    if not _FIRST <= moment.start <= last:
+    start = moment.start
+    if not _FIRST <= start <= last:
         return False
     if moment.span > _DAY:
-        return True
-    day = (moment.start.year, moment.start.month, moment.start.day)
-    if day in _RESET_DAYS or (day in _EVES_OF_RESETS and moment.start.hour >= 12):
+        is_new_year = (start.month, start.day) == (1, 1)
+        return not (moment.unset and is_new_year and (start.year in _RESET_YEARS or _day(start) in _RESET_DAYS))
+    if _day(start) in _RESET_DAYS or (_day(start) in _EVES_OF_RESETS and (moment.span or start.hour >= 12)):
         return False
-    return bool(moment.span) or moment.start.replace(microsecond=0) not in _RESET_MOMENTS
+    return bool(moment.span) or not _is_reset(start.replace(microsecond=0))
+
+
+def _is_reset(second: datetime) -> bool:
+    """Whether clocks show this very second after a reset."""
+    if second in _RESET_MOMENTS or _GPS_BEGAN <= second < _GPS_BEGAN + _HOUR:
+        return True
+    if (second.minute, second.second) != (0, 0) or second.hour == 12:  # people write noon
+        return False
+    if (second.month, second.day) == (1, 1):
+        return (second.year in _RESET_YEARS and not second.hour) or (second.year in _COUNTED_FROM and second.hour < 12)
+    return (second.month, second.day) == (12, 31) and second.hour > 12 and second.year + 1 in _COUNTED_FROM
+
+
+def _day(moment: datetime) -> tuple[int, int, int]:
+    return moment.year, moment.month, moment.day
 
 
 def is_doubtful(moment: Moment) -> bool:
-    """Whether it looks like the first moment of a clock's year, which is believed only where nothing else is said."""
-    start = moment.start
-    if (start.month, start.day, start.hour, start.minute, start.second) != (1, 1, 0, 0, 0) or start.year < 1990:
+    """Whether it looks like a clock that began anew a little before, which is believed only where nothing else is said.
+
+    Before 1990 there were no such clocks: 1 January at 0:00:00, or a year with zeros, is what people wrote.
+    """
+    start, date = moment.start, (moment.start.month, moment.start.day)
+    if moment.unset:
+        return start.year >= 1990
+    if moment.span:
+        return moment.span == _DAY and ((date == (1, 1) and start.year in _RESET_YEARS) or start == _GPS_BEGAN)
+    if date == (1, 1) and start.hour == 0:
+        return start.year >= 1990 or (start.minute, start.second) != (0, 0)
+    if date == (12, 31) and start.hour > 12 and start.year + 1 in _COUNTED_FROM:
+        return start.minute < 10
+    return _GPS_BEGAN - _DAY / 2 <= start < _GPS_BEGAN + _DAY
+
+
+def _is_possible_of(source: str, moment: Moment) -> bool:
+    """As `is_possible`, by what is known of the source."""
+    if not source.endswith(_GPS_SOURCES):
+        return is_possible(moment)
+    second_round = _GPS_BEGAN + _GPS_ROUND
+    if moment.start < _GPS_FIRST_PICTURE or _day(moment.start) == _day(second_round):
         return False
-    return not moment.span or (moment.span == _DAY and start.year in (2000, 2001))
+    return is_possible(moment)
+
+
+def _is_doubtful_among(source: str, moment: Moment, others: list[tuple[str, Moment]]) -> bool:
+    if source == "name" and moment.span:
+        return False  # a name takes its day from where clocks are right: a messenger's server, a person
+    if is_doubtful(moment):
+        return True
+    if source.endswith(_GPS_SOURCES):
+        third_round = _GPS_BEGAN + 2 * _GPS_ROUND
+        if _day(moment.start) == _day(third_round) and moment.start.hour == 0:
+            return True
+        return any(
+            other.span <= _DAY
+            and not other_source.endswith(_GPS_SOURCES)
+            and any(abs(other.start - moment.start - rounds * _GPS_ROUND) <= _SOME_DAYS for rounds in (1, 2))
+            for other_source, other in others
+        )
+    # What a server took from the camera's clock confirms nothing.
+    return source.startswith("takeout:") and any(
+        not other.utc and not other.span and is_doubtful(other) and abs(other.start - moment.start) <= _FARTHEST_ZONE
+        for _, other in others
+    )
 
 
 def choose(said: Iterable[tuple[str, Moment | None]]) -> tuple[str, Moment] | None:
-    """The first of some statements that can be believed; a later one where it says the same more exactly."""
-    possible = [(source, moment) for source, moment in said if moment is not None and is_possible(moment)]
-    firm = [(source, moment) for source, moment in possible if not is_doubtful(moment)] or possible
-    if not firm:
+    """The first of some statements that can be believed; a later one where it says the same more exactly.
+
+    What is doubtful counts only where nothing else is said, or where the first that is not says the same day.
+    """
+    possible = [(source, moment) for source, moment in said if moment is not None and _is_possible_of(source, moment)]
+    firm = [item for item in possible if not _is_doubtful_among(*item, possible)]
+    if firm:
+        first = firm[0][1]
+        possible = [item for item in possible if item in firm or (not item[1].span and _agree(item[1], first))]
+    if not possible:
         return None
-    chosen = firm[0]
-    for other in firm[1:]:
+    chosen = possible[0]
+    for other in possible[1:]:
         if chosen[1].holds(other[1]):
             chosen = other
     return chosen
+
+
+def _agree(doubtful: Moment, firm: Moment) -> bool:
+    return firm.span <= _DAY and abs(doubtful.start - firm.start) <= _DAY
 
 
 # --- reading -----------------------------------------------------------------------------------------------
@@ -230,10 +307,12 @@ def _time_at(text: str, at: int) -> re.Match[str] | None:
 
 def _timed(date: Moment | None, match: re.Match[str] | None) -> Moment | None:
     """A day with the time that stands behind it, if there is one."""
-    if date is None or match is None or date.span != _DAY:
+    if date is None or match is None:
         return date
     parts = match.groupdict()
     hour, minute, second = int(parts["hour"]), int(parts["minute"]), int(parts["second"] or 0)
+    if date.span != _DAY:
+        return replace(date, unset=(hour, minute, second) == (0, 0, 0))
     half = re.sub(r"[.\s]", "", parts.get("before") or parts.get("after") or "")
     if half in ("pm", "下午", "午後", "오후") and hour < 12:
         hour += 12
@@ -288,6 +367,14 @@ _NAMED_DATE = re.compile(
     r"|(?P<year2>20\d\d)[_\-](?P<month2>0[1-9]|1[0-2])(?P<day2>0[1-9]|[12]\d|3[01])(?=[_\-]\d{6}(?!\d))"
     r"|(?P<year3>\d{4})[年년]\s?(?P<month3>\d{1,2})[月월]\s?(?P<day3>\d{1,2})[日일]"
     r"|(?P<day4>0?[1-9]|[12]\d|3[01])\.(?P<month4>0?[1-9]|1[0-2])\.(?P<year4>(?:18|19|20)\d\d)"
+    r"|(?P<year5>(?:18|19|20)\d\d)(?P<sep5>[\-.])(?P<month5>0?[1-9]|1[0-2])(?P=sep5)(?P<day5>[12]\d|3[01]|0?[1-9])(?!\d)"
+    r"(?!\.\d{1,4}(?:\D|$)(?!\d))"  # versions
+    r"|(?<=@)(?P<day6>[0-3]\d)-(?P<month6>[01]\d)-(?P<year6>20\d\d)(?=_)"  # Telegram Desktop
+    r"|(?P<day7>1[3-9]|2\d|3[01])(?P<sep7>[\-_])(?P<month7>0[1-9]|1[0-2])(?P=sep7)(?P<year7>(?:18|19|20)\d\d)"
+    r"|(?P<month8>0[1-9]|1[0-2])(?P<sep8>[\-_])(?P<day8>1[3-9]|2\d|3[01])(?P=sep8)(?P<year8>(?:18|19|20)\d\d)"
+    r"|(?<=picsart_)(?P<year9>\d\d)-(?P<month9>[01]\d)-(?P<day9>[0-3]\d)(?=_)"
+    r"|(?:(?<=photo )|(?<=foto )|(?<=video )|(?<=vidéo )|(?<=immagine )|(?<=imagen )|(?<=bild ))"  # Dropbox's uploads
+    r"(?P<day10>[0-3]\d)\.(?P<month10>[01]\d)\.(?P<year10>\d\d)(?= [0-2]\d[ .]\d\d[ .]\d\d)"
     r")(?=\d{6}(?:\d{3})?(?!\d)|\d{4}(?!\d)|\D|$)"
 )
 _NAMED_TIME = re.compile(
@@ -298,7 +385,22 @@ _NAMED_TIME = re.compile(
     r"|(?<=\d)(?P<hour2>[01]\d|2[0-3])(?P<minute2>[0-5]\d)(?=\s*$))"
     r"(?:[\s_]*(?P<after>[ap]\.?\s?m)(?![^\W\d_]))?"
 )
-_NAMED_SECONDS = re.compile(r"(?:fb_img_|img_|mmexport|wx_camera_|^)(\d{10})(\d{3})(?!\d)")
+_NAMED_SECONDS = re.compile(
+    r"(?:fb_img_|img[_-]|mmexport|wx_camera_|micromsg\.|image[_-]|photo[_-]|picture[_-]|pic[_-]|camera[_-]|cache[_-]|"
+    r"screenshot[_-]|snapchat[_-]|^)(\d{10})(\d{3})(?!\d)"
+)
+_UNLIKELY_MONTHS = frozenset({"set", "out"})  # abbreviated September and October, and English words
+_A_YEAR = r"((?:18|19|20)\d\d)(?!\d)"
+_NAMED_DAY_FIRST = re.compile(
+    r"(?<![\d.,])(\d{1,2})(?:\.|st|nd|rd|th|er|re|º|°)?[\s_\-]{0,3}(?:(?:de|di|del|of)[\s_])?([^\W\d_]{3,12})[.,]?[\s_\-]{0,3}"
+    r"(?:(?:de|di|del|of)[\s_])?" + _A_YEAR
+)
+_NAMED_MONTH_FIRST = re.compile(
+    r"(?<![^\W\d_])([^\W\d_]{3,12})\.?[\s_\-]{0,3}(\d{1,2})(?:st|nd|rd|th)?(?:,[\s_\-]?|[\s_\-]{1,3})" + _A_YEAR
+)
+_NAMED_MONTH_BETWEEN = re.compile(
+    r"(?<!\d)((?:18|19|20)\d\d)[\s_\-.,]{0,3}([^\W\d_]{3,12})\.?[\s_\-]{0,3}(\d{1,2})(?:st|nd|rd|th|\.)?(?!\d)"
+)
 
 
 def moment_of_name(name: str) -> Moment | None:
@@ -310,15 +412,10 @@ def moment_of_name(name: str) -> Moment | None:
     stem, dot, ending = text.rpartition(".")
     text = stem if dot and stem and len(ending) <= 5 and not ending.isdecimal() else text
     text = _LONG_HEX.sub(" ", _UUID.sub(" ", text))
-    for match in _NAMED_DATE.finditer(text):
-        parts = {key: value for key, value in match.groupdict().items() if value is not None}
-        year, month, day = (
-            next(value for key, value in parts.items() if key.startswith(what)) for what in ("year", "month", "day")
-        )
-        date = _date(year, month, day)
+    for date, end in _dates_in(text):
         if date is None or not is_possible(date):
             continue
-        time_of_day = _NAMED_TIME.match(text, match.end())
+        time_of_day = _NAMED_TIME.match(text, end)
         if time_of_day is None:
             return date
         found = time_of_day.groupdict()
@@ -340,3 +437,20 @@ def moment_of_name(name: str) -> Moment | None:
         if moment is not None and moment.start.year >= 2000 and is_possible(moment):
             return moment
     return None
+
+
+def _dates_in(text: str) -> Iterator[tuple[Moment | None, int]]:
+    """The days in a name, in digits before those with the name of a month, each with where it ends."""
+    for match in _NAMED_DATE.finditer(text):
+        parts = {key.rstrip("0123456789"): value for key, value in match.groupdict().items() if value is not None}
+        year = parts["year"] if len(parts["year"]) == 4 else f"20{parts['year']}"
+        yield _date(year, parts["month"], parts["day"]), match.end()
+    for pattern, order in (
+        (_NAMED_DAY_FIRST, (2, 1, 0)),
+        (_NAMED_MONTH_FIRST, (2, 0, 1)),
+        (_NAMED_MONTH_BETWEEN, (0, 1, 2)),
+    ):
+        for match in pattern.finditer(text):
+            year, word, day = (match[group + 1] for group in order)
+            if word in _MONTHS and word not in _UNLIKELY_MONTHS and int(day):
+                yield _date(year, str(_MONTHS[word]), day), match.end()

@@ -46,10 +46,10 @@ def said_in_png_texts(info: dict[Any, Any]) -> Said:
 
 
 def unpacked_profiles(info: dict[Any, Any]) -> Iterator[tuple[str, bytes]]:
-    """The profiles in texts of a PNG, each as "exif", "xmp" or "iptc" with its bytes."""
+    """The profiles in texts of a PNG, each as "exif", "xmp", "iptc" or "8bim" with its bytes."""
     for key, value in info.items():
         name = key.lower().removeprefix("raw profile type ") if isinstance(key, str) else ""
-        if name not in ("exif", "xmp", "iptc", "app1") or not isinstance(value, str) or name == key:
+        if name not in ("exif", "xmp", "iptc", "8bim", "app1") or not isinstance(value, str) or name == key:
             continue
         try:  # a line with the name, one with the length, then hexadecimal
             content = bytes.fromhex("".join(value[:_LONGEST_PROFILE_CHARACTERS].split()[2:]))

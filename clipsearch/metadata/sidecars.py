@@ -8,11 +8,12 @@ import os
 import re
 import stat
 import time
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
-from clipsearch.metadata.moments import since_1970
-from clipsearch.metadata.statements import NOTHING, Place, Said, place_of
+from clipsearch.metadata.moments import Moment, read_moment, since_1970
+from clipsearch.metadata.statements import NOTHING, Place, Said, place_of, text_of
 from clipsearch.metadata.xmp import LONGEST_PACKET_BYTES, said_in_xmp
 
 _LONGEST_JSON_BYTES = 2**18
@@ -25,6 +26,11 @@ _EDITED = re.compile(
     r"edytowane|upraveno|szerkesztett|editat|düzenlendi|изменено|відредаговано|編集済み|수정됨|已修改|已編輯|edit|effects|"
     r"collage|animation|mix)$"
 )
+# Endings of what Takeout may have had of a picture that is a file of another kind here.
+_CONVERTED = (
+    "heic", "heif", "jpg", "jpeg", "png", "webp", "avif", "dng", "tif", "tiff", "gif", "mp4", "mov", "mp", "mv"
+)  # fmt: skip
+_OF_CAMERAS = (".heic", ".heif", ".dng", ".mp4", ".mov", ".mp", ".mv")  # a copy beside one of these shows the same
 
 
 def said_beside(path: str) -> tuple[Said, Said]:
@@ -116,16 +122,34 @@ def _of_takeout(folder: str, name: str, beside: _Folder) -> Said:
             continue
         if not isinstance(body, dict) or not isinstance(body.get("photoTakenTime"), dict):
             continue
-        if certain or str(body.get("title", "")).lower().startswith(os.path.splitext(name)[0].lower()[:40]):  # noqa: PTH122
+        if certain or _is_titled(folder, name, str(body.get("title", ""))):
             return _said_by_takeout(body)
     return NOTHING
+
+
+def _is_titled(folder: str, name: str, title: str) -> bool:
+    """Whether a title is a picture's name, perhaps with the ending of what it was converted from."""
+    own, other = unicodedata.normalize("NFC", name.lower()), unicodedata.normalize("NFC", title.lower())
+    if not other or own == other:
+        return True
+    stem, ending = os.path.splitext(own)  # noqa: PTH122
+    other_stem, other_ending = os.path.splitext(other)  # noqa: PTH122
+    if len(stem) >= 40 and other_stem.startswith(stem[:40]) and ending == other_ending:
+        return True  # file systems cut long names
+    plain = _EDITED.sub("", _COUNTER.sub("", stem))
+    if other_stem not in (stem, _COUNTER.sub("", stem), plain):
+        return False
+    if ending == other_ending or other_ending[1:] not in _CONVERTED:
+        return True
+    return other_ending in _OF_CAMERAS or not os.path.lexists(os.path.join(folder, title))  # noqa: PTH118
 
 
 def _takeout_stems(name: str, beside: _Folder) -> list[tuple[str, bool]]:
     """Which JSON files may be of a picture, the most likely first; and whether their name alone makes it certain.
 
     `a.jpg.json`, `a.jpg.supplemental-metadata.json` and what is left of that when cut; the counter of `a(1).jpg`
-    stands behind all: `a.jpg(1).json`. An edited copy, `a-edited.jpg`, has that of its original.
+    stands behind all: `a.jpg(1).json`. An edited copy, `a-edited.jpg`, has that of its original. Where there is none of
+    these, `a.json`, and those of a file with another ending, which the picture may be converted from.
     """
     stem, dot, ending = name.rpartition(".")
     if not dot:
@@ -139,15 +163,24 @@ def _takeout_stems(name: str, beside: _Folder) -> list[tuple[str, bool]]:
     if original != bare:
         titles += [(f"{original}{dot}{ending}", number), (f"{original}{number}{dot}{ending}", "")]
     for title, behind in dict.fromkeys(titles):
-        whole = title + _TAKEOUT_SUFFIX
-        for length in (len(whole), *range(len(whole) - 1, len(title) - 1, -1)):
-            candidate = whole[:length] + behind
-            if candidate in beside.json:
-                found.append((candidate, True))
+        found += _named(title, behind, beside, certain=True)
         cut = title[:_TAKEOUT_LENGTH] + behind
         if len(title) > _TAKEOUT_LENGTH and cut in beside.json:
             found.append((cut, False))
+    others = [] if found else [(stem, ""), (bare, number), (original, number)]
+    for plain, behind in dict.fromkeys(others):
+        if plain + behind in beside.json:
+            found.append((plain + behind, False))
+        for other in _CONVERTED:
+            if other != ending:
+                found += _named(f"{plain}.{other}", behind, beside, certain=False)
     return list(dict.fromkeys(found))
+
+
+def _named(title: str, behind: str, beside: _Folder, *, certain: bool) -> list[tuple[str, bool]]:
+    whole = title + _TAKEOUT_SUFFIX
+    candidates = (whole[:length] + behind for length in range(len(whole), len(title) - 1, -1))
+    return [(candidate, certain) for candidate in candidates if candidate in beside.json]
 
 
 def _number(value: object) -> float | None:
@@ -159,8 +192,11 @@ def _number(value: object) -> float | None:
 
 
 def _said_by_takeout(body: dict[str, Any]) -> Said:
-    seconds = _number(body["photoTakenTime"].get("timestamp"))
+    taken = body["photoTakenTime"]
+    seconds = _number(taken.get("timestamp"))
     moment = None if seconds is None else since_1970(seconds)
+    if moment is None and (written := read_moment(text_of(taken.get("formatted")))) is not None:
+        moment = written if written.span else Moment(written.start, utc=True)
     place: Place | None = None
     for key in ("geoData", "geoDataExif"):
         said = body.get(key)

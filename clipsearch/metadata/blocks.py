@@ -1,0 +1,172 @@
+"""Metadata that Pillow passes over, found in the file itself. Bounded: bodies of other blocks are skipped."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from datetime import datetime
+from typing import IO
+
+from clipsearch.formats import Kind
+from clipsearch.metadata.exif import exif_of_bytes, said_in_exif
+from clipsearch.metadata.iptc import iptc_in_resources, said_in_iptc
+from clipsearch.metadata.moments import Moment
+from clipsearch.metadata.statements import Said
+from clipsearch.metadata.xmp import LONGEST_PACKET_BYTES, said_in_xmp
+
+_MOST_BLOCKS = 100_000
+_MOST_SEGMENTS = 256  # that Photoshop's resources are spread over
+_MOST_READ = 8  # of EXIF or XMP
+_MOST_GIF_BYTES = 2**26
+_XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
+_PHOTOSHOP_SEGMENTS = (b"Photoshop 3.0\0", b"Adobe_Photoshop2.5:")
+_TIFF_HEADS = (b"II*\0", b"MM\0*")
+
+_UUID_OF_EXIF = b"JpgTiffExif->JP2"
+_UUID_OF_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+_UUID_OF_IPTC = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
+_UUID_OF_RESOURCES = bytes.fromhex("2c4c0100850440b9a03e562148d6dfeb")
+
+_GIF_XMP = b"\x21\xff\x0bXMP DataXMP"
+_GIF_XMP_END = b"\x01\xff\xfe\xfd"  # after the packet, so that readers who take its letters for lengths get out again
+
+
+def said_in_blocks(stream: IO[bytes], kind: Kind) -> Iterator[Said]:
+    """What a picture file says where Pillow does not look. Raises: whatever the stream does."""
+    stream.seek(0)
+    if kind == "JPEG":
+        yield from _in_jpeg(stream)
+    elif kind == "PNG":
+        yield from _in_png(stream)
+    elif kind == "JPEG2000":
+        yield from _in_jpeg2000(stream)
+    elif kind == "GIF":
+        yield from _in_gif(stream)
+
+
+# --- JPEG: more than one segment of a kind ------------------------------------------------------------------
+
+
+def _in_jpeg(stream: IO[bytes]) -> Iterator[Said]:
+    exifs: list[bytes] = []
+    packets: list[bytes] = []
+    resources: list[bytes] = []
+    for marker, body in _jpeg_segments(stream):
+        if marker == 0xE1 and body.startswith(b"Exif\0\0"):
+            exifs.append(body)
+        elif marker == 0xE1 and body.startswith(_XMP_SEGMENT):
+            packets.append(body[len(_XMP_SEGMENT) :])
+        elif marker == 0xED:
+            head = next((head for head in _PHOTOSHOP_SEGMENTS if body.startswith(head)), None)
+            resources.append(body if head is None else body[len(head) :])
+    # Pillow read the first EXIF, of which later segments may be the rest, and the last packet.
+    others = [body for body in exifs[1:] if body[6:10] in _TIFF_HEADS]
+    yield from (said_in_exif(exif_of_bytes(body)) for body in others[:_MOST_READ])
+    yield from (said_in_xmp(packet) for packet in packets[:-1][:_MOST_READ])
+    if resources:
+        yield said_in_iptc(iptc_in_resources(b"".join(resources[:_MOST_SEGMENTS])))
+
+
+def _jpeg_segments(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The segments APP1 and APP13 before the pixels."""
+    if stream.read(2) != b"\xff\xd8":
+        return
+    found = 0
+    for _ in range(_MOST_BLOCKS):
+        head = stream.read(2)
+        while head == b"\xff\xff" and found < _MOST_BLOCKS:  # fill
+            head, found = b"\xff" + stream.read(1), found + 1
+        if len(head) < 2 or head[0] != 0xFF or head[1] in (0xDA, 0xD9):
+            return
+        if head[1] == 0x01 or 0xD0 <= head[1] <= 0xD8:  # without a body
+            continue
+        size = int.from_bytes(stream.read(2), "big") - 2
+        if size < 0:
+            return
+        if head[1] in (0xE1, 0xED):
+            yield head[1], stream.read(size)
+        else:
+            stream.seek(size, io.SEEK_CUR)
+
+
+# --- PNG: the time of the last change -----------------------------------------------------------------------
+
+
+def _in_png(stream: IO[bytes]) -> Iterator[Said]:
+    stream.seek(8)
+    for _ in range(_MOST_BLOCKS):
+        head = stream.read(8)
+        if len(head) < 8 or head[4:] == b"IEND":
+            return
+        size = int.from_bytes(head[:4], "big")
+        if head[4:] == b"tIME" and size == 7:
+            body = stream.read(7)
+            try:
+                year, month, day, hour, minute, second = struct.unpack(">H5B", body)
+                moment = Moment(datetime(year, month, day, hour, minute, min(second, 59)), utc=True)
+            except (ValueError, struct.error):
+                return
+            yield Said({"png:tIME": moment})
+            return
+        stream.seek(size + 4, io.SEEK_CUR)
+
+
+# --- JPEG 2000: boxes -----------------------------------------------------------------------------------------
+
+
+def _in_jpeg2000(stream: IO[bytes]) -> Iterator[Said]:
+    end = stream.seek(0, io.SEEK_END)
+    at = found = 0
+    for _ in range(_MOST_BLOCKS):
+        stream.seek(at)
+        head = stream.read(8)
+        if len(head) < 8 or found >= 4 * _MOST_READ:
+            return
+        size, name, head_size = int.from_bytes(head[:4], "big"), head[4:], 8
+        if size == 1:
+            size, head_size = int.from_bytes(stream.read(8), "big"), 16
+        size = size or end - at  # 0: to the end of the file
+        if size < head_size:
+            return
+        if name in (b"uuid", b"xml "):
+            found += 1
+            body = stream.read(min(size - head_size, LONGEST_PACKET_BYTES))
+            if name == b"xml ":
+                yield said_in_xmp(body)
+            elif body.startswith(_UUID_OF_EXIF):
+                yield said_in_exif(exif_of_bytes(_tiff_in(body[16:])))
+            elif body.startswith(_UUID_OF_XMP):
+                yield said_in_xmp(body[16:])
+            elif body.startswith(_UUID_OF_IPTC):
+                yield said_in_iptc(body[16:])
+            elif body.startswith(_UUID_OF_RESOURCES):
+                yield said_in_iptc(iptc_in_resources(body[16:]))
+        at += size
+
+
+def _tiff_in(body: bytes) -> bytes:
+    """EXIF without what some programs write before it: a word, zeros, an offset."""
+    at = min((at for head in _TIFF_HEADS if (at := body.find(head, 0, 32)) >= 0), default=0)
+    return body[at:]
+
+
+# --- GIF: an application's extension -----------------------------------------------------------------------
+
+
+def _in_gif(stream: IO[bytes]) -> Iterator[Said]:
+    content = stream.getvalue() if isinstance(stream, io.BytesIO) else stream.read(_MOST_GIF_BYTES)
+    at = content.find(_GIF_XMP)
+    if at < 0:
+        return
+    at += len(_GIF_XMP)
+    body = content[at : at + LONGEST_PACKET_BYTES]
+    if body[1:2] != b"<" and body[1:4] != b"\xef\xbb\xbf":  # the packet as it is
+        yield said_in_xmp(body.partition(_GIF_XMP_END)[0])
+        return
+    parts: list[bytes] = []  # as the format asks for: in parts with their lengths
+    start = 0
+    while start < len(body) and body[start]:
+        parts.append(body[start + 1 : start + 1 + body[start]])
+        start += 1 + body[start]
+    yield said_in_xmp(b"".join(parts))
