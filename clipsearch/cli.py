@@ -33,6 +33,8 @@ from clipsearch.cli_options import (
     print_bytes,
     print_json,
     print_names,
+    system_advice,
+    system_words,
 )
 from clipsearch.errors import ClipsearchError, EmptyQuery, IndexWarning, InvalidQuery, UnreadablePicture
 from clipsearch.filenames import as_typed, is_utf8, to_bytes
@@ -378,7 +380,7 @@ def main() -> None:
         raise
     except OSError as error:
         if not _was_printing(error):
-            raise
+            _fail(f"{system_words(error)}. {system_advice(error)}", EXIT_ERROR)
         _print_nowhere()
         _fail(f"the answer cannot be written: {error.strerror or error}", EXIT_ERROR)
     except Exception as error:

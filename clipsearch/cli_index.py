@@ -22,6 +22,7 @@ from clipsearch.cli_options import (
     notice,
     print_json,
     quoted,
+    system_words,
 )
 from clipsearch.errors import ClipsearchError
 from clipsearch.records import SKIP_STATUSES
@@ -190,16 +191,24 @@ def _keep_current(
 
     from clipsearch.indexer.watch import changes
 
-    stop = threading.Event()
+    stop, failed, told = threading.Event(), threading.Event(), ""
     before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     print(f"Watching {quoted(folder)}; stop with Ctrl-C.", file=sys.stderr, flush=True)
     try:
-        for _ in changes(folder, place, stop, exclude=exclude, notice=notice):
+        for _ in changes(folder, place, stop, exclude=exclude, notice=notice, failed=failed):
             try:
                 report = run()
-            except ClipsearchError as error:  # an unplugged drive comes back, a full disk is emptied, a lock released
-                notice(str(error))
+            except BrokenPipeError:
+                raise
+            except (ClipsearchError, OSError) as error:
+                # An unplugged drive comes back, a full disk is emptied, a lock released.
+                line = f"{system_words(error)}; looking again later" if isinstance(error, OSError) else str(error)
+                if line != told:
+                    notice(line)
+                told = line
+                failed.set()
                 continue
+            told = ""
             if report.generation != last.generation:
                 show(report)
                 sys.stdout.flush()

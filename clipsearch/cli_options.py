@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +19,12 @@ EXIT_ERROR, EXIT_USAGE, EXIT_NOTHING_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 IndexOption = Annotated[
     Path | None,
-    typer.Option("--index", help="Folder of the index, if it is not `.clipsearch` in the photo folder.", metavar="DIR"),
+    typer.Option(
+        "--index",
+        help="Folder of the index, if it is not `.clipsearch` in the photo folder.",
+        metavar="DIR",
+        readable=False,  # what the system says when it is read says more
+    ),
 ]
 ModelOption = Annotated[
     str | None,
@@ -51,6 +58,24 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def notice(line: str) -> None:
     """Tell the user one thing, on stderr."""
     print(f"clipsearch: {safe(line)}", file=sys.stderr)
+
+
+def system_words(error: OSError) -> str:
+    """What the system said, and of which file."""
+    name = error.filename
+    what = error.strerror or str(error) or type(error).__name__
+    return what if name is None else f"{os.fsdecode(name) if isinstance(name, bytes) else name}: {what}"
+
+
+def system_advice(error: OSError) -> str:
+    """What to do about what the system said."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "Close other programs or raise `ulimit -n`, then try again."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Free some space, then run the same command again."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Check who may read and write there."
+    return "Check the disk or the connection, then run the same command again."
 
 
 def print_json(body: Any) -> None:

@@ -2,14 +2,17 @@
 
 A burst of changes is one notice, given once it has been quiet for a while. Some of the system's notices (watchfiles)
 can be lost when very many come at once, so there is one more now and then for nothing; on network file systems, which
-do not tell of what other machines do, there are only those.
+do not tell of what other machines do, there are only those. Nor does the system tell that another drive is where the
+watched one was: that is looked at every second.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
+import select
 import stat
 import sys
 import threading
@@ -26,6 +29,7 @@ QUIET_S = 1.0
 LONGEST_BURST_S = 30.0
 LOOK_ANYWAY_S = 900.0
 POLL_S = 60.0
+LOOK_AT_PLACE_S = 1.0
 REMEMBERED_PATHS = 100_000
 _IN_DELETE_SELF = 0x400
 
@@ -46,6 +50,7 @@ def changes(
     *,
     exclude: Sequence[str] = (),
     notice: Callable[[str], None] = lambda line: None,
+    failed: threading.Event | None = None,
     quiet_s: float = QUIET_S,
     look_anyway_s: float = LOOK_ANYWAY_S,
     poll_s: float = POLL_S,
@@ -56,50 +61,99 @@ def changes(
     Ends soon after `stop` is set. What happens while the caller works on one notice is part of the next. What a scan
     with `exclude` would pass over is no change, nor is a file that is no picture by its name. `polling` (None: on
     network file systems, and where the system has no more watches, which `notice` is told) only yields 0, every
-    `poll_s`. Raises: MissingExtra.
+    `poll_s`. A caller whose look did not succeed sets `failed`, and is told to look again after `poll_s`.
+
+    A drive that goes or comes back, at the folder or below it, is a change, and `notice` is told. While the folder
+    itself cannot be seen nothing is yielded. No error of the system ends this. Raises: MissingExtra.
     """
     watchfiles = _watchfiles()
-    if polling is None:
-        polling = file_system(folder) in NETWORK_FILE_SYSTEMS
-    root = os.path.realpath(folder)
-    if not polling:
-        interest = _Interest(root, os.path.realpath(index_dir), exclude)
+    place = Place(folder, stop, poll_s)
+    no_more, told = False, ""
+    if place.problem:
+        notice(_out_of_sight(place))
+    while not stop.is_set():
         try:
-            notices = watchfiles.watch(
-                root,
-                watch_filter=lambda change, path: interest.counts(change.raw_str(), path),
-                debounce=int(LONGEST_BURST_S * 1000),
-                step=int(quiet_s * 1000),
-                stop_event=stop,
-                rust_timeout=1000,
-                yield_on_timeout=True,
-                raise_interrupt=True,
-                ignore_permission_denied=True,
-                force_polling=False,
-            )
-            looked_at = -math.inf  # what changed before watching began is looked for at once
-            for changed in notices:
-                if stop.is_set():
+            if place.problem:
+                place.wait(math.inf)
+            elif no_more or (file_system(folder) in NETWORK_FILE_SYSTEMS if polling is None else polling):
+                while not place.wait(poll_s):
+                    yield 0
+            else:
+                look_again = failed or threading.Event()
+                yield from _notices(watchfiles, place, index_dir, exclude, look_again, quiet_s, look_anyway_s, poll_s)
+                told = ""
+        except _NoWatchesLeft:
+            no_more = True
+            notice(f"{_NO_MORE}: looking every {poll_s:.0f} seconds instead. {_MORE_WATCHES}")
+            yield 0
+        except (OSError, RuntimeError) as error:  # watchfiles has a RuntimeError of its own
+            words = getattr(error, "strerror", None) or str(error)
+            if not _identity(folder)[2]:
+                if words != told:
+                    notice(f"{folder} cannot be watched now ({words}): looking every {poll_s:.0f} seconds")
+                    told = words
+                yield 0
+                place.wait(poll_s)
+        if not stop.is_set():
+            lines, moved = place.look_again()
+            for line in lines:
+                notice(line)
+            if moved and not place.problem and (no_more or polling):
+                yield 0
+
+
+def _notices(
+    watchfiles: Any,
+    place: Place,
+    index_dir: Path,
+    exclude: Sequence[str],
+    failed: threading.Event,
+    quiet_s: float,
+    look_anyway_s: float,
+    poll_s: float,
+) -> Iterator[int]:
+    """As `changes`, by the system's notices, until the place is another. Raises: OSError, _NoWatchesLeft."""
+    root = place.root
+    interest = _Interest(root, os.path.realpath(index_dir), exclude)
+    try:
+        watching = watchfiles.watch(
+            root,
+            watch_filter=None,
+            debounce=int(LONGEST_BURST_S * 1000),
+            step=int(quiet_s * 1000),
+            stop_event=place,
+            rust_timeout=1000,
+            yield_on_timeout=True,
+            raise_interrupt=True,
+            ignore_permission_denied=True,
+            force_polling=False,
+        )
+        looked_at = -math.inf  # what changed before watching began is looked for at once
+        with contextlib.closing(watching):
+            for noticed in watching:
+                if place.is_set():
                     return
                 if no_watches_left(root):  # some folders are watched then, and watchfiles does not say which
-                    notices.close()
-                    break
-                if changed or time.monotonic() - looked_at >= look_anyway_s:
-                    yield len(changed)
+                    raise _NoWatchesLeft
+                changed = sum(interest.counts(change.raw_str(), path) for change, path in noticed)
+                if changed or time.monotonic() - looked_at >= (poll_s if failed.is_set() else look_anyway_s):
+                    failed.clear()
+                    yield changed
                     interest.begin_again()
                     looked_at = time.monotonic()
-            else:
-                return
-        except OSError:  # not even one watch to be had
-            pass
-        notice(
-            f"the system has no more watches for folders: looking every {poll_s:.0f} seconds instead. {_MORE_WATCHES}"
-        )
-        yield 0
-    while not stop.wait(poll_s):
-        yield 0
+                if any(path == root and change.raw_str() == "deleted" for change, path in noticed):
+                    return  # if there is one again, it is not the one that is watched
+    except OSError:
+        if no_watches_left(root):  # not even one
+            raise _NoWatchesLeft from None
+        raise
 
 
+class _NoWatchesLeft(Exception):
+    """The system has no more watches for folders."""
+
+
+_NO_MORE = "the system has no more watches for folders"
 _MORE_WATCHES = "On Linux, sudo sysctl fs.inotify.max_user_watches=1048576 allows more."
 
 
@@ -187,23 +241,235 @@ def no_watches_left(folder: str) -> bool:
         os.close(descriptor)
 
 
+class Place:
+    """Where a folder really is: what is watched is a folder of one file system, not whatever is at a path.
+
+    Like an event that is set once the folder, or a drive that is mounted at it or below it, is another than when it
+    was last looked at, or once `stop` is set.
+    """
+
+    def __init__(self, folder: Path, stop: threading.Event, patience_s: float) -> None:
+        """What only may concern the folder (drives elsewhere, that links may lead to) counts once in `patience_s`."""
+        self.folder = folder
+        self._stop = stop
+        self._patience_s = patience_s
+        self._table_changes = _TableChanges()
+        self._gone: set[str] = set()
+        self._suspects: set[str] = set()
+        self._suspected_at = -math.inf
+        self._may_have_moved = False
+        self._see()
+
+    def _see(self) -> None:
+        self._mounts = mounts()
+        self.root, self._identity, self.problem = _identity(self.folder)
+        self._here, self._elsewhere = _near(self._mounts, self.root)
+
+    def is_set(self) -> bool:
+        """Whether it is another, or `stop` is set."""
+        if self._stop.is_set():
+            return True
+        root, identity, _ = _identity(self.folder)
+        now = mounts()
+        noted = self._table_changes.seen()
+        here, elsewhere = _near(now, root)
+        if (root, identity, here) != (self.root, self._identity, self._here):
+            return True
+        self._suspects.update(point for point, *_ in set(elsewhere) ^ set(self._elsewhere))
+        if noted and sorted(now) == sorted(self._mounts):  # one drive for another of the same numbers looks like none
+            self._suspects.update(here, (point for point, *_ in elsewhere))
+        self._mounts, self._elsewhere = now, elsewhere
+        if self._suspects and time.monotonic() - self._suspected_at >= self._patience_s:
+            self._may_have_moved |= _concerns(root, self._suspects)
+            self._suspects = set()
+            self._suspected_at = time.monotonic()
+        return self._may_have_moved
+
+    def wait(self, for_s: float) -> bool:
+        """Wait until it is another or `stop` is set, but for `for_s` at most; whether that is so."""
+        until = time.monotonic() + for_s
+        while not self.is_set():
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            self._stop.wait(min(left, LOOK_AT_PLACE_S))
+        return True
+
+    def look_again(self) -> tuple[list[str], bool]:
+        """Take it as it is now. Returns what to say of it, and whether it is another."""
+        before = (self.root, self._identity, self._here)
+        problem, here = self.problem, self._here
+        self._see()
+        moved, self._may_have_moved = self._may_have_moved, False
+        if before == (self.root, self._identity, self._here):
+            return [], moved
+        lines = []
+        if self.problem:
+            lines = [] if problem else [_out_of_sight(self)]
+        elif problem:
+            lines = [f"{self.folder} is there again"]
+        else:
+            for point in sorted(here.keys() | self._here.keys()):
+                if point not in self._here:
+                    self._gone.add(point)
+                    lines.append(f"the drive at {point} is gone; it is looked for")
+                elif point not in here:
+                    lines.append(f"the drive at {point} is {'back' if point in self._gone else 'there'}")
+                    self._gone.discard(point)
+                elif here[point] != self._here[point]:
+                    lines.append(f"another drive is at {point} now")
+            if not lines and _numbers(before[1]) != _numbers(self._identity):
+                lines = [f"another folder is at {self.folder} now"]
+        return lines, True
+
+
+def _out_of_sight(place: Place) -> str:
+    return f"{place.folder} cannot be seen ({place.problem}); it is looked for"
+
+
+def _numbers(identity: tuple[int, int, int] | None) -> tuple[int, ...]:
+    return () if identity is None else identity[:2]
+
+
+def _identity(folder: Path) -> tuple[str, tuple[int, int, int] | None, str]:
+    """The folder's path without links, what tells it from others, and why it cannot be seen ("": it can)."""
+    try:
+        root = os.path.realpath(folder)
+        status = os.stat(root)
+    except OSError as error:
+        return os.path.abspath(folder), None, error.strerror or str(error)
+    if not stat.S_ISDIR(status.st_mode):
+        return root, None, os.strerror(errno.ENOTDIR)
+    return root, (status.st_dev, status.st_ino, status.st_mode), ""
+
+
+Mount = tuple[str, str, str]  # where, the type of its file system, what else tells it from others
+
+NO_DRIVES = frozenset(
+    {
+        "autofs",
+        "binfmt_misc",
+        "bpf",
+        "cgroup",
+        "cgroup2",
+        "configfs",
+        "debugfs",
+        "devpts",
+        "devtmpfs",
+        "efivarfs",
+        "fuse.lxcfs",
+        "fuse.portal",
+        "fusectl",
+        "hugetlbfs",
+        "mqueue",
+        "nsfs",
+        "overlay",
+        "proc",
+        "pstore",
+        "ramfs",
+        "rpc_pipefs",
+        "securityfs",
+        "selinuxfs",
+        "squashfs",
+        "sysfs",
+        "tracefs",
+    }
+)
+"""File systems that come and go with containers and services, and on which nobody has pictures to link to."""
+
+
+def mounts() -> list[Mount]:
+    """What is mounted, in the order of mounting. Empty where the system does not say."""
+    if sys.platform != "linux":
+        return []
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+    except OSError:
+        return []
+    found = []
+    for line in lines:  # 36 35 98:0 /inner /mnt/point rw,noatime master:1 - ext4 /dev/sda1 rw
+        first, _, last = line.partition(" - ")
+        fields = first.split(" ")
+        if len(fields) >= 5 and last:
+            kind, source, *_ = [*last.split(" "), ""]
+            found.append((_unescaped(fields[4]), kind, " ".join((fields[0], fields[2], fields[3], source))))
+    return found
+
+
+def _near(mounted: list[Mount], root: str) -> tuple[dict[str, list[str]], list[Mount]]:
+    """What is mounted at the root or below it, by its place; and the drives elsewhere."""
+    here: dict[str, list[str]] = {}
+    elsewhere = []
+    inside = root.rstrip("/") + "/"
+    for mount in mounted:
+        point, kind, what = mount
+        if point == root or point.startswith(inside):
+            here.setdefault(point, []).append(what)
+        elif kind not in NO_DRIVES and not point.startswith(("/dev/", "/proc/", "/run/credentials/", "/sys/")):
+            elsewhere.append(mount)
+    return here, elsewhere
+
+
+def _concerns(root: str, points: set[str]) -> bool:
+    """Whether what is mounted at `points` is the root, holds it, is below it, or is where a link below it leads."""
+    entered, folders = {root}, [root]
+    if any(_overlap(root, point) for point in points):
+        return True
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_symlink():
+                    target = os.path.realpath(entry.path)
+                    if any(_overlap(target, point) for point in points):
+                        return True
+                    if target not in entered and os.path.isdir(target):
+                        entered.add(target)
+                        folders.append(target)
+                elif entry.is_dir():
+                    folders.append(entry.path)
+    return False
+
+
+def _overlap(folder: str, point: str) -> bool:
+    return (point != "/" and (folder + "/").startswith(point + "/")) or point.startswith(folder.rstrip("/") + "/")
+
+
+class _TableChanges:
+    """Tells that something was mounted or unmounted, also if the table of mounts looks the same after it."""
+
+    def __init__(self) -> None:
+        self._poll: Any = None
+        self._file: Any = None
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                self._file = open("/proc/self/mountinfo", "rb")  # noqa: SIM115 - as long as this object
+                self._poll = select.poll()
+                self._poll.register(self._file, select.POLLPRI)
+                self.seen()
+
+    def seen(self) -> bool:
+        """Whether that was since the last call."""
+        try:
+            return self._poll is not None and bool(self._poll.poll(0))
+        except OSError:
+            return False
+
+
 def file_system(folder: Path) -> str | None:
     """The type of the file system that `folder` is on, as in /proc/mounts; None where the system does not say."""
-    if sys.platform != "linux":
-        return None
     found, longest = None, -1
     place = os.path.realpath(folder)
-    try:
-        lines = Path("/proc/mounts").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        _, point, kind, *_ = line.split(" ")
-        point = point.encode("latin-1", "backslashreplace").decode("unicode_escape")  # \040 is a space
+    for point, kind, _ in mounts():
         inside = point in ("/", place) or place.startswith(point + "/")
         if inside and len(point) >= longest:
             found, longest = kind, len(point)
     return found
+
+
+def _unescaped(point: str) -> str:
+    return point.encode("latin-1", "backslashreplace").decode("unicode_escape")  # \040 is a space
 
 
 def _watchfiles() -> Any:

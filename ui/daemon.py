@@ -42,5 +42,5 @@ def run(index: Path, idle_s: float = IDLE_S) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(ClipsearchError):  # the query that started it has said so already
+    with contextlib.suppress(ClipsearchError, OSError):  # the query that started it has said so already
         run(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else IDLE_S)

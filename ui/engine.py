@@ -113,7 +113,9 @@ class ServedIndex:
     _seen: tuple[int, int, int] | None = None  # CURRENT, as it was when the open generation was read
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _reloading: threading.Lock = field(default_factory=threading.Lock)
+    _refused: tuple[int, int, int] | None = None  # CURRENT, as it was when it could not be opened
     _retry_at: float = 0.0
+    _told: str = ""
 
     @contextmanager
     def lease(self, *, at_least: int | None = None) -> Iterator[SharedCollection]:
@@ -122,7 +124,9 @@ class ServedIndex:
         `at_least` waits for that generation (and returns an older one if there is none such).
         Raises: what opening an index raises, if it never could be opened.
         """
-        if self._open is None or (at_least is not None and self._open.collection.manifest.generation < at_least):
+        if self._open is None or (
+            at_least is not None and (self._open.collection.manifest.generation < at_least or self._changed())
+        ):
             self.reload(wait=True)
         with self._lock:
             if self._open is None:
@@ -152,13 +156,15 @@ class ServedIndex:
                 return True
             try:
                 fresh = self._engine.open(self.path)
-            except ClipsearchError as error:
+            except (ClipsearchError, OSError) as error:
                 self._engine.observe_reload(self.name, "failed")
                 if self._open is None:
                     raise
-                _log.warning("still serving generation %d: %s", self._open.collection.manifest.generation, error)
-                self._retry_at = time.monotonic() + RETRY_S
+                if (line := str(error)) != self._told:
+                    _log.warning("still serving generation %d: %s", self._open.collection.manifest.generation, line)
+                self._told, self._refused, self._retry_at = line, seen, time.monotonic() + RETRY_S
                 return False
+            self._told = ""
             if self._open is not None:
                 _warm_up(fresh)  # while the generation before still answers
             with self._lock:
@@ -182,7 +188,8 @@ class ServedIndex:
         return status.st_ino, status.st_mtime_ns, status.st_size
 
     def _changed(self) -> bool:
-        return self._current() != self._seen and time.monotonic() >= self._retry_at
+        now = self._current()
+        return now != self._seen and (now != self._refused or time.monotonic() >= self._retry_at)
 
     def close(self) -> None:
         with self._lock:
@@ -279,7 +286,7 @@ class Engine:
 
     @staticmethod
     def _warm_up(served: ServedIndex) -> None:
-        with contextlib.suppress(ClipsearchError), served.lease() as photos:
+        with contextlib.suppress(ClipsearchError, OSError), served.lease() as photos:
             _warm_up(photos)
 
     def wait_until_warm(self) -> None:
@@ -303,7 +310,7 @@ class Engine:
                         served.reload()
                     except Exception:
                         _log.exception("looking for a new generation of %s", served.name)
-                        served._retry_at = time.monotonic() + RETRY_S
+                        served._refused, served._retry_at = served._current(), time.monotonic() + RETRY_S
 
     def close(self) -> None:
         """Let go of every index; a generation in use is closed by its last user."""
@@ -321,7 +328,7 @@ class Engine:
 
 def _warm_up(photos: Collection) -> None:
     """Load what a first search loads, before somebody waits for it; whoever needs it is told what is wrong with it."""
-    with contextlib.suppress(ClipsearchError):
+    with contextlib.suppress(ClipsearchError, OSError):
         for number in range(3):  # a text tower is loaded in haste first, and thoroughly when it is used more
             photos.search(f"a picture of number {number}", 1)
         photos.nearness()

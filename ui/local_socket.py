@@ -95,7 +95,7 @@ class LocalSocket:
             return {"hits": [hit_body(hit) for hit in hits], "notices": alone.notices(parsed)}
 
     def _warm_up(self) -> None:
-        with contextlib.suppress(ClipsearchError), self._served.lease() as photos:
+        with contextlib.suppress(ClipsearchError, OSError), self._served.lease() as photos:
             photos.alone(self._own_encoder(photos.encoder)).search("a picture", 1)
 
     def _own_encoder(self, shared: Encoder) -> Encoder:

@@ -452,6 +452,12 @@ def _add_errors(app: FastAPI) -> None:
             body["position"] = position
         return AsciiJSON(body, status, headers)
 
+    @app.exception_handler(OSError)
+    async def storage_error(request: Request, error: OSError) -> Response:
+        """As of an index that was deleted a moment ago and is being made anew."""
+        message = f"the index cannot be read now ({error.strerror or type(error).__name__}). Try again."
+        return AsciiJSON({"error": "StorageError", "message": message}, 503, {"retry-after": str(RETRY_AFTER_S)})
+
     @app.exception_handler(RequestValidationError)
     async def wrong_input(request: Request, error: RequestValidationError) -> Response:
         """Say where; do not repeat what was sent."""

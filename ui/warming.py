@@ -57,7 +57,7 @@ class PictureWarmUp:
                 return
         done = set[str]()
         for name in self._service.engine.names:
-            with contextlib.suppress(ClipsearchError), self._service.engine.lease(name) as photos:
+            with contextlib.suppress(ClipsearchError, OSError), self._service.engine.lease(name) as photos:
                 if self._closed.is_set():
                     return
                 encoder = photos.encoder

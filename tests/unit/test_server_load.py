@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
+import os
+import shutil
 import threading
 import time
 import weakref
@@ -14,6 +17,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 import clipsearch
 from clipsearch.records import FloatArray
@@ -255,3 +259,50 @@ def test_a_damaged_generation_does_not_end_the_service(index: Path, encoder: Fak
         with engine.lease(at_least=generation + 1) as photos:
             assert photos.manifest.generation == generation
             assert photos.search_vectors(encoder.encode_texts(["red"]), 3)[0]
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("gone_s", [0.0, 1.5])
+def test_an_index_deleted_and_made_anew_is_taken_up_without_a_traceback(
+    photos: Path,
+    encoder: FakeEncoder,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    gone_s: float,
+) -> None:
+    plain(COLOURS["red"]).save(photos / "red.png")
+    index = clipsearch.index(photos, encoder=encoder).index
+    with TestClient(create_app([index], encoder=encoder), base_url=LOCAL) as client:
+        shutil.rmtree(index)  # also while a first search is being made ready
+        until = time.monotonic() + gone_s
+        asked = True
+        while asked or time.monotonic() < until:
+            answer = client.post("/v1/search", json={"query": "red", "k": 1})
+            assert answer.status_code in (200, 500, 503)
+            assert "hits" in answer.json() or answer.json()["message"]
+            asked = False
+        plain(COLOURS["blue"]).save(photos / "blue.png")
+        clipsearch.index(photos, encoder=encoder)
+        until = time.monotonic() + 3  # sooner than what cannot be opened is tried again
+        while (answer := client.get("/v1/status")).json()["indexes"][0]["pictures"] != 2:
+            assert time.monotonic() < until, answer.json()
+            time.sleep(0.05)
+    assert "Traceback" not in capfd.readouterr().err + caplog.text
+    assert caplog.text.count("still serving") <= 1
+
+
+def test_an_error_of_the_system_is_a_clear_answer(
+    photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain(COLOURS["red"]).save(photos / "red.png")
+    index = clipsearch.index(photos, encoder=encoder).index
+    with TestClient(create_app([index], encoder=encoder), base_url=LOCAL) as client:
+
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(index / "rows"))
+
+        monkeypatch.setattr("clipsearch.search.Collection.search", fail)
+        answer = client.post("/v1/search", json={"query": "red", "k": 1})
+        assert answer.status_code == 503
+        assert os.strerror(errno.EIO) in answer.json()["message"]
+        assert str(index) not in answer.text

@@ -1,7 +1,8 @@
-"""When a watched folder is looked at again."""
+"""When a watched folder is looked at again. Set CLIPSEARCH_WATCH_TIMES to let drives go and come back more often."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -12,7 +13,11 @@ from queue import Empty, Queue
 
 import pytest
 
-from clipsearch.indexer.watch import NETWORK_FILE_SYSTEMS, changes, file_system
+from clipsearch.indexer.watch import NETWORK_FILE_SYSTEMS, _near, changes, file_system
+from tests.support.mounts import Mounts
+
+TIMES = int(os.environ.get("CLIPSEARCH_WATCH_TIMES", "1"))
+"""How often a drive goes and comes back."""
 
 
 class Watching:
@@ -39,6 +44,12 @@ class Watching:
                 found.append(self.notices.get(timeout=within_s))
         except Empty:
             return found
+
+    def change(self) -> None:
+        """Wait for a notice of something that changed."""
+        until = time.monotonic() + 10
+        while not self.notices.get(timeout=10):
+            assert time.monotonic() < until
 
 
 @pytest.fixture
@@ -200,3 +211,144 @@ def test_watches_that_are_used_up_are_noticed(tmp_path: Path) -> None:
     if done.returncode:
         pytest.skip("no user namespaces here")
     assert done.stdout == "False True\n"
+
+
+# -- drives that go and come back
+
+
+@pytest.fixture
+def drives() -> Iterator[Mounts]:
+    mounts = Mounts()
+    yield mounts
+    mounts.close()
+
+
+class Told(list[str]):
+    """What is said of a folder."""
+
+    def wait_for(self, words: str, within_s: float = 15) -> None:
+        until = time.monotonic() + within_s
+        while not any(words in line for line in self):
+            assert time.monotonic() < until, (words, list(self))
+            time.sleep(0.05)
+
+
+def quiet(watching: Watching) -> None:
+    watching.taken(1.5)
+
+
+@pytest.mark.parametrize("inside", [".", "below/drive"])
+def test_a_drive_that_went_and_came_back_is_watched_again(photos: Path, drives: Mounts, inside: str) -> None:
+    drive = photos / inside
+    drives.tmpfs(drive)
+    told = Told()
+    watching = Watching(photos, notice=told.append)  # type: ignore[arg-type]
+    for _ in range(TIMES):
+        drives.unmount(drive)
+        told.wait_for("is gone")
+        assert watching.notices.get(timeout=10) == 0
+        quiet(watching)
+        drives.tmpfs(drive)
+        told.wait_for("is back")
+        assert watching.notices.get(timeout=10) == 0
+        quiet(watching)
+        (drive / "a.jpg").write_bytes(b"x")
+        watching.change()
+        assert len(told) == 2
+        told.clear()
+    watching.stop.set()
+    watching.thread.join(10)
+
+
+@pytest.mark.parametrize("inside", [".", "drive"])
+def test_a_drive_that_is_another_at_once_is_watched(photos: Path, drives: Mounts, inside: str) -> None:
+    """Its numbers may be those of the one before."""
+    drive = photos / inside
+    drives.tmpfs(drive)
+    watching = Watching(photos, poll_s=2)
+    for _ in range(TIMES):
+        quiet(watching)
+        drives.unmount(drive)
+        drives.tmpfs(drive)
+        assert watching.notices.get(timeout=10) == 0
+        quiet(watching)
+        (drive / "a.jpg").write_bytes(b"x")
+        watching.change()
+    watching.stop.set()
+    watching.thread.join(10)
+
+
+def test_a_drive_elsewhere_that_a_link_leads_to(photos: Path, tmp_path: Path, drives: Mounts) -> None:
+    drives.tmpfs(tmp_path / "usb")
+    (photos / "link").symlink_to(tmp_path / "usb")
+    watching = Watching(photos, poll_s=0.5)
+    drives.unmount(tmp_path / "usb")
+    assert watching.notices.get(timeout=10) == 0
+    drives.tmpfs(tmp_path / "usb")
+    assert watching.notices.get(timeout=10) == 0
+    quiet(watching)
+    drives.tmpfs(tmp_path / "other")
+    assert watching.taken(2.5) == []
+    (tmp_path / "usb" / "a.jpg").write_bytes(b"x")
+    watching.change()
+    watching.stop.set()
+    watching.thread.join(10)
+
+
+def test_a_folder_that_goes_is_waited_for(photos: Path) -> None:
+    told = Told()
+    watching = Watching(photos, notice=told.append)  # type: ignore[arg-type]
+    photos.rename(photos.with_name("unplugged"))
+    told.wait_for("cannot be seen")
+    quiet(watching)
+    assert watching.taken(2) == []
+    photos.with_name("unplugged").rename(photos)
+    told.wait_for("is there again")
+    assert watching.notices.get(timeout=10) == 0
+    quiet(watching)
+    (photos / "a.jpg").write_bytes(b"x")
+    watching.change()
+    assert len(told) == 2
+    watching.stop.set()
+    watching.thread.join(10)
+
+
+def test_a_folder_made_anew_is_watched(photos: Path) -> None:
+    watching = Watching(photos)
+    for _ in range(TIMES):
+        photos.rmdir()
+        photos.mkdir()
+        assert 0 in watching.taken(2.5)
+        (photos / "a.jpg").write_bytes(b"x")
+        watching.change()
+        (photos / "a.jpg").unlink()
+        quiet(watching)
+    watching.stop.set()
+    watching.thread.join(10)
+
+
+def test_a_look_that_failed_is_made_again_soon(photos: Path) -> None:
+    failed = threading.Event()
+    watching = Watching(photos, failed=failed, poll_s=0.5)  # type: ignore[arg-type]
+    assert watching.taken(2) == []
+    failed.set()
+    assert watching.notices.get(timeout=5) == 0
+    assert watching.taken(2) == []
+    watching.stop.set()
+    watching.thread.join(10)
+
+
+def test_containers_and_services_are_no_drives() -> None:
+    here, elsewhere = _near(
+        [
+            ("/", "overlay", "1"),
+            ("/photos", "ext4", "2"),
+            ("/photos/a b", "tmpfs", "3"),
+            ("/photosynthesis", "ext4", "4"),
+            ("/run/credentials/x", "tmpfs", "5"),
+            ("/proc", "proc", "6"),
+        ],
+        "/photos",
+    )
+    assert here == {"/photos": ["2"], "/photos/a b": ["3"]}
+    assert [point for point, *_ in elsewhere] == ["/photosynthesis"]
