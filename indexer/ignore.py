@@ -99,7 +99,13 @@ BESIDE: dict[str, tuple[frozenset[str], str]] = {
 }
 """Names that say something only beside certain others."""
 
-_PHOTOS = (("originals",), ("masters",), ("scopes", "*", "originals"), ("scopes", "*", "data"))
+_PHOTOS = (
+    ("originals",),
+    ("masters",),
+    ("scopes", "*", "originals"),
+    ("scopes", "*", "data"),  # shared albums, and where Photos kept them before
+    ("resources", "cloudsharing", "data"),
+)
 PACKAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "photoslibrary": _PHOTOS,  # Apple Photos, iPhoto and Aperture
     "photolibrary": _PHOTOS,
@@ -115,7 +121,10 @@ PACKAGES: dict[str, tuple[tuple[str, ...], ...]] = {
 APP_NEEDS = "Contents"  # within it, or a folder called trip.app is just that
 OLD_LIBRARY = frozenset({"AlbumData.xml", "Library6.iPhoto", "Library.iPhoto", "iPhotoMain.iPhoto"})
 """Files that make a folder an iPhoto library, whatever it is called."""
+MADE_IN_A_DAY = frozenset({"thumbs", "data"})
+"""What iPhoto 1 to 4 made of the originals, which it kept in YYYY/MM/DD."""
 _OF_A_PACKAGE = "parts of photo libraries that are no originals"
+_YEAR = re.compile(r"\d{4}", re.ASCII)
 PICASA = frozenset({".picasa.ini", "Picasa.ini", "picasa.ini"})
 
 _PATTERN = re.compile("|".join(f"(?P<p{number}>{pattern})" for number, (pattern, _) in enumerate(PATTERNS)))
@@ -361,11 +370,13 @@ class Folder:
             ending = folded[number].rpartition(".")[2] if "." in folded[number] else ""
             wanted = PACKAGES.get(ending)
             folder = "/".join(parts[1 : number + 1])
+            below = folded[number + 1 :]
             if folder in ignore._libraries:
                 wanted = _PHOTOS
+                if _YEAR.fullmatch(below[0]) and MADE_IN_A_DAY.isdisjoint(below):
+                    continue
             if wanted is None or (not wanted and APP_NEEDS not in parts[number + 1 : number + 2]):
                 continue
-            below = folded[number + 1 :]
             if not any(all(w in ("*", b) for w, b in zip(one, below, strict=False)) for one in wanted):
                 return _OF_A_PACKAGE if wanted else "folders of programs"
         return None

@@ -47,7 +47,9 @@ SYSTEMS = [
     "CaptureOne/Cache/Thumbnails", "Library/Caches", "node_modules/a", "__pycache__", "site-packages/skimage/data",
     ".picasaoriginals", "[Originals]", "mipmaps-0123456789abcdef0123456789abcdef01234567.d/1",
     "Android/data/com.a/cache", "PRIVATE/M4ROOT/THMBNL", "A.photoslibrary/resources/derivatives/0",
-    "A.photoslibrary/resources/renders", "A.photoslibrary/database", "A.photoslibrary/scopes/cloudsharing/resources",
+    "A.photoslibrary/resources/renders",
+    "A.photoslibrary/resources/cloudsharing/resources/derivatives", "A.photoslibrary/database",
+    "A.photoslibrary/scopes/cloudsharing/resources",
     "iPhoto Library.photolibrary/Thumbnails/2010", "B.PhotoLibrary/Previews", "C.aplibrary/Previews",
     "D.migratedphotolibrary/Thumbnails", "E.cocatalog/Cache", "F.lrlibrary/0a1b/previews", "G.app/Contents/Resources",
     "Adobe Camera Raw Cache 2",
@@ -67,6 +69,7 @@ PEOPLE = [
     "~me", "$money", "found", "found.0001", "lost and found", "CVs", "Windows", "Program Files", "thumbs",
     "Trash the dress", "app", "trip.app", "Holiday.framework", "Capture One", "Previews.lrdata.old",
     "Mobile Downloads.lrdata/ab/originals", "A.photoslibrary/originals/0",
+    "A.photoslibrary/resources/cloudsharing/data/1/2",
     "A.photoslibrary/scopes/cloudsharing/data/1", "A.photoslibrary/scopes/momentshared/originals",
     "B.photolibrary/Masters/2010", "C.aplibrary/Masters", "E.cocatalog/Originals/1",
     "F.lrlibrary/0a1b/originals/2020", "Android/media/com.whatsapp/WhatsApp/Media", "2024-01-31", "2024.backup",
@@ -101,6 +104,16 @@ def test_what_only_its_neighbours_tell(tmp_path: Path) -> None:
         "c/Users/me/a.jpg", "immich/upload/a.jpg", "mine/Originals/other.jpg", "mine/a.jpg", "old/Originals/a.jpg",
         "picasa/a.jpg", "pp/originals/a.jpg",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("marker", ["AlbumData.xml", "iPhotoMain.iPhoto"])
+@pytest.mark.parametrize("library", ["", "iPhoto Library/", "x/Bilder.photolibrary/"])
+def test_the_originals_of_an_old_iphoto_library_lie_in_days(marker: str, library: str, tmp_path: Path) -> None:
+    day = f"{library}2003/05/12"
+    wanted = [f"{day}/IMG_1.jpg", f"{day}/Originals/IMG_1.jpg", f"{library}Originals/2005/Roll 1/a.jpg"]
+    made = [f"{day}/Thumbs/1.jpg", f"{day}/Data/1.data.jpg", f"{day}/data/x/1.jpg", f"{library}Modified/2005/a.jpg"]
+    write(tmp_path, library + marker, *wanted, *made, f"{library}Data/2005/a.jpg", f"{library}20030/a.jpg")
+    assert [path for path in found(tmp_path) if path.endswith(".jpg")] == sorted(wanted)
 
 
 def test_nomedia_and_cache_tags_leave_out_their_folder_and_what_is_below(tmp_path: Path) -> None:
