@@ -144,14 +144,20 @@ class _Pattern:
         """Raises: ValueError."""
         from pathspec import GitIgnoreSpec
 
+        line, classes = _without_classes(line)
         text = line.rstrip()
         self._folders = text.endswith("/**/")  # the folders in a folder, at any depth
         folders = set(text.removeprefix("!").strip("/").split("/")[:-1]) - {"**"}
         self._contents = text.endswith(("/**", "/**/")) and bool(folders)  # what is in these, not they themselves
         parsed = list(GitIgnoreSpec.from_lines([text[:-1] if self._folders else line]).patterns)
         self._expression = parsed[0].regex if parsed and parsed[0].include is not None else None
+        if classes and self._expression is not None:
+            expression = self._expression.pattern
+            for mark, written in classes.items():
+                expression = expression.replace(mark, written)
+            self._expression = re.compile(expression)
         self.wanted = text.startswith("!")
-        self.literal = re.search(r"[*?\[]", text.rstrip("/").rpartition("/")[2]) is None
+        self.literal = not classes and re.search(r"[*?]", text.rstrip("/").rpartition("/")[2]) is None
 
     def matches(self, path: str, is_dir: bool) -> bool:
         """`path` ends with a slash if `is_dir`."""
@@ -165,6 +171,81 @@ class _Pattern:
                 continue
             return True
         return False
+
+
+_POSIX = {
+    "alnum": "0-9A-Za-z", "alpha": "A-Za-z", "blank": r" \t", "cntrl": r"\x00-\x1f\x7f", "digit": "0-9",
+    "graph": "!-~", "lower": "a-z", "print": " -~", "punct": r"!-/:-@\[-`{-~", "space": r" \t\n\r", "upper": "A-Z",
+    "xdigit": "0-9A-Fa-f",
+}  # fmt: skip
+
+
+def _without_classes(line: str) -> tuple[str, dict[str, str]]:
+    """A line with a character of its own in place of each class such as [a-c], and regular expressions for these.
+
+    pathspec's classes match a slash, end at one and know no [:alpha:]; git's do not, or do. Raises: ValueError.
+    """
+    if "[" not in line or line.startswith("#"):
+        return line, {}
+    marks = (chr(code) for code in range(0xE000, 0xF900) if chr(code) not in line)
+    kept: list[str] = []
+    classes: dict[str, str] = {}
+    at, slash_within = 0, False
+    while at < len(line):
+        if line[at] != "[":
+            step = 2 if line[at] == "\\" else 1
+            kept.append(line[at : at + step])
+            at += step
+            continue
+        expression, end = _class_at(line, at)
+        mark = next(marks, None)
+        if mark is None:
+            raise ValueError("more classes than a line may have")
+        classes[mark] = expression
+        slash_within = slash_within or "/" in line[at:end]
+        kept.append(mark)
+        at = end
+    text = "".join(kept)
+    if slash_within and "/" not in text.rstrip().rstrip("/"):  # to git, it counts from here as any other slash does
+        text = "!/" + text[1:] if text.startswith("!") else "/" + text
+    return text, classes
+
+
+def _class_at(line: str, start: int) -> tuple[str, int]:
+    """The regular expression of the class at `start`, read as git reads it, and where it ends. Raises: ValueError."""
+    at = start + 1
+    negated = line[at : at + 1] in ("!", "^")
+    at += negated
+    first, found, previous = at, "", ""
+    while line[at : at + 1] != "]" or at == first:
+        character, escaped, at = _character_of_class(line, at)
+        if character == "-" and not escaped and previous and line[at : at + 1] != "]":
+            character, _, at = _character_of_class(line, at)
+            if previous <= character:
+                found += f"{re.escape(previous)}-{re.escape(character)}"
+            previous = ""
+            continue
+        end = line.find("]", at) if character == "[" and line[at : at + 1] == ":" and not escaped else -1
+        if end > at + 1 and line[end - 1] == ":":
+            name = line[at + 1 : end - 1]
+            if name not in _POSIX:
+                raise ValueError(f"there is no class [:{name}:]")
+            found, previous, at = found + _POSIX[name], "", end + 1
+            continue
+        found += re.escape(character)
+        previous = character
+    if negated:
+        return f"[^/{found}]", at + 1
+    return (f"(?!/)[{found}]" if found else "(?!)"), at + 1
+
+
+def _character_of_class(line: str, at: int) -> tuple[str, bool, int]:
+    """A character, whether it is escaped, and where the next one is."""
+    escaped = line[at : at + 1] == "\\"
+    at += escaped
+    if at >= len(line):
+        raise ValueError("a [ without its ]; a \\[ is the character itself")
+    return line[at], escaped, at + 1
 
 
 class _Rules(NamedTuple):

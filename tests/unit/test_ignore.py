@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import timeit
+import warnings
 from pathlib import Path
 
 import pytest
@@ -192,9 +193,41 @@ def test_what_cannot_be_understood_is_said(tmp_path: Path) -> None:
     assert ".clipsearchignore, line 2" in ignore.problems[0]
 
 
-NAMES = st.sampled_from(["a", "b", "ab", "abc", "d e", "a.jpg", "x#", "B"])
+def test_a_class_matches_no_slash(tmp_path: Path) -> None:
+    write(tmp_path, "raw/a.jpg", "raws/a.jpg", "raw1/a.jpg", "x/raw/b.jpg")
+    for line in ("raw[!0-9]*", "raw[^0-9]*", "raw[!0-9]", "raw[+-/s]", "raw[[:punct:][:alpha:]]"):
+        (tmp_path / ".clipsearchignore").write_text(line)
+        assert found(tmp_path) == ["raw/a.jpg", "raw1/a.jpg", "x/raw/b.jpg"]
+
+
+@pytest.mark.parametrize("line", ["a[", "[[:alhpa:]]", "[a-", "[]", "x/[[:alpha:]*", "[\\]"])
+def test_a_class_that_is_none_is_a_problem_and_matches_nothing(line: str, tmp_path: Path) -> None:
+    write(tmp_path, "a.jpg", "a[", "b/a.jpg")
+    (tmp_path / ".clipsearchignore").write_text(f"# [notes\n{line}\n")
+    ignore = Ignore(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(list(scan(tmp_path, ignore=ignore)[0])) == 3
+    assert len(ignore.problems) == 1
+    assert ".clipsearchignore, line 2" in ignore.problems[0]
+
+
+NAMES = st.sampled_from(["a", "b", "ab", "abc", "d e", "a.jpg", "x#", "B", "a-", "7", "b]", "[", "^a"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
-PIECES = st.sampled_from(["a", "b", "ab", "*", "**", "?", "a*", "*b", "[ab]", "[!a]", "d e", r"d\ e", r"\#", "B"])
+IN_CLASSES = st.sampled_from([
+    "a", "b", "B", "-", "!", "^", "]", "[", r"\]", r"\\", r"\-", "a-c", "+-9", "7-0", "[:", ":]",
+    "[:alpha:]", "[:punct:]", "[:digit:]", "[:upper:]", "[:space:]", "[:none:]", "&&", "~~", "||", "--", "/",
+])  # fmt: skip
+CLASSES = st.builds(
+    lambda before, negated, items, after: f"{before}[{negated}{''.join(items)}]{after}",
+    st.sampled_from(["", "a", "*", "ab", "\\"]),
+    st.sampled_from(["", "!", "^"]),
+    st.lists(IN_CLASSES, min_size=1, max_size=3),
+    st.sampled_from(["", "*", "b", "?", "[", "]"]),
+)
+PIECES = (
+    st.sampled_from(["a", "b", "ab", "*", "**", "?", "a*", "*b", "[ab]", "[!a]", "d e", r"d\ e", r"\#", "B"]) | CLASSES
+)
 LINES = st.builds(
     lambda negated, start, pieces, end: negated + start + "/".join(pieces) + end,
     st.sampled_from(["", "", "", "!"]),
