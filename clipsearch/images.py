@@ -598,9 +598,10 @@ def _decode_colour_pfm(stream: IO[bytes], max_pixels: int) -> _Decoded:
     if rows * 10 < height:
         raise EOFError
     values = np.frombuffer(data, "<f4" if scale < 0 else ">f4", rows * width * 3).reshape(rows, width, 3)
-    low, high = tiff.span_of(*tiff.finite_extremes(values), "f", 32)
+    found = tiff.extremes_of(lambda: [values])
+    low, high = tiff.span_of(found.low, found.high, "f", 32)
     pixels = np.zeros((height, width, 3), np.uint8)
-    pixels[height - rows :] = tiff.to_bytes(values, low, high)[::-1]  # from the bottom upwards
+    pixels[height - rows :] = tiff.to_bytes(values, low, high, found.nothing)[::-1]  # from the bottom upwards
     partial = None if rows == height else "the PPM ends before the picture does"
     return _Decoded(Image.fromarray(pixels), (width, height), None, None, Embedded("PPM"), partial)
 
@@ -969,18 +970,15 @@ def _deep_to_grey(image: Image.Image) -> Image.Image:
     rows = max(1, 2**22 // image.width)
     boxes = [(0, y, image.width, min(y + rows, image.height)) for y in range(0, image.height, rows)]
     low, high = 0.0, 65535.0
-    if image.mode in ("I", "F") and image.format != "PPM":
-        extremes = [tiff.finite_extremes(np.asarray(image.crop(box))) for box in boxes]
-        kind = "f" if image.mode == "F" else "i"
-        low, high = tiff.span_of(min(e[0] for e in extremes), max(e[1] for e in extremes), kind, 32)
-    elif image.mode == "F":
-        extremes = [tiff.finite_extremes(np.asarray(image.crop(box))) for box in boxes]
-        low, high = tiff.span_of(min(e[0] for e in extremes), max(e[1] for e in extremes), "f", 32)
+    nothing: tuple[float, ...] = ()
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+        low, high, nothing = tiff.extremes_of(lambda: (np.asarray(image.crop(box)) for box in boxes))
+        low, high = tiff.span_of(low, high, "f" if image.mode == "F" else "i", 32)
     transparent = image.info.get("transparency")
     grey = Image.new("LA" if isinstance(transparent, int) else "L", image.size)
     for box in boxes:
         values = np.asarray(image.crop(box))
-        scaled = tiff.to_bytes(values, low, high)
+        scaled = tiff.to_bytes(values, low, high, nothing)
         if isinstance(transparent, int):
             scaled = np.dstack([scaled, np.where(values == transparent, 0, 255).astype(np.uint8)])
         grey.paste(Image.fromarray(scaled), box[:2])
