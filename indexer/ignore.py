@@ -35,7 +35,7 @@ FOLDERS: dict[str, str] = {
     for category, names in {
         # Windows, Samba, Synology, Unraid, QNAP, UGREEN, Buffalo, Netatalk, Nextcloud
         "recycle bins": """$recycle.bin recycler recycled recycle_bin recyclebin #recycle @recycle @recycled trashbox
-            network_trash_folder files_trashbin $avg.trash""",
+            network_trash_folder files_trashbin $avg.trash _recycle @__qini""",
         # Synology, QNAP, NetApp, Btrfs, Time Machine, Nextcloud, Windows
         "snapshots and backups": """#snapshot @snapshot @snapshots @recently-snapshot ~snapshot @sharesnap @gmt_snapshot
             backups.backupdb timeshift-btrfs files_versions windowsimagebackup""",
@@ -46,13 +46,14 @@ FOLDERS: dict[str, str] = {
             @synoconfd @synocalendar @synologyapplicationservice @synoaudiod @synodldb @syno
             @userpreference @img_bkp_cache @imagesync @maillog @autoupdate @ssbackup @guestimage
             @m2virtual @xfs_quota @quarantine @config_backup @sysdata @__thumb @transcode @upload_cache
-            @metadata @station_config ix-applications nas_prog _nas_module_source_ wdcache""",
+            @metadata @station_config @synoeastream ix-applications nas_prog _nas_module_source_ wdcache""",
         "folders of Windows": """system_volume_information $extend $winreagent $windows.~bt $windows.~ws $sysreset
             $getcurrent config.msi msocache appdata temporary_internet_files inetcache perflogs""",
         "folders of macOS": """__macosx temporary_items thevolumesettingsfolder thefindbycontentfolder ipod_photo_cache
             apple_tv_photo_cache""",
         "recovered fragments": "lost+found lost.dir",
         "folders of programs": "node_modules bower_components __pycache__ site-packages dist-packages",
+        "previews of other programs": "pwg_representative",  # Piwigo
         "originals that an editor put aside": ".picasaoriginals [originals]",  # Picasa, ACDSee
     }.items()
     for written in names.split()
@@ -85,6 +86,13 @@ INSIDE: dict[tuple[str, str], str] = {
     ("application support", "plex media server"): "previews of other programs",
     ("timeshift", "snapshots"): "snapshots and backups",
     ("_data", "i"): "previews of other programs",  # Piwigo
+    ("var", "thumbs"): "previews of other programs",  # Gallery 3
+    ("var", "resizes"): "previews of other programs",
+    ("userdata", "thumbnails"): "previews of other programs",  # Kodi
+    ("uploads", "thumb"): "previews of other programs",  # Lychee
+    ("thumbs", "thumbs128"): "previews of other programs",  # Shotwell
+    ("thumbs", "thumbs360"): "previews of other programs",
+    ("storage", "cache"): "previews of other programs",  # PhotoPrism
 }
 """(The folder that it is in, its name): names that say something only there."""
 
@@ -96,6 +104,9 @@ BESIDE: dict[str, tuple[frozenset[str], str]] = {
     "program files (x86)": (frozenset({"windows", "users"}), "folders of Windows"),
     "programdata": (frozenset({"windows", "users"}), "folders of Windows"),
     "cache": (frozenset({"sidecar"}), "previews of other programs"),  # PhotoPrism
+    "small": (frozenset({"thumb"}), "previews of other programs"),  # Lychee
+    "medium": (frozenset({"thumb", "small"}), "previews of other programs"),
+    "thumbnails": (frozenset({"files"}), "previews of other programs"),  # ownCloud, Nextcloud
 }
 """Names that say something only beside certain others."""
 
@@ -115,15 +126,16 @@ PACKAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "lrlibrary": (("*", "originals"),),  # Lightroom (cloud)
     "cocatalog": (("originals",),),  # Capture One
     "app": (),
-    "framework": (),
 }
 """Libraries of photo programs by ending: only these folders of them hold originals, others what was made of them."""
 APP_NEEDS = "Contents"  # within it, or a folder called trip.app is just that
+FRAMEWORK_NEEDS = frozenset({"Versions", "Resources", "Headers", "Modules", "Info.plist"})
 OLD_LIBRARY = frozenset({"AlbumData.xml", "Library6.iPhoto", "Library.iPhoto", "iPhotoMain.iPhoto"})
 """Files that make a folder an iPhoto library, whatever it is called."""
 MADE_IN_A_DAY = frozenset({"thumbs", "data"})
 """What iPhoto 1 to 4 made of the originals, which it kept in YYYY/MM/DD."""
 _OF_A_PACKAGE = "parts of photo libraries that are no originals"
+_ROTATED = re.compile(r"(hourly|daily|weekly|monthly|yearly|alpha|beta|gamma|delta)\.\d+", re.ASCII)
 _YEAR = re.compile(r"\d{4}", re.ASCII)
 PICASA = frozenset({".picasa.ini", "Picasa.ini", "picasa.ini"})
 
@@ -428,6 +440,10 @@ class Folder:
         known = INSIDE.get((parent, folded))
         if known is not None:
             return known
+        if (rotated := _ROTATED.fullmatch(folded)) is not None and self._is_rotated(rotated[1]):
+            return "snapshots and backups"
+        if folded.endswith(".framework") and not FRAMEWORK_NEEDS.isdisjoint(_listed(self._ignore.root, path)):
+            return "folders of programs"
         beside = BESIDE.get(folded)
         if beside is not None and beside[0] <= {other.casefold() for other in self._names}:
             return beside[1]
@@ -436,6 +452,12 @@ class Folder:
         if self._ignore.root == "/" and f"/{path}" in _OF_THE_SYSTEM:
             return _OF_THE_SYSTEM[f"/{path}"]
         return self._of_a_package(path)
+
+    def _is_rotated(self, period: str) -> bool:
+        """Whether rsnapshot numbers its backups here: a 0 and a 1, or another period."""
+        names = {name.casefold() for name in self._names}
+        rotations = [match[1] for match in map(_ROTATED.fullmatch, names) if match is not None]
+        return (f"{period}.0" in names and len(rotations) > 1) or len(set(rotations)) > 1
 
     def _has_all_of(self, path: str) -> bool:
         """Whether every file of a folder has a namesake here: Picasa keeps what it changed so."""

@@ -177,6 +177,23 @@ def test_one_core(photos: Path) -> None:
     run("query", "waves", "--all", "--index", photos, before=before)
 
 
+@LINUX
+def test_a_working_folder_that_was_deleted(indexed: Path, tmp_path: Path) -> None:
+    (indexed.parent / "text.md").write_text("Waves.\n\nSand.\n")
+    for words, status in (
+        (["query", "waves", "--all", "--index", indexed], 0), (["status", "--index", indexed], 0),
+        (["illustrate", indexed.parent / "text.md", "--index", indexed], 0),
+        (["similar", next(indexed.rglob("*.jpg")), "--index", indexed], 0), (["dedupe", "--index", indexed], 0),
+        (["verify", "--index", indexed], 0), (["index", indexed, "--model", "builtin", "-q"], 0),
+        (["query", "waves", "--all", "--index", "nowhere"], 1), (["index", "nowhere", "--model", "builtin"], 1),
+    ):  # fmt: skip
+        line = 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"'
+        told = ["sh", "-c", line, str(tmp_path / "gone"), *command(*words)]
+        done = subprocess.run(told, capture_output=True, text=True)
+        assert "Traceback" not in done.stderr, (words, done.stderr)
+        assert done.returncode == status, (words, done.stderr)
+
+
 # --- who reads what is printed ------------------------------------------------------------------------
 
 

@@ -53,7 +53,10 @@ SYSTEMS = [
     "A.photoslibrary/scopes/cloudsharing/resources",
     "iPhoto Library.photolibrary/Thumbnails/2010", "B.PhotoLibrary/Previews", "C.aplibrary/Previews",
     "D.migratedphotolibrary/Thumbnails", "E.cocatalog/Cache", "F.lrlibrary/0a1b/previews", "G.app/Contents/Resources",
-    "Adobe Camera Raw Cache 2",
+    "Adobe Camera Raw Cache 2", "gallery3/var/thumbs", "gallery3/var/resizes/album", "pwg_representative",
+    ".kodi/userdata/Thumbnails/0", "portable_data/userdata/Thumbnails", "lychee/uploads/thumb",
+    "shotwell/thumbs/thumbs128", "pp/storage/cache/thumbnails", "@SynoEAStream", "@__qini", "_recycle",
+    "X.framework/Versions/A/Resources", "Y.framework/Resources",
 ]  # fmt: skip
 
 
@@ -115,6 +118,24 @@ def test_the_originals_of_an_old_iphoto_library_lie_in_days(marker: str, library
     made = [f"{day}/Thumbs/1.jpg", f"{day}/Data/1.data.jpg", f"{day}/data/x/1.jpg", f"{library}Modified/2005/a.jpg"]
     write(tmp_path, library + marker, *wanted, *made, f"{library}Data/2005/a.jpg", f"{library}20030/a.jpg")
     assert [path for path in found(tmp_path) if path.endswith(".jpg")] == sorted(wanted)
+
+
+def test_backups_that_rsnapshot_rotates_and_previews_of_clouds(tmp_path: Path) -> None:
+    made = ["r/hourly.0/a.jpg", "r/hourly.1/a.jpg", "r/weekly.3/a.jpg", "s/daily.0/x/a.jpg", "s/monthly.0/a.jpg"]
+    people = ["t/daily.0/a.jpg", "u/weekly.12/a.jpg", "u/weekly.x/a.jpg", "v/thumbnails/a.jpg", "n/files/a.jpg"]
+    write(
+        tmp_path,
+        *made,
+        *people,
+        "n/thumbnails/1/a.jpg",
+        "l/small/a.jpg",
+        "l/medium/a.jpg",
+        "l/thumb/Thumbs.db",
+        "w/var/thumb/a.jpg",
+        "w/small/a.jpg",
+    )
+    pictures = [path for path in found(tmp_path) if path.endswith(".jpg")]
+    assert pictures == sorted([*people, "w/var/thumb/a.jpg", "w/small/a.jpg"])
 
 
 def test_nomedia_and_cache_tags_leave_out_their_folder_and_what_is_below(tmp_path: Path) -> None:
