@@ -39,7 +39,7 @@ from clipsearch.cli_options import (
 from clipsearch.errors import ClipsearchError, EmptyQuery, IndexWarning, InvalidQuery, UnreadablePicture
 from clipsearch.filenames import as_typed, is_utf8, to_bytes
 from clipsearch.records import Hit
-from clipsearch.terminal import safe, shown, speak_any_name
+from clipsearch.terminal import outlive_readers, print_nowhere, safe, shown, speak_any_name
 from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
@@ -346,7 +346,10 @@ def _hits_csv(hits: list[Hit]) -> bytes:
 
 def _shortest(path: str) -> str:
     """`path` as it is shortest to type from here."""
-    relative = os.path.relpath(path)
+    try:
+        relative = os.path.relpath(path)
+    except (OSError, ValueError):  # this folder is no more
+        return path
     return relative if len(relative) < len(path) else path
 
 
@@ -359,9 +362,10 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object, *
 def main() -> None:
     """The program. Exits with 0, or: 1 error, 2 wrong usage, 3 nothing found, 130 interrupted.
 
-    Like other programs it ends by SIGPIPE (a shell says 141) if whoever reads its output has seen enough.
+    They are the same if whoever reads its output has seen enough: what is left to do is done.
     """
     warnings.showwarning = _show_warning
+    outlive_readers()
     speak_any_name()
     try:
         code = app(standalone_mode=False)
@@ -372,16 +376,10 @@ def main() -> None:
         _fail(str(error), EXIT_ERROR)
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        _end_by_broken_pipe()
-    except SystemExit as leaving:
-        if isinstance(leaving.__context__, BrokenPipeError):  # which typer makes a 1 of
-            _end_by_broken_pipe()
-        raise
     except OSError as error:
         if not _was_printing(error):
             _fail(f"{system_words(error)}. {system_advice(error)}", EXIT_ERROR)
-        _print_nowhere()
+        print_nowhere(sys.stdout.fileno())
         _fail(f"the answer cannot be written: {error.strerror or error}", EXIT_ERROR)
     except Exception as error:
         show, status = getattr(error, "show", None), getattr(error, "exit_code", None)
@@ -392,15 +390,6 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _end_by_broken_pipe() -> NoReturn:
-    import signal
-
-    _print_nowhere()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGPIPE)
-    sys.exit(128 + signal.SIGPIPE)  # where the signal is blocked
-
-
 def _was_printing(error: OSError) -> bool:
     """Whether an error comes from writing the answer: from code that prints, and about no file."""
     trace = error.__traceback__
@@ -408,12 +397,6 @@ def _was_printing(error: OSError) -> bool:
         trace = trace.tb_next
     module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
     return error.filename is None and module.startswith(("clipsearch.cli", "clipsearch.terminal", "typer", "click"))
-
-
-def _print_nowhere() -> None:
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -174,7 +174,7 @@ def illustrate(
         told = [block for block in blocks if block.text is not None]
         print_json([{"text": b.text, "hit": None if b.hit is None else _illustration(b.hit)} for b in told])
     elif output is None:
-        print(making.to_markdown(blocks, Path.cwd()), end="")
+        print(making.to_markdown(blocks, config.working_folder() or Path("/")), end="")
     else:
         page = output.suffix.lower() in (".html", ".htm")
         made = making.to_html(blocks, text.stem, output.parent) if page else making.to_markdown(blocks, output.parent)

@@ -127,14 +127,23 @@ def find_index(index: Path | None = None) -> Path:
                 if is_index(candidate):
                     return candidate
             raise IndexNotFound([place])
-    here = Path.cwd()
-    for folder in (here, *here.parents):
+    here = working_folder()
+    for folder in () if here is None else (here, *here.parents):
         if is_index(folder / INDEX_DIR_NAME):
             return folder / INDEX_DIR_NAME
     for known in known_indexes():
         if is_index(known):
             return known
-    raise IndexNotFound([f"{INDEX_DIR_NAME} in {here} and the folders above it", "the indexes used before"])
+    sought = "the current folder, which is gone" if here is None else f"{here} and the folders above it"
+    raise IndexNotFound([f"{INDEX_DIR_NAME} in {sought}", "the indexes used before"])
+
+
+def working_folder() -> Path | None:
+    """The folder that relative paths start from; None if it was deleted."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
 
 
 def known_indexes() -> list[Path]:

@@ -22,7 +22,8 @@ def fold_name(text: str) -> str:
 
     Compatibility decomposition (full-width letters, ligatures, Arabic forms), combining accents and points dropped, as
     are joiners and other marks that are not seen; letters with a stroke, and the Arabic letters that Persian writes
-    otherwise, become those that people type instead. Nothing becomes a slash, a star or a question mark, which mean
+    otherwise, become those that people type instead. A byte that is not UTF-8 is read as Latin-1, if it is a letter
+    there: names of old discs are written so. Nothing becomes a slash, a star or a question mark, which mean
     something in paths and patterns. Vowel signs, tones and voicing marks, which make other words, stay.
     """
     if text.isascii():
@@ -47,6 +48,8 @@ _MEANT = frozenset("/\\*?[]\0:")
 @lru_cache(maxsize=8192)
 def _plainest(character: str) -> str:
     """What becomes of one character, decomposed."""
+    if 0xDC80 <= ord(character) <= 0xDCFF and chr(ord(character) - 0xDC00).isalpha():  # a byte, see `filenames`
+        character = chr(ord(character) - 0xDC00)
     decomposed = unicodedata.normalize("NFKD", character)
     if character not in _MEANT and not _MEANT.isdisjoint(decomposed):
         return character

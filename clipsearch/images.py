@@ -464,8 +464,8 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
         stream.seek(0)
         if kind == "PPM" and stream.read(2) == b"PF":
             return _decode_colour_pfm(stream, max_pixels)
-        if kind == "BMP" and (masks := _unusual_masks(stream)):
-            return _decode_bit_fields(stream, masks, max_pixels)
+        if kind in ("BMP", "DIB") and (masks := _unusual_masks(stream, kind)):
+            return _decode_bit_fields(stream, kind, masks, max_pixels)
         stream.seek(0)
         with _open_image(stream, kind) as image:
             return _decode_image(image, kind, wanted, max_pixels)
@@ -607,9 +607,10 @@ def _decode_colour_pfm(stream: IO[bytes], max_pixels: int) -> _Decoded:
     if rows * 10 < height:
         raise EOFError
     values = np.frombuffer(data, "<f4" if scale < 0 else ">f4", rows * width * 3).reshape(rows, width, 3)
-    low, high = tiff.span_of(*tiff.finite_extremes(values), "f", 32)
+    found = tiff.extremes_of(lambda: [values])
+    low, high = tiff.span_of(found.low, found.high, "f", 32)
     pixels = np.zeros((height, width, 3), np.uint8)
-    pixels[height - rows :] = tiff.to_bytes(values, low, high)[::-1]  # from the bottom upwards
+    pixels[height - rows :] = tiff.to_bytes(values, low, high, found.nothing)[::-1]  # from the bottom upwards
     partial = None if rows == height else "the PPM ends before the picture does"
     return _Decoded(Image.fromarray(pixels), (width, height), None, None, Embedded("PPM"), partial)
 
@@ -666,10 +667,13 @@ def _to_full_depth(image: Image.Image) -> Image.Image:
     return full
 
 
-def _unusual_masks(stream: IO[bytes]) -> tuple[int, ...]:
+_BMP_FILE_HEADER = 14  # bytes, which a DIB does without
+
+
+def _unusual_masks(stream: IO[bytes], kind: Kind) -> tuple[int, ...]:
     """The bit masks of a BMP that has any of its own, other than the few that Pillow knows."""
     stream.seek(0)
-    head = stream.read(70)
+    head = (bytes(_BMP_FILE_HEADER) if kind == "DIB" else b"") + stream.read(70)
     bits, compression = int.from_bytes(head[28:30], "little"), int.from_bytes(head[30:34], "little")
     if (
         len(head) < 70
@@ -682,16 +686,20 @@ def _unusual_masks(stream: IO[bytes]) -> tuple[int, ...]:
     masks = struct.unpack("<4I", head[54:70])
     masks = masks if size >= 56 or compression == 6 else (*masks[:3], 0)
     usual = {(0xF800, 0x7E0, 0x1F), (0x7C00, 0x3E0, 0x1F)} if bits == 16 else {(0xFF0000, 0xFF00, 0xFF)}
-    if masks[:3] in usual and masks[3] in (0, 0xFF000000) and (bits == 32 or masks[3] == 0):
+    of_pillow = masks[:3] in usual and masks[3] in (0, 0xFF000000) and (bits == 32 or masks[3] == 0)
+    if of_pillow and compression == 3:
         return ()
     return masks if all(masks[:3]) else ()
 
 
-def _decode_bit_fields(stream: IO[bytes], masks: tuple[int, ...], max_pixels: int) -> _Decoded:
+def _decode_bit_fields(stream: IO[bytes], kind: Kind, masks: tuple[int, ...], max_pixels: int) -> _Decoded:
     """Decode a BMP whose pixels are numbers with a field for each colour."""
-    stream.seek(10)
-    head = stream.read(24)
-    offset, _, width, height, _, bits = struct.unpack("<IIiiHH", head[:20])
+    stream.seek(0)
+    head = (bytes(_BMP_FILE_HEADER) if kind == "DIB" else b"") + stream.read(54)
+    offset, size, width, height, _, bits, compression = struct.unpack("<IIiiHHI", head[10:34])
+    if kind == "DIB":
+        own_masks = 0 if size >= 56 else 16 if compression == 6 else 12 if size < 52 else 0
+        offset = size + own_masks + 4 * min(int.from_bytes(head[46:50], "little"), 256)
     top_down, height = height < 0, abs(height)
     if width < 1 or height < 1:
         raise ValueError(f"it says {width} x {height}")
@@ -709,10 +717,23 @@ def _decode_bit_fields(stream: IO[bytes], masks: tuple[int, ...], max_pixels: in
         low = (masks[channel] & -masks[channel]).bit_length() - 1
         fields = (values & np.uint32(masks[channel])) >> np.uint32(low)
         out[:rows, :, channel] = tiff.to_bytes(fields, 0, masks[channel] >> low)
+    if out.shape[2] == 4:
+        out[rows:, :, 3] = 255  # what is missing is no more transparent than in a BMP without alpha
+    if out.shape[2] == 4 and not out[:rows, :, 3].any():
+        out = out[..., :3]
     image = Image.fromarray(np.ascontiguousarray(out if top_down else out[::-1]))
     rgb, _ = _to_rgb(image)
-    partial = None if rows == height else "the BMP ends before the picture does"
-    return _Decoded(rgb, (width, height), None, None, Embedded("BMP"), partial)
+    partial = None if rows == height else f"the {kind} ends before the picture does"
+    return _Decoded(rgb, (width, height), None, None, Embedded(kind), partial)
+
+
+def _without_empty_alpha(image: Image.Image) -> Image.Image:
+    """A BMP all of which is transparent is opaque: programs reserve the place for alpha and write nothing there."""
+    if image.mode not in ("RGBA", "LA") or image.getchannel("A").getextrema() != (0, 0):
+        return image
+    opaque = image.convert("RGB")
+    opaque.info = image.info
+    return opaque
 
 
 def _decode_image(
@@ -752,12 +773,15 @@ def _decode_image(
         partial = f"parts of the {kind} are damaged"
     if kind == "PNG" and "transparency" in image.info and header:
         _scale_transparency(image, header)
+    shown: Image.Image = image
     if kind == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
-        inverted = ImageChops.invert(image)  # Pillow takes all CMYK for Adobe's, which is inverted
-        inverted.info = image.info
-        rgb, to_srgb = _to_rgb(inverted)
-    else:
-        rgb, to_srgb = _to_rgb(_to_full_depth(image) if kind == "JPEG2000" else image)
+        shown = ImageChops.invert(image)  # Pillow takes all CMYK for Adobe's, which is inverted
+        shown.info = image.info
+    elif kind == "JPEG2000":
+        shown = _to_full_depth(image)
+    elif kind in ("BMP", "DIB"):
+        shown = _without_empty_alpha(image)
+    rgb, to_srgb = _to_rgb(shown)
     if kind != "JPEG":
         # PNG may carry its EXIF behind the pixels; Pillow turns TIFF upright while loading.
         full_size, exif = image.size, read_exif(image)
@@ -955,18 +979,15 @@ def _deep_to_grey(image: Image.Image) -> Image.Image:
     rows = max(1, 2**22 // image.width)
     boxes = [(0, y, image.width, min(y + rows, image.height)) for y in range(0, image.height, rows)]
     low, high = 0.0, 65535.0
-    if image.mode in ("I", "F") and image.format != "PPM":
-        extremes = [tiff.finite_extremes(np.asarray(image.crop(box))) for box in boxes]
-        kind = "f" if image.mode == "F" else "i"
-        low, high = tiff.span_of(min(e[0] for e in extremes), max(e[1] for e in extremes), kind, 32)
-    elif image.mode == "F":
-        extremes = [tiff.finite_extremes(np.asarray(image.crop(box))) for box in boxes]
-        low, high = tiff.span_of(min(e[0] for e in extremes), max(e[1] for e in extremes), "f", 32)
+    nothing: tuple[float, ...] = ()
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+        low, high, nothing = tiff.extremes_of(lambda: (np.asarray(image.crop(box)) for box in boxes))
+        low, high = tiff.span_of(low, high, "f" if image.mode == "F" else "i", 32)
     transparent = image.info.get("transparency")
     grey = Image.new("LA" if isinstance(transparent, int) else "L", image.size)
     for box in boxes:
         values = np.asarray(image.crop(box))
-        scaled = tiff.to_bytes(values, low, high)
+        scaled = tiff.to_bytes(values, low, high, nothing)
         if isinstance(transparent, int):
             scaled = np.dstack([scaled, np.where(values == transparent, 0, 255).astype(np.uint8)])
         grey.paste(Image.fromarray(scaled), box[:2])

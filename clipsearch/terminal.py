@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
     from clipsearch.indexer.build import Progress as RunProgress
 
 PLAIN_EVERY_S = 10.0
@@ -41,6 +43,65 @@ def speak_any_name() -> None:
         if isinstance(stream, io.TextIOWrapper):
             exact = stream is sys.stdout and stream.encoding.lower().replace("-", "") == "utf8"
             stream.reconfigure(errors="surrogateescape" if exact else "backslashreplace")
+
+
+def outlive_readers() -> None:
+    """Let a command do all of its work, and say how that went, when whoever reads what it prints has seen enough.
+
+    What is printed on stdout or stderr after that goes nowhere, as in `clipsearch index ./photos | head -1`.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper) or stream is not getattr(sys, f"__{name}__"):
+            continue
+        stream.flush()
+        raw = _ReadOrNot(stream.fileno())
+        unbuffered = isinstance(stream.buffer, io.RawIOBase)  # as PYTHONUNBUFFERED asks for
+        binary = raw if unbuffered else io.BufferedWriter(raw)
+        text = io.TextIOWrapper(
+            binary,  # type: ignore[type-var]
+            stream.encoding,
+            stream.errors,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+        setattr(sys, name, text)
+
+
+class _ReadOrNot(io.RawIOBase):
+    """An open file, or the null device from when its reader is gone."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: ReadableBuffer, /) -> int | None:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        try:
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except BrokenPipeError:
+            print_nowhere(self._descriptor)
+            return size
+        except BlockingIOError:
+            return size - len(left) or None
+        return size
+
+
+def print_nowhere(descriptor: int) -> None:
+    """Let an open file be the null device from now on."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
 
 
 def _escaped(character: str) -> str:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
@@ -105,7 +106,7 @@ class Directory:
 
 _WANTED = {
     254, 255, 256, 257, 258, 259, 262, 266, 271, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325,
-    330, 332, 338, 339, 347, 514, 529, 530, 532, 34675, 50706,
+    330, 332, 338, 339, 347, 514, 529, 530, 532, 34675, 42113, 50706,
 }  # fmt: skip
 
 
@@ -614,7 +615,7 @@ def _interpret(page: Directory, layout: _Layout, planes: list[Array]) -> Image.I
         raise UnsupportedTiff(f"a TIFF with {_PHOTOMETRICS[photometric]} of {layout.bits[0]} bits is not supported")
     if photometric in (1, 2, 5) and layout.kind == "u" and set(layout.bits) == {8} and not layout.planar:
         return _image(photometric, _chunky_bytes(planes[0], layout, wanted), layout)
-    scale = _scale_of(layout, planes, wanted)
+    scale = _scale_of(layout, planes, wanted, _nodata_of(page))
     out = np.empty((layout.height, layout.width, len(wanted)), np.uint8)
     for rows, values in _blocks(layout, planes, wanted):
         if photometric in (8, 9, 10):
@@ -712,7 +713,18 @@ def _from_24_bits(triples: Array, kind: str) -> Array:
     )
 
 
-def _scale_of(layout: _Layout, planes: list[Array], wanted: list[int]) -> Callable[[Array, int], Array]:
+def _nodata_of(page: Directory) -> float | None:
+    """The value that stands for no data (GDAL_NODATA), if the page names one."""
+    written = page.tags.get(42113, (b"",))[0]
+    with suppress(ValueError, UnicodeDecodeError):
+        nodata = float(written.split(b"\0")[0].decode("ascii")) if isinstance(written, bytes) else math.nan
+        return nodata if math.isfinite(nodata) else None
+    return None
+
+
+def _scale_of(
+    layout: _Layout, planes: list[Array], wanted: list[int], nodata: float | None
+) -> Callable[[Array, int], Array]:
     """What takes samples to 0..255.
 
     Unsigned numbers of up to 16 bits span what their bits can hold. Others have no fixed span; see `span_of`.
@@ -720,17 +732,16 @@ def _scale_of(layout: _Layout, planes: list[Array], wanted: list[int]) -> Callab
     if layout.kind == "u" and max(layout.bits[n] for n in wanted) <= 16:
         tables = {bits: _table(bits) for bits in set(layout.bits)}
         return lambda values, channel: tables[layout.bits[channel]][values]
-    low, high = math.inf, -math.inf
     colours = [n for n in wanted if n != layout.alpha]
-    for _, values in _blocks(layout, planes, colours):
-        for channel in values:
-            some_low, some_high = finite_extremes(channel)
-            low, high = min(low, some_low), max(high, some_high)
-    span = span_of(low, high, layout.kind, layout.bits[0])
+    found = extremes_of(
+        lambda: (channel for _, values in _blocks(layout, planes, colours) for channel in values), nodata
+    )
+    span = span_of(found.low, found.high, layout.kind, layout.bits[0])
 
     def scaled(values: Array, channel: int) -> Array:
-        floor, ceiling = span if channel != layout.alpha else _alpha_span(layout)
-        return to_bytes(values, floor, ceiling)
+        if channel == layout.alpha:
+            return to_bytes(values, *_alpha_span(layout))
+        return to_bytes(values, *span, found.nothing)
 
     return scaled
 
@@ -746,46 +757,97 @@ def _table(bits: int) -> Array:
     return ((np.arange(1 << bits, dtype=np.uint32) * 255 + top // 2) // top).astype(np.uint8)
 
 
-def finite_extremes(values: Array) -> tuple[float, float]:
-    """The least and the greatest of the numbers that are numbers; (inf, -inf) of none."""
-    if values.dtype.kind != "f":
-        return (float(values.min()), float(values.max())) if values.size else (math.inf, -math.inf)
-    finite = values[np.isfinite(values)]
-    return (float(finite.min()), float(finite.max())) if finite.size else (math.inf, -math.inf)
+class Extremes(NamedTuple):
+    """The least and the greatest sample (inf and -inf of none), without those that stand for nothing."""
+
+    low: float
+    high: float
+    nothing: tuple[float, ...]
+
+
+_USUAL_NOTHING = (9999.0, 99999.0, 999999.0, 32767.0)
+_LARGEST_MEANT = 1e20
+
+
+def extremes_of(parts: Callable[[], Iterable[Array]], nodata: float | None = None) -> Extremes:
+    """The extremes of samples that come in parts, as often as they are asked for.
+
+    What stands for no data is `nodata`, if the file says so. Many do not: then it is a value further from all others
+    than these are from each other, if it is below zero, beyond any measure or all nines.
+    """
+    nothing = () if nodata is None else (nodata,)
+    low, high = _extremes_without(parts(), nothing)
+    while len(nothing) < 4:
+        for value in (low, high):
+            if not (-math.inf < value < 0 or _LARGEST_MEANT <= value < math.inf or value in _USUAL_NOTHING):
+                continue
+            inner_low, inner_high = _extremes_without(parts(), (*nothing, value))
+            if inner_low <= inner_high and max(value - inner_high, inner_low - value) > inner_high - inner_low > 0:
+                break
+        else:
+            break
+        nothing, low, high = (*nothing, value), inner_low, inner_high
+    return Extremes(low, high, nothing)
+
+
+def _extremes_without(parts: Iterable[Array], nothing: tuple[float, ...]) -> tuple[float, float]:
+    low, high = math.inf, -math.inf
+    for values in parts:
+        kept = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        for value in nothing:
+            kept = kept[~_equal(kept, value)]
+        if kept.size:
+            low, high = min(low, float(kept.min())), max(high, float(kept.max()))
+    return low, high
+
+
+def _equal(values: Array, value: float) -> Array:
+    """Which samples are `value`, as far as their type and its decimal form can tell."""
+    slack = abs(value) * 1e-6 if values.dtype.kind == "f" else 0.0
+    least, most = value - slack, value + slack
+    if values.dtype.kind == "f":
+        top = float(np.finfo(values.dtype).max)
+        least, most = max(least, -top), min(most, top)
+    return np.asarray((values >= least) & (values <= most))
 
 
 def span_of(low: float, high: float, kind: str, bits: int) -> tuple[float, float]:
     """Which values are black and white, where a type alone does not say it, from the values that occur.
 
-    The smallest usual span that holds them: 0..1 (floats only), 0..255, 0..65535, all that the type holds. Floats
-    a little above 1 are highlights of 0..1. Numbers with a sign span all of their type if they use much of it; what
-    fits nothing, as heights do and temperatures, spans its own values.
+    The smallest usual span that holds them: 0..1 (floats only), 0..255, that of 10, 12, 14 or 16 bits, all that the
+    type holds. Floats a little above 1 are highlights of 0..1. Numbers with a sign span all of their type if they use
+    much of it; what fits nothing, as heights do and temperatures, spans its own values.
     """
     if not low <= high:
         return 0.0, 1.0
+    fitting = next((float(span) for span in _USUAL_SPANS if low >= 0 and high <= span), None)
     if kind == "f":
         if low >= -0.01 and high <= 1.0:
             return 0.0, 1.0
         if low >= -0.01 and high <= 16.0:
             return 0.0, high
-        fitting = [span for span in (255.0, 65535.0) if low >= 0 and high <= span]
-        return (0.0, fitting[0]) if fitting else (low, high)
+        far_from_zero = fitting is not None and fitting > 255 and high - low < high / 4
+        return (low, high) if fitting is None or far_from_zero else (0.0, fitting)
     top = 2.0 ** (bits - (kind == "i")) - 1
     if low < 0:
         return (-top - 1, top) if high - low > top / 2 else (low, high)
-    if bits <= 16:
-        return (0.0, top) if high > top / 16 or bits == 8 else ((0.0, 255.0) if high <= 255 else (0.0, 4095.0))
-    fitting = [span for span in (255.0, 65535.0) if high <= span]
-    if fitting:
-        return 0.0, fitting[0]
+    if bits <= 8:
+        return 0.0, top
+    if fitting is not None:
+        return 0.0, min(fitting, top)
     return (0.0, top) if high > top / 4 else (low, high)
 
 
-def to_bytes(values: Array, low: float, high: float) -> Array:
-    """Numbers to 0..255; what is no number is black."""
+_USUAL_SPANS = (255, 1023, 4095, 16383, 65535)
+
+
+def to_bytes(values: Array, low: float, high: float, nothing: tuple[float, ...] = ()) -> Array:
+    """Numbers to 0..255; what is no number, or one of those that stand for nothing, is black."""
     wide: Array = values.astype(np.float64 if values.dtype.itemsize > 4 else np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
         scaled = np.nan_to_num((wide - low) * (255.0 / max(high - low, 1e-12)), nan=0.0, posinf=255.0, neginf=0.0)
+    for value in nothing:
+        scaled[_equal(values, value)] = 0
     return np.asarray((scaled.clip(0, 255) + 0.5).astype(np.uint8))
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from clipsearch import __version__
-from clipsearch.config import state_dir
+from clipsearch.config import state_dir, working_folder
 from clipsearch.filenames import to_bytes
 from clipsearch.records import Hit, ImageRecord, PictureMetadata
 
@@ -51,10 +51,13 @@ def ask(
     path = socket_path(index)
     if path is None or not path.exists():
         return None
+    here = working_folder()
+    if here is None:
+        return None
     request: dict[str, Any] = {
         "version": __version__,
         "index": os.path.realpath(index),
-        "folder": os.getcwd(),  # noqa: PTH109
+        "folder": str(here),
         "query": query,
         "k": k,
         "options": options,

@@ -35,7 +35,7 @@ FOLDERS: dict[str, str] = {
     for category, names in {
         # Windows, Samba, Synology, Unraid, QNAP, UGREEN, Buffalo, Netatalk, Nextcloud
         "recycle bins": """$recycle.bin recycler recycled recycle_bin recyclebin #recycle @recycle @recycled trashbox
-            network_trash_folder files_trashbin $avg.trash""",
+            network_trash_folder files_trashbin $avg.trash _recycle @__qini""",
         # Synology, QNAP, NetApp, Btrfs, Time Machine, Nextcloud, Windows
         "snapshots and backups": """#snapshot @snapshot @snapshots @recently-snapshot ~snapshot @sharesnap @gmt_snapshot
             backups.backupdb timeshift-btrfs files_versions windowsimagebackup""",
@@ -46,13 +46,14 @@ FOLDERS: dict[str, str] = {
             @synoconfd @synocalendar @synologyapplicationservice @synoaudiod @synodldb @syno
             @userpreference @img_bkp_cache @imagesync @maillog @autoupdate @ssbackup @guestimage
             @m2virtual @xfs_quota @quarantine @config_backup @sysdata @__thumb @transcode @upload_cache
-            @metadata @station_config ix-applications nas_prog _nas_module_source_ wdcache""",
+            @metadata @station_config @synoeastream ix-applications nas_prog _nas_module_source_ wdcache""",
         "folders of Windows": """system_volume_information $extend $winreagent $windows.~bt $windows.~ws $sysreset
             $getcurrent config.msi msocache appdata temporary_internet_files inetcache perflogs""",
         "folders of macOS": """__macosx temporary_items thevolumesettingsfolder thefindbycontentfolder ipod_photo_cache
             apple_tv_photo_cache""",
         "recovered fragments": "lost+found lost.dir",
         "folders of programs": "node_modules bower_components __pycache__ site-packages dist-packages",
+        "previews of other programs": "pwg_representative",  # Piwigo
         "originals that an editor put aside": ".picasaoriginals [originals]",  # Picasa, ACDSee
     }.items()
     for written in names.split()
@@ -85,6 +86,13 @@ INSIDE: dict[tuple[str, str], str] = {
     ("application support", "plex media server"): "previews of other programs",
     ("timeshift", "snapshots"): "snapshots and backups",
     ("_data", "i"): "previews of other programs",  # Piwigo
+    ("var", "thumbs"): "previews of other programs",  # Gallery 3
+    ("var", "resizes"): "previews of other programs",
+    ("userdata", "thumbnails"): "previews of other programs",  # Kodi
+    ("uploads", "thumb"): "previews of other programs",  # Lychee
+    ("thumbs", "thumbs128"): "previews of other programs",  # Shotwell
+    ("thumbs", "thumbs360"): "previews of other programs",
+    ("storage", "cache"): "previews of other programs",  # PhotoPrism
 }
 """(The folder that it is in, its name): names that say something only there."""
 
@@ -96,10 +104,19 @@ BESIDE: dict[str, tuple[frozenset[str], str]] = {
     "program files (x86)": (frozenset({"windows", "users"}), "folders of Windows"),
     "programdata": (frozenset({"windows", "users"}), "folders of Windows"),
     "cache": (frozenset({"sidecar"}), "previews of other programs"),  # PhotoPrism
+    "small": (frozenset({"thumb"}), "previews of other programs"),  # Lychee
+    "medium": (frozenset({"thumb", "small"}), "previews of other programs"),
+    "thumbnails": (frozenset({"files"}), "previews of other programs"),  # ownCloud, Nextcloud
 }
 """Names that say something only beside certain others."""
 
-_PHOTOS = (("originals",), ("masters",), ("scopes", "*", "originals"), ("scopes", "*", "data"))
+_PHOTOS = (
+    ("originals",),
+    ("masters",),
+    ("scopes", "*", "originals"),
+    ("scopes", "*", "data"),  # shared albums, and where Photos kept them before
+    ("resources", "cloudsharing", "data"),
+)
 PACKAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "photoslibrary": _PHOTOS,  # Apple Photos, iPhoto and Aperture
     "photolibrary": _PHOTOS,
@@ -109,13 +126,17 @@ PACKAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "lrlibrary": (("*", "originals"),),  # Lightroom (cloud)
     "cocatalog": (("originals",),),  # Capture One
     "app": (),
-    "framework": (),
 }
 """Libraries of photo programs by ending: only these folders of them hold originals, others what was made of them."""
 APP_NEEDS = "Contents"  # within it, or a folder called trip.app is just that
+FRAMEWORK_NEEDS = frozenset({"Versions", "Resources", "Headers", "Modules", "Info.plist"})
 OLD_LIBRARY = frozenset({"AlbumData.xml", "Library6.iPhoto", "Library.iPhoto", "iPhotoMain.iPhoto"})
 """Files that make a folder an iPhoto library, whatever it is called."""
+MADE_IN_A_DAY = frozenset({"thumbs", "data"})
+"""What iPhoto 1 to 4 made of the originals, which it kept in YYYY/MM/DD."""
 _OF_A_PACKAGE = "parts of photo libraries that are no originals"
+_ROTATED = re.compile(r"(hourly|daily|weekly|monthly|yearly|alpha|beta|gamma|delta)\.\d+", re.ASCII)
+_YEAR = re.compile(r"\d{4}", re.ASCII)
 PICASA = frozenset({".picasa.ini", "Picasa.ini", "picasa.ini"})
 
 _PATTERN = re.compile("|".join(f"(?P<p{number}>{pattern})" for number, (pattern, _) in enumerate(PATTERNS)))
@@ -135,14 +156,20 @@ class _Pattern:
         """Raises: ValueError."""
         from pathspec import GitIgnoreSpec
 
+        line, classes = _without_classes(line)
         text = line.rstrip()
         self._folders = text.endswith("/**/")  # the folders in a folder, at any depth
         folders = set(text.removeprefix("!").strip("/").split("/")[:-1]) - {"**"}
         self._contents = text.endswith(("/**", "/**/")) and bool(folders)  # what is in these, not they themselves
         parsed = list(GitIgnoreSpec.from_lines([text[:-1] if self._folders else line]).patterns)
         self._expression = parsed[0].regex if parsed and parsed[0].include is not None else None
+        if classes and self._expression is not None:
+            expression = self._expression.pattern
+            for mark, written in classes.items():
+                expression = expression.replace(mark, written)
+            self._expression = re.compile(expression)
         self.wanted = text.startswith("!")
-        self.literal = re.search(r"[*?\[]", text.rstrip("/").rpartition("/")[2]) is None
+        self.literal = not classes and re.search(r"[*?]", text.rstrip("/").rpartition("/")[2]) is None
 
     def matches(self, path: str, is_dir: bool) -> bool:
         """`path` ends with a slash if `is_dir`."""
@@ -156,6 +183,81 @@ class _Pattern:
                 continue
             return True
         return False
+
+
+_POSIX = {
+    "alnum": "0-9A-Za-z", "alpha": "A-Za-z", "blank": r" \t", "cntrl": r"\x00-\x1f\x7f", "digit": "0-9",
+    "graph": "!-~", "lower": "a-z", "print": " -~", "punct": r"!-/:-@\[-`{-~", "space": r" \t\n\r", "upper": "A-Z",
+    "xdigit": "0-9A-Fa-f",
+}  # fmt: skip
+
+
+def _without_classes(line: str) -> tuple[str, dict[str, str]]:
+    """A line with a character of its own in place of each class such as [a-c], and regular expressions for these.
+
+    pathspec's classes match a slash, end at one and know no [:alpha:]; git's do not, or do. Raises: ValueError.
+    """
+    if "[" not in line or line.startswith("#"):
+        return line, {}
+    marks = (chr(code) for code in range(0xE000, 0xF900) if chr(code) not in line)
+    kept: list[str] = []
+    classes: dict[str, str] = {}
+    at, slash_within = 0, False
+    while at < len(line):
+        if line[at] != "[":
+            step = 2 if line[at] == "\\" else 1
+            kept.append(line[at : at + step])
+            at += step
+            continue
+        expression, end = _class_at(line, at)
+        mark = next(marks, None)
+        if mark is None:
+            raise ValueError("more classes than a line may have")
+        classes[mark] = expression
+        slash_within = slash_within or "/" in line[at:end]
+        kept.append(mark)
+        at = end
+    text = "".join(kept)
+    if slash_within and "/" not in text.rstrip().rstrip("/"):  # to git, it counts from here as any other slash does
+        text = "!/" + text[1:] if text.startswith("!") else "/" + text
+    return text, classes
+
+
+def _class_at(line: str, start: int) -> tuple[str, int]:
+    """The regular expression of the class at `start`, read as git reads it, and where it ends. Raises: ValueError."""
+    at = start + 1
+    negated = line[at : at + 1] in ("!", "^")
+    at += negated
+    first, found, previous = at, "", ""
+    while line[at : at + 1] != "]" or at == first:
+        character, escaped, at = _character_of_class(line, at)
+        if character == "-" and not escaped and previous and line[at : at + 1] != "]":
+            character, _, at = _character_of_class(line, at)
+            if previous <= character:
+                found += f"{re.escape(previous)}-{re.escape(character)}"
+            previous = ""
+            continue
+        end = line.find("]", at) if character == "[" and line[at : at + 1] == ":" and not escaped else -1
+        if end > at + 1 and line[end - 1] == ":":
+            name = line[at + 1 : end - 1]
+            if name not in _POSIX:
+                raise ValueError(f"there is no class [:{name}:]")
+            found, previous, at = found + _POSIX[name], "", end + 1
+            continue
+        found += re.escape(character)
+        previous = character
+    if negated:
+        return f"[^/{found}]", at + 1
+    return (f"(?!/)[{found}]" if found else "(?!)"), at + 1
+
+
+def _character_of_class(line: str, at: int) -> tuple[str, bool, int]:
+    """A character, whether it is escaped, and where the next one is."""
+    escaped = line[at : at + 1] == "\\"
+    at += escaped
+    if at >= len(line):
+        raise ValueError("a [ without its ]; a \\[ is the character itself")
+    return line[at], escaped, at + 1
 
 
 class _Rules(NamedTuple):
@@ -338,6 +440,10 @@ class Folder:
         known = INSIDE.get((parent, folded))
         if known is not None:
             return known
+        if (rotated := _ROTATED.fullmatch(folded)) is not None and self._is_rotated(rotated[1]):
+            return "snapshots and backups"
+        if folded.endswith(".framework") and not FRAMEWORK_NEEDS.isdisjoint(_listed(self._ignore.root, path)):
+            return "folders of programs"
         beside = BESIDE.get(folded)
         if beside is not None and beside[0] <= {other.casefold() for other in self._names}:
             return beside[1]
@@ -346,6 +452,12 @@ class Folder:
         if self._ignore.root == "/" and f"/{path}" in _OF_THE_SYSTEM:
             return _OF_THE_SYSTEM[f"/{path}"]
         return self._of_a_package(path)
+
+    def _is_rotated(self, period: str) -> bool:
+        """Whether rsnapshot numbers its backups here: a 0 and a 1, or another period."""
+        names = {name.casefold() for name in self._names}
+        rotations = [match[1] for match in map(_ROTATED.fullmatch, names) if match is not None]
+        return (f"{period}.0" in names and len(rotations) > 1) or len(set(rotations)) > 1
 
     def _has_all_of(self, path: str) -> bool:
         """Whether every file of a folder has a namesake here: Picasa keeps what it changed so."""
@@ -361,11 +473,13 @@ class Folder:
             ending = folded[number].rpartition(".")[2] if "." in folded[number] else ""
             wanted = PACKAGES.get(ending)
             folder = "/".join(parts[1 : number + 1])
+            below = folded[number + 1 :]
             if folder in ignore._libraries:
                 wanted = _PHOTOS
+                if _YEAR.fullmatch(below[0]) and MADE_IN_A_DAY.isdisjoint(below):
+                    continue
             if wanted is None or (not wanted and APP_NEEDS not in parts[number + 1 : number + 2]):
                 continue
-            below = folded[number + 1 :]
             if not any(all(w in ("*", b) for w, b in zip(one, below, strict=False)) for one in wanted):
                 return _OF_A_PACKAGE if wanted else "folders of programs"
         return None

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -178,6 +177,23 @@ def test_one_core(photos: Path) -> None:
     run("query", "waves", "--all", "--index", photos, before=before)
 
 
+@LINUX
+def test_a_working_folder_that_was_deleted(indexed: Path, tmp_path: Path) -> None:
+    (indexed.parent / "text.md").write_text("Waves.\n\nSand.\n")
+    for words, status in (
+        (["query", "waves", "--all", "--index", indexed], 0), (["status", "--index", indexed], 0),
+        (["illustrate", indexed.parent / "text.md", "--index", indexed], 0),
+        (["similar", next(indexed.rglob("*.jpg")), "--index", indexed], 0), (["dedupe", "--index", indexed], 0),
+        (["verify", "--index", indexed], 0), (["index", indexed, "--model", "builtin", "-q"], 0),
+        (["query", "waves", "--all", "--index", "nowhere"], 1), (["index", "nowhere", "--model", "builtin"], 1),
+    ):  # fmt: skip
+        line = 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"'
+        told = ["sh", "-c", line, str(tmp_path / "gone"), *command(*words)]
+        done = subprocess.run(told, capture_output=True, text=True)
+        assert "Traceback" not in done.stderr, (words, done.stderr)
+        assert done.returncode == status, (words, done.stderr)
+
+
 # --- who reads what is printed ------------------------------------------------------------------------
 
 
@@ -188,24 +204,66 @@ SPEAKERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("words", SPEAKERS, ids=" ".join)
+ALL = [
+    *SPEAKERS, ["index", "."], ["index", ".", "--json"], ["verify"], ["verify", "--json"], ["compact"], ["tune"],
+    ["dedupe"], ["similar", "p00001.jpg"], ["classify", ".", "--labels", "waves,sand"], ["models", "info", "builtin"],
+    ["concept", "list"], ["export", "all.parquet"], ["illustrate", "text.md"],
+    ["train", "--help"], ["serve", "--help"],
+]  # fmt: skip
+
+
+def in_photos(words: list[str], indexed: Path) -> list[str]:
+    (indexed / "text.md").write_text("Waves.\n\nSand.\n")
+    more = ["--model", "builtin"] if words[0] in ("index", "classify") and words[-1] != "--help" else []
+    return command(*(str(next(indexed.rglob(word))) if word == "p00001.jpg" else word for word in words), *more)
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
 def test_a_reader_who_has_seen_enough(words: list[str], indexed: Path) -> None:
-    """The shell sees what it sees of `cat`: killed by SIGPIPE, 141. Nothing is said."""
-    own = ["--index", str(indexed)] if words[0] in ("query", "status") and "--help" not in words else []
+    """The command does its work and ends as it would have: nothing is said, also not of stderr's reader."""
+    told = in_photos(words, indexed)
+    whole = subprocess.run(told, cwd=indexed, capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(command(*words, *own), stdout=write, stderr=subprocess.PIPE, text=True)
+    for unbuffered in ("", "1"):
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        (indexed / "all.parquet").unlink(missing_ok=True)
+        own = {"stderr": subprocess.PIPE} if unbuffered else {"stderr": subprocess.STDOUT}
+        done = subprocess.run(told, cwd=indexed, stdout=write, text=True, env=environment, **own)  # type: ignore[call-overload]
+        assert done.returncode == 0
+        assert "Traceback" not in (done.stderr or "")
+        assert "Broken" not in (done.stderr or "")
     os.close(write)
-    assert done.returncode == -signal.SIGPIPE
-    assert done.stderr == ""
 
 
-def test_head_under_pipefail(indexed: Path) -> None:
-    line = f"set -o pipefail; {sys.executable} -m clipsearch query waves --all --index {indexed} | head -1"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
-    assert done.returncode in (0, 128 + signal.SIGPIPE)
-    assert len(done.stdout.splitlines()) == 1
-    assert done.stderr == ""
+@pytest.mark.parametrize("reader", ["head -1", "head -0", "head -c 3", "true"])
+@pytest.mark.parametrize("words", [ALL[0], ALL[5], ["models", "list"], ["verify"], ["classify", "."]], ids=" ".join)
+def test_head_under_pipefail(words: list[str], reader: str, indexed: Path) -> None:
+    told = in_photos(words, indexed)
+    line = f'set -o pipefail; "$@" | {reader}'
+    done = subprocess.run(["bash", "-c", line, "bash", *told], cwd=indexed, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) <= 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("both", ["", "2>&1"])
+def test_a_run_is_complete_though_nobody_reads_what_it_says(both: str, photos: Path) -> None:
+    fill(photos, 12)
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    line = f'set -o pipefail; "$@" {both} | head -0'
+    told = command("index", photos, "--model", "builtin")
+    done = subprocess.run(["bash", "-c", line, "bash", *told], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert json.loads(run("status", "--json", "--index", photos).stdout)["pictures"] == 12
+
+
+def test_a_status_that_is_not_0_stays_when_nobody_reads(indexed: Path, tmp_path: Path) -> None:
+    for words, status in ((["query", "folder:/nowhere"], 3), (["status", "--index", tmp_path], 1), (["nonsense"], 2)):
+        line = 'set -o pipefail; "$@" 2>&1 | true'
+        told = ["bash", "-c", line, "bash", *command(*words)]
+        assert subprocess.run(told, cwd=indexed).returncode == status
 
 
 @LINUX

@@ -70,3 +70,11 @@ def test_folding_is_done_at_once_and_keeps_parts(text: str) -> None:
     for form in ("NFC", "NFD"):
         assert fold_name(unicodedata.normalize(form, text)) == folded
     assert fold_name(text.upper().lower()) == fold_name(text.upper())
+
+
+@given(st.text(st.characters(max_codepoint=255, categories=["L"]), min_size=1))
+def test_bytes_of_latin_1_are_the_letters_that_they_were(name: str) -> None:
+    kept = "".join(c if c.isascii() else chr(ord(c) + 0xDC00) for c in name)
+    assert fold_name(kept) == fold_name(name)
+    assert fold_name("caf\udce9 1999.jpg") == "cafe 1999.jpg"
+    assert fold_name("\udc80\udcd7") == "\udc80\udcd7"  # no letters

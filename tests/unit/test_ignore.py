@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import timeit
+import warnings
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,15 @@ SYSTEMS = [
     "CaptureOne/Cache/Thumbnails", "Library/Caches", "node_modules/a", "__pycache__", "site-packages/skimage/data",
     ".picasaoriginals", "[Originals]", "mipmaps-0123456789abcdef0123456789abcdef01234567.d/1",
     "Android/data/com.a/cache", "PRIVATE/M4ROOT/THMBNL", "A.photoslibrary/resources/derivatives/0",
-    "A.photoslibrary/resources/renders", "A.photoslibrary/database", "A.photoslibrary/scopes/cloudsharing/resources",
+    "A.photoslibrary/resources/renders",
+    "A.photoslibrary/resources/cloudsharing/resources/derivatives", "A.photoslibrary/database",
+    "A.photoslibrary/scopes/cloudsharing/resources",
     "iPhoto Library.photolibrary/Thumbnails/2010", "B.PhotoLibrary/Previews", "C.aplibrary/Previews",
     "D.migratedphotolibrary/Thumbnails", "E.cocatalog/Cache", "F.lrlibrary/0a1b/previews", "G.app/Contents/Resources",
-    "Adobe Camera Raw Cache 2",
+    "Adobe Camera Raw Cache 2", "gallery3/var/thumbs", "gallery3/var/resizes/album", "pwg_representative",
+    ".kodi/userdata/Thumbnails/0", "portable_data/userdata/Thumbnails", "lychee/uploads/thumb",
+    "shotwell/thumbs/thumbs128", "pp/storage/cache/thumbnails", "@SynoEAStream", "@__qini", "_recycle",
+    "X.framework/Versions/A/Resources", "Y.framework/Resources",
 ]  # fmt: skip
 
 
@@ -67,6 +73,7 @@ PEOPLE = [
     "~me", "$money", "found", "found.0001", "lost and found", "CVs", "Windows", "Program Files", "thumbs",
     "Trash the dress", "app", "trip.app", "Holiday.framework", "Capture One", "Previews.lrdata.old",
     "Mobile Downloads.lrdata/ab/originals", "A.photoslibrary/originals/0",
+    "A.photoslibrary/resources/cloudsharing/data/1/2",
     "A.photoslibrary/scopes/cloudsharing/data/1", "A.photoslibrary/scopes/momentshared/originals",
     "B.photolibrary/Masters/2010", "C.aplibrary/Masters", "E.cocatalog/Originals/1",
     "F.lrlibrary/0a1b/originals/2020", "Android/media/com.whatsapp/WhatsApp/Media", "2024-01-31", "2024.backup",
@@ -101,6 +108,34 @@ def test_what_only_its_neighbours_tell(tmp_path: Path) -> None:
         "c/Users/me/a.jpg", "immich/upload/a.jpg", "mine/Originals/other.jpg", "mine/a.jpg", "old/Originals/a.jpg",
         "picasa/a.jpg", "pp/originals/a.jpg",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("marker", ["AlbumData.xml", "iPhotoMain.iPhoto"])
+@pytest.mark.parametrize("library", ["", "iPhoto Library/", "x/Bilder.photolibrary/"])
+def test_the_originals_of_an_old_iphoto_library_lie_in_days(marker: str, library: str, tmp_path: Path) -> None:
+    day = f"{library}2003/05/12"
+    wanted = [f"{day}/IMG_1.jpg", f"{day}/Originals/IMG_1.jpg", f"{library}Originals/2005/Roll 1/a.jpg"]
+    made = [f"{day}/Thumbs/1.jpg", f"{day}/Data/1.data.jpg", f"{day}/data/x/1.jpg", f"{library}Modified/2005/a.jpg"]
+    write(tmp_path, library + marker, *wanted, *made, f"{library}Data/2005/a.jpg", f"{library}20030/a.jpg")
+    assert [path for path in found(tmp_path) if path.endswith(".jpg")] == sorted(wanted)
+
+
+def test_backups_that_rsnapshot_rotates_and_previews_of_clouds(tmp_path: Path) -> None:
+    made = ["r/hourly.0/a.jpg", "r/hourly.1/a.jpg", "r/weekly.3/a.jpg", "s/daily.0/x/a.jpg", "s/monthly.0/a.jpg"]
+    people = ["t/daily.0/a.jpg", "u/weekly.12/a.jpg", "u/weekly.x/a.jpg", "v/thumbnails/a.jpg", "n/files/a.jpg"]
+    write(
+        tmp_path,
+        *made,
+        *people,
+        "n/thumbnails/1/a.jpg",
+        "l/small/a.jpg",
+        "l/medium/a.jpg",
+        "l/thumb/Thumbs.db",
+        "w/var/thumb/a.jpg",
+        "w/small/a.jpg",
+    )
+    pictures = [path for path in found(tmp_path) if path.endswith(".jpg")]
+    assert pictures == sorted([*people, "w/var/thumb/a.jpg", "w/small/a.jpg"])
 
 
 def test_nomedia_and_cache_tags_leave_out_their_folder_and_what_is_below(tmp_path: Path) -> None:
@@ -179,9 +214,41 @@ def test_what_cannot_be_understood_is_said(tmp_path: Path) -> None:
     assert ".clipsearchignore, line 2" in ignore.problems[0]
 
 
-NAMES = st.sampled_from(["a", "b", "ab", "abc", "d e", "a.jpg", "x#", "B"])
+def test_a_class_matches_no_slash(tmp_path: Path) -> None:
+    write(tmp_path, "raw/a.jpg", "raws/a.jpg", "raw1/a.jpg", "x/raw/b.jpg")
+    for line in ("raw[!0-9]*", "raw[^0-9]*", "raw[!0-9]", "raw[+-/s]", "raw[[:punct:][:alpha:]]"):
+        (tmp_path / ".clipsearchignore").write_text(line)
+        assert found(tmp_path) == ["raw/a.jpg", "raw1/a.jpg", "x/raw/b.jpg"]
+
+
+@pytest.mark.parametrize("line", ["a[", "[[:alhpa:]]", "[a-", "[]", "x/[[:alpha:]*", "[\\]"])
+def test_a_class_that_is_none_is_a_problem_and_matches_nothing(line: str, tmp_path: Path) -> None:
+    write(tmp_path, "a.jpg", "a[", "b/a.jpg")
+    (tmp_path / ".clipsearchignore").write_text(f"# [notes\n{line}\n")
+    ignore = Ignore(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(list(scan(tmp_path, ignore=ignore)[0])) == 3
+    assert len(ignore.problems) == 1
+    assert ".clipsearchignore, line 2" in ignore.problems[0]
+
+
+NAMES = st.sampled_from(["a", "b", "ab", "abc", "d e", "a.jpg", "x#", "B", "a-", "7", "b]", "[", "^a"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
-PIECES = st.sampled_from(["a", "b", "ab", "*", "**", "?", "a*", "*b", "[ab]", "[!a]", "d e", r"d\ e", r"\#", "B"])
+IN_CLASSES = st.sampled_from([
+    "a", "b", "B", "-", "!", "^", "]", "[", r"\]", r"\\", r"\-", "a-c", "+-9", "7-0", "[:", ":]",
+    "[:alpha:]", "[:punct:]", "[:digit:]", "[:upper:]", "[:space:]", "[:none:]", "&&", "~~", "||", "--", "/",
+])  # fmt: skip
+CLASSES = st.builds(
+    lambda before, negated, items, after: f"{before}[{negated}{''.join(items)}]{after}",
+    st.sampled_from(["", "a", "*", "ab", "\\"]),
+    st.sampled_from(["", "!", "^"]),
+    st.lists(IN_CLASSES, min_size=1, max_size=3),
+    st.sampled_from(["", "*", "b", "?", "[", "]"]),
+)
+PIECES = (
+    st.sampled_from(["a", "b", "ab", "*", "**", "?", "a*", "*b", "[ab]", "[!a]", "d e", r"d\ e", r"\#", "B"]) | CLASSES
+)
 LINES = st.builds(
     lambda negated, start, pieces, end: negated + start + "/".join(pieces) + end,
     st.sampled_from(["", "", "", "!"]),

@@ -156,6 +156,45 @@ def test_formats(tmp_path: Path, extension: str, options: dict[str, Any], tolera
         path = other
 
 
+def bmp_with_alpha(alpha: PixelArray, header: int, masks: tuple[int, ...], *, top_down: bool, kind: str) -> bytes:
+    """`quarters` in 32 bits. `header`: bytes of the information header; 40 has its masks behind it."""
+    samples = np.dstack([np.asarray(quarters()), alpha]).astype(np.uint32)
+    value = np.zeros(alpha.shape, np.uint32)
+    for n, mask in enumerate(masks):
+        value |= samples[..., n] << np.uint32((mask & -mask).bit_length() - 1)
+    rows = (value if top_down else value[::-1]).astype("<u4").tobytes()
+    height, width = alpha.shape
+    numbers = (header, width, -height if top_down else height, 1, 32, 6 if header == 40 else 3, len(rows), 0, 0, 0, 0)
+    body = struct.pack("<IiiHHIIiiII", *numbers) + struct.pack("<4I", *masks) + b"BGRs" * (header > 56)
+    body = body.ljust(max(header, 56), b"\0")
+    return (
+        b"BM" + struct.pack("<IHHI", 14 + len(body) + len(rows), 0, 0, 14 + len(body)) if kind == "bmp" else b""
+    ) + (body + rows)
+
+
+@pytest.mark.parametrize("kind", ["bmp", "dib"])
+@pytest.mark.parametrize("top_down", [False, True])
+@pytest.mark.parametrize("header", [40, 56, 108, 124])
+@pytest.mark.parametrize(
+    "masks", [(0xFF0000, 0xFF00, 0xFF, 0xFF000000), (0xFF, 0xFF00, 0xFF0000, 0xFF000000),
+              (0xFF000000, 0xFF0000, 0xFF00, 0xFF)]
+)  # fmt: skip
+def test_a_bmp_whose_alpha_is_empty_is_opaque(
+    kind: str, top_down: bool, header: int, masks: tuple[int, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / f"picture.{kind}"
+    alpha = np.zeros((80, 120), np.uint8)
+    path.write_bytes(bmp_with_alpha(alpha, header, masks, top_down=top_down, kind=kind))
+    picture = read_picture(path, SQUASH)
+    assert_quarters(picture.pixels)
+    assert picture.metadata.format == kind.upper()
+    alpha[:, :60] = 255  # now it says something
+    path.write_bytes(bmp_with_alpha(alpha, header, masks, top_down=top_down, kind=kind))
+    pixels = read_picture(path, SQUASH).pixels
+    assert pixels[8:-8, 40:].min() == 255
+    assert pixels[8:-8, 8:24].min() < 100
+
+
 @pytest.mark.parametrize("extension", ["gif", "png", "webp", "tiff"])
 def test_first_frame(tmp_path: Path, extension: str) -> None:
     others = [Image.new("RGB", (120, 80), colour) for colour in ("black", "white")]

@@ -127,3 +127,54 @@ def test_a_loop_of_pages_ends() -> None:
     at = second + 2 + 12 * count
     content[at : at + 4] = first.to_bytes(4, "little")
     assert open_picture("x", content=bytes(content)).size == (640, 480)
+
+
+def grey_of(samples: np.ndarray[Any, Any], path: Path, nodata: str | None = None) -> np.ndarray[Any, Any]:
+    """The grey values that are shown of samples of one channel."""
+    tags = [] if nodata is None else [(42113, 2, 0, nodata, True)]
+    tifffile.imwrite(path, samples, photometric="minisblack", metadata=None, extratags=tags, rowsperstrip=7)
+    return np.asarray(open_picture(path))[..., 0].astype(int)
+
+
+NOTHING = [
+    ("f4", -3.4028234663852886e38, "-3.40282346600000016e+38"), ("f4", -3.4e38, None),
+    ("f4", 3.4028234663852886e38, None),
+    ("f4", -9999.0, "-9999"), ("f4", -9999.0, None), ("f8", -1.7976931348623157e308, None), ("f8", 9.96921e36, None),
+    ("f8", -99999.0, None), ("f4", 1e20, None), ("f4", -32768.0, None), ("f4", 9999.0, "9999.0"), ("f8", 99999.0, None),
+    ("f2", -65504.0, None), ("f4", np.nan, "nan"), ("f4", -np.inf, None), ("f4", 5000.0, "5000"), ("i2", -32768, None),
+    ("i2", -9999, "-9999"), ("i2", 32767, "32767"), ("i2", 32767, None), ("i4", -2147483648, None), ("i4", -9999, None),
+    ("f4", -9999.0, "what?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "value", "tag"), NOTHING)
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 255), (200, 800), (-60, 40), (1200, 2600)])
+def test_what_stands_for_no_data_does_not_flatten_the_picture(
+    kind: str, value: float, tag: str | None, low: float, high: float, tmp_path: Path
+) -> None:
+    if kind[0] == "i" and high == 1:
+        high = 100
+    ramp = np.linspace(low, high, 64).astype(kind)
+    samples = np.repeat(ramp[None], 40, axis=0)
+    samples[5:20, 30:34] = value
+    shown = grey_of(samples, tmp_path / "heights.tif", tag)
+    row = shown[30]
+    assert (np.diff(row) >= 0).all()
+    assert row[-1] - row[0] > 70
+    assert shown[5:20, 30:34].max() == 0
+
+
+@pytest.mark.parametrize("kind", ["i2", "i4", "u4", "f4"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+@pytest.mark.parametrize("brightest", [0.7, 1.0])
+def test_few_bits_in_many_are_as_bright_as_they_are(kind: str, bits: int, brightest: float, tmp_path: Path) -> None:
+    samples = np.round(np.linspace(0, brightest, 640) * (2**bits - 1)).reshape(20, 32).astype(kind)
+    shown = grey_of(samples, tmp_path / "a.tif")
+    assert np.abs(shown.reshape(-1) - np.linspace(0, brightest * 255, 640)).max() <= 1.5
+
+
+def test_extremes_that_are_part_of_the_picture_stay(tmp_path: Path) -> None:
+    for samples in ([-1, 0, 1], [0, 255, 255], [-5, -4, 3], [-100, 50, 60], [0, 9999, 7000]):
+        shown = grey_of(np.repeat(np.array([samples], "f4"), 3, axis=0), tmp_path / "a.tif")
+        assert shown[0].argmin() == 0
+        assert len(set(shown[0])) == len(set(samples))
