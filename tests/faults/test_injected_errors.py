@@ -95,8 +95,10 @@ class Case:
 
     @property
     def hides_pictures(self) -> bool:
-        """Whether nobody can look at pictures: they are missing then, which the run after it must undo. What a drive says
-        once only, and not again, hides none."""
+        """Whether nobody can look at pictures: they are missing then, which the run after it must undo.
+
+        What a drive says once only, and not again, hides none.
+        """
         return self.place == "pictures" and (self.mode != "once" or self.error not in PASSING)
 
     def __str__(self) -> str:
@@ -233,7 +235,7 @@ def faults_of(case: Case, commands: Commands, faults: Faults, template: Template
 
 
 def compare(state: State, before: State, after: State, *, may_be_away: bool = False) -> list[str]:
-    """What is less in `state` than both before and after, or in neither. Pictures that may be away need not be found."""
+    """What is less in `state` than both before and after, or in neither. What may be away need not be found."""
     said = []
     lost = (before.paths & after.paths) - state.paths
     if lost and not may_be_away:
