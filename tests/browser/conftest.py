@@ -81,7 +81,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, session_environment: None) ->
     Image.new("RGB", (220, 180), COLOURS["purple"]).save(photos / f"{HOSTILE}.jpg")
     for number in range(12):
         picture(number, size=(160, 120)).save(photos / f"graded {number}.jpg")
-    (photos / f"{HOSTILE}.txt").write_text("not a picture")
+    (photos / f"{HOSTILE}.svg").write_text("of a kind that is not read")
     other = photos.parent / "scans"
     other.mkdir()
     Image.new("RGB", (200, 200), COLOURS["pink"]).save(other / "pink.jpg")

@@ -324,7 +324,7 @@ def test_names_that_are_markup_are_text_everywhere(open_page: Open) -> None:
     page.keyboard.press("Escape")
     page.click(".cs-tab[data-view=status]")
     page.click(".cs-index[data-name=photos] .cs-button")
-    expect(page.locator(".cs-skipped td").first).to_have_text(f"{HOSTILE}.txt")
+    expect(page.locator(".cs-skipped td").first).to_have_text(f"{HOSTILE}.svg")
     ask(page, f'name:"{HOSTILE}.jpg" {HOSTILE}')
     settled(page)
     assert page.evaluate("[...document.images].filter(image => /(^|\\/)x$/.test(image.src)).length") == 0
