@@ -86,7 +86,7 @@ class Catalog:
         paths = np.concatenate([np.empty((0, 2), "<i8"), *parts.pop("path")])
         self._by_path = np.argsort(paths[:, 0], kind="stable").astype(np.int32)
         self._paths = paths[self._by_path]
-        self._known_sizes = np.unique(self.sizes)
+        self._known_sizes = np.sort(self.sizes)
         self._contents: _Keys | None = None
         self._asked = 0
 

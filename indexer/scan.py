@@ -359,7 +359,8 @@ class _Folder:
 
 
 class _Names:
-    """The names in a folder, as `ignore` wants to look at them."""
+    """The names in a folder, as `ignore` wants to look at them: those that may be a sign of something, which no plain
+    picture's is, one by one; but any that it asks for."""
 
     def __init__(self, rest: list[os.DirEntry[str]], blocks: list[FileBlock]) -> None:
         self._rest = rest
@@ -368,14 +369,11 @@ class _Names:
 
     def __contains__(self, name: object) -> bool:
         if self._set is None:
-            self._set = set(self)
+            self._set = {*self, *(name for block in self._blocks for name in block.names)}
         return name in self._set
 
     def __iter__(self) -> Iterator[str]:
-        for entry in self._rest:
-            yield entry.name
-        for block in self._blocks:
-            yield from block.names
+        return (entry.name for entry in self._rest)
 
     def __len__(self) -> int:
         return len(self._rest) + sum(len(block) for block in self._blocks)
