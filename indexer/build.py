@@ -948,7 +948,7 @@ class _Run:
         if self._before is not None:
             self._before.close()
             self._before = None
-            with contextlib.suppress(ClipsearchError):
+            with contextlib.suppress(ClipsearchError):  # the run's own error, if any, says more; old files only stay
                 self.writer.collect()
 
 

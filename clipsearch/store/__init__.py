@@ -27,7 +27,7 @@ from clipsearch.store.files import verify_file
 from clipsearch.store.fragments import read_partial, read_pictures, read_records
 from clipsearch.store.lock import RunProgress, WriterState, read_writer
 from clipsearch.store.rows import LiveRows, RowsFile, open_live_rows, open_rows
-from clipsearch.store.snapshot import Snapshot, find_newest_manifest, open_snapshot, resolve_current, root_path
+from clipsearch.store.snapshot import Snapshot, open_snapshot, resolve_current, root_path
 from clipsearch.store.writer import Writer
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "Snapshot",
     "Writer",
     "WriterState",
-    "find_newest_manifest",
     "open_live_rows",
     "open_rows",
     "open_snapshot",

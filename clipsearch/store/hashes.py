@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import xxhash
 
 from clipsearch.records import IntArray
 
@@ -23,10 +22,3 @@ def hash_keys(content_hashes: Iterable[str | None]) -> IntArray:
     if len(raw) != 16 * len(texts):
         raise ValueError("a content hash has 32 hexadecimal digits")
     return np.frombuffer(raw, "<i8").reshape(-1, 2)
-
-
-def view_hash(content_hash: str, view: str) -> str:
-    """What the vector of a part of a picture is known by: the picture's own hash where it is the whole of it."""
-    return (
-        xxhash.xxh3_128_hexdigest(f"{content_hash} {view}".encode("utf-8", "surrogateescape")) if view else content_hash
-    )

@@ -157,16 +157,3 @@ def _lock_shared(fd: int) -> bool:
     except OSError as error:
         return error.errno not in BUSY
     return True
-
-
-def find_newest_manifest(index_dir: Path) -> Manifest | None:
-    """The newest manifest that is whole, whatever CURRENT says: where a repair starts.
-
-    Raises: UnsupportedIndex if a newer clipsearch wrote the newest, StorageError.
-    """
-    for path in reversed(manifests_of(index_dir).values()):
-        try:
-            return load_manifest(path, path.read_bytes(), index_dir)
-        except (CorruptIndex, OSError):
-            continue
-    return None
