@@ -38,7 +38,7 @@ def main() -> None:
     open_closed_streams()
     if sys.argv[1:2] and sys.argv[1] in ANSWERING:
         os.environ.setdefault(BLAS_THREADS, "1")
-    from clipsearch.cli import main as run
+    from clipsearch.cli.app import main as run
 
     run()
 

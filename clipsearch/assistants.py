@@ -23,9 +23,9 @@ from pydantic import BaseModel, Field
 
 from clipsearch import __version__
 from clipsearch.errors import ClipsearchError, InvalidQuery
+from clipsearch.filenames import safe
 from clipsearch.folding import fold_name
 from clipsearch.search import Collection
-from clipsearch.terminal import safe
 from clipsearch.ui import messages
 from clipsearch.ui.routes import NoSuchPicture, Service, parse_safely
 

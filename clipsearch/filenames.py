@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 _ERRORS = "surrogatepass" if sys.platform == "win32" else "surrogateescape"
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206f\ud800-\udfff]")
+"""Control characters (escape sequences), line separators, bidirectional embeddings, overrides and isolates, surrogates.
+
+Other format characters obey nobody and belong to words: joiners hold families of emoji together, and Persian and Hindi
+are misspelt without them.
+"""
 
 
 def warn_about_locale() -> None:
@@ -106,3 +113,17 @@ def native_path(path: str | os.PathLike[str]) -> Iterator[str]:
         yield f"/proc/self/fd/{handle}/{name}"
     finally:
         os.close(handle)
+
+
+def safe(text: str) -> str:
+    """`text` with everything that a terminal could obey written as an escape, such as \\x1b."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNSAFE.sub(lambda match: _escaped(match[0]), text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as kept here
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

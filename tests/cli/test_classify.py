@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from clipsearch.cli_probe import app
+from clipsearch.cli.probe import app
 from clipsearch.store import open_snapshot
 from clipsearch.store.tags import read_tag
 from tests.cli.test_cli import clipsearch

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import typer
 
-from clipsearch.cli import app
+from clipsearch.cli.app import app
 from clipsearch.store import open_snapshot
 from tests.pictures import fill, picture, plain
 
@@ -391,8 +391,8 @@ def test_models_are_listed_and_described(tmp_path: Path) -> None:
 def test_a_query_imports_neither_torch_nor_gradio_nor_pandas(indexed: Path) -> None:
     code = (
         "import sys; sys.argv = ['clipsearch', 'query', 'a dog', '--all']\n"
-        "import clipsearch.cli\n"
-        "try: clipsearch.cli.main()\n"
+        "import clipsearch.cli.app\n"
+        "try: clipsearch.cli.app.main()\n"
         "except SystemExit: pass\n"
         "print(*{'torch', 'gradio', 'pandas', 'pyarrow', 'PIL', 'faiss'} & set(sys.modules), file=sys.stderr)"
     )

@@ -115,7 +115,7 @@ def _serve() -> None:
     from tests.support import fake_main
 
     fake_main.prepare()
-    import clipsearch.cli
+    import clipsearch.cli.app
     import clipsearch.concepts
     import clipsearch.confidence
     import clipsearch.filters

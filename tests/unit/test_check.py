@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clipsearch.cli_check import check_json, print_check
+from clipsearch.cli.check import check_json, print_check
 from clipsearch.encoder.names import load_encoder
 from clipsearch.training.check import CheckReport, check_pairs
 from clipsearch.training.pairs import open_pairs

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsearch.filenames import for_parsers, from_bytes, is_utf8, native_path, readable, to_bytes
-from clipsearch.terminal import safe
+from clipsearch.filenames import for_parsers, from_bytes, is_utf8, native_path, readable, safe, to_bytes
 
 
 @given(st.binary(max_size=40))

@@ -14,21 +14,17 @@ import clipsearch
 PACKAGE = Path(clipsearch.__file__).parent
 
 LAYERS: list[set[str]] = [
-    {"privacy", "cores", "places", "records", "errors", "filenames"},
+    {"privacy", "cores", "places", "records", "errors", "filenames", "timing"},
     {"config"},
     {"formats", "checksums", "npy", "folding", "query", "repair"},
     {"metadata", "tiff"},
     {"images", "encoder", "store", "vectors"},
     {"filters", "feedback", "variety", "confidence"},
-    {"search", "indexer", "warm", "client", "preview"},
+    {"search", "indexer", "warm", "client"},
     {"concepts", "dedupe", "illustrate"},
     {"training"},
     {"ui"},
-    {"terminal", "timing"},
     {"assistants"},
-    {"cli_options"},
-    {"cli_index", "cli_mcp", "cli_models", "cli_serve", "cli_check"},
-    {"cli_eval", "cli_classify", "cli_probe", "cli_collection", "cli_train"},
     {"cli"},
 ]
 """Lowest first. A part imports from lower layers and from itself only."""
@@ -47,20 +43,8 @@ ONLY_IMPORTERS = {
     "mcp": {"assistants"},
     "mcp_types": {"assistants"},
     "watchfiles": {"indexer"},
-    "uvicorn": {"cli_serve"},
-    "typer": {
-        "cli",
-        "cli_options",
-        "cli_index",
-        "cli_mcp",
-        "cli_models",
-        "cli_serve",
-        "cli_eval",
-        "cli_classify",
-        "cli_collection",
-        "cli_probe",
-        "cli_train",
-    },
+    "uvicorn": {"cli"},
+    "typer": {"cli"},
     "PIL": {
         "images",
         "indexer",
@@ -147,7 +131,7 @@ def test_importing_clipsearch_loads_nothing_heavy() -> None:
 
 def test_a_query_that_a_server_answers_loads_not_even_numpy() -> None:
     heavy = {"numpy", "onnxruntime", "tokenizers", "ssl", "http.client", "asyncio", "httpx", "rich"}
-    assert not heavy & loaded_by("import clipsearch.cli, clipsearch.warm")
+    assert not heavy & loaded_by("import clipsearch.cli.app, clipsearch.warm")
 
 
 def test_the_query_path_loads_only_what_it_needs() -> None:
@@ -163,7 +147,7 @@ def test_the_query_path_loads_only_what_it_needs() -> None:
         "rich.progress",
         "huggingface_hub",
     }
-    assert not heavy & loaded_by("import clipsearch.cli, clipsearch.search, clipsearch.encoder.onnx")
+    assert not heavy & loaded_by("import clipsearch.cli.app, clipsearch.search, clipsearch.encoder.onnx")
 
 
 def test_the_public_names_are_what_can_be_imported() -> None:

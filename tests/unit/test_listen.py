@@ -6,7 +6,7 @@ import asyncio
 import socket
 from pathlib import Path
 
-from clipsearch.cli_serve import _listen, own_names
+from clipsearch.cli.serve import _listen, own_names
 
 
 def test_a_server_knows_its_names_from_files_only(tmp_path: Path) -> None:

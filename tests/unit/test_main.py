@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-import clipsearch.cli
+import clipsearch.cli.app
 from clipsearch.__main__ import BLAS_THREADS, main
 
 
@@ -19,7 +19,7 @@ def test_commands_that_answer_multiply_in_one_thread(
 ) -> None:
     """A user's own setting stands."""
     seen: list[str | None] = []
-    monkeypatch.setattr(clipsearch.cli, "main", lambda: seen.append(os.environ.get(BLAS_THREADS)))
+    monkeypatch.setattr(clipsearch.cli.app, "main", lambda: seen.append(os.environ.get(BLAS_THREADS)))
     monkeypatch.setattr("sys.argv", ["clipsearch", command])
     monkeypatch.setattr("gc.disable", lambda: None)
     monkeypatch.setenv(BLAS_THREADS, given or "")

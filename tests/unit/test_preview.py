@@ -17,8 +17,8 @@ from typing import Any, TextIO
 
 import pytest
 
+from clipsearch.cli.preview import Graphics, NoTerminal, Preview
 from clipsearch.errors import MissingExtra, UnreadablePicture
-from clipsearch.preview import Graphics, NoTerminal, Preview
 from tests.fake_encoder import COLOURS
 from tests.pictures import plain
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from clipsearch.terminal import count, safe, size
+from clipsearch.cli.terminal import count, size
+from clipsearch.filenames import safe
 
 if TYPE_CHECKING:
     from clipsearch.training.check import CheckReport, SetReport, Spread

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipsearch.cli_options import notice, print_json
+from clipsearch.cli.options import notice, print_json
+from clipsearch.cli.terminal import count, progress_display
 from clipsearch.errors import InvalidLabels, InvalidQuery
-from clipsearch.terminal import count, progress_display, safe
+from clipsearch.filenames import safe
 
 if TYPE_CHECKING:
     from clipsearch.records import SkippedImage

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from clipsearch.filenames import for_parsers, to_bytes
-from clipsearch.terminal import safe, shown
+from clipsearch.cli.terminal import shown
+from clipsearch.filenames import for_parsers, safe, to_bytes
 
 EXIT_ERROR, EXIT_USAGE, EXIT_NOTHING_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 130
 

@@ -1,4 +1,4 @@
-"""The command line: reads arguments, calls the library, formats what comes back. Nothing else prints or exits."""
+"""The program: the table of commands, `query`, and what every command does about errors and signals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import typer
 import typer.core
 
 from clipsearch import __version__, config
-from clipsearch.cli_options import (
+from clipsearch.cli.options import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     EXIT_NOTHING_FOUND,
@@ -36,33 +36,33 @@ from clipsearch.cli_options import (
     system_advice,
     system_words,
 )
+from clipsearch.cli.terminal import outlive_readers, print_nowhere, shown, speak_any_name
 from clipsearch.errors import ClipsearchError, EmptyQuery, IndexWarning, InvalidQuery, UnreadablePicture
-from clipsearch.filenames import as_typed, is_utf8, to_bytes
+from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
 from clipsearch.records import Hit
-from clipsearch.terminal import outlive_readers, print_nowhere, safe, shown, speak_any_name
 from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
-    from clipsearch.preview import Preview
+    from clipsearch.cli.preview import Preview
 
 LATER = {
-    "index": "clipsearch.cli_index",
-    "status": "clipsearch.cli_index",
-    "verify": "clipsearch.cli_index",
-    "compact": "clipsearch.cli_index",
-    "export": "clipsearch.cli_index",
-    "tune": "clipsearch.cli_index",
-    "models": "clipsearch.cli_models",
-    "eval": "clipsearch.cli_eval",
-    "classify": "clipsearch.cli_classify",
-    "similar": "clipsearch.cli_collection",
-    "dedupe": "clipsearch.cli_collection",
-    "illustrate": "clipsearch.cli_collection",
-    "concept": "clipsearch.cli_collection",
-    "serve": "clipsearch.cli_serve",
-    "mcp": "clipsearch.cli_mcp",
-    "train": "clipsearch.cli_train",
-    "ui": "clipsearch.cli_serve",
+    "index": "clipsearch.cli.index",
+    "status": "clipsearch.cli.index",
+    "verify": "clipsearch.cli.index",
+    "compact": "clipsearch.cli.index",
+    "export": "clipsearch.cli.index",
+    "tune": "clipsearch.cli.index",
+    "models": "clipsearch.cli.models",
+    "eval": "clipsearch.cli.eval",
+    "classify": "clipsearch.cli.classify",
+    "similar": "clipsearch.cli.collection",
+    "dedupe": "clipsearch.cli.collection",
+    "illustrate": "clipsearch.cli.collection",
+    "concept": "clipsearch.cli.collection",
+    "serve": "clipsearch.cli.serve",
+    "mcp": "clipsearch.cli.mcp",
+    "train": "clipsearch.cli.train",
+    "ui": "clipsearch.cli.serve",
 }
 """Commands whose module is imported when they are asked for, so that a query does not wait for it: NAME -> module."""
 
@@ -197,7 +197,7 @@ def query(
         raise EmptyQuery
     drawing = None
     if preview:
-        from clipsearch.preview import Preview
+        from clipsearch.cli.preview import Preview
 
         drawing = Preview(sys.stdout)
     encoder = None
@@ -396,7 +396,7 @@ def _was_printing(error: OSError) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
-    return error.filename is None and module.startswith(("clipsearch.cli", "clipsearch.terminal", "typer", "click"))
+    return error.filename is None and module.startswith(("clipsearch.cli", "typer", "click"))
 
 
 def _fail(message: str, code: int) -> NoReturn:

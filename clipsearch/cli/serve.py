@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipsearch import config
-from clipsearch.terminal import count, safe
+from clipsearch.cli.terminal import count
+from clipsearch.filenames import safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable

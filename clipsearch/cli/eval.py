@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from clipsearch.cli_options import notice, print_json
+from clipsearch.cli.options import notice, print_json
+from clipsearch.cli.terminal import count, progress_display
 from clipsearch.errors import InvalidQuery
-from clipsearch.terminal import count, progress_display, safe
+from clipsearch.filenames import safe
 
 if TYPE_CHECKING:
     from clipsearch.training.encoding import EncodedPairs

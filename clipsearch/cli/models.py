@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipsearch.cli_options import JsonOption, notice
+from clipsearch.cli.options import JsonOption, notice
+from clipsearch.cli.terminal import size
+from clipsearch.filenames import safe
 from clipsearch.places import expanded
-from clipsearch.terminal import safe, size
 
 if TYPE_CHECKING:
     from clipsearch.encoder.names import ModelInfo

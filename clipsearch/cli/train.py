@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from clipsearch.cli_options import notice, print_json
+from clipsearch.cli.options import notice, print_json
+from clipsearch.cli.terminal import count, duration, progress_display, stages_display
+from clipsearch.filenames import safe
 from clipsearch.places import expanded
-from clipsearch.terminal import count, duration, progress_display, safe, stages_display
 
 if TYPE_CHECKING:
     from clipsearch.encoder import Encoder
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 PAIRS = "pairs"
-LATER = {"probe": "clipsearch.cli_probe"}
+LATER = {"probe": "clipsearch.cli.probe"}
 """Subcommands in modules of their own."""
 
 
@@ -243,7 +244,7 @@ def _check(
     quiet: bool,
     load_model: Callable[[], Encoder] | None,
 ) -> None:
-    from clipsearch.cli_check import check_json, print_check
+    from clipsearch.cli.check import check_json, print_check
     from clipsearch.training.check import check_pairs
     from clipsearch.training.pairs import open_pairs
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
+
+from clipsearch.filenames import safe
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -17,19 +18,6 @@ if TYPE_CHECKING:
     from clipsearch.indexer.build import Progress as RunProgress
 
 PLAIN_EVERY_S = 10.0
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206f\ud800-\udfff]")
-"""Control characters (escape sequences), line separators, bidirectional embeddings, overrides and isolates, surrogates.
-
-Other format characters obey nobody and belong to words: joiners hold families of emoji together, and Persian and Hindi
-are misspelt without them.
-"""
-
-
-def safe(text: str) -> str:
-    """`text` with everything that a terminal could obey written as an escape, such as \\x1b."""
-    if text.isascii() and text.isprintable():
-        return text
-    return _UNSAFE.sub(lambda match: _escaped(match[0]), text)
 
 
 def shown(text: str) -> str:
@@ -102,13 +90,6 @@ def print_nowhere(descriptor: int) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, descriptor)
     os.close(null)
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as `filenames` keeps it
-        return f"\\x{code - 0xDC00:02x}"
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:

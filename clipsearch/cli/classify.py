@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipsearch.cli_options import notice, print_json
+from clipsearch.cli.options import notice, print_json
+from clipsearch.cli.terminal import count, progress_display, shown
 from clipsearch.errors import InvalidLabels, InvalidQuery
-from clipsearch.filenames import to_bytes
-from clipsearch.terminal import count, progress_display, safe, shown
+from clipsearch.filenames import safe, to_bytes
 
 if TYPE_CHECKING:
     from clipsearch.encoder import Encoder

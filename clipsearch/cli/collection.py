@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipsearch import config
-from clipsearch.cli_options import EXIT_NOTHING_FOUND, IndexOption, JsonOption, print_json
+from clipsearch.cli.options import EXIT_NOTHING_FOUND, IndexOption, JsonOption, print_json
+from clipsearch.cli.terminal import count, shown, size
 from clipsearch.errors import InvalidQuery, StorageError
-from clipsearch.filenames import to_bytes
+from clipsearch.filenames import safe, to_bytes
 from clipsearch.places import expanded
-from clipsearch.terminal import count, safe, shown, size
 
 if TYPE_CHECKING:
     from clipsearch.dedupe import Copy

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from clipsearch import config
-from clipsearch.cli_options import (
+from clipsearch.cli.options import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     AllowPickleOption,
@@ -24,9 +24,10 @@ from clipsearch.cli_options import (
     quoted,
     system_words,
 )
+from clipsearch.cli.terminal import count, duration, progress_display, shown, size
 from clipsearch.errors import ClipsearchError
+from clipsearch.filenames import safe
 from clipsearch.records import SKIP_STATUSES
-from clipsearch.terminal import count, duration, progress_display, safe, shown, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
