@@ -22,8 +22,8 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 import clipsearch
+from clipsearch.server.app import create_app
 from clipsearch.ui.page import add_page
-from clipsearch.ui.server import create_app
 
 FREE = """
 astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png coffee.png grass.png gravel.png horse.png

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from clipsearch import warm
 from clipsearch.errors import ClipsearchError
-from clipsearch.ui.engine import Engine
+from clipsearch.server.engine import Engine
 from clipsearch.ui.local_socket import open_sockets
 
 IDLE_S = 900.0

@@ -20,7 +20,7 @@ from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import ClipsearchError
 from clipsearch.places import expanded
 from clipsearch.query import parse_query
-from clipsearch.ui.engine import Engine, ServedIndex
+from clipsearch.server.engine import Engine, ServedIndex
 from clipsearch.warm import hit_body, is_own_user, message, receive, socket_path
 
 PATIENCE_S = 5.0  # with a client that connects and says nothing

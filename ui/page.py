@@ -22,8 +22,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clipsearch.server.routes import Service
 from clipsearch.ui.page_routes import add_page_routes
-from clipsearch.ui.routes import Service
 
 ROOT = "clipsearch"
 """The id of the element that the page's program fills."""
@@ -150,7 +150,7 @@ def _gradio_part(root_path: str) -> FastAPI:
     """Gradio's own application, with a layout for the page to move into."""
     import gradio
 
-    from clipsearch.ui.mounting import mount
+    from clipsearch.server.mounting import mount
 
     with gradio.Blocks(title="clipsearch", analytics_enabled=False, fill_width=True) as blocks:
         gradio.Column(elem_id=FRAME)

@@ -24,10 +24,10 @@ from clipsearch.concepts import add_concept
 from clipsearch.errors import InvalidQuery, UnreadablePicture
 from clipsearch.query import Query
 from clipsearch.search import Collection, asks_in_words
-from clipsearch.ui import messages
+from clipsearch.server import messages
+from clipsearch.server.routes import AsciiJSON, IndexName, Service, direction, found_picture, parse_safely
 from clipsearch.ui.ordering import Order, Orders, Wish, put_in_order
 from clipsearch.ui.picture_map import PictureMap, draw_map
-from clipsearch.ui.routes import AsciiJSON, IndexName, Service, direction, found_picture, parse_safely
 
 MOST_EXPORTED = 10_000
 MOST_ZIPPED = 500

@@ -37,14 +37,14 @@ def mcp(
     """
     places = [config.find_index(place) for place in index] if index else [config.find_index()]
     try:
-        from clipsearch.assistants import assistant_server
+        from clipsearch.server.mcp import assistant_server
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("mcp", "mcp_types"):
             raise
         raise MissingExtra("mcp", "the Model Context Protocol") from None
-    from clipsearch.ui.engine import Engine
-    from clipsearch.ui.metrics import Metrics
-    from clipsearch.ui.routes import Service
+    from clipsearch.server.engine import Engine
+    from clipsearch.server.metrics import Metrics
+    from clipsearch.server.routes import Service
 
     # A thread waits in read(2) for the assistant's next message: an interrupt would wait for it, too.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

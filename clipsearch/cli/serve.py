@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from clipsearch.ui.routes import Service
+    from clipsearch.server.routes import Service
 
 PORT = 7860
 PORTS_TRIED = 20
@@ -111,7 +111,7 @@ def _run(
     interface: Callable[[FastAPI, Service], Callable[[], None]] | None,
     browser: bool,
 ) -> None:
-    from clipsearch.ui.sub_path import checked_root
+    from clipsearch.server.sub_path import checked_root
 
     try:
         root = checked_root(root_path)
@@ -119,9 +119,9 @@ def _run(
         raise typer.BadParameter(str(error), param_hint="--root-path") from None
     places = [config.find_index(place) for place in index] if index else [config.find_index()]
     listening = _listen(host, port)
+    from clipsearch.server.app import ServerOptions, create_app
+    from clipsearch.server.security import is_loopback
     from clipsearch.ui.local_socket import answer_locally
-    from clipsearch.ui.security import is_loopback
-    from clipsearch.ui.server import ServerOptions, create_app
 
     local = is_loopback(host)
     token = token or (None if local else secrets.token_urlsafe(24))

@@ -18,8 +18,8 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_playwright
 
 import clipsearch
+from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.ui.page import add_page
-from clipsearch.ui.server import ServerOptions, create_app
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import picture
 

@@ -18,10 +18,10 @@ from mcp_types import CallToolResult, ImageContent, TextContent, Tool
 from PIL import Image
 
 import clipsearch
-from clipsearch.assistants import MOST_HITS, assistant_server, find_picture
-from clipsearch.ui.engine import Engine
-from clipsearch.ui.metrics import Metrics
-from clipsearch.ui.routes import Service
+from clipsearch.server.engine import Engine
+from clipsearch.server.mcp import MOST_HITS, assistant_server, find_picture
+from clipsearch.server.metrics import Metrics
+from clipsearch.server.routes import Service
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import picture, plain
 

@@ -14,7 +14,7 @@ import clipsearch
 from clipsearch.client import AccessDenied, RemoteCollection, ServerError
 from clipsearch.errors import IndexNotFound, InvalidQuery, UnreadablePicture
 from clipsearch.search import Collection
-from clipsearch.ui.server import ServerOptions, create_app
+from clipsearch.server.app import ServerOptions, create_app
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import fill, plain
 

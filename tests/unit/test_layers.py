@@ -23,8 +23,8 @@ LAYERS: list[set[str]] = [
     {"search", "indexer", "warm", "client"},
     {"concepts", "dedupe", "illustrate"},
     {"training"},
+    {"server"},
     {"ui"},
-    {"assistants"},
     {"cli"},
 ]
 """Lowest first. A part imports from lower layers and from itself only."""
@@ -37,11 +37,11 @@ ONLY_IMPORTERS = {
     "matplotlib": {"training"},
     "onnxruntime": {"encoder", "training"},
     "openvino": {"encoder"},
-    "fastapi": {"ui"},
-    "gradio": {"ui"},
+    "fastapi": {"server", "ui"},
+    "gradio": {"server", "ui"},
     "httpx": {"client"},
-    "mcp": {"assistants"},
-    "mcp_types": {"assistants"},
+    "mcp": {"server"},
+    "mcp_types": {"server"},
     "watchfiles": {"indexer"},
     "uvicorn": {"cli"},
     "typer": {"cli"},
@@ -49,6 +49,7 @@ ONLY_IMPORTERS = {
         "images",
         "indexer",
         "metadata",
+        "server",
         "tiff",
         "training",
         "ui",
@@ -131,7 +132,7 @@ def test_importing_clipsearch_loads_nothing_heavy() -> None:
 
 def test_a_query_that_a_server_answers_loads_not_even_numpy() -> None:
     heavy = {"numpy", "onnxruntime", "tokenizers", "ssl", "http.client", "asyncio", "httpx", "rich"}
-    assert not heavy & loaded_by("import clipsearch.cli.app, clipsearch.warm")
+    assert not heavy & loaded_by("import clipsearch.cli.app, clipsearch.daemon.client")
 
 
 def test_the_query_path_loads_only_what_it_needs() -> None:

@@ -18,10 +18,10 @@ from starlette.testclient import TestClient
 
 import clipsearch
 from benchmarks.common import random_blocks, write_index
+from clipsearch.server.app import create_app
 from clipsearch.ui import ordering
 from clipsearch.ui.page import Page, add_page
 from clipsearch.ui.picture_map import lay_out
-from clipsearch.ui.server import create_app
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import fill, plain
 

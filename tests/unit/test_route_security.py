@@ -23,10 +23,10 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 import clipsearch
-from clipsearch.assistants import assistant_server
 from clipsearch.confidence import drawing_vectors
+from clipsearch.server.app import ServerOptions, create_app
+from clipsearch.server.mcp import assistant_server
 from clipsearch.ui.page import add_page
-from clipsearch.ui.server import ServerOptions, create_app
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import plain
 

@@ -17,8 +17,8 @@ from starlette.testclient import TestClient
 
 import clipsearch
 from clipsearch.images import read_picture
+from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.store import RunProgress, Writer
-from clipsearch.ui.server import ServerOptions, create_app
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import plain
 

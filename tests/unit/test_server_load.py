@@ -21,9 +21,9 @@ from starlette.testclient import TestClient
 
 import clipsearch
 from clipsearch.records import FloatArray
-from clipsearch.ui.batching import Batches, BatchingEncoder
-from clipsearch.ui.engine import Engine
-from clipsearch.ui.server import ServerOptions, create_app
+from clipsearch.server.app import ServerOptions, create_app
+from clipsearch.server.batching import Batches, BatchingEncoder
+from clipsearch.server.engine import Engine
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import fill, plain
 

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocketDisconnect
 
 import clipsearch
 from clipsearch.confidence import drawing_vectors
-from clipsearch.ui.server import ServerOptions, create_app
+from clipsearch.server.app import ServerOptions, create_app
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import plain
 

@@ -17,9 +17,9 @@ import pytest
 import uvicorn
 
 import clipsearch
+from clipsearch.server.app import ServerOptions, create_app
+from clipsearch.server.sub_path import checked_root
 from clipsearch.ui.page import Page, add_page
-from clipsearch.ui.server import ServerOptions, create_app
-from clipsearch.ui.sub_path import checked_root
 from tests.fake_encoder import FakeEncoder
 from tests.pictures import fill
 

@@ -11,9 +11,9 @@ from starlette.testclient import TestClient
 import clipsearch
 from clipsearch.confidence import drawing_vectors
 from clipsearch.encoder.onnx import OnnxEncoder
-from clipsearch.ui import warming
-from clipsearch.ui.batching import BatchingEncoder
-from clipsearch.ui.server import ServerOptions, create_app
+from clipsearch.server import warming
+from clipsearch.server.app import ServerOptions, create_app
+from clipsearch.server.batching import BatchingEncoder
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import plain
 from tests.tiny_models import write_model_directory

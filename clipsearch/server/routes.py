@@ -36,13 +36,13 @@ from clipsearch.indexer.status import read_status
 from clipsearch.query import Query
 from clipsearch.records import FloatArray, Hit, ImageRecord
 from clipsearch.search import Collection
+from clipsearch.server import messages
+from clipsearch.server.decoders import Decoders
+from clipsearch.server.engine import Engine, ServedIndex, Stopping, UnknownIndex
+from clipsearch.server.metrics import CONTENT_TYPE, Metrics
+from clipsearch.server.thumbnails import MEDIA_TYPE, Thumbnails
+from clipsearch.server.work import Overloaded, WorkQueue
 from clipsearch.store import read_writer
-from clipsearch.ui import messages
-from clipsearch.ui.decoders import Decoders
-from clipsearch.ui.engine import Engine, ServedIndex, Stopping, UnknownIndex
-from clipsearch.ui.metrics import CONTENT_TYPE, Metrics
-from clipsearch.ui.thumbnails import MEDIA_TYPE, Thumbnails
-from clipsearch.ui.work import Overloaded, WorkQueue
 
 Result = TypeVar("Result")
 RowId = Annotated[int, InPath(ge=0, lt=2**63, description="Row id of a picture.")]

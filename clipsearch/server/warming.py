@@ -20,7 +20,7 @@ from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import ClipsearchError
 
 if TYPE_CHECKING:
-    from clipsearch.ui.routes import Service
+    from clipsearch.server.routes import Service
 
 TOWERS_THAT_FIT = 16
 """An image tower is loaded ahead if the memory that is free would hold as many files of its size: about twice its

@@ -21,7 +21,7 @@ from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import ClipsearchError, EncoderMismatch
 from clipsearch.records import FloatArray, IntArray
 from clipsearch.search import Collection
-from clipsearch.ui.batching import Batches, BatchingEncoder
+from clipsearch.server.batching import Batches, BatchingEncoder
 
 POLL_S = 0.5
 RETRY_S = 5.0

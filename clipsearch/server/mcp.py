@@ -26,8 +26,8 @@ from clipsearch.errors import ClipsearchError, InvalidQuery
 from clipsearch.filenames import safe
 from clipsearch.folding import fold_name
 from clipsearch.search import Collection
-from clipsearch.ui import messages
-from clipsearch.ui.routes import NoSuchPicture, Service, parse_safely
+from clipsearch.server import messages
+from clipsearch.server.routes import NoSuchPicture, Service, parse_safely
 
 MOST_HITS = 100
 DEFAULT_HITS = 10

@@ -14,13 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clipsearch import __version__
 from clipsearch.encoder import Encoder
-from clipsearch.ui.engine import Engine
-from clipsearch.ui.metrics import Metrics
-from clipsearch.ui.reference import add_reference
-from clipsearch.ui.routes import Service, add_routes
-from clipsearch.ui.security import Guard
-from clipsearch.ui.sub_path import SubPath, checked_root
-from clipsearch.ui.warming import PictureWarmUp
+from clipsearch.server.engine import Engine
+from clipsearch.server.metrics import Metrics
+from clipsearch.server.reference import add_reference
+from clipsearch.server.routes import Service, add_routes
+from clipsearch.server.security import Guard
+from clipsearch.server.sub_path import SubPath, checked_root
+from clipsearch.server.warming import PictureWarmUp
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -104,7 +104,7 @@ def create_app(
     add_reference(app)
     begin = None if interface is None else interface(app, service)
     if page is not None:
-        from clipsearch.ui.mounting import mount
+        from clipsearch.server.mounting import mount
 
         app = mount(app, page(service))
     app.add_middleware(_Timed, metrics=metrics)

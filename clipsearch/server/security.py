@@ -23,7 +23,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clipsearch.ui.sub_path import root_of
+from clipsearch.server.sub_path import root_of
 
 COOKIE = "clipsearch_token"
 OPEN_PATHS = frozenset({"/healthz", "/login"})

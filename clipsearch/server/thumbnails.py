@@ -20,7 +20,7 @@ from clipsearch.config import cache_dir
 from clipsearch.errors import UnreadablePicture
 from clipsearch.indexer.decoding import DecodeResult
 from clipsearch.records import ImageRecord, Preprocessing
-from clipsearch.ui.decoders import Decoders
+from clipsearch.server.decoders import Decoders
 
 CACHE_BYTES = 1 << 30
 MEDIA_TYPE = "image/jpeg"
