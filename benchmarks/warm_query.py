@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks.common import interleaved, machine, seconds_of
-from clipsearch.warm import ask, socket_path
+from clipsearch.daemon.client import ask, socket_path
 
 
 def main() -> None:

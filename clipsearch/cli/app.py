@@ -227,7 +227,7 @@ def query(
             lap("load the model and encode the query")
             hits = photos.search(parsed, k, **options, vector=vector)
             if daemon == "auto" and model is None and encoder is None:
-                from clipsearch.warm import start_daemon
+                from clipsearch.daemon.client import start_daemon
 
                 start_daemon(photos.index)
             lap("search and look up the rows")
@@ -268,10 +268,10 @@ def query(
 
 def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, Any]) -> list[Hit] | None:
     """The hits from a running server of this user; None where none can say, and where nothing is found."""
-    from clipsearch import warm
+    from clipsearch.daemon import client
 
     place = config.find_index(index)
-    hits = warm.ask(place, query, k, options, notice)
+    hits = client.ask(place, query, k, options, notice)
     if hits is not None:
         config.remember_index(place)
         lap("ask the server")

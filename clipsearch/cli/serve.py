@@ -119,9 +119,9 @@ def _run(
         raise typer.BadParameter(str(error), param_hint="--root-path") from None
     places = [config.find_index(place) for place in index] if index else [config.find_index()]
     listening = _listen(host, port)
+    from clipsearch.daemon.server import answer_locally
     from clipsearch.server.app import ServerOptions, create_app
     from clipsearch.server.security import is_loopback
-    from clipsearch.ui.local_socket import answer_locally
 
     local = is_loopback(host)
     token = token or (None if local else secrets.token_urlsafe(24))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from clipsearch.warm import message, socket_path
+from clipsearch.daemon.client import message, socket_path
 from tests.cli.test_cli import clipsearch
 from tests.fake_encoder import COLOURS
 from tests.pictures import fill, plain
@@ -178,7 +178,7 @@ def test_a_server_that_was_killed_costs_nothing(server: Server, indexed: Path) -
 
 @pytest.mark.parametrize("says", [b"", b"rubbish\n", message({"version": "0.0.1", "index": "x"}), None])
 def test_a_server_that_is_none_is_passed_over_quickly(indexed: Path, says: bytes | None) -> None:
-    from clipsearch.warm import ask
+    from clipsearch.daemon.client import ask
 
     path = socket_path(indexed / ".clipsearch")
     assert path is not None
@@ -232,7 +232,7 @@ def test_an_index_is_kept_current_until_ctrl_c(indexed: Path) -> None:
 
 
 def test_a_query_may_start_a_process_that_answers_the_next_ones(indexed: Path) -> None:
-    from clipsearch.warm import is_answered
+    from clipsearch.daemon.client import is_answered
 
     index = indexed / ".clipsearch"
     cold, answered = asks_server("red", "--daemon", "auto", folder=indexed)
@@ -262,13 +262,13 @@ def daemons_of(index: Path) -> list[int]:
             words = place.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"clipsearch.ui.daemon" in words and os.fsencode(index) in words:
+        if b"clipsearch.daemon" in words and os.fsencode(index) in words:
             found.append(int(place.parent.name))
     return found
 
 
 def test_a_daemon_ends_when_it_is_idle_and_makes_room_for_a_server(indexed: Path, server: Server) -> None:
-    command = [sys.executable, "-m", "clipsearch.ui.daemon", str(indexed / ".clipsearch"), "1"]
+    command = [sys.executable, "-m", "clipsearch.daemon", str(indexed / ".clipsearch"), "1"]
     began = time.monotonic()
     assert subprocess.run(command, timeout=60).returncode == 0  # there is a server already
     server.stop()

@@ -20,11 +20,11 @@ LAYERS: list[set[str]] = [
     {"metadata", "tiff"},
     {"images", "encoder", "store", "vectors"},
     {"filters", "feedback", "variety", "confidence"},
-    {"search", "indexer", "warm", "client"},
+    {"search", "indexer", "client"},
     {"concepts", "dedupe", "illustrate"},
     {"training"},
     {"server"},
-    {"ui"},
+    {"ui", "daemon"},
     {"cli"},
 ]
 """Lowest first. A part imports from lower layers and from itself only."""

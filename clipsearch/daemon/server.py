@@ -1,6 +1,6 @@
 """Answer queries of this user's other processes, exactly as they would answer them themselves.
 
-`clipsearch.warm` is the other end. What cannot be answered so (another version, a picture's path, an error) is not.
+`client` is the other end. What cannot be answered so (another version, a picture's path, an error) is not.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from clipsearch import __version__
+from clipsearch.daemon.client import hit_body, is_own_user, message, receive, socket_path
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import ClipsearchError
 from clipsearch.places import expanded
 from clipsearch.query import parse_query
 from clipsearch.server.engine import Engine, ServedIndex
-from clipsearch.warm import hit_body, is_own_user, message, receive, socket_path
 
 PATIENCE_S = 5.0  # with a client that connects and says nothing
 

@@ -4,7 +4,7 @@ The socket is in the user's state folder, named after the index. A server greets
 or, if it cannot answer exactly as a new process would (another version, a picture's path in the query, an error), not
 at all: the caller then does the work itself. Loads no NumPy: that is most of what a query waits for.
 
-Messages are JSON, one a line. `clipsearch.ui.local_socket` is the other end.
+Messages are JSON, one a line. `clipsearch.daemon.server` is the other end.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def start_daemon(index: Path) -> None:
     if socket_path(index) is None:
         return
     subprocess.Popen(
-        [sys.executable, "-P", "-m", "clipsearch.ui.daemon", str(index.absolute())],
+        [sys.executable, "-P", "-m", "clipsearch.daemon", str(index.absolute())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

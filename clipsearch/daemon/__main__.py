@@ -1,6 +1,6 @@
 """A process that answers this user's queries of one index through its local socket, and ends when it has been idle.
 
-Started by `clipsearch query --daemon auto`, as `python -m clipsearch.ui.daemon INDEX [IDLE_S]`. It serves no HTTP.
+Started by `clipsearch query --daemon auto`, as `python -m clipsearch.daemon INDEX [IDLE_S]`. It serves no HTTP.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import threading
 import time
 from pathlib import Path
 
-from clipsearch import warm
+from clipsearch.daemon import client
+from clipsearch.daemon.server import open_sockets
 from clipsearch.errors import ClipsearchError
 from clipsearch.server.engine import Engine
-from clipsearch.ui.local_socket import open_sockets
 
 IDLE_S = 900.0
 
@@ -25,7 +25,7 @@ def run(index: Path, idle_s: float = IDLE_S) -> None:
 
     Raises: what opening an index raises.
     """
-    if warm.is_answered(index):
+    if client.is_answered(index):
         return
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
