@@ -70,7 +70,7 @@ def vectors(rows: int, index: Path | None) -> FloatArray:
     if index is None:
         base = rng.standard_normal((2000, DIM)).astype(np.float32)
     else:
-        from clipsearch.search import open_collection
+        from clipsearch.search.collection import open_collection
 
         with open_collection(index) as photos:
             base = np.concatenate(

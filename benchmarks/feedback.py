@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 
 from clipsearch.encoder.names import load_encoder
-from clipsearch.feedback import DOWN_WEIGHT, UP_WEIGHT, refine
 from clipsearch.images import read_picture
 from clipsearch.records import FloatArray
-from clipsearch.search import WORD_PROMPT
+from clipsearch.search.collection import WORD_PROMPT
+from clipsearch.search.feedback import DOWN_WEIGHT, UP_WEIGHT, refine
 
 JUDGED, AT = 3, 20
 WORD_IN_PICTURES = (15, 200)  # fewer are chance, more are no wish

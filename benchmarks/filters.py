@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from clipsearch.filters import passing
 from clipsearch.indexer.segments import write_rows_file
 from clipsearch.query import parse_query
 from clipsearch.records import ImageRecord, PictureMetadata
+from clipsearch.search.filters import passing
 from clipsearch.store import RowsFile, Writer, verify_file
 
 QUERIES = (

@@ -23,7 +23,7 @@ from benchmarks.against_ann import blocks, peak_mb
 from benchmarks.common import machine, report, write_index
 from benchmarks.real_vectors import captions, crops, interpolated
 from clipsearch.encoder.names import load_encoder
-from clipsearch.search import open_collection
+from clipsearch.search.collection import open_collection
 
 QUERIES = 200
 K = 20

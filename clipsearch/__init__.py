@@ -25,15 +25,15 @@ from clipsearch.privacy import switch_off as _switch_off
 _switch_off()
 
 if TYPE_CHECKING:
-    from clipsearch.client import RemoteCollection, connect
     from clipsearch.encoder import Encoder
     from clipsearch.encoder.names import load_encoder
     from clipsearch.errors import ClipsearchError
     from clipsearch.indexer.api import index
     from clipsearch.indexer.build import IndexOptions, IndexReport
     from clipsearch.records import Hit, ImageRecord
-    from clipsearch.search import Collection
-    from clipsearch.search import open_collection as open
+    from clipsearch.remote import RemoteCollection, connect
+    from clipsearch.search.collection import Collection
+    from clipsearch.search.collection import open_collection as open
 
 __version__ = "0.1.0"
 
@@ -54,17 +54,17 @@ __all__ = [
 
 _HOMES = {
     "ClipsearchError": "clipsearch.errors",
-    "Collection": "clipsearch.search",
+    "Collection": "clipsearch.search.collection",
     "Encoder": "clipsearch.encoder",
     "Hit": "clipsearch.records",
     "ImageRecord": "clipsearch.records",
     "IndexOptions": "clipsearch.indexer.build",
     "IndexReport": "clipsearch.indexer.build",
-    "RemoteCollection": "clipsearch.client",
-    "connect": "clipsearch.client",
+    "RemoteCollection": "clipsearch.remote",
+    "connect": "clipsearch.remote",
     "index": "clipsearch.indexer.api",
     "load_encoder": "clipsearch.encoder.names",
-    "open": "clipsearch.search",
+    "open": "clipsearch.search.collection",
 }
 
 

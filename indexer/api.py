@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from clipsearch.confidence import bank_vectors, drawing_vectors
 from clipsearch.config import index_dir_for, remember_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import ClipsearchError, IndexNotFound
 from clipsearch.filenames import warn_about_locale
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
+from clipsearch.search.confidence import bank_vectors, drawing_vectors
 from clipsearch.store import open_snapshot
 
 

@@ -1,6 +1,6 @@
 """Measures how well confidences tell what a collection holds from what it does not; fits them with --fit.
 
-    python scripts/evaluate_confidence.py --data DIR [--model NAME] [--fit clipsearch/confidence.json]
+    python scripts/evaluate_confidence.py --data DIR [--model NAME] [--fit clipsearch/search/confidence.json]
 
 Builds many collections from the development pictures (random, of one theme, product pictures, mixtures; 20 to 400
 pictures) and asks each for labels and sentences, in one pool: what its captions name and what they do not. Prints the
@@ -31,7 +31,10 @@ import numpy.typing as npt
 from PIL import Image
 
 import clipsearch
-from clipsearch.confidence import (
+from clipsearch.encoder import Encoder
+from clipsearch.images import prepare
+from clipsearch.records import FloatArray
+from clipsearch.search.confidence import (
     Background,
     Calibration,
     DoubleArray,
@@ -41,9 +44,6 @@ from clipsearch.confidence import (
     sample_positions,
     shipped_calibration,
 )
-from clipsearch.encoder import Encoder
-from clipsearch.images import prepare
-from clipsearch.records import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
 STOP_WORDS = frozenset(

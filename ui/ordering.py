@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clipsearch.confidence import QueryKind
 from clipsearch.query.nodes import Filter
 from clipsearch.records import FloatArray, Hit, IntArray
-from clipsearch.search import Collection
-from clipsearch.variety import diversify, quality
+from clipsearch.search.collection import Collection
+from clipsearch.search.confidence import QueryKind
+from clipsearch.search.variety import diversify, quality
 
 HEAD = 1000
 FOLDED_AMONG = 300

@@ -20,10 +20,10 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
-from clipsearch.concepts import add_concept
 from clipsearch.errors import InvalidQuery, UnreadablePicture
 from clipsearch.query import Query
-from clipsearch.search import Collection, asks_in_words
+from clipsearch.search.collection import Collection, asks_in_words
+from clipsearch.search.concepts import add_concept
 from clipsearch.server import messages
 from clipsearch.server.routes import AsciiJSON, IndexName, Service, direction, found_picture, parse_safely
 from clipsearch.ui.ordering import Order, Orders, Wish, put_in_order

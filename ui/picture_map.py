@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.records import FloatArray, IntArray
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
 
 MOST_PICTURES = 20_000
 LANDMARKS = 600

@@ -218,7 +218,7 @@ def query(
     lap("start and imports")
     hits = _hits_of_server(index, words, k, options) if model is None and encoder is None else None
     if hits is None:
-        from clipsearch.search import open_collection
+        from clipsearch.search.collection import open_collection
 
         with open_collection(index, model=model, encoder=encoder) as photos:
             lap("open and verify the index")

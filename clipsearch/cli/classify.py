@@ -216,7 +216,7 @@ def _of_index(
 
     import numpy as np
 
-    from clipsearch.search import open_collection
+    from clipsearch.search.collection import open_collection
     from clipsearch.training.classify import indexed_pictures
 
     if not labels and probe is None:

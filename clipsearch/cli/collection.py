@@ -18,8 +18,8 @@ from clipsearch.filenames import safe, to_bytes
 from clipsearch.places import expanded
 
 if TYPE_CHECKING:
-    from clipsearch.dedupe import Copy
     from clipsearch.records import Hit
+    from clipsearch.search.dedupe import Copy
 
 app = typer.Typer(rich_markup_mode=None)
 concepts = typer.Typer(
@@ -44,7 +44,7 @@ def similar(
       clipsearch similar holiday.jpg
       clipsearch similar 4711 -k 5 --json
     """
-    from clipsearch.search import open_collection
+    from clipsearch.search.collection import open_collection
 
     with open_collection(index) as photos:
         if picture.isdecimal() and not Path(picture).exists():
@@ -103,8 +103,8 @@ def dedupe(
       clipsearch dedupe --script remove.sh && less remove.sh && sh remove.sh
       clipsearch dedupe --json | jq -r '.[].others[].path'
     """
-    from clipsearch.dedupe import find_duplicates, shell_script
-    from clipsearch.search import open_collection
+    from clipsearch.search.collection import open_collection
+    from clipsearch.search.dedupe import find_duplicates, shell_script
 
     with open_collection(index) as photos:
         groups = find_duplicates(photos)
@@ -158,8 +158,8 @@ def illustrate(
       clipsearch illustrate story.md -o story.html
       clipsearch illustrate story.md > illustrated.md
     """
-    from clipsearch import illustrate as making
-    from clipsearch.search import open_collection
+    from clipsearch.search import illustrate as making
+    from clipsearch.search.collection import open_collection
 
     try:
         story = text.read_bytes().decode("utf-8-sig")
@@ -206,9 +206,9 @@ def add(
       clipsearch query "tag:my-dog"                (pictures of it, the surest first)
       clipsearch query "beach tag:my-dog"          (on the beach)
     """
-    from clipsearch.concepts import add_concept
     from clipsearch.query.nodes import Tagged
-    from clipsearch.search import open_collection
+    from clipsearch.search.collection import open_collection
+    from clipsearch.search.concepts import add_concept
 
     with open_collection(index) as photos:
         try:
@@ -243,7 +243,7 @@ def list_(index: IndexOption = None, as_json: JsonOption = False) -> None:
       clipsearch concept list
       clipsearch concept list --json
     """
-    from clipsearch.search import open_collection
+    from clipsearch.search.collection import open_collection
 
     with open_collection(index) as photos:
         tags = photos.tags

@@ -135,7 +135,7 @@ def _compare(encoded: Sequence[EncodedPairs], resamples: int, seed: int) -> Comp
 
 
 def _index_recall(index: Path, pairs: PairSet, seed: int) -> IndexRecall:
-    from clipsearch.search import open_collection
+    from clipsearch.search.collection import open_collection
     from clipsearch.training.index_recall import measure_index
 
     with open_collection(index) as collection:

@@ -20,7 +20,7 @@ from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import ClipsearchError, EncoderMismatch
 from clipsearch.records import FloatArray, IntArray
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
 from clipsearch.server.batching import Batches, BatchingEncoder
 
 POLL_S = 0.5

@@ -25,7 +25,7 @@ from clipsearch import __version__
 from clipsearch.errors import ClipsearchError, InvalidQuery
 from clipsearch.filenames import safe
 from clipsearch.folding import fold_name
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
 from clipsearch.server import messages
 from clipsearch.server.routes import NoSuchPicture, Service, parse_safely
 

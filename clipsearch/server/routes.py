@@ -35,7 +35,7 @@ from clipsearch.filenames import for_parsers
 from clipsearch.indexer.status import read_status
 from clipsearch.query import Query
 from clipsearch.records import FloatArray, Hit, ImageRecord
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
 from clipsearch.server import messages
 from clipsearch.server.decoders import Decoders
 from clipsearch.server.engine import Engine, ServedIndex, Stopping, UnknownIndex

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch.records import FloatArray, IntArray
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
 from clipsearch.training.encoding import encode_captions
 
 MOST_QUERIES = 1000

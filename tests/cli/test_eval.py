@@ -14,7 +14,7 @@ import pytest
 
 import clipsearch as library
 from clipsearch.records import FloatArray, IntArray
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
 from clipsearch.training.index_recall import measure_index
 from tests.cli.test_cli import clipsearch
 from tests.fake_encoder import COLOURS, FakeEncoder

@@ -13,7 +13,7 @@ from clipsearch.errors import ClipsearchError, CorruptIndex, IndexNotFound
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.repair import repair
 from clipsearch.indexer.verify import verify
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
 from tests.fake_encoder import FakeEncoder
 from tests.pictures import fill
 

@@ -18,7 +18,7 @@ import pytest
 from clipsearch.errors import ClipsearchError, IndexNotFound
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.verify import verify
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
 from clipsearch.store import read_records
 from tests.fake_encoder import FakeEncoder
 from tests.pictures import fill

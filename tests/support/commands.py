@@ -116,15 +116,15 @@ def _serve() -> None:
 
     fake_main.prepare()
     import clipsearch.cli.app
-    import clipsearch.concepts
-    import clipsearch.confidence
-    import clipsearch.filters
     import clipsearch.indexer.api
     import clipsearch.indexer.build
     import clipsearch.indexer.compact
     import clipsearch.indexer.status
     import clipsearch.indexer.verify
-    import clipsearch.search
+    import clipsearch.search.collection
+    import clipsearch.search.concepts
+    import clipsearch.search.confidence
+    import clipsearch.search.filters
     import clipsearch.store.tags  # noqa: F401 (all for what is forked)
 
     asked = os.fdopen(os.dup(0), "rb")
@@ -199,7 +199,7 @@ def _be_the_command(request: dict[str, Any], out: int, err: int) -> None:
 def _state(index: Path, *, check: bool) -> dict[str, Any]:
     from clipsearch.errors import ClipsearchError, EncoderMismatch
     from clipsearch.indexer.verify import verify
-    from clipsearch.search import Collection
+    from clipsearch.search.collection import Collection
     from tests.fake_encoder import FakeEncoder
     from tests.support.fake_main import DIM, SEEDS
 

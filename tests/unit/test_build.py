@@ -24,7 +24,7 @@ from clipsearch.indexer.status import read_status
 from clipsearch.indexer.tune import show_tuning, tune
 from clipsearch.indexer.verify import verify
 from clipsearch.records import PixelArray
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
 from clipsearch.store import read_writer
 from tests.fake_encoder import FakeEncoder
 from tests.pictures import fill, picture, plain

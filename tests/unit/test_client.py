@@ -11,9 +11,9 @@ import pytest
 from starlette.testclient import TestClient
 
 import clipsearch
-from clipsearch.client import AccessDenied, RemoteCollection, ServerError
 from clipsearch.errors import IndexNotFound, InvalidQuery, UnreadablePicture
-from clipsearch.search import Collection
+from clipsearch.remote import AccessDenied, RemoteCollection, ServerError
+from clipsearch.search.collection import Collection
 from clipsearch.server.app import ServerOptions, create_app
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import fill, plain

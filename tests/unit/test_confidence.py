@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import clipsearch
-from clipsearch.confidence import (
+from clipsearch.errors import InvalidModel
+from clipsearch.records import FloatArray, Preprocessing
+from clipsearch.search.confidence import (
     SAMPLE_ROWS,
     Background,
     bank_texts,
@@ -21,8 +23,6 @@ from clipsearch.confidence import (
     sample_positions,
     shipped_calibration,
 )
-from clipsearch.errors import InvalidModel
-from clipsearch.records import FloatArray, Preprocessing
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import plain
 
@@ -154,7 +154,7 @@ class _Fingerprinted(FakeEncoder):
 
 
 def test_the_bank_is_encoded_once_for_each_text_tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipsearch.confidence.cache_dir", lambda: tmp_path)
+    monkeypatch.setattr("clipsearch.search.confidence.cache_dir", lambda: tmp_path)
     first, second = _Fingerprinted(), _Fingerprinted()
     vectors = bank_vectors(first)
     np.testing.assert_array_equal(bank_vectors(second), vectors)
@@ -170,7 +170,7 @@ def test_the_bank_is_encoded_once_for_each_text_tower(tmp_path: Path, monkeypatc
 
 
 def test_the_drawings_are_encoded_once_for_each_image_tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipsearch.confidence.cache_dir", lambda: tmp_path)
+    monkeypatch.setattr("clipsearch.search.confidence.cache_dir", lambda: tmp_path)
     first, second, other = FakeEncoder(), FakeEncoder(), FakeEncoder(seed=1)
     vectors = drawing_vectors(first)
     assert vectors is not None and vectors.shape == (first.images_encoded, first.dim) and len(vectors) >= 20

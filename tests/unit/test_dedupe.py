@@ -9,10 +9,10 @@ import pytest
 
 import clipsearch
 from benchmarks.common import write_index
-from clipsearch import dedupe
 from clipsearch.errors import InvalidQuery
 from clipsearch.records import FloatArray
-from clipsearch.search import Collection
+from clipsearch.search import dedupe
+from clipsearch.search.collection import Collection
 from tests.fake_encoder import FakeEncoder
 
 ROWS = 2000

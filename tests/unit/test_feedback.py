@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipsearch.concepts import add_concept
-from clipsearch.dedupe import find_duplicates, shell_script
 from clipsearch.errors import InvalidQuery
-from clipsearch.feedback import refine, threshold_for
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.query.nodes import Tagged
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
+from clipsearch.search.concepts import add_concept
+from clipsearch.search.dedupe import find_duplicates, shell_script
+from clipsearch.search.feedback import refine, threshold_for
+from clipsearch.search.variety import diversify
 from clipsearch.store.tags import remove_tag, write_tags
-from clipsearch.variety import diversify
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import fill, picture, plain
 

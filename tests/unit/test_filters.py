@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipsearch.errors import CorruptIndex, MalformedQuery, UnknownTag
-from clipsearch.filters import folder_fits, passing
 from clipsearch.folding import fold, fold_name
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.segments import write_rows_file
 from clipsearch.query import parse_query
 from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Tagged
 from clipsearch.records import ImageRecord, PictureMetadata
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
+from clipsearch.search.filters import folder_fits, passing
 from clipsearch.store import RowsFile, Writer
 from clipsearch.store.columns import build_columns
 from clipsearch.store.tags import write_tags

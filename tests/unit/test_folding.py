@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsearch.filters import folder_fits, text_fits
 from clipsearch.folding import fold_name
+from clipsearch.search.filters import folder_fits, text_fits
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsearch.errors import InvalidQuery
-from clipsearch.illustrate import Illustration, assign, illustrate, plain_words, split_blocks, to_html, to_markdown
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.records import Hit, ImageRecord
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
+from clipsearch.search.illustrate import (
+    Illustration,
+    assign,
+    illustrate,
+    plain_words,
+    split_blocks,
+    to_html,
+    to_markdown,
+)
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import plain
 

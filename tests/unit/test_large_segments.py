@@ -12,7 +12,7 @@ from clipsearch.indexer.compact import compact
 from clipsearch.indexer.repair import repair
 from clipsearch.indexer.verify import verify
 from clipsearch.records import FloatArray
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot, read_pictures
 from clipsearch.vectors import write_vectors
 from tests.fake_encoder import FakeEncoder

@@ -19,9 +19,8 @@ LAYERS: list[set[str]] = [
     {"formats", "checksums", "npy", "folding", "query", "repair"},
     {"metadata", "tiff"},
     {"images", "encoder", "store", "vectors"},
-    {"filters", "feedback", "variety", "confidence"},
-    {"search", "indexer", "client"},
-    {"concepts", "dedupe", "illustrate"},
+    {"search", "remote"},
+    {"indexer"},
     {"training"},
     {"server"},
     {"ui", "daemon"},
@@ -39,7 +38,7 @@ ONLY_IMPORTERS = {
     "openvino": {"encoder"},
     "fastapi": {"server", "ui"},
     "gradio": {"server", "ui"},
-    "httpx": {"client"},
+    "httpx": {"remote"},
     "mcp": {"server"},
     "mcp_types": {"server"},
     "watchfiles": {"indexer"},
@@ -148,7 +147,7 @@ def test_the_query_path_loads_only_what_it_needs() -> None:
         "rich.progress",
         "huggingface_hub",
     }
-    assert not heavy & loaded_by("import clipsearch.cli.app, clipsearch.search, clipsearch.encoder.onnx")
+    assert not heavy & loaded_by("import clipsearch.cli.app, clipsearch.search.collection, clipsearch.encoder.onnx")
 
 
 def test_the_public_names_are_what_can_be_imported() -> None:

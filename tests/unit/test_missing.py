@@ -26,7 +26,7 @@ from clipsearch.indexer.decoding import DecodeResult, DecodeTask
 from clipsearch.indexer.scan import FoundFile
 from clipsearch.indexer.status import read_status
 from clipsearch.indexer.verify import verify
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
 from clipsearch.store.export import export_parquet
 from tests.fake_encoder import FakeEncoder
 from tests.pictures import fill, picture

@@ -151,7 +151,7 @@ def test_a_cut_beyond_the_first_rows_is_found(many: TestClient, monkeypatch: pyt
     def judge(photos: Any, hits: list[clipsearch.Hit], *_: Any) -> list[clipsearch.Hit]:
         return [dataclasses.replace(hit, band="maybe" if hit.score > 0 else "unlikely") for hit in hits]
 
-    monkeypatch.setattr("clipsearch.search.Collection.judge", judge)
+    monkeypatch.setattr("clipsearch.search.collection.Collection.judge", judge)
     every = [hit["score"] for n in range(0, MANY, 500) for hit in window(many, query="red", offset=n, k=500)["hits"]]
     positive = sum(score > 0 for score in every)
     assert ordering.HEAD < positive < MANY

@@ -16,7 +16,7 @@ from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.images import LONG_ASPECT, piece_boxes, prepare, read_picture
 from clipsearch.indexer.build import index_folder
 from clipsearch.records import MOST_PIECES, PixelArray, Preprocessing, ResizeMode
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
 from tests.fake_encoder import FakeEncoder
 from tests.pictures import picture
 

@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 import clipsearch
-from clipsearch.confidence import drawing_vectors
+from clipsearch.search.confidence import drawing_vectors
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.server.mcp import assistant_server
 from clipsearch.ui.page import add_page

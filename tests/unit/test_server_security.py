@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 import clipsearch
-from clipsearch.confidence import drawing_vectors
+from clipsearch.search.confidence import drawing_vectors
 from clipsearch.server.app import ServerOptions, create_app
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import plain

@@ -16,7 +16,7 @@ from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.compact import compact
 from clipsearch.indexer.repair import repair
 from clipsearch.indexer.verify import verify
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot
 from clipsearch.store.tags import write_tags
 from tests.fake_encoder import FakeEncoder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clipsearch.records import FloatArray, Hit, ImageRecord
-from clipsearch.variety import DUPLICATE_COSINE, LEAST_SAMPLE, Nearness, fold_duplicates
+from clipsearch.search.variety import DUPLICATE_COSINE, LEAST_SAMPLE, Nearness, fold_duplicates
 
 DIM = 32
 

@@ -9,8 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 import clipsearch
-from clipsearch.confidence import drawing_vectors
 from clipsearch.encoder.onnx import OnnxEncoder
+from clipsearch.search.confidence import drawing_vectors
 from clipsearch.server import warming
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.server.batching import BatchingEncoder

@@ -35,11 +35,11 @@ from clipsearch.store import LiveRows, open_live_rows, open_snapshot
 from clipsearch.vectors import check_queries, empty_result, merge, open_segments
 
 if TYPE_CHECKING:
-    from clipsearch.confidence import Background, QueryKind
     from clipsearch.query.nodes import Filter
+    from clipsearch.search.confidence import Background, QueryKind
+    from clipsearch.search.variety import Nearness
     from clipsearch.store.columns import Columns
     from clipsearch.store.tags import Direction, Tag
-    from clipsearch.variety import Nearness
 
 Sort = Literal["score", "date", "path"]
 DIVERSITY = 0.5
@@ -143,7 +143,7 @@ class Collection:
             assert selection is not None  # a query has terms or a filter
             return self._list(selection, k, "date" if sort == "score" else sort)
         if unique or diverse:
-            from clipsearch.variety import varied
+            from clipsearch.search.variety import varied
 
             diversity = DIVERSITY if diverse is True else float(diverse)
             fetch = partial(self._nearest_hits, vector, selection=selection)
@@ -165,7 +165,7 @@ class Collection:
         Needs the model's vectors of a bank of texts and some drawings: encoded by `clipsearch index`, or here once.
         Raises: EncoderMismatch, ...
         """
-        from clipsearch.confidence import (
+        from clipsearch.search.confidence import (
             Background,
             bank_vectors,
             drawing_vectors,
@@ -291,7 +291,7 @@ class Collection:
         """
         if not like and not unlike:
             return vector
-        from clipsearch.feedback import refine
+        from clipsearch.search.feedback import refine
 
         return refine(vector, self.vectors(like), self.vectors(unlike), self.sample().mean(axis=0))
 
@@ -307,7 +307,7 @@ class Collection:
     def nearness(self) -> Nearness:
         """How near pictures of this collection must be to each other to be versions of one."""
         if self._nearness is None:
-            from clipsearch.variety import Nearness
+            from clipsearch.search.variety import Nearness
 
             self._nearness = Nearness(self.sample())
         return self._nearness
@@ -458,7 +458,7 @@ class Collection:
 
     def select(self, expression: Filter) -> IntArray:
         """Row ids of the pictures that pass a filter expression. Shape: (S,) int64, ascending. Raises: UnknownTag."""
-        from clipsearch.filters import passing
+        from clipsearch.search.filters import passing
 
         found = [np.empty(0, np.int64)]
         for rows in self._live_rows():

@@ -40,7 +40,7 @@ LEAST_HEIGHT = 0.5  # of the best hit's: below, a picture is unlikely
 LEAST_SPREAD = 1e-6
 FEWEST_ROWS = 4  # fewer pictures have no mean and spread to speak of
 CALIBRATION = Path(__file__).with_name("confidence.json")
-DRAWINGS = Path(__file__).parent / "training" / "anchor.tar"  # 117 drawings of everyday things, in the public domain
+DRAWINGS = Path(__file__).parent.parent / "training" / "anchor.tar"  # 117 drawings, in the public domain
 DRAWINGS_STEP = 5  # every fifth of them is enough to place a model's cosines
 PICTURES_PER_CALL = 8  # few enough that no encoder tries first what is fastest for many
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from clipsearch.errors import InvalidQuery
 from clipsearch.filenames import to_bytes
 from clipsearch.records import Hit
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
 
 PARAGRAPH_LIMIT = 500
 SPARE_CANDIDATES = 10

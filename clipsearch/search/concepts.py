@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch.errors import InvalidQuery
-from clipsearch.feedback import refine, threshold_for
 from clipsearch.places import expanded
 from clipsearch.records import FloatArray
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
+from clipsearch.search.feedback import refine, threshold_for
 from clipsearch.store.tags import Direction, Tag, make_tag, write_tags
 
 Example = int | str | Path

@@ -19,7 +19,7 @@ from clipsearch.errors import UnreadablePicture
 from clipsearch.filenames import to_bytes
 from clipsearch.images import read_picture
 from clipsearch.records import FloatArray, ImageRecord, IntArray, Preprocessing
-from clipsearch.search import Collection
+from clipsearch.search.collection import Collection
 
 CANDIDATE_COSINE = 0.8
 SAME_CORRELATION = 0.97

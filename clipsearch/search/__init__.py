@@ -1,0 +1,1 @@
+"""Whatever asks an index: collections, filters, confidence, variety, feedback, concepts, near-duplicates."""
