@@ -23,7 +23,7 @@ from PIL import Image
 
 from benchmarks.common import Times, interleaved, machine, random_blocks, report, seconds_of, write_index
 from clipsearch.encoder.onnx import OnnxEncoder
-from clipsearch.images import open_picture
+from clipsearch.pictures.images import open_picture
 
 ARCHITECTURE = "ViT-B-32-256"
 RCLIP_MODEL = "ViT-B-32-256-datacomp_s34b_b86k"

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from clipsearch.encoder.names import load_encoder
-from clipsearch.images import read_picture
+from clipsearch.pictures.images import read_picture
 from clipsearch.records import FloatArray
 from clipsearch.search.collection import WORD_PROMPT
 from clipsearch.search.feedback import DOWN_WEIGHT, UP_WEIGHT, refine

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from clipsearch.encoder.names import load_encoder
-from clipsearch.images import prepare
+from clipsearch.pictures.images import prepare
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 CROPS_AT_ONCE = 128

@@ -29,18 +29,18 @@ from clipsearch.config import INDEX_DIR_NAME, index_dir_for, is_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import ClipsearchError, EncoderMismatch, NoPictures, NotAnIndex, OtherCollection, StorageError
-from clipsearch.formats import classify_name, extra_is_installed
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
 from clipsearch.indexer.changes import Changes, compare, find_moved, split_vanished
 from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
-from clipsearch.indexer.decoding import DecodePool, DecodeResult, DecodeTask
 from clipsearch.indexer.ignore import Ignore, overlapping
 from clipsearch.indexer.retries import attempts_after, is_circumstance, limit_for, should_retry
 from clipsearch.indexer.scan import FoundFile, Scan, walk
 from clipsearch.indexer.segments import write_fragment, write_segment
 from clipsearch.indexer.tune import retuned
 from clipsearch.indexer.upgrade import upgraded
-from clipsearch.metadata import describe_again
+from clipsearch.pictures.formats import classify_name, extra_is_installed
+from clipsearch.pictures.metadata import describe_again
+from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.records import (
     FloatArray,
     Fragment,

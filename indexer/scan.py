@@ -21,8 +21,8 @@ import xxhash
 
 from clipsearch.config import INDEX_DIR_NAME
 from clipsearch.filenames import to_bytes
-from clipsearch.formats import PICTURE_ENDINGS, classify_name, is_picture_name
 from clipsearch.indexer.ignore import HIDDEN, Folder, Ignore
+from clipsearch.pictures.formats import PICTURE_ENDINGS, classify_name, is_picture_name
 from clipsearch.records import IntArray, SkippedImage
 
 BLOCK_FILES = 65_536

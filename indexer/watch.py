@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from clipsearch.errors import MissingExtra
-from clipsearch.formats import HEAD_BYTES, identify, is_candidate
 from clipsearch.indexer.ignore import MARKERS, Folder, Ignore
+from clipsearch.pictures.formats import HEAD_BYTES, identify, is_candidate
 
 QUIET_S = 1.0
 LONGEST_BURST_S = 30.0

@@ -23,7 +23,7 @@ from pathlib import Path
 import clipsearch
 from clipsearch.cli.terminal import count, duration, progress_display
 from clipsearch.filenames import safe
-from clipsearch.images import open_picture
+from clipsearch.pictures.images import open_picture
 
 SCIKIT_IMAGE = "scikit-image==0.26.0"
 PIP_OPTIONS = "--quiet --disable-pip-version-check --no-deps --only-binary :all:"

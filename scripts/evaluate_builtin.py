@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch.encoder.onnx import OnnxEncoder
-from clipsearch.images import read_picture
+from clipsearch.pictures.images import read_picture
 from clipsearch.records import FloatArray
 from clipsearch.training.encoding import EncodedPairs, encode_pairs
 from clipsearch.training.evaluation import RECALL_AT, Retrieval, evaluate

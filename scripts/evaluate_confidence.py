@@ -32,7 +32,7 @@ from PIL import Image
 
 import clipsearch
 from clipsearch.encoder import Encoder
-from clipsearch.images import prepare
+from clipsearch.pictures.images import prepare
 from clipsearch.records import FloatArray
 from clipsearch.search.confidence import (
     Background,

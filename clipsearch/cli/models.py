@@ -156,9 +156,9 @@ def _check_pictures(folder: Path, preprocessing: Preprocessing) -> PixelArray:
     import numpy as np
 
     from clipsearch.errors import NoPictures, UnreadablePicture
-    from clipsearch.formats import is_candidate
-    from clipsearch.images import read_picture
     from clipsearch.indexer.scan import scan
+    from clipsearch.pictures.formats import is_candidate
+    from clipsearch.pictures.images import read_picture
 
     pixels: list[PixelArray] = []
     files, found = scan(folder)

@@ -8,7 +8,7 @@ import sys
 from typing import Any, Literal, TextIO
 
 from clipsearch.errors import ClipsearchError, MissingExtra, UnreadablePicture
-from clipsearch.images import open_picture
+from clipsearch.pictures.images import open_picture
 
 Graphics = Literal["auto", "kitty", "sixel", "blocks"]
 ROWS = 10  # of text, that one picture takes

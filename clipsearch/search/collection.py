@@ -276,7 +276,7 @@ class Collection:
     def encode_picture(self, path: Path) -> tuple[FloatArray, str | None]:
         """The vector of a picture file, shape (D,), and its content hash. Raises: UnreadablePicture."""
         from clipsearch.encoder.pieces import encode_decoded
-        from clipsearch.images import read_picture
+        from clipsearch.pictures.images import read_picture
 
         if not _is_file(str(path)):
             raise UnreadablePicture(path, "unreadable", "there is no such picture")

@@ -112,7 +112,7 @@ def drawing_vectors(encoder: Encoder) -> FloatArray | None:
         return stored
     import tarfile  # neither is for the queries that find the vectors in the cache
 
-    from clipsearch.images import read_picture
+    from clipsearch.pictures.images import read_picture
 
     try:
         preprocessing = encoder.preprocessing

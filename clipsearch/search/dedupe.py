@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import UnreadablePicture
 from clipsearch.filenames import to_bytes
-from clipsearch.images import read_picture
+from clipsearch.pictures.images import read_picture
 from clipsearch.records import FloatArray, ImageRecord, IntArray, Preprocessing
 from clipsearch.search.collection import Collection
 

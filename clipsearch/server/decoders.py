@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from queue import LifoQueue
 
 from clipsearch.errors import UnreadablePicture
-from clipsearch.indexer.decoding import DecodePool, DecodeResult, DecodeTask
+from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.records import Preprocessing
 
 MEMORY_LIMIT_BYTES = 2 << 30

@@ -18,7 +18,7 @@ from PIL import Image
 
 from clipsearch.config import cache_dir
 from clipsearch.errors import UnreadablePicture
-from clipsearch.indexer.decoding import DecodeResult
+from clipsearch.pictures.pool import DecodeResult
 from clipsearch.records import ImageRecord, Preprocessing
 from clipsearch.server.decoders import Decoders
 

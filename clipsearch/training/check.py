@@ -11,7 +11,7 @@ import numpy as np
 
 from clipsearch.folding import fold
 from clipsearch.indexer.build import Progress
-from clipsearch.indexer.decoding import DecodePool
+from clipsearch.pictures.pool import DecodePool
 from clipsearch.records import Preprocessing, SkippedImage
 from clipsearch.training.encoding import decode_tasks
 from clipsearch.training.pairs import BadEntry, Pair, PairSet

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from clipsearch.encoder import Encoder
 from clipsearch.errors import InvalidLabels, NoPictures
 from clipsearch.folding import fold
-from clipsearch.formats import is_candidate
+from clipsearch.pictures.formats import is_candidate
 from clipsearch.records import FloatArray, ImageRecord, IntArray
 from clipsearch.store import open_snapshot, read_pictures
 from clipsearch.training.encoding import encode_captions

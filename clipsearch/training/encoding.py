@@ -11,7 +11,7 @@ from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import InvalidPairs
 from clipsearch.indexer.build import Progress
-from clipsearch.indexer.decoding import DecodePool, DecodeTask
+from clipsearch.pictures.pool import DecodePool, DecodeTask
 from clipsearch.records import FloatArray, IntArray, PixelArray, SkippedImage
 from clipsearch.training.pairs import PairSet, PictureSource
 

@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args, overload
 import xxhash
 
 from clipsearch.errors import InvalidPairs, UnreadablePicture
-from clipsearch.formats import is_candidate
+from clipsearch.pictures.formats import is_candidate
 
 BadReason = Literal[
     "missing_picture",  # a caption whose picture is not there

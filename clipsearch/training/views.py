@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipsearch.images import open_picture, prepare, read_picture
+from clipsearch.pictures.images import open_picture, prepare, read_picture
 from clipsearch.records import PixelArray, Preprocessing
 from clipsearch.training.pairs import Pair
 

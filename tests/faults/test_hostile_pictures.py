@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from clipsearch.errors import UnreadablePicture
-from clipsearch.images import open_picture, read_picture
-from clipsearch.indexer.decoding import DecodePool, DecodeResult, DecodeTask
+from clipsearch.pictures.images import open_picture, read_picture
+from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.records import SKIP_STATUSES, Preprocessing
 
 PREPROCESSING = Preprocessing(64, 64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

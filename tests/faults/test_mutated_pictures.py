@@ -17,8 +17,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from clipsearch.images import read_picture
-from clipsearch.indexer.decoding import DecodePool, DecodeTask
+from clipsearch.pictures.images import read_picture
+from clipsearch.pictures.pool import DecodePool, DecodeTask
 from clipsearch.records import Preprocessing
 
 COUNT = int(os.environ.get("CLIPSEARCH_MUTATIONS", "12"))

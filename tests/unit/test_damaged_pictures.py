@@ -14,9 +14,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from clipsearch import repair
 from clipsearch.errors import UnreadablePicture
-from clipsearch.images import open_picture, read_picture
+from clipsearch.pictures import repair
+from clipsearch.pictures.images import open_picture, read_picture
 from clipsearch.records import Preprocessing
 
 SQUASH = Preprocessing(64, 64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resize_mode="squash")

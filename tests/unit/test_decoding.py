@@ -18,8 +18,8 @@ import xxhash
 from PIL import Image
 
 from clipsearch.errors import ClipsearchError
-from clipsearch.images import read_picture
-from clipsearch.indexer.decoding import DecodePool, DecodeResult, DecodeTask
+from clipsearch.pictures.images import read_picture
+from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.records import Preprocessing
 
 PREPROCESSING = Preprocessing(32, 48, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resize_mode="squash")
@@ -27,7 +27,7 @@ PREPROCESSING = Preprocessing(32, 48, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resize_m
 # A worker that obeys file names: it crashes, hangs, talks nonsense or answers.
 FAKE_WORKER = textwrap.dedent("""
     import json, os, signal, sys, time
-    from clipsearch.indexer.decode_worker import attach_memory, receive, send
+    from clipsearch.pictures.worker import attach_memory, receive, send
     from clipsearch.records import OUT_OF_MEMORY
     settings = json.loads(sys.argv[1])
     size = settings["preprocessing"]["height"] * settings["preprocessing"]["width"] * 3
@@ -381,7 +381,7 @@ def test_a_forgotten_pool_closes_itself(photos: list[Path]) -> None:
 
 SCRIPT = """
 import sys, time
-from clipsearch.indexer.decoding import DecodePool, DecodeTask
+from clipsearch.pictures.pool import DecodePool, DecodeTask
 from clipsearch.records import Preprocessing
 pool = DecodePool(Preprocessing(32, 48, (0, 0, 0), (1, 1, 1)), workers=2)
 for number in range(8):

@@ -1,4 +1,4 @@
-"""Formats, colours, orientation and preprocessing of clipsearch.images, on pictures that the tests write."""
+"""Formats, colours, orientation and preprocessing of clipsearch.pictures.images, on pictures that the tests write."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from clipsearch import images
 from clipsearch.errors import UnreadablePicture
-from clipsearch.images import classify_name, is_candidate, open_picture, prepare, read_picture
+from clipsearch.pictures import images
+from clipsearch.pictures.images import classify_name, is_candidate, open_picture, prepare, read_picture
 from clipsearch.records import Interpolation, PictureMetadata, PixelArray, Preprocessing, ResizeMode
 
 COLOURS = {"red": (220, 40, 30), "green": (40, 180, 60), "blue": (30, 60, 200), "yellow": (240, 220, 60)}
@@ -718,7 +718,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 
 def test_import_is_light() -> None:
     code = (
-        "import sys, clipsearch.images; "
+        "import sys, clipsearch.pictures.images; "
         "heavy = {'rawpy', 'pillow_heif', 'PIL.ImageCms', 'torch', 'pandas'} & set(sys.modules); "
         "sys.exit(str(heavy) if heavy else 0)"
     )

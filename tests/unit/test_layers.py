@@ -16,9 +16,8 @@ PACKAGE = Path(clipsearch.__file__).parent
 LAYERS: list[set[str]] = [
     {"privacy", "cores", "places", "records", "errors", "filenames", "timing"},
     {"config"},
-    {"formats", "checksums", "npy", "folding", "query", "repair"},
-    {"metadata", "tiff"},
-    {"images", "encoder", "store", "vectors"},
+    {"checksums", "npy", "folding", "query"},
+    {"pictures", "encoder", "store", "vectors"},
     {"search", "remote"},
     {"indexer"},
     {"training"},
@@ -44,15 +43,7 @@ ONLY_IMPORTERS = {
     "watchfiles": {"indexer"},
     "uvicorn": {"cli"},
     "typer": {"cli"},
-    "PIL": {
-        "images",
-        "indexer",
-        "metadata",
-        "server",
-        "tiff",
-        "training",
-        "ui",
-    },  # decode workers import it early
+    "PIL": {"pictures", "server", "training", "ui"},
 }
 
 

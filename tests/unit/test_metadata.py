@@ -16,13 +16,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clipsearch.images import read_picture
-from clipsearch.metadata import SOURCES, Embedded, describe, describe_again, read_embedded
-from clipsearch.metadata.iptc import iptc_in_resources, said_in_iptc
-from clipsearch.metadata.moments import Moment, choose, is_doubtful, is_possible, moment_of_name, read_moment
-from clipsearch.metadata.sidecars import said_beside
-from clipsearch.metadata.statements import camera_of, degrees_of, text_of, written_degrees
-from clipsearch.metadata.xmp import said_in_xmp
+from clipsearch.pictures.images import read_picture
+from clipsearch.pictures.metadata import SOURCES, Embedded, describe, describe_again, read_embedded
+from clipsearch.pictures.metadata.iptc import iptc_in_resources, said_in_iptc
+from clipsearch.pictures.metadata.moments import Moment, choose, is_doubtful, is_possible, moment_of_name, read_moment
+from clipsearch.pictures.metadata.sidecars import said_beside
+from clipsearch.pictures.metadata.statements import camera_of, degrees_of, text_of, written_degrees
+from clipsearch.pictures.metadata.xmp import said_in_xmp
 from clipsearch.records import PictureMetadata, Preprocessing
 
 SQUASH = Preprocessing(32, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize_mode="squash")

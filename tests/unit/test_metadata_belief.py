@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from clipsearch.metadata.moments import Moment, choose, is_doubtful, is_possible, read_moment
+from clipsearch.pictures.metadata.moments import Moment, choose, is_doubtful, is_possible, read_moment
 from tests.unit.test_metadata import encoded, exif_bytes, metadata_of, xmp
 
 GOOD = Moment(datetime(2011, 6, 5, 10, 11, 12))

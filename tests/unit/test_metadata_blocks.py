@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipsearch.formats import Kind
-from clipsearch.images import read_picture
-from clipsearch.metadata import read_blocks
-from clipsearch.metadata.iptc import said_in_iptc
+from clipsearch.pictures.formats import Kind
+from clipsearch.pictures.images import read_picture
+from clipsearch.pictures.metadata import read_blocks
+from clipsearch.pictures.metadata.iptc import said_in_iptc
 from tests.unit.test_metadata import (
     EXAMPLES,
     SECOND,

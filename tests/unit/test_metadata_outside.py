@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsearch.metadata.moments import Moment, moment_of_name
-from clipsearch.metadata.sidecars import said_beside
+from clipsearch.pictures.metadata.moments import Moment, moment_of_name
+from clipsearch.pictures.metadata.sidecars import said_beside
 from tests.unit.test_metadata import encoded, metadata_of
 
 DAY = Moment(datetime(2011, 6, 5), timedelta(days=1))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsearch.metadata.xmp import said_in_xmp
+from clipsearch.pictures.metadata.xmp import said_in_xmp
 from tests.unit.test_metadata import xmp
 
 OTHER = "<exif:DateTimeOriginal>2001-02-03T04:05:06</exif:DateTimeOriginal><xmp:CreateDate>2001-02-03</xmp:CreateDate>"

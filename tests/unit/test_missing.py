@@ -22,10 +22,10 @@ from clipsearch.errors import NoPictures, NotAnIndex, OtherCollection, StorageEr
 from clipsearch.indexer import build
 from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
 from clipsearch.indexer.compact import compact
-from clipsearch.indexer.decoding import DecodeResult, DecodeTask
 from clipsearch.indexer.scan import FoundFile
 from clipsearch.indexer.status import read_status
 from clipsearch.indexer.verify import verify
+from clipsearch.pictures.pool import DecodeResult, DecodeTask
 from clipsearch.search.collection import Collection
 from clipsearch.store.export import export_parquet
 from tests.fake_encoder import FakeEncoder

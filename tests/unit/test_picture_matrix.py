@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clipsearch.errors import UnreadablePicture
-from clipsearch.images import open_picture
+from clipsearch.pictures.images import open_picture
 from tests.picture_matrix import GROUPS, Case, motif
 
 LEAST = {

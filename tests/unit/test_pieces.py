@@ -13,8 +13,8 @@ from PIL import Image
 
 import clipsearch
 from clipsearch.encoder.pieces import encode_decoded
-from clipsearch.images import LONG_ASPECT, piece_boxes, prepare, read_picture
 from clipsearch.indexer.build import index_folder
+from clipsearch.pictures.images import LONG_ASPECT, piece_boxes, prepare, read_picture
 from clipsearch.records import MOST_PIECES, PixelArray, Preprocessing, ResizeMode
 from clipsearch.search.collection import Collection
 from tests.fake_encoder import FakeEncoder

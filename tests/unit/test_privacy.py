@@ -59,7 +59,7 @@ def started(program: str, *, flags: tuple[str, ...] = ()) -> dict[str, str | Non
 
 @pytest.mark.parametrize(
     "module",
-    ["", ".__main__", ".indexer.decode_worker", ".encoder.trial", ".daemon.__main__", ".daemon.client", ".records"],
+    ["", ".__main__", ".pictures.worker", ".encoder.trial", ".daemon.__main__", ".daemon.client", ".records"],
 )
 def test_every_process_switches_off_before_it_imports_anything_else(module: str) -> None:
     assert started(f"import clipsearch{module}") == {switch.variable: switch.off for switch in SWITCHES}

@@ -16,7 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import clipsearch
-from clipsearch.images import read_picture
+from clipsearch.pictures.images import read_picture
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.store import RunProgress, Writer
 from tests.fake_encoder import COLOURS, FakeEncoder

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from clipsearch.errors import UnreadablePicture
-from clipsearch.images import open_picture, read_picture
+from clipsearch.pictures.images import open_picture, read_picture
 from clipsearch.records import Preprocessing
 from tests.picture_matrix import motif, quantise, small_tiff
 from tests.unit.test_images import corners, write_dng

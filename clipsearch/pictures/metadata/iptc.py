@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clipsearch.metadata.moments import Moment, read_moment
-from clipsearch.metadata.statements import Said, text_of
+from clipsearch.pictures.metadata.moments import Moment, read_moment
+from clipsearch.pictures.metadata.statements import Said, text_of
 
 _LONGEST_BLOCK_BYTES = 2**20
 _MOST_FIELDS = 2000

@@ -30,7 +30,7 @@ import numpy as np
 
 from clipsearch.cores import available_cores
 from clipsearch.errors import ClipsearchError
-from clipsearch.indexer.decode_worker import nameless_file, receive, send, share_memory
+from clipsearch.pictures.worker import nameless_file, receive, send, share_memory
 from clipsearch.records import (
     MOST_PIECES,
     OUT_OF_MEMORY,
@@ -239,7 +239,7 @@ class _Shared:
             "limit_bytes": limit_bytes,
         }
         # -P: the current folder, which may be a folder of anything, is not a place to import from.
-        program = command or [sys.executable, "-P", "-m", "clipsearch.indexer.decode_worker"]
+        program = command or [sys.executable, "-P", "-m", "clipsearch.pictures.worker"]
         self.command = [*program, json.dumps(settings)]
         self.stderr = os.fdopen(nameless_file("clipsearch-words"), "w+b")  # of workers that are starting
         self.results: queue.SimpleQueue[DecodeResult | ClipsearchError] = queue.SimpleQueue()

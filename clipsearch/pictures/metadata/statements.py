@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from clipsearch.metadata.moments import Moment
+from clipsearch.pictures.metadata.moments import Moment
 
 LONGEST_TEXT = 100  # characters of a camera's name
 

@@ -8,8 +8,8 @@ from typing import IO, Any, TypeVar
 
 from PIL import Image
 
-from clipsearch.metadata.moments import Moment, read_moment, with_fraction
-from clipsearch.metadata.statements import NOTHING, Said, camera_of, degrees_of, place_of, text_of
+from clipsearch.pictures.metadata.moments import Moment, read_moment, with_fraction
+from clipsearch.pictures.metadata.statements import NOTHING, Said, camera_of, degrees_of, place_of, text_of
 
 T = TypeVar("T")
 

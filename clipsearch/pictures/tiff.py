@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
-from clipsearch.repair import inflate, join_jpeg_tables
+from clipsearch.pictures.repair import inflate, join_jpeg_tables
 
 Array = np.ndarray[Any, Any]
 

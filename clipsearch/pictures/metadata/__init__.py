@@ -14,15 +14,15 @@ from typing import IO, Any
 
 from PIL import Image
 
-from clipsearch.formats import Kind
-from clipsearch.metadata.blocks import said_in_blocks
-from clipsearch.metadata.exif import exif_of_bytes, orientation_of, read_exif, read_tiff_exif, said_in_exif
-from clipsearch.metadata.iptc import iptc_in_resources, said_in_iptc
-from clipsearch.metadata.moments import Moment, choose, moment_of_name
-from clipsearch.metadata.png_texts import said_in_png_texts, unpacked_profiles
-from clipsearch.metadata.sidecars import said_beside
-from clipsearch.metadata.statements import NOTHING, Place, Said
-from clipsearch.metadata.xmp import said_in_xmp
+from clipsearch.pictures.formats import Kind
+from clipsearch.pictures.metadata.blocks import said_in_blocks
+from clipsearch.pictures.metadata.exif import exif_of_bytes, orientation_of, read_exif, read_tiff_exif, said_in_exif
+from clipsearch.pictures.metadata.iptc import iptc_in_resources, said_in_iptc
+from clipsearch.pictures.metadata.moments import Moment, choose, moment_of_name
+from clipsearch.pictures.metadata.png_texts import said_in_png_texts, unpacked_profiles
+from clipsearch.pictures.metadata.sidecars import said_beside
+from clipsearch.pictures.metadata.statements import NOTHING, Place, Said
+from clipsearch.pictures.metadata.xmp import said_in_xmp
 from clipsearch.records import PictureMetadata
 
 __all__ = [

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import IO
 
-from clipsearch.formats import Kind
-from clipsearch.metadata.exif import exif_of_bytes, said_in_exif
-from clipsearch.metadata.iptc import iptc_in_resources, said_in_iptc
-from clipsearch.metadata.moments import Moment
-from clipsearch.metadata.statements import Said
-from clipsearch.metadata.xmp import LONGEST_PACKET_BYTES, said_in_xmp
+from clipsearch.pictures.formats import Kind
+from clipsearch.pictures.metadata.exif import exif_of_bytes, said_in_exif
+from clipsearch.pictures.metadata.iptc import iptc_in_resources, said_in_iptc
+from clipsearch.pictures.metadata.moments import Moment
+from clipsearch.pictures.metadata.statements import Said
+from clipsearch.pictures.metadata.xmp import LONGEST_PACKET_BYTES, said_in_xmp
 
 _MOST_BLOCKS = 100_000
 _MOST_SEGMENTS = 256  # that Photoshop's resources are spread over

@@ -106,8 +106,8 @@ def main() -> None:
     import numpy as np
     from PIL import ImageFile
 
-    from clipsearch import images
     from clipsearch.errors import UnreadablePicture
+    from clipsearch.pictures import images
     from clipsearch.records import Preprocessing
 
     settings = json.loads(sys.argv[1])

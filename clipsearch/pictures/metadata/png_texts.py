@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from clipsearch.metadata.moments import Moment, read_moment
-from clipsearch.metadata.statements import Said, text_of
+from clipsearch.pictures.metadata.moments import Moment, read_moment
+from clipsearch.pictures.metadata.statements import Said, text_of
 
 _LONGEST_PROFILE_CHARACTERS = 2**22
 _DATES = {

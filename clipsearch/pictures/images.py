@@ -1,7 +1,7 @@
 """Picture files to pixels: read once, recognised by their bytes, upright, sRGB, on white, resized as a model wants.
 
 Every failure becomes an UnreadablePicture with a status and a reason. Decoders are imported when first needed.
-This module knows neither indexes nor worker processes; `clipsearch.indexer.decoding` runs it in some.
+This module knows neither indexes nor worker processes; `clipsearch.pictures.pool` runs it in some.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ import numpy as np
 import xxhash
 from PIL import Image, ImageChops, ImageFile
 
-from clipsearch import repair, tiff
 from clipsearch.errors import UnreadablePicture
-from clipsearch.formats import (
+from clipsearch.pictures import repair, tiff
+from clipsearch.pictures.formats import (
     HEAD_BYTES,
     TIFF_SIGNATURES,
     Kind,
@@ -37,7 +37,7 @@ from clipsearch.formats import (
     identify,
     is_candidate,
 )
-from clipsearch.metadata import (
+from clipsearch.pictures.metadata import (
     Embedded,
     describe,
     orientation_of,
@@ -46,7 +46,7 @@ from clipsearch.metadata import (
     read_exif,
     read_tiff_exif,
 )
-from clipsearch.metadata.stripping import without_bad_metadata
+from clipsearch.pictures.metadata.stripping import without_bad_metadata
 from clipsearch.records import MOST_PIECES, OUT_OF_MEMORY, PictureMetadata, PixelArray, Preprocessing, SkipStatus
 
 __all__ = [

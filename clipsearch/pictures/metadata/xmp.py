@@ -6,8 +6,8 @@ import contextlib
 import re
 from xml.parsers import expat
 
-from clipsearch.metadata.moments import Moment, read_moment
-from clipsearch.metadata.statements import NOTHING, Said, camera_of, place_of, text_of, written_degrees
+from clipsearch.pictures.metadata.moments import Moment, read_moment
+from clipsearch.pictures.metadata.statements import NOTHING, Said, camera_of, place_of, text_of, written_degrees
 
 LONGEST_PACKET_BYTES = 2 * 2**20  # dates come early, also in files with a long history of edits
 _LONGEST_VALUE = 200

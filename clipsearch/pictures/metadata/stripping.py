@@ -6,7 +6,7 @@ import io
 import zlib
 from typing import IO
 
-from clipsearch.formats import Kind
+from clipsearch.pictures.formats import Kind
 
 _LARGEST_FILE_BYTES = 2**29
 _LONGEST_TEXT_BYTES = 2**20

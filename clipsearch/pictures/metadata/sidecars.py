@@ -12,9 +12,9 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
-from clipsearch.metadata.moments import Moment, read_moment, since_1970
-from clipsearch.metadata.statements import NOTHING, Place, Said, place_of, text_of
-from clipsearch.metadata.xmp import LONGEST_PACKET_BYTES, said_in_xmp
+from clipsearch.pictures.metadata.moments import Moment, read_moment, since_1970
+from clipsearch.pictures.metadata.statements import NOTHING, Place, Said, place_of, text_of
+from clipsearch.pictures.metadata.xmp import LONGEST_PACKET_BYTES, said_in_xmp
 
 _LONGEST_JSON_BYTES = 2**18
 _MOST_NAMES = 2_000_000
