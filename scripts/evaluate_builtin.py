@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch.encoder.onnx import OnnxEncoder
+from clipsearch.evaluation.recall import RECALL_AT, Retrieval, evaluate
+from clipsearch.pairs.encoding import EncodedPairs, encode_pairs
+from clipsearch.pairs.reading import PairSet, open_pairs
 from clipsearch.pictures.images import read_picture
 from clipsearch.records import FloatArray
-from clipsearch.training.encoding import EncodedPairs, encode_pairs
-from clipsearch.training.evaluation import RECALL_AT, Retrieval, evaluate
-from clipsearch.training.pairs import PairSet, open_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMED_PICTURES = 256

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch.encoder.names import load_encoder
+from clipsearch.evaluation.recall import RECALL_AT, evaluate
+from clipsearch.pairs.encoding import encode_captions, encode_pictures
+from clipsearch.pairs.reading import PictureSource
 from clipsearch.records import FloatArray, IntArray
-from clipsearch.training.encoding import encode_captions, encode_pictures
-from clipsearch.training.evaluation import RECALL_AT, evaluate
-from clipsearch.training.pairs import PictureSource
 
 SUFFIX = ".utf8"
 ENGLISH = "en"

@@ -9,7 +9,7 @@ from clipsearch.cli.terminal import count, size
 from clipsearch.filenames import safe
 
 if TYPE_CHECKING:
-    from clipsearch.training.check import CheckReport, SetReport, Spread
+    from clipsearch.pairs.checking import CheckReport, SetReport, Spread
 
 EXAMPLES = 3
 

@@ -18,9 +18,9 @@ from clipsearch.errors import InvalidLabels, InvalidQuery
 from clipsearch.filenames import safe, to_bytes
 
 if TYPE_CHECKING:
+    from clipsearch.classify.zero_shot import Accuracy, Classifier, Label
     from clipsearch.encoder import Encoder
     from clipsearch.records import FloatArray, IntArray, SkippedImage
-    from clipsearch.training.classify import Accuracy, Classifier, Label
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -99,7 +99,7 @@ def classify_command(
       clipsearch classify --index ./photos --labels-file labels.txt --write
       clipsearch classify ./new --probe runs/animals
     """
-    from clipsearch.training.plots import check_plots, draw_confusion
+    from clipsearch.evaluation.plots import check_plots, draw_confusion
 
     if (folder is None) == (index is None):
         raise InvalidQuery("name either a folder or an index: clipsearch classify FOLDER, or --index DIR")
@@ -144,15 +144,15 @@ def classify_command(
 
 
 def _labels(given: Sequence[str], file: Path | None) -> list[Label]:
-    from clipsearch.training.classify import parse_label, read_labels
+    from clipsearch.classify.zero_shot import parse_label, read_labels
 
     found = [parse_label(part) for text in given for part in text.split(",") if part.strip()]
     return found + (read_labels(file) if file is not None else [])
 
 
 def _classifier(encoder: Encoder, labels: Sequence[Label], templates: Sequence[str], probe: Path | None) -> Classifier:
-    from clipsearch.training.classify import zero_shot
-    from clipsearch.training.probe import load_probe
+    from clipsearch.classify.probe import load_probe
+    from clipsearch.classify.zero_shot import zero_shot
 
     if probe is None:
         return zero_shot(encoder, labels, templates)
@@ -174,11 +174,11 @@ def _of_folder(
 
     import numpy as np
 
+    from clipsearch.classify.probe import load_probe
+    from clipsearch.classify.zero_shot import measure, open_class_folder, parse_label, truth_in
     from clipsearch.encoder.names import load_encoder
     from clipsearch.errors import NoPictures
-    from clipsearch.training.classify import measure, open_class_folder, parse_label, truth_in
-    from clipsearch.training.encoding import encode_pictures
-    from clipsearch.training.probe import load_probe
+    from clipsearch.pairs.encoding import encode_pictures
 
     found = open_class_folder(folder)
     if model is None and probe is not None:
@@ -216,8 +216,8 @@ def _of_index(
 
     import numpy as np
 
+    from clipsearch.classify.zero_shot import indexed_pictures
     from clipsearch.search.collection import open_collection
-    from clipsearch.training.classify import indexed_pictures
 
     if not labels and probe is None:
         raise InvalidLabels("name the labels with --labels or --labels-file")

@@ -15,10 +15,10 @@ from clipsearch.errors import InvalidQuery
 from clipsearch.filenames import safe
 
 if TYPE_CHECKING:
-    from clipsearch.training.encoding import EncodedPairs
-    from clipsearch.training.evaluation import Comparison, Interval
-    from clipsearch.training.index_recall import IndexRecall
-    from clipsearch.training.pairs import PairSet
+    from clipsearch.evaluation.index_recall import IndexRecall
+    from clipsearch.evaluation.recall import Comparison, Interval
+    from clipsearch.pairs.encoding import EncodedPairs
+    from clipsearch.pairs.reading import PairSet
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -79,9 +79,9 @@ def eval_command(
     from contextlib import ExitStack
 
     from clipsearch.encoder.names import load_encoder
-    from clipsearch.training.encoding import encode_pairs
-    from clipsearch.training.pairs import open_pairs
-    from clipsearch.training.plots import check_plots, draw_comparison
+    from clipsearch.evaluation.plots import check_plots, draw_comparison
+    from clipsearch.pairs.encoding import encode_pairs
+    from clipsearch.pairs.reading import open_pairs
 
     if markdown and as_json:
         raise InvalidQuery("--markdown and --json exclude each other")
@@ -128,15 +128,15 @@ def _on_the_same_pictures(encoded: Sequence[EncodedPairs]) -> list[EncodedPairs]
 
 
 def _compare(encoded: Sequence[EncodedPairs], resamples: int, seed: int) -> Comparison:
-    from clipsearch.training.evaluation import compare, evaluate
+    from clipsearch.evaluation.recall import compare, evaluate
 
     metrics = [evaluate(part.pictures.vectors, part.texts, part.owner) for part in encoded]
     return compare(metrics, resamples=resamples, seed=seed)
 
 
 def _index_recall(index: Path, pairs: PairSet, seed: int) -> IndexRecall:
+    from clipsearch.evaluation.index_recall import measure_index
     from clipsearch.search.collection import open_collection
-    from clipsearch.training.index_recall import measure_index
 
     with open_collection(index) as collection:
         return measure_index(collection, [text for pair in pairs for text in pair.captions], seed=seed)

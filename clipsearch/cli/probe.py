@@ -13,8 +13,8 @@ from clipsearch.errors import InvalidLabels, InvalidQuery
 from clipsearch.filenames import safe
 
 if TYPE_CHECKING:
+    from clipsearch.classify.probe import ProbeReport
     from clipsearch.records import SkippedImage
-    from clipsearch.training.probe import ProbeReport
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -47,10 +47,10 @@ def probe_command(
     """
     from contextlib import ExitStack
 
+    from clipsearch.classify.probe import fit_probe
+    from clipsearch.classify.zero_shot import open_class_folder, parse_label, truth_in, zero_shot
     from clipsearch.encoder.names import load_encoder
-    from clipsearch.training.classify import open_class_folder, parse_label, truth_in, zero_shot
-    from clipsearch.training.encoding import encode_pictures
-    from clipsearch.training.probe import fit_probe
+    from clipsearch.pairs.encoding import encode_pictures
 
     if out.exists() and not out.is_dir():
         raise InvalidQuery(f"{out} is a file: name a folder with --out")

@@ -245,8 +245,8 @@ def _check(
     load_model: Callable[[], Encoder] | None,
 ) -> None:
     from clipsearch.cli.check import check_json, print_check
-    from clipsearch.training.check import check_pairs
-    from clipsearch.training.pairs import open_pairs
+    from clipsearch.pairs.checking import check_pairs
+    from clipsearch.pairs.reading import open_pairs
 
     if not pairs:
         raise typer.BadParameter("name the pairs to check", param_hint="PAIRS")

@@ -22,9 +22,9 @@ import xxhash
 from clipsearch.config import cache_dir
 from clipsearch.cores import available_cores
 from clipsearch.errors import UnreadablePicture
+from clipsearch.pairs.reading import PairSet
 from clipsearch.records import IntArray, PixelArray
 from clipsearch.training.frozen import FrozenModel
-from clipsearch.training.pairs import PairSet
 from clipsearch.training.views import view_of
 
 FORMAT = "1"

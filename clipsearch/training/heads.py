@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from clipsearch.encoder.layout import CONFIG, MULTILINGUAL, TEXTUAL_MODEL, VISUAL_MODEL
+from clipsearch.evaluation.recall import Metrics, evaluate
 from clipsearch.records import FloatArray
-from clipsearch.training.evaluation import Metrics, evaluate
 from clipsearch.training.feature_cache import CachedPairs, Features
 from clipsearch.training.frozen import FrozenModel
 from clipsearch.training.grad_cache import Part, Vectors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from clipsearch.training.evaluation import Metrics
+from clipsearch.evaluation.recall import Metrics
 from clipsearch.training.loop import score_of
 
 GRID = tuple(round(step / 10, 1) for step in range(11))

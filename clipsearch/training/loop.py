@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from clipsearch.evaluation.recall import Metrics
 from clipsearch.training import distributed
 from clipsearch.training.checkpoints import Checkpoint, CheckpointFolder
 from clipsearch.training.distributed import World
-from clipsearch.training.evaluation import Metrics
 from clipsearch.training.grad_cache import Part, Vectors, accumulated_backward, whole_backward
 from clipsearch.training.losses import Side, clamp_temperature_, contrastive_loss
 from clipsearch.training.order import Draw, Order

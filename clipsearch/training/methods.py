@@ -11,12 +11,12 @@ import torch
 
 from clipsearch.encoder.names import OPEN_CLIP, load_encoder, resolve
 from clipsearch.encoder.onnx import OnnxEncoder
+from clipsearch.pairs.reading import PairSet
 from clipsearch.training.distributed import World
 from clipsearch.training.feature_cache import cached_features, cached_sentences
 from clipsearch.training.frozen import FrozenModel
 from clipsearch.training.heads import HeadsTrainee
 from clipsearch.training.order import Order
-from clipsearch.training.pairs import PairSet
 from clipsearch.training.run_folder import RunFolder
 from clipsearch.training.sentences import general_sentences
 from clipsearch.training.settings import InvalidSettings, Method

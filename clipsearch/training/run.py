@@ -18,16 +18,16 @@ from clipsearch import __version__
 from clipsearch.encoder.names import OPEN_CLIP, resolve
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import InvalidModel, MissingExtra, UnreadablePicture
+from clipsearch.pairs.reading import PairSet, open_pairs
 from clipsearch.records import FloatArray, PixelArray
-from clipsearch.training.pairs import PairSet, open_pairs
 from clipsearch.training.run_folder import REPORT, SETTINGS, RunFolder
 from clipsearch.training.settings import InvalidSettings, Method, Settings, TrainingInterrupted
 from clipsearch.training.split import common_pictures, split
 
 if TYPE_CHECKING:
     from clipsearch.encoder.openclip import OpenClipEncoder
+    from clipsearch.evaluation.recall import Metrics
     from clipsearch.training.distributed import World
-    from clipsearch.training.evaluation import Metrics
     from clipsearch.training.interpolation import Weighing
     from clipsearch.training.loop import Loop
 

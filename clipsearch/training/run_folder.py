@@ -21,9 +21,9 @@ from typing import Any
 
 from clipsearch.encoder.names import RUN_MODEL, RUN_SETTINGS
 from clipsearch.errors import ClipsearchError
+from clipsearch.evaluation.plots import check_plots
 from clipsearch.training.checkpoints import FOLDER as CHECKPOINTS
 from clipsearch.training.checkpoints import STATE, write_atomically
-from clipsearch.training.plots import check_plots
 
 SETTINGS, MODEL = RUN_SETTINGS, RUN_MODEL
 REPORT, METRICS, TABLE, CURVES = "report.json", "metrics.jsonl", "metrics.csv", "curves.png"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xxhash
 
 from clipsearch.errors import UnreadablePicture
-from clipsearch.training.pairs import Pair, PairSet
+from clipsearch.pairs.reading import Pair, PairSet
 from clipsearch.training.settings import InvalidSettings
 
 HELD_OUT_SHARE = 0.1

@@ -19,15 +19,15 @@ from clipsearch.cores import available_cores
 from clipsearch.encoder.export import export
 from clipsearch.encoder.openclip import OpenClipEncoder, set_batch_first
 from clipsearch.errors import UnreadablePicture
+from clipsearch.evaluation.recall import Metrics, evaluate
+from clipsearch.pairs.reading import PairSet
 from clipsearch.records import FloatArray, IntArray, PixelArray
 from clipsearch.training.distributed import World
-from clipsearch.training.evaluation import Metrics, evaluate
 from clipsearch.training.grad_cache import Part, Vectors
 from clipsearch.training.heads import SIGLIP_BIAS
 from clipsearch.training.lora import LoraReport, add_lora, merge_lora, set_strength
 from clipsearch.training.methods import Work
 from clipsearch.training.order import Draw, Order
-from clipsearch.training.pairs import PairSet
 from clipsearch.training.settings import InvalidSettings, Settings
 from clipsearch.training.views import WHOLE, view_of
 

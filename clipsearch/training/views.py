@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from clipsearch.pairs.reading import Pair
 from clipsearch.pictures.images import open_picture, prepare, read_picture
 from clipsearch.records import PixelArray, Preprocessing
-from clipsearch.training.pairs import Pair
 
 SMALLEST_CROP = 0.7  # of the area
 LARGEST_ASPECT_CHANGE = 4 / 3

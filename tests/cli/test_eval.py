@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import clipsearch as library
+from clipsearch.evaluation.index_recall import measure_index
 from clipsearch.records import FloatArray, IntArray
 from clipsearch.search.collection import Collection
-from clipsearch.training.index_recall import measure_index
 from tests.cli.test_cli import clipsearch
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import plain

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 import xxhash
 
+from clipsearch.pairs.reading import open_pairs
 from clipsearch.training.feature_cache import CachedPairs, Features
 from clipsearch.training.heads import HeadsTrainee
 from clipsearch.training.loop import Loop
 from clipsearch.training.order import Order
-from clipsearch.training.pairs import open_pairs
 from clipsearch.training.run_folder import RunFolder
 from clipsearch.training.settings import Settings
 from tests.training_pairs import write_pairs

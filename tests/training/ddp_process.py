@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from clipsearch.pairs.reading import open_pairs
 from clipsearch.training import distributed
 from clipsearch.training.grad_cache import whole_backward
 from clipsearch.training.loop import Loop
-from clipsearch.training.pairs import open_pairs
 from clipsearch.training.run_folder import RunFolder
 from clipsearch.training.settings import Settings
 from clipsearch.training.towers import TowersTrainee

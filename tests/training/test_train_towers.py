@@ -14,9 +14,9 @@ pytest.importorskip("open_clip")
 
 from clipsearch.encoder.names import load_encoder  # noqa: E402
 from clipsearch.encoder.openclip import OpenClipEncoder  # noqa: E402
+from clipsearch.pairs.reading import open_pairs  # noqa: E402
 from clipsearch.training.grad_cache import whole_backward  # noqa: E402
 from clipsearch.training.loop import Loop  # noqa: E402
-from clipsearch.training.pairs import open_pairs  # noqa: E402
 from clipsearch.training.run import Request, train  # noqa: E402
 from clipsearch.training.run_folder import RunFolder  # noqa: E402
 from clipsearch.training.settings import Settings, TrainingStopped  # noqa: E402

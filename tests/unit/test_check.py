@@ -11,8 +11,8 @@ import pytest
 
 from clipsearch.cli.check import check_json, print_check
 from clipsearch.encoder.names import load_encoder
-from clipsearch.training.check import CheckReport, check_pairs
-from clipsearch.training.pairs import open_pairs
+from clipsearch.pairs.checking import CheckReport, check_pairs
+from clipsearch.pairs.reading import open_pairs
 from tests.fake_encoder import FakeEncoder
 from tests.pictures import picture
 

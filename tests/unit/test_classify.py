@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipsearch.errors import InvalidLabels, NoPictures
-from clipsearch.indexer.build import index_folder
-from clipsearch.training.classify import (
+from clipsearch.classify.templates import TEMPLATES
+from clipsearch.classify.zero_shot import (
     Label,
     indexed_pictures,
     measure,
@@ -22,8 +21,9 @@ from clipsearch.training.classify import (
     wilson,
     zero_shot,
 )
-from clipsearch.training.encoding import encode_pictures
-from clipsearch.training.templates import TEMPLATES
+from clipsearch.errors import InvalidLabels, NoPictures
+from clipsearch.indexer.build import index_folder
+from clipsearch.pairs.encoding import encode_pictures
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import plain
 

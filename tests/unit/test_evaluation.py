@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clipsearch.evaluation import recall as evaluation
+from clipsearch.evaluation.recall import MEASURES, Metrics, Retrieval, compare, evaluate
 from clipsearch.records import FloatArray, IntArray
-from clipsearch.training import evaluation
-from clipsearch.training.evaluation import MEASURES, Metrics, Retrieval, compare, evaluate
 
 
 def brute_force(images: FloatArray, texts: FloatArray, owner: IntArray) -> dict[str, float]:

@@ -20,6 +20,9 @@ LAYERS: list[set[str]] = [
     {"pictures", "encoder", "store", "vectors"},
     {"search", "remote"},
     {"indexer"},
+    {"pairs"},
+    {"evaluation"},
+    {"classify"},
     {"training"},
     {"server"},
     {"ui", "daemon"},
@@ -28,11 +31,11 @@ LAYERS: list[set[str]] = [
 """Lowest first. A part imports from lower layers and from itself only."""
 
 ONLY_IMPORTERS = {
-    "pyarrow": {"store", "training"},
+    "pyarrow": {"store", "pairs"},
     "faiss": {"vectors"},
     "torch": {"encoder", "training"},
     "open_clip": {"encoder", "training"},
-    "matplotlib": {"training"},
+    "matplotlib": {"evaluation", "training"},
     "onnxruntime": {"encoder", "training"},
     "openvino": {"encoder"},
     "fastapi": {"server", "ui"},

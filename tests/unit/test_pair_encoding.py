@@ -12,8 +12,8 @@ import xxhash
 
 from clipsearch.errors import InvalidPairs
 from clipsearch.indexer.build import Progress
-from clipsearch.training.encoding import encode_captions, encode_pairs
-from clipsearch.training.pairs import open_pairs
+from clipsearch.pairs.encoding import encode_captions, encode_pairs
+from clipsearch.pairs.reading import open_pairs
 from tests.fake_encoder import COLOURS, FakeEncoder
 from tests.pictures import plain
 

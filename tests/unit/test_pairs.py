@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipsearch.errors import InvalidPairs, UnreadablePicture
-from clipsearch.training.pairs import PairSet, expand_braces, open_pairs
+from clipsearch.pairs.reading import PairSet, expand_braces, open_pairs
 from tests.pictures import picture
 
 

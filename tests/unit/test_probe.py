@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clipsearch.classify import probe as module
+from clipsearch.classify.probe import METHODS, _Ridge, fit_probe, load_probe
+from clipsearch.classify.zero_shot import ZeroShot, measure
 from clipsearch.errors import InvalidProbe
 from clipsearch.records import FloatArray, IntArray
-from clipsearch.training import probe as module
-from clipsearch.training.classify import ZeroShot, measure
-from clipsearch.training.probe import METHODS, _Ridge, fit_probe, load_probe
 from tests.fake_encoder import FakeEncoder
 
 DIM, CLASSES = 24, 6

@@ -11,10 +11,10 @@ import numpy as np
 
 from clipsearch.folding import fold
 from clipsearch.indexer.build import Progress
+from clipsearch.pairs.encoding import decode_tasks
+from clipsearch.pairs.reading import BadEntry, Pair, PairSet
 from clipsearch.pictures.pool import DecodePool
 from clipsearch.records import Preprocessing, SkippedImage
-from clipsearch.training.encoding import decode_tasks
-from clipsearch.training.pairs import BadEntry, Pair, PairSet
 
 SAMPLE_PAIRS = 5
 # Small, so that JPEGs are decoded at an eighth: all their data is still read and checked.

@@ -14,15 +14,15 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.classify.templates import TEMPLATES
 from clipsearch.encoder import Encoder
 from clipsearch.errors import InvalidLabels, NoPictures
 from clipsearch.folding import fold
+from clipsearch.pairs.encoding import encode_captions
+from clipsearch.pairs.reading import PictureSource
 from clipsearch.pictures.formats import is_candidate
 from clipsearch.records import FloatArray, ImageRecord, IntArray
 from clipsearch.store import open_snapshot, read_pictures
-from clipsearch.training.encoding import encode_captions
-from clipsearch.training.pairs import PictureSource
-from clipsearch.training.templates import TEMPLATES
 
 DEFAULT_TEMPLATES = ("photos",)
 

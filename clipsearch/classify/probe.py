@@ -23,10 +23,10 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.classify.zero_shot import Accuracy, ZeroShot, measure, softmax
 from clipsearch.encoder import Encoder
 from clipsearch.errors import InvalidProbe, StorageError
 from clipsearch.records import FloatArray, IntArray
-from clipsearch.training.classify import Accuracy, ZeroShot, measure, softmax
 
 Method = Literal["zero-shot", "linear", "cache"]
 METHODS: tuple[Method, ...] = get_args(Method)

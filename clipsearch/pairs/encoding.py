@@ -11,9 +11,9 @@ from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import InvalidPairs
 from clipsearch.indexer.build import Progress
+from clipsearch.pairs.reading import PairSet, PictureSource
 from clipsearch.pictures.pool import DecodePool, DecodeTask
 from clipsearch.records import FloatArray, IntArray, PixelArray, SkippedImage
-from clipsearch.training.pairs import PairSet, PictureSource
 
 BATCH_PICTURES = 32
 TEXTS_AT_ONCE = 512

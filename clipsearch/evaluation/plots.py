@@ -15,8 +15,8 @@ from clipsearch.config import cache_dir
 from clipsearch.errors import MissingExtra, StorageError
 
 if TYPE_CHECKING:
+    from clipsearch.evaluation.recall import Interval
     from clipsearch.records import IntArray
-    from clipsearch.training.evaluation import Interval
 
 _DPI = 150
 _MOST_CLASSES_WITH_NUMBERS = 20

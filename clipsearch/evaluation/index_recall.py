@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from clipsearch.pairs.encoding import encode_captions
 from clipsearch.records import FloatArray, IntArray
 from clipsearch.search.collection import Collection
-from clipsearch.training.encoding import encode_captions
 
 MOST_QUERIES = 1000
 HITS = 10

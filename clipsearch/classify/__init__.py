@@ -1,0 +1,1 @@
+"""Labels for pictures: zero-shot from words, or a probe learnt from examples. No torch."""

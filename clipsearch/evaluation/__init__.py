@@ -1,0 +1,1 @@
+"""Recall and other measures with their intervals, and their plots. No torch."""

@@ -1,0 +1,1 @@
+"""Pictures with captions: reading, checking and encoding them. No torch."""
