@@ -65,7 +65,7 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written and how well it agrees. `images` is None where no pictures were given to check with."""
+    """What was written and how well it agrees. `pictures.images` is None where no pictures were given to check with."""
 
     directory: Path
     fingerprint: str

@@ -1,6 +1,6 @@
 """Decode pictures ahead, in worker processes: a picture that hangs or kills its decoder costs only itself.
 
-The workers are plain subprocesses (`decode_worker`), so they need no `if __name__ == "__main__"` in the
+The workers are plain subprocesses (`worker`), so they need no `if __name__ == "__main__"` in the
 caller's script and no fork. Pixels come back through shared memory, the rest as small messages.
 
 One thread for each worker keeps two tasks in its pipe, so that it never waits for the caller; results pile up

@@ -12,23 +12,10 @@ import pytest
 import clipsearch
 
 PACKAGE = Path(clipsearch.__file__).parent
+LAW = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
 
-LAYERS: list[set[str]] = [
-    {"privacy", "cores", "places", "records", "errors", "filenames", "timing"},
-    {"config"},
-    {"checksums", "npy", "folding", "query"},
-    {"pictures", "encoder", "store", "vectors"},
-    {"search", "remote"},
-    {"indexer"},
-    {"pairs"},
-    {"evaluation"},
-    {"classify"},
-    {"training"},
-    {"server"},
-    {"ui", "daemon"},
-    {"cli"},
-]
-"""Lowest first. A part imports from lower layers and from itself only."""
+LAYERS = [set(line.split("  ")[0].split()) for line in LAW.split("```")[1].strip().splitlines()]
+"""Lowest first, as docs/architecture.md has them. A part imports from lower layers and from itself only."""
 
 ONLY_IMPORTERS = {
     "pyarrow": {"store", "pairs"},
