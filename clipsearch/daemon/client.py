@@ -1,7 +1,7 @@
 """Ask a server of this user that has the index open already, through a socket that only this user can reach.
 
 The socket is in the user's state folder, named after the index. A server greets whoever connects; it answers with hits
-or, if it cannot answer exactly as a new process would (another version, a picture's path in the query, an error), not
+or, if it cannot answer exactly as a new process would (another build, a picture's path in the query, an error), not
 at all: the caller then does the work itself. Loads no NumPy: that is most of what a query waits for.
 
 Messages are JSON, one a line. `clipsearch.daemon.server` is the other end.
@@ -19,7 +19,7 @@ import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from clipsearch import __version__
+from clipsearch.builds import build
 from clipsearch.config import state_dir, working_folder
 from clipsearch.filenames import to_bytes
 from clipsearch.records import Hit, ImageRecord, PictureMetadata
@@ -55,7 +55,7 @@ def ask(
     if here is None:
         return None
     request: dict[str, Any] = {
-        "version": __version__,
+        "build": build(),
         "index": os.path.realpath(index),
         "folder": str(here),
         "query": query,
@@ -77,7 +77,7 @@ def ask(
 
 
 def is_answered(index: Path) -> bool:
-    """Whether a server of this version answers for the index folder `index`."""
+    """Whether a server of this build answers for the index folder `index`."""
     path = socket_path(index)
     if path is None:
         return False
@@ -106,7 +106,7 @@ def start_daemon(index: Path) -> None:
 
 @contextlib.contextmanager
 def _greeted(path: Path, index: str) -> Iterator[tuple[socket.socket, IO[bytes]]]:
-    """A connection to the server of `index`. Raises: OSError; ValueError for another version, index or user."""
+    """A connection to the server of `index`. Raises: OSError; ValueError for another build, index or user."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(GREETING_TIMEOUT_S)
         connection.connect(str(path))
@@ -114,7 +114,7 @@ def _greeted(path: Path, index: str) -> Iterator[tuple[socket.socket, IO[bytes]]
             raise ValueError("a server of another user")
         with connection.makefile("rb") as stream:
             greeting = receive(stream)
-            if greeting.get("version") != __version__ or greeting.get("index") != index:
+            if greeting.get("build") != build() or greeting.get("index") != index:
                 raise ValueError("another server")
             yield connection, stream
 

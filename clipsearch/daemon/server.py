@@ -1,6 +1,6 @@
 """Answer queries of this user's other processes, exactly as they would answer them themselves.
 
-`client` is the other end. What cannot be answered so (another version, a picture's path, an error) is not.
+`client` is the other end. What cannot be answered so (another build, a picture's path, an error) is not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from clipsearch import __version__
+from clipsearch.builds import build
 from clipsearch.daemon.client import hit_body, is_own_user, message, receive, socket_path
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.onnx import OnnxEncoder
@@ -73,11 +73,11 @@ class LocalSocket:
             if not is_own_user(connection):
                 return
             index = os.path.realpath(self._served.path)
-            connection.sendall(message({"version": __version__, "index": index}))
+            connection.sendall(message({"build": build(), "index": index}))
             with connection.makefile("rb") as stream:
                 asked = receive(stream)
                 self.last_used_at = time.monotonic()
-                if asked["version"] == __version__ and asked["index"] == index:
+                if asked["build"] == build() and asked["index"] == index:
                     connection.sendall(message(self._answer(asked)))
 
     def _answer(self, asked: dict[str, Any]) -> dict[str, Any]:

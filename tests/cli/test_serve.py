@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from clipsearch import __version__ as clipsearch_version
 from clipsearch.daemon.client import message, socket_path
 from tests.cli.test_cli import clipsearch
 from tests.fake_encoder import COLOURS
@@ -166,6 +167,16 @@ def test_a_server_answers_from_the_generation_that_is_there(server: Server, inde
     assert str(indexed / "pink.png") in output.splitlines()
 
 
+def test_a_server_of_another_build_is_not_asked(server: Server, indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from clipsearch.daemon import client
+
+    current = indexed / ".clipsearch"
+    assert client.ask(current, "red", 3, {"all": True}) is not None
+    monkeypatch.setattr(client, "build", lambda: f"{clipsearch_version}-00000000")
+    assert client.ask(current, "red", 3, {"all": True}) is None
+    assert not client.is_answered(current)
+
+
 def test_a_server_that_was_killed_costs_nothing(server: Server, indexed: Path) -> None:
     path = socket_path(indexed / ".clipsearch")
     assert path is not None
@@ -176,7 +187,7 @@ def test_a_server_that_was_killed_costs_nothing(server: Server, indexed: Path) -
     assert not answered
 
 
-@pytest.mark.parametrize("says", [b"", b"rubbish\n", message({"version": "0.0.1", "index": "x"}), None])
+@pytest.mark.parametrize("says", [b"", b"rubbish\n", message({"build": "0.0.1", "index": "x"}), None])
 def test_a_server_that_is_none_is_passed_over_quickly(indexed: Path, says: bytes | None) -> None:
     from clipsearch.daemon.client import ask
 
