@@ -44,10 +44,9 @@ def index(
 
 def prepare_queries(encoder: Encoder) -> None:
     """Let later processes answer their first query sooner, where the encoder can. A failure to is no error."""
-    prepare: Callable[[], None] | None = getattr(encoder, "prepare_texts", None)
-    if prepare is not None:
-        with contextlib.suppress(ClipsearchError):
-            prepare()
+    with contextlib.suppress(ClipsearchError):
+        if encoder.text_fingerprint is not None:  # else they could not know what was kept for them
+            encoder.prepare_texts()
             bank_vectors(encoder)
             drawing_vectors(encoder)
 

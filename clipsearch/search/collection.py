@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch import config
-from clipsearch.encoder import Encoder, parts_read
+from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import (
     EncoderMismatch,
@@ -213,7 +213,7 @@ class Collection:
         parsed = self.parse(query)
         texts = [term.value for term in parsed.terms if term.kind == "text" and len(term.value) > SURELY_READ]
         told = list(parsed.offers)
-        for text, part in zip(texts, parts_read(self.encoder, texts) if texts else [], strict=True):
+        for text, part in zip(texts, self.encoder.parts_read(texts) if texts else [], strict=True):
             if part is not None:
                 told.append(_cut_short(text, part))
         return told

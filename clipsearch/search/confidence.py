@@ -88,7 +88,7 @@ def bank_vectors(encoder: Encoder) -> FloatArray:
     the encoder raises.
     """
     texts = bank_texts()
-    tower: str | None = getattr(encoder, "text_fingerprint", None)  # without one, nothing is kept
+    tower = encoder.text_fingerprint  # without one, nothing is kept
     file = None if tower is None else _cache_file("\n".join([tower, *texts]).encode())
     stored = _stored(file, encoder.dim)
     if stored is not None and len(stored) == len(texts):

@@ -97,6 +97,15 @@ def test_imports_point_downward(part: str, path: Path) -> None:
         assert other == part or rank(other) < rank(part), f"{path} ({part}) imports {name}"
 
 
+def test_what_an_encoder_can_do_is_in_its_contract() -> None:
+    """Outside `encoder` nobody looks for an attribute, or for a class."""
+    looks = re.compile(r"(getattr|hasattr)\(.*encoder|isinstance\(.*OnnxEncoder")
+    for part, path in modules():
+        if part != "encoder":
+            found = [line for line in path.read_text(encoding="utf-8").splitlines() if looks.search(line)]
+            assert not found, f"{path}: {found}"
+
+
 def loaded_by(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(*sorted(sys.modules))"],

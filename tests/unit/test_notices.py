@@ -93,7 +93,7 @@ def test_where_the_model_stops_reading_is_said(photos: Path, text: str) -> None:
     with clipsearch.open(photos, encoder=encoder) as collection:
         (line,) = collection.notices(text)
         assert "read up to: " in line
-        (part,) = encoder.parts_read([text])  # type: ignore[attr-defined]
+        (part,) = encoder.parts_read([text])
         assert part is not None
         whole, cut = encoder.encode_texts([text, part])
         assert whole @ cut > 0.98  # nothing behind it was read; a word may have lost its end
