@@ -39,6 +39,13 @@ app = typer.Typer(rich_markup_mode=None)
 class QueryCommand(typer.core.TyperCommand):
     """`clipsearch query dog -people`: takes a word with a minus for part of the query, not for options."""
 
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """List the filters at the end of the help."""
+        from clipsearch.query.fields import FILTERS
+
+        with formatter.section("Filters"):
+            formatter.write_text(", ".join(field.examples[0] for field in FILTERS.values()))
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         known = {name for parameter in self.params for name in parameter.opts}
         words = [
@@ -210,8 +217,8 @@ def joined(words: list[str]) -> str:
 def _requoted(word: str) -> str:
     name, colon, value = word.partition(":")
     if colon and " " in value and '"' not in value and name.lstrip("-\N{MINUS SIGN}").isalpha():
-        from clipsearch.query import FIELDS
+        from clipsearch.query.fields import FILTERS
 
-        if name.lstrip("-\N{MINUS SIGN}").lower() in FIELDS:
+        if name.lstrip("-\N{MINUS SIGN}").lower() in FILTERS:
             return f'{name}:"{value}"'
     return word
