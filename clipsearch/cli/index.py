@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+import typer.core
 
 from clipsearch import config
 from clipsearch.cli.options import (
@@ -39,7 +40,20 @@ EXAMPLES_PER_REASON = 3
 app = typer.Typer(rich_markup_mode=None)
 
 
-@app.command(name="index")
+class IndexCommand(typer.core.TyperCommand):
+    """`clipsearch index`: its help ends with the formats that it reads."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from clipsearch.pictures.formats import FORMATS
+
+        with formatter.section("Pictures"):
+            formatter.write_text(", ".join(found.label for found in FORMATS if found.extra is None))
+            for found in FORMATS:
+                if found.extra is not None:
+                    formatter.write_text(f"{found.label}: pip install 'clipsearch[{found.extra}]'")
+
+
+@app.command(name="index", cls=IndexCommand)
 def index_command(
     folder: Annotated[
         Path, typer.Argument(help="The folder with the pictures; folders in it are searched too.", metavar="FOLDER")

@@ -23,7 +23,6 @@ BoolArray = npt.NDArray[np.bool_]
 DegreesArray = npt.NDArray[np.float64]
 
 EARTH_RADIUS_M = 6_371_008.8  # mean radius, IUGG
-_SAME_EXTENSION = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "tiff": "tif", "heif": "heic"}
 
 
 def passing(expression: Filter, columns: Columns, tagged: Callable[[str], BoolArray]) -> BoolArray:
@@ -120,10 +119,12 @@ def _described(pattern: str) -> re.Pattern[str]:
 
 
 def _ext_fits(pattern: str) -> Callable[[str], bool]:
+    from clipsearch.pictures.formats import usual_extension  # most queries do without
+
     wanted = fold_name(pattern.strip()).removeprefix(".")
     if "*" not in wanted and "?" not in wanted:
-        same = _SAME_EXTENSION.get(wanted, wanted)
-        return lambda text: _SAME_EXTENSION.get(text, text) == same
+        same = usual_extension(wanted)
+        return lambda text: usual_extension(text) == same
     described = _described(wanted)
     return lambda text: described.match(text) is not None
 
