@@ -13,6 +13,7 @@ from clipsearch import config
 from clipsearch.cli.options import EXIT_NOTHING_FOUND, IndexOption, JsonOption, print_json
 from clipsearch.cli.output import print_hit, short_json
 from clipsearch.places import expanded
+from clipsearch.records import DEFAULT_HITS
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -22,7 +23,7 @@ def similar(
     picture: Annotated[
         str, typer.Argument(help="The path of a picture, or the row_id of a hit.", metavar="PICTURE|ID")
     ],
-    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="How many hits.", metavar="N")] = 20,
+    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="How many hits.", metavar="N")] = DEFAULT_HITS,
     index: IndexOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -24,7 +24,7 @@ from clipsearch.encoder.fingerprints import fingerprint_of
 from clipsearch.encoder.kinds import OPEN_CLIP, LoadOptions, ModelInfo, ResolvedModel
 from clipsearch.encoder.layout import DEFAULT_CONTEXT_LENGTH, parse_preprocessing
 from clipsearch.encoder.quiet import quiet_logging
-from clipsearch.errors import InvalidModel, MissingExtra, ModelNotFound
+from clipsearch.errors import InvalidModel, MissingExtra, ModelNotFound, first_line
 from clipsearch.places import expanded
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
@@ -85,9 +85,9 @@ class OpenClipEncoder(BaseEncoder):
                 model = open_clip.create_model(name, pretrained=weights, device="cpu", weights_only=True)
             except Exception as error:  # open_clip, torch, safetensors and the hub each have their own
                 if checkpoint is not None:
-                    problem = f"it does not hold weights of {name} ({_first_line(error)})"
+                    problem = f"it does not hold weights of {name} ({first_line(error)})"
                     raise InvalidModel(Path(checkpoint), problem) from error
-                raise ModelNotFound(full_name, f"its weights could not be fetched ({_first_line(error)})") from error
+                raise ModelNotFound(full_name, f"its weights could not be fetched ({first_line(error)})") from error
         self._set_up(model, config, full_name, device, precision, architecture=name)
 
     @classmethod
@@ -447,8 +447,4 @@ def _make_tokenizer(name: str, architecture: str, config: dict[str, Any]) -> Any
         problem = f"its tokenizer ({hf_name}) needs one more package: pip install transformers"
         raise ModelNotFound(name, problem) from error
     except Exception as error:
-        raise ModelNotFound(name, f"its tokenizer ({hf_name}) could not be fetched ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise ModelNotFound(name, f"its tokenizer ({hf_name}) could not be fetched ({first_line(error)})") from error

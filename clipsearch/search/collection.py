@@ -30,7 +30,7 @@ from clipsearch.errors import (
 )
 from clipsearch.places import expanded
 from clipsearch.query import Query, Term, parse_query
-from clipsearch.records import FloatArray, Hit, ImageRecord, IntArray, Manifest, TagRef
+from clipsearch.records import DEFAULT_HITS, FloatArray, Hit, ImageRecord, IntArray, Manifest, TagRef
 from clipsearch.store import LiveRows, open_live_rows, open_snapshot
 from clipsearch.vectors import check_queries, empty_result, merge, open_segments
 
@@ -51,7 +51,6 @@ titles. Whole captions, also short ones, it made worse. Measured by `benchmarks/
 LARGEST_ROW_ID = 2**63 - 1
 CANCELLED = 1e-4  # of the weights: shorter sums are noise
 
-DEFAULT_HITS = 20
 SURELY_READ = 12  # characters that every model reads; those of 16 tokens are the narrowest
 
 
