@@ -121,9 +121,9 @@ def index_command(
     """
     from contextlib import ExitStack
 
-    from clipsearch.encoder.names import load_encoder
-    from clipsearch.indexer.api import model_of, prepare_queries
-    from clipsearch.indexer.build import IndexOptions, check_folder, index_folder
+    from clipsearch.indexer.api import encoder_for
+    from clipsearch.indexer.api import index as index_pictures
+    from clipsearch.indexer.build import IndexOptions, check_folder
     from clipsearch.indexer.ignore import Ignore
 
     options = IndexOptions(
@@ -148,8 +148,9 @@ def index_command(
         check_watching()
     place = config.index_dir_for(folder, index)
     try:
-        encoder = load_encoder(
-            model or model_of(place) or "auto",
+        encoder = encoder_for(
+            place,
+            model,
             checkpoint=checkpoint,
             device=device,
             precision=precision,
@@ -159,10 +160,12 @@ def index_command(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--precision") from None
 
-    def run(options: IndexOptions) -> IndexReport:
+    def run(options: IndexOptions, tell: Callable[[str], None] | None = None) -> IndexReport:
         with ExitStack() as stack:
             report_progress = None if quiet else stack.enter_context(progress_display())
-            return index_folder(folder, encoder, index=index, options=options, progress=report_progress)
+            return index_pictures(
+                folder, encoder=encoder, index=index, options=options, progress=report_progress, notice=tell
+            )
 
     def show(report: IndexReport) -> None:
         if as_json:
@@ -170,11 +173,7 @@ def index_command(
         elif not quiet:
             _print_report(report, index or folder)
 
-    report = run(options)
-    for warning in report.warnings:
-        notice(warning)
-    config.remember_index(report.index)
-    prepare_queries(encoder)
+    report = run(options, notice)
     show(report)
     if watch and not report.asked_to_stop:
         again = dataclasses.replace(options, reindex=False, retry_skipped=False, recall=None, prune=False)

@@ -27,7 +27,7 @@ from clipsearch.cli.output import hit_json, hits_csv, print_hit
 from clipsearch.cli.terminal import shown
 from clipsearch.errors import EmptyQuery, InvalidQuery, UnreadablePicture
 from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
-from clipsearch.records import Hit
+from clipsearch.records import DEFAULT_HITS, Hit
 from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def is_negative_word(word: str) -> bool:
 @app.command(cls=QueryCommand)
 def query(
     query: Annotated[list[str], typer.Argument(help="What to look for: words, pictures, filters. See docs/query.md.")],
-    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="How many hits.", metavar="N")] = 20,
+    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="How many hits.", metavar="N")] = DEFAULT_HITS,
     sort: Annotated[
         Literal["score", "date", "path"], typer.Option(help="The order of the hits; date is newest first.")
     ] = "score",
@@ -127,11 +127,10 @@ def query(
         drawing = Preview(sys.stdout)
     encoder = None
     if checkpoint is not None or allow_pickle:
-        from clipsearch.encoder.names import load_encoder
-        from clipsearch.indexer.api import model_of
+        from clipsearch.indexer.api import encoder_for
 
-        name = model or model_of(config.find_index(index)) or "auto"
-        encoder = load_encoder(name, checkpoint=checkpoint, allow_pickle=allow_pickle, notice=notice)
+        place = config.find_index(index)
+        encoder = encoder_for(place, model, checkpoint=checkpoint, allow_pickle=allow_pickle, notice=notice)
     options: dict[str, Any] = {
         "sort": sort,
         "unique": unique,
