@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import re
-import time
 import zlib
 from pathlib import Path
 from typing import Literal
@@ -19,6 +18,7 @@ from typing import Literal
 from clipsearch.errors import IndexNotFound
 from clipsearch.filenames import from_bytes, readable, to_bytes
 from clipsearch.places import expanded, own_folder
+from clipsearch.replacing import replacing
 
 INDEX_DIR_NAME = ".clipsearch"
 INDEX_ENV = "CLIPSEARCH_INDEX"
@@ -169,9 +169,5 @@ def write_small(path: Path, text: str) -> None:
     """Replace a small cache or state file in one step; failing to is no error (it can be made again)."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-        try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(path) as file:
+            file.write(text.encode())

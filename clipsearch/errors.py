@@ -286,3 +286,8 @@ def _point_at(text: str, position: int) -> str:
     before, after = ("..." if start else "") + before, after + ("..." if end < len(text) else "")
     columns = sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in before)
     return f"  {before}{after}\n  {' ' * columns}^"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, without its pages of advice."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

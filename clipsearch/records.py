@@ -33,6 +33,7 @@ Status = Literal["ok"] | SkipStatus
 OUT_OF_MEMORY = "decoding it needs more memory than is allowed"  # the reason of "too_large", where that is why
 Band = Literal["strong", "maybe", "unlikely"]  # how sure a hit is, in a word
 
+DEFAULT_HITS = 20  # of an answer, where nobody says how many
 MOST_PIECES = 16  # in which one long picture is seen
 
 Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from clipsearch.errors import ClipsearchError, IndexNotFound, InvalidQuery, UnreadablePicture
 from clipsearch.filenames import from_bytes
-from clipsearch.records import FloatArray, Hit, ImageRecord, PictureMetadata
+from clipsearch.records import DEFAULT_HITS, FloatArray, Hit, ImageRecord, PictureMetadata
 
 if TYPE_CHECKING:
     import httpx
 
-DEFAULT_HITS = 20
 TIMEOUT_S = 30.0
 
 

@@ -67,7 +67,6 @@ COMMIT_ROWS = 2048
 FIRST_COMMIT_S = 2.0
 COMMIT_S = 15.0
 NOTE_EVERY_S = 0.5
-BATCH_PICTURES = 32
 KEEP_MISSING_DAYS = 30.0
 ADOPT_SHARE = 0.9
 """An index elsewhere goes over to another folder if its own is gone and so many of its pictures are in that one: a
@@ -550,7 +549,7 @@ class _Run:
 
     def _batch_pictures(self) -> int:
         """What was asked for, else what keeps the encoder busy, which it may learn from its first batch."""
-        return self.options.batch_pictures or int(getattr(self.encoder, "pictures_per_call", BATCH_PICTURES))
+        return self.options.batch_pictures or self.encoder.pictures_per_call
 
     def _row_with(self, content_hash: str | None, file: FoundFile) -> int | None:
         """Of the rows with a content, the one that `file` most likely was: itself, one that vanished, or any."""

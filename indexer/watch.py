@@ -87,7 +87,7 @@ def changes(
             notice(f"{_NO_MORE}: looking every {poll_s:.0f} seconds instead. {_MORE_WATCHES}")
             yield 0
         except (OSError, RuntimeError) as error:  # watchfiles has a RuntimeError of its own
-            words = getattr(error, "strerror", None) or str(error)
+            words = (error.strerror if isinstance(error, OSError) else None) or str(error)
             if not _identity(folder)[2]:
                 if words != told:
                     notice(f"{folder} cannot be watched now ({words}): looking every {poll_s:.0f} seconds")

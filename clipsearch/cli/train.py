@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from clipsearch.cli.options import notice, print_json
+from clipsearch.cli.commands import TRAIN_COMMANDS, load_command
+from clipsearch.cli.options import EXIT_ERROR, EXIT_INTERRUPTED, notice, print_json
 from clipsearch.cli.terminal import count, duration, progress_display, stages_display
 from clipsearch.filenames import safe
 from clipsearch.places import expanded
@@ -23,17 +23,14 @@ if TYPE_CHECKING:
     from clipsearch.encoder import Encoder
     from clipsearch.training.run import TrainReport
 
-EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 PAIRS = "pairs"
-LATER = {"probe": "clipsearch.cli.probe"}
-"""Subcommands in modules of their own."""
 
 
 class _TrainCommands(typer.core.TyperGroup):
     """Trains on pairs unless the first argument is a subcommand."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or args[0] not in (PAIRS, *LATER):
+        if not args or args[0] not in (PAIRS, *TRAIN_COMMANDS):
             args = [PAIRS, *args]
         return super().parse_args(ctx, args)
 
@@ -42,10 +39,7 @@ class _TrainCommands(typer.core.TyperGroup):
         return ("" if name == PAIRS else name), command, rest
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in LATER:
-            return super().get_command(ctx, cmd_name)
-        commands = typer.main.get_group(import_module(LATER[cmd_name]).app)
-        return commands.commands.get(cmd_name, commands)
+        return load_command(cmd_name) if cmd_name in TRAIN_COMMANDS else super().get_command(ctx, cmd_name)
 
 
 app = typer.Typer(cls=_TrainCommands, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})

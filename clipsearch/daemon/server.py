@@ -17,7 +17,6 @@ from typing import Any
 from clipsearch.builds import build
 from clipsearch.daemon.client import hit_body, is_own_user, message, receive, socket_path
 from clipsearch.encoder import Encoder
-from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import ClipsearchError
 from clipsearch.places import expanded
 from clipsearch.query import parse_query
@@ -102,12 +101,7 @@ class LocalSocket:
         """An encoder that gives the vectors of a new process, to the last bit."""
         with self._lock:
             if self._encoder is None or self._encoder.fingerprint != shared.fingerprint:
-                plain = getattr(shared, "encoder", shared)
-                self._encoder = (
-                    OnnxEncoder(plain.directory, name=plain.name, as_new=True)
-                    if isinstance(plain, OnnxEncoder)
-                    else plain
-                )
+                self._encoder = shared.as_new()
             return self._encoder
 
 

@@ -34,8 +34,10 @@ from clipsearch.pictures.formats import (
     Kind,
     classify_name,
     classify_unidentified,
+    format_of,
     identify,
     is_candidate,
+    missing_extra,
 )
 from clipsearch.pictures.metadata import (
     Embedded,
@@ -80,20 +82,6 @@ _CHUNK_BYTES = 4 * 2**20
 #   factor 3: mean 0.12-0.14, 99th percentile 1, maximum 2;          ~58 ms
 #   in full: 0;                                                     ~140 ms
 _DRAFT_FACTOR = 2
-
-_PLUGINS: dict[Kind, tuple[str, str]] = {
-    "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
-    "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
-    "WEBP": ("PIL.WebPImagePlugin", "WebPImageFile"),
-    "GIF": ("PIL.GifImagePlugin", "GifImageFile"),
-    "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
-    "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
-    "DIB": ("PIL.BmpImagePlugin", "DibImageFile"),
-    "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
-    "JPEG2000": ("PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
-    "PPM": ("PIL.PpmImagePlugin", "PpmImageFile"),
-    "HEIF": ("pillow_heif", "HeifImageFile"),
-}
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -617,13 +605,15 @@ def _decode_colour_pfm(stream: IO[bytes], max_pixels: int) -> _Decoded:
 
 def _open_image(stream: IO[bytes], kind: Kind) -> ImageFile.ImageFile:
     """Parse the header with the one plugin of `kind`; no other gets to see the bytes."""
-    module_name, class_name = _PLUGINS[kind]
+    found = format_of(kind)
+    assert found.plugin is not None
+    module_name, class_name = found.plugin
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        if kind != "HEIF":
+        if found.extra is None:
             raise
-        raise _Rejected("missing_extra", "HEIC needs an optional part: pip install 'clipsearch[heif]'") from error
+        raise _Rejected("missing_extra", missing_extra(kind)) from error
     if kind == "JPEG2000":
         return _open_jpeg2000(getattr(module, class_name), stream)
     image: ImageFile.ImageFile = getattr(module, class_name)(stream)
@@ -847,7 +837,7 @@ def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: i
     try:
         import rawpy
     except ImportError as error:
-        raise _Rejected("missing_extra", "RAW needs an optional part: pip install 'clipsearch[raw]'") from error
+        raise _Rejected("missing_extra", missing_extra("RAW")) from error
     stream.seek(0)
     try:
         with rawpy.imread(stream) as raw:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch import config
-from clipsearch.encoder import Encoder, parts_read
+from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import (
     EncoderMismatch,
@@ -30,7 +30,7 @@ from clipsearch.errors import (
 )
 from clipsearch.places import expanded
 from clipsearch.query import Query, Term, parse_query
-from clipsearch.records import FloatArray, Hit, ImageRecord, IntArray, Manifest, TagRef
+from clipsearch.records import DEFAULT_HITS, FloatArray, Hit, ImageRecord, IntArray, Manifest, TagRef
 from clipsearch.store import LiveRows, open_live_rows, open_snapshot
 from clipsearch.vectors import check_queries, empty_result, merge, open_segments
 
@@ -51,7 +51,6 @@ titles. Whole captions, also short ones, it made worse. Measured by `benchmarks/
 LARGEST_ROW_ID = 2**63 - 1
 CANCELLED = 1e-4  # of the weights: shorter sums are noise
 
-DEFAULT_HITS = 20
 SURELY_READ = 12  # characters that every model reads; those of 16 tokens are the narrowest
 
 
@@ -213,7 +212,7 @@ class Collection:
         parsed = self.parse(query)
         texts = [term.value for term in parsed.terms if term.kind == "text" and len(term.value) > SURELY_READ]
         told = list(parsed.offers)
-        for text, part in zip(texts, parts_read(self.encoder, texts) if texts else [], strict=True):
+        for text, part in zip(texts, self.encoder.parts_read(texts) if texts else [], strict=True):
             if part is not None:
                 told.append(_cut_short(text, part))
         return told

@@ -13,8 +13,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -30,6 +28,7 @@ from clipsearch.encoder import Encoder
 from clipsearch.errors import ClipsearchError
 from clipsearch.npy import read_array
 from clipsearch.records import Band, FloatArray, IntArray
+from clipsearch.replacing import replacing
 
 QueryKind = Literal["text", "picture"]
 DoubleArray = npt.NDArray[np.float64]
@@ -88,7 +87,7 @@ def bank_vectors(encoder: Encoder) -> FloatArray:
     the encoder raises.
     """
     texts = bank_texts()
-    tower: str | None = getattr(encoder, "text_fingerprint", None)  # without one, nothing is kept
+    tower = encoder.text_fingerprint  # without one, nothing is kept
     file = None if tower is None else _cache_file("\n".join([tower, *texts]).encode())
     stored = _stored(file, encoder.dim)
     if stored is not None and len(stored) == len(texts):
@@ -150,13 +149,8 @@ def _store(file: Path | None, vectors: FloatArray) -> None:
         return
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{os.getpid()}.{time.monotonic_ns()}")
-        try:
-            with part.open("wb") as stream:
-                np.save(stream, vectors, allow_pickle=False)
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(file) as stream:
+            np.save(stream, vectors, allow_pickle=False)
 
 
 # --- the background of a collection --------------------------------------------------------------------

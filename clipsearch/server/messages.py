@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from clipsearch.records import DEFAULT_HITS
+
 MOST_HITS = 10_000
 MOST_TEXTS = 256
 MOST_CHARACTERS = 10_000
@@ -37,7 +39,7 @@ class SearchRequest(_Request):
         list[Annotated[float, Field(allow_inf_nan=False)]] | None,
         Field(max_length=MOST_DIMENSIONS, description="To be added to the query's terms, as /v1/embed gives it."),
     ] = None
-    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many hits.")] = 20
+    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many hits.")] = DEFAULT_HITS
     sort: Annotated[Literal["score", "date", "path"], Field(description="The order of the k hits.")] = "score"
     all: Annotated[bool, Field(description="Also what is unlikely to be a match.")] = False
     unique: Annotated[bool, Field(description="Fold near-duplicates into the best of them.")] = False
@@ -55,7 +57,7 @@ class SimilarRequest(_Request):
     """A picture of the index; what is like it?"""
 
     id: Annotated[Id, Field(description="Row id of a picture.", examples=[7])]
-    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many hits.")] = 20
+    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many hits.")] = DEFAULT_HITS
     index: IndexName = None
 
 

@@ -27,6 +27,7 @@ from clipsearch.errors import (
     ClipsearchError,
     IndexLocked,
     InvalidQuery,
+    MalformedQuery,
     MissingExtra,
     UnknownTag,
     UnreadablePicture,
@@ -34,7 +35,7 @@ from clipsearch.errors import (
 from clipsearch.filenames import for_parsers
 from clipsearch.indexer.status import read_status
 from clipsearch.query import Query
-from clipsearch.records import FloatArray, Hit, ImageRecord
+from clipsearch.records import DEFAULT_HITS, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.server import messages
 from clipsearch.server.decoders import Decoders
@@ -355,7 +356,7 @@ def _add_searches(app: FastAPI, service: Service) -> None:
     @app.post("/v1/similar/upload", tags=["search"], **_documented(messages.SearchAnswer, 404, 413, 422, 503))
     async def similar_upload(
         image: Annotated[UploadFile, File(description="A picture file.")],
-        k: Annotated[int, Form(ge=1, le=messages.MOST_HITS)] = 20,
+        k: Annotated[int, Form(ge=1, le=messages.MOST_HITS)] = DEFAULT_HITS,
         index: Annotated[str | None, Form(max_length=1000)] = None,
     ) -> Response:
         """Find pictures like one that is sent. It is read in a process of its own and not kept."""
@@ -447,9 +448,8 @@ def _add_errors(app: FastAPI) -> None:
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
         headers = {"retry-after": str(RETRY_AFTER_S)} if isinstance(error, Overloaded) else None
         body: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
-        position = getattr(error, "position", None)
-        if isinstance(position, int):
-            body["position"] = position
+        if isinstance(error, MalformedQuery):
+            body["position"] = error.position
         return AsciiJSON(body, status, headers)
 
     @app.exception_handler(OSError)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import CorruptIndex
 from clipsearch.records import Fragment, ImageRecord, IntArray, PictureMetadata
-from clipsearch.store.columns import FILTER_NUMBERS, NUMBERS, TEXTS, Columns, ColumnsBuilder, build_columns
+from clipsearch.store.columns import FILTER_NUMBERS, Columns, ColumnsBuilder, build_columns, read_columns
 from clipsearch.store.files import HashingFile, reading, verify_file
 from clipsearch.store.marks import marked, read_marks
 
@@ -47,11 +47,7 @@ class RowsFile:
             self._map = _mapped(path)
             footer = _footer(self._map, MAGIC)
             rows, self.pictures, places = footer["rows"], footer["pictures"], footer["columns"]
-            numbers: dict[str, npt.NDArray[Any]] = {}
-            for name, (dtype, width) in NUMBERS.items():
-                flat = np.frombuffer(self._map, dtype, rows * width, places[name][0])
-                numbers[name] = flat.reshape(rows, width) if width > 1 else flat
-            texts = {name: self._map[at : at + size] for name in TEXTS for at, size in [places[f"{name}.texts"]]}
+            self._all = read_columns(rows, *_columns_in(self._map, places))
             self._offsets = np.frombuffer(self._map, "<i8", rows + 1, places["offsets"][0])
             self.by_vector: npt.NDArray[np.int32] = np.frombuffer(
                 self._map, "<i4", self.pictures, places["by_vector"][0]
@@ -59,7 +55,6 @@ class RowsFile:
             self.in_order: bool = footer["in_order"]  # the pictures' vector ids ascend as their row ids do
         except (ValueError, KeyError, TypeError, struct.error) as error:
             raise CorruptIndex(path, f"not a rows file ({error})", index=index_dir) from error
-        self._all = Columns(numbers, texts)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -264,7 +259,7 @@ def write_rows(file: HashingFile, batches: Batches) -> None:
     places: dict[str, tuple[int, int]] = {}
     by_vector = np.argsort(numbers["vector_id"][:pictures], kind="stable").astype("<i4")
     parts = [(name, column.tobytes()) for name, column in numbers.items()]
-    parts += [(f"{name}.texts", texts[name]) for name in TEXTS]
+    parts += [(f"{name}.texts", blob) for name, blob in texts.items()]
     parts += [("offsets", np.array(offsets, "<i8").tobytes()), ("by_vector", by_vector.tobytes())]
     for name, raw in parts:
         places[name] = (file.size_bytes, len(raw))
@@ -320,10 +315,19 @@ def _footer(mapped: mmap.mmap, magic: bytes) -> dict[str, Any]:
 def _legacy_columns(path: Path) -> Columns:
     mapped = _mapped(path)
     footer = _footer(mapped, LEGACY_COLUMNS_MAGIC)
-    rows, places = footer["rows"], footer["columns"]
-    numbers: dict[str, npt.NDArray[Any]] = {}
-    for name, (dtype, width) in FILTER_NUMBERS.items():
-        flat = np.frombuffer(mapped, dtype, rows * width, places[name][0])
-        numbers[name] = flat.reshape(rows, width) if width > 1 else flat
-    texts = {name: mapped[at : at + size] for name in TEXTS for at, size in [places[f"{name}.texts"]]}
-    return Columns(numbers, texts)
+    return read_columns(footer["rows"], *_columns_in(mapped, footer["columns"]), wanted=FILTER_NUMBERS)
+
+
+def _columns_in(
+    mapped: mmap.mmap, places: dict[str, list[int]]
+) -> tuple[Callable[[str, str, int], npt.NDArray[Any] | None], Callable[[str], bytes | None]]:
+    """What reads the columns of a file, for `read_columns`."""
+
+    def number(name: str, dtype: str, count: int) -> npt.NDArray[Any] | None:
+        return np.frombuffer(mapped, dtype, count, places[name][0]) if name in places else None
+
+    def text(name: str) -> bytes | None:
+        place = places.get(f"{name}.texts")
+        return None if place is None else mapped[place[0] : place[0] + place[1]]
+
+    return number, text

@@ -117,6 +117,21 @@ def test_a_file_that_is_no_picture_is_refused_with_words(open_page: Open, tmp_pa
     expect(page.locator(".cs-problem")).to_be_visible()
 
 
+def test_only_files_that_can_be_read_are_taken_for_pictures(open_page: Open) -> None:
+    page = open_page()
+    folder = str(page.locator("script[type=module]").first.get_attribute("src")).rpartition("/")[0]
+    names = ["a.JPG", "b.tif", "c.jp2", "no ending", "d.jxl", "e.svg", "f.pdf", "g.png.txt", "h"]
+    types = ["", "", "", "image/png", "image/jxl", "image/svg+xml", "application/pdf", "text/plain", ""]
+    taken = page.evaluate(
+        """async ([folder, names, types]) => {
+          const { isPicture } = await import(new URL(`${folder}/tables.js`, document.baseURI));
+          return names.map((name, n) => isPicture({ name, type: types[n] }));
+        }""",
+        [folder, names, types],
+    )
+    assert taken == [True, True, True, True, False, False, False, False, False]
+
+
 def test_find_similar(open_page: Open) -> None:
     page = open_page("/?q=yellow&all=1")
     first(page, "plain/yellow.jpg")

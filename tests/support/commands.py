@@ -116,6 +116,8 @@ def _serve() -> None:
 
     fake_main.prepare()
     import clipsearch.cli.app
+    import clipsearch.cli.index
+    import clipsearch.cli.query
     import clipsearch.indexer.api
     import clipsearch.indexer.build
     import clipsearch.indexer.compact

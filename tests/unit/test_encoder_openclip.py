@@ -172,7 +172,7 @@ def test_a_tag_that_cannot_be_fetched_says_so() -> None:
 
 
 def test_listing_and_info() -> None:
-    listed = {model.name: model for model in names.list_models(with_open_clip=True)}
+    listed = {model.name: model for model in names.list_models(every_kind=True)}
     assert "laion2b_s34b_b79k" in listed["open_clip:ViT-B-32"].tags
     assert names.info("open_clip:ViT-B-32/openai").dim == 512
 

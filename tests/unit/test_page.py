@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 import time
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from starlette.testclient import TestClient
 
 import clipsearch
 from benchmarks.common import random_blocks, write_index
+from clipsearch.pictures.formats import FORMATS, UNSUPPORTED, is_installed
+from clipsearch.query import parse_query
+from clipsearch.query.fields import FILTERS
 from clipsearch.server.app import create_app
 from clipsearch.ui import ordering
 from clipsearch.ui.page import Page, add_page
@@ -266,6 +270,21 @@ def test_the_document_is_there_at_once_and_may_run_only_its_own_scripts(client: 
         assert client.get(f"/ui/{folder}/{name}").status_code == 404, name
     assert client.get("/ui/0000/app.js").status_code == 404
     assert client.post("/").status_code == 404
+
+
+def test_the_document_has_the_tables_of_filters_and_formats(client: TestClient) -> None:
+    """Every filter has a control, and only what the server reads can be sent."""
+    known = json.loads(client.get("/").text.split('id="clipsearch-tables">')[1].split("</script>")[0])
+    assert [line["name"] for line in known["filters"]] == list(FILTERS)
+    assert "height" in FILTERS
+    for line in known["filters"]:
+        for value in [value for value, _ in line["options"]] or [line["placeholder"] or "2023-05-17"]:
+            parse_query(f"{line['name']}:{value}").leaves()
+    endings = set(known["pictures"]["extensions"])
+    assert {"jpg", "png", "tif", "avif", "jp2"} <= endings
+    assert endings.isdisjoint(ending for other in UNSUPPORTED for ending in other.extensions.split())
+    for found in FORMATS:
+        assert (endings >= set(found.extensions.split())) is is_installed(found)
 
 
 def test_no_asset_builds_markup_from_text() -> None:

@@ -9,6 +9,7 @@ import { PictureMap } from "./map.js";
 import { filtersOf, withFilter } from "./query.js";
 import { EMPTY, fromAddress, toAddress } from "./state.js";
 import { Status } from "./status.js";
+import * as tables from "./tables.js";
 
 const THEMES = ["auto", "light", "dark"];
 const PICTURE_SIDE = 1024; // a picture that is sent is made this small first
@@ -26,7 +27,7 @@ const input = make("input.cs-query", {
   type: "search", name: "q", placeholder: "Search your pictures", autocomplete: "off", spellcheck: false,
   enterKeyHint: "search", "aria-label": "Search",
 });
-const file = make("input", { type: "file", accept: "image/*", hidden: true, onchange: () => file.files[0] && send(file.files[0]) });
+const file = make("input", { type: "file", accept: tables.accepted, hidden: true, onchange: () => file.files[0] && send(file.files[0]) });
 const chip = make("span.cs-chip", { hidden: true });
 const form = make("form.cs-search", { role: "search" }, icon("search"), chip, input,
   button("cs-plain.cs-send", "picture", "Search with a picture (or drop or paste one)", () => file.click()), file);
@@ -229,7 +230,7 @@ async function smaller(picture) {
   }
 }
 
-const pictureIn = (transfer) => [...(transfer?.files ?? [])].find((one) => one.type.startsWith("image/") || /\.(heic|heif|avif|jxl|dng|cr2|nef|arw)$/i.test(one.name));
+const pictureIn = (transfer) => [...(transfer?.files ?? [])].find(tables.isPicture);
 const holdsFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
 addEventListener("dragover", (event) => {
   if (!holdsFiles(event)) return;
@@ -242,7 +243,7 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   drop.hidden = true;
   const picture = pictureIn(event.dataTransfer);
-  if (picture) send(picture); else say("That is no picture.");
+  if (picture) send(picture); else say("clipsearch cannot read this file as a picture.");
 });
 addEventListener("paste", (event) => {
   const picture = pictureIn(event.clipboardData);
@@ -251,33 +252,20 @@ addEventListener("paste", (event) => {
 
 // ---- filters
 
-const CONTROLS = [
-  ["folder", "Folder", { placeholder: "trips/**" }],
-  ["name", "File name", { placeholder: "*beach*" }],
-  ["tag", "Tag", { placeholder: "my-dog", list: "cs-tags" }],
-  ["camera", "Camera", { placeholder: "*pixel*" }],
-  ["after", "From", { type: "date" }],
-  ["before", "Before", { type: "date" }],
-  ["near", "Near", { placeholder: "48.85,2.35,10km" }],
-  ["ext", "Type", [["jpg,jpeg", "JPEG"], ["png", "PNG"], ["heic,heif", "HEIC"], ["webp", "WebP"], ["gif", "GIF"], ["tif,tiff", "TIFF"], ["avif", "AVIF"]]],
-  ["orientation", "Shape", [["landscape", "Landscape"], ["portrait", "Portrait"], ["square", "Square"]]],
-  ["width", "Width", [[">1000", "over 1,000 px"], [">2000", "over 2,000 px"], [">4000", "over 4,000 px"]]],
-  ["size", "File size", [["<100kB", "under 100 kB"], [">1MB", "over 1 MB"], [">5MB", "over 5 MB"], [">20MB", "over 20 MB"]]],
-];
 const controls = new Map();
 const tags = make("datalist", { id: "cs-tags" });
 filters.append(tags);
-for (const [field, label, kind] of CONTROLS) {
-  const control = Array.isArray(kind)
-    ? make("select", {}, make("option", { value: "" }, "any"), ...kind.map(([value, text]) => make("option", { value }, text)))
-    : make("input", { type: "text", autocomplete: "off", spellcheck: false, ...kind });
-  control.name = field;
-  control.onchange = () => go({ q: withFilter(input.value, field, control.value.trim()), id: null });
-  controls.set(field, control);
+for (const { name, kind, label, type, placeholder, options } of tables.filters) {
+  const control = options.length
+    ? make("select", {}, make("option", { value: "" }, "any"), ...options.map(([value, text]) => make("option", { value }, text)))
+    : make("input", { type, placeholder, autocomplete: "off", spellcheck: false, ...(kind === "tag" ? { list: "cs-tags" } : {}) });
+  control.name = name;
+  control.onchange = () => go({ q: withFilter(input.value, name, control.value.trim()), id: null });
+  controls.set(name, control);
   filters.append(make("label", {}, make("span", {}, label), control));
 }
 filters.append(button("cs-button", null, "Take all filters out of the query", () => {
-  go({ q: CONTROLS.reduce((q, [field]) => withFilter(q, field, ""), input.value), id: null });
+  go({ q: tables.filters.reduce((q, { name }) => withFilter(q, name, ""), input.value), id: null });
 }, "Clear filters"));
 
 function drawFilters() {
