@@ -754,7 +754,7 @@ class _Run:
             if not catalog.away[row]:
                 references.add(int(catalog.vector_ids[row]), -1)
             self._live[self._kind(row)] -= 1
-            dead.setdefault(catalog.fragment_of(row), []).append(int(catalog.row_ids[row]))
+            dead.setdefault(catalog.fragment_of(row), []).append(catalog.row_id(row))
         for number, row_ids in dead.items():
             marks = catalog.marks[number]
             marks.dead = np.union1d(marks.dead, np.array(row_ids, np.int64))
@@ -767,7 +767,7 @@ class _Run:
                 self._live[self._kind(row)] -= 1
                 catalog.away[row] = True
                 self._live["missing"] += 1
-                away.setdefault((catalog.fragment_of(row), since), []).append(int(catalog.row_ids[row]))
+                away.setdefault((catalog.fragment_of(row), since), []).append(catalog.row_id(row))
         for (number, since), row_ids in away.items():
             missing = catalog.marks[number].missing
             missing[since] = np.union1d(missing.get(since, np.empty(0, np.int64)), np.array(row_ids, np.int64))
@@ -779,7 +779,7 @@ class _Run:
                 catalog.away[row] = False
                 self._live["missing"] -= 1
                 self._live[self._kind(row)] += 1
-                back.setdefault(catalog.fragment_of(row), []).append(int(catalog.row_ids[row]))
+                back.setdefault(catalog.fragment_of(row), []).append(catalog.row_id(row))
         for number, row_ids in back.items():
             marks = catalog.marks[number]
             marks.missing = {since: np.setdiff1d(ids, row_ids) for since, ids in marks.missing.items()}

@@ -6,7 +6,7 @@ were looked at; what vanished in bulk, or where nobody could look, is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from clipsearch.indexer.scan import FileBlock, Scan
 from clipsearch.records import ImageRecord, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
+BATCH_FILES = 65_536
 MISSING_FROM = 20
 MISSING_SHARE = 0.1
 """If more than so many pictures, and more than this share of all, vanish at once, they are missing, not deleted."""
@@ -52,13 +53,15 @@ def compare(
     changes = Changes()
     seen = np.zeros(len(catalog), bool)
     special = (catalog.statuses != 0) | catalog.away | (catalog.vector_ids < 0)
-    for block in blocks:
-        rows = catalog.match(block.paths)
+    for batch in _batches(blocks):
+        paths = np.concatenate([block.paths for block in batch])
+        rows = catalog.match(paths)
         there = rows >= 0
         at = rows[there]
-        same = np.zeros(len(block), bool)
-        same[there] = (catalog.sizes[at] == block.sizes[there]) & (catalog.mtimes_ns[at] == block.mtimes_ns[there])
-        again = np.zeros(len(block), bool)  # the same file, to be read all the same
+        same = np.zeros(len(rows), bool)  # the same file as when it was indexed
+        same[there] = catalog.sizes[at] == np.concatenate([block.sizes for block in batch])[there]
+        same[there] &= catalog.mtimes_ns[at] == np.concatenate([block.mtimes_ns for block in batch])[there]
+        again = np.zeros(len(rows), bool)  # the same, to be read all the same
         unchanged = np.flatnonzero(same)
         for number in unchanged[special[rows[unchanged]]].tolist():
             row = int(rows[number])
@@ -70,14 +73,37 @@ def compare(
             elif catalog.vector_ids[row] < 0:
                 again[number] = True
             if catalog.away[row] and not again[number]:
-                changes.returned += catalog.same_path(block.paths[number])
+                changes.returned += catalog.same_path(paths[number])
         seen[at] = True
-        changes.unchanged += int((same & ~again).sum())
-        wanted = np.flatnonzero(~same | again)
-        if len(wanted):
-            names = block.names
-            changes.to_read.append(block.only(np.array(sorted(wanted.tolist(), key=names.__getitem__), np.int64)))
+        wanted = ~same | again
+        changes.unchanged += len(rows) - int(wanted.sum())
+        if wanted.any():
+            changes.to_read += _parts(batch, wanted)
     return changes, catalog.of_same_files(seen)
+
+
+def _batches(blocks: Iterable[FileBlock]) -> Iterator[list[FileBlock]]:
+    """Blocks together: what NumPy does for each of them costs more than for each of their files."""
+    batch: list[FileBlock] = []
+    files = 0
+    for block in blocks:
+        batch.append(block)
+        files += len(block)
+        if files >= BATCH_FILES:
+            yield batch
+            batch, files = [], 0
+    if batch:
+        yield batch
+
+
+def _parts(batch: list[FileBlock], wanted: BoolArray) -> Iterator[FileBlock]:
+    """The files of a batch that are wanted, sorted by name within their folder. Shape: (files of the batch,) bool."""
+    stop = 0
+    for block in batch:
+        start, stop = stop, stop + len(block)
+        numbers = np.flatnonzero(wanted[start:stop]).tolist()
+        if numbers:
+            yield block.only(np.array(sorted(numbers, key=block.names.__getitem__), np.int64))
 
 
 def find_moved(catalog: Catalog, changes: Changes, vanished: IntArray) -> None:
@@ -89,9 +115,9 @@ def find_moved(catalog: Catalog, changes: Changes, vanished: IntArray) -> None:
     known = known[catalog.mtimes_ns[known] % COARSE_NS != 0]
     if not len(known):
         return
-    order = np.argsort(catalog.inodes[known], kind="stable")
-    known = known[order]
-    inodes = catalog.inodes[known]
+    inodes = catalog.inodes_of(known)
+    order = np.argsort(inodes, kind="stable")
+    known, inodes = known[order], inodes[order]
     taken: set[int] = set()
     kept: list[FileBlock] = []
     for block in changes.to_read:

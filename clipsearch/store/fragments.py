@@ -29,6 +29,7 @@ from clipsearch.records import (
     PictureMetadata,
     Segment,
 )
+from clipsearch.store.arrow import from_numbers, to_array
 from clipsearch.store.files import HashingFile, verify_file
 from clipsearch.store.hashes import hash_keys, hash_texts
 from clipsearch.store.manifest import is_of_format_1
@@ -71,14 +72,16 @@ def to_table(records: list[ImageRecord]) -> pa.Table:
     """A fragment's table."""
     import pyarrow as pa
 
-    columns: dict[str, Any] = {}
+    columns: dict[str, list[Any]] = {}
     for field in _RECORD_FIELDS:
         columns[field.name] = [_utf8(getattr(record, field.name)) for record in records]
     for field in _METADATA_FIELDS:
         columns[field.name] = [_utf8(getattr(record.metadata, field.name)) for record in records]
     columns["path"] = [readable(record.path) for record in records]
     columns["path_bytes"] = [None if is_utf8(record.path) else to_bytes(record.path) for record in records]
-    return pa.table(columns, schema=record_schema())
+    schema = record_schema()
+    arrays = [to_array(columns[field.name], field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def to_records(table: pa.Table) -> list[ImageRecord]:
@@ -237,13 +240,12 @@ def write_vector_blocks(file: HashingFile, blocks: Iterable[VectorBlock], model:
             first = int(block.ids[0]) if first < 0 else first
             last = int(block.ids[-1])
             count += len(block.ids)
-            flat = pa.array(np.ascontiguousarray(block.vectors, np.float32).reshape(-1))
             columns = [
-                pa.array(block.ids),
-                pa.array(hash_texts(block.keys)),
-                pa.FixedSizeListArray.from_arrays(flat, list_size=model.dim),
+                from_numbers(block.ids, pa.int64()),
+                to_array(hash_texts(block.keys), pa.string()),
+                pa.FixedSizeListArray.from_arrays(from_numbers(block.vectors, pa.float32()), list_size=model.dim),
             ]
-            parquet.write_table(pa.table(columns, schema=plain))
+            parquet.write_table(pa.Table.from_arrays(columns, schema=plain))
     return count, first, last
 
 

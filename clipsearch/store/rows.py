@@ -60,6 +60,7 @@ class RowsFile:
         except (ValueError, KeyError, TypeError, struct.error) as error:
             raise CorruptIndex(path, f"not a rows file ({error})", index=index_dir) from error
         self._all = Columns(numbers, texts)
+        self._places = places
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -77,6 +78,22 @@ class RowsFile:
     def number(self, name: str) -> npt.NDArray[Any]:
         """A column of numbers over all rows (see store.columns.NUMBERS)."""
         return self._all.blobs()[0][name]
+
+    def load(self, name: str, out: npt.NDArray[Any]) -> None:
+        """Read a column of numbers into `out`, of its shape and type, without a page of the file being mapped.
+
+        Raises: CorruptIndex, StorageError.
+        """
+        at, size = self._places[name]
+        with reading(self.path), self.path.open("rb", buffering=0) as file:
+            file.seek(at)
+            whole = out.reshape(-1).view(np.uint8)
+            done = 0
+            while done < size:
+                length = file.readinto(cast(Any, whole[done:size]))
+                if not length:
+                    raise CorruptIndex(self.path, "it ends too early")
+                done += length
 
     def position(self, row_id: int) -> int | None:
         """Where a row is, or None."""
@@ -128,6 +145,9 @@ class LegacyRowsFile(RowsFile):
             self._all.blobs()[0].setdefault("vector_id", row_ids)
         except (ValueError, KeyError, TypeError, struct.error) as error:
             raise CorruptIndex(path, f"not a rows file ({error})", index=index_dir) from error
+
+    def load(self, name: str, out: npt.NDArray[Any]) -> None:
+        out[:] = self.number(name)
 
     def record(self, position: int) -> ImageRecord:
         record = super().record(position)
