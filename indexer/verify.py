@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.config import MARKER, marker_of
+from clipsearch.config import MARKER, marker_of, read_plain
 from clipsearch.errors import ClipsearchError, CorruptIndex
 from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, Segment, TagRef
 from clipsearch.store import Snapshot, open_snapshot
@@ -92,7 +92,7 @@ def _check_other_manifests(index_dir: Path, manifest: Manifest, report: VerifyRe
     for number, path in manifests_of(index_dir).items():
         if number != manifest.generation:
             try:
-                load_manifest(path, path.read_bytes(), index_dir)
+                load_manifest(path, read_plain(path), index_dir)
             except FileNotFoundError:
                 continue  # a writer has moved on
             except (CorruptIndex, OSError) as error:
@@ -320,7 +320,7 @@ def _list_orphans(index_dir: Path, manifest: Manifest, report: VerifyReport) -> 
     try:
         for number, path in manifests_of(index_dir).items():
             if number != manifest.generation:
-                kept |= {ref.path for ref in load_manifest(path, path.read_bytes(), index_dir).files()}
+                kept |= {ref.path for ref in load_manifest(path, read_plain(path), index_dir).files()}
         for path in _sorted(own_files(index_dir, kept), staged_files(index_dir)):
             report.orphans.append(relative(index_dir, path))
             report.orphan_bytes += path.stat().st_size

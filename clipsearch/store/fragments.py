@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipsearch.config import open_plain
 from clipsearch.errors import CorruptIndex
 from clipsearch.filenames import from_bytes, is_utf8, readable, to_bytes
 from clipsearch.records import (
@@ -345,7 +346,7 @@ def read_orphan_records(path: Path) -> list[ImageRecord]:
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as opened:
+        with open_plain(path) as opened:
             table = pq.read_table(opened)
         records = to_records(table)
         if "vector" in table.column_names:
@@ -364,7 +365,7 @@ def read_orphan_vectors(path: Path) -> tuple[ModelRef, VectorBlock]:
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as opened:
+        with open_plain(path) as opened:
             table = pq.read_table(opened)
         model = ModelRef(**json.loads(table.schema.metadata[MODEL_KEY]))
         return model, _to_block(table, model.dim)

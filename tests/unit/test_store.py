@@ -50,6 +50,7 @@ from clipsearch.store.fragments import (
     write_vector_blocks,
 )
 from clipsearch.store.hashes import hash_keys
+from clipsearch.store.lock import FileLock, numbered_by
 from clipsearch.store.manifest import dump_manifest, load_manifest
 from clipsearch.store.marks import parse_marks, write_marks
 from clipsearch.store.rows import write_rows
@@ -461,9 +462,41 @@ def test_without_flock_a_file_is_the_lock(tmp_path: Path, number: int, monkeypat
             Writer(tmp_path)
         commit_rows(writer, manifest, 1)
     assert not (tmp_path / "LOCK.held").exists()
-    (tmp_path / "LOCK.held").write_text(f"process 999999999 on {socket.gethostname()} since long ago\n")  # killed
+    gone = f"process 999999999 on {socket.gethostname()} since long ago\n"
+    (tmp_path / "LOCK.held").write_text(f"{gone}{numbered_by()}\n")  # killed
     with pytest.warns(IndexWarning), Writer(tmp_path):
         pass
+
+
+def test_a_lock_is_stale_only_where_its_process_is_gone_for_certain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    here, name, gone = numbered_by(), socket.gethostname(), 999_999_999
+    assert here
+    for said in (
+        f"process {gone} on {name} since long ago\n",  # of a version that did not say more
+        f"process {gone} on {name} since long ago\n{here}0\n",  # of another container, or before a restart
+        f"process {gone} on {name} since long ago\n\n",  # of a system that cannot tell
+        f"process {gone} on {name}x since long ago\n{here}\n",  # of a copy of this machine
+        f"process {os.getpid()} on {name} since long ago\n{here}\n",
+        "nonsense\n",
+        "",
+    ):
+        (tmp_path / "LOCK.held").write_text(said)
+        with pytest.raises(IndexLocked):
+            FileLock(tmp_path, "LOCK")
+        assert (tmp_path / "LOCK.held").read_text() == said
+    (tmp_path / "LOCK.held").write_text(f"process {gone} on {name} since long ago\n{here}\n")
+    with pytest.warns(IndexWarning), FileLock(tmp_path, "LOCK"):
+        pass
+    monkeypatch.setattr("clipsearch.store.lock.numbered_by", lambda: "")
+    (tmp_path / "LOCK.held").write_text(f"process {gone} on {name} since long ago\n\n")
+    with pytest.raises(IndexLocked):
+        FileLock(tmp_path, "LOCK")
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF])
