@@ -110,7 +110,8 @@ def index_command(
 
     from clipsearch.encoder.names import load_encoder
     from clipsearch.indexer.api import model_of, prepare_queries
-    from clipsearch.indexer.build import IndexOptions, check_folder, index_folder
+    from clipsearch.indexer.belonging import check_folder
+    from clipsearch.indexer.build import IndexOptions, index_folder
     from clipsearch.indexer.ignore import Ignore
 
     options = IndexOptions(
