@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -84,7 +84,7 @@ def split_path(path: str) -> tuple[str, str, str]:
 class Columns:
     """The columns of a fragment's pictures, by row, in the order of their row ids."""
 
-    def __init__(self, numbers: dict[str, npt.NDArray[Any]], texts: dict[str, bytes]) -> None:
+    def __init__(self, numbers: dict[str, npt.NDArray[Any]], texts: Mapping[str, bytes | memoryview]) -> None:
         self._numbers = numbers
         self._texts = texts
 
@@ -129,8 +129,7 @@ class Columns:
 
     def texts(self, name: str) -> list[str]:
         """The different folders, exts or cameras."""
-        blob = self._texts[name]
-        return blob.decode("utf-8", "surrogatepass").split(SEPARATOR)[1:]
+        return str(self._texts[name], "utf-8", "surrogatepass").split(SEPARATOR)[1:]
 
     @cached_property
     def names(self) -> list[str]:
@@ -141,7 +140,7 @@ class Columns:
         """The first rows only."""
         return Columns({name: column[:rows] for name, column in self._numbers.items()}, self._texts)
 
-    def blobs(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, bytes]]:
+    def blobs(self) -> tuple[dict[str, npt.NDArray[Any]], Mapping[str, bytes | memoryview]]:
         """What is written: columns of numbers, and texts joined."""
         return self._numbers, self._texts
 
@@ -194,6 +193,14 @@ class ColumnsBuilder:
             for name, codes in self._codes.items()
         }
         return Columns(numbers, {**texts, "name": bytes(self._names)})
+
+    def take(self) -> Columns:
+        """As `columns`, of what was added since the last time; texts keep their numbers."""
+        taken = self.columns()
+        for column in self._columns.values():
+            del column[:]
+        self._names.clear()
+        return taken
 
 
 def build_columns(records: Iterable[ImageRecord]) -> Columns:

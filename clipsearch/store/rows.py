@@ -51,7 +51,8 @@ class RowsFile:
             for name, (dtype, width) in NUMBERS.items():
                 flat = np.frombuffer(self._map, dtype, rows * width, places[name][0])
                 numbers[name] = flat.reshape(rows, width) if width > 1 else flat
-            texts = {name: self._map[at : at + size] for name in TEXTS for at, size in [places[f"{name}.texts"]]}
+            whole = memoryview(self._map)  # texts are not copied before somebody asks for them
+            texts = {name: whole[at : at + size] for name in TEXTS for at, size in [places[f"{name}.texts"]]}
             self._offsets = np.frombuffer(self._map, "<i8", rows + 1, places["offsets"][0])
             self.by_vector: npt.NDArray[np.int32] = np.frombuffer(
                 self._map, "<i4", self.pictures, places["by_vector"][0]
@@ -109,6 +110,18 @@ class RowsFile:
         at = int(position)
         body = json.loads(self._map[int(self._offsets[at]) : int(self._offsets[at + 1])])
         return _record(body, int(self._all.row_ids[at]))
+
+    def says(self, position: int, record: ImageRecord) -> bool:
+        """Whether `record` is what is at a position, but for its row id."""
+        if not 0 <= position < len(self):
+            return False
+        text = self._map[int(self._offsets[position]) : int(self._offsets[position + 1])]
+        return text == _text(record) or self.record(position) == record
+
+    def release(self) -> None:
+        """Let go of the pages that were read: of a mapped file they count as memory in use."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def records(self, positions: Iterable[int]) -> list[ImageRecord]:
         """The records at some positions."""
@@ -283,7 +296,7 @@ def write_rows(file: HashingFile, batches: Batches) -> None:
     numbers, texts = columns.blobs()
     places: dict[str, tuple[int, int]] = {}
     by_vector = np.argsort(numbers["vector_id"][:pictures], kind="stable").astype("<i4")
-    parts = [(name, column.tobytes()) for name, column in numbers.items()]
+    parts: list[tuple[str, bytes | memoryview]] = [(name, column.tobytes()) for name, column in numbers.items()]
     parts += [(f"{name}.texts", texts[name]) for name in TEXTS]
     parts += [("offsets", np.array(offsets, "<i8").tobytes()), ("by_vector", by_vector.tobytes())]
     for name, raw in parts:

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import socket
 import stat
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from clipsearch.errors import (
     StorageError,
     UnsupportedIndex,
 )
+from clipsearch.indexer.verify import check_fragment
 from clipsearch.records import Fragment, ImageRecord, Manifest, ModelRef, PictureMetadata
 from clipsearch.store import (
     RowsFile,
@@ -557,3 +559,45 @@ def test_manifests_need_no_hard_links(tmp_path: Path, monkeypatch: pytest.Monkey
         assert commit_rows(writer, commit_rows(writer, EMPTY, 1), 1).generation == 2
         with pytest.raises(FileExistsError):
             _put_if_absent(tmp_path / "CURRENT", tmp_path / "manifests" / "00000002.json")
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8192])
+def test_every_byte_of_what_is_derived_from_rows_is_held_against_them(
+    batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a file's checksum is right, as after an error in the program that wrote it."""
+    monkeypatch.setattr("clipsearch.indexer.verify.BATCH_ROWS", batch)
+    rows = [
+        dataclasses.replace(
+            row,
+            path=f"f{n % 3}/{row.path}",
+            status="corrupt" if n in (2, 5) else "ok",
+            metadata=PictureMetadata(camera=f"c{n % 2}", latitude=1.0 if n % 2 else None),
+        )
+        for n, row in enumerate(simple_rows(9))
+    ]
+    with Writer(tmp_path) as writer:
+        fragment = add_rows(writer, numbered(rows))
+        check_fragment(tmp_path, fragment)
+        assert fragment.rows_file is not None
+        whole = (tmp_path / fragment.rows_file.path).read_bytes()
+        length = struct.unpack("<q", whole[-16:-8])[0]
+        places = json.loads(whole[-16 - length : -16])["columns"]
+        for name, (at, size) in places.items():
+            if name == "offsets":
+                continue  # texts would begin elsewhere: see below
+            for byte in sorted({at, at + size // 2, at + size - 1} if size else ()):
+                damaged = bytearray(whole)
+                damaged[byte] ^= 1
+                ref = writer.add_file("rows", ".rows", lambda file, raw=bytes(damaged): file.write(raw))  # type: ignore[misc]
+                with pytest.raises(CorruptIndex):
+                    check_fragment(tmp_path, dataclasses.replace(fragment, rows_file=ref))
+        damaged = bytearray(whole)
+        damaged[8 + whole[8:].index(b"p4.jpg")] ^= 1  # in a row's own text
+        ref = writer.add_file("rows", ".rows", lambda file: file.write(damaged))  # type: ignore[arg-type]
+        with pytest.raises(CorruptIndex, match="row 4 is not that"):
+            check_fragment(tmp_path, dataclasses.replace(fragment, rows_file=ref))
+        for missing in (rows[:-1], rows[1:], rows[::-1]):
+            other = add_rows(writer, numbered(missing)).rows_file
+            with pytest.raises(CorruptIndex):
+                check_fragment(tmp_path, dataclasses.replace(fragment, rows_file=other))
