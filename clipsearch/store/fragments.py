@@ -38,6 +38,7 @@ from clipsearch.store.marks import marked, read_marks
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 MODEL_KEY = b"clipsearch.model"
 BATCH_ROWS = 8192
@@ -324,9 +325,10 @@ def _tables(
         with path.open("rb") as opened, pq.ParquetFile(opened) as file:  # a path must be UTF-8
             columns = [name for name in file.schema_arrow.names if name not in without]
             columns = [name for name in columns if only is None or name in only]
-            for batch in file.iter_batches(batch_size=batch_rows, columns=columns, use_threads=True):
-                rows += batch.num_rows
-                yield pa.Table.from_batches([batch])
+            for groups in _row_groups(file, batch_rows):  # asked for all at once, pyarrow holds the whole file
+                for batch in file.iter_batches(batch_rows, row_groups=groups, columns=columns, use_threads=True):
+                    rows += batch.num_rows
+                    yield pa.Table.from_batches([batch])
     except OSError as error:
         unreadable = error.errno is not None
         problem = f"it cannot be read ({error.strerror})" if unreadable else f"not a Parquet file of ours ({error})"
@@ -335,6 +337,20 @@ def _tables(
         raise CorruptIndex(path, f"not a Parquet file of ours ({error})", index=index_dir) from error
     if expected_rows is not None and rows != expected_rows:
         raise CorruptIndex(path, f"it has {rows} rows, the manifest says {expected_rows}", index=index_dir)
+
+
+def _row_groups(file: pq.ParquetFile, batch_rows: int) -> Iterator[list[int]]:
+    """The row groups of a file, together so many that they have `batch_rows` rows."""
+    groups: list[int] = []
+    rows = 0
+    for number in range(file.num_row_groups):
+        groups.append(number)
+        rows += file.metadata.row_group(number).num_rows
+        if rows >= batch_rows:
+            yield groups
+            groups, rows = [], 0
+    if groups:
+        yield groups
 
 
 # -- what no manifest describes
