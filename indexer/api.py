@@ -13,7 +13,8 @@ from clipsearch.encoder.kinds import Precision
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import ClipsearchError, IndexNotFound
 from clipsearch.filenames import warn_about_locale
-from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, check_folder, index_folder
+from clipsearch.indexer.belonging import check_folder
+from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
 from clipsearch.search.confidence import bank_vectors, drawing_vectors
 from clipsearch.store import open_snapshot
 

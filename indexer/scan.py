@@ -32,6 +32,8 @@ ATTEMPTS = 3
 PATIENCE_S = 3.0  # of all waiting in one walk, so that a drive that is gone does not take forever
 OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """What says nothing of the folder: the walk cannot go on."""
+_SHORT_ENDINGS = frozenset(ending for ending in PICTURE_ENDINGS if len(ending) == 4)
+_KIND_OF_FILE = 0o170000  # of st_mode
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
@@ -217,7 +219,9 @@ class _Folder:
         self._patience = patience
         self._prefix = f"{relative}/" if relative else ""
         self._names: list[str] = []
-        self._stats: list[os.stat_result] = []
+        self._sizes: list[int] = []
+        self._mtimes_ns: list[int] = []
+        self._inodes: list[int] = []
         self._rest: list[os.DirEntry[str]] = []  # whatever is not plainly a picture
 
     def read(self, above: int, visited: set[tuple[int, int]]) -> Iterator[FileBlock]:
@@ -256,30 +260,39 @@ class _Folder:
 
     def _list(self, fd: int) -> list[FileBlock]:
         """List the folder from its beginning. Raises: OSError."""
-        self._names, self._stats, self._rest = [], [], []
+        self._start()
+        self._rest = []
         os.lseek(fd, 0, os.SEEK_SET)
         return [*self._listed(fd), *self._blocks()]
+
+    def _start(self) -> None:
+        self._names, self._sizes, self._mtimes_ns, self._inodes = [], [], [], []
 
     def _listed(self, fd: int) -> Iterator[FileBlock]:
         """Put every entry where it belongs; yield blocks of plain pictures where there are very many."""
         # Of a million files each microsecond here is a second: plain files with the extension of a picture take the
-        # short way.
-        names, stats, rest = self._names, self._stats, self._rest
+        # short way, and no object that the system makes for one of them outlives its turn.
+        lstat, regular, short, endings = os.lstat, stat.S_IFREG, _SHORT_ENDINGS, PICTURE_ENDINGS
+        names, sizes, mtimes_ns, inodes = self._names, self._sizes, self._mtimes_ns, self._inodes
         with os.scandir(fd) as entries:
             for entry in entries:
                 name = entry.name
-                ending = name[name.rfind(".") :]
-                if ending in PICTURE_ENDINGS and name[0] != "." and entry.is_file(follow_symlinks=False):
+                if (name[-4:] in short or name[name.rfind(".") :] in endings) and name[0] != ".":
                     try:
-                        stats.append(entry.stat(follow_symlinks=False))
-                        names.append(name)
+                        info = lstat(name, dir_fd=fd)
                     except OSError:
-                        rest.append(entry)  # to be asked again
-                    if len(names) >= BLOCK_FILES:
-                        yield from self._blocks()
-                        names, stats = self._names, self._stats
-                else:
-                    rest.append(entry)
+                        self._rest.append(entry)  # to be asked again
+                        continue
+                    if info.st_mode & _KIND_OF_FILE == regular:
+                        names.append(name)
+                        sizes.append(info.st_size)
+                        mtimes_ns.append(info.st_mtime_ns)
+                        inodes.append(info.st_ino)
+                        if len(names) >= BLOCK_FILES:
+                            yield from self._blocks()
+                            names, sizes, mtimes_ns, inodes = self._names, self._sizes, self._mtimes_ns, self._inodes
+                        continue
+                self._rest.append(entry)
 
     def _allowed(self, block: FileBlock, rules: Folder) -> Iterator[FileBlock]:
         """A block without what the user's patterns leave out."""
@@ -326,7 +339,9 @@ class _Folder:
             result.others["neither files nor folders"] += 1
         elif is_picture_name(name):
             self._names.append(name)
-            self._stats.append(info)
+            self._sizes.append(info.st_size)
+            self._mtimes_ns.append(info.st_mtime_ns)
+            self._inodes.append(info.st_ino)
         else:
             result.others[kind_of_name(name)] += 1
 
@@ -341,20 +356,18 @@ class _Folder:
 
     def _blocks(self) -> Iterator[FileBlock]:
         """What was gathered of files, if anything."""
-        names, stats = self._names, self._stats
-        self._names, self._stats = [], []
+        names, sizes, mtimes_ns, inodes = self._names, self._sizes, self._mtimes_ns, self._inodes
+        self._start()
         if not names:
             return
-        raw = to_bytes(self._prefix)
-        digest = xxhash.xxh3_128_digest
-        keys = b"".join([digest(raw + name.encode("utf-8", "surrogateescape")) for name in names])
+        paths = to_bytes(self._prefix + f"\0{self._prefix}".join(names)).split(b"\0")
         yield FileBlock(
             self.relative,
             names,
-            np.frombuffer(keys, "<i8").reshape(-1, 2),
-            np.array([info.st_size for info in stats], np.int64),
-            _clamped([info.st_mtime_ns for info in stats]),
-            np.array([info.st_ino for info in stats], np.uint64),
+            np.frombuffer(b"".join(map(xxhash.xxh3_128_digest, paths)), "<i8").reshape(-1, 2),
+            np.array(sizes, np.int64),
+            _clamped(mtimes_ns),
+            np.array(inodes, np.uint64),
         )
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from clipsearch.config import read_plain
 from clipsearch.errors import MissingExtra
 from clipsearch.indexer.ignore import MARKERS, Folder, Ignore
 from clipsearch.pictures.formats import HEAD_BYTES, identify, is_candidate
@@ -218,8 +219,7 @@ def _may_be_a_picture(path: str, name: str) -> bool:
     if os.path.splitext(name)[1]:
         return True
     try:
-        with open(path, "rb") as file:
-            return identify(file.read(HEAD_BYTES), name) is not None
+        return identify(read_plain(path, HEAD_BYTES), name) is not None
     except OSError:
         return True
 

@@ -123,7 +123,8 @@ def index_command(
 
     from clipsearch.indexer.api import encoder_for
     from clipsearch.indexer.api import index as index_pictures
-    from clipsearch.indexer.build import IndexOptions, check_folder
+    from clipsearch.indexer.belonging import check_folder
+    from clipsearch.indexer.build import IndexOptions
     from clipsearch.indexer.ignore import Ignore
 
     options = IndexOptions(

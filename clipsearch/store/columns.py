@@ -124,7 +124,7 @@ def _halves(content_hash: str | None) -> tuple[int, ...]:
 class Columns:
     """The columns of a fragment's pictures, by row, in the order of their row ids."""
 
-    def __init__(self, numbers: dict[str, npt.NDArray[Any]], texts: dict[str, bytes]) -> None:
+    def __init__(self, numbers: dict[str, npt.NDArray[Any]], texts: Mapping[str, bytes | memoryview]) -> None:
         self._numbers = numbers
         self._texts = texts
 
@@ -174,8 +174,7 @@ class Columns:
 
     def texts(self, name: str) -> list[str]:
         """The different folders, exts or cameras."""
-        blob = self._texts[name]
-        return blob.decode("utf-8", "surrogatepass").split(SEPARATOR)[1:]
+        return str(self._texts[name], "utf-8", "surrogatepass").split(SEPARATOR)[1:]
 
     @cached_property
     def names(self) -> list[str]:
@@ -186,7 +185,7 @@ class Columns:
         """The first rows only."""
         return Columns({name: column[:rows] for name, column in self._numbers.items()}, self._texts)
 
-    def blobs(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, bytes]]:
+    def blobs(self) -> tuple[dict[str, npt.NDArray[Any]], Mapping[str, bytes | memoryview]]:
         """What is written: columns of numbers, and texts joined."""
         return self._numbers, self._texts
 
@@ -230,11 +229,19 @@ class ColumnsBuilder:
         }
         return Columns(numbers, {**texts, "name": bytes(self._names)})
 
+    def take(self) -> Columns:
+        """As `columns`, of what was added since the last time; texts keep their numbers."""
+        taken = self.columns()
+        for collected in (*self._numbers.values(), *self._codes.values()):
+            del collected[:]
+        self._names.clear()
+        return taken
+
 
 def read_columns(
     rows: int,
     number: Callable[[str, str, int], npt.NDArray[Any] | None],
-    text: Callable[[str], bytes | None],
+    text: Callable[[str], bytes | memoryview | None],
     *,
     wanted: Mapping[str, NumberColumn] = NUMBERS,
 ) -> Columns:
@@ -249,7 +256,7 @@ def read_columns(
                 raise KeyError(name)
             flat = np.full(rows * column.width, column.unknown, column.dtype)
         numbers[name] = flat.reshape(rows, column.width) if column.width > 1 else flat
-    texts: dict[str, bytes] = {}
+    texts: dict[str, bytes | memoryview] = {}
     for name in TEXT_COLUMNS:
         blob, codes = text(name), number(name, CODES, rows)
         texts[name] = b"" if blob is None else blob

@@ -55,6 +55,7 @@ class RowsFile:
             self.in_order: bool = footer["in_order"]  # the pictures' vector ids ascend as their row ids do
         except (ValueError, KeyError, TypeError, struct.error) as error:
             raise CorruptIndex(path, f"not a rows file ({error})", index=index_dir) from error
+        self._places = places
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -73,6 +74,25 @@ class RowsFile:
         """A column of numbers over all rows (see store.columns.NUMBERS)."""
         return self._all.blobs()[0][name]
 
+    def load(self, name: str, out: npt.NDArray[Any]) -> None:
+        """Read a column of numbers into `out`, of its shape and type, without a page of the file being mapped.
+
+        Raises: CorruptIndex, StorageError.
+        """
+        if name not in self._places:  # a file from before there was the column
+            out[:] = self.number(name)
+            return
+        at, size = self._places[name]
+        with reading(self.path), self.path.open("rb", buffering=0) as file:
+            file.seek(at)
+            whole = out.reshape(-1).view(np.uint8)
+            done = 0
+            while done < size:
+                length = file.readinto(cast(Any, whole[done:size]))
+                if not length:
+                    raise CorruptIndex(self.path, "it ends too early")
+                done += length
+
     def position(self, row_id: int) -> int | None:
         """Where a row is, or None."""
         row_ids = self._all.row_ids
@@ -87,6 +107,18 @@ class RowsFile:
         at = int(position)
         body = json.loads(self._map[int(self._offsets[at]) : int(self._offsets[at + 1])])
         return _record(body, int(self._all.row_ids[at]))
+
+    def says(self, position: int, record: ImageRecord) -> bool:
+        """Whether `record` is what is at a position, but for its row id."""
+        if not 0 <= position < len(self):
+            return False
+        text = self._map[int(self._offsets[position]) : int(self._offsets[position + 1])]
+        return text == _text(record) or self.record(position) == record
+
+    def release(self) -> None:
+        """Let go of the pages that were read: of a mapped file they count as memory in use."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def records(self, positions: Iterable[int]) -> list[ImageRecord]:
         """The records at some positions."""
@@ -123,6 +155,9 @@ class LegacyRowsFile(RowsFile):
             self._all.blobs()[0].setdefault("vector_id", row_ids)
         except (ValueError, KeyError, TypeError, struct.error) as error:
             raise CorruptIndex(path, f"not a rows file ({error})", index=index_dir) from error
+
+    def load(self, name: str, out: npt.NDArray[Any]) -> None:
+        out[:] = self.number(name)
 
     def record(self, position: int) -> ImageRecord:
         record = super().record(position)
@@ -258,7 +293,7 @@ def write_rows(file: HashingFile, batches: Batches) -> None:
     numbers, texts = columns.blobs()
     places: dict[str, tuple[int, int]] = {}
     by_vector = np.argsort(numbers["vector_id"][:pictures], kind="stable").astype("<i4")
-    parts = [(name, column.tobytes()) for name, column in numbers.items()]
+    parts: list[tuple[str, bytes | memoryview]] = [(name, column.tobytes()) for name, column in numbers.items()]
     parts += [(f"{name}.texts", blob) for name, blob in texts.items()]
     parts += [("offsets", np.array(offsets, "<i8").tobytes()), ("by_vector", by_vector.tobytes())]
     for name, raw in parts:
@@ -320,14 +355,16 @@ def _legacy_columns(path: Path) -> Columns:
 
 def _columns_in(
     mapped: mmap.mmap, places: dict[str, list[int]]
-) -> tuple[Callable[[str, str, int], npt.NDArray[Any] | None], Callable[[str], bytes | None]]:
+) -> tuple[Callable[[str, str, int], npt.NDArray[Any] | None], Callable[[str], memoryview | None]]:
     """What reads the columns of a file, for `read_columns`."""
 
     def number(name: str, dtype: str, count: int) -> npt.NDArray[Any] | None:
         return np.frombuffer(mapped, dtype, count, places[name][0]) if name in places else None
 
-    def text(name: str) -> bytes | None:
+    whole = memoryview(mapped)  # texts are not copied before somebody asks for them
+
+    def text(name: str) -> memoryview | None:
         place = places.get(f"{name}.texts")
-        return None if place is None else mapped[place[0] : place[0] + place[1]]
+        return None if place is None else whole[place[0] : place[0] + place[1]]
 
     return number, text

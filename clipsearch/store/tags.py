@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from clipsearch.config import read_plain
 from clipsearch.errors import CorruptIndex, UnknownTag
 from clipsearch.folding import fold
 from clipsearch.records import FileRef, FloatArray, IntArray, Manifest, TagKind, TagRef
@@ -232,7 +233,7 @@ def recover_tags(index_dir: Path) -> dict[str, TagRef]:
     for path in sorted((index_dir / "tags").glob("*.tag")):
         try:
             with reading(path):
-                raw = path.read_bytes()
+                raw = read_plain(path)
             ref = FileRef(f"tags/{path.name}", len(raw), path.stem)
             tag = read_tag_file(index_dir, ref, afresh=True)
         except (CorruptIndex, OSError):

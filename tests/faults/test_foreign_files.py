@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.pictures import picture
+from tests.pictures import fill, picture
 from tests.support.commands import Commands, Done
 from tests.support.faults import COMMAND_ONLY, Family, Faults, Mode
 from tests.support.mounts import can_mount
@@ -489,3 +489,40 @@ def test_an_index_of_a_newer_format_is_refused_not_repaired(tmp_path: Path, comm
         assert {path: entry for path, entry in tree(index).items() if path in before and path != "LOCK"} == {
             path: entry for path, entry in before.items() if path != "LOCK"
         }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "INDEX", "CURRENT", "LOCK", "COMMIT", "LOCK.held", "manifests/{0:08d}.json", "manifests/{1:08d}.json",
+        "manifests/{2:08d}.json", "records/*.parquet", "rows/*.rows", "search/*.npy", "vectors/*.parquet",
+        f"records/{HEX}.parquet", f"tags/{HEX}.tag", f"staging/{HEX}.part",
+        "../.clipsearchignore", "../CACHEDIR.TAG", "../.nomedia", "../set000/.clipsearchignore",
+        "../set000/CACHEDIR.TAG", "../set000/p00000.xmp", "../notes",
+    ],
+)  # fmt: skip
+def test_a_pipe_in_the_place_of_a_file_makes_nobody_wait(name: str, home: Path, commands: Commands) -> None:
+    """Whoever opens a pipe waits for somebody who writes into it."""
+    photos = home / "photos"
+    fill(photos, 3)
+    commands.index(photos)
+    fill(photos, 1, first=5)
+    commands.index(photos)
+    index = photos / ".clipsearch"
+    newest = int((index / "CURRENT").read_text().split()[2])
+    pattern = name.format(newest, newest - 1, newest + 1)
+    path = min(index.glob(pattern)) if "*" in pattern else index / pattern
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    commands_given: tuple[list[str | Path], ...] = (
+        ["query", "--all", "red", "--index", index],
+        ["index", photos, "-q"],
+        ["verify", "--index", index],
+        ["verify", "--repair", "--index", index],
+        ["concept", "add", "dog", photos / "set000" / "p00001.jpg", "--index", index],
+        ["index", photos, "-q"],
+        ["compact", "--index", index],
+    )
+    for arguments in commands_given:
+        done = commands.run(*arguments, timeout_s=30)
+        assert "Traceback" not in done.err, done.err
