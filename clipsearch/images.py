@@ -46,7 +46,7 @@ from clipsearch.metadata import (
     read_exif,
     read_tiff_exif,
 )
-from clipsearch.metadata.stripping import without_bad_metadata
+from clipsearch.metadata.stripping import png_without_pixels, without_bad_metadata
 from clipsearch.records import MOST_PIECES, OUT_OF_MEMORY, PictureMetadata, PixelArray, Preprocessing, SkipStatus
 
 __all__ = [
@@ -261,16 +261,9 @@ class PictureFile:
         `pieces`: return a long picture in several, rather than its middle.
         """
 
-        def wanted(size: Size) -> Size:
-            boxes = piece_boxes(size) if pieces else []
-            if not boxes:
-                return _resized_size(size, preprocessing)
-            scale = max(preprocessing.width, preprocessing.height) / min(size)
-            return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
         self._read()
         with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
-            decoded = _decode(self._stream, self.kind, wanted, max_pixels)
+            decoded = _decode(self._stream, self.kind, _wanted(preprocessing, pieces), max_pixels)
             boxes = piece_boxes(decoded.full_size) if pieces else []
             if boxes:
                 seen = np.stack([_resize_and_crop(_piece(decoded, box), preprocessing) for box in boxes])
@@ -280,6 +273,25 @@ class PictureFile:
         embedded = decoded.embedded + read_blocks(self.kind, self._stream)
         metadata = describe(embedded, self.path, beside=self._is_on_disk)
         return Picture(seen, width, height, metadata, content_hash, decoded.partial)
+
+    def describe(
+        self, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS, pieces: bool = False
+    ) -> PictureMetadata:
+        """What `decode` would say of the picture, without decoding it: of most formats, its beginning is read.
+
+        Only a file whose metadata is damaged is decoded all the same.
+        """
+        try:
+            with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
+                embedded = _read_metadata(self._stream, self.kind, _wanted(preprocessing, pieces))
+                embedded += read_blocks(self.kind, self._stream)
+        except UnreadablePicture as error:
+            if error.status in ("unreadable", "missing_extra"):
+                raise
+            with self._reporting_errors("file"):
+                self._stream.seek(HEAD_BYTES)  # where `decode` goes on
+            return self.decode(preprocessing, max_pixels=max_pixels, pieces=pieces).metadata
+        return describe(embedded, self.path, beside=self._is_on_disk)
 
     def open(self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
         """Decode the picture for people: see `open_picture`."""
@@ -485,6 +497,48 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
             cut = isinstance(error, EOFError) or "truncated" in str(error).lower() or _ends_early(stream, kind)
             decoded.partial = f"the {kind} ends before the picture does" if cut else f"parts of the {kind} are damaged"
         return decoded
+
+
+def _wanted(preprocessing: Preprocessing, pieces: bool) -> Callable[[Size], Size]:
+    """How large a picture of some size must be decoded at least."""
+
+    def wanted(size: Size) -> Size:
+        boxes = piece_boxes(size) if pieces else []
+        if not boxes:
+            return _resized_size(size, preprocessing)
+        scale = max(preprocessing.width, preprocessing.height) / min(size)
+        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+    return wanted
+
+
+def _read_metadata(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size]) -> Embedded:
+    """What stands in a file, by its header. As `_decode` finds it in files without faults."""
+    if _is_tiff(stream):
+        directories = tiff.read_directories(stream)
+        stream.seek(8)
+        if tiff.shows_raw(directories) or stream.read(2) == b"CR":
+            return _read_raw_metadata(stream, wanted)
+        if tiff.may_hide_raw(directories, stream.seek(0, os.SEEK_END)):
+            with suppress(Exception):  # LibRaw takes it for something that it is not: then it is a TIFF
+                return _read_raw_metadata(stream, wanted)
+        if not directories or tiff.choose_page(directories).compression != 6:
+            return read_embedded("TIFF", read_tiff_exif(stream))
+        kind = "TIFF"
+    if kind == "RAW":
+        return _read_raw_metadata(stream, wanted)
+    if kind in ("BMP", "DIB", "PPM"):
+        return Embedded(kind)
+    stream.seek(0)
+    if kind == "PNG":
+        small = png_without_pixels(stream)
+        if small is None:
+            raise EOFError
+        with _open_image(small, kind) as image:
+            image.load()
+            return read_embedded(kind, read_exif(image), image.info)
+    with _open_image(stream, kind) as image:
+        return read_embedded(kind, read_exif(image), image.info)
 
 
 _MOST_REPAIRED_BYTES = 2**30
@@ -842,6 +896,10 @@ def _decode_tiff(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], 
     return _Decoded(upright, _upright_size(page.size, orientation), None, to_srgb, embedded, partial)
 
 
+# LibRaw's flip to EXIF's: 0 upright, 3 upside down, 5 needs a quarter turn to the left, 6 to the right.
+_FLIPS = {3: 3, 5: 8, 6: 6}
+
+
 def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: int) -> _Decoded:
     """Decode a RAW file: the camera's own preview where it is large enough, else the sensor's data at half size."""
     try:
@@ -851,8 +909,7 @@ def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: i
     stream.seek(0)
     try:
         with rawpy.imread(stream) as raw:
-            # LibRaw's flip: 0 upright, 3 upside down, 5 needs a quarter turn to the left, 6 to the right.
-            orientation = {3: 3, 5: 8, 6: 6}.get(raw.sizes.flip, 1)
+            orientation = _FLIPS.get(raw.sizes.flip, 1)
             size = (raw.sizes.width, raw.sizes.height)
             _check_pixels(size, size, max_pixels)
             full_size = _upright_size(size, orientation)
@@ -874,27 +931,57 @@ def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: i
     return _Decoded(image, full_size, box, None, read_embedded("RAW", read_tiff_exif(stream)))
 
 
-def _raw_preview(
-    raw: Any, rawpy: Any, full_size: Size, orientation: int, *, wanted: Callable[[Size], Size], max_pixels: int
-) -> _Decoded | None:
-    """Return the preview in a RAW file if it shows the whole picture at twice the wanted size or more."""
+def _read_raw_metadata(stream: IO[bytes], wanted: Callable[[Size], Size]) -> Embedded:
+    """As `_decode_raw` finds it."""
+    import rawpy
+
+    stream.seek(0)
+    embedded = Embedded("RAW")
+    with rawpy.imread(stream) as raw:
+        orientation = _FLIPS.get(raw.sizes.flip, 1)
+        full_size = _upright_size((raw.sizes.width, raw.sizes.height), orientation)
+        preview = _preview_bytes(raw, rawpy)
+        if preview is not None:
+            with suppress(OSError, SyntaxError, ValueError), _open_image(io.BytesIO(preview), "JPEG") as image:
+                exif = read_exif(image)
+                size = _upright_size(image.size, orientation_of(exif, orientation))
+                if _shows_all(size, full_size, wanted):
+                    embedded = read_embedded("JPEG", exif, image.info)
+    return embedded + read_embedded("RAW", read_tiff_exif(stream))
+
+
+def _preview_bytes(raw: Any, rawpy: Any) -> bytes | None:
+    """The camera's own JPEG in a RAW file."""
     try:
         thumbnail = raw.extract_thumb()
     except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
         return None
-    if thumbnail.format != rawpy.ThumbFormat.JPEG:
+    return bytes(thumbnail.data) if thumbnail.format == rawpy.ThumbFormat.JPEG else None
+
+
+def _shows_all(preview: Size, full_size: Size, wanted: Callable[[Size], Size]) -> bool:
+    """Whether a preview shows the whole picture at twice the wanted size or more."""
+    (width, height), (full_width, full_height) = preview, full_size
+    needed = wanted(full_size)
+    large_enough = width >= 2 * needed[0] and height >= 2 * needed[1]
+    return large_enough and abs(width * full_height / (height * full_width) - 1) <= 0.05
+
+
+def _raw_preview(
+    raw: Any, rawpy: Any, full_size: Size, orientation: int, *, wanted: Callable[[Size], Size], max_pixels: int
+) -> _Decoded | None:
+    """Return the preview in a RAW file if it shows the whole picture at twice the wanted size or more."""
+    preview = _preview_bytes(raw, rawpy)
+    if preview is None:
         return None
     try:
-        with _open_image(io.BytesIO(thumbnail.data), "JPEG") as image:
+        with _open_image(io.BytesIO(preview), "JPEG") as image:
             decoded = _decode_image(image, "JPEG", wanted, max_pixels, orientation)
     except (OSError, SyntaxError, ValueError):
         return None
-    (width, height), (full_width, full_height) = decoded.full_size, full_size
-    needed = wanted(full_size)
-    large_enough = width >= 2 * needed[0] and height >= 2 * needed[1]
-    if not large_enough or abs(width * full_height / (height * full_width) - 1) > 0.05:
+    if not _shows_all(decoded.full_size, full_size, wanted):
         return None
-    box = decoded.box or (0.0, 0.0, float(width), float(height))
+    box = decoded.box or (0.0, 0.0, float(decoded.full_size[0]), float(decoded.full_size[1]))
     return _Decoded(decoded.image, full_size, box, decoded.to_srgb, decoded.embedded)
 
 

@@ -138,6 +138,11 @@ class Catalog:
         """The record of a row."""
         return self.files[int(self._fragments[number])].record(int(self._positions[number]))
 
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column of numbers of all rows (see store.columns.NUMBERS), by number, copied."""
+        parts = [rows.number(name)[self._positions[self._fragments == n]] for n, rows in enumerate(self.files)]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
     def path(self, number: int) -> str:
         """The path of a row."""
         return self.record(number).path

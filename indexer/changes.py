@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.scan import FileBlock, Scan
+from clipsearch.indexer.sidecars import Outdated
 from clipsearch.records import ImageRecord, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -34,6 +35,7 @@ class Changes:
     unchanged: int = 0
     unchanged_skipped: list[ImageRecord] = field(default_factory=list)
     returned: list[int] = field(default_factory=list)  # missing rows whose files are back
+    to_describe: list[FileBlock] = field(default_factory=list)  # unchanged, but for what lies beside them
     moved: list[tuple[int, FileBlock, int]] = field(default_factory=list)  # row, and the file that it is now
 
     @property
@@ -43,11 +45,16 @@ class Changes:
 
 
 def compare(
-    catalog: Catalog, blocks: Iterable[FileBlock], *, retry: Callable[[ImageRecord], bool] = lambda record: False
+    catalog: Catalog,
+    blocks: Iterable[FileBlock],
+    *,
+    retry: Callable[[ImageRecord], bool] = lambda record: False,
+    outdated: Outdated | None = None,
 ) -> tuple[Changes, BoolArray]:
     """Compare an index with the files that a walk yields. Same path, size and time means unchanged, whatever the inode.
 
-    `retry` says which unchanged skipped files to try again. Returns the changes so far, and which rows were seen.
+    `retry` says which unchanged skipped files to try again, `outdated` whose metadata to read again. Returns the
+    changes so far, and which rows were seen.
     """
     changes = Changes()
     seen = np.zeros(len(catalog), bool)
@@ -72,8 +79,12 @@ def compare(
             if catalog.away[row] and not again[number]:
                 changes.returned += catalog.same_path(block.paths[number])
         seen[at] = True
-        changes.unchanged += int((same & ~again).sum())
-        wanted = np.flatnonzero(~same | again)
+        same &= ~again
+        changes.unchanged += int(same.sum())
+        old = None if outdated is None else outdated(rows, block.sidecars)
+        if old is not None and (old & same).any():
+            changes.to_describe.append(block.only(np.flatnonzero(old & same)))
+        wanted = np.flatnonzero(~same)
         if len(wanted):
             names = block.names
             changes.to_read.append(block.only(np.array(sorted(wanted.tolist(), key=names.__getitem__), np.int64)))

@@ -51,14 +51,15 @@ _MEMORY_LIMIT_BYTES = 4 * 2**30
 
 @dataclass(frozen=True, slots=True)
 class DecodeTask:
-    """A file to be hashed, or hashed and decoded. `key` is the caller's; `size_bytes` allows large files more time.
+    """A file to be hashed, or hashed and decoded; or only its metadata to be read ("describe").
 
-    `member`: instead of the whole file, `size_bytes` of it at `offset`, which are a picture file of that name.
+    `key` is the caller's; `size_bytes` allows large files more time. `member`: instead of the whole file, `size_bytes`
+    of it at `offset`, which are a picture file of that name.
     """
 
     key: int
     path: str
-    mode: Literal["decode", "hash"] = "decode"
+    mode: Literal["decode", "hash", "describe"] = "decode"
     size_bytes: int = 0
     member: str | None = None
     offset: int = 0
@@ -67,11 +68,12 @@ class DecodeTask:
 
 @dataclass(frozen=True, slots=True)
 class DecodeResult:
-    """What became of a task. Shapes: pieces (K, H, W, 3) uint8, the caller's to keep; None in mode hash or if skipped.
+    """What became of a task. Shapes: pieces (K, H, W, 3) uint8, the caller's to keep; None unless it was decoded.
 
     There is one piece, the whole picture, unless the pool was asked for more and the picture is long.
 
-    `content_hash` is there whenever the bytes could be read, also for a picture that was skipped after that.
+    `content_hash` is there whenever the bytes could be read, also for a picture that was skipped after that; not in
+    mode describe.
     """
 
     key: int
@@ -414,6 +416,8 @@ class _Worker:
             return DecodeResult(task.key, message.get("hash"), skip=(status, reason))
         if task.mode == "hash":
             return DecodeResult(task.key, message["hash"])
+        if task.mode == "describe":
+            return DecodeResult(task.key, metadata=PictureMetadata(**message["metadata"]))
         return DecodeResult(
             task.key,
             message["hash"],

@@ -24,6 +24,7 @@ from typing import Any
 from clipsearch.errors import MissingExtra
 from clipsearch.formats import HEAD_BYTES, identify, is_candidate
 from clipsearch.indexer.ignore import MARKERS, Folder, Ignore
+from clipsearch.metadata.sidecars import says_of_whom
 
 QUIET_S = 1.0
 LONGEST_BURST_S = 30.0
@@ -191,7 +192,7 @@ class _Interest:
             return False
         if kind == "folder":
             return change == "added" and self._ignore.why(relative, True, self._entered) is None
-        if kind == "file" and not _may_be_a_picture(path, name):
+        if kind == "file" and not says_of_whom(name) and not _may_be_a_picture(path, name):
             if len(self._no_pictures) >= REMEMBERED_PATHS:
                 self._no_pictures.clear()
             self._no_pictures.add(path)

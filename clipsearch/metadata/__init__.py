@@ -26,6 +26,7 @@ from clipsearch.metadata.xmp import said_in_xmp
 from clipsearch.records import PictureMetadata
 
 __all__ = [
+    "METADATA_VERSION",
     "SOURCES",
     "Embedded",
     "describe",
@@ -36,6 +37,10 @@ __all__ = [
     "read_exif",
     "read_tiff_exif",
 ]
+
+METADATA_VERSION = 1
+"""Raised when more, or something else, is read than before: `index --reread-metadata` reads what is of lower ones. At
+most 255."""
 
 SOURCES = (
     # When it was taken. An editor's file beside the picture is where people correct it.

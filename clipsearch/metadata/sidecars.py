@@ -12,6 +12,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
+from clipsearch.formats import PICTURE_ENDINGS
 from clipsearch.metadata.moments import Moment, read_moment, since_1970
 from clipsearch.metadata.statements import NOTHING, Place, Said, place_of, text_of
 from clipsearch.metadata.xmp import LONGEST_PACKET_BYTES, said_in_xmp
@@ -26,6 +27,8 @@ _EDITED = re.compile(
     r"edytowane|upraveno|szerkesztett|editat|düzenlendi|изменено|відредаговано|編集済み|수정됨|已修改|已編輯|edit|effects|"
     r"collage|animation|mix)$"
 )
+_FAMILY = re.compile(r"[^.]*(?:\.(?=\d)(?!3fr\b)[^.]*)*")
+_FAMILY_LENGTH = 24  # well below where names are cut
 # Endings of what Takeout may have had of a picture that is a file of another kind here.
 _CONVERTED = (
     "heic", "heif", "jpg", "jpeg", "png", "webp", "avif", "dng", "tif", "tiff", "gif", "mp4", "mov", "mp", "mv"
@@ -46,6 +49,38 @@ def said_beside(path: str) -> tuple[Said, Said]:
     if not beside.xmp and not beside.json:
         return NOTHING, NOTHING
     return _of_xmp(folder, name, beside), _of_takeout(folder, name, beside)
+
+
+def is_sidecar_name(name: str) -> bool:
+    """Whether a file may be one that speaks of a picture, by its name."""
+    return name[-4:].lower() == ".xmp" or name[-5:].lower() == ".json"
+
+
+def says_of_whom(name: str) -> bool:
+    """Whether a file speaks of a picture, going by its name alone: that of any JSON file does not say so."""
+    if not is_sidecar_name(name):
+        return False
+    stem, _, ending = name.lower().rpartition(".")
+    return (
+        ending == "xmp"
+        or len(stem) >= _TAKEOUT_LENGTH
+        or any(f".{part}" in PICTURE_ENDINGS for part in re.split(r"[.(]", stem)[1:])
+    )
+
+
+def family_of(name: str) -> str:
+    """What the name of a picture has in common with those of all files beside it that may speak of it.
+
+    Files of the same family need not speak of each other (`a.jpg`, `a.png.json`). Made of the name up to its first dot,
+    but for dots in numbers (2011.06.05), without counters and what editors add.
+    """
+    plain = _FAMILY.match(name.lower())
+    family = name.lower() if plain is None else plain[0]
+    while True:
+        shorter = _EDITED.sub("", _COUNTER.sub("", family))
+        if shorter == family:
+            return family[:_FAMILY_LENGTH]
+        family = shorter
 
 
 @dataclass(slots=True)

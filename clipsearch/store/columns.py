@@ -48,7 +48,11 @@ RUN_NUMBERS: dict[str, tuple[str, int]] = {
     "inode": ("<u8", 1),
     "status": ("<u1", 1),  # number of its status
     "attempts": ("<u1", 1),
+    "sidecars": ("<i4", 1),
+    "metadata_version": ("<u1", 1),
 }
+LATER = ("sidecars", "metadata_version")
+"""Columns that older files of this format lack: they are zero there."""
 NUMBERS = FILTER_NUMBERS | RUN_NUMBERS
 TEXTS = ("folder", "ext", "camera", "name")
 _TYPECODES = {"<i8": "q", "<u8": "Q", "<f8": "d", "<i4": "i", "<u1": "B"}
@@ -174,6 +178,8 @@ class ColumnsBuilder:
         columns["inode"].append(record.inode)
         columns["status"].append(STATUSES.index(record.status))
         columns["attempts"].append(min(record.attempts, 255))
+        columns["sidecars"].append(record.sidecars)
+        columns["metadata_version"].append(record.metadata_version)
         for column, text in (
             ("folder", folder),
             ("ext", ext),

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import CorruptIndex
 from clipsearch.records import Fragment, ImageRecord, IntArray, PictureMetadata
-from clipsearch.store.columns import FILTER_NUMBERS, NUMBERS, TEXTS, Columns, ColumnsBuilder, build_columns
+from clipsearch.store.columns import FILTER_NUMBERS, LATER, NUMBERS, TEXTS, Columns, ColumnsBuilder, build_columns
 from clipsearch.store.files import HashingFile, reading, verify_file
 from clipsearch.store.marks import marked, read_marks
 
@@ -49,6 +49,9 @@ class RowsFile:
             rows, self.pictures, places = footer["rows"], footer["pictures"], footer["columns"]
             numbers: dict[str, npt.NDArray[Any]] = {}
             for name, (dtype, width) in NUMBERS.items():
+                if name in LATER and name not in places:
+                    numbers[name] = np.zeros(rows, dtype)
+                    continue
                 flat = np.frombuffer(self._map, dtype, rows * width, places[name][0])
                 numbers[name] = flat.reshape(rows, width) if width > 1 else flat
             texts = {name: self._map[at : at + size] for name in TEXTS for at, size in [places[f"{name}.texts"]]}
@@ -91,7 +94,8 @@ class RowsFile:
         """The record at a position."""
         at = int(position)
         body = json.loads(self._map[int(self._offsets[at]) : int(self._offsets[at + 1])])
-        return _record(body, int(self._all.row_ids[at]))
+        version = self._all.blobs()[0].get("metadata_version")
+        return _record(body, int(self._all.row_ids[at]), 0 if version is None else int(version[at]))
 
     def records(self, positions: Iterable[int]) -> list[ImageRecord]:
         """The records at some positions."""
@@ -278,11 +282,11 @@ def write_rows(file: HashingFile, batches: Batches) -> None:
 
 
 def _text(record: ImageRecord) -> bytes:
-    """A record as JSON without what has its default; the row id is among the columns."""
+    """A record as JSON without what has its default; its row id and version are among the columns."""
     body = {
         name: value
         for name, field in _RECORD_FIELDS.items()
-        if name not in ("row_id", "metadata") and (value := getattr(record, name)) != field.default
+        if name not in ("row_id", "metadata", "metadata_version") and (value := getattr(record, name)) != field.default
     }
     about = {
         name: value
@@ -295,11 +299,12 @@ def _text(record: ImageRecord) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode("ascii")
 
 
-def _record(body: dict[str, Any], row_id: int) -> ImageRecord:
+def _record(body: dict[str, Any], row_id: int, metadata_version: int) -> ImageRecord:
     """The reverse of `_text`. Fields of later versions are passed over."""
     about = {name: value for name, value in body.pop("metadata", {}).items() if name in _METADATA_NAMES}
     known = {name: value for name, value in body.items() if name in _RECORD_FIELDS}
-    return ImageRecord(**{**known, "row_id": row_id, "metadata": PictureMetadata(**about)})
+    own = {"row_id": row_id, "metadata_version": metadata_version, "metadata": PictureMetadata(**about)}
+    return ImageRecord(**{**known, **own})
 
 
 # -- reading
