@@ -1140,19 +1140,18 @@ def piece_boxes(size: Size) -> list[tuple[int, int, int, int]]:
     """The parts (left, top, right, bottom) in which a picture of this size is seen; none where it is seen whole.
 
     Panoramas and screenshots that were scrolled are long: their middle says little of them. They are seen in squares
-    along their long side, of which neighbours share a part, so that nothing is cut by all of them; very long ones in
-    as many longer pieces as there may be.
+    along their long side, of which neighbours share a part, so that nothing is cut by all of them. Where as many as
+    there may be do not cover it (32:1), they are spread evenly from one end to the other and leave gaps.
     """
     width, height = size
     long, short = max(size), min(size)
     if long <= LONG_ASPECT * short:
         return []
     count = min(MOST_PIECES, 1 + math.ceil((long / short - 1) / _PIECE_STEP))
-    length = max(short, math.ceil(long / count))
-    starts = [round(n * (long - length) / (count - 1)) for n in range(count)]
+    starts = [round(n * (long - short) / (count - 1)) for n in range(count)]
     if width >= height:
-        return [(start, 0, start + length, height) for start in starts]
-    return [(0, start, width, start + length) for start in starts]
+        return [(start, 0, start + short, height) for start in starts]
+    return [(0, start, width, start + short) for start in starts]
 
 
 def _piece(decoded: _Decoded, box: tuple[int, int, int, int]) -> _Decoded:
