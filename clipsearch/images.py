@@ -484,6 +484,8 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
     except (_Rejected, MemoryError):
         raise
     except Exception as error:
+        if kind == "JPEG" and (name := repair.unsupported_jpeg(_content(stream, _MOST_REPAIRED_BYTES))) is not None:
+            raise _Rejected("unsupported_format", f"{name} is not supported") from error
         # Perhaps only for its metadata.
         spared = without_bad_metadata(stream, kind)
         if spared is not None:
@@ -552,6 +554,8 @@ def _decode_what_is_left(
     A tenth of the rows is enough to show something. What is missing has one colour.
     """
     content = _content(stream, _MOST_REPAIRED_BYTES)
+    if kind in ("AVIF", "HEIF"):
+        return _decode_padded(content, kind, wanted, max_pixels)
     decoded: _Decoded | None = None
     repaired: repair.Repaired | None = None
     for bare in (False, True):
@@ -580,6 +584,38 @@ def _decode_what_is_left(
             return None
         _paint_grey(decoded.image, top, bottom)
     return decoded, complete
+
+
+_FILLERS = (b"\0", b"\x55")
+_MOST_PADDING = 10  # times as much as there is of a file
+
+
+def _decode_padded(
+    content: bytes, kind: Kind, wanted: Callable[[Size], Size], max_pixels: int
+) -> tuple[_Decoded, bool] | None:
+    """Decode a file of video coding that lacks its end, with two fillings: what both show alike is of the file."""
+    end = repair.end_of_boxes(content)
+    if not len(content) < end <= min(_MOST_REPAIRED_BYTES, _MOST_PADDING * len(content)):
+        return None
+    decoded: list[_Decoded] = []
+    for filler in _FILLERS:
+        try:
+            with _open_image(io.BytesIO(content + filler * (end - len(content))), kind) as image:
+                decoded.append(_decode_image(image, kind, wanted, max_pixels))
+        except (_Rejected, MemoryError):
+            raise
+        except Exception:  # the error of the file as it was says more
+            return None
+    first, second = decoded
+    if first.image.size != second.image.size:
+        return None
+    box = ImageChops.difference(first.image, second.image).point(lambda value: 255 * (value > 8)).getbbox()
+    if box is None:  # both fillings may show the same nothing
+        return None
+    if (box[2] - box[0]) * (box[3] - box[1]) * 10 > 9 * first.image.width * first.image.height:
+        return None
+    first.image.paste((128, 128, 128), box)
+    return first, False
 
 
 def _repaired(content: bytes, kind: Kind, max_pixels: int, bare: bool) -> repair.Repaired | None:
@@ -916,11 +952,20 @@ def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: i
             preview = _raw_preview(raw, rawpy, full_size, orientation, wanted=wanted, max_pixels=max_pixels)
             if preview is not None:  # which may come without what the file says
                 preview.embedded += read_embedded("RAW", read_tiff_exif(stream))
+                preview.partial = _cut_raw(stream)
                 return preview
+            partial = _cut_raw(stream)
+            if partial is not None:  # LibRaw makes up what is missing of the sensor's data
+                left = _decode_preview_left(stream, wanted, max_pixels, least_side=_GOOD_PREVIEW)
+                if left is not None:
+                    return left
             pixels = raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8)
     except rawpy.LibRawFileUnsupportedError as error:
         raise _Rejected("unsupported_format", "a RAW file of a kind that is not supported") from error
     except rawpy.LibRawIOError as error:
+        left = _decode_preview_left(stream, wanted, max_pixels)
+        if left is not None:
+            return left
         raise _Rejected("truncated", "the RAW file ends before the picture does") from error
     except (rawpy.LibRawTooBigError, rawpy.LibRawUnsufficientMemoryError) as error:
         raise MemoryError from error
@@ -928,7 +973,33 @@ def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: i
         pixels = pixels.repeat(3, axis=2)
     image = Image.fromarray(pixels)
     box = (0.0, 0.0, float(image.width), float(image.height))
-    return _Decoded(image, full_size, box, None, read_embedded("RAW", read_tiff_exif(stream)))
+    return _Decoded(image, full_size, box, None, read_embedded("RAW", read_tiff_exif(stream)), partial)
+
+
+# Pixels of the short side of a preview that is better than nothing, and better than a part of the picture.
+_LEAST_PREVIEW, _GOOD_PREVIEW = 100, 400
+
+
+def _cut_raw(stream: IO[bytes]) -> str | None:
+    """What is missing of a RAW file, by the places that its tags name."""
+    if _is_tiff(stream) and _strips_end_late(stream):
+        return "the RAW file ends before the picture does"
+    return None
+
+
+def _decode_preview_left(
+    stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: int, *, least_side: int = _LEAST_PREVIEW
+) -> _Decoded | None:
+    """The largest whole JPEG in a RAW file whose sensor's data is not."""
+    content = _content(stream, _MOST_REPAIRED_BYTES)
+    exif = read_tiff_exif(stream) if _is_tiff(stream) else None
+    for start in repair.largest_jpegs(content, least_side):
+        with suppress(OSError, SyntaxError, ValueError), _open_image(io.BytesIO(content[start:]), "JPEG") as image:
+            decoded = _decode_image(image, "JPEG", wanted, max_pixels, orientation_of(exif, 1))
+            decoded.embedded += read_embedded("RAW", exif)
+            decoded.partial = "the RAW file ends before the picture does; its preview is whole"
+            return decoded
+    return None
 
 
 def _read_raw_metadata(stream: IO[bytes], wanted: Callable[[Size], Size]) -> Embedded:
