@@ -51,6 +51,11 @@ def said_beside(path: str) -> tuple[Said, Said]:
     return _of_xmp(folder, name, beside), _of_takeout(folder, name, beside)
 
 
+def _form(name: str) -> str:
+    """A name to compare with others: copies between systems change the form of its letters."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name.lower())
+
+
 def is_sidecar_name(name: str) -> bool:
     """Whether a file may be one that speaks of a picture, by its name."""
     return name[-4:].lower() == ".xmp" or name[-5:].lower() == ".json"
@@ -74,8 +79,9 @@ def family_of(name: str) -> str:
     Files of the same family need not speak of each other (`a.jpg`, `a.png.json`). Made of the name up to its first dot,
     but for dots in numbers (2011.06.05), without counters and what editors add.
     """
-    plain = _FAMILY.match(name.lower())
-    family = name.lower() if plain is None else plain[0]
+    name = _form(name)
+    plain = _FAMILY.match(name)
+    family = name if plain is None else plain[0]
     while True:
         shorter = _EDITED.sub("", _COUNTER.sub("", family))
         if shorter == family:
@@ -110,7 +116,7 @@ class _Folder:
             for _, entry in zip(range(_MOST_NAMES), entries, strict=False):
                 stem, dot, ending = entry.name.rpartition(".")
                 if dot and (kind := ending.lower()) in ("xmp", "json"):
-                    (found.xmp if kind == "xmp" else found.json).setdefault(stem.lower(), entry.name)
+                    (found.xmp if kind == "xmp" else found.json).setdefault(_form(stem), entry.name)
         found.took_s = time.monotonic() - now
         if len(_listed) >= 16:
             _listed.clear()
@@ -133,7 +139,7 @@ def _read(path: str, limit: int) -> bytes | None:
 
 
 def _of_xmp(folder: str, name: str, beside: _Folder) -> Said:
-    for stem in (name.lower(), os.path.splitext(name)[0].lower()):  # noqa: PTH122
+    for stem in (_form(name), _form(os.path.splitext(name)[0])):  # noqa: PTH122
         found = beside.xmp.get(stem)
         content = None if found is None else _read(os.path.join(folder, found), LONGEST_PACKET_BYTES)  # noqa: PTH118
         if content is not None:
@@ -147,7 +153,7 @@ def _of_xmp(folder: str, name: str, beside: _Folder) -> Said:
 
 
 def _of_takeout(folder: str, name: str, beside: _Folder) -> Said:
-    for stem, certain in _takeout_stems(name.lower(), beside):
+    for stem, certain in _takeout_stems(_form(name), beside):
         content = _read(os.path.join(folder, beside.json[stem]), _LONGEST_JSON_BYTES)  # noqa: PTH118
         if content is None:
             continue
@@ -164,7 +170,7 @@ def _of_takeout(folder: str, name: str, beside: _Folder) -> Said:
 
 def _is_titled(folder: str, name: str, title: str) -> bool:
     """Whether a title is a picture's name, perhaps with the ending of what it was converted from."""
-    own, other = unicodedata.normalize("NFC", name.lower()), unicodedata.normalize("NFC", title.lower())
+    own, other = _form(name), _form(title)
     if not other or own == other:
         return True
     stem, ending = os.path.splitext(own)  # noqa: PTH122

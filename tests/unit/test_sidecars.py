@@ -6,15 +6,19 @@ import dataclasses
 import json
 import os
 import shutil
+import unicodedata
 from array import array
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipsearch.errors import UnreadablePicture
+from clipsearch.images import PictureFile, read_picture
 from clipsearch.indexer import build
 from clipsearch.indexer.build import METADATA_IS_OLD, IndexOptions, IndexReport, Progress, index_folder
 from clipsearch.indexer.decoding import DecodePool, DecodeTask
@@ -27,6 +31,7 @@ from clipsearch.records import ImageRecord, Preprocessing
 from clipsearch.search import Collection
 from clipsearch.store import columns, open_snapshot, read_records
 from tests.fake_encoder import FakeEncoder
+from tests.faults.test_mutated_pictures import FORMATS, encoded, mutated
 from tests.pictures import picture
 from tests.unit.test_metadata import exif_bytes, metadata_of, xmp
 
@@ -110,6 +115,19 @@ def test_what_it_says_is_found(photos: Path) -> None:
     with Collection(photos / ".clipsearch", encoder=FakeEncoder()) as collection:
         assert [h.record.path for h in collection.search("after:2015 before:2016", k=9)] == ["c.jpg"]
         assert [h.record.path for h in collection.search("near:48.5,11.5,9km", k=9)] == ["plain/d.jpg"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("ending", ["xmp", "jpg.xmp", "jpg.json", "jpg.supplemental-metadata.json"])
+def test_letters_in_another_form_are_the_same(photos: Path, form: Literal["NFC", "NFD"], ending: str) -> None:
+    other = "NFD" if form == "NFC" else "NFC"
+    picture(60).save(photos / unicodedata.normalize(form, "Café Å 한.jpg"))
+    run(photos)
+    name = unicodedata.normalize(other, f"Café Å 한.{ending}")
+    (photos / name).write_bytes(sidecar(2011) if ending.endswith("xmp") else takeout("Café Å 한.jpg"))
+    assert run(photos).described == 1
+    taken = rows(photos)[unicodedata.normalize(form, "Café Å 한.jpg")].metadata.taken_at
+    assert (taken or "").startswith("2011-06-05")
 
 
 @pytest.mark.parametrize(
@@ -375,3 +393,20 @@ def test_the_pool_reads_metadata_without_pixels(tmp_path: Path) -> None:
     with DecodePool(Preprocessing(32, 32, (0.0,) * 3, (1.0,) * 3), workers=1) as pool:
         (result,) = pool.run([DecodeTask(1, str(path), "describe")])
     assert (result.metadata, result.pieces, result.skip, result.content_hash) == (expected, None, None, None)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_metadata_of_damaged_files_is_read_where_their_pixels_are(tmp_path: Path, name: str) -> None:
+    preprocessing = Preprocessing(32, 32, (0.0,) * 3, (1.0,) * 3)
+    for number in range(int(os.environ.get("CLIPSEARCH_MUTATIONS", "12"))):
+        content = encoded(name, number)
+        for seed in (None, number):
+            body = content if seed is None else mutated(content, seed)
+            try:
+                expected = read_picture("x." + name, preprocessing, content=body, pieces=True).metadata
+            except UnreadablePicture:
+                continue
+            with PictureFile("x." + name, body) as file:
+                found = file.describe(preprocessing, pieces=True)
+            assert found.format == expected.format
+            assert seed is not None or found == expected
