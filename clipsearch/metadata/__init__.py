@@ -152,7 +152,7 @@ def describe(embedded: Embedded, path: str, *, beside: bool = True) -> PictureMe
     sidecar, takeout, named = _outside(path, beside)
     inside = embedded.said
     places = [said.place for said in (sidecar, *inside, takeout)]
-    cameras = [said.camera for said in (*inside, sidecar)]
+    cameras = [said.camera for said in (*inside, sidecar, takeout)]
     place: Place | None = next((place for place in places if place is not None), None)
     said = [item for part in (sidecar, *inside, takeout) for item in part.dates.items()]
     if named is not None:
@@ -189,7 +189,7 @@ def describe_again(known: PictureMetadata, path: str) -> PictureMetadata:
     return replace(
         known,
         taken_at=taken_at,
-        camera=known.camera or sidecar.camera,
+        camera=known.camera or sidecar.camera or takeout.camera,
         latitude=latitude,
         longitude=longitude,
         date_source=source,

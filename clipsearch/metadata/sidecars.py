@@ -1,4 +1,5 @@
-"""Files beside a picture that say more of it: XMP of editors, the JSON of Google Takeout. Read-only and bounded."""
+"""Files beside a picture that say more of it: XMP of editors, the JSON of Google Takeout and of ExifTool. Read-only and
+bounded."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from typing import Any
 
 from clipsearch.formats import PICTURE_ENDINGS
 from clipsearch.metadata.moments import Moment, read_moment, since_1970
-from clipsearch.metadata.statements import NOTHING, Place, Said, place_of, text_of
+from clipsearch.metadata.statements import NOTHING, Place, Said, camera_of, place_of, text_of, written_degrees
 from clipsearch.metadata.xmp import LONGEST_PACKET_BYTES, said_in_xmp
 
 _LONGEST_JSON_BYTES = 2**18
@@ -161,6 +162,10 @@ def _of_takeout(folder: str, name: str, beside: _Folder) -> Said:
             body = json.loads(content)
         except (ValueError, RecursionError):
             continue
+        if isinstance(body, list) and body and isinstance(body[0], dict) and "SourceFile" in body[0]:
+            if certain or _is_titled(folder, name, os.path.basename(str(body[0]["SourceFile"]))):  # noqa: PTH119
+                return _said_by_exiftool(body[0])
+            continue
         if not isinstance(body, dict) or not isinstance(body.get("photoTakenTime"), dict):
             continue
         if certain or _is_titled(folder, name, str(body.get("title", ""))):
@@ -244,3 +249,41 @@ def _said_by_takeout(body: dict[str, Any]) -> Said:
         if place is None and isinstance(said, dict):
             place = place_of(_number(said.get("latitude")), _number(said.get("longitude")))
     return Said({} if moment is None else {"takeout:photoTakenTime": moment}, place)
+
+
+# --- ExifTool's JSON, which exports of Apple's Photos write too --------------------------------------------------
+
+_EXIFTOOL_DATES = {
+    "DateTimeOriginal": "DateTimeOriginal",
+    "DateCreated": "DateCreated",
+    "CreateDate": "CreateDate",
+    "GPSDateTime": "GPSTimeStamp",
+    "ModifyDate": "ModifyDate",
+}
+
+
+def _said_by_exiftool(body: dict[str, Any]) -> Said:
+    """Its names may have that of their group before them: `EXIF:DateTimeOriginal`."""
+    fields: dict[str, Any] = {}
+    for key, value in body.items():
+        fields.setdefault(key.rpartition(":")[2], value)
+    dates: dict[str, Moment] = {}
+    for name, short in _EXIFTOOL_DATES.items():
+        moment = read_moment(text_of(fields.get(name)))
+        if moment is not None:
+            if short == "GPSTimeStamp" and not moment.span:
+                moment = Moment(moment.start, utc=True)
+            dates[f"sidecar:{short}"] = moment
+    place = place_of(
+        _exiftool_degrees(fields.get("GPSLatitude"), fields.get("GPSLatitudeRef"), "NS"),
+        _exiftool_degrees(fields.get("GPSLongitude"), fields.get("GPSLongitudeRef"), "EW"),
+    )
+    return Said(dates, place, camera_of(fields.get("Make"), fields.get("Model")))
+
+
+def _exiftool_degrees(value: object, half: object, letters: str) -> float | None:
+    """Degrees as a number or in words (`48 deg 30' 0.00" N`), without their hemisphere where `half` names it."""
+    written = value.replace(" deg", "°") if isinstance(value, str) else None
+    degrees = _number(value) if written is None else written_degrees(written, letters)
+    is_other_half = text_of(half)[:1].upper() == letters[1]
+    return -abs(degrees) if degrees is not None and is_other_half else degrees

@@ -75,6 +75,10 @@ WRITERS: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "a.jpg.json": ("a.jpg", lambda year: takeout("a.jpg", 86_400 * 366 * (year - 1970))),
     "a.jpg.supplemental-metadata.json": ("a.jpg", lambda year: takeout("a.jpg", 86_400 * 366 * (year - 1970))),
     "a.jpg.supplem.json": ("a.jpg", lambda year: takeout("a.jpg", 86_400 * 366 * (year - 1970))),
+    "A.json": (
+        "a.jpg",
+        lambda year: json.dumps([{"SourceFile": "x/a.jpg", "XMP:CreateDate": f"{year}:06:05 10:11:12"}]).encode(),
+    ),
     "a.heic.json": ("a.jpg", lambda year: takeout("a.heic", 86_400 * 366 * (year - 1970))),
     "a.json": ("a.jpg", lambda year: takeout("a.jpg", 86_400 * 366 * (year - 1970))),
 }
@@ -120,7 +124,7 @@ def test_what_it_says_is_found(photos: Path) -> None:
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 @pytest.mark.parametrize("ending", ["xmp", "jpg.xmp", "jpg.json", "jpg.supplemental-metadata.json"])
 def test_letters_in_another_form_are_the_same(photos: Path, form: Literal["NFC", "NFD"], ending: str) -> None:
-    other = "NFD" if form == "NFC" else "NFC"
+    other: Literal["NFC", "NFD"] = "NFD" if form == "NFC" else "NFC"
     picture(60).save(photos / unicodedata.normalize(form, "Café Å 한.jpg"))
     run(photos)
     name = unicodedata.normalize(other, f"Café Å 한.{ending}")
