@@ -253,6 +253,8 @@ class _Folder:
                 result.devices[relative] = info.st_dev
             for entry in self._rest:
                 self._take(entry, fd, info.st_dev, rules)
+            if blocks or self._names:
+                self._sidecars.look(fd)
         finally:
             os.close(fd)
         self.subfolders.sort()
@@ -325,7 +327,7 @@ class _Folder:
                 return
             if not is_link and not is_picture_name(name):
                 result.others[kind_of_name(name)] += 1
-                self._sidecars.look_at(name, fd)
+                self._sidecars.add(name)
                 return
             info = self._patience(lambda: os.stat(name, dir_fd=fd, follow_symlinks=is_link))
         except OSError as error:
@@ -338,7 +340,7 @@ class _Folder:
             self._stats.append(info)
         else:
             result.others[kind_of_name(name)] += 1
-            self._sidecars.look_at(name, fd)
+            self._sidecars.add(name)
 
     def _note(self, name: str, error: OSError, *, is_link: bool = False) -> None:
         """Write down what cannot be looked at. What was deleted this moment is no news."""

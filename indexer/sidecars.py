@@ -30,19 +30,26 @@ class Sidecars:
     """The files in one folder that may speak of pictures beside them."""
 
     def __init__(self) -> None:
+        self._names: list[str] = []
         self._families: dict[str, list[bytes]] = {}
         self._numbers: dict[str, int] = {}
 
-    def look_at(self, name: str, folder: int) -> None:
-        """Take a file that is no picture. `folder`: a descriptor of the folder that it is in."""
-        if not is_sidecar_name(name):
-            return
-        try:
-            info = os.stat(name, dir_fd=folder)
-        except OSError:  # it is as if it were not there, until it can be looked at
-            return
-        said = b"%d %d %s" % (info.st_size, info.st_mtime_ns, to_bytes(name))
-        self._families.setdefault(family_of(name), []).append(said)
+    def add(self, name: str) -> None:
+        """Take a file that is no picture."""
+        if is_sidecar_name(name):
+            self._names.append(name)
+
+    def look(self, folder: int) -> None:
+        """Look at them, in a folder that holds pictures. `folder`: its descriptor."""
+        for name in self._names:
+            try:
+                info = os.stat(name, dir_fd=folder)
+                if not os.access(name, os.R_OK, dir_fd=folder):
+                    continue
+            except OSError:
+                continue  # it is as if it were not there, until it can be read
+            said = b"%d %d %s" % (info.st_size, info.st_mtime_ns, to_bytes(name))
+            self._families.setdefault(family_of(name), []).append(said)
 
     def numbers(self, names: list[str]) -> IntArray | None:
         """For each picture a number that stands for what lies beside it, 0 for nothing; None if all are.

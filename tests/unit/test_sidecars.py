@@ -154,6 +154,18 @@ def test_a_folder_of_the_name_of_a_sidecar_and_a_link_to_nowhere(photos: Path) -
     assert rows(photos)["c.jpg"].metadata.taken_at == "2001-02-03T04:05:06"
 
 
+def test_one_that_may_not_be_read_is_read_once_it_may(photos: Path) -> None:
+    (photos / "a.xmp").write_bytes(sidecar(2011))
+    (photos / "a.xmp").chmod(0)
+    if os.access(photos / "a.xmp", os.R_OK):
+        pytest.skip("who runs this may read everything")
+    run(photos)
+    assert rows(photos)["a.jpg"].metadata.taken_at == "2001-02-03T04:05:06"
+    (photos / "a.xmp").chmod(0o644)
+    assert run(photos).described == 1
+    assert (rows(photos)["a.jpg"].metadata.taken_at or "").startswith("2011")
+
+
 def test_a_link_to_a_sidecar_is_followed(photos: Path, tmp_path: Path) -> None:
     run(photos)
     (tmp_path / "elsewhere.xmp").write_bytes(sidecar(2011))
