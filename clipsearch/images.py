@@ -288,8 +288,6 @@ class PictureFile:
         except UnreadablePicture as error:
             if error.status in ("unreadable", "missing_extra"):
                 raise
-            with self._reporting_errors("file"):
-                self._stream.seek(HEAD_BYTES)  # where `decode` goes on
             return self.decode(preprocessing, max_pixels=max_pixels, pieces=pieces).metadata
         return describe(embedded, self.path, beside=self._is_on_disk)
 
@@ -314,6 +312,7 @@ class PictureFile:
         """Bring the bytes of a file of ordinary size into memory."""
         with self._reporting_errors("file"):
             if self._head is not None and self.size_bytes <= _IN_MEMORY_BYTES:
+                self._stream.seek(len(self._head))
                 content = io.BytesIO(self._head + self._stream.read())
                 self._stream.close()
                 self._stream = content

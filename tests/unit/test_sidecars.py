@@ -426,3 +426,20 @@ def test_metadata_of_damaged_files_is_read_where_their_pixels_are(tmp_path: Path
                 found = file.describe(preprocessing, pieces=True)
             assert found.format == expected.format
             assert seed is not None or found == expected
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_file_can_be_described_and_then_read(tmp_path: Path, name: str, is_whole: bool) -> None:
+    preprocessing = Preprocessing(32, 32, (0.0,) * 3, (1.0,) * 3)
+    path = tmp_path / f"x.{name}"
+    content = encoded(name, 5)
+    path.write_bytes(content if is_whole else mutated(content, 3))
+    try:
+        expected = read_picture(path, preprocessing)
+    except UnreadablePicture:
+        return
+    with PictureFile(path) as file:
+        assert file.describe(preprocessing).format == expected.metadata.format
+        assert file.content_hash() == expected.content_hash
+        assert np.array_equal(file.decode(preprocessing).pieces, expected.pieces)
