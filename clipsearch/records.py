@@ -34,7 +34,7 @@ OUT_OF_MEMORY = "decoding it needs more memory than is allowed"  # the reason of
 Band = Literal["strong", "maybe", "unlikely"]  # how sure a hit is, in a word
 
 DEFAULT_HITS = 20  # of an answer, where nobody says how many
-MOST_PIECES = 16  # in which one long picture is seen
+MOST_PIECES = 32  # in which one long picture is seen
 
 Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
 ResizeMode = Literal["shortest", "squash", "longest"]
@@ -91,6 +91,8 @@ class ImageRecord:
     vector_id: int = -1  # -1: none, as of every row whose status is not "ok"
     partial: str | None = None  # what is missing of a picture that could be read in part, in words
     attempts: int = 0  # to read it, which circumstances ended; see indexer/retries.py
+    sidecars: int = 0  # what lay beside it when its metadata was read; see metadata/sidecars.py; 0: nothing
+    metadata_version: int = 0  # of the reader of its metadata; see metadata.METADATA_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +254,7 @@ class Manifest:
     missing: int = 0  # rows whose files cannot be seen
     recall_target: float = 0.985  # recall@10 that inverted files are tuned for
     devices: dict[str, int] = field(default_factory=dict)  # device number of the root ("") and of folders; see scan
+    metadata_version: int = 0  # the last whose readers told the user what they could read of older rows
     rebuild: Rebuild | None = None
     tags: tuple[TagRef, ...] = ()  # by folded name; the writer feature "tags" is set where there are any
     tags_before: tuple[TagRef, ...] = ()  # the same before their last change

@@ -40,10 +40,11 @@ from clipsearch.indexer.remark import remarked, with_hidden
 from clipsearch.indexer.retries import attempts_after, is_circumstance, limit_for, should_retry
 from clipsearch.indexer.scan import FoundFile, Scan, walk
 from clipsearch.indexer.segments import write_fragment, write_segment
+from clipsearch.indexer.sidecars import NOT_LOOKED_AT, Outdated, has_older_versions
 from clipsearch.indexer.tune import retuned
 from clipsearch.indexer.upgrade import upgraded
 from clipsearch.pictures.formats import classify_name, extra_is_installed
-from clipsearch.pictures.metadata import describe_again
+from clipsearch.pictures.metadata import METADATA_VERSION, describe_again
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.records import (
     FloatArray,
@@ -71,14 +72,28 @@ NOTE_EVERY_S = 0.5
 KEEP_MISSING_DAYS = 30.0
 
 
+METADATA_IS_OLD = (
+    "dates, places and cameras are read from more sources now than when pictures of this index were read. To read them "
+    "again, which encodes nothing, run this once with --reread-metadata"
+)
+LONG_PICTURES_WERE_CUT = (
+    "the index was made by an older version, which saw only the middle of panoramas and other long pictures. To see "
+    "all of them, encode everything again: --reindex"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run is. `done` of `total` files are dealt with; of these, `encoded` were made into vectors."""
+    """Where a run is. `done` of `total` files are dealt with; of these, `encoded` were made into vectors.
 
-    stage: Literal["scan", "read", "commit", "merge", "check", "encode"]
+    In the stage "describe", of files whose metadata is read again.
+    """
+
+    stage: Literal["scan", "describe", "read", "commit", "merge", "check", "encode"]
     done: int = 0
     total: int = 0
     encoded: int = 0
+    described: int = 0  # of which only the metadata was read again
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,7 @@ class IndexOptions:
     commit_s: float = COMMIT_S
     retry_skipped: bool = False  # read again what was skipped before, although the file is the same
     reindex: bool = False  # encode everything again beside what is there, and switch at the end
+    reread_metadata: bool = False  # read dates and the like again where an older version did; encodes nothing
     recall: float | None = None  # recall@10 that inverted files are tuned for, 0..1; None: as before
     prune: bool = False  # forget missing pictures now
     keep_missing_days: float = KEEP_MISSING_DAYS  # forget what nobody has seen for so long
@@ -110,6 +126,7 @@ class IndexReport:
     encoded: int = 0  # pictures made into vectors by this run
     unchanged: int = 0
     touched: int = 0  # same content, new time or place on disk: only the metadata was updated
+    described: int = 0  # only their metadata was read again
     renamed: int = 0
     copied: int = 0  # same content as a picture that is still there: its vector was reused
     removed: int = 0  # deleted since the last run
@@ -131,6 +148,11 @@ class IndexReport:
     def pictures_per_s(self) -> float:
         """Pictures encoded per second of the whole run."""
         return self.encoded / self.seconds if self.seconds else 0.0
+
+    @property
+    def described_per_s(self) -> float:
+        """Pictures whose metadata was read again, per second of the whole run."""
+        return self.described / self.seconds if self.seconds else 0.0
 
     @property
     def skipped_by_status(self) -> dict[SkipStatus, int]:
@@ -288,6 +310,7 @@ class _Run:
         self._not_read: set[str] = set()  # of a rebuild: files that could be read before, and not now
         self._old: Catalog | None = None
         self._known_devices: dict[str, int] = {}
+        self._reusing: dict[int, int] = {}  # rows whose vectors files will share, by key of the file's task
         self._moved = False  # the index is of another folder than before, as far as its manifest says
 
     def _root_name(self) -> str:
@@ -326,11 +349,9 @@ class _Run:
             self._adopt(current)
             self._retry_all |= was_old
             if was_old:
-                self.report.warnings.append(
-                    "the index was made by an older version. Dates are read from more sources now, and long pictures "
-                    "are seen in pieces: to have that for the pictures in it, run this once with --reindex"
-                )
+                self.report.warnings.append(LONG_PICTURES_WERE_CUT)
         self.catalog = catalog = Catalog(index_dir, self._fragments)
+        self._tell_of_old_metadata()
         self._before = open_snapshot(index_dir) if current is not None else None
         self._vectors = StoredVectors(index_dir, self._segments, self.model.dim)
         self._references = References(catalog, self.manifest.next_vector_id)
@@ -340,7 +361,10 @@ class _Run:
             missing=int(catalog.away.sum()),
         )
         self.changes, seen = compare(
-            catalog, walk(self.root, self.scan, exclude=index_dir, ignore=self.ignore), retry=self._retry
+            catalog,
+            walk(self.root, self.scan, exclude=index_dir, ignore=self.ignore),
+            retry=self._retry,
+            outdated=Outdated(catalog, older_versions=self.options.reread_metadata),
         )
         scan, report, changes = self.scan, self.report, self.changes
         expected = current is None or current.pictures > 0 or current.missing > 0
@@ -362,6 +386,13 @@ class _Run:
             SkippedImage(r.path, r.status, r.reason or "") for r in changes.unchanged_skipped if r.status != "ok"
         ]
         report.skipped += scan.unreadable
+
+    def _tell_of_old_metadata(self) -> None:
+        """Say once that more can be read of the pictures in the index, which this run does not read again."""
+        if self.manifest.metadata_version < METADATA_VERSION:
+            if not self.options.reread_metadata and not self._rebuilding and has_older_versions(self.catalog):
+                self.report.warnings.append(METADATA_IS_OLD)
+            self.manifest = dataclasses.replace(self.manifest, metadata_version=METADATA_VERSION)
 
     def _finds_pictures(self) -> bool:
         """Whether there is any file worth opening, of names without an extension too."""
@@ -405,14 +436,14 @@ class _Run:
 
     def read(self, stop: _StopRequests) -> None:
         """Deal with every file that is new or different, until `stop` is requested."""
-        self._take_known()
+        to_describe = [*self._take_known()]
         files: dict[int, FoundFile] = {}  # what the pool has, by key
         keys = itertools.count()
         total = self.changes.files
         todo: Iterator[FoundFile] = (file for block in self.changes.to_read for file in block)
         waiting = next(todo, None)
-        self.notify(Progress("read", 0, total))
-        if waiting is None:
+        if waiting is None and not to_describe and not self.changes.to_describe:
+            self.notify(Progress("read", 0, total))
             return
         options = self.options
         with DecodePool(
@@ -422,6 +453,8 @@ class _Run:
             max_pixels=options.max_pixels,
             pieces=True,
         ) as pool:
+            self._describe(pool, stop, to_describe)
+            self.notify(Progress("read", 0, total))
             while (waiting is not None or pool.pending) and not stop.requested:
                 while waiting is not None and pool.pending < pool.capacity:
                     file, waiting = waiting, next(todo, None)
@@ -446,17 +479,56 @@ class _Run:
             self._encode_batch()
         self.notify(Progress("read", self._done, total, self.report.encoded))
 
-    def _take_known(self) -> None:
-        """What needs no reading: files that are back, and files that were moved."""
+    def _take_known(self) -> Iterator[tuple[FoundFile, int]]:
+        """What needs no reading: files that are back, and files that were moved. Yields those of the latter, with
+        their rows, of which files beside them spoke or speak now."""
         for row in self.changes.returned:
             self._unmark(row)
         for row, block, number in self.changes.moved:
-            file = block.file(number)
-            self._add(self._at(self.catalog.record(row), file), None)
-            self._drop(row)
+            file, record = block.file(number), self.catalog.record(row)
             self.report.renamed += 1
+            self._drop(row)
+            if record.sidecars or file.sidecars:
+                yield file, row
+            else:
+                self._add(self._at(record, file), None)
 
-    def _task(self, key: int, file: FoundFile, mode: Literal["decode", "hash"]) -> DecodeTask:
+    def _describe(self, pool: DecodePool, stop: _StopRequests, moved: list[tuple[FoundFile, int]]) -> None:
+        """Read the metadata again of pictures beside which something changed, and of all of older versions if asked to.
+
+        Their vectors stay. A row whose file cannot be read now stays as it is, and its file is looked at by the next
+        run; but a file that was `moved` has its new place.
+        """
+        files: dict[int, tuple[FoundFile, int, bool]] = {}
+        total = sum(map(len, self.changes.to_describe)) + len(moved)
+
+        def tasks() -> Iterator[DecodeTask]:
+            unchanged = (
+                (block.file(number), row, False)
+                for block in self.changes.to_describe
+                for number, row in enumerate(self.catalog.match(block.paths).tolist())
+            )
+            for key, item in enumerate(itertools.chain(((*item, True) for item in moved), unchanged)):
+                files[key] = item
+                yield self._task(key, item[0], "describe")
+
+        if total:
+            self.notify(Progress("describe", 0, total))
+        for done, result in enumerate(pool.run(tasks()), 1):
+            file, row, is_moved = files.pop(result.key)
+            record = self.catalog.record(row)
+            if result.skip is None:
+                self._add(self._at(record, file, result.metadata), None)
+                self.report.described += 1
+                self.report.unchanged -= not is_moved
+            elif is_moved:
+                self._add(dataclasses.replace(self._at(record, file), sidecars=NOT_LOOKED_AT), None)
+            self._maybe_commit()
+            self.notify(Progress("describe", done, total, described=self.report.described))
+            if stop.requested:
+                return
+
+    def _task(self, key: int, file: FoundFile, mode: Literal["decode", "hash", "describe"]) -> DecodeTask:
         limit_s = limit_for(self._same_as_before(file), self.options.timeout_s)
         return DecodeTask(key, os.path.join(self.root, file.path), mode, file.size_bytes, timeout_s=limit_s)
 
@@ -467,12 +539,18 @@ class _Run:
     def _take(self, file: FoundFile, result: DecodeResult) -> DecodeTask | None:
         """Use one result of the pool; the task that must follow, if any."""
         content = result.content_hash
+        if (row := self._reusing.pop(result.key, None)) is not None:
+            self._reuse(file, row, None if result.skip is not None else result.metadata)
+            return None
         if result.skip is not None:
             self._skip(file, *result.skip, content)
             return None
         row = self._row_with(content, file)
         if row is not None:
-            self._reuse(file, row)
+            if result.pieces is None and self._is_said_of_differently(file, row):
+                self._reusing[result.key] = row
+                return self._task(result.key, file, "describe")
+            self._reuse(file, row, None if result.pieces is None else result.metadata)
         elif result.pieces is None:
             return self._task(result.key, file, "decode")
         elif content is not None and (same := self._batch_hashes.get(content)) is not None:
@@ -532,10 +610,21 @@ class _Run:
         self._add(_decoded(file, result), None)
         self.report.copied += 1
 
-    def _reuse(self, file: FoundFile, row: int) -> None:
-        """The content is in the index already: a rename, a copy, or the same file with a new time."""
+    def _is_said_of_differently(self, file: FoundFile, row: int) -> bool:
+        """Whether what lies beside `file` is not what lay beside the picture of the same content in `row`."""
         known = self.catalog.record(row)
-        self._add(self._at(known, file), None)
+        if known.status != "ok":
+            return False
+        return known.sidecars != file.sidecars or (file.sidecars != 0 and known.path != file.path)
+
+    def _reuse(self, file: FoundFile, row: int, metadata: PictureMetadata | None = None) -> None:
+        """The content is in the index already: a rename, a copy, or the same file with a new time. `metadata`: what is
+        known of it now, where it was read."""
+        known = self.catalog.record(row)
+        record = self._at(known, file, metadata)
+        if metadata is None and self._is_said_of_differently(file, row):
+            record = dataclasses.replace(record, sidecars=NOT_LOOKED_AT)
+        self._add(record, None)
         if known.status != "ok":
             self.report.skipped.append(SkippedImage(file.path, known.status, known.reason or ""))
         if known.path == file.path:
@@ -546,15 +635,22 @@ class _Run:
         else:
             self.report.copied += 1
 
-    def _at(self, record: ImageRecord, file: FoundFile) -> ImageRecord:
-        """What is known of a content, at another place or time; its own name may say more."""
+    def _at(self, record: ImageRecord, file: FoundFile, metadata: PictureMetadata | None = None) -> ImageRecord:
+        """What is known of a content, at another place or time: `metadata`, if it was read there; else its own name
+        may say more."""
+        version = METADATA_VERSION
+        if metadata is None or record.status != "ok":
+            metadata = describe_again(record.metadata, os.path.join(self.root, file.path))
+            version = record.metadata_version
         return dataclasses.replace(
             record,
             path=file.path,
             size_bytes=file.size_bytes,
             mtime_ns=file.mtime_ns,
             inode=file.inode,
-            metadata=describe_again(record.metadata, os.path.join(self.root, file.path)),
+            metadata=metadata,
+            sidecars=file.sidecars,
+            metadata_version=version,
         )
 
     def _skip(self, file: FoundFile, status: SkipStatus, reason: str, content_hash: str | None) -> None:
@@ -860,4 +956,6 @@ def _record(
         width=width,
         height=height,
         metadata=metadata,
+        sidecars=file.sidecars,
+        metadata_version=METADATA_VERSION,
     )

@@ -59,14 +59,14 @@ class Catalog:
             starts.append(starts[-1] + (len(rows) if alive is None else len(alive)))
         self._starts = np.array(starts, np.int64)
         # Paths come first: sorting them takes the most memory, and nothing else is there yet.
-        paths = self._column("path")
+        paths = self.column("path")
         self._by_path, self._firsts = _sorted(paths[:, 0])
         self._seconds: IntArray = paths[:, 1][self._by_path]
         del paths
-        self.vector_ids: IntArray = self._column("vector_id")
-        self.sizes: IntArray = self._column("size_bytes")
-        self.mtimes_ns: IntArray = self._column("mtime_ns")
-        self.statuses: npt.NDArray[np.uint8] = self._column("status")
+        self.vector_ids: IntArray = self.column("vector_id")
+        self.sizes: IntArray = self.column("size_bytes")
+        self.mtimes_ns: IntArray = self.column("mtime_ns")
+        self.statuses: npt.NDArray[np.uint8] = self.column("status")
         self.missed_since_s: IntArray = np.zeros(len(self), np.int64)
         for number, marks in enumerate(self.marks):
             for first_s, ids in marks.missing.items():
@@ -81,7 +81,7 @@ class Catalog:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def _column(self, name: str) -> npt.NDArray[Any]:
+    def column(self, name: str) -> npt.NDArray[Any]:
         """A column (see store.columns.NUMBERS) by number, copied: mapped pages would count as memory beside it."""
         dtype, width = NUMBERS[name].dtype, NUMBERS[name].width
         column = np.empty((len(self), width) if width > 1 else len(self), dtype)
@@ -194,7 +194,7 @@ class Catalog:
             self._asked += 1
             if self._asked <= FEW:
                 return self._look_through(key)
-            self._contents = _Keys(self._column("hash"), np.arange(len(self)))
+            self._contents = _Keys(self.column("hash"), np.arange(len(self)))
         return self._contents.find(key)
 
     def _look_through(self, key: tuple[int, int]) -> list[int]:

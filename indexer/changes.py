@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.scan import FileBlock
+from clipsearch.indexer.sidecars import Outdated
 from clipsearch.records import ImageRecord, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -26,6 +27,7 @@ class Changes:
     unchanged: int = 0
     unchanged_skipped: list[ImageRecord] = field(default_factory=list)
     returned: list[int] = field(default_factory=list)  # missing rows whose files are back
+    to_describe: list[FileBlock] = field(default_factory=list)  # unchanged, but for what lies beside them
     moved: list[tuple[int, FileBlock, int]] = field(default_factory=list)  # row, and the file that it is now
 
     @property
@@ -35,11 +37,16 @@ class Changes:
 
 
 def compare(
-    catalog: Catalog, blocks: Iterable[FileBlock], *, retry: Callable[[ImageRecord], bool] = lambda record: False
+    catalog: Catalog,
+    blocks: Iterable[FileBlock],
+    *,
+    retry: Callable[[ImageRecord], bool] = lambda record: False,
+    outdated: Outdated | None = None,
 ) -> tuple[Changes, BoolArray]:
     """Compare an index with the files that a walk yields. Same path, size and time means unchanged, whatever the inode.
 
-    `retry` says which unchanged skipped files to try again. Returns the changes so far, and which rows were seen.
+    `retry` says which unchanged skipped files to try again, `outdated` whose metadata to read again. Returns the
+    changes so far, and which rows were seen.
     """
     changes = Changes()
     seen = np.zeros(len(catalog), bool)
@@ -66,10 +73,13 @@ def compare(
             if catalog.away[row] and not again[number]:
                 changes.returned += catalog.same_path(paths[number])
         seen[at] = True
-        wanted = ~same | again
-        changes.unchanged += len(rows) - int(wanted.sum())
-        if wanted.any():
-            changes.to_read += _parts(batch, wanted)
+        same &= ~again
+        changes.unchanged += int(same.sum())
+        old = None if outdated is None else outdated(rows, _sidecars(batch))
+        if old is not None and (old & same).any():
+            changes.to_describe += _parts(batch, old & same)
+        if not same.all():
+            changes.to_read += _parts(batch, ~same)
     return changes, catalog.of_same_files(seen)
 
 
@@ -85,6 +95,14 @@ def _batches(blocks: Iterable[FileBlock]) -> Iterator[list[FileBlock]]:
             batch, files = [], 0
     if batch:
         yield batch
+
+
+def _sidecars(batch: list[FileBlock]) -> IntArray | None:
+    """What lies beside the files of a batch, None where nothing lies beside any. Shape: (files of the batch,) int64."""
+    if all(block.sidecars is None for block in batch):
+        return None
+    parts = [np.zeros(len(block), np.int64) if block.sidecars is None else block.sidecars for block in batch]
+    return np.concatenate(parts)
 
 
 def _parts(batch: list[FileBlock], wanted: BoolArray) -> Iterator[FileBlock]:

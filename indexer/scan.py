@@ -22,6 +22,7 @@ import xxhash
 from clipsearch.config import INDEX_DIR_NAME
 from clipsearch.filenames import to_bytes
 from clipsearch.indexer.ignore import HIDDEN, Folder, Ignore
+from clipsearch.indexer.sidecars import Sidecars
 from clipsearch.pictures.formats import PICTURE_ENDINGS, classify_name, is_picture_name
 from clipsearch.records import IntArray, SkippedImage
 
@@ -48,15 +49,17 @@ class FoundFile:
     size_bytes: int
     mtime_ns: int
     inode: int
+    sidecars: int = 0  # what lies beside it; see indexer/sidecars.py
 
 
 class FileBlock:
     """Files of one folder whose names may be those of pictures, without an object for each.
 
-    Shapes: paths (N, 2) int64, what their paths are known by; sizes, mtimes_ns (N,) int64; inodes (N,) uint64.
+    Shapes: paths (N, 2) int64, what their paths are known by; sizes, mtimes_ns (N,) int64; inodes (N,) uint64;
+    sidecars (N,) int64, see indexer/sidecars.py, or None where nothing lies beside any.
     """
 
-    __slots__ = ("folder", "inodes", "mtimes_ns", "names", "paths", "sizes")
+    __slots__ = ("folder", "inodes", "mtimes_ns", "names", "paths", "sidecars", "sizes")
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class FileBlock:
         sizes: IntArray,
         mtimes_ns: IntArray,
         inodes: npt.NDArray[np.uint64],
+        sidecars: IntArray | None = None,
     ) -> None:
         self.folder = folder
         self.names = names
@@ -73,6 +77,7 @@ class FileBlock:
         self.sizes = sizes
         self.mtimes_ns = mtimes_ns
         self.inodes = inodes
+        self.sidecars = sidecars
 
     def __len__(self) -> int:
         return len(self.names)
@@ -83,9 +88,9 @@ class FileBlock:
 
     def file(self, number: int) -> FoundFile:
         """One of the files."""
-        return FoundFile(
-            self.path(number), int(self.sizes[number]), int(self.mtimes_ns[number]), int(self.inodes[number])
-        )
+        sidecars = 0 if self.sidecars is None else int(self.sidecars[number])
+        size, mtime_ns, inode = int(self.sizes[number]), int(self.mtimes_ns[number]), int(self.inodes[number])
+        return FoundFile(self.path(number), size, mtime_ns, inode, sidecars)
 
     def only(self, numbers: IntArray) -> FileBlock:
         """Some of the files."""
@@ -96,6 +101,7 @@ class FileBlock:
             self.sizes[numbers],
             self.mtimes_ns[numbers],
             self.inodes[numbers],
+            None if self.sidecars is None else self.sidecars[numbers],
         )
 
     def __iter__(self) -> Iterator[FoundFile]:
@@ -223,6 +229,7 @@ class _Folder:
         self._mtimes_ns: list[int] = []
         self._inodes: list[int] = []
         self._rest: list[os.DirEntry[str]] = []  # whatever is not plainly a picture
+        self._sidecars = Sidecars()
 
     def read(self, above: int, visited: set[tuple[int, int]]) -> Iterator[FileBlock]:
         """Yield the files of this folder. `above`: the device of the folder that it is in."""
@@ -250,12 +257,15 @@ class _Folder:
                 result.devices[relative] = info.st_dev
             for entry in self._rest:
                 self._take(entry, fd, info.st_dev, rules)
+            if blocks or self._names:
+                self._sidecars.look(fd)
         finally:
             os.close(fd)
         self.subfolders.sort()
         self.linked.sort()
         blocks += self._blocks()
         for block in blocks:
+            block.sidecars = self._sidecars.numbers(block.names)
             yield from self._allowed(block, rules)
 
     def _list(self, fd: int) -> list[FileBlock]:
@@ -330,6 +340,7 @@ class _Folder:
                 return
             if not is_link and not is_picture_name(name):
                 result.others[kind_of_name(name)] += 1
+                self._sidecars.add(name)
                 return
             info = self._patience(lambda: os.stat(name, dir_fd=fd, follow_symlinks=is_link))
         except OSError as error:
@@ -344,6 +355,7 @@ class _Folder:
             self._inodes.append(info.st_ino)
         else:
             result.others[kind_of_name(name)] += 1
+            self._sidecars.add(name)
 
     def _note(self, name: str, error: OSError, *, is_link: bool = False) -> None:
         """Write down what cannot be looked at. What was deleted this moment is no news."""

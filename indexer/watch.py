@@ -25,6 +25,7 @@ from clipsearch.config import read_plain
 from clipsearch.errors import MissingExtra
 from clipsearch.indexer.ignore import MARKERS, Folder, Ignore
 from clipsearch.pictures.formats import HEAD_BYTES, identify, is_candidate
+from clipsearch.pictures.metadata.sidecars import says_of_whom
 
 QUIET_S = 1.0
 LONGEST_BURST_S = 30.0
@@ -192,7 +193,7 @@ class _Interest:
             return False
         if kind == "folder":
             return change == "added" and self._ignore.why(relative, True, self._entered) is None
-        if kind == "file" and not _may_be_a_picture(path, name):
+        if kind == "file" and not says_of_whom(name) and not _may_be_a_picture(path, name):
             if len(self._no_pictures) >= REMEMBERED_PATHS:
                 self._no_pictures.clear()
             self._no_pictures.add(path)

@@ -100,6 +100,7 @@ class PageService:
                 order = self._orders.keep(key, _order(photos, asked))
             hits = order.window(photos, asked.offset, asked.k)
             found = [found_picture(served, photos, hit) for hit in hits]
+            told = photos.notices(parse_safely(photos, asked.query)) if asked.query.strip() else []
         return {
             "index": served.name,
             "generation": generation,
@@ -107,6 +108,7 @@ class PageService:
             "hidden": order.hidden,
             "took_ms": round(1000 * (time.perf_counter() - began), 3),
             "hits": found,
+            "notices": told,
         }
 
     def map(self, index: str | None) -> dict[str, Any]:

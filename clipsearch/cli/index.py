@@ -69,6 +69,13 @@ def index_command(
             help="Encode everything again, also with another model. The old vectors answer until all is done.",
         ),
     ] = False,
+    reread_metadata: Annotated[
+        bool,
+        typer.Option(
+            "--reread-metadata",
+            help="Read dates, places and cameras again where an older version did. Encodes nothing.",
+        ),
+    ] = False,
     retry_skipped: Annotated[bool, typer.Option("--retry-skipped", help="Read again what was skipped before.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a picture could not be read.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that decode pictures.", metavar="N")] = None,
@@ -116,6 +123,7 @@ def index_command(
       clipsearch index ./photos
       clipsearch index /mnt/nas/photos --index ~/photo-index    (a folder you may not write to)
       clipsearch index ./photos --model ViT-B-32-SigLIP2-256__webli --reindex
+      clipsearch index ./photos --reread-metadata               (dates that older versions could not read)
       clipsearch index ./photos --exclude Screenshots --exclude "*.gif"
       clipsearch index ./photos --watch                         (keep it current until Ctrl-C)
     """
@@ -133,6 +141,7 @@ def index_command(
         timeout_s=timeout,
         retry_skipped=retry_skipped,
         reindex=reindex,
+        reread_metadata=reread_metadata,
         recall=recall,
         prune=prune,
         keep_missing_days=keep_missing,
@@ -177,13 +186,17 @@ def index_command(
     report = run(options, notice)
     show(report)
     if watch and not report.asked_to_stop:
-        again = dataclasses.replace(options, reindex=False, retry_skipped=False, recall=None, prune=False)
+        again = dataclasses.replace(
+            options, reindex=False, reread_metadata=False, retry_skipped=False, recall=None, prune=False
+        )
         report = _keep_current(folder, place, options.exclude, report, lambda: run(again), show)
     if report.interrupted:
         command = index_line(folder, index)
         command += "".join(f" --exclude {quoted(pattern)}" for pattern in options.exclude)
         if reindex and report.generation:
             command += (f" --model {quoted(model)}" if model else "") + " --reindex"
+        if reread_metadata:
+            command += " --reread-metadata"
         print(f"Stopped. What is done is kept; go on with: {command}", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
     if strict and any(skip.status != "not_a_picture" for skip in report.skipped):
@@ -244,6 +257,7 @@ def _report_json(report: IndexReport) -> dict[str, Any]:
         "indexed": report.encoded,
         "unchanged": report.unchanged,
         "updated": report.touched,
+        "metadata_read": report.described,
         "renamed": report.renamed,
         "copied": report.copied,
         "removed": report.removed,
@@ -273,6 +287,7 @@ def _print_report(report: IndexReport, place: Path) -> None:
         for number, what in (
             (report.unchanged, "unchanged"),
             (report.touched, "with new dates only"),
+            (report.described, "with metadata read again"),
             (report.renamed, "renamed"),
             (report.copied, "copies of known pictures"),
             (report.removed, "removed"),
@@ -290,7 +305,8 @@ def _print_report(report: IndexReport, place: Path) -> None:
             "are kept but not shown, and come back without being read. Forget them with: --prune",
             file=sys.stderr,
         )
-    rate = f" ({report.pictures_per_s:.1f} pictures/s)" if report.encoded else ""
+    per_s = report.pictures_per_s or report.described_per_s
+    rate = f" ({per_s:.1f} pictures/s)" if per_s else ""
     print(f"{', '.join(parts)} in {duration(report.seconds)}{rate}")
     for status, number in report.skipped_by_status.items():
         print(f"  skipped {number:,} {STATUS_WORDS[status]}")

@@ -62,8 +62,8 @@ def train_command(
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", help="What to start from; see: clipsearch models list", metavar="MODEL")
-    ] = "auto",
+        str | None, typer.Option("--model", help="What to start from; see: clipsearch models list", metavar="MODEL")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="A new folder for the run.", metavar="RUN")] = None,
     run: Annotated[
         Path | None, typer.Option("--resume", help="Go on with a run that was stopped or killed.", metavar="RUN")
@@ -159,13 +159,15 @@ def train_command(
         from clipsearch.encoder.names import AUTO, load_encoder
 
         # "auto" may have to be fetched, which is not worth a line about tokens
-        load = partial(load_encoder, model, checkpoint=checkpoint, device=device, allow_pickle=allow_pickle)
-        _check(pairs, dev, image_column, caption_column, as_json, quiet, None if model == AUTO else load)
+        named = None if model in (None, AUTO) else model
+        load = partial(load_encoder, named or AUTO, checkpoint=checkpoint, device=device, allow_pickle=allow_pickle)
+        _check(pairs, dev, image_column, caption_column, as_json, quiet, None if named is None else load)
         return
     if run is None and not pairs:
         raise typer.BadParameter("name the pairs to train on", param_hint="PAIRS")
     if run is None and out is None:
         raise typer.BadParameter("name a folder for the run", param_hint="--out")
+    from clipsearch.encoder.names import model_at_hand
     from clipsearch.training import run as runs
     from clipsearch.training.settings import Settings, TrainingInterrupted
 
@@ -176,7 +178,8 @@ def train_command(
         if run is not None:
             return runs.resume(expanded(run).absolute(), watch=watch)
         assert out is not None and pairs
-        chosen, arithmetic = runs.resolve_choices(model, method, device, precision)
+        base = model or model_at_hand(notice)
+        chosen, arithmetic = runs.resolve_choices(base, method, device, precision)
         settings = Settings(
             method=chosen,
             epochs=epochs,
@@ -201,7 +204,7 @@ def train_command(
         )
         request = runs.Request(
             sources=[_absolute(source) for source in pairs],
-            model=runs.lasting_name(model),
+            model=runs.lasting_name(base),
             settings=settings,
             dev=None if dev is None else [_absolute(source) for source in dev],
             anchor=None if anchor is None else [_absolute(source) for source in anchor],

@@ -110,6 +110,17 @@ def resolve(name: str = AUTO, *, fetch: bool = True, notice: Notice | None = Non
     return ResolvedModel(name, "export", _fetch(name, notice))
 
 
+def model_at_hand(notice: Notice | None = None) -> str:
+    """The best model that is here, for who names none: the recommended one if it is cached, else builtin. Asks nobody.
+
+    Raises: ModelNotFound if there is none at all.
+    """
+    found = _resolve_auto(fetch=False, notice=None)
+    if found.notice and notice is not None:
+        notice(found.notice)
+    return found.name
+
+
 def pull(name: str, *, notice: Notice | None = None) -> ResolvedModel:
     """Fetch a published export, whatever is remembered of the network. "auto" means the recommended one.
 

@@ -132,7 +132,7 @@ class TagState(BaseModel):
 class RunState(BaseModel):
     """How far an indexing run is."""
 
-    stage: Annotated[str, Field(description="read, commit or merge.")]
+    stage: Annotated[str, Field(description="describe (metadata alone), read, commit or merge.")]
     done: Annotated[int, Field(description="Files that are dealt with.")]
     total: Annotated[int, Field(description="Files that are new or changed.")]
     encoded: Annotated[int, Field(description="Of those done: pictures that were made into vectors.")]

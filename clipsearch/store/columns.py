@@ -104,6 +104,8 @@ RUN_NUMBERS: dict[str, NumberColumn] = {
     "inode": NumberColumn("<u8", attrgetter("inode")),
     "status": NumberColumn("<u1", lambda record: _STATUS_NUMBERS[record.status]),
     "attempts": NumberColumn("<u1", lambda record: record.attempts if record.attempts < 255 else 255),
+    "sidecars": NumberColumn("<i4", attrgetter("sidecars"), unknown=0),
+    "metadata_version": NumberColumn("<u1", attrgetter("metadata_version"), unknown=0),
 }
 NUMBERS = FILTER_NUMBERS | RUN_NUMBERS
 _TYPECODES = {"<i8": "q", "<u8": "Q", "<f8": "d", "<i4": "i", "<u1": "B"}

@@ -106,7 +106,8 @@ class RowsFile:
         """The record at a position."""
         at = int(position)
         body = json.loads(self._map[int(self._offsets[at]) : int(self._offsets[at + 1])])
-        return _record(body, int(self._all.row_ids[at]))
+        version = self._all.blobs()[0].get("metadata_version")
+        return _record(body, int(self._all.row_ids[at]), 0 if version is None else int(version[at]))
 
     def says(self, position: int, record: ImageRecord) -> bool:
         """Whether `record` is what is at a position, but for its row id."""
@@ -308,11 +309,11 @@ def write_rows(file: HashingFile, batches: Batches) -> None:
 
 
 def _text(record: ImageRecord) -> bytes:
-    """A record as JSON without what has its default; the row id is among the columns."""
+    """A record as JSON without what has its default; its row id and version are among the columns."""
     body = {
         name: value
         for name, field in _RECORD_FIELDS.items()
-        if name not in ("row_id", "metadata") and (value := getattr(record, name)) != field.default
+        if name not in ("row_id", "metadata", "metadata_version") and (value := getattr(record, name)) != field.default
     }
     about = {
         name: value
@@ -325,11 +326,12 @@ def _text(record: ImageRecord) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode("ascii")
 
 
-def _record(body: dict[str, Any], row_id: int) -> ImageRecord:
+def _record(body: dict[str, Any], row_id: int, metadata_version: int) -> ImageRecord:
     """The reverse of `_text`. Fields of later versions are passed over."""
     about = {name: value for name, value in body.pop("metadata", {}).items() if name in _METADATA_NAMES}
     known = {name: value for name, value in body.items() if name in _RECORD_FIELDS}
-    return ImageRecord(**{**known, "row_id": row_id, "metadata": PictureMetadata(**about)})
+    own = {"row_id": row_id, "metadata_version": metadata_version, "metadata": PictureMetadata(**about)}
+    return ImageRecord(**{**known, **own})
 
 
 # -- reading

@@ -87,6 +87,23 @@ def test_a_search_shows_the_best_first_with_its_thumbnail(open_page: Open) -> No
     assert page.title() == "blue – clipsearch"
 
 
+def test_what_should_be_said_of_a_query_is_said_in_a_line(open_page: Open) -> None:
+    page = open_page()
+    told = page.locator(".cs-told")
+    expect(told).to_be_hidden()
+    for query in ("date:2023", "blue camara:canon", f"<b>camara</b>:x kamera:{HOSTILE}"):
+        ask(page, query)
+        expect(told).to_be_visible()
+        expect(told).to_contain_text("Did you mean" if "kamera" not in query else "camera:")
+        assert page.evaluate("document.querySelector('.cs-told').children.length") == 0
+    ask(page, "blue")
+    expect(told).to_be_hidden()
+    ask(page, "date:2023")
+    ask(page, "size:x")  # no query at all
+    expect(page.locator(".cs-problem")).to_be_visible()
+    expect(told).to_be_hidden()
+
+
 @pytest.mark.parametrize("way", ["drop", "paste"])
 def test_a_picture_that_is_dropped_or_pasted_finds_others_like_it(open_page: Open, way: str) -> None:
     page = open_page("/?all=1")

@@ -102,6 +102,33 @@ def test_index_and_query_reach_nobody(session: Session, photos: Path) -> None:
     session.check()
 
 
+def test_a_command_that_is_told_no_model_asks_no_hub(session: Session, tmp_path: Path) -> None:
+    """But `index`, which fetches one. That the recorder would see it: `classify --model auto` asks."""
+    pairs = write_shapes(tmp_path / "pairs", 2)
+    for name in ("one", "two"):
+        fill(tmp_path / "classes" / name, 4, first=5 * len(name) + ord(name[0]))
+    session.run("classify", tmp_path / "classes" / "one", "--labels", "waves, dogs", "-q")
+    session.run("eval", pairs, "-q")
+    session.run("train", "probe", tmp_path / "classes", "--out", tmp_path / "probe", "-q")
+    session.run("classify", tmp_path / "classes" / "one", "--probe", tmp_path / "probe", "-q")
+    session.run("train", pairs, "--check", "-q")
+    session.check()
+    session.run("classify", tmp_path / "classes" / "one", "--labels", "waves, dogs", "-q", "--model", "auto")
+    assert "huggingface.co" in session.seen.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_training_that_is_told_no_model_asks_no_hub(session: Session, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pairs, out = write_shapes(tmp_path / "pairs", 6), tmp_path / "run"
+    session.run(
+        "train", pairs, "--out", out, "--batch", "16", "--epochs", "1", "--views", "1", "--method", "heads",
+        "--accept-anchor-drop", "--no-gate", "--quiet",
+    )  # fmt: skip
+    session.check()
+
+
 @pytest.mark.slow
 def test_servers_and_the_daemon_reach_nobody(session: Session, photos: Path) -> None:
     """With thumbnails, an uploaded picture and the page, whose Gradio part is waited for."""

@@ -69,6 +69,17 @@ def ids(found: dict[str, Any]) -> list[int]:
     return [hit["id"] for hit in found["hits"]]
 
 
+@pytest.mark.parametrize(
+    "query", ["date:2023", "camara:canon red", "red folder:x kamera:leica", "orientaton:landscape"]
+)
+def test_a_gallery_says_what_a_search_says(client: TestClient, query: str) -> None:
+    told = client.post("/v1/search", json={"query": query}).json()["notices"]
+    assert len(told) == 1
+    assert window(client, query=query)["notices"] == told
+    assert window(client, query=query, offset=1)["notices"] == told
+    assert window(client, query="red")["notices"] == window(client)["notices"] == []
+
+
 def test_windows_together_are_the_whole_index_in_order(many: TestClient, encoder: FakeEncoder) -> None:
     assert MANY > 2 * ordering.HEAD
     vectors = np.concatenate(list(random_blocks(MANY, encoder.dim)))

@@ -92,6 +92,16 @@ def test_renames_deletions_and_new_folders_are_noticed(watching: Watching, photo
     assert watching.taken(2)
 
 
+def test_files_that_speak_of_a_picture_are_noticed(watching: Watching, photos: Path) -> None:
+    for name in ("a.xmp", "a.jpg.json"):
+        (photos / name).write_bytes(b"x")
+        assert watching.taken(2)
+        (photos / name).unlink()
+        assert watching.taken(2)
+    (photos / "log.json").write_bytes(b"x")
+    assert watching.taken(2) == []
+
+
 def test_what_a_scan_passes_over_is_no_change(watching: Watching, photos: Path) -> None:
     for name in (".clipsearch", ".hidden", "@eaDir"):
         (photos / name).mkdir()

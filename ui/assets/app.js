@@ -50,11 +50,12 @@ all.label.hidden = true;
 const summary = make("p.cs-summary", { role: "status", "aria-live": "polite" });
 const feedback = make("p.cs-feedback", { hidden: true });
 const bar = make("div.cs-bar-row", {}, summary, feedback, make("span.cs-space"), all.label, diverse.label, unique.label, sort);
+const told = make("p.cs-told", { hidden: true, role: "status" });
 const problem = make("div.cs-problem", { role: "alert", hidden: true });
 const grid = make("div.cs-grid", { role: "listbox", "aria-label": "Pictures", "aria-multiselectable": "true" });
 const nothing = make("div.cs-nothing", { hidden: true });
 const rest = make("p.cs-rest", { hidden: true });
-const results = make("main.cs-results", {}, bar, problem, nothing, grid, rest);
+const results = make("main.cs-results", {}, bar, told, problem, nothing, grid, rest);
 const mapView = make("main.cs-map", { hidden: true });
 const statusView = make("main.cs-status", { hidden: true });
 const panel = make("aside.cs-detail", { hidden: true, "aria-label": "Picture" });
@@ -142,7 +143,7 @@ async function ask() {
     answered = null;
     gallery.show(gallery.index, 0, []);
     summary.textContent = "";
-    nothing.hidden = rest.hidden = true;
+    nothing.hidden = rest.hidden = told.hidden = true;
     drawProblem(error);
   } finally {
     if (running?.controller === controller) {
@@ -157,6 +158,8 @@ function drawSummary(took) {
   const asksFor = state.q || sent;
   summary.textContent = `${counted(total, asksFor ? "result" : "picture")} · ${Math.round(took)} ms`;
   summary.dataset.ms = Math.round(took);
+  told.textContent = answered.notices.join(" · ");
+  told.hidden = !answered.notices.length;
   nothing.hidden = total > 0;
   if (!total) {
     const index = indexes.find((one) => one.name === answered.index);
