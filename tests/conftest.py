@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the background of a script: processes inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)

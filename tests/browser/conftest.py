@@ -20,8 +20,8 @@ from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_play
 import clipsearch
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.ui.page import add_page
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import picture
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import picture
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 CHROMIUM = os.environ.get("CLIPSEARCH_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")

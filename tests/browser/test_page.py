@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, Page, expect
 from benchmarks.common import random_blocks, write_index
 from clipsearch.store import RunProgress, Writer
 from tests.browser.conftest import HOSTILE, PATIENCE_MS, Open, Site, serve
-from tests.fake_encoder import COLOURS, FakeEncoder
+from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.unit.test_sub_path import proxy
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

@@ -19,7 +19,7 @@ import typer
 
 from clipsearch.cli.app import app
 from clipsearch.store import open_snapshot
-from tests.pictures import fill, picture, plain
+from tests.support.pictures import fill, picture, plain
 
 COMMANDS = ("index", "query", "status", "verify", "compact", "tune")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pictures import picture
+from tests.support.pictures import picture
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse names that are not UTF-8")
 

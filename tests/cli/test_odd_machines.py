@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from clipsearch import places
-from tests.pictures import fill
+from tests.support.pictures import fill
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 

@@ -17,9 +17,9 @@ import pytest
 
 from clipsearch.privacy import SWITCHES
 from tests.cli.test_train import write_shapes
-from tests.pictures import fill
+from tests.support.pictures import fill
 
-SOURCE = Path(__file__).parents[1] / "network_watch.c"
+SOURCE = Path(__file__).parents[1] / "support" / "network_watch.c"
 OURS = (".cache/clipsearch", ".local/state/clipsearch", ".local/share/clipsearch")
 
 

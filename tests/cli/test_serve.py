@@ -18,8 +18,8 @@ import pytest
 
 from clipsearch.daemon.client import message, socket_path
 from tests.cli.test_cli import clipsearch
-from tests.fake_encoder import COLOURS
-from tests.pictures import fill, plain
+from tests.support.fake_encoder import COLOURS
+from tests.support.pictures import fill, plain
 
 
 @pytest.fixture

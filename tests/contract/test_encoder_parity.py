@@ -35,7 +35,7 @@ from clipsearch.encoder.openclip import OpenClipEncoder  # noqa: E402
 from clipsearch.encoder.texts import TextTokenizer  # noqa: E402
 from clipsearch.errors import StorageError  # noqa: E402
 from clipsearch.records import PixelArray  # noqa: E402
-from tests.open_clip_models import SMALL_RESNET, SMALL_SIGLIP, SMALL_VIT, small_encoder  # noqa: E402
+from tests.support.open_clip_models import SMALL_RESNET, SMALL_SIGLIP, SMALL_VIT, small_encoder  # noqa: E402
 
 SAMPLE_PHOTOS = ("astronaut", "cat", "chelsea", "coffee", "rocket", "retina", "colorwheel", "immunohistochemistry")
 

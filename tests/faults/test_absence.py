@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.pictures import fill, picture
 from tests.support.commands import Commands, State
 from tests.support.faults import Faults
 from tests.support.mounts import Mounts
+from tests.support.pictures import fill, picture
 
 STAYING = 20
 GOING = 12

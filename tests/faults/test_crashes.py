@@ -20,8 +20,8 @@ from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.verify import verify
 from clipsearch.search.collection import Collection
 from clipsearch.store import read_records
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill
 
 KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "15"))
 PICTURES = 80

@@ -21,10 +21,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.pictures import picture
 from tests.support.commands import Commands, Done
 from tests.support.faults import COMMAND_ONLY, Family, Faults, Mode
 from tests.support.mounts import can_mount
+from tests.support.pictures import picture
 from tests.support.trees import OUR_FOLDER, OURS, Entry, differences, tree
 
 CASES = int(os.environ.get("CLIPSEARCH_TREES", "20"))

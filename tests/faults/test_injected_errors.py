@@ -20,10 +20,10 @@ from pathlib import Path
 import pytest
 
 from clipsearch.indexer.scan import PASSING
-from tests.pictures import fill, picture
 from tests.support.commands import REPOSITORY, Commands, State
 from tests.support.faults import COMMAND_ONLY, FAMILIES, Family, Faults, Mode, environment
 from tests.support.old_index import unpack
+from tests.support.pictures import fill, picture
 from tests.support.trees import differences, not_ours, tree
 
 CASES = os.environ.get("CLIPSEARCH_INJECTIONS", "48")

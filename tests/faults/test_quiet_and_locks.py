@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.pictures import fill
 from tests.support.commands import REPOSITORY, Commands
 from tests.support.faults import Family, Faults, environment
+from tests.support.pictures import fill
 
 LOG_S = float(os.environ.get("CLIPSEARCH_LOG_S", "5"))
 WAIT_S = 3.0

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.pictures import fill
 from tests.support.commands import REPOSITORY, Commands, State
 from tests.support.faults import Faults, environment
+from tests.support.pictures import fill
 
 KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "20"))
 PICTURES = 48

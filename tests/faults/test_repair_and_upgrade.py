@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.pictures import fill
 from tests.support.commands import Commands, State
 from tests.support.faults import COMMAND_ONLY, Family, Faults
 from tests.support.old_index import unpack
+from tests.support.pictures import fill
 from tests.support.trees import differences, not_ours, tree
 
 # -- repair

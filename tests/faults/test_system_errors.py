@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.pictures import fill
 from tests.support.commands import Commands
 from tests.support.faults import Family, Faults
+from tests.support.pictures import fill
 
 READING: tuple[Family, ...] = ("open", "read", "stat", "list")
 ERRORS = (errno.EIO, errno.ENOTCONN, errno.EMFILE)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.pictures import fill
 from tests.support.commands import REPOSITORY, Commands
 from tests.support.faults import Family, Faults, environment
+from tests.support.pictures import fill
 
 READING: tuple[Family, ...] = ("open", "read", "stat", "list")
 

@@ -200,7 +200,7 @@ def _state(index: Path, *, check: bool) -> dict[str, Any]:
     from clipsearch.errors import ClipsearchError, EncoderMismatch
     from clipsearch.indexer.verify import verify
     from clipsearch.search.collection import Collection
-    from tests.fake_encoder import FakeEncoder
+    from tests.support.fake_encoder import FakeEncoder
     from tests.support.fake_main import DIM, SEEDS
 
     told: dict[str, Any] = {"found": {}, "tags": [], "problems": [], "error": None, "model": "fake"}

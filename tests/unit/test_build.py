@@ -26,8 +26,8 @@ from clipsearch.indexer.verify import verify
 from clipsearch.records import PixelArray
 from clipsearch.search.collection import Collection
 from clipsearch.store import read_writer
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill, picture, plain
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill, picture, plain
 
 ONE = IndexOptions(workers=1)
 

@@ -16,8 +16,8 @@ import pytest
 from clipsearch.encoder import hub, names
 from clipsearch.encoder.catalog import PUBLISHED, RECOMMENDED
 from clipsearch.errors import InvalidModel, ModelNotFound
-from tests.fake_hub import COMMIT, FakeHub, fake_hub
-from tests.tiny_models import write_model_directory
+from tests.support.fake_hub import COMMIT, FakeHub, fake_hub
+from tests.support.tiny_models import write_model_directory
 
 
 @pytest.fixture(autouse=True)

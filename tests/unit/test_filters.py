@@ -27,8 +27,8 @@ from clipsearch.search.filters import folder_fits, passing
 from clipsearch.store import RowsFile, Writer
 from clipsearch.store.columns import build_columns
 from clipsearch.store.tags import write_tags
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill
 
 EXAMPLES = int(os.environ.get("CLIPSEARCH_FILTER_EXAMPLES", "300"))
 

@@ -15,8 +15,8 @@ from clipsearch.records import FloatArray
 from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot, read_pictures
 from clipsearch.vectors import write_vectors
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill
 
 
 @pytest.fixture

@@ -28,8 +28,8 @@ from clipsearch.indexer.verify import verify
 from clipsearch.pictures.pool import DecodeResult, DecodeTask
 from clipsearch.search.collection import Collection
 from clipsearch.store.export import export_parquet
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill, picture
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill, picture
 
 KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "6"))
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -12,8 +12,8 @@ import clipsearch
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import InvalidQuery
 from clipsearch.query import FIELDS, parse_query
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from clipsearch.server.app import create_app
 from clipsearch.ui import ordering
 from clipsearch.ui.page import Page, add_page
 from clipsearch.ui.picture_map import lay_out
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import fill, plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import fill, plain
 
 LOCAL = "http://127.0.0.1:7860"
 MANY = 2500

@@ -14,8 +14,8 @@ from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.retries import MOST_ATTEMPTS, attempts_after, limit_for, should_retry
 from clipsearch.records import OUT_OF_MEMORY, ImageRecord, Status
 from clipsearch.store import open_snapshot, read_records
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import picture
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import picture
 
 STATUSES: tuple[Status, ...] = ("ok", *(s for s in get_args(get_args(Status)[1])))
 

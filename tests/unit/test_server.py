@@ -19,8 +19,8 @@ import clipsearch
 from clipsearch.pictures.images import read_picture
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.store import RunProgress, Writer
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import plain
 
 LOCAL = "http://127.0.0.1:7860"
 

@@ -24,8 +24,8 @@ from clipsearch.records import FloatArray
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.server.batching import Batches, BatchingEncoder
 from clipsearch.server.engine import Engine
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import fill, plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import fill, plain
 
 LOCAL = "http://127.0.0.1:7860"
 

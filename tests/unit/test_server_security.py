@@ -19,8 +19,8 @@ from starlette.websockets import WebSocketDisconnect
 import clipsearch
 from clipsearch.search.confidence import drawing_vectors
 from clipsearch.server.app import ServerOptions, create_app
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import plain
 
 LOCAL = "http://127.0.0.1:7860"
 TOKEN = "s3cret-" + "x" * 20

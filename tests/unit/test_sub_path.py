@@ -20,8 +20,8 @@ import clipsearch
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.server.sub_path import checked_root
 from clipsearch.ui.page import Page, add_page
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill
 
 TOKEN = "a-token-of-tests"
 

@@ -19,7 +19,7 @@ from clipsearch.indexer.verify import verify
 from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot
 from clipsearch.store.tags import write_tags
-from tests.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "format_1.tar.xz"
 ONE = IndexOptions(workers=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.pictures import picture
+from tests.support.pictures import picture
 
 ADJECTIVES = ("red", "tall", "quiet", "old", "round", "warm", "bright", "soft")
 NOUNS = ("boat", "hill", "cat", "lamp", "tree", "door", "shoe", "cloud")
