@@ -443,7 +443,7 @@ def guarded(site: Site) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory, session_environment: None) -> Iterator[Site]:
+def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     encoder = FakeEncoder(64)
     folder = tmp_path_factory.mktemp("large") / "large"
     index = write_index(folder, encoder, lambda: random_blocks(MANY, 64))
