@@ -16,7 +16,7 @@ import clipsearch as library
 from clipsearch.evaluation.index_recall import measure_index
 from clipsearch.records import FloatArray, IntArray
 from clipsearch.search.collection import Collection
-from tests.cli.test_cli import clipsearch
+from tests.support.commands import clipsearch
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import plain
 

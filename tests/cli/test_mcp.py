@@ -17,7 +17,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp_types import ImageContent
 
-from tests.cli.test_cli import clipsearch
+from tests.support.commands import clipsearch
 from tests.support.fake_encoder import COLOURS
 from tests.support.pictures import fill, plain
 
