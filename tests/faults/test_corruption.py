@@ -17,7 +17,7 @@ from clipsearch.search.collection import Collection
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 
-FLIPS = int(os.environ.get("CLIPSEARCH_FLIPS", "400"))
+FLIPS = int(os.environ.get("CLIPSEARCH_FLIPS", "120"))
 PICTURES = 30
 
 

@@ -360,6 +360,7 @@ TestFolders = Folders.TestCase
 TestFolders.settings = settings(max_examples=8, stateful_step_count=10, deadline=None)
 
 
+@pytest.mark.slow
 def test_large_collections_get_inverted_files(
     photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

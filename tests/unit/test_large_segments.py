@@ -143,6 +143,7 @@ def recall_target(index: Path) -> float:
         return snapshot.manifest.recall_target
 
 
+@pytest.mark.slow
 def test_the_recall_asked_for_is_kept_and_tuned_for(
     photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

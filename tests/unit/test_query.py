@@ -15,7 +15,7 @@ from clipsearch.errors import EmptyQuery, InvalidQuery, MalformedQuery
 from clipsearch.query import FIELDS, LENGTH_LIMIT, Query, Term, parse_query, values
 from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Tagged
 
-FUZZ = int(os.environ.get("CLIPSEARCH_FUZZ", "5000"))
+FUZZ = int(os.environ.get("CLIPSEARCH_EXAMPLES", "5000"))
 A, B = Glob("folder", ("a",)), Tagged("b")
 SINCE_2020 = Range("date", 1_577_836_800_000_000, None)
 
