@@ -124,7 +124,7 @@ def _notices(
             debounce=int(LONGEST_BURST_S * 1000),
             step=int(quiet_s * 1000),
             stop_event=place,
-            rust_timeout=1000,
+            rust_timeout=int(LOOK_AT_PLACE_S * 1000),
             yield_on_timeout=True,
             raise_interrupt=True,
             ignore_permission_denied=True,

@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, Page, expect
 from benchmarks.common import random_blocks, write_index
 from clipsearch.store import RunProgress, Writer
 from tests.browser.conftest import HOSTILE, PATIENCE_MS, Open, Site, serve
-from tests.fake_encoder import COLOURS, FakeEncoder
+from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.unit.test_sub_path import proxy
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -475,7 +475,7 @@ def guarded(site: Site) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory, session_environment: None) -> Iterator[Site]:
+def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     encoder = FakeEncoder(64)
     folder = tmp_path_factory.mktemp("large") / "large"
     index = write_index(folder, encoder, lambda: random_blocks(MANY, 64))

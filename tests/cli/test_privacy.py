@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from clipsearch.privacy import SWITCHES
-from tests.cli.test_train import write_shapes
-from tests.pictures import fill
+from tests.support.pictures import fill
+from tests.support.training_pairs import write_shapes
 
-SOURCE = Path(__file__).parents[1] / "network_watch.c"
+SOURCE = Path(__file__).parents[1] / "support" / "network_watch.c"
 OURS = (".cache/clipsearch", ".local/state/clipsearch", ".local/share/clipsearch")
 
 
@@ -92,6 +92,7 @@ def test_the_recorder_sees_who_is_asked_and_written_to(session: Session) -> None
         session.check()
 
 
+@pytest.mark.slow
 def test_index_and_query_reach_nobody(session: Session, photos: Path) -> None:
     fill(photos, 12)
     session.run("index", photos, "--model", "builtin", "-q")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,18 +19,25 @@ import pytest
 
 from clipsearch import __version__ as clipsearch_version
 from clipsearch.daemon.client import message, socket_path
-from tests.cli.test_cli import clipsearch
-from tests.fake_encoder import COLOURS
-from tests.pictures import fill, plain
+from tests.support.commands import clipsearch
+from tests.support.fake_encoder import COLOURS
+from tests.support.pictures import fill, plain
 
 
-@pytest.fixture
-def indexed(photos: Path) -> Path:
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What each test gets a copy of."""
+    photos = tmp_path_factory.mktemp("serve") / "photos"
     fill(photos, 12)
     for name in ("red", "green", "blue"):
         plain(COLOURS[name]).save(photos / f"{name}.png")
     clipsearch("index", "photos", "--model", "builtin", "-q", folder=photos.parent)
     return photos
+
+
+@pytest.fixture
+def indexed(once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(once, tmp_path / "photos"))
 
 
 class Server:
@@ -98,6 +106,7 @@ def test_dots_in_a_raw_path_lead_nowhere(server: Server) -> None:
         assert b"root:" not in answer
 
 
+@pytest.mark.slow
 def test_a_token_is_made_up_for_others(indexed: Path) -> None:
     server = Server(indexed, "--host", "0.0.0.0")
     assert server.get("/v1/status")[0] == 401
@@ -158,6 +167,7 @@ def test_a_query_that_a_server_answers_prints_what_a_cold_one_prints(
     assert nothing == clipsearch("query", "--all", "ext:heic", folder=below, status=3).stderr
 
 
+@pytest.mark.slow
 def test_a_server_answers_from_the_generation_that_is_there(server: Server, indexed: Path) -> None:
     assert asks_server("red", "--paths", "-k", "99", folder=indexed)[1]
     plain(COLOURS["pink"]).save(indexed / "pink.png")
@@ -219,6 +229,7 @@ def test_others_cannot_reach_the_socket(server: Server, indexed: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_an_index_is_kept_current_until_ctrl_c(indexed: Path) -> None:
     command = [sys.executable, "-m", "clipsearch", "index", str(indexed), "--watch", "--json"]
     watching = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -242,6 +253,7 @@ def test_an_index_is_kept_current_until_ctrl_c(indexed: Path) -> None:
     assert '"indexed": 1' in out
 
 
+@pytest.mark.slow
 def test_a_query_may_start_a_process_that_answers_the_next_ones(indexed: Path) -> None:
     from clipsearch.daemon.client import is_answered
 
@@ -278,6 +290,7 @@ def daemons_of(index: Path) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_daemon_ends_when_it_is_idle_and_makes_room_for_a_server(indexed: Path, server: Server) -> None:
     command = [sys.executable, "-m", "clipsearch.daemon", str(indexed / ".clipsearch"), "1"]
     began = time.monotonic()

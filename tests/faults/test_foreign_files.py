@@ -21,10 +21,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.pictures import fill, picture
+from tests.support.cases import thinned
 from tests.support.commands import Commands, Done
 from tests.support.faults import COMMAND_ONLY, Family, Faults, Mode
 from tests.support.mounts import can_mount
+from tests.support.pictures import fill, picture
 from tests.support.trees import OUR_FOLDER, OURS, Entry, differences, tree
 
 CASES = int(os.environ.get("CLIPSEARCH_TREES", "20"))
@@ -366,6 +367,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
 
 
+@pytest.mark.slow
 @settings(
     max_examples=CASES,
     deadline=None,
@@ -403,7 +405,7 @@ def test_folders_with_our_names_beside_the_pictures(home: Path, commands: Comman
     one(home, commands, faults, things, Step("index", place="photos"), Step("index", "photos/data", place="photos"))
 
 
-@pytest.mark.parametrize("action", ["index", "compact", "repair", "tag"])
+@pytest.mark.parametrize("action", thinned(["index", "compact", "repair", "tag"], 2))
 @pytest.mark.parametrize("sign", ["manifests", "CURRENT"])
 def test_a_folder_that_only_looks_like_an_index(
     action: str, sign: str, home: Path, commands: Commands, faults: Faults

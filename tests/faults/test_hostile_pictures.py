@@ -20,6 +20,7 @@ from clipsearch.errors import UnreadablePicture
 from clipsearch.pictures.images import open_picture, read_picture
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.records import SKIP_STATUSES, Preprocessing
+from tests.support.cases import thinned
 
 PREPROCESSING = Preprocessing(64, 64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 FORMATS: dict[str, dict[str, Any]] = {
@@ -64,7 +65,7 @@ def status(result: DecodeResult) -> str:
     return "ok" if result.skip is None else result.skip[0]
 
 
-@pytest.mark.parametrize("extension", FORMATS)
+@pytest.mark.parametrize("extension", thinned(FORMATS, 3))
 def test_truncated_at_many_points(tmp_path: Path, extension: str) -> None:
     data = encoded(extension)
     paths = []
@@ -81,7 +82,7 @@ def test_truncated_at_many_points(tmp_path: Path, extension: str) -> None:
     assert late == ["truncated"] * 5 if extension in ("avif", "tif") else late[1:] == ["ok"] * 4, found
 
 
-@pytest.mark.parametrize("extension", FORMATS)
+@pytest.mark.parametrize("extension", thinned(FORMATS, 3))
 def test_flipped_bits(tmp_path: Path, extension: str) -> None:
     data, rng = encoded(extension), np.random.default_rng(7)
     paths = []

@@ -206,7 +206,7 @@ import sys
 from pathlib import Path
 import clipsearch
 from clipsearch.indexer.build import IndexOptions
-from tests.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder
 report = clipsearch.index(Path(sys.argv[1]), encoder=FakeEncoder(), options=IndexOptions(workers=1))
 assert report.encoded == 3
 print(*sorted(sys.modules))
@@ -215,7 +215,7 @@ print(*sorted(sys.modules))
 
 def test_a_run_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
     """pyarrow imports pandas by itself, wherever it is installed, unless arrays are made of buffers."""
-    from tests.pictures import fill
+    from tests.support.pictures import fill
 
     fill(tmp_path / "photos", 3)
     done = subprocess.run(

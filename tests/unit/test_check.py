@@ -13,8 +13,8 @@ from clipsearch.cli.check import check_json, print_check
 from clipsearch.encoder.names import load_encoder
 from clipsearch.pairs.checking import CheckReport, check_pairs
 from clipsearch.pairs.reading import open_pairs
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import picture
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import picture
 
 
 class CountingEncoder(FakeEncoder):

@@ -15,8 +15,8 @@ from clipsearch.errors import IndexNotFound, InvalidQuery, UnreadablePicture
 from clipsearch.remote import AccessDenied, RemoteCollection, ServerError
 from clipsearch.search.collection import Collection
 from clipsearch.server.app import ServerOptions, create_app
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import fill, plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import fill, plain
 
 LOCAL = "http://127.0.0.1:7860"
 TOKEN = "a-token-of-some-length"

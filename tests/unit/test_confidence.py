@@ -23,8 +23,8 @@ from clipsearch.search.confidence import (
     sample_positions,
     shipped_calibration,
 )
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import plain
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_confidence.py"
 

@@ -355,8 +355,8 @@ def test_webp_metadata_never_loses_the_picture(lossless: bool, fault: str) -> No
 
 def test_tiff_tags_that_are_broken_never_lose_the_picture() -> None:
     """Tags beyond the end, of unknown types, of absurd counts, twice."""
-    from tests.picture_matrix import HEIGHT as LINES
-    from tests.picture_matrix import motif, quantise, small_tiff
+    from tests.support.picture_matrix import HEIGHT as LINES
+    from tests.support.picture_matrix import motif, quantise, small_tiff
 
     pixels = quantise(motif(), "u8")
     base: dict[int, Any] = {258: ("H", (8, 8, 8)), 262: ("H", (2,)), 277: ("H", (3,))}

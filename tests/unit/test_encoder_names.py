@@ -17,9 +17,9 @@ import pytest
 from clipsearch.encoder import hub, kinds, names
 from clipsearch.encoder.catalog import PUBLISHED, RECOMMENDED
 from clipsearch.errors import InvalidModel, ModelNotFound
-from tests.fake_encoder import FakeEncoder
-from tests.fake_hub import COMMIT, FakeHub, fake_hub
-from tests.tiny_models import write_model_directory
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_hub import COMMIT, FakeHub, fake_hub
+from tests.support.tiny_models import write_model_directory
 
 
 @pytest.fixture(autouse=True)

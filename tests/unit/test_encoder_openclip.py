@@ -20,7 +20,7 @@ from safetensors.torch import save_file  # noqa: E402
 from clipsearch.encoder import names  # noqa: E402
 from clipsearch.encoder.openclip import OpenClipEncoder, set_batch_first, weights_checksum  # noqa: E402
 from clipsearch.errors import InvalidModel, ModelNotFound  # noqa: E402
-from tests.open_clip_models import SMALL_VIT, small_encoder, small_model  # noqa: E402
+from tests.support.open_clip_models import SMALL_VIT, small_encoder, small_model  # noqa: E402
 
 
 def pixels(count: int) -> Any:

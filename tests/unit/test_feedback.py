@@ -18,8 +18,8 @@ from clipsearch.search.dedupe import find_duplicates, shell_script
 from clipsearch.search.feedback import refine, threshold_for
 from clipsearch.search.variety import diversify
 from clipsearch.store.tags import remove_tag, write_tags
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import fill, picture, plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import fill, picture, plain
 
 ONE_WORKER = IndexOptions(workers=1)
 

@@ -26,7 +26,7 @@ from clipsearch.pictures.metadata.xmp import said_in_xmp
 from clipsearch.records import PictureMetadata, Preprocessing
 
 SQUASH = Preprocessing(32, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize_mode="squash")
-EXAMPLES = int(os.environ.get("CLIPSEARCH_TEST_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "60"))
 XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
 
 

@@ -29,10 +29,10 @@ from clipsearch.pictures.pool import DecodeResult, DecodeTask
 from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot
 from clipsearch.store.export import export_parquet
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill, picture
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill, picture
 
-KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "6"))
+KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "4"))
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -191,6 +191,7 @@ def test_what_cannot_be_looked_at_is_not_forgotten_by_time(
     assert (report.forgotten, report.pictures) == (10, 10)
 
 
+@pytest.mark.slow
 def test_missing_pictures_survive_compaction_and_other_runs(photos: Path, encoder: FakeEncoder) -> None:
     fill(photos, 20)
     run(photos, encoder)
@@ -452,6 +453,7 @@ def test_encoding_again_does_not_lose_what_cannot_be_read_just_now(photos: Path,
     assert (report.encoded, report.pictures, report.missing) == (0, 6, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_while_encoding_again_all_old_or_all_new_are_found(tmp_path: Path, number: signal.Signals) -> None:
     photos = tmp_path / "photos"

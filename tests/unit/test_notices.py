@@ -13,8 +13,8 @@ from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import InvalidQuery
 from clipsearch.query import parse_query
 from clipsearch.query.fields import FILTERS
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill
 
 
 @pytest.mark.parametrize(

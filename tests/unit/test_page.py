@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 import time
 import zipfile
 from collections.abc import Iterator
@@ -26,20 +27,28 @@ from clipsearch.server.app import create_app
 from clipsearch.ui import ordering
 from clipsearch.ui.page import Page, add_page
 from clipsearch.ui.picture_map import lay_out
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import fill, plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import fill, plain
 
 LOCAL = "http://127.0.0.1:7860"
 MANY = 2500
 
 
-@pytest.fixture
-def index(photos: Path, encoder: FakeEncoder) -> Path:
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    photos = tmp_path_factory.mktemp("page") / "photos"
+    photos.mkdir()
     for name in ("red", "green", "blue"):
         plain(COLOURS[name]).save(photos / f"{name}.png")
     Image.new("RGB", (80, 80), COLOURS["red"]).save(photos / "=large red.png")
     fill(photos, 12)
-    return clipsearch.index(photos, encoder=encoder).index
+    clipsearch.index(photos, encoder=FakeEncoder())
+    return photos
+
+
+@pytest.fixture
+def index(indexed: Path, photos: Path) -> Path:
+    return Path(shutil.copytree(indexed, photos, dirs_exist_ok=True)) / ".clipsearch"
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from clipsearch.indexer.build import index_folder
 from clipsearch.pictures.images import LONG_ASPECT, piece_boxes, prepare, read_picture
 from clipsearch.records import MOST_PIECES, PixelArray, Preprocessing, ResizeMode
 from clipsearch.search.collection import Collection
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import picture
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import picture
 
 
 @given(st.integers(1, 40_000), st.integers(1, 40_000))

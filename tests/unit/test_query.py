@@ -17,7 +17,7 @@ from clipsearch.query import LENGTH_LIMIT, Query, Term, parse_query
 from clipsearch.query.fields import FIELDS, FILTERS, filter_rows
 from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Tagged
 
-FUZZ = int(os.environ.get("CLIPSEARCH_FUZZ", "5000"))
+FUZZ = int(os.environ.get("CLIPSEARCH_EXAMPLES", "5000"))
 A, B = Glob("folder", ("a",)), Tagged("b")
 SINCE_2020 = Range("date", 1_577_836_800_000_000, None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,15 +20,17 @@ import clipsearch
 from clipsearch.pictures.images import read_picture
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.store import RunProgress, Writer
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import plain
 
 LOCAL = "http://127.0.0.1:7860"
 
 
-@pytest.fixture
-def index(photos: Path, encoder: FakeEncoder) -> Path:
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three plain pictures, one with EXIF data, and one file that is none."""
+    photos = tmp_path_factory.mktemp("server") / "photos"
+    photos.mkdir()
     for name in ("red", "green", "blue"):
         plain(COLOURS[name]).save(photos / f"{name}.png")
     exif = Image.Exif()
@@ -36,7 +39,13 @@ def index(photos: Path, encoder: FakeEncoder) -> Path:
     Image.new("RGB", (300, 200), COLOURS["yellow"]).save(photos / "yellow.jpg", exif=exif)
     (photos / "notes.txt").write_text("hello")
     (photos / "cut.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    return clipsearch.index(photos, encoder=encoder).index
+    clipsearch.index(photos, encoder=FakeEncoder())
+    return photos
+
+
+@pytest.fixture
+def index(indexed: Path, photos: Path) -> Path:
+    return Path(shutil.copytree(indexed, photos, dirs_exist_ok=True)) / ".clipsearch"
 
 
 @pytest.fixture

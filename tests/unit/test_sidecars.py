@@ -29,9 +29,9 @@ from clipsearch.pictures.pool import DecodePool, DecodeTask
 from clipsearch.records import ImageRecord, Preprocessing
 from clipsearch.search.collection import Collection
 from clipsearch.store import columns, open_snapshot, read_records
-from tests.fake_encoder import FakeEncoder
 from tests.faults.test_mutated_pictures import FORMATS, encoded, mutated
-from tests.pictures import picture
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import picture
 from tests.unit.test_metadata import exif_bytes, metadata_of, xmp
 
 
