@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from clipsearch.encoder import Encoder, hub, layout
 from clipsearch.encoder.catalog import PUBLISHED, RECOMMENDED
-from clipsearch.errors import ClipsearchError, ModelNotFound
+from clipsearch.errors import ClipsearchError, HubUnreachable, ModelNotFound, UnsupportedPrecision
 from clipsearch.places import expanded
 from clipsearch.records import Preprocessing
 
@@ -83,12 +83,11 @@ def load_encoder(
     `checkpoint`, `device` and `allow_pickle` are for open_clip models, `threads` for the others. `precision` is the
     image tower's: "fp16" of open_clip models only, "int8" of the others only. `notice` is called with one line when
     the user should know something (which model `auto` became, and why).
-    Raises: ModelNotFound, InvalidModel, MissingExtra, OutOfSpace; ValueError for a precision that the kind of model
-    does not have.
+    Raises: ModelNotFound, InvalidModel, MissingExtra, OutOfSpace, UnsupportedPrecision.
     """
     if name.startswith(OPEN_CLIP):
         if precision == "int8":
-            raise ValueError("open_clip models have no precision int8: auto, fp32, bf16 or fp16")
+            raise UnsupportedPrecision(name, precision, ("auto", "fp32", "bf16", "fp16"))
         return _open_clip_encoder(name, checkpoint, device, precision, allow_pickle)
     if checkpoint is not None:
         raise ModelNotFound(
@@ -104,7 +103,7 @@ def load_encoder(
     if resolved.directory is None:
         raise ModelNotFound(name, "it has no model directory")
     if precision == "fp16":
-        raise ValueError(f"{resolved.name} has no precision fp16: auto, fp32, bf16 or int8")
+        raise UnsupportedPrecision(resolved.name, precision, ("auto", "fp32", "bf16", "int8"))
     return OnnxEncoder(resolved.directory, threads=threads, name=resolved.name, precision=precision)
 
 
@@ -245,7 +244,7 @@ def _fetch(name: str, notice: Notice | None) -> Path:
     about = f" (about {size / 1e9:.1f} GB, once)" if size else ""
     try:
         directory = hub.fetch_export(name, started=lambda: notice(f"fetching {name}{about}") if notice else None)
-    except hub.HubUnreachable:
+    except HubUnreachable:
         raise
     except ModelNotFound as error:
         close = difflib.get_close_matches(name, [export.name for export in PUBLISHED], n=3, cutoff=0.6)

@@ -15,7 +15,7 @@ import pytest
 
 from clipsearch.encoder import hub, names
 from clipsearch.encoder.catalog import PUBLISHED, RECOMMENDED
-from clipsearch.errors import InvalidModel, ModelNotFound
+from clipsearch.errors import HubUnreachable, InvalidModel, ModelNotFound
 from tests.fake_hub import COMMIT, FakeHub, fake_hub
 from tests.tiny_models import write_model_directory
 
@@ -101,7 +101,7 @@ def test_a_damaged_reference_in_the_cache_is_ignored(empty_hub_cache: Path) -> N
 
 
 def test_offline_by_setting_is_said_at_once(builtin: Path) -> None:
-    with pytest.raises(hub.HubUnreachable, match="HF_HUB_OFFLINE"):
+    with pytest.raises(HubUnreachable, match="HF_HUB_OFFLINE"):
         names.load_encoder("ViT-B-32__openai")
     lines: list[str] = []
     assert names.load_encoder("auto", notice=lines.append).name == "builtin"
@@ -150,10 +150,10 @@ def test_a_refused_connection_is_unreachable(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(hub.HubUnreachable, match="cannot be reached"):
+    with pytest.raises(HubUnreachable, match="cannot be reached"):
         names.pull("ViT-B-32__openai")
     monkeypatch.setenv("HF_ENDPOINT", "file:///etc")
-    with pytest.raises(hub.HubUnreachable, match="not http"):
+    with pytest.raises(HubUnreachable, match="not http"):
         names.pull("ViT-B-32__openai")
 
 
