@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import gc
 import io
 import itertools
@@ -36,7 +35,7 @@ from clipsearch.cli.options import (
     system_advice,
     system_words,
 )
-from clipsearch.cli.terminal import outlive_readers, print_nowhere, shown, speak_any_name
+from clipsearch.cli.terminal import count, outlive_readers, print_nowhere, shown, speak_any_name
 from clipsearch.errors import ClipsearchError, EmptyQuery, IndexWarning, InvalidQuery, UnreadablePicture
 from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
 from clipsearch.records import Hit
@@ -44,6 +43,8 @@ from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
     from clipsearch.cli.preview import Preview
+    from clipsearch.search.collection import Collection
+    from clipsearch.search.order import Order
 
 LATER = {
     "index": "clipsearch.cli.index",
@@ -221,23 +222,18 @@ def query(
         from clipsearch.search.collection import open_collection
 
         with open_collection(index, model=model, encoder=encoder) as photos:
-            lap("open and verify the index")
-            parsed = photos.parse(words)
-            vector = photos.query_vector(parsed)
-            lap("load the model and encode the query")
-            hits = photos.search(parsed, k, **options, vector=vector)
+            order = photos.order(words, **options)
+            hits = order.window(photos, 0, k)
             if daemon == "auto" and model is None and encoder is None:
                 from clipsearch.daemon.client import start_daemon
 
                 start_daemon(photos.index)
-            lap("search and look up the rows")
-            for line in photos.notices(parsed):
+            for line in photos.notices(order.wish.query):
                 notice(line)
             config.remember_index(photos.index)
-            root, pictures = photos.root, len(photos)
-            filtered = parsed.filter is not None and pictures > 0
+            empty = "" if hits else _nothing(photos, order)
     if as_json:
-        print_json([_hit_json(hit) for hit in hits])
+        print_json([hit.to_dict() for hit in hits])
     elif as_csv:
         print_bytes(_hits_csv(hits))
     elif zero:
@@ -256,14 +252,20 @@ def query(
     lap("remember the index and print")
     print_laps()
     if not hits:
-        if pictures and vector is not None and not show_all:
-            why = ": no picture is likely to show this (--all shows the nearest ones anyway)"
-        elif filtered:
-            why = ": no picture passes the filters"
-        else:
-            why = " has no searchable pictures"
-        print(f"nothing found: {safe(str(root))}{why}", file=sys.stderr)
+        print(f"nothing found: {empty}", file=sys.stderr)
         raise typer.Exit(EXIT_NOTHING_FOUND)
+
+
+def _nothing(photos: Collection, order: Order) -> str:
+    """Why an order has no hits."""
+    _, hidden = order.count(photos)
+    if hidden:
+        why = f": no picture is likely to show this (--all shows {count(hidden, 'unlikely one')}, the nearest first)"
+    elif order.wish.query.filter is not None and len(photos):
+        why = ": no picture passes the filters"
+    else:
+        why = " has no searchable pictures"
+    return f"{safe(str(photos.root))}{why}"
 
 
 def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, Any]) -> list[Hit] | None:
@@ -303,44 +305,15 @@ def _requoted(word: str) -> str:
     return word
 
 
-def _hit_json(hit: Hit) -> dict[str, Any]:
-    record = hit.record
-    return {
-        "rank": hit.rank,
-        "score": None if math.isnan(hit.score) else round(hit.score, 6),
-        "confidence": None if hit.confidence is None else round(hit.confidence, 4),
-        "band": hit.band,
-        "path": hit.path,
-        "row_id": record.row_id,
-        "width": record.width,
-        "height": record.height,
-        "size_bytes": record.size_bytes,
-        "mtime_ns": record.mtime_ns,
-        "content_hash": record.content_hash,
-        **dataclasses.asdict(record.metadata),
-        **({"others": [_hit_json(other) for other in hit.others]} if hit.others else {}),
-    }
-
-
 def _hits_csv(hits: list[Hit]) -> bytes:
     buffer = io.StringIO(newline="")
-    columns = [
-        "rank",
-        "score",
-        "confidence",
-        "band",
-        "path",
-        "row_id",
-        "width",
-        "height",
-        "size_bytes",
-        "taken_at",
-        "camera",
-    ]
+    rows = [hit.to_dict() for hit in hits]
+    columns = ["rank", "score", "confidence", "band", "path", "row_id", "width", "height", "size_bytes"]
+    columns += ["taken_at", "camera", "latitude", "longitude", "format", "name"]
     writer = csv.DictWriter(buffer, columns, extrasaction="ignore")
     writer.writeheader()
-    for hit in hits:
-        writer.writerow({**_hit_json(hit), "path": shown(hit.path), "camera": shown(hit.record.metadata.camera or "")})
+    for row in rows:
+        writer.writerow({key: shown(value) if isinstance(value, str) else value for key, value in row.items()})
     return to_bytes(buffer.getvalue())
 
 

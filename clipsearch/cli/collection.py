@@ -15,10 +15,8 @@ from clipsearch.cli.options import EXIT_NOTHING_FOUND, IndexOption, JsonOption, 
 from clipsearch.cli.terminal import count, shown, size
 from clipsearch.errors import InvalidQuery, StorageError
 from clipsearch.filenames import safe, to_bytes
-from clipsearch.places import expanded
 
 if TYPE_CHECKING:
-    from clipsearch.records import Hit
     from clipsearch.search.dedupe import Copy
 
 app = typer.Typer(rich_markup_mode=None)
@@ -47,40 +45,17 @@ def similar(
     from clipsearch.search.collection import open_collection
 
     with open_collection(index) as photos:
-        if picture.isdecimal() and not Path(picture).exists():
-            vector, content = photos.vectors([int(picture)])[0], photos.content_hash(int(picture))
-        else:
-            vector, content = photos.encode_picture(expanded(picture))
-        asked = k + 1
-        while True:
-            found = photos.search_vectors(vector[None], asked)[0]
-            hits = [hit for hit in found if hit.record.content_hash != content or content is None][:k]
-            if len(hits) == k or len(found) < asked:
-                break
-            asked *= 4  # copies of the picture itself took the places
+        is_row = picture.isdecimal() and not Path(picture).exists()
+        hits = photos.similar(int(picture) if is_row else picture, k)
         config.remember_index(photos.index)
     if as_json:
-        print_json([_hit(n, hit) for n, hit in enumerate(hits, 1)])
+        print_json([hit.to_dict() for hit in hits])
     else:
-        for n, hit in enumerate(hits, 1):
-            print(f"{n:3d}  {hit.score:.3f}  {shown(hit.path)}")
+        for hit in hits:
+            print(f"{hit.rank:3d}  {hit.score:.3f}  {hit.band:8}  {shown(hit.path)}")
     if not hits:
         print("nothing found: there is no other picture", file=sys.stderr)
         raise typer.Exit(EXIT_NOTHING_FOUND)
-
-
-def _hit(rank: int, hit: Hit) -> dict[str, Any]:
-    record = hit.record
-    return {
-        "rank": rank,
-        "score": round(hit.score, 6),
-        "path": hit.path,
-        "row_id": record.row_id,
-        "width": record.width,
-        "height": record.height,
-        "size_bytes": record.size_bytes,
-        "content_hash": record.content_hash,
-    }
 
 
 @app.command()
@@ -172,7 +147,7 @@ def illustrate(
         config.remember_index(photos.index)
     if as_json:
         told = [block for block in blocks if block.text is not None]
-        print_json([{"text": b.text, "hit": None if b.hit is None else _illustration(b.hit)} for b in told])
+        print_json([{"text": b.text, "hit": None if b.hit is None else b.hit.to_dict()} for b in told])
     elif output is None:
         print(making.to_markdown(blocks, config.working_folder() or Path("/")), end="")
     else:
@@ -182,10 +157,6 @@ def illustrate(
     gaps = sum(block.text is not None and block.hit is None for block in blocks)
     chosen = sum(block.hit is not None for block in blocks)
     print(f"{count(chosen, 'picture')}, {count(gaps, 'gap')}", file=sys.stderr)
-
-
-def _illustration(hit: Hit) -> dict[str, Any]:
-    return {**_hit(1, hit), "confidence": hit.confidence, "band": hit.band}
 
 
 @concepts.command("add")
@@ -211,10 +182,7 @@ def add(
     from clipsearch.search.concepts import add_concept
 
     with open_collection(index) as photos:
-        try:
-            concept = add_concept(photos, name, [_example(p) for p in pictures], [_example(p) for p in unlike or ()])
-        except ValueError as error:
-            raise InvalidQuery(str(error)) from None
+        concept = add_concept(photos, name, [_example(p) for p in pictures], [_example(p) for p in unlike or ()])
         place = photos.index
     with open_collection(place) as photos:
         found = len(photos.select(Tagged(concept.name)))
