@@ -3,7 +3,9 @@ no NumPy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
@@ -94,6 +96,21 @@ class ImageRecord:
     sidecars: int = 0  # what lay beside it when its metadata was read; see metadata/sidecars.py; 0: nothing
     metadata_version: int = 0  # of the reader of its metadata; see metadata.METADATA_VERSION
 
+    def to_dict(self, path: str) -> dict[str, Any]:
+        """What is known of a picture at `path`, in the words of every answer (docs/api.md)."""
+        known = {name: getattr(self, name) for name in _TOLD}
+        return {"path": path, "row_id": self.row_id, "name": self.path, **known, **asdict(self.metadata)}
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> ImageRecord:
+        """The record that `to_dict` told of, as far as it did. Raises: KeyError."""
+        known = {name: body[name] for name in _TOLD}
+        metadata = PictureMetadata(**{part.name: body[part.name] for part in fields(PictureMetadata)})
+        return cls(row_id=body["row_id"], path=body["name"], inode=0, metadata=metadata, **known)
+
+
+_TOLD = ("width", "height", "size_bytes", "mtime_ns", "content_hash", "member", "view", "partial")
+
 
 @dataclass(frozen=True, slots=True)
 class SkippedImage:
@@ -125,6 +142,30 @@ class Hit:
     others: tuple[Hit, ...] = ()
     confidence: float | None = None
     band: Band | None = None
+
+    def to_dict(self, *, exact: bool = False) -> dict[str, Any]:
+        """The hit in the words of every answer: JSON, CSV, HTTP, assistants (docs/api.md).
+
+        NaN is None; scores have six digits after the point and confidences four, unless `exact`.
+        """
+        score = None if math.isnan(self.score) else self.score if exact else round(self.score, 6)
+        confidence = self.confidence if exact or self.confidence is None else round(self.confidence, 4)
+        return {
+            "rank": self.rank,
+            "score": score,
+            "confidence": confidence,
+            "band": self.band,
+            **self.record.to_dict(self.path),
+            "others": [other.to_dict(exact=exact) for other in self.others],
+        }
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Hit:
+        """The hit that `to_dict` told of; of its record, as much as it told. Raises: KeyError."""
+        score = math.nan if body["score"] is None else body["score"]
+        others = tuple(cls.from_dict(other) for other in body["others"])
+        record = ImageRecord.from_dict(body)
+        return cls(body["rank"], score, body["path"], record, others, body["confidence"], body["band"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import tempfile
 import threading
-import time
 import unicodedata
 import zipfile
 from collections import OrderedDict
@@ -21,40 +19,30 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
 from clipsearch.errors import InvalidQuery, UnreadablePicture
-from clipsearch.query import Query
-from clipsearch.search.collection import Collection, asks_in_words
 from clipsearch.search.concepts import add_concept
 from clipsearch.server import messages
-from clipsearch.server.routes import AsciiJSON, IndexName, Service, direction, found_picture, parse_safely
-from clipsearch.ui.ordering import Order, Orders, Wish, put_in_order
+from clipsearch.server.routes import AsciiJSON, IndexName, Service
 from clipsearch.ui.picture_map import PictureMap, draw_map
 
 MOST_EXPORTED = 10_000
 MOST_ZIPPED = 500
 PREVIEW_SIDE = 1024
 MAPS_KEPT = 4
-CSV_COLUMNS = ("path", "id", "width", "height", "size_bytes", "format", "taken_at", "camera", "latitude", "longitude")
+CSV_COLUMNS = (
+    "path",
+    "row_id",
+    "width",
+    "height",
+    "size_bytes",
+    "format",
+    "taken_at",
+    "camera",
+    "latitude",
+    "longitude",
+)
 
 
 Id = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class GalleryRequest(BaseModel):
-    """A window of an index in the order of a question; without one, the newest first."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    query: messages.Text = ""
-    vector: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]] | None, Field(max_length=8192)] = None
-    offset: Annotated[int, Field(ge=0, le=10_000_000)] = 0
-    k: Annotated[int, Field(ge=1, le=1000)] = 100
-    sort: Literal["score", "date", "path"] = "score"
-    unique: bool = False
-    diverse: bool = False
-    all: Annotated[bool, Field(description="Also what is unlikely to be a match.")] = False
-    like: Annotated[list[Id], Field(max_length=1000)] = []
-    unlike: Annotated[list[Id], Field(max_length=1000)] = []
-    index: messages.IndexName = None
 
 
 class ExportRequest(BaseModel):
@@ -83,33 +71,8 @@ class PageService:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._orders = Orders()
         self._maps: OrderedDict[tuple[str, int], PictureMap] = OrderedDict()
         self._drawing = threading.Lock()
-
-    def gallery(self, asked: GalleryRequest) -> dict[str, Any]:
-        """A window of hits, and how many there are."""
-        began = time.perf_counter()
-        served = self._service.engine.index(asked.index)
-        with served.lease() as photos:
-            generation = photos.manifest.generation
-            question = asked.model_dump(exclude={"offset", "k", "index"})
-            key = json.dumps([served.name, generation, question])
-            order = self._orders.find(key)
-            if order is None:
-                order = self._orders.keep(key, _order(photos, asked))
-            hits = order.window(photos, asked.offset, asked.k)
-            found = [found_picture(served, photos, hit) for hit in hits]
-            told = photos.notices(parse_safely(photos, asked.query)) if asked.query.strip() else []
-        return {
-            "index": served.name,
-            "generation": generation,
-            "total": order.total,
-            "hidden": order.hidden,
-            "took_ms": round(1000 * (time.perf_counter() - began), 3),
-            "hits": found,
-            "notices": told,
-        }
 
     def map(self, index: str | None) -> dict[str, Any]:
         """Where the pictures of an index are on its map: places in 1/10,000 of its side."""
@@ -128,10 +91,7 @@ class PageService:
         """Learn a concept and keep it in the index under a name. Raises: InvalidQuery, IndexLocked."""
         served = self._service.engine.index(asked.index)
         with served.lease() as photos:
-            try:
-                concept = add_concept(photos, asked.name, asked.like, asked.unlike)
-            except ValueError as error:
-                raise InvalidQuery(str(error)) from None
+            concept = add_concept(photos, asked.name, asked.like, asked.unlike)
         served.reload(wait=True)
         return {"index": served.name, "name": concept.name}
 
@@ -175,25 +135,6 @@ class PageService:
         return file
 
 
-def _order(photos: Collection, asked: GalleryRequest) -> Order:
-    """Raises: InvalidQuery."""
-    parsed = parse_safely(photos, asked.query) if asked.query.strip() else Query("", ())
-    vector = photos.query_vector(parsed) if asked.vector is None else direction(photos, parsed, asked.vector)
-    in_words = bool(parsed.terms) and not (asked.vector or asked.like or asked.unlike) and asks_in_words(parsed)
-    wish = Wish(
-        vector,
-        parsed.filter,
-        asked.sort,
-        unique=asked.unique,
-        diverse=asked.diverse,
-        like=tuple(asked.like),
-        unlike=tuple(asked.unlike),
-        kind="text" if in_words else "picture",
-        cut=in_words and not asked.all,
-    )
-    return put_in_order(photos, wish)
-
-
 def _cell(value: Any) -> Any:
     """A value of the table. Texts that a spreadsheet would run as a formula are kept from it by an apostrophe."""
     if isinstance(value, str):
@@ -219,9 +160,9 @@ def add_page_routes(app: FastAPI, service: Service) -> None:
     page = PageService(service)
 
     @app.post("/v1/gallery", tags=["page"])
-    async def gallery(asked: GalleryRequest) -> Response:
-        """A window of an index in the order of a question."""
-        return AsciiJSON(await service.searches.run(lambda: page.gallery(asked)))
+    async def gallery(asked: messages.SearchRequest) -> Response:
+        """As `/v1/search`."""
+        return AsciiJSON(await service.searches.run(lambda: service.search(asked)))
 
     @app.post("/v1/concepts", tags=["page"])
     async def concepts(asked: ConceptRequest) -> Response:

@@ -12,7 +12,6 @@ import typer
 from clipsearch import config
 from clipsearch.cli.options import IndexOption, JsonOption, print_json
 from clipsearch.cli.terminal import count, shown
-from clipsearch.errors import InvalidQuery
 from clipsearch.filenames import safe
 
 app = typer.Typer(
@@ -43,10 +42,7 @@ def add(
     from clipsearch.search.concepts import add_concept
 
     with open_collection(index) as photos:
-        try:
-            concept = add_concept(photos, name, [_example(p) for p in pictures], [_example(p) for p in unlike or ()])
-        except ValueError as error:
-            raise InvalidQuery(str(error)) from None
+        concept = add_concept(photos, name, [_example(p) for p in pictures], [_example(p) for p in unlike or ()])
         place = photos.index
     with open_collection(place) as photos:
         found = len(photos.select(Tagged(concept.name)))

@@ -10,7 +10,6 @@ import typer
 
 from clipsearch import config
 from clipsearch.cli.options import IndexOption, JsonOption, print_json
-from clipsearch.cli.output import short_json
 from clipsearch.cli.terminal import count
 from clipsearch.errors import InvalidQuery, StorageError
 from clipsearch.filenames import to_bytes
@@ -50,7 +49,7 @@ def illustrate(
         config.remember_index(photos.index)
     if as_json:
         told = [block for block in blocks if block.text is not None]
-        print_json([{"text": b.text, "hit": None if b.hit is None else short_json(b.hit, judged=True)} for b in told])
+        print_json([{"text": b.text, "hit": None if b.hit is None else b.hit.to_dict()} for b in told])
     elif output is None:
         print(making.to_markdown(blocks, config.working_folder() or Path("/")), end="")
     else:

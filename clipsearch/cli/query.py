@@ -23,8 +23,8 @@ from clipsearch.cli.options import (
     print_json,
     print_names,
 )
-from clipsearch.cli.output import hit_json, hits_csv, print_hit
-from clipsearch.cli.terminal import shown
+from clipsearch.cli.output import hits_csv, print_hit
+from clipsearch.cli.terminal import count, shown
 from clipsearch.errors import EmptyQuery, InvalidQuery, UnreadablePicture
 from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
 from clipsearch.records import DEFAULT_HITS, Hit
@@ -32,6 +32,8 @@ from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
     from clipsearch.cli.preview import Preview
+    from clipsearch.search.collection import Collection
+    from clipsearch.search.order import Order
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -145,23 +147,18 @@ def query(
         from clipsearch.search.collection import open_collection
 
         with open_collection(index, model=model, encoder=encoder) as photos:
-            lap("open and verify the index")
-            parsed = photos.parse(words)
-            vector = photos.query_vector(parsed)
-            lap("load the model and encode the query")
-            hits = photos.search(parsed, k, **options, vector=vector)
+            order = photos.order(words, **options)
+            hits = order.window(photos, 0, k)
             if daemon == "auto" and model is None and encoder is None:
                 from clipsearch.daemon.client import start_daemon
 
                 start_daemon(photos.index)
-            lap("search and look up the rows")
-            for line in photos.notices(parsed):
+            for line in photos.notices(order.wish.query):
                 notice(line)
             config.remember_index(photos.index)
-            root, pictures = photos.root, len(photos)
-            filtered = parsed.filter is not None and pictures > 0
+            empty = "" if hits else _nothing(photos, order)
     if as_json:
-        print_json([hit_json(hit) for hit in hits])
+        print_json([hit.to_dict() for hit in hits])
     elif as_csv:
         print_bytes(hits_csv(hits))
     elif zero:
@@ -176,14 +173,20 @@ def query(
     lap("remember the index and print")
     print_laps()
     if not hits:
-        if pictures and vector is not None and not show_all:
-            why = ": no picture is likely to show this (--all shows the nearest ones anyway)"
-        elif filtered:
-            why = ": no picture passes the filters"
-        else:
-            why = " has no searchable pictures"
-        print(f"nothing found: {safe(str(root))}{why}", file=sys.stderr)
+        print(f"nothing found: {empty}", file=sys.stderr)
         raise typer.Exit(EXIT_NOTHING_FOUND)
+
+
+def _nothing(photos: Collection, order: Order) -> str:
+    """Why an order has no hits."""
+    _, hidden = order.count(photos)
+    if hidden:
+        why = f": no picture is likely to show this (--all shows {count(hidden, 'unlikely one')}, the nearest first)"
+    elif order.wish.query.filter is not None and len(photos):
+        why = ": no picture passes the filters"
+    else:
+        why = " has no searchable pictures"
+    return f"{safe(str(photos.root))}{why}"
 
 
 def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, Any]) -> list[Hit] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +10,7 @@ import typer
 
 from clipsearch import config
 from clipsearch.cli.options import EXIT_NOTHING_FOUND, IndexOption, JsonOption, print_json
-from clipsearch.cli.output import print_hit, short_json
-from clipsearch.places import expanded
+from clipsearch.cli.output import print_hit
 from clipsearch.records import DEFAULT_HITS
 
 app = typer.Typer(rich_markup_mode=None)
@@ -37,21 +35,11 @@ def similar(
     from clipsearch.search.collection import open_collection
 
     with open_collection(index) as photos:
-        if picture.isdecimal() and not Path(picture).exists():
-            vector, content = photos.vectors([int(picture)])[0], photos.content_hash(int(picture))
-        else:
-            vector, content = photos.encode_picture(expanded(picture))
-        asked = k + 1
-        while True:
-            found = photos.search_vectors(vector[None], asked)[0]
-            hits = [hit for hit in found if hit.record.content_hash != content or content is None][:k]
-            if len(hits) == k or len(found) < asked:
-                break
-            asked *= 4  # copies of the picture itself took the places
+        is_row = picture.isdecimal() and not Path(picture).exists()
+        hits = photos.similar(int(picture) if is_row else picture, k)
         config.remember_index(photos.index)
-    hits = [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)]
     if as_json:
-        print_json([short_json(hit) for hit in hits])
+        print_json([hit.to_dict() for hit in hits])
     else:
         for hit in hits:
             print_hit(hit)

@@ -10,7 +10,6 @@ Messages are JSON, one a line. `clipsearch.daemon.server` is the other end.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import socket
@@ -22,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from clipsearch.builds import build
 from clipsearch.config import state_dir, working_folder
 from clipsearch.filenames import to_bytes
-from clipsearch.records import Hit, ImageRecord, PictureMetadata
+from clipsearch.records import Hit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,7 +68,7 @@ def ask(
             connection.sendall(message(request))
             answer = receive(stream)
         if answer.get("hits"):
-            hits = [hit_from(body) for body in answer["hits"]]
+            hits = [Hit.from_dict(body) for body in answer["hits"]]
             for line in answer["notices"]:
                 tell(str(line))
             return hits
@@ -142,14 +141,3 @@ def is_own_user(connection: socket.socket) -> bool:
         return True
     _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
     return bool(user == os.geteuid())
-
-
-def hit_body(hit: Hit) -> dict[str, Any]:
-    """A hit as JSON: every field of it."""
-    return dataclasses.asdict(hit)
-
-
-def hit_from(body: dict[str, Any]) -> Hit:
-    """The hit that `hit_body` made `body` of. Raises: TypeError, KeyError."""
-    record = ImageRecord(**{**body["record"], "metadata": PictureMetadata(**body["record"]["metadata"])})
-    return Hit(**{**body, "record": record, "others": tuple(hit_from(other) for other in body["others"])})

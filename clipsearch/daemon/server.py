@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clipsearch.builds import build
-from clipsearch.daemon.client import hit_body, is_own_user, message, receive, socket_path
+from clipsearch.daemon.client import is_own_user, message, receive, socket_path
 from clipsearch.encoder import Encoder
 from clipsearch.errors import ClipsearchError
 from clipsearch.places import expanded
@@ -91,7 +91,7 @@ class LocalSocket:
                 return {}
             alone = photos.alone(self._own_encoder(photos.encoder))
             hits = alone.search(parsed, asked["k"], **asked["options"])
-            return {"hits": [hit_body(hit) for hit in hits], "notices": alone.notices(parsed)}
+            return {"hits": [hit.to_dict(exact=True) for hit in hits], "notices": alone.notices(parsed)}
 
     def _warm_up(self) -> None:
         with contextlib.suppress(ClipsearchError, OSError), self._served.lease() as photos:

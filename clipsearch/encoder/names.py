@@ -28,7 +28,7 @@ from clipsearch.encoder.kinds import (
     kind_of_directory,
     kind_of_name,
 )
-from clipsearch.errors import ClipsearchError, ModelNotFound
+from clipsearch.errors import ClipsearchError, HubUnreachable, ModelNotFound, UnsupportedPrecision
 from clipsearch.places import expanded
 
 AUTO, BUILTIN = "auto", "builtin"
@@ -51,8 +51,7 @@ def load_encoder(
     `checkpoint`, `device` and `allow_pickle` are for open_clip models, `threads` for the others. `precision` is the
     image tower's: "fp16" of open_clip models only, "int8" of the others only. `notice` is called with one line when
     the user should know something (which model `auto` became, and why).
-    Raises: ModelNotFound, InvalidModel, MissingExtra, OutOfSpace; ValueError for a precision that the kind of model
-    does not have.
+    Raises: ModelNotFound, InvalidModel, MissingExtra, OutOfSpace, UnsupportedPrecision.
     """
     kind = kind_of_name(name)
     if kind is None and checkpoint is not None:
@@ -60,14 +59,14 @@ def load_encoder(
             name, "a checkpoint goes with an open_clip model: --model open_clip:MODEL --checkpoint FILE"
         )
     if kind is not None and precision not in kind.precisions:
-        raise ValueError(_no_precision(f"{kind.name} models have", precision, kind.precisions))
+        raise UnsupportedPrecision(name, precision, kind.precisions)
     resolved = resolve(name, notice=notice)
     if resolved.notice and notice is not None:
         notice(resolved.notice)
     if resolved.directory is not None:
         kind = kind_of_directory(resolved.directory)
         if precision not in kind.precisions:
-            raise ValueError(_no_precision(f"{resolved.name} has", precision, kind.precisions))
+            raise UnsupportedPrecision(resolved.name, precision, kind.precisions)
         if device not in (None, "cpu") and notice is not None:
             notice(
                 f"{resolved.name} runs on the CPU; for {device}, use an open_clip model (--model open_clip:MODEL/TAG)"
@@ -75,10 +74,6 @@ def load_encoder(
     if kind is None:
         raise ModelNotFound(name, "it has no model directory")
     return kind.load_module().load(resolved, LoadOptions(checkpoint, device, precision, threads, allow_pickle))
-
-
-def _no_precision(whose: str, precision: Precision, known: tuple[Precision, ...]) -> str:
-    return f"{whose} no precision {precision}: {', '.join(known[:-1])} or {known[-1]}"
 
 
 def resolve(name: str = AUTO, *, fetch: bool = True, notice: Notice | None = None) -> ResolvedModel:
@@ -228,7 +223,7 @@ def _fetch(name: str, notice: Notice | None) -> Path:
     about = f" (about {size / 1e9:.1f} GB, once)" if size else ""
     try:
         directory = hub.fetch_export(name, started=lambda: notice(f"fetching {name}{about}") if notice else None)
-    except hub.HubUnreachable:
+    except HubUnreachable:
         raise
     except ModelNotFound as error:
         close = difflib.get_close_matches(name, [export.name for export in PUBLISHED], n=3, cutoff=0.6)

@@ -25,7 +25,7 @@ from clipsearch.encoder.layout import TEXTUAL_MODEL, VISUAL_MODEL, ModelDirector
 from clipsearch.encoder.prepared import prepare_text_tower, prepared_text_tower
 from clipsearch.encoder.sessions import OnnxTower, filled
 from clipsearch.encoder.texts import TextTokenizer, Tokens
-from clipsearch.errors import ClipsearchError, InvalidModel, ModelNotFound
+from clipsearch.errors import ClipsearchError, InvalidModel, ModelNotFound, UnsupportedPrecision
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 if TYPE_CHECKING:
@@ -91,12 +91,12 @@ class OnnxEncoder(BaseEncoder):
         precision: Precision = "auto",
         as_new: bool = False,
     ) -> None:
-        """Read the small files. Raises: InvalidModel, ValueError for an unknown precision.
+        """Read the small files. Raises: InvalidModel, UnsupportedPrecision.
 
         `as_new` encodes every text as a new process encodes its first, to the last bit.
         """
         if precision not in ("auto", "fp32", "bf16", "int8"):
-            raise ValueError(f"unknown precision {precision!r}: auto, fp32, bf16 or int8")
+            raise UnsupportedPrecision(name or str(directory), precision, ("auto", "fp32", "bf16", "int8"))
         self._model: ModelDirectory = read_model_directory(Path(directory))
         self._name = name if name is not None else str(self._model.path.absolute())
         self._threads = threads

@@ -24,7 +24,7 @@ from clipsearch.encoder.fingerprints import fingerprint_of
 from clipsearch.encoder.kinds import OPEN_CLIP, LoadOptions, ModelInfo, ResolvedModel
 from clipsearch.encoder.layout import DEFAULT_CONTEXT_LENGTH, parse_preprocessing
 from clipsearch.encoder.quiet import quiet_logging
-from clipsearch.errors import InvalidModel, MissingExtra, ModelNotFound, first_line
+from clipsearch.errors import InvalidModel, MissingExtra, ModelNotFound, UnsupportedPrecision, first_line
 from clipsearch.places import expanded
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
@@ -399,7 +399,7 @@ def _resolve_precision(asked: Precision, device: torch.device) -> str:
     import torch
 
     if asked not in ("auto", "fp32", "bf16", "fp16"):
-        raise ValueError(f"precision must be auto, fp32, bf16 or fp16, not {asked!r}")
+        raise UnsupportedPrecision("an open_clip model", asked, ("auto", "fp32", "bf16", "fp16"))
     if asked != "auto":
         return asked
     if device.type == "cuda":

@@ -18,7 +18,7 @@ import numpy as np
 
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
-from clipsearch.errors import ClipsearchError, EncoderMismatch
+from clipsearch.errors import ClipsearchError, EncoderMismatch, UnknownIndex
 from clipsearch.records import FloatArray, IntArray
 from clipsearch.search.collection import Collection
 from clipsearch.server.batching import Batches, BatchingEncoder
@@ -28,15 +28,6 @@ RETRY_S = 5.0
 SEARCHES_AT_ONCE = 32
 
 _log = logging.getLogger("clipsearch.server")
-
-
-class UnknownIndex(ClipsearchError):
-    """The server serves no index called `name`."""
-
-    def __init__(self, name: str, known: Sequence[str]) -> None:
-        self.name = name
-        self.known = list(known)
-        super().__init__(f"there is no index {name!r} here. There is: {', '.join(self.known)}")
 
 
 class SharedCollection(Collection):

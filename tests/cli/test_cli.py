@@ -122,7 +122,7 @@ def test_similar_concepts_and_duplicates(indexed: Path, tmp_path: Path) -> None:
     hits = json.loads(clipsearch("similar", "red.png", "--json", folder=here).stdout)
     assert {Path(hit["path"]).name for hit in hits} == {"green.png", "blue.png"}
     by_id = clipsearch("similar", str(hits[0]["row_id"]), "-k", "1", folder=here).stdout
-    assert re.fullmatch(r"  1  \d\.\d{3}  \S+\.png\n", by_id)
+    assert re.fullmatch(r"  1  \d\.\d{3}  (strong|maybe|unlikely) +\S+\.png\n", by_id)
     assert "finds" in clipsearch("concept", "add", "my reds", "red.png", "--not", "blue.png", folder=here).stdout
     assert clipsearch("concept", "list", folder=here).stdout == "concept  my reds  (2 examples)\n"
     assert paths_of('tag:"my reds"', folder=here)[0] == "red.png"
@@ -170,7 +170,7 @@ def test_near_duplicates_are_folded_and_listed(photos: Path) -> None:
     clipsearch("index", "photos", "--model", "builtin", "-q", folder=photos.parent)
     hits = json.loads(clipsearch("query", "--all", "x", "--unique", "--json", folder=photos).stdout)
     assert {Path(hit["path"]).name for hit in hits} == {"large.png", "other.png"}
-    (folded,) = (hit["others"] for hit in hits if "others" in hit)
+    (folded,) = (hit["others"] for hit in hits if hit["others"])
     assert [Path(other["path"]).name for other in folded] == ["small.png"]
     assert (
         "                      = small.png"
@@ -325,7 +325,12 @@ def test_timing_is_told_on_request(indexed: Path, monkeypatch: pytest.MonkeyPatc
         "start and imports",
         "open and verify the index",
         "load the model and encode the query",
-        "search and look up the rows",
+        "refine and select",
+        "find the nearest",
+        "judge and cut",
+        "sort, fold and vary",
+        "look up the rows",
+        "judge what is shown",
         "remember the index and print",
         "in all",
     ]

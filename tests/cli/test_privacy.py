@@ -161,7 +161,7 @@ def test_servers_and_the_daemon_reach_nobody(session: Session, photos: Path) -> 
                 assert server.poll() is None and time.monotonic() < deadline
                 time.sleep(0.1)
         found = json.loads(ask("/v1/search", {"query": "waves", "all": True}))["hits"]
-        ask(f"/v1/images/{found[0]['id']}/thumbnail")
+        ask(f"/v1/images/{found[0]['row_id']}/thumbnail")
         while command[0] == "ui" and b"gradio-app" not in ask("/"):
             assert time.monotonic() < deadline
             time.sleep(0.3)

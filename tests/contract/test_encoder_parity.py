@@ -31,12 +31,12 @@ from tokenizers import Tokenizer  # noqa: E402
 
 from clipsearch.encoder import layout  # noqa: E402
 from clipsearch.encoder.bpe import clip_tokenizer, write_clip_tokenizer  # noqa: E402
-from clipsearch.encoder.export import CHECK_TEXTS, ExportFailed, ExportReport, export  # noqa: E402
+from clipsearch.encoder.export import CHECK_TEXTS, ExportReport, export  # noqa: E402
 from clipsearch.encoder.layout import read_model_directory  # noqa: E402
 from clipsearch.encoder.onnx import OnnxEncoder  # noqa: E402
 from clipsearch.encoder.openclip import OpenClipEncoder  # noqa: E402
 from clipsearch.encoder.texts import TextTokenizer  # noqa: E402
-from clipsearch.errors import StorageError  # noqa: E402
+from clipsearch.errors import ExportFailed, StorageError  # noqa: E402
 from clipsearch.records import PixelArray  # noqa: E402
 from tests.support.open_clip_models import SMALL_RESNET, SMALL_SIGLIP, SMALL_VIT, small_encoder  # noqa: E402
 

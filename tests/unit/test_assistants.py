@@ -18,8 +18,9 @@ from mcp_types import CallToolResult, ImageContent, TextContent, Tool
 from PIL import Image
 
 import clipsearch
+from clipsearch.search.similar import find_picture
 from clipsearch.server.engine import Engine
-from clipsearch.server.mcp import MOST_HITS, assistant_server, find_picture
+from clipsearch.server.mcp import MOST_HITS, assistant_server
 from clipsearch.server.metrics import Metrics
 from clipsearch.server.routes import Service
 from tests.support.fake_encoder import COLOURS, FakeEncoder

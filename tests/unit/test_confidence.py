@@ -212,7 +212,8 @@ def test_search_leaves_out_what_is_unlikely_unless_asked(tmp_path: Path) -> None
         assert all(hit.confidence is not None and 0 <= hit.confidence <= 1 and hit.band for hit in everything)
         shown = photos.search("red")
         assert shown == [hit for hit in everything if hit.band != "unlikely"]
-        assert len(photos.search(tmp_path / "red.png")) == 6  # a picture has a nearest one always
+        assert [hit.record.path for hit in photos.search(tmp_path / "red.png")] == ["red.png"]
+        assert len(photos.search(tmp_path / "red.png", all=True)) == 6
         listed = photos.search("ext:png")
         assert len(listed) == 6 and listed[0].confidence is None and listed[0].band is None
 

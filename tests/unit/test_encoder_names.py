@@ -16,7 +16,7 @@ import pytest
 
 from clipsearch.encoder import hub, kinds, names
 from clipsearch.encoder.catalog import PUBLISHED, RECOMMENDED
-from clipsearch.errors import InvalidModel, ModelNotFound
+from clipsearch.errors import HubUnreachable, InvalidModel, ModelNotFound
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.fake_hub import COMMIT, FakeHub, fake_hub
 from tests.support.tiny_models import write_model_directory
@@ -103,7 +103,7 @@ def test_a_damaged_reference_in_the_cache_is_ignored(empty_hub_cache: Path) -> N
 
 
 def test_offline_by_setting_is_said_at_once(builtin: Path) -> None:
-    with pytest.raises(hub.HubUnreachable, match="HF_HUB_OFFLINE"):
+    with pytest.raises(HubUnreachable, match="HF_HUB_OFFLINE"):
         names.load_encoder("ViT-B-32__openai")
     lines: list[str] = []
     assert names.load_encoder("auto", notice=lines.append).name == "builtin"
@@ -152,10 +152,10 @@ def test_a_refused_connection_is_unreachable(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(hub.HubUnreachable, match="cannot be reached"):
+    with pytest.raises(HubUnreachable, match="cannot be reached"):
         names.pull("ViT-B-32__openai")
     monkeypatch.setenv("HF_ENDPOINT", "file:///etc")
-    with pytest.raises(hub.HubUnreachable, match="not http"):
+    with pytest.raises(HubUnreachable, match="not http"):
         names.pull("ViT-B-32__openai")
 
 
@@ -290,7 +290,7 @@ def test_a_kind_of_encoder_is_a_module_and_a_line_of_the_table(tmp_path: Path, m
     monkeypatch.setattr(names, "KINDS", kinds.KINDS)
     assert names.load_encoder("paint:seven", checkpoint="w", device="cpu").name == "paint:seven"
     assert made[-1] == (named, kinds.LoadOptions("w", "cpu"))
-    with pytest.raises(ValueError, match="paint models have no precision int8: auto or fp32"):
+    with pytest.raises(ValueError, match="paint:seven has no precision int8. Take one of: auto, fp32"):
         names.load_encoder("paint:seven", precision="int8")
     (tmp_path / "paint.json").touch()
     assert names.load_encoder(str(tmp_path)).name == str(tmp_path)

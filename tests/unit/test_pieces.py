@@ -109,7 +109,7 @@ def test_a_long_picture_finds_itself(tmp_path: Path, size: tuple[int, int], exte
     report = index_folder(tmp_path, FakeEncoder())
     with Collection(report.index, encoder=FakeEncoder()) as photos:
         for seed in range(6):
-            vector, _ = photos.encode_picture(tmp_path / f"{seed}.{extension}")
+            vector = photos.encode_picture(tmp_path / f"{seed}.{extension}")
             hits = photos.search_vectors(vector[None], 6)[0]
             assert Path(hits[0].path).name == f"{seed}.{extension}"
             assert hits[0].score == pytest.approx(1, abs=1e-4)

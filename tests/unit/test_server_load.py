@@ -302,7 +302,7 @@ def test_an_error_of_the_system_is_a_clear_answer(
         def fail(*_: object, **__: object) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(index / "rows"))
 
-        monkeypatch.setattr("clipsearch.search.collection.Collection.search", fail)
+        monkeypatch.setattr("clipsearch.search.collection.Collection.order", fail)
         answer = client.post("/v1/search", json={"query": "red", "k": 1})
         assert answer.status_code == 503
         assert os.strerror(errno.EIO) in answer.json()["message"]

@@ -125,7 +125,7 @@ def test_the_whole_of_it_works_at_a_sub_path(address: str) -> None:
         assert base == address
         found = browser.post(urljoin(base, "v1/gallery"), json={"all": True}).json()
         assert found["total"] == 5
-        small = browser.get(urljoin(base, f"v1/images/{found['hits'][0]['id']}/thumbnail"))
+        small = browser.get(urljoin(base, f"v1/images/{found['hits'][0]['row_id']}/thumbnail"))
         assert small.headers["content-type"] == "image/jpeg"
 
         docs = browser.get(urljoin(base, "docs"))

@@ -70,11 +70,11 @@ const gallery = new Gallery(grid, (offset, k, signal) => api.search({ ...questio
 });
 const detail = new Detail(panel, {
   close: closeDetail, step: (by) => openAt(gallery.active + by), rate, similar, copy,
-  rating: (hit) => gallery.ratings.get(hit.id) ?? 0,
-  isSelected: (hit) => gallery.selected.has(hit.id),
+  rating: (hit) => gallery.ratings.get(hit.row_id) ?? 0,
+  isSelected: (hit) => gallery.selected.has(hit.row_id),
   select: (hit) => { gallery.toggleHit(hit); detail.show(hit, detail.index); },
   open: (hit) => showDetail(hit, true),
-  without: (hit) => go({ q: `${state.q} - like:${hit.id}`.trim(), id: null }),
+  without: (hit) => go({ q: `${state.q} - like:${hit.row_id}`.trim(), id: null }),
   near: (place) => go({ q: withFilter(state.q, "near", `${place},5km`), id: null }),
   folder: (folder) => go({ q: withFilter(state.q, "folder", `${folder}/**`), id: null }),
 });
@@ -309,7 +309,7 @@ function openAt(n) {
 function showDetail(hit, push) {
   detail.show(hit, answered?.index ?? gallery.index);
   if (push) panel.querySelector("header button").focus();
-  go({ id: hit.id }, { replace: !push });
+  go({ id: hit.row_id }, { replace: !push });
 }
 
 async function drawDetail() {
@@ -317,11 +317,11 @@ async function drawDetail() {
     if (detail.isOpen) detail.close();
     return;
   }
-  if (detail.hit?.id === state.id) return;
+  if (detail.hit?.row_id === state.id) return;
   const id = state.id;
   try {
     const found = await api.picture(id, state.index);
-    if (state.id === id && detail.hit?.id !== id) detail.show(found, state.index || indexes[0]?.name || answered?.index || "");
+    if (state.id === id && detail.hit?.row_id !== id) detail.show(found, state.index || indexes[0]?.name || answered?.index || "");
   } catch (error) {
     say(error.message);
     if (state.id === id) go({ id: null }, { replace: true });
@@ -336,18 +336,18 @@ function closeDetail() {
 
 function similar(hit) {
   forget();
-  go({ q: `like:${hit.id}`, id: null, up: [], down: [] });
+  go({ q: `like:${hit.row_id}`, id: null, up: [], down: [] });
 }
 
 // ---- thumbs
 
 function rate(hit, way) {
-  const before = gallery.ratings.get(hit.id) ?? 0;
-  const [up, down] = [state.up, state.down].map((ids) => ids.filter((id) => id !== hit.id));
-  if (before !== way) (way > 0 ? up : down).push(hit.id);
+  const before = gallery.ratings.get(hit.row_id) ?? 0;
+  const [up, down] = [state.up, state.down].map((ids) => ids.filter((id) => id !== hit.row_id));
+  if (before !== way) (way > 0 ? up : down).push(hit.row_id);
   go({ up, down }, { replace: true });
-  if (detail.isOpen && detail.hit.id === hit.id) {
-    gallery.ratings.set(hit.id, before === way ? 0 : way);
+  if (detail.isOpen && detail.hit.row_id === hit.row_id) {
+    gallery.ratings.set(hit.row_id, before === way ? 0 : way);
     detail.show(hit, answered?.index ?? gallery.index);
   }
 }

@@ -26,8 +26,8 @@ export class Detail {
     this.index = index;
     const name = shown(hit.name);
     const rating = this.on.rating(hit);
-    const small = make("img.cs-small", { alt: "", src: thumbnail(hit.id, index, 256) });
-    const large = make("img.cs-large", { alt: name, src: thumbnail(hit.id, index, 1024) });
+    const small = make("img.cs-small", { alt: "", src: thumbnail(hit.row_id, index, 256) });
+    const large = make("img.cs-large", { alt: name, src: thumbnail(hit.row_id, index, 1024) });
     const failed = make("p.cs-note", { hidden: true }, "This picture cannot be read any more: it was deleted, moved or changed.");
     large.onload = () => large.classList.add("cs-loaded");
     large.onerror = () => { failed.hidden = false; large.hidden = true; };
@@ -79,7 +79,7 @@ export class Detail {
     const folder = shown(hit.name).split("/").slice(0, -1).join("/");
     if (folder) rows.push(["Folder", button("cs-link", null, "Find only in this folder", () => this.on.folder(folder), folder)]);
     rows.push(["Path", make("code", {}, shown(hit.path))]);
-    rows.push(["Row", `${hit.id} (like:${hit.id})`]);
+    rows.push(["Row", `${hit.row_id} (like:${hit.row_id})`]);
     return rows;
   }
 
@@ -87,7 +87,7 @@ export class Detail {
     if (!hit.others?.length) return [];
     const strip = make("div.cs-strip");
     for (const other of hit.others) {
-      const image = make("img", { alt: "", src: thumbnail(other.id, this.index, 128) });
+      const image = make("img", { alt: "", src: thumbnail(other.row_id, this.index, 128) });
       strip.append(make("button", { type: "button", title: shown(other.name), onclick: () => this.on.open(other) }, image));
     }
     return [make("h3", {}, "Folded: nearly the same"), strip];

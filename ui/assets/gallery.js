@@ -136,14 +136,14 @@ export class Gallery {
     const hit = this.item(n);
     if (!hit) return;
     const name = shown(hit.name);
-    tile.dataset.id = hit.id;
+    tile.dataset.id = hit.row_id;
     tile.title = name;
     tile.setAttribute("aria-label", name);
     const size = this.row * devicePixelRatio > 320 ? 512 : 256;
     const image = make("img", { alt: "", decoding: "async", draggable: false });
     image.onload = () => tile.classList.add("cs-loaded");
     image.onerror = () => { if (image.hasAttribute("src")) tile.classList.add("cs-broken"); };
-    image.src = thumbnail(hit.id, this.index, size);
+    image.src = thumbnail(hit.row_id, this.index, size);
     const tools = make("div.cs-tools", {},
       button("cs-tool.cs-up", "up", "More of this kind (thumbs up)", () => this.on.rate(hit, 1)),
       button("cs-tool.cs-down", "down", "Less of this kind (thumbs down)", () => this.on.rate(hit, -1)),
@@ -165,12 +165,12 @@ export class Gallery {
   mark(tile, n) {
     const hit = this.item(n);
     if (!hit) return;
-    const chosen = this.selected.has(hit.id);
+    const chosen = this.selected.has(hit.row_id);
     tile.classList.toggle("cs-selected", chosen);
     tile.classList.toggle("cs-active", n === this.active);
     tile.setAttribute("aria-selected", String(chosen));
     tile.tabIndex = n === this.active ? 0 : -1;
-    tile.dataset.rating = this.ratings.get(hit.id) ?? 0;
+    tile.dataset.rating = this.ratings.get(hit.row_id) ?? 0;
   }
 
   marks() { for (const [n, tile] of this.tiles) this.mark(tile, n); }
@@ -183,7 +183,7 @@ export class Gallery {
   }
 
   toggleHit(hit) {
-    if (!this.selected.delete(hit.id)) this.selected.set(hit.id, hit);
+    if (!this.selected.delete(hit.row_id)) this.selected.set(hit.row_id, hit);
     this.marks();
     this.on.select();
   }
@@ -192,7 +192,7 @@ export class Gallery {
     const [first, last] = [this.anchor ?? 0, n].sort((a, b) => a - b);
     for (let at = first; at <= last; at++) {
       const hit = this.item(at);
-      if (hit) this.selected.set(hit.id, hit);
+      if (hit) this.selected.set(hit.row_id, hit);
     }
     this.marks();
     this.on.select();
