@@ -4,14 +4,18 @@ query waits for no other."""
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 
-class Command(NamedTuple):
-    """A command, whose module has its name: an `app` with the command, or with a group of commands."""
+class Command:
+    """A command, whose module has its name: an `app` with the command, or with a group of commands.
 
-    answers: bool = False  # it searches: matrices are multiplied in one thread, see `__main__`
-    brief: bool = False  # it is over before there is garbage to collect
+    `answers`: it searches, and matrices are multiplied in one thread (see `__main__`). `brief`: it is over before there
+    is garbage to collect.
+    """
+
+    def __init__(self, *, answers: bool = False, brief: bool = False) -> None:
+        self.answers, self.brief = answers, brief
 
 
 COMMANDS: dict[str, Command] = {

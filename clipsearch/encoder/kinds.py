@@ -51,8 +51,7 @@ class ModelInfo:
     extra: str | None = None  # the extra that it needs beside the core
 
 
-@dataclass(frozen=True, slots=True)
-class LoadOptions:
+class LoadOptions(NamedTuple):
     """How a model is to be loaded. What a kind has no use for, it passes over."""
 
     checkpoint: Path | str | None = None

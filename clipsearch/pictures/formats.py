@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from clipsearch.records import SkipStatus
@@ -63,8 +62,7 @@ def _is_dib(head: bytes, name: str) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(NamedTuple):
     """A format that clipsearch reads, with or without an extra."""
 
     kind: Kind

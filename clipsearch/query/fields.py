@@ -8,8 +8,7 @@ AI assistants are told, and the controls of the page come from it. Knows no inde
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Kind = Literal[
     "text",  # a part of a text, or a pattern that fits all of it
@@ -31,8 +30,7 @@ BYTES: Mapping[str, int] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Control:
+class Control(NamedTuple):
     """What the page offers to set a filter with: a field for text or a date, or options (value, label)."""
 
     label: str
@@ -41,8 +39,7 @@ class Control:
     options: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """A filter. `column` is what it asks of rows: the name of a stored column, or for numbers what is reckoned from
     several (0 where it is not known). `keeps` is what docs/query.md says that it keeps, of the `examples` there, and
     `say` what a mistake is answered with. `known_as`: words that other programs have for the same."""
