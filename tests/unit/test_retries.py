@@ -67,7 +67,7 @@ def slow_picture(width: int) -> Image.Image:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    slow_picture(3000).save(tmp_path / "slow.png", compress_level=1)
+    slow_picture(9000).save(tmp_path / "slow.png", compress_level=1)
     picture(2).save(tmp_path / "quick.png")
     return tmp_path
 
@@ -98,7 +98,7 @@ def test_a_file_that_changed_has_all_its_attempts_again(folder: Path) -> None:
     options = IndexOptions(timeout_s=0.004, workers=1)
     for _ in range(2):
         index_folder(folder, FakeEncoder(), options=options)
-    slow_picture(3001).save(folder / "slow.png", compress_level=1)
+    slow_picture(9001).save(folder / "slow.png", compress_level=1)
     report = index_folder(folder, FakeEncoder(), options=options)
     assert rows(report.index)["slow.png"].attempts == 1
 
