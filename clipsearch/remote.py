@@ -91,6 +91,10 @@ class RemoteCollection:
         """How many pictures can be found."""
         return int(self._state()["pictures"])
 
+    def __repr__(self) -> str:
+        named = "" if self.index is None else f", index {self.index}"
+        return f"<RemoteCollection at {self.url}{named}>"
+
     def search(
         self,
         query: str | os.PathLike[str] = "",

@@ -6,9 +6,10 @@ Used by the command line, the browser interface and Python programs alike; forma
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +38,9 @@ from clipsearch.timing import lap
 from clipsearch.vectors import check_queries, empty_result, merge, open_segments
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
     from clipsearch.query.nodes import Filter
     from clipsearch.search.confidence import Background, QueryKind
     from clipsearch.search.variety import Nearness
@@ -98,6 +102,14 @@ class Collection:
     def __len__(self) -> int:
         """How many pictures can be found."""
         return self.manifest.pictures
+
+    def __iter__(self) -> Iterator[ImageRecord]:
+        """What the index knows of each picture that can be found, by row id."""
+        return heapq.merge(*map(_records_of, self._live_rows()), key=lambda record: record.row_id)
+
+    def __repr__(self) -> str:
+        name = self.manifest.model.name
+        return f"<Collection of {len(self):,} pictures in {str(self.root)!r}, model {name}>"
 
     @property
     def encoder(self) -> Encoder:
@@ -507,6 +519,30 @@ class Collection:
         """The row ids of all pictures. Shape: (N,) int64, ascending."""
         return np.sort(np.concatenate([np.empty(0, np.int64), *(rows.row_ids() for rows in self._live_rows())]))
 
+    # -- as a table
+
+    def to_arrow(self, *, vectors: bool = True) -> pa.Table:
+        """Every picture that can be found as a row of a table, by row id: the fields of its record, and `vector`.
+
+        `vector` is a fixed-size list of float32, unit L2. Raises: CorruptIndex.
+        """
+        from clipsearch.store.export import picture_table
+
+        return picture_table(self.index, self.manifest, vectors=vectors)
+
+    def batches(self, *, vectors: bool = True) -> Iterator[pa.RecordBatch]:
+        """The rows of `to_arrow`, some thousand at a time, in the order in which they are stored.
+
+        For collections that do not fit into memory. Raises: CorruptIndex.
+        """
+        from clipsearch.store.export import picture_batches
+
+        return picture_batches(self.index, self.manifest, vectors=vectors)
+
+    def to_pandas(self, *, vectors: bool = True) -> pd.DataFrame:
+        """`to_arrow` as a data frame; each value of `vector` is an array. Raises: CorruptIndex."""
+        return self.to_arrow(vectors=vectors).to_pandas()
+
     # -- filters and tags
 
     @property
@@ -588,6 +624,11 @@ class Collection:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _records_of(rows: LiveRows) -> Iterator[ImageRecord]:
+    """Of the pictures of a fragment that can be found, by row id."""
+    return (rows.file.record(int(at)) for at in np.flatnonzero(rows.alive))
 
 
 def _cut_short(text: str, part: str) -> str:
