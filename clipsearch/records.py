@@ -4,19 +4,22 @@ no NumPy."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from PIL.Image import Image
 
+    AnyPicture = str | os.PathLike[str] | Image  # a path, or what PIL has opened
     FloatArray = npt.NDArray[np.float32]
     IntArray = npt.NDArray[np.int64]
     PixelArray = npt.NDArray[np.uint8]
 else:
-    FloatArray = IntArray = PixelArray = Any
+    FloatArray = IntArray = PixelArray = AnyPicture = Any
 
 SkipStatus = Literal[
     "not_a_picture",  # by its name, or no picture format was recognised in its bytes
@@ -40,6 +43,13 @@ MOST_PIECES = 32  # in which one long picture is seen
 
 Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
 ResizeMode = Literal["shortest", "squash", "longest"]
+
+
+def one_or_several(picture: AnyPicture | Iterable[AnyPicture]) -> tuple[Iterable[AnyPicture], bool]:
+    """What was given as a list of pictures, and whether it was one."""
+    if isinstance(picture, Iterable) and not isinstance(picture, str | os.PathLike):
+        return picture, False
+    return [picture], True
 
 
 @dataclass(frozen=True, slots=True)

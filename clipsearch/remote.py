@@ -27,12 +27,13 @@ from clipsearch.errors import (
 from clipsearch.filenames import from_parsers, readable
 from clipsearch.places import expanded
 from clipsearch.query import parse_query
-from clipsearch.records import DEFAULT_HITS, FloatArray, Hit, ImageRecord, TagKind
+from clipsearch.records import DEFAULT_HITS, AnyPicture, FloatArray, Hit, ImageRecord, TagKind, one_or_several
 
 if TYPE_CHECKING:
     import httpx
 
 MOST_AT_ONCE = 10_000  # hits that a server returns for one request
+MOST_TEXTS = 256
 MOST_VECTORS = 1000
 NOT_THERE = "there is no such picture"
 TIMEOUT_S = 30.0
@@ -167,11 +168,30 @@ class RemoteCollection:
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """The vectors of texts. Shape: (B, D) float32, unit L2."""
-        return _array(self._post("/v1/embed", {"texts": list(texts), "index": self.index})["vectors"])
+        import numpy as np
 
-    def encode_picture(self, path: str | os.PathLike[str]) -> FloatArray:
-        """The vector of a picture of this machine, which is sent. Shape: (D,). Raises: UnreadablePicture."""
-        return _vector(self._send("/v1/embed/upload", os.fspath(path)))
+        every = list(texts)
+        if not every:
+            return self.vectors([])
+        parts = [every[at : at + MOST_TEXTS] for at in range(0, len(every), MOST_TEXTS)]
+        found = [self._post("/v1/embed", {"texts": part, "index": self.index}) for part in parts]
+        joined: FloatArray = np.concatenate([_array(answer["vectors"]) for answer in found])
+        return joined
+
+    def encode_text(self, text: str | Iterable[str]) -> FloatArray:
+        """As `Collection.encode_text`."""
+        if isinstance(text, str):
+            vector: FloatArray = self.encode_texts([text])[0]
+            return vector
+        return self.encode_texts(list(text))
+
+    def encode_picture(self, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
+        """As `Collection.encode_picture`; pictures of this machine, and PIL's images, are sent one by one."""
+        import numpy as np
+
+        pictures, is_one = one_or_several(picture)
+        vectors = [_vector(self._send("/v1/embed/upload", _sendable(one))) for one in pictures]
+        return vectors[0] if is_one else np.stack(vectors) if vectors else self.vectors([])
 
     def record(self, row_id: int) -> ImageRecord:
         """What the index knows of a picture. Raises: NoSuchPicture."""
@@ -221,10 +241,11 @@ class RemoteCollection:
                 return found
         raise UnknownIndex(str(self.index), [state["name"] for state in states])
 
-    def _send(self, route: str, path: str, **form: str) -> dict[str, Any]:
-        """Send a picture file of this machine. Raises: UnreadablePicture."""
+    def _send(self, route: str, picture: str | os.PathLike[str] | bytes, **form: str) -> dict[str, Any]:
+        """Send a picture file of this machine, or the bytes of one. Raises: UnreadablePicture."""
+        path = "the image" if isinstance(picture, bytes) else os.fspath(picture)
         try:
-            content = expanded(path).read_bytes()
+            content = picture if isinstance(picture, bytes) else expanded(path).read_bytes()
         except (OSError, ValueError) as error:
             raise UnreadablePicture(path, "unreadable", getattr(error, "strerror", None) or str(error)) from None
         try:
@@ -298,6 +319,15 @@ def _array(vectors: list[list[float]]) -> FloatArray:
 def _vector(answer: dict[str, Any]) -> FloatArray:
     vector: FloatArray = _array(answer["vectors"])[0]
     return vector
+
+
+def _sendable(picture: AnyPicture) -> str | os.PathLike[str] | bytes:
+    """A path, or the bytes of a file of what PIL has opened. Raises: UnreadablePicture, TypeError."""
+    if isinstance(picture, str | os.PathLike):
+        return picture
+    from clipsearch.pictures.images import as_file
+
+    return as_file(picture)
 
 
 def _hits(answer: dict[str, Any]) -> list[Hit]:

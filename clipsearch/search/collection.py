@@ -31,7 +31,19 @@ from clipsearch.errors import (
 )
 from clipsearch.places import expanded
 from clipsearch.query import Query, Term, parse_query
-from clipsearch.records import DEFAULT_HITS, Band, FloatArray, Hit, ImageRecord, IntArray, Manifest, TagRef
+from clipsearch.records import (
+    DEFAULT_HITS,
+    AnyPicture,
+    Band,
+    FloatArray,
+    Hit,
+    ImageRecord,
+    IntArray,
+    Manifest,
+    TagRef,
+)
+from clipsearch.search.embedding import Encoder as ModelEncoder
+from clipsearch.search.embedding import encode_picture, encode_text
 from clipsearch.search.order import DIVERSITY, Order, Sort, Wish, put_in_order
 from clipsearch.store import LiveRows, open_live_rows, open_snapshot
 from clipsearch.timing import lap
@@ -64,8 +76,9 @@ class Collection:
     Use `clipsearch.open` to make one. Close it, or use it in a `with`, so that old files can be deleted.
     """
 
-    def __init__(self, index: Path, *, model: str | None = None, encoder: Encoder | None = None) -> None:
+    def __init__(self, index: Path, *, model: str | None = None, encoder: Encoder | ModelEncoder | None = None) -> None:
         self.index = index
+        encoder = encoder.model if isinstance(encoder, ModelEncoder) else encoder
         self._snapshot = open_snapshot(index)
         self._model_name = model
         self._encoder = encoder
@@ -339,9 +352,16 @@ class Collection:
         """The vectors of texts, as they stand. Shape: (B, D) float32, unit L2. Raises: EncoderMismatch, ..."""
         return self.encoder.encode_texts(list(texts))
 
-    def encode_picture(self, path: str | os.PathLike[str]) -> FloatArray:
-        """The vector of a picture file. Shape: (D,) float32, unit L2. Raises: UnreadablePicture."""
-        return self.read_picture(Path(path))[0]
+    def encode_text(self, text: str | Iterable[str]) -> FloatArray:
+        """The vector of a text as it stands, shape (D,), or of each of several, shape (N, D); float32, unit L2."""
+        return encode_text(self.encoder, text)
+
+    def encode_picture(self, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
+        """The vector of a picture, shape (D,), or of each of several, shape (N, D); float32, unit L2.
+
+        A picture is a path or a PIL image. Raises: UnreadablePicture.
+        """
+        return encode_picture(self.encoder, picture)
 
     def read_picture(self, path: Path) -> tuple[FloatArray, str | None]:
         """The vector of a picture file, shape (D,), and its content hash. Raises: UnreadablePicture."""
@@ -647,7 +667,10 @@ def _is_file(path: str) -> bool:
 
 
 def open_collection(
-    folder: str | os.PathLike[str] | None = None, *, model: str | None = None, encoder: Encoder | None = None
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    model: str | None = None,
+    encoder: Encoder | ModelEncoder | None = None,
 ) -> Collection:
     """Open the index of a photo folder (or an index folder) for searching.
 

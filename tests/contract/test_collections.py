@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import clipsearch
 from clipsearch import AnyCollection, Collection, RemoteCollection, errors
@@ -52,6 +54,21 @@ def away(photos: AnyCollection) -> str:
     return str(photos.root / photos.record(4).path)
 
 
+def image(mode: str, *, width: int = 24, orientation: int = 1) -> Image.Image:
+    """An image that was opened, not a file: red at its left, blue at its right."""
+    made = Image.new("RGB", (width, 20), (220, 30, 30))
+    made.paste((30, 60, 220), (width // 2, 0, width, 20))
+    made = made.convert(mode)
+    made.getexif()[0x0112] = orientation
+    return made
+
+
+def cut_image() -> Image.Image:
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(file, "PNG")
+    return Image.open(io.BytesIO(file.getvalue()[:900]))
+
+
 CALLS: dict[str, Call] = {
     "plain": lambda p: p.search("red"),
     "k": lambda p: p.search("red", 3),
@@ -87,6 +104,17 @@ CALLS: dict[str, Call] = {
     "no vectors": lambda p: p.vectors([]).shape,
     "vector of a row": lambda p: p.vector(77),
     "texts": lambda p: p.encode_texts(["red", "a dog"]),
+    "no texts": lambda p: p.encode_texts([]).shape,
+    "very many texts": lambda p: p.encode_texts([f"text {n}" for n in range(300)]),
+    "a text": lambda p: p.encode_text("red"),
+    "a list of texts": lambda p: p.encode_text(["red"]),
+    "texts one by one": lambda p: p.encode_text(text for text in ("red", "blue")),
+    "no text": lambda p: p.encode_text([]).shape,
+    "an image": lambda p: p.encode_picture(image("RGB")),
+    "an image turned by its EXIF": lambda p: p.encode_picture(image("RGB", orientation=6)),
+    "images of all modes": lambda p: p.encode_picture([image(m) for m in ("1", "L", "LA", "P", "RGBA", "CMYK", "F")]),
+    "a long image and a file": lambda p: p.encode_picture([image("RGB", width=200), Path(a_file(p))]),
+    "no pictures": lambda p: p.encode_picture([]).shape,
     "a picture's vector": lambda p: p.encode_picture(a_file(p)),
     "notices": lambda p: p.notices("red camara:canon"),
     "len": len,
@@ -124,6 +152,8 @@ ERRORS: dict[str, Call] = {
     "no such record, far above": lambda p: p.record(10**30),
     "no such vector": lambda p: p.vector(999),
     "no such vectors": lambda p: p.vectors([1, 999]),
+    "a list with a picture that is none": lambda p: p.encode_picture([a_file(p), p.root.parent / "bad.jpg"]),
+    "an image that is cut": lambda p: p.encode_picture(cut_image()),
     "no picture to encode": lambda p: p.encode_picture(p.root.parent / "bad.jpg"),
 }
 
