@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
 
 from clipsearch.errors import (
     AccessDenied,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 MOST_AT_ONCE = 10_000  # hits that a server returns for one request
 MOST_TEXTS = 256
 MOST_VECTORS = 1000
+SIDE_BY_SIDE = 4  # requests
 NOT_THERE = "there is no such picture"
 TIMEOUT_S = 30.0
 
@@ -96,9 +98,10 @@ class RemoteCollection:
         named = "" if self.index is None else f", index {self.index}"
         return f"<RemoteCollection at {self.url}{named}>"
 
-    def search(
+    @overload
+    def search(  # type: ignore[overload-overlap]  # a str is an iterable of str, too: one query
         self,
-        query: str | os.PathLike[str] = "",
+        query: str | os.PathLike[str] = ...,
         k: int = DEFAULT_HITS,
         *,
         offset: int = 0,
@@ -109,27 +112,70 @@ class RemoteCollection:
         unlike: Iterable[int] = (),
         vector: FloatArray | None = None,
         all: bool = False,
-    ) -> list[Hit]:
+    ) -> list[Hit]: ...
+    @overload
+    def search(
+        self,
+        query: Iterable[str | os.PathLike[str]],
+        k: int = DEFAULT_HITS,
+        *,
+        offset: int = 0,
+        sort: Literal["score", "date", "path"] = "score",
+        unique: bool = False,
+        diverse: bool | float = False,
+        like: Iterable[int] = (),
+        unlike: Iterable[int] = (),
+        vector: FloatArray | None = None,
+        all: bool = False,
+    ) -> list[list[Hit]]: ...
+    def search(
+        self,
+        query: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = "",
+        k: int = DEFAULT_HITS,
+        *,
+        offset: int = 0,
+        sort: Literal["score", "date", "path"] = "score",
+        unique: bool = False,
+        diverse: bool | float = False,
+        like: Iterable[int] = (),
+        unlike: Iterable[int] = (),
+        vector: FloatArray | None = None,
+        all: bool = False,
+    ) -> list[Hit] | list[list[Hit]]:
         """As `Collection.search`. A picture file of this machine is sent; it must be all that the query compares with.
 
-        Paths in hits are those of the server's machine; a query may be one of them.
+        Paths in hits are those of the server's machine; a query may be one of them. Several queries are asked side by
+        side: the server joins what comes together.
         Raises: InvalidQuery, UnknownTag, DimensionMismatch, UnreadablePicture, UnknownIndex, AccessDenied, ServerError.
         """
         if k < 1 or offset < 0:
             raise InvalidQuery(f"cannot return {k} hits from number {offset} on: ask for 1 or more, from 0 on")
-        words, file, elsewhere = _split(query)
-        given = [one for one in (vector, None if file is None else self.encode_picture(file)) if one is not None]
-        body = {
-            "query": words,
+        options = {
             "sort": sort,
             "unique": unique,
             "diverse": diverse,
             "like": list(like),
             "unlike": list(unlike),
-            "vector": _sum(given) if given else None,
             "all": all,
             "index": self.index,
         }
+        if isinstance(query, str | os.PathLike):
+            return self._search(query, k, offset, vector, options)
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
+            return list(threads.map(lambda one: self._search(one, k, offset, vector, options), query))
+
+    def _search(
+        self,
+        query: str | os.PathLike[str],
+        k: int,
+        offset: int,
+        vector: FloatArray | None,
+        options: dict[str, Any],
+    ) -> list[Hit]:
+        """The hits of one query."""
+        words, file, elsewhere = _split(query)
+        given = [one for one in (vector, None if file is None else self.encode_picture(file)) if one is not None]
+        body = {"query": words, "vector": _sum(given) if given else None, **options}
         hits: list[Hit] = []
         while len(hits) < k:
             wanted = min(k - len(hits), MOST_AT_ONCE)

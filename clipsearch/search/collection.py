@@ -9,11 +9,11 @@ import dataclasses
 import heapq
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,7 @@ from clipsearch.records import (
 )
 from clipsearch.search.embedding import Encoder as ModelEncoder
 from clipsearch.search.embedding import encode_picture, encode_text
-from clipsearch.search.order import DIVERSITY, Order, Sort, Wish, put_in_order
+from clipsearch.search.order import DIVERSITY, Order, Sort, Wish, put_all_in_order, put_in_order, reach_together
 from clipsearch.store import LiveRows, open_live_rows, open_snapshot
 from clipsearch.timing import lap
 from clipsearch.vectors import check_queries, empty_result, merge, open_segments
@@ -137,9 +137,41 @@ class Collection:
         if encoder.fingerprint != self.manifest.model.fingerprint:
             raise EncoderMismatch(self.index, self.manifest.model.name, encoder.name, str(self.root))
 
+    @overload
+    def search(  # type: ignore[overload-overlap]  # a str is an iterable of str, too: one query
+        self,
+        query: str | os.PathLike[str] | Query = ...,
+        k: int = ...,
+        *,
+        offset: int = ...,
+        sort: Sort = ...,
+        unique: bool = ...,
+        diverse: bool | float = ...,
+        like: Iterable[int] = ...,
+        unlike: Iterable[int] = ...,
+        vector: FloatArray | None = ...,
+        local_files: bool = ...,
+        all: bool = ...,
+    ) -> list[Hit]: ...
+    @overload
     def search(
         self,
-        query: str | os.PathLike[str] | Query = "",
+        query: Iterable[str | os.PathLike[str] | Query],
+        k: int = ...,
+        *,
+        offset: int = ...,
+        sort: Sort = ...,
+        unique: bool = ...,
+        diverse: bool | float = ...,
+        like: Iterable[int] = ...,
+        unlike: Iterable[int] = ...,
+        vector: FloatArray | None = ...,
+        local_files: bool = ...,
+        all: bool = ...,
+    ) -> list[list[Hit]]: ...
+    def search(
+        self,
+        query: str | os.PathLike[str] | Query | Iterable[str | os.PathLike[str] | Query] = "",
         k: int = DEFAULT_HITS,
         *,
         offset: int = 0,
@@ -151,7 +183,7 @@ class Collection:
         vector: FloatArray | None = None,
         local_files: bool = True,
         all: bool = False,
-    ) -> list[Hit]:
+    ) -> list[Hit] | list[list[Hit]]:
         """Return k hits of `query` from number `offset` on, best first.
 
         Hits that are unlikely to be what is looked for are left out, unless `all` is set (docs/confidence.md).
@@ -162,23 +194,23 @@ class Collection:
         differ from those before them. `like` and `unlike` are row ids of pictures to learn from. `vector`, shape (D,),
         is added to the query's terms. `local_files=False` opens no file that the query names, and takes the absolute
         path of a picture in the index for that picture: for queries that come from elsewhere.
+
+        Several queries have a list of hits each: their texts are encoded together, and they share the passes over the
+        vectors.
         Raises: InvalidQuery (MalformedQuery, ...), UnknownTag, UnreadablePicture, DimensionMismatch, EncoderMismatch,
         CorruptIndex.
         """
         if k < 1 or offset < 0:
             raise InvalidQuery(f"cannot return {k} hits from number {offset} on: ask for 1 or more, from 0 on")
-        order = self.order(
-            query,
-            sort=sort,
-            unique=unique,
-            diverse=diverse,
-            like=like,
-            unlike=unlike,
-            vector=vector,
-            local_files=local_files,
-            all=all,
-        )
-        return order.window(self, offset, k)
+        is_one = isinstance(query, str | os.PathLike | Query)
+        queries = [query] if isinstance(query, str | os.PathLike | Query) else list(query)
+        about = (vector, sort, unique, self._diversity(diverse), tuple(like), tuple(unlike), all)
+        wishes = [Wish(self._question(one, local_files=local_files), *about) for one in queries]
+        orders = put_all_in_order(self, wishes)
+        if not is_one:
+            reach_together(self, orders, offset + k)
+        hits = [order.window(self, offset, k) for order in orders]
+        return hits[0] if is_one else hits
 
     def order(
         self,
@@ -194,11 +226,19 @@ class Collection:
         all: bool = False,
     ) -> Order:
         """The order that `search` returns hits of, for windows and counts of it. Raises: as `search`."""
+        parsed = self._question(query, local_files=local_files)
+        about = (vector, sort, unique, self._diversity(diverse), tuple(like), tuple(unlike), all)
+        return put_in_order(self, Wish(parsed, *about))
+
+    def _question(self, query: str | os.PathLike[str] | Query, *, local_files: bool) -> Query:
+        """As `parse`; an empty query asks for everything."""
         if isinstance(query, str) and not query.strip():
-            query = Query(query, ())
-        diversity = DIVERSITY if diverse is True else float(diverse)
-        parsed = self.parse(query, local_files=local_files)
-        return put_in_order(self, Wish(parsed, vector, sort, unique, diversity, tuple(like), tuple(unlike), all))
+            return Query(query, ())
+        return self.parse(query, local_files=local_files)
+
+    @staticmethod
+    def _diversity(diverse: bool | float) -> float:
+        return DIVERSITY if diverse is True else float(diverse)
 
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> list[Hit]:
         """Return the k pictures most like one, without that one and other files of the same content.
@@ -306,9 +346,18 @@ class Collection:
 
         Shape: (D,) float32, unit L2. Raises: InvalidQuery, UnknownTag, UnreadablePicture, EncoderMismatch.
         """
-        encoded = iter(self._encode_texts([term.value for term in query.terms if term.kind == "text"]))
+        return self.query_vectors([query])[0]
+
+    def query_vectors(self, queries: Sequence[Query]) -> list[FloatArray | None]:
+        """The `query_vector` of each query, the texts of all encoded at once."""
+        texts = list(dict.fromkeys(term.value for query in queries for term in query.terms if term.kind == "text"))
+        encoded = dict(zip(texts, self._encode_texts(texts), strict=True))
+        return [self._sum_of_terms(query, encoded) for query in queries]
+
+    def _sum_of_terms(self, query: Query, encoded: Mapping[str, FloatArray]) -> FloatArray | None:
+        """The vector of a query whose texts are encoded."""
         vectors = [
-            (next(encoded) if term.kind == "text" else self._term_vector(query, term), term.weight)
+            (encoded[term.value] if term.kind == "text" else self._term_vector(query, term), term.weight)
             for term in query.terms
         ]
         if not vectors:

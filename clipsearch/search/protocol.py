@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self, overload
 
 from clipsearch.records import AnyPicture, FloatArray, Hit, ImageRecord
 
@@ -40,9 +40,10 @@ class AnyCollection(Protocol):
     def tags(self) -> Sequence[AnyTag]: ...
     def __len__(self) -> int: ...
 
-    def search(
+    @overload
+    def search(  # type: ignore[overload-overlap]  # a str is an iterable of str, too: one query
         self,
-        query: str | os.PathLike[str] = "",
+        query: str | os.PathLike[str] = ...,
         k: int = ...,
         *,
         offset: int = 0,
@@ -54,6 +55,21 @@ class AnyCollection(Protocol):
         vector: FloatArray | None = None,
         all: bool = False,
     ) -> list[Hit]: ...
+    @overload
+    def search(
+        self,
+        query: Iterable[str | os.PathLike[str]],
+        k: int = ...,
+        *,
+        offset: int = 0,
+        sort: Literal["score", "date", "path"] = "score",
+        unique: bool = False,
+        diverse: bool | float = False,
+        like: Iterable[int] = (),
+        unlike: Iterable[int] = (),
+        vector: FloatArray | None = None,
+        all: bool = False,
+    ) -> list[list[Hit]]: ...
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = ...) -> list[Hit]: ...
     def notices(self, query: str) -> list[str]: ...
     def record(self, row_id: int) -> ImageRecord: ...

@@ -63,6 +63,10 @@ def image(mode: str, *, width: int = 24, orientation: int = 1) -> Image.Image:
     return made
 
 
+def joined(lists: list[list[Hit]]) -> list[Hit]:
+    return [hit for hits in lists for hit in hits]
+
+
 def cut_image() -> Image.Image:
     file = io.BytesIO()
     Image.effect_noise((64, 64), 50).save(file, "PNG")
@@ -94,6 +98,8 @@ CALLS: dict[str, Call] = {
     "like": lambda p: p.search("like:5 - like:20"),
     "concept": lambda p: p.search("tag:reds", 100),
     "like a concept": lambda p: p.search("like:reds", all=True),
+    "several": lambda p: joined(p.search(["red", "blue folder:trips", "", Path(a_file(p))], 5)),
+    "several by date": lambda p: joined(p.search(iter(["red", "green"]), sort="date", offset=1, vector=p.vector(9))),
     "similar": lambda p: p.similar(5),
     "similar to a hit": lambda p: p.similar(p.search("red", 1)[0], 7),
     "similar to a file": lambda p: p.similar(a_file(p), 30),
@@ -124,6 +130,8 @@ CALLS: dict[str, Call] = {
 }
 ERRORS: dict[str, Call] = {
     "a query that breaks off": lambda p: p.search("dog (ext:jpg or"),
+    "one of several that breaks off": lambda p: p.search(["red", "dog (ext:jpg or", "blue"]),
+    "several, no hits wanted": lambda p: p.search(["red"], 0),
     "a filter that is none": lambda p: p.search("a dog near:paris"),
     "an unknown row id": lambda p: p.search("red", like=[999]),
     "a row id below zero": lambda p: p.search("red", unlike=[-1]),
@@ -137,7 +145,7 @@ ERRORS: dict[str, Call] = {
     "a vector of no numbers": lambda p: p.search("", vector=np.full(DIM, np.nan, np.float32)),
     "no hits wanted": lambda p: p.search("red", 0),
     "fewer than no hits": lambda p: p.search("red", offset=-1),
-    "no order": lambda p: p.search("red", sort="size"),  # type: ignore[arg-type]
+    "no order": lambda p: p.search("red", sort="size"),  # type: ignore[call-overload]
     "too much variety": lambda p: p.search("red", diverse=2.0),
     "too long a query": lambda p: p.search("x" * 10_001),
     "a picture that is none": lambda p: p.search(p.root.parent / "bad.jpg"),
