@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
@@ -28,7 +29,7 @@ from clipsearch.errors import (
 from clipsearch.filenames import from_parsers, readable
 from clipsearch.places import expanded
 from clipsearch.query import parse_query
-from clipsearch.records import DEFAULT_HITS, AnyPicture, FloatArray, Hit, ImageRecord, TagKind, one_or_several
+from clipsearch.records import DEFAULT_HITS, AnyPicture, FloatArray, Hit, Hits, ImageRecord, TagKind, one_or_several
 
 if TYPE_CHECKING:
     import httpx
@@ -112,7 +113,7 @@ class RemoteCollection:
         unlike: Iterable[int] = (),
         vector: FloatArray | None = None,
         all: bool = False,
-    ) -> list[Hit]: ...
+    ) -> Hits: ...
     @overload
     def search(
         self,
@@ -127,7 +128,7 @@ class RemoteCollection:
         unlike: Iterable[int] = (),
         vector: FloatArray | None = None,
         all: bool = False,
-    ) -> list[list[Hit]]: ...
+    ) -> list[Hits]: ...
     def search(
         self,
         query: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = "",
@@ -141,7 +142,7 @@ class RemoteCollection:
         unlike: Iterable[int] = (),
         vector: FloatArray | None = None,
         all: bool = False,
-    ) -> list[Hit] | list[list[Hit]]:
+    ) -> Hits | list[Hits]:
         """As `Collection.search`. A picture file of this machine is sent; it must be all that the query compares with.
 
         Paths in hits are those of the server's machine; a query may be one of them. Several queries are asked side by
@@ -171,12 +172,12 @@ class RemoteCollection:
         offset: int,
         vector: FloatArray | None,
         options: dict[str, Any],
-    ) -> list[Hit]:
+    ) -> Hits:
         """The hits of one query."""
         words, file, elsewhere = _split(query)
         given = [one for one in (vector, None if file is None else self.encode_picture(file)) if one is not None]
         body = {"query": words, "vector": _sum(given) if given else None, **options}
-        hits: list[Hit] = []
+        hits = self._shown([])
         while len(hits) < k:
             wanted = min(k - len(hits), MOST_AT_ONCE)
             try:
@@ -195,7 +196,7 @@ class RemoteCollection:
         answer = self._post("/v1/search", {"query": query, "k": 1, "all": True, "index": self.index})
         return [str(line) for line in answer.get("notices", ())]
 
-    def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> list[Hit]:
+    def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
         """As `Collection.similar`; a picture file of this machine is sent, another path is looked up in the index."""
         if k < 1:
             raise InvalidQuery(f"cannot return {k} hits: ask for 1 or more")
@@ -203,12 +204,12 @@ class RemoteCollection:
             row_id = picture.record.row_id if isinstance(picture, Hit) else int(picture)
             if not 0 <= row_id < 2**63:
                 raise NoSuchPicture(row_id)
-            return _hits(self._post("/v1/similar", {"row_id": row_id, "k": k, "index": self.index}))
+            return self._shown(_hits(self._post("/v1/similar", {"row_id": row_id, "k": k, "index": self.index})))
         path = os.fspath(picture)
         if _exists(path):
-            return _hits(self._send("/v1/similar/upload", path, k=str(k)))
+            return self._shown(_hits(self._send("/v1/similar/upload", path, k=str(k))))
         try:
-            return _hits(self._post("/v1/similar", {"path": readable(path), "k": k, "index": self.index}))
+            return self._shown(_hits(self._post("/v1/similar", {"path": readable(path), "k": k, "index": self.index})))
         except NoSuchPicture:
             raise UnreadablePicture(path, "unreadable", NOT_THERE) from None
 
@@ -286,6 +287,10 @@ class RemoteCollection:
                 found: dict[str, Any] = state
                 return found
         raise UnknownIndex(str(self.index), [state["name"] for state in states])
+
+    def _shown(self, hits: list[Hit]) -> Hits:
+        """Hits whose pictures a notebook gets from the server."""
+        return Hits(hits, partial(self.thumbnail, size=256))
 
     def _send(self, route: str, picture: str | os.PathLike[str] | bytes, **form: str) -> dict[str, Any]:
         """Send a picture file of this machine, or the bytes of one. Raises: UnreadablePicture."""

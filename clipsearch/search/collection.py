@@ -37,6 +37,7 @@ from clipsearch.records import (
     Band,
     FloatArray,
     Hit,
+    Hits,
     ImageRecord,
     IntArray,
     Manifest,
@@ -152,7 +153,7 @@ class Collection:
         vector: FloatArray | None = ...,
         local_files: bool = ...,
         all: bool = ...,
-    ) -> list[Hit]: ...
+    ) -> Hits: ...
     @overload
     def search(
         self,
@@ -168,7 +169,7 @@ class Collection:
         vector: FloatArray | None = ...,
         local_files: bool = ...,
         all: bool = ...,
-    ) -> list[list[Hit]]: ...
+    ) -> list[Hits]: ...
     def search(
         self,
         query: str | os.PathLike[str] | Query | Iterable[str | os.PathLike[str] | Query] = "",
@@ -183,7 +184,7 @@ class Collection:
         vector: FloatArray | None = None,
         local_files: bool = True,
         all: bool = False,
-    ) -> list[Hit] | list[list[Hit]]:
+    ) -> Hits | list[Hits]:
         """Return k hits of `query` from number `offset` on, best first.
 
         Hits that are unlikely to be what is looked for are left out, unless `all` is set (docs/confidence.md).
@@ -209,7 +210,7 @@ class Collection:
         orders = put_all_in_order(self, wishes)
         if not is_one:
             reach_together(self, orders, offset + k)
-        hits = [order.window(self, offset, k) for order in orders]
+        hits = [Hits(order.window(self, offset, k)) for order in orders]
         return hits[0] if is_one else hits
 
     def order(
@@ -240,7 +241,7 @@ class Collection:
     def _diversity(diverse: bool | float) -> float:
         return DIVERSITY if diverse is True else float(diverse)
 
-    def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> list[Hit]:
+    def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
         """Return the k pictures most like one, without that one and other files of the same content.
 
         `picture` is a hit, a row id, or a path: of a picture file, or else of a picture of the index that is away.
@@ -248,7 +249,7 @@ class Collection:
         """
         from clipsearch.search.similar import similar_to
 
-        return similar_to(self, picture, k)
+        return Hits(similar_to(self, picture, k))
 
     def judge(
         self, hits: list[Hit], vector: FloatArray, kind: QueryKind = "text", best: float | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def image(mode: str, *, width: int = 24, orientation: int = 1) -> Image.Image:
     return made
 
 
-def joined(lists: list[list[Hit]]) -> list[Hit]:
+def joined(lists: Sequence[list[Hit]]) -> list[Hit]:
     return [hit for hits in lists for hit in hits]
 
 

@@ -64,7 +64,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
         yield photos
 
 
-def assert_same(found: list[list[Hit]], alone: list[list[Hit]]) -> None:
+def assert_same(found: Sequence[list[Hit]], alone: Sequence[list[Hit]]) -> None:
     assert len(found) == len(alone)
     for hits, others in zip(found, alone, strict=True):
         assert [hit.rank for hit in hits] == [hit.rank for hit in others]
