@@ -25,7 +25,7 @@ from clipsearch.privacy import switch_off as _switch_off
 _switch_off()
 
 if TYPE_CHECKING:
-    from clipsearch.encoder import Encoder
+    from clipsearch.encoder import Encoder as AnyEncoder
     from clipsearch.encoder.names import load_encoder
     from clipsearch.errors import ClipsearchError
     from clipsearch.indexer.api import index
@@ -34,12 +34,14 @@ if TYPE_CHECKING:
     from clipsearch.remote import RemoteCollection, connect
     from clipsearch.search.collection import Collection
     from clipsearch.search.collection import open_collection as open
+    from clipsearch.search.embedding import Encoder
     from clipsearch.search.protocol import AnyCollection
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AnyCollection",
+    "AnyEncoder",
     "ClipsearchError",
     "Collection",
     "Encoder",
@@ -55,27 +57,28 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AnyCollection": "clipsearch.search.protocol",
-    "ClipsearchError": "clipsearch.errors",
-    "Collection": "clipsearch.search.collection",
-    "Encoder": "clipsearch.encoder",
-    "Hit": "clipsearch.records",
-    "ImageRecord": "clipsearch.records",
-    "IndexOptions": "clipsearch.indexer.build",
-    "IndexReport": "clipsearch.indexer.build",
-    "RemoteCollection": "clipsearch.remote",
-    "connect": "clipsearch.remote",
-    "index": "clipsearch.indexer.api",
-    "load_encoder": "clipsearch.encoder.names",
-    "open": "clipsearch.search.collection",
+    "AnyCollection": "clipsearch.search.protocol:AnyCollection",
+    "AnyEncoder": "clipsearch.encoder:Encoder",
+    "ClipsearchError": "clipsearch.errors:ClipsearchError",
+    "Collection": "clipsearch.search.collection:Collection",
+    "Encoder": "clipsearch.search.embedding:Encoder",
+    "Hit": "clipsearch.records:Hit",
+    "ImageRecord": "clipsearch.records:ImageRecord",
+    "IndexOptions": "clipsearch.indexer.build:IndexOptions",
+    "IndexReport": "clipsearch.indexer.build:IndexReport",
+    "RemoteCollection": "clipsearch.remote:RemoteCollection",
+    "connect": "clipsearch.remote:connect",
+    "index": "clipsearch.indexer.api:index",
+    "load_encoder": "clipsearch.encoder.names:load_encoder",
+    "open": "clipsearch.search.collection:open_collection",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'clipsearch' has no attribute {name!r}")
-    module = import_module(_HOMES[name])
-    return getattr(module, "open_collection" if name == "open" else name)
+    module, _, there = _HOMES[name].partition(":")
+    return getattr(import_module(module), there)
 
 
 def __dir__() -> list[str]:

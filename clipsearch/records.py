@@ -4,19 +4,23 @@ no NumPy."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, get_args, overload
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from PIL.Image import Image
 
+    AnyPicture = str | os.PathLike[str] | Image  # a path, or what PIL has opened
     FloatArray = npt.NDArray[np.float32]
     IntArray = npt.NDArray[np.int64]
     PixelArray = npt.NDArray[np.uint8]
 else:
-    FloatArray = IntArray = PixelArray = Any
+    FloatArray = IntArray = PixelArray = AnyPicture = Any
 
 SkipStatus = Literal[
     "not_a_picture",  # by its name, or no picture format was recognised in its bytes
@@ -40,6 +44,13 @@ MOST_PIECES = 32  # in which one long picture is seen
 
 Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
 ResizeMode = Literal["shortest", "squash", "longest"]
+
+
+def one_or_several(picture: AnyPicture | Iterable[AnyPicture]) -> tuple[Iterable[AnyPicture], bool]:
+    """What was given as a list of pictures, and whether it was one."""
+    if isinstance(picture, Iterable) and not isinstance(picture, str | os.PathLike):
+        return picture, False
+    return [picture], True
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +177,38 @@ class Hit:
         others = tuple(cls.from_dict(other) for other in body["others"])
         record = ImageRecord.from_dict(body)
         return cls(body["rank"], score, body["path"], record, others, body["confidence"], body["band"])
+
+    def _repr_html_(self) -> str:
+        """The hit with its picture, for notebooks."""
+        return Hits([self])._repr_html_()
+
+
+class Hits(list[Hit]):
+    """A list of hits, as `search` returns it, that notebooks show as thumbnails. `len`, `==`, JSON: as of any list."""
+
+    __slots__ = ("_thumbnail",)
+
+    def __init__(self, hits: Iterable[Hit] = (), thumbnail: Callable[[int], bytes] | None = None) -> None:
+        """`thumbnail` gives the JPEG of a row id, where paths are those of another machine."""
+        super().__init__(hits)
+        self._thumbnail = thumbnail
+
+    @overload
+    def __getitem__(self, at: SupportsIndex) -> Hit: ...
+    @overload
+    def __getitem__(self, at: slice) -> Hits: ...
+    def __getitem__(self, at: SupportsIndex | slice) -> Hit | Hits:
+        found = super().__getitem__(at)
+        return Hits(found, self._thumbnail) if isinstance(found, list) else found
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[type[Hits], tuple[list[Hit]]]:
+        return Hits, (list(self),)  # a connection cannot be copied
+
+    def _repr_html_(self) -> str:
+        """The first hits with their pictures, for notebooks."""
+        # By name, as clipsearch's own names are: this is the ground floor, and loads no decoder before it is shown.
+        html: str = import_module("clipsearch.pictures.notebook").as_html(self, self._thumbnail)
+        return html
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
 
 from clipsearch.errors import (
     AccessDenied,
@@ -27,13 +29,15 @@ from clipsearch.errors import (
 from clipsearch.filenames import from_parsers, readable
 from clipsearch.places import expanded
 from clipsearch.query import parse_query
-from clipsearch.records import DEFAULT_HITS, FloatArray, Hit, ImageRecord, TagKind
+from clipsearch.records import DEFAULT_HITS, AnyPicture, FloatArray, Hit, Hits, ImageRecord, TagKind, one_or_several
 
 if TYPE_CHECKING:
     import httpx
 
 MOST_AT_ONCE = 10_000  # hits that a server returns for one request
+MOST_TEXTS = 256
 MOST_VECTORS = 1000
+SIDE_BY_SIDE = 4  # requests
 NOT_THERE = "there is no such picture"
 TIMEOUT_S = 30.0
 
@@ -91,9 +95,14 @@ class RemoteCollection:
         """How many pictures can be found."""
         return int(self._state()["pictures"])
 
-    def search(
+    def __repr__(self) -> str:
+        named = "" if self.index is None else f", index {self.index}"
+        return f"<RemoteCollection at {self.url}{named}>"
+
+    @overload
+    def search(  # type: ignore[overload-overlap]  # a str is an iterable of str, too: one query
         self,
-        query: str | os.PathLike[str] = "",
+        query: str | os.PathLike[str] = ...,
         k: int = DEFAULT_HITS,
         *,
         offset: int = 0,
@@ -104,28 +113,71 @@ class RemoteCollection:
         unlike: Iterable[int] = (),
         vector: FloatArray | None = None,
         all: bool = False,
-    ) -> list[Hit]:
+    ) -> Hits: ...
+    @overload
+    def search(
+        self,
+        query: Iterable[str | os.PathLike[str]],
+        k: int = DEFAULT_HITS,
+        *,
+        offset: int = 0,
+        sort: Literal["score", "date", "path"] = "score",
+        unique: bool = False,
+        diverse: bool | float = False,
+        like: Iterable[int] = (),
+        unlike: Iterable[int] = (),
+        vector: FloatArray | None = None,
+        all: bool = False,
+    ) -> list[Hits]: ...
+    def search(
+        self,
+        query: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = "",
+        k: int = DEFAULT_HITS,
+        *,
+        offset: int = 0,
+        sort: Literal["score", "date", "path"] = "score",
+        unique: bool = False,
+        diverse: bool | float = False,
+        like: Iterable[int] = (),
+        unlike: Iterable[int] = (),
+        vector: FloatArray | None = None,
+        all: bool = False,
+    ) -> Hits | list[Hits]:
         """As `Collection.search`. A picture file of this machine is sent; it must be all that the query compares with.
 
-        Paths in hits are those of the server's machine; a query may be one of them.
+        Paths in hits are those of the server's machine; a query may be one of them. Several queries are asked side by
+        side: the server joins what comes together.
         Raises: InvalidQuery, UnknownTag, DimensionMismatch, UnreadablePicture, UnknownIndex, AccessDenied, ServerError.
         """
         if k < 1 or offset < 0:
             raise InvalidQuery(f"cannot return {k} hits from number {offset} on: ask for 1 or more, from 0 on")
-        words, file, elsewhere = _split(query)
-        given = [one for one in (vector, None if file is None else self.encode_picture(file)) if one is not None]
-        body = {
-            "query": words,
+        options = {
             "sort": sort,
             "unique": unique,
             "diverse": diverse,
             "like": list(like),
             "unlike": list(unlike),
-            "vector": _sum(given) if given else None,
             "all": all,
             "index": self.index,
         }
-        hits: list[Hit] = []
+        if isinstance(query, str | os.PathLike):
+            return self._search(query, k, offset, vector, options)
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
+            return list(threads.map(lambda one: self._search(one, k, offset, vector, options), query))
+
+    def _search(
+        self,
+        query: str | os.PathLike[str],
+        k: int,
+        offset: int,
+        vector: FloatArray | None,
+        options: dict[str, Any],
+    ) -> Hits:
+        """The hits of one query."""
+        words, file, elsewhere = _split(query)
+        given = [one for one in (vector, None if file is None else self.encode_picture(file)) if one is not None]
+        body = {"query": words, "vector": _sum(given) if given else None, **options}
+        hits = self._shown([])
         while len(hits) < k:
             wanted = min(k - len(hits), MOST_AT_ONCE)
             try:
@@ -144,7 +196,7 @@ class RemoteCollection:
         answer = self._post("/v1/search", {"query": query, "k": 1, "all": True, "index": self.index})
         return [str(line) for line in answer.get("notices", ())]
 
-    def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> list[Hit]:
+    def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
         """As `Collection.similar`; a picture file of this machine is sent, another path is looked up in the index."""
         if k < 1:
             raise InvalidQuery(f"cannot return {k} hits: ask for 1 or more")
@@ -152,22 +204,41 @@ class RemoteCollection:
             row_id = picture.record.row_id if isinstance(picture, Hit) else int(picture)
             if not 0 <= row_id < 2**63:
                 raise NoSuchPicture(row_id)
-            return _hits(self._post("/v1/similar", {"row_id": row_id, "k": k, "index": self.index}))
+            return self._shown(_hits(self._post("/v1/similar", {"row_id": row_id, "k": k, "index": self.index})))
         path = os.fspath(picture)
         if _exists(path):
-            return _hits(self._send("/v1/similar/upload", path, k=str(k)))
+            return self._shown(_hits(self._send("/v1/similar/upload", path, k=str(k))))
         try:
-            return _hits(self._post("/v1/similar", {"path": readable(path), "k": k, "index": self.index}))
+            return self._shown(_hits(self._post("/v1/similar", {"path": readable(path), "k": k, "index": self.index})))
         except NoSuchPicture:
             raise UnreadablePicture(path, "unreadable", NOT_THERE) from None
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """The vectors of texts. Shape: (B, D) float32, unit L2."""
-        return _array(self._post("/v1/embed", {"texts": list(texts), "index": self.index})["vectors"])
+        import numpy as np
 
-    def encode_picture(self, path: str | os.PathLike[str]) -> FloatArray:
-        """The vector of a picture of this machine, which is sent. Shape: (D,). Raises: UnreadablePicture."""
-        return _vector(self._send("/v1/embed/upload", os.fspath(path)))
+        every = list(texts)
+        if not every:
+            return self.vectors([])
+        parts = [every[at : at + MOST_TEXTS] for at in range(0, len(every), MOST_TEXTS)]
+        found = [self._post("/v1/embed", {"texts": part, "index": self.index}) for part in parts]
+        joined: FloatArray = np.concatenate([_array(answer["vectors"]) for answer in found])
+        return joined
+
+    def encode_text(self, text: str | Iterable[str]) -> FloatArray:
+        """As `Collection.encode_text`."""
+        if isinstance(text, str):
+            vector: FloatArray = self.encode_texts([text])[0]
+            return vector
+        return self.encode_texts(list(text))
+
+    def encode_picture(self, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
+        """As `Collection.encode_picture`; pictures of this machine, and PIL's images, are sent one by one."""
+        import numpy as np
+
+        pictures, is_one = one_or_several(picture)
+        vectors = [_vector(self._send("/v1/embed/upload", _sendable(one))) for one in pictures]
+        return vectors[0] if is_one else np.stack(vectors) if vectors else self.vectors([])
 
     def record(self, row_id: int) -> ImageRecord:
         """What the index knows of a picture. Raises: NoSuchPicture."""
@@ -217,10 +288,15 @@ class RemoteCollection:
                 return found
         raise UnknownIndex(str(self.index), [state["name"] for state in states])
 
-    def _send(self, route: str, path: str, **form: str) -> dict[str, Any]:
-        """Send a picture file of this machine. Raises: UnreadablePicture."""
+    def _shown(self, hits: list[Hit]) -> Hits:
+        """Hits whose pictures a notebook gets from the server."""
+        return Hits(hits, partial(self.thumbnail, size=256))
+
+    def _send(self, route: str, picture: str | os.PathLike[str] | bytes, **form: str) -> dict[str, Any]:
+        """Send a picture file of this machine, or the bytes of one. Raises: UnreadablePicture."""
+        path = "the image" if isinstance(picture, bytes) else os.fspath(picture)
         try:
-            content = expanded(path).read_bytes()
+            content = picture if isinstance(picture, bytes) else expanded(path).read_bytes()
         except (OSError, ValueError) as error:
             raise UnreadablePicture(path, "unreadable", getattr(error, "strerror", None) or str(error)) from None
         try:
@@ -294,6 +370,15 @@ def _array(vectors: list[list[float]]) -> FloatArray:
 def _vector(answer: dict[str, Any]) -> FloatArray:
     vector: FloatArray = _array(answer["vectors"])[0]
     return vector
+
+
+def _sendable(picture: AnyPicture) -> str | os.PathLike[str] | bytes:
+    """A path, or the bytes of a file of what PIL has opened. Raises: UnreadablePicture, TypeError."""
+    if isinstance(picture, str | os.PathLike):
+        return picture
+    from clipsearch.pictures.images import as_file
+
+    return as_file(picture)
 
 
 def _hits(answer: dict[str, Any]) -> list[Hit]:

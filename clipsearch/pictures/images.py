@@ -55,12 +55,14 @@ __all__ = [
     "MAX_PIXELS",
     "Picture",
     "PictureFile",
+    "as_file",
     "classify_name",
     "is_candidate",
     "open_picture",
     "piece_boxes",
     "prepare",
     "read_picture",
+    "see",
 ]
 
 # 2^28 pixels are 1 GiB at Pillow's 4 bytes each, and up to 2.5 GiB while alpha is composited. Phones make
@@ -169,6 +171,43 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
     """
     rgb, to_srgb = _to_rgb(image)
     return _resize_and_crop(_Decoded(rgb, image.size, None, to_srgb, Embedded()), preprocessing)
+
+
+def see(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
+    """What an encoder is given of an image that somebody has opened: upright, a long one in pieces.
+
+    Shape: (K, H, W, 3) uint8. Raises: UnreadablePicture, TypeError for what is no image.
+    """
+    with _reading(image):
+        rgb, to_srgb = _to_rgb(image)
+        upright, _ = _turn_upright(rgb, None, orientation_of(read_exif(image), 1))
+        decoded = _Decoded(upright, upright.size, None, to_srgb, Embedded())
+        boxes = piece_boxes(upright.size)
+        parts = [_piece(decoded, box) for box in boxes] if boxes else [decoded]
+        return np.stack([_resize_and_crop(part, preprocessing) for part in parts])
+
+
+def as_file(image: Image.Image) -> bytes:
+    """A picture file, without loss, of an image that somebody has opened. Raises: as `see`."""
+    file = io.BytesIO()
+    with _reading(image):
+        if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+            image.save(file, "PNG", compress_level=1, exif=image.getexif())
+        else:
+            image.save(file, "TIFF", exif=image.getexif())
+    return file.getvalue()
+
+
+@contextmanager
+def _reading(image: Image.Image) -> Iterator[None]:
+    """Turn whatever is wrong with an image that somebody has opened into an UnreadablePicture."""
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"a picture is a path or a PIL image, not {type(image).__name__}")
+    try:
+        yield
+    except Exception as error:
+        name = str(getattr(image, "filename", "") or "the image")
+        raise UnreadablePicture(name, *_classify_error(error, "image", None)) from error
 
 
 class PictureFile:

@@ -6,13 +6,14 @@ Used by the command line, the browser interface and Python programs alike; forma
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +31,29 @@ from clipsearch.errors import (
 )
 from clipsearch.places import expanded
 from clipsearch.query import Query, Term, parse_query
-from clipsearch.records import DEFAULT_HITS, Band, FloatArray, Hit, ImageRecord, IntArray, Manifest, TagRef
-from clipsearch.search.order import DIVERSITY, Order, Sort, Wish, put_in_order
+from clipsearch.records import (
+    DEFAULT_HITS,
+    AnyPicture,
+    Band,
+    FloatArray,
+    Hit,
+    Hits,
+    ImageRecord,
+    IntArray,
+    Manifest,
+    TagRef,
+)
+from clipsearch.search.embedding import Encoder as ModelEncoder
+from clipsearch.search.embedding import encode_picture, encode_text
+from clipsearch.search.order import DIVERSITY, Order, Sort, Wish, put_all_in_order, put_in_order, reach_together
 from clipsearch.store import LiveRows, open_live_rows, open_snapshot
 from clipsearch.timing import lap
 from clipsearch.vectors import check_queries, empty_result, merge, open_segments
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
     from clipsearch.query.nodes import Filter
     from clipsearch.search.confidence import Background, QueryKind
     from clipsearch.search.variety import Nearness
@@ -60,8 +77,9 @@ class Collection:
     Use `clipsearch.open` to make one. Close it, or use it in a `with`, so that old files can be deleted.
     """
 
-    def __init__(self, index: Path, *, model: str | None = None, encoder: Encoder | None = None) -> None:
+    def __init__(self, index: Path, *, model: str | None = None, encoder: Encoder | ModelEncoder | None = None) -> None:
         self.index = index
+        encoder = encoder.model if isinstance(encoder, ModelEncoder) else encoder
         self._snapshot = open_snapshot(index)
         self._model_name = model
         self._encoder = encoder
@@ -99,6 +117,14 @@ class Collection:
         """How many pictures can be found."""
         return self.manifest.pictures
 
+    def __iter__(self) -> Iterator[ImageRecord]:
+        """What the index knows of each picture that can be found, by row id."""
+        return heapq.merge(*map(_records_of, self._live_rows()), key=lambda record: record.row_id)
+
+    def __repr__(self) -> str:
+        name = self.manifest.model.name
+        return f"<Collection of {len(self):,} pictures in {str(self.root)!r}, model {name}>"
+
     @property
     def encoder(self) -> Encoder:
         """The model, loaded when it is first needed. Raises: ModelNotFound, InvalidModel, EncoderMismatch."""
@@ -112,9 +138,41 @@ class Collection:
         if encoder.fingerprint != self.manifest.model.fingerprint:
             raise EncoderMismatch(self.index, self.manifest.model.name, encoder.name, str(self.root))
 
+    @overload
+    def search(  # type: ignore[overload-overlap]  # a str is an iterable of str, too: one query
+        self,
+        query: str | os.PathLike[str] | Query = ...,
+        k: int = ...,
+        *,
+        offset: int = ...,
+        sort: Sort = ...,
+        unique: bool = ...,
+        diverse: bool | float = ...,
+        like: Iterable[int] = ...,
+        unlike: Iterable[int] = ...,
+        vector: FloatArray | None = ...,
+        local_files: bool = ...,
+        all: bool = ...,
+    ) -> Hits: ...
+    @overload
     def search(
         self,
-        query: str | os.PathLike[str] | Query = "",
+        query: Iterable[str | os.PathLike[str] | Query],
+        k: int = ...,
+        *,
+        offset: int = ...,
+        sort: Sort = ...,
+        unique: bool = ...,
+        diverse: bool | float = ...,
+        like: Iterable[int] = ...,
+        unlike: Iterable[int] = ...,
+        vector: FloatArray | None = ...,
+        local_files: bool = ...,
+        all: bool = ...,
+    ) -> list[Hits]: ...
+    def search(
+        self,
+        query: str | os.PathLike[str] | Query | Iterable[str | os.PathLike[str] | Query] = "",
         k: int = DEFAULT_HITS,
         *,
         offset: int = 0,
@@ -126,7 +184,7 @@ class Collection:
         vector: FloatArray | None = None,
         local_files: bool = True,
         all: bool = False,
-    ) -> list[Hit]:
+    ) -> Hits | list[Hits]:
         """Return k hits of `query` from number `offset` on, best first.
 
         Hits that are unlikely to be what is looked for are left out, unless `all` is set (docs/confidence.md).
@@ -137,23 +195,23 @@ class Collection:
         differ from those before them. `like` and `unlike` are row ids of pictures to learn from. `vector`, shape (D,),
         is added to the query's terms. `local_files=False` opens no file that the query names, and takes the absolute
         path of a picture in the index for that picture: for queries that come from elsewhere.
+
+        Several queries have a list of hits each: their texts are encoded together, and they share the passes over the
+        vectors.
         Raises: InvalidQuery (MalformedQuery, ...), UnknownTag, UnreadablePicture, DimensionMismatch, EncoderMismatch,
         CorruptIndex.
         """
         if k < 1 or offset < 0:
             raise InvalidQuery(f"cannot return {k} hits from number {offset} on: ask for 1 or more, from 0 on")
-        order = self.order(
-            query,
-            sort=sort,
-            unique=unique,
-            diverse=diverse,
-            like=like,
-            unlike=unlike,
-            vector=vector,
-            local_files=local_files,
-            all=all,
-        )
-        return order.window(self, offset, k)
+        is_one = isinstance(query, str | os.PathLike | Query)
+        queries = [query] if isinstance(query, str | os.PathLike | Query) else list(query)
+        about = (vector, sort, unique, self._diversity(diverse), tuple(like), tuple(unlike), all)
+        wishes = [Wish(self._question(one, local_files=local_files), *about) for one in queries]
+        orders = put_all_in_order(self, wishes)
+        if not is_one:
+            reach_together(self, orders, offset + k)
+        hits = [Hits(order.window(self, offset, k)) for order in orders]
+        return hits[0] if is_one else hits
 
     def order(
         self,
@@ -169,13 +227,21 @@ class Collection:
         all: bool = False,
     ) -> Order:
         """The order that `search` returns hits of, for windows and counts of it. Raises: as `search`."""
-        if isinstance(query, str) and not query.strip():
-            query = Query(query, ())
-        diversity = DIVERSITY if diverse is True else float(diverse)
-        parsed = self.parse(query, local_files=local_files)
-        return put_in_order(self, Wish(parsed, vector, sort, unique, diversity, tuple(like), tuple(unlike), all))
+        parsed = self._question(query, local_files=local_files)
+        about = (vector, sort, unique, self._diversity(diverse), tuple(like), tuple(unlike), all)
+        return put_in_order(self, Wish(parsed, *about))
 
-    def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> list[Hit]:
+    def _question(self, query: str | os.PathLike[str] | Query, *, local_files: bool) -> Query:
+        """As `parse`; an empty query asks for everything."""
+        if isinstance(query, str) and not query.strip():
+            return Query(query, ())
+        return self.parse(query, local_files=local_files)
+
+    @staticmethod
+    def _diversity(diverse: bool | float) -> float:
+        return DIVERSITY if diverse is True else float(diverse)
+
+    def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
         """Return the k pictures most like one, without that one and other files of the same content.
 
         `picture` is a hit, a row id, or a path: of a picture file, or else of a picture of the index that is away.
@@ -183,7 +249,7 @@ class Collection:
         """
         from clipsearch.search.similar import similar_to
 
-        return similar_to(self, picture, k)
+        return Hits(similar_to(self, picture, k))
 
     def judge(
         self, hits: list[Hit], vector: FloatArray, kind: QueryKind = "text", best: float | None = None
@@ -281,9 +347,18 @@ class Collection:
 
         Shape: (D,) float32, unit L2. Raises: InvalidQuery, UnknownTag, UnreadablePicture, EncoderMismatch.
         """
-        encoded = iter(self._encode_texts([term.value for term in query.terms if term.kind == "text"]))
+        return self.query_vectors([query])[0]
+
+    def query_vectors(self, queries: Sequence[Query]) -> list[FloatArray | None]:
+        """The `query_vector` of each query, the texts of all encoded at once."""
+        texts = list(dict.fromkeys(term.value for query in queries for term in query.terms if term.kind == "text"))
+        encoded = dict(zip(texts, self._encode_texts(texts), strict=True))
+        return [self._sum_of_terms(query, encoded) for query in queries]
+
+    def _sum_of_terms(self, query: Query, encoded: Mapping[str, FloatArray]) -> FloatArray | None:
+        """The vector of a query whose texts are encoded."""
         vectors = [
-            (next(encoded) if term.kind == "text" else self._term_vector(query, term), term.weight)
+            (encoded[term.value] if term.kind == "text" else self._term_vector(query, term), term.weight)
             for term in query.terms
         ]
         if not vectors:
@@ -327,9 +402,16 @@ class Collection:
         """The vectors of texts, as they stand. Shape: (B, D) float32, unit L2. Raises: EncoderMismatch, ..."""
         return self.encoder.encode_texts(list(texts))
 
-    def encode_picture(self, path: str | os.PathLike[str]) -> FloatArray:
-        """The vector of a picture file. Shape: (D,) float32, unit L2. Raises: UnreadablePicture."""
-        return self.read_picture(Path(path))[0]
+    def encode_text(self, text: str | Iterable[str]) -> FloatArray:
+        """The vector of a text as it stands, shape (D,), or of each of several, shape (N, D); float32, unit L2."""
+        return encode_text(self.encoder, text)
+
+    def encode_picture(self, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
+        """The vector of a picture, shape (D,), or of each of several, shape (N, D); float32, unit L2.
+
+        A picture is a path or a PIL image. Raises: UnreadablePicture.
+        """
+        return encode_picture(self.encoder, picture)
 
     def read_picture(self, path: Path) -> tuple[FloatArray, str | None]:
         """The vector of a picture file, shape (D,), and its content hash. Raises: UnreadablePicture."""
@@ -507,6 +589,30 @@ class Collection:
         """The row ids of all pictures. Shape: (N,) int64, ascending."""
         return np.sort(np.concatenate([np.empty(0, np.int64), *(rows.row_ids() for rows in self._live_rows())]))
 
+    # -- as a table
+
+    def to_arrow(self, *, vectors: bool = True) -> pa.Table:
+        """Every picture that can be found as a row of a table, by row id: the fields of its record, and `vector`.
+
+        `vector` is a fixed-size list of float32, unit L2. Raises: CorruptIndex.
+        """
+        from clipsearch.store.export import picture_table
+
+        return picture_table(self.index, self.manifest, vectors=vectors)
+
+    def batches(self, *, vectors: bool = True) -> Iterator[pa.RecordBatch]:
+        """The rows of `to_arrow`, some thousand at a time, in the order in which they are stored.
+
+        For collections that do not fit into memory. Raises: CorruptIndex.
+        """
+        from clipsearch.store.export import picture_batches
+
+        return picture_batches(self.index, self.manifest, vectors=vectors)
+
+    def to_pandas(self, *, vectors: bool = True) -> pd.DataFrame:
+        """`to_arrow` as a data frame; each value of `vector` is an array. Raises: CorruptIndex."""
+        return self.to_arrow(vectors=vectors).to_pandas()
+
     # -- filters and tags
 
     @property
@@ -590,6 +696,11 @@ class Collection:
         self.close()
 
 
+def _records_of(rows: LiveRows) -> Iterator[ImageRecord]:
+    """Of the pictures of a fragment that can be found, by row id."""
+    return (rows.file.record(int(at)) for at in np.flatnonzero(rows.alive))
+
+
 def _cut_short(text: str, part: str) -> str:
     """Where the model stops reading a text, by the last words that it reads and the first that it does not."""
     read, words = part.split(), text.split()
@@ -606,7 +717,10 @@ def _is_file(path: str) -> bool:
 
 
 def open_collection(
-    folder: str | os.PathLike[str] | None = None, *, model: str | None = None, encoder: Encoder | None = None
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    model: str | None = None,
+    encoder: Encoder | ModelEncoder | None = None,
 ) -> Collection:
     """Open the index of a photo folder (or an index folder) for searching.
 

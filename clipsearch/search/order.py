@@ -20,6 +20,7 @@ import heapq
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -29,8 +30,10 @@ from clipsearch.errors import DimensionMismatch, InvalidQuery
 from clipsearch.query import Query
 from clipsearch.records import FloatArray, Hit, IntArray
 from clipsearch.timing import lap
+from clipsearch.vectors import empty_result
 
 if TYPE_CHECKING:
+    from clipsearch.query.nodes import Filter
     from clipsearch.search.collection import Collection
     from clipsearch.search.confidence import QueryKind
 
@@ -42,6 +45,8 @@ VARIED_AMONG = 300
 DIVERSITY = 0.5
 DEEPEST = 1_000_000
 ORDERS_KEPT = 16
+TOGETHER = 64  # questions in one pass over the vectors: 64 MB of scores
+FOUND_AT_ONCE = 4_000_000  # of all of them: 48 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,28 +157,37 @@ class Order:
         """Know the first `count` of the order, or all."""
         if self.is_whole or count <= len(self.ids):
             return
+        while (wanted := self.wanted(count)) is not None:
+            self._deepen(photos, wanted)
         wish = self.wish
         if self.vector is None or (wish.sort != "score" and not wish.cuts):
             self._list(photos, count)
         elif wish.sort != "score":
-            while not self._is_cut:
-                self._deepen(photos, self._depth + 1)
             by_row = np.argsort(self._found)
             ids = listed(photos, self._found[by_row], by_path=wish.sort == "path")
             scores = self._found_scores[by_row][np.searchsorted(self._found[by_row], ids)]
             self._arrange(photos, ids, scores, is_whole=True)
         else:
-            varied = max(FOLDED_AMONG * wish.unique, VARIED_AMONG * bool(wish.diverse))
-            wanted = max(count + self._spare, varied)
-            while len(self._found) < wanted and not self._is_cut:
-                self._deepen(photos, count if wish.cuts else wanted)  # the cut mostly comes before what can be folded
             self._arrange(photos, self._found, self._found_scores, is_whole=self._is_cut)
         lap("sort, fold and vary")
 
+    def wanted(self, count: int) -> int | None:
+        """How many of the nearest to look at next to know the first `count` of the order; None: no more."""
+        wish = self.wish
+        if self.vector is None or self._is_cut or self.is_whole or count <= len(self.ids):
+            return None
+        if wish.sort != "score":
+            if wish.cuts:
+                return self._depth + 1
+            return FIRST if self._best is None else None  # confidence depends on the best
+        varied = max(FOLDED_AMONG * wish.unique, VARIED_AMONG * bool(wish.diverse))
+        wanted = max(count + self._spare, varied)
+        if len(self._found) >= wanted:
+            return None
+        return count if wish.cuts else wanted  # the cut mostly comes before what can be folded
+
     def _list(self, photos: Collection, count: int) -> None:
         """By date or path, what passes the filter: the first of it, unless more are wanted."""
-        if self.vector is not None and self._best is None:
-            self._deepen(photos, FIRST)  # confidence depends on the best
         chosen = photos.row_ids() if self.selection is None else self.selection
         first = max(FIRST, FOLDED_AMONG * self.wish.unique)
         first = first if count <= first and not self.ids.size else len(chosen)
@@ -183,18 +197,22 @@ class Order:
     def _deepen(self, photos: Collection, wanted: int) -> None:
         """Look at more of the nearest, and find out where the cut is if it is among them."""
         assert self.vector is not None
+        depth = self.next_depth(photos, wanted)
+        scores, ids = nearest(photos, [self], depth)
+        self.take(photos, depth, scores[0], ids[0])
+
+    def next_depth(self, photos: Collection, wanted: int) -> int:
+        """How many of the nearest to look at next, if `wanted` are; 0: there are none."""
         deepest = min(DEEPEST, self.everything)
         steps = [step for step in STEPS if self._depth < step < deepest]
         if photos.is_exact:  # a deeper search finds the same first ones
             steps = [step for step in steps if step >= wanted]
-        depth = steps[0] if steps else deepest
-        if not depth:
-            self._is_cut = True
-            return
-        scores, ids = photos.nearest(self.vector[None], depth, exact=depth > LAST_STEP, selection=self.selection)
-        lap("find the nearest")
-        fresh = (ids[0] >= 0) & ~np.isin(ids[0], self._found)
-        fresh_ids, fresh_scores = ids[0][fresh], scores[0][fresh]
+        return steps[0] if steps else deepest
+
+    def take(self, photos: Collection, depth: int, scores: FloatArray, ids: IntArray) -> None:
+        """Take over what was found at a depth. Shapes: (K,) float32, best first; (K,) int64, -1 where there is none."""
+        fresh = (ids >= 0) & ~np.isin(ids, self._found)
+        fresh_ids, fresh_scores = ids[fresh], scores[fresh]
         if self._best is None and len(fresh_ids):
             self._best = float(fresh_scores[0])
         likely = self._likely(photos, fresh_scores) if self.wish.cuts else len(fresh_ids)
@@ -202,7 +220,7 @@ class Order:
         self._found = np.concatenate([self._found, fresh_ids[:likely]])
         self._found_scores = np.concatenate([self._found_scores, fresh_scores[:likely]])
         self._depth = depth
-        self._is_cut = likely < len(fresh_ids) or depth == deepest
+        self._is_cut = likely < len(fresh_ids) or depth == min(DEEPEST, self.everything)
 
     def _likely(self, photos: Collection, scores: FloatArray) -> int:
         """How many of some scores, the highest first, pass the cut: for one query, confidence rises with the score."""
@@ -245,14 +263,59 @@ def put_in_order(photos: Collection, wish: Wish) -> Order:
     Raises: InvalidQuery (UnknownTag, ... of the query; an unknown row id in `like`), DimensionMismatch,
     UnreadablePicture, EncoderMismatch.
     """
-    vector = photos.query_vector(wish.query)
+    return put_all_in_order(photos, [wish])[0]
+
+
+def put_all_in_order(photos: Collection, wishes: Sequence[Wish]) -> list[Order]:
+    """Begin the orders of several questions, their texts encoded together. Raises: as `put_in_order`."""
+    of_terms = photos.query_vectors([wish.query for wish in wishes])
     lap("load the model and encode the query")
-    if wish.vector is not None:
-        vector = directed(photos.manifest.model.dim, wish.vector, vector if wish.query.terms else None)
-    vector = photos.refined(vector, wish.like, wish.unlike)
-    selection = None if wish.query.filter is None else photos.select(wish.query.filter)
+    selections: dict[Filter, IntArray] = {}
+    orders = []
+    for wish, vector in zip(wishes, of_terms, strict=True):
+        if wish.vector is not None:
+            vector = directed(photos.manifest.model.dim, wish.vector, vector if wish.query.terms else None)
+        vector = photos.refined(vector, wish.like, wish.unlike)
+        chosen, selection = wish.query.filter, None
+        if chosen is not None:
+            if chosen not in selections:
+                selections[chosen] = photos.select(chosen)
+            selection = selections[chosen]
+        orders.append(Order(wish, vector, selection, len(photos) if selection is None else len(selection)))
     lap("refine and select")
-    return Order(wish, vector, selection, len(photos) if selection is None else len(selection))
+    return orders
+
+
+def reach_together(photos: Collection, orders: Sequence[Order], count: int) -> None:
+    """Find what the first `count` of each order need: those with the same filter share the passes over the vectors.
+
+    For orders that nobody else has yet.
+    """
+    waiting = list(orders)
+    while waiting:
+        passes: dict[tuple[int, int], list[Order]] = {}
+        for order in waiting:
+            wanted = order.wanted(count)
+            if wanted is not None:
+                passes.setdefault((order.next_depth(photos, wanted), id(order.selection)), []).append(order)
+        waiting = []
+        for (depth, _), alike in passes.items():
+            waiting += alike
+            step = max(1, min(TOGETHER, FOUND_AT_ONCE // max(1, depth)))
+            for part in (alike[start : start + step] for start in range(0, len(alike), step)):
+                scores, ids = nearest(photos, part, depth)
+                for order, own_scores, own_ids in zip(part, scores, ids, strict=True):
+                    order.take(photos, depth, own_scores, own_ids)
+
+
+def nearest(photos: Collection, orders: Sequence[Order], depth: int) -> tuple[FloatArray, IntArray]:
+    """The nearest to the vectors of orders with the same filter. Shapes: (Q, K) float32, (Q, K) int64."""
+    if not depth:
+        return empty_result(len(orders), 0)
+    queries = np.stack([order.vector for order in orders if order.vector is not None])
+    found = photos.nearest(queries, depth, exact=depth > LAST_STEP, selection=orders[0].selection)
+    lap("find the nearest")
+    return found
 
 
 SHORTEST_SUM = 1e-3

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self, overload
 
-from clipsearch.records import FloatArray, Hit, ImageRecord
+from clipsearch.records import AnyPicture, FloatArray, Hit, Hits, ImageRecord
 
 if TYPE_CHECKING:
     from clipsearch.records import TagKind
@@ -40,9 +40,10 @@ class AnyCollection(Protocol):
     def tags(self) -> Sequence[AnyTag]: ...
     def __len__(self) -> int: ...
 
-    def search(
+    @overload
+    def search(  # type: ignore[overload-overlap]  # a str is an iterable of str, too: one query
         self,
-        query: str | os.PathLike[str] = "",
+        query: str | os.PathLike[str] = ...,
         k: int = ...,
         *,
         offset: int = 0,
@@ -53,14 +54,30 @@ class AnyCollection(Protocol):
         unlike: Iterable[int] = (),
         vector: FloatArray | None = None,
         all: bool = False,
-    ) -> list[Hit]: ...
-    def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = ...) -> list[Hit]: ...
+    ) -> Hits: ...
+    @overload
+    def search(
+        self,
+        query: Iterable[str | os.PathLike[str]],
+        k: int = ...,
+        *,
+        offset: int = 0,
+        sort: Literal["score", "date", "path"] = "score",
+        unique: bool = False,
+        diverse: bool | float = False,
+        like: Iterable[int] = (),
+        unlike: Iterable[int] = (),
+        vector: FloatArray | None = None,
+        all: bool = False,
+    ) -> list[Hits]: ...
+    def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = ...) -> Hits: ...
     def notices(self, query: str) -> list[str]: ...
     def record(self, row_id: int) -> ImageRecord: ...
     def vector(self, row_id: int) -> FloatArray: ...
     def vectors(self, row_ids: Sequence[int]) -> FloatArray: ...
     def encode_texts(self, texts: Sequence[str]) -> FloatArray: ...
-    def encode_picture(self, path: str | os.PathLike[str]) -> FloatArray: ...
+    def encode_text(self, text: str | Iterable[str]) -> FloatArray: ...
+    def encode_picture(self, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray: ...
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(

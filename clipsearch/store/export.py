@@ -1,16 +1,72 @@
-"""Rows and vectors of an index as one Parquet file, for other programs."""
+"""Rows and vectors of an index as one table of Arrow's: as Parquet for other programs, or in memory."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from clipsearch.errors import StorageError
+from clipsearch.records import Manifest, ModelRef
 from clipsearch.store.arrow import from_numbers
 from clipsearch.store.files import storage_errors, sync_file
-from clipsearch.store.fragments import MODEL_KEY, read_pictures, record_schema, to_table
+from clipsearch.store.fragments import BATCH_ROWS, MODEL_KEY, read_pictures, record_schema, to_table
+from clipsearch.store.rows import open_live_rows
 from clipsearch.store.snapshot import open_snapshot
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def picture_schema(model: ModelRef, *, vectors: bool = True) -> pa.Schema:
+    """The columns of `records/`, and `vector`; the model is in the metadata."""
+    import pyarrow as pa
+
+    schema = record_schema()
+    if vectors:
+        schema = schema.append(pa.field("vector", pa.list_(pa.float32(), model.dim), nullable=False))
+    return schema.with_metadata({MODEL_KEY: json.dumps(dataclasses.asdict(model))})
+
+
+def picture_batches(index_dir: Path, manifest: Manifest, *, vectors: bool = True) -> Iterator[pa.RecordBatch]:
+    """Every picture that is answered, some thousand at a time, in the order in which they are stored.
+
+    `vectors`: with their vectors (float32, unit L2). Raises: CorruptIndex.
+    """
+    import pyarrow as pa
+
+    schema = picture_schema(manifest.model, vectors=vectors)
+    if vectors:
+        for batch in read_pictures(index_dir, manifest):
+            flat = from_numbers(batch.vectors, pa.float32())
+            column = pa.FixedSizeListArray.from_arrays(flat, list_size=manifest.model.dim)
+            table = to_table(batch.records).append_column(schema.field("vector"), column)
+            yield from table.cast(schema).to_batches()
+        return
+    for fragment in manifest.fragments:
+        if fragment.rows_file is None:
+            continue
+        rows = open_live_rows(index_dir, fragment)
+        alive = np.flatnonzero(rows.alive)
+        for start in range(0, len(alive), BATCH_ROWS):
+            yield from to_table(rows.file.records(alive[start : start + BATCH_ROWS])).cast(schema).to_batches()
+
+
+def picture_table(index_dir: Path, manifest: Manifest, *, vectors: bool = True) -> pa.Table:
+    """All of `picture_batches` as one table, by row id. Raises: CorruptIndex."""
+    import pyarrow as pa
+
+    schema = picture_schema(manifest.model, vectors=vectors)
+    table = pa.Table.from_batches(picture_batches(index_dir, manifest, vectors=vectors), schema)
+    row_ids = table.column("row_id").to_numpy()
+    if (np.diff(row_ids) > 0).all():
+        return table
+    order = np.argsort(row_ids, kind="stable")
+    return table.take(from_numbers(order, pa.int64()))
 
 
 def export_parquet(index_dir: Path, target: Path) -> int:
@@ -19,7 +75,6 @@ def export_parquet(index_dir: Path, target: Path) -> int:
     The columns are those of `records/`, and `vector`; the model is in the metadata. Returns the pictures written.
     Raises: StorageError if `target` exists or cannot be written, IndexNotFound, CorruptIndex, OutOfSpace.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     if target.exists():
@@ -27,18 +82,13 @@ def export_parquet(index_dir: Path, target: Path) -> int:
     part = target.with_name(f".{target.name}.part")
     count = 0
     with open_snapshot(index_dir) as snapshot, storage_errors(target):
-        model = snapshot.manifest.model
-        schema = record_schema().append(pa.field("vector", pa.list_(pa.float32(), model.dim), nullable=False))
-        about = {MODEL_KEY: json.dumps(dataclasses.asdict(model))}
+        manifest = snapshot.manifest
         try:
             with part.open("xb") as file:
-                with pq.ParquetWriter(file, schema.with_metadata(about), compression="zstd") as parquet:
-                    for batch in read_pictures(index_dir, snapshot.manifest):
-                        flat = from_numbers(batch.vectors, pa.float32())
-                        vectors = pa.FixedSizeListArray.from_arrays(flat, list_size=model.dim)
-                        table = to_table(batch.records).append_column(schema.field("vector"), vectors)
-                        parquet.write_table(table.cast(schema))
-                        count += len(batch.records)
+                with pq.ParquetWriter(file, picture_schema(manifest.model), compression="zstd") as parquet:
+                    for batch in picture_batches(index_dir, manifest):
+                        parquet.write_batch(batch)
+                        count += batch.num_rows
                 file.flush()
                 sync_file(file.fileno())
             part.rename(target)

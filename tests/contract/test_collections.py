@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import clipsearch
 from clipsearch import AnyCollection, Collection, RemoteCollection, errors
@@ -52,6 +54,25 @@ def away(photos: AnyCollection) -> str:
     return str(photos.root / photos.record(4).path)
 
 
+def image(mode: str, *, width: int = 24, orientation: int = 1) -> Image.Image:
+    """An image that was opened, not a file: red at its left, blue at its right."""
+    made = Image.new("RGB", (width, 20), (220, 30, 30))
+    made.paste((30, 60, 220), (width // 2, 0, width, 20))
+    made = made.convert(mode)
+    made.getexif()[0x0112] = orientation
+    return made
+
+
+def joined(lists: Sequence[list[Hit]]) -> list[Hit]:
+    return [hit for hits in lists for hit in hits]
+
+
+def cut_image() -> Image.Image:
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(file, "PNG")
+    return Image.open(io.BytesIO(file.getvalue()[:900]))
+
+
 CALLS: dict[str, Call] = {
     "plain": lambda p: p.search("red"),
     "k": lambda p: p.search("red", 3),
@@ -77,6 +98,8 @@ CALLS: dict[str, Call] = {
     "like": lambda p: p.search("like:5 - like:20"),
     "concept": lambda p: p.search("tag:reds", 100),
     "like a concept": lambda p: p.search("like:reds", all=True),
+    "several": lambda p: joined(p.search(["red", "blue folder:trips", "", Path(a_file(p))], 5)),
+    "several by date": lambda p: joined(p.search(iter(["red", "green"]), sort="date", offset=1, vector=p.vector(9))),
     "similar": lambda p: p.similar(5),
     "similar to a hit": lambda p: p.similar(p.search("red", 1)[0], 7),
     "similar to a file": lambda p: p.similar(a_file(p), 30),
@@ -87,6 +110,17 @@ CALLS: dict[str, Call] = {
     "no vectors": lambda p: p.vectors([]).shape,
     "vector of a row": lambda p: p.vector(77),
     "texts": lambda p: p.encode_texts(["red", "a dog"]),
+    "no texts": lambda p: p.encode_texts([]).shape,
+    "very many texts": lambda p: p.encode_texts([f"text {n}" for n in range(300)]),
+    "a text": lambda p: p.encode_text("red"),
+    "a list of texts": lambda p: p.encode_text(["red"]),
+    "texts one by one": lambda p: p.encode_text(text for text in ("red", "blue")),
+    "no text": lambda p: p.encode_text([]).shape,
+    "an image": lambda p: p.encode_picture(image("RGB")),
+    "an image turned by its EXIF": lambda p: p.encode_picture(image("RGB", orientation=6)),
+    "images of all modes": lambda p: p.encode_picture([image(m) for m in ("1", "L", "LA", "P", "RGBA", "CMYK", "F")]),
+    "a long image and a file": lambda p: p.encode_picture([image("RGB", width=200), Path(a_file(p))]),
+    "no pictures": lambda p: p.encode_picture([]).shape,
     "a picture's vector": lambda p: p.encode_picture(a_file(p)),
     "notices": lambda p: p.notices("red camara:canon"),
     "len": len,
@@ -96,6 +130,8 @@ CALLS: dict[str, Call] = {
 }
 ERRORS: dict[str, Call] = {
     "a query that breaks off": lambda p: p.search("dog (ext:jpg or"),
+    "one of several that breaks off": lambda p: p.search(["red", "dog (ext:jpg or", "blue"]),
+    "several, no hits wanted": lambda p: p.search(["red"], 0),
     "a filter that is none": lambda p: p.search("a dog near:paris"),
     "an unknown row id": lambda p: p.search("red", like=[999]),
     "a row id below zero": lambda p: p.search("red", unlike=[-1]),
@@ -109,7 +145,7 @@ ERRORS: dict[str, Call] = {
     "a vector of no numbers": lambda p: p.search("", vector=np.full(DIM, np.nan, np.float32)),
     "no hits wanted": lambda p: p.search("red", 0),
     "fewer than no hits": lambda p: p.search("red", offset=-1),
-    "no order": lambda p: p.search("red", sort="size"),  # type: ignore[arg-type]
+    "no order": lambda p: p.search("red", sort="size"),  # type: ignore[call-overload]
     "too much variety": lambda p: p.search("red", diverse=2.0),
     "too long a query": lambda p: p.search("x" * 10_001),
     "a picture that is none": lambda p: p.search(p.root.parent / "bad.jpg"),
@@ -124,6 +160,8 @@ ERRORS: dict[str, Call] = {
     "no such record, far above": lambda p: p.record(10**30),
     "no such vector": lambda p: p.vector(999),
     "no such vectors": lambda p: p.vectors([1, 999]),
+    "a list with a picture that is none": lambda p: p.encode_picture([a_file(p), p.root.parent / "bad.jpg"]),
+    "an image that is cut": lambda p: p.encode_picture(cut_image()),
     "no picture to encode": lambda p: p.encode_picture(p.root.parent / "bad.jpg"),
 }
 

@@ -1,0 +1,66 @@
+"""Hits as HTML for notebooks: small copies of the pictures within the page, encoded anew, without metadata."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from clipsearch.errors import ClipsearchError
+from clipsearch.filenames import readable
+from clipsearch.pictures.images import open_picture
+from clipsearch.records import Hit
+
+MOST_SHOWN = 20
+SIDE = 200  # pixels of the longer side
+MAX_PIXELS = 2**26  # 256 MB: a notebook shows pictures in its own process
+_QUALITY = 80
+_CARD = "display:inline-block;width:200px;margin:4px;vertical-align:top;font:12px sans-serif;overflow-wrap:anywhere"
+_BOX = "display:flex;align-items:center;justify-content:center;width:200px;height:150px;background:#ccc;color:#333"
+
+
+def as_html(hits: Sequence[Hit], thumbnail: Callable[[int], bytes] | None = None) -> str:
+    """The first MOST_SHOWN hits, each with its name, score and band; a grey box where a picture cannot be shown.
+
+    `thumbnail` gives the JPEG of a row id, where paths are those of another machine.
+    """
+    cards = "".join(_card(hit, thumbnail) for hit in hits[:MOST_SHOWN])
+    more = len(hits) - MOST_SHOWN
+    said = "no hits" if not hits else f"and {more:,} more" if more > 0 else ""
+    return f"<div>{cards}</div>" + (f"<p>{said}</p>" if said else "")
+
+
+def _card(hit: Hit, thumbnail: Callable[[int], bytes] | None) -> str:
+    name = html.escape(_shown(hit.record.path))
+    jpeg = _jpeg(hit, thumbnail)
+    if jpeg is None:
+        picture = f'<div style="{_BOX}">{name}</div>'
+    else:
+        data = base64.b64encode(jpeg).decode("ascii")
+        picture = f'<img alt="{name}" src="data:image/jpeg;base64,{data}" style="max-width:200px;max-height:200px">'
+    score = "" if math.isnan(hit.score) else f" {hit.score:.3f}"
+    band = "" if hit.band is None else f" {hit.band}"
+    title = html.escape(_shown(hit.path))
+    return f'<div style="{_CARD}" title="{title}">{picture}<div>{hit.rank}.{score}{band}<br>{name}</div></div>'
+
+
+def _jpeg(hit: Hit, thumbnail: Callable[[int], bytes] | None) -> bytes | None:
+    """A small copy of a hit's picture; None where there is none, or the file is not the one that was indexed."""
+    with suppress(ClipsearchError, OSError, ValueError, RuntimeError):  # the last: a connection that was closed
+        if thumbnail is not None:
+            return thumbnail(hit.record.row_id)
+        if Path(hit.path).stat().st_size != hit.record.size_bytes:
+            return None
+        file = io.BytesIO()
+        open_picture(hit.path, longest=SIDE, max_pixels=MAX_PIXELS).save(file, "JPEG", quality=_QUALITY)
+        return file.getvalue()
+    return None
+
+
+def _shown(name: str) -> str:
+    """A name without what is no letter: bytes that are not UTF-8, and characters that control a terminal or a line."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in readable(name))

@@ -1,0 +1,112 @@
+"""Texts and pictures to vectors: by a model alone, or by that of a collection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipsearch.encoder import Encoder as AnyEncoder
+from clipsearch.encoder import names
+from clipsearch.errors import UnreadablePicture
+from clipsearch.places import expanded
+from clipsearch.records import AnyPicture, FloatArray, PixelArray, one_or_several
+
+if TYPE_CHECKING:
+    from clipsearch.encoder.kinds import Notice, Precision
+
+
+class Encoder:
+    """A model that makes vectors of texts and pictures, without an index.
+
+        encoder = clipsearch.Encoder("builtin")
+        scores = encoder.encode_picture(["a.jpg", "b.jpg"]) @ encoder.encode_text("a dog")
+
+    Vectors have unit length, so that a product is a cosine.
+    """
+
+    def __init__(
+        self,
+        model: str | AnyEncoder = names.AUTO,
+        *,
+        checkpoint: Path | str | None = None,
+        device: str | None = None,
+        precision: Precision = "auto",
+        notice: Notice | None = None,
+    ) -> None:
+        """`model`: what `--model` takes, or what `clipsearch.load_encoder` returned. The rest: see `load_encoder`.
+
+        Raises: ModelNotFound, InvalidModel, MissingExtra, OutOfSpace, UnsupportedPrecision.
+        """
+        if isinstance(model, str):
+            model = names.load_encoder(model, checkpoint=checkpoint, device=device, precision=precision, notice=notice)
+        self.model = model
+
+    @property
+    def name(self) -> str:
+        """The name that loads the model again."""
+        return self.model.name
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return self.model.dim
+
+    def __repr__(self) -> str:
+        return f"<Encoder {self.name}, {self.dim} dimensions>"
+
+    def encode_text(self, text: str | Iterable[str]) -> FloatArray:
+        """The vector of a text, shape (D,), or of each of several, shape (N, D); float32, unit L2."""
+        return encode_text(self.model, text)
+
+    def encode_picture(self, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
+        """The vector of a picture, shape (D,), or of each of several, shape (N, D); float32, unit L2.
+
+        A picture is a path or a PIL image. Raises: UnreadablePicture.
+        """
+        return encode_picture(self.model, picture)
+
+
+def encode_text(encoder: AnyEncoder, text: str | Iterable[str]) -> FloatArray:
+    """See `Encoder.encode_text`."""
+    if isinstance(text, str):
+        vector: FloatArray = encoder.encode_texts([text])[0]
+        return vector
+    return encoder.encode_texts(list(text))
+
+
+def encode_picture(encoder: AnyEncoder, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
+    """See `Encoder.encode_picture`."""
+    from clipsearch.encoder.pieces import encode_decoded
+
+    pictures, is_one = one_or_several(picture)
+    vectors = [np.empty((0, encoder.dim), np.float32)]
+    waiting: list[PixelArray] = []
+    for one in pictures:
+        waiting.append(_seen(encoder, one))
+        if len(waiting) >= encoder.pictures_per_call:
+            vectors.append(encode_decoded(encoder, waiting))
+            waiting = []
+    if waiting:
+        vectors.append(encode_decoded(encoder, waiting))
+    every: FloatArray = np.concatenate(vectors)
+    return every[0] if is_one else every
+
+
+def _seen(encoder: AnyEncoder, picture: AnyPicture) -> PixelArray:
+    """What the encoder is given of a picture. Shape: (K, H, W, 3) uint8. Raises: UnreadablePicture."""
+    from clipsearch.pictures.images import read_picture, see
+
+    if not isinstance(picture, str | os.PathLike):
+        return see(picture, encoder.preprocessing)
+    path = os.fspath(picture)
+    try:
+        there = expanded(path).is_file()
+    except (OSError, ValueError, RuntimeError):  # a name that is too long, or holds a NUL
+        there = False
+    if not there:
+        raise UnreadablePicture(path, "unreadable", "there is no such picture")
+    return read_picture(expanded(path), encoder.preprocessing, content_hash=False, pieces=True).pieces
