@@ -364,6 +364,25 @@ def test_every_command_has_help_with_examples(command: str, tmp_path: Path) -> N
     assert f"clipsearch {command}" in out
 
 
+def every_parameter() -> dict[str, str | None]:
+    """COMMAND PARAMETER -> its help."""
+    group: Any = typer.main.get_command(app)
+    found: dict[str, str | None] = {}
+    waiting = [(name, group.get_command(None, name)) for name in group.list_commands(None)]
+    while waiting:
+        name, command = waiting.pop()
+        waiting += [(f"{name} {sub}", each) for sub, each in getattr(command, "commands", {}).items()]
+        found |= {f"{name} {parameter.name}": parameter.help for parameter in command.params}
+    return found
+
+
+@pytest.mark.parametrize(("parameter", "text"), every_parameter().items())
+def test_every_argument_and_option_has_a_help(parameter: str, text: str | None) -> None:
+    """Also arguments: click 8.5 takes theirs from typer."""
+    assert text, parameter
+    assert text.endswith((".", "clipsearch models list")), text
+
+
 def test_every_command_is_in_the_readme() -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
     for command in every_command():
