@@ -22,7 +22,7 @@ demo: $(DEMO_VENV)/.ready ## Index real photographs and search them (PHOTOS=~/Pi
 test: $(VENV)/.ready ## Run all tests that need no GPU, network or browser
 	$(PYTEST) $(SPREAD) --durations 20 -m "not gpu and not network and not browser and not packaging"
 
-browser-test: $(VENV)/.ready ## Try the page in Chromium; screenshots go to build/screenshots
+browser-test: $(VENV)/.ready ## Test the page in Chromium; screenshots go to build/screenshots
 	CLIPSEARCH_SCREENSHOTS=build/screenshots $(PYTEST) --durations 20 -m browser tests/browser
 
 lint: $(VENV)/.ready ## Lint, check the format and the types
@@ -33,7 +33,7 @@ lint: $(VENV)/.ready ## Lint, check the format and the types
 check: lint ## Lint, check types, run the fast tests (before each commit)
 	$(PYTEST) $(SPREAD) -m "not slow and not torch and not gpu and not network and not browser and not packaging"
 
-wheel-test: $(VENV)/.ready ## Build the wheel and try it in an environment of its own, outside the repository
+wheel-test: $(VENV)/.ready ## Build the wheel and test it in a new environment outside the repository
 	$(PYTEST) -s -m packaging tests/packaging
 
 bench: $(VENV)/.ready $(RCLIP_VENV)/.ready ## Measure speed against rclip, exact search and the encoder alone (takes long)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from clipsearch.search.embedding import Encoder
     from clipsearch.search.protocol import AnyCollection
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AnyCollection",

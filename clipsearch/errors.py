@@ -33,7 +33,7 @@
         └── InvalidTag        a tag or concept that cannot be made as asked (also a ValueError)
 
 What only some commands raise is beside them: `clipsearch.training`, `clipsearch.server`, `clipsearch.cli`.
-Each carries its facts as fields; the message says what, where, and how to mend it.
+Each carries its facts as fields; the message says what, where, and how to repair it.
 Only the command line prints or exits.
 """
 
@@ -85,7 +85,7 @@ class IndexNotFound(ClipsearchError):
         self.searched = [str(place) for place in searched]
         super().__init__(
             f"no index found (looked in {', '.join(self.searched)}). "
-            "Make one with: clipsearch index FOLDER, or name one with: --index DIR"
+            "Create one with: clipsearch index FOLDER, or name one with: --index DIR"
         )
 
 
@@ -96,7 +96,7 @@ class IndexLocked(ClipsearchError):
         self.index = index
         self.holder = holder
         super().__init__(
-            f"{index} is being written to by {holder}. Queries go on working; wait for it to finish, or stop it."
+            f"{index} is being written to by {holder}. Queries still work. Wait for it to finish, or stop it."
         )
 
 
@@ -119,7 +119,7 @@ class NotAnIndex(ClipsearchError):
         self.problem = problem
         super().__init__(
             f"{folder} cannot be the index: {problem}. Nothing was changed. "
-            "Leave --index out, or name a folder for the index alone: an empty one, or one that does not exist yet."
+            "Leave out --index, or name an empty or new folder that is only for the index."
         )
 
 
@@ -143,8 +143,8 @@ class EncoderMismatch(ClipsearchError):
         self.index_model = index_model
         self.model = model
         super().__init__(
-            f"the index {index} was made with the model {index_model}; vectors of {model} cannot be compared "
-            f"with its. Leave --model out to use the index's own, or encode everything again with: "
+            f"the index {index} was built with the model {index_model}, and vectors of {model} are not "
+            f"comparable with it. Leave out --model to use the model of the index, or encode everything again with: "
             f"clipsearch index {source} --model {model} --reindex"
         )
 
@@ -155,7 +155,7 @@ class DimensionMismatch(ClipsearchError):
     def __init__(self, expected: int, found: int) -> None:
         self.expected = expected
         self.found = found
-        super().__init__(f"vectors have {found} dimensions, the index has {expected}: they come from another model")
+        super().__init__(f"vectors have {found} dimensions, but the index has {expected}: they come from another model")
 
 
 class NoPictures(ClipsearchError):
@@ -165,11 +165,11 @@ class NoPictures(ClipsearchError):
         self.folder = folder
         self.files = files
         self.left_out = dict(left_out or {})
-        seen = f"{files} other files" if files else "no files at all"
+        seen = f"{files} other files" if files else "the folder has no files"
         if self.left_out:
             seen += "; left out: " + ", ".join(f"{reason} ({number:,})" for reason, number in self.left_out.items())
         super().__init__(
-            f"no pictures in {folder} ({seen}). Name a folder that holds JPEG, PNG, WebP, TIFF, HEIC, ... files."
+            f"no pictures in {folder} ({seen}). Name a folder with JPEG, PNG, WebP, TIFF, HEIC or other picture files."
         )
 
 
@@ -182,7 +182,7 @@ class OtherCollection(ClipsearchError):
         self.folder = folder
         super().__init__(
             f"{index} is the index of {root}, not of {folder}. Give each folder an index of its own: "
-            f"leave --index out, or name another one. To search several folders as one, index the folder above them."
+            f"leave out --index, or name another one. To search several folders together, index their parent folder."
         )
 
 
@@ -193,7 +193,7 @@ class OutOfSpace(ClipsearchError):
         self.path = path
         super().__init__(
             f"no space left on the disk of {path}. Everything committed so far is safe and searchable: "
-            "free some space, or put the index elsewhere with --index DIR, and run the same command again"
+            "free some space, or put the index elsewhere with --index DIR, then run the same command again"
         )
 
 
@@ -212,7 +212,7 @@ class ModelNotFound(ClipsearchError):
     def __init__(self, name: str, problem: str) -> None:
         self.name = name
         self.problem = problem
-        super().__init__(f"unknown model {name!r}: {problem}. List what can be used with: clipsearch models list")
+        super().__init__(f"unknown model {name!r}: {problem}. List the models with: clipsearch models list")
 
 
 class HubUnreachable(ModelNotFound):
@@ -224,7 +224,7 @@ class HubUnreachable(ModelNotFound):
         ClipsearchError.__init__(
             self,
             f"the model {name} is not available: {problem}. Try again with a connection "
-            f"(clipsearch models pull {name}), or use one that is here: clipsearch models list",
+            f"(clipsearch models pull {name}), or use one that is available: clipsearch models list",
         )
 
 
@@ -235,7 +235,7 @@ class UnsupportedPrecision(ClipsearchError, ValueError):
         self.model = model
         self.precision = precision
         self.known = list(known)
-        super().__init__(f"{model} has no precision {precision}. Take one of: {', '.join(self.known)}")
+        super().__init__(f"{model} does not support the precision {precision}. Use one of: {', '.join(self.known)}")
 
 
 class ExportFailed(ClipsearchError):
@@ -256,7 +256,7 @@ class InvalidModel(ClipsearchError):
         super().__init__(
             f"{path} is not a usable model directory: {problem}. It needs config.json, visual/model.onnx, "
             "visual/preprocess_cfg.json, textual/model.onnx and textual/tokenizer.json; "
-            "make one with: clipsearch models export MODEL DIR"
+            "create one with: clipsearch models export MODEL DIR"
         )
 
 
@@ -266,7 +266,7 @@ class MissingExtra(ClipsearchError):
     def __init__(self, extra: str, purpose: str) -> None:
         self.extra = extra
         self.purpose = purpose
-        super().__init__(f"{purpose} needs an optional part. Install it with: pip install 'clipsearch[{extra}]'")
+        super().__init__(f"{purpose} needs an optional package. Install it with: pip install 'clipsearch[{extra}]'")
 
 
 class InvalidPairs(ClipsearchError):
@@ -276,8 +276,8 @@ class InvalidPairs(ClipsearchError):
         self.source = source
         self.problem = problem
         super().__init__(
-            f"{source}: {problem}. Pairs come as a CSV, TSV, JSONL or Parquet file with an image and a caption "
-            "column, as a folder with a .txt beside each picture, or as WebDataset tars"
+            f"{source}: {problem}. Give pairs as a CSV, TSV, JSONL or Parquet file with an image and a caption "
+            "column, a folder with a .txt file beside each picture, or WebDataset tars"
         )
 
 
@@ -291,7 +291,7 @@ class InvalidProbe(ClipsearchError):
     def __init__(self, folder: Path, problem: str) -> None:
         self.folder = folder
         self.problem = problem
-        super().__init__(f"{folder}: {problem}. Make one with: clipsearch train probe FOLDER_PER_CLASS --out DIR")
+        super().__init__(f"{folder}: {problem}. Create one with: clipsearch train probe FOLDER_PER_CLASS --out DIR")
 
 
 class UnreadablePicture(ClipsearchError):
@@ -321,7 +321,7 @@ class UnknownIndex(IndexNotFound):
         self.name = name
         self.known = list(known)
         self.searched = self.known
-        ClipsearchError.__init__(self, f"there is no index {name!r} here. There is: {', '.join(self.known)}")
+        ClipsearchError.__init__(self, f"the server has no index {name!r}. It has: {', '.join(self.known)}")
 
 
 class ServerError(ClipsearchError):
@@ -344,10 +344,10 @@ class UnknownTag(ClipsearchError):
     def __init__(self, name: str, known: Sequence[str]) -> None:
         self.name = name
         self.known = list(known)
-        there = f"It has: {', '.join(self.known[:20])}" if known else "It has none yet"
+        there = f"It has: {', '.join(self.known[:20])}" if known else "It has no tags yet"
         super().__init__(
             f"the index has no tag {name!r}. {there}. "
-            "Make one from pictures with: clipsearch concept add NAME PICTURE..."
+            "Create one from pictures with: clipsearch concept add NAME PICTURE..."
         )
 
 
@@ -359,7 +359,7 @@ class EmptyQuery(InvalidQuery):
     """A query without a word in it."""
 
     def __init__(self) -> None:
-        super().__init__('the query is empty. Say what to look for: clipsearch query "a dog on a beach"')
+        super().__init__('the query is empty. Say what to search for: clipsearch query "a dog on a beach"')
 
 
 class MalformedQuery(InvalidQuery):

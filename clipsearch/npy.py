@@ -23,11 +23,11 @@ def read_header(file: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """Read a header and leave `file` where the data begins. Raises: ValueError for anything but a plain array."""
     start = file.read(len(MAGIC) + 2)
     if len(start) != len(MAGIC) + 2 or not start.startswith(MAGIC):
-        raise ValueError("it is not in NumPy's format 1.0")
+        raise ValueError("it is not in NumPy format 1.0")
     (length,) = struct.unpack("<H", start[-2:])
     match = _HEADER.fullmatch(file.read(length))
     if match is None:
-        raise ValueError("its NumPy header is not that of a plain array")
+        raise ValueError("its NumPy header does not describe a plain array")
     return np.dtype(match[1].decode("ascii")), tuple(int(side) for side in match[2].split(b", "))
 
 
@@ -37,5 +37,5 @@ def read_array(file: IO[bytes]) -> npt.NDArray[Any]:
     count = int(np.prod(shape))
     data = file.read(count * dtype.itemsize)
     if len(data) != count * dtype.itemsize:
-        raise ValueError("it ends too early")
+        raise ValueError("it is cut short")
     return np.frombuffer(data, dtype).reshape(shape)

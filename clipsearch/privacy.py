@@ -81,6 +81,7 @@ NEVER_IMPORTED = {
 SILENT = {
     "av": "plays what it is given; a URL only if one is given",
     "build": "development only: asks the package index for what builds the wheel",
+    "click": "no network code",
     "faiss-cpu": "no network code",
     "fastapi": "serves; its documentation page would load scripts from elsewhere, so clipsearch has its own",
     "fsspec": "connects where a URL says",

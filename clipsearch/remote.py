@@ -150,7 +150,7 @@ class RemoteCollection:
         Raises: InvalidQuery, UnknownTag, DimensionMismatch, UnreadablePicture, UnknownIndex, AccessDenied, ServerError.
         """
         if k < 1 or offset < 0:
-            raise InvalidQuery(f"cannot return {k} hits from number {offset} on: ask for 1 or more, from 0 on")
+            raise InvalidQuery(f"cannot return {k} hits from offset {offset}: k must be at least 1, offset at least 0")
         options = {
             "sort": sort,
             "unique": unique,
@@ -199,7 +199,7 @@ class RemoteCollection:
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
         """As `Collection.similar`; a picture file of this machine is sent, another path is looked up in the index."""
         if k < 1:
-            raise InvalidQuery(f"cannot return {k} hits: ask for 1 or more")
+            raise InvalidQuery(f"cannot return {k} hits: k must be at least 1")
         if not isinstance(picture, str | os.PathLike):
             row_id = picture.record.row_id if isinstance(picture, Hit) else int(picture)
             if not 0 <= row_id < 2**63:
@@ -320,7 +320,7 @@ class RemoteCollection:
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            raise ServerError(self.url, "it is no clipsearch server", answer.status_code)
+            raise ServerError(self.url, "it is not a clipsearch server", answer.status_code)
         whole: dict[str, Any] = from_parsers(body)
         return whole
 
@@ -344,7 +344,7 @@ class RemoteCollection:
         except (ValueError, KeyError, TypeError):
             kind, message, fields = "", answer.text.strip()[:200] or answer.reason_phrase, {}
         if status == 401:
-            raise AccessDenied(self.url, "it wants a token: clipsearch.connect(url, token=...)", status)
+            raise AccessDenied(self.url, "it requires a token: clipsearch.connect(url, token=...)", status)
         if kind == "WrongInput":
             raise InvalidQuery(message)
         error = rebuilt(kind, message, fields) if status != 503 else None
@@ -391,7 +391,7 @@ def _sum(vectors: list[FloatArray]) -> list[float]:
 
     arrays = [np.asarray(vector, np.float64) for vector in vectors]
     if not all(np.isfinite(array).all() for array in arrays):
-        raise InvalidQuery("the vector, with the query's terms, points nowhere")
+        raise InvalidQuery("the vector and the terms of the query cancel each other out")
     if len(arrays) == 1:
         return [float(x) for x in arrays[0].ravel()]
     lengths = [float(np.linalg.norm(array)) or 1.0 for array in arrays]
@@ -417,8 +417,8 @@ def _split(query: str | os.PathLike[str]) -> tuple[str, str | None, dict[int, st
     raise MalformedQuery(
         query,
         here[0].position,
-        "beside other words, the picture cannot be sent to the server",
-        "Say the rest in the query, and give the picture as vector=photos.encode_picture(path).",
+        "a picture file cannot be sent together with other words",
+        "Put the words in the query, and pass the picture as vector=photos.encode_picture(path).",
     )
 
 

@@ -27,10 +27,10 @@ def check_folder(folder: Path) -> None:
     try:
         if folder.is_dir():
             return
-        problem = "it is not a folder" if folder.exists() else "there is no such folder"
+        problem = "it is not a folder" if folder.exists() else "the folder does not exist"
     except OSError as error:
         raise StorageError(
-            folder, f"it cannot be looked at ({error.strerror})", "Check its permissions and that its drive is there."
+            folder, f"it cannot be read ({error.strerror})", "Check its permissions and that its drive is there."
         ) from error
     raise StorageError(folder, problem, "Name the folder that holds the pictures.")
 
@@ -46,9 +46,9 @@ def check_place(index_dir: Path, root: Path) -> None:
     """Raise NotAnIndex if the index of `root` may not be in `index_dir`: where pictures are, or above them."""
     index, photos = Path(os.path.realpath(index_dir)), Path(os.path.realpath(root))
     if index == photos:
-        raise NotAnIndex(index_dir, "it is the folder of the pictures itself")
+        raise NotAnIndex(index_dir, "it is the picture folder itself")
     if index in photos.parents and not is_index(index_dir):
-        raise NotAnIndex(index_dir, f"the pictures are in it ({root})")
+        raise NotAnIndex(index_dir, f"it contains the pictures ({root})")
 
 
 def check_pictures(root: Path, index_dir: Path, ignore: Ignore) -> None:

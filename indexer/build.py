@@ -73,12 +73,12 @@ KEEP_MISSING_DAYS = 30.0
 
 
 METADATA_IS_OLD = (
-    "dates, places and cameras are read from more sources now than when pictures of this index were read. To read them "
-    "again, which encodes nothing, run this once with --reread-metadata"
+    "this version finds more dates, places and cameras than the one that read some of these pictures. To read "
+    "them again, run this once with --reread-metadata, which encodes nothing"
 )
 LONG_PICTURES_WERE_CUT = (
-    "the index was made by an older version, which saw only the middle of panoramas and other long pictures. To see "
-    "all of them, encode everything again: --reindex"
+    "an older version made this index and saw only the middle of panoramas and other long pictures. To see all, "
+    "encode everything again with --reindex"
 )
 
 
@@ -413,7 +413,9 @@ class _Run:
         self._known_devices = dict(current.devices)
         self._moved = current.root != self._root_name()
         if self._moved and not is_there:
-            self.report.warnings.append(f"the pictures were in {old_root} before: the index goes on in {self.root}")
+            self.report.warnings.append(
+                f"the pictures moved from {old_root} to {self.root}: the index now belongs to the new folder"
+            )
         if self.options.reindex:
             self._rebuilding = True
             rebuild = current.rebuild

@@ -212,7 +212,7 @@ def _without_classes(line: str) -> tuple[str, dict[str, str]]:
         expression, end = _class_at(line, at)
         mark = next(marks, None)
         if mark is None:
-            raise ValueError("more classes than a line may have")
+            raise ValueError("too many classes in one line")
         classes[mark] = expression
         slash_within = slash_within or "/" in line[at:end]
         kept.append(mark)
@@ -241,7 +241,7 @@ def _class_at(line: str, start: int) -> tuple[str, int]:
         if end > at + 1 and line[end - 1] == ":":
             name = line[at + 1 : end - 1]
             if name not in _POSIX:
-                raise ValueError(f"there is no class [:{name}:]")
+                raise ValueError(f"unknown class [:{name}:]")
             found, previous, at = found + _POSIX[name], "", end + 1
             continue
         found += re.escape(character)
@@ -256,7 +256,7 @@ def _character_of_class(line: str, at: int) -> tuple[str, bool, int]:
     escaped = line[at : at + 1] == "\\"
     at += escaped
     if at >= len(line):
-        raise ValueError("a [ without its ]; a \\[ is the character itself")
+        raise ValueError("a [ without a ]; write \\[ for the character")
     return line[at], escaped, at + 1
 
 
@@ -337,10 +337,10 @@ class Ignore:
         try:
             data = read_plain(place, LARGEST_IGNORE_FILE_BYTES + 1)
         except OSError as error:
-            self.problems.append(f"{shown} cannot be read ({error.strerror or error}): what it names is not left out")
+            self.problems.append(f"{shown} cannot be read ({error.strerror or error}): its patterns are not applied")
             return
         if len(data) > LARGEST_IGNORE_FILE_BYTES:
-            self.problems.append(f"{shown} is larger than {LARGEST_IGNORE_FILE_BYTES:,} bytes and not used")
+            self.problems.append(f"{shown} is larger than {LARGEST_IGNORE_FILE_BYTES:,} bytes and is not used")
             return
         text = os.fsdecode(data.removeprefix(b"\xef\xbb\xbf"))
         patterns = []
@@ -534,15 +534,15 @@ def overlapping(root: Path, index_dir: Path, nested: Sequence[str]) -> list[str]
         if is_index(other) and other != index_dir:
             folder = root.relative_to(above).as_posix()
             said.append(
-                f"{root} is in {above}, which has an index already: its pictures are encoded and kept twice. To search "
-                f'only this folder, ask that one for folder:"/{folder}"; then {index_dir} can be deleted'
+                f"{root} is in {above}, which has an index: its pictures are encoded and stored twice. To search "
+                f'only this folder, query that index with folder:"/{folder}". You can then delete {index_dir}'
             )
             break
     for relative in nested:
         inner = root / relative
         if inner / INDEX_DIR_NAME != index_dir:
             said.append(
-                f"{inner} has an index of its own, which this run leaves as it is: its pictures are kept twice, and "
-                f"queries from within it are answered by it. Unless you want that, delete {inner / INDEX_DIR_NAME}"
+                f"{inner} has its own index, which this run does not change: its pictures are stored twice, and "
+                f"queries from that folder use its own index. Unless you want that, delete {inner / INDEX_DIR_NAME}"
             )
     return said

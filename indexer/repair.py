@@ -110,7 +110,7 @@ class _Repair:
         report = self.report
         self._read_older()
         if damaged_marker is not None:
-            self._say(f"{MARKER}: written again")
+            self._say(f"{MARKER}: rewritten")
             if damaged_marker:
                 target = self._folder_aside() / MARKER
                 target.write_bytes(damaged_marker)
@@ -186,7 +186,7 @@ class _Repair:
         if newest is not None:
             truth = [f.data.path for f in newest.fragments] + [s.data.path for s in newest.segments]
             if all((self.index_dir / path).exists() for path in truth):
-                self._say(f"took up generation {newest.generation}, the newest that is whole")
+                self._say(f"restored generation {newest.generation}, the newest intact one")
                 return self._with_newer_tags(self._with_newer_files(newest))
         return self._manifest_from_files(".." if newest is None else newest.root)
 
@@ -214,7 +214,7 @@ class _Repair:
             if read_tag_file(self.index_dir, ref.file).written_at > manifest.created_at
         }
         if newer:
-            self._say(f"tags saved since are kept: {', '.join(sorted(ref.name for ref in newer.values()))}")
+            self._say(f"kept the tags saved since then: {', '.join(sorted(ref.name for ref in newer.values()))}")
         return with_tags(manifest, kept | newer) if newer else manifest
 
     def _manifest_from_files(self, root: str) -> Manifest:
@@ -222,7 +222,7 @@ class _Repair:
         if not models or not rows:
             raise IndexNotFound([self.index_dir])
         model = max(models, key=lambda model: models[model])
-        self._say("no manifest is whole: made one from the files themselves")
+        self._say("no manifest is intact: rebuilt one from the other files")
         made = self._with_stored(Manifest(0, "", root, model, 0), model, vectors, rows)
         return with_tags(made, recover_tags(self.index_dir))
 
@@ -271,7 +271,7 @@ class _Repair:
         if records:
             fragment = write_fragment(self.writer, lambda: [records])
             fragments = (*fragments, *([] if fragment is None else [fragment]))
-            self._say(f"{len(records)} rows and {len(ids)} vectors taken up from files that no whole manifest names")
+            self._say(f"{len(records)} rows and {len(ids)} vectors recovered from files that no intact manifest names")
         return dataclasses.replace(
             manifest,
             fragments=fragments,
@@ -299,7 +299,7 @@ class _Repair:
         recounted = counted(self.index_dir, manifest)
         counts = (recounted.pictures, recounted.skipped, recounted.missing)
         if counts != (manifest.pictures, manifest.skipped, manifest.missing):
-            self._say(f"counted again: {counts[0]} pictures, {counts[1]} skipped and {counts[2]} missing files")
+            self._say(f"recounted: {counts[0]} pictures, {counts[1]} skipped and {counts[2]} missing files")
         return recounted
 
     def _without_damaged_rebuild(self, manifest: Manifest) -> Manifest:
@@ -310,7 +310,7 @@ class _Repair:
             return manifest
         for ref in bad:
             self._put_aside(self.index_dir / ref.path)
-        self._say("what --reindex had made so far is damaged: it starts again")
+        self._say("the unfinished --reindex is damaged: it starts again")
         return dataclasses.replace(manifest, rebuild=None)
 
     def _is_whole(self, ref: FileRef | None) -> bool:
@@ -357,13 +357,13 @@ class _Repair:
         if is_of_format_1(fragment):
             written = write_fragment(self.writer, records)
             if not self.report.actions:
-                self._say(f"{fragment.data.path}: written anew in format 2")
+                self._say(f"{fragment.data.path}: rewritten in format 2")
             return None if written is None else self._with_marks(written, *marks)
         if fragment.data.path in bad or not self._records_are_whole(fragment):
             written = write_fragment(self.writer, records)
             return None if written is None else self._with_marks(written, *marks)
         if fragment.rows_file is None or fragment.rows_file.path in bad or not self._agrees(fragment):
-            self._say(f"{fragment.rows_file.path if fragment.rows_file else ''}: made again from {fragment.data.path}")
+            self._say(f"{fragment.rows_file.path if fragment.rows_file else ''}: rebuilt from {fragment.data.path}")
             fragment = dataclasses.replace(fragment, rows_file=write_rows_file(self.writer, records))
         if {ref.path for ref in (fragment.dead, fragment.missing) if ref is not None} & set(bad):
             fragment = self._with_marks(fragment, *marks)
@@ -397,7 +397,9 @@ class _Repair:
                     getattr(f, name) for m in self.before for f in m.fragments if f.data.path == fragment.data.path
                 )
                 ref = next((r for r in older if r is not None and r.path not in bad and self._is_whole(r)), None)
-                from_when = "as they were in an older generation" if ref is not None else "found again by their paths"
+                from_when = (
+                    "restored from an older generation" if ref is not None else "determined again from their paths"
+                )
                 self._say(f"{name} rows of {fragment.data.path}: damaged; {from_when}")
             sets = read_marks(self.index_dir, ref)
             if name == "dead":
@@ -442,10 +444,10 @@ class _Repair:
                 self._say(f"{segment.data.path}: damaged; its vectors recovered from {segment.mapped.path}{rounded}")
             return write_segment(self.writer, blocks, manifest.model, **options)  # type: ignore[arg-type]
         if segment.mapped.path in bad or not self._is_searchable(dataclasses.replace(segment, faiss=None), dim):
-            self._say(f"{segment.mapped.path}: made again from {segment.data.path}")
+            self._say(f"{segment.mapped.path}: rebuilt from {segment.data.path}")
             return derive_segment(self.writer, segment, blocks, dim, **options)  # type: ignore[arg-type]
         if segment.faiss is not None and (segment.faiss.path in bad or not self._is_searchable(segment, dim)):
-            self._say(f"{segment.faiss.path}: built again")
+            self._say(f"{segment.faiss.path}: rebuilt")
             plain = dataclasses.replace(segment, faiss=None, ivf=None)
             return derive_inverted_file(self.writer, plain, dim, **options)  # type: ignore[arg-type]
         return segment
@@ -496,7 +498,7 @@ class _Repair:
         lost = live & ~states.missing & (states.statuses == 0) & ~np.isin(states.vector_ids, stored)
         if lost.any():
             self.report.lost_rows += int(lost.sum())
-            self._say(f"{int(lost.sum())} rows have lost their vectors: the next run encodes these pictures again")
+            self._say(f"{int(lost.sum())} rows lost their vectors: the next run encodes these pictures again")
         older = np.zeros(len(live), bool)
         if "views" not in manifest.reader_features:
             order = np.lexsort((states.row_ids, states.paths[:, 1], states.paths[:, 0]))
@@ -505,7 +507,7 @@ class _Repair:
             same_as_next = (paths[:-1] == paths[1:]).all(axis=1) if len(order) > 1 else np.zeros(0, bool)
             older[order[:-1][same_as_next]] = True
         if older.any():
-            self._say(f"{int(older.sum())} rows deleted whose paths have newer ones")
+            self._say(f"{int(older.sum())} rows deleted because their paths have newer rows")
         newly_dead = states.row_ids[lost | older]
         fragments = manifest.fragments
         if len(newly_dead):
@@ -520,9 +522,9 @@ class _Repair:
                 known = marked(read_marks(index_dir, segment.hidden))
             if known is None or not np.array_equal(known, hidden):
                 if known is None or (segment in manifest.segments and segment.hidden is not None):
-                    self._say(f"hidden vectors of {segment.data.path}: found again")
+                    self._say(f"hidden vectors of {segment.data.path}: determined again")
                 elif len(hidden):
-                    self._say(f"{len(hidden)} vectors of {segment.data.path} hidden: no picture has them")
+                    self._say(f"{len(hidden)} vectors of {segment.data.path} hidden: no picture uses them")
                 segment = dataclasses.replace(
                     segment, hidden=self.writer.add_marks({0: hidden}), hidden_count=len(hidden)
                 )
@@ -552,14 +554,14 @@ class _Repair:
             names = ", ".join(file.path for file in bad)
             if whole is not None:
                 kept[fold(ref.name)] = add_tag_file(self.index_dir, read_tag_file(self.index_dir, whole))
-                self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is whole in its other file")
+                self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is intact in its other file")
                 continue
             older = self._older_tag(ref)
             if older is not None:
                 kept[fold(ref.name)] = older
                 self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is as it was before its last change")
             else:
-                self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is lost: give it to its pictures again")
+                self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is lost: tag its pictures again")
         return with_tags(manifest, kept) if changed else manifest
 
     def _tag_problem(self, ref: TagRef, file: FileRef) -> str | None:
@@ -583,7 +585,7 @@ def _stop_if_unreadable(error: CorruptIndex) -> None:
         raise StorageError(
             error.file,
             error.problem,
-            "Nothing was changed. The drive may be failing: copy the folder with its index to another one, then repair "
+            "Nothing was changed. The drive may be failing: copy the folder and its index to another one, then repair "
             "the index there.",
         ) from error
 

@@ -412,7 +412,7 @@ def _clamped(numbers: list[int]) -> IntArray:
 
 
 def _unreadable(path: str, error: OSError, reason: str | None = None) -> SkippedImage:
-    return SkippedImage(path, "unreadable", reason or f"it cannot be looked at ({error.strerror or error})")
+    return SkippedImage(path, "unreadable", reason or f"it cannot be read ({error.strerror or error})")
 
 
 def kind_of_name(name: str) -> str:

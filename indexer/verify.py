@@ -73,7 +73,7 @@ def _verified(index_dir: Path) -> VerifyReport:
         manifest = snapshot.manifest
         report.generation = manifest.generation
         if marker_of(index_dir) is None and not any(is_of_format_1(f) for f in manifest.fragments):
-            report.problems.append(Problem(MARKER, "it does not say that this is an index"))
+            report.problems.append(Problem(MARKER, "it does not mark this folder as an index"))
         bad = _check_files(snapshot, report)
         _check_rows_and_vectors(index_dir, manifest, bad, report)
         if manifest.rebuild is not None and not bad:
@@ -154,7 +154,7 @@ def check_fragment(index_dir: Path, fragment: Fragment) -> None:
     last = -1
     for record in read_fragment_records(index_dir, fragment):
         if record.row_id <= last:
-            raise CorruptIndex(data, "its row ids do not ascend")
+            raise CorruptIndex(data, "its row ids are not ascending")
         last = record.row_id
         if record.status != "ok":
             others += 1
@@ -165,7 +165,7 @@ def check_fragment(index_dir: Path, fragment: Fragment) -> None:
         elif rows is not None and rows.find(record.row_id) != record:
             raise _is_another(rows, record)
     if (pictures, pictures + others) != (fragment.pictures, fragment.rows):
-        raise CorruptIndex(data, f"it has {pictures} pictures, the manifest says {fragment.pictures}")
+        raise CorruptIndex(data, f"it has {pictures} pictures, but the manifest says {fragment.pictures}")
     if rows is None or check is None:
         return
     for record in read_fragment_records(index_dir, fragment) if others else ():
@@ -174,16 +174,16 @@ def check_fragment(index_dir: Path, fragment: Fragment) -> None:
     check.finish(fragment)
     vector_ids = rows.number("vector_id")[: rows.pictures]
     if not np.array_equal(rows.by_vector, np.argsort(vector_ids, kind="stable")):
-        raise CorruptIndex(rows.path, "its order of vectors is wrong")
+        raise CorruptIndex(rows.path, "its vectors are in the wrong order")
     for ref, count in ((fragment.dead, fragment.dead_count), (fragment.missing, fragment.missing_count)):
         ids = marked(read_marks(index_dir, ref))
         if len(ids) != count or not np.isin(ids, rows.number("row_id")).all():
             name = index_dir / (ref.path if ref is not None else fragment.data.path)
-            raise CorruptIndex(name, "its marks are not of rows of their fragment")
+            raise CorruptIndex(name, "its marks name rows that are not in the fragment")
 
 
 def _is_another(rows: RowsFile, record: ImageRecord) -> CorruptIndex:
-    return CorruptIndex(rows.path, f"row {record.row_id} is not that of its fragment")
+    return CorruptIndex(rows.path, f"row {record.row_id} does not match its fragment")
 
 
 class _RowsCheck:
@@ -231,7 +231,7 @@ class _RowsCheck:
             raise self._differs()
 
     def _differs(self) -> CorruptIndex:
-        return CorruptIndex(self._rows.path, "its columns are not those of its fragment")
+        return CorruptIndex(self._rows.path, "its columns do not match its fragment")
 
 
 def check_segment(index_dir: Path, segment: Segment, dim: int) -> None:
@@ -246,9 +246,9 @@ def check_segment(index_dir: Path, segment: Segment, dim: int) -> None:
         check_vectors(block.ids, block.vectors, dim, after=last)
         last = int(block.ids[-1]) if len(block.ids) else last
         if not mapped.holds(seen, block.ids, block.vectors):
-            raise CorruptIndex(mapped.path, "its vectors are not those of its segment")
+            raise CorruptIndex(mapped.path, "its vectors do not match its segment")
         if mapped.keys is not None and not np.array_equal(mapped.keys[seen : seen + len(block.ids)], block.keys):
-            raise CorruptIndex(mapped.path, "its contents are not those of its segment")
+            raise CorruptIndex(mapped.path, "its contents do not match its segment")
         seen += len(block.ids)
     if seen != segment.vectors or len(mapped) != seen:
         raise CorruptIndex(index_dir / segment.data.path, f"it has {seen} vectors, not {segment.vectors}")
@@ -316,15 +316,15 @@ def _check_together(index_dir: Path, manifest: Manifest, report: VerifyReport) -
     if (len(states.row_ids) and states.row_ids.max() >= manifest.next_row_id) or (
         len(stored) and stored[-1] >= manifest.next_vector_id
     ):
-        problem("ids are used that are yet to be given")
+        problem("ids are used that were never assigned")
     answered = states.answered
     without = answered & ~np.isin(states.vector_ids, stored)
     if without.any():
-        problem(f"{int(without.sum())} pictures have no vector, row {states.row_ids[without][0]} first")
+        problem(f"{int(without.sum())} pictures have no vector, the first is row {states.row_ids[without][0]} first")
     hidden = [marked(read_marks(index_dir, s.hidden)) for s in manifest.segments]
     expected = np.setdiff1d(stored, states.vector_ids[answered])
     if not np.array_equal(np.sort(np.concatenate([np.empty(0, np.int64), *hidden])), expected):
-        problem("the hidden vectors are not those without a picture")
+        problem("the hidden vectors are not the ones without a picture")
     live = ~states.dead
     paths = states.paths[live]
     if len(np.unique(paths, axis=0)) != len(paths) and "views" not in manifest.reader_features:
@@ -357,7 +357,7 @@ def tag_problem(index_dir: Path, ref: TagRef, file: FileRef) -> str | None:
     except CorruptIndex as error:
         return error.problem
     if (tag.name, tag.kind, len(tag.hashes)) != (ref.name, ref.kind, ref.pictures):
-        return f"it is not the {ref.kind} {ref.name!r}"
+        return f"it does not contain the {ref.kind} {ref.name!r}"
     return None
 
 

@@ -86,13 +86,13 @@ def changes(
                 told = ""
         except _NoWatchesLeft:
             no_more = True
-            notice(f"{_NO_MORE}: looking every {poll_s:.0f} seconds instead. {_MORE_WATCHES}")
+            notice(f"{_NO_MORE}: checking every {poll_s:.0f} seconds instead. {_MORE_WATCHES}")
             yield 0
         except (OSError, RuntimeError) as error:  # watchfiles has a RuntimeError of its own
             words = (error.strerror if isinstance(error, OSError) else None) or str(error)
             if not _identity(folder)[2]:
                 if words != told:
-                    notice(f"{folder} cannot be watched now ({words}): looking every {poll_s:.0f} seconds")
+                    notice(f"{folder} cannot be watched now ({words}): checking every {poll_s:.0f} seconds")
                     told = words
                 yield 0
                 place.wait(poll_s)
@@ -308,24 +308,24 @@ class Place:
         if self.problem:
             lines = [] if problem else [_out_of_sight(self)]
         elif problem:
-            lines = [f"{self.folder} is there again"]
+            lines = [f"{self.folder} is back"]
         else:
             for point in sorted(here.keys() | self._here.keys()):
                 if point not in self._here:
                     self._gone.add(point)
-                    lines.append(f"the drive at {point} is gone; it is looked for")
+                    lines.append(f"the drive at {point} is gone; waiting for it")
                 elif point not in here:
                     lines.append(f"the drive at {point} is {'back' if point in self._gone else 'there'}")
                     self._gone.discard(point)
                 elif here[point] != self._here[point]:
-                    lines.append(f"another drive is at {point} now")
+                    lines.append(f"a different drive is now at {point}")
             if not lines and _numbers(before[1]) != _numbers(self._identity):
-                lines = [f"another folder is at {self.folder} now"]
+                lines = [f"a different folder is now at {self.folder}"]
         return lines, True
 
 
 def _out_of_sight(place: Place) -> str:
-    return f"{place.folder} cannot be seen ({place.problem}); it is looked for"
+    return f"{place.folder} is unavailable ({place.problem}); waiting for it"
 
 
 def _numbers(identity: tuple[int, int, int] | None) -> tuple[int, ...]:

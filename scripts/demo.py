@@ -28,7 +28,7 @@ from clipsearch.pictures.images import open_picture
 SCIKIT_IMAGE = "scikit-image==0.26.0"
 PIP_OPTIONS = "--quiet --disable-pip-version-check --no-deps --only-binary :all:"
 QUESTIONS = ["a cat", "a cup of coffee", "a motorcycle", "an aircraft carrier"]
-NOTHING = "nothing found: no picture is likely to show this"
+NOTHING = "nothing found: no picture is a likely match"
 NOT_PHOTOGRAPHS = {"logo.png", "hf-logo_transpng.png", "avatar.png", "screenshot.gif", "phantom.png", "color.png"}
 THUMBNAIL_PIXELS = 320
 HITS = 4
@@ -51,9 +51,11 @@ figcaption {{ font-size: 13px; color: #555; overflow-wrap: anywhere }}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, help="a folder of your own pictures (default: sample photographs)")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="where samples and the page go (default: demo)")
-    parser.add_argument("questions", nargs="*", default=QUESTIONS, help="what to look for")
+    parser.add_argument("--photos", type=Path, help="folder of your own pictures (default: sample photos)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), help="folder for the samples and the page (default: demo)"
+    )
+    parser.add_argument("questions", nargs="*", default=QUESTIONS, help="query to run")
     arguments = parser.parse_args()
     try:
         run(arguments.photos, arguments.out, arguments.questions)
@@ -82,9 +84,9 @@ def run(photos: Path | None, out: Path, questions: list[str]) -> None:
             sections.append(section(question, hits))
     page = out / "index.html"
     page.write_text(PAGE.format(summary=html.escape(summary), sections="\n".join(sections)), encoding="utf-8")
-    print(f"\nThe same as a page: {page.resolve().as_uri()}")
+    print(f"\nResults as a page: {page.resolve().as_uri()}")
     where = f"--index {index}" if index else f"--index {photos}"
-    print(f'Ask more: {Path(sys.executable).parent}/clipsearch query "..." {where}')
+    print(f'Search again with: {Path(sys.executable).parent}/clipsearch query "..." {where}')
 
 
 def section(question: str, hits: list[clipsearch.Hit]) -> str:

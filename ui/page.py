@@ -57,7 +57,7 @@ class Assets:
         """A file by its address."""
         folder, _, name = path.rpartition("/")
         if folder != self.folder or name not in self._files:
-            return PlainTextResponse("404: there is no such file\n", 404)
+            return PlainTextResponse("404: no such file\n", 404)
         kind = _TYPES[name[name.rindex(".") :]]
         return Response(self._files[name], headers={"content-type": kind, "cache-control": _IMMUTABLE})
 
@@ -108,7 +108,7 @@ class Page:
             return
         path, gradio = scope["path"], self._gradio
         if scope["method"] not in ("GET", "HEAD"):
-            response: Response = PlainTextResponse("404: there is no such route\n", 404)
+            response: Response = PlainTextResponse("404: no such route\n", 404)
         elif path == "/":
             response = await self._document(scope, receive)
         elif path.startswith("/ui/"):
@@ -117,7 +117,7 @@ class Page:
             await gradio(scope, receive, _cached(send) if path.startswith("/assets/") else send)
             return
         else:
-            response = PlainTextResponse("404: there is no such page\n", 404)
+            response = PlainTextResponse("404: no such page\n", 404)
         await response(scope, receive, send)
 
     async def _document(self, scope: Scope, receive: Receive) -> Response:

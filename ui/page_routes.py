@@ -46,7 +46,7 @@ Id = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class ExportRequest(BaseModel):
-    """Pictures to be exported: as a table, or as re-encoded previews."""
+    """Pictures to export, as a table or as re-encoded previews."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -56,7 +56,7 @@ class ExportRequest(BaseModel):
 
 
 class ConceptRequest(BaseModel):
-    """Pictures that show something, and pictures that do not: to be kept under a name."""
+    """A concept to save: example pictures and counter-examples."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -112,7 +112,7 @@ class PageService:
         """
         if len(asked.ids) > MOST_ZIPPED:
             raise InvalidQuery(
-                f"{len(asked.ids):,} pictures are too many for one archive: select {MOST_ZIPPED} or fewer"
+                f"{len(asked.ids):,} pictures are too many for one archive. Select at most {MOST_ZIPPED}"
             )
         file = tempfile.TemporaryFile(prefix="clipsearch-")  # noqa: SIM115  the answer reads and closes it
         left_out = []
@@ -161,22 +161,22 @@ def add_page_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/gallery", tags=["page"])
     async def gallery(asked: messages.SearchRequest) -> Response:
-        """As `/v1/search`."""
+        """Same as `/v1/search`."""
         return AsciiJSON(await service.searches.run(lambda: service.search(asked)))
 
     @app.post("/v1/concepts", tags=["page"])
     async def concepts(asked: ConceptRequest) -> Response:
-        """Keep what was liked and not under a name: `tag:NAME` and `like:NAME` work from then on."""
+        """Save what example pictures have in common as a concept, for `tag:NAME` and `like:NAME`."""
         return AsciiJSON(await service.uploads.run(lambda: page.keep_concept(asked)))
 
     @app.get("/v1/map", tags=["page"])
     async def picture_map(index: IndexName = None) -> Response:
-        """Where pictures are on the map of an index: those that look alike lie near each other."""
+        """Get the positions of pictures on the map of an index. Similar pictures lie near each other."""
         return AsciiJSON(await service.uploads.run(lambda: page.map(index)))
 
     @app.post("/v1/export", tags=["page"])
     async def export(asked: ExportRequest) -> Response:
-        """A table of pictures, or an archive of re-encoded previews. Originals are never sent."""
+        """Export a table of pictures, or an archive of re-encoded previews. Originals are never sent."""
         if asked.form == "csv":
             table = await service.searches.run(lambda: page.table(asked))
             return Response(table, media_type="text/csv; charset=utf-8", headers=_attachment("clipsearch.csv"))

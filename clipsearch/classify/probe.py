@@ -91,7 +91,7 @@ class Probe:
     def check(self, fingerprint: str, model: str, folder: Path) -> None:
         """Raise InvalidProbe unless vectors of this image tower are what it was made for."""
         if fingerprint != self.fingerprint:
-            raise InvalidProbe(folder, f"it was made for vectors of {self.model}, not of {model}")
+            raise InvalidProbe(folder, f"it was trained on vectors of {self.model}, not of {model}")
 
     def save(self, folder: Path) -> None:
         """Write probe.json and probe.npz. Raises: StorageError."""
@@ -127,7 +127,7 @@ def load_probe(folder: Path) -> Probe:
         with np.load(folder / "probe.npz", allow_pickle=False) as file:
             arrays = {name: np.asarray(file[name]) for name in _ARRAYS}
         if about["format"] != FORMAT:
-            raise InvalidProbe(folder, f"its format is {about['format']!r}, this version knows {FORMAT!r}")
+            raise InvalidProbe(folder, f"its format is {about['format']!r}, but this version reads {FORMAT!r}")
         probe = Probe(
             labels=tuple(map(str, about["labels"])),
             method=about["method"],
@@ -144,7 +144,7 @@ def load_probe(folder: Path) -> Probe:
             share=float(about["share"]),
         )
     except FileNotFoundError as error:
-        raise InvalidProbe(folder, "there is no probe") from error
+        raise InvalidProbe(folder, "it does not contain a probe") from error
     except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
         raise InvalidProbe(folder, f"it is damaged ({error})") from error
     _check_shapes(probe, folder)
@@ -169,7 +169,7 @@ def _check_shapes(probe: Probe, folder: Path) -> None:
         and all(bool(np.isfinite(getattr(probe, name)).all()) for name in _ARRAYS)
     )
     if not whole:
-        raise InvalidProbe(folder, "its parts do not go together")
+        raise InvalidProbe(folder, "its parts do not match")
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ def resolve_templates(asked: Sequence[str]) -> tuple[str, ...]:
             found[template] = None
         else:
             raise InvalidLabels(
-                f"{template!r} is no template: use {', '.join(TEMPLATES)}, or a sentence with {{}} for the label"
+                f"{template!r} is not a template: use {', '.join(TEMPLATES)}, or a sentence with {{}} for the label"
             )
     return tuple(found)
 
@@ -107,7 +107,7 @@ def parse_label(text: str) -> Label:
     """`dog|puppy|hound` is one class with three words; its name is the first. Raises: InvalidLabels."""
     words = tuple(word for part in text.split("|") if (word := " ".join(part.split())))
     if not words:
-        raise InvalidLabels(f"{text!r} is no label")
+        raise InvalidLabels(f"{text!r} is not a label")
     return Label(words[0], tuple(dict.fromkeys(words)))
 
 
@@ -124,11 +124,11 @@ def read_labels(path: Path) -> list[Label]:
 def check_labels(names: Sequence[str]) -> None:
     """Raise InvalidLabels unless there are two or more, each once."""
     if len(names) < 2:
-        raise InvalidLabels("name two labels or more to choose between")
+        raise InvalidLabels("give at least two labels")
     seen: set[str] = set()
     for name in names:
         if fold(name) in seen:
-            raise InvalidLabels(f"the label {name!r} is there twice")
+            raise InvalidLabels(f"the label {name!r} is given twice")
         seen.add(fold(name))
 
 

@@ -88,7 +88,7 @@ def main() -> None:
         if not _was_printing(error):
             _fail(f"{system_words(error)}. {system_advice(error)}", EXIT_ERROR)
         print_nowhere(sys.stdout.fileno())
-        _fail(f"the answer cannot be written: {error.strerror or error}", EXIT_ERROR)
+        _fail(f"cannot write the output: {error.strerror or error}", EXIT_ERROR)
     except Exception as error:
         show, status = getattr(error, "show", None), getattr(error, "exit_code", None)
         if show is None or status is None:  # not typer's word for wrong usage: a bug of ours

@@ -30,7 +30,7 @@ def print_check(report: CheckReport) -> None:
     for line in advice:
         print(f"! {line}")
     if not advice:
-        print("nothing to mend")
+        print("no problems found")
 
 
 def check_json(report: CheckReport) -> dict[str, Any]:
@@ -47,9 +47,9 @@ def _print_set(title: str, found: SetReport) -> None:
     else:
         print(f"  from          {count(len(found.sources), 'file')}, the first {safe(found.sources[0])}")
     print(f"  pictures      {_spread(found.widths)} pixels wide, {_spread(found.heights)} high")
-    print(f"  captions      {_spread(found.captions_per_picture)} a picture; words: {_spread(found.words)}")
+    print(f"  captions      {_spread(found.captions_per_picture)} per picture; words: {_spread(found.words)}")
     if found.tokens is not None and found.context_length is not None:
-        cut = f"{count(found.too_long, 'caption')} cut off" if found.too_long else "none is cut off"
+        cut = f"{count(found.too_long, 'caption')} cut off" if found.too_long else "none cut off"
         print(f"  tokens        {_spread(found.tokens)}; the model takes {found.context_length}: {cut}")
     reasons: dict[str, list[str]] = {}
     for entry in found.bad:
@@ -60,13 +60,13 @@ def _print_set(title: str, found: SetReport) -> None:
         print(f"  skipped       {len(examples):,} {reason.replace('_', ' ')}")
         _print_examples(examples)
     if found.repeated_within:
-        print(f"  repeated      {count(found.repeated_within, 'caption')} that the same picture has already")
+        print(f"  repeated      {count(found.repeated_within, 'caption')} repeated on the same picture")
     if found.same_caption:
-        print(f"  shared        {count(len(found.same_caption), 'caption')} of several pictures each")
+        print(f"  shared        {count(len(found.same_caption), 'caption')} shared by several pictures")
         _print_examples([f"{number:,} times: {text}" for text, number in found.same_caption])
     if found.same_picture:
         extra = sum(len(keys) - 1 for keys in found.same_picture)
-        print(f"  duplicates    {count(extra, 'picture')} equal to another one, byte for byte")
+        print(f"  duplicates    {count(extra, 'picture')} identical to another, byte for byte")
         _print_examples([" = ".join(keys) for keys in found.same_picture])
 
 
@@ -74,7 +74,7 @@ def _print_examples(examples: list[str]) -> None:
     for example in examples[:EXAMPLES]:
         print(f"                  {safe(example)}")
     if len(examples) > EXAMPLES:
-        print(f"                  ... and {len(examples) - EXAMPLES:,} more (all of them: --json)")
+        print(f"                  ... and {len(examples) - EXAMPLES:,} more (list all with: --json)")
 
 
 def _spread(spread: Spread) -> str:
@@ -90,7 +90,7 @@ def _advice(report: CheckReport) -> list[str]:
         examples = ", ".join(f"{first} = {second}" for first, second in report.leaked_pictures[:EXAMPLES])
         lines.append(
             f"{count(len(report.leaked_pictures), 'dev picture')} also in the training pairs ({safe(examples)}): "
-            "take them out of one, or the dev figures are too good"
+            "remove them from one set, or the dev figures will be too high"
         )
     if report.leaked_captions:
         examples = "; ".join(report.leaked_captions[:EXAMPLES])
@@ -105,10 +105,10 @@ def _advice(report: CheckReport) -> list[str]:
             lines.append(f"{count(skipped, f'{name} entry', f'{name} entries')} will be skipped")
         if found.captions and found.too_long > found.captions // 20:
             lines.append(
-                f"{100 * found.too_long / found.captions:.0f} % of the {name} captions are longer than the model "
-                f"reads ({found.context_length} tokens): put what matters first, or split them into several"
+                f"{100 * found.too_long / found.captions:.0f} % of the {name} captions are longer than the "
+                f"{found.context_length} tokens that the model reads: put what matters first, or split them"
             )
     if report.train.pairs and len(report.train.same_caption) and report.train.same_caption[0][1] > 2:
         most, number = report.train.same_caption[0]
-        lines.append(f'"{safe(most)}" describes {number:,} pictures: such captions teach little')
+        lines.append(f'"{safe(most)}" describes {number:,} pictures: captions this common teach little')
     return lines

@@ -45,52 +45,59 @@ class _Answers:
 def classify_command(
     folder: Annotated[
         Path | None,
-        typer.Argument(help="Pictures; in a folder for each class, accuracy is measured.", metavar="FOLDER"),
+        typer.Argument(
+            help="Folder of pictures. With one subfolder per class, accuracy is measured.", metavar="FOLDER"
+        ),
     ] = None,
     index: Annotated[
-        Path | None, typer.Option("--index", help="Classify the pictures of this index instead.", metavar="DIR")
+        Path | None,
+        typer.Option("--index", help="Classify the pictures of this index instead of a folder.", metavar="DIR"),
     ] = None,
     labels: Annotated[
         list[str] | None,
-        typer.Option("--labels", help='"cat, dog|puppy, car"; | separates words for one class.', metavar="LABELS"),
+        typer.Option("--labels", help='Labels: "cat, dog|puppy, car"; | separates synonyms.', metavar="LABELS"),
     ] = None,
     labels_file: Annotated[
-        Path | None, typer.Option("--labels-file", help="Labels, one a line.", metavar="FILE")
+        Path | None, typer.Option("--labels-file", help="File with one label per line.", metavar="FILE")
     ] = None,
     templates: Annotated[
         list[str] | None,
         typer.Option(
             "--template",
-            help='plain, photo, photos, art, textures, imagenet, or a sentence such as "a {} on a white table". '
-            "Several are averaged.",
+            help='plain, photo, photos, art, textures, imagenet, or a sentence: "a {} on a table". '
+            "Several are averaged. Can be repeated.",
             metavar="T",
         ),
     ] = None,
     probe: Annotated[
-        Path | None, typer.Option("--probe", help="Use what `clipsearch train probe` learned.", metavar="DIR")
+        Path | None, typer.Option("--probe", help="Use a probe written by `clipsearch train probe`.", metavar="DIR")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="As for query.", metavar="MODEL")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Model to use. See: clipsearch models list", metavar="MODEL")
+    ] = None,
     write: Annotated[
-        bool, typer.Option("--write", help="Store the labels in the index as tags, to filter by: tag:NAME.")
+        bool, typer.Option("--write", help="Save the labels in the index as tags, to filter with tag:NAME.")
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="With --write: take these tags from all pictures that had them before.")
+        bool, typer.Option("--replace", help="With --write: first remove these tags from all pictures.")
     ] = False,
     threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Least probability for --write.", metavar="P")
+        float, typer.Option(min=0.0, max=1.0, help="Lowest probability that --write tags.", metavar="P")
     ] = 0.5,
     confusion: Annotated[
-        Path | None, typer.Option("--confusion", help="Draw which class was taken for which (PNG).", metavar="FILE")
+        Path | None, typer.Option("--confusion", help="Draw the confusion matrix as a PNG.", metavar="FILE")
     ] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a line for each picture.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line per picture.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that decode pictures.", metavar="N")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes that decode pictures.", metavar="N")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
 ) -> None:
-    """Name what pictures show: the likeliest of your labels, for a folder or an index.
+    """Label pictures of a folder or an index with the most likely of your labels.
 
     \b
-    Without labels, a folder's own folders are the classes, and the answer is how often the model is right.
+    Without labels, the subfolders are the classes, and clipsearch prints how often the model is right.
 
     \b
     Examples:
@@ -102,15 +109,15 @@ def classify_command(
     from clipsearch.evaluation.plots import check_plots, draw_confusion
 
     if (folder is None) == (index is None):
-        raise InvalidQuery("name either a folder or an index: clipsearch classify FOLDER, or --index DIR")
+        raise InvalidQuery("name a folder or an index, not both: clipsearch classify FOLDER, or --index DIR")
     if as_csv and as_json:
-        raise InvalidQuery("--csv and --json exclude each other")
+        raise InvalidQuery("use --csv or --json, not both")
     if replace and not write:
-        raise InvalidQuery("--replace says what --write does with tags that exist: give both")
+        raise InvalidQuery("--replace needs --write")
     if write and index is None:
-        raise InvalidQuery("--write stores tags in an index: name it with --index")
+        raise InvalidQuery("--write saves tags in an index. Name it with --index")
     if probe is not None and (labels or labels_file or templates):
-        raise InvalidQuery("a probe has its own labels: leave --labels, --labels-file and --template out")
+        raise InvalidQuery("a probe has its own labels. Leave out --labels, --labels-file and --template")
     if confusion is not None:
         check_plots("--confusion")
     asked = _labels(labels or [], labels_file)
@@ -122,7 +129,7 @@ def classify_command(
         answers = _of_folder(folder, asked, sentences, probe, model, workers, quiet)
     if confusion is not None:
         if answers.accuracy is None:
-            raise InvalidLabels("--confusion needs the truth: a folder with a folder for each label")
+            raise InvalidLabels("--confusion needs the true labels: a folder with one subfolder per label")
         found = answers.accuracy
         title = f"{count(found.pictures, 'picture')}, {100 * found.top1:.1f} % right"
         draw_confusion(confusion, answers.labels, found.confusion, title)
@@ -186,7 +193,7 @@ def _of_folder(
     encoder = load_encoder(model or model_at_hand(notice), notice=notice)
     if not labels and probe is None:
         if not found.classes:
-            raise InvalidLabels(f"{folder} has no folders to take labels from: name them with --labels")
+            raise InvalidLabels(f"{folder} has no subfolders to use as labels. Name labels with --labels")
         labels = [parse_label(name) for name in found.classes]
     classifier = _classifier(encoder, labels, templates, probe)
     with ExitStack() as stack:
@@ -220,7 +227,7 @@ def _of_index(
     from clipsearch.search.collection import open_collection
 
     if not labels and probe is None:
-        raise InvalidLabels("name the labels with --labels or --labels-file")
+        raise InvalidLabels("no labels given. Name them with --labels or --labels-file")
     with open_collection(index, model=model) as collection:
         classifier = _classifier(collection.encoder, labels, templates, probe)
         place, root = collection.index, collection.root
@@ -252,8 +259,8 @@ def _write(index: Path, answers: _Answers, threshold: float, replace: bool) -> N
     except ValueError as error:
         raise InvalidLabels(str(error)) from error
     print(
-        f"wrote {count(len(tags), 'tag')} on {count(len(answers.paths) - unsure, 'picture')}; {unsure:,} left without "
-        f"(less likely than {threshold:g})",
+        f"wrote {count(len(tags), 'tag')} on {count(len(answers.paths) - unsure, 'picture')}; {unsure:,} left untagged "
+        f"(probability below {threshold:g})",
         file=sys.stderr,
     )
 
@@ -278,10 +285,10 @@ def _print_answers(answers: _Answers) -> None:
 def _print_accuracy(answers: _Answers, found: Accuracy) -> None:
     import numpy as np
 
-    top5 = f", among the first five {100 * found.top5:.1f} %" if found.top5 is not None else ""
+    top5 = f", top 5 {100 * found.top5:.1f} %" if found.top5 is not None else ""
     print(
         f"{count(found.pictures, 'picture')}, {count(len(answers.labels), 'label')}: {100 * found.top1:.1f} % right "
-        f"[{100 * found.low:.1f}, {100 * found.high:.1f}]{top5}; mean over the classes {100 * found.balanced:.1f} %"
+        f"[{100 * found.low:.1f}, {100 * found.high:.1f}]{top5}; mean over classes {100 * found.balanced:.1f} %"
     )
     totals = found.confusion.sum(axis=1)
     width = max(len(safe(label)) for label in answers.labels)
@@ -294,7 +301,7 @@ def _print_accuracy(answers: _Answers, found: Accuracy) -> None:
     wrong = found.confusion - np.diag(np.diag(found.confusion))
     worst = [divmod(int(at), len(answers.labels)) for at in np.argsort(-wrong, axis=None)[:CONFUSIONS_SHOWN]]
     if wrong.any():
-        print("most often taken for another:")
+        print("most common mistakes:")
     for is_, said in worst:
         if wrong[is_, said]:
             print(f"  {int(wrong[is_, said]):,} {safe(answers.labels[is_])} for {safe(answers.labels[said])}")

@@ -15,16 +15,16 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def compact(index: IndexOption = None, recall: RecallOption = None, as_json: JsonOption = False) -> None:
-    """Join the files of an index into few, and free the space of deleted rows.
+    """Merge the files of an index, and free the space of deleted rows.
 
     \b
-    Runs by itself, in steps, while an index grows; worth calling after large deletions.
+    Indexing does this in steps by itself. Run it after you delete many pictures.
 
     \b
     Examples:
       clipsearch compact
       clipsearch compact --index ./photos
-      clipsearch compact --recall 0.99                          (find more of a large collection, more slowly)
+      clipsearch compact --recall 0.99                          (find more in a large collection, more slowly)
     """
     from clipsearch.indexer.compact import compact as run
 

@@ -15,26 +15,30 @@ from clipsearch.cli.terminal import count, shown
 from clipsearch.filenames import safe
 
 app = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Concepts: what some pictures have in common, under a name."
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Add, list and remove concepts: what example pictures have in common.",
 )
 
 
 @app.command("add")
 def add(
-    name: Annotated[str, typer.Argument(help="What to call it.", metavar="NAME")],
-    pictures: Annotated[list[str], typer.Argument(help="Paths or row_ids of examples.", metavar="PICTURE|ID...")],
+    name: Annotated[str, typer.Argument(help="Name of the concept.", metavar="NAME")],
+    pictures: Annotated[
+        list[str], typer.Argument(help="Paths or row_ids of example pictures.", metavar="PICTURE|ID...")
+    ],
     unlike: Annotated[
-        list[str] | None, typer.Option("--not", help="What it is not; again for more.", metavar="PICTURE|ID")
+        list[str] | None, typer.Option("--not", help="Counter-example. Can be repeated.", metavar="PICTURE|ID")
     ] = None,
     index: IndexOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep what some pictures have in common under a name, for tag:NAME and like:NAME in queries.
+    """Save what example pictures have in common, for tag:NAME and like:NAME in queries.
 
     \b
     Examples:
       clipsearch concept add my-dog rex1.jpg rex2.jpg rex3.jpg --not other-dog.jpg
-      clipsearch query "tag:my-dog"                (pictures of it, the surest first)
+      clipsearch query "tag:my-dog"                (pictures of it, the most certain first)
       clipsearch query "beach tag:my-dog"          (on the beach)
     """
     from clipsearch.query.nodes import Tagged
@@ -51,7 +55,7 @@ def add(
         print_json({"name": concept.name, "pictures": found})
     else:
         asked = shlex.quote(safe(_filter(concept.name)))
-        print(f"{safe(concept.name)}: finds {count(found, 'picture')}. Ask for it: clipsearch query {asked}")
+        print(f"{safe(concept.name)}: matches {count(found, 'picture')}. Search for it with: clipsearch query {asked}")
 
 
 def _example(word: str) -> int | str:
@@ -85,9 +89,9 @@ def list_(index: IndexOption = None, as_json: JsonOption = False) -> None:
 
 @app.command("remove")
 def remove(
-    name: Annotated[str, typer.Argument(help="A tag or concept.", metavar="NAME")], index: IndexOption = None
+    name: Annotated[str, typer.Argument(help="Name of a tag or concept.", metavar="NAME")], index: IndexOption = None
 ) -> None:
-    """Forget a tag or concept. Pictures stay as they are.
+    """Remove a tag or concept. The pictures stay as they are.
 
     \b
     Examples:

@@ -24,14 +24,14 @@ def dedupe(
     index: IndexOption = None,
     script: Annotated[
         Path | None,
-        typer.Option("--script", help="Write a shell script that would delete all but the best.", metavar="FILE"),
+        typer.Option("--script", help="Write a shell script that deletes all but the best.", metavar="FILE"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List near-duplicates, the best of each group first. Deletes nothing.
 
     \b
-    The best has the most pixels, then the sharpest ones. Every other was compared with it, pixel by pixel.
+    The best has the most pixels; of equals, the sharpest. The others are compared with it pixel by pixel.
 
     \b
     Examples:
@@ -56,7 +56,7 @@ def dedupe(
         script.write_bytes(shell_script(groups, safe))
     spare = [other for group in groups for other in group.others]
     freed = size(sum(other.record.size_bytes for other in spare))
-    where = f"; read and run: {safe(str(script))}" if script is not None else ""
+    where = f"; review and run: {safe(str(script))}" if script is not None else ""
     print(f"{count(len(groups), 'group')}, {count(len(spare), 'spare picture')} ({freed}){where}", file=sys.stderr)
 
 

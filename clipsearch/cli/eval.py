@@ -26,16 +26,16 @@ PairsArgument = Annotated[
     list[str],
     typer.Argument(
         help="CSV, TSV, JSONL or Parquet with an image and a caption column; a folder with a .txt beside each "
-        "picture; WebDataset tars. Several, or a pattern in quotes.",
+        "picture; WebDataset tars. Several files, or a quoted pattern.",
         metavar="PAIRS...",
         show_default=False,
     ),
 ]
 ImageColumnOption = Annotated[
-    str | None, typer.Option("--image-column", help="Column of the picture's path.", metavar="NAME")
+    str | None, typer.Option("--image-column", help="Column with the path of the picture.", metavar="NAME")
 ]
 CaptionColumnOption = Annotated[
-    str | None, typer.Option("--caption-column", help="Column of the caption.", metavar="NAME")
+    str | None, typer.Option("--caption-column", help="Column with the caption.", metavar="NAME")
 ]
 
 
@@ -44,31 +44,35 @@ def eval_command(
     pairs: PairsArgument,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="What to measure; give it again for models side by side.", metavar="MODEL"),
+        typer.Option("--model", help="Model to evaluate. Repeat to compare several.", metavar="MODEL"),
     ] = None,
     ann: Annotated[
         Path | None,
-        typer.Option("--ann", help="Also: how much of the exact answer this index's own search finds.", metavar="DIR"),
+        typer.Option("--ann", help="Also measure the recall of this index against exact search.", metavar="DIR"),
     ] = None,
     image_column: ImageColumnOption = None,
     caption_column: CaptionColumnOption = None,
-    png: Annotated[Path | None, typer.Option("--png", help="Draw the recalls (extra plots).", metavar="FILE")] = None,
+    png: Annotated[
+        Path | None, typer.Option("--png", help="Draw the recalls as a PNG (needs the plots extra).", metavar="FILE")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    resamples: Annotated[int, typer.Option(min=10, help="Bootstrap resamples.", metavar="N")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.", metavar="N")] = 0,
+    resamples: Annotated[int, typer.Option(min=10, help="Number of bootstrap resamples.", metavar="N")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the bootstrap.", metavar="N")] = 0,
     precision: Annotated[
         Literal["fp32", "bf16", "fp16", "int8", "auto"],
-        typer.Option(help="Arithmetic of the image tower: fp32 gives the same figures on every machine."),
+        typer.Option(help="Precision of the image tower. fp32: the same figures on every machine."),
     ] = "fp32",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that decode pictures.", metavar="N")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes that decode pictures.", metavar="N")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
 ) -> None:
-    """Measure models on pictures with captions: Recall@1/5/10, median rank and mean average precision, both ways.
+    """Evaluate models on captioned pictures: Recall@1/5/10, median rank and mAP, in both directions.
 
     \b
-    Every caption is a query with one right picture; a picture is right if any of its captions is among the first k.
-    Ties count against. Intervals: 95 %, by bootstrap over the pictures.
+    Each caption is a query with one correct picture. A picture is correct if any of its captions is in the top k.
+    Ties count as misses. Intervals are 95 %, bootstrapped over the pictures.
 
     \b
     Examples:
@@ -84,7 +88,7 @@ def eval_command(
     from clipsearch.pairs.reading import open_pairs
 
     if markdown and as_json:
-        raise InvalidQuery("--markdown and --json exclude each other")
+        raise InvalidQuery("use --markdown or --json, not both")
     if png is not None:
         check_plots("--png")
     found = open_pairs(pairs, image_column=image_column, caption_column=caption_column)
@@ -186,7 +190,7 @@ def _footnote(compared: Comparison, encoded: EncodedPairs) -> str:
     share = f"{100 * compared.confidence:.0f} %"
     note = f"Recall and mAP in %; [{share} intervals, {compared.resamples:,} resamples of the pictures]."
     if compared.differences:
-        note += " A difference whose interval does not hold 0 is there."
+        note += " A difference is significant if its interval excludes 0."
     for skip in encoded.pictures.skipped[:3]:
         note += f"\nleft out: {safe(skip.path)}: {safe(skip.reason)}"
     return note

@@ -16,13 +16,13 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(help="The Parquet file to write.", metavar="FILE.parquet")],
+    file: Annotated[Path, typer.Argument(help="Parquet file to write.", metavar="FILE.parquet")],
     index: IndexOption = None,
 ) -> None:
-    """Write all pictures of an index, what is known of them and their vectors, as one Parquet file.
+    """Export the pictures of an index, their metadata and their vectors as one Parquet file.
 
     \b
-    Any program that reads Parquet can use it: pandas, DuckDB, Arrow. Missing pictures are left out.
+    Any program that reads Parquet can open it: pandas, DuckDB, Arrow. Missing pictures are left out.
 
     \b
     Examples:

@@ -19,16 +19,20 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def illustrate(
-    text: Annotated[Path, typer.Argument(help="A Markdown or plain text, UTF-8.", metavar="TEXT")],
+    text: Annotated[Path, typer.Argument(help="Markdown or plain text file in UTF-8.", metavar="TEXT")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A .html or .md file; without it, Markdown is printed.", metavar="FILE"),
+        typer.Option(
+            "--output", "-o", help="Write to this .html or .md file instead of printing Markdown.", metavar="FILE"
+        ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="No gaps: take the nearest, however unlikely.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Leave no gaps: use the nearest picture, however unlikely.")
+    ] = False,
     index: IndexOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Choose a picture for each paragraph of a text, none twice; leave a gap where none fits.
+    """Choose a picture for each paragraph of a text. Leaves a gap where no picture fits.
 
     \b
     Examples:
@@ -43,7 +47,7 @@ def illustrate(
     except OSError as error:
         raise StorageError(text, error.strerror or str(error), "Name a text file.") from None
     except UnicodeDecodeError:
-        raise InvalidQuery(f"{text} is no UTF-8 text") from None
+        raise InvalidQuery(f"{text} is not UTF-8 text") from None
     with open_collection(index) as photos:
         blocks = making.illustrate(photos, story, everything=everything)
         config.remember_index(photos.index)

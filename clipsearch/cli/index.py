@@ -56,7 +56,7 @@ class IndexCommand(typer.core.TyperCommand):
 @app.command(name="index", cls=IndexCommand)
 def index_command(
     folder: Annotated[
-        Path, typer.Argument(help="The folder with the pictures; folders in it are searched too.", metavar="FOLDER")
+        Path, typer.Argument(help="Folder with the pictures, including its subfolders.", metavar="FOLDER")
     ],
     index: IndexOption = None,
     model: ModelOption = None,
@@ -66,66 +66,74 @@ def index_command(
         bool,
         typer.Option(
             "--reindex",
-            help="Encode everything again, also with another model. The old vectors answer until all is done.",
+            help="Encode everything again, for example with another --model. Queries use the old vectors meanwhile.",
         ),
     ] = False,
     reread_metadata: Annotated[
         bool,
         typer.Option(
             "--reread-metadata",
-            help="Read dates, places and cameras again where an older version did. Encodes nothing.",
+            help="Read dates, places and cameras again if an older version read them. Encodes nothing.",
         ),
     ] = False,
-    retry_skipped: Annotated[bool, typer.Option("--retry-skipped", help="Read again what was skipped before.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a picture could not be read.")] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that decode pictures.", metavar="N")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, max=4096, help="Pictures encoded at once.", metavar="N")] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one picture may take.", metavar="S")] = 10.0,
+    retry_skipped: Annotated[
+        bool, typer.Option("--retry-skipped", help="Retry pictures that were skipped before.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if a picture cannot be read.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes that decode pictures.", metavar="N")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Number of pictures to encode at once.", metavar="N")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Time limit for one picture, in seconds.", metavar="S")
+    ] = 10.0,
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16", "int8"],
         typer.Option(
             envvar="CLIPSEARCH_PRECISION",
-            help="Arithmetic of the image tower. auto: the fastest here whose vectors agree with fp32.",
+            help="Precision of the image tower. auto: the fastest whose vectors agree with fp32.",
         ),
     ] = "auto",
     device: Annotated[
-        str | None, typer.Option(help="cuda, mps or cpu, for open_clip: models.", metavar="DEVICE")
+        str | None, typer.Option(help="Device for open_clip: models: cuda, mps or cpu.", metavar="DEVICE")
     ] = None,
     recall: RecallOption = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Forget missing pictures: those whose folder or drive cannot be seen.")
+        bool, typer.Option("--prune", help="Forget missing pictures, whose folder or drive is unavailable, now.")
     ] = False,
     keep_missing: Annotated[
-        float, typer.Option(min=0, metavar="DAYS", help="Forget missing pictures after so many days.")
+        float, typer.Option(min=0, metavar="DAYS", help="Forget missing pictures after this many days.")
     ] = 30.0,
     exclude: Annotated[
         list[str] | None,
         typer.Option(
             "--exclude",
-            help="Leave out what matches, in this run; again for more. To keep it out: a .clipsearchignore file.",
+            help="Leave out matching files in this run. Can be repeated. For every run: .clipsearchignore.",
             metavar="GLOB",
         ),
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Go on: keep the index current while files come and go, until Ctrl-C.")
+        bool, typer.Option("--watch", help="Keep the index up to date as files change, until Ctrl-C.")
     ] = False,
     as_json: JsonOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no summary.")] = False,
 ) -> None:
     """Index a folder of pictures, or bring its index up to date.
 
     \b
-    Only what is new or changed is read; renamed and moved pictures cost nothing.
-    Ctrl-C is safe at any time: what is done is kept, and the next run goes on from there.
+    Only new and changed pictures are read. Renamed and moved pictures cost nothing.
+    Ctrl-C is safe at any time: finished work is kept, and the next run continues from there.
 
     \b
     Examples:
       clipsearch index ./photos
-      clipsearch index /mnt/nas/photos --index ~/photo-index    (a folder you may not write to)
+      clipsearch index /mnt/nas/photos --index ~/photo-index    (if the folder is read-only)
       clipsearch index ./photos --model ViT-B-32-SigLIP2-256__webli --reindex
-      clipsearch index ./photos --reread-metadata               (dates that older versions could not read)
+      clipsearch index ./photos --reread-metadata               (dates that older versions missed)
       clipsearch index ./photos --exclude Screenshots --exclude "*.gif"
-      clipsearch index ./photos --watch                         (keep it current until Ctrl-C)
+      clipsearch index ./photos --watch                         (keep it up to date until Ctrl-C)
     """
     from contextlib import ExitStack
 
@@ -197,7 +205,7 @@ def index_command(
             command += (f" --model {quoted(model)}" if model else "") + " --reindex"
         if reread_metadata:
             command += " --reread-metadata"
-        print(f"Stopped. What is done is kept; go on with: {command}", file=sys.stderr)
+        print(f"Stopped. Finished work is kept. Continue with: {command}", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
     if strict and any(skip.status != "not_a_picture" for skip in report.skipped):
         raise typer.Exit(EXIT_ERROR)
@@ -219,7 +227,7 @@ def _keep_current(
 
     stop, failed, told = threading.Event(), threading.Event(), ""
     before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    print(f"Watching {quoted(folder)}; stop with Ctrl-C.", file=sys.stderr, flush=True)
+    print(f"Watching {quoted(folder)}. Stop with Ctrl-C.", file=sys.stderr, flush=True)
     try:
         for _ in changes(folder, place, stop, exclude=exclude, notice=notice, failed=failed):
             try:
@@ -228,7 +236,7 @@ def _keep_current(
                 raise
             except (ClipsearchError, OSError) as error:
                 # An unplugged drive comes back, a full disk is emptied, a lock released.
-                line = f"{system_words(error)}; looking again later" if isinstance(error, OSError) else str(error)
+                line = f"{system_words(error)}. Retrying later" if isinstance(error, OSError) else str(error)
                 if line != told:
                     notice(line)
                 told = line
@@ -286,23 +294,23 @@ def _print_report(report: IndexReport, place: Path) -> None:
         f"{number:,} {what}"
         for number, what in (
             (report.unchanged, "unchanged"),
-            (report.touched, "with new dates only"),
-            (report.described, "with metadata read again"),
+            (report.touched, "with only a new file date"),
+            (report.described, "with metadata reread"),
             (report.renamed, "renamed"),
-            (report.copied, "copies of known pictures"),
+            (report.copied, "copies of indexed pictures"),
             (report.removed, "removed"),
             (report.returned, "back again"),
             (report.forgotten, "forgotten"),
-            (report.withdrawn, "no longer searched (left out)"),
-            (report.partial, "read in part"),
+            (report.withdrawn, "now left out"),
+            (report.partial, "partly read"),
             (len(report.skipped), "skipped"),
         )
         if number
     ]
     if report.missing:
         print(
-            f"{count(report.missing, 'picture')} missing: their folder or drive cannot be seen, or is left out. They "
-            "are kept but not shown, and come back without being read. Forget them with: --prune",
+            f"{count(report.missing, 'picture')} missing: their folder or drive is unavailable or left out. They "
+            "stay in the index but are not shown, and return without being read again. Forget them with: --prune",
             file=sys.stderr,
         )
     per_s = report.pictures_per_s or report.described_per_s
@@ -316,9 +324,9 @@ def _print_report(report: IndexReport, place: Path) -> None:
         if any(is_circumstance(skip.status, skip.reason) for skip in examples):
             print(f"    {TRIED_AGAIN[status]}")
         if number > EXAMPLES_PER_REASON:
-            print(f"    ... all of them: clipsearch status --skipped --index {quoted(place)}")
+            print(f"... list all with: clipsearch status --skipped --index {quoted(place)}")
     if report.left_out:
         reasons = ", ".join(f"{reason} ({number:,})" for reason, number in report.left_out.items())
         print(f"  left out: {reasons}")
     found = count(report.pictures, "picture")
-    print(f'{found} can be searched: clipsearch query "a dog on a beach" --index {quoted(place)}')
+    print(f'{found} in the index. Search with: clipsearch query "a dog on a beach" --index {quoted(place)}')

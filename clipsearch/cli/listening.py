@@ -31,28 +31,33 @@ _M_MMAP_THRESHOLD = -3  # of malloc.h
 
 IndexesOption = Annotated[
     list[Path] | None,
-    typer.Option("--index", help="Folder of an index, or its photo folder; can be given several times.", metavar="DIR"),
+    typer.Option("--index", help="Index, or its photo folder. Can be repeated.", metavar="DIR"),
 ]
 HostOption = Annotated[
-    str, typer.Option(help="Address to listen on. Others than loopback ones need a token.", metavar="ADDRESS")
+    str, typer.Option(help="Address to listen on. Any but a loopback address requires a token.", metavar="ADDRESS")
 ]
 PortOption = Annotated[
-    int | None, typer.Option(min=0, max=65535, help=f"Port to listen on (default: {PORT} or the next free one).")
+    int | None, typer.Option(min=0, max=65535, help=f"Port to listen on (default: {PORT}, or the next free one).")
 ]
 TokenOption = Annotated[
     str | None,
-    typer.Option(envvar="CLIPSEARCH_TOKEN", help="What who asks must know. Made up where one is needed.", metavar="T"),
+    typer.Option(
+        envvar="CLIPSEARCH_TOKEN",
+        help="Token that clients must send. Generated if required and not given.",
+        metavar="T",
+    ),
 ]
 RootPathOption = Annotated[
     str,
     typer.Option(
         "--root-path",
-        help="Sub-path at which a proxy shows this server: /photos for https://example.org/photos/.",
+        help="Sub-path behind a proxy: /photos for https://example.org/photos/.",
         metavar="PATH",
     ),
 ]
 HostNameOption = Annotated[
-    list[str] | None, typer.Option("--host-name", help="Another name that this machine is asked by.", metavar="NAME")
+    list[str] | None,
+    typer.Option("--host-name", help="Additional host name to accept. Can be repeated.", metavar="NAME"),
 ]
 
 

@@ -21,15 +21,13 @@ app = typer.Typer(rich_markup_mode=None)
 def mcp(
     index: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--index", help="Folder of an index, or its photo folder; can be given several times.", metavar="DIR"
-        ),
+        typer.Option("--index", help="Index, or its photo folder. Can be repeated.", metavar="DIR"),
     ] = None,
 ) -> None:
-    """Let an AI assistant search: speaks the Model Context Protocol on stdin and stdout.
+    """Let an AI assistant search, over the Model Context Protocol on stdin and stdout.
 
     \b
-    Assistants start it themselves; docs/api.md says what to write into their settings. It only reads.
+    The assistant starts it; docs/api.md shows the settings to use. It only reads.
 
     \b
     Examples:

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 CHECK_PICTURES = 16
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch, describe and export models.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, download, describe and export models.")
 
 
 @app.command(name="list")
 def list_command(
-    every_kind: Annotated[bool, typer.Option("--all", help="Also list open_clip's models (torch extra).")] = False,
+    every_kind: Annotated[
+        bool, typer.Option("--all", help="Also list open_clip models (needs the torch extra).")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the models that --model takes.
@@ -44,7 +46,7 @@ def list_command(
         return
     width = max(len(model.name) for model in models)
     for model in models:
-        state = "here" if model.available else f"{model.extra} extra" if model.extra else "to fetch"
+        state = "available" if model.available else f"{model.extra} extra" if model.extra else "to fetch"
         facts = [
             f"{model.dim}-d" if model.dim else "",
             f"{model.picture_side} px" if model.picture_side else "",
@@ -57,8 +59,8 @@ def list_command(
 
 
 @app.command()
-def pull(model: Annotated[str, typer.Argument(help="NAME__TAG, or auto for the recommended one.")]) -> None:
-    """Fetch a published model, so that it can be used offline.
+def pull(model: Annotated[str, typer.Argument(help="NAME__TAG, or auto for the recommended model.")]) -> None:
+    """Download a published model, to use it offline.
 
     \b
     Example:
@@ -67,12 +69,12 @@ def pull(model: Annotated[str, typer.Argument(help="NAME__TAG, or auto for the r
     from clipsearch.encoder.names import pull as fetch
 
     resolved = fetch(model, notice=notice)
-    print(f"{resolved.name} is here" + (f": {safe(str(resolved.directory))}" if resolved.directory else ""))
+    print(f"{resolved.name} is available" + (f": {safe(str(resolved.directory))}" if resolved.directory else ""))
 
 
 @app.command()
 def info(
-    model: Annotated[str, typer.Argument(help="Any model name, see: clipsearch models list")],
+    model: Annotated[str, typer.Argument(help="Model name. See: clipsearch models list")],
     as_json: JsonOption = False,
 ) -> None:
     """Describe a model: dimensions, preprocessing, fingerprint, size, licence.
@@ -100,23 +102,26 @@ def _json(model: ModelInfo) -> dict[str, object]:
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(help="open_clip:NAME/TAG, or open_clip:NAME with --checkpoint.")],
-    directory: Annotated[Path, typer.Argument(help="Folder to make; --model takes it afterwards.")],
-    checkpoint: Annotated[Path | None, typer.Option(help="Weights to load (safetensors).", metavar="FILE")] = None,
+    directory: Annotated[Path, typer.Argument(help="Folder to create. Use it as --model afterwards.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights to load (.safetensors).", metavar="FILE")] = None,
     pictures: Annotated[
         Path | None,
-        typer.Option(help="Pictures to check the export with, instead of sample photographs.", metavar="DIR"),
+        typer.Option(help="Folder of pictures to check the export with (default: sample photos).", metavar="DIR"),
     ] = None,
-    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load a .pt checkpoint that you trust.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
+    allow_pickle: Annotated[
+        bool,
+        typer.Option("--allow-pickle", help="Load a .pt checkpoint. It can run code: only use files that you trust."),
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")] = False,
 ) -> None:
-    """Write an open_clip model as ONNX, in the layout that clipsearch and immich load (torch extra).
+    """Export an open_clip model as ONNX, in the layout that clipsearch and immich load (torch extra).
 
     \b
-    A training run is in that layout already: its model is copied.
+    A training run already has that layout: its model is copied.
 
     \b
-    The export is compared with the original, picture by picture and text by text, and refused below
-    a cosine of 0.999.
+    The export is compared with the original on pictures and texts, and rejected if any cosine is below
+    0.999.
 
     \b
     Examples:
@@ -137,7 +142,7 @@ def export(
         model, checkpoint=checkpoint, device="cpu", precision="fp32", allow_pickle=allow_pickle, notice=notice
     )
     if not isinstance(encoder, OpenClipEncoder):
-        raise typer.BadParameter(f"{model} is ONNX already; name an open_clip: model", param_hint="MODEL")
+        raise typer.BadParameter(f"{model} is already ONNX; name an open_clip: model", param_hint="MODEL")
     from clipsearch.encoder.export import export as write
 
     pixels = _check_pictures(pictures or _sample_pictures(), encoder.preprocessing)

@@ -21,7 +21,7 @@ IndexOption = Annotated[
     Path | None,
     typer.Option(
         "--index",
-        help="Folder of the index, if it is not `.clipsearch` in the photo folder.",
+        help="Folder of the index, if not `.clipsearch` in the photo folder.",
         metavar="DIR",
         readable=False,  # what the system says when it is read says more
     ),
@@ -37,10 +37,10 @@ ModelOption = Annotated[
 ]
 CheckpointOption = Annotated[
     Path | None,
-    typer.Option("--checkpoint", help="Weights (safetensors) for --model open_clip:NAME.", metavar="FILE"),
+    typer.Option("--checkpoint", help="Weights (.safetensors) for --model open_clip:NAME.", metavar="FILE"),
 ]
 AllowPickleOption = Annotated[
-    bool, typer.Option("--allow-pickle", help="Load a .pt checkpoint that you trust: it can run code.")
+    bool, typer.Option("--allow-pickle", help="Load a .pt checkpoint. It can run code: only use files that you trust.")
 ]
 RecallOption = Annotated[
     float | None,
@@ -48,7 +48,7 @@ RecallOption = Annotated[
         "--recall",
         min=0.5,
         max=0.999,
-        help="Share of the true ten nearest that searching 200,000 pictures and more must find; kept for later.",
+        help="Recall@10 to reach in collections of 200,000 pictures or more. Saved.",
         metavar="R",
     ),
 ]
@@ -74,7 +74,7 @@ def system_advice(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "Free some space, then run the same command again."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "Check who may read and write there."
+        return "Check the permissions."
     return "Check the disk or the connection, then run the same command again."
 
 

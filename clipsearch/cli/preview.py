@@ -21,8 +21,7 @@ class NoTerminal(ClipsearchError):
 
     def __init__(self) -> None:
         super().__init__(
-            "--preview needs a terminal, for input too: it is asked what it can draw. "
-            "Leave it out, or look at the pictures with: clipsearch ui"
+            "--preview needs a terminal as its input and output. Leave it out, or view the pictures with: clipsearch ui"
         )
 
 

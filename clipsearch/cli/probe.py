@@ -24,21 +24,27 @@ NAMES = {"zero-shot": "zero-shot", "linear": "linear probe", "cache": "cache ada
 @app.command(name="probe")
 def probe_command(
     folder: Annotated[
-        Path, typer.Argument(help="A folder for each class, with pictures of it.", metavar="FOLDER_PER_CLASS")
+        Path, typer.Argument(help="Folder with one subfolder of pictures for each class.", metavar="FOLDER_PER_CLASS")
     ],
-    out: Annotated[Path, typer.Option("--out", help="Where to write the probe.", metavar="DIR")],
-    model: Annotated[str | None, typer.Option("--model", help="As for query.", metavar="MODEL")] = None,
-    templates: Annotated[list[str] | None, typer.Option("--template", help="As for classify.", metavar="T")] = None,
-    folds: Annotated[int, typer.Option(min=2, max=50, help="Parts for cross-validation.", metavar="N")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Of the parts.", metavar="N")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that decode pictures.", metavar="N")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write the probe to.", metavar="DIR")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="Model to use. See: clipsearch models list", metavar="MODEL")
+    ] = None,
+    templates: Annotated[
+        list[str] | None, typer.Option("--template", help="Template, as for classify. Can be repeated.", metavar="T")
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, max=50, help="Number of cross-validation folds.", metavar="N")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the folds.", metavar="N")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes that decode pictures.", metavar="N")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
 ) -> None:
-    """Learn classes from a few pictures of each, on frozen vectors: no PyTorch, seconds after encoding.
+    """Learn classes from a few example pictures of each, in seconds and without PyTorch.
 
     \b
-    A linear probe and a cache adapter (Tip-Adapter) are compared with zero-shot by cross-validation; the best is kept.
+    Compares a linear probe and a cache adapter (Tip-Adapter) with zero-shot by cross-validation, and keeps the best.
 
     \b
     Examples:
@@ -53,13 +59,13 @@ def probe_command(
     from clipsearch.pairs.encoding import encode_pictures
 
     if out.exists() and not out.is_dir():
-        raise InvalidQuery(f"{out} is a file: name a folder with --out")
+        raise InvalidQuery(f"{out} is a file. Name a folder with --out")
     found = open_class_folder(folder)
     encoder = load_encoder(model or model_at_hand(notice), notice=notice)
     base = zero_shot(encoder, [parse_label(name) for name in found.classes], templates or ["photos"])
     truth = truth_in(base.labels, found)
     if truth is None:
-        raise InvalidLabels(f"{folder} has pictures that are in no class's folder: move them into one")
+        raise InvalidLabels(f"{folder} has pictures outside the class folders: move them into one")
     with ExitStack() as stack:
         report = None if quiet else stack.enter_context(progress_display())
         encoded = encode_pictures(encoder, found.sources, workers=workers, progress=report)
@@ -78,14 +84,14 @@ def _print(learned: ProbeReport, skipped: list[SkippedImage], out: Path) -> None
     for skip in skipped[:5]:
         print(f"  skipped {safe(skip.path)}: {safe(skip.reason)}")
     if learned.accuracy is None:
-        print("too few examples to hold any out: the linear probe was fitted without a check (give 2 or more of each)")
+        print("too few examples to hold any out: the linear probe is not validated (use 2 or more of each class)")
     else:
-        print(f"right, on pictures held out ({learned.folds} parts):")
+        print(f"accuracy on held-out pictures ({learned.folds} folds):")
         for method, found in learned.accuracy.items():
             kept = "  <- kept" if method == learned.probe.method else ""
             share = f"{100 * found.top1:5.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
             print(f"  {NAMES[method]:13}  {share}, per class {100 * found.balanced:.1f} %{kept}")
-    print(f"use it: clipsearch classify FOLDER --probe {safe(str(out))}")
+    print(f"Use it with: clipsearch classify FOLDER --probe {safe(str(out))}")
 
 
 def _json(learned: ProbeReport, skipped: list[SkippedImage], out: Path) -> dict[str, Any]:

@@ -64,23 +64,21 @@ def is_negative_word(word: str) -> bool:
 
 @app.command(cls=QueryCommand)
 def query(
-    query: Annotated[list[str], typer.Argument(help="What to look for: words, pictures, filters. See docs/query.md.")],
-    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="How many hits.", metavar="N")] = DEFAULT_HITS,
+    query: Annotated[list[str], typer.Argument(help="Words, pictures and filters to search for. See docs/query.md.")],
+    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="Number of hits.", metavar="N")] = DEFAULT_HITS,
     sort: Annotated[
-        Literal["score", "date", "path"], typer.Option(help="The order of the hits; date is newest first.")
+        Literal["score", "date", "path"], typer.Option(help="Order of the hits. date: newest first.")
     ] = "score",
-    show_all: Annotated[
-        bool, typer.Option("--all", help="Show also what is unlikely to be what you look for.")
-    ] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Also show unlikely matches.")] = False,
     unique: Annotated[
-        bool, typer.Option("--unique", help="Fold near-duplicates into the best of them, and list the others.")
+        bool, typer.Option("--unique", help="Show near-duplicates as one hit, the best, with the others below it.")
     ] = False,
-    diverse: Annotated[bool, typer.Option("--diverse", help="Prefer hits that differ from those before.")] = False,
+    diverse: Annotated[bool, typer.Option("--diverse", help="Prefer hits that differ from each other.")] = False,
     like: Annotated[
-        list[int] | None, typer.Option(help="row_id of a hit that was right; again for more.", metavar="ID")
+        list[int] | None, typer.Option(help="row_id of a relevant hit. Can be repeated.", metavar="ID")
     ] = None,
     unlike: Annotated[
-        list[int] | None, typer.Option(help="row_id of a hit that was wrong; again for more.", metavar="ID")
+        list[int] | None, typer.Option(help="row_id of an irrelevant hit. Can be repeated.", metavar="ID")
     ] = None,
     index: IndexOption = None,
     model: ModelOption = None,
@@ -88,37 +86,37 @@ def query(
     allow_pickle: AllowPickleOption = False,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
-    paths: Annotated[bool, typer.Option("--paths", help="Print the paths only, one a line.")] = False,
-    zero: Annotated[bool, typer.Option("-0", help="Print the exact paths, each ended by NUL, for xargs -0.")] = False,
+    paths: Annotated[bool, typer.Option("--paths", help="Print only the paths, one per line.")] = False,
+    zero: Annotated[bool, typer.Option("-0", help="Print exact paths that end with NUL, for xargs -0.")] = False,
     preview: Annotated[
-        bool, typer.Option("--preview", help="Show the pictures in the terminal (kitty, sixel, else half blocks).")
+        bool, typer.Option("--preview", help="Show the pictures in the terminal (kitty, sixel or half blocks).")
     ] = False,
     daemon: Annotated[
         Literal["auto", "off"],
         typer.Option(
             envvar="CLIPSEARCH_DAEMON",
-            help="auto: start a process that answers later queries sooner, and ends when idle for 15 minutes.",
+            help="auto: start a process that speeds up later queries. It ends after 15 idle minutes.",
         ),
     ] = "off",
 ) -> None:
-    """Find pictures by a sentence, by pictures, by what the files say of themselves.
+    """Find pictures by a sentence, an example picture, or metadata.
 
     \b
-    Looks in --index, $CLIPSEARCH_INDEX, `.clipsearch` here and in the folders above, then the index used last.
+    The index is --index, $CLIPSEARCH_INDEX, `.clipsearch` here or in a folder above, or the one used last.
     Exit status: 0 found, 1 error, 2 wrong usage, 3 nothing found.
 
     \b
     Examples:
       clipsearch query "a dog on a beach"
       clipsearch query holiday.jpg -k 5                         (pictures like this one)
-      clipsearch query horse + stripes                          (sums; also: cat - dog, 2:dog + ./pool.jpg)
+      clipsearch query horse + stripes                          (a sum; also: cat - dog, 2:dog + ./pool.jpg)
       clipsearch query "dog beach -people after:2023-05 folder:trips"
       clipsearch query "(camera:canon or ext:png) not tag:seen" --sort date
       clipsearch query "red car" -0 | xargs -0 cp -t ./red-cars
       clipsearch query "sunset" --json --unique --index ./photos
     """
     if as_json + as_csv + paths + zero + preview > 1:
-        raise InvalidQuery("--json, --csv, --paths, -0 and --preview exclude each other")
+        raise InvalidQuery("use only one of --json, --csv, --paths, -0 and --preview")
     words = joined([word if is_utf8(word) or Path(word).exists() else as_typed(word) for word in query])
     if not words.strip():
         raise EmptyQuery
@@ -181,9 +179,9 @@ def _nothing(photos: Collection, order: Order) -> str:
     """Why an order has no hits."""
     _, hidden = order.count(photos)
     if hidden:
-        why = f": no picture is likely to show this (--all shows {count(hidden, 'unlikely one')}, the nearest first)"
+        why = f": no picture is a likely match (--all shows {count(hidden, 'unlikely one')}, best first)"
     elif order.wish.query.filter is not None and len(photos):
-        why = ": no picture passes the filters"
+        why = ": no picture matches the filters"
     else:
         why = " has no searchable pictures"
     return f"{safe(str(photos.root))}{why}"

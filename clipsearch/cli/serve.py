@@ -26,7 +26,7 @@ def serve(
     host_name: HostNameOption = None,
     root_path: RootPathOption = "",
 ) -> None:
-    """Serve indexes over HTTP: search, thumbnails, metrics, OpenAPI documentation at /docs.
+    """Serve indexes over HTTP: search, thumbnails and metrics, with OpenAPI documentation at /docs.
 
     \b
     Examples:

@@ -18,14 +18,12 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def similar(
-    picture: Annotated[
-        str, typer.Argument(help="The path of a picture, or the row_id of a hit.", metavar="PICTURE|ID")
-    ],
-    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="How many hits.", metavar="N")] = DEFAULT_HITS,
+    picture: Annotated[str, typer.Argument(help="Path of a picture, or row_id of a hit.", metavar="PICTURE|ID")],
+    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="Number of hits.", metavar="N")] = DEFAULT_HITS,
     index: IndexOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find pictures like one, which is not among the hits.
+    """Find pictures similar to one picture. That picture itself is not a hit.
 
     \b
     Examples:
@@ -44,5 +42,5 @@ def similar(
         for hit in hits:
             print_hit(hit)
     if not hits:
-        print("nothing found: there is no other picture", file=sys.stderr)
+        print("nothing found: the index has no other picture", file=sys.stderr)
         raise typer.Exit(EXIT_NOTHING_FOUND)

@@ -21,11 +21,11 @@ app = typer.Typer(rich_markup_mode=None)
 def status(
     index: IndexOption = None,
     skipped: Annotated[
-        bool, typer.Option("--skipped", help="List every file that was skipped or read only in part, and why.")
+        bool, typer.Option("--skipped", help="List every file that was skipped or partly read, with the reason.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what an index holds.
+    """Show what an index contains.
 
     \b
     Examples:
@@ -50,9 +50,9 @@ def status(
         return
     print(f"pictures    {found.pictures:,}")
     if found.partial:
-        print(f"              {len(found.partial):,} of them read in part")
+        print(f"              {len(found.partial):,} of them partly read")
     if found.missing:
-        print(f"missing     {found.missing:,} (their files cannot be seen; kept until they are back or pruned)")
+        print(f"missing     {found.missing:,} (files unavailable; kept until they return or are pruned)")
     print(f"skipped     {sum(found.skipped_by_status.values()):,}")
     for name, number in found.skipped_by_status.items():
         print(f"              {number:,} {STATUS_WORDS[name]}")
@@ -60,7 +60,7 @@ def status(
     print(f"index       {shown(str(found.index))} ({size(found.size_bytes)})")
     print(f"model       {safe(found.model)}, {found.dim} dimensions")
     print(f"generation  {found.generation}, committed {found.committed_at}")
-    print(f"fragments   {found.fragments}, with {count(found.deleted_rows, 'deleted row')} in them")
+    print(f"fragments   {found.fragments}, with {count(found.deleted_rows, 'deleted row')}")
     if found.rebuilt is not None:
-        print(f"re-index    {found.rebuilt:,} done; go on with the same `clipsearch index --reindex` command")
+        print(f"re-index    {found.rebuilt:,} done; continue with the same `clipsearch index --reindex` command")
     print(f"search      {'inverted file' if found.inverted_files else 'exact'}")

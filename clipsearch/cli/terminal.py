@@ -245,10 +245,10 @@ class _PlainLines:
 
 _STAGES = {
     "scan": "scanning",
-    "describe": "reading dates",
+    "describe": "reading metadata",
     "read": "indexing",
     "commit": "saving",
-    "merge": "tidying",
+    "merge": "merging files",
     "check": "checking",
     "encode": "encoding",
 }

@@ -56,96 +56,115 @@ def train_command(
         list[str] | None,
         typer.Argument(
             help="CSV, TSV, JSONL or Parquet with an image and a caption column; a folder with a .txt beside each "
-            "picture; WebDataset tars. Several, or a pattern in quotes.",
+            "picture; WebDataset tars. Several files, or a quoted pattern.",
             metavar="PAIRS...",
             show_default=False,
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="What to start from; see: clipsearch models list", metavar="MODEL")
+        str | None, typer.Option("--model", help="Model to start from. See: clipsearch models list", metavar="MODEL")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="A new folder for the run.", metavar="RUN")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="New folder for the run.", metavar="RUN")] = None,
     run: Annotated[
-        Path | None, typer.Option("--resume", help="Go on with a run that was stopped or killed.", metavar="RUN")
+        Path | None, typer.Option("--resume", help="Resume a run that was stopped or killed.", metavar="RUN")
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Look at the pairs, and train nothing.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Check the pairs and train nothing.")] = False,
     dev: Annotated[
         list[str] | None,
-        typer.Option("--dev", help="Held-out pairs to choose by. Without: a tenth of PAIRS.", metavar="PAIRS"),
+        typer.Option("--dev", help="Held-out pairs for model selection (default: a tenth of PAIRS).", metavar="PAIRS"),
     ] = None,
     anchor: Annotated[
         list[str] | None,
-        typer.Option("--anchor", help="General pairs that must go on working. Without: 117 drawings.", metavar="PAIRS"),
+        typer.Option(
+            "--anchor", help="General pairs that the model must still find (default: 117 drawings).", metavar="PAIRS"
+        ),
     ] = None,
     max_anchor_drop: Annotated[
         float,
-        typer.Option(min=0, help="Points of recall@10 that the anchor set may lose.", metavar="POINTS"),
+        typer.Option(min=0, help="Largest drop in recall@10 allowed on the anchor set, in points.", metavar="POINTS"),
     ] = 3.0,
     accept_anchor_drop: Annotated[
-        bool, typer.Option("--accept-anchor-drop", help="Exit with 0 also if it loses more.")
+        bool, typer.Option("--accept-anchor-drop", help="Exit with status 0 even if the drop is larger.")
     ] = False,
     alpha: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="How much of what was learned to keep. Without: chosen.", metavar="A"),
+        typer.Option(
+            min=0, max=1, help="WiSE-FT weight of the trained model (default: chosen by measurement).", metavar="A"
+        ),
     ] = None,
     method: Annotated[
         Literal["auto", "heads", "locked-image", "lora", "full"],
-        typer.Option(help="What is trained; locked-image keeps indexes valid. auto: by model and device."),
+        typer.Option(help="What to train. locked-image keeps indexes valid. auto: by model and device."),
     ] = "auto",
-    epochs: Annotated[int, typer.Option(min=1, help="Times that every picture is seen.", metavar="N")] = 10,
-    batch: Annotated[int, typer.Option(min=2, help="Pairs compared at a step.", metavar="N")] = 1024,
+    epochs: Annotated[int, typer.Option(min=1, help="Number of passes over the pairs.", metavar="N")] = 10,
+    batch: Annotated[int, typer.Option(min=2, help="Pairs per training step.", metavar="N")] = 1024,
     micro_batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Pairs in memory at once; the gradients stay those of the batch.", metavar="N"),
+        typer.Option(min=1, help="Pairs in memory at once. The gradients are those of the whole batch.", metavar="N"),
     ] = None,
     accumulate: Annotated[
-        bool, typer.Option("--accumulate", help="Compare within micro-batches only (plain accumulation).")
+        bool,
+        typer.Option("--accumulate", help="Compare pairs only within micro-batches (plain gradient accumulation)."),
     ] = False,
-    learning_rate: Annotated[float | None, typer.Option(min=0, help="Peak; by method.", metavar="RATE")] = None,
-    weight_decay: Annotated[float, typer.Option(min=0, metavar="X")] = 0.2,
-    warmup: Annotated[float, typer.Option(min=0, max=1, help="Share of the steps.", metavar="X")] = 0.1,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0, help="Peak learning rate (default: by method).", metavar="RATE")
+    ] = None,
+    weight_decay: Annotated[float, typer.Option(min=0, help="Weight decay.", metavar="X")] = 0.2,
+    warmup: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the steps used for warm-up.", metavar="X")
+    ] = 0.1,
     layer_decay: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Factor on the rate, layer by layer from the output.", metavar="X")
+        float,
+        typer.Option(min=0.01, max=1, help="Learning-rate factor per layer, counted from the output.", metavar="X"),
     ] = 1.0,
-    ema: Annotated[float, typer.Option(min=0, max=0.99999, help="Decay of averaged weights.", metavar="X")] = 0.0,
-    objective: Annotated[Literal["clip", "siglip"], typer.Option(help="The loss.")] = "clip",
+    ema: Annotated[
+        float, typer.Option(min=0, max=0.99999, help="Decay of the weight average (EMA).", metavar="X")
+    ] = 0.0,
+    objective: Annotated[Literal["clip", "siglip"], typer.Option(help="Loss function.")] = "clip",
     targets: Annotated[
-        Literal["soft", "hard"], typer.Option(help="soft: equal captions and pictures in a batch all count as right.")
+        Literal["soft", "hard"], typer.Option(help="soft: equal captions or pictures in a batch all count as correct.")
     ] = "soft",
     precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of the arithmetic of towers that are trained.")
+        Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Precision of the towers that are trained.")
     ] = "auto",
     checkpoint_layers: Annotated[
-        bool, typer.Option("--checkpoint-layers", help="Gradient checkpointing: less memory, more work.")
+        bool, typer.Option("--checkpoint-layers", help="Use gradient checkpointing: less memory, more computation.")
     ] = False,
-    rank: Annotated[int, typer.Option("--rank", min=1, help="Of LoRA.", metavar="N")] = 8,
+    rank: Annotated[int, typer.Option("--rank", min=1, help="LoRA rank.", metavar="N")] = 8,
     views: Annotated[
-        int, typer.Option(min=1, max=16, help="Views of each picture: whole, mirrored, crops.", metavar="N")
+        int, typer.Option(min=1, max=16, help="Views per picture: whole, mirrored, crops.", metavar="N")
     ] = 3,
     gate: Annotated[
-        bool, typer.Option("--gate/--no-gate", help="heads: leave what is unlike the pairs as it was.")
+        bool, typer.Option("--gate/--no-gate", help="For heads: leave vectors of pictures unlike the pairs unchanged.")
     ] = True,
-    patience: Annotated[int, typer.Option(min=1, help="Epochs without gain before it stops.", metavar="N")] = 5,
-    seed: Annotated[int, typer.Option(min=0, metavar="N")] = 0,
-    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu.", metavar="DEVICE")] = None,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Epochs without improvement before training stops.", metavar="N")
+    ] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.", metavar="N")] = 0,
+    device: Annotated[str | None, typer.Option(help="Device: cuda, mps or cpu.", metavar="DEVICE")] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="Weights (safetensors) for open_clip:NAME.", metavar="FILE")
+        Path | None, typer.Option("--checkpoint", help="Weights (.safetensors) for open_clip:NAME.", metavar="FILE")
     ] = None,
-    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load a .pt checkpoint that you trust.")] = False,
+    allow_pickle: Annotated[
+        bool,
+        typer.Option("--allow-pickle", help="Load a .pt checkpoint. It can run code: only use files that you trust."),
+    ] = False,
     checkpoint_steps: Annotated[
         int | None, typer.Option(min=1, help="Save every N steps instead of every minute.", metavar="N")
     ] = None,
-    image_column: Annotated[str | None, typer.Option(help="Column of the picture's path.", metavar="NAME")] = None,
-    caption_column: Annotated[str | None, typer.Option(help="Column of the caption.", metavar="NAME")] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Column with the path of the picture.", metavar="NAME")
+    ] = None,
+    caption_column: Annotated[str | None, typer.Option(help="Column with the caption.", metavar="NAME")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
 ) -> None:
     """Fine-tune a model on your own pictures and captions (torch extra).
 
     \b
-    The best epoch on held-out pairs is kept; how much of the change to keep is chosen so that general
-    pictures stay findable. RUN is then a model name. Ctrl-C saves; a killed run goes on with --resume.
-    Few pictures a class? See: clipsearch train probe --help
+    The best epoch on held-out pairs is kept. The trained weights are then blended with the original ones so that
+    general pictures can still be found. RUN is then a model name. Ctrl-C saves; continue with --resume.
+    For a few pictures per class, see: clipsearch train probe --help
 
     \b
     Examples:
@@ -164,9 +183,9 @@ def train_command(
         _check(pairs, dev, image_column, caption_column, as_json, quiet, None if named is None else load)
         return
     if run is None and not pairs:
-        raise typer.BadParameter("name the pairs to train on", param_hint="PAIRS")
+        raise typer.BadParameter("no pairs given: name the pairs to train on", param_hint="PAIRS")
     if run is None and out is None:
-        raise typer.BadParameter("name a folder for the run", param_hint="--out")
+        raise typer.BadParameter("no folder given: name a new folder for the run", param_hint="--out")
     from clipsearch.encoder.names import model_at_hand
     from clipsearch.training import run as runs
     from clipsearch.training.settings import Settings, TrainingInterrupted
@@ -246,7 +265,7 @@ def _check(
     from clipsearch.pairs.reading import open_pairs
 
     if not pairs:
-        raise typer.BadParameter("name the pairs to check", param_hint="PAIRS")
+        raise typer.BadParameter("no pairs given: name the pairs to check", param_hint="PAIRS")
     columns = {"image_column": image_column, "caption_column": caption_column}
     held_out = open_pairs(dev, **columns) if dev is not None else None
     with ExitStack() as stack:
@@ -286,7 +305,7 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
 
 def _print_outcome(outcome: TrainReport, accepted: bool) -> None:
     trained = f"{outcome.method} on {count(outcome.pairs, 'pair')}, best of {count(outcome.epochs, 'epoch')}"
-    print(f"{safe(outcome.run)}: {trained} is number {outcome.best_epoch}, {duration(outcome.seconds)}")
+    print(f"{safe(outcome.run)}: {trained} is epoch {outcome.best_epoch}, {duration(outcome.seconds)}")
     rows = [
         (f"held-out, {count(outcome.dev_pairs, 'picture')}", outcome.dev_before, outcome.dev_after),
         (f"anchor, {count(outcome.anchor_pairs, 'picture')}", outcome.anchor_before, outcome.anchor_after),
@@ -295,20 +314,20 @@ def _print_outcome(outcome: TrainReport, accepted: bool) -> None:
     for title, before, after in rows:
         cells = [f"{before[f'text_to_image_r{k}']:6.1f} -> {after[f'text_to_image_r{k}']:5.1f}" for k in (1, 5, 10)]
         print(f"{title:32} " + " ".join(f"{cell:>17}" for cell in cells))
-    print(f"{outcome.alpha:.0%} of what was learned is kept (WiSE-FT weight {outcome.alpha:g})")
+    print(f"blended {outcome.alpha:.0%} of the trained weights (WiSE-FT weight {outcome.alpha:g})")
     for note in outcome.notes:
         print(note)
     model = safe(outcome.run)
     if outcome.alpha == 0 or not outcome.helped:
-        print("! training did not make held-out captions find more: keep your present model")
+        print("! training did not improve held-out recall: keep your current model")
     if outcome.lost_too_much:
         print(
-            f"! general pictures suffer: the anchor set lost {outcome.anchor_drop:.1f} points of recall@10, "
-            f"{outcome.max_anchor_drop:g} are allowed"
+            f"! recall on general pictures fell: the anchor set lost {outcome.anchor_drop:.1f} points of recall@10, "
+            f"and at most {outcome.max_anchor_drop:g} are allowed"
         )
         if not accepted:
-            print("  If that is what you want, say so with --accept-anchor-drop; or train again with a smaller --alpha")
+            print("  Accept this with --accept-anchor-drop, or train again with a smaller --alpha")
     if outcome.same_images:
         print(f'indexes made with {safe(outcome.model)} stay valid: clipsearch query "..." --model {model}')
     else:
-        print(f"use it with: clipsearch index FOLDER --model {model} --reindex")
+        print(f"Use it with: clipsearch index FOLDER --model {model} --reindex")

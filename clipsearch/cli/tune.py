@@ -19,10 +19,10 @@ def tune(
     recall: RecallOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how much a large index finds of what exact search finds, and how fast; choose with --recall.
+    """Show the recall and speed of a large index, or set its recall with --recall.
 
     \b
-    Collections of up to 200,000 pictures are searched exactly, and there is nothing to tune.
+    Collections of up to 200,000 pictures are searched exactly: there is nothing to tune.
 
     \b
     Examples:
@@ -39,12 +39,12 @@ def tune(
         return
     for segment in report.segments:
         ivf = segment.parameters
-        print(f"{segment.rows:,} rows in {ivf.nlist:,} lists of {ivf.code}; {ivf.rerank} candidates a hit scored again")
+        print(f"{segment.rows:,} rows in {ivf.nlist:,} lists of {ivf.code}; {ivf.rerank} candidates per hit re-ranked")
         print("  lists   recall@10 of pictures   of sentences   ms (one thread)")
         for point in segment.curve:
             print(
                 f"  {point.nprobe:5d}   {point.recall_pictures:21.3f}   {point.recall_sentences:12.3f}"
                 f"   {point.query_ms:15.2f}"
             )
-        print(f"  a query visits {ivf.nprobe}, chosen for a recall of {report.recall_target:g}")
+        print(f"  a query visits {ivf.nprobe} lists, for a recall of {report.recall_target:g}")
     print(f"{count(report.exact_rows, 'row')} searched exactly (recall 1)")

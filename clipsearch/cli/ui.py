@@ -27,9 +27,9 @@ def ui(
     token: TokenOption = None,
     host_name: HostNameOption = None,
     root_path: RootPathOption = "",
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page in a browser.")] = False,
 ) -> None:
-    """Search in the browser. Serves the API of `clipsearch serve`, too.
+    """Search in the browser. Also serves the API of `clipsearch serve`.
 
     \b
     Examples:

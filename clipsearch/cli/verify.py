@@ -21,15 +21,15 @@ app = typer.Typer(rich_markup_mode=None)
 def verify(
     index: IndexOption = None,
     mend: Annotated[
-        bool, typer.Option("--repair", help="Repair what is damaged from what is whole. Deletes nothing.")
+        bool, typer.Option("--repair", help="Repair damaged files from intact ones. Deletes nothing.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every byte of an index: checksums, counts, and that its files agree with each other.
+    """Check every byte of an index: checksums, counts, and consistency between its files.
 
     \b
-    --repair builds search files again from Parquet and Parquet again from search files, and moves what is
-    damaged to `damaged/` in the index folder. Only where both are damaged are rows lost; the next
+    --repair rebuilds search files from Parquet files, and Parquet files from search files. It moves damaged
+    files to `damaged/` in the index folder. Rows are lost only if both copies are damaged; the next
     `clipsearch index` encodes those pictures again.
 
     \b
@@ -56,7 +56,7 @@ def verify(
                 print(f"{count(len(mended.put_aside), 'damaged file')} kept in {safe(str(place / 'damaged'))}")
             if mended.lost_rows:
                 print(
-                    f"{count(mended.lost_rows, 'row')} could not be recovered; read their files again with: "
+                    f"{count(mended.lost_rows, 'row')} could not be recovered. Index their files again with: "
                     f"{index_line(_root_of(place), index)}"
                 )
             if not mended.actions:
@@ -65,12 +65,12 @@ def verify(
             print(f"{safe(problem.file)}: {safe(problem.message)}")
         if report.ok:
             print(
-                f"generation {report.generation} is whole: {count(report.pictures, 'picture')}, "
+                f"generation {report.generation} is intact: {count(report.pictures, 'picture')}, "
                 f"{count(report.files, 'file')}, {size(report.bytes_read)}"
             )
         if report.orphans:
             left = f"{count(len(report.orphans), 'file')} ({size(report.orphan_bytes)})"
-            print(f"{left} left over from a run that was cut short; the next run deletes them")
+            print(f"{left} left over from an interrupted run. The next run deletes them")
     if not report.ok:
         if not mend:
             print(f"Repair it with: clipsearch verify --repair --index {quoted(place)}", file=sys.stderr)

@@ -105,14 +105,14 @@ def export(
         raise MissingExtra("torch", "exporting to ONNX") from error
     target = expanded(directory)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())) and not overwrite:
-        raise StorageError(target, "there already is something of that name", "Replace it with --overwrite")
+        raise StorageError(target, "it already exists", "Replace it with --overwrite")
     if overwrite and target.exists() and any(target.iterdir()) and not (target / layout.CONFIG).is_file():
-        raise StorageError(target, "this is no model directory", "It is not overwritten; name another place")
+        raise StorageError(target, "it is not a model directory", "It was not overwritten. Name another folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
-        raise StorageError(target.parent, error.strerror or str(error), "Name another place") from error
+        raise StorageError(target.parent, error.strerror or str(error), "Name another folder") from error
     try:
         model = _fp32_copy(encoder)
         _write(encoder, model, work, opset, licence)
@@ -176,7 +176,7 @@ def _compare(encoder: OpenClipEncoder, work: Path, pictures: PixelArray | None, 
         images = _parity(encoder.name, "picture", encoder.encode_images(pictures), exported.encode_images(pictures))
     parity = _parity(encoder.name, "text", encoder.encode_texts(texts), exported.encode_texts(texts))
     if exported.fingerprint != encoder.fingerprint:
-        raise ExportFailed(encoder.name, "the export has lost its fingerprint")
+        raise ExportFailed(encoder.name, "the export does not contain its fingerprint")
     size_bytes = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
     return ExportReport(work, exported.fingerprint, size_bytes, images, parity)
 
@@ -299,7 +299,7 @@ def _write_tokenizer(encoder: OpenClipEncoder, folder: Path, text_cfg: dict[str,
     import open_clip.tokenizer
 
     if not isinstance(tokenizer, open_clip.tokenizer.SimpleTokenizer):
-        raise ExportFailed(encoder.name, f"its tokenizer is of an unknown kind ({type(tokenizer).__name__})")
+        raise ExportFailed(encoder.name, f"its tokenizer has an unknown type ({type(tokenizer).__name__})")
     if tokenizer.reduction_fn is not None:
         raise ExportFailed(encoder.name, "its tokenizer drops tokens by a rule that tokenizer.json cannot express")
     from clipsearch.encoder.bpe import write_clip_tokenizer

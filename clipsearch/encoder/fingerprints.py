@@ -98,10 +98,10 @@ def tower_files(directory: Path, relative: str) -> list[Path]:
     for name in sorted(_external_locations(directory, model, relative)):
         parts = PurePosixPath(name)
         if parts.is_absolute() or ".." in parts.parts or "\\" in name or ":" in name:
-            raise InvalidModel(directory, f"{relative} keeps its weights outside its folder ({name!r})")
+            raise InvalidModel(directory, f"{relative} stores its weights outside its folder ({name!r})")
         file = model.parent / parts
         if not file.is_file():
-            raise InvalidModel(directory, f"{relative} keeps its weights in {name!r}, which is missing")
+            raise InvalidModel(directory, f"{relative} stores its weights in {name!r}, which is missing")
         files.append(file)
     return [model, *files]
 
@@ -157,14 +157,14 @@ def _fields(data: mmap.mmap, start: int, end: int, wanted: int) -> Iterator[tupl
         elif kind == 2:
             length, position = _varint(data, position)
             if position + length > end:
-                raise ValueError("a field ends behind its message")
+                raise ValueError("a field extends past the end of its message")
             if number == wanted:
                 yield position, position + length
             position += length
         else:
             raise ValueError("unknown wire type")
     if position != end:
-        raise ValueError("a field ends behind its message")
+        raise ValueError("a field extends past the end of its message")
 
 
 def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:

@@ -80,11 +80,11 @@ def fetch_export(name: str, *, started: Callable[[], None] | None = None) -> Pat
     Raises: HubUnreachable; ModelNotFound if the hub has no such export; OutOfSpace.
     """
     if not is_export_name(name):
-        raise ModelNotFound(name, "not a name of a published export, which look like ViT-B-32-SigLIP2-256__webli")
+        raise ModelNotFound(name, "it is not the name of a published export, such as ViT-B-32-SigLIP2-256__webli")
     if (cached := cached_export(name)) is not None:
         return cached
     if offline_by_setting():
-        raise HubUnreachable(name, "it is not in the cache, and HF_HUB_OFFLINE forbids fetching it")
+        raise HubUnreachable(name, "it is not in the cache, and HF_HUB_OFFLINE forbids downloads")
     _probe(name)
     if started is not None:
         started()
@@ -102,23 +102,27 @@ def fetch_export(name: str, *, started: Callable[[], None] | None = None) -> Pat
             )
         )
     except GatedRepoError as error:
-        raise ModelNotFound(name, "the hub does not give it out without an account") from error
+        raise ModelNotFound(name, "the hub requires an account for it") from error
     except RepositoryNotFoundError as error:
-        raise ModelNotFound(name, f"there is no such export of {ORGANISATION} on the hub") from error
+        raise ModelNotFound(name, f"{ORGANISATION} has no such export on the hub") from error
     except LocalEntryNotFoundError as error:
         raise HubUnreachable(
             name, f"it is not in the cache, and the hub cannot be reached ({_brief(error)})"
         ) from error
     except HfHubHTTPError as error:
-        raise HubUnreachable(name, f"the hub did not give it out ({_brief(error)})") from error
+        raise HubUnreachable(name, f"the hub refused the download ({_brief(error)})") from error
     except OSError as error:
         import errno
 
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutOfSpace(_cache_root()) from error
-        raise HubUnreachable(name, f"the download broke off and goes on where it stopped ({_brief(error)})") from error
+        raise HubUnreachable(
+            name, f"the download was interrupted and will resume where it stopped ({_brief(error)})"
+        ) from error
     except Exception as error:  # the hub's client does not wrap all errors of its HTTP library
-        raise HubUnreachable(name, f"the download broke off and goes on where it stopped ({_brief(error)})") from error
+        raise HubUnreachable(
+            name, f"the download was interrupted and will resume where it stopped ({_brief(error)})"
+        ) from error
     if not is_complete(directory):
         raise ModelNotFound(name, f"{directory} lacks files of a model directory")
     return directory
@@ -163,11 +167,11 @@ def _probe(name: str) -> None:
         CONNECT_TIMEOUT_S, lambda: _status(f"{_endpoint()}/api/models/{ORGANISATION}/{name}/revision/main")
     )
     if status == 404:
-        raise ModelNotFound(name, f"there is no such export of {ORGANISATION} on the hub")
+        raise ModelNotFound(name, f"{ORGANISATION} has no such export on the hub")
     if isinstance(status, str):
         raise HubUnreachable(name, f"it is not in the cache, and the hub cannot be reached ({status})")
     if status not in (401, 403) and status >= 400:  # those two may change with the user's token, which the client has
-        raise HubUnreachable(name, f"the hub answers with status {status}")
+        raise HubUnreachable(name, f"the hub answered with status {status}")
 
 
 def _status(url: str) -> int | str:

@@ -36,7 +36,7 @@ def int8_tower(model: ModelDirectory) -> Path:
 
     files = tower_files(model.path, VISUAL_MODEL)
     if sum(file.stat().st_size for file in files) > EXTERNAL_FROM_BYTES:
-        raise InvalidModel(model.path, f"{VISUAL_MODEL} is too big to be quantised to int8 here")
+        raise InvalidModel(model.path, f"{VISUAL_MODEL} is too large to quantise to int8 on this machine")
     reduced = _needs_reduced_range()
     digests = [file_checksum(file, remember_from_bytes=REMEMBER_FROM_BYTES) for file in files]
     parts = [FORMAT, onnxruntime.__version__, "7 bits" if reduced else "8 bits", *digests]
@@ -56,7 +56,7 @@ def _quantise(model: ModelDirectory, folder: Path, reduced: bool) -> None:
         import onnx  # noqa: F401  what the quantiser needs
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError as error:
-        raise MissingExtra("int8", "making an int8 image tower") from error
+        raise MissingExtra("int8", "quantising the image tower to int8") from error
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -75,7 +75,7 @@ def _quantise(model: ModelDirectory, folder: Path, reduced: bool) -> None:
             made.replace(folder / GRAPH)
         write_small(folder / RECEIPT, digest)
     except OSError as error:
-        problem = f"an int8 tower could not be written ({error.strerror or error})"
+        problem = f"cannot write the int8 tower ({error.strerror or error})"
         raise StorageError(folder, problem, "Free some space, or use --precision fp32.") from error
     except Exception as error:
         raise InvalidModel(model.path, f"{VISUAL_MODEL} cannot be quantised to int8 ({first_line(error)})") from error

@@ -74,7 +74,7 @@ class LanguageGate:
             except (OSError, ValueError) as error:
                 raise InvalidModel(folder.parent, f"{folder.name}/{name} cannot be read ({error})") from error
         if len(arrays[2]) <= SIGNS or any(array.ndim != 1 for array in arrays):
-            raise InvalidModel(folder.parent, f"{folder.name}/{LETTERS} is too short")
+            raise InvalidModel(folder.parent, f"{folder.name}/{LETTERS} is cut short")
         return cls(arrays[0], arrays[1], arrays[2].astype(np.float32))
 
     @property

@@ -82,7 +82,7 @@ class ModelDirectory:
 def read_model_directory(path: Path) -> ModelDirectory:
     """Read the small files of a model directory. Raises: InvalidModel."""
     if not path.is_dir():
-        raise InvalidModel(path, "there is no such directory")
+        raise InvalidModel(path, "the directory does not exist")
     config = read_json(path, CONFIG)
     dim = config.get("embed_dim")
     if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
@@ -124,9 +124,9 @@ def copy_model_directory(source: Path, target: Path, *, overwrite: bool = False)
 
     if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
         if not overwrite:
-            raise StorageError(target, "there already is something of that name", "Replace it with --overwrite")
+            raise StorageError(target, "it already exists", "Replace it with --overwrite")
         if not (target / CONFIG).is_file():
-            raise StorageError(target, "this is no model directory", "It is not overwritten; name another place")
+            raise StorageError(target, "it is not a model directory", "It was not overwritten. Name another folder")
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         shutil.copytree(source, partial, copy_function=shutil.copyfile)
@@ -134,7 +134,7 @@ def copy_model_directory(source: Path, target: Path, *, overwrite: bool = False)
         partial.rename(target)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise StorageError(target, error.strerror or str(error), "Name another place") from error
+        raise StorageError(target, error.strerror or str(error), "Name another folder") from error
 
 
 def read_json(directory: Path, relative: str) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def parse_preprocessing(cfg: dict[str, Any], directory: Path) -> Preprocessing:
     """Turn open_clip's preprocess_cfg into `Preprocessing`. Its size is N or [height, width]. Raises: InvalidModel."""
 
     def reject(key: str) -> InvalidModel:
-        return InvalidModel(directory, f"{PREPROCESS_CFG} has an unusable {key}: {cfg.get(key)!r}")
+        return InvalidModel(directory, f"{PREPROCESS_CFG} has an invalid {key}: {cfg.get(key)!r}")
 
     size = cfg.get("size")
     sides = [size, size] if isinstance(size, int) else size
@@ -212,16 +212,16 @@ def _text_settings(path: Path, config: dict[str, Any], own: dict[str, Any]) -> T
         raise InvalidModel(path, f'"text_cfg" in {CONFIG} is not an object')
     context_length = text_cfg.get("context_length", DEFAULT_CONTEXT_LENGTH)
     if not isinstance(context_length, int) or not 2 <= context_length <= 1 << 16:
-        raise InvalidModel(path, f"{CONFIG} has an unusable context_length: {context_length!r}")
+        raise InvalidModel(path, f"{CONFIG} has an invalid context_length: {context_length!r}")
     options = text_cfg.get("tokenizer_kwargs") or {}
     if not isinstance(options, dict):
         raise InvalidModel(path, f'"tokenizer_kwargs" in {CONFIG} is not an object')
     clean = options.get("clean", "whitespace" if text_cfg.get("hf_tokenizer_name") else "lower")
     if clean not in ("lower", "whitespace", "canonicalize"):
-        raise InvalidModel(path, f"{CONFIG} asks for an unknown text cleaning: {clean!r}")
+        raise InvalidModel(path, f"{CONFIG} names an unknown text cleaning: {clean!r}")
     mode = options.get("tokenizer_mode") or text_cfg.get("tokenizer_mode")
     if mode:
-        raise InvalidModel(path, f"{CONFIG} asks for the tokenizer mode {mode!r}, which clipsearch does not know")
+        raise InvalidModel(path, f"{CONFIG} names the unknown tokenizer mode {mode!r}")
     return TextSettings(
         context_length=context_length,
         clean=clean,
@@ -235,7 +235,7 @@ def _score_scale(path: Path, config: dict[str, Any], own: dict[str, Any]) -> flo
     if scale is None:
         return SIGLIP_SCORE_SCALE if "init_logit_bias" in config else CLIP_SCORE_SCALE
     if not _is_number(scale) or not 0 < scale < 1e6:
-        raise InvalidModel(path, f"{CONFIG} has an unusable score_scale: {scale!r}")
+        raise InvalidModel(path, f"{CONFIG} has an invalid score_scale: {scale!r}")
     return float(scale)
 
 

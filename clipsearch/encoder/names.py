@@ -32,7 +32,7 @@ from clipsearch.errors import ClipsearchError, HubUnreachable, ModelNotFound, Un
 from clipsearch.places import expanded
 
 AUTO, BUILTIN = "auto", "builtin"
-BUILTIN_LANGUAGES = "English, others less well"
+BUILTIN_LANGUAGES = "English; other languages less well"
 RUN_SETTINGS, RUN_MODEL = "run.json", "model"  # in a training run's folder
 
 
@@ -55,9 +55,7 @@ def load_encoder(
     """
     kind = kind_of_name(name)
     if kind is None and checkpoint is not None:
-        raise ModelNotFound(
-            name, "a checkpoint goes with an open_clip model: --model open_clip:MODEL --checkpoint FILE"
-        )
+        raise ModelNotFound(name, "a checkpoint needs an open_clip model: --model open_clip:MODEL --checkpoint FILE")
     if kind is not None and precision not in kind.precisions:
         raise UnsupportedPrecision(name, precision, kind.precisions)
     resolved = resolve(name, notice=notice)
@@ -91,7 +89,7 @@ def resolve(name: str = AUTO, *, fetch: bool = True, notice: Notice | None = Non
     if _looks_like_path(name) or expanded(name).is_dir():
         directory = expanded(name)
         if not directory.is_dir():
-            raise ModelNotFound(name, "there is no such directory")
+            raise ModelNotFound(name, "the directory does not exist")
         if (directory / RUN_SETTINGS).is_file() and not (directory / layout.CONFIG).is_file():
             return ResolvedModel(str(directory.absolute()), "run", _model_of_run(name, directory))
         return ResolvedModel(str(directory.absolute()), "directory", directory)
@@ -132,7 +130,7 @@ def builtin_directory() -> Path:
     """Where the embedded model lies. Raises: ModelNotFound if this installation came without it."""
     directory = Path(__file__).resolve().parent.parent / "models" / BUILTIN
     if not (directory / layout.CONFIG).is_file():
-        raise ModelNotFound(BUILTIN, f"this installation lacks the embedded model ({directory})")
+        raise ModelNotFound(BUILTIN, f"this installation lacks the built-in model ({directory})")
     return directory
 
 
@@ -202,7 +200,7 @@ def _resolve_auto(fetch: bool, notice: Notice | None) -> ResolvedModel:
     if fetch:
         remembered = hub.remembered_offline()
         if hub.offline_by_setting():
-            reason = "it is not cached, and HF_HUB_OFFLINE forbids fetching it"
+            reason = "it is not cached, and HF_HUB_OFFLINE forbids downloads"
         elif remembered is not None:
             reason = remembered
         else:
@@ -212,8 +210,8 @@ def _resolve_auto(fetch: bool, notice: Notice | None) -> ResolvedModel:
                 reason = error.problem
                 hub.remember_offline(reason)
     line = (
-        f"using the small built-in model, as the recommended {RECOMMENDED} is not available: {reason}. "
-        f"Fetch it with: clipsearch models pull {RECOMMENDED}; or say --model builtin to keep this one quietly"
+        f"using the small built-in model, because the recommended {RECOMMENDED} is not available: {reason}. "
+        f"Fetch it with: clipsearch models pull {RECOMMENDED}; or choose --model builtin to hide this line"
     )
     return ResolvedModel(BUILTIN, "builtin", builtin_directory(), line)
 
@@ -222,7 +220,7 @@ def _fetch(name: str, notice: Notice | None) -> Path:
     size = next((export.size_bytes for export in PUBLISHED if export.name == name), None)
     about = f" (about {size / 1e9:.1f} GB, once)" if size else ""
     try:
-        directory = hub.fetch_export(name, started=lambda: notice(f"fetching {name}{about}") if notice else None)
+        directory = hub.fetch_export(name, started=lambda: notice(f"downloading {name}{about}") if notice else None)
     except HubUnreachable:
         raise
     except ModelNotFound as error:
@@ -237,7 +235,7 @@ def _fetch(name: str, notice: Notice | None) -> Path:
 def _model_of_run(name: str, run: Path) -> Path:
     model = run / RUN_MODEL
     if not (model / layout.CONFIG).is_file():
-        raise ModelNotFound(name, f"the training run has not finished; go on with: clipsearch train --resume {run}")
+        raise ModelNotFound(name, f"the training run has not finished. Continue with: clipsearch train --resume {run}")
     return model
 
 
@@ -259,4 +257,4 @@ def _suggestion(name: str) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    return "it is no directory here, and names of published models look like ViT-B-32-SigLIP2-256__webli"
+    return "it is not a directory, and published models have names such as ViT-B-32-SigLIP2-256__webli"

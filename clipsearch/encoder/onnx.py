@@ -318,7 +318,7 @@ class OnnxEncoder(BaseEncoder):
             return self._textual
 
     def _no_image_tower(self) -> InvalidModel:
-        return InvalidModel(self._model.path, f"it has no image tower ({VISUAL_MODEL}), it can only encode texts")
+        return InvalidModel(self._model.path, f"it has no image tower ({VISUAL_MODEL}) and can only encode texts")
 
 
 class _TokenizerLoading:

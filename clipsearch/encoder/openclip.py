@@ -71,8 +71,8 @@ class OpenClipEncoder(BaseEncoder):
         elif tag is not None:
             tags = open_clip.list_pretrained_tags_by_model(name)
             if tag not in tags:
-                known = f"open_clip knows {', '.join(tags)}" if tags else "open_clip has no published weights of it"
-                raise ModelNotFound(f"open_clip:{name}/{tag}", f"no such weights; {known}")
+                known = f"open_clip knows {', '.join(tags)}" if tags else "open_clip has no published weights for it"
+                raise ModelNotFound(f"open_clip:{name}/{tag}", f"the weights do not exist; {known}")
             full_name, weights = f"open_clip:{name}/{tag}", tag
         else:
             tags = open_clip.list_pretrained_tags_by_model(name)
@@ -85,9 +85,9 @@ class OpenClipEncoder(BaseEncoder):
                 model = open_clip.create_model(name, pretrained=weights, device="cpu", weights_only=True)
             except Exception as error:  # open_clip, torch, safetensors and the hub each have their own
                 if checkpoint is not None:
-                    problem = f"it does not hold weights of {name} ({first_line(error)})"
+                    problem = f"it does not contain weights for {name} ({first_line(error)})"
                     raise InvalidModel(Path(checkpoint), problem) from error
-                raise ModelNotFound(full_name, f"its weights could not be fetched ({first_line(error)})") from error
+                raise ModelNotFound(full_name, f"its weights could not be downloaded ({first_line(error)})") from error
         self._set_up(model, config, full_name, device, precision, architecture=name)
 
     @classmethod
@@ -130,7 +130,7 @@ class OpenClipEncoder(BaseEncoder):
         self._tokenizer = tokenizer
         self._device = torch.device(device or _best_device())
         if self._device.type == "cuda" and not torch.cuda.is_available():
-            raise ModelNotFound(name, f"the device {self._device} was asked for, but PyTorch sees no CUDA device")
+            raise ModelNotFound(name, f"the device {self._device} was requested, but PyTorch finds no CUDA device")
         self._precision = _resolve_precision(precision, self._device)
         visual: Any = model.visual
         from open_clip.transform import PreprocessCfg
@@ -303,10 +303,10 @@ def load(model: ResolvedModel, options: LoadOptions) -> OpenClipEncoder:
     """See `kinds.EncoderModule`."""
     architecture, tag, inline = _parts(model.name)
     if not architecture:
-        problem = "it names no model; open_clip's are written open_clip:ViT-B-32/laion2b_s34b_b79k"
+        problem = "it names no model; write open_clip models as open_clip:ViT-B-32/laion2b_s34b_b79k"
         raise ModelNotFound(model.name, problem)
     if options.checkpoint is not None and (tag or inline):
-        raise ModelNotFound(model.name, "it names its weights already, so it takes no --checkpoint")
+        raise ModelNotFound(model.name, "it already names its weights: leave out --checkpoint")
     weights = options.checkpoint if options.checkpoint is not None else inline
     precision = cast(Precision, options.precision)
     return OpenClipEncoder(architecture, tag, weights, options.device, precision, allow_pickle=options.allow_pickle)
@@ -332,7 +332,7 @@ def describe(model: ResolvedModel, *, hashed: bool) -> ModelInfo:
 
 def list_models() -> list[ModelInfo]:
     """See `kinds.EncoderModule`: every model that open_clip knows, and the tags of its published weights."""
-    open_clip = _import_open_clip("listing open_clip's models")
+    open_clip = _import_open_clip("listing open_clip models")
     return [
         ModelInfo(
             f"{OPEN_CLIP}{name}",
@@ -365,9 +365,7 @@ def _import_open_clip(purpose: str) -> Any:
 
 def _model_config(open_clip: Any, name: str) -> dict[str, Any]:
     if ":" in name:
-        raise ModelNotFound(
-            f"open_clip:{name}", "only open_clip's own model names are taken, with a tag or --checkpoint"
-        )
+        raise ModelNotFound(f"open_clip:{name}", "only open_clip model names are accepted, with a tag or --checkpoint")
     config = open_clip.get_model_config(name)
     if config is None:
         close = difflib.get_close_matches(name, open_clip.list_models(), n=3, cutoff=0.5)
@@ -378,12 +376,12 @@ def _model_config(open_clip: Any, name: str) -> dict[str, Any]:
 
 def _check_checkpoint(checkpoint: Path, allow_pickle: bool) -> None:
     if not checkpoint.is_file():
-        raise ModelNotFound(str(checkpoint), "there is no such checkpoint file")
+        raise ModelNotFound(str(checkpoint), "the checkpoint file does not exist")
     if checkpoint.suffix.lower() != ".safetensors" and not allow_pickle:
         raise InvalidModel(
             checkpoint,
-            "it is not a .safetensors file; other checkpoints are pickles, which can run code when they are read. "
-            "If you trust where it comes from, add --allow-pickle",
+            "it is not a .safetensors file; other checkpoints are pickles, which can run code when they are loaded. "
+            "If you trust its source, add --allow-pickle",
         )
 
 
@@ -444,7 +442,7 @@ def _make_tokenizer(name: str, architecture: str, config: dict[str, Any]) -> Any
         with quiet_logging():
             return open_clip.get_tokenizer(architecture)
     except ImportError as error:
-        problem = f"its tokenizer ({hf_name}) needs one more package: pip install transformers"
+        problem = f"its tokenizer ({hf_name}) needs another package: pip install transformers"
         raise ModelNotFound(name, problem) from error
     except Exception as error:
-        raise ModelNotFound(name, f"its tokenizer ({hf_name}) could not be fetched ({first_line(error)})") from error
+        raise ModelNotFound(name, f"its tokenizer ({hf_name}) could not be downloaded ({first_line(error)})") from error

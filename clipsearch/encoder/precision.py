@@ -69,7 +69,7 @@ class Choice:
     pictures_per_s: float | None = None
 
     def __str__(self) -> str:
-        text = f"{self.precision} by {self.engine}, {self.per_run} pictures a run"
+        text = f"{self.precision} by {self.engine}, {self.per_run} pictures per run"
         if self.pictures_per_s is not None:
             text += f", {self.pictures_per_s:.0f} pictures/s when it was chosen"
         if self.mean_cosine is not None:

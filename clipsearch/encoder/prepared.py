@@ -75,7 +75,7 @@ def prepare_text_tower(directory: Path | str) -> Path:
         raise StorageError(
             folder,
             f"the text tower could not be prepared ({error.strerror or error})",
-            "Queries work without it, more slowly to start.",
+            "Queries still work, but start more slowly.",
         ) from error
     return folder
 

@@ -72,7 +72,7 @@ class OnnxTower:
         check_width(model, relative, flat[0].shape[-1] if flat[0].shape else None)
         for given in self.inputs:
             if given.type not in _DTYPES:
-                raise InvalidModel(model.path, f"{relative} takes an input of type {given.type}")
+                raise InvalidModel(model.path, f"{relative} has an input of type {given.type}")
         batch = self.inputs[0].shape[0] if self.inputs[0].shape else None
         self.fixed_batch: int | None = batch if isinstance(batch, int) and batch > 0 else None
 
@@ -127,7 +127,9 @@ class OnnxTower:
 def check_width(model: ModelDirectory, relative: str, width: object) -> None:
     """Raise InvalidModel if a tower says that its vectors have another length than the model's."""
     if isinstance(width, int) and width != model.dim:
-        raise InvalidModel(model.path, f"{relative} makes vectors of {width} numbers, config.json says {model.dim}")
+        raise InvalidModel(
+            model.path, f"{relative} returns vectors of {width} dimensions, but config.json says {model.dim}"
+        )
 
 
 def filled(array: npt.NDArray[Any], fixed_batch: int | None) -> npt.NDArray[Any]:

@@ -42,7 +42,7 @@ def measure_index(collection: Collection, captions: Sequence[str], *, seed: int 
     Raises: ModelNotFound, EncoderMismatch; ValueError without a caption.
     """
     if not captions:
-        raise ValueError("there is no caption to ask with")
+        raise ValueError("there are no captions to query with")
     generator = np.random.default_rng(seed)
     chosen = np.sort(generator.permutation(len(captions))[:MOST_QUERIES])
     vectors = encode_captions(collection.encoder, [captions[int(number)] for number in chosen])

@@ -154,11 +154,11 @@ def _own_at_least(scores: DoubleArray, owner: IntArray) -> IntArray:
 
 def _check(images: FloatArray, texts: FloatArray, owner: IntArray) -> None:
     if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1] or owner.shape != (len(texts),):
-        raise ValueError(f"images {images.shape}, texts {texts.shape} and owner {owner.shape} do not go together")
+        raise ValueError(f"images {images.shape}, texts {texts.shape} and owner {owner.shape} do not match")
     if not len(images) or not len(texts):
         raise ValueError("there is nothing to evaluate")
     if owner.min() < 0 or owner.max() >= len(images):
-        raise ValueError("owner names a picture that is not there")
+        raise ValueError("owner names a picture that does not exist")
     for name, vectors in (("images", images), ("texts", texts)):
         for part in _blocks(len(vectors), 65_536):
             off = np.abs(np.linalg.norm(vectors[part], axis=1) - 1)

@@ -282,7 +282,7 @@ def _read_file(path: str, reading: _Reading, image_column: str | None, caption_c
     elif lower.endswith(_TABLE_SUFFIXES):
         _read_table(path, reading, image_column, caption_column)
     else:
-        raise InvalidPairs(path, "not a table, folder or tar of pairs that clipsearch knows")
+        raise InvalidPairs(path, "not a table, folder or tar of pairs")
 
 
 # Captions
@@ -577,7 +577,7 @@ def _parquet_rows(path: str, image_column: str | None, caption_column: str | Non
             kind = file.schema_arrow.field(image).type
             if pyarrow.types.is_struct(kind) or pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
                 raise InvalidPairs(
-                    path, f"its column {image!r} holds the pictures themselves; save them as files, or as a tar"
+                    path, f"its column {image!r} contains the pictures themselves; save them as files or as a tar"
                 )
             number = 0
             for batch in file.iter_batches(columns=list(dict.fromkeys([image, caption]))):
@@ -607,8 +607,8 @@ def _column(path: str, header: list[str], asked: str | None, usual: Sequence[str
     if what == "image" and any(name in plain for name in _ADDRESS_COLUMNS):
         raise InvalidPairs(
             path,
-            "it names web addresses, not files. Download the pictures first, for instance with img2dataset, "
-            "and give the tars that it makes",
+            "it contains URLs, not files. Download the pictures first, for example with img2dataset, "
+            "and use the tars that it writes",
         )
     raise InvalidPairs(
         path,

@@ -262,7 +262,7 @@ def is_installed(found: Format) -> bool:
 def missing_extra(kind: Kind) -> str:
     """What to say where it is not."""
     found = _FORMATS[kind]
-    return f"{found.label} needs an optional part: pip install 'clipsearch[{found.extra}]'"
+    return f"{found.label} needs an optional package: pip install 'clipsearch[{found.extra}]'"
 
 
 def _kind_by_name(name: str) -> Kind | None:
@@ -281,14 +281,14 @@ def classify_name(name: str) -> tuple[SkipStatus, str] | None:
     names without an extension, whose bytes must tell.
     """
     if name.startswith("._"):
-        return "not_a_picture", "macOS keeps attributes of another file in it"
+        return "not_a_picture", "it holds macOS attributes of another file"
     extension = _extension(name)
     if extension in _KIND_OF_EXTENSION:
         return None
     if extension in _UNSUPPORTED_EXTENSIONS:
         return "unsupported_format", f"{_UNSUPPORTED_EXTENSIONS[extension]} files are not supported"
     if extension:
-        return "not_a_picture", f"not a picture by its name (.{extension})"
+        return "not_a_picture", f"not a picture, judging by its name (.{extension})"
     return ("not_a_picture", "a hidden file without an extension") if name.startswith(".") else None
 
 
@@ -348,4 +348,4 @@ def classify_unidentified(head: bytes, name: str) -> tuple[SkipStatus, str]:
         return "unsupported_format", "SVG files are not supported"
     if head[4:8] == b"ftyp":
         return "not_a_picture", "a video"
-    return "not_a_picture", "no picture format is recognised in its bytes"
+    return "not_a_picture", "its content is not in a known picture format"

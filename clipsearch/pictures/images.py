@@ -386,7 +386,7 @@ def _classify_error(error: Exception, kind: str, stream: IO[bytes] | None) -> tu
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too_large", message
     if isinstance(error, NotImplementedError) or lower.startswith(("unsupported", "unknown", "cannot handle")):
-        return "unsupported_format", f"a kind of {kind} that is not supported: {message[:120]}"
+        return "unsupported_format", f"an unsupported kind of {kind}: {message[:120]}"
     cut = isinstance(error, EOFError) or "truncated" in lower
     if not cut and stream is not None:
         with suppress(Exception):  # the file is damaged, and so may be what this looks at
@@ -716,7 +716,7 @@ def _decode_colour_pfm(stream: IO[bytes], max_pixels: int) -> _Decoded:
         words += line.split(b"#")[0].split()
     width, height, scale = int(words[1]), int(words[2]), float(words[3])
     if width < 1 or height < 1:
-        raise ValueError(f"it says {width} x {height}")
+        raise ValueError(f"its header says {width} x {height}")
     _check_pixels((width, height), (width, height), max_pixels)
     data = stream.read(width * height * 12)
     rows = len(data) // (width * 12)
@@ -760,7 +760,7 @@ def _open_jpeg2000(plugin: Any, stream: IO[bytes]) -> ImageFile.ImageFile:
     if max(depths, default=8) > 8 and image.mode != "I;16":
         roomier = repair.with_room_above(content)
         if roomier is None:
-            raise _Rejected("unsupported_format", f"JPEG 2000 in colours of {max(depths)} bits is not supported")
+            raise _Rejected("unsupported_format", f"JPEG 2000 with {max(depths)}-bit colours is not supported")
         image.close()
         image = plugin(io.BytesIO(roomier))
     image.info["depths"] = depths
@@ -820,7 +820,7 @@ def _decode_bit_fields(stream: IO[bytes], kind: Kind, masks: tuple[int, ...], ma
         offset = size + own_masks + 4 * min(int.from_bytes(head[46:50], "little"), 256)
     top_down, height = height < 0, abs(height)
     if width < 1 or height < 1:
-        raise ValueError(f"it says {width} x {height}")
+        raise ValueError(f"its header says {width} x {height}")
     _check_pixels((width, height), (width, height), max_pixels)
     row_bytes = (width * bits // 8 + 3) // 4 * 4
     stream.seek(offset)
@@ -930,7 +930,7 @@ def _decode_tiff(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], 
     if tiff.shows_raw(directories) or stream.read(2) == b"CR":
         return _decode_raw(stream, wanted, max_pixels)
     if not directories:
-        raise EOFError if _strips_end_late(stream) else ValueError("it has no page that can be read")
+        raise EOFError if _strips_end_late(stream) else ValueError("it has no readable page")
     if tiff.may_hide_raw(directories, stream.seek(0, os.SEEK_END)):
         # Perhaps a RAW file of an unusual kind.
         try:
@@ -989,7 +989,7 @@ def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: i
                     return left
             pixels = raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8)
     except rawpy.LibRawFileUnsupportedError as error:
-        raise _Rejected("unsupported_format", "a RAW file of a kind that is not supported") from error
+        raise _Rejected("unsupported_format", "an unsupported kind of RAW file") from error
     except rawpy.LibRawIOError as error:
         left = _decode_preview_left(stream, wanted, max_pixels)
         if left is not None:
@@ -1025,7 +1025,7 @@ def _decode_preview_left(
         with suppress(OSError, SyntaxError, ValueError), _open_image(io.BytesIO(content[start:]), "JPEG") as image:
             decoded = _decode_image(image, "JPEG", wanted, max_pixels, orientation_of(exif, 1))
             decoded.embedded += read_embedded("RAW", exif)
-            decoded.partial = "the RAW file ends before the picture does; its preview is whole"
+            decoded.partial = "the RAW file ends before the picture does; its preview is intact"
             return decoded
     return None
 

@@ -351,7 +351,7 @@ class _Worker:
         if not self.shared.closed.is_set():
             self.shared.stderr.seek(0)
             said = self.shared.stderr.read().decode("utf-8", "replace").strip().splitlines()
-            problem = said[-1] if said else "it ended without a word"
+            problem = said[-1] if said else "it ended without a message"
             self.shared.results.put(ClipsearchError(f"the picture decoder cannot be started: {problem}"))
         return False
 

@@ -218,7 +218,7 @@ def decode_page(stream: IO[bytes], page: Directory) -> tuple[Image.Image, str | 
     reader = _Chunks(stream, page, layout)
     planes = [reader.plane(n) if n in layout.shown else np.empty((0, 0), np.uint8) for n in range(layout.planes)]
     if reader.failed and not reader.decoded:
-        raise (reader.error or ValueError("no part of it can be decoded"))
+        raise (reader.error or ValueError("no part can be decoded"))
     rows_there = reader.rows_there
     if reader.colour is not None:  # the decompressor has made RGB of it
         layout = layout.as_rgb(reader.colour)
@@ -231,7 +231,7 @@ def decode_page(stream: IO[bytes], page: Directory) -> tuple[Image.Image, str | 
     if reader.failed:
         partial = ENDS_EARLY if reader.cut else DAMAGED
         if rows_there * 10 < page.size[1]:
-            raise (EOFError() if reader.cut else ValueError("hardly any of it can be decoded"))
+            raise (EOFError() if reader.cut else ValueError("almost nothing can be decoded"))
     return image, partial
 
 
@@ -255,7 +255,7 @@ class _Layout:
         samples = page.get(277, 1)
         bits = tuple(int(v) for v in page.tags.get(258, (1,)))
         if not bits:
-            raise EOFError("its tags are beyond its end")
+            raise EOFError("its tags are past the end of the file")
         if len(bits) != samples:
             bits = (bits[0],) * samples
         formats = {1: "u", 2: "i", 3: "f", 4: "u"}
@@ -339,17 +339,17 @@ class _Chunks:
         self.chunk_width = page.get(322) if tiled else layout.width
         self.chunk_height = page.get(323) if tiled else min(page.get(278) or layout.height, layout.height)
         if not 0 < self.chunk_width <= 2**20 or not 0 < self.chunk_height <= 2**20:
-            raise ValueError(f"it has parts of {self.chunk_width} x {self.chunk_height}")
+            raise ValueError(f"its tiles or strips are {self.chunk_width} x {self.chunk_height}")
         self.across = -(-layout.width // self.chunk_width)
         self.down = -(-layout.height // self.chunk_height)
         self.offsets = page.tags.get(324) or page.tags.get(273) or ()
         self.lengths = page.tags.get(325) or page.tags.get(279) or ()
         if not self.offsets:
-            raise EOFError("it does not say where its pixels are")
+            raise EOFError("the location of its pixels is missing")
         if not self.lengths and self.compression == 1:
             self.lengths = (self._expected_bytes(self.chunk_height),) * len(self.offsets)
         if not self.lengths:
-            raise ValueError("it does not say how long its strips are")
+            raise ValueError("the lengths of its strips are missing")
         self.file_bytes = stream.seek(0, io.SEEK_END)
 
     def _expected_bytes(self, rows: int) -> int:
@@ -496,7 +496,7 @@ class _Chunks:
         image = TiffImagePlugin.TiffImageFile(io.BytesIO(_small_tiff(entries, strips)))
         with image:
             if image.size != (width, rows):
-                raise ValueError("a strip of another size")
+                raise ValueError("a strip has the wrong size")
             image.load()
             pixels = np.asarray(image)
         return np.packbits(pixels, axis=1) if bits == 1 else pixels
@@ -557,7 +557,7 @@ class _Chunks:
             image = plugin(io.BytesIO(data))
         with image:
             if image.width > self.chunk_width + 16 or image.height > max(rows, self.chunk_height) + 16:
-                raise ValueError("a part of another size")
+                raise ValueError("a tile has the wrong size")
             image.load()
             pixels = np.asarray(image)
         if pixels.ndim == 2:
@@ -598,10 +598,10 @@ def _small_tiff(entries: dict[int, int], strips: list[bytes]) -> bytes:
 def _interpret(page: Directory, layout: _Layout, planes: list[Array]) -> Image.Image:
     photometric = page.photometric
     if photometric not in _PHOTOMETRICS or photometric in (32844, 32845, *_RAW_PHOTOMETRICS, 51177):
-        name = _PHOTOMETRICS.get(photometric, f"colours of an unknown kind ({photometric})")
+        name = _PHOTOMETRICS.get(photometric, f"unknown colours ({photometric})")
         raise UnsupportedTiff(f"a TIFF with {name} is not supported")
     if photometric == 5 and page.get(332, 1) != 1:
-        raise UnsupportedTiff("a TIFF with other inks than CMYK is not supported")
+        raise UnsupportedTiff("a TIFF with inks other than CMYK is not supported")
     decoded_colours = planes[0].ndim == 3 and not layout.planar
     if decoded_colours and photometric == 6:
         photometric = 2
@@ -855,7 +855,7 @@ def _with_palette(page: Directory, layout: _Layout, planes: list[Array], wanted:
     colours = page.tags.get(320)
     bits = layout.bits[0]
     if colours is None or bits > 16 or layout.kind != "u" or len(colours) < 3:
-        raise ValueError("a palette is missing")
+        raise ValueError("its palette is missing")
     entries = len(colours) // 3
     table = np.array(colours[: 3 * entries], np.uint32).reshape(3, entries).T
     if table.max(initial=0) > 255:  # some writers forget that entries have 16 bits

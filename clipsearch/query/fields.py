@@ -61,16 +61,16 @@ class Field(NamedTuple):
         return "date" if self.kind in ("since", "until") else self.name
 
 
-_FROM = "from that moment on; before it. `after:2023 before:2024` is the year 2023"
-_PIXELS = "by pixels, after rotation"
+_FROM = "from this date on, or before it. `after:2023 before:2024` is the year 2023"
+_PIXELS = "by size in pixels, after rotation"
 
 _FIELDS = (
     Field(
         "folder",
         "text",
         "folder",
-        "in a folder of that name, at any depth, and everything below it; as `.gitignore` reads patterns: a slash "
-        "ties it to the top, `*` stays within a name, `**` spans folders",
+        "in a folder of this name, at any depth, or below it. Patterns as in `.gitignore`: a leading slash "
+        "anchors it to the top, `*` stays within a name, `**` spans folders",
         ("folder:trips", "folder:/trips", "folder:trips/**", "folder:**/2023/*"),
         "folder:trips/**",
         "path dir directory dirs album in subfolder directories parent",
@@ -80,7 +80,7 @@ _FIELDS = (
         "name",
         "text",
         "name",
-        "whose file name contains that; with `*` or `?`, whose whole name fits",
+        "whose file name contains this; with `*` or `?`, whose whole name matches",
         ("name:beach", "name:IMG_*.jpg"),
         "name:IMG_*",
         "file filename title basename filetitle",
@@ -90,7 +90,7 @@ _FIELDS = (
         "tag",
         "tag",
         "tag",
-        "with a tag, or found by a concept",
+        "with this tag, or found by this concept",
         ("tag:holiday",),
         "tag:holiday",
         "label labels keyword keywords category concept tags hashtag subject",
@@ -100,7 +100,7 @@ _FIELDS = (
         "camera",
         "text",
         "camera",
-        "whose camera's make or model contains that, or fits a pattern",
+        "whose camera make or model contains this, or matches a pattern",
         ("camera:canon",),
         "camera:canon",
         "exif make model lens device maker brand iso phone",
@@ -130,7 +130,7 @@ _FIELDS = (
         "near",
         "place",
         "latitude",
-        "taken within that distance (`m`, `km`, `mi`)",
+        "taken within this distance (`m`, `km`, `mi`)",
         ("near:48.85,2.35,10km",),
         "near:48.85,2.35,10km",
         "gps location place geo lat lon latitude longitude where coordinates around at",
@@ -140,7 +140,7 @@ _FIELDS = (
         "ext",
         "list",
         "ext",
-        "of a type; `jpg` is `jpeg` too",
+        "of this type; `jpg` and `jpeg` are the same",
         ("ext:jpg", "ext:png,webp"),
         "ext:jpg",
         "type format extension filetype kind mime suffix",
@@ -150,7 +150,7 @@ _FIELDS = (
         "orientation",
         "shape",
         "width",
-        "wider than high; `portrait`, `square`",
+        "wider than high; also `portrait`, `square`",
         ("orientation:landscape",),
         "orientation:landscape, portrait or square",
         "orient rotation aspect layout ratio shape is",

@@ -29,7 +29,7 @@ def offer(name: str, value: str) -> str | None:
     plain = value.strip('"“”„')
     said = f"{name}:{value}"
     return (
-        f"there is no filter {name}:, so {said} was searched for as words. Did you mean {_instead(field, plain)}? "
+        f"there is no filter {name}:, so {said} was searched as words. Did you mean {_instead(field, plain)}? "
         f'To search for the words without this line, put them in double quotes: "{said}"'
     )
 

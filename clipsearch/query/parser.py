@@ -81,7 +81,7 @@ class _Parser:
                     self.source,
                     run.operator.start,
                     f"nothing follows this {sign}",
-                    f"Say what to {'add' if run.sign > 0 else 'take away'}, or put the {sign} in double quotes.",
+                    f"Write what to {'add' if run.sign > 0 else 'take away'}, or put the {sign} in double quotes.",
                 )
         return filled
 
@@ -107,8 +107,8 @@ class _Parser:
             raise MalformedQuery(
                 self.source,
                 self._item.start,
-                "or can stand between two filters only",
-                'To search for the word itself, put it in double quotes: "or"',
+                "or can only stand between two filters",
+                'To search for the word, put it in double quotes: "or"',
             )
         return self._is_word("and") and (before or after)
 
@@ -137,7 +137,7 @@ class _Parser:
     def _group(self, opening: Item, depth: int) -> Filter:
         if depth > DEPTH_LIMIT:
             raise MalformedQuery(
-                self.source, opening.start, f"parentheses are nested more than {DEPTH_LIMIT} deep", "Use fewer."
+                self.source, opening.start, f"parentheses are nested more than {DEPTH_LIMIT} levels deep", "Use fewer."
             )
         parts: list[Filter] = []
         while self._item.kind != "close":
@@ -151,8 +151,8 @@ class _Parser:
                 raise MalformedQuery(
                     self.source,
                     self._item.start,
-                    "only filters can stand in parentheses with filters",
-                    "Put words outside of them.",
+                    "parentheses with filters can only contain filters",
+                    "Put the words outside.",
                 )
         self.at += 1
         return _join(AllOf, parts)
@@ -186,7 +186,7 @@ class _Parser:
             if value:
                 terms.append(Term("text", value, weight, words[0].start))
             elif not terms:
-                raise MalformedQuery(self.source, words[0].start, "there is nothing in these quotes", "Leave them out.")
+                raise MalformedQuery(self.source, words[0].start, "these quotes are empty", "Remove them.")
         return terms
 
     def _is_picture(self, item: Item, *, alone: bool) -> bool:

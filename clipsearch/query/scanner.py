@@ -63,7 +63,9 @@ class Scanner:
         if (sign or self._begins_term()) and (match := WEIGHT.match(source, at)):
             weight = float(match[1])
             if not 0 < weight <= WEIGHT_LIMIT:
-                raise MalformedQuery(source, at, "a weight is more than 0 and at most 1000", "Say 2:dog, or 0.5:dog.")
+                raise MalformedQuery(
+                    source, at, "a weight must be more than 0 and at most 1000", "Write 2:dog or 0.5:dog."
+                )
             at = match.end()
         item = self._operand(at)
         item.start, item.sign, item.weight = start, sign, weight
@@ -125,8 +127,8 @@ class Scanner:
                 raise MalformedQuery(
                     self.source,
                     before.end,
-                    "this parenthesis was never opened",
-                    "Parentheses hold filters only; put text that contains them in double quotes.",
+                    "this parenthesis has no opening one",
+                    "Parentheses are for filters. Put text that contains them in double quotes.",
                 )
         return False
 
@@ -135,7 +137,7 @@ class Scanner:
         closing = _QUOTES[self.source[at]]
         ends = [end for mark in closing if (end := self.source.find(mark, at + 1)) >= 0]
         if not ends:
-            raise MalformedQuery(self.source, at, "this quotation never ends", "Close it, or leave the quote out.")
+            raise MalformedQuery(self.source, at, "this quotation is not closed", "Close it, or remove the quote.")
         return min(ends) + 1
 
     def _is_filter_group(self, at: int) -> bool:
@@ -170,7 +172,7 @@ class Scanner:
             value_at, value = at, source[at:end]
         if name not in FILTERS:
             if not value.strip():
-                raise MalformedQuery(source, start, f"nothing follows {name}:", f"Say {FIELDS[name].say}.")
+                raise MalformedQuery(source, start, f"nothing follows {name}:", f"Write {FIELDS[name].say}.")
             return Item("like", start, end, value)
         try:
             leaf = read_value(FILTERS[name], value.strip(), Span(start, end))
@@ -179,7 +181,7 @@ class Scanner:
                 source,
                 value_at,
                 error.args[0],
-                f'{error.args[1]} To search for the words themselves, put them in double quotes: "{source[start:end]}"'
+                f'{error.args[1]} To search for the words, put them in double quotes: "{source[start:end]}"'
                 if '"' not in source[start:end]
                 else error.args[1],
             ) from None

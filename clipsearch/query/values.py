@@ -33,23 +33,23 @@ def _tag_value(field: Field, value: str, span: Span) -> Leaf:
 
 def _number_value(field: Field, value: str, span: Span) -> Leaf:
     name, units = field.asks, field.units or {"": 1}
-    advice = f"Say {field.say}."
+    advice = f"Write {field.say}."
     low, dots, high = value.partition("..")
     if dots:
         bounds = [_NUMBER.fullmatch(end) if end else None for end in (low, high)]
         if any(end and (match is None or match[1]) for end, match in zip((low, high), bounds, strict=True)):
-            raise BadValue(f"{value} is no range", advice)
+            raise BadValue(f"{value} is not a range", advice)
         first, last = (None if match is None else _amount(match, units, advice) for match in bounds)
         if first is None and last is None:
-            raise BadValue(f"{value} is no range", advice)
+            raise BadValue(f"{value} is not a range", advice)
         return Range(name, None if first is None else _ceil(first), None if last is None else int(last) + 1, span)
     match = _NUMBER.fullmatch(value)
     if match is None:
-        raise BadValue(f"{name}: takes a number", advice)
+        raise BadValue(f"{name}: needs a number", advice)
     amount = _amount(match, units, advice)
     operator = match[1] or "="
     if match[1] is None and not field.exact:
-        raise BadValue(f"{name}: needs to know whether more or less", advice)
+        raise BadValue(f"{name}: needs > or < or a range", advice)
     if operator in (">", ">="):
         return Range(name, int(amount) + 1 if operator == ">" else _ceil(amount), None, span)
     if operator in ("<", "<="):
@@ -71,15 +71,15 @@ def _ceil(amount: float) -> int:
 def _date_value(field: Field, value: str, span: Span) -> Leaf:
     from datetime import datetime
 
-    advice = f"Say {field.say}."
+    advice = f"Write {field.say}."
     match = _DATE.fullmatch(value)
     if match is None:
-        raise BadValue(f"{field.name}: takes a year, a month or a day", advice)
+        raise BadValue(f"{field.name}: needs a year, a month or a day", advice)
     year, month, day, hour, minute = (None if part is None else int(part) for part in match.groups())
     try:
         moment = datetime(year or 0, month or 1, day or 1, hour or 0, minute or 0)
     except ValueError as error:
-        raise BadValue(f"there is no such date ({error})", advice) from None
+        raise BadValue(f"the date does not exist ({error})", advice) from None
     passed = moment - datetime(1970, 1, 1)
     at_us = (passed.days * 86_400 + passed.seconds) * 1_000_000
     return Range(field.asks, at_us, None, span) if field.kind == "since" else Range(field.asks, None, at_us, span)
@@ -88,23 +88,23 @@ def _date_value(field: Field, value: str, span: Span) -> Leaf:
 def _shape_value(field: Field, value: str, span: Span) -> Leaf:
     shape = _SHAPES.get(value.lower())
     if shape is None:
-        raise BadValue(f"unknown {field.name} {value}", f"Say {field.say}.")
+        raise BadValue(f"unknown {field.name} {value}", f"Write {field.say}.")
     return Oriented(shape, span)
 
 
 def _place_value(field: Field, value: str, span: Span) -> Leaf:
-    advice = f"Say {field.say}."
+    advice = f"Write {field.say}."
     parts = [part.strip() for part in value.split(",")]
     if len(parts) != 3:
         raise BadValue(f"{field.name}: needs a latitude, a longitude and a distance", advice)
     degrees: list[float] = []
     for part, limit in zip(parts, (90, 180), strict=False):
         if not re.fullmatch(r"[-+]?\d{1,3}(?:\.\d{1,12})?", part, re.ASCII) or abs(float(part)) > limit:
-            raise BadValue(f"{part or 'nothing'} is no number between -{limit} and {limit}", advice)
+            raise BadValue(f"{part or 'nothing'} is not a number between -{limit} and {limit}", advice)
         degrees.append(float(part))
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([a-zA-Z]+)", parts[2], re.ASCII)
     if match is None or match[2].lower() not in _METRES:
-        raise BadValue(f"{parts[2] or 'nothing'} is no distance", advice)
+        raise BadValue(f"{parts[2] or 'nothing'} is not a distance", advice)
     return Near(degrees[0], degrees[1], float(match[1]) * _METRES[match[2].lower()], span)
 
 
@@ -123,5 +123,5 @@ _READERS: dict[Kind, Callable[[Field, str, Span], Leaf]] = {
 def read_value(field: Field, value: str, span: Span) -> Leaf:
     """The filter that a value makes of a field. Raises: BadValue."""
     if not value and field.kind in ("text", "list", "tag"):
-        raise BadValue(f"{field.name}: needs a value", f"Say {field.say}.")
+        raise BadValue(f"{field.name}: needs a value", f"Write {field.say}.")
     return _READERS[field.kind](field, value, span)

@@ -202,7 +202,7 @@ class Collection:
         CorruptIndex.
         """
         if k < 1 or offset < 0:
-            raise InvalidQuery(f"cannot return {k} hits from number {offset} on: ask for 1 or more, from 0 on")
+            raise InvalidQuery(f"cannot return {k} hits from offset {offset}: k must be at least 1, offset at least 0")
         is_one = isinstance(query, str | os.PathLike | Query)
         queries = [query] if isinstance(query, str | os.PathLike | Query) else list(query)
         about = (vector, sort, unique, self._diversity(diverse), tuple(like), tuple(unlike), all)
@@ -319,7 +319,7 @@ class Collection:
         row_id = find_picture(self, term.value) if os.path.isabs(term.value) else None  # noqa: PTH117
         if row_id is None:
             raise MalformedQuery(
-                query, term.position, "files cannot be named here", "Say like:ID, or upload the picture."
+                query, term.position, "the server opens no files by path", "Use like:ID, or upload the picture."
             )
         return dataclasses.replace(term, kind="like", value=str(row_id))
 
@@ -339,7 +339,7 @@ class Collection:
         parsed = self.parse(query)
         vector = self.query_vector(parsed)
         if vector is None:
-            raise InvalidQuery(f"{parsed.source} has only filters, nothing to compare pictures with")
+            raise InvalidQuery(f"{parsed.source} has only filters and nothing to compare pictures with")
         return vector
 
     def query_vector(self, query: Query) -> FloatArray | None:
@@ -370,7 +370,7 @@ class Collection:
         total: FloatArray = np.sum([weight * vector for vector, weight in vectors], axis=0, dtype=np.float32)
         length = float(np.linalg.norm(total))
         if length < CANCELLED * sum(abs(weight) for _, weight in vectors):
-            raise InvalidQuery(f"the terms of {query.source} cancel each other out: nothing is left to search for")
+            raise InvalidQuery(f"the terms of {query.source} cancel each other out. Nothing is left to search for")
         return total / length
 
     def _encode_texts(self, texts: list[str]) -> list[FloatArray]:
@@ -419,7 +419,7 @@ class Collection:
         from clipsearch.pictures.images import read_picture
 
         if not _is_file(str(path)):
-            raise UnreadablePicture(path, "unreadable", "there is no such picture")
+            raise UnreadablePicture(path, "unreadable", "the picture does not exist")
         read = read_picture(path, self.encoder.preprocessing, content_hash=True, pieces=True)
         vector: FloatArray = encode_decoded(self.encoder, [read.pieces])[0]
         return vector, read.content_hash
@@ -475,7 +475,7 @@ class Collection:
         Raises: DimensionMismatch.
         """
         if k < 1:
-            raise InvalidQuery(f"cannot return {k} hits: ask for 1 or more")
+            raise InvalidQuery(f"cannot return {k} hits: k must be at least 1")
         check_queries(queries, self.manifest.model.dim)
         k = min(k, max(1, len(self) if selection is None else len(selection)))
         vectors = None if selection is None else self._vector_ids(selection)
@@ -564,7 +564,7 @@ class Collection:
         """The vectors of pictures, in this order. Shape: (N, D) float32. Raises: InvalidQuery for an unknown row id."""
         for row_id in row_ids:
             if not 0 <= int(row_id) <= LARGEST_ROW_ID:
-                raise InvalidQuery(f"no picture has the id {row_id}: take a row_id from --json")
+                raise InvalidQuery(f"no picture has the id {row_id}. Take a row_id from --json")
         wanted, places = np.unique(np.asarray(row_ids, np.int64), return_inverse=True)
         vector_ids = np.full(len(wanted), -1, np.int64)
         for fragment in self._live_rows():
@@ -581,7 +581,7 @@ class Collection:
             taken[here] = segment.file.take(at)
             missing[here] = False
         if missing[back].any():
-            raise InvalidQuery(f"no picture has the id {wanted[missing[back]][0]}: take a row_id from --json")
+            raise InvalidQuery(f"no picture has the id {wanted[missing[back]][0]}. Take a row_id from --json")
         found: FloatArray = taken[back[places]]
         return found
 
@@ -652,7 +652,7 @@ class Collection:
             raise InvalidQuery(f"{tag.name} is a tag, not a concept: filter by it with tag:{tag.name}")
         if tag.direction.fingerprint != self.manifest.model.fingerprint:
             raise InvalidQuery(
-                f"the concept {tag.name} was made with another model. Make it anew with: "
+                f"the concept {tag.name} was made with another model. Create it again with: "
                 f"clipsearch concept add {tag.name} PICTURE..."
             )
         return tag.direction
@@ -706,7 +706,7 @@ def _cut_short(text: str, part: str) -> str:
     read, words = part.split(), text.split()
     shown = " ".join(read[-6:])
     last = f'read up to: "{"... " if len(read) > 6 else ""}{shown[-80:]}"'
-    return f"the text has {len(words):,} words, more than the model reads; {last}"
+    return f"the text has {len(words):,} words, more than the model can read; {last}"
 
 
 def _is_file(path: str) -> bool:

@@ -31,7 +31,7 @@ def learn_concept(
     Raises: InvalidQuery without an example or with an unknown id, UnreadablePicture, InvalidTag for a bad name.
     """
     if not like:
-        raise InvalidQuery("a concept needs a picture at least: clipsearch concept add NAME PICTURE...")
+        raise InvalidQuery("a concept needs at least one picture: clipsearch concept add NAME PICTURE...")
     up, down = ([_example(photos, example) for example in examples] for examples in (like, unlike))
     dim = photos.manifest.model.dim
     ups, downs = (np.array([vector for vector, _ in e], np.float32).reshape(-1, dim) for e in (up, down))

@@ -172,7 +172,11 @@ def shell_script(groups: list[DuplicateGroup], shown: Callable[[str], str]) -> b
     show. Paths are quoted, and kept as they are also where they are not UTF-8."""
     import shlex
 
-    lines = ["#!/bin/sh", "# Made by clipsearch dedupe. Read it; keep what you want to keep; then run it.", "set -eu"]
+    lines = [
+        "#!/bin/sh",
+        "# Written by clipsearch dedupe. Review it, remove the lines of pictures to keep, then run it.",
+        "set -eu",
+    ]
     for group in groups:
         keep = group.keep
         lines += ["", f"# keep {shown(keep.path)} ({keep.record.width}x{keep.record.height})"]

@@ -29,7 +29,7 @@ def refine(query: FloatArray | None, up: FloatArray, down: FloatArray, centre: F
         direction = direction - DOWN_WEIGHT * (down.mean(axis=0) - centre)
     length = float(np.linalg.norm(direction))
     if length < 1e-6:
-        raise InvalidQuery("the pictures liked and not liked cancel each other out: choose different ones")
+        raise InvalidQuery("the relevant and irrelevant examples cancel each other out: choose different ones")
     refined: FloatArray = (direction / length).astype(np.float32)
     return refined
 

@@ -67,9 +67,9 @@ class Wish:
 
     def __post_init__(self) -> None:
         if self.sort not in get_args(Sort):
-            raise InvalidQuery(f"hits cannot be sorted by {self.sort!r}: take {', '.join(get_args(Sort))}")
+            raise InvalidQuery(f"hits cannot be sorted by {self.sort!r}. Use one of: {', '.join(get_args(Sort))}")
         if not 0 <= self.diverse <= 1:
-            raise InvalidQuery(f"{self.diverse} cannot say how much hits should differ: take 0 to 1")
+            raise InvalidQuery(f"diverse is {self.diverse}: it must be between 0 and 1")
 
     @property
     def kind(self) -> QueryKind:
@@ -336,7 +336,7 @@ def directed(dim: int, given: FloatArray, terms: FloatArray | None) -> FloatArra
         total = total + terms
     length = float(np.linalg.norm(total))
     if not np.isfinite(length) or length < SHORTEST_SUM:
-        raise InvalidQuery("the vector, with the query's terms, points nowhere")
+        raise InvalidQuery("the vector and the terms of the query cancel each other out")
     return total / length
 
 

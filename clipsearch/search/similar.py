@@ -43,7 +43,7 @@ def similar_to_vector(
 ) -> list[Hit]:
     """The k pictures nearest to a vector, shape (D,), that have other content than `content` and are not row `but`."""
     if k < 1:
-        raise InvalidQuery(f"cannot return {k} hits: ask for 1 or more")
+        raise InvalidQuery(f"cannot return {k} hits: k must be at least 1")
     order = put_in_order(photos, Wish(Query("", ()), vector, all=True))
     hits: list[Hit] = []
     seen = 0

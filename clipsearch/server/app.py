@@ -62,7 +62,7 @@ def create_app(
     """
     options = options or ServerOptions()
     if not options.local and not options.token:
-        raise ValueError("a server that others can reach needs a token")
+        raise ValueError("a server that other machines can reach needs a token")
     root = checked_root(options.root_path)
     metrics = Metrics()
     engine = Engine(indexes, encoder=encoder, observe_batch=metrics.batch, observe_reload=metrics.reload)
@@ -92,7 +92,7 @@ def create_app(
         title="clipsearch",
         version=__version__,
         summary="Type a sentence, see your photos.",
-        description="Searches the pictures of this machine. Pictures are named by row id, never by path.",
+        description="Searches the pictures on this machine. Requests name pictures by row id; no route opens a path.",
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,

@@ -49,12 +49,12 @@ class Decoders:
         try:
             size_bytes = os.stat(path).st_size  # noqa: PTH116
         except (OSError, ValueError):
-            raise UnreadablePicture(os.fspath(path), "unreadable", "there is no such picture any more") from None
+            raise UnreadablePicture(os.fspath(path), "unreadable", "the picture no longer exists") from None
         with self._pool() as pool:
             pool.submit(DecodeTask(0, os.fspath(path), size_bytes=size_bytes))
             result = pool.next_result()
         if result is None:
-            raise UnreadablePicture(os.fspath(path), "unreadable", "the server is being stopped")
+            raise UnreadablePicture(os.fspath(path), "unreadable", "the server is shutting down")
         if result.skip is not None:
             raise UnreadablePicture(os.fspath(path), *result.skip)
         return result

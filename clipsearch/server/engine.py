@@ -81,7 +81,7 @@ class Stopping(ClipsearchError):
     """The server is being stopped."""
 
     def __init__(self) -> None:
-        super().__init__("the server is being stopped")
+        super().__init__("the server is shutting down")
 
 
 @dataclass(slots=True)
@@ -208,7 +208,7 @@ class Engine:
         Raises: IndexNotFound, CorruptIndex, UnsupportedIndex, ModelNotFound, InvalidModel, EncoderMismatch.
         """
         if not indexes:
-            raise ValueError("no index to serve")
+            raise ValueError("there is no index to serve")
         self.observe_reload = observe_reload
         self._observe_batch = observe_batch
         self._given = None if encoder is None else BatchingEncoder(encoder, observe=observe_batch)

@@ -16,7 +16,7 @@ MOST_DIMENSIONS = 8192
 MOST_EXAMPLES = 1000
 
 IndexName = Annotated[
-    str | None, Field(description="Name of an index, see /v1/status; the first one if left out.", max_length=1000)
+    str | None, Field(description="Name of an index (see /v1/status). Default: the first.", max_length=1000)
 ]
 Id = Annotated[int, Field(ge=0, lt=2**63)]
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
@@ -27,29 +27,31 @@ class _Request(BaseModel):
 
 
 class SearchRequest(_Request):
-    """A question."""
+    """A search."""
 
     query: Annotated[
         Text,
         Field(
-            description="In the query language (docs/query.md). Empty, with nothing else: the newest first.",
+            description="Query in the query language (docs/query.md). Empty: list the newest pictures.",
             examples=["dog beach -people after:2023-05"],
         ),
     ] = ""
     vector: Annotated[
         list[Annotated[float, Field(allow_inf_nan=False)]] | None,
-        Field(max_length=MOST_DIMENSIONS, description="To be added to the query's terms, as /v1/embed gives it."),
+        Field(
+            max_length=MOST_DIMENSIONS, description="Vector to add to the terms of the query, as returned by /v1/embed."
+        ),
     ] = None
-    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many hits.")] = DEFAULT_HITS
-    sort: Annotated[Literal["score", "date", "path"], Field(description="The order of all hits.")] = "score"
-    all: Annotated[bool, Field(description="Also what is unlikely to be a match.")] = False
-    unique: Annotated[bool, Field(description="Fold near-duplicates into the best of them.")] = False
+    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="Number of hits.")] = DEFAULT_HITS
+    sort: Annotated[Literal["score", "date", "path"], Field(description="Order of the hits.")] = "score"
+    all: Annotated[bool, Field(description="Also return unlikely matches.")] = False
+    unique: Annotated[bool, Field(description="Show near-duplicates as one hit, the best.")] = False
     diverse: Annotated[
-        bool | Annotated[float, Field(ge=0, le=1)], Field(description="How much to prefer hits that differ; true: 0.5.")
+        bool | Annotated[float, Field(ge=0, le=1)], Field(description="How strongly to prefer varied hits. true: 0.5.")
     ] = False
-    like: Annotated[list[Id], Field(max_length=MOST_EXAMPLES, description="Row ids of hits that were right.")] = []
-    unlike: Annotated[list[Id], Field(max_length=MOST_EXAMPLES, description="Row ids of hits that were wrong.")] = []
-    offset: Annotated[int, Field(ge=0, le=DEEPEST, description="How many of the best hits to leave out.")] = 0
+    like: Annotated[list[Id], Field(max_length=MOST_EXAMPLES, description="Row ids of relevant hits.")] = []
+    unlike: Annotated[list[Id], Field(max_length=MOST_EXAMPLES, description="Row ids of irrelevant hits.")] = []
+    offset: Annotated[int, Field(ge=0, le=DEEPEST, description="Number of hits to skip.")] = 0
     index: IndexName = None
     at_least_generation: Annotated[
         int | None, Field(ge=0, description="Wait until this generation of the index is open.")
@@ -57,66 +59,66 @@ class SearchRequest(_Request):
 
 
 class SimilarRequest(_Request):
-    """A picture of the index; what is like it?"""
+    """A search for pictures similar to one of the index."""
 
     row_id: Annotated[
         Id | None,
         Field(description="Row id of a picture.", examples=[7], validation_alias=AliasChoices("row_id", "id")),
     ] = None
     path: Annotated[
-        str | None, Field(max_length=MOST_CHARACTERS, description="Instead: path of a picture in the index.")
+        str | None, Field(max_length=MOST_CHARACTERS, description="Path of a picture in the index, instead of row_id.")
     ] = None
-    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many hits.")] = DEFAULT_HITS
+    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="Number of hits.")] = DEFAULT_HITS
     index: IndexName = None
 
 
 class EmbedRequest(_Request):
-    """Texts to be made into vectors."""
+    """Texts to encode."""
 
     texts: Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS, examples=[["a dog on a beach"]])]
     index: IndexName = None
 
 
 class VectorsRequest(_Request):
-    """Pictures of the index whose vectors are wanted."""
+    """Pictures whose vectors to return."""
 
     row_ids: Annotated[list[Id], Field(max_length=MOST_EXAMPLES)]
     index: IndexName = None
 
 
 class Picture(BaseModel):
-    """What the index knows of a picture."""
+    """A picture in the index."""
 
-    row_id: Annotated[int, Field(description="Row id: names this picture in this index, and never another.")]
-    path: Annotated[str, Field(description="Where it is, absolute.")]
-    name: Annotated[str, Field(description="The same, relative to the folder that was indexed.")]
+    row_id: Annotated[int, Field(description="Row id. It identifies this picture in this index and is never reused.")]
+    path: Annotated[str, Field(description="Absolute path.")]
+    name: Annotated[str, Field(description="Path relative to the indexed folder.")]
     size_bytes: int
     mtime_ns: int
-    content_hash: str | None = Field(description="xxh3-128 of the file's bytes, hexadecimal.")
+    content_hash: str | None = Field(description="xxh3-128 of the file, in hexadecimal.")
     width: int | None
     height: int | None
     format: str | None
-    taken_at: str | None = Field(description="When it was taken: ISO 8601 local time, without an offset.")
+    taken_at: str | None = Field(description="Date taken, as ISO 8601 local time without an offset.")
     date_source: str | None = Field(
-        description="What says so, such as exif:DateTimeOriginal, sidecar:CreateDate, name."
+        description="Source of the date, such as exif:DateTimeOriginal, sidecar:CreateDate or name."
     )
     camera: str | None
     latitude: float | None
     longitude: float | None
-    member: Annotated[str, Field(description="Which part of an archive; empty for a file.")]
-    view: Annotated[str, Field(description="What of the file is seen; empty for all of it.")]
-    partial: str | None = Field(description="What is missing of a picture that could be read in part.")
-    thumbnail: Annotated[str, Field(description="Address of a small copy, relative to the server.")]
+    member: Annotated[str, Field(description="Member of an archive. Empty for a plain file.")]
+    view: Annotated[str, Field(description="Part of the file that is shown. Empty for the whole file.")]
+    partial: str | None = Field(description="What is missing, if the picture was only partly readable.")
+    thumbnail: Annotated[str, Field(description="URL of a thumbnail, relative to the server.")]
 
 
 class FoundPicture(Picture):
     """A hit."""
 
-    rank: Annotated[int, Field(description="From 1.")]
-    score: Annotated[float | None, Field(description="Cosine, -1 to 1; null where the query has only filters.")]
-    confidence: Annotated[float | None, Field(description="Probability that it shows what the query says.")]
-    band: Annotated[Literal["strong", "maybe", "unlikely"] | None, Field(description="The same in a word.")]
-    others: Annotated[list[FoundPicture], Field(description="Near-duplicates that this hit stands for.")] = []
+    rank: Annotated[int, Field(description="Rank, from 1.")]
+    score: Annotated[float | None, Field(description="Cosine, -1 to 1. null if the query has only filters.")]
+    confidence: Annotated[float | None, Field(description="Probability that the picture matches the query, 0 to 1.")]
+    band: Annotated[Literal["strong", "maybe", "unlikely"] | None, Field(description="The confidence in a word.")]
+    others: Annotated[list[FoundPicture], Field(description="Near-duplicates of this hit.")] = []
 
 
 class SimilarAnswer(BaseModel):
@@ -127,19 +129,20 @@ class SimilarAnswer(BaseModel):
     took_ms: float
     hits: list[FoundPicture]
     notices: Annotated[
-        list[str], Field(description="What to know of the query: words that are not read, or nearly filters.")
+        list[str],
+        Field(description="Hints about the query: words that the model does not read, words that are almost filters."),
     ] = []
 
 
 class SearchAnswer(SimilarAnswer):
-    """A window of hits, and how many there are."""
+    """A page of hits, with the total."""
 
-    total: Annotated[int, Field(description="How many hits there are in all.")]
-    hidden: Annotated[int, Field(description="How many more are left out because they are unlikely.")]
+    total: Annotated[int, Field(description="Number of hits in all.")]
+    hidden: Annotated[int, Field(description="Number of unlikely matches left out.")]
 
 
 class EmbedAnswer(BaseModel):
-    """Unit vectors, comparable with those of the index."""
+    """Unit vectors, comparable with those in the index."""
 
     model: str
     fingerprint: str
@@ -156,17 +159,17 @@ class TagState(BaseModel):
 
 
 class RunState(BaseModel):
-    """How far an indexing run is."""
+    """Progress of an indexing run."""
 
-    stage: Annotated[str, Field(description="describe (metadata alone), read, commit or merge.")]
-    done: Annotated[int, Field(description="Files that are dealt with.")]
-    total: Annotated[int, Field(description="Files that are new or changed.")]
-    encoded: Annotated[int, Field(description="Of those done: pictures that were made into vectors.")]
-    seconds: Annotated[float, Field(description="Since the first file.")]
+    stage: Annotated[str, Field(description="describe (metadata only), read, commit or merge.")]
+    done: Annotated[int, Field(description="Files done.")]
+    total: Annotated[int, Field(description="New and changed files.")]
+    encoded: Annotated[int, Field(description="Pictures encoded so far.")]
+    seconds: Annotated[float, Field(description="Seconds since the first file.")]
 
 
 class IndexState(BaseModel):
-    """One index that is served."""
+    """An index that is served."""
 
     name: str
     root: str
@@ -178,19 +181,19 @@ class IndexState(BaseModel):
     pictures: int
     skipped: int
     tags: list[TagState]
-    is_being_written: Annotated[bool, Field(description="Whether an indexing run is under way.")]
-    progress: Annotated[RunState | None, Field(description="How far it is, where it says so.")]
+    is_being_written: Annotated[bool, Field(description="Whether an indexing run is in progress.")]
+    progress: Annotated[RunState | None, Field(description="Progress of the run, if known.")]
 
 
 class StatusAnswer(BaseModel):
-    """What is served."""
+    """The indexes that are served."""
 
     version: str
     indexes: list[IndexState]
 
 
 class SkippedFile(BaseModel):
-    """A file that cannot be found, and why."""
+    """A skipped file and the reason."""
 
     path: str
     status: str
@@ -198,7 +201,7 @@ class SkippedFile(BaseModel):
 
 
 class SkippedAnswer(BaseModel):
-    """Files that cannot be found."""
+    """Skipped files."""
 
     index: str
     total: int
@@ -206,9 +209,9 @@ class SkippedAnswer(BaseModel):
 
 
 class Problem(BaseModel):
-    """Why there is no answer."""
+    """An error."""
 
-    error: Annotated[str, Field(description="The kind of error.", examples=["InvalidQuery"])]
+    error: Annotated[str, Field(description="Class of the error.", examples=["InvalidQuery"])]
     message: str
-    position: Annotated[int | None, Field(description="Where in the query, in characters from 0.")] = None
-    fields: Annotated[dict[str, Any], Field(description="What the error carries besides, by name.")] = {}
+    position: Annotated[int | None, Field(description="Position in the query, in characters from 0.")] = None
+    fields: Annotated[dict[str, Any], Field(description="Other fields of the error, by name.")] = {}

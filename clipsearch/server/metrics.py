@@ -20,46 +20,47 @@ class Metrics:
         )
         self._request_s = Histogram(
             "clipsearch_request_seconds",
-            "From the first byte of a request to the last of its answer.",
+            "Time from the first byte of a request to the last byte of its response.",
             ("route",),
             buckets=_SECONDS,
             registry=self._registry,
         )
         self._waited_s = Histogram(
             "clipsearch_queue_seconds",
-            "How long work waited for a thread.",
+            "Time that work waited for a thread.",
             ("queue",),
             buckets=_SECONDS,
             registry=self._registry,
         )
         self._worked_s = Histogram(
             "clipsearch_work_seconds",
-            "How long work took in its thread.",
+            "Time that work took in its thread.",
             ("queue",),
             buckets=_SECONDS,
             registry=self._registry,
         )
         self._batch = Histogram(
             "clipsearch_batch",
-            "Texts or pictures in one encoder call, queries in one search.",
+            "Texts or pictures per encoder call, or queries per search.",
             ("kind",),
             buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=self._registry,
         )
         self._thumbnails = Counter(
-            "clipsearch_thumbnails", "Thumbnails: kept, made or failed.", ("result",), registry=self._registry
+            "clipsearch_thumbnails",
+            "Thumbnails by result: kept (cached), made or failed.",
+            ("result",),
+            registry=self._registry,
         )
         self._reloads = Counter(
-            "clipsearch_reloads", "New generations opened.", ("index", "result"), registry=self._registry
+            "clipsearch_reloads", "New index generations opened.", ("index", "result"), registry=self._registry
         )
         self.generation = Gauge(
-            "clipsearch_index_generation", "The generation that is served.", ("index",), registry=self._registry
+            "clipsearch_index_generation", "Index generation being served.", ("index",), registry=self._registry
         )
-        self.pictures = Gauge(
-            "clipsearch_index_pictures", "Pictures that can be found.", ("index",), registry=self._registry
-        )
+        self.pictures = Gauge("clipsearch_index_pictures", "Searchable pictures.", ("index",), registry=self._registry)
         self.unfinished = Gauge(
-            "clipsearch_unfinished", "Work that is running or waiting.", ("queue",), registry=self._registry
+            "clipsearch_unfinished", "Work items running or waiting.", ("queue",), registry=self._registry
         )
 
     def request(self, route: str, status: int, seconds: float) -> None:

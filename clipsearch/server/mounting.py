@@ -40,6 +40,6 @@ def _fetch_nothing() -> None:
     from gradio.exceptions import Error
 
     async def refuse(url: str, cache_dir: str) -> str:
-        raise Error("this server fetches no addresses: send the picture itself")
+        raise Error("this server does not fetch URLs: send the picture itself")
 
     processing_utils.async_ssrf_protected_download = refuse

@@ -50,9 +50,9 @@ from clipsearch.store import read_writer
 
 Result = TypeVar("Result")
 RowId = Annotated[int, InPath(ge=0, lt=2**63, description="Row id of a picture.")]
-IndexName = Annotated[str | None, InQuery(max_length=1000, description="Name of an index, see /v1/status.")]
+IndexName = Annotated[str | None, InQuery(max_length=1000, description="Name of an index. See /v1/status.")]
 ThumbnailSize = Annotated[
-    Literal["128", "256", "512", "1024"], InQuery(description="Longer side in pixels; a small picture is not enlarged.")
+    Literal["128", "256", "512", "1024"], InQuery(description="Longer side in pixels. Small pictures are not enlarged.")
 ]
 THUMBNAIL_THREADS = 4
 UPLOAD_THREADS = 2
@@ -101,7 +101,7 @@ class Service:
         served = self.engine.index(asked.index)
         with served.lease() as photos:
             if (asked.row_id is None) == (asked.path is None):
-                raise InvalidQuery("give either row_id or path")
+                raise InvalidQuery("give row_id or path, not both")
             row_id = asked.row_id if asked.row_id is not None else row_at(photos, asked.path or "")
             return self._answer(served, photos, similar_to_row(photos, row_id, asked.k), began)
 
@@ -270,8 +270,8 @@ class AsciiJSON(Response):
 
 
 def _documented(model: type, *codes: int) -> dict[str, Any]:
-    reasons = {400: "A query that cannot be understood", 404: "No such picture or index", 422: "Wrong input"}
-    reasons |= {503: "Too many requests are waiting; see Retry-After", 413: "Too large"}
+    reasons = {400: "Invalid query", 404: "No such picture or index", 422: "Invalid input"}
+    reasons |= {503: "Too many requests are waiting. See Retry-After", 413: "Too large"}
     problems: dict[int | str, Any] = {code: {"model": messages.Problem, "description": reasons[code]} for code in codes}
     return {"response_model": model, "responses": problems}
 
@@ -287,12 +287,12 @@ def add_routes(app: FastAPI, service: Service) -> None:
 def _add_searches(app: FastAPI, service: Service) -> None:
     @app.post("/v1/search", tags=["search"], **_documented(messages.SearchAnswer, 400, 404, 422, 503))
     async def search(asked: messages.SearchRequest) -> Response:
-        """Find pictures. What names a file or an address in a query is text: nothing is read or fetched."""
+        """Find pictures. File names and URLs in a query are plain text: nothing is opened or fetched."""
         return AsciiJSON(await service.searches.run(lambda: service.search(asked)))
 
     @app.post("/v1/similar", tags=["search"], **_documented(messages.SimilarAnswer, 400, 404, 422, 503))
     async def similar(asked: messages.SimilarRequest) -> Response:
-        """Find pictures like one of the index, which is not among them. A path is only looked up, never opened."""
+        """Find pictures similar to one of the index, which is not a hit itself. A path is looked up, never opened."""
         return AsciiJSON(await service.searches.run(lambda: service.similar(asked)))
 
     @app.post("/v1/similar/upload", tags=["search"], **_documented(messages.SimilarAnswer, 404, 413, 422, 503))
@@ -301,14 +301,14 @@ def _add_searches(app: FastAPI, service: Service) -> None:
         k: Annotated[int, Form(ge=1, le=messages.MOST_HITS)] = DEFAULT_HITS,
         index: Annotated[str | None, Form(max_length=1000)] = None,
     ) -> Response:
-        """Find pictures like one that is sent. It is read in a process of its own and not kept."""
+        """Find pictures similar to an uploaded one. It is decoded in a separate process and then deleted."""
         return AsciiJSON(
             await service.uploads.run(lambda: _with_file(image, lambda path: service.similar_to_file(path, index, k)))
         )
 
     @app.post("/v1/embed", tags=["search"], **_documented(messages.EmbedAnswer, 404, 422, 503))
     async def embed(asked: messages.EmbedRequest) -> Response:
-        """Make texts into vectors."""
+        """Encode texts as vectors."""
         return AsciiJSON(await service.searches.run(lambda: service.embed(asked)))
 
     @app.post("/v1/embed/upload", tags=["search"], **_documented(messages.EmbedAnswer, 404, 413, 422, 503))
@@ -316,7 +316,7 @@ def _add_searches(app: FastAPI, service: Service) -> None:
         image: Annotated[UploadFile, File(description="A picture file.")],
         index: Annotated[str | None, Form(max_length=1000)] = None,
     ) -> Response:
-        """Make a picture that is sent into a vector. It is read in a process of its own and not kept."""
+        """Encode an uploaded picture as a vector. It is decoded in a separate process and then deleted."""
         return AsciiJSON(
             await service.uploads.run(lambda: _with_file(image, lambda path: service.embed_file(path, index)))
         )
@@ -335,17 +335,17 @@ def _with_file(image: UploadFile, use: Callable[[Path], Result]) -> Result:
 def _add_pictures(app: FastAPI, service: Service) -> None:
     @app.get("/v1/images/{id}", tags=["pictures"], **_documented(messages.Picture, 404, 422, 503))
     async def picture(id: RowId, index: IndexName = None) -> Response:
-        """What the index knows of a picture."""
+        """Get what the index knows about a picture."""
         return AsciiJSON(await service.searches.run(lambda: service.picture(id, index)))
 
     @app.get("/v1/images/{id}/vector", tags=["pictures"], **_documented(messages.EmbedAnswer, 404, 422, 503))
     async def vector(id: RowId, index: IndexName = None) -> Response:
-        """The vector of a picture of the index."""
+        """Get the vector of a picture."""
         return AsciiJSON(await service.searches.run(lambda: service.vector(id, index)))
 
     @app.post("/v1/vectors", tags=["pictures"], **_documented(messages.EmbedAnswer, 400, 404, 422, 503))
     async def vectors(asked: messages.VectorsRequest) -> Response:
-        """The vectors of pictures of the index, in this order."""
+        """Get the vectors of several pictures, in the order of `row_ids`."""
         return AsciiJSON(await service.searches.run(lambda: service.vectors(asked)))
 
     @app.get(
@@ -353,13 +353,13 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         tags=["pictures"],
         response_class=Response,
         responses={
-            200: {"content": {MEDIA_TYPE: {}}, "description": "A JPEG without any metadata."},
-            304: {"description": "It is as it was (If-None-Match)."},
+            200: {"content": {MEDIA_TYPE: {}}, "description": "A JPEG without metadata."},
+            304: {"description": "Not modified (If-None-Match)."},
             **_documented(messages.Picture, 404, 422, 503)["responses"],
         },
     )
     async def thumbnail(request: Request, id: RowId, size: ThumbnailSize = "256", index: IndexName = None) -> Response:
-        """A small copy of a picture, upright, its longer side at most `size` pixels."""
+        """Get a small upright copy of a picture, with a longer side of at most `size` pixels."""
         jpeg, tag = await service.pictures.run(lambda: service.thumbnail(id, index, int(size)))
         headers = {"etag": f'"{tag}"', "cache-control": f"private, max-age={THUMBNAIL_AGE_S}"}
         if request.headers.get("if-none-match") == headers["etag"]:
@@ -370,22 +370,22 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
 def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/v1/status", tags=["state"], **_documented(messages.StatusAnswer, 503))
     async def status() -> Response:
-        """What is served."""
+        """Show the indexes that are served."""
         return AsciiJSON(await service.searches.run(service.status))
 
     @app.get("/v1/skipped", tags=["state"], **_documented(messages.SkippedAnswer, 404, 422, 503))
     async def skipped(index: IndexName = None, most: Annotated[int, InQuery(ge=0, le=100_000)] = 1000) -> Response:
-        """Files that cannot be found, and why."""
+        """List skipped files with the reason."""
         return AsciiJSON(await service.searches.run(lambda: service.skipped(index, most)))
 
     @app.get("/healthz", tags=["state"], response_class=PlainTextResponse)
     async def healthz() -> Response:
-        """Whether the server runs. Needs no token, and says nothing else."""
+        """Check that the server is running. Needs no token."""
         return PlainTextResponse("ok\n")
 
     @app.get("/metrics", tags=["state"], response_class=PlainTextResponse)
     async def metrics() -> Response:
-        """Counts and times in Prometheus's text format."""
+        """Get metrics in the text format of Prometheus."""
         return Response(service.measure(), media_type=CONTENT_TYPE)
 
 
@@ -403,7 +403,7 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(OSError)
     async def storage_error(request: Request, error: OSError) -> Response:
         """As of an index that was deleted a moment ago and is being made anew."""
-        message = f"the index cannot be read now ({error.strerror or type(error).__name__}). Try again."
+        message = f"the index cannot be read at the moment ({error.strerror or type(error).__name__}). Try again."
         return AsciiJSON({"error": "StorageError", "message": message}, 503, {"retry-after": str(RETRY_AFTER_S)})
 
     @app.exception_handler(RequestValidationError)

@@ -96,16 +96,16 @@ class Guard:
         hosts = headers.getlist("host")
         host = hosts[0] if len(hosts) == 1 else ""
         if not self._is_own(host):
-            return PlainTextResponse("421: this server has another name\n", 421)
+            return PlainTextResponse("421: unknown host name; add it with --host-name\n", 421)
         if not _is_same_origin(scope, headers, host):
-            return PlainTextResponse("403: requests of other sites are refused\n", 403)
+            return PlainTextResponse("403: requests from other sites are refused\n", 403)
         if self._token is None or scope["path"] in OPEN_PATHS or self._has_token(headers):
             return None
         if "text/html" in headers.get("accept", "") and scope.get("method") == "GET":
             asked = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
             target = root_of(scope) + scope["path"] + asked
             return RedirectResponse(f"{root_of(scope)}/login?" + urlencode({"next": target}), 303)
-        return PlainTextResponse("401: a token is needed\n", 401, {"www-authenticate": "Bearer"})
+        return PlainTextResponse("401: a token is required\n", 401, {"www-authenticate": "Bearer"})
 
     def _is_own(self, host: str) -> bool:
         match = _HOST.fullmatch(host)
@@ -166,7 +166,7 @@ class Guard:
         page = _LOGIN_PAGE.format(
             root=root,
             next=html.escape(quote(target, safe="")),
-            problem="<p>That was not the token.</p>" if given else "",
+            problem="<p>Wrong token.</p>" if given else "",
         )
         return HTMLResponse(page, 401 if given else 200, {"content-security-policy": _LOGIN_POLICY})
 
@@ -176,7 +176,7 @@ class Guard:
         """Pass the request on, its body cut off where it becomes too large."""
         announced = headers.get("content-length", "0")
         if not announced.isdecimal():
-            await PlainTextResponse("400: Content-Length is no number\n", 400)(scope, receive, send)
+            await PlainTextResponse("400: Content-Length is not a number\n", 400)(scope, receive, send)
             return
         too_large = PlainTextResponse(f"413: at most {self._most_bytes:,} bytes\n", 413, {"connection": "close"})
         if int(announced) > self._most_bytes:
@@ -271,5 +271,5 @@ input, button {{ font: inherit; padding: .4em }}</style>
 <form method="post" action="{root}/login?next={next}">
 <label>Token <input name="token" type="password" autofocus autocomplete="current-password"></label>
 <button>Open</button></form>
-<p>The program that serves this page printed it when it started.</p></html>
+<p>clipsearch printed the token when it started.</p></html>
 """

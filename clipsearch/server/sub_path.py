@@ -37,9 +37,9 @@ def checked_root(given: str) -> str:
     """A sub-path as "/photos" (or "", for none), from "photos", "/photos/", ... Raises: ValueError."""
     root = "/" + given.strip().strip("/") if given.strip().strip("/") else ""
     if _PLAIN.fullmatch(root) is None:
-        raise ValueError(f"{given} is no sub-path such as /photos")
+        raise ValueError(f"{given} is not a sub-path such as /photos")
     if root.split("/")[1:2] and root.split("/")[1] in _OWN:
-        raise ValueError(f"{given} begins like paths of clipsearch's own: choose another")
+        raise ValueError(f"{given} starts like a path of clipsearch itself: choose another")
     return root
 
 
@@ -62,9 +62,7 @@ class SubPath:
         root, path = self._root, scope["path"]
         if path == root and scope["type"] == "http":  # relative addresses of the page count from its slash
             page = scope["method"] in ("GET", "HEAD")
-            moved = (
-                RedirectResponse(f"{root}/", 308) if page else PlainTextResponse("404: there is no such route\n", 404)
-            )
+            moved = RedirectResponse(f"{root}/", 308) if page else PlainTextResponse("404: no such route\n", 404)
             await moved(scope, receive, send)
             return
         inner = {**scope, _KEY: root}

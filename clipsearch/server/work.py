@@ -18,7 +18,7 @@ class Overloaded(ClipsearchError):
 
     def __init__(self, waiting: int) -> None:
         self.waiting = waiting
-        super().__init__(f"{waiting} requests are waiting already; try again in a second")
+        super().__init__(f"{waiting} requests are already waiting. Try again in a second")
 
 
 class WorkQueue:

@@ -78,7 +78,7 @@ def export_parquet(index_dir: Path, target: Path) -> int:
     import pyarrow.parquet as pq
 
     if target.exists():
-        raise StorageError(target, "it exists already", "Name another file, or delete that one first.")
+        raise StorageError(target, "it already exists", "Name another file, or delete that one first.")
     part = target.with_name(f".{target.name}.part")
     count = 0
     with open_snapshot(index_dir) as snapshot, storage_errors(target):

@@ -42,7 +42,7 @@ def storage_error(path: Path, error: OSError) -> StorageError | OutOfSpace:
         return OutOfSpace(path)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         problem = f"cannot write here ({error.strerror})"
-        return StorageError(path, problem, "Put the index where you may write, with: --index DIR")
+        return StorageError(path, problem, "Put the index in a writable folder with: --index DIR")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return StorageError(
             path, error.strerror or "too many open files", "Close other programs or raise `ulimit -n`, then try again."
@@ -118,7 +118,7 @@ def _problem_of(path: Path, ref: FileRef, index_dir: Path, *, afresh: bool) -> t
     try:
         size = path.stat().st_size
         if size != ref.size_bytes:
-            return f"it has {size} bytes, the manifest says {ref.size_bytes}", False
+            return f"it has {size} bytes, but the manifest says {ref.size_bytes}", False
         if file_checksum(path, remember_from_bytes=REMEMBER_FROM_BYTES, afresh=afresh) != ref.checksum:
             return "its checksum does not match the manifest", False
     except FileNotFoundError:

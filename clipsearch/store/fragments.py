@@ -265,7 +265,7 @@ def read_vector_blocks(
         count += len(block.ids)
         yield block
     if count != segment.vectors:
-        raise CorruptIndex(path, f"it has {count} vectors, the manifest says {segment.vectors}", index=index_dir)
+        raise CorruptIndex(path, f"it has {count} vectors, but the manifest says {segment.vectors}", index=index_dir)
 
 
 def _to_block(table: pa.Table, dim: int) -> VectorBlock:
@@ -331,12 +331,16 @@ def _tables(
                     yield pa.Table.from_batches([batch])
     except OSError as error:
         unreadable = error.errno is not None
-        problem = f"it cannot be read ({error.strerror})" if unreadable else f"not a Parquet file of ours ({error})"
+        problem = (
+            f"it cannot be read ({error.strerror})"
+            if unreadable
+            else f"not a Parquet file written by clipsearch ({error})"
+        )
         raise CorruptIndex(path, problem, index=index_dir, unreadable=unreadable) from error
     except (pa.ArrowException, KeyError) as error:
-        raise CorruptIndex(path, f"not a Parquet file of ours ({error})", index=index_dir) from error
+        raise CorruptIndex(path, f"not a Parquet file written by clipsearch ({error})", index=index_dir) from error
     if expected_rows is not None and rows != expected_rows:
-        raise CorruptIndex(path, f"it has {rows} rows, the manifest says {expected_rows}", index=index_dir)
+        raise CorruptIndex(path, f"it has {rows} rows, but the manifest says {expected_rows}", index=index_dir)
 
 
 def _row_groups(file: pq.ParquetFile, batch_rows: int) -> Iterator[list[int]]:

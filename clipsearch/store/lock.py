@@ -120,8 +120,8 @@ class FileLock:
             self._held = held
             if path.name == LOCK:
                 warnings.warn(
-                    f"the file system of {path.parent} cannot lock files ({error.strerror}); {held.name} stands for "
-                    "the lock. Index it from one machine at a time, or keep the index on a local disk: --index DIR",
+                    f"the file system of {path.parent} cannot lock files ({error.strerror}); {held.name} replaces "
+                    "the lock. Index from one machine at a time, or put the index on a local disk with: --index DIR",
                     IndexWarning,
                     stacklevel=2,
                 )
@@ -156,7 +156,7 @@ class FileLock:
             said = read_plain(held, _MOST_BYTES).decode("utf-8", "replace").strip()
         except OSError:
             return ""
-        return f"{said} (if that is gone, delete {held})"
+        return f"{said} (if that process is gone, delete {held})"
 
     def write(self, said: bytes, at: int = 0) -> None:
         """Say something in the lock's file; failing to is no error: a full disk must not keep us from freeing it."""

@@ -90,7 +90,7 @@ class RowsFile:
             while done < size:
                 length = file.readinto(cast(Any, whole[done:size]))
                 if not length:
-                    raise CorruptIndex(self.path, "it ends too early")
+                    raise CorruptIndex(self.path, "it is cut short")
                 done += length
 
     def position(self, row_id: int) -> int | None:
@@ -142,7 +142,7 @@ class LegacyRowsFile(RowsFile):
             n, magic = FOOTER.unpack_from(self._map, size - FOOTER.size)
             tables_at = size - FOOTER.size - 8 * (2 * n + 1)
             if magic != LEGACY_MAGIC or self._map[:8] != LEGACY_MAGIC or n < 0 or tables_at < 8:
-                raise ValueError("its magic or size is wrong")
+                raise ValueError("its header or size is wrong")
             row_ids = np.frombuffer(self._map, "<i8", n, tables_at)
             self._offsets = np.frombuffer(self._map, "<i8", n + 1, tables_at + 8 * n)
             self.pictures = n
@@ -345,7 +345,7 @@ def _mapped(path: Path) -> mmap.mmap:
 def _footer(mapped: mmap.mmap, magic: bytes) -> dict[str, Any]:
     length, last = FOOTER.unpack_from(mapped, len(mapped) - FOOTER.size)
     if last != magic or mapped[: len(magic)] != magic or not 0 < length <= len(mapped):
-        raise ValueError("its magic is wrong")
+        raise ValueError("its header is wrong")
     return cast(dict[str, Any], json.loads(mapped[-FOOTER.size - length : -FOOTER.size]))
 
 

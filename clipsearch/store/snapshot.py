@@ -94,7 +94,7 @@ def resolve_current(index_dir: Path) -> tuple[int, str]:
         raise UnsupportedIndex(index_dir, f"index format {int(newer[1])}")
     match = CURRENT_LINE.fullmatch(line)
     if match is None:
-        raise CorruptIndex(path, "it does not name a generation", index=index_dir)
+        raise CorruptIndex(path, "it names no generation", index=index_dir)
     return int(match[2]), match[3].decode("ascii")
 
 
@@ -142,13 +142,13 @@ def open_snapshot(index_dir: Path) -> Snapshot:
                 raise CorruptIndex(path, "its checksum does not match CURRENT", index=index_dir)
             manifest = load_manifest(path, raw, index_dir)
             if manifest.generation != generation:
-                raise CorruptIndex(path, f"it is of generation {manifest.generation}", index=index_dir)
+                raise CorruptIndex(path, f"it belongs to generation {manifest.generation}", index=index_dir)
             return Snapshot(index_dir, manifest, fd)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.close(fd)
             raise
-    raise StorageError(index_dir, "it changes faster than it can be opened", "Try again.")
+    raise StorageError(index_dir, "it keeps changing while it is opened", "Try again.")
 
 
 def _lock_shared(fd: int) -> bool:

@@ -94,8 +94,8 @@ def check_name(name: str) -> None:
     """Raise InvalidTag unless `name` can name a tag: 1 to 100 printable characters without a double quote."""
     if not 0 < len(name) <= NAME_LIMIT or not name.isprintable() or name != name.strip() or '"' in name:
         raise InvalidTag(
-            f"{name!r} cannot name a tag: use 1 to {NAME_LIMIT} printable characters, no double quote, "
-            "no space at its ends"
+            f"{name!r} cannot be a tag name: use 1 to {NAME_LIMIT} printable characters, no double quotes, "
+            "no spaces at the ends"
         )
 
 
@@ -125,7 +125,7 @@ def parse_tag(raw: bytes) -> Tag:
     """A tag from its file's bytes. Raises: ValueError if it is none."""
     start = len(MAGIC) + HEADER.size
     if raw[: len(MAGIC)] != MAGIC or len(raw) < start:
-        raise ValueError("it is no tag file")
+        raise ValueError("it is not a tag file")
     try:
         (length,) = HEADER.unpack_from(raw, len(MAGIC))
         about = json.loads(raw[start : start + length])
@@ -139,7 +139,7 @@ def parse_tag(raw: bytes) -> Tag:
             direction = Direction(vector, concept["threshold"], concept["fingerprint"])
         return Tag(about["name"], hashes, scores, direction, about["written_at"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"it is no tag file ({error})") from error
+        raise ValueError(f"it is not a tag file ({error})") from error
 
 
 def read_tag(index_dir: Path, tag: TagRef, *, afresh: bool = False) -> Tag:

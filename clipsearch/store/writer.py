@@ -90,7 +90,7 @@ def claim(index_dir: Path) -> None:
         inside = [entry.name for entry in os.scandir(index_dir)]
         foreign = [n for n in inside if n.lower() not in _OF_THE_SYSTEM and not _MARKER_PART.fullmatch(n)]
         if foreign:
-            raise NotAnIndex(index_dir, f"it holds other things ({', '.join(sorted(foreign)[:3])})")
+            raise NotAnIndex(index_dir, f"it contains other files ({', '.join(sorted(foreign)[:3])})")
         _write_marker(index_dir)
 
 
@@ -202,8 +202,8 @@ class Writer:
         if _beside_tags(before) != _beside_tags(base):
             raise StorageError(
                 self.index_dir,
-                f"another program wrote generation {before.generation} meanwhile",
-                "Nothing of it is lost. Run the same command again, on one machine at a time.",
+                f"another program wrote generation {before.generation} in the meantime",
+                "Nothing is lost. Run the same command again, on one machine at a time.",
             )
         return dataclasses.replace(
             manifest,
@@ -389,7 +389,7 @@ def _collect(index_dir: Path, kept: list[Manifest]) -> int:
             for fd in locked:
                 os.close(fd)
     except (OSError, ClipsearchError) as error:
-        warnings.warn(f"old files of {index_dir} are kept: {error}", IndexWarning, stacklevel=2)
+        warnings.warn(f"cannot delete old files of {index_dir}: {error}", IndexWarning, stacklevel=2)
         return 0
     return freed
 

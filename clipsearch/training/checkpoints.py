@@ -98,7 +98,7 @@ class CheckpointFolder:
             raise DamagedCheckpoint(path, "it was written by another version of clipsearch")
         file = self.folder / str(state["file"])
         if not file.is_file() or _checksum(file) != state["checksum"]:
-            raise DamagedCheckpoint(file, "its checksum is wrong")
+            raise DamagedCheckpoint(file, "its checksum does not match")
         return Checkpoint(int(state["step"]), self.load_tensors(file.name), state["facts"], state["best"])
 
     def load_tensors(self, name: str) -> dict[str, Tensor]:
@@ -129,7 +129,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutOfSpace(path) from error
-        raise StorageError(path, error.strerror or str(error), "Name another place with --out") from error
+        raise StorageError(path, error.strerror or str(error), "Name another folder with --out") from error
 
 
 def _checksum(file: Path) -> str:

@@ -37,7 +37,7 @@ def weigh(
     found = []
     for done, alpha in enumerate(grid, 1):
         found.append(Weighing(alpha, measure(alpha, "dev"), measure(alpha, "anchor")))
-        report("weighing old against new", done, len(grid))
+        report("blending old and new weights", done, len(grid))
     return found
 
 

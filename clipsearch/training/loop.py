@@ -212,7 +212,7 @@ class Loop:
             self._optimizer.step()
         clamp_temperature_(trainee.log_scale)
         if float(trainee.log_scale.detach().exp()) < LEAST_SCALE:
-            raise TrainingStopped(step, "the temperature collapsed: every pair looks the same", self._advice())
+            raise TrainingStopped(step, "the temperature collapsed: all pairs look the same", self._advice())
         with torch.no_grad():
             for name, average in self._average.items():
                 average.lerp_(self.parameters[name].detach(), 1 - settings.ema)

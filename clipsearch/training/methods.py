@@ -47,12 +47,12 @@ def check_method(request: Request, base: OpenClipEncoder | None, world: World) -
     method, is_open_clip = request.settings.method, base is not None or request.model.startswith(OPEN_CLIP)
     if world.size > 1 and (method == "heads" or not is_open_clip):
         raise InvalidSettings(
-            f"{method} trains on cached features, which one process does in minutes",
-            "Leave torchrun out, or choose --method lora or full with an open_clip: model",
+            f"{method} trains on cached features and needs only one process",
+            "Leave out torchrun, or choose --method lora or full with an open_clip: model",
         )
     if method in ("lora", "full") and not is_open_clip:
         raise InvalidSettings(
-            f"{request.model} is an ONNX model, whose towers cannot be trained with --method {method}",
+            f"{request.model} is an ONNX model, and --method {method} cannot train its towers",
             "Choose --method heads or locked-image, or an open_clip: model",
         )
 

@@ -160,8 +160,8 @@ def resume(
         pairs = _Pairs.open(request, watch.notice)
         if pairs.digests != settings["digests"]:
             raise InvalidSettings(
-                "the pairs are not those that the run was begun with",
-                f"Put them back, or begin a new run; {folder.path / SETTINGS} says where they were",
+                "the pairs have changed since the run started",
+                f"Restore them or start a new run; {folder.path / SETTINGS} says where they were",
             )
         return _carry_out(request, pairs, folder, world, base, watch)
 
@@ -210,7 +210,9 @@ class _Pairs:
             train_pairs, dev = everything, open_pairs(request.dev, **columns)
             common = common_pictures(train_pairs, dev)
             if common:
-                notice(f"{common:,} held-out pictures are also trained on: recall will look better than it is")
+                notice(
+                    f"{common:,} held-out pictures are also in the training pairs: recall will look better than it is"
+                )
         else:
             train_pairs, dev = split(everything)
         anchor = open_pairs(request.anchor, **columns) if request.anchor is not None else builtin_anchor()
@@ -343,7 +345,7 @@ def _compare(written: OnnxEncoder, trainee: Trained, dev: PairSet, run: Path) ->
     ):
         least = float((found * expected).sum(axis=1).min())
         if least < LEAST_COSINE:
-            raise InvalidModel(run, f"the model that was written gives a {kind} a cosine of {least:.6f} to the trained")
+            raise InvalidModel(run, f"the written model gives a {kind} a cosine of {least:.6f} to the trained model")
 
 
 def _weighing_json(one: Weighing) -> dict[str, float]:

@@ -55,11 +55,11 @@ class RunFolder:
     def create(self, settings: dict[str, Any]) -> None:
         """Begin a new run. Raises: RunExists, StorageError, OutOfSpace."""
         if (self.path / SETTINGS).exists():
-            state = "a finished run" if (self.path / REPORT).exists() else "a run that was not finished"
-            advice = f"Go on with it: clipsearch train --resume {self.path}; or name another place with --out"
+            state = "a finished run" if (self.path / REPORT).exists() else "an unfinished run"
+            advice = f"Continue it with: clipsearch train --resume {self.path}, or name another folder with --out"
             if (self.path / REPORT).exists():
-                advice = "Name another place with --out"
-            raise RunExists(self.path, f"holds {state}", advice)
+                advice = "Name another folder with --out"
+            raise RunExists(self.path, f"already contains {state}", advice)
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise RunExists(self.path, "is not empty", "Name a new folder with --out")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ class RunFolder:
         """What the run was begun with. Raises: RunExists if there is no run."""
         found = self.read_json(SETTINGS)
         if found is None:
-            raise RunExists(self.path, "holds no run to resume", "Start one with: clipsearch train PAIRS --out RUN")
+            raise RunExists(self.path, "contains no run to resume", "Start one with: clipsearch train PAIRS --out RUN")
         return found
 
     def steps_done(self) -> int:

@@ -36,7 +36,7 @@ class TrainingInterrupted(ClipsearchError):
     def __init__(self, run: str, step: int) -> None:
         self.run = run
         self.step = step
-        super().__init__(f"stopped after step {step:,}. Go on with: clipsearch train --resume {run}")
+        super().__init__(f"stopped after step {step:,}. Continue with: clipsearch train --resume {run}")
 
 
 @dataclass(frozen=True, slots=True)

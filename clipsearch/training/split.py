@@ -17,7 +17,8 @@ def split(pairs: PairSet) -> tuple[PairSet, PairSet]:
     """Split off a tenth of the pairs, at most about 2,000. Raises: InvalidSettings if there are too few."""
     if len(pairs) < FEWEST_PAIRS:
         raise InvalidSettings(
-            f"{len(pairs)} pairs are too few to hold some out", "Give at least 20, or held-out pairs with --dev PAIRS"
+            f"{len(pairs)} pairs are too few to split off a held-out set",
+            "Give at least 20, or held-out pairs with --dev PAIRS",
         )
     share = min(HELD_OUT_SHARE, MOST_HELD_OUT / len(pairs))
     places = [_place(pair) for pair in pairs]

@@ -351,8 +351,8 @@ def prepare_towers(
     trainee = TowersTrainee(encoder, settings, train, {"dev": dev, "anchor": anchor}, world)
     if trainee.order.batch % world.size:
         raise InvalidSettings(
-            f"a batch of {trainee.order.batch} cannot be shared by {world.size} processes", "Choose another --batch"
+            f"a batch of {trainee.order.batch} cannot be split across {world.size} processes", "Choose another --batch"
         )
     if trainee.lora is not None:
-        notice(f"LoRA trains {trainee.lora.trained:,} numbers, {trainee.lora.share:.2%} of the model's")
+        notice(f"LoRA trains {trainee.lora.trained:,} parameters, {trainee.lora.share:.2%} of the model")
     return Work(trainee, trainee.order, encoder.fingerprint, lambda: len(trainee.unreadable))

@@ -99,7 +99,7 @@ class VectorsFile:
         try:
             stored, ids, self._keys, self._data_at = _map_vectors(path)
         except (ValueError, EOFError, OSError) as error:
-            raise CorruptIndex(path, f"it is no vectors file ({error})") from error
+            raise CorruptIndex(path, f"it is not a vectors file ({error})") from error
         known = stored.dtype in (np.float32, np.float16)
         if stored.ndim != 2 or not known or ids.dtype != np.int64 or ids.shape != (len(stored),):
             raise CorruptIndex(path, f"it holds {stored.dtype} {stored.shape} and {ids.dtype} {ids.shape}")
@@ -253,7 +253,7 @@ def _map_vectors(path: Path) -> tuple[npt.NDArray[Any], IntArray, IntArray | Non
             file.seek(-1, 1)
             _, keys_shape = read_header(file)
             if keys_shape != (len(ids), 2):
-                raise ValueError("its keys are not those of its vectors")
+                raise ValueError("its keys do not match its vectors")
             keys = np.memmap(file, "<i8", "r", file.tell(), keys_shape) if len(ids) else np.empty((0, 2), np.int64)
         if size == 0:
             return np.empty(shape, dtype), ids, keys, start

@@ -279,5 +279,5 @@ def open_faiss(path: Path, dim: int, rows: int) -> Any:
     if index.d != dim:
         raise DimensionMismatch(dim, index.d)
     if index.ntotal != rows:
-        raise CorruptIndex(path, f"it has {index.ntotal} rows, its segment {rows}")
+        raise CorruptIndex(path, f"it has {index.ntotal} rows, but its segment has {rows}")
     return index

@@ -193,7 +193,7 @@ def test_a_mistake_in_the_query_is_shown_where_it_is(open_page: Open) -> None:
     page = open_page()
     ask(page, "dog width:abc")
     expect(page.locator(".cs-problem mark")).to_have_text("a")
-    expect(page.locator(".cs-problem")).to_contain_text("takes a number")
+    expect(page.locator(".cs-problem")).to_contain_text("needs a number")
     ask(page, "blue")
     expect(page.locator(".cs-problem")).to_be_hidden()
     first(page, "plain/blue.jpg")
@@ -214,7 +214,7 @@ def test_thumbs_change_the_order_and_can_be_taken_back(open_page: Open) -> None:
     assert shown(page).index("plain/blue.jpg") < blue
     assert set(asked(page)) == {"q", "all", "up", "down"}
     expect(page.locator(tile(page, "plain/blue.jpg"))).to_have_attribute("data-rating", "1")
-    page.click("text=forget")
+    page.click("text=reset")
     first(page, "plain/red.jpg")
     assert shown(page) == before
 
@@ -224,7 +224,7 @@ def test_thumbs_can_be_kept_under_a_name(open_page: Open) -> None:
     page.hover(".cs-tile[data-n='0']")
     page.click(".cs-tile[data-n='0'] .cs-up")
     settled(page)
-    page.click("text=keep as a tag")
+    page.click("text=save as tag")
     page.fill(".cs-name-it", "lawn")
     page.press(".cs-name-it", "Enter")
     expect(page.locator(".cs-query")).to_have_value("tag:lawn")
@@ -239,14 +239,14 @@ def test_what_is_unlikely_is_shown_only_when_asked_for(open_page: Open) -> None:
     bands = everything.evaluate("[...document.querySelectorAll('.cs-tile')].map(tile => tile.dataset.band)")
     assert set(bands) <= {"strong", "maybe", "unlikely"}
     assert "unlikely" in bands
-    expect(page.locator(".cs-rest")).to_contain_text("pictures less likely")
+    expect(page.locator(".cs-rest")).to_contain_text("pictures unlikely to match")
     left_out = int(page.locator(".cs-rest").inner_text().split()[0])
     assert left_out in (16 - few, 17 - few)  # one of the 17 is folded, among these or those
     page.click(".cs-rest button")
     expect(page.locator(".cs-summary")).to_contain_text("16 results")
     expect(page.locator(".cs-rest")).to_be_hidden()
     ask(page, "zebra crossing")
-    page.uncheck("text=Unlikely ones too")
+    page.uncheck("text=Unlikely matches")
     settled(page)
     count = page.locator(".cs-tile").count()
     expect(page.locator(".cs-nothing")).to_be_visible(visible=count == 0)
@@ -260,7 +260,7 @@ def test_near_duplicates_are_folded_and_unfold(open_page: Open) -> None:
     page.click(".cs-strip button")
     expect(page.locator(".cs-detail h2")).to_have_text("small red.png")
     page.keyboard.press("Escape")
-    page.uncheck("text=Fold near-duplicates")
+    page.uncheck("text=Group near-duplicates")
     settled(page)
     assert {"plain/red.jpg", "small red.png"} <= set(shown(page))
     assert asked(page)["unique"] == "0"
@@ -339,7 +339,7 @@ def test_a_page_that_needs_a_token_works_after_logging_in(open_page: Open, guard
     page = open_page("/?q=blue", at=guarded, ready=False)
     page.fill("input[name=token]", "wrong")
     page.click("button")
-    expect(page.locator("body")).to_contain_text("not the token")
+    expect(page.locator("body")).to_contain_text("Wrong token")
     page.fill("input[name=token]", TOKEN)
     page.click("button")
     expect(page.locator(".cs-query")).to_have_value("blue")
@@ -417,13 +417,13 @@ def test_the_progress_of_a_run_has_a_total_a_rate_and_an_end(open_page: Open, si
         card = page.locator(".cs-index[data-name=photos]")
         expect(card.locator("progress")).to_have_js_property("max", 120)
         expect(card.locator("progress")).to_have_js_property("value", 30)
-        expect(card).to_contain_text("30 of 120 files (25 %), 3.0 a second, about 30 s left")
-        expect(page.locator(".cs-index[data-name=scans]")).to_contain_text("Nothing is being indexed now")
+        expect(card).to_contain_text("30 of 120 files (25 %), 3.0 per second, about 30 s left")
+        expect(page.locator(".cs-index[data-name=scans]")).to_contain_text("No indexing run is in progress")
         writer.note(RunProgress("read", 2400, 12_000, 2400, 60.0))
-        expect(card).to_contain_text("2,400 of 12,000 files (20 %), 40 a second, about 4 min 0 s left")
+        expect(card).to_contain_text("2,400 of 12,000 files (20 %), 40 per second, about 4 min 0 s left")
         writer.note(RunProgress("commit", 120, 120, 110, 70.0))
-        expect(card).to_contain_text("120 of 120 files (100 %), 1.7 a second, saving")
-    expect(card).to_contain_text("Nothing is being indexed now")
+        expect(card).to_contain_text("120 of 120 files (100 %), 1.7 per second, saving")
+    expect(card).to_contain_text("No indexing run is in progress")
     expect(card.locator("progress")).to_have_count(0)
 
 

@@ -35,9 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_accuracy_of_a_folder_for_each_class(place: Path) -> None:
     out = clipsearch("classify", "colours", "--model", "builtin", "-q", folder=place).stdout.splitlines()
-    assert re.fullmatch(
-        r"9 pictures, 3 labels: [\d.]+ % right \[[\d.]+, [\d.]+\]; mean over the classes [\d.]+ %", out[0]
-    )
+    assert re.fullmatch(r"9 pictures, 3 labels: [\d.]+ % right \[[\d.]+, [\d.]+\]; mean over classes [\d.]+ %", out[0])
     assert re.fullmatch(r"  blue   +[\d.]+ %  \d of 3", out[1])
 
 
@@ -97,9 +95,9 @@ def test_a_probe_is_learned_and_used(place: Path) -> None:
         learned = json.loads(CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False).stdout)
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert lines[:2] == ["9 pictures of 3 classes, 3 of each", "right, on pictures held out (3 parts):"]
+    assert lines[:2] == ["9 pictures of 3 classes, 3 of each", "accuracy on held-out pictures (3 folds):"]
     assert sum("<- kept" in line for line in lines) == 1
-    assert lines[-1] == "use it: clipsearch classify FOLDER --probe probe"
+    assert lines[-1] == "Use it with: clipsearch classify FOLDER --probe probe"
     assert set(learned["accuracy"]) == {"zero-shot", "linear", "cache"}
     assert learned["accuracy"][learned["method"]]["top1"] == max(each["top1"] for each in learned["accuracy"].values())
     for source in (("colours", "-q"), ("--index", "colours")):
@@ -109,13 +107,13 @@ def test_a_probe_is_learned_and_used(place: Path) -> None:
 
 def test_wrong_use_is_one_line(place: Path) -> None:
     for arguments, status, message in (
-        (("classify",), 2, "name either a folder or an index"),
-        (("classify", "colours", "--write"), 2, "--write stores tags in an index"),
-        (("classify", "--index", "colours", "--labels", "a,b", "--replace"), 2, "give both"),
-        (("classify", "--index", "colours"), 1, "name the labels"),
-        (("classify", "--index", "colours", "--labels", "one"), 1, "two labels or more"),
-        (("classify", "colours/red", "--model", "builtin"), 1, "has no folders to take labels from"),
-        (("classify", "colours", "--probe", "nowhere", "-q"), 1, "there is no probe"),
+        (("classify",), 2, "name a folder or an index"),
+        (("classify", "colours", "--write"), 2, "--write saves tags in an index"),
+        (("classify", "--index", "colours", "--labels", "a,b", "--replace"), 2, "--replace needs --write"),
+        (("classify", "--index", "colours"), 1, "no labels given"),
+        (("classify", "--index", "colours", "--labels", "one"), 1, "at least two labels"),
+        (("classify", "colours/red", "--model", "builtin"), 1, "has no subfolders to use as labels"),
+        (("classify", "colours", "--probe", "nowhere", "-q"), 1, "does not contain a probe"),
     ):
         done = clipsearch(*arguments, folder=place, status=status)
         assert done.stderr.startswith("clipsearch: ")

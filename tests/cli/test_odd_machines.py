@@ -290,7 +290,7 @@ def test_a_full_disk_under_the_answer_is_said(words: list[str], unbuffered: bool
         told = command(*words, "--index", indexed)
         done = subprocess.run(told, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
     assert done.returncode == 1
-    assert done.stderr.startswith("clipsearch: the answer cannot be written")
+    assert done.stderr.startswith("clipsearch: cannot write the output")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -175,7 +175,7 @@ def test_nothing_is_overwritten_unless_asked(tmp_path: Path, exports: Callable[[
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
-    with pytest.raises(StorageError, match="no model directory"):
+    with pytest.raises(StorageError, match="not a model directory"):
         export(second, tmp_path / "photos", overwrite=True)
     assert (tmp_path / "photos" / "a.jpg").exists()
 
@@ -186,7 +186,7 @@ def test_an_unknown_tokenizer_is_not_exported(tmp_path: Path) -> None:
     odd = OpenClipEncoder.from_model(
         encoder.model, SMALL_VIT, name="odd", device="cpu", tokenizer=lambda texts: ids.repeat(len(texts), 1)
     )
-    with pytest.raises(ExportFailed, match="tokenizer is of an unknown kind"):
+    with pytest.raises(ExportFailed, match="tokenizer has an unknown type"):
         export(odd, tmp_path / "out")
 
 

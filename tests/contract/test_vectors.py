@@ -282,7 +282,7 @@ def test_vectors_of_another_kind_are_refused(tmp_path: Path, dtype: str) -> None
 
 def test_dimensions_must_match(tmp_path: Path) -> None:
     segment = make(tmp_path, np.arange(4), clustered(4, 8))
-    with pytest.raises(DimensionMismatch, match="have 9 dimensions, the index has 8"):
+    with pytest.raises(DimensionMismatch, match="have 9 dimensions, but the index has 8"):
         segment.search(clustered(1, 9), 3)
     with pytest.raises(DimensionMismatch):
         VectorSegment(segment.file.path, 9)

@@ -73,13 +73,13 @@ def test_a_watch_survives_a_root_that_answers_with_errors(
     with faults.armed(READING, photos, error=error, mode="from then on"):
         watch.wait_for(os.strerror(error))
         time.sleep(2.5)
-    watch.wait_for("is there again")
+    watch.wait_for("is back")
     fill(photos, 1, first=5)
     until = time.monotonic() + 30
     while (photos / ".clipsearch" / "CURRENT").read_bytes() == before:
         assert time.monotonic() < until, watch.said
         time.sleep(0.1)
-    assert watch.said.count("cannot be seen") == 1
+    assert watch.said.count("is unavailable") == 1
 
 
 @pytest.mark.parametrize("families", thinned(["open", "read", "list"], 3))

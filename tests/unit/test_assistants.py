@@ -210,9 +210,9 @@ def test_files_and_addresses_that_an_assistant_names_are_not_opened(
     ):  # fmt: skip
         assert "not opened" in problem(call(service, "similar", path=path)), path
     for query in (str(outside), "./red.png", "red + ../outside.png", "~/x.png"):
-        assert "files cannot be named here" in problem(call(service, "search", query=query)), query
+        assert "opens no files by path" in problem(call(service, "search", query=query)), query
     for query in ("http://127.0.0.1:9/x.png", "red + https://evil.example/a.png", "file:///etc/passwd"):
-        assert "addresses are not fetched" in problem(call(service, "search", query=query)), query
+        assert "URLs are not fetched" in problem(call(service, "search", query=query)), query
     assert not [path for path in opened if "outside" in path or "passwd" in path]
 
 
@@ -228,14 +228,14 @@ def test_a_picture_comes_as_a_small_copy_without_metadata(service: Service) -> N
 
 
 def test_mistakes_are_tool_errors_that_say_how_to_mend_them(service: Service) -> None:
-    assert "Say near:48.85,2.35,10km" in problem(call(service, "search", query="near:paris"))
+    assert "Write near:48.85,2.35,10km" in problem(call(service, "search", query="near:paris"))
     assert "the query is empty" in problem(call(service, "search", query=" "))
     assert "photos" in problem(call(service, "search", query="red", index="elsewhere"))
     assert "has no tag" in problem(call(service, "search", query="tag:none"))
     for tool in ("show_image", "similar"):
-        assert "take a row_id from an answer of search" in problem(call(service, tool, row_id=99))
-    assert "either row_id or path" in problem(call(service, "similar"))
-    assert "either row_id or path" in problem(call(service, "similar", row_id=0, path="red.png"))
+        assert "Take a row_id from a search result" in problem(call(service, tool, row_id=99))
+    assert "row_id or path, not both" in problem(call(service, "similar"))
+    assert "row_id or path, not both" in problem(call(service, "similar", row_id=0, path="red.png"))
     assert str(MOST_HITS) in problem(call(service, "search", query="red", k=MOST_HITS + 1))
     problem(call(service, "show_image", row_id=0, size=4096))
     problem(call(service, "show_image", row_id=-1))

@@ -186,10 +186,10 @@ def test_an_empty_mount_point_deletes_nothing(photos: Path, encoder: FakeEncoder
 
 
 def test_nothing_to_index_leaves_nothing_behind(photos: Path, encoder: FakeEncoder) -> None:
-    with pytest.raises(NoPictures, match="no files at all"):
+    with pytest.raises(NoPictures, match="the folder has no files"):
         index_folder(photos, encoder)
     assert not list(photos.iterdir())
-    with pytest.raises(StorageError, match="no such folder"):
+    with pytest.raises(StorageError, match="the folder does not exist"):
         index_folder(photos / "nope", encoder)
 
 
@@ -210,7 +210,7 @@ def test_another_model_needs_a_reindex(photos: Path, encoder: FakeEncoder) -> No
     fill(photos, 4)
     run(photos, encoder)
     other = FakeEncoder(dim=32, seed=5, name="other")
-    with pytest.raises(EncoderMismatch, match=r"made with the model fake; .* --model other --reindex"):
+    with pytest.raises(EncoderMismatch, match=r"built with the model fake, .* --model other --reindex"):
         run(photos, other)
     with pytest.raises(EncoderMismatch):
         Collection(photos / ".clipsearch", encoder=other)

@@ -70,7 +70,7 @@ def test_templates() -> None:
     for name, sentences in TEMPLATES.items():
         assert all(sentence.count("{}") == 1 for sentence in sentences), name
         assert len(set(sentences)) == len(sentences)
-    with pytest.raises(InvalidLabels, match="'holiday' is no template"):
+    with pytest.raises(InvalidLabels, match="'holiday' is not a template"):
         resolve_templates(["holiday"])
 
 
@@ -79,10 +79,10 @@ def test_labels_from_text_and_files(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("\ufeffdog|puppy\n\n# not one\ncat\n", encoding="utf-8")
     assert [label.name for label in read_labels(tmp_path / "labels.txt")] == ["dog", "cat"]
     encoder = FakeEncoder()
-    for labels, message in ((["dog"], "two labels or more"), (["dog", "Dog"], "'Dog' is there twice")):
+    for labels, message in ((["dog"], "at least two labels"), (["dog", "Dog"], "'Dog' is given twice")):
         with pytest.raises(InvalidLabels, match=message):
             zero_shot(encoder, [parse_label(label) for label in labels])
-    with pytest.raises(InvalidLabels, match="is no label"):
+    with pytest.raises(InvalidLabels, match="is not a label"):
         parse_label(" | ")
     with pytest.raises(InvalidLabels, match="cannot be read"):
         read_labels(tmp_path / "gone.txt")

@@ -115,7 +115,7 @@ def test_a_server_that_is_not_there_or_is_none() -> None:
     with clipsearch.connect("http://127.0.0.1:9", timeout_s=2) as remote, pytest.raises(ServerError, match="serve"):
         remote.search("red")
     stranger = httpx.MockTransport(lambda request: httpx.Response(200, text="<html>"))
-    with pytest.raises(ServerError, match="no clipsearch server"):
+    with pytest.raises(ServerError, match="not a clipsearch server"):
         RemoteCollection(LOCAL, transport=stranger).search("red")
 
 

@@ -228,19 +228,19 @@ def set_preprocess(**values: Any) -> Any:
         (break_file("config.json", b"\xff\xfe"), "config.json is not JSON"),
         (break_file("config.json", b"[]"), "config.json is not a JSON object"),
         (set_config(embed_dim=None), "no embed_dim"),
-        (set_config(embed_dim=9), "vectors of 8 numbers, config.json says 9"),
+        (set_config(embed_dim=9), "vectors of 8 dimensions, but config.json says 9"),
         (set_config(clipsearch={"score_scale": "x"}), "score_scale"),
         (set_config(text_cfg={"context_length": 1}), "context_length"),
         (set_config(text_cfg={"tokenizer_kwargs": {"clean": "harder"}}), "unknown text cleaning"),
         (set_config(text_cfg={"tokenizer_mode": "clips"}), "tokenizer mode"),
         (break_file("visual/preprocess_cfg.json", None), "preprocess_cfg.json is missing"),
-        (set_preprocess(size=0), "unusable size"),
-        (set_preprocess(size=[1, 2, 3]), "unusable size"),
-        (set_preprocess(mean=[0.5]), "unusable mean"),
-        (set_preprocess(std=[0.5, 0, 1]), "unusable std"),
-        (set_preprocess(mode="BGR"), "unusable mode"),
-        (set_preprocess(interpolation="magic"), "unusable interpolation"),
-        (set_preprocess(resize_mode="magic"), "unusable resize_mode"),
+        (set_preprocess(size=0), "invalid size"),
+        (set_preprocess(size=[1, 2, 3]), "invalid size"),
+        (set_preprocess(mean=[0.5]), "invalid mean"),
+        (set_preprocess(std=[0.5, 0, 1]), "invalid std"),
+        (set_preprocess(mode="BGR"), "invalid mode"),
+        (set_preprocess(interpolation="magic"), "invalid interpolation"),
+        (set_preprocess(resize_mode="magic"), "invalid resize_mode"),
         (break_file("visual/model.onnx", b""), "visual/model.onnx is empty"),
         (break_file("visual/model.onnx", b"junk that is no model"), "not an ONNX file"),
         (cut("visual/model.onnx"), "visual/model.onnx is cut short"),
@@ -263,7 +263,7 @@ def test_a_damaged_directory_says_what_is_wrong(tmp_path: Path, change: Any, mes
 
 
 def test_missing_directory_and_missing_towers(tmp_path: Path) -> None:
-    with pytest.raises(InvalidModel, match="no such directory"):
+    with pytest.raises(InvalidModel, match="does not exist"):
         OnnxEncoder(tmp_path / "nowhere")
     with pytest.raises(InvalidModel, match="neither"):
         OnnxEncoder(write_model_directory(tmp_path, visual=False, textual=False))

@@ -117,7 +117,7 @@ def test_a_checkpoint_can_be_named_in_one_word(tmp_path: Path, tiny_architecture
     assert encoder.fingerprint == small_encoder(SMALL_VIT, seed=3).fingerprint
     again = names.load_encoder(encoder.name, device="cpu")
     np.testing.assert_array_equal(again.encode_texts(["a dog"]), encoder.encode_texts(["a dog"]))
-    with pytest.raises(ModelNotFound, match="takes no --checkpoint"):
+    with pytest.raises(ModelNotFound, match="leave out --checkpoint"):
         names.load_encoder(encoder.name, checkpoint=file)
 
 
@@ -147,12 +147,12 @@ def test_a_pickle_that_would_run_code_does_not(
 
 def test_what_cannot_be_loaded_says_so(tmp_path: Path, tiny_architecture: str) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"no weights")
-    with pytest.raises(InvalidModel, match="does not hold weights of Small-ViT"):
+    with pytest.raises(InvalidModel, match="does not contain weights for Small-ViT"):
         OpenClipEncoder(tiny_architecture, checkpoint=tmp_path / "bad.safetensors")
     save_file({"x": torch.zeros(1)}, str(tmp_path / "other.safetensors"))
-    with pytest.raises(InvalidModel, match="does not hold weights"):
+    with pytest.raises(InvalidModel, match="does not contain weights"):
         OpenClipEncoder(tiny_architecture, checkpoint=tmp_path / "other.safetensors")
-    with pytest.raises(ModelNotFound, match="no such checkpoint"):
+    with pytest.raises(ModelNotFound, match="checkpoint file does not exist"):
         OpenClipEncoder(tiny_architecture, checkpoint=tmp_path / "nowhere.safetensors")
     with pytest.raises(ModelNotFound, match="did you mean ViT-B-32"):
         OpenClipEncoder("ViT-B-23", "openai")
@@ -160,14 +160,14 @@ def test_what_cannot_be_loaded_says_so(tmp_path: Path, tiny_architecture: str) -
         OpenClipEncoder("ViT-B-32", "opneai")
     with pytest.raises(ModelNotFound, match="needs weights"):
         OpenClipEncoder("ViT-B-32")
-    with pytest.raises(ModelNotFound, match="only open_clip's own"):
+    with pytest.raises(ModelNotFound, match="only open_clip model names"):
         OpenClipEncoder("local-dir:/tmp", "x")
     with pytest.raises(ValueError, match="precision"):
         OpenClipEncoder.from_model(small_model(SMALL_VIT), SMALL_VIT, name="x", precision="int8")  # type: ignore[arg-type]
 
 
 def test_a_tag_that_cannot_be_fetched_says_so() -> None:
-    with pytest.raises(ModelNotFound, match="could not be fetched"):
+    with pytest.raises(ModelNotFound, match="could not be downloaded"):
         OpenClipEncoder("ViT-B-32", "openai")
 
 

@@ -110,7 +110,7 @@ def test_a_concept_is_a_filter_and_a_query_and_outlives_reindexing_as_a_tag(inde
 
 
 def test_concepts_need_examples(index: Path) -> None:
-    with Collection(index, encoder=FakeEncoder()) as photos, pytest.raises(InvalidQuery, match="a picture at least"):
+    with Collection(index, encoder=FakeEncoder()) as photos, pytest.raises(InvalidQuery, match="at least one picture"):
         add_concept(photos, "x", [])
 
 

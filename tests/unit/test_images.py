@@ -303,7 +303,7 @@ def test_the_preview_of_a_raw_file_that_is_cut(tmp_path: Path, share: float, ori
     assert read_picture(path, SQUASH).partial is None
     path.write_bytes(whole[: int(len(whole) * share)])
     picture = read_picture(path, SQUASH)
-    assert picture.partial == "the RAW file ends before the picture does; its preview is whole"
+    assert picture.partial == "the RAW file ends before the picture does; its preview is intact"
     assert (picture.width, picture.height) == ((1000, 500) if orientation == 1 else (500, 1000))
     expected = quarters(1000, 500).transpose(Image.Transpose.ROTATE_270) if orientation == 6 else quarters(1000, 500)
     assert np.abs(picture.pixels.astype(int) - prepare(expected, SQUASH)).mean() < 3

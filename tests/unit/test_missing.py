@@ -348,7 +348,7 @@ def test_an_export_holds_rows_and_vectors(photos: Path, encoder: FakeEncoder, tm
             record = collection.record(row_id)
             assert rows[record.path] == pytest.approx(collection.vector(row_id).tolist())
     before = target.read_bytes()
-    with pytest.raises(StorageError, match="exists already"):
+    with pytest.raises(StorageError, match="already exists"):
         export_parquet(photos / ".clipsearch", target)
     assert target.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "photos"]

@@ -222,14 +222,14 @@ def test_what_cannot_be_used_at_all_is_an_error_that_says_why(folder: Path) -> N
     (folder / "half.json").write_text('[{"image": ')
     pq.write_table(pa.table({"image": [b"\xff\xd8"], "caption": ["x"]}), folder / "bytes.parquet")
     for source, message in {
-        "urls.csv": "web addresses",
+        "urls.csv": "it contains URLs",
         "gone.csv": r"2 missing picture; first: x.jpg",
         "latin.csv": "not UTF-8",
         "empty.csv": "no image column",
         "text.tar": "not a readable tar",
         "text.parquet": "not a readable Parquet",
         "half.json": "not JSON",
-        "bytes.parquet": "holds the pictures themselves",
+        "bytes.parquet": "contains the pictures themselves",
         "none.csv": "no such file",
         "none-{1..2}.csv": "none-1.csv does not exist",
         "x.tar.gz": "no such file",

@@ -79,7 +79,7 @@ def test_a_saved_probe_says_the_same(tmp_path: Path, method: str, monkeypatch: p
     np.testing.assert_allclose(again.probabilities(vectors), probe.probabilities(vectors), rtol=1e-4, atol=1e-7)
     assert probe.probabilities(vectors).sum(axis=1) == pytest.approx(1, abs=1e-5)
     again.check(FakeEncoder(DIM).fingerprint, "fake", tmp_path)
-    with pytest.raises(InvalidProbe, match="made for vectors of fake, not of other"):
+    with pytest.raises(InvalidProbe, match="trained on vectors of fake, not of other"):
         again.check("0" * 32, "other", tmp_path)
 
 

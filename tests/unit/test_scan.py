@@ -100,7 +100,7 @@ def test_a_folder_that_cannot_be_read_hides_what_is_in_it(tmp_path: Path, monkey
     monkeypatch.setattr(os, "open", refuse)
     found = scan(tmp_path)
     assert paths(found) == ["a.jpg"]
-    assert found[1].unreadable == [SkippedImage("locked", "unreadable", "it cannot be looked at (Permission denied)")]
+    assert found[1].unreadable == [SkippedImage("locked", "unreadable", "it cannot be read (Permission denied)")]
     assert found[1].hides("locked/b.jpg")
     assert found[1].hides("locked")
     assert not found[1].hides("locked2/b.jpg")

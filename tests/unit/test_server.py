@@ -192,7 +192,7 @@ def test_a_kept_thumbnail_is_not_made_again(client: TestClient, photos: Path) ->
     assert client.get(f"/v1/images/{row}/thumbnail").content == first
     other_size = client.get(f"/v1/images/{row}/thumbnail?size=512")
     assert other_size.status_code == 422
-    assert "no such picture any more" in other_size.json()["message"]
+    assert "picture no longer exists" in other_size.json()["message"]
 
 
 def test_what_the_index_knows_of_a_picture(client: TestClient, photos: Path) -> None:
@@ -298,7 +298,7 @@ def test_the_reference_names_every_route_and_loads_nothing(client: TestClient) -
     for path, methods in client.get("/openapi.json").json()["paths"].items():
         for method in methods:
             assert f"{method.upper()} {path}" in page.text
-    assert "How many hits." in page.text
+    assert "Number of hits." in page.text
     assert "<script" not in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
 

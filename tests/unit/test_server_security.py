@@ -338,7 +338,7 @@ def test_no_field_makes_the_server_fetch_an_address(with_page: TestClient, liste
         called(with_page, {**picture, "meta": {"_type": "gradio.FileData"}})
     assert listener.asked == []
     public = {"path": "http://example.com/cat.jpg", "meta": {"_type": "gradio.FileData"}}
-    assert "fetches no addresses" in called(with_page, public)
+    assert "does not fetch URLs" in called(with_page, public)
 
 
 def test_the_page_sends_nobody_to_another_address(with_page: TestClient) -> None:

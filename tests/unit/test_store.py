@@ -336,7 +336,7 @@ def test_nothing_is_deleted_while_a_manifest_cannot_be_read(tmp_path: Path) -> N
         manifest = commit_rows(writer, EMPTY, 1)
         (tmp_path / "manifests" / "00000007.json").write_text("half a mani")
         orphan = own_file(tmp_path, "records", ".parquet", b"never committed")
-        with pytest.warns(IndexWarning, match="old files of .* are kept: corrupt index: .*00000007"):
+        with pytest.warns(IndexWarning, match="cannot delete old files of .*: corrupt index: .*00000007"):
             assert commit_rows(writer, manifest, 1).generation == 8
         assert orphan.exists()
         (tmp_path / "manifests" / "00000007.json").unlink()
@@ -595,7 +595,7 @@ def test_every_byte_of_what_is_derived_from_rows_is_held_against_them(
         damaged = bytearray(whole)
         damaged[8 + whole[8:].index(b"p4.jpg")] ^= 1  # in a row's own text
         ref = writer.add_file("rows", ".rows", lambda file: file.write(damaged))  # type: ignore[arg-type]
-        with pytest.raises(CorruptIndex, match="row 4 is not that"):
+        with pytest.raises(CorruptIndex, match="row 4 does not match"):
             check_fragment(tmp_path, dataclasses.replace(fragment, rows_file=ref))
         for missing in (rows[:-1], rows[1:], rows[::-1]):
             other = add_rows(writer, numbered(missing)).rows_file

@@ -320,11 +320,11 @@ def test_a_folder_that_goes_is_waited_for(photos: Path) -> None:
     told = Told()
     watching = Watching(photos, notice=told.append)  # type: ignore[arg-type]
     photos.rename(photos.with_name("unplugged"))
-    told.wait_for("cannot be seen")
+    told.wait_for("is unavailable")
     quiet(watching)
     assert watching.taken(1) == []
     photos.with_name("unplugged").rename(photos)
-    told.wait_for("is there again")
+    told.wait_for("is back")
     assert watching.notices.get(timeout=10) == 0
     quiet(watching)
     (photos / "a.jpg").write_bytes(b"x")

@@ -18,7 +18,7 @@ async function answer(path, options) {
     response = await fetch(root + path, { credentials: "same-origin", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(0, { message: "the server does not answer: is clipsearch still running?" });
+    throw new ApiError(0, { message: "the server does not respond. Is clipsearch still running?" });
   }
   if (response.status === 401) {
     location.assign(`${root}login?next=${encodeURIComponent(location.pathname + location.search)}`);

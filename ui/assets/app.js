@@ -43,9 +43,9 @@ const header = make("header.cs-header", {}, make("a.cs-mark", { href: api.root, 
 const filters = make("section.cs-filters", { hidden: true, "aria-label": "Filters" });
 const sort = make("select", { "aria-label": "Order", onchange: () => go({ sort: sort.value }) },
   make("option", { value: "score" }, "Best first"), make("option", { value: "date" }, "Newest first"), make("option", { value: "path" }, "By folder and name"));
-const unique = toggle("Fold near-duplicates", "unique");
+const unique = toggle("Group near-duplicates", "unique");
 const diverse = toggle("Varied", "diverse", "Prefer pictures that differ from each other");
-const all = toggle("Unlikely ones too", "all", "Also show what is probably no match");
+const all = toggle("Unlikely matches", "all", "Also show unlikely matches");
 all.label.hidden = true;
 const summary = make("p.cs-summary", { role: "status", "aria-live": "polite" });
 const feedback = make("p.cs-feedback", { hidden: true });
@@ -166,14 +166,14 @@ function drawSummary(took) {
     const empty = index && !index.pictures;
     nothing.replaceChildren(
       make("h2", {}, empty ? "No pictures here yet" : "Nothing found"),
-      make("p", {}, empty ? "Index a folder: clipsearch index ./photos" : hidden ? "No picture is a likely match." : "No picture fits. Try other words, or fewer filters."),
-      hidden ? button("cs-button", null, "Show unlikely ones", () => go({ all: true }), "Show the unlikely ones") : "",
+      make("p", {}, empty ? "Index a folder: clipsearch index ./photos" : hidden ? "No picture is a likely match." : "No picture matches. Try other words or fewer filters."),
+      hidden ? button("cs-button", null, "Show unlikely matches", () => go({ all: true }), "Show unlikely matches") : "",
     );
   }
   rest.hidden = !total || !hidden;
   rest.replaceChildren(
-    `${counted(hidden, "picture")} less likely to fit ${hidden === 1 ? "is" : "are"} not shown. `,
-    button("cs-button", null, "Show unlikely ones", () => go({ all: true }), "Show the unlikely ones"),
+    `${counted(hidden, "picture")} unlikely to match ${hidden === 1 ? "is" : "are"} not shown. `,
+    button("cs-button", null, "Show unlikely matches", () => go({ all: true }), "Show unlikely matches"),
   );
   all.label.hidden = !state.all && !hidden && !hits.some((hit) => hit.band);
 }
@@ -199,7 +199,7 @@ async function send(picture) {
     const vector = await api.embed(await smaller(picture), state.index);
     if (sent) URL.revokeObjectURL(sent.url);
     sent = { vector, url: URL.createObjectURL(picture), number: (sent?.number ?? 0) + 1 };
-    chip.replaceChildren(make("img", { alt: "The picture that you sent", src: sent.url }),
+    chip.replaceChildren(make("img", { alt: "Your picture", src: sent.url }),
       button("cs-plain", "close", "Search without this picture", () => { forget(); go({}); }));
     chip.hidden = false;
     problem.hidden = true;
@@ -267,7 +267,7 @@ for (const { name, kind, label, type, placeholder, options } of tables.filters) 
   controls.set(name, control);
   filters.append(make("label", {}, make("span", {}, label), control));
 }
-filters.append(button("cs-button", null, "Take all filters out of the query", () => {
+filters.append(button("cs-button", null, "Remove all filters from the query", () => {
   go({ q: tables.filters.reduce((q, { name }) => withFilter(q, name, ""), input.value), id: null });
 }, "Clear filters"));
 
@@ -357,8 +357,8 @@ function drawFeedback() {
   feedback.hidden = !count;
   if (count) {
     feedback.replaceChildren(icon("up"), ` ${state.up.length} `, icon("down"), ` ${state.down.length} `,
-      state.up.length ? button("cs-link", null, "Keep what these have in common under a name", keepConcept, "keep as a tag") : "",
-      " ", button("cs-link", null, "Forget the thumbs", () => go({ up: [], down: [] }), "forget"));
+      state.up.length ? button("cs-link", null, "Save what these have in common as a tag", keepConcept, "save as tag") : "",
+      " ", button("cs-link", null, "Clear thumbs up and down", () => go({ up: [], down: [] }), "reset"));
   }
 }
 
@@ -371,7 +371,7 @@ function keepConcept() {
     if (!name.value.trim()) return;
     try {
       const kept = await api.keepConcept(gallery.index, name.value.trim(), state.up, state.down);
-      say(`Kept: tag:${kept.name} finds them from now on`);
+      say(`Saved. Search for it with tag:${kept.name}`);
       status.poll();
       go({ q: `tag:${/\s/.test(kept.name) ? `"${kept.name}"` : kept.name}`, id: null });
     } catch (error) {
@@ -392,10 +392,10 @@ function drawSelection() {
   const ids = [...gallery.selected.keys()];
   selection.replaceChildren(
     make("strong", {}, `${number(count)} selected`),
-    button("cs-button", "copy", "Copy the paths, one a line", () => copy([...gallery.selected.values()].map((hit) => shown(hit.path)).join("\n")), "Copy paths"),
-    button("cs-button", null, "A table of paths and metadata", () => save(ids, "csv"), "CSV"),
-    button("cs-button", null, "Copies without metadata, at most 1024 pixels wide", () => save(ids, "zip"), "ZIP of previews"),
-    button("cs-plain", "close", "Select nothing (Esc)", () => gallery.clearSelection()),
+    button("cs-button", "copy", "Copy the paths, one per line", () => copy([...gallery.selected.values()].map((hit) => shown(hit.path)).join("\n")), "Copy paths"),
+    button("cs-button", null, "Save paths and metadata as a CSV table", () => save(ids, "csv"), "CSV"),
+    button("cs-button", null, "Save small copies without metadata, up to 1,024 pixels wide", () => save(ids, "zip"), "ZIP of previews"),
+    button("cs-plain", "close", "Clear the selection (Esc)", () => gallery.clearSelection()),
   );
 }
 
@@ -451,7 +451,7 @@ function news(latest, trouble) {
   progress.hidden = !(trouble || writing.length || (current && answered.generation < current.generation));
   if (trouble) progress.textContent = trouble;
   else if (writing.length) progress.textContent = `Indexing ${shown(writing[0].name)}: ${writing[0].progress?.total ? percent(writing[0].progress) : counted(writing[0].pictures, "picture")}`;
-  else if (!progress.hidden) progress.textContent = "The index has changed: show it";
+  else if (!progress.hidden) progress.textContent = "The index has changed. Show the changes";
   progress.onclick = () => {
     if (trouble || writing.length) go({ view: "status", id: null });
     else { answered = null; go({ view: "search" }); progress.hidden = true; }

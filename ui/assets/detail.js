@@ -28,7 +28,7 @@ export class Detail {
     const rating = this.on.rating(hit);
     const small = make("img.cs-small", { alt: "", src: thumbnail(hit.row_id, index, 256) });
     const large = make("img.cs-large", { alt: name, src: thumbnail(hit.row_id, index, 1024) });
-    const failed = make("p.cs-note", { hidden: true }, "This picture cannot be read any more: it was deleted, moved or changed.");
+    const failed = make("p.cs-note", { hidden: true }, "This picture is no longer readable: it was deleted, moved or changed.");
     large.onload = () => large.classList.add("cs-loaded");
     large.onerror = () => { failed.hidden = false; large.hidden = true; };
     const stage = make("div.cs-stage", {}, small, large, failed,
@@ -36,8 +36,8 @@ export class Detail {
       button("cs-step.cs-on", "right", "Next (→)", () => this.on.step(1)),
     );
     const thumbs = [
-      button(`cs-action${rating > 0 ? ".cs-on" : ""}`, "up", "More of this kind (+)", () => this.on.rate(hit, 1)),
-      button(`cs-action${rating < 0 ? ".cs-on" : ""}`, "down", "Less of this kind (-)", () => this.on.rate(hit, -1)),
+      button(`cs-action${rating > 0 ? ".cs-on" : ""}`, "up", "More like this: thumbs up (+)", () => this.on.rate(hit, 1)),
+      button(`cs-action${rating < 0 ? ".cs-on" : ""}`, "down", "Less like this: thumbs down (-)", () => this.on.rate(hit, -1)),
     ];
     const facts = make("dl.cs-facts");
     for (const [what, value] of this.facts(hit)) facts.append(make("dt", {}, what), make("dd", {}, value));
@@ -48,8 +48,8 @@ export class Detail {
       ),
       stage,
       make("div.cs-actions", {},
-        button("cs-action.cs-wide", "similar", "Find pictures like this one (s)", () => this.on.similar(hit), "More like this"),
-        button("cs-action.cs-wide", "close", "Find the same without pictures like this one", () => this.on.without(hit), "Less like this"),
+        button("cs-action.cs-wide", "similar", "Find similar pictures (s)", () => this.on.similar(hit), "More like this"),
+        button("cs-action.cs-wide", "close", "Search again without similar pictures", () => this.on.without(hit), "Less like this"),
         ...thumbs,
         button(`cs-action.cs-select${this.on.isSelected(hit) ? ".cs-on" : ""}`, "check", "Select (x)", () => this.on.select(hit)),
         button("cs-action", "copy", "Copy the path", () => this.on.copy(shown(hit.path))),
@@ -77,7 +77,7 @@ export class Detail {
     rows.push(["Changed", new Date(hit.mtime_ns / 1e6).toLocaleString()]);
     if (hit.format) rows.push(["Format", hit.format]);
     const folder = shown(hit.name).split("/").slice(0, -1).join("/");
-    if (folder) rows.push(["Folder", button("cs-link", null, "Find only in this folder", () => this.on.folder(folder), folder)]);
+    if (folder) rows.push(["Folder", button("cs-link", null, "Search only this folder", () => this.on.folder(folder), folder)]);
     rows.push(["Path", make("code", {}, shown(hit.path))]);
     rows.push(["Row", `${hit.row_id} (like:${hit.row_id})`]);
     return rows;
@@ -90,7 +90,7 @@ export class Detail {
       const image = make("img", { alt: "", src: thumbnail(other.row_id, this.index, 128) });
       strip.append(make("button", { type: "button", title: shown(other.name), onclick: () => this.on.open(other) }, image));
     }
-    return [make("h3", {}, "Folded: nearly the same"), strip];
+    return [make("h3", {}, "Near-duplicates"), strip];
   }
 
   close() {

@@ -145,14 +145,14 @@ export class Gallery {
     image.onerror = () => { if (image.hasAttribute("src")) tile.classList.add("cs-broken"); };
     image.src = thumbnail(hit.row_id, this.index, size);
     const tools = make("div.cs-tools", {},
-      button("cs-tool.cs-up", "up", "More of this kind (thumbs up)", () => this.on.rate(hit, 1)),
-      button("cs-tool.cs-down", "down", "Less of this kind (thumbs down)", () => this.on.rate(hit, -1)),
-      button("cs-tool.cs-similar", "similar", "Find pictures like this one", () => this.on.similar(hit)),
+      button("cs-tool.cs-up", "up", "More like this (thumbs up)", () => this.on.rate(hit, 1)),
+      button("cs-tool.cs-down", "down", "Less like this (thumbs down)", () => this.on.rate(hit, -1)),
+      button("cs-tool.cs-similar", "similar", "Find similar pictures", () => this.on.similar(hit)),
     );
     const check = button("cs-check", "check", "Select", () => this.toggle(n));
     tile.append(image, make("span.cs-name", {}, name.split("/").pop()), tools, check);
     if (hit.others?.length) {
-      tile.append(make("span.cs-others", { title: `${hit.others.length} more like it, folded` }, `+${hit.others.length}`));
+      tile.append(make("span.cs-others", { title: `${hit.others.length} near-duplicates` }, `+${hit.others.length}`));
     }
     if (hit.band) {
       tile.dataset.band = hit.band;
@@ -225,7 +225,7 @@ export class Gallery {
 }
 
 export function bandTitle(hit) {
-  const words = { strong: "A strong match", maybe: "Maybe a match", unlikely: "Unlikely to be a match" };
+  const words = { strong: "A strong match", maybe: "A possible match", unlikely: "An unlikely match" };
   const sure = hit.confidence === undefined || hit.confidence === null ? "" : ` (${Math.round(100 * hit.confidence)} %)`;
   return `${words[hit.band]}${sure}`;
 }

@@ -15,7 +15,7 @@ export class PictureMap {
     this.ask = ask;
     this.on = on;
     this.canvas = make("canvas", { tabIndex: 0 });
-    this.canvas.setAttribute("aria-label", "Map of the pictures: those that look alike lie near each other");
+    this.canvas.setAttribute("aria-label", "Map of the pictures: similar pictures lie near each other");
     this.note = make("p.cs-note", { role: "status" });
     this.card = make("img.cs-card", { alt: "", hidden: true });
     root.append(this.canvas, this.card, this.note);
@@ -39,7 +39,7 @@ export class PictureMap {
       this.points = points;
       this.view = { scale: 1, x: 0.5, y: 0.5 };
       const part = points.ids.length < points.total ? `${counted(points.ids.length, "picture")} of ${points.total.toLocaleString("en")}` : counted(points.total, "picture");
-      this.note.textContent = `${part}. Those that look alike lie near each other. Drag to move, scroll or pinch to come closer, click to open.`;
+      this.note.textContent = `${part}. Similar pictures lie near each other. Drag to move, scroll or pinch to zoom, click to open.`;
     } catch (error) {
       this.note.textContent = error.message;
     }

@@ -59,11 +59,11 @@ export class Status {
       make("p.cs-big", {}, counted(index.pictures, "picture")),
       index.is_being_written
         ? this.run(index.progress)
-        : make("p.cs-muted", {}, "Nothing is being indexed now."),
+        : make("p.cs-muted", {}, "No indexing run is in progress."),
       facts,
       index.skipped
-        ? button("cs-button", null, "Which files were left out, and why", () => this.skipped(index.name), `${counted(index.skipped, "file")} left out: show why`)
-        : make("p.cs-muted", {}, "No file was left out."),
+        ? button("cs-button", null, "List the skipped files and the reasons", () => this.skipped(index.name), `${counted(index.skipped, "file")} skipped: show why`)
+        : make("p.cs-muted", {}, "No files were skipped."),
     );
   }
 
@@ -71,13 +71,13 @@ export class Status {
   run(progress) {
     const box = make("div.cs-progress", { role: "status" });
     if (!progress?.total) {
-      box.append(make("span.cs-bar"), "Being written now");
+      box.append(make("span.cs-bar"), "Indexing…");
       return box;
     }
     const { done, total, seconds } = progress;
     const rate = done / Math.max(seconds, 0.001);
-    const parts = [`Being indexed now: ${number(done)} of ${counted(total, "file")} (${percent(progress)})`];
-    if (done && seconds > 1) parts.push(`${rate < 10 ? rate.toFixed(1) : number(Math.round(rate))} a second`);
+    const parts = [`Indexing: ${number(done)} of ${counted(total, "file")} (${percent(progress)})`];
+    if (done && seconds > 1) parts.push(`${rate < 10 ? rate.toFixed(1) : number(Math.round(rate))} per second`);
     if (done && seconds > 1 && done < total) parts.push(`about ${duration((total - done) / rate)} left`);
     if (done === total) parts.push("saving");
     box.append(make("progress", { max: total, value: done, "aria-label": "Indexing" }), parts.join(", "));
@@ -95,7 +95,7 @@ export class Status {
       }
       table.append(body);
       const more = answer.total > answer.skipped.length ? ` The first ${number(answer.skipped.length)} of them:` : "";
-      this.list.replaceChildren(make("h3", {}, `${counted(answer.total, "file")} of ${shown(answer.index)} left out.${more}`), table);
+      this.list.replaceChildren(make("h3", {}, `${counted(answer.total, "file")} of ${shown(answer.index)} skipped.${more}`), table);
       this.list.scrollIntoView({ block: "nearest", behavior: "smooth" });
     } catch (error) {
       this.list.replaceChildren(make("p.cs-note", { role: "alert" }, error.message));
