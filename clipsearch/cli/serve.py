@@ -55,6 +55,13 @@ RootPathOption = Annotated[
 HostNameOption = Annotated[
     list[str] | None, typer.Option("--host-name", help="Another name that this machine is asked by.", metavar="NAME")
 ]
+OriginalsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--originals/--no-originals",
+        help="Send original files on request. By default, only to browsers on this machine.",
+    ),
+]
 
 
 @app.command()
@@ -65,6 +72,7 @@ def serve(
     token: TokenOption = None,
     host_name: HostNameOption = None,
     root_path: RootPathOption = "",
+    originals: OriginalsOption = None,
 ) -> None:
     """Serve indexes over HTTP: search, thumbnails, metrics, OpenAPI documentation at /docs.
 
@@ -75,7 +83,7 @@ def serve(
       CLIPSEARCH_TOKEN=... clipsearch serve --host 0.0.0.0
       clipsearch serve --root-path /photos --host-name example.org     (behind a proxy; see docs/api.md)
     """
-    _run(index, host, port, token, host_name, root_path, interface=None, browser=False)
+    _run(index, host, port, token, host_name, root_path, originals, interface=None, browser=False)
 
 
 @app.command()
@@ -86,6 +94,7 @@ def ui(
     token: TokenOption = None,
     host_name: HostNameOption = None,
     root_path: RootPathOption = "",
+    originals: OriginalsOption = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page.")] = False,
 ) -> None:
     """Search in the browser. Serves the API of `clipsearch serve`, too.
@@ -97,7 +106,7 @@ def ui(
     """
     from clipsearch.ui.page import add_page
 
-    _run(index, host, port, token, host_name, root_path, interface=add_page, browser=not no_browser)
+    _run(index, host, port, token, host_name, root_path, originals, interface=add_page, browser=not no_browser)
 
 
 def _run(
@@ -107,6 +116,7 @@ def _run(
     token: str | None,
     host_names: list[str] | None,
     root_path: str,
+    originals: bool | None,
     *,
     interface: Callable[[FastAPI, Service], Callable[[], None]] | None,
     browser: bool,
@@ -128,7 +138,7 @@ def _run(
     names = (*(host_names or ()), *(() if local else own_names()))
     served = create_app(
         places,
-        options=ServerOptions(token=token, local=local, root_path=root, host_names=names),
+        options=ServerOptions(token=token, local=local, root_path=root, host_names=names, originals=originals),
         interface=interface,
         background=(lambda service: answer_locally(service.engine),),
     )

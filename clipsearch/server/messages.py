@@ -141,6 +141,7 @@ class IndexState(BaseModel):
     """One index that is served."""
 
     name: str
+    id: Annotated[str, Field(description="Random, made with the index: one made anew has another.")]
     root: str
     generation: int
     committed_at: str
@@ -158,6 +159,7 @@ class StatusAnswer(BaseModel):
     """What is served."""
 
     version: str
+    originals: Annotated[bool, Field(description="Whether browsers on this machine get original files.")]
     indexes: list[IndexState]
 
 

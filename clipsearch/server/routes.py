@@ -19,13 +19,14 @@ from fastapi import Path as InPath
 from fastapi import Query as InQuery
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from clipsearch import __version__
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import (
     ClipsearchError,
     IndexLocked,
+    IndexNotFound,
     InvalidQuery,
     MissingExtra,
     UnknownTag,
@@ -39,7 +40,17 @@ from clipsearch.search.collection import Collection
 from clipsearch.server import messages
 from clipsearch.server.decoders import Decoders
 from clipsearch.server.engine import Engine, ServedIndex, Stopping, UnknownIndex
+from clipsearch.server.identity import Content, OtherIndex, OtherPicture, address_content, find_content, has_content
 from clipsearch.server.metrics import CONTENT_TYPE, Metrics
+from clipsearch.server.originals import (
+    POLICY,
+    SAVED_TYPE,
+    SHOWN_TYPES,
+    Original,
+    OriginalsClosed,
+    may_have_originals,
+    open_original,
+)
 from clipsearch.server.thumbnails import MEDIA_TYPE, Thumbnails
 from clipsearch.server.work import Overloaded, WorkQueue
 from clipsearch.store import read_writer
@@ -48,13 +59,17 @@ Result = TypeVar("Result")
 RowId = Annotated[int, InPath(ge=0, lt=2**63, description="Row id of a picture.")]
 IndexName = Annotated[str | None, InQuery(max_length=1000, description="Name of an index, see /v1/status.")]
 ThumbnailSize = Annotated[
-    Literal["128", "256", "512", "1024"], InQuery(description="Longer side in pixels; a small picture is not enlarged.")
+    Literal["128", "256", "512", "1024", "2048", "4096"],
+    InQuery(
+        description="Longer side in pixels; a small picture is not enlarged. From 2048 on, that of a picture longer "
+        "than 3 to 1 may be up to three times as long."
+    ),
 ]
 THUMBNAIL_THREADS = 4
 UPLOAD_THREADS = 2
 RETRY_AFTER_S = 1
 SHORTEST_SUM = 1e-3
-THUMBNAIL_AGE_S = 3600
+IMMUTABLE = "private, max-age=31536000, immutable"  # of an address that carries a content hash
 
 
 class NoSuchPicture(ClipsearchError):
@@ -70,8 +85,19 @@ class Service:
     """What the routes, and a page mounted beside them, work with. Its methods may be called from any thread."""
 
     def __init__(
-        self, engine: Engine, metrics: Metrics, *, search_threads: int, most_waiting: int, decode_timeout_s: float
+        self,
+        engine: Engine,
+        metrics: Metrics,
+        *,
+        search_threads: int,
+        most_waiting: int,
+        decode_timeout_s: float,
+        local: bool = False,
+        originals: bool | None = None,
     ) -> None:
+        """`local`, `originals`: see `originals.may_have_originals`."""
+        self.local = local
+        self.originals = originals
         self.engine = engine
         self.metrics = metrics
         self.thumbnails = Thumbnails(timeout_s=decode_timeout_s, observe=metrics.thumbnail)
@@ -80,6 +106,7 @@ class Service:
             "thumbnail", threads=THUMBNAIL_THREADS, most_waiting=8 * most_waiting, observe=metrics.work
         )
         self.uploads = WorkQueue("upload", threads=UPLOAD_THREADS, most_waiting=most_waiting, observe=metrics.work)
+        self.exports = WorkQueue("export", threads=1, most_waiting=most_waiting, observe=metrics.work)
         self._decode_timeout_s = decode_timeout_s
         self._decoders: dict[str, Decoders] = {}  # by model fingerprint
 
@@ -161,27 +188,62 @@ class Service:
             except KeyError:
                 raise NoSuchPicture(served.name, row_id) from None
 
-    def picture(self, row_id: int, index: str | None) -> dict[str, Any]:
-        """What the index knows of a picture; see `messages.Picture`. Raises: NoSuchPicture."""
-        served = self.engine.index(index)
-        with served.lease() as photos:
-            record = _record(served, photos, row_id)
-            return _picture(served, photos, record)
+    def picture(self, row_id: int, index: str | None, content: str | None = None) -> dict[str, Any]:
+        """What the index knows of a picture; see `messages.Picture`. Raises: NoSuchPicture.
 
-    def thumbnail(self, row_id: int, index: str | None, size: int) -> tuple[bytes, str]:
-        """The JPEG, and what changes when it does. Raises: NoSuchPicture, UnreadablePicture."""
+        With `content`, of the picture that has it, whichever its row id is.
+        """
         served = self.engine.index(index)
         with served.lease() as photos:
-            record = _record(served, photos, row_id)
-            path = os.path.join(photos.root, record.path)  # noqa: PTH118  surrogates, and speed
+            try:
+                record: ImageRecord | None = photos.record(row_id)
+            except KeyError:
+                record = None
+            if content is not None and (record is None or not has_content(record, content)):
+                record = find_content(photos, content)
+            if record is None:
+                raise NoSuchPicture(served.name, row_id)
+            return picture_fields(served, photos, record)
+
+    def thumbnail(self, row_id: int, index: str | None, size: int, content: str | None = None) -> tuple[bytes, str]:
+        """The JPEG, and what changes when it does. Raises: NoSuchPicture, OtherPicture, UnreadablePicture."""
+        record, path = self._file(row_id, index, content)
         try:
-            return self.thumbnails.get(record, path, size), f"{record.content_hash}-{size}"
+            jpeg, shown = self.thumbnails.get(record, path, size)
         except UnreadablePicture as error:
             raise UnreadablePicture(record.path, error.status, error.reason) from None
+        if content is not None and shown != record.content_hash:
+            raise OtherPicture(row_id, "its file has changed since it was indexed")
+        return jpeg, f"{shown}-{size}"
+
+    def original(self, row_id: int, index: str | None, content: str) -> Original:
+        """The file itself. Raises: NoSuchPicture, OtherPicture."""
+        record, path = self._file(row_id, index, content)
+        if record.member or record.content_hash is None:
+            raise OtherPicture(row_id, "it is part of another file")
+        return open_original(path, record.path, row_id, record.content_hash)
+
+    def _file(self, row_id: int, index: str | None, content: str | None) -> tuple[ImageRecord, str]:
+        """A picture's record and path. Raises: NoSuchPicture, OtherPicture."""
+        served = self.engine.index(index)
+        with served.lease() as photos:
+            record = _record(served, photos, row_id)
+            if not has_content(record, content):
+                raise OtherPicture(row_id)
+            return record, os.path.join(photos.root, record.path)  # noqa: PTH118  surrogates, and speed
+
+    @property
+    def gives_originals(self) -> bool:
+        """Whether a browser on this machine gets original files."""
+        return self.local if self.originals is None else self.originals
 
     def status(self) -> dict[str, Any]:
         """What is served; see `messages.StatusAnswer`."""
-        return {"version": __version__, "indexes": [self._state(served) for served in self.engine.indexes.values()]}
+        return {
+            "version": __version__,
+            "originals": self.gives_originals,
+            "indexes": [self._state(served) for served in self.engine.indexes.values()],
+        }
 
     def skipped(self, index: str | None, most: int) -> dict[str, Any]:
         """Files that cannot be found; see `messages.SkippedAnswer`."""
@@ -199,13 +261,13 @@ class Service:
             with served.lease() as photos:
                 self.metrics.generation.labels(served.name).set(photos.manifest.generation)
                 self.metrics.pictures.labels(served.name).set(len(photos))
-        for queue in (self.searches, self.pictures, self.uploads):
+        for queue in (self.searches, self.pictures, self.uploads, self.exports):
             self.metrics.unfinished.labels(queue.name).set(queue.unfinished)
         return self.metrics.text()
 
     def close(self) -> None:
         """Let work that is running finish, end processes, let go of the indexes."""
-        for queue in (self.searches, self.pictures, self.uploads):
+        for queue in (self.searches, self.pictures, self.uploads, self.exports):
             queue.close()
         self.thumbnails.close()
         for decoders in self._decoders.values():
@@ -219,6 +281,7 @@ class Service:
             manifest = photos.manifest
             return {
                 "name": served.name,
+                "id": photos.identity,
                 "root": str(photos.root),
                 "generation": manifest.generation,
                 "committed_at": manifest.created_at,
@@ -291,12 +354,13 @@ def found_picture(served: ServedIndex, photos: Collection, hit: Hit) -> dict[str
         "score": None if math.isnan(hit.score) else round(hit.score, 6),
         "confidence": None if hit.confidence is None else round(hit.confidence, 4),
         "band": hit.band,
-        **_picture(served, photos, hit.record),
+        **picture_fields(served, photos, hit.record),
         "others": [found_picture(served, photos, other) for other in hit.others],
     }
 
 
-def _picture(served: ServedIndex, photos: Collection, record: ImageRecord) -> dict[str, Any]:
+def picture_fields(served: ServedIndex, photos: Collection, record: ImageRecord) -> dict[str, Any]:
+    """What is known of a picture; see `messages.Picture`."""
     metadata = record.metadata
     return {
         "id": record.row_id,
@@ -313,8 +377,13 @@ def _picture(served: ServedIndex, photos: Collection, record: ImageRecord) -> di
         "camera": metadata.camera,
         "latitude": metadata.latitude,
         "longitude": metadata.longitude,
-        "thumbnail": f"/v1/images/{record.row_id}/thumbnail?index={quote(served.name, safe='')}",
+        "thumbnail": f"/v1/images/{record.row_id}/thumbnail?index={quote(served.name, safe='')}{_content(record)}",
     }
+
+
+def _content(record: ImageRecord) -> str:
+    content = address_content(record)
+    return "" if content is None else f"&content={content}"
 
 
 class AsciiJSON(Response):
@@ -391,9 +460,9 @@ def _with_file(image: UploadFile, use: Callable[[Path], Result]) -> Result:
 
 def _add_pictures(app: FastAPI, service: Service) -> None:
     @app.get("/v1/images/{id}", tags=["pictures"], **_documented(messages.Picture, 404, 422, 503))
-    async def picture(id: RowId, index: IndexName = None) -> Response:
-        """What the index knows of a picture."""
-        return AsciiJSON(await service.searches.run(lambda: service.picture(id, index)))
+    async def picture(id: RowId, index: IndexName = None, content: Content = None) -> Response:
+        """What the index knows of a picture. With `content`, of the one that has it, whichever its row id is."""
+        return AsciiJSON(await service.searches.run(lambda: service.picture(id, index, content)))
 
     @app.get("/v1/images/{id}/vector", tags=["pictures"], **_documented(messages.EmbedAnswer, 404, 422, 503))
     async def vector(id: RowId, index: IndexName = None) -> Response:
@@ -410,13 +479,49 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
             **_documented(messages.Picture, 404, 422, 503)["responses"],
         },
     )
-    async def thumbnail(request: Request, id: RowId, size: ThumbnailSize = "256", index: IndexName = None) -> Response:
-        """A small copy of a picture, upright, its longer side at most `size` pixels."""
-        jpeg, tag = await service.pictures.run(lambda: service.thumbnail(id, index, int(size)))
-        headers = {"etag": f'"{tag}"', "cache-control": f"private, max-age={THUMBNAIL_AGE_S}"}
+    async def thumbnail(
+        request: Request, id: RowId, size: ThumbnailSize = "256", index: IndexName = None, content: Content = None
+    ) -> Response:
+        """A small copy of a picture, upright, its longer side at most `size` pixels.
+
+        With `content`, the address always means the same picture, and may be kept for ever.
+        """
+        jpeg, tag = await service.pictures.run(lambda: service.thumbnail(id, index, int(size), content))
+        headers = {"etag": f'"{tag}"', "cache-control": "private, no-cache" if content is None else IMMUTABLE}
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
         return Response(jpeg, media_type=MEDIA_TYPE, headers=headers)
+
+    @app.get(
+        "/v1/images/{id}/original",
+        tags=["pictures"],
+        response_class=Response,
+        responses={
+            200: {
+                "content": {kind: {} for kind in (*SHOWN_TYPES.values(), SAVED_TYPE)},
+                "description": "The file, if it still has this content.",
+            },
+            403: {"model": messages.Problem, "description": "Originals are for browsers on this machine only."},
+            **_documented(messages.Picture, 404, 422, 503)["responses"],
+        },
+    )
+    async def original(
+        request: Request,
+        id: RowId,
+        content: Annotated[str, InQuery(pattern="^[0-9a-f]{16,32}$", description="As for the thumbnail.")],
+        index: IndexName = None,
+    ) -> Response:
+        """The picture's own file, with all that stands in it: for browsers on this machine (see --originals)."""
+        if not may_have_originals(request, allowed=service.originals, local=service.local):
+            raise OriginalsClosed
+        found = await service.pictures.run(lambda: service.original(id, index, content))
+        headers = {
+            "cache-control": "private, no-store",
+            "content-disposition": found.disposition,
+            "content-length": str(found.size_bytes),
+            "content-security-policy": POLICY,
+        }
+        return StreamingResponse(found.blocks(), media_type=found.media_type, headers=headers)
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
@@ -474,10 +579,14 @@ _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (UnknownTag, 400),
     (UnknownIndex, 404),
     (NoSuchPicture, 404),
+    (OtherPicture, 404),
+    (OtherIndex, 409),
+    (OriginalsClosed, 403),
     (UnreadablePicture, 422),
     (Overloaded, 503),
     (IndexLocked, 409),
     (Stopping, 503),
+    (IndexNotFound, 503),  # it was there when the server was started
     (MissingExtra, 501),
     (ClipsearchError, 500),
 )

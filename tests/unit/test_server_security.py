@@ -79,6 +79,7 @@ EVERY_ROUTE = [
     ("GET", "/v1/images/0"),
     ("GET", "/v1/images/0/vector"),
     ("GET", "/v1/images/0/thumbnail"),
+    ("GET", "/v1/images/0/original"),
     ("GET", "/v1/status"),
     ("GET", "/v1/skipped"),
     ("GET", "/metrics"),
