@@ -89,7 +89,7 @@ const gallery = new Gallery(grid, {
   },
 }, { open: openAt, select: drawSelection, rate, similar, failed });
 const detail = new Detail(panel, {
-  close: closeViewer, rate, similar, copy,
+  hide: () => viewer.toggleInfo(), rate, similar, copy,
   rating: (hit) => gallery.ratings.get(hit.id) ?? 0,
   isSelected: (hit) => gallery.selected.has(hit.id),
   select: (hit) => { gallery.toggleHit(hit); detail.show(hit, detail.index); },

@@ -5,7 +5,7 @@ import { button, bytes, make, number, shown } from "./dom.js";
 import { bandTitle, baseName } from "./gallery.js";
 
 export class Detail {
-  /** `on` has close, rate, similar, without, select, near, folder, open(hit), copy(text), rating(hit), isSelected(hit). */
+  /** `on` has hide, rate, similar, without, select, near, folder, open(hit), copy(text), rating(hit), isSelected(hit). */
   constructor(root, on) {
     this.root = root;
     this.on = on;
@@ -26,7 +26,7 @@ export class Detail {
     this.root.replaceChildren(
       make("header", {},
         make("h2", { title: shown(hit.name) }, baseName(hit)),
-        button("cs-plain", "close", "Close (Esc)", () => this.on.close()),
+        button("cs-plain", "close", "Hide the information (i)", () => this.on.hide()),
       ),
       make("div.cs-actions", {},
         button("cs-action.cs-wide", "similar", "Find pictures like this one (s)", () => this.on.similar(hit), "More like this"),
