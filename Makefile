@@ -5,10 +5,13 @@ RCLIP_VENV ?= .venv-rclip
 PHOTOS ?=
 DATA ?=
 BIN = $(VENV)/bin
+PYTEST = $(BIN)/python -m pytest -q -p no:cacheprovider
+# one more than there are cores: many tests wait
+SPREAD = --numprocesses $(shell $(PYTHON) -c 'import os; print(min(8, os.cpu_count() + 1))') --dist loadfile --no-loadscope-reorder
 PIP_FLAGS = --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser-test check wheel-test bench clean
+.PHONY: help demo test browser-test lint check wheel-test bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -17,19 +20,21 @@ demo: $(DEMO_VENV)/.ready ## Index real photographs and search them (PHOTOS=~/Pi
 	$(DEMO_VENV)/bin/python scripts/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 test: $(VENV)/.ready ## Run all tests that need no GPU, network or browser
-	$(BIN)/python -m pytest -q -m "not gpu and not network and not browser"
+	$(PYTEST) $(SPREAD) --durations 20 -m "not gpu and not network and not browser and not packaging"
 
 browser-test: $(VENV)/.ready ## Try the page in Chromium; screenshots go to build/screenshots
-	CLIPSEARCH_SCREENSHOTS=build/screenshots $(BIN)/python -m pytest -q -m browser tests/browser
+	CLIPSEARCH_SCREENSHOTS=build/screenshots $(PYTEST) --durations 20 -m browser tests/browser
 
-check: $(VENV)/.ready ## Lint, check types, run the fast tests (before each commit)
+lint: $(VENV)/.ready ## Lint, check the format and the types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not slow and not torch and not gpu and not network and not browser"
+
+check: lint ## Lint, check types, run the fast tests (before each commit)
+	$(PYTEST) $(SPREAD) -m "not slow and not torch and not gpu and not network and not browser and not packaging"
 
 wheel-test: $(VENV)/.ready ## Build the wheel and try it in an environment of its own, outside the repository
-	$(BIN)/python scripts/wheel_test.py
+	$(PYTEST) -s -m packaging tests/packaging
 
 bench: $(VENV)/.ready $(RCLIP_VENV)/.ready ## Measure speed against rclip, exact search and the encoder alone (takes long)
 	$(BIN)/pip install $(PIP_FLAGS) -e '.[bench]'

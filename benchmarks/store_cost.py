@@ -33,8 +33,8 @@ from PIL import Image
 import clipsearch
 from benchmarks.common import picture_path, random_blocks, write_index
 from clipsearch.indexer.build import IndexOptions
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import picture
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import picture
 
 DIM = 256
 IN_A_FOLDER = 1000

@@ -34,10 +34,12 @@ if TYPE_CHECKING:
     from clipsearch.remote import RemoteCollection, connect
     from clipsearch.search.collection import Collection
     from clipsearch.search.collection import open_collection as open
+    from clipsearch.search.protocol import AnyCollection
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnyCollection",
     "ClipsearchError",
     "Collection",
     "Encoder",
@@ -53,6 +55,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AnyCollection": "clipsearch.search.protocol",
     "ClipsearchError": "clipsearch.errors",
     "Collection": "clipsearch.search.collection",
     "Encoder": "clipsearch.encoder",

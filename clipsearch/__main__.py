@@ -7,7 +7,6 @@ import os
 import sys
 
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"
-ANSWERING = ("query", "serve", "ui", "mcp", "similar")
 
 
 def _use_utf8_for_names() -> None:
@@ -36,7 +35,9 @@ def main() -> None:
     _use_utf8_for_names()
     gc.disable()
     open_closed_streams()
-    if sys.argv[1:2] and sys.argv[1] in ANSWERING:
+    from clipsearch.cli.commands import COMMANDS
+
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS and COMMANDS[sys.argv[1]].answers:
         os.environ.setdefault(BLAS_THREADS, "1")
     from clipsearch.cli.app import main as run
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import xxhash
 
-from clipsearch.config import cache_dir, write_small
+from clipsearch.config import cache_dir, open_plain, write_small
 
 SETTLED_AFTER_NS = 2_000_000_000
 REMEMBERED_FILES = 1000
@@ -41,9 +41,9 @@ def file_checksum(path: Path, *, remember_from_bytes: int, afresh: bool = False)
 
 def _read(path: Path) -> str:
     digest = xxhash.xxh3_128()
-    with path.open("rb", buffering=0) as file:  # not mapped, so that a large file does not count as memory in use
+    with open_plain(path) as file:  # not mapped, so that a large file does not count as memory in use
         block = memoryview(bytearray(min(BLOCK_BYTES, max(1, os.fstat(file.fileno()).st_size))))
-        while length := file.readinto(block):
+        while length := os.readv(file.fileno(), [block]):
             digest.update(block[:length])
     return digest.hexdigest()
 

@@ -8,17 +8,19 @@ override both.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
-import time
+import stat
 import zlib
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from clipsearch.errors import IndexNotFound
 from clipsearch.filenames import from_bytes, readable, to_bytes
 from clipsearch.places import expanded, own_folder
+from clipsearch.replacing import replacing
 
 INDEX_DIR_NAME = ".clipsearch"
 INDEX_ENV = "CLIPSEARCH_INDEX"
@@ -98,17 +100,14 @@ def marker_line(form: int, identity: str, made: str) -> bytes:
 
 def _first_bytes(path: Path) -> bytes:
     try:
-        if not path.is_file():
-            return b""
-        with path.open("rb") as file:
-            return file.read(200)
+        return read_plain(path, 200)
     except OSError:
         return b""
 
 
 def _is_manifest(path: Path) -> bool:
     try:
-        body = json.loads(path.read_bytes())
+        body = json.loads(read_plain(path))
     except (OSError, ValueError):
         return False
     return isinstance(body, dict) and body.keys() >= _OF_A_MANIFEST
@@ -165,13 +164,31 @@ def remember_index(index: Path) -> None:
     write_small(state_dir() / "indexes.json", json.dumps(entries, indent=1))
 
 
+def open_plain(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a file whose name says what it is, whoever made it. Raises: OSError, also if it is not a plain file.
+
+    Opening a pipe would wait for somebody who writes into it, for ever; opening a device may do anything.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.ENXIO, "not a plain file", os.fspath(path))
+        return os.fdopen(fd, "rb")
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        raise
+
+
+def read_plain(path: str | os.PathLike[str], limit_bytes: int = -1) -> bytes:
+    """The bytes of a plain file, or the first of them. Raises: OSError, see `open_plain`."""
+    with open_plain(path) as file:
+        return file.read(limit_bytes)
+
+
 def write_small(path: Path, text: str) -> None:
     """Replace a small cache or state file in one step; failing to is no error (it can be made again)."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-        try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(path) as file:
+            file.write(text.encode())

@@ -1,4 +1,4 @@
-"""How many processor cores this process may use."""
+"""How many processor cores and how much memory this process may use."""
 
 from __future__ import annotations
 
@@ -21,11 +21,39 @@ def available_cores() -> int:
 @lru_cache
 def container_cores(groups: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float | None:
     """The least number of cores that this process's control groups allow, versions 2 and 1; None for no limit."""
-    limits = [limit for place in _places(groups, own) if (limit := _limit(place)) is not None]
+    limits = [limit for place in _places(groups, own, "cpu") if (limit := _limit(place)) is not None]
     return min(limits, default=None)
 
 
-def _places(groups: Path, own: Path) -> list[Path]:
+def usable_memory() -> int:
+    """Bytes of memory that the machine has, or that the container of this process may use, if that is less."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    allowed = container_memory()
+    return machine if allowed is None else min(machine, allowed)
+
+
+@lru_cache
+def container_memory(groups: Path = CGROUPS, own: Path = OWN_CGROUPS) -> int | None:
+    """The least number of bytes that this process's control groups allow, versions 2 and 1; None for no limit."""
+    names = ("memory.max", "memory.high", "memory.limit_in_bytes")
+    places = _places(groups, own, "memory")
+    limits = [limit for place in places for name in names if (limit := _bytes(place / name)) is not None]
+    return min(limits, default=None)
+
+
+def _bytes(file: Path) -> int | None:
+    """What a file of one number says. No number, and none worth a limit, say nothing."""
+    try:
+        number = int(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return number if 0 < number < _NO_LIMIT_BYTES else None
+
+
+_NO_LIMIT_BYTES = 2**60  # version 1 writes nearly 2^63
+
+
+def _places(groups: Path, own: Path, controller: str) -> list[Path]:
     """The folders of this process's groups and of those above them. Within a container, its own group is the root."""
     try:
         lines = own.read_text(encoding="utf-8").splitlines()
@@ -34,9 +62,9 @@ def _places(groups: Path, own: Path) -> list[Path]:
     places = []
     for line in lines:
         _, kinds, path = [*line.split(":", 2), "", ""][:3]
-        if kinds and "cpu" not in kinds.split(","):
+        if kinds and controller not in kinds.split(","):
             continue
-        tops = [groups / kinds, groups / "cpu"] if kinds else [groups, groups / "unified"]
+        tops = [groups / kinds, groups / controller] if kinds else [groups, groups / "unified"]
         group = PurePosixPath(path)
         inside = [group, *group.parents]
         places += [top / str(part).lstrip("/") for top in tops for part in inside]

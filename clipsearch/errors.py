@@ -2,6 +2,7 @@
 
     ClipsearchError
     ├── IndexNotFound         no index where one was looked for
+    │   └── UnknownIndex      the server has none of that name
     ├── IndexLocked           another process is writing to the index
     ├── CorruptIndex          a file of the index is damaged or missing
     ├── NotAnIndex            a folder that holds other things than an index
@@ -13,19 +14,25 @@
     ├── OutOfSpace            the disk filled up
     ├── StorageError          the index cannot be read or written for another reason
     ├── ModelNotFound         no model of that name
-    │   └── HubUnreachable    (encoder.hub) it may exist, but the hub cannot be asked
+    │   └── HubUnreachable    it may exist, but the hub cannot be asked
     ├── InvalidModel          a model directory that cannot be used
-    ├── ExportFailed          (encoder.export) an export that does not give the original's vectors
+    ├── UnsupportedPrecision  arithmetic that a model does not have (also a ValueError)
+    ├── ExportFailed          an export that does not give the original's vectors
     ├── InvalidPairs          pictures with captions that cannot be used
     ├── InvalidLabels         classes that cannot be told apart, or no classes
     ├── InvalidProbe          a probe that cannot be used
     ├── MissingExtra          an optional dependency is not installed
     ├── UnreadablePicture     one picture that cannot be read
+    ├── NoSuchPicture         the index has no picture of that row id (also a KeyError)
     ├── UnknownTag            the index has no tag or concept of that name
+    ├── ServerError           a server that cannot be reached, or does not answer as one
+    │   └── AccessDenied      one that wants another token
     └── InvalidQuery          a query that cannot be understood
         ├── EmptyQuery        one without a word
-        └── MalformedQuery    one that breaks the rules of the query language, and where
+        ├── MalformedQuery    one that breaks the rules of the query language, and where
+        └── InvalidTag        a tag or concept that cannot be made as asked (also a ValueError)
 
+What only some commands raise is beside them: `clipsearch.training`, `clipsearch.server`, `clipsearch.cli`.
 Each carries its facts as fields; the message says what, where, and how to mend it.
 Only the command line prints or exits.
 """
@@ -34,10 +41,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 
 class ClipsearchError(Exception):
     """Base class: catch this to catch everything that clipsearch raises on purpose."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # a KeyError would put its message in quotes
+
+    def fields(self) -> dict[str, Any]:
+        """What the error carries beside its message, as far as JSON can: see `rebuilt`."""
+        return {name: value for name, value in vars(self).items() if _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(part) for part in value)
+    return value is None or isinstance(value, (str, int, float))
+
+
+def rebuilt(kind: str, message: str, fields: Mapping[str, Any]) -> ClipsearchError | None:
+    """The error of this module that is called `kind`, as it was raised in another process; None if there is none."""
+    found = globals().get(kind)
+    if not (isinstance(found, type) and issubclass(found, ClipsearchError)):
+        return None
+    error = found.__new__(found)
+    error.args = (message,)
+    for name, value in fields.items():
+        if name.isidentifier() and not hasattr(ClipsearchError, name):
+            setattr(error, name, value)
+    return error
 
 
 class IndexWarning(UserWarning):
@@ -181,6 +215,38 @@ class ModelNotFound(ClipsearchError):
         super().__init__(f"unknown model {name!r}: {problem}. List what can be used with: clipsearch models list")
 
 
+class HubUnreachable(ModelNotFound):
+    """The hub could not be asked for `name`: offline by setting, no connection, or it is down."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        self.name = name
+        self.problem = problem
+        ClipsearchError.__init__(
+            self,
+            f"the model {name} is not available: {problem}. Try again with a connection "
+            f"(clipsearch models pull {name}), or use one that is here: clipsearch models list",
+        )
+
+
+class UnsupportedPrecision(ClipsearchError, ValueError):
+    """`model` cannot compute in `precision`; `known` are those that it has."""
+
+    def __init__(self, model: str, precision: str, known: Sequence[str]) -> None:
+        self.model = model
+        self.precision = precision
+        self.known = list(known)
+        super().__init__(f"{model} has no precision {precision}. Take one of: {', '.join(self.known)}")
+
+
+class ExportFailed(ClipsearchError):
+    """The export of `model` does not give the vectors of PyTorch, or could not be made; nothing was written."""
+
+    def __init__(self, model: str, problem: str) -> None:
+        self.model = model
+        self.problem = problem
+        super().__init__(f"{model} cannot be exported: {problem}. Nothing was written")
+
+
 class InvalidModel(ClipsearchError):
     """The model directory `path` cannot be used."""
 
@@ -238,6 +304,40 @@ class UnreadablePicture(ClipsearchError):
         super().__init__(f"{path}: {reason}")
 
 
+class NoSuchPicture(ClipsearchError, KeyError):
+    """The index has no picture with this `row_id`, or at this `path`."""
+
+    def __init__(self, row_id: int | None, path: str | None = None) -> None:
+        self.row_id = row_id
+        self.path = path
+        what = f"picture {row_id}" if path is None else f"picture at {path}"
+        super().__init__(f"the index has no {what}")
+
+
+class UnknownIndex(IndexNotFound):
+    """The server has no index called `name`; `known` are those it has."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        self.name = name
+        self.known = list(known)
+        self.searched = self.known
+        ClipsearchError.__init__(self, f"there is no index {name!r} here. There is: {', '.join(self.known)}")
+
+
+class ServerError(ClipsearchError):
+    """The server at `url` cannot be reached, or answered with `status` for a reason of its own."""
+
+    def __init__(self, url: str, problem: str, status: int | None = None) -> None:
+        self.url = url
+        self.problem = problem
+        self.status = status
+        super().__init__(f"{url}: {problem}")
+
+
+class AccessDenied(ServerError):
+    """The server wants another token."""
+
+
 class UnknownTag(ClipsearchError):
     """No tag or concept of the index is called `name`; `known` are those there are."""
 
@@ -273,6 +373,14 @@ class MalformedQuery(InvalidQuery):
         super().__init__(f"{problem}\n{_point_at(query, position)}\n{advice}")
 
 
+class InvalidTag(InvalidQuery, ValueError):
+    """A tag or concept that cannot be made as asked: `problem` says why."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(problem)
+
+
 _SHOWN_AROUND = 60
 
 
@@ -286,3 +394,8 @@ def _point_at(text: str, position: int) -> str:
     before, after = ("..." if start else "") + before, after + ("..." if end < len(text) else "")
     columns = sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in before)
     return f"  {before}{after}\n  {' ' * columns}^"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, without its pages of advice."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -90,6 +90,16 @@ def for_parsers(body: Any) -> Any:
     return body
 
 
+def from_parsers(body: Any) -> Any:
+    """The value that `for_parsers` wrote: names that are not UTF-8 are put together again."""
+    if isinstance(body, dict):
+        exact = {key for key in body if key.endswith("_bytes") and key.removesuffix("_bytes") in body}
+        whole = {key: from_parsers(value) for key, value in body.items() if key not in exact}
+        whole.update({key.removesuffix("_bytes"): from_bytes(bytes.fromhex(body[key])) for key in exact})
+        return whole
+    return [from_parsers(part) for part in body] if isinstance(body, list) else body
+
+
 def _readable_text(text: str) -> str:
     try:
         return readable(text)

@@ -104,6 +104,7 @@ SILENT = {
     "pyarrow": "its S3 client asks the cloud's metadata service only when an s3 address is opened",
     "pypdfium2": "no network code",
     "pytest": "development only",
+    "pytest-xdist": "development only: starts processes, which it speaks to through pipes",
     "python-multipart": "no network code",
     "rapidocr": "fetches its models when a text is first read",
     "rawpy": "no network code",

@@ -3,7 +3,9 @@ no NumPy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ Status = Literal["ok"] | SkipStatus
 OUT_OF_MEMORY = "decoding it needs more memory than is allowed"  # the reason of "too_large", where that is why
 Band = Literal["strong", "maybe", "unlikely"]  # how sure a hit is, in a word
 
-MOST_PIECES = 16  # in which one long picture is seen
+DEFAULT_HITS = 20  # of an answer, where nobody says how many
+MOST_PIECES = 32  # in which one long picture is seen
 
 Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
 ResizeMode = Literal["shortest", "squash", "longest"]
@@ -90,6 +93,23 @@ class ImageRecord:
     vector_id: int = -1  # -1: none, as of every row whose status is not "ok"
     partial: str | None = None  # what is missing of a picture that could be read in part, in words
     attempts: int = 0  # to read it, which circumstances ended; see indexer/retries.py
+    sidecars: int = 0  # what lay beside it when its metadata was read; see metadata/sidecars.py; 0: nothing
+    metadata_version: int = 0  # of the reader of its metadata; see metadata.METADATA_VERSION
+
+    def to_dict(self, path: str) -> dict[str, Any]:
+        """What is known of a picture at `path`, in the words of every answer (docs/api.md)."""
+        known = {name: getattr(self, name) for name in _TOLD}
+        return {"path": path, "row_id": self.row_id, "name": self.path, **known, **asdict(self.metadata)}
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> ImageRecord:
+        """The record that `to_dict` told of, as far as it did. Raises: KeyError."""
+        known = {name: body[name] for name in _TOLD}
+        metadata = PictureMetadata(**{part.name: body[part.name] for part in fields(PictureMetadata)})
+        return cls(row_id=body["row_id"], path=body["name"], inode=0, metadata=metadata, **known)
+
+
+_TOLD = ("width", "height", "size_bytes", "mtime_ns", "content_hash", "member", "view", "partial")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +142,30 @@ class Hit:
     others: tuple[Hit, ...] = ()
     confidence: float | None = None
     band: Band | None = None
+
+    def to_dict(self, *, exact: bool = False) -> dict[str, Any]:
+        """The hit in the words of every answer: JSON, CSV, HTTP, assistants (docs/api.md).
+
+        NaN is None; scores have six digits after the point and confidences four, unless `exact`.
+        """
+        score = None if math.isnan(self.score) else self.score if exact else round(self.score, 6)
+        confidence = self.confidence if exact or self.confidence is None else round(self.confidence, 4)
+        return {
+            "rank": self.rank,
+            "score": score,
+            "confidence": confidence,
+            "band": self.band,
+            **self.record.to_dict(self.path),
+            "others": [other.to_dict(exact=exact) for other in self.others],
+        }
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Hit:
+        """The hit that `to_dict` told of; of its record, as much as it told. Raises: KeyError."""
+        score = math.nan if body["score"] is None else body["score"]
+        others = tuple(cls.from_dict(other) for other in body["others"])
+        record = ImageRecord.from_dict(body)
+        return cls(body["rank"], score, body["path"], record, others, body["confidence"], body["band"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +295,7 @@ class Manifest:
     missing: int = 0  # rows whose files cannot be seen
     recall_target: float = 0.985  # recall@10 that inverted files are tuned for
     devices: dict[str, int] = field(default_factory=dict)  # device number of the root ("") and of folders; see scan
+    metadata_version: int = 0  # the last whose readers told the user what they could read of older rows
     rebuild: Rebuild | None = None
     tags: tuple[TagRef, ...] = ()  # by folded name; the writer feature "tags" is set where there are any
     tags_before: tuple[TagRef, ...] = ()  # the same before their last change

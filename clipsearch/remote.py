@@ -9,33 +9,42 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
-from clipsearch.errors import ClipsearchError, IndexNotFound, InvalidQuery, UnreadablePicture
-from clipsearch.filenames import from_bytes
-from clipsearch.records import FloatArray, Hit, ImageRecord, PictureMetadata
+from clipsearch.errors import (
+    AccessDenied,
+    InvalidQuery,
+    MalformedQuery,
+    NoSuchPicture,
+    ServerError,
+    UnknownIndex,
+    UnreadablePicture,
+    rebuilt,
+)
+from clipsearch.filenames import from_parsers, readable
+from clipsearch.places import expanded
+from clipsearch.query import parse_query
+from clipsearch.records import DEFAULT_HITS, FloatArray, Hit, ImageRecord, TagKind
 
 if TYPE_CHECKING:
     import httpx
 
-DEFAULT_HITS = 20
+MOST_AT_ONCE = 10_000  # hits that a server returns for one request
+MOST_VECTORS = 1000
+NOT_THERE = "there is no such picture"
 TIMEOUT_S = 30.0
 
 
-class ServerError(ClipsearchError):
-    """The server at `url` cannot be reached, or answered with `status` for a reason of its own."""
+@dataclass(frozen=True, slots=True)
+class RemoteTag:
+    """A tag or concept of an index, and how many pictures it was given."""
 
-    def __init__(self, url: str, problem: str, status: int | None = None) -> None:
-        self.url = url
-        self.problem = problem
-        self.status = status
-        super().__init__(f"{url}: {problem}")
-
-
-class AccessDenied(ServerError):
-    """The server wants another token."""
+    name: str
+    kind: TagKind
+    pictures: int
 
 
 class RemoteCollection:
@@ -63,11 +72,31 @@ class RemoteCollection:
             base_url=self.url, headers=headers, timeout=timeout_s, transport=transport, trust_env=False
         )
 
+    @property
+    def root(self) -> Path:
+        """The folder whose pictures these are, on the server's machine."""
+        return Path(self._state()["root"])
+
+    @property
+    def generation(self) -> int:
+        """The number of the commit that the server has open."""
+        return int(self._state()["generation"])
+
+    @property
+    def tags(self) -> tuple[RemoteTag, ...]:
+        """The tags and concepts of the index."""
+        return tuple(RemoteTag(**tag) for tag in self._state()["tags"])
+
+    def __len__(self) -> int:
+        """How many pictures can be found."""
+        return int(self._state()["pictures"])
+
     def search(
         self,
-        query: str | os.PathLike[str],
+        query: str | os.PathLike[str] = "",
         k: int = DEFAULT_HITS,
         *,
+        offset: int = 0,
         sort: Literal["score", "date", "path"] = "score",
         unique: bool = False,
         diverse: bool | float = False,
@@ -76,36 +105,61 @@ class RemoteCollection:
         vector: FloatArray | None = None,
         all: bool = False,
     ) -> list[Hit]:
-        """As `Collection.search`; a path that is no string is a picture of this machine, which is sent.
+        """As `Collection.search`. A picture file of this machine is sent; it must be all that the query compares with.
 
-        Paths in hits are those of the server's machine.
-        Raises: InvalidQuery, UnreadablePicture, AccessDenied, ServerError.
+        Paths in hits are those of the server's machine; a query may be one of them.
+        Raises: InvalidQuery, UnknownTag, DimensionMismatch, UnreadablePicture, UnknownIndex, AccessDenied, ServerError.
         """
-        if not isinstance(query, str):
-            vector, query = self.encode_picture(query), ""
+        if k < 1 or offset < 0:
+            raise InvalidQuery(f"cannot return {k} hits from number {offset} on: ask for 1 or more, from 0 on")
+        words, file, elsewhere = _split(query)
+        given = [one for one in (vector, None if file is None else self.encode_picture(file)) if one is not None]
         body = {
-            "query": query,
-            "k": k,
+            "query": words,
             "sort": sort,
             "unique": unique,
-            "diverse": 0.5 if diverse is True else float(diverse),
+            "diverse": diverse,
             "like": list(like),
             "unlike": list(unlike),
-            "vector": None if vector is None else [float(x) for x in vector],
+            "vector": _sum(given) if given else None,
             "all": all,
             "index": self.index,
         }
-        return [_hit(found) for found in self._post("/v1/search", body)["hits"]]
+        hits: list[Hit] = []
+        while len(hits) < k:
+            wanted = min(k - len(hits), MOST_AT_ONCE)
+            try:
+                answer = self._post("/v1/search", {**body, "k": wanted, "offset": offset + len(hits)})
+            except MalformedQuery as error:
+                if error.position in elsewhere:
+                    raise UnreadablePicture(elsewhere[error.position], "unreadable", NOT_THERE) from None
+                raise
+            hits += _hits(answer)
+            if len(answer["hits"]) < wanted:
+                break
+        return hits
 
     def notices(self, query: str) -> list[str]:
         """As `Collection.notices`."""
         answer = self._post("/v1/search", {"query": query, "k": 1, "all": True, "index": self.index})
         return [str(line) for line in answer.get("notices", ())]
 
-    def similar(self, row_id: int, k: int = DEFAULT_HITS) -> list[Hit]:
-        """The k pictures nearest to one of the index, itself first. Raises: KeyError if there is none."""
-        body = {"id": row_id, "k": k, "index": self.index}
-        return [_hit(found) for found in self._post("/v1/similar", body)["hits"]]
+    def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> list[Hit]:
+        """As `Collection.similar`; a picture file of this machine is sent, another path is looked up in the index."""
+        if k < 1:
+            raise InvalidQuery(f"cannot return {k} hits: ask for 1 or more")
+        if not isinstance(picture, str | os.PathLike):
+            row_id = picture.record.row_id if isinstance(picture, Hit) else int(picture)
+            if not 0 <= row_id < 2**63:
+                raise NoSuchPicture(row_id)
+            return _hits(self._post("/v1/similar", {"row_id": row_id, "k": k, "index": self.index}))
+        path = os.fspath(picture)
+        if _exists(path):
+            return _hits(self._send("/v1/similar/upload", path, k=str(k)))
+        try:
+            return _hits(self._post("/v1/similar", {"path": readable(path), "k": k, "index": self.index}))
+        except NoSuchPicture:
+            raise UnreadablePicture(path, "unreadable", NOT_THERE) from None
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """The vectors of texts. Shape: (B, D) float32, unit L2."""
@@ -113,35 +167,34 @@ class RemoteCollection:
 
     def encode_picture(self, path: str | os.PathLike[str]) -> FloatArray:
         """The vector of a picture of this machine, which is sent. Shape: (D,). Raises: UnreadablePicture."""
-        try:
-            content = Path(path).read_bytes()
-        except OSError as error:
-            raise UnreadablePicture(os.fspath(path), "unreadable", error.strerror or str(error)) from None
-        form = {} if self.index is None else {"index": self.index}
-        answer = self._ask("POST", "/v1/embed/upload", files={"image": ("picture", content)}, data=form)
-        return _vector(answer)
+        return _vector(self._send("/v1/embed/upload", os.fspath(path)))
 
     def record(self, row_id: int) -> ImageRecord:
-        """What the index knows of a picture. Raises: KeyError if there is none."""
-        return _record(self._get(f"/v1/images/{int(row_id)}"))
+        """What the index knows of a picture. Raises: NoSuchPicture."""
+        return ImageRecord.from_dict(self._get(_address(row_id)))
 
     def vector(self, row_id: int) -> FloatArray:
-        """The vector of a picture of the index. Shape: (D,) float32, unit L2. Raises: KeyError if there is none."""
-        return _vector(self._get(f"/v1/images/{int(row_id)}/vector"))
+        """The vector of a picture of the index. Shape: (D,) float32, unit L2. Raises: NoSuchPicture."""
+        return _vector(self._get(f"{_address(row_id)}/vector"))
+
+    def vectors(self, row_ids: Sequence[int]) -> FloatArray:
+        """The vectors of pictures, in this order. Shape: (N, D) float32. Raises: InvalidQuery for an unknown row id."""
+        import numpy as np
+
+        wanted = [int(row_id) for row_id in row_ids]
+        parts = [wanted[at : at + MOST_VECTORS] for at in range(0, max(1, len(wanted)), MOST_VECTORS)]
+        found = [self._post("/v1/vectors", {"row_ids": part, "index": self.index}) for part in parts]
+        joined: FloatArray = np.concatenate([_array(answer["vectors"]).reshape(-1, answer["dim"]) for answer in found])
+        return joined
 
     def thumbnail(self, row_id: int, size: Literal[128, 256, 512, 1024] = 256) -> bytes:
-        """A small copy of a picture as a JPEG. Raises: KeyError if there is none, UnreadablePicture."""
+        """A small copy of a picture as a JPEG. Raises: NoSuchPicture, UnreadablePicture."""
         parameters = {"size": str(size), **self._named()}
-        return self._response("GET", f"/v1/images/{int(row_id)}/thumbnail", params=parameters).content
+        return self._response("GET", f"{_address(row_id)}/thumbnail", params=parameters).content
 
     def status(self) -> dict[str, Any]:
         """What is served: see `GET /v1/status`."""
         return self._get("/v1/status")
-
-    def __len__(self) -> int:
-        """How many pictures can be found."""
-        states = self.status()["indexes"]
-        return int(next(state["pictures"] for state in states if self.index in (None, state["name"])))
 
     def close(self) -> None:
         """Close the connections."""
@@ -154,6 +207,26 @@ class RemoteCollection:
         self.close()
 
     # -- requests
+
+    def _state(self) -> dict[str, Any]:
+        """The part of `status` that is about this index. Raises: UnknownIndex."""
+        states = self.status()["indexes"]
+        for state in states:
+            if self.index in (None, state["name"]):
+                found: dict[str, Any] = state
+                return found
+        raise UnknownIndex(str(self.index), [state["name"] for state in states])
+
+    def _send(self, route: str, path: str, **form: str) -> dict[str, Any]:
+        """Send a picture file of this machine. Raises: UnreadablePicture."""
+        try:
+            content = expanded(path).read_bytes()
+        except (OSError, ValueError) as error:
+            raise UnreadablePicture(path, "unreadable", getattr(error, "strerror", None) or str(error)) from None
+        try:
+            return self._ask("POST", route, files={"image": ("picture", content)}, data={**form, **self._named()})
+        except UnreadablePicture as error:
+            raise UnreadablePicture(path, error.status, error.reason) from None
 
     def _named(self) -> dict[str, str]:
         return {} if self.index is None else {"index": self.index}
@@ -172,7 +245,8 @@ class RemoteCollection:
             body = None
         if not isinstance(body, dict):
             raise ServerError(self.url, "it is no clipsearch server", answer.status_code)
-        return body
+        whole: dict[str, Any] = from_parsers(body)
+        return whole
 
     def _response(self, method: str, path: str, **request: Any) -> httpx.Response:
         import httpx
@@ -187,23 +261,18 @@ class RemoteCollection:
         return answer
 
     def _fail(self, answer: httpx.Response) -> NoReturn:
+        status = answer.status_code
         try:
             body = answer.json()
-            kind, message = str(body["error"]), str(body["message"])
+            kind, message, fields = str(body["error"]), str(body["message"]), dict(body.get("fields") or {})
         except (ValueError, KeyError, TypeError):
-            kind, message = "", answer.text.strip()[:200] or answer.reason_phrase
-        status = answer.status_code
-        if status == 400:
-            raise InvalidQuery(message)
-        if kind == "NoSuchPicture":
-            raise KeyError(message)
-        if kind == "UnknownIndex":
-            raise IndexNotFound([f"{self.url} ({message})"])
-        if kind == "UnreadablePicture":
-            raise UnreadablePicture("the picture", "corrupt", message.removeprefix("the picture: "))
+            kind, message, fields = "", answer.text.strip()[:200] or answer.reason_phrase, {}
         if status == 401:
             raise AccessDenied(self.url, "it wants a token: clipsearch.connect(url, token=...)", status)
-        raise ServerError(self.url, f"{status}: {message}", status)
+        if kind == "WrongInput":
+            raise InvalidQuery(message)
+        error = rebuilt(kind, message, fields) if status != 503 else None
+        raise error or ServerError(self.url, f"{status}: {message}", status)
 
 
 def connect(
@@ -227,24 +296,56 @@ def _vector(answer: dict[str, Any]) -> FloatArray:
     return vector
 
 
-def _record(body: dict[str, Any]) -> ImageRecord:
-    metadata = PictureMetadata(
-        **{name: body[name] for name in ("format", "taken_at", "camera", "latitude", "longitude")},
-        date_source=body.get("date_source"),
+def _hits(answer: dict[str, Any]) -> list[Hit]:
+    return [Hit.from_dict(found) for found in answer["hits"]]
+
+
+def _sum(vectors: list[FloatArray]) -> list[float]:
+    """The direction of all, as numbers of JSON. Raises: InvalidQuery."""
+    import numpy as np
+
+    arrays = [np.asarray(vector, np.float64) for vector in vectors]
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise InvalidQuery("the vector, with the query's terms, points nowhere")
+    if len(arrays) == 1:
+        return [float(x) for x in arrays[0].ravel()]
+    lengths = [float(np.linalg.norm(array)) or 1.0 for array in arrays]
+    return [float(x) for x in np.sum([a / length for a, length in zip(arrays, lengths, strict=True)], axis=0)]
+
+
+def _split(query: str | os.PathLike[str]) -> tuple[str, str | None, dict[int, str]]:
+    """What to ask the server in words, a picture file of this machine to send, and pictures that only the server may
+    know, by their position. Raises: MalformedQuery."""
+    if not isinstance(query, str):
+        path = os.fspath(query)
+        if _exists(path) or not Path(path).is_absolute():
+            return "", path, {}
+        return readable(path), None, {0: path}
+    if not query.strip():
+        return "", None, {}
+    parsed = parse_query(query, is_file=_exists)
+    here = [term for term in parsed.terms if term.kind == "picture" and _exists(term.value)]
+    if not here:
+        return query, None, {term.position: term.value for term in parsed.terms if term.kind == "picture"}
+    if len(parsed.terms) == 1 and parsed.filter is None and parsed.terms[0].weight > 0:
+        return "", here[0].value, {}
+    raise MalformedQuery(
+        query,
+        here[0].position,
+        "beside other words, the picture cannot be sent to the server",
+        "Say the rest in the query, and give the picture as vector=photos.encode_picture(path).",
     )
-    names = ("size_bytes", "mtime_ns", "content_hash", "width", "height")
-    return ImageRecord(
-        row_id=body["id"], path=_name(body, "name"), inode=0, metadata=metadata, **{name: body[name] for name in names}
-    )
 
 
-def _name(body: dict[str, Any], key: str) -> str:
-    """A name or path, also one that is not UTF-8."""
-    exact = body.get(f"{key}_bytes")
-    return body[key] if exact is None else from_bytes(bytes.fromhex(exact))
+def _exists(path: str) -> bool:
+    try:
+        return expanded(path).is_file()
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
-def _hit(body: dict[str, Any]) -> Hit:
-    score = float("nan") if body["score"] is None else body["score"]
-    others = tuple(_hit(other) for other in body["others"])
-    return Hit(body["rank"], score, _name(body, "path"), _record(body), others, body["confidence"], body["band"])
+def _address(row_id: int) -> str:
+    """Where the server tells of a picture. Raises: NoSuchPicture for what cannot be a row id."""
+    if not 0 <= int(row_id) < 2**63:
+        raise NoSuchPicture(int(row_id))
+    return f"/v1/images/{int(row_id)}"

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from clipsearch.config import index_dir_for, remember_index
 from clipsearch.encoder import Encoder
+from clipsearch.encoder.kinds import Precision
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import ClipsearchError, IndexNotFound
 from clipsearch.filenames import warn_about_locale
+from clipsearch.indexer.belonging import check_folder
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
 from clipsearch.search.confidence import bank_vectors, drawing_vectors
 from clipsearch.store import open_snapshot
@@ -22,32 +24,73 @@ def index(
     *,
     model: str | None = None,
     encoder: Encoder | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    precision: Precision = "auto",
+    allow_pickle: bool = False,
     index: str | os.PathLike[str] | None = None,
     options: IndexOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> IndexReport:
-    """Index the pictures in `folder`, or bring its index up to date.
+    """Index the pictures in `folder`, or bring its index up to date: what `clipsearch index` does.
 
-    `model` is what `--model` takes; without it, the model that the index was made with, or "auto" for a new one.
-    `encoder` is used instead where given. `index` puts the index elsewhere than in `folder`.
+    `model` is what `--model` takes; without it, the model that the index was made with, or "auto" for a new one. It is
+    loaded with `checkpoint`, `device`, `precision` and `allow_pickle` (see `load_encoder`). `encoder` is used instead
+    where given. `index` puts the index elsewhere than in `folder`. `notice` is told what to know, a line at a time.
     Raises: NoPictures, ModelNotFound, EncoderMismatch, IndexLocked, OutOfSpace, CorruptIndex, StorageError.
     """
     warn_about_locale()
-    place = None if index is None else Path(index)
+    root, place = Path(folder), None if index is None else Path(index)
+    check_folder(root)
     if encoder is None:
-        encoder = load_encoder(model or model_of(index_dir_for(Path(folder), place)) or "auto")
-    report = index_folder(Path(folder), encoder, index=place, options=options, progress=progress)
+        encoder = encoder_for(
+            index_dir_for(root, place),
+            model,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            device=device,
+            precision=precision,
+            allow_pickle=allow_pickle,
+            notice=notice,
+        )
+    report = index_folder(root, encoder, index=place, options=options, progress=progress)
+    if notice is not None:
+        for warning in report.warnings:
+            notice(warning)
     remember_index(report.index)
     prepare_queries(encoder)
     return report
 
 
+def encoder_for(
+    index_dir: Path,
+    model: str | None = None,
+    *,
+    checkpoint: Path | None = None,
+    device: str | None = None,
+    precision: Precision = "auto",
+    allow_pickle: bool = False,
+    notice: Callable[[str], None] | None = None,
+) -> Encoder:
+    """Load a model for an index: the one that is named, else the one that it was made with, else "auto".
+
+    See `load_encoder`.
+    """
+    return load_encoder(
+        model or model_of(index_dir) or "auto",
+        checkpoint=checkpoint,
+        device=device,
+        precision=precision,
+        allow_pickle=allow_pickle,
+        notice=notice,
+    )
+
+
 def prepare_queries(encoder: Encoder) -> None:
     """Let later processes answer their first query sooner, where the encoder can. A failure to is no error."""
-    prepare: Callable[[], None] | None = getattr(encoder, "prepare_texts", None)
-    if prepare is not None:
-        with contextlib.suppress(ClipsearchError):
-            prepare()
+    with contextlib.suppress(ClipsearchError):
+        if encoder.text_fingerprint is not None:  # else they could not know what was kept for them
+            encoder.prepare_texts()
             bank_vectors(encoder)
             drawing_vectors(encoder)
 

@@ -28,24 +28,28 @@ import numpy as np
 from clipsearch.config import INDEX_DIR_NAME, index_dir_for, is_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
-from clipsearch.errors import ClipsearchError, EncoderMismatch, NoPictures, NotAnIndex, OtherCollection, StorageError
+from clipsearch.errors import ClipsearchError, EncoderMismatch, OtherCollection
+from clipsearch.indexer.absence import split_vanished
+from clipsearch.indexer.belonging import check_folder, check_pictures, check_place, holds_pictures_of, nothing_in
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
-from clipsearch.indexer.changes import Changes, compare, find_moved, split_vanished
+from clipsearch.indexer.changes import Changes, compare, find_moved
 from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
 from clipsearch.indexer.ignore import Ignore, overlapping
+from clipsearch.indexer.rebuild import carried_over
+from clipsearch.indexer.remark import remarked, with_hidden
 from clipsearch.indexer.retries import attempts_after, is_circumstance, limit_for, should_retry
 from clipsearch.indexer.scan import FoundFile, Scan, walk
 from clipsearch.indexer.segments import write_fragment, write_segment
+from clipsearch.indexer.sidecars import NOT_LOOKED_AT, Outdated, has_older_versions
 from clipsearch.indexer.tune import retuned
 from clipsearch.indexer.upgrade import upgraded
 from clipsearch.pictures.formats import classify_name, extra_is_installed
-from clipsearch.pictures.metadata import describe_again
+from clipsearch.pictures.metadata import METADATA_VERSION, describe_again
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.records import (
     FloatArray,
     Fragment,
     ImageRecord,
-    IntArray,
     Manifest,
     ModelRef,
     PictureMetadata,
@@ -55,34 +59,41 @@ from clipsearch.records import (
     SkippedImage,
     SkipStatus,
 )
-from clipsearch.store import RunProgress, Snapshot, Writer, open_rows, open_snapshot, root_path, verify_file
+from clipsearch.store import RunProgress, Snapshot, Writer, open_snapshot, root_path
 from clipsearch.store.columns import path_key
 from clipsearch.store.files import storage_errors
 from clipsearch.store.fragments import VectorBlock
 from clipsearch.store.hashes import hash_keys
-from clipsearch.store.marks import marked, read_marks
-from clipsearch.vectors import VectorsFile, open_segments
 
 COMMIT_ROWS = 2048
 FIRST_COMMIT_S = 2.0
 COMMIT_S = 15.0
 NOTE_EVERY_S = 0.5
-BATCH_PICTURES = 32
 KEEP_MISSING_DAYS = 30.0
-ADOPT_SHARE = 0.9
-"""An index elsewhere goes over to another folder if its own is gone and so many of its pictures are in that one: a
-folder that was moved. One with fewer is another folder, or a backup of a part."""
-ADOPT_SAMPLE = 1000
+
+
+METADATA_IS_OLD = (
+    "dates, places and cameras are read from more sources now than when pictures of this index were read. To read them "
+    "again, which encodes nothing, run this once with --reread-metadata"
+)
+LONG_PICTURES_WERE_CUT = (
+    "the index was made by an older version, which saw only the middle of panoramas and other long pictures. To see "
+    "all of them, encode everything again: --reindex"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run is. `done` of `total` files are dealt with; of these, `encoded` were made into vectors."""
+    """Where a run is. `done` of `total` files are dealt with; of these, `encoded` were made into vectors.
 
-    stage: Literal["scan", "read", "commit", "merge", "check", "encode"]
+    In the stage "describe", of files whose metadata is read again.
+    """
+
+    stage: Literal["scan", "describe", "read", "commit", "merge", "check", "encode"]
     done: int = 0
     total: int = 0
     encoded: int = 0
+    described: int = 0  # of which only the metadata was read again
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +108,7 @@ class IndexOptions:
     commit_s: float = COMMIT_S
     retry_skipped: bool = False  # read again what was skipped before, although the file is the same
     reindex: bool = False  # encode everything again beside what is there, and switch at the end
+    reread_metadata: bool = False  # read dates and the like again where an older version did; encodes nothing
     recall: float | None = None  # recall@10 that inverted files are tuned for, 0..1; None: as before
     prune: bool = False  # forget missing pictures now
     keep_missing_days: float = KEEP_MISSING_DAYS  # forget what nobody has seen for so long
@@ -114,6 +126,7 @@ class IndexReport:
     encoded: int = 0  # pictures made into vectors by this run
     unchanged: int = 0
     touched: int = 0  # same content, new time or place on disk: only the metadata was updated
+    described: int = 0  # only their metadata was read again
     renamed: int = 0
     copied: int = 0  # same content as a picture that is still there: its vector was reused
     removed: int = 0  # deleted since the last run
@@ -135,6 +148,11 @@ class IndexReport:
     def pictures_per_s(self) -> float:
         """Pictures encoded per second of the whole run."""
         return self.encoded / self.seconds if self.seconds else 0.0
+
+    @property
+    def described_per_s(self) -> float:
+        """Pictures whose metadata was read again, per second of the whole run."""
+        return self.described / self.seconds if self.seconds else 0.0
 
     @property
     def skipped_by_status(self) -> dict[SkipStatus, int]:
@@ -175,7 +193,7 @@ def _index_folder(
     notify(Progress("scan"))
     ignore = Ignore(root, options.exclude)
     if not is_index(index_dir):
-        _check_pictures(root, index_dir, ignore)
+        check_pictures(root, index_dir, ignore)
     with Writer(index_dir) as writer:
         run = _Run(writer, root, encoder, options, ignore, _Teller(writer, notify))
         try:
@@ -194,26 +212,6 @@ def _index_folder(
             run.close()
         report.seconds = time.monotonic() - started
         return report
-
-
-def check_place(index_dir: Path, root: Path) -> None:
-    """Raise NotAnIndex if the index of `root` may not be in `index_dir`: where pictures are, or above them."""
-    index, photos = Path(os.path.realpath(index_dir)), Path(os.path.realpath(root))
-    if index == photos:
-        raise NotAnIndex(index_dir, "it is the folder of the pictures itself")
-    if index in photos.parents and not is_index(index_dir):
-        raise NotAnIndex(index_dir, f"the pictures are in it ({root})")
-
-
-def _check_pictures(root: Path, index_dir: Path, ignore: Ignore) -> None:
-    """Raise before anything is made for a folder without pictures."""
-    found = Scan()
-    if not any(
-        classify_name(name) is None
-        for block in walk(root, found, exclude=index_dir, ignore=ignore)
-        for name in block.names
-    ):
-        raise _nothing_in(root, found)
 
 
 class _Teller:
@@ -259,26 +257,6 @@ class _StopRequests:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-def check_folder(folder: Path) -> None:
-    """Raise StorageError unless `folder` is a folder."""
-    try:
-        if folder.is_dir():
-            return
-        problem = "it is not a folder" if folder.exists() else "there is no such folder"
-    except OSError as error:
-        raise StorageError(
-            folder, f"it cannot be looked at ({error.strerror})", "Check its permissions and that its drive is there."
-        ) from error
-    raise StorageError(folder, problem, "Name the folder that holds the pictures.")
-
-
-def _nothing_in(root: Path, found: Scan) -> NoPictures | StorageError:
-    for unreadable in found.unreadable:
-        if unreadable.path == "":
-            return StorageError(root, unreadable.reason, "Check its permissions and that its drive is there.")
-    return NoPictures(root, found.files + sum(found.others.values()), Counter(found.left_out.values()))
 
 
 Pending = tuple[ImageRecord, FloatArray | None]
@@ -332,6 +310,7 @@ class _Run:
         self._not_read: set[str] = set()  # of a rebuild: files that could be read before, and not now
         self._old: Catalog | None = None
         self._known_devices: dict[str, int] = {}
+        self._reusing: dict[int, int] = {}  # rows whose vectors files will share, by key of the file's task
         self._moved = False  # the index is of another folder than before, as far as its manifest says
 
     def _root_name(self) -> str:
@@ -370,11 +349,9 @@ class _Run:
             self._adopt(current)
             self._retry_all |= was_old
             if was_old:
-                self.report.warnings.append(
-                    "the index was made by an older version. Dates are read from more sources now, and long pictures "
-                    "are seen in pieces: to have that for the pictures in it, run this once with --reindex"
-                )
+                self.report.warnings.append(LONG_PICTURES_WERE_CUT)
         self.catalog = catalog = Catalog(index_dir, self._fragments)
+        self._tell_of_old_metadata()
         self._before = open_snapshot(index_dir) if current is not None else None
         self._vectors = StoredVectors(index_dir, self._segments, self.model.dim)
         self._references = References(catalog, self.manifest.next_vector_id)
@@ -384,12 +361,15 @@ class _Run:
             missing=int(catalog.away.sum()),
         )
         self.changes, seen = compare(
-            catalog, walk(self.root, self.scan, exclude=index_dir, ignore=self.ignore), retry=self._retry
+            catalog,
+            walk(self.root, self.scan, exclude=index_dir, ignore=self.ignore),
+            retry=self._retry,
+            outdated=Outdated(catalog, older_versions=self.options.reread_metadata),
         )
         scan, report, changes = self.scan, self.report, self.changes
         expected = current is None or current.pictures > 0 or current.missing > 0
         if expected and not scan.folders and not self._finds_pictures():
-            raise _nothing_in(self.root, scan)  # rather an unplugged drive than 100,000 deletions
+            raise nothing_in(self.root, scan)  # rather an unplugged drive than 100,000 deletions
         vanished = np.flatnonzero(~seen)
         find_moved(catalog, changes, vanished[~catalog.away[vanished]])
         moved = {row for row, _, _ in changes.moved}
@@ -407,6 +387,13 @@ class _Run:
         ]
         report.skipped += scan.unreadable
 
+    def _tell_of_old_metadata(self) -> None:
+        """Say once that more can be read of the pictures in the index, which this run does not read again."""
+        if self.manifest.metadata_version < METADATA_VERSION:
+            if not self.options.reread_metadata and not self._rebuilding and has_older_versions(self.catalog):
+                self.report.warnings.append(METADATA_IS_OLD)
+            self.manifest = dataclasses.replace(self.manifest, metadata_version=METADATA_VERSION)
+
     def _finds_pictures(self) -> bool:
         """Whether there is any file worth opening, of names without an extension too."""
         return self.changes.unchanged > 0 or any(
@@ -421,7 +408,7 @@ class _Run:
             is_other = is_there and not old_root.samefile(self.root)
         except OSError:  # a drive that does not answer is there, perhaps
             is_there = is_other = True
-        if is_other or not (is_there or self._holds_pictures_of(current)):
+        if is_other or not (is_there or holds_pictures_of(self.root, index_dir, current)):
             raise OtherCollection(index_dir, old_root, self.root)
         self._known_devices = dict(current.devices)
         self._moved = current.root != self._root_name()
@@ -438,20 +425,6 @@ class _Run:
         else:
             raise EncoderMismatch(index_dir, current.model.name, self.encoder.name, str(self.root))
 
-    def _holds_pictures_of(self, current: Manifest) -> bool:
-        """Whether this folder holds, at the same paths, most of the pictures of an index whose own folder is gone."""
-        catalog = Catalog(self.writer.index_dir, current.fragments)
-        chosen = np.linspace(0, len(catalog) - 1, min(len(catalog), ADOPT_SAMPLE)).astype(np.int64)
-        found = 0
-        for row in chosen.tolist():
-            record = catalog.record(row)
-            try:
-                info = os.stat(os.path.join(self.root, record.path))
-            except OSError:
-                continue
-            found += info.st_size == record.size_bytes
-        return len(chosen) > 0 and found >= ADOPT_SHARE * len(chosen)
-
     def _retry(self, record: ImageRecord) -> bool:
         if self._retry_all or record.status == "unreadable":
             return True
@@ -463,14 +436,14 @@ class _Run:
 
     def read(self, stop: _StopRequests) -> None:
         """Deal with every file that is new or different, until `stop` is requested."""
-        self._take_known()
+        to_describe = [*self._take_known()]
         files: dict[int, FoundFile] = {}  # what the pool has, by key
         keys = itertools.count()
         total = self.changes.files
         todo: Iterator[FoundFile] = (file for block in self.changes.to_read for file in block)
         waiting = next(todo, None)
-        self.notify(Progress("read", 0, total))
-        if waiting is None:
+        if waiting is None and not to_describe and not self.changes.to_describe:
+            self.notify(Progress("read", 0, total))
             return
         options = self.options
         with DecodePool(
@@ -480,6 +453,8 @@ class _Run:
             max_pixels=options.max_pixels,
             pieces=True,
         ) as pool:
+            self._describe(pool, stop, to_describe)
+            self.notify(Progress("read", 0, total))
             while (waiting is not None or pool.pending) and not stop.requested:
                 while waiting is not None and pool.pending < pool.capacity:
                     file, waiting = waiting, next(todo, None)
@@ -504,17 +479,56 @@ class _Run:
             self._encode_batch()
         self.notify(Progress("read", self._done, total, self.report.encoded))
 
-    def _take_known(self) -> None:
-        """What needs no reading: files that are back, and files that were moved."""
+    def _take_known(self) -> Iterator[tuple[FoundFile, int]]:
+        """What needs no reading: files that are back, and files that were moved. Yields those of the latter, with
+        their rows, of which files beside them spoke or speak now."""
         for row in self.changes.returned:
             self._unmark(row)
         for row, block, number in self.changes.moved:
-            file = block.file(number)
-            self._add(self._at(self.catalog.record(row), file), None)
-            self._drop(row)
+            file, record = block.file(number), self.catalog.record(row)
             self.report.renamed += 1
+            self._drop(row)
+            if record.sidecars or file.sidecars:
+                yield file, row
+            else:
+                self._add(self._at(record, file), None)
 
-    def _task(self, key: int, file: FoundFile, mode: Literal["decode", "hash"]) -> DecodeTask:
+    def _describe(self, pool: DecodePool, stop: _StopRequests, moved: list[tuple[FoundFile, int]]) -> None:
+        """Read the metadata again of pictures beside which something changed, and of all of older versions if asked to.
+
+        Their vectors stay. A row whose file cannot be read now stays as it is, and its file is looked at by the next
+        run; but a file that was `moved` has its new place.
+        """
+        files: dict[int, tuple[FoundFile, int, bool]] = {}
+        total = sum(map(len, self.changes.to_describe)) + len(moved)
+
+        def tasks() -> Iterator[DecodeTask]:
+            unchanged = (
+                (block.file(number), row, False)
+                for block in self.changes.to_describe
+                for number, row in enumerate(self.catalog.match(block.paths).tolist())
+            )
+            for key, item in enumerate(itertools.chain(((*item, True) for item in moved), unchanged)):
+                files[key] = item
+                yield self._task(key, item[0], "describe")
+
+        if total:
+            self.notify(Progress("describe", 0, total))
+        for done, result in enumerate(pool.run(tasks()), 1):
+            file, row, is_moved = files.pop(result.key)
+            record = self.catalog.record(row)
+            if result.skip is None:
+                self._add(self._at(record, file, result.metadata), None)
+                self.report.described += 1
+                self.report.unchanged -= not is_moved
+            elif is_moved:
+                self._add(dataclasses.replace(self._at(record, file), sidecars=NOT_LOOKED_AT), None)
+            self._maybe_commit()
+            self.notify(Progress("describe", done, total, described=self.report.described))
+            if stop.requested:
+                return
+
+    def _task(self, key: int, file: FoundFile, mode: Literal["decode", "hash", "describe"]) -> DecodeTask:
         limit_s = limit_for(self._same_as_before(file), self.options.timeout_s)
         return DecodeTask(key, os.path.join(self.root, file.path), mode, file.size_bytes, timeout_s=limit_s)
 
@@ -525,12 +539,18 @@ class _Run:
     def _take(self, file: FoundFile, result: DecodeResult) -> DecodeTask | None:
         """Use one result of the pool; the task that must follow, if any."""
         content = result.content_hash
+        if (row := self._reusing.pop(result.key, None)) is not None:
+            self._reuse(file, row, None if result.skip is not None else result.metadata)
+            return None
         if result.skip is not None:
             self._skip(file, *result.skip, content)
             return None
         row = self._row_with(content, file)
         if row is not None:
-            self._reuse(file, row)
+            if result.pieces is None and self._is_said_of_differently(file, row):
+                self._reusing[result.key] = row
+                return self._task(result.key, file, "describe")
+            self._reuse(file, row, None if result.pieces is None else result.metadata)
         elif result.pieces is None:
             return self._task(result.key, file, "decode")
         elif content is not None and (same := self._batch_hashes.get(content)) is not None:
@@ -550,7 +570,7 @@ class _Run:
 
     def _batch_pictures(self) -> int:
         """What was asked for, else what keeps the encoder busy, which it may learn from its first batch."""
-        return self.options.batch_pictures or int(getattr(self.encoder, "pictures_per_call", BATCH_PICTURES))
+        return self.options.batch_pictures or self.encoder.pictures_per_call
 
     def _row_with(self, content_hash: str | None, file: FoundFile) -> int | None:
         """Of the rows with a content, the one that `file` most likely was: itself, one that vanished, or any."""
@@ -590,10 +610,21 @@ class _Run:
         self._add(_decoded(file, result), None)
         self.report.copied += 1
 
-    def _reuse(self, file: FoundFile, row: int) -> None:
-        """The content is in the index already: a rename, a copy, or the same file with a new time."""
+    def _is_said_of_differently(self, file: FoundFile, row: int) -> bool:
+        """Whether what lies beside `file` is not what lay beside the picture of the same content in `row`."""
         known = self.catalog.record(row)
-        self._add(self._at(known, file), None)
+        if known.status != "ok":
+            return False
+        return known.sidecars != file.sidecars or (file.sidecars != 0 and known.path != file.path)
+
+    def _reuse(self, file: FoundFile, row: int, metadata: PictureMetadata | None = None) -> None:
+        """The content is in the index already: a rename, a copy, or the same file with a new time. `metadata`: what is
+        known of it now, where it was read."""
+        known = self.catalog.record(row)
+        record = self._at(known, file, metadata)
+        if metadata is None and self._is_said_of_differently(file, row):
+            record = dataclasses.replace(record, sidecars=NOT_LOOKED_AT)
+        self._add(record, None)
         if known.status != "ok":
             self.report.skipped.append(SkippedImage(file.path, known.status, known.reason or ""))
         if known.path == file.path:
@@ -604,15 +635,22 @@ class _Run:
         else:
             self.report.copied += 1
 
-    def _at(self, record: ImageRecord, file: FoundFile) -> ImageRecord:
-        """What is known of a content, at another place or time; its own name may say more."""
+    def _at(self, record: ImageRecord, file: FoundFile, metadata: PictureMetadata | None = None) -> ImageRecord:
+        """What is known of a content, at another place or time: `metadata`, if it was read there; else its own name
+        may say more."""
+        version = METADATA_VERSION
+        if metadata is None or record.status != "ok":
+            metadata = describe_again(record.metadata, os.path.join(self.root, file.path))
+            version = record.metadata_version
         return dataclasses.replace(
             record,
             path=file.path,
             size_bytes=file.size_bytes,
             mtime_ns=file.mtime_ns,
             inode=file.inode,
-            metadata=describe_again(record.metadata, os.path.join(self.root, file.path)),
+            metadata=metadata,
+            sidecars=file.sidecars,
+            metadata_version=version,
         )
 
     def _skip(self, file: FoundFile, status: SkipStatus, reason: str, content_hash: str | None) -> None:
@@ -701,7 +739,7 @@ class _Run:
                 )
                 self._vectors.add(block.keys, block.ids)
             fragments = self._with_marks(fragments)
-            segments = self._with_hidden(segments)
+            segments = with_hidden(self.writer, self._references, segments, self.model.dim)
             # A device is forgotten only at the end of a run, when what was on it has been marked as missing.
             devices = self.scan.devices | self._known_devices
             manifest = self._put(dataclasses.replace(manifest, devices=devices), fragments, segments)
@@ -754,7 +792,7 @@ class _Run:
             if not catalog.away[row]:
                 references.add(int(catalog.vector_ids[row]), -1)
             self._live[self._kind(row)] -= 1
-            dead.setdefault(catalog.fragment_of(row), []).append(int(catalog.row_ids[row]))
+            dead.setdefault(catalog.fragment_of(row), []).append(catalog.row_id(row))
         for number, row_ids in dead.items():
             marks = catalog.marks[number]
             marks.dead = np.union1d(marks.dead, np.array(row_ids, np.int64))
@@ -767,7 +805,7 @@ class _Run:
                 self._live[self._kind(row)] -= 1
                 catalog.away[row] = True
                 self._live["missing"] += 1
-                away.setdefault((catalog.fragment_of(row), since), []).append(int(catalog.row_ids[row]))
+                away.setdefault((catalog.fragment_of(row), since), []).append(catalog.row_id(row))
         for (number, since), row_ids in away.items():
             missing = catalog.marks[number].missing
             missing[since] = np.union1d(missing.get(since, np.empty(0, np.int64)), np.array(row_ids, np.int64))
@@ -779,54 +817,16 @@ class _Run:
                 catalog.away[row] = False
                 self._live["missing"] -= 1
                 self._live[self._kind(row)] += 1
-                back.setdefault(catalog.fragment_of(row), []).append(int(catalog.row_ids[row]))
+                back.setdefault(catalog.fragment_of(row), []).append(catalog.row_id(row))
         for number, row_ids in back.items():
             marks = catalog.marks[number]
             marks.missing = {since: np.setdiff1d(ids, row_ids) for since, ids in marks.missing.items()}
             touched.add(number)
-        return self._remarked(fragments, touched)
+        return remarked(self.writer, catalog, fragments, touched)
 
     def _kind(self, row: int) -> str:
         """What a row is counted as."""
         return "missing" if self.catalog.away[row] else "skipped" if self.catalog.statuses[row] else "pictures"
-
-    def _remarked(self, fragments: tuple[Fragment, ...], touched: set[int]) -> tuple[Fragment, ...]:
-        """`fragments` with the marks of the catalog's fragments `touched`, also where these were merged meanwhile."""
-        if not touched:
-            return fragments
-        own = {self.catalog.names[number]: number for number in touched}
-        made = []
-        for fragment in fragments:
-            number = own.pop(fragment.data.path, None)
-            if number is not None:
-                marks = self.catalog.marks[number]
-                fragment = _marked(self.writer, fragment, marks.dead, marks.missing)
-            made.append(fragment)
-        return _RowMarks(self.writer, self.catalog, set(own.values())).put(tuple(made)) if own else tuple(made)
-
-    def _with_hidden(self, segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
-        """`segments` with the vectors hidden that no answered row refers to any more."""
-        changed = np.array(sorted(self._references.changed), np.int64)
-        self._references.changed.clear()
-        made: list[Segment] = []
-        for segment in segments:
-            own = changed[(changed >= segment.first_vector_id) & (changed <= segment.last_vector_id)]
-            if len(own):
-                before = marked(read_marks(self.writer.index_dir, segment.hidden))
-                after = np.union1d(np.setdiff1d(before, own), self._references.unreferenced(own))
-                after = self._only_stored(segment, after)
-                if not np.array_equal(before, after):
-                    ref = self.writer.add_marks({0: after})
-                    segment = dataclasses.replace(segment, hidden=ref, hidden_count=len(after))
-            made.append(segment)
-        return tuple(made)
-
-    def _only_stored(self, segment: Segment, ids: IntArray) -> IntArray:
-        """Those of `ids` that are in a segment: merged ones have gaps."""
-        if segment.last_vector_id - segment.first_vector_id + 1 == segment.vectors or not len(ids):
-            return ids
-        stored = VectorsFile(self.writer.index_dir / segment.mapped.path, self.model.dim).ids
-        return ids[np.isin(ids, stored)]
 
     def _with_counts(self, manifest: Manifest) -> Manifest:
         return (
@@ -891,57 +891,17 @@ class _Run:
         manifest = dataclasses.replace(
             manifest, model=self.model, fragments=rebuild.fragments, segments=rebuild.segments, rebuild=None
         )
-        manifest = self._with_those_away(self.manifest, manifest)
-        self.manifest = self.writer.commit(counted(self.writer.index_dir, manifest))
-
-    def _with_those_away(self, old: Manifest, new: Manifest) -> Manifest:
-        index_dir = self.writer.index_dir
-        before, made = Catalog(index_dir, old.fragments), Catalog(index_dir, new.fragments)
-        if not len(before) or self.options.prune:
-            return new
-        absent = np.flatnonzero(made.match(before.paths_by_number()) < 0)
-        unread = {row for row in absent.tolist() if before.path(row) in self._not_read} if self._not_read else set()
-        absent = np.array([row for row in absent.tolist() if row not in unread], np.int64)
-        deleted, missing = split_vanished(before, self.scan, old.devices, absent)
-        rows = [row for row in (*missing, *sorted(unread)) if before.statuses[row] == 0]
-        self.report.removed += len(deleted)
-        if not rows:
-            return new
-        since: dict[int, list[int]] = {}
-        same_model = old.model.fingerprint == new.model.fingerprint
-        records: list[ImageRecord] = []
-        vectors: list[FloatArray] = []
-        stored = _Stored(index_dir, old) if same_model else None
-        for row in rows:
-            record = before.record(row)
-            vector_id = -1
-            if stored is not None and (vector := stored.vector(record.vector_id)) is not None:
-                vector_id = new.next_vector_id + len(vectors)
-                vectors.append(vector)
-            row_id = new.next_row_id + len(records)
-            records.append(dataclasses.replace(record, row_id=row_id, vector_id=vector_id))
-            first_s = int(before.missed_since_s[row]) if before.away[row] else self._now_s
-            since.setdefault(first_s, []).append(row_id)
-        fragment = write_fragment(self.writer, lambda: [records])
-        assert fragment is not None
-        marks = {s: np.array(ids, np.int64) for s, ids in since.items()}
-        fragment = dataclasses.replace(fragment, missing=self.writer.add_marks(marks), missing_count=len(records))
-        segments = new.segments
-        if vectors:
-            ids = np.arange(len(vectors), dtype=np.int64) + new.next_vector_id
-            hashes = [record.content_hash for record in records if record.vector_id >= 0]
-            block = VectorBlock(ids, hash_keys(hashes), np.stack(vectors))
-            segment = write_segment(self.writer, lambda: [block], self.model)
-            assert segment is not None
-            hidden = self.writer.add_marks({0: ids})
-            segments = (*segments, dataclasses.replace(segment, hidden=hidden, hidden_count=len(ids)))
-        return dataclasses.replace(
-            new,
-            fragments=(*new.fragments, fragment),
-            segments=segments,
-            next_row_id=new.next_row_id + len(records),
-            next_vector_id=new.next_vector_id + len(vectors),
+        manifest, deleted = carried_over(
+            self.writer,
+            self.manifest,
+            manifest,
+            self.scan,
+            not_read=self._not_read,
+            prune=self.options.prune,
+            now_s=self._now_s,
         )
+        self.report.removed += deleted
+        self.manifest = self.writer.commit(counted(self.writer.index_dir, manifest))
 
     def close(self) -> None:
         """Let go of the generation that the run started from, and of what only it needed."""
@@ -950,76 +910,6 @@ class _Run:
             self._before = None
             with contextlib.suppress(ClipsearchError):  # the run's own error, if any, says more; old files only stay
                 self.writer.collect()
-
-
-class _RowMarks:
-    """Puts marks where the rows are now."""
-
-    def __init__(self, writer: Writer, catalog: Catalog, touched: set[int]) -> None:
-        self._writer = writer
-        chosen = [catalog.marks[number] for number in touched]
-        self._dead = np.unique(np.concatenate([np.empty(0, np.int64), *(marks.dead for marks in chosen)]))
-        self._missing: dict[int, IntArray] = {}
-        for marks in chosen:
-            for since, ids in marks.missing.items():
-                self._missing[since] = np.union1d(self._missing.get(since, np.empty(0, np.int64)), ids)
-        self._own = np.unique(
-            np.concatenate([np.empty(0, np.int64), *(catalog.files[number].number("row_id") for number in touched)])
-        )
-
-    def put(self, fragments: tuple[Fragment, ...]) -> tuple[Fragment, ...]:
-        made = []
-        for fragment in fragments:
-            own = self._own[slice(*np.searchsorted(self._own, (fragment.first_row_id, fragment.last_row_id + 1)))]
-            made.append(self._put(fragment) if len(own) else fragment)
-        return tuple(made)
-
-    def _put(self, fragment: Fragment) -> Fragment:
-        index_dir = self._writer.index_dir
-        row_ids = open_rows(index_dir, fragment, verified=True).number("row_id")
-        others = ~np.isin(row_ids, self._own)
-        dead_before = marked(read_marks(index_dir, fragment.dead))
-        missing_before = read_marks(index_dir, fragment.missing)
-        keep = row_ids[others]
-        dead = np.union1d(dead_before[np.isin(dead_before, keep)], self._dead[np.isin(self._dead, row_ids)])
-        missing: dict[int, IntArray] = {}
-        for since in {*missing_before, *self._missing}:
-            old = missing_before.get(since, np.empty(0, np.int64))
-            new = self._missing.get(since, np.empty(0, np.int64))
-            ids = np.union1d(old[np.isin(old, keep)], new[np.isin(new, row_ids)])
-            if len(ids):
-                missing[since] = ids
-        if np.array_equal(dead, dead_before) and _same_sets(missing, missing_before):
-            return fragment
-        return _marked(self._writer, fragment, dead, missing)
-
-
-def _marked(writer: Writer, fragment: Fragment, dead: IntArray, missing: dict[int, IntArray]) -> Fragment:
-    """`fragment` with these rows dead and missing."""
-    return dataclasses.replace(
-        fragment,
-        dead=writer.add_marks({0: dead}),
-        dead_count=len(dead),
-        missing=writer.add_marks(missing),
-        missing_count=sum(len(ids) for ids in missing.values()),
-    )
-
-
-def _same_sets(one: dict[int, IntArray], other: dict[int, IntArray]) -> bool:
-    return one.keys() == other.keys() and all(np.array_equal(ids, other[number]) for number, ids in one.items())
-
-
-class _Stored:
-    """Vectors of a generation by their ids."""
-
-    def __init__(self, index_dir: Path, manifest: Manifest) -> None:
-        self._segments = open_segments(
-            manifest, lambda ref: verify_file(index_dir, ref), lambda _: np.empty(0, np.int64)
-        )
-
-    def vector(self, vector_id: int) -> FloatArray | None:
-        """Shape: (D,) float32."""
-        return next((v for segment in self._segments if (v := segment.find(vector_id)) is not None), None)
 
 
 def _seconds(created_at: str, default: int) -> int:
@@ -1066,4 +956,6 @@ def _record(
         width=width,
         height=height,
         metadata=metadata,
+        sidecars=file.sidecars,
+        metadata_version=METADATA_VERSION,
     )

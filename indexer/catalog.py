@@ -1,5 +1,5 @@
 """What an index knows of its rows, as arrays: which row a path has, which row or vector a content has, how many rows
-refer to a vector. Built once a run; no Python object for a row, some 70 bytes for each.
+refer to a vector. Built once a run; no Python object for a row, some 50 bytes for each.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from clipsearch.records import Fragment, ImageRecord, IntArray, Segment
 from clipsearch.store import RowsFile, open_rows
+from clipsearch.store.columns import NUMBERS
 from clipsearch.store.marks import marked, read_marks
 from clipsearch.vectors import VectorsFile
 
@@ -34,9 +35,9 @@ class Marks:
 class Catalog:
     """The rows that an index has when a run begins, but for dead ones. `number` below is a row's place in the catalog.
 
-    `files`, `marks` and `names` (of the Parquet files) are by fragment. Arrays by number: `row_ids`, `vector_ids`,
-    `sizes` (bytes), `mtimes_ns`, `inodes`, `statuses` (see store.columns.STATUSES), `attempts`; `away`: whether it is
-    missing, and `missed_since_s`: since when, in seconds since 1970 (0: it was not).
+    `files`, `marks` and `names` (of the Parquet files) are by fragment. Arrays by number: `vector_ids`, `sizes` in
+    bytes, `mtimes_ns`, `statuses` (see store.columns.STATUSES); `away`: whether it is missing, and `missed_since_s`:
+    since when, in seconds since 1970 (0: it was not). What is asked of few rows only stays in their files.
     """
 
     def __init__(self, index_dir: Path, fragments: Sequence[Fragment]) -> None:
@@ -44,110 +45,146 @@ class Catalog:
         self.names = [fragment.data.path for fragment in fragments]
         self.files: list[RowsFile] = []
         self.marks: list[Marks] = []
-        parts: dict[str, list[npt.NDArray[Any]]] = {
-            name: []
-            for name in ("row_id", "vector_id", "size_bytes", "mtime_ns", "inode", "status", "attempts", "path")
-        }
-        positions: list[npt.NDArray[np.int32]] = []
-        of_fragment: list[npt.NDArray[np.int16]] = []
-        since: list[IntArray] = []
-        for number, fragment in enumerate(fragments):
+        self._alive: list[npt.NDArray[np.int32] | None] = []  # where rows are in a fragment; None: all of them
+        starts = [0]
+        for fragment in fragments:
             rows = open_rows(index_dir, fragment)
             marks = Marks(marked(read_marks(index_dir, fragment.dead)), read_marks(index_dir, fragment.missing))
+            alive = None
+            if len(marks.dead):
+                alive = np.flatnonzero(~np.isin(rows.number("row_id"), marks.dead)).astype(np.int32)
             self.files.append(rows)
             self.marks.append(marks)
-            row_ids = rows.number("row_id")
-            alive: Any = slice(None)  # without a copy where no row is dead
-            if len(marks.dead):
-                alive = np.flatnonzero(~np.isin(row_ids, marks.dead))
-            for name, columns in parts.items():
-                columns.append(rows.number(name)[alive])
-            positions.append(np.arange(len(row_ids), dtype=np.int32)[alive])
-            of_fragment.append(np.full(len(positions[-1]), number, np.int16))
-            missed = np.zeros(len(positions[-1]), np.int64)
+            self._alive.append(alive)
+            starts.append(starts[-1] + (len(rows) if alive is None else len(alive)))
+        self._starts = np.array(starts, np.int64)
+        # Paths come first: sorting them takes the most memory, and nothing else is there yet.
+        paths = self.column("path")
+        self._by_path, self._firsts = _sorted(paths[:, 0])
+        self._seconds: IntArray = paths[:, 1][self._by_path]
+        del paths
+        self.vector_ids: IntArray = self.column("vector_id")
+        self.sizes: IntArray = self.column("size_bytes")
+        self.mtimes_ns: IntArray = self.column("mtime_ns")
+        self.statuses: npt.NDArray[np.uint8] = self.column("status")
+        self.missed_since_s: IntArray = np.zeros(len(self), np.int64)
+        for number, marks in enumerate(self.marks):
             for first_s, ids in marks.missing.items():
-                missed[np.isin(row_ids[alive], ids)] = first_s
-            since.append(missed)
-
-        def joined(name: str, dtype: str) -> npt.NDArray[Any]:
-            return np.concatenate([np.empty(0, dtype), *parts.pop(name)])
-
-        self.row_ids: IntArray = joined("row_id", "<i8")
-        self.vector_ids: IntArray = joined("vector_id", "<i8")
-        self.sizes: IntArray = joined("size_bytes", "<i8")
-        self.mtimes_ns: IntArray = joined("mtime_ns", "<i8")
-        self.inodes: npt.NDArray[np.uint64] = joined("inode", "<u8")
-        self.statuses: npt.NDArray[np.uint8] = joined("status", "<u1")
-        self.attempts: npt.NDArray[np.uint8] = joined("attempts", "<u1")
-        self.missed_since_s: IntArray = np.concatenate([np.empty(0, np.int64), *since])
+                missed = np.isin(self._of_fragment(number, "row_id"), ids)
+                self.missed_since_s[starts[number] : starts[number + 1]][missed] = first_s
         self.away: BoolArray = self.missed_since_s > 0
-        self._positions = np.concatenate([np.empty(0, np.int32), *positions])
-        self._fragments = np.concatenate([np.empty(0, np.int16), *of_fragment])
-        paths = np.concatenate([np.empty((0, 2), "<i8"), *parts.pop("path")])
-        self._by_path = np.argsort(paths[:, 0], kind="stable").astype(np.int32)
-        self._paths = paths[self._by_path]
-        self._known_sizes = np.sort(self.sizes)
+        self._sizes_asked = 0
+        self._known_sizes: IntArray | None = None
         self._contents: _Keys | None = None
         self._asked = 0
 
     def __len__(self) -> int:
-        return len(self.row_ids)
+        return int(self._starts[-1])
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column (see store.columns.NUMBERS) by number, copied: mapped pages would count as memory beside it."""
+        dtype, width = NUMBERS[name].dtype, NUMBERS[name].width
+        column = np.empty((len(self), width) if width > 1 else len(self), dtype)
+        for number, (rows, alive) in enumerate(zip(self.files, self._alive, strict=True)):
+            part = column[self._starts[number] : self._starts[number + 1]]
+            if alive is None:
+                rows.load(name, part)
+            else:
+                part[:] = rows.number(name)[alive]
+        return column
+
+    def _of_fragment(self, number: int, name: str) -> npt.NDArray[Any]:
+        """A column of the rows of one fragment, by number."""
+        column, alive = self.files[number].number(name), self._alive[number]
+        return column if alive is None else column[alive]
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """Which fragment a row is in, and where."""
+        fragment = self.fragment_of(number)
+        at, alive = number - int(self._starts[fragment]), self._alive[fragment]
+        return fragment, at if alive is None else int(alive[at])
+
+    def fragment_of(self, number: int) -> int:
+        """Which fragment a row is in."""
+        return int(np.searchsorted(self._starts, number, "right")) - 1
+
+    def row_id(self, number: int) -> int:
+        """The id of a row."""
+        fragment, at = self._place(number)
+        return int(self.files[fragment].number("row_id")[at])
+
+    def inodes_of(self, numbers: IntArray) -> npt.NDArray[np.uint64]:
+        """The inodes of some rows. Shapes: (M,)."""
+        inodes = np.empty(len(numbers), np.uint64)
+        fragments = np.searchsorted(self._starts, numbers, "right") - 1
+        for fragment in np.unique(fragments).tolist():
+            own = fragments == fragment
+            inodes[own] = self._of_fragment(fragment, "inode")[numbers[own] - self._starts[fragment]]
+        return inodes
 
     def match(self, paths: IntArray) -> IntArray:
         """The number of the row with each path, -1 where there is none. Shapes: (M, 2) int64, (M,).
 
         Rows of one file (views of it) share a path: one of these is named, see `same_path`.
         """
+        matched = np.full(len(paths), -1, np.int64)
         if not len(self):
-            return np.full(len(paths), -1, np.int64)
-        at = np.searchsorted(self._paths[:, 0], paths[:, 0])
+            return matched
+        order = np.argsort(paths[:, 0])  # neighbours are then looked up from memory that is near
+        firsts, seconds = paths[order, 0], paths[order, 1]
+        at = np.searchsorted(self._firsts, firsts)
         found = np.full(len(paths), -1, np.int64)
         while True:  # once, unless two paths agree in the first half of their hashes
             near = np.minimum(at, len(self) - 1)
-            candidate = (found < 0) & (at < len(self)) & (self._paths[near, 0] == paths[:, 0])
-            same = candidate & (self._paths[near, 1] == paths[:, 1])
+            candidate = (found < 0) & (at < len(self)) & (self._firsts[near] == firsts)
+            same = candidate & (self._seconds[near] == seconds)
             found[same] = self._by_path[near[same]]
             at = at + 1
             if not (candidate & ~same).any():
-                return found
+                matched[order] = found
+                return matched
 
     def same_path(self, paths: IntArray) -> list[int]:
         """All rows of the file with a path. Shape: (2,) int64."""
-        low = int(np.searchsorted(self._paths[:, 0], paths[0], "left"))
-        high = int(np.searchsorted(self._paths[:, 0], paths[0], "right"))
-        return [int(self._by_path[at]) for at in range(low, high) if self._paths[at, 1] == paths[1]]
+        low = int(np.searchsorted(self._firsts, paths[0], "left"))
+        high = int(np.searchsorted(self._firsts, paths[0], "right"))
+        return [int(self._by_path[at]) for at in range(low, high) if self._seconds[at] == paths[1]]
 
     def of_same_files(self, chosen: BoolArray) -> BoolArray:
         """`chosen` and all other rows of the same files. Shape: (N,) bool, by number."""
-        doubled = np.flatnonzero((np.diff(self._paths[:, 0]) == 0) & (np.diff(self._paths[:, 1]) == 0))
+        doubled = np.flatnonzero(self._firsts[1:] == self._firsts[:-1])
+        doubled = doubled[self._seconds[doubled + 1] == self._seconds[doubled]]
         if not len(doubled):
             return chosen
         chosen = chosen.copy()
         for at in doubled.tolist():
-            both = self.same_path(self._paths[at])
+            both = self.same_path(np.array([self._firsts[at], self._seconds[at]]))
             chosen[both] = chosen[both].any()
         return chosen
 
     def paths_by_number(self) -> IntArray:
         """What the rows' paths are known by, by number. Shape: (N, 2) int64."""
-        paths = np.empty_like(self._paths)
-        paths[self._by_path] = self._paths
+        paths = np.empty((len(self), 2), np.int64)
+        paths[self._by_path, 0] = self._firsts
+        paths[self._by_path, 1] = self._seconds
         return paths
 
     def record(self, number: int) -> ImageRecord:
         """The record of a row."""
-        return self.files[int(self._fragments[number])].record(int(self._positions[number]))
+        fragment, at = self._place(number)
+        return self.files[fragment].record(at)
 
     def path(self, number: int) -> str:
         """The path of a row."""
         return self.record(number).path
 
-    def fragment_of(self, number: int) -> int:
-        """Which fragment a row is in."""
-        return int(self._fragments[number])
-
     def knows_size(self, size_bytes: int) -> bool:
         """Whether some row has this size: only then can a file's content be known."""
+        if self._known_sizes is None:
+            self._sizes_asked += 1
+            if self._sizes_asked <= FEW:
+                return bool((self.sizes == size_bytes).any())
+            self._known_sizes = np.sort(self.sizes)
         at = int(np.searchsorted(self._known_sizes, size_bytes))
         return at < len(self._known_sizes) and bool(self._known_sizes[at] == size_bytes)
 
@@ -157,24 +194,29 @@ class Catalog:
             self._asked += 1
             if self._asked <= FEW:
                 return self._look_through(key)
-            hashes = [
-                rows.number("hash")[self._positions[self._fragments == number]]
-                for number, rows in enumerate(self.files)
-            ]
-            self._contents = _Keys(np.concatenate([np.empty((0, 2), "<i8"), *hashes]), np.arange(len(self)))
+            self._contents = _Keys(self.column("hash"), np.arange(len(self)))
         return self._contents.find(key)
 
     def _look_through(self, key: tuple[int, int]) -> list[int]:
         """As `with_content`, without a sorted copy of all hashes."""
         found: list[int] = []
         for number, rows in enumerate(self.files):
-            hashes = rows.number("hash")
+            hashes, alive = rows.number("hash"), self._alive[number]
             at = np.flatnonzero(hashes[:, 0] == key[0])
             at = at[hashes[at, 1] == key[1]]
-            if len(at):
-                here = (self._fragments == number) & np.isin(self._positions, at)
-                found += np.flatnonzero(here).tolist()
+            if alive is not None and len(at):
+                at = np.flatnonzero(np.isin(alive, at))
+            found += (at + self._starts[number]).tolist()
         return found
+
+
+def _sorted(numbers: IntArray) -> tuple[npt.NDArray[np.int32], IntArray]:
+    """What order sorts `numbers`, and they sorted; of equal ones the first comes first. Shapes: (N,)."""
+    order = np.argsort(numbers).astype(np.int32)
+    ascending = numbers[order]
+    if (ascending[1:] == ascending[:-1]).any():  # rarely: a stable sort takes five times as long
+        order = np.argsort(numbers, kind="stable").astype(np.int32)
+    return order, ascending
 
 
 class _Keys:

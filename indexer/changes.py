@@ -1,27 +1,20 @@
-"""What is different between an index and the folder it is of. Decides, does nothing.
-
-A file that is not seen is not thereby deleted: its drive may be away. Deleted is what vanished singly from folders that
-were looked at; what vanished in bulk, or where nobody could look, is missing.
-"""
+"""What is different between an index and the folder it is of. Decides, does nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from clipsearch.indexer.catalog import Catalog
-from clipsearch.indexer.scan import FileBlock, Scan
+from clipsearch.indexer.scan import FileBlock
+from clipsearch.indexer.sidecars import Outdated
 from clipsearch.records import ImageRecord, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
-MISSING_FROM = 20
-MISSING_SHARE = 0.1
-"""If more than so many pictures, and more than this share of all, vanish at once, they are missing, not deleted."""
-MISSING_OF_FEW = 3
-"""So many are bulk, too, if they are more than half of a small collection: another drive is in the place of its own."""
+BATCH_FILES = 65_536
 COARSE_NS = 1_000_000_000
 """File systems with whole seconds (FAT, archives) give many files one time: there, a move must be proved by content."""
 
@@ -34,6 +27,7 @@ class Changes:
     unchanged: int = 0
     unchanged_skipped: list[ImageRecord] = field(default_factory=list)
     returned: list[int] = field(default_factory=list)  # missing rows whose files are back
+    to_describe: list[FileBlock] = field(default_factory=list)  # unchanged, but for what lies beside them
     moved: list[tuple[int, FileBlock, int]] = field(default_factory=list)  # row, and the file that it is now
 
     @property
@@ -43,22 +37,29 @@ class Changes:
 
 
 def compare(
-    catalog: Catalog, blocks: Iterable[FileBlock], *, retry: Callable[[ImageRecord], bool] = lambda record: False
+    catalog: Catalog,
+    blocks: Iterable[FileBlock],
+    *,
+    retry: Callable[[ImageRecord], bool] = lambda record: False,
+    outdated: Outdated | None = None,
 ) -> tuple[Changes, BoolArray]:
     """Compare an index with the files that a walk yields. Same path, size and time means unchanged, whatever the inode.
 
-    `retry` says which unchanged skipped files to try again. Returns the changes so far, and which rows were seen.
+    `retry` says which unchanged skipped files to try again, `outdated` whose metadata to read again. Returns the
+    changes so far, and which rows were seen.
     """
     changes = Changes()
     seen = np.zeros(len(catalog), bool)
     special = (catalog.statuses != 0) | catalog.away | (catalog.vector_ids < 0)
-    for block in blocks:
-        rows = catalog.match(block.paths)
+    for batch in _batches(blocks):
+        paths = np.concatenate([block.paths for block in batch])
+        rows = catalog.match(paths)
         there = rows >= 0
         at = rows[there]
-        same = np.zeros(len(block), bool)
-        same[there] = (catalog.sizes[at] == block.sizes[there]) & (catalog.mtimes_ns[at] == block.mtimes_ns[there])
-        again = np.zeros(len(block), bool)  # the same file, to be read all the same
+        same = np.zeros(len(rows), bool)  # the same file as when it was indexed
+        same[there] = catalog.sizes[at] == np.concatenate([block.sizes for block in batch])[there]
+        same[there] &= catalog.mtimes_ns[at] == np.concatenate([block.mtimes_ns for block in batch])[there]
+        again = np.zeros(len(rows), bool)  # the same, to be read all the same
         unchanged = np.flatnonzero(same)
         for number in unchanged[special[rows[unchanged]]].tolist():
             row = int(rows[number])
@@ -70,14 +71,48 @@ def compare(
             elif catalog.vector_ids[row] < 0:
                 again[number] = True
             if catalog.away[row] and not again[number]:
-                changes.returned += catalog.same_path(block.paths[number])
+                changes.returned += catalog.same_path(paths[number])
         seen[at] = True
-        changes.unchanged += int((same & ~again).sum())
-        wanted = np.flatnonzero(~same | again)
-        if len(wanted):
-            names = block.names
-            changes.to_read.append(block.only(np.array(sorted(wanted.tolist(), key=names.__getitem__), np.int64)))
+        same &= ~again
+        changes.unchanged += int(same.sum())
+        old = None if outdated is None else outdated(rows, _sidecars(batch))
+        if old is not None and (old & same).any():
+            changes.to_describe += _parts(batch, old & same)
+        if not same.all():
+            changes.to_read += _parts(batch, ~same)
     return changes, catalog.of_same_files(seen)
+
+
+def _batches(blocks: Iterable[FileBlock]) -> Iterator[list[FileBlock]]:
+    """Blocks together: what NumPy does for each of them costs more than for each of their files."""
+    batch: list[FileBlock] = []
+    files = 0
+    for block in blocks:
+        batch.append(block)
+        files += len(block)
+        if files >= BATCH_FILES:
+            yield batch
+            batch, files = [], 0
+    if batch:
+        yield batch
+
+
+def _sidecars(batch: list[FileBlock]) -> IntArray | None:
+    """What lies beside the files of a batch, None where nothing lies beside any. Shape: (files of the batch,) int64."""
+    if all(block.sidecars is None for block in batch):
+        return None
+    parts = [np.zeros(len(block), np.int64) if block.sidecars is None else block.sidecars for block in batch]
+    return np.concatenate(parts)
+
+
+def _parts(batch: list[FileBlock], wanted: BoolArray) -> Iterator[FileBlock]:
+    """The files of a batch that are wanted, sorted by name within their folder. Shape: (files of the batch,) bool."""
+    stop = 0
+    for block in batch:
+        start, stop = stop, stop + len(block)
+        numbers = np.flatnonzero(wanted[start:stop]).tolist()
+        if numbers:
+            yield block.only(np.array(sorted(numbers, key=block.names.__getitem__), np.int64))
 
 
 def find_moved(catalog: Catalog, changes: Changes, vanished: IntArray) -> None:
@@ -89,9 +124,9 @@ def find_moved(catalog: Catalog, changes: Changes, vanished: IntArray) -> None:
     known = known[catalog.mtimes_ns[known] % COARSE_NS != 0]
     if not len(known):
         return
-    order = np.argsort(catalog.inodes[known], kind="stable")
-    known = known[order]
-    inodes = catalog.inodes[known]
+    inodes = catalog.inodes_of(known)
+    order = np.argsort(inodes, kind="stable")
+    known, inodes = known[order], inodes[order]
     taken: set[int] = set()
     kept: list[FileBlock] = []
     for block in changes.to_read:
@@ -108,34 +143,3 @@ def find_moved(catalog: Catalog, changes: Changes, vanished: IntArray) -> None:
                     break
         kept.append(block if stays.all() else block.only(np.flatnonzero(stays)))
     changes.to_read = [block for block in kept if len(block)]
-
-
-def split_vanished(
-    catalog: Catalog, scan: Scan, devices: dict[str, int], vanished: IntArray
-) -> tuple[list[int], list[int]]:
-    """Which vanished rows are deleted, and which are missing, as those are that were missing before.
-
-    A folder that went whole, with every picture in it, is missing; so is what vanished in bulk, what nobody can look at
-    and what was on another device, and what the user leaves out now.
-
-    `devices`: the index's record of them (see Scan.devices). Shape: vanished (V,) numbers in the catalog.
-    """
-    missing = set(vanished[catalog.away[vanished]].tolist())
-    paths = {row: catalog.path(row) for row in vanished[~catalog.away[vanished]].tolist()}
-    if scan.left_out:  # the user may want it back
-        missing |= {row for row, path in paths.items() if scan.leaves_out(path) is not None}
-    moved = scan.moved_devices(devices)
-    missing |= {row for row, path in paths.items() if scan.hides(path) or (moved and _inside(path, moved))}
-    rest = [row for row in paths if row not in missing]
-    pictures = int(((catalog.vector_ids >= 0) & ~catalog.away).sum())
-    lost = sum(int(catalog.vector_ids[row]) >= 0 for row in rest)
-    many = lost > MISSING_FROM and lost > MISSING_SHARE * pictures
-    if many or (lost >= MISSING_OF_FEW and 2 * lost > pictures):
-        missing |= set(rest)
-    else:
-        missing |= {row for row in rest if paths[row].rpartition("/")[0] not in scan.folders}
-    return [row for row in rest if row not in missing], sorted(missing)
-
-
-def _inside(path: str, folders: list[str]) -> bool:
-    return any(folder == "" or path.startswith(folder + "/") for folder in folders)

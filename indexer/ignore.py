@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from clipsearch.config import INDEX_DIR_NAME
+from clipsearch.config import INDEX_DIR_NAME, read_plain
 
 IGNORE_FILE = ".clipsearchignore"
 NO_MEDIA = frozenset({".nomedia", ".NOMEDIA", ".Nomedia"})
@@ -325,8 +325,8 @@ class Ignore:
 
     def _is_cache(self, relative: str) -> bool:
         try:
-            with open(os.path.join(self.root, relative, CACHE_TAG), "rb") as file:
-                return file.read(len(CACHE_SIGNATURE)) == CACHE_SIGNATURE
+            head = read_plain(os.path.join(self.root, relative, CACHE_TAG), len(CACHE_SIGNATURE))
+            return head == CACHE_SIGNATURE
         except OSError:
             return False
 
@@ -335,8 +335,7 @@ class Ignore:
         shown = f"{relative}/{IGNORE_FILE}" if relative else IGNORE_FILE
         self._files.pop(relative, None)
         try:
-            with open(place, "rb") as file:
-                data = file.read(LARGEST_IGNORE_FILE_BYTES + 1)
+            data = read_plain(place, LARGEST_IGNORE_FILE_BYTES + 1)
         except OSError as error:
             self.problems.append(f"{shown} cannot be read ({error.strerror or error}): what it names is not left out")
             return

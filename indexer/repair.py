@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from clipsearch.config import MARKER, format_of, is_index, marker_of
+from clipsearch.config import MARKER, format_of, is_index, marker_of, read_plain
 from clipsearch.errors import ClipsearchError, CorruptIndex, IndexNotFound, StorageError, UnsupportedIndex
 from clipsearch.folding import fold
 from clipsearch.indexer.compact import counted
@@ -89,7 +89,7 @@ def _repair(index_dir: Path) -> RepairReport:
 
 def _kept_copy(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_plain(path)
     except OSError:
         return b""
 
@@ -592,7 +592,7 @@ def _bytes_of(path: Path) -> bytes:
     """A file's bytes, after some attempts. Raises: StorageError."""
     for attempt in range(READ_ATTEMPTS):
         try:
-            return path.read_bytes()
+            return read_plain(path)
         except FileNotFoundError:
             raise
         except OSError as error:

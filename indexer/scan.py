@@ -22,6 +22,7 @@ import xxhash
 from clipsearch.config import INDEX_DIR_NAME
 from clipsearch.filenames import to_bytes
 from clipsearch.indexer.ignore import HIDDEN, Folder, Ignore
+from clipsearch.indexer.sidecars import Sidecars
 from clipsearch.pictures.formats import PICTURE_ENDINGS, classify_name, is_picture_name
 from clipsearch.records import IntArray, SkippedImage
 
@@ -32,6 +33,8 @@ ATTEMPTS = 3
 PATIENCE_S = 3.0  # of all waiting in one walk, so that a drive that is gone does not take forever
 OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """What says nothing of the folder: the walk cannot go on."""
+_SHORT_ENDINGS = frozenset(ending for ending in PICTURE_ENDINGS if len(ending) == 4)
+_KIND_OF_FILE = 0o170000  # of st_mode
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
@@ -46,15 +49,17 @@ class FoundFile:
     size_bytes: int
     mtime_ns: int
     inode: int
+    sidecars: int = 0  # what lies beside it; see indexer/sidecars.py
 
 
 class FileBlock:
     """Files of one folder whose names may be those of pictures, without an object for each.
 
-    Shapes: paths (N, 2) int64, what their paths are known by; sizes, mtimes_ns (N,) int64; inodes (N,) uint64.
+    Shapes: paths (N, 2) int64, what their paths are known by; sizes, mtimes_ns (N,) int64; inodes (N,) uint64;
+    sidecars (N,) int64, see indexer/sidecars.py, or None where nothing lies beside any.
     """
 
-    __slots__ = ("folder", "inodes", "mtimes_ns", "names", "paths", "sizes")
+    __slots__ = ("folder", "inodes", "mtimes_ns", "names", "paths", "sidecars", "sizes")
 
     def __init__(
         self,
@@ -64,6 +69,7 @@ class FileBlock:
         sizes: IntArray,
         mtimes_ns: IntArray,
         inodes: npt.NDArray[np.uint64],
+        sidecars: IntArray | None = None,
     ) -> None:
         self.folder = folder
         self.names = names
@@ -71,6 +77,7 @@ class FileBlock:
         self.sizes = sizes
         self.mtimes_ns = mtimes_ns
         self.inodes = inodes
+        self.sidecars = sidecars
 
     def __len__(self) -> int:
         return len(self.names)
@@ -81,9 +88,9 @@ class FileBlock:
 
     def file(self, number: int) -> FoundFile:
         """One of the files."""
-        return FoundFile(
-            self.path(number), int(self.sizes[number]), int(self.mtimes_ns[number]), int(self.inodes[number])
-        )
+        sidecars = 0 if self.sidecars is None else int(self.sidecars[number])
+        size, mtime_ns, inode = int(self.sizes[number]), int(self.mtimes_ns[number]), int(self.inodes[number])
+        return FoundFile(self.path(number), size, mtime_ns, inode, sidecars)
 
     def only(self, numbers: IntArray) -> FileBlock:
         """Some of the files."""
@@ -94,6 +101,7 @@ class FileBlock:
             self.sizes[numbers],
             self.mtimes_ns[numbers],
             self.inodes[numbers],
+            None if self.sidecars is None else self.sidecars[numbers],
         )
 
     def __iter__(self) -> Iterator[FoundFile]:
@@ -217,8 +225,11 @@ class _Folder:
         self._patience = patience
         self._prefix = f"{relative}/" if relative else ""
         self._names: list[str] = []
-        self._stats: list[os.stat_result] = []
+        self._sizes: list[int] = []
+        self._mtimes_ns: list[int] = []
+        self._inodes: list[int] = []
         self._rest: list[os.DirEntry[str]] = []  # whatever is not plainly a picture
+        self._sidecars = Sidecars()
 
     def read(self, above: int, visited: set[tuple[int, int]]) -> Iterator[FileBlock]:
         """Yield the files of this folder. `above`: the device of the folder that it is in."""
@@ -246,40 +257,52 @@ class _Folder:
                 result.devices[relative] = info.st_dev
             for entry in self._rest:
                 self._take(entry, fd, info.st_dev, rules)
+            if blocks or self._names:
+                self._sidecars.look(fd)
         finally:
             os.close(fd)
         self.subfolders.sort()
         self.linked.sort()
         blocks += self._blocks()
         for block in blocks:
+            block.sidecars = self._sidecars.numbers(block.names)
             yield from self._allowed(block, rules)
 
     def _list(self, fd: int) -> list[FileBlock]:
         """List the folder from its beginning. Raises: OSError."""
-        self._names, self._stats, self._rest = [], [], []
+        self._start()
+        self._rest = []
         os.lseek(fd, 0, os.SEEK_SET)
         return [*self._listed(fd), *self._blocks()]
+
+    def _start(self) -> None:
+        self._names, self._sizes, self._mtimes_ns, self._inodes = [], [], [], []
 
     def _listed(self, fd: int) -> Iterator[FileBlock]:
         """Put every entry where it belongs; yield blocks of plain pictures where there are very many."""
         # Of a million files each microsecond here is a second: plain files with the extension of a picture take the
-        # short way.
-        names, stats, rest = self._names, self._stats, self._rest
+        # short way, and no object that the system makes for one of them outlives its turn.
+        lstat, regular, short, endings = os.lstat, stat.S_IFREG, _SHORT_ENDINGS, PICTURE_ENDINGS
+        names, sizes, mtimes_ns, inodes = self._names, self._sizes, self._mtimes_ns, self._inodes
         with os.scandir(fd) as entries:
             for entry in entries:
                 name = entry.name
-                ending = name[name.rfind(".") :]
-                if ending in PICTURE_ENDINGS and name[0] != "." and entry.is_file(follow_symlinks=False):
+                if (name[-4:] in short or name[name.rfind(".") :] in endings) and name[0] != ".":
                     try:
-                        stats.append(entry.stat(follow_symlinks=False))
-                        names.append(name)
+                        info = lstat(name, dir_fd=fd)
                     except OSError:
-                        rest.append(entry)  # to be asked again
-                    if len(names) >= BLOCK_FILES:
-                        yield from self._blocks()
-                        names, stats = self._names, self._stats
-                else:
-                    rest.append(entry)
+                        self._rest.append(entry)  # to be asked again
+                        continue
+                    if info.st_mode & _KIND_OF_FILE == regular:
+                        names.append(name)
+                        sizes.append(info.st_size)
+                        mtimes_ns.append(info.st_mtime_ns)
+                        inodes.append(info.st_ino)
+                        if len(names) >= BLOCK_FILES:
+                            yield from self._blocks()
+                            names, sizes, mtimes_ns, inodes = self._names, self._sizes, self._mtimes_ns, self._inodes
+                        continue
+                self._rest.append(entry)
 
     def _allowed(self, block: FileBlock, rules: Folder) -> Iterator[FileBlock]:
         """A block without what the user's patterns leave out."""
@@ -317,6 +340,7 @@ class _Folder:
                 return
             if not is_link and not is_picture_name(name):
                 result.others[kind_of_name(name)] += 1
+                self._sidecars.add(name)
                 return
             info = self._patience(lambda: os.stat(name, dir_fd=fd, follow_symlinks=is_link))
         except OSError as error:
@@ -326,9 +350,12 @@ class _Folder:
             result.others["neither files nor folders"] += 1
         elif is_picture_name(name):
             self._names.append(name)
-            self._stats.append(info)
+            self._sizes.append(info.st_size)
+            self._mtimes_ns.append(info.st_mtime_ns)
+            self._inodes.append(info.st_ino)
         else:
             result.others[kind_of_name(name)] += 1
+            self._sidecars.add(name)
 
     def _note(self, name: str, error: OSError, *, is_link: bool = False) -> None:
         """Write down what cannot be looked at. What was deleted this moment is no news."""
@@ -341,20 +368,18 @@ class _Folder:
 
     def _blocks(self) -> Iterator[FileBlock]:
         """What was gathered of files, if anything."""
-        names, stats = self._names, self._stats
-        self._names, self._stats = [], []
+        names, sizes, mtimes_ns, inodes = self._names, self._sizes, self._mtimes_ns, self._inodes
+        self._start()
         if not names:
             return
-        raw = to_bytes(self._prefix)
-        digest = xxhash.xxh3_128_digest
-        keys = b"".join([digest(raw + name.encode("utf-8", "surrogateescape")) for name in names])
+        paths = to_bytes(self._prefix + f"\0{self._prefix}".join(names)).split(b"\0")
         yield FileBlock(
             self.relative,
             names,
-            np.frombuffer(keys, "<i8").reshape(-1, 2),
-            np.array([info.st_size for info in stats], np.int64),
-            _clamped([info.st_mtime_ns for info in stats]),
-            np.array([info.st_ino for info in stats], np.uint64),
+            np.frombuffer(b"".join(map(xxhash.xxh3_128_digest, paths)), "<i8").reshape(-1, 2),
+            np.array(sizes, np.int64),
+            _clamped(mtimes_ns),
+            np.array(inodes, np.uint64),
         )
 
 

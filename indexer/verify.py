@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.config import MARKER, marker_of
+from clipsearch.config import MARKER, marker_of, read_plain
 from clipsearch.errors import ClipsearchError, CorruptIndex
 from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, Segment, TagRef
 from clipsearch.store import Snapshot, open_snapshot
 from clipsearch.store.columns import ColumnsBuilder
 from clipsearch.store.files import storage_errors
-from clipsearch.store.fragments import read_fragment_records, read_vector_blocks
+from clipsearch.store.fragments import BATCH_ROWS, read_fragment_records, read_vector_blocks
 from clipsearch.store.manifest import is_of_format_1, load_manifest, manifests_of
 from clipsearch.store.marks import marked, read_marks
-from clipsearch.store.rows import open_rows
+from clipsearch.store.rows import RowsFile, open_rows
 from clipsearch.store.tags import read_tag_file
 from clipsearch.store.writer import own_files, staged_files
 from clipsearch.vectors import VectorSegment, VectorsFile, check_vectors
@@ -92,7 +92,7 @@ def _check_other_manifests(index_dir: Path, manifest: Manifest, report: VerifyRe
     for number, path in manifests_of(index_dir).items():
         if number != manifest.generation:
             try:
-                load_manifest(path, path.read_bytes(), index_dir)
+                load_manifest(path, read_plain(path), index_dir)
             except FileNotFoundError:
                 continue  # a writer has moved on
             except (CorruptIndex, OSError) as error:
@@ -148,35 +148,30 @@ def check_fragment(index_dir: Path, fragment: Fragment) -> None:
     """Hold a fragment's rows file, and its marks, against its records. Raises: CorruptIndex."""
     data = index_dir / fragment.data.path
     rows = None if fragment.rows_file is None else open_rows(index_dir, fragment)
-    pictures: list[int] = []
-    others = 0
-    expected = ColumnsBuilder()
-    later: list[ImageRecord] = []
+    legacy = is_of_format_1(fragment)
+    check = None if rows is None or legacy else _RowsCheck(rows)
+    pictures = others = 0
     last = -1
     for record in read_fragment_records(index_dir, fragment):
         if record.row_id <= last:
             raise CorruptIndex(data, "its row ids do not ascend")
         last = record.row_id
-        if record.status == "ok":
-            pictures.append(record.row_id)
-            expected.add(record)
-        else:
+        if record.status != "ok":
             others += 1
-            later.append(record)
-        if (
-            rows is not None
-            and (record.status == "ok" or not is_of_format_1(fragment))
-            and (rows.find(record.row_id) != record)
-        ):
-            raise CorruptIndex(rows.path, f"row {record.row_id} is not that of its fragment")
-    if (len(pictures), len(pictures) + others) != (fragment.pictures, fragment.rows):
-        raise CorruptIndex(data, f"it has {len(pictures)} pictures, the manifest says {fragment.pictures}")
-    if rows is None or is_of_format_1(fragment):
+            continue
+        pictures += 1
+        if check is not None:
+            check.take(record)
+        elif rows is not None and rows.find(record.row_id) != record:
+            raise _is_another(rows, record)
+    if (pictures, pictures + others) != (fragment.pictures, fragment.rows):
+        raise CorruptIndex(data, f"it has {pictures} pictures, the manifest says {fragment.pictures}")
+    if rows is None or check is None:
         return
-    for record in later:
-        expected.add(record)
-    if len(rows) != fragment.rows or rows.pictures != fragment.pictures or rows.all_columns != expected.columns():
-        raise CorruptIndex(rows.path, "its columns are not those of its fragment")
+    for record in read_fragment_records(index_dir, fragment) if others else ():
+        if record.status != "ok":
+            check.take(record)
+    check.finish(fragment)
     vector_ids = rows.number("vector_id")[: rows.pictures]
     if not np.array_equal(rows.by_vector, np.argsort(vector_ids, kind="stable")):
         raise CorruptIndex(rows.path, "its order of vectors is wrong")
@@ -185,6 +180,58 @@ def check_fragment(index_dir: Path, fragment: Fragment) -> None:
         if len(ids) != count or not np.isin(ids, rows.number("row_id")).all():
             name = index_dir / (ref.path if ref is not None else fragment.data.path)
             raise CorruptIndex(name, "its marks are not of rows of their fragment")
+
+
+def _is_another(rows: RowsFile, record: ImageRecord) -> CorruptIndex:
+    return CorruptIndex(rows.path, f"row {record.row_id} is not that of its fragment")
+
+
+class _RowsCheck:
+    """Holds a rows file against records that come in its order, some thousand at a time: pictures, then skipped files.
+
+    Raises: CorruptIndex.
+    """
+
+    def __init__(self, rows: RowsFile) -> None:
+        self._rows = rows
+        self._builder = ColumnsBuilder()
+        self._taken = 0
+        self._compared = 0
+        self._names_compared = 0  # in bytes
+
+    def take(self, record: ImageRecord) -> None:
+        """The next record."""
+        if not self._rows.says(self._taken, record):
+            raise _is_another(self._rows, record)
+        self._builder.add(record)
+        self._taken += 1
+        if self._taken - self._compared == BATCH_ROWS:
+            self._compare()
+
+    def _compare(self) -> None:
+        numbers, texts = self._builder.take().blobs()
+        own, own_texts = self._rows.all_columns.blobs()
+        part = slice(self._compared, self._taken)
+        names = slice(self._names_compared, self._names_compared + len(texts["name"]))
+        same = all(own[name][part].tobytes() == column.tobytes() for name, column in numbers.items())
+        if not same or own_texts["name"][names] != texts["name"]:
+            raise self._differs()
+        self._compared, self._names_compared = self._taken, names.stop
+        self._rows.release()
+
+    def finish(self, fragment: Fragment) -> None:
+        """That was all."""
+        self._compare()
+        _, own_texts = self._rows.all_columns.blobs()
+        _, texts = self._builder.columns().blobs()
+        all_names = self._names_compared == len(own_texts["name"])
+        same_texts = all(own_texts[name] == text for name, text in texts.items() if name != "name")
+        counts = (len(self._rows), self._rows.pictures) == (fragment.rows, fragment.pictures)
+        if not (all_names and same_texts and counts and self._taken == len(self._rows)):
+            raise self._differs()
+
+    def _differs(self) -> CorruptIndex:
+        return CorruptIndex(self._rows.path, "its columns are not those of its fragment")
 
 
 def check_segment(index_dir: Path, segment: Segment, dim: int) -> None:
@@ -320,7 +367,7 @@ def _list_orphans(index_dir: Path, manifest: Manifest, report: VerifyReport) -> 
     try:
         for number, path in manifests_of(index_dir).items():
             if number != manifest.generation:
-                kept |= {ref.path for ref in load_manifest(path, path.read_bytes(), index_dir).files()}
+                kept |= {ref.path for ref in load_manifest(path, read_plain(path), index_dir).files()}
         for path in _sorted(own_files(index_dir, kept), staged_files(index_dir)):
             report.orphans.append(relative(index_dir, path))
             report.orphan_bytes += path.stat().st_size

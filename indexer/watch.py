@@ -21,9 +21,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from clipsearch.config import read_plain
 from clipsearch.errors import MissingExtra
 from clipsearch.indexer.ignore import MARKERS, Folder, Ignore
 from clipsearch.pictures.formats import HEAD_BYTES, identify, is_candidate
+from clipsearch.pictures.metadata.sidecars import says_of_whom
 
 QUIET_S = 1.0
 LONGEST_BURST_S = 30.0
@@ -87,7 +89,7 @@ def changes(
             notice(f"{_NO_MORE}: looking every {poll_s:.0f} seconds instead. {_MORE_WATCHES}")
             yield 0
         except (OSError, RuntimeError) as error:  # watchfiles has a RuntimeError of its own
-            words = getattr(error, "strerror", None) or str(error)
+            words = (error.strerror if isinstance(error, OSError) else None) or str(error)
             if not _identity(folder)[2]:
                 if words != told:
                     notice(f"{folder} cannot be watched now ({words}): looking every {poll_s:.0f} seconds")
@@ -122,7 +124,7 @@ def _notices(
             debounce=int(LONGEST_BURST_S * 1000),
             step=int(quiet_s * 1000),
             stop_event=place,
-            rust_timeout=1000,
+            rust_timeout=int(LOOK_AT_PLACE_S * 1000),
             yield_on_timeout=True,
             raise_interrupt=True,
             ignore_permission_denied=True,
@@ -191,7 +193,7 @@ class _Interest:
             return False
         if kind == "folder":
             return change == "added" and self._ignore.why(relative, True, self._entered) is None
-        if kind == "file" and not _may_be_a_picture(path, name):
+        if kind == "file" and not says_of_whom(name) and not _may_be_a_picture(path, name):
             if len(self._no_pictures) >= REMEMBERED_PATHS:
                 self._no_pictures.clear()
             self._no_pictures.add(path)
@@ -218,8 +220,7 @@ def _may_be_a_picture(path: str, name: str) -> bool:
     if os.path.splitext(name)[1]:
         return True
     try:
-        with open(path, "rb") as file:
-            return identify(file.read(HEAD_BYTES), name) is not None
+        return identify(read_plain(path, HEAD_BYTES), name) is not None
     except OSError:
         return True
 

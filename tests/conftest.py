@@ -1,25 +1,93 @@
 from __future__ import annotations
 
+import os
+import re
 import signal
+from collections.abc import Generator
 from pathlib import Path
+from typing import TypeVar
 
+import hypothesis
 import pytest
 
-from tests.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.home import go_back, left_behind
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the background of a script: processes inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+NO_SKIPS = os.environ.get("CLIPSEARCH_NO_SKIPS", "") not in ("", "0")
+RIGHTS = ("mounting", "namespaces", "root may", "two devices", "CUDA", "PILLOW_TEST_IMAGES", "time proves nothing")
+"""Words of skips that no package mends: what this user, this kernel or this case is not for."""
+
+
+hypothesis.settings.register_profile("side by side", deadline=None)  # how long one example takes depends on the others
+hypothesis.settings.load_profile("side by side")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return as_failure((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return as_failure((yield))
+
+
+def as_failure(report: Report) -> Report:
+    """A report of a skip as one of a failure, where CLIPSEARCH_NO_SKIPS forbids to skip for want of a program."""
+    if NO_SKIPS and report.skipped and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        if not any(words in reason for words in RIGHTS):
+            report.outcome = "failed"
+            report.longrepr = f"CLIPSEARCH_NO_SKIPS is set, and this was skipped: {reason}"
+    return report
+
+
+ALL_TORCH = re.compile(r"^pytestmark = .*\bpytest\.mark\.torch\b", re.M)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no module that is all about PyTorch where that was not asked for: five seconds in each process."""
+    if collection_path.suffix != ".py" or "not torch" not in config.option.markexpr:
+        return None
+    return bool(ALL_TORCH.search(collection_path.read_text(encoding="utf-8"))) or None
+
+
+LONGEST = (
+    *("test_encoder_parity", "test_names", "test_odd_machines", "test_injected_errors", "test_repair", "test_train"),
+    *("test_train_kills", "test_watch", "test_upgrade", "test_absence", "test_foreign_files", "test_quiet_and_locks"),
+    *("test_train_towers", "test_privacy", "test_serve", "test_cli", "test_reindex_kills", "test_watch_survives"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: each is one process's, and none is to be left with one in the end."""
+    places = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that left something in a home."""
+    if hasattr(session.config, "workerinput"):  # of pytest-xdist: the process that started it looks
+        return
+    left = left_behind()
+    go_back()
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print(f"\nFAILED: the tests left something in a home: {', '.join(left)}")
+
+
 @pytest.fixture(autouse=True)
-def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the caches and the registry of the person who runs the tests out of them."""
+def own_places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache and a registry of indexes for each test."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("CLIPSEARCH_STATE_DIR", str(home / "state"))
     monkeypatch.setenv("CLIPSEARCH_CACHE_DIR", str(home / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("CLIPSEARCH_PRECISION", "fp32")  # no trial of what is fastest in every test
-    monkeypatch.delenv("CLIPSEARCH_INDEX", raising=False)
 
 
 @pytest.fixture

@@ -17,18 +17,29 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clipsearch.errors import InvalidQuery, UnreadablePicture
+from clipsearch.errors import InvalidQuery, NoSuchPicture, UnreadablePicture
 from clipsearch.filenames import for_parsers
 from clipsearch.search.collection import Collection
 from clipsearch.server.engine import ServedIndex
-from clipsearch.server.routes import NoSuchPicture, Service, picture_fields
+from clipsearch.server.routes import Service, path_of
 from clipsearch.server.work import WorkQueue
 
 Form = Literal["csv", "paths", "zip"]
 MOST_EXPORTED = 200_000
 MOST_ZIPPED = 5_000
 PREVIEW_SIDE = 1024
-CSV_COLUMNS = ("path", "id", "width", "height", "size_bytes", "format", "taken_at", "camera", "latitude", "longitude")
+CSV_COLUMNS = (
+    "path",
+    "row_id",
+    "width",
+    "height",
+    "size_bytes",
+    "format",
+    "taken_at",
+    "camera",
+    "latitude",
+    "longitude",
+)
 MEDIA_TYPES: dict[Form, str] = {
     "csv": "text/csv; charset=utf-8",
     "paths": "text/plain; charset=utf-8",
@@ -50,7 +61,7 @@ class Export:
         missing = np.setdiff1d(np.array(ids, np.int64), self._photos.row_ids())
         if len(missing):
             self.close()
-            raise NoSuchPicture(served.name, int(missing[0]))
+            raise NoSuchPicture(int(missing[0]))
 
     def close(self) -> None:
         """Let go of the index."""
@@ -71,7 +82,8 @@ class Export:
             self.close()
 
     def _rows(self, ids: list[int]) -> list[dict[str, Any]]:
-        return [picture_fields(self._served, self._photos, self._photos.record(row_id)) for row_id in ids]
+        records = [self._photos.record(row_id) for row_id in ids]
+        return [record.to_dict(path_of(self._photos, record)) for record in records]
 
     async def _archive(self) -> AsyncIterator[bytes]:
         """A ZIP archive. A picture that cannot be read any more is named in `left-out.txt`."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import logging
 import re
 import threading
@@ -24,16 +25,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clipsearch.server.routes import Service
 from clipsearch.ui.page_routes import add_page_routes
+from clipsearch.ui.tables import tables
 
 ROOT = "clipsearch"
 """The id of the element that the page's program fills."""
 FRAME = "clipsearch-frame"
 """The id of the element of Gradio's layout that it moves into."""
+TABLES = "clipsearch-tables"
+"""The id of the element that holds `tables.tables`."""
 
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 _OF_GRADIO = re.compile(r"/(?:assets/.*|static/.*|config/?|theme\.css|gradio_api/(?:info/?|startup-events|theme\.css))")
 _IMMUTABLE = "private, max-age=31536000, immutable"
-_INLINE_SCRIPT = re.compile(rb"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
+_INLINE_SCRIPT = re.compile(  # data are no script
+    rb"<script(?![^>]*\b(?:src=|type=\"application/json\"))[^>]*>(.*?)</script>", re.DOTALL
+)
 
 _log = logging.getLogger("clipsearch.server")
 
@@ -69,6 +75,8 @@ class Assets:
             f'<link rel="stylesheet" href="{folder}/app.css">',
         ]
         lines += [f'<link rel="modulepreload" href="{folder}/{name}">' for name in modules]
+        known = json.dumps(tables()).replace("<", "\\u003c")
+        lines += [f'<script type="application/json" id="{TABLES}">{known}</script>']
         return "\n".join([*lines, f'<script type="module" src="{folder}/app.js"></script>'])
 
 

@@ -27,6 +27,7 @@ from clipsearch.classify.zero_shot import Accuracy, ZeroShot, measure, softmax
 from clipsearch.encoder import Encoder
 from clipsearch.errors import InvalidProbe, StorageError
 from clipsearch.records import FloatArray, IntArray
+from clipsearch.replacing import replacing
 
 Method = Literal["zero-shot", "linear", "cache"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -108,9 +109,10 @@ class Probe:
         arrays: dict[str, npt.NDArray[Any]] = {name: getattr(self, name) for name in _ARRAYS}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with open(folder / "probe.npz", "wb") as file:
+            with replacing(folder / "probe.npz") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes them for allow_pickle
-            (folder / "probe.json").write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
+            with replacing(folder / "probe.json") as file:
+                file.write(json.dumps(about, indent=2, ensure_ascii=False).encode())
         except OSError as error:
             raise StorageError(folder, (error.strerror or str(error)).lower(), "Name another folder") from error
 

@@ -1,85 +1,31 @@
-"""The program: the table of commands, `query`, and what every command does about errors and signals."""
+"""The program: what every command does about errors and signals."""
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 import gc
-import io
-import itertools
-import math
-import os
 import sys
 import warnings
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 import typer.core
 
-from clipsearch import __version__, config
-from clipsearch.cli.options import (
-    EXIT_ERROR,
-    EXIT_INTERRUPTED,
-    EXIT_NOTHING_FOUND,
-    EXIT_USAGE,
-    AllowPickleOption,
-    CheckpointOption,
-    IndexOption,
-    JsonOption,
-    ModelOption,
-    notice,
-    print_bytes,
-    print_json,
-    print_names,
-    system_advice,
-    system_words,
-)
-from clipsearch.cli.terminal import outlive_readers, print_nowhere, shown, speak_any_name
-from clipsearch.errors import ClipsearchError, EmptyQuery, IndexWarning, InvalidQuery, UnreadablePicture
-from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
-from clipsearch.records import Hit
-from clipsearch.timing import lap, print_laps
-
-if TYPE_CHECKING:
-    from clipsearch.cli.preview import Preview
-
-LATER = {
-    "index": "clipsearch.cli.index",
-    "status": "clipsearch.cli.index",
-    "verify": "clipsearch.cli.index",
-    "compact": "clipsearch.cli.index",
-    "export": "clipsearch.cli.index",
-    "tune": "clipsearch.cli.index",
-    "models": "clipsearch.cli.models",
-    "eval": "clipsearch.cli.eval",
-    "classify": "clipsearch.cli.classify",
-    "similar": "clipsearch.cli.collection",
-    "dedupe": "clipsearch.cli.collection",
-    "illustrate": "clipsearch.cli.collection",
-    "concept": "clipsearch.cli.collection",
-    "serve": "clipsearch.cli.serve",
-    "mcp": "clipsearch.cli.mcp",
-    "train": "clipsearch.cli.train",
-    "ui": "clipsearch.cli.serve",
-}
-"""Commands whose module is imported when they are asked for, so that a query does not wait for it: NAME -> module."""
+from clipsearch import __version__
+from clipsearch.cli.commands import COMMANDS, load_command
+from clipsearch.cli.options import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, notice, system_advice, system_words
+from clipsearch.cli.terminal import outlive_readers, print_nowhere, speak_any_name
+from clipsearch.errors import ClipsearchError, IndexWarning, InvalidQuery
+from clipsearch.filenames import safe
 
 
 class _Commands(typer.core.TyperGroup):
-    """The commands of this module, and those of LATER."""
+    """The commands of the table."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        first, *later = LATER
-        return [first, *super().list_commands(ctx), *later]
+        return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of that name; a module with an `app` of that name is a group of commands itself."""
-        if cmd_name not in LATER:
-            return super().get_command(ctx, cmd_name)
-        commands = typer.main.get_group(import_module(LATER[cmd_name]).app)
-        return commands.commands.get(cmd_name, commands)
+        return load_command(cmd_name) if cmd_name in COMMANDS else None
 
 
 app = typer.Typer(
@@ -111,246 +57,8 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    if context.invoked_subcommand != "query":  # a query is over before there is garbage to collect
+    if not COMMANDS[context.invoked_subcommand or ""].brief:
         gc.enable()
-
-
-# --- query ---------------------------------------------------------------------------------------------
-
-
-class QueryCommand(typer.core.TyperCommand):
-    """`clipsearch query dog -people`: takes a word with a minus for part of the query, not for options."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        known = {name for parameter in self.params for name in parameter.opts}
-        words = [
-            f"\N{MINUS SIGN}{word[1:]}" if word not in known and is_negative_word(word) else word
-            for word in itertools.takewhile(lambda word: word != "--", args)
-        ]
-        return super().parse_args(ctx, words + args[len(words) :])
-
-
-def is_negative_word(word: str) -> bool:
-    """Whether an argument is a term that is taken away (`-people`), not an option (`-k5`)."""
-    return len(word) > 2 and word[0] == "-" and (word[1].isalpha() or word[1] in '("') and not word[2:].isdecimal()
-
-
-@app.command(cls=QueryCommand)
-def query(
-    query: Annotated[list[str], typer.Argument(help="What to look for: words, pictures, filters. See docs/query.md.")],
-    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="How many hits.", metavar="N")] = 20,
-    sort: Annotated[
-        Literal["score", "date", "path"], typer.Option(help="The order of the hits; date is newest first.")
-    ] = "score",
-    show_all: Annotated[
-        bool, typer.Option("--all", help="Show also what is unlikely to be what you look for.")
-    ] = False,
-    unique: Annotated[
-        bool, typer.Option("--unique", help="Fold near-duplicates into the best of them, and list the others.")
-    ] = False,
-    diverse: Annotated[bool, typer.Option("--diverse", help="Prefer hits that differ from those before.")] = False,
-    like: Annotated[
-        list[int] | None, typer.Option(help="row_id of a hit that was right; again for more.", metavar="ID")
-    ] = None,
-    unlike: Annotated[
-        list[int] | None, typer.Option(help="row_id of a hit that was wrong; again for more.", metavar="ID")
-    ] = None,
-    index: IndexOption = None,
-    model: ModelOption = None,
-    checkpoint: CheckpointOption = None,
-    allow_pickle: AllowPickleOption = False,
-    as_json: JsonOption = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
-    paths: Annotated[bool, typer.Option("--paths", help="Print the paths only, one a line.")] = False,
-    zero: Annotated[bool, typer.Option("-0", help="Print the exact paths, each ended by NUL, for xargs -0.")] = False,
-    preview: Annotated[
-        bool, typer.Option("--preview", help="Show the pictures in the terminal (kitty, sixel, else half blocks).")
-    ] = False,
-    daemon: Annotated[
-        Literal["auto", "off"],
-        typer.Option(
-            envvar="CLIPSEARCH_DAEMON",
-            help="auto: start a process that answers later queries sooner, and ends when idle for 15 minutes.",
-        ),
-    ] = "off",
-) -> None:
-    """Find pictures by a sentence, by pictures, by what the files say of themselves.
-
-    \b
-    Looks in --index, $CLIPSEARCH_INDEX, `.clipsearch` here and in the folders above, then the index used last.
-    Exit status: 0 found, 1 error, 2 wrong usage, 3 nothing found.
-
-    \b
-    Examples:
-      clipsearch query "a dog on a beach"
-      clipsearch query holiday.jpg -k 5                         (pictures like this one)
-      clipsearch query horse + stripes                          (sums; also: cat - dog, 2:dog + ./pool.jpg)
-      clipsearch query "dog beach -people after:2023-05 folder:trips"
-      clipsearch query "(camera:canon or ext:png) not tag:seen" --sort date
-      clipsearch query "red car" -0 | xargs -0 cp -t ./red-cars
-      clipsearch query "sunset" --json --unique --index ./photos
-    """
-    if as_json + as_csv + paths + zero + preview > 1:
-        raise InvalidQuery("--json, --csv, --paths, -0 and --preview exclude each other")
-    words = joined([word if is_utf8(word) or Path(word).exists() else as_typed(word) for word in query])
-    if not words.strip():
-        raise EmptyQuery
-    drawing = None
-    if preview:
-        from clipsearch.cli.preview import Preview
-
-        drawing = Preview(sys.stdout)
-    encoder = None
-    if checkpoint is not None or allow_pickle:
-        from clipsearch.encoder.names import load_encoder
-        from clipsearch.indexer.api import model_of
-
-        name = model or model_of(config.find_index(index)) or "auto"
-        encoder = load_encoder(name, checkpoint=checkpoint, allow_pickle=allow_pickle, notice=notice)
-    options: dict[str, Any] = {
-        "sort": sort,
-        "unique": unique,
-        "diverse": diverse,
-        "like": like or (),
-        "unlike": unlike or (),
-        "all": show_all,
-    }
-    lap("start and imports")
-    hits = _hits_of_server(index, words, k, options) if model is None and encoder is None else None
-    if hits is None:
-        from clipsearch.search.collection import open_collection
-
-        with open_collection(index, model=model, encoder=encoder) as photos:
-            lap("open and verify the index")
-            parsed = photos.parse(words)
-            vector = photos.query_vector(parsed)
-            lap("load the model and encode the query")
-            hits = photos.search(parsed, k, **options, vector=vector)
-            if daemon == "auto" and model is None and encoder is None:
-                from clipsearch.daemon.client import start_daemon
-
-                start_daemon(photos.index)
-            lap("search and look up the rows")
-            for line in photos.notices(parsed):
-                notice(line)
-            config.remember_index(photos.index)
-            root, pictures = photos.root, len(photos)
-            filtered = parsed.filter is not None and pictures > 0
-    if as_json:
-        print_json([_hit_json(hit) for hit in hits])
-    elif as_csv:
-        print_bytes(_hits_csv(hits))
-    elif zero:
-        print_bytes(b"".join(to_bytes(hit.path) + b"\0" for hit in hits))
-    elif paths:
-        print_names(hit.path for hit in hits)
-    else:
-        for hit in hits:
-            score = "    -" if math.isnan(hit.score) else f"{hit.score:.3f}"
-            band = "" if hit.band is None else f"{hit.band:8}  "
-            print(f"{hit.rank:3d}  {score}  {band}{shown(_shortest(hit.path))}")
-            for other in hit.others:
-                print(f"                      = {shown(_shortest(other.path))}")
-            if drawing is not None:
-                _draw(drawing, hit.path)
-    lap("remember the index and print")
-    print_laps()
-    if not hits:
-        if pictures and vector is not None and not show_all:
-            why = ": no picture is likely to show this (--all shows the nearest ones anyway)"
-        elif filtered:
-            why = ": no picture passes the filters"
-        else:
-            why = " has no searchable pictures"
-        print(f"nothing found: {safe(str(root))}{why}", file=sys.stderr)
-        raise typer.Exit(EXIT_NOTHING_FOUND)
-
-
-def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, Any]) -> list[Hit] | None:
-    """The hits from a running server of this user; None where none can say, and where nothing is found."""
-    from clipsearch.daemon import client
-
-    place = config.find_index(index)
-    hits = client.ask(place, query, k, options, notice)
-    if hits is not None:
-        config.remember_index(place)
-        lap("ask the server")
-    return hits
-
-
-def _draw(drawing: Preview, path: str) -> None:
-    sys.stdout.flush()
-    try:
-        drawing.show(path)
-    except UnreadablePicture as error:
-        print(f"     ({shown(error.reason)})")
-
-
-def joined(words: list[str]) -> str:
-    """The query that the words of a command line are. What the shell took for one word stays one filter."""
-    if len(words) == 1:
-        return words[0]
-    return " ".join(_requoted(word) for word in words)
-
-
-def _requoted(word: str) -> str:
-    name, colon, value = word.partition(":")
-    if colon and " " in value and '"' not in value and name.lstrip("-\N{MINUS SIGN}").isalpha():
-        from clipsearch.query import FIELDS
-
-        if name.lstrip("-\N{MINUS SIGN}").lower() in FIELDS:
-            return f'{name}:"{value}"'
-    return word
-
-
-def _hit_json(hit: Hit) -> dict[str, Any]:
-    record = hit.record
-    return {
-        "rank": hit.rank,
-        "score": None if math.isnan(hit.score) else round(hit.score, 6),
-        "confidence": None if hit.confidence is None else round(hit.confidence, 4),
-        "band": hit.band,
-        "path": hit.path,
-        "row_id": record.row_id,
-        "width": record.width,
-        "height": record.height,
-        "size_bytes": record.size_bytes,
-        "mtime_ns": record.mtime_ns,
-        "content_hash": record.content_hash,
-        **dataclasses.asdict(record.metadata),
-        **({"others": [_hit_json(other) for other in hit.others]} if hit.others else {}),
-    }
-
-
-def _hits_csv(hits: list[Hit]) -> bytes:
-    buffer = io.StringIO(newline="")
-    columns = [
-        "rank",
-        "score",
-        "confidence",
-        "band",
-        "path",
-        "row_id",
-        "width",
-        "height",
-        "size_bytes",
-        "taken_at",
-        "camera",
-    ]
-    writer = csv.DictWriter(buffer, columns, extrasaction="ignore")
-    writer.writeheader()
-    for hit in hits:
-        writer.writerow({**_hit_json(hit), "path": shown(hit.path), "camera": shown(hit.record.metadata.camera or "")})
-    return to_bytes(buffer.getvalue())
-
-
-def _shortest(path: str) -> str:
-    """`path` as it is shortest to type from here."""
-    try:
-        relative = os.path.relpath(path)
-    except (OSError, ValueError):  # this folder is no more
-        return path
-    return relative if len(relative) < len(path) else path
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

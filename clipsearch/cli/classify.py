@@ -176,14 +176,14 @@ def _of_folder(
 
     from clipsearch.classify.probe import load_probe
     from clipsearch.classify.zero_shot import measure, open_class_folder, parse_label, truth_in
-    from clipsearch.encoder.names import load_encoder
+    from clipsearch.encoder.names import load_encoder, model_at_hand
     from clipsearch.errors import NoPictures
     from clipsearch.pairs.encoding import encode_pictures
 
     found = open_class_folder(folder)
     if model is None and probe is not None:
         model = load_probe(probe).model
-    encoder = load_encoder(model or "auto", notice=notice)
+    encoder = load_encoder(model or model_at_hand(notice), notice=notice)
     if not labels and probe is None:
         if not found.classes:
             raise InvalidLabels(f"{folder} has no folders to take labels from: name them with --labels")

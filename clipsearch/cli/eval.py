@@ -78,7 +78,7 @@ def eval_command(
     """
     from contextlib import ExitStack
 
-    from clipsearch.encoder.names import load_encoder
+    from clipsearch.encoder.names import load_encoder, model_at_hand
     from clipsearch.evaluation.plots import check_plots, draw_comparison
     from clipsearch.pairs.encoding import encode_pairs
     from clipsearch.pairs.reading import open_pairs
@@ -90,7 +90,7 @@ def eval_command(
     found = open_pairs(pairs, image_column=image_column, caption_column=caption_column)
     names: list[str] = []
     encoded: list[EncodedPairs] = []
-    for asked in model or ([] if ann is not None else ["auto"]):
+    for asked in model or ([] if ann is not None else [model_at_hand(notice)]):
         try:
             encoder = load_encoder(asked, precision=precision, notice=notice)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""`clipsearch index`, `status`, `verify`, `compact` and `tune`: make an index, look after it."""
+"""`clipsearch index`: make an index of a folder, and keep it current."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+import typer.core
 
 from clipsearch import config
 from clipsearch.cli.options import (
@@ -19,15 +20,15 @@ from clipsearch.cli.options import (
     JsonOption,
     ModelOption,
     RecallOption,
+    index_line,
     notice,
     print_json,
     quoted,
     system_words,
 )
-from clipsearch.cli.terminal import count, duration, progress_display, shown, size
+from clipsearch.cli.skipped import STATUS_WORDS, TRIED_AGAIN
+from clipsearch.cli.terminal import count, duration, progress_display, shown
 from clipsearch.errors import ClipsearchError
-from clipsearch.filenames import safe
-from clipsearch.records import SKIP_STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,10 +39,21 @@ EXAMPLES_PER_REASON = 3
 
 app = typer.Typer(rich_markup_mode=None)
 
-# --- index ---------------------------------------------------------------------------------------------
+
+class IndexCommand(typer.core.TyperCommand):
+    """`clipsearch index`: its help ends with the formats that it reads."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from clipsearch.pictures.formats import FORMATS
+
+        with formatter.section("Pictures"):
+            formatter.write_text(", ".join(found.label for found in FORMATS if found.extra is None))
+            for found in FORMATS:
+                if found.extra is not None:
+                    formatter.write_text(f"{found.label}: pip install 'clipsearch[{found.extra}]'")
 
 
-@app.command(name="index")
+@app.command(name="index", cls=IndexCommand)
 def index_command(
     folder: Annotated[
         Path, typer.Argument(help="The folder with the pictures; folders in it are searched too.", metavar="FOLDER")
@@ -55,6 +67,13 @@ def index_command(
         typer.Option(
             "--reindex",
             help="Encode everything again, also with another model. The old vectors answer until all is done.",
+        ),
+    ] = False,
+    reread_metadata: Annotated[
+        bool,
+        typer.Option(
+            "--reread-metadata",
+            help="Read dates, places and cameras again where an older version did. Encodes nothing.",
         ),
     ] = False,
     retry_skipped: Annotated[bool, typer.Option("--retry-skipped", help="Read again what was skipped before.")] = False,
@@ -104,14 +123,16 @@ def index_command(
       clipsearch index ./photos
       clipsearch index /mnt/nas/photos --index ~/photo-index    (a folder you may not write to)
       clipsearch index ./photos --model ViT-B-32-SigLIP2-256__webli --reindex
+      clipsearch index ./photos --reread-metadata               (dates that older versions could not read)
       clipsearch index ./photos --exclude Screenshots --exclude "*.gif"
       clipsearch index ./photos --watch                         (keep it current until Ctrl-C)
     """
     from contextlib import ExitStack
 
-    from clipsearch.encoder.names import load_encoder
-    from clipsearch.indexer.api import model_of, prepare_queries
-    from clipsearch.indexer.build import IndexOptions, check_folder, index_folder
+    from clipsearch.indexer.api import encoder_for
+    from clipsearch.indexer.api import index as index_pictures
+    from clipsearch.indexer.belonging import check_folder
+    from clipsearch.indexer.build import IndexOptions
     from clipsearch.indexer.ignore import Ignore
 
     options = IndexOptions(
@@ -120,6 +141,7 @@ def index_command(
         timeout_s=timeout,
         retry_skipped=retry_skipped,
         reindex=reindex,
+        reread_metadata=reread_metadata,
         recall=recall,
         prune=prune,
         keep_missing_days=keep_missing,
@@ -136,8 +158,9 @@ def index_command(
         check_watching()
     place = config.index_dir_for(folder, index)
     try:
-        encoder = load_encoder(
-            model or model_of(place) or "auto",
+        encoder = encoder_for(
+            place,
+            model,
             checkpoint=checkpoint,
             device=device,
             precision=precision,
@@ -147,10 +170,12 @@ def index_command(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--precision") from None
 
-    def run(options: IndexOptions) -> IndexReport:
+    def run(options: IndexOptions, tell: Callable[[str], None] | None = None) -> IndexReport:
         with ExitStack() as stack:
             report_progress = None if quiet else stack.enter_context(progress_display())
-            return index_folder(folder, encoder, index=index, options=options, progress=report_progress)
+            return index_pictures(
+                folder, encoder=encoder, index=index, options=options, progress=report_progress, notice=tell
+            )
 
     def show(report: IndexReport) -> None:
         if as_json:
@@ -158,20 +183,20 @@ def index_command(
         elif not quiet:
             _print_report(report, index or folder)
 
-    report = run(options)
-    for warning in report.warnings:
-        notice(warning)
-    config.remember_index(report.index)
-    prepare_queries(encoder)
+    report = run(options, notice)
     show(report)
     if watch and not report.asked_to_stop:
-        again = dataclasses.replace(options, reindex=False, retry_skipped=False, recall=None, prune=False)
+        again = dataclasses.replace(
+            options, reindex=False, reread_metadata=False, retry_skipped=False, recall=None, prune=False
+        )
         report = _keep_current(folder, place, options.exclude, report, lambda: run(again), show)
     if report.interrupted:
-        command = _command("index", folder, index)
+        command = index_line(folder, index)
         command += "".join(f" --exclude {quoted(pattern)}" for pattern in options.exclude)
         if reindex and report.generation:
             command += (f" --model {quoted(model)}" if model else "") + " --reindex"
+        if reread_metadata:
+            command += " --reread-metadata"
         print(f"Stopped. What is done is kept; go on with: {command}", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
     if strict and any(skip.status != "not_a_picture" for skip in report.skipped):
@@ -232,6 +257,7 @@ def _report_json(report: IndexReport) -> dict[str, Any]:
         "indexed": report.encoded,
         "unchanged": report.unchanged,
         "updated": report.touched,
+        "metadata_read": report.described,
         "renamed": report.renamed,
         "copied": report.copied,
         "removed": report.removed,
@@ -261,6 +287,7 @@ def _print_report(report: IndexReport, place: Path) -> None:
         for number, what in (
             (report.unchanged, "unchanged"),
             (report.touched, "with new dates only"),
+            (report.described, "with metadata read again"),
             (report.renamed, "renamed"),
             (report.copied, "copies of known pictures"),
             (report.removed, "removed"),
@@ -278,7 +305,8 @@ def _print_report(report: IndexReport, place: Path) -> None:
             "are kept but not shown, and come back without being read. Forget them with: --prune",
             file=sys.stderr,
         )
-    rate = f" ({report.pictures_per_s:.1f} pictures/s)" if report.encoded else ""
+    per_s = report.pictures_per_s or report.described_per_s
+    rate = f" ({per_s:.1f} pictures/s)" if per_s else ""
     print(f"{', '.join(parts)} in {duration(report.seconds)}{rate}")
     for status, number in report.skipped_by_status.items():
         print(f"  skipped {number:,} {STATUS_WORDS[status]}")
@@ -294,231 +322,3 @@ def _print_report(report: IndexReport, place: Path) -> None:
         print(f"  left out: {reasons}")
     found = count(report.pictures, "picture")
     print(f'{found} can be searched: clipsearch query "a dog on a beach" --index {quoted(place)}')
-
-
-TRIED_AGAIN: dict[str, str] = {
-    "timeout": "The next runs try these again with more time, three times in all. More time now: --timeout SECONDS",
-    "decoder_crashed": "The next runs try these again, up to three times in all. At any time: --retry-skipped",
-    "too_large": "The next runs try again what needed too much memory, up to three times in all.",
-}
-
-STATUS_WORDS = {
-    "not_a_picture": "that are not pictures",
-    "unsupported_format": "in formats that clipsearch does not read",
-    "missing_extra": "that need an optional part",
-    "empty": "that are empty",
-    "corrupt": "that are damaged",
-    "truncated": "that end too early",
-    "too_large": "that are too large",
-    "timeout": "that took too long to read",
-    "decoder_crashed": "whose decoder crashed",
-    "unreadable": "that could not be opened",
-}
-
-
-# --- status, verify, compact ----------------------------------------------------------------------------
-
-
-@app.command()
-def status(
-    index: IndexOption = None,
-    skipped: Annotated[
-        bool, typer.Option("--skipped", help="List every file that was skipped or read only in part, and why.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Say what an index holds.
-
-    \b
-    Examples:
-      clipsearch status
-      clipsearch status --skipped --index ./photos
-    """
-    from clipsearch.indexer.status import read_status
-
-    found = read_status(config.find_index(index))
-    if as_json:
-        body = dataclasses.asdict(found)
-        body["index"], body["root"] = str(found.index), str(found.root)
-        if not skipped:
-            body = {k: v for k, v in body.items() if k != "skipped"} | {"partial": len(found.partial)}
-        print_json(body)
-        return
-    if skipped:
-        for skip in sorted(found.skipped, key=lambda skip: (SKIP_STATUSES.index(skip.status), skip.path)):
-            print(f"{skip.status}\t{shown(skip.path)}\t{shown(skip.reason)}")
-        for picture in sorted(found.partial, key=lambda picture: picture.path):
-            print(f"partial\t{shown(picture.path)}\t{shown(picture.reason)}")
-        return
-    print(f"pictures    {found.pictures:,}")
-    if found.partial:
-        print(f"              {len(found.partial):,} of them read in part")
-    if found.missing:
-        print(f"missing     {found.missing:,} (their files cannot be seen; kept until they are back or pruned)")
-    print(f"skipped     {sum(found.skipped_by_status.values()):,}")
-    for name, number in found.skipped_by_status.items():
-        print(f"              {number:,} {STATUS_WORDS[name]}")
-    print(f"folder      {shown(str(found.root))}")
-    print(f"index       {shown(str(found.index))} ({size(found.size_bytes)})")
-    print(f"model       {safe(found.model)}, {found.dim} dimensions")
-    print(f"generation  {found.generation}, committed {found.committed_at}")
-    print(f"fragments   {found.fragments}, with {count(found.deleted_rows, 'deleted row')} in them")
-    if found.rebuilt is not None:
-        print(f"re-index    {found.rebuilt:,} done; go on with the same `clipsearch index --reindex` command")
-    print(f"search      {'inverted file' if found.inverted_files else 'exact'}")
-
-
-@app.command()
-def verify(
-    index: IndexOption = None,
-    mend: Annotated[
-        bool, typer.Option("--repair", help="Repair what is damaged from what is whole. Deletes nothing.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Check every byte of an index: checksums, counts, and that its files agree with each other.
-
-    \b
-    --repair builds search files again from Parquet and Parquet again from search files, and moves what is
-    damaged to `damaged/` in the index folder. Only where both are damaged are rows lost; the next
-    `clipsearch index` encodes those pictures again.
-
-    \b
-    Examples:
-      clipsearch verify
-      clipsearch verify --repair --index ./photos
-    """
-    from clipsearch.indexer.repair import repair
-    from clipsearch.indexer.verify import verify as check
-
-    place = config.find_index(index)
-    mended = repair(place) if mend else None
-    report = check(place)
-    if as_json:
-        body = dataclasses.asdict(report) | {"index": str(report.index), "ok": report.ok}
-        if mended is not None:
-            body["repair"] = dataclasses.asdict(mended) | {"index": str(mended.index)}
-        print_json(body)
-    else:
-        if mended is not None:
-            for action in mended.actions:
-                print(f"repaired: {safe(action)}")
-            if mended.put_aside:
-                print(f"{count(len(mended.put_aside), 'damaged file')} kept in {safe(str(place / 'damaged'))}")
-            if mended.lost_rows:
-                print(
-                    f"{count(mended.lost_rows, 'row')} could not be recovered; read their files again with: "
-                    f"{_command('index', report_root(place), index)}"
-                )
-            if not mended.actions:
-                print("nothing to repair")
-        for problem in report.problems:
-            print(f"{safe(problem.file)}: {safe(problem.message)}")
-        if report.ok:
-            print(
-                f"generation {report.generation} is whole: {count(report.pictures, 'picture')}, "
-                f"{count(report.files, 'file')}, {size(report.bytes_read)}"
-            )
-        if report.orphans:
-            left = f"{count(len(report.orphans), 'file')} ({size(report.orphan_bytes)})"
-            print(f"{left} left over from a run that was cut short; the next run deletes them")
-    if not report.ok:
-        if not mend:
-            print(f"Repair it with: clipsearch verify --repair --index {quoted(place)}", file=sys.stderr)
-        raise typer.Exit(EXIT_ERROR)
-
-
-def report_root(index: Path) -> Path:
-    """The folder that an index is of."""
-    from clipsearch.store import open_snapshot
-
-    with open_snapshot(index) as snapshot:
-        return snapshot.root
-
-
-@app.command()
-def compact(index: IndexOption = None, recall: RecallOption = None, as_json: JsonOption = False) -> None:
-    """Join the files of an index into few, and free the space of deleted rows.
-
-    \b
-    Runs by itself, in steps, while an index grows; worth calling after large deletions.
-
-    \b
-    Examples:
-      clipsearch compact
-      clipsearch compact --index ./photos
-      clipsearch compact --recall 0.99                          (find more of a large collection, more slowly)
-    """
-    from clipsearch.indexer.compact import compact as run
-
-    report = run(config.find_index(index), recall=recall)
-    if as_json:
-        print_json(dataclasses.asdict(report))
-        return
-    print(
-        f"{count(report.fragments_before, 'fragment')} ({size(report.bytes_before)}) -> "
-        f"{report.fragments_after} ({size(report.bytes_after)}), "
-        f"{count(report.deleted_rows_dropped, 'deleted row')} dropped"
-    )
-
-
-@app.command()
-def export(
-    file: Annotated[Path, typer.Argument(help="The Parquet file to write.", metavar="FILE.parquet")],
-    index: IndexOption = None,
-) -> None:
-    """Write all pictures of an index, what is known of them and their vectors, as one Parquet file.
-
-    \b
-    Any program that reads Parquet can use it: pandas, DuckDB, Arrow. Missing pictures are left out.
-
-    \b
-    Examples:
-      clipsearch export photos.parquet
-      clipsearch export /tmp/photos.parquet --index ./photos
-    """
-    from clipsearch.store.export import export_parquet
-
-    written = export_parquet(config.find_index(index), file)
-    print(f"{count(written, 'picture')} with vectors in {quoted(file)}")
-
-
-@app.command()
-def tune(
-    index: IndexOption = None,
-    recall: RecallOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show how much a large index finds of what exact search finds, and how fast; choose with --recall.
-
-    \b
-    Collections of up to 200,000 pictures are searched exactly, and there is nothing to tune.
-
-    \b
-    Examples:
-      clipsearch tune
-      clipsearch tune --recall 0.95
-    """
-    from clipsearch.indexer.tune import show_tuning
-    from clipsearch.indexer.tune import tune as choose
-
-    place = config.find_index(index)
-    report = show_tuning(place) if recall is None else choose(place, recall)
-    if as_json:
-        print_json(dataclasses.asdict(report))
-        return
-    for segment in report.segments:
-        ivf = segment.parameters
-        print(f"{segment.rows:,} rows in {ivf.nlist:,} lists of {ivf.code}; {ivf.rerank} candidates a hit scored again")
-        print("  lists   recall@10 of pictures   of sentences   ms (one thread)")
-        for point in segment.curve:
-            print(
-                f"  {point.nprobe:5d}   {point.recall_pictures:21.3f}   {point.recall_sentences:12.3f}"
-                f"   {point.query_ms:15.2f}"
-            )
-        print(f"  a query visits {ivf.nprobe}, chosen for a recall of {report.recall_target:g}")
-    print(f"{count(report.exact_rows, 'row')} searched exactly (recall 1)")
-
-
-def _command(name: str, folder: Path, index: Path | None) -> str:
-    return f"clipsearch {name} {quoted(folder)}" + (f" --index {quoted(index)}" if index is not None else "")

@@ -16,7 +16,7 @@ from clipsearch.filenames import safe
 from clipsearch.places import expanded
 
 if TYPE_CHECKING:
-    from clipsearch.encoder.names import ModelInfo
+    from clipsearch.encoder.kinds import ModelInfo
     from clipsearch.records import PixelArray, Preprocessing
 
 CHECK_PICTURES = 16
@@ -26,7 +26,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch
 
 @app.command(name="list")
 def list_command(
-    open_clip: Annotated[bool, typer.Option("--all", help="Also list open_clip's models (torch extra).")] = False,
+    every_kind: Annotated[bool, typer.Option("--all", help="Also list open_clip's models (torch extra).")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the models that --model takes.
@@ -38,13 +38,13 @@ def list_command(
     """
     from clipsearch.encoder.names import list_models
 
-    models = list_models(with_open_clip=open_clip)
+    models = list_models(every_kind=every_kind)
     if as_json:
         print(json.dumps([_json(model) for model in models], indent=2))
         return
     width = max(len(model.name) for model in models)
     for model in models:
-        state = "here" if model.available else "torch extra" if model.kind == "open_clip" else "to fetch"
+        state = "here" if model.available else f"{model.extra} extra" if model.extra else "to fetch"
         facts = [
             f"{model.dim}-d" if model.dim else "",
             f"{model.picture_side} px" if model.picture_side else "",

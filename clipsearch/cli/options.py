@@ -108,3 +108,8 @@ def quoted(path: Path | str) -> str:
         return shlex.quote(text)
     escaped = (c if safe(c) == c and c not in "\\'" else "".join(f"\\x{b:02x}" for b in to_bytes(c)) for c in text)
     return f"$'{''.join(escaped)}'"
+
+
+def index_line(folder: Path, index: Path | None) -> str:
+    """The command that brings the index of a folder up to date, to be pasted into a shell."""
+    return f"clipsearch index {quoted(folder)}" + (f" --index {quoted(index)}" if index is not None else "")

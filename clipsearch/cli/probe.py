@@ -27,7 +27,7 @@ def probe_command(
         Path, typer.Argument(help="A folder for each class, with pictures of it.", metavar="FOLDER_PER_CLASS")
     ],
     out: Annotated[Path, typer.Option("--out", help="Where to write the probe.", metavar="DIR")],
-    model: Annotated[str, typer.Option("--model", help="As for query.", metavar="MODEL")] = "auto",
+    model: Annotated[str | None, typer.Option("--model", help="As for query.", metavar="MODEL")] = None,
     templates: Annotated[list[str] | None, typer.Option("--template", help="As for classify.", metavar="T")] = None,
     folds: Annotated[int, typer.Option(min=2, max=50, help="Parts for cross-validation.", metavar="N")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of the parts.", metavar="N")] = 0,
@@ -49,13 +49,13 @@ def probe_command(
 
     from clipsearch.classify.probe import fit_probe
     from clipsearch.classify.zero_shot import open_class_folder, parse_label, truth_in, zero_shot
-    from clipsearch.encoder.names import load_encoder
+    from clipsearch.encoder.names import load_encoder, model_at_hand
     from clipsearch.pairs.encoding import encode_pictures
 
     if out.exists() and not out.is_dir():
         raise InvalidQuery(f"{out} is a file: name a folder with --out")
     found = open_class_folder(folder)
-    encoder = load_encoder(model, notice=notice)
+    encoder = load_encoder(model or model_at_hand(notice), notice=notice)
     base = zero_shot(encoder, [parse_label(name) for name in found.classes], templates or ["photos"])
     truth = truth_in(base.labels, found)
     if truth is None:

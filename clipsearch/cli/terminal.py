@@ -158,13 +158,14 @@ def _bar(stream: TextIO) -> Iterator[Reporter]:
         task = bars.add_task("scanning", total=0, rate="")
 
         def report(progress: RunProgress) -> None:
-            rate = progress.encoded / max(time.monotonic() - started, 1e-3)
+            done = progress.encoded or progress.described
+            rate = done / max(time.monotonic() - started, 1e-3)
             bars.update(
                 task,
                 description=_STAGES[progress.stage],
                 completed=progress.done,
                 total=progress.total,
-                rate=f"{rate:.1f} pictures/s" if progress.encoded else "",
+                rate=f"{rate:.1f} pictures/s" if done else "",
             )
 
         yield report
@@ -236,7 +237,7 @@ class _PlainLines:
         left = duration(spent / progress.done * (progress.total - progress.done)) if progress.done else "?"
         print(
             f"{_STAGES[progress.stage]}: {progress.done:,} of {progress.total:,} files, "
-            f"{progress.encoded / spent:.1f} pictures/s, about {left} left",
+            f"{(progress.encoded or progress.described) / spent:.1f} pictures/s, about {left} left",
             file=self._stream,
             flush=True,
         )
@@ -244,6 +245,7 @@ class _PlainLines:
 
 _STAGES = {
     "scan": "scanning",
+    "describe": "reading dates",
     "read": "indexing",
     "commit": "saving",
     "merge": "tidying",

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from clipsearch.cli.options import notice, print_json
+from clipsearch.cli.commands import TRAIN_COMMANDS, load_command
+from clipsearch.cli.options import EXIT_ERROR, EXIT_INTERRUPTED, notice, print_json
 from clipsearch.cli.terminal import count, duration, progress_display, stages_display
 from clipsearch.filenames import safe
 from clipsearch.places import expanded
@@ -23,17 +23,14 @@ if TYPE_CHECKING:
     from clipsearch.encoder import Encoder
     from clipsearch.training.run import TrainReport
 
-EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 PAIRS = "pairs"
-LATER = {"probe": "clipsearch.cli.probe"}
-"""Subcommands in modules of their own."""
 
 
 class _TrainCommands(typer.core.TyperGroup):
     """Trains on pairs unless the first argument is a subcommand."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or args[0] not in (PAIRS, *LATER):
+        if not args or args[0] not in (PAIRS, *TRAIN_COMMANDS):
             args = [PAIRS, *args]
         return super().parse_args(ctx, args)
 
@@ -42,10 +39,7 @@ class _TrainCommands(typer.core.TyperGroup):
         return ("" if name == PAIRS else name), command, rest
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in LATER:
-            return super().get_command(ctx, cmd_name)
-        commands = typer.main.get_group(import_module(LATER[cmd_name]).app)
-        return commands.commands.get(cmd_name, commands)
+        return load_command(cmd_name) if cmd_name in TRAIN_COMMANDS else super().get_command(ctx, cmd_name)
 
 
 app = typer.Typer(cls=_TrainCommands, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
@@ -68,8 +62,8 @@ def train_command(
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", help="What to start from; see: clipsearch models list", metavar="MODEL")
-    ] = "auto",
+        str | None, typer.Option("--model", help="What to start from; see: clipsearch models list", metavar="MODEL")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="A new folder for the run.", metavar="RUN")] = None,
     run: Annotated[
         Path | None, typer.Option("--resume", help="Go on with a run that was stopped or killed.", metavar="RUN")
@@ -165,13 +159,15 @@ def train_command(
         from clipsearch.encoder.names import AUTO, load_encoder
 
         # "auto" may have to be fetched, which is not worth a line about tokens
-        load = partial(load_encoder, model, checkpoint=checkpoint, device=device, allow_pickle=allow_pickle)
-        _check(pairs, dev, image_column, caption_column, as_json, quiet, None if model == AUTO else load)
+        named = None if model in (None, AUTO) else model
+        load = partial(load_encoder, named or AUTO, checkpoint=checkpoint, device=device, allow_pickle=allow_pickle)
+        _check(pairs, dev, image_column, caption_column, as_json, quiet, None if named is None else load)
         return
     if run is None and not pairs:
         raise typer.BadParameter("name the pairs to train on", param_hint="PAIRS")
     if run is None and out is None:
         raise typer.BadParameter("name a folder for the run", param_hint="--out")
+    from clipsearch.encoder.names import model_at_hand
     from clipsearch.training import run as runs
     from clipsearch.training.settings import Settings, TrainingInterrupted
 
@@ -182,7 +178,8 @@ def train_command(
         if run is not None:
             return runs.resume(expanded(run).absolute(), watch=watch)
         assert out is not None and pairs
-        chosen, arithmetic = runs.resolve_choices(model, method, device, precision)
+        base = model or model_at_hand(notice)
+        chosen, arithmetic = runs.resolve_choices(base, method, device, precision)
         settings = Settings(
             method=chosen,
             epochs=epochs,
@@ -207,7 +204,7 @@ def train_command(
         )
         request = runs.Request(
             sources=[_absolute(source) for source in pairs],
-            model=runs.lasting_name(model),
+            model=runs.lasting_name(base),
             settings=settings,
             dev=None if dev is None else [_absolute(source) for source in dev],
             anchor=None if anchor is None else [_absolute(source) for source in anchor],

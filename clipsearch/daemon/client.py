@@ -1,7 +1,7 @@
 """Ask a server of this user that has the index open already, through a socket that only this user can reach.
 
 The socket is in the user's state folder, named after the index. A server greets whoever connects; it answers with hits
-or, if it cannot answer exactly as a new process would (another version, a picture's path in the query, an error), not
+or, if it cannot answer exactly as a new process would (another build, a picture's path in the query, an error), not
 at all: the caller then does the work itself. Loads no NumPy: that is most of what a query waits for.
 
 Messages are JSON, one a line. `clipsearch.daemon.server` is the other end.
@@ -10,7 +10,6 @@ Messages are JSON, one a line. `clipsearch.daemon.server` is the other end.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import socket
@@ -19,10 +18,10 @@ import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from clipsearch import __version__
+from clipsearch.builds import build
 from clipsearch.config import state_dir, working_folder
 from clipsearch.filenames import to_bytes
-from clipsearch.records import Hit, ImageRecord, PictureMetadata
+from clipsearch.records import Hit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +54,7 @@ def ask(
     if here is None:
         return None
     request: dict[str, Any] = {
-        "version": __version__,
+        "build": build(),
         "index": os.path.realpath(index),
         "folder": str(here),
         "query": query,
@@ -69,7 +68,7 @@ def ask(
             connection.sendall(message(request))
             answer = receive(stream)
         if answer.get("hits"):
-            hits = [hit_from(body) for body in answer["hits"]]
+            hits = [Hit.from_dict(body) for body in answer["hits"]]
             for line in answer["notices"]:
                 tell(str(line))
             return hits
@@ -77,7 +76,7 @@ def ask(
 
 
 def is_answered(index: Path) -> bool:
-    """Whether a server of this version answers for the index folder `index`."""
+    """Whether a server of this build answers for the index folder `index`."""
     path = socket_path(index)
     if path is None:
         return False
@@ -106,7 +105,7 @@ def start_daemon(index: Path) -> None:
 
 @contextlib.contextmanager
 def _greeted(path: Path, index: str) -> Iterator[tuple[socket.socket, IO[bytes]]]:
-    """A connection to the server of `index`. Raises: OSError; ValueError for another version, index or user."""
+    """A connection to the server of `index`. Raises: OSError; ValueError for another build, index or user."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(GREETING_TIMEOUT_S)
         connection.connect(str(path))
@@ -114,7 +113,7 @@ def _greeted(path: Path, index: str) -> Iterator[tuple[socket.socket, IO[bytes]]
             raise ValueError("a server of another user")
         with connection.makefile("rb") as stream:
             greeting = receive(stream)
-            if greeting.get("version") != __version__ or greeting.get("index") != index:
+            if greeting.get("build") != build() or greeting.get("index") != index:
                 raise ValueError("another server")
             yield connection, stream
 
@@ -142,14 +141,3 @@ def is_own_user(connection: socket.socket) -> bool:
         return True
     _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
     return bool(user == os.geteuid())
-
-
-def hit_body(hit: Hit) -> dict[str, Any]:
-    """A hit as JSON: every field of it."""
-    return dataclasses.asdict(hit)
-
-
-def hit_from(body: dict[str, Any]) -> Hit:
-    """The hit that `hit_body` made `body` of. Raises: TypeError, KeyError."""
-    record = ImageRecord(**{**body["record"], "metadata": PictureMetadata(**body["record"]["metadata"])})
-    return Hit(**{**body, "record": record, "others": tuple(hit_from(other) for other in body["others"])})

@@ -1,6 +1,6 @@
 """Answer queries of this user's other processes, exactly as they would answer them themselves.
 
-`client` is the other end. What cannot be answered so (another version, a picture's path, an error) is not.
+`client` is the other end. What cannot be answered so (another build, a picture's path, an error) is not.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from clipsearch import __version__
-from clipsearch.daemon.client import hit_body, is_own_user, message, receive, socket_path
+from clipsearch.builds import build
+from clipsearch.daemon.client import is_own_user, message, receive, socket_path
 from clipsearch.encoder import Encoder
-from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import ClipsearchError
 from clipsearch.places import expanded
 from clipsearch.query import parse_query
@@ -73,11 +72,11 @@ class LocalSocket:
             if not is_own_user(connection):
                 return
             index = os.path.realpath(self._served.path)
-            connection.sendall(message({"version": __version__, "index": index}))
+            connection.sendall(message({"build": build(), "index": index}))
             with connection.makefile("rb") as stream:
                 asked = receive(stream)
                 self.last_used_at = time.monotonic()
-                if asked["version"] == __version__ and asked["index"] == index:
+                if asked["build"] == build() and asked["index"] == index:
                     connection.sendall(message(self._answer(asked)))
 
     def _answer(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +91,7 @@ class LocalSocket:
                 return {}
             alone = photos.alone(self._own_encoder(photos.encoder))
             hits = alone.search(parsed, asked["k"], **asked["options"])
-            return {"hits": [hit_body(hit) for hit in hits], "notices": alone.notices(parsed)}
+            return {"hits": [hit.to_dict(exact=True) for hit in hits], "notices": alone.notices(parsed)}
 
     def _warm_up(self) -> None:
         with contextlib.suppress(ClipsearchError, OSError), self._served.lease() as photos:
@@ -102,12 +101,7 @@ class LocalSocket:
         """An encoder that gives the vectors of a new process, to the last bit."""
         with self._lock:
             if self._encoder is None or self._encoder.fingerprint != shared.fingerprint:
-                plain = getattr(shared, "encoder", shared)
-                self._encoder = (
-                    OnnxEncoder(plain.directory, name=plain.name, as_new=True)
-                    if isinstance(plain, OnnxEncoder)
-                    else plain
-                )
+                self._encoder = shared.as_new()
             return self._encoder
 
 

@@ -1,7 +1,8 @@
 """Encoders: pictures and texts to unit vectors in one space.
 
-`Encoder` is the contract; `onnx.OnnxEncoder` is the default, `openclip.OpenClipEncoder` the one for GPUs
-and for training. Neither knows files, folders or indexes: pixels come in, vectors go out.
+`Encoder` is the contract, and `BaseEncoder` its optional parts for encoders that have nothing to say of them.
+`onnx.OnnxEncoder` is the default, `openclip.OpenClipEncoder` the one for GPUs and for training; `kinds` lists them.
+None knows files, folders or indexes: pixels come in, vectors go out.
 """
 
 from __future__ import annotations
@@ -11,11 +12,7 @@ from typing import Protocol
 
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
-
-def parts_read(encoder: Encoder, texts: Sequence[str]) -> list[str | None]:
-    """Of each text that is too long for the model the part that is read, else None; where an encoder can say."""
-    read = getattr(encoder, "parts_read", None)
-    return [None] * len(texts) if read is None or not texts else list(read(texts))
+PICTURES_PER_CALL = 32
 
 
 class Encoder(Protocol):
@@ -57,3 +54,64 @@ class Encoder(Protocol):
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """Return one vector per text. Shape: (B, D) float32, unit L2. Texts too long are truncated."""
         ...
+
+    # What follows is optional: `BaseEncoder` has it.
+
+    @property
+    def text_fingerprint(self) -> str | None:
+        """Hash of the text tower: equal means equal vectors of texts, so that they can be kept. None: not known."""
+        ...
+
+    @property
+    def pictures_per_call(self) -> int:
+        """How many pictures `encode_images` should be given at once. It may learn that from its first call."""
+        ...
+
+    @property
+    def image_tower_bytes(self) -> int:
+        """Size of what the first picture loads; 0 where that is in memory already."""
+        ...
+
+    def text_lengths(self, texts: Sequence[str]) -> tuple[list[int], int] | None:
+        """Return each text's number of tokens, uncut, and how many the text tower takes. None: not known."""
+        ...
+
+    def parts_read(self, texts: Sequence[str]) -> list[str | None]:
+        """Of each text that is too long for the model the part that is read, else None."""
+        ...
+
+    def prepare_texts(self) -> None:
+        """Make later processes answer their first text sooner, if that is possible."""
+        ...
+
+    def as_new(self) -> Encoder:
+        """An encoder that gives the vectors of texts that a new process gives, to the last bit."""
+        ...
+
+
+class BaseEncoder:
+    """The optional parts of an `Encoder`, for one that has nothing to say of them."""
+
+    @property
+    def text_fingerprint(self) -> str | None:
+        return None
+
+    @property
+    def pictures_per_call(self) -> int:
+        return PICTURES_PER_CALL
+
+    @property
+    def image_tower_bytes(self) -> int:
+        return 0
+
+    def text_lengths(self, texts: Sequence[str]) -> tuple[list[int], int] | None:
+        return None
+
+    def parts_read(self, texts: Sequence[str]) -> list[str | None]:
+        return [None] * len(texts)
+
+    def prepare_texts(self) -> None:
+        pass
+
+    def as_new(self: Encoder) -> Encoder:
+        return self

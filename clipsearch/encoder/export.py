@@ -25,7 +25,7 @@ from clipsearch.encoder.fingerprints import visual_checksum
 from clipsearch.encoder.layout import preprocess_cfg, read_model_directory
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.encoder.openclip import OpenClipEncoder, set_batch_first
-from clipsearch.errors import ClipsearchError, MissingExtra, OutOfSpace, StorageError
+from clipsearch.errors import ExportFailed, MissingExtra, OutOfSpace, StorageError
 from clipsearch.places import expanded
 from clipsearch.records import FloatArray, PixelArray
 
@@ -80,15 +80,6 @@ class ExportReport:
                 least, mean = f"{parity.least:.6f}", f"{parity.mean:.6f}"
                 lines.append(f"{len(parity.cosines)} {kind}: cosine to PyTorch at least {least}, mean {mean}")
         return "\n".join(lines)
-
-
-class ExportFailed(ClipsearchError):
-    """The export of `model` does not give the vectors of PyTorch, or could not be made; nothing was written."""
-
-    def __init__(self, model: str, problem: str) -> None:
-        self.model = model
-        self.problem = problem
-        super().__init__(f"{model} cannot be exported: {problem}. Nothing was written")
 
 
 def export(

@@ -18,7 +18,7 @@ from pathlib import Path
 from clipsearch.config import cache_dir, state_dir, write_small
 from clipsearch.encoder import layout
 from clipsearch.encoder.fingerprints import tower_files
-from clipsearch.errors import ClipsearchError, ModelNotFound, OutOfSpace
+from clipsearch.errors import ClipsearchError, HubUnreachable, ModelNotFound, OutOfSpace
 from clipsearch.places import expanded
 
 ORGANISATION = "immich-app"
@@ -27,19 +27,6 @@ REMEMBER_OFFLINE_S = 3600.0
 ALLOW_PATTERNS = ["config.json", "visual/*", "textual/*"]
 IGNORE_PATTERNS = ["*.armnn", "*.rknn", "*/rknpu/*", "*/fp16/*", "*.py", "*.pkl", "*.pt", "*.bin.index.json"]
 _EXPORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,94}")
-
-
-class HubUnreachable(ModelNotFound):
-    """The hub could not be asked for `name`: offline by setting, no connection, or it is down."""
-
-    def __init__(self, name: str, problem: str) -> None:
-        self.name = name
-        self.problem = problem
-        ClipsearchError.__init__(
-            self,
-            f"the model {name} is not available: {problem}. Try again with a connection "
-            f"(clipsearch models pull {name}), or use one that is here: clipsearch models list",
-        )
 
 
 def is_export_name(name: str) -> bool:

@@ -18,8 +18,7 @@ from clipsearch.config import cache_dir, write_small
 from clipsearch.encoder.fingerprints import REMEMBER_FROM_BYTES, tower_files
 from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
 from clipsearch.encoder.quiet import quiet_logging
-from clipsearch.encoder.sessions import first_line
-from clipsearch.errors import InvalidModel, MissingExtra, StorageError
+from clipsearch.errors import InvalidModel, MissingExtra, StorageError, first_line
 from clipsearch.filenames import native_path
 
 FOLDER = "int8-towers"

@@ -13,59 +13,27 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from clipsearch.encoder import Encoder, hub, layout
 from clipsearch.encoder.catalog import PUBLISHED, RECOMMENDED
-from clipsearch.errors import ClipsearchError, ModelNotFound
+from clipsearch.encoder.kinds import (
+    KINDS,
+    LoadOptions,
+    ModelInfo,
+    Notice,
+    Precision,
+    ResolvedModel,
+    kind_of_directory,
+    kind_of_name,
+)
+from clipsearch.errors import ClipsearchError, HubUnreachable, ModelNotFound, UnsupportedPrecision
 from clipsearch.places import expanded
-from clipsearch.records import Preprocessing
 
-if TYPE_CHECKING:
-    from clipsearch.encoder.openclip import OpenClipEncoder
-    from clipsearch.encoder.openclip import Precision as OpenClipPrecision
-
-AUTO, BUILTIN, OPEN_CLIP = "auto", "builtin", "open_clip:"
+AUTO, BUILTIN = "auto", "builtin"
 BUILTIN_LANGUAGES = "English, others less well"
 RUN_SETTINGS, RUN_MODEL = "run.json", "model"  # in a training run's folder
-Kind = Literal["builtin", "directory", "run", "export", "open_clip"]
-Notice = Callable[[str], None]
-Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedModel:
-    """What a model name means here. `directory` is None for open_clip models; `notice` is a line for the user."""
-
-    name: str
-    kind: Kind
-    directory: Path | None
-    notice: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """One line of `clipsearch models list`; `info` fills in all of it. None: not known without loading it."""
-
-    name: str
-    kind: Kind
-    available: bool  # usable now, without fetching anything
-    recommended: bool = False
-    dim: int | None = None
-    picture_side: int | None = None  # pixels
-    size_bytes: int | None = None
-    languages: str | None = None
-    directory: Path | None = None
-    preprocessing: Preprocessing | None = None
-    fingerprint: str | None = None
-    score_scale: float | None = None
-    context_length: int | None = None
-    licence: str | None = None
-    source: str | None = None
-    tags: tuple[str, ...] = ()  # of open_clip's published weights
 
 
 def load_encoder(
@@ -83,29 +51,29 @@ def load_encoder(
     `checkpoint`, `device` and `allow_pickle` are for open_clip models, `threads` for the others. `precision` is the
     image tower's: "fp16" of open_clip models only, "int8" of the others only. `notice` is called with one line when
     the user should know something (which model `auto` became, and why).
-    Raises: ModelNotFound, InvalidModel, MissingExtra, OutOfSpace; ValueError for a precision that the kind of model
-    does not have.
+    Raises: ModelNotFound, InvalidModel, MissingExtra, OutOfSpace, UnsupportedPrecision.
     """
-    if name.startswith(OPEN_CLIP):
-        if precision == "int8":
-            raise ValueError("open_clip models have no precision int8: auto, fp32, bf16 or fp16")
-        return _open_clip_encoder(name, checkpoint, device, precision, allow_pickle)
-    if checkpoint is not None:
+    kind = kind_of_name(name)
+    if kind is None and checkpoint is not None:
         raise ModelNotFound(
             name, "a checkpoint goes with an open_clip model: --model open_clip:MODEL --checkpoint FILE"
         )
+    if kind is not None and precision not in kind.precisions:
+        raise UnsupportedPrecision(name, precision, kind.precisions)
     resolved = resolve(name, notice=notice)
     if resolved.notice and notice is not None:
         notice(resolved.notice)
-    if device not in (None, "cpu") and notice is not None:
-        notice(f"{resolved.name} runs on the CPU; for {device}, use an open_clip model (--model open_clip:MODEL/TAG)")
-    from clipsearch.encoder.onnx import OnnxEncoder
-
-    if resolved.directory is None:
+    if resolved.directory is not None:
+        kind = kind_of_directory(resolved.directory)
+        if precision not in kind.precisions:
+            raise UnsupportedPrecision(resolved.name, precision, kind.precisions)
+        if device not in (None, "cpu") and notice is not None:
+            notice(
+                f"{resolved.name} runs on the CPU; for {device}, use an open_clip model (--model open_clip:MODEL/TAG)"
+            )
+    if kind is None:
         raise ModelNotFound(name, "it has no model directory")
-    if precision == "fp16":
-        raise ValueError(f"{resolved.name} has no precision fp16: auto, fp32, bf16 or int8")
-    return OnnxEncoder(resolved.directory, threads=threads, name=resolved.name, precision=precision)
+    return kind.load_module().load(resolved, LoadOptions(checkpoint, device, precision, threads, allow_pickle))
 
 
 def resolve(name: str = AUTO, *, fetch: bool = True, notice: Notice | None = None) -> ResolvedModel:
@@ -117,8 +85,9 @@ def resolve(name: str = AUTO, *, fetch: bool = True, notice: Notice | None = Non
         return _resolve_auto(fetch, notice)
     if name == BUILTIN:
         return ResolvedModel(BUILTIN, "builtin", builtin_directory())
-    if name.startswith(OPEN_CLIP):
-        return ResolvedModel(name, "open_clip", None)
+    kind = kind_of_name(name)
+    if kind is not None:
+        return ResolvedModel(name, kind.name, None)
     if _looks_like_path(name) or expanded(name).is_dir():
         directory = expanded(name)
         if not directory.is_dir():
@@ -136,14 +105,26 @@ def resolve(name: str = AUTO, *, fetch: bool = True, notice: Notice | None = Non
     return ResolvedModel(name, "export", _fetch(name, notice))
 
 
+def model_at_hand(notice: Notice | None = None) -> str:
+    """The best model that is here, for who names none: the recommended one if it is cached, else builtin. Asks nobody.
+
+    Raises: ModelNotFound if there is none at all.
+    """
+    found = _resolve_auto(fetch=False, notice=None)
+    if found.notice and notice is not None:
+        notice(found.notice)
+    return found.name
+
+
 def pull(name: str, *, notice: Notice | None = None) -> ResolvedModel:
     """Fetch a published export, whatever is remembered of the network. "auto" means the recommended one.
 
     Raises: ModelNotFound, OutOfSpace; MissingExtra for open_clip models without PyTorch.
     """
-    if name.startswith(OPEN_CLIP):
-        encoder = _open_clip_encoder(name, None, "cpu", "fp32", allow_pickle=False)  # open_clip caches its weights
-        return ResolvedModel(encoder.name, "open_clip", None)
+    kind = kind_of_name(name)
+    if kind is not None:  # what loads it keeps its weights
+        encoder = kind.load_module().load(resolve(name), LoadOptions(device="cpu", precision="fp32"))
+        return ResolvedModel(encoder.name, kind.name, None)
     return resolve(RECOMMENDED if name == AUTO else name, notice=notice)
 
 
@@ -155,14 +136,15 @@ def builtin_directory() -> Path:
     return directory
 
 
-def list_models(*, with_open_clip: bool = False) -> list[ModelInfo]:
-    """What `--model` takes: builtin, cached exports, published exports and, if asked, open_clip's models.
+def list_models(*, every_kind: bool = False) -> list[ModelInfo]:
+    """What `--model` takes: builtin, cached exports, published exports and, if asked, open_clip's models and others
+    that have names of their own.
 
-    Reads no weights and asks no network. Raises: MissingExtra if open_clip is asked for and not installed.
+    Reads no weights and asks no network. Raises: MissingExtra if every kind is asked for and one is not installed.
     """
     models: list[ModelInfo] = []
     try:
-        models.append(_directory_info(BUILTIN, "builtin", builtin_directory(), languages=BUILTIN_LANGUAGES))
+        models.append(_describe(ResolvedModel(BUILTIN, "builtin", builtin_directory()), BUILTIN_LANGUAGES))
     except ClipsearchError:
         models.append(ModelInfo(BUILTIN, "builtin", available=False))
     published = {export.name: export for export in PUBLISHED}
@@ -182,15 +164,12 @@ def list_models(*, with_open_clip: bool = False) -> list[ModelInfo]:
         directory = hub.cached_export(name) if name in cached else None
         if directory is not None:
             try:
-                known = _directory_info(name, "export", directory, languages=known.languages)
+                known = _describe(ResolvedModel(name, "export", directory), known.languages)
             except ClipsearchError:
                 known = replace(known, available=False)
         models.append(known)
-    if with_open_clip:
-        from clipsearch.encoder.openclip import open_clip_models
-
-        for architecture, tags in open_clip_models():
-            models.append(ModelInfo(f"{OPEN_CLIP}{architecture}", "open_clip", available=False, tags=tuple(tags)))
+    if every_kind:
+        models += [model for kind in KINDS for model in kind.load_module().list_models()]
     return models
 
 
@@ -201,8 +180,9 @@ def info(name: str) -> ModelInfo:
     """
     if name == AUTO:
         name = _resolve_auto(fetch=False, notice=None).name
-    if name.startswith(OPEN_CLIP):
-        return _open_clip_info(name)
+    kind = kind_of_name(name)
+    if kind is not None:
+        return kind.load_module().describe(resolve(name), hashed=True)
     try:
         resolved = resolve(name, fetch=False)
     except ModelNotFound:
@@ -210,10 +190,8 @@ def info(name: str) -> ModelInfo:
             if model.name == name and model.kind == "export":
                 return model
         raise
-    if resolved.directory is None:
-        raise ModelNotFound(name, "it has no model directory")
     languages = next((export.languages for export in PUBLISHED if export.name == name), None)
-    return _directory_info(resolved.name, resolved.kind, resolved.directory, languages=languages, hashed=True)
+    return _describe(resolved, languages, hashed=True)
 
 
 def _resolve_auto(fetch: bool, notice: Notice | None) -> ResolvedModel:
@@ -245,7 +223,7 @@ def _fetch(name: str, notice: Notice | None) -> Path:
     about = f" (about {size / 1e9:.1f} GB, once)" if size else ""
     try:
         directory = hub.fetch_export(name, started=lambda: notice(f"fetching {name}{about}") if notice else None)
-    except hub.HubUnreachable:
+    except HubUnreachable:
         raise
     except ModelNotFound as error:
         close = difflib.get_close_matches(name, [export.name for export in PUBLISHED], n=3, cutoff=0.6)
@@ -263,73 +241,12 @@ def _model_of_run(name: str, run: Path) -> Path:
     return model
 
 
-def _directory_info(
-    name: str, kind: Kind, directory: Path, *, languages: str | None = None, hashed: bool = False
-) -> ModelInfo:
-    model = layout.read_model_directory(directory)
-    fingerprint = None
-    if hashed:
-        from clipsearch.encoder.fingerprints import image_fingerprint
-
-        fingerprint = image_fingerprint(model)
-    return ModelInfo(
-        name,
-        kind,
-        available=True,
-        recommended=name == RECOMMENDED,
-        dim=model.dim,
-        picture_side=model.preprocessing.width if model.preprocessing else None,
-        size_bytes=sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()),
-        languages=languages,
-        directory=directory,
-        preprocessing=model.preprocessing,
-        fingerprint=fingerprint,
-        score_scale=model.score_scale,
-        context_length=model.text.context_length,
-        licence=model.licence,
-        source=model.source,
-    )
-
-
-def _open_clip_parts(name: str) -> tuple[str, str | None, str | None]:
-    """open_clip:MODEL/TAG or open_clip:MODEL@CHECKPOINT to model, tag, checkpoint."""
-    rest = name.removeprefix(OPEN_CLIP)
-    architecture, at, checkpoint = rest.partition("@")
-    if at:
-        return architecture, None, checkpoint
-    architecture, _, tag = rest.partition("/")
-    return architecture, tag or None, None
-
-
-def _open_clip_encoder(
-    name: str, checkpoint: Path | str | None, device: str | None, precision: OpenClipPrecision, allow_pickle: bool
-) -> OpenClipEncoder:
-    architecture, tag, inline = _open_clip_parts(name)
-    if not architecture:
-        raise ModelNotFound(name, "it names no model; open_clip's are written open_clip:ViT-B-32/laion2b_s34b_b79k")
-    if checkpoint is not None and (tag or inline):
-        raise ModelNotFound(name, "it names its weights already, so it takes no --checkpoint")
-    from clipsearch.encoder.openclip import OpenClipEncoder
-
-    weights = checkpoint if checkpoint is not None else inline
-    return OpenClipEncoder(architecture, tag, weights, device, precision, allow_pickle=allow_pickle)
-
-
-def _open_clip_info(name: str) -> ModelInfo:
-    from clipsearch.encoder.openclip import open_clip_config, open_clip_tags
-
-    architecture, tag, _ = _open_clip_parts(name)
-    config = open_clip_config(architecture)
-    side = config.get("vision_cfg", {}).get("image_size")
-    return ModelInfo(
-        name,
-        "open_clip",
-        available=False,
-        dim=config.get("embed_dim"),
-        picture_side=side if isinstance(side, int) else None,
-        context_length=config.get("text_cfg", {}).get("context_length", layout.DEFAULT_CONTEXT_LENGTH),
-        tags=(tag,) if tag else tuple(open_clip_tags(architecture)),
-    )
+def _describe(model: ResolvedModel, languages: str | None, *, hashed: bool = False) -> ModelInfo:
+    """What is known of a model in a directory."""
+    if model.directory is None:
+        raise ModelNotFound(model.name, "it has no model directory")
+    described = kind_of_directory(model.directory).load_module().describe(model, hashed=hashed)
+    return replace(described, languages=languages, recommended=model.name == RECOMMENDED)
 
 
 def _looks_like_path(name: str) -> bool:

@@ -9,21 +9,23 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from clipsearch.cores import available_cores
+from clipsearch.encoder import BaseEncoder
 from clipsearch.encoder.arrays import check_pixels, unit_rows
 from clipsearch.encoder.bulk import PICTURES_PER_RUN, Bulk, lanes_for
 from clipsearch.encoder.fingerprints import image_fingerprint, text_fingerprint
+from clipsearch.encoder.kinds import LoadOptions, ModelInfo, ResolvedModel
 from clipsearch.encoder.languages import LanguageGate
 from clipsearch.encoder.layout import TEXTUAL_MODEL, VISUAL_MODEL, ModelDirectory, read_model_directory
 from clipsearch.encoder.prepared import prepare_text_tower, prepared_text_tower
 from clipsearch.encoder.sessions import OnnxTower, filled
 from clipsearch.encoder.texts import TextTokenizer, Tokens
-from clipsearch.errors import ClipsearchError, InvalidModel
+from clipsearch.errors import ClipsearchError, InvalidModel, ModelNotFound, UnsupportedPrecision
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 if TYPE_CHECKING:
@@ -35,7 +37,43 @@ MOST_TEXT_THREADS = 4  # one short text does not fill more
 HASTY_RUNS = 2  # after so many, a text tower that was loaded in haste is loaded thoroughly
 
 
-class OnnxEncoder:
+def load(model: ResolvedModel, options: LoadOptions) -> OnnxEncoder:
+    """See `kinds.EncoderModule`."""
+    if model.directory is None:
+        raise ModelNotFound(model.name, "it has no model directory")
+    return OnnxEncoder(
+        model.directory, threads=options.threads, name=model.name, precision=cast("Precision", options.precision)
+    )
+
+
+def describe(model: ResolvedModel, *, hashed: bool) -> ModelInfo:
+    """See `kinds.EncoderModule`."""
+    if model.directory is None:
+        raise ModelNotFound(model.name, "it has no model directory")
+    found = read_model_directory(model.directory)
+    return ModelInfo(
+        model.name,
+        model.kind,
+        available=True,
+        dim=found.dim,
+        picture_side=found.preprocessing.width if found.preprocessing else None,
+        size_bytes=sum(file.stat().st_size for file in model.directory.rglob("*") if file.is_file()),
+        directory=model.directory,
+        preprocessing=found.preprocessing,
+        fingerprint=image_fingerprint(found) if hashed else None,
+        score_scale=found.score_scale,
+        context_length=found.text.context_length,
+        licence=found.licence,
+        source=found.source,
+    )
+
+
+def list_models() -> list[ModelInfo]:
+    """See `kinds.EncoderModule`: these models are known by their directories."""
+    return []
+
+
+class OnnxEncoder(BaseEncoder):
     """Encoder for a model directory.
 
     `threads` is the number of CPU threads a tower may use (None: what this process may use); `name` is what
@@ -53,12 +91,12 @@ class OnnxEncoder:
         precision: Precision = "auto",
         as_new: bool = False,
     ) -> None:
-        """Read the small files. Raises: InvalidModel, ValueError for an unknown precision.
+        """Read the small files. Raises: InvalidModel, UnsupportedPrecision.
 
         `as_new` encodes every text as a new process encodes its first, to the last bit.
         """
         if precision not in ("auto", "fp32", "bf16", "int8"):
-            raise ValueError(f"unknown precision {precision!r}: auto, fp32, bf16 or int8")
+            raise UnsupportedPrecision(name or str(directory), precision, ("auto", "fp32", "bf16", "int8"))
         self._model: ModelDirectory = read_model_directory(Path(directory))
         self._name = name if name is not None else str(self._model.path.absolute())
         self._threads = threads
@@ -137,6 +175,16 @@ class OnnxEncoder:
         """How many pictures `encode_images` should be given at once, so that no core waits for another."""
         per_run = self._choice.per_run if self._choice is not None else PICTURES_PER_RUN
         return max(BULK_PICTURES, per_run * lanes_for(_bulk_threads(self._threads)))
+
+    @property
+    def image_tower_bytes(self) -> int:
+        """Size of the files of the image tower."""
+        folder = self._model.path / "visual"
+        return sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) if self._model.has_visual else 0
+
+    def as_new(self) -> OnnxEncoder:
+        """An encoder of the same model that encodes every text as a new process encodes its first."""
+        return OnnxEncoder(self.directory, name=self._name, as_new=True)
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """Return one vector per text.

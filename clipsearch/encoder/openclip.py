@@ -13,29 +13,32 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import xxhash
 
+from clipsearch.encoder import BaseEncoder
 from clipsearch.encoder.arrays import check_pixels, unit_rows
 from clipsearch.encoder.fingerprints import fingerprint_of
-from clipsearch.encoder.layout import parse_preprocessing
+from clipsearch.encoder.kinds import OPEN_CLIP, LoadOptions, ModelInfo, ResolvedModel
+from clipsearch.encoder.layout import DEFAULT_CONTEXT_LENGTH, parse_preprocessing
 from clipsearch.encoder.quiet import quiet_logging
-from clipsearch.errors import InvalidModel, MissingExtra, ModelNotFound
+from clipsearch.errors import InvalidModel, MissingExtra, ModelNotFound, UnsupportedPrecision, first_line
 from clipsearch.places import expanded
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 if TYPE_CHECKING:
     import torch
 
+EXTRA = "torch"
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 IMAGES_PER_RUN = {"cuda": 256, "mps": 64, "cpu": 32}
 TEXTS_PER_RUN = {"cuda": 1024, "mps": 128, "cpu": 64}
 
 
-class OpenClipEncoder:
+class OpenClipEncoder(BaseEncoder):
     """Encoder for an open_clip model with the weights of a published tag or of a checkpoint file.
 
     `device`: "cuda", "cuda:1", "mps" or "cpu" (None: the first of these that is there). `precision`: of the
@@ -82,9 +85,9 @@ class OpenClipEncoder:
                 model = open_clip.create_model(name, pretrained=weights, device="cpu", weights_only=True)
             except Exception as error:  # open_clip, torch, safetensors and the hub each have their own
                 if checkpoint is not None:
-                    problem = f"it does not hold weights of {name} ({_first_line(error)})"
+                    problem = f"it does not hold weights of {name} ({first_line(error)})"
                     raise InvalidModel(Path(checkpoint), problem) from error
-                raise ModelNotFound(full_name, f"its weights could not be fetched ({_first_line(error)})") from error
+                raise ModelNotFound(full_name, f"its weights could not be fetched ({first_line(error)})") from error
         self._set_up(model, config, full_name, device, precision, architecture=name)
 
     @classmethod
@@ -296,27 +299,67 @@ def weights_checksum(module: torch.nn.Module) -> str:
     return hasher.hexdigest()
 
 
-def open_clip_models() -> list[tuple[str, list[str]]]:
-    """Every model that open_clip knows and the tags of its published weights. Raises: MissingExtra."""
+def load(model: ResolvedModel, options: LoadOptions) -> OpenClipEncoder:
+    """See `kinds.EncoderModule`."""
+    architecture, tag, inline = _parts(model.name)
+    if not architecture:
+        problem = "it names no model; open_clip's are written open_clip:ViT-B-32/laion2b_s34b_b79k"
+        raise ModelNotFound(model.name, problem)
+    if options.checkpoint is not None and (tag or inline):
+        raise ModelNotFound(model.name, "it names its weights already, so it takes no --checkpoint")
+    weights = options.checkpoint if options.checkpoint is not None else inline
+    precision = cast(Precision, options.precision)
+    return OpenClipEncoder(architecture, tag, weights, options.device, precision, allow_pickle=options.allow_pickle)
+
+
+def describe(model: ResolvedModel, *, hashed: bool) -> ModelInfo:
+    """See `kinds.EncoderModule`. The fingerprint is not known before the weights are loaded."""
+    architecture, tag, _ = _parts(model.name)
+    open_clip = _import_open_clip(f"the model open_clip:{architecture}")
+    config = _model_config(open_clip, architecture)
+    side = config.get("vision_cfg", {}).get("image_size")
+    return ModelInfo(
+        model.name,
+        model.kind,
+        available=False,
+        dim=config.get("embed_dim"),
+        picture_side=side if isinstance(side, int) else None,
+        context_length=config.get("text_cfg", {}).get("context_length", DEFAULT_CONTEXT_LENGTH),
+        tags=(tag,) if tag else tuple(open_clip.list_pretrained_tags_by_model(architecture)),
+        extra=EXTRA,
+    )
+
+
+def list_models() -> list[ModelInfo]:
+    """See `kinds.EncoderModule`: every model that open_clip knows, and the tags of its published weights."""
     open_clip = _import_open_clip("listing open_clip's models")
-    return [(name, list(open_clip.list_pretrained_tags_by_model(name))) for name in open_clip.list_models()]
+    return [
+        ModelInfo(
+            f"{OPEN_CLIP}{name}",
+            "open_clip",
+            available=False,
+            tags=tuple(open_clip.list_pretrained_tags_by_model(name)),
+            extra=EXTRA,
+        )
+        for name in open_clip.list_models()
+    ]
 
 
-def open_clip_tags(name: str) -> list[str]:
-    """Tags of the published weights of one model. Raises: MissingExtra."""
-    return list(_import_open_clip(f"the model open_clip:{name}").list_pretrained_tags_by_model(name))
-
-
-def open_clip_config(name: str) -> dict[str, Any]:
-    """open_clip's configuration of one model. Raises: MissingExtra, ModelNotFound."""
-    return _model_config(_import_open_clip(f"the model open_clip:{name}"), name)
+def _parts(name: str) -> tuple[str, str | None, str | None]:
+    """open_clip:MODEL/TAG or open_clip:MODEL@CHECKPOINT to model, tag, checkpoint."""
+    rest = name.removeprefix(OPEN_CLIP)
+    architecture, at, checkpoint = rest.partition("@")
+    if at:
+        return architecture, None, checkpoint
+    architecture, _, tag = rest.partition("/")
+    return architecture, tag or None, None
 
 
 def _import_open_clip(purpose: str) -> Any:
     try:
         import open_clip
     except ImportError as error:
-        raise MissingExtra("torch", purpose) from error
+        raise MissingExtra(EXTRA, purpose) from error
     return open_clip
 
 
@@ -356,7 +399,7 @@ def _resolve_precision(asked: Precision, device: torch.device) -> str:
     import torch
 
     if asked not in ("auto", "fp32", "bf16", "fp16"):
-        raise ValueError(f"precision must be auto, fp32, bf16 or fp16, not {asked!r}")
+        raise UnsupportedPrecision("an open_clip model", asked, ("auto", "fp32", "bf16", "fp16"))
     if asked != "auto":
         return asked
     if device.type == "cuda":
@@ -404,8 +447,4 @@ def _make_tokenizer(name: str, architecture: str, config: dict[str, Any]) -> Any
         problem = f"its tokenizer ({hf_name}) needs one more package: pip install transformers"
         raise ModelNotFound(name, problem) from error
     except Exception as error:
-        raise ModelNotFound(name, f"its tokenizer ({hf_name}) could not be fetched ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise ModelNotFound(name, f"its tokenizer ({hf_name}) could not be fetched ({first_line(error)})") from error

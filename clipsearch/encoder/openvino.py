@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from clipsearch.encoder.fingerprints import tower_files
 from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
-from clipsearch.encoder.sessions import check_width, first_line
-from clipsearch.errors import InvalidModel, MissingExtra
+from clipsearch.encoder.sessions import check_width
+from clipsearch.errors import InvalidModel, MissingExtra, first_line
 from clipsearch.filenames import native_path
 from clipsearch.records import FloatArray
 

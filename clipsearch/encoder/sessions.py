@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from clipsearch.encoder.fingerprints import tower_files
 from clipsearch.encoder.layout import ModelDirectory
-from clipsearch.errors import InvalidModel
+from clipsearch.errors import InvalidModel, first_line
 from clipsearch.filenames import native_path
 from clipsearch.records import FloatArray
 
@@ -134,8 +134,3 @@ def filled(array: npt.NDArray[Any], fixed_batch: int | None) -> npt.NDArray[Any]
     """Repeat the last row up to a fixed batch size."""
     missing = (fixed_batch or len(array)) - len(array)
     return array if missing == 0 else np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
-
-
-def first_line(error: Exception) -> str:
-    """What an error of another library says, without its pages of advice."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

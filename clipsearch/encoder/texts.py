@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipsearch.encoder.layout import TOKENIZER, TOKENIZER_CONFIG, ModelDirectory, read_json
-from clipsearch.errors import InvalidModel
+from clipsearch.errors import InvalidModel, first_line
 from clipsearch.filenames import native_path
 from clipsearch.records import IntArray
 
@@ -83,7 +83,7 @@ class TextTokenizer:
             tokenizer.no_padding()
             tokenizer.enable_truncation(max_length=model.text.context_length)
         except Exception as error:  # the library raises bare Exception
-            raise InvalidModel(model.path, f"{TOKENIZER} cannot be used ({_first_line(error)})") from error
+            raise InvalidModel(model.path, f"{TOKENIZER} cannot be used ({first_line(error)})") from error
         self._tokenizer: Tokenizer = tokenizer
         config = read_json(model.path, TOKENIZER_CONFIG) if (model.path / TOKENIZER_CONFIG).is_file() else {}
         self._pad_id = self._padding_id(model.path, config, stored_padding)
@@ -153,7 +153,3 @@ def _token_text(value: object) -> str | None:
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from clipsearch.encoder import Encoder
 from clipsearch.folding import fold
 from clipsearch.indexer.build import Progress
 from clipsearch.pairs.encoding import decode_tasks
@@ -19,15 +19,6 @@ from clipsearch.records import Preprocessing, SkippedImage
 SAMPLE_PAIRS = 5
 # Small, so that JPEGs are decoded at an eighth: all their data is still read and checked.
 _THUMBNAIL = Preprocessing(height=32, width=32, mean=(0, 0, 0), std=(1, 1, 1), resize_mode="squash")
-
-
-@runtime_checkable
-class CountsTokens(Protocol):
-    """An encoder that can say how long texts are for it."""
-
-    def text_lengths(self, texts: Sequence[str]) -> tuple[list[int], int]:
-        """Return each text's number of tokens, uncut, and how many the text tower takes."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +73,7 @@ def check_pairs(
     train: PairSet,
     dev: PairSet | None = None,
     *,
-    encoder: object = None,
+    encoder: Encoder | None = None,
     workers: int | None = None,
     timeout_s: float = 10.0,
     seed: int = 0,
@@ -90,7 +81,7 @@ def check_pairs(
 ) -> CheckReport:
     """Decode every picture and read every caption of both sets.
 
-    `encoder` says how long captions are in tokens, if it can (CountsTokens). Captions are compared without regard to
+    `encoder` says how long captions are in tokens, if it can. Captions are compared without regard to
     case and spacing; pictures by their content.
     """
     total = len(train) + (len(dev) if dev is not None else 0)
@@ -115,7 +106,7 @@ def _folded(text: str) -> str:
 
 def _check_set(
     pairs: PairSet,
-    encoder: object,
+    encoder: Encoder | None,
     workers: int | None,
     timeout_s: float,
     seed: int,
@@ -140,9 +131,8 @@ def _check_set(
                 progress(Progress("check", done_before + len(hashes) + len(skipped), total, len(hashes)))
     readable = [pairs[number] for number in sorted(hashes)]
     captions = [text for pair in readable for text in pair.captions]
-    tokens, context_length = (
-        encoder.text_lengths(captions) if isinstance(encoder, CountsTokens) and captions else (None, None)
-    )
+    lengths = encoder.text_lengths(captions) if encoder is not None and captions else None
+    tokens, context_length = (None, None) if lengths is None else lengths
     pictures_of: Counter[str] = Counter()
     spelled: dict[str, str] = {}
     repeated_within = 0

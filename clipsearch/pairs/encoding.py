@@ -15,7 +15,6 @@ from clipsearch.pairs.reading import PairSet, PictureSource
 from clipsearch.pictures.pool import DecodePool, DecodeTask
 from clipsearch.records import FloatArray, IntArray, PixelArray, SkippedImage
 
-BATCH_PICTURES = 32
 TEXTS_AT_ONCE = 512
 
 Report = Callable[[Progress], None]
@@ -92,7 +91,7 @@ def encode_pictures(
                 continue
             hashes[result.key] = result.content_hash
             waiting.append((result.key, result.pieces))
-            if len(waiting) >= (batch or int(getattr(encoder, "pictures_per_call", BATCH_PICTURES))):
+            if len(waiting) >= (batch or encoder.pictures_per_call):
                 flush()
     flush()
     kept = np.array(sorted(hashes), np.int64)

@@ -24,7 +24,7 @@ from typing import Any, Literal, get_args, overload
 
 import xxhash
 
-from clipsearch.errors import InvalidPairs, UnreadablePicture
+from clipsearch.errors import InvalidPairs, UnreadablePicture, first_line
 from clipsearch.pictures.formats import is_candidate
 
 BadReason = Literal[
@@ -587,7 +587,7 @@ def _parquet_rows(path: str, image_column: str | None, caption_column: str | Non
                     number += 1
                     yield f"row {number}", picture, said
     except pyarrow.ArrowException as error:
-        raise InvalidPairs(path, f"not a readable Parquet file: {str(error).splitlines()[0]}") from error
+        raise InvalidPairs(path, f"not a readable Parquet file: {first_line(error)}") from error
 
 
 def _plain(name: str) -> str:

@@ -1,130 +1,278 @@
-"""Which files are pictures: by their names, then by their first bytes. Knows no decoder and opens nothing."""
+"""The table of picture formats, and which files are pictures: by their names, then by their first bytes.
+
+The scanner, what tells formats apart, the decoders, messages, `clipsearch index --help`, `ext:` and the page come from
+it. Knows no decoder and opens nothing.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 from clipsearch.records import SkipStatus
 
 Kind = Literal[
-    "JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "JPEG2000", "PPM", "HEIF", "RAW"
-]  # what clipsearch reads; all but the last two are Pillow's names
+    "JPEG", "PNG", "WEBP", "GIF", "BMP", "JPEG2000", "RAW", "TIFF", "AVIF", "HEIF", "PPM", "DIB"
+]  # what clipsearch reads; all but two are Pillow's names
 
 HEAD_BYTES = 4096  # what `identify` wants to see of a file
-
-_EXTENSIONS: dict[Kind, str] = {
-    "JPEG": "jpg jpeg jpe jfif jif mpo insp",
-    "PNG": "png apng",
-    "WEBP": "webp",
-    "GIF": "gif",
-    "TIFF": "tif tiff",
-    "BMP": "bmp",
-    "DIB": "dib",
-    "AVIF": "avif avifs",
-    "JPEG2000": "jp2 j2k jpf jpx j2c jpc",
-    "PPM": "ppm pgm pbm pnm pfm",
-    "HEIF": "heic heif heics heifs hif",
-    "RAW": "3fr arw cr2 cr3 crw dcr dng erf fff iiq k25 kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 "
-    "srf srw x3f",
-}
-_KIND_OF_EXTENSION: dict[str, Kind] = {
-    extension: kind for kind, extensions in _EXTENSIONS.items() for extension in extensions.split()
-}
-
-_UNSUPPORTED_EXTENSIONS: dict[str, str] = {
-    extension: name
-    for name, extensions in {
-        "Photoshop": "psd psb",
-        "EPS": "eps ps epsf",
-        "Illustrator": "ai",
-        "SVG": "svg svgz",
-        "Targa": "tga icb vda vst",
-        "Windows icon": "ico cur",
-        "Apple icon": "icns",
-        "DirectDraw": "dds",
-        "GIMP": "xcf gbr",
-        "Krita": "kra",
-        "FITS": "fits fit fts",
-        "OpenEXR": "exr",
-        "Radiance": "hdr rgbe",
-        "JPEG XL": "jxl",
-        "JPEG XR": "jxr wdp hdp",
-        "QOI": "qoi",
-        "PCX": "pcx dcx",
-        "SGI": "sgi rgb rgba bw",
-        "Sun raster": "ras sun",
-        "X11": "xbm xpm",
-        "Windows metafile": "wmf emf",
-        "PAM": "pam",
-        "DjVu": "djvu djv",
-        "DICOM": "dcm",
-        "FlashPix": "fpx mic",
-        "PhotoCD": "pcd",
-        "Pixar": "pxr",
-        "FLIC": "fli flc",
-        "game texture": "blp ftc ftu ktx ktx2 wal",
-        "IM": "im",
-        "MSP": "msp",
-        "CorelDRAW": "cdr",
-        "Affinity": "afphoto afdesign",
-        "Procreate": "procreate",
-        "Clip Studio": "clip",
-    }.items()
-    for extension in extensions.split()
-}
-
-_SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"BM", "BMP"),
-    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG2000"),
-    (b"\xff\x4f\xff\x51", "JPEG2000"),
-    (b"FUJIFILMCCD-RAW", "RAW"),
-    (b"II\x1a\x00\x00\x00HEAPCCDR", "RAW"),  # CRW
-    (b"IIRO", "RAW"),  # ORF
-    (b"IIRS", "RAW"),
-    (b"MMOR", "RAW"),
-    (b"IIU\x00", "RAW"),  # RW2
-    (b"FOVb", "RAW"),  # X3F
-    (b"\x00MRM", "RAW"),
-)
 TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")  # classic and BigTIFF
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 
-_UNSUPPORTED_SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"8BPS", "Photoshop"),
-    (b"%!PS", "EPS"),
-    (b"\xc5\xd0\xd3\xc6", "EPS"),
-    (b"DDS ", "DirectDraw"),
-    (b"\x00\x00\x01\x00", "Windows icon"),
-    (b"\x00\x00\x02\x00", "Windows icon"),
-    (b"icns", "Apple icon"),
-    (b"gimp xcf", "GIMP"),
-    (b"SIMPLE  =", "FITS"),
-    (b"v/1\x01", "OpenEXR"),
-    (b"#?RADIANCE", "Radiance"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
-    (b"II\xbc\x01", "JPEG XR"),
-    (b"qoif", "QOI"),
-    (b"P7", "PAM"),
-    (b"\x01\xda", "SGI"),
-    (b"\x59\xa6\x6a\x95", "Sun raster"),
-    (b"/* XPM", "X11"),
-    (b"\xd7\xcd\xc6\x9a", "Windows metafile"),
-    (b"\x01\x00\x00\x00", "Windows metafile"),
-    (b"BLP", "game texture"),
-    (b"FTEX", "game texture"),
-    (b"DanM", "MSP"),
-    (b"LinS", "MSP"),
-    (b"AT&TFORM", "DjVu"),
-    (b"\x80\xe8\x00\x00", "Pixar"),
+
+def _is_webp(head: bytes, name: str) -> bool:
+    return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+
+
+def _is_raw(head: bytes, name: str) -> bool:
+    """Most RAW files pretend to be a TIFF; CR3 shares the container of MP4."""
+    if head.startswith(TIFF_SIGNATURES):
+        return head[8:10] == b"CR" or _kind_by_name(name) == "RAW"
+    return head[4:12] == b"ftypcrx "
+
+
+def _is_avif(head: bytes, name: str) -> bool:
+    return bool(_brands(head) & {b"avif", b"avis"})
+
+
+def _is_heif(head: bytes, name: str) -> bool:
+    return bool(_brands(head) & _HEIF_BRANDS) or head[4:12] in (b"ftypmif1", b"ftypmsf1")
+
+
+def _brands(head: bytes) -> set[bytes]:
+    """What a file in the container of MP4 says that it is."""
+    if head[4:8] != b"ftyp":
+        return set()
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    return {head[8:12], *(head[start : start + 4] for start in range(16, end - 3, 4))}
+
+
+def _is_ppm(head: bytes, name: str) -> bool:
+    return head[:1] == b"P" and head[1:2] in b"123456fF" and head[2:3].isspace()
+
+
+def _is_dib(head: bytes, name: str) -> bool:
+    """A DIB is a BMP without its file header: header size, width, height, one plane, bits per pixel."""
+    return (
+        int.from_bytes(head[:4], "little") in (40, 52, 56, 64, 108, 124)
+        and head[12:14] == b"\x01\x00"
+        and int.from_bytes(head[14:16], "little") in (1, 2, 4, 8, 16, 24, 32)
+    )
+
+
+class Format(NamedTuple):
+    """A format that clipsearch reads, with or without an extra."""
+
+    kind: Kind
+    label: str  # what people call it
+    extensions: str
+    media_types: str  # as browsers name them
+    signatures: tuple[bytes, ...] = ()  # what files of it begin with
+    test: Callable[[bytes, str], bool] | None = None  # else: of the first HEAD_BYTES and the name, whether it is one
+    plugin: tuple[str, str] | None = None  # module and class of its Pillow plugin
+    same: str = ""  # extensions that mean the same to `ext:`, the usual one first
+    offered: bool = False  # as a choice for `ext:` on the page
+    shown: bool = False  # by every browser, as the first of its media types
+    extra: str | None = None  # what it needs beside the core,
+    module: str | None = None  # and the module that is then there
+
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "JPEG",
+        "JPEG",
+        "jpg jpeg jpe jfif jif mpo insp",
+        "image/jpeg",
+        (b"\xff\xd8\xff",),
+        plugin=("PIL.JpegImagePlugin", "JpegImageFile"),
+        same="jpg jpeg jpe jfif",
+        offered=True,
+        shown=True,
+    ),
+    Format(
+        "PNG",
+        "PNG",
+        "png apng",
+        "image/png image/apng",
+        (b"\x89PNG\r\n\x1a\n",),
+        plugin=("PIL.PngImagePlugin", "PngImageFile"),
+        offered=True,
+        shown=True,
+    ),
+    Format(
+        "WEBP",
+        "WebP",
+        "webp",
+        "image/webp",
+        test=_is_webp,
+        plugin=("PIL.WebPImagePlugin", "WebPImageFile"),
+        offered=True,
+        shown=True,
+    ),
+    Format(
+        "GIF",
+        "GIF",
+        "gif",
+        "image/gif",
+        (b"GIF87a", b"GIF89a"),
+        plugin=("PIL.GifImagePlugin", "GifImageFile"),
+        offered=True,
+        shown=True,
+    ),
+    Format("BMP", "BMP", "bmp", "image/bmp", (b"BM",), plugin=("PIL.BmpImagePlugin", "BmpImageFile"), shown=True),
+    Format(
+        "JPEG2000",
+        "JPEG 2000",
+        "jp2 j2k jpf jpx j2c jpc",
+        "image/jp2 image/jpx image/j2k image/x-jp2",
+        (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+        plugin=("PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
+    ),
+    Format(  # before TIFF
+        "RAW",
+        "camera RAW",
+        "dng 3fr arw cr2 cr3 crw dcr erf fff iiq k25 kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f",
+        "image/x-adobe-dng image/x-dcraw",
+        (
+            b"FUJIFILMCCD-RAW",
+            b"II\x1a\x00\x00\x00HEAPCCDR",  # CRW
+            b"IIRO",  # ORF
+            b"IIRS",
+            b"MMOR",
+            b"IIU\x00",  # RW2
+            b"FOVb",  # X3F
+            b"\x00MRM",
+        ),
+        test=_is_raw,
+        extra="raw",
+        module="rawpy",
+    ),
+    Format(
+        "TIFF",
+        "TIFF",
+        "tif tiff",
+        "image/tiff",
+        TIFF_SIGNATURES,
+        plugin=("PIL.TiffImagePlugin", "TiffImageFile"),
+        same="tif tiff",
+        offered=True,
+    ),
+    Format(
+        "AVIF",
+        "AVIF",
+        "avif avifs",
+        "image/avif",
+        test=_is_avif,
+        plugin=("PIL.AvifImagePlugin", "AvifImageFile"),
+        offered=True,
+        shown=True,
+    ),
+    Format(
+        "HEIF",
+        "HEIC",
+        "heic heif heics heifs hif",
+        "image/heic image/heif image/heic-sequence image/heif-sequence",
+        test=_is_heif,
+        plugin=("pillow_heif", "HeifImageFile"),
+        same="heic heif",
+        offered=True,
+        extra="heif",
+        module="pillow_heif",
+    ),
+    Format(
+        "PPM",
+        "PPM",
+        "ppm pgm pbm pnm pfm",
+        "image/x-portable-anymap image/x-portable-bitmap image/x-portable-graymap image/x-portable-pixmap",
+        test=_is_ppm,
+        plugin=("PIL.PpmImagePlugin", "PpmImageFile"),
+    ),
+    Format("DIB", "DIB", "dib", "image/x-ms-bmp", test=_is_dib, plugin=("PIL.BmpImagePlugin", "DibImageFile")),
+)
+"""What clipsearch reads, in the order in which files are tested for it."""
+
+
+class Unsupported(NamedTuple):
+    """A format that clipsearch knows by its name or first bytes, and does not read."""
+
+    name: str
+    extensions: str
+    signatures: tuple[bytes, ...] = ()
+
+
+UNSUPPORTED = (
+    Unsupported("Photoshop", "psd psb", (b"8BPS",)),
+    Unsupported("EPS", "eps ps epsf", (b"%!PS", b"\xc5\xd0\xd3\xc6")),
+    Unsupported("Illustrator", "ai"),
+    Unsupported("SVG", "svg svgz"),
+    Unsupported("Targa", "tga icb vda vst"),
+    Unsupported("Windows icon", "ico cur", (b"\x00\x00\x01\x00", b"\x00\x00\x02\x00")),
+    Unsupported("Apple icon", "icns", (b"icns",)),
+    Unsupported("DirectDraw", "dds", (b"DDS ",)),
+    Unsupported("GIMP", "xcf gbr", (b"gimp xcf",)),
+    Unsupported("Krita", "kra"),
+    Unsupported("FITS", "fits fit fts", (b"SIMPLE  =",)),
+    Unsupported("OpenEXR", "exr", (b"v/1\x01",)),
+    Unsupported("Radiance", "hdr rgbe", (b"#?RADIANCE",)),
+    Unsupported("JPEG XL", "jxl", (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")),
+    Unsupported("JPEG XR", "jxr wdp hdp", (b"II\xbc\x01",)),
+    Unsupported("QOI", "qoi", (b"qoif",)),
+    Unsupported("PCX", "pcx dcx"),
+    Unsupported("SGI", "sgi rgb rgba bw", (b"\x01\xda",)),
+    Unsupported("Sun raster", "ras sun", (b"\x59\xa6\x6a\x95",)),
+    Unsupported("X11", "xbm xpm", (b"/* XPM",)),
+    Unsupported("Windows metafile", "wmf emf", (b"\xd7\xcd\xc6\x9a", b"\x01\x00\x00\x00")),
+    Unsupported("PAM", "pam", (b"P7",)),
+    Unsupported("DjVu", "djvu djv", (b"AT&TFORM",)),
+    Unsupported("DICOM", "dcm"),
+    Unsupported("FlashPix", "fpx mic"),
+    Unsupported("PhotoCD", "pcd"),
+    Unsupported("Pixar", "pxr", (b"\x80\xe8\x00\x00",)),
+    Unsupported("FLIC", "fli flc"),
+    Unsupported("game texture", "blp ftc ftu ktx ktx2 wal", (b"BLP", b"FTEX")),
+    Unsupported("IM", "im"),
+    Unsupported("MSP", "msp", (b"DanM", b"LinS")),
+    Unsupported("CorelDRAW", "cdr"),
+    Unsupported("Affinity", "afphoto afdesign"),
+    Unsupported("Procreate", "procreate"),
+    Unsupported("Clip Studio", "clip"),
 )
 
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+_FORMATS = {found.kind: found for found in FORMATS}
+_KIND_OF_EXTENSION: dict[str, Kind] = {
+    extension: found.kind for found in FORMATS for extension in found.extensions.split()
+}
+_UNSUPPORTED_EXTENSIONS: dict[str, str] = {
+    extension: found.name for found in UNSUPPORTED for extension in found.extensions.split()
+}
+_USUAL = {extension: found.same.split()[0] for found in FORMATS for extension in found.same.split()}
+
+
+def format_of(kind: Kind) -> Format:
+    """The line of the table."""
+    return _FORMATS[kind]
+
+
+def usual_extension(extension: str) -> str:
+    """An extension as it is usually written: `jpg` for `jpeg`."""
+    return _USUAL.get(extension, extension)
+
+
+def is_installed(found: Format) -> bool:
+    """Whether what a format needs beside the core, if anything, is there."""
+    return found.module is None or importlib.util.find_spec(found.module) is not None
+
+
+def missing_extra(kind: Kind) -> str:
+    """What to say where it is not."""
+    found = _FORMATS[kind]
+    return f"{found.label} needs an optional part: pip install 'clipsearch[{found.extra}]'"
+
+
+def _kind_by_name(name: str) -> Kind | None:
+    return _KIND_OF_EXTENSION.get(_extension(name))
 
 
 def _extension(name: str) -> str:
@@ -179,8 +327,8 @@ def is_candidate(name: str) -> bool:
 
 def extra_is_installed(name: str) -> bool:
     """Whether what a file of this name needs beside the core, if anything, is there."""
-    needs = {"HEIF": "pillow_heif", "RAW": "rawpy"}.get(_KIND_OF_EXTENSION.get(_extension(name), ""))
-    return needs is None or importlib.util.find_spec(needs) is not None
+    kind = _kind_by_name(name)
+    return kind is None or is_installed(_FORMATS[kind])
 
 
 def identify(head: bytes, name: str) -> Kind | None:
@@ -188,38 +336,9 @@ def identify(head: bytes, name: str) -> Kind | None:
 
     `name` only tells a RAW file from the TIFF that most of them pretend to be.
     """
-    for signature, kind in _SIGNATURES:
-        if head.startswith(signature):
-            return kind
-    if head.startswith(TIFF_SIGNATURES):
-        named_raw = _KIND_OF_EXTENSION.get(_extension(name)) == "RAW"
-        return "RAW" if named_raw or head[8:10] == b"CR" else "TIFF"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head[4:8] == b"ftyp":
-        return _identify_iso_media(head)
-    if head[:1] == b"P" and head[1:2] in b"123456fF" and head[2:3].isspace():
-        return "PPM"
-    # A DIB is a BMP without its file header: header size, width, height, one plane, bits per pixel.
-    if (
-        int.from_bytes(head[:4], "little") in (40, 52, 56, 64, 108, 124)
-        and head[12:14] == b"\x01\x00"
-        and int.from_bytes(head[14:16], "little") in (1, 2, 4, 8, 16, 24, 32)
-    ):
-        return "DIB"
-    return None
-
-
-def _identify_iso_media(head: bytes) -> Kind | None:
-    """AVIF, HEIF and CR3 share the container of MP4 and name themselves in its brands."""
-    end = min(int.from_bytes(head[:4], "big"), len(head))
-    brands = {head[8:12], *(head[start : start + 4] for start in range(16, end - 3, 4))}
-    if head[8:12] == b"crx ":
-        return "RAW"
-    if brands & {b"avif", b"avis"}:
-        return "AVIF"
-    if brands & _HEIF_BRANDS or head[8:12] in (b"mif1", b"msf1"):
-        return "HEIF"
+    for found in FORMATS:
+        if head.startswith(found.signatures) or (found.test is not None and found.test(head, name)):
+            return found.kind
     return None
 
 
@@ -228,9 +347,9 @@ def classify_unidentified(head: bytes, name: str) -> tuple[SkipStatus, str]:
     by_name = classify_name(name)
     if by_name is not None and by_name[0] == "unsupported_format":
         return by_name  # first, since Targa files start like Windows icons
-    for signature, format_name in _UNSUPPORTED_SIGNATURES:
-        if head.startswith(signature):
-            return "unsupported_format", f"{format_name} files are not supported"
+    for found in UNSUPPORTED:
+        if head.startswith(found.signatures):
+            return "unsupported_format", f"{found.name} files are not supported"
     if b"<svg" in head[:1024]:
         return "unsupported_format", "SVG files are not supported"
     if head[4:8] == b"ftyp":

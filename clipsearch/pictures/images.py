@@ -34,8 +34,10 @@ from clipsearch.pictures.formats import (
     Kind,
     classify_name,
     classify_unidentified,
+    format_of,
     identify,
     is_candidate,
+    missing_extra,
 )
 from clipsearch.pictures.metadata import (
     Embedded,
@@ -46,7 +48,7 @@ from clipsearch.pictures.metadata import (
     read_exif,
     read_tiff_exif,
 )
-from clipsearch.pictures.metadata.stripping import without_bad_metadata
+from clipsearch.pictures.metadata.stripping import png_without_pixels, without_bad_metadata
 from clipsearch.records import MOST_PIECES, OUT_OF_MEMORY, PictureMetadata, PixelArray, Preprocessing, SkipStatus
 
 __all__ = [
@@ -80,20 +82,6 @@ _CHUNK_BYTES = 4 * 2**20
 #   factor 3: mean 0.12-0.14, 99th percentile 1, maximum 2;          ~58 ms
 #   in full: 0;                                                     ~140 ms
 _DRAFT_FACTOR = 2
-
-_PLUGINS: dict[Kind, tuple[str, str]] = {
-    "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
-    "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
-    "WEBP": ("PIL.WebPImagePlugin", "WebPImageFile"),
-    "GIF": ("PIL.GifImagePlugin", "GifImageFile"),
-    "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
-    "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
-    "DIB": ("PIL.BmpImagePlugin", "DibImageFile"),
-    "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
-    "JPEG2000": ("PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
-    "PPM": ("PIL.PpmImagePlugin", "PpmImageFile"),
-    "HEIF": ("pillow_heif", "HeifImageFile"),
-}
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -261,16 +249,9 @@ class PictureFile:
         `pieces`: return a long picture in several, rather than its middle.
         """
 
-        def wanted(size: Size) -> Size:
-            boxes = piece_boxes(size) if pieces else []
-            if not boxes:
-                return _resized_size(size, preprocessing)
-            scale = max(preprocessing.width, preprocessing.height) / min(size)
-            return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
         self._read()
         with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
-            decoded = _decode(self._stream, self.kind, wanted, max_pixels)
+            decoded = _decode(self._stream, self.kind, _wanted(preprocessing, pieces), max_pixels)
             boxes = piece_boxes(decoded.full_size) if pieces else []
             if boxes:
                 seen = np.stack([_resize_and_crop(_piece(decoded, box), preprocessing) for box in boxes])
@@ -280,6 +261,23 @@ class PictureFile:
         embedded = decoded.embedded + read_blocks(self.kind, self._stream)
         metadata = describe(embedded, self.path, beside=self._is_on_disk)
         return Picture(seen, width, height, metadata, content_hash, decoded.partial)
+
+    def describe(
+        self, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS, pieces: bool = False
+    ) -> PictureMetadata:
+        """What `decode` would say of the picture, without decoding it: of most formats, its beginning is read.
+
+        Only a file whose metadata is damaged is decoded all the same.
+        """
+        try:
+            with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
+                embedded = _read_metadata(self._stream, self.kind, _wanted(preprocessing, pieces))
+                embedded += read_blocks(self.kind, self._stream)
+        except UnreadablePicture as error:
+            if error.status in ("unreadable", "missing_extra"):
+                raise
+            return self.decode(preprocessing, max_pixels=max_pixels, pieces=pieces).metadata
+        return describe(embedded, self.path, beside=self._is_on_disk)
 
     def open(self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
         """Decode the picture for people: see `open_picture`."""
@@ -302,6 +300,7 @@ class PictureFile:
         """Bring the bytes of a file of ordinary size into memory."""
         with self._reporting_errors("file"):
             if self._head is not None and self.size_bytes <= _IN_MEMORY_BYTES:
+                self._stream.seek(len(self._head))
                 content = io.BytesIO(self._head + self._stream.read())
                 self._stream.close()
                 self._stream = content
@@ -472,6 +471,8 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
     except (_Rejected, MemoryError):
         raise
     except Exception as error:
+        if kind == "JPEG" and (name := repair.unsupported_jpeg(_content(stream, _MOST_REPAIRED_BYTES))) is not None:
+            raise _Rejected("unsupported_format", f"{name} is not supported") from error
         # Perhaps only for its metadata.
         spared = without_bad_metadata(stream, kind)
         if spared is not None:
@@ -487,6 +488,48 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
         return decoded
 
 
+def _wanted(preprocessing: Preprocessing, pieces: bool) -> Callable[[Size], Size]:
+    """How large a picture of some size must be decoded at least."""
+
+    def wanted(size: Size) -> Size:
+        boxes = piece_boxes(size) if pieces else []
+        if not boxes:
+            return _resized_size(size, preprocessing)
+        scale = max(preprocessing.width, preprocessing.height) / min(size)
+        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+    return wanted
+
+
+def _read_metadata(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size]) -> Embedded:
+    """What stands in a file, by its header. As `_decode` finds it in files without faults."""
+    if _is_tiff(stream):
+        directories = tiff.read_directories(stream)
+        stream.seek(8)
+        if tiff.shows_raw(directories) or stream.read(2) == b"CR":
+            return _read_raw_metadata(stream, wanted)
+        if tiff.may_hide_raw(directories, stream.seek(0, os.SEEK_END)):
+            with suppress(Exception):  # LibRaw takes it for something that it is not: then it is a TIFF
+                return _read_raw_metadata(stream, wanted)
+        if not directories or tiff.choose_page(directories).compression != 6:
+            return read_embedded("TIFF", read_tiff_exif(stream))
+        kind = "TIFF"
+    if kind == "RAW":
+        return _read_raw_metadata(stream, wanted)
+    if kind in ("BMP", "DIB", "PPM"):
+        return Embedded(kind)
+    stream.seek(0)
+    if kind == "PNG":
+        small = png_without_pixels(stream)
+        if small is None:
+            raise EOFError
+        with _open_image(small, kind) as image:
+            image.load()
+            return read_embedded(kind, read_exif(image), image.info)
+    with _open_image(stream, kind) as image:
+        return read_embedded(kind, read_exif(image), image.info)
+
+
 _MOST_REPAIRED_BYTES = 2**30
 
 
@@ -498,6 +541,8 @@ def _decode_what_is_left(
     A tenth of the rows is enough to show something. What is missing has one colour.
     """
     content = _content(stream, _MOST_REPAIRED_BYTES)
+    if kind in ("AVIF", "HEIF"):
+        return _decode_padded(content, kind, wanted, max_pixels)
     decoded: _Decoded | None = None
     repaired: repair.Repaired | None = None
     for bare in (False, True):
@@ -526,6 +571,38 @@ def _decode_what_is_left(
             return None
         _paint_grey(decoded.image, top, bottom)
     return decoded, complete
+
+
+_FILLERS = (b"\0", b"\x55")
+_MOST_PADDING = 10  # times as much as there is of a file
+
+
+def _decode_padded(
+    content: bytes, kind: Kind, wanted: Callable[[Size], Size], max_pixels: int
+) -> tuple[_Decoded, bool] | None:
+    """Decode a file of video coding that lacks its end, with two fillings: what both show alike is of the file."""
+    end = repair.end_of_boxes(content)
+    if not len(content) < end <= min(_MOST_REPAIRED_BYTES, _MOST_PADDING * len(content)):
+        return None
+    decoded: list[_Decoded] = []
+    for filler in _FILLERS:
+        try:
+            with _open_image(io.BytesIO(content + filler * (end - len(content))), kind) as image:
+                decoded.append(_decode_image(image, kind, wanted, max_pixels))
+        except (_Rejected, MemoryError):
+            raise
+        except Exception:  # the error of the file as it was says more
+            return None
+    first, second = decoded
+    if first.image.size != second.image.size:
+        return None
+    box = ImageChops.difference(first.image, second.image).point(lambda value: 255 * (value > 8)).getbbox()
+    if box is None:  # both fillings may show the same nothing
+        return None
+    if (box[2] - box[0]) * (box[3] - box[1]) * 10 > 9 * first.image.width * first.image.height:
+        return None
+    first.image.paste((128, 128, 128), box)
+    return first, False
 
 
 def _repaired(content: bytes, kind: Kind, max_pixels: int, bare: bool) -> repair.Repaired | None:
@@ -617,13 +694,15 @@ def _decode_colour_pfm(stream: IO[bytes], max_pixels: int) -> _Decoded:
 
 def _open_image(stream: IO[bytes], kind: Kind) -> ImageFile.ImageFile:
     """Parse the header with the one plugin of `kind`; no other gets to see the bytes."""
-    module_name, class_name = _PLUGINS[kind]
+    found = format_of(kind)
+    assert found.plugin is not None
+    module_name, class_name = found.plugin
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        if kind != "HEIF":
+        if found.extra is None:
             raise
-        raise _Rejected("missing_extra", "HEIC needs an optional part: pip install 'clipsearch[heif]'") from error
+        raise _Rejected("missing_extra", missing_extra(kind)) from error
     if kind == "JPEG2000":
         return _open_jpeg2000(getattr(module, class_name), stream)
     image: ImageFile.ImageFile = getattr(module, class_name)(stream)
@@ -842,28 +921,40 @@ def _decode_tiff(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], 
     return _Decoded(upright, _upright_size(page.size, orientation), None, to_srgb, embedded, partial)
 
 
+# LibRaw's flip to EXIF's: 0 upright, 3 upside down, 5 needs a quarter turn to the left, 6 to the right.
+_FLIPS = {3: 3, 5: 8, 6: 6}
+
+
 def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: int) -> _Decoded:
     """Decode a RAW file: the camera's own preview where it is large enough, else the sensor's data at half size."""
     try:
         import rawpy
     except ImportError as error:
-        raise _Rejected("missing_extra", "RAW needs an optional part: pip install 'clipsearch[raw]'") from error
+        raise _Rejected("missing_extra", missing_extra("RAW")) from error
     stream.seek(0)
     try:
         with rawpy.imread(stream) as raw:
-            # LibRaw's flip: 0 upright, 3 upside down, 5 needs a quarter turn to the left, 6 to the right.
-            orientation = {3: 3, 5: 8, 6: 6}.get(raw.sizes.flip, 1)
+            orientation = _FLIPS.get(raw.sizes.flip, 1)
             size = (raw.sizes.width, raw.sizes.height)
             _check_pixels(size, size, max_pixels)
             full_size = _upright_size(size, orientation)
             preview = _raw_preview(raw, rawpy, full_size, orientation, wanted=wanted, max_pixels=max_pixels)
             if preview is not None:  # which may come without what the file says
                 preview.embedded += read_embedded("RAW", read_tiff_exif(stream))
+                preview.partial = _cut_raw(stream)
                 return preview
+            partial = _cut_raw(stream)
+            if partial is not None:  # LibRaw makes up what is missing of the sensor's data
+                left = _decode_preview_left(stream, wanted, max_pixels, least_side=_GOOD_PREVIEW)
+                if left is not None:
+                    return left
             pixels = raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8)
     except rawpy.LibRawFileUnsupportedError as error:
         raise _Rejected("unsupported_format", "a RAW file of a kind that is not supported") from error
     except rawpy.LibRawIOError as error:
+        left = _decode_preview_left(stream, wanted, max_pixels)
+        if left is not None:
+            return left
         raise _Rejected("truncated", "the RAW file ends before the picture does") from error
     except (rawpy.LibRawTooBigError, rawpy.LibRawUnsufficientMemoryError) as error:
         raise MemoryError from error
@@ -871,30 +962,86 @@ def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: i
         pixels = pixels.repeat(3, axis=2)
     image = Image.fromarray(pixels)
     box = (0.0, 0.0, float(image.width), float(image.height))
-    return _Decoded(image, full_size, box, None, read_embedded("RAW", read_tiff_exif(stream)))
+    return _Decoded(image, full_size, box, None, read_embedded("RAW", read_tiff_exif(stream)), partial)
+
+
+# Pixels of the short side of a preview that is better than nothing, and better than a part of the picture.
+_LEAST_PREVIEW, _GOOD_PREVIEW = 100, 400
+
+
+def _cut_raw(stream: IO[bytes]) -> str | None:
+    """What is missing of a RAW file, by the places that its tags name."""
+    if _is_tiff(stream) and _strips_end_late(stream):
+        return "the RAW file ends before the picture does"
+    return None
+
+
+def _decode_preview_left(
+    stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: int, *, least_side: int = _LEAST_PREVIEW
+) -> _Decoded | None:
+    """The largest whole JPEG in a RAW file whose sensor's data is not."""
+    content = _content(stream, _MOST_REPAIRED_BYTES)
+    exif = read_tiff_exif(stream) if _is_tiff(stream) else None
+    for start in repair.largest_jpegs(content, least_side):
+        with suppress(OSError, SyntaxError, ValueError), _open_image(io.BytesIO(content[start:]), "JPEG") as image:
+            decoded = _decode_image(image, "JPEG", wanted, max_pixels, orientation_of(exif, 1))
+            decoded.embedded += read_embedded("RAW", exif)
+            decoded.partial = "the RAW file ends before the picture does; its preview is whole"
+            return decoded
+    return None
+
+
+def _read_raw_metadata(stream: IO[bytes], wanted: Callable[[Size], Size]) -> Embedded:
+    """As `_decode_raw` finds it."""
+    import rawpy
+
+    stream.seek(0)
+    embedded = Embedded("RAW")
+    with rawpy.imread(stream) as raw:
+        orientation = _FLIPS.get(raw.sizes.flip, 1)
+        full_size = _upright_size((raw.sizes.width, raw.sizes.height), orientation)
+        preview = _preview_bytes(raw, rawpy)
+        if preview is not None:
+            with suppress(OSError, SyntaxError, ValueError), _open_image(io.BytesIO(preview), "JPEG") as image:
+                exif = read_exif(image)
+                size = _upright_size(image.size, orientation_of(exif, orientation))
+                if _shows_all(size, full_size, wanted):
+                    embedded = read_embedded("JPEG", exif, image.info)
+    return embedded + read_embedded("RAW", read_tiff_exif(stream))
+
+
+def _preview_bytes(raw: Any, rawpy: Any) -> bytes | None:
+    """The camera's own JPEG in a RAW file."""
+    try:
+        thumbnail = raw.extract_thumb()
+    except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
+        return None
+    return bytes(thumbnail.data) if thumbnail.format == rawpy.ThumbFormat.JPEG else None
+
+
+def _shows_all(preview: Size, full_size: Size, wanted: Callable[[Size], Size]) -> bool:
+    """Whether a preview shows the whole picture at twice the wanted size or more."""
+    (width, height), (full_width, full_height) = preview, full_size
+    needed = wanted(full_size)
+    large_enough = width >= 2 * needed[0] and height >= 2 * needed[1]
+    return large_enough and abs(width * full_height / (height * full_width) - 1) <= 0.05
 
 
 def _raw_preview(
     raw: Any, rawpy: Any, full_size: Size, orientation: int, *, wanted: Callable[[Size], Size], max_pixels: int
 ) -> _Decoded | None:
     """Return the preview in a RAW file if it shows the whole picture at twice the wanted size or more."""
-    try:
-        thumbnail = raw.extract_thumb()
-    except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
-        return None
-    if thumbnail.format != rawpy.ThumbFormat.JPEG:
+    preview = _preview_bytes(raw, rawpy)
+    if preview is None:
         return None
     try:
-        with _open_image(io.BytesIO(thumbnail.data), "JPEG") as image:
+        with _open_image(io.BytesIO(preview), "JPEG") as image:
             decoded = _decode_image(image, "JPEG", wanted, max_pixels, orientation)
     except (OSError, SyntaxError, ValueError):
         return None
-    (width, height), (full_width, full_height) = decoded.full_size, full_size
-    needed = wanted(full_size)
-    large_enough = width >= 2 * needed[0] and height >= 2 * needed[1]
-    if not large_enough or abs(width * full_height / (height * full_width) - 1) > 0.05:
+    if not _shows_all(decoded.full_size, full_size, wanted):
         return None
-    box = decoded.box or (0.0, 0.0, float(width), float(height))
+    box = decoded.box or (0.0, 0.0, float(decoded.full_size[0]), float(decoded.full_size[1]))
     return _Decoded(decoded.image, full_size, box, decoded.to_srgb, decoded.embedded)
 
 
@@ -1053,19 +1200,18 @@ def piece_boxes(size: Size) -> list[tuple[int, int, int, int]]:
     """The parts (left, top, right, bottom) in which a picture of this size is seen; none where it is seen whole.
 
     Panoramas and screenshots that were scrolled are long: their middle says little of them. They are seen in squares
-    along their long side, of which neighbours share a part, so that nothing is cut by all of them; very long ones in
-    as many longer pieces as there may be.
+    along their long side, of which neighbours share a part, so that nothing is cut by all of them. Where as many as
+    there may be do not cover it (32:1), they are spread evenly from one end to the other and leave gaps.
     """
     width, height = size
     long, short = max(size), min(size)
     if long <= LONG_ASPECT * short:
         return []
     count = min(MOST_PIECES, 1 + math.ceil((long / short - 1) / _PIECE_STEP))
-    length = max(short, math.ceil(long / count))
-    starts = [round(n * (long - length) / (count - 1)) for n in range(count)]
+    starts = [round(n * (long - short) / (count - 1)) for n in range(count)]
     if width >= height:
-        return [(start, 0, start + length, height) for start in starts]
-    return [(0, start, width, start + length) for start in starts]
+        return [(start, 0, start + short, height) for start in starts]
+    return [(0, start, width, start + short) for start in starts]
 
 
 def _piece(decoded: _Decoded, box: tuple[int, int, int, int]) -> _Decoded:

@@ -28,7 +28,7 @@ from typing import IO, Any, Literal, Self
 
 import numpy as np
 
-from clipsearch.cores import available_cores
+from clipsearch.cores import available_cores, usable_memory
 from clipsearch.errors import ClipsearchError
 from clipsearch.pictures.worker import nameless_file, receive, send, share_memory
 from clipsearch.records import (
@@ -47,18 +47,20 @@ _START_ATTEMPTS = 3
 _TICK_S = 0.1
 _SLOWEST_READ_BYTES_PER_S = 1_000_000  # of a network drive that is slow but alive
 _MEMORY_LIMIT_BYTES = 4 * 2**30
+_LEAST_MEMORY_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeTask:
-    """A file to be hashed, or hashed and decoded. `key` is the caller's; `size_bytes` allows large files more time.
+    """A file to be hashed, or hashed and decoded; or only its metadata to be read ("describe").
 
-    `member`: instead of the whole file, `size_bytes` of it at `offset`, which are a picture file of that name.
+    `key` is the caller's; `size_bytes` allows large files more time. `member`: instead of the whole file, `size_bytes`
+    of it at `offset`, which are a picture file of that name.
     """
 
     key: int
     path: str
-    mode: Literal["decode", "hash"] = "decode"
+    mode: Literal["decode", "hash", "describe"] = "decode"
     size_bytes: int = 0
     member: str | None = None
     offset: int = 0
@@ -67,11 +69,12 @@ class DecodeTask:
 
 @dataclass(frozen=True, slots=True)
 class DecodeResult:
-    """What became of a task. Shapes: pieces (K, H, W, 3) uint8, the caller's to keep; None in mode hash or if skipped.
+    """What became of a task. Shapes: pieces (K, H, W, 3) uint8, the caller's to keep; None unless it was decoded.
 
     There is one piece, the whole picture, unless the pool was asked for more and the picture is long.
 
-    `content_hash` is there whenever the bytes could be read, also for a picture that was skipped after that.
+    `content_hash` is there whenever the bytes could be read, also for a picture that was skipped after that; not in
+    mode describe.
     """
 
     key: int
@@ -116,10 +119,11 @@ class DecodePool:
     ) -> None:
         """Make a pool of `workers` processes (default: one for each core, at most 8).
 
-        `timeout_s` limits the decoding of one picture; reading it has the same again, and a second more for
-        each megabyte. `memory_limit_bytes` limits one process (default: 4 GiB, or half of the machine's memory
-        if that is less). `command` replaces the worker program, for tests. `pieces`: long pictures come in several
-        (`images.piece_boxes`). `single_use`: a process decodes one picture and is replaced, for pictures of strangers.
+        `timeout_s` limits the decoding of one picture; reading it has the same again, and a second more for each
+        megabyte. `memory_limit_bytes` limits one process (default: 4 GiB, or half of what the machine has or the
+        container may use, if that is less). `command` replaces the worker program, for tests. `pieces`: long pictures
+        come in several (`images.piece_boxes`). `single_use`: a process decodes one picture and is replaced, for
+        pictures of strangers.
         """
         count = workers or min(8, available_cores())
         self.capacity = max(128, 16 * count)
@@ -414,6 +418,8 @@ class _Worker:
             return DecodeResult(task.key, message.get("hash"), skip=(status, reason))
         if task.mode == "hash":
             return DecodeResult(task.key, message["hash"])
+        if task.mode == "describe":
+            return DecodeResult(task.key, metadata=PictureMetadata(**message["metadata"]))
         return DecodeResult(
             task.key,
             message["hash"],
@@ -515,8 +521,9 @@ def _shut_down(shared: _Shared, workers: list[_Worker], threads: list[threading.
 
 
 def _memory_limit() -> int:
-    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    return max(2**30, min(_MEMORY_LIMIT_BYTES, half))
+    usable = usable_memory()
+    least = min(_LEAST_MEMORY_BYTES, usable * 3 // 4)
+    return max(least, min(_MEMORY_LIMIT_BYTES, usable // 2))
 
 
 def _describe_exit(status: int | None) -> str:

@@ -17,6 +17,8 @@ _TABLES = {0xC4, 0xCC, 0xDB, 0xDD}  # Huffman, arithmetic, quantisation, restart
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
+_MOST_EMBEDDED = 64
+_EMBEDDED_HEADER = 2**18  # before a preview's pixels: EXIF, a profile
 _EOI = b"\xff\xd9"
 
 
@@ -50,6 +52,61 @@ def jpeg_frame(content: bytes) -> int | None:
         if part.marker == 0xDA:
             return None
     return None
+
+
+def unsupported_jpeg(content: bytes) -> str | None:
+    """What kind of JPEG it is, in words, if it is none that libjpeg shows in bytes: deeper, hierarchical, JPEG-LS."""
+    for part in _jpeg_parts(content):
+        if part.marker == 0xF7:
+            return "JPEG-LS"
+        if part.marker in _FRAMES:
+            bits = content[part.body]
+            kind = "lossless JPEG" if part.marker in LOSSLESS else "JPEG"
+            if part.marker in (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF):
+                return f"hierarchical {kind}"
+            if bits != 8 and 2 <= bits <= 16:
+                return f"{kind} of {bits} bits"
+            return f"arithmetic-coded {kind}" if part.marker == 0xCB else None
+        if part.marker == 0xDA:
+            return None
+    return None
+
+
+def end_of_boxes(content: bytes) -> int:
+    """Where the outermost boxes of an ISO media file (HEIF, AVIF) say that it ends; 0 where they are no such boxes."""
+    at = 0
+    while at + 8 <= len(content):
+        size, head = int.from_bytes(content[at : at + 4], "big"), 8
+        if size == 1:
+            size, head = int.from_bytes(content[at + 8 : at + 16], "big"), 16
+        if size == 0:  # to the end
+            return len(content)
+        if size < head:
+            return 0
+        at += size
+    return at
+
+
+def largest_jpegs(content: bytes, least_side: int) -> list[int]:
+    """Where in a file of another kind JPEGs start: the largest by its number of pixels first.
+
+    Those of sensors' data, those without an end and small ones are left out.
+    """
+    found: list[tuple[int, int]] = []
+    at = content.find(b"\xff\xd8\xff")
+    while at >= 0 and len(found) < _MOST_EMBEDDED:
+        end = content.find(b"\xff\xd9", at)
+        size = None
+        for part in _jpeg_parts(content[at : at + _EMBEDDED_HEADER]):
+            if part.marker in _FRAMES:
+                height, width = struct.unpack(">HH", content[at + part.body + 1 : at + part.body + 5])
+                size = None if part.marker in LOSSLESS else (width, height)
+            if part.marker in (*_FRAMES, 0xDA):
+                break
+        if size is not None and min(size) >= least_side and end >= 0:
+            found.append((size[0] * size[1], at))
+        at = content.find(b"\xff\xd8\xff", at + 3)
+    return [start for _, start in sorted(found, key=lambda item: (-item[0], item[1]))]
 
 
 def has_adobe_marker(content: bytes) -> bool:

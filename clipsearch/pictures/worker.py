@@ -128,10 +128,15 @@ def main() -> None:
         try:
             member = _read_member(task) if "member" in task else None
             with images.PictureFile(task.get("member", task["path"]), member) as file:
-                result["hash"] = file.content_hash()
+                pieces = settings["most_pieces"] > 1
+                if task["mode"] == "describe":
+                    send(results, {"read": True})
+                    about = file.describe(preprocessing, max_pixels=max_pixels, pieces=pieces)
+                    result["metadata"] = asdict(about)
+                else:
+                    result["hash"] = file.content_hash()
                 if task["mode"] == "decode":
                     send(results, {"read": True})
-                    pieces = settings["most_pieces"] > 1
                     picture = file.decode(preprocessing, max_pixels=max_pixels, pieces=pieces)
                     slots[task["slot"], : len(picture.pieces)] = picture.pieces
                     result |= {"width": picture.width, "height": picture.height, "pieces": len(picture.pieces)}

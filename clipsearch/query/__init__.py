@@ -2,10 +2,10 @@
 
     "2:golden retriever" + ./pool.jpg - fruit  after:2023-05 (folder:trips/** or tag:holiday) not ext:png
 
-docs/query.md is its reference. Every query passes through here: a plain sentence is done with at once, and the parser
-is loaded for the others only. Knows no index, no model and no disk: whether a word names a file is for the caller to
-say. Every sentence without an operator or a filter is text as it stands; hyphens, apostrophes, colons and numbers in it
-mean nothing.
+docs/query.md is its reference, `fields` the table of filters. Every query passes through here: a plain sentence is done
+with at once, and the parser is loaded for the others only. Knows no index, no model and no disk: whether a word names a
+file is for the caller to say. Every sentence without an operator or a filter is text as it stands; hyphens,
+apostrophes, colons and numbers in it mean nothing.
 """
 
 from __future__ import annotations
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from clipsearch.query.nodes import Filter, Leaf
 
 LENGTH_LIMIT = 10_000
-FIELDS = (
-    "folder", "name", "ext", "camera", "tag", "after", "before", "width", "height", "size", "orientation", "near",
-)  # fmt: skip
-"""The names of the filters."""
 
 TermKind = Literal["text", "picture", "like"]
 

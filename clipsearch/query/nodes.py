@@ -21,9 +21,9 @@ _NOWHERE = Span(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Glob:
-    """Pictures whose folder, name, ext or camera fits a pattern; `values` are alternatives."""
+    """Pictures whose folder, name, ext or camera (see `fields`) fits a pattern; `values` are alternatives."""
 
-    column: Literal["folder", "name", "ext", "camera"]
+    column: str
     values: tuple[str, ...]
     span: Span = field(default=_NOWHERE, compare=False)
 
@@ -33,7 +33,7 @@ class Range:
     """Pictures with low <= value < high. Units: date microseconds since 1970 of the picture's own clock, width and
     height pixels, size bytes."""
 
-    column: Literal["date", "width", "height", "size"]
+    column: str
     low: int | None
     high: int | None
     span: Span = field(default=_NOWHERE, compare=False)

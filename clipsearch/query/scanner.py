@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clipsearch.errors import MalformedQuery
+from clipsearch.query.fields import FIELDS, FILTERS
 from clipsearch.query.nodes import Leaf, Span
-from clipsearch.query.values import FIELDS, BadValue
+from clipsearch.query.values import BadValue, read_value
 
 WEIGHT_LIMIT = 1000.0
 
@@ -151,7 +152,7 @@ class Scanner:
                     break
             match = _FIELD.match(self.source, end)
             self._group_end = end
-            self._group_is_filter = match is not None and match[1].lower() in FIELDS and match[1].lower() != "like"
+            self._group_is_filter = match is not None and match[1].lower() in FILTERS
         return self._group_is_filter
 
     def _filter(self, name: str, start: int, at: int) -> Item:
@@ -167,12 +168,12 @@ class Scanner:
                     break
                 end += 1
             value_at, value = at, source[at:end]
-        if name == "like":
+        if name not in FILTERS:
             if not value.strip():
-                raise MalformedQuery(source, start, "nothing follows like:", "Say like:ID with the row_id of a hit.")
+                raise MalformedQuery(source, start, f"nothing follows {name}:", f"Say {FIELDS[name].say}.")
             return Item("like", start, end, value)
         try:
-            leaf = FIELDS[name](name, value.strip(), Span(start, end))
+            leaf = read_value(FILTERS[name], value.strip(), Span(start, end))
         except BadValue as error:
             raise MalformedQuery(
                 source,

@@ -6,32 +6,34 @@ Used by the command line, the browser interface and Python programs alike; forma
 from __future__ import annotations
 
 import dataclasses
-import heapq
 import math
 import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from clipsearch import config
-from clipsearch.encoder import Encoder, parts_read
+from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import (
     EncoderMismatch,
     InvalidQuery,
     MalformedQuery,
+    NoSuchPicture,
     UnknownTag,
     UnreadablePicture,
 )
 from clipsearch.places import expanded
 from clipsearch.query import Query, Term, parse_query
-from clipsearch.records import FloatArray, Hit, ImageRecord, IntArray, Manifest, TagRef
+from clipsearch.records import DEFAULT_HITS, Band, FloatArray, Hit, ImageRecord, IntArray, Manifest, TagRef
+from clipsearch.search.order import DIVERSITY, Order, Sort, Wish, put_in_order
 from clipsearch.store import LiveRows, open_live_rows, open_snapshot
+from clipsearch.timing import lap
 from clipsearch.vectors import check_queries, empty_result, merge, open_segments
 
 if TYPE_CHECKING:
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
     from clipsearch.store.columns import Columns
     from clipsearch.store.tags import Direction, Tag
 
-Sort = Literal["score", "date", "path"]
-DIVERSITY = 0.5
 SAMPLE_ROWS = 4096
 WORD_PROMPT = "a photo of {}"
 """A word by itself is also encoded in this, and the mean is searched for: with the built-in model precision@20 rises by
@@ -51,7 +51,6 @@ titles. Whole captions, also short ones, it made worse. Measured by `benchmarks/
 LARGEST_ROW_ID = 2**63 - 1
 CANCELLED = 1e-4  # of the weights: shorter sums are noise
 
-DEFAULT_HITS = 20
 SURELY_READ = 12  # characters that every model reads; those of 16 tokens are the narrowest
 
 
@@ -86,6 +85,16 @@ class Collection:
         """The generation that is open."""
         return self._snapshot.manifest
 
+    @property
+    def generation(self) -> int:
+        """The number of the commit that is open."""
+        return self.manifest.generation
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every search compares all vectors: no segment is large enough for an inverted file."""
+        return all(segment.faiss is None for segment in self.manifest.segments)
+
     def __len__(self) -> int:
         """How many pictures can be found."""
         return self.manifest.pictures
@@ -105,9 +114,10 @@ class Collection:
 
     def search(
         self,
-        query: str | os.PathLike[str] | Query,
+        query: str | os.PathLike[str] | Query = "",
         k: int = DEFAULT_HITS,
         *,
+        offset: int = 0,
         sort: Sort = "score",
         unique: bool = False,
         diverse: bool | float = False,
@@ -117,53 +127,84 @@ class Collection:
         local_files: bool = True,
         all: bool = False,
     ) -> list[Hit]:
-        """Return the k pictures nearest to `query` that pass its filters, best first.
+        """Return k hits of `query` from number `offset` on, best first.
 
-        Of a query in words, hits that are unlikely to show what it says are left out, unless `all` is set
-        (docs/confidence.md).
+        Hits that are unlikely to be what is looked for are left out, unless `all` is set (docs/confidence.md).
 
         `query` is in the query language (docs/query.md): a sentence, pictures, sums of them, filters. Without anything
-        to compare with, it lists what passes the filters, the newest first. `sort` puts the k hits in another order.
+        to compare with, it lists what passes the filters, the newest first. `sort` puts all hits in another order.
         `unique` folds near-duplicates into their best (see Hit.others); `diverse` (0..1, True: 0.5) prefers hits that
-        differ from those before them. `like` and `unlike` are row ids of pictures to learn from. `vector` is used
-        instead of encoding the query's terms, shape (D,). `local_files=False` refuses paths of pictures: for queries
-        that come from elsewhere.
-        Raises: InvalidQuery (MalformedQuery, EmptyQuery, ...), UnknownTag, UnreadablePicture, EncoderMismatch,
+        differ from those before them. `like` and `unlike` are row ids of pictures to learn from. `vector`, shape (D,),
+        is added to the query's terms. `local_files=False` opens no file that the query names, and takes the absolute
+        path of a picture in the index for that picture: for queries that come from elsewhere.
+        Raises: InvalidQuery (MalformedQuery, ...), UnknownTag, UnreadablePicture, DimensionMismatch, EncoderMismatch,
         CorruptIndex.
         """
-        if k < 1:
-            raise InvalidQuery(f"cannot return {k} hits: ask for 1 or more")
-        parsed = self.parse(query, local_files=local_files)
-        if vector is None:
-            vector = self.query_vector(parsed)
-        like, unlike = list(like), list(unlike)
-        vector = self.refined(vector, like, unlike)
-        selection = None if parsed.filter is None else self.select(parsed.filter)
-        if vector is None:
-            assert selection is not None  # a query has terms or a filter
-            return self._list(selection, k, "date" if sort == "score" else sort)
-        if unique or diverse:
-            from clipsearch.search.variety import varied
+        if k < 1 or offset < 0:
+            raise InvalidQuery(f"cannot return {k} hits from number {offset} on: ask for 1 or more, from 0 on")
+        order = self.order(
+            query,
+            sort=sort,
+            unique=unique,
+            diverse=diverse,
+            like=like,
+            unlike=unlike,
+            vector=vector,
+            local_files=local_files,
+            all=all,
+        )
+        return order.window(self, offset, k)
 
-            diversity = DIVERSITY if diverse is True else float(diverse)
-            fetch = partial(self._nearest_hits, vector, selection=selection)
-            hits = varied(fetch, self.vectors, k, unique=self.nearness() if unique else None, diversity=diversity)
-        else:
-            hits = self._nearest_hits(vector, k, selection=selection)
-        in_words = bool(parsed.terms) and not (like or unlike) and asks_in_words(parsed)
-        hits = self.judge(hits, vector, "text" if in_words else "picture")
-        if in_words and not all:
-            hits = [hit for hit in hits if hit.band != "unlikely"]
-        return hits if sort == "score" else _sorted(hits, sort)
+    def order(
+        self,
+        query: str | os.PathLike[str] | Query = "",
+        *,
+        sort: Sort = "score",
+        unique: bool = False,
+        diverse: bool | float = False,
+        like: Iterable[int] = (),
+        unlike: Iterable[int] = (),
+        vector: FloatArray | None = None,
+        local_files: bool = True,
+        all: bool = False,
+    ) -> Order:
+        """The order that `search` returns hits of, for windows and counts of it. Raises: as `search`."""
+        if isinstance(query, str) and not query.strip():
+            query = Query(query, ())
+        diversity = DIVERSITY if diverse is True else float(diverse)
+        parsed = self.parse(query, local_files=local_files)
+        return put_in_order(self, Wish(parsed, vector, sort, unique, diversity, tuple(like), tuple(unlike), all))
+
+    def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> list[Hit]:
+        """Return the k pictures most like one, without that one and other files of the same content.
+
+        `picture` is a hit, a row id, or a path: of a picture file, or else of a picture of the index that is away.
+        None is left out for being unlikely. Raises: NoSuchPicture, UnreadablePicture, InvalidQuery.
+        """
+        from clipsearch.search.similar import similar_to
+
+        return similar_to(self, picture, k)
 
     def judge(
         self, hits: list[Hit], vector: FloatArray, kind: QueryKind = "text", best: float | None = None
     ) -> list[Hit]:
-        """Add confidence and band to hits. `vector` is what they were found with, shape (D,); `kind` what it is of;
-        `best` the score of the first of all hits, if it is not among these.
+        """Add confidence and band to hits; see `confidences`."""
+        if not hits:
+            return hits
+        judged = self.confidences(np.array([hit.score for hit in hits], np.float32), vector, kind, best)
+        return [
+            dataclasses.replace(hit, confidence=confidence, band=band)
+            for hit, (confidence, band) in zip(hits, judged, strict=True)
+        ]
 
-        Needs the model's vectors of a bank of texts and some drawings: encoded by `clipsearch index`, or here once.
-        Raises: EncoderMismatch, ...
+    def confidences(
+        self, scores: FloatArray, vector: FloatArray, kind: QueryKind = "text", best: float | None = None
+    ) -> list[tuple[float, Band]]:
+        """The confidence of each score, and the word for it. Shape: scores (K,).
+
+        `vector` is what they were found with, shape (D,); `kind` what it is of; `best` the score of the first of all
+        hits, if it is not among these. Needs the model's vectors of a bank of texts and some drawings: encoded by
+        `clipsearch index`, or here once. Raises: EncoderMismatch, ...
         """
         from clipsearch.search.confidence import (
             Background,
@@ -173,24 +214,16 @@ class Collection:
             shipped_calibration,
         )
 
-        if not hits:
-            return hits
+        if not len(scores):
+            return []
         if self._background is None:
             positions = sample_positions([len(segment) for segment in self._segments])
             parts = [segment.file.take(rows) for segment, rows in zip(self._segments, positions, strict=True)]
             bank, drawings = bank_vectors(self.encoder), drawing_vectors(self.encoder)
             self._background = Background(bank, np.concatenate(parts), drawings)
         calibration = shipped_calibration()
-        scores = np.array([hit.score for hit in hits], np.float32)
-        confidences = calibration.confidences(self._background, vector, scores, kind, best).tolist()
-        return [
-            dataclasses.replace(hit, confidence=confidence, band=calibration.band(confidence))
-            for hit, confidence in zip(hits, confidences, strict=True)
-        ]
-
-    def _nearest_hits(self, vector: FloatArray, k: int, *, selection: IntArray | None) -> list[Hit]:
-        scores, ids = self.nearest(vector[None], k, selection=selection)
-        return self.hits(scores[0], ids[0])
+        found = calibration.confidences(self._background, vector, scores, kind, best).tolist()
+        return [(confidence, calibration.band(confidence)) for confidence in found]
 
     def parse(self, query: str | os.PathLike[str] | Query, *, local_files: bool = True) -> Query:
         """A query in the query language; a path that is no string is a picture. Raises: InvalidQuery."""
@@ -199,13 +232,30 @@ class Collection:
         if not isinstance(query, str):
             path = os.fspath(query)
             return Query(path, (Term("picture", path),))
-        parsed = parse_query(query, is_file=_is_file if local_files else None)
-        for term in parsed.terms:
-            if term.kind == "picture" and not local_files:
-                raise MalformedQuery(
-                    query, term.position, "files cannot be named here", "Say like:ID, or upload the picture."
-                )
-        return parsed
+        parsed = parse_query(query, is_file=_is_file if local_files else self._is_indexed)
+        if local_files or all(term.kind != "picture" for term in parsed.terms):
+            return parsed
+        terms = tuple(self._without_file(query, term) for term in parsed.terms)
+        return dataclasses.replace(parsed, terms=terms)
+
+    def _is_indexed(self, name: str) -> bool:
+        """Whether a name is the absolute path of a picture of the index. It is not opened."""
+        from clipsearch.search.similar import find_picture
+
+        return os.path.isabs(name) and find_picture(self, name) is not None  # noqa: PTH117
+
+    def _without_file(self, query: str, term: Term) -> Term:
+        """A term that opens no file: the path of a picture of the index is that picture. Raises: MalformedQuery."""
+        if term.kind != "picture":
+            return term
+        from clipsearch.search.similar import find_picture
+
+        row_id = find_picture(self, term.value) if os.path.isabs(term.value) else None  # noqa: PTH117
+        if row_id is None:
+            raise MalformedQuery(
+                query, term.position, "files cannot be named here", "Say like:ID, or upload the picture."
+            )
+        return dataclasses.replace(term, kind="like", value=str(row_id))
 
     def notices(self, query: str | Query) -> list[str]:
         """What should be said of a query beside its hits, a line each: words that the model does not read, and words
@@ -213,7 +263,7 @@ class Collection:
         parsed = self.parse(query)
         texts = [term.value for term in parsed.terms if term.kind == "text" and len(term.value) > SURELY_READ]
         told = list(parsed.offers)
-        for text, part in zip(texts, parts_read(self.encoder, texts) if texts else [], strict=True):
+        for text, part in zip(texts, self.encoder.parts_read(texts) if texts else [], strict=True):
             if part is not None:
                 told.append(_cut_short(text, part))
         return told
@@ -267,13 +317,21 @@ class Collection:
                 return self.concept(term.value).vector
             try:
                 return self.vector(int(term.value))
-            except (KeyError, OverflowError):
+            except (NoSuchPicture, OverflowError):
                 raise MalformedQuery(
                     query.source, term.position, f"no picture has the id {term.value}", "Take a row_id from --json."
                 ) from None
-        return self.encode_picture(expanded(term.value))[0]
+        return self.encode_picture(expanded(term.value))
 
-    def encode_picture(self, path: Path) -> tuple[FloatArray, str | None]:
+    def encode_texts(self, texts: Sequence[str]) -> FloatArray:
+        """The vectors of texts, as they stand. Shape: (B, D) float32, unit L2. Raises: EncoderMismatch, ..."""
+        return self.encoder.encode_texts(list(texts))
+
+    def encode_picture(self, path: str | os.PathLike[str]) -> FloatArray:
+        """The vector of a picture file. Shape: (D,) float32, unit L2. Raises: UnreadablePicture."""
+        return self.read_picture(Path(path))[0]
+
+    def read_picture(self, path: Path) -> tuple[FloatArray, str | None]:
         """The vector of a picture file, shape (D,), and its content hash. Raises: UnreadablePicture."""
         from clipsearch.encoder.pieces import encode_decoded
         from clipsearch.pictures.images import read_picture
@@ -318,7 +376,7 @@ class Collection:
         return [self.hits(row_scores, row_ids) for row_scores, row_ids in zip(scores, ids, strict=True)]
 
     def hits(self, scores: FloatArray, row_ids: IntArray) -> list[Hit]:
-        """Look rows up, in this order; -1 is no row. Shapes: (K,) float32, (K,) int64. Raises: KeyError."""
+        """Look rows up, in this order; -1 is no row. Shapes: (K,) float32, (K,) int64. Raises: NoSuchPicture."""
         return [
             self._hit(rank, float(score), int(row_id))
             for rank, (score, row_id) in enumerate(zip(scores, row_ids, strict=True), 1)
@@ -395,29 +453,29 @@ class Collection:
         return Hit(rank, score, os.path.join(self.root, record.path), record)
 
     def record(self, row_id: int) -> ImageRecord:
-        """What the index knows of a picture. Raises: KeyError if none has this row id (any more)."""
+        """What the index knows of a picture. Raises: NoSuchPicture if none has this row id (any more)."""
         for fragment in self._live_rows():
             at = fragment.file.position(row_id)
             if at is not None and at < fragment.file.pictures and not fragment.is_gone(row_id):
                 return fragment.file.record(at)
-        raise KeyError(row_id)
+        raise NoSuchPicture(row_id)
 
     def content_hash(self, row_id: int) -> str | None:
         """Of a picture's bytes; None if it is not known, or the picture is gone."""
         try:
             return self.record(row_id).content_hash
-        except KeyError:
+        except NoSuchPicture:
             return None
 
     def vector(self, row_id: int) -> FloatArray:
         """The vector of a picture, also of one that was deleted since: a link or a thumb may still name it.
 
-        Shape: (D,) float32, unit L2. Raises: KeyError if no picture has this row id.
+        Shape: (D,) float32, unit L2. Raises: NoSuchPicture if none has this row id.
         """
         try:
             vector: FloatArray = self.vectors([row_id])[0]
         except InvalidQuery:
-            raise KeyError(row_id) from None
+            raise NoSuchPicture(row_id) from None
         return vector
 
     def vectors(self, row_ids: Sequence[int] | IntArray) -> FloatArray:
@@ -521,21 +579,6 @@ class Collection:
         names = required_tags(query.filter)
         return [self.concept(name).vector for name in names if self.tag(name).direction is not None]
 
-    def _list(self, selection: IntArray, k: int, order: Literal["date", "path"]) -> list[Hit]:
-        """The first k of `selection` by date, the newest first, or by path."""
-        rows: list[tuple[int, str, str, int]] = []
-        for columns in self.columns():
-            at = np.flatnonzero(np.isin(columns.row_ids, selection, assume_unique=True))
-            if order == "date" and len(at) > k:  # the k newest of a segment are all that can count
-                dates = columns.dates_us[at]
-                at = at[dates >= np.partition(dates, len(at) - k)[len(at) - k]]
-            folders, codes = columns.texts("folder"), columns.codes("folder")
-            rows += [
-                (-int(columns.dates_us[n]), folders[codes[n]], columns.names[n], int(columns.row_ids[n])) for n in at
-            ]
-        first = heapq.nsmallest(k, rows, key=None if order == "date" else lambda row: row[1:])
-        return [self._hit(rank, math.nan, row[3]) for rank, row in enumerate(first, 1)]
-
     def close(self) -> None:
         """Let go of the generation. Hits stay valid."""
         self._snapshot.close()
@@ -555,23 +598,6 @@ def _cut_short(text: str, part: str) -> str:
     return f"the text has {len(words):,} words, more than the model reads; {last}"
 
 
-def _sorted(hits: list[Hit], order: Literal["date", "path"]) -> list[Hit]:
-    from clipsearch.store.columns import date_of, split_path
-
-    def by_path(hit: Hit) -> tuple[str, str, int]:
-        return (*split_path(hit.record.path)[:2], hit.record.row_id)
-
-    hits = sorted(hits, key=by_path)
-    if order == "date":
-        hits.sort(key=lambda hit: -date_of(hit.record))
-    return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)]
-
-
-def asks_in_words(query: Query) -> bool:
-    """Whether all that a query asks for, and does not take away, is text."""
-    return all(term.kind == "text" for term in query.terms if term.weight > 0)
-
-
 def _is_file(path: str) -> bool:
     try:
         return expanded(path).is_file()
@@ -589,4 +615,6 @@ def open_collection(
     UnsupportedIndex.
     """
     index = config.find_index(None if folder is None else Path(folder))
-    return Collection(index, model=model, encoder=encoder)
+    photos = Collection(index, model=model, encoder=encoder)
+    lap("open and verify the index")
+    return photos

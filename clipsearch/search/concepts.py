@@ -28,7 +28,7 @@ def learn_concept(
 ) -> Tag:
     """A concept of the pictures like some and unlike others; `query`, shape (D,), is what they were found with.
 
-    Raises: InvalidQuery without an example or with an unknown id, UnreadablePicture, ValueError for a bad name.
+    Raises: InvalidQuery without an example or with an unknown id, UnreadablePicture, InvalidTag for a bad name.
     """
     if not like:
         raise InvalidQuery("a concept needs a picture at least: clipsearch concept add NAME PICTURE...")
@@ -51,5 +51,5 @@ def add_concept(photos: Collection, name: str, like: Sequence[Example], unlike: 
 
 def _example(photos: Collection, example: Example) -> tuple[FloatArray, str | None]:
     if not isinstance(example, int):
-        return photos.encode_picture(expanded(example))
+        return photos.read_picture(expanded(example))
     return photos.vectors([example])[0], photos.content_hash(example)

@@ -13,8 +13,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -30,6 +28,7 @@ from clipsearch.encoder import Encoder
 from clipsearch.errors import ClipsearchError
 from clipsearch.npy import read_array
 from clipsearch.records import Band, FloatArray, IntArray
+from clipsearch.replacing import replacing
 
 QueryKind = Literal["text", "picture"]
 DoubleArray = npt.NDArray[np.float64]
@@ -38,6 +37,8 @@ SAMPLE_ROWS = 1024
 SAMPLE_BLOCK_ROWS = 16  # neighbours are read together: few places on the disk, still spread over the collection
 LEAST_HEIGHT = 0.5  # of the best hit's: below, a picture is unlikely
 LEAST_SPREAD = 1e-6
+SAME_PICTURE = 0.99  # from here on a picture is the one that was asked with, whatever else there is
+FEWEST_PICTURES = 24  # fewer say little of how alike pictures are: drawings stand beside them
 FEWEST_ROWS = 4  # fewer pictures have no mean and spread to speak of
 CALIBRATION = Path(__file__).with_name("confidence.json")
 DRAWINGS = Path(__file__).parent.parent / "training" / "anchor.tar"  # 117 drawings, in the public domain
@@ -88,7 +89,7 @@ def bank_vectors(encoder: Encoder) -> FloatArray:
     the encoder raises.
     """
     texts = bank_texts()
-    tower: str | None = getattr(encoder, "text_fingerprint", None)  # without one, nothing is kept
+    tower = encoder.text_fingerprint  # without one, nothing is kept
     file = None if tower is None else _cache_file("\n".join([tower, *texts]).encode())
     stored = _stored(file, encoder.dim)
     if stored is not None and len(stored) == len(texts):
@@ -150,13 +151,8 @@ def _store(file: Path | None, vectors: FloatArray) -> None:
         return
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{os.getpid()}.{time.monotonic_ns()}")
-        try:
-            with part.open("wb") as stream:
-                np.save(stream, vectors, allow_pickle=False)
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(file) as stream:
+            np.save(stream, vectors, allow_pickle=False)
 
 
 # --- the background of a collection --------------------------------------------------------------------
@@ -203,12 +199,19 @@ class Background:
         relations = _text_relations(others)
         return relations.mean(axis=0), np.maximum(relations.std(axis=0), LEAST_SPREAD)
 
+    @property
+    def _pictures(self) -> FloatArray:
+        """What pictures as queries are held against. Shape: (M, D) float32."""
+        if self._drawings is None or len(self._sample) >= FEWEST_PICTURES:
+            return self._sample
+        return np.concatenate([self._sample, self._drawings])
+
     @cached_property
     def _pictures_on_pictures(self) -> tuple[float, float]:
         """Mean and spread of the cosines between different pictures of the sample."""
-        if len(self._sample) < 2:
+        if len(self._pictures) < 2:
             return 0.0, 1.0
-        half = self._sample[:: max(1, len(self._sample) // 256)]
+        half = self._pictures[:: max(1, len(self._pictures) // 256)]
         scores = half @ half.T
         others = scores[~np.eye(len(scores), dtype=bool)]
         return float(others.mean()), _spread(others)
@@ -250,7 +253,7 @@ class Background:
         the query's own.
         """
         mean, deviation = self._pictures_on_pictures
-        on_sample = self._sample @ query
+        on_sample = self._pictures @ query
         return np.stack(
             [(scores - mean) / deviation, (scores - float(on_sample.mean())) / _spread(on_sample)], axis=1
         ).astype(np.float64)
@@ -322,13 +325,15 @@ class Calibration:
         """How likely it is that pictures with these scores show what the query says.
 
         Shapes: query (D,) float32, unit L2; scores (K,) cosines; (K,) in 0..1. `kind`: what the query was made of;
-        `best`: the best score that it has, if that is not among `scores`. The fit says whether the best hit of a query
-        is right. So a hit that does not stand half as high is held below the cut-off, however sure the best one is.
+        `best`: the best score that it has, the best of `scores` if left out. The fit says whether the best hit of a
+        query is right. So a hit that does not stand half as high is held below the cut-off, however sure the best one
+        is.
         """
         if kind == "picture":
-            return self.picture.probabilities(background.picture_features(query, scores))
+            chances = self.picture.probabilities(background.picture_features(query, scores))
+            return np.where(scores >= SAME_PICTURE, np.maximum(chances, self.strong), chances)
         chances = self.text.probabilities(background.features(query, scores))
-        highest = max(float(scores.max(initial=-1.0)), -1.0 if best is None else best)
+        highest = float(scores.max(initial=-1.0)) if best is None else best
         heights = background.heights(query, scores, highest) / LEAST_HEIGHT
         return np.where(heights < 1.0, np.minimum(chances, self.cut * heights), chances)
 

@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.folding import fold_name
+from clipsearch.query.fields import Column, column_of
 from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Tagged
-from clipsearch.store.columns import Columns
+from clipsearch.records import IntArray
+from clipsearch.store.columns import NUMBERS, Columns
 
 BoolArray = npt.NDArray[np.bool_]
 DegreesArray = npt.NDArray[np.float64]
 
 EARTH_RADIUS_M = 6_371_008.8  # mean radius, IUGG
-_SAME_EXTENSION = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "tiff": "tif", "heif": "heic"}
-_RANGES = {"date": "date_us", "width": "width", "height": "height", "size": "size_bytes"}
 
 
 def passing(expression: Filter, columns: Columns, tagged: Callable[[str], BoolArray]) -> BoolArray:
@@ -43,11 +43,10 @@ def passing(expression: Filter, columns: Columns, tagged: Callable[[str], BoolAr
         case Not(part):
             rest: BoolArray = ~passing(part, columns, tagged)
             return rest
-        case Glob(column, values):
-            return _fitting(column, values, columns)
-        case Range(column, low, high):
-            numbers = columns.whole(_RANGES[column])
-            known = np.ones(len(columns), bool) if column in ("date", "size") else numbers > 0
+        case Glob(asked, values):
+            return _fitting(str(column_of(asked)), values, columns)
+        case Range(asked, low, high):
+            numbers, known = _numbers(column_of(asked), columns)
             known &= True if low is None else numbers >= low
             known &= True if high is None else numbers < high
             return known
@@ -62,6 +61,16 @@ def passing(expression: Filter, columns: Columns, tagged: Callable[[str], BoolAr
             return within
         case Tagged(name):
             return tagged(name)
+
+
+def _numbers(column: Column, columns: Columns) -> tuple[IntArray, BoolArray]:
+    """Of each row, the number that a filter asks, and whether it is known. Shapes: (N,)."""
+    if isinstance(column, str):
+        numbers, unknown = columns.whole(column), NUMBERS[column].unknown
+    else:
+        numbers, unknown = column(columns.numbers), 0
+    known: BoolArray = np.ones(len(columns), bool) if unknown is None else numbers != unknown
+    return numbers, known
 
 
 def distance_m(
@@ -110,10 +119,12 @@ def _described(pattern: str) -> re.Pattern[str]:
 
 
 def _ext_fits(pattern: str) -> Callable[[str], bool]:
+    from clipsearch.pictures.formats import usual_extension  # most queries do without
+
     wanted = fold_name(pattern.strip()).removeprefix(".")
     if "*" not in wanted and "?" not in wanted:
-        same = _SAME_EXTENSION.get(wanted, wanted)
-        return lambda text: _SAME_EXTENSION.get(text, text) == same
+        same = usual_extension(wanted)
+        return lambda text: usual_extension(text) == same
     described = _described(wanted)
     return lambda text: described.match(text) is not None
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-
 import numpy as np
 
-from clipsearch.records import FloatArray, Hit, IntArray
+from clipsearch.records import FloatArray, Hit
 
 DUPLICATE_COSINE = 0.96
 """In collections smaller than LEAST_SAMPLE, pictures at least this near to each other are taken for versions of one."""
@@ -18,9 +15,6 @@ MOST_SAMPLE = 2048
 """In others, those at least DUPLICATE_NEARNESS near in `Nearness`'s measure. Chosen on 1,000 products and 1,000 photos
 (fashion and Flickr8k, development splits, built-in model); docs/query.md has the figures."""
 LEAST_VARIANCE = 1e-8  # less is rounding
-
-POOL_PER_HIT = 5
-LEAST_POOL = 100
 
 
 class Nearness:
@@ -57,35 +51,6 @@ class Nearness:
         return white
 
 
-def varied(
-    fetch: Callable[[int], list[Hit]],
-    vectors_of: Callable[[IntArray], FloatArray],
-    k: int,
-    *,
-    unique: Nearness | None,
-    diversity: float,
-) -> list[Hit]:
-    """Choose k of the hits that `fetch` returns the n nearest of, best first.
-
-    `unique` folds near-duplicates, by how near they are; `diversity` is 0 (as near to the query as can be) to 1 (as far
-    from each other).
-    `vectors_of` returns the vectors of rows, shape (N, D) float32, unit L2.
-    """
-    pool = max(POOL_PER_HIT * k, LEAST_POOL)
-    while True:
-        hits = fetch(pool)
-        vectors = vectors_of(np.array([hit.record.row_id for hit in hits], np.int64))
-        groups = fold_duplicates(hits, vectors, unique) if unique is not None else [[n] for n in range(len(hits))]
-        if len(groups) >= (pool // 2 if diversity else k) or len(hits) < pool:
-            break
-        pool *= 4
-    chosen = list(range(min(k, len(groups))))
-    if diversity:
-        firsts = [group[0] for group in groups[:pool]]
-        chosen = diversify(np.array([hits[n].score for n in firsts]), vectors[firsts], k, diversity)
-    return [_folded([hits[n] for n in groups[at]], rank) for rank, at in enumerate(chosen, 1)]
-
-
 def fold_duplicates(hits: list[Hit], vectors: FloatArray, nearness: Nearness) -> list[list[int]]:
     """Numbers of hits, near-duplicates together, in the order of the first of each group. Shape: vectors (N, D)."""
     vectors = nearness.project(vectors)
@@ -106,12 +71,6 @@ def fold_duplicates(hits: list[Hit], vectors: FloatArray, nearness: Nearness) ->
         groups[home].append(n)
         by_content[content] = home
     return groups
-
-
-def _folded(group: list[Hit], rank: int) -> Hit:
-    best = max(group, key=quality)
-    others = tuple(dataclasses.replace(hit, rank=rank) for hit in group if hit is not best)
-    return dataclasses.replace(best, rank=rank, others=others)
 
 
 def quality(hit: Hit) -> tuple[int, int, float]:

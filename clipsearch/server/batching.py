@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from clipsearch.encoder import Encoder, parts_read
+from clipsearch.encoder import Encoder
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 TEXTS_REMEMBERED = 4096
@@ -167,9 +167,29 @@ class BatchingEncoder:
                     self._known.popitem(last=False)
         return self._stacked([vectors[text] for text in texts])
 
+    @property
+    def text_fingerprint(self) -> str | None:
+        return self.encoder.text_fingerprint
+
+    @property
+    def pictures_per_call(self) -> int:
+        return self.encoder.pictures_per_call
+
+    @property
+    def image_tower_bytes(self) -> int:
+        return self.encoder.image_tower_bytes
+
+    def text_lengths(self, texts: Sequence[str]) -> tuple[list[int], int] | None:
+        return self.encoder.text_lengths(texts)
+
     def parts_read(self, texts: Sequence[str]) -> list[str | None]:
-        """See `clipsearch.encoder.parts_read`."""
-        return parts_read(self.encoder, texts)
+        return self.encoder.parts_read(texts)
+
+    def prepare_texts(self) -> None:
+        self.encoder.prepare_texts()
+
+    def as_new(self) -> Encoder:
+        return self.encoder.as_new()
 
     def _stacked(self, vectors: list[FloatArray]) -> FloatArray:
         return np.stack(vectors) if vectors else np.empty((0, self.dim), np.float32)

@@ -19,7 +19,7 @@ import numpy as np
 from clipsearch.config import marker_of
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
-from clipsearch.errors import ClipsearchError, EncoderMismatch
+from clipsearch.errors import ClipsearchError, EncoderMismatch, UnknownIndex
 from clipsearch.records import FloatArray, IntArray
 from clipsearch.search.collection import Collection
 from clipsearch.server.batching import Batches, BatchingEncoder
@@ -30,15 +30,6 @@ SEARCHES_AT_ONCE = 32
 NO_IDENTITY = "0" * 32  # of indexes made before there were markers
 
 _log = logging.getLogger("clipsearch.server")
-
-
-class UnknownIndex(ClipsearchError):
-    """The server serves no index called `name`."""
-
-    def __init__(self, name: str, known: Sequence[str]) -> None:
-        self.name = name
-        self.known = list(known)
-        super().__init__(f"there is no index {name!r} here. There is: {', '.join(self.known)}")
 
 
 class SharedCollection(Collection):

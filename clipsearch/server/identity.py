@@ -12,7 +12,6 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import Query as InQuery
-from pydantic import Field
 
 from clipsearch.errors import ClipsearchError
 from clipsearch.records import ImageRecord
@@ -26,13 +25,6 @@ Content = Annotated[
     InQuery(
         pattern="^[0-9a-f]{16,32}$",
         description="The first 16 digits or more of the picture's content_hash: no other picture is answered.",
-    ),
-]
-IndexId = Annotated[
-    str | None,
-    Field(
-        pattern="^[0-9a-f]{8,32}$",
-        description="The first 8 digits or more of the index's id (see /v1/status): another index answers 409.",
     ),
 ]
 
@@ -51,11 +43,6 @@ class OtherIndex(ClipsearchError):
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(f"{name} is another index now: its pictures have other numbers")
-
-
-def address_content(record: ImageRecord) -> str | None:
-    """What an address of a picture carries of its content hash."""
-    return None if record.content_hash is None else record.content_hash[:ADDRESS_DIGITS]
 
 
 def has_content(record: ImageRecord, content: str | None) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from clipsearch.records import DEFAULT_HITS
 
 MOST_HITS = 10_000
+DEEPEST = 10_000_000
 MOST_TEXTS = 256
 MOST_CHARACTERS = 10_000
 MOST_DIMENSIONS = 8192
@@ -17,6 +20,13 @@ IndexName = Annotated[
 ]
 Id = Annotated[int, Field(ge=0, lt=2**63)]
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
+IndexId = Annotated[
+    str | None,
+    Field(
+        pattern="^[0-9a-f]{8,32}$",
+        description="The first 8 digits or more of the index's id (see /v1/status): another index answers 409.",
+    ),
+]
 
 
 class _Request(BaseModel):
@@ -29,7 +39,7 @@ class SearchRequest(_Request):
     query: Annotated[
         Text,
         Field(
-            description="In the query language (docs/query.md). It may be empty if there is a vector.",
+            description="In the query language (docs/query.md). Empty, with nothing else: the newest first.",
             examples=["dog beach -people after:2023-05"],
         ),
     ] = ""
@@ -37,15 +47,21 @@ class SearchRequest(_Request):
         list[Annotated[float, Field(allow_inf_nan=False)]] | None,
         Field(max_length=MOST_DIMENSIONS, description="To be added to the query's terms, as /v1/embed gives it."),
     ] = None
-    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many hits.")] = 20
-    sort: Annotated[Literal["score", "date", "path"], Field(description="The order of the k hits.")] = "score"
+    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many hits.")] = DEFAULT_HITS
+    sort: Annotated[Literal["score", "date", "path"], Field(description="The order of all hits.")] = "score"
     all: Annotated[bool, Field(description="Also what is unlikely to be a match.")] = False
     unique: Annotated[bool, Field(description="Fold near-duplicates into the best of them.")] = False
-    diverse: Annotated[float, Field(ge=0, le=1, description="How much to prefer hits that differ.")] = 0.0
+    diverse: Annotated[
+        bool | Annotated[float, Field(ge=0, le=1)], Field(description="How much to prefer hits that differ; true: 0.5.")
+    ] = False
     like: Annotated[list[Id], Field(max_length=MOST_EXAMPLES, description="Row ids of hits that were right.")] = []
     unlike: Annotated[list[Id], Field(max_length=MOST_EXAMPLES, description="Row ids of hits that were wrong.")] = []
-    offset: Annotated[int, Field(ge=0, le=MOST_HITS, description="How many of the best hits to leave out.")] = 0
+    offset: Annotated[int, Field(ge=0, le=DEEPEST, description="How many of the best hits to leave out.")] = 0
+    locate: Annotated[Id | None, Field(description="Row id of a picture: `position` is where it is in this order.")] = (
+        None
+    )
     index: IndexName = None
+    index_id: IndexId = None
     at_least_generation: Annotated[
         int | None, Field(ge=0, description="Wait until this generation of the index is open.")
     ] = None
@@ -54,8 +70,14 @@ class SearchRequest(_Request):
 class SimilarRequest(_Request):
     """A picture of the index; what is like it?"""
 
-    id: Annotated[Id, Field(description="Row id of a picture.", examples=[7])]
-    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many hits.")] = 20
+    row_id: Annotated[
+        Id | None,
+        Field(description="Row id of a picture.", examples=[7], validation_alias=AliasChoices("row_id", "id")),
+    ] = None
+    path: Annotated[
+        str | None, Field(max_length=MOST_CHARACTERS, description="Instead: path of a picture in the index.")
+    ] = None
+    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many hits.")] = DEFAULT_HITS
     index: IndexName = None
 
 
@@ -66,10 +88,17 @@ class EmbedRequest(_Request):
     index: IndexName = None
 
 
+class VectorsRequest(_Request):
+    """Pictures of the index whose vectors are wanted."""
+
+    row_ids: Annotated[list[Id], Field(max_length=MOST_EXAMPLES)]
+    index: IndexName = None
+
+
 class Picture(BaseModel):
     """What the index knows of a picture."""
 
-    id: Annotated[int, Field(description="Row id: names this picture in this index, and never another.")]
+    row_id: Annotated[int, Field(description="Row id: names this picture in this index, and never another.")]
     path: Annotated[str, Field(description="Where it is, absolute.")]
     name: Annotated[str, Field(description="The same, relative to the folder that was indexed.")]
     size_bytes: int
@@ -85,6 +114,9 @@ class Picture(BaseModel):
     camera: str | None
     latitude: float | None
     longitude: float | None
+    member: Annotated[str, Field(description="Which part of an archive; empty for a file.")]
+    view: Annotated[str, Field(description="What of the file is seen; empty for all of it.")]
+    partial: str | None = Field(description="What is missing of a picture that could be read in part.")
     thumbnail: Annotated[str, Field(description="Address of a small copy, relative to the server.")]
 
 
@@ -98,7 +130,7 @@ class FoundPicture(Picture):
     others: Annotated[list[FoundPicture], Field(description="Near-duplicates that this hit stands for.")] = []
 
 
-class SearchAnswer(BaseModel):
+class SimilarAnswer(BaseModel):
     """Hits, best first."""
 
     index: str
@@ -108,6 +140,17 @@ class SearchAnswer(BaseModel):
     notices: Annotated[
         list[str], Field(description="What to know of the query: words that are not read, or nearly filters.")
     ] = []
+
+
+class SearchAnswer(SimilarAnswer):
+    """A window of hits, and how many there are."""
+
+    index_id: Annotated[str, Field(description="The index's id: row ids are those of this index.")]
+    position: Annotated[
+        int | None, Field(description="Where the picture of `locate` is, from 0; null where it is not among the hits.")
+    ] = None
+    total: Annotated[int, Field(description="How many hits there are in all.")]
+    hidden: Annotated[int, Field(description="How many more are left out because they are unlikely.")]
 
 
 class EmbedAnswer(BaseModel):
@@ -130,7 +173,7 @@ class TagState(BaseModel):
 class RunState(BaseModel):
     """How far an indexing run is."""
 
-    stage: Annotated[str, Field(description="read, commit or merge.")]
+    stage: Annotated[str, Field(description="describe (metadata alone), read, commit or merge.")]
     done: Annotated[int, Field(description="Files that are dealt with.")]
     total: Annotated[int, Field(description="Files that are new or changed.")]
     encoded: Annotated[int, Field(description="Of those done: pictures that were made into vectors.")]
@@ -185,3 +228,4 @@ class Problem(BaseModel):
     error: Annotated[str, Field(description="The kind of error.", examples=["InvalidQuery"])]
     message: str
     position: Annotated[int | None, Field(description="Where in the query, in characters from 0.")] = None
+    fields: Annotated[dict[str, Any], Field(description="What the error carries besides, by name.")] = {}

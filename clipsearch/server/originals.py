@@ -20,18 +20,11 @@ from starlette.requests import Request
 
 from clipsearch.errors import ClipsearchError
 from clipsearch.filenames import for_parsers
-from clipsearch.pictures.formats import HEAD_BYTES, Kind, identify
+from clipsearch.pictures.formats import FORMATS, HEAD_BYTES, Kind, identify
 from clipsearch.server.identity import OtherPicture
 from clipsearch.server.security import is_loopback
 
-SHOWN_TYPES: dict[Kind, str] = {
-    "JPEG": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "GIF": "image/gif",
-    "BMP": "image/bmp",
-    "AVIF": "image/avif",
-}
+SHOWN_TYPES: dict[Kind, str] = {found.kind: found.media_types.split()[0] for found in FORMATS if found.shown}
 """What every browser shows. All else is `SAVED_TYPE`."""
 SAVED_TYPE = "application/octet-stream"
 POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote
@@ -25,22 +25,35 @@ from clipsearch import __version__
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import (
     ClipsearchError,
+    DimensionMismatch,
     IndexLocked,
     IndexNotFound,
     InvalidQuery,
+    MalformedQuery,
     MissingExtra,
+    NoSuchPicture,
+    UnknownIndex,
     UnknownTag,
     UnreadablePicture,
 )
 from clipsearch.filenames import for_parsers
 from clipsearch.indexer.status import read_status
-from clipsearch.query import Query
-from clipsearch.records import FloatArray, Hit, ImageRecord
+from clipsearch.records import DEFAULT_HITS, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
+from clipsearch.search.order import Order, Orders
+from clipsearch.search.similar import row_at, similar_to_row, similar_to_vector
 from clipsearch.server import messages
 from clipsearch.server.decoders import Decoders
-from clipsearch.server.engine import Engine, ServedIndex, Stopping, UnknownIndex
-from clipsearch.server.identity import Content, OtherIndex, OtherPicture, address_content, find_content, has_content
+from clipsearch.server.engine import Engine, ServedIndex, SharedCollection, Stopping
+from clipsearch.server.identity import (
+    ADDRESS_DIGITS,
+    Content,
+    OtherIndex,
+    OtherPicture,
+    check_index,
+    find_content,
+    has_content,
+)
 from clipsearch.server.metrics import CONTENT_TYPE, Metrics
 from clipsearch.server.originals import (
     POLICY,
@@ -68,17 +81,8 @@ ThumbnailSize = Annotated[
 THUMBNAIL_THREADS = 4
 UPLOAD_THREADS = 2
 RETRY_AFTER_S = 1
-SHORTEST_SUM = 1e-3
+_NOT_OF_THE_ORDER = {"offset", "k", "locate", "index", "index_id", "at_least_generation"}
 IMMUTABLE = "private, max-age=31536000, immutable"  # of an address that carries a content hash
-
-
-class NoSuchPicture(ClipsearchError):
-    """The index has no picture with this row id."""
-
-    def __init__(self, index: str, row_id: int) -> None:
-        self.index = index
-        self.row_id = row_id
-        super().__init__(f"the index {index} has no picture {row_id}")
 
 
 class Service:
@@ -109,47 +113,58 @@ class Service:
         self.exports = WorkQueue("export", threads=1, most_waiting=most_waiting, observe=metrics.work)
         self._decode_timeout_s = decode_timeout_s
         self._decoders: dict[str, Decoders] = {}  # by model fingerprint
+        self._orders = Orders()
 
     def search(self, asked: messages.SearchRequest) -> dict[str, Any]:
         """Answer a question; see `messages.SearchAnswer`."""
         began = time.perf_counter()
+        with self.ordered(asked) as (served, photos, order):
+            hits = order.window(photos, asked.offset, asked.k)
+            total, hidden = order.count(photos)
+            position = None if asked.locate is None else order.place_of(photos, asked.locate)
+            notices = photos.notices(order.wish.query)
+            answer = self._answer(served, photos, hits, began, notices)
+            return {**answer, "index_id": photos.identity, "position": position, "total": total, "hidden": hidden}
+
+    @contextmanager
+    def ordered(self, asked: messages.SearchRequest) -> Iterator[tuple[ServedIndex, SharedCollection, Order]]:
+        """The order that a question asks for, its index open as long as the `with` lasts. Raises: OtherIndex."""
         served = self.engine.index(asked.index)
         with served.lease(at_least=asked.at_least_generation) as photos:
-            parsed = Query("", ()) if asked.vector and not asked.query.strip() else parse_safely(photos, asked.query)
-            hits = photos.search(
-                parsed,
-                asked.k + asked.offset,
-                sort=asked.sort,
-                unique=asked.unique,
-                diverse=asked.diverse,
-                like=asked.like,
-                unlike=asked.unlike,
-                all=asked.all,
-                vector=None if asked.vector is None else direction(photos, parsed, asked.vector),
-            )
-            return self._answer(served, photos, hits[asked.offset :], began, photos.notices(parsed))
+            check_index(photos.identity, served.name, asked.index_id)
+            question = asked.model_dump(exclude=_NOT_OF_THE_ORDER)
+            key = json.dumps([served.name, photos.identity, photos.generation, photos.manifest.created_at, question])
+            order = self._orders.find(key)
+            if order is None:
+                vector = None if asked.vector is None else np.array(asked.vector, np.float64)
+                made = photos.order(**{**question, "vector": vector}, local_files=False)
+                order = self._orders.keep(key, made)
+            yield served, photos, order
 
     def similar(self, asked: messages.SimilarRequest) -> dict[str, Any]:
-        """Find what is like a picture of the index; see `messages.SearchAnswer`."""
+        """Find what is like a picture of the index; see `messages.SimilarAnswer`. Raises: NoSuchPicture."""
         began = time.perf_counter()
         served = self.engine.index(asked.index)
         with served.lease() as photos:
-            try:
-                vector = photos.vector(asked.id)
-            except KeyError:
-                raise NoSuchPicture(served.name, asked.id) from None
-            return self._answer(served, photos, photos.search_vectors(vector[None], asked.k)[0], began)
+            if (asked.row_id is None) == (asked.path is None):
+                raise InvalidQuery("give either row_id or path")
+            row_id = asked.row_id if asked.row_id is not None else row_at(photos, asked.path or "")
+            return self._answer(served, photos, similar_to_row(photos, row_id, asked.k), began)
 
     def similar_to_file(self, path: Path, index: str | None, k: int) -> dict[str, Any]:
-        """Find what is like the picture in a file; see `messages.SearchAnswer`. Raises: UnreadablePicture."""
+        """Find what is like the picture in a file; see `messages.SimilarAnswer`. Raises: UnreadablePicture."""
         began = time.perf_counter()
         served = self.engine.index(index)
         with served.lease() as photos:
-            vector = self.encode_file(path, photos)
-            return self._answer(served, photos, photos.search_vectors(vector[None], k)[0], began)
+            vector, content = self._read_file(path, photos)
+            hits = similar_to_vector(photos, vector, k, content=content)
+            return self._answer(served, photos, hits, began)
 
     def encode_file(self, path: Path, photos: Collection) -> FloatArray:
         """The vector of a picture that was sent here. Shape: (D,). Raises: UnreadablePicture."""
+        return self._read_file(path, photos)[0]
+
+    def _read_file(self, path: Path, photos: Collection) -> tuple[FloatArray, str | None]:
         encoder = photos.encoder
         decoders = self._decoders.get(encoder.fingerprint)
         if decoders is None:
@@ -162,12 +177,12 @@ class Service:
             )
             decoders = self._decoders.setdefault(encoder.fingerprint, made)
         try:
-            pieces = decoders.read(path).pieces
+            read = decoders.read(path)
         except UnreadablePicture as error:
             raise UnreadablePicture("the picture", error.status, error.reason) from None
-        assert pieces is not None
-        vector: FloatArray = encode_decoded(encoder, [pieces])[0]
-        return vector
+        assert read.pieces is not None
+        vector: FloatArray = encode_decoded(encoder, [read.pieces])[0]
+        return vector, read.content_hash
 
     def embed(self, asked: messages.EmbedRequest) -> dict[str, Any]:
         """Make texts into vectors; see `messages.EmbedAnswer`."""
@@ -183,10 +198,12 @@ class Service:
         """The vector of a picture; see `messages.EmbedAnswer`. Raises: NoSuchPicture."""
         served = self.engine.index(index)
         with served.lease() as photos:
-            try:
-                return self._vectors(photos, photos.vector(row_id)[None])
-            except KeyError:
-                raise NoSuchPicture(served.name, row_id) from None
+            return self._vectors(photos, photos.vector(row_id)[None])
+
+    def vectors(self, asked: messages.VectorsRequest) -> dict[str, Any]:
+        """The vectors of pictures; see `messages.EmbedAnswer`. Raises: InvalidQuery for an unknown row id."""
+        with self.engine.lease(asked.index) as photos:
+            return self._vectors(photos, photos.vectors(asked.row_ids))
 
     def picture(self, row_id: int, index: str | None, content: str | None = None) -> dict[str, Any]:
         """What the index knows of a picture; see `messages.Picture`. Raises: NoSuchPicture.
@@ -197,13 +214,13 @@ class Service:
         with served.lease() as photos:
             try:
                 record: ImageRecord | None = photos.record(row_id)
-            except KeyError:
+            except NoSuchPicture:
                 record = None
             if content is not None and (record is None or not has_content(record, content)):
                 record = find_content(photos, content)
             if record is None:
-                raise NoSuchPicture(served.name, row_id)
-            return picture_fields(served, photos, record)
+                raise NoSuchPicture(row_id)
+            return _with_address(served, record.to_dict(path_of(photos, record)))
 
     def thumbnail(self, row_id: int, index: str | None, size: int, content: str | None = None) -> tuple[bytes, str]:
         """The JPEG, and what changes when it does. Raises: NoSuchPicture, OtherPicture, UnreadablePicture."""
@@ -227,10 +244,10 @@ class Service:
         """A picture's record and path. Raises: NoSuchPicture, OtherPicture."""
         served = self.engine.index(index)
         with served.lease() as photos:
-            record = _record(served, photos, row_id)
+            record = photos.record(row_id)
             if not has_content(record, content):
                 raise OtherPicture(row_id)
-            return record, os.path.join(photos.root, record.path)  # noqa: PTH118  surrogates, and speed
+            return record, path_of(photos, record)
 
     @property
     def gives_originals(self) -> bool:
@@ -303,7 +320,7 @@ class Service:
             "index": served.name,
             "generation": photos.manifest.generation,
             "took_ms": round(1000 * (time.perf_counter() - began), 3),
-            "hits": [found_picture(served, photos, hit) for hit in hits],
+            "hits": [_with_address(served, hit.to_dict()) for hit in hits],
             "notices": list(notices),
         }
 
@@ -318,72 +335,19 @@ class Service:
         }
 
 
-def parse_safely(photos: Collection, query: str) -> Query:
-    """A query in which no file can be named. Raises: InvalidQuery."""
-    return photos.parse(query, local_files=False)
+def path_of(photos: Collection, record: ImageRecord) -> str:
+    """Where a picture is, absolute."""
+    return os.path.join(photos.root, record.path)  # noqa: PTH118  surrogates, and speed
 
 
-def direction(photos: Collection, parsed: Query, given: list[float]) -> FloatArray:
-    """The direction of a vector that was sent, and of the query's terms. Shape: (D,). Raises: InvalidQuery."""
-    with np.errstate(over="ignore"):
-        vector = np.array(given, np.float32)
-    if len(vector) != photos.manifest.model.dim:
-        raise InvalidQuery(f"the vector has {len(vector)} numbers, the index's have {photos.manifest.model.dim}")
-    length = float(np.linalg.norm(vector))
-    terms = photos.query_vector(parsed) if parsed.terms else None
-    total: FloatArray = vector / length if length > 0 and np.isfinite(length) else vector
-    if terms is not None:
-        total = total + terms
-    length = float(np.linalg.norm(total))
-    if not np.isfinite(length) or length < SHORTEST_SUM:
-        raise InvalidQuery("the vector, with the query's terms, points nowhere")
-    return total / length
-
-
-def _record(served: ServedIndex, photos: Collection, row_id: int) -> ImageRecord:
-    try:
-        return photos.record(row_id)
-    except KeyError:
-        raise NoSuchPicture(served.name, row_id) from None
-
-
-def found_picture(served: ServedIndex, photos: Collection, hit: Hit) -> dict[str, Any]:
-    """A hit; see `messages.FoundPicture`."""
-    return {
-        "rank": hit.rank,
-        "score": None if math.isnan(hit.score) else round(hit.score, 6),
-        "confidence": None if hit.confidence is None else round(hit.confidence, 4),
-        "band": hit.band,
-        **picture_fields(served, photos, hit.record),
-        "others": [found_picture(served, photos, other) for other in hit.others],
-    }
-
-
-def picture_fields(served: ServedIndex, photos: Collection, record: ImageRecord) -> dict[str, Any]:
-    """What is known of a picture; see `messages.Picture`."""
-    metadata = record.metadata
-    return {
-        "id": record.row_id,
-        "path": os.path.join(photos.root, record.path),  # noqa: PTH118
-        "name": record.path,
-        "size_bytes": record.size_bytes,
-        "mtime_ns": record.mtime_ns,
-        "content_hash": record.content_hash,
-        "width": record.width,
-        "height": record.height,
-        "format": metadata.format,
-        "taken_at": metadata.taken_at,
-        "date_source": metadata.date_source,
-        "camera": metadata.camera,
-        "latitude": metadata.latitude,
-        "longitude": metadata.longitude,
-        "thumbnail": f"/v1/images/{record.row_id}/thumbnail?index={quote(served.name, safe='')}{_content(record)}",
-    }
-
-
-def _content(record: ImageRecord) -> str:
-    content = address_content(record)
-    return "" if content is None else f"&content={content}"
+def _with_address(served: ServedIndex, picture: dict[str, Any]) -> dict[str, Any]:
+    """What is told of a picture, with the address of a small copy; see `messages.Picture`."""
+    others = {"others": [_with_address(served, other) for other in picture["others"]]} if "others" in picture else {}
+    address = f"/v1/images/{picture['row_id']}/thumbnail?index={quote(served.name, safe='')}"
+    content = picture["content_hash"]
+    if content is not None:
+        address += f"&content={content[:ADDRESS_DIGITS]}"
+    return {**picture, **others, "thumbnail": address}
 
 
 class AsciiJSON(Response):
@@ -416,15 +380,15 @@ def _add_searches(app: FastAPI, service: Service) -> None:
         """Find pictures. What names a file or an address in a query is text: nothing is read or fetched."""
         return AsciiJSON(await service.searches.run(lambda: service.search(asked)))
 
-    @app.post("/v1/similar", tags=["search"], **_documented(messages.SearchAnswer, 404, 422, 503))
+    @app.post("/v1/similar", tags=["search"], **_documented(messages.SimilarAnswer, 400, 404, 422, 503))
     async def similar(asked: messages.SimilarRequest) -> Response:
-        """Find pictures like one of the index."""
+        """Find pictures like one of the index, which is not among them. A path is only looked up, never opened."""
         return AsciiJSON(await service.searches.run(lambda: service.similar(asked)))
 
-    @app.post("/v1/similar/upload", tags=["search"], **_documented(messages.SearchAnswer, 404, 413, 422, 503))
+    @app.post("/v1/similar/upload", tags=["search"], **_documented(messages.SimilarAnswer, 404, 413, 422, 503))
     async def similar_upload(
         image: Annotated[UploadFile, File(description="A picture file.")],
-        k: Annotated[int, Form(ge=1, le=messages.MOST_HITS)] = 20,
+        k: Annotated[int, Form(ge=1, le=messages.MOST_HITS)] = DEFAULT_HITS,
         index: Annotated[str | None, Form(max_length=1000)] = None,
     ) -> Response:
         """Find pictures like one that is sent. It is read in a process of its own and not kept."""
@@ -468,6 +432,11 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
     async def vector(id: RowId, index: IndexName = None) -> Response:
         """The vector of a picture of the index."""
         return AsciiJSON(await service.searches.run(lambda: service.vector(id, index)))
+
+    @app.post("/v1/vectors", tags=["pictures"], **_documented(messages.EmbedAnswer, 400, 404, 422, 503))
+    async def vectors(asked: messages.VectorsRequest) -> Response:
+        """The vectors of pictures of the index, in this order."""
+        return AsciiJSON(await service.searches.run(lambda: service.vectors(asked)))
 
     @app.get(
         "/v1/images/{id}/thumbnail",
@@ -552,9 +521,9 @@ def _add_errors(app: FastAPI) -> None:
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
         headers = {"retry-after": str(RETRY_AFTER_S)} if isinstance(error, Overloaded) else None
         body: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
-        position = getattr(error, "position", None)
-        if isinstance(position, int):
-            body["position"] = position
+        if isinstance(error, MalformedQuery):
+            body["position"] = error.position
+        body["fields"] = error.fields()
         return AsciiJSON(body, status, headers)
 
     @app.exception_handler(OSError)
@@ -577,6 +546,7 @@ def _add_errors(app: FastAPI) -> None:
 _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (InvalidQuery, 400),
     (UnknownTag, 400),
+    (DimensionMismatch, 400),
     (UnknownIndex, 404),
     (NoSuchPicture, 404),
     (OtherPicture, 404),

@@ -23,6 +23,7 @@ from clipsearch.config import cache_dir
 from clipsearch.errors import UnreadablePicture
 from clipsearch.pictures.pool import DecodeResult
 from clipsearch.records import ImageRecord, Preprocessing
+from clipsearch.replacing import replacing
 from clipsearch.server.decoders import Decoders
 
 CACHE_BYTES = 1 << 30
@@ -103,14 +104,10 @@ class Thumbnails:
     def _keep(self, content_hash: str, size: int, jpeg: bytes) -> None:
         """Write one file; failing to is no error."""
         file = self._file(content_hash, size)
-        part = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
         with contextlib.suppress(OSError):
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                part.write_bytes(jpeg)
-                part.replace(file)
-            finally:
-                part.unlink(missing_ok=True)
+            with replacing(file) as stream:
+                stream.write(jpeg)
         with self._lock:
             if self._size_bytes is None:
                 self._size_bytes = sum(size_bytes for _, size_bytes, _ in self._files())

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from clipsearch.encoder import Encoder
-from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import ClipsearchError
 
 if TYPE_CHECKING:
@@ -72,11 +71,8 @@ class PictureWarmUp:
 
 def is_small(encoder: Encoder) -> bool:
     """Whether the image tower can be loaded without anybody missing the memory. True where there is none to load."""
-    plain = getattr(encoder, "encoder", encoder)
-    if not isinstance(plain, OnnxEncoder):
-        return True  # open_clip has both towers in memory already
-    tower_bytes = sum(file.stat().st_size for file in (plain.directory / "visual").iterdir() if file.is_file())
-    return max(TOWERS_THAT_FIT * tower_bytes, LEAST_FREE_BYTES) <= free_bytes()
+    tower_bytes = encoder.image_tower_bytes
+    return not tower_bytes or max(TOWERS_THAT_FIT * tower_bytes, LEAST_FREE_BYTES) <= free_bytes()
 
 
 def free_bytes() -> int:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import struct
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,34 +25,10 @@ from clipsearch.records import SKIP_STATUSES, ImageRecord, IntArray, Status
 
 _EPOCH = datetime(1970, 1, 1)
 SEPARATOR = "\0"
+CODES = "<i4"  # the dtype of the numbers of texts
 STATUSES: tuple[Status, ...] = ("ok", *SKIP_STATUSES)
 """Stored by their number: new ones go to the end."""
-
-# name: dtype and how many numbers a row has
-FILTER_NUMBERS: dict[str, tuple[str, int]] = {
-    "row_id": ("<i8", 1),
-    "hash": ("<i8", 2),  # xxh3-128 of the content; 0, 0 where it is not known
-    "date_us": ("<i8", 1),  # see date_of
-    "size_bytes": ("<i8", 1),
-    "latitude": ("<f8", 1),  # degrees, NaN where it is not known
-    "longitude": ("<f8", 1),
-    "width": ("<i4", 1),  # 0 where it is not known
-    "height": ("<i4", 1),
-    "folder": ("<i4", 1),  # number of the text, -1 where there is none
-    "ext": ("<i4", 1),
-    "camera": ("<i4", 1),
-}
-RUN_NUMBERS: dict[str, tuple[str, int]] = {
-    "vector_id": ("<i8", 1),  # -1: none
-    "path": ("<i8", 2),  # xxh3-128 of the path's bytes
-    "mtime_ns": ("<i8", 1),
-    "inode": ("<u8", 1),
-    "status": ("<u1", 1),  # number of its status
-    "attempts": ("<u1", 1),
-}
-NUMBERS = FILTER_NUMBERS | RUN_NUMBERS
-TEXTS = ("folder", "ext", "camera", "name")
-_TYPECODES = {"<i8": "q", "<u8": "Q", "<f8": "d", "<i4": "i", "<u1": "B"}
+_STATUS_NUMBERS = {status: number for number, status in enumerate(STATUSES)}
 
 
 def path_key(path: str) -> bytes:
@@ -74,17 +51,82 @@ def date_of(record: ImageRecord) -> int:
     return record.mtime_ns // 1000
 
 
-def split_path(path: str) -> tuple[str, str, str]:
+def split_path(path: str) -> NameParts:
     """Folder (empty for the collection's own), name and extension (without its dot) of a record's path, folded."""
     folder, _, name = fold_name(path).rpartition("/")
     stem, dot, ext = name.rpartition(".")
-    return folder, name, ext if dot and stem else ""
+    return NameParts(folder, name, ext if dot and stem else "")
+
+
+class NumberColumn(NamedTuple):
+    """A column of numbers. `unknown` stands for what is not known, also in files that were written before there was
+    the column; None where it is always known."""
+
+    dtype: str
+    of: Callable[[ImageRecord], Any]  # what a record has in it
+    width: int = 1  # how many numbers a row has
+    unknown: float | None = None
+
+
+class TextColumn(NamedTuple):
+    """A column of texts, of which each is kept once, folded: a row has its number, or -1 where there is none."""
+
+    of: Callable[[ImageRecord, NameParts], str | None]
+
+
+class NameParts(NamedTuple):
+    """What `split_path` gives."""
+
+    folder: str
+    name: str
+    ext: str
+
+
+TEXT_COLUMNS: dict[str, TextColumn] = {
+    "folder": TextColumn(lambda record, parts: parts.folder),
+    "ext": TextColumn(lambda record, parts: parts.ext),
+    "camera": TextColumn(lambda record, parts: _folded(record.metadata.camera)),
+}
+FILTER_NUMBERS: dict[str, NumberColumn] = {
+    "row_id": NumberColumn("<i8", attrgetter("row_id")),
+    "hash": NumberColumn("<i8", lambda record: _halves(record.content_hash), width=2),  # of the content; 0, 0: unknown
+    "date_us": NumberColumn("<i8", date_of),
+    "size_bytes": NumberColumn("<i8", attrgetter("size_bytes")),
+    "latitude": NumberColumn("<f8", lambda record: _degrees(record.metadata.latitude), unknown=math.nan),
+    "longitude": NumberColumn("<f8", lambda record: _degrees(record.metadata.longitude), unknown=math.nan),
+    "width": NumberColumn("<i4", lambda record: record.width or 0, unknown=0),
+    "height": NumberColumn("<i4", lambda record: record.height or 0, unknown=0),
+}
+RUN_NUMBERS: dict[str, NumberColumn] = {
+    "vector_id": NumberColumn("<i8", attrgetter("vector_id")),  # -1: none
+    "path": NumberColumn("<i8", lambda record: struct.unpack("<2q", path_key(record.path)), width=2),
+    "mtime_ns": NumberColumn("<i8", attrgetter("mtime_ns")),
+    "inode": NumberColumn("<u8", attrgetter("inode")),
+    "status": NumberColumn("<u1", lambda record: _STATUS_NUMBERS[record.status]),
+    "attempts": NumberColumn("<u1", lambda record: record.attempts if record.attempts < 255 else 255),
+    "sidecars": NumberColumn("<i4", attrgetter("sidecars"), unknown=0),
+    "metadata_version": NumberColumn("<u1", attrgetter("metadata_version"), unknown=0),
+}
+NUMBERS = FILTER_NUMBERS | RUN_NUMBERS
+_TYPECODES = {"<i8": "q", "<u8": "Q", "<f8": "d", "<i4": "i", "<u1": "B"}
+
+
+def _folded(text: str | None) -> str | None:
+    return fold_name(text) if text else None
+
+
+def _degrees(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _halves(content_hash: str | None) -> tuple[int, ...]:
+    return (0, 0) if content_hash is None else struct.unpack("<2q", bytes.fromhex(content_hash))
 
 
 class Columns:
     """The columns of a fragment's pictures, by row, in the order of their row ids."""
 
-    def __init__(self, numbers: dict[str, npt.NDArray[Any]], texts: dict[str, bytes]) -> None:
+    def __init__(self, numbers: dict[str, npt.NDArray[Any]], texts: Mapping[str, bytes | memoryview]) -> None:
         self._numbers = numbers
         self._texts = texts
 
@@ -119,6 +161,11 @@ class Columns:
         """A column of whole numbers: size_bytes, width, height or date_us. Shape: (N,)."""
         return self._numbers[name]
 
+    @property
+    def numbers(self) -> Mapping[str, npt.NDArray[Any]]:
+        """All columns of numbers, by name."""
+        return self._numbers
+
     def degrees(self, name: str) -> npt.NDArray[np.float64]:
         """latitude or longitude. Shape: (N,) float64."""
         return self._numbers[name]
@@ -129,8 +176,7 @@ class Columns:
 
     def texts(self, name: str) -> list[str]:
         """The different folders, exts or cameras."""
-        blob = self._texts[name]
-        return blob.decode("utf-8", "surrogatepass").split(SEPARATOR)[1:]
+        return str(self._texts[name], "utf-8", "surrogatepass").split(SEPARATOR)[1:]
 
     @cached_property
     def names(self) -> list[str]:
@@ -141,7 +187,7 @@ class Columns:
         """The first rows only."""
         return Columns({name: column[:rows] for name, column in self._numbers.items()}, self._texts)
 
-    def blobs(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, bytes]]:
+    def blobs(self) -> tuple[dict[str, npt.NDArray[Any]], Mapping[str, bytes | memoryview]]:
         """What is written: columns of numbers, and texts joined."""
         return self._numbers, self._texts
 
@@ -150,50 +196,77 @@ class ColumnsBuilder:
     """Collects the columns of records."""
 
     def __init__(self) -> None:
-        self._columns = {name: array(_TYPECODES[kind]) for name, (kind, _) in NUMBERS.items()}
-        self._codes: dict[str, dict[str, int]] = {name: {} for name in ("folder", "ext", "camera")}
+        self._numbers = {name: array(_TYPECODES[column.dtype]) for name, column in NUMBERS.items()}
+        self._single = [(self._numbers[name].append, c.of) for name, c in NUMBERS.items() if c.width == 1]
+        self._several = [(self._numbers[name].extend, c.of) for name, c in NUMBERS.items() if c.width > 1]
+        self._codes = {name: array("i") for name in TEXT_COLUMNS}
+        self._known: dict[str, dict[str, int]] = {name: {} for name in TEXT_COLUMNS}
+        self._texts = [(self._codes[name].append, self._known[name], c.of) for name, c in TEXT_COLUMNS.items()]
         self._names = bytearray()
 
     def add(self, record: ImageRecord) -> None:
         """Take the next record."""
-        columns: dict[str, Any] = self._columns
-        meta = record.metadata
-        folder, name, ext = split_path(record.path)
-        columns["row_id"].append(record.row_id)
-        raw = bytes.fromhex(record.content_hash) if record.content_hash is not None else bytes(16)
-        columns["hash"].extend(struct.unpack("<2q", raw))
-        columns["date_us"].append(date_of(record))
-        columns["size_bytes"].append(record.size_bytes)
-        columns["latitude"].append(math.nan if meta.latitude is None else meta.latitude)
-        columns["longitude"].append(math.nan if meta.longitude is None else meta.longitude)
-        columns["width"].append(record.width or 0)
-        columns["height"].append(record.height or 0)
-        columns["vector_id"].append(record.vector_id)
-        columns["path"].extend(struct.unpack("<2q", path_key(record.path)))
-        columns["mtime_ns"].append(record.mtime_ns)
-        columns["inode"].append(record.inode)
-        columns["status"].append(STATUSES.index(record.status))
-        columns["attempts"].append(min(record.attempts, 255))
-        for column, text in (
-            ("folder", folder),
-            ("ext", ext),
-            ("camera", fold_name(meta.camera) if meta.camera else None),
-        ):
-            codes = self._codes[column]
-            columns[column].append(-1 if text is None else codes.setdefault(text, len(codes)))
-        self._names += (SEPARATOR + name).encode("utf-8", "surrogatepass")
+        parts = split_path(record.path)
+        for append, of in self._single:
+            append(of(record))
+        for extend, of in self._several:
+            extend(of(record))
+        for append, known, text_of in self._texts:
+            text = text_of(record, parts)
+            append(-1 if text is None else known.setdefault(text, len(known)))
+        self._names += (SEPARATOR + parts.name).encode("utf-8", "surrogatepass")
 
     def columns(self) -> Columns:
         """What was collected, with the columns that runs ask beside those of filters."""
         numbers: dict[str, npt.NDArray[Any]] = {}
-        for name, (dtype, width) in NUMBERS.items():
-            flat = np.array(self._columns[name], dtype)
-            numbers[name] = flat.reshape(-1, width) if width > 1 else flat
+        for name, column in NUMBERS.items():
+            flat = np.array(self._numbers[name], column.dtype)
+            numbers[name] = flat.reshape(-1, column.width) if column.width > 1 else flat
+        for name, codes in self._codes.items():
+            numbers[name] = np.array(codes, CODES)
+        numbers = {name: numbers[name] for name in (*FILTER_NUMBERS, *TEXT_COLUMNS, *RUN_NUMBERS)}
         texts = {
-            name: "".join(SEPARATOR + text for text in codes).encode("utf-8", "surrogatepass")
-            for name, codes in self._codes.items()
+            name: "".join(SEPARATOR + text for text in known).encode("utf-8", "surrogatepass")
+            for name, known in self._known.items()
         }
         return Columns(numbers, {**texts, "name": bytes(self._names)})
+
+    def take(self) -> Columns:
+        """As `columns`, of what was added since the last time; texts keep their numbers."""
+        taken = self.columns()
+        for collected in (*self._numbers.values(), *self._codes.values()):
+            del collected[:]
+        self._names.clear()
+        return taken
+
+
+def read_columns(
+    rows: int,
+    number: Callable[[str, str, int], npt.NDArray[Any] | None],
+    text: Callable[[str], bytes | memoryview | None],
+    *,
+    wanted: Mapping[str, NumberColumn] = NUMBERS,
+) -> Columns:
+    """The columns of a file. `number` gives the numbers of a column by its name, dtype and how many there are, `text`
+    its texts; None for one that was written before there was the column. Raises: KeyError for one that must be there.
+    """
+    numbers: dict[str, npt.NDArray[Any]] = {}
+    for name, column in wanted.items():
+        flat = number(name, column.dtype, rows * column.width)
+        if flat is None:
+            if column.unknown is None:
+                raise KeyError(name)
+            flat = np.full(rows * column.width, column.unknown, column.dtype)
+        numbers[name] = flat.reshape(rows, column.width) if column.width > 1 else flat
+    texts: dict[str, bytes | memoryview] = {}
+    for name in TEXT_COLUMNS:
+        blob, codes = text(name), number(name, CODES, rows)
+        texts[name] = b"" if blob is None else blob
+        numbers[name] = np.full(rows, -1, CODES) if blob is None or codes is None else codes
+    names = text("name")
+    if names is None:
+        raise KeyError("name")
+    return Columns(numbers, {**texts, "name": names})
 
 
 def build_columns(records: Iterable[ImageRecord]) -> Columns:

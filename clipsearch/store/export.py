@@ -6,9 +6,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
-
 from clipsearch.errors import StorageError
+from clipsearch.store.arrow import from_numbers
 from clipsearch.store.files import storage_errors, sync_file
 from clipsearch.store.fragments import MODEL_KEY, read_pictures, record_schema, to_table
 from clipsearch.store.snapshot import open_snapshot
@@ -35,7 +34,7 @@ def export_parquet(index_dir: Path, target: Path) -> int:
             with part.open("xb") as file:
                 with pq.ParquetWriter(file, schema.with_metadata(about), compression="zstd") as parquet:
                     for batch in read_pictures(index_dir, snapshot.manifest):
-                        flat = pa.array(np.ascontiguousarray(batch.vectors, np.float32).reshape(-1))
+                        flat = from_numbers(batch.vectors, pa.float32())
                         vectors = pa.FixedSizeListArray.from_arrays(flat, list_size=model.dim)
                         table = to_table(batch.records).append_column(schema.field("vector"), vectors)
                         parquet.write_table(table.cast(schema))

@@ -21,7 +21,7 @@ from clipsearch.records import FileRef
 REMEMBER_FROM_BYTES = 64 << 20
 NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EISDIR)
 """What file systems answer that cannot sync a folder. PostgreSQL (fsync_fname_ext) and SQLite go on as well."""
-DAMAGE = (errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EUCLEAN)
+DAMAGE = (errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.EUCLEAN)
 """What the system says of a file that is damaged or gone; anything else says something of the moment."""
 READ_ATTEMPTS = 3
 READ_AGAIN_S = 0.05

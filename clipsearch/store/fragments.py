@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipsearch.config import open_plain
 from clipsearch.errors import CorruptIndex
 from clipsearch.filenames import from_bytes, is_utf8, readable, to_bytes
 from clipsearch.records import (
@@ -29,6 +30,7 @@ from clipsearch.records import (
     PictureMetadata,
     Segment,
 )
+from clipsearch.store.arrow import from_numbers, to_array
 from clipsearch.store.files import HashingFile, verify_file
 from clipsearch.store.hashes import hash_keys, hash_texts
 from clipsearch.store.manifest import is_of_format_1
@@ -36,6 +38,7 @@ from clipsearch.store.marks import marked, read_marks
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 MODEL_KEY = b"clipsearch.model"
 BATCH_ROWS = 8192
@@ -71,14 +74,16 @@ def to_table(records: list[ImageRecord]) -> pa.Table:
     """A fragment's table."""
     import pyarrow as pa
 
-    columns: dict[str, Any] = {}
+    columns: dict[str, list[Any]] = {}
     for field in _RECORD_FIELDS:
         columns[field.name] = [_utf8(getattr(record, field.name)) for record in records]
     for field in _METADATA_FIELDS:
         columns[field.name] = [_utf8(getattr(record.metadata, field.name)) for record in records]
     columns["path"] = [readable(record.path) for record in records]
     columns["path_bytes"] = [None if is_utf8(record.path) else to_bytes(record.path) for record in records]
-    return pa.table(columns, schema=record_schema())
+    schema = record_schema()
+    arrays = [to_array(columns[field.name], field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def to_records(table: pa.Table) -> list[ImageRecord]:
@@ -237,13 +242,12 @@ def write_vector_blocks(file: HashingFile, blocks: Iterable[VectorBlock], model:
             first = int(block.ids[0]) if first < 0 else first
             last = int(block.ids[-1])
             count += len(block.ids)
-            flat = pa.array(np.ascontiguousarray(block.vectors, np.float32).reshape(-1))
             columns = [
-                pa.array(block.ids),
-                pa.array(hash_texts(block.keys)),
-                pa.FixedSizeListArray.from_arrays(flat, list_size=model.dim),
+                from_numbers(block.ids, pa.int64()),
+                to_array(hash_texts(block.keys), pa.string()),
+                pa.FixedSizeListArray.from_arrays(from_numbers(block.vectors, pa.float32()), list_size=model.dim),
             ]
-            parquet.write_table(pa.table(columns, schema=plain))
+            parquet.write_table(pa.Table.from_arrays(columns, schema=plain))
     return count, first, last
 
 
@@ -321,9 +325,10 @@ def _tables(
         with path.open("rb") as opened, pq.ParquetFile(opened) as file:  # a path must be UTF-8
             columns = [name for name in file.schema_arrow.names if name not in without]
             columns = [name for name in columns if only is None or name in only]
-            for batch in file.iter_batches(batch_size=batch_rows, columns=columns, use_threads=True):
-                rows += batch.num_rows
-                yield pa.Table.from_batches([batch])
+            for groups in _row_groups(file, batch_rows):  # asked for all at once, pyarrow holds the whole file
+                for batch in file.iter_batches(batch_rows, row_groups=groups, columns=columns, use_threads=True):
+                    rows += batch.num_rows
+                    yield pa.Table.from_batches([batch])
     except OSError as error:
         unreadable = error.errno is not None
         problem = f"it cannot be read ({error.strerror})" if unreadable else f"not a Parquet file of ours ({error})"
@@ -332,6 +337,20 @@ def _tables(
         raise CorruptIndex(path, f"not a Parquet file of ours ({error})", index=index_dir) from error
     if expected_rows is not None and rows != expected_rows:
         raise CorruptIndex(path, f"it has {rows} rows, the manifest says {expected_rows}", index=index_dir)
+
+
+def _row_groups(file: pq.ParquetFile, batch_rows: int) -> Iterator[list[int]]:
+    """The row groups of a file, together so many that they have `batch_rows` rows."""
+    groups: list[int] = []
+    rows = 0
+    for number in range(file.num_row_groups):
+        groups.append(number)
+        rows += file.metadata.row_group(number).num_rows
+        if rows >= batch_rows:
+            yield groups
+            groups, rows = [], 0
+    if groups:
+        yield groups
 
 
 # -- what no manifest describes
@@ -343,7 +362,7 @@ def read_orphan_records(path: Path) -> list[ImageRecord]:
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as opened:
+        with open_plain(path) as opened:
             table = pq.read_table(opened)
         records = to_records(table)
         if "vector" in table.column_names:
@@ -362,7 +381,7 @@ def read_orphan_vectors(path: Path) -> tuple[ModelRef, VectorBlock]:
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as opened:
+        with open_plain(path) as opened:
             table = pq.read_table(opened)
         model = ModelRef(**json.loads(table.schema.metadata[MODEL_KEY]))
         return model, _to_block(table, model.dim)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from clipsearch.config import open_plain, read_plain
 from clipsearch.errors import IndexLocked, IndexWarning, NotAnIndex
 
 LOCK = "LOCK"
@@ -115,7 +116,7 @@ class FileLock:
                     held.unlink()
                 continue
             with os.fdopen(fd, "wb") as file:
-                file.write(who().encode() + b"\n")
+                file.write(f"{who()}\n{numbered_by()}\n".encode())
             self._held = held
             if path.name == LOCK:
                 warnings.warn(
@@ -129,12 +130,16 @@ class FileLock:
 
     @staticmethod
     def _is_stale(held: Path) -> bool:
-        """Whether the process that made a lock file is of this machine and gone."""
+        """Whether the process that made a lock file is gone for certain: its number can be asked for here.
+
+        A machine's name proves nothing: containers, and machines set up from one image, share one.
+        """
         try:
-            match = _HOLDER.match(held.read_text(encoding="utf-8", errors="replace"))
+            holder, _, where = read_plain(held, _MOST_BYTES).decode("utf-8", "replace").partition("\n")
         except OSError:
             return False
-        if match is None or match[2] != socket.gethostname():
+        match, here = _HOLDER.match(holder), numbered_by()
+        if match is None or match[2] != socket.gethostname() or not here or where.strip() != here:
             return False
         try:
             os.kill(int(match[1]), 0)
@@ -148,7 +153,7 @@ class FileLock:
     def _holder_beside(path: Path) -> str:
         held = path.with_name(path.name + HELD_SUFFIX)
         try:
-            said = held.read_text(encoding="utf-8", errors="replace").strip()
+            said = read_plain(held, _MOST_BYTES).decode("utf-8", "replace").strip()
         except OSError:
             return ""
         return f"{said} (if that is gone, delete {held})"
@@ -187,13 +192,31 @@ def who() -> str:
     return f"process {os.getpid()} on {socket.gethostname()} since {datetime.now().isoformat(' ', 'seconds')}"
 
 
+def numbered_by() -> str:
+    """What gives this process its number: a run of a system and, of Linux, a namespace. "" if nobody can tell.
+
+    No two processes to which this says the same have one number at the same time.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"boot {boot} {Path('/proc/self/ns/pid').readlink()}"
+    except (OSError, ValueError):
+        pass
+    if os.uname().sysname == "Linux":  # without /proc it cannot be told from another container
+        return ""
+    import uuid
+
+    node = uuid.getnode()
+    return "" if node >> 40 & 1 else f"node {node:012x}"  # that bit: made up, as no network card was found
+
+
 def read_writer(index_dir: Path) -> WriterState | None:
     """Who is writing an index, or None.
 
     A free lock is tried only if its file names a writer, one that was killed: trying it keeps others from taking it.
     """
     try:
-        with (index_dir / LOCK).open("rb") as file:
+        with open_plain(index_dir / LOCK) as file:
             said = file.read(_MOST_BYTES)
             if not said:
                 return None

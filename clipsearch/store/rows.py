@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import CorruptIndex
 from clipsearch.records import Fragment, ImageRecord, IntArray, PictureMetadata
-from clipsearch.store.columns import FILTER_NUMBERS, NUMBERS, TEXTS, Columns, ColumnsBuilder, build_columns
+from clipsearch.store.columns import FILTER_NUMBERS, Columns, ColumnsBuilder, build_columns, read_columns
 from clipsearch.store.files import HashingFile, reading, verify_file
 from clipsearch.store.marks import marked, read_marks
 
@@ -47,11 +47,7 @@ class RowsFile:
             self._map = _mapped(path)
             footer = _footer(self._map, MAGIC)
             rows, self.pictures, places = footer["rows"], footer["pictures"], footer["columns"]
-            numbers: dict[str, npt.NDArray[Any]] = {}
-            for name, (dtype, width) in NUMBERS.items():
-                flat = np.frombuffer(self._map, dtype, rows * width, places[name][0])
-                numbers[name] = flat.reshape(rows, width) if width > 1 else flat
-            texts = {name: self._map[at : at + size] for name in TEXTS for at, size in [places[f"{name}.texts"]]}
+            self._all = read_columns(rows, *_columns_in(self._map, places))
             self._offsets = np.frombuffer(self._map, "<i8", rows + 1, places["offsets"][0])
             self.by_vector: npt.NDArray[np.int32] = np.frombuffer(
                 self._map, "<i4", self.pictures, places["by_vector"][0]
@@ -59,7 +55,7 @@ class RowsFile:
             self.in_order: bool = footer["in_order"]  # the pictures' vector ids ascend as their row ids do
         except (ValueError, KeyError, TypeError, struct.error) as error:
             raise CorruptIndex(path, f"not a rows file ({error})", index=index_dir) from error
-        self._all = Columns(numbers, texts)
+        self._places = places
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -78,6 +74,25 @@ class RowsFile:
         """A column of numbers over all rows (see store.columns.NUMBERS)."""
         return self._all.blobs()[0][name]
 
+    def load(self, name: str, out: npt.NDArray[Any]) -> None:
+        """Read a column of numbers into `out`, of its shape and type, without a page of the file being mapped.
+
+        Raises: CorruptIndex, StorageError.
+        """
+        if name not in self._places:  # a file from before there was the column
+            out[:] = self.number(name)
+            return
+        at, size = self._places[name]
+        with reading(self.path), self.path.open("rb", buffering=0) as file:
+            file.seek(at)
+            whole = out.reshape(-1).view(np.uint8)
+            done = 0
+            while done < size:
+                length = file.readinto(cast(Any, whole[done:size]))
+                if not length:
+                    raise CorruptIndex(self.path, "it ends too early")
+                done += length
+
     def position(self, row_id: int) -> int | None:
         """Where a row is, or None."""
         row_ids = self._all.row_ids
@@ -91,7 +106,20 @@ class RowsFile:
         """The record at a position."""
         at = int(position)
         body = json.loads(self._map[int(self._offsets[at]) : int(self._offsets[at + 1])])
-        return _record(body, int(self._all.row_ids[at]))
+        version = self._all.blobs()[0].get("metadata_version")
+        return _record(body, int(self._all.row_ids[at]), 0 if version is None else int(version[at]))
+
+    def says(self, position: int, record: ImageRecord) -> bool:
+        """Whether `record` is what is at a position, but for its row id."""
+        if not 0 <= position < len(self):
+            return False
+        text = self._map[int(self._offsets[position]) : int(self._offsets[position + 1])]
+        return text == _text(record) or self.record(position) == record
+
+    def release(self) -> None:
+        """Let go of the pages that were read: of a mapped file they count as memory in use."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def records(self, positions: Iterable[int]) -> list[ImageRecord]:
         """The records at some positions."""
@@ -128,6 +156,9 @@ class LegacyRowsFile(RowsFile):
             self._all.blobs()[0].setdefault("vector_id", row_ids)
         except (ValueError, KeyError, TypeError, struct.error) as error:
             raise CorruptIndex(path, f"not a rows file ({error})", index=index_dir) from error
+
+    def load(self, name: str, out: npt.NDArray[Any]) -> None:
+        out[:] = self.number(name)
 
     def record(self, position: int) -> ImageRecord:
         record = super().record(position)
@@ -263,8 +294,8 @@ def write_rows(file: HashingFile, batches: Batches) -> None:
     numbers, texts = columns.blobs()
     places: dict[str, tuple[int, int]] = {}
     by_vector = np.argsort(numbers["vector_id"][:pictures], kind="stable").astype("<i4")
-    parts = [(name, column.tobytes()) for name, column in numbers.items()]
-    parts += [(f"{name}.texts", texts[name]) for name in TEXTS]
+    parts: list[tuple[str, bytes | memoryview]] = [(name, column.tobytes()) for name, column in numbers.items()]
+    parts += [(f"{name}.texts", blob) for name, blob in texts.items()]
     parts += [("offsets", np.array(offsets, "<i8").tobytes()), ("by_vector", by_vector.tobytes())]
     for name, raw in parts:
         places[name] = (file.size_bytes, len(raw))
@@ -278,11 +309,11 @@ def write_rows(file: HashingFile, batches: Batches) -> None:
 
 
 def _text(record: ImageRecord) -> bytes:
-    """A record as JSON without what has its default; the row id is among the columns."""
+    """A record as JSON without what has its default; its row id and version are among the columns."""
     body = {
         name: value
         for name, field in _RECORD_FIELDS.items()
-        if name not in ("row_id", "metadata") and (value := getattr(record, name)) != field.default
+        if name not in ("row_id", "metadata", "metadata_version") and (value := getattr(record, name)) != field.default
     }
     about = {
         name: value
@@ -295,11 +326,12 @@ def _text(record: ImageRecord) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode("ascii")
 
 
-def _record(body: dict[str, Any], row_id: int) -> ImageRecord:
+def _record(body: dict[str, Any], row_id: int, metadata_version: int) -> ImageRecord:
     """The reverse of `_text`. Fields of later versions are passed over."""
     about = {name: value for name, value in body.pop("metadata", {}).items() if name in _METADATA_NAMES}
     known = {name: value for name, value in body.items() if name in _RECORD_FIELDS}
-    return ImageRecord(**{**known, "row_id": row_id, "metadata": PictureMetadata(**about)})
+    own = {"row_id": row_id, "metadata_version": metadata_version, "metadata": PictureMetadata(**about)}
+    return ImageRecord(**{**known, **own})
 
 
 # -- reading
@@ -320,10 +352,21 @@ def _footer(mapped: mmap.mmap, magic: bytes) -> dict[str, Any]:
 def _legacy_columns(path: Path) -> Columns:
     mapped = _mapped(path)
     footer = _footer(mapped, LEGACY_COLUMNS_MAGIC)
-    rows, places = footer["rows"], footer["columns"]
-    numbers: dict[str, npt.NDArray[Any]] = {}
-    for name, (dtype, width) in FILTER_NUMBERS.items():
-        flat = np.frombuffer(mapped, dtype, rows * width, places[name][0])
-        numbers[name] = flat.reshape(rows, width) if width > 1 else flat
-    texts = {name: mapped[at : at + size] for name in TEXTS for at, size in [places[f"{name}.texts"]]}
-    return Columns(numbers, texts)
+    return read_columns(footer["rows"], *_columns_in(mapped, footer["columns"]), wanted=FILTER_NUMBERS)
+
+
+def _columns_in(
+    mapped: mmap.mmap, places: dict[str, list[int]]
+) -> tuple[Callable[[str, str, int], npt.NDArray[Any] | None], Callable[[str], memoryview | None]]:
+    """What reads the columns of a file, for `read_columns`."""
+
+    def number(name: str, dtype: str, count: int) -> npt.NDArray[Any] | None:
+        return np.frombuffer(mapped, dtype, count, places[name][0]) if name in places else None
+
+    whole = memoryview(mapped)  # texts are not copied before somebody asks for them
+
+    def text(name: str) -> memoryview | None:
+        place = places.get(f"{name}.texts")
+        return None if place is None else whole[place[0] : place[0] + place[1]]
+
+    return number, text

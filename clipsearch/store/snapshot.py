@@ -12,7 +12,7 @@ from typing import Self
 
 import xxhash
 
-from clipsearch.config import CURRENT_LINE, NEWER_LINE
+from clipsearch.config import CURRENT_LINE, NEWER_LINE, open_plain, read_plain
 from clipsearch.errors import CorruptIndex, IndexNotFound, StorageError, UnsupportedIndex
 from clipsearch.records import FileRef, IntArray, Manifest, TagRef
 from clipsearch.store.files import DAMAGE, verify_file
@@ -76,12 +76,12 @@ def resolve_current(index_dir: Path) -> tuple[int, str]:
     """
     path = index_dir / "CURRENT"
     try:
-        line = path.read_bytes()
+        line = read_plain(path)
     except FileNotFoundError:
         try:
             names = manifests_of(index_dir)
             if list(names) == [1]:  # the very first commit was cut short after its manifest: it counts
-                return 1, xxhash.xxh3_128_hexdigest(names[1].read_bytes())
+                return 1, xxhash.xxh3_128_hexdigest(read_plain(names[1]))
         except OSError as error:
             raise _unreadable(path, error, index_dir) from error
         if names or _was_committed(index_dir):
@@ -121,7 +121,8 @@ def open_snapshot(index_dir: Path) -> Snapshot:
         generation, checksum = resolve_current(index_dir)
         path = index_dir / "manifests" / manifest_name(generation)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            with open_plain(path) as file:
+                fd = os.dup(file.fileno())
         except FileNotFoundError:
             if resolve_current(index_dir)[0] != generation:
                 continue  # a writer moved on and collected it between our two reads

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from clipsearch.errors import CorruptIndex, UnknownTag
+from clipsearch.config import read_plain
+from clipsearch.errors import CorruptIndex, InvalidTag, UnknownTag
 from clipsearch.folding import fold
 from clipsearch.records import FileRef, FloatArray, IntArray, Manifest, TagKind, TagRef
 from clipsearch.store.files import HashingFile, reading, verify_file
@@ -79,20 +80,20 @@ class Tag:
 
 
 def make_tag(name: str, scores: Mapping[str, float], direction: Direction | None = None) -> Tag:
-    """A tag from scores by content hash. Raises: ValueError for a name or a hash that cannot be one."""
+    """A tag from scores by content hash. Raises: InvalidTag for a name or a hash that cannot be one."""
     check_name(name)
     keys = hash_keys(list(scores))
     order = np.lexsort((keys[:, 1], keys[:, 0]))
     values = np.array(list(scores.values()), np.float32)
     if not np.isfinite(values).all():
-        raise ValueError("scores must be finite")
+        raise InvalidTag("scores must be finite")
     return Tag(name, keys[order], values[order], direction)
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError unless `name` can name a tag: 1 to 100 printable characters without a double quote."""
+    """Raise InvalidTag unless `name` can name a tag: 1 to 100 printable characters without a double quote."""
     if not 0 < len(name) <= NAME_LIMIT or not name.isprintable() or name != name.strip() or '"' in name:
-        raise ValueError(
+        raise InvalidTag(
             f"{name!r} cannot name a tag: use 1 to {NAME_LIMIT} printable characters, no double quote, "
             "no space at its ends"
         )
@@ -232,7 +233,7 @@ def recover_tags(index_dir: Path) -> dict[str, TagRef]:
     for path in sorted((index_dir / "tags").glob("*.tag")):
         try:
             with reading(path):
-                raw = path.read_bytes()
+                raw = read_plain(path)
             ref = FileRef(f"tags/{path.name}", len(raw), path.stem)
             tag = read_tag_file(index_dir, ref, afresh=True)
         except (CorruptIndex, OSError):

@@ -23,7 +23,7 @@ from typing import Self
 import xxhash
 
 from clipsearch.checksums import file_checksum
-from clipsearch.config import MARKER, format_of, is_index, marker_line, marker_of
+from clipsearch.config import MARKER, format_of, is_index, marker_line, marker_of, open_plain, read_plain
 from clipsearch.errors import (
     ClipsearchError,
     CorruptIndex,
@@ -368,7 +368,7 @@ def _collect(index_dir: Path, kept: list[Manifest]) -> int:
             for number, path in manifests.items():
                 if number in known:
                     continue
-                its = {ref.path for ref in load_manifest(path, path.read_bytes(), index_dir).files()}
+                its = {ref.path for ref in load_manifest(path, read_plain(path), index_dir).files()}
                 if number not in wanted and number < newest:
                     fd = _lock_unless_held(path)
                     if fd is not None:
@@ -378,7 +378,7 @@ def _collect(index_dir: Path, kept: list[Manifest]) -> int:
                         continue
                 refs |= its
             for path in _copies_of_manifests(index_dir):
-                refs |= {ref.path for ref in load_manifest(path, path.read_bytes(), index_dir).files()}
+                refs |= {ref.path for ref in load_manifest(path, read_plain(path), index_dir).files()}
             orphans = [
                 path
                 for path in own_files(index_dir, refs)
@@ -400,7 +400,7 @@ def _copies_of_manifests(index_dir: Path) -> Iterator[Path]:
     for path in (index_dir / "manifests").iterdir():
         if path.suffix == ".json" and MANIFEST_NAME.fullmatch(path.name) is None and path.is_file():
             with contextlib.suppress(CorruptIndex):
-                load_manifest(path, path.read_bytes(), index_dir)
+                load_manifest(path, read_plain(path), index_dir)
                 yield path
 
 
@@ -411,7 +411,8 @@ def _is_named_by_its_content(path: Path) -> bool:
 
 def _lock_unless_held(path: Path) -> int | None:
     """A manifest's file, locked against readers; None if a reader holds it. Raises: OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    with open_plain(path) as file:
+        fd = os.dup(file.fileno())
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

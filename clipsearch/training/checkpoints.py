@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipsearch.checksums import file_checksum
 from clipsearch.errors import ClipsearchError, OutOfSpace, StorageError
+from clipsearch.replacing import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,20 +123,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write beside, fsync, rename. Raises: OutOfSpace, StorageError."""
     import errno
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with partial.open("wb") as stream:
+        with replacing(path, synced=True) as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutOfSpace(path) from error
         raise StorageError(path, error.strerror or str(error), "Name another place with --out") from error

@@ -6,6 +6,7 @@ run that was killed goes on with the views that it had finished.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,7 @@ from clipsearch.cores import available_cores
 from clipsearch.errors import UnreadablePicture
 from clipsearch.pairs.reading import PairSet
 from clipsearch.records import IntArray, PixelArray
+from clipsearch.replacing import replacing
 from clipsearch.training.frozen import FrozenModel
 from clipsearch.training.views import view_of
 
@@ -118,14 +120,10 @@ def _cached(folder: Path, identity: str, compute: Callable[[], Arrays]) -> Array
     except (OSError, ValueError, KeyError, EOFError):
         pass
     arrays = compute()
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
         folder.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as stream:
+        with replacing(path) as stream:
             np.savez(stream, allow_pickle=False, **arrays)
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)  # a cache that cannot be written costs time, nothing else
     return arrays
 
 

@@ -15,9 +15,8 @@ from clipsearch.cores import available_cores
 from clipsearch.encoder.arrays import check_pixels, scale_pixels, unit_rows
 from clipsearch.encoder.fingerprints import tower_checksums
 from clipsearch.encoder.layout import TEXTUAL_MODEL, VISUAL_MODEL, read_model_directory
-from clipsearch.encoder.sessions import first_line
 from clipsearch.encoder.texts import TextTokenizer
-from clipsearch.errors import InvalidModel
+from clipsearch.errors import InvalidModel, first_line
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 from clipsearch.training.graph_cut import load_graph, main_output, pooled_features
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clipsearch.encoder.names import OPEN_CLIP, load_encoder, resolve
+from clipsearch.encoder.kinds import OPEN_CLIP
+from clipsearch.encoder.names import load_encoder, resolve
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.pairs.reading import PairSet
 from clipsearch.training.distributed import World

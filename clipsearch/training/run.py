@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 import numpy as np
 
 from clipsearch import __version__
-from clipsearch.encoder.names import OPEN_CLIP, resolve
+from clipsearch.encoder.kinds import OPEN_CLIP
+from clipsearch.encoder.names import resolve
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import InvalidModel, MissingExtra, UnreadablePicture
 from clipsearch.pairs.reading import PairSet, open_pairs

@@ -166,10 +166,12 @@ class VectorsFile:
 
     def holds(self, start: int, ids: IntArray, vectors: FloatArray) -> bool:
         """Whether the rows from position `start` on are what `write_vectors` would make of these."""
-        part = slice(start, start + len(ids))
-        return np.array_equal(self.ids[part], ids) and np.array_equal(
-            self._stored[part], vectors.astype(self._stored.dtype)
-        )
+        if not np.array_equal(self.ids[start : start + len(ids)], ids):
+            return False
+        with self.path.open("rb") as file:  # not mapped, so that memory stays at one block
+            file.seek(self._data_at + start * self.dim * self._stored.itemsize)
+            stored = np.fromfile(file, self._stored.dtype, len(ids) * self.dim).reshape(len(ids), self.dim)
+        return np.array_equal(stored, vectors.astype(self._stored.dtype))
 
     def products(self, queries: FloatArray, rows: slice | IntArray) -> FloatArray:
         """Cosines of each query with a stretch of rows, or with those at some positions.

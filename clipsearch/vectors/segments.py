@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import CorruptIndex, DimensionMismatch
+from clipsearch.errors import CorruptIndex, DimensionMismatch, first_line
 from clipsearch.filenames import native_path
 from clipsearch.records import FileRef, FloatArray, IntArray, IvfParameters, Manifest
 from clipsearch.vectors.files import VectorsFile
@@ -275,7 +275,7 @@ def open_faiss(path: Path, dim: int, rows: int) -> Any:
         with native_path(path) as name:
             index = faiss.read_index(name, faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
     except RuntimeError as error:
-        raise CorruptIndex(path, f"FAISS cannot read it ({str(error).splitlines()[0]})") from error
+        raise CorruptIndex(path, f"FAISS cannot read it ({first_line(error)})") from error
     if index.d != dim:
         raise DimensionMismatch(dim, index.d)
     if index.ntotal != rows:

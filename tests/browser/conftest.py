@@ -20,8 +20,8 @@ from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_play
 import clipsearch
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.ui.page import add_page
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import picture
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import picture
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 CHROMIUM = os.environ.get("CLIPSEARCH_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -48,28 +48,20 @@ class Site:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if CHROMIUM is None:  # a browser is no Python package: .ci/run installs one where it can
         pytest.skip("there is no Chromium here; set CLIPSEARCH_CHROMIUM to its path")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES, timeout=2 * PATIENCE_MS)
+        environment: dict[str, str | float | bool] = {**os.environ, "HOME": str(tmp_path_factory.mktemp("chromium"))}
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=SWITCHES, timeout=2 * PATIENCE_MS, env=environment
+        )
         yield browser
         browser.close()
 
 
 @pytest.fixture(scope="session")
-def session_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        home = tmp_path_factory.mktemp("home")
-        patch.setenv("CLIPSEARCH_STATE_DIR", str(home / "state"))
-        patch.setenv("CLIPSEARCH_CACHE_DIR", str(home / "cache"))
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setenv("CLIPSEARCH_PRECISION", "fp32")
-        yield
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory, session_environment: None) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Two collections: plain and graded pictures, one with a hostile name, one twice; and one of another folder."""
     photos = tmp_path_factory.mktemp("collections") / "photos"
     (photos / "plain").mkdir(parents=True)

@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, Page, expect
 from benchmarks.common import random_blocks, write_index
 from clipsearch.store import RunProgress, Writer
 from tests.browser.conftest import HOSTILE, PATIENCE_MS, Open, Site, serve
-from tests.fake_encoder import COLOURS, FakeEncoder
+from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.unit.test_sub_path import proxy
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -87,6 +87,23 @@ def test_a_search_shows_the_best_first_with_its_thumbnail(open_page: Open) -> No
     assert page.title() == "blue – clipsearch"
 
 
+def test_what_should_be_said_of_a_query_is_said_in_a_line(open_page: Open) -> None:
+    page = open_page()
+    told = page.locator(".cs-told")
+    expect(told).to_be_hidden()
+    for query in ("date:2023", "blue camara:canon", f"<b>camara</b>:x kamera:{HOSTILE}"):
+        ask(page, query)
+        expect(told).to_be_visible()
+        expect(told).to_contain_text("Did you mean" if "kamera" not in query else "camera:")
+        assert page.evaluate("document.querySelector('.cs-told').children.length") == 0
+    ask(page, "blue")
+    expect(told).to_be_hidden()
+    ask(page, "date:2023")
+    ask(page, "size:x")  # no query at all
+    expect(page.locator(".cs-problem")).to_be_visible()
+    expect(told).to_be_hidden()
+
+
 @pytest.mark.parametrize("way", ["drop", "paste"])
 def test_a_picture_that_is_dropped_or_pasted_finds_others_like_it(open_page: Open, way: str) -> None:
     page = open_page("/?all=1")
@@ -115,6 +132,21 @@ def test_a_file_that_is_no_picture_is_refused_with_words(open_page: Open, tmp_pa
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     page.set_input_files("input[type=file]", tmp_path / "broken.png")
     expect(page.locator(".cs-problem")).to_be_visible()
+
+
+def test_only_files_that_can_be_read_are_taken_for_pictures(open_page: Open) -> None:
+    page = open_page()
+    folder = str(page.locator("script[type=module]").first.get_attribute("src")).rpartition("/")[0]
+    names = ["a.JPG", "b.tif", "c.jp2", "no ending", "d.jxl", "e.svg", "f.pdf", "g.png.txt", "h"]
+    types = ["", "", "", "image/png", "image/jxl", "image/svg+xml", "application/pdf", "text/plain", ""]
+    taken = page.evaluate(
+        """async ([folder, names, types]) => {
+          const { isPicture } = await import(new URL(`${folder}/tables.js`, document.baseURI));
+          return names.map((name, n) => isPicture({ name, type: types[n] }));
+        }""",
+        [folder, names, types],
+    )
+    assert taken == [True, True, True, True, False, False, False, False, False]
 
 
 def test_find_similar(open_page: Open) -> None:
@@ -456,7 +488,7 @@ def guarded(site: Site) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory, session_environment: None) -> Iterator[Site]:
+def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     encoder = FakeEncoder(64)
     folder = tmp_path_factory.mktemp("large") / "large"
     index = write_index(folder, encoder, lambda: random_blocks(MANY, 64))

@@ -28,7 +28,7 @@ from clipsearch.ui.page import Page as Interface
 from clipsearch.ui.page import add_page
 from tests.browser.conftest import Open, Site
 from tests.browser.test_page import PHONE, ask, first, settled, shown, tile, until
-from tests.fake_encoder import COLOURS, FakeEncoder
+from tests.support.fake_encoder import COLOURS, FakeEncoder
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 expect.set_options(timeout=20_000)
@@ -65,7 +65,7 @@ def port_of(site: Site) -> int:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory, session_environment: None) -> Iterator[Site]:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     photos = tmp_path_factory.mktemp("viewed") / "photos"
     photos.mkdir()
     for number, name in enumerate(NAMES):
@@ -79,7 +79,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, session_environment: None
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory, session_environment: None) -> Iterator[Site]:
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     index = write_index(tmp_path_factory.mktemp("many") / "many", FakeEncoder(64), lambda: random_blocks(MANY, 64))
     app_encoder = FakeEncoder(64)
     with pytest.MonkeyPatch.context() as patch:

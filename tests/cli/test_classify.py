@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from clipsearch.cli.probe import app
 from clipsearch.store import open_snapshot
 from clipsearch.store.tags import read_tag
-from tests.cli.test_cli import clipsearch
-from tests.fake_encoder import COLOURS
-from tests.pictures import plain
+from tests.support.commands import clipsearch
+from tests.support.fake_encoder import COLOURS
+from tests.support.pictures import plain
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ import clipsearch as library
 from clipsearch.evaluation.index_recall import measure_index
 from clipsearch.records import FloatArray, IntArray
 from clipsearch.search.collection import Collection
-from tests.cli.test_cli import clipsearch
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import plain
+from tests.support.commands import clipsearch
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import plain
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 

@@ -16,8 +16,8 @@ import clipsearch as library
 from clipsearch.encoder.languages import LanguageGate
 from clipsearch.encoder.layout import MULTILINGUAL, read_model_directory
 from clipsearch.encoder.names import builtin_directory, load_encoder
-from tests.cli.test_cli import clipsearch
 from tests.cli.test_serve import Server
+from tests.support.commands import clipsearch
 
 DRAWINGS = Path(library.__file__).parent / "training/anchor.tar"
 SHOWN = ("bicycle", "bear", "pizza", "lighthouse", "piano", "snowman", "tiger", "umbrella", "watermelon", "church")
@@ -49,6 +49,7 @@ def test_other_languages_find_what_english_finds(drawings: Path, thing: str) -> 
     assert [first(drawings, text) for text in SAME[thing]] == [thing] * 6
 
 
+@pytest.mark.slow
 def test_a_server_asked_in_many_languages_at_once_answers_each_as_if_alone(drawings: Path) -> None:
     server = Server(drawings)
     try:

@@ -17,9 +17,9 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp_types import ImageContent
 
-from tests.cli.test_cli import clipsearch
-from tests.fake_encoder import COLOURS
-from tests.pictures import fill, plain
+from tests.support.commands import clipsearch
+from tests.support.fake_encoder import COLOURS
+from tests.support.pictures import fill, plain
 
 Result = TypeVar("Result")
 INITIALIZE = {

@@ -16,8 +16,11 @@ from typing import Any
 import pytest
 
 from clipsearch import places
-from tests.pictures import fill
+from tests.support.cases import thinned
+from tests.support.commands import clipsearch
+from tests.support.pictures import fill
 
+SLOW = pytest.mark.slow
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 
 
@@ -39,6 +42,11 @@ def run(
     before: tuple[str | Path, ...] = (),
     **own: str | Path,
 ) -> subprocess.CompletedProcess[str]:
+    if not before and all(name.startswith("CLIPSEARCH_") for name in own):  # nothing that Python minds when it starts
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in own.items():
+                patch.setenv(name, str(value))
+            return clipsearch(*arguments, folder=Path.cwd(), status=code)
     environment = {**os.environ, **{name: str(value) for name, value in own.items()}}
     done = subprocess.run([*before, *command(*arguments)], capture_output=True, text=True, env=environment)
     assert done.returncode == code, done.stderr + done.stdout
@@ -49,6 +57,7 @@ def run(
 OWN = ("CLIPSEARCH_CACHE_DIR", "CLIPSEARCH_STATE_DIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HF_HOME")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("home", ["", "/nonexistent", "/proc", "not/absolute"])
 def test_a_home_that_is_none(home: str, photos: Path, tmp_path: Path) -> None:
     fill(photos, 3)
@@ -121,7 +130,7 @@ def test_a_tilde_is_a_name_where_there_is_no_home(path: str, monkeypatch: pytest
 
 
 @LINUX
-@pytest.mark.parametrize("place", ["cache", "state", "both"])
+@pytest.mark.parametrize("place", ["both", pytest.param("cache", marks=SLOW), pytest.param("state", marks=SLOW)])
 def test_own_folders_that_cannot_be_written_to(place: str, photos: Path) -> None:
     """/proc refuses every write, also root's."""
     fill(photos, 3)
@@ -144,7 +153,10 @@ def test_a_cache_that_cannot_be_written_to_costs_speed_only(precision: str, phot
     assert precision == "auto" or "--precision fp32" in done.stderr
 
 
-@pytest.mark.parametrize("temporary", ["/nonexistent", "", "relative"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "temporary", ["/nonexistent", *(pytest.param(other, marks=SLOW) for other in ("", "relative"))]
+)
 def test_tmpdir_that_is_not_there(temporary: str, photos: Path) -> None:
     fill(photos, 3)
     run("index", photos, "--model", "builtin", TMPDIR=temporary)
@@ -218,12 +230,11 @@ def in_photos(words: list[str], indexed: Path) -> list[str]:
     return command(*(str(next(indexed.rglob(word))) if word == "p00001.jpg" else word for word in words), *more)
 
 
-@pytest.mark.parametrize("words", ALL, ids=" ".join)
+@pytest.mark.parametrize("words", thinned(ALL, 13), ids=" ".join)
 def test_a_reader_who_has_seen_enough(words: list[str], indexed: Path) -> None:
     """The command does its work and ends as it would have: nothing is said, also not of stderr's reader."""
     told = in_photos(words, indexed)
-    whole = subprocess.run(told, cwd=indexed, capture_output=True, text=True)
-    assert whole.returncode == 0, whole.stderr
+    clipsearch(*told[3:], folder=indexed)
     read, write = os.pipe()
     os.close(read)
     for unbuffered in ("", "1"):
@@ -237,8 +248,10 @@ def test_a_reader_who_has_seen_enough(words: list[str], indexed: Path) -> None:
     os.close(write)
 
 
-@pytest.mark.parametrize("reader", ["head -1", "head -0", "head -c 3", "true"])
-@pytest.mark.parametrize("words", [ALL[0], ALL[5], ["models", "list"], ["verify"], ["classify", "."]], ids=" ".join)
+@pytest.mark.parametrize("reader", thinned(["head -1", "head -0", "head -c 3", "true"], 2))
+@pytest.mark.parametrize(
+    "words", thinned([ALL[0], ALL[5], ["models", "list"], ["verify"], ["classify", "."]], 5), ids=" ".join
+)
 def test_head_under_pipefail(words: list[str], reader: str, indexed: Path) -> None:
     told = in_photos(words, indexed)
     line = f'set -o pipefail; "$@" | {reader}'
@@ -248,7 +261,7 @@ def test_head_under_pipefail(words: list[str], reader: str, indexed: Path) -> No
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("both", ["", "2>&1"])
+@pytest.mark.parametrize("both", thinned(["", "2>&1"], 2))
 def test_a_run_is_complete_though_nobody_reads_what_it_says(both: str, photos: Path) -> None:
     fill(photos, 12)
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff")
@@ -268,7 +281,7 @@ def test_a_status_that_is_not_0_stays_when_nobody_reads(indexed: Path, tmp_path:
 
 @LINUX
 @pytest.mark.parametrize(
-    ("words", "unbuffered"), [(words, number % 2 == 0) for number, words in enumerate(SPEAKERS[:7])]
+    ("words", "unbuffered"), thinned([(words, number % 2 == 0) for number, words in enumerate(SPEAKERS[:7])], 3)
 )
 def test_a_full_disk_under_the_answer_is_said(words: list[str], unbuffered: bool, indexed: Path) -> None:
     with open("/dev/full", "w") as full:
@@ -283,15 +296,18 @@ def test_a_full_disk_under_the_answer_is_said(words: list[str], unbuffered: bool
 
 @pytest.mark.parametrize(
     ("words", "closed"),
-    [
-        (SPEAKERS[0], "<&- >&- 2>&-"),
-        (SPEAKERS[1], ">&-"),
-        (SPEAKERS[2], ">&-"),
-        (SPEAKERS[3], "<&- >&-"),
-        (SPEAKERS[5], "2>&-"),
-        (["index"], "<&-"),
-        (["index"], "<&- >&- 2>&-"),
-    ],
+    thinned(
+        [
+            (SPEAKERS[0], "<&- >&- 2>&-"),
+            (SPEAKERS[1], ">&-"),
+            (SPEAKERS[2], ">&-"),
+            (SPEAKERS[3], "<&- >&-"),
+            (SPEAKERS[5], "2>&-"),
+            (["index"], "<&-"),
+            (["index"], "<&- >&- 2>&-"),
+        ],
+        3,
+    ),
 )
 def test_closed_streams(words: list[str], closed: str, indexed: Path) -> None:
     """No traceback, no file of the index opened as standard output by accident."""
@@ -330,7 +346,16 @@ def _said(terminal: int, pid: int) -> Iterator[bytes]:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-@pytest.mark.parametrize(("columns", "kind"), [(20, "xterm"), (1, "xterm"), (20, "dumb"), (0, "xterm"), (40, "")])
+@pytest.mark.parametrize(
+    ("columns", "kind"),
+    [
+        (20, "xterm"),
+        pytest.param(20, "dumb", marks=SLOW),
+        pytest.param(1, "xterm", marks=SLOW),
+        pytest.param(0, "xterm", marks=SLOW),
+        pytest.param(40, "", marks=SLOW),
+    ],
+)
 def test_small_and_simple_terminals(columns: int, kind: str, photos: Path) -> None:
     fill(photos, 12)
     said = on_a_terminal(command("index", photos, "--model", "builtin"), columns, TERM=kind)

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from clipsearch.privacy import SWITCHES
-from tests.cli.test_train import write_shapes
-from tests.pictures import fill
+from tests.support.pictures import fill
+from tests.support.training_pairs import write_shapes
 
-SOURCE = Path(__file__).parents[1] / "network_watch.c"
+SOURCE = Path(__file__).parents[1] / "support" / "network_watch.c"
 OURS = (".cache/clipsearch", ".local/state/clipsearch", ".local/share/clipsearch")
 
 
@@ -92,6 +92,7 @@ def test_the_recorder_sees_who_is_asked_and_written_to(session: Session) -> None
         session.check()
 
 
+@pytest.mark.slow
 def test_index_and_query_reach_nobody(session: Session, photos: Path) -> None:
     fill(photos, 12)
     session.run("index", photos, "--model", "builtin", "-q")
@@ -99,6 +100,33 @@ def test_index_and_query_reach_nobody(session: Session, photos: Path) -> None:
     session.run("similar", "1", "--index", photos)
     session.run("status", "--index", photos)
     session.run("models", "list")
+    session.check()
+
+
+def test_a_command_that_is_told_no_model_asks_no_hub(session: Session, tmp_path: Path) -> None:
+    """But `index`, which fetches one. That the recorder would see it: `classify --model auto` asks."""
+    pairs = write_shapes(tmp_path / "pairs", 2)
+    for name in ("one", "two"):
+        fill(tmp_path / "classes" / name, 4, first=5 * len(name) + ord(name[0]))
+    session.run("classify", tmp_path / "classes" / "one", "--labels", "waves, dogs", "-q")
+    session.run("eval", pairs, "-q")
+    session.run("train", "probe", tmp_path / "classes", "--out", tmp_path / "probe", "-q")
+    session.run("classify", tmp_path / "classes" / "one", "--probe", tmp_path / "probe", "-q")
+    session.run("train", pairs, "--check", "-q")
+    session.check()
+    session.run("classify", tmp_path / "classes" / "one", "--labels", "waves, dogs", "-q", "--model", "auto")
+    assert "huggingface.co" in session.seen.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_training_that_is_told_no_model_asks_no_hub(session: Session, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pairs, out = write_shapes(tmp_path / "pairs", 6), tmp_path / "run"
+    session.run(
+        "train", pairs, "--out", out, "--batch", "16", "--epochs", "1", "--views", "1", "--method", "heads",
+        "--accept-anchor-drop", "--no-gate", "--quiet",
+    )  # fmt: skip
     session.check()
 
 
@@ -133,7 +161,7 @@ def test_servers_and_the_daemon_reach_nobody(session: Session, photos: Path) -> 
                 assert server.poll() is None and time.monotonic() < deadline
                 time.sleep(0.1)
         found = json.loads(ask("/v1/search", {"query": "waves", "all": True}))["hits"]
-        ask(f"/v1/images/{found[0]['id']}/thumbnail")
+        ask(f"/v1/images/{found[0]['row_id']}/thumbnail")
         while command[0] == "ui" and b"gradio-app" not in ask("/"):
             assert time.monotonic() < deadline
             time.sleep(0.3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,19 +17,27 @@ from pathlib import Path
 
 import pytest
 
+from clipsearch import __version__ as clipsearch_version
 from clipsearch.daemon.client import message, socket_path
-from tests.cli.test_cli import clipsearch
-from tests.fake_encoder import COLOURS
-from tests.pictures import fill, plain
+from tests.support.commands import clipsearch
+from tests.support.fake_encoder import COLOURS
+from tests.support.pictures import fill, plain
 
 
-@pytest.fixture
-def indexed(photos: Path) -> Path:
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What each test gets a copy of."""
+    photos = tmp_path_factory.mktemp("serve") / "photos"
     fill(photos, 12)
     for name in ("red", "green", "blue"):
         plain(COLOURS[name]).save(photos / f"{name}.png")
     clipsearch("index", "photos", "--model", "builtin", "-q", folder=photos.parent)
     return photos
+
+
+@pytest.fixture
+def indexed(once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(once, tmp_path / "photos"))
 
 
 class Server:
@@ -97,6 +106,7 @@ def test_dots_in_a_raw_path_lead_nowhere(server: Server) -> None:
         assert b"root:" not in answer
 
 
+@pytest.mark.slow
 def test_a_token_is_made_up_for_others(indexed: Path) -> None:
     server = Server(indexed, "--host", "0.0.0.0")
     assert server.get("/v1/status")[0] == 401
@@ -157,6 +167,7 @@ def test_a_query_that_a_server_answers_prints_what_a_cold_one_prints(
     assert nothing == clipsearch("query", "--all", "ext:heic", folder=below, status=3).stderr
 
 
+@pytest.mark.slow
 def test_a_server_answers_from_the_generation_that_is_there(server: Server, indexed: Path) -> None:
     assert asks_server("red", "--paths", "-k", "99", folder=indexed)[1]
     plain(COLOURS["pink"]).save(indexed / "pink.png")
@@ -164,6 +175,16 @@ def test_a_server_answers_from_the_generation_that_is_there(server: Server, inde
     output, answered = asks_server("red", "--paths", "-k", "99", folder=indexed)
     assert answered
     assert str(indexed / "pink.png") in output.splitlines()
+
+
+def test_a_server_of_another_build_is_not_asked(server: Server, indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from clipsearch.daemon import client
+
+    current = indexed / ".clipsearch"
+    assert client.ask(current, "red", 3, {"all": True}) is not None
+    monkeypatch.setattr(client, "build", lambda: f"{clipsearch_version}-00000000")
+    assert client.ask(current, "red", 3, {"all": True}) is None
+    assert not client.is_answered(current)
 
 
 def test_a_server_that_was_killed_costs_nothing(server: Server, indexed: Path) -> None:
@@ -176,7 +197,7 @@ def test_a_server_that_was_killed_costs_nothing(server: Server, indexed: Path) -
     assert not answered
 
 
-@pytest.mark.parametrize("says", [b"", b"rubbish\n", message({"version": "0.0.1", "index": "x"}), None])
+@pytest.mark.parametrize("says", [b"", b"rubbish\n", message({"build": "0.0.1", "index": "x"}), None])
 def test_a_server_that_is_none_is_passed_over_quickly(indexed: Path, says: bytes | None) -> None:
     from clipsearch.daemon.client import ask
 
@@ -208,6 +229,7 @@ def test_others_cannot_reach_the_socket(server: Server, indexed: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_an_index_is_kept_current_until_ctrl_c(indexed: Path) -> None:
     command = [sys.executable, "-m", "clipsearch", "index", str(indexed), "--watch", "--json"]
     watching = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -231,6 +253,7 @@ def test_an_index_is_kept_current_until_ctrl_c(indexed: Path) -> None:
     assert '"indexed": 1' in out
 
 
+@pytest.mark.slow
 def test_a_query_may_start_a_process_that_answers_the_next_ones(indexed: Path) -> None:
     from clipsearch.daemon.client import is_answered
 
@@ -267,6 +290,7 @@ def daemons_of(index: Path) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_daemon_ends_when_it_is_idle_and_makes_room_for_a_server(indexed: Path, server: Server) -> None:
     command = [sys.executable, "-m", "clipsearch.daemon", str(indexed / ".clipsearch"), "1"]
     began = time.monotonic()

@@ -11,7 +11,7 @@ import pytest
 import clipsearch
 from clipsearch.encoder.names import builtin_directory, load_encoder
 from clipsearch.errors import EncoderMismatch, InvalidModel
-from tests.pictures import plain
+from tests.support.pictures import plain
 
 
 def test_a_text_tower_alone_can_query(photos: Path, tmp_path: Path) -> None:

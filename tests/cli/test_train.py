@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
 
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -22,31 +21,9 @@ pytest.importorskip("onnx")
 import clipsearch
 from clipsearch.encoder.names import load_encoder, resolve
 from clipsearch.errors import EncoderMismatch, ModelNotFound
+from tests.support.training_pairs import WORDS, write_shapes
 
 pytestmark = pytest.mark.torch
-
-WORDS = ("zorp", "blick", "quam", "frell", "tonk", "vusk")  # what these pairs call six shapes
-
-
-def write_shapes(folder: Path, each: int, first: int = 0) -> Path:
-    """Pictures of six kinds with made-up names, so that a model cannot know them beforehand."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for kind, word in enumerate(WORDS):
-        for number in range(first, first + each):
-            image = Image.new("RGB", (64, 64), (255, 250 - number % 7, 245))
-            draw = ImageDraw.Draw(image)
-            at, colour = 8 + number % 9, (200 - 30 * kind, 20 + 35 * kind, 40 + (number * 13) % 60)
-            box = (at, at, at + 38, at + 38)
-            if kind % 3 == 0:
-                draw.ellipse(box, fill=colour)
-            elif kind % 3 == 1:
-                draw.rectangle(box, outline=colour, width=7)
-            else:
-                draw.polygon([(at, at + 38), (at + 20, at), (at + 38, at + 38)], fill=colour)
-            name = f"{word}{number:03d}"
-            image.save(folder / f"{name}.png")
-            (folder / f"{name}.txt").write_text(f"{word} number {number}")
-    return folder
 
 
 def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:

@@ -6,9 +6,12 @@ Random weights: what is tested is the conversion, which does not depend on them.
 from __future__ import annotations
 
 import json
+import shutil
 import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,14 +31,14 @@ from tokenizers import Tokenizer  # noqa: E402
 
 from clipsearch.encoder import layout  # noqa: E402
 from clipsearch.encoder.bpe import clip_tokenizer, write_clip_tokenizer  # noqa: E402
-from clipsearch.encoder.export import CHECK_TEXTS, ExportFailed, export  # noqa: E402
+from clipsearch.encoder.export import CHECK_TEXTS, ExportReport, export  # noqa: E402
 from clipsearch.encoder.layout import read_model_directory  # noqa: E402
 from clipsearch.encoder.onnx import OnnxEncoder  # noqa: E402
 from clipsearch.encoder.openclip import OpenClipEncoder  # noqa: E402
 from clipsearch.encoder.texts import TextTokenizer  # noqa: E402
-from clipsearch.errors import StorageError  # noqa: E402
+from clipsearch.errors import ExportFailed, StorageError  # noqa: E402
 from clipsearch.records import PixelArray  # noqa: E402
-from tests.open_clip_models import SMALL_RESNET, SMALL_SIGLIP, SMALL_VIT, small_encoder  # noqa: E402
+from tests.support.open_clip_models import SMALL_RESNET, SMALL_SIGLIP, SMALL_VIT, small_encoder  # noqa: E402
 
 SAMPLE_PHOTOS = ("astronaut", "cat", "chelsea", "coffee", "rocket", "retina", "colorwheel", "immunohistochemistry")
 
@@ -58,17 +61,43 @@ def photos(side: int) -> PixelArray:
     return np.stack([np.asarray(Image.fromarray(photo).convert("RGB").resize((side, side))) for photo in found])
 
 
-@pytest.mark.parametrize("config", [SMALL_VIT, SMALL_RESNET, SMALL_SIGLIP], ids=["vit", "resnet", "siglip"])
-def test_an_export_gives_the_vectors_of_pytorch(tmp_path: Path, config: dict[str, Any]) -> None:
-    encoder = small_encoder(config)
-    given = photos(encoder.preprocessing.width)
-    report = export(encoder, tmp_path / "out", check_pictures=given, licence="MIT")
+CONFIGS = {"vit": SMALL_VIT, "resnet": SMALL_RESNET, "siglip": SMALL_SIGLIP}
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export made, which no test changes. `given`: the pictures that it was checked with."""
+
+    encoder: OpenClipEncoder
+    given: PixelArray
+    report: ExportReport
+    path: Path
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """Each small model, exported when it is first asked for: seven seconds."""
+
+    @cache
+    def exported(kind: str) -> Exported:
+        encoder = small_encoder(CONFIGS[kind])
+        given = photos(encoder.preprocessing.width)
+        path = tmp_path_factory.mktemp(kind) / "out"
+        return Exported(encoder, given, export(encoder, path, check_pictures=given, licence="MIT"), path)
+
+    return exported
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_an_export_gives_the_vectors_of_pytorch(kind: str, exports: Callable[[str], Exported]) -> None:
+    config, made = CONFIGS[kind], exports(kind)
+    encoder, given, report = made.encoder, made.given, made.report
     assert report.images is not None
     assert report.images.least > 0.99999
     assert report.texts.least > 0.99999
     assert len(report.texts.cosines) == len(CHECK_TEXTS)
     assert "cosine to PyTorch at least" in str(report)
-    exported = OnnxEncoder(tmp_path / "out")
+    exported = OnnxEncoder(made.path)
     assert exported.fingerprint == encoder.fingerprint == report.fingerprint
     assert exported.preprocessing == encoder.preprocessing
     assert exported.score_scale == pytest.approx(encoder.score_scale)
@@ -76,31 +105,27 @@ def test_an_export_gives_the_vectors_of_pytorch(tmp_path: Path, config: dict[str
     for count in (1, 3):  # the batch is free
         ours, theirs = exported.encode_images(given[:count]), encoder.encode_images(given[:count])
         assert (ours * theirs).sum(axis=1).min() > 0.999  # PyTorch may be using bf16
-    written = json.loads((tmp_path / "out" / layout.CONFIG).read_text())
+    written = json.loads((made.path / layout.CONFIG).read_text())
     assert written["embed_dim"] == config["embed_dim"]
     assert written["clipsearch"]["licence"] == "MIT"
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in made.path.parent.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize(
-    ("config", "short"),
-    [(SMALL_VIT, True), (SMALL_RESNET, True), (SMALL_SIGLIP, False)],
-    ids=["vit", "resnet", "siglip"],
-)
+@pytest.mark.parametrize(("kind", "short"), [("vit", True), ("resnet", True), ("siglip", False)])
 def test_texts_are_only_padded_for_towers_that_look_at_the_padding(
-    tmp_path: Path, config: dict[str, Any], short: bool
+    kind: str, short: bool, exports: Callable[[str], Exported]
 ) -> None:
-    encoder = small_encoder(config)
-    export(encoder, tmp_path / "out")
-    model = read_model_directory(tmp_path / "out")
+    made = exports(kind)
+    encoder = made.encoder
+    model = read_model_directory(made.path)
     assert model.text.dynamic_context is short
-    session = onnxruntime.InferenceSession(str(tmp_path / "out" / layout.TEXTUAL_MODEL))
+    session = onnxruntime.InferenceSession(str(made.path / layout.TEXTUAL_MODEL))
     sentence = "two dogs"
     padded = encoder.tokenizer([sentence]).numpy().astype(np.int32)
     assert padded.shape == (1, model.text.context_length)  # what other programs feed still runs
     vector = session.run(None, {"text": padded})[0][0]
     vector /= np.linalg.norm(vector)
-    exported = OnnxEncoder(tmp_path / "out")
+    exported = OnnxEncoder(made.path)
     ours = exported.encode_texts([sentence])[0]
     assert vector @ ours == pytest.approx(1.0, abs=1e-5)
     together = exported.encode_texts([sentence, "a very long sentence " * 40])
@@ -118,14 +143,14 @@ def test_big_weights_go_beside_the_model(tmp_path: Path, monkeypatch: pytest.Mon
     assert OnnxEncoder(tmp_path / "moved").fingerprint == encoder.fingerprint
 
 
-def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = small_encoder(SMALL_VIT)
-    other = tmp_path / "other"
-    export(small_encoder(SMALL_VIT, seed=1), other)
+def test_a_failed_export_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exports: Callable[[str], Exported]
+) -> None:
+    encoder, other = small_encoder(SMALL_VIT), exports("resnet").path
     with monkeypatch.context() as patch, pytest.raises(ExportFailed, match=r"picture .* has a cosine of"):
         patch.setattr(OpenClipEncoder, "encode_images", lambda self, pixels: OnnxEncoder(other).encode_images(pixels))
         export(encoder, tmp_path / "out", check_pictures=photos(64))
-    assert list(tmp_path.iterdir()) == [other]
+    assert not list(tmp_path.iterdir())
 
     def fail(*_: object, **__: object) -> None:
         try:
@@ -136,13 +161,12 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.onnx, "export", fail)
     with pytest.raises(ExportFailed, match=r"image tower is not exportable \(no such operator\)"):
         export(small_encoder(SMALL_VIT), tmp_path / "out")
-    assert list(tmp_path.iterdir()) == [other]
+    assert not list(tmp_path.iterdir())
 
 
-def test_nothing_is_overwritten_unless_asked(tmp_path: Path) -> None:
-    target = tmp_path / "out"
-    first, second = small_encoder(SMALL_VIT), small_encoder(SMALL_VIT, seed=1)
-    export(first, target)
+def test_nothing_is_overwritten_unless_asked(tmp_path: Path, exports: Callable[[str], Exported]) -> None:
+    first, second = exports("vit").encoder, small_encoder(SMALL_VIT, seed=1)
+    target = Path(shutil.copytree(exports("vit").path, tmp_path / "out"))
     with pytest.raises(StorageError, match="--overwrite"):
         export(second, target)
     assert OnnxEncoder(target).fingerprint == first.fingerprint

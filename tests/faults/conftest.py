@@ -25,21 +25,8 @@ def faults(fault_library: Path) -> Iterator[Faults]:
 
 
 @pytest.fixture(scope="session")
-def own_places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of commands that must not touch the caches and the registry of the person who runs the tests."""
-    home = tmp_path_factory.mktemp("command-home")
-    return {
-        "CLIPSEARCH_STATE_DIR": str(home / "state"),
-        "CLIPSEARCH_CACHE_DIR": str(home / "cache"),
-        "CLIPSEARCH_PRECISION": "fp32",
-        "HF_HUB_OFFLINE": "1",
-        "CLIPSEARCH_INDEX": "",
-    }
-
-
-@pytest.fixture(scope="session")
-def command_server(faults: Faults, own_places: dict[str, str]) -> Iterator[Commands]:
-    with Commands({**faults.env, **own_places}) as commands:
+def command_server(faults: Faults) -> Iterator[Commands]:
+    with Commands(faults.env) as commands:
         yield commands
 
 
@@ -59,7 +46,7 @@ def mounts() -> Iterator[Mounts]:
 
 
 @pytest.fixture(scope="session")
-def obedient_server(faults: Faults, own_places: dict[str, str]) -> Iterator[Commands]:
+def obedient_server(faults: Faults) -> Iterator[Commands]:
     within: list[str] = []
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
@@ -69,7 +56,7 @@ def obedient_server(faults: Faults, own_places: dict[str, str]) -> Iterator[Comm
             "--bounding-set=-dac_override,-dac_read_search",
             "--inh-caps=-dac_override,-dac_read_search",
         ]
-    with Commands({**faults.env, **own_places}, within=within) as commands:
+    with Commands(faults.env, within=within) as commands:
         yield commands
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clipsearch.errors import ClipsearchError
 from clipsearch.indexer.build import IndexOptions, index_folder
-from tests.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder
 
 
 def main() -> None:

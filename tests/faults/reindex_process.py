@@ -10,7 +10,7 @@ from pathlib import Path
 
 import clipsearch
 from clipsearch.indexer.build import IndexOptions
-from tests.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder
 from tests.support.fake_main import DIM, SEEDS
 
 

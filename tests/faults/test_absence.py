@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.pictures import fill, picture
+from tests.support.cases import thinned
 from tests.support.commands import Commands, State
 from tests.support.faults import Faults
 from tests.support.mounts import Mounts
+from tests.support.pictures import fill, picture
 
 STAYING = 20
 GOING = 12
@@ -233,7 +234,7 @@ def on_the_drive(state: State) -> set[str]:
     return {path for path in state.paths if path.startswith("drive/set01")}
 
 
-@pytest.mark.parametrize("name", ABSENCES)
+@pytest.mark.parametrize("name", thinned(ABSENCES, 4))
 def test_what_goes_and_comes_back_is_not_encoded_again(name: str, world: World) -> None:
     absence = ABSENCES[name]
     whole = begin(world, absence)
@@ -253,7 +254,7 @@ def test_what_goes_and_comes_back_is_not_encoded_again(name: str, world: World) 
 
 
 @pytest.mark.parametrize("options", [["--prune"], ["--keep-missing", "0"]], ids=["prune", "keep-missing"])
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", thinned(SOME, 3))
 def test_what_is_missing_is_forgotten_when_asked(name: str, options: list[str], world: World) -> None:
     absence = ABSENCES[name]
     if name == "link to nowhere" and "--prune" not in options:
@@ -291,7 +292,7 @@ def test_the_summary_says_what_is_missing_in_one_line(world: World) -> None:
         assert f"{GOING}" in said[0]
 
 
-@pytest.mark.parametrize("name", ["unmounted", "link to nowhere", "moved", "ENOTCONN"])
+@pytest.mark.parametrize("name", thinned(["unmounted", "link to nowhere", "moved", "ENOTCONN"], 4))
 def test_compacting_and_repairing_keep_what_is_missing(name: str, world: World) -> None:
     absence = ABSENCES[name]
     whole = begin(world, absence)
@@ -344,7 +345,7 @@ def test_files_without_permission_keep_their_vectors(obedient: Commands, world: 
 
 
 @pytest.mark.parametrize("family", ["open", "read"])
-@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES], ids=errno.errorcode.get)
+@pytest.mark.parametrize("error", thinned([errno.EIO, errno.EACCES], 2), ids=errno.errorcode.get)
 def test_a_picture_that_cannot_be_read_again_keeps_its_vector(
     family: Any, error: int, world: World, faults: Faults
 ) -> None:
@@ -544,7 +545,7 @@ def test_copies_of_one_new_picture_are_encoded_once(tmp_path: Path, commands: Co
 YEAR_S = 365.2425 * 86_400
 
 
-@pytest.mark.parametrize("year", [1, 1601, 1678, 2262, 2263, 2445, 9999])
+@pytest.mark.parametrize("year", thinned([1, 1601, 1678, 2262, 2263, 2445, 9999], 3))
 def test_any_time_that_a_file_system_knows_can_be_indexed(
     year: int, tmp_path: Path, commands: Commands, mounts: Mounts
 ) -> None:

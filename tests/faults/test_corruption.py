@@ -14,10 +14,10 @@ from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.repair import repair
 from clipsearch.indexer.verify import verify
 from clipsearch.search.collection import Collection
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill
 
-FLIPS = int(os.environ.get("CLIPSEARCH_FLIPS", "400"))
+FLIPS = int(os.environ.get("CLIPSEARCH_FLIPS", "120"))
 PICTURES = 30
 
 

@@ -20,10 +20,10 @@ from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.verify import verify
 from clipsearch.search.collection import Collection
 from clipsearch.store import read_records
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill
 
-KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "15"))
+KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "8"))
 PICTURES = 80
 COMMIT_ROWS = 8
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -54,6 +54,7 @@ def committed(folder: Path) -> set[str]:
     return set(paths)
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_or_doubled_when_killed_at_any_moment(tmp_path: Path) -> None:
     rng = random.Random(7)
     folder = tmp_path / "photos"
@@ -146,6 +147,7 @@ def test_the_second_of_two_indexers_says_who_the_first_is(tmp_path: Path) -> Non
     assert out.split() == ["150", "150"], err
 
 
+@pytest.mark.slow
 def test_readers_see_whole_generations_while_commits_go_on(tmp_path: Path) -> None:
     encoder = FakeEncoder()
     fill(tmp_path, 2)

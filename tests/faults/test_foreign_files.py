@@ -21,10 +21,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.pictures import picture
+from tests.support.cases import thinned
 from tests.support.commands import Commands, Done
 from tests.support.faults import COMMAND_ONLY, Family, Faults, Mode
 from tests.support.mounts import can_mount
+from tests.support.pictures import fill, picture
 from tests.support.trees import OUR_FOLDER, OURS, Entry, differences, tree
 
 CASES = int(os.environ.get("CLIPSEARCH_TREES", "20"))
@@ -366,6 +367,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
 
 
+@pytest.mark.slow
 @settings(
     max_examples=CASES,
     deadline=None,
@@ -403,7 +405,7 @@ def test_folders_with_our_names_beside_the_pictures(home: Path, commands: Comman
     one(home, commands, faults, things, Step("index", place="photos"), Step("index", "photos/data", place="photos"))
 
 
-@pytest.mark.parametrize("action", ["index", "compact", "repair", "tag"])
+@pytest.mark.parametrize("action", thinned(["index", "compact", "repair", "tag"], 2))
 @pytest.mark.parametrize("sign", ["manifests", "CURRENT"])
 def test_a_folder_that_only_looks_like_an_index(
     action: str, sign: str, home: Path, commands: Commands, faults: Faults
@@ -489,3 +491,40 @@ def test_an_index_of_a_newer_format_is_refused_not_repaired(tmp_path: Path, comm
         assert {path: entry for path, entry in tree(index).items() if path in before and path != "LOCK"} == {
             path: entry for path, entry in before.items() if path != "LOCK"
         }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "INDEX", "CURRENT", "LOCK", "COMMIT", "LOCK.held", "manifests/{0:08d}.json", "manifests/{1:08d}.json",
+        "manifests/{2:08d}.json", "records/*.parquet", "rows/*.rows", "search/*.npy", "vectors/*.parquet",
+        f"records/{HEX}.parquet", f"tags/{HEX}.tag", f"staging/{HEX}.part",
+        "../.clipsearchignore", "../CACHEDIR.TAG", "../.nomedia", "../set000/.clipsearchignore",
+        "../set000/CACHEDIR.TAG", "../set000/p00000.xmp", "../notes",
+    ],
+)  # fmt: skip
+def test_a_pipe_in_the_place_of_a_file_makes_nobody_wait(name: str, home: Path, commands: Commands) -> None:
+    """Whoever opens a pipe waits for somebody who writes into it."""
+    photos = home / "photos"
+    fill(photos, 3)
+    commands.index(photos)
+    fill(photos, 1, first=5)
+    commands.index(photos)
+    index = photos / ".clipsearch"
+    newest = int((index / "CURRENT").read_text().split()[2])
+    pattern = name.format(newest, newest - 1, newest + 1)
+    path = min(index.glob(pattern)) if "*" in pattern else index / pattern
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    commands_given: tuple[list[str | Path], ...] = (
+        ["query", "--all", "red", "--index", index],
+        ["index", photos, "-q"],
+        ["verify", "--index", index],
+        ["verify", "--repair", "--index", index],
+        ["concept", "add", "dog", photos / "set000" / "p00001.jpg", "--index", index],
+        ["index", photos, "-q"],
+        ["compact", "--index", index],
+    )
+    for arguments in commands_given:
+        done = commands.run(*arguments, timeout_s=30)
+        assert "Traceback" not in done.err, done.err

@@ -20,11 +20,13 @@ from pathlib import Path
 import pytest
 
 from clipsearch.indexer.scan import PASSING
-from tests.pictures import fill, picture
 from tests.support.commands import REPOSITORY, Commands, State
 from tests.support.faults import COMMAND_ONLY, FAMILIES, Family, Faults, Mode, environment
 from tests.support.old_index import unpack
+from tests.support.pictures import fill, picture
 from tests.support.trees import differences, not_ours, tree
+
+pytestmark = pytest.mark.slow
 
 CASES = os.environ.get("CLIPSEARCH_INJECTIONS", "48")
 ONE = os.environ.get("CLIPSEARCH_INJECTION")
@@ -288,9 +290,7 @@ def test_the_check_notices_what_is_lost(
     ]
 
 
-def test_the_command_itself_survives_its_errors(
-    fault_library: Path, own_places: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_command_itself_survives_its_errors(fault_library: Path, tmp_path: Path) -> None:
     """With the embedded model and nothing put in anything's place."""
     folder = tmp_path / "photos"
     fill(folder, 5)
@@ -300,7 +300,7 @@ def test_the_command_itself_survives_its_errors(
         return subprocess.run(
             [sys.executable, "-m", "clipsearch", *arguments],
             cwd=REPOSITORY,
-            env=environment(own_places, env or {}),
+            env=environment(env or {}),
             capture_output=True,
             text=True,
             timeout=120,

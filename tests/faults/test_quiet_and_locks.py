@@ -17,21 +17,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.pictures import fill
+from tests.support.cases import thinned
 from tests.support.commands import REPOSITORY, Commands
 from tests.support.faults import Family, Faults, environment
+from tests.support.pictures import fill
 
 LOG_S = float(os.environ.get("CLIPSEARCH_LOG_S", "5"))
 WAIT_S = 3.0
 IN_A_COMMIT = 0.9  # share of its syncs after which a run is in its last commit
 
 
-def start(faults: Faults, own_places: dict[str, str], *arguments: str | Path) -> subprocess.Popen[str]:
+def start(faults: Faults, *arguments: str | Path, **env: str) -> subprocess.Popen[str]:
     """The command line with the fake encoder, in the background."""
     return subprocess.Popen(
         [sys.executable, "-m", "tests.support.fake_main", *map(str, arguments)],
         cwd=REPOSITORY,
-        env=environment(own_places, faults.env),
+        env=environment(faults.env, env),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -82,14 +83,13 @@ def test_what_is_no_picture_commits_nothing(photos: Path, commands: Commands) ->
     assert commands.index(photos)["generation"] == report["generation"]
 
 
-def test_a_growing_log_wakes_nobody(
-    photos: Path, commands: Commands, faults: Faults, own_places: dict[str, str]
-) -> None:
+@pytest.mark.slow
+def test_a_growing_log_wakes_nobody(photos: Path, commands: Commands, faults: Faults) -> None:
     pytest.importorskip("watchfiles")
     fill(photos, 3)
     (photos / "server.log").write_text("first\n")
     commands.index(photos)
-    watching = start(faults, own_places, "index", photos, "--watch")
+    watching = start(faults, "index", photos, "--watch")
     try:
         assert watching.stderr is not None
         for line in watching.stderr:
@@ -120,10 +120,10 @@ def test_a_growing_log_wakes_nobody(
 # -- tags and runs
 
 
-@pytest.mark.parametrize("command", ["index", "reindex", "compact"])
-@pytest.mark.parametrize("moment", [0.3, IN_A_COMMIT])
+@pytest.mark.parametrize("command", thinned(["index", "reindex", "compact"], 3))
+@pytest.mark.parametrize("moment", thinned([0.3, IN_A_COMMIT], 2))
 def test_a_tag_does_not_wait_for_a_run_and_survives_it(
-    moment: float, command: str, photos: Path, commands: Commands, faults: Faults, own_places: dict[str, str]
+    moment: float, command: str, photos: Path, commands: Commands, faults: Faults
 ) -> None:
     index = photos / ".clipsearch"
     for first in (0, 10, 20):
@@ -146,10 +146,10 @@ def test_a_tag_does_not_wait_for_a_run_and_survives_it(
     assert syncs > 1
     before = commands.state(index)
     faults.arm("sync", index, nth=max(1, int(syncs * moment)), mode="stop")
-    run = start(faults, own_places, *arguments[command])
+    run = start(faults, *arguments[command])
     assert is_stopped(run, faults), run.communicate()
     try:
-        saving = start(faults, own_places, "concept", "add", "new", photos / "set000" / "p00002.jpg", "--index", photos)
+        saving = start(faults, "concept", "add", "new", photos / "set000" / "p00002.jpg", "--index", photos)
         with suppress(subprocess.TimeoutExpired):
             saving.wait(WAIT_S)
         waited = saving.poll() is None  # right only while the run stands in the middle of a commit
@@ -179,13 +179,12 @@ def test_a_tag_does_not_wait_for_a_run_and_survives_it(
     assert "p00002.jpg" in found.out
 
 
-def test_tags_of_many_at_once_are_all_kept(
-    photos: Path, commands: Commands, faults: Faults, own_places: dict[str, str]
-) -> None:
+@pytest.mark.slow
+def test_tags_of_many_at_once_are_all_kept(photos: Path, commands: Commands, faults: Faults) -> None:
     fill(photos, 6)
     commands.index(photos)
     savers = [
-        start(faults, own_places, "concept", "add", f"tag{n}", photos / "set000" / f"p{n:05d}.jpg", "--index", photos)
+        start(faults, "concept", "add", f"tag{n}", photos / "set000" / f"p{n:05d}.jpg", "--index", photos)
         for n in range(6)
     ]
     for saver in savers:
@@ -199,7 +198,7 @@ def test_tags_of_many_at_once_are_all_kept(
 NO_LOCKS = [errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP]
 
 
-@pytest.mark.parametrize("error", NO_LOCKS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("error", thinned(NO_LOCKS, 3), ids=errno.errorcode.get)
 def test_without_locks_it_goes_on_or_says_why_not(error: int, photos: Path, commands: Commands, faults: Faults) -> None:
     index = photos / ".clipsearch"
     fill(photos, 5)
@@ -219,9 +218,9 @@ def test_without_locks_it_goes_on_or_says_why_not(error: int, photos: Path, comm
     assert done.status == 0 or "lock" in done.err.replace(str(photos), "")
 
 
-@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EBADF], ids=errno.errorcode.get)
+@pytest.mark.parametrize("error", thinned([errno.ENOLCK, errno.EBADF], 2), ids=errno.errorcode.get)
 @pytest.mark.parametrize("family", ["sync", "rename"])
-@pytest.mark.parametrize("moment", [1, 4, 8])
+@pytest.mark.parametrize("moment", thinned([1, 4, 8], 3))
 def test_two_writers_without_locks_lose_nothing(
     moment: int,
     family: Family,
@@ -230,7 +229,6 @@ def test_two_writers_without_locks_lose_nothing(
     commands: Commands,
     fault_library: Path,
     faults: Faults,
-    own_places: dict[str, str],
     tmp_path: Path,
 ) -> None:
     """The first stands still within its commit while the second does all of its work."""
@@ -242,7 +240,7 @@ def test_two_writers_without_locks_lose_nothing(
     with Faults(fault_library, tmp_path) as stopping:
         # no lock for either: the first is told by an order of its own when to stand still, and its locks fail too
         stopping.arm(family, index, nth=moment, mode="stop")
-        first = start(stopping, own_places | {"CLIPSEARCH_TEST_NO_LOCKS": str(error)}, "index", photos, "-q")
+        first = start(stopping, "index", photos, "-q", CLIPSEARCH_TEST_NO_LOCKS=str(error))
         going = is_stopped(first, stopping)
         try:
             fill(photos, 2, first=30)

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.pictures import fill
 from tests.support.commands import REPOSITORY, Commands, State
 from tests.support.faults import Faults, environment
+from tests.support.pictures import fill
 
-KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "20"))
+KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "8"))
 PICTURES = 48
 
 
@@ -52,6 +52,7 @@ def checked(state: State, old: State) -> State:
     return state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_all_old_or_all_new_at_every_moment(
     number: signal.Signals, photos: Path, commands: Commands, faults: Faults
@@ -86,6 +87,7 @@ def test_all_old_or_all_new_at_every_moment(
     assert new.found != old.found
 
 
+@pytest.mark.slow
 def test_killed_at_chosen_calls_it_goes_on_from_there(photos: Path, commands: Commands, faults: Faults) -> None:
     index = photos / ".clipsearch"
     old = commands.state(index)

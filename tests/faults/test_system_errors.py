@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.pictures import fill
+from tests.support.cases import thinned
 from tests.support.commands import Commands
 from tests.support.faults import Family, Faults
+from tests.support.pictures import fill
 
 READING: tuple[Family, ...] = ("open", "read", "stat", "list")
 ERRORS = (errno.EIO, errno.ENOTCONN, errno.EMFILE)
 COMMANDS = ("status", "verify", "compact", "tune", "export", "query")
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=errno.errorcode.get)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("error", thinned(ERRORS, 3), ids=errno.errorcode.get)
+@pytest.mark.parametrize("command", thinned(COMMANDS, 2))
 def test_an_index_that_cannot_be_read_is_one_line(
     photos: Path, tmp_path: Path, commands: Commands, faults: Faults, command: str, error: int
 ) -> None:

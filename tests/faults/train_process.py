@@ -25,7 +25,7 @@ from clipsearch.training.loop import Loop
 from clipsearch.training.order import Order
 from clipsearch.training.run_folder import RunFolder
 from clipsearch.training.settings import Settings
-from tests.training_pairs import write_pairs
+from tests.support.training_pairs import write_pairs
 
 PAIRS, STEPS_PER_EPOCH, EPOCHS, DIM = 96, 6, 5, 16
 STEPS = STEPS_PER_EPOCH * EPOCHS
@@ -58,7 +58,7 @@ def heads_trainee() -> tuple[HeadsTrainee, Order, Settings]:
 def full_trainee(folder: Path) -> tuple[Any, Order, Settings]:
     """Gradient caching, random views, averaged weights: all that a step draws or carries over."""
     from clipsearch.training.towers import TowersTrainee
-    from tests.open_clip_models import SMALL_VIT, small_encoder
+    from tests.support.open_clip_models import SMALL_VIT, small_encoder
 
     batch = PAIRS // 4 // STEPS_PER_EPOCH
     settings = Settings(

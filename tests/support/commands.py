@@ -1,11 +1,15 @@
 """Commands of clipsearch, each in a process of its own that starts in milliseconds.
 
-A server process has imported everything and forks for each command. What a command prints and how it ends comes back;
-the fake encoder (tests/support/fake_main.py) stands for every model. Run as a module, this is that server.
+A server process has imported everything and forks for each command. What a command prints and how it ends comes back.
+`Commands` has the fake encoder (tests/support/fake_main.py) stand for every model; `clipsearch` runs commands with real
+ones, as whoever types them would. Run as a module, this is that server.
+
+What is decided when Python starts needs a process of its own: locales, closed streams, terminals, what is imported.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -14,6 +18,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -53,11 +59,15 @@ class State:
 
 
 class Commands:
-    """A server for commands. `env` is the environment of each of them, `within` a command that starts the server."""
+    """A server for commands. `env` is the environment of each of them, `within` a command that starts the server.
 
-    def __init__(self, env: Mapping[str, str] | None = None, *, within: Sequence[str] = ()) -> None:
+    `real`: models are what they are called, and each command gets the environment that this process has then.
+    """
+
+    def __init__(self, env: Mapping[str, str] | None = None, *, within: Sequence[str] = (), real: bool = False) -> None:
+        self._real = real
         self._process = subprocess.Popen(
-            [*within, sys.executable, "-m", "tests.support.commands"],
+            [*within, sys.executable, "-m", "tests.support.commands", *(["real"] if real else [])],
             cwd=REPOSITORY,
             env=environment(env or {}, {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1"}),
             stdin=subprocess.PIPE,
@@ -67,9 +77,10 @@ class Commands:
 
     def run(self, *arguments: str | Path, cwd: Path | None = None, timeout_s: float = TIMEOUT_S) -> Done:
         """Run `clipsearch ARGUMENTS`. A command that takes longer than `timeout_s` fails the test."""
-        body = self._ask(
-            {"argv": [os.fspath(part) for part in arguments], "cwd": str(cwd or "/"), "timeout": timeout_s}
-        )
+        request: dict[str, Any] = {"argv": [os.fspath(part) for part in arguments], "timeout": timeout_s}
+        if self._real:
+            request["env"] = dict(os.environ)
+        body = self._ask({**request, "cwd": str(cwd or "/")})
         done = Done(body["status"], body["out"], body["err"])
         assert not body["timed_out"], f"{arguments} took more than {timeout_s} s\n{done.out}\n{done.err}"
         return done
@@ -108,24 +119,52 @@ class Commands:
         self.close()
 
 
+@cache
+def _real_commands() -> Commands:
+    commands = Commands(real=True)
+    atexit.register(commands.close)
+    return commands
+
+
+def clipsearch(
+    *arguments: str | bytes | Path, folder: Path, status: int = 0, timeout_s: float = 120.0
+) -> subprocess.CompletedProcess[str]:
+    """Run `clipsearch ARGUMENTS` in `folder` with real models. It must end with `status`, and without a traceback."""
+    words = [os.fsdecode(part) for part in arguments]
+    done = _real_commands().run(*words, cwd=folder, timeout_s=timeout_s)
+    assert done.status == status, f"exit {done.status}\n{done.out}\n{done.err}"
+    assert "Traceback" not in done.err, done.err
+    return subprocess.CompletedProcess(["clipsearch", *words], done.status, done.out, done.err)
+
+
 # -- the server
 
 
-def _serve() -> None:
-    from tests.support import fake_main
+_REAL = (
+    "onnxruntime tokenizers clipsearch.encoder.onnx clipsearch.cli.classify clipsearch.cli.eval clipsearch.cli.models"
+)
+_BOTH = (
+    "pandas pyarrow.compute pyarrow.parquet PIL.Image numpy.ma numpy.random tarfile "  # pyarrow uses pandas where it is
+    "clipsearch.cli.app clipsearch.cli.index clipsearch.cli.query clipsearch.cli.status clipsearch.cli.verify "
+    "clipsearch.cli.output clipsearch.daemon.client clipsearch.indexer.api "
+    "clipsearch.indexer.build clipsearch.indexer.compact clipsearch.indexer.repair clipsearch.indexer.status "
+    "clipsearch.indexer.verify clipsearch.pictures.images clipsearch.pictures.tiff clipsearch.search.collection "
+    "clipsearch.search.concepts clipsearch.search.confidence clipsearch.search.filters clipsearch.store.tags"
+)
+"""What is imported before anything is forked."""
 
-    fake_main.prepare()
-    import clipsearch.cli.app
-    import clipsearch.indexer.api
-    import clipsearch.indexer.build
-    import clipsearch.indexer.compact
-    import clipsearch.indexer.status
-    import clipsearch.indexer.verify
-    import clipsearch.search.collection
-    import clipsearch.search.concepts
-    import clipsearch.search.confidence
-    import clipsearch.search.filters
-    import clipsearch.store.tags  # noqa: F401 (all for what is forked)
+
+def _serve(*, real: bool) -> None:
+    if real:
+        from clipsearch import cores
+
+        cores.available_cores = lambda: 1  # tests run side by side: as on a machine that has one core
+    else:
+        from tests.support import fake_main
+
+        fake_main.prepare()
+    for name in f"{_REAL} {_BOTH}".split() if real else _BOTH.split():
+        import_module(name)
 
     asked = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
@@ -172,9 +211,13 @@ def _be_the_command(request: dict[str, Any], out: int, err: int) -> None:
         os.dup2(out, 1)
         os.dup2(err, 2)
         os.chdir(request["cwd"])
+        if "env" in request:
+            _take_environment(request["env"])
         faults.be_the_command()
-        sys.stdout = os.fdopen(1, "w", closefd=False, encoding="utf-8", errors="surrogateescape")
-        sys.stderr = os.fdopen(2, "w", closefd=False, encoding="utf-8", errors="surrogateescape")
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            stream = os.fdopen(number, "w", closefd=False, encoding="utf-8", errors="surrogateescape")
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
         if "state" in request:
             print(json.dumps(_state(Path(request["state"]), check=request["check"])))
             status = 0
@@ -191,16 +234,26 @@ def _be_the_command(request: dict[str, Any], out: int, err: int) -> None:
 
         traceback.print_exc()
     finally:
+        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _take_environment(env: dict[str, str]) -> None:
+    """Let this process's environment be `env`, also for the modules that have read it already."""
+    from clipsearch import timing
+
+    os.environ.clear()
+    os.environ.update(env)
+    timing._ASKED = env.get("CLIPSEARCH_TIMING", "") not in ("", "0")
 
 
 def _state(index: Path, *, check: bool) -> dict[str, Any]:
     from clipsearch.errors import ClipsearchError, EncoderMismatch
     from clipsearch.indexer.verify import verify
     from clipsearch.search.collection import Collection
-    from tests.fake_encoder import FakeEncoder
+    from tests.support.fake_encoder import FakeEncoder
     from tests.support.fake_main import DIM, SEEDS
 
     told: dict[str, Any] = {"found": {}, "tags": [], "problems": [], "error": None, "model": "fake"}
@@ -229,4 +282,4 @@ def _state(index: Path, *, check: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(real="real" in sys.argv[1:])

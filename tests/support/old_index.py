@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support.commands import State
 
-ARCHIVE = Path(__file__).resolve().parents[1] / "faults" / "format1.zip"
+ARCHIVE = Path(__file__).resolve().parents[1] / "fixtures" / "format_1.zip"
 
 
 def unpack(to: Path) -> State:

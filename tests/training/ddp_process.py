@@ -18,7 +18,7 @@ from clipsearch.training.loop import Loop
 from clipsearch.training.run_folder import RunFolder
 from clipsearch.training.settings import Settings
 from clipsearch.training.towers import TowersTrainee
-from tests.open_clip_models import SMALL_VIT, small_encoder
+from tests.support.open_clip_models import SMALL_VIT, small_encoder
 
 BATCH = 12
 

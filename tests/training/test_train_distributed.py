@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 
-from tests.training_pairs import write_pairs  # noqa: E402
+from tests.support.training_pairs import write_pairs  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 

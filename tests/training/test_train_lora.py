@@ -14,7 +14,7 @@ from torch import Tensor  # noqa: E402
 
 from clipsearch.training.lora import add_lora, low_ranks, merge_lora, set_strength  # noqa: E402
 from clipsearch.training.towers import layer_distances  # noqa: E402
-from tests.open_clip_models import SMALL_RESNET, SMALL_SIGLIP, SMALL_VIT, small_model  # noqa: E402
+from tests.support.open_clip_models import SMALL_RESNET, SMALL_SIGLIP, SMALL_VIT, small_model  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

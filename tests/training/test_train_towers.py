@@ -22,8 +22,8 @@ from clipsearch.training.run_folder import RunFolder  # noqa: E402
 from clipsearch.training.settings import Settings, TrainingStopped  # noqa: E402
 from clipsearch.training.towers import TowersTrainee  # noqa: E402
 from clipsearch.training.views import WHOLE, view_of  # noqa: E402
-from tests.open_clip_models import SMALL_RESNET, SMALL_VIT, fit_norms, small_encoder  # noqa: E402
-from tests.training_pairs import write_pairs  # noqa: E402
+from tests.support.open_clip_models import SMALL_RESNET, SMALL_VIT, fit_norms, small_encoder  # noqa: E402
+from tests.support.training_pairs import write_pairs  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

@@ -18,12 +18,13 @@ from mcp_types import CallToolResult, ImageContent, TextContent, Tool
 from PIL import Image
 
 import clipsearch
+from clipsearch.search.similar import find_picture
 from clipsearch.server.engine import Engine
-from clipsearch.server.mcp import MOST_HITS, assistant_server, find_picture
+from clipsearch.server.mcp import MOST_HITS, assistant_server
 from clipsearch.server.metrics import Metrics
 from clipsearch.server.routes import Service
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import picture, plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import picture, plain
 
 HOSTILE = "<img src=x onerror=alert(1)>&\x1b[31m\N{RIGHT-TO-LEFT OVERRIDE}.png"
 

@@ -26,8 +26,8 @@ from clipsearch.indexer.verify import verify
 from clipsearch.records import PixelArray
 from clipsearch.search.collection import Collection
 from clipsearch.store import read_writer
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill, picture, plain
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill, picture, plain
 
 ONE = IndexOptions(workers=1)
 
@@ -360,6 +360,7 @@ TestFolders = Folders.TestCase
 TestFolders.settings = settings(max_examples=8, stateful_step_count=10, deadline=None)
 
 
+@pytest.mark.slow
 def test_large_collections_get_inverted_files(
     photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

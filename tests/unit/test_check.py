@@ -13,8 +13,8 @@ from clipsearch.cli.check import check_json, print_check
 from clipsearch.encoder.names import load_encoder
 from clipsearch.pairs.checking import CheckReport, check_pairs
 from clipsearch.pairs.reading import open_pairs
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import picture
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import picture
 
 
 class CountingEncoder(FakeEncoder):
@@ -99,7 +99,9 @@ def test_clean_pairs_have_nothing_to_mend(tmp_path: Path, capsys: pytest.Capture
 
 def test_the_embedded_model_counts_its_tokens() -> None:
     encoder = load_encoder("builtin")
-    lengths, limit = encoder.text_lengths(["a dog", "a dog " * 200])  # type: ignore[attr-defined]
+    counted = encoder.text_lengths(["a dog", "a dog " * 200])
+    assert counted is not None
+    lengths, limit = counted
     assert lengths[0] == 4  # with the marks of start and end
     assert lengths[1] > limit > 4
     assert encoder.encode_texts(["a dog " * 200]).shape == (1, encoder.dim)

@@ -24,8 +24,8 @@ from clipsearch.classify.zero_shot import (
 from clipsearch.errors import InvalidLabels, NoPictures
 from clipsearch.indexer.build import index_folder
 from clipsearch.pairs.encoding import encode_pictures
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import plain
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from clipsearch.search.confidence import (
     sample_positions,
     shipped_calibration,
 )
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import plain
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_confidence.py"
 
@@ -211,8 +211,11 @@ def test_search_leaves_out_what_is_unlikely_unless_asked(tmp_path: Path) -> None
         assert len(everything) == 6
         assert all(hit.confidence is not None and 0 <= hit.confidence <= 1 and hit.band for hit in everything)
         shown = photos.search("red")
-        assert shown == [hit for hit in everything if hit.band != "unlikely"]
-        assert len(photos.search(tmp_path / "red.png")) == 6  # a picture has a nearest one always
+        likely = [hit for hit in everything if hit.band != "unlikely"]
+        assert [(hit.record, hit.band) for hit in shown] == [(hit.record, hit.band) for hit in likely]
+        assert [hit.confidence for hit in shown] == pytest.approx([hit.confidence for hit in likely], abs=1e-6)
+        assert [hit.record.path for hit in photos.search(tmp_path / "red.png")] == ["red.png"]
+        assert len(photos.search(tmp_path / "red.png", all=True)) == 6
         listed = photos.search("ext:png")
         assert len(listed) == 6 and listed[0].confidence is None and listed[0].band is None
 

@@ -9,9 +9,12 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from clipsearch.errors import UnreadablePicture
@@ -352,8 +355,8 @@ def test_webp_metadata_never_loses_the_picture(lossless: bool, fault: str) -> No
 
 def test_tiff_tags_that_are_broken_never_lose_the_picture() -> None:
     """Tags beyond the end, of unknown types, of absurd counts, twice."""
-    from tests.picture_matrix import HEIGHT as LINES
-    from tests.picture_matrix import motif, quantise, small_tiff
+    from tests.support.picture_matrix import HEIGHT as LINES
+    from tests.support.picture_matrix import motif, quantise, small_tiff
 
     pixels = quantise(motif(), "u8")
     base: dict[int, Any] = {258: ("H", (8, 8, 8)), 262: ("H", (2,)), 277: ("H", (3,))}
@@ -386,3 +389,67 @@ def test_damage_in_the_middle_keeps_the_beginning(name: str) -> None:
     difference = np.abs(pixels_of(content) - pixels_of(whole))
     there = difference[-rows:] if name in ("bmp", "dib", "pfm") else difference[:rows]
     assert there.mean() < 0.5
+
+
+# --- HEIF and AVIF ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.99, 0.9, 0.7, 0.4])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_heif_that_is_cut_shows_what_is_there(share: float, turned: bool) -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    image = scene().resize((960, 720))
+    exif = Image.Exif()
+    exif[0x0112] = 6 if turned else 1
+    buffer = io.BytesIO()
+    image.save(buffer, "HEIF", quality=80, exif=exif)
+    whole = pixels_of(buffer.getvalue())
+    cut = buffer.getvalue()[: int(len(buffer.getvalue()) * share)]
+    assert partial_of(buffer.getvalue()) is None
+    assert partial_of(cut) == "the HEIF ends before the picture does"
+    found = pixels_of(cut)
+    missing = (found == 128).all(axis=2)
+    assert np.abs(found - whole)[~missing].max() <= 8
+    assert (~missing).mean() > share - 0.35
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+@given(share=st.floats(0.01, 0.999))
+@settings(max_examples=8, deadline=None)
+def test_what_is_shown_of_a_cut_file_is_its_own_or_grey(kind: str, share: float) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    content = saved(kind, quality=70)
+    whole = pixels_of(content)
+    try:
+        found = pixels_of(content[: int(len(content) * share)])
+    except UnreadablePicture as error:
+        assert error.status in ("truncated", "corrupt", "not_a_picture")
+        return
+    missing = (found == 128).all(axis=2)
+    assert np.abs(found - whole)[~missing].mean() < 3
+    assert partial_of(content[: int(len(content) * share)]) is not None or not missing.any()
+
+
+# --- kinds of JPEG that no viewer shows ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [2, 7, 8, 10, 12, 16])
+@pytest.mark.parametrize("lossless", [False, True])
+def test_jpegs_of_other_depths_are_called_what_they_are(bits: int, lossless: bool) -> None:
+    samples = (np.asarray(scene()).astype(np.uint32) << 8 >> (16 - bits)).astype("u1" if bits <= 8 else "u2")
+    if not lossless and bits not in (8, 12):
+        return
+    content = bytes(imagecodecs.jpeg_encode(samples, bitspersample=bits, lossless=lossless))
+    if bits == 8:
+        assert np.abs(pixels_of(content) - np.asarray(scene())).mean() < 8
+        return
+    with pytest.raises(UnreadablePicture) as caught:
+        read_picture("x.jpg", SQUASH, content=content)
+    assert caught.value.status == "unsupported_format"
+    assert caught.value.reason == f"{'lossless ' if lossless else ''}JPEG of {bits} bits is not supported"
+
+
+def test_jpeg_ls_is_called_what_it_is() -> None:
+    with pytest.raises(UnreadablePicture, match="JPEG-LS is not supported"):
+        read_picture("x.jpg", SQUASH, content=bytes(imagecodecs.jpegls_encode(np.asarray(scene()))))

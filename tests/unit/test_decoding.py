@@ -306,7 +306,7 @@ def test_pieces_and_what_is_missing_come_back(tmp_path: Path) -> None:
         assert pieces is not None
         assert np.array_equal(pieces, expected.pieces)
         assert results[index].partial == expected.partial
-    assert [len(results[index].pieces) for index in range(4)] == [13, 16, 1, 1]  # type: ignore[arg-type]
+    assert [len(results[index].pieces) for index in range(4)] == [13, 32, 1, 1]  # type: ignore[arg-type]
     assert results[3].partial == "the PNG ends before the picture does"
 
 

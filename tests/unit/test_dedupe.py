@@ -13,7 +13,7 @@ from clipsearch.errors import InvalidQuery
 from clipsearch.records import FloatArray
 from clipsearch.search import dedupe
 from clipsearch.search.collection import Collection
-from tests.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder
 
 ROWS = 2000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from clipsearch.encoder import Encoder
-from tests.fake_encoder import COLOURS, FakeEncoder, plain_pixels
+from tests.support.fake_encoder import COLOURS, FakeEncoder, plain_pixels
 
 
 def test_it_is_an_encoder() -> None:

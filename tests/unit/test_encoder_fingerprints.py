@@ -11,7 +11,7 @@ import pytest
 from clipsearch.encoder.fingerprints import image_fingerprint, tower_files, visual_checksum
 from clipsearch.encoder.layout import VISUAL_MODEL, read_model_directory
 from clipsearch.errors import InvalidModel
-from tests.tiny_models import FLOAT, field, model, node, write_model_directory
+from tests.support.tiny_models import FLOAT, field, model, node, write_model_directory
 
 
 def fingerprint(directory: Path) -> str:

@@ -14,7 +14,7 @@ from clipsearch.encoder.languages import LETTERS, SIGNS, LanguageGate, hash_word
 from clipsearch.encoder.layout import read_model_directory
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import InvalidModel
-from tests.tiny_models import write_model_directory
+from tests.support.tiny_models import write_model_directory
 
 ENGLISH = ["a", "cat", "dog", "on", "the", "beach", "photo", "of"]
 OTHER = ["hund", "perro", "ein"]

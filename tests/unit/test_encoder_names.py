@@ -8,16 +8,18 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from clipsearch.encoder import hub, names
+from clipsearch.encoder import hub, kinds, names
 from clipsearch.encoder.catalog import PUBLISHED, RECOMMENDED
-from clipsearch.errors import InvalidModel, ModelNotFound
-from tests.fake_hub import COMMIT, FakeHub, fake_hub
-from tests.tiny_models import write_model_directory
+from clipsearch.errors import HubUnreachable, InvalidModel, ModelNotFound
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_hub import COMMIT, FakeHub, fake_hub
+from tests.support.tiny_models import write_model_directory
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +84,7 @@ def test_a_cached_export_is_used_without_a_network(empty_hub_cache: Path) -> Non
     directory = put_in_cache(empty_hub_cache, RECOMMENDED)
     assert hub.cached_export(RECOMMENDED) == directory
     assert hub.cached_exports() == [RECOMMENDED]
-    assert names.resolve("auto") == names.ResolvedModel(RECOMMENDED, "export", directory)
+    assert names.resolve("auto") == kinds.ResolvedModel(RECOMMENDED, "export", directory)
     assert names.load_encoder(RECOMMENDED).name == RECOMMENDED
 
 
@@ -101,7 +103,7 @@ def test_a_damaged_reference_in_the_cache_is_ignored(empty_hub_cache: Path) -> N
 
 
 def test_offline_by_setting_is_said_at_once(builtin: Path) -> None:
-    with pytest.raises(hub.HubUnreachable, match="HF_HUB_OFFLINE"):
+    with pytest.raises(HubUnreachable, match="HF_HUB_OFFLINE"):
         names.load_encoder("ViT-B-32__openai")
     lines: list[str] = []
     assert names.load_encoder("auto", notice=lines.append).name == "builtin"
@@ -150,10 +152,10 @@ def test_a_refused_connection_is_unreachable(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(hub.HubUnreachable, match="cannot be reached"):
+    with pytest.raises(HubUnreachable, match="cannot be reached"):
         names.pull("ViT-B-32__openai")
     monkeypatch.setenv("HF_ENDPOINT", "file:///etc")
-    with pytest.raises(hub.HubUnreachable, match="not http"):
+    with pytest.raises(HubUnreachable, match="not http"):
         names.pull("ViT-B-32__openai")
 
 
@@ -266,3 +268,34 @@ def test_an_onnx_model_says_that_it_runs_on_the_cpu(builtin: Path) -> None:
 def test_open_clip_needs_a_model(name: str) -> None:
     with pytest.raises(ModelNotFound, match="names no model"):
         names.load_encoder(name)
+
+
+def test_a_kind_of_encoder_is_a_module_and_a_line_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the prefix of a name, and by a file in a directory; with the precisions that the line says."""
+    module = types.ModuleType("clipsearch_test_kind")
+    named = kinds.ResolvedModel("paint:seven", "paint", None)
+    made: list[tuple[kinds.ResolvedModel, kinds.LoadOptions]] = []
+
+    def load(model: kinds.ResolvedModel, options: kinds.LoadOptions) -> FakeEncoder:
+        made.append((model, options))
+        return FakeEncoder(name=model.name)
+
+    def describe(model: kinds.ResolvedModel, *, hashed: bool) -> kinds.ModelInfo:
+        return kinds.ModelInfo(model.name, model.kind, available=True, dim=64)
+
+    vars(module).update(load=load, describe=describe, list_models=lambda: [describe(named, hashed=False)])
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    line = kinds.EncoderKind("paint", module.__name__, "paint:", "paint.json", ("auto", "fp32"))
+    monkeypatch.setattr(kinds, "KINDS", (line, kinds.KINDS[-1]))
+    monkeypatch.setattr(names, "KINDS", kinds.KINDS)
+    assert names.load_encoder("paint:seven", checkpoint="w", device="cpu").name == "paint:seven"
+    assert made[-1] == (named, kinds.LoadOptions("w", "cpu"))
+    with pytest.raises(ValueError, match="paint:seven has no precision int8"):
+        names.load_encoder("paint:seven", precision="int8")
+    (tmp_path / "paint.json").touch()
+    assert names.load_encoder(str(tmp_path)).name == str(tmp_path)
+    assert made[-1][0].directory == tmp_path
+    assert names.info("paint:seven").dim == names.info(str(tmp_path)).dim == 64
+    assert names.pull("paint:seven").name == "paint:seven"
+    assert "paint:seven" in [model.name for model in names.list_models(every_kind=True)]
+    assert names.load_encoder("builtin").dim == 512  # the others are as they were

@@ -15,7 +15,7 @@ from clipsearch.encoder.arrays import scale_pixels
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import InvalidModel
 from clipsearch.records import PixelArray
-from tests.tiny_models import INT64, WORDS, write_model_directory
+from tests.support.tiny_models import INT64, WORDS, write_model_directory
 
 
 def pixels(count: int, size: int = 16) -> PixelArray:

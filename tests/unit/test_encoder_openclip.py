@@ -20,7 +20,7 @@ from safetensors.torch import save_file  # noqa: E402
 from clipsearch.encoder import names  # noqa: E402
 from clipsearch.encoder.openclip import OpenClipEncoder, set_batch_first, weights_checksum  # noqa: E402
 from clipsearch.errors import InvalidModel, ModelNotFound  # noqa: E402
-from tests.open_clip_models import SMALL_VIT, small_encoder, small_model  # noqa: E402
+from tests.support.open_clip_models import SMALL_VIT, small_encoder, small_model  # noqa: E402
 
 
 def pixels(count: int) -> Any:
@@ -172,7 +172,7 @@ def test_a_tag_that_cannot_be_fetched_says_so() -> None:
 
 
 def test_listing_and_info() -> None:
-    listed = {model.name: model for model in names.list_models(with_open_clip=True)}
+    listed = {model.name: model for model in names.list_models(every_kind=True)}
     assert "laion2b_s34b_b79k" in listed["open_clip:ViT-B-32"].tags
     assert names.info("open_clip:ViT-B-32/openai").dim == 512
 

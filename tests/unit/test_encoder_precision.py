@@ -22,7 +22,7 @@ from clipsearch.encoder.onnx import BULK_PICTURES, OnnxEncoder
 from clipsearch.encoder.precision import PLAIN, Choice, choose, fastest, read_measured
 from clipsearch.errors import InvalidModel, MissingExtra
 from clipsearch.records import FloatArray, PixelArray
-from tests.tiny_models import write_model_directory
+from tests.support.tiny_models import write_model_directory
 
 FP32 = Choice("onnxruntime", "fp32", 8, 1.0, 1.0, 10.0)
 BF16 = Choice("openvino", "bf16", 8, 0.9999, 0.9995, 40.0)

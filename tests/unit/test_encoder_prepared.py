@@ -16,7 +16,7 @@ from clipsearch.encoder.layout import read_model_directory
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.encoder.prepared import prepare_text_tower, prepared_text_tower
 from clipsearch.errors import InvalidModel, StorageError
-from tests.tiny_models import write_model_directory
+from tests.support.tiny_models import write_model_directory
 
 TEXTS = ["a dog on the beach", "a red cat", ""]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from clipsearch.encoder.layout import read_model_directory
 from clipsearch.encoder.texts import TextTokenizer, clean_text
-from tests.tiny_models import WORDS, write_model_directory
+from tests.support.tiny_models import WORDS, write_model_directory
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import plain
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_languages.py"
 ENGLISH_COLOURS = list(COLOURS)[:3] + list(COLOURS)[4:]  # "gray" looks like "grey"

@@ -19,18 +19,22 @@ from clipsearch.errors import CorruptIndex, MalformedQuery, UnknownTag
 from clipsearch.folding import fold, fold_name
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.segments import write_rows_file
+from clipsearch.query import fields as query_fields
 from clipsearch.query import parse_query
 from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Tagged
 from clipsearch.records import ImageRecord, PictureMetadata
 from clipsearch.search.collection import Collection
 from clipsearch.search.filters import folder_fits, passing
 from clipsearch.store import RowsFile, Writer
+from clipsearch.store import columns as columns_module
 from clipsearch.store.columns import build_columns
+from clipsearch.store.files import HashingFile
+from clipsearch.store.rows import write_rows
 from clipsearch.store.tags import write_tags
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill
 
-EXAMPLES = int(os.environ.get("CLIPSEARCH_FILTER_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "300"))
 
 words = st.sampled_from(["a", "b", "ab", "Rome", "rome 2", "Café", "cafe\u0301", "ÉTÉ", "trips", "x[1]", "\udce9", "ß"])
 extensions = st.sampled_from([".jpg", ".JPEG", ".png", ".tiff", "", ".tar.gz", "."])
@@ -331,9 +335,9 @@ def test_sums_and_ids_and_orders(index: Path) -> None:
         assert mixed == pytest.approx(expected / np.linalg.norm(expected), abs=1e-6)
         for order in ("date", "path"):
             hits = photos.search("red", 10, all=True, sort=order)
-            assert {hit.record.row_id for hit in hits} == {
-                hit.record.row_id for hit in photos.search("red", 10, all=True)
-            }
+            every = photos.search("red", 99, all=True, sort=order)  # all are put in this order, not the best ten
+            assert [hit.record.row_id for hit in hits] == [hit.record.row_id for hit in every[:10]]
+            assert {hit.record.row_id for hit in every} == set(photos.row_ids().tolist())
             assert [hit.rank for hit in hits] == list(range(1, 11))
         assert [hit.path for hit in hits] == sorted(hit.path for hit in hits)
         with pytest.raises(MalformedQuery, match="no picture has the id 999"):
@@ -346,3 +350,47 @@ def test_sums_and_ids_and_orders(index: Path) -> None:
 def test_terms_that_cancel_each_other_are_refused(index: Path) -> None:
     with Collection(index, encoder=FakeEncoder()) as photos, pytest.raises(Exception, match="cancel each other"):
         photos.search("red - red")
+
+
+def test_a_filter_on_numbers_that_are_reckoned_is_a_line_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = query_fields.Field(
+        "megapixels",
+        "number",
+        lambda columns: columns["width"].astype(np.int64) * columns["height"],
+        "by millions of pixels",
+        ("megapixels:>12",),
+        "megapixels:>12",
+        units={"": 10**6},
+    )
+    monkeypatch.setitem(query_fields.FIELDS, line.name, line)
+    monkeypatch.setitem(query_fields.FILTERS, line.name, line)
+    sizes = [(4000, 3000), (4001, 3000), (None, None), (1000, 1000)]
+    records = [
+        ImageRecord(n, f"{n}.jpg", 1, 0, 1, None, width=width, height=height) for n, (width, height) in enumerate(sizes)
+    ]
+    columns = build_columns(records)
+
+    def found(query: str) -> list[int]:
+        parsed = parse_query(query).filter
+        assert parsed is not None
+        return np.flatnonzero(passing(parsed, columns, lambda name: np.zeros(4, bool))).tolist()
+
+    assert found("megapixels:>12") == [1]
+    assert found("megapixels:<=12") == [0, 3]
+    assert found("not megapixels:1..12.5") == [2]
+
+
+def test_a_column_that_a_file_does_not_have_yet_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that were written before there was the column are read all the same."""
+    records = [ImageRecord(n, f"{n}.jpg", 1, 0, 1, "0" * 32, vector_id=n) for n in range(3)]
+    with (tmp_path / "old.rows").open("wb") as file:
+        write_rows(HashingFile(file), lambda: [records])
+    pages = columns_module.NumberColumn("<i4", lambda record: 1, unknown=0)
+    monkeypatch.setitem(columns_module.NUMBERS, "pages", pages)
+    monkeypatch.setitem(columns_module.TEXT_COLUMNS, "lens", columns_module.TextColumn(lambda record, parts: "50mm"))
+    rows = RowsFile(tmp_path / "old.rows", tmp_path)
+    assert rows.columns.whole("pages").tolist() == [0, 0, 0]
+    assert (rows.columns.codes("lens").tolist(), rows.columns.texts("lens")) == ([-1, -1, -1], [])
+    monkeypatch.setitem(columns_module.NUMBERS, "pages", pages._replace(unknown=None))
+    with pytest.raises(CorruptIndex, match="pages"):
+        RowsFile(tmp_path / "old.rows", tmp_path)

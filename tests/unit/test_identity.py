@@ -18,8 +18,8 @@ from starlette.testclient import TestClient
 import clipsearch
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.ui.page import Page, add_page
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import plain
 
 LOCAL = "http://127.0.0.1:7860"
 HERE = ("127.0.0.1", 50_000)
@@ -51,7 +51,7 @@ def rows(client: TestClient, index: str | None = None) -> dict[str, dict[str, An
 
 
 def original(hit: dict[str, Any]) -> str:
-    return f"/v1/images/{hit['id']}/original?content={hit['content_hash'][:16]}"
+    return f"/v1/images/{hit['row_id']}/original?content={hit['content_hash'][:16]}"
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_file_that_changed_is_not_shown_under_the_address_of_what_it_was(clien
     plain(COLOURS["yellow"]).save(photos / "0.png")
     changed = client.get(f"{hit['thumbnail']}&size=1024")
     assert (changed.status_code, changed.json()["error"]) == (404, "OtherPicture")
-    now = client.get(f"/v1/images/{hit['id']}/thumbnail?size=1024")
+    now = client.get(f"/v1/images/{hit['row_id']}/thumbnail?size=1024")
     assert colour_of(now.content) == "yellow"
     assert hit["content_hash"] not in now.headers["etag"]
     assert client.get(original(hit)).status_code == 404
@@ -118,16 +118,16 @@ def test_a_file_that_changed_is_not_shown_under_the_address_of_what_it_was(clien
 def test_a_picture_is_found_by_its_content_where_its_number_has_changed(photos: Path) -> None:
     index = fill(photos, ["red", "blue", "green"])
     with asking(index) as client:
-        by_id = {hit["id"]: hit for hit in rows(client).values()}
+        by_id = {hit["row_id"]: hit for hit in rows(client).values()}
     hit = by_id[2]
     shutil.rmtree(index)
     (photos / by_id[0]["name"]).unlink()
     with asking(fill(photos, [])) as client:
-        known = client.get(f"/v1/images/{hit['id']}", params={"content": hit["content_hash"][:16]}).json()
+        known = client.get(f"/v1/images/{hit['row_id']}", params={"content": hit["content_hash"][:16]}).json()
         assert (known["name"], known["content_hash"]) == (hit["name"], hit["content_hash"])
-        assert known["id"] != hit["id"]
-        assert client.get(f"/v1/images/{known['id']}", params={"content": "0" * 16}).status_code == 404
-        assert client.get(f"/v1/images/{known['id']}", params={"content": "0" * 15}).status_code == 422
+        assert known["row_id"] != hit["row_id"]
+        assert client.get(f"/v1/images/{known['row_id']}", params={"content": "0" * 16}).status_code == 404
+        assert client.get(f"/v1/images/{known['row_id']}", params={"content": "0" * 15}).status_code == 422
 
 
 def test_row_ids_of_another_index_are_refused_wherever_several_are_sent(photos: Path) -> None:
@@ -153,7 +153,7 @@ def test_row_ids_of_another_index_are_refused_wherever_several_are_sent(photos: 
 
 def test_the_map_names_pictures_by_their_content(client: TestClient) -> None:
     drawn = client.get("/v1/map").json()
-    known = {hit["id"]: hit["content_hash"][:16] for hit in rows(client).values()}
+    known = {hit["row_id"]: hit["content_hash"][:16] for hit in rows(client).values()}
     assert dict(zip(drawn["ids"], drawn["contents"], strict=True)) == known
 
 
@@ -270,19 +270,19 @@ def test_places_and_rows_are_those_of_the_windows(photos: Path) -> None:
     with asking(fill(photos, ["red", "blue", "green", "pink", "red"])) as client:
         for question in ({}, {"query": "red", "all": True}, {"query": "red", "all": True, "unique": True}):
             shown = client.post("/v1/gallery", json={**question, "k": 100}).json()
-            ids = [hit["id"] for hit in shown["hits"]]
+            ids = [hit["row_id"] for hit in shown["hits"]]
             everything = client.post("/v1/gallery/rows", json=question).json()
             assert (everything["ids"], everything["total"]) == (ids, len(ids))
             assert client.post("/v1/gallery/rows", json={**question, "offset": 1, "k": 2}).json()["ids"] == ids[1:3]
             for place, hit in enumerate(shown["hits"]):
                 for one in (hit, *hit["others"]):
-                    found = client.post("/v1/gallery", json={**question, "locate": one["id"], "k": 1}).json()
+                    found = client.post("/v1/gallery", json={**question, "locate": one["row_id"], "k": 1}).json()
                     assert found["position"] == place
             assert client.post("/v1/gallery", json={**question, "locate": 99}).json()["position"] is None
 
 
 def test_exports_are_whole_and_in_the_order_of_the_selection(client: TestClient, photos: Path) -> None:
-    names = {hit["id"]: hit["name"] for hit in rows(client).values()}
+    names = {hit["row_id"]: hit["name"] for hit in rows(client).values()}
     paths = client.post("/v1/export", json={"ids": [2, 0, 1, 0], "form": "paths"})
     assert paths.headers["content-type"].startswith("text/plain")
     assert paths.text.splitlines() == [str(photos / names[n]) for n in (2, 0, 1, 0)]

@@ -19,8 +19,8 @@ from clipsearch.errors import NoPictures
 from clipsearch.indexer.build import IndexOptions
 from clipsearch.indexer.ignore import FOLDERS, Ignore, pattern_from
 from clipsearch.indexer.scan import Scan, scan
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill, picture
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill, picture
 
 EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "40"))
 

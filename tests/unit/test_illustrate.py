@@ -24,8 +24,8 @@ from clipsearch.search.illustrate import (
     to_html,
     to_markdown,
 )
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import plain
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 10**6))

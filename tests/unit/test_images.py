@@ -238,8 +238,8 @@ def test_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: 
     assert status_of(path) == "missing_extra"
 
 
-def write_dng(path: Path, *, orientation: int = 1, side: int = 128) -> None:
-    """A minimal uncompressed DNG: a Bayer mosaic of the quarters in 16 bits, linear."""
+def write_dng(path: Path, *, orientation: int = 1, side: int = 128, hidden: bytes = b"") -> None:
+    """A minimal uncompressed DNG: a Bayer mosaic of the quarters in 16 bits, linear. `hidden` stands before it."""
     rgb = np.asarray(quarters(2 * side, side)).astype(np.float64) / 255
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     mosaic = np.empty(rgb.shape[:2])
@@ -262,11 +262,11 @@ def write_dng(path: Path, *, orientation: int = 1, side: int = 128) -> None:
     for (tag, kind, values), value in zip(entries, packed, strict=True):
         count = len(values) // 2 if kind in (5, 10) else len(values)
         if tag == 273:
-            value = struct.pack("<I", data_at)
+            value = struct.pack("<I", data_at + len(hidden))
         if len(value) > 4:
             extra, value = extra + value, struct.pack("<I", extra_at + len(extra))
         table += struct.pack("<HHI", tag, kind, count) + value.ljust(4, b"\0")
-    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + bytes(4) + extra + data)
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + bytes(4) + extra + hidden + data)
 
 
 @pytest.mark.parametrize("name", ["x.dng", "x.tif"])
@@ -288,6 +288,37 @@ def test_raw_orientation(tmp_path: Path) -> None:
     picture = read_picture(path, SQUASH)
     assert (picture.width, picture.height) == (128, 256)
     assert corners(picture.pixels)[1].argmax() == 0  # red moved to the right
+
+
+@pytest.mark.parametrize("share", [0.95, 0.6, 0.3])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_preview_of_a_raw_file_that_is_cut(tmp_path: Path, share: float, orientation: int) -> None:
+    pytest.importorskip("rawpy")
+    path = tmp_path / "x.dng"
+    small, large = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (160, 120)).save(small, "JPEG")
+    quarters(1000, 500).save(large, "JPEG", quality=90)
+    write_dng(path, side=600, orientation=orientation, hidden=small.getvalue() + bytes(100) + large.getvalue())
+    whole = path.read_bytes()
+    assert read_picture(path, SQUASH).partial is None
+    path.write_bytes(whole[: int(len(whole) * share)])
+    picture = read_picture(path, SQUASH)
+    assert picture.partial == "the RAW file ends before the picture does; its preview is whole"
+    assert (picture.width, picture.height) == ((1000, 500) if orientation == 1 else (500, 1000))
+    expected = quarters(1000, 500).transpose(Image.Transpose.ROTATE_270) if orientation == 6 else quarters(1000, 500)
+    assert np.abs(picture.pixels.astype(int) - prepare(expected, SQUASH)).mean() < 3
+
+
+@pytest.mark.parametrize("hidden", [b"", b"\xff\xd8\xff\xe0 no picture \xff\xd9"])
+def test_a_raw_file_that_is_cut_and_has_no_preview(tmp_path: Path, hidden: bytes) -> None:
+    pytest.importorskip("rawpy")
+    path = tmp_path / "x.dng"
+    write_dng(path, side=600, hidden=hidden)
+    path.write_bytes(path.read_bytes()[:-1000])
+    try:
+        assert read_picture(path, SQUASH).partial == "the RAW file ends before the picture does"
+    except UnreadablePicture as error:
+        assert error.status == "truncated"
 
 
 # Colour

@@ -15,8 +15,8 @@ from clipsearch.records import FloatArray
 from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot, read_pictures
 from clipsearch.vectors import write_vectors
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill
 
 
 @pytest.fixture
@@ -143,6 +143,7 @@ def recall_target(index: Path) -> float:
         return snapshot.manifest.recall_target
 
 
+@pytest.mark.slow
 def test_the_recall_asked_for_is_kept_and_tuned_for(
     photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import clipsearch
+from clipsearch.cli.commands import COMMANDS, TRAIN_COMMANDS
 
 PACKAGE = Path(clipsearch.__file__).parent
 LAW = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -95,6 +97,15 @@ def test_imports_point_downward(part: str, path: Path) -> None:
         assert other == part or rank(other) < rank(part), f"{path} ({part}) imports {name}"
 
 
+def test_what_an_encoder_can_do_is_in_its_contract() -> None:
+    """Outside `encoder` nobody looks for an attribute, or for a class."""
+    looks = re.compile(r"(getattr|hasattr)\(.*encoder|isinstance\(.*OnnxEncoder")
+    for part, path in modules():
+        if part != "encoder":
+            found = [line for line in path.read_text(encoding="utf-8").splitlines() if looks.search(line)]
+            assert not found, f"{path}: {found}"
+
+
 def loaded_by(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(*sorted(sys.modules))"],
@@ -112,7 +123,7 @@ def test_importing_clipsearch_loads_nothing_heavy() -> None:
 
 def test_a_query_that_a_server_answers_loads_not_even_numpy() -> None:
     heavy = {"numpy", "onnxruntime", "tokenizers", "ssl", "http.client", "asyncio", "httpx", "rich"}
-    assert not heavy & loaded_by("import clipsearch.cli.app, clipsearch.daemon.client")
+    assert not heavy & loaded_by("import clipsearch.cli.app, clipsearch.cli.query, clipsearch.daemon.client")
 
 
 def test_the_query_path_loads_only_what_it_needs() -> None:
@@ -128,7 +139,17 @@ def test_the_query_path_loads_only_what_it_needs() -> None:
         "rich.progress",
         "huggingface_hub",
     }
-    assert not heavy & loaded_by("import clipsearch.cli.app, clipsearch.search.collection, clipsearch.encoder.onnx")
+    path = "clipsearch.cli.app, clipsearch.cli.query, clipsearch.search.collection, clipsearch.encoder.onnx"
+    assert not heavy & loaded_by(f"import {path}")
+
+
+def test_each_command_is_a_module_of_its_name_that_loads_no_other() -> None:
+    files = {path.stem for path in (PACKAGE / "cli").glob("*.py") if re.search(r"^app = ", path.read_text(), re.M)}
+    assert files - {"app"} == {*COMMANDS, *TRAIN_COMMANDS}
+    loaded = loaded_by("from clipsearch.cli.app import app; import typer; typer.main.get_command(app)")
+    assert not {f"clipsearch.cli.{name}" for name in COMMANDS} & loaded
+    loaded = loaded_by("from clipsearch.cli.commands import load_command; load_command('query')")
+    assert {name for name in COMMANDS if f"clipsearch.cli.{name}" in loaded} == {"query"}
 
 
 def test_the_public_names_are_what_can_be_imported() -> None:

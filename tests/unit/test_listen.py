@@ -6,7 +6,7 @@ import asyncio
 import socket
 from pathlib import Path
 
-from clipsearch.cli.serve import _listen, own_names
+from clipsearch.cli.listening import own_names, socket_at
 
 
 def test_a_server_knows_its_names_from_files_only(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_answers_do_not_wait_for_acknowledgements() -> None:
             found.set_result(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             writer.close()
 
-        listening = _listen("127.0.0.1", None)
+        listening = socket_at("127.0.0.1", None)
         async with await asyncio.start_server(answer, sock=listening):
             _, writer = await asyncio.open_connection(*listening.getsockname())
             writer.close()

@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clipsearch.pictures.images import read_picture
+from clipsearch.pictures.images import PictureFile, read_picture
 from clipsearch.pictures.metadata import SOURCES, Embedded, describe, describe_again, read_embedded
 from clipsearch.pictures.metadata.iptc import iptc_in_resources, said_in_iptc
 from clipsearch.pictures.metadata.moments import Moment, choose, is_doubtful, is_possible, moment_of_name, read_moment
@@ -26,7 +26,7 @@ from clipsearch.pictures.metadata.xmp import said_in_xmp
 from clipsearch.records import PictureMetadata, Preprocessing
 
 SQUASH = Preprocessing(32, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize_mode="squash")
-EXAMPLES = int(os.environ.get("CLIPSEARCH_TEST_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "60"))
 XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
 
 
@@ -37,8 +37,12 @@ def encoded(kind: str = "JPEG", **options: Any) -> bytes:
 
 
 def metadata_of(path: Path, content: bytes) -> PictureMetadata:
+    """What decoding says of a picture, which is what reading its metadata alone says."""
     path.write_bytes(content)
-    return read_picture(path, SQUASH).metadata
+    metadata = read_picture(path, SQUASH).metadata
+    with PictureFile(path) as file:
+        assert file.describe(SQUASH) == metadata
+    return metadata
 
 
 def xmp(properties: str, namespaces: str = "") -> bytes:

@@ -216,3 +216,53 @@ def test_many_blocks_take_little_time(kind: Kind, content: bytes) -> None:
     began = time.process_time()
     read_blocks(kind, io.BytesIO(content))
     assert time.process_time() - began < 5
+
+
+# --- extended XMP ------------------------------------------------------------------------------------------------
+
+NAME = b"0123456789ABCDEF0123456789ABCDEF"
+
+
+def extension(packet: bytes, at: int, size: int, name: bytes = NAME) -> bytes:
+    head = b"http://ns.adobe.com/xmp/extension/\0" + name + struct.pack(">II", len(packet), at)
+    return segment(0xE1, head + packet[at : at + size])
+
+
+def main_packet(name: bytes | None) -> bytes:
+    said = (
+        ""
+        if name is None
+        else f" xmlns:xmpNote='http://ns.adobe.com/xmp/note/' xmpNote:HasExtendedXMP='{name.decode()}'"
+    )
+    return segment(0xE1, XMP_HEAD + xmp(f"tiff:Make='Canon'{said}>"))
+
+
+@pytest.mark.parametrize("order", ["as written", "backwards", "doubled"])
+@pytest.mark.parametrize("name", [NAME, None])
+def test_extended_xmp(tmp_path: Path, order: str, name: bytes | None) -> None:
+    packet = xmp(f"photoshop:Instructions='{'x' * 3000}' exif:DateTimeOriginal='2011-06-05T10:11:12'>")
+    parts = [extension(packet, at, 1000) for at in range(0, len(packet), 1000)]
+    parts = parts[::-1] if order == "backwards" else parts + parts if order == "doubled" else parts
+    found = metadata_of(tmp_path / "a.jpg", jpeg_with(main_packet(name), *parts))
+    assert (found.taken_at, found.date_source) == ("2011-06-05T10:11:12", "xmp:DateTimeOriginal")
+    assert found.camera == "Canon"
+
+
+def test_extended_xmp_of_another_packet_or_with_a_gap(tmp_path: Path) -> None:
+    packet = xmp(f"photoshop:Instructions='{'x' * 3000}' exif:DateTimeOriginal='2011-06-05T10:11:12'>")
+    right = [extension(packet, at, 1000) for at in range(0, len(packet), 1000)]
+    other = xmp("exif:DateTimeOriginal='2013-06-05T10:11:12'>")
+    wrong = extension(other, 0, len(other), NAME[::-1])
+    content = jpeg_with(main_packet(NAME), wrong, *right)
+    assert metadata_of(tmp_path / "a.jpg", content).taken_at == "2011-06-05T10:11:12"
+    assert metadata_of(tmp_path / "b.jpg", jpeg_with(main_packet(NAME), *right[1:])).taken_at is None
+    main = segment(0xE1, XMP_HEAD + xmp("exif:DateTimeOriginal='2012-06-05T10:11:12'>"))
+    assert metadata_of(tmp_path / "c.jpg", jpeg_with(main, *right)).taken_at == "2012-06-05T10:11:12"
+
+
+@given(st.lists(st.binary(max_size=90), max_size=6))
+def test_any_extension_is_survived(parts: list[bytes]) -> None:
+    head = b"http://ns.adobe.com/xmp/extension/\0"
+    main = segment(0xE1, XMP_HEAD + xmp("exif:DateTimeOriginal='2012-06-05T10:11:12'>"))
+    content = jpeg_with(main, *(segment(0xE1, head + part) for part in parts))
+    assert read_picture("a.jpg", SQUASH, content=content).metadata.taken_at == "2012-06-05T10:11:12"

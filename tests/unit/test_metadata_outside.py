@@ -208,3 +208,37 @@ def test_takeout_with_nothing_but_words(
     taken = {"formatted": formatted} | ({} if timestamp is None else {"timestamp": timestamp})
     takeout(tmp_path / "a.jpg.json", "a.jpg", **taken)
     assert metadata_of(tmp_path / "a.jpg", encoded()).taken_at == expected
+
+
+# --- ExifTool's JSON ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.jpg.json", "a.json", "A.JPG.json"])
+@pytest.mark.parametrize("group", ["", "EXIF:", "XMP:"])
+@pytest.mark.parametrize(
+    ("latitude", "longitude"),
+    [
+        ({"GPSLatitude": "48 deg 30' 0.00\" N"}, {"GPSLongitude": "11 deg 15' 0.00\" W"}),
+        ({"GPSLatitude": 48.5}, {"GPSLongitude": -11.25}),
+        ({"GPSLatitude": 48.5, "GPSLatitudeRef": "N"}, {"GPSLongitude": 11.25, "GPSLongitudeRef": "W"}),
+        ({"GPSLatitude": "48.5", "GPSLatitudeRef": "North"}, {"GPSLongitude": "11.25", "GPSLongitudeRef": "West"}),
+    ],
+)
+def test_exiftools_json(
+    tmp_path: Path, name: str, group: str, latitude: dict[str, object], longitude: dict[str, object]
+) -> None:
+    said = {"DateTimeOriginal": "2011:06:05 10:11:12", "Make": "Apple", "Model": "iPhone 4", **latitude, **longitude}
+    tags = {"SourceFile": "/export/a.jpg", **{f"{group}{key}": value for key, value in said.items()}}
+    (tmp_path / name).write_text(json.dumps([tags]))
+    found = metadata_of(tmp_path / "a.jpg", encoded())
+    assert (found.taken_at, found.date_source) == ("2011-06-05T10:11:12", "sidecar:DateTimeOriginal")
+    assert (found.latitude, found.longitude, found.camera) == (48.5, -11.25, "Apple iPhone 4")
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "[1]", "[{}]", '[{"DateTimeOriginal": "2011:06:05 10:11:12"}]', '[{"SourceFile": "other.jpg"}]',
+     '[{"SourceFile": "b.jpg", "DateTimeOriginal": "2011:06:05 10:11:12"}]', '[{"SourceFile": null, "CreateDate": {}}]']
+)  # fmt: skip
+def test_json_of_another_picture_or_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    assert metadata_of(tmp_path / "a.jpg", encoded()).taken_at is None

@@ -27,11 +27,12 @@ from clipsearch.indexer.status import read_status
 from clipsearch.indexer.verify import verify
 from clipsearch.pictures.pool import DecodeResult, DecodeTask
 from clipsearch.search.collection import Collection
+from clipsearch.store import open_snapshot
 from clipsearch.store.export import export_parquet
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill, picture
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill, picture
 
-KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "6"))
+KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "4"))
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -190,6 +191,7 @@ def test_what_cannot_be_looked_at_is_not_forgotten_by_time(
     assert (report.forgotten, report.pictures) == (10, 10)
 
 
+@pytest.mark.slow
 def test_missing_pictures_survive_compaction_and_other_runs(photos: Path, encoder: FakeEncoder) -> None:
     fill(photos, 20)
     run(photos, encoder)
@@ -204,6 +206,30 @@ def test_missing_pictures_survive_compaction_and_other_runs(photos: Path, encode
     (photos.parent / "away").rename(photos / "set001")
     report = run(photos, encoder)
     assert (report.encoded, report.returned, report.pictures) == (0, 10, 32)
+
+
+@pytest.mark.parametrize("changed", [24, 32])
+def test_dropping_unused_vectors_keeps_those_of_missing_pictures(
+    changed: int, tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    """At the end of a run, a segment of which a third is unused is written anew without that."""
+    photos = tmp_path / "photos"
+    fill(photos / "here", 32)
+    fill(photos / "nas", 32, first=100)
+    run(photos, encoder)
+    (photos / "nas").rename(tmp_path / "away")
+    assert run(photos, encoder).missing == 32
+    for number, path in enumerate(sorted((photos / "here").rglob("*.jpg"))[:changed]):
+        picture(1000 + number).save(path)
+    report = run(photos, encoder)
+    assert (report.encoded, report.missing, report.pictures) == (changed, 32, 32)
+    with open_snapshot(report.index) as snapshot:
+        assert sum(segment.vectors for segment in snapshot.manifest.segments) == 64  # the unused ones are gone
+    (tmp_path / "away").rename(photos / "nas")
+    report = run(photos, encoder)
+    assert (report.encoded, report.returned, report.missing, report.pictures) == (0, 32, 0, 64)
+    assert len(found(report.index)) == 64
+    assert encoder.images_encoded == 64 + changed
 
 
 def test_missing_pictures_that_come_back_elsewhere_are_moved(photos: Path, encoder: FakeEncoder) -> None:
@@ -427,6 +453,7 @@ def test_encoding_again_does_not_lose_what_cannot_be_read_just_now(photos: Path,
     assert (report.encoded, report.pictures, report.missing) == (0, 6, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_while_encoding_again_all_old_or_all_new_are_found(tmp_path: Path, number: signal.Signals) -> None:
     photos = tmp_path / "photos"

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 import clipsearch
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import InvalidQuery
-from clipsearch.query import FIELDS, parse_query
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill
+from clipsearch.query import parse_query
+from clipsearch.query.fields import FILTERS
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_any_text_can_be_looked_at(name: str, value: str) -> None:
 
 
 def test_every_filter_is_found_with_one_letter_missing() -> None:
-    for field in FIELDS:
+    for field in FILTERS:
         if len(field) > 3:
             assert any(f"Did you mean {field}" in line for line in parse_query(f"{field[:-2]}{field[-1]}:x").offers)
 
@@ -93,7 +94,7 @@ def test_where_the_model_stops_reading_is_said(photos: Path, text: str) -> None:
     with clipsearch.open(photos, encoder=encoder) as collection:
         (line,) = collection.notices(text)
         assert "read up to: " in line
-        (part,) = encoder.parts_read([text])  # type: ignore[attr-defined]
+        (part,) = encoder.parts_read([text])
         assert part is not None
         whole, cut = encoder.encode_texts([text, part])
         assert whole @ cut > 0.98  # nothing behind it was read; a word may have lost its end

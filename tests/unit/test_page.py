@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
+import json
+import shutil
 import time
 import zipfile
 from collections.abc import Iterator
@@ -18,24 +19,35 @@ from starlette.testclient import TestClient
 
 import clipsearch
 from benchmarks.common import random_blocks, write_index
+from clipsearch.pictures.formats import FORMATS, UNSUPPORTED, is_installed
+from clipsearch.query import parse_query
+from clipsearch.query.fields import FILTERS
+from clipsearch.search import order as ordering
 from clipsearch.server.app import create_app
-from clipsearch.ui import ordering
 from clipsearch.ui.page import Page, add_page
 from clipsearch.ui.picture_map import lay_out
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import fill, plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import fill, plain
 
 LOCAL = "http://127.0.0.1:7860"
 MANY = 2500
 
 
-@pytest.fixture
-def index(photos: Path, encoder: FakeEncoder) -> Path:
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    photos = tmp_path_factory.mktemp("page") / "photos"
+    photos.mkdir()
     for name in ("red", "green", "blue"):
         plain(COLOURS[name]).save(photos / f"{name}.png")
     Image.new("RGB", (80, 80), COLOURS["red"]).save(photos / "=large red.png")
     fill(photos, 12)
-    return clipsearch.index(photos, encoder=encoder).index
+    clipsearch.index(photos, encoder=FakeEncoder())
+    return photos
+
+
+@pytest.fixture
+def index(indexed: Path, photos: Path) -> Path:
+    return Path(shutil.copytree(indexed, photos, dirs_exist_ok=True)) / ".clipsearch"
 
 
 @pytest.fixture
@@ -62,11 +74,22 @@ def window(client: TestClient, **asked: Any) -> dict[str, Any]:
 
 
 def ids(found: dict[str, Any]) -> list[int]:
-    return [hit["id"] for hit in found["hits"]]
+    return [hit["row_id"] for hit in found["hits"]]
+
+
+@pytest.mark.parametrize(
+    "query", ["date:2023", "camara:canon red", "red folder:x kamera:leica", "orientaton:landscape"]
+)
+def test_a_gallery_says_what_a_search_says(client: TestClient, query: str) -> None:
+    told = client.post("/v1/search", json={"query": query}).json()["notices"]
+    assert len(told) == 1
+    assert window(client, query=query)["notices"] == told
+    assert window(client, query=query, offset=1)["notices"] == told
+    assert window(client, query="red")["notices"] == window(client)["notices"] == []
 
 
 def test_windows_together_are_the_whole_index_in_order(many: TestClient, encoder: FakeEncoder) -> None:
-    assert MANY > 2 * ordering.HEAD
+    assert MANY > 2 * ordering.LAST_STEP
     vectors = np.concatenate(list(random_blocks(MANY, encoder.dim)))
     expected = vectors @ encoder.encode_texts(["red"])[0]
     pages = [window(many, query="red", offset=offset, k=400) for offset in range(0, MANY, 400)]
@@ -112,7 +135,7 @@ def test_near_duplicates_are_folded_into_the_largest(client: TestClient) -> None
     assert (best["name"], [other["name"] for other in best["others"]]) == ("=large red.png", ["red.png"])
     plain_order = window(client, query="red", k=100)
     assert folded["total"] + sum(len(hit["others"]) for hit in folded["hits"]) == plain_order["total"] == 16
-    every = ids(folded) + [other["id"] for hit in folded["hits"] for other in hit["others"]]
+    every = ids(folded) + [other["row_id"] for hit in folded["hits"] for other in hit["others"]]
     assert sorted(every) == sorted(ids(plain_order))
 
 
@@ -141,26 +164,26 @@ def test_what_is_unlikely_is_left_out_of_windows_and_counted(
     cut = window(many, query="red", all=False, k=1000)
     assert cut["total"] == len(expected) < MANY
     assert cut["hidden"] == MANY - len(expected)
-    assert [(hit["id"], hit["band"]) for hit in cut["hits"]] == [(h.record.row_id, h.band) for h in expected[:1000]]
+    assert [(hit["row_id"], hit["band"]) for hit in cut["hits"]] == [(h.record.row_id, h.band) for h in expected[:1000]]
     shown = window(many, query="red", all=True, k=1000)
     assert (shown["total"], shown["hidden"]) == (MANY, 0)
     assert [hit["band"] for hit in shown["hits"]] == [hit.band for hit in every[:1000]]
 
 
 def test_a_cut_beyond_the_first_rows_is_found(many: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def judge(photos: Any, hits: list[clipsearch.Hit], *_: Any) -> list[clipsearch.Hit]:
-        return [dataclasses.replace(hit, band="maybe" if hit.score > 0 else "unlikely") for hit in hits]
+    def judge(photos: Any, scores: Any, *_: Any) -> list[tuple[float, str]]:
+        return [(float(score), "maybe" if score > 0 else "unlikely") for score in scores]
 
-    monkeypatch.setattr("clipsearch.search.collection.Collection.judge", judge)
+    monkeypatch.setattr("clipsearch.search.collection.Collection.confidences", judge)
     every = [hit["score"] for n in range(0, MANY, 500) for hit in window(many, query="red", offset=n, k=500)["hits"]]
     positive = sum(score > 0 for score in every)
-    assert ordering.HEAD < positive < MANY
+    assert ordering.LAST_STEP < positive < MANY
     cut = window(many, query="red", all=False, offset=positive - 5, k=100)
     assert (cut["total"], cut["hidden"], len(cut["hits"])) == (positive, MANY - positive, 5)
 
 
 def test_thumbs_can_be_kept_as_a_concept(client: TestClient) -> None:
-    rows = {hit["name"]: hit["id"] for hit in window(client, k=100)["hits"]}
+    rows = {hit["name"]: hit["row_id"] for hit in window(client, k=100)["hits"]}
     asked = {"name": "my red", "like": [rows["red.png"], rows["=large red.png"]], "unlike": [rows["blue.png"]]}
     assert client.post("/v1/concepts", json=asked).json() == {"index": "photos", "name": "my red"}
     found = [hit["name"] for hit in window(client, query='tag:"my red"')["hits"]]
@@ -171,14 +194,14 @@ def test_thumbs_can_be_kept_as_a_concept(client: TestClient) -> None:
 
 
 def test_thumbs_change_the_order(client: TestClient) -> None:
-    rows = {hit["name"]: hit["id"] for hit in window(client, query="red", k=100)["hits"]}
+    rows = {hit["name"]: hit["row_id"] for hit in window(client, query="red", k=100)["hits"]}
     rated = window(client, query="red", like=[rows["blue.png"]], unlike=[rows["red.png"]], k=100)
     names = [hit["name"] for hit in rated["hits"]]
     assert names.index("blue.png") < names.index("red.png")
 
 
 def test_a_table_cannot_run_formulas(client: TestClient, photos: Path) -> None:
-    row = window(client, query='name:"=large red.png"')["hits"][0]["id"]
+    row = window(client, query='name:"=large red.png"')["hits"][0]["row_id"]
     answer = client.post("/v1/export", json={"ids": [row], "form": "csv"})
     (known,) = csv.DictReader(io.StringIO(answer.text))
     assert known["path"] == str(photos / "=large red.png")  # an absolute path begins with a slash
@@ -190,7 +213,7 @@ def test_a_table_cannot_run_formulas(client: TestClient, photos: Path) -> None:
 
 
 def test_an_archive_holds_previews_and_says_what_is_missing(client: TestClient, photos: Path) -> None:
-    rows = {hit["name"]: hit["id"] for hit in window(client, k=100)["hits"]}
+    rows = {hit["name"]: hit["row_id"] for hit in window(client, k=100)["hits"]}
     (photos / "green.png").unlink()
     asked = [rows["=large red.png"], rows["green.png"]]
     answer = client.post("/v1/export", json={"ids": asked, "form": "zip"})
@@ -266,6 +289,21 @@ def test_the_document_is_there_at_once_and_may_run_only_its_own_scripts(client: 
         assert client.get(f"/ui/{folder}/{name}").status_code == 404, name
     assert client.get("/ui/0000/app.js").status_code == 404
     assert client.post("/").status_code == 404
+
+
+def test_the_document_has_the_tables_of_filters_and_formats(client: TestClient) -> None:
+    """Every filter has a control, and only what the server reads can be sent."""
+    known = json.loads(client.get("/").text.split('id="clipsearch-tables">')[1].split("</script>")[0])
+    assert [line["name"] for line in known["filters"]] == list(FILTERS)
+    assert "height" in FILTERS
+    for line in known["filters"]:
+        for value in [value for value, _ in line["options"]] or [line["placeholder"] or "2023-05-17"]:
+            parse_query(f"{line['name']}:{value}").leaves()
+    endings = set(known["pictures"]["extensions"])
+    assert {"jpg", "png", "tif", "avif", "jp2"} <= endings
+    assert endings.isdisjoint(ending for other in UNSUPPORTED for ending in other.extensions.split())
+    for found in FORMATS:
+        assert (endings >= set(found.extensions.split())) is is_installed(found)
 
 
 def test_no_asset_builds_markup_from_text() -> None:

@@ -14,8 +14,8 @@ from clipsearch.errors import InvalidPairs
 from clipsearch.indexer.build import Progress
 from clipsearch.pairs.encoding import encode_captions, encode_pairs
 from clipsearch.pairs.reading import open_pairs
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import plain
 
 
 def write_colours(path: Path, colours: list[str], broken: tuple[int, ...] = ()) -> Path:

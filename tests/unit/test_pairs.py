@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from clipsearch.errors import InvalidPairs, UnreadablePicture
 from clipsearch.pairs.reading import PairSet, expand_braces, open_pairs
-from tests.pictures import picture
+from tests.support.pictures import picture
 
 
 def jpeg(seed: int) -> bytes:

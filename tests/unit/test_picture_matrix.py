@@ -10,7 +10,7 @@ import pytest
 
 from clipsearch.errors import UnreadablePicture
 from clipsearch.pictures.images import open_picture
-from tests.picture_matrix import GROUPS, Case, motif
+from tests.support.picture_matrix import GROUPS, Case, motif
 
 LEAST = {
     "tiff_types": 170, "tiff_bits": 50, "tiff_compressions": 200, "tiff_photometrics": 55, "pngs": 50, "jpegs": 15,

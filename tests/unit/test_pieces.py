@@ -17,8 +17,8 @@ from clipsearch.indexer.build import index_folder
 from clipsearch.pictures.images import LONG_ASPECT, piece_boxes, prepare, read_picture
 from clipsearch.records import MOST_PIECES, PixelArray, Preprocessing, ResizeMode
 from clipsearch.search.collection import Collection
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import picture
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import picture
 
 
 @given(st.integers(1, 40_000), st.integers(1, 40_000))
@@ -29,18 +29,21 @@ def test_pieces_cover_a_long_picture(width: int, height: int) -> None:
         assert boxes == []
         return
     assert 3 <= len(boxes) <= MOST_PIECES
+    assert all(right - left == bottom - top == short for left, top, right, bottom in boxes)
     along = [(b[0], b[2]) if width >= height else (b[1], b[3]) for b in boxes]
     across = {(b[1], b[3]) if width >= height else (b[0], b[2]) for b in boxes}
     assert across == {(0, short)}
     assert along[0][0] == 0
     assert along[-1][1] == long
-    assert all(following[0] <= before[1] for before, following in itertools.pairwise(along))
-    assert len({end - start for start, end in along}) == 1
+    steps = [following[0] - before[0] for before, following in itertools.pairwise(along)]
+    assert max(steps) - min(steps) <= 1  # evenly
+    if long <= MOST_PIECES * short:
+        assert max(steps) <= short + 1
 
 
 @pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
 @pytest.mark.parametrize("extension", ["png", "jpg"])
-@pytest.mark.parametrize("size", [(900, 120), (130, 1500), (4000, 500), (700, 300)])
+@pytest.mark.parametrize("size", [(900, 120), (130, 1500), (4000, 500), (700, 300), (9000, 90), (60, 6000)])
 def test_a_piece_is_what_a_picture_of_that_part_is(
     tmp_path: Path, mode: ResizeMode, extension: str, size: tuple[int, int]
 ) -> None:
@@ -96,7 +99,9 @@ def test_empty_pieces_hardly_count() -> None:
     assert np.allclose(flat, encoder.encode_images(blank[:1])[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(1600, 160), (160, 1600), (5000, 100), (400, 180), (230, 100)])
+@pytest.mark.parametrize(
+    "size", [(1600, 160), (160, 1600), (5000, 100), (400, 180), (230, 100), (6000, 60), (60, 6000)]
+)
 @pytest.mark.parametrize("extension", ["jpg", "png", "webp"])
 def test_a_long_picture_finds_itself(tmp_path: Path, size: tuple[int, int], extension: str) -> None:
     for seed in range(6):
@@ -104,8 +109,40 @@ def test_a_long_picture_finds_itself(tmp_path: Path, size: tuple[int, int], exte
     report = index_folder(tmp_path, FakeEncoder())
     with Collection(report.index, encoder=FakeEncoder()) as photos:
         for seed in range(6):
-            vector, _ = photos.encode_picture(tmp_path / f"{seed}.{extension}")
+            vector = photos.encode_picture(tmp_path / f"{seed}.{extension}")
             hits = photos.search_vectors(vector[None], 6)[0]
             assert Path(hits[0].path).name == f"{seed}.{extension}"
             assert hits[0].score == pytest.approx(1, abs=1e-4)
     assert clipsearch.__version__
+
+
+@pytest.mark.parametrize("upright", [False, True])
+@pytest.mark.parametrize("aspect", [3, 12, 30, 100, 400])
+@pytest.mark.parametrize("at", [0.0, 0.25, 0.5, 0.8, 1.0])
+def test_all_of_the_length_is_seen(aspect: int, at: float, upright: bool, tmp_path: Path) -> None:
+    """What fills a tenth of the length is seen, of whatever shape the picture is; up to 32:1, a square as well."""
+    short = 40
+    side = short if aspect <= MOST_PIECES else aspect * short // 10
+    image = Image.new("RGB", (aspect * short, short), "white")
+    image.paste((200, 0, 0), (start := round(at * (aspect * short - side)), 0, start + side, short))
+    if upright:
+        image = image.transpose(Image.Transpose.ROTATE_90)
+    image.save(tmp_path / "a.png")
+    pieces = read_picture(tmp_path / "a.png", Preprocessing(32, 32, (0.0,) * 3, (1.0,) * 3), pieces=True).pieces
+    red = (pieces[..., 0].astype(int) - pieces[..., 1] > 150).mean(axis=(1, 2))
+    assert red.max() >= (0.45 if aspect <= MOST_PIECES else 0.9)
+
+
+def test_a_picture_of_any_length_takes_no_more_memory(tmp_path: Path) -> None:
+    import tracemalloc
+
+    preprocessing = Preprocessing(224, 224, (0.0,) * 3, (1.0,) * 3)
+    peaks = []
+    for size in ((3200, 100), (32_000, 10), (320_000, 1)):
+        Image.new("RGB", size).save(tmp_path / "a.png")
+        tracemalloc.start()
+        pieces = read_picture(tmp_path / "a.png", preprocessing, pieces=True).pieces
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(pieces) == MOST_PIECES
+    assert max(peaks) < 3 * MOST_PIECES * 224 * 224 * 3

@@ -19,8 +19,8 @@ import pytest
 
 from clipsearch.cli.preview import Graphics, NoTerminal, Preview
 from clipsearch.errors import MissingExtra, UnreadablePicture
-from tests.fake_encoder import COLOURS
-from tests.pictures import plain
+from tests.support.fake_encoder import COLOURS
+from tests.support.pictures import plain
 
 pytest.importorskip("textual_image")
 

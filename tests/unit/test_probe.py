@@ -13,7 +13,7 @@ from clipsearch.classify.probe import METHODS, _Ridge, fit_probe, load_probe
 from clipsearch.classify.zero_shot import ZeroShot, measure
 from clipsearch.errors import InvalidProbe
 from clipsearch.records import FloatArray, IntArray
-from tests.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder
 
 DIM, CLASSES = 24, 6
 

@@ -6,16 +6,18 @@ import contextlib
 import os
 import random
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsearch.errors import EmptyQuery, InvalidQuery, MalformedQuery
-from clipsearch.query import FIELDS, LENGTH_LIMIT, Query, Term, parse_query, values
+from clipsearch.query import LENGTH_LIMIT, Query, Term, parse_query
+from clipsearch.query.fields import FIELDS, FILTERS, filter_rows
 from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Tagged
 
-FUZZ = int(os.environ.get("CLIPSEARCH_FUZZ", "5000"))
+FUZZ = int(os.environ.get("CLIPSEARCH_EXAMPLES", "5000"))
 A, B = Glob("folder", ("a",)), Tagged("b")
 SINCE_2020 = Range("date", 1_577_836_800_000_000, None)
 
@@ -134,7 +136,19 @@ def test_filters(source: str, expected: Filter) -> None:
 
 
 def test_every_filter_has_a_name_and_a_meaning() -> None:
-    assert set(FIELDS) == set(values.FIELDS) - {"like"}
+    for field in FILTERS.values():
+        for example in (*field.examples, *(part for part in field.say.split() if ":" in part)):
+            query = parse_query(example.strip(","))
+            assert query.terms == () and query.filter is not None, example
+    assert set(FIELDS) == {*FILTERS, "like"}
+
+
+def test_every_filter_is_in_its_reference() -> None:
+    """docs/query.md has the table of `fields`, row by row."""
+    text = (Path(__file__).parents[2] / "docs" / "query.md").read_text(encoding="utf-8")
+    table = text.split("## Filters")[1].split("\n\n")[1]
+    rows = [f"| {', '.join(f'`{example}`' for example in examples)} | {keeps} |" for examples, keeps in filter_rows()]
+    assert table.splitlines()[2:] == rows
 
 
 def test_filters_stand_anywhere_between_words_and_say_where() -> None:
@@ -213,7 +227,7 @@ def test_words_and_numbers_are_always_a_sentence(sentence: str) -> None:
 
 
 PIECES = [
-    *(f"{name}:" for name in (*FIELDS, "like", "..", "2", "0.5")),
+    *(f"{name}:" for name in (*FIELDS, "..", "2", "0.5")),
     *"()\"“”+-−:;,.*?/\\'~<>=|[]{}$^#@!%&0123456789 \t\n\x00\x1b\u202e",
     *("or", "not", "and", "OR", " or ", " not ", " - ", " + ", "dog", "people", "1e9", ">", "5MB", "2023-05"),
     *("48.85,2.35,10km", "landscape", "trips/**", "./a.jpg", "/b.png", "café", "cafe\u0301", "狗", "\udcff", "\ud800"),

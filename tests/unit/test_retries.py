@@ -9,13 +9,14 @@ from typing import get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.retries import MOST_ATTEMPTS, attempts_after, limit_for, should_retry
 from clipsearch.records import OUT_OF_MEMORY, ImageRecord, Status
 from clipsearch.store import open_snapshot, read_records
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import picture
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import picture
 
 STATUSES: tuple[Status, ...] = ("ok", *(s for s in get_args(get_args(Status)[1])))
 
@@ -59,9 +60,14 @@ def rows(index: Path) -> dict[str, ImageRecord]:
         return {r.path: r for r in read_records(index, snapshot.manifest)}
 
 
+def slow_picture(width: int) -> Image.Image:
+    """One that takes a hundred times as long to decode as the others."""
+    return Image.linear_gradient("L").resize((width, 3000)).convert("RGB")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    picture(1, size=(3000, 3000)).save(tmp_path / "slow.png")
+    slow_picture(9000).save(tmp_path / "slow.png", compress_level=1)
     picture(2).save(tmp_path / "quick.png")
     return tmp_path
 
@@ -92,7 +98,7 @@ def test_a_file_that_changed_has_all_its_attempts_again(folder: Path) -> None:
     options = IndexOptions(timeout_s=0.004, workers=1)
     for _ in range(2):
         index_folder(folder, FakeEncoder(), options=options)
-    picture(3, size=(3001, 3000)).save(folder / "slow.png")
+    slow_picture(9001).save(folder / "slow.png", compress_level=1)
     report = index_folder(folder, FakeEncoder(), options=options)
     assert rows(report.index)["slow.png"].attempts == 1
 

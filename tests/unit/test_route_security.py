@@ -27,8 +27,8 @@ from clipsearch.search.confidence import drawing_vectors
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.server.mcp import assistant_server
 from clipsearch.ui.page import add_page
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import plain
 
 LOCAL = "http://127.0.0.1:7860"
 TOKEN = "s3cret-" + "x" * 20

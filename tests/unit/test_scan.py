@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clipsearch.indexer.absence import split_vanished
 from clipsearch.indexer.catalog import Catalog
-from clipsearch.indexer.changes import compare, find_moved, split_vanished
+from clipsearch.indexer.changes import compare, find_moved
 from clipsearch.indexer.scan import FileBlock, FoundFile, Scan, scan
 from clipsearch.indexer.segments import write_fragment
 from clipsearch.records import ImageRecord, SkippedImage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,17 +18,20 @@ from starlette.testclient import TestClient
 
 import clipsearch
 from clipsearch.pictures.images import read_picture
+from clipsearch.server import messages
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.store import RunProgress, Writer
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import plain
 
 LOCAL = "http://127.0.0.1:7860"
 
 
-@pytest.fixture
-def index(photos: Path, encoder: FakeEncoder) -> Path:
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three plain pictures, one with EXIF data, and one file that is none."""
+    photos = tmp_path_factory.mktemp("server") / "photos"
+    photos.mkdir()
     for name in ("red", "green", "blue"):
         plain(COLOURS[name]).save(photos / f"{name}.png")
     exif = Image.Exif()
@@ -36,7 +40,13 @@ def index(photos: Path, encoder: FakeEncoder) -> Path:
     Image.new("RGB", (300, 200), COLOURS["yellow"]).save(photos / "yellow.jpg", exif=exif)
     (photos / "notes.txt").write_text("hello")
     (photos / "cut.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    return clipsearch.index(photos, encoder=encoder).index
+    clipsearch.index(photos, encoder=FakeEncoder())
+    return photos
+
+
+@pytest.fixture
+def index(indexed: Path, photos: Path) -> Path:
+    return Path(shutil.copytree(indexed, photos, dirs_exist_ok=True)) / ".clipsearch"
 
 
 @pytest.fixture
@@ -46,7 +56,7 @@ def client(index: Path, encoder: FakeEncoder) -> Iterator[TestClient]:
 
 
 def row_of(client: TestClient, colour: str) -> int:
-    return int(client.post("/v1/search", json={"query": colour, "k": 1}).json()["hits"][0]["id"])
+    return int(client.post("/v1/search", json={"query": colour, "k": 1}).json()["hits"][0]["row_id"])
 
 
 def test_a_search_finds_what_a_local_one_finds(client: TestClient, index: Path, encoder: FakeEncoder) -> None:
@@ -55,7 +65,7 @@ def test_a_search_finds_what_a_local_one_finds(client: TestClient, index: Path, 
     with clipsearch.open(index, encoder=encoder) as photos:
         hits = photos.search("red", k=3, all=True)
     found = answer.json()
-    assert [(h["rank"], h["path"], h["score"], h["id"]) for h in found["hits"]] == [
+    assert [(h["rank"], h["path"], h["score"], h["row_id"]) for h in found["hits"]] == [
         (hit.rank, hit.path, round(hit.score, 6), hit.record.row_id) for hit in hits
     ]
     assert found["hits"][0]["name"] == "red.png"
@@ -92,12 +102,14 @@ def test_a_vector_can_be_searched_for_alone_with_terms_and_filters(client: TestC
         (vector,) = client.post("/v1/embed/upload", files={"image": file}).json()["vectors"]
     alone = client.post("/v1/search", json={"vector": vector, "k": 1}).json()["hits"]
     assert (alone[0]["name"], alone[0]["score"]) == ("red.png", pytest.approx(1, abs=1e-5))
-    filtered = client.post("/v1/search", json={"vector": vector, "query": "name:blue*"}).json()["hits"]
+    filtered = client.post("/v1/search", json={"vector": vector, "query": "name:blue*", "all": True}).json()["hits"]
     assert [hit["name"] for hit in filtered] == ["blue.png"]
     (blue,) = client.post("/v1/embed", json={"texts": ["blue"]}).json()["vectors"]
-    by_both = client.post("/v1/search", json={"vector": vector, "query": "blue", "k": 1}).json()["hits"][0]["score"]
+    by_both = client.post("/v1/search", json={"vector": vector, "query": "blue", "k": 1, "all": True}).json()["hits"][
+        0
+    ]["score"]
     both = np.array(vector) + np.array(blue)
-    summed = client.post("/v1/search", json={"vector": both.tolist(), "k": 1}).json()["hits"][0]["score"]
+    summed = client.post("/v1/search", json={"vector": both.tolist(), "k": 1, "all": True}).json()["hits"][0]["score"]
     assert by_both == pytest.approx(summed, abs=1e-5)
     for bad in ([1.0], [0.0] * 64, []):
         assert client.post("/v1/search", json={"vector": bad}).status_code == 400, bad
@@ -139,10 +151,10 @@ def test_an_upload_cannot_hurt_the_next_one(client: TestClient, encoder: FakeEnc
 
 def test_similar_to_a_picture_of_the_index_and_to_an_upload(client: TestClient, photos: Path) -> None:
     row = row_of(client, "blue")
-    by_id = client.post("/v1/similar", json={"id": row, "k": 2}).json()["hits"]
+    by_id = client.post("/v1/similar", json={"row_id": row, "k": 2}).json()["hits"]
     with (photos / "blue.png").open("rb") as file:
         by_upload = client.post("/v1/similar/upload", files={"image": file}, data={"k": "2"}).json()["hits"]
-    assert by_id[0]["name"] == "blue.png"
+    assert "blue.png" not in [hit["name"] for hit in by_id]
     scores = [hit.pop("score") for hit in (*by_upload, *by_id)]
     assert by_upload == by_id
     assert scores[:2] == pytest.approx(scores[2:], abs=2e-6)
@@ -217,7 +229,7 @@ def test_state_says_how_far_a_run_is(client: TestClient, index: Path) -> None:
 
 
 def test_errors_say_what_is_wrong(client: TestClient) -> None:
-    assert client.post("/v1/search", json={"query": "  "}).status_code == 400
+    assert client.post("/v1/search", json={"query": "near:paris"}).json()["fields"]["position"] == 5
     assert client.post("/v1/search", json={"query": "x", "index": "y"}).json()["error"] == "UnknownIndex"
     assert client.post("/v1/search", json={"query": "x", "k": 0}).status_code == 422
     assert client.post("/v1/search", json={"query": "x", "colour": 0}).status_code == 422
@@ -298,9 +310,34 @@ def test_a_deleted_picture_is_not_shown_any_more(
     assert client.get(f"/v1/images/{row}/thumbnail").status_code == 200
     (photos / "red.png").unlink()
     newest = clipsearch.index(photos, encoder=encoder).generation
-    asked = {"query": f"like:{row}", "k": 1, "at_least_generation": newest}
+    asked = {"query": f"like:{row}", "k": 1, "all": True, "at_least_generation": newest}
     answer = client.post("/v1/search", json=asked)
     assert answer.status_code == 200  # a link to what is like it still answers
-    assert answer.json()["hits"][0]["id"] != row
+    assert answer.json()["hits"][0]["row_id"] != row
     assert client.get(f"/v1/images/{row}").status_code == 404
     assert client.get(f"/v1/images/{row}/thumbnail").status_code == 404
+
+
+def test_the_fields_of_answers_are_the_documented_ones(client: TestClient) -> None:
+    (hit, *_) = client.post("/v1/search", json={"query": "red", "all": True}).json()["hits"]
+    assert set(hit) == set(messages.FoundPicture.model_fields)
+    assert set(client.get(f"/v1/images/{hit['row_id']}").json()) == set(messages.Picture.model_fields)
+    told = (Path(clipsearch.__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    assert not [name for name in hit if f"`{name}`" not in told]
+
+
+def test_without_a_question_the_newest_are_listed(client: TestClient) -> None:
+    found = client.post("/v1/search", json={}).json()
+    assert (found["total"], found["hidden"], len(found["hits"])) == (4, 0, 4)
+    assert found["hits"][0]["score"] is None
+
+
+def test_similar_takes_a_row_or_a_path_of_the_index(client: TestClient, photos: Path) -> None:
+    row = row_of(client, "blue")
+    by_row = client.post("/v1/similar", json={"row_id": row}).json()["hits"]
+    assert client.post("/v1/similar", json={"id": row}).json()["hits"] == by_row
+    assert client.post("/v1/similar", json={"path": str(photos / "blue.png")}).json()["hits"] == by_row
+    assert client.post("/v1/similar", json={"path": "blue.png"}).json()["hits"] == by_row
+    assert client.post("/v1/similar", json={"path": "cut.jpg"}).status_code == 404
+    for wrong in ({}, {"row_id": row, "path": "blue.png"}):
+        assert client.post("/v1/similar", json=wrong).status_code == 400

@@ -24,8 +24,8 @@ from clipsearch.records import FloatArray
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.server.batching import Batches, BatchingEncoder
 from clipsearch.server.engine import Engine
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import fill, plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import fill, plain
 
 LOCAL = "http://127.0.0.1:7860"
 
@@ -164,6 +164,7 @@ def test_a_server_with_too_much_to_do_says_when_to_come_again(index: Path) -> No
     assert health.status_code == 200
 
 
+@pytest.mark.slow
 def test_new_generations_are_served_and_no_request_is_dropped(index: Path, photos: Path, encoder: FakeEncoder) -> None:
     """Twelve clients ask without a pause while the index is changed five times."""
     app = create_app([index], encoder=encoder)
@@ -301,7 +302,7 @@ def test_an_error_of_the_system_is_a_clear_answer(
         def fail(*_: object, **__: object) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(index / "rows"))
 
-        monkeypatch.setattr("clipsearch.search.collection.Collection.search", fail)
+        monkeypatch.setattr("clipsearch.search.collection.Collection.order", fail)
         answer = client.post("/v1/search", json={"query": "red", "k": 1})
         assert answer.status_code == 503
         assert os.strerror(errno.EIO) in answer.json()["message"]

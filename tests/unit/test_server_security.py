@@ -19,20 +19,23 @@ from starlette.websockets import WebSocketDisconnect
 import clipsearch
 from clipsearch.search.confidence import drawing_vectors
 from clipsearch.server.app import ServerOptions, create_app
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import plain
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import plain
 
 LOCAL = "http://127.0.0.1:7860"
 TOKEN = "s3cret-" + "x" * 20
 SECRET = "nobody must ever see this"
 
 
-@pytest.fixture
-def index(photos: Path, encoder: FakeEncoder) -> Path:
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """No test writes to it."""
+    photos = tmp_path_factory.mktemp("security") / "photos"
+    photos.mkdir()
     for name in ("red", "blue"):
         plain(COLOURS[name]).save(photos / f"{name}.png")
     (photos / "secret.txt").write_text(SECRET)
-    return clipsearch.index(photos, encoder=encoder).index
+    return clipsearch.index(photos, encoder=FakeEncoder()).index
 
 
 def page(service: object) -> Any:
@@ -53,21 +56,28 @@ def client(index: Path, encoder: FakeEncoder) -> Iterator[TestClient]:
         yield client
 
 
-@pytest.fixture
-def with_page(index: Path, encoder: FakeEncoder) -> Iterator[TestClient]:
-    with TestClient(create_app([index], encoder=encoder, page=page), base_url=LOCAL) as client:
+@pytest.fixture(scope="module")
+def with_page(index: Path) -> Iterator[TestClient]:
+    with TestClient(create_app([index], encoder=FakeEncoder(), page=page), base_url=LOCAL) as client:
         yield client
 
 
-@pytest.fixture
-def guarded(index: Path, encoder: FakeEncoder) -> Iterator[TestClient]:
+@pytest.fixture(scope="module")
+def guarded_server(index: Path) -> Iterator[TestClient]:
     options = ServerOptions(token=TOKEN, local=False, host_names=("photos.example",))
     with TestClient(
-        create_app([index], encoder=encoder, options=options, page=page),
+        create_app([index], encoder=FakeEncoder(), options=options, page=page),
         base_url="http://photos.example",
         follow_redirects=False,
     ) as client:
         yield client
+
+
+@pytest.fixture
+def guarded(guarded_server: TestClient) -> TestClient:
+    """A browser that has never been there."""
+    guarded_server.cookies.clear()
+    return guarded_server
 
 
 EVERY_ROUTE = [
@@ -80,6 +90,7 @@ EVERY_ROUTE = [
     ("GET", "/v1/images/0/vector"),
     ("GET", "/v1/images/0/thumbnail"),
     ("GET", "/v1/images/0/original"),
+    ("POST", "/v1/vectors"),
     ("GET", "/v1/status"),
     ("GET", "/v1/skipped"),
     ("GET", "/metrics"),

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import socket
 import stat
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from clipsearch.errors import (
     StorageError,
     UnsupportedIndex,
 )
+from clipsearch.indexer.verify import check_fragment
 from clipsearch.records import Fragment, ImageRecord, Manifest, ModelRef, PictureMetadata
 from clipsearch.store import (
     RowsFile,
@@ -50,6 +52,7 @@ from clipsearch.store.fragments import (
     write_vector_blocks,
 )
 from clipsearch.store.hashes import hash_keys
+from clipsearch.store.lock import FileLock, numbered_by
 from clipsearch.store.manifest import dump_manifest, load_manifest
 from clipsearch.store.marks import parse_marks, write_marks
 from clipsearch.store.rows import write_rows
@@ -461,9 +464,41 @@ def test_without_flock_a_file_is_the_lock(tmp_path: Path, number: int, monkeypat
             Writer(tmp_path)
         commit_rows(writer, manifest, 1)
     assert not (tmp_path / "LOCK.held").exists()
-    (tmp_path / "LOCK.held").write_text(f"process 999999999 on {socket.gethostname()} since long ago\n")  # killed
+    gone = f"process 999999999 on {socket.gethostname()} since long ago\n"
+    (tmp_path / "LOCK.held").write_text(f"{gone}{numbered_by()}\n")  # killed
     with pytest.warns(IndexWarning), Writer(tmp_path):
         pass
+
+
+def test_a_lock_is_stale_only_where_its_process_is_gone_for_certain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    here, name, gone = numbered_by(), socket.gethostname(), 999_999_999
+    assert here
+    for said in (
+        f"process {gone} on {name} since long ago\n",  # of a version that did not say more
+        f"process {gone} on {name} since long ago\n{here}0\n",  # of another container, or before a restart
+        f"process {gone} on {name} since long ago\n\n",  # of a system that cannot tell
+        f"process {gone} on {name}x since long ago\n{here}\n",  # of a copy of this machine
+        f"process {os.getpid()} on {name} since long ago\n{here}\n",
+        "nonsense\n",
+        "",
+    ):
+        (tmp_path / "LOCK.held").write_text(said)
+        with pytest.raises(IndexLocked):
+            FileLock(tmp_path, "LOCK")
+        assert (tmp_path / "LOCK.held").read_text() == said
+    (tmp_path / "LOCK.held").write_text(f"process {gone} on {name} since long ago\n{here}\n")
+    with pytest.warns(IndexWarning), FileLock(tmp_path, "LOCK"):
+        pass
+    monkeypatch.setattr("clipsearch.store.lock.numbered_by", lambda: "")
+    (tmp_path / "LOCK.held").write_text(f"process {gone} on {name} since long ago\n\n")
+    with pytest.raises(IndexLocked):
+        FileLock(tmp_path, "LOCK")
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF])
@@ -524,3 +559,45 @@ def test_manifests_need_no_hard_links(tmp_path: Path, monkeypatch: pytest.Monkey
         assert commit_rows(writer, commit_rows(writer, EMPTY, 1), 1).generation == 2
         with pytest.raises(FileExistsError):
             _put_if_absent(tmp_path / "CURRENT", tmp_path / "manifests" / "00000002.json")
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8192])
+def test_every_byte_of_what_is_derived_from_rows_is_held_against_them(
+    batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a file's checksum is right, as after an error in the program that wrote it."""
+    monkeypatch.setattr("clipsearch.indexer.verify.BATCH_ROWS", batch)
+    rows = [
+        dataclasses.replace(
+            row,
+            path=f"f{n % 3}/{row.path}",
+            status="corrupt" if n in (2, 5) else "ok",
+            metadata=PictureMetadata(camera=f"c{n % 2}", latitude=1.0 if n % 2 else None),
+        )
+        for n, row in enumerate(simple_rows(9))
+    ]
+    with Writer(tmp_path) as writer:
+        fragment = add_rows(writer, numbered(rows))
+        check_fragment(tmp_path, fragment)
+        assert fragment.rows_file is not None
+        whole = (tmp_path / fragment.rows_file.path).read_bytes()
+        length = struct.unpack("<q", whole[-16:-8])[0]
+        places = json.loads(whole[-16 - length : -16])["columns"]
+        for name, (at, size) in places.items():
+            if name == "offsets":
+                continue  # texts would begin elsewhere: see below
+            for byte in sorted({at, at + size // 2, at + size - 1} if size else ()):
+                damaged = bytearray(whole)
+                damaged[byte] ^= 1
+                ref = writer.add_file("rows", ".rows", lambda file, raw=bytes(damaged): file.write(raw))  # type: ignore[misc]
+                with pytest.raises(CorruptIndex):
+                    check_fragment(tmp_path, dataclasses.replace(fragment, rows_file=ref))
+        damaged = bytearray(whole)
+        damaged[8 + whole[8:].index(b"p4.jpg")] ^= 1  # in a row's own text
+        ref = writer.add_file("rows", ".rows", lambda file: file.write(damaged))  # type: ignore[arg-type]
+        with pytest.raises(CorruptIndex, match="row 4 is not that"):
+            check_fragment(tmp_path, dataclasses.replace(fragment, rows_file=ref))
+        for missing in (rows[:-1], rows[1:], rows[::-1]):
+            other = add_rows(writer, numbered(missing)).rows_file
+            with pytest.raises(CorruptIndex):
+                check_fragment(tmp_path, dataclasses.replace(fragment, rows_file=other))

@@ -20,8 +20,8 @@ import clipsearch
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.server.sub_path import checked_root
 from clipsearch.ui.page import Page, add_page
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill
 
 TOKEN = "a-token-of-tests"
 
@@ -62,15 +62,21 @@ def proxy(port: int, root: str, strips: bool) -> ThreadingHTTPServer:
 SHOWN = [("/photos", True), ("/photos", False), ("/a/b.c", False), ("/my-photos_2~x", True), ("", False)]
 
 
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """No test writes to it."""
+    photos = tmp_path_factory.mktemp("proxied") / "photos"
+    fill(photos, 5)
+    return clipsearch.index(photos, encoder=FakeEncoder()).index
+
+
 @pytest.fixture(params=SHOWN)
 def address(
-    request: pytest.FixtureRequest, photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, index: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
     """The address of the page at the proxy."""
     root, strips = request.param
     monkeypatch.setattr(Page, "begin", lambda page: None)  # Gradio takes seconds and is not needed here
-    fill(photos, 5)
-    index = clipsearch.index(photos, encoder=encoder).index
     options = ServerOptions(root_path=root, token=TOKEN, warm_pictures_after_s=None)
     listening = socket.create_server(("127.0.0.1", 0))
     app = create_app([index], encoder=encoder, interface=add_page, options=options)
@@ -119,7 +125,7 @@ def test_the_whole_of_it_works_at_a_sub_path(address: str) -> None:
         assert base == address
         found = browser.post(urljoin(base, "v1/gallery"), json={"all": True}).json()
         assert found["total"] == 5
-        small = browser.get(urljoin(base, f"v1/images/{found['hits'][0]['id']}/thumbnail"))
+        small = browser.get(urljoin(base, f"v1/images/{found['hits'][0]['row_id']}/thumbnail"))
         assert small.headers["content-type"] == "image/jpeg"
 
         docs = browser.get(urljoin(base, "docs"))
@@ -134,13 +140,9 @@ def test_the_whole_of_it_works_at_a_sub_path(address: str) -> None:
 @pytest.mark.parametrize(
     "elsewhere", ["//evil.example/", "https://evil.example/", "/other/", "/photos-evil/", "\\\\evil", "/"]
 )
-def test_the_form_leads_nowhere_else(
-    elsewhere: str, photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_form_leads_nowhere_else(elsewhere: str, index: Path, encoder: FakeEncoder) -> None:
     from starlette.testclient import TestClient
 
-    fill(photos, 2)
-    index = clipsearch.index(photos, encoder=encoder).index
     options = ServerOptions(root_path="/photos", token=TOKEN, warm_pictures_after_s=None)
     with TestClient(create_app([index], encoder=encoder, options=options), base_url="http://127.0.0.1:7860") as client:
         answer = client.get("/login", params={"next": elsewhere, "token": TOKEN}, follow_redirects=False)

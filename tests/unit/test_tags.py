@@ -28,8 +28,8 @@ from clipsearch.store.tags import (
     remove_tag,
     write_tags,
 )
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill
 
 ONE_WORKER = IndexOptions(workers=1)
 

@@ -14,7 +14,7 @@ from PIL import Image
 from clipsearch.errors import UnreadablePicture
 from clipsearch.pictures.images import open_picture, read_picture
 from clipsearch.records import Preprocessing
-from tests.picture_matrix import motif, quantise, small_tiff
+from tests.support.picture_matrix import motif, quantise, small_tiff
 from tests.unit.test_images import corners, write_dng
 
 SQUASH = Preprocessing(64, 64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resize_mode="squash")

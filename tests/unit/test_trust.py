@@ -20,8 +20,8 @@ from clipsearch.indexer.verify import verify
 from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot
 from clipsearch.store.tags import write_tags
-from tests.fake_encoder import FakeEncoder
-from tests.pictures import fill, picture
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill, picture
 
 
 def run(folder: Path, encoder: FakeEncoder, index: Path | None = None, **options: object) -> IndexReport:

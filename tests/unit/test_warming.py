@@ -14,9 +14,9 @@ from clipsearch.search.confidence import drawing_vectors
 from clipsearch.server import warming
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.server.batching import BatchingEncoder
-from tests.fake_encoder import COLOURS, FakeEncoder
-from tests.pictures import plain
-from tests.tiny_models import write_model_directory
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import plain
+from tests.support.tiny_models import write_model_directory
 
 LOCAL = "http://127.0.0.1:7860"
 

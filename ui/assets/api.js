@@ -75,7 +75,7 @@ export const contentOf = (hit) => hit.content_hash?.slice(0, 16) ?? null;
 function address(hit, kind, given) {
   const content = contentOf(hit);
   const all = content ? { ...given, content } : given;
-  return `${root}v1/images/${hit.id}/${kind}?${new URLSearchParams(Object.entries(all).filter(([, value]) => value))}`;
+  return `${root}v1/images/${hit.row_id}/${kind}?${new URLSearchParams(Object.entries(all).filter(([, value]) => value))}`;
 }
 export const thumbnail = (hit, index, size) => address(hit, "thumbnail", { index, size });
 export const original = (hit, index) => address(hit, "original", { index });

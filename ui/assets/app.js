@@ -12,6 +12,7 @@ import { filtersOf, withFilter } from "./query.js";
 import { EMPTY, fromAddress, namesRows, toAddress, withoutRows } from "./state.js";
 import { Status } from "./status.js";
 import { Viewer } from "./viewer.js";
+import * as tables from "./tables.js";
 
 const THEMES = ["auto", "light", "dark"];
 const PICTURE_SIDE = 1024; // a picture that is sent is made this small first
@@ -35,7 +36,7 @@ const input = make("input.cs-query", {
   type: "search", name: "q", placeholder: "Search your pictures", autocomplete: "off", spellcheck: false,
   enterKeyHint: "search", "aria-label": "Search",
 });
-const file = make("input", { type: "file", accept: "image/*", hidden: true, onchange: () => file.files[0] && send(file.files[0]) });
+const file = make("input", { type: "file", accept: tables.accepted, hidden: true, onchange: () => file.files[0] && send(file.files[0]) });
 const chip = make("span.cs-chip", { hidden: true });
 const form = make("form.cs-search", { role: "search" }, icon("search"), chip, input,
   button("cs-plain.cs-send", "picture", "Search with a picture (or drop or paste one)", () => file.click()), file);
@@ -59,11 +60,12 @@ all.label.hidden = true;
 const summary = make("p.cs-summary", { role: "status", "aria-live": "polite" });
 const feedback = make("p.cs-feedback", { hidden: true });
 const bar = make("div.cs-bar-row", {}, summary, feedback, make("span.cs-space"), all.label, diverse.label, unique.label, sort);
+const told = make("p.cs-told", { hidden: true, role: "status" });
 const problem = make("div.cs-problem", { role: "alert", hidden: true });
 const grid = make("div.cs-grid", { role: "list", "aria-label": "Pictures", tabIndex: -1 });
 const nothing = make("div.cs-nothing", { hidden: true });
 const rest = make("p.cs-rest", { hidden: true });
-const results = make("main.cs-results", {}, bar, problem, nothing, grid, rest);
+const results = make("main.cs-results", {}, bar, told, problem, nothing, grid, rest);
 const mapView = make("main.cs-map", { hidden: true });
 const statusView = make("main.cs-status", { hidden: true });
 const panel = make("section.cs-detail", { "aria-label": "Information" });
@@ -90,25 +92,25 @@ const gallery = new Gallery(grid, {
 }, { open: openAt, select: drawSelection, rate, similar, failed });
 const detail = new Detail(panel, {
   hide: () => viewer.toggleInfo(), rate, similar, copy,
-  rating: (hit) => gallery.ratings.get(hit.id) ?? 0,
-  isSelected: (hit) => gallery.selected.has(hit.id),
+  rating: (hit) => gallery.ratings.get(hit.row_id) ?? 0,
+  isSelected: (hit) => gallery.selected.has(hit.row_id),
   select: (hit) => { gallery.toggleHit(hit); detail.show(hit, detail.index); },
   open: (hit) => viewer.open(hit, null),
-  without: (hit) => go({ q: `${state.q} - like:${hit.id}`.trim(), id: null }),
+  without: (hit) => go({ q: `${state.q} - like:${hit.row_id}`.trim(), id: null }),
   near: (place) => go({ q: withFilter(state.q, "near", `${place},5km`), id: null }),
   folder: (folder) => go({ q: withFilter(state.q, "folder", `${folder}/**`), id: null }),
 });
 const viewer = new Viewer(stage, gallery, detail, {
   moved: (hit, n) => {
     if (n !== null) gallery.activate(n, false);
-    if (hit.id !== state.id) go({ id: hit.id, content: api.contentOf(hit) }, { replace: true });
+    if (hit.row_id !== state.id) go({ id: hit.row_id, content: api.contentOf(hit) }, { replace: true });
   },
   closed: closeViewer, say,
   index: () => gallery.index || state.index || indexes[0]?.name || "",
   originals: () => server.originals,
 });
 const map = new PictureMap(mapView, api.map, {
-  open: (picture) => go({ id: picture.id, content: api.contentOf(picture) }, { under: true }),
+  open: (picture) => go({ id: picture.row_id, content: api.contentOf(picture) }, { under: true }),
 });
 const status = new Status(statusView, { news });
 
@@ -183,7 +185,7 @@ async function ask() {
   running?.controller.abort();
   const controller = new AbortController();
   running = { key: asked, controller };
-  const open = viewer.isOpen ? viewer.hit.id : null;
+  const open = viewer.isOpen ? viewer.hit.row_id : null;
   root.classList.add("cs-busy");
   const began = performance.now();
   try {
@@ -198,7 +200,7 @@ async function ask() {
     gallery.show(answer.index, answer.total, answer.hits);
     if (restoring && answer.total) gallery.restore(restoring); else scrollTo(0, 0);
     restoring = null;
-    if (viewer.isOpen && viewer.hit.id === open) {
+    if (viewer.isOpen && viewer.hit.row_id === open) {
       viewer.moveTo(answer.position);
       if (answer.position !== null) gallery.activate(answer.position, false);
     }
@@ -210,7 +212,7 @@ async function ask() {
     answered = null;
     gallery.show(gallery.index, 0, []);
     summary.textContent = "";
-    nothing.hidden = rest.hidden = true;
+    nothing.hidden = rest.hidden = told.hidden = true;
     drawProblem(error);
   } finally {
     if (running?.controller === controller) {
@@ -245,6 +247,8 @@ function drawSummary(took) {
   diverse.label.hidden = !isScored || state.sort !== "score";
   summary.textContent = `${counted(total, asksFor ? "result" : "picture")} · ${Math.round(took)} ms`;
   summary.dataset.ms = Math.round(took);
+  told.textContent = answered.notices.join(" · ");
+  told.hidden = !answered.notices.length;
   nothing.hidden = total > 0;
   if (!total) {
     const index = indexes.find((one) => one.name === answered.index);
@@ -316,7 +320,7 @@ async function smaller(picture) {
   }
 }
 
-const pictureIn = (transfer) => [...(transfer?.files ?? [])].find((one) => one.type.startsWith("image/") || /\.(heic|heif|avif|jxl|dng|cr2|nef|arw)$/i.test(one.name));
+const pictureIn = (transfer) => [...(transfer?.files ?? [])].find(tables.isPicture);
 const holdsFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
 addEventListener("dragover", (event) => {
   if (!holdsFiles(event)) return;
@@ -329,7 +333,7 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   drop.hidden = true;
   const picture = pictureIn(event.dataTransfer);
-  if (picture) send(picture); else say("That is no picture.");
+  if (picture) send(picture); else say("clipsearch cannot read this file as a picture.");
 });
 addEventListener("paste", (event) => {
   const picture = pictureIn(event.clipboardData);
@@ -338,33 +342,20 @@ addEventListener("paste", (event) => {
 
 // ---- filters
 
-const CONTROLS = [
-  ["folder", "Folder", { placeholder: "trips/**" }],
-  ["name", "File name", { placeholder: "*beach*" }],
-  ["tag", "Tag", { placeholder: "my-dog", list: "cs-tags" }],
-  ["camera", "Camera", { placeholder: "*pixel*" }],
-  ["after", "From", { type: "date" }],
-  ["before", "Before", { type: "date" }],
-  ["near", "Near", { placeholder: "48.85,2.35,10km" }],
-  ["ext", "Type", [["jpg,jpeg", "JPEG"], ["png", "PNG"], ["heic,heif", "HEIC"], ["webp", "WebP"], ["gif", "GIF"], ["tif,tiff", "TIFF"], ["avif", "AVIF"]]],
-  ["orientation", "Shape", [["landscape", "Landscape"], ["portrait", "Portrait"], ["square", "Square"]]],
-  ["width", "Width", [[">1000", "over 1,000 px"], [">2000", "over 2,000 px"], [">4000", "over 4,000 px"]]],
-  ["size", "File size", [["<100kB", "under 100 kB"], [">1MB", "over 1 MB"], [">5MB", "over 5 MB"], [">20MB", "over 20 MB"]]],
-];
 const controls = new Map();
 const tags = make("datalist", { id: "cs-tags" });
 filters.append(tags);
-for (const [field, label, kind] of CONTROLS) {
-  const control = Array.isArray(kind)
-    ? make("select", {}, make("option", { value: "" }, "any"), ...kind.map(([value, text]) => make("option", { value }, text)))
-    : make("input", { type: "text", autocomplete: "off", spellcheck: false, ...kind });
-  control.name = field;
-  control.onchange = () => go({ q: withFilter(input.value, field, control.value.trim()), id: null });
-  controls.set(field, control);
+for (const { name, kind, label, type, placeholder, options } of tables.filters) {
+  const control = options.length
+    ? make("select", {}, make("option", { value: "" }, "any"), ...options.map(([value, text]) => make("option", { value }, text)))
+    : make("input", { type, placeholder, autocomplete: "off", spellcheck: false, ...(kind === "tag" ? { list: "cs-tags" } : {}) });
+  control.name = name;
+  control.onchange = () => go({ q: withFilter(input.value, name, control.value.trim()), id: null });
+  controls.set(name, control);
   filters.append(make("label", {}, make("span", {}, label), control));
 }
 filters.append(button("cs-button", null, "Take all filters out of the query", () => {
-  go({ q: CONTROLS.reduce((q, [field]) => withFilter(q, field, ""), input.value), id: null });
+  go({ q: tables.filters.reduce((q, { name }) => withFilter(q, name, ""), input.value), id: null });
 }, "Clear filters"));
 
 function drawFilters() {
@@ -399,8 +390,8 @@ async function openAt(n) {
   gallery.activate(n, false);
   const hit = gallery.item(n) ?? await gallery.load(n);
   if (!hit || viewer.isOpen) return;
-  opening = hit.id;
-  go({ id: hit.id, content: api.contentOf(hit) }, { under: true });
+  opening = hit.row_id;
+  go({ id: hit.row_id, content: api.contentOf(hit) }, { under: true });
   viewer.open(hit, n);
   opening = null;
   drawViewer();
@@ -417,18 +408,18 @@ async function drawViewer() {
     return;
   }
   for (const part of hides) part.inert = viewer.isOpen;
-  if (viewer.hit?.id === state.id || opening === state.id || (state.view === "search" && !answered)) return;
+  if (viewer.hit?.row_id === state.id || opening === state.id || (state.view === "search" && !answered)) return;
   const id = opening = state.id;
   try {
     const hit = await api.picture(id, state.index || undefined, state.content ?? undefined);
     const { position } = state.view === "search"
-      ? await api.search({ ...question(), offset: 0, k: 1, locate: hit.id }) : { position: null };
+      ? await api.search({ ...question(), offset: 0, k: 1, locate: hit.row_id }) : { position: null };
     if (state.id !== id || opening !== id) return;
     const known = position === null ? hit : await gallery.load(position) ?? hit;
     if (position !== null) gallery.activate(position, false);
-    viewer.open(known.id === hit.id ? known : hit, known.id === hit.id ? position : null);
+    viewer.open(known.row_id === hit.row_id ? known : hit, known.row_id === hit.row_id ? position : null);
     for (const part of hides) part.inert = true;
-    if (hit.id !== state.id) go({ id: hit.id, content: api.contentOf(hit) }, { replace: true });
+    if (hit.row_id !== state.id) go({ id: hit.row_id, content: api.contentOf(hit) }, { replace: true });
   } catch (error) {
     if (failed(error)) return;
     say(error.message);
@@ -458,18 +449,18 @@ function focusPlace() {
 }
 
 function similar(hit) {
-  go({ q: `like:${hit.id}`, id: null, up: [], down: [] }, { picture: null });
+  go({ q: `like:${hit.row_id}`, id: null, up: [], down: [] }, { picture: null });
 }
 
 // ---- thumbs
 
 function rate(hit, way) {
-  const before = gallery.ratings.get(hit.id) ?? 0;
-  const [up, down] = [state.up, state.down].map((ids) => ids.filter((id) => id !== hit.id));
-  if (before !== way) (way > 0 ? up : down).push(hit.id);
-  gallery.ratings.set(hit.id, before === way ? 0 : way);
+  const before = gallery.ratings.get(hit.row_id) ?? 0;
+  const [up, down] = [state.up, state.down].map((ids) => ids.filter((id) => id !== hit.row_id));
+  if (before !== way) (way > 0 ? up : down).push(hit.row_id);
+  gallery.ratings.set(hit.row_id, before === way ? 0 : way);
   go({ up, down }, { replace: true });
-  if (detail.hit?.id === hit.id) detail.show(hit, detail.index);
+  if (detail.hit?.row_id === hit.row_id) detail.show(hit, detail.index);
 }
 
 function drawFeedback() {

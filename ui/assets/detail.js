@@ -61,7 +61,7 @@ export class Detail {
     const folder = shown(hit.name).split("/").slice(0, -1).join("/");
     if (folder) rows.push(["Folder", button("cs-link", null, "Find only in this folder", () => this.on.folder(folder), folder)]);
     rows.push(["Path", make("code", {}, shown(hit.path))]);
-    rows.push(["Row", `${hit.id} (like:${hit.id})`]);
+    rows.push(["Row", `${hit.row_id} (like:${hit.row_id})`]);
     return rows;
   }
 

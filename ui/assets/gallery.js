@@ -60,7 +60,7 @@ export class Gallery {
     for (const n of [...this.tiles.keys()]) this.drop(n);
     this.layout();
     if (focused) {
-      const same = hits.findIndex((hit) => String(hit.id) === id);
+      const same = hits.findIndex((hit) => String(hit.row_id) === id);
       if (total) this.activate(Math.max(0, same)); else this.root.focus();
     }
   }
@@ -192,7 +192,7 @@ export class Gallery {
     const hit = this.item(n);
     if (!hit) return;
     const name = baseName(hit);
-    tile.dataset.id = hit.id;
+    tile.dataset.id = hit.row_id;
     tile.dataset.name = shown(hit.name);
     const size = this.row * devicePixelRatio > 320 ? 512 : 256;
     const image = make("img", { alt: "", decoding: "async", draggable: false });
@@ -227,8 +227,8 @@ export class Gallery {
   mark(tile, n) {
     const hit = this.item(n);
     if (!hit || !tile.dataset.id) return;
-    const chosen = this.selected.has(hit.id);
-    const rating = this.ratings.get(hit.id) ?? 0;
+    const chosen = this.selected.has(hit.row_id);
+    const rating = this.ratings.get(hit.row_id) ?? 0;
     tile.classList.toggle("cs-selected", chosen);
     tile.classList.toggle("cs-active", n === this.active);
     tile.dataset.rating = rating;
@@ -253,7 +253,7 @@ export class Gallery {
   }
 
   toggleHit(hit) {
-    if (!this.selected.delete(hit.id)) this.selected.set(hit.id, hit);
+    if (!this.selected.delete(hit.row_id)) this.selected.set(hit.row_id, hit);
     this.marks();
     this.on.select();
   }
@@ -273,7 +273,7 @@ export class Gallery {
       if (version !== this.version) return;
       for (const id of ids) this.selected.set(id, this.selected.get(id) ?? null);
     }
-    for (const hit of known) this.selected.set(hit.id, hit);
+    for (const hit of known) this.selected.set(hit.row_id, hit);
     this.marks();
     this.on.select();
   }

@@ -9,7 +9,7 @@ const MOST_KEPT = 600;
 const REACH = 14;
 
 export class PictureMap {
-  /** `on` has open({id, content_hash}). `ask(index, signal)` returns {ids, contents, x, y, total}, positions 0..1. */
+  /** `on` has open({row_id, content_hash}). `ask(index, signal)` returns {ids, contents, x, y, total}, positions 0..1. */
   constructor(root, ask, on) {
     this.root = root;
     this.ask = ask;
@@ -101,7 +101,7 @@ export class PictureMap {
     });
   }
 
-  picture(n) { return { id: this.points.ids[n], content_hash: this.points.contents[n] }; }
+  picture(n) { return { row_id: this.points.ids[n], content_hash: this.points.contents[n] }; }
 
   extent() { return this.view.scale * 0.82 * Math.min(this.canvas.clientWidth, this.canvas.clientHeight); }
 

@@ -1,8 +1,9 @@
 // The query text as controls see it: filters that stand for themselves, not in parentheses, not negated.
 // What the controls do not understand stays as it was written.
 
-export const FIELDS = ["folder", "name", "ext", "after", "before", "camera", "orientation", "width", "size", "near", "tag"];
-const FILTER = new RegExp(`^(${FIELDS.join("|")}):(.+)$`, "is");
+import { filters } from "./tables.js";
+
+const FILTER = new RegExp(`^(${filters.map((filter) => filter.name).join("|")}):(.+)$`, "is");
 const CLOSING = { '"': '"', "“": "”" };
 
 /** The words of a query: [{text, start, end}], where quotations and parentheses hold together. */

@@ -4,6 +4,7 @@
 import { original, thumbnail } from "./api.js";
 import { button, icon, make } from "./dom.js";
 import { baseName } from "./gallery.js";
+import { pictures } from "./tables.js";
 import PhotoSwipe from "./vendor/photoswipe.js";
 
 const LONG = 2.2; // a picture this many times as long as wide fills the window, to be panned along
@@ -12,7 +13,6 @@ const SLIDE_MS = 4000;
 const LARGE = 2048;
 const LARGEST = 4096;
 const SMALL = 800; // pixels: what is smaller is shown at twice its size
-const SHOWN = new Set(["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF"]); // originals of these, a browser can show
 const INFO_BESIDE = 900; // pixels: narrower windows have the information below
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -129,7 +129,7 @@ export class Viewer {
     const { pswp } = this;
     const hit = this.at(pswp.currIndex);
     if (!hit) return;
-    const isOther = hit.id !== this.hit?.id || !this.detail.hit;
+    const isOther = hit.row_id !== this.hit?.row_id || !this.detail.hit;
     this.hit = hit;
     this.root.setAttribute("aria-label", baseName(hit));
     if (isOther) {
@@ -165,7 +165,7 @@ export class Viewer {
     if (!hit || !this.on.originals()) return;
     const address = original(hit, this.on.index());
     const content = pswp.currSlide?.content;
-    if (!SHOWN.has(hit.format)) {
+    if (!pictures.shown.includes(hit.format)) {
       make("a", { href: address, download: baseName(hit) }).click();
       return;
     }

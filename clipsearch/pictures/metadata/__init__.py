@@ -26,6 +26,7 @@ from clipsearch.pictures.metadata.xmp import said_in_xmp
 from clipsearch.records import PictureMetadata
 
 __all__ = [
+    "METADATA_VERSION",
     "SOURCES",
     "Embedded",
     "describe",
@@ -36,6 +37,10 @@ __all__ = [
     "read_exif",
     "read_tiff_exif",
 ]
+
+METADATA_VERSION = 1
+"""Raised when more, or something else, is read than before: `index --reread-metadata` reads what is of lower ones. At
+most 255."""
 
 SOURCES = (
     # When it was taken. An editor's file beside the picture is where people correct it.
@@ -147,7 +152,7 @@ def describe(embedded: Embedded, path: str, *, beside: bool = True) -> PictureMe
     sidecar, takeout, named = _outside(path, beside)
     inside = embedded.said
     places = [said.place for said in (sidecar, *inside, takeout)]
-    cameras = [said.camera for said in (*inside, sidecar)]
+    cameras = [said.camera for said in (*inside, sidecar, takeout)]
     place: Place | None = next((place for place in places if place is not None), None)
     said = [item for part in (sidecar, *inside, takeout) for item in part.dates.items()]
     if named is not None:
@@ -184,7 +189,7 @@ def describe_again(known: PictureMetadata, path: str) -> PictureMetadata:
     return replace(
         known,
         taken_at=taken_at,
-        camera=known.camera or sidecar.camera,
+        camera=known.camera or sidecar.camera or takeout.camera,
         latitude=latitude,
         longitude=longitude,
         date_source=source,

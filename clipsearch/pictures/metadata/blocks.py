@@ -20,6 +20,7 @@ _MOST_SEGMENTS = 256  # that Photoshop's resources are spread over
 _MOST_READ = 8  # of EXIF or XMP
 _MOST_GIF_BYTES = 2**26
 _XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
+_XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"  # then a name of 32 letters, its whole size, the part's place
 _PHOTOSHOP_SEGMENTS = (b"Photoshop 3.0\0", b"Adobe_Photoshop2.5:")
 _TIFF_HEADS = (b"II*\0", b"MM\0*")
 
@@ -52,11 +53,15 @@ def _in_jpeg(stream: IO[bytes]) -> Iterator[Said]:
     exifs: list[bytes] = []
     packets: list[bytes] = []
     resources: list[bytes] = []
+    extensions: dict[bytes, list[tuple[int, bytes]]] = {}
     for marker, body in _jpeg_segments(stream):
         if marker == 0xE1 and body.startswith(b"Exif\0\0"):
             exifs.append(body)
         elif marker == 0xE1 and body.startswith(_XMP_SEGMENT):
             packets.append(body[len(_XMP_SEGMENT) :])
+        elif marker == 0xE1 and body.startswith(_XMP_EXTENSION):
+            rest = body[len(_XMP_EXTENSION) :]
+            extensions.setdefault(rest[:32], []).append((int.from_bytes(rest[36:40], "big"), rest[40:]))
         elif marker == 0xED:
             head = next((head for head in _PHOTOSHOP_SEGMENTS if body.startswith(head)), None)
             resources.append(body if head is None else body[len(head) :])
@@ -64,8 +69,21 @@ def _in_jpeg(stream: IO[bytes]) -> Iterator[Said]:
     others = [body for body in exifs[1:] if body[6:10] in _TIFF_HEADS]
     yield from (said_in_exif(exif_of_bytes(body)) for body in others[:_MOST_READ])
     yield from (said_in_xmp(packet) for packet in packets[:-1][:_MOST_READ])
+    # What did not fit into one segment stands in more of them, whose name the packet gives; some forget to.
+    named = [name for name in extensions if any(name in packet for packet in packets)]
+    yield from (said_in_xmp(_joined(extensions[name])) for name in (named or [*extensions])[:_MOST_READ])
     if resources:
         yield said_in_iptc(iptc_in_resources(b"".join(resources[:_MOST_SEGMENTS])))
+
+
+def _joined(parts: list[tuple[int, bytes]]) -> bytes:
+    """The parts of an extended packet in their order, as far as none is missing and a packet is read."""
+    packet = b""
+    for at, part in sorted(parts, key=lambda item: item[0]):
+        if at > len(packet) or len(packet) >= LONGEST_PACKET_BYTES:
+            break
+        packet = packet[:at] + part if at + len(part) > len(packet) else packet
+    return packet
 
 
 def _jpeg_segments(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:

@@ -1,4 +1,5 @@
-"""Files beside a picture that say more of it: XMP of editors, the JSON of Google Takeout. Read-only and bounded."""
+"""Files beside a picture that say more of it: XMP of editors, the JSON of Google Takeout and of ExifTool. Read-only and
+bounded."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
+from clipsearch.pictures.formats import PICTURE_ENDINGS
 from clipsearch.pictures.metadata.moments import Moment, read_moment, since_1970
-from clipsearch.pictures.metadata.statements import NOTHING, Place, Said, place_of, text_of
+from clipsearch.pictures.metadata.statements import NOTHING, Place, Said, camera_of, place_of, text_of, written_degrees
 from clipsearch.pictures.metadata.xmp import LONGEST_PACKET_BYTES, said_in_xmp
 
 _LONGEST_JSON_BYTES = 2**18
@@ -26,6 +28,8 @@ _EDITED = re.compile(
     r"edytowane|upraveno|szerkesztett|editat|düzenlendi|изменено|відредаговано|編集済み|수정됨|已修改|已編輯|edit|effects|"
     r"collage|animation|mix)$"
 )
+_FAMILY = re.compile(r"[^.]*(?:\.(?=\d)(?!3fr\b)[^.]*)*")
+_FAMILY_LENGTH = 24  # well below where names are cut
 # Endings of what Takeout may have had of a picture that is a file of another kind here.
 _CONVERTED = (
     "heic", "heif", "jpg", "jpeg", "png", "webp", "avif", "dng", "tif", "tiff", "gif", "mp4", "mov", "mp", "mv"
@@ -46,6 +50,44 @@ def said_beside(path: str) -> tuple[Said, Said]:
     if not beside.xmp and not beside.json:
         return NOTHING, NOTHING
     return _of_xmp(folder, name, beside), _of_takeout(folder, name, beside)
+
+
+def _form(name: str) -> str:
+    """A name to compare with others: copies between systems change the form of its letters."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name.lower())
+
+
+def is_sidecar_name(name: str) -> bool:
+    """Whether a file may be one that speaks of a picture, by its name."""
+    return name[-4:].lower() == ".xmp" or name[-5:].lower() == ".json"
+
+
+def says_of_whom(name: str) -> bool:
+    """Whether a file speaks of a picture, going by its name alone: that of any JSON file does not say so."""
+    if not is_sidecar_name(name):
+        return False
+    stem, _, ending = name.lower().rpartition(".")
+    return (
+        ending == "xmp"
+        or len(stem) >= _TAKEOUT_LENGTH
+        or any(f".{part}" in PICTURE_ENDINGS for part in re.split(r"[.(]", stem)[1:])
+    )
+
+
+def family_of(name: str) -> str:
+    """What the name of a picture has in common with those of all files beside it that may speak of it.
+
+    Files of the same family need not speak of each other (`a.jpg`, `a.png.json`). Made of the name up to its first dot,
+    but for dots in numbers (2011.06.05), without counters and what editors add.
+    """
+    name = _form(name)
+    plain = _FAMILY.match(name)
+    family = name if plain is None else plain[0]
+    while True:
+        shorter = _EDITED.sub("", _COUNTER.sub("", family))
+        if shorter == family:
+            return family[:_FAMILY_LENGTH]
+        family = shorter
 
 
 @dataclass(slots=True)
@@ -75,7 +117,7 @@ class _Folder:
             for _, entry in zip(range(_MOST_NAMES), entries, strict=False):
                 stem, dot, ending = entry.name.rpartition(".")
                 if dot and (kind := ending.lower()) in ("xmp", "json"):
-                    (found.xmp if kind == "xmp" else found.json).setdefault(stem.lower(), entry.name)
+                    (found.xmp if kind == "xmp" else found.json).setdefault(_form(stem), entry.name)
         found.took_s = time.monotonic() - now
         if len(_listed) >= 16:
             _listed.clear()
@@ -98,7 +140,7 @@ def _read(path: str, limit: int) -> bytes | None:
 
 
 def _of_xmp(folder: str, name: str, beside: _Folder) -> Said:
-    for stem in (name.lower(), os.path.splitext(name)[0].lower()):  # noqa: PTH122
+    for stem in (_form(name), _form(os.path.splitext(name)[0])):  # noqa: PTH122
         found = beside.xmp.get(stem)
         content = None if found is None else _read(os.path.join(folder, found), LONGEST_PACKET_BYTES)  # noqa: PTH118
         if content is not None:
@@ -112,13 +154,17 @@ def _of_xmp(folder: str, name: str, beside: _Folder) -> Said:
 
 
 def _of_takeout(folder: str, name: str, beside: _Folder) -> Said:
-    for stem, certain in _takeout_stems(name.lower(), beside):
+    for stem, certain in _takeout_stems(_form(name), beside):
         content = _read(os.path.join(folder, beside.json[stem]), _LONGEST_JSON_BYTES)  # noqa: PTH118
         if content is None:
             continue
         try:
             body = json.loads(content)
         except (ValueError, RecursionError):
+            continue
+        if isinstance(body, list) and body and isinstance(body[0], dict) and "SourceFile" in body[0]:
+            if certain or _is_titled(folder, name, os.path.basename(str(body[0]["SourceFile"]))):  # noqa: PTH119
+                return _said_by_exiftool(body[0])
             continue
         if not isinstance(body, dict) or not isinstance(body.get("photoTakenTime"), dict):
             continue
@@ -129,7 +175,7 @@ def _of_takeout(folder: str, name: str, beside: _Folder) -> Said:
 
 def _is_titled(folder: str, name: str, title: str) -> bool:
     """Whether a title is a picture's name, perhaps with the ending of what it was converted from."""
-    own, other = unicodedata.normalize("NFC", name.lower()), unicodedata.normalize("NFC", title.lower())
+    own, other = _form(name), _form(title)
     if not other or own == other:
         return True
     stem, ending = os.path.splitext(own)  # noqa: PTH122
@@ -203,3 +249,41 @@ def _said_by_takeout(body: dict[str, Any]) -> Said:
         if place is None and isinstance(said, dict):
             place = place_of(_number(said.get("latitude")), _number(said.get("longitude")))
     return Said({} if moment is None else {"takeout:photoTakenTime": moment}, place)
+
+
+# --- ExifTool's JSON, which exports of Apple's Photos write too --------------------------------------------------
+
+_EXIFTOOL_DATES = {
+    "DateTimeOriginal": "DateTimeOriginal",
+    "DateCreated": "DateCreated",
+    "CreateDate": "CreateDate",
+    "GPSDateTime": "GPSTimeStamp",
+    "ModifyDate": "ModifyDate",
+}
+
+
+def _said_by_exiftool(body: dict[str, Any]) -> Said:
+    """Its names may have that of their group before them: `EXIF:DateTimeOriginal`."""
+    fields: dict[str, Any] = {}
+    for key, value in body.items():
+        fields.setdefault(key.rpartition(":")[2], value)
+    dates: dict[str, Moment] = {}
+    for name, short in _EXIFTOOL_DATES.items():
+        moment = read_moment(text_of(fields.get(name)))
+        if moment is not None:
+            if short == "GPSTimeStamp" and not moment.span:
+                moment = Moment(moment.start, utc=True)
+            dates[f"sidecar:{short}"] = moment
+    place = place_of(
+        _exiftool_degrees(fields.get("GPSLatitude"), fields.get("GPSLatitudeRef"), "NS"),
+        _exiftool_degrees(fields.get("GPSLongitude"), fields.get("GPSLongitudeRef"), "EW"),
+    )
+    return Said(dates, place, camera_of(fields.get("Make"), fields.get("Model")))
+
+
+def _exiftool_degrees(value: object, half: object, letters: str) -> float | None:
+    """Degrees as a number or in words (`48 deg 30' 0.00" N`), without their hemisphere where `half` names it."""
+    written = value.replace(" deg", "°") if isinstance(value, str) else None
+    degrees = _number(value) if written is None else written_degrees(written, letters)
+    is_other_half = text_of(half)[:1].upper() == letters[1]
+    return -abs(degrees) if degrees is not None and is_other_half else degrees

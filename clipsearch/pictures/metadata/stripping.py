@@ -31,6 +31,40 @@ def without_bad_metadata(stream: IO[bytes], kind: Kind) -> IO[bytes] | None:
     return None if kept is None or sum(map(len, kept)) == len(content) else io.BytesIO(b"".join(kept))
 
 
+def png_without_pixels(stream: IO[bytes]) -> IO[bytes] | None:
+    """A PNG of one pixel with the texts and the EXIF of another; None for one that is not whole.
+
+    Its blocks may come behind the pixels, which need not be read for them. Raises: OSError.
+    """
+    stream.seek(8)
+    kept = [_PNG_BEGINNING]
+    texts_bytes = 0
+    while True:
+        head = stream.read(8)
+        size, name = int.from_bytes(head[:4], "big"), head[4:]
+        if len(head) < 8:
+            return None
+        if name == b"IEND":
+            return io.BytesIO(b"".join([*kept, _PNG_END]))
+        if name in _PNG_SAYING:
+            body = stream.read(size + 4)
+            texts_bytes += size
+            if len(body) < size + 4 or texts_bytes > _LARGEST_FILE_BYTES:
+                return None
+            kept += [head, body]
+        else:
+            stream.seek(size + 4, io.SEEK_CUR)
+
+
+def _png_block(name: bytes, body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
+
+
+_PNG_SAYING = (b"tEXt", b"zTXt", b"iTXt", b"eXIf")
+_PNG_BEGINNING = b"\x89PNG\r\n\x1a\n" + _png_block(b"IHDR", b"\0\0\0\1\0\0\0\1\x08\0\0\0\0")
+_PNG_END = _png_block(b"IDAT", zlib.compress(b"\0\0")) + _png_block(b"IEND", b"")
+
+
 def _png(content: bytes) -> list[bytes | memoryview] | None:
     view = memoryview(content)
     kept: list[bytes | memoryview] = [view[:8]]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from clipsearch.encoder import BaseEncoder
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -31,7 +32,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 _FEATURES = 10  # colour and its change along both axes (3 each), contrast
 
 
-class FakeEncoder:
+class FakeEncoder(BaseEncoder):
     """Implements `clipsearch.encoder.Encoder`. Counts its calls, so that a test can see what was encoded."""
 
     def __init__(self, dim: int = 64, *, size: int = 32, seed: int = 0, name: str = "fake") -> None:

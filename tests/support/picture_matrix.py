@@ -459,7 +459,9 @@ def jpegs() -> Iterator[Case]:
         samples = np.round(motif() * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
         content = bytes(imagecodecs.jpeg_encode(samples, lossless=lossless, bitspersample=bits, level=97))
         shown = motif() * 255 if bits == 8 else None
-        yield Case(f"jpeg lossless={lossless} {bits} bits", content, shown, 6, None if bits == 8 else "-bit")
+        yield Case(
+            f"jpeg lossless={lossless} {bits} bits", content, shown, 6, None if bits == 8 else f"JPEG of {bits} bits"
+        )
 
 
 def jpeg2000s() -> Iterator[Case]:

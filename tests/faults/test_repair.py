@@ -1,4 +1,4 @@
-"""`verify --repair` destroys nothing, an index of format 1 is upgraded by the next run, crashes are tried again.
+"""`verify --repair` destroys nothing, and pictures whose decoder crashed are tried again.
 
 Set CLIPSEARCH_FILES to damage every file of an index in turn, and not one of each kind.
 """
@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.pictures import fill
 from tests.support.commands import Commands, State
-from tests.support.faults import COMMAND_ONLY, Family, Faults
-from tests.support.old_index import unpack
+from tests.support.faults import Family, Faults
+from tests.support.pictures import fill
 from tests.support.trees import differences, not_ours, tree
 
 # -- repair
@@ -60,6 +58,7 @@ def damage(path: Path, how: str) -> bytes:
     return damaged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["cut", "changed"])
 def test_what_is_damaged_is_put_aside_and_every_picture_comes_back(
     how: str, whole: tuple[Path, State], commands: Commands, tmp_path: Path
@@ -95,6 +94,7 @@ def test_what_is_damaged_is_put_aside_and_every_picture_comes_back(
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "mode"), [("open", "once"), ("read", "once"), ("read", "from then on"), ("stat", "from then on")]
 )
@@ -142,85 +142,6 @@ def test_the_last_two_generations_are_kept(photos: Path, commands: Commands) -> 
     assert len(commands.state(index).found) >= 6
     commands.index(photos)
     assert len(commands.state(index).found) == 9
-
-
-# -- format 1
-
-
-def test_an_old_index_answers_as_it_is(tmp_path: Path, commands: Commands) -> None:
-    photos = tmp_path / "photos"
-    old = unpack(photos)
-    before = tree(photos / ".clipsearch")
-    state = commands.state(photos / ".clipsearch")
-    assert state.error is None
-    assert state.found == pytest.approx(old.found, abs=1e-5)
-    assert state.tags == old.tags
-    for place in (photos, photos / ".clipsearch"):
-        assert "p01.png" in commands.run("query", "tag:dog", "--paths", "--index", place).out
-    assert not differences(before, tree(photos / ".clipsearch"))
-
-
-def test_the_next_run_upgrades_an_old_index(tmp_path: Path, commands: Commands) -> None:
-    photos = tmp_path / "photos"
-    old = unpack(photos)
-    index = photos / ".clipsearch"
-    report = commands.index(photos)
-    assert report["indexed"] == 0
-    state = commands.state(index)
-    assert state.found == pytest.approx(old.found, abs=1e-5)
-    assert (state.tags, state.problems, state.error) == (old.tags, (), None)
-    assert (index / "INDEX").is_file()
-    assert commands.index(photos)["generation"] == report["generation"]
-    fill(photos, 2)
-    (photos / "a" / "p00.png").unlink()
-    assert commands.index(photos)["indexed"] == 2
-    end = commands.state(index)
-    assert (len(end.found), end.tags, end.problems) == (11, ("dog",), ())
-    assert not not_ours(index)
-
-
-@pytest.mark.parametrize("command", ["compact", "repair", "tag"])
-def test_other_commands_on_an_old_index_lose_nothing(command: str, tmp_path: Path, commands: Commands) -> None:
-    photos = tmp_path / "photos"
-    old = unpack(photos)
-    arguments: dict[str, list[str | Path]] = {
-        "compact": ["compact"],
-        "repair": ["verify", "--repair"],
-        "tag": ["concept", "add", "cat", photos / "a" / "p04.png"],
-    }
-    done = commands.run(*arguments[command], "--index", photos)
-    assert "Traceback" not in done.err
-    state = commands.state(photos / ".clipsearch")
-    assert state.found == pytest.approx(old.found, abs=1e-5)
-    assert set(state.tags) >= set(old.tags)
-    assert commands.index(photos)["indexed"] == 0
-
-
-@pytest.mark.parametrize("family", ["mkdir", "write", "sync", "rename", "unlink", "open"])
-def test_an_upgrade_that_is_killed_loses_nothing(
-    family: Family, tmp_path: Path, commands: Commands, faults: Faults
-) -> None:
-    rng = random.Random(family)
-    photos = tmp_path / "count" / "photos"
-    unpack(photos)
-    with faults.armed(family, photos / ".clipsearch", nth=10**9):
-        commands.index(photos)
-    calls = faults.calls()[family]
-    for nth in sorted(rng.sample(range(1, calls + 1), min(calls, 4))):
-        photos = tmp_path / str(nth) / "photos"
-        old = unpack(photos)
-        index = photos / ".clipsearch"
-        with faults.armed(family, index, nth=nth, mode="kill", pid=COMMAND_ONLY):
-            assert commands.run("index", photos, "-q").status == -9
-        state = commands.state(index)
-        assert state.error is None
-        assert state.found == pytest.approx(old.found, abs=1e-5)
-        assert state.tags == old.tags
-        assert commands.index(photos)["indexed"] == 0
-        end = commands.state(index)
-        assert end.found == pytest.approx(old.found, abs=1e-5)
-        assert (end.tags, end.problems) == (old.tags, ())
-        assert not not_ours(index)
 
 
 # -- crashes of decoders

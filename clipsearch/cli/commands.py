@@ -1,0 +1,52 @@
+"""The table of commands. Each is a module of this folder that is imported when its command is asked for, so that a
+query waits for no other."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+class Command:
+    """A command, whose module has its name: an `app` with the command, or with a group of commands.
+
+    `answers`: it searches, and matrices are multiplied in one thread (see `__main__`). `brief`: it is over before there
+    is garbage to collect.
+    """
+
+    def __init__(self, *, answers: bool = False, brief: bool = False) -> None:
+        self.answers, self.brief = answers, brief
+
+
+COMMANDS: dict[str, Command] = {
+    "index": Command(),
+    "query": Command(answers=True, brief=True),
+    "status": Command(),
+    "verify": Command(),
+    "compact": Command(),
+    "export": Command(),
+    "tune": Command(),
+    "models": Command(),
+    "eval": Command(),
+    "classify": Command(),
+    "similar": Command(answers=True),
+    "dedupe": Command(),
+    "illustrate": Command(),
+    "concept": Command(),
+    "serve": Command(answers=True),
+    "mcp": Command(answers=True),
+    "train": Command(),
+    "ui": Command(answers=True),
+}
+"""NAME -> what is known of it without loading it, in the order of `clipsearch --help`."""
+
+TRAIN_COMMANDS = ("probe",)
+"""Commands below `clipsearch train`, but for the one that trains on pairs."""
+
+
+def load_command(name: str) -> Any:
+    """Import the module of a command and return the command, or the group of that name."""
+    import typer
+
+    group = typer.main.get_group(import_module(f"clipsearch.cli.{name}").app)
+    return group.commands.get(name, group)

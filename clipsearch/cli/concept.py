@@ -1,0 +1,98 @@
+"""`clipsearch concept`: what some pictures have in common, under a name."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipsearch import config
+from clipsearch.cli.options import IndexOption, JsonOption, print_json
+from clipsearch.cli.terminal import count, shown
+from clipsearch.filenames import safe
+
+app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Concepts: what some pictures have in common, under a name."
+)
+
+
+@app.command("add")
+def add(
+    name: Annotated[str, typer.Argument(help="What to call it.", metavar="NAME")],
+    pictures: Annotated[list[str], typer.Argument(help="Paths or row_ids of examples.", metavar="PICTURE|ID...")],
+    unlike: Annotated[
+        list[str] | None, typer.Option("--not", help="What it is not; again for more.", metavar="PICTURE|ID")
+    ] = None,
+    index: IndexOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep what some pictures have in common under a name, for tag:NAME and like:NAME in queries.
+
+    \b
+    Examples:
+      clipsearch concept add my-dog rex1.jpg rex2.jpg rex3.jpg --not other-dog.jpg
+      clipsearch query "tag:my-dog"                (pictures of it, the surest first)
+      clipsearch query "beach tag:my-dog"          (on the beach)
+    """
+    from clipsearch.query.nodes import Tagged
+    from clipsearch.search.collection import open_collection
+    from clipsearch.search.concepts import add_concept
+
+    with open_collection(index) as photos:
+        concept = add_concept(photos, name, [_example(p) for p in pictures], [_example(p) for p in unlike or ()])
+        place = photos.index
+    with open_collection(place) as photos:
+        found = len(photos.select(Tagged(concept.name)))
+        config.remember_index(photos.index)
+    if as_json:
+        print_json({"name": concept.name, "pictures": found})
+    else:
+        asked = shlex.quote(safe(_filter(concept.name)))
+        print(f"{safe(concept.name)}: finds {count(found, 'picture')}. Ask for it: clipsearch query {asked}")
+
+
+def _example(word: str) -> int | str:
+    return int(word) if word.isdecimal() and not Path(word).exists() else word
+
+
+def _filter(name: str) -> str:
+    return f'tag:"{name}"' if any(c.isspace() or c in "()" for c in name) else f"tag:{name}"
+
+
+@app.command("list")
+def list_(index: IndexOption = None, as_json: JsonOption = False) -> None:
+    """List the tags and concepts of an index.
+
+    \b
+    Examples:
+      clipsearch concept list
+      clipsearch concept list --json
+    """
+    from clipsearch.search.collection import open_collection
+
+    with open_collection(index) as photos:
+        tags = photos.tags
+    if as_json:
+        print_json([{k: v for k, v in dataclasses.asdict(tag).items() if k != "file"} for tag in tags])
+        return
+    for tag in tags:
+        what = "example" if tag.kind == "concept" else "picture"
+        print(f"{tag.kind:7}  {shown(tag.name)}  ({count(tag.pictures, what)})")
+
+
+@app.command("remove")
+def remove(
+    name: Annotated[str, typer.Argument(help="A tag or concept.", metavar="NAME")], index: IndexOption = None
+) -> None:
+    """Forget a tag or concept. Pictures stay as they are.
+
+    \b
+    Examples:
+      clipsearch concept remove my-dog
+    """
+    from clipsearch.store.tags import remove_tag
+
+    remove_tag(config.find_index(index), name)

@@ -1,0 +1,178 @@
+"""What `clipsearch serve` and `clipsearch ui` share: options, a socket, and a server that runs until Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipsearch import config
+from clipsearch.cli.terminal import count
+from clipsearch.filenames import safe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastapi import FastAPI
+
+    from clipsearch.server.routes import Service
+
+PORT = 7860
+PORTS_TRIED = 20
+LARGE_BYTES = 1 << 20
+_M_MMAP_THRESHOLD = -3  # of malloc.h
+
+
+IndexesOption = Annotated[
+    list[Path] | None,
+    typer.Option("--index", help="Folder of an index, or its photo folder; can be given several times.", metavar="DIR"),
+]
+HostOption = Annotated[
+    str, typer.Option(help="Address to listen on. Others than loopback ones need a token.", metavar="ADDRESS")
+]
+PortOption = Annotated[
+    int | None, typer.Option(min=0, max=65535, help=f"Port to listen on (default: {PORT} or the next free one).")
+]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(envvar="CLIPSEARCH_TOKEN", help="What who asks must know. Made up where one is needed.", metavar="T"),
+]
+RootPathOption = Annotated[
+    str,
+    typer.Option(
+        "--root-path",
+        help="Sub-path at which a proxy shows this server: /photos for https://example.org/photos/.",
+        metavar="PATH",
+    ),
+]
+HostNameOption = Annotated[
+    list[str] | None, typer.Option("--host-name", help="Another name that this machine is asked by.", metavar="NAME")
+]
+OriginalsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--originals/--no-originals",
+        help="Send original files on request. By default, only to browsers on this machine.",
+    ),
+]
+
+
+def listen(
+    index: list[Path] | None,
+    host: str,
+    port: int | None,
+    token: str | None,
+    host_names: list[str] | None,
+    root_path: str,
+    originals: bool | None,
+    *,
+    interface: Callable[[FastAPI, Service], Callable[[], None]] | None,
+    browser: bool,
+) -> None:
+    """Serve indexes until Ctrl-C, with a page if `interface` adds one; `browser` opens it."""
+    from clipsearch.server.sub_path import checked_root
+
+    try:
+        root = checked_root(root_path)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--root-path") from None
+    places = [config.find_index(place) for place in index] if index else [config.find_index()]
+    listening = socket_at(host, port)
+    from clipsearch.daemon.server import answer_locally
+    from clipsearch.server.app import ServerOptions, create_app
+    from clipsearch.server.security import is_loopback
+
+    local = is_loopback(host)
+    token = token or (None if local else secrets.token_urlsafe(24))
+    names = (*(host_names or ()), *(() if local else own_names()))
+    served = create_app(
+        places,
+        options=ServerOptions(token=token, local=local, root_path=root, host_names=names, originals=originals),
+        interface=interface,
+        background=(lambda service: answer_locally(service.engine),),
+    )
+    for place in places:
+        config.remember_index(place)
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "localhost") else f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{listening.getsockname()[1]}{root}/" + ("" if interface is not None else "docs")
+    entry = address if token is None else f"{address.rpartition('/')[0]}/login?token={token}"
+    for name, open_index in served.state.service.engine.indexes.items():
+        with open_index.lease() as photos:
+            print(f"{safe(name)}: {count(len(photos), 'picture')} in {safe(str(photos.root))}", file=sys.stderr)
+    print(f"clipsearch: {entry} (stop with Ctrl-C)", file=sys.stderr, flush=True)
+    _serve(served, listening, (lambda: _open_browser(entry)) if browser else None)
+
+
+def own_names(hosts: Path = Path("/etc/hosts"), resolver: Path = Path("/etc/resolv.conf")) -> list[str]:
+    """What this machine is called, as far as its own files say: nobody is asked, as socket.getfqdn would."""
+    name = socket.gethostname()
+    names = [name, f"{name}.local"]
+    with contextlib.suppress(OSError):
+        for line in hosts.read_text(encoding="utf-8", errors="replace").splitlines():
+            listed = line.partition("#")[0].split()[1:]
+            names += listed if name in listed else []
+    with contextlib.suppress(OSError):
+        for line in resolver.read_text(encoding="utf-8", errors="replace").splitlines():
+            kind, *domains = line.split() or [""]
+            names += [f"{name}.{domain.strip('.')}" for domain in domains if kind in ("search", "domain")]
+    return list(dict.fromkeys(names))
+
+
+def socket_at(host: str, port: int | None) -> socket.socket:
+    """A socket that listens, so that its port is known before the server runs."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for candidate in [port] if port is not None else range(PORT, PORT + PORTS_TRIED):
+        # asyncio turns Nagle's algorithm off for sockets that say they are TCP's: else each answer waits 40 ms for the
+        # client's delayed acknowledgement of its header.
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, candidate))
+            listening.listen(1024)
+        except OSError as error:
+            listening.close()
+            problem = error.strerror or str(error)
+        else:
+            return listening
+    where = f"port {port}" if port is not None else f"ports {PORT} to {PORT + PORTS_TRIED - 1}"
+    raise typer.BadParameter(f"cannot listen on {host}, {where}: {problem}", param_hint="--host, --port")
+
+
+def _return_memory() -> None:
+    """Let glibc give large arrays back when they are freed, rather than keep some for each thread."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
+
+
+def _serve(served: FastAPI, listening: socket.socket, started: Callable[[], None] | None) -> None:
+    """Run until Ctrl-C or SIGTERM; what is being answered then is answered."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started and started is not None:
+                started()
+
+    _return_memory()
+    logging.basicConfig(format="clipsearch: %(message)s", level=logging.WARNING)
+    settings = uvicorn.Config(
+        served, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(settings).run([listening])
+
+
+def _open_browser(address: str) -> None:
+    import threading
+    import webbrowser
+
+    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()

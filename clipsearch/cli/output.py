@@ -1,0 +1,47 @@
+"""A hit as text and as CSV. As JSON, it is `Hit.to_dict`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable
+
+from clipsearch.cli.terminal import shown
+from clipsearch.filenames import to_bytes
+from clipsearch.records import Hit
+
+_CSV_COLUMNS = (
+    "rank", "score", "confidence", "band", "path", "row_id", "width", "height", "size_bytes",
+    "taken_at", "camera", "latitude", "longitude", "format", "name",
+)  # fmt: skip
+
+
+def hits_csv(hits: Iterable[Hit]) -> bytes:
+    """A line for each hit, after a line of names. Paths are exact bytes in a pipe or a file."""
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, _CSV_COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    for hit in hits:
+        row = hit.to_dict()
+        writer.writerow({key: shown(value) if isinstance(value, str) else value for key, value in row.items()})
+    return to_bytes(buffer.getvalue())
+
+
+def print_hit(hit: Hit) -> None:
+    """Print a line for people, and one for each near-duplicate that the hit stands for."""
+    score = "    -" if math.isnan(hit.score) else f"{hit.score:.3f}"
+    band = "" if hit.band is None else f"{hit.band:8}  "
+    print(f"{hit.rank:3d}  {score}  {band}{shown(_shortest(hit.path))}")
+    for other in hit.others:
+        print(f"                      = {shown(_shortest(other.path))}")
+
+
+def _shortest(path: str) -> str:
+    """`path` as it is shortest to type from here."""
+    try:
+        relative = os.path.relpath(path)
+    except (OSError, ValueError):  # this folder is no more
+        return path
+    return relative if len(relative) < len(path) else path

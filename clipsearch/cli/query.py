@@ -1,0 +1,226 @@
+"""`clipsearch query`: find pictures."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+import typer.core
+
+from clipsearch import config
+from clipsearch.cli.options import (
+    EXIT_NOTHING_FOUND,
+    AllowPickleOption,
+    CheckpointOption,
+    IndexOption,
+    JsonOption,
+    ModelOption,
+    notice,
+    print_bytes,
+    print_json,
+    print_names,
+)
+from clipsearch.cli.output import hits_csv, print_hit
+from clipsearch.cli.terminal import count, shown
+from clipsearch.errors import EmptyQuery, InvalidQuery, UnreadablePicture
+from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
+from clipsearch.records import DEFAULT_HITS, Hit
+from clipsearch.timing import lap, print_laps
+
+if TYPE_CHECKING:
+    from clipsearch.cli.preview import Preview
+    from clipsearch.search.collection import Collection
+    from clipsearch.search.order import Order
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+class QueryCommand(typer.core.TyperCommand):
+    """`clipsearch query dog -people`: takes a word with a minus for part of the query, not for options."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """List the filters at the end of the help."""
+        from clipsearch.query.fields import FILTERS
+
+        with formatter.section("Filters"):
+            formatter.write_text(", ".join(field.examples[0] for field in FILTERS.values()))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {name for parameter in self.params for name in parameter.opts}
+        words = [
+            f"\N{MINUS SIGN}{word[1:]}" if word not in known and is_negative_word(word) else word
+            for word in itertools.takewhile(lambda word: word != "--", args)
+        ]
+        return super().parse_args(ctx, words + args[len(words) :])
+
+
+def is_negative_word(word: str) -> bool:
+    """Whether an argument is a term that is taken away (`-people`), not an option (`-k5`)."""
+    return len(word) > 2 and word[0] == "-" and (word[1].isalpha() or word[1] in '("') and not word[2:].isdecimal()
+
+
+@app.command(cls=QueryCommand)
+def query(
+    query: Annotated[list[str], typer.Argument(help="What to look for: words, pictures, filters. See docs/query.md.")],
+    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="How many hits.", metavar="N")] = DEFAULT_HITS,
+    sort: Annotated[
+        Literal["score", "date", "path"], typer.Option(help="The order of the hits; date is newest first.")
+    ] = "score",
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Show also what is unlikely to be what you look for.")
+    ] = False,
+    unique: Annotated[
+        bool, typer.Option("--unique", help="Fold near-duplicates into the best of them, and list the others.")
+    ] = False,
+    diverse: Annotated[bool, typer.Option("--diverse", help="Prefer hits that differ from those before.")] = False,
+    like: Annotated[
+        list[int] | None, typer.Option(help="row_id of a hit that was right; again for more.", metavar="ID")
+    ] = None,
+    unlike: Annotated[
+        list[int] | None, typer.Option(help="row_id of a hit that was wrong; again for more.", metavar="ID")
+    ] = None,
+    index: IndexOption = None,
+    model: ModelOption = None,
+    checkpoint: CheckpointOption = None,
+    allow_pickle: AllowPickleOption = False,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
+    paths: Annotated[bool, typer.Option("--paths", help="Print the paths only, one a line.")] = False,
+    zero: Annotated[bool, typer.Option("-0", help="Print the exact paths, each ended by NUL, for xargs -0.")] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Show the pictures in the terminal (kitty, sixel, else half blocks).")
+    ] = False,
+    daemon: Annotated[
+        Literal["auto", "off"],
+        typer.Option(
+            envvar="CLIPSEARCH_DAEMON",
+            help="auto: start a process that answers later queries sooner, and ends when idle for 15 minutes.",
+        ),
+    ] = "off",
+) -> None:
+    """Find pictures by a sentence, by pictures, by what the files say of themselves.
+
+    \b
+    Looks in --index, $CLIPSEARCH_INDEX, `.clipsearch` here and in the folders above, then the index used last.
+    Exit status: 0 found, 1 error, 2 wrong usage, 3 nothing found.
+
+    \b
+    Examples:
+      clipsearch query "a dog on a beach"
+      clipsearch query holiday.jpg -k 5                         (pictures like this one)
+      clipsearch query horse + stripes                          (sums; also: cat - dog, 2:dog + ./pool.jpg)
+      clipsearch query "dog beach -people after:2023-05 folder:trips"
+      clipsearch query "(camera:canon or ext:png) not tag:seen" --sort date
+      clipsearch query "red car" -0 | xargs -0 cp -t ./red-cars
+      clipsearch query "sunset" --json --unique --index ./photos
+    """
+    if as_json + as_csv + paths + zero + preview > 1:
+        raise InvalidQuery("--json, --csv, --paths, -0 and --preview exclude each other")
+    words = joined([word if is_utf8(word) or Path(word).exists() else as_typed(word) for word in query])
+    if not words.strip():
+        raise EmptyQuery
+    drawing = None
+    if preview:
+        from clipsearch.cli.preview import Preview
+
+        drawing = Preview(sys.stdout)
+    encoder = None
+    if checkpoint is not None or allow_pickle:
+        from clipsearch.indexer.api import encoder_for
+
+        place = config.find_index(index)
+        encoder = encoder_for(place, model, checkpoint=checkpoint, allow_pickle=allow_pickle, notice=notice)
+    options: dict[str, Any] = {
+        "sort": sort,
+        "unique": unique,
+        "diverse": diverse,
+        "like": like or (),
+        "unlike": unlike or (),
+        "all": show_all,
+    }
+    lap("start and imports")
+    hits = _hits_of_server(index, words, k, options) if model is None and encoder is None else None
+    if hits is None:
+        from clipsearch.search.collection import open_collection
+
+        with open_collection(index, model=model, encoder=encoder) as photos:
+            order = photos.order(words, **options)
+            hits = order.window(photos, 0, k)
+            if daemon == "auto" and model is None and encoder is None:
+                from clipsearch.daemon.client import start_daemon
+
+                start_daemon(photos.index)
+            for line in photos.notices(order.wish.query):
+                notice(line)
+            config.remember_index(photos.index)
+            empty = "" if hits else _nothing(photos, order)
+    if as_json:
+        print_json([hit.to_dict() for hit in hits])
+    elif as_csv:
+        print_bytes(hits_csv(hits))
+    elif zero:
+        print_bytes(b"".join(to_bytes(hit.path) + b"\0" for hit in hits))
+    elif paths:
+        print_names(hit.path for hit in hits)
+    else:
+        for hit in hits:
+            print_hit(hit)
+            if drawing is not None:
+                _draw(drawing, hit.path)
+    lap("remember the index and print")
+    print_laps()
+    if not hits:
+        print(f"nothing found: {empty}", file=sys.stderr)
+        raise typer.Exit(EXIT_NOTHING_FOUND)
+
+
+def _nothing(photos: Collection, order: Order) -> str:
+    """Why an order has no hits."""
+    _, hidden = order.count(photos)
+    if hidden:
+        why = f": no picture is likely to show this (--all shows {count(hidden, 'unlikely one')}, the nearest first)"
+    elif order.wish.query.filter is not None and len(photos):
+        why = ": no picture passes the filters"
+    else:
+        why = " has no searchable pictures"
+    return f"{safe(str(photos.root))}{why}"
+
+
+def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, Any]) -> list[Hit] | None:
+    """The hits from a running server of this user; None where none can say, and where nothing is found."""
+    from clipsearch.daemon import client
+
+    place = config.find_index(index)
+    hits = client.ask(place, query, k, options, notice)
+    if hits is not None:
+        config.remember_index(place)
+        lap("ask the server")
+    return hits
+
+
+def _draw(drawing: Preview, path: str) -> None:
+    sys.stdout.flush()
+    try:
+        drawing.show(path)
+    except UnreadablePicture as error:
+        print(f"     ({shown(error.reason)})")
+
+
+def joined(words: list[str]) -> str:
+    """The query that the words of a command line are. What the shell took for one word stays one filter."""
+    if len(words) == 1:
+        return words[0]
+    return " ".join(_requoted(word) for word in words)
+
+
+def _requoted(word: str) -> str:
+    name, colon, value = word.partition(":")
+    if colon and " " in value and '"' not in value and name.lstrip("-\N{MINUS SIGN}").isalpha():
+        from clipsearch.query.fields import FILTERS
+
+        if name.lstrip("-\N{MINUS SIGN}").lower() in FILTERS:
+            return f'{name}:"{value}"'
+    return word

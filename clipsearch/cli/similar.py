@@ -1,0 +1,48 @@
+"""`clipsearch similar`: pictures like one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipsearch import config
+from clipsearch.cli.options import EXIT_NOTHING_FOUND, IndexOption, JsonOption, print_json
+from clipsearch.cli.output import print_hit
+from clipsearch.records import DEFAULT_HITS
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def similar(
+    picture: Annotated[
+        str, typer.Argument(help="The path of a picture, or the row_id of a hit.", metavar="PICTURE|ID")
+    ],
+    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="How many hits.", metavar="N")] = DEFAULT_HITS,
+    index: IndexOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find pictures like one, which is not among the hits.
+
+    \b
+    Examples:
+      clipsearch similar holiday.jpg
+      clipsearch similar 4711 -k 5 --json
+    """
+    from clipsearch.search.collection import open_collection
+
+    with open_collection(index) as photos:
+        is_row = picture.isdecimal() and not Path(picture).exists()
+        hits = photos.similar(int(picture) if is_row else picture, k)
+        config.remember_index(photos.index)
+    if as_json:
+        print_json([hit.to_dict() for hit in hits])
+    else:
+        for hit in hits:
+            print_hit(hit)
+    if not hits:
+        print("nothing found: there is no other picture", file=sys.stderr)
+        raise typer.Exit(EXIT_NOTHING_FOUND)

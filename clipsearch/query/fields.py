@@ -1,0 +1,229 @@
+"""The table of filters: what a query can say beside words and pictures.
+
+The parser, what is offered for a word that is nearly a filter, messages of mistakes, docs/query.md, what `--help` and
+AI assistants are told, and the controls of the page come from it. Knows no index: a column is named as in
+`store.columns`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+Kind = Literal[
+    "text",  # a part of a text, or a pattern that fits all of it
+    "list",  # the same, several separated by commas
+    "number",  # `>2000`, `<=800`, `1000..2000`, with a unit
+    "since",  # a moment, and all after it
+    "until",  # all before a moment
+    "shape",  # landscape, portrait, square
+    "place",  # latitude, longitude, distance
+    "tag",
+    "term",  # no filter: what `like:` names is compared with
+]
+Column = str | Callable[[Mapping[str, Any]], Any]
+
+PIXELS: Mapping[str, int] = {"": 1, "px": 1}
+BYTES: Mapping[str, int] = {
+    "": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30,
+}  # fmt: skip
+
+
+class Control(NamedTuple):
+    """What the page offers to set a filter with: a field for text or a date, or options (value, label)."""
+
+    label: str
+    placeholder: str = ""
+    type: Literal["text", "date"] = "text"
+    options: tuple[tuple[str, str], ...] = ()
+
+
+class Field(NamedTuple):
+    """A filter. `column` is what it asks of rows: the name of a stored column, or for numbers what is reckoned from
+    several (0 where it is not known). `keeps` is what docs/query.md says that it keeps, of the `examples` there, and
+    `say` what a mistake is answered with. `known_as`: words that other programs have for the same."""
+
+    name: str
+    kind: Kind
+    column: Column
+    keeps: str
+    examples: tuple[str, ...]
+    say: str
+    known_as: str = ""
+    control: Control | None = None
+    units: Mapping[str, int] | None = None  # of numbers: what each is multiplied with
+    exact: bool = True  # whether a number may stand alone, for exactly that one
+
+    @property
+    def asks(self) -> str:
+        """What nodes of the filter call the column: `after:` and `before:` both ask the date."""
+        return "date" if self.kind in ("since", "until") else self.name
+
+
+_FROM = "from that moment on; before it. `after:2023 before:2024` is the year 2023"
+_PIXELS = "by pixels, after rotation"
+
+_FIELDS = (
+    Field(
+        "folder",
+        "text",
+        "folder",
+        "in a folder of that name, at any depth, and everything below it; as `.gitignore` reads patterns: a slash "
+        "ties it to the top, `*` stays within a name, `**` spans folders",
+        ("folder:trips", "folder:/trips", "folder:trips/**", "folder:**/2023/*"),
+        "folder:trips/**",
+        "path dir directory dirs album in subfolder directories parent",
+        Control("Folder", "trips/**"),
+    ),
+    Field(
+        "name",
+        "text",
+        "name",
+        "whose file name contains that; with `*` or `?`, whose whole name fits",
+        ("name:beach", "name:IMG_*.jpg"),
+        "name:IMG_*",
+        "file filename title basename filetitle",
+        Control("File name", "*beach*"),
+    ),
+    Field(
+        "tag",
+        "tag",
+        "tag",
+        "with a tag, or found by a concept",
+        ("tag:holiday",),
+        "tag:holiday",
+        "label labels keyword keywords category concept tags hashtag subject",
+        Control("Tag", "my-dog"),
+    ),
+    Field(
+        "camera",
+        "text",
+        "camera",
+        "whose camera's make or model contains that, or fits a pattern",
+        ("camera:canon",),
+        "camera:canon",
+        "exif make model lens device maker brand iso phone",
+        Control("Camera", "*pixel*"),
+    ),
+    Field(
+        "after",
+        "since",
+        "date_us",
+        _FROM,
+        ("after:2023", "after:2023-05"),
+        "after:2023, after:2023-05 or after:2023-05-17",
+        "since from start begin newer",
+        Control("From", type="date"),
+    ),
+    Field(
+        "before",
+        "until",
+        "date_us",
+        _FROM,
+        ("before:2023-05-17",),
+        "before:2023, before:2023-05 or before:2023-05-17",
+        "until till to end older upto",
+        Control("Before", type="date"),
+    ),
+    Field(
+        "near",
+        "place",
+        "latitude",
+        "taken within that distance (`m`, `km`, `mi`)",
+        ("near:48.85,2.35,10km",),
+        "near:48.85,2.35,10km",
+        "gps location place geo lat lon latitude longitude where coordinates around at",
+        Control("Near", "48.85,2.35,10km"),
+    ),
+    Field(
+        "ext",
+        "list",
+        "ext",
+        "of a type; `jpg` is `jpeg` too",
+        ("ext:jpg", "ext:png,webp"),
+        "ext:jpg",
+        "type format extension filetype kind mime suffix",
+        Control("Type"),
+    ),
+    Field(
+        "orientation",
+        "shape",
+        "width",
+        "wider than high; `portrait`, `square`",
+        ("orientation:landscape",),
+        "orientation:landscape, portrait or square",
+        "orient rotation aspect layout ratio shape is",
+        Control("Shape", options=(("landscape", "Landscape"), ("portrait", "Portrait"), ("square", "Square"))),
+    ),
+    Field(
+        "width",
+        "number",
+        "width",
+        _PIXELS,
+        ("width:>2000", "width:1000..2000"),
+        "width:>2000, width:<=800 or width:1000..2000",
+        "w resolution pixels dimensions",
+        Control("Width", options=((">1000", "over 1,000 px"), (">2000", "over 2,000 px"), (">4000", "over 4,000 px"))),
+        PIXELS,
+    ),
+    Field(
+        "height",
+        "number",
+        "height",
+        _PIXELS,
+        ("height:<=800",),
+        "height:>2000, height:<=800 or height:1000..2000",
+        "h",
+        Control("Height", options=((">1000", "over 1,000 px"), (">2000", "over 2,000 px"), (">4000", "over 4,000 px"))),
+        PIXELS,
+    ),
+    Field(
+        "size",
+        "number",
+        "size_bytes",
+        "by file size; 1 MB is a million bytes, 1 MiB is 1,048,576",
+        ("size:>5MB", "size:<200kB"),
+        "size:>5MB, size:<200kB or size:1MB..2MB",
+        "filesize bytes megabytes mb",
+        Control(
+            "File size",
+            options=(
+                ("<100kB", "under 100 kB"),
+                (">1MB", "over 1 MB"),
+                (">5MB", "over 5 MB"),
+                (">20MB", "over 20 MB"),
+            ),
+        ),
+        BYTES,
+        exact=False,
+    ),
+    Field(
+        "like",
+        "term",
+        "",
+        "",
+        ("like:4711",),
+        "like:ID with the row_id of a hit",
+        "similar image picture",
+    ),
+)
+FIELDS: dict[str, Field] = {field.name: field for field in _FIELDS}
+"""What can stand before a colon."""
+FILTERS: dict[str, Field] = {name: field for name, field in FIELDS.items() if field.kind != "term"}
+"""The fields that are filters, in the order in which the page offers them."""
+DATE_WORDS = "date dates year month day taken when time datetime created modified daterange during on"
+"""Words of other programs for what `after:` and `before:` say together."""
+
+
+def column_of(asked: str) -> Column:
+    """The column that a node of a filter asks (see `Field.asks`)."""
+    return next(field.column for field in FILTERS.values() if field.asks == asked)
+
+
+def filter_rows() -> list[tuple[tuple[str, ...], str]]:
+    """The filters for people: examples, and what they keep. Those that keep the same are one row."""
+    rows: dict[str, tuple[str, ...]] = {}
+    for field in FILTERS.values():
+        rows[field.keeps] = (*rows.get(field.keeps, ()), *field.examples)
+    return [(examples, keeps) for keeps, examples in rows.items()]

@@ -1,0 +1,366 @@
+"""The one ranking: what a question puts an index in order by, whoever asks it.
+
+refine (thumbs), select (filters), nearest (vectors), judge (confidence), cut (what is unlikely), sort (date, path),
+fold (near-duplicates), vary (hits that differ). The command line, Python, the HTTP API, assistants and the page
+all take windows of the order that is made here, so that:
+
+- The first k hits are the first k of any larger number: no step depends on how many are asked for. Folding looks at
+  the first FOLDED_AMONG of an order, variety at the first VARIED_AMONG of those.
+- What is unlikely is left out, of every kind of question, unless `all` is wished.
+- `sort` orders everything that passes the filter and the cut. Equals follow each other by row id.
+
+Only what is asked for is looked for, in STEPS: the nearest 20, 100, ..., then, exactly, all. What approximate search
+finds later although it is nearer comes after what was shown before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import math
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from clipsearch.errors import DimensionMismatch, InvalidQuery
+from clipsearch.query import Query
+from clipsearch.records import FloatArray, Hit, IntArray
+from clipsearch.timing import lap
+
+if TYPE_CHECKING:
+    from clipsearch.search.collection import Collection
+    from clipsearch.search.confidence import QueryKind
+
+Sort = Literal["score", "date", "path"]
+STEPS = (20, 100, 500, 1000)
+FIRST, LAST_STEP = STEPS[0], STEPS[-1]
+FOLDED_AMONG = 1000
+VARIED_AMONG = 300
+DIVERSITY = 0.5
+DEEPEST = 1_000_000
+ORDERS_KEPT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A question. `vector`, shape (D,), is added to the query's terms; without both, everything is listed.
+
+    `diverse` is 0 (as near to the question as can be) to 1 (as far from each other). Raises: InvalidQuery.
+    """
+
+    query: Query
+    vector: FloatArray | None = None
+    sort: Sort = "score"
+    unique: bool = False
+    diverse: float = 0.0
+    like: tuple[int, ...] = ()
+    unlike: tuple[int, ...] = ()
+    all: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sort not in get_args(Sort):
+            raise InvalidQuery(f"hits cannot be sorted by {self.sort!r}: take {', '.join(get_args(Sort))}")
+        if not 0 <= self.diverse <= 1:
+            raise InvalidQuery(f"{self.diverse} cannot say how much hits should differ: take 0 to 1")
+
+    @property
+    def kind(self) -> QueryKind:
+        """What confidence is judged by: "text" if words alone are asked for, else "picture"."""
+        of_pictures = self.vector is not None or self.like or self.unlike
+        return "text" if self.query.terms and not of_pictures and asks_in_words(self.query) else "picture"
+
+    @property
+    def cuts(self) -> bool:
+        """Whether what is unlikely is left out: not of a list, where a concept's own threshold has decided."""
+        return not self.all and bool(self.query.terms or self.vector is not None or self.like or self.unlike)
+
+
+def asks_in_words(query: Query) -> bool:
+    """Whether all that a query asks for, and does not take away, is text."""
+    return all(term.kind == "text" for term in query.terms if term.weight > 0)
+
+
+@dataclass(slots=True)
+class Order:
+    """What is known of an order so far. Safe to use from many threads; ask each time with the same generation."""
+
+    wish: Wish
+    vector: FloatArray | None  # what was compared with; None in a list
+    selection: IntArray | None  # row ids that pass the filter, ascending; None without a filter
+    everything: int  # how many pass the filter
+    ids: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # the beginning of the order
+    scores: FloatArray = field(default_factory=lambda: np.empty(0, np.float32))  # theirs; NaN until it is asked for
+    is_whole: bool = False  # whether `ids` is all of it
+    folded: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # row ids, scores folded into a row
+    _found: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # nearest first, what passes the cut
+    _found_scores: FloatArray = field(default_factory=lambda: np.empty(0, np.float32))
+    _depth: int = 0  # how many of the nearest were looked at
+    _is_cut: bool = False  # nothing after `_found` passes
+    _best: float | None = None  # the score of the nearest of all
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    # -- what is asked
+
+    def window(self, photos: Collection, offset: int, count: int) -> list[Hit]:
+        """Hits number offset..offset+count-1, with confidence, and those folded into them."""
+        with self._lock:
+            self._reach(photos, offset + count)
+            ids, scores = self.ids[offset : offset + count], self.scores[offset : offset + count].copy()
+        if self.vector is not None and np.isnan(scores).any():
+            scores = photos.vectors(ids) @ self.vector
+        hits = photos.hits(scores, ids)
+        lap("look up the rows")
+        if self.vector is not None:
+            hits = photos.judge(hits, self.vector, self.wish.kind, self._best)
+        lap("judge what is shown")
+        return [self._with_others(photos, dataclasses.replace(hit, rank=hit.rank + offset)) for hit in hits]
+
+    def count(self, photos: Collection) -> tuple[int, int]:
+        """How many hits there are in all, and how many are hidden because they are unlikely."""
+        with self._lock:
+            if self.vector is None or not self.wish.cuts:
+                self._reach(photos, 1)  # what is folded
+                everything = self.everything if self.vector is None else min(DEEPEST, self.everything)
+                return len(self.ids) if self.is_whole else everything - self._spare, 0
+            self._reach(photos, 1)
+            while not self._is_cut:
+                self._deepen(photos, self._depth + 1)
+            return len(self._found) - self._spare, self.everything - len(self._found)
+
+    def row_ids(self, photos: Collection, offset: int, count: int) -> IntArray:
+        """Those of the same window, without a look at their rows. Shape: (count,) or less, int64."""
+        with self._lock:
+            self._reach(photos, offset + count)
+            return self.ids[offset : offset + count]
+
+    def place_of(self, photos: Collection, row_id: int) -> int | None:
+        """At which place, from 0, a picture is, or the one that it is folded into; None if it is not among them."""
+        with self._lock:
+            while True:
+                known = len(self.ids)
+                best = (best for best, others in self.folded.items() if any(row_id == other for other, _ in others))
+                found = np.flatnonzero(self.ids == next(best, row_id))
+                if len(found):
+                    return int(found[0])
+                self._reach(photos, known + 1)
+                if len(self.ids) == known:
+                    return None
+
+    @property
+    def _spare(self) -> int:
+        return sum(map(len, self.folded.values()))
+
+    def _with_others(self, photos: Collection, hit: Hit) -> Hit:
+        folded = self.folded.get(hit.record.row_id)
+        if not folded:
+            return hit
+        ids, scores = np.array([i for i, _ in folded], np.int64), np.array([s for _, s in folded], np.float32)
+        if self.vector is not None and np.isnan(scores).any():
+            scores = photos.vectors(ids) @ self.vector
+        others = photos.hits(scores, ids)
+        if self.vector is not None:
+            others = photos.judge(others, self.vector, self.wish.kind, self._best)
+        return dataclasses.replace(hit, others=tuple(dataclasses.replace(other, rank=hit.rank) for other in others))
+
+    # -- how it is found
+
+    def _reach(self, photos: Collection, count: int) -> None:
+        """Know the first `count` of the order, or all."""
+        if self.is_whole or count <= len(self.ids):
+            return
+        wish = self.wish
+        if self.vector is None or (wish.sort != "score" and not wish.cuts):
+            self._list(photos, count)
+        elif wish.sort != "score":
+            while not self._is_cut:
+                self._deepen(photos, self._depth + 1)
+            by_row = np.argsort(self._found)
+            ids = listed(photos, self._found[by_row], by_path=wish.sort == "path")
+            scores = self._found_scores[by_row][np.searchsorted(self._found[by_row], ids)]
+            self._arrange(photos, ids, scores, is_whole=True)
+        else:
+            varied = max(FOLDED_AMONG * wish.unique, VARIED_AMONG * bool(wish.diverse))
+            wanted = max(count + self._spare, varied)
+            while len(self._found) < wanted and not self._is_cut:
+                self._deepen(photos, count if wish.cuts else wanted)  # the cut mostly comes before what can be folded
+            self._arrange(photos, self._found, self._found_scores, is_whole=self._is_cut)
+        lap("sort, fold and vary")
+
+    def _list(self, photos: Collection, count: int) -> None:
+        """By date or path, what passes the filter: the first of it, unless more are wanted."""
+        if self.vector is not None and self._best is None:
+            self._deepen(photos, FIRST)  # confidence depends on the best
+        chosen = photos.row_ids() if self.selection is None else self.selection
+        first = max(FIRST, FOLDED_AMONG * self.wish.unique)
+        first = first if count <= first and not self.ids.size else len(chosen)
+        ids = listed(photos, chosen, by_path=self.wish.sort == "path", first=first)
+        self._arrange(photos, ids, np.full(len(ids), np.nan, np.float32), is_whole=len(ids) == len(chosen))
+
+    def _deepen(self, photos: Collection, wanted: int) -> None:
+        """Look at more of the nearest, and find out where the cut is if it is among them."""
+        assert self.vector is not None
+        deepest = min(DEEPEST, self.everything)
+        steps = [step for step in STEPS if self._depth < step < deepest]
+        if photos.is_exact:  # a deeper search finds the same first ones
+            steps = [step for step in steps if step >= wanted]
+        depth = steps[0] if steps else deepest
+        if not depth:
+            self._is_cut = True
+            return
+        scores, ids = photos.nearest(self.vector[None], depth, exact=depth > LAST_STEP, selection=self.selection)
+        lap("find the nearest")
+        fresh = (ids[0] >= 0) & ~np.isin(ids[0], self._found)
+        fresh_ids, fresh_scores = ids[0][fresh], scores[0][fresh]
+        if self._best is None and len(fresh_ids):
+            self._best = float(fresh_scores[0])
+        likely = self._likely(photos, fresh_scores) if self.wish.cuts else len(fresh_ids)
+        lap("judge and cut")
+        self._found = np.concatenate([self._found, fresh_ids[:likely]])
+        self._found_scores = np.concatenate([self._found_scores, fresh_scores[:likely]])
+        self._depth = depth
+        self._is_cut = likely < len(fresh_ids) or depth == deepest
+
+    def _likely(self, photos: Collection, scores: FloatArray) -> int:
+        """How many of some scores, the highest first, pass the cut: for one query, confidence rises with the score."""
+
+        def passing(some: FloatArray) -> int:
+            assert self.vector is not None
+            return sum(
+                band != "unlikely" for _, band in photos.confidences(some, self.vector, self.wish.kind, self._best)
+            )
+
+        if len(scores) <= LAST_STEP:
+            return passing(scores)
+        step = math.isqrt(len(scores))
+        start = max(0, passing(scores[::step]) - 1) * step
+        return start + passing(scores[start : start + step])
+
+    def _arrange(self, photos: Collection, ids: IntArray, scores: FloatArray, *, is_whole: bool) -> None:
+        """Take an order over, its first rows folded and varied; they are the same however much of it is known."""
+        wish, among = self.wish, 0
+        if wish.unique:
+            among = min(FOLDED_AMONG, len(ids))
+            head_ids, head_scores, self.folded = _fold(photos, ids[:among], scores[:among])
+        else:
+            head_ids, head_scores = ids[:0], scores[:0]
+        ids, scores = np.concatenate([head_ids, ids[among:]]), np.concatenate([head_scores, scores[among:]])
+        if wish.diverse and wish.sort == "score" and self.vector is not None:
+            from clipsearch.search.variety import diversify
+
+            head = min(VARIED_AMONG, len(ids))
+            if wish.unique:
+                head = min(head, len(head_ids))
+            chosen = diversify(scores[:head], photos.vectors(ids[:head]), head, wish.diverse)
+            ids, scores = np.concatenate([ids[chosen], ids[head:]]), np.concatenate([scores[chosen], scores[head:]])
+        self.ids, self.scores, self.is_whole = ids, scores, is_whole
+
+
+def put_in_order(photos: Collection, wish: Wish) -> Order:
+    """Begin the order of a collection that a question asks for.
+
+    Raises: InvalidQuery (UnknownTag, ... of the query; an unknown row id in `like`), DimensionMismatch,
+    UnreadablePicture, EncoderMismatch.
+    """
+    vector = photos.query_vector(wish.query)
+    lap("load the model and encode the query")
+    if wish.vector is not None:
+        vector = directed(photos.manifest.model.dim, wish.vector, vector if wish.query.terms else None)
+    vector = photos.refined(vector, wish.like, wish.unlike)
+    selection = None if wish.query.filter is None else photos.select(wish.query.filter)
+    lap("refine and select")
+    return Order(wish, vector, selection, len(photos) if selection is None else len(selection))
+
+
+SHORTEST_SUM = 1e-3
+
+
+def directed(dim: int, given: FloatArray, terms: FloatArray | None) -> FloatArray:
+    """The direction of a vector that was given, and of the query's terms. Shape: (dim,) float32, unit L2.
+
+    Raises: DimensionMismatch, InvalidQuery.
+    """
+    with np.errstate(over="ignore"):
+        vector = np.asarray(given, np.float32)
+    if vector.shape != (dim,):
+        raise DimensionMismatch(dim, vector.shape[-1] if vector.ndim else 0)
+    length = float(np.linalg.norm(vector))
+    total: FloatArray = vector / length if length > 0 and np.isfinite(length) else vector
+    if terms is not None:
+        total = total + terms
+    length = float(np.linalg.norm(total))
+    if not np.isfinite(length) or length < SHORTEST_SUM:
+        raise InvalidQuery("the vector, with the query's terms, points nowhere")
+    return total / length
+
+
+def _fold(
+    photos: Collection, ids: IntArray, scores: FloatArray
+) -> tuple[IntArray, FloatArray, dict[int, list[tuple[int, float]]]]:
+    """Rows with near-duplicates folded into the best of them, and what was folded."""
+    from clipsearch.search.variety import fold_duplicates, quality
+
+    hits = photos.hits(scores, ids)
+    kept, folded = [], {}
+    for group in fold_duplicates(hits, photos.vectors(ids), photos.nearness()):
+        best = max(group, key=lambda n: quality(hits[n]))
+        kept.append(best)
+        if len(group) > 1:
+            folded[int(ids[best])] = [(int(ids[n]), float(scores[n])) for n in group if n != best]
+    return ids[kept], scores[kept], folded
+
+
+def listed(photos: Collection, chosen: IntArray, *, by_path: bool, first: int | None = None) -> IntArray:
+    """The first of some row ids by date, the newest first, or by path; equals by row id. Shape: (S,) int64, ascending.
+
+    Folders and names are compared as filters compare them: without capitals and accents.
+    """
+    first = len(chosen) if first is None else min(first, len(chosen))
+    if by_path:
+        rows: list[tuple[str, str, int]] = []
+        for columns in photos.columns():
+            folders, codes, names, row_ids = (
+                columns.texts("folder"),
+                columns.codes("folder"),
+                columns.names,
+                columns.row_ids,
+            )
+            at = np.flatnonzero(np.isin(row_ids, chosen, assume_unique=True))
+            rows += [(folders[codes[n]], names[n], int(row_ids[n])) for n in at]
+        rows = sorted(rows) if first == len(rows) else heapq.nsmallest(first, rows)
+        return np.array([row_id for _, _, row_id in rows], np.int64)
+    found, dates = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for columns in photos.columns():
+        at = np.flatnonzero(np.isin(columns.row_ids, chosen, assume_unique=True))
+        if first < len(at):  # the newest of a fragment are all that can count
+            own = columns.dates_us[at]
+            at = at[own >= np.partition(own, len(at) - first)[len(at) - first]]
+        found.append(columns.row_ids[at])
+        dates.append(columns.dates_us[at])
+    ids = np.concatenate(found)
+    return ids[np.lexsort((ids, -np.concatenate(dates)))[:first]]
+
+
+class Orders:
+    """The orders asked for last, by a key that names a question and the generation it was put to."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Order] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, key: str) -> Order | None:
+        """The order of that key, if it is still kept."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def keep(self, key: str, order: Order) -> Order:
+        """Keep an order; what was asked for longest ago is dropped."""
+        with self._lock:
+            self._kept[key] = order
+            while len(self._kept) > ORDERS_KEPT:
+                self._kept.popitem(last=False)
+        return order

@@ -1,0 +1,68 @@
+"""What a collection is, wherever its index lies: the type that local and remote ones share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Protocol, Self
+
+from clipsearch.records import FloatArray, Hit, ImageRecord
+
+if TYPE_CHECKING:
+    from clipsearch.records import TagKind
+
+
+class AnyTag(Protocol):
+    """A tag or concept of an index, and how many pictures it was given."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> TagKind: ...
+    @property
+    def pictures(self) -> int: ...
+
+
+class AnyCollection(Protocol):
+    """What `clipsearch.open` and `clipsearch.connect` return: the same calls, answers and errors.
+
+    A local collection is one generation; a remote one is the newest that its server has. `Collection` documents the
+    methods. Paths of files are those of this machine, paths in hits those of the machine that has the index.
+    """
+
+    @property
+    def root(self) -> Path: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def tags(self) -> Sequence[AnyTag]: ...
+    def __len__(self) -> int: ...
+
+    def search(
+        self,
+        query: str | os.PathLike[str] = "",
+        k: int = ...,
+        *,
+        offset: int = 0,
+        sort: Literal["score", "date", "path"] = "score",
+        unique: bool = False,
+        diverse: bool | float = False,
+        like: Iterable[int] = (),
+        unlike: Iterable[int] = (),
+        vector: FloatArray | None = None,
+        all: bool = False,
+    ) -> list[Hit]: ...
+    def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = ...) -> list[Hit]: ...
+    def notices(self, query: str) -> list[str]: ...
+    def record(self, row_id: int) -> ImageRecord: ...
+    def vector(self, row_id: int) -> FloatArray: ...
+    def vectors(self, row_ids: Sequence[int]) -> FloatArray: ...
+    def encode_texts(self, texts: Sequence[str]) -> FloatArray: ...
+    def encode_picture(self, path: str | os.PathLike[str]) -> FloatArray: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None: ...

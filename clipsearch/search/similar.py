@@ -1,0 +1,92 @@
+"""What looks like a picture, and which picture a path names: by row id, by file, by the names in the index."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipsearch.errors import InvalidQuery, NoSuchPicture
+from clipsearch.folding import fold_name
+from clipsearch.places import expanded
+from clipsearch.query import Query
+from clipsearch.records import FloatArray, Hit
+from clipsearch.search.order import Wish, put_in_order
+
+if TYPE_CHECKING:
+    from clipsearch.search.collection import Collection
+
+
+def similar_to(photos: Collection, picture: int | str | os.PathLike[str] | Hit, k: int) -> list[Hit]:
+    """See `Collection.similar`."""
+    if isinstance(picture, str | os.PathLike):
+        path = os.fspath(picture)
+        row_id = None if _exists(path) else find_picture(photos, path)
+        if row_id is None:
+            vector, content = photos.read_picture(expanded(path))
+            return similar_to_vector(photos, vector, k, content=content)
+        picture = row_id
+    row_id = picture.record.row_id if isinstance(picture, Hit) else int(picture)
+    return similar_to_row(photos, row_id, k)
+
+
+def similar_to_row(photos: Collection, row_id: int, k: int) -> list[Hit]:
+    """The k pictures most like one of the index; see `Collection.similar`. Raises: NoSuchPicture."""
+    return similar_to_vector(photos, photos.vector(row_id), k, content=photos.content_hash(row_id), but=row_id)
+
+
+def similar_to_vector(
+    photos: Collection, vector: FloatArray, k: int, *, content: str | None = None, but: int | None = None
+) -> list[Hit]:
+    """The k pictures nearest to a vector, shape (D,), that have other content than `content` and are not row `but`."""
+    if k < 1:
+        raise InvalidQuery(f"cannot return {k} hits: ask for 1 or more")
+    order = put_in_order(photos, Wish(Query("", ()), vector, all=True))
+    hits: list[Hit] = []
+    seen = 0
+    while len(hits) < k:
+        window = order.window(photos, seen, k + 1)
+        if not window:
+            break
+        seen += len(window)
+        hits += [h for h in window if h.record.row_id != but and (content is None or h.record.content_hash != content)]
+    return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits[:k], 1)]
+
+
+def row_at(photos: Collection, path: str) -> int:
+    """As `find_picture`. Raises: NoSuchPicture."""
+    row_id = find_picture(photos, path)
+    if row_id is None:
+        raise NoSuchPicture(None, path)
+    return row_id
+
+
+def find_picture(photos: Collection, path: str) -> int | None:
+    """The row id of the picture at `path` (absolute, or relative to the collection's root); None if it is no row's.
+
+    Compares texts: the path is not opened. Letters' case and Unicode form count only where two names differ in them.
+    """
+    name = os.path.normpath(path) if path else ""
+    root = os.path.join(photos.root, "")  # noqa: PTH118
+    name = name.removeprefix(root).replace(os.sep, "/")
+    folder, _, base = fold_name(name).rpartition("/")
+    near: list[int] = []
+    for columns in photos.columns():
+        folders = columns.texts("folder")
+        if folder in folders and base:
+            rows = np.flatnonzero(columns.codes("folder") == folders.index(folder))
+            near += [int(columns.row_ids[row]) for row in rows if columns.names[row] == base]
+    alive = np.array(near)[np.isin(near, photos.row_ids())].tolist() if near else []
+    named = {row_id: photos.record(row_id).path for row_id in alive}
+    exact = [row_id for row_id, own in named.items() if own == name]
+    return exact[0] if exact else alive[0] if len(alive) == 1 else None
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(expanded(path)).exists()
+    except (OSError, ValueError, RuntimeError):
+        return False

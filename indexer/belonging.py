@@ -1,0 +1,77 @@
+"""Whether a folder can be indexed, where its index may be, and whether an index is of this folder."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from clipsearch.config import is_index
+from clipsearch.errors import NoPictures, NotAnIndex, StorageError
+from clipsearch.indexer.catalog import Catalog
+from clipsearch.indexer.ignore import Ignore
+from clipsearch.indexer.scan import Scan, walk
+from clipsearch.pictures.formats import classify_name
+from clipsearch.records import Manifest
+
+ADOPT_SHARE = 0.9
+"""An index elsewhere goes over to another folder if its own is gone and so many of its pictures are in that one: a
+folder that was moved. One with fewer is another folder, or a backup of a part."""
+ADOPT_SAMPLE = 1000
+
+
+def check_folder(folder: Path) -> None:
+    """Raise StorageError unless `folder` is a folder."""
+    try:
+        if folder.is_dir():
+            return
+        problem = "it is not a folder" if folder.exists() else "there is no such folder"
+    except OSError as error:
+        raise StorageError(
+            folder, f"it cannot be looked at ({error.strerror})", "Check its permissions and that its drive is there."
+        ) from error
+    raise StorageError(folder, problem, "Name the folder that holds the pictures.")
+
+
+def nothing_in(root: Path, found: Scan) -> NoPictures | StorageError:
+    for unreadable in found.unreadable:
+        if unreadable.path == "":
+            return StorageError(root, unreadable.reason, "Check its permissions and that its drive is there.")
+    return NoPictures(root, found.files + sum(found.others.values()), Counter(found.left_out.values()))
+
+
+def check_place(index_dir: Path, root: Path) -> None:
+    """Raise NotAnIndex if the index of `root` may not be in `index_dir`: where pictures are, or above them."""
+    index, photos = Path(os.path.realpath(index_dir)), Path(os.path.realpath(root))
+    if index == photos:
+        raise NotAnIndex(index_dir, "it is the folder of the pictures itself")
+    if index in photos.parents and not is_index(index_dir):
+        raise NotAnIndex(index_dir, f"the pictures are in it ({root})")
+
+
+def check_pictures(root: Path, index_dir: Path, ignore: Ignore) -> None:
+    """Raise before anything is made for a folder without pictures."""
+    found = Scan()
+    if not any(
+        classify_name(name) is None
+        for block in walk(root, found, exclude=index_dir, ignore=ignore)
+        for name in block.names
+    ):
+        raise nothing_in(root, found)
+
+
+def holds_pictures_of(root: Path, index_dir: Path, current: Manifest) -> bool:
+    """Whether `root` holds, at the same paths, most of the pictures of an index whose own folder is gone."""
+    catalog = Catalog(index_dir, current.fragments)
+    chosen = np.linspace(0, len(catalog) - 1, min(len(catalog), ADOPT_SAMPLE)).astype(np.int64)
+    found = 0
+    for row in chosen.tolist():
+        record = catalog.record(row)
+        try:
+            info = (root / record.path).stat()
+        except OSError:
+            continue
+        found += info.st_size == record.size_bytes
+    return len(chosen) > 0 and found >= ADOPT_SHARE * len(chosen)

@@ -1,0 +1,89 @@
+"""What stays of an index that is encoded again (`--reindex`): pictures that nobody can see at present, or that could be
+read before and not now, are not lost with the rows and vectors that are replaced."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from clipsearch.indexer.absence import split_vanished
+from clipsearch.indexer.catalog import Catalog
+from clipsearch.indexer.scan import Scan
+from clipsearch.indexer.segments import write_fragment, write_segment
+from clipsearch.records import FloatArray, ImageRecord, Manifest
+from clipsearch.store import Writer, verify_file
+from clipsearch.store.fragments import VectorBlock
+from clipsearch.store.hashes import hash_keys
+from clipsearch.vectors import open_segments
+
+
+def carried_over(
+    writer: Writer, old: Manifest, new: Manifest, scan: Scan, *, not_read: set[str], prune: bool, now_s: int
+) -> tuple[Manifest, int]:
+    """`new`, not yet committed, with the rows of `old` whose pictures nobody can see now, or could not read this time;
+    with their vectors too if these are of the same model. And how many pictures were deleted.
+
+    `not_read`: paths of files that could be read before. `prune`: forget them instead.
+    """
+    index_dir = writer.index_dir
+    before, made = Catalog(index_dir, old.fragments), Catalog(index_dir, new.fragments)
+    if not len(before) or prune:
+        return new, 0
+    absent = np.flatnonzero(made.match(before.paths_by_number()) < 0)
+    unread = {row for row in absent.tolist() if before.path(row) in not_read} if not_read else set()
+    absent = np.array([row for row in absent.tolist() if row not in unread], np.int64)
+    deleted, missing = split_vanished(before, scan, old.devices, absent)
+    rows = [row for row in (*missing, *sorted(unread)) if before.statuses[row] == 0]
+    if not rows:
+        return new, len(deleted)
+    since: dict[int, list[int]] = {}
+    same_model = old.model.fingerprint == new.model.fingerprint
+    records: list[ImageRecord] = []
+    vectors: list[FloatArray] = []
+    stored = _Stored(index_dir, old) if same_model else None
+    for row in rows:
+        record = before.record(row)
+        vector_id = -1
+        if stored is not None and (vector := stored.vector(record.vector_id)) is not None:
+            vector_id = new.next_vector_id + len(vectors)
+            vectors.append(vector)
+        row_id = new.next_row_id + len(records)
+        records.append(dataclasses.replace(record, row_id=row_id, vector_id=vector_id))
+        first_s = int(before.missed_since_s[row]) if before.away[row] else now_s
+        since.setdefault(first_s, []).append(row_id)
+    fragment = write_fragment(writer, lambda: [records])
+    assert fragment is not None
+    marks = {s: np.array(ids, np.int64) for s, ids in since.items()}
+    fragment = dataclasses.replace(fragment, missing=writer.add_marks(marks), missing_count=len(records))
+    segments = new.segments
+    if vectors:
+        ids = np.arange(len(vectors), dtype=np.int64) + new.next_vector_id
+        hashes = [record.content_hash for record in records if record.vector_id >= 0]
+        block = VectorBlock(ids, hash_keys(hashes), np.stack(vectors))
+        segment = write_segment(writer, lambda: [block], new.model)
+        assert segment is not None
+        hidden = writer.add_marks({0: ids})
+        segments = (*segments, dataclasses.replace(segment, hidden=hidden, hidden_count=len(ids)))
+    manifest = dataclasses.replace(
+        new,
+        fragments=(*new.fragments, fragment),
+        segments=segments,
+        next_row_id=new.next_row_id + len(records),
+        next_vector_id=new.next_vector_id + len(vectors),
+    )
+    return manifest, len(deleted)
+
+
+class _Stored:
+    """Vectors of a generation by their ids."""
+
+    def __init__(self, index_dir: Path, manifest: Manifest) -> None:
+        self._segments = open_segments(
+            manifest, lambda ref: verify_file(index_dir, ref), lambda _: np.empty(0, np.int64)
+        )
+
+    def vector(self, vector_id: int) -> FloatArray | None:
+        """Shape: (D,) float32."""
+        return next((v for segment in self._segments if (v := segment.find(vector_id)) is not None), None)

@@ -1,0 +1,235 @@
+"""What every collection promises, a local one and one that a server has: the same calls, answers and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import clipsearch
+from clipsearch import AnyCollection, Collection, RemoteCollection, errors
+from clipsearch.errors import ClipsearchError, MalformedQuery, UnknownIndex, UnknownTag, UnreadablePicture
+from clipsearch.records import Hit
+from clipsearch.search.concepts import add_concept
+from tests.support.collections import serving, varied_index
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_main import DIM
+
+Call = Callable[[AnyCollection], Any]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    index = varied_index(folder, FakeEncoder(dim=DIM))
+    with Collection(index, encoder=FakeEncoder(dim=DIM)) as photos:
+        add_concept(photos, "reds", [0, 1], [20])
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture
+def both(folder: Path) -> Iterator[tuple[Collection, RemoteCollection]]:
+    encoder = FakeEncoder(dim=DIM)
+    with (
+        clipsearch.open(folder, encoder=encoder) as local,
+        serving(folder / ".clipsearch", encoder) as (url, _),
+        clipsearch.connect(url) as remote,
+    ):
+        yield local, remote
+
+
+def a_file(photos: AnyCollection) -> str:
+    """A picture of the index that is there. (The server of these tests is on this machine.)"""
+    return str(photos.root / photos.record(5).path)
+
+
+def away(photos: AnyCollection) -> str:
+    """The path of a picture of the index whose file is away."""
+    return str(photos.root / photos.record(4).path)
+
+
+CALLS: dict[str, Call] = {
+    "plain": lambda p: p.search("red"),
+    "k": lambda p: p.search("red", 3),
+    "k and offset": lambda p: p.search("red", k=5, offset=2, all=True),
+    "more than all": lambda p: p.search("red", 20_000, all=True),
+    "nothing asked": lambda p: p.search(),
+    "filters": lambda p: p.search("red folder:trips not tag:seen width:>40"),
+    "filters only": lambda p: p.search("near:48.1,2.2,20km", 50),
+    "no match": lambda p: p.search("red folder:nowhere"),
+    "vector": lambda p: p.search("", vector=p.vector(5)),
+    "vector and words": lambda p: p.search("red", vector=p.vector(9), all=True),
+    "vector and filter": lambda p: p.search("folder:trips", vector=p.vector(9) * 3),
+    "feedback": lambda p: p.search("red", like=[3], unlike=[200]),
+    "feedback alone": lambda p: p.search("", like={7: 0}, all=True),
+    "date": lambda p: p.search("red", sort="date"),
+    "path": lambda p: p.search("red", sort="path", all=True),
+    "unique": lambda p: p.search("red", unique=True, all=True),
+    "diverse": lambda p: p.search("red", diverse=True, all=True),
+    "very diverse": lambda p: p.search("red", diverse=0.9, all=True),
+    "a file": lambda p: p.search(Path(a_file(p))),
+    "the path of a hit": lambda p: p.search(a_file(p), all=True),
+    "a file and a vector": lambda p: p.search(a_file(p), vector=p.vector(30), all=True),
+    "like": lambda p: p.search("like:5 - like:20"),
+    "concept": lambda p: p.search("tag:reds", 100),
+    "like a concept": lambda p: p.search("like:reds", all=True),
+    "similar": lambda p: p.similar(5),
+    "similar to a hit": lambda p: p.similar(p.search("red", 1)[0], 7),
+    "similar to a file": lambda p: p.similar(a_file(p), 30),
+    "similar to a picture that is away": lambda p: p.similar(away(p), k=4),
+    "similar to all": lambda p: p.similar(5, 1000),
+    "record": lambda p: p.record(8).to_dict("x"),
+    "vectors": lambda p: p.vectors([3, 1, 2, 1]),
+    "no vectors": lambda p: p.vectors([]).shape,
+    "vector of a row": lambda p: p.vector(77),
+    "texts": lambda p: p.encode_texts(["red", "a dog"]),
+    "a picture's vector": lambda p: p.encode_picture(a_file(p)),
+    "notices": lambda p: p.notices("red camara:canon"),
+    "len": len,
+    "root": lambda p: p.root,
+    "generation": lambda p: p.generation,
+    "tags": lambda p: [(tag.name, tag.kind, tag.pictures) for tag in p.tags],
+}
+ERRORS: dict[str, Call] = {
+    "a query that breaks off": lambda p: p.search("dog (ext:jpg or"),
+    "a filter that is none": lambda p: p.search("a dog near:paris"),
+    "an unknown row id": lambda p: p.search("red", like=[999]),
+    "a row id below zero": lambda p: p.search("red", unlike=[-1]),
+    "like of an unknown row": lambda p: p.search("red + like:999"),
+    "an unknown tag": lambda p: p.search("tag:unheard-of"),
+    "like of a plain tag": lambda p: p.search("like:seen"),
+    "terms that cancel out": lambda p: p.search("red - red"),
+    "a vector of another length": lambda p: p.search("", vector=np.ones(3, np.float32)),
+    "an empty vector": lambda p: p.search("", vector=np.ones(0, np.float32)),
+    "a vector of zeros": lambda p: p.search("", vector=np.zeros(DIM, np.float32)),
+    "a vector of no numbers": lambda p: p.search("", vector=np.full(DIM, np.nan, np.float32)),
+    "no hits wanted": lambda p: p.search("red", 0),
+    "fewer than no hits": lambda p: p.search("red", offset=-1),
+    "no order": lambda p: p.search("red", sort="size"),  # type: ignore[arg-type]
+    "too much variety": lambda p: p.search("red", diverse=2.0),
+    "too long a query": lambda p: p.search("x" * 10_001),
+    "a picture that is none": lambda p: p.search(p.root.parent / "bad.jpg"),
+    "a picture that is nowhere": lambda p: p.search(p.root.parent / "missing.jpg"),
+    "the path of one that is nowhere": lambda p: p.search("/nowhere/missing.jpg"),
+    "similar to none": lambda p: p.similar(999),
+    "similar to one that is nowhere": lambda p: p.similar("/nowhere/missing.jpg"),
+    "similar to no picture": lambda p: p.similar(p.root.parent / "bad.jpg"),
+    "similar, no hits wanted": lambda p: p.similar(5, 0),
+    "no such record": lambda p: p.record(999),
+    "no such record, below zero": lambda p: p.record(-1),
+    "no such record, far above": lambda p: p.record(10**30),
+    "no such vector": lambda p: p.vector(999),
+    "no such vectors": lambda p: p.vectors([1, 999]),
+    "no picture to encode": lambda p: p.encode_picture(p.root.parent / "bad.jpg"),
+}
+
+
+def plainly(answer: Any) -> Any:
+    if isinstance(answer, list) and answer and isinstance(answer[0], Hit):
+        return [hit.to_dict() for hit in answer]
+    return answer
+
+
+def test_a_remote_collection_answers_as_a_local_one(both: tuple[Collection, RemoteCollection]) -> None:
+    local, remote = both
+    for name, call in CALLS.items():
+        here, there = plainly(call(local)), plainly(call(remote))
+        if isinstance(here, np.ndarray):
+            np.testing.assert_allclose(there, here, atol=1e-6, err_msg=name)
+            assert there.dtype == here.dtype, name
+        elif isinstance(here, list) and here and isinstance(here[0], dict):
+            assert len(here) == len(there), name
+            for one, other in zip(here, there, strict=True):
+                assert other == {
+                    **one,
+                    "score": pytest.approx(one["score"], abs=1e-5),
+                    "confidence": pytest.approx(one["confidence"], abs=1e-3),
+                    "others": [
+                        {
+                            **o,
+                            "score": pytest.approx(o["score"], abs=1e-5),
+                            "confidence": pytest.approx(o["confidence"], abs=1e-3),
+                        }
+                        for o in one["others"]
+                    ],
+                }, name
+        else:
+            assert there == here, name
+
+
+def test_the_errors_of_a_remote_collection_are_those_of_a_local_one(both: tuple[Collection, RemoteCollection]) -> None:
+    for name, call in ERRORS.items():
+        raised: list[ClipsearchError] = []
+        for photos in both:
+            with pytest.raises(ClipsearchError) as caught:
+                call(photos)
+            raised.append(caught.value)
+        here, there = raised
+        assert type(there) is type(here), (name, there, here)
+        for field in ("position", "query", "row_id", "name", "known", "expected", "found", "status"):
+            assert getattr(there, field, None) == getattr(here, field, None), (name, field)
+        if isinstance(here, MalformedQuery | UnknownTag):
+            assert str(there) == str(here), name
+        if isinstance(here, UnreadablePicture) and isinstance(there, UnreadablePicture):
+            assert str(there.path) == str(here.path), name
+
+
+def test_an_index_that_the_server_has_not_is_an_error_of_every_method(
+    both: tuple[Collection, RemoteCollection],
+) -> None:
+    with clipsearch.connect(both[1].url, index="elsewhere") as remote:
+        for call in CALLS.values():
+            with pytest.raises(UnknownIndex) as caught:
+                call(remote)
+            assert (caught.value.name, caught.value.known) == ("elsewhere", ["photos"])
+
+
+def test_the_path_of_a_hit_finds_it_where_its_file_is_not(both: tuple[Collection, RemoteCollection]) -> None:
+    local, remote = both
+    assert not Path(away(local)).exists()
+    hits = remote.search(away(local), 3)
+    assert hits[0].score == pytest.approx(1, abs=1e-5)
+    assert hits[0].record.content_hash == local.record(4).content_hash
+    with pytest.raises(UnreadablePicture):  # a local collection reads files
+        local.search(away(local))
+
+
+def test_both_are_collections(both: tuple[Collection, RemoteCollection]) -> None:
+    def take(photos: AnyCollection) -> int:
+        return len(photos)
+
+    promised = {
+        name for name in vars(AnyCollection) if not name.startswith("_") or name in ("__len__", "__enter__", "__exit__")
+    }
+    assert len(promised) > 14
+    for photos in both:
+        assert take(photos) == 300
+        assert promised <= set(dir(photos))
+
+
+def test_every_error_of_the_library_is_in_one_module() -> None:
+    def below(kind: type[ClipsearchError]) -> set[type[ClipsearchError]]:
+        return {kind}.union(*(below(child) for child in kind.__subclasses__()))
+
+    library = ("clipsearch.search", "clipsearch.store", "clipsearch.encoder", "clipsearch.remote", "clipsearch.vectors")
+    import clipsearch.encoder.hub
+    import clipsearch.encoder.onnx  # noqa: F401
+
+    strangers = [kind for kind in below(ClipsearchError) if kind.__module__.startswith(library)]
+    assert not strangers
+    drawn = errors.__doc__ or ""
+    for kind in below(ClipsearchError):
+        assert kind.__module__ != "clipsearch.errors" or kind.__name__ in drawn, kind
+
+
+def test_what_was_raised_before_still_is() -> None:
+    assert issubclass(errors.NoSuchPicture, KeyError)
+    assert issubclass(errors.InvalidTag, ValueError)
+    assert issubclass(errors.UnsupportedPrecision, ValueError)
+    assert str(errors.NoSuchPicture(7)) == "the index has no picture 7"
+    with pytest.raises(errors.UnsupportedPrecision, match="int8"):
+        clipsearch.load_encoder("builtin", precision="fp16")

@@ -1,0 +1,222 @@
+"""One question has one answer through every door: Python, `connect`, HTTP, the page, assistants, the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from mcp import Client
+
+import clipsearch
+from clipsearch.records import Hit
+from clipsearch.search.collection import Collection
+from clipsearch.server.mcp import assistant_server
+from tests.support.collections import serving, varied_index
+from tests.support.commands import Commands
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_main import DIM
+
+Asked = dict[str, Any]
+Row = tuple[int, float | None, float | None, str | None, tuple[int, ...]]
+
+REQUESTS: list[Asked] = [
+    {"query": "red"},
+    {"query": "a dark blue picture", "k": 7},
+    {"query": "green", "k": 3, "offset": 2},
+    {"query": "a submarine"},
+    {"query": "red", "all": True},
+    {"query": "red", "all": True, "k": 90},
+    {"query": "red", "all": True, "k": 30, "offset": 60},
+    {"query": "red + blue", "k": 12},
+    {"query": "red - blue", "all": True},
+    {"query": "2:yellow + like:17"},
+    {"query": "like:3"},
+    {"query": "like:3", "all": True, "k": 50},
+    {"query": "red ext:png", "k": 10},
+    {"query": "red folder:trips"},
+    {"query": "blue not tag:seen", "all": True},
+    {"query": "green near:48.1,2.2,20km", "all": True},
+    {"query": "after:2023-06"},
+    {"query": "tag:seen", "k": 40},
+    {"query": "tag:seen", "sort": "path", "k": 15},
+    {"query": "camera:x100", "offset": 10, "k": 10},
+    {"query": "width:>64 folder:ete", "sort": "date"},
+    {"query": "", "vector": 5},
+    {"query": "", "vector": 5, "all": True, "k": 33},
+    {"query": "red", "vector": 8},
+    {"query": "folder:trips", "vector": 8, "k": 6},
+    {"query": "red", "like": [10]},
+    {"query": "red", "like": [10, 11], "unlike": [140]},
+    {"query": "", "like": [20]},
+    {"query": "red", "unlike": [0], "all": True},
+    {"query": "red", "unique": True},
+    {"query": "blue", "unique": True, "all": True, "k": 25},
+    {"query": "after:2023-06", "unique": True, "k": 12},
+    {"query": "red", "diverse": 0.5},
+    {"query": "red", "diverse": 0.5, "unique": True, "all": True},
+    {"query": "red", "sort": "date"},
+    {"query": "red", "sort": "date", "all": True, "k": 18, "offset": 9},
+    {"query": "red", "sort": "path"},
+    {"query": "red", "sort": "path", "unique": True, "all": True},
+    {"query": "green", "like": [12], "sort": "date", "unique": True},
+    {"query": "red folder:nowhere"},
+]
+
+
+def rows_of(hits: list[Hit] | list[dict[str, Any]]) -> list[Row]:
+    bodies = [hit.to_dict() if isinstance(hit, Hit) else hit for hit in hits]
+    assert (
+        [body["rank"] for body in bodies] == list(range(bodies[0]["rank"], bodies[0]["rank"] + len(bodies)))
+        if bodies
+        else True
+    )
+    return [
+        (b["row_id"], b["score"], b["confidence"], b["band"], tuple(other["row_id"] for other in b["others"]))
+        for b in bodies
+    ]
+
+
+def same(one: list[Row], other: list[Row]) -> bool:
+    return (
+        [(row[0], row[3:]) for row in one] == [(row[0], row[3:]) for row in other]
+        and [row[1] for row in one] == pytest.approx([row[1] for row in other], abs=1e-5)
+        and [row[2] for row in one] == pytest.approx([row[2] for row in other], abs=2e-4)
+    )
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    return varied_index(tmp_path / "photos", FakeEncoder(dim=DIM))
+
+
+def question(asked: Asked, photos: Collection) -> Asked:
+    """With the vector of a row in place of the row's number."""
+    vector = asked.get("vector")
+    return {**asked, **({} if vector is None else {"vector": photos.vector(vector)})}
+
+
+def of_commands(commands: Commands, index: Path) -> Callable[[Asked], list[Row] | None]:
+    def ask(asked: Asked) -> list[Row] | None:
+        if "vector" in asked or not asked["query"]:
+            return None  # there is no way to say it
+        skipped, k = asked.get("offset", 0), asked.get("k", 20)
+        words = ["query", asked["query"], "--json", "--index", str(index), "-k", str(skipped + k)]
+        for name in ("all", "unique", "diverse"):
+            words += [f"--{name}"] if asked.get(name) else []
+        words += ["--sort", asked["sort"]] if "sort" in asked else []
+        words += [
+            part for name in ("like", "unlike") for row in asked.get(name, ()) for part in (f"--{name}", str(row))
+        ]
+        done = commands.run(*words)
+        assert done.status in (0, 3), done.err
+        return rows_of(done.json()[skipped:])
+
+    return ask
+
+
+def of_assistants(service: Any) -> Callable[[Asked], list[Row] | None]:
+    def ask(asked: Asked) -> list[Row] | None:
+        if "vector" in asked:
+            return None
+        skipped = asked.get("offset", 0)
+        arguments = {name: value for name, value in asked.items() if name != "offset"} | {
+            "k": skipped + asked.get("k", 20)
+        }
+
+        async def call() -> Any:
+            async with Client(assistant_server(service)) as client:
+                return await client.call_tool("search", arguments)
+
+        answer = anyio.run(call)
+        assert not answer.is_error, answer.content
+        return rows_of(answer.structured_content["hits"][skipped:])
+
+    return ask
+
+
+def test_every_door_gives_the_same_answer(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = FakeEncoder(dim=DIM)
+    assert len(REQUESTS) == 40
+    with (
+        clipsearch.open(index, encoder=encoder) as photos,
+        serving(index, encoder) as (url, app),
+        clipsearch.connect(url) as remote,
+        httpx.Client(base_url=url, trust_env=False) as http,
+        Commands({name: os.environ[name] for name in ("CLIPSEARCH_STATE_DIR", "CLIPSEARCH_CACHE_DIR")}) as commands,
+    ):
+
+        def posted(route: str) -> Callable[[Asked], list[Row]]:
+            def ask(asked: Asked) -> list[Row]:
+                vector = asked.get("vector")
+                body = {**asked, "vector": None if vector is None else vector.tolist()}
+                answer = http.post(route, json=body)
+                assert answer.status_code == 200, answer.text
+                found = answer.json()
+                order = photos.order(**{k: v for k, v in asked.items() if k not in ("k", "offset")})
+                assert (found["total"], found["hidden"]) == order.count(photos), (route, asked)
+                return rows_of(found["hits"])
+
+            return ask
+
+        doors: dict[str, Callable[[Asked], list[Row] | None]] = {
+            "connect": lambda asked: rows_of(remote.search(**asked)),
+            "/v1/search": posted("/v1/search"),
+            "/v1/gallery": posted("/v1/gallery"),
+            "mcp": of_assistants(app.state.service),
+            "query --json": of_commands(commands, index),
+        }
+        answers = 0
+        for asked in REQUESTS:
+            whole = question(asked, photos)
+            expected = rows_of(photos.search(**whole))
+            for door, ask in doors.items():
+                found = ask(whole)
+                assert found is None or same(found, expected), (door, asked, found, expected)
+                answers += found is not None
+        assert answers > 150
+        sizes = [len(photos.search(**question(asked, photos))) for asked in REQUESTS]
+        assert sum(size > 0 for size in sizes) > 30  # the table asks for something
+
+
+def test_the_first_hits_are_the_first_of_more_hits(index: Path) -> None:
+    with clipsearch.open(index, encoder=FakeEncoder(dim=DIM)) as photos:
+        for request in REQUESTS:
+            asked = {k: v for k, v in question(request, photos).items() if k not in ("k", "offset")}
+            everything = rows_of(photos.search(**asked, k=1000))
+            total, hidden = photos.order(**asked).count(photos)
+            assert len(everything) == len({row[0] for row in everything}) == total
+            for k in (1, 5, 20, 21, 120):
+                assert same(rows_of(photos.search(**asked, k=k)), everything[:k]), (k, request)
+            windows = [row for n in range(0, 300, 37) for row in rows_of(photos.search(**asked, k=37, offset=n))]
+            assert same(windows, everything), request
+            if photos.parse(request["query"] or "x").filter is None:
+                folded = sum(len(row[4]) for row in everything)
+                assert total + folded + hidden == len(photos), request
+
+
+def test_an_order_by_date_or_path_is_of_all_that_passes_the_cut(index: Path) -> None:
+    with clipsearch.open(index, encoder=FakeEncoder(dim=DIM)) as photos:
+        choices: list[Asked] = [{}, {"all": True}, {"like": [4]}]
+        for options in choices:
+            by_score = rows_of(photos.search("red", 1000, **options))
+            for sort in ("date", "path"):
+                found = rows_of(photos.search("red", 1000, **{**options, "sort": sort}))
+                assert same(sorted(found), sorted(by_score))
+        newest = [photos.record(hit.record.row_id) for hit in photos.search("red", 1000, sort="date", all=True)]
+        assert len(newest) == len(photos)
+        listed = [hit.record for hit in photos.search("", 1000)]
+        assert [record.row_id for record in newest] == [record.row_id for record in listed]
+
+
+def test_one_thumb_does_not_show_everything(index: Path) -> None:
+    with clipsearch.open(index, encoder=FakeEncoder(dim=DIM)) as photos:
+        for query in ("red", "blue", "green"):
+            liked = photos.search(query, 1, all=True)[0].record.row_id
+            for options in ({"like": [liked]}, {"unlike": [liked]}, {"vector": photos.vector(liked)}):
+                _, hidden = photos.order(query, **options).count(photos)
+                assert hidden > len(photos) / 4, (query, options)

@@ -1,0 +1,105 @@
+"""A collection with something of everything, and every door to it: for tests that they all give one answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image
+
+from clipsearch.indexer.segments import with_pictures
+from clipsearch.records import EmbeddingBatch, ImageRecord, Manifest, ModelRef, PictureMetadata, PixelArray
+from clipsearch.server.app import ServerOptions, create_app
+from clipsearch.server.routes import Service
+from clipsearch.store import Writer
+from clipsearch.store.tags import write_tags
+from clipsearch.ui.page_routes import add_page_routes
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+
+SCENES = 60
+VERSIONS = 5
+DAY_NS = 86_400 * 10**9
+
+
+def varied_index(folder: Path, encoder: FakeEncoder) -> Path:
+    """An index of 300 pictures: 60 scenes in five versions each, two of them the same bytes; dates, places, tags.
+
+    Some dates are equal. The first picture of each colour is a file that is there.
+    """
+    rng = np.random.default_rng(5)
+    colours = list(COLOURS)
+    records, pixels = [], []
+    for scene in range(SCENES):
+        colour = np.array(COLOURS[colours[scene % len(colours)]], np.float32)
+        base = colour + rng.normal(0, 25, (2, 2, 3)).repeat(16, axis=0).repeat(16, axis=1)
+        for version in range(VERSIONS):
+            number = scene * VERSIONS + version
+            noise = 0 if version < 2 else rng.normal(0, 4, (32, 32, 3))
+            pixels.append(np.clip(base + noise, 0, 255).astype(np.uint8))
+            taken_at = f"2023-{scene % 12 + 1:02d}-{number % 3 + 10}T12:00:00" if scene % 3 else None
+            place = (48.0 + scene / 100, 2.0 + scene / 50) if scene % 4 == 0 else (None, None)
+            metadata = PictureMetadata("PNG", taken_at, "Maker X100" if scene % 5 == 0 else None, *place)
+            name = f"{'Été' if scene % 7 == 0 else 'trips'}/{colours[scene % len(colours)]}/IMG_{299 - number:04d}.png"
+            records.append(
+                ImageRecord(
+                    number,
+                    name,
+                    1000 + 10 * version,
+                    1_700_000_000 * 10**9 + number // 4 * DAY_NS,
+                    number + 1,
+                    f"{scene * VERSIONS + max(1, version):032x}",
+                    32 * (1 + version % 3),
+                    32,
+                    metadata,
+                )
+            )
+            if scene < len(colours) and version == 0:
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels[-1]).save(path)
+    index = folder / ".clipsearch"
+    vectors = encoder.encode_images(_stacked(pixels))
+    model = ModelRef(encoder.name, encoder.fingerprint, encoder.dim, float(encoder.score_scale))
+    with Writer(index) as writer:
+        manifest = Manifest(0, "", "..", model, 0)
+        for part in (slice(0, 200), slice(200, None)):  # two fragments, two segments
+            batch = EmbeddingBatch(records[part], vectors[part])
+            manifest = writer.commit(with_pictures(writer, manifest, lambda batch=batch: [batch]))  # type: ignore[misc]
+    write_tags(index, {"seen": {record.content_hash or "": 1.0 for record in records[::3]}})
+    return index
+
+
+def _stacked(pixels: list[PixelArray]) -> PixelArray:
+    return np.stack(pixels)
+
+
+@contextmanager
+def serving(index: Path, encoder: FakeEncoder) -> Iterator[tuple[str, FastAPI]]:
+    """The address of a server on loopback that serves an index with the page's routes, and its application."""
+    app = create_app(
+        [index], encoder=encoder, options=ServerOptions(warm_pictures_after_s=None), interface=_routes_of_the_page
+    )
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="on"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 30
+        while not server.started:
+            assert time.monotonic() < deadline and thread.is_alive(), "the server does not start"
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}", app
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+def _routes_of_the_page(app: FastAPI, service: Service) -> Callable[[], None]:
+    add_page_routes(app, service)
+    return lambda: None

@@ -1,0 +1,159 @@
+"""The ranking: what it looks for, and what it does not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import clipsearch
+from benchmarks.common import random_blocks, write_index
+from clipsearch.errors import InvalidQuery
+from clipsearch.query import Query, parse_query
+from clipsearch.search.collection import Collection
+from clipsearch.search.order import DEEPEST, FIRST, STEPS, Order, Wish, listed
+from tests.support.fake_encoder import FakeEncoder
+
+ROWS = 6000
+
+
+class Watched(Collection):
+    """A collection that notes how deep it was searched."""
+
+    depths: list[int]
+
+    def nearest(self, *arguments: Any, **options: Any) -> Any:
+        self.depths.append(arguments[1])
+        return super().nearest(*arguments, **options)
+
+
+@pytest.fixture
+def index(tmp_path: Path, encoder: FakeEncoder) -> Path:
+    return write_index(tmp_path / "photos", encoder, lambda: random_blocks(ROWS, encoder.dim))
+
+
+@pytest.fixture
+def approximate(index: Path, encoder: FakeEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("clipsearch.indexer.segments.IVF_FROM_ROWS", ROWS // 2)
+    return write_index(tmp_path / "large", encoder, lambda: random_blocks(ROWS, encoder.dim))
+
+
+def depths_of(index: Path, encoder: FakeEncoder, query: str, k: int, **options: Any) -> list[int]:
+    with Watched(index, encoder=encoder) as photos:
+        photos.depths = []
+        photos.search(query, k, **options)
+        return photos.depths
+
+
+def test_no_more_is_looked_for_than_is_asked_for(index: Path, encoder: FakeEncoder) -> None:
+    assert depths_of(index, encoder, "red", 5) == [FIRST]
+    assert depths_of(index, encoder, "red", FIRST, all=True) == [FIRST]
+    assert depths_of(index, encoder, "red", FIRST + 1, all=True) == [STEPS[1]]
+    assert depths_of(index, encoder, "red", 400, all=True) == [500]
+    assert depths_of(index, encoder, "red", 3000, all=True) == [ROWS]
+    assert depths_of(index, encoder, "folder:2003", 20) == []
+    assert depths_of(index, encoder, "red", 20, all=True, sort="date") == [FIRST]  # the best, for the confidence
+    assert depths_of(index, encoder, "red", 20, all=True, unique=True) == [1000]
+
+
+def test_the_first_hits_of_approximate_search_are_the_same_for_any_number(
+    approximate: Path, encoder: FakeEncoder
+) -> None:
+    with clipsearch.open(approximate, encoder=encoder) as photos:
+        assert not photos.is_exact
+        for query in ("red", "a long story", "blue folder:2003"):
+            for options in ({}, {"unique": True}, {"diverse": 0.5}, {"sort": "path"}):
+                whole = [hit.record.row_id for hit in photos.search(query, ROWS, all=True, **options)]
+                assert len(whole) == len(set(whole))
+                for k in (1, 7, 20, 21, 90, 300, 2000):
+                    found = photos.search(query, k, all=True, **options)
+                    assert [hit.record.row_id for hit in found] == whole[:k], (query, options, k)
+        bands = [hit.band for hit in photos.search("red", ROWS)]
+        assert "unlikely" not in bands
+
+
+def test_confidence_does_not_depend_on_the_window(index: Path, encoder: FakeEncoder) -> None:
+    with clipsearch.open(index, encoder=encoder) as photos:
+        whole = photos.search("red", 300, all=True)
+        alone = [photos.search("red", 1, offset=n, all=True)[0] for n in range(0, 300, 23)]
+        assert [hit.confidence for hit in alone] == pytest.approx([hit.confidence for hit in whole[::23]])
+        assert [hit.rank for hit in alone] == [hit.rank for hit in whole[::23]]
+
+
+def test_lists_end_ties_by_row_id(index: Path, encoder: FakeEncoder) -> None:
+    with clipsearch.open(index, encoder=encoder) as photos:
+        rows = photos.row_ids()
+        for by_path in (False, True):
+            whole = listed(photos, rows, by_path=by_path)
+            assert sorted(whole.tolist()) == rows.tolist()
+            for first in (1, 20, 2000):
+                np.testing.assert_array_equal(listed(photos, rows, by_path=by_path, first=first), whole[:first])
+        dates = np.concatenate([columns.dates_us for columns in photos.columns()])
+        newest = listed(photos, rows, by_path=False)
+        assert [(-dates[row], row) for row in newest] == sorted((-dates[row], row) for row in newest)
+        assert len(set(dates.tolist())) < len(rows)  # there are ties
+
+
+def test_hidden_and_shown_are_all_that_pass_the_filter(index: Path, encoder: FakeEncoder) -> None:
+    with clipsearch.open(index, encoder=encoder) as photos:
+        for query in ("red", "red folder:2003", "like:5", "folder:2003"):
+            order = photos.order(query)
+            total, hidden = order.count(photos)
+            assert total == len(photos.search(query, ROWS))
+            everything, none = photos.order(query, all=True).count(photos)
+            assert (total + hidden, 0) == (everything, none)
+            assert everything == len(photos.search(query, ROWS, all=True))
+
+
+def test_what_words_ask_for_is_judged_as_words() -> None:
+    vector = np.ones(4, np.float32)
+    for query, kind in (
+        ("a dog", "text"),
+        ("dog - ./cat.jpg", "text"),
+        ("dog + like:3", "picture"),
+        ("like:3", "picture"),
+    ):
+        assert Wish(parse_query(query)).kind == kind, query
+    for options in ({"vector": vector}, {"like": (3,)}, {"unlike": (3,)}):
+        assert Wish(parse_query("a dog"), **options).kind == "picture"
+        assert Wish(Query("", ()), **options).cuts
+    assert not Wish(parse_query("a dog"), all=True).cuts
+    assert not Wish(parse_query("ext:png")).cuts
+
+
+def test_wishes_that_cannot_be_are_refused() -> None:
+    query = Query("", ())
+    for options in ({"sort": "size"}, {"diverse": -0.1}, {"diverse": 1.5}, {"diverse": float("nan")}):
+        with pytest.raises(InvalidQuery):
+            Wish(query, **options)
+
+
+def test_an_empty_collection_has_an_order(tmp_path: Path, encoder: FakeEncoder) -> None:
+    index = write_index(tmp_path / "empty", encoder, lambda: iter([np.empty((0, encoder.dim), np.float32)]))
+    with clipsearch.open(index, encoder=encoder) as photos:
+        for query in ("red", "", "ext:png", "red ext:png"):
+            for options in ({}, {"all": True}, {"sort": "path"}, {"unique": True}, {"diverse": True}):
+                order: Order = photos.order(query, **options)
+                assert order.window(photos, 0, 20) == []
+                assert order.count(photos) == (0, 0)
+    assert DEEPEST >= ROWS
+
+
+def test_every_door_can_say_where_the_time_goes(index: Path) -> None:
+    code = (
+        "import clipsearch; from clipsearch.timing import print_laps\n"
+        "from tests.support.fake_encoder import FakeEncoder\n"
+        f"with clipsearch.open({str(index)!r}, encoder=FakeEncoder()) as photos: photos.search('red')\n"
+        "print_laps()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "CLIPSEARCH_TIMING": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for step in ("open and verify the index", "encode the query", "find the nearest", "judge", "look up the rows"):
+        assert step in done.stderr
