@@ -49,14 +49,18 @@ class Assets:
 
     def __init__(self) -> None:
         folder = resources.files("clipsearch.ui") / "assets"
-        self._files = {file.name: file.read_bytes() for file in folder.iterdir() if file.name.endswith(tuple(_TYPES))}
+        self._files: dict[str, bytes] = {}
+        for prefix, part in (("", folder), ("vendor/", folder / "vendor")):
+            for file in part.iterdir():
+                if file.name.endswith(tuple(_TYPES)):
+                    self._files[prefix + file.name] = file.read_bytes()
         together = b"".join(name.encode() + content for name, content in sorted(self._files.items()))
         self.folder = f"/ui/{hashlib.blake2b(together, digest_size=8).hexdigest()}"
 
     def answer(self, path: str) -> Response:
         """A file by its address."""
-        folder, _, name = path.rpartition("/")
-        if folder != self.folder or name not in self._files:
+        name = path.removeprefix(f"{self.folder}/")
+        if name == path or name not in self._files:
             return PlainTextResponse("404: no such file\n", 404)
         kind = _TYPES[name[name.rindex(".") :]]
         return Response(self._files[name], headers={"content-type": kind, "cache-control": _IMMUTABLE})
@@ -67,6 +71,7 @@ class Assets:
         modules = sorted(name for name in self._files if name.endswith(".js"))
         lines = [
             f'<link rel="icon" href="{folder}/icon.svg">',
+            f'<link rel="stylesheet" href="{folder}/vendor/photoswipe.css">',
             f'<link rel="stylesheet" href="{folder}/app.css">',
         ]
         lines += [f'<link rel="modulepreload" href="{folder}/{name}">' for name in modules]

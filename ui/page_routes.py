@@ -2,57 +2,44 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-import tempfile
 import threading
-import unicodedata
-import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import IO, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
-from clipsearch.errors import InvalidQuery, UnreadablePicture
 from clipsearch.search.concepts import add_concept
 from clipsearch.server import messages
+from clipsearch.server.identity import ADDRESS_DIGITS, check_index
 from clipsearch.server.routes import AsciiJSON, IndexName, Service
+from clipsearch.ui.exports import MEDIA_TYPES, MOST_EXPORTED, Export, Form
 from clipsearch.ui.picture_map import PictureMap, draw_map
+from clipsearch.ui.places import contents_of
 
-MOST_EXPORTED = 10_000
-MOST_ZIPPED = 500
-PREVIEW_SIDE = 1024
 MAPS_KEPT = 4
-CSV_COLUMNS = (
-    "path",
-    "row_id",
-    "width",
-    "height",
-    "size_bytes",
-    "format",
-    "taken_at",
-    "camera",
-    "latitude",
-    "longitude",
-)
-
+EXPORT_NAMES: dict[Form, str] = {"csv": "clipsearch.csv", "paths": "clipsearch.txt", "zip": "clipsearch.zip"}
 
 Id = Annotated[int, Field(ge=0, lt=2**63)]
 
 
+class RowsRequest(messages.SearchRequest):
+    """Row ids of a part of an index in the order of a question."""
+
+    k: Annotated[int, Field(ge=1, le=MOST_EXPORTED)] = MOST_EXPORTED
+
+
 class ExportRequest(BaseModel):
-    """Pictures to export, as a table or as re-encoded previews."""
+    """Pictures to export: as a table, as paths, or as re-encoded previews."""
 
     model_config = ConfigDict(extra="forbid")
 
     ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_EXPORTED)]
-    form: Literal["csv", "zip"]
+    form: Form
     index: messages.IndexName = None
+    index_id: messages.IndexId = None
 
 
 class ConceptRequest(BaseModel):
@@ -64,6 +51,7 @@ class ConceptRequest(BaseModel):
     like: Annotated[list[Id], Field(min_length=1, max_length=1000)]
     unlike: Annotated[list[Id], Field(max_length=1000)] = []
     index: messages.IndexName = None
+    index_id: messages.IndexId = None
 
 
 class PageService:
@@ -71,88 +59,52 @@ class PageService:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._maps: OrderedDict[tuple[str, int], PictureMap] = OrderedDict()
+        self._maps: OrderedDict[tuple[str, str, int], PictureMap] = OrderedDict()
         self._drawing = threading.Lock()
 
     def map(self, index: str | None) -> dict[str, Any]:
         """Where the pictures of an index are on its map: places in 1/10,000 of its side."""
         served = self._service.engine.index(index)
         with served.lease() as photos, self._drawing:
-            key = (served.name, photos.manifest.generation)
+            key = (served.name, photos.identity, photos.manifest.generation)
             if key not in self._maps:
                 self._maps[key] = draw_map(photos)
                 while len(self._maps) > MAPS_KEPT:
                     self._maps.popitem(last=False)
             drawn = self._maps[key]
+            contents = contents_of(photos, drawn.ids, ADDRESS_DIGITS)
         x, y = np.round(drawn.places.T * 10_000).astype(int).tolist() if len(drawn.ids) else ([], [])
-        return {"index": served.name, "total": drawn.total, "ids": drawn.ids.tolist(), "x": x, "y": y}
+        return {
+            "index": served.name,
+            "total": drawn.total,
+            "ids": drawn.ids.tolist(),
+            "contents": contents,
+            "x": x,
+            "y": y,
+        }
 
     def keep_concept(self, asked: ConceptRequest) -> dict[str, Any]:
         """Learn a concept and keep it in the index under a name. Raises: InvalidQuery, IndexLocked."""
         served = self._service.engine.index(asked.index)
         with served.lease() as photos:
+            check_index(photos.identity, served.name, asked.index_id)
             concept = add_concept(photos, asked.name, asked.like, asked.unlike)
         served.reload(wait=True)
         return {"index": served.name, "name": concept.name}
 
-    def table(self, asked: ExportRequest) -> bytes:
-        """What is known of pictures, as CSV. Raises: NoSuchPicture."""
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(CSV_COLUMNS)
-        for row_id in asked.ids:
-            known = self._service.picture(row_id, asked.index)
-            writer.writerow([_cell(known[column]) for column in CSV_COLUMNS])
-        return text.getvalue().encode("utf-8", "replace")
+    def rows(self, asked: RowsRequest) -> dict[str, Any]:
+        """Row ids of a part of an order."""
+        with self._service.ordered(asked) as (served, photos, order):
+            ids = order.row_ids(photos, asked.offset, asked.k).tolist()
+            total, _ = order.count(photos)
+        return {"index": served.name, "index_id": photos.identity, "total": total, "ids": ids}
 
-    def previews(self, asked: ExportRequest) -> IO[bytes]:
-        """A ZIP archive of re-encoded pictures without metadata, open at its start.
-
-        A picture that cannot be read any more is named in `left-out.txt`. Raises: NoSuchPicture, InvalidQuery.
-        """
-        if len(asked.ids) > MOST_ZIPPED:
-            raise InvalidQuery(
-                f"{len(asked.ids):,} pictures are too many for one archive. Select at most {MOST_ZIPPED}"
-            )
-        file = tempfile.TemporaryFile(prefix="clipsearch-")  # noqa: SIM115  the answer reads and closes it
-        left_out = []
-        try:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for number, row_id in enumerate(asked.ids, 1):
-                    name = self._service.picture(row_id, asked.index)["name"]
-                    try:
-                        jpeg, _ = self._service.thumbnail(row_id, asked.index, PREVIEW_SIDE)
-                    except UnreadablePicture as error:
-                        left_out.append(f"{_plain(name)}: {_plain(error.reason)}")
-                        continue
-                    archive.writestr(f"{number:04d}-{_stem(name)}.jpg", jpeg)
-                if left_out:
-                    archive.writestr("left-out.txt", "\n".join(left_out) + "\n")
-        except BaseException:
-            file.close()
-            raise
-        file.seek(0)
-        return file
-
-
-def _cell(value: Any) -> Any:
-    """A value of the table. Texts that a spreadsheet would run as a formula are kept from it by an apostrophe."""
-    if isinstance(value, str):
-        value = _plain(value)
-        return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-    return value
-
-
-def _plain(text: str) -> str:
-    """Without halves of surrogate pairs, which no encoding can write."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _stem(name: str) -> str:
-    """A file name that is safe in any archive, from the name of a picture."""
-    stem = _plain(name).rpartition("/")[2].rpartition(".")[0] or "picture"
-    plain = re.sub(r"[^\w .,()+-]", "_", unicodedata.normalize("NFC", stem))
-    return plain.strip(" .")[:80] or "picture"
+    def export(self, asked: ExportRequest) -> Export:
+        """Begin an export. Raises: NoSuchPicture, InvalidQuery, OtherIndex."""
+        served = self._service.engine.index(asked.index)
+        with served.lease() as photos:
+            check_index(photos.identity, served.name, asked.index_id)
+        return Export(self._service, self._service.exports, served, asked.ids, asked.form)
 
 
 def add_page_routes(app: FastAPI, service: Service) -> None:
@@ -164,31 +116,27 @@ def add_page_routes(app: FastAPI, service: Service) -> None:
         """Same as `/v1/search`."""
         return AsciiJSON(await service.searches.run(lambda: service.search(asked)))
 
+    @app.post("/v1/gallery/rows", tags=["page"])
+    async def gallery_rows(asked: RowsRequest) -> Response:
+        """Row ids of a part of an index in the order of a question, for a selection."""
+        return AsciiJSON(await service.searches.run(lambda: page.rows(asked)))
+
     @app.post("/v1/concepts", tags=["page"])
     async def concepts(asked: ConceptRequest) -> Response:
         """Save what example pictures have in common as a concept, for `tag:NAME` and `like:NAME`."""
-        return AsciiJSON(await service.uploads.run(lambda: page.keep_concept(asked)))
+        return AsciiJSON(await service.exports.run(lambda: page.keep_concept(asked)))
 
     @app.get("/v1/map", tags=["page"])
     async def picture_map(index: IndexName = None) -> Response:
         """Get the positions of pictures on the map of an index. Similar pictures lie near each other."""
-        return AsciiJSON(await service.uploads.run(lambda: page.map(index)))
+        return AsciiJSON(await service.exports.run(lambda: page.map(index)))
 
     @app.post("/v1/export", tags=["page"])
     async def export(asked: ExportRequest) -> Response:
-        """Export a table of pictures, or an archive of re-encoded previews. Originals are never sent."""
-        if asked.form == "csv":
-            table = await service.searches.run(lambda: page.table(asked))
-            return Response(table, media_type="text/csv; charset=utf-8", headers=_attachment("clipsearch.csv"))
-        archive = await service.uploads.run(lambda: page.previews(asked))
-        return StreamingResponse(_blocks(archive), media_type="application/zip", headers=_attachment("clipsearch.zip"))
-
-
-def _attachment(name: str) -> dict[str, str]:
-    return {"content-disposition": f'attachment; filename="{name}"'}
-
-
-def _blocks(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        while block := file.read(1 << 20):
-            yield block
+        """Export pictures as a table, as paths, or as an archive of re-encoded previews, never as originals."""
+        export = await service.searches.run(lambda: page.export(asked))
+        return StreamingResponse(
+            export.blocks(),
+            media_type=MEDIA_TYPES[asked.form],
+            headers={"content-disposition": f'attachment; filename="{EXPORT_NAMES[asked.form]}"'},
+        )

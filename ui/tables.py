@@ -9,7 +9,10 @@ from clipsearch.query.fields import FILTERS
 
 
 def tables() -> dict[str, Any]:
-    """The filters that have a control, and which files can be sent as a question: those that can be read here."""
+    """The filters that have a control, and which files can be sent as a question: those that can be read here.
+
+    `shown`: formats of which a browser shows the original.
+    """
     read = [found for found in FORMATS if is_installed(found)]
     return {
         "filters": [
@@ -27,6 +30,7 @@ def tables() -> dict[str, Any]:
         "pictures": {
             "extensions": [extension for found in read for extension in found.extensions.split()],
             "types": [name for found in read for name in found.media_types.split()],
+            "shown": [found.kind for found in FORMATS if found.shown],
         },
     }
 

@@ -59,6 +59,13 @@ HostNameOption = Annotated[
     list[str] | None,
     typer.Option("--host-name", help="Additional host name to accept. Can be repeated.", metavar="NAME"),
 ]
+OriginalsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--originals/--no-originals",
+        help="Send original files on request. By default, only to browsers on this machine.",
+    ),
+]
 
 
 def listen(
@@ -68,6 +75,7 @@ def listen(
     token: str | None,
     host_names: list[str] | None,
     root_path: str,
+    originals: bool | None,
     *,
     interface: Callable[[FastAPI, Service], Callable[[], None]] | None,
     browser: bool,
@@ -90,7 +98,7 @@ def listen(
     names = (*(host_names or ()), *(() if local else own_names()))
     served = create_app(
         places,
-        options=ServerOptions(token=token, local=local, root_path=root, host_names=names),
+        options=ServerOptions(token=token, local=local, root_path=root, host_names=names, originals=originals),
         interface=interface,
         background=(lambda service: answer_locally(service.engine),),
     )

@@ -8,6 +8,7 @@ from clipsearch.cli.listening import (
     HostNameOption,
     HostOption,
     IndexesOption,
+    OriginalsOption,
     PortOption,
     RootPathOption,
     TokenOption,
@@ -25,6 +26,7 @@ def serve(
     token: TokenOption = None,
     host_name: HostNameOption = None,
     root_path: RootPathOption = "",
+    originals: OriginalsOption = None,
 ) -> None:
     """Serve indexes over HTTP: search, thumbnails and metrics, with OpenAPI documentation at /docs.
 
@@ -35,4 +37,4 @@ def serve(
       CLIPSEARCH_TOKEN=... clipsearch serve --host 0.0.0.0
       clipsearch serve --root-path /photos --host-name example.org     (behind a proxy; see docs/api.md)
     """
-    listen(index, host, port, token, host_name, root_path, interface=None, browser=False)
+    listen(index, host, port, token, host_name, root_path, originals, interface=None, browser=False)

@@ -10,6 +10,7 @@ from clipsearch.cli.listening import (
     HostNameOption,
     HostOption,
     IndexesOption,
+    OriginalsOption,
     PortOption,
     RootPathOption,
     TokenOption,
@@ -27,6 +28,7 @@ def ui(
     token: TokenOption = None,
     host_name: HostNameOption = None,
     root_path: RootPathOption = "",
+    originals: OriginalsOption = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page in a browser.")] = False,
 ) -> None:
     """Search in the browser. Also serves the API of `clipsearch serve`.
@@ -38,4 +40,4 @@ def ui(
     """
     from clipsearch.ui.page import add_page
 
-    listen(index, host, port, token, host_name, root_path, interface=add_page, browser=not no_browser)
+    listen(index, host, port, token, host_name, root_path, originals, interface=add_page, browser=not no_browser)

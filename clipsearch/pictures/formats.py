@@ -74,6 +74,7 @@ class Format(NamedTuple):
     plugin: tuple[str, str] | None = None  # module and class of its Pillow plugin
     same: str = ""  # extensions that mean the same to `ext:`, the usual one first
     offered: bool = False  # as a choice for `ext:` on the page
+    shown: bool = False  # by every browser, as the first of its media types
     extra: str | None = None  # what it needs beside the core,
     module: str | None = None  # and the module that is then there
 
@@ -88,6 +89,7 @@ FORMATS: tuple[Format, ...] = (
         plugin=("PIL.JpegImagePlugin", "JpegImageFile"),
         same="jpg jpeg jpe jfif",
         offered=True,
+        shown=True,
     ),
     Format(
         "PNG",
@@ -97,6 +99,7 @@ FORMATS: tuple[Format, ...] = (
         (b"\x89PNG\r\n\x1a\n",),
         plugin=("PIL.PngImagePlugin", "PngImageFile"),
         offered=True,
+        shown=True,
     ),
     Format(
         "WEBP",
@@ -106,6 +109,7 @@ FORMATS: tuple[Format, ...] = (
         test=_is_webp,
         plugin=("PIL.WebPImagePlugin", "WebPImageFile"),
         offered=True,
+        shown=True,
     ),
     Format(
         "GIF",
@@ -115,8 +119,9 @@ FORMATS: tuple[Format, ...] = (
         (b"GIF87a", b"GIF89a"),
         plugin=("PIL.GifImagePlugin", "GifImageFile"),
         offered=True,
+        shown=True,
     ),
-    Format("BMP", "BMP", "bmp", "image/bmp", (b"BM",), plugin=("PIL.BmpImagePlugin", "BmpImageFile")),
+    Format("BMP", "BMP", "bmp", "image/bmp", (b"BM",), plugin=("PIL.BmpImagePlugin", "BmpImageFile"), shown=True),
     Format(
         "JPEG2000",
         "JPEG 2000",
@@ -162,6 +167,7 @@ FORMATS: tuple[Format, ...] = (
         test=_is_avif,
         plugin=("PIL.AvifImagePlugin", "AvifImageFile"),
         offered=True,
+        shown=True,
     ),
     Format(
         "HEIF",

@@ -135,6 +135,25 @@ class Order:
                 self._deepen(photos, self._depth + 1)
             return len(self._found) - self._spare, self.everything - len(self._found)
 
+    def row_ids(self, photos: Collection, offset: int, count: int) -> IntArray:
+        """Those of the same window, without a look at their rows. Shape: (count,) or less, int64."""
+        with self._lock:
+            self._reach(photos, offset + count)
+            return self.ids[offset : offset + count]
+
+    def place_of(self, photos: Collection, row_id: int) -> int | None:
+        """At which place, from 0, a picture is, or the one that it is folded into; None if it is not among them."""
+        with self._lock:
+            while True:
+                known = len(self.ids)
+                best = (best for best, others in self.folded.items() if any(row_id == other for other, _ in others))
+                found = np.flatnonzero(self.ids == next(best, row_id))
+                if len(found):
+                    return int(found[0])
+                self._reach(photos, known + 1)
+                if len(self.ids) == known:
+                    return None
+
     @property
     def _spare(self) -> int:
         return sum(map(len, self.folded.values()))

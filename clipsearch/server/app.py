@@ -36,6 +36,7 @@ class ServerOptions:
     local: bool = True  # it listens on a loopback address; else a token is needed
     root_path: str = ""  # where a proxy puts this server: "/photos" for https://example.org/photos/
     host_names: tuple[str, ...] = ()  # names under which it may be asked, beside loopback names (and addresses)
+    originals: bool | None = None  # whether original files are sent; None: to browsers on this machine only
     most_upload_bytes: int = UPLOAD_BYTES
     search_threads: int = 32  # as many as make a batch; they wait for each other
     most_waiting: int = 256  # requests that wait for a thread; more are answered with 503
@@ -72,6 +73,8 @@ def create_app(
         search_threads=options.search_threads,
         most_waiting=options.most_waiting,
         decode_timeout_s=options.decode_timeout_s,
+        local=options.local and not root and not options.host_names,
+        originals=options.originals,
     )
 
     @asynccontextmanager

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from clipsearch.config import marker_of
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import ClipsearchError, EncoderMismatch, UnknownIndex
@@ -26,6 +27,7 @@ from clipsearch.server.batching import Batches, BatchingEncoder
 POLL_S = 0.5
 RETRY_S = 5.0
 SEARCHES_AT_ONCE = 32
+NO_IDENTITY = "0" * 32  # of indexes made before there were markers
 
 _log = logging.getLogger("clipsearch.server")
 
@@ -38,6 +40,8 @@ class SharedCollection(Collection):
 
     def __init__(self, index: Path, encoder: Encoder, observe: Callable[[str, int], None]) -> None:
         """`observe` is told "search" and the number of queries in each batch. Raises: see Collection."""
+        self.identity = marker_of(index) or NO_IDENTITY
+        """The random id of the index."""
         super().__init__(index, encoder=encoder)
         self._twin: Collection | None = None
         # Weakly, or a generation that nobody uses any more would wait for the garbage collector with all it has read.

@@ -20,6 +20,13 @@ IndexName = Annotated[
 ]
 Id = Annotated[int, Field(ge=0, lt=2**63)]
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
+IndexId = Annotated[
+    str | None,
+    Field(
+        pattern="^[0-9a-f]{8,32}$",
+        description="The first 8 digits or more of the index's id (see /v1/status): another index answers 409.",
+    ),
+]
 
 
 class _Request(BaseModel):
@@ -52,7 +59,9 @@ class SearchRequest(_Request):
     like: Annotated[list[Id], Field(max_length=MOST_EXAMPLES, description="Row ids of relevant hits.")] = []
     unlike: Annotated[list[Id], Field(max_length=MOST_EXAMPLES, description="Row ids of irrelevant hits.")] = []
     offset: Annotated[int, Field(ge=0, le=DEEPEST, description="Number of hits to skip.")] = 0
+    locate: Annotated[Id | None, Field(description="Row id of a picture. `position` tells where it is.")] = None
     index: IndexName = None
+    index_id: IndexId = None
     at_least_generation: Annotated[
         int | None, Field(ge=0, description="Wait until this generation of the index is open.")
     ] = None
@@ -137,6 +146,10 @@ class SimilarAnswer(BaseModel):
 class SearchAnswer(SimilarAnswer):
     """A page of hits, with the total."""
 
+    index_id: Annotated[str, Field(description="Id of the index that the row ids belong to.")]
+    position: Annotated[
+        int | None, Field(description="Position of the picture in `locate`, from 0; null if it is not a hit.")
+    ] = None
     total: Annotated[int, Field(description="Number of hits in all.")]
     hidden: Annotated[int, Field(description="Number of unlikely matches left out.")]
 
@@ -172,6 +185,7 @@ class IndexState(BaseModel):
     """An index that is served."""
 
     name: str
+    id: Annotated[str, Field(description="Random id, created with the index.")]
     root: str
     generation: int
     committed_at: str
@@ -189,6 +203,7 @@ class StatusAnswer(BaseModel):
     """The indexes that are served."""
 
     version: str
+    originals: Annotated[bool, Field(description="Whether browsers on this machine can get original files.")]
     indexes: list[IndexState]
 
 

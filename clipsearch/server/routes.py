@@ -7,7 +7,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from fastapi import Path as InPath
 from fastapi import Query as InQuery
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from clipsearch import __version__
 from clipsearch.encoder.pieces import encode_decoded
@@ -26,6 +27,7 @@ from clipsearch.errors import (
     ClipsearchError,
     DimensionMismatch,
     IndexLocked,
+    IndexNotFound,
     InvalidQuery,
     MalformedQuery,
     MissingExtra,
@@ -36,14 +38,32 @@ from clipsearch.errors import (
 )
 from clipsearch.filenames import for_parsers
 from clipsearch.indexer.status import read_status
-from clipsearch.records import DEFAULT_HITS, FloatArray, Hit
+from clipsearch.records import DEFAULT_HITS, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
-from clipsearch.search.order import Orders
+from clipsearch.search.order import Order, Orders
 from clipsearch.search.similar import row_at, similar_to_row, similar_to_vector
 from clipsearch.server import messages
 from clipsearch.server.decoders import Decoders
-from clipsearch.server.engine import Engine, ServedIndex, Stopping
+from clipsearch.server.engine import Engine, ServedIndex, SharedCollection, Stopping
+from clipsearch.server.identity import (
+    ADDRESS_DIGITS,
+    Content,
+    OtherIndex,
+    OtherPicture,
+    check_index,
+    find_content,
+    has_content,
+)
 from clipsearch.server.metrics import CONTENT_TYPE, Metrics
+from clipsearch.server.originals import (
+    POLICY,
+    SAVED_TYPE,
+    SHOWN_TYPES,
+    Original,
+    OriginalsClosed,
+    may_have_originals,
+    open_original,
+)
 from clipsearch.server.thumbnails import MEDIA_TYPE, Thumbnails
 from clipsearch.server.work import Overloaded, WorkQueue
 from clipsearch.store import read_writer
@@ -52,20 +72,36 @@ Result = TypeVar("Result")
 RowId = Annotated[int, InPath(ge=0, lt=2**63, description="Row id of a picture.")]
 IndexName = Annotated[str | None, InQuery(max_length=1000, description="Name of an index. See /v1/status.")]
 ThumbnailSize = Annotated[
-    Literal["128", "256", "512", "1024"], InQuery(description="Longer side in pixels. Small pictures are not enlarged.")
+    Literal["128", "256", "512", "1024", "2048", "4096"],
+    InQuery(
+        description="Longer side in pixels. Small pictures are not enlarged. From 2048 on, a picture longer than 3:1 "
+        "may be up to three times as long."
+    ),
 ]
 THUMBNAIL_THREADS = 4
 UPLOAD_THREADS = 2
 RETRY_AFTER_S = 1
-THUMBNAIL_AGE_S = 3600
+_NOT_OF_THE_ORDER = {"offset", "k", "locate", "index", "index_id", "at_least_generation"}
+IMMUTABLE = "private, max-age=31536000, immutable"  # of an address that carries a content hash
 
 
 class Service:
     """What the routes, and a page mounted beside them, work with. Its methods may be called from any thread."""
 
     def __init__(
-        self, engine: Engine, metrics: Metrics, *, search_threads: int, most_waiting: int, decode_timeout_s: float
+        self,
+        engine: Engine,
+        metrics: Metrics,
+        *,
+        search_threads: int,
+        most_waiting: int,
+        decode_timeout_s: float,
+        local: bool = False,
+        originals: bool | None = None,
     ) -> None:
+        """`local`, `originals`: see `originals.may_have_originals`."""
+        self.local = local
+        self.originals = originals
         self.engine = engine
         self.metrics = metrics
         self.thumbnails = Thumbnails(timeout_s=decode_timeout_s, observe=metrics.thumbnail)
@@ -74,6 +110,7 @@ class Service:
             "thumbnail", threads=THUMBNAIL_THREADS, most_waiting=8 * most_waiting, observe=metrics.work
         )
         self.uploads = WorkQueue("upload", threads=UPLOAD_THREADS, most_waiting=most_waiting, observe=metrics.work)
+        self.exports = WorkQueue("export", threads=1, most_waiting=most_waiting, observe=metrics.work)
         self._decode_timeout_s = decode_timeout_s
         self._decoders: dict[str, Decoders] = {}  # by model fingerprint
         self._orders = Orders()
@@ -81,19 +118,28 @@ class Service:
     def search(self, asked: messages.SearchRequest) -> dict[str, Any]:
         """Answer a question; see `messages.SearchAnswer`."""
         began = time.perf_counter()
+        with self.ordered(asked) as (served, photos, order):
+            hits = order.window(photos, asked.offset, asked.k)
+            total, hidden = order.count(photos)
+            position = None if asked.locate is None else order.place_of(photos, asked.locate)
+            notices = photos.notices(order.wish.query)
+            answer = self._answer(served, photos, hits, began, notices)
+            return {**answer, "index_id": photos.identity, "position": position, "total": total, "hidden": hidden}
+
+    @contextmanager
+    def ordered(self, asked: messages.SearchRequest) -> Iterator[tuple[ServedIndex, SharedCollection, Order]]:
+        """The order that a question asks for, its index open as long as the `with` lasts. Raises: OtherIndex."""
         served = self.engine.index(asked.index)
         with served.lease(at_least=asked.at_least_generation) as photos:
-            question = asked.model_dump(exclude={"offset", "k", "index", "at_least_generation"})
-            key = json.dumps([served.name, photos.generation, photos.manifest.created_at, question])
+            check_index(photos.identity, served.name, asked.index_id)
+            question = asked.model_dump(exclude=_NOT_OF_THE_ORDER)
+            key = json.dumps([served.name, photos.identity, photos.generation, photos.manifest.created_at, question])
             order = self._orders.find(key)
             if order is None:
                 vector = None if asked.vector is None else np.array(asked.vector, np.float64)
                 made = photos.order(**{**question, "vector": vector}, local_files=False)
                 order = self._orders.keep(key, made)
-            hits = order.window(photos, asked.offset, asked.k)
-            total, hidden = order.count(photos)
-            notices = photos.notices(order.wish.query)
-            return {**self._answer(served, photos, hits, began, notices), "total": total, "hidden": hidden}
+            yield served, photos, order
 
     def similar(self, asked: messages.SimilarRequest) -> dict[str, Any]:
         """Find what is like a picture of the index; see `messages.SimilarAnswer`. Raises: NoSuchPicture."""
@@ -159,27 +205,62 @@ class Service:
         with self.engine.lease(asked.index) as photos:
             return self._vectors(photos, photos.vectors(asked.row_ids))
 
-    def picture(self, row_id: int, index: str | None) -> dict[str, Any]:
-        """What the index knows of a picture; see `messages.Picture`. Raises: NoSuchPicture."""
-        served = self.engine.index(index)
-        with served.lease() as photos:
-            record = photos.record(row_id)
-            return _with_thumbnail(served, record.to_dict(os.path.join(photos.root, record.path)))  # noqa: PTH118
+    def picture(self, row_id: int, index: str | None, content: str | None = None) -> dict[str, Any]:
+        """What the index knows of a picture; see `messages.Picture`. Raises: NoSuchPicture.
 
-    def thumbnail(self, row_id: int, index: str | None, size: int) -> tuple[bytes, str]:
-        """The JPEG, and what changes when it does. Raises: NoSuchPicture, UnreadablePicture."""
+        With `content`, of the picture that has it, whichever its row id is.
+        """
         served = self.engine.index(index)
         with served.lease() as photos:
-            record = photos.record(row_id)
-            path = os.path.join(photos.root, record.path)  # noqa: PTH118  surrogates, and speed
+            try:
+                record: ImageRecord | None = photos.record(row_id)
+            except NoSuchPicture:
+                record = None
+            if content is not None and (record is None or not has_content(record, content)):
+                record = find_content(photos, content)
+            if record is None:
+                raise NoSuchPicture(row_id)
+            return _with_address(served, record.to_dict(path_of(photos, record)))
+
+    def thumbnail(self, row_id: int, index: str | None, size: int, content: str | None = None) -> tuple[bytes, str]:
+        """The JPEG, and what changes when it does. Raises: NoSuchPicture, OtherPicture, UnreadablePicture."""
+        record, path = self._file(row_id, index, content)
         try:
-            return self.thumbnails.get(record, path, size), f"{record.content_hash}-{size}"
+            jpeg, shown = self.thumbnails.get(record, path, size)
         except UnreadablePicture as error:
             raise UnreadablePicture(record.path, error.status, error.reason) from None
+        if content is not None and shown != record.content_hash:
+            raise OtherPicture(row_id, "its file has changed since it was indexed")
+        return jpeg, f"{shown}-{size}"
+
+    def original(self, row_id: int, index: str | None, content: str) -> Original:
+        """The file itself. Raises: NoSuchPicture, OtherPicture."""
+        record, path = self._file(row_id, index, content)
+        if record.member or record.content_hash is None:
+            raise OtherPicture(row_id, "it is part of another file")
+        return open_original(path, record.path, row_id, record.content_hash)
+
+    def _file(self, row_id: int, index: str | None, content: str | None) -> tuple[ImageRecord, str]:
+        """A picture's record and path. Raises: NoSuchPicture, OtherPicture."""
+        served = self.engine.index(index)
+        with served.lease() as photos:
+            record = photos.record(row_id)
+            if not has_content(record, content):
+                raise OtherPicture(row_id)
+            return record, path_of(photos, record)
+
+    @property
+    def gives_originals(self) -> bool:
+        """Whether a browser on this machine gets original files."""
+        return self.local if self.originals is None else self.originals
 
     def status(self) -> dict[str, Any]:
         """What is served; see `messages.StatusAnswer`."""
-        return {"version": __version__, "indexes": [self._state(served) for served in self.engine.indexes.values()]}
+        return {
+            "version": __version__,
+            "originals": self.gives_originals,
+            "indexes": [self._state(served) for served in self.engine.indexes.values()],
+        }
 
     def skipped(self, index: str | None, most: int) -> dict[str, Any]:
         """Files that cannot be found; see `messages.SkippedAnswer`."""
@@ -197,13 +278,13 @@ class Service:
             with served.lease() as photos:
                 self.metrics.generation.labels(served.name).set(photos.manifest.generation)
                 self.metrics.pictures.labels(served.name).set(len(photos))
-        for queue in (self.searches, self.pictures, self.uploads):
+        for queue in (self.searches, self.pictures, self.uploads, self.exports):
             self.metrics.unfinished.labels(queue.name).set(queue.unfinished)
         return self.metrics.text()
 
     def close(self) -> None:
         """Let work that is running finish, end processes, let go of the indexes."""
-        for queue in (self.searches, self.pictures, self.uploads):
+        for queue in (self.searches, self.pictures, self.uploads, self.exports):
             queue.close()
         self.thumbnails.close()
         for decoders in self._decoders.values():
@@ -217,6 +298,7 @@ class Service:
             manifest = photos.manifest
             return {
                 "name": served.name,
+                "id": photos.identity,
                 "root": str(photos.root),
                 "generation": manifest.generation,
                 "committed_at": manifest.created_at,
@@ -238,7 +320,7 @@ class Service:
             "index": served.name,
             "generation": photos.manifest.generation,
             "took_ms": round(1000 * (time.perf_counter() - began), 3),
-            "hits": [_with_thumbnail(served, hit.to_dict()) for hit in hits],
+            "hits": [_with_address(served, hit.to_dict()) for hit in hits],
             "notices": list(notices),
         }
 
@@ -253,10 +335,18 @@ class Service:
         }
 
 
-def _with_thumbnail(served: ServedIndex, picture: dict[str, Any]) -> dict[str, Any]:
+def path_of(photos: Collection, record: ImageRecord) -> str:
+    """Where a picture is, absolute."""
+    return os.path.join(photos.root, record.path)  # noqa: PTH118  surrogates, and speed
+
+
+def _with_address(served: ServedIndex, picture: dict[str, Any]) -> dict[str, Any]:
     """What is told of a picture, with the address of a small copy; see `messages.Picture`."""
-    others = {"others": [_with_thumbnail(served, other) for other in picture["others"]]} if "others" in picture else {}
+    others = {"others": [_with_address(served, other) for other in picture["others"]]} if "others" in picture else {}
     address = f"/v1/images/{picture['row_id']}/thumbnail?index={quote(served.name, safe='')}"
+    content = picture["content_hash"]
+    if content is not None:
+        address += f"&content={content[:ADDRESS_DIGITS]}"
     return {**picture, **others, "thumbnail": address}
 
 
@@ -334,9 +424,9 @@ def _with_file(image: UploadFile, use: Callable[[Path], Result]) -> Result:
 
 def _add_pictures(app: FastAPI, service: Service) -> None:
     @app.get("/v1/images/{id}", tags=["pictures"], **_documented(messages.Picture, 404, 422, 503))
-    async def picture(id: RowId, index: IndexName = None) -> Response:
-        """Get what the index knows about a picture."""
-        return AsciiJSON(await service.searches.run(lambda: service.picture(id, index)))
+    async def picture(id: RowId, index: IndexName = None, content: Content = None) -> Response:
+        """Get what the index knows about a picture. With `content`, the one with this content hash, whatever its id."""
+        return AsciiJSON(await service.searches.run(lambda: service.picture(id, index, content)))
 
     @app.get("/v1/images/{id}/vector", tags=["pictures"], **_documented(messages.EmbedAnswer, 404, 422, 503))
     async def vector(id: RowId, index: IndexName = None) -> Response:
@@ -358,13 +448,49 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
             **_documented(messages.Picture, 404, 422, 503)["responses"],
         },
     )
-    async def thumbnail(request: Request, id: RowId, size: ThumbnailSize = "256", index: IndexName = None) -> Response:
-        """Get a small upright copy of a picture, with a longer side of at most `size` pixels."""
-        jpeg, tag = await service.pictures.run(lambda: service.thumbnail(id, index, int(size)))
-        headers = {"etag": f'"{tag}"', "cache-control": f"private, max-age={THUMBNAIL_AGE_S}"}
+    async def thumbnail(
+        request: Request, id: RowId, size: ThumbnailSize = "256", index: IndexName = None, content: Content = None
+    ) -> Response:
+        """Get a small upright copy of a picture, with a longer side of at most `size` pixels.
+
+        With `content`, the address always means the same picture and can be cached for ever.
+        """
+        jpeg, tag = await service.pictures.run(lambda: service.thumbnail(id, index, int(size), content))
+        headers = {"etag": f'"{tag}"', "cache-control": "private, no-cache" if content is None else IMMUTABLE}
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
         return Response(jpeg, media_type=MEDIA_TYPE, headers=headers)
+
+    @app.get(
+        "/v1/images/{id}/original",
+        tags=["pictures"],
+        response_class=Response,
+        responses={
+            200: {
+                "content": {kind: {} for kind in (*SHOWN_TYPES.values(), SAVED_TYPE)},
+                "description": "The file, if it still has this content.",
+            },
+            403: {"model": messages.Problem, "description": "Originals are for browsers on this machine only."},
+            **_documented(messages.Picture, 404, 422, 503)["responses"],
+        },
+    )
+    async def original(
+        request: Request,
+        id: RowId,
+        content: Annotated[str, InQuery(pattern="^[0-9a-f]{16,32}$", description="As for the thumbnail.")],
+        index: IndexName = None,
+    ) -> Response:
+        """The picture's own file, with all that stands in it: for browsers on this machine (see --originals)."""
+        if not may_have_originals(request, allowed=service.originals, local=service.local):
+            raise OriginalsClosed
+        found = await service.pictures.run(lambda: service.original(id, index, content))
+        headers = {
+            "cache-control": "private, no-store",
+            "content-disposition": found.disposition,
+            "content-length": str(found.size_bytes),
+            "content-security-policy": POLICY,
+        }
+        return StreamingResponse(found.blocks(), media_type=found.media_type, headers=headers)
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
@@ -423,10 +549,14 @@ _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (DimensionMismatch, 400),
     (UnknownIndex, 404),
     (NoSuchPicture, 404),
+    (OtherPicture, 404),
+    (OtherIndex, 409),
+    (OriginalsClosed, 403),
     (UnreadablePicture, 422),
     (Overloaded, 503),
     (IndexLocked, 409),
     (Stopping, 503),
+    (IndexNotFound, 503),  # it was there when the server was started
     (MissingExtra, 501),
     (ClipsearchError, 500),
 )

@@ -2,6 +2,9 @@
 
 Kept by content hash and size, so a picture that was renamed, or is in two indexes, is made small once. The folder
 stays below a size; what was not asked for longest is deleted first.
+
+The larger sizes are for looking at: also of what browsers cannot show (RAW, HEIC, TIFF). A long picture, more than
+`LONG` times its short side, may have `LONG` times as many pixels along it, else nobody could read it.
 """
 
 from __future__ import annotations
@@ -26,7 +29,10 @@ from clipsearch.server.decoders import Decoders
 CACHE_BYTES = 1 << 30
 MEDIA_TYPE = "image/jpeg"
 _QUALITY = 82
-_DECODED_AT = (256, 1024)  # smaller ones are made from the next of these
+SIZES = (128, 256, 512, 1024, 2048, 4096)
+LONG = 3
+_DECODED_AT = (256, 1024, 2048, 4096)  # smaller ones are made from the next of these
+_LONG_FROM = 2048  # smaller ones are of long pictures like of others
 _KEEP_SHARE = 0.9  # of CACHE_BYTES, when too much was there
 _TOUCH_AFTER_S = 86_400.0
 
@@ -49,34 +55,38 @@ class Thumbnails:
         self._observe = observe
         self._lock = threading.Lock()
         self._size_bytes: int | None = None  # of the folder; None until it was looked through
+        boxes = [(side, side) for side in _DECODED_AT]
+        for side in _DECODED_AT:
+            if side >= _LONG_FROM:
+                boxes += [(side * LONG, side // LONG), (side // LONG, side * LONG)]
         self._decoders = {
-            side: Decoders(
-                Preprocessing(side, side, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize_mode="longest"),
-                workers=workers if side == _DECODED_AT[0] else 1,
+            (width, height): Decoders(
+                Preprocessing(height, width, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize_mode="longest"),
+                workers=workers if width == height == _DECODED_AT[0] else 1,
                 timeout_s=timeout_s,
             )
-            for side in _DECODED_AT
+            for width, height in boxes
         }
 
-    def get(self, record: ImageRecord, path: str, size: int) -> bytes:
-        """The thumbnail of the picture at `path` as a JPEG whose longer side is at most `size`.
+    def get(self, record: ImageRecord, path: str, size: int) -> tuple[bytes, str | None]:
+        """The thumbnail of the picture at `path` as a JPEG of `size`, and the hash of the content that it shows.
 
         A picture that changed since it was indexed is shown as it is now. Raises: UnreadablePicture.
         """
         if record.content_hash is not None and (kept := self._kept(record.content_hash, size)) is not None:
             self._observe("kept")
-            return kept
-        side = next(side for side in _DECODED_AT if side >= size)
+            return kept, record.content_hash
+        box, most = _box(record, size)
         try:
-            result = self._decoders[side].read(path)
+            result = self._decoders[box].read(path)
         except UnreadablePicture:
             self._observe("failed")
             raise
         self._observe("made")
-        jpeg = _encode(result, side, size)
+        jpeg = _encode(result, box, most)
         if result.content_hash is not None:
             self._keep(result.content_hash, size, jpeg)
-        return jpeg
+        return jpeg, result.content_hash
 
     def _file(self, content_hash: str, size: int) -> Path:
         return self.folder / content_hash[:2] / f"{content_hash}-{size}.jpg"
@@ -132,17 +142,30 @@ class Thumbnails:
             decoders.close()
 
 
-def _encode(result: DecodeResult, side: int, size: int) -> bytes:
-    """A JPEG without metadata from a picture that was decoded into the middle of a square."""
+def _box(record: ImageRecord, size: int) -> tuple[tuple[int, int], int]:
+    """The box that a picture is decoded into (width, height), and how long its longer side may be."""
+    width, height = record.width or 1, record.height or 1
+    longest, shortest = max(width, height), max(1, min(width, height))
+    if size >= _LONG_FROM and longest > LONG * shortest and longest > size:
+        most = min(LONG * size, size * longest // (LONG * shortest))
+        return ((LONG * size, size // LONG) if width > height else (size // LONG, LONG * size)), most
+    wanted = min(size, longest) if record.width else size
+    side = next(side for side in _DECODED_AT if side >= wanted)
+    return (side, side), size
+
+
+def _encode(result: DecodeResult, box: tuple[int, int], most: int) -> bytes:
+    """A JPEG without metadata from a picture that was decoded into the middle of a box, `most` pixels long at most."""
     assert result.pixels is not None
     assert result.width is not None
     assert result.height is not None
-    longest = max(result.width, result.height)
-    width, height = (max(1, round(length * side / longest)) for length in (result.width, result.height))
-    left, top = (side - width) // 2, (side - height) // 2
+    scale = min(box[0] / result.width, box[1] / result.height)
+    width, height = (max(1, round(length * scale)) for length in (result.width, result.height))
+    left, top = (box[0] - width) // 2, (box[1] - height) // 2
     image = Image.fromarray(result.pixels[top : top + height, left : left + width])
-    wanted = min(size, longest)
-    if wanted < side:
+    longest = max(result.width, result.height)
+    wanted = min(most, longest)
+    if wanted < max(width, height):
         width, height = (max(1, round(length * wanted / longest)) for length in (result.width, result.height))
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

@@ -38,7 +38,7 @@ def shown(page: Page) -> list[str]:
     """Names of the tiles in the document, in order."""
     names = page.evaluate(
         "[...document.querySelectorAll('.cs-tile[data-id]')].sort((a, b) => a.dataset.n - b.dataset.n)"
-        ".map(tile => tile.getAttribute('aria-label'))"
+        ".map(tile => tile.dataset.name)"
     )
     return [str(name) for name in names]
 
@@ -60,7 +60,7 @@ def asked(page: Page) -> dict[str, str]:
 
 
 def first(page: Page, name: str) -> None:
-    expect(page.locator(".cs-tile[data-n='0']")).to_have_attribute("aria-label", name)
+    expect(page.locator(".cs-tile[data-n='0']")).to_have_attribute("data-name", name)
 
 
 def until(page: Page, condition: str) -> None:
@@ -72,7 +72,7 @@ def until(page: Page, condition: str) -> None:
 
 
 def tile(page: Page, name: str) -> str:
-    number = page.locator(f".cs-tile[aria-label='{name}']").get_attribute("data-n")
+    number = page.locator(f".cs-tile[data-name='{name}']").get_attribute("data-n")
     return f".cs-tile[data-n='{number}']"
 
 
@@ -209,10 +209,10 @@ def test_thumbs_change_the_order_and_can_be_taken_back(open_page: Open) -> None:
     settled(page)
     page.hover(tile(page, "plain/red.jpg"))
     page.click(f"{tile(page, 'plain/red.jpg')} .cs-down")
-    expect(page.locator(".cs-tile[data-n='0']")).not_to_have_attribute("aria-label", "plain/red.jpg")
+    expect(page.locator(".cs-tile[data-n='0']")).not_to_have_attribute("data-name", "plain/red.jpg")
     settled(page)
     assert shown(page).index("plain/blue.jpg") < blue
-    assert set(asked(page)) == {"q", "all", "up", "down"}
+    assert set(asked(page)) == {"q", "all", "up", "down", "ix"}
     expect(page.locator(tile(page, "plain/blue.jpg"))).to_have_attribute("data-rating", "1")
     page.click("text=reset")
     first(page, "plain/red.jpg")
@@ -293,16 +293,16 @@ def test_everything_works_from_the_keyboard(open_page: Open) -> None:
     page.keyboard.press("/")
     expect(page.locator(".cs-query")).to_be_focused()
     page.keyboard.press("ArrowDown")
-    expect(page.locator(".cs-tile[data-n='0']")).to_be_focused()
+    expect(page.locator(".cs-tile[data-n='0'] .cs-open")).to_be_focused()
     page.keyboard.press("ArrowRight")
-    expect(page.locator(".cs-tile[data-n='1']")).to_be_focused()
+    expect(page.locator(".cs-tile[data-n='1'] .cs-open")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator(".cs-detail h2")).to_have_text("green.jpg")
     page.keyboard.press("ArrowRight")
     expect(page.locator(".cs-detail h2")).to_have_text("red.jpg")
     page.keyboard.press("Escape")
     expect(page.locator(".cs-detail")).to_be_hidden()
-    expect(page.locator(".cs-tile[data-n='2']")).to_be_focused()
+    expect(page.locator(".cs-tile[data-n='2'] .cs-open")).to_be_focused()
     page.keyboard.press("x")
     expect(page.locator(".cs-selection")).to_contain_text("1 selected")
     page.keyboard.press("Escape")
@@ -322,13 +322,19 @@ def test_a_phone_shows_everything_within_its_width(open_page: Open) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     page.tap(".cs-filter")
     page.tap(".cs-tile[data-n='0']")
-    expect(page.locator(".cs-detail h2")).to_have_text("red.jpg")
-    box = page.locator(".cs-detail").bounding_box()
+    expect(page.locator(".cs-viewer")).to_have_attribute("aria-label", "red.jpg")
+    box = page.locator(".cs-viewer").bounding_box()
     assert box is not None
     assert (box["x"], box["width"]) == (0, 390)
+    expect(page.locator(".cs-detail")).to_be_hidden()
+    page.tap("[title='Information (i)']")
+    expect(page.locator(".cs-detail h2")).to_have_text("red.jpg")
     page.tap(".cs-select")
     page.tap(".cs-detail header button")
     expect(page.locator(".cs-detail")).to_be_hidden()
+    expect(page.locator(".cs-viewer")).to_be_visible()
+    page.tap("[title='Close (Esc)']")
+    expect(page.locator(".cs-viewer")).to_be_hidden()
     expect(page.locator(".cs-selection")).to_contain_text("1 selected")
     page.tap(".cs-tile[data-n='1'] .cs-check")
     expect(page.locator(".cs-selection")).to_contain_text("2 selected")
@@ -467,6 +473,13 @@ def test_the_page_moves_into_gradio_s_layout_and_loses_nothing(open_page: Open, 
     first(page, "plain/blue.jpg")
     fonts = page.evaluate("performance.getEntriesByType('resource').map(one => one.name)")
     assert all(str(name).startswith(site.address) for name in fonts)
+    page.keyboard.press("Escape")
+    page.click(".cs-tile[data-n='0'][data-id]")
+    large = page.locator(".pswp__item[aria-hidden=false] .pswp__img:not(.pswp__img--placeholder)")
+    expect(large).to_be_visible()
+    box = large.bounding_box()
+    assert box is not None
+    assert min(box["width"], box["height"]) > 150  # Gradio's rules for pictures do not count here
 
 
 @pytest.fixture(scope="module")

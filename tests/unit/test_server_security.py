@@ -89,6 +89,7 @@ EVERY_ROUTE = [
     ("GET", "/v1/images/0"),
     ("GET", "/v1/images/0/vector"),
     ("GET", "/v1/images/0/thumbnail"),
+    ("GET", "/v1/images/0/original"),
     ("POST", "/v1/vectors"),
     ("GET", "/v1/status"),
     ("GET", "/v1/skipped"),

@@ -12,14 +12,25 @@ export class ApiError extends Error {
   }
 }
 
+/** "lost" when the server does not answer, "back" when it does again. */
+export const connection = new EventTarget();
+let isLost = false;
+function heard(lost) {
+  if (lost === isLost) return;
+  isLost = lost;
+  connection.dispatchEvent(new Event(lost ? "lost" : "back"));
+}
+
 async function answer(path, options) {
   let response;
   try {
     response = await fetch(root + path, { credentials: "same-origin", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
+    heard(true);
     throw new ApiError(0, { message: "the server does not respond. Is clipsearch still running?" });
   }
+  heard(false);
   if (response.status === 401) {
     location.assign(`${root}login?next=${encodeURIComponent(location.pathname + location.search)}`);
   }
@@ -38,15 +49,16 @@ const get = (path, parameters = {}, signal) => {
 };
 
 export const search = async (question, signal) => (await post("v1/gallery", question, signal)).json();
-export const picture = async (id, index) => (await get(`v1/images/${id}`, { index })).json();
+export const rows = async (question) => (await post("v1/gallery/rows", question)).json();
+export const picture = async (id, index, content) => (await get(`v1/images/${id}`, { index, content })).json();
 export const status = async () => (await get("v1/status")).json();
 export const skipped = async (index, most) => (await get("v1/skipped", { index, most })).json();
 export async function map(index) {
-  const { ids, x, y, total } = await (await get("v1/map", { index })).json();
-  return { ids, total, x: Float32Array.from(x, (one) => one / 10000), y: Float32Array.from(y, (one) => one / 10000) };
+  const { ids, contents, x, y, total } = await (await get("v1/map", { index })).json();
+  return { ids, contents, total, x: Float32Array.from(x, (one) => one / 10000), y: Float32Array.from(y, (one) => one / 10000) };
 }
-export const keepConcept = async (index, name, like, unlike) => (await post("v1/concepts", { index, name, like, unlike })).json();
-export const exported = async (index, ids, form) => (await post("v1/export", { index, ids, form })).blob();
+export const keepConcept = async (asked) => (await post("v1/concepts", asked)).json();
+export const exported = (asked, signal) => post("v1/export", asked, signal);
 
 /** The vector of a picture file. */
 export async function embed(file, index) {
@@ -57,6 +69,13 @@ export async function embed(file, index) {
   return answered.vectors[0];
 }
 
-export function thumbnail(id, index, size) {
-  return `${root}v1/images/${id}/thumbnail?${new URLSearchParams(index ? { index, size } : { size })}`;
+/** What an address carries of a picture's content: the server answers with this picture or with none. */
+export const contentOf = (hit) => hit.content_hash?.slice(0, 16) ?? null;
+
+function address(hit, kind, given) {
+  const content = contentOf(hit);
+  const all = content ? { ...given, content } : given;
+  return `${root}v1/images/${hit.row_id}/${kind}?${new URLSearchParams(Object.entries(all).filter(([, value]) => value))}`;
 }
+export const thumbnail = (hit, index, size) => address(hit, "thumbnail", { index, size });
+export const original = (hit, index) => address(hit, "original", { index });

@@ -3,12 +3,15 @@
 import * as api from "./api.js";
 import { Detail } from "./detail.js";
 import { button, counted, icon, make, number, percent, shown } from "./dom.js";
+import { download, progress as exportProgress, save as saveFile } from "./exports.js";
 import { moveInto } from "./frame.js";
 import { Gallery } from "./gallery.js";
+import { Help } from "./help.js";
 import { PictureMap } from "./map.js";
 import { filtersOf, withFilter } from "./query.js";
-import { EMPTY, fromAddress, toAddress } from "./state.js";
+import { EMPTY, fromAddress, namesRows, toAddress, withoutRows } from "./state.js";
 import { Status } from "./status.js";
+import { Viewer } from "./viewer.js";
 import * as tables from "./tables.js";
 
 const THEMES = ["auto", "light", "dark"];
@@ -16,10 +19,16 @@ const PICTURE_SIDE = 1024; // a picture that is sent is made this small first
 const root = document.getElementById("clipsearch");
 
 let state = fromAddress(location.search);
-let sent = null; // a picture that was dropped: {vector, url}
+let sent = null; // a picture that was dropped: {vector, url, number}
+const everSent = new Map(); // by number, which the history of the browser keeps
+let lastPlace = null;
+let restoring = null; // where the gallery was, when somebody comes back to it
+let leaving = null; // what is to be done when the browser has gone back
 let running = null;
 let answered = null; // what the gallery shows the answer of
 let indexes = [];
+let server = { originals: false, version: null };
+const identities = new Map(); // the id of each index, by its name; "" is the first one
 
 // ---- the parts
 
@@ -33,12 +42,13 @@ const form = make("form.cs-search", { role: "search" }, icon("search"), chip, in
   button("cs-plain.cs-send", "picture", "Search with a picture (or drop or paste one)", () => file.click()), file);
 const filterButton = button("cs-plain.cs-filter", "filter", "Filters", () => toggleFilters());
 filterButton.setAttribute("aria-expanded", "false");
-const tabs = make("nav.cs-tabs", { role: "tablist" }, ...["search", "map", "status"].map((view) =>
-  make("button.cs-tab", { type: "button", role: "tab", dataset: { view }, onclick: () => go({ view, id: null }) },
+const tabs = make("nav.cs-tabs", { "aria-label": "Views" }, ...["search", "map", "status"].map((view) =>
+  make("button.cs-tab", { type: "button", dataset: { view }, onclick: () => go({ view, id: null }) },
     view[0].toUpperCase() + view.slice(1))));
+const helpButton = button("cs-plain.cs-help-button", "help", "Help (?)", () => help.show());
 const theme = button("cs-plain.cs-theme", "sun", "Theme", () => setTheme(THEMES[(THEMES.indexOf(currentTheme()) + 1) % THEMES.length]));
 const which = make("select.cs-which", { hidden: true, "aria-label": "Index", onchange: () => go({ index: which.value, up: [], down: [], id: null }) });
-const header = make("header.cs-header", {}, make("a.cs-mark", { href: api.root, onclick: home }, "clipsearch"), form, filterButton, which, tabs, theme);
+const header = make("header.cs-header", {}, make("a.cs-mark", { href: api.root, onclick: home }, "clipsearch"), form, filterButton, which, tabs, helpButton, theme);
 
 const filters = make("section.cs-filters", { hidden: true, "aria-label": "Filters" });
 const sort = make("select", { "aria-label": "Order", onchange: () => go({ sort: sort.value }) },
@@ -52,33 +62,56 @@ const feedback = make("p.cs-feedback", { hidden: true });
 const bar = make("div.cs-bar-row", {}, summary, feedback, make("span.cs-space"), all.label, diverse.label, unique.label, sort);
 const told = make("p.cs-told", { hidden: true, role: "status" });
 const problem = make("div.cs-problem", { role: "alert", hidden: true });
-const grid = make("div.cs-grid", { role: "listbox", "aria-label": "Pictures", "aria-multiselectable": "true" });
+const grid = make("div.cs-grid", { role: "list", "aria-label": "Pictures", tabIndex: -1 });
 const nothing = make("div.cs-nothing", { hidden: true });
 const rest = make("p.cs-rest", { hidden: true });
 const results = make("main.cs-results", {}, bar, told, problem, nothing, grid, rest);
 const mapView = make("main.cs-map", { hidden: true });
 const statusView = make("main.cs-status", { hidden: true });
-const panel = make("aside.cs-detail", { hidden: true, "aria-label": "Picture" });
+const panel = make("section.cs-detail", { "aria-label": "Information" });
+const stage = make("div.cs-viewer", { hidden: true, role: "dialog", "aria-modal": "true", tabIndex: -1 });
 const selection = make("div.cs-selection", { hidden: true, role: "region", "aria-label": "Selected pictures" });
 const progress = make("button.cs-pill", { type: "button", hidden: true, onclick: () => go({ view: "status", id: null }) });
 const toast = make("div.cs-toast", { role: "status", hidden: true });
 const drop = make("div.cs-drop", { hidden: true }, make("p", {}, "Drop a picture to find others like it"));
-root.replaceChildren(header, filters, results, mapView, statusView, panel, selection, progress, toast, drop);
+const lost = make("p.cs-lost", { role: "status", hidden: true });
+root.tabIndex = -1; // a click beside everything leaves the focus here, not at the document
+root.replaceChildren(header, filters, results, mapView, statusView, selection, progress, stage, toast, lost, drop);
+const help = new Help(root);
 
-const gallery = new Gallery(grid, (offset, k, signal) => api.search({ ...question(), offset, k }, signal), {
-  open: (n) => openAt(n), select: drawSelection, rate, similar,
-});
+const gallery = new Gallery(grid, {
+  ask: (offset, k, signal) => api.search({ ...question(), offset, k }, signal),
+  rows: async (offset, k) => {
+    try {
+      return (await api.rows({ ...question(), offset, k })).ids;
+    } catch (error) {
+      say(`Nothing was added to the selection: ${error.message}`);
+      return [];
+    }
+  },
+}, { open: openAt, select: drawSelection, rate, similar, failed });
 const detail = new Detail(panel, {
-  close: closeDetail, step: (by) => openAt(gallery.active + by), rate, similar, copy,
+  hide: () => viewer.toggleInfo(), rate, similar, copy,
   rating: (hit) => gallery.ratings.get(hit.row_id) ?? 0,
   isSelected: (hit) => gallery.selected.has(hit.row_id),
   select: (hit) => { gallery.toggleHit(hit); detail.show(hit, detail.index); },
-  open: (hit) => showDetail(hit, true),
+  open: (hit) => viewer.open(hit, null),
   without: (hit) => go({ q: `${state.q} - like:${hit.row_id}`.trim(), id: null }),
   near: (place) => go({ q: withFilter(state.q, "near", `${place},5km`), id: null }),
   folder: (folder) => go({ q: withFilter(state.q, "folder", `${folder}/**`), id: null }),
 });
-const map = new PictureMap(mapView, api.map, { open: (id) => go({ id }) });
+const viewer = new Viewer(stage, gallery, detail, {
+  moved: (hit, n) => {
+    if (n !== null) gallery.activate(n, false);
+    if (hit.row_id !== state.id) go({ id: hit.row_id, content: api.contentOf(hit) }, { replace: true });
+  },
+  closed: closeViewer, say,
+  index: () => gallery.index || state.index || indexes[0]?.name || "",
+  originals: () => server.originals,
+});
+const map = new PictureMap(mapView, api.map, {
+  open: (picture) => go({ id: picture.row_id, content: api.contentOf(picture) }, { under: true }),
+});
 const status = new Status(statusView, { news });
 
 // ---- what is asked
@@ -89,24 +122,46 @@ function question() {
   if (state.up.length) asked.like = state.up;
   if (state.down.length) asked.unlike = state.down;
   if (sent) asked.vector = sent.vector;
+  const identity = state.ix ?? identities.get(state.index);
+  if (identity) asked.index_id = identity;
   return asked;
 }
 
 /** What the answer depends on: the same key, the same gallery. */
-const key = () => JSON.stringify([question(), sent?.number ?? 0]);
+function key() {
+  const { index_id: _, ...asked } = question();
+  return JSON.stringify([asked, sent?.number ?? 0]);
+}
 
-function go(changes, { replace = false } = {}) {
+/** Change what is shown. `picture`: the one that was sent; `under`: what is opened lies over what was shown before. */
+function go(changes, { replace = false, picture = sent, under = false } = {}) {
+  if (leaving) { leaving.push(() => go(changes, { replace, picture, under })); return; }
   if ("q" in changes && changes.q !== state.q) changes = { up: [], down: [], view: "search", ...changes };
+  if (!replace) keepPlace();
+  const returns = changes.view === "search" && state.view !== "search";
   state = { ...state, ...changes };
-  history[replace ? "replaceState" : "pushState"](null, "", toAddress(state));
+  if (state.id === null) state.content = null;
+  state.ix = namesRows(state) ? state.ix ?? identities.get(state.index)?.slice(0, 8) ?? null : null;
+  sent = picture;
+  if (returns && answered?.key === key()) restoring = lastPlace;
+  const kept = replace ? history.state : null;
+  const entry = { sent: sent?.number ?? 0, under: replace ? kept?.under ?? false : under, place: kept?.place };
+  history[replace ? "replaceState" : "pushState"](entry, "", toAddress(state));
   draw();
+}
+
+/** Note in the browser's history where the gallery is, for whoever comes back. */
+function keepPlace() {
+  if (state.view !== "search" || !gallery.total) return;
+  lastPlace = gallery.place();
+  history.replaceState({ ...history.state, place: lastPlace }, "");
 }
 
 function draw() {
   input.value = state.q;
   sort.value = state.sort;
   for (const [name, box] of Object.entries({ unique, diverse, all })) box.input.checked = state[name];
-  for (const tab of tabs.children) tab.setAttribute("aria-selected", String(tab.dataset.view === state.view));
+  for (const tab of tabs.children) tab.setAttribute("aria-current", tab.dataset.view === state.view ? "page" : "false");
   document.title = state.q ? `${state.q} – clipsearch` : "clipsearch";
   results.hidden = state.view !== "search";
   mapView.hidden = state.view !== "map";
@@ -116,30 +171,44 @@ function draw() {
   if (state.view === "search") ask();
   drawFilters();
   drawFeedback();
-  drawDetail();
+  drawChip();
+  drawViewer();
 }
 
 async function ask() {
   const asked = key();
-  if (answered?.key === asked || running?.key === asked) return;
+  if (answered?.key === asked || running?.key === asked) {
+    if (restoring && answered?.key === asked && gallery.total) gallery.restore(restoring);
+    if (answered?.key === asked) restoring = null;
+    return;
+  }
   running?.controller.abort();
   const controller = new AbortController();
   running = { key: asked, controller };
+  const open = viewer.isOpen ? viewer.hit.row_id : null;
   root.classList.add("cs-busy");
   const began = performance.now();
   try {
-    const answer = await api.search({ ...question(), offset: 0, k: Gallery.first }, controller.signal);
+    const locate = open === null ? {} : { locate: open };
+    const answer = await api.search({ ...question(), ...locate, offset: 0, k: Gallery.first }, controller.signal);
     if (controller.signal.aborted) return;
+    if (gallery.index !== answer.index || (answered ?? answer).index_id !== answer.index_id) gallery.selected.clear();
     answered = { key: asked, ...answer };
+    identities.set(state.index, answer.index_id).set(answer.index, answer.index_id);
     problem.hidden = true;
-    if (gallery.index !== answer.index) gallery.selected.clear();
     gallery.ratings = new Map([...state.up.map((id) => [id, 1]), ...state.down.map((id) => [id, -1])]);
     gallery.show(answer.index, answer.total, answer.hits);
-    scrollTo(0, 0);
+    if (restoring && answer.total) gallery.restore(restoring); else scrollTo(0, 0);
+    restoring = null;
+    if (viewer.isOpen && viewer.hit.row_id === open) {
+      viewer.moveTo(answer.position);
+      if (answer.position !== null) gallery.activate(answer.position, false);
+    }
     drawSummary(performance.now() - began);
     drawSelection();
+    drawViewer();
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (error.name === "AbortError" || failed(error)) return;
     answered = null;
     gallery.show(gallery.index, 0, []);
     summary.textContent = "";
@@ -153,9 +222,29 @@ async function ask() {
   }
 }
 
+/** Whether an error is dealt with: the server is away, or has another index now. */
+function failed(error) {
+  if (error.status === 0) return true; // `lost` says so, and asks again
+  if (error.kind !== "OtherIndex") return false;
+  const before = namesRows(state);
+  identities.clear();
+  answered = running = null;
+  gallery.clearSelection();
+  if (viewer.isOpen) viewer.shut();
+  if (before) say("Another index is served now: what was said of pictures by their number is left out.");
+  go(withoutRows(state), { replace: true });
+  return true;
+}
+
 function drawSummary(took) {
   const { total, hidden, hits } = answered;
   const asksFor = state.q || sent;
+  const isScored = hits.length ? hits.some((hit) => typeof hit.score === "number") : Boolean(asksFor);
+  const byScore = sort.querySelector("[value=score]");
+  byScore.hidden = byScore.disabled = !isScored; // nothing is better than another then
+  sort.value = !isScored && state.sort === "score" ? "date" : state.sort;
+  unique.label.hidden = !isScored;
+  diverse.label.hidden = !isScored || state.sort !== "score";
   summary.textContent = `${counted(total, asksFor ? "result" : "picture")} · ${Math.round(took)} ms`;
   summary.dataset.ms = Math.round(took);
   told.textContent = answered.notices.join(" · ");
@@ -197,13 +286,10 @@ async function send(picture) {
   root.classList.add("cs-busy");
   try {
     const vector = await api.embed(await smaller(picture), state.index);
-    if (sent) URL.revokeObjectURL(sent.url);
-    sent = { vector, url: URL.createObjectURL(picture), number: (sent?.number ?? 0) + 1 };
-    chip.replaceChildren(make("img", { alt: "Your picture", src: sent.url }),
-      button("cs-plain", "close", "Search without this picture", () => { forget(); go({}); }));
-    chip.hidden = false;
+    const one = { vector, url: URL.createObjectURL(picture), number: Date.now() };
+    everSent.set(one.number, one);
     problem.hidden = true;
-    go({ q: "", up: [], down: [], view: "search", id: null, all: state.all });
+    go({ q: "", up: [], down: [], view: "search", id: null, all: state.all }, { picture: one });
   } catch (error) {
     drawProblem(error);
     root.classList.remove("cs-busy");
@@ -212,11 +298,12 @@ async function send(picture) {
   }
 }
 
-function forget() {
-  if (sent) URL.revokeObjectURL(sent.url);
-  sent = null;
-  chip.hidden = true;
-  chip.replaceChildren();
+function drawChip() {
+  if (String(sent?.number ?? "") === (chip.dataset.number ?? "")) return;
+  chip.dataset.number = sent?.number ?? "";
+  chip.hidden = !sent;
+  chip.replaceChildren(...(sent ? [make("img", { alt: "The picture that you sent", src: sent.url }),
+    button("cs-plain", "close", "Search without this picture", () => go({}, { picture: null }))] : []));
 }
 
 /** A large picture, scaled down before it is sent where the browser can read it; else as it is. */
@@ -298,45 +385,71 @@ function toggle(text, name, title) {
 
 // ---- one picture
 
-function openAt(n) {
+async function openAt(n) {
   if (n < 0 || n >= gallery.total) return;
-  gallery.activate(n, !detail.isOpen);
-  const hit = gallery.item(n);
-  if (hit) showDetail(hit, !detail.isOpen);
-  else setTimeout(() => { if (gallery.active === n) openAt(n); }, 80);
+  gallery.activate(n, false);
+  const hit = gallery.item(n) ?? await gallery.load(n);
+  if (!hit || viewer.isOpen) return;
+  opening = hit.row_id;
+  go({ id: hit.row_id, content: api.contentOf(hit) }, { under: true });
+  viewer.open(hit, n);
+  opening = null;
+  drawViewer();
 }
 
-function showDetail(hit, push) {
-  detail.show(hit, answered?.index ?? gallery.index);
-  if (push) panel.querySelector("header button").focus();
-  go({ id: hit.row_id }, { replace: !push });
-}
-
-async function drawDetail() {
+/** Open or close the large view as the address says. */
+async function drawViewer() {
+  const hides = [header, filters, results, mapView, statusView, selection, progress];
   if (state.id === null) {
-    if (detail.isOpen) detail.close();
+    if (!viewer.isOpen) return;
+    viewer.shut();
+    for (const part of hides) part.inert = false;
+    focusPlace();
     return;
   }
-  if (detail.hit?.row_id === state.id) return;
-  const id = state.id;
+  for (const part of hides) part.inert = viewer.isOpen;
+  if (viewer.hit?.row_id === state.id || opening === state.id || (state.view === "search" && !answered)) return;
+  const id = opening = state.id;
   try {
-    const found = await api.picture(id, state.index);
-    if (state.id === id && detail.hit?.row_id !== id) detail.show(found, state.index || indexes[0]?.name || answered?.index || "");
+    const hit = await api.picture(id, state.index || undefined, state.content ?? undefined);
+    const { position } = state.view === "search"
+      ? await api.search({ ...question(), offset: 0, k: 1, locate: hit.row_id }) : { position: null };
+    if (state.id !== id || opening !== id) return;
+    const known = position === null ? hit : await gallery.load(position) ?? hit;
+    if (position !== null) gallery.activate(position, false);
+    viewer.open(known.row_id === hit.row_id ? known : hit, known.row_id === hit.row_id ? position : null);
+    for (const part of hides) part.inert = true;
+    if (hit.row_id !== state.id) go({ id: hit.row_id, content: api.contentOf(hit) }, { replace: true });
   } catch (error) {
+    if (failed(error)) return;
     say(error.message);
     if (state.id === id) go({ id: null }, { replace: true });
+  } finally {
+    if (opening === id) opening = null;
   }
 }
+let opening = null;
 
-function closeDetail() {
-  detail.close();
-  go({ id: null });
-  if (gallery.active >= 0) gallery.activate(gallery.active);
+/** Close the large view: back to what was there before it was opened, so that Back does not open it again. */
+function closeViewer() {
+  if (state.id === null || leaving) return;
+  state = { ...state, id: null, content: null };
+  drawViewer();
+  if (history.state?.under) {
+    leaving = [];
+    history.back();
+  } else go({ id: null }, { replace: true });
+}
+
+/** Where the focus goes when what had it is gone. */
+function focusPlace() {
+  if (state.view === "map") mapView.querySelector("canvas").focus();
+  else if (state.view === "search" && gallery.total) gallery.activate(Math.max(0, gallery.active));
+  else tabs.querySelector("[aria-current=page]").focus();
 }
 
 function similar(hit) {
-  forget();
-  go({ q: `like:${hit.row_id}`, id: null, up: [], down: [] });
+  go({ q: `like:${hit.row_id}`, id: null, up: [], down: [] }, { picture: null });
 }
 
 // ---- thumbs
@@ -345,11 +458,9 @@ function rate(hit, way) {
   const before = gallery.ratings.get(hit.row_id) ?? 0;
   const [up, down] = [state.up, state.down].map((ids) => ids.filter((id) => id !== hit.row_id));
   if (before !== way) (way > 0 ? up : down).push(hit.row_id);
+  gallery.ratings.set(hit.row_id, before === way ? 0 : way);
   go({ up, down }, { replace: true });
-  if (detail.isOpen && detail.hit.row_id === hit.row_id) {
-    gallery.ratings.set(hit.row_id, before === way ? 0 : way);
-    detail.show(hit, answered?.index ?? gallery.index);
-  }
+  if (detail.hit?.row_id === hit.row_id) detail.show(hit, detail.index);
 }
 
 function drawFeedback() {
@@ -370,7 +481,9 @@ function keepConcept() {
     event.preventDefault();
     if (!name.value.trim()) return;
     try {
-      const kept = await api.keepConcept(gallery.index, name.value.trim(), state.up, state.down);
+      const kept = await api.keepConcept({
+        index: gallery.index, index_id: answered?.index_id, name: name.value.trim(), like: state.up, unlike: state.down,
+      });
       say(`Saved. Search for it with tag:${kept.name}`);
       status.poll();
       go({ q: `tag:${/\s/.test(kept.name) ? `"${kept.name}"` : kept.name}`, id: null });
@@ -389,26 +502,42 @@ function drawSelection() {
   selection.hidden = !count;
   root.classList.toggle("cs-selecting", count > 0);
   if (!count) return;
-  const ids = [...gallery.selected.keys()];
+  const held = selection.contains(document.activeElement) ? document.activeElement.title : null;
   selection.replaceChildren(
     make("strong", {}, `${number(count)} selected`),
-    button("cs-button", "copy", "Copy the paths, one per line", () => copy([...gallery.selected.values()].map((hit) => shown(hit.path)).join("\n")), "Copy paths"),
-    button("cs-button", null, "Save paths and metadata as a CSV table", () => save(ids, "csv"), "CSV"),
-    button("cs-button", null, "Save small copies without metadata, up to 1,024 pixels wide", () => save(ids, "zip"), "ZIP of previews"),
-    button("cs-plain", "close", "Clear the selection (Esc)", () => gallery.clearSelection()),
+    button("cs-button", "copy", "Copy the paths, one per line", copyPaths, "Copy paths"),
+    button("cs-button", null, "Save paths and metadata as a CSV table", () => saveSelection("csv"), "CSV"),
+    button("cs-button", null, "Save small copies without metadata, up to 1,024 pixels wide", () => saveSelection("zip"), "ZIP of previews"),
+    button("cs-plain", "close", "Clear the selection (Esc)", () => { gallery.clearSelection(); focusPlace(); }),
   );
+  if (held) [...selection.querySelectorAll("button")].find((one) => one.title === held)?.focus();
 }
 
-async function save(ids, kind) {
-  say(`Preparing ${counted(ids.length, "picture")}…`);
+const asked = (form) => ({ index: gallery.index, index_id: answered?.index_id, ids: [...gallery.selected.keys()], form });
+
+async function saveSelection(form) {
+  const total = gallery.selected.size;
+  const controller = new AbortController();
+  const state = make("span", {}, `Preparing ${counted(total, "picture")}…`);
+  const row = make("div.cs-saving", { role: "status" }, state, button("cs-button", null, "Stop", () => controller.abort(), "Stop"));
+  root.append(row);
   try {
-    const blob = await api.exported(gallery.index, ids, kind);
-    const link = make("a", { href: URL.createObjectURL(blob), download: `clipsearch.${kind}` });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-    say(`Saved as clipsearch.${kind}`);
+    const blob = await download(asked(form), controller.signal, (done) => { state.textContent = `Preparing ${exportProgress(done, total)}`; });
+    say(`Saved as ${saveFile(blob, form)}`);
   } catch (error) {
-    say(error.message);
+    if (error.name !== "AbortError") say(`Not saved: ${error.message}`);
+  } finally {
+    row.remove();
+  }
+}
+
+async function copyPaths() {
+  const hits = [...gallery.selected.values()];
+  if (hits.every(Boolean)) { copy(hits.map((hit) => shown(hit.path)).join("\n")); return; }
+  try {
+    copy((await (await download(asked("paths"), undefined, () => {})).text()).trimEnd());
+  } catch (error) {
+    say(`Not copied: ${error.message}`);
   }
 }
 
@@ -416,11 +545,12 @@ async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch { // only pages that are served over TLS, or from this machine, may use it
-    const area = make("textarea.cs-aside", { value: text });
-    root.append(area);
+    const [area, focused] = [make("textarea.cs-aside", { value: text }), document.activeElement];
+    (viewer.isOpen ? stage : root).append(area);
     area.select();
     document.execCommand("copy");
     area.remove();
+    focused?.focus({ preventScroll: true });
   }
   const lines = text.split("\n").length;
   say(lines > 1 ? `${number(lines)} paths copied` : "Path copied");
@@ -436,8 +566,15 @@ function say(text) {
 
 // ---- indexes and progress
 
-function news(latest, trouble) {
+function news(latest) {
   indexes = latest?.indexes ?? [];
+  if (latest) {
+    const updated = server.version && latest.version !== server.version;
+    server = { originals: latest.originals, version: server.version ?? latest.version };
+    if (updated) { lost.hidden = false; lost.replaceChildren("clipsearch was updated. ", button("cs-link", null, "Load the page again", () => location.reload(), "Load the page again")); }
+    const now = indexes.find((index) => index.name === (answered?.index ?? ""))?.id;
+    if (answered && now !== answered.index_id && !running) failed(new api.ApiError(409, { error: "OtherIndex" }));
+  }
   const names = indexes.map((index) => index.name);
   if ([...which.options].map((option) => option.value).join("\n") !== names.join("\n")) {
     which.replaceChildren(...names.map((name) => make("option", { value: name }, shown(name))));
@@ -448,15 +585,35 @@ function news(latest, trouble) {
   tags.replaceChildren(...known.map((tag) => make("option", { value: tag.name })));
   const writing = indexes.filter((index) => index.is_being_written);
   const current = indexes.find((index) => index.name === answered?.index);
-  progress.hidden = !(trouble || writing.length || (current && answered.generation < current.generation));
-  if (trouble) progress.textContent = trouble;
-  else if (writing.length) progress.textContent = `Indexing ${shown(writing[0].name)}: ${writing[0].progress?.total ? percent(writing[0].progress) : counted(writing[0].pictures, "picture")}`;
+  progress.hidden = !(writing.length || (current && answered.generation < current.generation));
+  if (writing.length) progress.textContent = `Indexing ${shown(writing[0].name)}: ${writing[0].progress?.total ? percent(writing[0].progress) : counted(writing[0].pictures, "picture")}`;
   else if (!progress.hidden) progress.textContent = "The index has changed. Show the changes";
   progress.onclick = () => {
-    if (trouble || writing.length) go({ view: "status", id: null });
+    if (writing.length) go({ view: "status", id: null });
     else { answered = null; go({ view: "search" }); progress.hidden = true; }
   };
 }
+
+// ---- a server that is away, and comes back
+
+const PATIENCE_S = [1, 2, 4, 8];
+let isAway = false;
+api.connection.addEventListener("lost", async () => {
+  isAway = true;
+  lost.hidden = false;
+  lost.textContent = "The server does not answer. Trying again…";
+  for (let n = 0; isAway; n++) {
+    await new Promise((done) => setTimeout(done, 1000 * PATIENCE_S[Math.min(n, PATIENCE_S.length - 1)]));
+    await status.poll();
+  }
+});
+api.connection.addEventListener("back", () => {
+  isAway = false;
+  lost.hidden = true;
+  status.poll();
+  gallery.retry();
+  draw();
+});
 
 // ---- theme
 
@@ -484,47 +641,55 @@ input.addEventListener("search", () => { if (!input.value && state.q) go({ q: ""
 function home(event) {
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  forget();
-  go({ ...EMPTY, index: state.index });
+  go({ ...EMPTY, index: state.index }, { picture: null });
 }
 
 const isTyping = (element) => element.matches?.("input:not([type=checkbox]), textarea, select");
 
 addEventListener("keydown", (event) => {
-  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.defaultPrevented || event.altKey || help.isOpen) return;
   const typing = isTyping(event.target);
-  if (event.key === "Escape") {
-    if (detail.isOpen) closeDetail();
+  if (event.ctrlKey || event.metaKey) {
+    if (event.key !== "a" || typing || viewer.isOpen || state.view !== "search" || !gallery.total) return;
+    gallery.selectRange(0, gallery.total - 1);
+  } else if (viewer.isOpen && event.key === "Tab") {
+    if (!trapped(event)) return;
+  } else if (event.key === "Escape") {
+    if (viewer.isOpen) closeViewer();
     else if (typing) event.target.blur();
-    else if (gallery.selected.size) gallery.clearSelection();
+    else if (gallery.selected.size) { gallery.clearSelection(); if (!grid.contains(document.activeElement)) focusPlace(); }
     else if (!filters.hidden) toggleFilters(false);
     else return;
   } else if (event.target === input && event.key === "ArrowDown" && gallery.total) {
     gallery.activate(Math.max(0, gallery.active));
   } else if (typing) {
     return;
+  } else if (event.key === "?") {
+    help.show();
+  } else if (viewer.isOpen && event.key.startsWith("Arrow")) {
+    viewer.arrow(event.key);
+  } else if (event.target.closest?.("button:not(.cs-open), a") && (event.key === "Enter" || event.key === " ")) {
+    return; // the button's own
+  } else if (viewer.isOpen && VIEWER_KEYS[event.key]) {
+    VIEWER_KEYS[event.key]();
+  } else if (viewer.isOpen && ["/", "Home", "End", "PageUp", "PageDown", "Enter"].includes(event.key)) {
+    return;
   } else if (event.key === "/") {
     input.focus();
     input.select();
-  } else if (state.view !== "search" && !detail.isOpen) {
-    return;
-  } else if (detail.isOpen && (event.key === "ArrowLeft" || event.key === "ArrowRight")) {
-    openAt(gallery.active + (event.key === "ArrowLeft" ? -1 : 1));
-  } else if (detail.isOpen && event.key.startsWith("Arrow")) {
+  } else if (state.view !== "search" && !viewer.isOpen) {
     return;
   } else if (gallery.step(event.key)) {
     gallery.activate(gallery.active < 0 ? 0 : gallery.active + gallery.step(event.key));
   } else if (event.key === "Home" || event.key === "End") {
     gallery.activate(event.key === "Home" ? 0 : gallery.total - 1);
-  } else if (event.target.closest?.("button, a") && (event.key === "Enter" || event.key === " ")) {
-    return; // the button's own
   } else {
-    const hit = detail.hit ?? gallery.item(gallery.active);
+    const hit = viewer.hit ?? gallery.item(gallery.active);
     if (!hit) return;
     if (event.key === "Enter") openAt(gallery.active);
     else if (event.key === " " || event.key === "x") {
       gallery.toggleHit(hit);
-      if (detail.isOpen) detail.show(hit, detail.index);
+      if (viewer.isOpen) detail.show(hit, detail.index);
     }
     else if (event.key === "+") rate(hit, 1);
     else if (event.key === "-") rate(hit, -1);
@@ -534,13 +699,42 @@ addEventListener("keydown", (event) => {
   }
   event.preventDefault();
 });
+addEventListener("keyup", (event) => { if (event.key === " " && event.target.closest?.(".cs-open")) event.preventDefault(); });
 
-addEventListener("popstate", () => {
+const VIEWER_KEYS = {
+  z: () => viewer.zoom(0), "=": () => viewer.zoom(1.5), _: () => viewer.zoom(1 / 1.5), p: () => viewer.togglePlay(),
+  f: () => viewer.toggleFullScreen(), i: () => viewer.toggleInfo(), o: () => viewer.showOriginal(),
+};
+
+/** Keep Tab within the large view; whether it would have left it. */
+function trapped(event) {
+  const all = [...stage.querySelectorAll("button:not([disabled]), a[href]")].filter((one) => one.checkVisibility({ visibilityProperty: true }));
+  const at = all.indexOf(document.activeElement);
+  if (!all.length || (event.shiftKey ? at > 0 : at >= 0 && at < all.length - 1)) return false;
+  all.at(event.shiftKey ? -1 : 0).focus();
+  return true;
+}
+
+// What had the focus may be taken away or hidden: the focus then goes to the pictures, never to the document.
+addEventListener("focusout", () => requestAnimationFrame(() => {
+  if (document.activeElement === document.body && document.hasFocus()) (viewer.isOpen ? stage : grid.checkVisibility() ? grid : root).focus({ preventScroll: true });
+}));
+
+history.scrollRestoration = "manual";
+addEventListener("pagehide", keepPlace);
+addEventListener("popstate", (event) => {
+  const waiting = leaving ?? [];
+  leaving = null;
   state = fromAddress(location.search);
+  sent = everSent.get(event.state?.sent) ?? null;
+  const stays = answered?.key === key() && results.checkVisibility(); // the pictures were there all the time
+  restoring = stays ? null : event.state?.place ?? null;
   draw();
+  for (const act of waiting) act();
 });
 
 setTheme(currentTheme());
+restoring = history.state?.place ?? null;
 draw();
 status.poll();
 if (!state.q && matchMedia("(pointer: fine)").matches) input.focus({ preventScroll: true });

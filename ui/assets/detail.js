@@ -1,40 +1,22 @@
-// One picture, large, with what is known of it.
+// What is known of one picture, and what can be done with it: the panel beside the large view.
 
 import { thumbnail } from "./api.js";
 import { button, bytes, make, number, shown } from "./dom.js";
-import { bandTitle } from "./gallery.js";
+import { bandTitle, baseName } from "./gallery.js";
 
 export class Detail {
-  /** `on` has close, step(±1), rate, similar, open(hit), copy(text), rating(hit). */
+  /** `on` has hide, rate, similar, without, select, near, folder, open(hit), copy(text), rating(hit), isSelected(hit). */
   constructor(root, on) {
     this.root = root;
     this.on = on;
     this.hit = null;
-    let from = null;
-    root.addEventListener("touchstart", (event) => { from = event.touches.length === 1 ? event.touches[0] : null; }, { passive: true });
-    root.addEventListener("touchend", (event) => {
-      if (!from) return;
-      const dx = event.changedTouches[0].clientX - from.clientX, dy = event.changedTouches[0].clientY - from.clientY;
-      if (Math.abs(dx) > 60 && Math.abs(dx) > 2 * Math.abs(dy)) on.step(dx < 0 ? 1 : -1);
-    }, { passive: true });
   }
 
-  get isOpen() { return this.hit !== null; }
-
   show(hit, index) {
+    const held = this.root.contains(document.activeElement) ? document.activeElement.dataset.what : null;
     this.hit = hit;
     this.index = index;
-    const name = shown(hit.name);
     const rating = this.on.rating(hit);
-    const small = make("img.cs-small", { alt: "", src: thumbnail(hit.row_id, index, 256) });
-    const large = make("img.cs-large", { alt: name, src: thumbnail(hit.row_id, index, 1024) });
-    const failed = make("p.cs-note", { hidden: true }, "This picture is no longer readable: it was deleted, moved or changed.");
-    large.onload = () => large.classList.add("cs-loaded");
-    large.onerror = () => { failed.hidden = false; large.hidden = true; };
-    const stage = make("div.cs-stage", {}, small, large, failed,
-      button("cs-step.cs-back", "left", "Previous (←)", () => this.on.step(-1)),
-      button("cs-step.cs-on", "right", "Next (→)", () => this.on.step(1)),
-    );
     const thumbs = [
       button(`cs-action${rating > 0 ? ".cs-on" : ""}`, "up", "More like this: thumbs up (+)", () => this.on.rate(hit, 1)),
       button(`cs-action${rating < 0 ? ".cs-on" : ""}`, "down", "Less like this: thumbs down (-)", () => this.on.rate(hit, -1)),
@@ -43,21 +25,21 @@ export class Detail {
     for (const [what, value] of this.facts(hit)) facts.append(make("dt", {}, what), make("dd", {}, value));
     this.root.replaceChildren(
       make("header", {},
-        make("h2", {}, name.split("/").pop()),
-        button("cs-plain", "close", "Close (Esc)", () => this.on.close()),
+        make("h2", { title: shown(hit.name) }, baseName(hit)),
+        button("cs-plain", "close", "Hide the information (i)", () => this.on.hide()),
       ),
-      stage,
       make("div.cs-actions", {},
         button("cs-action.cs-wide", "similar", "Find similar pictures (s)", () => this.on.similar(hit), "More like this"),
         button("cs-action.cs-wide", "close", "Search again without similar pictures", () => this.on.without(hit), "Less like this"),
         ...thumbs,
         button(`cs-action.cs-select${this.on.isSelected(hit) ? ".cs-on" : ""}`, "check", "Select (x)", () => this.on.select(hit)),
-        button("cs-action", "copy", "Copy the path", () => this.on.copy(shown(hit.path))),
+        button("cs-action.cs-copy", "copy", "Copy the path (c)", () => this.on.copy(shown(hit.path))),
       ),
       facts,
       ...this.others(hit),
     );
-    this.root.hidden = false;
+    for (const one of this.root.querySelectorAll("button")) one.dataset.what = one.title;
+    if (held) [...this.root.querySelectorAll("button")].find((one) => one.dataset.what === held)?.focus();
     this.root.scrollTop = 0;
   }
 
@@ -87,15 +69,14 @@ export class Detail {
     if (!hit.others?.length) return [];
     const strip = make("div.cs-strip");
     for (const other of hit.others) {
-      const image = make("img", { alt: "", src: thumbnail(other.row_id, this.index, 128) });
-      strip.append(make("button", { type: "button", title: shown(other.name), onclick: () => this.on.open(other) }, image));
+      const image = make("img", { alt: "", src: thumbnail(other, this.index, 128) });
+      strip.append(make("button", { type: "button", title: baseName(other), "aria-label": baseName(other), onclick: () => this.on.open(other) }, image));
     }
     return [make("h3", {}, "Near-duplicates"), strip];
   }
 
   close() {
     this.hit = null;
-    this.root.hidden = true;
     this.root.replaceChildren();
   }
 }

@@ -13,6 +13,12 @@ const PATHS = {
   left: "M15 5l-7 7 7 7",
   right: "M9 5l7 7-7 7",
   copy: "M9 9h11v11H9zM5 15H4V4h11v1",
+  info: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18M12 11v6M12 7.5h.01",
+  play: "M8 5.5v13l10.5-6.5z",
+  pause: "M8.5 5.5v13M15.5 5.5v13",
+  whole: "M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5",
+  file: "M7 3h7l4 4v14H7zM14 3v4h4M10 13h5M10 16.5h5",
+  help: "M9 9.2a3 3 0 1 1 4.4 2.7c-.9.5-1.4 1-1.4 2.1M12 17.5h.01M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18",
   sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8M12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.4 1.4M17.6 17.6 19 19M5 19l1.4-1.4M17.6 6.4 19 5",
   link: "M10 14a4 4 0 0 0 6 .4l3-3a4 4 0 0 0-5.7-5.7l-1.2 1.2M14 10a4 4 0 0 0-6-.4l-3 3a4 4 0 0 0 5.7 5.7l1.2-1.2",
 };
@@ -44,7 +50,7 @@ export function make(kind, properties = {}, ...children) {
 }
 
 export const button = (kind, name, title, onclick, text) =>
-  make(`button.${kind}`, { type: "button", title, "aria-label": title, onclick }, name ? icon(name) : null, text);
+  make(`button.${kind}`, { type: "button", title, "aria-label": text ? undefined : title, onclick }, name ? icon(name) : null, text);
 
 const BYTES = ["bytes", "kB", "MB", "GB", "TB"];
 export function bytes(count) {

@@ -1,7 +1,7 @@
 // A gallery of any length: only the tiles near the window are in the document, and only pages near them are asked for.
 
 import { thumbnail } from "./api.js";
-import { button, icon, make, shown } from "./dom.js";
+import { button, make, shown } from "./dom.js";
 
 const PAGE = 120;
 const PAGES_KEPT = 80;
@@ -9,19 +9,26 @@ const ROWS_BEYOND = 3; // rows of tiles that are kept ready above and below the 
 const GAP = 8;
 const TALLEST = 15_000_000; // pixels: browsers draw nothing below some height
 const ASK_AFTER_MS = 40;
+const LONG_PRESS_MS = 450;
+const STILL = 10; // pixels that a finger may move while it presses
+
+export const baseName = (hit) => shown(hit.name).split("/").pop();
 
 export class Gallery {
-  /** `ask(offset, count, signal)` returns {hits}; `on` has open, select, rate, similar. */
-  constructor(root, ask, on) {
+  /** `ask(offset, count, signal)` returns {hits}, `rows(offset, count)` row ids; `on` has open, select, rate, similar, failed. */
+  constructor(root, { ask, rows }, on) {
     this.root = root;
     this.ask = ask;
+    this.rows = rows;
     this.on = on;
     this.total = 0;
     this.index = "";
+    this.version = 0;
     this.pages = new Map();
     this.tiles = new Map();
     this.asking = new Map();
-    this.selected = new Map();
+    this.wanted = new Set(); // pages that somebody waits for, wherever the window is
+    this.selected = new Map(); // row ids, with the hit where it is known
     this.ratings = new Map();
     this.active = -1;
     this.columns = 1;
@@ -30,24 +37,48 @@ export class Gallery {
     this.timer = 0;
     addEventListener("scroll", () => this.later(), { passive: true });
     new ResizeObserver(() => this.later()).observe(root);
+    root.addEventListener("focusin", (event) => {
+      const n = Number(event.target.closest(".cs-tile")?.dataset.n ?? -1);
+      if (n >= 0 && n !== this.active) { this.active = n; this.marks(); }
+    });
+    this.listenForLongPresses();
   }
 
   /** Show new results, beginning with the first page of them. */
   show(index, total, hits) {
+    const focused = this.root.contains(document.activeElement);
+    const id = focused ? document.activeElement.closest(".cs-tile")?.dataset.id : undefined;
     this.index = index;
     this.total = total;
-    for (const controller of this.asking.values()) controller.abort();
+    this.version++;
+    for (const { controller } of this.asking.values()) controller.abort();
     this.asking.clear();
+    this.wanted.clear();
     this.pages.clear();
     for (let n = 0; n * PAGE < hits.length; n++) this.pages.set(n, hits.slice(n * PAGE, (n + 1) * PAGE));
     this.active = -1;
     for (const n of [...this.tiles.keys()]) this.drop(n);
     this.layout();
+    if (focused) {
+      const same = hits.findIndex((hit) => String(hit.row_id) === id);
+      if (total) this.activate(Math.max(0, same)); else this.root.focus();
+    }
   }
 
   static get first() { return PAGE; }
 
   item(n) { return this.pages.get(Math.floor(n / PAGE))?.[n % PAGE]; }
+
+  /** The hit at a place, asked for if need be; undefined where the results have changed meanwhile. */
+  async load(n) {
+    const version = this.version, page = Math.floor(n / PAGE);
+    while (!this.item(n) && version === this.version && n >= 0 && n < this.total) {
+      this.wanted.add(page);
+      await (this.asking.get(page)?.done ?? this.fetch(page));
+      this.wanted.delete(page);
+    }
+    return version === this.version ? this.item(n) : undefined;
+  }
 
   later() { this.frame ||= requestAnimationFrame(() => { this.frame = 0; this.layout(); }); }
 
@@ -65,20 +96,27 @@ export class Gallery {
     const first = Math.max(0, Math.floor(top / this.row) - ROWS_BEYOND) * this.columns;
     const beyond = Math.ceil((top + innerHeight) / this.row) + ROWS_BEYOND;
     const last = Math.min(this.lasting, Math.max(0, beyond) * this.columns);
-    for (const n of [...this.tiles.keys()]) if (n < first || n >= last) this.drop(n);
+    for (const [n, tile] of [...this.tiles]) {
+      const keeps = n === this.active && tile.contains(document.activeElement); // or the focus would be lost
+      if ((n < first || n >= last) && !keeps) this.drop(n);
+    }
     for (let n = first; n < last; n++) {
-      let tile = this.tiles.get(n);
-      if (!tile) {
-        tile = this.tile(n);
+      if (!this.tiles.has(n)) {
+        const tile = this.tile(n);
         this.tiles.set(n, tile);
-        this.root.append(tile);
+        const next = [...this.root.children].find((other) => Number(other.dataset.n) > n);
+        this.root.insertBefore(tile, next ?? null); // in order, for Tab and screen readers
       }
+    }
+    for (const [n, tile] of this.tiles) {
       const x = (n % this.columns) * this.row, y = Math.floor(n / this.columns) * this.row;
       tile.style.width = tile.style.height = `${side}px`;
       tile.style.transform = `translate(${x}px, ${y}px)`;
       if (!tile.dataset.id) this.fill(tile, n);
     }
     this.range = [first, last];
+    this.firstShown = Math.min(Math.max(0, this.lasting - 1), Math.max(0, Math.ceil(top / this.row)) * this.columns);
+    if (this.entry !== this.marked) this.marks();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.want(), ASK_AFTER_MS);
   }
@@ -93,39 +131,57 @@ export class Gallery {
   want() {
     const [first, last] = this.range;
     const [from, to] = [Math.floor(first / PAGE), Math.floor(Math.max(first, last - 1) / PAGE)];
-    for (const [page, controller] of this.asking) {
-      if (page < from || page > to) { controller.abort(); this.asking.delete(page); }
+    for (const [page, { controller }] of this.asking) {
+      if ((page < from || page > to) && !this.wanted.has(page)) { controller.abort(); this.asking.delete(page); }
     }
     for (let page = from; page <= to && page * PAGE < this.total; page++) {
       if (!this.pages.has(page) && !this.asking.has(page)) this.fetch(page);
     }
     for (const page of this.pages.keys()) {
       if (this.pages.size <= PAGES_KEPT) break;
-      if (page < from - 2 || page > to + 2) this.pages.delete(page);
+      if ((page < from - 2 || page > to + 2) && !this.wanted.has(page)) this.pages.delete(page);
     }
   }
 
-  async fetch(page) {
+  fetch(page) {
     const controller = new AbortController();
-    this.asking.set(page, controller);
+    const done = this.fetched(page, controller);
+    this.asking.set(page, { controller, done });
+    return done;
+  }
+
+  async fetched(page, controller) {
     try {
       const { hits } = await this.ask(page * PAGE, Math.min(PAGE, this.total - page * PAGE), controller.signal);
       if (controller.signal.aborted) return;
       this.pages.set(page, hits);
       this.later();
     } catch (error) {
-      if (error.name !== "AbortError") setTimeout(() => this.later(), 2000);
+      if (error.name === "AbortError") return;
+      this.on.failed(error);
+      await new Promise((go) => setTimeout(go, 2000));
+      this.later();
     } finally {
-      if (this.asking.get(page) === controller) this.asking.delete(page);
+      if (this.asking.get(page)?.controller === controller) this.asking.delete(page);
     }
   }
 
+  /** Pictures that could not be loaded are tried again. */
+  retry() {
+    for (const tile of this.tiles.values()) {
+      if (!tile.classList.contains("cs-broken")) continue;
+      tile.classList.remove("cs-broken");
+      const image = tile.querySelector("img");
+      image.src = image.src;
+    }
+    this.later();
+  }
+
   tile(n) {
-    const tile = make("div.cs-tile", { role: "option", tabIndex: -1, dataset: { n }, "aria-selected": "false" });
+    const tile = make("div.cs-tile", { role: "listitem", dataset: { n }, "aria-posinset": n + 1, "aria-setsize": this.total });
     tile.onclick = (event) => {
-      const hit = this.item(n);
-      if (!hit || event.target.closest("button")) return;
-      if (event.ctrlKey || event.metaKey) this.toggle(n);
+      if (!this.item(n) || event.target.closest(".cs-tool, .cs-check")) return;
+      if (event.ctrlKey || event.metaKey || (this.selected.size && event.pointerType === "touch")) this.toggle(n);
       else if (event.shiftKey) this.selectTo(n);
       else this.on.open(n);
     };
@@ -135,22 +191,26 @@ export class Gallery {
   fill(tile, n) {
     const hit = this.item(n);
     if (!hit) return;
-    const name = shown(hit.name);
+    const name = baseName(hit);
     tile.dataset.id = hit.row_id;
-    tile.title = name;
-    tile.setAttribute("aria-label", name);
+    tile.dataset.name = shown(hit.name);
     const size = this.row * devicePixelRatio > 320 ? 512 : 256;
     const image = make("img", { alt: "", decoding: "async", draggable: false });
     image.onload = () => tile.classList.add("cs-loaded");
-    image.onerror = () => { if (image.hasAttribute("src")) tile.classList.add("cs-broken"); };
-    image.src = thumbnail(hit.row_id, this.index, size);
+    image.onerror = () => {
+      if (!image.hasAttribute("src")) return;
+      tile.classList.add("cs-broken");
+      tile.title = `${shown(hit.name)}: changed, moved or deleted since it was indexed`;
+    };
+    image.src = thumbnail(hit, this.index, size);
+    const open = make("button.cs-open", { type: "button", title: shown(hit.name) }, image, make("span.cs-name", {}, name));
+    open.setAttribute("aria-label", [name, hit.band && bandTitle(hit)].filter(Boolean).join(", "));
     const tools = make("div.cs-tools", {},
-      button("cs-tool.cs-up", "up", "More like this (thumbs up)", () => this.on.rate(hit, 1)),
-      button("cs-tool.cs-down", "down", "Less like this (thumbs down)", () => this.on.rate(hit, -1)),
-      button("cs-tool.cs-similar", "similar", "Find similar pictures", () => this.on.similar(hit)),
+      button("cs-tool.cs-up", "up", `More like this: ${name}`, () => this.on.rate(hit, 1)),
+      button("cs-tool.cs-down", "down", `Less like this: ${name}`, () => this.on.rate(hit, -1)),
+      button("cs-tool.cs-similar", "similar", `Find pictures like ${name}`, () => this.on.similar(hit)),
     );
-    const check = button("cs-check", "check", "Select", () => this.toggle(n));
-    tile.append(image, make("span.cs-name", {}, name.split("/").pop()), tools, check);
+    tile.append(open, button("cs-check", "check", `Select ${name}`, () => this.toggle(n)), tools);
     if (hit.others?.length) {
       tile.append(make("span.cs-others", { title: `${hit.others.length} near-duplicates` }, `+${hit.others.length}`));
     }
@@ -158,22 +218,32 @@ export class Gallery {
       tile.dataset.band = hit.band;
       tile.append(make("span.cs-band", { title: bandTitle(hit) }));
     }
-    for (const tool of tile.querySelectorAll("button")) tool.tabIndex = -1;
     this.mark(tile, n);
   }
 
+  /** The tile that Tab reaches: the active one, else the first that is seen. */
+  get entry() { return this.tiles.has(this.active) ? this.active : this.firstShown ?? 0; }
+
   mark(tile, n) {
     const hit = this.item(n);
-    if (!hit) return;
+    if (!hit || !tile.dataset.id) return;
     const chosen = this.selected.has(hit.row_id);
+    const rating = this.ratings.get(hit.row_id) ?? 0;
     tile.classList.toggle("cs-selected", chosen);
     tile.classList.toggle("cs-active", n === this.active);
-    tile.setAttribute("aria-selected", String(chosen));
-    tile.tabIndex = n === this.active ? 0 : -1;
-    tile.dataset.rating = this.ratings.get(hit.row_id) ?? 0;
+    tile.dataset.rating = rating;
+    tile.querySelector(".cs-check").setAttribute("aria-pressed", String(chosen));
+    tile.querySelector(".cs-up").setAttribute("aria-pressed", String(rating > 0));
+    tile.querySelector(".cs-down").setAttribute("aria-pressed", String(rating < 0));
+    for (const one of tile.querySelectorAll("button")) one.tabIndex = n === this.entry ? 0 : -1;
   }
 
-  marks() { for (const [n, tile] of this.tiles) this.mark(tile, n); }
+  marks() {
+    this.marked = this.entry;
+    for (const [n, tile] of this.tiles) this.mark(tile, n);
+  }
+
+  // ---- the selection
 
   toggle(n) {
     const hit = this.item(n);
@@ -189,11 +259,21 @@ export class Gallery {
   }
 
   selectTo(n) {
-    const [first, last] = [this.anchor ?? 0, n].sort((a, b) => a - b);
-    for (let at = first; at <= last; at++) {
-      const hit = this.item(at);
-      if (hit) this.selected.set(hit.row_id, hit);
+    const [first, last] = [Math.min(this.anchor ?? 0, this.total - 1), n].sort((a, b) => a - b);
+    return this.selectRange(first, last);
+  }
+
+  /** Select all pictures from one place to another, also those that nobody has seen yet. */
+  async selectRange(first, last) {
+    const version = this.version;
+    const known = [];
+    for (let at = first; at <= last && this.item(at); at++) known.push(this.item(at));
+    if (known.length <= last - first) {
+      const ids = await this.rows(first, last - first + 1);
+      if (version !== this.version) return;
+      for (const id of ids) this.selected.set(id, this.selected.get(id) ?? null);
     }
+    for (const hit of known) this.selected.set(hit.row_id, hit);
     this.marks();
     this.on.select();
   }
@@ -203,6 +283,35 @@ export class Gallery {
     this.marks();
     this.on.select();
   }
+
+  listenForLongPresses() {
+    let timer = 0, from = null, pressed = false;
+    const end = () => { clearTimeout(timer); from = null; };
+    this.root.addEventListener("pointerdown", (event) => {
+      pressed = false;
+      const n = Number(event.target.closest(".cs-tile")?.dataset.n ?? -1);
+      if (event.pointerType !== "touch" || n < 0) return;
+      from = event;
+      timer = setTimeout(() => {
+        pressed = true;
+        navigator.vibrate?.(10);
+        this.toggle(n);
+      }, LONG_PRESS_MS);
+    });
+    this.root.addEventListener("pointermove", (event) => {
+      if (from && Math.hypot(event.clientX - from.clientX, event.clientY - from.clientY) > STILL) end();
+    });
+    for (const kind of ["pointerup", "pointercancel"]) this.root.addEventListener(kind, end);
+    this.root.addEventListener("contextmenu", (event) => { if (from || pressed) event.preventDefault(); });
+    this.root.addEventListener("click", (event) => {
+      if (!pressed) return;
+      pressed = false; // the finger that selected is lifted: that is no click
+      event.preventDefault();
+      event.stopPropagation();
+    }, true);
+  }
+
+  // ---- places
 
   /** Make tile `n` the active one and bring it into the window. */
   activate(n, focus = true) {
@@ -214,7 +323,34 @@ export class Gallery {
     else if (top + this.row > below) scrollBy(0, top + this.row - below);
     this.layout();
     this.marks();
-    if (focus) this.tiles.get(this.active)?.focus({ preventScroll: true });
+    if (focus) this.focusActive();
+  }
+
+  async focusActive() {
+    const n = this.active;
+    if (!this.tiles.get(n)?.dataset.id) {
+      this.root.focus({ preventScroll: true });
+      if (!(await this.load(n)) || n !== this.active || document.activeElement !== this.root) return;
+      this.layout();
+    }
+    this.tiles.get(n)?.querySelector(".cs-open")?.focus({ preventScroll: true });
+  }
+
+  /** Where the window is, such that `restore` finds it again in another width. */
+  place() {
+    const top = -this.root.getBoundingClientRect().top;
+    const row = Math.floor(top / this.row);
+    return { n: Math.max(0, row * this.columns), past: top - row * this.row, active: this.active, top: scrollY };
+  }
+
+  restore({ n, past, active, top }) {
+    if (n > 0) {
+      this.layout();
+      scrollTo(0, scrollY + this.root.getBoundingClientRect().top + Math.floor(n / this.columns) * this.row + past);
+    } else scrollTo(0, top);
+    this.active = Math.min(active, this.total - 1);
+    this.layout();
+    this.marks();
   }
 
   /** How far an arrow key goes, in tiles. */

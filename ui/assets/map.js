@@ -9,12 +9,12 @@ const MOST_KEPT = 600;
 const REACH = 14;
 
 export class PictureMap {
-  /** `on` has open(id). `ask(index, signal)` returns {ids, x, y, total}, positions 0..1. */
+  /** `on` has open({row_id, content_hash}). `ask(index, signal)` returns {ids, contents, x, y, total}, positions 0..1. */
   constructor(root, ask, on) {
     this.root = root;
     this.ask = ask;
     this.on = on;
-    this.canvas = make("canvas", { tabIndex: 0 });
+    this.canvas = make("canvas", { tabIndex: 0, role: "img" });
     this.canvas.setAttribute("aria-label", "Map of the pictures: similar pictures lie near each other");
     this.note = make("p.cs-note", { role: "status" });
     this.card = make("img.cs-card", { alt: "", hidden: true });
@@ -79,7 +79,7 @@ export class PictureMap {
         this.fingers.delete(event.pointerId);
         if (kind === "pointerup" && !this.moved) {
           const at = this.near(event.offsetX, event.offsetY);
-          if (at >= 0) this.on.open(this.points.ids[at]);
+          if (at >= 0) this.on.open(this.picture(at));
         }
       });
     }
@@ -100,6 +100,8 @@ export class PictureMap {
       this.later();
     });
   }
+
+  picture(n) { return { row_id: this.points.ids[n], content_hash: this.points.contents[n] }; }
 
   extent() { return this.view.scale * 0.82 * Math.min(this.canvas.clientWidth, this.canvas.clientHeight); }
 
@@ -148,7 +150,7 @@ export class PictureMap {
     if (at >= 0) {
       const [px, py] = this.place(at);
       const [width, height] = [this.canvas.clientWidth, this.canvas.clientHeight];
-      this.card.src = thumbnail(this.points.ids[at], this.index, 256);
+      this.card.src = thumbnail(this.picture(at), this.index, 256);
       this.card.style.left = `${px + (px > width - 280 ? -272 : 16)}px`;
       this.card.style.top = `${Math.max(8, Math.min(py - 100, height - 264))}px`;
     }
@@ -202,7 +204,7 @@ export class PictureMap {
     if (!image) {
       image = new Image();
       image.onload = () => this.later();
-      image.src = thumbnail(id, this.index, 128);
+      image.src = thumbnail(this.picture(n), this.index, 128);
       this.pictures.set(id, image);
       if (this.pictures.size > MOST_KEPT) this.pictures.delete(this.pictures.keys().next().value);
     }

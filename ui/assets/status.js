@@ -26,10 +26,10 @@ export class Status {
       this.latest = await api.status();
       this.problem = "";
       if (this.latest.indexes.some((index) => index.is_being_written)) wait = OFTEN_MS;
+      this.on.news(this.latest);
     } catch (error) {
       this.problem = error.message;
     }
-    this.on.news(this.latest, this.problem);
     if (!this.root.hidden) this.draw();
     if (!document.hidden) this.timer = setTimeout(() => this.poll(), wait);
   }

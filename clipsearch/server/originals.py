@@ -1,0 +1,108 @@
+"""Picture files as they are, for who sits at this machine.
+
+A file is named by row id and content hash, never by path. It is sent only if its bytes still have that hash, with a
+type from our own table, by what its first bytes are: nothing that a browser would run. What a browser cannot show is
+sent to be saved.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+from urllib.parse import quote
+
+import xxhash
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from clipsearch.errors import ClipsearchError
+from clipsearch.filenames import for_parsers
+from clipsearch.pictures.formats import FORMATS, HEAD_BYTES, Kind, identify
+from clipsearch.server.identity import OtherPicture
+from clipsearch.server.security import is_loopback
+
+SHOWN_TYPES: dict[Kind, str] = {found.kind: found.media_types.split()[0] for found in FORMATS if found.shown}
+"""What every browser shows. All else is `SAVED_TYPE`."""
+SAVED_TYPE = "application/octet-stream"
+POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+_BLOCK = 1 << 20
+_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+
+
+class OriginalsClosed(ClipsearchError):
+    """This server, or this client of it, gets no original files."""
+
+    def __init__(self) -> None:
+        super().__init__("original files are for browsers on this machine only (see clipsearch ui --originals)")
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """An open file at its start, and how to send it."""
+
+    file: IO[bytes]
+    size_bytes: int
+    media_type: str
+    disposition: str
+
+    def blocks(self) -> Iterator[bytes]:
+        """Its bytes; closes it."""
+        with self.file:
+            left = self.size_bytes
+            while left and (block := self.file.read(min(_BLOCK, left))):
+                left -= len(block)
+                yield block
+
+
+def may_have_originals(request: Request, *, allowed: bool | None, local: bool) -> bool:
+    """Whether a client gets original files. `allowed`: what the person who started the server says, if anything.
+
+    Otherwise only clients on this machine, of a server that only they can reach, and not through a proxy.
+    """
+    if allowed is not None:
+        return allowed
+    headers = Headers(scope=request.scope)
+    if not local or any(name in headers for name in _FORWARDED):
+        return False
+    return request.client is None or is_loopback(request.client.host)
+
+
+def open_original(path: str, name: str, row_id: int, content_hash: str) -> Original:
+    """Open a picture file that has this content. Raises: OtherPicture."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError):
+        raise OtherPicture(row_id, "there is no such file any more") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise OtherPicture(row_id, "its file is no file any more")
+    file = os.fdopen(descriptor, "rb")
+    try:
+        try:
+            head = file.read(HEAD_BYTES)
+            digest = xxhash.xxh3_128(head)
+            while block := file.read(_BLOCK):
+                digest.update(block)
+            file.seek(0)
+        except OSError:
+            raise OtherPicture(row_id, "its file cannot be read") from None
+        if digest.hexdigest() != content_hash:
+            raise OtherPicture(row_id, "its file has changed since it was indexed")
+        kind = identify(head, name)
+        shown = None if kind is None else SHOWN_TYPES.get(kind)
+        disposition = f"{'inline' if shown else 'attachment'}; {_file_name(name)}"
+        return Original(file, status.st_size, shown or SAVED_TYPE, disposition)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _file_name(name: str) -> str:
+    """The last part of a path for Content-Disposition: in ASCII, and in full (RFC 6266)."""
+    last = for_parsers(name).rpartition("/")[2] or "picture"
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in " .,-_()+") else "_" for c in last)
+    return f"filename=\"{plain}\"; filename*=UTF-8''{quote(last, safe='')}"

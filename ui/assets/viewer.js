@@ -1,0 +1,292 @@
+// One picture, as large as the screen: zoom, pan, next and previous, a slideshow. PhotoSwipe moves the pictures; they are
+// copies that the server made, so that RAW, HEIC and TIFF are seen too, and larger ones come when somebody zooms in.
+
+import { original, thumbnail } from "./api.js";
+import { button, icon, make } from "./dom.js";
+import { baseName } from "./gallery.js";
+import { pictures } from "./tables.js";
+import PhotoSwipe from "./vendor/photoswipe.js";
+
+const LONG = 2.2; // a picture this many times as long as wide fills the window, to be panned along
+const MISMATCH = 1.8; // where it also differs so much from the window
+const SLIDE_MS = 4000;
+const LARGE = 2048;
+const LARGEST = 4096;
+const SMALL = 800; // pixels: what is smaller is shown at twice its size
+const INFO_BESIDE = 900; // pixels: narrower windows have the information below
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+export class Viewer {
+  /** `gallery` gives the pictures; `detail` fills the panel; `on` has moved(hit, n), closed(), index(), originals(), say(text). */
+  constructor(root, gallery, detail, on) {
+    Object.assign(this, { root, gallery, detail, on });
+    this.pswp = null;
+    this.hit = null;
+    this.timer = 0;
+    root.append(detail.root);
+    detail.root.addEventListener("wheel", (event) => event.stopPropagation());
+    addEventListener("fullscreenchange", () => this.pswp?.updateSize(true));
+  }
+
+  get isOpen() { return this.hit !== null; }
+
+  /** Show the picture at place `n` of the gallery, or (n null) `hit` by itself. */
+  open(hit, n) {
+    if (this.isOpen) this.shut();
+    this.alone = n === null;
+    this.hit = hit;
+    this.given = new Set();
+    this.root.hidden = false;
+    this.root.classList.toggle("cs-with-info", this.wantsInfo());
+    const pswp = this.pswp = new PhotoSwipe({
+      index: n ?? 0,
+      appendToEl: this.root,
+      loop: false,
+      showHideAnimationType: "none",
+      zoomAnimationDuration: calm.matches ? 0 : 200,
+      bgOpacity: 1,
+      wheelToZoom: true,
+      imageClickAction: () => {},
+      bgClickAction: "close",
+      tapAction: "toggle-controls",
+      doubleTapAction: "zoom",
+      escKey: false, arrowKeys: false, trapFocus: false, returnFocus: false,
+      preload: [1, 3],
+      errorMsg: "This picture cannot be shown any more: it was changed, moved or deleted.",
+      closeTitle: "Close (Esc)", zoomTitle: "Zoom (z, double click, wheel)", arrowPrevTitle: "Previous (←)", arrowNextTitle: "Next (→)",
+      getViewportSizeFn: () => ({ x: this.root.clientWidth - this.aside(), y: innerHeight }),
+      initialZoomLevel: (zoom) => (isLong(zoom) ? zoom.fill : zoom.fit),
+      secondaryZoomLevel: (zoom) => (isLong(zoom) ? zoom.fit : Math.max(1, zoom.fit * 2)),
+      maxZoomLevel: (zoom) => Math.max(2, zoom.fit * 4),
+    });
+    pswp.addFilter("numItems", () => (this.alone ? 1 : this.gallery.total));
+    pswp.addFilter("itemData", (_, at) => this.slide(at));
+    pswp.on("uiRegister", () => pswp.ui.registerElement({ name: "cs-bar", order: 8, onInit: (bar) => this.bar(bar) }));
+    pswp.on("keydown", (event) => event.preventDefault()); // the page has its own keys
+    pswp.on("initialZoomPan", ({ slide }) => startAt(slide));
+    pswp.on("wheel", (event) => panAlong(event, pswp.currSlide));
+    pswp.on("change", () => this.changed());
+    pswp.on("imageSizeChange", ({ content, width }) => this.sharpen(content, width));
+    pswp.on("loadComplete", ({ content }) => this.sharpen(content, content.displayedImageWidth));
+    pswp.on("destroy", () => { if (this.pswp === pswp) this.on.closed(); });
+    pswp.init();
+    pswp.element.removeAttribute("role"); // the viewer around it is the dialog
+    pswp.element.addEventListener("dblclick", (event) => {
+      if (event.target.classList.contains("pswp__img")) pswp.currSlide?.toggleZoom({ x: event.clientX, y: event.clientY });
+    });
+    this.root.focus({ preventScroll: true });
+  }
+
+  /** The same picture is now at another place of a new order, or at none. */
+  moveTo(n) {
+    const { pswp } = this;
+    this.alone = n === null;
+    const at = n ?? 0;
+    for (const index of this.given) if (index !== pswp.currIndex) pswp.contentLoader.removeByIndex(index);
+    this.given = new Set([at]);
+    pswp.currIndex = pswp.potentialIndex = at;
+    if (pswp.currSlide) pswp.currSlide.index = pswp.currSlide.content.index = at;
+    pswp.mainScroll.itemHolders.forEach((holder, i) => { if (i !== 1) pswp.setContent(holder, at - 1 + i, true); });
+    pswp.dispatch("change");
+  }
+
+  close() { this.pswp?.close(); }
+
+  /** Take it off the screen and tell nobody. */
+  shut() {
+    const { pswp } = this;
+    this.pause();
+    this.pswp = null;
+    this.hit = null;
+    pswp?.destroy();
+    this.detail.close();
+    this.root.hidden = true;
+    if (document.fullscreenElement) document.exitFullscreen();
+  }
+
+  at(n) { return this.alone ? (n === 0 ? this.hit : undefined) : this.gallery.item(n); }
+
+  /** What PhotoSwipe shows at a place; nothing yet where the picture is not known, which is asked for. */
+  slide(n) {
+    this.given.add(n);
+    const hit = this.at(n);
+    if (!hit) {
+      const { pswp } = this;
+      this.gallery.load(n).then((found) => { if (found && this.pswp === pswp) pswp.refreshSlideContent(n); });
+      return { type: "html", html: "", width: 0, height: 0 };
+    }
+    const index = this.on.index();
+    const size = Math.max(innerWidth, innerHeight) * devicePixelRatio > 1100 ? LARGE : 1024;
+    const [width, height] = [hit.width || 1600, hit.height || 1200];
+    const scale = Math.max(width, height) < SMALL ? 2 : 1;
+    return {
+      src: thumbnail(hit, index, size), msrc: thumbnail(hit, index, 256), alt: baseName(hit),
+      width: width * scale, height: height * scale, hit,
+    };
+  }
+
+  changed() {
+    const { pswp } = this;
+    const hit = this.at(pswp.currIndex);
+    if (!hit) return;
+    const isOther = hit.row_id !== this.hit?.row_id || !this.detail.hit;
+    this.hit = hit;
+    this.root.setAttribute("aria-label", baseName(hit));
+    if (isOther) {
+      this.detail.show(hit, this.on.index());
+      this.on.moved(hit, this.alone ? null : pswp.currIndex);
+    }
+    this.drawBar();
+    if (this.isPlaying) this.play();
+  }
+
+  /** A larger copy, when the one that is shown is stretched. */
+  sharpen(content, width) {
+    const { element, data } = content;
+    if (!data.hit || data.largest || !element?.naturalWidth || content !== this.pswp?.currSlide?.content) return;
+    if (width * devicePixelRatio <= element.naturalWidth * 1.15 || element.naturalWidth >= data.hit.width) return;
+    data.largest = true;
+    this.swap(content, thumbnail(data.hit, this.on.index(), LARGEST));
+  }
+
+  async swap(content, src) {
+    const image = make("img", { src });
+    try {
+      await image.decode();
+      content.data.src = src;
+      if (content.element) content.element.src = src;
+      return true;
+    } catch { return false; }
+  }
+
+  /** The original file: shown in place where browsers can, else saved. */
+  async showOriginal() {
+    const { hit, pswp } = this;
+    if (!hit || !this.on.originals()) return;
+    const address = original(hit, this.on.index());
+    const content = pswp.currSlide?.content;
+    if (!pictures.shown.includes(hit.format)) {
+      make("a", { href: address, download: baseName(hit) }).click();
+      return;
+    }
+    content.data.largest = true;
+    this.on.say((await this.swap(content, address)) ? "This is the original file." : "The original cannot be shown: it was changed, moved or deleted.");
+  }
+
+  // ---- moving
+
+  /** An arrow key: pans along a picture that is larger than the window, else goes to the next or previous one. */
+  arrow(key) {
+    const slide = this.pswp.currSlide;
+    const way = { ArrowLeft: ["x", 1], ArrowRight: ["x", -1], ArrowUp: ["y", 1], ArrowDown: ["y", -1] }[key];
+    const [axis, sign] = way;
+    if (slide?.isPannable()) {
+      const before = slide.pan[axis];
+      slide.pan[axis] = slide.bounds.correctPan(axis, before + sign * 120);
+      slide.applyCurrentZoomPan();
+      if (slide.pan[axis] !== before) return;
+    }
+    if (axis === "x") this.step(-sign);
+  }
+
+  step(by) {
+    this.pause();
+    this.pswp[by > 0 ? "next" : "prev"]();
+  }
+
+  zoom(by) {
+    const slide = this.pswp.currSlide;
+    if (by) slide?.zoomTo(slide.currZoomLevel * by, this.pswp.getViewportCenterPoint(), calm.matches ? 0 : 200);
+    else slide?.toggleZoom();
+  }
+
+  get isPlaying() { return this.timer !== 0; }
+
+  play() {
+    clearTimeout(this.timer);
+    const { pswp } = this;
+    this.timer = setTimeout(() => {
+      const loading = pswp.currSlide?.content.isLoading();
+      if (loading) this.play();
+      else if (pswp.currIndex + 1 < pswp.getNumItems()) pswp.next();
+      else this.pause();
+    }, SLIDE_MS);
+    this.drawBar();
+  }
+
+  pause() {
+    clearTimeout(this.timer);
+    this.timer = 0;
+    this.drawBar();
+  }
+
+  togglePlay() { if (this.isPlaying) this.pause(); else this.play(); }
+
+  toggleFullScreen() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else this.root.requestFullscreen?.().catch(() => {});
+  }
+
+  // ---- the bar and the panel
+
+  bar(bar) {
+    bar.classList.add("cs-viewer-bar");
+    this.buttons = {
+      play: button("cs-view", "play", "Slideshow (p)", () => this.togglePlay()),
+      original: button("cs-view", "file", "Original file (o)", () => this.showOriginal()),
+      whole: button("cs-view.cs-wide-only", "whole", "Full screen (f)", () => this.toggleFullScreen()),
+      info: button("cs-view", "info", "Information (i)", () => this.toggleInfo()),
+    };
+    bar.append(...Object.values(this.buttons));
+    this.drawBar();
+  }
+
+  drawBar() {
+    if (!this.buttons) return;
+    const { play, original: file, info } = this.buttons;
+    play.replaceChildren(icon(this.isPlaying ? "pause" : "play"));
+    play.setAttribute("aria-pressed", String(this.isPlaying));
+    file.hidden = !this.on.originals();
+    info.setAttribute("aria-pressed", String(this.root.classList.contains("cs-with-info")));
+  }
+
+  aside() { return innerWidth >= INFO_BESIDE && this.root.classList.contains("cs-with-info") ? this.detail.root.offsetWidth : 0; }
+
+  wantsInfo() {
+    let kept = null;
+    try { kept = localStorage.getItem("clipsearch-info"); } catch { /* not kept, then */ }
+    return innerWidth >= INFO_BESIDE && kept !== "0";
+  }
+
+  toggleInfo() {
+    const open = this.root.classList.toggle("cs-with-info");
+    try { localStorage.setItem("clipsearch-info", open ? "1" : "0"); } catch { /* not kept, then */ }
+    if (this.root.contains(document.activeElement)) this.buttons.info.focus();
+    this.drawBar();
+    this.pswp.updateSize(true);
+  }
+}
+
+function isLong({ elementSize, panAreaSize }) {
+  if (!elementSize || !panAreaSize) return false;
+  const shape = elementSize.x / elementSize.y;
+  const other = shape / (panAreaSize.x / panAreaSize.y);
+  return Math.max(shape, 1 / shape) > LONG && Math.max(other, 1 / other) > MISMATCH;
+}
+
+/** A long picture is shown from its beginning. */
+function startAt(slide) {
+  if (slide.zoomLevels.initial <= slide.zoomLevels.fit) return;
+  slide.pan.x = slide.bounds.min.x; // PhotoSwipe's minimum is where a picture begins
+  slide.pan.y = slide.bounds.min.y;
+}
+
+/** The wheel moves along a long picture; with Ctrl, it zooms there too. */
+function panAlong(event, slide) {
+  const wheel = event.originalEvent;
+  if (!slide || wheel.ctrlKey || slide.zoomLevels.initial <= slide.zoomLevels.fit || !slide.isPannable()) return;
+  event.preventDefault();
+  const lines = wheel.deltaMode === 1 ? 18 : 1;
+  const [x, y] = slide.width > slide.height ? [wheel.deltaX || wheel.deltaY, 0] : [wheel.deltaX, wheel.deltaY];
+  slide.panTo(slide.pan.x - x * lines, slide.pan.y - y * lines);
+}

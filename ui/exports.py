@@ -1,0 +1,163 @@
+"""Pictures as a table, as paths, or as an archive of previews, sent while they are made.
+
+The work is done a few pictures at a time in a queue of its own, so that a long export keeps nobody from searching or
+sending pictures, and ends when the browser stops reading.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import unicodedata
+import zipfile
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Any, Literal
+
+import numpy as np
+
+from clipsearch.errors import InvalidQuery, NoSuchPicture, UnreadablePicture
+from clipsearch.filenames import for_parsers
+from clipsearch.search.collection import Collection
+from clipsearch.server.engine import ServedIndex
+from clipsearch.server.routes import Service, path_of
+from clipsearch.server.work import WorkQueue
+
+Form = Literal["csv", "paths", "zip"]
+MOST_EXPORTED = 200_000
+MOST_ZIPPED = 5_000
+PREVIEW_SIDE = 1024
+CSV_COLUMNS = (
+    "path",
+    "row_id",
+    "width",
+    "height",
+    "size_bytes",
+    "format",
+    "taken_at",
+    "camera",
+    "latitude",
+    "longitude",
+)
+MEDIA_TYPES: dict[Form, str] = {
+    "csv": "text/csv; charset=utf-8",
+    "paths": "text/plain; charset=utf-8",
+    "zip": "application/zip",
+}
+_ROWS_AT_ONCE = 500
+
+
+class Export:
+    """Pictures of one generation of an index, which stays open until the export has ended. Close it."""
+
+    def __init__(self, service: Service, work: WorkQueue, served: ServedIndex, ids: list[int], form: Form) -> None:
+        """Raises: NoSuchPicture, InvalidQuery."""
+        if form == "zip" and len(ids) > MOST_ZIPPED:
+            raise InvalidQuery(f"{len(ids):,} pictures are too many for one archive: select {MOST_ZIPPED:,} or fewer")
+        self._service, self._work, self._served, self._ids, self._form = service, work, served, ids, form
+        self._stack = ExitStack()
+        self._photos: Collection = self._stack.enter_context(served.lease())
+        missing = np.setdiff1d(np.array(ids, np.int64), self._photos.row_ids())
+        if len(missing):
+            self.close()
+            raise NoSuchPicture(int(missing[0]))
+
+    def close(self) -> None:
+        """Let go of the index."""
+        self._stack.close()
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """The bytes of the export. Closes it."""
+        try:
+            if self._form == "zip":
+                async for block in self._archive():
+                    yield block
+                return
+            for start in range(0, len(self._ids), _ROWS_AT_ONCE):
+                part = self._ids[start : start + _ROWS_AT_ONCE]
+                rows = await self._work.run(lambda part=part: self._rows(part))  # type: ignore[misc]
+                yield _table(rows, header=start == 0) if self._form == "csv" else _paths(rows)
+        finally:
+            self.close()
+
+    def _rows(self, ids: list[int]) -> list[dict[str, Any]]:
+        records = [self._photos.record(row_id) for row_id in ids]
+        return [record.to_dict(path_of(self._photos, record)) for record in records]
+
+    async def _archive(self) -> AsyncIterator[bytes]:
+        """A ZIP archive. A picture that cannot be read any more is named in `left-out.txt`."""
+        sink = _Sink()
+        left_out: list[str] = []
+        with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
+            for number, row_id in enumerate(self._ids, 1):
+                name, jpeg, problem = await self._work.run(lambda row_id=row_id: self._preview(row_id))  # type: ignore[misc]
+                if jpeg is None:
+                    left_out.append(f"{_plain(name)}: {_plain(problem)}")
+                else:
+                    archive.writestr(f"{number:04d}-{_stem(name)}.jpg", jpeg)
+                    yield sink.taken()
+            if left_out:
+                archive.writestr("left-out.txt", "\n".join(left_out) + "\n")
+        yield sink.taken()
+
+    def _preview(self, row_id: int) -> tuple[str, bytes | None, str]:
+        name = self._photos.record(row_id).path
+        try:
+            jpeg, _ = self._service.thumbnail(row_id, self._served.name, PREVIEW_SIDE)
+        except (UnreadablePicture, NoSuchPicture) as error:
+            return name, None, error.reason if isinstance(error, UnreadablePicture) else "it is not there any more"
+        return name, jpeg, ""
+
+
+class _Sink:
+    """What zipfile writes into; it cannot be read or sought."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, part: bytes) -> int:
+        self._parts.append(bytes(part))
+        return len(part)
+
+    def flush(self) -> None:
+        """There is nothing behind it."""
+
+    def taken(self) -> bytes:
+        """What was written since the last time."""
+        together = b"".join(self._parts)
+        self._parts.clear()
+        return together
+
+
+def _table(rows: list[dict[str, Any]], *, header: bool) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    if header:
+        writer.writerow(CSV_COLUMNS)
+    writer.writerows([_cell(row[column]) for column in CSV_COLUMNS] for row in rows)
+    return text.getvalue().encode("utf-8", "replace")
+
+
+def _paths(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(f"{for_parsers(row['path'])}\n" for row in rows).encode("utf-8", "replace")
+
+
+def _cell(value: Any) -> Any:
+    """A value of the table. Texts that a spreadsheet would run as a formula are kept from it by an apostrophe."""
+    if isinstance(value, str):
+        value = _plain(value)
+        return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return value
+
+
+def _plain(text: str) -> str:
+    """Without halves of surrogate pairs, which no encoding can write."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _stem(name: str) -> str:
+    """A file name that is safe in any archive, from the name of a picture."""
+    stem = _plain(name).rpartition("/")[2].rpartition(".")[0] or "picture"
+    plain = re.sub(r"[^\w .,()+-]", "_", unicodedata.normalize("NFC", stem))
+    return plain.strip(" .")[:80] or "picture"
