@@ -199,6 +199,23 @@ def test_the_first_hits_are_the_first_of_more_hits(index: Path) -> None:
                 assert total + folded + hidden == len(photos), request
 
 
+def test_places_and_row_ids_are_those_of_the_windows(index: Path) -> None:
+    with clipsearch.open(index, encoder=FakeEncoder(dim=DIM)) as photos:
+        every = photos.row_ids().tolist()
+        for request in REQUESTS:
+            asked = {k: v for k, v in question(request, photos).items() if k not in ("k", "offset")}
+            shown = rows_of(photos.search(**asked, k=1000))
+            for offset, count in ((0, 3), (40, 30), (0, 1000), (len(shown), 5)):  # each of an order just begun
+                found = photos.order(**asked).row_ids(photos, offset, count).tolist()
+                assert found == [row[0] for row in shown[offset : offset + count]], (request, offset)
+            places = {row_id: place for place, row in enumerate(shown) for row_id in (row[0], *row[4])}
+            last = [shown[-1][0], *shown[-1][4]] if shown else []
+            for row_id in (*last, *every[:2]):
+                assert photos.order(**asked).place_of(photos, row_id) == places.get(row_id), request
+            order = photos.order(**asked)
+            assert {row_id: order.place_of(photos, row_id) for row_id in every} == {n: places.get(n) for n in every}
+
+
 def test_an_order_by_date_or_path_is_of_all_that_passes_the_cut(index: Path) -> None:
     with clipsearch.open(index, encoder=FakeEncoder(dim=DIM)) as photos:
         choices: list[Asked] = [{}, {"all": True}, {"like": [4]}]
