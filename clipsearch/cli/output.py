@@ -13,8 +13,8 @@ from clipsearch.filenames import to_bytes
 from clipsearch.records import Hit
 
 _CSV_COLUMNS = (
-    "rank", "score", "confidence", "band", "path", "row_id", "width", "height", "size_bytes",
-    "taken_at", "camera", "latitude", "longitude", "format", "name",
+    "rank", "score", "confidence", "band", "path", "row_id", "width", "height", "size_bytes", "taken_at", "camera",
+    "latitude", "longitude", "format", "name", "mtime_ns", "content_hash", "member", "view", "partial", "date_source",
 )  # fmt: skip
 
 

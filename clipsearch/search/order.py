@@ -98,6 +98,7 @@ class Order:
     everything: int  # how many pass the filter
     ids: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # the beginning of the order
     scores: FloatArray = field(default_factory=lambda: np.empty(0, np.float32))  # theirs; NaN until it is asked for
+    words: Order | None = None  # that of the words alone, where thumbs have moved them
     is_whole: bool = False  # whether `ids` is all of it
     folded: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # row ids, scores folded into a row
     _found: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # nearest first, what passes the cut
@@ -118,8 +119,7 @@ class Order:
             scores = photos.vectors(ids) @ self.vector
         hits = photos.hits(scores, ids)
         lap("look up the rows")
-        if self.vector is not None:
-            hits = photos.judge(hits, self.vector, self.wish.kind, self._best)
+        hits = self._judged(photos, hits)
         lap("judge what is shown")
         return [self._with_others(photos, dataclasses.replace(hit, rank=hit.rank + offset)) for hit in hits]
 
@@ -165,29 +165,61 @@ class Order:
         ids, scores = np.array([i for i, _ in folded], np.int64), np.array([s for _, s in folded], np.float32)
         if self.vector is not None and np.isnan(scores).any():
             scores = photos.vectors(ids) @ self.vector
-        others = photos.hits(scores, ids)
-        if self.vector is not None:
-            others = photos.judge(others, self.vector, self.wish.kind, self._best)
+        others = self._judged(photos, photos.hits(scores, ids))
         return dataclasses.replace(hit, others=tuple(dataclasses.replace(other, rank=hit.rank) for other in others))
+
+    def _judged(self, photos: Collection, hits: list[Hit]) -> list[Hit]:
+        """Hits with confidence. Thumbs say what else is right, not that the words are wrong: the higher one counts."""
+        if self.vector is None or not hits:
+            return hits
+        judged = photos.judge(hits, self.vector, self.wish.kind, self._best)
+        if self.words is None or self.words.vector is None:
+            return judged
+        with self.words._lock:
+            if self.words._best is None:
+                self.words._deepen(photos, FIRST)
+        scores = photos.vectors([hit.record.row_id for hit in hits]) @ self.words.vector
+        in_words = photos.confidences(scores, self.words.vector, self.words.wish.kind, self.words._best)
+        return [
+            hit if confidence <= (hit.confidence or 0) else dataclasses.replace(hit, confidence=confidence, band=band)
+            for hit, (confidence, band) in zip(judged, in_words, strict=True)
+        ]
 
     # -- how it is found
 
+    def _keep_what_words_find(self, photos: Collection) -> None:
+        """Know all that passes the cut: by the words alone, or as the thumbs have moved them."""
+        assert self.words is not None
+        assert self.vector is not None
+        for order in (self, self.words):
+            while not order._is_cut:
+                order._deepen(photos, order._depth + 1)
+        kept = self.words._found[~np.isin(self.words._found, self._found)]
+        ids = np.concatenate([self._found, kept])
+        scores = np.concatenate(
+            [self._found_scores, photos.vectors(kept) @ self.vector if len(kept) else self.scores[:0]]
+        )
+        nearest_first = np.lexsort((ids, -scores))
+        self._found, self._found_scores = ids[nearest_first], scores[nearest_first]
+        self.words = dataclasses.replace(self.words, _found=self._found[:0], _found_scores=self._found_scores[:0])
+
     def _reach(self, photos: Collection, count: int) -> None:
         """Know the first `count` of the order, or all."""
-        if self.is_whole or count <= len(self.ids):
-            return
-        while (wanted := self.wanted(count)) is not None:
-            self._deepen(photos, wanted)
         wish = self.wish
-        if self.vector is None or (wish.sort != "score" and not wish.cuts):
-            self._list(photos, count)
-        elif wish.sort != "score":
-            by_row = np.argsort(self._found)
-            ids = listed(photos, self._found[by_row], by_path=wish.sort == "path")
-            scores = self._found_scores[by_row][np.searchsorted(self._found[by_row], ids)]
-            self._arrange(photos, ids, scores, is_whole=True)
-        else:
-            self._arrange(photos, self._found, self._found_scores, is_whole=self._is_cut)
+        if self.words is not None and wish.cuts and not self._is_cut:
+            self._keep_what_words_find(photos)
+        while not self.is_whole and len(self.ids) < count:  # again where so many were folded that others are missing
+            while (wanted := self.wanted(count)) is not None:
+                self._deepen(photos, wanted)
+            if self.vector is None or (wish.sort != "score" and not wish.cuts):
+                self._list(photos, count)
+            elif wish.sort != "score":
+                by_row = np.argsort(self._found)
+                ids = listed(photos, self._found[by_row], by_path=wish.sort == "path")
+                scores = self._found_scores[by_row][np.searchsorted(self._found[by_row], ids)]
+                self._arrange(photos, ids, scores, is_whole=True)
+            else:
+                self._arrange(photos, self._found, self._found_scores, is_whole=self._is_cut)
         lap("sort, fold and vary")
 
     def wanted(self, count: int) -> int | None:
@@ -195,6 +227,8 @@ class Order:
         wish = self.wish
         if self.vector is None or self._is_cut or self.is_whole or count <= len(self.ids):
             return None
+        if self.words is not None and wish.cuts:
+            return None  # see _keep_what_words_find
         if wish.sort != "score":
             if wish.cuts:
                 return self._depth + 1
@@ -294,13 +328,18 @@ def put_all_in_order(photos: Collection, wishes: Sequence[Wish]) -> list[Order]:
     for wish, vector in zip(wishes, of_terms, strict=True):
         if wish.vector is not None:
             vector = directed(photos.manifest.model.dim, wish.vector, vector if wish.query.terms else None)
-        vector = photos.refined(vector, wish.like, wish.unlike)
+        asked, vector = vector, photos.refined(vector, wish.like, wish.unlike)
         chosen, selection = wish.query.filter, None
         if chosen is not None:
             if chosen not in selections:
                 selections[chosen] = photos.select(chosen)
             selection = selections[chosen]
-        orders.append(Order(wish, vector, selection, len(photos) if selection is None else len(selection)))
+        everything = len(photos) if selection is None else len(selection)
+        order = Order(wish, vector, selection, everything)
+        in_words = dataclasses.replace(wish, sort="score", unique=False, diverse=0.0, like=(), unlike=())
+        if in_words != wish and in_words.kind == "text" and (wish.like or wish.unlike):
+            order.words = Order(in_words, asked, selection, everything)
+        orders.append(order)
     lap("refine and select")
     return orders
 

@@ -132,10 +132,14 @@ def assistant_server(service: Service) -> MCPServer:
     def search(
         query: Annotated[str, Field(max_length=messages.MOST_CHARACTERS, description="What to search for.")],
         k: HitCount = DEFAULT_HITS,
+        offset: Annotated[int, Field(ge=0, le=messages.DEEPEST, description="Number of hits to skip.")] = 0,
         all: Annotated[bool, Field(description="Also return unlikely matches.")] = False,
         sort: Annotated[Literal["score", "date", "path"], Field(description="Order of the hits.")] = "score",
         unique: Annotated[bool, Field(description="Show near-duplicates as one hit, the best.")] = False,
-        diverse: Annotated[float, Field(ge=0, le=1, description="How strongly to prefer varied hits.")] = 0.0,
+        diverse: Annotated[
+            bool | Annotated[float, Field(ge=0, le=1)],
+            Field(description="How strongly to prefer varied hits. true: 0.5."),
+        ] = False,
         like: Annotated[tuple[Id, ...], Field(max_length=100, description="row_ids of relevant hits.")] = (),
         unlike: Annotated[tuple[Id, ...], Field(max_length=100, description="row_ids of irrelevant hits.")] = (),
         index: IndexName = None,
@@ -146,6 +150,7 @@ def assistant_server(service: Service) -> MCPServer:
             asked = messages.SearchRequest(
                 query=query,
                 k=k,
+                offset=offset,
                 all=all,
                 sort=sort,
                 unique=unique,

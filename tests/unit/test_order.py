@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import clipsearch
 from benchmarks.common import random_blocks, write_index
 from clipsearch.errors import InvalidQuery
 from clipsearch.query import Query, parse_query
+from clipsearch.records import FloatArray
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import DEEPEST, FIRST, STEPS, Order, Wish, listed
 from tests.support.fake_encoder import FakeEncoder
@@ -157,3 +159,56 @@ def test_every_door_can_say_where_the_time_goes(index: Path) -> None:
     assert done.returncode == 0, done.stderr
     for step in ("open and verify the index", "encode the query", "find the nearest", "judge", "look up the rows"):
         assert step in done.stderr
+
+
+def near_red(folder: Path, encoder: FakeEncoder, *, groups: int, copies: int, spread: float = 0.8) -> Path:
+    """Groups of pictures near "red", each of the same vector several times, before many others."""
+
+    def blocks() -> Iterator[FloatArray]:
+        rng = np.random.default_rng(5)
+        noise = rng.standard_normal((groups + 2500, encoder.dim)).astype(np.float32)
+        noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+        near = np.repeat(encoder.encode_texts(["red"])[0] + spread * noise[:groups], copies, axis=0)
+        both = np.concatenate([near, noise[groups:]])
+        yield (both / np.linalg.norm(both, axis=1, keepdims=True)).astype(np.float32)
+
+    return write_index(folder, encoder, blocks)
+
+
+def test_a_window_is_full_though_much_was_folded(tmp_path: Path, encoder: FakeEncoder) -> None:
+    """900 of the first 1,000 are copies of others: what comes after them fills the window."""
+    folder = near_red(tmp_path / "copies", encoder, groups=90, copies=10)
+    for query in ("red", ""):
+        with clipsearch.open(folder, encoder=encoder) as photos:
+            total, _ = photos.order(query, all=True, unique=True).count(photos)
+            assert query != "red" or total == 2590
+            every = [hit.record.row_id for hit in photos.search(query, 4000, all=True, unique=True)]
+            assert len(every) == len(set(every)) == total
+            for k in (50, 500, 1001, 2000):
+                hits = photos.search(query, k, all=True, unique=True)
+                assert [hit.record.row_id for hit in hits] == every[:k]
+            pages = [photos.search(query, 300, offset=n, all=True, unique=True) for n in range(0, total, 300)]
+            assert [hit.record.row_id for page in pages for hit in page] == every
+
+
+@pytest.mark.parametrize(("like", "unlike"), [((), (2,)), ((0,), ()), ((0, 1), (5,))])
+def test_thumbs_move_what_words_find_and_hide_none_of_it(
+    tmp_path: Path, encoder: FakeEncoder, like: tuple[int, ...], unlike: tuple[int, ...]
+) -> None:
+    with clipsearch.open(
+        near_red(tmp_path / "photos", encoder, groups=40, copies=1, spread=0.6), encoder=encoder
+    ) as photos:
+        plain = {hit.record.row_id: hit for hit in photos.search("red", ROWS)}
+        assert 10 < len(plain) < 100
+        shown = photos.search("red", ROWS, like=like, unlike=unlike)
+        moved = {hit.record.row_id: hit for hit in shown}
+        assert plain.keys() <= moved.keys()
+        assert list(plain) != list(moved)
+        for row_id, hit in plain.items():
+            assert (moved[row_id].confidence or 0) >= (hit.confidence or 0) - 1e-6
+        assert [hit.score for hit in shown] == sorted((hit.score for hit in shown), reverse=True)
+        everything = photos.search("red", ROWS, all=True, like=like, unlike=unlike)
+        assert [hit.record.row_id for hit in everything if hit.band != "unlikely"] == list(moved)
+        order = photos.order("red", like=like, unlike=unlike)
+        assert order.count(photos) == (len(moved), len(photos) - len(moved))
+        assert [hit.record.row_id for hit in order.window(photos, 1, 3)] == list(moved)[1:4]
