@@ -501,6 +501,61 @@ def test_a_lock_is_stale_only_where_its_process_is_gone_for_certain(
         FileLock(tmp_path, "LOCK")
 
 
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no hard links"])
+@pytest.mark.parametrize("moment", ["judged", "released", "moved", "both"])
+def test_only_one_takes_over_a_stale_lock(
+    moment: str, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another takes it over completely after it was judged stale, or between its removal and the making of our own."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    def other() -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr("fcntl.flock", refuse)
+        if not links:
+            monkeypatch.setattr("os.link", refuse)
+        monkeypatch.setattr("clipsearch.store.lock.who", lambda: f"process {os.getpid()} on another ({len(others)})")
+        others.append(FileLock(tmp_path, "LOCK"))
+        if moment == "released":
+            others.pop().release()
+
+    rename, take_away, others = Path.rename, FileLock._take_away, list[FileLock]()
+
+    def taken_before(held: Path, said: bytes) -> bool:
+        other()
+        return take_away(held, said)
+
+    def taken_after(path: Path, target: Path) -> Path:
+        moved = rename(path, target)
+        other()
+        return moved
+
+    def taken_twice(held: Path, said: bytes) -> bool:
+        other()
+        assert others[0].is_held()
+        monkeypatch.setattr(Path, "rename", taken_after)
+        return take_away(held, said)
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    (tmp_path / "LOCK.held").write_text(f"process 999999999 on {socket.gethostname()} since then\n{numbered_by()}\n")
+    if moment == "moved":
+        monkeypatch.setattr(Path, "rename", taken_after)
+    else:
+        monkeypatch.setattr(FileLock, "_take_away", staticmethod(taken_twice if moment == "both" else taken_before))
+    with pytest.warns(IndexWarning):
+        if moment == "released":
+            FileLock(tmp_path, "LOCK").release()
+        else:
+            with pytest.raises(IndexLocked, match=f"process {os.getpid()}"):
+                FileLock(tmp_path, "LOCK")
+    assert [lock.is_held() for lock in others] == [False, True][-len(others) :] if others else moment == "released"
+    for lock in others:
+        lock.release()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["LOCK"]
+
+
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF])
 def test_folders_that_cannot_be_synced_are_no_error(
     tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
