@@ -353,7 +353,7 @@ def _current(index_dir: Path) -> Manifest | None:
 def _commit(index_dir: Path, manifest: Manifest, lock: FileLock, check: Callable[[], None]) -> Manifest:
     """Write a generation. `check` raises if the folder is no longer the one that was locked."""
     with storage_errors(index_dir):
-        generation = max([manifest.generation, *manifests_of(index_dir)], default=0) + 1
+        generation = max(manifest.generation, _highest_name(index_dir)) + 1
         manifest = dataclasses.replace(
             manifest,
             generation=generation,
@@ -379,6 +379,12 @@ def _commit(index_dir: Path, manifest: Manifest, lock: FileLock, check: Callable
         lock.write(COMMITTED)  # an index that loses its manifests is then known from one that never had any
         check()  # before anything is deleted
     return manifest
+
+
+def _highest_name(index_dir: Path) -> int:
+    """The highest number of a manifest's name, whatever has it: a link or a folder takes the name too."""
+    matches = (MANIFEST_NAME.fullmatch(path.name) for path in (index_dir / "manifests").iterdir())
+    return max((int(match[1]) for match in matches if match is not None), default=0)
 
 
 def _stage(index_dir: Path, raw: bytes) -> Path:
@@ -439,7 +445,7 @@ def _collect(index_dir: Path, kept: list[Manifest]) -> int:
             orphans = [
                 path
                 for path in own_files(index_dir, refs)
-                if f"{path.parent.name}/{path.name}" in superseded or _is_named_by_its_content(path)
+                if f"{path.parent.name}/{path.name}" in superseded or is_named_by_its_content(path)
             ]
             freed = sum(unlink_own(path) for path in (*forgotten, *orphans))
         finally:
@@ -461,7 +467,7 @@ def _copies_of_manifests(index_dir: Path) -> Iterator[Path]:
                 yield path
 
 
-def _is_named_by_its_content(path: Path) -> bool:
+def is_named_by_its_content(path: Path) -> bool:
     """Whether a file's name is the hash of its bytes, as only we name files. Raises: OSError."""
     return file_checksum(path, remember_from_bytes=REMEMBER_FROM_BYTES, afresh=True) == path.name[:32]
 
@@ -498,19 +504,24 @@ def _is_own_folder(place: Path) -> bool:
     return place.is_dir() and not place.is_symlink()
 
 
+def is_own_name(folder: str, name: str) -> bool:
+    """Whether we give such a name in one of an index's folders."""
+    match = _OWN_NAME.fullmatch(name)
+    return match is not None and match[1] in SUFFIXES.get(folder, ())
+
+
 def own_files(index_dir: Path, kept: set[str]) -> Iterator[Path]:
     """Plain files in an index's folders with names that we give, other than `kept` (paths relative to the index).
 
     Raises: OSError.
     """
-    for folder, suffixes in SUFFIXES.items():
+    for folder in SUFFIXES:
         place = index_dir / folder
         if not _is_own_folder(place):
             continue
         with os.scandir(place) as entries:
             for entry in entries:
-                match = _OWN_NAME.fullmatch(entry.name)
-                if match is None or match[1] not in suffixes or not entry.is_file(follow_symlinks=False):
+                if not is_own_name(folder, entry.name) or not entry.is_file(follow_symlinks=False):
                     continue
                 if f"{folder}/{entry.name}" not in kept:
                     yield place / entry.name
