@@ -119,6 +119,7 @@ class _Repair:
             manifest = self.writer.current()
             if manifest is None:
                 raise IndexNotFound([self.index_dir])
+            manifest = self._instead_of(manifest)
         except CorruptIndex as error:
             _stop_if_unreadable(error)
             self._say(f"{relative(self.index_dir, error.file)}: {error.problem}")
@@ -175,6 +176,38 @@ class _Repair:
                 self._say(f"restored generation {newest.generation}, the newest intact one")
                 return self._with_newer_tags(self._with_newer_files(newest))
         return self._manifest_from_files(".." if newest is None else newest.root)
+
+    def _instead_of(self, manifest: Manifest) -> Manifest:
+        """`manifest`; or, where it lacks what none of its files can replace, the newest other that has all of its own.
+
+        A manifest of another index can get here, by a file synchroniser, say. Its files then are elsewhere.
+        """
+        if not self._lacks_for_good(manifest):
+            return manifest
+        others = (m for m in self.before if m != manifest)
+        other = next((m for m in others if all(self._is_whole(ref) for ref in m.files())), None)
+        if other is None:
+            return manifest
+        self._say(
+            f"generation {manifest.generation} lacks files; restored generation {other.generation}, which is whole"
+        )
+        shared = {ref.path for ref in manifest.files()} & {ref.path for ref in other.files()}
+        return self._with_newer_tags(self._with_newer_files(other) if shared else other)
+
+    def _lacks_for_good(self, manifest: Manifest) -> bool:
+        gone = self._are_gone
+        tags_before = {
+            fold(tag.name) for m in self.before for tag in (*m.tags_before, *m.tags) if not gone(*tag.files())
+        }
+        return (
+            any(gone(f.data, f.rows_file) for f in manifest.fragments)
+            or any(gone(s.data, s.mapped) for s in manifest.segments)
+            or any(gone(*t.files()) and fold(t.name) not in tags_before for t in manifest.tags)
+        )
+
+    def _are_gone(self, *refs: FileRef | None) -> bool:
+        """Whether none of these files is there. What cannot be read now may be there."""
+        return not any(ref is not None and _may_be_there(self.index_dir / ref.path) for ref in refs)
 
     def _set_manifests_aside(self) -> None:
         """While one cannot be read, nobody knows what it needs, and old files are never deleted."""
@@ -589,6 +622,17 @@ def _bytes_of(path: Path) -> bytes:
                 _stop_if_unreadable(CorruptIndex(path, problem, unreadable=True))
             time.sleep(READ_AGAIN_S)
     raise AssertionError
+
+
+def _may_be_there(path: Path) -> bool:
+    """Whether the system does not say that nothing is at `path`."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _in_batches(records: Iterator[ImageRecord]) -> Iterator[list[ImageRecord]]:

@@ -1,4 +1,4 @@
-"""`verify --repair` where something else lies in the place of our files.
+"""`verify --repair` where something else lies in the place of our files, and where a manifest is of another index.
 
 Set CLIPSEARCH_FILES to try every place with every kind.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from clipsearch.errors import ClipsearchError
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.repair import repair
 from clipsearch.indexer.verify import verify
@@ -188,3 +189,24 @@ def test_folders_on_another_drive_stay_where_they_are(whole: Path, tmp_path: Pat
     (index / "vectors").symlink_to(tmp_path / "vectors")
     assert not repair(index).actions
     assert answers(index) == before
+
+
+@pytest.mark.parametrize("number", ["the next", "the same"])
+def test_a_manifest_of_another_index_does_not_cost_ours(number: str, whole: Path, tmp_path: Path) -> None:
+    """As a run commits while the drive under it is swapped, or as a file synchroniser mixes two indexes."""
+    folder, other = tmp_path / "photos", tmp_path / "other"
+    shutil.copytree(whole, folder)
+    ours, theirs = folder / ".clipsearch", other / ".clipsearch"
+    before, newest = answers(ours), current(ours)
+    fill(other, 3)
+    while not theirs.exists() or current(theirs).generation < newest.generation + (number == "the next"):
+        fill(other, 1, first=50 + len(list(other.rglob("*.jpg"))))
+        run(other)
+    name = f"manifests/{current(theirs).generation:08d}.json"
+    for copied in ("CURRENT", name):
+        shutil.copyfile(theirs / copied, ours / copied)
+    with pytest.raises(ClipsearchError):
+        answers(ours)
+    assert repair(ours).lost_rows == 0
+    assert answers(ours) == before
+    assert not verify(ours).problems
