@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ import xxhash
 from clipsearch.config import MARKER, format_of, is_index, marker_of, read_plain
 from clipsearch.errors import ClipsearchError, CorruptIndex, IndexNotFound, StorageError, UnsupportedIndex
 from clipsearch.folding import fold
+from clipsearch.indexer.aside import Aside
 from clipsearch.indexer.compact import counted
 from clipsearch.indexer.segments import (
     derive_inverted_file,
@@ -35,7 +35,7 @@ from clipsearch.indexer.segments import (
 from clipsearch.indexer.verify import check_fragment, check_segment, relative, row_states, tag_problem
 from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, ModelRef, Segment, TagRef
 from clipsearch.store import Writer, open_rows, verify_file
-from clipsearch.store.files import READ_AGAIN_S, READ_ATTEMPTS, storage_errors, sync_folder, unlink_own
+from clipsearch.store.files import READ_AGAIN_S, READ_ATTEMPTS, storage_errors, unlink_own
 from clipsearch.store.fragments import (
     BATCH_ROWS,
     VectorBlock,
@@ -50,7 +50,6 @@ from clipsearch.store.marks import marked, read_marks
 from clipsearch.store.tags import add_tag_file, read_tag_file, recover_tags, with_tags
 from clipsearch.vectors import VectorsFile, check_vectors
 
-DAMAGED = "damaged"
 Records = Callable[[], Iterator[list[ImageRecord]]]
 Blocks = Callable[[], Iterator[VectorBlock]]
 
@@ -81,10 +80,13 @@ def repair(index_dir: Path) -> RepairReport:
 def _repair(index_dir: Path) -> RepairReport:
     if format_of(index_dir) > FORMAT_VERSION:
         raise UnsupportedIndex(index_dir, f"index format {format_of(index_dir)}")
+    aside = Aside(index_dir)
+    aside.clear_the_way()
     unmarked = marker_of(index_dir) is None
     damaged_marker = _kept_copy(index_dir / MARKER) if unmarked else b""
     with Writer(index_dir) as writer:  # writes the marker again if it has to
-        return _Repair(writer).run(damaged_marker if unmarked else None)
+        aside.clear_generations()
+        return _Repair(writer, aside).run(damaged_marker if unmarked else None)
 
 
 def _kept_copy(path: Path) -> bytes:
@@ -97,12 +99,12 @@ def _kept_copy(path: Path) -> bytes:
 class _Repair:
     """One repair."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, aside: Aside) -> None:
         self.writer = writer
         self.index_dir = writer.index_dir
-        self.report = RepairReport(writer.index_dir, 0)
+        self.report = RepairReport(writer.index_dir, 0, aside.actions, put_aside=aside.put_aside)
         self.before: list[Manifest] = []  # older generations that can be read, the newest first
-        self._aside: Path | None = None
+        self._aside = aside
         self._to_move: dict[Path, Path] = {}
         self._to_unlink: list[Path] = []
 
@@ -112,13 +114,12 @@ class _Repair:
         if damaged_marker is not None:
             self._say(f"{MARKER}: rewritten")
             if damaged_marker:
-                target = self._folder_aside() / MARKER
-                target.write_bytes(damaged_marker)
-                report.put_aside.append(relative(self.index_dir, target))
+                self._aside.name_for(self.index_dir / MARKER).write_bytes(damaged_marker)
         try:
             manifest = self.writer.current()
             if manifest is None:
                 raise IndexNotFound([self.index_dir])
+            manifest = self._instead_of(manifest)
         except CorruptIndex as error:
             _stop_if_unreadable(error)
             self._say(f"{relative(self.index_dir, error.file)}: {error.problem}")
@@ -140,13 +141,7 @@ class _Repair:
         """Give a damaged file a second name in damaged/<date>/; the first goes when nothing refers to it any more."""
         if not os.path.lexists(path):
             return
-        folder = self._folder_aside()
-        target = folder / path.name
-        number = 1
-        while os.path.lexists(target):
-            number += 1
-            target = folder / f"{number}-{path.name}"
-        self.report.put_aside.append(relative(self.index_dir, target))
+        target = self._aside.name_for(path)
         try:
             os.link(path, target)
         except OSError:  # no hard links here
@@ -155,12 +150,6 @@ class _Repair:
             if move:
                 self._to_unlink.append(path)
 
-    def _folder_aside(self) -> Path:
-        if self._aside is None:
-            self._aside = self.index_dir / DAMAGED / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-            self._aside.mkdir(parents=True, exist_ok=True)
-        return self._aside
-
     def _move_manifests(self) -> None:
         """Take what is unreadable away from where it would keep old generations from being collected."""
         for path, target in self._to_move.items():
@@ -168,9 +157,7 @@ class _Repair:
                 path.replace(target)
         for path in self._to_unlink:
             unlink_own(path)  # its other name is in damaged/
-        if self._aside is not None:
-            with contextlib.suppress(OSError):
-                sync_folder(self._aside)
+        self._aside.sync()
 
     # -- manifests
 
@@ -189,6 +176,38 @@ class _Repair:
                 self._say(f"restored generation {newest.generation}, the newest intact one")
                 return self._with_newer_tags(self._with_newer_files(newest))
         return self._manifest_from_files(".." if newest is None else newest.root)
+
+    def _instead_of(self, manifest: Manifest) -> Manifest:
+        """`manifest`; or, where it lacks what none of its files can replace, the newest other that has all of its own.
+
+        A manifest of another index can get here, by a file synchroniser, say. Its files then are elsewhere.
+        """
+        if not self._lacks_for_good(manifest):
+            return manifest
+        others = (m for m in self.before if m != manifest)
+        other = next((m for m in others if all(self._is_whole(ref) for ref in m.files())), None)
+        if other is None:
+            return manifest
+        self._say(
+            f"generation {manifest.generation} lacks files; restored generation {other.generation}, which is whole"
+        )
+        shared = {ref.path for ref in manifest.files()} & {ref.path for ref in other.files()}
+        return self._with_newer_tags(self._with_newer_files(other) if shared else other)
+
+    def _lacks_for_good(self, manifest: Manifest) -> bool:
+        gone = self._are_gone
+        tags_before = {
+            fold(tag.name) for m in self.before for tag in (*m.tags_before, *m.tags) if not gone(*tag.files())
+        }
+        return (
+            any(gone(f.data, f.rows_file) for f in manifest.fragments)
+            or any(gone(s.data, s.mapped) for s in manifest.segments)
+            or any(gone(*t.files()) and fold(t.name) not in tags_before for t in manifest.tags)
+        )
+
+    def _are_gone(self, *refs: FileRef | None) -> bool:
+        """Whether none of these files is there. What cannot be read now may be there."""
+        return not any(ref is not None and _may_be_there(self.index_dir / ref.path) for ref in refs)
 
     def _set_manifests_aside(self) -> None:
         """While one cannot be read, nobody knows what it needs, and old files are never deleted."""
@@ -603,6 +622,17 @@ def _bytes_of(path: Path) -> bytes:
                 _stop_if_unreadable(CorruptIndex(path, problem, unreadable=True))
             time.sleep(READ_AGAIN_S)
     raise AssertionError
+
+
+def _may_be_there(path: Path) -> bool:
+    """Whether the system does not say that nothing is at `path`."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _in_batches(records: Iterator[ImageRecord]) -> Iterator[list[ImageRecord]]:

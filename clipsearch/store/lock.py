@@ -69,7 +69,8 @@ class FileLock:
     """
 
     def __init__(self, index_dir: Path, name: str, *, wait_s: float = 0.0) -> None:
-        self._held: Path | None = None
+        self._held: Path | None = None  # the file that stands for the lock where there is no flock
+        self._said = b""  # what we wrote into it
         path = index_dir / name
         try:
             self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -110,13 +111,13 @@ class FileLock:
             try:
                 fd = os.open(held, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             except FileExistsError:
-                if not self._is_stale(held):
+                said = self._stale(held)
+                if said is None or not self._take_away(held, said):
                     return False
-                with contextlib.suppress(FileNotFoundError):
-                    held.unlink()
                 continue
+            self._said = f"{who()}\n{numbered_by()}\n".encode()
             with os.fdopen(fd, "wb") as file:
-                file.write(f"{who()}\n{numbered_by()}\n".encode())
+                file.write(self._said)
             self._held = held
             if path.name == LOCK:
                 warnings.warn(
@@ -129,25 +130,61 @@ class FileLock:
         return False
 
     @staticmethod
-    def _is_stale(held: Path) -> bool:
-        """Whether the process that made a lock file is gone for certain: its number can be asked for here.
+    def _take_away(held: Path, said: bytes) -> bool:
+        """Take away a lock file that was judged stale, saying `said`. False if another has taken it over since then.
+
+        It is renamed before it is deleted, so that what is deleted is what was judged.
+        """
+        moved = held.with_name(f"{held.name}.{os.urandom(16).hex()}")
+        try:
+            held.rename(moved)
+        except FileNotFoundError:
+            return True
+        try:
+            if read_plain(moved, _MOST_BYTES) == said:
+                return True
+            try:
+                os.link(moved, held)
+            except FileExistsError:
+                pass  # two have it now: whose file this is not will see that before it commits (`is_held`)
+            except OSError:  # no hard links here
+                if not held.exists():
+                    moved.rename(held)
+            return False
+        finally:
+            with contextlib.suppress(OSError):
+                moved.unlink()
+
+    def is_held(self) -> bool:
+        """Whether the lock is still ours, as far as its file says."""
+        if self._held is None:
+            return self.fd >= 0
+        try:
+            return read_plain(self._held, _MOST_BYTES) == self._said
+        except OSError:
+            return False
+
+    @staticmethod
+    def _stale(held: Path) -> bytes | None:
+        """What a lock file says whose process is gone for certain (its number can be asked for here), else None.
 
         A machine's name proves nothing: containers, and machines set up from one image, share one.
         """
         try:
-            holder, _, where = read_plain(held, _MOST_BYTES).decode("utf-8", "replace").partition("\n")
+            said = read_plain(held, _MOST_BYTES)
         except OSError:
-            return False
+            return None
+        holder, _, where = said.decode("utf-8", "replace").partition("\n")
         match, here = _HOLDER.match(holder), numbered_by()
         if match is None or match[2] != socket.gethostname() or not here or where.strip() != here:
-            return False
+            return None
         try:
             os.kill(int(match[1]), 0)
         except ProcessLookupError:
-            return True
+            return said
         except (OSError, OverflowError):
-            return False
-        return False
+            return None
+        return None
 
     @staticmethod
     def _holder_beside(path: Path) -> str:
@@ -174,8 +211,9 @@ class FileLock:
         """Let go. Once is enough."""
         if self.fd >= 0:
             if self._held is not None:
-                with contextlib.suppress(OSError):
-                    self._held.unlink()
+                if self.is_held():
+                    with contextlib.suppress(OSError):
+                        self._held.unlink()
                 self._held = None
             os.close(self.fd)
             self.fd = -1
@@ -226,7 +264,7 @@ def read_writer(index_dir: Path) -> WriterState | None:
                 return _parsed(said)
             except OSError:
                 held = index_dir / (LOCK + HELD_SUFFIX)
-                return _parsed(said) if held.exists() and not FileLock._is_stale(held) else None
+                return _parsed(said) if held.exists() and FileLock._stale(held) is None else None
     except OSError:
         pass
     return None

@@ -34,6 +34,7 @@ from clipsearch.errors import (
     StorageError,
     UnsupportedIndex,
 )
+from clipsearch.folding import fold
 from clipsearch.records import FileRef, IntArray, Manifest
 from clipsearch.store.files import REMEMBER_FROM_BYTES, HashingFile, storage_errors, sync_file, sync_folder, unlink_own
 from clipsearch.store.lock import BUSY, COMMIT, COMMIT_WAIT_S, COMMITTED, LOCK, FileLock, RunProgress, who
@@ -64,6 +65,7 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
 """The files that belong to generations: folders, and the suffixes of the names in them (32 hexadecimal digits)."""
 FOLDERS = ("manifests", "records", "rows", "vectors", "search", "faiss", "marks", "tags", "staging")
 GRACE_WITHOUT_LOCKS_S = 3600.0
+NOTHING_LOST = "Nothing is lost. Run the same command again, on one machine at a time."
 LOCK_WAIT_S = 1.0  # who saves a tag holds LOCK for a moment, to clean up
 _OWN_NAME = re.compile(r"[0-9a-f]{32}(\.[a-z]+)")
 _STAGED_NAME = re.compile(r"[0-9a-f]{32}\.part|\d+-\d+\.(parquet|npy|rows|columns|faiss|tag)|\d{8,}\.json|CURRENT")
@@ -123,8 +125,10 @@ class Writer:
         self.index_dir = index_dir
         self._lock: FileLock | None = None
         self._base: Manifest | None = None  # the generation that the next commit replaces
+        self._has_read = False  # whether `_base` is known; None then means that there was no generation
         claim(index_dir)
         with storage_errors(index_dir):
+            self._place = _place_of(index_dir)
             for folder in FOLDERS:
                 (index_dir / folder).mkdir(exist_ok=True)
             self._lock = FileLock(index_dir, LOCK, wait_s=LOCK_WAIT_S)
@@ -140,7 +144,8 @@ class Writer:
             self._lock.write(progress.line(), self._progress_at)
 
     def _clear_staging(self) -> None:
-        """Delete what a killed run left half-written. Others' files and folders stay."""
+        """Delete what a killed run left half-written. Others' files and folders stay. Raises: ClipsearchError."""
+        self._check_place()
         with contextlib.suppress(OSError), FileLock(self.index_dir, COMMIT, wait_s=COMMIT_WAIT_S):
             for path in list(staged_files(self.index_dir)):
                 unlink_own(path)
@@ -162,7 +167,11 @@ class Writer:
     # -- files
 
     def add_file(self, folder: str, suffix: str, write: Callable[[HashingFile], None]) -> FileRef:
-        """Write one immutable file: staged, synced, named by the hash of its bytes. Raises: OutOfSpace."""
+        """Write one immutable file: staged, synced, named by the hash of its bytes.
+
+        Raises: OutOfSpace, StorageError.
+        """
+        self._check_place()
         return add_file(self.index_dir, folder, suffix, write)
 
     def add_marks(self, sets: dict[int, IntArray]) -> FileRef | None:
@@ -176,6 +185,7 @@ class Writer:
     def current(self) -> Manifest | None:
         """The committed generation, or None for a new index. Raises: CorruptIndex, UnsupportedIndex, StorageError."""
         self._base = _current(self.index_dir)
+        self._has_read = True
         return self._base
 
     def commit(self, manifest: Manifest, *, repaired: bool = False) -> Manifest:
@@ -184,39 +194,62 @@ class Writer:
         Tags that were saved since this writer read the index are kept. `repaired`: whatever is there is replaced, and
         nothing is deleted afterwards. Raises: OutOfSpace, StorageError.
         """
+        self._check_place()
         with _locked_commit(self.index_dir) as lock:
             before = None
             if not repaired:
                 before = _current(self.index_dir)
                 manifest = self._with_tags_of(manifest, before)
-            manifest = _commit(self.index_dir, manifest, lock)
-            self._base = manifest
+            manifest = _commit(self.index_dir, manifest, lock, self._check_place)
+            self._base, self._has_read = manifest, True
             if not repaired:
                 _collect(self.index_dir, [manifest, *([] if before is None else [before])])
         return manifest
 
+    def _check_place(self) -> None:
+        """Raise StorageError unless the folder is still the one that this writer locked."""
+        _check_place(self.index_dir, self._place)
+        if self._lock is not None and not self._lock.is_held():
+            raise StorageError(self.index_dir, "another program took the lock over", NOTHING_LOST)
+
+    def _check_current(self, now: Manifest | None) -> None:
+        """Raise StorageError if `now` differs by more than tags from the generation that this writer read or wrote.
+
+        Its number does not tell: another machine's generation, or another drive's, may have the same.
+        """
+        if not self._has_read or _beside_tags(now) == _beside_tags(self._base):
+            return
+        if now is None:
+            raise StorageError(self.index_dir, "its generations were deleted in the meantime", NOTHING_LOST)
+        raise StorageError(
+            self.index_dir, f"another program wrote generation {now.generation} in the meantime", NOTHING_LOST
+        )
+
     def _with_tags_of(self, manifest: Manifest, before: Manifest | None) -> Manifest:
+        self._check_current(before)
         base = self._base
-        if before is None or base is None or before.generation == base.generation:
+        if before is None or base is None or before == base:
             return manifest
-        if _beside_tags(before) != _beside_tags(base):
-            raise StorageError(
-                self.index_dir,
-                f"another program wrote generation {before.generation} in the meantime",
-                "Nothing is lost. Run the same command again, on one machine at a time.",
-            )
+        tags, features = before.tags, before.writer_features
+        if before.generation <= base.generation:  # it does not come after ours, so each may have tags of its own
+            kept = {fold(ref.name): ref for ref in (*base.tags, *before.tags)}
+            tags = tuple(kept[name] for name in sorted(kept))
+            features = (*features, *(feature for feature in base.writer_features if feature not in features))
         return dataclasses.replace(
             manifest,
             generation=max(manifest.generation, before.generation),
-            tags=before.tags,
+            tags=tags,
             tags_before=before.tags_before,
-            writer_features=before.writer_features,
+            writer_features=features,
         )
 
     def collect(self) -> int:
         """Delete what no kept generation refers to. Returns the bytes freed. Raises: ClipsearchError."""
+        self._check_place()
         with _locked_commit(self.index_dir):
             current = _current(self.index_dir)
+            self._check_current(current)
+            self._check_place()
             return 0 if current is None else _collect(self.index_dir, [current])
 
     def unreferenced(self, kept: set[str]) -> list[Path]:
@@ -224,10 +257,28 @@ class Writer:
         return list(own_files(self.index_dir, kept))
 
 
-def _beside_tags(manifest: Manifest) -> Manifest:
-    """What a change of tags leaves as it is."""
-    return dataclasses.replace(
-        manifest, generation=0, created_at="", tags=(), tags_before=(), writer_features=(), format_version=0
+def _place_of(index_dir: Path) -> tuple[int, int, str | None]:
+    """Which folder an index is: its device and inode, and the id in its marker. Raises: OSError."""
+    status = index_dir.stat()
+    return status.st_dev, status.st_ino, marker_of(index_dir)
+
+
+def _check_place(index_dir: Path, place: tuple[int, int, str | None]) -> None:
+    """Raise StorageError if another folder than `place` lies there now: drives are swapped and folders renamed."""
+    with storage_errors(index_dir):
+        now = _place_of(index_dir)
+    if now[:2] != place[:2] or now[2] not in (place[2], None):
+        raise StorageError(index_dir, "the folder of the index was replaced in the meantime", NOTHING_LOST)
+
+
+def _beside_tags(manifest: Manifest | None) -> bytes:
+    """What a change of tags leaves as it is, as it is written."""
+    if manifest is None:
+        return b""
+    return dump_manifest(
+        dataclasses.replace(
+            manifest, generation=0, created_at="", tags=(), tags_before=(), writer_features=(), format_version=0
+        )
     )
 
 
@@ -262,6 +313,7 @@ def change_tags(index_dir: Path, change: Callable[[Manifest], Manifest]) -> Mani
 
 
 def _change_tags(index_dir: Path, change: Callable[[Manifest], Manifest]) -> Manifest:
+    place = _place_of(index_dir)
     for folder in FOLDERS:
         (index_dir / folder).mkdir(exist_ok=True)
     with _locked_commit(index_dir) as lock:
@@ -269,7 +321,8 @@ def _change_tags(index_dir: Path, change: Callable[[Manifest], Manifest]) -> Man
         if before is None:
             raise IndexNotFound([index_dir])
         changed = change(before)
-        after = _commit(index_dir, dataclasses.replace(changed, tags_before=before.tags), lock)
+        changed = dataclasses.replace(changed, tags_before=before.tags)
+        after = _commit(index_dir, changed, lock, lambda: _check_place(index_dir, place))
         with contextlib.suppress(IndexLocked, OSError), FileLock(index_dir, LOCK):
             _collect(index_dir, [after, before])  # not while a run has files that no generation refers to yet
         return after
@@ -297,9 +350,10 @@ def _current(index_dir: Path) -> Manifest | None:
     return manifest
 
 
-def _commit(index_dir: Path, manifest: Manifest, lock: FileLock) -> Manifest:
+def _commit(index_dir: Path, manifest: Manifest, lock: FileLock, check: Callable[[], None]) -> Manifest:
+    """Write a generation. `check` raises if the folder is no longer the one that was locked."""
     with storage_errors(index_dir):
-        generation = max([manifest.generation, *manifests_of(index_dir)], default=0) + 1
+        generation = max(manifest.generation, _highest_name(index_dir)) + 1
         manifest = dataclasses.replace(
             manifest,
             generation=generation,
@@ -309,6 +363,7 @@ def _commit(index_dir: Path, manifest: Manifest, lock: FileLock) -> Manifest:
         raw = dump_manifest(manifest)
         staged = _stage(index_dir, raw)
         try:
+            check()
             _put_if_absent(staged, index_dir / "manifests" / manifest_name(generation))
         finally:
             unlink_own(staged)
@@ -316,12 +371,20 @@ def _commit(index_dir: Path, manifest: Manifest, lock: FileLock) -> Manifest:
         line = f"clipsearch {FORMAT_VERSION} {generation:08d} {xxhash.xxh3_128_hexdigest(raw)}\n"
         staged = _stage(index_dir, line.encode("ascii"))
         try:
+            check()
             staged.replace(index_dir / "CURRENT")
         finally:
             unlink_own(staged)
         sync_folder(index_dir)
         lock.write(COMMITTED)  # an index that loses its manifests is then known from one that never had any
+        check()  # before anything is deleted
     return manifest
+
+
+def _highest_name(index_dir: Path) -> int:
+    """The highest number of a manifest's name, whatever has it: a link or a folder takes the name too."""
+    matches = (MANIFEST_NAME.fullmatch(path.name) for path in (index_dir / "manifests").iterdir())
+    return max((int(match[1]) for match in matches if match is not None), default=0)
 
 
 def _stage(index_dir: Path, raw: bytes) -> Path:
@@ -382,7 +445,7 @@ def _collect(index_dir: Path, kept: list[Manifest]) -> int:
             orphans = [
                 path
                 for path in own_files(index_dir, refs)
-                if f"{path.parent.name}/{path.name}" in superseded or _is_named_by_its_content(path)
+                if f"{path.parent.name}/{path.name}" in superseded or is_named_by_its_content(path)
             ]
             freed = sum(unlink_own(path) for path in (*forgotten, *orphans))
         finally:
@@ -404,7 +467,7 @@ def _copies_of_manifests(index_dir: Path) -> Iterator[Path]:
                 yield path
 
 
-def _is_named_by_its_content(path: Path) -> bool:
+def is_named_by_its_content(path: Path) -> bool:
     """Whether a file's name is the hash of its bytes, as only we name files. Raises: OSError."""
     return file_checksum(path, remember_from_bytes=REMEMBER_FROM_BYTES, afresh=True) == path.name[:32]
 
@@ -441,19 +504,24 @@ def _is_own_folder(place: Path) -> bool:
     return place.is_dir() and not place.is_symlink()
 
 
+def is_own_name(folder: str, name: str) -> bool:
+    """Whether we give such a name in one of an index's folders."""
+    match = _OWN_NAME.fullmatch(name)
+    return match is not None and match[1] in SUFFIXES.get(folder, ())
+
+
 def own_files(index_dir: Path, kept: set[str]) -> Iterator[Path]:
     """Plain files in an index's folders with names that we give, other than `kept` (paths relative to the index).
 
     Raises: OSError.
     """
-    for folder, suffixes in SUFFIXES.items():
+    for folder in SUFFIXES:
         place = index_dir / folder
         if not _is_own_folder(place):
             continue
         with os.scandir(place) as entries:
             for entry in entries:
-                match = _OWN_NAME.fullmatch(entry.name)
-                if match is None or match[1] not in suffixes or not entry.is_file(follow_symlinks=False):
+                if not is_own_name(folder, entry.name) or not entry.is_file(follow_symlinks=False):
                     continue
                 if f"{folder}/{entry.name}" not in kept:
                     yield place / entry.name

@@ -21,6 +21,7 @@ from tests.support.cases import thinned
 from tests.support.commands import REPOSITORY, Commands
 from tests.support.faults import Family, Faults, environment
 from tests.support.pictures import fill
+from tests.support.trees import differences, tree
 
 LOG_S = float(os.environ.get("CLIPSEARCH_LOG_S", "5"))
 WAIT_S = 3.0
@@ -191,6 +192,38 @@ def test_tags_of_many_at_once_are_all_kept(photos: Path, commands: Commands, fau
         _, err = saver.communicate(timeout=120)
         assert saver.returncode == 0, err
     assert commands.state(photos / ".clipsearch").tags == tuple(f"tag{n}" for n in range(6))
+
+
+# -- another index in the place of this one
+
+
+@pytest.mark.parametrize("moment", thinned([2, 6, 9], 3))
+def test_a_drive_that_is_swapped_during_a_run_keeps_its_index(
+    moment: int, photos: Path, commands: Commands, faults: Faults
+) -> None:
+    """Both indexes stand at one generation, so that its number does not tell them apart."""
+    other, away = photos.with_name("other"), photos.with_name("away")
+    for place, count in ((photos, 4), (other, 7)):
+        fill(place, count)
+        commands.index(place)
+    assert current(photos).split()[2] == current(other).split()[2]
+    theirs, ours = tree(other), commands.state(photos / ".clipsearch")
+    fill(photos, 3, first=20)
+    faults.arm("sync", photos / ".clipsearch", nth=moment, mode="stop")
+    run = start(faults, "index", photos, "-q")
+    if not is_stopped(run, faults):
+        pytest.skip("the run has fewer syncs")
+    photos.rename(away)
+    other.rename(photos)
+    run.send_signal(signal.SIGCONT)
+    _, err = run.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert run.returncode == 1, err
+    assert not differences(theirs, tree(photos))
+    assert commands.run("verify", "--index", photos).status == 0
+    state = commands.state(away / ".clipsearch", check=False)
+    assert state.error is None
+    assert state.paths >= ours.paths
 
 
 # -- file systems that lack things

@@ -7,6 +7,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import stat
 import struct
@@ -56,6 +57,7 @@ from clipsearch.store.lock import FileLock, numbered_by
 from clipsearch.store.manifest import dump_manifest, load_manifest
 from clipsearch.store.marks import parse_marks, write_marks
 from clipsearch.store.rows import write_rows
+from clipsearch.store.tags import write_tags
 from clipsearch.store.writer import _put_if_absent, change_tags
 
 DIM = 8
@@ -452,6 +454,92 @@ def test_a_writer_that_was_overtaken_says_so_and_writes_nothing(tmp_path: Path) 
         assert snapshot.manifest.pictures == 77
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_folder_that_was_swapped_is_left_as_it_is(read: bool, tmp_path: Path) -> None:
+    """As when a drive goes and another is mounted in its place: here both stand at the same generation."""
+    ours, theirs = tmp_path / "index", tmp_path / "theirs"
+    with Writer(theirs) as writer:
+        commit_rows(writer, commit_rows(writer, EMPTY, 3), 2)
+    own_file(theirs, "records", ".parquet", b"of a run that goes on there")
+    before = contents(theirs)
+    with Writer(ours) as writer:
+        manifest = commit_rows(writer, commit_rows(writer, EMPTY, 1), 1)
+        if read:
+            assert writer.current() == manifest
+        staged = add_rows(writer, numbered(simple_rows(1), first=2))
+        ours.rename(tmp_path / "away")
+        theirs.rename(ours)
+        (ours / "staging" / f"{'a' * 32}.part").write_bytes(b"half-written there")
+        for forbidden in (
+            lambda: add_rows(writer, numbered(simple_rows(1), first=2)),
+            lambda: writer.commit(dataclasses.replace(manifest, fragments=(*manifest.fragments, staged))),
+            lambda: writer.commit(manifest, repaired=True),
+            writer.collect,
+        ):
+            with pytest.raises(StorageError, match="replaced in the meantime"):
+                forbidden()
+    after = contents(ours)
+    assert after.pop(f"staging/{'a' * 32}.part")
+    assert after == before
+    with open_snapshot(tmp_path / "away") as snapshot:
+        assert snapshot.manifest == manifest
+
+
+def test_another_generation_of_the_same_number_is_another(tmp_path: Path) -> None:
+    """As a file synchroniser puts another machine's generation in place of ours."""
+    index, other = tmp_path / "index", tmp_path / "other"
+    with Writer(index) as writer:
+        commit_rows(writer, EMPTY, 1)
+    shutil.copytree(index, other)
+    with Writer(other) as writer:
+        manifest = writer.current()
+        assert manifest is not None
+        commit_rows(writer, manifest, 3)
+    with Writer(index) as writer:
+        manifest = writer.current()
+        assert manifest is not None
+        manifest = commit_rows(writer, manifest, 2)
+        lone = own_file(index, "records", ".parquet", b"which no generation names")
+        shutil.copytree(other, index, dirs_exist_ok=True)
+        before = contents(index)
+        with pytest.raises(StorageError, match="another program wrote generation 2"):
+            writer.commit(manifest)
+        with pytest.raises(StorageError, match="another program wrote generation 2"):
+            writer.collect()
+        assert contents(index) == before
+        assert lone.exists()
+
+
+def test_tags_of_another_generation_of_the_same_number_are_kept_beside_ours(tmp_path: Path) -> None:
+    index, other = tmp_path / "index", tmp_path / "other"
+    with Writer(index) as writer:
+        commit_rows(writer, EMPTY, 1)
+    shutil.copytree(index, other)
+    for place, name in ((index, "ours"), (other, "theirs")):
+        write_tags(place, {name: {"0" * 32: 1.0}})
+    with Writer(index) as writer:
+        manifest = writer.current()
+        assert manifest is not None
+        shutil.copytree(other, index, dirs_exist_ok=True)
+        after = commit_rows(writer, manifest, 1)
+    assert [tag.name for tag in after.tags] == ["ours", "theirs"]
+    assert after.writer_features == ("tags",)
+    assert all((index / file.path).exists() for tag in after.tags for file in tag.files())
+
+
+def test_generations_that_were_deleted_meanwhile_are_not_written_anew(tmp_path: Path) -> None:
+    with Writer(tmp_path) as writer:
+        manifest = commit_rows(writer, EMPTY, 1)
+        for name in ("CURRENT", "COMMIT", "manifests/00000001.json"):
+            (tmp_path / name).unlink()
+        with pytest.raises(StorageError, match="deleted in the meantime"):
+            writer.commit(manifest)
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADF, errno.ENOTSUP, errno.ENOSYS])
 def test_without_flock_a_file_is_the_lock(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
@@ -499,6 +587,74 @@ def test_a_lock_is_stale_only_where_its_process_is_gone_for_certain(
     (tmp_path / "LOCK.held").write_text(f"process {gone} on {name} since long ago\n\n")
     with pytest.raises(IndexLocked):
         FileLock(tmp_path, "LOCK")
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no hard links"])
+@pytest.mark.parametrize("moment", ["judged", "released", "moved", "both"])
+def test_only_one_takes_over_a_stale_lock(
+    moment: str, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another takes it over completely after it was judged stale, or between its removal and the making of our own."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    def other() -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr("fcntl.flock", refuse)
+        if not links:
+            monkeypatch.setattr("os.link", refuse)
+        monkeypatch.setattr("clipsearch.store.lock.who", lambda: f"process {os.getpid()} on another ({len(others)})")
+        others.append(FileLock(tmp_path, "LOCK"))
+        if moment == "released":
+            others.pop().release()
+
+    rename, take_away, others = Path.rename, FileLock._take_away, list[FileLock]()
+
+    def taken_before(held: Path, said: bytes) -> bool:
+        other()
+        return take_away(held, said)
+
+    def taken_after(path: Path, target: Path) -> Path:
+        moved = rename(path, target)
+        other()
+        return moved
+
+    def taken_twice(held: Path, said: bytes) -> bool:
+        other()
+        assert others[0].is_held()
+        monkeypatch.setattr(Path, "rename", taken_after)
+        return take_away(held, said)
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    (tmp_path / "LOCK.held").write_text(f"process 999999999 on {socket.gethostname()} since then\n{numbered_by()}\n")
+    if moment == "moved":
+        monkeypatch.setattr(Path, "rename", taken_after)
+    else:
+        monkeypatch.setattr(FileLock, "_take_away", staticmethod(taken_twice if moment == "both" else taken_before))
+    with pytest.warns(IndexWarning):
+        if moment == "released":
+            FileLock(tmp_path, "LOCK").release()
+        else:
+            with pytest.raises(IndexLocked, match=f"process {os.getpid()}"):
+                FileLock(tmp_path, "LOCK")
+    assert [lock.is_held() for lock in others] == [False, True][-len(others) :] if others else moment == "released"
+    for lock in others:
+        lock.release()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["LOCK"]
+
+
+def test_who_lost_its_lock_does_not_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.warns(IndexWarning), Writer(tmp_path) as writer:
+        manifest = commit_rows(writer, EMPTY, 1)
+        (tmp_path / "LOCK.held").write_text("process 1 on another since now\nboot 1\n")
+        with pytest.raises(StorageError, match="took the lock over"):
+            writer.commit(manifest)
+    assert (tmp_path / "LOCK.held").exists()
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF])
