@@ -557,7 +557,7 @@ class _Run:
             if result.pieces is None and self._is_said_of_differently(file, row):
                 self._reusing[result.key] = row
                 return self._task(result.key, file, "describe")
-            self._reuse(file, row, None if result.pieces is None else result.metadata)
+            self._reuse(file, row, None if result.pieces is None or result.beside_unread else result.metadata)
         elif result.pieces is None:
             return self._task(result.key, file, "decode")
         elif content is not None and (same := self._batch_hashes.get(content)) is not None:
@@ -645,10 +645,13 @@ class _Run:
     def _at(self, record: ImageRecord, file: FoundFile, metadata: PictureMetadata | None = None) -> ImageRecord:
         """What is known of a content, at another place or time: `metadata`, if it was read there; else its own name
         may say more."""
-        version = METADATA_VERSION
+        version, sidecars = METADATA_VERSION, file.sidecars
         if metadata is None or record.status != "ok":
-            metadata = describe_again(record.metadata, os.path.join(self.root, file.path))
             version = record.metadata_version
+            try:
+                metadata = describe_again(record.metadata, os.path.join(self.root, file.path))
+            except OSError:
+                metadata, sidecars = record.metadata, NOT_LOOKED_AT
         return dataclasses.replace(
             record,
             path=file.path,
@@ -656,7 +659,7 @@ class _Run:
             mtime_ns=file.mtime_ns,
             inode=file.inode,
             metadata=metadata,
-            sidecars=file.sidecars,
+            sidecars=sidecars,
             metadata_version=version,
         )
 
@@ -980,7 +983,8 @@ def _key(content_hash: str) -> tuple[int, int]:
 
 def _decoded(file: FoundFile, result: DecodeResult) -> ImageRecord:
     record = _record(file, result.content_hash, result.width, result.height, result.metadata)
-    return dataclasses.replace(record, partial=result.partial)
+    sidecars = NOT_LOOKED_AT if result.beside_unread else file.sidecars
+    return dataclasses.replace(record, partial=result.partial, sidecars=sidecars)
 
 
 def _record(
