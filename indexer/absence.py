@@ -6,6 +6,15 @@ were looked at; what vanished in bulk, or where nobody could look, is missing.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.scan import Scan
 from clipsearch.records import IntArray
@@ -36,12 +45,62 @@ def split_vanished(
     rest = [row for row in paths if row not in missing]
     pictures = int(((catalog.vector_ids >= 0) & ~catalog.away).sum())
     lost = sum(int(catalog.vector_ids[row]) >= 0 for row in rest)
-    many = lost > MISSING_FROM and lost > MISSING_SHARE * pictures
-    if many or (lost >= MISSING_OF_FEW and 2 * lost > pictures):
+    if _is_bulk(lost, pictures):
         missing |= set(rest)
     else:
         missing |= {row for row in rest if paths[row].rpartition("/")[0] not in scan.folders}
     return [row for row in rest if row not in missing], sorted(missing)
+
+
+def went_in_bulk(catalog: Catalog, unread: Iterable[str]) -> bool:
+    """Whether files that were seen, and could not be read then, are so many that their drive may have gone since: as
+    many as are missing when they vanish, or all of a folder.
+
+    `unread`: paths of files that `catalog` has as pictures.
+    """
+    lost = Counter(path.rpartition("/")[0] for path in unread)
+    rows = np.flatnonzero((catalog.vector_ids >= 0) & ~catalog.away)
+    if _is_bulk(lost.total(), len(rows)):
+        return True
+    may_be_whole = {folder for folder, number in lost.items() if number >= MISSING_OF_FEW}
+    if not may_be_whole:
+        return False
+    known = Counter(catalog.path(row).rpartition("/")[0] for row in rows.tolist())
+    return any(lost[folder] >= known[folder] for folder in may_be_whole)
+
+
+def _is_bulk(lost: int, pictures: int) -> bool:
+    many = lost > MISSING_FROM and lost > MISSING_SHARE * pictures
+    return many or (lost >= MISSING_OF_FEW and 2 * lost > pictures)
+
+
+class Root:
+    """A folder as it is when a run begins, held open: whether the same one is at its place later."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        with contextlib.suppress(OSError):  # the walk says more of it
+            self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def is_gone(self) -> bool:
+        """Whether nothing or another folder is at its place; a drive that does not answer is asked three times."""
+        if self._fd < 0:
+            return False
+        for wait_s in (0.05, 0.2, None):
+            try:
+                now, then = self._path.stat(), os.fstat(self._fd)
+            except OSError:
+                if wait_s is not None:
+                    time.sleep(wait_s)
+            else:
+                return (now.st_dev, now.st_ino) != (then.st_dev, then.st_ino)
+        return True
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def _inside(path: str, folders: list[str]) -> bool:

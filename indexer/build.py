@@ -28,8 +28,8 @@ import numpy as np
 from clipsearch.config import INDEX_DIR_NAME, index_dir_for, is_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
-from clipsearch.errors import ClipsearchError, EncoderMismatch, OtherCollection
-from clipsearch.indexer.absence import split_vanished
+from clipsearch.errors import ClipsearchError, EncoderMismatch, OtherCollection, StorageError
+from clipsearch.indexer.absence import Root, split_vanished, went_in_bulk
 from clipsearch.indexer.belonging import check_folder, check_pictures, check_place, holds_pictures_of, nothing_in
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
 from clipsearch.indexer.changes import Changes, compare, find_moved
@@ -202,6 +202,7 @@ def _index_folder(
             report.warnings += ignore.problems
             with _StopRequests() as stop:
                 run.read(stop)
+                run.check_root()
                 if stop.requested:
                     report.interrupted = True
                     run.commit()
@@ -307,8 +308,10 @@ class _Run:
         self._commit_after_s = min(FIRST_COMMIT_S, options.commit_s)
         self._now_s = int(time.time())
         self._last_s = self._now_s  # when the index was written last, by the clock of that moment
-        self._not_read: set[str] = set()  # of a rebuild: files that could be read before, and not now
+        self._not_read: dict[str, SkipStatus] = {}  # of a rebuild: files that could be read before, and not now
         self._old: Catalog | None = None
+        self._place = Root(root)
+        self._is_root_gone = False
         self._known_devices: dict[str, int] = {}
         self._reusing: dict[int, int] = {}  # rows whose vectors files will share, by key of the file's task
         self._moved = False  # the index is of another folder than before, as far as its manifest says
@@ -457,7 +460,7 @@ class _Run:
         ) as pool:
             self._describe(pool, stop, to_describe)
             self.notify(Progress("read", 0, total))
-            while (waiting is not None or pool.pending) and not stop.requested:
+            while (waiting is not None or pool.pending) and not stop.requested and not self._is_root_gone:
                 while waiting is not None and pool.pending < pool.capacity:
                     file, waiting = waiting, next(todo, None)
                     refusal = classify_name(_name(file.path))
@@ -525,9 +528,11 @@ class _Run:
                 self.report.unchanged -= not is_moved
             elif is_moved:
                 self._add(dataclasses.replace(self._at(record, file), sidecars=NOT_LOOKED_AT), None)
+            elif result.skip[0] == "unreadable":
+                self._is_root_gone = self._is_root_gone or self._place.is_gone()
             self._maybe_commit()
             self.notify(Progress("describe", done, total, described=self.report.described))
-            if stop.requested:
+            if stop.requested or self._is_root_gone:
                 return
 
     def _task(self, key: int, file: FoundFile, mode: Literal["decode", "hash", "describe"]) -> DecodeTask:
@@ -552,7 +557,7 @@ class _Run:
             if result.pieces is None and self._is_said_of_differently(file, row):
                 self._reusing[result.key] = row
                 return self._task(result.key, file, "describe")
-            self._reuse(file, row, None if result.pieces is None else result.metadata)
+            self._reuse(file, row, None if result.pieces is None or result.beside_unread else result.metadata)
         elif result.pieces is None:
             return self._task(result.key, file, "decode")
         elif content is not None and (same := self._batch_hashes.get(content)) is not None:
@@ -640,10 +645,13 @@ class _Run:
     def _at(self, record: ImageRecord, file: FoundFile, metadata: PictureMetadata | None = None) -> ImageRecord:
         """What is known of a content, at another place or time: `metadata`, if it was read there; else its own name
         may say more."""
-        version = METADATA_VERSION
+        version, sidecars = METADATA_VERSION, file.sidecars
         if metadata is None or record.status != "ok":
-            metadata = describe_again(record.metadata, os.path.join(self.root, file.path))
             version = record.metadata_version
+            try:
+                metadata = describe_again(record.metadata, os.path.join(self.root, file.path))
+            except OSError:
+                metadata, sidecars = record.metadata, NOT_LOOKED_AT
         return dataclasses.replace(
             record,
             path=file.path,
@@ -651,7 +659,7 @@ class _Run:
             mtime_ns=file.mtime_ns,
             inode=file.inode,
             metadata=metadata,
-            sidecars=file.sidecars,
+            sidecars=sidecars,
             metadata_version=version,
         )
 
@@ -659,13 +667,16 @@ class _Run:
         if status == "not_a_picture" and "." not in _name(file.path):
             self.report.other_files["other files"] = self.report.other_files.get("other files", 0) + 1
             return  # not even its name says that it may be one: no row
+        if status == "unreadable" and (self._is_root_gone or self._place.is_gone()):
+            self._is_root_gone = True
+            return  # that says nothing of the file
         self.report.skipped.append(SkippedImage(file.path, status, reason))
         rows = self._rows_of(file.path)
         if status == "unreadable" or is_circumstance(status, reason):
             if any(self.catalog.statuses[row] == 0 for row in rows):
                 return  # what could be read before is not replaced because of the moment
             if self._rebuilding and self._was_read(file.path):
-                self._not_read.add(file.path)
+                self._not_read[file.path] = status
                 return
         record = dataclasses.replace(
             _record(file, content_hash, None, None, PictureMetadata()),
@@ -679,10 +690,14 @@ class _Run:
 
     def _was_read(self, path: str) -> bool:
         """Whether the rows that a rebuild is to replace have a picture at `path`."""
+        old = self._old_catalog()
+        rows = old.same_path(np.frombuffer(path_key(path), "<i8"))
+        return any(old.statuses[row] == 0 for row in rows)
+
+    def _old_catalog(self) -> Catalog:
         if self._old is None:
             self._old = Catalog(self.writer.index_dir, self.manifest.fragments)
-        rows = self._old.same_path(np.frombuffer(path_key(path), "<i8"))
-        return any(self._old.statuses[row] == 0 for row in rows)
+        return self._old
 
     def _same_as_before(self, file: FoundFile) -> ImageRecord | None:
         """The row that the file has, if it did not change since."""
@@ -853,6 +868,28 @@ class _Run:
         if merged.fragments != target.fragments or merged.segments != target.segments:
             self.manifest = self.writer.commit(self._put(manifest, merged.fragments, merged.segments))
 
+    def check_root(self) -> None:
+        """Stop a run whose folder went while it ran, with what it had read until then. Raises: StorageError."""
+        self._is_root_gone = self._is_root_gone or self._place.is_gone()
+        if not self._is_root_gone:
+            return
+        self.commit()
+        if self._rebuilding:
+            self._stop_rebuild("the folder went away during the run")
+        raise StorageError(
+            self.root,
+            "the folder went away during the run",
+            "Finished work is kept, and nothing was forgotten. Run the same command when the folder is back.",
+        )
+
+    def _stop_rebuild(self, problem: str) -> None:
+        """Keep what was made anew beside the old vectors. Raises: StorageError."""
+        raise StorageError(
+            self.root,
+            problem,
+            "The old vectors go on answering, and finished work is kept. Run the same command when the drive is back.",
+        )
+
     def finish(self) -> None:
         """Commit the rest; forget what was deleted, and mark what is missing."""
         report, scan = self.report, self.scan
@@ -877,6 +914,9 @@ class _Run:
         self._known_devices = {}
         self.commit()
         if self._rebuilding:
+            unread = [path for path, status in self._not_read.items() if status == "unreadable"]
+            if unread and went_in_bulk(self._old_catalog(), unread):
+                self._stop_rebuild(f"{len(unread):,} indexed pictures cannot be read now, {min(unread)} among them")
             self._switch()
         self._merge(drop_unused=True)
         recall = self.options.recall
@@ -898,7 +938,7 @@ class _Run:
             self.manifest,
             manifest,
             self.scan,
-            not_read=self._not_read,
+            not_read=set(self._not_read),
             prune=self.options.prune,
             now_s=self._now_s,
         )
@@ -907,6 +947,7 @@ class _Run:
 
     def close(self) -> None:
         """Let go of the generation that the run started from, and of what only it needed."""
+        self._place.close()
         if self._before is not None:
             self._before.close()
             self._before = None
@@ -942,7 +983,8 @@ def _key(content_hash: str) -> tuple[int, int]:
 
 def _decoded(file: FoundFile, result: DecodeResult) -> ImageRecord:
     record = _record(file, result.content_hash, result.width, result.height, result.metadata)
-    return dataclasses.replace(record, partial=result.partial)
+    sidecars = NOT_LOOKED_AT if result.beside_unread else file.sidecars
+    return dataclasses.replace(record, partial=result.partial, sidecars=sidecars)
 
 
 def _record(

@@ -70,6 +70,8 @@ __all__ = [
 MAX_PIXELS = 2**28
 _MAX_DRAFT_FACTOR = 4
 
+_BESIDE_UNREAD = "a file beside it, which may say more of it, cannot be read"
+
 # A picture longer than this, long side to short side, is seen in pieces; see `piece_boxes`.
 LONG_ASPECT = 2.2
 _PIECE_STEP = 0.75  # of the short side, from one piece to the next
@@ -110,6 +112,7 @@ class Picture:
     metadata: PictureMetadata
     content_hash: str | None  # xxh3-128 of the file's bytes, hexadecimal; None where not asked for
     partial: str | None = None  # what is missing of the picture, in words; None where nothing is
+    beside_unread: bool = False  # a file beside it that may say more could not be read
 
     @property
     def pixels(self) -> PixelArray:
@@ -298,8 +301,13 @@ class PictureFile:
                 seen = _resize_and_crop(decoded, preprocessing)[None]
         width, height = decoded.full_size
         embedded = decoded.embedded + read_blocks(self.kind, self._stream)
-        metadata = describe(embedded, self.path, beside=self._is_on_disk)
-        return Picture(seen, width, height, metadata, content_hash, decoded.partial)
+        beside_unread = False
+        try:
+            metadata = describe(embedded, self.path, beside=self._is_on_disk)
+        except OSError:
+            beside_unread = True
+            metadata = describe(embedded, self.path, beside=False)
+        return Picture(seen, width, height, metadata, content_hash, decoded.partial, beside_unread)
 
     def describe(
         self, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS, pieces: bool = False
@@ -315,8 +323,14 @@ class PictureFile:
         except UnreadablePicture as error:
             if error.status in ("unreadable", "missing_extra"):
                 raise
-            return self.decode(preprocessing, max_pixels=max_pixels, pieces=pieces).metadata
-        return describe(embedded, self.path, beside=self._is_on_disk)
+            picture = self.decode(preprocessing, max_pixels=max_pixels, pieces=pieces)
+            if picture.beside_unread:
+                raise UnreadablePicture(self.path, "unreadable", _BESIDE_UNREAD) from None
+            return picture.metadata
+        try:
+            return describe(embedded, self.path, beside=self._is_on_disk)
+        except OSError as error:
+            raise UnreadablePicture(self.path, "unreadable", _BESIDE_UNREAD) from error
 
     def open(self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
         """Decode the picture for people: see `open_picture`."""

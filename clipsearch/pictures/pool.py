@@ -85,6 +85,7 @@ class DecodeResult:
     pieces: PixelArray | None = None
     skip: tuple[SkipStatus, str] | None = None
     partial: str | None = None  # what is missing of the picture, in words
+    beside_unread: bool = False  # a file beside it that may say more could not be read
 
     @property
     def pixels(self) -> PixelArray | None:
@@ -428,6 +429,7 @@ class _Worker:
             PictureMetadata(**message["metadata"]),
             self.shared.slots[slot, : min(max(1, int(message.get("pieces", 1))), self.shared.shape[0])].copy(),
             partial=None if message.get("partial") is None else str(message["partial"]),
+            beside_unread=bool(message.get("beside_unread")),
         )
 
     def _start_clock(self) -> bool:

@@ -140,7 +140,7 @@ def main() -> None:
                     picture = file.decode(preprocessing, max_pixels=max_pixels, pieces=pieces)
                     slots[task["slot"], : len(picture.pieces)] = picture.pieces
                     result |= {"width": picture.width, "height": picture.height, "pieces": len(picture.pieces)}
-                    result["partial"] = picture.partial
+                    result |= {"partial": picture.partial, "beside_unread": picture.beside_unread}
                     result["metadata"] = asdict(picture.metadata)
         except UnreadablePicture as error:
             result["skip"] = (error.status, error.reason)

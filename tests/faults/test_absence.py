@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.cases import thinned
 from tests.support.commands import Commands, State
-from tests.support.faults import Faults
+from tests.support.faults import Family, Faults
 from tests.support.mounts import Mounts
 from tests.support.pictures import fill, picture
 
@@ -362,6 +362,49 @@ def test_a_picture_that_cannot_be_read_again_keeps_its_vector(
 
 
 # -- what is really deleted
+
+
+@pytest.mark.parametrize("family", ["open", "read", "stat"])
+@pytest.mark.parametrize("state", ["new", "touched", "moved", "unchanged"])
+def test_a_sidecar_that_cannot_be_read_once_is_read_by_the_next_run(
+    state: str, family: Family, tmp_path: Path, commands: Commands, faults: Faults
+) -> None:
+    """One error of a drive or network: no date is lost, and none that the sidecar gives is missing for good."""
+    photos = tmp_path / "photos"
+    fill(photos, 3)
+    first = photos / "set000" / "p00000.jpg"
+    beside = first.with_suffix(".xmp")
+    beside.write_text(XMP)
+    if state != "new":
+        commands.index(photos)
+        assert len(of_2003(photos, commands)) == 1
+    if state == "touched":
+        os.utime(beside)
+    if state == "moved":
+        first.rename(first.with_name("moved.jpg"))
+        beside = beside.rename(first.with_name("moved.xmp"))
+    with faults.armed(family, beside, error=errno.ESTALE, mode="from then on"):
+        report = commands.index(photos)
+        assert (report["pictures"], report["skipped"]) == (3, [])
+        assert len(of_2003(photos, commands)) == (state != "new")
+    report = commands.index(photos)
+    assert report["indexed"] == 0
+    found = of_2003(photos, commands)
+    assert [Path(path).suffix for path in found] == [".jpg"]
+    assert commands.index(photos)["metadata_read"] == 0
+
+
+XMP = (
+    "<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"
+    "<rdf:Description xmlns:exif='http://ns.adobe.com/exif/1.0/' exif:DateTimeOriginal='2003-04-05T10:00:00'/>"
+    "</rdf:RDF></x:xmpmeta>"
+)
+
+
+def of_2003(photos: Path, commands: Commands) -> list[str]:
+    done = commands.run("query", "after:2003-01 before:2004", "--paths", "--index", photos)
+    assert done.status in (0, 3), done.err
+    return done.out.split()
 
 
 def test_a_few_deleted_pictures_are_forgotten_at_once(world: World) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -44,8 +45,8 @@ def run(folder: Path, encoder: FakeEncoder, **options: object) -> IndexReport:
     return report
 
 
-def found(index: Path) -> set[str]:
-    with Collection(index, encoder=FakeEncoder()) as photos:
+def found(index: Path, encoder: FakeEncoder | None = None) -> set[str]:
+    with Collection(index, encoder=encoder or FakeEncoder()) as photos:
         hits = photos.search("red", k=1000, all=True)
         assert len(hits) == len(photos)
         return {hit.record.path for hit in hits}
@@ -451,6 +452,82 @@ def test_encoding_again_does_not_lose_what_cannot_be_read_just_now(photos: Path,
     assert (report.pictures, report.missing) == (5, 1)
     report = run(photos, encoder)
     assert (report.encoded, report.pictures, report.missing) == (0, 6, 0)
+
+
+def going(leave: Callable[[], object], patch: pytest.MonkeyPatch, *, after: int) -> None:
+    """Call `leave` when so many files were submitted to the pool."""
+    real, submitted = build._Run._task, 0
+
+    def task(run: build._Run, key: int, file: FoundFile, mode: Literal["decode", "hash", "describe"]) -> DecodeTask:
+        nonlocal submitted
+        submitted += 1
+        if submitted == after:
+            leave()
+        return real(run, key, file, mode)
+
+    patch.setattr(build._Run, "_task", task)
+
+
+@pytest.mark.parametrize("prune", [False, True])
+@pytest.mark.parametrize("part", ["", "drive"])
+def test_a_drive_that_goes_while_encoding_again_changes_nothing(
+    part: str, prune: bool, tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, index, away = tmp_path / "photos", tmp_path / "index", tmp_path / "away"
+    drive = photos / part
+    fill(photos, 4)
+    fill(photos / "drive", 30, first=10)
+    index_folder(photos, encoder, index=index, options=IndexOptions(workers=1))
+    before = found(index)
+    other = FakeEncoder(dim=48, seed=1)
+    options = IndexOptions(workers=1, commit_rows=2, batch_pictures=2, reindex=True, prune=prune)
+    with monkeypatch.context() as patch:
+        going(lambda: drive.rename(away), patch, after=10)
+        with pytest.raises(StorageError, match="The old vectors go on answering"):
+            index_folder(photos, other, index=index, options=options)
+    assert found(index) == before
+    assert verify(index).ok, verify(index).problems
+    away.rename(drive)
+    report = index_folder(photos, other, index=index, options=options)
+    assert (report.pictures, report.missing, report.forgotten) == (34, 0, 0)
+    assert other.images_encoded <= 34 + 2
+    assert found(index, other) == before
+
+
+def test_a_folder_that_goes_during_a_run_is_told_of(
+    tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, index, away = tmp_path / "photos", tmp_path / "index", tmp_path / "away"
+    fill(photos, 30)
+    options = IndexOptions(workers=1, commit_rows=2, batch_pictures=2, prune=True)
+    for put_there in (lambda: None, lambda: fill(photos, 1)):
+        fill(photos, 30, first=40)
+        with monkeypatch.context() as patch:
+
+            def leave(put_there: Callable[[], object] = put_there) -> None:
+                photos.rename(away)
+                put_there()
+
+            going(leave, patch, after=12)
+            with pytest.raises(StorageError, match="went away during the run"):
+                index_folder(photos, encoder, index=index, options=options)
+        shutil.rmtree(photos, ignore_errors=True)
+        away.rename(photos)
+        report = index_folder(photos, encoder, index=index, options=options)
+        assert (report.pictures, report.missing, report.forgotten, report.skipped) == (60, 0, 0, [])
+        index_folder(photos, encoder, index=index, options=options)
+        shutil.rmtree(index)
+
+
+@pytest.mark.parametrize("prune", [False, True])
+def test_forgetting_spares_what_was_seen_and_cannot_be_read(
+    prune: bool, photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = fill(photos, 12)
+    run(photos, encoder)
+    going(paths[0].unlink, monkeypatch, after=1)
+    report = run(photos, encoder, reindex=True, prune=prune)
+    assert (report.pictures, report.missing) == (11, 1)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from clipsearch.indexer.build import METADATA_IS_OLD, IndexOptions, IndexReport,
 from clipsearch.indexer.scan import FoundFile, Scan, walk
 from clipsearch.indexer.verify import verify
 from clipsearch.pictures.images import PictureFile, read_picture
-from clipsearch.pictures.metadata import METADATA_VERSION
+from clipsearch.pictures.metadata import METADATA_VERSION, sidecars
 from clipsearch.pictures.metadata.sidecars import family_of, said_beside, says_of_whom
 from clipsearch.pictures.metadata.statements import NOTHING
 from clipsearch.pictures.pool import DecodePool, DecodeTask
@@ -163,6 +164,24 @@ def test_one_that_may_not_be_read_is_read_once_it_may(photos: Path) -> None:
     (photos / "a.xmp").chmod(0o644)
     assert run(photos).described == 1
     assert (rows(photos)["a.jpg"].metadata.taken_at or "").startswith("2011")
+
+
+@pytest.mark.parametrize("call", ["scandir", "stat", "open"])
+def test_what_cannot_be_read_is_not_nothing(photos: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / "a.xmp").write_bytes(sidecar(2011))
+    path = str(photos / "a.jpg")
+
+    def fail(*arguments: object, **more: object) -> object:
+        raise OSError(errno.EIO, "Input/output error")
+
+    sidecars._listed.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(OSError, match="Input/output"):
+            said_beside(path)
+    assert said_beside(path) != (NOTHING, NOTHING)
+    (photos / "a.xmp").write_bytes(b"<x:xmpmeta")
+    assert said_beside(path) == (NOTHING, NOTHING)  # that it cannot be understood is no error
 
 
 def test_a_link_to_a_sidecar_is_followed(photos: Path, tmp_path: Path) -> None:

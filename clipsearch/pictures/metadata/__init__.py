@@ -148,7 +148,10 @@ def _tag(exif: Image.Exif | None, tag: int) -> bytes | None:
 
 
 def describe(embedded: Embedded, path: str, *, beside: bool = True) -> PictureMetadata:
-    """What is known of a picture: what stands in it, beside it (if `beside` is set), and in its name. Never raises."""
+    """What is known of a picture: what stands in it, beside it (if `beside` is set), and in its name.
+
+    Raises: OSError, if a file beside it cannot be read now.
+    """
     sidecar, takeout, named = _outside(path, beside)
     inside = embedded.said
     places = [said.place for said in (sidecar, *inside, takeout)]
@@ -169,7 +172,10 @@ def describe(embedded: Embedded, path: str, *, beside: bool = True) -> PictureMe
 
 
 def describe_again(known: PictureMetadata, path: str) -> PictureMetadata:
-    """What is known of a picture whose bytes are those of a known one, by its own name and the files beside it."""
+    """What is known of a picture whose bytes are those of a known one, by its own name and the files beside it.
+
+    Raises: OSError, if one of these cannot be read now.
+    """
     sidecar, takeout, named = _outside(path, True)
     said = [item for part in (sidecar, takeout) for item in part.dates.items()]
     if named is not None:
@@ -200,6 +206,8 @@ def _outside(path: str, beside: bool) -> tuple[Said, Said, Moment | None]:
     try:
         sidecar, takeout = said_beside(path) if beside else (NOTHING, NOTHING)
         return sidecar, takeout, moment_of_name(os.path.basename(path))  # noqa: PTH119
+    except OSError:
+        raise
     except Exception:  # a name is anything, and so is a file beside it
         return NOTHING, NOTHING, None
 

@@ -3,6 +3,7 @@ bounded."""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -22,6 +23,7 @@ _LONGEST_JSON_BYTES = 2**18
 _MOST_NAMES = 2_000_000
 _TAKEOUT_SUFFIX = ".supplemental-metadata"
 _TAKEOUT_LENGTH = 46  # Takeout cuts the names of its JSON files here, before `.json`
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _COUNTER = re.compile(r"\((\d{1,5})\)$")
 _EDITED = re.compile(
     r"[-_](?:edited|bearbeitet|modifié|editado|editada|modificato|bewerkt|redigerad|redigert|redigeret|muokattu|"
@@ -40,13 +42,16 @@ _OF_CAMERAS = (".heic", ".heif", ".dng", ".mp4", ".mov", ".mp", ".mv")  # a copy
 def said_beside(path: str) -> tuple[Said, Said]:
     """What the XMP file beside a picture says (sources `sidecar:...`), and what Google Takeout's JSON does.
 
-    Never raises. `name.jpg.xmp` comes before `name.xmp`, in any letter case.
+    `name.jpg.xmp` comes before `name.xmp`, in any letter case. Raises: OSError, if something is there that cannot be
+    read now: what it says is not known then.
     """
     folder, name = os.path.split(path)
     try:
         beside = _Folder.of(folder or os.curdir)
-    except OSError:
-        return NOTHING, NOTHING
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return NOTHING, NOTHING
+        raise
     if not beside.xmp and not beside.json:
         return NOTHING, NOTHING
     return _of_xmp(folder, name, beside), _of_takeout(folder, name, beside)
@@ -129,14 +134,18 @@ _listed: dict[str, _Folder] = {}
 
 
 def _read(path: str, limit: int) -> bytes | None:
-    """The beginning of a regular file; None for anything else, which is not opened."""
+    """The beginning of a regular file; None for anything else, which is not opened. Raises: OSError."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             return None
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
             return file.read(limit)
-    except (OSError, ValueError):
+    except ValueError:
         return None
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return None
+        raise
 
 
 def _of_xmp(folder: str, name: str, beside: _Folder) -> Said:
