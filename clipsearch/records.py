@@ -287,6 +287,7 @@ class ModelRef:
     fingerprint: str
     dim: int
     score_scale: float
+    precision: str | None = None  # the arithmetic that made the vectors, as far as it was noted: fp32, bf16, int8
 
 
 TagKind = Literal["tag", "concept"]

@@ -314,6 +314,7 @@ class _Run:
         self._is_root_gone = False
         self._known_devices: dict[str, int] = {}
         self._reusing: dict[int, int] = {}  # rows whose vectors files will share, by key of the file's task
+        self._told_of_precision = False
         self._moved = False  # the index is of another folder than before, as far as its manifest says
 
     def _root_name(self) -> str:
@@ -424,8 +425,10 @@ class _Run:
             rebuild = current.rebuild
             if rebuild is None or rebuild.model.fingerprint != self.model.fingerprint:
                 rebuild = Rebuild(self.model)
+            self.model = dataclasses.replace(self.model, precision=rebuild.model.precision)
             self.manifest = dataclasses.replace(current, root=self._root_name(), rebuild=rebuild)
         elif current.model.fingerprint == self.model.fingerprint:
+            self.model = dataclasses.replace(self.model, precision=current.model.precision)
             self.manifest = dataclasses.replace(current, root=self._root_name(), model=self.model)
         else:
             raise EncoderMismatch(index_dir, current.model.name, self.encoder.name, str(self.root))
@@ -600,7 +603,9 @@ class _Run:
     def _encode_batch(self) -> None:
         if not self._batch:
             return
+        self.encoder.hold_precision(self.model.precision)
         vectors = encode_decoded(self.encoder, [pieces for _, _, pieces in self._batch])
+        self._note_precision(self.encoder.image_precision)
         for (file, result, _), vector in zip(self._batch, vectors, strict=True):
             pending = self._add(_decoded(file, result), vector)
             self.report.encoded += 1
@@ -611,6 +616,20 @@ class _Run:
                     self._add_copy(other, its, pending)
         self._batch.clear()
         self._batch_hashes.clear()
+
+    def _note_precision(self, used: str | None) -> None:
+        """Let the index say in which arithmetic its vectors are made, so that later runs use the same."""
+        known = self.model.precision
+        if known is None and used is not None:
+            self.model = dataclasses.replace(self.model, precision=used)
+            if not self._rebuilding:
+                self.manifest = dataclasses.replace(self.manifest, model=self.model)
+        elif used not in (None, known) and not self._told_of_precision:
+            self._told_of_precision = True
+            self.report.warnings.append(
+                f"the pictures of this run were encoded in {used}, those before in {known}. To encode all alike, "
+                f"run this with --reindex --precision {used}"
+            )
 
     def _add_copy(self, file: FoundFile, result: DecodeResult, same: Pending) -> None:
         """A file with the content of one that waits for its commit: the vector is found by the content then."""

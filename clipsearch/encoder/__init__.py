@@ -68,6 +68,15 @@ class Encoder(Protocol):
         ...
 
     @property
+    def image_precision(self) -> str | None:
+        """In which arithmetic pictures are encoded: all alike after `hold_precision`. None: not known (yet)."""
+        ...
+
+    def hold_precision(self, precision: str | None) -> None:
+        """Encode few pictures as many from now on: in `precision`, if the user left it open and it can be had."""
+        ...
+
+    @property
     def image_tower_bytes(self) -> int:
         """Size of what the first picture loads; 0 where that is in memory already."""
         ...
@@ -99,6 +108,13 @@ class BaseEncoder:
     @property
     def pictures_per_call(self) -> int:
         return PICTURES_PER_CALL
+
+    @property
+    def image_precision(self) -> str | None:
+        return None
+
+    def hold_precision(self, precision: str | None) -> None:
+        pass
 
     @property
     def image_tower_bytes(self) -> int:

@@ -80,6 +80,7 @@ class OnnxEncoder(BaseEncoder):
     `--model` takes to load it again (default: the directory). `precision` is the arithmetic of the image tower:
     "fp32", "bf16" (the extra openvino), "int8" (the extra int8), or "auto": the fastest that agrees with fp32 on
     this machine for 16 pictures or more at once, fp32 for fewer (see `precision`). Their vectors are comparable.
+    `hold_precision` makes it one arithmetic for all.
     """
 
     def __init__(
@@ -106,6 +107,8 @@ class OnnxEncoder(BaseEncoder):
         self._single: Bulk | None = None  # for a picture now and then: one run with all threads
         self._bulk: Bulk | None = None  # for many: runs side by side
         self._choice: Choice | None = None
+        self._held = False  # few pictures are encoded as many are
+        self._wanted: str | None = None  # for "auto": the precision that there are vectors of
         self._textual: _TextTower | None = None
         self._gate: LanguageGate | None = None
         self._multilingual: OnnxEncoder | None = None
@@ -169,6 +172,21 @@ class OnnxEncoder(BaseEncoder):
     def image_choice(self) -> Choice | None:
         """In which arithmetic, and by what, many pictures are encoded; None before there were any."""
         return self._choice
+
+    @property
+    def image_precision(self) -> str | None:
+        """The arithmetic of the image tower, once it was chosen."""
+        return self._choice.precision if self._choice is not None else None
+
+    def hold_precision(self, precision: str | None) -> None:
+        """Encode few pictures in the arithmetic of many from now on: in `precision` where "auto" leaves it open."""
+        with self._lock:
+            self._held = True
+            if self._precision != "auto" or precision is None:
+                return
+            self._wanted = precision
+            if self._choice is not None and self._choice.precision != precision:
+                self._bulk = self._choice = None
 
     @property
     def pictures_per_call(self) -> int:
@@ -272,7 +290,7 @@ class OnnxEncoder(BaseEncoder):
     def _image_tower(self, pixels: PixelArray) -> tuple[Bulk, int]:
         """What encodes these pictures, and how many in a run. Loaded, and chosen, when first needed."""
         with self._lock:
-            many = len(pixels) >= BULK_PICTURES or self._precision != "auto"
+            many = len(pixels) >= BULK_PICTURES or self._precision != "auto" or self._held
             if self._bulk is None and many:
                 self._single = None  # rather than two copies of the weights
                 self._bulk, self._choice = self._load_bulk(pixels)
@@ -288,7 +306,7 @@ class OnnxEncoder(BaseEncoder):
 
         threads = _bulk_threads(self._threads)
         if self._precision == "auto":
-            choice = precisions.choose(self._model, pixels, threads)
+            choice = precisions.choose(self._model, pixels, threads, self._wanted)
         else:
             choice = precisions.FIXED[self._precision]
         try:

@@ -19,7 +19,7 @@ import numpy as np
 
 from clipsearch.encoder.bulk import PICTURES_PER_RUN, Bulk, lanes_for
 from clipsearch.encoder.layout import ModelDirectory, read_model_directory
-from clipsearch.encoder.precision import PLAIN, Choice, fastest, load_tower
+from clipsearch.encoder.precision import FIXED, PLAIN, Choice, fastest, load_tower
 from clipsearch.errors import ClipsearchError
 from clipsearch.records import FloatArray, PixelArray
 
@@ -40,7 +40,7 @@ def candidates() -> list[Choice]:
         bf16 = has_bf16()
         found.append(Choice("openvino", "bf16" if bf16 else "fp32"))
     if find_spec("onnx") is not None and not bf16:  # bf16 is as fast, and int8 takes long to make
-        found.append(Choice("onnxruntime", "int8"))
+        found.append(FIXED["int8"])
     return found
 
 
@@ -54,8 +54,8 @@ def measure(model: ModelDirectory, pixels: PixelArray, threads: int) -> list[Cho
     for candidate in candidates():
         try:
             bulk = _load(model, candidate, threads)
-            mean, least = _cosines(bulk.encode(pixels), exact)
-            seconds = _seconds(bulk, pixels, PICTURES_PER_RUN)
+            mean, least = _cosines(bulk.encode(pixels, candidate.per_run), exact)
+            seconds = _seconds(bulk, pixels, candidate.per_run)
         except ClipsearchError:
             continue
         loaded = {**loaded, candidate.engine + candidate.precision: bulk}
@@ -70,6 +70,8 @@ def measure(model: ModelDirectory, pixels: PixelArray, threads: int) -> list[Cho
 
 def _with_best_size(best: Choice, bulk: Bulk, pixels: PixelArray, threads: int) -> Choice:
     speed = best.pictures_per_s or 0.0
+    if best.precision == "int8":
+        return best
     many = np.concatenate([pixels] * -(-max(OTHER_SIZES) * lanes_for(threads) // len(pixels)))
     if len(many) * REPEATS * (len(OTHER_SIZES) + 1) > SIZES_WORTH_S * speed:
         return best

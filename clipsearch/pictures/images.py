@@ -626,36 +626,65 @@ def _decode_what_is_left(
     return decoded, complete
 
 
-_FILLERS = (b"\0", b"\x55")
+# A decoder may refuse one or another. The first three differ in their first bits.
+_FILLERS: tuple[bytes, ...] = (
+    *(b"\0", b"\x55", b"\xff", b"\xaa", b"\x33"),
+    *(b"\x92\x49\x24", b"\xe4\x1b\x93", b"\x6c\xb1\x27\xd8", b"\x0f\xd3\x5a\x86\x71"),
+    *(b"\x9e\x04\xc7\x38\xeb\x52\x1d", b"\x43\xf8\x2d", b"\xb7\x61\x0c\x95\xde"),
+)
+_FILLINGS = {"AVIF": 4, "HEIF": 2}  # that are compared
+_MORE_ROOM = 4096  # bytes, and as many as are missing
+_BLOCK = 8  # pixels beside those that differ may be wrong by a filter
 _MOST_PADDING = 10  # times as much as there is of a file
 
 
 def _decode_padded(
     content: bytes, kind: Kind, wanted: Callable[[Size], Size], max_pixels: int
 ) -> tuple[_Decoded, bool] | None:
-    """Decode a file of video coding that lacks its end, with two fillings: what both show alike is of the file."""
+    """Decode a file of video coding that lacks its end, with several fillings: what all show alike is of the file."""
     end = repair.end_of_boxes(content)
     if not len(content) < end <= min(_MOST_REPAIRED_BYTES, _MOST_PADDING * len(content)):
         return None
+    missing = end - len(content)
+    roomier = repair.with_room_in_avif(content, end, missing + _MORE_ROOM) if kind == "AVIF" else None
+    start, room = roomier or (content, 0)
     decoded: list[_Decoded] = []
     for filler in _FILLERS:
+        padding = (filler * -(-(missing + room) // len(filler)))[: missing + room]
         try:
-            with _open_image(io.BytesIO(content + filler * (end - len(content))), kind) as image:
+            with _open_image(io.BytesIO(start + padding), kind) as image:
                 decoded.append(_decode_image(image, kind, wanted, max_pixels))
         except (_Rejected, MemoryError):
             raise
         except Exception:  # the error of the file as it was says more
-            return None
-    first, second = decoded
-    if first.image.size != second.image.size:
+            continue
+        if len(decoded) == _FILLINGS[kind]:
+            break
+    if len(decoded) < (3 if kind == "AVIF" else 2) or len({one.image.size for one in decoded}) > 1:
         return None
-    box = ImageChops.difference(first.image, second.image).point(lambda value: 255 * (value > 8)).getbbox()
-    if box is None:  # both fillings may show the same nothing
+    first = decoded[0].image
+    boxes = [_different(first, other.image) for other in decoded[1:]]
+    there = [box for box in boxes if box is not None]
+    if not there:
+        # An AVIF that lacks next to nothing, or only what is no picture. Of HEIC, all may show the same nothing.
+        return (decoded[0], False) if kind == "AVIF" and first.getbbox() is not None else None
+    lefts, tops, rights, bottoms = zip(*there, strict=True)
+    around = _BLOCK if kind == "AVIF" else 0
+    box = (
+        max(0, min(lefts) - around),
+        max(0, min(tops) - around),
+        min(first.width, max(rights) + around),
+        min(first.height, max(bottoms) + around),
+    )
+    if (box[2] - box[0]) * (box[3] - box[1]) * 10 > 9 * first.width * first.height:
         return None
-    if (box[2] - box[0]) * (box[3] - box[1]) * 10 > 9 * first.image.width * first.image.height:
-        return None
-    first.image.paste((128, 128, 128), box)
-    return first, False
+    first.paste((128, 128, 128), box)
+    return decoded[0], False
+
+
+def _different(one: Image.Image, other: Image.Image) -> tuple[int, int, int, int] | None:
+    """The box of the pixels that are not alike in two pictures of a size."""
+    return ImageChops.difference(one, other).point(lambda value: 255 * (value > 8)).getbbox()
 
 
 def _repaired(content: bytes, kind: Kind, max_pixels: int, bare: bool) -> repair.Repaired | None:

@@ -87,6 +87,56 @@ def end_of_boxes(content: bytes) -> int:
     return at
 
 
+def with_room_in_avif(content: bytes, end: int, room: int) -> tuple[bytes, int] | None:
+    """The bytes there are of an AVIF that lacks its end, changed so that it says to be longer, by `room` or as much as
+    it can say, and by how much. None where it cannot.
+
+    A decoder refuses a picture whose coded data runs out before its last pixel, as false data does half the time.
+    """
+    at = content.find(b"iloc")
+    box = content[at : at + int.from_bytes(content[at - 4 : at], "big")] if at >= 4 else b""
+    for place in range(4, len(box) - 7):  # an extent: where it starts, and its length
+        start, length = struct.unpack_from(">II", box, place)
+        if start + length != end or not 0 < start < len(content):
+            continue
+        changed = bytearray(content)
+        unit = _last_size_of_av1(content, start, end)
+        whole = content.rfind(b"mdat", 0, start)
+        if unit is None or whole < 4 or int.from_bytes(content[whole - 4 : whole], "big") != end - whole + 4:
+            return None
+        first, width = unit
+        size = sum((byte & 127) << 7 * number for number, byte in enumerate(content[first : first + width]))
+        room = min(room, (1 << 7 * width) - 1 - size, 2**31 - end)
+        if room <= 0:
+            return None
+        size += room
+        for number in range(width):
+            changed[first + number] = size >> 7 * number & 127 | (128 if number < width - 1 else 0)
+        struct.pack_into(">I", changed, at + place + 4, length + room)
+        struct.pack_into(">I", changed, whole - 4, end - whole + 4 + room)
+        return bytes(changed), room
+    return None
+
+
+def _last_size_of_av1(content: bytes, at: int, end: int) -> tuple[int, int] | None:
+    """Where the size of the unit (OBU) stands that reaches to `end`, and in how many bytes."""
+    while at + 2 < len(content):
+        header = content[at]
+        if header & 0x82 != 2:  # no unit that has a size
+            return None
+        first = at = at + 2 if header & 4 else at + 1
+        while at < len(content) - 1 and content[at] & 128:
+            at += 1
+        at += 1
+        if at - first > 4:
+            return None
+        size = sum((byte & 127) << 7 * number for number, byte in enumerate(content[first:at]))
+        if at + size == end:
+            return first, at - first
+        at += size
+    return None
+
+
 def largest_jpegs(content: bytes, least_side: int) -> list[int]:
     """Where in a file of another kind JPEGs start: the largest by its number of pixels first.
 

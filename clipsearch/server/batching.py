@@ -176,6 +176,13 @@ class BatchingEncoder:
         return self.encoder.pictures_per_call
 
     @property
+    def image_precision(self) -> str | None:
+        return self.encoder.image_precision
+
+    def hold_precision(self, precision: str | None) -> None:
+        self.encoder.hold_precision(precision)
+
+    @property
     def image_tower_bytes(self) -> int:
         return self.encoder.image_tower_bytes
 

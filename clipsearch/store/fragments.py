@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 MODEL_KEY = b"clipsearch.model"
+MODEL_FIELDS = ("name", "fingerprint", "dim", "score_scale")
 BATCH_ROWS = 8192
 _RECORD_FIELDS = [field for field in dataclasses.fields(ImageRecord) if field.name != "metadata"]
 _METADATA_FIELDS = list(dataclasses.fields(PictureMetadata))
@@ -229,7 +230,7 @@ def write_vector_blocks(file: HashingFile, blocks: Iterable[VectorBlock], model:
     plain = vector_schema(model.dim)
     with pq.ParquetWriter(
         file,
-        plain.with_metadata({MODEL_KEY: json.dumps(dataclasses.asdict(model))}),
+        plain.with_metadata({MODEL_KEY: json.dumps({name: getattr(model, name) for name in MODEL_FIELDS})}),
         compression={"vector_id": "zstd", "content_hash": "zstd", "vector.list.element": "none"},
         use_dictionary=False,
         write_statistics=["vector_id"],

@@ -413,6 +413,34 @@ def test_a_heif_that_is_cut_shows_what_is_there(share: float, turned: bool) -> N
     assert (~missing).mean() > share - 0.35
 
 
+CUTS = (1, 2, 3, 5, 12, 40, 150, 500, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5)  # bytes, or a share of the file
+
+
+@pytest.mark.parametrize("size", [(224, 224), (640, 480), (1500, 300)])
+@pytest.mark.parametrize("options", [{"speed": 8}, {"speed": 10, "alpha": True}])
+def test_an_avif_that_is_cut_shows_what_is_there(size: tuple[int, int], options: dict[str, Any]) -> None:
+    options = dict(options)
+    image = scene().resize(size)
+    noise = np.random.default_rng(5).normal(0, 8, (size[1], size[0], 3))
+    image = Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
+    if options.pop("alpha", False):
+        image.putalpha(Image.linear_gradient("L").resize(size))
+    buffer = io.BytesIO()
+    image.save(buffer, "AVIF", quality=70, **options)
+    content = buffer.getvalue()
+    whole = pixels_of(content)
+    assert partial_of(content) is None
+    for cut in CUTS:
+        lost = int(cut if cut >= 1 else cut * len(content))
+        if cut == 0.5 and size == (640, 480):
+            continue  # of two tiles, the first of which is not whole: its decoder may give nothing
+        assert partial_of(content[:-lost]) == "the AVIF ends before the picture does", lost
+        found = pixels_of(content[:-lost])
+        grey = (found == 128).all(axis=2)
+        assert np.abs(found - whole)[~grey].max() <= 24, lost
+        assert grey.mean() < 0.35 + lost / len(content), lost
+
+
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
 @given(share=st.floats(0.01, 0.999))
 @settings(max_examples=8, deadline=None)

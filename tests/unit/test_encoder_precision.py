@@ -111,6 +111,46 @@ def test_a_choice_is_remembered_for_the_tower_and_the_machine(tmp_path: Path, mo
     assert len(runs) == 5
 
 
+def test_a_choice_follows_the_precision_that_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = read_model_directory(write_model_directory(tmp_path / "model"))
+    monkeypatch.setattr(precision, "_version", lambda name: "1.0")
+    monkeypatch.setattr(precision, "_measure", lambda *_: replace(BF16, worked="bf16 fp32"))
+    for _ in range(2):  # measured, and remembered
+        assert choose(model, pixels(1), 2, "bf16").precision == "bf16"
+        assert choose(model, pixels(1), 2, "fp32") == PLAIN
+        assert choose(model, pixels(1), 2, "int8") == PLAIN  # did not work here
+        assert choose(model, pixels(1), 2).precision == "bf16"
+    (cache_dir() / precision.MEMORY).unlink()
+    monkeypatch.setattr(precision, "_measure", lambda *_: replace(PLAIN, worked="bf16 fp32"))
+    assert choose(model, pixels(1), 2, "bf16") == precision.FIXED["bf16"]
+    assert choose(model, pixels(1), 2) == replace(PLAIN, worked="bf16 fp32")
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (12, 20)])
+@pytest.mark.parametrize("count", [1, 2, 5, 31, 32, 100])
+def test_a_trial_has_pictures_enough_of_any_number(shape: tuple[int, int], count: int) -> None:
+    given = np.random.default_rng(count).integers(0, 256, (count, *shape, 3), dtype=np.uint8)
+    found = precision.trial_pictures(given, 32)
+    assert found.shape == (32, *shape, 3)
+    assert len({picture.tobytes() for picture in found}) >= 4 * min(count, 5)
+
+
+@pytest.mark.parametrize("name", ["auto", "fp32", "bf16", "int8"])
+def test_a_held_precision_gives_a_picture_one_vector(tmp_path: Path, name: Any) -> None:
+    needs = {"bf16": "openvino", "int8": "onnx"}.get(name)
+    if needs is not None:
+        pytest.importorskip(needs)
+    directory, given = write_model_directory(tmp_path, dim=64), pixels(40)
+    many, few = OnnxEncoder(directory, precision=name, threads=2), OnnxEncoder(directory, precision=name, threads=2)
+    many.hold_precision(None)
+    vectors = many.encode_images(given)
+    few.hold_precision(many.image_precision)
+    for size in (1, 3, 17):
+        parts = [few.encode_images(given[at : at + size]) for at in range(0, len(given), size)]
+        assert (np.concatenate(parts) * vectors).sum(axis=1).min() > 0.99999
+    assert few.image_precision == many.image_precision
+
+
 def test_without_other_libraries_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = read_model_directory(write_model_directory(tmp_path))
     monkeypatch.setattr(precision, "_version", lambda name: "" if name in ("openvino", "onnx") else "1")
