@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
 
 from clipsearch.errors import (
     AccessDenied,
+    ClosedCollection,
+    DimensionMismatch,
     InvalidQuery,
     MalformedQuery,
     NoSuchPicture,
@@ -29,6 +31,14 @@ from clipsearch.errors import (
 from clipsearch.filenames import from_parsers, readable
 from clipsearch.places import expanded
 from clipsearch.query import parse_query
+from clipsearch.query.arguments import (
+    read_arguments,
+    read_queries,
+    read_row_id,
+    read_row_ids,
+    read_texts,
+    read_window,
+)
 from clipsearch.records import DEFAULT_HITS, AnyPicture, FloatArray, Hit, Hits, ImageRecord, TagKind, one_or_several
 
 if TYPE_CHECKING:
@@ -37,6 +47,7 @@ if TYPE_CHECKING:
 MOST_AT_ONCE = 10_000  # hits that a server returns for one request
 MOST_TEXTS = 256
 MOST_VECTORS = 1000
+MOST_DIMENSIONS = 8192
 SIDE_BY_SIDE = 4  # requests
 NOT_THERE = "there is no such picture"
 TIMEOUT_S = 30.0
@@ -149,21 +160,25 @@ class RemoteCollection:
         side: the server joins what comes together.
         Raises: InvalidQuery, UnknownTag, DimensionMismatch, UnreadablePicture, UnknownIndex, AccessDenied, ServerError.
         """
-        if k < 1 or offset < 0:
-            raise InvalidQuery(f"cannot return {k} hits from offset {offset}: k must be at least 1, offset at least 0")
+        self._check_open()
+        k, offset = read_window(k, offset)
+        about = read_arguments(
+            sort=sort, unique=unique, diverse=diverse, like=like, unlike=unlike, vector=vector, all=all
+        )
+        queries, is_one = read_queries(query)
         options = {
-            "sort": sort,
-            "unique": unique,
-            "diverse": diverse,
-            "like": list(like),
-            "unlike": list(unlike),
-            "all": all,
+            "sort": about.sort,
+            "unique": about.unique,
+            "diverse": about.diverse,
+            "like": about.like,
+            "unlike": about.unlike,
+            "all": about.all,
             "index": self.index,
         }
-        if isinstance(query, str | os.PathLike):
-            return self._search(query, k, offset, vector, options)
+        if is_one:
+            return self._search(queries[0], k, offset, about.vector, options)
         with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
-            return list(threads.map(lambda one: self._search(one, k, offset, vector, options), query))
+            return list(threads.map(lambda one: self._search(one, k, offset, about.vector, options), queries))
 
     def _search(
         self,
@@ -174,6 +189,8 @@ class RemoteCollection:
         options: dict[str, Any],
     ) -> Hits:
         """The hits of one query."""
+        if vector is not None and len(vector) > MOST_DIMENSIONS:
+            raise DimensionMismatch(int(self._state()["dim"]), len(vector))
         words, file, elsewhere = _split(query)
         given = [one for one in (vector, None if file is None else self.encode_picture(file)) if one is not None]
         body = {"query": words, "vector": _sum(given) if given else None, **options}
@@ -198,10 +215,10 @@ class RemoteCollection:
 
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
         """As `Collection.similar`; a picture file of this machine is sent, another path is looked up in the index."""
-        if k < 1:
-            raise InvalidQuery(f"cannot return {k} hits: k must be at least 1")
+        self._check_open()
+        k, _ = read_window(k)
         if not isinstance(picture, str | os.PathLike):
-            row_id = picture.record.row_id if isinstance(picture, Hit) else int(picture)
+            row_id = picture.record.row_id if isinstance(picture, Hit) else read_row_id(picture)
             if not 0 <= row_id < 2**63:
                 raise NoSuchPicture(row_id)
             return self._shown(_hits(self._post("/v1/similar", {"row_id": row_id, "k": k, "index": self.index})))
@@ -214,10 +231,11 @@ class RemoteCollection:
             raise UnreadablePicture(path, "unreadable", NOT_THERE) from None
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
-        """The vectors of texts. Shape: (B, D) float32, unit L2."""
+        """As `Collection.encode_texts`."""
         import numpy as np
 
-        every = list(texts)
+        self._check_open()
+        every = [text.encode("utf-8", "replace").decode() for text in read_texts(texts)]  # as models read them
         if not every:
             return self.vectors([])
         parts = [every[at : at + MOST_TEXTS] for at in range(0, len(every), MOST_TEXTS)]
@@ -230,12 +248,13 @@ class RemoteCollection:
         if isinstance(text, str):
             vector: FloatArray = self.encode_texts([text])[0]
             return vector
-        return self.encode_texts(list(text))
+        return self.encode_texts(read_texts(text))
 
     def encode_picture(self, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
         """As `Collection.encode_picture`; pictures of this machine, and PIL's images, are sent one by one."""
         import numpy as np
 
+        self._check_open()
         pictures, is_one = one_or_several(picture)
         vectors = [_vector(self._send("/v1/embed/upload", _sendable(one))) for one in pictures]
         return vectors[0] if is_one else np.stack(vectors) if vectors else self.vectors([])
@@ -248,11 +267,11 @@ class RemoteCollection:
         """The vector of a picture of the index. Shape: (D,) float32, unit L2. Raises: NoSuchPicture."""
         return _vector(self._get(f"{_address(row_id)}/vector"))
 
-    def vectors(self, row_ids: Sequence[int]) -> FloatArray:
+    def vectors(self, row_ids: Iterable[int]) -> FloatArray:
         """The vectors of pictures, in this order. Shape: (N, D) float32. Raises: InvalidQuery for an unknown row id."""
         import numpy as np
 
-        wanted = [int(row_id) for row_id in row_ids]
+        wanted = read_row_ids("row_ids", row_ids)
         parts = [wanted[at : at + MOST_VECTORS] for at in range(0, max(1, len(wanted)), MOST_VECTORS)]
         found = [self._post("/v1/vectors", {"row_ids": part, "index": self.index}) for part in parts]
         joined: FloatArray = np.concatenate([_array(answer["vectors"]).reshape(-1, answer["dim"]) for answer in found])
@@ -278,6 +297,11 @@ class RemoteCollection:
         self.close()
 
     # -- requests
+
+    def _check_open(self) -> None:
+        """Raises: ClosedCollection."""
+        if self._http.is_closed:
+            raise ClosedCollection
 
     def _state(self) -> dict[str, Any]:
         """The part of `status` that is about this index. Raises: UnknownIndex."""
@@ -327,6 +351,7 @@ class RemoteCollection:
     def _response(self, method: str, path: str, **request: Any) -> httpx.Response:
         import httpx
 
+        self._check_open()
         try:
             answer = self._http.request(method, path, **request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -431,6 +456,7 @@ def _exists(path: str) -> bool:
 
 def _address(row_id: int) -> str:
     """Where the server tells of a picture. Raises: NoSuchPicture for what cannot be a row id."""
-    if not 0 <= int(row_id) < 2**63:
-        raise NoSuchPicture(int(row_id))
-    return f"/v1/images/{int(row_id)}"
+    row_id = read_row_id(row_id)
+    if not 0 <= row_id < 2**63:
+        raise NoSuchPicture(row_id)
+    return f"/v1/images/{row_id}"

@@ -13,6 +13,7 @@ from clipsearch.errors import InvalidQuery, NoSuchPicture
 from clipsearch.folding import fold_name
 from clipsearch.places import expanded
 from clipsearch.query import Query
+from clipsearch.query.arguments import read_row_id
 from clipsearch.records import FloatArray, Hit
 from clipsearch.search.order import Wish, put_in_order
 
@@ -29,7 +30,7 @@ def similar_to(photos: Collection, picture: int | str | os.PathLike[str] | Hit, 
             vector, content = photos.read_picture(expanded(path))
             return similar_to_vector(photos, vector, k, content=content)
         picture = row_id
-    row_id = picture.record.row_id if isinstance(picture, Hit) else int(picture)
+    row_id = picture.record.row_id if isinstance(picture, Hit) else read_row_id(picture)
     return similar_to_row(photos, row_id, k)
 
 

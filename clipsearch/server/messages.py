@@ -6,14 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from clipsearch.query.arguments import FARTHEST, MOST_EXAMPLES
 from clipsearch.records import DEFAULT_HITS
 
 MOST_HITS = 10_000
-DEEPEST = 10_000_000
+DEEPEST = FARTHEST
 MOST_TEXTS = 256
 MOST_CHARACTERS = 10_000
 MOST_DIMENSIONS = 8192
-MOST_EXAMPLES = 1000
+MOST_VECTORS = 1000
 
 IndexName = Annotated[
     str | None, Field(description="Name of an index (see /v1/status). Default: the first.", max_length=1000)
@@ -91,7 +92,7 @@ class EmbedRequest(_Request):
 class VectorsRequest(_Request):
     """Pictures whose vectors to return."""
 
-    row_ids: Annotated[list[Id], Field(max_length=MOST_EXAMPLES)]
+    row_ids: Annotated[list[Id], Field(max_length=MOST_VECTORS)]
     index: IndexName = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,21 @@ from PIL import Image
 
 import clipsearch
 from clipsearch import AnyCollection, Collection, RemoteCollection, errors
-from clipsearch.errors import ClipsearchError, MalformedQuery, UnknownIndex, UnknownTag, UnreadablePicture
+from clipsearch.errors import (
+    ClipsearchError,
+    ClosedCollection,
+    MalformedQuery,
+    UnknownIndex,
+    UnknownTag,
+    UnreadablePicture,
+)
 from clipsearch.records import Hit
 from clipsearch.search.concepts import add_concept
 from tests.support.collections import serving, varied_index
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.fake_main import DIM
 
-Call = Callable[[AnyCollection], Any]
+Call = Callable[[Any], Any]
 
 
 @pytest.fixture
@@ -79,6 +87,24 @@ CALLS: dict[str, Call] = {
     "k and offset": lambda p: p.search("red", k=5, offset=2, all=True),
     "more than all": lambda p: p.search("red", 20_000, all=True),
     "nothing asked": lambda p: p.search(),
+    "numbers of NumPy": lambda p: p.search(
+        "red",
+        np.int64(5),
+        offset=np.int64(2),
+        like=np.array([3, 4]),
+        unlike=[np.int32(9)],
+        diverse=np.float32(0.5),
+        unique=np.bool_(True),
+        all=np.True_,
+    ),
+    "beyond the last": lambda p: p.search("red", 5, offset=10**8),
+    "beyond every index": lambda p: p.search("red", 10**30, offset=10**30),
+    "many examples": lambda p: p.search("red", like=[n % 300 for n in range(1200)]),
+    "a vector as a list": lambda p: p.search(vector=p.vector(5).tolist()),
+    "similar, of NumPy": lambda p: p.similar(np.int64(5), np.int64(3)),
+    "record, of NumPy": lambda p: p.record(np.uint8(8)).path,
+    "vectors one by one": lambda p: p.vectors(n for n in (3, 1)),
+    "texts with lone surrogates": lambda p: p.encode_texts(["\ud800 dog", "caf\udce9_dog.jpg"]),
     "filters": lambda p: p.search("red folder:trips not tag:seen width:>40"),
     "filters only": lambda p: p.search("near:48.1,2.2,20km", 50),
     "no match": lambda p: p.search("red folder:nowhere"),
@@ -145,7 +171,36 @@ ERRORS: dict[str, Call] = {
     "a vector of no numbers": lambda p: p.search("", vector=np.full(DIM, np.nan, np.float32)),
     "no hits wanted": lambda p: p.search("red", 0),
     "fewer than no hits": lambda p: p.search("red", offset=-1),
-    "no order": lambda p: p.search("red", sort="size"),  # type: ignore[call-overload]
+    "words as diversity": lambda p: p.search("red", diverse="yes"),
+    "diversity that is no number": lambda p: p.search("red", diverse=float("nan")),
+    "words as a switch": lambda p: p.search("red", unique="yes"),
+    "a number as a switch": lambda p: p.search("red", all=2),
+    "an array as a switch": lambda p: p.search("red", all=np.array([True, False])),
+    "an order that is no text": lambda p: p.search("red", sort=7),
+    "words as examples": lambda p: p.search("red", like=["x"]),
+    "a text of examples": lambda p: p.search("red", like="12"),
+    "fractions as examples": lambda p: p.search("red", unlike=[1.5]),
+    "one example": lambda p: p.search("red", like=3),
+    "too many examples": lambda p: p.search("red", like=[1] * 10_001),
+    "half a hit": lambda p: p.search("red", 2.5),
+    "half a hit further": lambda p: p.search("red", offset=0.5),
+    "a matrix as a vector": lambda p: p.search(vector=p.vector(5)[None]),
+    "two vectors": lambda p: p.search(vector=p.vectors([5, 6])),
+    "a vector with holes": lambda p: p.search(vector=[[1.0], [1.0, 2.0]]),
+    "a text as a vector": lambda p: p.search(vector="red"),
+    "texts as a vector": lambda p: p.search(vector=["1"] * DIM),
+    "a very long vector": lambda p: p.search(vector=np.ones(10_000)),
+    "a number as a query": lambda p: p.search(5),
+    "a number among queries": lambda p: p.search(["red", 5]),
+    "no record of a fraction": lambda p: p.record(1.5),
+    "no record of a word": lambda p: p.record("x"),
+    "no vector of a fraction": lambda p: p.vector(1.5),
+    "no vectors of fractions": lambda p: p.vectors([1.5]),
+    "similar to a fraction": lambda p: p.similar(1.5),
+    "similar, half a hit": lambda p: p.similar(5, 1.5),
+    "too long a text": lambda p: p.encode_texts(["red", "x" * 10_001]),
+    "a number as a text": lambda p: p.encode_texts([5]),
+    "no order": lambda p: p.search("red", sort="size"),
     "too much variety": lambda p: p.search("red", diverse=2.0),
     "too long a query": lambda p: p.search("x" * 10_001),
     "a picture that is none": lambda p: p.search(p.root.parent / "bad.jpg"),
@@ -214,6 +269,34 @@ def test_the_errors_of_a_remote_collection_are_those_of_a_local_one(both: tuple[
             assert str(there) == str(here), name
         if isinstance(here, UnreadablePicture) and isinstance(there, UnreadablePicture):
             assert str(there.path) == str(here.path), name
+
+
+def test_ranks_are_numbers_of_python(both: tuple[Collection, RemoteCollection]) -> None:
+    for photos in both:
+        hits = CALLS["numbers of NumPy"](photos)
+        assert [json.loads(json.dumps(hit.to_dict()))["rank"] for hit in hits] == [3, 4, 5, 6, 7]
+
+
+def test_a_collection_that_is_closed_says_so(both: tuple[Collection, RemoteCollection]) -> None:
+    file = a_file(both[0])
+    asked: list[Call] = [
+        lambda p: p.search("red"),
+        lambda p: p.search(["red"]),
+        lambda p: p.similar(5),
+        lambda p: p.similar(file),
+        lambda p: p.record(5),
+        lambda p: p.vector(5),
+        lambda p: p.vectors([]),
+        lambda p: p.encode_text("red"),
+        lambda p: p.encode_texts([]),
+        lambda p: p.encode_picture(file),
+    ]
+    for photos in both:
+        photos.close()
+        photos.close()
+        for call in asked:
+            with pytest.raises(ClosedCollection):
+                call(photos)
 
 
 def test_an_index_that_the_server_has_not_is_an_error_of_every_method(
