@@ -295,6 +295,9 @@ class InvalidProbe(ClipsearchError):
         super().__init__(f"{folder}: {problem}. Create one with: clipsearch train probe FOLDER_PER_CLASS --out DIR")
 
 
+NO_SUCH_PICTURE = "there is no such picture"
+
+
 class UnreadablePicture(ClipsearchError):
     """The picture at `path` cannot be read; `status` is its class (see records.SkipStatus)."""
 

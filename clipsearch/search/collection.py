@@ -28,9 +28,9 @@ from clipsearch.errors import (
     MalformedQuery,
     NoSuchPicture,
     UnknownTag,
-    UnreadablePicture,
 )
-from clipsearch.places import expanded
+from clipsearch.filenames import well_formed
+from clipsearch.places import is_file
 from clipsearch.query import Query, Term, parse_query
 from clipsearch.query.arguments import (
     Arguments,
@@ -54,7 +54,7 @@ from clipsearch.records import (
     TagRef,
 )
 from clipsearch.search.embedding import Encoder as ModelEncoder
-from clipsearch.search.embedding import encode_picture
+from clipsearch.search.embedding import encode_picture, read_file
 from clipsearch.search.order import DIVERSITY, Order, Sort, Wish, put_all_in_order, put_in_order, reach_together
 from clipsearch.store import LiveRows, open_live_rows, open_snapshot
 from clipsearch.timing import lap
@@ -199,7 +199,8 @@ class Collection:
 
         Hits that are unlikely to be what is looked for are left out, unless `all` is set (docs/confidence.md).
 
-        `query` is in the query language (docs/query.md): a sentence, pictures, sums of them, filters. Without anything
+        `query` is in the query language (docs/query.md): a sentence, pictures, sums of them, filters; a `Path` is a
+        picture. A picture of the index is compared by its stored vector, also if its file is away. Without anything
         to compare with, it lists what passes the filters, the newest first. `sort` puts all hits in another order.
         `unique` folds near-duplicates into their best (see Hit.others); `diverse` (0..1, True: 0.5) prefers hits that
         differ from those before them. `like` and `unlike` are row ids of pictures to learn from, up to 10,000 each.
@@ -315,11 +316,16 @@ class Collection:
         if not isinstance(query, str):
             path = os.fspath(query)
             return Query(path, (Term("picture", path),))
-        parsed = parse_query(query, is_file=_is_file if local_files else self._is_indexed)
+        query = well_formed(query)
+        parsed = parse_query(query, is_file=self._is_picture if local_files else self._is_indexed)
         if local_files or all(term.kind != "picture" for term in parsed.terms):
             return parsed
         terms = tuple(self._without_file(query, term) for term in parsed.terms)
         return dataclasses.replace(parsed, terms=terms)
+
+    def _is_picture(self, name: str) -> bool:
+        """Whether a name is that of a file, or of a picture of the index that may be away."""
+        return is_file(name) or self._is_indexed(name)
 
     def _is_indexed(self, name: str) -> bool:
         """Whether a name is the absolute path of a picture of the index. It is not opened."""
@@ -413,7 +419,10 @@ class Collection:
                 raise MalformedQuery(
                     query.source, term.position, f"no picture has the id {term.value}", "Take a row_id from --json."
                 ) from None
-        return self.encode_picture(expanded(term.value))
+        from clipsearch.search.similar import row_of_file
+
+        row_id = row_of_file(self, term.value)
+        return self.encode_picture(term.value) if row_id is None else self.vector(row_id)
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """The vectors of texts, as they stand. Shape: (B, D) float32, unit L2.
@@ -438,14 +447,11 @@ class Collection:
         self._check_open()
         return encode_picture(self.encoder, picture)
 
-    def read_picture(self, path: Path) -> tuple[FloatArray, str | None]:
+    def read_picture(self, path: str | os.PathLike[str]) -> tuple[FloatArray, str | None]:
         """The vector of a picture file, shape (D,), and its content hash. Raises: UnreadablePicture."""
         from clipsearch.encoder.pieces import encode_decoded
-        from clipsearch.pictures.images import read_picture
 
-        if not _is_file(str(path)):
-            raise UnreadablePicture(path, "unreadable", "the picture does not exist")
-        read = read_picture(path, self.encoder.preprocessing, content_hash=True, pieces=True)
+        read = read_file(path, self.encoder.preprocessing, content_hash=True)
         vector: FloatArray = encode_decoded(self.encoder, [read.pieces])[0]
         return vector, read.content_hash
 
@@ -737,13 +743,6 @@ def _cut_short(text: str, part: str) -> str:
     shown = " ".join(read[-6:])
     last = f'read up to: "{"... " if len(read) > 6 else ""}{shown[-80:]}"'
     return f"the text has {len(words):,} words, more than the model can read; {last}"
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return expanded(path).is_file()
-    except (OSError, ValueError, RuntimeError):  # a sentence may be longer than a name can be, or hold a NUL
-        return False
 
 
 def open_collection(
