@@ -22,6 +22,7 @@
     ├── InvalidLabels         classes that cannot be told apart, or no classes
     ├── InvalidProbe          a probe that cannot be used
     ├── MissingExtra          an optional dependency is not installed
+    ├── ClosedCollection      a collection that was closed before it was asked
     ├── UnreadablePicture     one picture that cannot be read
     ├── NoSuchPicture         the index has no picture of that row id (also a KeyError)
     ├── UnknownTag            the index has no tag or concept of that name
@@ -294,6 +295,9 @@ class InvalidProbe(ClipsearchError):
         super().__init__(f"{folder}: {problem}. Create one with: clipsearch train probe FOLDER_PER_CLASS --out DIR")
 
 
+NO_SUCH_PICTURE = "there is no such picture"
+
+
 class UnreadablePicture(ClipsearchError):
     """The picture at `path` cannot be read; `status` is its class (see records.SkipStatus)."""
 
@@ -302,6 +306,13 @@ class UnreadablePicture(ClipsearchError):
         self.status = status
         self.reason = reason
         super().__init__(f"{path}: {reason}")
+
+
+class ClosedCollection(ClipsearchError):
+    """A collection was asked after it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__("the collection is closed. Open it again with clipsearch.open or clipsearch.connect")
 
 
 class NoSuchPicture(ClipsearchError, KeyError):

@@ -23,6 +23,9 @@ are misspelt without them.
 """
 
 
+_STRAY = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that stand for no byte
+
+
 def warn_about_locale() -> None:
     """Warn a Python program whose file names are not read as UTF-8: the index would hold other names than they have."""
     encoding = sys.getfilesystemencoding()
@@ -55,6 +58,16 @@ def is_utf8(name: str) -> bool:
 def readable(name: str) -> str:
     """A name as UTF-8 allows it: U+FFFD for each byte that is not."""
     return name if is_utf8(name) else to_bytes(name).decode("utf-8", "replace")
+
+
+def well_formed(text: str) -> str:
+    """Text in which each surrogate stands for a byte of a name that is not UTF-8; others become U+FFFD."""
+    if is_utf8(text):
+        return text
+    try:
+        return from_bytes(to_bytes(text))
+    except UnicodeEncodeError:
+        return from_bytes(to_bytes(_STRAY.sub("\N{REPLACEMENT CHARACTER}", text)))
 
 
 def as_typed(text: str) -> str:

@@ -18,6 +18,28 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises RuntimeError
 
 
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether `path`, with `~` as the user's home, is a file. Any text may be asked about."""
+    try:
+        return expanded(path).is_file()
+    except (OSError, ValueError, RuntimeError):  # a sentence may be longer than a name can be, or hold a NUL
+        return False
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """`path` as an index knows it: absolute, without `~`, `.` and `..`; links are not followed."""
+    return os.path.abspath(expanded(path))  # noqa: PTH100
+
+
+def is_unchanged(path: str | os.PathLike[str], size_bytes: int, mtime_ns: int) -> bool:
+    """Whether the file at `path` has that size and time, as a row of an index says, or is away."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return True
+    return (found.st_size, found.st_mtime_ns) == (size_bytes, mtime_ns)
+
+
 def own_folder(kind: Literal["cache", "state"]) -> Path:
     """Where clipsearch keeps things of its own: in the user's home, else in a private folder among temporary files."""
     import platformdirs

@@ -17,7 +17,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
 
 from clipsearch.errors import (
+    NO_SUCH_PICTURE,
     AccessDenied,
+    ClosedCollection,
+    DimensionMismatch,
     InvalidQuery,
     MalformedQuery,
     NoSuchPicture,
@@ -26,9 +29,17 @@ from clipsearch.errors import (
     UnreadablePicture,
     rebuilt,
 )
-from clipsearch.filenames import from_parsers, readable
-from clipsearch.places import expanded
-from clipsearch.query import parse_query
+from clipsearch.filenames import for_parsers, from_parsers, readable, well_formed
+from clipsearch.places import absolute, expanded, is_file, is_unchanged
+from clipsearch.query import LENGTH_LIMIT, parse_query
+from clipsearch.query.arguments import (
+    read_arguments,
+    read_queries,
+    read_row_id,
+    read_row_ids,
+    read_texts,
+    read_window,
+)
 from clipsearch.records import DEFAULT_HITS, AnyPicture, FloatArray, Hit, Hits, ImageRecord, TagKind, one_or_several
 
 if TYPE_CHECKING:
@@ -37,8 +48,8 @@ if TYPE_CHECKING:
 MOST_AT_ONCE = 10_000  # hits that a server returns for one request
 MOST_TEXTS = 256
 MOST_VECTORS = 1000
+MOST_DIMENSIONS = 8192
 SIDE_BY_SIDE = 4  # requests
-NOT_THERE = "there is no such picture"
 TIMEOUT_S = 30.0
 
 
@@ -143,27 +154,32 @@ class RemoteCollection:
         vector: FloatArray | None = None,
         all: bool = False,
     ) -> Hits | list[Hits]:
-        """As `Collection.search`. A picture file of this machine is sent; it must be all that the query compares with.
+        """As `Collection.search`. A picture file of this machine that the index does not have is sent; it must be all
+        that the query compares with.
 
         Paths in hits are those of the server's machine; a query may be one of them. Several queries are asked side by
         side: the server joins what comes together.
         Raises: InvalidQuery, UnknownTag, DimensionMismatch, UnreadablePicture, UnknownIndex, AccessDenied, ServerError.
         """
-        if k < 1 or offset < 0:
-            raise InvalidQuery(f"cannot return {k} hits from offset {offset}: k must be at least 1, offset at least 0")
+        self._check_open()
+        k, offset = read_window(k, offset)
+        about = read_arguments(
+            sort=sort, unique=unique, diverse=diverse, like=like, unlike=unlike, vector=vector, all=all
+        )
+        queries, is_one = read_queries(query)
         options = {
-            "sort": sort,
-            "unique": unique,
-            "diverse": diverse,
-            "like": list(like),
-            "unlike": list(unlike),
-            "all": all,
+            "sort": about.sort,
+            "unique": about.unique,
+            "diverse": about.diverse,
+            "like": about.like,
+            "unlike": about.unlike,
+            "all": about.all,
             "index": self.index,
         }
-        if isinstance(query, str | os.PathLike):
-            return self._search(query, k, offset, vector, options)
+        if is_one:
+            return self._search(queries[0], k, offset, about.vector, options)
         with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
-            return list(threads.map(lambda one: self._search(one, k, offset, vector, options), query))
+            return list(threads.map(lambda one: self._search(one, k, offset, about.vector, options), queries))
 
     def _search(
         self,
@@ -174,7 +190,9 @@ class RemoteCollection:
         options: dict[str, Any],
     ) -> Hits:
         """The hits of one query."""
-        words, file, elsewhere = _split(query)
+        if vector is not None and len(vector) > MOST_DIMENSIONS:
+            raise DimensionMismatch(int(self._state()["dim"]), len(vector))
+        words, file, elsewhere = self._split(query)
         given = [one for one in (vector, None if file is None else self.encode_picture(file)) if one is not None]
         body = {"query": words, "vector": _sum(given) if given else None, **options}
         hits = self._shown([])
@@ -184,12 +202,57 @@ class RemoteCollection:
                 answer = self._post("/v1/search", {**body, "k": wanted, "offset": offset + len(hits)})
             except MalformedQuery as error:
                 if error.position in elsewhere:
-                    raise UnreadablePicture(elsewhere[error.position], "unreadable", NOT_THERE) from None
+                    raise UnreadablePicture(elsewhere[error.position], "unreadable", NO_SUCH_PICTURE) from None
                 raise
             hits += _hits(answer)
             if len(answer["hits"]) < wanted:
                 break
         return hits
+
+    def _split(self, query: str | os.PathLike[str]) -> tuple[str, str | None, dict[int, str]]:
+        """What to ask the server in words, a picture file of this machine to send, and pictures that only the server
+        may know, by their position. Raises: MalformedQuery, UnreadablePicture."""
+        if not isinstance(query, str):
+            return *self._named_picture(os.fspath(query)), {}
+        query = well_formed(query)
+        text = query.strip()
+        if not text:
+            return "", None, {}
+        if os.path.isabs(text) and len(query) <= LENGTH_LIMIT:  # noqa: PTH117
+            row_id = self._row_of(text)
+            if row_id is not None:
+                return f"like:{row_id}", None, {}
+        parsed = parse_query(query, is_file=is_file)
+        pictures = {term.position: term.value for term in parsed.terms if term.kind == "picture"}
+        if len(pictures) == len(parsed.terms) == 1 and parsed.filter is None and parsed.terms[0].weight > 0:
+            return *self._named_picture(parsed.terms[0].value), {}
+        for position, path in pictures.items():
+            if is_file(path) and not (os.path.isabs(path) and self._row_of(path) is not None):  # noqa: PTH117
+                raise MalformedQuery(
+                    query,
+                    position,
+                    "a picture file cannot be sent together with other words",
+                    "Put the words in the query, and pass the picture as vector=photos.encode_picture(path).",
+                )
+        return query, None, pictures
+
+    def _named_picture(self, path: str) -> tuple[str, str | None]:
+        """How to ask for a picture: in words if the index has it, else by its file. Raises: UnreadablePicture."""
+        row_id = self._row_of(path)
+        if row_id is not None:
+            return f"like:{row_id}", None
+        if not is_file(path):
+            raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE)
+        return "", path
+
+    def _row_of(self, path: str) -> int | None:
+        """The row id of a picture of the index, unless the file of this machine at its path is another."""
+        try:
+            place = absolute(path)
+            found = self._post("/v1/picture", {"path": place, "index": self.index})
+        except (OSError, NoSuchPicture):  # OSError: the current folder is gone
+            return None
+        return int(found["row_id"]) if is_unchanged(place, found["size_bytes"], found["mtime_ns"]) else None
 
     def notices(self, query: str) -> list[str]:
         """As `Collection.notices`."""
@@ -198,26 +261,33 @@ class RemoteCollection:
 
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
         """As `Collection.similar`; a picture file of this machine is sent, another path is looked up in the index."""
-        if k < 1:
-            raise InvalidQuery(f"cannot return {k} hits: k must be at least 1")
+        self._check_open()
+        k, _ = read_window(k)
         if not isinstance(picture, str | os.PathLike):
-            row_id = picture.record.row_id if isinstance(picture, Hit) else int(picture)
+            row_id = picture.record.row_id if isinstance(picture, Hit) else read_row_id(picture)
             if not 0 <= row_id < 2**63:
                 raise NoSuchPicture(row_id)
-            return self._shown(_hits(self._post("/v1/similar", {"row_id": row_id, "k": k, "index": self.index})))
+            return self._similar({"row_id": row_id}, k)
         path = os.fspath(picture)
-        if _exists(path):
+        row_of_file = self._row_of(path)
+        if row_of_file is not None:
+            return self._similar({"row_id": row_of_file}, k)
+        if is_file(path):
             return self._shown(_hits(self._send("/v1/similar/upload", path, k=str(k))))
         try:
-            return self._shown(_hits(self._post("/v1/similar", {"path": readable(path), "k": k, "index": self.index})))
+            return self._similar({"path": path}, k)
         except NoSuchPicture:
-            raise UnreadablePicture(path, "unreadable", NOT_THERE) from None
+            raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE) from None
+
+    def _similar(self, to: dict[str, Any], k: int) -> Hits:
+        return self._shown(_hits(self._post("/v1/similar", {**to, "k": k, "index": self.index})))
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
-        """The vectors of texts. Shape: (B, D) float32, unit L2."""
+        """As `Collection.encode_texts`."""
         import numpy as np
 
-        every = list(texts)
+        self._check_open()
+        every = [text.encode("utf-8", "replace").decode() for text in read_texts(texts)]  # as models read them
         if not every:
             return self.vectors([])
         parts = [every[at : at + MOST_TEXTS] for at in range(0, len(every), MOST_TEXTS)]
@@ -230,12 +300,13 @@ class RemoteCollection:
         if isinstance(text, str):
             vector: FloatArray = self.encode_texts([text])[0]
             return vector
-        return self.encode_texts(list(text))
+        return self.encode_texts(read_texts(text))
 
     def encode_picture(self, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
         """As `Collection.encode_picture`; pictures of this machine, and PIL's images, are sent one by one."""
         import numpy as np
 
+        self._check_open()
         pictures, is_one = one_or_several(picture)
         vectors = [_vector(self._send("/v1/embed/upload", _sendable(one))) for one in pictures]
         return vectors[0] if is_one else np.stack(vectors) if vectors else self.vectors([])
@@ -248,11 +319,11 @@ class RemoteCollection:
         """The vector of a picture of the index. Shape: (D,) float32, unit L2. Raises: NoSuchPicture."""
         return _vector(self._get(f"{_address(row_id)}/vector"))
 
-    def vectors(self, row_ids: Sequence[int]) -> FloatArray:
+    def vectors(self, row_ids: Iterable[int]) -> FloatArray:
         """The vectors of pictures, in this order. Shape: (N, D) float32. Raises: InvalidQuery for an unknown row id."""
         import numpy as np
 
-        wanted = [int(row_id) for row_id in row_ids]
+        wanted = read_row_ids("row_ids", row_ids)
         parts = [wanted[at : at + MOST_VECTORS] for at in range(0, max(1, len(wanted)), MOST_VECTORS)]
         found = [self._post("/v1/vectors", {"row_ids": part, "index": self.index}) for part in parts]
         joined: FloatArray = np.concatenate([_array(answer["vectors"]).reshape(-1, answer["dim"]) for answer in found])
@@ -279,6 +350,11 @@ class RemoteCollection:
 
     # -- requests
 
+    def _check_open(self) -> None:
+        """Raises: ClosedCollection."""
+        if self._http.is_closed:
+            raise ClosedCollection
+
     def _state(self) -> dict[str, Any]:
         """The part of `status` that is about this index. Raises: UnknownIndex."""
         states = self.status()["indexes"]
@@ -296,11 +372,9 @@ class RemoteCollection:
         """Send a picture file of this machine, or the bytes of one. Raises: UnreadablePicture."""
         path = "the image" if isinstance(picture, bytes) else os.fspath(picture)
         try:
-            content = picture if isinstance(picture, bytes) else expanded(path).read_bytes()
-        except (OSError, ValueError) as error:
-            raise UnreadablePicture(path, "unreadable", getattr(error, "strerror", None) or str(error)) from None
-        try:
-            return self._ask("POST", route, files={"image": ("picture", content)}, data={**form, **self._named()})
+            content = picture if isinstance(picture, bytes) else _content(path)
+            named = "picture" + ("" if isinstance(picture, bytes) else readable(Path(path).suffix))
+            return self._ask("POST", route, files={"image": (named, content)}, data={**form, **self._named()})
         except UnreadablePicture as error:
             raise UnreadablePicture(path, error.status, error.reason) from None
 
@@ -311,7 +385,7 @@ class RemoteCollection:
         return self._ask("GET", path, params=self._named())
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._ask("POST", path, json=body)
+        return self._ask("POST", path, json=for_parsers(body))
 
     def _ask(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         answer = self._response(method, path, **request)
@@ -327,6 +401,7 @@ class RemoteCollection:
     def _response(self, method: str, path: str, **request: Any) -> httpx.Response:
         import httpx
 
+        self._check_open()
         try:
             answer = self._http.request(method, path, **request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -381,6 +456,19 @@ def _sendable(picture: AnyPicture) -> str | os.PathLike[str] | bytes:
     return as_file(picture)
 
 
+def _content(path: str) -> bytes:
+    """The bytes of a picture file. Raises: UnreadablePicture, as a local collection does."""
+    if not is_file(path):
+        raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE)
+    try:
+        return expanded(path).read_bytes()
+    except OSError:
+        from clipsearch.pictures.images import PictureFile
+
+        with PictureFile(expanded(path)):  # says what is wrong
+            raise UnreadablePicture(path, "unreadable", "the file cannot be read") from None
+
+
 def _hits(answer: dict[str, Any]) -> list[Hit]:
     return [Hit.from_dict(found) for found in answer["hits"]]
 
@@ -398,39 +486,9 @@ def _sum(vectors: list[FloatArray]) -> list[float]:
     return [float(x) for x in np.sum([a / length for a, length in zip(arrays, lengths, strict=True)], axis=0)]
 
 
-def _split(query: str | os.PathLike[str]) -> tuple[str, str | None, dict[int, str]]:
-    """What to ask the server in words, a picture file of this machine to send, and pictures that only the server may
-    know, by their position. Raises: MalformedQuery."""
-    if not isinstance(query, str):
-        path = os.fspath(query)
-        if _exists(path) or not Path(path).is_absolute():
-            return "", path, {}
-        return readable(path), None, {0: path}
-    if not query.strip():
-        return "", None, {}
-    parsed = parse_query(query, is_file=_exists)
-    here = [term for term in parsed.terms if term.kind == "picture" and _exists(term.value)]
-    if not here:
-        return query, None, {term.position: term.value for term in parsed.terms if term.kind == "picture"}
-    if len(parsed.terms) == 1 and parsed.filter is None and parsed.terms[0].weight > 0:
-        return "", here[0].value, {}
-    raise MalformedQuery(
-        query,
-        here[0].position,
-        "a picture file cannot be sent together with other words",
-        "Put the words in the query, and pass the picture as vector=photos.encode_picture(path).",
-    )
-
-
-def _exists(path: str) -> bool:
-    try:
-        return expanded(path).is_file()
-    except (OSError, ValueError, RuntimeError):
-        return False
-
-
 def _address(row_id: int) -> str:
     """Where the server tells of a picture. Raises: NoSuchPicture for what cannot be a row id."""
-    if not 0 <= int(row_id) < 2**63:
-        raise NoSuchPicture(int(row_id))
-    return f"/v1/images/{int(row_id)}"
+    row_id = read_row_id(row_id)
+    if not 0 <= row_id < 2**63:
+        raise NoSuchPicture(row_id)
+    return f"/v1/images/{row_id}"

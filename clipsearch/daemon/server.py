@@ -83,6 +83,8 @@ class LocalSocket:
         """Hits, or nothing. Raises: ClipsearchError, TypeError for options that are not known here."""
         generation = int(asked["current"].split()[2])
         folder = Path(asked["folder"])
+        if any(map(os.path.isabs, asked["query"].split())):
+            return {}  # it may be a picture of the index, whatever else it reads as
         parsed = parse_query(asked["query"], is_file=lambda name: _is_file(folder, name))
         if any(term.kind == "picture" for term in parsed.terms):
             return {}

@@ -22,15 +22,25 @@ from clipsearch import config
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import (
+    ClosedCollection,
     EncoderMismatch,
     InvalidQuery,
     MalformedQuery,
     NoSuchPicture,
     UnknownTag,
-    UnreadablePicture,
 )
-from clipsearch.places import expanded
+from clipsearch.filenames import well_formed
+from clipsearch.places import is_file
 from clipsearch.query import Query, Term, parse_query
+from clipsearch.query.arguments import (
+    Arguments,
+    read_arguments,
+    read_queries,
+    read_row_id,
+    read_row_ids,
+    read_texts,
+    read_window,
+)
 from clipsearch.records import (
     DEFAULT_HITS,
     AnyPicture,
@@ -44,7 +54,7 @@ from clipsearch.records import (
     TagRef,
 )
 from clipsearch.search.embedding import Encoder as ModelEncoder
-from clipsearch.search.embedding import encode_picture, encode_text
+from clipsearch.search.embedding import encode_picture, read_file
 from clipsearch.search.order import DIVERSITY, Order, Sort, Wish, put_all_in_order, put_in_order, reach_together
 from clipsearch.store import LiveRows, open_live_rows, open_snapshot
 from clipsearch.timing import lap
@@ -189,24 +199,26 @@ class Collection:
 
         Hits that are unlikely to be what is looked for are left out, unless `all` is set (docs/confidence.md).
 
-        `query` is in the query language (docs/query.md): a sentence, pictures, sums of them, filters. Without anything
+        `query` is in the query language (docs/query.md): a sentence, pictures, sums of them, filters; a `Path` is a
+        picture. A picture of the index is compared by its stored vector, also if its file is away. Without anything
         to compare with, it lists what passes the filters, the newest first. `sort` puts all hits in another order.
         `unique` folds near-duplicates into their best (see Hit.others); `diverse` (0..1, True: 0.5) prefers hits that
-        differ from those before them. `like` and `unlike` are row ids of pictures to learn from. `vector`, shape (D,),
-        is added to the query's terms. `local_files=False` opens no file that the query names, and takes the absolute
-        path of a picture in the index for that picture: for queries that come from elsewhere.
+        differ from those before them. `like` and `unlike` are row ids of pictures to learn from, up to 10,000 each.
+        `vector`, shape (D,), is added to the query's terms. `local_files=False` opens no file that the query names:
+        for queries that come from elsewhere. The absolute path of a picture in the index is that picture.
 
         Several queries have a list of hits each: their texts are encoded together, and they share the passes over the
         vectors.
         Raises: InvalidQuery (MalformedQuery, ...), UnknownTag, UnreadablePicture, DimensionMismatch, EncoderMismatch,
         CorruptIndex.
         """
-        if k < 1 or offset < 0:
-            raise InvalidQuery(f"cannot return {k} hits from offset {offset}: k must be at least 1, offset at least 0")
-        is_one = isinstance(query, str | os.PathLike | Query)
-        queries = [query] if isinstance(query, str | os.PathLike | Query) else list(query)
-        about = (vector, sort, unique, self._diversity(diverse), tuple(like), tuple(unlike), all)
-        wishes = [Wish(self._question(one, local_files=local_files), *about) for one in queries]
+        self._check_open()
+        k, offset = read_window(k, offset)
+        about = read_arguments(
+            sort=sort, unique=unique, diverse=diverse, like=like, unlike=unlike, vector=vector, all=all
+        )
+        queries, is_one = read_queries(query)
+        wishes = [self._wish(one, about, local_files=local_files) for one in queries]
         orders = put_all_in_order(self, wishes)
         if not is_one:
             reach_together(self, orders, offset + k)
@@ -227,19 +239,23 @@ class Collection:
         all: bool = False,
     ) -> Order:
         """The order that `search` returns hits of, for windows and counts of it. Raises: as `search`."""
-        parsed = self._question(query, local_files=local_files)
-        about = (vector, sort, unique, self._diversity(diverse), tuple(like), tuple(unlike), all)
-        return put_in_order(self, Wish(parsed, *about))
+        self._check_open()
+        about = read_arguments(
+            sort=sort, unique=unique, diverse=diverse, like=like, unlike=unlike, vector=vector, all=all
+        )
+        return put_in_order(self, self._wish(query, about, local_files=local_files))
 
-    def _question(self, query: str | os.PathLike[str] | Query, *, local_files: bool) -> Query:
-        """As `parse`; an empty query asks for everything."""
-        if isinstance(query, str) and not query.strip():
-            return Query(query, ())
-        return self.parse(query, local_files=local_files)
+    def _wish(self, query: str | os.PathLike[str] | Query, about: Arguments, *, local_files: bool) -> Wish:
+        """A question; an empty query asks for everything."""
+        is_empty = isinstance(query, str) and not query.strip()
+        parsed = Query(str(query), ()) if is_empty else self.parse(query, local_files=local_files)
+        diverse = DIVERSITY if about.diverse is True else float(about.diverse)
+        return Wish(parsed, about.vector, about.sort, about.unique, diverse, about.like, about.unlike, about.all)
 
-    @staticmethod
-    def _diversity(diverse: bool | float) -> float:
-        return DIVERSITY if diverse is True else float(diverse)
+    def _check_open(self) -> None:
+        """Raises: ClosedCollection."""
+        if self._snapshot.is_closed:
+            raise ClosedCollection
 
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
         """Return the k pictures most like one, without that one and other files of the same content.
@@ -249,6 +265,8 @@ class Collection:
         """
         from clipsearch.search.similar import similar_to
 
+        self._check_open()
+        k, _ = read_window(k)
         return Hits(similar_to(self, picture, k))
 
     def judge(
@@ -298,11 +316,16 @@ class Collection:
         if not isinstance(query, str):
             path = os.fspath(query)
             return Query(path, (Term("picture", path),))
-        parsed = parse_query(query, is_file=_is_file if local_files else self._is_indexed)
+        query = well_formed(query)
+        parsed = parse_query(query, is_file=self._is_picture if local_files else self._is_indexed)
         if local_files or all(term.kind != "picture" for term in parsed.terms):
             return parsed
         terms = tuple(self._without_file(query, term) for term in parsed.terms)
         return dataclasses.replace(parsed, terms=terms)
+
+    def _is_picture(self, name: str) -> bool:
+        """Whether a name is that of a file, or of a picture of the index that may be away."""
+        return is_file(name) or self._is_indexed(name)
 
     def _is_indexed(self, name: str) -> bool:
         """Whether a name is the absolute path of a picture of the index. It is not opened."""
@@ -396,31 +419,39 @@ class Collection:
                 raise MalformedQuery(
                     query.source, term.position, f"no picture has the id {term.value}", "Take a row_id from --json."
                 ) from None
-        return self.encode_picture(expanded(term.value))
+        from clipsearch.search.similar import row_of_file
+
+        row_id = row_of_file(self, term.value)
+        return self.encode_picture(term.value) if row_id is None else self.vector(row_id)
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
-        """The vectors of texts, as they stand. Shape: (B, D) float32, unit L2. Raises: EncoderMismatch, ..."""
-        return self.encoder.encode_texts(list(texts))
+        """The vectors of texts, as they stand. Shape: (B, D) float32, unit L2.
+
+        Raises: InvalidQuery for texts of more than 10,000 characters, EncoderMismatch, ...
+        """
+        self._check_open()
+        return self.encoder.encode_texts(read_texts(texts))
 
     def encode_text(self, text: str | Iterable[str]) -> FloatArray:
         """The vector of a text as it stands, shape (D,), or of each of several, shape (N, D); float32, unit L2."""
-        return encode_text(self.encoder, text)
+        if isinstance(text, str):
+            vector: FloatArray = self.encode_texts([text])[0]
+            return vector
+        return self.encode_texts(read_texts(text))
 
     def encode_picture(self, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
         """The vector of a picture, shape (D,), or of each of several, shape (N, D); float32, unit L2.
 
         A picture is a path or a PIL image. Raises: UnreadablePicture.
         """
+        self._check_open()
         return encode_picture(self.encoder, picture)
 
-    def read_picture(self, path: Path) -> tuple[FloatArray, str | None]:
+    def read_picture(self, path: str | os.PathLike[str]) -> tuple[FloatArray, str | None]:
         """The vector of a picture file, shape (D,), and its content hash. Raises: UnreadablePicture."""
         from clipsearch.encoder.pieces import encode_decoded
-        from clipsearch.pictures.images import read_picture
 
-        if not _is_file(str(path)):
-            raise UnreadablePicture(path, "unreadable", "the picture does not exist")
-        read = read_picture(path, self.encoder.preprocessing, content_hash=True, pieces=True)
+        read = read_file(path, self.encoder.preprocessing, content_hash=True)
         vector: FloatArray = encode_decoded(self.encoder, [read.pieces])[0]
         return vector, read.content_hash
 
@@ -536,7 +567,9 @@ class Collection:
 
     def record(self, row_id: int) -> ImageRecord:
         """What the index knows of a picture. Raises: NoSuchPicture if none has this row id (any more)."""
-        for fragment in self._live_rows():
+        self._check_open()
+        row_id = read_row_id(row_id)
+        for fragment in self._live_rows() if 0 <= row_id <= LARGEST_ROW_ID else ():
             at = fragment.file.position(row_id)
             if at is not None and at < fragment.file.pictures and not fragment.is_gone(row_id):
                 return fragment.file.record(at)
@@ -555,16 +588,19 @@ class Collection:
         Shape: (D,) float32, unit L2. Raises: NoSuchPicture if none has this row id.
         """
         try:
-            vector: FloatArray = self.vectors([row_id])[0]
+            vector: FloatArray = self.vectors([read_row_id(row_id)])[0]
         except InvalidQuery:
             raise NoSuchPicture(row_id) from None
         return vector
 
-    def vectors(self, row_ids: Sequence[int] | IntArray) -> FloatArray:
+    def vectors(self, row_ids: Iterable[int] | IntArray) -> FloatArray:
         """The vectors of pictures, in this order. Shape: (N, D) float32. Raises: InvalidQuery for an unknown row id."""
-        for row_id in row_ids:
-            if not 0 <= int(row_id) <= LARGEST_ROW_ID:
-                raise InvalidQuery(f"no picture has the id {row_id}. Take a row_id from --json")
+        self._check_open()
+        if not isinstance(row_ids, np.ndarray) or row_ids.dtype != np.int64:
+            row_ids = read_row_ids("row_ids", row_ids)
+            for row_id in row_ids:
+                if not 0 <= row_id <= LARGEST_ROW_ID:
+                    raise InvalidQuery(f"no picture has the id {row_id}. Take a row_id from --json")
         wanted, places = np.unique(np.asarray(row_ids, np.int64), return_inverse=True)
         vector_ids = np.full(len(wanted), -1, np.int64)
         for fragment in self._live_rows():
@@ -707,13 +743,6 @@ def _cut_short(text: str, part: str) -> str:
     shown = " ".join(read[-6:])
     last = f'read up to: "{"... " if len(read) > 6 else ""}{shown[-80:]}"'
     return f"the text has {len(words):,} words, more than the model can read; {last}"
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return expanded(path).is_file()
-    except (OSError, ValueError, RuntimeError):  # a sentence may be longer than a name can be, or hold a NUL
-        return False
 
 
 def open_collection(

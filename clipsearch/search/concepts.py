@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch.errors import InvalidQuery
-from clipsearch.places import expanded
 from clipsearch.records import FloatArray
 from clipsearch.search.collection import Collection
 from clipsearch.search.feedback import refine, threshold_for
@@ -51,5 +50,5 @@ def add_concept(photos: Collection, name: str, like: Sequence[Example], unlike: 
 
 def _example(photos: Collection, example: Example) -> tuple[FloatArray, str | None]:
     if not isinstance(example, int):
-        return photos.read_picture(expanded(example))
+        return photos.read_picture(example)
     return photos.vectors([example])[0], photos.content_hash(example)

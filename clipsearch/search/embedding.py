@@ -11,12 +11,14 @@ import numpy as np
 
 from clipsearch.encoder import Encoder as AnyEncoder
 from clipsearch.encoder import names
-from clipsearch.errors import UnreadablePicture
-from clipsearch.places import expanded
+from clipsearch.errors import NO_SUCH_PICTURE, UnreadablePicture
+from clipsearch.places import expanded, is_file
 from clipsearch.records import AnyPicture, FloatArray, PixelArray, one_or_several
 
 if TYPE_CHECKING:
     from clipsearch.encoder.kinds import Notice, Precision
+    from clipsearch.pictures.images import Picture
+    from clipsearch.records import Preprocessing
 
 
 class Encoder:
@@ -98,15 +100,21 @@ def encode_picture(encoder: AnyEncoder, picture: AnyPicture | Iterable[AnyPictur
 
 def _seen(encoder: AnyEncoder, picture: AnyPicture) -> PixelArray:
     """What the encoder is given of a picture. Shape: (K, H, W, 3) uint8. Raises: UnreadablePicture."""
-    from clipsearch.pictures.images import read_picture, see
+    from clipsearch.pictures.images import see
 
     if not isinstance(picture, str | os.PathLike):
         return see(picture, encoder.preprocessing)
-    path = os.fspath(picture)
+    return read_file(picture, encoder.preprocessing, content_hash=False).pieces
+
+
+def read_file(path: str | os.PathLike[str], preprocessing: Preprocessing, *, content_hash: bool) -> Picture:
+    """Read a picture file for an encoder. Raises: UnreadablePicture, which calls it `path` as it was given."""
+    from clipsearch.pictures.images import read_picture
+
+    name = os.fspath(path)
+    if not is_file(name):
+        raise UnreadablePicture(name, "unreadable", NO_SUCH_PICTURE)
     try:
-        there = expanded(path).is_file()
-    except (OSError, ValueError, RuntimeError):  # a name that is too long, or holds a NUL
-        there = False
-    if not there:
-        raise UnreadablePicture(path, "unreadable", "there is no such picture")
-    return read_picture(expanded(path), encoder.preprocessing, content_hash=False, pieces=True).pieces
+        return read_picture(expanded(name), preprocessing, content_hash=content_hash, pieces=True)
+    except UnreadablePicture as error:
+        raise UnreadablePicture(name, error.status, error.reason) from error

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clipsearch.errors import InvalidQuery, NoSuchPicture
 from clipsearch.folding import fold_name
-from clipsearch.places import expanded
+from clipsearch.places import absolute, is_file, is_unchanged
 from clipsearch.query import Query
+from clipsearch.query.arguments import read_row_id
 from clipsearch.records import FloatArray, Hit
 from clipsearch.search.order import Wish, put_in_order
 
@@ -24,12 +24,14 @@ def similar_to(photos: Collection, picture: int | str | os.PathLike[str] | Hit, 
     """See `Collection.similar`."""
     if isinstance(picture, str | os.PathLike):
         path = os.fspath(picture)
-        row_id = None if _exists(path) else find_picture(photos, path)
+        row_id = row_of_file(photos, path)
+        if row_id is None and not is_file(path):
+            row_id = find_picture(photos, path)
         if row_id is None:
-            vector, content = photos.read_picture(expanded(path))
+            vector, content = photos.read_picture(path)
             return similar_to_vector(photos, vector, k, content=content)
         picture = row_id
-    row_id = picture.record.row_id if isinstance(picture, Hit) else int(picture)
+    row_id = picture.record.row_id if isinstance(picture, Hit) else read_row_id(picture)
     return similar_to_row(photos, row_id, k)
 
 
@@ -85,8 +87,17 @@ def find_picture(photos: Collection, path: str) -> int | None:
     return exact[0] if exact else alive[0] if len(alive) == 1 else None
 
 
-def _exists(path: str) -> bool:
+def row_of_file(photos: Collection, path: str) -> int | None:
+    """The row id of the picture at `path` (absolute, or relative to the current folder) if the index has it as it is.
+
+    None if the file has changed since, or is no picture of the index. A file that is away has not changed.
+    """
     try:
-        return Path(expanded(path)).exists()
-    except (OSError, ValueError, RuntimeError):
-        return False
+        place = absolute(path)
+    except OSError:  # the current folder is gone
+        return None
+    row_id = find_picture(photos, place)
+    if row_id is None:
+        return None
+    record = photos.record(row_id)
+    return row_id if is_unchanged(place, record.size_bytes, record.mtime_ns) else None

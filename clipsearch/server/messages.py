@@ -6,19 +6,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from clipsearch.query.arguments import FARTHEST, MOST_EXAMPLES
 from clipsearch.records import DEFAULT_HITS
 
 MOST_HITS = 10_000
-DEEPEST = 10_000_000
+DEEPEST = FARTHEST
 MOST_TEXTS = 256
 MOST_CHARACTERS = 10_000
 MOST_DIMENSIONS = 8192
-MOST_EXAMPLES = 1000
+MOST_VECTORS = 1000
 
 IndexName = Annotated[
     str | None, Field(description="Name of an index (see /v1/status). Default: the first.", max_length=1000)
 ]
 Id = Annotated[int, Field(ge=0, lt=2**63)]
+Bytes = Annotated[
+    str | None,
+    Field(
+        pattern="^([0-9a-f]{2})*$", description="The exact bytes of text that is not UTF-8, in hexadecimal.", repr=False
+    ),
+]
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 IndexId = Annotated[
     str | None,
@@ -43,6 +50,7 @@ class SearchRequest(_Request):
             examples=["dog beach -people after:2023-05"],
         ),
     ] = ""
+    query_bytes: Bytes = None
     vector: Annotated[
         list[Annotated[float, Field(allow_inf_nan=False)]] | None,
         Field(
@@ -77,7 +85,16 @@ class SimilarRequest(_Request):
     path: Annotated[
         str | None, Field(max_length=MOST_CHARACTERS, description="Path of a picture in the index, instead of row_id.")
     ] = None
+    path_bytes: Bytes = None
     k: Annotated[int, Field(ge=1, le=MOST_HITS, description="Number of hits.")] = DEFAULT_HITS
+    index: IndexName = None
+
+
+class PictureRequest(_Request):
+    """A picture of the index, by its path."""
+
+    path: Annotated[str, Field(max_length=MOST_CHARACTERS, description="Absolute, or relative to the indexed folder.")]
+    path_bytes: Bytes = None
     index: IndexName = None
 
 
@@ -91,7 +108,7 @@ class EmbedRequest(_Request):
 class VectorsRequest(_Request):
     """Pictures whose vectors to return."""
 
-    row_ids: Annotated[list[Id], Field(max_length=MOST_EXAMPLES)]
+    row_ids: Annotated[list[Id], Field(max_length=MOST_VECTORS)]
     index: IndexName = None
 
 

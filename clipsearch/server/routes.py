@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,7 @@ from clipsearch.errors import (
     UnknownTag,
     UnreadablePicture,
 )
-from clipsearch.filenames import for_parsers
+from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
 from clipsearch.records import DEFAULT_HITS, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
@@ -137,6 +138,7 @@ class Service:
             order = self._orders.find(key)
             if order is None:
                 vector = None if asked.vector is None else np.array(asked.vector, np.float64)
+                question["query"] = _exact(asked.query, question.pop("query_bytes"))
                 made = photos.order(**{**question, "vector": vector}, local_files=False)
                 order = self._orders.keep(key, made)
             yield served, photos, order
@@ -148,7 +150,8 @@ class Service:
         with served.lease() as photos:
             if (asked.row_id is None) == (asked.path is None):
                 raise InvalidQuery("give row_id or path, not both")
-            row_id = asked.row_id if asked.row_id is not None else row_at(photos, asked.path or "")
+            path = _exact(asked.path or "", asked.path_bytes)
+            row_id = asked.row_id if asked.row_id is not None else row_at(photos, path)
             return self._answer(served, photos, similar_to_row(photos, row_id, asked.k), began)
 
     def similar_to_file(self, path: Path, index: str | None, k: int) -> dict[str, Any]:
@@ -220,6 +223,13 @@ class Service:
                 record = find_content(photos, content)
             if record is None:
                 raise NoSuchPicture(row_id)
+            return _with_address(served, record.to_dict(path_of(photos, record)))
+
+    def picture_at(self, asked: messages.PictureRequest) -> dict[str, Any]:
+        """What the index knows of the picture at a path; see `messages.Picture`. Raises: NoSuchPicture."""
+        served = self.engine.index(asked.index)
+        with served.lease() as photos:
+            record = photos.record(row_at(photos, _exact(asked.path, asked.path_bytes)))
             return _with_address(served, record.to_dict(path_of(photos, record)))
 
     def thumbnail(self, row_id: int, index: str | None, size: int, content: str | None = None) -> tuple[bytes, str]:
@@ -335,6 +345,11 @@ class Service:
         }
 
 
+def _exact(text: str, exact: str | None) -> str:
+    """Text that was sent, of which the bytes were sent too if it is not UTF-8."""
+    return text if exact is None else from_bytes(bytes.fromhex(exact))
+
+
 def path_of(photos: Collection, record: ImageRecord) -> str:
     """Where a picture is, absolute."""
     return os.path.join(photos.root, record.path)  # noqa: PTH118  surrogates, and speed
@@ -412,10 +427,14 @@ def _add_searches(app: FastAPI, service: Service) -> None:
         )
 
 
+_KIND = re.compile(r"\.[A-Za-z0-9]{1,8}$", re.ASCII)
+
+
 def _with_file(image: UploadFile, use: Callable[[Path], Result]) -> Result:
     """Put an upload into a file that only this user can read, for as long as it is used."""
     with tempfile.TemporaryDirectory(prefix="clipsearch-") as folder:
-        path = Path(folder) / "upload"
+        kind = _KIND.search(image.filename or "")  # some formats are known by it only
+        path = Path(folder) / f"upload{kind[0] if kind else ''}"
         with path.open("wb") as file:
             while block := image.file.read(1 << 20):
                 file.write(block)
@@ -427,6 +446,11 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
     async def picture(id: RowId, index: IndexName = None, content: Content = None) -> Response:
         """Get what the index knows about a picture. With `content`, the one with this content hash, whatever its id."""
         return AsciiJSON(await service.searches.run(lambda: service.picture(id, index, content)))
+
+    @app.post("/v1/picture", tags=["pictures"], **_documented(messages.Picture, 404, 422, 503))
+    async def picture_at(asked: messages.PictureRequest) -> Response:
+        """Get what the index knows about the picture at a path. The path is looked up, never opened."""
+        return AsciiJSON(await service.searches.run(lambda: service.picture_at(asked)))
 
     @app.get("/v1/images/{id}/vector", tags=["pictures"], **_documented(messages.EmbedAnswer, 404, 422, 503))
     async def vector(id: RowId, index: IndexName = None) -> Response:

@@ -49,6 +49,11 @@ class Snapshot:
         """The tags and concepts of this generation."""
         return self.manifest.tags
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._lock_fd is None
+
     def close(self) -> None:
         if self._lock_fd is not None:
             os.close(self._lock_fd)

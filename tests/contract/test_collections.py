@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,21 @@ from PIL import Image
 
 import clipsearch
 from clipsearch import AnyCollection, Collection, RemoteCollection, errors
-from clipsearch.errors import ClipsearchError, MalformedQuery, UnknownIndex, UnknownTag, UnreadablePicture
+from clipsearch.errors import (
+    ClipsearchError,
+    ClosedCollection,
+    MalformedQuery,
+    UnknownIndex,
+    UnknownTag,
+    UnreadablePicture,
+)
 from clipsearch.records import Hit
 from clipsearch.search.concepts import add_concept
 from tests.support.collections import serving, varied_index
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.fake_main import DIM
 
-Call = Callable[[AnyCollection], Any]
+Call = Callable[[Any], Any]
 
 
 @pytest.fixture
@@ -30,6 +39,11 @@ def folder(tmp_path: Path) -> Path:
     with Collection(index, encoder=FakeEncoder(dim=DIM)) as photos:
         add_concept(photos, "reds", [0, 1], [20])
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "drawing.tga").write_bytes(b"\0\0\2" + b"\0" * 40)
+    noise = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(noise, "PNG")
+    (tmp_path / "cut.png").write_bytes(noise.getvalue()[:40])
     return folder
 
 
@@ -79,6 +93,24 @@ CALLS: dict[str, Call] = {
     "k and offset": lambda p: p.search("red", k=5, offset=2, all=True),
     "more than all": lambda p: p.search("red", 20_000, all=True),
     "nothing asked": lambda p: p.search(),
+    "numbers of NumPy": lambda p: p.search(
+        "red",
+        np.int64(5),
+        offset=np.int64(2),
+        like=np.array([3, 4]),
+        unlike=[np.int32(9)],
+        diverse=np.float32(0.5),
+        unique=np.bool_(True),
+        all=np.True_,
+    ),
+    "beyond the last": lambda p: p.search("red", 5, offset=10**8),
+    "beyond every index": lambda p: p.search("red", 10**30, offset=10**30),
+    "many examples": lambda p: p.search("red", like=[n % 300 for n in range(1200)]),
+    "a vector as a list": lambda p: p.search(vector=p.vector(5).tolist()),
+    "similar, of NumPy": lambda p: p.similar(np.int64(5), np.int64(3)),
+    "record, of NumPy": lambda p: p.record(np.uint8(8)).path,
+    "vectors one by one": lambda p: p.vectors(n for n in (3, 1)),
+    "texts with lone surrogates": lambda p: p.encode_texts(["\ud800 dog", "caf\udce9_dog.jpg"]),
     "filters": lambda p: p.search("red folder:trips not tag:seen width:>40"),
     "filters only": lambda p: p.search("near:48.1,2.2,20km", 50),
     "no match": lambda p: p.search("red folder:nowhere"),
@@ -95,6 +127,8 @@ CALLS: dict[str, Call] = {
     "a file": lambda p: p.search(Path(a_file(p))),
     "the path of a hit": lambda p: p.search(a_file(p), all=True),
     "a file and a vector": lambda p: p.search(a_file(p), vector=p.vector(30), all=True),
+    "a word and surrogates": lambda p: p.search("\ud800 red caf\udce9_dog.jpg", all=True),
+    "a filter with surrogates": lambda p: p.search("name:IMG_02\udce9*"),
     "like": lambda p: p.search("like:5 - like:20"),
     "concept": lambda p: p.search("tag:reds", 100),
     "like a concept": lambda p: p.search("like:reds", all=True),
@@ -145,11 +179,51 @@ ERRORS: dict[str, Call] = {
     "a vector of no numbers": lambda p: p.search("", vector=np.full(DIM, np.nan, np.float32)),
     "no hits wanted": lambda p: p.search("red", 0),
     "fewer than no hits": lambda p: p.search("red", offset=-1),
-    "no order": lambda p: p.search("red", sort="size"),  # type: ignore[call-overload]
+    "words as diversity": lambda p: p.search("red", diverse="yes"),
+    "diversity that is no number": lambda p: p.search("red", diverse=float("nan")),
+    "words as a switch": lambda p: p.search("red", unique="yes"),
+    "a number as a switch": lambda p: p.search("red", all=2),
+    "an array as a switch": lambda p: p.search("red", all=np.array([True, False])),
+    "an order that is no text": lambda p: p.search("red", sort=7),
+    "words as examples": lambda p: p.search("red", like=["x"]),
+    "a text of examples": lambda p: p.search("red", like="12"),
+    "fractions as examples": lambda p: p.search("red", unlike=[1.5]),
+    "one example": lambda p: p.search("red", like=3),
+    "too many examples": lambda p: p.search("red", like=[1] * 10_001),
+    "half a hit": lambda p: p.search("red", 2.5),
+    "half a hit further": lambda p: p.search("red", offset=0.5),
+    "a matrix as a vector": lambda p: p.search(vector=p.vector(5)[None]),
+    "two vectors": lambda p: p.search(vector=p.vectors([5, 6])),
+    "a vector with holes": lambda p: p.search(vector=[[1.0], [1.0, 2.0]]),
+    "a text as a vector": lambda p: p.search(vector="red"),
+    "texts as a vector": lambda p: p.search(vector=["1"] * DIM),
+    "a very long vector": lambda p: p.search(vector=np.ones(10_000)),
+    "a number as a query": lambda p: p.search(5),
+    "a number among queries": lambda p: p.search(["red", 5]),
+    "no record of a fraction": lambda p: p.record(1.5),
+    "no record of a word": lambda p: p.record("x"),
+    "no vector of a fraction": lambda p: p.vector(1.5),
+    "no vectors of fractions": lambda p: p.vectors([1.5]),
+    "similar to a fraction": lambda p: p.similar(1.5),
+    "similar, half a hit": lambda p: p.similar(5, 1.5),
+    "too long a text": lambda p: p.encode_texts(["red", "x" * 10_001]),
+    "a number as a text": lambda p: p.encode_texts([5]),
+    "no order": lambda p: p.search("red", sort="size"),
     "too much variety": lambda p: p.search("red", diverse=2.0),
     "too long a query": lambda p: p.search("x" * 10_001),
     "a picture that is none": lambda p: p.search(p.root.parent / "bad.jpg"),
     "a picture that is nowhere": lambda p: p.search(p.root.parent / "missing.jpg"),
+    "a path that would be words": lambda p: p.search(Path("/nowhere/a red dog")),
+    "a path that would be a query": lambda p: p.search(Path("/nowhere/x near:1 - dog.jpg")),
+    "a name that would be words": lambda p: p.search(Path("red")),
+    "a folder": lambda p: p.search(p.root),
+    "similar to a folder": lambda p: p.similar(p.root),
+    "to encode a folder": lambda p: p.encode_picture(p.root),
+    "similar to words": lambda p: p.similar("red"),
+    "an empty picture": lambda p: p.search(p.root.parent / "empty.jpg"),
+    "a picture that is cut": lambda p: p.similar(p.root.parent / "cut.png"),
+    "a drawing": lambda p: p.search(p.root.parent / "drawing.tga"),
+    "a name that no file can have": lambda p: p.encode_picture("x" * 5000 + "\0.jpg"),
     "the path of one that is nowhere": lambda p: p.search("/nowhere/missing.jpg"),
     "similar to none": lambda p: p.similar(999),
     "similar to one that is nowhere": lambda p: p.similar("/nowhere/missing.jpg"),
@@ -213,7 +287,36 @@ def test_the_errors_of_a_remote_collection_are_those_of_a_local_one(both: tuple[
         if isinstance(here, MalformedQuery | UnknownTag):
             assert str(there) == str(here), name
         if isinstance(here, UnreadablePicture) and isinstance(there, UnreadablePicture):
-            assert str(there.path) == str(here.path), name
+            assert (there.path, there.reason) == (here.path, here.reason), name
+            assert isinstance(here.path, str) and str(there) == str(here), name
+
+
+def test_ranks_are_numbers_of_python(both: tuple[Collection, RemoteCollection]) -> None:
+    for photos in both:
+        hits = CALLS["numbers of NumPy"](photos)
+        assert [json.loads(json.dumps(hit.to_dict()))["rank"] for hit in hits] == [3, 4, 5, 6, 7]
+
+
+def test_a_collection_that_is_closed_says_so(both: tuple[Collection, RemoteCollection]) -> None:
+    file = a_file(both[0])
+    asked: list[Call] = [
+        lambda p: p.search("red"),
+        lambda p: p.search(["red"]),
+        lambda p: p.similar(5),
+        lambda p: p.similar(file),
+        lambda p: p.record(5),
+        lambda p: p.vector(5),
+        lambda p: p.vectors([]),
+        lambda p: p.encode_text("red"),
+        lambda p: p.encode_texts([]),
+        lambda p: p.encode_picture(file),
+    ]
+    for photos in both:
+        photos.close()
+        photos.close()
+        for call in asked:
+            with pytest.raises(ClosedCollection):
+                call(photos)
 
 
 def test_an_index_that_the_server_has_not_is_an_error_of_every_method(
@@ -227,13 +330,74 @@ def test_an_index_that_the_server_has_not_is_an_error_of_every_method(
 
 
 def test_the_path_of_a_hit_finds_it_where_its_file_is_not(both: tuple[Collection, RemoteCollection]) -> None:
-    local, remote = both
-    assert not Path(away(local)).exists()
-    hits = remote.search(away(local), 3)
-    assert hits[0].score == pytest.approx(1, abs=1e-5)
-    assert hits[0].record.content_hash == local.record(4).content_hash
-    with pytest.raises(UnreadablePicture):  # a local collection reads files
-        local.search(away(local))
+    for photos in both:
+        path = away(photos)
+        assert not Path(path).exists()
+        for query in (path, Path(path), f" {path}\n"):
+            hits = photos.search(query, 3)
+            assert hits[0].score == pytest.approx(1, abs=1e-5)
+            assert hits[0].record.content_hash == photos.record(4).content_hash
+
+
+ODD_NAMES = [
+    "Paris - 2021.bmp",
+    "img near:1.bmp",
+    "a + (b or.bmp",
+    'so "called.bmp',
+    "caf\udce9_dog.bmp",
+    "Été/2:dog.bmp",
+]
+
+
+def test_a_picture_of_the_index_is_its_stored_vector_unless_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its name reads as in the query language, there or away, by its absolute or its relative path."""
+    folder = tmp_path / "photos"
+    (folder / "Été").mkdir(parents=True)
+    colours = [(220, 30, 30), (30, 200, 40), (30, 60, 220), (220, 210, 40), (200, 40, 200), (40, 200, 200)]
+    for n, name in enumerate(ODD_NAMES):
+        Image.new("RGB", (30, 20), colours[n]).save(tmp_path / "made.bmp")
+        (tmp_path / "made.bmp").rename(folder / name)
+    encoder = FakeEncoder(dim=DIM)
+    index = clipsearch.index(folder, encoder=encoder).index
+    monkeypatch.chdir(folder)
+
+    def first(photos: AnyCollection, query: Any) -> Any:
+        found = photos.search(query, 2, all=True)
+        return [(hit.record.path, hit.score) for hit in found]
+
+    def paths_like(photos: AnyCollection, picture: Any) -> list[str]:
+        return [hit.record.path for hit in photos.similar(picture, 9)]
+
+    with (
+        clipsearch.open(index, encoder=encoder) as local,
+        serving(index, encoder) as (url, _),
+        clipsearch.connect(url) as remote,
+    ):
+        for n, name in enumerate(ODD_NAMES):
+            path = folder / name
+            seen, becomes = path.stat(), ODD_NAMES[(n + 1) % len(ODD_NAMES)]
+            Image.new("RGB", (30, 20), colours[ODD_NAMES.index(becomes)]).save(
+                tmp_path / "made.bmp"
+            )  # of the same size
+            (tmp_path / "made.bmp").replace(path)
+            os.utime(path, ns=(seen.st_mtime_ns, seen.st_mtime_ns))
+            ways: list[Any] = [path, str(path), Path(name)]
+            for photos in (local, remote):
+                for way in ways:  # as far as anybody can see it is the picture of the index
+                    assert first(photos, way)[0] == (name, pytest.approx(1, abs=1e-5)), way
+                    assert name not in paths_like(photos, way)
+            os.utime(path, ns=(1, 1))
+            for photos in (local, remote):
+                for way in ways:  # it has changed: what it shows now
+                    assert first(photos, way)[0] == (becomes, pytest.approx(1, abs=1e-5)), way
+                    assert becomes not in paths_like(photos, way)
+            path.unlink()
+            for photos in (local, remote):
+                for way in ways:
+                    assert first(photos, way)[0] == (name, pytest.approx(1, abs=1e-5)), way
+                    assert name not in paths_like(photos, way)
 
 
 def test_both_are_collections(both: tuple[Collection, RemoteCollection]) -> None:
