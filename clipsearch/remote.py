@@ -8,7 +8,7 @@ with clipsearch.connect("http://127.0.0.1:7860") as photos:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -256,8 +256,16 @@ class RemoteCollection:
 
     def notices(self, query: str) -> list[str]:
         """As `Collection.notices`."""
-        answer = self._post("/v1/search", {"query": query, "k": 1, "all": True, "index": self.index})
-        return [str(line) for line in answer.get("notices", ())]
+        self._check_open()
+        query = well_formed(query)
+        text = query.strip()
+        may_be_path = len(query) <= LENGTH_LIMIT and os.path.isabs(text)  # noqa: PTH117
+        if may_be_path and self._row_of(text) is not None:
+            return []
+        parsed = parse_query(query, is_file=is_file) if text else None
+        texts = [term.value for term in parsed.terms if term.kind == "text"] if parsed is not None else []
+        answer = self._post("/v1/notices", {"texts": texts, "index": self.index})
+        return [*(parsed.offers if parsed is not None else ()), *map(str, answer["notices"])]
 
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
         """As `Collection.similar`; a picture file of this machine is sent, another path is looked up in the index."""
@@ -273,14 +281,25 @@ class RemoteCollection:
         if row_of_file is not None:
             return self._similar({"row_id": row_of_file}, k)
         if is_file(path):
-            return self._shown(_hits(self._send("/v1/similar/upload", path, k=str(k))))
+            return self._in_steps(k, lambda **window: self._send("/v1/similar/upload", path, **window))
         try:
             return self._similar({"path": path}, k)
         except NoSuchPicture:
             raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE) from None
 
     def _similar(self, to: dict[str, Any], k: int) -> Hits:
-        return self._shown(_hits(self._post("/v1/similar", {**to, "k": k, "index": self.index})))
+        return self._in_steps(k, lambda **window: self._post("/v1/similar", {**to, **window, "index": self.index}))
+
+    def _in_steps(self, k: int, ask: Callable[..., dict[str, Any]]) -> Hits:
+        """k hits, as many in one request as a server returns."""
+        hits = self._shown([])
+        while len(hits) < k:
+            wanted = min(k - len(hits), MOST_AT_ONCE)
+            found = _hits(ask(k=wanted, offset=len(hits)))
+            hits += found
+            if len(found) < wanted:
+                break
+        return hits
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """As `Collection.encode_texts`."""
@@ -368,7 +387,7 @@ class RemoteCollection:
         """Hits whose pictures a notebook gets from the server."""
         return Hits(hits, partial(self.thumbnail, size=256))
 
-    def _send(self, route: str, picture: str | os.PathLike[str] | bytes, **form: str) -> dict[str, Any]:
+    def _send(self, route: str, picture: str | os.PathLike[str] | bytes, **form: int) -> dict[str, Any]:
         """Send a picture file of this machine, or the bytes of one. Raises: UnreadablePicture."""
         path = "the image" if isinstance(picture, bytes) else os.fspath(picture)
         try:

@@ -348,10 +348,17 @@ class Collection:
 
     def notices(self, query: str | Query) -> list[str]:
         """What should be said of a query beside its hits, a line each: words that the model does not read, and words
-        that are nearly filters. Loads the model only for a text that may be too long."""
+        that are nearly filters. Loads the model only for a text that may be too long. Raises: MalformedQuery."""
+        self._check_open()
+        if isinstance(query, str) and not query.strip():
+            return []
         parsed = self.parse(query)
-        texts = [term.value for term in parsed.terms if term.kind == "text" and len(term.value) > SURELY_READ]
-        told = list(parsed.offers)
+        return [*parsed.offers, *self.unread([term.value for term in parsed.terms if term.kind == "text"])]
+
+    def unread(self, texts: Iterable[str]) -> list[str]:
+        """Where the model stops reading those of some texts that are too long for it, a line each."""
+        texts = [text for text in texts if len(text) > SURELY_READ]
+        told = []
         for text, part in zip(texts, self.encoder.parts_read(texts) if texts else [], strict=True):
             if part is not None:
                 told.append(_cut_short(text, part))

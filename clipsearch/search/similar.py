@@ -35,27 +35,35 @@ def similar_to(photos: Collection, picture: int | str | os.PathLike[str] | Hit, 
     return similar_to_row(photos, row_id, k)
 
 
-def similar_to_row(photos: Collection, row_id: int, k: int) -> list[Hit]:
+def similar_to_row(photos: Collection, row_id: int, k: int, offset: int = 0) -> list[Hit]:
     """The k pictures most like one of the index; see `Collection.similar`. Raises: NoSuchPicture."""
-    return similar_to_vector(photos, photos.vector(row_id), k, content=photos.content_hash(row_id), but=row_id)
+    vector, content = photos.vector(row_id), photos.content_hash(row_id)
+    return similar_to_vector(photos, vector, k, content=content, but=row_id, offset=offset)
 
 
 def similar_to_vector(
-    photos: Collection, vector: FloatArray, k: int, *, content: str | None = None, but: int | None = None
+    photos: Collection,
+    vector: FloatArray,
+    k: int,
+    *,
+    content: str | None = None,
+    but: int | None = None,
+    offset: int = 0,
 ) -> list[Hit]:
-    """The k pictures nearest to a vector, shape (D,), that have other content than `content` and are not row `but`."""
+    """The k pictures nearest to a vector, shape (D,), that have other content than `content` and are not row `but`,
+    from number `offset` on."""
     if k < 1:
         raise InvalidQuery(f"cannot return {k} hits: k must be at least 1")
     order = put_in_order(photos, Wish(Query("", ()), vector, all=True))
     hits: list[Hit] = []
     seen = 0
-    while len(hits) < k:
-        window = order.window(photos, seen, k + 1)
+    while len(hits) < offset + k:
+        window = order.window(photos, seen, offset + k + 1)
         if not window:
             break
         seen += len(window)
         hits += [h for h in window if h.record.row_id != but and (content is None or h.record.content_hash != content)]
-    return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits[:k], 1)]
+    return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits[: offset + k], 1)][offset:]
 
 
 def row_at(photos: Collection, path: str) -> int:

@@ -87,6 +87,7 @@ class SimilarRequest(_Request):
     ] = None
     path_bytes: Bytes = None
     k: Annotated[int, Field(ge=1, le=MOST_HITS, description="Number of hits.")] = DEFAULT_HITS
+    offset: Annotated[int, Field(ge=0, le=DEEPEST, description="Number of hits to skip.")] = 0
     index: IndexName = None
 
 
@@ -96,6 +97,19 @@ class PictureRequest(_Request):
     path: Annotated[str, Field(max_length=MOST_CHARACTERS, description="Absolute, or relative to the indexed folder.")]
     path_bytes: Bytes = None
     index: IndexName = None
+
+
+class NoticesRequest(_Request):
+    """Texts of a query."""
+
+    texts: Annotated[list[Text], Field(max_length=MOST_CHARACTERS)]
+    index: IndexName = None
+
+
+class NoticesAnswer(BaseModel):
+    """What the model does not read."""
+
+    notices: Annotated[list[str], Field(description="A line for each text that is longer than the model reads.")]
 
 
 class EmbedRequest(_Request):

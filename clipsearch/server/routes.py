@@ -152,15 +152,15 @@ class Service:
                 raise InvalidQuery("give row_id or path, not both")
             path = _exact(asked.path or "", asked.path_bytes)
             row_id = asked.row_id if asked.row_id is not None else row_at(photos, path)
-            return self._answer(served, photos, similar_to_row(photos, row_id, asked.k), began)
+            return self._answer(served, photos, similar_to_row(photos, row_id, asked.k, asked.offset), began)
 
-    def similar_to_file(self, path: Path, index: str | None, k: int) -> dict[str, Any]:
+    def similar_to_file(self, path: Path, index: str | None, k: int, offset: int = 0) -> dict[str, Any]:
         """Find what is like the picture in a file; see `messages.SimilarAnswer`. Raises: UnreadablePicture."""
         began = time.perf_counter()
         served = self.engine.index(index)
         with served.lease() as photos:
             vector, content = self._read_file(path, photos)
-            hits = similar_to_vector(photos, vector, k, content=content)
+            hits = similar_to_vector(photos, vector, k, content=content, offset=offset)
             return self._answer(served, photos, hits, began)
 
     def encode_file(self, path: Path, photos: Collection) -> FloatArray:
@@ -191,6 +191,11 @@ class Service:
         """Make texts into vectors; see `messages.EmbedAnswer`."""
         with self.engine.lease(asked.index) as photos:
             return self._vectors(photos, photos.encoder.encode_texts(asked.texts))
+
+    def notices(self, asked: messages.NoticesRequest) -> dict[str, Any]:
+        """What the model does not read of texts; see `messages.NoticesAnswer`."""
+        with self.engine.lease(asked.index) as photos:
+            return {"notices": photos.unread(asked.texts)}
 
     def embed_file(self, path: Path, index: str | None) -> dict[str, Any]:
         """Make the picture in a file into a vector; see `messages.EmbedAnswer`. Raises: UnreadablePicture."""
@@ -404,12 +409,20 @@ def _add_searches(app: FastAPI, service: Service) -> None:
     async def similar_upload(
         image: Annotated[UploadFile, File(description="A picture file.")],
         k: Annotated[int, Form(ge=1, le=messages.MOST_HITS)] = DEFAULT_HITS,
+        offset: Annotated[int, Form(ge=0, le=messages.DEEPEST)] = 0,
         index: Annotated[str | None, Form(max_length=1000)] = None,
     ) -> Response:
         """Find pictures similar to an uploaded one. It is decoded in a separate process and then deleted."""
-        return AsciiJSON(
-            await service.uploads.run(lambda: _with_file(image, lambda path: service.similar_to_file(path, index, k)))
-        )
+
+        def answer(path: Path) -> dict[str, Any]:
+            return service.similar_to_file(path, index, k, offset)
+
+        return AsciiJSON(await service.uploads.run(lambda: _with_file(image, answer)))
+
+    @app.post("/v1/notices", tags=["search"], **_documented(messages.NoticesAnswer, 404, 422, 503))
+    async def notices(asked: messages.NoticesRequest) -> Response:
+        """Tell where the model stops reading texts."""
+        return AsciiJSON(await service.searches.run(lambda: service.notices(asked)))
 
     @app.post("/v1/embed", tags=["search"], **_documented(messages.EmbedAnswer, 404, 422, 503))
     async def embed(asked: messages.EmbedRequest) -> Response:

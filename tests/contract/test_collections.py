@@ -39,6 +39,7 @@ def folder(tmp_path: Path) -> Path:
     with Collection(index, encoder=FakeEncoder(dim=DIM)) as photos:
         add_concept(photos, "reds", [0, 1], [20])
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    Image.new("RGB", (30, 20), (200, 60, 20)).save(tmp_path / "other.png")
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "drawing.tga").write_bytes(b"\0\0\2" + b"\0" * 40)
     noise = io.BytesIO()
@@ -156,6 +157,12 @@ CALLS: dict[str, Call] = {
     "a long image and a file": lambda p: p.encode_picture([image("RGB", width=200), Path(a_file(p))]),
     "no pictures": lambda p: p.encode_picture([]).shape,
     "a picture's vector": lambda p: p.encode_picture(a_file(p)),
+    "no notices": lambda p: [p.notices(""), p.notices(" ")],
+    "notices of what is not there": lambda p: p.notices("red tag:nosuch like:99999"),
+    "notices of files": lambda p: [p.notices("./mine.jpg"), p.notices(away(p)), p.notices(a_file(p))],
+    "notices of much": lambda p: p.notices("a very long sentence about dogs " * 40 + "camara:canon"),
+    "similar to more than all": lambda p: p.similar(5, 20_000),
+    "similar to a file, more than all": lambda p: p.similar(p.root.parent / "other.png", 20_000),
     "notices": lambda p: p.notices("red camara:canon"),
     "len": len,
     "root": lambda p: p.root,
@@ -163,6 +170,8 @@ CALLS: dict[str, Call] = {
     "tags": lambda p: [(tag.name, tag.kind, tag.pictures) for tag in p.tags],
 }
 ERRORS: dict[str, Call] = {
+    "notices of what breaks off": lambda p: p.notices("dog (ext:jpg or"),
+    "notices of too much": lambda p: p.notices("x" * 10_001),
     "a query that breaks off": lambda p: p.search("dog (ext:jpg or"),
     "one of several that breaks off": lambda p: p.search(["red", "dog (ext:jpg or", "blue"]),
     "several, no hits wanted": lambda p: p.search(["red"], 0),
@@ -291,6 +300,14 @@ def test_the_errors_of_a_remote_collection_are_those_of_a_local_one(both: tuple[
             assert isinstance(here.path, str) and str(there) == str(here), name
 
 
+def test_similar_goes_in_steps(both: tuple[Collection, RemoteCollection], monkeypatch: pytest.MonkeyPatch) -> None:
+    local, remote = both
+    monkeypatch.setattr("clipsearch.remote.MOST_AT_ONCE", 7)
+    for picture in (5, local.root.parent / "other.png"):
+        here, there = local.similar(picture, 40), remote.similar(picture, 40)
+        assert [(hit.rank, hit.path) for hit in there] == [(hit.rank, hit.path) for hit in here]
+
+
 def test_ranks_are_numbers_of_python(both: tuple[Collection, RemoteCollection]) -> None:
     for photos in both:
         hits = CALLS["numbers of NumPy"](photos)
@@ -304,6 +321,7 @@ def test_a_collection_that_is_closed_says_so(both: tuple[Collection, RemoteColle
         lambda p: p.search(["red"]),
         lambda p: p.similar(5),
         lambda p: p.similar(file),
+        lambda p: p.notices(""),
         lambda p: p.record(5),
         lambda p: p.vector(5),
         lambda p: p.vectors([]),
