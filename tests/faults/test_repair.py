@@ -5,6 +5,7 @@ Set CLIPSEARCH_FILES to damage every file of an index in turn, and not one of ea
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from clipsearch.store import Writer
 from tests.support.commands import Commands, State
 from tests.support.faults import Family, Faults
 from tests.support.pictures import fill
@@ -128,7 +130,7 @@ def test_a_file_that_cannot_be_read_now_is_not_lost(
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("lost", ["main", "copy", "both", "all", "everything"])
+@pytest.mark.parametrize("lost", ["main", "copy", "both", "all", "everything", "the only ones"])
 def test_damaged_marks_do_not_bring_back_what_is_not_there(lost: str, tmp_path: Path, commands: Commands) -> None:
     """Pictures that were deleted, that are missing and that are left out."""
     photos = tmp_path / "photos"
@@ -144,12 +146,18 @@ def test_damaged_marks_do_not_bring_back_what_is_not_there(lost: str, tmp_path: 
     commands.index(photos)
     (photos / "set000" / "p00005.jpg").unlink()
     commands.index(photos)
+    if lost == "the only ones":  # as in an index of an earlier version
+        with Writer(index) as writer:
+            manifest = writer.current()
+            assert manifest is not None
+            bare = [dataclasses.replace(f, dead_copy=None, missing_copy=None) for f in manifest.fragments]
+            writer.commit(dataclasses.replace(manifest, fragments=tuple(bare)))
     state = commands.state(index)
     assert len(state.paths) == 12
     newest = json.loads(sorted((index / "manifests").iterdir())[-1].read_bytes())
     fragments = newest["fragments"]
     named = [
-        (fragment[name]["path"], fragment[f"{name}_copy"]["path"])
+        (fragment[name]["path"], fragment.get(f"{name}_copy", fragment[name])["path"])
         for fragment in fragments
         for name in ("dead", "missing")
         if name in fragment
