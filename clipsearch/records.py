@@ -249,10 +249,20 @@ class Fragment:
     missing: FileRef | None = None
     missing_count: int = 0
     columns_file: FileRef | None = None  # format 1 only
+    dead_copy: FileRef | None = None  # the same marks once more: nothing else has them
+    missing_copy: FileRef | None = None
 
     def files(self) -> list[FileRef]:
         """Every file of the fragment."""
-        refs = (self.data, self.rows_file, self.dead, self.missing, self.columns_file)
+        refs = (
+            self.data,
+            self.rows_file,
+            self.dead,
+            self.missing,
+            self.columns_file,
+            self.dead_copy,
+            self.missing_copy,
+        )
         return [ref for ref in refs if ref is not None]
 
 

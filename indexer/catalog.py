@@ -15,7 +15,7 @@ import numpy.typing as npt
 from clipsearch.records import Fragment, ImageRecord, IntArray, Segment
 from clipsearch.store import RowsFile, open_rows
 from clipsearch.store.columns import NUMBERS
-from clipsearch.store.marks import marked, read_marks
+from clipsearch.store.marks import dead_rows, missing_rows
 from clipsearch.vectors import VectorsFile
 
 BoolArray = npt.NDArray[np.bool_]
@@ -49,7 +49,7 @@ class Catalog:
         starts = [0]
         for fragment in fragments:
             rows = open_rows(index_dir, fragment)
-            marks = Marks(marked(read_marks(index_dir, fragment.dead)), read_marks(index_dir, fragment.missing))
+            marks = Marks(dead_rows(index_dir, fragment), missing_rows(index_dir, fragment))
             alive = None
             if len(marks.dead):
                 alive = np.flatnonzero(~np.isin(rows.number("row_id"), marks.dead)).astype(np.int32)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,12 +21,12 @@ from clipsearch.config import is_index
 from clipsearch.errors import IndexNotFound
 from clipsearch.indexer.segments import MERGE_FAN, write_fragment, write_segment
 from clipsearch.indexer.tune import retuned
-from clipsearch.records import FileRef, Fragment, IntArray, Manifest, Segment
+from clipsearch.records import Fragment, IntArray, Manifest, Segment
 from clipsearch.store import Writer
 from clipsearch.store.files import storage_errors
 from clipsearch.store.fragments import VectorBlock, merge_records, read_vector_blocks
 from clipsearch.store.manifest import is_of_format_1
-from clipsearch.store.marks import marked, read_marks
+from clipsearch.store.marks import dead_rows, marked, missing_rows, read_marks
 from clipsearch.store.rows import open_rows
 
 DEAD_WORTH_DROPPING = 16
@@ -150,9 +150,8 @@ def merge_fragments(writer: Writer, manifest: Manifest, chosen: Sequence[int]) -
     if any(part.rows > part.dead_count for part in parts):
         fragment = write_fragment(writer, lambda: merge_records(index_dir, parts))
         if fragment is not None:
-            missing = _joined_marks(index_dir, [part.missing for part in parts])
-            count = sum(len(ids) for ids in missing.values())
-            joined = [dataclasses.replace(fragment, missing=writer.add_marks(missing), missing_count=count)]
+            missing = _joined(missing_rows(index_dir, part) for part in parts)
+            joined = [writer.mark_rows(fragment, np.empty(0, np.int64), missing)]
     return dataclasses.replace(manifest, fragments=_replaced(manifest.fragments, chosen, joined))
 
 
@@ -174,7 +173,7 @@ def merge_segments(
             recall=manifest.recall_target,
         )
         if segment is not None:
-            hidden = marked(_joined_marks(index_dir, [part.hidden for part in parts]))
+            hidden = marked(_joined(read_marks(index_dir, part.hidden) for part in parts))
             hidden = np.setdiff1d(hidden, np.concatenate(dropped))
             joined = [dataclasses.replace(segment, hidden=writer.add_marks({0: hidden}), hidden_count=len(hidden))]
     return dataclasses.replace(manifest, segments=_replaced(manifest.segments, chosen, joined))
@@ -192,10 +191,10 @@ def _replaced(parts: tuple[Part, ...], chosen: Sequence[int], joined: list[Part]
     return tuple(kept)
 
 
-def _joined_marks(index_dir: Path, refs: Sequence[FileRef | None]) -> dict[int, IntArray]:
+def _joined(marks: Iterable[dict[int, IntArray]]) -> dict[int, IntArray]:
     joined: dict[int, list[IntArray]] = defaultdict(list)
-    for ref in refs:
-        for number, ids in read_marks(index_dir, ref).items():
+    for sets in marks:
+        for number, ids in sets.items():
             joined[number].append(ids)
     return {number: np.unique(np.concatenate(ids)) for number, ids in joined.items()}
 
@@ -209,7 +208,7 @@ def unused_vectors(index_dir: Path, manifest: Manifest) -> list[IntArray]:
     for fragment in manifest.fragments:
         if fragment.missing_count:
             rows = open_rows(index_dir, fragment)
-            missing = marked(read_marks(index_dir, fragment.missing))
+            missing = marked(missing_rows(index_dir, fragment))
             row_ids, vector_ids = rows.number("row_id"), rows.number("vector_id")
             used = np.union1d(used, vector_ids[np.isin(row_ids, missing)])
     return [np.setdiff1d(ids, used, assume_unique=True) for ids in hidden]
@@ -254,8 +253,8 @@ def counted(index_dir: Path, manifest: Manifest) -> Manifest:
     for fragment in manifest.fragments:
         rows = open_rows(index_dir, fragment)
         row_ids, status = rows.number("row_id"), rows.number("status")
-        dead = np.isin(row_ids, marked(read_marks(index_dir, fragment.dead)))
-        away = np.isin(row_ids, marked(read_marks(index_dir, fragment.missing))) & ~dead
+        dead = np.isin(row_ids, dead_rows(index_dir, fragment))
+        away = np.isin(row_ids, marked(missing_rows(index_dir, fragment))) & ~dead
         missing += int(away.sum())
         pictures += int((~dead & ~away & (status == 0)).sum())
         skipped += int((~dead & ~away & (status != 0)).sum())

@@ -56,7 +56,7 @@ def carried_over(
     fragment = write_fragment(writer, lambda: [records])
     assert fragment is not None
     marks = {s: np.array(ids, np.int64) for s, ids in since.items()}
-    fragment = dataclasses.replace(fragment, missing=writer.add_marks(marks), missing_count=len(records))
+    fragment = writer.mark_rows(fragment, np.empty(0, np.int64), marks)
     segments = new.segments
     if vectors:
         ids = np.arange(len(vectors), dtype=np.int64) + new.next_vector_id

@@ -10,7 +10,7 @@ import numpy as np
 from clipsearch.indexer.catalog import Catalog, References
 from clipsearch.records import Fragment, IntArray, Segment
 from clipsearch.store import Writer, open_rows
-from clipsearch.store.marks import marked, read_marks
+from clipsearch.store.marks import dead_rows, marked, missing_rows, read_marks
 from clipsearch.vectors import VectorsFile
 
 
@@ -26,7 +26,7 @@ def remarked(
         number = own.pop(fragment.data.path, None)
         if number is not None:
             marks = catalog.marks[number]
-            fragment = _marked(writer, fragment, marks.dead, marks.missing)
+            fragment = writer.mark_rows(fragment, marks.dead, marks.missing)
         made.append(fragment)
     return _RowMarks(writer, catalog, set(own.values())).put(tuple(made)) if own else tuple(made)
 
@@ -83,8 +83,8 @@ class _RowMarks:
         index_dir = self._writer.index_dir
         row_ids = open_rows(index_dir, fragment, verified=True).number("row_id")
         others = ~np.isin(row_ids, self._own)
-        dead_before = marked(read_marks(index_dir, fragment.dead))
-        missing_before = read_marks(index_dir, fragment.missing)
+        dead_before = dead_rows(index_dir, fragment)
+        missing_before = missing_rows(index_dir, fragment)
         keep = row_ids[others]
         dead = np.union1d(dead_before[np.isin(dead_before, keep)], self._dead[np.isin(self._dead, row_ids)])
         missing: dict[int, IntArray] = {}
@@ -96,18 +96,7 @@ class _RowMarks:
                 missing[since] = ids
         if np.array_equal(dead, dead_before) and _same_sets(missing, missing_before):
             return fragment
-        return _marked(self._writer, fragment, dead, missing)
-
-
-def _marked(writer: Writer, fragment: Fragment, dead: IntArray, missing: dict[int, IntArray]) -> Fragment:
-    """`fragment` with these rows dead and missing."""
-    return dataclasses.replace(
-        fragment,
-        dead=writer.add_marks({0: dead}),
-        dead_count=len(dead),
-        missing=writer.add_marks(missing),
-        missing_count=sum(len(ids) for ids in missing.values()),
-    )
+        return self._writer.mark_rows(fragment, dead, missing)
 
 
 def _same_sets(one: dict[int, IntArray], other: dict[int, IntArray]) -> bool:

@@ -18,13 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
-from clipsearch.config import MARKER, format_of, is_index, marker_of, read_plain
+from clipsearch.config import INDEX_DIR_NAME, MARKER, format_of, is_index, marker_of, read_plain
 from clipsearch.errors import ClipsearchError, CorruptIndex, IndexNotFound, StorageError, UnsupportedIndex
 from clipsearch.folding import fold
 from clipsearch.indexer.aside import Aside
 from clipsearch.indexer.compact import counted
+from clipsearch.indexer.ignore import Ignore
+from clipsearch.indexer.scan import Scan, walk
 from clipsearch.indexer.segments import (
     derive_inverted_file,
     derive_segment,
@@ -34,7 +37,7 @@ from clipsearch.indexer.segments import (
 )
 from clipsearch.indexer.verify import check_fragment, check_segment, relative, row_states, tag_problem
 from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, ModelRef, Segment, TagRef
-from clipsearch.store import Writer, open_rows, verify_file
+from clipsearch.store import Writer, open_rows, root_path, verify_file
 from clipsearch.store.files import READ_AGAIN_S, READ_ATTEMPTS, storage_errors, unlink_own
 from clipsearch.store.fragments import (
     BATCH_ROWS,
@@ -46,7 +49,7 @@ from clipsearch.store.fragments import (
 )
 from clipsearch.store.hashes import hash_keys
 from clipsearch.store.manifest import FORMAT_VERSION, is_of_format_1, load_manifest, manifests_of
-from clipsearch.store.marks import marked, read_marks
+from clipsearch.store.marks import dead_rows, marked, missing_rows, read_marks
 from clipsearch.store.tags import add_tag_file, read_tag_file, recover_tags, with_tags
 from clipsearch.vectors import VectorsFile, check_vectors
 
@@ -107,6 +110,8 @@ class _Repair:
         self._aside = aside
         self._to_move: dict[Path, Path] = {}
         self._to_unlink: list[Path] = []
+        self._in_folder: _Seen | None = None
+        self._unseen: list[int] = []  # rows that are missing now as far as this repair knows
 
     def run(self, damaged_marker: bytes | None) -> RepairReport:
         report = self.report
@@ -289,7 +294,11 @@ class _Repair:
             segments = (*segments, *([] if segment is None else [segment]))
         if records:
             fragment = write_fragment(self.writer, lambda: [records])
-            fragments = (*fragments, *([] if fragment is None else [fragment]))
+            if fragment is not None:
+                # Nobody knows the root of an index that lies elsewhere.
+                knows = bool(self.before) or self.index_dir.name == INDEX_DIR_NAME
+                seen = self._seen(manifest) if knows else None
+                fragments = (*fragments, self._with_marks(fragment, np.empty(0, np.int64), {}, seen))
             self._say(f"{len(records)} rows and {len(ids)} vectors recovered from files that no intact manifest names")
         return dataclasses.replace(
             manifest,
@@ -310,7 +319,7 @@ class _Repair:
     def _repaired(self, manifest: Manifest) -> Manifest:
         manifest = self._repaired_tags(manifest)
         manifest = self._without_damaged_rebuild(manifest)
-        fragments = [self._repaired_fragment(fragment) for fragment in manifest.fragments]
+        fragments = [self._repaired_fragment(manifest, fragment) for fragment in manifest.fragments]
         manifest = dataclasses.replace(manifest, fragments=tuple(f for f in fragments if f is not None))
         segments = [self._repaired_segment(segment, manifest) for segment in manifest.segments]
         manifest = dataclasses.replace(manifest, segments=tuple(s for s in segments if s is not None))
@@ -352,7 +361,7 @@ class _Repair:
 
     # -- rows
 
-    def _repaired_fragment(self, fragment: Fragment) -> Fragment | None:
+    def _repaired_fragment(self, manifest: Manifest, fragment: Fragment) -> Fragment | None:
         index_dir = self.index_dir
         bad = self._set_aside_damaged(fragment.files())
         records: Records | None = None
@@ -372,7 +381,7 @@ class _Repair:
             self.report.lost_rows += fragment.rows
             self._say(f"{', '.join(bad)}: damaged beyond recovery; {fragment.rows} rows are lost")
             return None
-        marks = self._recovered_marks(fragment, bad)
+        marks = self._recovered_marks(manifest, fragment, bad)
         if is_of_format_1(fragment):
             written = write_fragment(self.writer, records)
             if not self.report.actions:
@@ -384,7 +393,7 @@ class _Repair:
         if fragment.rows_file is None or fragment.rows_file.path in bad or not self._agrees(fragment):
             self._say(f"{fragment.rows_file.path if fragment.rows_file else ''}: rebuilt from {fragment.data.path}")
             fragment = dataclasses.replace(fragment, rows_file=write_rows_file(self.writer, records))
-        if {ref.path for ref in (fragment.dead, fragment.missing) if ref is not None} & set(bad):
+        if {ref.path for ref in _marks_of(fragment) if ref is not None} & set(bad):
             fragment = self._with_marks(fragment, *marks)
         return fragment
 
@@ -399,46 +408,65 @@ class _Repair:
 
     def _agrees(self, fragment: Fragment) -> bool:
         try:
-            unmarked = dataclasses.replace(fragment, dead=None, dead_count=0, missing=None, missing_count=0)
+            unmarked = dataclasses.replace(fragment, **_UNMARKED)  # type: ignore[arg-type]
             check_fragment(self.index_dir, unmarked)
         except CorruptIndex:
             return False
         return True
 
-    def _recovered_marks(self, fragment: Fragment, bad: list[str]) -> tuple[IntArray, dict[int, IntArray]]:
-        """Which rows are dead and missing; where that is damaged, as far as an older generation knows it."""
+    def _recovered_marks(
+        self, manifest: Manifest, fragment: Fragment, bad: list[str]
+    ) -> tuple[IntArray, dict[int, IntArray], _Seen | None]:
+        """Which rows are dead and missing. Where that is damaged in both files, as far as an older generation knows it,
+        with the pictures that can be seen now: all others are then missing."""
+        seen: _Seen | None = None
         dead: IntArray = np.empty(0, np.int64)
         missing: dict[int, IntArray] = {}
         for name in ("dead", "missing"):
             ref: FileRef | None = getattr(fragment, name)
+            copy: FileRef | None = getattr(fragment, f"{name}_copy")
+            if ref is not None and copy is not None and (ref.path in bad) != (copy.path in bad):
+                ref = copy if ref.path in bad else ref
+                self._say(f"{name} rows of {fragment.data.path}: damaged; intact in the other file")
             if ref is not None and ref.path in bad:
                 older = (
                     getattr(f, name) for m in self.before for f in m.fragments if f.data.path == fragment.data.path
                 )
                 ref = next((r for r in older if r is not None and r.path not in bad and self._is_whole(r)), None)
-                from_when = (
-                    "restored from an older generation" if ref is not None else "determined again from their paths"
+                from_when = "those of an older generation stay, and" if ref is not None else "instead,"
+                self._say(
+                    f"{name} rows of {fragment.data.path}: damaged; {from_when} pictures that cannot be seen in the "
+                    "folder now are missing. The next run looks again, and leaves out what its --exclude names"
                 )
-                self._say(f"{name} rows of {fragment.data.path}: damaged; {from_when}")
+                seen = self._seen(manifest)
             sets = read_marks(self.index_dir, ref)
             if name == "dead":
                 dead = marked(sets)
             else:
                 missing = sets
-        return dead, missing
+        return dead, missing, seen
 
-    def _with_marks(self, fragment: Fragment, dead: IntArray, missing: dict[int, IntArray]) -> Fragment:
-        """`fragment` with those of the marks that are of its rows."""
-        row_ids = open_rows(self.index_dir, fragment).number("row_id")
+    def _with_marks(
+        self, fragment: Fragment, dead: IntArray, missing: dict[int, IntArray], seen: _Seen | None = None
+    ) -> Fragment:
+        """`fragment` with those of the marks that are of its rows; rows of what is not `seen` are missing too."""
+        rows = open_rows(self.index_dir, dataclasses.replace(fragment, **_UNMARKED))  # type: ignore[arg-type]
+        row_ids = rows.number("row_id")
         dead = dead[np.isin(dead, row_ids)]
         missing = {since: ids[np.isin(ids, row_ids)] for since, ids in missing.items()}
-        return dataclasses.replace(
-            fragment,
-            dead=self.writer.add_marks({0: dead}),
-            dead_count=len(dead),
-            missing=self.writer.add_marks(missing),
-            missing_count=sum(len(ids) for ids in missing.values()),
-        )
+        if seen is not None:
+            known = np.union1d(dead, marked(missing))
+            unseen = np.setdiff1d(row_ids[~seen.has(rows.number("path"))], known)
+            self._unseen += unseen.tolist()
+            now_s = int(time.time())
+            missing[now_s] = np.union1d(missing.get(now_s, np.empty(0, np.int64)), unseen)
+        return self.writer.mark_rows(fragment, dead, missing)
+
+    def _seen(self, manifest: Manifest) -> _Seen:
+        """The pictures that are in the folder now and that it does not leave out."""
+        if self._in_folder is None:
+            self._in_folder = _Seen(root_path(self.index_dir, manifest.root), self.index_dir)
+        return self._in_folder
 
     # -- vectors
 
@@ -514,7 +542,8 @@ class _Repair:
         files = [VectorsFile(index_dir / s.mapped.path, manifest.model.dim) for s in manifest.segments]
         stored = np.unique(np.concatenate([np.empty(0, np.int64), *(file.ids for file in files)]))
         live = ~states.dead
-        lost = live & ~states.missing & (states.statuses == 0) & ~np.isin(states.vector_ids, stored)
+        answered = ~states.missing | (np.isin(states.row_ids, self._unseen) & (states.vector_ids >= 0))
+        lost = live & answered & (states.statuses == 0) & ~np.isin(states.vector_ids, stored)
         if lost.any():
             self.report.lost_rows += int(lost.sum())
             self._say(f"{int(lost.sum())} rows lost their vectors: the next run encodes these pictures again")
@@ -552,8 +581,7 @@ class _Repair:
         return dataclasses.replace(manifest, fragments=kept, segments=tuple(segments))
 
     def _killed(self, fragment: Fragment, row_ids: IntArray) -> Fragment:
-        dead = marked(read_marks(self.index_dir, fragment.dead))
-        missing = read_marks(self.index_dir, fragment.missing)
+        dead, missing = dead_rows(self.index_dir, fragment), missing_rows(self.index_dir, fragment)
         return self._with_marks(fragment, np.union1d(dead, row_ids), missing)
 
     # -- tags
@@ -596,6 +624,25 @@ class _Repair:
                 if tag_problem(self.index_dir, tag, file) is None:
                     return add_tag_file(self.index_dir, read_tag_file(self.index_dir, file))
         return None
+
+
+_UNMARKED = dict.fromkeys(("dead", "dead_copy", "missing", "missing_copy")) | {"dead_count": 0, "missing_count": 0}
+
+
+def _marks_of(fragment: Fragment) -> tuple[FileRef | None, ...]:
+    return fragment.dead, fragment.dead_copy, fragment.missing, fragment.missing_copy
+
+
+class _Seen:
+    """The files of a folder that may be pictures and are not left out, by what their paths are known by."""
+
+    def __init__(self, root: Path, index_dir: Path) -> None:
+        blocks = [block.paths for block in walk(root, Scan(), exclude=index_dir, ignore=Ignore(root))]
+        self._paths = {key for paths in blocks for key in map(tuple, paths.tolist())}
+
+    def has(self, paths: IntArray) -> npt.NDArray[np.bool_]:
+        """Whether each path is one of theirs. Shapes: (N, 2) int64; (N,)."""
+        return np.fromiter((key in self._paths for key in map(tuple, paths.tolist())), bool, len(paths))
 
 
 def _stop_if_unreadable(error: CorruptIndex) -> None:

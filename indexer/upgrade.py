@@ -41,7 +41,7 @@ def _upgraded_fragment(writer: Writer, fragment: Fragment) -> Fragment | None:
     own = dead[(dead >= written.first_row_id) & (dead <= written.last_row_id)]
     row_ids = np.array([r.row_id for batch in _batches(index_dir, fragment) for r in batch], np.int64)
     own = own[np.isin(own, row_ids)]
-    return dataclasses.replace(written, dead=writer.add_marks({0: own}), dead_count=len(own))
+    return writer.mark_rows(written, own, {})
 
 
 def _batches(index_dir: Path, fragment: Fragment) -> Iterator[list[ImageRecord]]:

@@ -18,7 +18,7 @@ from clipsearch.store.columns import ColumnsBuilder
 from clipsearch.store.files import storage_errors
 from clipsearch.store.fragments import BATCH_ROWS, read_fragment_records, read_vector_blocks
 from clipsearch.store.manifest import is_of_format_1, load_manifest, manifests_of
-from clipsearch.store.marks import marked, read_marks
+from clipsearch.store.marks import dead_rows, marked, missing_rows, read_marks
 from clipsearch.store.rows import RowsFile, open_rows
 from clipsearch.store.tags import read_tag_file
 from clipsearch.store.writer import own_files, staged_files
@@ -175,8 +175,11 @@ def check_fragment(index_dir: Path, fragment: Fragment) -> None:
     vector_ids = rows.number("vector_id")[: rows.pictures]
     if not np.array_equal(rows.by_vector, np.argsort(vector_ids, kind="stable")):
         raise CorruptIndex(rows.path, "its vectors are in the wrong order")
-    for ref, count in ((fragment.dead, fragment.dead_count), (fragment.missing, fragment.missing_count)):
-        ids = marked(read_marks(index_dir, ref))
+    for ref, copy, count in (
+        (fragment.dead, fragment.dead_copy, fragment.dead_count),
+        (fragment.missing, fragment.missing_copy, fragment.missing_count),
+    ):
+        ids = marked(read_marks(index_dir, ref, copy))
         if len(ids) != count or not np.isin(ids, rows.number("row_id")).all():
             name = index_dir / (ref.path if ref is not None else fragment.data.path)
             raise CorruptIndex(name, "its marks name rows that are not in the fragment")
@@ -283,8 +286,8 @@ def row_states(index_dir: Path, fragments: tuple[Fragment, ...]) -> RowStates:
                 row_ids,
                 rows.number("vector_id"),
                 rows.number("status"),
-                np.isin(row_ids, marked(read_marks(index_dir, fragment.dead))),
-                np.isin(row_ids, marked(read_marks(index_dir, fragment.missing))),
+                np.isin(row_ids, dead_rows(index_dir, fragment)),
+                np.isin(row_ids, marked(missing_rows(index_dir, fragment))),
                 rows.number("path"),
             )
         )

@@ -34,7 +34,7 @@ from clipsearch.store.arrow import from_numbers, to_array
 from clipsearch.store.files import HashingFile, verify_file
 from clipsearch.store.hashes import hash_keys, hash_texts
 from clipsearch.store.manifest import is_of_format_1
-from clipsearch.store.marks import marked, read_marks
+from clipsearch.store.marks import dead_rows, marked, missing_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -149,9 +149,9 @@ def read_fragment_records(index_dir: Path, fragment: Fragment, *, afresh: bool =
 
 def read_live_records(index_dir: Path, fragment: Fragment, *, missing: bool = False) -> Iterator[ImageRecord]:
     """The records of a fragment that are not dead, nor missing unless `missing` is set. Raises: CorruptIndex."""
-    gone = set(marked(read_marks(index_dir, fragment.dead)).tolist())
+    gone = set(dead_rows(index_dir, fragment).tolist())
     if not missing:
-        gone |= set(marked(read_marks(index_dir, fragment.missing)).tolist())
+        gone |= set(marked(missing_rows(index_dir, fragment)).tolist())
     for record in read_fragment_records(index_dir, fragment):
         if record.row_id not in gone:
             yield record

@@ -91,7 +91,9 @@ def _format_2(body: dict[str, Any]) -> dict[str, Any]:
 
 def _parts(body: dict[str, Any]) -> tuple[tuple[Fragment, ...], tuple[Segment, ...]]:
     fragments = tuple(
-        _make(Fragment, f, **_refs(f, "data", "rows_file", "dead", "missing", "columns_file"))
+        _make(
+            Fragment, f, **_refs(f, "data", "rows_file", "dead", "missing", "columns_file", "dead_copy", "missing_copy")
+        )
         for f in body.get("fragments", ())
     )
     segments = tuple(

@@ -18,7 +18,7 @@ import numpy as np
 
 from clipsearch.errors import CorruptIndex
 from clipsearch.npy import read_array
-from clipsearch.records import FileRef, IntArray
+from clipsearch.records import FileRef, Fragment, IntArray
 from clipsearch.store.files import HashingFile, reading, verify_file
 
 MAGIC = b"CLIPMARK"
@@ -26,8 +26,11 @@ HEADER = struct.Struct("<q")
 LARGEST_SPAN = 1 << 34
 
 
-def write_marks(file: HashingFile, sets: Mapping[int, IntArray]) -> None:
-    """Write sets of ids by their number. Shapes: (N,) int64, ascending without repeating."""
+def write_marks(file: HashingFile, sets: Mapping[int, IntArray], *, copy: bool = False) -> None:
+    """Write sets of ids by their number. Shapes: (N,) int64, ascending without repeating.
+
+    `copy`: differently, so that two files of the same marks have different names.
+    """
     parts: list[bytes] = []
     about: list[list[int]] = []
     for number in sorted(sets):
@@ -39,7 +42,7 @@ def write_marks(file: HashingFile, sets: Mapping[int, IntArray]) -> None:
         bits[ids - first] = True
         parts.append(zlib.compress(np.packbits(bits).tobytes(), 1))
         about.append([number, first, span, len(parts[-1])])
-    text = json.dumps(about).encode("ascii")
+    text = json.dumps(about).encode("ascii") + b" " * copy
     file.write(MAGIC + HEADER.pack(len(text)) + text)
     for part in parts:
         file.write(part)
@@ -68,10 +71,36 @@ def parse_marks(raw: bytes) -> dict[int, IntArray]:
     return sets
 
 
-def read_marks(index_dir: Path, ref: FileRef | None) -> dict[int, IntArray]:
-    """The sets of a file of marks by their number; none for None. Raises: CorruptIndex, StorageError."""
+def read_marks(index_dir: Path, ref: FileRef | None, copy: FileRef | None = None) -> dict[int, IntArray]:
+    """The sets of a file of marks by their number, from its copy where it is damaged; none for None.
+
+    Raises: CorruptIndex, StorageError.
+    """
     if ref is None:
         return {}
+    try:
+        return _read_file(index_dir, ref)
+    except CorruptIndex:
+        if copy is None:
+            raise
+        try:
+            return _read_file(index_dir, copy)
+        except CorruptIndex:
+            pass
+        raise
+
+
+def dead_rows(index_dir: Path, fragment: Fragment) -> IntArray:
+    """The ids of a fragment's dead rows. Shape: (N,) int64, ascending. Raises: CorruptIndex, StorageError."""
+    return marked(read_marks(index_dir, fragment.dead, fragment.dead_copy))
+
+
+def missing_rows(index_dir: Path, fragment: Fragment) -> dict[int, IntArray]:
+    """The ids of a fragment's missing rows, by when they were first missed. Raises: CorruptIndex, StorageError."""
+    return read_marks(index_dir, fragment.missing, fragment.missing_copy)
+
+
+def _read_file(index_dir: Path, ref: FileRef) -> dict[int, IntArray]:
     path = verify_file(index_dir, ref)
     try:
         with reading(path), path.open("rb") as file:

@@ -24,7 +24,7 @@ from clipsearch.errors import CorruptIndex
 from clipsearch.records import Fragment, ImageRecord, IntArray, PictureMetadata
 from clipsearch.store.columns import FILTER_NUMBERS, Columns, ColumnsBuilder, build_columns, read_columns
 from clipsearch.store.files import HashingFile, reading, verify_file
-from clipsearch.store.marks import marked, read_marks
+from clipsearch.store.marks import dead_rows, marked, missing_rows
 
 MAGIC = b"CLIPROW2"
 LEGACY_MAGIC = b"CLIPROWS"
@@ -268,7 +268,7 @@ class _Sorted:
 
 def open_live_rows(index_dir: Path, fragment: Fragment, *, verified: bool = False) -> LiveRows:
     """Open the rows of a fragment with its marks. Raises: CorruptIndex, StorageError."""
-    gone = [marked(read_marks(index_dir, ref)) for ref in (fragment.dead, fragment.missing)]
+    gone = [dead_rows(index_dir, fragment), marked(missing_rows(index_dir, fragment))]
     return LiveRows(open_rows(index_dir, fragment, verified=verified), np.union1d(*gone))
 
 

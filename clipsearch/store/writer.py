@@ -35,7 +35,7 @@ from clipsearch.errors import (
     UnsupportedIndex,
 )
 from clipsearch.folding import fold
-from clipsearch.records import FileRef, IntArray, Manifest
+from clipsearch.records import FileRef, Fragment, IntArray, Manifest
 from clipsearch.store.files import REMEMBER_FROM_BYTES, HashingFile, storage_errors, sync_file, sync_folder, unlink_own
 from clipsearch.store.lock import BUSY, COMMIT, COMMIT_WAIT_S, COMMITTED, LOCK, FileLock, RunProgress, who
 from clipsearch.store.manifest import (
@@ -174,11 +174,24 @@ class Writer:
         self._check_place()
         return add_file(self.index_dir, folder, suffix, write)
 
-    def add_marks(self, sets: dict[int, IntArray]) -> FileRef | None:
+    def add_marks(self, sets: dict[int, IntArray], *, copy: bool = False) -> FileRef | None:
         """Write sets of ids (see store.marks); None where all are empty."""
         if not any(len(ids) for ids in sets.values()):
             return None
-        return self.add_file("marks", ".marks", lambda file: write_marks(file, sets))
+        return self.add_file("marks", ".marks", lambda file: write_marks(file, sets, copy=copy))
+
+    def mark_rows(self, fragment: Fragment, dead: IntArray, missing: dict[int, IntArray]) -> Fragment:
+        """`fragment` with exactly these rows dead and missing (by when they were first missed). Written twice: what is
+        not to be seen is known from nothing else."""
+        return dataclasses.replace(
+            fragment,
+            dead=self.add_marks({0: dead}),
+            dead_copy=self.add_marks({0: dead}, copy=True),
+            dead_count=len(dead),
+            missing=self.add_marks(missing),
+            missing_copy=self.add_marks(missing, copy=True),
+            missing_count=sum(len(ids) for ids in missing.values()),
+        )
 
     # -- generations
 

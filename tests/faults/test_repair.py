@@ -5,7 +5,9 @@ Set CLIPSEARCH_FILES to damage every file of an index in turn, and not one of ea
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from clipsearch.store import Writer
 from tests.support.commands import Commands, State
 from tests.support.faults import Family, Faults
 from tests.support.pictures import fill
@@ -125,6 +128,64 @@ def test_a_file_that_cannot_be_read_now_is_not_lost(
             )
         shutil.rmtree(tmp_path / "case")
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("lost", ["main", "copy", "both", "all", "everything", "the only ones"])
+def test_damaged_marks_do_not_bring_back_what_is_not_there(lost: str, tmp_path: Path, commands: Commands) -> None:
+    """Pictures that were deleted, that are missing and that are left out."""
+    photos = tmp_path / "photos"
+    index = photos / ".clipsearch"
+    fill(photos, 14)
+    fill(photos / "drive", 6, first=40)
+    fill(photos / "private", 4, first=60)
+    commands.index(photos)
+    (photos / "drive").rename(tmp_path / "drive")
+    (photos / ".clipsearchignore").write_text("private\n")
+    (photos / "set000" / "p00002.jpg").unlink()
+    shutil.copy(photos / "set000" / "p00003.jpg", photos / "set000" / "p00004.jpg")
+    commands.index(photos)
+    (photos / "set000" / "p00005.jpg").unlink()
+    commands.index(photos)
+    if lost == "the only ones":  # as in an index of an earlier version
+        with Writer(index) as writer:
+            manifest = writer.current()
+            assert manifest is not None
+            bare = [dataclasses.replace(f, dead_copy=None, missing_copy=None) for f in manifest.fragments]
+            writer.commit(dataclasses.replace(manifest, fragments=tuple(bare)))
+    state = commands.state(index)
+    assert len(state.paths) == 12
+    newest = json.loads(sorted((index / "manifests").iterdir())[-1].read_bytes())
+    fragments = newest["fragments"]
+    named = [
+        (fragment[name]["path"], fragment.get(f"{name}_copy", fragment[name])["path"])
+        for fragment in fragments
+        for name in ("dead", "missing")
+        if name in fragment
+    ]
+    assert named
+    chosen = {
+        "main": [main for main, _ in named],
+        "copy": [copy for _, copy in named],
+        "both": [path for pair in named for path in pair],
+    }.get(lost, [path.relative_to(index).as_posix() for path in (index / "marks").iterdir()])
+    if lost == "everything":
+        chosen += [path.relative_to(index).as_posix() for path in (index / "manifests").iterdir()]
+    for name in chosen:
+        damage(index / name, "changed")
+    if lost in ("main", "copy"):
+        assert commands.state(index, check=False).paths == state.paths
+    done = commands.run("verify", "--repair", "--index", photos)
+    assert "damaged" in done.out + done.err or lost == "everything"
+    after = commands.state(index)
+    assert (after.paths, after.problems) == (state.paths, ())
+    report = commands.index(photos)
+    assert (report["indexed"], report["pictures"]) == (0, 12)
+    (tmp_path / "drive").rename(photos / "drive")
+    (photos / ".clipsearchignore").unlink()
+    report = commands.index(photos)
+    assert (report["indexed"], report["pictures"]) == (0, 22)
+    # Where nothing says any more that they were deleted, the two pictures are missing for a while.
+    assert report["missing"] <= (0 if lost in ("main", "copy") else 2)
 
 
 def test_the_last_two_generations_are_kept(photos: Path, commands: Commands) -> None:
