@@ -19,7 +19,16 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the backgrou
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 NO_SKIPS = os.environ.get("CLIPSEARCH_NO_SKIPS", "") not in ("", "0")
-RIGHTS = ("mounting", "namespaces", "root may", "two devices", "CUDA", "PILLOW_TEST_IMAGES", "time proves nothing")
+RIGHTS = (
+    "mounting",
+    "namespaces",
+    "root may",
+    "two devices",
+    "CUDA",
+    "PILLOW_TEST_IMAGES",
+    "time proves nothing",
+    "fewer syncs",
+)
 """Words of skips that no package mends: what this user, this kernel or this case is not for."""
 
 
