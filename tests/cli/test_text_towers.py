@@ -28,8 +28,10 @@ def test_a_text_tower_alone_can_query(photos: Path, tmp_path: Path) -> None:
         assert [hit.path for hit in collection.search("blue", all=True)] == [
             hit.path for hit in original.search("blue", all=True)
         ]
+        assert collection.search(photos / "red.png")[0].record.path == "red.png"  # by the vector that the index has
+        plain((220, 30, 30)).save(tmp_path / "elsewhere.png")
         with pytest.raises(InvalidModel):
-            collection.search(photos / "red.png")
+            collection.search(tmp_path / "elsewhere.png")
     config["clipsearch"]["image_fingerprint"] = "0" * 32
     (later / "config.json").write_text(json.dumps(config))
     with clipsearch.open(photos, model=str(later)) as collection, pytest.raises(EncoderMismatch):
