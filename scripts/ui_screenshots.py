@@ -32,6 +32,7 @@ hubble_deep_field.jpg microaneurysms.png moon.png retina.jpg rocket.jpg text.png
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 DOCS = Path(__file__).parent.parent / "docs"
 QUALITY = 82
+LARGE = ".pswp__item[aria-hidden=false] .pswp__img:not(.pswp__img--placeholder)"
 
 
 def main() -> None:
@@ -75,7 +76,7 @@ def save(browser: Browser, address: str, file: Path, *, wide: bool) -> None:
     page.wait_for_selector(".cs-tile.cs-loaded[data-n='0']", timeout=120_000)
     if wide:
         page.click(".cs-tile[data-n='0']")
-        page.wait_for_selector(".cs-large.cs-loaded", timeout=60_000)
+        page.wait_for_selector(LARGE, timeout=60_000)
     page.wait_for_timeout(5000)
     Image.open(io.BytesIO(page.screenshot())).convert("RGB").save(file, quality=QUALITY, optimize=True)
     context.close()

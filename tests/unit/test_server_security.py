@@ -91,6 +91,8 @@ EVERY_ROUTE = [
     ("GET", "/v1/images/0/thumbnail"),
     ("GET", "/v1/images/0/original"),
     ("POST", "/v1/vectors"),
+    ("POST", "/v1/picture"),
+    ("POST", "/v1/notices"),
     ("GET", "/v1/status"),
     ("GET", "/v1/skipped"),
     ("GET", "/metrics"),
