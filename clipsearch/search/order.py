@@ -196,12 +196,9 @@ class Order:
                 order._deepen(photos, order._depth + 1)
         kept = self.words._found[~np.isin(self.words._found, self._found)]
         ids = np.concatenate([self._found, kept])
-        scores = np.concatenate(
-            [self._found_scores, photos.vectors(kept) @ self.vector if len(kept) else self.scores[:0]]
-        )
+        scores = np.concatenate([self._found_scores, photos.vectors(kept) @ self.vector])
         nearest_first = np.lexsort((ids, -scores))
         self._found, self._found_scores = ids[nearest_first], scores[nearest_first]
-        self.words = dataclasses.replace(self.words, _found=self._found[:0], _found_scores=self._found_scores[:0])
 
     def _reach(self, photos: Collection, count: int) -> None:
         """Know the first `count` of the order, or all."""

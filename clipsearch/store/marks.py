@@ -8,6 +8,7 @@ which few are set take some hundred bytes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 import zlib
@@ -81,12 +82,9 @@ def read_marks(index_dir: Path, ref: FileRef | None, copy: FileRef | None = None
     try:
         return _read_file(index_dir, ref)
     except CorruptIndex:
-        if copy is None:
-            raise
-        try:
-            return _read_file(index_dir, copy)
-        except CorruptIndex:
-            pass
+        if copy is not None:
+            with contextlib.suppress(CorruptIndex):  # both are damaged: the first is the one to be told of
+                return _read_file(index_dir, copy)
         raise
 
 
