@@ -27,7 +27,6 @@ RIGHTS = (
     "CUDA",
     "PILLOW_TEST_IMAGES",
     "time proves nothing",
-    "fewer syncs",
 )
 """Words of skips that no package mends: what this user, this kernel or this case is not for."""
 

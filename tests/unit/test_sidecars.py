@@ -157,7 +157,7 @@ def test_a_folder_of_the_name_of_a_sidecar_and_a_link_to_nowhere(photos: Path) -
 def test_one_that_may_not_be_read_is_read_once_it_may(photos: Path) -> None:
     (photos / "a.xmp").write_bytes(sidecar(2011))
     (photos / "a.xmp").chmod(0)
-    if os.access(photos / "a.xmp", os.R_OK):
+    if os.access(photos / "a.xmp", os.R_OK):  # permissions bind everyone but root
         pytest.skip("root may read everything")
     run(photos)
     assert rows(photos)["a.jpg"].metadata.taken_at == "2001-02-03T04:05:06"
