@@ -302,8 +302,13 @@ class Order:
             head = min(VARIED_AMONG, len(ids))
             if wish.unique:
                 head = min(head, len(head_ids))
-            chosen = diversify(scores[:head], photos.vectors(ids[:head]), head, wish.diverse)
-            ids, scores = np.concatenate([ids[chosen], ids[head:]]), np.concatenate([scores[chosen], scores[head:]])
+            # one small difference would change all that follows: scores of a pass over several queries are not used
+            head_ids = np.sort(ids[:head])
+            vectors = photos.vectors(head_ids)
+            head_scores = vectors @ self.vector
+            chosen = diversify(head_scores, vectors, head, wish.diverse)
+            ids = np.concatenate([head_ids[chosen], ids[head:]])
+            scores = np.concatenate([head_scores[chosen], scores[head:]])
         self.ids, self.scores, self.is_whole = ids, scores, is_whole
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import clipsearch
@@ -99,6 +99,8 @@ def assert_same(found: Sequence[list[Hit]], alone: Sequence[list[Hit]]) -> None:
         },
     ),
 )
+@example(queries=["red"] * 3 + ["a dog on a beach"], k=3, offset=42, options={"diverse": 0.9, "all": True, "like": [7]})
+@example(queries=["red", "like:5"], k=10, offset=60, options={"diverse": 0.9, "all": True, "like": [7]})
 def test_each_of_several_has_the_hits_that_it_has_alone(
     small: Collection, queries: list[str], k: int, offset: int, options: dict[str, Any]
 ) -> None:
