@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 
+Precision = Literal["fp32", "bf16", "fp16", "int8", "auto"]
+
 PairsArgument = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
         help="CSV, TSV, JSONL or Parquet with an image and a caption column; a folder with a .txt beside each "
         "picture; WebDataset tars. Several files, or a quoted pattern.",
@@ -41,7 +43,7 @@ CaptionColumnOption = Annotated[
 
 @app.command(name="eval")
 def eval_command(
-    pairs: PairsArgument,
+    pairs: PairsArgument = None,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", help="Model to evaluate. Repeat to compare several.", metavar="MODEL"),
@@ -49,6 +51,22 @@ def eval_command(
     ann: Annotated[
         Path | None,
         typer.Option("--ann", help="Also measure the recall of this index against exact search.", metavar="DIR"),
+    ] = None,
+    zero_shot: Annotated[
+        Path | None,
+        typer.Option(
+            "--zero-shot",
+            help="Measure zero-shot classification on a folder with one subfolder per class.",
+            metavar="DIR",
+        ),
+    ] = None,
+    templates: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--template",
+            help="For --zero-shot: photos (default), imagenet, ... or a sentence with {}. Can be repeated.",
+            metavar="T",
+        ),
     ] = None,
     image_column: ImageColumnOption = None,
     caption_column: CaptionColumnOption = None,
@@ -60,7 +78,7 @@ def eval_command(
     resamples: Annotated[int, typer.Option(min=10, help="Number of bootstrap resamples.", metavar="N")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed for the bootstrap.", metavar="N")] = 0,
     precision: Annotated[
-        Literal["fp32", "bf16", "fp16", "int8", "auto"],
+        Precision,
         typer.Option(help="Precision of the image tower. fp32: the same figures on every machine."),
     ] = "fp32",
     workers: Annotated[
@@ -75,10 +93,15 @@ def eval_command(
     Ties count as misses. Intervals are 95 %, bootstrapped over the pictures.
 
     \b
+    --zero-shot measures how often a model names the class of a picture, as CLIP-benchmark does: classnames.txt (in
+    the order of the subfolders) and zeroshot_classification_templates.txt are used if the folder has them.
+
+    \b
     Examples:
       clipsearch eval products.csv --model builtin
       clipsearch eval dev-*.tar --model builtin --model runs/products --png recall.png
       clipsearch eval dev.tar --ann ./photos
+      clipsearch eval --zero-shot ./animals --model builtin --model runs/products
     """
     from contextlib import ExitStack
 
@@ -91,6 +114,15 @@ def eval_command(
         raise InvalidQuery("use --markdown or --json, not both")
     if png is not None:
         check_plots("--png")
+    if zero_shot is not None:
+        if pairs or ann is not None or png is not None:
+            raise InvalidQuery("--zero-shot takes a folder of its own: leave out PAIRS, --ann and --png")
+        _zero_shot(zero_shot, model or [model_at_hand(notice)], templates, precision, workers, quiet, markdown, as_json)
+        return
+    if templates:
+        raise InvalidQuery("--template needs --zero-shot DIR")
+    if not pairs:
+        raise typer.BadParameter("no pairs given: name the pairs to evaluate on", param_hint="PAIRS")
     found = open_pairs(pairs, image_column=image_column, caption_column=caption_column)
     names: list[str] = []
     encoded: list[EncodedPairs] = []
@@ -119,6 +151,51 @@ def eval_command(
         print(f"{'' if not markdown else chr(10)}{_footnote(compared, encoded[0])}")
     if recall is not None:
         print(_index_line(recall))
+
+
+def _zero_shot(
+    folder: Path,
+    models: Sequence[str],
+    templates: Sequence[str] | None,
+    precision: Precision,
+    workers: int | None,
+    quiet: bool,
+    markdown: bool,
+    as_json: bool,
+) -> None:
+    from contextlib import ExitStack
+
+    from clipsearch.classify.benchmark import evaluate_zero_shot, open_benchmark
+    from clipsearch.encoder.names import load_encoder
+
+    found = open_benchmark(folder, templates)
+    results = []
+    for asked in models:
+        try:
+            encoder = load_encoder(asked, precision=precision, notice=notice)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--precision") from None
+        with ExitStack() as stack:
+            report = None if quiet else stack.enter_context(progress_display())
+            results.append(evaluate_zero_shot(encoder, found, workers=workers, progress=report))
+    if as_json:
+        print_json([result.to_dict() for result in results])
+        return
+    pictures, left_out = results[0].accuracy.pictures, len(results[0].skipped)
+    header = f"{count(pictures, 'picture')}, {count(len(found.labels), 'class', 'classes')}"
+    header += f" ({count(left_out, 'picture')} left out)" if left_out else ""
+    rows = [["", "model", *ZERO_SHOT_HEADINGS]]
+    for number, result in enumerate(results):
+        own = result.accuracy
+        top5 = "-" if own.top5 is None else f"{100 * own.top5:.1f}"
+        first = f"{100 * own.top1:.1f} [{100 * own.low:.1f}, {100 * own.high:.1f}]"
+        label = "zero-shot" if number == 0 else ""
+        rows.append([label, safe(result.model), first, top5, f"{100 * own.balanced:.1f}"])
+    print(f"**{header}**\n" if markdown else header)
+    for line in (_markdown if markdown else _plain)(rows):
+        print(line)
+    sentences = count(len(found.templates), "sentence")
+    print(f"{chr(10) if markdown else ''}In %; [95 % interval]. Each class is the mean of {sentences}.")
 
 
 def _on_the_same_pictures(encoded: Sequence[EncodedPairs]) -> list[EncodedPairs]:
@@ -153,6 +230,7 @@ def _title(pairs: PairSet, encoded: EncodedPairs) -> str:
 
 
 HEADINGS = ("R@1", "R@5", "R@10", "median rank", "mAP")
+ZERO_SHOT_HEADINGS = ("acc1", "acc5", "mean per class")
 
 
 def _rows(names: Sequence[str], compared: Comparison) -> list[list[str]]:
@@ -183,7 +261,7 @@ def _plain(rows: list[list[str]]) -> list[str]:
 
 def _markdown(rows: list[list[str]]) -> list[str]:
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return [lines[0], "|---" * 2 + "|---:" * len(HEADINGS) + "|", *lines[1:]]
+    return [lines[0], "|---" * 2 + "|---:" * (len(rows[0]) - 2) + "|", *lines[1:]]
 
 
 def _footnote(compared: Comparison, encoded: EncodedPairs) -> str:

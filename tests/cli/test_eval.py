@@ -110,3 +110,34 @@ def test_the_share_of_the_exact_answer_is_measured() -> None:
     assert (found.queries, found.pictures) == (60, 20)
     with pytest.raises(ValueError, match="no caption"):
         measure_index(cast(Collection, collection), [])
+
+
+def test_zero_shot_on_a_folder_for_each_class(tmp_path: Path) -> None:
+    data = tmp_path / "colours/test"
+    for folder, colour in (("1", "red"), ("2", "blue"), ("3", "green")):
+        (data / folder).mkdir(parents=True)
+        for number in range(3):
+            red, green, blue = (min(255, part + 9 * number) for part in COLOURS[colour])
+            plain((red, green, blue)).save(data / folder / f"{number}.png")
+    (data / "1/bad.png").write_bytes(PNG_MAGIC)
+    (tmp_path / "colours/classnames.txt").write_text("red\nblue\ngreen\n")
+    (tmp_path / "colours/zeroshot_classification_templates.txt").write_text("the colour {c}\nsomething {c}\n")
+    arguments = ("eval", "--zero-shot", "colours/test", "--model", "builtin", "-q")
+    [found] = json.loads(clipsearch(*arguments, "--json", folder=tmp_path).stdout)
+    assert found["metrics"]["acc1"] == found["metrics"]["mean_per_class_recall"]
+    assert found["metrics"]["acc1"] > 0.6
+    assert found["metrics"]["acc5"] is None
+    assert found["pictures"] == 9
+    assert [Path(skip["path"]).name for skip in found["skipped"]] == ["bad.png"]
+    assert found["task"] == "zeroshot_classification"
+    lines = clipsearch(*arguments, "--template", "{}", folder=tmp_path).stdout.splitlines()
+    assert lines[0] == "9 pictures, 3 classes (1 picture left out)"
+    assert lines[-1].endswith("mean of 1 sentence.")
+    (tmp_path / "colours/classnames.txt").write_text("red\nblue\n")
+    assert "classnames.txt has 2 names" in clipsearch(*arguments, folder=tmp_path, status=1).stderr
+    (tmp_path / "colours/classnames.txt").write_text("red\nblue\nred\n")
+    assert "given twice" in clipsearch(*arguments, folder=tmp_path, status=1).stderr
+    wrong = clipsearch("eval", "--zero-shot", "colours/test/1", "--model", "builtin", folder=tmp_path, status=1)
+    assert "fewer than two subfolders" in wrong.stderr
+    assert "PAIRS" in clipsearch("eval", "--model", "builtin", folder=tmp_path, status=2).stderr
+    assert "leave out PAIRS" in clipsearch("eval", "p.csv", *arguments[1:], folder=tmp_path, status=2).stderr
