@@ -113,6 +113,7 @@ SILENT = {
     "ruff": "development only: writes .ruff_cache in the current folder",
     "safetensors": "no network code",
     "scikit-image": "development only: fetches sample pictures only when asked for one",
+    "tensorboard": "only its writer is used, which writes files",
     "textual-image": "asks the terminal what it can show",
     "tifffile": "no network code; development only",
     "tokenizers": "fetches only by from_pretrained, which is not used",

@@ -21,9 +21,12 @@ from clipsearch.places import expanded
 
 if TYPE_CHECKING:
     from clipsearch.encoder import Encoder
+    from clipsearch.training.rates import RateSweep
     from clipsearch.training.run import TrainReport
 
 PAIRS = "pairs"
+MANY_HELD_OUT = 300
+SWEEP_LINES = 4  # a line for every so many rates
 
 
 class _TrainCommands(typer.core.TyperGroup):
@@ -68,10 +71,17 @@ def train_command(
     run: Annotated[
         Path | None, typer.Option("--resume", help="Resume a run that was stopped or killed.", metavar="RUN")
     ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="With --resume: continue a run that was stopped because it broke.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Check the pairs and train nothing.")] = False,
     dev: Annotated[
         list[str] | None,
-        typer.Option("--dev", help="Held-out pairs for model selection (default: a tenth of PAIRS).", metavar="PAIRS"),
+        typer.Option(
+            "--dev",
+            help="Held-out pairs for model selection (default: a tenth of PAIRS, at least 30).",
+            metavar="PAIRS",
+        ),
     ] = None,
     anchor: Annotated[
         list[str] | None,
@@ -96,8 +106,16 @@ def train_command(
         Literal["auto", "heads", "locked-image", "lora", "full"],
         typer.Option(help="What to train. locked-image keeps indexes valid. auto: by model and device."),
     ] = "auto",
-    epochs: Annotated[int, typer.Option(min=1, help="Number of passes over the pairs.", metavar="N")] = 10,
-    batch: Annotated[int, typer.Option(min=2, help="Pairs per training step.", metavar="N")] = 1024,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of passes over the pairs (default: 10, more for few pairs).", metavar="N"),
+    ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option("--max-steps", min=1, help="Number of steps after which the run ends.", metavar="N")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=2, help="Pairs per training step (default: from their number).", metavar="N")
+    ] = None,
     micro_batch: Annotated[
         int | None,
         typer.Option(min=1, help="Pairs in memory at once. The gradients are those of the whole batch.", metavar="N"),
@@ -110,9 +128,10 @@ def train_command(
         float | None, typer.Option(min=0, help="Peak learning rate (default: by method).", metavar="RATE")
     ] = None,
     weight_decay: Annotated[float, typer.Option(min=0, help="Weight decay.", metavar="X")] = 0.2,
-    warmup: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the steps used for warm-up.", metavar="X")
-    ] = 0.1,
+    warmup_steps: Annotated[
+        int | None,
+        typer.Option("--warmup-steps", min=0, help="Steps of warm-up (default: a tenth of the steps).", metavar="N"),
+    ] = None,
     layer_decay: Annotated[
         float,
         typer.Option(min=0.01, max=1, help="Learning-rate factor per layer, counted from the output.", metavar="X"),
@@ -120,7 +139,10 @@ def train_command(
     ema: Annotated[
         float, typer.Option(min=0, max=0.99999, help="Decay of the weight average (EMA).", metavar="X")
     ] = 0.0,
-    objective: Annotated[Literal["clip", "siglip"], typer.Option(help="Loss function.")] = "clip",
+    objective: Annotated[
+        Literal["auto", "clip", "siglip"],
+        typer.Option(help="Loss function. auto: the one that the model was trained with."),
+    ] = "auto",
     targets: Annotated[
         Literal["soft", "hard"], typer.Option(help="soft: equal captions or pictures in a batch all count as correct.")
     ] = "soft",
@@ -131,15 +153,58 @@ def train_command(
         bool, typer.Option("--checkpoint-layers", help="Use gradient checkpointing: less memory, more computation.")
     ] = False,
     rank: Annotated[int, typer.Option("--rank", min=1, help="LoRA rank.", metavar="N")] = 8,
+    lora_alpha: Annotated[
+        float | None,
+        typer.Option("--lora-alpha", min=0, help="LoRA scale: alpha / rank (default: twice the rank).", metavar="X"),
+    ] = None,
+    lora_targets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lora-target",
+            help="Weights for LoRA: attention, mlp, projection, convolution (default: all). Can be repeated.",
+            metavar="KIND",
+        ),
+    ] = None,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--freeze",
+            help="Train none of these: image, text, embeddings, or parameter names with *. Can be repeated.",
+            metavar="NAMES",
+        ),
+    ] = None,
+    freeze_layers: Annotated[
+        int, typer.Option("--freeze-layers", min=0, help="Freeze the first N layers of each tower.", metavar="N")
+    ] = 0,
+    clip_gradients: Annotated[
+        float,
+        typer.Option("--clip-gradients", min=0, help="Largest norm of the gradients; 0: no limit.", metavar="X"),
+    ] = 1.0,
     views: Annotated[
         int, typer.Option(min=1, max=16, help="Views per picture: whole, mirrored, crops.", metavar="N")
     ] = 3,
+    mirror: Annotated[
+        bool | None,
+        typer.Option(
+            "--mirror/--no-mirror",
+            help="Mirror pictures (default: unless captions mention sides or writing).",
+            show_default=False,
+        ),
+    ] = None,
+    crop: Annotated[
+        float,
+        typer.Option("--crop", min=0.05, max=1, help="Smallest share of a picture in a random crop.", metavar="X"),
+    ] = 0.7,
+    jitter: Annotated[
+        float, typer.Option("--jitter", min=0, max=1, help="Largest change of colours in random crops.", metavar="X")
+    ] = 0.0,
     gate: Annotated[
         bool, typer.Option("--gate/--no-gate", help="For heads: leave vectors of pictures unlike the pairs unchanged.")
     ] = True,
     patience: Annotated[
-        int, typer.Option(min=1, help="Epochs without improvement before training stops.", metavar="N")
-    ] = 5,
+        int | None,
+        typer.Option(min=1, help="Epochs without improvement before training stops (default: 5 or more).", metavar="N"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.", metavar="N")] = 0,
     device: Annotated[str | None, typer.Option(help="Device: cuda, mps or cpu.", metavar="DEVICE")] = None,
     checkpoint: Annotated[
@@ -156,6 +221,12 @@ def train_command(
         str | None, typer.Option(help="Column with the path of the picture.", metavar="NAME")
     ] = None,
     caption_column: Annotated[str | None, typer.Option(help="Column with the caption.", metavar="NAME")] = None,
+    find_rate: Annotated[
+        bool, typer.Option("--find-lr", help="Try learning rates, suggest one, and train nothing.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard (tensorboard extra).")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
 ) -> None:
@@ -184,44 +255,53 @@ def train_command(
         return
     if run is None and not pairs:
         raise typer.BadParameter("no pairs given: name the pairs to train on", param_hint="PAIRS")
-    if run is None and out is None:
+    if run is None and out is None and not find_rate:
         raise typer.BadParameter("no folder given: name a new folder for the run", param_hint="--out")
     from clipsearch.encoder.names import model_at_hand
     from clipsearch.training import run as runs
+    from clipsearch.training.settings import LORA_TARGETS as TARGETS
     from clipsearch.training.settings import Settings, TrainingInterrupted
 
-    def carry_out(stack: ExitStack) -> TrainReport:
-        report = (lambda *_: None) if quiet else stack.enter_context(stages_display())
-        interrupted = stack.enter_context(_asked_to_stop())
-        watch = runs.Watch(report, notice, interrupted)
-        if run is not None:
-            return runs.resume(expanded(run).absolute(), watch=watch)
-        assert out is not None and pairs
+    unknown = [target for target in lora_targets or () if target not in TARGETS]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(TARGETS)}", param_hint="--lora-target")
+
+    def requested() -> runs.Request:
+        assert pairs
         base = model or model_at_hand(notice)
         chosen, arithmetic = runs.resolve_choices(base, method, device, precision)
         settings = Settings(
             method=chosen,
             epochs=epochs,
             batch=batch,
+            max_steps=max_steps,
             micro_batch=micro_batch,
             accumulate=accumulate,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
-            warmup=warmup,
+            warmup_steps=warmup_steps,
             layer_decay=layer_decay,
             ema=ema,
-            objective=objective,
+            objective=None if objective == "auto" else objective,
             targets=targets,
             precision=arithmetic,
             checkpoint_layers=checkpoint_layers,
             lora_rank=rank,
+            lora_alpha=lora_alpha,
+            lora_targets=tuple(lora_targets or TARGETS),
+            freeze=tuple(freeze or ()),
+            freeze_layers=freeze_layers,
+            gradient_norm=clip_gradients,
             views=views,
+            mirror=mirror,
+            smallest_crop=crop,
+            jitter=jitter,
             gate=gate,
             patience=patience,
             seed=seed,
             checkpoint_steps=checkpoint_steps,
         )
-        request = runs.Request(
+        return runs.Request(
             sources=[_absolute(source) for source in pairs],
             model=runs.lasting_name(base),
             settings=settings,
@@ -235,7 +315,29 @@ def train_command(
             alpha=alpha,
             max_anchor_drop=max_anchor_drop,
         )
-        return runs.train(request, expanded(out).absolute(), watch=watch)
+
+    def watch(stack: ExitStack, folder: Path | None) -> runs.Watch:
+        report = (lambda *_: None) if quiet else stack.enter_context(stages_display())
+        interrupted = stack.enter_context(_asked_to_stop())
+        if not tensorboard or folder is None:
+            return runs.Watch(report, notice, interrupted)
+        from clipsearch.training.tensorboard import tensorboard_writer
+
+        return runs.Watch(report, notice, interrupted, tensorboard_writer(folder))
+
+    def carry_out(stack: ExitStack) -> TrainReport:
+        if run is not None:
+            folder = expanded(run).absolute()
+            return runs.resume(folder, watch=watch(stack, folder), anyway=anyway)
+        assert out is not None
+        folder = expanded(out).absolute()
+        return runs.train(requested(), folder, watch=watch(stack, folder))
+
+    if find_rate:
+        with ExitStack() as stack:
+            sweep = runs.find_learning_rate(requested(), watch=watch(stack, None))
+        _print_sweep(sweep, as_json)
+        return
 
     try:
         with ExitStack() as stack:
@@ -304,8 +406,9 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
 
 
 def _print_outcome(outcome: TrainReport, accepted: bool) -> None:
-    trained = f"{outcome.method} on {count(outcome.pairs, 'pair')}, best of {count(outcome.epochs, 'epoch')}"
-    print(f"{safe(outcome.run)}: {trained} is epoch {outcome.best_epoch}, {duration(outcome.seconds)}")
+    trained = f"{outcome.method} on {count(outcome.pairs, 'pair')}, {count(outcome.steps, 'step')} of {outcome.batch:,}"
+    best = f"best of {count(outcome.epochs, 'epoch')} is epoch {outcome.best_epoch}"
+    print(f"{safe(outcome.run)}: {trained}, {best}, {duration(outcome.seconds)}")
     rows = [
         (f"held-out, {count(outcome.dev_pairs, 'picture')}", outcome.dev_before, outcome.dev_after),
         (f"anchor, {count(outcome.anchor_pairs, 'picture')}", outcome.anchor_before, outcome.anchor_after),
@@ -318,8 +421,8 @@ def _print_outcome(outcome: TrainReport, accepted: bool) -> None:
     for note in outcome.notes:
         print(note)
     model = safe(outcome.run)
-    if outcome.alpha == 0 or not outcome.helped:
-        print("! training did not improve held-out recall: keep your current model")
+    for line in _verdict(outcome):
+        print(line)
     if outcome.lost_too_much:
         print(
             f"! recall on general pictures fell: the anchor set lost {outcome.anchor_drop:.1f} points of recall@10, "
@@ -331,3 +434,39 @@ def _print_outcome(outcome: TrainReport, accepted: bool) -> None:
         print(f'indexes made with {safe(outcome.model)} stay valid: clipsearch query "..." --model {model}')
     else:
         print(f"Use it with: clipsearch index FOLDER --model {model} --reindex")
+
+
+def _print_sweep(sweep: RateSweep, as_json: bool) -> None:
+    if as_json:
+        body = {"learning_rates": sweep.rates, "losses": sweep.losses, "suggestion": sweep.suggestion}
+        print_json({**body, "default": sweep.default})
+        return
+    print("learning rate   loss, smoothed")
+    for number, (rate, loss) in enumerate(zip(sweep.rates, sweep.losses, strict=True)):
+        if number % SWEEP_LINES == 0 or number == len(sweep.rates) - 1:
+            print(f"{rate:13.2g}   {loss:.4f}")
+    if sweep.suggestion is None:
+        print("no learning rate lowered the loss: check the pairs with: clipsearch train --check PAIRS")
+    else:
+        print(f"suggested: --learning-rate {sweep.suggestion:.1g} (default for this method: {sweep.default:g})")
+
+
+def _verdict(outcome: TrainReport) -> list[str]:
+    """What held-out pairs say of the run: the changes with their intervals, and what follows from them."""
+    if outcome.alpha == 0:
+        return ["! training did not improve held-out recall: keep your current model (the run's model is the same)"]
+    if not outcome.dev_changes:
+        return []
+    cells = []
+    for name, (value, low, high) in outcome.dev_changes.items():
+        sign = "+.1f" if name != "median_rank" else "+g"
+        cells.append(f"{name.replace('_', ' ')} {value:{sign}} [{low:{sign}}, {high:{sign}}]")
+    median = f"median rank {outcome.median_before:g} -> {outcome.median_after:g}"
+    lines = [f"held-out change, with 95 % intervals: {', '.join(cells)}"]
+    if outcome.verdict == "better":
+        return [*lines, f"training helped: {median}"]
+    if outcome.verdict == "worse":
+        return [*lines, "! training made held-out recall worse: keep your current model"]
+    if outcome.dev_pairs < MANY_HELD_OUT:
+        lines.append(f"{count(outcome.dev_pairs, 'held-out pair')} show large changes only: give more with --dev PAIRS")
+    return [*lines, "! training did not measurably improve held-out recall: keep your current model"]

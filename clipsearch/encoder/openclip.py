@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import math
 from collections.abc import Sequence
 from copy import deepcopy
@@ -22,7 +23,7 @@ from clipsearch.encoder import BaseEncoder
 from clipsearch.encoder.arrays import check_pixels, unit_rows
 from clipsearch.encoder.fingerprints import fingerprint_of
 from clipsearch.encoder.kinds import OPEN_CLIP, LoadOptions, ModelInfo, ResolvedModel
-from clipsearch.encoder.layout import DEFAULT_CONTEXT_LENGTH, parse_preprocessing
+from clipsearch.encoder.layout import DEFAULT_CONTEXT_LENGTH, PREPROCESS_CFG, parse_preprocessing
 from clipsearch.encoder.quiet import quiet_logging
 from clipsearch.errors import InvalidModel, MissingExtra, ModelNotFound, UnsupportedPrecision, first_line
 from clipsearch.places import expanded
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 EXTRA = "torch"
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+PREPROCESS_KEY = "preprocess_cfg"
+"""In the metadata of a .safetensors file: open_clip's preprocessing configuration, as JSON."""
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 
 IMAGES_PER_RUN = {"cuda": 256, "mps": 64, "cpu": 32}
 TEXTS_PER_RUN = {"cuda": 1024, "mps": 128, "cpu": 64}
@@ -88,6 +93,8 @@ class OpenClipEncoder(BaseEncoder):
                     problem = f"it does not contain weights for {name} ({first_line(error)})"
                     raise InvalidModel(Path(checkpoint), problem) from error
                 raise ModelNotFound(full_name, f"its weights could not be downloaded ({first_line(error)})") from error
+        if checkpoint is not None:
+            model.visual.preprocess_cfg = _preprocessing_of(Path(checkpoint), name, open_clip, model.visual)
         self._set_up(model, config, full_name, device, precision, architecture=name)
 
     @classmethod
@@ -383,6 +390,57 @@ def _check_checkpoint(checkpoint: Path, allow_pickle: bool) -> None:
             "it is not a .safetensors file; other checkpoints are pickles, which can run code when they are loaded. "
             "If you trust its source, add --allow-pickle",
         )
+
+
+def _preprocessing_of(checkpoint: Path, architecture: str, open_clip: Any, visual: Any) -> dict[str, Any]:
+    """open_clip's preprocess_cfg for a checkpoint, which is not told by its weights. Raises: InvalidModel.
+
+    What the file says in its own metadata (as training writes it), or open_clip_config.json beside it (as published
+    models have it), or the model directory of its training run; else what all published weights of the architecture
+    agree on; else open_clip's own.
+    """
+    current = dict(getattr(visual, "preprocess_cfg", None) or {})
+    stored = _cfg_in_metadata(checkpoint) or _cfg_beside(checkpoint) or _published_cfg(architecture, open_clip) or {}
+    parse_preprocessing({"size": visual.image_size, **current, **stored}, checkpoint)  # raises if it is wrong
+    return {**current, **stored}
+
+
+def _cfg_in_metadata(checkpoint: Path) -> dict[str, Any] | None:
+    from safetensors import safe_open
+
+    if checkpoint.suffix.lower() != ".safetensors":
+        return None
+    with safe_open(str(checkpoint), framework="pt") as file:
+        text = (file.metadata() or {}).get(PREPROCESS_KEY)
+    return None if text is None else _cfg_in_json(checkpoint, text)
+
+
+def _cfg_beside(checkpoint: Path) -> dict[str, Any] | None:
+    for name, key in ((OPEN_CLIP_CONFIG, "preprocess_cfg"), (f"model/{PREPROCESS_CFG}", None)):
+        file = checkpoint.parent / name
+        if file.is_file() and (key is not None or (checkpoint.parent / "run.json").is_file()):
+            return _cfg_in_json(file, file.read_text(encoding="utf-8"), key)
+    return None
+
+
+def _cfg_in_json(file: Path, text: str, key: str | None = None) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+        found = value if key is None else value.get(key)
+        return None if found is None else dict(found)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InvalidModel(file, f"its preprocessing configuration is damaged ({first_line(error)})") from error
+
+
+def _published_cfg(architecture: str, open_clip: Any) -> dict[str, Any] | None:
+    """The preprocessing that all published weights of an architecture have in common, if they have one."""
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    found = [
+        {key: cfg[key] for key in keys if cfg.get(key) is not None}
+        for tag in open_clip.list_pretrained_tags_by_model(architecture)
+        for cfg in [open_clip.get_pretrained_cfg(architecture, tag) or {}]
+    ]
+    return found[0] if found and all(cfg == found[0] for cfg in found) else None
 
 
 def _best_device() -> str:

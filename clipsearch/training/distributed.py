@@ -87,11 +87,22 @@ def gather(rows: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replace every gradient by its mean over the processes, in one message for each type of number."""
+    """Replace every gradient by its mean over the processes, in one message for each type of number.
+
+    A parameter that no process has used stays without one, so that the optimizer leaves it alone, as in one process.
+    """
     if not _several():
         return
     by_type: dict[torch.dtype, list[Tensor]] = {}
-    for parameter in parameters:
+    known = list(parameters)
+    if not known:
+        return
+    used = torch.tensor([parameter.grad is not None for parameter in known], dtype=torch.int32)
+    used = used.to(known[0].device)
+    dist.all_reduce(used, op=dist.ReduceOp.MAX)
+    for parameter, some in zip(known, used.tolist(), strict=True):
+        if not some:
+            continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         by_type.setdefault(parameter.grad.dtype, []).append(parameter.grad)

@@ -27,7 +27,7 @@ from clipsearch.pairs.reading import PairSet
 from clipsearch.records import IntArray, PixelArray
 from clipsearch.replacing import replacing
 from clipsearch.training.frozen import FrozenModel
-from clipsearch.training.views import view_of
+from clipsearch.training.views import PLAIN, Augmentation, view_of
 
 FORMAT = "1"
 LARGEST_CACHE_BYTES = 10 << 30
@@ -60,6 +60,8 @@ class CachedPairs:
     captions: IntArray
     first_caption: IntArray
     unreadable: int
+    same_pictures: IntArray | None = None  # a number for each row of a view, equal for the same picture
+    same_texts: IntArray | None = None  # a number for each row of `texts`, equal where the model reads the same
 
     @property
     def owners(self) -> IntArray:
@@ -69,10 +71,21 @@ class CachedPairs:
 
 
 def cached_features(
-    model: FrozenModel, pairs: PairSet, views: int, seed: int, report: Report, *, exact: bool = False
+    model: FrozenModel,
+    pairs: PairSet,
+    views: int,
+    seed: int,
+    report: Report,
+    *,
+    exact: bool = False,
+    same: tuple[IntArray, IntArray] | None = None,
+    mirror: npt.NDArray[np.bool_] | None = None,
+    augmentation: Augmentation = PLAIN,
 ) -> CachedPairs:
     """Read the features from the cache, computing what is missing. `exact`: float32 instead of float16.
 
+    `mirror`: for each pair whether its picture may be mirrored (default: all).
+    `same`: numbers of the pictures, and of the different captions in their order, equal for the same (see `sameness`).
     Raises: InvalidModel, MissingExtra.
     """
     kind = "f4" if exact else "f2"
@@ -83,8 +96,9 @@ def cached_features(
     texts = _cached(folder, f"{identity} captions", lambda: _caption_features(model, list(unique), kind, report))
     computed = []
     for view in range(views):
-        name = f"{identity} view {view} {seed if view > 1 else ''}"
-        computed.append(_cached(folder, name, partial(_view_features, model, pairs, view, seed, kind, report)))
+        drawn = _Drawn(model, pairs, view, seed, np.ones(len(pairs), bool) if mirror is None else mirror, augmentation)
+        name = f"{identity} view {drawn.identity}"
+        computed.append(_cached(folder, name, partial(_view_features, drawn, kind, report)))
     _forget_oldest(folder)
     readable = np.logical_and.reduce([entry["readable"] for entry in computed])
     numbers = np.flatnonzero(readable)
@@ -96,6 +110,8 @@ def cached_features(
         captions=np.array([row for rows in kept for row in rows], dtype=np.int64),
         first_caption=np.cumsum([0, *map(len, kept)]).astype(np.int64),
         unreadable=len(pairs) - len(numbers),
+        same_pictures=None if same is None else same[0][numbers],
+        same_texts=None if same is None else same[1],
     )
 
 
@@ -149,13 +165,51 @@ def _caption_features(model: FrozenModel, captions: Sequence[str], kind: str, re
     return {"features": features, "vectors": vectors}
 
 
-def _view_features(model: FrozenModel, pairs: PairSet, view: int, seed: int, kind: str, report: Report) -> Arrays:
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """One view of all pictures."""
+
+    model: FrozenModel
+    pairs: PairSet
+    view: int
+    seed: int
+    mirror: npt.NDArray[np.bool_]
+    augmentation: Augmentation
+
+    @property
+    def identity(self) -> str:
+        """What it depends on besides model and pairs."""
+        parts = [str(self.view), str(self.seed) if self.view > 1 else ""]
+        if self.view and not self.mirror.all():
+            parts += [str(self.seed), xxhash.xxh3_64_hexdigest(np.packbits(self.mirror).tobytes())]
+        if self.augmentation != PLAIN and (self.view > 1 or (self.view == 1 and not self.mirror.all())):
+            parts.append(repr(self.augmentation))
+        return " ".join(parts)
+
+    def pixels(self, number: int) -> PixelArray | None:
+        """Of one picture; None if it cannot be read."""
+        mirror, seed = bool(self.mirror[number]), self.seed + number
+        try:
+            return view_of(
+                self.pairs[number],
+                self.view,
+                seed,
+                self.model.preprocessing,
+                mirror=mirror,
+                augmentation=self.augmentation,
+            )
+        except UnreadablePicture:
+            return None
+
+
+def _view_features(drawn: _Drawn, kind: str, report: Report) -> Arrays:
+    model, pairs, view = drawn.model, drawn.pairs, drawn.view
     features = np.zeros((len(pairs), model.image.width), dtype=kind)
     vectors = np.zeros((len(pairs), model.dim), dtype=kind)
     readable = np.zeros(len(pairs), dtype=bool)
     title = "encoding pictures" if view == 0 else f"encoding pictures, view {view + 1}"
     done = 0
-    for rows, pixels in _decoded(model, pairs, view, seed):
+    for rows, pixels in _decoded(drawn):
         if len(rows):
             features[rows], vectors[rows] = model.encode_images(pixels)
             readable[rows] = True
@@ -164,21 +218,16 @@ def _view_features(model: FrozenModel, pairs: PairSet, view: int, seed: int, kin
     return {"features": features, "vectors": vectors, "readable": readable}
 
 
-def _decoded(model: FrozenModel, pairs: PairSet, view: int, seed: int) -> Iterator[tuple[IntArray, PixelArray]]:
+def _decoded(drawn: _Drawn) -> Iterator[tuple[IntArray, PixelArray]]:
     """Yield numbers and pixels of the readable pictures of one group after another, decoding the next ones ahead."""
+    pairs = drawn.pairs
     starts = iter(range(0, len(pairs), PICTURES_AT_ONCE))
-
-    def decode(number: int) -> PixelArray | None:
-        try:
-            return view_of(pairs[number], view, seed + number, model.preprocessing)
-        except UnreadablePicture:
-            return None
 
     with ThreadPoolExecutor(available_cores(), thread_name_prefix="decode") as pool:
 
         def submit(start: int) -> tuple[range, list[Future[PixelArray | None]]]:
             numbers = range(start, min(start + PICTURES_AT_ONCE, len(pairs)))
-            return numbers, [pool.submit(decode, number) for number in numbers]
+            return numbers, [pool.submit(drawn.pixels, number) for number in numbers]
 
         ahead = [submit(start) for _, start in zip(range(2), starts, strict=False)]
         while ahead:

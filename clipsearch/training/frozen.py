@@ -14,7 +14,7 @@ import numpy.typing as npt
 from clipsearch.cores import available_cores
 from clipsearch.encoder.arrays import check_pixels, scale_pixels, unit_rows
 from clipsearch.encoder.fingerprints import tower_checksums
-from clipsearch.encoder.layout import TEXTUAL_MODEL, VISUAL_MODEL, read_model_directory
+from clipsearch.encoder.layout import CONFIG, TEXTUAL_MODEL, VISUAL_MODEL, read_json, read_model_directory
 from clipsearch.encoder.texts import TextTokenizer
 from clipsearch.errors import InvalidModel, first_line
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
@@ -108,6 +108,14 @@ class FrozenModel:
         return self._model.score_scale
 
     @property
+    def score_bias(self) -> float | None:
+        """The bias of a model that was trained with SigLIP's objective, None for any other."""
+        config = read_json(self.directory, CONFIG)
+        own = config.get("clipsearch") or {}
+        found = own.get("score_bias", config.get("init_logit_bias"))
+        return float(found) if isinstance(found, int | float) else None
+
+    @property
     def identity(self) -> str:
         """What features depend on: the bytes of both towers and where they are cut."""
         files = [tower_checksums(self.directory, relative) for relative in (VISUAL_MODEL, TEXTUAL_MODEL)]
@@ -129,6 +137,11 @@ class FrozenModel:
         back = np.empty(len(texts), dtype=np.int64)
         back[order] = np.arange(len(texts))
         return features[back], vectors[back]
+
+    def readings(self, texts: Sequence[str]) -> list[bytes]:
+        """What the text tower reads of each text: after cleaning, tokenising and truncation."""
+        tokens = self._tokenizer.encode(texts, self._model.text.context_length)
+        return [row.tobytes() for row in tokens.ids.astype(np.int32)]
 
     def _joined(
         self, parts: Sequence[tuple[FloatArray, FloatArray]], count: int, width: int, tower: str

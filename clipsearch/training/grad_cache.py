@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +32,15 @@ class Part:
     pictures: Tensor
     captions: Tensor
     seed: int
+
+
+class Loaded(NamedTuple):
+    """The rows of a step: inputs of both towers, and numbers that are equal for the same picture or caption."""
+
+    images: Tensor
+    texts: Tensor
+    pictures: Tensor
+    captions: Tensor
 
 
 class Encode(Protocol):

@@ -18,11 +18,11 @@ from clipsearch.evaluation.recall import Metrics, evaluate
 from clipsearch.records import FloatArray
 from clipsearch.training.feature_cache import CachedPairs, Features
 from clipsearch.training.frozen import FrozenModel
-from clipsearch.training.grad_cache import Part, Vectors
+from clipsearch.training.grad_cache import Loaded, Part, Vectors
 from clipsearch.training.licences import licence_note
 from clipsearch.training.order import Draw
 from clipsearch.training.residual import Residual, append_residual
-from clipsearch.training.settings import Settings
+from clipsearch.training.settings import Objective, Settings
 
 MOST_FITTED = 50_000  # rows that standardisation and gate are fitted on
 ROWS_AT_ONCE = 4096
@@ -49,6 +49,9 @@ class HeadsTrainee:
         self.learning_rate = LEARNING_RATE if settings.learning_rate is None else settings.learning_rate
         self.model = model
         self._train, self._sets, self._general = train, sets, general
+        pictures, texts = train.same_pictures, train.same_texts
+        self._same_pictures = np.arange(len(train.pairs)) if pictures is None else pictures
+        self._same_texts = np.arange(len(train.texts.vectors)) if texts is None else texts
         self._settings = settings
         torch.manual_seed(settings.seed)
         whole = _fitted_on(train.views[0])
@@ -56,10 +59,13 @@ class HeadsTrainee:
         if settings.method != "locked-image":
             self.image = _residual(whole, model.dim, settings).to(self.device)
         self.text = _residual(_fitted_on(train.texts), model.dim, settings).to(self.device)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(min(model.score_scale, 100.0)), device=self.device))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(model.score_scale), device=self.device))
         self.bias: nn.Parameter | None = None
-        if settings.objective == "siglip":
-            self.bias = nn.Parameter(torch.tensor(SIGLIP_BIAS, device=self.device))
+        own_bias = getattr(model, "score_bias", None)
+        self.objective: Objective = settings.objective or ("clip" if own_bias is None else "siglip")
+        if self.objective == "siglip":
+            start = SIGLIP_BIAS if own_bias is None else own_bias
+            self.bias = nn.Parameter(torch.tensor(float(start), device=self.device))
 
     def groups(self, settings: Settings) -> list[tuple[float, dict[str, nn.Parameter]]]:
         """All parameters of the residuals, with one learning rate."""
@@ -72,7 +78,7 @@ class HeadsTrainee:
         """Nothing besides parameters changes."""
         return {}
 
-    def load(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    def load(self, draw: Draw) -> Loaded:
         """Features and vectors side by side, of one view for each picture."""
         views = draw.seeds % len(self._train.views)
         rows = self._train.captions[draw.captions]
@@ -83,7 +89,12 @@ class HeadsTrainee:
             ]
         )
         texts = np.concatenate([self._train.texts.features[rows], self._train.texts.vectors[rows]], axis=1)
-        return self._tensor(images), self._tensor(texts), torch.from_numpy(rows).to(self.device)
+        return Loaded(
+            self._tensor(images),
+            self._tensor(texts),
+            torch.from_numpy(self._same_pictures[draw.pictures]).to(self.device),
+            torch.from_numpy(self._same_texts[rows]).to(self.device),
+        )
 
     def look_ahead(self, draws: list[Draw]) -> None:
         """Features are in memory."""
@@ -156,6 +167,8 @@ class HeadsTrainee:
                 own.pop(name, None)
         own.pop("name", None)
         own["score_scale"] = round(float(self.log_scale.detach().exp()), 4)
+        if self.bias is not None:
+            own["score_bias"] = round(float(self.bias.detach()), 4)
         own["source"] = source
         note = licence_note(base)
         if note and not own.get("licence"):

@@ -19,15 +19,20 @@ from clipsearch.evaluation.recall import Metrics
 from clipsearch.training import distributed
 from clipsearch.training.checkpoints import Checkpoint, CheckpointFolder
 from clipsearch.training.distributed import World
-from clipsearch.training.grad_cache import Part, Vectors, accumulated_backward, whole_backward
-from clipsearch.training.losses import Side, clamp_temperature_, contrastive_loss
+from clipsearch.training.grad_cache import Loaded, Part, Vectors, accumulated_backward, whole_backward
+from clipsearch.training.losses import Side, clamp_temperature_, contrastive_loss, largest_log_scale
 from clipsearch.training.order import Draw, Order
+from clipsearch.training.plan import plan
+from clipsearch.training.rates import STEPS as RATE_STEPS
+from clipsearch.training.rates import RateSweep, Sweeping, rate_at
 from clipsearch.training.run_folder import Row, RunFolder
-from clipsearch.training.settings import Settings, TrainingInterrupted, TrainingStopped
+from clipsearch.training.settings import Objective, Settings, TrainingInterrupted, TrainingStopped
+from clipsearch.training.shortages import OutOfMemory, fitting_size, is_out_of_memory
 
 ADAM_BETAS = (0.9, 0.98)
 COLLAPSED_RECALL = 0.5  # of the start's: no good run falls that far on held-out pairs
 LEAST_START_RECALL = 0.05  # below it a fall says nothing
+JUDGED_AFTER = 0.25  # of the steps, and three times the warm-up: recall often dips before it rises
 LEAST_SCALE = 1.0
 TIE_BREAK = 1e-4
 PERFECT_SCORE = 1.0 + TIE_BREAK  # of `score_of`: every pair found first, both ways
@@ -43,6 +48,7 @@ class Trainee(Protocol):
     device: torch.device
     log_scale: nn.Parameter
     bias: nn.Parameter | None
+    objective: Objective
     learning_rate: float
     micro_batch: int | None
 
@@ -54,8 +60,8 @@ class Trainee(Protocol):
         """What training changes besides parameters."""
         ...
 
-    def load(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs of both towers, and the number of each caption's text."""
+    def load(self, draw: Draw) -> Loaded:
+        """The rows of a step."""
         ...
 
     def look_ahead(self, draws: list[Draw]) -> None:
@@ -127,7 +133,12 @@ class Loop:
         world: World | None = None,
         report: Report = lambda *_: None,
         interrupted: Callable[[], bool] = lambda: False,
+        anyway: bool = False,
+        measured: Callable[[Row], None] = lambda _: None,
     ) -> None:
+        """`anyway`: go on when held-out recall collapses. `measured` is given each row of metrics."""
+        self._anyway = anyway
+        self._measured_row = measured
         self.trainee = trainee
         self.order = order
         self.settings = settings
@@ -148,7 +159,10 @@ class Loop:
         if settings.ema:
             self._average = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.progress = Progress()
-        self.total_steps = settings.epochs * order.steps_per_epoch
+        self.plan = plan(order.pairs, settings, self.world.size)
+        self.total_steps = self.plan.steps
+        self._largest_log_scale = largest_log_scale(float(trainee.log_scale.detach()))
+        self._sweeping_rate: float | None = None
         self._saved_at = time.monotonic()
 
     def run(self) -> Progress:
@@ -166,8 +180,8 @@ class Loop:
             self._step(progress.step)
             progress.step += 1
             self._report("training", progress.step, self.total_steps)
-            if progress.step % self.order.steps_per_epoch == 0:
-                self._end_epoch(progress.step // self.order.steps_per_epoch)
+            if progress.step % self.order.steps_per_epoch == 0 or progress.step == self.total_steps:
+                self._end_epoch(math.ceil(progress.step / self.order.steps_per_epoch))
             elif self._is_time_to_save():
                 self.save()
             if not progress.finished and distributed.any_process(self._interrupted(), self.trainee.device):
@@ -178,19 +192,36 @@ class Loop:
             self._put_in_place(self._checkpoints.load_tensors(progress.best_file))
         return progress
 
+    def sweep(self) -> RateSweep:
+        """Try growing learning rates, one a step, from the start. The weights are not worth keeping afterwards."""
+        sweeping = Sweeping()
+        for step in range(RATE_STEPS):
+            rate = rate_at(step)
+            self._sweeping_rate = rate
+            before = self.progress.loss_sum
+            try:
+                self._step(step % self.total_steps)
+            except TrainingStopped:
+                break
+            self._report("trying learning rates", step + 1, RATE_STEPS)
+            if not sweeping.add(rate, self.progress.loss_sum - before):
+                break
+            if distributed.any_process(self._interrupted(), self.trainee.device):
+                break
+        return RateSweep(sweeping.rates, sweeping.losses, self.trainee.learning_rate)
+
     # --- one step --------------------------------------------------------------------------------------
 
     def _step(self, step: int) -> None:
         settings, trainee = self.settings, self.trainee
-        factor = rate_factor(step, self.total_steps, settings.warmup)
+        factor = rate_factor(step, self.total_steps, self.plan.warmup_steps)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.trainee.learning_rate * group["factor"] * factor
+            rate = self.trainee.learning_rate * factor if self._sweeping_rate is None else self._sweeping_rate
+            group["lr"] = rate * group["factor"]
         self._optimizer.zero_grad(set_to_none=True)
         trainee.set_training(True)
         parts = self._parts(step)
-        backward = accumulated_backward if settings.accumulate else whole_backward
-        scale_loss = self._scaler.scale if self._scaler.is_enabled() else None
-        value = float(backward(parts, trainee.encode, self._loss, scale_loss))
+        value = self._backward(step, parts)
         penalty = trainee.penalty(parts[0].seed)
         if penalty is not None:
             penalty.backward()  # type: ignore[no-untyped-call]
@@ -210,14 +241,47 @@ class Loop:
             self._scaler.update()
         else:
             self._optimizer.step()
-        clamp_temperature_(trainee.log_scale)
+        clamp_temperature_(trainee.log_scale, self._largest_log_scale)
         if float(trainee.log_scale.detach().exp()) < LEAST_SCALE:
             raise TrainingStopped(step, "the temperature collapsed: all pairs look the same", self._advice())
         with torch.no_grad():
+            decay = ema_decay(settings.ema, step)
             for name, average in self._average.items():
-                average.lerp_(self.parameters[name].detach(), 1 - settings.ema)
+                average.lerp_(self.parameters[name].detach(), 1 - decay)
         self.progress.loss_sum += value
         self.progress.loss_steps += 1
+
+    def _backward(self, step: int, parts: list[Part]) -> float:
+        """Leave the gradients of the step's loss in the parameters. Raises: OutOfMemory, with what would fit."""
+        backward = accumulated_backward if self.settings.accumulate else whole_backward
+        scale_loss = self._scaler.scale if self._scaler.is_enabled() else None
+        try:
+            return float(backward(parts, self.trainee.encode, self._loss, scale_loss))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # The failed pass holds memory until its exception is gone.
+        size = max(len(part.pictures) for part in parts)
+
+        def attempt(smaller: int) -> None:
+            self._optimizer.zero_grad(set_to_none=True)
+            if self.trainee.device.type == "cuda":
+                torch.cuda.empty_cache()
+            small = [_cut(parts[0], slice(0, smaller)), _cut(parts[0], slice(smaller, 2 * smaller))]
+            whole_backward(small, self.trainee.encode, self._loss_of_one_process, scale_loss)
+
+        fitting = fitting_size(size, attempt)
+        self._optimizer.zero_grad(set_to_none=True)
+        at_once = f"{size:,} pairs at a time are too many"
+        advice = "Choose a smaller model or --method heads, or give it more memory"
+        if fitting is not None:
+            same = "other negatives" if self.settings.accumulate else "the same gradients"
+            advice = f"{fitting:,} fit. Start again with --micro-batch {fitting}, which gives {same} for less memory"
+        raise OutOfMemory(f"training, at step {step:,}", at_once, advice, fitting)
+
+    def _loss_of_one_process(self, images: Tensor, texts: Tensor, pictures: Tensor, captions: Tensor) -> Tensor:
+        both = Side(images, texts, pictures, captions)
+        return contrastive_loss(both, both, self.trainee.log_scale.exp(), self.trainee.bias)
 
     def _parts(self, step: int) -> list[Part]:
         draws = [
@@ -226,8 +290,7 @@ class Loop:
         ]
         self.trainee.look_ahead(draws)
         draw = draws[0]
-        images, texts, captions = self.trainee.load(draw)
-        pictures = torch.from_numpy(draw.pictures).to(self.trainee.device)
+        images, texts, pictures, captions = self.trainee.load(draw)
         size = self.settings.micro_batch or self.trainee.micro_batch or len(pictures)
         seed = (self.settings.seed * 7_919 + step) * PARTS_APART + self.world.rank * 10_007
         return [
@@ -244,7 +307,7 @@ class Loop:
             self.trainee.log_scale.exp(),
             self.trainee.bias,
             first_row=self.world.rank * len(images),
-            objective=self.settings.objective,
+            objective=self.trainee.objective,
             targets=self.settings.targets,
         )
 
@@ -272,6 +335,7 @@ class Loop:
         self.progress.rows = [{"epoch": 0, "step": 0, "loss": None, **percentages(metrics)}]
         if self.world.is_first:
             self.folder.restart_metrics(self.progress.rows)
+            self._measured_row(self.progress.rows[0])
 
     def _end_epoch(self, epoch: int) -> None:
         progress = self.progress
@@ -295,12 +359,15 @@ class Loop:
         else:
             progress.stale_epochs += 1
         perfect = progress.best_score >= PERFECT_SCORE  # no later epoch could be kept instead
-        progress.stopped_early = perfect or progress.stale_epochs >= self.settings.patience
+        progress.stopped_early = perfect or progress.stale_epochs >= self.plan.patience
         progress.finished = progress.stopped_early or progress.step >= self.total_steps
         self.save()
         if self.world.is_first:
             self.folder.restart_metrics(progress.rows)
-        if progress.start_recall > LEAST_START_RECALL and recall < COLLAPSED_RECALL * progress.start_recall:
+            self._measured_row(row)
+        judged = progress.step >= max(JUDGED_AFTER * self.total_steps, 3 * self.plan.warmup_steps)
+        fallen = recall < COLLAPSED_RECALL * progress.start_recall
+        if judged and fallen and progress.start_recall > LEAST_START_RECALL and not self._anyway:
             fall = f"held-out recall@10 fell from {progress.start_recall:.1%} to {recall:.1%} in {epoch} epochs"
             raise TrainingStopped(progress.step, fall, self._advice())
 
@@ -375,6 +442,15 @@ class Loop:
             self.folder.restart_metrics(self.progress.rows)
 
 
-def rate_factor(step: int, steps: int, warmup: float) -> float:
-    """Linear warm-up over a share of the steps, then a cosine down to zero."""
-    return min(1.0, (step + 1) / max(1.0, warmup * steps)) * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+def _cut(part: Part, rows: slice) -> Part:
+    return Part(part.images[rows], part.texts[rows], part.pictures[rows], part.captions[rows], part.seed)
+
+
+def ema_decay(decay: float, step: int) -> float:
+    """The decay of averaged weights at a step: small at first, or the start would stay in a short run's average."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+def rate_factor(step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up over some steps, on a cosine down to zero."""
+    return min(1.0, (step + 1) / (warmup + 1)) * 0.5 * (1.0 + math.cos(math.pi * step / steps))

@@ -9,12 +9,16 @@ and projection matrices with one mechanism, and merging is taking the sum.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from clipsearch.training.settings import LORA_TARGETS, LoraTarget
 
 
 class LowRank(nn.Module):
@@ -57,16 +61,25 @@ class LoraReport:
         return self.trained / self.total
 
 
-def add_lora(model: nn.Module, rank: int = 8, alpha: float = 16.0) -> LoraReport:
+def add_lora(
+    model: nn.Module,
+    rank: int = 8,
+    alpha: float = 16.0,
+    targets: Sequence[LoraTarget] = LORA_TARGETS,
+    frozen: Callable[[str], bool] = lambda _: False,
+) -> LoraReport:
     """Freeze a model and make its attention, linear and 1x1 convolution weights trainable through low ranks.
 
     Layer norms, biases, embeddings and larger convolutions stay as they are. The rank of a weight is at most an
-    eighth of its smaller side.
+    eighth of its smaller side. `targets`: the kinds of weights; `frozen`: whether the one of that name stays, too.
     """
     total = sum(parameter.numel() for parameter in model.parameters())
     model.requires_grad_(False)
     trained = 0
-    for module, name, parts in _targets(model):
+    names = {id(module): name for name, module in model.named_modules()}
+    for module, name, parts, kind in _targets(model):
+        if kind not in targets or frozen(f"{names[id(module)]}.{name}".removeprefix(".")):
+            continue
         weight: Tensor = getattr(module, name)
         rows, columns = weight.shape[0] // parts, math.prod(weight.shape[1:])
         fitting = max(1, min(rank, rows // 8, columns // 8))
@@ -100,27 +113,30 @@ def low_ranks(model: nn.Module) -> list[LowRank]:
     return [module for module in model.modules() if isinstance(module, LowRank)]
 
 
-def _targets(model: nn.Module) -> list[tuple[nn.Module, str, int]]:
-    """(module, name of its weight, equal parts of its rows) of all that LoRA changes."""
-    found: list[tuple[nn.Module, str, int]] = []
+def _targets(model: nn.Module) -> list[tuple[nn.Module, str, int, LoraTarget]]:
+    """(module, name of its weight, equal parts of its rows, kind) of all that LoRA can change."""
+    found: list[tuple[nn.Module, str, int, LoraTarget]] = []
     inside_attention: set[int] = set()
+    names = {id(module): name for name, module in model.named_modules()}
     for module in model.modules():
         kind: Any = module
         if isinstance(module, nn.MultiheadAttention):
             inside_attention.add(id(module.out_proj))
             if kind.in_proj_weight is not None:
-                found.append((module, "in_proj_weight", 3))
+                found.append((module, "in_proj_weight", 3, "attention"))
             else:
-                found += [(module, name, 1) for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight")]
-            found.append((module.out_proj, "weight", 1))
+                found += [(module, f"{part}_proj_weight", 1, "attention") for part in "qkv"]
+            found.append((module.out_proj, "weight", 1, "attention"))
     for module in model.modules():
         if id(module) in inside_attention:
             continue
         for name in ("proj", "text_projection"):  # open_clip's projections into the joint space, (width, D)
             if isinstance(matrix := getattr(module, name, None), nn.Parameter) and matrix.ndim == 2:
-                found.append((module, name, 1))
-        if isinstance(module, nn.Linear) or (
-            isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
-        ):
-            found.append((module, "weight", 1))
+                found.append((module, name, 1, "projection"))
+        if isinstance(module, nn.Linear):
+            name = names[id(module)]
+            own: LoraTarget = "attention" if re.search(r"attn|attention", name) else "mlp"
+            found.append((module, "weight", 1, own if re.search(r"\d", name) else "projection"))
+        elif isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1:
+            found.append((module, "weight", 1, "convolution"))
     return found

@@ -78,7 +78,12 @@ def _matches(local: Side, everything: Side) -> Tensor:
     return (same_picture | same_caption).float()
 
 
-def clamp_temperature_(log_scale: Tensor) -> None:
-    """Keep the temperature where CLIP keeps it, in place."""
+def largest_log_scale(start: float) -> float:
+    """The bound on the temperature: CLIP's, or where a model begins that is beyond it (SigLIP: 110 to 118)."""
+    return max(LARGEST_LOG_SCALE, start)
+
+
+def clamp_temperature_(log_scale: Tensor, largest: float = LARGEST_LOG_SCALE) -> None:
+    """Keep the temperature within its bound, in place."""
     with torch.no_grad():
-        log_scale.clamp_(max=LARGEST_LOG_SCALE)
+        log_scale.clamp_(max=largest)

@@ -17,14 +17,27 @@ from clipsearch.training.distributed import World
 from clipsearch.training.feature_cache import cached_features, cached_sentences
 from clipsearch.training.frozen import FrozenModel
 from clipsearch.training.heads import HeadsTrainee
+from clipsearch.training.mirroring import may_be_mirrored, mirroring_notice
 from clipsearch.training.order import Order
+from clipsearch.training.plan import plan
 from clipsearch.training.run_folder import RunFolder
+from clipsearch.training.sameness import check_variety, numbered, same_pictures
 from clipsearch.training.sentences import general_sentences
 from clipsearch.training.settings import InvalidSettings, Method
 
 if TYPE_CHECKING:
     from clipsearch.encoder.openclip import OpenClipEncoder
     from clipsearch.training.run import Notice, Report, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many pairs of each set have a picture that can be read, and how many pictures cannot."""
+
+    train: int
+    dev: int
+    anchor: int
+    unreadable: int
 
 
 @dataclass(slots=True)
@@ -34,7 +47,7 @@ class Work:
     trainee: Any
     order: Order
     base_fingerprint: str
-    unreadable: Callable[[], int]
+    counts: Callable[[], Counts]
 
 
 def default_method(model: str, device: torch.device) -> Method:
@@ -96,7 +109,15 @@ def prepare(
         directory = resolved.directory
     model = FrozenModel(directory)
     views = settings.views if settings.method == "heads" else 1
-    pictures = cached_features(model, train, views, settings.seed, report)
+    texts = list(dict.fromkeys(caption for pair in train for caption in pair.captions))
+    same = same_pictures(train), numbered(model.readings(texts))
+    check_variety(train, *same)
+    mirror = may_be_mirrored(train, settings.mirror)
+    if views > 1 and settings.mirror is None and (said := mirroring_notice(mirror)):
+        notice(said)
+    pictures = cached_features(
+        model, train, views, settings.seed, report, same=same, mirror=mirror, augmentation=settings.augmentation
+    )
     sets = {
         "dev": cached_features(model, dev, 1, settings.seed, report, exact=True),
         "anchor": cached_features(model, anchor, 1, settings.seed, report, exact=True),
@@ -109,8 +130,9 @@ def prepare(
         notice(f"{unreadable:,} pictures cannot be read and are left out; see them with: clipsearch train --check")
     general = cached_sentences(model, general_sentences(), report) if settings.keep_general else None
     trainee = HeadsTrainee(model, pictures, sets, settings, general)
-    order = Order(pictures.first_caption, settings.batch, settings.seed)
-    return Work(trainee, order, OnnxEncoder(directory).fingerprint, lambda: unreadable)
+    order = Order(pictures.first_caption, plan(len(pictures.pairs), settings).batch, settings.seed)
+    counts = Counts(len(pictures.pairs), len(sets["dev"].pairs), len(sets["anchor"].pairs), unreadable)
+    return Work(trainee, order, OnnxEncoder(directory).fingerprint, lambda: counts)
 
 
 def _exported(encoder: OpenClipEncoder, folder: RunFolder, report: Report) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,26 +20,36 @@ class Draw:
 
 
 class Order:
-    """Every epoch shows each picture once, in a new order, with one of its captions; the rest of a batch is left out.
+    """Every epoch shows each picture once, in a new order, with one of its captions, in batches of nearly one size.
 
-    `first_caption[i]:first_caption[i + 1]` are the captions of picture i.
+    `first_caption[i]:first_caption[i + 1]` are the captions of picture i. With several processes the batches are
+    multiples of their number, for which the last one begins the epoch's order again.
     """
 
-    def __init__(self, first_caption: IntArray, batch: int, seed: int) -> None:
+    def __init__(self, first_caption: IntArray, batch: int, seed: int, processes: int = 1) -> None:
         self._first = first_caption
         self._count = len(first_caption) - 1
         self.batch = min(batch, self._count)
-        self.steps_per_epoch = self._count // self.batch
+        self.steps_per_epoch = math.ceil(self._count / self.batch)
         self._seed = seed
+        shares = math.ceil(self._count / processes)
+        bounds = np.arange(self.steps_per_epoch + 1) * shares // self.steps_per_epoch
+        self._bounds = [int(bound) * processes for bound in bounds]
         self._epochs: dict[int, tuple[IntArray, IntArray, IntArray]] = {}
 
+    @property
+    def pairs(self) -> int:
+        """How many pictures an epoch shows."""
+        return self._count
+
     def draw(self, step: int, rank: int = 0, processes: int = 1) -> Draw:
-        """The part of step number `step` (from 0) that belongs to a process: the same rows whatever their number."""
+        """The part of step number `step` (from 0) that belongs to a process."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order, chosen, seeds = self._shuffled(epoch)
-        share = self.batch // processes
-        start = place * self.batch + rank * share
-        rows = order[start : start + share].copy()
+        start, end = self._bounds[place], self._bounds[place + 1]
+        share = (end - start) // processes
+        places = np.arange(start + rank * share, start + (rank + 1) * share) % self._count
+        rows = order[places]
         return Draw(rows, chosen[rows], seeds[rows])
 
     def _shuffled(self, epoch: int) -> tuple[IntArray, IntArray, IntArray]:

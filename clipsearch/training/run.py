@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -16,14 +16,19 @@ import numpy as np
 
 from clipsearch import __version__
 from clipsearch.encoder.kinds import OPEN_CLIP
+from clipsearch.encoder.layout import read_model_directory
 from clipsearch.encoder.names import resolve
 from clipsearch.encoder.onnx import OnnxEncoder
-from clipsearch.errors import InvalidModel, MissingExtra, UnreadablePicture
+from clipsearch.errors import InvalidModel, MissingExtra, UnreadablePicture, first_line
 from clipsearch.pairs.reading import PairSet, open_pairs
 from clipsearch.records import FloatArray, PixelArray
-from clipsearch.training.run_folder import REPORT, SETTINGS, RunFolder
-from clipsearch.training.settings import InvalidSettings, Method, Settings, TrainingInterrupted
+from clipsearch.training.card import CARD, model_card
+from clipsearch.training.checkpoints import write_atomically
+from clipsearch.training.run_folder import REPORT, SETTINGS, Row, RunFolder
+from clipsearch.training.settings import InvalidSettings, Method, Settings, TrainingInterrupted, TrainingStopped
+from clipsearch.training.shortages import OutOfMemory, is_out_of_memory, shortages_named
 from clipsearch.training.split import common_pictures, split
+from clipsearch.training.verdict import Outcome
 
 if TYPE_CHECKING:
     from clipsearch.encoder.openclip import OpenClipEncoder
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from clipsearch.training.distributed import World
     from clipsearch.training.interpolation import Weighing
     from clipsearch.training.loop import Loop
+    from clipsearch.training.rates import RateSweep
 
 BUILTIN_ANCHOR = Path(__file__).with_name("anchor.tar")
 ALLOWED_ANCHOR_DROP = 3.0  # points of recall@10
@@ -50,6 +56,7 @@ class Watch:
     report: Report = lambda *_: None
     notice: Notice = lambda _: None
     interrupted: Callable[[], bool] = lambda: False
+    measured: Callable[[Row], None] = lambda _: None  # given each row of metrics.csv, as soon as it is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +93,7 @@ class TrainReport:
     run: str
     model: str
     method: Method
-    pairs: int
+    pairs: int  # with a picture that can be read, as are the others
     dev_pairs: int
     anchor_pairs: int
     unreadable: int
@@ -104,6 +111,12 @@ class TrainReport:
     seconds: float
     weighings: list[dict[str, float]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    batch: int = 0
+    steps: int = 0
+    verdict: Outcome = "unclear"  # of held-out pairs (see `verdict`)
+    dev_changes: dict[str, list[float]] = field(default_factory=dict)  # by measure: change, bounds of its 95 % interval
+    median_before: float = 0.0
+    median_after: float = 0.0
 
     @property
     def lost_too_much(self) -> bool:
@@ -112,8 +125,8 @@ class TrainReport:
 
     @property
     def helped(self) -> bool:
-        """Whether held-out captions find more than before."""
-        return self.dev_after["text_to_image_r10"] > self.dev_before["text_to_image_r10"]
+        """Whether held-out captions measurably find more than before."""
+        return self.verdict == "better"
 
 
 def train(
@@ -132,9 +145,10 @@ def train(
     from clipsearch.training.distributed import wait_for_all
     from clipsearch.training.methods import check_method
 
-    with _Joined(request) as world:
+    doing = _Doing()
+    with shortages_named(out, doing), _Joined(request) as world:
         check_method(request, base, world)
-        watch = (watch or Watch()) if world.is_first else Watch()
+        watch = doing.watched((watch or Watch()) if world.is_first else Watch())
         pairs = _Pairs.open(request, watch.notice)
         if world.is_first:
             RunFolder(out).create({**_versions(), "request": request.as_json(), "digests": pairs.digests})
@@ -147,16 +161,23 @@ def resume(
     *,
     base: OpenClipEncoder | None = None,
     watch: Watch | None = None,
+    anyway: bool = False,
 ) -> TrainReport:
-    """Go on with the run in `out` from its last checkpoint. Raises: as `train`; InvalidSettings for other pairs."""
+    """Go on with the run in `out` from its last checkpoint.
+
+    A run that was stopped because it broke stays stopped, unless `anyway`: it then goes on, and is no longer stopped
+    when held-out recall collapses. Raises: as `train`; InvalidSettings for other pairs.
+    """
     folder = RunFolder(out)
     settings = folder.settings()
     finished = folder.report()
     if finished is not None:
         return TrainReport(**finished)
+    folder.check_not_stopped(anyway)
     request = Request.from_json(settings["request"])
-    with _Joined(request) as world:
-        watch = (watch or Watch()) if world.is_first else Watch()
+    doing = _Doing()
+    with shortages_named(out, doing), _Joined(request) as world:
+        watch = doing.watched((watch or Watch()) if world.is_first else Watch())
         pairs = _Pairs.open(request, watch.notice)
         if pairs.digests != settings["digests"]:
             raise InvalidSettings(
@@ -164,6 +185,58 @@ def resume(
                 f"Restore them or start a new run; {folder.path / SETTINGS} says where they were",
             )
         return _carry_out(request, pairs, folder, world, base, watch)
+
+
+def find_learning_rate(
+    request: Request, *, base: OpenClipEncoder | None = None, watch: Watch | None = None
+) -> RateSweep:
+    """Try learning rates for a run; nothing is written but the features in the cache.
+
+    Raises: as `train`.
+    """
+    import tempfile
+
+    from clipsearch.training.loop import Loop
+    from clipsearch.training.methods import check_method, prepare
+
+    watch = watch or Watch()
+    doing = _Doing()
+    with tempfile.TemporaryDirectory(prefix="clipsearch-") as place, _Joined(request) as world:
+        folder = RunFolder(Path(place))
+        with shortages_named(folder.path, doing):
+            check_method(request, base, world)
+            watch = doing.watched(watch if world.is_first else Watch())
+            pairs = _Pairs.open(request, watch.notice)
+            work = prepare(
+                request, pairs.train, pairs.dev, pairs.anchor, folder, world, base, watch.report, watch.notice
+            )
+            loop: Loop = Loop(
+                work.trainee,
+                work.order,
+                request.settings,
+                folder,
+                world=world,
+                report=watch.report,
+                interrupted=watch.interrupted,
+            )
+            return loop.sweep()
+
+
+class _Doing:
+    """What a run is about, for errors that libraries raise."""
+
+    def __init__(self) -> None:
+        self._stage = "preparing"
+
+    def __call__(self) -> str:
+        return self._stage
+
+    def watched(self, watch: Watch) -> Watch:
+        def report(stage: str, done: int, total: int) -> None:
+            self._stage = stage
+            watch.report(stage, done, total)
+
+        return replace(watch, report=report)
 
 
 class _Joined:
@@ -252,6 +325,7 @@ def _carry_out(
     from clipsearch.training.interpolation import choose, weigh
     from clipsearch.training.loop import Loop, percentages
     from clipsearch.training.methods import prepare
+    from clipsearch.training.verdict import judge
 
     started = time.monotonic()
 
@@ -263,9 +337,22 @@ def _carry_out(
 
     work = prepare(request, pairs.train, pairs.dev, pairs.anchor, folder, world, base, report, watch.notice)
     loop: Loop = Loop(
-        work.trainee, work.order, request.settings, folder, world=world, report=report, interrupted=watch.interrupted
+        work.trainee,
+        work.order,
+        request.settings,
+        folder,
+        world=world,
+        report=report,
+        interrupted=watch.interrupted,
+        anyway=folder.goes_on_anyway,
+        measured=watch.measured,
     )
-    progress = loop.run()
+    try:
+        progress = loop.run()
+    except TrainingStopped as stopped:
+        if world.is_first:
+            folder.note_stop(stopped)
+        raise
     trainee: Trained = work.trainee
 
     def measure(alpha: float, name: str) -> Metrics:
@@ -276,15 +363,17 @@ def _carry_out(
     chosen = choose(weighings, request.max_anchor_drop)
     start = weighings[0]
     trainee.set_strength(chosen.alpha)
+    verdict = judge(start.dev, chosen.dev)
+    counts = work.counts()
     outcome = TrainReport(
         run=str(folder.path),
         model=request.model,
         method=request.settings.method,
-        pairs=len(pairs.train),
-        dev_pairs=len(pairs.dev),
-        anchor_pairs=len(pairs.anchor),
-        unreadable=work.unreadable(),
-        epochs=progress.step // work.order.steps_per_epoch,
+        pairs=counts.train,
+        dev_pairs=counts.dev,
+        anchor_pairs=counts.anchor,
+        unreadable=counts.unreadable,
+        epochs=-(-progress.step // work.order.steps_per_epoch),
         best_epoch=progress.best_epoch,
         alpha=chosen.alpha,
         dev_before=percentages(start.dev),
@@ -297,6 +386,12 @@ def _carry_out(
         same_images=False,
         seconds=0.0,
         weighings=[_weighing_json(one) for one in weighings],
+        batch=work.order.batch,
+        steps=progress.step,
+        verdict=verdict.outcome,
+        dev_changes={name: list(change) for name, change in verdict.changes.items()},
+        median_before=verdict.median_before,
+        median_after=verdict.median_after,
     )
     if world.is_first:
         report("writing the model", 0, 1)
@@ -305,6 +400,10 @@ def _carry_out(
         missing = folder.draw_curves()
         if missing:
             outcome.notes.append(missing)
+        card = model_card(
+            outcome, request.settings.as_json(), request.sources, read_model_directory(folder.model).licence
+        )
+        write_atomically(folder.path / CARD, card.encode())
         outcome.seconds = round(time.monotonic() - started, 1)
         folder.write_json(REPORT, asdict(outcome))
         loop.forget_checkpoints()
@@ -371,7 +470,10 @@ def _require_torch() -> None:
         import onnx  # noqa: F401
         import safetensors  # noqa: F401
         import torch  # noqa: F401
-    except ImportError as error:
+    except (ImportError, OSError) as error:
+        if is_out_of_memory(error):
+            advice = "Close other programs or allow it more memory (ulimit -v), then try again"
+            raise OutOfMemory("loading PyTorch", first_line(error), advice) from error
         raise MissingExtra("torch", "training") from error
 
 

@@ -4,10 +4,14 @@ RUN/
   run.json              what was asked for and on what: enough to go on after a kill
   metrics.jsonl, .csv   one line for each epoch
   curves.png            the same as a picture (needs matplotlib, the extra plots)
+  stopped.json          why the run was stopped, if it broke
+  MODEL_CARD.md         what the model was made from and what was measured
+  tensorboard/          the metrics for TensorBoard, if asked for
   report.json           the outcome: before and after, and the interpolation that was chosen; written last
   checkpoints/          see `checkpoints`; only while the run goes on
   model/                the model directory that `--model RUN` loads; see encoder.layout
-  weights.safetensors   open_clip models only: the weights, for a later run and for GPUs
+  weights.safetensors   open_clip models only: the weights, for a later run and for GPUs; they say what pictures must
+                        go through before them, as open_clip_config.json does
 """
 
 from __future__ import annotations
@@ -24,9 +28,11 @@ from clipsearch.errors import ClipsearchError
 from clipsearch.evaluation.plots import check_plots
 from clipsearch.training.checkpoints import FOLDER as CHECKPOINTS
 from clipsearch.training.checkpoints import STATE, write_atomically
+from clipsearch.training.settings import TrainingStopped
 
 SETTINGS, MODEL = RUN_SETTINGS, RUN_MODEL
 REPORT, METRICS, TABLE, CURVES = "report.json", "metrics.jsonl", "metrics.csv", "curves.png"
+STOPPED = "stopped.json"
 WEIGHTS = "weights.safetensors"
 
 Row = dict[str, float | int | None]
@@ -80,6 +86,28 @@ class RunFolder:
     def report(self) -> dict[str, Any] | None:
         """The outcome of a finished run."""
         return self.read_json(REPORT)
+
+    def note_stop(self, stopped: TrainingStopped) -> None:
+        """Keep why the run was stopped, so that it stays so."""
+        self.write_json(STOPPED, {"step": stopped.step, "problem": stopped.problem, "advice": stopped.advice})
+
+    def check_not_stopped(self, anyway: bool) -> None:
+        """Raise TrainingStopped if the run broke and is not to go on `anyway`, now or since an earlier time."""
+        found = self.read_json(STOPPED)
+        if found is None or found.get("anyway"):
+            return
+        if not anyway:
+            raise TrainingStopped(
+                int(found["step"]),
+                str(found["problem"]),
+                f"{found['advice']}. Continue as it is with: clipsearch train --resume {self.path} --anyway",
+            )
+        self.write_json(STOPPED, {**found, "anyway": True})
+
+    @property
+    def goes_on_anyway(self) -> bool:
+        """Whether someone decided that the run goes on although it broke."""
+        return bool((self.read_json(STOPPED) or {}).get("anyway"))
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """One of the run's JSON files, None if it is not there."""

@@ -6,11 +6,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from clipsearch.errors import ClipsearchError
+from clipsearch.training.views import Augmentation
 
 Method = Literal["heads", "locked-image", "lora", "full"]
 Objective = Literal["clip", "siglip"]
 Targets = Literal["soft", "hard"]
 METHODS: tuple[Method, ...] = get_args(Method)
+LoraTarget = Literal["attention", "mlp", "projection", "convolution"]
+LORA_TARGETS: tuple[LoraTarget, ...] = get_args(LoraTarget)
 
 
 class InvalidSettings(ClipsearchError):
@@ -27,6 +30,7 @@ class TrainingStopped(ClipsearchError):
     def __init__(self, step: int, problem: str, advice: str) -> None:
         self.step = step
         self.problem = problem
+        self.advice = advice
         super().__init__(f"training was stopped at step {step:,}: {problem}. {advice}")
 
 
@@ -44,32 +48,44 @@ class Settings:
     """How a run trains. `learning_rate` None: what suits the trainee."""
 
     method: Method
-    epochs: int = 10
-    batch: int = 1024  # pairs that a step compares, over all processes
+    epochs: int | None = None  # None: from the number of pairs, as are the others (see `plan`)
+    batch: int | None = None  # pairs that a step compares, over all processes
+    max_steps: int | None = None
     micro_batch: int | None = None  # pairs that go through the towers at once; None: what suits the trainee
     accumulate: bool = False  # each micro-batch with its own loss, instead of gradient caching
     learning_rate: float | None = None
     weight_decay: float = 0.2
-    warmup: float = 0.1  # share of the steps
+    warmup_steps: int | None = None
     layer_decay: float = 1.0  # of the learning rate, for each layer further from the output
     gradient_norm: float = 1.0  # gradients are scaled down to it; 0: never
     ema: float = 0.0  # decay of averaged weights, which are then what is evaluated and kept; 0: none
-    objective: Objective = "clip"
+    objective: Objective | None = None  # None: the one that the model was trained with
     targets: Targets = "soft"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpoint_layers: bool = False  # gradient checkpointing
     lora_rank: int = 8
-    lora_alpha: float = 16.0
+    lora_alpha: float | None = None  # None: twice the rank
+    lora_targets: tuple[str, ...] = LORA_TARGETS
+    freeze: tuple[str, ...] = ()  # see `freezing`
+    freeze_layers: int = 0  # blocks of each tower, from the input
     views: int = 3  # of each picture: the whole, its mirror image, then random crops
+    mirror: bool | None = None  # None: unless captions speak of sides or writing
+    smallest_crop: float = 0.7  # share of a picture's area that a random crop keeps at least
+    jitter: float = 0.0  # largest change of brightness, contrast and saturation of a random crop
     gate: bool = True  # heads: leave what is unlike the pairs as it was
     drop_features: float = 0.1  # heads: share of the features that a step leaves out
     drop_hidden: float = 0.3  # heads: share of the hidden units that a step leaves out
     keep_texts: float = 0.2  # heads: share of captions whose base vector is trained against
     keep_general: float = 40.0  # heads: weight of keeping general sentences where they are; 0: no such thing
-    patience: int = 5  # epochs without a better held-out recall
+    patience: int | None = None  # epochs without a better held-out recall
     seed: int = 0
     checkpoint_s: float = 60.0
     checkpoint_steps: int | None = None
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How random views differ."""
+        return Augmentation(self.smallest_crop, self.jitter)
 
     def as_json(self) -> dict[str, Any]:
         """The inverse of `from_json`."""
@@ -79,4 +95,7 @@ class Settings:
     def from_json(cls, values: dict[str, Any]) -> Settings:
         """Settings as run.json has them."""
         known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        found: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**{name: value for name, value in found.items() if name in known})

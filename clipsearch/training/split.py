@@ -10,20 +10,35 @@ from clipsearch.training.settings import InvalidSettings
 
 HELD_OUT_SHARE = 0.1
 MOST_HELD_OUT = 2000
+LEAST_HELD_OUT = 30  # a third of them in the first ten by chance; of ten, all
 FEWEST_PAIRS = 20
 
 
+def held_out_count(pairs: int) -> int:
+    """A tenth, at least 30 and at most 2,000, and never more than half."""
+    return min(max(round(HELD_OUT_SHARE * pairs), LEAST_HELD_OUT), MOST_HELD_OUT, pairs // 2)
+
+
 def split(pairs: PairSet) -> tuple[PairSet, PairSet]:
-    """Split off a tenth of the pairs, at most about 2,000. Raises: InvalidSettings if there are too few."""
+    """Split off the pairs whose contents have the smallest hashes. Raises: InvalidSettings if there are too few.
+
+    Pictures with the same content go to the same side, so a few more may be held out than `held_out_count` says.
+    """
     if len(pairs) < FEWEST_PAIRS:
         raise InvalidSettings(
             f"{len(pairs)} pairs are too few to split off a held-out set",
-            "Give at least 20, or held-out pairs with --dev PAIRS",
+            f"Give at least {FEWEST_PAIRS}, or held-out pairs with --dev PAIRS",
         )
-    share = min(HELD_OUT_SHARE, MOST_HELD_OUT / len(pairs))
     places = [_place(pair) for pair in pairs]
-    bound = max(share, min(places))
+    bound = sorted(places)[held_out_count(len(pairs)) - 1]
+    if bound == max(places):  # nearly all are one picture, which goes to the training side
+        bound = max((place for place in places if place < bound), default=-1)
     held = [number for number, place in enumerate(places) if place <= bound]
+    if not held:
+        raise InvalidSettings(
+            f"the {len(pairs)} pairs have one picture between them, so none can be held out",
+            "Give pairs with different pictures",
+        )
     kept = [number for number, place in enumerate(places) if place > bound]
     return pairs.subset(kept), pairs.subset(held)
 
@@ -34,9 +49,9 @@ def common_pictures(train: PairSet, dev: PairSet) -> int:
     return sum(_content(pair) in known for pair in dev)
 
 
-def _place(pair: Pair) -> float:
-    """Where a picture's content lies between 0 and 1."""
-    return xxhash.xxh3_64_intdigest(_content(pair)) / 2**64
+def _place(pair: Pair) -> int:
+    """Where a picture's content lies among all possible ones."""
+    return xxhash.xxh3_64_intdigest(_content(pair))
 
 
 def _content(pair: Pair) -> bytes:

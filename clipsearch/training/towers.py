@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import re
+import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,18 +17,25 @@ from torch import Tensor, nn
 
 from clipsearch.cores import available_cores
 from clipsearch.encoder.export import export
-from clipsearch.encoder.openclip import OpenClipEncoder, set_batch_first
+from clipsearch.encoder.layout import preprocess_cfg
+from clipsearch.encoder.openclip import OPEN_CLIP_CONFIG, PREPROCESS_KEY, OpenClipEncoder, set_batch_first
 from clipsearch.errors import UnreadablePicture
 from clipsearch.evaluation.recall import Metrics, evaluate
 from clipsearch.pairs.reading import PairSet
 from clipsearch.records import FloatArray, IntArray, PixelArray
+from clipsearch.training.checkpoints import write_atomically
 from clipsearch.training.distributed import World
-from clipsearch.training.grad_cache import Part, Vectors
+from clipsearch.training.freezing import LAYER, STEM, frozen_by, plain_name
+from clipsearch.training.grad_cache import Loaded, Part, Vectors
 from clipsearch.training.heads import SIGLIP_BIAS
 from clipsearch.training.lora import LoraReport, add_lora, merge_lora, set_strength
-from clipsearch.training.methods import Work
+from clipsearch.training.methods import Counts, Work
+from clipsearch.training.mirroring import may_be_mirrored, mirroring_notice
 from clipsearch.training.order import Draw, Order
-from clipsearch.training.settings import InvalidSettings, Settings
+from clipsearch.training.plan import plan
+from clipsearch.training.run_folder import WEIGHTS
+from clipsearch.training.sameness import check_variety, numbered, same_pictures
+from clipsearch.training.settings import InvalidSettings, LoraTarget, Objective, Settings
 from clipsearch.training.views import WHOLE, view_of
 
 PICTURES_AT_ONCE = 64
@@ -36,7 +43,6 @@ TEXTS_AT_ONCE = 256
 LARGEST_KEPT_BYTES = 512 << 20  # of the pixels of a set that is measured
 MICRO_BATCHES = {"cuda": 128, "mps": 32, "cpu": 32}  # pairs in memory at once, if nobody says otherwise
 LEARNING_RATES = {"lora": 5e-4, "locked-image": 1e-5, "full": 1e-5}
-_LAYER = re.compile(r"(?:resblocks|blocks|layers?|stages)\.?(\d+)")
 
 
 class Captions:
@@ -51,6 +57,7 @@ class Captions:
         self.owners: IntArray = np.repeat(np.arange(len(rows)), [len(own) for own in rows])
         parts = [tokenize(self.texts[at : at + TEXTS_AT_ONCE]) for at in range(0, len(self.texts), TEXTS_AT_ONCE)]
         self.tokens = torch.cat(parts)  # (T, L) int64
+        self.same = torch.from_numpy(numbered(row.tobytes() for row in self.tokens.numpy()))  # (T,)
 
 
 class TowersTrainee:
@@ -77,8 +84,9 @@ class TowersTrainee:
             self.model.set_grad_checkpointing(True)
         self.log_scale = nn.Parameter(self.model.logit_scale.detach().float().reshape(()).clone())
         self.bias: nn.Parameter | None = None
-        if settings.objective == "siglip":
-            own = getattr(self.model, "logit_bias", None)
+        own = getattr(self.model, "logit_bias", None)
+        self.objective: Objective = settings.objective or ("clip" if own is None else "siglip")
+        if self.objective == "siglip":
             start = SIGLIP_BIAS if own is None else float(own.detach().reshape(-1)[0])
             self.bias = nn.Parameter(torch.tensor(start, device=self.device))
         torch.manual_seed(settings.seed)
@@ -93,23 +101,33 @@ class TowersTrainee:
             self._start = {name: value.detach().clone() for name, value in self.trained.items()}
         self._end: dict[str, Tensor] | None = None
         self._train, self._sets = train, sets
+        self.mirror = may_be_mirrored(train, settings.mirror)
         self._captions = Captions(train, encoder.tokenizer)
+        self._same_pictures = same_pictures(train)
+        check_variety(train, self._same_pictures, self._captions.same.numpy())
         self._set_captions = {name: Captions(pairs, encoder.tokenizer) for name, pairs in sets.items()}
         self._pixels: dict[str, list[tuple[list[int], PixelArray]]] = {}
         self._readable: dict[str, IntArray] = {}
         self._locked_images: dict[str, FloatArray] = {}
         self._ahead: dict[bytes, list[Future[PixelArray | None]]] = {}
         self._pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
-        self.order = Order(self._captions.first, settings.batch, settings.seed)
+        size = self._world.size
+        self.order = Order(self._captions.first, plan(len(train), settings, size).batch, settings.seed, size)
         self.unreadable: set[int] = set()
 
     def _choose_trained(self, settings: Settings) -> None:
+        frozen = frozen_by([name for name, _ in self.model.named_parameters()], settings.freeze, settings.freeze_layers)
         if settings.method == "lora":
-            self.lora = add_lora(self.model, settings.lora_rank, settings.lora_alpha)
-            return
-        self.model.requires_grad_(True)
-        if settings.method == "locked-image":
-            self.model.visual.requires_grad_(False)
+            alpha = 2.0 * settings.lora_rank if settings.lora_alpha is None else settings.lora_alpha
+            targets = cast(tuple[LoraTarget, ...], settings.lora_targets)
+            self.lora = add_lora(self.model, settings.lora_rank, alpha, targets, frozen)
+        else:
+            for name, value in self.model.named_parameters():
+                value.requires_grad_(not frozen(name))
+            if settings.method == "locked-image":
+                self.model.visual.requires_grad_(False)
+        if not any(value.requires_grad for value in self.model.parameters()):
+            raise InvalidSettings("everything is frozen, so nothing can be trained", "Freeze less")
 
     def groups(self, settings: Settings) -> list[tuple[float, dict[str, nn.Parameter]]]:
         """Parameters by how far their layer is from the output, for layer-wise decay of the learning rate."""
@@ -123,7 +141,7 @@ class TowersTrainee:
         """None: statistics of batch normalisation stay as they were trained (see `set_training`)."""
         return {}
 
-    def load(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    def load(self, draw: Draw) -> Loaded:
         """Pixels (B, H, W, 3) uint8, and tokens (B, L). A picture that cannot be read is replaced by the next one."""
         futures = self._ahead.pop(_key(draw), None) or self._decode(draw)
         pixels = []
@@ -138,12 +156,16 @@ class TowersTrainee:
                 draw.pictures[place] = number
                 draw.captions[place] = self._captions.first[number]
             pixels.append(found)
-        rows = self._captions.rows[draw.captions]
+        rows = torch.from_numpy(self._captions.rows[draw.captions])
         host = torch.from_numpy(np.stack(pixels))
         if self.device.type == "cuda":
             host = host.pin_memory()
-        texts = self._captions.tokens[torch.from_numpy(rows)].to(self.device, non_blocking=True)
-        return host.to(self.device, non_blocking=True), texts, torch.from_numpy(rows).to(self.device)
+        return Loaded(
+            host.to(self.device, non_blocking=True),
+            self._captions.tokens[rows].to(self.device, non_blocking=True),
+            torch.from_numpy(self._same_pictures[draw.pictures]).to(self.device),
+            self._captions.same[rows].to(self.device),
+        )
 
     def look_ahead(self, draws: list[Draw]) -> None:
         """Begin to decode the pictures of steps to come."""
@@ -160,7 +182,14 @@ class TowersTrainee:
 
     def _view(self, number: int, seed: int) -> PixelArray | None:
         try:
-            return view_of(self._train[number], seed % self._settings.views, seed, self._encoder.preprocessing)
+            return view_of(
+                self._train[number],
+                seed % self._settings.views,
+                seed,
+                self._encoder.preprocessing,
+                mirror=bool(self.mirror[number]),
+                augmentation=self._settings.augmentation,
+            )
         except UnreadablePicture:
             return None
 
@@ -185,6 +214,8 @@ class TowersTrainee:
         return F.normalize(features.float(), dim=1)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if not torch.is_grad_enabled() and not self.model.training:
+            return contextlib.nullcontext()  # what is measured is what will be written and searched with: fp32
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self._settings.precision)
         return contextlib.nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
@@ -274,6 +305,13 @@ class TowersTrainee:
             if good:
                 yield [number for number, _ in good], np.stack([pixels for _, pixels in good])
 
+    def counts(self) -> Counts:
+        """Of what training and measuring have seen by now."""
+        train = len(self._train) - len(self.unreadable)
+        dev, anchor = (len(self._readable.get(name, self._sets[name])) for name in ("dev", "anchor"))
+        unseen = sum(len(pairs) for pairs in (self._train, self._sets["dev"])) - train - dev
+        return Counts(train, dev, anchor, unseen)
+
     def trained_encoder(self, name: str) -> OpenClipEncoder:
         """The model as it is now, low ranks merged, as an encoder on the CPU."""
         model = copy.deepcopy(self.model).cpu()
@@ -282,6 +320,8 @@ class TowersTrainee:
             model.set_grad_checkpointing(False)
         with torch.no_grad():
             model.logit_scale.copy_(self.log_scale.detach().cpu().reshape(model.logit_scale.shape))
+            if self.bias is not None and isinstance(bias := getattr(model, "logit_bias", None), Tensor):
+                bias.copy_(self.bias.detach().cpu().reshape(bias.shape))
         return OpenClipEncoder.from_model(
             model,
             self._encoder.config,
@@ -294,17 +334,26 @@ class TowersTrainee:
     def write_model(self, target: Path, source: str) -> None:
         """Export to a model directory, and keep the weights beside it, for later runs and for GPUs.
 
-        Raises: ExportFailed, MissingExtra, OSError.
+        Raises: ExportFailed, MissingExtra, OutOfSpace, StorageError.
         """
-        from safetensors.torch import save_file
-
         encoder = self.trained_encoder(source)
-        weights = {name: value.contiguous() for name, value in encoder.model.state_dict().items()}
-        partial = target.parent / ".weights.safetensors"
-        save_file(weights, str(partial))
-        partial.replace(target.parent / "weights.safetensors")
+        write_weights(encoder, target.parent)
         pictures = [view for number in range(min(8, len(self._train))) if (view := self._view(number, 0)) is not None]
         export(encoder, target, check_pictures=np.stack(pictures) if pictures else None, overwrite=True)
+
+
+def write_weights(encoder: OpenClipEncoder, folder: Path) -> None:
+    """Write an encoder's weights, and beside and within them what pictures must go through before them.
+
+    Raises: OutOfSpace, StorageError.
+    """
+    from safetensors.torch import save
+
+    weights = {name: value.contiguous() for name, value in encoder.model.state_dict().items()}
+    cfg = preprocess_cfg(encoder.preprocessing)
+    write_atomically(folder / WEIGHTS, save(weights, {"format": "pt", PREPROCESS_KEY: json.dumps(cfg)}))
+    described = {"model_cfg": encoder.config, "preprocess_cfg": cfg}
+    write_atomically(folder / OPEN_CLIP_CONFIG, (json.dumps(described, indent=2) + "\n").encode())
 
 
 def _key(draw: Draw) -> bytes:
@@ -320,8 +369,7 @@ def layer_distances(names: list[str]) -> dict[str, int]:
     deepest: dict[str, int] = {}
     for name in names:
         tower = "visual" if name.startswith("visual.") else "text"
-        plain = name.replace(".parametrizations.", ".")
-        found = _LAYER.search(plain)
+        found = LAYER.search(plain_name(name))
         depths[name] = (tower, int(found[1]) if found else None)
         if found:
             deepest[tower] = max(deepest.get(tower, 0), int(found[1]))
@@ -330,7 +378,7 @@ def layer_distances(names: list[str]) -> dict[str, int]:
         last = deepest.get(tower, -1)
         if depth is not None:
             distances[name] = last - depth + 1
-        elif re.search(r"embedding|conv1|bn1|patch_embed|cls_token|stem|ln_pre|norm_pre", name):
+        elif STEM.search(name):
             distances[name] = last + 2
         else:
             distances[name] = 0
@@ -353,6 +401,8 @@ def prepare_towers(
         raise InvalidSettings(
             f"a batch of {trainee.order.batch} cannot be split across {world.size} processes", "Choose another --batch"
         )
+    if settings.views > 1 and settings.mirror is None and (said := mirroring_notice(trainee.mirror)):
+        notice(said)
     if trainee.lora is not None:
         notice(f"LoRA trains {trainee.lora.trained:,} parameters, {trainee.lora.share:.2%} of the model")
-    return Work(trainee, trainee.order, encoder.fingerprint, lambda: len(trainee.unreadable))
+    return Work(trainee, trainee.order, encoder.fingerprint, trainee.counts)

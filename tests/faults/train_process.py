@@ -52,7 +52,7 @@ def heads_trainee() -> tuple[HeadsTrainee, Order, Settings]:
     model: Any = SimpleNamespace(dim=DIM, score_scale=20.0)
     train = made_up(PAIRS, 0, 2)
     trainee = HeadsTrainee(model, train, {"dev": made_up(40, 1, 1)}, settings)
-    return trainee, Order(train.first_caption, settings.batch, settings.seed), settings
+    return trainee, Order(train.first_caption, PAIRS // STEPS_PER_EPOCH, settings.seed), settings
 
 
 def full_trainee(folder: Path) -> tuple[Any, Order, Settings]:

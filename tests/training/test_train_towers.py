@@ -115,6 +115,6 @@ def test_a_collapsing_recall_stops_a_run(tmp_path: Path) -> None:
     loop = tiny_loop(folder, tmp_path / "run", settings)
     loop.run()
     base = loop.trainee.trained_encoder("good")  # type: ignore[attr-defined]
-    wild = Settings("full", epochs=20, batch=16, learning_rate=30.0, warmup=0.0, views=1, patience=20)
+    wild = Settings("full", epochs=20, batch=16, learning_rate=30.0, warmup_steps=0, views=1, patience=20)
     with pytest.raises(TrainingStopped, match="lower learning rate"):
         tiny_loop(folder, tmp_path / "wild", wild, base).run()

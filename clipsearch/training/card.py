@@ -1,0 +1,74 @@
+"""The card of a trained model: what it was made from, how, and what was measured, for whoever gets it next."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from clipsearch.filenames import readable
+
+if TYPE_CHECKING:
+    from clipsearch.training.run import TrainReport
+
+CARD = "MODEL_CARD.md"
+_ONE_WORD = re.compile(r"[A-Za-z0-9.-]+")
+_MEASURES = ("r1", "r5", "r10")
+
+
+def model_card(outcome: TrainReport, settings: dict[str, Any], sources: Sequence[str], licence: str | None) -> str:
+    """Return the card as Markdown. `settings`: as run.json has them; `sources`: only their names are given."""
+    names = ", ".join(f"`{readable(PurePath(source).name)}`" for source in sources)
+    changed = {name: value for name, value in settings.items() if value not in (None, (), [], {}) and name != "method"}
+    lines = [
+        "---",
+        f"license: {licence.lower() if licence and _ONE_WORD.fullmatch(licence) else 'other'}",
+        "library_name: clipsearch",
+        "pipeline_tag: zero-shot-image-classification",
+        f"base_model: {outcome.model or 'a model in memory'}",
+        "---",
+        "",
+        f"# {PurePath(outcome.run).name}",
+        "",
+        f"`{outcome.model or 'A model in memory'}`, fine-tuned by clipsearch (`{outcome.method}`) on "
+        f"{outcome.pairs:,} pairs of pictures and captions from {names}.",
+        "",
+        f"{outcome.steps:,} steps of {outcome.batch:,} pairs; the weights are those of epoch {outcome.best_epoch}, "
+        f"{outcome.alpha:.0%} of the change from the original ones (WiSE-FT). Image tower: `{outcome.fingerprint}`"
+        f"{', that of the original' if outcome.same_images else ''}.",
+        "",
+        "## Measured",
+        "",
+        "| text to image, % | R@1 | R@5 | R@10 |",
+        "|---|---:|---:|---:|",
+    ]
+    for title, before, after in (
+        (f"{outcome.dev_pairs:,} held-out pairs", outcome.dev_before, outcome.dev_after),
+        (f"{outcome.anchor_pairs:,} general pairs", outcome.anchor_before, outcome.anchor_after),
+    ):
+        cells = [f"{before[f'text_to_image_{k}']:.1f} → {after[f'text_to_image_{k}']:.1f}" for k in _MEASURES]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"On the held-out pairs the model is **{outcome.verdict}** "
+        "(95 % intervals of recall@1, 5, 10 and the median rank). The epoch and the weight of the change were chosen "
+        "on these pairs, so expect a little less on others.",
+        "",
+        "## Use",
+        "",
+        "```",
+        "clipsearch index FOLDER --model MODEL_DIRECTORY",
+        "```",
+        "",
+        "## Limits and terms",
+        "",
+        "The model knows what its pairs show and say, with their gaps and biases. The terms of the original model and "
+        "of the pairs apply to it. "
+        + (f"Of the original: {licence.rstrip('.')}." if licence else "The original names no licence."),
+        "",
+        "## Settings",
+        "",
+        *(f"- `{name}`: {value}" for name, value in sorted(changed.items())),
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,65 @@
+"""Which pairs show the same picture or say the same: what must not count as each other's negatives."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+
+import numpy as np
+import xxhash
+
+from clipsearch.errors import UnreadablePicture
+from clipsearch.pairs.reading import PairSet
+from clipsearch.records import IntArray
+from clipsearch.training.settings import InvalidSettings
+
+LONGEST_EXAMPLE = 60  # characters
+
+
+def same_pictures(pairs: PairSet) -> IntArray:
+    """A number for each pair, equal for files with the same bytes. Shape: (N,).
+
+    Only files of the same size with the same sample are read whole.
+    """
+    samples: list[Hashable] = []
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for number, pair in enumerate(pairs):
+        try:
+            sample: Hashable = (pair.source.size_bytes, xxhash.xxh3_128_digest(pair.source.sample()))
+        except UnreadablePicture:
+            sample = number
+        samples.append(sample)
+        groups[sample].append(number)
+    for numbers in groups.values():
+        for number in numbers if len(numbers) > 1 else ():
+            try:
+                samples[number] = xxhash.xxh3_128_digest(pairs[number].read())
+            except UnreadablePicture:
+                samples[number] = number
+    return numbered(samples)
+
+
+def numbered(values: Iterable[Hashable]) -> IntArray:
+    """A number for each value, equal for equal ones: 0 for the first, 1 for the next that is new, ..."""
+    known: dict[Hashable, int] = {}
+    return np.array([known.setdefault(value, len(known)) for value in values], dtype=np.int64)
+
+
+def check_variety(pairs: PairSet, pictures: IntArray, captions: IntArray) -> None:
+    """Raise InvalidSettings if nothing can be learned: one picture, or captions that the model reads as one.
+
+    Shapes: pictures (N,) and captions (C,): their numbers, equal for the same.
+    """
+    different = len(np.unique(pictures))
+    if different < 2:
+        problem = f"all {len(pairs):,} training pairs show the same picture"
+        if len(pairs) < 2:
+            problem = f"there is {'one training pair' if len(pairs) else 'no training pair'} only"
+        raise InvalidSettings(problem, "Training compares pictures with each other: give pairs with different ones")
+    if len(np.unique(captions)) < 2:
+        texts = sorted({caption for pair in pairs for caption in pair.captions})
+        example = texts[0] if len(texts[0]) <= LONGEST_EXAMPLE else f"{texts[0][: LONGEST_EXAMPLE - 3]}..."
+        problem = f'all {len(pairs):,} training pairs have the same caption, "{example}"'
+        if len(texts) > 1:
+            problem = f"the model reads all {len(texts):,} different training captions as the same text"
+        raise InvalidSettings(problem, "Training needs captions that tell pictures apart, in the part the model reads")

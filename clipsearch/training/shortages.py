@@ -1,0 +1,99 @@
+"""Full disks and full memory, in a run's own words."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clipsearch.errors import ClipsearchError, OutOfSpace
+
+_OUT_OF_MEMORY = (
+    "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc",
+    "failed to allocate memory", "unable to allocate", "can't start new thread", "failed to map segment",
+)  # fmt: skip
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class OutOfMemory(ClipsearchError):
+    """There was too little memory while `doing`; `fitting`: how many pairs at a time would fit, if that was tried."""
+
+    def __init__(self, doing: str, problem: str, advice: str, fitting: int | None = None) -> None:
+        self.doing = doing
+        self.fitting = fitting
+        super().__init__(f"out of memory while {doing}: {problem}. {advice}")
+
+
+class RunOutOfSpace(OutOfSpace):
+    """The disk of a run is full."""
+
+    def __init__(self, path: Path, advice: str) -> None:
+        self.path = path
+        Exception.__init__(self, f"no space left on the disk of {path}. {advice}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or what caused it, says that memory ran out: Python's, NumPy's, PyTorch's or the system's."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MemoryError) or (isinstance(seen, OSError) and seen.errno == errno.ENOMEM):
+            return True
+        if isinstance(seen, RuntimeError | ImportError | OSError) or type(seen).__module__.startswith("onnxruntime"):
+            text = str(seen).lower()
+            if any(words in text for words in _OUT_OF_MEMORY):
+                return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def is_out_of_space(error: BaseException) -> bool:
+    """Whether an error, or what caused it, says that the disk is full; also where a library has put it into words."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OutOfSpace) or (isinstance(seen, OSError) and seen.errno in _DISK_FULL):
+            return True
+        said = isinstance(seen, shutil.Error) or type(seen).__name__ == "SafetensorError"
+        if said and any(words in str(seen) for words in ("No space left on device", "Disk quota exceeded")):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+@contextmanager
+def shortages_named(run: Path, doing: Callable[[], str]) -> Iterator[None]:
+    """Raise OutOfMemory or RunOutOfSpace for what libraries call by other names."""
+    try:
+        yield
+    except OutOfMemory:
+        raise
+    except Exception as error:
+        if is_out_of_space(error):
+            began = (run / "run.json").is_file()
+            command = f"continue with: clipsearch train --resume {run}" if began else "run the same command again"
+            kept = " The last checkpoint is kept." if (run / "checkpoints" / "state.json").is_file() else ""
+            raise RunOutOfSpace(run, f"Free some space, then {command}.{kept}") from error
+        if is_out_of_memory(error):
+            advice = "Close other programs or allow it more memory, then continue or start again"
+            raise OutOfMemory(doing(), "the system gives this process no more", advice) from error
+        raise
+
+
+def fitting_size(size: int, attempt: Callable[[int], object]) -> int | None:
+    """The largest half, quarter, eighth ... of `size` for which `attempt` finds memory; None if none does.
+
+    Raises: what `attempt` raises besides a lack of memory.
+    """
+    while size > 1:
+        size //= 2
+        gc.collect()
+        try:
+            attempt(size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            continue
+        return size
+    return None

@@ -1,0 +1,249 @@
+"""What can be set for a run: frozen parameters, LoRA's targets, mirroring, learning rates; and what runs short."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("open_clip")
+
+from clipsearch.encoder.layout import parse_preprocessing  # noqa: E402
+from clipsearch.errors import OutOfSpace  # noqa: E402
+from clipsearch.pairs.reading import open_pairs  # noqa: E402
+from clipsearch.training.distributed import average_gradients  # noqa: E402
+from clipsearch.training.freezing import frozen_by  # noqa: E402
+from clipsearch.training.loop import Loop  # noqa: E402
+from clipsearch.training.mirroring import may_be_mirrored, mirroring_notice, tells_a_side  # noqa: E402
+from clipsearch.training.rates import STEPS, RateSweep, Sweeping, rate_at  # noqa: E402
+from clipsearch.training.run_folder import RunFolder  # noqa: E402
+from clipsearch.training.settings import InvalidSettings, Settings, TrainingStopped  # noqa: E402
+from clipsearch.training.shortages import (  # noqa: E402
+    OutOfMemory,
+    RunOutOfSpace,
+    fitting_size,
+    is_out_of_memory,
+    shortages_named,
+)
+from clipsearch.training.tensorboard import tensorboard_writer  # noqa: E402
+from clipsearch.training.towers import TowersTrainee  # noqa: E402
+from clipsearch.training.views import Augmentation, view_of  # noqa: E402
+from tests.support.open_clip_models import SMALL_RESNET, SMALL_VIT, small_encoder, small_model  # noqa: E402
+from tests.support.training_pairs import write_pairs  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+
+def trainee_for(settings: Settings, folder: Path, config: dict[str, Any] = SMALL_VIT) -> TowersTrainee:
+    pairs = open_pairs([write_pairs(folder, 8)])
+    return TowersTrainee(small_encoder(config), settings, pairs, {"dev": pairs})
+
+
+def loop_for(settings: Settings, folder: Path, **more: Any) -> Loop:
+    trainee = trainee_for(settings, folder / "pairs")
+    run = RunFolder(folder / "run")
+    run.create({})
+    return Loop(trainee, trainee.order, settings, run, **more)
+
+
+def names_of(config: dict[str, Any]) -> list[str]:
+    return [name for name, _ in small_model(config).named_parameters()]
+
+
+@pytest.mark.parametrize("config", [SMALL_VIT, SMALL_RESNET], ids=["vit", "resnet"])
+def test_frozen_parameters_are_those_that_were_named(config: dict[str, Any]) -> None:
+    names = names_of(config)
+    image = frozen_by(names, ["image"], 0)
+    assert {name for name in names if image(name)} == {name for name in names if name.startswith("visual.")}
+    block = frozen_by(names, ["transformer.resblocks.1.*"], 0)
+    assert {name for name in names if block(name)} == {
+        name for name in names if name.startswith("transformer.resblocks.1.")
+    }
+    first = frozen_by(names, [], 1)
+    assert first("token_embedding.weight")
+    assert first("transformer.resblocks.0.attn.in_proj_weight")
+    assert not first("transformer.resblocks.1.attn.in_proj_weight")
+    assert not first("text_projection")
+    assert not any(map(frozen_by(names, [], 0), names))
+    with pytest.raises(InvalidSettings, match="--freeze nothing fits no parameter"):
+        frozen_by(names, ["nothing"], 0)
+
+
+def test_only_what_is_not_frozen_is_trained(tmp_path: Path) -> None:
+    full = trainee_for(Settings("full", freeze=("text",), freeze_layers=1), tmp_path / "a")
+    assert full.trained
+    assert all(name.startswith("visual.") for name in full.trained)
+    assert not any("resblocks.0" in name or "conv1" in name for name in full.trained)
+    lora = trainee_for(Settings("lora", freeze=("image",), lora_targets=("attention",)), tmp_path / "b")
+    assert lora.trained
+    assert all(".attn." in name and not name.startswith("visual.") for name in lora.trained)
+    mlp = trainee_for(Settings("lora", lora_targets=("mlp",)), tmp_path / "c")
+    assert all(".mlp." in name for name in mlp.trained)
+    with pytest.raises(InvalidSettings, match="everything is frozen"):
+        trainee_for(Settings("full", freeze=("image", "text")), tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("caption", "told"),
+    [
+        ("a dog on the left of a bench", True), ("Mann rechts im Bild", True), ("deux chats à gauche", True),
+        ("左边的猫", True), ("T-shirt with a logo", True), ('a wall that says "no entry"', True),
+        ("a street sign", True), ("the clock shows noon", True), ("A dog on a beach", False),
+        ("bright lights", False), ("leftovers on a plate", False), ("a designer lamp", False),
+        ("a couple's wedding", False),
+    ],
+)  # fmt: skip
+def test_captions_that_a_mirror_would_make_wrong(caption: str, told: bool) -> None:
+    assert tells_a_side([caption]) == told
+
+
+def test_mirroring_is_off_where_captions_speak_against_it(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 20)
+    (folder / "p00003.txt").write_text("a cat on the right")
+    may = may_be_mirrored(open_pairs([folder]))
+    assert np.flatnonzero(~may).tolist() == [3]
+    assert "1 of 20 pictures" in str(mirroring_notice(may))
+    (folder / "p00004.txt").write_text("a label with words")
+    may = may_be_mirrored(open_pairs([folder]))
+    assert not may.any()
+    assert str(mirroring_notice(may)).startswith("pictures are not mirrored")
+    assert may_be_mirrored(open_pairs([folder]), asked=True).all()
+    assert mirroring_notice(may_be_mirrored(open_pairs([folder]), asked=True)) is None
+
+
+def test_views_without_a_mirror_and_with_other_colours(tmp_path: Path) -> None:
+    from PIL import Image
+
+    ramp = np.tile(np.linspace(0, 250, 64).astype(np.uint8)[None, :, None], (64, 1, 3))  # dark to bright
+    Image.fromarray(ramp).save(tmp_path / "p.png")
+    (tmp_path / "p.txt").write_text("a ramp")
+    [pair] = open_pairs([tmp_path])
+    sides = {"size": 32, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+    preprocessing = parse_preprocessing(sides, tmp_path)
+
+    def is_mirrored(pixels: Any) -> bool:
+        return bool(pixels[:, 0].mean() > pixels[:, -1].mean())
+
+    assert is_mirrored(view_of(pair, 1, 0, preprocessing))
+    seen = [is_mirrored(view_of(pair, 2, seed, preprocessing)) for seed in range(24)]
+    assert 4 < sum(seen) < 20
+    for view in (1, 2, 3):
+        assert not any(is_mirrored(view_of(pair, view, seed, preprocessing, mirror=False)) for seed in range(12))
+    plain = view_of(pair, 2, 5, preprocessing, mirror=False)
+    jittered = view_of(pair, 2, 5, preprocessing, mirror=False, augmentation=Augmentation(jitter=0.4))
+    assert plain.shape == jittered.shape
+    assert (plain != jittered).any()
+    again = view_of(pair, 2, 5, preprocessing, mirror=False, augmentation=Augmentation(jitter=0.4))
+    assert (again == jittered).all()
+
+
+def test_a_sweep_suggests_a_rate_below_the_best(tmp_path: Path) -> None:
+    sweep = loop_for(Settings("full", batch=8, views=1), tmp_path).sweep()
+    assert sweep.suggestion is not None
+    assert 1e-7 < sweep.suggestion < 1e-1
+    assert sweep.rates == sorted(sweep.rates)
+    assert rate_at(0) == pytest.approx(1e-7)
+    assert rate_at(STEPS - 1) == pytest.approx(1.0)
+    assert RateSweep([1e-3, 1e-2], [1.0, 2.0], 1e-3).suggestion is None
+    sweeping = Sweeping()
+    assert sweeping.add(1e-3, 1.0)
+    assert not sweeping.add(1e-2, 100.0)
+    assert not sweeping.add(1e-1, float("nan"))
+
+
+def test_a_run_that_broke_stays_stopped(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.create({})
+    run.check_not_stopped(False)
+    run.note_stop(TrainingStopped(7, "held-out recall fell", "Try less"))
+    for _ in range(2):
+        with pytest.raises(TrainingStopped, match=r"step 7: held-out recall fell. Try less. .*--anyway"):
+            run.check_not_stopped(False)
+    decisions = [run.goes_on_anyway]
+    run.check_not_stopped(True)
+    decisions.append(run.goes_on_anyway)
+    assert decisions == [False, True]
+    run.check_not_stopped(False)  # a kill after that changes nothing
+
+
+def test_a_collapse_is_judged_after_the_warmup_and_not_against_the_users_will(tmp_path: Path) -> None:
+    for number, (step, anyway, stopped) in enumerate([(6, False, False), (60, False, True), (60, True, False)]):
+        loop = loop_for(
+            Settings("full", batch=8, epochs=100, views=1, patience=99), tmp_path / str(number), anyway=anyway
+        )
+        loop.progress.start_recall = 3.0  # nothing comes near half of it
+        loop.progress.step = step
+        if stopped:
+            with pytest.raises(TrainingStopped, match="held-out recall@10 fell"):
+                loop._end_epoch(step)
+        else:
+            loop._end_epoch(step)
+
+
+def test_out_of_memory_says_what_fits(tmp_path: Path) -> None:
+    loop = loop_for(Settings("full", batch=8, micro_batch=8, views=1), tmp_path)
+    encode = loop.trainee.encode
+
+    def hungry(part: Any) -> Any:
+        if len(part.pictures) > 3:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
+        return encode(part)
+
+    loop.trainee.encode = hungry  # type: ignore[method-assign]
+    with pytest.raises(OutOfMemory, match=r"8 pairs at a time are too many. 2 fit. .*--micro-batch 2") as caught:
+        loop._step(0)
+    assert caught.value.fitting == 2
+    loop.trainee.encode = lambda part: (_ for _ in ()).throw(MemoryError())  # type: ignore[method-assign]
+    with pytest.raises(OutOfMemory, match="smaller model"):
+        loop._step(0)
+
+
+def test_shortages_have_their_own_words(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    for raised in (OutOfSpace(tmp_path), OSError(errno.ENOSPC, "No space left on device")):
+        with pytest.raises(RunOutOfSpace, match=f"--resume {tmp_path}"), shortages_named(tmp_path, lambda: "x"):
+            raise raised
+    with pytest.raises(OutOfMemory, match="while encoding pictures"):  # noqa: SIM117
+        with shortages_named(tmp_path, lambda: "encoding pictures"):
+            raise MemoryError
+    with pytest.raises(RuntimeError, match="another"), shortages_named(tmp_path, lambda: "x"):
+        raise RuntimeError("another thing")
+    assert is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate"))
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+    def attempt(size: int) -> None:
+        if size > 5:
+            raise MemoryError
+
+    assert fitting_size(64, attempt) == 4
+    assert fitting_size(1, attempt) is None
+
+
+def test_metrics_reach_tensorboard_and_the_hook(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    write = tensorboard_writer(tmp_path / "run")
+    seen: list[dict[str, Any]] = []
+
+    def measured(row: Any) -> None:
+        seen.append(dict(row))
+        write(row)
+
+    loop = loop_for(Settings("full", batch=8, epochs=2, views=1), tmp_path, measured=measured)
+    loop.run()
+    assert seen == [dict(row) for row in loop.folder.metrics]
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    found = [event.value for event in events.Scalars("held-out/text_to_image_r10")]
+    assert found == pytest.approx([row["text_to_image_r10"] for row in seen])
+
+
+def test_unused_parameters_are_left_alone() -> None:
+    unused = torch.nn.Parameter(torch.ones(3))
+    average_gradients([unused])
+    assert unused.grad is None

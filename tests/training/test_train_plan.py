@@ -1,0 +1,138 @@
+"""How many steps of how many pairs, which pairs each step sees, which are held out, and what is said of the outcome."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from clipsearch.evaluation.recall import Metrics, evaluate
+from clipsearch.pairs.reading import open_pairs
+from clipsearch.training.order import Order
+from clipsearch.training.plan import FEWEST_STEPS, plan
+from clipsearch.training.sameness import check_variety, numbered, same_pictures
+from clipsearch.training.settings import InvalidSettings, Settings
+from clipsearch.training.split import held_out_count, split
+from clipsearch.training.verdict import judge
+from tests.support.training_pairs import write_pairs
+
+EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "60"))
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(pairs=st.integers(2, 2_000_000), processes=st.sampled_from([1, 2, 3, 8]))
+@example(pairs=1786, processes=1)
+def test_the_plan_has_steps_enough_at_every_size(pairs: int, processes: int) -> None:
+    found = plan(pairs, Settings("heads"), processes)
+    assert found.steps >= FEWEST_STEPS
+    assert found.steps == found.epochs * found.steps_per_epoch
+    assert found.steps_per_epoch == -(-pairs // found.batch)
+    assert found.batch % processes == 0 or pairs < processes
+    if pairs >= 500:
+        assert found.steps_per_epoch >= 6
+    assert 0 < found.warmup_steps <= found.steps / 2
+    assert found.patience * found.steps_per_epoch >= 20
+
+
+def test_what_is_asked_for_is_done() -> None:
+    found = plan(1000, Settings("heads", batch=128, epochs=3, warmup_steps=2, patience=4))
+    assert (found.batch, found.steps_per_epoch, found.epochs, found.steps) == (128, 8, 3, 24)
+    assert (found.warmup_steps, found.patience) == (2, 4)
+    assert plan(1000, Settings("heads", batch=128, max_steps=10)).steps == 10
+    assert plan(50, Settings("heads", batch=128)).batch == 50
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    count=st.integers(1, 300),
+    batch=st.integers(1, 300),
+    processes=st.sampled_from([1, 2, 3]),
+    seed=st.integers(0, 3),
+)
+def test_every_epoch_shows_every_picture(count: int, batch: int, processes: int, seed: int) -> None:
+    order = Order(np.arange(count + 1), batch, seed, processes)
+    for epoch in range(2):
+        seen: list[int] = []
+        sizes = []
+        for step in range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch):
+            draws = [order.draw(step, rank, processes) for rank in range(processes)]
+            assert len({len(draw.pictures) for draw in draws}) == 1
+            sizes.append(sum(len(draw.pictures) for draw in draws))
+            seen += [picture for draw in draws for picture in draw.pictures.tolist()]
+        assert set(seen) == set(range(count))
+        assert len(seen) - count < processes
+        assert max(sizes) - min(sizes) <= processes
+        assert max(sizes) <= max(batch, processes) + processes - 1
+
+
+@pytest.mark.parametrize(("pairs", "held"), [(20, 10), (60, 30), (80, 30), (299, 30), (1000, 100), (90_000, 2000)])
+def test_at_least_thirty_pairs_are_held_out(pairs: int, held: int) -> None:
+    assert held_out_count(pairs) == held
+
+
+def test_the_split_depends_on_content_only(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 70)
+    (folder / "q.png").write_bytes((folder / "p00003.png").read_bytes())
+    (folder / "q.txt").write_text("the same picture again")
+    pairs = open_pairs([folder])
+    train, dev = split(pairs)
+    assert len(dev) in (30, 31)
+    assert len(train) + len(dev) == 71
+    sides = [{pair.key for pair in side} for side in (train, dev)]
+    assert any({"p00003", "q"} <= side for side in sides)
+    _, again = split(pairs.subset(reversed(range(71))))
+    assert {pair.key for pair in again} == sides[1]
+    with pytest.raises(InvalidSettings, match="--dev PAIRS"):
+        split(pairs.subset(range(19)))
+
+
+def test_pairs_that_teach_nothing_are_named_before_training(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 4)
+    pairs = open_pairs([folder])
+    different = np.arange(4)
+    check_variety(pairs, same_pictures(pairs), different)
+    with pytest.raises(InvalidSettings, match="the model reads all 4 different training captions as the same text"):
+        check_variety(pairs, different, np.zeros(4, int))
+    for text in folder.glob("*.txt"):
+        text.write_text("a shoe")
+    with pytest.raises(InvalidSettings, match='all 4 training pairs have the same caption, "a shoe"'):
+        check_variety(open_pairs([folder]), different, np.zeros(4, int))
+    for picture in folder.glob("*.png"):
+        picture.write_bytes((folder / "p00000.png").read_bytes())
+    copies = open_pairs([folder])
+    assert same_pictures(copies).tolist() == [0, 0, 0, 0]
+    with pytest.raises(InvalidSettings, match="all 4 training pairs show the same picture"):
+        check_variety(copies, same_pictures(copies), different)
+    with pytest.raises(InvalidSettings, match="one training pair"):
+        check_variety(copies.subset([0]), np.zeros(1, int), np.zeros(1, int))
+
+
+def test_equal_values_get_equal_numbers() -> None:
+    assert numbered("abcab").tolist() == [0, 1, 2, 0, 1]
+
+
+def metrics(noise: float, seed: int, count: int) -> Metrics:
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(count, 24))
+    texts = images + noise * rng.normal(size=images.shape)
+    unit = [(side / np.linalg.norm(side, axis=1, keepdims=True)).astype(np.float32) for side in (images, texts)]
+    return evaluate(unit[0], unit[1], np.arange(count))
+
+
+def test_the_verdict_follows_the_intervals() -> None:
+    bad, good = metrics(3.0, 1, 60), metrics(0.8, 1, 60)
+    assert judge(bad, good).outcome == "better"
+    assert judge(good, bad).outcome == "worse"
+    assert judge(bad, bad).outcome == "unclear"
+    found = judge(bad, good)
+    value, low, high = found.changes["recall@1"]
+    assert low <= value <= high
+    assert found.changes["median_rank"][0] == pytest.approx(found.median_after - found.median_before)
+    # Of ten held-out pairs all are among the first ten, which says nothing; their ranks do.
+    few = judge(metrics(3.0, 2, 10), metrics(0.5, 2, 10))
+    assert few.changes["recall@10"] == (0.0, 0.0, 0.0)
+    assert few.outcome == "better"
