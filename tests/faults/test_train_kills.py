@@ -5,13 +5,13 @@ Set CLIPSEARCH_TRAIN_KILLS for more than a few kills.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -19,31 +19,43 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 
-from tests.faults.train_process import STEPS, write_inputs
+from tests.faults.train_process import STEPS, carry_out, write_inputs
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 KILLS = int(os.environ.get("CLIPSEARCH_TRAIN_KILLS", "4"))
-REPOSITORY = Path(__file__).resolve().parents[2]
+MODULE = "tests.faults.train_process"
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([MODULE])
 
 
-def start(method: str, run: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.faults.train_process", method, str(run), *arguments]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(method: str, run: Path, kill_at: int = -1) -> BaseProcess:
+    process = FORKS.Process(target=carry_out, args=(method, run, result_of(run), kill_at))
+    process.start()
+    return process
 
 
-def finish(method: str, run: Path, *arguments: str) -> tuple[int, str]:
-    process = start(method, run, *arguments)
-    out, err = process.communicate()
-    assert process.returncode in (0, -signal.SIGKILL), err
-    return process.returncode, out.strip()
+def result_of(run: Path) -> Path:
+    return run.with_name("result.txt")
+
+
+def finish(process: BaseProcess, run: Path) -> tuple[int, str]:
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    result = result_of(run)
+    found = result.read_text() if result.is_file() else ""
+    result.unlink(missing_ok=True)
+    return process.exitcode, found
 
 
 @pytest.mark.parametrize("method", ["heads", "full"])
 def test_resumed_weights_are_those_of_an_uninterrupted_run(method: str, tmp_path: Path) -> None:
     write_inputs(tmp_path / "pairs")
+    warm_up = FORKS.Process(target=int)  # until the server has imported PyTorch
+    warm_up.start()
+    warm_up.join()
     began = time.monotonic()
-    code, expected = finish(method, tmp_path / "whole")
+    code, expected = finish(start(method, tmp_path / "whole"), tmp_path / "whole")
     whole_run_s = time.monotonic() - began
     assert code == 0
     assert expected
@@ -53,17 +65,16 @@ def test_resumed_weights_are_those_of_an_uninterrupted_run(method: str, tmp_path
         if killed % 2:  # at any moment, also while a checkpoint is being written
             process = start(method, run)
             time.sleep(rng.uniform(0.3, 1.0) * whole_run_s)
-            process.send_signal(signal.SIGKILL)
-            out, _ = process.communicate()
-            code, found = process.returncode, out.strip()
+            process.kill()
+            code, found = finish(process, run)
         else:  # in the middle of a step
-            code, found = finish(method, run, str(rng.randrange(STEPS)))
+            code, found = finish(start(method, run, rng.randrange(STEPS)), run)
         if code == 0:
             assert found == expected
             finished += 1
             shutil.rmtree(run)
         if code != 0 or killed % 2:
             killed += 1
-    code, found = finish(method, run)
+    code, found = finish(start(method, run), run)
     assert code == 0
     assert found == expected

@@ -1,15 +1,13 @@
 """A process that trains heads on made-up features, or all of a small ViT on pictures, to be killed.
 
-python -m tests.faults.train_process heads|full RUN [KILL_AT_STEP]
-
-Prints the checksum of the final weights. With KILL_AT_STEP, the process kills itself inside that step.
+`carry_out` is what it does: it writes the checksum of the final weights, or kills itself inside a step. The tests fork
+it from a server that has imported PyTorch once.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +23,8 @@ from clipsearch.training.loop import Loop
 from clipsearch.training.order import Order
 from clipsearch.training.run_folder import RunFolder
 from clipsearch.training.settings import Settings
+from clipsearch.training.towers import TowersTrainee
+from tests.support.open_clip_models import SMALL_VIT, small_encoder
 from tests.support.training_pairs import write_pairs
 
 PAIRS, STEPS_PER_EPOCH, EPOCHS, DIM = 96, 6, 5, 16
@@ -57,9 +57,6 @@ def heads_trainee() -> tuple[HeadsTrainee, Order, Settings]:
 
 def full_trainee(folder: Path) -> tuple[Any, Order, Settings]:
     """Gradient caching, random views, averaged weights: all that a step draws or carries over."""
-    from clipsearch.training.towers import TowersTrainee
-    from tests.support.open_clip_models import SMALL_VIT, small_encoder
-
     batch = PAIRS // 4 // STEPS_PER_EPOCH
     settings = Settings(
         "full", epochs=EPOCHS, batch=batch, micro_batch=3, learning_rate=1e-3, ema=0.9, views=4, checkpoint_steps=4,
@@ -77,8 +74,8 @@ def write_inputs(folder: Path) -> None:
     write_pairs(folder / "dev", 8, first=100)
 
 
-def main() -> None:
-    method, run, kill_at = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else -1
+def carry_out(method: str, run: Path, result: Path, kill_at: int = -1) -> None:
+    """Train in `run` to the end, and write to `result` what came of it; or die at a step."""
     torch.set_num_threads(1)
     trainee, order, settings = heads_trainee() if method == "heads" else full_trainee(run.parent / "pairs")
     folder = RunFolder(run)
@@ -100,8 +97,4 @@ def main() -> None:
     for name, value in sorted(loop.parameters.items()):
         digest.update(name.encode() + value.detach().numpy().tobytes())
     rows = [dict(row) for row in folder.metrics]
-    print(digest.hexdigest(), xxhash.xxh3_64_hexdigest(repr(rows).encode()))
-
-
-if __name__ == "__main__":
-    main()
+    result.write_text(f"{digest.hexdigest()} {xxhash.xxh3_64_hexdigest(repr(rows).encode())}")

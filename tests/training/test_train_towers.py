@@ -29,7 +29,11 @@ pytestmark = pytest.mark.torch
 
 CONFIGS = {"vit": SMALL_VIT, "resnet": SMALL_RESNET}
 RATES = {"full": 2e-3, "lora": 1e-2, "locked-image": 4e-3, "heads": 1e-2}
-SHORT_TEXTS = {**SMALL_VIT["text_cfg"], "context_length": 16}  # longer than the captions, a fifth of the work
+# Longer than the captions, and narrow, for a fifth of the work and of the embeddings.
+SHORT_TEXTS = {**SMALL_VIT["text_cfg"], "context_length": 16, "width": 32}
+PAIRS = 32
+# Exporting takes longer than training: each method does it once or twice, each kind of tower three times.
+EXPORTED = {("vit", "full"), ("vit", "locked-image"), ("vit", "heads"), ("resnet", "lora"), ("resnet", "heads")}
 
 
 def request_for(folder: Path, settings: Settings, **more: Any) -> Request:
@@ -40,15 +44,26 @@ def request_for(folder: Path, settings: Settings, **more: Any) -> Request:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora", "locked-image", "heads"])
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
-def test_every_method_overfits_64_pairs(kind: str, method: Any, tmp_path: Path) -> None:
-    folder = write_pairs(tmp_path / "pairs", 64)
+def test_every_method_overfits_32_pairs(kind: str, method: Any, tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", PAIRS)
     settings = Settings(
-        method, epochs=160, batch=64, micro_batch=64, learning_rate=RATES[method], weight_decay=0.0, views=1,
+        method, epochs=160, batch=PAIRS, micro_batch=PAIRS, learning_rate=RATES[method], weight_decay=0.0, views=1,
         patience=40, lora_rank=16, gate=False, keep_texts=0.0, keep_general=0.0, drop_features=0.0, drop_hidden=0.0,
     )  # fmt: skip
     base = small_encoder({**CONFIGS[kind], "text_cfg": SHORT_TEXTS})
     pairs = open_pairs([folder])
     fit_norms(base, np.stack([view_of(pair, WHOLE, 0, base.preprocessing) for pair in pairs]))
+    if (kind, method) not in EXPORTED:
+        trainee = TowersTrainee(base, settings, pairs, {"dev": pairs})
+        run = RunFolder(tmp_path / "run")
+        run.create({})
+        before = trainee.measure("dev").text_to_image.recall(1)
+        Loop(trainee, trainee.order, settings, run).run()
+        after = trainee.measure("dev")
+        assert before < 0.2
+        assert after.text_to_image.recall(1) == after.image_to_text.recall(1) == 1
+        assert (trainee.trained_encoder("trained").fingerprint == base.fingerprint) == (method == "locked-image")
+        return
     report = train(request_for(folder, settings), tmp_path / "run", base=base)
     assert report.dev_before["text_to_image_r1"] < 20
     assert report.dev_after["text_to_image_r1"] == 100
@@ -57,11 +72,11 @@ def test_every_method_overfits_64_pairs(kind: str, method: Any, tmp_path: Path) 
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["epoch"] < settings.epochs  # there is nothing to gain after
     # The run is a model name, and what it names finds the same.
-    run = load_encoder(str(tmp_path / "run"))
-    texts = run.encode_texts([pair.captions[0] for pair in pairs])
-    images = run.encode_images(np.stack([view_of(pair, WHOLE, 0, run.preprocessing) for pair in pairs]))
-    found = (texts @ images.T).argmax(axis=1) == np.arange(64)
-    assert found.sum() >= 62  # of 64: merged weights round differently on other processors
+    trained = load_encoder(str(tmp_path / "run"))
+    texts = trained.encode_texts([pair.captions[0] for pair in pairs])
+    images = trained.encode_images(np.stack([view_of(pair, WHOLE, 0, trained.preprocessing) for pair in pairs]))
+    found = (texts @ images.T).argmax(axis=1) == np.arange(PAIRS)
+    assert found.sum() >= PAIRS - 1  # merged weights round differently on other processors
 
 
 def tiny_loop(folder: Path, out: Path, settings: Settings, base: OpenClipEncoder | None = None) -> Loop:
