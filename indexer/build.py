@@ -159,6 +159,36 @@ class IndexReport:
         """How many files were skipped for each reason, the most frequent first."""
         return dict(Counter(skip.status for skip in self.skipped).most_common())
 
+    def to_dict(self) -> dict[str, Any]:
+        """As `clipsearch index --json` prints it."""
+        return {
+            "index": str(self.index),
+            "root": str(self.root),
+            "generation": self.generation,
+            "found": self.found,
+            "indexed": self.encoded,
+            "unchanged": self.unchanged,
+            "updated": self.touched,
+            "metadata_read": self.described,
+            "renamed": self.renamed,
+            "copied": self.copied,
+            "removed": self.removed,
+            "missing": self.missing,
+            "returned": self.returned,
+            "forgotten": self.forgotten,
+            "other_files": self.other_files,
+            "withdrawn": self.withdrawn,
+            "left_out": self.left_out,
+            "warnings": self.warnings,
+            "pictures": self.pictures,
+            "skipped": [dataclasses.asdict(skip) for skip in self.skipped],
+            "skipped_by_status": self.skipped_by_status,
+            "partial": self.partial,
+            "seconds": round(self.seconds, 3),
+            "pictures_per_s": round(self.pictures_per_s, 2),
+            "interrupted": self.interrupted,
+        }
+
 
 def index_folder(
     folder: Path,

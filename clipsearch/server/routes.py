@@ -388,7 +388,7 @@ def _documented(model: type, *codes: int) -> dict[str, Any]:
 
 def add_routes(app: FastAPI, service: Service) -> None:
     """Add the API to `app`."""
-    _add_errors(app)
+    add_errors(app)
     _add_searches(app, service)
     _add_pictures(app, service)
     _add_state(app, service)
@@ -552,7 +552,9 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return Response(service.measure(), media_type=CONTENT_TYPE)
 
 
-def _add_errors(app: FastAPI) -> None:
+def add_errors(app: FastAPI) -> None:
+    """Let `app` answer every error as JSON."""
+
     @app.exception_handler(ClipsearchError)
     async def clipsearch_error(request: Request, error: ClipsearchError) -> Response:
         status = next(status for kind, status in _STATUS if isinstance(error, kind))

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 import clipsearch
 from clipsearch.server.app import ServerOptions, create_app
-from clipsearch.ui.page import Page, add_page
+from clipsearch.ui.page import add_page
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import plain
 
@@ -25,11 +25,6 @@ LOCAL = "http://127.0.0.1:7860"
 HERE = ("127.0.0.1", 50_000)
 SECRET = b"nobody must ever see this"
 ROUNDS = int(os.environ.get("CLIPSEARCH_IDENTITY_ROUNDS", "3"))
-
-
-@pytest.fixture(autouse=True)
-def without_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Page, "begin", lambda page: None)
 
 
 def fill(folder: Path, colours: list[str]) -> Path:

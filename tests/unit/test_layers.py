@@ -28,7 +28,7 @@ ONLY_IMPORTERS = {
     "onnxruntime": {"encoder", "training"},
     "openvino": {"encoder"},
     "fastapi": {"server", "ui"},
-    "gradio": {"server", "ui"},
+    "gradio": {"ui"},
     "httpx": {"remote"},
     "mcp": {"server"},
     "mcp_types": {"server"},

@@ -19,6 +19,7 @@ from starlette.websockets import WebSocketDisconnect
 import clipsearch
 from clipsearch.search.confidence import drawing_vectors
 from clipsearch.server.app import ServerOptions, create_app
+from clipsearch.ui.page import add_page
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import plain
 
@@ -38,17 +39,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clipsearch.index(photos, encoder=FakeEncoder()).index
 
 
-def page(service: object) -> Any:
-    """A page with a field for a picture, as the real one has."""
-    import gradio
-
-    with gradio.Blocks() as blocks:
-        image = gradio.Image(type="filepath")
-        shown = gradio.Textbox()
-        gradio.Button("go").click(str, image, shown, api_name="show")
-    return blocks
-
-
 @pytest.fixture
 def client(index: Path, encoder: FakeEncoder) -> Iterator[TestClient]:
     options = ServerOptions(warm_pictures_after_s=None)  # some tests count what is encoded
@@ -58,7 +48,7 @@ def client(index: Path, encoder: FakeEncoder) -> Iterator[TestClient]:
 
 @pytest.fixture(scope="module")
 def with_page(index: Path) -> Iterator[TestClient]:
-    with TestClient(create_app([index], encoder=FakeEncoder(), page=page), base_url=LOCAL) as client:
+    with TestClient(create_app([index], encoder=FakeEncoder(), interface=add_page), base_url=LOCAL) as client:
         yield client
 
 
@@ -66,7 +56,7 @@ def with_page(index: Path) -> Iterator[TestClient]:
 def guarded_server(index: Path) -> Iterator[TestClient]:
     options = ServerOptions(token=TOKEN, local=False, host_names=("photos.example",))
     with TestClient(
-        create_app([index], encoder=FakeEncoder(), options=options, page=page),
+        create_app([index], encoder=FakeEncoder(), options=options, interface=add_page),
         base_url="http://photos.example",
         follow_redirects=False,
     ) as client:
@@ -270,12 +260,13 @@ def test_a_query_that_names_a_file_of_this_machine_does_not_read_it(
     assert encoder.images_encoded == before
 
 
-def test_the_page_takes_no_path_of_this_machine_for_a_picture(with_page: TestClient, index: Path) -> None:
+def test_no_endpoint_takes_a_path_of_this_machine_for_a_picture(with_page: TestClient, index: Path) -> None:
     for name in (str(index.parent / "red.png"), str(index.parent / "secret.txt"), "/etc/passwd"):
-        picture = {"path": name, "meta": {"_type": "gradio.FileData"}}
-        said = called(with_page, picture)
-        assert "event: error" in said
-        assert SECRET not in said
+        file = {"path": name, "meta": {"_type": "gradio.FileData"}}
+        for picture in (file, [file], [[file]], name, f"data:image/png;base64,{name}"):
+            said = called(with_page, picture)
+            assert "error" in said
+            assert SECRET not in said
 
 
 # --- addresses
@@ -312,12 +303,13 @@ def listener() -> Iterator[Listener]:
     listener.server.shutdown()
 
 
-def called(client: TestClient, picture: dict[str, Any]) -> str:
-    """What the page says to a picture that is named, not sent."""
-    joined = client.post("/gradio_api/call/show", json={"data": [picture]})
+def called(client: TestClient, picture: Any) -> str:
+    """What an endpoint of Gradio says to a picture that is named, not sent."""
+    data = [None, None, picture, 20, 0, None]
+    joined = client.post("/gradio_api/call/similar", json={"data": data})
     if joined.status_code != 200:
         return f"error {joined.status_code} {joined.text}"
-    return client.get(f"/gradio_api/call/show/{joined.json()['event_id']}").text
+    return client.get(f"/gradio_api/call/similar/{joined.json()['event_id']}").text
 
 
 def test_no_field_makes_the_server_fetch_an_address(with_page: TestClient, listener: Listener) -> None:
@@ -338,10 +330,11 @@ def test_no_field_makes_the_server_fetch_an_address(with_page: TestClient, liste
         with_page.get(f"/gradio_api/{route}{at}")
         with_page.get(f"/gradio_api/{route}{quote(at, safe='')}")
     for picture in ({"path": at}, {"path": "x", "url": at}, {"path": None, "url": at}, {"url": at}):
-        called(with_page, {**picture, "meta": {"_type": "gradio.FileData"}})
+        for sent in ({**picture, "meta": {"_type": "gradio.FileData"}}, at, [at]):
+            assert "error" in called(with_page, sent)
     assert listener.asked == []
     public = {"path": "http://example.com/cat.jpg", "meta": {"_type": "gradio.FileData"}}
-    assert "does not fetch URLs" in called(with_page, public)
+    assert called(with_page, public).startswith("error 422")
 
 
 def test_the_page_sends_nobody_to_another_address(with_page: TestClient) -> None:
@@ -390,8 +383,10 @@ def test_a_picture_that_takes_too_long_is_refused(index: Path, encoder: FakeEnco
 
 def test_bodies_that_are_too_large_are_refused_before_they_are_read(index: Path, encoder: FakeEncoder) -> None:
     options = ServerOptions(most_upload_bytes=100_000)
-    with TestClient(create_app([index], encoder=encoder, options=options, page=page), base_url=LOCAL) as client:
-        for route in ("/v1/search", "/v1/similar/upload", "/v1/embed/upload", "/gradio_api/upload"):
+    with TestClient(
+        create_app([index], encoder=encoder, options=options, interface=add_page), base_url=LOCAL
+    ) as client:
+        for route in ("/v1/search", "/v1/similar/upload", "/v1/embed/upload", "/gradio_api/queue/join"):
             sent = client.post(route, files={"image": ("a.png", bytes(200_000))})
             assert sent.status_code == 413, route
             assert client.post(route, headers={"Content-Length": "9" * 30}, content=b"").status_code == 413, route

@@ -19,7 +19,7 @@ import uvicorn
 import clipsearch
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.server.sub_path import checked_root
-from clipsearch.ui.page import Page, add_page
+from clipsearch.ui.page import add_page
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 
@@ -71,12 +71,9 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=SHOWN)
-def address(
-    request: pytest.FixtureRequest, index: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
+def address(request: pytest.FixtureRequest, index: Path, encoder: FakeEncoder) -> Iterator[str]:
     """The address of the page at the proxy."""
     root, strips = request.param
-    monkeypatch.setattr(Page, "begin", lambda page: None)  # Gradio takes seconds and is not needed here
     options = ServerOptions(root_path=root, token=TOKEN, warm_pictures_after_s=None)
     listening = socket.create_server(("127.0.0.1", 0))
     app = create_app([index], encoder=encoder, interface=add_page, options=options)
