@@ -161,6 +161,8 @@ def _serve(served: FastAPI, listening: socket.socket, started: Callable[[], None
     """Run until Ctrl-C or SIGTERM; what is being answered then is answered."""
     import uvicorn
 
+    from clipsearch.server.connections import Sparingly, settings
+
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
@@ -169,11 +171,10 @@ def _serve(served: FastAPI, listening: socket.socket, started: Callable[[], None
 
     _return_memory()
     logging.basicConfig(format="clipsearch: %(message)s", level=logging.WARNING)
-    settings = uvicorn.Config(
-        served, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
-    )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Sparingly())
     with contextlib.suppress(KeyboardInterrupt):
-        Server(settings).run([listening])
+        Server(settings(served, log_config=None)).run([listening])
 
 
 def _open_browser(address: str) -> None:

@@ -33,7 +33,8 @@ ONLY_IMPORTERS = {
     "mcp": {"server"},
     "mcp_types": {"server"},
     "watchfiles": {"indexer"},
-    "uvicorn": {"cli"},
+    "h11": {"server"},
+    "uvicorn": {"cli", "server"},
     "typer": {"cli"},
     "PIL": {"pictures", "server", "training", "ui"},
 }
