@@ -29,7 +29,7 @@ from clipsearch.errors import (
     UnreadablePicture,
     rebuilt,
 )
-from clipsearch.filenames import for_parsers, from_parsers, readable, well_formed
+from clipsearch.filenames import for_parsers, from_parsers, readable, to_bytes, well_formed
 from clipsearch.places import absolute, expanded, is_file, is_unchanged
 from clipsearch.query import LENGTH_LIMIT, parse_query
 from clipsearch.query.arguments import (
@@ -82,7 +82,7 @@ class RemoteCollection:
 
         self.url = url.rstrip("/")
         self.index = index
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {b"Authorization": b"Bearer " + to_bytes(token)} if token else {}
         self._http = httpx.Client(
             base_url=self.url, headers=headers, timeout=timeout_s, transport=transport, trust_env=False
         )

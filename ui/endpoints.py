@@ -15,6 +15,7 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
@@ -40,6 +41,7 @@ from clipsearch.server.routes import Service, add_errors, path_of
 SESSIONS_KEPT = 64
 CALLS_WAITING = 256
 MOST_LABELS = 1000
+MOST_VALUES = 50_000
 
 Picture = dict[str, Any]
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -119,10 +121,11 @@ async def _check_call(request: Request) -> None:
     if not called or isinstance(wanted, bool):
         raise HTTPException(404, "no such fn_index")
     data = body.get("data")
-    if not isinstance(data, list) or any(isinstance(value, dict) for value in _inside(data)):
-        raise HTTPException(422, "data must be a list of plain values and lists")
-    if len(data) != len(called[0].inputs):
-        raise HTTPException(422, f"data must have {len(called[0].inputs)} values, one for each parameter")
+    if not isinstance(data, list) or len(data) != len(called[0].inputs):
+        raise HTTPException(422, f"data must be a list of {len(called[0].inputs)} values, one for each parameter")
+    inside = list(islice(_inside(data), MOST_VALUES))
+    if len(inside) == MOST_VALUES or any(isinstance(value, dict) for value in inside):
+        raise HTTPException(422, "data must have plain values and lists only, and not too many")
 
 
 def _inside(value: Any) -> Iterator[Any]:

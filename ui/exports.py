@@ -134,6 +134,7 @@ def _table(rows: list[dict[str, Any]], *, header: bool) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text)
     if header:
+        text.write("\ufeff")  # else spreadsheets take it for the encoding of their system
         writer.writerow(CSV_COLUMNS)
     writer.writerows([_cell(row[column]) for column in CSV_COLUMNS] for row in rows)
     return text.getvalue().encode("utf-8", "replace")

@@ -15,9 +15,9 @@ from clipsearch import __version__
 from clipsearch.encoder import Encoder
 from clipsearch.server.engine import Engine
 from clipsearch.server.metrics import Metrics
-from clipsearch.server.reference import add_reference
+from clipsearch.server.reference import add_reference, add_security
 from clipsearch.server.routes import Service, add_routes
-from clipsearch.server.security import Guard
+from clipsearch.server.security import COOKIE, Guard, Tickets
 from clipsearch.server.sub_path import SubPath, checked_root
 from clipsearch.server.warming import PictureWarmUp
 
@@ -99,8 +99,10 @@ def create_app(
     )
     app.state.service = service
     app.state.root_path = root
+    app.state.tickets = Tickets()
     add_routes(app, service)
     add_reference(app)
+    add_security(app, COOKIE)
     end = None if interface is None else interface(app, service)
     app.add_middleware(_Timed, metrics=metrics)
     app.add_middleware(
@@ -109,6 +111,7 @@ def create_app(
         local=options.local,
         names=options.host_names,
         most_bytes=options.most_upload_bytes,
+        tickets=app.state.tickets,
     )
     if root:
         app.add_middleware(SubPath, root=root)

@@ -380,7 +380,7 @@ def test_selected_pictures_can_be_copied_and_exported(open_page: Open, site: Sit
     assert page.evaluate("navigator.clipboard.readText()") == "\n".join(paths)
     with page.expect_download() as table:
         page.click(".cs-selection >> text=CSV")
-    rows = list(csv.DictReader(io.StringIO(Path(table.value.path()).read_text())))
+    rows = list(csv.DictReader(io.StringIO(Path(table.value.path()).read_text(encoding="utf-8-sig"))))
     assert [row["path"] for row in rows] == paths
     assert [row["camera"] for row in rows] == ["SecretMaker"] * 2
     with page.expect_download() as archive:

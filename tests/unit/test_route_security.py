@@ -37,6 +37,8 @@ OPEN = {"/healthz", "/login"}
 FILLING: dict[str, Any] = {"ids": [0], "like": [0], "texts": ["x"], "form": "csv", "name": "a"}
 """What required fields of requests hold while another one is tried; others hold 0."""
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+BOTH = ("/v1/status", "/v1/skipped", "/healthz", "/metrics", "/docs", "/openapi.json", "/login")
+"""Documented below the routes of the page alone."""
 PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
 
 
@@ -145,13 +147,74 @@ def test_without_the_token_every_route_but_two_is_refused(guarded: TestClient) -
         if path in OPEN:
             assert TOKEN not in guarded.request(method, where).text
             continue
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": "clipsearch_token=wrong"}):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": "clipsearch_session=wrong"}):
             assert guarded.request(method, where, headers=headers).status_code == 401, (method, path)
         right = {"Authorization": f"Bearer {TOKEN}"}
         assert guarded.request(method, where, headers=right).status_code not in (401, 403, 421), (method, path)
         for variant in (f"/{where}", f"{where}/", f"/.{where}", f"/healthz/..{where}", where.upper(), f"{where}%2f"):
             answer = guarded.request(method, variant, headers={"Accept": "*/*"})
             assert answer.status_code == 401, (method, variant)
+
+
+def test_every_error_of_every_route_is_json(client: TestClient, guarded: TestClient) -> None:
+    for each, headers in ((client, {}), (guarded, {}), (client, {"host": "evil.example"}), (client, {"origin": "x"})):
+        paths = {path for _, path in every_route(each)}
+        for path in paths:
+            allowed = {method for method, one in every_route(each) if one == path} | {"HEAD"}
+            for method in VERBS:
+                answer = each.request(method, filled(path), headers=headers, content=b"{" if method == "POST" else None)
+                if answer.status_code < 400 or method == "HEAD":
+                    continue
+                assert answer.headers["content-type"].startswith("application/json"), (method, path, answer.text)
+                assert {"error", "message", "fields"} <= set(answer.json()), (method, path)
+                if each is client and not headers and method not in allowed and path != "/nowhere":
+                    assert answer.status_code == 405, (method, path, answer.status_code)
+                    assert answer.headers["allow"], (method, path)
+
+
+def test_openapi_says_what_errors_and_tokens_look_like(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()
+    assert described["components"]["securitySchemes"]["token"] == {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "Unless the server needs no token.",
+    }
+    problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            assert {"token": []} in operation["security"] or path == "/healthz", path
+            errors = {code: answer for code, answer in operation["responses"].items() if int(code) >= 400}
+            for code, answer in errors.items():
+                assert answer["content"] == problem, (path, code)
+            if operation.get("parameters") or operation.get("requestBody"):
+                assert "422" in errors, path
+
+
+def test_the_documented_routes_are_those_that_exist(client: TestClient, collection: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    table = text[text.index("| Route | |") :].split("\n\n")[0].splitlines()[2:]
+    listed: set[tuple[str, str, bool]] = set()
+    page_only = False
+    for line in table:
+        route, _, _ = line.strip("| ").partition(" | ")
+        page_only = page_only or "`clipsearch ui` only" in route
+        method = ""
+        for name in re.findall(r"`([^`]+)`", route):
+            if name == "clipsearch ui":
+                continue
+            method, _, path = name.rpartition(" ") if " " in name else (method, "", name)
+            listed.add((method, path, page_only and name != "GET /v1/status" and not path.startswith(BOTH)))
+    exists = {(method, path) for method, path in every_route(client) if not path.startswith("/ui/")} - {
+        ("GET", "/nowhere"), ("HEAD", "/"), ("HEAD", "/openapi.json"), ("HEAD", "/docs"),
+    }  # fmt: skip
+    exists = {(method, path) for method, path in exists if method != "HEAD"}
+    assert {(method, path) for method, path, _ in listed} == exists
+    api = create_app([collection / ".clipsearch"], encoder=FakeEncoder())
+    with TestClient(api, base_url=LOCAL) as without_page:
+        for method, path, only in listed:
+            status = without_page.request(method, filled(path), follow_redirects=False).status_code
+            known = any(getattr(route, "path", None) == path for route in api.routes) or path == "/login"
+            assert known is not only, (method, path, status)
 
 
 def test_no_parameter_of_any_route_names_a_file(client: TestClient, collection: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import struct
 import threading
 import zlib
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 import clipsearch
+from clipsearch.remote import RemoteCollection
 from clipsearch.search.confidence import drawing_vectors
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.ui.page import add_page
@@ -158,7 +161,7 @@ def test_without_the_token_everything_is_refused(guarded: TestClient, method: st
     for wrong in ("", "Bearer", "Bearer ", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \xe9"):
         headers = [(b"Authorization", wrong.encode("latin-1"))]
         assert guarded.request(method, path, headers=headers).status_code == 401, wrong
-    assert guarded.request(method, path, headers={"Cookie": "clipsearch_token=wrong"}).status_code == 401
+    assert guarded.request(method, path, headers={"Cookie": "clipsearch_session=wrong"}).status_code == 401
     assert guarded.request(method, path, headers={"Authorization": f"Bearer {TOKEN}"}).status_code != 401
 
 
@@ -183,6 +186,7 @@ def test_a_browser_logs_in_once(guarded: TestClient) -> None:
     assert (done.status_code, done.headers["location"]) == (303, "/?q=dog")
     cookie = done.headers["set-cookie"]
     assert "HttpOnly" in cookie
+    assert TOKEN not in cookie and re.fullmatch(r"clipsearch_session=[0-9a-f]{48};.*", cookie)
     assert "samesite=strict" in cookie.lower()
     assert guarded.get("/v1/status").status_code == 200  # with the cookie
     assert guarded.get("/v1/status", headers={"Origin": "http://evil.example"}).status_code == 403
@@ -192,6 +196,45 @@ def test_the_address_that_is_printed_logs_in_and_hides_the_token(guarded: TestCl
     done = guarded.get("/login", params={"token": TOKEN})
     assert (done.status_code, done.headers["location"]) == (303, "/")
     assert guarded.get("/v1/status").status_code == 200
+
+
+def test_a_ticket_logs_a_browser_in_once(guarded: TestClient) -> None:
+    tickets = guarded.app.state.tickets  # type: ignore[attr-defined]
+    ticket = tickets.new()
+    assert guarded.get("/login", params={"ticket": f"{ticket}x"}).status_code == 200  # the form
+    done = guarded.get("/login", params={"ticket": ticket})
+    assert (done.status_code, done.headers["location"]) == (303, "/")
+    assert guarded.get("/v1/status").status_code == 200
+    guarded.cookies.clear()
+    for used in (ticket, "", "\xe9"):
+        assert guarded.get("/login", params={"ticket": used}).status_code == 200
+        assert guarded.get("/v1/status").status_code == 401
+    for _ in range(100):
+        ticket = tickets.new()
+    assert len(tickets._until) <= 16
+    tickets._until[ticket] = 0
+    assert guarded.get("/login", params={"ticket": ticket}).status_code == 200
+
+
+@pytest.mark.parametrize("token", ["pässwörd-ключ-鍵", "with spaces & signs=%?#"])
+def test_a_token_may_have_any_letters(index: Path, token: str) -> None:
+    app = create_app([index], encoder=FakeEncoder(), options=ServerOptions(token=token))
+    sent = token.encode("utf-8", "surrogateescape")
+    with TestClient(app, base_url=LOCAL, follow_redirects=False) as client:
+        assert client.get("/v1/status", headers=[(b"authorization", b"Bearer " + sent)]).status_code == 200
+        assert client.get("/v1/status", headers=[(b"authorization", b"Bearer x" + sent)]).status_code == 401
+        assert client.get(f"/login?token={quote(sent)}").status_code == 303
+        assert client.get("/v1/status").status_code == 200
+        client.cookies.clear()
+        assert client.post("/login", content=b"token=" + quote(sent).encode()).status_code == 303
+        carried = httpx.MockTransport(
+            lambda asked: httpx.Response(
+                200, content=client.get(asked.url.path, headers=list(asked.headers.raw)).content
+            )
+        )
+        client.cookies.clear()
+        with RemoteCollection(LOCAL, token=token, transport=carried) as remote:
+            assert remote.status()["version"]
 
 
 @pytest.mark.parametrize("target", ["//evil.example", "http://evil.example", "/\\evil.example", "javascript:alert(1)"])

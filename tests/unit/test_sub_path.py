@@ -18,6 +18,7 @@ import uvicorn
 
 import clipsearch
 from clipsearch.server.app import ServerOptions, create_app
+from clipsearch.server.security import session_of
 from clipsearch.server.sub_path import checked_root
 from clipsearch.ui.page import add_page
 from tests.support.fake_encoder import FakeEncoder
@@ -108,7 +109,7 @@ def test_the_whole_of_it_works_at_a_sub_path(address: str) -> None:
         page = browser.post(urljoin(str(form.url), action[1]), content=f"token={TOKEN}", headers={**sent, **as_page})
         assert str(page.url) == address + "?q=dog"
         assert [(cookie.path, cookie.value) for cookie in browser.cookies.jar] == [
-            (address[address.index("/", 8) :], TOKEN)
+            (address[address.index("/", 8) :], session_of(TOKEN.encode()))
         ]
 
         links = re.findall(r'(?:href|src)="([^"]+)"', page.text)
