@@ -154,8 +154,7 @@ class RemoteCollection:
         vector: FloatArray | None = None,
         all: bool = False,
     ) -> Hits | list[Hits]:
-        """As `Collection.search`. A picture file of this machine that the index does not have is sent; it must be all
-        that the query compares with.
+        """As `Collection.search`. Picture files of this machine that the index does not have are sent.
 
         Paths in hits are those of the server's machine; a query may be one of them. Several queries are asked side by
         side: the server joins what comes together.
@@ -192,9 +191,10 @@ class RemoteCollection:
         """The hits of one query."""
         if vector is not None and len(vector) > MOST_DIMENSIONS:
             raise DimensionMismatch(int(self._state()["dim"]), len(vector))
-        words, file, elsewhere = self._split(query)
+        words, file, sent, elsewhere = self._split(query)
         given = [one for one in (vector, None if file is None else self.encode_picture(file)) if one is not None]
-        body = {"query": words, "vector": _sum(given) if given else None, **options}
+        pictures = [{"path": path, "vector": vector_of.tolist()} for path, vector_of in sent.items()]
+        body = {"query": words, "vector": _sum(given) if given else None, "pictures": pictures, **options}
         hits = self._shown([])
         while len(hits) < k:
             wanted = min(k - len(hits), MOST_AT_ONCE)
@@ -209,32 +209,33 @@ class RemoteCollection:
                 break
         return hits
 
-    def _split(self, query: str | os.PathLike[str]) -> tuple[str, str | None, dict[int, str]]:
-        """What to ask the server in words, a picture file of this machine to send, and pictures that only the server
-        may know, by their position. Raises: MalformedQuery, UnreadablePicture."""
+    def _split(self, query: str | os.PathLike[str]) -> tuple[str, str | None, dict[str, FloatArray], dict[int, str]]:
+        """What to ask the server in words, a picture file of this machine to send, the vectors of others that stand
+        among the words, and pictures that only the server may know, by their position.
+
+        Raises: MalformedQuery, UnreadablePicture.
+        """
         if not isinstance(query, str):
-            return *self._named_picture(os.fspath(query)), {}
+            return *self._named_picture(os.fspath(query)), {}, {}
         query = well_formed(query)
         text = query.strip()
         if not text:
-            return "", None, {}
+            return "", None, {}, {}
         if os.path.isabs(text) and len(query) <= LENGTH_LIMIT:  # noqa: PTH117
             row_id = self._row_of(text)
             if row_id is not None:
-                return f"like:{row_id}", None, {}
+                return f"like:{row_id}", None, {}, {}
         parsed = parse_query(query, is_file=is_file)
         pictures = {term.position: term.value for term in parsed.terms if term.kind == "picture"}
         if len(pictures) == len(parsed.terms) == 1 and parsed.filter is None and parsed.terms[0].weight > 0:
-            return *self._named_picture(parsed.terms[0].value), {}
-        for position, path in pictures.items():
-            if is_file(path) and not (os.path.isabs(path) and self._row_of(path) is not None):  # noqa: PTH117
-                raise MalformedQuery(
-                    query,
-                    position,
-                    "a picture file cannot be sent together with other words",
-                    "Put the words in the query, and pass the picture as vector=photos.encode_picture(path).",
-                )
-        return query, None, pictures
+            return *self._named_picture(parsed.terms[0].value), {}, {}
+        sent: dict[str, FloatArray] = {}
+        for path in dict.fromkeys(pictures.values()):
+            if (row_id := self._row_of(path)) is not None:
+                sent[path] = self.vector(row_id)
+            elif is_file(path):
+                sent[path] = self.encode_picture(path)
+        return query, None, sent, pictures
 
     def _named_picture(self, path: str) -> tuple[str, str | None]:
         """How to ask for a picture: in words if the index has it, else by its file. Raises: UnreadablePicture."""

@@ -16,6 +16,7 @@ MOST_TEXTS = 256
 MOST_CHARACTERS = 10_000
 MOST_DIMENSIONS = 8192
 MOST_VECTORS = 1000
+MOST_PICTURES = 32
 
 IndexName = Annotated[
     str | None, Field(description="Name of an index (see /v1/status). Default: the first.", max_length=1000)
@@ -51,6 +52,17 @@ class Request(BaseModel):
         return given
 
 
+class SentPicture(Request):
+    """A picture file of the client that a query names."""
+
+    path: Annotated[str, Field(max_length=MOST_CHARACTERS, description="As the query has it. It is not opened.")]
+    path_bytes: Bytes = None
+    vector: Annotated[
+        list[Annotated[float, Field(allow_inf_nan=False)]],
+        Field(max_length=MOST_DIMENSIONS, description="Its vector, as returned by /v1/embed/upload."),
+    ]
+
+
 class SearchRequest(Request):
     """A search."""
 
@@ -68,6 +80,9 @@ class SearchRequest(Request):
             max_length=MOST_DIMENSIONS, description="Vector to add to the terms of the query, as returned by /v1/embed."
         ),
     ] = None
+    pictures: Annotated[
+        list[SentPicture], Field(max_length=MOST_PICTURES, description="Picture files of the client in the query.")
+    ] = []
     k: Annotated[int, Field(ge=1, le=MOST_HITS, description="Number of hits.")] = DEFAULT_HITS
     sort: Annotated[Literal["score", "date", "path"], Field(description="Order of the hits.")] = "score"
     all: Annotated[bool, Field(description="Also return unlikely matches.")] = False

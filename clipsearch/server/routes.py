@@ -140,7 +140,8 @@ class Service:
             if order is None:
                 vector = None if asked.vector is None else np.array(asked.vector, np.float64)
                 question["query"] = _exact(asked.query, question.pop("query_bytes"))
-                made = photos.order(**{**question, "vector": vector}, local_files=False)
+                pictures = {_exact(p.path, p.path_bytes): np.array(p.vector, np.float32) for p in asked.pictures}
+                made = photos.order(**{**question, "vector": vector, "pictures": pictures}, local_files=False)
                 order = self._orders.keep(key, made)
             yield served, photos, order
 
