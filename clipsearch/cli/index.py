@@ -114,6 +114,13 @@ def index_command(
             metavar="GLOB",
         ),
     ] = None,
+    follow_links: Annotated[
+        bool | None,
+        typer.Option(
+            "--follow-links/--no-follow-links",
+            help="Follow links that lead out of FOLDER. Later runs do the same. A new index does not.",
+        ),
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep the index up to date as files change, until Ctrl-C.")
     ] = False,
@@ -153,6 +160,7 @@ def index_command(
         recall=recall,
         prune=prune,
         keep_missing_days=keep_missing,
+        follow_links=follow_links,
         exclude=tuple(exclude or ()),
     )
     check_folder(folder)

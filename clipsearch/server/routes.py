@@ -39,6 +39,7 @@ from clipsearch.errors import (
 )
 from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
+from clipsearch.places import leads_out
 from clipsearch.records import DEFAULT_HITS, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import Order, Orders
@@ -246,6 +247,8 @@ class Service:
             jpeg, shown = self.thumbnails.get(record, path, size)
         except UnreadablePicture as error:
             raise UnreadablePicture(record.path, error.status, error.reason) from None
+        if shown != record.content_hash:
+            self._file(row_id, index, content)  # not a link that was put there meanwhile
         if content is not None and shown != record.content_hash:
             raise OtherPicture(row_id, "its file has changed since it was indexed")
         return jpeg, f"{shown}-{size}"
@@ -264,6 +267,8 @@ class Service:
             record = photos.record(row_id)
             if not has_content(record, content):
                 raise OtherPicture(row_id)
+            if photos.manifest.links == "inside" and leads_out(photos.root, record.path):
+                raise OtherPicture(row_id, "its file is a link out of the folder now")
             return record, path_of(photos, record)
 
     @property
