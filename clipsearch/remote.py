@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 MOST_AT_ONCE = 10_000  # hits that a server returns for one request
 MOST_TEXTS = 256
+MOST_LETTERS = 500_000  # of all texts in one request; a server takes 4 MB of JSON
 MOST_VECTORS = 1000
 MOST_DIMENSIONS = 8192
 SIDE_BY_SIDE = 4  # requests
@@ -310,7 +311,14 @@ class RemoteCollection:
         every = [text.encode("utf-8", "replace").decode() for text in read_texts(texts)]  # as models read them
         if not every:
             return self.vectors([])
-        parts = [every[at : at + MOST_TEXTS] for at in range(0, len(every), MOST_TEXTS)]
+        parts: list[list[str]] = [[]]
+        letters = 0
+        for text in every:
+            if len(parts[-1]) == MOST_TEXTS or (parts[-1] and letters + len(text) > MOST_LETTERS):
+                parts.append([])
+                letters = 0
+            parts[-1].append(text)
+            letters += len(text)
         found = [self._post("/v1/embed", {"texts": part, "index": self.index}) for part in parts]
         joined: FloatArray = np.concatenate([_array(answer["vectors"]) for answer in found])
         return joined

@@ -167,6 +167,7 @@ CALLS: dict[str, Call] = {
     "texts": lambda p: p.encode_texts(["red", "a dog"]),
     "no texts": lambda p: p.encode_texts([]).shape,
     "very many texts": lambda p: p.encode_texts([f"text {n}" for n in range(300)]),
+    "very long texts": lambda p: p.encode_texts(["鍵" * 9_999 + str(n % 10) for n in range(160)]),
     "a text": lambda p: p.encode_text("red"),
     "a list of texts": lambda p: p.encode_text(["red"]),
     "texts one by one": lambda p: p.encode_text(text for text in ("red", "blue")),
