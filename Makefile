@@ -51,12 +51,12 @@ clean: ## Delete environments, caches and build products
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install $(PIP_FLAGS) -e '.[torch,openvino,heif,raw,dev]'
+	$(BIN)/pip install $(PIP_FLAGS) -e '.[torch,openvino,heif,raw,ui,dev]'
 	touch $@
 
 $(DEMO_VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEMO_VENV)
-	$(DEMO_VENV)/bin/pip install $(PIP_FLAGS) -e .
+	$(DEMO_VENV)/bin/pip install $(PIP_FLAGS) -e '.[ui]'
 	touch $@
 
 $(RCLIP_VENV)/.ready:

@@ -75,6 +75,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "ui":
+        return import_module("clipsearch.ui")
     if name not in _HOMES:
         raise AttributeError(f"module 'clipsearch' has no attribute {name!r}")
     module, _, there = _HOMES[name].partition(":")

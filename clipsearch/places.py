@@ -40,6 +40,16 @@ def is_unchanged(path: str | os.PathLike[str], size_bytes: int, mtime_ns: int) -
     return (found.st_size, found.st_mtime_ns) == (size_bytes, mtime_ns)
 
 
+def leads_out(root: str | os.PathLike[str], relative: str) -> bool:
+    """Whether a path in the folder `root` leads out of it, by links. Any text may be asked about."""
+    try:
+        inside = os.path.realpath(root)
+        real = os.path.realpath(os.path.join(inside, relative))  # noqa: PTH118
+    except (OSError, ValueError):
+        return True
+    return real != inside and not real.startswith(inside.rstrip(os.sep) + os.sep)
+
+
 def own_folder(kind: Literal["cache", "state"]) -> Path:
     """Where clipsearch keeps things of its own: in the user's home, else in a private folder among temporary files."""
     import platformdirs

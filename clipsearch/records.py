@@ -350,6 +350,7 @@ class Manifest:
     recall_target: float = 0.985  # recall@10 that inverted files are tuned for
     devices: dict[str, int] = field(default_factory=dict)  # device number of the root ("") and of folders; see scan
     metadata_version: int = 0  # the last whose readers told the user what they could read of older rows
+    links: str = ""  # out of the folder: "inside": not followed; "followed"; "": followed, as always once
     rebuild: Rebuild | None = None
     tags: tuple[TagRef, ...] = ()  # by folded name; the writer feature "tags" is set where there are any
     tags_before: tuple[TagRef, ...] = ()  # the same before their last change

@@ -29,7 +29,7 @@ from clipsearch.errors import (
     UnreadablePicture,
     rebuilt,
 )
-from clipsearch.filenames import for_parsers, from_parsers, readable, well_formed
+from clipsearch.filenames import for_parsers, from_parsers, readable, to_bytes, well_formed
 from clipsearch.places import absolute, expanded, is_file, is_unchanged
 from clipsearch.query import LENGTH_LIMIT, parse_query
 from clipsearch.query.arguments import (
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 MOST_AT_ONCE = 10_000  # hits that a server returns for one request
 MOST_TEXTS = 256
+MOST_LETTERS = 500_000  # of all texts in one request; a server takes 4 MB of JSON
 MOST_VECTORS = 1000
 MOST_DIMENSIONS = 8192
 SIDE_BY_SIDE = 4  # requests
@@ -82,7 +83,7 @@ class RemoteCollection:
 
         self.url = url.rstrip("/")
         self.index = index
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {b"Authorization": b"Bearer " + to_bytes(token)} if token else {}
         self._http = httpx.Client(
             base_url=self.url, headers=headers, timeout=timeout_s, transport=transport, trust_env=False
         )
@@ -154,8 +155,7 @@ class RemoteCollection:
         vector: FloatArray | None = None,
         all: bool = False,
     ) -> Hits | list[Hits]:
-        """As `Collection.search`. A picture file of this machine that the index does not have is sent; it must be all
-        that the query compares with.
+        """As `Collection.search`. Picture files of this machine that the index does not have are sent.
 
         Paths in hits are those of the server's machine; a query may be one of them. Several queries are asked side by
         side: the server joins what comes together.
@@ -192,9 +192,10 @@ class RemoteCollection:
         """The hits of one query."""
         if vector is not None and len(vector) > MOST_DIMENSIONS:
             raise DimensionMismatch(int(self._state()["dim"]), len(vector))
-        words, file, elsewhere = self._split(query)
+        words, file, sent, elsewhere = self._split(query)
         given = [one for one in (vector, None if file is None else self.encode_picture(file)) if one is not None]
-        body = {"query": words, "vector": _sum(given) if given else None, **options}
+        pictures = [{"path": path, "vector": vector_of.tolist()} for path, vector_of in sent.items()]
+        body = {"query": words, "vector": _sum(given) if given else None, "pictures": pictures, **options}
         hits = self._shown([])
         while len(hits) < k:
             wanted = min(k - len(hits), MOST_AT_ONCE)
@@ -209,32 +210,33 @@ class RemoteCollection:
                 break
         return hits
 
-    def _split(self, query: str | os.PathLike[str]) -> tuple[str, str | None, dict[int, str]]:
-        """What to ask the server in words, a picture file of this machine to send, and pictures that only the server
-        may know, by their position. Raises: MalformedQuery, UnreadablePicture."""
+    def _split(self, query: str | os.PathLike[str]) -> tuple[str, str | None, dict[str, FloatArray], dict[int, str]]:
+        """What to ask the server in words, a picture file of this machine to send, the vectors of others that stand
+        among the words, and pictures that only the server may know, by their position.
+
+        Raises: MalformedQuery, UnreadablePicture.
+        """
         if not isinstance(query, str):
-            return *self._named_picture(os.fspath(query)), {}
+            return *self._named_picture(os.fspath(query)), {}, {}
         query = well_formed(query)
         text = query.strip()
         if not text:
-            return "", None, {}
+            return "", None, {}, {}
         if os.path.isabs(text) and len(query) <= LENGTH_LIMIT:  # noqa: PTH117
             row_id = self._row_of(text)
             if row_id is not None:
-                return f"like:{row_id}", None, {}
+                return f"like:{row_id}", None, {}, {}
         parsed = parse_query(query, is_file=is_file)
         pictures = {term.position: term.value for term in parsed.terms if term.kind == "picture"}
         if len(pictures) == len(parsed.terms) == 1 and parsed.filter is None and parsed.terms[0].weight > 0:
-            return *self._named_picture(parsed.terms[0].value), {}
-        for position, path in pictures.items():
-            if is_file(path) and not (os.path.isabs(path) and self._row_of(path) is not None):  # noqa: PTH117
-                raise MalformedQuery(
-                    query,
-                    position,
-                    "a picture file cannot be sent together with other words",
-                    "Put the words in the query, and pass the picture as vector=photos.encode_picture(path).",
-                )
-        return query, None, pictures
+            return *self._named_picture(parsed.terms[0].value), {}, {}
+        sent: dict[str, FloatArray] = {}
+        for path in dict.fromkeys(pictures.values()):
+            if (row_id := self._row_of(path)) is not None:
+                sent[path] = self.vector(row_id)
+            elif is_file(path):
+                sent[path] = self.encode_picture(path)
+        return query, None, sent, pictures
 
     def _named_picture(self, path: str) -> tuple[str, str | None]:
         """How to ask for a picture: in words if the index has it, else by its file. Raises: UnreadablePicture."""
@@ -309,7 +311,14 @@ class RemoteCollection:
         every = [text.encode("utf-8", "replace").decode() for text in read_texts(texts)]  # as models read them
         if not every:
             return self.vectors([])
-        parts = [every[at : at + MOST_TEXTS] for at in range(0, len(every), MOST_TEXTS)]
+        parts: list[list[str]] = [[]]
+        letters = 0
+        for text in every:
+            if len(parts[-1]) == MOST_TEXTS or (parts[-1] and letters + len(text) > MOST_LETTERS):
+                parts.append([])
+                letters = 0
+            parts[-1].append(text)
+            letters += len(text)
         found = [self._post("/v1/embed", {"texts": part, "index": self.index}) for part in parts]
         joined: FloatArray = np.concatenate([_array(answer["vectors"]) for answer in found])
         return joined

@@ -112,6 +112,7 @@ class IndexOptions:
     recall: float | None = None  # recall@10 that inverted files are tuned for, 0..1; None: as before
     prune: bool = False  # forget missing pictures now
     keep_missing_days: float = KEEP_MISSING_DAYS  # forget what nobody has seen for so long
+    follow_links: bool | None = None  # out of the folder; None: as in the last run, at first no
     exclude: tuple[str, ...] = ()  # patterns of what to leave out in this run, as in .clipsearchignore
 
 
@@ -159,6 +160,36 @@ class IndexReport:
         """How many files were skipped for each reason, the most frequent first."""
         return dict(Counter(skip.status for skip in self.skipped).most_common())
 
+    def to_dict(self) -> dict[str, Any]:
+        """As `clipsearch index --json` prints it."""
+        return {
+            "index": str(self.index),
+            "root": str(self.root),
+            "generation": self.generation,
+            "found": self.found,
+            "indexed": self.encoded,
+            "unchanged": self.unchanged,
+            "updated": self.touched,
+            "metadata_read": self.described,
+            "renamed": self.renamed,
+            "copied": self.copied,
+            "removed": self.removed,
+            "missing": self.missing,
+            "returned": self.returned,
+            "forgotten": self.forgotten,
+            "other_files": self.other_files,
+            "withdrawn": self.withdrawn,
+            "left_out": self.left_out,
+            "warnings": self.warnings,
+            "pictures": self.pictures,
+            "skipped": [dataclasses.asdict(skip) for skip in self.skipped],
+            "skipped_by_status": self.skipped_by_status,
+            "partial": self.partial,
+            "seconds": round(self.seconds, 3),
+            "pictures_per_s": round(self.pictures_per_s, 2),
+            "interrupted": self.interrupted,
+        }
+
 
 def index_folder(
     folder: Path,
@@ -191,7 +222,7 @@ def _index_folder(
     check_place(index_dir, root)
     started = time.monotonic()
     notify(Progress("scan"))
-    ignore = Ignore(root, options.exclude)
+    ignore = Ignore(root, options.exclude, follow_links=bool(options.follow_links))
     if not is_index(index_dir):
         check_pictures(root, index_dir, ignore)
     with Writer(index_dir) as writer:
@@ -315,7 +346,7 @@ class _Run:
         self._known_devices: dict[str, int] = {}
         self._reusing: dict[int, int] = {}  # rows whose vectors files will share, by key of the file's task
         self._told_of_precision = False
-        self._moved = False  # the index is of another folder than before, as far as its manifest says
+        self._moved = False  # the index is of another folder than its manifest says, or follows other links
 
     def _root_name(self) -> str:
         """The root as the manifest names it: relative where the index lies in it, so that both can be moved."""
@@ -342,6 +373,16 @@ class _Run:
 
     # -- looking
 
+    def _choose_links(self, current: Manifest | None) -> None:
+        """Follow links out of the folder if the user says so, or else as before."""
+        links = "" if current is None else current.links
+        wish = self.options.follow_links
+        if wish is not None or current is None:
+            links = "followed" if wish else "inside"
+        self._moved |= current is not None and links != current.links  # which is committed by itself
+        self.ignore.follow_links = links != "inside"
+        self.manifest = dataclasses.replace(self.manifest, links=links)
+
     def open(self) -> None:
         """Compare the folder with the index, if there is one."""
         index_dir = self.writer.index_dir
@@ -354,6 +395,7 @@ class _Run:
             self._retry_all |= was_old
             if was_old:
                 self.report.warnings.append(LONG_PICTURES_WERE_CUT)
+        self._choose_links(current)
         self.catalog = catalog = Catalog(index_dir, self._fragments)
         self._tell_of_old_metadata()
         self._before = open_snapshot(index_dir) if current is not None else None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipsearch.config import INDEX_DIR_NAME, read_plain
+from clipsearch.places import leads_out
 
 IGNORE_FILE = ".clipsearchignore"
 NO_MEDIA = frozenset({".nomedia", ".NOMEDIA", ".Nomedia"})
@@ -271,9 +272,13 @@ class _Rules(NamedTuple):
 class Ignore:
     """What is left out below `root`. Folders are entered from the top down; may be used by one scan after another."""
 
-    def __init__(self, root: str | os.PathLike[str], exclude: Sequence[str] = ()) -> None:
-        """`exclude`: patterns of the user's (see `pattern_from`). Raises: ValueError for one that is no pattern."""
+    def __init__(self, root: str | os.PathLike[str], exclude: Sequence[str] = (), *, follow_links: bool = True) -> None:
+        """`exclude`: patterns of the user's (see `pattern_from`). `follow_links`: also those out of the folder.
+
+        Raises: ValueError for what is no pattern.
+        """
         self.root = os.path.abspath(root)
+        self.follow_links = follow_links
         self.problems: list[str] = []
         """What could not be understood, one sentence each."""
         self._files: dict[str, _Rules] = {}  # by folder; only those that have any
@@ -294,6 +299,10 @@ class Ignore:
         if not OLD_LIBRARY.isdisjoint(names):
             self._libraries.add(relative)
         return Folder(self, relative, names, self._rules_for(relative), whole)
+
+    def leads_out(self, relative: str) -> bool:
+        """Whether the link `relative` is left out: it leads out of the folder."""
+        return not self.follow_links and leads_out(self.root, relative)
 
     def why(self, relative: str, is_dir: bool, entered: dict[str, Folder]) -> str | None:
         """Why a path is left out, by itself or with a folder that it is in; None where it is not.

@@ -29,6 +29,7 @@ from clipsearch.records import IntArray, SkippedImage
 BLOCK_FILES = 65_536
 PASSING = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EHOSTDOWN)
 """What a drive or network may say once and not again: it is asked a second and third time."""
+OUTSIDE = "links out of the folder: see --follow-links"
 ATTEMPTS = 3
 PATIENCE_S = 3.0  # of all waiting in one walk, so that a drive that is gone does not take forever
 OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -184,7 +185,8 @@ class Scan:
 
 
 def walk(root: Path, result: Scan, *, exclude: Path | None = None, ignore: Ignore | None = None) -> Iterator[FileBlock]:
-    """Yield the files below `root` whose names may be those of pictures, following links but no folder twice.
+    """Yield the files below `root` whose names may be those of pictures, following links but no folder twice. Links
+    that lead out of `root` are followed if `ignore` says so.
 
     What `ignore` names (see there; by default, what it always names) and the folder `exclude` are left out. What cannot
     be read is put into `result`, not raised.
@@ -334,6 +336,9 @@ class _Folder:
                     result.left_out[path] = why
                 elif self.relative and name == INDEX_DIR_NAME:
                     result.indexed.append(self.relative)
+                return
+            if is_link and self._ignore.leads_out(path):
+                result.left_out[path] = OUTSIDE
                 return
             if is_dir:
                 (self.linked if is_link else self.subfolders).append((path, device))

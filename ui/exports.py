@@ -21,6 +21,7 @@ from clipsearch.errors import InvalidQuery, NoSuchPicture, UnreadablePicture
 from clipsearch.filenames import for_parsers
 from clipsearch.search.collection import Collection
 from clipsearch.server.engine import ServedIndex
+from clipsearch.server.identity import OtherPicture
 from clipsearch.server.routes import Service, path_of
 from clipsearch.server.work import WorkQueue
 
@@ -105,6 +106,8 @@ class Export:
         name = self._photos.record(row_id).path
         try:
             jpeg, _ = self._service.thumbnail(row_id, self._served.name, PREVIEW_SIDE)
+        except OtherPicture as error:
+            return name, None, str(error)
         except (UnreadablePicture, NoSuchPicture) as error:
             return name, None, error.reason if isinstance(error, UnreadablePicture) else "it is not there any more"
         return name, jpeg, ""
@@ -134,6 +137,7 @@ def _table(rows: list[dict[str, Any]], *, header: bool) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text)
     if header:
+        text.write("\ufeff")  # else spreadsheets take it for the encoding of their system
         writer.writerow(CSV_COLUMNS)
     writer.writerows([_cell(row[column]) for column in CSV_COLUMNS] for row in rows)
     return text.getvalue().encode("utf-8", "replace")

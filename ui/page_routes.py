@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from starlette.responses import Response, StreamingResponse
 
 from clipsearch.search.concepts import add_concept
 from clipsearch.server import messages
 from clipsearch.server.identity import ADDRESS_DIGITS, check_index
-from clipsearch.server.routes import AsciiJSON, IndexName, Service
+from clipsearch.server.routes import AsciiJSON, IndexName, Service, documented
 from clipsearch.ui.exports import MEDIA_TYPES, MOST_EXPORTED, Export, Form
 from clipsearch.ui.picture_map import PictureMap, draw_map
 from clipsearch.ui.places import contents_of
@@ -31,10 +31,8 @@ class RowsRequest(messages.SearchRequest):
     k: Annotated[int, Field(ge=1, le=MOST_EXPORTED)] = MOST_EXPORTED
 
 
-class ExportRequest(BaseModel):
+class ExportRequest(messages.Request):
     """Pictures to export: as a table, as paths, or as re-encoded previews."""
-
-    model_config = ConfigDict(extra="forbid")
 
     ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_EXPORTED)]
     form: Form
@@ -42,16 +40,41 @@ class ExportRequest(BaseModel):
     index_id: messages.IndexId = None
 
 
-class ConceptRequest(BaseModel):
+class ConceptRequest(messages.Request):
     """A concept to save: example pictures and counter-examples."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     like: Annotated[list[Id], Field(min_length=1, max_length=1000)]
-    unlike: Annotated[list[Id], Field(max_length=1000)] = []
+    unlike: Annotated[list[Id], Field(max_length=1000, default_factory=list)]
     index: messages.IndexName = None
     index_id: messages.IndexId = None
+
+
+class RowsAnswer(BaseModel):
+    """Row ids in an order."""
+
+    index: str
+    index_id: str
+    total: int
+    ids: list[int]
+
+
+class ConceptAnswer(BaseModel):
+    """A concept that was saved."""
+
+    index: str
+    name: str
+
+
+class MapAnswer(BaseModel):
+    """Positions of pictures, in 1/10,000 of the side of the map."""
+
+    index: str
+    total: int
+    ids: list[int]
+    contents: list[str | None]
+    x: list[int]
+    y: list[int]
 
 
 class PageService:
@@ -111,27 +134,35 @@ def add_page_routes(app: FastAPI, service: Service) -> None:
     """Add what the page asks to `app`."""
     page = PageService(service)
 
-    @app.post("/v1/gallery", tags=["page"])
+    @app.post("/v1/gallery", tags=["page"], **documented(messages.SearchAnswer, 400, 404, 409, 413, 422, 503))
     async def gallery(asked: messages.SearchRequest) -> Response:
         """Same as `/v1/search`."""
         return AsciiJSON(await service.searches.run(lambda: service.search(asked)))
 
-    @app.post("/v1/gallery/rows", tags=["page"])
+    @app.post("/v1/gallery/rows", tags=["page"], **documented(RowsAnswer, 400, 404, 409, 413, 422, 503))
     async def gallery_rows(asked: RowsRequest) -> Response:
         """Row ids of a part of an index in the order of a question, for a selection."""
         return AsciiJSON(await service.searches.run(lambda: page.rows(asked)))
 
-    @app.post("/v1/concepts", tags=["page"])
+    @app.post("/v1/concepts", tags=["page"], **documented(ConceptAnswer, 400, 404, 409, 413, 422, 503))
     async def concepts(asked: ConceptRequest) -> Response:
         """Save what example pictures have in common as a concept, for `tag:NAME` and `like:NAME`."""
         return AsciiJSON(await service.exports.run(lambda: page.keep_concept(asked)))
 
-    @app.get("/v1/map", tags=["page"])
+    @app.get("/v1/map", tags=["page"], **documented(MapAnswer, 404, 422, 503))
     async def picture_map(index: IndexName = None) -> Response:
         """Get the positions of pictures on the map of an index. Similar pictures lie near each other."""
         return AsciiJSON(await service.exports.run(lambda: page.map(index)))
 
-    @app.post("/v1/export", tags=["page"])
+    @app.post(
+        "/v1/export",
+        tags=["page"],
+        response_class=Response,
+        responses={
+            200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}, "description": "The export, streamed."},
+            **documented(messages.Picture, 400, 404, 409, 413, 422, 503)["responses"],
+        },
+    )
     async def export(asked: ExportRequest) -> Response:
         """Export pictures as a table, as paths, or as an archive of re-encoded previews, never as originals."""
         export = await service.searches.run(lambda: page.export(asked))

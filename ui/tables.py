@@ -22,7 +22,7 @@ def tables() -> dict[str, Any]:
                 "label": field.control.label,
                 "type": field.control.type,
                 "placeholder": field.control.placeholder,
-                "options": _extensions() if field.column == "ext" else field.control.options,
+                "options": extensions() if field.column == "ext" else field.control.options,
             }
             for field in FILTERS.values()
             if field.control is not None
@@ -35,5 +35,6 @@ def tables() -> dict[str, Any]:
     }
 
 
-def _extensions() -> list[tuple[str, str]]:
+def extensions() -> list[tuple[str, str]]:
+    """The picture formats that are offered: their extension and their name."""
     return [((found.same or found.extensions).split()[0], found.label) for found in FORMATS if found.offered]

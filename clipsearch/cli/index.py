@@ -114,6 +114,13 @@ def index_command(
             metavar="GLOB",
         ),
     ] = None,
+    follow_links: Annotated[
+        bool | None,
+        typer.Option(
+            "--follow-links/--no-follow-links",
+            help="Follow links that lead out of FOLDER. Later runs do the same. A new index does not.",
+        ),
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep the index up to date as files change, until Ctrl-C.")
     ] = False,
@@ -153,6 +160,7 @@ def index_command(
         recall=recall,
         prune=prune,
         keep_missing_days=keep_missing,
+        follow_links=follow_links,
         exclude=tuple(exclude or ()),
     )
     check_folder(folder)
@@ -187,7 +195,7 @@ def index_command(
 
     def show(report: IndexReport) -> None:
         if as_json:
-            print_json(_report_json(report))
+            print_json(report.to_dict())
         elif not quiet:
             _print_report(report, index or folder)
 
@@ -254,36 +262,6 @@ def _keep_current(
     finally:
         signal.signal(signal.SIGTERM, before)
     return last
-
-
-def _report_json(report: IndexReport) -> dict[str, Any]:
-    return {
-        "index": str(report.index),
-        "root": str(report.root),
-        "generation": report.generation,
-        "found": report.found,
-        "indexed": report.encoded,
-        "unchanged": report.unchanged,
-        "updated": report.touched,
-        "metadata_read": report.described,
-        "renamed": report.renamed,
-        "copied": report.copied,
-        "removed": report.removed,
-        "missing": report.missing,
-        "returned": report.returned,
-        "forgotten": report.forgotten,
-        "other_files": report.other_files,
-        "withdrawn": report.withdrawn,
-        "left_out": report.left_out,
-        "warnings": report.warnings,
-        "pictures": report.pictures,
-        "skipped": [dataclasses.asdict(skip) for skip in report.skipped],
-        "skipped_by_status": report.skipped_by_status,
-        "partial": report.partial,
-        "seconds": round(report.seconds, 3),
-        "pictures_per_s": round(report.pictures_per_s, 2),
-        "interrupted": report.interrupted,
-    }
 
 
 def _print_report(report: IndexReport, place: Path) -> None:

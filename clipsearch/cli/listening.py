@@ -9,12 +9,13 @@ import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlencode
 
 import typer
 
 from clipsearch import config
 from clipsearch.cli.terminal import count
-from clipsearch.filenames import safe
+from clipsearch.filenames import safe, to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 PORT = 7860
 PORTS_TRIED = 20
 LARGE_BYTES = 1 << 20
+_SIOCGIFADDR = 0x8915  # of Linux's sockios.h
+_VIRTUAL = ("br-", "docker", "lxc", "podman", "tun", "veth", "virbr", "vmnet")
 _M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
@@ -95,6 +98,8 @@ def listen(
 
     local = is_loopback(host)
     token = token or (None if local else secrets.token_urlsafe(24))
+    if token is not None and not token.isprintable():
+        raise typer.BadParameter("a token cannot have control characters", param_hint="--token")
     names = (*(host_names or ()), *(() if local else own_names()))
     served = create_app(
         places,
@@ -104,14 +109,61 @@ def listen(
     )
     for place in places:
         config.remember_index(place)
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "localhost") else f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listening.getsockname()[1]}{root}/" + ("" if interface is not None else "docs")
-    entry = address if token is None else f"{address.rpartition('/')[0]}/login?token={token}"
+    bases = [f"http://{shown}:{listening.getsockname()[1]}{root}" for shown in reachable_at(host)]
+    page = "/" if interface is not None else "/docs"
+    entries = [base + (page if token is None else f"/login?{urlencode({'token': to_bytes(token)})}") for base in bases]
     for name, open_index in served.state.service.engine.indexes.items():
         with open_index.lease() as photos:
             print(f"{safe(name)}: {count(len(photos), 'picture')} in {safe(str(photos.root))}", file=sys.stderr)
-    print(f"clipsearch: {entry} (stop with Ctrl-C)", file=sys.stderr, flush=True)
-    _serve(served, listening, (lambda: _open_browser(entry)) if browser else None)
+    for entry in entries:
+        print(f"clipsearch: {entry} (stop with Ctrl-C)", file=sys.stderr, flush=True)
+    if not local and interface is not None and sys.stderr.isatty():
+        print_code(entries[min(1, len(entries) - 1)])
+
+    def open_browser() -> None:
+        ticket = "" if token is None else f"login?ticket={served.state.tickets.new()}"
+        _open_browser(f"{bases[0]}/{ticket}")
+
+    _serve(served, listening, open_browser if browser else None)
+
+
+def reachable_at(host: str) -> list[str]:
+    """The names by which browsers reach a server that listens on `host`: of this machine first, then of others."""
+    if host == "localhost":
+        return ["127.0.0.1"]
+    if host not in ("0.0.0.0", "::"):
+        return [f"[{host}]" if ":" in host else host]
+    return ["127.0.0.1", *own_addresses()]
+
+
+def own_addresses() -> list[str]:
+    """The IPv4 addresses of this machine in its networks, those of virtual machines and containers last."""
+    if sys.platform != "linux":
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.connect(("192.0.2.1", 9))  # chooses the address to send from, and sends nothing
+            return [asking.getsockname()[0]]
+        return []
+    import fcntl
+    import struct
+
+    found: list[tuple[bool, str]] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # it has no address
+                answer = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                found.append((name.startswith(_VIRTUAL), socket.inet_ntoa(answer[20:24])))
+    return [address for _, address in sorted(found, key=lambda one: one[0]) if not address.startswith("127.")]
+
+
+def print_code(address: str) -> None:
+    """An address as a QR code on the terminal, for a phone's camera."""
+    import io
+
+    import segno
+
+    text = io.StringIO()
+    segno.make(address, error="l", micro=False).terminal(out=text, compact=True)
+    print(text.getvalue(), file=sys.stderr, flush=True)
 
 
 def own_names(hosts: Path = Path("/etc/hosts"), resolver: Path = Path("/etc/resolv.conf")) -> list[str]:
@@ -161,6 +213,8 @@ def _serve(served: FastAPI, listening: socket.socket, started: Callable[[], None
     """Run until Ctrl-C or SIGTERM; what is being answered then is answered."""
     import uvicorn
 
+    from clipsearch.server.connections import Sparingly, settings
+
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
@@ -169,11 +223,10 @@ def _serve(served: FastAPI, listening: socket.socket, started: Callable[[], None
 
     _return_memory()
     logging.basicConfig(format="clipsearch: %(message)s", level=logging.WARNING)
-    settings = uvicorn.Config(
-        served, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
-    )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Sparingly())
     with contextlib.suppress(KeyboardInterrupt):
-        Server(settings).run([listening])
+        Server(settings(served, log_config=None)).run([listening])
 
 
 def _open_browser(address: str) -> None:

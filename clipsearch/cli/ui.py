@@ -39,5 +39,7 @@ def ui(
       clipsearch ui --index ./photos --no-browser
     """
     from clipsearch.ui.page import add_page
+    from clipsearch.ui.programs import check_gradio
 
+    check_gradio()
     listen(index, host, port, token, host_name, root_path, originals, interface=add_page, browser=not no_browser)

@@ -36,7 +36,7 @@ def as_html(hits: Sequence[Hit], thumbnail: Callable[[int], bytes] | None = None
 
 def _card(hit: Hit, thumbnail: Callable[[int], bytes] | None) -> str:
     name = html.escape(_shown(hit.record.path))
-    jpeg = _jpeg(hit, thumbnail)
+    jpeg = small_copy(hit, thumbnail)
     if jpeg is None:
         picture = f'<div style="{_BOX}">{name}</div>'
     else:
@@ -48,15 +48,15 @@ def _card(hit: Hit, thumbnail: Callable[[int], bytes] | None) -> str:
     return f'<div style="{_CARD}" title="{title}">{picture}<div>{hit.rank}.{score}{band}<br>{name}</div></div>'
 
 
-def _jpeg(hit: Hit, thumbnail: Callable[[int], bytes] | None) -> bytes | None:
-    """A small copy of a hit's picture; None where there is none, or the file is not the one that was indexed."""
+def small_copy(hit: Hit, thumbnail: Callable[[int], bytes] | None = None, longest: int = SIDE) -> bytes | None:
+    """A small copy of a hit's picture as a JPEG; None where there is none, or its file is another now."""
     with suppress(ClipsearchError, OSError, ValueError, RuntimeError):  # the last: a connection that was closed
         if thumbnail is not None:
             return thumbnail(hit.record.row_id)
         if Path(hit.path).stat().st_size != hit.record.size_bytes:
             return None
         file = io.BytesIO()
-        open_picture(hit.path, longest=SIDE, max_pixels=MAX_PIXELS).save(file, "JPEG", quality=_QUALITY)
+        open_picture(hit.path, longest=longest, max_pixels=MAX_PIXELS).save(file, "JPEG", quality=_QUALITY)
         return file.getvalue()
     return None
 

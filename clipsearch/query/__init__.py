@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from clipsearch.errors import EmptyQuery, InvalidQuery
 
@@ -28,12 +28,14 @@ TermKind = Literal["text", "picture", "like"]
 @dataclass(frozen=True, slots=True)
 class Term:
     """Something that pictures are compared with: words, the path of a picture, or what `like:` names (a row id or a
-    concept). `weight` is negative for what is taken away. `position`: where it begins in the query."""
+    concept). `weight` is negative for what is taken away. `position`: where it begins in the query. `vector`: of a
+    picture that was encoded elsewhere."""
 
     kind: TermKind
     value: str
     weight: float = 1.0
     position: int = field(default=0, compare=False)
+    vector: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import (
     ClosedCollection,
+    DimensionMismatch,
     EncoderMismatch,
     InvalidQuery,
     MalformedQuery,
@@ -236,19 +237,30 @@ class Collection:
         unlike: Iterable[int] = (),
         vector: FloatArray | None = None,
         local_files: bool = True,
+        pictures: Mapping[str, FloatArray] | None = None,
         all: bool = False,
     ) -> Order:
-        """The order that `search` returns hits of, for windows and counts of it. Raises: as `search`."""
+        """The order that `search` returns hits of, for windows and counts of it. Raises: as `search`.
+
+        `pictures`: the vectors of picture files that the query names and that are not here, with `local_files=False`.
+        """
         self._check_open()
         about = read_arguments(
             sort=sort, unique=unique, diverse=diverse, like=like, unlike=unlike, vector=vector, all=all
         )
-        return put_in_order(self, self._wish(query, about, local_files=local_files))
+        return put_in_order(self, self._wish(query, about, local_files=local_files, pictures=pictures))
 
-    def _wish(self, query: str | os.PathLike[str] | Query, about: Arguments, *, local_files: bool) -> Wish:
+    def _wish(
+        self,
+        query: str | os.PathLike[str] | Query,
+        about: Arguments,
+        *,
+        local_files: bool,
+        pictures: Mapping[str, FloatArray] | None = None,
+    ) -> Wish:
         """A question; an empty query asks for everything."""
         is_empty = isinstance(query, str) and not query.strip()
-        parsed = Query(str(query), ()) if is_empty else self.parse(query, local_files=local_files)
+        parsed = Query(str(query), ()) if is_empty else self.parse(query, local_files=local_files, pictures=pictures)
         diverse = DIVERSITY if about.diverse is True else float(about.diverse)
         return Wish(parsed, about.vector, about.sort, about.unique, diverse, about.like, about.unlike, about.all)
 
@@ -309,18 +321,30 @@ class Collection:
         found = calibration.confidences(self._background, vector, scores, kind, best).tolist()
         return [(confidence, calibration.band(confidence)) for confidence in found]
 
-    def parse(self, query: str | os.PathLike[str] | Query, *, local_files: bool = True) -> Query:
-        """A query in the query language; a path that is no string is a picture. Raises: InvalidQuery."""
+    def parse(
+        self,
+        query: str | os.PathLike[str] | Query,
+        *,
+        local_files: bool = True,
+        pictures: Mapping[str, FloatArray] | None = None,
+    ) -> Query:
+        """A query in the query language; a path that is no string is a picture. `pictures`: see `order`.
+
+        Raises: InvalidQuery.
+        """
         if isinstance(query, Query):
             return query
         if not isinstance(query, str):
             path = os.fspath(query)
             return Query(path, (Term("picture", path),))
         query = well_formed(query)
-        parsed = parse_query(query, is_file=self._is_picture if local_files else self._is_indexed)
+        sent = pictures or {}
+        parsed = parse_query(
+            query, is_file=self._is_picture if local_files else lambda name: name in sent or self._is_indexed(name)
+        )
         if local_files or all(term.kind != "picture" for term in parsed.terms):
             return parsed
-        terms = tuple(self._without_file(query, term) for term in parsed.terms)
+        terms = tuple(self._without_file(query, term, sent) for term in parsed.terms)
         return dataclasses.replace(parsed, terms=terms)
 
     def _is_picture(self, name: str) -> bool:
@@ -333,10 +357,15 @@ class Collection:
 
         return os.path.isabs(name) and find_picture(self, name) is not None  # noqa: PTH117
 
-    def _without_file(self, query: str, term: Term) -> Term:
-        """A term that opens no file: the path of a picture of the index is that picture. Raises: MalformedQuery."""
+    def _without_file(self, query: str, term: Term, sent: Mapping[str, FloatArray]) -> Term:
+        """A term that opens no file: the path of a picture that was sent, or of the index, is that picture.
+
+        Raises: MalformedQuery, DimensionMismatch.
+        """
         if term.kind != "picture":
             return term
+        if term.value in sent:
+            return dataclasses.replace(term, vector=self._unit(sent[term.value]))
         from clipsearch.search.similar import find_picture
 
         row_id = find_picture(self, term.value) if os.path.isabs(term.value) else None  # noqa: PTH117
@@ -345,6 +374,16 @@ class Collection:
                 query, term.position, "the server opens no files by path", "Use like:ID, or upload the picture."
             )
         return dataclasses.replace(term, kind="like", value=str(row_id))
+
+    def _unit(self, vector: FloatArray) -> FloatArray:
+        """A vector that was sent, of length 1. Raises: DimensionMismatch, InvalidQuery."""
+        if len(vector) != self.encoder.dim:
+            raise DimensionMismatch(self.encoder.dim, len(vector))
+        length = float(np.linalg.norm(vector.astype(np.float64)))
+        if not 0 < length < float("inf"):
+            raise InvalidQuery("the vector of a picture has no direction")
+        unit: FloatArray = (vector / length).astype(np.float32)
+        return unit
 
     def notices(self, query: str | Query) -> list[str]:
         """What should be said of a query beside its hits, a line each: words that the model does not read, and words
@@ -426,6 +465,9 @@ class Collection:
                 raise MalformedQuery(
                     query.source, term.position, f"no picture has the id {term.value}", "Take a row_id from --json."
                 ) from None
+        if term.vector is not None:
+            sent: FloatArray = term.vector
+            return sent
         from clipsearch.search.similar import row_of_file
 
         row_id = row_of_file(self, term.value)

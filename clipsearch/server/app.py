@@ -1,4 +1,4 @@
-"""Put a server together: an application of the API, guarded, with a page mounted beside it if there is one."""
+"""Put a server together: an application of the API, guarded, with the browser interface if there is one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,14 +15,11 @@ from clipsearch import __version__
 from clipsearch.encoder import Encoder
 from clipsearch.server.engine import Engine
 from clipsearch.server.metrics import Metrics
-from clipsearch.server.reference import add_reference
+from clipsearch.server.reference import add_reference, add_security
 from clipsearch.server.routes import Service, add_routes
-from clipsearch.server.security import Guard
+from clipsearch.server.security import COOKIE, Guard, Tickets
 from clipsearch.server.sub_path import SubPath, checked_root
 from clipsearch.server.warming import PictureWarmUp
-
-if TYPE_CHECKING:
-    from gradio import Blocks
 
 UPLOAD_BYTES = 64 << 20
 
@@ -49,15 +45,14 @@ def create_app(
     *,
     options: ServerOptions | None = None,
     encoder: Encoder | None = None,
-    page: Callable[[Service], Blocks] | None = None,
     interface: Callable[[FastAPI, Service], Callable[[], None]] | None = None,
     background: Iterable[Callable[[Service], Callable[[], None]]] = (),
 ) -> FastAPI:
     """Make the application that serves `indexes` (index folders).
 
-    `encoder` is used instead of the indexes' own model where given. `page` makes a Gradio page, which is mounted at
-    "/". `interface` adds the browser interface, and returns what is called when the server runs. Each of `background`
-    is started with the server and returns what stops it.
+    `encoder` is used instead of the indexes' own model where given. `interface` adds the browser interface, and
+    returns what is called when the server ends. Each of `background` is started with the server and returns what
+    stops it.
     Raises: IndexNotFound, CorruptIndex, UnsupportedIndex, ModelNotFound, InvalidModel; ValueError without a token
     where one is needed, and for a root path that is none.
     """
@@ -82,11 +77,11 @@ def create_app(
         stops = [start(service) for start in background]
         if options.warm_pictures_after_s is not None:
             stops.append(PictureWarmUp(service, options.warm_pictures_after_s).close)
-        if begin is not None:
-            begin()
         try:
             yield
         finally:
+            if end is not None:
+                end()
             for stop in stops:
                 stop()
             service.close()
@@ -98,18 +93,17 @@ def create_app(
         description="Searches the pictures on this machine. Requests name pictures by row id; no route opens a path.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
         servers=[{"url": root}] if root else None,
     )
     app.state.service = service
     app.state.root_path = root
+    app.state.tickets = Tickets()
     add_routes(app, service)
     add_reference(app)
-    begin = None if interface is None else interface(app, service)
-    if page is not None:
-        from clipsearch.server.mounting import mount
-
-        app = mount(app, page(service))
+    add_security(app, COOKIE)
+    end = None if interface is None else interface(app, service)
     app.add_middleware(_Timed, metrics=metrics)
     app.add_middleware(
         Guard,
@@ -117,6 +111,7 @@ def create_app(
         local=options.local,
         names=options.host_names,
         most_bytes=options.most_upload_bytes,
+        tickets=app.state.tickets,
     )
     if root:
         app.add_middleware(SubPath, root=root)

@@ -279,6 +279,13 @@ class Engine:
                     self._encoders[model.name] = encoder
             return SharedCollection(index, encoder, self._observe_batch)
 
+    def encoder_of_its_own(self, index: Path) -> Encoder:
+        """The encoder of an index for a run, which shall not keep searches waiting. Raises: see __init__."""
+        if self._given is not None:
+            return self._given.as_new()
+        with Collection(index) as photos:
+            return load_encoder(photos.manifest.model.name)
+
     @staticmethod
     def _warm_up(served: ServedIndex) -> None:
         with contextlib.suppress(ClipsearchError, OSError), served.lease() as photos:

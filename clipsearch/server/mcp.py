@@ -14,9 +14,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import CallToolResult, ImageContent, TextContent, ToolAnnotations
+from mcp_types import CallToolResult, ImageContent, InputRequiredResult, TextContent, Tool, ToolAnnotations
 from pydantic import BaseModel, Field
 
 from clipsearch import __version__
@@ -123,9 +123,31 @@ IndexName = Annotated[
 Result = TypeVar("Result")
 
 
+class StrictServer(MCPServer):
+    """Refuses arguments that a tool does not have, instead of ignoring them: a filter that was meant would be lost."""
+
+    async def list_tools(self) -> list[Tool]:
+        """The tools, which take no other arguments than they say."""
+        tools = await super().list_tools()
+        for tool in tools:
+            tool.input_schema = {**tool.input_schema, "additionalProperties": False}
+        return tools
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """As MCPServer.call_tool. Raises: ToolError for unknown arguments."""
+        known = {tool.name: list(tool.input_schema["properties"]) for tool in await self.list_tools()}
+        unknown = [safe(str(one)) for one in arguments if name in known and one not in known[name]]
+        if unknown:
+            takes = f"It takes: {', '.join(known[name])}" if known[name] else "It takes none"
+            raise ToolError(f"{name} has no argument {', '.join(unknown[:10])}. {takes}")
+        return await super().call_tool(name, arguments, context)
+
+
 def assistant_server(service: Service) -> MCPServer:
     """Make the server of the protocol over `service`, whose methods its tools call from threads."""
-    server: MCPServer = MCPServer(
+    server = StrictServer(
         "clipsearch", title="clipsearch", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING"
     )
 

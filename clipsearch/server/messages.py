@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from clipsearch.query.arguments import FARTHEST, MOST_EXAMPLES
 from clipsearch.records import DEFAULT_HITS
 
+MOST_FIELDS = 100
 MOST_HITS = 10_000
 DEEPEST = FARTHEST
 MOST_TEXTS = 256
 MOST_CHARACTERS = 10_000
 MOST_DIMENSIONS = 8192
 MOST_VECTORS = 1000
+MOST_PICTURES = 32
 
 IndexName = Annotated[
     str | None, Field(description="Name of an index (see /v1/status). Default: the first.", max_length=1000)
@@ -36,11 +38,32 @@ IndexId = Annotated[
 ]
 
 
-class _Request(BaseModel):
+class Request(BaseModel):
+    """What is common to all requests: no field but those that are known."""
+
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def check_number(cls, given: Any) -> Any:
+        """A message for each of very many fields would take seconds, while nobody else is answered."""
+        if isinstance(given, dict) and len(given) > MOST_FIELDS:
+            raise ValueError(f"at most {MOST_FIELDS} fields")
+        return given
 
-class SearchRequest(_Request):
+
+class SentPicture(Request):
+    """A picture file of the client that a query names."""
+
+    path: Annotated[str, Field(max_length=MOST_CHARACTERS, description="As the query has it. It is not opened.")]
+    path_bytes: Bytes = None
+    vector: Annotated[
+        list[Annotated[float, Field(allow_inf_nan=False)]],
+        Field(max_length=MOST_DIMENSIONS, description="Its vector, as returned by /v1/embed/upload."),
+    ]
+
+
+class SearchRequest(Request):
     """A search."""
 
     query: Annotated[
@@ -57,6 +80,9 @@ class SearchRequest(_Request):
             max_length=MOST_DIMENSIONS, description="Vector to add to the terms of the query, as returned by /v1/embed."
         ),
     ] = None
+    pictures: Annotated[
+        list[SentPicture], Field(max_length=MOST_PICTURES, description="Picture files of the client in the query.")
+    ] = []
     k: Annotated[int, Field(ge=1, le=MOST_HITS, description="Number of hits.")] = DEFAULT_HITS
     sort: Annotated[Literal["score", "date", "path"], Field(description="Order of the hits.")] = "score"
     all: Annotated[bool, Field(description="Also return unlikely matches.")] = False
@@ -75,7 +101,7 @@ class SearchRequest(_Request):
     ] = None
 
 
-class SimilarRequest(_Request):
+class SimilarRequest(Request):
     """A search for pictures similar to one of the index."""
 
     row_id: Annotated[
@@ -91,7 +117,7 @@ class SimilarRequest(_Request):
     index: IndexName = None
 
 
-class PictureRequest(_Request):
+class PictureRequest(Request):
     """A picture of the index, by its path."""
 
     path: Annotated[str, Field(max_length=MOST_CHARACTERS, description="Absolute, or relative to the indexed folder.")]
@@ -99,7 +125,7 @@ class PictureRequest(_Request):
     index: IndexName = None
 
 
-class NoticesRequest(_Request):
+class NoticesRequest(Request):
     """Texts of a query."""
 
     texts: Annotated[list[Text], Field(max_length=MOST_CHARACTERS)]
@@ -112,14 +138,14 @@ class NoticesAnswer(BaseModel):
     notices: Annotated[list[str], Field(description="A line for each text that is longer than the model reads.")]
 
 
-class EmbedRequest(_Request):
+class EmbedRequest(Request):
     """Texts to encode."""
 
     texts: Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS, examples=[["a dog on a beach"]])]
     index: IndexName = None
 
 
-class VectorsRequest(_Request):
+class VectorsRequest(Request):
     """Pictures whose vectors to return."""
 
     row_ids: Annotated[list[Id], Field(max_length=MOST_VECTORS)]

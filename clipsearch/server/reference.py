@@ -15,6 +15,33 @@ _STYLE = """body { font: 1em/1.5 system-ui; max-width: 60em; margin: 2em auto; p
 td { vertical-align: top; padding-right: 1em }"""
 
 
+PUBLIC = frozenset({"/healthz"})
+"""Documented routes that need no token."""
+
+
+def add_security(app: FastAPI, cookie: str) -> None:
+    """Let the description of `app` say how clients show a token, and that there may be none to show."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        described = made()
+        if "securitySchemes" not in described.setdefault("components", {}):
+            described["components"]["securitySchemes"] = {
+                "token": {"type": "http", "scheme": "bearer", "description": "Unless the server needs no token."},
+                "session": {"type": "apiKey", "in": "cookie", "name": cookie, "description": "Set by /login."},
+            }
+            for path, methods in described["paths"].items():
+                for route in methods.values():
+                    route["security"] = [] if path in PUBLIC else [{"token": []}, {"session": []}, {}]
+                    if path not in PUBLIC:
+                        problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+                        for code, why in ((401, "A token is required"), (403, "Another site"), (421, "Unknown host")):
+                            route["responses"].setdefault(str(code), {"description": why, "content": problem})
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
 def add_reference(app: FastAPI) -> None:
     """Add the page to `app`, as /docs."""
 

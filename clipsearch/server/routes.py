@@ -39,6 +39,7 @@ from clipsearch.errors import (
 )
 from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
+from clipsearch.places import leads_out
 from clipsearch.records import DEFAULT_HITS, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import Order, Orders
@@ -82,6 +83,7 @@ ThumbnailSize = Annotated[
 THUMBNAIL_THREADS = 4
 UPLOAD_THREADS = 2
 RETRY_AFTER_S = 1
+WRONG_SHOWN = 20
 _NOT_OF_THE_ORDER = {"offset", "k", "locate", "index", "index_id", "at_least_generation"}
 IMMUTABLE = "private, max-age=31536000, immutable"  # of an address that carries a content hash
 
@@ -139,7 +141,8 @@ class Service:
             if order is None:
                 vector = None if asked.vector is None else np.array(asked.vector, np.float64)
                 question["query"] = _exact(asked.query, question.pop("query_bytes"))
-                made = photos.order(**{**question, "vector": vector}, local_files=False)
+                pictures = {_exact(p.path, p.path_bytes): np.array(p.vector, np.float32) for p in asked.pictures}
+                made = photos.order(**{**question, "vector": vector, "pictures": pictures}, local_files=False)
                 order = self._orders.keep(key, made)
             yield served, photos, order
 
@@ -244,6 +247,8 @@ class Service:
             jpeg, shown = self.thumbnails.get(record, path, size)
         except UnreadablePicture as error:
             raise UnreadablePicture(record.path, error.status, error.reason) from None
+        if shown != record.content_hash:
+            self._file(row_id, index, content)  # not a link that was put there meanwhile
         if content is not None and shown != record.content_hash:
             raise OtherPicture(row_id, "its file has changed since it was indexed")
         return jpeg, f"{shown}-{size}"
@@ -262,6 +267,8 @@ class Service:
             record = photos.record(row_id)
             if not has_content(record, content):
                 raise OtherPicture(row_id)
+            if photos.manifest.links == "inside" and leads_out(photos.root, record.path):
+                raise OtherPicture(row_id, "its file is a link out of the folder now")
             return record, path_of(photos, record)
 
     @property
@@ -379,33 +386,34 @@ class AsciiJSON(Response):
         return json.dumps(for_parsers(content), separators=(",", ":")).encode("ascii")
 
 
-def _documented(model: type, *codes: int) -> dict[str, Any]:
+def documented(model: type, *codes: int) -> dict[str, Any]:
+    """What OpenAPI says of a route: its answer, and its errors."""
     reasons = {400: "Invalid query", 404: "No such picture or index", 422: "Invalid input"}
-    reasons |= {503: "Too many requests are waiting. See Retry-After", 413: "Too large"}
+    reasons |= {503: "Too many requests are waiting. See Retry-After", 413: "Too large", 409: "Another index"}
     problems: dict[int | str, Any] = {code: {"model": messages.Problem, "description": reasons[code]} for code in codes}
     return {"response_model": model, "responses": problems}
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
     """Add the API to `app`."""
-    _add_errors(app)
+    add_errors(app)
     _add_searches(app, service)
     _add_pictures(app, service)
     _add_state(app, service)
 
 
 def _add_searches(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/search", tags=["search"], **_documented(messages.SearchAnswer, 400, 404, 422, 503))
+    @app.post("/v1/search", tags=["search"], **documented(messages.SearchAnswer, 400, 404, 409, 413, 422, 503))
     async def search(asked: messages.SearchRequest) -> Response:
         """Find pictures. File names and URLs in a query are plain text: nothing is opened or fetched."""
         return AsciiJSON(await service.searches.run(lambda: service.search(asked)))
 
-    @app.post("/v1/similar", tags=["search"], **_documented(messages.SimilarAnswer, 400, 404, 422, 503))
+    @app.post("/v1/similar", tags=["search"], **documented(messages.SimilarAnswer, 400, 404, 413, 422, 503))
     async def similar(asked: messages.SimilarRequest) -> Response:
         """Find pictures similar to one of the index, which is not a hit itself. A path is looked up, never opened."""
         return AsciiJSON(await service.searches.run(lambda: service.similar(asked)))
 
-    @app.post("/v1/similar/upload", tags=["search"], **_documented(messages.SimilarAnswer, 404, 413, 422, 503))
+    @app.post("/v1/similar/upload", tags=["search"], **documented(messages.SimilarAnswer, 404, 413, 422, 503))
     async def similar_upload(
         image: Annotated[UploadFile, File(description="A picture file.")],
         k: Annotated[int, Form(ge=1, le=messages.MOST_HITS)] = DEFAULT_HITS,
@@ -419,17 +427,17 @@ def _add_searches(app: FastAPI, service: Service) -> None:
 
         return AsciiJSON(await service.uploads.run(lambda: _with_file(image, answer)))
 
-    @app.post("/v1/notices", tags=["search"], **_documented(messages.NoticesAnswer, 404, 422, 503))
+    @app.post("/v1/notices", tags=["search"], **documented(messages.NoticesAnswer, 404, 413, 422, 503))
     async def notices(asked: messages.NoticesRequest) -> Response:
         """Tell where the model stops reading texts."""
         return AsciiJSON(await service.searches.run(lambda: service.notices(asked)))
 
-    @app.post("/v1/embed", tags=["search"], **_documented(messages.EmbedAnswer, 404, 422, 503))
+    @app.post("/v1/embed", tags=["search"], **documented(messages.EmbedAnswer, 404, 413, 422, 503))
     async def embed(asked: messages.EmbedRequest) -> Response:
         """Encode texts as vectors."""
         return AsciiJSON(await service.searches.run(lambda: service.embed(asked)))
 
-    @app.post("/v1/embed/upload", tags=["search"], **_documented(messages.EmbedAnswer, 404, 413, 422, 503))
+    @app.post("/v1/embed/upload", tags=["search"], **documented(messages.EmbedAnswer, 404, 413, 422, 503))
     async def embed_upload(
         image: Annotated[UploadFile, File(description="A picture file.")],
         index: Annotated[str | None, Form(max_length=1000)] = None,
@@ -455,22 +463,22 @@ def _with_file(image: UploadFile, use: Callable[[Path], Result]) -> Result:
 
 
 def _add_pictures(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/images/{id}", tags=["pictures"], **_documented(messages.Picture, 404, 422, 503))
+    @app.get("/v1/images/{id}", tags=["pictures"], **documented(messages.Picture, 404, 422, 503))
     async def picture(id: RowId, index: IndexName = None, content: Content = None) -> Response:
         """Get what the index knows about a picture. With `content`, the one with this content hash, whatever its id."""
         return AsciiJSON(await service.searches.run(lambda: service.picture(id, index, content)))
 
-    @app.post("/v1/picture", tags=["pictures"], **_documented(messages.Picture, 404, 422, 503))
+    @app.post("/v1/picture", tags=["pictures"], **documented(messages.Picture, 404, 413, 422, 503))
     async def picture_at(asked: messages.PictureRequest) -> Response:
         """Get what the index knows about the picture at a path. The path is looked up, never opened."""
         return AsciiJSON(await service.searches.run(lambda: service.picture_at(asked)))
 
-    @app.get("/v1/images/{id}/vector", tags=["pictures"], **_documented(messages.EmbedAnswer, 404, 422, 503))
+    @app.get("/v1/images/{id}/vector", tags=["pictures"], **documented(messages.EmbedAnswer, 404, 422, 503))
     async def vector(id: RowId, index: IndexName = None) -> Response:
         """Get the vector of a picture."""
         return AsciiJSON(await service.searches.run(lambda: service.vector(id, index)))
 
-    @app.post("/v1/vectors", tags=["pictures"], **_documented(messages.EmbedAnswer, 400, 404, 422, 503))
+    @app.post("/v1/vectors", tags=["pictures"], **documented(messages.EmbedAnswer, 400, 404, 413, 422, 503))
     async def vectors(asked: messages.VectorsRequest) -> Response:
         """Get the vectors of several pictures, in the order of `row_ids`."""
         return AsciiJSON(await service.searches.run(lambda: service.vectors(asked)))
@@ -482,7 +490,7 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         responses={
             200: {"content": {MEDIA_TYPE: {}}, "description": "A JPEG without metadata."},
             304: {"description": "Not modified (If-None-Match)."},
-            **_documented(messages.Picture, 404, 422, 503)["responses"],
+            **documented(messages.Picture, 404, 422, 503)["responses"],
         },
     )
     async def thumbnail(
@@ -508,7 +516,7 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
                 "description": "The file, if it still has this content.",
             },
             403: {"model": messages.Problem, "description": "Originals are for browsers on this machine only."},
-            **_documented(messages.Picture, 404, 422, 503)["responses"],
+            **documented(messages.Picture, 404, 422, 503)["responses"],
         },
     )
     async def original(
@@ -531,12 +539,12 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/status", tags=["state"], **_documented(messages.StatusAnswer, 503))
+    @app.get("/v1/status", tags=["state"], **documented(messages.StatusAnswer, 503))
     async def status() -> Response:
         """Show the indexes that are served."""
         return AsciiJSON(await service.searches.run(service.status))
 
-    @app.get("/v1/skipped", tags=["state"], **_documented(messages.SkippedAnswer, 404, 422, 503))
+    @app.get("/v1/skipped", tags=["state"], **documented(messages.SkippedAnswer, 404, 422, 503))
     async def skipped(index: IndexName = None, most: Annotated[int, InQuery(ge=0, le=100_000)] = 1000) -> Response:
         """List skipped files with the reason."""
         return AsciiJSON(await service.searches.run(lambda: service.skipped(index, most)))
@@ -552,7 +560,9 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return Response(service.measure(), media_type=CONTENT_TYPE)
 
 
-def _add_errors(app: FastAPI) -> None:
+def add_errors(app: FastAPI) -> None:
+    """Let `app` answer every error as JSON."""
+
     @app.exception_handler(ClipsearchError)
     async def clipsearch_error(request: Request, error: ClipsearchError) -> Response:
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
@@ -567,17 +577,27 @@ def _add_errors(app: FastAPI) -> None:
     async def storage_error(request: Request, error: OSError) -> Response:
         """As of an index that was deleted a moment ago and is being made anew."""
         message = f"the index cannot be read at the moment ({error.strerror or type(error).__name__}). Try again."
-        return AsciiJSON({"error": "StorageError", "message": message}, 503, {"retry-after": str(RETRY_AFTER_S)})
+        body = {"error": "StorageError", "message": message, "fields": {}}
+        return AsciiJSON(body, 503, {"retry-after": str(RETRY_AFTER_S)})
 
     @app.exception_handler(RequestValidationError)
     async def wrong_input(request: Request, error: RequestValidationError) -> Response:
         """Say where; do not repeat what was sent."""
-        places = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-        return AsciiJSON({"error": "WrongInput", "message": "; ".join(places)}, 422)
+        wrong = error.errors()[:WRONG_SHOWN]
+        places = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in wrong]
+        return AsciiJSON({"error": "WrongInput", "message": "; ".join(places), "fields": {}}, 422)
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        return AsciiJSON({"error": "Refused", "message": error.detail}, error.status_code, error.headers)
+        body = {"error": "Refused", "message": error.detail, "fields": {}}
+        return AsciiJSON(body, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        """A mistake of ours. What it was is in the log."""
+        return AsciiJSON(
+            {"error": "Failed", "message": "the server made a mistake; its log says more", "fields": {}}, 500
+        )
 
 
 _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (

@@ -3,29 +3,33 @@
 - Host must be a name of this server: a page that rebinds its own name to 127.0.0.1 (DNS rebinding) has another.
 - Origin, where a browser sends one, must be this server's own; so must Sec-Fetch-Site, which browsers also send with
   pictures and scripts that other pages include. Only following a link to a page is allowed from elsewhere.
-- The token, if there is one: as `Authorization: Bearer TOKEN`, or in the cookie that `/login` sets.
-- The body may not be larger than a limit.
+- The token, if there is one: as `Authorization: Bearer TOKEN`. A browser that has sent it to `/login`, or a ticket that
+  is good for one time, gets a cookie with a value that is derived from the token and does not tell it.
+- The body may not be larger than a limit; JSON, which is read while nobody else is answered, has a lower one.
 
 Every answer says that no other page may read, frame or guess it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import html
 import ipaddress
 import re
+import secrets
+import time
 from collections.abc import AsyncIterator, Iterable
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clipsearch.server.sub_path import root_of
 
-COOKIE = "clipsearch_token"
+COOKIE = "clipsearch_session"
 OPEN_PATHS = frozenset({"/healthz", "/login"})
 """Paths that need no token."""
 
@@ -38,6 +42,9 @@ _ALWAYS = {
     "x-frame-options": "DENY",
 }
 _LOGIN_BYTES = 4096
+JSON_BYTES = 4 << 20
+TICKET_S = 120.0
+MOST_TICKETS = 16
 
 
 class _TooLarge(Exception):
@@ -54,18 +61,57 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+class Tickets:
+    """What logs a browser in once, soon: so that the token need not be among the arguments of a program."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def new(self) -> str:
+        """A ticket for one login."""
+        while len(self._until) >= MOST_TICKETS:
+            del self._until[next(iter(self._until))]
+        ticket = secrets.token_urlsafe(24)
+        self._until[ticket] = time.monotonic() + TICKET_S
+        return ticket
+
+    def take(self, given: str) -> bool:
+        """Whether this is a ticket that is good. It is not any more."""
+        known = next((one for one in self._until if hmac.compare_digest(one.encode(), given.encode())), "")
+        return bool(known) and self._until.pop(known) > time.monotonic()
+
+
+def session_of(token: bytes) -> str:
+    """What a browser's cookie holds: derived from the token, so slowly that few guesses of a token can be tried."""
+    return hashlib.scrypt(token, salt=b"clipsearch session", n=1 << 14, r=8, p=1, dklen=24).hex()
+
+
+def refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    """An error as the API has them."""
+    return JSONResponse({"error": "Refused", "message": message, "fields": {}}, status, headers)
+
+
 class Guard:
     """ASGI middleware that answers what must not be answered otherwise: 421, 403, 401, 413."""
 
     def __init__(
-        self, app: ASGIApp, *, token: str | None, local: bool, names: Iterable[str] = (), most_bytes: int
+        self,
+        app: ASGIApp,
+        *,
+        token: str | None,
+        local: bool,
+        names: Iterable[str] = (),
+        most_bytes: int,
+        tickets: Tickets | None = None,
     ) -> None:
         """`local`: only loopback names are this server's; else addresses are too (they cannot be rebound).
 
         `names` are more host names of this server.
         """
         self._app = app
-        self._token = token.encode() if token else None
+        self._token = token.encode("utf-8", "surrogateescape") if token else None
+        self._session = session_of(self._token) if self._token else ""
+        self._tickets = tickets or Tickets()
         self._local = local
         self._names = LOOPBACK_NAMES | {name.lower().rstrip(".") for name in names}
         self._most_bytes = most_bytes
@@ -96,16 +142,16 @@ class Guard:
         hosts = headers.getlist("host")
         host = hosts[0] if len(hosts) == 1 else ""
         if not self._is_own(host):
-            return PlainTextResponse("421: unknown host name; add it with --host-name\n", 421)
+            return refusal(421, "unknown host name; add it with --host-name")
         if not _is_same_origin(scope, headers, host):
-            return PlainTextResponse("403: requests from other sites are refused\n", 403)
+            return refusal(403, "requests from other sites are refused")
         if self._token is None or scope["path"] in OPEN_PATHS or self._has_token(headers):
             return None
         if "text/html" in headers.get("accept", "") and scope.get("method") == "GET":
             asked = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
             target = root_of(scope) + scope["path"] + asked
             return RedirectResponse(f"{root_of(scope)}/login?" + urlencode({"next": target}), 303)
-        return PlainTextResponse("401: a token is required\n", 401, {"www-authenticate": "Bearer"})
+        return refusal(401, "a token is required", {"www-authenticate": "Bearer"})
 
     def _is_own(self, host: str) -> bool:
         match = _HOST.fullmatch(host)
@@ -122,22 +168,23 @@ class Guard:
 
     def _has_token(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._is_token(given.strip()):
+        given = given.strip()
+        if scheme.lower() == "bearer" and any(self._is_token(sent) for sent in _as_sent(given)):
             return True
         try:
             cookies = SimpleCookie(headers.get("cookie", ""))
         except CookieError:
             return False
-        return COOKIE in cookies and self._is_token(cookies[COOKIE].value)
+        return COOKIE in cookies and hmac.compare_digest(cookies[COOKIE].value.encode(), self._session.encode())
 
-    def _is_token(self, given: str) -> bool:
+    def _is_token(self, given: bytes) -> bool:
         """Compare in constant time."""
         assert self._token is not None
-        return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token)
+        return hmac.compare_digest(given, self._token)
 
     async def _login(self, scope: Scope, headers: Headers, receive: Receive) -> Response:
         """The page that asks for the token, and what it sends."""
-        asked = parse_qs(scope["query_string"].decode("latin-1"))
+        asked = parse_qs(scope["query_string"].decode("latin-1"), errors="surrogateescape")
         root = root_of(scope)
         target = _own_path(asked.get("next", [""])[0], root)
         if self._token is None:
@@ -148,15 +195,16 @@ class Guard:
             async for chunk in _chunks(receive):
                 body += chunk
                 if len(body) > _LOGIN_BYTES:
-                    return PlainTextResponse("413: too large\n", 413)
-            given = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0]
+                    return refusal(413, "too large")
+            given = parse_qs(body.decode("latin-1"), errors="surrogateescape").get("token", [""])[0]
         elif scope["method"] != "GET":
-            return PlainTextResponse("405: GET or POST\n", 405, {"allow": "GET, POST"})
-        if self._is_token(given):
+            return refusal(405, "Method Not Allowed", {"allow": "GET, POST"})
+        ticket = asked.get("ticket", [""])[0] if scope["method"] == "GET" else ""
+        if self._is_token(_utf8(given)) or (ticket.isascii() and self._tickets.take(ticket)):
             done = RedirectResponse(target, 303)
             done.set_cookie(
                 COOKIE,
-                self._token.decode(),
+                self._session,
                 path=f"{root}/",
                 httponly=True,
                 samesite="strict",
@@ -176,10 +224,11 @@ class Guard:
         """Pass the request on, its body cut off where it becomes too large."""
         announced = headers.get("content-length", "0")
         if not announced.isdecimal():
-            await PlainTextResponse("400: Content-Length is not a number\n", 400)(scope, receive, send)
+            await refusal(400, "Content-Length is not a number")(scope, receive, send)
             return
-        too_large = PlainTextResponse(f"413: at most {self._most_bytes:,} bytes\n", 413, {"connection": "close"})
-        if int(announced) > self._most_bytes:
+        most = self._most_bytes if scope["path"].endswith("/upload") else min(self._most_bytes, JSON_BYTES)
+        too_large = refusal(413, f"at most {most:,} bytes", {"connection": "close"})
+        if len(announced) > 18 or int(announced) > most:
             await too_large(scope, receive, send)
             return
         received = 0
@@ -191,7 +240,7 @@ class Guard:
             message = await receive()
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
-                if received > self._most_bytes:
+                if received > most:
                     refused = True
                     raise _TooLarge
             return message
@@ -212,6 +261,16 @@ class Guard:
                 raise
         if refused and not started:
             await too_large(scope, receive, send)
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _as_sent(given: str) -> set[bytes]:
+    """The bytes of a header, and what they are for clients that send letters as Latin-1."""
+    sent = given.encode("latin-1", "replace")
+    return {sent, _utf8(given)}
 
 
 async def _chunks(receive: Receive) -> AsyncIterator[bytes]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _KEY = "clipsearch.root"
@@ -62,7 +62,8 @@ class SubPath:
         root, path = self._root, scope["path"]
         if path == root and scope["type"] == "http":  # relative addresses of the page count from its slash
             page = scope["method"] in ("GET", "HEAD")
-            moved = RedirectResponse(f"{root}/", 308) if page else PlainTextResponse("404: no such route\n", 404)
+            refused = JSONResponse({"error": "Refused", "message": "Not Found", "fields": {}}, 404)
+            moved = RedirectResponse(f"{root}/", 308) if page else refused
             await moved(scope, receive, send)
             return
         inner = {**scope, _KEY: root}

@@ -24,7 +24,6 @@ from playwright.sync_api import Locator, Page, expect
 import clipsearch
 from benchmarks.common import random_blocks, write_index
 from clipsearch.server.app import ServerOptions, create_app
-from clipsearch.ui.page import Page as Interface
 from clipsearch.ui.page import add_page
 from tests.browser.conftest import Open, Site
 from tests.browser.test_page import PHONE, ask, first, settled, shown, tile, until
@@ -41,23 +40,21 @@ MANY = 1500
 
 @contextmanager
 def running(indexes: list[Path], port: int = 0, **options: Any) -> Iterator[Site]:
-    """A server without Gradio, which is not what is tried here; on the same port as another before, if need be."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Interface, "begin", lambda page: None)
-        chosen = ServerOptions(warm_pictures_after_s=None, **options)
-        app = create_app(indexes, encoder=FakeEncoder(), interface=add_page, options=chosen)
-        listening = socket.create_server(("127.0.0.1", port))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.02)
-        try:
-            yield Site(f"http://127.0.0.1:{listening.getsockname()[1]}", indexes[0].parent, app.state.page)
-        finally:
-            server.should_exit = True
-            thread.join(20)
-            listening.close()
+    """A server; on the same port as another before, if need be."""
+    chosen = ServerOptions(warm_pictures_after_s=None, **options)
+    app = create_app(indexes, encoder=FakeEncoder(), interface=add_page, options=chosen)
+    listening = socket.create_server(("127.0.0.1", port))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    try:
+        yield Site(f"http://127.0.0.1:{listening.getsockname()[1]}", indexes[0].parent, app.state.page)
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listening.close()
 
 
 def port_of(site: Site) -> int:

@@ -40,6 +40,8 @@ def folder(tmp_path: Path) -> Path:
         add_concept(photos, "reds", [0, 1], [20])
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     Image.new("RGB", (30, 20), (200, 60, 20)).save(tmp_path / "other.png")
+    Image.new("RGB", (30, 20), (20, 160, 200)).save(tmp_path / "odd.png")
+    (tmp_path / "odd.png").rename(tmp_path / "caf\udce9.png")
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "drawing.tga").write_bytes(b"\0\0\2" + b"\0" * 40)
     noise = io.BytesIO()
@@ -62,6 +64,16 @@ def both(folder: Path) -> Iterator[tuple[Collection, RemoteCollection]]:
 def a_file(photos: AnyCollection) -> str:
     """A picture of the index that is there. (The server of these tests is on this machine.)"""
     return str(photos.root / photos.record(5).path)
+
+
+def other(photos: AnyCollection) -> str:
+    """A picture file that is not in the index."""
+    return str(photos.root.parent / "other.png")
+
+
+def odd(photos: AnyCollection) -> str:
+    """One whose name is not UTF-8."""
+    return str(photos.root.parent / "caf\udce9.png")
 
 
 def away(photos: AnyCollection) -> str:
@@ -130,6 +142,14 @@ CALLS: dict[str, Call] = {
     "a file and a vector": lambda p: p.search(a_file(p), vector=p.vector(30), all=True),
     "a word and surrogates": lambda p: p.search("\ud800 red caf\udce9_dog.jpg", all=True),
     "a filter with surrogates": lambda p: p.search("name:IMG_02\udce9*"),
+    "a file and words": lambda p: p.search(f"{other(p)} + red", all=True),
+    "words without a file": lambda p: p.search(f"red - 0.5:{other(p)} folder:trips", 9, all=True),
+    "a file less another": lambda p: p.search(f"{a_file(p)} - {other(p)}", all=True),
+    "a file and a filter": lambda p: p.search(f"{other(p)} folder:trips"),
+    "a file, unlike": lambda p: p.search(f"like:5 - {other(p)}", all=True),
+    "a file of an odd name and words": lambda p: p.search(f"blue + {odd(p)}", all=True),
+    "a file that is away and words": lambda p: p.search(f"{away(p)} + red", all=True),
+    "a file twice": lambda p: p.search(f"2:{other(p)} + red + {other(p)}", all=True),
     "like": lambda p: p.search("like:5 - like:20"),
     "concept": lambda p: p.search("tag:reds", 100),
     "like a concept": lambda p: p.search("like:reds", all=True),
@@ -147,6 +167,7 @@ CALLS: dict[str, Call] = {
     "texts": lambda p: p.encode_texts(["red", "a dog"]),
     "no texts": lambda p: p.encode_texts([]).shape,
     "very many texts": lambda p: p.encode_texts([f"text {n}" for n in range(300)]),
+    "very long texts": lambda p: p.encode_texts(["鍵" * 9_999 + str(n % 10) for n in range(160)]),
     "a text": lambda p: p.encode_text("red"),
     "a list of texts": lambda p: p.encode_text(["red"]),
     "texts one by one": lambda p: p.encode_text(text for text in ("red", "blue")),
@@ -172,6 +193,9 @@ CALLS: dict[str, Call] = {
 ERRORS: dict[str, Call] = {
     "notices of what breaks off": lambda p: p.notices("dog (ext:jpg or"),
     "notices of too much": lambda p: p.notices("x" * 10_001),
+    "a picture that is none and words": lambda p: p.search(f"dog + {p.root.parent / 'bad.jpg'}"),
+    "words and a picture that is nowhere": lambda p: p.search("dog + /nowhere/missing.jpg"),
+    "a file less itself": lambda p: p.search(f"{other(p)} - {other(p)}"),
     "a query that breaks off": lambda p: p.search("dog (ext:jpg or"),
     "one of several that breaks off": lambda p: p.search(["red", "dog (ext:jpg or", "blue"]),
     "several, no hits wanted": lambda p: p.search(["red"], 0),

@@ -37,7 +37,7 @@ class World:
         return self.photos / ".clipsearch"
 
     def run(self, *options: str) -> dict[str, Any]:
-        return self.commands.index(self.photos, *options)
+        return self.commands.index(self.photos, "--follow-links", *options)
 
     def state(self) -> State:
         state = self.commands.state(self.index)

@@ -17,7 +17,7 @@ from tests.support.home import REAL_HOME
 pytestmark = [pytest.mark.packaging, pytest.mark.slow]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LARGEST_ENVIRONMENT_BYTES = 900_000_000
+LARGEST_ENVIRONMENT_BYTES = 580_000_000  # with pip; measured 555
 LARGEST_MODEL_BYTES = 45_000_000
 
 DRAW = """

@@ -79,12 +79,21 @@ def _stacked(pixels: list[PixelArray]) -> PixelArray:
     return np.stack(pixels)
 
 
+def _routes_of_the_page(app: FastAPI, service: Service) -> Callable[[], None]:
+    add_page_routes(app, service)
+    return lambda: None
+
+
 @contextmanager
-def serving(index: Path, encoder: FakeEncoder) -> Iterator[tuple[str, FastAPI]]:
+def serving(
+    index: Path,
+    encoder: FakeEncoder,
+    *,
+    interface: Callable[[FastAPI, Service], Callable[[], None]] = _routes_of_the_page,
+) -> Iterator[tuple[str, FastAPI]]:
     """The address of a server on loopback that serves an index with the page's routes, and its application."""
-    app = create_app(
-        [index], encoder=encoder, options=ServerOptions(warm_pictures_after_s=None), interface=_routes_of_the_page
-    )
+    options = ServerOptions(warm_pictures_after_s=None)
+    app = create_app([index], encoder=encoder, options=options, interface=interface)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="on"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -98,8 +107,3 @@ def serving(index: Path, encoder: FakeEncoder) -> Iterator[tuple[str, FastAPI]]:
     finally:
         server.should_exit = True
         thread.join(30)
-
-
-def _routes_of_the_page(app: FastAPI, service: Service) -> Callable[[], None]:
-    add_page_routes(app, service)
-    return lambda: None

@@ -242,6 +242,23 @@ def test_mistakes_are_tool_errors_that_say_how_to_mend_them(service: Service) ->
     assert "\x1b" not in problem(call(service, "search", query="near:\x1b[31m"))
 
 
+def test_unknown_arguments_are_refused_and_named(service: Service) -> None:
+    for tool, given, said in (
+        ("search", {"query": "red", "limit": 3}, "search has no argument limit. It takes: query, k, offset, all"),
+        ("search", {"query": "red", "K": 3}, "search has no argument K."),
+        ("similar", {"row_id": 0, "offset": 1, "x\x1b": 1}, "similar has no argument offset, x\\x1b. It takes: row_id"),
+        ("show_image", {"row_id": 0, "width": 9}, "show_image has no argument width."),
+        ("status", {"index": "photos"}, "status has no argument index. It takes none"),
+    ):
+        assert said in problem(call(service, tool, **given)), (tool, given)
+
+    async def schemas() -> list[dict[str, Any]]:
+        async with Client(assistant_server(service)) as client:
+            return [tool.input_schema for tool in (await client.list_tools()).tools]
+
+    assert all(schema["additionalProperties"] is False for schema in anyio.run(schemas))
+
+
 def test_what_a_crash_says_stays_here(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(asked: object) -> None:
         raise RuntimeError("secret detail")

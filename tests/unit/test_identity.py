@@ -16,8 +16,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import clipsearch
+from clipsearch import IndexOptions
 from clipsearch.server.app import ServerOptions, create_app
-from clipsearch.ui.page import Page, add_page
+from clipsearch.ui.page import add_page
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import plain
 
@@ -25,11 +26,6 @@ LOCAL = "http://127.0.0.1:7860"
 HERE = ("127.0.0.1", 50_000)
 SECRET = b"nobody must ever see this"
 ROUNDS = int(os.environ.get("CLIPSEARCH_IDENTITY_ROUNDS", "3"))
-
-
-@pytest.fixture(autouse=True)
-def without_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Page, "begin", lambda page: None)
 
 
 def fill(folder: Path, colours: list[str]) -> Path:
@@ -293,3 +289,34 @@ def test_exports_are_whole_and_in_the_order_of_the_selection(client: TestClient,
         assert files.testzip() is None
         assert files.namelist() == [f"{n:04d}-{names[n][0]}.jpg" for n in (1, 2)]
     assert client.post("/v1/export", json={"ids": [0, 77], "form": "paths"}).status_code == 404
+
+
+def test_a_file_that_became_a_link_out_of_the_folder_is_not_shown(tmp_path: Path) -> None:
+    """Under no address, and by no export; unless the index follows such links."""
+    for follows in (False, True):
+        photos, outside = tmp_path / f"photos{follows}", tmp_path / f"outside{follows}"
+        outside.mkdir()
+        for folder in (photos / "sub", photos, outside):
+            fill(folder, ["red", "blue"]) if folder != outside else plain(COLOURS["pink"]).save(folder / "0.png")
+        shutil.rmtree(photos / "sub" / ".clipsearch")
+        options = IndexOptions(follow_links=True) if follows else None
+        index = clipsearch.index(photos, encoder=FakeEncoder(), options=options).index
+        with asking(index) as client:
+            found = rows(client)
+            assert set(found) == {"0.png", "1.png", "sub/0.png", "sub/1.png"}
+            (photos / "0.png").unlink()
+            (photos / "0.png").symlink_to(outside / "0.png")
+            shutil.rmtree(photos / "sub")
+            (photos / "sub").symlink_to(outside)
+            shutil.rmtree(client.app.state.service.thumbnails.folder, ignore_errors=True)  # type: ignore[attr-defined]
+            for name in ("0.png", "sub/0.png"):
+                row = found[name]["row_id"]
+                answer = client.get(f"/v1/images/{row}/thumbnail")
+                assert answer.status_code == (200 if follows else 404), (name, answer.text)
+                zipped = client.post("/v1/export", json={"ids": [row], "form": "zip"})
+                with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
+                    assert (archive.namelist() == ["left-out.txt"]) is not follows
+                assert client.get(original(found[name])).status_code == 404
+            assert client.get(f"/v1/images/{found['1.png']['row_id']}/thumbnail").status_code == 200
+        report = clipsearch.index(photos, encoder=FakeEncoder())
+        assert report.pictures == (3 if follows else 1)

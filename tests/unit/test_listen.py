@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from pathlib import Path
 
-from clipsearch.cli.listening import own_names, socket_at
+import pytest
+
+from clipsearch.cli.listening import own_addresses, own_names, print_code, reachable_at, socket_at
 
 
 def test_a_server_knows_its_names_from_files_only(tmp_path: Path) -> None:
@@ -35,3 +38,15 @@ def test_answers_do_not_wait_for_acknowledgements() -> None:
             return await asyncio.wait_for(found, 10)
 
     assert asyncio.run(option_of_a_connection()) != 0
+
+
+def test_addresses_that_others_can_use_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert reachable_at("localhost") == ["127.0.0.1"]
+    assert reachable_at("::1") == ["[::1]"]
+    assert reachable_at("192.0.2.7") == ["192.0.2.7"]
+    assert reachable_at("0.0.0.0") == ["127.0.0.1", *own_addresses()]
+    for address in own_addresses():
+        assert not ipaddress.ip_address(address).is_loopback
+    print_code("http://192.0.2.7:7860/login?token=abc")
+    drawn = capsys.readouterr().err.splitlines()
+    assert len(drawn) > 12 and len({len(line) for line in drawn if line}) == 1

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +18,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from mcp import Client
 from mcp_types import Tool
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
 import clipsearch
@@ -27,6 +26,7 @@ from clipsearch.search.confidence import drawing_vectors
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.server.mcp import assistant_server
 from clipsearch.ui.page import add_page
+from clipsearch.ui.programs import ROUTES
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import plain
 
@@ -37,6 +37,8 @@ OPEN = {"/healthz", "/login"}
 FILLING: dict[str, Any] = {"ids": [0], "like": [0], "texts": ["x"], "form": "csv", "name": "a"}
 """What required fields of requests hold while another one is tried; others hold 0."""
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+BOTH = ("/v1/status", "/v1/skipped", "/healthz", "/metrics", "/docs", "/openapi.json", "/login")
+"""Documented below the routes of the page alone."""
 PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
 
 
@@ -84,12 +86,6 @@ def every_route(client: TestClient) -> list[tuple[str, str]]:
     """Method and path of every route; parameters as they are declared. The page's own files, too."""
     found: list[tuple[str, str]] = [("GET", "/login"), ("POST", "/login"), ("GET", "/nowhere")]
     for route in application(client).routes:
-        if isinstance(route, Mount):
-            page = application(client).state.page
-            assert page is route.app, f"what is mounted at {route.path!r} must be looked at here"
-            assets = application(client).state.page._assets
-            found += [("GET", "/"), *(("GET", f"{assets.folder}/{name}") for name in assets._files)]
-            continue
         assert isinstance(route, Route | APIRoute), f"{route} is of a kind that must be looked at here"
         found += [(method, route.path) for method in sorted(route.methods or VERBS)]
     return found
@@ -119,6 +115,7 @@ def test_the_routes_are_those_that_people_know_of(client: TestClient) -> None:
     assert documented <= paths
     assert {"/docs", "/openapi.json", "/healthz", "/metrics", "/v1/gallery", "/v1/map", "/v1/export"} <= paths
     assert {path for path in paths - documented if not path.startswith("/ui/")} == {
+        *ROUTES,
         "/",
         "/docs",
         "/login",
@@ -150,13 +147,74 @@ def test_without_the_token_every_route_but_two_is_refused(guarded: TestClient) -
         if path in OPEN:
             assert TOKEN not in guarded.request(method, where).text
             continue
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": "clipsearch_token=wrong"}):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": "clipsearch_session=wrong"}):
             assert guarded.request(method, where, headers=headers).status_code == 401, (method, path)
         right = {"Authorization": f"Bearer {TOKEN}"}
         assert guarded.request(method, where, headers=right).status_code not in (401, 403, 421), (method, path)
         for variant in (f"/{where}", f"{where}/", f"/.{where}", f"/healthz/..{where}", where.upper(), f"{where}%2f"):
             answer = guarded.request(method, variant, headers={"Accept": "*/*"})
             assert answer.status_code == 401, (method, variant)
+
+
+def test_every_error_of_every_route_is_json(client: TestClient, guarded: TestClient) -> None:
+    for each, headers in ((client, {}), (guarded, {}), (client, {"host": "evil.example"}), (client, {"origin": "x"})):
+        paths = {path for _, path in every_route(each)}
+        for path in paths:
+            allowed = {method for method, one in every_route(each) if one == path} | {"HEAD"}
+            for method in VERBS:
+                answer = each.request(method, filled(path), headers=headers, content=b"{" if method == "POST" else None)
+                if answer.status_code < 400 or method == "HEAD":
+                    continue
+                assert answer.headers["content-type"].startswith("application/json"), (method, path, answer.text)
+                assert {"error", "message", "fields"} <= set(answer.json()), (method, path)
+                if each is client and not headers and method not in allowed and path != "/nowhere":
+                    assert answer.status_code == 405, (method, path, answer.status_code)
+                    assert answer.headers["allow"], (method, path)
+
+
+def test_openapi_says_what_errors_and_tokens_look_like(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()
+    assert described["components"]["securitySchemes"]["token"] == {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "Unless the server needs no token.",
+    }
+    problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            assert {"token": []} in operation["security"] or path == "/healthz", path
+            errors = {code: answer for code, answer in operation["responses"].items() if int(code) >= 400}
+            for code, answer in errors.items():
+                assert answer["content"] == problem, (path, code)
+            if operation.get("parameters") or operation.get("requestBody"):
+                assert "422" in errors, path
+
+
+def test_the_documented_routes_are_those_that_exist(client: TestClient, collection: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    table = text[text.index("| Route | |") :].split("\n\n")[0].splitlines()[2:]
+    listed: set[tuple[str, str, bool]] = set()
+    page_only = False
+    for line in table:
+        route, _, _ = line.strip("| ").partition(" | ")
+        page_only = page_only or "`clipsearch ui` only" in route
+        method = ""
+        for name in re.findall(r"`([^`]+)`", route):
+            if name == "clipsearch ui":
+                continue
+            method, _, path = name.rpartition(" ") if " " in name else (method, "", name)
+            listed.add((method, path, page_only and name != "GET /v1/status" and not path.startswith(BOTH)))
+    exists = {(method, path) for method, path in every_route(client) if not path.startswith("/ui/")} - {
+        ("GET", "/nowhere"), ("HEAD", "/"), ("HEAD", "/openapi.json"), ("HEAD", "/docs"),
+    }  # fmt: skip
+    exists = {(method, path) for method, path in exists if method != "HEAD"}
+    assert {(method, path) for method, path, _ in listed} == exists
+    api = create_app([collection / ".clipsearch"], encoder=FakeEncoder())
+    with TestClient(api, base_url=LOCAL) as without_page:
+        for method, path, only in listed:
+            status = without_page.request(method, filled(path), follow_redirects=False).status_code
+            known = any(getattr(route, "path", None) == path for route in api.routes) or path == "/login"
+            assert known is not only, (method, path, status)
 
 
 def test_no_parameter_of_any_route_names_a_file(client: TestClient, collection: Path) -> None:
@@ -209,40 +267,41 @@ def test_no_query_or_body_field_of_any_route_reads_a_file(client: TestClient, co
     assert encoder.images_encoded == before
 
 
-@pytest.mark.slow
-def test_of_gradio_only_what_its_document_needs_is_reachable(client: TestClient, collection: Path) -> None:
-    page = application(client).state.page
-    page.begin()
-    deadline = time.monotonic() + 120
-    while not page.has_gradio:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    known = {"/", *(path for _, path in every_route(client))}
-    reachable = set()
-    for route in page._gradio.routes:
-        path = getattr(route, "path", None)
-        if not path or path in known:
-            continue
-        for name in ("0", *names_of_files(collection)):
-            answer = client.get(filled(path, quote(name, safe="/").replace("\\", "\\\\")))
-            assert_gives_nothing_away(answer.content, collection, (path, name))
-            if answer.status_code < 400:
-                reachable.add(path)
-    assert reachable <= {
-        "/config",
-        "/config/",
-        "/gradio_api/info",
-        "/gradio_api/info/",
-        "/gradio_api/startup-events",
-        "/gradio_api/theme.css",
-        "/theme.css",
-    }
+def all_of(routes: Iterable[Any]) -> Iterator[Any]:
+    """Every route, also of what was included."""
+    for route in routes:
+        if (router := getattr(route, "original_router", None)) is not None:
+            yield from all_of(router.routes)
+        else:
+            yield route
+
+
+def test_of_gradio_only_what_its_clients_need_is_reachable(client: TestClient, collection: Path) -> None:
+    assert client.get("/config").status_code == 200
+    server = application(client).state.page.programs._server
+    known = set(every_route(client))
+    tried = 0
+    for route in all_of(server.router.routes):
+        for method in route.methods - {"HEAD"}:
+            if (method, route.path) in known:
+                continue
+            for name in ("0", *names_of_files(collection)):
+                where = filled(route.path, quote(name, safe="/").replace("\\", "\\\\"))
+                answer = client.request(method, where, json={} if method == "POST" else None)
+                assert answer.status_code in (401, 404, 405), (method, where, answer.status_code)
+                assert_gives_nothing_away(answer.content, collection, (method, where))
+                tried += 1
+    assert tried > 300
+    assert server.calls.mcp_server_obj is None
     for method, path in (
         ("POST", "/gradio_api/upload"),
-        ("POST", "/gradio_api/queue/join"),
+        ("POST", "/gradio_api/run/search"),
         ("GET", "/gradio_api/file=/etc/passwd"),
+        ("GET", "/gradio_api/heartbeat/x"),
+        ("GET", "/gradio_api/mcp/sse"),
+        ("GET", "/monitoring"),
     ):
-        assert client.request(method, path).status_code in (404, 405), path
+        assert client.request(method, path).status_code == 404, path
 
 
 def test_no_parameter_of_an_assistants_tool_names_a_file(client: TestClient, collection: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from clipsearch.indexer.absence import split_vanished
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.changes import compare, find_moved
+from clipsearch.indexer.ignore import Ignore
 from clipsearch.indexer.scan import FileBlock, FoundFile, Scan, scan
 from clipsearch.indexer.segments import write_fragment
 from clipsearch.records import ImageRecord, SkippedImage
@@ -219,3 +220,29 @@ def test_a_mount_deep_below_that_is_away_is_noticed() -> None:
     assert Scan(devices={"": 1, "a": 1, "link": 3}).moved_devices(before) == ["a/b/nas"]
     assert Scan(devices={"": 1, "a": 1, "a/b/nas": 2, "link": 3}).moved_devices(before) == []
     assert Scan(devices={}).moved_devices(before) == []  # the root itself cannot be looked at
+
+
+def test_links_out_of_the_folder_are_left_out_unless_they_are_wanted(tmp_path: Path) -> None:
+    write(tmp_path / "photos", "real/a.jpg", "real/x.jpg")
+    write(tmp_path / "photos and more", "b.jpg")  # its name begins like the folder's
+    photos = tmp_path / "photos"
+    (tmp_path / "way").symlink_to(photos)
+    for name, target in (
+        ("aaa", photos / "real"),
+        ("again.jpg", photos / "real" / "a.jpg"),
+        ("loop", tmp_path / "way"),
+        ("outside", tmp_path / "photos and more"),
+        ("c.jpg", "../photos and more/b.jpg"),
+        ("real/d.jpg", "../../photos and more/b.jpg"),
+        ("up", ".."),
+        ("gone.jpg", tmp_path / "nowhere"),
+        ("within.jpg", photos / "nowhere"),
+    ):
+        (photos / name).symlink_to(target)
+    for root in (photos, tmp_path / "way"):
+        found, result = scan(root, ignore=Ignore(root, follow_links=False))
+        assert [file.path for file in found] == ["again.jpg", "real/a.jpg", "real/x.jpg"]
+        assert set(result.left_out) == {"outside", "c.jpg", "real/d.jpg", "up", "gone.jpg"}
+        assert [skipped.path for skipped in result.unreadable] == ["within.jpg"]
+        followed = [file.path for file in scan(root, ignore=Ignore(root))[0]]
+        assert {"outside/b.jpg", "c.jpg", "real/d.jpg"} <= set(followed)

@@ -270,21 +270,6 @@ def test_names_that_are_not_utf8_and_markup_in_names(photos: Path, encoder: Fake
         assert client.get(hit["thumbnail"]).status_code == 200
 
 
-def test_a_mounted_page_shares_the_server_and_its_guard(index: Path, encoder: FakeEncoder) -> None:
-    import gradio
-
-    def page(service: object) -> Any:
-        with gradio.Blocks() as blocks:
-            gradio.Markdown("hello from the page")
-        return blocks
-
-    with TestClient(create_app([index], encoder=encoder, page=page), base_url=LOCAL) as client:
-        assert "hello from the page" in client.get("/").text
-        assert client.get("/v1/status").status_code == 200
-        assert client.get("/", headers={"Host": "evil.example"}).status_code == 421
-        assert client.get("/config", headers={"Origin": "http://evil.example"}).status_code == 403
-
-
 def test_a_server_that_others_can_reach_needs_a_token(index: Path, encoder: FakeEncoder) -> None:
     with (
         pytest.raises(ValueError, match="needs a token"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import struct
 import threading
 import zlib
@@ -12,13 +13,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 import clipsearch
+from clipsearch.remote import RemoteCollection
 from clipsearch.search.confidence import drawing_vectors
 from clipsearch.server.app import ServerOptions, create_app
+from clipsearch.ui.page import add_page
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import plain
 
@@ -38,17 +42,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clipsearch.index(photos, encoder=FakeEncoder()).index
 
 
-def page(service: object) -> Any:
-    """A page with a field for a picture, as the real one has."""
-    import gradio
-
-    with gradio.Blocks() as blocks:
-        image = gradio.Image(type="filepath")
-        shown = gradio.Textbox()
-        gradio.Button("go").click(str, image, shown, api_name="show")
-    return blocks
-
-
 @pytest.fixture
 def client(index: Path, encoder: FakeEncoder) -> Iterator[TestClient]:
     options = ServerOptions(warm_pictures_after_s=None)  # some tests count what is encoded
@@ -58,7 +51,7 @@ def client(index: Path, encoder: FakeEncoder) -> Iterator[TestClient]:
 
 @pytest.fixture(scope="module")
 def with_page(index: Path) -> Iterator[TestClient]:
-    with TestClient(create_app([index], encoder=FakeEncoder(), page=page), base_url=LOCAL) as client:
+    with TestClient(create_app([index], encoder=FakeEncoder(), interface=add_page), base_url=LOCAL) as client:
         yield client
 
 
@@ -66,7 +59,7 @@ def with_page(index: Path) -> Iterator[TestClient]:
 def guarded_server(index: Path) -> Iterator[TestClient]:
     options = ServerOptions(token=TOKEN, local=False, host_names=("photos.example",))
     with TestClient(
-        create_app([index], encoder=FakeEncoder(), options=options, page=page),
+        create_app([index], encoder=FakeEncoder(), options=options, interface=add_page),
         base_url="http://photos.example",
         follow_redirects=False,
     ) as client:
@@ -168,7 +161,7 @@ def test_without_the_token_everything_is_refused(guarded: TestClient, method: st
     for wrong in ("", "Bearer", "Bearer ", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \xe9"):
         headers = [(b"Authorization", wrong.encode("latin-1"))]
         assert guarded.request(method, path, headers=headers).status_code == 401, wrong
-    assert guarded.request(method, path, headers={"Cookie": "clipsearch_token=wrong"}).status_code == 401
+    assert guarded.request(method, path, headers={"Cookie": "clipsearch_session=wrong"}).status_code == 401
     assert guarded.request(method, path, headers={"Authorization": f"Bearer {TOKEN}"}).status_code != 401
 
 
@@ -193,6 +186,7 @@ def test_a_browser_logs_in_once(guarded: TestClient) -> None:
     assert (done.status_code, done.headers["location"]) == (303, "/?q=dog")
     cookie = done.headers["set-cookie"]
     assert "HttpOnly" in cookie
+    assert TOKEN not in cookie and re.fullmatch(r"clipsearch_session=[0-9a-f]{48};.*", cookie)
     assert "samesite=strict" in cookie.lower()
     assert guarded.get("/v1/status").status_code == 200  # with the cookie
     assert guarded.get("/v1/status", headers={"Origin": "http://evil.example"}).status_code == 403
@@ -202,6 +196,45 @@ def test_the_address_that_is_printed_logs_in_and_hides_the_token(guarded: TestCl
     done = guarded.get("/login", params={"token": TOKEN})
     assert (done.status_code, done.headers["location"]) == (303, "/")
     assert guarded.get("/v1/status").status_code == 200
+
+
+def test_a_ticket_logs_a_browser_in_once(guarded: TestClient) -> None:
+    tickets = guarded.app.state.tickets  # type: ignore[attr-defined]
+    ticket = tickets.new()
+    assert guarded.get("/login", params={"ticket": f"{ticket}x"}).status_code == 200  # the form
+    done = guarded.get("/login", params={"ticket": ticket})
+    assert (done.status_code, done.headers["location"]) == (303, "/")
+    assert guarded.get("/v1/status").status_code == 200
+    guarded.cookies.clear()
+    for used in (ticket, "", "\xe9"):
+        assert guarded.get("/login", params={"ticket": used}).status_code == 200
+        assert guarded.get("/v1/status").status_code == 401
+    for _ in range(100):
+        ticket = tickets.new()
+    assert len(tickets._until) <= 16
+    tickets._until[ticket] = 0
+    assert guarded.get("/login", params={"ticket": ticket}).status_code == 200
+
+
+@pytest.mark.parametrize("token", ["pässwörd-ключ-鍵", "with spaces & signs=%?#"])
+def test_a_token_may_have_any_letters(index: Path, token: str) -> None:
+    app = create_app([index], encoder=FakeEncoder(), options=ServerOptions(token=token))
+    sent = token.encode("utf-8", "surrogateescape")
+    with TestClient(app, base_url=LOCAL, follow_redirects=False) as client:
+        assert client.get("/v1/status", headers=[(b"authorization", b"Bearer " + sent)]).status_code == 200
+        assert client.get("/v1/status", headers=[(b"authorization", b"Bearer x" + sent)]).status_code == 401
+        assert client.get(f"/login?token={quote(sent)}").status_code == 303
+        assert client.get("/v1/status").status_code == 200
+        client.cookies.clear()
+        assert client.post("/login", content=b"token=" + quote(sent).encode()).status_code == 303
+        carried = httpx.MockTransport(
+            lambda asked: httpx.Response(
+                200, content=client.get(asked.url.path, headers=list(asked.headers.raw)).content
+            )
+        )
+        client.cookies.clear()
+        with RemoteCollection(LOCAL, token=token, transport=carried) as remote:
+            assert remote.status()["version"]
 
 
 @pytest.mark.parametrize("target", ["//evil.example", "http://evil.example", "/\\evil.example", "javascript:alert(1)"])
@@ -270,12 +303,13 @@ def test_a_query_that_names_a_file_of_this_machine_does_not_read_it(
     assert encoder.images_encoded == before
 
 
-def test_the_page_takes_no_path_of_this_machine_for_a_picture(with_page: TestClient, index: Path) -> None:
+def test_no_endpoint_takes_a_path_of_this_machine_for_a_picture(with_page: TestClient, index: Path) -> None:
     for name in (str(index.parent / "red.png"), str(index.parent / "secret.txt"), "/etc/passwd"):
-        picture = {"path": name, "meta": {"_type": "gradio.FileData"}}
-        said = called(with_page, picture)
-        assert "event: error" in said
-        assert SECRET not in said
+        file = {"path": name, "meta": {"_type": "gradio.FileData"}}
+        for picture in (file, [file], [[file]], name, f"data:image/png;base64,{name}"):
+            said = called(with_page, picture)
+            assert "error" in said
+            assert SECRET not in said
 
 
 # --- addresses
@@ -312,12 +346,13 @@ def listener() -> Iterator[Listener]:
     listener.server.shutdown()
 
 
-def called(client: TestClient, picture: dict[str, Any]) -> str:
-    """What the page says to a picture that is named, not sent."""
-    joined = client.post("/gradio_api/call/show", json={"data": [picture]})
+def called(client: TestClient, picture: Any) -> str:
+    """What an endpoint of Gradio says to a picture that is named, not sent."""
+    data = [None, None, picture, 20, 0, None]
+    joined = client.post("/gradio_api/call/similar", json={"data": data})
     if joined.status_code != 200:
         return f"error {joined.status_code} {joined.text}"
-    return client.get(f"/gradio_api/call/show/{joined.json()['event_id']}").text
+    return client.get(f"/gradio_api/call/similar/{joined.json()['event_id']}").text
 
 
 def test_no_field_makes_the_server_fetch_an_address(with_page: TestClient, listener: Listener) -> None:
@@ -338,10 +373,11 @@ def test_no_field_makes_the_server_fetch_an_address(with_page: TestClient, liste
         with_page.get(f"/gradio_api/{route}{at}")
         with_page.get(f"/gradio_api/{route}{quote(at, safe='')}")
     for picture in ({"path": at}, {"path": "x", "url": at}, {"path": None, "url": at}, {"url": at}):
-        called(with_page, {**picture, "meta": {"_type": "gradio.FileData"}})
+        for sent in ({**picture, "meta": {"_type": "gradio.FileData"}}, at, [at]):
+            assert "error" in called(with_page, sent)
     assert listener.asked == []
     public = {"path": "http://example.com/cat.jpg", "meta": {"_type": "gradio.FileData"}}
-    assert "does not fetch URLs" in called(with_page, public)
+    assert called(with_page, public).startswith("error 422")
 
 
 def test_the_page_sends_nobody_to_another_address(with_page: TestClient) -> None:
@@ -390,8 +426,10 @@ def test_a_picture_that_takes_too_long_is_refused(index: Path, encoder: FakeEnco
 
 def test_bodies_that_are_too_large_are_refused_before_they_are_read(index: Path, encoder: FakeEncoder) -> None:
     options = ServerOptions(most_upload_bytes=100_000)
-    with TestClient(create_app([index], encoder=encoder, options=options, page=page), base_url=LOCAL) as client:
-        for route in ("/v1/search", "/v1/similar/upload", "/v1/embed/upload", "/gradio_api/upload"):
+    with TestClient(
+        create_app([index], encoder=encoder, options=options, interface=add_page), base_url=LOCAL
+    ) as client:
+        for route in ("/v1/search", "/v1/similar/upload", "/v1/embed/upload", "/gradio_api/queue/join"):
             sent = client.post(route, files={"image": ("a.png", bytes(200_000))})
             assert sent.status_code == 413, route
             assert client.post(route, headers={"Content-Length": "9" * 30}, content=b"").status_code == 413, route

@@ -18,8 +18,9 @@ import uvicorn
 
 import clipsearch
 from clipsearch.server.app import ServerOptions, create_app
+from clipsearch.server.security import session_of
 from clipsearch.server.sub_path import checked_root
-from clipsearch.ui.page import Page, add_page
+from clipsearch.ui.page import add_page
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 
@@ -71,12 +72,9 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=SHOWN)
-def address(
-    request: pytest.FixtureRequest, index: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
+def address(request: pytest.FixtureRequest, index: Path, encoder: FakeEncoder) -> Iterator[str]:
     """The address of the page at the proxy."""
     root, strips = request.param
-    monkeypatch.setattr(Page, "begin", lambda page: None)  # Gradio takes seconds and is not needed here
     options = ServerOptions(root_path=root, token=TOKEN, warm_pictures_after_s=None)
     listening = socket.create_server(("127.0.0.1", 0))
     app = create_app([index], encoder=encoder, interface=add_page, options=options)
@@ -111,7 +109,7 @@ def test_the_whole_of_it_works_at_a_sub_path(address: str) -> None:
         page = browser.post(urljoin(str(form.url), action[1]), content=f"token={TOKEN}", headers={**sent, **as_page})
         assert str(page.url) == address + "?q=dog"
         assert [(cookie.path, cookie.value) for cookie in browser.cookies.jar] == [
-            (address[address.index("/", 8) :], TOKEN)
+            (address[address.index("/", 8) :], session_of(TOKEN.encode()))
         ]
 
         links = re.findall(r'(?:href|src)="([^"]+)"', page.text)

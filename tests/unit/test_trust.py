@@ -198,7 +198,7 @@ def test_an_interrupted_run_does_not_forget_which_drive_was_there(tmp_path: Path
         fill(photos, 30)
         fill(usb, 3, first=100)
         (photos / "usb").symlink_to(usb)
-        run(photos, encoder)
+        run(photos, encoder, follow_links=True)
         (photos / "usb").unlink()
         (photos / "usb").mkdir()
         picture(7).save(photos / "usb" / "other.jpg")

@@ -1,0 +1,187 @@
+"""Clients that ask for nothing keep nobody from being answered: half requests, slow ones, idle ones, and very many."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from clipsearch.server.connections import Connection, Limits, Sparingly, settings
+
+FLOOD = 1100
+HALF_HEADER = b"POST /length HTTP/1.1\r\nHost: x\r\nX-Slow: "
+HALF_BODY = b"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nonly this"
+
+
+async def hello(request: Request) -> Response:
+    return PlainTextResponse("hello")
+
+
+async def length(request: Request) -> Response:
+    return PlainTextResponse(str(len(await request.body())))
+
+
+async def large(request: Request) -> Response:
+    return PlainTextResponse("x" * 20_000_000)
+
+
+@dataclass
+class Serving:
+    port: int
+    kind: type[Connection]
+    sockets: list[socket.socket] = field(default_factory=list)
+
+    def connect(self, sent: bytes) -> socket.socket:
+        one = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        self.sockets.append(one)
+        with contextlib.suppress(OSError):  # closed already
+            one.sendall(sent)
+        return one
+
+    def open(self) -> int:
+        return len(self.kind.everything.open)
+
+    def until_closed(self, one: socket.socket, within_s: float) -> float:
+        """How long it took until the server closed a connection."""
+        began = time.monotonic()
+        one.settimeout(within_s)
+        with contextlib.suppress(ConnectionError):
+            while one.recv(65_536):
+                pass
+        return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def serving(limits: Limits | None = None) -> Iterator[Serving]:
+    app = Starlette(routes=[Route("/", hello), Route("/length", length, methods=["POST"]), Route("/large", large)])
+    config = settings(app, limits)
+    server = uvicorn.Server(config)
+    listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    kind = config.http_protocol_class
+    assert issubclass(kind, Connection)
+    found = Serving(listening.getsockname()[1], kind)
+    try:
+        yield found
+    finally:
+        for one in found.sockets:
+            one.close()
+        server.should_exit = True
+        thread.join(20)
+        listening.close()
+
+
+@pytest.mark.parametrize("half", [b"", HALF_HEADER, HALF_BODY], ids=["nothing", "half a header", "half a body"])
+def test_a_flood_of_requests_that_never_end_keeps_nobody_waiting(half: bytes) -> None:
+    with serving() as server:
+        answered: list[float] = []
+        stop = threading.Event()
+
+        def ask() -> None:
+            while not stop.is_set():
+                began = time.monotonic()
+                with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=20, verify=False) as http:
+                    assert http.get("/").text == "hello"
+                    assert http.post("/length", content=b"x" * 100_000).text == "100000"
+                answered.append(time.monotonic() - began)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(1)
+        before = max(answered)  # other tests may run at the same time
+        for _ in range(FLOOD):
+            server.connect(half)
+            time.sleep(0.001)
+        time.sleep(1.5)
+        stop.set()
+        asking.join(30)
+        assert len(answered) > 2
+        assert max(answered) < 2 + 2 * before
+        assert server.open() <= Limits().waiting_per_client + 4
+
+
+def test_half_requests_are_closed_after_a_while_and_whole_ones_are_not() -> None:
+    limits = Limits(header_s=0.6, body_s=0.9, body_bytes_per_s=10_000)
+    with serving(limits) as server:
+        nothing, header, body = (server.connect(sent) for sent in (b"", HALF_HEADER, HALF_BODY))
+        dripping = server.connect(HALF_HEADER)
+
+        def drip() -> None:
+            with contextlib.suppress(OSError):
+                for _ in range(50):
+                    dripping.sendall(b"x")
+                    time.sleep(0.1)
+
+        threading.Thread(target=drip, daemon=True).start()
+        slow = server.connect(HALF_BODY.replace(b"1000", b"20000"))  # may take two seconds longer
+        assert server.until_closed(nothing, 5) < 3
+        assert server.until_closed(header, 5) < 3
+        assert server.until_closed(dripping, 5) < 3
+        assert server.until_closed(body, 5) < 3
+        slow.sendall(b"x" * (20_000 - len(b"only this")))
+        slow.settimeout(5)
+        said = b""
+        while not said.endswith(b"\r\n\r\n20000"):
+            said += slow.recv(1000)
+        with httpx.Client(base_url=f"http://127.0.0.1:{server.port}") as http:
+            for _ in range(3):
+                assert http.get("/").text == "hello"
+                time.sleep(0.8)  # longer than a header may take
+
+
+def test_a_client_that_reads_nothing_is_let_go() -> None:
+    with serving(Limits(write_s=0.5)) as server:
+        one = server.connect(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        end = time.monotonic() + 10
+        while server.open():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        server.until_closed(one, 30)
+
+
+def test_the_numbers_of_connections_are_kept() -> None:
+    with serving(Limits(waiting_per_client=10)) as server:
+        for _ in range(3):
+            with httpx.Client(base_url=f"http://127.0.0.1:{server.port}") as http:
+                for _ in range(3):
+                    assert http.get("/").text == "hello"
+        for _ in range(30):
+            server.connect(HALF_HEADER)
+        for one in server.sockets:
+            one.close()
+        end = time.monotonic() + 10
+        every = server.kind.everything
+        while every.open or every.waiting or every.by_client or every.answered:
+            assert time.monotonic() < end, every
+            time.sleep(0.05)
+
+
+def test_a_log_has_so_many_lines_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    sparingly = Sparingly(5)
+    written = []
+    for second in range(180):
+        now = float(second)
+        for _ in range(100):
+            record = logging.LogRecord("x", logging.WARNING, "", 0, "line %d", (second,), None)
+            if sparingly.filter(record):
+                written.append(record.getMessage())
+    assert len(written) == 15
+    assert written[0] == "line 0"
+    assert written[5] == "(5,995 lines were left out) line 60"
