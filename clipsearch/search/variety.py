@@ -54,19 +54,22 @@ class Nearness:
 def fold_duplicates(hits: list[Hit], vectors: FloatArray, nearness: Nearness) -> list[list[int]]:
     """Numbers of hits, near-duplicates together, in the order of the first of each group. Shape: vectors (N, D)."""
     vectors = nearness.project(vectors)
+    near = vectors @ vectors.T  # all at once: a product for each hit reads the vectors a thousand times
+    np.fill_diagonal(near, -np.inf)
+    has_near = np.max(near, axis=1, initial=-np.inf) >= nearness.threshold
     groups: list[list[int]] = []
-    firsts = np.empty((len(hits), vectors.shape[1]), np.float32)
+    firsts: list[int] = []
     by_content: dict[str, int] = {}
     for n, hit in enumerate(hits):
         content = hit.record.content_hash or f"row {hit.record.row_id}"
         home = by_content.get(content)
-        if home is None and groups:
-            near = firsts[: len(groups)] @ vectors[n]
-            nearest = int(np.argmax(near))
-            home = nearest if near[nearest] >= nearness.threshold else None
+        if home is None and groups and has_near[n]:
+            to_firsts = near[n, firsts]
+            nearest = int(np.argmax(to_firsts))
+            home = nearest if to_firsts[nearest] >= nearness.threshold else None
         if home is None:
             home = len(groups)
-            firsts[home] = vectors[n]
+            firsts.append(n)
             groups.append([])
         groups[home].append(n)
         by_content[content] = home
