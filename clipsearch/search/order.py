@@ -141,6 +141,24 @@ class Order:
             self._reach(photos, offset + count)
             return self.ids[offset : offset + count]
 
+    def members(self, photos: Collection) -> IntArray:
+        """Row ids of all hits, without those folded into others. Shape: (N,) int64, ascending."""
+        with self._lock:
+            self._reach(photos, 1)
+            if self.vector is None or not self.wish.cuts:
+                ids = photos.row_ids() if self.selection is None else self.selection
+            else:
+                while not self._is_cut:
+                    self._deepen(photos, self._depth + 1)
+                ids = np.sort(self._found)
+            folded = [row_id for others in self.folded.values() for row_id, _ in others]
+        return ids[~np.isin(ids, folded)] if folded else ids
+
+    @property
+    def is_by_date(self) -> bool:
+        """Whether the newest come first: also of a list that nobody asked to sort."""
+        return self.wish.sort == "date" or (self.vector is None and self.wish.sort == "score")
+
     def place_of(self, photos: Collection, row_id: int) -> int | None:
         """At which place, from 0, a picture is, or the one that it is folded into; None if it is not among them."""
         with self._lock:
