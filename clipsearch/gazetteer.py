@@ -34,6 +34,8 @@ its population times the number of names that GeoNames knows for it (Venice in I
 OTHER_NAMES = 10.0
 """How many times as prominent as those of this name a place must be to be meant by another of its names."""
 MOST_TOLD = 4
+REACH = 0.4
+"""How far a town's name reaches, as a power of its prominence: in Paris one is 5 times as far as in Versailles."""
 FARTHEST_M = 100_000.0  # a place farther from every town is named after none
 EARTH_RADIUS_M = 6_371_008.8
 _FORMAT = "1"
@@ -51,6 +53,7 @@ class Town(NamedTuple):
     region: str
     latitude: float
     longitude: float
+    people: int = 0
 
     @property
     def written(self) -> str:
@@ -99,15 +102,17 @@ def listed(names: list[str]) -> str:
     return ", ".join(f'near:"{name.lower()}"' for name in names)
 
 
-def nearest_towns(latitudes: Array, longitudes: Array) -> tuple[IntArray, list[Town]]:
-    """The town of 15,000 people or more that each place is nearest to: its number in the list, or -1 far from all.
+def towns_near(latitudes: Array, longitudes: Array, *, cell: float = 0.0) -> tuple[IntArray, list[Town]]:
+    """The town of 15,000 people or more that each place is said to be in or near: its number in the list, or -1.
 
-    Shapes: (N,) degrees; (N,) int64. Raises: MissingExtra.
+    It is the nearest, where a town counts as nearer the more prominent it is: a suburb has its city's name, unless one
+    is in the middle of it. `cell`: degrees within which places may be taken for one. Shapes: (N,) degrees; (N,) int64.
+    Raises: MissingExtra.
     """
     table = _table(TABLES[0])
-    cells = np.round(np.stack([latitudes, longitudes], axis=1), 2)  # a kilometre: pictures are taken in bunches
-    different, back = np.unique(cells, axis=0, return_inverse=True)
-    nearest = table.nearest(different)
+    degrees = np.stack([latitudes, longitudes], axis=1).astype(np.float64)
+    different, back = np.unique(np.round(degrees / cell) * cell if cell else degrees, axis=0, return_inverse=True)
+    nearest = table.near(different)
     used, numbers = np.unique(nearest, return_inverse=True)
     towns = [table.town(int(n)) for n in used if n >= 0]
     numbers = numbers.reshape(-1) - (1 if len(used) and used[0] < 0 else 0)
@@ -137,6 +142,7 @@ class _Table:
         self._texts = arrays["texts"].tobytes().decode("utf-8").split("\0")  # name, country, region of each
         self._countries, self._states = countries, states
         self._unit = _unit_vectors(self._degrees)
+        self._smallness = (np.maximum(self._population, 1) * self._names) ** (-2 * REACH)
 
     def prominence(self, town: int) -> float:
         return float(max(self._population[town], 1) * self._names[town])
@@ -169,15 +175,16 @@ class _Table:
         country = str(self._countries.get(code, {}).get("name", code))
         within = self._part(code, part)
         latitude, longitude = self._degrees[number].tolist()
-        return Town(name, f"{within}, {country}" if within else country, latitude, longitude)
+        people = int(self._population[number])
+        return Town(name, f"{within}, {country}" if within else country, latitude, longitude, people)
 
-    def nearest(self, degrees: Array) -> IntArray:
+    def near(self, degrees: Array) -> IntArray:
         """Shape: (N, 2) to (N,)."""
         result = np.full(len(degrees), -1, np.int64)
         least = np.cos(FARTHEST_M / EARTH_RADIUS_M)
         for start in range(0, len(degrees), 256):
             cosines = _unit_vectors(degrees[start : start + 256]) @ self._unit.T
-            best = cosines.argmax(axis=1)
+            best = ((1 - cosines) * self._smallness).argmin(axis=1)  # 1 - cosine is half the square of the distance
             near = np.take_along_axis(cosines, best[:, None], axis=1)[:, 0] >= least
             result[start : start + 256] = np.where(near, best, -1)
         return result
