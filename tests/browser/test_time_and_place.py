@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -116,6 +117,57 @@ def test_pictures_by_date_are_whole_in_rows_below_their_month(open_page: Open, t
     expect(page.locator(".cs-month")).to_have_count(0)
     assert len({(one["width"], one["height"]) for one in boxes(page)}) == 1
     expect(page.locator(".cs-rail")).to_be_hidden()
+
+
+LAYOUTS = """async ([folder, seed]) => {
+  const { Rows } = await import(new URL(`${folder}/layouts.js`, document.baseURI));
+  const random = () => { seed = (seed * 1103515245 + 12345) % 2147483648; return seed / 2147483648; };
+  const wrong = [];
+  for (let round = 0; round < 40; round++) {
+    const length = 1 + Math.floor(random() * 30);
+    const months = Array.from({ length }, (_, n) => [`20${10 + n}-01`, 1 + Math.floor(random() ** 4 * 80)]);
+    const total = months.reduce((sum, [, count]) => sum + count, 0);
+    const rows = new Rows(months, Uint8Array.from({ length: total }, () => Math.floor(random() * 256)));
+    const width = 250 + Math.floor(random() * 2000);
+    rows.measure(width);
+    const say = (what) => wrong.push(`${what} (round ${round}, width ${width})`);
+    const boxes = Array.from({ length: total }, (_, n) => rows.box(n));
+    if (rows.total !== total) say("pictures are missing");
+    boxes.forEach((box, n) => {
+      const next = boxes[n + 1];
+      if (box.x < -0.01 || box.x + box.width > width + 0.01) say(`${n} is outside`);
+      if (box.y + box.height > rows.height || box.width < 20 || box.height < 40) say(`${n} is too small or low`);
+      if (next && next.y < box.y) say(`${n} is below the next`);
+      if (next && next.y === box.y && next.x < box.x + box.width) say(`${n} lies over the next`);
+      if (next && next.y > box.y && next.y < box.y + box.height) say(`${n} reaches into the next row`);
+      for (const way of [-1, 1]) {
+        const to = boxes[rows.beside(n, way)];
+        if (to !== box && Math.sign(to.y - box.y) !== way) say(`beside ${n} ${way}`);
+        if (to === box && boxes.some((other) => Math.sign(other.y - box.y) === way)) say(`nothing beside ${n} ${way}`);
+      }
+    });
+    for (let at = 0; at < 20; at++) {
+      const top = random() * rows.height - 100, bottom = top + 500;
+      const [first, last] = rows.range(top, bottom, 0);
+      boxes.forEach((box, n) => {
+        if (box.y < bottom && box.y + box.height > top && (n < first || n >= last)) say(`${n} is not in the range`);
+      });
+      const month = rows.headings[rows.monthAt(top)];
+      const isBetween = rows.headings.some((other) => other.y <= top && other.y > month.y);
+      if (month.y > Math.max(0, top) || isBetween) say("month");
+    }
+    const told = rows.headings.map(({ month, count }) => [month, count]);
+    if (JSON.stringify(told) !== JSON.stringify(months)) say("headings");
+  }
+  return wrong.slice(0, 5);
+}"""
+
+
+def test_rows_overlap_nowhere_and_ranges_hold_what_is_seen(open_page: Open, trips: Site) -> None:
+    page = open_page("/", at=trips)
+    folder = str(page.locator("script[type=module]").first.get_attribute("src")).rpartition("/")[0]
+    for seed in range(1, 1 + int(os.environ.get("CLIPSEARCH_EXAMPLES", "300")) // 60):
+        assert page.evaluate(LAYOUTS, [folder, seed]) == []
 
 
 def test_arrow_keys_go_along_rows_of_different_lengths(open_page: Open, trips: Site) -> None:

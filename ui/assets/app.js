@@ -178,7 +178,7 @@ function draw() {
   mapView.hidden = !isMap;
   root.dataset.view = shows;
   if (state.view === "status") status.show(); else status.hide();
-  if (isMap) map.show(state.view === "map" ? "alike" : "earth", key(), question());
+  if (isMap) map.show(state.view === "map" ? "alike" : "earth", `${key()} ${answered?.generation ?? ""}`, question());
   if (state.view === "search") ask();
   drawFilters();
   drawFeedback();
@@ -217,7 +217,7 @@ async function ask() {
     }
     drawSummary(performance.now() - began);
     scrubber.draw();
-    if (!filters.hidden) facets.show(asked);
+    if (!filters.hidden) facets.show(`${asked} ${answer.generation}`);
     drawSelection();
     drawViewer();
   } catch (error) {
@@ -393,7 +393,7 @@ function toggleFilters(open = filters.hidden) {
   filters.hidden = !open;
   filterButton.setAttribute("aria-expanded", String(open));
   gallery.later();
-  if (open && answered) facets.show(answered.key);
+  if (open && answered) facets.show(`${answered.key} ${answered.generation}`);
 }
 
 function toggle(text, name, title) {
