@@ -231,9 +231,11 @@ def test_the_rail_goes_to_any_month_of_a_large_library(open_page: Open, large: S
 
 def test_a_finger_on_the_rail_scrolls_and_beside_it_taps_reach_pictures(open_page: Open, large: Site) -> None:
     page = open_page("/?unique=0", at=large, **PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.evaluate("scrollTo(0, 300)")  # the handle is there after scrolling
+    page.wait_for_selector(".cs-rail.cs-awake")
     handle = page.locator(".cs-handle").bounding_box()
     assert handle is not None
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.evaluate("document.elementFromPoint(372, 560).closest('.cs-tile') !== null")
     session = page.context.new_cdp_session(page)
     x, y = handle["x"] + 10, handle["y"] + 30

@@ -4,6 +4,7 @@ import { counted, make } from "./dom.js";
 
 const LEAST_BETWEEN = 26; // pixels between two years that are named
 const SHOWN_MS = 1200; // how long the month stays beside the handle after scrolling
+const AWAKE_MS = 2500; // how long a phone's handle stays
 const FEWEST_MONTHS = 4; // or there is nothing to go to
 
 const LONG_NAME = new Intl.DateTimeFormat("en", { month: "long", year: "numeric", timeZone: "UTC" });
@@ -60,7 +61,7 @@ export class Scrubber {
 
   top() { return Math.max(72, document.querySelector(".cs-header")?.getBoundingClientRect().bottom + 10 || 0); }
 
-  length() { return Math.max(80, innerHeight - this.top() - 24); }
+  length() { return Math.max(80, innerHeight - this.top() - 24 - this.handle.offsetHeight); }
 
   /** Where the window is, as a height of the gallery. */
   get here() { return -this.gallery.root.getBoundingClientRect().top + this.top(); }
@@ -93,7 +94,18 @@ export class Scrubber {
   moved() {
     if (this.drawn !== `${this.layout.width} ${this.layout.height}`) { this.draw(); return; }
     this.follow();
+    this.wake();
     if (this.held || this.root.matches(":hover, :focus-within")) this.tell();
+  }
+
+  /** On phones the handle is seen after scrolling only: it would lie over pictures. */
+  wake() {
+    if (Math.abs(scrollY - (this.seenAt ?? scrollY)) > 2) {
+      this.root.classList.add("cs-awake");
+      clearTimeout(this.sleep);
+      this.sleep = setTimeout(() => this.root.classList.remove("cs-awake"), AWAKE_MS);
+    }
+    this.seenAt = scrollY;
   }
 
   goTo(y) {
