@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import xxhash
 from fastapi import FastAPI
-from pydantic import Field
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from clipsearch import gazetteer
@@ -25,8 +25,8 @@ from clipsearch.search.collection import Collection
 from clipsearch.search.facets import count_facets, timeline
 from clipsearch.search.order import DEEPEST
 from clipsearch.server import messages
-from clipsearch.server.identity import ADDRESS_DIGITS, Content, OtherPicture, has_content
-from clipsearch.server.routes import AsciiJSON, IndexName, RowId, Service, path_of
+from clipsearch.server.identity import ADDRESS_DIGITS, Content
+from clipsearch.server.routes import AsciiJSON, IndexName, RowId, Service
 from clipsearch.ui.earth_map import draw_earth
 from clipsearch.ui.picture_map import draw_map
 from clipsearch.ui.places import contents_of
@@ -44,6 +44,93 @@ class GalleryRequest(messages.SearchRequest):
     def search(self) -> messages.SearchRequest:
         """The same without what only the page asks."""
         return messages.SearchRequest(**self.model_dump(exclude={"timeline"}))
+
+
+class TimelineAnswer(BaseModel):
+    """Hits by month, the newest first, and the shape of each, in base64: see `search.facets.shape_codes`."""
+
+    months: list[tuple[str, int]]
+    shapes: str
+
+
+class GalleryAnswer(messages.SearchAnswer):
+    """Hits, with the months of all of them if they are sorted by date and this was asked for."""
+
+    timeline: TimelineAnswer | None = None
+
+
+class FacetAnswer(BaseModel):
+    """A value, how many hits have it, and the filters (field, value) that keep them."""
+
+    label: str
+    count: int
+    filters: list[tuple[str, str]]
+
+
+class FacetsAnswer(BaseModel):
+    """The most frequent values among the hits, by field."""
+
+    index: str
+    index_id: str
+    total: int
+    facets: dict[str, list[FacetAnswer]]
+
+
+class LabelAnswer(BaseModel):
+    """What a group of pictures shows: a word at a place, at a level of detail."""
+
+    text: str
+    x: float
+    y: float
+    level: int
+    pictures: int
+
+
+class MapAnswer(BaseModel):
+    """Positions of the hits, in 1/10,000 of the side of the map; those of labels from 0 to 1."""
+
+    index: str
+    total: int
+    ids: list[int]
+    contents: list[str | None]
+    x: list[int]
+    y: list[int]
+    labels: list[LabelAnswer]
+
+
+class RegionAnswer(BaseModel):
+    """A town, and what the pictures near it show."""
+
+    name: str
+    country: str
+    shows: str
+    people: int
+
+
+class EarthAnswer(BaseModel):
+    """Where hits were taken. `within`: the number of each one's region, or -1."""
+
+    index: str
+    total: int
+    with_place: int
+    ids: list[int]
+    contents: list[str | None]
+    latitudes: list[float]
+    longitudes: list[float]
+    within: list[int]
+    regions: list[RegionAnswer]
+
+
+class ExposureAnswer(BaseModel):
+    """How a picture was taken; null where it is not known, or the file is away or has changed."""
+
+    lens: str | None
+    exposure_s: float | None
+    aperture: float | None
+    iso: int | None
+    focal_length_mm: float | None
+    focal_length_35mm: float | None
+    place: str | None
 
 
 class Overviews:
@@ -115,12 +202,7 @@ class Overviews:
 
         Raises: NoSuchPicture, OtherPicture.
         """
-        served = self._service.engine.index(index)
-        with served.lease() as photos:
-            record = photos.record(row_id)
-            if not has_content(record, content):
-                raise OtherPicture(row_id)
-            path = path_of(photos, record)
+        record, path = self._service._file(row_id, index, content)
         return {**_exposure_of(record, path)._asdict(), "place": _place_of(record)}
 
     def _drawn(
@@ -166,27 +248,27 @@ def add_overview_routes(app: FastAPI, service: Service) -> None:
     """Add the overviews to `app`."""
     overviews = Overviews(service)
 
-    @app.post("/v1/gallery", tags=["page"])
+    @app.post("/v1/gallery", tags=["page"], response_model=GalleryAnswer)
     async def gallery(asked: GalleryRequest) -> Response:
         """Same as `/v1/search`, with `timeline`: the number of hits in each month, and the shape of each hit."""
         return AsciiJSON(await service.searches.run(lambda: overviews.gallery(asked)))
 
-    @app.post("/v1/gallery/facets", tags=["page"])
+    @app.post("/v1/gallery/facets", tags=["page"], response_model=FacetsAnswer)
     async def facets(asked: messages.SearchRequest) -> Response:
         """Count the hits of each year, folder, camera, type and tag, with the filters that keep them."""
         return AsciiJSON(await service.searches.run(lambda: overviews.facets(asked)))
 
-    @app.post("/v1/gallery/map", tags=["page"])
+    @app.post("/v1/gallery/map", tags=["page"], response_model=MapAnswer)
     async def picture_map(asked: messages.SearchRequest) -> Response:
         """Get the positions of the hits on a map. Similar pictures lie near each other; labels say what they show."""
         return AsciiJSON(await service.exports.run(lambda: overviews.map(asked)))
 
-    @app.post("/v1/gallery/earth", tags=["page"])
+    @app.post("/v1/gallery/earth", tags=["page"], response_model=EarthAnswer)
     async def earth_map(asked: messages.SearchRequest) -> Response:
         """Get where the hits were taken that have coordinates, and the names of the nearest towns."""
         return AsciiJSON(await service.exports.run(lambda: overviews.earth(asked)))
 
-    @app.get("/v1/images/{id}/exposure", tags=["page"])
+    @app.get("/v1/images/{id}/exposure", tags=["page"], response_model=ExposureAnswer)
     async def exposure(id: RowId, index: IndexName = None, content: Content = None) -> Response:
         """Get how a picture was taken (lens, exposure, aperture, ISO, focal length) and the nearest town."""
         return AsciiJSON(await service.pictures.run(lambda: overviews.exposure(id, index, content)))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
+from pydantic import BaseModel
 from starlette.testclient import TestClient
 
 import clipsearch
@@ -22,7 +23,7 @@ from clipsearch.pictures.metadata.exposure import Exposure, read_exposure
 from clipsearch.search.collection import Collection
 from clipsearch.search.confidence import bank_things, bank_vectors
 from clipsearch.server.app import create_app
-from clipsearch.ui import map_labels
+from clipsearch.ui import map_labels, overviews
 from clipsearch.ui.earth_map import draw_earth, spread_sample
 from clipsearch.ui.map_labels import cluster, label_places, say_groups
 from clipsearch.ui.page import Page, add_page
@@ -95,6 +96,21 @@ def test_the_map_of_the_earth_has_the_places_and_their_towns(client: TestClient)
     names = {region["name"] for region in found["regions"]}
     assert {"Lisbon", "Paris", "New York City", "Sydney", "Berlin"} <= names
     assert {"Portugal", "France", "Japan"} <= {region["country"] for region in found["regions"]}
+
+
+def test_answers_are_as_documented(client: TestClient) -> None:
+    row = told(client, "", k=1)["hits"][0]["row_id"]
+    assert set(overviews.ExposureAnswer.model_fields) == set(client.get(f"/v1/images/{row}/exposure").json())
+    models: dict[str, type[BaseModel]] = {
+        "": overviews.GalleryAnswer,
+        "/facets": overviews.FacetsAnswer,
+        "/map": overviews.MapAnswer,
+        "/earth": overviews.EarthAnswer,
+    }
+    for route, model in models.items():
+        answer = told(client, route, **({"timeline": True, "k": 1} if not route else {}))
+        assert set(answer) == set(model.model_fields)
+        model.model_validate(answer)
 
 
 def test_without_a_gazetteer_the_map_of_the_earth_has_no_names(
