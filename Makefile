@@ -42,6 +42,7 @@ bench: $(VENV)/.ready $(RCLIP_VENV)/.ready ## Measure speed against rclip, exact
 	$(BIN)/python -m benchmarks.exact_or_ivf --json benchmarks/results/exact_or_ivf.json
 	$(if $(DATA),$(BIN)/python -m benchmarks.against_ann --data "$(DATA)",@echo "no DATA=FOLDER of WebDataset tars: left out hnswlib and usearch")
 	$(if $(DATA),$(BIN)/python -m benchmarks.warm_process --data "$(DATA)")
+	$(BIN)/python -m benchmarks.page_speed --folder benchmarks/results/page --out benchmarks/results/page_speed.json
 	$(BIN)/python -m benchmarks.encoder_ceiling --model clipsearch/models/builtin --folder demo/photos
 	$(BIN)/python -m benchmarks.against_rclip --rclip $(RCLIP_VENV)/bin/rclip
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ import numpy as np
 
 from clipsearch.encoder import Encoder
 from clipsearch.indexer.segments import with_pictures
-from clipsearch.records import EmbeddingBatch, FloatArray, ImageRecord, Manifest, ModelRef
+from clipsearch.records import EmbeddingBatch, FloatArray, ImageRecord, Manifest, ModelRef, PictureMetadata
 from clipsearch.store import Writer
 
 ROWS_AT_ONCE = 20_000
@@ -73,39 +76,68 @@ def seconds_of(command: Sequence[str | Path], *, folder: Path, env: dict[str, st
 
 
 def write_index(
-    folder: Path, encoder: Encoder, blocks: Callable[[], Iterator[FloatArray]], *, like: os.stat_result | None = None
+    folder: Path,
+    encoder: Encoder,
+    blocks: Callable[[], Iterator[FloatArray]],
+    *,
+    like: os.stat_result | None = None,
+    record: Callable[[int], ImageRecord] | None = None,
 ) -> Path:
     """Make an index under `folder` from blocks of unit vectors (B, D), the same at each call, as indexing would.
 
     `like`: every picture has the size and times of this one, so that hard links to it are unchanged to a run.
+    `record`: what is known of each picture, by its number, if not what `synthetic_record` says.
     """
+    told = record or (lambda number: synthetic_record(number, like))
     index = folder / ".clipsearch"
     folder.mkdir(parents=True, exist_ok=True)
     model = ModelRef(encoder.name, encoder.fingerprint, encoder.dim, float(encoder.score_scale))
     with Writer(index) as writer:
         manifest = Manifest(0, "", "..", model, 0)
-        writer.commit(with_pictures(writer, manifest, lambda: _batches(blocks(), like)))
+        writer.commit(with_pictures(writer, manifest, lambda: _batches(blocks(), told)))
     return index
 
 
-def _batches(blocks: Iterator[FloatArray], like: os.stat_result | None) -> Iterator[EmbeddingBatch]:
+def _batches(blocks: Iterator[FloatArray], record: Callable[[int], ImageRecord]) -> Iterator[EmbeddingBatch]:
     first = 0
     for block in blocks:
-        records = [
-            ImageRecord(
-                n,
-                picture_path(n),
-                like.st_size if like else 1_000_000 + n,
-                like.st_mtime_ns if like else 1_700_000_000_000_000_000 + n,
-                n + 1,
-                f"{n:032x}",
-                640,
-                480,
-            )
-            for n in range(first, first + len(block))
-        ]
+        yield EmbeddingBatch([record(n) for n in range(first, first + len(block))], block)
         first += len(block)
-        yield EmbeddingBatch(records, block)
+
+
+def synthetic_record(number: int, like: os.stat_result | None = None) -> ImageRecord:
+    """What is known of a picture that is not there. `like`: see `write_index`."""
+    return ImageRecord(
+        number,
+        picture_path(number),
+        like.st_size if like else 1_000_000 + number,
+        like.st_mtime_ns if like else 1_700_000_000_000_000_000 + number,
+        number + 1,
+        f"{number:032x}",
+        640,
+        480,
+    )
+
+
+CAMERAS = ("Canon EOS R5", "Canon EOS R", "Apple iPhone 12", "Apple iPhone 12 Pro", "NIKON D750", "Google Pixel 6")
+TOWNS = ((38.72, -9.14), (48.85, 2.35), (40.71, -74.0), (35.68, 139.69), (-33.86, 151.2), (52.52, 13.4))
+SIZES = ((4000, 3000), (3000, 4000), (6000, 4000), (1920, 1080), (1080, 1920), (2000, 2000), (9000, 2500))
+
+
+def photo_record(number: int) -> ImageRecord:
+    """The same of a photograph: with a date, a camera, a shape, and for four in ten a place near one of six towns."""
+    rng = random.Random(number)
+    taken = datetime(2004 + int(20 * rng.random() ** 0.7), rng.randint(1, 12), rng.randint(1, 28), rng.randint(0, 23))
+    latitude, longitude = TOWNS[rng.randrange(len(TOWNS))]
+    place = (latitude + rng.gauss(0, 0.3), longitude + rng.gauss(0, 0.3)) if rng.random() < 0.4 else (None, None)
+    width, height = SIZES[rng.randrange(len(SIZES))]
+    return dataclasses.replace(
+        synthetic_record(number),
+        path=f"{taken.year}/{taken.month:02}/IMG_{number:08}.jpg",
+        width=width,
+        height=height,
+        metadata=PictureMetadata("JPEG", taken.isoformat(), CAMERAS[rng.randrange(len(CAMERAS))], *place),
+    )
 
 
 def picture_path(number: int) -> str:

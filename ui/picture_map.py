@@ -1,4 +1,4 @@
-"""A map of a collection: pictures that look alike lie near each other.
+"""A map of pictures: those that look alike lie near each other.
 
 Up to `LANDMARKS` pictures are laid out with t-SNE (van der Maaten and Hinton, JMLR 2008; exact, started from the two
 principal components so that the map is the same each time); the others go to where their nearest landmarks are.
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from clipsearch.records import FloatArray, IntArray
 from clipsearch.search.collection import Collection
+from clipsearch.ui.map_labels import Label, label_places
 
 MOST_PICTURES = 20_000
 LANDMARKS = 600
@@ -27,20 +28,20 @@ _BLOCK = 2048
 
 @dataclass(frozen=True, slots=True)
 class PictureMap:
-    """Where pictures are. Shapes: ids (N,) int64; places (N, 2) float32, 0..1. `total`: pictures in the collection."""
+    """Where pictures are. Shapes: ids (N,) int64; places (N, 2) float32, 0..1. `labels`: see `label_places`."""
 
     ids: IntArray
     places: FloatArray
-    total: int
+    labels: list[Label]
 
 
-def draw_map(photos: Collection) -> PictureMap:
-    """Lay out a collection, or an even sample of it. Takes seconds."""
-    everything = photos.row_ids()
-    ids = everything
+def draw_map(photos: Collection, ids: IntArray) -> PictureMap:
+    """Lay out some pictures, or an even sample of them, and say what their groups show. Takes seconds."""
     if len(ids) > MOST_PICTURES:
         ids = ids[np.linspace(0, len(ids) - 1, MOST_PICTURES).astype(np.int64)]
-    return PictureMap(ids, lay_out(photos.vectors(ids)), len(everything))
+    vectors = photos.vectors(ids)
+    places = lay_out(vectors)
+    return PictureMap(ids, places, label_places(photos, vectors, places))
 
 
 def lay_out(vectors: FloatArray) -> FloatArray:

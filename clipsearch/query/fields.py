@@ -17,7 +17,7 @@ Kind = Literal[
     "since",  # a moment, and all after it
     "until",  # all before a moment
     "shape",  # landscape, portrait, square
-    "place",  # latitude, longitude, distance
+    "place",  # latitude, longitude, distance; or a town
     "tag",
     "term",  # no filter: what `like:` names is compared with
 ]
@@ -130,11 +130,11 @@ _FIELDS = (
         "near",
         "place",
         "latitude",
-        "taken within this distance (`m`, `km`, `mi`)",
-        ("near:48.85,2.35,10km",),
-        "near:48.85,2.35,10km",
+        "taken within this distance (`m`, `km`, `mi`) of coordinates or of a town (20 km if you give none)",
+        ("near:48.85,2.35,10km", "near:lisbon", 'near:"new york, 5km"'),
+        "near:48.85,2.35,10km or near:lisbon",
         "gps location place geo lat lon latitude longitude where coordinates around at",
-        Control("Near", "48.85,2.35,10km"),
+        Control("Near", "Lisbon, 10km"),
     ),
     Field(
         "ext",

@@ -55,6 +55,7 @@ class Near:
     longitude: float
     radius_m: float
     span: Span = field(default=_NOWHERE, compare=False)
+    note: str = field(default="", compare=False)  # which place of that name it is, where there are others
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from clipsearch.errors import MalformedQuery
 from clipsearch.query.fields import FIELDS, FILTERS
-from clipsearch.query.nodes import Leaf, Span
+from clipsearch.query.nodes import Leaf, Near, Span
 from clipsearch.query.values import BadValue, read_value
 
 WEIGHT_LIMIT = 1000.0
@@ -185,4 +185,6 @@ class Scanner:
                 if '"' not in source[start:end]
                 else error.args[1],
             ) from None
+        if isinstance(leaf, Near) and leaf.note:
+            self.offers.append(leaf.note)
         return Item("filter", start, end, filter=leaf)

@@ -15,6 +15,9 @@ class BadValue(Exception):
 
 _NUMBER = re.compile(r"(>=|<=|>|<|=)?\s*(\d{1,15}(?:\.\d{1,9})?)\s*([a-zA-Z]*)")
 _DATE = re.compile(r"(\d{4})(?:[-/.](\d{1,2})(?:[-/.](\d{1,2})(?:[T ](\d{1,2}):(\d{2}))?)?)?", re.ASCII)
+_DISTANCE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([a-zA-Z]+)", re.ASCII)
+_COORDINATE = re.compile(r"[-+.\d]|$", re.ASCII)  # how a coordinate begins; towns begin with a letter
+AROUND_TOWN_M = 20_000.0
 _METRES = {"m": 1.0, "km": 1000.0, "mi": 1609.344}
 _SHAPES: dict[str, Shape] = {"landscape": "landscape", "portrait": "portrait", "square": "square"}
 
@@ -95,6 +98,9 @@ def _shape_value(field: Field, value: str, span: Span) -> Leaf:
 def _place_value(field: Field, value: str, span: Span) -> Leaf:
     advice = f"Write {field.say}."
     parts = [part.strip() for part in value.split(",")]
+    distance = _DISTANCE.fullmatch(parts[-1]) if len(parts) > 1 else None
+    if not _COORDINATE.match(parts[0]):
+        return _named_place(value if distance is None else ",".join(parts[:-1]), distance, advice, span)
     if len(parts) != 3:
         raise BadValue(f"{field.name}: needs a latitude, a longitude and a distance", advice)
     degrees: list[float] = []
@@ -102,10 +108,30 @@ def _place_value(field: Field, value: str, span: Span) -> Leaf:
         if not re.fullmatch(r"[-+]?\d{1,3}(?:\.\d{1,12})?", part, re.ASCII) or abs(float(part)) > limit:
             raise BadValue(f"{part or 'nothing'} is not a number between -{limit} and {limit}", advice)
         degrees.append(float(part))
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([a-zA-Z]+)", parts[2], re.ASCII)
-    if match is None or match[2].lower() not in _METRES:
-        raise BadValue(f"{parts[2] or 'nothing'} is not a distance", advice)
-    return Near(degrees[0], degrees[1], float(match[1]) * _METRES[match[2].lower()], span)
+    return Near(degrees[0], degrees[1], _metres(distance, parts[2], advice), span)
+
+
+def _named_place(name: str, distance: re.Match[str] | None, advice: str, span: Span) -> Leaf:
+    """Within a distance of a town, AROUND_TOWN_M if none is said."""
+    from clipsearch.errors import MissingExtra
+    from clipsearch.gazetteer import UnclearPlace, find_town, listed
+
+    radius_m = AROUND_TOWN_M if distance is None else _metres(distance, distance[0], advice)
+    try:
+        town, others = find_town(name)
+    except UnclearPlace as problem:
+        raise BadValue(*problem.args) from None
+    except MissingExtra as missing:
+        raise BadValue(str(missing), advice) from None
+    said = [written for written in dict.fromkeys(other.written for other in others) if written != town.written]
+    note = f"near:{name.strip()} means {town.name}, {town.region}. For others, write {listed(said)}" if said else ""
+    return Near(town.latitude, town.longitude, radius_m, span, note)
+
+
+def _metres(distance: re.Match[str] | None, written: str, advice: str) -> float:
+    if distance is None or distance[2].lower() not in _METRES:
+        raise BadValue(f"{written or 'nothing'} is not a distance", advice)
+    return float(distance[1]) * _METRES[distance[2].lower()]
 
 
 _READERS: dict[Kind, Callable[[Field, str, Span], Leaf]] = {

@@ -59,7 +59,7 @@ from clipsearch.search.embedding import encode_picture, read_file
 from clipsearch.search.order import DIVERSITY, Order, Sort, Wish, put_all_in_order, put_in_order, reach_together
 from clipsearch.store import LiveRows, open_live_rows, open_snapshot
 from clipsearch.timing import lap
-from clipsearch.vectors import check_queries, empty_result, merge, open_segments
+from clipsearch.vectors import check_queries, distinct, empty_result, merge, open_segments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -567,7 +567,7 @@ class Collection:
         self, scores: FloatArray, vector_ids: IntArray, k: int, selection: IntArray | None
     ) -> tuple[FloatArray, IntArray]:
         """The rows that have the vectors found; a picture that is there several times comes as often."""
-        wanted = np.unique(vector_ids[vector_ids >= 0])
+        wanted = distinct(vector_ids[vector_ids >= 0])
         which, row_ids = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for fragment in self._live_rows():
             numbers, positions = fragment.of_vectors(wanted)

@@ -73,10 +73,15 @@ a drawing of an animal;a map of a town;a chart
 """
 
 
+def bank_things() -> list[str]:
+    """What the first texts of the bank are photos of, in a word or two."""
+    return [thing.strip() for thing in THINGS.split(";")]
+
+
 def bank_texts() -> list[str]:
     """The fixed bank of everyday texts: what people photograph, as labels and as scenes."""
-    things, scenes = ([part.strip() for part in text.split(";")] for text in (THINGS, SCENES))
-    return [f"a photo of {'an' if thing[0] in 'aeiou' else 'a'} {thing}" for thing in things] + scenes
+    labels = [f"a photo of {'an' if thing[0] in 'aeiou' else 'a'} {thing}" for thing in bank_things()]
+    return labels + [scene.strip() for scene in SCENES.split(";")]
 
 
 # --- the background of a model -------------------------------------------------------------------------

@@ -141,6 +141,24 @@ class Order:
             self._reach(photos, offset + count)
             return self.ids[offset : offset + count]
 
+    def members(self, photos: Collection) -> IntArray:
+        """Row ids of all hits, without those folded into others. Shape: (N,) int64, ascending."""
+        with self._lock:
+            self._reach(photos, 1)
+            if self.vector is None or not self.wish.cuts:
+                ids = photos.row_ids() if self.selection is None else self.selection
+            else:
+                while not self._is_cut:
+                    self._deepen(photos, self._depth + 1)
+                ids = np.sort(self._found)
+            folded = [row_id for others in self.folded.values() for row_id, _ in others]
+        return ids[~np.isin(ids, folded)] if folded else ids
+
+    @property
+    def is_by_date(self) -> bool:
+        """Whether the newest come first: also of a list that nobody asked to sort."""
+        return self.wish.sort == "date" or (self.vector is None and self.wish.sort == "score")
+
     def place_of(self, photos: Collection, row_id: int) -> int | None:
         """At which place, from 0, a picture is, or the one that it is folded into; None if it is not among them."""
         with self._lock:
@@ -404,16 +422,36 @@ def _fold(
     photos: Collection, ids: IntArray, scores: FloatArray
 ) -> tuple[IntArray, FloatArray, dict[int, list[tuple[int, float]]]]:
     """Rows with near-duplicates folded into the best of them, and what was folded."""
-    from clipsearch.search.variety import fold_duplicates, quality
+    from clipsearch.search.variety import fold_duplicates
 
-    hits = photos.hits(scores, ids)
+    contents, pixels, sizes = _versions(photos, ids)
     kept, folded = [], {}
-    for group in fold_duplicates(hits, photos.vectors(ids), photos.nearness()):
-        best = max(group, key=lambda n: quality(hits[n]))
+    for group in fold_duplicates(contents, photos.vectors(ids), photos.nearness()):
+        best = max(group, key=lambda n: (pixels[n], sizes[n], float(scores[n])))
         kept.append(best)
         if len(group) > 1:
             folded[int(ids[best])] = [(int(ids[n]), float(scores[n])) for n in group if n != best]
     return ids[kept], scores[kept], folded
+
+
+def _versions(photos: Collection, ids: IntArray) -> tuple[list[bytes], list[int], list[int]]:
+    """What makes the better of two versions: of each picture its content (its row id where that is unknown), how many
+    pixels it has and how many bytes. From the columns: a record of each of a thousand costs more than all else."""
+    order = np.argsort(ids)
+    ascending = ids[order]
+    keys = np.stack([np.full(len(ids), -1, np.int64), ids], axis=1)
+    pixels, sizes = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
+    for columns in photos.columns():
+        own = columns.row_ids
+        at = np.minimum(np.searchsorted(own, ascending), max(0, len(own) - 1))
+        here = own[at] == ascending if len(own) else np.zeros(len(ids), bool)
+        at, to = at[here], order[here]
+        hashes = columns.hashes[at]
+        known = hashes.any(axis=1)
+        keys[to[known]] = hashes[known]
+        pixels[to] = columns.whole("width")[at].astype(np.int64) * columns.whole("height")[at]
+        sizes[to] = columns.whole("size_bytes")[at]
+    return [key.tobytes() for key in keys], pixels.tolist(), sizes.tolist()
 
 
 def listed(photos: Collection, chosen: IntArray, *, by_path: bool, first: int | None = None) -> IntArray:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
 
-from clipsearch.records import FloatArray, Hit
+from clipsearch.records import FloatArray
 
 DUPLICATE_COSINE = 0.96
 """In collections smaller than LEAST_SAMPLE, pictures at least this near to each other are taken for versions of one."""
@@ -51,32 +53,31 @@ class Nearness:
         return white
 
 
-def fold_duplicates(hits: list[Hit], vectors: FloatArray, nearness: Nearness) -> list[list[int]]:
-    """Numbers of hits, near-duplicates together, in the order of the first of each group. Shape: vectors (N, D)."""
+def fold_duplicates(contents: Sequence[Hashable], vectors: FloatArray, nearness: Nearness) -> list[list[int]]:
+    """Numbers of pictures, near-duplicates and those of one content together, in the order of the first of each group.
+
+    Shape: vectors (N, D).
+    """
     vectors = nearness.project(vectors)
+    near = vectors @ vectors.T  # all at once: a product for each hit reads the vectors a thousand times
+    np.fill_diagonal(near, -np.inf)
+    has_near = np.max(near, axis=1, initial=-np.inf) >= nearness.threshold
     groups: list[list[int]] = []
-    firsts = np.empty((len(hits), vectors.shape[1]), np.float32)
-    by_content: dict[str, int] = {}
-    for n, hit in enumerate(hits):
-        content = hit.record.content_hash or f"row {hit.record.row_id}"
+    firsts: list[int] = []
+    by_content: dict[Hashable, int] = {}
+    for n, content in enumerate(contents):
         home = by_content.get(content)
-        if home is None and groups:
-            near = firsts[: len(groups)] @ vectors[n]
-            nearest = int(np.argmax(near))
-            home = nearest if near[nearest] >= nearness.threshold else None
+        if home is None and groups and has_near[n]:
+            to_firsts = near[n, firsts]
+            nearest = int(np.argmax(to_firsts))
+            home = nearest if to_firsts[nearest] >= nearness.threshold else None
         if home is None:
             home = len(groups)
-            firsts[home] = vectors[n]
+            firsts.append(n)
             groups.append([])
         groups[home].append(n)
         by_content[content] = home
     return groups
-
-
-def quality(hit: Hit) -> tuple[int, int, float]:
-    """What makes the better of two versions: more pixels, then more bytes, then the higher score."""
-    record = hit.record
-    return (record.width or 0) * (record.height or 0), record.size_bytes, hit.score
 
 
 def diversify(scores: FloatArray, vectors: FloatArray, k: int, diversity: float) -> list[int]:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import time
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,7 +32,7 @@ class Snapshot:
         self.manifest = manifest
         self._lock_fd: int | None = lock_fd
 
-    @property
+    @cached_property
     def root(self) -> Path:
         """The collection's folder, absolute."""
         return root_path(self.index_dir, self.manifest.root)

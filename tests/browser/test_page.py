@@ -392,7 +392,7 @@ def test_selected_pictures_can_be_copied_and_exported(open_page: Open, site: Sit
 
 
 def test_the_map_shows_thumbnails_and_opens_pictures(open_page: Open) -> None:
-    page = open_page("/?view=map")
+    page = open_page("/?view=map&unique=0")
     expect(page.locator(".cs-map .cs-note")).to_contain_text("18 pictures")
     canvas = page.locator("canvas")
     box = canvas.bounding_box()

@@ -486,7 +486,7 @@ def test_an_index_that_is_removed_meanwhile_is_said_in_words(
         shutil.rmtree(photos / ".clipsearch")
         for _ in range(3):
             page.wait_for_timeout(700)
-            for path in ("/v1/status", "/v1/skipped", "/v1/images/0", "/v1/map", "/metrics"):
+            for path in ("/v1/status", "/v1/skipped", "/v1/images/0", "/metrics"):
                 answer = page.request.get(site.address + path)
                 assert answer.status in (200, 404, 503), (path, answer.status, answer.text())
         ask(page, "blue")

@@ -106,11 +106,11 @@ def test_the_query_language(indexed: Path) -> None:
 
 
 def test_mistakes_in_a_query_are_pointed_at(indexed: Path) -> None:
-    assert clipsearch("query", "--all", "a dog near:paris", folder=indexed, status=2).stderr.splitlines() == [
+    assert clipsearch("query", "--all", "a dog near:48.85", folder=indexed, status=2).stderr.splitlines() == [
         "clipsearch: near: needs a latitude, a longitude and a distance",
-        "  a dog near:paris",
+        "  a dog near:48.85",
         "             ^",
-        'Write near:48.85,2.35,10km. To search for the words, put them in double quotes: "near:paris"',
+        'Write near:48.85,2.35,10km or near:lisbon. To search for the words, put them in double quotes: "near:48.85"',
     ]
     assert "nothing follows this +" in clipsearch("query", "--all", "dog", "+", folder=indexed, status=2).stderr
     assert "the index has no tag 'dog'" in clipsearch("query", "--all", "tag:dog", folder=indexed, status=1).stderr

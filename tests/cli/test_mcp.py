@@ -80,7 +80,7 @@ def test_an_assistant_searches_looks_and_sees_new_pictures(indexed: Path) -> Non
         image, _ = (await call("show_image", row_id=found[0]["row_id"])).content
         assert isinstance(image, ImageContent)
         assert len((await call("similar", path="red.png", k=3)).structured_content["hits"]) == 3
-        refused = await client.call_tool("search", {"query": "near:paris"})
+        refused = await client.call_tool("search", {"query": "near:48.85"})
         assert refused.is_error
         fill(indexed, 3, first=6)
         await anyio.to_thread.run_sync(

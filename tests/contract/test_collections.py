@@ -199,7 +199,7 @@ ERRORS: dict[str, Call] = {
     "a query that breaks off": lambda p: p.search("dog (ext:jpg or"),
     "one of several that breaks off": lambda p: p.search(["red", "dog (ext:jpg or", "blue"]),
     "several, no hits wanted": lambda p: p.search(["red"], 0),
-    "a filter that is none": lambda p: p.search("a dog near:paris"),
+    "a filter that is none": lambda p: p.search("a dog near:48.85"),
     "an unknown row id": lambda p: p.search("red", like=[999]),
     "a row id below zero": lambda p: p.search("red", unlike=[-1]),
     "like of an unknown row": lambda p: p.search("red + like:999"),

@@ -228,7 +228,7 @@ def test_a_picture_comes_as_a_small_copy_without_metadata(service: Service) -> N
 
 
 def test_mistakes_are_tool_errors_that_say_how_to_mend_them(service: Service) -> None:
-    assert "Write near:48.85,2.35,10km" in problem(call(service, "search", query="near:paris"))
+    assert "Write near:48.85,2.35,10km" in problem(call(service, "search", query="near:48.85"))
     assert "the query is empty" in problem(call(service, "search", query=" "))
     assert "photos" in problem(call(service, "search", query="red", index="elsewhere"))
     assert "has no tag" in problem(call(service, "search", query="tag:none"))

@@ -138,6 +138,9 @@ def test_row_ids_of_another_index_are_refused_wherever_several_are_sent(photos: 
         requests: list[tuple[str, dict[str, Any]]] = [
             ("gallery", {"like": [0]}),
             ("gallery/rows", {}),
+            ("gallery/facets", {}),
+            ("gallery/map", {}),
+            ("gallery/earth", {}),
             ("export", {"ids": [0], "form": "paths"}),
             ("concepts", {"name": "mine", "like": [0]}),
         ]
@@ -148,7 +151,7 @@ def test_row_ids_of_another_index_are_refused_wherever_several_are_sent(photos: 
 
 
 def test_the_map_names_pictures_by_their_content(client: TestClient) -> None:
-    drawn = client.get("/v1/map").json()
+    drawn = client.post("/v1/gallery/map", json={}).json()
     known = {hit["row_id"]: hit["content_hash"][:16] for hit in rows(client).values()}
     assert dict(zip(drawn["ids"], drawn["contents"], strict=True)) == known
 

@@ -263,7 +263,7 @@ def test_large_maps_place_the_rest_beside_their_like(monkeypatch: pytest.MonkeyP
 
 
 def test_the_map_of_an_index(client: TestClient) -> None:
-    drawn = client.get("/v1/map").json()
+    drawn = client.post("/v1/gallery/map", json={"unique": False}).json()
     assert drawn["total"] == len(drawn["ids"]) == len(drawn["x"]) == len(drawn["y"]) == 16
     assert all(0 <= place <= 10_000 for place in drawn["x"] + drawn["y"])
 

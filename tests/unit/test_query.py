@@ -161,7 +161,7 @@ def test_filters_stand_anywhere_between_words_and_say_where() -> None:
 @pytest.mark.parametrize(
     ("source", "position", "said"),
     [
-        ("dog near:paris", 9, "near:48.85,2.35,10km"),
+        ("dog near:48.85", 9, "near:48.85,2.35,10km"),
         ("near:91,0,1km", 5, "between -90 and 90"),
         ("near:1,2,3", 5, "not a distance"),
         ("after:2023-13", 6, "does not exist"),

@@ -113,7 +113,7 @@ def test_the_routes_are_those_that_people_know_of(client: TestClient) -> None:
     paths = {path for _, path in every_route(client)}
     documented = set(client.get("/openapi.json").json()["paths"])
     assert documented <= paths
-    assert {"/docs", "/openapi.json", "/healthz", "/metrics", "/v1/gallery", "/v1/map", "/v1/export"} <= paths
+    assert {"/docs", "/openapi.json", "/healthz", "/metrics", "/v1/gallery", "/v1/gallery/earth", "/v1/export"} <= paths
     assert {path for path in paths - documented if not path.startswith("/ui/")} == {
         *ROUTES,
         "/",

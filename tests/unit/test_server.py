@@ -229,7 +229,7 @@ def test_state_says_how_far_a_run_is(client: TestClient, index: Path) -> None:
 
 
 def test_errors_say_what_is_wrong(client: TestClient) -> None:
-    assert client.post("/v1/search", json={"query": "near:paris"}).json()["fields"]["position"] == 5
+    assert client.post("/v1/search", json={"query": "near:48.85"}).json()["fields"]["position"] == 5
     assert client.post("/v1/search", json={"query": "x", "index": "y"}).json()["error"] == "UnknownIndex"
     assert client.post("/v1/search", json={"query": "x", "k": 0}).status_code == 422
     assert client.post("/v1/search", json={"query": "x", "colour": 0}).status_code == 422

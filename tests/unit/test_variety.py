@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsearch.records import FloatArray, Hit, ImageRecord
+from clipsearch.records import FloatArray
 from clipsearch.search.variety import DUPLICATE_COSINE, LEAST_SAMPLE, Nearness, fold_duplicates
 
 DIM = 32
@@ -24,18 +24,13 @@ def catalogue(count: int) -> FloatArray:
     return unit(shared + generator.standard_normal((count, DIM)).astype(np.float32) * 0.12)
 
 
-def hits(count: int) -> list[Hit]:
-    records = [ImageRecord(n, f"{n}.jpg", 10, 0, 0, f"{n:032x}", 10, 10) for n in range(count)]
-    return [Hit(n + 1, 0.5, record.path, record) for n, record in enumerate(records)]
-
-
 def test_different_products_stay_apart_and_versions_of_one_are_folded() -> None:
     products = catalogue(LEAST_SAMPLE)
     few = products[:20]
     noise = np.random.default_rng(2).standard_normal((20, DIM)).astype(np.float32)
     versions = unit(few + 0.005 * noise)
     assert (few @ few.T).min() > DUPLICATE_COSINE  # for the cosine alone, all of them are one
-    groups = fold_duplicates(hits(40), np.concatenate([few, versions]), Nearness(products))
+    groups = fold_duplicates(range(40), np.concatenate([few, versions]), Nearness(products))
     assert groups == [[n, n + 20] for n in range(20)]
 
 

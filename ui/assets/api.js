@@ -51,12 +51,17 @@ const get = (path, parameters = {}, signal) => {
 export const search = async (question, signal) => (await post("v1/gallery", question, signal)).json();
 export const rows = async (question) => (await post("v1/gallery/rows", question)).json();
 export const picture = async (id, index, content) => (await get(`v1/images/${id}`, { index, content })).json();
+export const exposure = async (hit, index) => (await answer(address(hit, "exposure", { index }).slice(root.length))).json();
 export const status = async () => (await get("v1/status")).json();
 export const skipped = async (index, most) => (await get("v1/skipped", { index, most })).json();
-export async function map(index) {
-  const { ids, contents, x, y, total } = await (await get("v1/map", { index })).json();
-  return { ids, contents, total, x: Float32Array.from(x, (one) => one / 10000), y: Float32Array.from(y, (one) => one / 10000) };
+export const facets = async (question, signal) => (await post("v1/gallery/facets", question, signal)).json();
+/** Where the hits are on a map of likeness: places 0..1. */
+export async function alike(question, signal) {
+  const { x, y, ...rest } = await (await post("v1/gallery/map", question, signal)).json();
+  return { ...rest, x: Float64Array.from(x, (one) => one / 10000), y: Float64Array.from(y, (one) => one / 10000) };
 }
+/** Where the hits were taken. */
+export const earth = async (question, signal) => (await post("v1/gallery/earth", question, signal)).json();
 export const keepConcept = async (asked) => (await post("v1/concepts", asked)).json();
 export const exported = (asked, signal) => post("v1/export", asked, signal);
 

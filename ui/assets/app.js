@@ -4,11 +4,13 @@ import * as api from "./api.js";
 import { Detail } from "./detail.js";
 import { button, counted, icon, make, number, percent, shown } from "./dom.js";
 import { download, progress as exportProgress, save as saveFile } from "./exports.js";
+import { Facets } from "./facets.js";
 import { Gallery } from "./gallery.js";
 import { Help } from "./help.js";
 import { PictureMap } from "./map.js";
 import { filtersOf, withFilter } from "./query.js";
 import { EMPTY, fromAddress, namesRows, toAddress, withoutRows } from "./state.js";
+import { Scrubber } from "./scrubber.js";
 import { Status } from "./status.js";
 import { Viewer } from "./viewer.js";
 import * as tables from "./tables.js";
@@ -62,9 +64,10 @@ const bar = make("div.cs-bar-row", {}, summary, feedback, make("span.cs-space"),
 const told = make("p.cs-told", { hidden: true, role: "status" });
 const problem = make("div.cs-problem", { role: "alert", hidden: true });
 const grid = make("div.cs-grid", { role: "list", "aria-label": "Pictures", tabIndex: -1 });
+const rail = make("div.cs-rail", { hidden: true });
 const nothing = make("div.cs-nothing", { hidden: true });
 const rest = make("p.cs-rest", { hidden: true });
-const results = make("main.cs-results", {}, bar, told, problem, nothing, grid, rest);
+const results = make("main.cs-results", {}, bar, told, problem, nothing, grid, rail, rest);
 const mapView = make("main.cs-map", { hidden: true });
 const statusView = make("main.cs-status", { hidden: true });
 const panel = make("section.cs-detail", { "aria-label": "Information" });
@@ -88,7 +91,8 @@ const gallery = new Gallery(grid, {
       return [];
     }
   },
-}, { open: openAt, select: drawSelection, rate, similar, failed });
+}, { open: openAt, select: drawSelection, rate, similar, failed, moved: () => scrubber.moved() });
+const scrubber = new Scrubber(rail, gallery);
 const detail = new Detail(panel, {
   hide: () => viewer.toggleInfo(), rate, similar, copy,
   rating: (hit) => gallery.ratings.get(hit.row_id) ?? 0,
@@ -108,7 +112,12 @@ const viewer = new Viewer(stage, gallery, detail, {
   index: () => gallery.index || state.index || indexes[0]?.name || "",
   originals: () => server.originals,
 });
-const map = new PictureMap(mapView, api.map, {
+const map = new PictureMap(mapView, { alike: api.alike, earth: api.earth }, {
+  kind: (kind) => go({ view: kind === "earth" ? "places" : "map", id: null }),
+  near: (latitude, longitude, km) => {
+    const place = `${latitude.toFixed(5)},${longitude.toFixed(5)},${km < 1 ? `${Math.ceil(1000 * km)}m` : `${km.toFixed(1)}km`}`;
+    go({ q: withFilter(state.q, "near", place), view: "search", id: null });
+  },
   open: (picture) => go({ id: picture.row_id, content: api.contentOf(picture) }, { under: true }),
 });
 const status = new Status(statusView, { news });
@@ -160,13 +169,15 @@ function draw() {
   input.value = state.q;
   sort.value = state.sort;
   for (const [name, box] of Object.entries({ unique, diverse, all })) box.input.checked = state[name];
-  for (const tab of tabs.children) tab.setAttribute("aria-current", tab.dataset.view === state.view ? "page" : "false");
+  const isMap = state.view === "map" || state.view === "places";
+  const shows = isMap ? "map" : state.view;
+  for (const tab of tabs.children) tab.setAttribute("aria-current", tab.dataset.view === shows ? "page" : "false");
   document.title = state.q ? `${state.q} – clipsearch` : "clipsearch";
   results.hidden = state.view !== "search";
-  mapView.hidden = state.view !== "map";
-  root.dataset.view = state.view;
+  mapView.hidden = !isMap;
+  root.dataset.view = shows;
   if (state.view === "status") status.show(); else status.hide();
-  if (state.view === "map") map.show(state.index || indexes[0]?.name || "");
+  if (isMap) map.show(state.view === "map" ? "alike" : "earth", `${key()} ${answered?.generation ?? ""}`, question());
   if (state.view === "search") ask();
   drawFilters();
   drawFeedback();
@@ -189,14 +200,14 @@ async function ask() {
   const began = performance.now();
   try {
     const locate = open === null ? {} : { locate: open };
-    const answer = await api.search({ ...question(), ...locate, offset: 0, k: Gallery.first }, controller.signal);
+    const answer = await api.search({ ...question(), ...locate, offset: 0, k: Gallery.first, timeline: true }, controller.signal);
     if (controller.signal.aborted) return;
     if (gallery.index !== answer.index || (answered ?? answer).index_id !== answer.index_id) gallery.selected.clear();
     answered = { key: asked, ...answer };
     identities.set(state.index, answer.index_id).set(answer.index, answer.index_id);
     problem.hidden = true;
     gallery.ratings = new Map([...state.up.map((id) => [id, 1]), ...state.down.map((id) => [id, -1])]);
-    gallery.show(answer.index, answer.total, answer.hits);
+    gallery.show(answer.index, answer.total, answer.hits, answer.timeline);
     if (restoring && answer.total) gallery.restore(restoring); else scrollTo(0, 0);
     restoring = null;
     if (viewer.isOpen && viewer.hit.row_id === open) {
@@ -204,6 +215,8 @@ async function ask() {
       if (answer.position !== null) gallery.activate(answer.position, false);
     }
     drawSummary(performance.now() - began);
+    scrubber.draw();
+    if (!filters.hidden) facets.show(`${asked} ${answer.generation}`);
     drawSelection();
     drawViewer();
   } catch (error) {
@@ -343,7 +356,11 @@ addEventListener("paste", (event) => {
 
 const controls = new Map();
 const tags = make("datalist", { id: "cs-tags" });
-filters.append(tags);
+const values = make("div.cs-facet-values");
+filters.append(tags, values);
+const facets = new Facets(values, (signal) => api.facets(question(), signal), {
+  query: () => input.value, go: (q) => go({ q, id: null }),
+});
 for (const { name, kind, label, type, placeholder, options } of tables.filters) {
   const control = options.length
     ? make("select", {}, make("option", { value: "" }, "any"), ...options.map(([value, text]) => make("option", { value }, text)))
@@ -375,6 +392,7 @@ function toggleFilters(open = filters.hidden) {
   filters.hidden = !open;
   filterButton.setAttribute("aria-expanded", String(open));
   gallery.later();
+  if (open && answered) facets.show(`${answered.key} ${answered.generation}`);
 }
 
 function toggle(text, name, title) {
@@ -442,7 +460,7 @@ function closeViewer() {
 
 /** Where the focus goes when what had it is gone. */
 function focusPlace() {
-  if (state.view === "map") mapView.querySelector("canvas").focus();
+  if (!mapView.hidden) mapView.querySelector("canvas").focus();
   else if (state.view === "search" && gallery.total) gallery.activate(Math.max(0, gallery.active));
   else tabs.querySelector("[aria-current=page]").focus();
 }
@@ -678,8 +696,8 @@ addEventListener("keydown", (event) => {
     input.select();
   } else if (state.view !== "search" && !viewer.isOpen) {
     return;
-  } else if (gallery.step(event.key)) {
-    gallery.activate(gallery.active < 0 ? 0 : gallery.active + gallery.step(event.key));
+  } else if (gallery.target(event.key) !== undefined) {
+    gallery.activate(gallery.active < 0 ? 0 : gallery.target(event.key));
   } else if (event.key === "Home" || event.key === "End") {
     gallery.activate(event.key === "Home" ? 0 : gallery.total - 1);
   } else {

@@ -1,8 +1,17 @@
 // What is known of one picture, and what can be done with it: the panel beside the large view.
 
-import { thumbnail } from "./api.js";
+import { exposure, thumbnail } from "./api.js";
 import { button, bytes, make, number, shown } from "./dom.js";
 import { bandTitle, baseName } from "./gallery.js";
+
+const MOST_KEPT = 500;
+
+const plain = (value) => String(Number(value.toPrecision(2)));
+const shutter = (seconds) => (seconds < 0.4 ? `1/${number(Math.round(1 / seconds))} s` : `${plain(seconds)} s`);
+function focal({ focal_length_mm: real, focal_length_35mm: as35 }) {
+  const length = `${Number(real.toFixed(real < 10 ? 1 : 0))} mm`;
+  return as35 && Math.abs(as35 / real - 1) > 0.1 ? `${length} (as ${Math.round(as35)} mm)` : length;
+}
 
 export class Detail {
   /** `on` has hide, rate, similar, without, select, near, folder, open(hit), copy(text), rating(hit), isSelected(hit). */
@@ -10,6 +19,7 @@ export class Detail {
     this.root = root;
     this.on = on;
     this.hit = null;
+    this.exposures = new Map();
   }
 
   show(hit, index) {
@@ -23,6 +33,7 @@ export class Detail {
     ];
     const facts = make("dl.cs-facts");
     for (const [what, value] of this.facts(hit)) facts.append(make("dt", {}, what), make("dd", {}, value));
+    this.addExposure(hit, index, facts);
     this.root.replaceChildren(
       make("header", {},
         make("h2", { title: shown(hit.name) }, baseName(hit)),
@@ -50,10 +61,10 @@ export class Detail {
     if (hit.width) rows.push(["Size", `${number(hit.width)} × ${number(hit.height)}, ${bytes(hit.size_bytes)}`]);
     else rows.push(["Size", bytes(hit.size_bytes)]);
     if (hit.taken_at) rows.push(["Taken", hit.taken_at.replace("T", " ")]);
-    if (hit.camera) rows.push(["Camera", hit.camera]);
+    if (hit.camera) rows.push(["Camera", make("span.cs-camera", {}, hit.camera)]);
     if (typeof hit.latitude === "number" && typeof hit.longitude === "number") {
       const place = `${hit.latitude.toFixed(5)},${hit.longitude.toFixed(5)}`;
-      rows.push(["Place", make("span", {}, `${place} `, button("cs-link", null, "Find pictures taken near here",
+      rows.push(["Place", make("span.cs-place", {}, `${place} `, button("cs-link", null, "Find pictures taken near here",
         () => this.on.near(place), "near here"))]);
     }
     rows.push(["Changed", new Date(hit.mtime_ns / 1e6).toLocaleString()]);
@@ -63,6 +74,28 @@ export class Detail {
     rows.push(["Path", make("code", {}, shown(hit.path))]);
     rows.push(["Row", `${hit.row_id} (like:${hit.row_id})`]);
     return rows;
+  }
+
+  /** What only the file says: asked for when it is looked at, put in when it comes. */
+  async addExposure(hit, index, facts) {
+    const key = `${index} ${hit.row_id} ${hit.content_hash}`;
+    let told = this.exposures.get(key);
+    if (!told) {
+      try { told = await exposure(hit, index); } catch { return; } // the file is away, or changed
+      if (this.exposures.size >= MOST_KEPT) this.exposures.clear();
+      this.exposures.set(key, told);
+    }
+    if (!facts.isConnected && facts.parentNode !== null) return;
+    const settings = [
+      told.exposure_s && shutter(told.exposure_s), told.aperture && `f/${plain(told.aperture)}`,
+      told.iso && `ISO ${number(told.iso)}`, told.focal_length_mm && focal(told),
+    ].filter(Boolean);
+    const rows = [];
+    if (told.lens) rows.push(["Lens", told.lens]);
+    if (settings.length) rows.push(["Exposure", settings.join(" · ")]);
+    const camera = facts.querySelector(".cs-camera")?.parentNode ?? [...facts.querySelectorAll("dd")].at(1);
+    for (const [what, value] of rows.reverse()) camera?.after(make("dt", {}, what), make("dd", {}, value));
+    if (told.place) facts.querySelector(".cs-place")?.prepend(`${told.place} · `);
   }
 
   others(hit) {

@@ -2,12 +2,12 @@
 
 import { thumbnail } from "./api.js";
 import { button, make, shown } from "./dom.js";
+import { layoutOf, Squares } from "./layouts.js";
+import { monthName } from "./scrubber.js";
 
 const PAGE = 120;
 const PAGES_KEPT = 80;
 const ROWS_BEYOND = 3; // rows of tiles that are kept ready above and below the window
-const GAP = 8;
-const TALLEST = 15_000_000; // pixels: browsers draw nothing below some height
 const ASK_AFTER_MS = 40;
 const LONG_PRESS_MS = 450;
 const STILL = 10; // pixels that a finger may move while it presses
@@ -15,7 +15,8 @@ const STILL = 10; // pixels that a finger may move while it presses
 export const baseName = (hit) => shown(hit.name).split("/").pop();
 
 export class Gallery {
-  /** `ask(offset, count, signal)` returns {hits}, `rows(offset, count)` row ids; `on` has open, select, rate, similar, failed. */
+  /** `ask(offset, count, signal)` returns {hits}, `rows(offset, count)` row ids; `on` has open, select, rate, similar,
+   * failed, and moved (the window was scrolled). */
   constructor(root, { ask, rows }, on) {
     this.root = root;
     this.ask = ask;
@@ -31,8 +32,8 @@ export class Gallery {
     this.selected = new Map(); // row ids, with the hit where it is known
     this.ratings = new Map();
     this.active = -1;
-    this.columns = 1;
-    this.row = 1;
+    this.plan = new Squares(0);
+    this.months = new Map(); // headings in the document, by their number
     this.frame = 0;
     this.timer = 0;
     addEventListener("scroll", () => this.later(), { passive: true });
@@ -44,8 +45,8 @@ export class Gallery {
     this.listenForLongPresses();
   }
 
-  /** Show new results, beginning with the first page of them. */
-  show(index, total, hits) {
+  /** Show new results, beginning with the first page of them, in rows by month where `timeline` tells of months. */
+  show(index, total, hits, timeline = null) {
     const focused = this.root.contains(document.activeElement);
     const id = focused ? document.activeElement.closest(".cs-tile")?.dataset.id : undefined;
     this.index = index;
@@ -58,6 +59,9 @@ export class Gallery {
     for (let n = 0; n * PAGE < hits.length; n++) this.pages.set(n, hits.slice(n * PAGE, (n + 1) * PAGE));
     this.active = -1;
     for (const n of [...this.tiles.keys()]) this.drop(n);
+    for (const heading of this.months.values()) heading.remove();
+    this.months.clear();
+    this.plan = layoutOf(total, timeline);
     this.layout();
     if (focused) {
       const same = hits.findIndex((hit) => String(hit.row_id) === id);
@@ -84,41 +88,71 @@ export class Gallery {
 
   layout() {
     const width = this.root.clientWidth;
+    const { plan } = this;
     if (!width) return;
-    const least = width < 560 ? 104 : width < 1000 ? 150 : 184;
-    const gap = width < 560 ? 4 : GAP;
-    this.columns = Math.max(2, Math.floor((width + gap) / (least + gap)));
-    const side = (width - gap * (this.columns - 1)) / this.columns;
-    this.row = side + gap;
-    this.lasting = Math.min(this.total, Math.floor(TALLEST / this.row) * this.columns);
-    this.root.style.height = `${Math.ceil(this.lasting / this.columns) * this.row}px`;
+    if (plan.width !== width) {
+      plan.measure(width);
+      for (const [n, tile] of this.tiles) this.put(tile, n);
+      for (const heading of this.months.values()) heading.remove();
+      this.months.clear();
+      this.root.style.height = `${plan.height}px`;
+    }
     const top = -this.root.getBoundingClientRect().top;
-    const first = Math.max(0, Math.floor(top / this.row) - ROWS_BEYOND) * this.columns;
-    const beyond = Math.ceil((top + innerHeight) / this.row) + ROWS_BEYOND;
-    const last = Math.min(this.lasting, Math.max(0, beyond) * this.columns);
+    const [first, last] = plan.range(top, top + innerHeight, ROWS_BEYOND);
     for (const [n, tile] of [...this.tiles]) {
       const keeps = n === this.active && tile.contains(document.activeElement); // or the focus would be lost
       if ((n < first || n >= last) && !keeps) this.drop(n);
     }
     for (let n = first; n < last; n++) {
-      if (!this.tiles.has(n)) {
-        const tile = this.tile(n);
+      let tile = this.tiles.get(n);
+      if (!tile) {
+        tile = this.tile(n);
+        this.put(tile, n);
         this.tiles.set(n, tile);
-        const next = [...this.root.children].find((other) => Number(other.dataset.n) > n);
-        this.root.insertBefore(tile, next ?? null); // in order, for Tab and screen readers
+        this.insert(tile, n);
       }
-    }
-    for (const [n, tile] of this.tiles) {
-      const x = (n % this.columns) * this.row, y = Math.floor(n / this.columns) * this.row;
-      tile.style.width = tile.style.height = `${side}px`;
-      tile.style.transform = `translate(${x}px, ${y}px)`;
       if (!tile.dataset.id) this.fill(tile, n);
     }
+    this.drawMonths(top);
     this.range = [first, last];
-    this.firstShown = Math.min(Math.max(0, this.lasting - 1), Math.max(0, Math.ceil(top / this.row)) * this.columns);
+    this.firstShown = plan.firstAt(top);
     if (this.entry !== this.marked) this.marks();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.want(), ASK_AFTER_MS);
+    this.on.moved();
+  }
+
+  get lasting() { return this.plan.total; }
+
+  /** Put an element among the tiles in their order, for Tab and screen readers: before the tile of the next place. */
+  insert(element, n) {
+    const before = this.tiles.get(n + 1) ?? null;
+    const after = before ? null : this.tiles.get(n - 1);
+    if (before) before.before(element);
+    else if (after) after.after(element);
+    else this.root.insertBefore(element, [...this.root.children].find((other) => Number(other.dataset.n) > n) ?? null);
+  }
+
+  put(tile, n) {
+    const { x, y, width, height } = this.plan.box(n);
+    tile.style.width = `${width}px`;
+    tile.style.height = `${height}px`;
+    tile.style.transform = `translate(${x}px, ${y}px)`;
+  }
+
+  drawMonths(top) {
+    const wanted = new Set(this.plan.headingsIn(top - innerHeight, top + 2 * innerHeight));
+    for (const [at, heading] of [...this.months]) {
+      if (!wanted.has(at)) { heading.remove(); this.months.delete(at); }
+    }
+    for (const at of wanted) {
+      if (this.months.has(at)) continue;
+      const { x, y, month } = this.plan.headings[at];
+      const heading = make("div.cs-month", { "aria-hidden": "true" }, monthName(month));
+      heading.style.transform = `translate(${x}px, ${y}px)`;
+      this.months.set(at, heading);
+      this.root.append(heading);
+    }
   }
 
   drop(n) {
@@ -194,7 +228,9 @@ export class Gallery {
     const name = baseName(hit);
     tile.dataset.id = hit.row_id;
     tile.dataset.name = shown(hit.name);
-    const size = this.row * devicePixelRatio > 320 ? 512 : 256;
+    const { width, height } = this.plan.box(n);
+    const longer = Math.max(width, height) * devicePixelRatio;
+    const size = longer > 640 ? 1024 : longer > 320 ? 512 : 256;
     const image = make("img", { alt: "", decoding: "async", draggable: false });
     image.onload = () => tile.classList.add("cs-loaded");
     image.onerror = () => {
@@ -316,11 +352,13 @@ export class Gallery {
   /** Make tile `n` the active one and bring it into the window. */
   activate(n, focus = true) {
     if (!this.total) return;
+    this.layout();
     this.active = Math.max(0, Math.min(this.lasting - 1, n));
-    const top = this.root.getBoundingClientRect().top + Math.floor(this.active / this.columns) * this.row;
+    const { y, height } = this.plan.box(this.active);
+    const top = this.root.getBoundingClientRect().top + y;
     const [above, below] = [140, innerHeight - 24];
     if (top < above) scrollBy(0, top - above);
-    else if (top + this.row > below) scrollBy(0, top + this.row - below);
+    else if (top + height > below) scrollBy(0, top + height - below);
     this.layout();
     this.marks();
     if (focus) this.focusActive();
@@ -338,25 +376,37 @@ export class Gallery {
 
   /** Where the window is, such that `restore` finds it again in another width. */
   place() {
+    this.layout();
+    if (this.plan.width === undefined) return null; // it was never seen
     const top = -this.root.getBoundingClientRect().top;
-    const row = Math.floor(top / this.row);
-    return { n: Math.max(0, row * this.columns), past: top - row * this.row, active: this.active, top: scrollY };
+    const [n] = this.plan.range(top, top, 0);
+    return { n, past: top - this.plan.box(n).y, active: this.active, top: scrollY };
   }
 
   restore({ n, past, active, top }) {
-    if (n > 0) {
-      this.layout();
-      scrollTo(0, scrollY + this.root.getBoundingClientRect().top + Math.floor(n / this.columns) * this.row + past);
-    } else scrollTo(0, top);
+    this.layout();
+    if (n > 0 && n < this.lasting) scrollTo(0, scrollY + this.root.getBoundingClientRect().top + this.plan.box(n).y + past);
+    else scrollTo(0, top);
     this.active = Math.min(active, this.total - 1);
     this.layout();
     this.marks();
   }
 
-  /** How far an arrow key goes, in tiles. */
-  step(key) {
-    const page = Math.max(1, Math.floor(innerHeight / this.row) - 1) * this.columns;
-    return { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -this.columns, ArrowDown: this.columns, PageUp: -page, PageDown: page }[key];
+  /** Which tile a key goes to from the active one; undefined for other keys. */
+  target(key) {
+    const from = Math.max(0, this.active);
+    if (key === "ArrowLeft" || key === "ArrowRight") return from + (key === "ArrowLeft" ? -1 : 1);
+    if (key === "ArrowUp" || key === "ArrowDown") return this.plan.beside(from, key === "ArrowUp" ? -1 : 1);
+    if (key !== "PageUp" && key !== "PageDown") return undefined;
+    const way = key === "PageUp" ? -1 : 1;
+    const { y } = this.plan.box(from);
+    let to = from;
+    while (Math.abs(this.plan.box(to).y - y) < innerHeight * 0.7) {
+      const next = this.plan.beside(to, way);
+      if (next === to) break;
+      to = next;
+    }
+    return to;
   }
 }
 

@@ -24,7 +24,7 @@ const QUERIES = [
   ["beach -people", "without something"],
   ["camera:*pixel* after:2023-05", "filters, alone or with words"],
   ["folder:trips/** width:>2000", "by folder and size"],
-  ["near:48.85,2.35,10km", "taken near a place"],
+  ["near:lisbon", "taken near a town, or near coordinates: near:48.85,2.35,10km"],
   ["like:12 + snow", "like picture 12, with snow"],
 ];
 

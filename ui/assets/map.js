@@ -1,50 +1,130 @@
-// The map: pictures that look alike lie near each other. A canvas; thumbnails where there is room, and under the pointer.
+// Two maps of the hits of the present question: pictures that look alike lie near each other, or where they were taken on
+// the Earth. A canvas; thumbnails where there is room, and under the pointer.
 
 import { thumbnail } from "./api.js";
-import { counted, make } from "./dom.js";
+import { button, counted, make, number } from "./dom.js";
+import { Land, mercator } from "./earth.js";
 
 const CELL = 84; // pixels of the screen that one thumbnail has to itself
 const SIDE = 72;
 const MOST_KEPT = 600;
 const REACH = 14;
+const NEAR_SCALE = 2.2; // from here on, what smaller groups show is said, too
+const MOST_REGIONS = 8;
+const METROPOLIS = 1.2; // degrees: what lies nearer together is named after its largest town
+const NOWHERE = "None of these pictures says where it was taken.";
+const HELP = "Drag to move, scroll or pinch to zoom, click to open.";
 
 export class PictureMap {
-  /** `on` has open({row_id, content_hash}). `ask(index, signal)` returns {ids, contents, x, y, total}, positions 0..1. */
+  /** `ask` has alike(question, signal) and earth(question, signal); `on` has open({row_id, content_hash}),
+   * near(latitude, longitude, km), kind(name): somebody wants the other map. */
   constructor(root, ask, on) {
     this.root = root;
     this.ask = ask;
     this.on = on;
+    this.kinds = make("div.cs-kinds", { role: "group", "aria-label": "Kind of map" },
+      ...[["alike", "Alike"], ["earth", "Places"]].map(([kind, name]) => {
+        const one = button("cs-tab", null, kind === "alike" ? "Similar pictures lie near each other" : "Where pictures were taken", () => this.on.kind(kind), name);
+        one.dataset.kind = kind;
+        return one;
+      }));
     this.canvas = make("canvas", { tabIndex: 0, role: "img" });
-    this.canvas.setAttribute("aria-label", "Map of the pictures: similar pictures lie near each other");
     this.note = make("p.cs-note", { role: "status" });
+    this.regions = make("div.cs-regions", { role: "group", "aria-label": "Places", hidden: true });
     this.card = make("img.cs-card", { alt: "", hidden: true });
-    root.append(this.canvas, this.card, this.note);
+    root.append(this.canvas, this.kinds, this.card, make("div.cs-map-foot", {}, this.regions, this.note));
+    this.land = new Land(() => this.later());
     this.pictures = new Map();
     this.hover = -1;
     this.fingers = new Map();
+    this.drawn = [];
     new ResizeObserver(() => this.later()).observe(root);
     this.listen();
   }
 
-  async show(index) {
-    if (this.index === index && this.points) { this.later(); return; }
-    this.index = index;
+  get isEarth() { return this.kind === "earth"; }
+
+  /** Show the hits of a question, which `key` names, on one of the maps. */
+  async show(kind, key, question) {
+    for (const one of this.kinds.children) one.setAttribute("aria-pressed", String(one.dataset.kind === kind));
+    const asked = `${kind} ${key}`;
+    if (this.asked === asked && this.points) { this.later(); return; }
+    this.asked = asked;
+    this.kind = kind;
     this.points = null;
+    this.hover = -1;
+    this.card.hidden = this.regions.hidden = true;
     this.pictures.clear();
+    this.canvas.setAttribute("aria-label", this.isEarth ? "Map of the Earth: where the pictures were taken" : "Map of the pictures: similar pictures lie near each other");
     this.note.textContent = "Drawing the map…";
     this.later();
+    this.controller?.abort();
+    const controller = this.controller = new AbortController();
     try {
-      const points = await this.ask(index);
-      if (index !== this.index) return;
-      this.points = points;
-      this.view = { scale: 1, x: 0.5, y: 0.5 };
-      const part = points.ids.length < points.total ? `${counted(points.ids.length, "picture")} of ${points.total.toLocaleString("en")}` : counted(points.total, "picture");
-      this.note.textContent = `${part}. Similar pictures lie near each other. Drag to move, scroll or pinch to zoom, click to open.`;
+      const points = await this.ask[kind](question, controller.signal);
+      if (controller.signal.aborted) return;
+      this.index = points.index;
+      if (this.isEarth) this.takeEarth(points); else this.takeAlike(points);
     } catch (error) {
-      this.note.textContent = error.message;
+      if (error.name === "AbortError") return;
+      this.asked = null;
+      this.note.textContent = error.message.split("\n")[0];
     }
     this.later();
   }
+
+  takeAlike(points) {
+    this.points = points;
+    this.view = { scale: 1, x: 0.5, y: 0.5 };
+    const { ids: { length }, total } = points;
+    const part = length < total ? `${counted(length, "picture")} of ${number(total)}` : counted(total, "picture");
+    this.note.textContent = total ? `${part}. Similar pictures lie near each other. ${HELP}` : "There is no picture to show.";
+  }
+
+  takeEarth(points) {
+    const x = Float64Array.from(points.longitudes, (one) => one / 360 + 0.5);
+    const y = Float64Array.from(points.latitudes, mercator);
+    this.points = { ...points, x, y, labels: [] };
+    this.fit(points.ids.map((_, n) => n));
+    const { ids: { length }, with_place: known, total } = points;
+    const part = length < known ? `${counted(length, "picture")} of ${number(known)}` : counted(known, "picture");
+    const others = total - known ? ` ${number(total - known)} more say nothing of where they were taken.` : "";
+    this.note.textContent = known ? `${part} with a place.${others} ${HELP}` : total ? NOWHERE : "There is no picture to show.";
+    this.drawRegions();
+  }
+
+  /** The towns with most pictures, as buttons: for those who use no pointer, too. */
+  drawRegions() {
+    const { regions, within } = this.points;
+    const members = regions.map(() => []);
+    within.forEach((region, n) => { if (region >= 0) members[region].push(n); });
+    const order = regions.map((_, n) => n).filter((n) => regions[n].name).sort((a, b) => members[b].length - members[a].length);
+    this.regions.hidden = !order.length;
+    this.regions.replaceChildren(...order.slice(0, MOST_REGIONS).map((n) => {
+      const { name, country, shows } = regions[n];
+      const one = button("cs-value", null, [`${name}, ${country}`, shows].filter(Boolean).join(": "), () => { this.fit(members[n]); this.later(); }, name);
+      one.append(make("span.cs-count", {}, number(members[n].length)));
+      return one;
+    }));
+  }
+
+  /** Look at some pictures as near as possible. */
+  fit(members) {
+    const { x, y } = this.points;
+    let [left, right, top, bottom] = [1, 0, 1, 0];
+    for (const n of members) {
+      [left, right] = [Math.min(left, x[n]), Math.max(right, x[n])];
+      [top, bottom] = [Math.min(top, y[n]), Math.max(bottom, y[n])];
+    }
+    if (right < left) [left, right, top, bottom] = [0, 1, 0.2, 0.75];
+    const [width, height] = [this.canvas.clientWidth || innerWidth, this.canvas.clientHeight || innerHeight];
+    const side = 0.82 * Math.min(width, height);
+    const scale = Math.min((width - 140) / Math.max(right - left, 1e-9), (height - 190) / Math.max(bottom - top, 1e-9)) / side;
+    this.view = { scale: Math.max(0.5, Math.min(this.closest * 0.25, scale)), x: (left + right) / 2, y: (top + bottom) / 2 };
+  }
+
+  /** The largest scale: 20 m a pixel on the Earth. */
+  get closest() { return this.isEarth ? 4000 : 400; }
 
   listen() {
     const canvas = this.canvas;
@@ -77,10 +157,7 @@ export class PictureMap {
     for (const kind of ["pointerup", "pointercancel"]) {
       canvas.addEventListener(kind, (event) => {
         this.fingers.delete(event.pointerId);
-        if (kind === "pointerup" && !this.moved) {
-          const at = this.near(event.offsetX, event.offsetY);
-          if (at >= 0) this.on.open(this.picture(at));
-        }
+        if (kind === "pointerup" && !this.moved) this.click(event.offsetX, event.offsetY);
       });
     }
     canvas.addEventListener("pointerleave", () => this.point(-1e4, -1e4));
@@ -93,12 +170,28 @@ export class PictureMap {
         this.view.y += moves[event.key][1] * 80 / this.extent();
       } else if (event.key === "+" || event.key === "=") this.zoom(1.4, width / 2, height / 2);
       else if (event.key === "-") this.zoom(1 / 1.4, width / 2, height / 2);
-      else if (event.key === "0") this.view = { scale: 1, x: 0.5, y: 0.5 };
+      else if (event.key === "0") {
+        if (this.isEarth) this.fit(this.points.ids.map((_, n) => n)); else this.view = { scale: 1, x: 0.5, y: 0.5 };
+      } else if (event.key === "Enter") this.click(width / 2, height / 2, Infinity);
       else return;
       event.preventDefault();
       event.stopPropagation();
       this.later();
     });
+  }
+
+  /** Open the picture at a place of the canvas, or go nearer to those that share it. */
+  click(x, y, reach = REACH) {
+    const at = this.near(x, y, reach);
+    if (at < 0) return;
+    const group = this.groups?.get(at);
+    if (!this.isEarth || !group || group.length < 2) { this.on.open(this.picture(at)); return; }
+    const { latitudes, longitudes } = this.points;
+    const [north, east] = [latitudes, longitudes].map((all) => Math.max(...group.map((n) => all[n])));
+    const [south, west] = [latitudes, longitudes].map((all) => Math.min(...group.map((n) => all[n])));
+    const km = 111.2 * Math.hypot(north - south, (east - west) * Math.cos((north * Math.PI) / 180)) / 2;
+    if (km < 0.3 || this.view.scale >= this.closest * 0.2) this.on.near((north + south) / 2, (east + west) / 2, Math.max(0.1, km * 1.05));
+    else { this.fit(group); this.later(); }
   }
 
   picture(n) { return { row_id: this.points.ids[n], content_hash: this.points.contents[n] }; }
@@ -109,7 +202,7 @@ export class PictureMap {
     if (!this.points) return;
     const [middleX, middleY] = [this.canvas.clientWidth / 2, this.canvas.clientHeight / 2];
     const before = this.extent();
-    this.view.scale = Math.max(0.5, Math.min(400, this.view.scale * factor));
+    this.view.scale = Math.max(0.5, Math.min(this.closest, this.view.scale * factor));
     const after = this.extent();
     this.view.x += (x - middleX) * (1 / before - 1 / after);
     this.view.y += (y - middleY) * (1 / before - 1 / after);
@@ -125,9 +218,14 @@ export class PictureMap {
   }
 
   /** The point nearest to a place of the canvas, or the one whose thumbnail is there; -1 for none. */
-  near(x, y) {
+  near(x, y, reach = REACH) {
     if (!this.points) return -1;
-    let best = -1, least = REACH;
+    if (this.isEarth) { // thumbnails stand for those around them
+      const found = this.drawn.map((n) => [n, ...this.place(n)]).map(([n, px, py]) => [n, Math.max(Math.abs(px - x), Math.abs(py - y))]);
+      const [n, distance] = found.reduce((one, other) => (other[1] < one[1] ? other : one), [-1, Infinity]);
+      return distance < Math.max(reach, SIDE / 2) ? n : -1;
+    }
+    let best = -1, least = reach;
     for (let n = 0; n < this.points.ids.length; n++) {
       const [px, py] = this.place(n);
       const distance = Math.hypot(px - x, py - y);
@@ -151,7 +249,7 @@ export class PictureMap {
       const [px, py] = this.place(at);
       const [width, height] = [this.canvas.clientWidth, this.canvas.clientHeight];
       this.card.src = thumbnail(this.picture(at), this.index, 256);
-      this.card.style.left = `${px + (px > width - 280 ? -272 : 16)}px`;
+      this.card.style.left = `${px + (px > width - 320 ? -SIDE / 2 - 264 : SIDE / 2 + 8)}px`;
       this.card.style.top = `${Math.max(8, Math.min(py - 100, height - 264))}px`;
     }
     this.later();
@@ -173,21 +271,32 @@ export class PictureMap {
     context.clearRect(0, 0, width, height);
     if (!this.points) return;
     const style = getComputedStyle(canvas);
-    context.fillStyle = style.getPropertyValue("--cs-accent");
+    const colour = (name) => style.getPropertyValue(`--cs-${name}`);
+    if (this.isEarth) this.land.draw(context, this.view, this.extent(), width, height, colour);
+    context.fillStyle = colour("accent");
     context.globalAlpha = 0.55;
-    const taken = new Map(); // "column row" of the screen: where a thumbnail is
+    const taken = new Map(); // "column row" of the screen: the picture whose thumbnail is there
     this.drawn = [];
+    this.groups = new Map(); // of each thumbnail, the pictures that it stands for
     for (let n = 0; n < this.points.ids.length; n++) {
       const [x, y] = this.place(n);
       if (x < -SIDE || y < -SIDE || x > width + SIDE || y > height + SIDE) continue;
       context.fillRect(x - 1.5, y - 1.5, 3, 3);
-      if (isFree(taken, x, y)) {
-        taken.set(`${Math.round(x / CELL)} ${Math.round(y / CELL)}`, [x, y]);
+      const other = inTheWay(taken, x, y);
+      if (other) {
+        if (this.isEarth) this.groups.get(other[2]).push(n);
+      } else {
+        taken.set(`${Math.round(x / CELL)} ${Math.round(y / CELL)}`, [x, y, n]);
         this.drawn.push(n);
+        this.groups.set(n, [n]);
       }
     }
     context.globalAlpha = 1;
     for (const n of this.drawn) this.drawPicture(context, n);
+    const said = [];
+    if (this.isEarth) for (const n of this.drawn) this.drawGroup(context, n, colour, said);
+    else this.drawLabels(context, width, height, colour, said);
+    this.said = said;
     if (this.hover >= 0) {
       const [x, y] = this.place(this.hover);
       context.strokeStyle = style.getPropertyValue("--cs-text");
@@ -195,6 +304,65 @@ export class PictureMap {
       context.beginPath();
       context.arc(x, y, 6, 0, 7);
       context.stroke();
+    }
+  }
+
+  /** How many pictures a thumbnail stands for, and the town that most of them are from. */
+  drawGroup(context, n, colour, said) {
+    const group = this.groups.get(n);
+    const [x, y] = this.place(n);
+    if (group.length > 1) {
+      const text = number(group.length);
+      context.font = "600 12px system-ui, sans-serif";
+      const wide = Math.max(20, context.measureText(text).width + 12);
+      context.fillStyle = colour("accent");
+      context.beginPath();
+      context.roundRect(x + SIDE / 2 - wide + 6, y - SIDE / 2 - 8, wide, 20, 10);
+      context.fill();
+      context.fillStyle = colour("on-accent");
+      context.textAlign = "center";
+      context.textBaseline = "middle";
+      context.fillText(text, x + SIDE / 2 - wide / 2 + 6, y - SIDE / 2 + 2.5);
+    }
+    const lines = this.groupName(group);
+    lines.forEach((line, at) => write(context, line, x, y + SIDE / 2 + 11 + 15 * at, at ? 11.5 : 12.5, colour));
+    if (lines.length) said.push(lines.join(": "));
+  }
+
+  /** What a group is called: its town, else its country, if most of it is there; and what the pictures of its town show. */
+  groupName(group) {
+    const { regions, within } = this.points;
+    const [towns, countries] = [new Map(), new Map()];
+    for (const n of group) {
+      const region = regions[within[n]];
+      if (!region) continue;
+      towns.set(within[n], (towns.get(within[n]) ?? 0) + 1);
+      countries.set(region.country, (countries.get(region.country) ?? 0) + 1);
+    }
+    if (!towns.size) return [];
+    const most = (counts) => [...counts].reduce((one, other) => (other[1] > one[1] ? other : one));
+    const [town, ofTown] = most(towns);
+    const [country, ofCountry] = most(countries);
+    const { latitudes, longitudes } = this.points;
+    const wide = [latitudes, longitudes].some((all) => group.some((n) => Math.abs(all[n] - all[group[0]]) > METROPOLIS));
+    if (ofTown * 2 > group.length) return [regions[town].name, regions[town].shows].filter(Boolean);
+    if (!wide) return [regions[[...towns.keys()].reduce((one, other) => (regions[other].people > regions[one].people ? other : one))].name];
+    return ofCountry * 2 > group.length && country ? [country] : [];
+  }
+
+  /** What the groups of a map of likeness show, in a word each. */
+  drawLabels(context, width, height, colour, said) {
+    const level = this.view.scale >= NEAR_SCALE ? 1 : 0;
+    const boxes = [];
+    for (const label of this.points.labels.filter((one) => one.level === level).sort((a, b) => b.pictures - a.pictures)) {
+      const x = width / 2 + (label.x - this.view.x) * this.extent();
+      const y = height / 2 + (label.y - this.view.y) * this.extent();
+      const half = [label.text.length * 4.6 + 16, 16];
+      if (x < 0 || y < 0 || x > width || y > height) continue;
+      if (boxes.some((box) => Math.abs(box[0] - x) < box[2] + half[0] && Math.abs(box[1] - y) < 2 * half[1])) continue;
+      boxes.push([x, y, half[0]]);
+      pill(context, label.text, x, y, colour);
+      said.push(label.text);
     }
   }
 
@@ -216,14 +384,43 @@ export class PictureMap {
   }
 }
 
-/** Whether a thumbnail at x, y would cover none that is there. */
-function isFree(taken, x, y) {
+/** The thumbnail that one at x, y would cover. */
+function inTheWay(taken, x, y) {
   const [column, row] = [Math.round(x / CELL), Math.round(y / CELL)];
   for (let i = -1; i <= 1; i++) {
     for (let j = -1; j <= 1; j++) {
       const other = taken.get(`${column + i} ${row + j}`);
-      if (other && Math.abs(other[0] - x) < SIDE + 4 && Math.abs(other[1] - y) < SIDE + 4) return false;
+      if (other && Math.abs(other[0] - x) < SIDE + 4 && Math.abs(other[1] - y) < SIDE + 4) return other;
     }
   }
-  return true;
+  return null;
+}
+
+/** Text that can be read over anything. */
+function write(context, text, x, y, size, colour) {
+  context.font = `600 ${size}px system-ui, sans-serif`;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  context.lineJoin = "round";
+  context.lineWidth = 4;
+  context.strokeStyle = colour("page");
+  context.fillStyle = colour("text");
+  context.strokeText(text, x, y);
+  context.fillText(text, x, y);
+}
+
+function pill(context, text, x, y, colour) {
+  context.font = "600 13.5px system-ui, sans-serif";
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  const wide = context.measureText(text).width + 22;
+  context.fillStyle = colour("card");
+  context.strokeStyle = colour("line");
+  context.lineWidth = 1;
+  context.beginPath();
+  context.roundRect(x - wide / 2, y - 14, wide, 28, 14);
+  context.fill();
+  context.stroke();
+  context.fillStyle = colour("text");
+  context.fillText(text, x, y + 1);
 }

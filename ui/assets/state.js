@@ -2,7 +2,7 @@
 // What speaks of pictures by number carries the index's id, and the open picture its content: see server/identity.py.
 
 const SORTS = ["score", "date", "path"];
-const VIEWS = ["search", "map", "status"];
+const VIEWS = ["search", "map", "places", "status"];
 const LIKE = /(^|[\s(]|[+-]\s*)((?:[+-]\s*)?like:\d+)\b(\^[\d.]+)?/gi;
 
 const ids = (text) => (text ?? "").split(",").filter((id) => /^\d{1,18}$/.test(id)).map(Number);

@@ -54,7 +54,7 @@ def _in_jpeg(stream: IO[bytes]) -> Iterator[Said]:
     packets: list[bytes] = []
     resources: list[bytes] = []
     extensions: dict[bytes, list[tuple[int, bytes]]] = {}
-    for marker, body in _jpeg_segments(stream):
+    for marker, body in jpeg_segments(stream):
         if marker == 0xE1 and body.startswith(b"Exif\0\0"):
             exifs.append(body)
         elif marker == 0xE1 and body.startswith(_XMP_SEGMENT):
@@ -86,7 +86,7 @@ def _joined(parts: list[tuple[int, bytes]]) -> bytes:
     return packet
 
 
-def _jpeg_segments(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+def jpeg_segments(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """The segments APP1 and APP13 before the pixels."""
     if stream.read(2) != b"\xff\xd8":
         return

@@ -1,0 +1,188 @@
+"""Facets count what their filters keep, and the timeline has every hit in its month."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.common import photo_record, random_blocks, synthetic_record, write_index
+from clipsearch.query import parse_query
+from clipsearch.records import ImageRecord, PictureMetadata
+from clipsearch.search.collection import Collection
+from clipsearch.search.facets import count_facets, positions, timeline
+from clipsearch.store.tags import make_tag, write_tags
+from tests.support.fake_encoder import FakeEncoder
+
+EXAMPLES = max(20, int(os.environ.get("CLIPSEARCH_EXAMPLES", "300")) // 10)
+HOSTILE = [
+    "a",
+    "A",
+    "b c",
+    "ab",
+    "Café",
+    'qu"ote',
+    "*ist",
+    "x\\y",
+    " edge ",
+    "ß",
+    "a?b",
+    "tab\there",
+    "(p)",
+    "“q”",
+    "ｗ",
+]
+names = st.sampled_from(HOSTILE)
+records: st.SearchStrategy[dict[str, Any]] = st.builds(
+    dict,
+    path=st.builds(
+        lambda folders, ext: "/".join([*folders, f"n{ext}"]),
+        st.lists(names, max_size=3),
+        names.map("".join) | st.sampled_from([".jpg", ".JPEG", ".png", "", ".a b"]),
+    ),
+    camera=st.none() | names,
+    taken_at=st.none() | st.datetimes(datetime(1950, 1, 1), datetime(2030, 1, 1)).map(datetime.isoformat),
+    size=st.none() | st.tuples(st.integers(1, 9000), st.integers(1, 9000)),
+)
+
+
+def build(folder: Path, told: list[dict[str, Any]]) -> Collection:
+    encoder = FakeEncoder()
+
+    def record(number: int) -> ImageRecord:
+        one = told[number]
+        width, height = one["size"] or (None, None)
+        metadata = PictureMetadata("JPEG", one["taken_at"], one["camera"])
+        path = f"{number}/{one['path']}" if number % 2 else f"top/{number % 4}/{one['path']}"
+        stem, dot, ext = path.rpartition(".")
+        path = f"{stem}{number}{dot}{ext}" if dot else f"{path}{number}"
+        plain = synthetic_record(number)
+        return dataclasses.replace(plain, path=path, width=width, height=height, metadata=metadata)
+
+    index = write_index(folder, encoder, lambda: random_blocks(len(told), encoder.dim), record=record)
+    return Collection(index, encoder=encoder)
+
+
+def kept_by(photos: Collection, filters: tuple[tuple[str, str], ...], within: set[int]) -> int:
+    asked = parse_query(" ".join(f'{field}:"{value}"' for field, value in filters)).filter
+    assert asked is not None
+    return len(within & set(photos.select(asked).tolist()))
+
+
+@given(st.lists(records, min_size=1, max_size=25), st.booleans())
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_each_value_counts_what_its_filters_keep(told: list[dict[str, Any]], half: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder, build(Path(folder) / "photos", told) as photos:
+        ids = photos.row_ids()[:: 2 if half else 1]
+        found = count_facets(photos, ids, most=100)
+        within = set(ids.tolist())
+        for values in found.values():
+            for value in values:
+                assert value.count == kept_by(photos, value.filters, within), value
+        assert sum(value.count for value in found["year"]) == len(ids)
+        cameras = Counter(photos.record(row_id).metadata.camera for row_id in ids.tolist())
+        assert sum(value.count for value in found["camera"]) == len(ids) - cameras[None]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    encoder = FakeEncoder()
+    folder = tmp_path_factory.mktemp("facets") / "photos"
+    index = write_index(folder, encoder, lambda: random_blocks(3000, encoder.dim), record=photo_record)
+    write_tags(index, [make_tag("holiday", {f"{n:032x}": 1.0 for n in range(0, 3000, 7)})])
+    return Collection(index, encoder=encoder)
+
+
+def test_facets_of_a_question(photos: Collection) -> None:
+    order = photos.order("camera:canon after:2020", unique=False)
+    found = count_facets(photos, order.members(photos))
+    assert [value.label for value in found["camera"]] in (
+        ["Canon EOS R5", "Canon EOS R"],
+        ["Canon EOS R", "Canon EOS R5"],
+    )
+    assert [int(value.label) for value in found["year"]] == [2023, 2022, 2021, 2020]
+    assert {value.label for value in found["folder"]} == {"2020", "2021", "2022", "2023"}
+    assert found["type"][0].label == "jpg"
+    assert found["tag"][0].label == "holiday"
+    total, _ = order.count(photos)
+    for field in ("camera", "year", "folder", "type"):
+        assert sum(value.count for value in found[field]) == total
+    (within,) = [value for value in found["folder"] if value.label == "2021"]
+    deeper = count_facets(photos, photos.order(f"folder:{within.filters[0][1]}").members(photos))
+    assert {value.label.split("/")[0] for value in deeper["folder"]} == {"2021"}
+    assert all(len(value.label.split("/")) == 2 for value in deeper["folder"])
+
+
+def test_members_are_all_hits_of_each_kind_of_question(photos: Collection) -> None:
+    vector = photos.vector(5)
+    questions: list[dict[str, Any]] = [
+        {},
+        {"vector": vector},
+        {"vector": vector, "all": True},
+        {"query": "camera:canon", "unique": True},
+    ]
+    for asked in questions:
+        order = photos.order(**asked)
+        total, _ = order.count(photos)
+        assert order.members(photos).tolist() == sorted(order.row_ids(photos, 0, 10_000).tolist())
+        assert len(order.members(photos)) == total
+
+
+@pytest.mark.parametrize("query", ["", "camera:canon", "after:3000"])
+def test_the_timeline_has_every_hit_in_its_month(photos: Collection, query: str) -> None:
+    order = photos.order(query, sort="date")
+    ids = order.row_ids(photos, 0, 10_000)
+    told = timeline(photos, ids)
+    at = 0
+    for month, count in told.months:
+        for row_id in ids[at : at + count].tolist():
+            assert str(photos.record(row_id).metadata.taken_at)[:7] == month
+        at += count
+    assert at == len(ids) == len(told.shapes)
+    assert [month for month, _ in told.months] == sorted({month for month, _ in told.months}, reverse=True)
+    for row_id, code in zip(ids.tolist(), told.shapes.tolist(), strict=True):
+        record = photos.record(row_id)
+        assert record.width is not None
+        assert record.height is not None
+        assert 2 ** ((code - 1) / 254 * 4 - 2) == pytest.approx(min(4, record.width / record.height), rel=0.01)
+
+
+def test_a_list_is_by_date_unless_it_is_sorted_otherwise(photos: Collection) -> None:
+    assert photos.order("").is_by_date
+    assert photos.order("camera:canon").is_by_date
+    assert photos.order("red", sort="date").is_by_date
+    assert not photos.order("red").is_by_date
+    assert not photos.order("", sort="path").is_by_date
+
+
+@given(st.sets(st.integers(-5, 40)), st.sets(st.integers(0, 40)))
+@settings(max_examples=EXAMPLES)
+def test_positions_are_those_of_a_search(ids: set[int], own: set[int]) -> None:
+    class Fragment:
+        row_ids = np.array(sorted(own), np.int64)
+
+    found = positions(Fragment, np.array(sorted(ids), np.int64))  # type: ignore[arg-type]
+    assert Fragment.row_ids[found].tolist() == sorted(ids & own)
+
+
+@pytest.mark.slow
+def test_facets_of_100_000_pictures_take_a_fraction_of_a_second(tmp_path: Path) -> None:
+    encoder = FakeEncoder(8)
+    index = write_index(tmp_path / "photos", encoder, lambda: random_blocks(100_000, 8), record=photo_record)
+    with Collection(index, encoder=encoder) as photos:
+        ids = photos.row_ids()
+        count_facets(photos, ids)
+        began = time.process_time()
+        count_facets(photos, ids)
+        timeline(photos, ids[::-1])
+        assert time.process_time() - began < 0.3  # 0.03 by itself
