@@ -3,13 +3,14 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import hypothesis
 import pytest
 
+from tests.support import decoders
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.home import go_back, left_behind
 
@@ -96,6 +97,24 @@ def own_places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("CLIPSEARCH_STATE_DIR", str(home / "state"))
     monkeypatch.setenv("CLIPSEARCH_CACHE_DIR", str(home / "cache"))
+
+
+ABOUT_DECODERS = ("test_decoding", "test_cores", "test_hostile_pictures", "test_odd_machines")
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[decoders.Forks]:
+    forks = decoders.Forks()
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(autouse=True)
+def forked_decoders(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork decoders from a process that has imported what they need, where their start is not what is tested."""
+    if request.path.stem not in ABOUT_DECODERS:
+        stand_in = decoders.as_subprocess(lambda: request.getfixturevalue("forks"))
+        monkeypatch.setattr("clipsearch.pictures.pool.subprocess", stand_in)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.support import faults
+from tests.support import decoders, faults
 from tests.support.faults import environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -171,6 +171,8 @@ def _serve(*, real: bool) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(2, 1)
+    forks = decoders.Forks()
+    vars(import_module("clipsearch.pictures.pool"))["subprocess"] = decoders.as_subprocess(lambda: forks)
     for line in asked:
         body = json.dumps(_answer(json.loads(line))).encode("ascii")
         answers.write(body + b"\n")
