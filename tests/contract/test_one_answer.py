@@ -146,7 +146,7 @@ def test_every_door_gives_the_same_answer(index: Path, monkeypatch: pytest.Monke
         clipsearch.open(index, encoder=encoder) as photos,
         serving(index, encoder) as (url, app),
         clipsearch.connect(url) as remote,
-        httpx.Client(base_url=url, trust_env=False) as http,
+        httpx.Client(base_url=url, trust_env=False, timeout=60) as http,
         Commands({name: os.environ[name] for name in ("CLIPSEARCH_STATE_DIR", "CLIPSEARCH_CACHE_DIR")}) as commands,
     ):
 

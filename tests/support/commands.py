@@ -10,6 +10,7 @@ What is decided when Python starts needs a process of its own: locales, closed s
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -173,6 +174,7 @@ def _serve(*, real: bool) -> None:
     os.dup2(2, 1)
     forks = decoders.Forks()
     vars(import_module("clipsearch.pictures.pool"))["subprocess"] = decoders.as_subprocess(lambda: forks)
+    gc.freeze()  # no command is to look through it, and so to copy it
     for line in asked:
         body = json.dumps(_answer(json.loads(line))).encode("ascii")
         answers.write(body + b"\n")

@@ -8,6 +8,7 @@ process that forks.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -136,6 +137,7 @@ def _serve(requests: socket.socket) -> None:
     from clipsearch.pictures import images, worker  # noqa: F401
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()  # no decoder is to look through it, and so to copy it
     while True:
         body, fds, _, _ = socket.recv_fds(requests, 2**18, _MOST_FDS)
         _bury_the_dead()

@@ -22,6 +22,7 @@ from clipsearch.search.order import DEEPEST, FIRST, STEPS, Order, Wish, listed
 from tests.support.fake_encoder import FakeEncoder
 
 ROWS = 6000
+FEWER = 2500
 
 
 class Watched(Collection):
@@ -34,15 +35,17 @@ class Watched(Collection):
         return super().nearest(*arguments, **options)
 
 
-@pytest.fixture
-def index(tmp_path: Path, encoder: FakeEncoder) -> Path:
-    return write_index(tmp_path / "photos", encoder, lambda: random_blocks(ROWS, encoder.dim))
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """No test writes to it."""
+    encoder = FakeEncoder()
+    return write_index(tmp_path_factory.mktemp("order") / "photos", encoder, lambda: random_blocks(ROWS, encoder.dim))
 
 
 @pytest.fixture
-def approximate(index: Path, encoder: FakeEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("clipsearch.indexer.segments.IVF_FROM_ROWS", ROWS // 2)
-    return write_index(tmp_path / "large", encoder, lambda: random_blocks(ROWS, encoder.dim))
+def approximate(encoder: FakeEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("clipsearch.indexer.segments.IVF_FROM_ROWS", FEWER // 2)
+    return write_index(tmp_path / "large", encoder, lambda: random_blocks(FEWER, encoder.dim))
 
 
 def depths_of(index: Path, encoder: FakeEncoder, query: str, k: int, **options: Any) -> list[int]:
@@ -70,12 +73,12 @@ def test_the_first_hits_of_approximate_search_are_the_same_for_any_number(
         assert not photos.is_exact
         for query in ("red", "a long story", "blue folder:2003"):
             for options in ({}, {"unique": True}, {"diverse": 0.5}, {"sort": "path"}):
-                whole = [hit.record.row_id for hit in photos.search(query, ROWS, all=True, **options)]
+                whole = [hit.record.row_id for hit in photos.search(query, FEWER, all=True, **options)]
                 assert len(whole) == len(set(whole))
-                for k in (1, 7, 20, 21, 90, 300, 2000):
+                for k in (1, 20, 21, 300, 2000):
                     found = photos.search(query, k, all=True, **options)
                     assert [hit.record.row_id for hit in found] == whole[:k], (query, options, k)
-        bands = [hit.band for hit in photos.search("red", ROWS)]
+        bands = [hit.band for hit in photos.search("red", FEWER)]
         assert "unlikely" not in bands
 
 
