@@ -130,11 +130,10 @@ def forks() -> Iterator[decoders.Forks]:
 
 
 @pytest.fixture(autouse=True)
-def forked_decoders(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def forked_decoders(request: pytest.FixtureRequest, forks: decoders.Forks, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fork decoders from a process that has imported what they need, where their start is not what is tested."""
     if request.path.stem not in ABOUT_DECODERS:
-        stand_in = decoders.as_subprocess(lambda: request.getfixturevalue("forks"))
-        monkeypatch.setattr("clipsearch.pictures.pool.subprocess", stand_in)
+        monkeypatch.setattr("clipsearch.pictures.pool.subprocess", decoders.as_subprocess(forks))
 
 
 @pytest.fixture

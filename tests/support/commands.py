@@ -173,7 +173,8 @@ def _serve(*, real: bool) -> None:
     os.dup2(null, 0)
     os.dup2(2, 1)
     forks = decoders.Forks()
-    vars(import_module("clipsearch.pictures.pool"))["subprocess"] = decoders.as_subprocess(lambda: forks)
+    forks.begin()
+    vars(import_module("clipsearch.pictures.pool"))["subprocess"] = decoders.as_subprocess(forks)
     gc.freeze()  # no command is to look through it, and so to copy it
     for line in asked:
         body = json.dumps(_answer(json.loads(line))).encode("ascii")

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,9 +29,18 @@ _MOST_FDS = 16
 
 
 class Forks:
-    """A process that forks decoders for this process and for those that it forks."""
+    """A process that forks decoders for this process and for those that it forks; begun with the first decoder."""
 
     def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()  # each decoder is started by a thread of its own
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._process is None:
+                self._begin()
+
+    def _begin(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         with theirs:
@@ -50,11 +60,13 @@ class Forks:
         return Forked(self._ask, command[-1], **options)
 
     def _ask(self, request: dict[str, Any], fds: Sequence[int]) -> None:
+        self.begin()
         socket.send_fds(self._socket, [json.dumps(request).encode("ascii")], list(fds))
 
     def close(self) -> None:
-        self._socket.close()
-        self._process.wait()
+        if self._process is not None:
+            self._socket.close()
+            self._process.wait()
 
 
 class Forked:
@@ -122,9 +134,9 @@ class Forked:
                 os.kill(self.pid, signal.SIGKILL)
 
 
-def as_subprocess(forks: Callable[[], Forks]) -> SimpleNamespace:
+def as_subprocess(forks: Forks) -> SimpleNamespace:
     """What stands for the module `subprocess` in `clipsearch.pictures.pool`."""
-    return SimpleNamespace(PIPE=subprocess.PIPE, Popen=lambda command, **options: forks().start(command, **options))
+    return SimpleNamespace(PIPE=subprocess.PIPE, Popen=forks.start)
 
 
 # -- the process that forks

@@ -19,6 +19,7 @@ from clipsearch.query import Query, parse_query
 from clipsearch.records import FloatArray
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import DEEPEST, FIRST, STEPS, Order, Wish, listed
+from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 
 ROWS = 6000
@@ -66,6 +67,7 @@ def test_no_more_is_looked_for_than_is_asked_for(index: Path, encoder: FakeEncod
     assert depths_of(index, encoder, "red", 20, all=True, unique=True) == [1000]
 
 
+@pytest.mark.slow
 def test_the_first_hits_of_approximate_search_are_the_same_for_any_number(
     approximate: Path, encoder: FakeEncoder
 ) -> None:
@@ -178,20 +180,20 @@ def near_red(folder: Path, encoder: FakeEncoder, *, groups: int, copies: int, sp
     return write_index(folder, encoder, blocks)
 
 
-def test_a_window_is_full_though_much_was_folded(tmp_path: Path, encoder: FakeEncoder) -> None:
+@pytest.mark.parametrize("query", thinned(["red", ""], 2))
+def test_a_window_is_full_though_much_was_folded(query: str, tmp_path: Path, encoder: FakeEncoder) -> None:
     """900 of the first 1,000 are copies of others: what comes after them fills the window."""
     folder = near_red(tmp_path / "copies", encoder, groups=90, copies=10)
-    for query in ("red", ""):
-        with clipsearch.open(folder, encoder=encoder) as photos:
-            total, _ = photos.order(query, all=True, unique=True).count(photos)
-            assert query != "red" or total == 2590
-            every = [hit.record.row_id for hit in photos.search(query, 4000, all=True, unique=True)]
-            assert len(every) == len(set(every)) == total
-            for k in (50, 500, 1001, 2000):
-                hits = photos.search(query, k, all=True, unique=True)
-                assert [hit.record.row_id for hit in hits] == every[:k]
-            pages = [photos.search(query, 300, offset=n, all=True, unique=True) for n in range(0, total, 300)]
-            assert [hit.record.row_id for page in pages for hit in page] == every
+    with clipsearch.open(folder, encoder=encoder) as photos:
+        total, _ = photos.order(query, all=True, unique=True).count(photos)
+        assert query != "red" or total == 2590
+        every = [hit.record.row_id for hit in photos.search(query, 4000, all=True, unique=True)]
+        assert len(every) == len(set(every)) == total
+        for k in (50, 500, 1001, 2000):
+            hits = photos.search(query, k, all=True, unique=True)
+            assert [hit.record.row_id for hit in hits] == every[:k]
+        pages = [photos.search(query, 300, offset=n, all=True, unique=True) for n in range(0, total, 300)]
+        assert [hit.record.row_id for page in pages for hit in page] == every
 
 
 @pytest.mark.parametrize(("like", "unlike"), [((), (2,)), ((0,), ()), ((0, 1), (5,))])
