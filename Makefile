@@ -10,6 +10,9 @@ PYTEST = $(BIN)/python -m pytest -q -p no:cacheprovider
 SPREAD = --numprocesses $(shell $(PYTHON) -c 'import os; print(min(8, os.cpu_count() + 1))') --dist loadfile --no-loadscope-reorder
 PIP_FLAGS = --quiet --disable-pip-version-check -c constraints.txt
 
+# the tests start hundreds of processes: without compiled modules each compiles clipsearch anew, which takes 0.1 s
+export PYTHONDONTWRITEBYTECODE =
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test browser-test lint check wheel-test bench clean
 

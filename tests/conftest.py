@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import hypothesis
 import pytest
 
+from tests.support import decoders
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.home import go_back, left_behind
 
@@ -29,6 +31,9 @@ RIGHTS = (
     "time proves nothing",
 )
 """Words of skips that no package mends: what this user, this kernel or this case is not for."""
+
+
+gc.disable()  # nothing of what is imported and collected is garbage: looking through it is a sixth of a run's time
 
 
 hypothesis.settings.register_profile("side by side", deadline=None)  # how long one example takes depends on the others
@@ -78,6 +83,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
+def pytest_collection_finish() -> None:
+    """From now on, look for garbage among what tests make."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+    gc.enable()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a run that left something in a home."""
@@ -96,6 +108,32 @@ def own_places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("CLIPSEARCH_STATE_DIR", str(home / "state"))
     monkeypatch.setenv("CLIPSEARCH_CACHE_DIR", str(home / "cache"))
+
+
+CACHE = os.environ["CLIPSEARCH_CACHE_DIR"]
+
+
+@pytest.fixture
+def shared_cache(own_places: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is cached for a real model takes two seconds to make: share it with other tests that have one."""
+    monkeypatch.setenv("CLIPSEARCH_CACHE_DIR", CACHE)
+
+
+ABOUT_DECODERS = ("test_decoding", "test_cores", "test_hostile_pictures", "test_odd_machines")
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[decoders.Forks]:
+    forks = decoders.Forks()
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(autouse=True)
+def forked_decoders(request: pytest.FixtureRequest, forks: decoders.Forks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork decoders from a process that has imported what they need, where their start is not what is tested."""
+    if request.path.stem not in ABOUT_DECODERS:
+        monkeypatch.setattr("clipsearch.pictures.pool.subprocess", decoders.as_subprocess(forks))
 
 
 @pytest.fixture

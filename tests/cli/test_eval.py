@@ -50,6 +50,7 @@ def test_a_table_for_people(place: Path) -> None:
     assert "bad.png: " in out[5]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs the plots extra")
 def test_models_side_by_side(place: Path) -> None:
     arguments = ("eval", "pairs/p.csv", "--model", "builtin", "--model", "./twin", "--resamples", "50", "-q")

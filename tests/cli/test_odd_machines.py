@@ -77,6 +77,7 @@ def test_a_home_that_is_none(home: str, photos: Path, tmp_path: Path) -> None:
 
 
 @LINUX
+@pytest.mark.slow
 def test_a_user_without_a_name_or_a_home(photos: Path, tmp_path: Path) -> None:
     """As in a container that is started with any user id: getpwuid knows nobody, HOME is not set."""
     compiler = shutil.which("cc")
@@ -130,7 +131,8 @@ def test_a_tilde_is_a_name_where_there_is_no_home(path: str, monkeypatch: pytest
 
 
 @LINUX
-@pytest.mark.parametrize("place", ["both", pytest.param("cache", marks=SLOW), pytest.param("state", marks=SLOW)])
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["both", "cache", "state"])
 def test_own_folders_that_cannot_be_written_to(place: str, photos: Path) -> None:
     """/proc refuses every write, also root's."""
     fill(photos, 3)
@@ -143,7 +145,7 @@ def test_own_folders_that_cannot_be_written_to(place: str, photos: Path) -> None
 
 
 @LINUX
-@pytest.mark.parametrize("precision", ["auto", "int8"])
+@pytest.mark.parametrize("precision", ["auto", pytest.param("int8", marks=SLOW)])
 def test_a_cache_that_cannot_be_written_to_costs_speed_only(precision: str, photos: Path) -> None:
     fill(photos, 3)
     done = run(
@@ -164,6 +166,7 @@ def test_tmpdir_that_is_not_there(temporary: str, photos: Path) -> None:
 
 
 @LINUX
+@pytest.mark.slow
 def test_no_folder_for_temporary_files_and_no_shared_memory(photos: Path) -> None:
     """All of /tmp, /var/tmp and /dev/shm read-only, as far as a mount namespace can be had."""
     fill(photos, 3)
@@ -189,21 +192,25 @@ def test_one_core(photos: Path) -> None:
     run("query", "waves", "--all", "--index", photos, before=before)
 
 
+WITHOUT_A_FOLDER: list[tuple[list[str], int]] = [
+    (["query", "waves", "--all", "--index", "photos"], 0), (["status", "--index", "photos"], 0),
+    (["illustrate", "text.md", "--index", "photos"], 0), (["similar", "p00001.jpg", "--index", "photos"], 0),
+    (["dedupe", "--index", "photos"], 0), (["verify", "--index", "photos"], 0),
+    (["index", "photos", "--model", "builtin", "-q"], 0), (["query", "waves", "--all", "--index", "nowhere"], 1),
+    (["index", "nowhere", "--model", "builtin"], 1),
+]  # fmt: skip
+
+
 @LINUX
-def test_a_working_folder_that_was_deleted(indexed: Path, tmp_path: Path) -> None:
-    (indexed.parent / "text.md").write_text("Waves.\n\nSand.\n")
-    for words, status in (
-        (["query", "waves", "--all", "--index", indexed], 0), (["status", "--index", indexed], 0),
-        (["illustrate", indexed.parent / "text.md", "--index", indexed], 0),
-        (["similar", next(indexed.rglob("*.jpg")), "--index", indexed], 0), (["dedupe", "--index", indexed], 0),
-        (["verify", "--index", indexed], 0), (["index", indexed, "--model", "builtin", "-q"], 0),
-        (["query", "waves", "--all", "--index", "nowhere"], 1), (["index", "nowhere", "--model", "builtin"], 1),
-    ):  # fmt: skip
-        line = 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"'
-        told = ["sh", "-c", line, str(tmp_path / "gone"), *command(*words)]
-        done = subprocess.run(told, capture_output=True, text=True)
-        assert "Traceback" not in done.stderr, (words, done.stderr)
-        assert done.returncode == status, (words, done.stderr)
+@pytest.mark.parametrize(("words", "status"), thinned(WITHOUT_A_FOLDER, 6))
+def test_a_working_folder_that_was_deleted(words: list[str], status: int, indexed: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.md").write_text("Waves.\n\nSand.\n")
+    there = {"photos": indexed, "text.md": tmp_path / "text.md", "p00001.jpg": next(indexed.rglob("p00001.jpg"))}
+    line = 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"'
+    told = ["sh", "-c", line, str(tmp_path / "gone"), *command(*(there.get(word, word) for word in words))]
+    done = subprocess.run(told, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == status, done.stderr
 
 
 # --- who reads what is printed ------------------------------------------------------------------------
@@ -230,7 +237,7 @@ def in_photos(words: list[str], indexed: Path) -> list[str]:
     return command(*(str(next(indexed.rglob(word))) if word == "p00001.jpg" else word for word in words), *more)
 
 
-@pytest.mark.parametrize("words", thinned(ALL, 13), ids=" ".join)
+@pytest.mark.parametrize("words", thinned(ALL, 26), ids=" ".join)
 def test_a_reader_who_has_seen_enough(words: list[str], indexed: Path) -> None:
     """The command does its work and ends as it would have: nothing is said, also not of stderr's reader."""
     told = in_photos(words, indexed)
@@ -281,7 +288,7 @@ def test_a_status_that_is_not_0_stays_when_nobody_reads(indexed: Path, tmp_path:
 
 @LINUX
 @pytest.mark.parametrize(
-    ("words", "unbuffered"), thinned([(words, number % 2 == 0) for number, words in enumerate(SPEAKERS[:7])], 3)
+    ("words", "unbuffered"), thinned([(words, number % 2 == 0) for number, words in enumerate(SPEAKERS[:7])], 4)
 )
 def test_a_full_disk_under_the_answer_is_said(words: list[str], unbuffered: bool, indexed: Path) -> None:
     with open("/dev/full", "w") as full:
@@ -306,7 +313,7 @@ def test_a_full_disk_under_the_answer_is_said(words: list[str], unbuffered: bool
             (["index"], "<&-"),
             (["index"], "<&- >&- 2>&-"),
         ],
-        3,
+        4,
     ),
 )
 def test_closed_streams(words: list[str], closed: str, indexed: Path) -> None:

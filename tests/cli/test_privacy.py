@@ -103,6 +103,7 @@ def test_index_and_query_reach_nobody(session: Session, photos: Path) -> None:
     session.check()
 
 
+@pytest.mark.slow
 def test_a_command_that_is_told_no_model_asks_no_hub(session: Session, tmp_path: Path) -> None:
     """But `index`, which fetches one. That the recorder would see it: `classify --model auto` asks."""
     pairs = write_shapes(tmp_path / "pairs", 2)

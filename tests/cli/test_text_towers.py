@@ -14,6 +14,7 @@ from clipsearch.errors import EncoderMismatch, InvalidModel
 from tests.support.pictures import plain
 
 
+@pytest.mark.slow
 def test_a_text_tower_alone_can_query(photos: Path, tmp_path: Path) -> None:
     for name, colour in {"red": (220, 30, 30), "blue": (30, 60, 220)}.items():
         plain(colour).save(photos / f"{name}.png")

@@ -25,6 +25,7 @@ from clipsearch.errors import (
 )
 from clipsearch.records import Hit
 from clipsearch.search.concepts import add_concept
+from tests.support.cases import thinned
 from tests.support.collections import serving, varied_index
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.fake_main import DIM
@@ -391,16 +392,17 @@ ODD_NAMES = [
 ]
 
 
+@pytest.mark.parametrize("name", thinned(ODD_NAMES, 4))
 def test_a_picture_of_the_index_is_its_stored_vector_unless_it_has_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever its name reads as in the query language, there or away, by its absolute or its relative path."""
     folder = tmp_path / "photos"
     (folder / "Été").mkdir(parents=True)
     colours = [(220, 30, 30), (30, 200, 40), (30, 60, 220), (220, 210, 40), (200, 40, 200), (40, 200, 200)]
-    for n, name in enumerate(ODD_NAMES):
-        Image.new("RGB", (30, 20), colours[n]).save(tmp_path / "made.bmp")
-        (tmp_path / "made.bmp").rename(folder / name)
+    for colour, odd in zip(colours, ODD_NAMES, strict=True):
+        Image.new("RGB", (30, 20), colour).save(tmp_path / "made.bmp")
+        (tmp_path / "made.bmp").rename(folder / odd)
     encoder = FakeEncoder(dim=DIM)
     index = clipsearch.index(folder, encoder=encoder).index
     monkeypatch.chdir(folder)
@@ -417,29 +419,26 @@ def test_a_picture_of_the_index_is_its_stored_vector_unless_it_has_changed(
         serving(index, encoder) as (url, _),
         clipsearch.connect(url) as remote,
     ):
-        for n, name in enumerate(ODD_NAMES):
-            path = folder / name
-            seen, becomes = path.stat(), ODD_NAMES[(n + 1) % len(ODD_NAMES)]
-            Image.new("RGB", (30, 20), colours[ODD_NAMES.index(becomes)]).save(
-                tmp_path / "made.bmp"
-            )  # of the same size
-            (tmp_path / "made.bmp").replace(path)
-            os.utime(path, ns=(seen.st_mtime_ns, seen.st_mtime_ns))
-            ways: list[Any] = [path, str(path), Path(name)]
-            for photos in (local, remote):
-                for way in ways:  # as far as anybody can see it is the picture of the index
-                    assert first(photos, way)[0] == (name, pytest.approx(1, abs=1e-5)), way
-                    assert name not in paths_like(photos, way)
-            os.utime(path, ns=(1, 1))
-            for photos in (local, remote):
-                for way in ways:  # it has changed: what it shows now
-                    assert first(photos, way)[0] == (becomes, pytest.approx(1, abs=1e-5)), way
-                    assert becomes not in paths_like(photos, way)
-            path.unlink()
-            for photos in (local, remote):
-                for way in ways:
-                    assert first(photos, way)[0] == (name, pytest.approx(1, abs=1e-5)), way
-                    assert name not in paths_like(photos, way)
+        path = folder / name
+        seen, becomes = path.stat(), ODD_NAMES[(ODD_NAMES.index(name) + 1) % len(ODD_NAMES)]
+        Image.new("RGB", (30, 20), colours[ODD_NAMES.index(becomes)]).save(tmp_path / "made.bmp")  # of the same size
+        (tmp_path / "made.bmp").replace(path)
+        os.utime(path, ns=(seen.st_mtime_ns, seen.st_mtime_ns))
+        ways: list[Any] = [path, str(path), Path(name)]
+        for photos in (local, remote):
+            for way in ways:  # as far as anybody can see it is the picture of the index
+                assert first(photos, way)[0] == (name, pytest.approx(1, abs=1e-5)), way
+                assert name not in paths_like(photos, way)
+        os.utime(path, ns=(1, 1))
+        for photos in (local, remote):
+            for way in ways:  # it has changed: what it shows now
+                assert first(photos, way)[0] == (becomes, pytest.approx(1, abs=1e-5)), way
+                assert becomes not in paths_like(photos, way)
+        path.unlink()
+        for photos in (local, remote):
+            for way in ways:
+                assert first(photos, way)[0] == (name, pytest.approx(1, abs=1e-5)), way
+                assert name not in paths_like(photos, way)
 
 
 def test_both_are_collections(both: tuple[Collection, RemoteCollection]) -> None:

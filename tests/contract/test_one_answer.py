@@ -16,6 +16,7 @@ import clipsearch
 from clipsearch.records import Hit
 from clipsearch.search.collection import Collection
 from clipsearch.server.mcp import assistant_server
+from tests.support.cases import thinned
 from tests.support.collections import serving, varied_index
 from tests.support.commands import Commands
 from tests.support.fake_encoder import FakeEncoder
@@ -89,9 +90,10 @@ def same(one: list[Row], other: list[Row]) -> bool:
     )
 
 
-@pytest.fixture
-def index(tmp_path: Path) -> Path:
-    return varied_index(tmp_path / "photos", FakeEncoder(dim=DIM))
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """No test writes to it."""
+    return varied_index(tmp_path_factory.mktemp("doors") / "photos", FakeEncoder(dim=DIM))
 
 
 def question(asked: Asked, photos: Collection) -> Asked:
@@ -139,14 +141,19 @@ def of_assistants(service: Any) -> Callable[[Asked], list[Row] | None]:
     return ask
 
 
-def test_every_door_gives_the_same_answer(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+PARTS = 3
+PART = pytest.mark.parametrize("requests", thinned([REQUESTS[n::PARTS] for n in range(PARTS)], PARTS), ids=range(PARTS))
+
+
+@PART
+def test_every_door_gives_the_same_answer(requests: list[Asked], index: Path) -> None:
     encoder = FakeEncoder(dim=DIM)
     assert len(REQUESTS) == 40
     with (
         clipsearch.open(index, encoder=encoder) as photos,
         serving(index, encoder) as (url, app),
         clipsearch.connect(url) as remote,
-        httpx.Client(base_url=url, trust_env=False) as http,
+        httpx.Client(base_url=url, trust_env=False, timeout=60) as http,
         Commands({name: os.environ[name] for name in ("CLIPSEARCH_STATE_DIR", "CLIPSEARCH_CACHE_DIR")}) as commands,
     ):
 
@@ -171,21 +178,22 @@ def test_every_door_gives_the_same_answer(index: Path, monkeypatch: pytest.Monke
             "query --json": of_commands(commands, index),
         }
         answers = 0
-        for asked in REQUESTS:
+        for asked in requests:
             whole = question(asked, photos)
             expected = rows_of(photos.search(**whole))
             for door, ask in doors.items():
                 found = ask(whole)
                 assert found is None or same(found, expected), (door, asked, found, expected)
                 answers += found is not None
-        assert answers > 150
-        sizes = [len(photos.search(**question(asked, photos))) for asked in REQUESTS]
-        assert sum(size > 0 for size in sizes) > 30  # the table asks for something
+        assert answers > 3.5 * len(requests)
+        sizes = [len(photos.search(**question(asked, photos))) for asked in requests]
+        assert sum(size > 0 for size in sizes) > 0.75 * len(requests)  # the table asks for something
 
 
-def test_the_first_hits_are_the_first_of_more_hits(index: Path) -> None:
+@PART
+def test_the_first_hits_are_the_first_of_more_hits(requests: list[Asked], index: Path) -> None:
     with clipsearch.open(index, encoder=FakeEncoder(dim=DIM)) as photos:
-        for request in REQUESTS:
+        for request in requests:
             asked = {k: v for k, v in question(request, photos).items() if k not in ("k", "offset")}
             everything = rows_of(photos.search(**asked, k=1000))
             total, hidden = photos.order(**asked).count(photos)
@@ -199,10 +207,11 @@ def test_the_first_hits_are_the_first_of_more_hits(index: Path) -> None:
                 assert total + folded + hidden == len(photos), request
 
 
-def test_places_and_row_ids_are_those_of_the_windows(index: Path) -> None:
+@PART
+def test_places_and_row_ids_are_those_of_the_windows(requests: list[Asked], index: Path) -> None:
     with clipsearch.open(index, encoder=FakeEncoder(dim=DIM)) as photos:
         every = photos.row_ids().tolist()
-        for request in REQUESTS:
+        for request in requests:
             asked = {k: v for k, v in question(request, photos).items() if k not in ("k", "offset")}
             shown = rows_of(photos.search(**asked, k=1000))
             for offset, count in ((0, 3), (40, 30), (0, 1000), (len(shown), 5)):  # each of an order just begun

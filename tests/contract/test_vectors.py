@@ -204,15 +204,13 @@ def test_an_inverted_file_of_other_vectors_is_refused(
         VectorSegment(smaller.file.path, 32, faiss_file=faiss_file_cut, ivf=ivf).load()
 
 
-def test_an_error_while_the_inverted_file_is_written_comes_through(
-    large: tuple[VectorSegment, Path, IvfParameters, IntArray],
-) -> None:
+def test_an_error_while_the_inverted_file_is_written_comes_through(tmp_path: Path) -> None:
     class FullDisk:
         def write(self, data: bytes) -> int:
             raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        build_ivf(large[0].file, lambda serialise: serialise(FullDisk()))
+        build_ivf(make(tmp_path, np.arange(600), clustered(600, 8)).file, lambda serialise: serialise(FullDisk()))
 
 
 @pytest.mark.parametrize(

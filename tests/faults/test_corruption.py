@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -14,10 +15,11 @@ from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.repair import repair
 from clipsearch.indexer.verify import verify
 from clipsearch.search.collection import Collection
+from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 
-FLIPS = int(os.environ.get("CLIPSEARCH_FLIPS", "120"))
+FLIPS = int(os.environ.get("CLIPSEARCH_FLIPS", "60"))
 PICTURES = 30
 
 
@@ -75,8 +77,10 @@ def test_no_flipped_byte_is_searched(index: Path) -> None:
     assert verify(index).ok
 
 
-@pytest.mark.parametrize("kind", ["INDEX", "CURRENT", "manifests", "records", "vectors", "search", "rows", "marks"])
-@pytest.mark.parametrize("harm", ["flip", "cut", "delete"])
+KINDS = ["INDEX", "CURRENT", "manifests", "records", "vectors", "search", "rows", "marks"]
+
+
+@pytest.mark.parametrize(("harm", "kind"), thinned(itertools.product(["flip", "cut", "delete"], KINDS), 3))
 def test_repair_brings_back_every_answer(index: Path, kind: str, harm: str) -> None:
     truth = answers(index)
     path = [p for p in index_files(index) if kind in (p.name, p.parent.name)][-1]

@@ -21,8 +21,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from clipsearch.indexer.build import IndexOptions, index_folder
 from tests.support.cases import thinned
 from tests.support.commands import Commands, Done
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_main import DIM
 from tests.support.faults import COMMAND_ONLY, Family, Faults, Mode
 from tests.support.mounts import can_mount
 from tests.support.pictures import fill, picture
@@ -493,23 +496,32 @@ def test_an_index_of_a_newer_format_is_refused_not_repaired(tmp_path: Path, comm
         }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "INDEX", "CURRENT", "LOCK", "COMMIT", "LOCK.held", "manifests/{0:08d}.json", "manifests/{1:08d}.json",
-        "manifests/{2:08d}.json", "records/*.parquet", "rows/*.rows", "search/*.npy", "vectors/*.parquet",
-        f"records/{HEX}.parquet", f"tags/{HEX}.tag", f"staging/{HEX}.part",
-        "../.clipsearchignore", "../CACHEDIR.TAG", "../.nomedia", "../set000/.clipsearchignore",
-        "../set000/CACHEDIR.TAG", "../set000/p00000.xmp", "../notes",
-    ],
-)  # fmt: skip
-def test_a_pipe_in_the_place_of_a_file_makes_nobody_wait(name: str, home: Path, commands: Commands) -> None:
+PIPES = [
+    "INDEX", "CURRENT", "LOCK", "COMMIT", "LOCK.held", "manifests/{0:08d}.json", "manifests/{1:08d}.json",
+    "manifests/{2:08d}.json", "records/*.parquet", "rows/*.rows", "search/*.npy", "vectors/*.parquet",
+    f"records/{HEX}.parquet", f"tags/{HEX}.tag", f"staging/{HEX}.part",
+    "../.clipsearchignore", "../CACHEDIR.TAG", "../.nomedia", "../set000/.clipsearchignore",
+    "../set000/CACHEDIR.TAG", "../set000/p00000.xmp", "../notes",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that was indexed twice. No test writes to it."""
+    photos = tmp_path_factory.mktemp("two runs") / "photos"
+    for count, first in ((3, 0), (1, 5)):
+        fill(photos, count, first=first)
+        index_folder(photos, FakeEncoder(dim=DIM), options=IndexOptions(workers=1))
+    return photos
+
+
+@pytest.mark.parametrize("name", thinned(PIPES, 3))
+def test_a_pipe_in_the_place_of_a_file_makes_nobody_wait(
+    name: str, home: Path, commands: Commands, two_runs: Path
+) -> None:
     """Whoever opens a pipe waits for somebody who writes into it."""
     photos = home / "photos"
-    fill(photos, 3)
-    commands.index(photos)
-    fill(photos, 1, first=5)
-    commands.index(photos)
+    shutil.copytree(two_runs, photos, dirs_exist_ok=True)
     index = photos / ".clipsearch"
     newest = int((index / "CURRENT").read_text().split()[2])
     pattern = name.format(newest, newest - 1, newest + 1)

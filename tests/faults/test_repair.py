@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from clipsearch.store import Writer
+from tests.support.cases import thinned
 from tests.support.commands import Commands, State
 from tests.support.faults import Family, Faults
 from tests.support.pictures import fill
@@ -130,7 +131,7 @@ def test_a_file_that_cannot_be_read_now_is_not_lost(
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("lost", ["main", "copy", "both", "all", "everything", "the only ones"])
+@pytest.mark.parametrize("lost", thinned(["all", "main", "copy", "everything", "both", "the only ones"], 3))
 def test_damaged_marks_do_not_bring_back_what_is_not_there(lost: str, tmp_path: Path, commands: Commands) -> None:
     """Pictures that were deleted, that are missing and that are left out."""
     photos = tmp_path / "photos"

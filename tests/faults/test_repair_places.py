@@ -20,6 +20,7 @@ from clipsearch.records import Manifest
 from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot
 from clipsearch.store.tags import write_tags
+from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 from tests.support.trees import differences, tree
@@ -128,7 +129,7 @@ CASES = [
 
 @pytest.mark.parametrize(
     ("place", "kind"),
-    CASES if EVERY else CASES[::3],
+    CASES if EVERY else thinned(CASES[::3], 4),
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 def test_what_is_no_file_of_ours_is_put_aside_and_the_index_answers_as_before(

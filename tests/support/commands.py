@@ -10,6 +10,7 @@ What is decided when Python starts needs a process of its own: locales, closed s
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.support import faults
+from tests.support import decoders, faults
 from tests.support.faults import environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -171,6 +172,10 @@ def _serve(*, real: bool) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(2, 1)
+    forks = decoders.Forks()
+    forks.begin()
+    vars(import_module("clipsearch.pictures.pool"))["subprocess"] = decoders.as_subprocess(forks)
+    gc.freeze()  # no command is to look through it, and so to copy it
     for line in asked:
         body = json.dumps(_answer(json.loads(line))).encode("ascii")
         answers.write(body + b"\n")

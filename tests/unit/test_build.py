@@ -29,6 +29,8 @@ from clipsearch.store import read_writer
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill, picture, plain
 
+EXAMPLES = max(4, int(os.environ.get("CLIPSEARCH_EXAMPLES", "0")) // 50)
+
 ONE = IndexOptions(workers=1)
 
 
@@ -357,7 +359,7 @@ class Folders(RuleBasedStateMachine):
 
 
 TestFolders = Folders.TestCase
-TestFolders.settings = settings(max_examples=8, stateful_step_count=10, deadline=None)
+TestFolders.settings = settings(max_examples=EXAMPLES, stateful_step_count=10, deadline=None)
 
 
 @pytest.mark.slow

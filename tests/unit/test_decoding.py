@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from clipsearch.errors import ClipsearchError
 from clipsearch.pictures.images import read_picture
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.records import Preprocessing
+from tests.support.cases import thinned
 
 PREPROCESSING = Preprocessing(32, 48, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resize_mode="squash")
 
@@ -218,7 +220,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
         assert [result.skip for result in pool.run([DecodeTask(0, path)])] == [None]
 
 
-@pytest.mark.parametrize("trouble", ["crash", "exit", "hang", "nonsense", "garbage"])
+@pytest.mark.parametrize("trouble", thinned(["crash", "exit", "hang", "nonsense", "garbage"], 2))
 def test_a_bad_picture_costs_only_itself(trouble: str) -> None:
     """Those queued behind it in the same worker are done by the next one."""
     names = [f"{trouble if index % 7 == 3 else 'good'}-{index}" for index in range(24)]
@@ -239,8 +241,9 @@ def test_a_bad_picture_costs_only_itself(trouble: str) -> None:
         assert results[3].skip == ("decoder_crashed", "the process that decoded it was ended by SIGSEGV")
 
 
-@pytest.mark.parametrize("trouble", ["poison", "spoiler", "killer", "hungry"])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("trouble", "workers"), thinned(itertools.product(["poison", "spoiler", "killer", "hungry"], [1, 2]), 3)
+)
 def test_no_picture_is_blamed_for_what_another_one_did(trouble: str, workers: int) -> None:
     """A poison harms the process that decodes the next picture, and a spoiler falsifies the next before that; a killer
     and a hungry one do not bear to come second. Alone, all of them are read, and so is every other picture."""

@@ -15,6 +15,7 @@ from clipsearch.records import FloatArray
 from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot, read_pictures
 from clipsearch.vectors import write_vectors
+from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 
@@ -68,7 +69,7 @@ def test_large_segments_are_float16_and_small_ones_float32(index: Path, encoder:
     assert sorted(kinds(index)) == ["<f2", "<f4"]
 
 
-@pytest.mark.parametrize("folder", ["search", "faiss"])
+@pytest.mark.parametrize("folder", thinned(["search", "faiss"], 2))
 def test_repair_makes_the_same_files_again(index: Path, folder: str) -> None:
     before = {name: files(index, name) for name in ("records", "vectors", "search", "faiss")}
     (victim,) = current_files(index, folder)

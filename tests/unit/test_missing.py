@@ -30,6 +30,7 @@ from clipsearch.pictures.pool import DecodeResult, DecodeTask
 from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot
 from clipsearch.store.export import export_parquet
+from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill, picture
 
@@ -468,8 +469,7 @@ def going(leave: Callable[[], object], patch: pytest.MonkeyPatch, *, after: int)
     patch.setattr(build._Run, "_task", task)
 
 
-@pytest.mark.parametrize("prune", [False, True])
-@pytest.mark.parametrize("part", ["", "drive"])
+@pytest.mark.parametrize(("prune", "part"), thinned([(False, "drive"), (True, "drive"), (False, ""), (True, "")], 4))
 def test_a_drive_that_goes_while_encoding_again_changes_nothing(
     part: str, prune: bool, tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import InvalidQuery
 from clipsearch.query import parse_query
 from clipsearch.query.fields import FILTERS
+from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 
@@ -83,9 +84,12 @@ def test_every_filter_is_found_with_one_letter_missing() -> None:
 LONG = "a very long description of " + "a dog and a cat and a horse beside the red house, " * 30
 
 
+@pytest.mark.usefixtures("shared_cache")
 @pytest.mark.parametrize(
     "text",
-    [LONG, "ein sehr langer Satz über " + "einen Hund und eine Katze und das Haus " * 40, "词" * 600, "x" * 3000],
+    thinned(
+        [LONG, "ein sehr langer Satz über " + "einen Hund und eine Katze und das Haus " * 40, "词" * 600, "x" * 3000], 3
+    ),
 )
 def test_where_the_model_stops_reading_is_said(photos: Path, text: str) -> None:
     encoder = load_encoder("builtin")

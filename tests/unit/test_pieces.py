@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -17,8 +18,11 @@ from clipsearch.indexer.build import index_folder
 from clipsearch.pictures.images import LONG_ASPECT, piece_boxes, prepare, read_picture
 from clipsearch.records import MOST_PIECES, PixelArray, Preprocessing, ResizeMode
 from clipsearch.search.collection import Collection
+from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import picture
+
+EXAMPLES = max(25, int(os.environ.get("CLIPSEARCH_EXAMPLES", "0")) // 50)
 
 
 @given(st.integers(1, 40_000), st.integers(1, 40_000))
@@ -41,9 +45,13 @@ def test_pieces_cover_a_long_picture(width: int, height: int) -> None:
         assert max(steps) <= short + 1
 
 
-@pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
-@pytest.mark.parametrize("extension", ["png", "jpg"])
-@pytest.mark.parametrize("size", [(900, 120), (130, 1500), (4000, 500), (700, 300), (9000, 90), (60, 6000)])
+LONG = [(900, 120), (130, 1500), (4000, 500), (700, 300), (9000, 90), (60, 6000)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "extension", "size"),
+    thinned(itertools.product(["shortest", "squash", "longest"], ["png", "jpg"], LONG), 5),
+)
 def test_a_piece_is_what_a_picture_of_that_part_is(
     tmp_path: Path, mode: ResizeMode, extension: str, size: tuple[int, int]
 ) -> None:
@@ -76,6 +84,7 @@ def pixels(count: int, seed: int = 0) -> PixelArray:
     return np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
 
 
+@settings(max_examples=EXAMPLES)
 @given(st.lists(st.integers(1, MOST_PIECES), min_size=1, max_size=12))
 def test_encoding_together_is_encoding_alone(counts: list[int]) -> None:
     encoder = FakeEncoder()
@@ -99,10 +108,10 @@ def test_empty_pieces_hardly_count() -> None:
     assert np.allclose(flat, encoder.encode_images(blank[:1])[0], atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "size", [(1600, 160), (160, 1600), (5000, 100), (400, 180), (230, 100), (6000, 60), (60, 6000)]
-)
-@pytest.mark.parametrize("extension", ["jpg", "png", "webp"])
+SIZES = [(1600, 160), (160, 1600), (5000, 100), (400, 180), (230, 100), (6000, 60), (60, 6000)]
+
+
+@pytest.mark.parametrize(("extension", "size"), thinned(itertools.product(["jpg", "png", "webp"], SIZES), 4))
 def test_a_long_picture_finds_itself(tmp_path: Path, size: tuple[int, int], extension: str) -> None:
     for seed in range(6):
         picture(seed, size=size if seed < 3 else (90, 70)).save(tmp_path / f"{seed}.{extension}")

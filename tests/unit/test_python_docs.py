@@ -17,6 +17,7 @@ def examples(name: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (TOP / name).read_text(encoding="utf-8"), re.M | re.S)
 
 
+@pytest.mark.usefixtures("shared_cache")
 @pytest.mark.parametrize(("name", "count"), [("docs/python.md", 5), ("README.md", 1)])
 def test_the_examples_run(name: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

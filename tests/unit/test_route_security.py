@@ -125,6 +125,7 @@ def test_the_routes_are_those_that_people_know_of(client: TestClient) -> None:
     assert client.get("/redoc").status_code == 404
 
 
+@pytest.mark.slow
 def test_hosts_and_origins_of_others_are_refused_by_every_route(client: TestClient) -> None:
     for declared, path in every_route(client):
         for method in {declared, "HEAD", "OPTIONS"}:
@@ -233,6 +234,7 @@ def test_no_parameter_of_any_route_names_a_file(client: TestClient, collection: 
     assert asked > 500
 
 
+@pytest.mark.slow
 def test_no_query_or_body_field_of_any_route_reads_a_file(client: TestClient, collection: Path) -> None:
     description = client.get("/openapi.json").json()
     engine = application(client).state.service.engine

@@ -20,7 +20,6 @@ from tests.support.collections import varied_index
 from tests.support.fake_encoder import FakeEncoder
 
 EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "12"))
-ROWS = 6000
 QUERIES = [
     "red",
     "a dog on a beach",
@@ -109,8 +108,9 @@ def test_each_of_several_has_the_hits_that_it_has_alone(
 
 
 def test_so_it_is_in_approximate_search(tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipsearch.indexer.segments.IVF_FROM_ROWS", ROWS // 2)
-    index = write_index(tmp_path / "large", encoder, lambda: random_blocks(ROWS, encoder.dim))
+    rows = 2500
+    monkeypatch.setattr("clipsearch.indexer.segments.IVF_FROM_ROWS", rows // 2)
+    index = write_index(tmp_path / "large", encoder, lambda: random_blocks(rows, encoder.dim))
     with clipsearch.open(index, encoder=encoder) as photos:
         assert not photos.is_exact
         queries = ["red", "a long story", "blue folder:2003", "green", "pink folder:2003"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -31,6 +32,7 @@ from clipsearch.records import ImageRecord, Preprocessing
 from clipsearch.search.collection import Collection
 from clipsearch.store import columns, open_snapshot, read_records
 from tests.faults.test_mutated_pictures import FORMATS, encoded, mutated
+from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import picture
 from tests.unit.test_metadata import exif_bytes, metadata_of, xmp
@@ -84,7 +86,7 @@ WRITERS: dict[str, tuple[str, Callable[[int], bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", thinned(WRITERS, 4))
 def test_what_lies_beside_a_picture_is_noticed_when_it_comes_changes_and_goes(photos: Path, name: str) -> None:
     of, content = WRITERS[name]
     first = run(photos)
@@ -121,8 +123,10 @@ def test_what_it_says_is_found(photos: Path) -> None:
         assert [h.record.path for h in collection.search("near:48.5,11.5,9km", k=9)] == ["plain/d.jpg"]
 
 
-@pytest.mark.parametrize("form", ["NFC", "NFD"])
-@pytest.mark.parametrize("ending", ["xmp", "jpg.xmp", "jpg.json", "jpg.supplemental-metadata.json"])
+@pytest.mark.parametrize(
+    ("form", "ending"),
+    thinned(itertools.product(["NFC", "NFD"], ["xmp", "jpg.xmp", "jpg.json", "jpg.supplemental-metadata.json"]), 3),
+)
 def test_letters_in_another_form_are_the_same(photos: Path, form: Literal["NFC", "NFD"], ending: str) -> None:
     other: Literal["NFC", "NFD"] = "NFD" if form == "NFC" else "NFC"
     picture(60).save(photos / unicodedata.normalize(form, "Café Å 한.jpg"))

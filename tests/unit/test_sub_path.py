@@ -21,6 +21,7 @@ from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.server.security import session_of
 from clipsearch.server.sub_path import checked_root
 from clipsearch.ui.page import add_page
+from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 
@@ -71,7 +72,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clipsearch.index(photos, encoder=FakeEncoder()).index
 
 
-@pytest.fixture(params=SHOWN)
+@pytest.fixture(params=thinned([(shown,) for shown in SHOWN], 3))
 def address(request: pytest.FixtureRequest, index: Path, encoder: FakeEncoder) -> Iterator[str]:
     """The address of the page at the proxy."""
     root, strips = request.param

@@ -99,7 +99,7 @@ def do(folder: Path, step: str, number: int) -> None:
     """Change a folder of pictures as people do."""
     there = sorted(folder.glob("*.png"))
     new = folder / f"{number:02d}-{len(there)}\udcff.png"
-    if step == "add" or not there:
+    if step == "add" or len(there) < 2:  # an empty folder is refused
         Image.new("RGB", (8, 8), (2 * number, 255 - number, len(there))).save(new)
         return
     chosen = there[number % len(there)]
