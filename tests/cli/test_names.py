@@ -102,7 +102,7 @@ def paths_of(folder: Path) -> set[bytes]:
 @pytest.mark.parametrize(
     "env",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"LC_ALL": "C.UTF-8"}, marks=pytest.mark.slow),
         ASCII,
         pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.slow),

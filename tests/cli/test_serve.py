@@ -128,6 +128,7 @@ def assert_same_but_for_rounding(one: str, other: str) -> None:
         assert float(a) == pytest.approx(float(b), abs=1.5 * 10**-digits)
 
 
+@pytest.mark.slow
 def test_a_query_that_a_server_answers_prints_what_a_cold_one_prints(
     indexed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,7 +235,7 @@ def on_the_drive(state: State) -> set[str]:
     return {path for path in state.paths if path.startswith("drive/set01")}
 
 
-@pytest.mark.parametrize("name", thinned(ABSENCES, 4))
+@pytest.mark.parametrize("name", thinned(ABSENCES, 8))
 def test_what_goes_and_comes_back_is_not_encoded_again(name: str, world: World) -> None:
     absence = ABSENCES[name]
     whole = begin(world, absence)

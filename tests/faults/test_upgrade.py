@@ -20,6 +20,7 @@ from clipsearch.indexer.verify import verify
 from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot
 from clipsearch.store.tags import write_tags
+from tests.support.cases import thinned
 from tests.support.commands import Commands
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.fake_main import DIM
@@ -112,7 +113,9 @@ def test_tags_are_saved_in_it_before_it_is_upgraded(photos: Path, encoder: FakeE
     assert verify(photos / ".clipsearch").ok
 
 
-@pytest.mark.parametrize("kind", ["CURRENT", "data", "vectors", "rows", "columns", "tombstones", "manifests"])
+@pytest.mark.parametrize(
+    "kind", thinned(["CURRENT", "data", "vectors", "rows", "columns", "tombstones", "manifests"], 3)
+)
 def test_damage_in_it_is_noticed_and_repaired(photos: Path, encoder: FakeEncoder, kind: str) -> None:
     index = photos / ".clipsearch"
     before = answers(photos, encoder)

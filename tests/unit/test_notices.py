@@ -88,7 +88,7 @@ LONG = "a very long description of " + "a dog and a cat and a horse beside the r
 @pytest.mark.parametrize(
     "text",
     thinned(
-        [LONG, "ein sehr langer Satz über " + "einen Hund und eine Katze und das Haus " * 40, "词" * 600, "x" * 3000], 3
+        [LONG, "ein sehr langer Satz über " + "einen Hund und eine Katze und das Haus " * 40, "词" * 600, "x" * 3000], 4
     ),
 )
 def test_where_the_model_stops_reading_is_said(photos: Path, text: str) -> None:

@@ -218,6 +218,7 @@ def test_the_documented_routes_are_those_that_exist(client: TestClient, collecti
             assert known is not only, (method, path, status)
 
 
+@pytest.mark.slow
 def test_no_parameter_of_any_route_names_a_file(client: TestClient, collection: Path) -> None:
     asked = 0
     for method, path in every_route(client):

@@ -107,6 +107,7 @@ def test_each_of_several_has_the_hits_that_it_has_alone(
     assert_same(found, [small.search(query, k, offset=offset, **options) for query in queries])
 
 
+@pytest.mark.slow
 def test_so_it_is_in_approximate_search(tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = 2500
     monkeypatch.setattr("clipsearch.indexer.segments.IVF_FROM_ROWS", rows // 2)
