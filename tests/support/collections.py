@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
+from clipsearch.encoder import Encoder
 from clipsearch.indexer.segments import with_pictures
 from clipsearch.records import EmbeddingBatch, ImageRecord, Manifest, ModelRef, PictureMetadata, PixelArray
 from clipsearch.server.app import ServerOptions, create_app
@@ -80,7 +81,7 @@ def _stacked(pixels: list[PixelArray]) -> PixelArray:
 
 
 @contextmanager
-def serving(index: Path, encoder: FakeEncoder) -> Iterator[tuple[str, FastAPI]]:
+def serving(index: Path, encoder: Encoder) -> Iterator[tuple[str, FastAPI]]:
     """The address of a server on loopback that serves an index with the page's routes, and its application."""
     app = create_app(
         [index], encoder=encoder, options=ServerOptions(warm_pictures_after_s=None), interface=_routes_of_the_page
