@@ -93,9 +93,7 @@ class Collection:
         encoder = encoder.model if isinstance(encoder, ModelEncoder) else encoder
         self._snapshot = open_snapshot(index)
         self._model_name = model
-        self._encoder = encoder
-        if encoder is not None:
-            self._check(encoder)
+        self._encoder = None if encoder is None else self._fitting(encoder)
         manifest = self._snapshot.manifest
         self._segments = open_segments(manifest, self._snapshot.file, self._snapshot.marks)
         self._fragments: list[LiveRows] | None = None
@@ -138,16 +136,19 @@ class Collection:
 
     @property
     def encoder(self) -> Encoder:
-        """The model, loaded when it is first needed. Raises: ModelNotFound, InvalidModel, EncoderMismatch."""
+        """The model, loaded when it is first needed. Raises: ModelNotFound, InvalidModel, EncoderMismatch.
+
+        It encodes pictures in the arithmetic of the index, whatever else it is used for.
+        """
         if self._encoder is None:
-            encoder = load_encoder(self._model_name or self.manifest.model.name)
-            self._check(encoder)
-            self._encoder = encoder
+            self._encoder = self._fitting(load_encoder(self._model_name or self.manifest.model.name))
         return self._encoder
 
-    def _check(self, encoder: Encoder) -> None:
-        if encoder.fingerprint != self.manifest.model.fingerprint:
-            raise EncoderMismatch(self.index, self.manifest.model.name, encoder.name, str(self.root))
+    def _fitting(self, encoder: Encoder) -> Encoder:
+        model = self.manifest.model
+        if encoder.fingerprint != model.fingerprint:
+            raise EncoderMismatch(self.index, model.name, encoder.name, str(self.root))
+        return encoder.in_precision(model.precision)
 
     @overload
     def search(  # type: ignore[overload-overlap]  # a str is an iterable of str, too: one query
