@@ -70,6 +70,7 @@ class Directory:
     order: str  # "<" or ">"
     tags: dict[int, tuple[Any, ...]]
     tag_bytes: int = 0  # what all its tags hold, those that are not read as well
+    start: int = 0  # where in the file it stands
 
     def get(self, tag: int, default: int = 0) -> int:
         """The first value of a tag, as a whole number."""
@@ -158,7 +159,7 @@ def _read_directory(stream: IO[bytes], at: int, order: str, big: bool) -> tuple[
             tags[tag] = _values(raw, code, order)
     rest = table[count * entry_bytes :] if count <= 4096 else b""
     following = struct.unpack(order + ("Q" if big else "I"), rest)[0] if len(rest) == (8 if big else 4) else 0
-    return Directory(order, tags, tag_bytes), following
+    return Directory(order, tags, tag_bytes, at), following
 
 
 def _values(raw: bytes, code: str, order: str) -> tuple[Any, ...]:
