@@ -98,6 +98,11 @@ class Directory:
         return min(self.size) > 0 and not self.get(254) & 0b101 and self.get(255) != 2
 
     @property
+    def is_of_document(self) -> bool:
+        """Whether it says that it is one page of several that belong together."""
+        return bool(self.get(254) & 0b10)
+
+    @property
     def stored_bytes(self) -> int:
         """How much of the file its pixels take."""
         return sum(v for v in (*self.tags.get(279, ()), *self.tags.get(325, ())) if isinstance(v, int) and v > 0)
@@ -190,19 +195,27 @@ def may_hide_raw(directories: list[Directory], size_bytes: int) -> bool:
 
 
 def choose_page(directories: list[Directory]) -> Directory:
-    """The page that is the picture: the first one, unless that is a small version of a later one."""
+    """The page that is the picture: the first one, unless that is a small version of a later one.
+
+    Pages of scans differ by a few pixels, and those of a document say that they are its pages: viewers show the first.
+    """
     pages = [d for d in directories if d.is_picture] or [d for d in directories if min(d.size) > 0]
     if not pages:
         raise ValueError("it has no page with a size")
-    first = pages[0]
-    best = first
+    first = best = pages[0]
+    if first.is_of_document:
+        return first
     for page in pages[1:]:
         (width, height), (best_width, best_height) = page.size, best.size
         larger = width > best_width and height > best_height
+        larger = larger and all(side >= _LARGER * of for side, of in zip(page.size, first.size, strict=True))
         alike = abs(math.log(width * first.size[1] / (height * first.size[0]))) < 0.05
-        if larger and (alike or max(first.size) <= 512) and page.photometric in _PHOTOMETRICS:
-            best = page
+        if larger and not page.is_of_document and (alike or max(first.size) <= 512):
+            best = page if page.photometric in _PHOTOMETRICS else best
     return best
+
+
+_LARGER = 1.5  # times as wide and high as what may be a thumbnail
 
 
 # Pixels
