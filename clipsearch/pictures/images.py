@@ -41,6 +41,7 @@ from clipsearch.pictures.formats import (
 )
 from clipsearch.pictures.metadata import (
     Embedded,
+    Exif,
     describe,
     orientation_of,
     read_blocks,
@@ -564,8 +565,11 @@ def _read_metadata(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size]
         if tiff.may_hide_raw(directories, stream.seek(0, os.SEEK_END)):
             with suppress(Exception):  # LibRaw takes it for something that it is not: then it is a TIFF
                 return _read_raw_metadata(stream, wanted)
-        if not directories or tiff.choose_page(directories).compression != 6:
+        if not directories:
             return read_embedded("TIFF", read_tiff_exif(stream))
+        page = tiff.choose_page(directories)
+        if page.compression != 6:
+            return read_embedded("TIFF", _exif_of_pages(stream, page, directories))
         kind = "TIFF"
     if kind == "RAW":
         return _read_raw_metadata(stream, wanted)
@@ -999,8 +1003,13 @@ def _decode_tiff(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], 
     if partial is not None:
         _paint_grey(rgb, *_rows_there(rgb))
     upright, _ = _turn_upright(rgb, None, orientation)
-    embedded = read_embedded("TIFF", read_tiff_exif(stream))
+    embedded = read_embedded("TIFF", _exif_of_pages(stream, page, directories))
     return _Decoded(upright, _upright_size(page.size, orientation), None, to_srgb, embedded, partial)
+
+
+def _exif_of_pages(stream: IO[bytes], page: tiff.Directory, directories: list[tiff.Directory]) -> Exif | None:
+    """The tags of the page that is shown, and what only the first one says."""
+    return read_tiff_exif(stream, [page.start, directories[0].start])
 
 
 # LibRaw's flip to EXIF's: 0 upright, 3 upside down, 5 needs a quarter turn to the left, 6 to the right.
