@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -1049,7 +1049,7 @@ def _key(content_hash: str) -> tuple[int, int]:
 def _decoded(file: FoundFile, result: DecodeResult) -> ImageRecord:
     record = _record(file, result.content_hash, result.width, result.height, result.metadata)
     sidecars = NOT_LOOKED_AT if result.beside_unread else file.sidecars
-    return dataclasses.replace(record, partial=result.partial, sidecars=sidecars)
+    return dataclasses.replace(record, partial=result.partial, sidecars=sidecars, **asdict(result.appearance))
 
 
 def _record(

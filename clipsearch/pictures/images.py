@@ -28,6 +28,7 @@ from PIL import Image, ImageChops, ImageFile
 
 from clipsearch.errors import UnreadablePicture
 from clipsearch.pictures import repair, tiff
+from clipsearch.pictures.appearance import NOT_SEEN, Appearance, appearance
 from clipsearch.pictures.formats import (
     HEAD_BYTES,
     TIFF_SIGNATURES,
@@ -114,6 +115,7 @@ class Picture:
     content_hash: str | None  # xxh3-128 of the file's bytes, hexadecimal; None where not asked for
     partial: str | None = None  # what is missing of the picture, in words; None where nothing is
     beside_unread: bool = False  # a file beside it that may say more could not be read
+    appearance: Appearance = NOT_SEEN
 
     @property
     def pixels(self) -> PixelArray:
@@ -286,10 +288,11 @@ class PictureFile:
         max_pixels: int = MAX_PIXELS,
         content_hash: str | None = None,
         pieces: bool = False,
+        look: bool = False,
     ) -> Picture:
         """Decode the picture for an image tower. Draft-mode JPEG decoding: see _DRAFT_FACTOR.
 
-        `pieces`: return a long picture in several, rather than its middle.
+        `pieces`: return a long picture in several, rather than its middle. `look`: also say what its pixels say.
         """
 
         self._read()
@@ -308,7 +311,11 @@ class PictureFile:
         except OSError:
             beside_unread = True
             metadata = describe(embedded, self.path, beside=False)
-        return Picture(seen, width, height, metadata, content_hash, decoded.partial, beside_unread)
+        looks = NOT_SEEN
+        if look:
+            with suppress(Exception):  # of these measures none is worth a picture
+                looks = _look_at(decoded, self.path, metadata)
+        return Picture(seen, width, height, metadata, content_hash, decoded.partial, beside_unread, looks)
 
     def describe(
         self, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS, pieces: bool = False
@@ -1205,7 +1212,30 @@ def _on_white(image: Image.Image) -> Image.Image:
         return rgba.convert("RGB")
     background = Image.new("RGB", rgba.size, "white")
     background.paste(rgba, mask=alpha)
+    background.info[_SEE_THROUGH] = any(alpha.histogram()[:_NEARLY_OPAQUE])
     return background
+
+
+_SEE_THROUGH = "clipsearch.see_through"  # in the info of an image: whether parts of its file's picture are
+_NEARLY_OPAQUE = 250  # of 255
+_WITHOUT_LOSS = ("PNG", "BMP", "GIF")
+
+
+def _look_at(decoded: _Decoded, path: str, metadata: PictureMetadata) -> Appearance:
+    """What the pixels say that were decoded: all of the picture, whatever of it the encoder is given."""
+    image = decoded.image
+    if decoded.box is not None and decoded.box != (0, 0, *image.size):
+        left, top, right, bottom = (round(edge) for edge in decoded.box)
+        image = image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+    return appearance(
+        image,
+        decoded.full_size,
+        os.path.basename(path),  # noqa: PTH119
+        to_srgb=lambda small: _apply(decoded.to_srgb, small),
+        lossless=metadata.format in _WITHOUT_LOSS,
+        transparent=bool(decoded.image.info.get(_SEE_THROUGH)),
+        camera=metadata.camera is not None,
+    )
 
 
 def _deep_to_grey(image: Image.Image) -> Image.Image:

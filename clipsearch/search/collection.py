@@ -393,7 +393,25 @@ class Collection:
         if isinstance(query, str) and not query.strip():
             return []
         parsed = self.parse(query)
-        return [*parsed.offers, *self.unread([term.value for term in parsed.terms if term.kind == "text"])]
+        unseen = [] if parsed.filter is None else self._unseen(parsed.filter)
+        texts = [term.value for term in parsed.terms if term.kind == "text"]
+        return [*parsed.offers, *unseen, *self.unread(texts)]
+
+    def _unseen(self, expression: Filter) -> list[str]:
+        """That a filter asks what pixels say, and that nobody has looked at those of some pictures."""
+        from clipsearch.query.nodes import Seen, leaves_of
+
+        if not any(isinstance(leaf, Seen) for leaf in leaves_of(expression)):
+            return []
+        unseen = sum(
+            int(np.count_nonzero((rows.file.columns.whole("traits") == 0) & rows.alive)) for rows in self._live_rows()
+        )
+        if not unseen:
+            return []
+        return [
+            f"{unseen:,} of {len(self):,} pictures were indexed before clipsearch looked at their kind and colours; "
+            "is: and color: leave them out. To include them, run: clipsearch index --reindex"
+        ]
 
     def unread(self, texts: Iterable[str]) -> list[str]:
         """Where the model stops reading those of some texts that are too long for it, a line each."""
