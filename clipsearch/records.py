@@ -39,6 +39,10 @@ Status = Literal["ok"] | SkipStatus
 OUT_OF_MEMORY = "decoding it needs more memory than is allowed"  # the reason of "too_large", where that is why
 Band = Literal["strong", "maybe", "unlikely"]  # how sure a hit is, in a word
 
+TRAITS = ("monochrome", "dark", "bright", "blurred", "transparent", "screenshot", "document", "drawing", "photo")
+COLORS = ("black", "white", "gray", "red", "orange", "yellow", "green", "teal", "blue", "purple", "pink", "brown")
+"""What pixels say of a picture, stored as bits by their numbers: new ones go to the end."""
+
 DEFAULT_HITS = 20  # of an answer, where nobody says how many
 MOST_PIECES = 32  # in which one long picture is seen
 
@@ -106,6 +110,9 @@ class ImageRecord:
     attempts: int = 0  # to read it, which circumstances ended; see indexer/retries.py
     sidecars: int = 0  # what lay beside it when its metadata was read; see metadata/sidecars.py; 0: nothing
     metadata_version: int = 0  # of the reader of its metadata; see metadata.METADATA_VERSION
+    traits: int = 0  # a bit for each of TRAITS; 0 where nobody looked, as in all of these three
+    colors: int = 0  # a bit for each of COLORS
+    perceptual_hash: int = 0  # 64 bits, signed; see pictures/appearance.py
 
     def to_dict(self, path: str) -> dict[str, Any]:
         """What is known of a picture at `path`, in the words of every answer (docs/api.md)."""

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -622,7 +622,11 @@ class _Run:
 
     def _batch_pictures(self) -> int:
         """What was asked for, else what keeps the encoder busy, which it may learn from its first batch."""
-        return self.options.batch_pictures or self.encoder.pictures_per_call
+        return self.options.batch_pictures or self._precise_encoder().pictures_per_call
+
+    def _precise_encoder(self) -> Encoder:
+        """The encoder, in the arithmetic that the index has, if it has one."""
+        return self.encoder.in_precision(self.model.precision)
 
     def _row_with(self, content_hash: str | None, file: FoundFile) -> int | None:
         """Of the rows with a content, the one that `file` most likely was: itself, one that vanished, or any."""
@@ -645,9 +649,9 @@ class _Run:
     def _encode_batch(self) -> None:
         if not self._batch:
             return
-        self.encoder.hold_precision(self.model.precision)
-        vectors = encode_decoded(self.encoder, [pieces for _, _, pieces in self._batch])
-        self._note_precision(self.encoder.image_precision)
+        encoder = self._precise_encoder()
+        vectors = encode_decoded(encoder, [pieces for _, _, pieces in self._batch])
+        self._note_precision(encoder.image_precision)
         for (file, result, _), vector in zip(self._batch, vectors, strict=True):
             pending = self._add(_decoded(file, result), vector)
             self.report.encoded += 1
@@ -1045,7 +1049,7 @@ def _key(content_hash: str) -> tuple[int, int]:
 def _decoded(file: FoundFile, result: DecodeResult) -> ImageRecord:
     record = _record(file, result.content_hash, result.width, result.height, result.metadata)
     sidecars = NOT_LOOKED_AT if result.beside_unread else file.sidecars
-    return dataclasses.replace(record, partial=result.partial, sidecars=sidecars)
+    return dataclasses.replace(record, partial=result.partial, sidecars=sidecars, **asdict(result.appearance))
 
 
 def _record(

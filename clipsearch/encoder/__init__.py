@@ -69,11 +69,14 @@ class Encoder(Protocol):
 
     @property
     def image_precision(self) -> str | None:
-        """In which arithmetic pictures are encoded: all alike after `hold_precision`. None: not known (yet)."""
+        """In which arithmetic pictures are encoded. None: not known (yet)."""
         ...
 
-    def hold_precision(self, precision: str | None) -> None:
-        """Encode few pictures as many from now on: in `precision`, if the user left it open and it can be had."""
+    def in_precision(self, precision: str | None) -> Encoder:
+        """This encoder, or one that shares its towers and encodes pictures in the arithmetic of vectors that there are.
+
+        That is `precision`, if the user left it open and it can be had. None: it is not known.
+        """
         ...
 
     @property
@@ -113,8 +116,8 @@ class BaseEncoder:
     def image_precision(self) -> str | None:
         return None
 
-    def hold_precision(self, precision: str | None) -> None:
-        pass
+    def in_precision(self: Encoder, precision: str | None) -> Encoder:
+        return self
 
     @property
     def image_tower_bytes(self) -> int:

@@ -5,8 +5,9 @@ Each tower, and the tokenizer, is loaded when it is first used: a text query nev
 
 from __future__ import annotations
 
-import os
+import copy
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, cast
@@ -79,8 +80,8 @@ class OnnxEncoder(BaseEncoder):
     `threads` is the number of CPU threads a tower may use (None: what this process may use); `name` is what
     `--model` takes to load it again (default: the directory). `precision` is the arithmetic of the image tower:
     "fp32", "bf16" (the extra openvino), "int8" (the extra int8), or "auto": the fastest that agrees with fp32 on
-    this machine for 16 pictures or more at once, fp32 for fewer (see `precision`). Their vectors are comparable.
-    `hold_precision` makes it one arithmetic for all.
+    this machine (see `precision`). It is one arithmetic for all pictures, however many come at once; `in_precision`
+    makes an encoder that shares this one's towers and has the arithmetic of an index.
     """
 
     def __init__(
@@ -101,18 +102,11 @@ class OnnxEncoder(BaseEncoder):
         self._model: ModelDirectory = read_model_directory(Path(directory))
         self._name = name if name is not None else str(self._model.path.absolute())
         self._threads = threads
-        self._lock = Lock()
         self._precision: Precision = precision
         self._as_new = as_new
-        self._single: Bulk | None = None  # for a picture now and then: one run with all threads
-        self._bulk: Bulk | None = None  # for many: runs side by side
-        self._choice: Choice | None = None
-        self._held = False  # few pictures are encoded as many are
         self._wanted: str | None = None  # for "auto": the precision that there are vectors of
-        self._textual: _TextTower | None = None
-        self._gate: LanguageGate | None = None
-        self._multilingual: OnnxEncoder | None = None
-        self._fingerprint: str | None = None
+        self._texts = _TextParts()
+        self._images = _ImageParts()
 
     @property
     def name(self) -> str:
@@ -144,9 +138,9 @@ class OnnxEncoder(BaseEncoder):
     @property
     def fingerprint(self) -> str:
         """Hash of the image tower's weights and preprocessing. Raises: InvalidModel."""
-        if self._fingerprint is None:
-            self._fingerprint = image_fingerprint(self._model)
-        return self._fingerprint
+        if self._images.fingerprint is None:
+            self._images.fingerprint = image_fingerprint(self._model)
+        return self._images.fingerprint
 
     @property
     def text_fingerprint(self) -> str:
@@ -170,28 +164,29 @@ class OnnxEncoder(BaseEncoder):
 
     @property
     def image_choice(self) -> Choice | None:
-        """In which arithmetic, and by what, many pictures are encoded; None before there were any."""
-        return self._choice
+        """In which arithmetic, and by what, pictures are encoded; None before there were any."""
+        return self._images.choices.get(self._wanted)
 
     @property
     def image_precision(self) -> str | None:
         """The arithmetic of the image tower, once it was chosen."""
-        return self._choice.precision if self._choice is not None else None
+        return self.image_choice.precision if self.image_choice is not None else None
 
-    def hold_precision(self, precision: str | None) -> None:
-        """Encode few pictures in the arithmetic of many from now on: in `precision` where "auto" leaves it open."""
-        with self._lock:
-            self._held = True
-            if self._precision != "auto" or precision is None:
-                return
-            self._wanted = precision
-            if self._choice is not None and self._choice.precision != precision:
-                self._bulk = self._choice = None
+    def in_precision(self, precision: str | None) -> OnnxEncoder:
+        """This encoder, or one with the same towers that encodes pictures in `precision` where "auto" leaves it open.
+
+        None is whatever is fastest here. What works neither here becomes fp32.
+        """
+        if self._precision != "auto" or precision == self._wanted:
+            return self
+        other = copy.copy(self)
+        other._wanted = precision
+        return other
 
     @property
     def pictures_per_call(self) -> int:
         """How many pictures `encode_images` should be given at once, so that no core waits for another."""
-        per_run = self._choice.per_run if self._choice is not None else PICTURES_PER_RUN
+        per_run = self.image_choice.per_run if self.image_choice is not None else PICTURES_PER_RUN
         return max(BULK_PICTURES, per_run * lanes_for(_bulk_threads(self._threads)))
 
     @property
@@ -202,7 +197,8 @@ class OnnxEncoder(BaseEncoder):
 
     def as_new(self) -> OnnxEncoder:
         """An encoder of the same model that encodes every text as a new process encodes its first."""
-        return OnnxEncoder(self.directory, name=self._name, as_new=True)
+        new = OnnxEncoder(self.directory, name=self._name, precision=self._precision, as_new=True)
+        return new.in_precision(self._wanted)
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """Return one vector per text.
@@ -228,23 +224,23 @@ class OnnxEncoder(BaseEncoder):
         """Which texts the tower for other languages is to encode: none where there is no such tower."""
         if self._model.multilingual is None:
             return []
-        with self._lock:
-            if self._gate is None:
-                self._gate = LanguageGate.read(self._model.multilingual)
-        return [index for index, text in enumerate(texts) if not self._gate.is_english(text)]
+        with self._texts.lock:
+            if self._texts.gate is None:
+                self._texts.gate = LanguageGate.read(self._model.multilingual)
+        return [index for index, text in enumerate(texts) if not self._texts.gate.is_english(text)]
 
     def _other_languages(self) -> OnnxEncoder:
         """The text tower for other languages, loaded when first needed. Raises: InvalidModel."""
         folder = self._model.multilingual
-        with self._lock:
-            if self._multilingual is None and folder is not None:
+        with self._texts.lock:
+            if self._texts.multilingual is None and folder is not None:
                 other = OnnxEncoder(folder, threads=self._threads, name=self._name, as_new=self._as_new)
                 if other.dim != self.dim or other.fingerprint != self.fingerprint:
                     raise InvalidModel(self._model.path, f"{folder.name} belongs to another image tower")
-                self._multilingual = other
-        if self._multilingual is None:
+                self._texts.multilingual = other
+        if self._texts.multilingual is None:
             raise InvalidModel(self._model.path, "it has no text tower for other languages")
-        return self._multilingual
+        return self._texts.multilingual
 
     def _encode_english(self, texts: Sequence[str]) -> FloatArray:
         tower = self._text_tower()
@@ -289,54 +285,93 @@ class OnnxEncoder(BaseEncoder):
 
     def _image_tower(self, pixels: PixelArray) -> tuple[Bulk, int]:
         """What encodes these pictures, and how many in a run. Loaded, and chosen, when first needed."""
-        with self._lock:
-            many = len(pixels) >= BULK_PICTURES or self._precision != "auto" or self._held
-            if self._bulk is None and many:
-                self._single = None  # rather than two copies of the weights
-                self._bulk, self._choice = self._load_bulk(pixels)
-            if self._bulk is not None and self._choice is not None:
-                return self._bulk, self._choice.per_run
-            if self._single is None:
-                tower = OnnxTower(self._model, VISUAL_MODEL, _image_threads(self._threads))
-                self._single = Bulk(self._model, tower, self.preprocessing, lanes=1)
-            return self._single, PICTURES_PER_RUN
+        from clipsearch.encoder.precision import PLAIN
 
-    def _load_bulk(self, pixels: PixelArray) -> tuple[Bulk, Choice]:
+        images = self._images
+        with images.lock:
+            choice = images.choices.get(self._wanted) or self._choose(pixels)
+            try:
+                tower = self._loaded(choice, len(pixels))
+            except ClipsearchError:
+                if self._precision != "auto" or choice == PLAIN:
+                    raise
+                choice = PLAIN
+                tower = self._loaded(choice, len(pixels))
+            images.choices[self._wanted] = choice
+            return tower, choice.per_run
+
+    def _choose(self, pixels: PixelArray) -> Choice:
         from clipsearch.encoder import precision as precisions
 
-        threads = _bulk_threads(self._threads)
-        if self._precision == "auto":
-            choice = precisions.choose(self._model, pixels, threads, self._wanted)
-        else:
-            choice = precisions.FIXED[self._precision]
-        try:
-            tower = precisions.load_tower(self._model, choice, threads)
-        except ClipsearchError:
-            if self._precision != "auto" or choice == precisions.PLAIN:
-                raise
-            choice = precisions.PLAIN
-            tower = precisions.load_tower(self._model, choice, threads)
-        return Bulk(self._model, tower, self.preprocessing, lanes_for(threads)), choice
+        if self._precision != "auto":
+            return precisions.FIXED[self._precision]
+        return precisions.choose(self._model, pixels, _bulk_threads(self._threads), self._wanted)
+
+    def _loaded(self, choice: Choice, pictures: int) -> Bulk:
+        """A tower for so many pictures at once. Raises: InvalidModel, MissingExtra, StorageError."""
+        from clipsearch.encoder.precision import load_tower
+
+        towers = self._images.towers.setdefault((choice.engine, choice.precision), _Towers())
+        if towers.many is None and pictures >= BULK_PICTURES:
+            towers.few = None  # rather than two copies of the weights
+            threads = _bulk_threads(self._threads)
+            tower = load_tower(self._model, choice, threads, lanes_for(threads))
+            towers.many = Bulk(self._model, tower, self.preprocessing, lanes_for(threads))
+        if towers.many is not None:
+            return towers.many
+        if towers.few is None:
+            tower = load_tower(self._model, choice, _bulk_threads(self._threads), 1)
+            towers.few = Bulk(self._model, tower, self.preprocessing, lanes=1)
+        return towers.few
 
     def _text_tower(self) -> _TextTower:
-        with self._lock:
-            if self._textual is None:
+        with self._texts.lock:
+            if self._texts.tower is None:
                 threads = _text_threads(self._threads)
                 tokenizer = _TokenizerLoading(self._model)
                 prepared = prepared_text_tower(self._model) if self._model.has_textual else None
                 if prepared is not None:
                     try:
-                        self._textual = _TextTower(
+                        self._texts.tower = _TextTower(
                             self._model, tokenizer, threads, optimised=prepared, as_new=self._as_new
                         )
                     except InvalidModel:  # made by an onnxruntime that differs more than its version says
-                        self._textual = None
-                if self._textual is None:
-                    self._textual = _TextTower(self._model, tokenizer, threads, as_new=self._as_new)
-            return self._textual
+                        self._texts.tower = None
+                if self._texts.tower is None:
+                    self._texts.tower = _TextTower(self._model, tokenizer, threads, as_new=self._as_new)
+            return self._texts.tower
 
     def _no_image_tower(self) -> InvalidModel:
         return InvalidModel(self._model.path, f"it has no image tower ({VISUAL_MODEL}) and can only encode texts")
+
+
+@dataclass
+class _TextParts:
+    """What is loaded of the text tower, once for all encoders that share it."""
+
+    lock: Lock = field(default_factory=Lock)
+    tower: _TextTower | None = None
+    gate: LanguageGate | None = None
+    multilingual: OnnxEncoder | None = None
+
+
+@dataclass
+class _Towers:
+    """An image tower in one arithmetic: for a picture now and then, in one run with all threads, or for many, in runs
+    side by side."""
+
+    few: Bulk | None = None
+    many: Bulk | None = None
+
+
+@dataclass
+class _ImageParts:
+    """What is loaded of the image tower, once for all encoders that share it."""
+
+    lock: Lock = field(default_factory=Lock)
+    choices: dict[str | None, Choice] = field(default_factory=dict)  # by the precision that was wanted
+    towers: dict[tuple[str, str], _Towers] = field(default_factory=dict)  # by engine and precision
+    fingerprint: str | None = None
 
 
 class _TokenizerLoading:
@@ -410,14 +445,6 @@ class _TextTower(OnnxTower):
         if len(self.inputs) > 1 and "type" in name:
             return np.zeros_like(tokens.ids)
         return tokens.ids
-
-
-def _image_threads(asked: int | None) -> int:
-    """0 leaves it to onnxruntime, which counts the machine's cores; fewer where this process may use fewer."""
-    if asked is not None:
-        return max(1, asked)
-    allowed = available_cores()
-    return allowed if allowed < (os.cpu_count() or 1) else 0
 
 
 def _bulk_threads(asked: int | None) -> int:

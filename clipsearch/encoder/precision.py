@@ -1,4 +1,4 @@
-"""In which arithmetic an image tower encodes many pictures: measured on this machine, remembered in its cache.
+"""In which arithmetic an image tower encodes pictures: measured on this machine, remembered in its cache.
 
 `auto` takes the fastest of what is installed whose vectors agree with fp32: a mean cosine of at least 0.999 and
 none below 0.995, on some of the pictures at hand. Where the model directory says that its Recall@k was measured in a
@@ -6,10 +6,11 @@ precision and found the same ("checked_precisions" in config.json), a mean of 0.
 for the built-in tower in bf16, whose cosines of 0.9985 cost 0.02 points of Recall@10 on 5000 captions. Another
 precision must be a tenth faster than fp32 to be worth it. Vectors of one tower in different precisions are
 comparable within that tolerance (side by side they changed Recall@10 by a tenth of a point), and they share the
-fingerprint of the tower. Still an index is encoded in one: its manifest names it, and later runs, also of a single
-picture, follow (`choose(wanted=...)`). In bf16 and fp32 the vector of a picture does not depend on what is encoded
-with it: of 64 photographs, alone and in a batch, the least cosine was 0.9999999. In int8 it was 0.984 with eight
-pictures in a run, so that they go one by one, which is no slower (17.6 ms instead of 22 to 25.6).
+fingerprint of the tower. Still an index is encoded in one: its manifest names it, and later runs and the pictures
+that are searched for follow, also single ones (`choose(wanted=...)`). In bf16 and fp32 the vector of a picture does
+not depend on what is encoded with it: of 64 photographs, alone and in a batch, the least cosine was 0.9999999. In int8
+it was 0.984 with eight pictures in a run, so that they go one by one, which is no slower (17.6 ms instead of 22 to
+25.6).
 
 The measurement (`trial`) runs in a process of its own, so that a library that crashes on a model or processor it
 does not expect costs speed, not the run.
@@ -59,7 +60,7 @@ FORMAT = "2"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How an image tower encodes many pictures.
+    """How an image tower encodes pictures.
 
     `mean_cosine`, `least_cosine` (to fp32) and `pictures_per_s` are what was measured when it was chosen; None
     where nothing was measured, because nothing else is installed or the user decided.
@@ -90,12 +91,12 @@ FIXED: dict[str, Choice] = {
 }
 
 
-def load_tower(model: ModelDirectory, choice: Choice, threads: int) -> ImageTower:
-    """Load an image tower for `lanes_for(threads)` runs side by side.
+def load_tower(model: ModelDirectory, choice: Choice, threads: int, lanes: int | None = None) -> ImageTower:
+    """Load an image tower for so many runs side by side (None: `lanes_for(threads)`).
 
     Raises: InvalidModel, MissingExtra, StorageError.
     """
-    lanes = lanes_for(threads)
+    lanes = lanes_for(threads) if lanes is None else lanes
     if choice.engine == "openvino":
         from clipsearch.encoder.openvino import OpenVinoTower
 
@@ -111,7 +112,8 @@ def load_tower(model: ModelDirectory, choice: Choice, threads: int) -> ImageTowe
 def choose(model: ModelDirectory, pixels: PixelArray, threads: int, wanted: str | None = None) -> Choice:
     """The choice for `auto`: as remembered, otherwise measured on `pixels`, which takes one to five seconds.
 
-    `wanted` is the precision of vectors that there are already: then it is that one, if it works here, else fp32.
+    `wanted` is the precision of vectors that there are already: then it is that one, if it works here, else fp32
+    (which needs no measurement).
     Shape: pixels (B, H, W, 3) uint8, prepared. Raises: InvalidModel for an image tower that cannot be read.
     """
     installed = {name: _version(name) for name in ("openvino", "onnx")}
@@ -124,6 +126,8 @@ def choose(model: ModelDirectory, pixels: PixelArray, threads: int, wanted: str 
     known = _remembered(memory)
     if (choice := known.get(key)) is not None:
         return _as_wanted(choice, wanted)
+    if wanted == PLAIN.precision:
+        return PLAIN
     measured = _measure(model, pixels, threads)
     if measured is None:
         return PLAIN

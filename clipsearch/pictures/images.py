@@ -28,6 +28,7 @@ from PIL import Image, ImageChops, ImageFile
 
 from clipsearch.errors import UnreadablePicture
 from clipsearch.pictures import repair, tiff
+from clipsearch.pictures.appearance import NOT_SEEN, Appearance, appearance
 from clipsearch.pictures.formats import (
     HEAD_BYTES,
     TIFF_SIGNATURES,
@@ -41,6 +42,7 @@ from clipsearch.pictures.formats import (
 )
 from clipsearch.pictures.metadata import (
     Embedded,
+    Exif,
     describe,
     orientation_of,
     read_blocks,
@@ -113,6 +115,7 @@ class Picture:
     content_hash: str | None  # xxh3-128 of the file's bytes, hexadecimal; None where not asked for
     partial: str | None = None  # what is missing of the picture, in words; None where nothing is
     beside_unread: bool = False  # a file beside it that may say more could not be read
+    appearance: Appearance = NOT_SEEN
 
     @property
     def pixels(self) -> PixelArray:
@@ -285,10 +288,11 @@ class PictureFile:
         max_pixels: int = MAX_PIXELS,
         content_hash: str | None = None,
         pieces: bool = False,
+        look: bool = False,
     ) -> Picture:
         """Decode the picture for an image tower. Draft-mode JPEG decoding: see _DRAFT_FACTOR.
 
-        `pieces`: return a long picture in several, rather than its middle.
+        `pieces`: return a long picture in several, rather than its middle. `look`: also say what its pixels say.
         """
 
         self._read()
@@ -307,7 +311,11 @@ class PictureFile:
         except OSError:
             beside_unread = True
             metadata = describe(embedded, self.path, beside=False)
-        return Picture(seen, width, height, metadata, content_hash, decoded.partial, beside_unread)
+        looks = NOT_SEEN
+        if look:
+            with suppress(Exception):  # of these measures none is worth a picture
+                looks = _look_at(decoded, self.path, metadata)
+        return Picture(seen, width, height, metadata, content_hash, decoded.partial, beside_unread, looks)
 
     def describe(
         self, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS, pieces: bool = False
@@ -564,8 +572,11 @@ def _read_metadata(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size]
         if tiff.may_hide_raw(directories, stream.seek(0, os.SEEK_END)):
             with suppress(Exception):  # LibRaw takes it for something that it is not: then it is a TIFF
                 return _read_raw_metadata(stream, wanted)
-        if not directories or tiff.choose_page(directories).compression != 6:
+        if not directories:
             return read_embedded("TIFF", read_tiff_exif(stream))
+        page = tiff.choose_page(directories)
+        if page.compression != 6:
+            return read_embedded("TIFF", _exif_of_pages(stream, page, directories))
         kind = "TIFF"
     if kind == "RAW":
         return _read_raw_metadata(stream, wanted)
@@ -999,8 +1010,13 @@ def _decode_tiff(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], 
     if partial is not None:
         _paint_grey(rgb, *_rows_there(rgb))
     upright, _ = _turn_upright(rgb, None, orientation)
-    embedded = read_embedded("TIFF", read_tiff_exif(stream))
+    embedded = read_embedded("TIFF", _exif_of_pages(stream, page, directories))
     return _Decoded(upright, _upright_size(page.size, orientation), None, to_srgb, embedded, partial)
+
+
+def _exif_of_pages(stream: IO[bytes], page: tiff.Directory, directories: list[tiff.Directory]) -> Exif | None:
+    """The tags of the page that is shown, and what only the first one says."""
+    return read_tiff_exif(stream, [page.start, directories[0].start])
 
 
 # LibRaw's flip to EXIF's: 0 upright, 3 upside down, 5 needs a quarter turn to the left, 6 to the right.
@@ -1196,7 +1212,30 @@ def _on_white(image: Image.Image) -> Image.Image:
         return rgba.convert("RGB")
     background = Image.new("RGB", rgba.size, "white")
     background.paste(rgba, mask=alpha)
+    background.info[_SEE_THROUGH] = any(alpha.histogram()[:_NEARLY_OPAQUE])
     return background
+
+
+_SEE_THROUGH = "clipsearch.see_through"  # in the info of an image: whether parts of its file's picture are
+_NEARLY_OPAQUE = 250  # of 255
+_WITHOUT_LOSS = ("PNG", "BMP", "GIF")
+
+
+def _look_at(decoded: _Decoded, path: str, metadata: PictureMetadata) -> Appearance:
+    """What the pixels say that were decoded: all of the picture, whatever of it the encoder is given."""
+    image = decoded.image
+    if decoded.box is not None and decoded.box != (0, 0, *image.size):
+        left, top, right, bottom = (round(edge) for edge in decoded.box)
+        image = image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+    return appearance(
+        image,
+        decoded.full_size,
+        os.path.basename(path),  # noqa: PTH119
+        to_srgb=lambda small: _apply(decoded.to_srgb, small),
+        lossless=metadata.format in _WITHOUT_LOSS,
+        transparent=bool(decoded.image.info.get(_SEE_THROUGH)),
+        camera=metadata.camera is not None,
+    )
 
 
 def _deep_to_grey(image: Image.Image) -> Image.Image:

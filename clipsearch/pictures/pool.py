@@ -30,6 +30,7 @@ import numpy as np
 
 from clipsearch.cores import available_cores, usable_memory
 from clipsearch.errors import ClipsearchError
+from clipsearch.pictures.appearance import NOT_SEEN, Appearance
 from clipsearch.pictures.worker import nameless_file, receive, send, share_memory
 from clipsearch.records import (
     MOST_PIECES,
@@ -86,6 +87,7 @@ class DecodeResult:
     skip: tuple[SkipStatus, str] | None = None
     partial: str | None = None  # what is missing of the picture, in words
     beside_unread: bool = False  # a file beside it that may say more could not be read
+    appearance: Appearance = NOT_SEEN
 
     @property
     def pixels(self) -> PixelArray | None:
@@ -430,6 +432,7 @@ class _Worker:
             self.shared.slots[slot, : min(max(1, int(message.get("pieces", 1))), self.shared.shape[0])].copy(),
             partial=None if message.get("partial") is None else str(message["partial"]),
             beside_unread=bool(message.get("beside_unread")),
+            appearance=Appearance.from_dict(message.get("appearance", {})),
         )
 
     def _start_clock(self) -> bool:

@@ -70,6 +70,7 @@ class Directory:
     order: str  # "<" or ">"
     tags: dict[int, tuple[Any, ...]]
     tag_bytes: int = 0  # what all its tags hold, those that are not read as well
+    start: int = 0  # where in the file it stands
 
     def get(self, tag: int, default: int = 0) -> int:
         """The first value of a tag, as a whole number."""
@@ -95,6 +96,11 @@ class Directory:
     def is_picture(self) -> bool:
         """Whether this is a page of its own: no reduced version of another one, and no mask."""
         return min(self.size) > 0 and not self.get(254) & 0b101 and self.get(255) != 2
+
+    @property
+    def is_of_document(self) -> bool:
+        """Whether it says that it is one page of several that belong together."""
+        return bool(self.get(254) & 0b10)
 
     @property
     def stored_bytes(self) -> int:
@@ -158,7 +164,7 @@ def _read_directory(stream: IO[bytes], at: int, order: str, big: bool) -> tuple[
             tags[tag] = _values(raw, code, order)
     rest = table[count * entry_bytes :] if count <= 4096 else b""
     following = struct.unpack(order + ("Q" if big else "I"), rest)[0] if len(rest) == (8 if big else 4) else 0
-    return Directory(order, tags, tag_bytes), following
+    return Directory(order, tags, tag_bytes, at), following
 
 
 def _values(raw: bytes, code: str, order: str) -> tuple[Any, ...]:
@@ -189,19 +195,27 @@ def may_hide_raw(directories: list[Directory], size_bytes: int) -> bool:
 
 
 def choose_page(directories: list[Directory]) -> Directory:
-    """The page that is the picture: the first one, unless that is a small version of a later one."""
+    """The page that is the picture: the first one, unless that is a small version of a later one.
+
+    Pages of scans differ by a few pixels, and those of a document say that they are its pages: viewers show the first.
+    """
     pages = [d for d in directories if d.is_picture] or [d for d in directories if min(d.size) > 0]
     if not pages:
         raise ValueError("it has no page with a size")
-    first = pages[0]
-    best = first
+    first = best = pages[0]
+    if first.is_of_document:
+        return first
     for page in pages[1:]:
         (width, height), (best_width, best_height) = page.size, best.size
         larger = width > best_width and height > best_height
+        larger = larger and all(side >= _LARGER * of for side, of in zip(page.size, first.size, strict=True))
         alike = abs(math.log(width * first.size[1] / (height * first.size[0]))) < 0.05
-        if larger and (alike or max(first.size) <= 512) and page.photometric in _PHOTOMETRICS:
-            best = page
+        if larger and not page.is_of_document and (alike or max(first.size) <= 512):
+            best = page if page.photometric in _PHOTOMETRICS else best
     return best
+
+
+_LARGER = 1.5  # times as wide and high as what may be a thumbnail
 
 
 # Pixels

@@ -137,11 +137,12 @@ def main() -> None:
                     result["hash"] = file.content_hash()
                 if task["mode"] == "decode":
                     send(results, {"read": True})
-                    picture = file.decode(preprocessing, max_pixels=max_pixels, pieces=pieces)
+                    picture = file.decode(preprocessing, max_pixels=max_pixels, pieces=pieces, look=True)
                     slots[task["slot"], : len(picture.pieces)] = picture.pieces
                     result |= {"width": picture.width, "height": picture.height, "pieces": len(picture.pieces)}
                     result |= {"partial": picture.partial, "beside_unread": picture.beside_unread}
                     result["metadata"] = asdict(picture.metadata)
+                    result["appearance"] = asdict(picture.appearance)
         except UnreadablePicture as error:
             result["skip"] = (error.status, error.reason)
         send(results, result)

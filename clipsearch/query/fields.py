@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
+from clipsearch.records import COLORS, TRAITS
+
 Kind = Literal[
     "text",  # a part of a text, or a pattern that fits all of it
     "list",  # the same, several separated by commas
@@ -17,6 +19,7 @@ Kind = Literal[
     "since",  # a moment, and all after it
     "until",  # all before a moment
     "shape",  # landscape, portrait, square
+    "seen",  # names of what pixels say, several separated by commas
     "place",  # latitude, longitude, distance; or a town
     "tag",
     "term",  # no filter: what `like:` names is compared with
@@ -60,6 +63,16 @@ class Field(NamedTuple):
         """What nodes of the filter call the column: `after:` and `before:` both ask the date."""
         return "date" if self.kind in ("since", "until") else self.name
 
+
+KINDS = (*TRAITS, "panorama")
+"""What `is:` knows. A panorama is a photo at least PANORAMA times as long as high, or as high as long."""
+PANORAMA = 2.0
+SAME_NAMES = {
+    "bw": "monochrome", "b&w": "monochrome", "black-and-white": "monochrome", "grayscale": "monochrome",
+    "greyscale": "monochrome", "blurry": "blurred", "photograph": "photo", "scan": "document", "grey": "gray",
+    "cyan": "teal", "turquoise": "teal", "violet": "purple",
+}  # fmt: skip
+"""What people call the same as one of these names or colours."""
 
 _FROM = "from this date on, or before it. `after:2023 before:2024` is the year 2023"
 _PIXELS = "by size in pixels, after rotation"
@@ -153,8 +166,30 @@ _FIELDS = (
         "wider than high; also `portrait`, `square`",
         ("orientation:landscape",),
         "orientation:landscape, portrait or square",
-        "orient rotation aspect layout ratio shape is",
+        "orient rotation aspect layout ratio shape",
         Control("Shape", options=(("landscape", "Landscape"), ("portrait", "Portrait"), ("square", "Square"))),
+    ),
+    Field(
+        "is",
+        "seen",
+        "traits",
+        "of this kind, by its pixels; also `photo`, `document`, `drawing`, `panorama`, `blurred`, `dark`, `bright`, "
+        "`transparent`",
+        ("is:monochrome", "is:screenshot"),
+        f"is:monochrome, or another of {', '.join(KINDS[1:])}",
+        "kind mode",
+        Control("Kind", options=tuple((kind, kind.capitalize()) for kind in KINDS)),
+    ),
+    Field(
+        "color",
+        "seen",
+        "colors",
+        "much of which has this colour: `black`, `white`, `gray`, `red`, `orange`, `yellow`, `green`, `teal`, `blue`, "
+        "`purple`, `pink`, `brown`",
+        ("color:teal", "color:red,orange"),
+        f"color:teal, or another of {', '.join(COLORS)}",
+        "colour colors colours farbe tone hue",
+        Control("Colour", options=tuple((color, color.capitalize()) for color in COLORS)),
     ),
     Field(
         "width",

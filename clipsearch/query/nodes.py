@@ -48,6 +48,15 @@ class Oriented:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """Pictures that pixels say one of some names of: traits (`is:`) or colours (`color:`); see `records`."""
+
+    column: Literal["is", "color"]
+    names: tuple[str, ...]
+    span: Span = field(default=_NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Near:
     """Pictures taken within `radius_m` metres of a place (degrees, north and east positive)."""
 
@@ -87,7 +96,7 @@ class Not:
     part: Filter
 
 
-Leaf = Glob | Range | Oriented | Near | Tagged
+Leaf = Glob | Range | Oriented | Seen | Near | Tagged
 Filter = Leaf | AllOf | AnyOf | Not
 
 

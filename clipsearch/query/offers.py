@@ -9,8 +9,9 @@ import difflib
 import re
 from typing import get_args
 
-from clipsearch.query.fields import DATE_WORDS, FIELDS, FILTERS
+from clipsearch.query.fields import DATE_WORDS, FIELDS, FILTERS, KINDS
 from clipsearch.query.nodes import Shape
+from clipsearch.records import COLORS
 
 _KNOWN_AS = {word: field.name for field in FIELDS.values() for word in field.known_as.split()}
 _KNOWN_AS |= dict.fromkeys(DATE_WORDS.split(), "date")
@@ -63,6 +64,8 @@ def _instead(name: str, value: str) -> str:
         case "shape":
             value = value.lower()
             fits = value in get_args(Shape)
+        case "seen":
+            fits = value.lower() in (*KINDS, *COLORS) and (value.lower() in COLORS) == (name == "color")
         case "place":
             fits = False
     if fits:

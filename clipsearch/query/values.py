@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from clipsearch.query.fields import Field, Kind
-from clipsearch.query.nodes import Glob, Leaf, Near, Oriented, Range, Shape, Span, Tagged
+from clipsearch.query.fields import KINDS, SAME_NAMES, Field, Kind
+from clipsearch.query.nodes import Glob, Leaf, Near, Oriented, Range, Seen, Shape, Span, Tagged
+from clipsearch.records import COLORS
 
 
 class BadValue(Exception):
@@ -95,6 +96,17 @@ def _shape_value(field: Field, value: str, span: Span) -> Leaf:
     return Oriented(shape, span)
 
 
+def _seen_value(field: Field, value: str, span: Span) -> Leaf:
+    known = KINDS if field.name == "is" else COLORS
+    names = tuple(SAME_NAMES.get(part, part) for part in value.lower().replace(" ", "").split(",") if part)
+    if field.name == "is" and len(names) == 1 and names[0] in _SHAPES:
+        return Oriented(_SHAPES[names[0]], span)
+    unknown = next((name for name in names if name not in known), None if names else value)
+    if unknown is not None:
+        raise BadValue(f"unknown {field.name} {unknown}", f"Write {field.say}.")
+    return Seen("is" if field.name == "is" else "color", names, span)
+
+
 def _place_value(field: Field, value: str, span: Span) -> Leaf:
     advice = f"Write {field.say}."
     parts = [part.strip() for part in value.split(",")]
@@ -142,12 +154,13 @@ _READERS: dict[Kind, Callable[[Field, str, Span], Leaf]] = {
     "since": _date_value,
     "until": _date_value,
     "shape": _shape_value,
+    "seen": _seen_value,
     "place": _place_value,
 }
 
 
 def read_value(field: Field, value: str, span: Span) -> Leaf:
     """The filter that a value makes of a field. Raises: BadValue."""
-    if not value and field.kind in ("text", "list", "tag"):
+    if not value and field.kind in ("text", "list", "tag", "seen"):
         raise BadValue(f"{field.name}: needs a value", f"Write {field.say}.")
     return _READERS[field.kind](field, value, span)

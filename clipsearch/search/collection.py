@@ -93,9 +93,7 @@ class Collection:
         encoder = encoder.model if isinstance(encoder, ModelEncoder) else encoder
         self._snapshot = open_snapshot(index)
         self._model_name = model
-        self._encoder = encoder
-        if encoder is not None:
-            self._check(encoder)
+        self._encoder = None if encoder is None else self._fitting(encoder)
         manifest = self._snapshot.manifest
         self._segments = open_segments(manifest, self._snapshot.file, self._snapshot.marks)
         self._fragments: list[LiveRows] | None = None
@@ -138,16 +136,19 @@ class Collection:
 
     @property
     def encoder(self) -> Encoder:
-        """The model, loaded when it is first needed. Raises: ModelNotFound, InvalidModel, EncoderMismatch."""
+        """The model, loaded when it is first needed. Raises: ModelNotFound, InvalidModel, EncoderMismatch.
+
+        It encodes pictures in the arithmetic of the index, whatever else it is used for.
+        """
         if self._encoder is None:
-            encoder = load_encoder(self._model_name or self.manifest.model.name)
-            self._check(encoder)
-            self._encoder = encoder
+            self._encoder = self._fitting(load_encoder(self._model_name or self.manifest.model.name))
         return self._encoder
 
-    def _check(self, encoder: Encoder) -> None:
-        if encoder.fingerprint != self.manifest.model.fingerprint:
-            raise EncoderMismatch(self.index, self.manifest.model.name, encoder.name, str(self.root))
+    def _fitting(self, encoder: Encoder) -> Encoder:
+        model = self.manifest.model
+        if encoder.fingerprint != model.fingerprint:
+            raise EncoderMismatch(self.index, model.name, encoder.name, str(self.root))
+        return encoder.in_precision(model.precision)
 
     @overload
     def search(  # type: ignore[overload-overlap]  # a str is an iterable of str, too: one query
@@ -392,7 +393,25 @@ class Collection:
         if isinstance(query, str) and not query.strip():
             return []
         parsed = self.parse(query)
-        return [*parsed.offers, *self.unread([term.value for term in parsed.terms if term.kind == "text"])]
+        unseen = [] if parsed.filter is None else self._unseen(parsed.filter)
+        texts = [term.value for term in parsed.terms if term.kind == "text"]
+        return [*parsed.offers, *unseen, *self.unread(texts)]
+
+    def _unseen(self, expression: Filter) -> list[str]:
+        """That a filter asks what pixels say, and that nobody has looked at those of some pictures."""
+        from clipsearch.query.nodes import Seen, leaves_of
+
+        if not any(isinstance(leaf, Seen) for leaf in leaves_of(expression)):
+            return []
+        unseen = sum(
+            int(np.count_nonzero((rows.file.columns.whole("traits") == 0) & rows.alive)) for rows in self._live_rows()
+        )
+        if not unseen:
+            return []
+        return [
+            f"{unseen:,} of {len(self):,} pictures were indexed before clipsearch looked at their kind and colours; "
+            "is: and color: leave them out. To include them, run: clipsearch index --reindex"
+        ]
 
     def unread(self, texts: Iterable[str]) -> list[str]:
         """Where the model stops reading those of some texts that are too long for it, a line each."""

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.folding import fold_name
-from clipsearch.query.fields import Column, column_of
-from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Tagged
-from clipsearch.records import IntArray
+from clipsearch.query.fields import PANORAMA, Column, column_of
+from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Seen, Tagged
+from clipsearch.records import COLORS, TRAITS, IntArray
 from clipsearch.store.columns import NUMBERS, Columns
 
 BoolArray = npt.NDArray[np.bool_]
@@ -55,12 +55,26 @@ def passing(expression: Filter, columns: Columns, tagged: Callable[[str], BoolAr
             fits = {"landscape": width > height, "portrait": width < height, "square": width == height}[shape]
             oriented: BoolArray = fits & (width > 0) & (height > 0)
             return oriented
+        case Seen(asked, names):
+            return _seen(asked, names, columns)
         case Near(latitude, longitude, radius_m):
             distances = distance_m(latitude, longitude, columns.degrees("latitude"), columns.degrees("longitude"))
             within: BoolArray = distances <= radius_m  # NaN is not
             return within
         case Tagged(name):
             return tagged(name)
+
+
+def _seen(asked: str, names: tuple[str, ...], columns: Columns) -> BoolArray:
+    known = COLORS if asked == "color" else TRAITS
+    bits = sum(1 << known.index(name) for name in names if name in known)
+    seen: BoolArray = (columns.whole(str(column_of(asked))) & bits) != 0
+    if "panorama" in names:
+        width, height = columns.whole("width"), columns.whole("height")
+        long = np.maximum(width, height) >= PANORAMA * np.minimum(width, height)
+        is_photo = columns.whole("traits") & (1 << TRAITS.index("photo")) != 0
+        seen = seen | (long & is_photo)
+    return seen
 
 
 def _numbers(column: Column, columns: Columns) -> tuple[IntArray, BoolArray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -117,16 +118,21 @@ class BatchingEncoder:
     def __init__(self, encoder: Encoder, *, observe: Callable[[str, int], None] = lambda kind, items: None) -> None:
         """`observe` is told the kind ("text", "picture") and size of every batch."""
         self.encoder = encoder
+        self._observe = observe
         self._texts: Batches[str, FloatArray] = Batches(
             lambda texts: list(encoder.encode_texts(texts)), TEXTS_AT_ONCE, lambda items: observe("text", items)
         )
-        self._pictures: Batches[PixelArray, FloatArray] = Batches(
+        self._pictures = self._picture_batches(encoder)
+        self._known: OrderedDict[str, FloatArray] = OrderedDict()
+        self._others: dict[str | None, BatchingEncoder] = {}  # of other arithmetics
+        self._lock = threading.Lock()
+
+    def _picture_batches(self, encoder: Encoder) -> Batches[PixelArray, FloatArray]:
+        return Batches(
             lambda pictures: list(encoder.encode_images(np.stack(pictures))),
             PICTURES_AT_ONCE,
-            lambda items: observe("picture", items),
+            lambda items: self._observe("picture", items),
         )
-        self._known: OrderedDict[str, FloatArray] = OrderedDict()
-        self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -179,8 +185,18 @@ class BatchingEncoder:
     def image_precision(self) -> str | None:
         return self.encoder.image_precision
 
-    def hold_precision(self, precision: str | None) -> None:
-        self.encoder.hold_precision(precision)
+    def in_precision(self, precision: str | None) -> BatchingEncoder:
+        """One that shares this one's texts; pictures wait for those of the same arithmetic."""
+        encoder = self.encoder.in_precision(precision)
+        if encoder is self.encoder:
+            return self
+        with self._lock:
+            if precision not in self._others:
+                other = copy.copy(self)
+                other.encoder = encoder
+                other._pictures = self._picture_batches(encoder)
+                self._others[precision] = other
+            return self._others[precision]
 
     @property
     def image_tower_bytes(self) -> int:

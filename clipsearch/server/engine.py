@@ -43,7 +43,7 @@ class SharedCollection(Collection):
         self.identity = marker_of(index) or NO_IDENTITY
         """The random id of the index."""
         super().__init__(index, encoder=encoder)
-        self._twin: Collection | None = None
+        self._twin: tuple[Encoder, Collection] | None = None
         # Weakly, or a generation that nobody uses any more would wait for the garbage collector with all it has read.
         itself = weakref.ref(self)
 
@@ -58,11 +58,11 @@ class SharedCollection(Collection):
 
     def alone(self, encoder: Encoder) -> Collection:
         """This generation with another encoder, for one thread that shares nothing. Valid as long as this is."""
-        if self._twin is None or self._twin.encoder is not encoder:
+        if self._twin is None or self._twin[0] is not encoder:
             twin = Collection.__new__(Collection)
-            twin.__dict__.update(self.__dict__, _encoder=encoder)
-            self._twin = twin  # kept, for what it has learned of the collection
-        return self._twin
+            twin.__dict__.update(self.__dict__, _encoder=self._fitting(encoder))
+            self._twin = encoder, twin  # kept, for what it has learned of the collection
+        return self._twin[1]
 
     def nearest(self, queries: FloatArray, k: int, *, exact: bool = False, **more: Any) -> tuple[FloatArray, IntArray]:
         """As Collection.nearest."""

@@ -96,6 +96,9 @@ FILTER_NUMBERS: dict[str, NumberColumn] = {
     "longitude": NumberColumn("<f8", lambda record: _degrees(record.metadata.longitude), unknown=math.nan),
     "width": NumberColumn("<i4", lambda record: record.width or 0, unknown=0),
     "height": NumberColumn("<i4", lambda record: record.height or 0, unknown=0),
+    "traits": NumberColumn("<i4", attrgetter("traits"), unknown=0),
+    "colors": NumberColumn("<i4", attrgetter("colors"), unknown=0),
+    "perceptual_hash": NumberColumn("<i8", attrgetter("perceptual_hash"), unknown=0),
 }
 RUN_NUMBERS: dict[str, NumberColumn] = {
     "vector_id": NumberColumn("<i8", attrgetter("vector_id")),  # -1: none

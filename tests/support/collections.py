@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
+from clipsearch.encoder import Encoder
 from clipsearch.indexer.segments import with_pictures
 from clipsearch.records import EmbeddingBatch, ImageRecord, Manifest, ModelRef, PictureMetadata, PixelArray
 from clipsearch.server.app import ServerOptions, create_app
@@ -87,7 +88,7 @@ def _routes_of_the_page(app: FastAPI, service: Service) -> Callable[[], None]:
 @contextmanager
 def serving(
     index: Path,
-    encoder: FakeEncoder,
+    encoder: Encoder,
     *,
     interface: Callable[[FastAPI, Service], Callable[[], None]] = _routes_of_the_page,
 ) -> Iterator[tuple[str, FastAPI]]:

@@ -136,19 +136,46 @@ def test_a_trial_has_pictures_enough_of_any_number(shape: tuple[int, int], count
 
 
 @pytest.mark.parametrize("name", ["auto", "fp32", "bf16", "int8"])
-def test_a_held_precision_gives_a_picture_one_vector(tmp_path: Path, name: Any) -> None:
+def test_a_picture_has_one_vector_alone_and_among_others(tmp_path: Path, name: Any) -> None:
     needs = {"bf16": "openvino", "int8": "onnx"}.get(name)
     if needs is not None:
         pytest.importorskip(needs)
     directory, given = write_model_directory(tmp_path, dim=64), pixels(40)
     many, few = OnnxEncoder(directory, precision=name, threads=2), OnnxEncoder(directory, precision=name, threads=2)
-    many.hold_precision(None)
     vectors = many.encode_images(given)
-    few.hold_precision(many.image_precision)
-    for size in (1, 3, 17):
-        parts = [few.encode_images(given[at : at + size]) for at in range(0, len(given), size)]
-        assert (np.concatenate(parts) * vectors).sum(axis=1).min() > 0.99999
-    assert few.image_precision == many.image_precision
+    assert many.image_precision is not None
+    for encoder in (few, few.in_precision(many.image_precision)):
+        for size in (1, 3, 17, 1):
+            parts = [encoder.encode_images(given[at : at + size]) for at in range(0, len(given), size)]
+            assert (np.concatenate(parts) * vectors).sum(axis=1).min() > 0.99999
+        assert encoder.image_precision == many.image_precision
+
+
+def test_indexes_of_two_arithmetics_share_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one encodes changes nothing for the other, and the weights are loaded once for each arithmetic."""
+    pytest.importorskip("onnx")
+    monkeypatch.setattr(precision, "_version", lambda name: "1")
+    monkeypatch.setattr(precision, "_measure", lambda *_: replace(INT8, per_run=1, worked="fp32 int8"))
+    directory, given = write_model_directory(tmp_path, dim=64), pixels(20)
+    expected = {name: OnnxEncoder(directory, precision=name).encode_images(given) for name in ("fp32", "int8")}
+    shared = OnnxEncoder(directory, threads=2)
+    fp32, int8, fastest_here = (shared.in_precision(name) for name in ("fp32", "int8", None))
+    for count in (1, 20, 1):
+        for encoder, name in ((fp32, "fp32"), (int8, "int8"), (fastest_here, "int8"), (fp32, "fp32")):
+            np.testing.assert_allclose(encoder.encode_images(given[:count]), expected[name][:count], atol=1e-6)
+    assert int8._images is fp32._images
+    assert len(shared._images.towers) == 2
+    assert OnnxEncoder(directory, precision="fp32").in_precision("int8").encode_images(given[:1]) == pytest.approx(
+        expected["fp32"][:1], abs=1e-6
+    )  # the user decided
+
+
+def test_an_index_in_fp32_needs_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_version", lambda name: "1")
+    monkeypatch.setattr(precision, "_measure", lambda *_: pytest.fail("measured"))
+    encoder = OnnxEncoder(write_model_directory(tmp_path)).in_precision("fp32")
+    assert encoder.encode_images(pixels(1)).shape == (1, 8)
+    assert encoder.image_precision == "fp32"
 
 
 def test_without_other_libraries_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,10 +209,10 @@ def test_auto_falls_back_to_fp32_when_its_choice_cannot_be_loaded(
         OnnxEncoder(tmp_path, precision="int8").encode_images(pixels(1))
 
 
-def test_few_pictures_are_encoded_in_fp32_without_a_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_chosen_before_the_first_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "choose", lambda *_: pytest.fail("chosen"))
     encoder = OnnxEncoder(write_model_directory(tmp_path))
-    assert encoder.encode_images(pixels(BULK_PICTURES - 1)).shape == (BULK_PICTURES - 1, 8)
+    encoder.encode_texts(["a dog"])
     assert encoder.image_choice is None
     assert encoder.pictures_per_call >= BULK_PICTURES
 

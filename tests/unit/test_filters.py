@@ -21,8 +21,9 @@ from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.segments import write_rows_file
 from clipsearch.query import fields as query_fields
 from clipsearch.query import parse_query
-from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Tagged
-from clipsearch.records import ImageRecord, PictureMetadata
+from clipsearch.query.fields import KINDS
+from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Seen, Tagged
+from clipsearch.records import COLORS, TRAITS, ImageRecord, PictureMetadata
 from clipsearch.search.collection import Collection
 from clipsearch.search.filters import folder_fits, passing
 from clipsearch.store import RowsFile, Writer
@@ -51,6 +52,8 @@ pictures = st.builds(
     content_hash=st.binary(min_size=16, max_size=16).map(bytes.hex),
     width=st.none() | st.integers(1, 4000),
     height=st.none() | st.integers(1, 4000),
+    traits=st.integers(0, 2 ** len(TRAITS) - 1),
+    colors=st.integers(0, 2 ** len(COLORS) - 1),
     metadata=st.builds(
         PictureMetadata,
         taken_at=st.none()
@@ -88,6 +91,8 @@ leaves = st.one_of(
     ),
     st.builds(lambda operator, number: f"size:{operator}{number}MB", st.sampled_from([">", "<="]), st.integers(0, 20)),
     st.builds(lambda shape: f"orientation:{shape}", st.sampled_from(["landscape", "portrait", "square"])),
+    st.builds(lambda names: f"is:{','.join(names)}", st.lists(st.sampled_from(KINDS), min_size=1, max_size=3)),
+    st.builds(lambda names: f"color:{','.join(names)}", st.lists(st.sampled_from(COLORS), min_size=1, max_size=3)),
     st.builds(
         lambda place, km: f"near:{place[0]:.3f},{place[1]:.3f},{km}km",
         st.tuples(st.floats(-90, 90), st.floats(-180, 180)),
@@ -165,6 +170,13 @@ def passes(record: ImageRecord, node: Filter, tags: dict[str, set[str]]) -> bool
             return False
         order = (record.width > record.height) - (record.width < record.height)
         return {"landscape": 1, "portrait": -1, "square": 0}[node.shape] == order
+    if isinstance(node, Seen):
+        known, bits = (COLORS, record.colors) if node.column == "color" else (TRAITS, record.traits)
+        own = {name for number, name in enumerate(known) if bits & 2**number}
+        sides = sorted((record.width or 0, record.height or 0))
+        if node.column == "is" and "photo" in own and sides[1] >= 2 * sides[0]:
+            own.add("panorama")
+        return bool(own & set(node.names))
     if isinstance(node, Near):
         if meta.latitude is None or meta.longitude is None:
             return False

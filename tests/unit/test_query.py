@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from clipsearch.errors import EmptyQuery, InvalidQuery, MalformedQuery
 from clipsearch.query import LENGTH_LIMIT, Query, Term, parse_query
 from clipsearch.query.fields import FIELDS, FILTERS, filter_rows
-from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Tagged
+from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Seen, Tagged
 
 FUZZ = int(os.environ.get("CLIPSEARCH_EXAMPLES", "5000"))
 A, B = Glob("folder", ("a",)), Tagged("b")
@@ -126,6 +126,12 @@ def test_sums_of_text_and_pictures(source: str, terms: list[tuple[str, str, floa
         ("size:<0.5", Range("size", None, 1)),
         ("size:1MB..2MB", Range("size", 1_000_000, 2_000_001)),
         ("orientation:Portrait", Oriented("portrait")),
+        ("is:Monochrome", Seen("is", ("monochrome",))),
+        ("is:screenshot,bw", Seen("is", ("screenshot", "monochrome"))),
+        ("is:panorama", Seen("is", ("panorama",))),
+        ("is:portrait", Oriented("portrait")),
+        ("color:Teal,grey", Seen("color", ("teal", "gray"))),
+        ("not color:red", Not(Seen("color", ("red",)))),
         ("near:48.85,2.35,10km", Near(48.85, 2.35, 10_000)),
         ('near:"-33.9, 151.2, 500 m"', Near(-33.9, 151.2, 500)),
     ],
@@ -237,6 +243,7 @@ PIECES = [
 def test_any_string_gives_a_query_or_a_position() -> None:
     rng = random.Random(5)
     slowest = 0.0
+    parse_query("near:tokyo")  # towns are made ready once
     for _ in range(FUZZ):
         parts = [rng.choice(PIECES) for _ in range(rng.randint(1, 25))]
         source = "".join(parts) * ((rng.random() < 0.02 and 50) or 1)

@@ -34,6 +34,7 @@ def tiff(*pages: tuple[np.ndarray[Any, Any], dict[str, Any]], **options: Any) ->
 
 FULL, THUMB = page(640, 480), page(160, 120, (0, 0, 255))
 REDUCED = {"subfiletype": 1}
+DOCUMENT = {"subfiletype": 2}
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -52,6 +53,14 @@ REDUCED = {"subfiletype": 1}
         ([(page(640, 480), {}), (page(480, 640), {})], (640, 480)),  # two pages of a document
         ([(page(640, 480), {}), (page(900, 500), {})], (640, 480)),
         ([(THUMB, REDUCED)], (160, 120)),
+        ([(page(1240, 1754), {}), (page(1242, 1757), {})], (1240, 1754)),  # scans of a document
+        ([(page(620, 877), {}), (page(877, 1240), {})], (620, 877)),  # A5, then A4
+        ([(page(500, 400), {}), (page(640, 480), {})], (500, 400)),
+        ([(page(620, 877), DOCUMENT), (page(1240, 1754), DOCUMENT)], (620, 877)),
+        ([(page(620, 877), {}), (page(1240, 1754), DOCUMENT)], (620, 877)),
+        ([(page(620, 877), DOCUMENT), (page(1240, 1754), {})], (620, 877)),
+        ([(THUMB, REDUCED), (page(620, 877), DOCUMENT), (page(1240, 1754), DOCUMENT)], (620, 877)),
+        ([(page(400, 300), REDUCED), (page(440, 330), {})], (440, 330)),
         ([(THUMB, {"subifds": 1}), (FULL, {})], (640, 480)),  # below the first page
         ([(FULL, {"subifds": 1}), (THUMB, REDUCED)], (640, 480)),
     ],

@@ -12,11 +12,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import IO, Any
 
-from PIL import Image
-
 from clipsearch.pictures.formats import Kind
 from clipsearch.pictures.metadata.blocks import said_in_blocks
-from clipsearch.pictures.metadata.exif import exif_of_bytes, orientation_of, read_exif, read_tiff_exif, said_in_exif
+from clipsearch.pictures.metadata.exif import (
+    Exif,
+    exif_of_bytes,
+    orientation_of,
+    read_exif,
+    read_tiff_exif,
+    said_in_exif,
+)
 from clipsearch.pictures.metadata.iptc import iptc_in_resources, said_in_iptc
 from clipsearch.pictures.metadata.moments import Moment, choose, moment_of_name
 from clipsearch.pictures.metadata.png_texts import said_in_png_texts, unpacked_profiles
@@ -29,6 +34,7 @@ __all__ = [
     "METADATA_VERSION",
     "SOURCES",
     "Embedded",
+    "Exif",
     "describe",
     "describe_again",
     "orientation_of",
@@ -96,7 +102,7 @@ class Embedded:
         return Embedded(self.kind, self.said + other.said)
 
 
-def read_embedded(kind: Kind, exif: Image.Exif | None, info: dict[Any, Any] | None = None) -> Embedded:
+def read_embedded(kind: Kind, exif: Exif | None, info: dict[Any, Any] | None = None) -> Embedded:
     """What stands in a picture file: its EXIF, and what Pillow keeps in `Image.info`. Never raises."""
     info = info or {}
     said: list[Said] = []
@@ -135,16 +141,9 @@ def read_blocks(kind: Kind, stream: IO[bytes]) -> Embedded:
     return Embedded(kind, tuple(part for part in said if part != NOTHING))
 
 
-def _tag(exif: Image.Exif | None, tag: int) -> bytes | None:
+def _tag(exif: Exif | None, tag: int) -> bytes | None:
     """A tag that holds bytes, which some programs write as whole numbers of 32 bits."""
-    try:
-        value = None if exif is None else exif.get(tag)
-        if isinstance(value, tuple) and all(isinstance(part, int) and 0 <= part < 2**32 for part in value):
-            order = "big" if getattr(exif, "endian", "<") == ">" else "little"
-            return b"".join(part.to_bytes(4, order) for part in value[: 2**18])
-        return value if isinstance(value, bytes) else None
-    except Exception:  # as in exif.read_exif
-        return None
+    return None if exif is None else exif.raw(tag)
 
 
 def describe(embedded: Embedded, path: str, *, beside: bool = True) -> PictureMetadata:

@@ -1,8 +1,16 @@
-"""EXIF: what cameras write. Often broken: each field is read by itself, and what cannot be read is left out."""
+"""EXIF: what cameras write. Often broken: each field is read by itself, and what cannot be read is left out.
+
+Pillow stops at the first tag that it cannot read, and the date may stand behind it. So tags are read here entry by
+entry; Pillow's own reading counts where there is no block of bytes to read: for images that somebody has made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import struct
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import IO, Any, TypeVar
 
@@ -23,48 +31,167 @@ _DATES = (
 )
 
 
-def read_exif(image: Image.Image) -> Image.Exif | None:
-    """The EXIF of an image that is open; None where there is none that can be parsed."""
-    try:
-        exif = image.getexif()
-        exif.get(_ORIENTATION)  # parse
-        return exif
-    except Exception:  # Pillow's parser raises nearly anything on malformed EXIF
-        return None
+# Codes of `struct` by the type of a tag, of BigTIFF as well. 2 is text, 7 bytes of any meaning.
+_TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I"}
+_TYPES |= {16: "Q", 17: "q", 18: "Q", 129: "s"}
+_HEADS = (b"*\0", b"\0*", b"+\0", b"\0+", b"RO", b"OR", b"RS", b"U\0")  # behind II or MM; some RAW have their own
+_MOST_ENTRIES = 4096
+_LONGEST_VALUE_BYTES = 2**22
+_MOST_NUMBERS = 64  # of a tag that is used
 
 
-def exif_of_bytes(content: bytes) -> Image.Exif | None:
-    """As `read_exif`, of an EXIF block by itself."""
-    try:
-        exif = Image.Exif()
-        exif.load(content)
-        return exif
-    except Exception:  # as above
-        return None
+class Tags:
+    """The tags of a block of EXIF, or of a TIFF, as far as each can be read by itself."""
 
+    def __init__(self, stream: IO[bytes], order: str, big: bool, starts: Sequence[int]) -> None:
+        """`starts`: where directories stand, of which the first that has a tag counts."""
+        self._stream, self._order, self._big = stream, order, big
+        self._entries: dict[int, tuple[int, int, bytes]] = {}  # its type, how many, and the value or where it stands
+        for start in reversed(starts):
+            with suppress(struct.error, OSError, ValueError, OverflowError):
+                self._read_entries(start)
 
-def read_tiff_exif(stream: IO[bytes]) -> Image.Exif | None:
-    """The tags of a TIFF, or of a RAW file: most of them are TIFF inside."""
-    try:
+    @classmethod
+    def of(cls, stream: IO[bytes], starts: Sequence[int] = ()) -> Tags | None:
+        """The tags of a TIFF, without `starts` those of its first directory; None for what is no TIFF."""
         stream.seek(0)
-        exif = Image.Exif()
-        exif.load_from_fp(stream)
-        return exif
-    except Exception:  # as above
+        head = stream.read(16)
+        if head[:2] not in (b"II", b"MM") or head[2:4] not in _HEADS or len(head) < 8:
+            return None
+        order, big = "<" if head[:2] == b"II" else ">", b"+" in head[2:4]
+        first = head[8:16] if big else head[4:8]
+        return cls(stream, order, big, starts or [int.from_bytes(first, "little" if order == "<" else "big")])
+
+    def _read_entries(self, start: int) -> None:
+        self._stream.seek(start)
+        number = self._stream.read(8 if self._big else 2)
+        count = struct.unpack(self._order + ("Q" if self._big else "H"), number)[0]
+        size, inline = (20, 8) if self._big else (12, 4)
+        table = self._stream.read(min(count, _MOST_ENTRIES) * size)
+        for at in range(0, len(table) - size + 1, size):
+            entry = table[at : at + size]
+            tag, kind, many = struct.unpack(self._order + ("HHQ" if self._big else "HHI"), entry[:-inline])
+            if kind in _TYPES and many:
+                self._entries[tag] = kind, many, entry[-inline:]
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def raw(self, tag: int) -> bytes | None:
+        """The bytes of a value. Of one that reaches past the end nothing, but of a text what there is."""
+        if tag not in self._entries:
+            return None
+        kind, many, value = self._entries[tag]
+        length = many * struct.calcsize("=" + _TYPES[kind])
+        if length <= len(value):
+            return value[:length]
+        wanted = min(length, _LONGEST_VALUE_BYTES)
+        try:
+            self._stream.seek(struct.unpack(self._order + ("Q" if self._big else "I"), value)[0])
+            value = self._stream.read(wanted)
+        except (OSError, ValueError, OverflowError):
+            return None
+        return value if value and (len(value) == wanted or kind == 2) else None
+
+    def get(self, tag: int) -> object:
+        """A value: text, bytes, a number or several. A fraction with nothing below its line is no number (NaN)."""
+        raw = self.raw(tag)
+        if raw is None:
+            return None
+        code = _TYPES[self._entries[tag][0]]
+        if code == "s" or (code == "B" and len(raw) > 1):
+            return raw
+        number = min(len(raw) // struct.calcsize("=" + code[0]), _MOST_NUMBERS)
+        values = struct.unpack(f"{self._order}{number}{code[0]}", raw[: number * struct.calcsize("=" + code[0])])
+        if len(code) == 2:
+            values = tuple(a / b if b else float("nan") for a, b in zip(values[::2], values[1::2], strict=False))
+        return values[0] if len(values) == 1 else values
+
+    def get_ifd(self, tag: int) -> Tags:
+        """The tags of the directory that a tag points to; none where there is no such."""
+        start = self.get(tag)
+        return Tags(self._stream, self._order, self._big, [start] if isinstance(start, int) and start > 0 else [])
+
+
+@dataclass(frozen=True, slots=True)
+class Exif:
+    """What EXIF there is: read tag by tag, and by Pillow."""
+
+    tags: Tags | None
+    of_pillow: Image.Exif | None = None
+
+    def get(self, tag: int) -> object:
+        """A value of the outermost directory."""
+        found = None if self.tags is None else self.tags.get(tag)
+        return found if found is not None or self.of_pillow is None else _field(self.of_pillow, tag)
+
+    def raw(self, tag: int) -> bytes | None:
+        """The bytes of a value."""
+        found = None if self.tags is None else self.tags.raw(tag)
+        if found is not None or self.of_pillow is None:
+            return found
+        value = _field(self.of_pillow, tag)
+        return value if isinstance(value, bytes) else None
+
+    def directory(self, tag: int) -> Any:
+        """The directory that a tag points to."""
+        found = None if self.tags is None else self.tags.get_ifd(tag)
+        if found or self.of_pillow is None:
+            return found or {}
+        try:
+            return self.of_pillow.get_ifd(tag)
+        except Exception:  # as in read_exif
+            return {}
+
+
+def read_exif(image: Image.Image) -> Exif | None:
+    """The EXIF of an image that is open; None where there is none that can be parsed."""
+    block = image.info.get("exif")
+    tags = _tags_of(block) if isinstance(block, bytes) else None
+    try:
+        of_pillow = image.getexif()
+        of_pillow.get(_ORIENTATION)  # parse
+    except Exception:  # Pillow's parser raises nearly anything on malformed EXIF
+        of_pillow = None
+    return None if tags is None and of_pillow is None else Exif(tags, of_pillow)
+
+
+def exif_of_bytes(content: bytes) -> Exif | None:
+    """As `read_exif`, of an EXIF block by itself."""
+    tags = _tags_of(content)
+    return None if tags is None else Exif(tags)
+
+
+def _tags_of(block: bytes) -> Tags | None:
+    while block.startswith(b"Exif\0\0"):
+        block = block[6:]
+    return Tags.of(io.BytesIO(block))
+
+
+def read_tiff_exif(stream: IO[bytes], starts: Sequence[int] = ()) -> Exif | None:
+    """The tags of a TIFF, or of a RAW file: most of them are TIFF inside. `starts`: as for `Tags.of`."""
+    try:
+        tags = Tags.of(stream, starts)
+        return None if tags is None else Exif(tags)
+    except OSError:
         return None
 
 
-def orientation_of(exif: Image.Exif | None, default: int) -> int:
-    """How the camera was held, 1..8."""
-    value = None if exif is None else exif.get(_ORIENTATION)
-    return value if isinstance(value, int) and 1 <= value <= 8 else default
+def orientation_of(exif: Exif | None, default: int) -> int:
+    """How the camera was held, 1..8. Pillow knows it from XMP as well, and what somebody has changed."""
+    if exif is None:
+        return default
+    for value in (_field(exif.of_pillow, _ORIENTATION), exif.get(_ORIENTATION)):
+        if isinstance(value, int) and 1 <= value <= 8:
+            return value
+    return default
 
 
-def said_in_exif(exif: Image.Exif | None) -> Said:
+def said_in_exif(exif: Exif | None) -> Said:
     """What EXIF says. Never raises."""
     if exif is None:
         return NOTHING
-    details, gps = _directory(exif, _DETAILS), _directory(exif, _GPS)
+    details, gps = exif.directory(_DETAILS), exif.directory(_GPS)
 
     def field(tag: int) -> object:
         found = _field(details, tag)
@@ -79,13 +206,6 @@ def said_in_exif(exif: Image.Exif | None) -> Said:
         dates["exif:GPSDateStamp"] = moment
     place = place_of(_degrees(gps, 2, 1, "NS"), _degrees(gps, 4, 3, "EW"))
     return Said(dates, place, camera_of(_field(exif, _MAKE), _field(exif, _MODEL)))
-
-
-def _directory(exif: Image.Exif, tag: int) -> Any:
-    try:
-        return exif.get_ifd(tag)
-    except Exception:  # as in read_exif
-        return {}
 
 
 def _field(fields: Any, tag: int) -> object:

@@ -9,11 +9,9 @@ import io
 import math
 from typing import IO, Any, NamedTuple
 
-from PIL import Image
-
 from clipsearch.pictures.formats import Kind
 from clipsearch.pictures.metadata.blocks import jpeg_segments
-from clipsearch.pictures.metadata.exif import exif_of_bytes, read_tiff_exif
+from clipsearch.pictures.metadata.exif import Exif, exif_of_bytes, read_tiff_exif
 from clipsearch.pictures.metadata.statements import text_of
 
 _DETAILS = 0x8769
@@ -44,7 +42,7 @@ def read_exposure(stream: IO[bytes], kind: Kind) -> Exposure:
         return Exposure()
 
 
-def _exif(stream: IO[bytes], kind: Kind) -> Image.Exif | None:
+def _exif(stream: IO[bytes], kind: Kind) -> Exif | None:
     stream.seek(0)
     if kind == "JPEG":
         bodies = (body for marker, body in jpeg_segments(stream) if marker == 0xE1 and body.startswith(b"Exif\0\0"))
@@ -63,7 +61,7 @@ def _exif(stream: IO[bytes], kind: Kind) -> Image.Exif | None:
     return read_tiff_exif(stream)  # TIFF, and most RAW files
 
 
-def _parsed(body: bytes | None) -> Image.Exif | None:
+def _parsed(body: bytes | None) -> Exif | None:
     return None if body is None else exif_of_bytes(body)
 
 
@@ -81,10 +79,10 @@ def _chunk(stream: IO[bytes], wanted: bytes, order: Any, after: int) -> bytes | 
     return None
 
 
-def _said(exif: Image.Exif | None) -> Exposure:
+def _said(exif: Exif | None) -> Exposure:
     if exif is None:
         return Exposure()
-    details: Any = exif.get_ifd(_DETAILS)
+    details: Any = exif.directory(_DETAILS)
 
     def field(tag: int) -> Any:
         value = details.get(tag)

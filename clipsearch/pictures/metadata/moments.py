@@ -370,13 +370,24 @@ _NAMED_DATE = re.compile(
     r"|(?P<year5>(?:18|19|20)\d\d)(?P<sep5>[\-.])(?P<month5>0?[1-9]|1[0-2])(?P=sep5)(?P<day5>[12]\d|3[01]|0?[1-9])(?!\d)"
     r"(?!\.\d{1,4}(?:\D|$)(?!\d))"  # versions
     r"|(?<=@)(?P<day6>[0-3]\d)-(?P<month6>[01]\d)-(?P<year6>20\d\d)(?=_)"  # Telegram Desktop
-    r"|(?P<day7>1[3-9]|2\d|3[01])(?P<sep7>[\-_])(?P<month7>0[1-9]|1[0-2])(?P=sep7)(?P<year7>(?:18|19|20)\d\d)"
-    r"|(?P<month8>0[1-9]|1[0-2])(?P<sep8>[\-_])(?P<day8>1[3-9]|2\d|3[01])(?P=sep8)(?P<year8>(?:18|19|20)\d\d)"
+    r"|(?P<day7>1[3-9]|2\d|3[01])(?P<sep7>[\-_ ])(?P<month7>0?[1-9]|1[0-2])(?P=sep7)(?P<year7>(?:18|19|20)\d\d)"
+    r"|(?P<month8>0?[1-9]|1[0-2])(?P<sep8>[\-_ ])(?P<day8>1[3-9]|2\d|3[01])(?P=sep8)(?P<year8>(?:18|19|20)\d\d)"
     r"|(?<=picsart_)(?P<year9>\d\d)-(?P<month9>[01]\d)-(?P<day9>[0-3]\d)(?=_)"
     r"|(?:(?<=photo )|(?<=foto )|(?<=video )|(?<=vidéo )|(?<=immagine )|(?<=imagen )|(?<=bild ))"  # Dropbox's uploads
     r"(?P<day10>[0-3]\d)\.(?P<month10>[01]\d)\.(?P<year10>\d\d)(?= [0-2]\d[ .]\d\d[ .]\d\d)"
+    # the day and the month in either order: a date where they are the same number; else its year begins no other one
+    r"|(?P<day11>0?[1-9]|1[0-2])(?P<sep11>[\-_])(?P<month11>0?[1-9]|1[0-2])(?P=sep11)(?P<year11>(?:18|19|20)\d\d)"
+    r"|(?P<day12>0[1-9]|1[0-2]) (?P<month12>0[1-9]|1[0-2]) (?P<year12>(?:18|19|20)\d\d)"
     r")(?=\d{6}(?:\d{3})?(?!\d)|\d{4}(?!\d)|\D|$)"
 )
+_MOST_BEFORE = 40  # characters
+# Before what looks like a date that begins with its year: a size in pixels, another year, a telephone number.
+_NO_YEAR_FOLLOWS = re.compile(
+    r"\d\s?[x×]\s?$|(?:^|\D)(?P<year>(?:18|19|20)\d\d)(?P<sep>[\-_. ])$"
+    r"|(?:\+\d|\b_?(?:tel|telefon|telephone|phone|fax|mobil|mobile|handy|call)[\s._\-:]*\+?\d)[\d\s.\-_]*$"
+)
+_OLD = 1990  # before there were cameras that count their pictures
+_COUNTED = re.compile(r"\d[\-_. ]$")
 _NAMED_TIME = re.compile(
     r"(?:[\-_., t]{0,3}|\s[^\W\d_]{1,7}(?:\s[^\W\d_]{1,4})?\s)"
     r"(?:(?P<hour>[01]\d|2[0-3])(?P<sep>[\-_.:h ]?)(?P<minute>[0-5]\d)(?:(?P=sep)|[.m:'])(?P<second>[0-5]\d)"
@@ -439,11 +450,23 @@ def moment_of_name(name: str) -> Moment | None:
     return None
 
 
+def _may_begin(year: str, separator: str, before: str) -> bool:
+    """Whether a year that stands behind something begins a date, and is no part of a number."""
+    found = _NO_YEAR_FOLLOWS.search(before[-_MOST_BEFORE:])
+    if found is not None and (found["year"] is None or (found["sep"] == separator and found["year"] != year)):
+        return False
+    return int(year) >= _OLD or not separator or not before.endswith(separator) or not _COUNTED.search(before[-2:])
+
+
 def _dates_in(text: str) -> Iterator[tuple[Moment | None, int]]:
     """The days in a name, in digits before those with the name of a month, each with where it ends."""
     for match in _NAMED_DATE.finditer(text):
         parts = {key.rstrip("0123456789"): value for key, value in match.groupdict().items() if value is not None}
         year = parts["year"] if len(parts["year"]) == 4 else f"20{parts['year']}"
+        if match["year"] is not None and not _may_begin(year, match["sep"], text[: match.start()]):
+            continue
+        if (match["day11"] or match["day12"]) is not None and int(parts["day"]) != int(parts["month"]):
+            continue
         yield _date(year, parts["month"], parts["day"]), match.end()
     for pattern, order in (
         (_NAMED_DAY_FIRST, (2, 1, 0)),

@@ -1,0 +1,286 @@
+"""What pixels say of a picture better than a model does: without colour, dark, blurred, which colours, a screenshot.
+
+Computed once, when a picture is decoded. All measures are made on small versions of it: 64 by 64 points for colours,
+512 pixels along the long side for blur, and some rows of the decoded pixels for what programs draw (screenshots,
+documents, drawings have edges and areas of one colour that no lens makes). docs/query.md has what they find.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from clipsearch.records import COLORS, TRAITS, FloatArray, PixelArray
+
+_POINTS = 64
+_SHARP_SIDE = 512
+_LINES = 64
+_ROWS = 48
+_HASH_GRID = 32
+
+# CIELAB, D65. Chroma of what people call without colour, and of what they call by the name of a colour.
+_NO_CHROMA = 4.0
+_TONED_CALM, _TONED_ANY, _TONED_ASIDE = 2.6, 6.0, 0.25
+_LEAST_CALM, _LEAST_SPAN = 150, 20.0
+_GREY_CHROMA = 10.0
+_DARK, _BRIGHT = 60, 190  # of 255, mean luma
+_CHROMATIC_SHARE, _NEUTRAL_SHARE = 0.15, 0.35
+_LEAST_EDGES = 40
+_BLURRED_WIDTH = 2.6
+_FLAT_SHARE, _HARD_SHARE = 0.55, 0.12
+_PAPER, _PAPER_CHROMA = 180, 14  # green of 255, chroma of CIELAB
+_INK, _GROUND, _STROKES, _WRITTEN_SHARE = 60, 20, 20, 0.15
+
+_SCREENSHOT_NAME = re.compile(
+    r"screen[ _-]?(shot|cap|grab)|bildschirm(foto|aufnahme)|captura de (pantalla|tela|ecr)|capture d.?.?[ée]cran"
+    r"|schermata|schermafbeelding|zrzut ekranu|sk[äa]rmavbild|skjermbilde|kuvakaappaus|снимок экрана|скриншот"
+    r"|スクリーンショット|屏幕截图|截屏|截圖|스크린샷|ekran g[öo]r[üu]nt[üu]s[üu]",
+    re.IGNORECASE,
+)
+_SCREENS = frozenset(
+    # shorter side, longer side: computers, phones, tablets, at the scales that they are captured at
+    [
+        *((768, 1024), (768, 1366), (800, 1280), (900, 1440), (900, 1600), (1024, 1280), (1050, 1680), (1080, 1920)),
+        *((1200, 1600), (1200, 1920), (1440, 2560), (1600, 2560), (1800, 2880), (1864, 2880), (2160, 3840)),
+        *((1440, 3440), (1080, 2560), (1964, 3024), (2234, 3456), (2560, 1664), (2880, 5120), (1504, 2256)),
+        *((640, 960), (640, 1136), (750, 1334), (828, 1792), (1080, 2340), (1125, 2436), (1170, 2532), (1179, 2556)),
+        *((1206, 2622), (1242, 2208), (1242, 2688), (1284, 2778), (1290, 2796), (1320, 2868), (720, 1280), (720, 1520)),
+        *((720, 1560), (720, 1600), (1080, 2160), (1080, 2220), (1080, 2280), (1080, 2310), (1080, 2400), (1080, 2408)),
+        *((1440, 2960), (1440, 3040), (1440, 3088), (1440, 3120), (1440, 3200), (1344, 2992), (1280, 2856), (480, 800)),
+        *((540, 960), (1536, 2048), (1620, 2160), (1640, 2360), (1668, 2224), (1668, 2388), (2048, 2732), (1488, 2266)),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Appearance:
+    """What pixels say. `traits` and `colors`: a bit for each name that fits in `records.TRAITS` and `records.COLORS`;
+    `perceptual_hash`: 64 bits that differ in few places for versions of one picture, as a signed number."""
+
+    traits: int = 0
+    colors: int = 0
+    perceptual_hash: int = 0
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Appearance:
+        """What another process told, which decoded a file that nobody vouches for. Raises: ValueError, TypeError."""
+        traits, colors, bits = (int(body.get(name, 0)) for name in ("traits", "colors", "perceptual_hash"))
+        if not (0 <= traits < 1 << len(TRAITS) and 0 <= colors < 1 << len(COLORS) and -(2**63) <= bits < 2**63):
+            raise ValueError("no appearance")
+        return cls(traits, colors, bits)
+
+
+NOT_SEEN = Appearance()
+
+
+def appearance(
+    image: Image.Image,
+    full_size: tuple[int, int],
+    name: str,
+    *,
+    to_srgb: Callable[[Image.Image], Image.Image] = lambda small: small,
+    lossless: bool = False,
+    transparent: bool = False,
+    camera: bool = False,
+) -> Appearance:
+    """Look at an upright RGB image, which may be smaller than its file's `full_size` (width, height).
+
+    `name`: of the file. `to_srgb`: takes a small version of the image to sRGB. `camera`: whether the file says which
+    camera took it.
+    """
+    scale = min(1.0, _SHARP_SIDE / max(image.size))
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    small = to_srgb(image if scale == 1 else image.resize(size, Image.Resampling.BOX, reducing_gap=1.0))
+    points = np.asarray(small.resize((_POINTS, _POINTS), Image.Resampling.BOX))
+    lab = _to_lab(points.reshape(-1, 3))
+    grey = small.convert("L")
+    luma = np.asarray(grey)
+    found = {
+        "monochrome": _is_monochrome(lab),
+        "dark": float(luma.mean()) < _DARK,
+        "bright": float(luma.mean()) > _BRIGHT,
+        "blurred": _is_blurred(luma),
+        "transparent": transparent,
+    }
+    found |= {_made(image, lab, full_size, name, lossless=lossless, camera=camera): True}
+    traits = sum(1 << number for number, trait in enumerate(TRAITS) if found.get(trait))
+    return Appearance(traits, _colors(lab), _perceptual_hash(grey))
+
+
+@lru_cache(maxsize=1)
+def _linear() -> FloatArray:
+    """Of each sRGB value 0..255, the linear one 0..1 (IEC 61966-2-1)."""
+    values = np.arange(256) / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+_TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]], np.float32)
+_WHITE = np.array([0.9505, 1.0, 1.089], np.float32)
+
+
+def _to_lab(pixels: PixelArray) -> FloatArray:
+    """CIELAB of sRGB pixels. Shapes: (N, 3) uint8, (N, 3)."""
+    xyz = _linear()[pixels] @ _TO_XYZ.T / _WHITE
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+
+
+def _is_monochrome(lab: FloatArray) -> bool:
+    """Whether there is no colour, or one tone all over (sepia, cyanotype): chroma that lightness alone explains."""
+    tone = lab[:, 1:]
+    if np.count_nonzero(np.hypot(tone[:, 0], tone[:, 1]) >= _NO_CHROMA) <= len(tone) / 100:
+        return True
+    across, along = np.sqrt(np.linalg.eigvalsh(tone.T @ tone).clip(0))
+    if across >= _TONED_ASIDE * along:
+        return False
+    calm = _calm(lab[:, 0].reshape(_POINTS, _POINTS)).ravel()  # where points do not mix what differs
+    if np.count_nonzero(calm) < _LEAST_CALM or float(np.ptp(lab[calm, 0])) < _LEAST_SPAN:
+        return False  # so few tones say nothing
+    powers = np.vander(lab[:, 0] / 50 - 1, 6).astype(np.float32)
+    rest = tone - powers @ np.linalg.lstsq(powers[calm], tone[calm], rcond=None)[0]
+    off = np.hypot(rest[:, 0], rest[:, 1])
+    return bool(np.percentile(off[calm], 97) < _TONED_CALM and np.percentile(off, 97) < _TONED_ANY)
+
+
+def _calm(lightness: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which points are nearly as light as those beside them."""
+    same = np.ones(lightness.shape, bool)
+    across, down = np.abs(np.diff(lightness, axis=1)) < 3, np.abs(np.diff(lightness, axis=0)) < 3
+    same[:, 1:] &= across
+    same[:, :-1] &= across
+    same[1:] &= down
+    same[:-1] &= down
+    return same
+
+
+def _colors(lab: FloatArray) -> int:
+    """A bit for each colour that much of a picture has."""
+    lightness, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
+    hue = np.degrees(np.arctan2(lab[:, 2], lab[:, 1])) % 360
+    named = _names_of(lightness, chroma, hue)
+    shares = np.bincount(named, minlength=len(COLORS) + 1)[: len(COLORS)] / len(lab)
+    needed = [_NEUTRAL_SHARE if color in ("black", "white", "gray") else _CHROMATIC_SHARE for color in COLORS]
+    return sum(1 << number for number, share in enumerate(shares) if share >= needed[number])
+
+
+def _names_of(lightness: FloatArray, chroma: FloatArray, hue: FloatArray) -> npt.NDArray[np.int64]:
+    """The number in COLORS of what people call each point, len(COLORS) where they would hesitate."""
+    none = len(COLORS)
+    number = {color: n for n, color in enumerate(COLORS)}
+    named = np.full(len(lightness), none)
+    neutral = chroma < _GREY_CHROMA
+    named[neutral & (lightness > 25) & (lightness < 80)] = number["gray"]
+    named[neutral & (lightness >= 85)] = number["white"]
+    named[(lightness < 20) & (chroma < 18)] = number["black"]
+    for color, low, high, dimmest, brightest, least in _HUES:
+        within = (hue >= low) & (hue < high) if low < high else (hue >= low) | (hue < high)
+        named[within & (chroma > least) & (lightness >= dimmest) & (lightness < brightest)] = number[color]
+    pale = (chroma > 12) & (hue >= 230) & (hue < 290) & (lightness > 40)
+    named[pale] = number["blue"]  # skies
+    brown = (chroma > 16) & (chroma < 60) & (hue >= 40) & (hue < 85) & (lightness >= 18) & (lightness < 58)
+    named[brown] = number["brown"]
+    return named
+
+
+# name, hue from and to (degrees, CIELAB), lightness from and to, least chroma
+_HUES: tuple[tuple[str, float, float, float, float, float], ...] = (
+    ("pink", 335, 25, 62, 100, 22),
+    ("red", 5, 42, 22, 62, 30),
+    ("orange", 45, 72, 58, 90, 38),
+    ("yellow", 75, 98, 62, 101, 38),
+    ("green", 100, 170, 18, 101, 18),
+    ("teal", 170, 228, 25, 101, 18),
+    ("blue", 228, 300, 15, 101, 20),
+    ("purple", 300, 335, 15, 80, 18),
+)
+
+
+def _is_blurred(luma: PixelArray) -> bool:
+    """Whether no part of a picture has sharp edges, though it has edges.
+
+    The width of an edge is its whole step divided by its steepest slope (Marziliano et al., ICIP 2002, measure it along
+    lines); the sharpest tenth of a picture's edges counts, so that a blurred background does not.
+    """
+    if min(luma.shape) < 32:
+        return False
+    rows, columns = luma[:: 1 + len(luma) // _LINES], luma[:, :: 1 + luma.shape[1] // _LINES].T
+    widths = []
+    for lines in (rows.astype(np.int16), np.ascontiguousarray(columns).astype(np.int16)):
+        slope = lines[:, 1:] - lines[:, :-1]
+        steep = np.abs(slope)
+        inner = steep[:, 8:-8]
+        step = np.abs(lines[:, 13:-4] - lines[:, 4:-13])
+        peak = (inner >= steep[:, 7:-9]) & (inner >= steep[:, 9:-7]) & (step > 24) & (inner > 2)
+        widths.append(step[peak] / inner[peak])
+    found = np.concatenate(widths)
+    if len(found) < _LEAST_EDGES:
+        return False
+    return bool(np.count_nonzero(found <= _BLURRED_WIDTH) <= len(found) / 10)
+
+
+def _made(
+    image: Image.Image, lab: FloatArray, full_size: tuple[int, int], name: str, *, lossless: bool, camera: bool
+) -> str:
+    """ "screenshot", "document", "drawing" or "photo"."""
+    is_screen = tuple(sorted(full_size)) in _SCREENS
+    if _SCREENSHOT_NAME.search(name):
+        return "screenshot"
+    if camera:
+        return "photo"
+    if is_screen and lossless:
+        return "screenshot"
+    lines = _lines(image)
+    steps = np.abs(np.diff(lines, axis=1))
+    changing, hard = np.count_nonzero(steps > 2), np.count_nonzero(steps >= 64)
+    is_flat = changing < (1 - _FLAT_SHARE) * steps.size
+    if is_screen and is_flat and hard > _HARD_SHARE / 2 * changing:
+        return "screenshot"
+    written = _written(lines)
+    neutral = np.count_nonzero(np.hypot(lab[:, 1], lab[:, 2]) >= _PAPER_CHROMA) <= len(lab) / 10
+    if neutral and written > _WRITTEN_SHARE and np.median(lines) > _PAPER:
+        return "document"
+    if not is_flat or hard <= _HARD_SHARE * changing:
+        return "photo"
+    if written > _WRITTEN_SHARE:
+        return "screenshot"
+    figure = np.abs(lines - np.median(lines))[:, 1:] >= _GROUND  # a product on white paper is no drawing
+    return "drawing" if np.count_nonzero(steps[figure] <= 2) >= _FLAT_SHARE * np.count_nonzero(figure) else "photo"
+
+
+def _lines(image: Image.Image) -> npt.NDArray[np.int16]:
+    """The green of some rows of pixels, from edge to edge. Shape: (R, W)."""
+    green = image.getchannel(1)
+    tops = sorted({int(y) for y in np.linspace(0, image.height - 1, _ROWS)})
+    return np.concatenate([np.asarray(green.crop((0, y, image.width, y + 1))) for y in tops]).astype(np.int16)
+
+
+def _written(lines: npt.NDArray[np.int16]) -> float:
+    """The share of rows that go through a line of text: from ground to ink and back many times."""
+    ground = np.median(lines)
+    inked = np.abs(lines - ground) > _INK
+    changes = np.count_nonzero(inked[:, 1:] != inked[:, :-1], axis=1)
+    even = np.count_nonzero(np.abs(lines - ground) < _GROUND, axis=1) > lines.shape[1] * 0.4
+    return float(np.mean((changes >= _STROKES) & even))
+
+
+@lru_cache(maxsize=1)
+def _cosines() -> FloatArray:
+    """The first 9 rows of the type II cosine transform of 32 values."""
+    n = np.arange(_HASH_GRID)
+    rows: FloatArray = np.cos(np.pi / _HASH_GRID * (n[None] + 0.5) * np.arange(9)[:, None]).astype(np.float32)
+    return rows
+
+
+def _perceptual_hash(grey: Image.Image) -> int:
+    """A bit for each of 64 low frequencies: whether it is over the median (pHash, Zauner 2010)."""
+    small = np.asarray(grey.resize((_HASH_GRID, _HASH_GRID), Image.Resampling.BOX), np.float32)
+    low = (_cosines() @ small @ _cosines().T)[1:, 1:].ravel()
+    bits = np.packbits(low > np.median(low))
+    return int.from_bytes(bits.tobytes(), "big", signed=True)

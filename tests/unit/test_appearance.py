@@ -1,0 +1,240 @@
+"""What pixels say of a picture: made pictures of every kind, at the sizes and qualities that people have."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+from skimage import data
+
+from clipsearch.indexer.build import index_folder
+from clipsearch.pictures.appearance import NOT_SEEN, Appearance, appearance
+from clipsearch.pictures.images import PictureFile
+from clipsearch.records import COLORS, TRAITS, Preprocessing
+from clipsearch.search.collection import Collection
+from tests.support.fake_encoder import FakeEncoder
+
+PREPROCESSING = Preprocessing(64, 64, (0.5,) * 3, (0.5,) * 3)
+PHOTOS = ["astronaut", "chelsea", "coffee", "rocket"]
+GREY = ["camera", "moon", "brick", "gravel"]
+
+
+def photo(name: str) -> Image.Image:
+    return Image.fromarray(getattr(data, name)()).convert("RGB")
+
+
+def as_jpeg(image: Image.Image, quality: int = 80) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(io.BytesIO(file.getvalue())).convert("RGB")
+
+
+def traits(image: Image.Image, *, lossless: bool = False, camera: bool = False) -> set[str]:
+    found = appearance(image, image.size, "IMG_1.jpg", lossless=lossless, camera=camera).traits
+    return {trait for number, trait in enumerate(TRAITS) if found >> number & 1}
+
+
+def colors(image: Image.Image) -> set[str]:
+    found = appearance(image, image.size, "IMG_1.jpg").colors
+    return {color for number, color in enumerate(COLORS) if found >> number & 1}
+
+
+def text_page(size: tuple[int, int], ground: tuple[int, int, int], ink: tuple[int, int, int]) -> Image.Image:
+    """Lines of words, as on a printed page."""
+    rng, image = random.Random(1), Image.new("RGB", size, ground)
+    draw, height = ImageDraw.Draw(image), size[1] // 70
+    font = ImageFont.load_default(height)
+    for top in range(size[1] // 10, size[1] * 9 // 10, height * 3 // 2):
+        line = " ".join("abcdefghinorstu"[rng.randrange(9) :][: rng.randrange(2, 9)] for _ in range(14))
+        draw.text((size[0] // 10, top), line, fill=ink, font=font)
+    return image
+
+
+def scanned(page: Image.Image) -> Image.Image:
+    page = page.rotate(1.2, fillcolor=(245, 243, 238), resample=Image.Resampling.BICUBIC)
+    pixels = np.asarray(page.filter(ImageFilter.GaussianBlur(0.7))).astype(float)
+    pixels += np.random.default_rng(1).normal(0, 5, (*pixels.shape[:2], 1))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_photos_are_photos_and_nothing_else(name: str) -> None:
+    assert traits(as_jpeg(photo(name))) & {"photo", "monochrome", "blurred", "screenshot", "document"} == {"photo"}
+
+
+@pytest.mark.parametrize("name", PHOTOS + GREY)
+@pytest.mark.parametrize("quality", [40, 90])
+def test_without_colour_or_in_one_tone(name: str, quality: int) -> None:
+    grey = photo(name).convert("L")
+    assert "monochrome" in traits(as_jpeg(grey, quality))
+    assert "monochrome" in traits(as_jpeg(grey.convert("RGB"), quality))
+    if name in PHOTOS:
+        assert "monochrome" in traits(as_jpeg(ImageOps.colorize(grey, "#201408", "#fff4e0"), 90))  # sepia
+        assert "monochrome" not in traits(as_jpeg(Image.blend(grey.convert("RGB"), photo(name), 0.6), quality))
+
+
+def test_one_spot_of_colour_is_colour() -> None:
+    image = photo("camera")
+    ImageDraw.Draw(image).ellipse((200, 200, 290, 290), fill=(220, 30, 40))
+    assert "monochrome" not in traits(image)
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_blurred(name: str) -> None:
+    sharp = photo(name)
+    assert "blurred" not in traits(sharp)
+    assert "blurred" in traits(sharp.filter(ImageFilter.GaussianBlur(4)))
+    half = sharp.filter(ImageFilter.GaussianBlur(6))
+    half.paste(sharp.crop((0, 0, sharp.width // 2, sharp.height)), (0, 0))
+    assert "blurred" not in traits(half)  # a background may be
+    assert "blurred" not in traits(Image.new("RGB", sharp.size, (90, 120, 200)))  # nothing to see is not blurred
+
+
+def test_dark_and_bright() -> None:
+    coffee = photo("coffee")
+    assert {"dark", "bright"} & traits(coffee) == set()
+    assert "dark" in traits(coffee.point(lambda value: value // 4))
+    assert "bright" in traits(coffee.point(lambda value: 255 - (255 - value) // 4))
+
+
+@pytest.mark.parametrize(
+    ("name", "rgb"),
+    [
+        ("black", (10, 10, 12)), ("white", (250, 250, 248)), ("gray", (128, 128, 128)), ("red", (200, 25, 30)),
+        ("orange", (245, 140, 20)), ("yellow", (250, 215, 30)), ("green", (40, 140, 50)), ("teal", (20, 160, 165)),
+        ("blue", (30, 70, 200)), ("purple", (130, 40, 160)), ("pink", (245, 140, 175)), ("brown", (120, 70, 30)),
+    ],
+)  # fmt: skip
+def test_colours(name: str, rgb: tuple[int, int, int]) -> None:
+    image = Image.new("RGB", (300, 200), (250, 250, 250))
+    image.paste(rgb, (0, 0, 150, 200))
+    assert colors(as_jpeg(image)) == {name, "white"}
+    small = Image.new("RGB", (300, 200), (128, 128, 128))
+    small.paste(rgb, (0, 0, 40, 40))
+    assert colors(as_jpeg(small)) == {"gray"}
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (1170, 2532), (1000, 640)])
+def test_screenshots(size: tuple[int, int]) -> None:
+    window = text_page(size, (30, 32, 38), (225, 225, 225))
+    ImageDraw.Draw(window).rectangle((0, 0, size[0], 40), fill=(70, 110, 200))
+    assert "screenshot" in traits(window, lossless=True)
+    if size != (1000, 640):
+        assert "screenshot" in traits(as_jpeg(window))
+        game = photo("rocket").resize(size)
+        assert "screenshot" in traits(game, lossless=True)
+        assert "screenshot" not in traits(game, lossless=True, camera=True)
+        assert "screenshot" not in traits(as_jpeg(game))
+
+
+@pytest.mark.parametrize(
+    "name", ["Screenshot 2023-05-01.png", "Bildschirmfoto 2022.jpg", "スクリーンショット.png", "截屏2023.png"]
+)
+def test_a_screenshot_by_its_name(name: str) -> None:
+    found = appearance(photo("chelsea"), (451, 300), name)
+    assert found.traits >> TRAITS.index("screenshot") & 1
+
+
+@pytest.mark.parametrize("size", [(1240, 1754), (2480, 3508)])
+def test_documents(size: tuple[int, int]) -> None:
+    page = text_page(size, (248, 246, 240), (25, 25, 30))
+    assert "document" in traits(page)
+    assert "document" in traits(as_jpeg(page, 70))
+    assert "document" in traits(as_jpeg(scanned(page)))
+
+
+def test_drawings_and_products_on_white() -> None:
+    rng, drawing = random.Random(2), Image.new("RGB", (900, 700), (250, 230, 180))
+    draw = ImageDraw.Draw(drawing)
+    for _ in range(14):
+        x, y, r = rng.randrange(800), rng.randrange(600), rng.randrange(60, 250)
+        draw.ellipse((x, y, x + r, y + r), fill=tuple(rng.randrange(256) for _ in range(3)), outline="black", width=4)
+    assert "drawing" in traits(drawing)
+    product = Image.new("RGB", (900, 700), "white")
+    product.paste(photo("chelsea").resize((500, 400)), (200, 150))
+    assert "photo" in traits(product)
+
+
+def test_transparency_is_of_the_file(tmp_path: Path) -> None:
+    image = photo("coffee").convert("RGBA")
+    image.save(tmp_path / "opaque.png")
+    image.putalpha(ImageOps.invert(Image.radial_gradient("L")).resize(image.size))
+    image.save(tmp_path / "see-through.png")
+    for name, expected in (("opaque.png", False), ("see-through.png", True)):
+        with PictureFile(tmp_path / name) as file:
+            seen = file.decode(PREPROCESSING, look=True).appearance
+        assert bool(seen.traits >> TRAITS.index("transparent") & 1) is expected
+        with PictureFile(tmp_path / name) as file:
+            assert file.decode(PREPROCESSING).appearance == NOT_SEEN
+
+
+def test_versions_of_a_picture_have_hashes_that_differ_in_few_bits() -> None:
+    def bits(one: Image.Image, other: Image.Image) -> int:
+        hashes = [appearance(image, image.size, "x").perceptual_hash for image in (one, other)]
+        return ((hashes[0] ^ hashes[1]) & (2**64 - 1)).bit_count()
+
+    for name in PHOTOS:
+        image = photo(name)
+        half = image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
+        assert bits(image, half) <= 4
+        assert bits(image, as_jpeg(image, 40)) <= 4
+        assert bits(image, image.point(lambda value: min(255, value * 115 // 100))) <= 8
+    assert min(bits(photo(a), photo(b)) for a in PHOTOS for b in PHOTOS if a < b) > 16
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    values=st.integers(0, 2**32 - 1),
+    kind=st.sampled_from(["noise", "plain", "rows"]),
+)
+def test_any_picture_has_an_appearance(size: tuple[int, int], values: int, kind: str) -> None:
+    rng = np.random.default_rng(values)
+    shape = {"noise": (size[1], size[0], 3), "plain": (1, 1, 3), "rows": (size[1], 1, 3)}[kind]
+    pixels = np.broadcast_to(rng.integers(0, 256, shape, np.uint8), (size[1], size[0], 3))
+    found = appearance(Image.fromarray(np.ascontiguousarray(pixels)), size, "x.png", lossless=True)
+    told = {"traits": found.traits, "colors": found.colors, "perceptual_hash": found.perceptual_hash}
+    assert Appearance.from_dict(told) == found
+    made = {"screenshot", "document", "drawing", "photo"}
+    assert sum(found.traits >> TRAITS.index(kind) & 1 for kind in made) == 1
+
+
+@pytest.mark.parametrize("told", [{"traits": 2**20}, {"colors": -1}, {"perceptual_hash": 2**63}, {"traits": "x"}])
+def test_what_a_decoder_tells_is_checked(told: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"appearance|invalid literal"):
+        Appearance.from_dict({"traits": 1, "colors": 0, "perceptual_hash": 0, **told})
+
+
+def test_an_index_keeps_and_filters_them(tmp_path: Path) -> None:
+    photo("coffee").save(tmp_path / "coffee.jpg")
+    photo("coffee").convert("L").save(tmp_path / "grey.jpg")
+    Image.new("RGB", (100, 80), (20, 160, 165)).save(tmp_path / "teal.png")
+    photo("coffee").resize((1200, 400)).save(tmp_path / "wide.jpg")
+    encoder = FakeEncoder()
+    index_folder(tmp_path, encoder)
+    with Collection(tmp_path / ".clipsearch", encoder=encoder) as photos:
+        for query, names in {
+            "is:monochrome": ["grey.jpg"],
+            "color:teal": ["teal.png"],
+            "is:panorama": ["wide.jpg"],
+            "is:photo not is:monochrome ext:jpg": ["coffee.jpg", "wide.jpg"],
+        }.items():
+            assert sorted(Path(hit.path).name for hit in photos.search(query)) == names, query
+        assert photos.notices("is:monochrome") == []
+
+
+def test_pictures_of_older_indexes_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo("coffee").save(tmp_path / "old.jpg")
+    encoder = FakeEncoder()
+    monkeypatch.setattr("clipsearch.indexer.build.asdict", lambda seen: {})
+    index_folder(tmp_path, encoder)
+    with Collection(tmp_path / ".clipsearch", encoder=encoder) as photos:
+        assert photos.search("is:photo") == []
+        (told,) = photos.notices("dog is:photo")
+        assert told.startswith("1 of 1 pictures were indexed before") and "--reindex" in told
