@@ -15,6 +15,7 @@ import clipsearch
 from clipsearch.errors import MissingExtra
 from clipsearch.query.fields import FILTERS
 from clipsearch.search.protocol import AnyCollection
+from tests.support.cases import thinned
 from tests.support.collections import serving, varied_index
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.fake_main import DIM
@@ -29,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["local", "remote"])
+@pytest.fixture(scope="module", params=thinned(["remote", "local"], 2))
 def photos(folder: Path, request: pytest.FixtureRequest) -> Iterator[AnyCollection]:
     encoder = FakeEncoder(dim=DIM)
     if request.param == "local":

@@ -25,6 +25,7 @@ from clipsearch.store.tags import make_tag, write_tags
 from tests.support.fake_encoder import FakeEncoder
 
 EXAMPLES = max(20, int(os.environ.get("CLIPSEARCH_EXAMPLES", "300")) // 10)
+FOLDERS = max(8, int(os.environ.get("CLIPSEARCH_EXAMPLES", "0")) // 10)
 HOSTILE = [
     "a",
     "A",
@@ -80,7 +81,7 @@ def kept_by(photos: Collection, filters: tuple[tuple[str, str], ...], within: se
 
 
 @given(st.lists(records, min_size=1, max_size=25), st.booleans())
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=FOLDERS, deadline=None)
 def test_each_value_counts_what_its_filters_keep(told: list[dict[str, Any]], half: bool) -> None:
     with tempfile.TemporaryDirectory() as folder, build(Path(folder) / "photos", told) as photos:
         ids = photos.row_ids()[:: 2 if half else 1]

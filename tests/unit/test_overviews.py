@@ -26,7 +26,7 @@ from clipsearch.server.app import create_app
 from clipsearch.ui import map_labels, overviews
 from clipsearch.ui.earth_map import draw_earth, spread_sample
 from clipsearch.ui.map_labels import cluster, label_places, say_groups
-from clipsearch.ui.page import Page, add_page
+from clipsearch.ui.page import add_page
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 
 LOCAL = "http://127.0.0.1:7860"
@@ -41,8 +41,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def client(index: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    monkeypatch.setattr(Page, "begin", lambda page: None)
+def client(index: Path, encoder: FakeEncoder) -> Iterator[TestClient]:
     with TestClient(create_app([index], encoder=encoder, interface=add_page), base_url=LOCAL) as client:
         yield client
 
@@ -218,9 +217,8 @@ def test_broken_files_say_nothing_and_raise_nothing(kind: str) -> None:
 
 
 def test_the_panel_is_told_how_a_picture_was_taken_unless_its_file_changed(
-    tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, encoder: FakeEncoder
 ) -> None:
-    monkeypatch.setattr(Page, "begin", lambda page: None)
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "a.jpg").write_bytes(with_exif("JPEG"))

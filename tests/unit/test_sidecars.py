@@ -189,7 +189,7 @@ def test_what_cannot_be_read_is_not_nothing(photos: Path, call: str, monkeypatch
 
 
 def test_a_link_to_a_sidecar_is_followed(photos: Path, tmp_path: Path) -> None:
-    run(photos)
+    run(photos, follow_links=True)
     (tmp_path / "elsewhere.xmp").write_bytes(sidecar(2011))
     (photos / "a.xmp").symlink_to(tmp_path / "elsewhere.xmp")
     assert run(photos).described == 1
