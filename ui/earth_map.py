@@ -11,7 +11,6 @@ import numpy.typing as npt
 from clipsearch import gazetteer
 from clipsearch.records import IntArray
 from clipsearch.search.collection import Collection
-from clipsearch.search.facets import positions
 from clipsearch.ui.map_labels import say_groups
 
 MOST_PICTURES = 20_000
@@ -44,7 +43,7 @@ def draw_earth(photos: Collection, ids: IntArray) -> EarthMap:
     """The pictures with a place among some. Shape: ids (N,) int64, ascending."""
     found, places = [np.empty(0, np.int64)], [np.empty((0, 2))]
     for columns in photos.columns():
-        at = positions(columns, ids)
+        at = columns.positions(ids)
         degrees = np.stack([columns.degrees("latitude")[at], columns.degrees("longitude")[at]], axis=1)
         known = ~np.isnan(degrees).any(axis=1)
         found.append(columns.row_ids[at[known]])

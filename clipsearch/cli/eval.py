@@ -15,6 +15,7 @@ from clipsearch.errors import InvalidQuery
 from clipsearch.filenames import safe
 
 if TYPE_CHECKING:
+    from clipsearch.encoder import Encoder
     from clipsearch.evaluation.index_recall import IndexRecall
     from clipsearch.evaluation.recall import Comparison, Interval
     from clipsearch.pairs.encoding import EncodedPairs
@@ -105,7 +106,7 @@ def eval_command(
     """
     from contextlib import ExitStack
 
-    from clipsearch.encoder.names import load_encoder, model_at_hand
+    from clipsearch.encoder.names import model_at_hand
     from clipsearch.evaluation.plots import check_plots, draw_comparison
     from clipsearch.pairs.encoding import encode_pairs
     from clipsearch.pairs.reading import open_pairs
@@ -127,10 +128,7 @@ def eval_command(
     names: list[str] = []
     encoded: list[EncodedPairs] = []
     for asked in model or ([] if ann is not None else [model_at_hand(notice)]):
-        try:
-            encoder = load_encoder(asked, precision=precision, notice=notice)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--precision") from None
+        encoder = _loaded(asked, precision)
         with ExitStack() as stack:
             report = None if quiet else stack.enter_context(progress_display())
             encoded.append(encode_pairs(encoder, found, workers=workers, progress=report))
@@ -153,6 +151,15 @@ def eval_command(
         print(_index_line(recall))
 
 
+def _loaded(model: str, precision: Precision) -> Encoder:
+    from clipsearch.encoder.names import load_encoder
+
+    try:
+        return load_encoder(model, precision=precision, notice=notice)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--precision") from None
+
+
 def _zero_shot(
     folder: Path,
     models: Sequence[str],
@@ -166,15 +173,11 @@ def _zero_shot(
     from contextlib import ExitStack
 
     from clipsearch.classify.benchmark import evaluate_zero_shot, open_benchmark
-    from clipsearch.encoder.names import load_encoder
 
     found = open_benchmark(folder, templates)
     results = []
     for asked in models:
-        try:
-            encoder = load_encoder(asked, precision=precision, notice=notice)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--precision") from None
+        encoder = _loaded(asked, precision)
         with ExitStack() as stack:
             report = None if quiet else stack.enter_context(progress_display())
             results.append(evaluate_zero_shot(encoder, found, workers=workers, progress=report))

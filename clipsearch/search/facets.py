@@ -48,7 +48,7 @@ class Timeline:
 
 def count_facets(photos: Collection, ids: IntArray, *, most: int = MOST_VALUES) -> dict[str, list[FacetValue]]:
     """The most frequent values among some pictures, by field. Shape: ids (N,) int64, ascending."""
-    found = [(columns, positions(columns, ids)) for columns in photos.columns()]
+    found = [(columns, columns.positions(ids)) for columns in photos.columns()]
     return {
         "year": _years(found, most),
         "folder": _folders(photos, found, most),
@@ -56,17 +56,6 @@ def count_facets(photos: Collection, ids: IntArray, *, most: int = MOST_VALUES) 
         "type": _types(found, most),
         "tag": _tags(photos, ids, most),
     }
-
-
-def positions(columns: Columns, ids: IntArray) -> IntArray:
-    """Where those of some pictures that a fragment has are in it. Shapes: ids (N,) int64, ascending; (M,) int64."""
-    own = columns.row_ids
-    if not len(own) or not len(ids):
-        return np.empty(0, np.int64)
-    at = np.searchsorted(own, ids)
-    at = at[at < len(own)] if at[-1] >= len(own) else at
-    found: IntArray = at[own[at] == ids[: len(at)]]
-    return found
 
 
 Found = list[tuple[Columns, IntArray]]
@@ -102,7 +91,8 @@ def _folders(photos: Collection, found: Found, most: int) -> list[FacetValue]:
     for folder, count in _most_frequent(within, most):
         label = "/".join(photos.record(example[folder]).path.split("/")[: depth + 1])
         value = said_exactly(f"/{label}", f"/{folder}", (f"/{other}" for other in within), _folder_is)
-        values.append(FacetValue(label, count, (("folder", value),)))
+        if value is not None:
+            values.append(FacetValue(label, count, (("folder", value),)))
     return values
 
 
@@ -117,7 +107,9 @@ def _cameras(photos: Collection, found: Found, most: int) -> list[FacetValue]:
     values = []
     for text, count in _most_frequent(counts, most):
         label = photos.record(examples[text]).metadata.camera or text
-        values.append(FacetValue(label, count, (("camera", said_exactly(label, text, known, text_fits)),)))
+        value = said_exactly(label, text, known, text_fits)
+        if value is not None:
+            values.append(FacetValue(label, count, (("camera", value),)))
     return values
 
 
@@ -160,8 +152,11 @@ def _most_frequent(counts: dict[str, int], most: int) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
 
 
-def said_exactly(label: str, text: str, known: Iterable[str], fits: Callable[[str], Callable[[str], bool]]) -> str:
+def said_exactly(
+    label: str, text: str, known: Iterable[str], fits: Callable[[str], Callable[[str], bool]]
+) -> str | None:
     """A value of a filter that keeps `text` and none of the other `known` texts: what people read, where that does.
+    None where there is no such value.
 
     `label` is the text as it was written, `fits` how the filter reads a value. Else a question mark stands for what
     cannot be said, or for one letter: a pattern fits all of a text, not a part of it.
@@ -177,9 +172,9 @@ def said_exactly(label: str, text: str, known: Iterable[str], fits: Callable[[st
     if fold_name(label) == text and is_exact(label):
         return label
     plain = _UNSAID.sub("?", text)
-    places = sorted(range(1, len(plain)), key=lambda at: plain[at].isalnum())  # a space or a stroke before a letter
+    places = sorted(range(len(plain)), key=lambda at: plain[at].isalnum())  # a space or a stroke before a letter
     patterns = [plain, *(f"{plain[:at]}?{plain[at + 1 :]}" for at in places if plain[at] != "/")]
-    return next(filter(is_exact, patterns), plain)
+    return next(filter(is_exact, patterns), None)
 
 
 def months_of(dates_us: IntArray) -> IntArray:
@@ -198,7 +193,7 @@ def timeline(photos: Collection, ids: IntArray) -> Timeline:
     months = np.zeros(len(ids), np.int64)
     codes = np.zeros(len(ids), np.uint8)
     for columns in photos.columns():
-        at = positions(columns, ascending)
+        at = columns.positions(ascending)
         there = order[np.searchsorted(ascending, columns.row_ids[at])]
         months[there] = months_of(columns.dates_us[at])
         codes[there] = shape_codes(columns.whole("width")[at], columns.whole("height")[at])

@@ -442,10 +442,8 @@ def _versions(photos: Collection, ids: IntArray) -> tuple[list[bytes], list[int]
     keys = np.stack([np.full(len(ids), -1, np.int64), ids], axis=1)
     pixels, sizes = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
     for columns in photos.columns():
-        own = columns.row_ids
-        at = np.minimum(np.searchsorted(own, ascending), max(0, len(own) - 1))
-        here = own[at] == ascending if len(own) else np.zeros(len(ids), bool)
-        at, to = at[here], order[here]
+        at = columns.positions(ascending)
+        to = order[np.searchsorted(ascending, columns.row_ids[at])]
         hashes = columns.hashes[at]
         known = hashes.any(axis=1)
         keys[to[known]] = hashes[known]

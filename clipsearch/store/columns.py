@@ -150,6 +150,14 @@ class Columns:
         """Shape: (N,) int64, ascending."""
         return self._numbers["row_id"]
 
+    def positions(self, ids: IntArray) -> IntArray:
+        """Where those of some pictures that are here are. Shapes: ids (N,) int64, ascending; (M,) int64."""
+        own = self.row_ids
+        at = np.searchsorted(own, ids)
+        at = at[: np.searchsorted(at, len(own))]
+        found: IntArray = at[own[at] == ids[: len(at)]]
+        return found
+
     @property
     def hashes(self) -> IntArray:
         """Shape: (N, 2) int64."""

@@ -7,7 +7,6 @@ import itertools
 import os
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from playwright.sync_api import Page, expect
 
 import clipsearch
 from benchmarks.common import photo_record, random_blocks, write_index
+from tests.browser.axe import serious_findings
 from tests.browser.conftest import PATIENCE_MS, Open, Site, serve
 from tests.browser.test_page import PHONE, asked, settled, until
 from tests.support.fake_encoder import COLOURS, FakeEncoder
@@ -29,7 +29,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 expect.set_options(timeout=PATIENCE_MS)
 
 MANY = 100_000
-AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 TOWNS = {"Lisbon": (38.72, -9.14), "Tokyo": (35.68, 139.69), "Paris": (48.85, 2.35)}
 CAMERAS = ("Canon EOS R", "Canon EOS R5", "Pixel 6")
 SHAPES = ((300, 200), (200, 300), (240, 240), (600, 150))
@@ -356,28 +355,17 @@ def test_the_panel_tells_lens_exposure_and_place(open_page: Open, trips: Site) -
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_has_no_serious_findings(open_page: Open, trips: Site, scheme: Any) -> None:
     page = open_page("/?unique=0", at=trips, color_scheme=scheme, viewport={"width": 1280, "height": 600})
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-
-    def findings(where: str) -> list[str]:
-        result = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-        return [
-            f"{where}: {one['id']}: {one['nodes'][0]['html'][:200]}"
-            for one in result["violations"]
-            if one["impact"] in ("serious", "critical")
-        ]
-
     expect(page.locator(".cs-rail")).to_be_visible()
     page.focus(".cs-handle")
     expect(page.locator(".cs-bubble")).to_be_visible()
-    found = findings("rows and rail")
+    found = serious_findings(page, "rows and rail")
     page.click(".cs-filter")
     page.locator(".cs-value", has_text="2021").click()
     settled(page)
     expect(page.locator(".cs-value[aria-pressed=true]")).to_be_visible()
-    found += findings("facets")
+    found += serious_findings(page, "facets")
     for view in ("map", "places"):
         page.goto(f"{trips.address}/?view={view}")
         expect(page.locator(".cs-map .cs-note")).to_contain_text("picture")
-        page.evaluate(AXE.read_text(encoding="utf-8"))
-        found += findings(view)
+        found += serious_findings(page, view)
     assert found == []

@@ -25,6 +25,7 @@ import clipsearch
 from benchmarks.common import random_blocks, write_index
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.ui.page import add_page
+from tests.browser.axe import serious_findings
 from tests.browser.conftest import Open, Site
 from tests.browser.test_page import PHONE, ask, first, settled, shown, tile, until
 from tests.support.fake_encoder import COLOURS, FakeEncoder
@@ -32,7 +33,6 @@ from tests.support.fake_encoder import COLOURS, FakeEncoder
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 expect.set_options(timeout=20_000)
 
-AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 LARGE = ".pswp__item[aria-hidden=false] .pswp__img:not(.pswp__img--placeholder)"
 NAMES = ("red", "green", "blue", "yellow", "purple", "pink")
 MANY = 1500
@@ -542,31 +542,21 @@ def test_tab_stays_within_the_large_view(open_page: Open, pictures: Site) -> Non
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_has_no_serious_findings(open_page: Open, pictures: Site, scheme: Any) -> None:
     page = open_page("/?q=red&all=1", at=pictures, color_scheme=scheme)
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-
-    def findings(where: str) -> list[str]:
-        result = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-        return [
-            f"{where}: {one['id']}: {one['nodes'][0]['html'][:200]}"
-            for one in result["violations"]
-            if one["impact"] in ("serious", "critical")
-        ]
-
-    found = findings("results")
+    found = serious_findings(page, "results")
     page.click(".cs-filter")
     page.click(".cs-tile[data-n='0'] .cs-check")
-    found += findings("filters and a selection")
+    found += serious_findings(page, "filters and a selection")
     page.click(".cs-tile[data-n='0'] .cs-open")
     loaded(page)
-    found += findings("large view")
+    found += serious_findings(page, "large view")
     page.keyboard.press("Escape")
     page.keyboard.press("?")
-    found += findings("help")
+    found += serious_findings(page, "help")
     page.keyboard.press("Escape")
     page.click(".cs-tab[data-view=status]")
-    found += findings("status")
+    found += serious_findings(page, "status")
     page.click(".cs-tab[data-view=map]")
-    found += findings("map")
+    found += serious_findings(page, "map")
     assert found == []
     sizes = page.evaluate("[...document.querySelectorAll('.cs-tile')].map(t => [t.ariaPosInSet, t.ariaSetSize])")
     total = len(sizes)
