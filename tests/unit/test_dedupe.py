@@ -105,7 +105,7 @@ def contents(photos: Path) -> set[bytes]:
 
 
 def indexed(photos: Path) -> None:
-    index_folder(photos, FakeEncoder(), options=IndexOptions(workers=1))
+    index_folder(photos, FakeEncoder(), options=IndexOptions(workers=1, follow_links=True))
 
 
 @pytest.mark.parametrize("link", ["z.png", "a.png", "sub/a.png"])
