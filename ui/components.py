@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from inspect import Parameter, signature
+from keyword import iskeyword
 from typing import Any, Literal, NoReturn
 
 import gradio
@@ -130,10 +131,11 @@ def search_blocks(collection: AnyCollection, title: str) -> gradio.Blocks:
 
 
 def _name_parameters(function: Callable[..., Any], names: Sequence[str]) -> None:
-    """Let programs call what `*values` takes by name."""
+    """Let programs call what `*values` takes by name; `is_` is what Python has no name for."""
     known = signature(function)
     given = [one for one in known.parameters.values() if one.kind is not Parameter.VAR_POSITIONAL]
-    named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default="") for name in names]
+    said = [f"{name}_" if iskeyword(name) else name for name in names]
+    named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default="") for name in said]
     setattr(function, "__signature__", known.replace(parameters=[*given, *named]))  # noqa: B010
 
 

@@ -170,7 +170,7 @@ def _write(encoder: OpenClipEncoder, model: Any, work: Path, opset: int, licence
 
 
 def _compare(encoder: OpenClipEncoder, work: Path, pictures: PixelArray | None, texts: Sequence[str]) -> ExportReport:
-    exported = OnnxEncoder(work)
+    exported = OnnxEncoder(work, precision="fp32")
     images = None
     if pictures is not None and len(pictures):
         images = _parity(encoder.name, "picture", encoder.encode_images(pictures), exported.encode_images(pictures))
