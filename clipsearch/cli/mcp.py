@@ -44,10 +44,13 @@ def mcp(
     from clipsearch.server.metrics import Metrics
     from clipsearch.server.routes import Service
 
-    # A thread waits in read(2) for the assistant's next message: an interrupt would wait for it, too.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     service = Service(Engine(places), Metrics(), search_threads=1, most_waiting=0, decode_timeout_s=DECODE_TIMEOUT_S)
     for place in places:
         config.remember_index(place)
-    with contextlib.closing(service):
-        assistant_server(service).run()
+    # A thread waits in read(2) for the assistant's next message: an interrupt would wait for it, too.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        with contextlib.closing(service):
+            assistant_server(service).run()
+    finally:
+        signal.signal(signal.SIGINT, before)

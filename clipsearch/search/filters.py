@@ -67,7 +67,7 @@ def passing(expression: Filter, columns: Columns, tagged: Callable[[str], BoolAr
 
 def _seen(asked: str, names: tuple[str, ...], columns: Columns) -> BoolArray:
     known = COLORS if asked == "color" else TRAITS
-    bits = sum(1 << known.index(name) for name in names if name in known)
+    bits = sum({1 << known.index(name) for name in names if name in known})  # named twice is asked once
     seen: BoolArray = (columns.whole(str(column_of(asked))) & bits) != 0
     if "panorama" in names:
         width, height = columns.whole("width"), columns.whole("height")
