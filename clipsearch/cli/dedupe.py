@@ -12,6 +12,7 @@ from clipsearch import config
 from clipsearch.cli.options import IndexOption, JsonOption, print_json
 from clipsearch.cli.terminal import count, shown, size
 from clipsearch.filenames import safe
+from clipsearch.replacing import creating, refuse_existing
 
 if TYPE_CHECKING:
     from clipsearch.search.dedupe import Copy
@@ -24,7 +25,7 @@ def dedupe(
     index: IndexOption = None,
     script: Annotated[
         Path | None,
-        typer.Option("--script", help="Write a shell script that deletes all but the best.", metavar="FILE"),
+        typer.Option("--script", help="Write a new shell script that deletes all but the best.", metavar="FILE"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -41,7 +42,11 @@ def dedupe(
     """
     from clipsearch.search.collection import open_collection
     from clipsearch.search.dedupe import find_duplicates, shell_script
+    from clipsearch.store.files import storage_errors
 
+    if script is not None:
+        with storage_errors(script):
+            refuse_existing(script)
     with open_collection(index) as photos:
         groups = find_duplicates(photos)
         config.remember_index(photos.index)
@@ -53,7 +58,8 @@ def dedupe(
             for other in group.others:
                 print(f"   =  {shown(other.path)}  {_measures(other)}")
     if script is not None:
-        script.write_bytes(shell_script(groups, safe))
+        with storage_errors(script), creating(script) as file:
+            file.write(shell_script(groups, safe))
     spare = [other for group in groups for other in group.others]
     freed = size(sum(other.record.size_bytes for other in spare))
     where = f"; review and run: {safe(str(script))}" if script is not None else ""

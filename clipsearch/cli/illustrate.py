@@ -13,6 +13,7 @@ from clipsearch.cli.options import IndexOption, JsonOption, print_json
 from clipsearch.cli.terminal import count
 from clipsearch.errors import InvalidQuery, StorageError
 from clipsearch.filenames import to_bytes
+from clipsearch.replacing import creating, refuse_existing
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -23,7 +24,7 @@ def illustrate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Write to this .html or .md file instead of printing Markdown.", metavar="FILE"
+            "--output", "-o", help="Write to this new .html or .md file instead of printing Markdown.", metavar="FILE"
         ),
     ] = None,
     everything: Annotated[
@@ -41,7 +42,11 @@ def illustrate(
     """
     from clipsearch.search import illustrate as making
     from clipsearch.search.collection import open_collection
+    from clipsearch.store.files import storage_errors
 
+    if output is not None:
+        with storage_errors(output):
+            refuse_existing(output)
     try:
         story = text.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -59,7 +64,8 @@ def illustrate(
     else:
         page = output.suffix.lower() in (".html", ".htm")
         made = making.to_html(blocks, text.stem, output.parent) if page else making.to_markdown(blocks, output.parent)
-        output.write_bytes(to_bytes(made))
+        with storage_errors(output), creating(output) as file:
+            file.write(to_bytes(made))
     gaps = sum(block.text is not None and block.hit is None for block in blocks)
     chosen = sum(block.hit is not None for block in blocks)
     print(f"{count(chosen, 'picture')}, {count(gaps, 'gap')}", file=sys.stderr)

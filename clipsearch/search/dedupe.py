@@ -8,6 +8,8 @@ rest has vectors farther apart). Crops and mirror images are other pictures.
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +41,20 @@ class Copy:
     record: ImageRecord
     path: str
     sharpness: float
+    size_bytes: int = 0  # of the file that was looked at, as are the following
+    identity: tuple[int, int] = (0, 0)  # device and inode: links and hard links to one file have the same
+    is_link: bool = False
+    is_as_indexed: bool = True  # its size and time are those of its row
 
     @property
     def quality(self) -> tuple[int, float, int]:
         """What makes the better version: more pixels, then sharpness, then bytes."""
         return (self.record.width or 0) * (self.record.height or 0), self.sharpness, self.record.size_bytes
+
+    def has_bytes_of(self, other: Copy) -> bool:
+        """Whether both are as indexed, with the same content."""
+        same = self.record.content_hash is not None and self.record.content_hash == other.record.content_hash
+        return same and self.is_as_indexed and other.is_as_indexed
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,10 @@ class DuplicateGroup:
 
 
 def find_duplicates(photos: Collection, *, progress: Callable[[int, int], None] | None = None) -> list[DuplicateGroup]:
-    """Every group of near-duplicates, by path of the picture to keep. Files that cannot be read are left out."""
+    """Every group of near-duplicates, by path of the picture to keep. Files that cannot be read are left out.
+
+    No other path to a file that is kept is among the others.
+    """
     row_ids = photos.row_ids()
     looks: dict[int, _Look | None] = {}
 
@@ -130,13 +144,23 @@ def _cells(stored: npt.NDArray[np.float16]) -> list[IntArray]:
 def _groups(pairs: dict[int, set[int]], copies: dict[int, Copy]) -> list[DuplicateGroup]:
     """Best first, each takes what it was compared with: nothing is called a copy of a picture it differs from."""
     groups, taken = [], set[int]()
-    for row_id in sorted(pairs, key=lambda row_id: (*(-x for x in copies[row_id].quality), copies[row_id].path)):
+
+    def rank(row_id: int) -> tuple[float | str, ...]:
+        copy = copies[row_id]
+        return (*(-x for x in copy.quality), copy.is_link, copy.path)
+
+    for row_id in sorted(pairs, key=rank):
         others = sorted(pairs[row_id] - taken, key=lambda other: copies[other].path)
         if row_id in taken or not others:
             continue
         taken |= {row_id, *others}
         groups.append(DuplicateGroup(copies[row_id], tuple(copies[other] for other in others)))
-    return sorted(groups, key=lambda group: group.keep.path)
+    kept = {group.keep.identity for group in groups}
+    apart = [
+        DuplicateGroup(group.keep, tuple(other for other in group.others if other.identity not in kept))
+        for group in groups
+    ]
+    return sorted((group for group in apart if group.others), key=lambda group: group.keep.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +169,7 @@ class _Look:
     grid: FloatArray
 
     def is_same(self, other: _Look) -> bool:
-        if self.copy.record.content_hash == other.copy.record.content_hash:
+        if self.copy.has_bytes_of(other.copy):
             return True
         return float(self.grid @ other.grid) >= SAME_CORRELATION
 
@@ -154,8 +178,9 @@ def _look_at(photos: Collection, row_id: int) -> _Look | None:
     record = photos.record(row_id)
     path = photos.root / record.path
     try:
+        status = path.stat()
         pixels = read_picture(path, _LOOK, content_hash=False).pixels.astype(np.float32)
-    except UnreadablePicture:
+    except (UnreadablePicture, OSError):
         return None
     cell = len(pixels) // _GRID
     grid = pixels.reshape(_GRID, cell, _GRID, cell, 3).mean(axis=(1, 3)).reshape(-1)
@@ -163,22 +188,48 @@ def _look_at(photos: Collection, row_id: int) -> _Look | None:
     length = float(np.linalg.norm(grid))
     grey = pixels.mean(axis=2)
     laplacian = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
-    copy = Copy(record, str(path), float(laplacian.var()))
+    copy = Copy(
+        record,
+        str(path),
+        float(laplacian.var()),
+        size_bytes=status.st_size,
+        identity=(status.st_dev, status.st_ino),
+        is_link=os.path.realpath(path) != str(Path(os.path.realpath(photos.root)) / record.path),
+        is_as_indexed=(status.st_size, status.st_mtime_ns) == (record.size_bytes, record.mtime_ns),
+    )
     return _Look(copy, grid / length if length > 1e-3 else np.zeros_like(grid))
+
+
+_SCRIPT = """\
+#!/bin/sh
+# Written by clipsearch dedupe. Review it, remove the lines of pictures to keep, then run it.
+# A picture is deleted only if the one to keep is there, is another file, and both are as they were.
+set -u
+keep= keep_bytes=0
+as_it_was() { [ -f "$1" ] && [ "$(wc -c < "$1")" -eq "$2" ]; }
+remove() {
+  if as_it_was "$keep" "$keep_bytes" && as_it_was "$2" "$3" && ! [ "$keep" -ef "$2" ] &&
+    { [ "$1" = similar ] || cmp -s -- "$keep" "$2"; }
+  then rm -- "$2"
+  else printf 'kept, as something changed: %s\\n' "$2" >&2
+  fi
+}
+"""
 
 
 def shell_script(groups: list[DuplicateGroup], shown: Callable[[str], str]) -> bytes:
     """A script that deletes all but the best of each group, for reading before running. `shown` makes a path safe to
     show. Paths are quoted, and kept as they are also where they are not UTF-8."""
-    import shlex
-
-    lines = [
-        "#!/bin/sh",
-        "# Written by clipsearch dedupe. Review it, remove the lines of pictures to keep, then run it.",
-        "set -eu",
-    ]
+    lines = []
     for group in groups:
         keep = group.keep
         lines += ["", f"# keep {shown(keep.path)} ({keep.record.width}x{keep.record.height})"]
-        lines += [f"rm -- {shlex.quote(str(Path(other.path).absolute()))}" for other in group.others]
-    return to_bytes("\n".join(lines) + "\n")
+        lines.append(f"keep={_quoted(keep.path)} keep_bytes={keep.size_bytes}")
+        for other in group.others:
+            how = "same" if keep.has_bytes_of(other) else "similar"
+            lines.append(f"remove {how} {_quoted(other.path)} {other.size_bytes}")
+    return to_bytes(_SCRIPT + "\n".join(lines) + "\n")
+
+
+def _quoted(path: str) -> str:
+    return shlex.quote(str(Path(path).absolute()))

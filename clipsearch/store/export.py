@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipsearch.errors import StorageError
 from clipsearch.records import Manifest, ModelRef
+from clipsearch.replacing import creating
 from clipsearch.store.arrow import from_numbers
-from clipsearch.store.files import storage_errors, sync_file
+from clipsearch.store.files import storage_errors
 from clipsearch.store.fragments import BATCH_ROWS, MODEL_KEY, read_pictures, record_schema, to_table
 from clipsearch.store.rows import open_live_rows
 from clipsearch.store.snapshot import open_snapshot
@@ -77,23 +77,11 @@ def export_parquet(index_dir: Path, target: Path) -> int:
     """
     import pyarrow.parquet as pq
 
-    if target.exists():
-        raise StorageError(target, "it already exists", "Name another file, or delete that one first.")
-    part = target.with_name(f".{target.name}.part")
     count = 0
-    with open_snapshot(index_dir) as snapshot, storage_errors(target):
+    with open_snapshot(index_dir) as snapshot, storage_errors(target), creating(target) as file:
         manifest = snapshot.manifest
-        try:
-            with part.open("xb") as file:
-                with pq.ParquetWriter(file, picture_schema(manifest.model), compression="zstd") as parquet:
-                    for batch in picture_batches(index_dir, manifest):
-                        parquet.write_batch(batch)
-                        count += batch.num_rows
-                file.flush()
-                sync_file(file.fileno())
-            part.rename(target)
-        except BaseException as error:
-            if not isinstance(error, FileExistsError):
-                part.unlink(missing_ok=True)
-            raise
+        with pq.ParquetWriter(file, picture_schema(manifest.model), compression="zstd") as parquet:
+            for batch in picture_batches(index_dir, manifest):
+                parquet.write_batch(batch)
+                count += batch.num_rows
     return count

@@ -47,6 +47,8 @@ def storage_error(path: Path, error: OSError) -> StorageError | OutOfSpace:
         return StorageError(
             path, error.strerror or "too many open files", "Close other programs or raise `ulimit -n`, then try again."
         )
+    if error.errno == errno.EEXIST:
+        return StorageError(path, "it already exists", "Name another file, or delete that one first.")
     return StorageError(path, error.strerror or str(error), "Check the disk, then run the same command again.")
 
 

@@ -145,7 +145,9 @@ def test_similar_concepts_and_duplicates(indexed: Path, tmp_path: Path) -> None:
     assert re.search(r"^keep  \S+/large\.png  400x300, .*\n   =  \S+/small\.png  200x150, ", found.stdout)
     assert "1 group, 1 spare picture" in found.stderr
     assert (here / "small.png").exists()
-    assert (here / "remove.sh").read_text().splitlines()[-1] == f"rm -- {here / 'small.png'}"
+    size = (here / "small.png").stat().st_size
+    assert (here / "remove.sh").read_text().splitlines()[-1] == f"remove similar {here / 'small.png'} {size}"
+    assert "already exists" in clipsearch("dedupe", "--script", "remove.sh", folder=here, status=1).stderr
     (group,) = json.loads(clipsearch("dedupe", "--json", folder=here).stdout)
     assert [Path(other["path"]).name for other in group["others"]] == ["small.png"]
 
