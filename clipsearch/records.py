@@ -361,6 +361,10 @@ class Manifest:
     rebuild: Rebuild | None = None
     tags: tuple[TagRef, ...] = ()  # by folded name; the writer feature "tags" is set where there are any
     tags_before: tuple[TagRef, ...] = ()  # the same before their last change
+    ancestors: tuple[FileRef, ...] | None = None
+    """Manifests, still there when this was written, of the generations that it came from, the last one first; None:
+    written by a version that took every lower number for one."""
+
     reader_features: tuple[str, ...] = ()  # what a reader must know to read this correctly
     writer_features: tuple[str, ...] = ()  # what a writer must know to change this correctly
     format_version: int = 2

@@ -50,7 +50,19 @@ from clipsearch.store.fragments import (
 from clipsearch.store.hashes import hash_keys
 from clipsearch.store.manifest import FORMAT_VERSION, is_of_format_1, load_manifest, manifests_of
 from clipsearch.store.marks import dead_rows, marked, missing_rows, read_marks
-from clipsearch.store.tags import add_tag_file, read_tag_file, recover_tags, with_tags
+from clipsearch.store.tags import (
+    Tag,
+    add_tag_file,
+    find_tag,
+    joined,
+    read_tag,
+    read_tag_file,
+    recover_tags,
+    whole_tags,
+    with_tags,
+    written_twice,
+)
+from clipsearch.store.writer import own_files
 from clipsearch.vectors import VectorsFile, check_vectors
 
 Records = Callable[[], Iterator[list[ImageRecord]]]
@@ -106,7 +118,8 @@ class _Repair:
         self.writer = writer
         self.index_dir = writer.index_dir
         self.report = RepairReport(writer.index_dir, 0, aside.actions, put_aside=aside.put_aside)
-        self.before: list[Manifest] = []  # older generations that can be read, the newest first
+        self.before: list[Manifest] = []  # generations that can be read, the newest first
+        self._files: dict[int, FileRef] = {}  # their manifests, by number
         self._aside = aside
         self._to_move: dict[Path, Path] = {}
         self._to_unlink: list[Path] = []
@@ -124,13 +137,13 @@ class _Repair:
             manifest = self.writer.current()
             if manifest is None:
                 raise IndexNotFound([self.index_dir])
-            manifest = self._instead_of(manifest)
+            manifest = self._instead_of(self._newer_than(manifest))
         except CorruptIndex as error:
             _stop_if_unreadable(error)
             self._say(f"{relative(self.index_dir, error.file)}: {error.problem}")
             manifest = self._find_manifest()
         self._set_manifests_aside()
-        repaired = self._repaired(manifest)
+        repaired = self._with_other_tags(self._repaired(manifest))
         if report.actions:
             repaired = self.writer.commit(repaired, repaired=True)
             self._move_manifests()
@@ -150,7 +163,10 @@ class _Repair:
         try:
             os.link(path, target)
         except OSError:  # no hard links here
-            self._to_move[path] = target
+            if path.name == "CURRENT":  # the next commit replaces it
+                target.write_bytes(_bytes_of(path))
+            else:
+                self._to_move[path] = target
         else:
             if move:
                 self._to_unlink.append(path)
@@ -169,7 +185,11 @@ class _Repair:
     def _read_older(self) -> None:
         for path in reversed(manifests_of(self.index_dir).values()):
             with contextlib.suppress(CorruptIndex):
-                self.before.append(load_manifest(path, _bytes_of(path), self.index_dir))
+                raw = _bytes_of(path)
+                manifest = load_manifest(path, raw, self.index_dir)
+                self.before.append(manifest)
+                name = f"manifests/{path.name}"
+                self._files[manifest.generation] = FileRef(name, len(raw), xxhash.xxh3_128_hexdigest(raw))
 
     def _find_manifest(self) -> Manifest:
         """The newest whole manifest whose files are all there; else one made from the files themselves."""
@@ -213,6 +233,41 @@ class _Repair:
     def _are_gone(self, *refs: FileRef | None) -> bool:
         """Whether none of these files is there. What cannot be read now may be there."""
         return not any(ref is not None and _may_be_there(self.index_dir / ref.path) for ref in refs)
+
+    def _newer_than(self, manifest: Manifest) -> Manifest:
+        """The newest generation that is whole, where CURRENT names an older one: somebody put that back."""
+        newer = (m for m in self.before if m.generation > manifest.generation)
+        other = next((m for m in newer if all(self._is_whole(ref) for ref in m.files())), None)
+        if other is None:
+            return manifest
+        self._say(f"CURRENT named generation {manifest.generation}; restored generation {other.generation}, the newest")
+        return other
+
+    def _with_other_tags(self, manifest: Manifest) -> Manifest:
+        """`manifest` with the tags that only generations have that it does not come from, or none."""
+        known = {file.path for tag in (*manifest.tags, *manifest.tags_before) for file in tag.files()}
+        others = set[str]()
+        for other in self.before:
+            its = {file.path for tag in (*other.tags, *other.tags_before) for file in tag.files()}
+            if manifest.ancestors is None or self._files[other.generation] in manifest.ancestors:
+                known |= its
+            else:
+                others |= its
+        found = [
+            (tag, ref)
+            for tag, ref in whole_tags(self.index_dir, known)
+            if ref.file.path not in others or not self._has_all_of(manifest, tag)
+        ]
+        manifest, said = joined(self.index_dir, manifest, found)
+        for action in said:
+            self._say(action)
+        return manifest
+
+    def _has_all_of(self, manifest: Manifest, tag: Tag) -> bool:
+        held = find_tag(manifest, tag.name)
+        if held is None or held.kind != "tag" or tag.kind != "tag":
+            return False
+        return tag.as_dict().keys() <= read_tag(self.index_dir, held).as_dict().keys()
 
     def _set_manifests_aside(self) -> None:
         """While one cannot be read, nobody knows what it needs, and old files are never deleted."""
@@ -310,7 +365,9 @@ class _Repair:
 
     def _whole_parquet(self, *folders: str) -> Iterator[Path]:
         for folder in folders:
-            for path in sorted((self.index_dir / folder).glob("*.parquet")):
+            for path in sorted(own_files(self.index_dir, set())):
+                if path.parent.name != folder or path.suffix != ".parquet":
+                    continue
                 if xxhash.xxh3_128_hexdigest(_bytes_of(path)) == path.stem:
                     yield path
 
@@ -592,7 +649,10 @@ class _Repair:
         for ref in manifest.tags:
             bad = [file for file in ref.files() if self._tag_problem(ref, file) is not None]
             if not bad:
-                kept[fold(ref.name)] = ref
+                kept[fold(ref.name)] = written_twice(self.index_dir, ref)
+                if ref.copy is None:
+                    changed = True
+                    self._say(f"the {ref.kind} {ref.name!r}: written a second time")
                 continue
             changed = True
             for file in bad:

@@ -8,17 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
+from clipsearch.errors import CorruptIndex
+from clipsearch.folding import fold
 from clipsearch.indexer.compact import counted, needs_upgrade
 from clipsearch.indexer.segments import derive_segment, write_fragment
-from clipsearch.records import Fragment, ImageRecord, Manifest, Segment
+from clipsearch.records import Fragment, ImageRecord, Manifest, Segment, TagRef
 from clipsearch.store import Writer
 from clipsearch.store.files import HashingFile
 from clipsearch.store.fragments import BATCH_ROWS, read_fragment_records, read_vector_blocks, write_vector_blocks
 from clipsearch.store.marks import marked, read_marks
+from clipsearch.store.tags import with_tags, written_twice
 
 
 def upgraded(writer: Writer, manifest: Manifest) -> Manifest:
     """`manifest` with everything in format 2, committed if anything had to be written. Raises: CorruptIndex."""
+    if any(ref.copy is None for ref in manifest.tags):
+        manifest = with_tags(manifest, {fold(ref.name): _twice(writer.index_dir, ref) for ref in manifest.tags})
+        if not needs_upgrade(manifest):
+            return writer.commit(manifest)
     if not needs_upgrade(manifest):
         return manifest
     fragments: list[Fragment] = []
@@ -29,6 +36,13 @@ def upgraded(writer: Writer, manifest: Manifest) -> Manifest:
     segments = [_upgraded_segment(writer, segment, manifest) for segment in manifest.segments]
     made = dataclasses.replace(manifest, fragments=tuple(fragments), segments=tuple(segments))
     return writer.commit(counted(writer.index_dir, made))
+
+
+def _twice(index_dir: Path, ref: TagRef) -> TagRef:
+    try:
+        return written_twice(index_dir, ref)
+    except CorruptIndex:  # for verify --repair
+        return ref
 
 
 def _upgraded_fragment(writer: Writer, fragment: Fragment) -> Fragment | None:

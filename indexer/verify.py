@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from clipsearch.config import MARKER, marker_of, read_plain
 from clipsearch.errors import ClipsearchError, CorruptIndex
@@ -21,7 +22,7 @@ from clipsearch.store.manifest import is_of_format_1, load_manifest, manifests_o
 from clipsearch.store.marks import dead_rows, marked, missing_rows, read_marks
 from clipsearch.store.rows import RowsFile, open_rows
 from clipsearch.store.tags import read_tag_file
-from clipsearch.store.writer import own_files, staged_files
+from clipsearch.store.writer import copies_of_manifests, own_files, staged_files
 from clipsearch.vectors import VectorSegment, VectorsFile, check_vectors
 
 
@@ -47,6 +48,7 @@ class VerifyReport:
     problems: list[Problem] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)  # files of no generation: left by a crash, harmless
     orphan_bytes: int = 0
+    notes: list[str] = field(default_factory=list)  # what is kept although the current generation does not need it
 
     @property
     def ok(self) -> bool:
@@ -82,17 +84,28 @@ def _verified(index_dir: Path) -> VerifyReport:
             for segment in manifest.rebuild.segments:
                 _noted(index_dir, report, lambda s=segment: check_segment(index_dir, s, manifest.rebuild.model.dim))
         _check_tags(index_dir, manifest, bad, report)
-        _check_other_manifests(index_dir, manifest, report)
+        _check_other_manifests(index_dir, manifest, snapshot.ref, report)
         _list_orphans(index_dir, manifest, report)
     return report
 
 
-def _check_other_manifests(index_dir: Path, manifest: Manifest, report: VerifyReport) -> None:
+def _check_other_manifests(index_dir: Path, manifest: Manifest, ref: FileRef, report: VerifyReport) -> None:
     """While an older generation cannot be read, nobody knows what it needs, and nothing is deleted."""
     for number, path in manifests_of(index_dir).items():
         if number != manifest.generation:
             try:
-                load_manifest(path, read_plain(path), index_dir)
+                raw = read_plain(path)
+                other = load_manifest(path, raw, index_dir)
+                own = FileRef(f"manifests/{path.name}", len(raw), xxhash.xxh3_128_hexdigest(raw))
+                if ref in (other.ancestors or ()):
+                    report.notes.append(f"generation {number} was cut short; the next command that writes completes it")
+                elif number > manifest.generation:
+                    problem = f"it is newer than generation {manifest.generation}, which CURRENT names"
+                    report.problems.append(Problem(relative(index_dir, path), problem))
+                elif manifest.ancestors is not None and own not in manifest.ancestors:
+                    report.notes.append(
+                        f"generation {number} is of another line than {manifest.generation}, and is kept: {path}"
+                    )
             except FileNotFoundError:
                 continue  # a writer has moved on
             except (CorruptIndex, OSError) as error:
@@ -368,12 +381,21 @@ def _list_orphans(index_dir: Path, manifest: Manifest, report: VerifyReport) -> 
     """Our files that no generation refers to. Not listed where a manifest cannot be read: then nobody knows."""
     kept = {ref.path for ref in manifest.files()}
     try:
-        for number, path in manifests_of(index_dir).items():
-            if number != manifest.generation:
-                kept |= {ref.path for ref in load_manifest(path, read_plain(path), index_dir).files()}
+        others = [path for number, path in manifests_of(index_dir).items() if number != manifest.generation]
+        for path in (*others, *copies_of_manifests(index_dir)):
+            kept |= {ref.path for ref in load_manifest(path, read_plain(path), index_dir).files()}
+        tags = 0
         for path in _sorted(own_files(index_dir, kept), staged_files(index_dir)):
+            if path.parent.name == "tags":
+                tags += 1
+                continue
             report.orphans.append(relative(index_dir, path))
             report.orphan_bytes += path.stat().st_size
+        if tags:
+            report.notes.append(
+                f"{tags} tag files belong to no generation, and are kept. verify --repair gives their tags back, but "
+                "not older versions of concepts"
+            )
     except (OSError, ClipsearchError):
         return
 

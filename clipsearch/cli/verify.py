@@ -70,7 +70,9 @@ def verify(
             )
         if report.orphans:
             left = f"{count(len(report.orphans), 'file')} ({size(report.orphan_bytes)})"
-            print(f"{left} left over from an interrupted run. The next run deletes them")
+            print(f"{left} left over from an interrupted run. Later runs delete what is more than an hour old")
+        for note in report.notes:
+            print(safe(note))
     if not report.ok:
         if not mend:
             print(f"Repair it with: clipsearch verify --repair --index {quoted(place)}", file=sys.stderr)

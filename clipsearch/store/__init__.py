@@ -3,6 +3,7 @@
     .clipsearch/
       INDEX                    makes the folder an index: format, a random id, when it was made; written first
       CURRENT                  generation and checksum of its manifest; replaced by rename
+      NEW                      there until the first commit
       LOCK                     held (flock) by the one writer; says who it is
       COMMIT                   held for the moment of a commit, by the writer or by who saves a tag
       manifests/00000042.json  every file of a generation, with sizes and checksums; readers hold a shared flock

@@ -30,6 +30,10 @@ from clipsearch.errors import IndexLocked, IndexWarning, NotAnIndex
 
 LOCK = "LOCK"
 COMMIT = "COMMIT"
+NEW = "NEW"
+"""A file that is there until the first commit: without it, files of a generation prove that there was one."""
+NOTHING_YET = b"clipsearch has committed nothing to this index yet\n"
+"""What NEW says."""
 HELD_SUFFIX = ".held"
 COMMIT_WAIT_S = 60.0
 COMMITTED = b"committed\n"
@@ -71,7 +75,7 @@ class FileLock:
     def __init__(self, index_dir: Path, name: str, *, wait_s: float = 0.0) -> None:
         self._held: Path | None = None  # the file that stands for the lock where there is no flock
         self._said = b""  # what we wrote into it
-        path = index_dir / name
+        path = self._path = index_dir / name
         try:
             self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
@@ -157,9 +161,9 @@ class FileLock:
 
     def is_held(self) -> bool:
         """Whether the lock is still ours, as far as its file says."""
-        if self._held is None:
-            return self.fd >= 0
         try:
+            if self._held is None:
+                return self.fd >= 0 and os.path.samestat(os.fstat(self.fd), self._path.lstat())
             return read_plain(self._held, _MOST_BYTES) == self._said
         except OSError:
             return False
@@ -223,6 +227,14 @@ class FileLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def is_new(index_dir: Path) -> bool:
+    """Whether nothing was ever committed to an index, as far as its file NEW says."""
+    try:
+        return read_plain(index_dir / NEW, _MOST_BYTES) == NOTHING_YET
+    except OSError:
+        return False
 
 
 def who() -> str:

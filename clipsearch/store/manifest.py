@@ -26,6 +26,8 @@ FORMAT_VERSION = 2
 KNOWN_READER_FEATURES: frozenset[str] = frozenset()
 KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({"tags"})
 MANIFEST_NAME = re.compile(r"(\d{8,})\.json")
+OWN_NAME = re.compile(r"[0-9a-f]{32}(\.[a-z]+)")
+"""Names of files that belong to generations."""
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
@@ -75,6 +77,7 @@ def load_manifest(path: Path, raw: bytes, index_dir: Path) -> Manifest:
             writer_features=tuple(body.get("writer_features", ())),
             tags=_tags(body.get("tags", ())),
             tags_before=_tags(body.get("tags_before", ())),
+            ancestors=_ancestors(body.get("ancestors")),
             **parsed,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -145,6 +148,10 @@ def _refs(body: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def _tags(bodies: Any) -> tuple[TagRef, ...]:
     return tuple(_make(TagRef, tag, **_refs(tag, "file", "copy")) for tag in bodies)
+
+
+def _ancestors(bodies: Any) -> tuple[FileRef, ...] | None:
+    return None if bodies is None else tuple(_make(FileRef, ref) for ref in bodies)
 
 
 def _make(kind: type[T], body: dict[str, Any], **parsed: Any) -> T:

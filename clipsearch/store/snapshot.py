@@ -17,8 +17,8 @@ from clipsearch.config import CURRENT_LINE, NEWER_LINE, open_plain, read_plain
 from clipsearch.errors import CorruptIndex, IndexNotFound, StorageError, UnsupportedIndex
 from clipsearch.records import FileRef, IntArray, Manifest, TagRef
 from clipsearch.store.files import DAMAGE, verify_file
-from clipsearch.store.lock import BUSY, COMMIT
-from clipsearch.store.manifest import FORMAT_VERSION, load_manifest, manifest_name, manifests_of
+from clipsearch.store.lock import BUSY, COMMIT, is_new
+from clipsearch.store.manifest import FORMAT_VERSION, OWN_NAME, load_manifest, manifest_name, manifests_of
 from clipsearch.store.marks import marked, read_marks
 
 RESOLVE_ATTEMPTS = 100
@@ -27,9 +27,10 @@ RESOLVE_ATTEMPTS = 100
 class Snapshot:
     """One generation, kept from being collected while this is open. Close it, or use it in a `with`."""
 
-    def __init__(self, index_dir: Path, manifest: Manifest, lock_fd: int) -> None:
+    def __init__(self, index_dir: Path, manifest: Manifest, ref: FileRef, lock_fd: int) -> None:
         self.index_dir = index_dir
         self.manifest = manifest
+        self.ref = ref  # the manifest's file
         self._lock_fd: int | None = lock_fd
 
     @cached_property
@@ -86,11 +87,12 @@ def resolve_current(index_dir: Path) -> tuple[int, str]:
     except FileNotFoundError:
         try:
             names = manifests_of(index_dir)
-            if list(names) == [1]:  # the very first commit was cut short after its manifest: it counts
+            is_damaged = was_committed(index_dir)
+            if list(names) == [1] and not is_damaged:  # the first commit was cut short after its manifest: it counts
                 return 1, xxhash.xxh3_128_hexdigest(read_plain(names[1]))
         except OSError as error:
             raise _unreadable(path, error, index_dir) from error
-        if names or _was_committed(index_dir):
+        if names or is_damaged:
             raise CorruptIndex(path, "the file is missing", index=index_dir) from None
         raise IndexNotFound([index_dir]) from None
     except OSError as error:
@@ -104,11 +106,22 @@ def resolve_current(index_dir: Path) -> tuple[int, str]:
     return int(match[2]), match[3].decode("ascii")
 
 
-def _was_committed(index_dir: Path) -> bool:
-    """Whether an index without manifests had some once: it is damaged then, not new."""
+def was_committed(index_dir: Path) -> bool:
+    """Whether an index without CURRENT had a generation once: it is damaged then, not new. Raises: OSError."""
     try:
-        return (index_dir / COMMIT).stat().st_size > 0
+        if (index_dir / COMMIT).stat().st_size > 0:
+            return True
     except OSError:
+        pass
+    if _has_own_files(index_dir, "tags"):
+        return True
+    return not is_new(index_dir) and any(_has_own_files(index_dir, name) for name in ("records", "data"))
+
+
+def _has_own_files(index_dir: Path, folder: str) -> bool:
+    try:
+        return any(OWN_NAME.fullmatch(path.name) for path in (index_dir / folder).iterdir())
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -149,7 +162,8 @@ def open_snapshot(index_dir: Path) -> Snapshot:
             manifest = load_manifest(path, raw, index_dir)
             if manifest.generation != generation:
                 raise CorruptIndex(path, f"it belongs to generation {manifest.generation}", index=index_dir)
-            return Snapshot(index_dir, manifest, fd)
+            ref = FileRef(f"manifests/{path.name}", len(raw), checksum)
+            return Snapshot(index_dir, manifest, ref, fd)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.close(fd)

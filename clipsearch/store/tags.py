@@ -9,9 +9,10 @@ pictures that nobody has tagged.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from clipsearch.config import read_plain
-from clipsearch.errors import CorruptIndex, InvalidTag, UnknownTag
+from clipsearch.errors import CorruptIndex, InvalidTag, StorageError, UnknownTag
 from clipsearch.folding import fold
 from clipsearch.records import FileRef, FloatArray, IntArray, Manifest, TagKind, TagRef
 from clipsearch.store.files import HashingFile, reading, verify_file
 from clipsearch.store.hashes import hash_keys, hash_texts
-from clipsearch.store.writer import add_file, change_tags
+from clipsearch.store.writer import add_file, change_tags, own_files
 
 MAGIC = b"CLIPTAG1"
 HEADER = struct.Struct("<q")
@@ -183,8 +184,7 @@ def add_tags(index_dir: Path, manifest: Manifest, tags: list[Tag], *, replace: b
         if older is not None and not replace:
             before = read_tag(index_dir, older)
             tag = make_tag(before.name, {**before.as_dict(), **tag.as_dict()}, tag.direction or before.direction)
-        tag = dataclasses.replace(tag, written_at=datetime.now(UTC).isoformat(timespec="microseconds"))
-        kept[fold(tag.name)] = add_tag_file(index_dir, tag)
+        kept[fold(tag.name)] = _written_now(index_dir, tag)
     return with_tags(manifest, kept)
 
 
@@ -227,20 +227,74 @@ def remove_tag(index_dir: Path, name: str) -> None:
     change_tags(index_dir, without)
 
 
-def recover_tags(index_dir: Path) -> dict[str, TagRef]:
-    """Every whole tag file of an index whose manifests are lost, the newest of each name."""
-    found: dict[str, tuple[str, TagRef]] = {}
-    for path in sorted((index_dir / "tags").glob("*.tag")):
+def whole_tags(index_dir: Path, but: Container[str] = ()) -> list[tuple[Tag, TagRef]]:
+    """Every whole tag file of an index, with its copy, whatever manifests say; the oldest first.
+
+    `but`: paths of those that are left out. Raises: OSError.
+    """
+    found: dict[tuple[str, TagKind, str], tuple[Tag, TagRef]] = {}
+    for path in sorted(own_files(index_dir, set())):
+        if path.parent.name != "tags" or f"tags/{path.name}" in but:
+            continue
         try:
             with reading(path):
                 raw = read_plain(path)
-            ref = FileRef(f"tags/{path.name}", len(raw), path.stem)
-            tag = read_tag_file(index_dir, ref, afresh=True)
-        except (CorruptIndex, OSError):
+            file = FileRef(f"tags/{path.name}", len(raw), path.stem)
+            tag = read_tag_file(index_dir, file, afresh=True)
+        except (CorruptIndex, StorageError):
             continue
-        key = fold(tag.name)
-        if key not in found or found[key][0] < tag.written_at:
-            found[key] = (tag.written_at, TagRef(tag.name, tag.kind, len(tag.hashes), ref))
-        elif found[key][0] == tag.written_at:
-            found[key] = (tag.written_at, dataclasses.replace(found[key][1], copy=ref))
-    return {key: ref for key, (_, ref) in found.items()}
+        key = (fold(tag.name), tag.kind, tag.written_at)
+        if key not in found:
+            found[key] = (tag, TagRef(tag.name, tag.kind, len(tag.hashes), file))
+        else:
+            found[key] = (tag, dataclasses.replace(found[key][1], copy=file))
+    return sorted(found.values(), key=lambda one: (one[0].written_at, one[0].name))
+
+
+def recover_tags(index_dir: Path) -> dict[str, TagRef]:
+    """Every whole tag of an index whose manifests are lost, the newest of each name."""
+    return {fold(tag.name): ref for tag, ref in whole_tags(index_dir)}
+
+
+def written_twice(index_dir: Path, ref: TagRef) -> TagRef:
+    """A tag of which there are two files, as older versions did not write. Raises: CorruptIndex, StorageError."""
+    return ref if ref.copy is not None else add_tag_file(index_dir, read_tag_file(index_dir, ref.file))
+
+
+def joined(index_dir: Path, manifest: Manifest, found: list[tuple[Tag, TagRef]]) -> tuple[Manifest, list[str]]:
+    """`manifest` with tags that another generation has, or none; and what that changed, in words.
+
+    A tag of the same name gets the pictures of both. Concepts cannot be joined: a newer one gets a name of its own.
+    """
+    kept = {fold(ref.name): ref for ref in manifest.tags}
+    said: list[str] = []
+    taken: list[TagRef] = []
+    for tag, ref in found:
+        held = kept.get(fold(tag.name))
+        known = None if held is None else read_tag(index_dir, held)
+        if known is None:
+            kept[fold(tag.name)] = written_twice(index_dir, ref)
+            said.append(f"the {tag.kind} {tag.name!r}: no generation had it, now it is back")
+            continue
+        if known.direction is None and tag.direction is None:
+            scores = tag.as_dict() | known.as_dict()
+            more = len(scores) - len(known.hashes)
+            taken.append(ref)
+            if more:
+                kept[fold(tag.name)] = _written_now(index_dir, make_tag(known.name, scores))
+                said.append(f"the tag {known.name!r}: {more} pictures added that carried it in another generation")
+        elif tag.written_at > known.written_at:
+            name = next(n for i in itertools.count(2) if fold(n := f"{tag.name[: NAME_LIMIT - 9]} ({i})") not in kept)
+            kept[fold(name)] = _written_now(index_dir, dataclasses.replace(tag, name=name))
+            taken.append(ref)
+            said.append(f"the {tag.kind} {tag.name!r} of another generation: now {name!r}")
+    if taken and not said:
+        said.append(f"{len(taken)} tags of no generation: the tags of their names have all of their pictures")
+    if not said:
+        return manifest, []
+    return dataclasses.replace(with_tags(manifest, kept), tags_before=(*manifest.tags_before, *taken)), said
+
+
+def _written_now(index_dir: Path, tag: Tag) -> TagRef:
+    written_at = datetime.now(UTC).isoformat(timespec="microseconds")
+    return add_tag_file(index_dir, dataclasses.replace(tag, written_at=written_at))

@@ -1,6 +1,10 @@
 """Writing: one writer, immutable files, commits. And deleting, by one rule: only what we can prove we wrote (a plain
 file in the folder of an index, with exactly the name that we give) and can prove is needed by no generation. Where a
 manifest cannot be read, nothing is deleted.
+
+A manifest is forgotten if the current one names it as its ancestor, checksum and all, and what only it named is
+deleted with it. What no manifest names is of a run that was cut short, or of one that goes on elsewhere: it is deleted
+after an hour, but tags are not, since nothing else has them.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import re
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -37,11 +41,24 @@ from clipsearch.errors import (
 from clipsearch.folding import fold
 from clipsearch.records import FileRef, Fragment, IntArray, Manifest
 from clipsearch.store.files import REMEMBER_FROM_BYTES, HashingFile, storage_errors, sync_file, sync_folder, unlink_own
-from clipsearch.store.lock import BUSY, COMMIT, COMMIT_WAIT_S, COMMITTED, LOCK, FileLock, RunProgress, who
+from clipsearch.store.lock import (
+    BUSY,
+    COMMIT,
+    COMMIT_WAIT_S,
+    COMMITTED,
+    LOCK,
+    NEW,
+    NOTHING_YET,
+    FileLock,
+    RunProgress,
+    is_new,
+    who,
+)
 from clipsearch.store.manifest import (
     FORMAT_VERSION,
     KNOWN_WRITER_FEATURES,
     MANIFEST_NAME,
+    OWN_NAME,
     dump_manifest,
     load_manifest,
     manifest_name,
@@ -64,14 +81,19 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
 }
 """The files that belong to generations: folders, and the suffixes of the names in them (32 hexadecimal digits)."""
 FOLDERS = ("manifests", "records", "rows", "vectors", "search", "faiss", "marks", "tags", "staging")
-GRACE_WITHOUT_LOCKS_S = 3600.0
+GRACE_S = 3600.0
+"""How old a file of no generation must be to be deleted; without locks, how old a manifest."""
 NOTHING_LOST = "Nothing is lost. Run the same command again, on one machine at a time."
 LOCK_WAIT_S = 1.0  # who saves a tag holds LOCK for a moment, to clean up
-_OWN_NAME = re.compile(r"[0-9a-f]{32}(\.[a-z]+)")
-_STAGED_NAME = re.compile(r"[0-9a-f]{32}\.part|\d+-\d+\.(parquet|npy|rows|columns|faiss|tag)|\d{8,}\.json|CURRENT")
+_STAGED_NAME = re.compile(r"[0-9a-f]{32}\.part|\d+-\d+\.(parquet|npy|rows|columns|faiss|tag)")
 _MARKER_PART = re.compile(r"INDEX\.[0-9a-f]{32}\.part")
-_OF_THE_SYSTEM = {"@eadir", ".ds_store", "thumbs.db", "desktop.ini", ".directory"}
-"""What a NAS or a file manager puts into an empty folder by itself."""
+_OF_THE_SYSTEM = re.compile(
+    r"@eadir|#recycle|#snapshot|lost\+found|system volume information|\$recycle\.bin|recycler|found\.\d{3}"
+    r"|\.ds_store|\.apdisk|\.trashes|\.trash(-\d+)?|\.spotlight-v100|\.fseventsd|\.temporaryitems"
+    r"|\.documentrevisions-v100|\.stfolder.*|\.stversions|\.stignore|\.snapshots?|\.zfs"
+    r"|thumbs\.db|desktop\.ini|\.directory"
+)
+"""What a system, a NAS, a file manager or a synchroniser puts into an empty folder or drive by itself."""
 
 
 def claim(index_dir: Path) -> None:
@@ -89,23 +111,36 @@ def claim(index_dir: Path) -> None:
         if index_dir.exists() and not index_dir.is_dir():
             raise NotAnIndex(index_dir, "it is not a folder")
         index_dir.mkdir(parents=True, exist_ok=True)
+        other = next((folder for folder in Path(os.path.realpath(index_dir)).parents if is_index(folder)), None)
+        if other is not None:
+            raise NotAnIndex(index_dir, f"it is in another index ({other})")
         inside = [entry.name for entry in os.scandir(index_dir)]
-        foreign = [n for n in inside if n.lower() not in _OF_THE_SYSTEM and not _MARKER_PART.fullmatch(n)]
+        foreign = [
+            name
+            for name in inside
+            if not _OF_THE_SYSTEM.fullmatch(name.lower())
+            and not _MARKER_PART.fullmatch(name)
+            and not (name == NEW and is_new(index_dir))
+        ]
         if foreign:
             raise NotAnIndex(index_dir, f"it contains other files ({', '.join(sorted(foreign)[:3])})")
+        _write_marked(index_dir, NEW, NOTHING_YET)
         _write_marker(index_dir)
 
 
 def _write_marker(index_dir: Path) -> None:
-    identity = uuid.uuid4().hex
     made = datetime.now(UTC).isoformat(timespec="seconds")
-    part = index_dir / f"{MARKER}.{identity}.part"
+    _write_marked(index_dir, MARKER, marker_line(FORMAT_VERSION, uuid.uuid4().hex, made))
+    sync_folder(index_dir)
+
+
+def _write_marked(index_dir: Path, name: str, raw: bytes) -> None:
+    part = index_dir / f"{MARKER}.{uuid.uuid4().hex}.part"
     try:
-        _write_synced(part, marker_line(FORMAT_VERSION, identity, made))
-        part.replace(index_dir / MARKER)
+        _write_synced(part, raw)
+        part.replace(index_dir / name)
     finally:
         unlink_own(part)
-    sync_folder(index_dir)
 
 
 def _write_synced(path: Path, raw: bytes) -> None:
@@ -124,6 +159,7 @@ class Writer:
     def __init__(self, index_dir: Path) -> None:
         self.index_dir = index_dir
         self._lock: FileLock | None = None
+        self._written: set[str] = set()  # names of files
         self._base: Manifest | None = None  # the generation that the next commit replaces
         self._has_read = False  # whether `_base` is known; None then means that there was no generation
         claim(index_dir)
@@ -148,7 +184,8 @@ class Writer:
         self._check_place()
         with contextlib.suppress(OSError), FileLock(self.index_dir, COMMIT, wait_s=COMMIT_WAIT_S):
             for path in list(staged_files(self.index_dir)):
-                unlink_own(path)
+                if _is_old(path):
+                    unlink_own(path)
 
     def close(self) -> None:
         if self._lock is not None:
@@ -172,7 +209,9 @@ class Writer:
         Raises: OutOfSpace, StorageError.
         """
         self._check_place()
-        return add_file(self.index_dir, folder, suffix, write)
+        ref = add_file(self.index_dir, folder, suffix, write)
+        self._written.add(ref.path)
+        return ref
 
     def add_marks(self, sets: dict[int, IntArray], *, copy: bool = False) -> FileRef | None:
         """Write sets of ids (see store.marks); None where all are empty."""
@@ -197,33 +236,47 @@ class Writer:
 
     def current(self) -> Manifest | None:
         """The committed generation, or None for a new index. Raises: CorruptIndex, UnsupportedIndex, StorageError."""
-        self._base = _current(self.index_dir)
+        with _locked_commit(self.index_dir) as lock:
+            self._base, _ = _completed(self.index_dir, lock, self._check_place)
         self._has_read = True
         return self._base
 
     def commit(self, manifest: Manifest, *, repaired: bool = False) -> Manifest:
-        """Make `manifest` the current generation (its number and time are set here).
+        """Make `manifest` the current generation (its number, time and ancestors are set here).
 
-        Tags that were saved since this writer read the index are kept. `repaired`: whatever is there is replaced, and
-        nothing is deleted afterwards. Raises: OutOfSpace, StorageError.
+        Tags that were saved since this writer read the index are kept. `repaired`: what is there may be damaged, and
+        nothing is deleted afterwards. Raises: OutOfSpace, CorruptIndex, StorageError.
         """
         self._check_place()
         with _locked_commit(self.index_dir) as lock:
-            before = None
-            if not repaired:
-                before = _current(self.index_dir)
+            line = _line_of_current(self.index_dir)
+            before: Manifest | None = None
+            ref: FileRef | None = None
+            try:
+                before, ref = _completed(self.index_dir, lock, self._check_place)
+            except CorruptIndex:
+                if not repaired or self._base is not None:
+                    raise
+            else:
+                line = _line_of_current(self.index_dir)
+                if repaired and self._base is None and before is not None:
+                    raise StorageError(self.index_dir, "it can be read again now", NOTHING_LOST)
                 manifest = self._with_tags_of(manifest, before)
-            manifest = _commit(self.index_dir, manifest, lock, self._check_place)
+            if before is None:  # what was found instead of a damaged one
+                before, ref = _known_as(self.index_dir, manifest)
+            check = Check(self.index_dir, self._check_place, lock, line)
+            _check_files(self.index_dir, dataclasses.replace(manifest, tags_before=()).files(), before)
+            manifest = _commit(self.index_dir, manifest, _ancestors(self.index_dir, before, ref), check)
             self._base, self._has_read = manifest, True
             if not repaired:
-                _collect(self.index_dir, [manifest, *([] if before is None else [before])])
+                _collect(self.index_dir, [manifest, *([] if before is None else [before])], self._written)
         return manifest
 
     def _check_place(self) -> None:
         """Raise StorageError unless the folder is still the one that this writer locked."""
         _check_place(self.index_dir, self._place)
         if self._lock is not None and not self._lock.is_held():
-            raise StorageError(self.index_dir, "another program took the lock over", NOTHING_LOST)
+            raise StorageError(self.index_dir, "its LOCK was deleted, or taken over, in the meantime", NOTHING_LOST)
 
     def _check_current(self, now: Manifest | None) -> None:
         """Raise StorageError if `now` differs by more than tags from the generation that this writer read or wrote.
@@ -243,16 +296,18 @@ class Writer:
         base = self._base
         if before is None or base is None or before == base:
             return manifest
-        tags, features = before.tags, before.writer_features
-        if before.generation <= base.generation:  # it does not come after ours, so each may have tags of its own
-            kept = {fold(ref.name): ref for ref in (*base.tags, *before.tags)}
-            tags = tuple(kept[name] for name in sorted(kept))
-            features = (*features, *(feature for feature in base.writer_features if feature not in features))
+        # What was saved, changed or removed since, and beside it what this writer changed.
+        kept, known, now = ({fold(ref.name): ref for ref in m.tags} for m in (manifest, base, before))
+        kept |= {name: ref for name, ref in now.items() if ref != known.get(name)}
+        if before.generation > base.generation:  # it comes after ours: elsewhere each may have tags of its own
+            kept = {name: ref for name, ref in kept.items() if name in now or name not in known}
+        features = tuple(dict.fromkeys((*before.writer_features, *manifest.writer_features)))
+        tags = tuple(kept[name] for name in sorted(kept))
         return dataclasses.replace(
             manifest,
             generation=max(manifest.generation, before.generation),
             tags=tags,
-            tags_before=before.tags_before,
+            tags_before=tuple(dict.fromkeys((*before.tags_before, *manifest.tags_before))),
             writer_features=features,
         )
 
@@ -263,7 +318,7 @@ class Writer:
             current = _current(self.index_dir)
             self._check_current(current)
             self._check_place()
-            return 0 if current is None else _collect(self.index_dir, [current])
+            return 0 if current is None else _collect(self.index_dir, [current], self._written)
 
     def unreferenced(self, kept: set[str]) -> list[Path]:
         """Our files that are not in `kept` (paths relative to the index). Raises: OSError."""
@@ -290,7 +345,14 @@ def _beside_tags(manifest: Manifest | None) -> bytes:
         return b""
     return dump_manifest(
         dataclasses.replace(
-            manifest, generation=0, created_at="", tags=(), tags_before=(), writer_features=(), format_version=0
+            manifest,
+            generation=0,
+            created_at="",
+            tags=(),
+            tags_before=(),
+            ancestors=None,
+            writer_features=(),
+            format_version=0,
         )
     )
 
@@ -306,7 +368,10 @@ def add_file(index_dir: Path, folder: str, suffix: str, write: Callable[[Hashing
                 file.flush()
                 sync_file(file.fileno())
             name = f"{folder}/{hashing.checksum()}{suffix}"
-            part.replace(index_dir / name)
+            try:
+                part.replace(index_dir / name)
+            except FileNotFoundError as error:
+                raise StorageError(index_dir, "another program deletes files in it", NOTHING_LOST) from error
             sync_folder(index_dir / folder)
         except BaseException:
             unlink_own(part)
@@ -330,12 +395,16 @@ def _change_tags(index_dir: Path, change: Callable[[Manifest], Manifest]) -> Man
     for folder in FOLDERS:
         (index_dir / folder).mkdir(exist_ok=True)
     with _locked_commit(index_dir) as lock:
-        before = _current(index_dir)
+        before, ref = _completed(index_dir, lock, lambda: _check_place(index_dir, place))
         if before is None:
             raise IndexNotFound([index_dir])
+        line = _line_of_current(index_dir)
         changed = change(before)
         changed = dataclasses.replace(changed, tags_before=before.tags)
-        after = _commit(index_dir, changed, lock, lambda: _check_place(index_dir, place))
+        known = set(before.files())
+        _check_files(index_dir, [file for tag in changed.tags for file in tag.files() if file not in known], before)
+        check = Check(index_dir, lambda: _check_place(index_dir, place), lock, line)
+        after = _commit(index_dir, changed, _ancestors(index_dir, before, ref), check)
         with contextlib.suppress(IndexLocked, OSError), FileLock(index_dir, LOCK):
             _collect(index_dir, [after, before])  # not while a run has files that no generation refers to yet
         return after
@@ -352,46 +421,183 @@ def _locked_commit(index_dir: Path) -> Iterator[FileLock]:
 
 
 def _current(index_dir: Path) -> Manifest | None:
+    return _current_and_file(index_dir)[0]
+
+
+def _current_and_file(index_dir: Path) -> tuple[Manifest | None, FileRef | None]:
     try:
         with open_snapshot(index_dir) as snapshot:
             manifest = snapshot.manifest
     except IndexNotFound:
-        return None
+        return None, None
     for feature in manifest.writer_features:
         if feature not in KNOWN_WRITER_FEATURES:
             raise UnsupportedIndex(index_dir, f"the writer feature {feature!r}")
-    return manifest
+    return manifest, snapshot.ref
 
 
-def _commit(index_dir: Path, manifest: Manifest, lock: FileLock, check: Callable[[], None]) -> Manifest:
-    """Write a generation. `check` raises if the folder is no longer the one that was locked."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Check:
+    """Raises StorageError when called, unless the folder and the lock are still ours, and CURRENT says `line`."""
+
+    index_dir: Path
+    place: Callable[[], None]
+    lock: FileLock
+    line: bytes | None
+
+    def __call__(self) -> None:
+        self.place()
+        if not self.lock.is_held():
+            raise StorageError(
+                self.index_dir, f"its file {COMMIT} was deleted, or taken over, in the meantime", NOTHING_LOST
+            )
+        if _line_of_current(self.index_dir) != self.line:
+            raise StorageError(self.index_dir, "another program wrote a generation in the meantime", NOTHING_LOST)
+
+
+def _line_of_current(index_dir: Path) -> bytes | None:
+    try:
+        return read_plain(index_dir / "CURRENT")
+    except OSError:
+        return None
+
+
+def _completed(
+    index_dir: Path, lock: FileLock, check_place: Callable[[], None]
+) -> tuple[Manifest | None, FileRef | None]:
+    """The current generation and its file, for who holds COMMIT: first a commit is completed that was cut short after
+    its manifest. A manifest numbered above CURRENT's that does not come from it is kept, and said."""
+    with storage_errors(index_dir):
+        return _completed_or_said(index_dir, lock, check_place)
+
+
+def _completed_or_said(
+    index_dir: Path, lock: FileLock, check_place: Callable[[], None]
+) -> tuple[Manifest | None, FileRef | None]:
+    current, ref = _current_and_file(index_dir)
+    if current is None or ref is None:
+        return None, None
+    above = {n: path for n, path in manifests_of(index_dir).items() if n > current.generation}
+    for number, path in reversed(above.items()):
+        try:
+            raw = read_plain(path)
+            manifest = load_manifest(path, raw, index_dir)
+            comes_from_it = ref in (manifest.ancestors or ()) and manifest.generation == number
+            if comes_from_it and not lacking(index_dir, manifest.files()):
+                line = _line_of_current(index_dir)
+                _make_current(index_dir, number, raw, Check(index_dir, check_place, lock, line))
+                return _current_and_file(index_dir)
+        except (CorruptIndex, UnsupportedIndex, FileNotFoundError):
+            continue
+    if above:
+        warnings.warn(
+            f"{index_dir} has a generation {max(above)}, but its file CURRENT names the older generation "
+            f"{current.generation}: an older CURRENT was put back, perhaps. Nothing of it is deleted. To go back to "
+            "the newer one: clipsearch verify --repair",
+            IndexWarning,
+            stacklevel=2,
+        )
+    return current, ref
+
+
+def lacking(index_dir: Path, refs: Iterable[FileRef]) -> list[FileRef]:
+    """Those of the files that are not there with their size. Raises: OSError for what may be there."""
+    found = []
+    for ref in refs:
+        try:
+            if (index_dir / ref.path).stat().st_size == ref.size_bytes:
+                continue
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        found.append(ref)
+    return found
+
+
+def _check_files(index_dir: Path, refs: Iterable[FileRef], before: Manifest | None) -> None:
+    """Raise unless every file that a manifest is to name is there. Raises: CorruptIndex, StorageError."""
+    with storage_errors(index_dir):
+        gone = lacking(index_dir, refs)
+    if not gone:
+        return
+    if before is not None and gone[0] in before.files():
+        raise CorruptIndex(index_dir / gone[0].path, "the file is missing or cut short", index=index_dir)
+    raise StorageError(index_dir, f"another program deleted {gone[0].path} in the meantime", NOTHING_LOST)
+
+
+def _known_as(index_dir: Path, manifest: Manifest) -> tuple[Manifest | None, FileRef | None]:
+    """The generation that `manifest` was made from, and its file, if it is there."""
+    path = manifests_of(index_dir).get(manifest.generation)
+    if path is not None:
+        with contextlib.suppress(OSError, ClipsearchError):
+            raw = read_plain(path)
+            known = load_manifest(path, raw, index_dir)
+            if known.created_at == manifest.created_at:
+                return known, FileRef(f"manifests/{path.name}", len(raw), xxhash.xxh3_128_hexdigest(raw))
+    return None, None
+
+
+def _ancestors(index_dir: Path, before: Manifest | None, ref: FileRef | None) -> tuple[FileRef, ...]:
+    """What comes after `before` names as its ancestors."""
+    if before is None or ref is None:
+        return ()
+    older = before.ancestors
+    if older is None:
+        older = ()
+        for number, path in reversed(manifests_of(index_dir).items()):
+            if number < before.generation:
+                with contextlib.suppress(OSError):
+                    raw = read_plain(path)
+                    older = (*older, FileRef(f"manifests/{path.name}", len(raw), xxhash.xxh3_128_hexdigest(raw)))
+    return (ref, *(one for one in older if os.path.lexists(index_dir / one.path)))
+
+
+def _commit(index_dir: Path, manifest: Manifest, ancestors: tuple[FileRef, ...], check: Check) -> Manifest:
+    """Write a generation, and make it the current one."""
     with storage_errors(index_dir):
         generation = max(manifest.generation, _highest_name(index_dir)) + 1
         manifest = dataclasses.replace(
             manifest,
             generation=generation,
             created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            ancestors=ancestors,
             format_version=FORMAT_VERSION,
         )
         raw = dump_manifest(manifest)
         staged = _stage(index_dir, raw)
         try:
             check()
-            _put_if_absent(staged, index_dir / "manifests" / manifest_name(generation))
+            target = index_dir / "manifests" / manifest_name(generation)
+            try:
+                _put_if_absent(staged, target)
+            except FileExistsError as error:
+                problem = f"another program wrote generation {generation} in the meantime"
+                raise StorageError(index_dir, problem, NOTHING_LOST) from error
         finally:
             unlink_own(staged)
-        sync_folder(index_dir / "manifests")
-        line = f"clipsearch {FORMAT_VERSION} {generation:08d} {xxhash.xxh3_128_hexdigest(raw)}\n"
-        staged = _stage(index_dir, line.encode("ascii"))
         try:
-            check()
-            staged.replace(index_dir / "CURRENT")
-        finally:
-            unlink_own(staged)
-        sync_folder(index_dir)
-        lock.write(COMMITTED)  # an index that loses its manifests is then known from one that never had any
-        check()  # before anything is deleted
+            sync_folder(index_dir / "manifests")
+            _make_current(index_dir, generation, raw, check)
+        except BaseException:
+            if _line_of_current(index_dir) == check.line:  # it is not current, and we wrote it
+                unlink_own(target)
+            raise
     return manifest
+
+
+def _make_current(index_dir: Path, generation: int, raw: bytes, check: Check) -> None:
+    """Let CURRENT name a manifest that is there."""
+    line = f"clipsearch {FORMAT_VERSION} {generation:08d} {xxhash.xxh3_128_hexdigest(raw)}\n".encode("ascii")
+    staged = _stage(index_dir, line)
+    try:
+        check()
+        staged.replace(index_dir / "CURRENT")
+    finally:
+        unlink_own(staged)
+    sync_folder(index_dir)
+    check.lock.write(COMMITTED)  # an index that loses its manifests is then known from one that never had any
+    if is_new(index_dir):
+        unlink_own(index_dir / NEW)
+    dataclasses.replace(check, line=line)()  # before anything is deleted
 
 
 def _highest_name(index_dir: Path) -> int:
@@ -424,28 +630,32 @@ def _put_if_absent(staged: Path, target: Path) -> None:
 # -- collecting
 
 
-def _collect(index_dir: Path, kept: list[Manifest]) -> int:
-    """Delete what neither `kept` nor any generation that a reader holds refers to. Returns the bytes freed.
+def _collect(index_dir: Path, kept: list[Manifest], written: Container[str] = ()) -> int:
+    """Delete what neither `kept` (the current generation first) nor any generation that a reader holds refers to.
+    Returns the bytes freed. `written`: files that this writer wrote.
 
-    Of old generations the one before the newest is kept too. Where anything cannot be read, nothing is deleted.
+    Only ancestors of the current generation are forgotten, and the last one of these is kept too. Where anything cannot
+    be read, nothing is deleted.
     """
     try:
         if not _is_own_folder(index_dir / "manifests"):
             return 0
         manifests = manifests_of(index_dir)
-        known = {manifest.generation: manifest for manifest in kept}
-        newest = max(known)
-        wanted = {*known, max((number for number in manifests if number < newest), default=newest)}
+        current = kept[0]
+        ancestors = current.ancestors or ()
+        known = {manifest.generation for manifest in kept}
         refs: set[str] = {ref.path for manifest in kept for ref in manifest.files()}
         locked: list[int] = []
         forgotten: list[Path] = []
         try:
             superseded: set[str] = set()  # files of generations that are forgotten now: these we wrote
             for number, path in manifests.items():
-                if number in known:
+                if number == current.generation:
                     continue
-                its = {ref.path for ref in load_manifest(path, read_plain(path), index_dir).files()}
-                if number not in wanted and number < newest:
+                raw = read_plain(path)
+                its = {ref.path for ref in load_manifest(path, raw, index_dir).files()}
+                own = FileRef(f"manifests/{path.name}", len(raw), xxhash.xxh3_128_hexdigest(raw))
+                if number not in known and own in ancestors[1:]:
                     fd = _lock_unless_held(path)
                     if fd is not None:
                         locked.append(fd)
@@ -453,12 +663,13 @@ def _collect(index_dir: Path, kept: list[Manifest]) -> int:
                         superseded |= its
                         continue
                 refs |= its
-            for path in _copies_of_manifests(index_dir):
+            for path in copies_of_manifests(index_dir):
                 refs |= {ref.path for ref in load_manifest(path, read_plain(path), index_dir).files()}
             orphans = [
                 path
                 for path in own_files(index_dir, refs)
-                if f"{path.parent.name}/{path.name}" in superseded or is_named_by_its_content(path)
+                for name in [f"{path.parent.name}/{path.name}"]
+                if name in superseded or name in written or _is_left_over(path)
             ]
             freed = sum(unlink_own(path) for path in (*forgotten, *orphans))
         finally:
@@ -470,7 +681,7 @@ def _collect(index_dir: Path, kept: list[Manifest]) -> int:
     return freed
 
 
-def _copies_of_manifests(index_dir: Path) -> Iterator[Path]:
+def copies_of_manifests(index_dir: Path) -> Iterator[Path]:
     """Manifests under names that we do not give: a file synchroniser puts another machine's beside ours. What they name
     is somebody's. Other people's JSON files are none of these. Raises: OSError."""
     for path in (index_dir / "manifests").iterdir():
@@ -478,6 +689,17 @@ def _copies_of_manifests(index_dir: Path) -> Iterator[Path]:
             with contextlib.suppress(CorruptIndex):
                 load_manifest(path, read_plain(path), index_dir)
                 yield path
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether a file that no generation names may be deleted. Raises: OSError."""
+    return path.parent.name != "tags" and _is_old(path) and is_named_by_its_content(path)
+
+
+def _is_old(path: Path) -> bool:
+    """Whether a file has been here for GRACE_S, unless clocks are wrong. Raises: OSError."""
+    status = path.stat()
+    return time.time() - max(status.st_mtime, status.st_ctime) > GRACE_S
 
 
 def is_named_by_its_content(path: Path) -> bool:
@@ -493,7 +715,7 @@ def _lock_unless_held(path: Path) -> int | None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            held = error.errno in BUSY or time.time() - os.fstat(fd).st_mtime < GRACE_WITHOUT_LOCKS_S
+            held = error.errno in BUSY or time.time() - os.fstat(fd).st_mtime < GRACE_S
             if held:
                 os.close(fd)
                 return None
@@ -519,7 +741,7 @@ def _is_own_folder(place: Path) -> bool:
 
 def is_own_name(folder: str, name: str) -> bool:
     """Whether we give such a name in one of an index's folders."""
-    match = _OWN_NAME.fullmatch(name)
+    match = OWN_NAME.fullmatch(name)
     return match is not None and match[1] in SUFFIXES.get(folder, ())
 
 

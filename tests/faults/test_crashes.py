@@ -19,7 +19,7 @@ from clipsearch.errors import ClipsearchError, IndexNotFound
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.verify import verify
 from clipsearch.search.collection import Collection
-from clipsearch.store import read_records
+from clipsearch.store import Writer, read_records
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 
@@ -55,7 +55,7 @@ def committed(folder: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_or_doubled_when_killed_at_any_moment(tmp_path: Path) -> None:
+def test_nothing_is_lost_or_doubled_when_killed_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(7)
     folder = tmp_path / "photos"
     fill(folder, PICTURES)
@@ -87,6 +87,9 @@ def test_nothing_is_lost_or_doubled_when_killed_at_any_moment(tmp_path: Path) ->
     assert encoded == PICTURES - len(before)  # only what was not committed is encoded again
     index = folder / ".clipsearch"
     assert len(committed(folder)) == PICTURES
+    monkeypatch.setattr("clipsearch.store.writer.GRACE_S", -1.0)
+    with Writer(index) as writer:
+        writer.collect()
     assert not verify(index).orphans
     with Collection(index, encoder=FakeEncoder(dim=256)) as photos:
         records = read_records(index, photos.manifest)

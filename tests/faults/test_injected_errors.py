@@ -231,7 +231,8 @@ def faults_of(case: Case, commands: Commands, faults: Faults, template: Template
     wrong += differences(pictures, tree(folder, but=index))
     wrong += [f"not ours: {name}" for name in not_ours(index)]
     if job.arguments(folder)[0] == "index":
-        wrong += [f"left behind: {path.name}" for path in (index / "staging").glob("*")]
+        # What a killed command leaves half-written is deleted when it is an hour old: until then it may be another's.
+        wrong += [f"left behind: {path.name}" for path in (index / "staging").glob("*") if path.suffix != ".part"]
     where = f" ({struck.where}; exit {done.status})"
     return [f"{case}{where}: {said}" for said in dict.fromkeys(wrong)]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import xxhash
 
 OURS = re.compile(
-    r"INDEX(\.[0-9a-f]{32}\.part)?|CURRENT|(LOCK|COMMIT)(\.held)?"
+    r"INDEX(\.[0-9a-f]{32}\.part)?|CURRENT|NEW|(LOCK|COMMIT)(\.held)?"
     r"|manifests/\d{8,}\.json"
     r"|[a-z_]+/[0-9a-f]{32}(-\d+)?\.[a-z0-9]+"
     r"|staging/[^/]+"

@@ -53,7 +53,7 @@ from clipsearch.store.fragments import (
     write_vector_blocks,
 )
 from clipsearch.store.hashes import hash_keys
-from clipsearch.store.lock import FileLock, numbered_by
+from clipsearch.store.lock import NOTHING_YET, FileLock, numbered_by
 from clipsearch.store.manifest import dump_manifest, load_manifest
 from clipsearch.store.marks import parse_marks, write_marks
 from clipsearch.store.rows import write_rows
@@ -333,11 +333,13 @@ def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
     Writer(tmp_path).close()
 
 
-def test_nothing_is_deleted_while_a_manifest_cannot_be_read(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.*an older CURRENT was put back")
+def test_nothing_is_deleted_while_a_manifest_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Writer(tmp_path) as writer:
         manifest = commit_rows(writer, EMPTY, 1)
         (tmp_path / "manifests" / "00000007.json").write_text("half a mani")
         orphan = own_file(tmp_path, "records", ".parquet", b"never committed")
+        monkeypatch.setattr("clipsearch.store.writer.GRACE_S", -1.0)
         with pytest.warns(IndexWarning, match="cannot delete old files of .*: corrupt index: .*00000007"):
             assert commit_rows(writer, manifest, 1).generation == 8
         assert orphan.exists()
@@ -418,14 +420,19 @@ def test_a_new_index_has_its_marker_before_anything_else(tmp_path: Path, monkeyp
     assert marker_of(tmp_path / "index") is not None
 
 
-def test_leftovers_of_a_crash_are_cleared(tmp_path: Path) -> None:
+def test_leftovers_of_a_crash_are_cleared_when_they_are_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Writer(tmp_path) as writer:
         manifest = commit_rows(writer, EMPTY, 1)
     (tmp_path / "staging" / f"{'a' * 32}.part").write_bytes(b"half")
     (tmp_path / "staging" / "123-456.parquet").write_bytes(b"half, of format 1")
     own_file(tmp_path, "records", ".parquet", b"never committed")
     with Writer(tmp_path) as writer:
-        commit_rows(writer, manifest, 1)
+        manifest = commit_rows(writer, manifest, 1)
+    assert len(list((tmp_path / "staging").iterdir())) == 2  # they may be another machine's
+    assert len(list((tmp_path / "records").iterdir())) == 3
+    monkeypatch.setattr("clipsearch.store.writer.GRACE_S", -1.0)
+    with Writer(tmp_path) as writer:
+        writer.collect()
     assert not list((tmp_path / "staging").iterdir())
     assert len(list((tmp_path / "records").iterdir())) == 2
 
@@ -536,7 +543,7 @@ def test_generations_that_were_deleted_meanwhile_are_not_written_anew(tmp_path: 
         manifest = commit_rows(writer, EMPTY, 1)
         for name in ("CURRENT", "COMMIT", "manifests/00000001.json"):
             (tmp_path / name).unlink()
-        with pytest.raises(StorageError, match="deleted in the meantime"):
+        with pytest.raises(CorruptIndex, match="the file is missing"):
             writer.commit(manifest)
 
 
@@ -652,7 +659,7 @@ def test_who_lost_its_lock_does_not_commit(tmp_path: Path, monkeypatch: pytest.M
     with pytest.warns(IndexWarning), Writer(tmp_path) as writer:
         manifest = commit_rows(writer, EMPTY, 1)
         (tmp_path / "LOCK.held").write_text("process 1 on another since now\nboot 1\n")
-        with pytest.raises(StorageError, match="took the lock over"):
+        with pytest.raises(StorageError, match="LOCK was deleted, or taken over"):
             writer.commit(manifest)
     assert (tmp_path / "LOCK.held").exists()
 
@@ -697,6 +704,10 @@ def test_a_first_commit_cut_short_before_current_counts(tmp_path: Path) -> None:
     with Writer(tmp_path) as writer:
         manifest = commit_rows(writer, EMPTY, 3)
     (tmp_path / "CURRENT").unlink()
+    (tmp_path / "COMMIT").unlink()
+    with pytest.raises(CorruptIndex):  # that was a later one
+        open_snapshot(tmp_path)
+    (tmp_path / "NEW").write_bytes(NOTHING_YET)
     with open_snapshot(tmp_path) as snapshot:
         assert snapshot.manifest == manifest
     with Writer(tmp_path) as writer:
