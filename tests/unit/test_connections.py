@@ -148,10 +148,23 @@ def test_a_client_that_reads_nothing_is_let_go() -> None:
     with serving(Limits(write_s=0.5)) as server:
         one = server.connect(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         end = time.monotonic() + 10
-        while server.open():
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        for is_there in (True, False):
+            while bool(server.open()) is not is_there:
+                assert time.monotonic() < end
+                time.sleep(0.01)
         server.until_closed(one, 30)
+
+
+def test_a_client_that_reads_slowly_gets_all() -> None:
+    with serving(Limits(write_s=1.2)) as server:
+        one = server.connect(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        got, began = 0, time.monotonic()
+        while time.monotonic() - began < 3:
+            got += len(one.recv(1_000_000))
+            time.sleep(0.2)
+        while part := one.recv(1_000_000):
+            got += len(part)
+        assert got > 20_000_000
 
 
 def test_the_numbers_of_connections_are_kept() -> None:
