@@ -190,6 +190,10 @@ class Hit:
         return Hits([self])._repr_html_()
 
 
+NOTHING_CERTAIN = "nothing certain; nearest:"
+"""What stands above hits none of which is likely."""
+
+
 class Hits(list[Hit]):
     """A list of hits, as `search` returns it, that notebooks show as thumbnails. `len`, `==`, JSON: as of any list."""
 
@@ -199,6 +203,11 @@ class Hits(list[Hit]):
         """`thumbnail` gives the JPEG of a row id, where paths are those of another machine."""
         super().__init__(hits)
         self._thumbnail = thumbnail
+
+    @property
+    def are_certain(self) -> bool:
+        """False where there are hits and each is unlikely: they are the nearest, and nothing more is known of them."""
+        return not self or any(hit.band != "unlikely" for hit in self)
 
     @overload
     def __getitem__(self, at: SupportsIndex) -> Hit: ...

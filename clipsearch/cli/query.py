@@ -24,10 +24,10 @@ from clipsearch.cli.options import (
     print_names,
 )
 from clipsearch.cli.output import hits_csv, print_hit
-from clipsearch.cli.terminal import count, shown
+from clipsearch.cli.terminal import shown
 from clipsearch.errors import EmptyQuery, InvalidQuery, UnreadablePicture
 from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
-from clipsearch.records import DEFAULT_HITS, Hit
+from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, Hit, Hits
 from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def query(
 
     \b
     The index is --index, $CLIPSEARCH_INDEX, `.clipsearch` here or in a folder above, or the one used last.
-    Exit status: 0 found, 1 error, 2 wrong usage, 3 nothing found.
+    Exit status: 0 found, 1 error, 2 wrong usage, 3 nothing found, or nothing certain.
 
     \b
     Examples:
@@ -155,6 +155,12 @@ def query(
                 notice(line)
             config.remember_index(photos.index)
             empty = "" if hits else _nothing(photos, order)
+    uncertain = not show_all and not Hits(hits).are_certain
+    if uncertain and (paths or zero):  # for other programs, which see no heading
+        print("nothing certain (--all prints the nearest)", file=sys.stderr)
+        raise typer.Exit(EXIT_NOTHING_FOUND)
+    if uncertain:
+        print(NOTHING_CERTAIN, file=sys.stderr)
     if as_json:
         print_json([hit.to_dict() for hit in hits])
     elif as_csv:
@@ -172,18 +178,14 @@ def query(
     print_laps()
     if not hits:
         print(f"nothing found: {empty}", file=sys.stderr)
+    if not hits or uncertain:
         raise typer.Exit(EXIT_NOTHING_FOUND)
 
 
 def _nothing(photos: Collection, order: Order) -> str:
     """Why an order has no hits."""
-    _, hidden = order.count(photos)
-    if hidden:
-        why = f": no picture is a likely match (--all shows {count(hidden, 'unlikely one')}, best first)"
-    elif order.wish.query.filter is not None and len(photos):
-        why = ": no picture matches the filters"
-    else:
-        why = " has no searchable pictures"
+    is_filtered = order.wish.query.filter is not None and len(photos) > 0
+    why = ": no picture matches the filters" if is_filtered else " has no searchable pictures"
     return f"{safe(str(photos.root))}{why}"
 
 

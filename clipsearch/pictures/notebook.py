@@ -13,7 +13,7 @@ from pathlib import Path
 from clipsearch.errors import ClipsearchError
 from clipsearch.filenames import readable
 from clipsearch.pictures.images import open_picture
-from clipsearch.records import Hit
+from clipsearch.records import NOTHING_CERTAIN, Hit, Hits
 
 MOST_SHOWN = 20
 SIDE = 200  # pixels of the longer side
@@ -31,7 +31,8 @@ def as_html(hits: Sequence[Hit], thumbnail: Callable[[int], bytes] | None = None
     cards = "".join(_card(hit, thumbnail) for hit in hits[:MOST_SHOWN])
     more = len(hits) - MOST_SHOWN
     said = "no hits" if not hits else f"and {more:,} more" if more > 0 else ""
-    return f"<div>{cards}</div>" + (f"<p>{said}</p>" if said else "")
+    above = "" if Hits(hits).are_certain else f"<p>{NOTHING_CERTAIN}</p>"
+    return f"{above}<div>{cards}</div>" + (f"<p>{said}</p>" if said else "")
 
 
 def _card(hit: Hit, thumbnail: Callable[[int], bytes] | None) -> str:

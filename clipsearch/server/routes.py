@@ -40,7 +40,7 @@ from clipsearch.errors import (
 from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
 from clipsearch.places import leads_out
-from clipsearch.records import DEFAULT_HITS, FloatArray, Hit, ImageRecord
+from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import Order, Orders
 from clipsearch.search.similar import row_at, similar_to_row, similar_to_vector
@@ -125,7 +125,7 @@ class Service:
             hits = order.window(photos, asked.offset, asked.k)
             total, hidden = order.count(photos)
             position = None if asked.locate is None else order.place_of(photos, asked.locate)
-            notices = photos.notices(order.wish.query)
+            notices = [*([NOTHING_CERTAIN] if order.is_uncertain else []), *photos.notices(order.wish.query)]
             answer = self._answer(served, photos, hits, began, notices)
             return {**answer, "index_id": photos.identity, "position": position, "total": total, "hidden": hidden}
 

@@ -62,11 +62,19 @@ def test_hits_for_people(indexed: Path) -> None:
     )
 
 
-def test_nothing_found_is_said(indexed: Path) -> None:
+def test_where_nothing_is_certain_the_nearest_are_shown_below_a_line_that_says_so(indexed: Path) -> None:
     sought = ("query", "a picture of the stock exchange in 1929")
-    assert json.loads(clipsearch(*sought, "--all", "--json", folder=indexed).stdout)[0]["band"] == "unlikely"
     done = clipsearch(*sought, folder=indexed, status=3)
-    assert done.stdout == "" and "nothing found" in done.stderr and "--all" in done.stderr
+    assert done.stderr == "nothing certain; nearest:\n"
+    assert len(done.stdout.splitlines()) == 3 and done.stdout.count("unlikely") == 3
+    as_json = clipsearch(*sought, "--json", folder=indexed, status=3)
+    assert [hit["band"] for hit in json.loads(as_json.stdout)] == ["unlikely"] * 3
+    assert as_json.stdout == clipsearch(*sought, "--all", "--json", folder=indexed).stdout
+    for names in ("--paths", "-0"):  # what other programs take for found
+        done = clipsearch(*sought, names, folder=indexed, status=3)
+        assert done.stdout == "" and "nothing certain" in done.stderr and "--all" in done.stderr
+    done = clipsearch("query", "red folder:nowhere", folder=indexed, status=3)
+    assert done.stdout == "" and "no picture matches the filters" in done.stderr
 
 
 def test_hits_as_json(indexed: Path) -> None:

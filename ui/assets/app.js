@@ -267,8 +267,7 @@ function drawSummary(took) {
     const empty = index && !index.pictures;
     nothing.replaceChildren(
       make("h2", {}, empty ? "No pictures here yet" : "Nothing found"),
-      make("p", {}, empty ? "Index a folder: clipsearch index ./photos" : hidden ? "No picture is a likely match." : "No picture matches. Try other words or fewer filters."),
-      hidden ? button("cs-button", null, "Show unlikely matches", () => go({ all: true }), "Show unlikely matches") : "",
+      make("p", {}, empty ? "Index a folder: clipsearch index ./photos" : "No picture matches the filters."),
     );
   }
   rest.hidden = !total || !hidden;
