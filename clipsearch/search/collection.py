@@ -757,7 +757,7 @@ class Collection:
         if tag.direction.fingerprint != self.manifest.model.fingerprint:
             raise InvalidQuery(
                 f"the concept {tag.name} was made with another model. Create it again with: "
-                f"clipsearch concept add {tag.name} PICTURE..."
+                f"clipsearch concept add {tag.name} PICTURE... --replace"
             )
         return tag.direction
 
