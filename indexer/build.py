@@ -25,10 +25,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from clipsearch.config import INDEX_DIR_NAME, index_dir_for, is_index
+from clipsearch.config import INDEX_DIR_NAME, check_not_away, index_dir_for, is_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
-from clipsearch.errors import ClipsearchError, EncoderMismatch, OtherCollection, StorageError
+from clipsearch.errors import ClipsearchError, EncoderMismatch, IndexAway, OtherCollection, StorageError
 from clipsearch.indexer.absence import Root, split_vanished, went_in_bulk
 from clipsearch.indexer.belonging import check_folder, check_pictures, check_place, holds_pictures_of, nothing_in
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
@@ -114,6 +114,7 @@ class IndexOptions:
     keep_missing_days: float = KEEP_MISSING_DAYS  # forget what nobody has seen for so long
     follow_links: bool | None = None  # out of the folder; None: as in the last run, at first no
     exclude: tuple[str, ...] = ()  # patterns of what to leave out in this run, as in .clipsearchignore
+    new: bool | None = None  # make an index where there is none; None: only where none is known to have been
 
 
 @dataclass(slots=True)
@@ -202,7 +203,7 @@ def index_folder(
     """Index `folder`, or bring its index up to date.
 
     Ctrl-C or SIGTERM commits what is done and returns with `interrupted` set.
-    Raises: NoPictures, NotAnIndex, EncoderMismatch, OtherCollection, IndexLocked, OutOfSpace, CorruptIndex,
+    Raises: NoPictures, NotAnIndex, IndexAway, EncoderMismatch, OtherCollection, IndexLocked, OutOfSpace, CorruptIndex,
     StorageError.
     """
     with storage_errors(folder):
@@ -224,6 +225,10 @@ def _index_folder(
     notify(Progress("scan"))
     ignore = Ignore(root, options.exclude, follow_links=bool(options.follow_links))
     if not is_index(index_dir):
+        if options.new is False:
+            raise IndexAway(index_dir.absolute(), remake="--new")
+        if options.new is None:
+            check_not_away(index_dir)
         check_pictures(root, index_dir, ignore)
     with Writer(index_dir) as writer:
         run = _Run(writer, root, encoder, options, ignore, _Teller(writer, notify))
