@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 
@@ -37,7 +37,7 @@ from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
 from clipsearch.indexer.ignore import Ignore, overlapping
 from clipsearch.indexer.rebuild import carried_over
 from clipsearch.indexer.remark import remarked, with_hidden
-from clipsearch.indexer.retries import attempts_after, is_circumstance, limit_for, should_retry
+from clipsearch.indexer.retries import attempts_after, limit_for, says_nothing, should_retry
 from clipsearch.indexer.scan import FoundFile, Scan, walk
 from clipsearch.indexer.segments import write_fragment, write_segment
 from clipsearch.indexer.sidecars import NOT_LOOKED_AT, Outdated, has_older_versions
@@ -135,6 +135,7 @@ class IndexReport:
     missing: int = 0  # not to be seen at present; their vectors are kept
     returned: int = 0  # were missing, and are back
     forgotten: int = 0  # were missing for too long, or pruned
+    kept: int = 0  # cannot be read now, and stay in the index as they were
     withdrawn: int = 0  # rows of files that are left out now, and were not before
     left_out: dict[str, int] = field(default_factory=dict)  # files and folders that were left out, for each reason
     warnings: list[str] = field(default_factory=list)
@@ -178,6 +179,7 @@ class IndexReport:
             "missing": self.missing,
             "returned": self.returned,
             "forgotten": self.forgotten,
+            "kept": self.kept,
             "other_files": self.other_files,
             "withdrawn": self.withdrawn,
             "left_out": self.left_out,
@@ -344,7 +346,8 @@ class _Run:
         self._commit_after_s = min(FIRST_COMMIT_S, options.commit_s)
         self._now_s = int(time.time())
         self._last_s = self._now_s  # when the index was written last, by the clock of that moment
-        self._not_read: dict[str, SkipStatus] = {}  # of a rebuild: files that could be read before, and not now
+        self._not_read: dict[str, SkipStatus] = {}  # files that could be read before, and not now
+        self._spoiled: dict[str, ImageRecord] = {}  # files that were pictures before, and are others now
         self._old: Catalog | None = None
         self._place = Root(root)
         self._is_root_gone = False
@@ -603,7 +606,11 @@ class _Run:
             self._skip(file, *result.skip, content)
             return None
         row = self._row_with(content, file)
-        if row is not None:
+        if row is not None and self.catalog.statuses[row] != 0 and self._was_read(file.path):
+            other = self.catalog.record(row)  # which is as empty or damaged as this file is now
+            assert other.status != "ok"
+            self._skip(file, other.status, other.reason or "", content)
+        elif row is not None:
             if result.pieces is None and self._is_said_of_differently(file, row):
                 self._reusing[result.key] = row
                 return self._task(result.key, file, "describe")
@@ -734,20 +741,19 @@ class _Run:
         )
 
     def _skip(self, file: FoundFile, status: SkipStatus, reason: str, content_hash: str | None) -> None:
-        if status == "not_a_picture" and "." not in _name(file.path):
-            self.report.other_files["other files"] = self.report.other_files.get("other files", 0) + 1
-            return  # not even its name says that it may be one: no row
+        """Note that a file gives no vector. A row that has one is not replaced because of the moment."""
         if status == "unreadable" and (self._is_root_gone or self._place.is_gone()):
             self._is_root_gone = True
             return  # that says nothing of the file
-        self.report.skipped.append(SkippedImage(file.path, status, reason))
         rows = self._rows_of(file.path)
-        if status == "unreadable" or is_circumstance(status, reason):
-            if any(self.catalog.statuses[row] == 0 for row in rows):
-                return  # what could be read before is not replaced because of the moment
-            if self._rebuilding and self._was_read(file.path):
-                self._not_read[file.path] = status
-                return
+        was_read = self._was_read(file.path)
+        if status in ("not_a_picture", "empty", "unreadable") and "." not in _name(file.path) and not was_read:
+            self.report.other_files["other files"] = self.report.other_files.get("other files", 0) + 1
+            return  # not even its name says that it may be one: no row
+        self.report.skipped.append(SkippedImage(file.path, status, reason))
+        if was_read and (says_nothing(status, reason) or self._is_as_it_was_read(file)):
+            self._not_read[file.path] = status
+            return
         record = dataclasses.replace(
             _record(file, content_hash, None, None, PictureMetadata()),
             status=status,
@@ -756,15 +762,50 @@ class _Run:
         )
         if any(_says_the_same(self.catalog.record(row), record) for row in rows):
             return
-        self._add(record, None)
+        if was_read:
+            self._spoiled[file.path] = record  # if it is the only one: see finish
+        else:
+            self._add(record, None)
+
+    def _replace_spoiled(self) -> None:
+        """Let rows of pictures that are none any more say so, unless very many are spoiled at once: by a disk that ran
+        full, say, or a copy that was cut short. Those are kept as they were, as are those that cannot be read now."""
+        spoiled, self._spoiled = self._spoiled, {}
+        if spoiled and went_in_bulk(self._old_catalog(), [*spoiled, *self._not_read]):
+            self._not_read |= {path: cast(SkipStatus, record.status) for path, record in spoiled.items()}
+        else:
+            for now in spoiled.values():
+                self._add(now, None)
+        if self._not_read:
+            self.report.kept = len(self._not_read)
+            whats = ", ".join(sorted({status.replace("_", " ") for status in self._not_read.values()}))
+            self.report.warnings.append(
+                f"{len(self._not_read):,} indexed pictures cannot be read now ({whats}), {min(self._not_read)} among "
+                "them. The index keeps them as they were until they can be read, or until their files are deleted"
+            )
 
     def _was_read(self, path: str) -> bool:
-        """Whether the rows that a rebuild is to replace have a picture at `path`."""
+        """Whether there is a picture at `path`, also among the rows that a rebuild is to replace."""
+        if any(self.catalog.statuses[row] == 0 for row in self._rows_of(path)):
+            return True
+        return self._rebuilding and self._old_row(path) is not None
+
+    def _old_row(self, path: str) -> int | None:
+        """The row of a picture at `path`, in the index as it is before a rebuild takes its place."""
         old = self._old_catalog()
         rows = old.same_path(np.frombuffer(path_key(path), "<i8"))
-        return any(old.statuses[row] == 0 for row in rows)
+        return next((row for row in rows if old.statuses[row] == 0), None)
+
+    def _is_as_it_was_read(self, file: FoundFile) -> bool:
+        """Whether a file that was a picture is unchanged: not it is to blame then."""
+        row, old = self._old_row(file.path), self._old_catalog()
+        if row is None or old.vector_ids[row] < 0:
+            return False
+        return bool((old.sizes[row], old.mtimes_ns[row]) == (file.size_bytes, file.mtime_ns))
 
     def _old_catalog(self) -> Catalog:
+        if not self._rebuilding:
+            return self.catalog
         if self._old is None:
             self._old = Catalog(self.writer.index_dir, self.manifest.fragments)
         return self._old
@@ -957,12 +998,14 @@ class _Run:
         raise StorageError(
             self.root,
             problem,
-            "The old vectors go on answering, and finished work is kept. Run the same command when the drive is back.",
+            "The old vectors go on answering, and finished work is kept. Run the same command when the pictures can be "
+            "read again.",
         )
 
     def finish(self) -> None:
         """Commit the rest; forget what was deleted, and mark what is missing."""
         report, scan = self.report, self.scan
+        self._replace_spoiled()
         # Clocks are wrong at times (a NAS without a battery): only what two of them say has passed has passed.
         oldest_s = min(self._now_s, self._last_s) - 86_400 * self.options.keep_missing_days
         for row in self._deleted:
@@ -984,7 +1027,8 @@ class _Run:
         self._known_devices = {}
         self.commit()
         if self._rebuilding:
-            unread = [path for path, status in self._not_read.items() if status == "unreadable"]
+            # With --prune only what the drive is to blame for stops it: else a package that is gone would for ever.
+            unread = [p for p, status in self._not_read.items() if status == "unreadable" or not self.options.prune]
             if unread and went_in_bulk(self._old_catalog(), unread):
                 self._stop_rebuild(f"{len(unread):,} indexed pictures cannot be read now, {min(unread)} among them")
             self._switch()

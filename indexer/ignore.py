@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from clipsearch.config import INDEX_DIR_NAME, read_plain
+from clipsearch.config import INDEX_DIR_NAME, MARKER, is_index, read_plain
 from clipsearch.places import leads_out
 
 IGNORE_FILE = ".clipsearchignore"
@@ -24,6 +24,7 @@ NO_MEDIA = frozenset({".nomedia", ".NOMEDIA", ".Nomedia"})
 CACHE_TAG = "CACHEDIR.TAG"
 CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"  # see bford.info/cachedir
 VIRTUAL_ENV = "pyvenv.cfg"
+INDEX_FILES = frozenset({MARKER, "CURRENT"})
 MARKERS = NO_MEDIA | {IGNORE_FILE, CACHE_TAG, VIRTUAL_ENV}
 """Files that make a folder, or part of it, no part of the collection."""
 
@@ -296,6 +297,8 @@ class Ignore:
         whole = None
         if not MARKERS.isdisjoint(names):
             whole = self._marked(relative, names)
+        if whole is None and relative and not INDEX_FILES.isdisjoint(names) and self._is_index(relative):
+            whole = "indexes of clipsearch"
         if not OLD_LIBRARY.isdisjoint(names):
             self._libraries.add(relative)
         return Folder(self, relative, names, self._rules_for(relative), whole)
@@ -331,6 +334,10 @@ class Ignore:
         if CACHE_TAG in names and self._is_cache(relative):
             return CACHE_TAG
         return "folders of programs" if VIRTUAL_ENV in names else None
+
+    def _is_index(self, relative: str) -> bool:
+        wanted = self._verdict(self._rules_for(relative), relative, True)
+        return (wanted is None or wanted[1] is not False) and is_index(Path(self.root, relative))
 
     def _is_cache(self, relative: str) -> bool:
         try:

@@ -284,6 +284,7 @@ def _print_report(report: IndexReport, place: Path) -> None:
             (report.returned, "back again"),
             (report.forgotten, "forgotten"),
             (report.withdrawn, "now left out"),
+            (report.kept, "kept as they were"),
             (report.partial, "partly read"),
             (len(report.skipped), "skipped"),
         )

@@ -27,6 +27,7 @@ from clipsearch.indexer.scan import FoundFile
 from clipsearch.indexer.status import read_status
 from clipsearch.indexer.verify import verify
 from clipsearch.pictures.pool import DecodeResult, DecodeTask
+from clipsearch.records import OUT_OF_MEMORY, SkipStatus
 from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot
 from clipsearch.store.export import export_parquet
@@ -550,3 +551,133 @@ def test_killed_while_encoding_again_all_old_or_all_new_are_found(tmp_path: Path
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True, text=True)
     assert done.stdout.split()[1] == "40"
     assert verify(index).ok
+
+
+# -- files that are there and give no picture
+
+
+def spoil(paths: list[Path], how: str) -> None:
+    for path in paths:
+        size = path.stat().st_size
+        path.write_bytes(b"" if how == "emptied" else b"\0" * size if how == "zeroed" else path.read_bytes()[:200])
+
+
+@pytest.mark.parametrize("how", ["emptied", "zeroed", "cut"])
+@pytest.mark.parametrize("options", [{}, {"reindex": True}], ids=["run", "reindex"])
+@pytest.mark.parametrize("neighbour", [False, True])
+def test_what_is_spoiled_in_bulk_keeps_its_vectors(
+    how: str, options: dict[str, object], neighbour: bool, photos: Path, encoder: FakeEncoder
+) -> None:
+    paths = fill(photos, 12)
+    if neighbour:  # a file whose row already says that such content is no picture
+        (photos / "old.jpg").write_bytes(b"" if how == "emptied" else b"\0" * paths[0].stat().st_size)
+    run(photos, encoder)
+    contents = [path.read_bytes() for path in paths]
+    before = found(photos / ".clipsearch")
+    spoil(paths[:8], how)
+    if options:
+        with pytest.raises(StorageError, match="8 indexed pictures cannot be read now"):
+            index_folder(photos, encoder, options=IndexOptions(workers=1, reindex=True))
+    else:
+        report = run(photos, encoder)
+        assert (report.pictures, report.kept, report.removed) == (12, 8, 0)
+        assert "8 indexed pictures cannot be read now" in report.warnings[-1]
+        generation = report.generation
+        assert run(photos, encoder).generation == generation
+    assert found(photos / ".clipsearch") == before
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    report = run(photos, encoder)
+    assert (report.encoded, report.pictures, report.kept) == (0, 12, 0)
+
+
+def test_one_that_is_spoiled_is_a_picture_no_more_but_an_empty_file_says_nothing(
+    photos: Path, encoder: FakeEncoder
+) -> None:
+    paths = fill(photos, 12)
+    run(photos, encoder)
+    spoil(paths[:1], "zeroed")
+    spoil(paths[1:2], "emptied")
+    report = run(photos, encoder)
+    assert (report.pictures, report.kept, len(report.skipped)) == (11, 1, 2)
+    paths[1].unlink()
+    assert run(photos, encoder).pictures == 10
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ("missing_extra", "needs heif"),
+        ("timeout", "too slow"),
+        ("decoder_crashed", "it died"),
+        ("too_large", OUT_OF_MEMORY),
+        ("unsupported_format", "this version does not read it"),
+    ],
+)
+@pytest.mark.parametrize("share", [1, 8])
+def test_no_failure_of_ours_replaces_a_picture(
+    status: SkipStatus, reason: str, share: int, photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = fill(photos, 12)
+    run(photos, encoder)
+    before = found(photos / ".clipsearch")
+    bad = {path.relative_to(photos).as_posix() for path in paths[:share]}
+    real = build._Run._take
+
+    def take(run: build._Run, file: FoundFile, result: DecodeResult) -> DecodeTask | None:
+        if file.path not in bad:
+            return real(run, file, result)
+        run._skip(file, status, reason, None)
+        return None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build._Run, "_take", take)
+        if share > 1:
+            with pytest.raises(StorageError, match="8 indexed pictures cannot be read now"):
+                index_folder(photos, encoder, options=IndexOptions(workers=1, reindex=True))
+            assert found(photos / ".clipsearch") == before
+        else:
+            report = run(photos, encoder, reindex=True)
+            assert (report.pictures, report.missing, report.removed) == (11, 1, 0)
+        run(photos, encoder)
+        if status != "unsupported_format":  # which says something of a file that is another now
+            for path in paths:
+                os.utime(path, ns=(1, 1))
+            assert run(photos, encoder).kept == share
+        assert found(photos / ".clipsearch") == before
+    report = run(photos, encoder)
+    assert (report.encoded, report.pictures, report.missing) == (0, 12, 0)
+    assert found(photos / ".clipsearch") == before
+
+
+def test_with_prune_what_only_we_cannot_read_does_not_hold_up_a_reindex(
+    photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = fill(photos, 6)
+    run(photos, encoder)
+    bad = {path.relative_to(photos).as_posix() for path in paths[:5]}
+    real = build._Run._take
+
+    def take(run: build._Run, file: FoundFile, result: DecodeResult) -> DecodeTask | None:
+        if file.path not in bad:
+            return real(run, file, result)
+        run._skip(file, "missing_extra", "needs heif", None)
+        return None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build._Run, "_take", take)
+        report = run(photos, encoder, reindex=True, prune=True)
+    assert (report.pictures, report.missing) == (1, 5)
+    assert run(photos, encoder).pictures == 6
+
+
+def test_files_that_may_be_anything_leave_no_row(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 3)
+    for name in ("README", "empty", "locked"):
+        (photos / name).write_bytes(b"" if name == "empty" else b"text")
+    index_folder(photos, encoder, index=photos / "own")
+    report = index_folder(photos, encoder, options=IndexOptions(workers=1))  # the other one is within the pictures
+    assert (report.encoded, report.skipped) == (3, [])
+    assert report.left_out == {"indexes of clipsearch": 1}
+    status = read_status(report.index)
+    assert (status.pictures, len(status.skipped)) == (3, 0)
