@@ -425,6 +425,8 @@ class _Run:
         if expected and not scan.folders and not self._finds_pictures():
             raise nothing_in(self.root, scan)  # rather an unplugged drive than 100,000 deletions
         vanished = np.flatnonzero(~seen)
+        if scan.held:
+            vanished = vanished[[not scan.holds(catalog.path(row)) for row in vanished.tolist()]]
         find_moved(catalog, changes, vanished[~catalog.away[vanished]])
         moved = {row for row, _, _ in changes.moved}
         vanished = np.array([row for row in vanished.tolist() if row not in moved], np.int64)
@@ -1028,6 +1030,9 @@ class _Run:
         self.commit()
         if self._rebuilding:
             # With --prune only what the drive is to blame for stops it: else a package that is gone would for ever.
+            if self.scan.held:
+                place = min(s.path for s in self.scan.unreadable if self.scan.holds(s.path))
+                self._stop_rebuild(f"{place} cannot be read, which says what to leave out")
             unread = [p for p, status in self._not_read.items() if status == "unreadable" or not self.options.prune]
             if unread and went_in_bulk(self._old_catalog(), unread):
                 self._stop_rebuild(f"{len(unread):,} indexed pictures cannot be read now, {min(unread)} among them")

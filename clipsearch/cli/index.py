@@ -255,6 +255,8 @@ def _keep_current(
                 failed.set()
                 continue
             told = ""
+            if any(skip.status == "unreadable" for skip in report.skipped):
+                failed.set()
             if report.generation != last.generation:
                 show(report)
                 sys.stdout.flush()

@@ -19,6 +19,7 @@ from typing import Literal
 
 import pytest
 
+from clipsearch.config import read_plain
 from clipsearch.errors import NoPictures, NotAnIndex, OtherCollection, StorageError
 from clipsearch.indexer import build
 from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
@@ -681,3 +682,74 @@ def test_files_that_may_be_anything_leave_no_row(photos: Path, encoder: FakeEnco
     assert report.left_out == {"indexes of clipsearch": 1}
     status = read_status(report.index)
     assert (status.pictures, len(status.skipped)) == (3, 0)
+
+
+# -- what leaves pictures out, and cannot be read
+
+
+@contextmanager
+def unreadable_file(name: str, number: int, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    real = read_plain
+
+    def read(path: str, limit_bytes: int = -1) -> bytes:
+        if Path(path).name == name:
+            raise OSError(number, os.strerror(number))
+        return real(path, limit_bytes)
+
+    with patch.context() as context:
+        context.setattr("clipsearch.indexer.ignore.read_plain", read)
+        context.setattr("clipsearch.indexer.ignore.time.sleep", lambda seconds: None)
+        yield
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ELOOP])
+@pytest.mark.parametrize("name", [".clipsearchignore", "CACHEDIR.TAG"])
+@pytest.mark.parametrize("options", [{}, {"prune": True, "keep_missing_days": 0.0}], ids=["run", "prune"])
+def test_a_folder_of_which_nobody_knows_what_is_left_out_stays_as_it_was(
+    number: int,
+    name: str,
+    options: dict[str, object],
+    photos: Path,
+    encoder: FakeEncoder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fill(photos / "open", 3)
+    album = photos / "album"
+    shown, hidden, gone = fill(album, 3, first=10), fill(album / "private", 2, first=20), fill(album, 1, first=30)
+    (album / ".clipsearchignore").write_text("private/\n")
+    if name == "CACHEDIR.TAG":
+        (album / name).write_text("no signature")
+    report = run(photos, encoder)
+    assert report.pictures == 7
+    before = found(photos / ".clipsearch")
+    gone[0].unlink()
+    new = fill(album, 1, first=40)
+    with unreadable_file(name, number, monkeypatch):
+        report = run(photos, encoder, **options)
+        assert [(skip.path, skip.status) for skip in report.skipped] == [(f"album/{name}", "unreadable")]
+        assert (report.encoded, report.removed, report.missing, report.forgotten) == (0, 0, 0, 0)
+        assert found(photos / ".clipsearch") == before
+        shutil.copy(shown[0], photos / "open" / "copy.jpg")  # of a picture that stays where it was
+        assert run(photos, encoder, **options).pictures == 8
+        with pytest.raises(StorageError, match=f"{name} cannot be read"):
+            index_folder(photos, encoder, options=IndexOptions(workers=1, reindex=True))
+        assert len(found(photos / ".clipsearch")) == 8
+    assert run(photos, encoder).encoded == 1
+    paths = found(photos / ".clipsearch")
+    assert {path.relative_to(photos).as_posix() for path in [*shown, *new]} <= paths
+    assert not any(path.relative_to(photos).as_posix() in paths for path in [*hidden, *gone])
+
+
+def test_an_index_is_not_begun_where_nobody_knows_what_is_left_out(
+    photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(photos, 3)
+    (photos / ".clipsearchignore").symlink_to(photos.parent / "away" / "patterns")
+    with pytest.raises(StorageError, match=r"\.clipsearchignore"):
+        index_folder(photos, encoder)
+    assert not (photos / ".clipsearch").exists()
+    (photos / ".clipsearchignore").unlink()
+    (photos / ".clipsearchignore").mkdir()  # holds no patterns, and never will
+    report = run(photos, encoder)
+    assert report.pictures == 3
+    assert "no file" in report.warnings[-1]
