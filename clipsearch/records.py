@@ -355,7 +355,7 @@ class Manifest:
     skipped: int = 0  # rows of files that could not be read
     missing: int = 0  # rows whose files cannot be seen
     recall_target: float = 0.985  # recall@10 that inverted files are tuned for
-    devices: dict[str, int] = field(default_factory=dict)  # device number of the root ("") and of folders; see scan
+    devices: dict[str, int] = field(default_factory=dict)  # the drive of the root ("") and of folders; see scan
     metadata_version: int = 0  # the last whose readers told the user what they could read of older rows
     links: str = ""  # out of the folder: "inside": not followed; "followed"; "": followed, as always once
     rebuild: Rebuild | None = None

@@ -20,6 +20,7 @@ import xxhash
 
 from clipsearch.config import INDEX_DIR_NAME
 from clipsearch.filenames import to_bytes
+from clipsearch.indexer.drives import drive_identity
 from clipsearch.indexer.ignore import HIDDEN, OF_THE_PROCESS, PASSING_ERRORS, Folder, Ignore
 from clipsearch.indexer.sidecars import Sidecars
 from clipsearch.pictures.formats import PICTURE_ENDINGS, classify_name, is_picture_name
@@ -142,9 +143,12 @@ class Scan:
     unreadable: list[SkippedImage] = field(default_factory=list)  # files and folders that cannot be looked at
     folders: set[str] = field(default_factory=set)  # those that hold files with the names of pictures
     devices: dict[str, int] = field(default_factory=dict)
-    """Device numbers of the root (""), of the folders in it, and of every folder that is on another device than the one
-    above it."""
+    """Which drive (see indexer/drives.py) the root ("") is on, the folders in it, and every folder that is on another
+    device than the one above it."""
 
+    device_numbers: dict[str, int] = field(default_factory=dict)  # of the same; older indexes have only these
+
+    drives: dict[int, int] = field(default_factory=dict)  # by device number
     left_out: dict[str, str] = field(default_factory=dict)  # files and folders that `ignore` names, and why; no hidden
     held: set[str] = field(default_factory=set)  # folders that stay as they were; see indexer/ignore.py
     indexed: list[str] = field(default_factory=list)  # folders below the root that have an index of their own
@@ -179,16 +183,16 @@ class Scan:
         return True
 
     def moved_devices(self, before: dict[str, int]) -> list[str]:
-        """The folders that were on another device when the index was last written."""
-        return [path for path, device in before.items() if self._device_of(path, device) != device]
+        """The folders that were on another drive when the index was last written."""
+        return [path for path, device in before.items() if device not in self._devices_of(path, device)]
 
-    def _device_of(self, path: str, default: int) -> int:
-        """The device that a folder is on now: unless it is noted by itself, that of the folder above it."""
+    def _devices_of(self, path: str, default: int) -> tuple[int, ...]:
+        """The drive that a folder is on now, and its number: unless noted by itself, that of the folder above it."""
         while path not in self.devices:
             if not path:
-                return default
+                return (default,)
             path = path.rpartition("/")[0]
-        return self.devices[path]
+        return self.devices[path], self.device_numbers.get(path, self.devices[path])
 
 
 def walk(root: Path, result: Scan, *, exclude: Path | None = None, ignore: Ignore | None = None) -> Iterator[FileBlock]:
@@ -271,7 +275,10 @@ class _Folder:
                 result.left_out[relative] = rules.whole
                 return
             if not relative or "/" not in relative or info.st_dev != above:
-                result.devices[relative] = info.st_dev
+                if info.st_dev not in result.drives:
+                    result.drives[info.st_dev] = drive_identity(fd, self.place, info.st_dev)
+                result.devices[relative] = result.drives[info.st_dev]
+                result.device_numbers[relative] = info.st_dev
             for entry in self._rest:
                 self._take(entry, fd, info.st_dev, rules)
             if blocks or self._names:

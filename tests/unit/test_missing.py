@@ -21,10 +21,10 @@ import pytest
 
 from clipsearch.config import read_plain
 from clipsearch.errors import NoPictures, NotAnIndex, OtherCollection, StorageError
-from clipsearch.indexer import build
+from clipsearch.indexer import build, drives
 from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
 from clipsearch.indexer.compact import compact
-from clipsearch.indexer.scan import FoundFile
+from clipsearch.indexer.scan import FoundFile, Scan, walk
 from clipsearch.indexer.status import read_status
 from clipsearch.indexer.verify import verify
 from clipsearch.pictures.pool import DecodeResult, DecodeTask
@@ -34,6 +34,7 @@ from clipsearch.store import open_snapshot
 from clipsearch.store.export import export_parquet
 from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
+from tests.support.mounts import Mounts
 from tests.support.pictures import fill, picture
 
 KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "4"))
@@ -753,3 +754,72 @@ def test_an_index_is_not_begun_where_nobody_knows_what_is_left_out(
     report = run(photos, encoder)
     assert report.pictures == 3
     assert "no file" in report.warnings[-1]
+
+
+# -- which drive is it?
+
+
+@pytest.mark.parametrize("said", ["id", "size", "source", "uuid"])
+def test_another_drive_with_the_same_device_number_deletes_nothing(
+    said: str, photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = fill(photos, 30)
+    monkeypatch.setattr(drives, "_mounted_at", lambda place: ("vfat", "/dev/sdb1"))
+    monkeypatch.setattr(drives, "_uuid", lambda device, source: "1234-ABCD")
+    run(photos, encoder)
+    before = found(photos / ".clipsearch")
+    paths[3].rename(photos.parent / "away.jpg")
+    with monkeypatch.context() as patch:
+        real = os.fstatvfs
+        if said == "id":
+            patch.setattr(os, "fstatvfs", lambda fd: _with(real(fd), f_fsid=real(fd).f_fsid + 1))
+        elif said == "size":
+            patch.setattr(os, "fstatvfs", lambda fd: _with(real(fd), f_blocks=real(fd).f_blocks + 1))
+        elif said == "source":
+            patch.setattr(drives, "_mounted_at", lambda place: ("vfat", "/dev/sdc1"))
+        else:
+            patch.setattr(drives, "_uuid", lambda device, source: "5678-DCBA")
+        report = run(photos, encoder)
+        assert (report.removed, report.missing) == (0, 1)
+    (photos.parent / "away.jpg").rename(paths[3])
+    report = run(photos, encoder)
+    assert (report.returned, report.encoded) == (1, 0)
+    assert found(photos / ".clipsearch") == before
+    paths[3].unlink()
+    assert run(photos, encoder).removed == 1  # the drive is the same
+
+
+def _with(told: os.statvfs_result, **other: int) -> object:
+    names = [name for name in dir(told) if name.startswith("f_")]
+    return type("Told", (), {**{name: getattr(told, name) for name in names}, **other})()
+
+
+def test_another_real_drive_at_the_same_mount_point_deletes_nothing(tmp_path: Path, encoder: FakeEncoder) -> None:
+    photos, usb = tmp_path / "photos", tmp_path / "photos" / "usb"
+    fill(photos, 30)
+    mounted = Mounts()
+    try:
+        mounted.tmpfs(usb)
+        numbers = [usb.stat().st_dev]
+        for n in range(3):
+            picture(100 + n).save(usb / f"{n}.png")
+        run(photos, encoder)
+        mounted.unmount(usb)
+        mounted.tmpfs(usb)
+        numbers.append(usb.stat().st_dev)
+        picture(200).save(usb / "other.png")
+        report = run(photos, encoder)
+        assert (report.removed, report.missing) == (0, 3), numbers
+    finally:
+        mounted.close()
+
+
+def test_an_index_of_before_knows_device_numbers(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 3)
+    scan = Scan()
+    assert len([*walk(photos, scan)]) > 0
+    number = photos.stat().st_dev
+    assert scan.moved_devices({"": number, "set000": number}) == []
+    assert scan.moved_devices({"": number + 1}) == [""]
+    assert scan.moved_devices(scan.devices) == []
+    assert min(scan.devices.values()) >= drives.LEAST
