@@ -356,6 +356,9 @@ class Manifest:
     missing: int = 0  # rows whose files cannot be seen
     recall_target: float = 0.985  # recall@10 that inverted files are tuned for
     devices: dict[str, int] = field(default_factory=dict)  # the drive of the root ("") and of folders; see scan
+    clock_s: int = 0  # the index's own clock, and by the system's when it was read; see indexer/patience.py
+    clock_read_s: int = 0
+    clock_waiting_s: int = 0
     metadata_version: int = 0  # the last whose readers told the user what they could read of older rows
     links: str = ""  # out of the folder: "inside": not followed; "followed"; "": followed, as always once
     rebuild: Rebuild | None = None

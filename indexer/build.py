@@ -34,7 +34,8 @@ from clipsearch.indexer.belonging import check_folder, check_pictures, check_pla
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
 from clipsearch.indexer.changes import Changes, compare, find_moved
 from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
-from clipsearch.indexer.ignore import Ignore, overlapping
+from clipsearch.indexer.ignore import EXCLUDED, Ignore, overlapping
+from clipsearch.indexer.patience import IndexClock
 from clipsearch.indexer.rebuild import carried_over
 from clipsearch.indexer.remark import remarked, with_hidden
 from clipsearch.indexer.retries import attempts_after, limit_for, says_nothing, should_retry
@@ -344,8 +345,7 @@ class _Run:
         self._done = 0
         self._last_commit = time.monotonic()
         self._commit_after_s = min(FIRST_COMMIT_S, options.commit_s)
-        self._now_s = int(time.time())
-        self._last_s = self._now_s  # when the index was written last, by the clock of that moment
+        self._clock = IndexClock(int(time.time()), int(time.time()))
         self._not_read: dict[str, SkipStatus] = {}  # files that could be read before, and not now
         self._spoiled: dict[str, ImageRecord] = {}  # files that were pictures before, and are others now
         self._old: Catalog | None = None
@@ -354,7 +354,7 @@ class _Run:
         self._known_devices: dict[str, int] = {}
         self._reusing: dict[int, int] = {}  # rows whose vectors files will share, by key of the file's task
         self._told_of_precision = False
-        self._moved = False  # the index is of another folder than its manifest says, or follows other links
+        self._moved = False  # of another folder than its manifest says, with other links, or at another time
 
     def _root_name(self) -> str:
         """The root as the manifest names it: relative where the index lies in it, so that both can be moved."""
@@ -391,19 +391,35 @@ class _Run:
         self.ignore.follow_links = links != "inside"
         self.manifest = dataclasses.replace(self.manifest, links=links)
 
+    def _read_clock(self, current: Manifest) -> None:
+        now = self._clock.read_at
+        before = IndexClock(current.clock_s, current.clock_read_s, current.clock_waiting_s)
+        if not current.clock_s:  # of a version that had no clock
+            last = _seconds(current.created_at, now)
+            before = IndexClock(min(now, last), last)
+        self._clock = before.at(now)
+        self._moved |= current.missing > 0 and self._clock.is_worth_noting(before)
+
+    def _note_clock(self) -> None:
+        clock = self._clock
+        self.manifest = dataclasses.replace(
+            self.manifest, clock_s=clock.seconds, clock_read_s=clock.read_at, clock_waiting_s=clock.waiting
+        )
+
     def open(self) -> None:
         """Compare the folder with the index, if there is one."""
         index_dir = self.writer.index_dir
         current = self.writer.current()
         if current is not None:
             was_old = needs_upgrade(current)
-            self._last_s = _seconds(current.created_at, self._now_s)
+            self._read_clock(current)
             current = upgraded(self.writer, current)
             self._adopt(current)
             self._retry_all |= was_old
             if was_old:
                 self.report.warnings.append(LONG_PICTURES_WERE_CUT)
         self._choose_links(current)
+        self._note_clock()
         self.catalog = catalog = Catalog(index_dir, self._fragments)
         self._tell_of_old_metadata()
         self._before = open_snapshot(index_dir) if current is not None else None
@@ -467,8 +483,9 @@ class _Run:
         if is_other or not (is_there or holds_pictures_of(self.root, index_dir, current)):
             raise OtherCollection(index_dir, old_root, self.root)
         self._known_devices = dict(current.devices)
-        self._moved = current.root != self._root_name()
-        if self._moved and not is_there:
+        is_moved = current.root != self._root_name()
+        self._moved |= is_moved
+        if is_moved and not is_there:
             self.report.warnings.append(
                 f"the pictures moved from {old_root} to {self.root}: the index now belongs to the new folder"
             )
@@ -1008,8 +1025,8 @@ class _Run:
         """Commit the rest; forget what was deleted, and mark what is missing."""
         report, scan = self.report, self.scan
         self._replace_spoiled()
-        # Clocks are wrong at times (a NAS without a battery): only what two of them say has passed has passed.
-        oldest_s = min(self._now_s, self._last_s) - 86_400 * self.options.keep_missing_days
+        now_s = self._clock.seconds
+        oldest_s = now_s - 86_400 * self.options.keep_missing_days
         for row in self._deleted:
             if row not in self._gone:
                 self._drop(row)
@@ -1018,14 +1035,16 @@ class _Run:
             if row in self._gone:
                 continue
             known = bool(self.catalog.away[row])
-            first_s = int(self.catalog.missed_since_s[row]) if known else min(self._now_s, self._last_s)
-            too_long = first_s <= oldest_s and not scan.hides(self.catalog.path(row))
-            if self.options.prune or too_long:
+            first_s = int(self.catalog.missed_since_s[row]) if known else now_s
+            left_out = scan.leaves_out(self.catalog.path(row)) if scan.left_out else None
+            # What is left out is not gone: in this run only, or until the user asks.
+            too_long = first_s <= oldest_s and left_out is None and not scan.hides(self.catalog.path(row))
+            if (self.options.prune and left_out != EXCLUDED) or too_long:
                 self._drop(row)
                 report.forgotten += 1
             elif not known:
-                self._marked_missing[row] = max(self._now_s, self._last_s)
-                report.withdrawn += bool(scan.left_out) and scan.leaves_out(self.catalog.path(row)) is not None
+                self._marked_missing[row] = self._clock.latest
+                report.withdrawn += left_out is not None
         self._known_devices = {}
         self.commit()
         if self._rebuilding:
@@ -1059,7 +1078,7 @@ class _Run:
             self.scan,
             not_read=set(self._not_read),
             prune=self.options.prune,
-            now_s=self._now_s,
+            now_s=self._clock.latest,
         )
         self.report.removed += deleted
         self.manifest = self.writer.commit(counted(self.writer.index_dir, manifest))

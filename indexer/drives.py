@@ -14,7 +14,7 @@ OF_ONE_SIZE = frozenset(
     {"exfat", "ext2", "ext3", "ext4", "f2fs", "fuseblk", "hfs", "hfsplus", "iso9660", "msdos", "ntfs", "ntfs3", "udf"}
     | {"vfat", "xfs"}
 )
-"""File systems whose size stays the same while they are used. For some, the system knows no id but the device's number."""
+"""File systems whose size stays as it is. Of some, the system knows no other id than the number of their device."""
 LEAST = 1 << 62
 """Identities are no less than this, device numbers are less."""
 _BY_UUID = Path("/dev/disk/by-uuid")

@@ -823,3 +823,79 @@ def test_an_index_of_before_knows_device_numbers(photos: Path, encoder: FakeEnco
     assert scan.moved_devices({"": number + 1}) == [""]
     assert scan.moved_devices(scan.devices) == []
     assert min(scan.devices.values()) >= drives.LEAST
+
+
+# -- time, and what is left out
+
+
+def run_at(
+    days: float, patch: pytest.MonkeyPatch, folder: Path, encoder: FakeEncoder, **options: object
+) -> IndexReport:
+    with patch.context() as context:
+        context.setattr("clipsearch.indexer.build.time.time", lambda: 1_800_000_000 + 86_400 * days)
+        return run(folder, encoder, **options)
+
+
+def test_a_clock_that_jumps_ahead_and_back_makes_nothing_old(
+    photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(photos, 30)
+    run_at(0, monkeypatch, photos, encoder)
+    (photos / "set001").rename(photos.parent / "away")
+    for days in (1, 2000, 2000.1, 2001, 2002, 3, 3.1, 9000, 9000.1, 4, -20000, 5, -20000, 6, 6.1):
+        report = run_at(days, monkeypatch, photos, encoder)
+        assert (report.missing, report.forgotten) == (10, 0), days
+    (photos.parent / "away").rename(photos / "set001")
+    assert run_at(7, monkeypatch, photos, encoder).returned == 10
+    assert encoder.images_encoded == 30
+
+
+@pytest.mark.parametrize("every", [1, 7, 31])
+def test_days_are_counted_from_run_to_run(
+    every: int, photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(photos, 30)
+    run_at(-60, monkeypatch, photos, encoder)
+    (photos / "set001").rename(photos.parent / "away")
+    assert run_at(0, monkeypatch, photos, encoder).missing == 10  # after a pause, which does not count
+    days, report = 0, run_at(0.1, monkeypatch, photos, encoder)
+    while not report.forgotten:
+        days += every
+        assert days < 30 + 3 * every
+        report = run_at(days, monkeypatch, photos, encoder)
+    assert report.forgotten == 10
+    assert days >= 30
+
+
+def test_a_run_that_only_tells_the_time_is_a_rare_one(
+    photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(photos, 30)
+    run_at(0, monkeypatch, photos, encoder)
+    (photos / "set001").rename(photos.parent / "away")
+    generations = {run_at(hour / 24, monkeypatch, photos, encoder).generation for hour in range(1, 49)}
+    assert len(generations) <= 5
+
+
+@pytest.mark.parametrize("reindex", [False, True])
+def test_what_is_excluded_is_not_deleted(reindex: bool, photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 30)
+    run(photos, encoder)
+    shutil.rmtree(photos / "set002")
+    everything: dict[str, object] = {"prune": True, "keep_missing_days": 0.0, "reindex": reindex}
+    for _ in range(2):
+        report = run(photos, encoder, exclude=("set001",), **everything)
+        assert (report.pictures, report.missing) == (10, 10)
+    encoded = encoder.images_encoded
+    report = run(photos, encoder)
+    assert (report.returned, report.pictures, encoder.images_encoded) == (10, 20, encoded)
+
+
+def test_what_is_left_out_for_good_is_forgotten_when_asked_only(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 30)
+    run(photos, encoder)
+    (photos / ".clipsearchignore").write_text("set001/\n")
+    for _ in range(2):
+        report = run(photos, encoder, keep_missing_days=0)
+        assert (report.pictures, report.missing, report.forgotten) == (20, 10, 0)
+    assert run(photos, encoder, prune=True).forgotten == 10
