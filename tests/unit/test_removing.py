@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -230,3 +231,17 @@ def test_a_probe_takes_no_other_file_s_place(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("[1, 2]")
     with pytest.raises(StorageError, match="already exists"):
         check_probe_folder(tmp_path)
+
+
+def test_a_server_takes_the_place_of_a_socket_only(tmp_path: Path) -> None:
+    from clipsearch.daemon.server import LocalSocket
+
+    place = tmp_path / "servers" / "00000000.sock"
+    place.parent.mkdir()
+    for mine in (place, place.with_suffix(f".{os.getpid()}")):
+        mine.write_text("mine")
+        nobody: Any = None
+        with pytest.raises(FileExistsError):
+            LocalSocket(nobody, nobody, place)
+        assert mine.read_text() == "mine"
+        mine.unlink()
