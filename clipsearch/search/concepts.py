@@ -11,7 +11,7 @@ from clipsearch.errors import InvalidQuery
 from clipsearch.records import FloatArray
 from clipsearch.search.collection import Collection
 from clipsearch.search.feedback import refine, threshold_for
-from clipsearch.store.tags import Direction, Tag, check_free, make_tag, write_tags
+from clipsearch.store.tags import Direction, Tag, make_tag, write_tags
 
 Example = int | str | Path
 """A row id, or the path of a picture (in the index or not)."""
@@ -44,11 +44,10 @@ def learn_concept(
 def add_concept(
     photos: Collection, name: str, like: Sequence[Example], unlike: Sequence[Example] = (), *, replace: bool = False
 ) -> Tag:
-    """Learn a concept and keep it in the index. A tag or concept of that name is only replaced with `replace`.
+    """Learn a concept and keep it in the index. Another tag or concept of that name is only replaced with `replace`.
 
     Raises: as learn_concept, TagExists, IndexLocked.
     """
-    check_free(photos.manifest, name, replace=replace)
     concept = learn_concept(photos, name, like, unlike)
     write_tags(photos.index, [concept], replace=replace)
     return concept

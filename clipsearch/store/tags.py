@@ -173,29 +173,25 @@ def find_tag(manifest: Manifest, name: str) -> TagRef | None:
     return next((ref for ref in manifest.tags if fold(ref.name) == wanted), None)
 
 
-def check_free(manifest: Manifest, name: str, *, replace: bool = False) -> None:
-    """Raise TagExists if there is a tag or concept of that name: before work is done for another."""
-    older = find_tag(manifest, name)
-    if older is not None and not replace:
-        raise TagExists(older.name, older.kind, older.pictures)
-
-
 def add_tags(
     index_dir: Path, manifest: Manifest, tags: list[Tag], *, replace: bool = False, extend: bool = False
 ) -> Manifest:
     """`manifest`, not yet committed, with `tags` written.
 
     Of a name that is there already: `replace` forgets what it stood for; `extend` lets a tag keep its pictures beside
-    the new ones. Raises: TagExists without either, and for a tag that would extend a concept.
+    the new ones. Raises: TagExists without either, and for a tag that would extend a concept; but not if it stands for
+    the same pictures, so that a command can be repeated.
     """
     kept = {fold(ref.name): ref for ref in manifest.tags}
     for tag in tags:  # before any is written
-        known = kept.get(fold(tag.name))
-        if known is None or not extend or not known.kind == tag.kind == "tag":
-            check_free(manifest, tag.name, replace=replace)
+        older = kept.get(fold(tag.name))
+        if older is None or replace or (extend and older.kind == tag.kind == "tag"):
+            continue
+        if older.kind != tag.kind or read_tag(index_dir, older).as_dict() != tag.as_dict():
+            raise TagExists(older.name, older.kind, older.pictures)
     for tag in tags:
         older = kept.get(fold(tag.name))
-        if older is not None and not replace:
+        if older is not None and extend:
             before = read_tag(index_dir, older)
             tag = make_tag(before.name, {**before.as_dict(), **tag.as_dict()})
         kept[fold(tag.name)] = _written_now(index_dir, tag)

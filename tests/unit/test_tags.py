@@ -81,6 +81,8 @@ def test_tags_are_added_to_replaced_and_removed(photos: Path) -> None:
     with pytest.raises(TagExists, match=r"already has the tag 'dog' \(2 pictures\)"):
         write_tags(index, {"bird": {}, "DOG": {b: 0.75, c: 1.0}})
     assert [ref.name for ref in manifest_of(index).tags] == ["Café", "dog"]
+    assert len(list((index / "tags").iterdir())) == 4  # nothing was written that a repair might take in
+    write_tags(index, {"dog": {a: 1.0, b: 0.5}})  # as it is
     write_tags(index, {"DOG": {b: 0.75, c: 1.0}}, extend=True)
     assert scores_of(index, "dog") == {a: 1.0, b: 0.75, c: 1.0}
     assert scores_of(index, "cafe\u0301") == {c: 1.0}
