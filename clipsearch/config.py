@@ -157,12 +157,29 @@ def _there(known: list[Path]) -> list[Path]:
 
 
 def check_not_away(index_dir: Path) -> None:
-    """Raise IndexAway if `index_dir` was an index, as far as is known, and is none now: none is made in its place."""
+    """Raise IndexAway if `index_dir` was an index, as far as is known, and is none now: none is made in its place.
+
+    Only `.clipsearch` that is gone from a folder that is still the same was deleted, and not on a drive that is away.
+    """
     if is_index(index_dir):
         return
     names = {absolute(index_dir), os.path.realpath(index_dir)}
-    if any(absolute(known) in names for known in known_indexes()):
-        raise IndexAway(index_dir.absolute(), remake="--new")
+    known = [entry for entry in _registry() if absolute(_path_of(entry)) in names]
+    if not known:
+        return
+    if index_dir.name == INDEX_DIR_NAME and not os.path.lexists(index_dir):
+        folder = _folder_identity(index_dir.parent)
+        if folder and all(entry.get("folder") == folder for entry in known):
+            return
+    raise IndexAway(index_dir.absolute(), remake="--new")
+
+
+def _folder_identity(folder: Path) -> str:
+    """What tells a folder from another at the same place, as long as its drive is not made anew. "" if nobody knows."""
+    try:
+        return f"{os.statvfs(folder).f_fsid:x}:{folder.stat().st_ino:x}"
+    except OSError:
+        return ""
 
 
 def working_folder() -> Path | None:
@@ -175,20 +192,33 @@ def working_folder() -> Path | None:
 
 def known_indexes() -> list[Path]:
     """Indexes used on this machine, the last one first. Some may be gone."""
+    return [_path_of(entry) for entry in _registry()]
+
+
+def _registry() -> list[dict[str, str]]:
+    """What is known of these: `path_hex`, and `folder`, what tells the folder that each is in from others."""
     try:
         entries = json.loads((state_dir() / "indexes.json").read_text(encoding="utf-8"))
-        return [Path(from_bytes(bytes.fromhex(entry["path_hex"]))) for entry in entries]
+        for entry in entries:
+            _path_of(entry)
+        return list(entries)
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def _path_of(entry: dict[str, str]) -> Path:
+    return Path(from_bytes(bytes.fromhex(entry["path_hex"])))
 
 
 def remember_index(index: Path) -> None:
     """Put `index` at the front of the registry. A registry that cannot be written is no error."""
     target = index.absolute()
-    paths = [target, *(known for known in known_indexes() if known != target)][:REGISTRY_LIMIT]
-    if known_indexes()[:1] == [target]:
+    known = _registry()
+    hexed = to_bytes(target).hex()
+    first = {"path": readable(str(target)), "path_hex": hexed, "folder": _folder_identity(target.parent)}
+    if known[:1] == [first]:
         return
-    entries = [{"path": readable(str(p)), "path_hex": to_bytes(p).hex()} for p in paths]
+    entries = [first, *(entry for entry in known if entry["path_hex"] != hexed)][:REGISTRY_LIMIT]
     write_small(state_dir() / "indexes.json", json.dumps(entries, indent=1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -96,15 +97,36 @@ def test_no_index_is_made_where_one_is_away(tmp_path: Path, encoder: FakeEncoder
     assert index(photos, encoder=encoder, index=place, options=IndexOptions(workers=1)).unchanged == 3
 
 
-def test_an_index_that_was_deleted_is_made_anew_when_asked(tmp_path: Path, encoder: FakeEncoder) -> None:
-    photos = tmp_path / "photos"
+def test_an_index_that_was_deleted_is_made_anew(tmp_path: Path, encoder: FakeEncoder) -> None:
+    photos, place = tmp_path / "photos", tmp_path / "index"
+    fill(photos, 3)
+    options = IndexOptions(workers=1)
+    index(photos, encoder=encoder, options=options)
+    shutil.rmtree(photos / ".clipsearch")  # from the folder that it was in: there is no drive that may be away
+    assert index(photos, encoder=encoder, options=options).encoded == 3
+    index(photos, encoder=encoder, index=place, options=options)
+    shutil.rmtree(place)
+    with pytest.raises(IndexAway):
+        index(photos, encoder=encoder, index=place, options=options)
+    assert not place.exists()
+    again = dataclasses.replace(options, new=True)
+    assert index(photos, encoder=encoder, index=place, options=again).encoded == 3
+
+
+@pytest.mark.parametrize("how", ["another folder", "an empty index folder"])
+def test_no_index_is_made_beside_pictures_of_another_drive(tmp_path: Path, encoder: FakeEncoder, how: str) -> None:
+    photos = tmp_path / "drive" / "photos"
     fill(photos, 3)
     index(photos, encoder=encoder, options=IndexOptions(workers=1))
-    shutil.rmtree(photos / ".clipsearch")
-    with pytest.raises(IndexAway):
+    if how == "another folder":
+        unplug(tmp_path / "drive")
+        fill(photos, 2)
+    else:
+        shutil.rmtree(photos / ".clipsearch")
+        (photos / ".clipsearch").mkdir()  # where it was mounted
+    with pytest.raises(IndexAway, match="--new"):
         index(photos, encoder=encoder, options=IndexOptions(workers=1))
-    assert not (photos / ".clipsearch").exists()
-    assert index(photos, encoder=encoder, options=IndexOptions(workers=1, new=True)).encoded == 3
+    assert not [*photos.rglob("INDEX")]
 
 
 def test_a_run_that_follows_another_makes_no_index(tmp_path: Path, encoder: FakeEncoder) -> None:
