@@ -30,6 +30,9 @@ def add(
     unlike: Annotated[
         list[str] | None, typer.Option("--not", help="Counter-example. Can be repeated.", metavar="PICTURE|ID")
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace a tag or concept of that name, which is lost.")
+    ] = False,
     index: IndexOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -46,7 +49,9 @@ def add(
     from clipsearch.search.concepts import add_concept
 
     with open_collection(index) as photos:
-        concept = add_concept(photos, name, [_example(p) for p in pictures], [_example(p) for p in unlike or ()])
+        concept = add_concept(
+            photos, name, [_example(p) for p in pictures], [_example(p) for p in unlike or ()], replace=replace
+        )
         place = photos.index
     with open_collection(place) as photos:
         found = len(photos.select(Tagged(concept.name)))

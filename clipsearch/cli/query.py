@@ -27,7 +27,7 @@ from clipsearch.cli.output import hits_csv, print_hit
 from clipsearch.cli.terminal import shown
 from clipsearch.errors import EmptyQuery, InvalidQuery, UnreadablePicture
 from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
-from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, Hit, Hits
+from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, Hits
 from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def query(
 
         with open_collection(index, model=model, encoder=encoder) as photos:
             order = photos.order(words, **options)
-            hits = order.window(photos, 0, k)
+            hits = Hits(order.window(photos, 0, k), are_certain=not order.is_uncertain)
             if daemon == "auto" and model is None and encoder is None:
                 from clipsearch.daemon.client import start_daemon
 
@@ -155,11 +155,10 @@ def query(
                 notice(line)
             config.remember_index(photos.index)
             empty = "" if hits else _nothing(photos, order)
-    uncertain = not show_all and not Hits(hits).are_certain
-    if uncertain and (paths or zero):  # for other programs, which see no heading
+    if not hits.are_certain and (paths or zero):  # for other programs, which see no heading
         print("nothing certain (--all prints the nearest)", file=sys.stderr)
         raise typer.Exit(EXIT_NOTHING_FOUND)
-    if uncertain:
+    if not hits.are_certain:
         print(NOTHING_CERTAIN, file=sys.stderr)
     if as_json:
         print_json([hit.to_dict() for hit in hits])
@@ -178,7 +177,7 @@ def query(
     print_laps()
     if not hits:
         print(f"nothing found: {empty}", file=sys.stderr)
-    if not hits or uncertain:
+    if not hits or not hits.are_certain:
         raise typer.Exit(EXIT_NOTHING_FOUND)
 
 
@@ -189,7 +188,7 @@ def _nothing(photos: Collection, order: Order) -> str:
     return f"{safe(str(photos.root))}{why}"
 
 
-def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, Any]) -> list[Hit] | None:
+def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, Any]) -> Hits | None:
     """The hits from a running server of this user; None where none can say, and where nothing is found."""
     from clipsearch.daemon import client
 

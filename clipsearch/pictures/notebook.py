@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +23,7 @@ _CARD = "display:inline-block;width:200px;margin:4px;vertical-align:top;font:12p
 _BOX = "display:flex;align-items:center;justify-content:center;width:200px;height:150px;background:#ccc;color:#333"
 
 
-def as_html(hits: Sequence[Hit], thumbnail: Callable[[int], bytes] | None = None) -> str:
+def as_html(hits: Hits, thumbnail: Callable[[int], bytes] | None = None) -> str:
     """The first MOST_SHOWN hits, each with its name, score and band; a grey box where a picture cannot be shown.
 
     `thumbnail` gives the JPEG of a row id, where paths are those of another machine.
@@ -31,7 +31,7 @@ def as_html(hits: Sequence[Hit], thumbnail: Callable[[int], bytes] | None = None
     cards = "".join(_card(hit, thumbnail) for hit in hits[:MOST_SHOWN])
     more = len(hits) - MOST_SHOWN
     said = "no hits" if not hits else f"and {more:,} more" if more > 0 else ""
-    above = "" if Hits(hits).are_certain else f"<p>{NOTHING_CERTAIN}</p>"
+    above = "" if hits.are_certain else f"<p>{NOTHING_CERTAIN}</p>"
     return f"{above}<div>{cards}</div>" + (f"<p>{said}</p>" if said else "")
 
 

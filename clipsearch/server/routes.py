@@ -33,6 +33,7 @@ from clipsearch.errors import (
     MalformedQuery,
     MissingExtra,
     NoSuchPicture,
+    TagExists,
     UnknownIndex,
     UnknownTag,
     UnreadablePicture,
@@ -389,7 +390,11 @@ class AsciiJSON(Response):
 def documented(model: type, *codes: int) -> dict[str, Any]:
     """What OpenAPI says of a route: its answer, and its errors."""
     reasons = {400: "Invalid query", 404: "No such picture or index", 422: "Invalid input"}
-    reasons |= {503: "Too many requests are waiting. See Retry-After", 413: "Too large", 409: "Another index"}
+    reasons |= {
+        503: "Too many requests are waiting. See Retry-After",
+        413: "Too large",
+        409: "Another index, or a name that is taken",
+    }
     problems: dict[int | str, Any] = {code: {"model": messages.Problem, "description": reasons[code]} for code in codes}
     return {"response_model": model, "responses": problems}
 
@@ -601,6 +606,7 @@ def add_errors(app: FastAPI) -> None:
 
 
 _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
+    (TagExists, 409),
     (InvalidQuery, 400),
     (UnknownTag, 400),
     (DimensionMismatch, 400),

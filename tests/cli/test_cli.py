@@ -135,6 +135,11 @@ def test_similar_concepts_and_duplicates(indexed: Path, tmp_path: Path) -> None:
     assert clipsearch("concept", "list", folder=here).stdout == "concept  my reds  (2 examples)\n"
     assert paths_of('tag:"my reds"', folder=here)[0] == "red.png"
     assert "red.png" in paths_of("x", "tag:my reds", folder=here)
+    taken = clipsearch("concept", "add", "MY REDS", "blue.png", folder=here, status=2).stderr
+    assert "already has the concept 'my reds' (2 examples). Nothing was changed" in taken
+    assert paths_of('tag:"my reds"', folder=here)[0] == "red.png"
+    clipsearch("concept", "add", "my reds", "blue.png", "--replace", folder=here)
+    assert paths_of('tag:"my reds"', folder=here)[0] == "blue.png"
     clipsearch("concept", "remove", "my reds", folder=here)
     assert "no tag" in clipsearch("query", "tag:reds", folder=here, status=1).stderr
     assert "cannot be a tag name" in clipsearch("concept", "add", " ", "red.png", folder=here, status=2).stderr

@@ -190,8 +190,14 @@ def test_thumbs_can_be_kept_as_a_concept(client: TestClient) -> None:
     found = [hit["name"] for hit in window(client, query='tag:"my red"')["hits"]]
     assert {"red.png", "=large red.png"} <= set(found)
     assert "blue.png" not in found
+    again = client.post("/v1/concepts", json={**asked, "name": "MY red", "like": [rows["blue.png"]], "unlike": []})
+    assert (again.status_code, again.json()["error"]) == (409, "TagExists")
+    assert {hit["name"] for hit in window(client, query='tag:"my red"')["hits"]} == set(found)
+    blue = {**asked, "name": "MY red", "like": [rows["blue.png"]], "unlike": [], "replace": True}
+    assert client.post("/v1/concepts", json=blue).status_code == 200
+    assert "blue.png" in [hit["name"] for hit in window(client, query='tag:"my red"')["hits"]]
     assert client.post("/v1/concepts", json={**asked, "name": "a\nb"}).status_code == 400
-    assert client.post("/v1/concepts", json={**asked, "like": [999]}).status_code == 400
+    assert client.post("/v1/concepts", json={**asked, "name": "other", "like": [999]}).status_code == 400
 
 
 def test_thumbs_change_the_order(client: TestClient) -> None:
