@@ -37,6 +37,7 @@ from clipsearch.records import DEFAULT_HITS, FloatArray, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.server import messages
 from clipsearch.server.routes import Service, add_errors, path_of
+from clipsearch.server.wrong_input import problems
 
 SESSIONS_KEPT = 64
 CALLS_WAITING = 256
@@ -359,9 +360,10 @@ def _checked(kind: type[Checked], **given: Any) -> Checked:
     """A request of the API. Raises: gradio.Error, which says what is wrong."""
     try:
         return kind(**given)
+    except ClipsearchError as error:
+        raise _as_error(error) from None
     except ValidationError as error:
-        places = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3]]
-        raise gradio.Error("; ".join(places), title="WrongInput", print_exception=False) from None
+        raise gradio.Error(problems(error.errors()), title="WrongInput", print_exception=False) from None
 
 
 async def _answered(work: Awaitable[Result]) -> Result:

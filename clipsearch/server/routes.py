@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -29,17 +29,18 @@ from clipsearch.errors import (
     DimensionMismatch,
     IndexLocked,
     IndexNotFound,
+    InvalidArgument,
     InvalidQuery,
     MalformedQuery,
     MissingExtra,
     NoSuchPicture,
     UnknownIndex,
-    UnknownTag,
     UnreadablePicture,
 )
 from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
 from clipsearch.places import leads_out
+from clipsearch.query.arguments import THUMBNAIL_SIZES, read_size
 from clipsearch.records import DEFAULT_HITS, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import Order, Orders
@@ -68,23 +69,25 @@ from clipsearch.server.originals import (
 )
 from clipsearch.server.thumbnails import MEDIA_TYPE, Thumbnails
 from clipsearch.server.work import Overloaded, WorkQueue
+from clipsearch.server.wrong_input import problems
 from clipsearch.store import read_writer
 
 Result = TypeVar("Result")
-RowId = Annotated[int, InPath(ge=0, lt=2**63, description="Row id of a picture.")]
+RowId = Annotated[int, InPath(description="Row id of a picture.")]
 IndexName = Annotated[str | None, InQuery(max_length=1000, description="Name of an index. See /v1/status.")]
 ThumbnailSize = Annotated[
-    Literal["128", "256", "512", "1024", "2048", "4096"],
+    int,
     InQuery(
+        json_schema_extra={"enum": list(THUMBNAIL_SIZES)},
         description="Longer side in pixels. Small pictures are not enlarged. From 2048 on, a picture longer than 3:1 "
-        "may be up to three times as long."
+        "may be up to three times as long.",
     ),
 ]
 THUMBNAIL_THREADS = 4
 UPLOAD_THREADS = 2
 RETRY_AFTER_S = 1
-WRONG_SHOWN = 20
 _NOT_OF_THE_ORDER = {"offset", "k", "locate", "index", "index_id", "at_least_generation"}
+ONE_PICTURE = "name a picture: give its row_id or its path"
 IMMUTABLE = "private, max-age=31536000, immutable"  # of an address that carries a content hash
 
 
@@ -141,7 +144,7 @@ class Service:
             if order is None:
                 vector = None if asked.vector is None else np.array(asked.vector, np.float64)
                 question["query"] = _exact(asked.query, question.pop("query_bytes"))
-                pictures = {_exact(p.path, p.path_bytes): np.array(p.vector, np.float32) for p in asked.pictures}
+                pictures = {_exact(p.path, p.path_bytes): np.array(p.vector, np.float64) for p in asked.pictures}
                 made = photos.order(**{**question, "vector": vector, "pictures": pictures}, local_files=False)
                 order = self._orders.keep(key, made)
             yield served, photos, order
@@ -151,10 +154,11 @@ class Service:
         began = time.perf_counter()
         served = self.engine.index(asked.index)
         with served.lease() as photos:
-            if (asked.row_id is None) == (asked.path is None):
-                raise InvalidQuery("give row_id or path, not both")
-            path = _exact(asked.path or "", asked.path_bytes)
-            row_id = asked.row_id if asked.row_id is not None else row_at(photos, path)
+            row_id = asked.row_id
+            if (row_id is None) == (asked.path is None):
+                raise InvalidQuery(ONE_PICTURE if row_id is None else f"{ONE_PICTURE}, not both")
+            if row_id is None:
+                row_id = row_at(photos, _exact(asked.path or "", asked.path_bytes))
             return self._answer(served, photos, similar_to_row(photos, row_id, asked.k, asked.offset), began)
 
     def similar_to_file(self, path: Path, index: str | None, k: int, offset: int = 0) -> dict[str, Any]:
@@ -241,7 +245,11 @@ class Service:
             return _with_address(served, record.to_dict(path_of(photos, record)))
 
     def thumbnail(self, row_id: int, index: str | None, size: int, content: str | None = None) -> tuple[bytes, str]:
-        """The JPEG, and what changes when it does. Raises: NoSuchPicture, OtherPicture, UnreadablePicture."""
+        """The JPEG, and what changes when it does.
+
+        Raises: NoSuchPicture, OtherPicture, UnreadablePicture, InvalidQuery.
+        """
+        size = read_size(size)
         record, path = self._file(row_id, index, content)
         try:
             jpeg, shown = self.thumbnails.get(record, path, size)
@@ -494,13 +502,13 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         },
     )
     async def thumbnail(
-        request: Request, id: RowId, size: ThumbnailSize = "256", index: IndexName = None, content: Content = None
+        request: Request, id: RowId, size: ThumbnailSize = 256, index: IndexName = None, content: Content = None
     ) -> Response:
         """Get a small upright copy of a picture, with a longer side of at most `size` pixels.
 
         With `content`, the address always means the same picture and can be cached for ever.
         """
-        jpeg, tag = await service.pictures.run(lambda: service.thumbnail(id, index, int(size), content))
+        jpeg, tag = await service.pictures.run(lambda: service.thumbnail(id, index, size, content))
         headers = {"etag": f'"{tag}"', "cache-control": "private, no-cache" if content is None else IMMUTABLE}
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
@@ -583,9 +591,7 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def wrong_input(request: Request, error: RequestValidationError) -> Response:
         """Say where; do not repeat what was sent."""
-        wrong = error.errors()[:WRONG_SHOWN]
-        places = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in wrong]
-        return AsciiJSON({"error": "WrongInput", "message": "; ".join(places), "fields": {}}, 422)
+        return AsciiJSON({"error": "WrongInput", "message": problems(error.errors()), "fields": {}}, 422)
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
@@ -602,7 +608,7 @@ def add_errors(app: FastAPI) -> None:
 
 _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (InvalidQuery, 400),
-    (UnknownTag, 400),
+    (InvalidArgument, 400),
     (DimensionMismatch, 400),
     (UnknownIndex, 404),
     (NoSuchPicture, 404),
