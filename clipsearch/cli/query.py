@@ -27,7 +27,7 @@ from clipsearch.cli.output import hits_csv, print_hit
 from clipsearch.cli.terminal import shown
 from clipsearch.errors import EmptyQuery, InvalidQuery, UnreadablePicture
 from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
-from clipsearch.query.arguments import read_window
+from clipsearch.query.arguments import read_diversity, read_window
 from clipsearch.records import DEFAULT_HITS, Hit
 from clipsearch.timing import lap, print_laps
 
@@ -142,7 +142,7 @@ def query(
     options: dict[str, Any] = {
         "sort": sort,
         "unique": unique,
-        "diverse": diverse if diversity is None else diversity,
+        "diverse": read_diversity(diverse if diversity is None else diversity),
         "like": like or (),
         "unlike": unlike or (),
         "all": show_all,

@@ -14,12 +14,13 @@ from clipsearch.cli.output import print_hit
 from clipsearch.records import DEFAULT_HITS
 
 app = typer.Typer(rich_markup_mode=None)
+LONGEST_ID = 19  # digits
 
 
 @app.command()
 def similar(
     picture: Annotated[str, typer.Argument(help="Path of a picture, or row_id of a hit.", metavar="PICTURE|ID")],
-    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="Number of hits.", metavar="N")] = DEFAULT_HITS,
+    k: Annotated[int, typer.Option("-k", "--hits", help="Number of hits.", metavar="N")] = DEFAULT_HITS,
     index: IndexOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -33,7 +34,7 @@ def similar(
     from clipsearch.search.collection import open_collection
 
     with open_collection(index) as photos:
-        is_row = picture.isdecimal() and not Path(picture).exists()
+        is_row = picture.isdecimal() and len(picture) <= LONGEST_ID and not Path(picture).exists()
         hits = photos.similar(int(picture) if is_row else picture, k)
         config.remember_index(photos.index)
     if as_json:

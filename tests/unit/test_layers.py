@@ -14,7 +14,8 @@ import clipsearch
 from clipsearch.cli.commands import COMMANDS, TRAIN_COMMANDS
 
 PACKAGE = Path(clipsearch.__file__).parent
-LAW = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+ROOT = PACKAGE.parent
+LAW = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 LAYERS = [set(line.split("  ")[0].split()) for line in LAW.split("```")[1].strip().splitlines()]
 """Lowest first, as docs/architecture.md has them. A part imports from lower layers and from itself only."""
@@ -101,7 +102,9 @@ def test_imports_point_downward(part: str, path: Path) -> None:
 def test_what_an_encoder_can_do_is_in_its_contract() -> None:
     """Outside `encoder` nobody looks for an attribute, or for a class."""
     looks = re.compile(r"(getattr|hasattr)\(.*encoder|isinstance\(.*OnnxEncoder")
-    for part, path in modules():
+    outside = [("scripts", path) for folder in ("scripts", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    assert len(outside) > 20
+    for part, path in [*modules(), *outside]:
         if part != "encoder":
             found = [line for line in path.read_text(encoding="utf-8").splitlines() if looks.search(line)]
             assert not found, f"{path}: {found}"
