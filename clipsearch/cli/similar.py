@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from clipsearch import config
-from clipsearch.cli.options import EXIT_NOTHING_FOUND, IndexOption, JsonOption, print_json
+from clipsearch.cli.options import EXIT_NOTHING_FOUND, IndexOption, JsonOption, picture_or_id, print_json
 from clipsearch.cli.output import print_hit
 from clipsearch.records import DEFAULT_HITS
 
 app = typer.Typer(rich_markup_mode=None)
-LONGEST_ID = 19  # digits
 
 
 @app.command()
@@ -34,8 +32,7 @@ def similar(
     from clipsearch.search.collection import open_collection
 
     with open_collection(index) as photos:
-        is_row = picture.isdecimal() and len(picture) <= LONGEST_ID and not Path(picture).exists()
-        hits = photos.similar(int(picture) if is_row else picture, k)
+        hits = photos.similar(picture_or_id(picture), k)
         config.remember_index(photos.index)
     if as_json:
         print_json([hit.to_dict() for hit in hits])

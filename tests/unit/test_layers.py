@@ -164,3 +164,16 @@ def test_the_public_names_are_what_can_be_imported() -> None:
     public = {name for name in vars(clipsearch) if not name.startswith("_")}
     submodules = {path.stem if path.suffix == ".py" else path.name for path in PACKAGE.iterdir()}
     assert public - submodules - {"annotations", "import_module", "TYPE_CHECKING", "Any"} <= set(clipsearch.__all__)
+
+
+def test_the_architecture_is_one_screen_and_names_what_there_is() -> None:
+    assert len(LAW.splitlines()) <= 60
+    named = set(re.findall(r"`([a-z_]+/[a-z_/]+)`", LAW))
+    assert len(named) > 25
+    for name in named - {"clipsearch/indexer", "clipsearch/ui"}:
+        assert (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file(), name
+    for name in ("indexer", "ui"):
+        assert (PACKAGE / name).is_symlink() and (PACKAGE / name).resolve() == ROOT / name
+    listed = set().union(*LAYERS)
+    there = {part for part, _ in modules()}
+    assert listed == there
