@@ -65,8 +65,9 @@ class _All:
         now = time.monotonic()
         for client in list(self.by_client):
             self.thin_out(client)
-        for connection in [one for one in self.open if one.deadline is not None and one.deadline < now]:
-            connection.transport.abort()
+        for connection in list(self.open):
+            if connection.is_late(now):
+                connection.transport.abort()
         self.sweeping = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self.sweep) if self.open else None
 
 
@@ -74,7 +75,9 @@ class Connection(H11Protocol):
     """One connection of a client."""
 
     everything: _All  # set by `settings`
-    deadline: float | None = None
+    deadline: float | None = None  # for what the client is to send
+    write_deadline: float | None = None  # for its taking some of what is sent
+    unsent_bytes = 0
     waiting_since = 0.0
     _name = ""
     _is_answered = False
@@ -116,12 +119,21 @@ class Connection(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.deadline = time.monotonic() + self.everything.limits.write_s
+        self._give_time_to_take()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._is_answered:
-            self.deadline = None
+        self.write_deadline = None
+
+    def _give_time_to_take(self) -> None:
+        self.unsent_bytes = self.transport.get_write_buffer_size()
+        self.write_deadline = time.monotonic() + self.everything.limits.write_s
+
+    def is_late(self, now: float) -> bool:
+        """Whether the client has sent, or taken, nothing for too long."""
+        if self.write_deadline is not None and self.transport.get_write_buffer_size() != self.unsent_bytes:
+            self._give_time_to_take()
+        return any(end is not None and end < now for end in (self.deadline, self.write_deadline))
 
     def _note(self) -> None:
         """What the client owes now: nothing, a body, or a request."""

@@ -33,12 +33,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_accuracy_of_a_folder_for_each_class(place: Path) -> None:
     out = clipsearch("classify", "colours", "--model", "builtin", "-q", folder=place).stdout.splitlines()
     assert re.fullmatch(r"9 pictures, 3 labels: [\d.]+ % right \[[\d.]+, [\d.]+\]; mean over classes [\d.]+ %", out[0])
     assert re.fullmatch(r"  blue   +[\d.]+ %  \d of 3", out[1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs the plots extra")
 def test_json_csv_and_confusion(place: Path) -> None:
     arguments = ("classify", "colours", "--model", "builtin", "-q", "--template", "plain")

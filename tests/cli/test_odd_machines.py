@@ -126,6 +126,7 @@ def test_nothing_is_kept_in_a_folder_that_others_could_change(tmp_path: Path, mo
     assert found == [places.NOWHERE] * 3 + [tmp_path / f"clipsearch-{os.getuid()}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", thinned(["~nobody-of-this-name/x", "~"], 2))
 def test_a_tilde_is_a_name_where_there_is_no_home(path: str, monkeypatch: pytest.MonkeyPatch, indexed: Path) -> None:
     assert isinstance(places.expanded(path), Path)
@@ -184,6 +185,7 @@ def test_no_folder_for_temporary_files_and_no_shared_memory(photos: Path) -> Non
     run("query", "waves", "--all", "--index", photos, before=before, TMPDIR="/nonexistent")
 
 
+@pytest.mark.slow
 @LINUX
 def test_one_core(photos: Path) -> None:
     fill(photos, 3)
@@ -270,6 +272,7 @@ def test_head_under_pipefail(words: list[str], reader: str, indexed: Path) -> No
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("both", thinned(["", "2>&1"], 2))
 def test_a_run_is_complete_though_nobody_reads_what_it_says(both: str, photos: Path) -> None:
     fill(photos, 12)

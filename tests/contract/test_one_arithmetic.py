@@ -43,6 +43,7 @@ def told(hits: list[Hit]) -> list[tuple[int, float]]:
     return [(hit.record.row_id, hit.score) for hit in hits]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["fp32", "int8", "auto"])
 def test_a_question_has_one_answer_whatever_was_encoded_before(
     tmp_path: Path, encoder: OnnxEncoder, asked: precision.Precision

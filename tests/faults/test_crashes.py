@@ -109,6 +109,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_keeps_the_index(tmp_path: Path, tiny_disk: Path) -> None:
     folder, index = tmp_path / "photos", tiny_disk / "index"
     encoder = FakeEncoder(dim=1024)

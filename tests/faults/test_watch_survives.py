@@ -63,6 +63,7 @@ class Watch:
         assert "Traceback" not in self.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error", thinned([errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.EACCES], 4), ids=errno.errorcode.get
 )
@@ -82,6 +83,7 @@ def test_a_watch_survives_a_root_that_answers_with_errors(
     assert watch.said.count("is unavailable") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("families", thinned(["open", "read", "list"], 3))
 def test_a_watch_survives_a_run_that_fails(watch: Watch, photos: Path, faults: Faults, families: Family) -> None:
     with faults.armed(families, photos, mode="from then on"):

@@ -141,6 +141,7 @@ def test_a_screenshot_by_its_name(name: str) -> None:
     assert found.traits >> TRAITS.index("screenshot") & 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1240, 1754), (2480, 3508)])
 def test_documents(size: tuple[int, int]) -> None:
     page = text_page(size, (248, 246, 240), (25, 25, 30))

@@ -51,6 +51,7 @@ def client(photos: AnyCollection, tmp_path_factory: pytest.TempPathFactory) -> I
     blocks.close(verbose=False)
 
 
+@pytest.mark.slow
 def test_its_search_is_that_of_the_collection(client: Any, photos: AnyCollection) -> None:
     cases: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         ({"query": "red"}, "red", {}),

@@ -245,7 +245,7 @@ class Interrupting(FakeEncoder):
 
     def encode_images(self, pixels: PixelArray) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         if self.images_encoded:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # handled before it returns
         return super().encode_images(pixels)
 
 
@@ -266,7 +266,7 @@ def test_a_request_to_stop_that_comes_too_late_is_told(
     finish = build._Run.finish
 
     def ctrl_c_meanwhile(being_done: build._Run) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # handled before it returns
         finish(being_done)
 
     monkeypatch.setattr(build._Run, "finish", ctrl_c_meanwhile)

@@ -86,6 +86,7 @@ def serving(limits: Limits | None = None) -> Iterator[Serving]:
         listening.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [b"", HALF_HEADER, HALF_BODY], ids=["nothing", "half a header", "half a body"])
 def test_a_flood_of_requests_that_never_end_keeps_nobody_waiting(half: bytes) -> None:
     with serving() as server:
@@ -115,6 +116,7 @@ def test_a_flood_of_requests_that_never_end_keeps_nobody_waiting(half: bytes) ->
         assert server.open() <= Limits().waiting_per_client + 4
 
 
+@pytest.mark.slow
 def test_half_requests_are_closed_after_a_while_and_whole_ones_are_not() -> None:
     limits = Limits(header_s=0.6, body_s=0.9, body_bytes_per_s=10_000)
     with serving(limits) as server:
@@ -148,10 +150,24 @@ def test_a_client_that_reads_nothing_is_let_go() -> None:
     with serving(Limits(write_s=0.5)) as server:
         one = server.connect(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         end = time.monotonic() + 10
-        while server.open():
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        for is_there in (True, False):
+            while bool(server.open()) is not is_there:
+                assert time.monotonic() < end
+                time.sleep(0.01)
         server.until_closed(one, 30)
+
+
+@pytest.mark.slow
+def test_a_client_that_reads_slowly_gets_all() -> None:
+    with serving(Limits(write_s=1.2)) as server:
+        one = server.connect(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        got, began = 0, time.monotonic()
+        while time.monotonic() - began < 3:
+            got += len(one.recv(1_000_000))
+            time.sleep(0.2)
+        while part := one.recv(1_000_000):
+            got += len(part)
+        assert got > 20_000_000
 
 
 def test_the_numbers_of_connections_are_kept() -> None:

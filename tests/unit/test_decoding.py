@@ -345,6 +345,7 @@ def test_workers_that_cannot_start() -> None:
             pool.next_result()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
 def test_memory_limit(tmp_path: Path) -> None:
     Image.new("RGB", (12_000, 12_000)).save(tmp_path / "large.png", compress_level=1)

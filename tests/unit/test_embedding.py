@@ -77,6 +77,7 @@ def test_what_is_no_picture_is_named(tmp_path: Path, encoder: FakeEncoder) -> No
             model.encode_picture(nonsense)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_model_by_name_and_an_index_of_it(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound):
         clipsearch.Encoder("no-such-model")

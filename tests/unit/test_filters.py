@@ -133,6 +133,10 @@ def path_fits(parts: list[str], names: list[str]) -> bool:
 
 
 def same(text: str) -> str:
+    latin = (
+        os.fsencode(c).decode("latin-1") if "\udc80" <= c <= "\udcff" else c for c in text
+    )  # as docs/query.md says
+    text = "".join(b if b.isalpha() else a for a, b in zip(text, latin, strict=True))
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     return "".join(c for c in decomposed if unicodedata.combining(c) < 200)
 

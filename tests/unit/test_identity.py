@@ -248,6 +248,7 @@ def test_originals_are_for_this_machine_unless_asked(
 # --- large copies
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "asked", "expected"),
     thinned(

@@ -494,6 +494,7 @@ def test_a_drive_that_goes_while_encoding_again_changes_nothing(
     assert found(index, other) == before
 
 
+@pytest.mark.slow
 def test_a_folder_that_goes_during_a_run_is_told_of(
     tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

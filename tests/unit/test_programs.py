@@ -123,6 +123,7 @@ def test_the_other_endpoints_answer_as_well(address: str, folder: Path) -> None:
     assert found[8]["indexes"][0]["pictures"] == 300
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_the_library(address: str) -> None:
     answers = call(
         address,
@@ -152,6 +153,7 @@ def test_errors_are_those_of_the_library(address: str) -> None:
     assert "dog (ext:jpg or\n" in answers[0]["message"]
 
 
+@pytest.mark.slow
 def test_a_run_is_streamed_and_its_pictures_are_found(photos: Path, encoder: FakeEncoder) -> None:
     from tests.support.pictures import fill
 
@@ -200,6 +202,7 @@ def test_calls_that_are_none_are_refused_in_json_and_not_logged(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_client_waits_for_gradio_as_long_as_it_takes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clipsearch.ui.programs.PATIENCE_S", 0.2)
     release = threading.Event()

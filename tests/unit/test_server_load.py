@@ -262,6 +262,7 @@ def test_a_damaged_generation_does_not_end_the_service(index: Path, encoder: Fak
             assert photos.search_vectors(encoder.encode_texts(["red"]), 3)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("gone_s", [0.0, 1.5])
 def test_an_index_deleted_and_made_anew_is_taken_up_without_a_traceback(

@@ -39,7 +39,8 @@ def test_a_server_that_is_idle_gets_ready_for_pictures(index: Path, encoder: Fak
             time.sleep(0.02)
         (decoders,) = app.state.service._decoders.values()
         (pool,) = decoders._pools
-        while [worker.process is not None for worker in pool._workers] != [True]:  # the next, after the blank one's
+        (worker,) = pool._workers
+        while worker.process is None:  # the one that decoded has ended; the next one is started for the next picture
             assert time.monotonic() < deadline
             time.sleep(0.02)
     assert encoder.images_encoded == 1

@@ -102,6 +102,7 @@ def test_renames_deletions_and_new_folders_are_noticed(watching: Watching, photo
     assert watching.some()
 
 
+@pytest.mark.slow
 def test_files_that_speak_of_a_picture_are_noticed(watching: Watching, photos: Path) -> None:
     for name in ("a.xmp", "a.jpg.json"):
         (photos / name).write_bytes(b"x")
@@ -141,6 +142,7 @@ def test_the_kind_of_a_file_system(tmp_path: Path) -> None:
     assert file_system(Path("/proc/self")) in (None, "proc")
 
 
+@pytest.mark.slow
 def test_files_that_no_scan_takes_are_no_change_however_often_they_are_written(photos: Path) -> None:
     """Nor are their renaming and removal, as of a log that is rotated."""
     for folder in ("@eaDir", "left", "quiet"):
@@ -186,6 +188,7 @@ def test_what_may_be_a_picture_or_a_folder_is_a_change_when_it_comes_and_goes(wa
         watching.taken(0.4)
 
 
+@pytest.mark.slow
 def test_what_leaves_a_folder_out_is_a_change(watching: Watching, photos: Path) -> None:
     for marker in (".nomedia", ".clipsearchignore", "CACHEDIR.TAG"):
         folder = photos / f"with {marker}"
@@ -258,6 +261,7 @@ def quiet(watching: Watching) -> None:
     watching.taken()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inside", [".", "below/drive"])
 def test_a_drive_that_went_and_came_back_is_watched_again(photos: Path, drives: Mounts, inside: str) -> None:
     drive = photos / inside
@@ -281,6 +285,7 @@ def test_a_drive_that_went_and_came_back_is_watched_again(photos: Path, drives: 
     watching.thread.join(10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inside", [".", "drive"])
 def test_a_drive_that_is_another_at_once_is_watched(photos: Path, drives: Mounts, inside: str) -> None:
     """Its numbers may be those of the one before."""
@@ -299,6 +304,7 @@ def test_a_drive_that_is_another_at_once_is_watched(photos: Path, drives: Mounts
     watching.thread.join(10)
 
 
+@pytest.mark.slow
 def test_a_drive_elsewhere_that_a_link_leads_to(photos: Path, tmp_path: Path, drives: Mounts) -> None:
     drives.tmpfs(tmp_path / "usb")
     (photos / "link").symlink_to(tmp_path / "usb")
@@ -334,6 +340,7 @@ def test_a_folder_that_goes_is_waited_for(photos: Path) -> None:
     watching.thread.join(10)
 
 
+@pytest.mark.slow
 def test_a_folder_made_anew_is_watched(photos: Path) -> None:
     watching = Watching(photos)
     for _ in range(TIMES):
@@ -348,6 +355,7 @@ def test_a_folder_made_anew_is_watched(photos: Path) -> None:
     watching.thread.join(10)
 
 
+@pytest.mark.slow
 def test_a_look_that_failed_is_made_again_soon(photos: Path) -> None:
     failed = threading.Event()
     watching = Watching(photos, failed=failed, poll_s=0.5)  # type: ignore[arg-type]
