@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 
 from clipsearch.errors import (
     NO_SUCH_PICTURE,
@@ -34,6 +34,12 @@ from clipsearch.places import absolute, expanded, is_file, is_unchanged
 from clipsearch.query import LENGTH_LIMIT, parse_query
 from clipsearch.query.arguments import (
     A_PICTURE,
+    MOST_AT_ONCE,
+    MOST_DIMENSIONS,
+    MOST_TEXTS,
+    MOST_VECTORS,
+    Size,
+    Sort,
     read_arguments,
     read_name,
     read_number,
@@ -52,11 +58,7 @@ from clipsearch.records import DEFAULT_HITS, AnyPicture, FloatArray, Hit, Hits, 
 if TYPE_CHECKING:
     import httpx
 
-MOST_AT_ONCE = 10_000  # hits that a server returns for one request
-MOST_TEXTS = 256
 MOST_LETTERS = 500_000  # of all texts in one request; a server takes 4 MB of JSON
-MOST_VECTORS = 1000
-MOST_DIMENSIONS = 8192
 SIDE_BY_SIDE = 4  # requests
 TIMEOUT_S = 30.0
 
@@ -136,7 +138,7 @@ class RemoteCollection:
         k: int = DEFAULT_HITS,
         *,
         offset: int = 0,
-        sort: Literal["score", "date", "path"] = "score",
+        sort: Sort = "score",
         unique: bool = False,
         diverse: bool | float = False,
         like: Iterable[int] = (),
@@ -151,7 +153,7 @@ class RemoteCollection:
         k: int = DEFAULT_HITS,
         *,
         offset: int = 0,
-        sort: Literal["score", "date", "path"] = "score",
+        sort: Sort = "score",
         unique: bool = False,
         diverse: bool | float = False,
         like: Iterable[int] = (),
@@ -165,7 +167,7 @@ class RemoteCollection:
         k: int = DEFAULT_HITS,
         *,
         offset: int = 0,
-        sort: Literal["score", "date", "path"] = "score",
+        sort: Sort = "score",
         unique: bool = False,
         diverse: bool | float = False,
         like: Iterable[int] = (),
@@ -385,7 +387,7 @@ class RemoteCollection:
         joined: FloatArray = np.concatenate([_array(answer["vectors"]).reshape(-1, answer["dim"]) for answer in found])
         return joined
 
-    def thumbnail(self, row_id: int, size: Literal[128, 256, 512, 1024, 2048, 4096] = 256) -> bytes:
+    def thumbnail(self, row_id: int, size: Size = 256) -> bytes:
         """A small copy of a picture as a JPEG. Raises: NoSuchPicture, UnreadablePicture, InvalidQuery."""
         self._check_open()
         parameters = {"size": str(read_size(size)), **self._named()}

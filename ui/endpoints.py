@@ -18,7 +18,7 @@ from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import gradio
 from fastapi import Depends, HTTPException, Request
@@ -33,6 +33,7 @@ from clipsearch.errors import ClipsearchError, InvalidQuery
 from clipsearch.filenames import for_parsers, safe
 from clipsearch.indexer.api import index as index_pictures
 from clipsearch.indexer.build import IndexReport, Progress
+from clipsearch.query.arguments import Sort
 from clipsearch.records import DEFAULT_HITS, FloatArray, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.server import messages
@@ -155,7 +156,7 @@ def add_endpoints(server: gradio.Server, service: Service) -> None:
         query: str = "",
         k: int = DEFAULT_HITS,
         offset: int = 0,
-        sort: Literal["score", "date", "path"] = "score",
+        sort: Sort = "score",
         all: bool = False,
         unique: bool = False,
         diverse: bool | float = False,

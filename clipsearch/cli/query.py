@@ -27,7 +27,7 @@ from clipsearch.cli.output import hits_csv, print_hit
 from clipsearch.cli.terminal import shown
 from clipsearch.errors import EmptyQuery, InvalidQuery, UnreadablePicture
 from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
-from clipsearch.query.arguments import read_diversity, read_window
+from clipsearch.query.arguments import Sort, read_diversity, read_window
 from clipsearch.records import DEFAULT_HITS, Hit
 from clipsearch.timing import lap, print_laps
 
@@ -70,9 +70,7 @@ def query(
     ] = None,
     k: Annotated[int, typer.Option("-k", "--hits", help="Number of hits.", metavar="N")] = DEFAULT_HITS,
     offset: Annotated[int, typer.Option(help="Number of hits to skip.", metavar="N")] = 0,
-    sort: Annotated[
-        Literal["score", "date", "path"], typer.Option(help="Order of the hits. date: newest first.")
-    ] = "score",
+    sort: Annotated[Sort, typer.Option(help="Order of the hits. date: newest first.")] = "score",
     show_all: Annotated[bool, typer.Option("--all", help="Also show unlikely matches.")] = False,
     unique: Annotated[
         bool, typer.Option("--unique", help="Show near-duplicates as one hit, the best, with the others below it.")

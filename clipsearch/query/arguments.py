@@ -25,11 +25,16 @@ MOST_EXAMPLES = 10_000
 """Row ids in `like` or `unlike` of one search."""
 FARTHEST = 2**53
 """More than any index has: a larger `k` or `offset` means the same."""
+MOST_AT_ONCE = 10_000  # hits that a server returns for one request
+MOST_TEXTS = 256  # and so on, of one request
+MOST_VECTORS = 1000
+MOST_DIMENSIONS = 8192
 LARGEST_ROW_ID = 2**63 - 1
 Sort = Literal["score", "date", "path"]
 SORTS: tuple[Sort, ...] = get_args(Sort)
 A_PICTURE = "a hit, a row id or the path of a picture"
-THUMBNAIL_SIZES = (128, 256, 512, 1024, 2048, 4096)
+Size = Literal[128, 256, 512, 1024, 2048, 4096]  # of a thumbnail
+THUMBNAIL_SIZES: tuple[Size, ...] = get_args(Size)
 
 
 @dataclass(frozen=True, slots=True)

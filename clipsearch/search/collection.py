@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, overload
+from typing import TYPE_CHECKING, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ from clipsearch.places import is_file, leads_out
 from clipsearch.query import Query, Term, parse_query
 from clipsearch.query.arguments import (
     Arguments,
+    Size,
     Sort,
     read_arguments,
     read_count,
@@ -685,7 +686,7 @@ class Collection:
         except NoSuchPicture:
             return None
 
-    def thumbnail(self, row_id: int, size: Literal[128, 256, 512, 1024, 2048, 4096] = 256) -> bytes:
+    def thumbnail(self, row_id: int, size: Size = 256) -> bytes:
         """A small copy of a picture as a JPEG, without metadata.
 
         Raises: NoSuchPicture, UnreadablePicture, InvalidQuery for another size.

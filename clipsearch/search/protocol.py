@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self, overload
+from typing import TYPE_CHECKING, Protocol, Self, overload
 
+from clipsearch.query.arguments import Size, Sort
 from clipsearch.records import AnyPicture, FloatArray, Hit, Hits, ImageRecord
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class AnyCollection(Protocol):
         k: int = ...,
         *,
         offset: int = 0,
-        sort: Literal["score", "date", "path"] = "score",
+        sort: Sort = "score",
         unique: bool = False,
         diverse: bool | float = False,
         like: Iterable[int] = (),
@@ -62,7 +63,7 @@ class AnyCollection(Protocol):
         k: int = ...,
         *,
         offset: int = 0,
-        sort: Literal["score", "date", "path"] = "score",
+        sort: Sort = "score",
         unique: bool = False,
         diverse: bool | float = False,
         like: Iterable[int] = (),
@@ -73,7 +74,7 @@ class AnyCollection(Protocol):
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = ...) -> Hits: ...
     def notices(self, query: str | os.PathLike[str]) -> list[str]: ...
     def record(self, row_id: int) -> ImageRecord: ...
-    def thumbnail(self, row_id: int, size: Literal[128, 256, 512, 1024, 2048, 4096] = 256) -> bytes: ...
+    def thumbnail(self, row_id: int, size: Size = 256) -> bytes: ...
     def vector(self, row_id: int) -> FloatArray: ...
     def vectors(self, row_ids: Iterable[int]) -> FloatArray: ...
     def encode_texts(self, texts: Sequence[str]) -> FloatArray: ...

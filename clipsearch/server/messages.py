@@ -7,16 +7,22 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, create_model, model_validator
 
-from clipsearch.query.arguments import FARTHEST, MOST_EXAMPLES, Sort, read_given
+from clipsearch.query import LENGTH_LIMIT
+from clipsearch.query.arguments import (
+    FARTHEST,
+    MOST_AT_ONCE,
+    MOST_DIMENSIONS,
+    MOST_EXAMPLES,
+    MOST_TEXTS,
+    MOST_VECTORS,
+    Sort,
+    read_given,
+)
 from clipsearch.records import DEFAULT_HITS, HIT_FIELDS
 
 MOST_FIELDS = 100
-MOST_HITS = 10_000
 DEEPEST = FARTHEST
-MOST_TEXTS = 256
-MOST_CHARACTERS = 10_000
-MOST_DIMENSIONS = 8192
-MOST_VECTORS = 1000
+MOST_CHARACTERS = LENGTH_LIMIT
 MOST_PICTURES = 32
 
 IndexName = Annotated[
@@ -86,7 +92,7 @@ class SearchRequest(Request):
     pictures: Annotated[
         list[SentPicture], Field(max_length=MOST_PICTURES, description="Picture files of the client in the query.")
     ] = []
-    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="Number of hits.")] = DEFAULT_HITS
+    k: Annotated[int, Field(ge=1, le=MOST_AT_ONCE, description="Number of hits.")] = DEFAULT_HITS
     sort: Annotated[Sort, Field(description="Order of the hits.")] = "score"
     all: Annotated[bool, Field(description="Also return unlikely matches.")] = False
     unique: Annotated[bool, Field(description="Show near-duplicates as one hit, the best.")] = False
@@ -115,7 +121,7 @@ class SimilarRequest(Request):
         str | None, Field(max_length=MOST_CHARACTERS, description="Path of a picture in the index, instead of row_id.")
     ] = None
     path_bytes: Bytes = None
-    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="Number of hits.")] = DEFAULT_HITS
+    k: Annotated[int, Field(ge=1, le=MOST_AT_ONCE, description="Number of hits.")] = DEFAULT_HITS
     offset: Annotated[int, Field(ge=0, le=DEEPEST, description="Number of hits to skip.")] = 0
     index: IndexName = None
 

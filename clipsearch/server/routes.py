@@ -40,7 +40,7 @@ from clipsearch.errors import (
 from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
 from clipsearch.places import leads_out
-from clipsearch.query.arguments import THUMBNAIL_SIZES, read_size
+from clipsearch.query.arguments import MOST_AT_ONCE, THUMBNAIL_SIZES, read_size
 from clipsearch.records import DEFAULT_HITS, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import Order, Orders
@@ -424,7 +424,7 @@ def _add_searches(app: FastAPI, service: Service) -> None:
     @app.post("/v1/similar/upload", tags=["search"], **documented(messages.SimilarAnswer, 404, 413, 422, 503))
     async def similar_upload(
         image: Annotated[UploadFile, File(description="A picture file.")],
-        k: Annotated[int, Form(ge=1, le=messages.MOST_HITS)] = DEFAULT_HITS,
+        k: Annotated[int, Form(ge=1, le=MOST_AT_ONCE)] = DEFAULT_HITS,
         offset: Annotated[int, Form(ge=0, le=messages.DEEPEST)] = 0,
         index: Annotated[str | None, Form(max_length=1000)] = None,
     ) -> Response:

@@ -29,7 +29,7 @@ from clipsearch.server.decoders import Decoders
 CACHE_BYTES = 1 << 30
 MEDIA_TYPE = "image/jpeg"
 _QUALITY = 82
-SIZES = (128, 256, 512, 1024, 2048, 4096)
+
 LONG = 3
 _DECODED_AT = (256, 1024, 2048, 4096)  # smaller ones are made from the next of these
 _LONG_FROM = 2048  # smaller ones are of long pictures like of others
