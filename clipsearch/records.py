@@ -46,6 +46,7 @@ COLORS = ("black", "white", "gray", "red", "orange", "yellow", "green", "teal", 
 DEFAULT_HITS = 20  # of an answer, where nobody says how many
 MOST_PIECES = 32  # in which one long picture is seen
 
+Sort = Literal["score", "date", "path"]  # the order of hits
 Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
 ResizeMode = Literal["shortest", "squash", "longest"]
 

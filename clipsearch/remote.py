@@ -39,7 +39,6 @@ from clipsearch.query.arguments import (
     MOST_TEXTS,
     MOST_VECTORS,
     Size,
-    Sort,
     read_arguments,
     read_name,
     read_number,
@@ -53,7 +52,7 @@ from clipsearch.query.arguments import (
     read_texts,
     read_window,
 )
-from clipsearch.records import DEFAULT_HITS, AnyPicture, FloatArray, Hit, Hits, ImageRecord, TagKind
+from clipsearch.records import DEFAULT_HITS, AnyPicture, FloatArray, Hit, Hits, ImageRecord, Sort, TagKind
 
 if TYPE_CHECKING:
     import httpx

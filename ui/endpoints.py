@@ -33,8 +33,7 @@ from clipsearch.errors import ClipsearchError, InvalidQuery
 from clipsearch.filenames import for_parsers, safe
 from clipsearch.indexer.api import index as index_pictures
 from clipsearch.indexer.build import IndexReport, Progress
-from clipsearch.query.arguments import Sort
-from clipsearch.records import DEFAULT_HITS, FloatArray, ImageRecord
+from clipsearch.records import DEFAULT_HITS, FloatArray, ImageRecord, Sort
 from clipsearch.search.collection import Collection
 from clipsearch.server import messages
 from clipsearch.server.routes import Service, add_errors, path_of

@@ -27,8 +27,7 @@ from clipsearch.cli.output import hits_csv, print_hit
 from clipsearch.cli.terminal import shown
 from clipsearch.errors import EmptyQuery, InvalidQuery, UnreadablePicture
 from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
-from clipsearch.query.arguments import Sort, read_diversity, read_window
-from clipsearch.records import DEFAULT_HITS, Hit
+from clipsearch.records import DEFAULT_HITS, Hit, Sort
 from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
@@ -125,7 +124,11 @@ def query(
     words = joined([word if is_utf8(word) or Path(word).exists() else as_typed(word) for word in query or ()])
     if not words.strip() and not like and not unlike:
         raise EmptyQuery
-    k, offset = read_window(k, offset)
+    if k < 1 or offset < 0 or diversity is not None:  # else a server's answer need not wait for this import
+        from clipsearch.query.arguments import read_diversity, read_window
+
+        read_window(k, offset)
+        read_diversity(diversity or 0.0)
     drawing = None
     if preview:
         from clipsearch.cli.preview import Preview
@@ -140,7 +143,7 @@ def query(
     options: dict[str, Any] = {
         "sort": sort,
         "unique": unique,
-        "diverse": read_diversity(diverse if diversity is None else diversity),
+        "diverse": diverse if diversity is None else diversity,
         "like": like or (),
         "unlike": unlike or (),
         "all": show_all,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from clipsearch.errors import InvalidArgument, InvalidQuery, NoSuchPicture, no_picture
 from clipsearch.query import LENGTH_LIMIT, Query
+from clipsearch.records import Sort
 
 if TYPE_CHECKING:
     from clipsearch.records import AnyPicture, FloatArray
@@ -30,7 +31,6 @@ MOST_TEXTS = 256  # and so on, of one request
 MOST_VECTORS = 1000
 MOST_DIMENSIONS = 8192
 LARGEST_ROW_ID = 2**63 - 1
-Sort = Literal["score", "date", "path"]
 SORTS: tuple[Sort, ...] = get_args(Sort)
 A_PICTURE = "a hit, a row id or the path of a picture"
 Size = Literal[128, 256, 512, 1024, 2048, 4096]  # of a thumbnail

@@ -38,7 +38,6 @@ from clipsearch.query import Query, Term, parse_query
 from clipsearch.query.arguments import (
     Arguments,
     Size,
-    Sort,
     read_arguments,
     read_count,
     read_name,
@@ -61,6 +60,7 @@ from clipsearch.records import (
     ImageRecord,
     IntArray,
     Manifest,
+    Sort,
     TagRef,
 )
 from clipsearch.search.embedding import Encoder as ModelEncoder

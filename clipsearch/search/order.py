@@ -27,8 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipsearch.query import Query
-from clipsearch.query.arguments import Sort
-from clipsearch.records import FloatArray, Hit, IntArray
+from clipsearch.records import FloatArray, Hit, IntArray, Sort
 from clipsearch.timing import lap
 from clipsearch.vectors import directed, empty_result
 

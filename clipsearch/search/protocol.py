@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, overload
 
-from clipsearch.query.arguments import Size, Sort
-from clipsearch.records import AnyPicture, FloatArray, Hit, Hits, ImageRecord
+from clipsearch.query.arguments import Size
+from clipsearch.records import AnyPicture, FloatArray, Hit, Hits, ImageRecord, Sort
 
 if TYPE_CHECKING:
     from clipsearch.records import TagKind

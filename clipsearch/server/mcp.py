@@ -22,9 +22,9 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from clipsearch import __version__
 from clipsearch.errors import ClipsearchError, InvalidQuery
 from clipsearch.filenames import safe
-from clipsearch.query.arguments import Sort, read_given
+from clipsearch.query.arguments import read_given
 from clipsearch.query.fields import FILTERS
-from clipsearch.records import DEFAULT_HITS, HIT_FIELDS
+from clipsearch.records import DEFAULT_HITS, HIT_FIELDS, Sort
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import why_no_hits
 from clipsearch.server import messages

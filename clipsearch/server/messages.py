@@ -15,10 +15,9 @@ from clipsearch.query.arguments import (
     MOST_EXAMPLES,
     MOST_TEXTS,
     MOST_VECTORS,
-    Sort,
     read_given,
 )
-from clipsearch.records import DEFAULT_HITS, HIT_FIELDS
+from clipsearch.records import DEFAULT_HITS, HIT_FIELDS, Sort
 
 MOST_FIELDS = 100
 DEEPEST = FARTHEST

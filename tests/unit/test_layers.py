@@ -126,7 +126,9 @@ def test_importing_clipsearch_loads_nothing_heavy() -> None:
 
 
 def test_a_query_that_a_server_answers_loads_not_even_numpy() -> None:
-    heavy = {"numpy", "onnxruntime", "tokenizers", "ssl", "http.client", "asyncio", "httpx", "rich"}
+    heavy = {"numpy", "onnxruntime", "tokenizers", "ssl", "http.client", "asyncio", "httpx", "rich"} | {
+        "clipsearch.query"
+    }
     assert not heavy & loaded_by("import clipsearch.cli.app, clipsearch.cli.query, clipsearch.daemon.client")
 
 
