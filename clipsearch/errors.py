@@ -24,14 +24,15 @@
     ├── InvalidProbe          a probe that cannot be used
     ├── MissingExtra          an optional dependency is not installed
     ├── ClosedCollection      a collection that was closed before it was asked
+    ├── InvalidArgument       what a function cannot be called with (also a TypeError)
     ├── UnreadablePicture     one picture that cannot be read
     ├── NoSuchPicture         the index has no picture of that row id (also a KeyError)
-    ├── UnknownTag            the index has no tag or concept of that name
     ├── ServerError           a server that cannot be reached, or does not answer as one
     │   └── AccessDenied      one that wants another token
     └── InvalidQuery          a query that cannot be understood
         ├── EmptyQuery        one without a word
         ├── MalformedQuery    one that breaks the rules of the query language, and where
+        ├── UnknownTag        one with a tag or concept that the index does not have
         └── InvalidTag        a tag or concept that cannot be made as asked (also a ValueError)
             └── TagExists     the index has one of that name, which would be lost
 
@@ -317,6 +318,7 @@ class InvalidProbe(ClipsearchError):
 
 
 NO_SUCH_PICTURE = "there is no such picture"
+GONE = "the picture no longer exists"
 
 
 class UnreadablePicture(ClipsearchError):
@@ -336,14 +338,33 @@ class ClosedCollection(ClipsearchError):
         super().__init__("the collection is closed. Open it again with clipsearch.open or clipsearch.connect")
 
 
+class InvalidArgument(ClipsearchError, TypeError):
+    """The argument `name` is `given`, in words, where `wanted` is needed."""
+
+    def __init__(self, name: str, given: str, wanted: str) -> None:
+        self.name = name
+        self.given = given
+        self.wanted = wanted
+        super().__init__(f"{name} is {given}: it must be {wanted}")
+
+
+def no_picture(row_id: int | None, path: str | None = None) -> str:
+    """That an index has no picture of a row id or at a path, in words."""
+    if path is not None:
+        return f"the index has no picture at {path}, and no other file is opened. Use the path or row_id of a hit"
+    try:
+        return f"the index has no picture {row_id}. Use the row_id of a hit"
+    except ValueError:  # more digits than Python writes
+        return "the index has no picture of so large a number. Use the row_id of a hit"
+
+
 class NoSuchPicture(ClipsearchError, KeyError):
     """The index has no picture with this `row_id`, or at this `path`."""
 
     def __init__(self, row_id: int | None, path: str | None = None) -> None:
         self.row_id = row_id
         self.path = path
-        what = f"picture {row_id}" if path is None else f"picture at {path}"
-        super().__init__(f"the index has no {what}")
+        super().__init__(no_picture(row_id, path))
 
 
 class UnknownIndex(IndexNotFound):
@@ -370,19 +391,6 @@ class AccessDenied(ServerError):
     """The server wants another token."""
 
 
-class UnknownTag(ClipsearchError):
-    """No tag or concept of the index is called `name`; `known` are those there are."""
-
-    def __init__(self, name: str, known: Sequence[str]) -> None:
-        self.name = name
-        self.known = list(known)
-        there = f"It has: {', '.join(self.known[:20])}" if known else "It has no tags yet"
-        super().__init__(
-            f"the index has no tag {name!r}. {there}. "
-            "Create one from pictures with: clipsearch concept add NAME PICTURE..."
-        )
-
-
 class InvalidQuery(ClipsearchError):
     """A query that cannot be answered as it stands."""
 
@@ -403,6 +411,19 @@ class MalformedQuery(InvalidQuery):
         self.problem = problem
         self.advice = advice
         super().__init__(f"{problem}\n{_point_at(query, position)}\n{advice}")
+
+
+class UnknownTag(InvalidQuery):
+    """No tag or concept of the index is called `name`; `known` are those there are."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        self.name = name
+        self.known = list(known)
+        there = f"It has: {', '.join(self.known[:20])}" if known else "It has no tags yet"
+        super().__init__(
+            f"the index has no tag {name!r}. {there}. "
+            "Create one from pictures with: clipsearch concept add NAME PICTURE..."
+        )
 
 
 class InvalidTag(InvalidQuery, ValueError):

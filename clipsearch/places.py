@@ -55,7 +55,8 @@ def own_folder(kind: Literal["cache", "state"]) -> Path:
     import platformdirs
 
     name = "user_cache_dir" if kind == "cache" else "user_state_dir"
-    if os.environ.get("HOME") != "" or os.environ.get(f"XDG_{kind.upper()}_HOME"):
+    home = os.environ.get("HOME")  # if it is no place, platformdirs takes that of the user's entry in passwd
+    if home is None or os.path.isabs(home) or os.environ.get(f"XDG_{kind.upper()}_HOME"):  # noqa: PTH117
         with contextlib.suppress(RuntimeError):  # platformdirs from 4.14 on; older ones leave the ~
             found = Path(getattr(platformdirs, name)("clipsearch", appauthor=False))
             if found.is_absolute():

@@ -46,15 +46,9 @@ COLORS = ("black", "white", "gray", "red", "orange", "yellow", "green", "teal", 
 DEFAULT_HITS = 20  # of an answer, where nobody says how many
 MOST_PIECES = 32  # in which one long picture is seen
 
+Sort = Literal["score", "date", "path"]  # the order of hits
 Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
 ResizeMode = Literal["shortest", "squash", "longest"]
-
-
-def one_or_several(picture: AnyPicture | Iterable[AnyPicture]) -> tuple[Iterable[AnyPicture], bool]:
-    """What was given as a list of pictures, and whether it was one."""
-    if isinstance(picture, Iterable) and not isinstance(picture, str | os.PathLike):
-        return picture, False
-    return [picture], True
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +111,8 @@ class ImageRecord:
     def to_dict(self, path: str) -> dict[str, Any]:
         """What is known of a picture at `path`, in the words of every answer (docs/api.md)."""
         known = {name: getattr(self, name) for name in _TOLD}
-        return {"path": path, "row_id": self.row_id, "name": self.path, **known, **asdict(self.metadata)}
+        told = {"path": path, "row_id": self.row_id, "name": self.path, **known, **asdict(self.metadata)}
+        return {name: told[name] for name, field in HIT_FIELDS.items() if field.of_picture}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> ImageRecord:
@@ -126,6 +121,43 @@ class ImageRecord:
         metadata = PictureMetadata(**{part.name: body[part.name] for part in fields(PictureMetadata)})
         return cls(row_id=body["row_id"], path=body["name"], inode=0, metadata=metadata, **known)
 
+
+@dataclass(frozen=True, slots=True)
+class HitField:
+    """A field of a hit: its type, and what it says."""
+
+    type: Any
+    says: str
+    of_picture: bool = True  # whether a picture has it that is no hit
+    is_brief: bool = True  # whether assistants are told
+
+
+HIT_FIELDS: dict[str, HitField] = {
+    "rank": HitField(int, "Rank, from 1.", of_picture=False),
+    "score": HitField(float | None, "Cosine, -1 to 1. null if the query has only filters.", of_picture=False),
+    "confidence": HitField(float | None, "Probability that the picture matches the query, 0 to 1.", of_picture=False),
+    "band": HitField(Band | None, "The confidence in a word.", of_picture=False),
+    "path": HitField(str, "Absolute path."),
+    "row_id": HitField(int, "Identifies this picture in this index (similar, like:ROW_ID). Never reused."),
+    "width": HitField(int | None, "Width as shown, in pixels."),
+    "height": HitField(int | None, "Height as shown, in pixels."),
+    "size_bytes": HitField(int, "Size of the file."),
+    "taken_at": HitField(str | None, "Date taken, as ISO 8601 local time without an offset."),
+    "camera": HitField(str | None, "Camera."),
+    "latitude": HitField(float | None, "Degrees, north positive."),
+    "longitude": HitField(float | None, "Degrees, east positive."),
+    "format": HitField(str | None, "Format of the file."),
+    "name": HitField(str, "Path relative to the indexed folder."),
+    "mtime_ns": HitField(int, "When the file was changed, in nanoseconds since 1970.", is_brief=False),
+    "content_hash": HitField(str | None, "xxh3-128 of the file, in hexadecimal.", is_brief=False),
+    "member": HitField(str, "Member of an archive. Empty for a plain file.", is_brief=False),
+    "view": HitField(str, "Part of the file that is shown. Empty for the whole file.", is_brief=False),
+    "partial": HitField(str | None, "What is missing, if the picture was only partly readable.", is_brief=False),
+    "date_source": HitField(
+        str | None, "Source of the date, such as exif:DateTimeOriginal, sidecar:CreateDate or name.", is_brief=False
+    ),
+}
+"""What every answer tells of a hit beside `others`, in this order: JSON, CSV, HTTP, assistants."""
 
 _TOLD = ("width", "height", "size_bytes", "mtime_ns", "content_hash", "member", "view", "partial")
 
@@ -168,12 +200,10 @@ class Hit:
         """
         score = None if math.isnan(self.score) else self.score if exact else round(self.score, 6)
         confidence = self.confidence if exact or self.confidence is None else round(self.confidence, 4)
+        judged = {"rank": self.rank, "score": score, "confidence": confidence, "band": self.band}
+        told = {**judged, **self.record.to_dict(self.path)}
         return {
-            "rank": self.rank,
-            "score": score,
-            "confidence": confidence,
-            "band": self.band,
-            **self.record.to_dict(self.path),
+            **{name: told[name] for name in HIT_FIELDS},
             "others": [other.to_dict(exact=exact) for other in self.others],
         }
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 
 from clipsearch.errors import (
     NO_SUCH_PICTURE,
@@ -33,10 +33,22 @@ from clipsearch.filenames import for_parsers, from_parsers, readable, to_bytes, 
 from clipsearch.places import absolute, expanded, is_file, is_unchanged
 from clipsearch.query import LENGTH_LIMIT, parse_query
 from clipsearch.query.arguments import (
+    A_PICTURE,
+    MOST_AT_ONCE,
+    MOST_DIMENSIONS,
+    MOST_TEXTS,
+    MOST_VECTORS,
+    Size,
     read_arguments,
+    read_name,
+    read_number,
+    read_path,
+    read_pictures,
     read_queries,
+    read_query,
     read_row_id,
     read_row_ids,
+    read_size,
     read_texts,
     read_window,
 )
@@ -48,18 +60,14 @@ from clipsearch.records import (
     Hit,
     Hits,
     ImageRecord,
+    Sort,
     TagKind,
-    one_or_several,
 )
 
 if TYPE_CHECKING:
     import httpx
 
-MOST_AT_ONCE = 10_000  # hits that a server returns for one request
-MOST_TEXTS = 256
 MOST_LETTERS = 500_000  # of all texts in one request; a server takes 4 MB of JSON
-MOST_VECTORS = 1000
-MOST_DIMENSIONS = 8192
 SIDE_BY_SIDE = 4  # requests
 TIMEOUT_S = 30.0
 
@@ -88,15 +96,26 @@ class RemoteCollection:
         timeout_s: float = TIMEOUT_S,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`index` is a name from `status`; the server's first one if left out. `transport`: see httpx, for tests."""
+        """`index` is a name from `status`; the server's first one if left out. `transport`: see httpx, for tests.
+
+        Raises: InvalidArgument, ServerError for what is no address.
+        """
         import httpx
 
-        self.url = url.rstrip("/")
-        self.index = index
+        self.url = read_name("url", url).rstrip("/")
+        self.index = None if index is None else read_name("index", index)
+        token = "" if token is None else read_name("token", token)
         headers = {b"Authorization": b"Bearer " + to_bytes(token)} if token else {}
-        self._http = httpx.Client(
-            base_url=self.url, headers=headers, timeout=timeout_s, transport=transport, trust_env=False
-        )
+        try:
+            self._http = httpx.Client(
+                base_url=self.url,
+                headers=headers,
+                timeout=read_number("timeout_s", timeout_s, 0),
+                transport=transport,
+                trust_env=False,
+            )
+        except httpx.InvalidURL as error:
+            raise ServerError(self.url, f"it is no address ({error}). Such as: http://127.0.0.1:7860") from None
 
     @property
     def root(self) -> Path:
@@ -128,7 +147,7 @@ class RemoteCollection:
         k: int = DEFAULT_HITS,
         *,
         offset: int = 0,
-        sort: Literal["score", "date", "path"] = "score",
+        sort: Sort = "score",
         unique: bool = False,
         diverse: bool | float = False,
         like: Iterable[int] = (),
@@ -143,7 +162,7 @@ class RemoteCollection:
         k: int = DEFAULT_HITS,
         *,
         offset: int = 0,
-        sort: Literal["score", "date", "path"] = "score",
+        sort: Sort = "score",
         unique: bool = False,
         diverse: bool | float = False,
         like: Iterable[int] = (),
@@ -157,7 +176,7 @@ class RemoteCollection:
         k: int = DEFAULT_HITS,
         *,
         offset: int = 0,
-        sort: Literal["score", "date", "path"] = "score",
+        sort: Sort = "score",
         unique: bool = False,
         diverse: bool | float = False,
         like: Iterable[int] = (),
@@ -203,9 +222,13 @@ class RemoteCollection:
         if vector is not None and len(vector) > MOST_DIMENSIONS:
             raise DimensionMismatch(int(self._state()["dim"]), len(vector))
         words, file, sent, elsewhere = self._split(query)
-        given = [one for one in (vector, None if file is None else self.encode_picture(file)) if one is not None]
+        if file is not None:
+            from clipsearch.vectors import directed
+
+            of_file = self.encode_picture(file)
+            vector = of_file if vector is None else directed(len(of_file), vector, of_file)
         pictures = [{"path": path, "vector": vector_of.tolist()} for path, vector_of in sent.items()]
-        body = {"query": words, "vector": _sum(given) if given else None, "pictures": pictures, **options}
+        body = {"query": words, "vector": None if vector is None else vector.tolist(), "pictures": pictures, **options}
         hits = self._shown([])
         while len(hits) < k:
             wanted = min(k - len(hits), MOST_AT_ONCE)
@@ -267,9 +290,13 @@ class RemoteCollection:
             return None
         return int(found["row_id"]) if is_unchanged(place, found["size_bytes"], found["mtime_ns"]) else None
 
-    def notices(self, query: str) -> list[str]:
+    def notices(self, query: str | os.PathLike[str]) -> list[str]:
         """As `Collection.notices`."""
         self._check_open()
+        query = read_query(query)
+        if not isinstance(query, str):
+            self._state()  # whether the server has the index
+            return []
         query = well_formed(query)
         text = query.strip()
         may_be_path = len(query) <= LENGTH_LIMIT and os.path.isabs(text)  # noqa: PTH117
@@ -285,11 +312,9 @@ class RemoteCollection:
         self._check_open()
         k, _ = read_window(k)
         if not isinstance(picture, str | os.PathLike):
-            row_id = picture.record.row_id if isinstance(picture, Hit) else read_row_id(picture)
-            if not 0 <= row_id < 2**63:
-                raise NoSuchPicture(row_id)
+            row_id = picture.record.row_id if isinstance(picture, Hit) else read_row_id(picture, "picture", A_PICTURE)
             return self._similar({"row_id": row_id}, k)
-        path = os.fspath(picture)
+        path = read_path("picture", picture)
         row_of_file = self._row_of(path)
         if row_of_file is not None:
             return self._similar({"row_id": row_of_file}, k)
@@ -336,6 +361,7 @@ class RemoteCollection:
 
     def encode_text(self, text: str | Iterable[str]) -> FloatArray:
         """As `Collection.encode_text`."""
+        self._check_open()
         if isinstance(text, str):
             vector: FloatArray = self.encode_texts([text])[0]
             return vector
@@ -346,31 +372,35 @@ class RemoteCollection:
         import numpy as np
 
         self._check_open()
-        pictures, is_one = one_or_several(picture)
-        vectors = [_vector(self._send("/v1/embed/upload", _sendable(one))) for one in pictures]
+        pictures, is_one = read_pictures(picture)
+        vectors = [_vector(self._send("/v1/embed/upload", one)) for one in pictures]
         return vectors[0] if is_one else np.stack(vectors) if vectors else self.vectors([])
 
     def record(self, row_id: int) -> ImageRecord:
         """What the index knows of a picture. Raises: NoSuchPicture."""
+        self._check_open()
         return ImageRecord.from_dict(self._get(_address(row_id)))
 
     def vector(self, row_id: int) -> FloatArray:
         """The vector of a picture of the index. Shape: (D,) float32, unit L2. Raises: NoSuchPicture."""
+        self._check_open()
         return _vector(self._get(f"{_address(row_id)}/vector"))
 
     def vectors(self, row_ids: Iterable[int]) -> FloatArray:
         """The vectors of pictures, in this order. Shape: (N, D) float32. Raises: InvalidQuery for an unknown row id."""
         import numpy as np
 
+        self._check_open()
         wanted = read_row_ids("row_ids", row_ids)
         parts = [wanted[at : at + MOST_VECTORS] for at in range(0, max(1, len(wanted)), MOST_VECTORS)]
         found = [self._post("/v1/vectors", {"row_ids": part, "index": self.index}) for part in parts]
         joined: FloatArray = np.concatenate([_array(answer["vectors"]).reshape(-1, answer["dim"]) for answer in found])
         return joined
 
-    def thumbnail(self, row_id: int, size: Literal[128, 256, 512, 1024] = 256) -> bytes:
-        """A small copy of a picture as a JPEG. Raises: NoSuchPicture, UnreadablePicture."""
-        parameters = {"size": str(size), **self._named()}
+    def thumbnail(self, row_id: int, size: Size = 256) -> bytes:
+        """A small copy of a picture as a JPEG. Raises: NoSuchPicture, UnreadablePicture, InvalidQuery."""
+        self._check_open()
+        parameters = {"size": str(read_size(size)), **self._named()}
         return self._response("GET", f"{_address(row_id)}/thumbnail", params=parameters).content
 
     def status(self) -> dict[str, Any]:
@@ -407,12 +437,16 @@ class RemoteCollection:
         """Hits whose pictures a notebook gets from the server."""
         return Hits(hits, partial(self.thumbnail, size=256))
 
-    def _send(self, route: str, picture: str | os.PathLike[str] | bytes, **form: int) -> dict[str, Any]:
-        """Send a picture file of this machine, or the bytes of one. Raises: UnreadablePicture."""
-        path = "the image" if isinstance(picture, bytes) else os.fspath(picture)
+    def _send(self, route: str, picture: AnyPicture, **form: int) -> dict[str, Any]:
+        """Send a picture file of this machine, or what PIL has opened. Raises: UnreadablePicture."""
+        if isinstance(picture, str | os.PathLike):
+            path = read_path("picture", picture)
+            content, named = _content(path), "picture" + readable(Path(path).suffix)
+        else:
+            from clipsearch.pictures.images import as_file, name_of
+
+            path, content, named = name_of(picture), as_file(picture), "picture"
         try:
-            content = picture if isinstance(picture, bytes) else _content(path)
-            named = "picture" + ("" if isinstance(picture, bytes) else readable(Path(path).suffix))
             return self._ask("POST", route, files={"image": (named, content)}, data={**form, **self._named()})
         except UnreadablePicture as error:
             raise UnreadablePicture(path, error.status, error.reason) from None
@@ -486,15 +520,6 @@ def _vector(answer: dict[str, Any]) -> FloatArray:
     return vector
 
 
-def _sendable(picture: AnyPicture) -> str | os.PathLike[str] | bytes:
-    """A path, or the bytes of a file of what PIL has opened. Raises: UnreadablePicture, TypeError."""
-    if isinstance(picture, str | os.PathLike):
-        return picture
-    from clipsearch.pictures.images import as_file
-
-    return as_file(picture)
-
-
 def _content(path: str) -> bytes:
     """The bytes of a picture file. Raises: UnreadablePicture, as a local collection does."""
     if not is_file(path):
@@ -512,22 +537,6 @@ def _hits(answer: dict[str, Any]) -> list[Hit]:
     return [Hit.from_dict(found) for found in answer["hits"]]
 
 
-def _sum(vectors: list[FloatArray]) -> list[float]:
-    """The direction of all, as numbers of JSON. Raises: InvalidQuery."""
-    import numpy as np
-
-    arrays = [np.asarray(vector, np.float64) for vector in vectors]
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise InvalidQuery("the vector and the terms of the query cancel each other out")
-    if len(arrays) == 1:
-        return [float(x) for x in arrays[0].ravel()]
-    lengths = [float(np.linalg.norm(array)) or 1.0 for array in arrays]
-    return [float(x) for x in np.sum([a / length for a, length in zip(arrays, lengths, strict=True)], axis=0)]
-
-
 def _address(row_id: int) -> str:
-    """Where the server tells of a picture. Raises: NoSuchPicture for what cannot be a row id."""
-    row_id = read_row_id(row_id)
-    if not 0 <= row_id < 2**63:
-        raise NoSuchPicture(row_id)
-    return f"/v1/images/{row_id}"
+    """Where the server tells of a picture. Raises: NoSuchPicture, InvalidArgument for what cannot be a row id."""
+    return f"/v1/images/{read_row_id(row_id)}"

@@ -1,7 +1,8 @@
 """What became of pictures that are not seen any more.
 
 A file that is not seen is not thereby deleted: its drive may be away. Deleted is what vanished singly from folders that
-were looked at; what vanished in bulk, or where nobody could look, is missing.
+were looked at. What vanished in bulk, with its folder or drive, or where nobody could look, is missing: not shown, kept
+with its vector, and back without being read. `--prune` or 30 days forget it.
 """
 
 from __future__ import annotations

@@ -8,14 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clipsearch.config import index_dir_for, remember_index
-from clipsearch.encoder import Encoder
+from clipsearch.encoder import Encoder, check_encoder
 from clipsearch.encoder.kinds import Precision
 from clipsearch.encoder.names import load_encoder
-from clipsearch.errors import ClipsearchError, IndexNotFound
+from clipsearch.errors import ClipsearchError, IndexNotFound, InvalidArgument
 from clipsearch.filenames import warn_about_locale
 from clipsearch.indexer.belonging import check_folder
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
+from clipsearch.query.arguments import read_place, shown
 from clipsearch.search.confidence import bank_vectors, drawing_vectors
+from clipsearch.search.embedding import Encoder as ModelEncoder
 from clipsearch.store import open_snapshot
 
 
@@ -23,7 +25,7 @@ def index(
     folder: str | os.PathLike[str],
     *,
     model: str | None = None,
-    encoder: Encoder | None = None,
+    encoder: Encoder | ModelEncoder | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     device: str | None = None,
     precision: Precision = "auto",
@@ -38,16 +40,23 @@ def index(
     `model` is what `--model` takes; without it, the model that the index was made with, or "auto" for a new one. It is
     loaded with `checkpoint`, `device`, `precision` and `allow_pickle` (see `load_encoder`). `encoder` is used instead
     where given. `index` puts the index elsewhere than in `folder`. `notice` is told what to know, a line at a time.
-    Raises: NoPictures, ModelNotFound, EncoderMismatch, IndexLocked, OutOfSpace, CorruptIndex, StorageError.
+    Raises: NoPictures, ModelNotFound, EncoderMismatch, IndexLocked, OutOfSpace, CorruptIndex, StorageError,
+    InvalidArgument.
     """
     warn_about_locale()
-    root, place = Path(folder), None if index is None else Path(index)
+    root, place = Path(read_place("folder", folder)), None if index is None else Path(read_place("index", index))
+    if not isinstance(options, IndexOptions | None):
+        raise InvalidArgument("options", shown(options), "IndexOptions")
+    if isinstance(encoder, ModelEncoder):
+        encoder = encoder.model
+    if encoder is not None:
+        check_encoder(encoder)
     check_folder(root)
     if encoder is None:
         encoder = encoder_for(
             index_dir_for(root, place),
             model,
-            checkpoint=None if checkpoint is None else Path(checkpoint),
+            checkpoint=checkpoint,
             device=device,
             precision=precision,
             allow_pickle=allow_pickle,
@@ -66,7 +75,7 @@ def encoder_for(
     index_dir: Path,
     model: str | None = None,
     *,
-    checkpoint: Path | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     device: str | None = None,
     precision: Precision = "auto",
     allow_pickle: bool = False,
@@ -77,7 +86,7 @@ def encoder_for(
     See `load_encoder`.
     """
     return load_encoder(
-        model or model_of(index_dir) or "auto",
+        model_of(index_dir) or "auto" if model is None else model,
         checkpoint=checkpoint,
         device=device,
         precision=precision,

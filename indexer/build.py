@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import math
 import os
 import signal
 import struct
@@ -28,7 +29,14 @@ import numpy as np
 from clipsearch.config import INDEX_DIR_NAME, check_not_away, index_dir_for, is_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
-from clipsearch.errors import ClipsearchError, EncoderMismatch, IndexAway, OtherCollection, StorageError
+from clipsearch.errors import (
+    ClipsearchError,
+    EncoderMismatch,
+    IndexAway,
+    InvalidArgument,
+    OtherCollection,
+    StorageError,
+)
 from clipsearch.indexer.absence import Root, split_vanished, went_in_bulk
 from clipsearch.indexer.belonging import check_folder, check_pictures, check_place, holds_pictures_of, nothing_in
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
@@ -47,6 +55,7 @@ from clipsearch.indexer.upgrade import upgraded
 from clipsearch.pictures.formats import classify_name, extra_is_installed
 from clipsearch.pictures.metadata import METADATA_VERSION, describe_again
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
+from clipsearch.query.arguments import read_number, shown
 from clipsearch.records import (
     FloatArray,
     Fragment,
@@ -116,6 +125,24 @@ class IndexOptions:
     follow_links: bool | None = None  # out of the folder; None: as in the last run, at first no
     exclude: tuple[str, ...] = ()  # patterns of what to leave out in this run, as in .clipsearchignore
     new: bool | None = None  # make an index where there is none; None: only where none is known to have been
+
+    def __post_init__(self) -> None:
+        """Raises: InvalidArgument."""
+        for name, value, least, most in (
+            ("batch_pictures", self.batch_pictures, 1, math.inf),
+            ("workers", self.workers, 1, math.inf),
+            ("timeout_s", self.timeout_s, 0, math.inf),
+            ("max_pixels", self.max_pixels, 1, math.inf),
+            ("commit_rows", self.commit_rows, 1, math.inf),
+            ("commit_s", self.commit_s, 0, math.inf),
+            ("recall", self.recall, 0, 1),
+            ("keep_missing_days", self.keep_missing_days, 0, math.inf),
+        ):
+            if value is not None or name not in ("batch_pictures", "workers", "max_pixels", "recall"):
+                read_number(name, value, least, most)
+        given: object = self.exclude
+        if not isinstance(given, list | tuple) or not all(isinstance(pattern, str) for pattern in given):
+            raise InvalidArgument("exclude", shown(given), "patterns in a tuple")
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """What stays of an index that is encoded again (`--reindex`): pictures that nobody can see at present, or that could be
-read before and not now, are not lost with the rows and vectors that are replaced."""
+read before and not now, are not lost with the rows and vectors that are replaced. What is made anew lies beside
+the old (`Manifest.rebuild`), and takes its place in the last commit."""
 
 from __future__ import annotations
 

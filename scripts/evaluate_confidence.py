@@ -228,7 +228,7 @@ def _load(folder: Path, pattern: str, kind: str, encoder: Encoder, cache: Path |
 
 
 def _tower(encoder: Encoder) -> str:
-    return str(getattr(encoder, "text_fingerprint", encoder.name))[:12]
+    return (encoder.text_fingerprint or encoder.name)[:12]
 
 
 def _read(folder: Path, pattern: str, *, pictures: bool = True) -> tuple[list[bytes], list[list[str]]]:

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import gradio
 from fastapi import Depends, HTTPException, Request
@@ -33,10 +33,11 @@ from clipsearch.errors import ClipsearchError, InvalidQuery
 from clipsearch.filenames import for_parsers, safe
 from clipsearch.indexer.api import index as index_pictures
 from clipsearch.indexer.build import IndexReport, Progress
-from clipsearch.records import DEFAULT_HITS, FloatArray, ImageRecord
+from clipsearch.records import DEFAULT_HITS, FloatArray, ImageRecord, Sort
 from clipsearch.search.collection import Collection
 from clipsearch.server import messages
 from clipsearch.server.routes import Service, add_errors, path_of
+from clipsearch.server.wrong_input import problems
 
 SESSIONS_KEPT = 64
 CALLS_WAITING = 256
@@ -154,7 +155,7 @@ def add_endpoints(server: gradio.Server, service: Service) -> None:
         query: str = "",
         k: int = DEFAULT_HITS,
         offset: int = 0,
-        sort: Literal["score", "date", "path"] = "score",
+        sort: Sort = "score",
         all: bool = False,
         unique: bool = False,
         diverse: bool | float = False,
@@ -359,9 +360,10 @@ def _checked(kind: type[Checked], **given: Any) -> Checked:
     """A request of the API. Raises: gradio.Error, which says what is wrong."""
     try:
         return kind(**given)
+    except ClipsearchError as error:
+        raise _as_error(error) from None
     except ValidationError as error:
-        places = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3]]
-        raise gradio.Error("; ".join(places), title="WrongInput", print_exception=False) from None
+        raise gradio.Error(problems(error.errors()), title="WrongInput", print_exception=False) from None
 
 
 async def _answered(work: Awaitable[Result]) -> Result:

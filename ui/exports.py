@@ -19,6 +19,7 @@ import numpy as np
 
 from clipsearch.errors import InvalidQuery, NoSuchPicture, UnreadablePicture
 from clipsearch.filenames import for_parsers
+from clipsearch.records import HIT_FIELDS
 from clipsearch.search.collection import Collection
 from clipsearch.server.engine import ServedIndex
 from clipsearch.server.identity import OtherPicture
@@ -29,18 +30,7 @@ Form = Literal["csv", "paths", "zip"]
 MOST_EXPORTED = 200_000
 MOST_ZIPPED = 5_000
 PREVIEW_SIDE = 1024
-CSV_COLUMNS = (
-    "path",
-    "row_id",
-    "width",
-    "height",
-    "size_bytes",
-    "format",
-    "taken_at",
-    "camera",
-    "latitude",
-    "longitude",
-)
+CSV_COLUMNS = tuple(name for name, field in HIT_FIELDS.items() if field.of_picture)
 MEDIA_TYPES: dict[Form, str] = {
     "csv": "text/csv; charset=utf-8",
     "paths": "text/plain; charset=utf-8",

@@ -3,6 +3,7 @@ query waits for no other."""
 
 from __future__ import annotations
 
+import math
 from importlib import import_module
 from typing import Any
 
@@ -49,4 +50,21 @@ def load_command(name: str) -> Any:
     import typer
 
     group = typer.main.get_group(import_module(f"clipsearch.cli.{name}").app)
+    for command in (group, *group.commands.values()):
+        for parameter in command.params:
+            if parameter.type.name.startswith("float"):
+                _refuse_nan(parameter.type)
     return group.commands.get(name, group)
+
+
+def _refuse_nan(kind: Any) -> None:
+    """Let a type of numbers refuse what is none: it would pass every limit."""
+    convert = kind.convert
+
+    def number(value: Any, parameter: Any, context: Any) -> Any:
+        converted = convert(value, parameter, context)
+        if math.isnan(converted):
+            kind.fail(f"{value!r} is not a number.", parameter, context)
+        return converted
+
+    kind.convert = number

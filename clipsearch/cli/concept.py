@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from clipsearch import config
-from clipsearch.cli.options import IndexOption, JsonOption, print_json
+from clipsearch.cli.options import IndexOption, JsonOption, picture_or_id, print_json
 from clipsearch.cli.terminal import count, shown
 from clipsearch.filenames import safe
 
@@ -50,7 +49,11 @@ def add(
 
     with open_collection(index) as photos:
         concept = add_concept(
-            photos, name, [_example(p) for p in pictures], [_example(p) for p in unlike or ()], replace=replace
+            photos,
+            name,
+            [picture_or_id(p) for p in pictures],
+            [picture_or_id(p) for p in unlike or ()],
+            replace=replace,
         )
         place = photos.index
     with open_collection(place) as photos:
@@ -61,10 +64,6 @@ def add(
     else:
         asked = shlex.quote(safe(_filter(concept.name)))
         print(f"{safe(concept.name)}: matches {count(found, 'picture')}. Search for it with: clipsearch query {asked}")
-
-
-def _example(word: str) -> int | str:
-    return int(word) if word.isdecimal() and not Path(word).exists() else word
 
 
 def _filter(name: str) -> str:

@@ -55,6 +55,15 @@ RecallOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+LONGEST_ID = 19  # digits
+
+
+def picture_or_id(word: str) -> int | str:
+    """A row id that was typed; any other word, and a file of that name, is the path of a picture."""
+    is_id = word.isdecimal() and len(word) <= LONGEST_ID and not Path(word).exists()
+    return int(word) if is_id else word
+
+
 def notice(line: str) -> None:
     """Tell the user one thing, on stderr."""
     print(f"clipsearch: {safe(line)}", file=sys.stderr)

@@ -10,18 +10,13 @@ from collections.abc import Iterable
 
 from clipsearch.cli.terminal import shown
 from clipsearch.filenames import to_bytes
-from clipsearch.records import Hit
-
-_CSV_COLUMNS = (
-    "rank", "score", "confidence", "band", "path", "row_id", "width", "height", "size_bytes", "taken_at", "camera",
-    "latitude", "longitude", "format", "name", "mtime_ns", "content_hash", "member", "view", "partial", "date_source",
-)  # fmt: skip
+from clipsearch.records import HIT_FIELDS, Hit
 
 
 def hits_csv(hits: Iterable[Hit]) -> bytes:
     """A line for each hit, after a line of names. Paths are exact bytes in a pipe or a file."""
     buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, _CSV_COLUMNS, extrasaction="ignore")
+    writer = csv.DictWriter(buffer, [*HIT_FIELDS], extrasaction="ignore")
     writer.writeheader()
     for hit in hits:
         row = hit.to_dict()

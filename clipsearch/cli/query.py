@@ -27,7 +27,7 @@ from clipsearch.cli.output import hits_csv, print_hit
 from clipsearch.cli.terminal import shown
 from clipsearch.errors import EmptyQuery, InvalidQuery, UnreadablePicture
 from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
-from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, Hits
+from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, Hits, Sort
 from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
@@ -64,21 +64,25 @@ def is_negative_word(word: str) -> bool:
 
 @app.command(cls=QueryCommand)
 def query(
-    query: Annotated[list[str], typer.Argument(help="Words, pictures and filters to search for. See docs/query.md.")],
-    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="Number of hits.", metavar="N")] = DEFAULT_HITS,
-    sort: Annotated[
-        Literal["score", "date", "path"], typer.Option(help="Order of the hits. date: newest first.")
-    ] = "score",
+    query: Annotated[
+        list[str] | None, typer.Argument(help="Words, pictures and filters to search for. See docs/query.md.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", "--hits", help="Number of hits.", metavar="N")] = DEFAULT_HITS,
+    offset: Annotated[int, typer.Option(help="Number of hits to skip.", metavar="N")] = 0,
+    sort: Annotated[Sort, typer.Option(help="Order of the hits. date: newest first.")] = "score",
     show_all: Annotated[bool, typer.Option("--all", help="Also show unlikely matches.")] = False,
     unique: Annotated[
         bool, typer.Option("--unique", help="Show near-duplicates as one hit, the best, with the others below it.")
     ] = False,
     diverse: Annotated[bool, typer.Option("--diverse", help="Prefer hits that differ from each other.")] = False,
+    diversity: Annotated[
+        float | None, typer.Option(help="How strongly: 0 to 1. --diverse is 0.5.", metavar="X")
+    ] = None,
     like: Annotated[
-        list[int] | None, typer.Option(help="row_id of a relevant hit. Can be repeated.", metavar="ID")
+        list[int] | None, typer.Option(help="row_id of a relevant hit (see --json). Can be repeated.", metavar="ID")
     ] = None,
     unlike: Annotated[
-        list[int] | None, typer.Option(help="row_id of an irrelevant hit. Can be repeated.", metavar="ID")
+        list[int] | None, typer.Option(help="row_id of an irrelevant hit (see --json). Can be repeated.", metavar="ID")
     ] = None,
     index: IndexOption = None,
     model: ModelOption = None,
@@ -117,9 +121,14 @@ def query(
     """
     if as_json + as_csv + paths + zero + preview > 1:
         raise InvalidQuery("use only one of --json, --csv, --paths, -0 and --preview")
-    words = joined([word if is_utf8(word) or Path(word).exists() else as_typed(word) for word in query])
-    if not words.strip():
+    words = joined([word if is_utf8(word) or Path(word).exists() else as_typed(word) for word in query or ()])
+    if not words.strip() and not like and not unlike:
         raise EmptyQuery
+    if k < 1 or offset < 0 or diversity is not None:  # else a server's answer need not wait for this import
+        from clipsearch.query.arguments import read_diversity, read_window
+
+        read_window(k, offset)
+        read_diversity(diversity or 0.0)
     drawing = None
     if preview:
         from clipsearch.cli.preview import Preview
@@ -134,19 +143,20 @@ def query(
     options: dict[str, Any] = {
         "sort": sort,
         "unique": unique,
-        "diverse": diverse,
+        "diverse": diverse if diversity is None else diversity,
         "like": like or (),
         "unlike": unlike or (),
         "all": show_all,
     }
     lap("start and imports")
-    hits = _hits_of_server(index, words, k, options) if model is None and encoder is None else None
+    asked = {**options, "offset": offset}
+    hits = _hits_of_server(index, words, k, asked) if model is None and encoder is None else None
     if hits is None:
         from clipsearch.search.collection import open_collection
 
         with open_collection(index, model=model, encoder=encoder) as photos:
             order = photos.order(words, **options)
-            hits = Hits(order.window(photos, 0, k), are_certain=not order.is_uncertain)
+            hits = Hits(order.window(photos, offset, k), are_certain=not order.is_uncertain)
             if daemon == "auto" and model is None and encoder is None:
                 from clipsearch.daemon.client import start_daemon
 
@@ -183,9 +193,9 @@ def query(
 
 def _nothing(photos: Collection, order: Order) -> str:
     """Why an order has no hits."""
-    is_filtered = order.wish.query.filter is not None and len(photos) > 0
-    why = ": no picture matches the filters" if is_filtered else " has no searchable pictures"
-    return f"{safe(str(photos.root))}{why}"
+    from clipsearch.search.order import why_no_hits
+
+    return f"{safe(str(photos.root))}: {why_no_hits(order.count(photos)[0], len(photos))}"
 
 
 def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, Any]) -> Hits | None:

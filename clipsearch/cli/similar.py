@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from clipsearch import config
-from clipsearch.cli.options import EXIT_NOTHING_FOUND, IndexOption, JsonOption, print_json
+from clipsearch.cli.options import EXIT_NOTHING_FOUND, IndexOption, JsonOption, picture_or_id, print_json
 from clipsearch.cli.output import print_hit
 from clipsearch.records import DEFAULT_HITS
 
@@ -19,7 +18,7 @@ app = typer.Typer(rich_markup_mode=None)
 @app.command()
 def similar(
     picture: Annotated[str, typer.Argument(help="Path of a picture, or row_id of a hit.", metavar="PICTURE|ID")],
-    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="Number of hits.", metavar="N")] = DEFAULT_HITS,
+    k: Annotated[int, typer.Option("-k", "--hits", help="Number of hits.", metavar="N")] = DEFAULT_HITS,
     index: IndexOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -33,8 +32,7 @@ def similar(
     from clipsearch.search.collection import open_collection
 
     with open_collection(index) as photos:
-        is_row = picture.isdecimal() and not Path(picture).exists()
-        hits = photos.similar(int(picture) if is_row else picture, k)
+        hits = photos.similar(picture_or_id(picture), k)
         config.remember_index(photos.index)
     if as_json:
         print_json([hit.to_dict() for hit in hits])

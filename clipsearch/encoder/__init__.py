@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from clipsearch.errors import InvalidArgument
+from clipsearch.query.arguments import shown
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 PICTURES_PER_CALL = 32
@@ -99,6 +101,12 @@ class Encoder(Protocol):
     def as_new(self) -> Encoder:
         """An encoder that gives the vectors of texts that a new process gives, to the last bit."""
         ...
+
+
+def check_encoder(value: object) -> None:
+    """Raise for what has not the methods of an encoder. Raises: InvalidArgument."""
+    if not {"encode_images", "encode_texts", "fingerprint", "in_precision"} <= set(dir(value)):
+        raise InvalidArgument("encoder", shown(value), "an encoder, as clipsearch.load_encoder returns it")
 
 
 class BaseEncoder:

@@ -24,7 +24,7 @@ from clipsearch.encoder.fingerprints import visual_checksum
 from clipsearch.encoder.layout import preprocess_cfg, read_model_directory
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.encoder.openclip import OpenClipEncoder, set_batch_first
-from clipsearch.errors import ExportFailed, MissingExtra, OutOfSpace, StorageError
+from clipsearch.errors import ExportFailed, MissingExtra, OutOfSpace, StorageError, first_line
 from clipsearch.places import expanded
 from clipsearch.records import FloatArray, PixelArray
 from clipsearch.removing import remove_made, replace_tree
@@ -316,7 +316,7 @@ def _summary(error: Exception) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0][:300]
+    return first_line(cause)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path
 from clipsearch.config import cache_dir, state_dir, write_small
 from clipsearch.encoder import layout
 from clipsearch.encoder.fingerprints import tower_files
-from clipsearch.errors import ClipsearchError, HubUnreachable, ModelNotFound, OutOfSpace
+from clipsearch.errors import ClipsearchError, HubUnreachable, ModelNotFound, OutOfSpace, first_line
 from clipsearch.places import expanded
 
 ORGANISATION = "immich-app"
@@ -107,21 +107,21 @@ def fetch_export(name: str, *, started: Callable[[], None] | None = None) -> Pat
         raise ModelNotFound(name, f"{ORGANISATION} has no such export on the hub") from error
     except LocalEntryNotFoundError as error:
         raise HubUnreachable(
-            name, f"it is not in the cache, and the hub cannot be reached ({_brief(error)})"
+            name, f"it is not in the cache, and the hub cannot be reached ({first_line(error)})"
         ) from error
     except HfHubHTTPError as error:
-        raise HubUnreachable(name, f"the hub refused the download ({_brief(error)})") from error
+        raise HubUnreachable(name, f"the hub refused the download ({first_line(error)})") from error
     except OSError as error:
         import errno
 
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutOfSpace(_cache_root()) from error
         raise HubUnreachable(
-            name, f"the download was interrupted and will resume where it stopped ({_brief(error)})"
+            name, f"the download was interrupted and will resume where it stopped ({first_line(error)})"
         ) from error
     except Exception as error:  # the hub's client does not wrap all errors of its HTTP library
         raise HubUnreachable(
-            name, f"the download was interrupted and will resume where it stopped ({_brief(error)})"
+            name, f"the download was interrupted and will resume where it stopped ({first_line(error)})"
         ) from error
     if not is_complete(directory):
         raise ModelNotFound(name, f"{directory} lacks files of a model directory")
@@ -223,7 +223,3 @@ def keep_a_cache_without_home() -> None:
     root = _cache_root()
     if root.is_relative_to(cache_dir()):
         os.environ.setdefault("HF_HOME", str(root.parent))
-
-
-def _brief(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

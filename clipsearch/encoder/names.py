@@ -30,6 +30,7 @@ from clipsearch.encoder.kinds import (
 )
 from clipsearch.errors import ClipsearchError, HubUnreachable, ModelNotFound, UnsupportedPrecision
 from clipsearch.places import expanded
+from clipsearch.query.arguments import read_name, read_number, read_place
 
 AUTO, BUILTIN = "auto", "builtin"
 BUILTIN_LANGUAGES = "English; other languages less well"
@@ -37,9 +38,9 @@ RUN_SETTINGS, RUN_MODEL = "run.json", "model"  # in a training run's folder
 
 
 def load_encoder(
-    name: str = AUTO,
+    name: str | os.PathLike[str] = AUTO,
     *,
-    checkpoint: Path | str | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     device: str | None = None,
     precision: Precision = "auto",
     threads: int | None = None,
@@ -51,8 +52,13 @@ def load_encoder(
     `checkpoint`, `device` and `allow_pickle` are for open_clip models, `threads` for the others. `precision` is the
     image tower's: "fp16" of open_clip models only, "int8" of the others only. `notice` is called with one line when
     the user should know something (which model `auto` became, and why).
-    Raises: ModelNotFound, InvalidModel, MissingExtra, OutOfSpace, UnsupportedPrecision.
+    Raises: ModelNotFound, InvalidModel, MissingExtra, OutOfSpace, UnsupportedPrecision, InvalidArgument.
     """
+    name = read_name("model", os.fspath(name) if isinstance(name, os.PathLike) else name)
+    checkpoint = None if checkpoint is None else read_place("checkpoint", checkpoint)
+    device = None if device is None else read_name("device", device)
+    if threads is not None:
+        read_number("threads", threads, 1)
     kind = kind_of_name(name)
     if kind is None and checkpoint is not None:
         raise ModelNotFound(name, "a checkpoint needs an open_clip model: --model open_clip:MODEL --checkpoint FILE")

@@ -31,7 +31,7 @@ from clipsearch.checksums import file_checksum
 from clipsearch.config import cache_dir
 from clipsearch.encoder.fingerprints import REMEMBER_FROM_BYTES, tower_checksums
 from clipsearch.encoder.layout import TEXTUAL_MODEL, ModelDirectory, read_model_directory
-from clipsearch.errors import InvalidModel, OutOfSpace, StorageError
+from clipsearch.errors import InvalidModel, OutOfSpace, StorageError, first_line
 from clipsearch.filenames import native_path
 from clipsearch.removing import remove_folder_of, remove_made
 
@@ -144,8 +144,8 @@ def _optimise(model: ModelDirectory, folder: Path) -> None:
     except Exception as error:  # onnxruntime's errors share no base class but this
         if shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        problem = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise InvalidModel(model.path, f"{TEXTUAL_MODEL} cannot be prepared ({problem})") from error
+        problem = f"{TEXTUAL_MODEL} cannot be prepared ({first_line(error)})"
+        raise InvalidModel(model.path, problem) from error
     (folder / WEIGHTS).touch()  # a tower of small weights has none outside its graph
 
 

@@ -182,7 +182,7 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
 def see(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
     """What an encoder is given of an image that somebody has opened: upright, a long one in pieces.
 
-    Shape: (K, H, W, 3) uint8. Raises: UnreadablePicture, TypeError for what is no image.
+    Shape: (K, H, W, 3) uint8. Raises: UnreadablePicture.
     """
     with _reading(image):
         rgb, to_srgb = _to_rgb(image)
@@ -194,26 +194,33 @@ def see(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
 
 
 def as_file(image: Image.Image) -> bytes:
-    """A picture file, without loss, of an image that somebody has opened. Raises: as `see`."""
+    """A picture file of an image that somebody has opened: `see` sees the same in it. Raises: as `see`."""
     file = io.BytesIO()
     with _reading(image):
-        if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-            image.save(file, "PNG", compress_level=1, exif=image.getexif())
-        else:
-            image.save(file, "TIFF", exif=image.getexif())
+        exif, profile = image.getexif(), image.info.get("icc_profile")
+        if image.mode in ("CMYK", "LAB", "I", "F", "YCbCr"):
+            image.save(file, "TIFF", exif=exif)
+        elif image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+            image.save(file, "PNG", compress_level=1, exif=exif)
+        else:  # no file has it
+            _to_rgb(image)[0].save(file, "PNG", compress_level=1, exif=exif, icc_profile=profile)
     return file.getvalue()
+
+
+def name_of(image: Image.Image) -> str:
+    """What to call an image that somebody has opened."""
+    return str(getattr(image, "filename", "") or "the image")
 
 
 @contextmanager
 def _reading(image: Image.Image) -> Iterator[None]:
     """Turn whatever is wrong with an image that somebody has opened into an UnreadablePicture."""
-    if not isinstance(image, Image.Image):
-        raise TypeError(f"a picture is a path or a PIL image, not {type(image).__name__}")
+    if not image.width or not image.height:
+        raise UnreadablePicture(name_of(image), "empty", "the image has no pixels")
     try:
         yield
     except Exception as error:
-        name = str(getattr(image, "filename", "") or "the image")
-        raise UnreadablePicture(name, *_classify_error(error, "image", None)) from error
+        raise UnreadablePicture(name_of(image), *_classify_error(error, "image", None)) from error
 
 
 class PictureFile:
@@ -1182,6 +1189,8 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, _Transform | None]:
     profile = profile if isinstance(profile, bytes) and profile else None
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _deep_to_grey(image)
+    elif image.mode == "La":  # which becomes nothing else
+        image = image.convert("LA")
     if image.mode in ("CMYK", "LAB"):
         transform = _transform_to_srgb(profile, image.mode)
         rgb = image.convert("RGB") if transform is None else _apply(transform, image)

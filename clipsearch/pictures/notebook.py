@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from clipsearch.errors import ClipsearchError
+from clipsearch.errors import ClipsearchError, UnreadablePicture
 from clipsearch.filenames import readable
 from clipsearch.pictures.images import open_picture
 from clipsearch.records import NOTHING_CERTAIN, Hit, Hits
@@ -56,10 +56,18 @@ def small_copy(hit: Hit, thumbnail: Callable[[int], bytes] | None = None, longes
             return thumbnail(hit.record.row_id)
         if Path(hit.path).stat().st_size != hit.record.size_bytes:
             return None
-        file = io.BytesIO()
-        open_picture(hit.path, longest=longest, max_pixels=MAX_PIXELS).save(file, "JPEG", quality=_QUALITY)
-        return file.getvalue()
+        return thumbnail_of(hit.path, hit.path, longest)
     return None
+
+
+def thumbnail_of(path: str, name: str, longest: int) -> bytes:
+    """A small copy of the picture at `path` as a JPEG, without metadata. Raises: UnreadablePicture, of `name`."""
+    file = io.BytesIO()
+    try:
+        open_picture(path, longest=longest, max_pixels=MAX_PIXELS).save(file, "JPEG", quality=_QUALITY)
+    except UnreadablePicture as error:
+        raise UnreadablePicture(name, error.status, error.reason) from None
+    return file.getvalue()
 
 
 def _shown(name: str) -> str:

@@ -4,7 +4,8 @@ The workers are plain subprocesses (`worker`), so they need no `if __name__ == "
 caller's script and no fork. Pixels come back through shared memory, the rest as small messages.
 
 One thread for each worker keeps two tasks in its pipe, so that it never waits for the caller; results pile up
-to `capacity` while the caller encodes. One more thread ends workers that are over their time.
+to `capacity` while the caller encodes. One more thread ends workers that are over their time. If a worker dies, its
+picture and the one before it are decoded again, each alone in a new process.
 """
 
 from __future__ import annotations

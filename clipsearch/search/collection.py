@@ -19,26 +19,34 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch import config
-from clipsearch.encoder import Encoder
+from clipsearch.encoder import Encoder, check_encoder
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import (
+    GONE,
     ClosedCollection,
-    DimensionMismatch,
     EncoderMismatch,
     InvalidQuery,
     MalformedQuery,
     NoSuchPicture,
     UnknownTag,
+    UnreadablePicture,
+    no_picture,
 )
 from clipsearch.filenames import well_formed
-from clipsearch.places import is_file
+from clipsearch.places import is_file, leads_out
 from clipsearch.query import Query, Term, parse_query
 from clipsearch.query.arguments import (
     Arguments,
+    Size,
     read_arguments,
+    read_count,
+    read_name,
+    read_place,
     read_queries,
+    read_query,
     read_row_id,
     read_row_ids,
+    read_size,
     read_texts,
     read_window,
 )
@@ -52,14 +60,15 @@ from clipsearch.records import (
     ImageRecord,
     IntArray,
     Manifest,
+    Sort,
     TagRef,
 )
 from clipsearch.search.embedding import Encoder as ModelEncoder
-from clipsearch.search.embedding import encode_picture, read_file
-from clipsearch.search.order import DIVERSITY, Order, Sort, Wish, put_all_in_order, put_in_order, reach_together
-from clipsearch.store import LiveRows, open_live_rows, open_snapshot
+from clipsearch.search.embedding import encode_picture, encode_text, read_file
+from clipsearch.search.order import DIVERSITY, Order, Wish, put_all_in_order, put_in_order, reach_together
+from clipsearch.store import LiveRows, Snapshot, open_live_rows, open_snapshot
 from clipsearch.timing import lap
-from clipsearch.vectors import check_queries, distinct, empty_result, merge, open_segments
+from clipsearch.vectors import VectorSegment, check_queries, directed, distinct, empty_result, merge, open_segments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +85,6 @@ WORD_PROMPT = "a photo of {}"
 """A word by itself is also encoded in this, and the mean is searched for: with the built-in model precision@20 rises by
 0.023 (95 % interval 0.009 to 0.038) for words of Flickr8k's captions, by 0.015 (0.000 to 0.034) for words of product
 titles. Whole captions, also short ones, it made worse. Measured by `benchmarks/feedback.py`."""
-LARGEST_ROW_ID = 2**63 - 1
 CANCELLED = 1e-4  # of the weights: shorter sums are noise
 
 SURELY_READ = 12  # characters that every model reads; those of 16 tokens are the narrowest
@@ -88,19 +96,40 @@ class Collection:
     Use `clipsearch.open` to make one. Close it, or use it in a `with`, so that old files can be deleted.
     """
 
-    def __init__(self, index: Path, *, model: str | None = None, encoder: Encoder | ModelEncoder | None = None) -> None:
-        self.index = index
+    def __init__(
+        self,
+        index: str | os.PathLike[str],
+        *,
+        model: str | None = None,
+        encoder: Encoder | ModelEncoder | None = None,
+    ) -> None:
+        """`index` is the index folder. Raises: as `clipsearch.open`."""
+        self.index = index = Path(read_place("index", index))
+        if model is not None:
+            read_name("model", model)
         encoder = encoder.model if isinstance(encoder, ModelEncoder) else encoder
-        self._snapshot = open_snapshot(index)
+        self._opened = open_snapshot(index)
         self._model_name = model
         self._encoder = None if encoder is None else self._fitting(encoder)
         manifest = self._snapshot.manifest
-        self._segments = open_segments(manifest, self._snapshot.file, self._snapshot.marks)
+        self._mapped = open_segments(manifest, self._opened.file, self._opened.marks)
         self._fragments: list[LiveRows] | None = None
         self._tags: dict[str, Tag] = {}
         self._sample: FloatArray | None = None
         self._background: Background | None = None
         self._nearness: Nearness | None = None
+
+    @property
+    def _snapshot(self) -> Snapshot:
+        """The generation. Raises: ClosedCollection; all that asks the index comes by here."""
+        self._check_open()
+        return self._opened
+
+    @property
+    def _segments(self) -> list[VectorSegment]:
+        """The vectors. Raises: ClosedCollection."""
+        self._check_open()
+        return self._mapped
 
     @property
     def root(self) -> Path:
@@ -131,8 +160,9 @@ class Collection:
         return heapq.merge(*map(_records_of, self._live_rows()), key=lambda record: record.row_id)
 
     def __repr__(self) -> str:
-        name = self.manifest.model.name
-        return f"<Collection of {len(self):,} pictures in {str(self.root)!r}, model {name}>"
+        manifest, closed = self._opened.manifest, ", closed" if self._opened.is_closed else ""
+        root = str(self._opened.root)
+        return f"<Collection of {manifest.pictures:,} pictures in {root!r}, model {manifest.model.name}{closed}>"
 
     @property
     def encoder(self) -> Encoder:
@@ -140,11 +170,13 @@ class Collection:
 
         It encodes pictures in the arithmetic of the index, whatever else it is used for.
         """
+        self._check_open()
         if self._encoder is None:
             self._encoder = self._fitting(load_encoder(self._model_name or self.manifest.model.name))
         return self._encoder
 
     def _fitting(self, encoder: Encoder) -> Encoder:
+        check_encoder(encoder)
         model = self.manifest.model
         if encoder.fingerprint != model.fingerprint:
             raise EncoderMismatch(self.index, model.name, encoder.name, str(self.root))
@@ -267,7 +299,7 @@ class Collection:
 
     def _check_open(self) -> None:
         """Raises: ClosedCollection."""
-        if self._snapshot.is_closed:
+        if self._opened.is_closed:
             raise ClosedCollection
 
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
@@ -286,6 +318,7 @@ class Collection:
         self, hits: list[Hit], vector: FloatArray, kind: QueryKind = "text", best: float | None = None
     ) -> list[Hit]:
         """Add confidence and band to hits; see `confidences`."""
+        self._check_open()
         if not hits:
             return hits
         judged = self.confidences(np.array([hit.score for hit in hits], np.float32), vector, kind, best)
@@ -311,6 +344,7 @@ class Collection:
             shipped_calibration,
         )
 
+        self._check_open()
         if not len(scores):
             return []
         if self._background is None:
@@ -333,6 +367,8 @@ class Collection:
 
         Raises: InvalidQuery.
         """
+        self._check_open()
+        query = read_query(query)
         if isinstance(query, Query):
             return query
         if not isinstance(query, str):
@@ -378,15 +414,9 @@ class Collection:
 
     def _unit(self, vector: FloatArray) -> FloatArray:
         """A vector that was sent, of length 1. Raises: DimensionMismatch, InvalidQuery."""
-        if len(vector) != self.encoder.dim:
-            raise DimensionMismatch(self.encoder.dim, len(vector))
-        length = float(np.linalg.norm(vector.astype(np.float64)))
-        if not 0 < length < float("inf"):
-            raise InvalidQuery("the vector of a picture has no direction")
-        unit: FloatArray = (vector / length).astype(np.float32)
-        return unit
+        return directed(self.manifest.model.dim, vector)
 
-    def notices(self, query: str | Query) -> list[str]:
+    def notices(self, query: str | os.PathLike[str] | Query) -> list[str]:
         """What should be said of a query beside its hits, a line each: words that the model does not read, and words
         that are nearly filters. Loads the model only for a text that may be too long. Raises: MalformedQuery."""
         self._check_open()
@@ -415,7 +445,8 @@ class Collection:
 
     def unread(self, texts: Iterable[str]) -> list[str]:
         """Where the model stops reading those of some texts that are too long for it, a line each."""
-        texts = [text for text in texts if len(text) > SURELY_READ]
+        self._check_open()
+        texts = [text for text in read_texts(texts) if len(text) > SURELY_READ]
         told = []
         for text, part in zip(texts, self.encoder.parts_read(texts) if texts else [], strict=True):
             if part is not None:
@@ -439,6 +470,7 @@ class Collection:
 
     def query_vectors(self, queries: Sequence[Query]) -> list[FloatArray | None]:
         """The `query_vector` of each query, the texts of all encoded at once."""
+        self._check_open()
         texts = list(dict.fromkeys(term.value for query in queries for term in query.terms if term.kind == "text"))
         encoded = dict(zip(texts, self._encode_texts(texts), strict=True))
         return [self._sum_of_terms(query, encoded) for query in queries]
@@ -476,14 +508,13 @@ class Collection:
 
     def _term_vector(self, query: Query, term: Term) -> FloatArray:
         if term.kind == "like":
-            if not term.value.isdecimal():
+            if not term.value.removeprefix("-").isdecimal():
                 return self.concept(term.value).vector
             try:
                 return self.vector(int(term.value))
-            except (NoSuchPicture, OverflowError):
-                raise MalformedQuery(
-                    query.source, term.position, f"no picture has the id {term.value}", "Take a row_id from --json."
-                ) from None
+            except (NoSuchPicture, ValueError):  # ValueError: it has thousands of digits
+                problem = f"the index has no picture {term.value}"
+                raise MalformedQuery(query.source, term.position, problem, "Use the row_id of a hit.") from None
         if term.vector is not None:
             sent: FloatArray = term.vector
             return sent
@@ -501,16 +532,17 @@ class Collection:
         return self.encoder.encode_texts(read_texts(texts))
 
     def encode_text(self, text: str | Iterable[str]) -> FloatArray:
-        """The vector of a text as it stands, shape (D,), or of each of several, shape (N, D); float32, unit L2."""
-        if isinstance(text, str):
-            vector: FloatArray = self.encode_texts([text])[0]
-            return vector
-        return self.encode_texts(read_texts(text))
+        """The vector of a text as it stands, shape (D,), or of each of several, shape (N, D); float32, unit L2.
+
+        Raises: as `encode_texts`.
+        """
+        self._check_open()
+        return encode_text(self.encoder, text)
 
     def encode_picture(self, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
         """The vector of a picture, shape (D,), or of each of several, shape (N, D); float32, unit L2.
 
-        A picture is a path or a PIL image. Raises: UnreadablePicture.
+        A picture is a path or a PIL image. Raises: UnreadablePicture, InvalidArgument.
         """
         self._check_open()
         return encode_picture(self.encoder, picture)
@@ -528,6 +560,7 @@ class Collection:
 
         Shape: (D,) float32. Raises: InvalidQuery.
         """
+        self._check_open()
         if not like and not unlike:
             return vector
         from clipsearch.search.feedback import refine
@@ -536,6 +569,7 @@ class Collection:
 
     def sample(self) -> FloatArray:
         """Vectors of up to SAMPLE_ROWS pictures, evenly spread, deleted ones too. Shape: (N, D) float32."""
+        self._check_open()
         if self._sample is None:
             rows = sum(len(segment) for segment in self._segments)
             step = max(1, -(-rows // SAMPLE_ROWS))
@@ -545,6 +579,7 @@ class Collection:
 
     def nearness(self) -> Nearness:
         """How near pictures of this collection must be to each other to be versions of one."""
+        self._check_open()
         if self._nearness is None:
             from clipsearch.search.variety import Nearness
 
@@ -558,6 +593,7 @@ class Collection:
 
     def hits(self, scores: FloatArray, row_ids: IntArray) -> list[Hit]:
         """Look rows up, in this order; -1 is no row. Shapes: (K,) float32, (K,) int64. Raises: NoSuchPicture."""
+        self._check_open()
         return [
             self._hit(rank, float(score), int(row_id))
             for rank, (score, row_id) in enumerate(zip(scores, row_ids, strict=True), 1)
@@ -573,8 +609,7 @@ class Collection:
         (Q, k) cosine; ids (Q, k) int64, -1 where there is none. `exact` searches large segments exhaustively too.
         Raises: DimensionMismatch.
         """
-        if k < 1:
-            raise InvalidQuery(f"cannot return {k} hits: k must be at least 1")
+        k = read_count(k)
         check_queries(queries, self.manifest.model.dim)
         k = min(k, max(1, len(self) if selection is None else len(selection)))
         vectors = None if selection is None else self._vector_ids(selection)
@@ -613,7 +648,8 @@ class Collection:
         return best_scores, best_rows
 
     def _live_rows(self) -> list[LiveRows]:
-        """The rows of each fragment, opened when they are first needed."""
+        """The rows of each fragment, opened when they are first needed. Raises: ClosedCollection."""
+        self._check_open()
         if self._fragments is None:
             fragments = [fragment for fragment in self.manifest.fragments if fragment.rows_file is not None]
             self._fragments = [open_live_rows(self.index, fragment) for fragment in fragments]
@@ -637,7 +673,7 @@ class Collection:
         """What the index knows of a picture. Raises: NoSuchPicture if none has this row id (any more)."""
         self._check_open()
         row_id = read_row_id(row_id)
-        for fragment in self._live_rows() if 0 <= row_id <= LARGEST_ROW_ID else ():
+        for fragment in self._live_rows():
             at = fragment.file.position(row_id)
             if at is not None and at < fragment.file.pictures and not fragment.is_gone(row_id):
                 return fragment.file.record(at)
@@ -650,13 +686,31 @@ class Collection:
         except NoSuchPicture:
             return None
 
+    def thumbnail(self, row_id: int, size: Size = 256) -> bytes:
+        """A small copy of a picture as a JPEG, without metadata.
+
+        Raises: NoSuchPicture, UnreadablePicture, InvalidQuery for another size.
+        """
+        from clipsearch.pictures.notebook import thumbnail_of
+
+        size_px = read_size(size)
+        record = self.record(row_id)
+        if self.manifest.links == "inside" and leads_out(self.root, record.path):
+            raise UnreadablePicture(record.path, "unreadable", "its file is a link out of the folder now")
+        path = os.path.join(self.root, record.path)
+        if not is_file(path):
+            raise UnreadablePicture(record.path, "unreadable", GONE)
+        return thumbnail_of(path, record.path, size_px)
+
     def vector(self, row_id: int) -> FloatArray:
         """The vector of a picture, also of one that was deleted since: a link or a thumb may still name it.
 
         Shape: (D,) float32, unit L2. Raises: NoSuchPicture if none has this row id.
         """
+        self._check_open()
+        row_id = read_row_id(row_id)
         try:
-            vector: FloatArray = self.vectors([read_row_id(row_id)])[0]
+            vector: FloatArray = self.vectors([row_id])[0]
         except InvalidQuery:
             raise NoSuchPicture(row_id) from None
         return vector
@@ -664,11 +718,8 @@ class Collection:
     def vectors(self, row_ids: Iterable[int] | IntArray) -> FloatArray:
         """The vectors of pictures, in this order. Shape: (N, D) float32. Raises: InvalidQuery for an unknown row id."""
         self._check_open()
-        if not isinstance(row_ids, np.ndarray) or row_ids.dtype != np.int64:
+        if not isinstance(row_ids, np.ndarray) or row_ids.dtype != np.int64 or row_ids.ndim != 1 or (row_ids < 0).any():
             row_ids = read_row_ids("row_ids", row_ids)
-            for row_id in row_ids:
-                if not 0 <= row_id <= LARGEST_ROW_ID:
-                    raise InvalidQuery(f"no picture has the id {row_id}. Take a row_id from --json")
         wanted, places = np.unique(np.asarray(row_ids, np.int64), return_inverse=True)
         vector_ids = np.full(len(wanted), -1, np.int64)
         for fragment in self._live_rows():
@@ -685,7 +736,7 @@ class Collection:
             taken[here] = segment.file.take(at)
             missing[here] = False
         if missing[back].any():
-            raise InvalidQuery(f"no picture has the id {wanted[missing[back]][0]}. Take a row_id from --json")
+            raise InvalidQuery(no_picture(int(np.asarray(row_ids)[missing[back[places]]][0])))
         found: FloatArray = taken[back[places]]
         return found
 
@@ -790,8 +841,8 @@ class Collection:
         return [self.concept(name).vector for name in names if self.tag(name).direction is not None]
 
     def close(self) -> None:
-        """Let go of the generation. Hits stay valid."""
-        self._snapshot.close()
+        """Let go of the generation. Hits stay valid; every other method raises ClosedCollection from now on."""
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -823,9 +874,9 @@ def open_collection(
 
     Without `folder`: the one that a command in the current folder would use (see config.find_index).
     `model` names another model than the index's, with the same image tower. Raises: IndexNotFound, CorruptIndex,
-    UnsupportedIndex.
+    UnsupportedIndex, EncoderMismatch, InvalidArgument.
     """
-    index = config.find_index(None if folder is None else Path(folder))
+    index = config.find_index(None if folder is None else Path(read_place("folder", folder)))
     photos = Collection(index, model=model, encoder=encoder)
     lap("open and verify the index")
     return photos

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clipsearch.encoder import Encoder as AnyEncoder
-from clipsearch.encoder import names
+from clipsearch.encoder import check_encoder, names
 from clipsearch.errors import NO_SUCH_PICTURE, UnreadablePicture
 from clipsearch.places import expanded, is_file
-from clipsearch.records import AnyPicture, FloatArray, PixelArray, one_or_several
+from clipsearch.query.arguments import read_path, read_pictures, read_text, read_texts
+from clipsearch.records import AnyPicture, FloatArray, PixelArray
 
 if TYPE_CHECKING:
     from clipsearch.encoder.kinds import Notice, Precision
@@ -32,19 +32,20 @@ class Encoder:
 
     def __init__(
         self,
-        model: str | AnyEncoder = names.AUTO,
+        model: str | os.PathLike[str] | AnyEncoder = names.AUTO,
         *,
-        checkpoint: Path | str | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         device: str | None = None,
         precision: Precision = "auto",
         notice: Notice | None = None,
     ) -> None:
         """`model`: what `--model` takes, or what `clipsearch.load_encoder` returned. The rest: see `load_encoder`.
 
-        Raises: ModelNotFound, InvalidModel, MissingExtra, OutOfSpace, UnsupportedPrecision.
+        Raises: ModelNotFound, InvalidModel, MissingExtra, OutOfSpace, UnsupportedPrecision, InvalidArgument.
         """
-        if isinstance(model, str):
+        if isinstance(model, str | os.PathLike):
             model = names.load_encoder(model, checkpoint=checkpoint, device=device, precision=precision, notice=notice)
+        check_encoder(model)
         self.model = model
 
     @property
@@ -61,13 +62,16 @@ class Encoder:
         return f"<Encoder {self.name}, {self.dim} dimensions>"
 
     def encode_text(self, text: str | Iterable[str]) -> FloatArray:
-        """The vector of a text, shape (D,), or of each of several, shape (N, D); float32, unit L2."""
+        """The vector of a text, shape (D,), or of each of several, shape (N, D); float32, unit L2.
+
+        Raises: InvalidQuery for texts of more than 10,000 characters.
+        """
         return encode_text(self.model, text)
 
     def encode_picture(self, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
         """The vector of a picture, shape (D,), or of each of several, shape (N, D); float32, unit L2.
 
-        A picture is a path or a PIL image. Raises: UnreadablePicture.
+        A picture is a path or a PIL image. Raises: UnreadablePicture, InvalidArgument.
         """
         return encode_picture(self.model, picture)
 
@@ -75,16 +79,16 @@ class Encoder:
 def encode_text(encoder: AnyEncoder, text: str | Iterable[str]) -> FloatArray:
     """See `Encoder.encode_text`."""
     if isinstance(text, str):
-        vector: FloatArray = encoder.encode_texts([text])[0]
+        vector: FloatArray = encoder.encode_texts([read_text(text)])[0]
         return vector
-    return encoder.encode_texts(list(text))
+    return encoder.encode_texts(read_texts(text))
 
 
 def encode_picture(encoder: AnyEncoder, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
     """See `Encoder.encode_picture`."""
     from clipsearch.encoder.pieces import encode_decoded
 
-    pictures, is_one = one_or_several(picture)
+    pictures, is_one = read_pictures(picture)
     vectors = [np.empty((0, encoder.dim), np.float32)]
     waiting: list[PixelArray] = []
     for one in pictures:
@@ -102,16 +106,16 @@ def _seen(encoder: AnyEncoder, picture: AnyPicture) -> PixelArray:
     """What the encoder is given of a picture. Shape: (K, H, W, 3) uint8. Raises: UnreadablePicture."""
     from clipsearch.pictures.images import see
 
-    if not isinstance(picture, str | os.PathLike):
-        return see(picture, encoder.preprocessing)
-    return read_file(picture, encoder.preprocessing, content_hash=False).pieces
+    if isinstance(picture, str | os.PathLike):
+        return read_file(picture, encoder.preprocessing, content_hash=False).pieces
+    return see(picture, encoder.preprocessing)
 
 
 def read_file(path: str | os.PathLike[str], preprocessing: Preprocessing, *, content_hash: bool) -> Picture:
     """Read a picture file for an encoder. Raises: UnreadablePicture, which calls it `path` as it was given."""
     from clipsearch.pictures.images import read_picture
 
-    name = os.fspath(path)
+    name = read_path("picture", path)
     if not is_file(name):
         raise UnreadablePicture(name, "unreadable", NO_SUCH_PICTURE)
     try:

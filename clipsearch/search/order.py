@@ -22,22 +22,20 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipsearch.errors import DimensionMismatch, InvalidQuery
 from clipsearch.query import Query
-from clipsearch.records import FloatArray, Hit, IntArray
+from clipsearch.records import FloatArray, Hit, IntArray, Sort
 from clipsearch.timing import lap
-from clipsearch.vectors import empty_result
+from clipsearch.vectors import directed, empty_result
 
 if TYPE_CHECKING:
     from clipsearch.query.nodes import Filter
     from clipsearch.search.collection import Collection
     from clipsearch.search.confidence import QueryKind
 
-Sort = Literal["score", "date", "path"]
 STEPS = (20, 100, 500, 1000)
 FIRST, LAST_STEP = STEPS[0], STEPS[-1]
 NEAREST = 10  # shown where nothing passes the cut
@@ -54,7 +52,7 @@ FOUND_AT_ONCE = 4_000_000  # of all of them: 48 MB
 class Wish:
     """A question. `vector`, shape (D,), is added to the query's terms; without both, everything is listed.
 
-    `diverse` is 0 (as near to the question as can be) to 1 (as far from each other). Raises: InvalidQuery.
+    `diverse` is 0 (as near to the question as can be) to 1 (as far from each other).
     """
 
     query: Query
@@ -65,12 +63,6 @@ class Wish:
     like: tuple[int, ...] = ()
     unlike: tuple[int, ...] = ()
     all: bool = False
-
-    def __post_init__(self) -> None:
-        if self.sort not in get_args(Sort):
-            raise InvalidQuery(f"hits cannot be sorted by {self.sort!r}. Use one of: {', '.join(get_args(Sort))}")
-        if not 0 <= self.diverse <= 1:
-            raise InvalidQuery(f"diverse is {self.diverse}: it must be between 0 and 1")
 
     @property
     def kind(self) -> QueryKind:
@@ -337,6 +329,13 @@ class Order:
         self.ids, self.scores, self.is_whole = ids, scores, is_whole
 
 
+def why_no_hits(total: int, pictures: int) -> str:
+    """Why there are no hits of `total`, none at an offset perhaps, in an index of so many pictures."""
+    if total:
+        return f"there are {total:,} hits in all" if total > 1 else "there is one hit in all"
+    return "no picture matches the filters" if pictures else "the index has no searchable pictures"
+
+
 def put_in_order(photos: Collection, wish: Wish) -> Order:
     """Begin the order of a collection that a question asks for.
 
@@ -401,28 +400,6 @@ def nearest(photos: Collection, orders: Sequence[Order], depth: int) -> tuple[Fl
     found = photos.nearest(queries, depth, exact=depth > LAST_STEP, selection=orders[0].selection)
     lap("find the nearest")
     return found
-
-
-SHORTEST_SUM = 1e-3
-
-
-def directed(dim: int, given: FloatArray, terms: FloatArray | None) -> FloatArray:
-    """The direction of a vector that was given, and of the query's terms. Shape: (dim,) float32, unit L2.
-
-    Raises: DimensionMismatch, InvalidQuery.
-    """
-    with np.errstate(over="ignore"):
-        vector = np.asarray(given, np.float32)
-    if vector.shape != (dim,):
-        raise DimensionMismatch(dim, vector.shape[-1] if vector.ndim else 0)
-    length = float(np.linalg.norm(vector))
-    total: FloatArray = vector / length if length > 0 and np.isfinite(length) else vector
-    if terms is not None:
-        total = total + terms
-    length = float(np.linalg.norm(total))
-    if not np.isfinite(length) or length < SHORTEST_SUM:
-        raise InvalidQuery("the vector and the terms of the query cancel each other out")
-    return total / length
 
 
 def _fold(

@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self, overload
+from typing import TYPE_CHECKING, Protocol, Self, overload
 
-from clipsearch.records import AnyPicture, FloatArray, Hit, Hits, ImageRecord
+from clipsearch.query.arguments import Size
+from clipsearch.records import AnyPicture, FloatArray, Hit, Hits, ImageRecord, Sort
 
 if TYPE_CHECKING:
     from clipsearch.records import TagKind
@@ -47,7 +48,7 @@ class AnyCollection(Protocol):
         k: int = ...,
         *,
         offset: int = 0,
-        sort: Literal["score", "date", "path"] = "score",
+        sort: Sort = "score",
         unique: bool = False,
         diverse: bool | float = False,
         like: Iterable[int] = (),
@@ -62,7 +63,7 @@ class AnyCollection(Protocol):
         k: int = ...,
         *,
         offset: int = 0,
-        sort: Literal["score", "date", "path"] = "score",
+        sort: Sort = "score",
         unique: bool = False,
         diverse: bool | float = False,
         like: Iterable[int] = (),
@@ -71,8 +72,9 @@ class AnyCollection(Protocol):
         all: bool = False,
     ) -> list[Hits]: ...
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = ...) -> Hits: ...
-    def notices(self, query: str) -> list[str]: ...
+    def notices(self, query: str | os.PathLike[str]) -> list[str]: ...
     def record(self, row_id: int) -> ImageRecord: ...
+    def thumbnail(self, row_id: int, size: Size = 256) -> bytes: ...
     def vector(self, row_id: int) -> FloatArray: ...
     def vectors(self, row_ids: Iterable[int]) -> FloatArray: ...
     def encode_texts(self, texts: Sequence[str]) -> FloatArray: ...

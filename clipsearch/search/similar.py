@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipsearch.errors import InvalidQuery, NoSuchPicture
+from clipsearch.errors import NoSuchPicture
 from clipsearch.folding import fold_name
 from clipsearch.places import absolute, is_file, is_unchanged
 from clipsearch.query import Query
-from clipsearch.query.arguments import read_row_id
+from clipsearch.query.arguments import A_PICTURE, read_path, read_row_id
 from clipsearch.records import FloatArray, Hit
 from clipsearch.search.order import Wish, put_in_order
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def similar_to(photos: Collection, picture: int | str | os.PathLike[str] | Hit, k: int) -> list[Hit]:
     """See `Collection.similar`."""
     if isinstance(picture, str | os.PathLike):
-        path = os.fspath(picture)
+        path = read_path("picture", picture)
         row_id = row_of_file(photos, path)
         if row_id is None and not is_file(path):
             row_id = find_picture(photos, path)
@@ -31,14 +31,14 @@ def similar_to(photos: Collection, picture: int | str | os.PathLike[str] | Hit, 
             vector, content = photos.read_picture(path)
             return similar_to_vector(photos, vector, k, content=content)
         picture = row_id
-    row_id = picture.record.row_id if isinstance(picture, Hit) else read_row_id(picture)
+    row_id = picture.record.row_id if isinstance(picture, Hit) else read_row_id(picture, "picture", A_PICTURE)
     return similar_to_row(photos, row_id, k)
 
 
 def similar_to_row(photos: Collection, row_id: int, k: int, offset: int = 0) -> list[Hit]:
     """The k pictures most like one of the index; see `Collection.similar`. Raises: NoSuchPicture."""
-    vector, content = photos.vector(row_id), photos.content_hash(row_id)
-    return similar_to_vector(photos, vector, k, content=content, but=row_id, offset=offset)
+    content = photos.record(row_id).content_hash  # one that was deleted since is not answered
+    return similar_to_vector(photos, photos.vector(row_id), k, content=content, but=row_id, offset=offset)
 
 
 def similar_to_vector(
@@ -52,8 +52,6 @@ def similar_to_vector(
 ) -> list[Hit]:
     """The k pictures nearest to a vector, shape (D,), that have other content than `content` and are not row `but`,
     from number `offset` on."""
-    if k < 1:
-        raise InvalidQuery(f"cannot return {k} hits: k must be at least 1")
     order = put_in_order(photos, Wish(Query("", ()), vector, all=True))
     hits: list[Hit] = []
     seen = 0

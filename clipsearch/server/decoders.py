@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import LifoQueue
 
-from clipsearch.errors import UnreadablePicture
+from clipsearch.errors import GONE, UnreadablePicture
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.records import Preprocessing
 
@@ -49,7 +49,7 @@ class Decoders:
         try:
             size_bytes = os.stat(path).st_size  # noqa: PTH116
         except (OSError, ValueError):
-            raise UnreadablePicture(os.fspath(path), "unreadable", "the picture no longer exists") from None
+            raise UnreadablePicture(os.fspath(path), "unreadable", GONE) from None
         with self._pool() as pool:
             pool.submit(DecodeTask(0, os.fspath(path), size_bytes=size_bytes))
             result = pool.next_result()

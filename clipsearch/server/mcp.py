@@ -17,19 +17,21 @@ from typing import Annotated, Any, Literal, TypeVar
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, ImageContent, InputRequiredResult, TextContent, Tool, ToolAnnotations
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError, create_model
 
 from clipsearch import __version__
-from clipsearch.errors import ClipsearchError, EmptyQuery, InvalidQuery, NoSuchPicture
+from clipsearch.errors import ClipsearchError, InvalidQuery
 from clipsearch.filenames import safe
+from clipsearch.query.arguments import read_given
 from clipsearch.query.fields import FILTERS
+from clipsearch.records import DEFAULT_HITS, HIT_FIELDS, Sort
 from clipsearch.search.collection import Collection
-from clipsearch.search.similar import find_picture
+from clipsearch.search.order import why_no_hits
 from clipsearch.server import messages
 from clipsearch.server.routes import Service
+from clipsearch.server.wrong_input import problems
 
 MOST_HITS = 100
-DEFAULT_HITS = 10
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _MARKUP = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 _READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
@@ -48,30 +50,19 @@ QUERY_LANGUAGE = (
     + """; "or" between two, "not" before one, parentheses to group.
 - double quotes make any words plain text: "\\"black - white\\"".
 A query with only filters lists the matching pictures, newest first. Each hit has a confidence from 0 to 1 and a band: \
-strong, maybe, or unlikely. Unlikely hits are left out unless all is true. If there are no hits, say so, or set all."""
+strong, maybe, or unlikely. Unlikely hits are left out unless all is true. If the note says that nothing is certain, \
+tell the user so."""
 )
 
 
-class Found(BaseModel):
+_Brief = create_model("_Brief", **messages.told(name for name, field in HIT_FIELDS.items() if field.is_brief))
+
+
+class Found(_Brief):  # type: ignore[valid-type,misc]
     """One picture of an answer, in the words of the HTTP API; control characters in texts are \\x.. escapes."""
 
-    rank: int
-    score: Annotated[float | None, Field(description="Cosine, -1 to 1. null if the query has only filters.")]
-    confidence: Annotated[float | None, Field(description="Probability that the picture matches the query, 0 to 1.")]
-    band: Annotated[Literal["strong", "maybe", "unlikely"] | None, Field(description="The confidence in a word.")]
-    path: Annotated[str, Field(description="Absolute path.")]
-    name: Annotated[str, Field(description="Path relative to the indexed folder.")]
-    row_id: Annotated[int, Field(description="Identifies the picture in show_image, similar and like:ROW_ID.")]
-    width: int | None
-    height: int | None
-    size_bytes: int
-    format: str | None
-    taken_at: Annotated[str | None, Field(description="Date taken, if known.")]
     date: Annotated[str, Field(description="taken_at, or else the file's modification time. Date filters use this.")]
-    camera: str | None
-    latitude: float | None
-    longitude: float | None
-    others: Annotated[list[Found], Field(description="Near-duplicates of this hit.")] = []
+    others: Annotated[list[Found], Field(default_factory=list, description="Near-duplicates of this hit.")]
 
 
 class Answer(BaseModel):
@@ -104,19 +95,7 @@ class Summary(BaseModel):
     indexes: Annotated[list[IndexSummary], Field(description="The first is searched by default.")]
 
 
-class _NotInIndex(InvalidQuery):
-    """No picture of the index is at `path`."""
-
-    def __init__(self, path: str, index: str) -> None:
-        self.path = path
-        super().__init__(
-            f"the index {index} has no picture at {path}. Files outside it are not opened: "
-            "give the row_id of a hit, or its path as returned by search."
-        )
-
-
 HitCount = Annotated[int, Field(ge=1, le=MOST_HITS, description="Largest number of hits.")]
-Id = Annotated[int, Field(ge=0, le=2**53)]  # JSON readers may know no larger whole numbers
 IndexName = Annotated[
     str | None, Field(max_length=1000, description="Name of an index (see status). Default: the first.")
 ]
@@ -136,13 +115,20 @@ class StrictServer(MCPServer):
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
-        """As MCPServer.call_tool. Raises: ToolError for unknown arguments."""
+        """As MCPServer.call_tool. Raises: ToolError for arguments that are unknown, or not what Python takes."""
         known = {tool.name: list(tool.input_schema["properties"]) for tool in await self.list_tools()}
         unknown = [safe(str(one)) for one in arguments if name in known and one not in known[name]]
         if unknown:
             takes = f"It takes: {', '.join(known[name])}" if known[name] else "It takes none"
             raise ToolError(f"{name} has no argument {', '.join(unknown[:10])}. {takes}")
-        return await super().call_tool(name, arguments, context)
+        given = _or_tool_error(lambda: read_given(arguments, known.get(name, ())))
+        try:
+            return await super().call_tool(name, given, context)
+        except ToolError as error:
+            wrong = error.__cause__
+            if isinstance(wrong, ValidationError):
+                raise ToolError(safe(problems(wrong.errors()))) from None
+            raise ToolError(str(error).removeprefix(f"Error executing tool {name}: ")) from None
 
 
 def assistant_server(service: Service) -> MCPServer:
@@ -152,23 +138,29 @@ def assistant_server(service: Service) -> MCPServer:
     )
 
     def search(
-        query: Annotated[str, Field(max_length=messages.MOST_CHARACTERS, description="What to search for.")],
+        query: Annotated[
+            str,
+            Field(
+                max_length=messages.MOST_CHARACTERS, description="What to search for. Empty: list the newest pictures."
+            ),
+        ] = "",
         k: HitCount = DEFAULT_HITS,
         offset: Annotated[int, Field(ge=0, le=messages.DEEPEST, description="Number of hits to skip.")] = 0,
         all: Annotated[bool, Field(description="Also return unlikely matches.")] = False,
-        sort: Annotated[Literal["score", "date", "path"], Field(description="Order of the hits.")] = "score",
+        sort: Annotated[Sort, Field(description="Order of the hits.")] = "score",
         unique: Annotated[bool, Field(description="Show near-duplicates as one hit, the best.")] = False,
         diverse: Annotated[
             bool | Annotated[float, Field(ge=0, le=1)],
             Field(description="How strongly to prefer varied hits. true: 0.5."),
         ] = False,
-        like: Annotated[tuple[Id, ...], Field(max_length=100, description="row_ids of relevant hits.")] = (),
-        unlike: Annotated[tuple[Id, ...], Field(max_length=100, description="row_ids of irrelevant hits.")] = (),
+        like: Annotated[tuple[int, ...], Field(description="row_ids of relevant hits.")] = (),
+        unlike: Annotated[tuple[int, ...], Field(description="row_ids of irrelevant hits.")] = (),
         index: IndexName = None,
     ) -> Annotated[CallToolResult, Answer]:
         def answer() -> Answer:
             with service.engine.lease(index) as photos:
                 _refuse_addresses(photos, query)
+                pictures = len(photos)
             asked = messages.SearchRequest(
                 query=query,
                 k=k,
@@ -181,20 +173,17 @@ def assistant_server(service: Service) -> MCPServer:
                 unlike=list(unlike),
                 index=index,
             )
-            if not query.strip() and not like and not unlike:
-                raise EmptyQuery
             found = service.search(asked)
             note = None
             if not found["hits"]:
-                note = "Nothing found: no picture is a likely match, or none matches the filters."
-                note += "" if all else " all=true returns the nearest ones anyway."
+                note = f"Nothing found: {why_no_hits(found['total'], pictures)}."
             told = [line for line in (note, *map(safe, found.get("notices", ()))) if line]
             return _answer(found, " ".join(told) or None)
 
         return _told(answer)
 
     def similar(
-        row_id: Annotated[Id | None, Field(description="row_id of a hit.")] = None,
+        row_id: Annotated[int | None, Field(description="row_id of a hit.")] = None,
         path: Annotated[
             str | None, Field(max_length=10_000, description="Path of a picture in the index, instead of row_id.")
         ] = None,
@@ -205,21 +194,13 @@ def assistant_server(service: Service) -> MCPServer:
         path as returned by search. Other files and URLs are not opened."""
 
         def answer() -> Answer:
-            if (row_id is None) == (path is None):
-                raise InvalidQuery("give row_id or path, not both")
-            served = service.engine.index(index)
-            with served.lease() as photos:
-                wanted = row_id if row_id is not None else find_picture(photos, path or "")
-                if wanted is None:
-                    raise _NotInIndex(path or "", served.name)
-                photos.record(wanted)  # one that was deleted since is not shown either
-            found = service.similar(messages.SimilarRequest(row_id=wanted, k=k, index=index))
+            found = service.similar(messages.SimilarRequest(row_id=row_id, path=path, k=k, index=index))
             return _answer(found, None if found["hits"] else "The index has no other picture.")
 
         return _told(answer)
 
     def show_image(
-        row_id: Annotated[Id, Field(description="row_id of a hit.")],
+        row_id: Annotated[int, Field(description="row_id of a hit.")],
         size: Annotated[
             Literal[128, 256, 512, 1024], Field(description="Largest length of the longer side, in pixels.")
         ] = 512,
@@ -268,8 +249,6 @@ def _or_tool_error(work: Callable[[], Result]) -> Result:
     """What `work` returns. Raises: ToolError with what a ClipsearchError says."""
     try:
         return work()
-    except NoSuchPicture as error:
-        raise ToolError(f"{safe(str(error))}. Take a row_id from a search result") from None
     except ClipsearchError as error:
         raise ToolError("\n".join(safe(line) for line in str(error).split("\n"))) from None
 

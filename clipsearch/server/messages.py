@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, create_model, model_validator
 
-from clipsearch.query.arguments import FARTHEST, MOST_EXAMPLES
-from clipsearch.records import DEFAULT_HITS
+from clipsearch.query import LENGTH_LIMIT
+from clipsearch.query.arguments import (
+    FARTHEST,
+    MOST_AT_ONCE,
+    MOST_DIMENSIONS,
+    MOST_EXAMPLES,
+    MOST_TEXTS,
+    MOST_VECTORS,
+    read_given,
+)
+from clipsearch.records import DEFAULT_HITS, HIT_FIELDS, Sort
 
 MOST_FIELDS = 100
-MOST_HITS = 10_000
 DEEPEST = FARTHEST
-MOST_TEXTS = 256
-MOST_CHARACTERS = 10_000
-MOST_DIMENSIONS = 8192
-MOST_VECTORS = 1000
+MOST_CHARACTERS = LENGTH_LIMIT
 MOST_PICTURES = 32
 
 IndexName = Annotated[
@@ -45,11 +51,14 @@ class Request(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def check_number(cls, given: Any) -> Any:
-        """A message for each of very many fields would take seconds, while nobody else is answered."""
+    def read(cls, given: Any) -> Any:
+        """Fields that a search in Python has too are read as there. Raises: InvalidQuery, NoSuchPicture.
+
+        A message for each of very many fields would take seconds, while nobody else is answered.
+        """
         if isinstance(given, dict) and len(given) > MOST_FIELDS:
             raise ValueError(f"at most {MOST_FIELDS} fields")
-        return given
+        return read_given(given, cls.model_fields) if isinstance(given, dict) else given
 
 
 class SentPicture(Request):
@@ -58,8 +67,7 @@ class SentPicture(Request):
     path: Annotated[str, Field(max_length=MOST_CHARACTERS, description="As the query has it. It is not opened.")]
     path_bytes: Bytes = None
     vector: Annotated[
-        list[Annotated[float, Field(allow_inf_nan=False)]],
-        Field(max_length=MOST_DIMENSIONS, description="Its vector, as returned by /v1/embed/upload."),
+        list[float], Field(max_length=MOST_DIMENSIONS, description="Its vector, as returned by /v1/embed/upload.")
     ]
 
 
@@ -75,7 +83,7 @@ class SearchRequest(Request):
     ] = ""
     query_bytes: Bytes = None
     vector: Annotated[
-        list[Annotated[float, Field(allow_inf_nan=False)]] | None,
+        list[float] | None,
         Field(
             max_length=MOST_DIMENSIONS, description="Vector to add to the terms of the query, as returned by /v1/embed."
         ),
@@ -83,8 +91,8 @@ class SearchRequest(Request):
     pictures: Annotated[
         list[SentPicture], Field(max_length=MOST_PICTURES, description="Picture files of the client in the query.")
     ] = []
-    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="Number of hits.")] = DEFAULT_HITS
-    sort: Annotated[Literal["score", "date", "path"], Field(description="Order of the hits.")] = "score"
+    k: Annotated[int, Field(ge=1, le=MOST_AT_ONCE, description="Number of hits.")] = DEFAULT_HITS
+    sort: Annotated[Sort, Field(description="Order of the hits.")] = "score"
     all: Annotated[bool, Field(description="Also return unlikely matches.")] = False
     unique: Annotated[bool, Field(description="Show near-duplicates as one hit, the best.")] = False
     diverse: Annotated[
@@ -105,14 +113,14 @@ class SimilarRequest(Request):
     """A search for pictures similar to one of the index."""
 
     row_id: Annotated[
-        Id | None,
+        int | None,
         Field(description="Row id of a picture.", examples=[7], validation_alias=AliasChoices("row_id", "id")),
     ] = None
     path: Annotated[
         str | None, Field(max_length=MOST_CHARACTERS, description="Path of a picture in the index, instead of row_id.")
     ] = None
     path_bytes: Bytes = None
-    k: Annotated[int, Field(ge=1, le=MOST_HITS, description="Number of hits.")] = DEFAULT_HITS
+    k: Annotated[int, Field(ge=1, le=MOST_AT_ONCE, description="Number of hits.")] = DEFAULT_HITS
     offset: Annotated[int, Field(ge=0, le=DEEPEST, description="Number of hits to skip.")] = 0
     index: IndexName = None
 
@@ -152,39 +160,26 @@ class VectorsRequest(Request):
     index: IndexName = None
 
 
-class Picture(BaseModel):
+def told(names: Iterable[str]) -> dict[str, Any]:
+    """Those fields of a hit, for a model of pydantic."""
+    return {name: (HIT_FIELDS[name].type, Field(description=HIT_FIELDS[name].says)) for name in names}
+
+
+class _Shown(BaseModel):
     """A picture in the index."""
 
-    row_id: Annotated[int, Field(description="Row id. It identifies this picture in this index and is never reused.")]
-    path: Annotated[str, Field(description="Absolute path.")]
-    name: Annotated[str, Field(description="Path relative to the indexed folder.")]
-    size_bytes: int
-    mtime_ns: int
-    content_hash: str | None = Field(description="xxh3-128 of the file, in hexadecimal.")
-    width: int | None
-    height: int | None
-    format: str | None
-    taken_at: str | None = Field(description="Date taken, as ISO 8601 local time without an offset.")
-    date_source: str | None = Field(
-        description="Source of the date, such as exif:DateTimeOriginal, sidecar:CreateDate or name."
-    )
-    camera: str | None
-    latitude: float | None
-    longitude: float | None
-    member: Annotated[str, Field(description="Member of an archive. Empty for a plain file.")]
-    view: Annotated[str, Field(description="Part of the file that is shown. Empty for the whole file.")]
-    partial: str | None = Field(description="What is missing, if the picture was only partly readable.")
     thumbnail: Annotated[str, Field(description="URL of a thumbnail, relative to the server.")]
 
 
-class FoundPicture(Picture):
+_OF_PICTURE = [name for name, field in HIT_FIELDS.items() if field.of_picture]
+Picture = create_model("Picture", __base__=_Shown, __doc__=_Shown.__doc__, **told(_OF_PICTURE))
+_Found = create_model("_Found", __base__=Picture, **told(name for name in HIT_FIELDS if name not in _OF_PICTURE))
+
+
+class FoundPicture(_Found):  # type: ignore[valid-type,misc]
     """A hit."""
 
-    rank: Annotated[int, Field(description="Rank, from 1.")]
-    score: Annotated[float | None, Field(description="Cosine, -1 to 1. null if the query has only filters.")]
-    confidence: Annotated[float | None, Field(description="Probability that the picture matches the query, 0 to 1.")]
-    band: Annotated[Literal["strong", "maybe", "unlikely"] | None, Field(description="The confidence in a word.")]
-    others: Annotated[list[FoundPicture], Field(description="Near-duplicates of this hit.")] = []
+    others: Annotated[list[FoundPicture], Field(default_factory=list, description="Near-duplicates of this hit.")]
 
 
 class SimilarAnswer(BaseModel):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -29,18 +29,19 @@ from clipsearch.errors import (
     DimensionMismatch,
     IndexLocked,
     IndexNotFound,
+    InvalidArgument,
     InvalidQuery,
     MalformedQuery,
     MissingExtra,
     NoSuchPicture,
     TagExists,
     UnknownIndex,
-    UnknownTag,
     UnreadablePicture,
 )
 from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
 from clipsearch.places import leads_out
+from clipsearch.query.arguments import MOST_AT_ONCE, THUMBNAIL_SIZES, read_size
 from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import Order, Orders
@@ -69,23 +70,25 @@ from clipsearch.server.originals import (
 )
 from clipsearch.server.thumbnails import MEDIA_TYPE, Thumbnails
 from clipsearch.server.work import Overloaded, WorkQueue
+from clipsearch.server.wrong_input import problems
 from clipsearch.store import read_writer
 
 Result = TypeVar("Result")
-RowId = Annotated[int, InPath(ge=0, lt=2**63, description="Row id of a picture.")]
+RowId = Annotated[int, InPath(description="Row id of a picture.")]
 IndexName = Annotated[str | None, InQuery(max_length=1000, description="Name of an index. See /v1/status.")]
 ThumbnailSize = Annotated[
-    Literal["128", "256", "512", "1024", "2048", "4096"],
+    int,
     InQuery(
+        json_schema_extra={"enum": list(THUMBNAIL_SIZES)},
         description="Longer side in pixels. Small pictures are not enlarged. From 2048 on, a picture longer than 3:1 "
-        "may be up to three times as long."
+        "may be up to three times as long.",
     ),
 ]
 THUMBNAIL_THREADS = 4
 UPLOAD_THREADS = 2
 RETRY_AFTER_S = 1
-WRONG_SHOWN = 20
 _NOT_OF_THE_ORDER = {"offset", "k", "locate", "index", "index_id", "at_least_generation"}
+ONE_PICTURE = "name a picture: give its row_id or its path"
 IMMUTABLE = "private, max-age=31536000, immutable"  # of an address that carries a content hash
 
 
@@ -142,7 +145,7 @@ class Service:
             if order is None:
                 vector = None if asked.vector is None else np.array(asked.vector, np.float64)
                 question["query"] = _exact(asked.query, question.pop("query_bytes"))
-                pictures = {_exact(p.path, p.path_bytes): np.array(p.vector, np.float32) for p in asked.pictures}
+                pictures = {_exact(p.path, p.path_bytes): np.array(p.vector, np.float64) for p in asked.pictures}
                 made = photos.order(**{**question, "vector": vector, "pictures": pictures}, local_files=False)
                 order = self._orders.keep(key, made)
             yield served, photos, order
@@ -152,10 +155,11 @@ class Service:
         began = time.perf_counter()
         served = self.engine.index(asked.index)
         with served.lease() as photos:
-            if (asked.row_id is None) == (asked.path is None):
-                raise InvalidQuery("give row_id or path, not both")
-            path = _exact(asked.path or "", asked.path_bytes)
-            row_id = asked.row_id if asked.row_id is not None else row_at(photos, path)
+            row_id = asked.row_id
+            if (row_id is None) == (asked.path is None):
+                raise InvalidQuery(ONE_PICTURE if row_id is None else f"{ONE_PICTURE}, not both")
+            if row_id is None:
+                row_id = row_at(photos, _exact(asked.path or "", asked.path_bytes))
             return self._answer(served, photos, similar_to_row(photos, row_id, asked.k, asked.offset), began)
 
     def similar_to_file(self, path: Path, index: str | None, k: int, offset: int = 0) -> dict[str, Any]:
@@ -242,7 +246,11 @@ class Service:
             return _with_address(served, record.to_dict(path_of(photos, record)))
 
     def thumbnail(self, row_id: int, index: str | None, size: int, content: str | None = None) -> tuple[bytes, str]:
-        """The JPEG, and what changes when it does. Raises: NoSuchPicture, OtherPicture, UnreadablePicture."""
+        """The JPEG, and what changes when it does.
+
+        Raises: NoSuchPicture, OtherPicture, UnreadablePicture, InvalidQuery.
+        """
+        size = read_size(size)
         record, path = self._file(row_id, index, content)
         try:
             jpeg, shown = self.thumbnails.get(record, path, size)
@@ -421,7 +429,7 @@ def _add_searches(app: FastAPI, service: Service) -> None:
     @app.post("/v1/similar/upload", tags=["search"], **documented(messages.SimilarAnswer, 404, 413, 422, 503))
     async def similar_upload(
         image: Annotated[UploadFile, File(description="A picture file.")],
-        k: Annotated[int, Form(ge=1, le=messages.MOST_HITS)] = DEFAULT_HITS,
+        k: Annotated[int, Form(ge=1, le=MOST_AT_ONCE)] = DEFAULT_HITS,
         offset: Annotated[int, Form(ge=0, le=messages.DEEPEST)] = 0,
         index: Annotated[str | None, Form(max_length=1000)] = None,
     ) -> Response:
@@ -499,13 +507,13 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         },
     )
     async def thumbnail(
-        request: Request, id: RowId, size: ThumbnailSize = "256", index: IndexName = None, content: Content = None
+        request: Request, id: RowId, size: ThumbnailSize = 256, index: IndexName = None, content: Content = None
     ) -> Response:
         """Get a small upright copy of a picture, with a longer side of at most `size` pixels.
 
         With `content`, the address always means the same picture and can be cached for ever.
         """
-        jpeg, tag = await service.pictures.run(lambda: service.thumbnail(id, index, int(size), content))
+        jpeg, tag = await service.pictures.run(lambda: service.thumbnail(id, index, size, content))
         headers = {"etag": f'"{tag}"', "cache-control": "private, no-cache" if content is None else IMMUTABLE}
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
@@ -588,9 +596,7 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def wrong_input(request: Request, error: RequestValidationError) -> Response:
         """Say where; do not repeat what was sent."""
-        wrong = error.errors()[:WRONG_SHOWN]
-        places = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in wrong]
-        return AsciiJSON({"error": "WrongInput", "message": "; ".join(places), "fields": {}}, 422)
+        return AsciiJSON({"error": "WrongInput", "message": problems(error.errors()), "fields": {}}, 422)
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
@@ -608,7 +614,7 @@ def add_errors(app: FastAPI) -> None:
 _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (TagExists, 409),
     (InvalidQuery, 400),
-    (UnknownTag, 400),
+    (InvalidArgument, 400),
     (DimensionMismatch, 400),
     (UnknownIndex, 404),
     (NoSuchPicture, 404),

@@ -23,6 +23,7 @@ from PIL import Image
 from clipsearch.config import cache_dir
 from clipsearch.errors import UnreadablePicture
 from clipsearch.pictures.pool import DecodeResult
+from clipsearch.query.arguments import THUMBNAIL_SIZES
 from clipsearch.records import ImageRecord, Preprocessing
 from clipsearch.removing import remove_own
 from clipsearch.replacing import replacing
@@ -31,14 +32,14 @@ from clipsearch.server.decoders import Decoders
 CACHE_BYTES = 1 << 30
 MEDIA_TYPE = "image/jpeg"
 _QUALITY = 82
-SIZES = (128, 256, 512, 1024, 2048, 4096)
+
 LONG = 3
 _DECODED_AT = (256, 1024, 2048, 4096)  # smaller ones are made from the next of these
 _LONG_FROM = 2048  # smaller ones are of long pictures like of others
 _KEEP_SHARE = 0.9  # of CACHE_BYTES, when too much was there
 _TOUCH_AFTER_S = 86_400.0
 _FOLDER = re.compile(r"[0-9a-f]{2}")
-_NAME = re.compile(rf"([0-9a-f]{{2}})[0-9a-f]{{30}}-({'|'.join(map(str, SIZES))})\.jpg")
+_NAME = re.compile(rf"([0-9a-f]{{2}})[0-9a-f]{{30}}-({'|'.join(map(str, THUMBNAIL_SIZES))})\.jpg")
 _OURS = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"
 """How a JPEG without metadata begins."""
 

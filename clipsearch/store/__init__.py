@@ -21,6 +21,10 @@ A file gets its final name, made of the hash of its bytes, only when it is compl
 writes the manifest (put-if-absent), then replaces CURRENT. Readers resolve CURRENT once and lock that
 generation's manifest; of old generations the last one is kept, others are collected when nobody holds them.
 
+Parquet is the truth, which any program can read. What is derived spares a query Parquet and FAISS (a file that is
+mapped costs nothing to open), and a run an object for each row. `clipsearch verify --repair` makes it again from the
+truth, and most of the truth from it. `--reindex` builds beside what is there and switches in its last commit.
+
 This module knows nothing of FAISS, encoders or pictures. It is the only one that writes Parquet.
 """
 

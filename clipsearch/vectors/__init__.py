@@ -1,5 +1,6 @@
 """Segments, exact search and inverted files. The only importer of faiss, and only where there is an inverted file."""
 
+from clipsearch.vectors.directions import directed
 from clipsearch.vectors.files import BinaryWriter, VectorsFile, check_vectors, write_vectors
 from clipsearch.vectors.segments import (
     IVF_FROM_ROWS,
@@ -19,6 +20,7 @@ __all__ = [
     "VectorsFile",
     "check_queries",
     "check_vectors",
+    "directed",
     "distinct",
     "empty_result",
     "merge",

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import CorruptIndex, DimensionMismatch, first_line
+from clipsearch.errors import CorruptIndex, DimensionMismatch, InvalidQuery, first_line
 from clipsearch.filenames import native_path
 from clipsearch.records import FileRef, FloatArray, IntArray, IvfParameters, Manifest
 from clipsearch.vectors.files import VectorsFile
@@ -215,11 +215,11 @@ def open_segments(
 
 
 def check_queries(queries: FloatArray, dim: int) -> None:
-    """Raise unless `queries` is (Q, dim) float32 and finite."""
+    """Raise unless `queries` is (Q, dim) float32 and finite. Raises: DimensionMismatch, InvalidQuery."""
     if queries.ndim != 2 or queries.shape[1] != dim:
-        raise DimensionMismatch(dim, queries.shape[-1])
+        raise DimensionMismatch(dim, queries.shape[-1] if queries.ndim else 0)
     if queries.dtype != np.float32 or not np.isfinite(queries).all():
-        raise ValueError("queries must be finite float32 vectors")
+        raise InvalidQuery("queries must be finite float32 vectors")
 
 
 def empty_result(queries: int, k: int) -> tuple[FloatArray, IntArray]:

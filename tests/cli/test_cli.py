@@ -121,7 +121,7 @@ def test_mistakes_in_a_query_are_pointed_at(indexed: Path) -> None:
         'Write near:48.85,2.35,10km or near:lisbon. To search for the words, put them in double quotes: "near:48.85"',
     ]
     assert "nothing follows this +" in clipsearch("query", "--all", "dog", "+", folder=indexed, status=2).stderr
-    assert "the index has no tag 'dog'" in clipsearch("query", "--all", "tag:dog", folder=indexed, status=1).stderr
+    assert "the index has no tag 'dog'" in clipsearch("query", "--all", "tag:dog", folder=indexed, status=2).stderr
 
 
 def test_similar_concepts_and_duplicates(indexed: Path, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_similar_concepts_and_duplicates(indexed: Path, tmp_path: Path) -> None:
     clipsearch("concept", "add", "my reds", "blue.png", "--replace", folder=here)
     assert paths_of('tag:"my reds"', folder=here)[0] == "blue.png"
     clipsearch("concept", "remove", "my reds", folder=here)
-    assert "no tag" in clipsearch("query", "tag:reds", folder=here, status=1).stderr
+    assert "no tag" in clipsearch("query", "tag:reds", folder=here, status=2).stderr
     assert "cannot be a tag name" in clipsearch("concept", "add", " ", "red.png", folder=here, status=2).stderr
     (here / "copies of red").mkdir()
     picture(3, size=(400, 300)).save(here / "large.png")
@@ -274,8 +274,10 @@ def test_nothing_found_exits_with_3(photos: Path) -> None:
         (["index", "photos", "--model", "ViT-Z-99__none"], 1, "clipsearch models list"),
         (["index", "photos", "--model", "./no-model"], 1, "does not exist"),
         (["query", ""], 2, "empty"),
-        (["query"], 2, "Missing argument 'QUERY...'"),
-        (["query", "x", "-k", "0"], 2, "Invalid value for '-k'"),
+        (["query"], 2, "empty"),
+        (["query", "x", "-k", "0"], 2, "k is 0: it must be at least 1"),
+        (["query", "x", "--offset", "-1"], 2, "offset is -1"),
+        (["query", "x", "--diversity", "2"], 2, "diverse is 2.0"),
         (["query", "x", "--json", "--csv"], 2, "use only one of"),
         (["query", "x", "--index", "elsewhere"], 1, "no index found"),
         (["models", "info", "nonsense"], 1, "unknown model 'nonsense'"),
@@ -379,19 +381,32 @@ def test_every_command_has_help_with_examples(command: str, tmp_path: Path) -> N
     assert f"clipsearch {command}" in out
 
 
-def every_parameter() -> dict[str, str | None]:
-    """COMMAND PARAMETER -> its help."""
+def every_parameter() -> dict[str, Any]:
+    """COMMAND PARAMETER -> the parameter."""
     group: Any = typer.main.get_command(app)
-    found: dict[str, str | None] = {}
+    found: dict[str, Any] = {}
     waiting = [(name, group.get_command(None, name)) for name in group.list_commands(None)]
     while waiting:
         name, command = waiting.pop()
         waiting += [(f"{name} {sub}", each) for sub, each in getattr(command, "commands", {}).items()]
-        found |= {f"{name} {parameter.name}": parameter.help for parameter in command.params}
+        found |= {f"{name} {parameter.name}": parameter for parameter in command.params}
     return found
 
 
-@pytest.mark.parametrize(("parameter", "text"), every_parameter().items())
+def test_no_option_takes_what_is_no_number(tmp_path: Path) -> None:
+    given = 0
+    for name, parameter in every_parameter().items():
+        if parameter.type.name.startswith("float"):
+            path = [part for part in name.split()[:-1] if part != "pairs"]
+            done = clipsearch(*path, f"{parameter.opts[0]}=nan", folder=tmp_path, status=2)
+            assert "'nan' is not a number" in done.stderr, name
+            given += 1
+    assert given > 12
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text"), [(name, parameter.help) for name, parameter in every_parameter().items()]
+)
 def test_every_argument_and_option_has_a_help(parameter: str, text: str | None) -> None:
     """Also arguments: click 8.5 takes theirs from typer."""
     assert text, parameter

@@ -74,6 +74,8 @@ def test_a_home_that_is_none(home: str, photos: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
     assert list(here.iterdir()) == []  # no folder called ~
+    if not os.path.isabs(home):  # noqa: PTH117
+        assert (tmp_path / f"clipsearch-{os.getuid()}" / "state" / "indexes.json").is_file()  # not in passwd's home
 
 
 @LINUX

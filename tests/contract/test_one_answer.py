@@ -58,7 +58,7 @@ REQUESTS: list[Asked] = [
     {"query": "red", "unique": True},
     {"query": "blue", "unique": True, "all": True, "k": 25},
     {"query": "after:2023-06", "unique": True, "k": 12},
-    {"query": "red", "diverse": 0.5},
+    {"query": "red", "diverse": 0.9},
     {"query": "red", "diverse": 0.5, "unique": True, "all": True},
     {"query": "red", "sort": "date"},
     {"query": "red", "sort": "date", "all": True, "k": 18, "offset": 9},
@@ -104,19 +104,21 @@ def question(asked: Asked, photos: Collection) -> Asked:
 
 def of_commands(commands: Commands, index: Path) -> Callable[[Asked], list[Row] | None]:
     def ask(asked: Asked) -> list[Row] | None:
-        if "vector" in asked or not asked["query"]:
+        if "vector" in asked:
             return None  # there is no way to say it
-        skipped, k = asked.get("offset", 0), asked.get("k", 20)
-        words = ["query", asked["query"], "--json", "--index", str(index), "-k", str(skipped + k)]
-        for name in ("all", "unique", "diverse"):
+        words = ["query", asked["query"], "--json", "--index", str(index)]
+        for name in ("all", "unique"):
             words += [f"--{name}"] if asked.get(name) else []
+        words += ["-k", str(asked["k"])] if "k" in asked else []
+        words += ["--offset", str(asked["offset"])] if "offset" in asked else []
+        words += ["--diversity", str(asked["diverse"])] if "diverse" in asked else []
         words += ["--sort", asked["sort"]] if "sort" in asked else []
         words += [
             part for name in ("like", "unlike") for row in asked.get(name, ()) for part in (f"--{name}", str(row))
         ]
         done = commands.run(*words)
         assert done.status in (0, 3), done.err
-        return rows_of(done.json()[skipped:])
+        return rows_of(done.json())
 
     return ask
 
@@ -125,18 +127,14 @@ def of_assistants(service: Any) -> Callable[[Asked], list[Row] | None]:
     def ask(asked: Asked) -> list[Row] | None:
         if "vector" in asked:
             return None
-        skipped = asked.get("offset", 0)
-        arguments = {name: value for name, value in asked.items() if name != "offset"} | {
-            "k": skipped + asked.get("k", 20)
-        }
 
         async def call() -> Any:
             async with Client(assistant_server(service)) as client:
-                return await client.call_tool("search", arguments)
+                return await client.call_tool("search", asked)
 
         answer = anyio.run(call)
         assert not answer.is_error, answer.content
-        return rows_of(answer.structured_content["hits"][skipped:])
+        return rows_of(answer.structured_content["hits"])
 
     return ask
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipsearch.errors import CorruptIndex, DimensionMismatch
+from clipsearch.errors import CorruptIndex, DimensionMismatch, InvalidQuery
 from clipsearch.records import FloatArray, IntArray, IvfParameters
 from clipsearch.vectors import VectorSegment, merge, top_k, write_vectors
 from clipsearch.vectors.files import as_float32
@@ -284,7 +284,7 @@ def test_dimensions_must_match(tmp_path: Path) -> None:
         segment.search(clustered(1, 9), 3)
     with pytest.raises(DimensionMismatch):
         VectorSegment(segment.file.path, 9)
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(InvalidQuery, match="finite"):
         segment.search(np.full((1, 8), np.nan, np.float32), 3)
 
 

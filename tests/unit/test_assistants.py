@@ -136,8 +136,13 @@ def test_a_hit_says_what_it_is(service: Service, collection: Path) -> None:
 def test_nothing_found_is_said_in_words(service: Service) -> None:
     answer = told(call(service, "search", query="red folder:nowhere"))
     assert answer["hits"] == []
-    assert "Nothing found" in answer["note"]
-    assert "all=true" in answer["note"]
+    assert answer["note"] == "Nothing found: no picture matches the filters."
+    unlikely = told(call(service, "search", query="a submarine in a cave"))
+    assert unlikely["total"] or "all=true shows 5 unlikely ones" in unlikely["note"]
+    everything = told(call(service, "search", query="", k=100))
+    assert everything["note"] is None and len(everything["hits"]) == everything["total"] == 5
+    beyond = told(call(service, "search", query="", offset=9))
+    assert (beyond["hits"], beyond["note"]) == ([], "Nothing found: there are 5 hits in all.")
 
 
 def test_orders_and_clicks(service: Service) -> None:
@@ -208,7 +213,7 @@ def test_files_and_addresses_that_an_assistant_names_are_not_opened(
         str(outside), "../outside.png", "/etc/passwd", "later.png", "link.png", "red.png/../../outside.png", "~/x.png",
         "http://127.0.0.1:9/x.png", "file:///etc/passwd", "", ".", "red.png\0", "broken.jpg", ".clipsearch/CURRENT",
     ):  # fmt: skip
-        assert "not opened" in problem(call(service, "similar", path=path)), path
+        assert "no other file is opened" in problem(call(service, "similar", path=path)), path
     for query in (str(outside), "./red.png", "red + ../outside.png", "~/x.png"):
         assert "opens no files by path" in problem(call(service, "search", query=query)), query
     for query in ("http://127.0.0.1:9/x.png", "red + https://evil.example/a.png", "file:///etc/passwd"):
@@ -229,16 +234,21 @@ def test_a_picture_comes_as_a_small_copy_without_metadata(service: Service) -> N
 
 def test_mistakes_are_tool_errors_that_say_how_to_mend_them(service: Service) -> None:
     assert "Write near:48.85,2.35,10km" in problem(call(service, "search", query="near:48.85"))
-    assert "the query is empty" in problem(call(service, "search", query=" "))
     assert "photos" in problem(call(service, "search", query="red", index="elsewhere"))
     assert "has no tag" in problem(call(service, "search", query="tag:none"))
     for tool in ("show_image", "similar"):
-        assert "Take a row_id from a search result" in problem(call(service, tool, row_id=99))
-    assert "row_id or path, not both" in problem(call(service, "similar"))
-    assert "row_id or path, not both" in problem(call(service, "similar", row_id=0, path="red.png"))
+        assert problem(call(service, tool, row_id=99)) == "the index has no picture 99. Use the row_id of a hit"
+    assert problem(call(service, "similar")) == "name a picture: give its row_id or its path"
+    both = problem(call(service, "similar", row_id=0, path="red.png"))
+    assert both == "name a picture: give its row_id or its path, not both"
     assert str(MOST_HITS) in problem(call(service, "search", query="red", k=MOST_HITS + 1))
-    problem(call(service, "show_image", row_id=0, size=4096))
-    problem(call(service, "show_image", row_id=-1))
+    assert problem(call(service, "show_image", row_id=0, size=4096)) == "size: it must be 128, 256, 512 or 1024"
+    assert problem(call(service, "show_image", row_id=0, size=0)).startswith("size is 0. Use one of: 128, 256")
+    assert problem(call(service, "show_image", row_id=-1)) == "the index has no picture -1. Use the row_id of a hit"
+    assert problem(call(service, "show_image")) == "row_id is missing"
+    assert problem(call(service, "search", query=["red"])) == "query: it must be a text"
+    assert problem(call(service, "similar", row_id="3")) == "row_id is '3': it must be a whole number"
+    assert problem(call(service, "search", query="red", k=1000)) == "k: it must be at most 100"
     assert "\x1b" not in problem(call(service, "search", query="near:\x1b[31m"))
 
 

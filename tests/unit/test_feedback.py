@@ -79,7 +79,7 @@ def test_liked_pictures_rank_higher(index: Path) -> None:
         before = [hit.record.path for hit in photos.search("red", 100, all=True)].index("purple2.png")
         after = [hit.record.path for hit in photos.search("red", 100, all=True, like=liked, unlike=[ids["red0.png"]])]
         assert after.index("purple2.png") < before
-        with pytest.raises(InvalidQuery, match="no picture has the id 999"):
+        with pytest.raises(InvalidQuery, match="the index has no picture 999"):
             photos.search("red", like=[999])
 
 

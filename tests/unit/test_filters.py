@@ -356,7 +356,7 @@ def test_sums_and_ids_and_orders(index: Path) -> None:
             assert {hit.record.row_id for hit in every} == set(photos.row_ids().tolist())
             assert [hit.rank for hit in hits] == list(range(1, 11))
         assert [hit.path for hit in hits] == sorted(hit.path for hit in hits)
-        with pytest.raises(MalformedQuery, match="no picture has the id 999"):
+        with pytest.raises(MalformedQuery, match="the index has no picture 999"):
             photos.search("like:999")
         with pytest.raises(MalformedQuery, match="opens no files by path"):
             photos.search("./x.jpg", local_files=False)

@@ -14,7 +14,8 @@ import clipsearch
 from clipsearch.cli.commands import COMMANDS, TRAIN_COMMANDS
 
 PACKAGE = Path(clipsearch.__file__).parent
-LAW = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+ROOT = PACKAGE.parent
+LAW = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 LAYERS = [set(line.split("  ")[0].split()) for line in LAW.split("```")[1].strip().splitlines()]
 """Lowest first, as docs/architecture.md has them. A part imports from lower layers and from itself only."""
@@ -101,7 +102,9 @@ def test_imports_point_downward(part: str, path: Path) -> None:
 def test_what_an_encoder_can_do_is_in_its_contract() -> None:
     """Outside `encoder` nobody looks for an attribute, or for a class."""
     looks = re.compile(r"(getattr|hasattr)\(.*encoder|isinstance\(.*OnnxEncoder")
-    for part, path in modules():
+    outside = [("scripts", path) for folder in ("scripts", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    assert len(outside) > 20
+    for part, path in [*modules(), *outside]:
         if part != "encoder":
             found = [line for line in path.read_text(encoding="utf-8").splitlines() if looks.search(line)]
             assert not found, f"{path}: {found}"
@@ -123,7 +126,9 @@ def test_importing_clipsearch_loads_nothing_heavy() -> None:
 
 
 def test_a_query_that_a_server_answers_loads_not_even_numpy() -> None:
-    heavy = {"numpy", "onnxruntime", "tokenizers", "ssl", "http.client", "asyncio", "httpx", "rich"}
+    heavy = {"numpy", "onnxruntime", "tokenizers", "ssl", "http.client", "asyncio", "httpx", "rich"} | {
+        "clipsearch.query"
+    }
     assert not heavy & loaded_by("import clipsearch.cli.app, clipsearch.cli.query, clipsearch.daemon.client")
 
 
@@ -161,3 +166,16 @@ def test_the_public_names_are_what_can_be_imported() -> None:
     public = {name for name in vars(clipsearch) if not name.startswith("_")}
     submodules = {path.stem if path.suffix == ".py" else path.name for path in PACKAGE.iterdir()}
     assert public - submodules - {"annotations", "import_module", "TYPE_CHECKING", "Any"} <= set(clipsearch.__all__)
+
+
+def test_the_architecture_is_one_screen_and_names_what_there_is() -> None:
+    assert len(LAW.splitlines()) <= 60
+    named = set(re.findall(r"`([a-z_]+/[a-z_/]+)`", LAW))
+    assert len(named) > 25
+    for name in named - {"clipsearch/indexer", "clipsearch/ui"}:
+        assert (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file(), name
+    for name in ("indexer", "ui"):
+        assert (PACKAGE / name).is_symlink() and (PACKAGE / name).resolve() == ROOT / name
+    listed = set().union(*LAYERS)
+    there = {part for part, _ in modules()}
+    assert listed == there

@@ -15,7 +15,6 @@ import pytest
 
 import clipsearch
 from benchmarks.common import random_blocks, write_index
-from clipsearch.errors import InvalidQuery
 from clipsearch.query import Query, parse_query
 from clipsearch.records import FloatArray
 from clipsearch.search import confidence
@@ -133,13 +132,6 @@ def test_what_words_ask_for_is_judged_as_words() -> None:
         assert Wish(Query("", ()), **options).cuts
     assert not Wish(parse_query("a dog"), all=True).cuts
     assert not Wish(parse_query("ext:png")).cuts
-
-
-def test_wishes_that_cannot_be_are_refused() -> None:
-    query = Query("", ())
-    for options in ({"sort": "size"}, {"diverse": -0.1}, {"diverse": 1.5}, {"diverse": float("nan")}):
-        with pytest.raises(InvalidQuery):
-            Wish(query, **options)
 
 
 def test_an_empty_collection_has_an_order(tmp_path: Path, encoder: FakeEncoder) -> None:

@@ -140,7 +140,7 @@ def test_errors_are_those_of_the_library(address: str) -> None:
     )[1:]
     assert [answer["error"] for answer in answers] == [
         "MalformedQuery",
-        "WrongInput",
+        "InvalidQuery",
         "UnknownIndex",
         "NoSuchPicture",
         "InvalidQuery",
