@@ -512,7 +512,7 @@ def test_the_page_works_behind_a_proxy_at_a_sub_path(
     page.wait_for_selector("#clipsearch[data-ready]")
     ask(page, "red")
     expect(page.locator(".cs-tile[data-id] img").first).to_be_visible()
-    page.wait_for_function("document.querySelector('.cs-tile[data-id] img').naturalWidth > 0")
+    expect(page.locator(".cs-tile[data-id] img").first).not_to_have_js_property("naturalWidth", 0)
     page.goto(page.url)  # the address of an answer
     settled(page)
     assert len(shown(page)) > 0
