@@ -229,6 +229,17 @@ def test_thumbs_can_be_kept_under_a_name(open_page: Open) -> None:
     page.press(".cs-name-it", "Enter")
     expect(page.locator(".cs-query")).to_have_value("tag:lawn")
     first(page, "plain/green.jpg")
+    page = open_page("/?q=red&all=1")
+    page.hover(".cs-tile[data-n='0']")
+    page.click(".cs-tile[data-n='0'] .cs-up")
+    settled(page)
+    page.click("text=save as tag")
+    page.fill(".cs-name-it", "Lawn")
+    page.press(".cs-name-it", "Enter")
+    expect(page.get_by_text("There is a tag with this name")).to_be_visible()
+    page.click("button:has-text('Replace')")
+    expect(page.locator(".cs-query")).to_have_value("tag:Lawn")
+    first(page, "plain/red.jpg")
 
 
 def test_what_is_unlikely_is_shown_only_when_asked_for(open_page: Open) -> None:
