@@ -17,9 +17,9 @@ import zlib
 from pathlib import Path
 from typing import IO, Literal
 
-from clipsearch.errors import IndexNotFound
+from clipsearch.errors import IndexAway, IndexNotFound
 from clipsearch.filenames import from_bytes, readable, to_bytes
-from clipsearch.places import expanded, own_folder
+from clipsearch.places import absolute, expanded, own_folder
 from clipsearch.replacing import replacing
 
 INDEX_DIR_NAME = ".clipsearch"
@@ -117,7 +117,8 @@ def find_index(index: Path | None = None) -> Path:
     """The index that a command without a folder means.
 
     In this order: `index` (a photo folder or its index folder), $CLIPSEARCH_INDEX, `.clipsearch` in the
-    current folder and its ancestors, the index used last. Raises: IndexNotFound.
+    current folder and its ancestors, the index used last. If that one is not there, no other takes its place: a command
+    may delete. Raises: IndexNotFound, IndexAway.
     """
     for named in (index, os.environ.get(INDEX_ENV)):
         if named:
@@ -127,14 +128,57 @@ def find_index(index: Path | None = None) -> Path:
                     return candidate
             raise IndexNotFound([place])
     here = working_folder()
+    known = known_indexes()
     for folder in () if here is None else (here, *here.parents):
         if is_index(folder / INDEX_DIR_NAME):
             return folder / INDEX_DIR_NAME
-    for known in known_indexes():
-        if is_index(known):
-            return known
+        if folder / INDEX_DIR_NAME in known and _is_bare(folder):
+            raise IndexAway(folder / INDEX_DIR_NAME, _there(known))
+    if known and is_index(known[0]):
+        return known[0]
+    if known:
+        raise IndexAway(known[0], _there(known))
     sought = "the current folder, which is gone" if here is None else f"{here} and the folders above it"
     raise IndexNotFound([f"{INDEX_DIR_NAME} in {sought}", "the indexes used before"])
+
+
+def _is_bare(folder: Path) -> bool:
+    """Whether a folder has nothing in it that is seen, as a mount point without its drive has. Where there are
+    pictures, an index that is not there was deleted, and one further up is what was meant."""
+    try:
+        return not any(path.name[0] != "." for path in folder.iterdir())
+    except OSError:
+        return True
+
+
+def _there(known: list[Path]) -> list[Path]:
+    """The indexes used before that are there: some of them, the last one first."""
+    return [index for index in known[:10] if is_index(index)][:3]
+
+
+def check_not_away(index_dir: Path) -> None:
+    """Raise IndexAway if `index_dir` was an index on a drive that is away: none is made below its mount point.
+
+    What is gone from the file system that it was on was deleted.
+    """
+    if is_index(index_dir):
+        return
+    names = {absolute(index_dir), os.path.realpath(index_dir)}
+    drives = {entry.get("drive", "") for entry in _registry() if absolute(_path_of(entry)) in names}
+    if drives and not drives <= {"", _drive_of(index_dir)}:
+        raise IndexAway(index_dir.absolute(), remake="--new")
+
+
+def _drive_of(index_dir: Path) -> str:
+    """What tells the file system that an index is on, or would be made on, from others. "" if nobody knows."""
+    for place in (index_dir, *index_dir.absolute().parents):
+        try:
+            return f"{os.statvfs(place).f_fsid:x}"
+        except FileNotFoundError:
+            continue
+        except OSError:
+            break
+    return ""
 
 
 def working_folder() -> Path | None:
@@ -147,20 +191,33 @@ def working_folder() -> Path | None:
 
 def known_indexes() -> list[Path]:
     """Indexes used on this machine, the last one first. Some may be gone."""
+    return [_path_of(entry) for entry in _registry()]
+
+
+def _registry() -> list[dict[str, str]]:
+    """What is known of these: `path_hex`, and `drive`, what tells the file system that each is on from others."""
     try:
         entries = json.loads((state_dir() / "indexes.json").read_text(encoding="utf-8"))
-        return [Path(from_bytes(bytes.fromhex(entry["path_hex"]))) for entry in entries]
+        for entry in entries:
+            _path_of(entry)
+        return list(entries)
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def _path_of(entry: dict[str, str]) -> Path:
+    return Path(from_bytes(bytes.fromhex(entry["path_hex"])))
 
 
 def remember_index(index: Path) -> None:
     """Put `index` at the front of the registry. A registry that cannot be written is no error."""
     target = index.absolute()
-    paths = [target, *(known for known in known_indexes() if known != target)][:REGISTRY_LIMIT]
-    if known_indexes()[:1] == [target]:
+    known = _registry()
+    hexed = to_bytes(target).hex()
+    first = {"path": readable(str(target)), "path_hex": hexed, "drive": _drive_of(target)}
+    if known[:1] == [first]:
         return
-    entries = [{"path": readable(str(p)), "path_hex": to_bytes(p).hex()} for p in paths]
+    entries = [first, *(entry for entry in known if entry["path_hex"] != hexed)][:REGISTRY_LIMIT]
     write_small(state_dir() / "indexes.json", json.dumps(entries, indent=1))
 
 

@@ -2,6 +2,7 @@
 
     ClipsearchError
     ├── IndexNotFound         no index where one was looked for
+    │   ├── IndexAway         one that was there before is not there now
     │   └── UnknownIndex      the server has none of that name
     ├── IndexLocked           another process is writing to the index
     ├── CorruptIndex          a file of the index is damaged or missing
@@ -33,6 +34,7 @@
         ├── MalformedQuery    one that breaks the rules of the query language, and where
         ├── UnknownTag        one with a tag or concept that the index does not have
         └── InvalidTag        a tag or concept that cannot be made as asked (also a ValueError)
+            └── TagExists     the index has one of that name, which would be lost
 
 What only some commands raise is beside them: `clipsearch.training`, `clipsearch.server`, `clipsearch.cli`.
 Each carries its facts as fields; the message says what, where, and how to repair it.
@@ -89,6 +91,25 @@ class IndexNotFound(ClipsearchError):
             f"no index found (looked in {', '.join(self.searched)}). "
             "Create one with: clipsearch index FOLDER, or name one with: --index DIR"
         )
+
+
+class IndexAway(IndexNotFound):
+    """`index` was an index before and is none now: its drive may be away. `others` were used before, too.
+
+    `remake`: how to say that it was deleted and is to be made anew; "" where the command makes none.
+    """
+
+    def __init__(self, index: Path, others: Sequence[Path] = (), *, remake: str = "") -> None:
+        self.index = index
+        self.others = [str(other) for other in others]
+        self.searched = [str(index)]
+        said = f"the index {index} was used before and is not there now: its drive may be away. Nothing was done. "
+        if remake:
+            said += f"Connect it and run the same command again. If it was deleted, make a new one with: {remake}"
+        else:
+            known = f" (there are: {', '.join(self.others)})" if self.others else ""
+            said += f"Connect it, or say which index to use with: --index DIR{known}"
+        ClipsearchError.__init__(self, said)
 
 
 class IndexLocked(ClipsearchError):
@@ -411,6 +432,20 @@ class InvalidTag(InvalidQuery, ValueError):
     def __init__(self, problem: str) -> None:
         self.problem = problem
         super().__init__(problem)
+
+
+class TagExists(InvalidTag):
+    """The index has a tag or concept (`kind`) of that name, with so many `pictures`; nothing was changed."""
+
+    def __init__(self, name: str, kind: str, pictures: int) -> None:
+        self.name = name
+        self.kind = kind
+        self.pictures = pictures
+        what = "example" if kind == "concept" else "picture"
+        super().__init__(
+            f"the index already has the {kind} {name!r} ({pictures:,} {what}{'' if pictures == 1 else 's'}). "
+            "Nothing was changed. Use another name, or replace it with: --replace (in Python and over HTTP, replace)"
+        )
 
 
 _SHOWN_AROUND = 60

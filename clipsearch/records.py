@@ -220,15 +220,29 @@ class Hit:
         return Hits([self])._repr_html_()
 
 
+NOTHING_CERTAIN = "nothing certain; nearest:"
+"""What stands above hits none of which is likely."""
+
+
 class Hits(list[Hit]):
     """A list of hits, as `search` returns it, that notebooks show as thumbnails. `len`, `==`, JSON: as of any list."""
 
-    __slots__ = ("_thumbnail",)
+    __slots__ = ("_thumbnail", "are_certain")
 
-    def __init__(self, hits: Iterable[Hit] = (), thumbnail: Callable[[int], bytes] | None = None) -> None:
-        """`thumbnail` gives the JPEG of a row id, where paths are those of another machine."""
+    def __init__(
+        self,
+        hits: Iterable[Hit] = (),
+        thumbnail: Callable[[int], bytes] | None = None,
+        *,
+        are_certain: bool = True,
+    ) -> None:
+        """`thumbnail` gives the JPEG of a row id, where paths are those of another machine.
+
+        `are_certain` is False for the nearest to a query that has no likely hit.
+        """
         super().__init__(hits)
         self._thumbnail = thumbnail
+        self.are_certain = are_certain
 
     @overload
     def __getitem__(self, at: SupportsIndex) -> Hit: ...
@@ -236,10 +250,14 @@ class Hits(list[Hit]):
     def __getitem__(self, at: slice) -> Hits: ...
     def __getitem__(self, at: SupportsIndex | slice) -> Hit | Hits:
         found = super().__getitem__(at)
-        return Hits(found, self._thumbnail) if isinstance(found, list) else found
+        if not isinstance(found, list):
+            return found
+        return Hits(found, self._thumbnail, are_certain=self.are_certain)
 
-    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[type[Hits], tuple[list[Hit]]]:
-        return Hits, (list(self),)  # a connection cannot be copied
+    def __reduce_ex__(
+        self, protocol: SupportsIndex
+    ) -> tuple[type[Hits], tuple[list[Hit]], tuple[None, dict[str, Any]]]:
+        return Hits, (list(self),), (None, {"are_certain": self.are_certain})  # a connection cannot be copied
 
     def _repr_html_(self) -> str:
         """The first hits with their pictures, for notebooks."""
@@ -385,7 +403,10 @@ class Manifest:
     skipped: int = 0  # rows of files that could not be read
     missing: int = 0  # rows whose files cannot be seen
     recall_target: float = 0.985  # recall@10 that inverted files are tuned for
-    devices: dict[str, int] = field(default_factory=dict)  # device number of the root ("") and of folders; see scan
+    devices: dict[str, int] = field(default_factory=dict)  # the drive of the root ("") and of folders; see scan
+    clock_s: int = 0  # the index's own clock, and by the system's when it was read; see indexer/patience.py
+    clock_read_s: int = 0
+    clock_waiting_s: int = 0
     metadata_version: int = 0  # the last whose readers told the user what they could read of older rows
     links: str = ""  # out of the folder: "inside": not followed; "followed"; "": followed, as always once
     rebuild: Rebuild | None = None

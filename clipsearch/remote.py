@@ -52,7 +52,17 @@ from clipsearch.query.arguments import (
     read_texts,
     read_window,
 )
-from clipsearch.records import DEFAULT_HITS, AnyPicture, FloatArray, Hit, Hits, ImageRecord, Sort, TagKind
+from clipsearch.records import (
+    DEFAULT_HITS,
+    NOTHING_CERTAIN,
+    AnyPicture,
+    FloatArray,
+    Hit,
+    Hits,
+    ImageRecord,
+    Sort,
+    TagKind,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -229,6 +239,7 @@ class RemoteCollection:
                     raise UnreadablePicture(elsewhere[error.position], "unreadable", NO_SUCH_PICTURE) from None
                 raise
             hits += _hits(answer)
+            hits.are_certain = NOTHING_CERTAIN not in answer["notices"]
             if len(answer["hits"]) < wanted:
                 break
         return hits

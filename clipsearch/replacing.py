@@ -19,15 +19,16 @@ def replacing(path: Path, *, synced: bool = False) -> Iterator[IO[bytes]]:
     `synced` waits until the drive has it. Raises: OSError.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-    try:
-        with part.open("wb") as file:
+    with part.open("xb") as file:
+        try:
             yield file
+            file.flush()
             if synced:
-                file.flush()
                 os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+            file.close()
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     if synced:
         folder = os.open(path.parent, os.O_RDONLY)
         try:

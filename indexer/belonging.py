@@ -37,8 +37,9 @@ def check_folder(folder: Path) -> None:
 
 def nothing_in(root: Path, found: Scan) -> NoPictures | StorageError:
     for unreadable in found.unreadable:
-        if unreadable.path == "":
-            return StorageError(root, unreadable.reason, "Check its permissions and that its drive is there.")
+        if unreadable.path == "" or found.holds(unreadable.path):
+            place = root / unreadable.path if unreadable.path else root
+            return StorageError(place, unreadable.reason, "Check its permissions and that its drive is there.")
     return NoPictures(root, found.files + sum(found.others.values()), Counter(found.left_out.values()))
 
 

@@ -22,23 +22,31 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 
-from clipsearch.config import INDEX_DIR_NAME, index_dir_for, is_index
+from clipsearch.config import INDEX_DIR_NAME, check_not_away, index_dir_for, is_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
-from clipsearch.errors import ClipsearchError, EncoderMismatch, InvalidArgument, OtherCollection, StorageError
+from clipsearch.errors import (
+    ClipsearchError,
+    EncoderMismatch,
+    IndexAway,
+    InvalidArgument,
+    OtherCollection,
+    StorageError,
+)
 from clipsearch.indexer.absence import Root, split_vanished, went_in_bulk
 from clipsearch.indexer.belonging import check_folder, check_pictures, check_place, holds_pictures_of, nothing_in
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
 from clipsearch.indexer.changes import Changes, compare, find_moved
 from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
-from clipsearch.indexer.ignore import Ignore, overlapping
+from clipsearch.indexer.ignore import EXCLUDED, Ignore, overlapping
+from clipsearch.indexer.patience import IndexClock
 from clipsearch.indexer.rebuild import carried_over
 from clipsearch.indexer.remark import remarked, with_hidden
-from clipsearch.indexer.retries import attempts_after, is_circumstance, limit_for, should_retry
+from clipsearch.indexer.retries import attempts_after, limit_for, says_nothing, should_retry
 from clipsearch.indexer.scan import FoundFile, Scan, walk
 from clipsearch.indexer.segments import write_fragment, write_segment
 from clipsearch.indexer.sidecars import NOT_LOOKED_AT, Outdated, has_older_versions
@@ -116,6 +124,7 @@ class IndexOptions:
     keep_missing_days: float = KEEP_MISSING_DAYS  # forget what nobody has seen for so long
     follow_links: bool | None = None  # out of the folder; None: as in the last run, at first no
     exclude: tuple[str, ...] = ()  # patterns of what to leave out in this run, as in .clipsearchignore
+    new: bool | None = None  # make an index where there is none; None: only where none is known to have been
 
     def __post_init__(self) -> None:
         """Raises: InvalidArgument."""
@@ -154,6 +163,7 @@ class IndexReport:
     missing: int = 0  # not to be seen at present; their vectors are kept
     returned: int = 0  # were missing, and are back
     forgotten: int = 0  # were missing for too long, or pruned
+    kept: int = 0  # cannot be read now, and stay in the index as they were
     withdrawn: int = 0  # rows of files that are left out now, and were not before
     left_out: dict[str, int] = field(default_factory=dict)  # files and folders that were left out, for each reason
     warnings: list[str] = field(default_factory=list)
@@ -197,6 +207,7 @@ class IndexReport:
             "missing": self.missing,
             "returned": self.returned,
             "forgotten": self.forgotten,
+            "kept": self.kept,
             "other_files": self.other_files,
             "withdrawn": self.withdrawn,
             "left_out": self.left_out,
@@ -222,7 +233,7 @@ def index_folder(
     """Index `folder`, or bring its index up to date.
 
     Ctrl-C or SIGTERM commits what is done and returns with `interrupted` set.
-    Raises: NoPictures, NotAnIndex, EncoderMismatch, OtherCollection, IndexLocked, OutOfSpace, CorruptIndex,
+    Raises: NoPictures, NotAnIndex, IndexAway, EncoderMismatch, OtherCollection, IndexLocked, OutOfSpace, CorruptIndex,
     StorageError.
     """
     with storage_errors(folder):
@@ -244,6 +255,10 @@ def _index_folder(
     notify(Progress("scan"))
     ignore = Ignore(root, options.exclude, follow_links=bool(options.follow_links))
     if not is_index(index_dir):
+        if options.new is False:
+            raise IndexAway(index_dir.absolute(), remake="--new")
+        if options.new is None:
+            check_not_away(index_dir)
         check_pictures(root, index_dir, ignore)
     with Writer(index_dir) as writer:
         run = _Run(writer, root, encoder, options, ignore, _Teller(writer, notify))
@@ -357,16 +372,16 @@ class _Run:
         self._done = 0
         self._last_commit = time.monotonic()
         self._commit_after_s = min(FIRST_COMMIT_S, options.commit_s)
-        self._now_s = int(time.time())
-        self._last_s = self._now_s  # when the index was written last, by the clock of that moment
-        self._not_read: dict[str, SkipStatus] = {}  # of a rebuild: files that could be read before, and not now
+        self._clock = IndexClock(int(time.time()), int(time.time()))
+        self._not_read: dict[str, SkipStatus] = {}  # files that could be read before, and not now
+        self._spoiled: dict[str, ImageRecord] = {}  # files that were pictures before, and are others now
         self._old: Catalog | None = None
         self._place = Root(root)
         self._is_root_gone = False
         self._known_devices: dict[str, int] = {}
         self._reusing: dict[int, int] = {}  # rows whose vectors files will share, by key of the file's task
         self._told_of_precision = False
-        self._moved = False  # the index is of another folder than its manifest says, or follows other links
+        self._moved = False  # of another folder than its manifest says, with other links, or at another time
 
     def _root_name(self) -> str:
         """The root as the manifest names it: relative where the index lies in it, so that both can be moved."""
@@ -403,19 +418,35 @@ class _Run:
         self.ignore.follow_links = links != "inside"
         self.manifest = dataclasses.replace(self.manifest, links=links)
 
+    def _read_clock(self, current: Manifest) -> None:
+        now = self._clock.read_at
+        before = IndexClock(current.clock_s, current.clock_read_s, current.clock_waiting_s)
+        if not current.clock_s:  # of a version that had no clock
+            last = _seconds(current.created_at, now)
+            before = IndexClock(min(now, last), last)
+        self._clock = before.at(now)
+        self._moved |= current.missing > 0 and self._clock.is_worth_noting(before)
+
+    def _note_clock(self) -> None:
+        clock = self._clock
+        self.manifest = dataclasses.replace(
+            self.manifest, clock_s=clock.seconds, clock_read_s=clock.read_at, clock_waiting_s=clock.waiting
+        )
+
     def open(self) -> None:
         """Compare the folder with the index, if there is one."""
         index_dir = self.writer.index_dir
         current = self.writer.current()
         if current is not None:
             was_old = needs_upgrade(current)
-            self._last_s = _seconds(current.created_at, self._now_s)
+            self._read_clock(current)
             current = upgraded(self.writer, current)
             self._adopt(current)
             self._retry_all |= was_old
             if was_old:
                 self.report.warnings.append(LONG_PICTURES_WERE_CUT)
         self._choose_links(current)
+        self._note_clock()
         self.catalog = catalog = Catalog(index_dir, self._fragments)
         self._tell_of_old_metadata()
         self._before = open_snapshot(index_dir) if current is not None else None
@@ -437,6 +468,8 @@ class _Run:
         if expected and not scan.folders and not self._finds_pictures():
             raise nothing_in(self.root, scan)  # rather an unplugged drive than 100,000 deletions
         vanished = np.flatnonzero(~seen)
+        if scan.held:
+            vanished = vanished[[not scan.holds(catalog.path(row)) for row in vanished.tolist()]]
         find_moved(catalog, changes, vanished[~catalog.away[vanished]])
         moved = {row for row, _, _ in changes.moved}
         vanished = np.array([row for row in vanished.tolist() if row not in moved], np.int64)
@@ -477,8 +510,9 @@ class _Run:
         if is_other or not (is_there or holds_pictures_of(self.root, index_dir, current)):
             raise OtherCollection(index_dir, old_root, self.root)
         self._known_devices = dict(current.devices)
-        self._moved = current.root != self._root_name()
-        if self._moved and not is_there:
+        is_moved = current.root != self._root_name()
+        self._moved |= is_moved
+        if is_moved and not is_there:
             self.report.warnings.append(
                 f"the pictures moved from {old_root} to {self.root}: the index now belongs to the new folder"
             )
@@ -618,7 +652,11 @@ class _Run:
             self._skip(file, *result.skip, content)
             return None
         row = self._row_with(content, file)
-        if row is not None:
+        if row is not None and self.catalog.statuses[row] != 0 and self._was_read(file.path):
+            other = self.catalog.record(row)  # which is as empty or damaged as this file is now
+            assert other.status != "ok"
+            self._skip(file, other.status, other.reason or "", content)
+        elif row is not None:
             if result.pieces is None and self._is_said_of_differently(file, row):
                 self._reusing[result.key] = row
                 return self._task(result.key, file, "describe")
@@ -749,20 +787,19 @@ class _Run:
         )
 
     def _skip(self, file: FoundFile, status: SkipStatus, reason: str, content_hash: str | None) -> None:
-        if status == "not_a_picture" and "." not in _name(file.path):
-            self.report.other_files["other files"] = self.report.other_files.get("other files", 0) + 1
-            return  # not even its name says that it may be one: no row
+        """Note that a file gives no vector. A row that has one is not replaced because of the moment."""
         if status == "unreadable" and (self._is_root_gone or self._place.is_gone()):
             self._is_root_gone = True
             return  # that says nothing of the file
-        self.report.skipped.append(SkippedImage(file.path, status, reason))
         rows = self._rows_of(file.path)
-        if status == "unreadable" or is_circumstance(status, reason):
-            if any(self.catalog.statuses[row] == 0 for row in rows):
-                return  # what could be read before is not replaced because of the moment
-            if self._rebuilding and self._was_read(file.path):
-                self._not_read[file.path] = status
-                return
+        was_read = self._was_read(file.path)
+        if status in ("not_a_picture", "empty", "unreadable") and "." not in _name(file.path) and not was_read:
+            self.report.other_files["other files"] = self.report.other_files.get("other files", 0) + 1
+            return  # not even its name says that it may be one: no row
+        self.report.skipped.append(SkippedImage(file.path, status, reason))
+        if was_read and (says_nothing(status, reason) or self._is_as_it_was_read(file)):
+            self._not_read[file.path] = status
+            return
         record = dataclasses.replace(
             _record(file, content_hash, None, None, PictureMetadata()),
             status=status,
@@ -771,15 +808,50 @@ class _Run:
         )
         if any(_says_the_same(self.catalog.record(row), record) for row in rows):
             return
-        self._add(record, None)
+        if was_read:
+            self._spoiled[file.path] = record  # if it is the only one: see finish
+        else:
+            self._add(record, None)
+
+    def _replace_spoiled(self) -> None:
+        """Let rows of pictures that are none any more say so, unless very many are spoiled at once: by a disk that ran
+        full, say, or a copy that was cut short. Those are kept as they were, as are those that cannot be read now."""
+        spoiled, self._spoiled = self._spoiled, {}
+        if spoiled and went_in_bulk(self._old_catalog(), [*spoiled, *self._not_read]):
+            self._not_read |= {path: cast(SkipStatus, record.status) for path, record in spoiled.items()}
+        else:
+            for now in spoiled.values():
+                self._add(now, None)
+        if self._not_read:
+            self.report.kept = len(self._not_read)
+            whats = ", ".join(sorted({status.replace("_", " ") for status in self._not_read.values()}))
+            self.report.warnings.append(
+                f"{len(self._not_read):,} indexed pictures cannot be read now ({whats}), {min(self._not_read)} among "
+                "them. The index keeps them as they were until they can be read, or until their files are deleted"
+            )
 
     def _was_read(self, path: str) -> bool:
-        """Whether the rows that a rebuild is to replace have a picture at `path`."""
+        """Whether there is a picture at `path`, also among the rows that a rebuild is to replace."""
+        if any(self.catalog.statuses[row] == 0 for row in self._rows_of(path)):
+            return True
+        return self._rebuilding and self._old_row(path) is not None
+
+    def _old_row(self, path: str) -> int | None:
+        """The row of a picture at `path`, in the index as it is before a rebuild takes its place."""
         old = self._old_catalog()
         rows = old.same_path(np.frombuffer(path_key(path), "<i8"))
-        return any(old.statuses[row] == 0 for row in rows)
+        return next((row for row in rows if old.statuses[row] == 0), None)
+
+    def _is_as_it_was_read(self, file: FoundFile) -> bool:
+        """Whether a file that was a picture is unchanged: not it is to blame then."""
+        row, old = self._old_row(file.path), self._old_catalog()
+        if row is None or old.vector_ids[row] < 0:
+            return False
+        return bool((old.sizes[row], old.mtimes_ns[row]) == (file.size_bytes, file.mtime_ns))
 
     def _old_catalog(self) -> Catalog:
+        if not self._rebuilding:
+            return self.catalog
         if self._old is None:
             self._old = Catalog(self.writer.index_dir, self.manifest.fragments)
         return self._old
@@ -972,14 +1044,16 @@ class _Run:
         raise StorageError(
             self.root,
             problem,
-            "The old vectors go on answering, and finished work is kept. Run the same command when the drive is back.",
+            "The old vectors go on answering, and finished work is kept. Run the same command when the pictures can be "
+            "read again.",
         )
 
     def finish(self) -> None:
         """Commit the rest; forget what was deleted, and mark what is missing."""
         report, scan = self.report, self.scan
-        # Clocks are wrong at times (a NAS without a battery): only what two of them say has passed has passed.
-        oldest_s = min(self._now_s, self._last_s) - 86_400 * self.options.keep_missing_days
+        self._replace_spoiled()
+        now_s = self._clock.seconds
+        oldest_s = now_s - 86_400 * self.options.keep_missing_days
         for row in self._deleted:
             if row not in self._gone:
                 self._drop(row)
@@ -988,18 +1062,24 @@ class _Run:
             if row in self._gone:
                 continue
             known = bool(self.catalog.away[row])
-            first_s = int(self.catalog.missed_since_s[row]) if known else min(self._now_s, self._last_s)
-            too_long = first_s <= oldest_s and not scan.hides(self.catalog.path(row))
-            if self.options.prune or too_long:
+            first_s = int(self.catalog.missed_since_s[row]) if known else now_s
+            left_out = scan.leaves_out(self.catalog.path(row)) if scan.left_out else None
+            # What is left out is not gone: in this run only, or until the user asks.
+            too_long = first_s <= oldest_s and left_out is None and not scan.hides(self.catalog.path(row))
+            if (self.options.prune and left_out != EXCLUDED) or too_long:
                 self._drop(row)
                 report.forgotten += 1
             elif not known:
-                self._marked_missing[row] = max(self._now_s, self._last_s)
-                report.withdrawn += bool(scan.left_out) and scan.leaves_out(self.catalog.path(row)) is not None
+                self._marked_missing[row] = self._clock.latest
+                report.withdrawn += left_out is not None
         self._known_devices = {}
         self.commit()
         if self._rebuilding:
-            unread = [path for path, status in self._not_read.items() if status == "unreadable"]
+            # With --prune only what the drive is to blame for stops it: else a package that is gone would for ever.
+            if self.scan.held:
+                place = min(s.path for s in self.scan.unreadable if self.scan.holds(s.path))
+                self._stop_rebuild(f"{place} cannot be read, which says what to leave out")
+            unread = [p for p, status in self._not_read.items() if status == "unreadable" or not self.options.prune]
             if unread and went_in_bulk(self._old_catalog(), unread):
                 self._stop_rebuild(f"{len(unread):,} indexed pictures cannot be read now, {min(unread)} among them")
             self._switch()
@@ -1025,7 +1105,7 @@ class _Run:
             self.scan,
             not_read=set(self._not_read),
             prune=self.options.prune,
-            now_s=self._now_s,
+            now_s=self._clock.latest,
         )
         self.report.removed += deleted
         self.manifest = self.writer.commit(counted(self.writer.index_dir, manifest))

@@ -4,19 +4,24 @@ Three sources, the later ones stronger: the tables below; `.nomedia` and `CACHED
 files (gitignore syntax, in any folder, as git reads them) and `--exclude`. A line such as `!@eaDir/` brings a folder of
 the tables back if it names it (a wildcard does not). The folder that is indexed is never left out itself.
 
+Where such a file is there and cannot be read, nobody knows what it leaves out: its folder is *held*, as it was before.
+
 To add a program: put its folder's name into FOLDERS, with the category that people read. Capitals make no difference.
 A name that a person could have given needs evidence beside it: see INSIDE, BESIDE and PACKAGES.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from clipsearch.config import INDEX_DIR_NAME, read_plain
+from clipsearch.config import INDEX_DIR_NAME, MARKER, is_index, read_plain
 from clipsearch.places import leads_out
 
 IGNORE_FILE = ".clipsearchignore"
@@ -24,6 +29,7 @@ NO_MEDIA = frozenset({".nomedia", ".NOMEDIA", ".Nomedia"})
 CACHE_TAG = "CACHEDIR.TAG"
 CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"  # see bford.info/cachedir
 VIRTUAL_ENV = "pyvenv.cfg"
+INDEX_FILES = frozenset({MARKER, "CURRENT"})
 MARKERS = NO_MEDIA | {IGNORE_FILE, CACHE_TAG, VIRTUAL_ENV}
 """Files that make a folder, or part of it, no part of the collection."""
 
@@ -261,6 +267,27 @@ def _character_of_class(line: str, at: int) -> tuple[str, bool, int]:
     return line[at], escaped, at + 1
 
 
+class _NobodyKnows(Exception):
+    """The file `name` may leave something out, and cannot be read."""
+
+    def __init__(self, problem: str, name: str) -> None:
+        super().__init__(f"{problem}: its folder is left as it was")
+        self.name = name
+
+
+PASSING_ERRORS = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EHOSTDOWN)
+"""What a drive or network may say once and not again: it is asked a second and third time."""
+OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What says nothing of the folder: a walk cannot go on."""
+
+
+def _is_plain(place: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(place).st_mode)
+    except OSError:
+        return True
+
+
 class _Rules(NamedTuple):
     """The patterns of one file, the last one first, for paths below `folder` ("" or ending with a slash)."""
 
@@ -281,6 +308,8 @@ class Ignore:
         self.follow_links = follow_links
         self.problems: list[str] = []
         """What could not be understood, one sentence each."""
+        self.held: dict[str, str] = {}
+        """Folders of which nobody knows what to leave out, and why."""
         self._files: dict[str, _Rules] = {}  # by folder; only those that have any
         self._excluded = None
         if exclude:
@@ -294,8 +323,14 @@ class Ignore:
         Its ancestors below the root must have been entered before.
         """
         whole = None
+        self.held.pop(relative, None)
         if not MARKERS.isdisjoint(names):
-            whole = self._marked(relative, names)
+            try:
+                whole = self._marked(relative, names)
+            except _NobodyKnows as error:
+                whole = self.held[relative] = f"{error.name}: {error}"
+        if whole is None and relative and not INDEX_FILES.isdisjoint(names) and self._is_index(relative):
+            whole = "indexes of clipsearch"
         if not OLD_LIBRARY.isdisjoint(names):
             self._libraries.add(relative)
         return Folder(self, relative, names, self._rules_for(relative), whole)
@@ -332,25 +367,41 @@ class Ignore:
             return CACHE_TAG
         return "folders of programs" if VIRTUAL_ENV in names else None
 
+    def _is_index(self, relative: str) -> bool:
+        wanted = self._verdict(self._rules_for(relative), relative, True)
+        return (wanted is None or wanted[1] is not False) and is_index(Path(self.root, relative))
+
     def _is_cache(self, relative: str) -> bool:
-        try:
-            head = read_plain(os.path.join(self.root, relative, CACHE_TAG), len(CACHE_SIGNATURE))
-            return head == CACHE_SIGNATURE
-        except OSError:
-            return False
+        head = self._told(relative, CACHE_TAG, len(CACHE_SIGNATURE))
+        return head == CACHE_SIGNATURE
+
+    def _told(self, relative: str, name: str, limit_bytes: int) -> bytes | None:
+        """What a file says that leaves something out; None if it is gone, or no plain file. Raises: _NobodyKnows."""
+        place = os.path.join(self.root, relative, name)
+        for wait_s in (0.05, 0.2, None):
+            try:
+                return read_plain(place, limit_bytes)
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and not os.path.islink(place):
+                    return None
+                if error.errno == errno.ENXIO and not _is_plain(place):
+                    return None
+                if error.errno in OF_THE_PROCESS:
+                    raise
+                if wait_s is None or error.errno not in PASSING_ERRORS:
+                    raise _NobodyKnows(f"it cannot be read ({error.strerror or error})", name) from error
+                time.sleep(wait_s)
+        raise AssertionError
 
     def _read(self, relative: str) -> None:
-        place = os.path.join(self.root, relative, IGNORE_FILE)
         shown = f"{relative}/{IGNORE_FILE}" if relative else IGNORE_FILE
         self._files.pop(relative, None)
-        try:
-            data = read_plain(place, LARGEST_IGNORE_FILE_BYTES + 1)
-        except OSError as error:
-            self.problems.append(f"{shown} cannot be read ({error.strerror or error}): its patterns are not applied")
+        data = self._told(relative, IGNORE_FILE, LARGEST_IGNORE_FILE_BYTES + 1)
+        if data is None:
+            self.problems.append(f"{shown} is no file: it has no patterns")
             return
         if len(data) > LARGEST_IGNORE_FILE_BYTES:
-            self.problems.append(f"{shown} is larger than {LARGEST_IGNORE_FILE_BYTES:,} bytes and is not used")
-            return
+            raise _NobodyKnows(f"it is larger than {LARGEST_IGNORE_FILE_BYTES:,} bytes", IGNORE_FILE)
         text = os.fsdecode(data.removeprefix(b"\xef\xbb\xbf"))
         patterns = []
         for number, line in enumerate(text.split("\n"), 1):

@@ -11,6 +11,7 @@ import numpy as np
 
 from clipsearch.indexer.absence import split_vanished
 from clipsearch.indexer.catalog import Catalog
+from clipsearch.indexer.ignore import EXCLUDED
 from clipsearch.indexer.scan import Scan
 from clipsearch.indexer.segments import write_fragment, write_segment
 from clipsearch.records import FloatArray, ImageRecord, Manifest
@@ -26,16 +27,21 @@ def carried_over(
     """`new`, not yet committed, with the rows of `old` whose pictures nobody can see now, or could not read this time;
     with their vectors too if these are of the same model. And how many pictures were deleted.
 
-    `not_read`: paths of files that could be read before. `prune`: forget what nobody can see instead.
+    `not_read`: paths of files that could be read before. `prune`: forget what nobody can see instead, but
+    not what only this run leaves out.
     """
     index_dir = writer.index_dir
     before, made = Catalog(index_dir, old.fragments), Catalog(index_dir, new.fragments)
-    if not len(before) or (prune and not not_read):
+    if not len(before) or (prune and not not_read and not scan.left_out):
         return new, 0
     absent = np.flatnonzero(made.match(before.paths_by_number()) < 0)
     unread = {row for row in absent.tolist() if before.path(row) in not_read} if not_read else set()
     absent = np.array([row for row in absent.tolist() if row not in unread], np.int64)
-    deleted, missing = ([], []) if prune else split_vanished(before, scan, old.devices, absent)
+    if prune:
+        deleted: list[int] = []
+        missing = [row for row in absent.tolist() if scan.leaves_out(before.path(row)) == EXCLUDED]
+    else:
+        deleted, missing = split_vanished(before, scan, old.devices, absent)
     rows = [row for row in (*missing, *sorted(unread)) if before.statuses[row] == 0]
     if not rows:
         return new, len(deleted)

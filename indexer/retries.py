@@ -17,6 +17,12 @@ def is_circumstance(status: Status, reason: str | None) -> bool:
     return status in ("timeout", "decoder_crashed") or (status == "too_large" and reason == OUT_OF_MEMORY)
 
 
+def says_nothing(status: Status, reason: str | None) -> bool:
+    """Whether a failure says nothing of the picture that was at a path: it is of the moment, or of what is installed,
+    or there is nothing in the file (a disk ran full, a copy was cut short)."""
+    return status in ("unreadable", "missing_extra", "empty") or is_circumstance(status, reason)
+
+
 def should_retry(record: ImageRecord) -> bool:
     """Whether a file that is unchanged should be read again by the next run."""
     return is_circumstance(record.status, record.reason) and record.attempts < MOST_ATTEMPTS

@@ -5,7 +5,6 @@ What cannot be looked at hides what lies below it: that a file was not seen ther
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import time
@@ -21,19 +20,17 @@ import xxhash
 
 from clipsearch.config import INDEX_DIR_NAME
 from clipsearch.filenames import to_bytes
-from clipsearch.indexer.ignore import HIDDEN, Folder, Ignore
+from clipsearch.indexer.drives import drive_identity
+from clipsearch.indexer.ignore import HIDDEN, OF_THE_PROCESS, PASSING_ERRORS, Folder, Ignore
 from clipsearch.indexer.sidecars import Sidecars
 from clipsearch.pictures.formats import PICTURE_ENDINGS, classify_name, is_picture_name
 from clipsearch.records import IntArray, SkippedImage
 
 BLOCK_FILES = 65_536
-PASSING = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EHOSTDOWN)
-"""What a drive or network may say once and not again: it is asked a second and third time."""
+PASSING = PASSING_ERRORS
 OUTSIDE = "links out of the folder: see --follow-links"
 ATTEMPTS = 3
 PATIENCE_S = 3.0  # of all waiting in one walk, so that a drive that is gone does not take forever
-OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""What says nothing of the folder: the walk cannot go on."""
 _SHORT_ENDINGS = frozenset(ending for ending in PICTURE_ENDINGS if len(ending) == 4)
 _KIND_OF_FILE = 0o170000  # of st_mode
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -146,12 +143,26 @@ class Scan:
     unreadable: list[SkippedImage] = field(default_factory=list)  # files and folders that cannot be looked at
     folders: set[str] = field(default_factory=set)  # those that hold files with the names of pictures
     devices: dict[str, int] = field(default_factory=dict)
-    """Device numbers of the root (""), of the folders in it, and of every folder that is on another device than the one
-    above it."""
+    """Which drive (see indexer/drives.py) the root ("") is on, the folders in it, and every folder that is on another
+    device than the one above it."""
 
+    device_numbers: dict[str, int] = field(default_factory=dict)  # of the same; older indexes have only these
+
+    drives: dict[int, int] = field(default_factory=dict)  # by device number
     left_out: dict[str, str] = field(default_factory=dict)  # files and folders that `ignore` names, and why; no hidden
+    held: set[str] = field(default_factory=set)  # folders that stay as they were; see indexer/ignore.py
     indexed: list[str] = field(default_factory=list)  # folders below the root that have an index of their own
     _unreadable: set[str] = field(default_factory=set)  # the paths of `unreadable`
+
+    def holds(self, path: str) -> bool:
+        """Whether `path` lies in a folder of which nobody knows what to leave out: it stays as it was."""
+        while self.held:
+            if path in self.held:
+                return True
+            if not path:
+                return False
+            path = path.rpartition("/")[0]
+        return False
 
     def leaves_out(self, path: str) -> str | None:
         """Why `path` was left out, by itself or with a folder that it is in; None where it was not."""
@@ -172,16 +183,16 @@ class Scan:
         return True
 
     def moved_devices(self, before: dict[str, int]) -> list[str]:
-        """The folders that were on another device when the index was last written."""
-        return [path for path, device in before.items() if self._device_of(path, device) != device]
+        """The folders that were on another drive when the index was last written."""
+        return [path for path, device in before.items() if device not in self._devices_of(path, device)]
 
-    def _device_of(self, path: str, default: int) -> int:
-        """The device that a folder is on now: unless it is noted by itself, that of the folder above it."""
+    def _devices_of(self, path: str, default: int) -> tuple[int, ...]:
+        """The drive that a folder is on now, and its number: unless noted by itself, that of the folder above it."""
         while path not in self.devices:
             if not path:
-                return default
+                return (default,)
             path = path.rpartition("/")[0]
-        return self.devices[path]
+        return self.devices[path], self.device_numbers.get(path, self.devices[path])
 
 
 def walk(root: Path, result: Scan, *, exclude: Path | None = None, ignore: Ignore | None = None) -> Iterator[FileBlock]:
@@ -251,12 +262,23 @@ class _Folder:
             except OSError as error:  # what was seen of it counts, what was not is hidden
                 result.unreadable.append(_unreadable(relative, error))
                 blocks = list(self._blocks())
-            rules = self._ignore.enter_folder(relative, _Names(self._rest, blocks))
+            try:
+                rules = self._ignore.enter_folder(relative, _Names(self._rest, blocks))
+            except OSError as error:
+                raise _CannotGoOn from error
+            if (problem := self._ignore.held.get(relative)) is not None:
+                name, _, reason = problem.partition(": ")
+                result.held.add(relative)
+                result.unreadable.append(SkippedImage(self._prefix + name, "unreadable", reason))
+                return
             if rules.whole is not None:
                 result.left_out[relative] = rules.whole
                 return
             if not relative or "/" not in relative or info.st_dev != above:
-                result.devices[relative] = info.st_dev
+                if info.st_dev not in result.drives:
+                    result.drives[info.st_dev] = drive_identity(fd, self.place, info.st_dev)
+                result.devices[relative] = result.drives[info.st_dev]
+                result.device_numbers[relative] = info.st_dev
             for entry in self._rest:
                 self._take(entry, fd, info.st_dev, rules)
             if blocks or self._names:

@@ -32,6 +32,10 @@ LONGEST_BURST_S = 30.0
 LOOK_ANYWAY_S = 900.0
 POLL_S = 60.0
 LOOK_AT_PLACE_S = 1.0
+GROWING_S = 60.0
+"""A file that changes again within so long of a notice of it is being written: a download, a recording, an export."""
+SETTLED_S = 10.0
+"""So long it must be quiet before there is another notice of it."""
 REMEMBERED_PATHS = 100_000
 _IN_DELETE_SELF = 0x400
 
@@ -56,14 +60,16 @@ def changes(
     quiet_s: float = QUIET_S,
     look_anyway_s: float = LOOK_ANYWAY_S,
     poll_s: float = POLL_S,
+    settled_s: float = SETTLED_S,
     polling: bool | None = None,
 ) -> Iterator[int]:
     """Yield how many paths changed, whenever some did and it is quiet again; 0 when it is time to look anyway.
 
     Ends soon after `stop` is set. What happens while the caller works on one notice is part of the next. What a scan
-    with `exclude` would pass over is no change, nor is a file that is no picture by its name. `polling` (None: on
-    network file systems, and where the system has no more watches, which `notice` is told) only yields 0, every
-    `poll_s`. A caller whose look did not succeed sets `failed`, and is told to look again after `poll_s`.
+    with `exclude` would pass over is no change, nor is a file that is no picture by its name. A file that changes soon
+    after a notice of it is told of again once it was quiet for `settled_s`. `polling` (None: on network file systems,
+    and where the system has no more watches, which `notice` is told) only yields 0, every `poll_s`. A caller whose look
+    did not succeed sets `failed`, and is told to look again after `poll_s`.
 
     A drive that goes or comes back, at the folder or below it, is a change, and `notice` is told. While the folder
     itself cannot be seen nothing is yielded. No error of the system ends this. Raises: MissingExtra.
@@ -82,7 +88,9 @@ def changes(
                     yield 0
             else:
                 look_again = failed or threading.Event()
-                yield from _notices(watchfiles, place, index_dir, exclude, look_again, quiet_s, look_anyway_s, poll_s)
+                yield from _notices(
+                    watchfiles, place, index_dir, exclude, look_again, quiet_s, look_anyway_s, poll_s, settled_s
+                )
                 told = ""
         except _NoWatchesLeft:
             no_more = True
@@ -113,10 +121,12 @@ def _notices(
     quiet_s: float,
     look_anyway_s: float,
     poll_s: float,
+    settled_s: float,
 ) -> Iterator[int]:
     """As `changes`, by the system's notices, until the place is another. Raises: OSError, _NoWatchesLeft."""
     root = place.root
     interest = _Interest(root, os.path.realpath(index_dir), exclude)
+    growing = _Growing(settled_s)
     try:
         watching = watchfiles.watch(
             root,
@@ -137,9 +147,13 @@ def _notices(
                     return
                 if no_watches_left(root):  # some folders are watched then, and watchfiles does not say which
                     raise _NoWatchesLeft
-                changed = sum(interest.counts(change.raw_str(), path) for change, path in noticed)
+                changed = growing.settled()
+                for change, path in noticed:
+                    kind = change.raw_str()
+                    changed += interest.counts(kind, path) and growing.counts(kind, path)
                 if changed or time.monotonic() - looked_at >= (poll_s if failed.is_set() else look_anyway_s):
                     failed.clear()
+                    growing.tell()
                     yield changed
                     interest.begin_again()
                     looked_at = time.monotonic()
@@ -203,6 +217,46 @@ class _Interest:
             return False
         # Nobody says whether what is gone was a folder.
         return self._ignore.why(relative, kind == "deleted" and not is_candidate(name), self._entered) is None
+
+
+class _Growing:
+    """Files that change again and again: of these there is a notice when they are done, not each second."""
+
+    def __init__(self, settled_s: float) -> None:
+        self._settled_s = settled_s
+        self._told: dict[str, float] = {}  # what there was a notice of, and when
+        self._to_tell: set[str] = set()
+        self._waiting: dict[str, float] = {}  # what is being written, and when it changed last
+
+    def counts(self, change: str, path: str) -> bool:
+        """Whether a change is told of now, and not when its file has settled."""
+        now = time.monotonic()
+        if change == "deleted" or path.rpartition("/")[2] in MARKERS:
+            self._waiting.pop(path, None)
+            self._told.pop(path, None)
+            return True
+        if path in self._waiting or now - self._told.get(path, -math.inf) < GROWING_S:
+            self._waiting[path] = now
+            return False
+        self._to_tell.add(path)
+        return True
+
+    def settled(self) -> int:
+        """How many have been quiet for long enough."""
+        until = time.monotonic() - self._settled_s
+        found = [path for path, changed_at in self._waiting.items() if changed_at <= until]
+        for path in found:
+            del self._waiting[path]
+        self._to_tell.update(found)
+        return len(found)
+
+    def tell(self) -> None:
+        """Note that there is a notice now of all that counted."""
+        now = time.monotonic()
+        self._told = {path: at for path, at in self._told.items() if now - at < GROWING_S}
+        if len(self._told) < REMEMBERED_PATHS:
+            self._told.update(dict.fromkeys(self._to_tell, now))
+        self._to_tell.clear()
 
 
 def _kind(path: str) -> str:

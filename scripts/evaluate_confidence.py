@@ -1,14 +1,16 @@
-"""Measures how well confidences tell what a collection holds from what it does not; fits them with --fit.
+"""Measures how true the confidences of hits are; fits them with --fit.
 
     python scripts/evaluate_confidence.py --data DIR [--model NAME] [--fit clipsearch/search/confidence.json]
 
-Builds many collections from the development pictures (random, of one theme, product pictures, mixtures; 20 to 400
-pictures) and asks each for labels and sentences, in one pool: what its captions name and what they do not. Prints the
-AUROC of the top hit's confidence and of its cosine, and F1 at the cut-off and at the best fixed cosine in hindsight.
-The calibration measured is fitted on other pictures and other words: both are split in two halves, and each half is
-judged by the fit of the other. Then each kind of query is judged by a fit that has seen none of its kind, and with
-`--large` the same fits judge collections of 900 to 5,900 pictures, filled up from the training pictures. `--fit` at
-last fits on everything but those and writes it. Needs timm's lists (the extra torch).
+Builds many collections from the development pictures (random, of one theme, product pictures, mixtures; 1 to 400
+pictures) and asks each for labels and sentences, in one pool: what its captions name and what they do not. Judges the
+ten best hits of each query: how often a confidence of 0.7 is right, what the bands promise, how often a query for what
+is not there shows anything, and how often a caption shows its picture. A hit of a label is right if a caption names it,
+a hit of a sentence if its captions have four of five of its words, wrong if they have less than half of them, and left
+out in between. The calibration measured is fitted on other pictures and other words: both are split in two halves, and
+each half is judged by the fit of the other. Then each kind of query is judged by a fit that has seen none of its kind,
+and with `--large` the same fits judge collections of 900 to 5,900 pictures, filled up from the training pictures.
+`--fit` at last fits on everything but those and writes it. Needs timm's lists (the extra torch).
 """
 
 from __future__ import annotations
@@ -71,9 +73,14 @@ STYLES = ("{noun}", "{a} {noun}", "a photo of {a} {noun}")
 IMAGENET_DOGS = range(151, 277)  # captions say "dog", so nobody knows which of these are absent
 CAPTIONED_BY = 1.8  # captions of five that name a noun where one does: below, pictures show it and nobody says so
 COVERED = 0.5  # a caption is absent if no picture's captions have this share of its words
-STRONG_PRECISION = 0.9
+SHOWN = 10  # hits of a query that are judged, and the nearest that are shown where nothing is certain
+DEEPER = 20  # hits further down that are fitted on as well
+MOST_LIKELY_RIGHT, CERTAINLY_WRONG = 0.8, 0.5  # shares of a sentence's words in a picture's captions
+CUT, STRONG = 0.25, 0.8  # confidences are shares of right hits, so these are promises, and are not fitted
 KNOWN_HITS = 3  # right ones among the ten best: with fewer, the model does not know the word
-RISING = {"text": 1, "picture": 2}
+RISING = 2  # features
+RIDGE = 0.0003
+ALIKE = 0.275  # the share of pictures alike: with it, the cut-off lies where F1 of words in common is best
 KINDS = ("label", "goods", "sentence", "product")
 GOODS = """
 shirt;t-shirt,tshirt,t shirt;shoe;watch;handbag;backpack;wallet;pair of sunglasses,sunglass,sunglasses;sandal;flip flop;
@@ -92,6 +99,7 @@ WORN = frozenset(
         watch necklace chain bracelet belt buckle sombrero bonnet cap hat umbrella wig mask bib vestment academic""",
     )
 )  # titles say too little to know whether pictures of products show what has these in its name
+SIZES = (1, 2, 3, 4, 6, 8, 12, 20, 50, 100, 200, 400)  # of collections of photos
 CATALOGUES = (20, 40, 80, 160, 300)
 LARGE = (500, 2000, 5500)  # so many training pictures beside 400 development pictures
 
@@ -122,7 +130,10 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Asked:
-    """One query to one collection, and its ten best hits; `right[i]`: whether hit i is known to be right."""
+    """One query to one collection, its ten best hits, and some others behind them.
+
+    `right[i]`: whether hit i is right; `known[i]`: whether that can be told.
+    """
 
     collection: str
     style: str
@@ -130,7 +141,15 @@ class Asked:
     present: bool
     scores: DoubleArray
     right: BoolArray
+    known: BoolArray
     features: DoubleArray
+
+    own: int = -1  # at which place the picture is whose caption was asked for
+
+    @property
+    def best(self) -> BoolArray:
+        """Which hits are among the ten best, and can be judged."""
+        return self.known & (np.arange(len(self.known)) < SHOWN)
 
 
 def main() -> None:
@@ -163,14 +182,15 @@ def main() -> None:
         large.append([] if filling is None else maker.ask_large(filling))
     fits = [fit_calibration(asked, photos_of) for asked, photos_of in zip(halves, _alike(photos, bank), strict=True)]
     print(f"{options.model}: {sum(map(len, halves))} queries, each judged by the fit of the other half")
-    _report(halves, fits, set(absent_names))
+    _report(halves, fits)
     _report_unseen_kinds(halves)
-    _report_shown(photos, products, nouns, labels, bank, drawings)
+    everything = fit_calibration(halves[0] + halves[1], _join(_alike(photos, bank)))
+    chosen = shipped_calibration() if options.fit is None else everything
+    _report_shown(chosen, photos, products, nouns, labels, bank, drawings)
     if filling is not None:
         print("collections larger than any that was fitted on:")
-        _report(large, fits, set(absent_names))
+        _report(large, fits)
     if options.fit is not None:
-        everything = fit_calibration(halves[0] + halves[1], _join(_alike(photos, bank)))
         options.fit.write_text(json.dumps(asdict(everything), indent=1) + "\n", encoding="utf-8")
         print(f"wrote {options.fit}: cut {everything.cut:.3f}, strong {everything.strong:.3f}")
 
@@ -319,9 +339,17 @@ def _half(count: int, half: int) -> npt.NDArray[np.int64]:
 
 
 class Ask(Protocol):
-    """Asks a collection for a text, of which some of its pictures are known to be right."""
+    """Asks a collection for a text, of which some of its pictures are right, and others may be."""
 
-    def __call__(self, style: str, text: str, query: FloatArray, relevant: BoolArray, present: bool) -> None: ...
+    def __call__(
+        self,
+        style: str,
+        text: str,
+        query: FloatArray,
+        relevant: BoolArray,
+        present: bool,
+        told: DoubleArray | None = None,
+    ) -> None: ...
 
 
 @dataclass
@@ -364,7 +392,7 @@ class Maker:
             count = min(count, len(pictures.vectors) * 4 // 5)
             return pictures.subset(np.sort(rng.choice(len(pictures.vectors), count, replace=False)))
 
-        found = [(f"photos {n}", [some(self.photos, n)]) for n in (20, 50, 100, 200, 400)]
+        found = [(f"photos {n}", [some(self.photos, n)]) for n in SIZES]
         found += [("products 300", [some(self.products, 300)])]
         found += [("mixed 300", [some(self.photos, 150), some(self.products, 150)])]
         for theme in THEMES:
@@ -384,15 +412,16 @@ class Maker:
             for i in rng.permutation(len(part.texts))[:100]:
                 own = nobody.copy()
                 own[start + part.owner[i]] = True
-                ask(part.kind, part.texts[i], part.text_vectors[i], own, present=True)
+                ask(part.kind, part.texts[i], part.text_vectors[i], own, True, _told(part.texts[i], words))
             start += len(part.vectors)
+        count = len(asked)  # of small collections, no more is asked for what is not there than for what is
         for source in (self.photos, self.products):
-            wanted = 50 if source.kind == "product" else 100
+            wanted = min(count, 50 if source.kind == "product" else 100)
             for i in rng.permutation(len(source.texts)):
-                content = set(_words(source.texts[i])) - STOP_WORDS
-                if len(content) < 2 or max(len(content & of_one.keys()) for of_one in words) / len(content) >= COVERED:
+                told = _told(source.texts[i], words)
+                if len(set(_words(source.texts[i])) - STOP_WORDS) < 2 or told.max() >= COVERED:
                     continue
-                ask(source.kind, source.texts[i], source.text_vectors[i], nobody, present=False)
+                ask(source.kind, source.texts[i], source.text_vectors[i], nobody, False, told)
                 wanted -= 1
                 if not wanted:
                     break
@@ -405,11 +434,32 @@ class Maker:
         background = Background(self.bank, vectors[sample_positions([len(vectors)])[0]], self.drawings)
         asked: list[Asked] = []
 
-        def ask(style: str, text: str, query: FloatArray, relevant: BoolArray, present: bool) -> None:
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
+
+        def ask(
+            style: str,
+            text: str,
+            query: FloatArray,
+            relevant: BoolArray,
+            present: bool,
+            told: DoubleArray | None = None,
+        ) -> None:
             scores = vectors @ query
-            best = np.argsort(-scores)[:10]
-            features = background.features(query, scores[best])
-            asked.append(Asked(name, style, text, present, scores[best].astype(np.float64), relevant[best], features))
+            order = np.argsort(-scores)
+            deeper = np.concatenate(
+                [rng.integers(0, min(reach, len(order)), DEEPER // 2) for reach in (6 * SHOWN, len(order))]
+            )
+            ranks = np.concatenate([np.arange(min(SHOWN, len(order))), np.unique(deeper[deeper >= SHOWN])])
+            chosen = order[ranks]
+            right, known = relevant[chosen], np.ones(len(chosen), bool)
+            own = int(right.argmax()) if told is not None and right.any() else -1  # before others count as right
+            if told is not None:
+                known = right | (told[chosen] >= MOST_LIKELY_RIGHT) | (told[chosen] < CERTAINLY_WRONG)
+                right = right | (told[chosen] >= MOST_LIKELY_RIGHT)
+            features = background.features(query, scores[chosen], float(scores.max()))
+            asked.append(
+                Asked(name, style, text, present, scores[chosen].astype(np.float64), right, known, features, own)
+            )
 
         return asked, ask
 
@@ -448,9 +498,15 @@ class Maker:
         for noun in present:
             style = int(rng.integers(len(STYLES)))
             ask("label", noun, self.labels[noun][style], named[noun] >= 1, present=True)
-        for noun in rng.permutation(absent)[: max(40, len(present))].tolist():
+        for noun in rng.permutation(absent)[: min(10 + 2 * len(present), max(40, len(present)))].tolist():
             style = int(rng.integers(len(STYLES)))
             ask("label", noun, self.labels[noun][style], nobody, present=False)
+
+
+def _told(text: str, words: list[Counter[str]]) -> DoubleArray:
+    """The share of a text's words that each picture's texts have. Shape: (N,)."""
+    content = set(_words(text)) - STOP_WORDS
+    return np.array([len(content & of_one.keys()) / max(1, len(content)) for of_one in words])
 
 
 def _alike(photos: Pictures, bank: FloatArray) -> list[tuple[DoubleArray, BoolArray]]:
@@ -484,38 +540,41 @@ def _join(pairs: list[tuple[DoubleArray, BoolArray]]) -> tuple[DoubleArray, Bool
 
 
 def fit_calibration(asked: list[Asked], pairs: tuple[DoubleArray, BoolArray]) -> Calibration:
-    """Fit both logistic models, then choose the cut-off and the band "strong" on the same queries."""
-    present = np.array([query.present for query in asked])
-    text = fit_logistic(np.stack([query.features[0] for query in asked]), present, RISING["text"])
-    picture = fit_logistic(*pairs, RISING["picture"])
-    confidences = text.probabilities(np.stack([query.features[0] for query in asked]))
-    return Calibration(
-        text, picture, _best_cut(confidences, present), _least_precise(confidences, present, STRONG_PRECISION)
+    """Fit both logistic models."""
+    return Calibration(fit_logistic(*_hits(asked), RISING), fit_logistic(*pairs, RISING, ALIKE), CUT, STRONG)
+
+
+def _hits(asked: list[Asked]) -> tuple[DoubleArray, BoolArray]:
+    """Of all hits that can be judged the features, and whether they are right. Shapes: (H, F), (H,)."""
+    return (
+        np.concatenate([query.features[query.known] for query in asked]),
+        np.concatenate([query.right[query.known] for query in asked]),
     )
 
 
-def fit_logistic(features: DoubleArray, truth: BoolArray, rising: int, ridge: float = 0.001) -> Logistic:
-    """Fit by Newton's method; both answers weigh the same. Rising features that would fall are left out."""
+def fit_logistic(features: DoubleArray, truth: BoolArray, rising: int, prior: float | None = None) -> Logistic:
+    """Fit by Newton's method, as if a share `prior` were true. Rising features that would fall are left out."""
     held = features[:, rising:]
     low, high = (np.quantile(held, [0.01, 0.99], axis=0) if held.shape[1] else np.empty((2, 0))).tolist()
     clipped = np.concatenate([features[:, :rising], np.clip(held, low, high)], axis=1)
     blank = Logistic(rising, tuple(clipped.mean(axis=0)), tuple(clipped.std(axis=0)), tuple(low), tuple(high), (), 0.0)
     inputs = np.concatenate([blank.expand(features), np.ones((len(features), 1))], axis=1)
-    weights = np.where(truth, 0.5 / truth.mean(), 0.5 / (1 - truth.mean()))
+    share = float(truth.mean())
+    weights = np.ones(len(truth)) if prior is None else np.where(truth, prior / share, (1 - prior) / (1 - share))
     used = np.ones(inputs.shape[1], dtype=bool)
     while True:
         found = np.zeros(inputs.shape[1])
-        found[used] = _newton(inputs[:, used], truth, weights, ridge)
+        found[used] = _newton(inputs[:, used], truth, weights)
         falling = np.flatnonzero(found[:rising] < 0)
         if not len(falling):
             break
         used[falling] = False
-    return Logistic(rising, blank.mean, blank.spread, blank.low, blank.high, tuple(found[:-1]), float(found[-1]))
+    return replace(blank, weights=tuple(found[:-1]), intercept=float(found[-1]))
 
 
-def _newton(inputs: DoubleArray, truth: BoolArray, weights: DoubleArray, ridge: float) -> DoubleArray:
+def _newton(inputs: DoubleArray, truth: BoolArray, weights: DoubleArray) -> DoubleArray:
     found = np.zeros(inputs.shape[1])
-    penalty = np.full(inputs.shape[1], ridge * weights.sum())
+    penalty = np.full(inputs.shape[1], RIDGE * len(inputs))
     penalty[-1] = 0
     for _ in range(100):
         chance = 1 / (1 + np.exp(-inputs @ found))
@@ -541,70 +600,75 @@ def f_score(truth: BoolArray, chosen: BoolArray) -> float:
     return 2 * int((truth & chosen).sum()) / max(1, int(truth.sum()) + int(chosen.sum()))
 
 
-def _best_cut(scores: DoubleArray, truth: BoolArray) -> float:
-    """The score at and above which to choose for the best F1."""
-    order = np.argsort(-scores)
-    both = np.cumsum(truth[order])
-    values = 2 * both / (truth.sum() + np.arange(1, len(truth) + 1))
-    return float(scores[order][int(values.argmax())])
+def calibration_error(sure: DoubleArray, right: BoolArray) -> float:
+    """The expected calibration error, in ten bins: by how much confidences and shares of right hits differ (0..1)."""
+    bins = np.clip((sure * 10).astype(int), 0, 9)
+    gaps = [abs(sure[bins == b].sum() - right[bins == b].sum()) for b in range(10)]
+    return float(sum(gaps)) / max(1, len(sure))
 
 
-def _least_precise(scores: DoubleArray, truth: BoolArray, precision: float) -> float:
-    """The lowest score at and above which so large a share is true."""
-    order = np.argsort(-scores)
-    shares = np.cumsum(truth[order]) / np.arange(1, len(truth) + 1)
-    enough = np.flatnonzero((shares >= precision) & (np.arange(len(shares)) >= 20))
-    return float(scores[order][enough[-1]]) if len(enough) else float(scores.max())
-
-
-def _report(halves: list[list[Asked]], fits: list[Calibration], rare: set[str]) -> None:
+def _report(halves: list[list[Asked]], fits: list[Calibration]) -> None:
     asked = halves[0] + halves[1]
     judged = [fits[1]] * len(halves[0]) + [fits[0]] * len(halves[1])
-    confidences = [fit.text.probabilities(query.features) for query, fit in zip(asked, judged, strict=True)]
-    top = np.array([of_one[0] for of_one in confidences])
-    kept = np.array([of_one[0] >= fit.cut for of_one, fit in zip(confidences, judged, strict=True)])
-    cosine = np.array([query.scores[0] for query in asked])
-    present = np.array([query.present for query in asked])
+    sure_of = [fit.text.probabilities(query.features) for query, fit in zip(asked, judged, strict=True)]
     style = np.array([query.style for query in asked])
-    collection = np.array([query.collection for query in asked])
-    print(f"{'':14} {'queries':>8} {'present':>8} | AUROC cosine  confidence |  F1 best cosine   at the cut-off")
-    rows = [("all", np.ones(len(asked), dtype=bool))]
-    rows += [(name, style == name) for name in KINDS if (style == name).any()]
-    rows.insert(2, ("label, common", (style == "label") & np.array([query.text not in rare for query in asked])))
-    rows += [(name, collection == name) for name in sorted(set(collection))]
-    for name, of in rows:
-        if not 0 < present[of].sum() < of.sum():
-            continue
-        hindsight = cosine[of] >= _best_cut(cosine[of], present[of])
-        print(
-            f"{name:14} {of.sum():8} {present[of].sum():8} | {auroc(present[of], cosine[of]):12.3f} "
-            f"{auroc(present[of], top[of]):11.3f} | {f_score(present[of], hindsight):15.3f} "
-            f"{f_score(present[of], kept[of]):16.3f}"
+    groups = [(name, np.flatnonzero(style == name)) for name in KINDS if (style == name).any()]
+    groups.insert(0, ("all", np.arange(len(asked))))
+    print(f"{'the ten best':14} {'hits':>8} {'right':>6} | AUROC cosine  confidence | error, of all and of those shown")
+    for name, of in groups:
+        right, cosine, sure = (
+            np.concatenate([of_query[asked[i].best] for i, of_query in ((i, many[i]) for i in of)])
+            for many in ([q.right for q in asked], [q.scores for q in asked], sure_of)
         )
-    _report_hits(asked, judged, confidences)
-    bins = np.clip((top * 5).astype(int), 0, 4)
-    shares = ", ".join(f"{present[bins == b].mean():.2f} of {int((bins == b).sum())}" for b in range(5))
-    print(f"share present where the confidence is 0-.2, .2-.4, .4-.6, .6-.8, .8-1: {shares}")
+        shown = sure >= CUT
+        print(
+            f"{name:14} {len(right):8} {right.mean():6.3f} | {auroc(right, cosine):12.3f} {auroc(right, sure):11.3f} "
+            f"| {calibration_error(sure, right):13.3f} {calibration_error(sure[shown], right[shown]):18.3f}"
+        )
+        bands = [("strong", sure >= STRONG), ("maybe", (sure >= CUT) & (sure < STRONG)), ("unlikely", sure < CUT)]
+        said = [
+            f"{word} {right[chosen].mean():.2f} of {chosen.sum()} (said {sure[chosen].mean():.2f})"
+            for word, chosen in bands
+            if chosen.any()
+        ]
+        print(f"{'':14} right: {', '.join(said)}")
+        tenths = np.clip((sure * 10).astype(int), 0, 9)
+        shares = [f"{right[tenths == b].mean():.2f}" if (tenths == b).any() else "-" for b in range(10)]
+        print(f"{'':14} right by tenths of confidence: {' '.join(shares)}")
+    for name, of in groups:
+        top = np.array([sure_of[i][0] for i in of])
+        present = np.array([asked[i].present for i in of])
+        print(
+            f"{name:14} something passes the cut-off: of {present.sum()} queries for what is there "
+            f"{(top[present] >= CUT).mean():.3f}, of {(~present).sum()} for what is not "
+            f"{(top[~present] >= CUT).mean():.3f}"
+        )
+    own = [i for i, query in enumerate(asked) if query.style == "sentence" and 0 <= query.own < SHOWN]
+    stays = [sure_of[i][0] < CUT or sure_of[i][asked[i].own] >= CUT for i in own]
+    print(
+        f"captions whose picture is among the ten best show it, if the nearest ten are shown where nothing passes: "
+        f"{np.mean(stays):.3f} of {len(own)}"
+    )
 
 
 def _report_unseen_kinds(halves: list[list[Asked]]) -> None:
-    """How well each kind of query is judged by fits that have seen none of its kind."""
-    print("judged by the fit of the other half without queries of their own kind, AUROC cosine and confidence:")
+    """How well hits of each kind of query are judged by fits that have seen none of its kind."""
+    print("judged by the fit of the other half without queries of their own kind, AUROC cosine, confidence, and error:")
     for kind in KINDS:
-        top: list[float] = []
+        sure: list[DoubleArray] = []
         of_kind: list[Asked] = []
         for tested, fitted in (halves, halves[::-1]):
-            others = [query for query in fitted if query.style != kind]
-            present = np.array([query.present for query in others])
-            fit = fit_logistic(np.stack([query.features[0] for query in others]), present, RISING["text"])
+            fit = fit_logistic(*_hits([query for query in fitted if query.style != kind]), RISING)
             of_kind += (mine := [query for query in tested if query.style == kind])
-            top += fit.probabilities(np.stack([query.features[0] for query in mine])).tolist()
-        present = np.array([query.present for query in of_kind])
-        cosine = np.array([query.scores[0] for query in of_kind])
-        print(f"{kind:14} {auroc(present, cosine):.3f} {auroc(present, np.array(top)):.3f}")
+            sure += [fit.probabilities(query.features)[query.best] for query in mine]
+        right = np.concatenate([query.right[query.best] for query in of_kind])
+        cosine = np.concatenate([query.scores[query.best] for query in of_kind])
+        told = np.concatenate(sure)
+        print(f"{kind:14} {auroc(right, cosine):.3f} {auroc(right, told):.3f} {calibration_error(told, right):.3f}")
 
 
 def _report_shown(
+    shipped: Calibration,
     photos: Pictures,
     products: Pictures,
     nouns: list[str],
@@ -612,46 +676,32 @@ def _report_shown(
     bank: FloatArray,
     drawings: FloatArray | None,
 ) -> None:
-    """What the shipped calibration shows of all photos and products for nouns that the model knows."""
+    """What a calibration shows of all photos and products for nouns that the model knows."""
     vectors = np.concatenate([photos.vectors, products.vectors])
     background = Background(bank, vectors[sample_positions([len(vectors)])[0]], drawings)
-    shipped = shipped_calibration()
-    shown: dict[str, list[tuple[float, float, float, float]]] = {"one cut-off": [], "and half the best's height": []}
+    found: list[tuple[float, float, float, float]] = []
+    strong: list[bool] = []
     for noun in nouns:
         times = np.array([of_one[noun] for of_one in [*photos.words, *products.words]])
         right = times >= np.r_[np.full(len(photos.words), 2), np.ones(len(products.words))]
         for query in labels[noun]:
             scores = vectors @ query
-            if right[np.argsort(-scores)[:10]].sum() < KNOWN_HITS:
+            nearest = np.argsort(-scores)[:SHOWN]
+            if right[nearest].sum() < KNOWN_HITS:
                 continue
-            plain = shipped.text.probabilities(background.features(query, scores)) >= shipped.cut
-            held = shipped.confidences(background, query, scores, "text") >= shipped.cut
-            for name, chosen in zip(shown, (plain, held), strict=True):
-                both, count = int((chosen & right).sum()), int(chosen.sum())
-                shown[name].append((f_score(right, chosen), both / max(1, count), both / int(right.sum()), count))
-    for name, found in shown.items():
-        f1, precision, recall, _ = np.mean(found, axis=0)
-        many = np.median([count for *_, count in found])
-        print(
-            f"all that {len(found)} nouns show, {name}: F1 {f1:.3f}, precision {precision:.3f}, recall {recall:.3f}, "
-            f"{many:.0f} pictures (median)"
-        )
-
-
-def _report_hits(asked: list[Asked], judged: list[Calibration], confidences: list[DoubleArray]) -> None:
-    labels = [i for i, query in enumerate(asked) if query.style == "label"]
-    right = np.concatenate([asked[i].right for i in labels])
-    cosine = np.concatenate([asked[i].scores for i in labels])
-    sure = np.concatenate([confidences[i] for i in labels])
-    kept = np.concatenate([confidences[i] >= judged[i].cut for i in labels])
-    best = cosine >= _best_cut(cosine, right)
+            sure = shipped.confidences(background, query, scores, "text")
+            chosen = sure >= shipped.cut
+            if not chosen.any():
+                chosen[nearest] = True
+            strong += (times[sure >= shipped.strong] >= 1).tolist()
+            both, count = int((chosen & right).sum()), int(chosen.sum())
+            found.append((f_score(right, chosen), both / max(1, count), both / int(right.sum()), count))
+    f1, precision, recall, _ = np.mean(found, axis=0)
     print(
-        f"hits of labels (ten each): AUROC cosine {auroc(right, cosine):.3f}, confidence {auroc(right, sure):.3f}; "
-        f"F1 best cosine {f_score(right, best):.3f}, at the cut-off {f_score(right, kept):.3f}"
+        f"all that {len(found)} nouns show: F1 {f1:.3f}, precision {precision:.3f}, recall {recall:.3f}, "
+        f"{np.median([count for *_, count in found]):.0f} pictures (median); strong right {np.mean(strong):.3f} of "
+        f"{len(strong)}"
     )
-    own = [i for i, query in enumerate(asked) if query.style == "sentence" and query.right.any()]
-    stays = [bool(confidences[i][asked[i].right.argmax()] >= judged[i].cut) for i in own]
-    print(f"captions whose picture is among the ten best: it passes the cut-off for {np.mean(stays):.3f} of {len(own)}")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ class ConceptRequest(messages.Request):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     like: Annotated[list[Id], Field(min_length=1, max_length=1000)]
     unlike: Annotated[list[Id], Field(max_length=1000, default_factory=list)]
+    replace: Annotated[bool, Field(description="Replace a tag or concept of that name, which is lost.")] = False
     index: messages.IndexName = None
     index_id: messages.IndexId = None
 
@@ -68,11 +69,11 @@ class PageService:
         self._service = service
 
     def keep_concept(self, asked: ConceptRequest) -> dict[str, Any]:
-        """Learn a concept and keep it in the index under a name. Raises: InvalidQuery, IndexLocked."""
+        """Learn a concept and keep it in the index under a name. Raises: InvalidQuery, TagExists, IndexLocked."""
         served = self._service.engine.index(asked.index)
         with served.lease() as photos:
             check_index(photos.identity, served.name, asked.index_id)
-            concept = add_concept(photos, asked.name, asked.like, asked.unlike)
+            concept = add_concept(photos, asked.name, asked.like, asked.unlike, replace=asked.replace)
         served.reload(wait=True)
         return {"index": served.name, "name": concept.name}
 

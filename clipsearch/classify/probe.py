@@ -14,6 +14,7 @@ each fold.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,8 @@ class Probe:
             raise InvalidProbe(folder, f"it was trained on vectors of {self.model}, not of {model}")
 
     def save(self, folder: Path) -> None:
-        """Write probe.json and probe.npz. Raises: StorageError."""
+        """Write probe.json and probe.npz, in place of an earlier probe's. Raises: StorageError."""
+        check_probe_folder(folder)
         about = {
             "format": FORMAT,
             "labels": list(self.labels),
@@ -118,6 +120,23 @@ class Probe:
 
 
 _ARRAYS = ("text", "weights", "bias", "keys", "key_labels")
+
+
+def check_probe_folder(folder: Path) -> None:
+    """Raise StorageError if a probe's files would take the place of files that are none."""
+    described, arrays = folder / "probe.json", folder / "probe.npz"
+    problem = ""
+    if os.path.lexists(described):
+        try:
+            about = json.loads(described.read_text(encoding="utf-8"))
+            if not isinstance(about, dict) or not about.keys() >= {"format", "labels", "fingerprint"}:
+                problem = "probe.json"
+        except (OSError, ValueError):
+            problem = "probe.json"
+    elif os.path.lexists(arrays):
+        problem = "probe.npz"
+    if problem:
+        raise StorageError(folder / problem, "it already exists, and is no probe of ours", "Name another folder")
 
 
 def load_probe(folder: Path) -> Probe:

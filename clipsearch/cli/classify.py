@@ -14,7 +14,7 @@ import typer
 
 from clipsearch.cli.options import notice, print_json
 from clipsearch.cli.terminal import count, progress_display, shown
-from clipsearch.errors import InvalidLabels, InvalidQuery
+from clipsearch.errors import InvalidLabels, InvalidQuery, TagExists
 from clipsearch.filenames import safe, to_bytes
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def classify_command(
         bool, typer.Option("--write", help="Save the labels in the index as tags, to filter with tag:NAME.")
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="With --write: first remove these tags from all pictures.")
+        bool, typer.Option("--replace", help="With --write: first remove tags and concepts of these names.")
     ] = False,
     threshold: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Lowest probability that --write tags.", metavar="P")
@@ -119,7 +119,7 @@ def classify_command(
     if probe is not None and (labels or labels_file or templates):
         raise InvalidQuery("a probe has its own labels. Leave out --labels, --labels-file and --template")
     if confusion is not None:
-        check_plots("--confusion")
+        check_plots("--confusion", confusion)
     asked = _labels(labels or [], labels_file)
     sentences = templates or ["photos"]
     if index is not None:
@@ -255,7 +255,9 @@ def _write(index: Path, answers: _Answers, threshold: float, replace: bool) -> N
         else:
             tags[answers.labels[number]][content] = float(row[number])
     try:
-        write_tags(find_index(index), tags, replace=replace)
+        write_tags(find_index(index), tags, replace=replace, extend=not replace)
+    except TagExists:
+        raise
     except ValueError as error:
         raise InvalidLabels(str(error)) from error
     print(

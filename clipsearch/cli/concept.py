@@ -29,6 +29,9 @@ def add(
     unlike: Annotated[
         list[str] | None, typer.Option("--not", help="Counter-example. Can be repeated.", metavar="PICTURE|ID")
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace a tag or concept of that name, which is lost.")
+    ] = False,
     index: IndexOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -46,7 +49,11 @@ def add(
 
     with open_collection(index) as photos:
         concept = add_concept(
-            photos, name, [picture_or_id(p) for p in pictures], [picture_or_id(p) for p in unlike or ()]
+            photos,
+            name,
+            [picture_or_id(p) for p in pictures],
+            [picture_or_id(p) for p in unlike or ()],
+            replace=replace,
         )
         place = photos.index
     with open_collection(place) as photos:

@@ -114,7 +114,7 @@ def eval_command(
     if markdown and as_json:
         raise InvalidQuery("use --markdown or --json, not both")
     if png is not None:
-        check_plots("--png")
+        check_plots("--png", png)
     if zero_shot is not None:
         if pairs or ann is not None or png is not None:
             raise InvalidQuery("--zero-shot takes a folder of its own: leave out PAIRS, --ann and --png")

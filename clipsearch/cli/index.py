@@ -121,6 +121,7 @@ def index_command(
             help="Follow links that lead out of FOLDER. Later runs do the same. A new index does not.",
         ),
     ] = None,
+    new: Annotated[bool, typer.Option("--new", help="Make a new index where an earlier one was deleted.")] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep the index up to date as files change, until Ctrl-C.")
     ] = False,
@@ -162,8 +163,11 @@ def index_command(
         keep_missing_days=keep_missing,
         follow_links=follow_links,
         exclude=tuple(exclude or ()),
+        new=True if new else None,
     )
     check_folder(folder)
+    if not new:
+        config.check_not_away(config.index_dir_for(folder, index))
     try:
         Ignore(folder, options.exclude)
     except ValueError as error:
@@ -203,7 +207,7 @@ def index_command(
     show(report)
     if watch and not report.asked_to_stop:
         again = dataclasses.replace(
-            options, reindex=False, reread_metadata=False, retry_skipped=False, recall=None, prune=False
+            options, reindex=False, reread_metadata=False, retry_skipped=False, recall=None, prune=False, new=False
         )
         report = _keep_current(folder, place, options.exclude, report, lambda: run(again), show)
     if report.interrupted:
@@ -251,6 +255,8 @@ def _keep_current(
                 failed.set()
                 continue
             told = ""
+            if any(skip.status == "unreadable" for skip in report.skipped):
+                failed.set()
             if report.generation != last.generation:
                 show(report)
                 sys.stdout.flush()
@@ -280,6 +286,7 @@ def _print_report(report: IndexReport, place: Path) -> None:
             (report.returned, "back again"),
             (report.forgotten, "forgotten"),
             (report.withdrawn, "now left out"),
+            (report.kept, "kept as they were"),
             (report.partial, "partly read"),
             (len(report.skipped), "skipped"),
         )

@@ -53,13 +53,14 @@ def probe_command(
     """
     from contextlib import ExitStack
 
-    from clipsearch.classify.probe import fit_probe
+    from clipsearch.classify.probe import check_probe_folder, fit_probe
     from clipsearch.classify.zero_shot import open_class_folder, parse_label, truth_in, zero_shot
     from clipsearch.encoder.names import load_encoder, model_at_hand
     from clipsearch.pairs.encoding import encode_pictures
 
     if out.exists() and not out.is_dir():
         raise InvalidQuery(f"{out} is a file. Name a folder with --out")
+    check_probe_folder(out)
     found = open_class_folder(folder)
     encoder = load_encoder(model or model_at_hand(notice), notice=notice)
     base = zero_shot(encoder, [parse_label(name) for name in found.classes], templates or ["photos"])

@@ -27,7 +27,7 @@ from clipsearch.cli.output import hits_csv, print_hit
 from clipsearch.cli.terminal import shown
 from clipsearch.errors import EmptyQuery, InvalidQuery, UnreadablePicture
 from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
-from clipsearch.records import DEFAULT_HITS, Hit, Sort
+from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, Hits, Sort
 from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def query(
 
     \b
     The index is --index, $CLIPSEARCH_INDEX, `.clipsearch` here or in a folder above, or the one used last.
-    Exit status: 0 found, 1 error, 2 wrong usage, 3 nothing found.
+    Exit status: 0 found, 1 error, 2 wrong usage, 3 nothing found, or nothing certain.
 
     \b
     Examples:
@@ -156,7 +156,7 @@ def query(
 
         with open_collection(index, model=model, encoder=encoder) as photos:
             order = photos.order(words, **options)
-            hits = order.window(photos, offset, k)
+            hits = Hits(order.window(photos, offset, k), are_certain=not order.is_uncertain)
             if daemon == "auto" and model is None and encoder is None:
                 from clipsearch.daemon.client import start_daemon
 
@@ -165,6 +165,11 @@ def query(
                 notice(line)
             config.remember_index(photos.index)
             empty = "" if hits else _nothing(photos, order)
+    if not hits.are_certain and (paths or zero):  # for other programs, which see no heading
+        print("nothing certain (--all prints the nearest)", file=sys.stderr)
+        raise typer.Exit(EXIT_NOTHING_FOUND)
+    if not hits.are_certain:
+        print(NOTHING_CERTAIN, file=sys.stderr)
     if as_json:
         print_json([hit.to_dict() for hit in hits])
     elif as_csv:
@@ -182,6 +187,7 @@ def query(
     print_laps()
     if not hits:
         print(f"nothing found: {empty}", file=sys.stderr)
+    if not hits or not hits.are_certain:
         raise typer.Exit(EXIT_NOTHING_FOUND)
 
 
@@ -189,10 +195,10 @@ def _nothing(photos: Collection, order: Order) -> str:
     """Why an order has no hits."""
     from clipsearch.search.order import why_no_hits
 
-    return f"{safe(str(photos.root))}: {why_no_hits(*order.count(photos), len(photos), show_all='--all')}"
+    return f"{safe(str(photos.root))}: {why_no_hits(order.count(photos)[0], len(photos))}"
 
 
-def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, Any]) -> list[Hit] | None:
+def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, Any]) -> Hits | None:
     """The hits from a running server of this user; None where none can say, and where nothing is found."""
     from clipsearch.daemon import client
 

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from clipsearch.builds import build
 from clipsearch.config import state_dir, working_folder
 from clipsearch.filenames import to_bytes
-from clipsearch.records import Hit
+from clipsearch.records import Hit, Hits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ def socket_path(index: Path) -> Path | None:
 
 def ask(
     index: Path, query: str, k: int, options: dict[str, Any], tell: Callable[[str], None] = lambda line: None
-) -> list[Hit] | None:
+) -> Hits | None:
     """The hits that `Collection.search` would return, from a server; None where there is none that knows them.
 
     `options` are keyword arguments of `Collection.search`; `tell` gets what `Collection.notices` would say.
@@ -68,7 +68,7 @@ def ask(
             connection.sendall(message(request))
             answer = receive(stream)
         if answer.get("hits"):
-            hits = [Hit.from_dict(body) for body in answer["hits"]]
+            hits = Hits(map(Hit.from_dict, answer["hits"]), are_certain=answer["are_certain"])
             for line in answer["notices"]:
                 tell(str(line))
             return hits

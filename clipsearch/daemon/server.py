@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -29,7 +30,7 @@ class LocalSocket:
     """A socket for one index that is served. Close it."""
 
     def __init__(self, engine: Engine, served: ServedIndex, path: Path) -> None:
-        """Listen at `path`, in place of a server that was there before. Raises: OSError."""
+        """Listen at `path`, in place of a server that was there before, and of nothing else. Raises: OSError."""
         self._engine = engine
         self._served = served
         self._path = path
@@ -39,6 +40,9 @@ class LocalSocket:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.chmod(0o700)
         part = path.with_suffix(f".{os.getpid()}")
+        for place in (part, path):
+            if os.path.lexists(place) and not place.is_socket():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(place))
         part.unlink(missing_ok=True)
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listening.bind(str(part))
@@ -93,7 +97,8 @@ class LocalSocket:
                 return {}
             alone = photos.alone(self._own_encoder(photos.encoder))
             hits = alone.search(parsed, asked["k"], **asked["options"])
-            return {"hits": [hit.to_dict(exact=True) for hit in hits], "notices": alone.notices(parsed)}
+            told = {"are_certain": hits.are_certain, "notices": alone.notices(parsed)}
+            return {"hits": [hit.to_dict(exact=True) for hit in hits], **told}
 
     def _warm_up(self) -> None:
         with contextlib.suppress(ClipsearchError, OSError), self._served.lease() as photos:

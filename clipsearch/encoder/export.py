@@ -10,7 +10,6 @@ import copy
 import json
 import logging
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from clipsearch.encoder.openclip import OpenClipEncoder, set_batch_first
 from clipsearch.errors import ExportFailed, MissingExtra, OutOfSpace, StorageError, first_line
 from clipsearch.places import expanded
 from clipsearch.records import FloatArray, PixelArray
+from clipsearch.removing import remove_made, replace_tree
 
 if TYPE_CHECKING:
     import torch
@@ -121,7 +121,7 @@ def export(
         )
         report = _compare(exact, work, check_pictures, check_texts)
         work.chmod(0o755)
-        _move_into_place(work, target)
+        replace_tree(work, target)
     except OSError as error:
         import errno
 
@@ -129,7 +129,7 @@ def export(
             raise OutOfSpace(target) from error
         raise StorageError(target, error.strerror or str(error), "Nothing was written") from error
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        remove_made(work)
     return replace(report, directory=target)
 
 
@@ -305,21 +305,6 @@ def _write_tokenizer(encoder: OpenClipEncoder, folder: Path, text_cfg: dict[str,
     from clipsearch.encoder.bpe import write_clip_tokenizer
 
     write_clip_tokenizer(Path(open_clip.tokenizer.default_bpe()), folder, context_length)
-
-
-def _move_into_place(work: Path, target: Path) -> None:
-    """Swap the new directory in. An old one is set aside first, and put back if the second step fails."""
-    if not target.exists():
-        work.rename(target)
-        return
-    old = target.with_name(f".{target.name}.old.{os.getpid()}")
-    target.rename(old)
-    try:
-        work.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

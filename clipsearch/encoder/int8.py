@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import shutil
 from pathlib import Path
 
 import xxhash
@@ -20,6 +19,7 @@ from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
 from clipsearch.encoder.quiet import quiet_logging
 from clipsearch.errors import InvalidModel, MissingExtra, StorageError, first_line
 from clipsearch.filenames import native_path
+from clipsearch.removing import remove_folder_of
 
 FOLDER = "int8-towers"
 GRAPH, RECEIPT = "model.onnx", "checksum"
@@ -58,8 +58,8 @@ def _quantise(model: ModelDirectory, folder: Path, reduced: bool) -> None:
     except ImportError as error:
         raise MissingExtra("int8", "quantising the image tower to int8") from error
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        remove_folder_of(folder, (GRAPH, RECEIPT))
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as part, quiet_logging():
             folded, made = Path(part) / "folded.onnx", Path(part) / GRAPH
             _fold_constants(model.path / VISUAL_MODEL, folded)

@@ -24,13 +24,13 @@ A directory may hold one tower only. The optional block "clipsearch" of config.j
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from clipsearch.errors import InvalidModel, StorageError
 from clipsearch.records import Interpolation, Preprocessing, ResizeMode
+from clipsearch.removing import remove_made, replace_tree
 
 CONFIG = "config.json"
 VISUAL_MODEL = "visual/model.onnx"
@@ -119,21 +119,27 @@ def read_model_directory(path: Path) -> ModelDirectory:
 
 
 def copy_model_directory(source: Path, target: Path, *, overwrite: bool = False) -> None:
-    """Copy a model directory to a new place, in one step. Raises: StorageError if something else is there."""
+    """Copy a model directory to a new place, in one step. Raises: StorageError if something else is there.
+
+    What `overwrite` finds beside files of the same names stays in a folder beside it.
+    """
     import shutil
+    import tempfile
 
     if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
         if not overwrite:
             raise StorageError(target, "it already exists", "Replace it with --overwrite")
         if not (target / CONFIG).is_file():
             raise StorageError(target, "it is not a model directory", "It was not overwritten. Name another folder")
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        shutil.copytree(source, partial, copy_function=shutil.copyfile)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            shutil.copytree(source, partial, copy_function=shutil.copyfile, dirs_exist_ok=True)
+            partial.chmod(0o755)
+            replace_tree(partial, target)
+        finally:
+            remove_made(partial)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise StorageError(target, error.strerror or str(error), "Name another folder") from error
 
 

@@ -6,7 +6,9 @@ four times as many pictures with it. OpenVINO's telemetry, which it loads with i
 
 from __future__ import annotations
 
+from functools import lru_cache
 from queue import SimpleQueue
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +30,7 @@ class OpenVinoTower:
     def __init__(self, model: ModelDirectory, precision: Literal["fp32", "bf16"], lanes: int, threads: int) -> None:
         """Compile it for `threads` in all. Processors without bfloat16 use fp32. Raises: InvalidModel, MissingExtra."""
         tower_files(model.path, VISUAL_MODEL)
-        openvino = _import_openvino()
+        core = _core(_import_openvino())
         self._path = model.path
         settings = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
@@ -39,7 +41,7 @@ class OpenVinoTower:
         try:
             # Batches stay dynamic: with a fixed batch, OpenVINO 2026.4 ended the process on the built-in tower.
             with native_path(model.path / VISUAL_MODEL) as file:
-                compiled = openvino.Core().compile_model(file, "CPU", settings)
+                compiled = core.compile_model(file, "CPU", settings)
             given = compiled.inputs[0]
             self._dtype = given.get_element_type().to_dtype()
             shapes = [output.get_partial_shape() for output in compiled.outputs]
@@ -72,12 +74,24 @@ class OpenVinoTower:
 
 def has_bf16() -> bool:
     """Whether this processor computes in bfloat16. Raises: MissingExtra."""
-    return "BF16" in _import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _core(_import_openvino()).get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _import_openvino() -> Any:
+@lru_cache(maxsize=1)
+def _core(openvino: ModuleType) -> Any:
+    """The one core of this process.
+
+    Each core gives the thread that first uses its processor plugin a stack for signals, and takes it back when it goes,
+    from whichever thread that is. With two of them a thread keeps one that is gone, and the next Ctrl-C ends the
+    process (OpenVINO 2026.4): so none ever goes.
+    """
+    return openvino.Core()
+
+
+def _import_openvino() -> ModuleType:
     try:
         import openvino  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError as error:
         raise MissingExtra("openvino", "encoding pictures in bf16") from error
-    return openvino
+    module: ModuleType = openvino
+    return module

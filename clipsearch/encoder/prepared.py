@@ -9,7 +9,8 @@ onnxruntime itself, into the cache folder:
 
 The key is a checksum of the source's bytes, the version of onnxruntime and the kind of processor. A prepared tower
 gives the vectors of its source and may be deleted at any time. One whose bytes are not those that were written is
-deleted and not used; checksums of files that did not change are remembered (see `checksums`).
+deleted and not used; checksums of files that did not change are remembered (see `checksums`). Folders of other names,
+and folders with other files in them, are not ours and stay.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import errno
 import json
 import os
 import platform
+import re
 import shutil
 import time
 from pathlib import Path
@@ -31,12 +33,16 @@ from clipsearch.encoder.fingerprints import REMEMBER_FROM_BYTES, tower_checksums
 from clipsearch.encoder.layout import TEXTUAL_MODEL, ModelDirectory, read_model_directory
 from clipsearch.errors import InvalidModel, OutOfSpace, StorageError, first_line
 from clipsearch.filenames import native_path
+from clipsearch.removing import remove_folder_of, remove_made
 
 FOLDER = "text-towers"
 GRAPH, WEIGHTS, RECEIPT = "model.onnx", "weights.bin", "prepared.json"
+FILES = (GRAPH, WEIGHTS, RECEIPT)
 FORMAT = "1"
 PART = ".part-"
 PART_ABANDONED_S = 3600
+_KEY = re.compile(r"[0-9a-f]{32}")
+_PART = re.compile(re.escape(PART) + r"[0-9a-f]{32}-[0-9a-z_]{8}")
 KEPT_IN_GRAPH_BYTES = 1024  # smaller weights stay in the graph
 LEAST_FREE_BYTES = 1 << 20  # onnxruntime reports a full disk in words only
 
@@ -58,7 +64,7 @@ def prepare_text_tower(directory: Path | str) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder.parent)
-        part = Path(tempfile.mkdtemp(prefix=PART, dir=folder.parent))
+        part = Path(tempfile.mkdtemp(prefix=f"{PART}{key}-", dir=folder.parent))
         try:
             _optimise(model, part)
             _write_receipt(model, part)
@@ -68,7 +74,7 @@ def prepare_text_tower(directory: Path | str) -> Path:
                 if not _intact(folder):  # otherwise another process was quicker
                     raise
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            remove_made(part)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise OutOfSpace(folder) from error
@@ -117,7 +123,7 @@ def _intact(folder: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         intact = False
     if not intact:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder_of(folder, FILES)
     return intact
 
 
@@ -158,16 +164,26 @@ def _write_receipt(model: ModelDirectory, folder: Path) -> None:
 
 
 def _remove_stale(towers: Path) -> None:
-    """Delete what another onnxruntime prepared, and what was prepared for towers that have gone."""
+    """Delete what another onnxruntime prepared, or for towers that have gone: what says so of itself."""
     for folder in towers.iterdir():
-        try:
-            if folder.name.startswith(PART):
-                if time.time() - folder.stat().st_mtime > PART_ABANDONED_S:
-                    shutil.rmtree(folder, ignore_errors=True)
-                continue
-            receipt = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))
-            stale = receipt["runtime"] != _runtime() or not Path(receipt["source"]).is_file()
-        except (OSError, ValueError, KeyError, TypeError):
-            stale = True
-        if stale:
-            shutil.rmtree(folder, ignore_errors=True)
+        if _is_abandoned(folder) or (_KEY.fullmatch(folder.name) and _is_stale(folder)):
+            remove_folder_of(folder, FILES)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether a run that was killed has left it half-written."""
+    try:
+        return bool(_PART.fullmatch(folder.name)) and time.time() - folder.stat().st_mtime > PART_ABANDONED_S
+    except OSError:
+        return False
+
+
+def _is_stale(folder: Path) -> bool:
+    """Whether its receipt, whole as we write them, names another onnxruntime or a tower that has gone."""
+    try:
+        receipt = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))
+        if not isinstance(receipt["files"], dict) or receipt["files"].keys() != {GRAPH, WEIGHTS}:
+            return False
+        return bool(receipt["runtime"] != _runtime() or not Path(receipt["source"]).is_file())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,22 +13,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipsearch.config import cache_dir
+from clipsearch.config import cache_dir, read_plain
 from clipsearch.errors import MissingExtra, StorageError
+from clipsearch.replacing import replacing
+from clipsearch.store.files import storage_errors
 
 if TYPE_CHECKING:
     from clipsearch.evaluation.recall import Interval
     from clipsearch.records import IntArray
 
 _DPI = 150
+_SOFTWARE = "clipsearch"
+_DRAWN = f"tEXtSoftware\0{_SOFTWARE}".encode()
+"""What the head of our drawings says: only these are replaced."""
+_HEAD_BYTES = 1000
 _MOST_CLASSES_WITH_NUMBERS = 20
 _COLOURS = ("#2f6db3", "#d9822b", "#4a9e5c", "#a3459b", "#7a7a7a", "#b33a3a")
 
 
-def check_plots(purpose: str) -> None:
-    """Raise MissingExtra unless pictures can be drawn: call it before work is done for one."""
+def check_plots(purpose: str, path: Path | None = None) -> None:
+    """Raise MissingExtra unless pictures can be drawn: call it before work is done for one.
+
+    Raises StorageError if at `path` is a file that is not one of our drawings.
+    """
     if find_spec("matplotlib") is None:
         raise MissingExtra("plots", purpose)
+    if path is not None:
+        with contextlib.suppress(FileNotFoundError), storage_errors(path):
+            if path.is_file() and _DRAWN not in read_plain(path, _HEAD_BYTES):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     _keep_cache_to_ourselves()
 
 
@@ -100,8 +115,10 @@ def draw_confusion(path: Path, labels: Sequence[str], counts: IntArray, title: s
 
 
 def _save(figure: Any, path: Path) -> None:
+    check_plots("drawing", path)
     try:
-        figure.savefig(path, dpi=_DPI, format="png")
+        with replacing(path) as file:
+            figure.savefig(file, dpi=_DPI, format="png", metadata={"Software": _SOFTWARE})
     except OSError as error:
         problem = (error.strerror or str(error)).lower()
         raise StorageError(path, problem, "Name a file that can be written") from error

@@ -6,14 +6,14 @@ import base64
 import html
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from clipsearch.errors import ClipsearchError, UnreadablePicture
 from clipsearch.filenames import readable
 from clipsearch.pictures.images import open_picture
-from clipsearch.records import Hit
+from clipsearch.records import NOTHING_CERTAIN, Hit, Hits
 
 MOST_SHOWN = 20
 SIDE = 200  # pixels of the longer side
@@ -23,7 +23,7 @@ _CARD = "display:inline-block;width:200px;margin:4px;vertical-align:top;font:12p
 _BOX = "display:flex;align-items:center;justify-content:center;width:200px;height:150px;background:#ccc;color:#333"
 
 
-def as_html(hits: Sequence[Hit], thumbnail: Callable[[int], bytes] | None = None) -> str:
+def as_html(hits: Hits, thumbnail: Callable[[int], bytes] | None = None) -> str:
     """The first MOST_SHOWN hits, each with its name, score and band; a grey box where a picture cannot be shown.
 
     `thumbnail` gives the JPEG of a row id, where paths are those of another machine.
@@ -31,7 +31,8 @@ def as_html(hits: Sequence[Hit], thumbnail: Callable[[int], bytes] | None = None
     cards = "".join(_card(hit, thumbnail) for hit in hits[:MOST_SHOWN])
     more = len(hits) - MOST_SHOWN
     said = "no hits" if not hits else f"and {more:,} more" if more > 0 else ""
-    return f"<div>{cards}</div>" + (f"<p>{said}</p>" if said else "")
+    above = "" if hits.are_certain else f"<p>{NOTHING_CERTAIN}</p>"
+    return f"{above}<div>{cards}</div>" + (f"<p>{said}</p>" if said else "")
 
 
 def _card(hit: Hit, thumbnail: Callable[[int], bytes] | None) -> str:

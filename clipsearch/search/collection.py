@@ -256,7 +256,7 @@ class Collection:
         orders = put_all_in_order(self, wishes)
         if not is_one:
             reach_together(self, orders, offset + k)
-        hits = [Hits(order.window(self, offset, k)) for order in orders]
+        hits = [Hits(order.window(self, offset, k), are_certain=not order.is_uncertain) for order in orders]
         return hits[0] if is_one else hits
 
     def order(
@@ -808,7 +808,7 @@ class Collection:
         if tag.direction.fingerprint != self.manifest.model.fingerprint:
             raise InvalidQuery(
                 f"the concept {tag.name} was made with another model. Create it again with: "
-                f"clipsearch concept add {tag.name} PICTURE..."
+                f"clipsearch concept add {tag.name} PICTURE... --replace"
             )
         return tag.direction
 

@@ -41,10 +41,15 @@ def learn_concept(
     return make_tag(name, scores, Direction(vector, threshold, photos.manifest.model.fingerprint))
 
 
-def add_concept(photos: Collection, name: str, like: Sequence[Example], unlike: Sequence[Example] = ()) -> Tag:
-    """Learn a concept and keep it in the index; one of that name is replaced. Raises: as learn_concept, IndexLocked."""
+def add_concept(
+    photos: Collection, name: str, like: Sequence[Example], unlike: Sequence[Example] = (), *, replace: bool = False
+) -> Tag:
+    """Learn a concept and keep it in the index. Another tag or concept of that name is only replaced with `replace`.
+
+    Raises: as learn_concept, TagExists, IndexLocked.
+    """
     concept = learn_concept(photos, name, like, unlike)
-    write_tags(photos.index, [concept])
+    write_tags(photos.index, [concept], replace=replace)
     return concept
 
 

@@ -4,8 +4,8 @@ A cosine means different things for different models, collections and queries: 0
 a sentence. Here a cosine is read in the model's own terms, which a fixed bank of everyday texts and a few drawings
 tell, and against backgrounds that cost nothing to have: how the query scores on a sample of the collection, and how it
 relates to the bank.
-A small logistic model, fitted by `scripts/evaluate_confidence.py`, turns these into a probability. Nothing here
-depends on the ranks or scores of other hits, and for one query the confidence rises with the score.
+A small logistic model, fitted by `scripts/evaluate_confidence.py` on hits, turns these into a probability. Of the
+other hits, only the best has a say, and for one query the confidence rises with the score.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ DoubleArray = npt.NDArray[np.float64]
 
 SAMPLE_ROWS = 1024
 SAMPLE_BLOCK_ROWS = 16  # neighbours are read together: few places on the disk, still spread over the collection
-LEAST_HEIGHT = 0.5  # of the best hit's: below, a picture is unlikely
 LEAST_SPREAD = 1e-6
 SAME_PICTURE = 0.99  # from here on a picture is the one that was asked with, whatever else there is
 FEWEST_PICTURES = 24  # fewer say little of how alike pictures are: drawings stand beside them
@@ -221,35 +220,29 @@ class Background:
         others = scores[~np.eye(len(scores), dtype=bool)]
         return float(others.mean()), _spread(others)
 
-    def features(self, query: FloatArray, scores: FloatArray) -> DoubleArray:
-        """What the calibration reads of a text and its scores. Shapes: query (D,), scores (K,) cosines; (K, 6).
+    def features(self, query: FloatArray, scores: FloatArray, best: float | None = None) -> DoubleArray:
+        """What the calibration reads of a text and its scores. Shapes: query (D,), scores (K,) cosines; (K, 7).
 
-        Columns: the score above the model's unrelated pairs, in their spreads; the query's mean over the collection,
-        in the same terms; the logarithm of its spread over the collection, likewise; then how near the bank is to the
-        query: mean, spread and nearest, each in spreads over the bank's own texts.
+        Columns: the score above the model's unrelated pairs, in their spreads; how high it stands between the ground
+        and the best, 0 to 1; the query's mean over the collection, in spreads as the score; the logarithm of its spread
+        over the collection, likewise; then how near the bank is to the query: mean, spread and nearest, each in spreads
+        over the bank's own texts. The ground is what unrelated pairs score, or the middle of the collection, whichever
+        is lower. The best is `best` (left out: the best of `scores`), or what is better in the sample.
         """
         centre, unit = self._model_cosines
-        on_sample = (self._sample @ query - centre) / unit
+        sampled = self._sample @ query
+        on_sample = (sampled - centre) / unit
         share = min(1.0, len(on_sample) / FEWEST_ROWS)  # the rest is as of pictures that have nothing to do with it
         mean, deviation = self._bank_on_bank
-        values = np.empty((len(scores), 6))
+        ground = min(float(np.median(sampled)), centre)
+        top = max(float(scores.max(initial=-1.0)) if best is None else best, float(sampled.max()))
+        values = np.empty((len(scores), 7))
         values[:, 0] = (scores - centre) / unit
-        values[:, 1] = share * float(on_sample.mean())
-        values[:, 2] = np.log(share * _spread(on_sample) ** 2 + 1 - share + LEAST_SPREAD**2) / 2
-        values[:, 3:] = (_text_relations((self._bank @ query)[None])[0] - mean) / deviation
+        values[:, 1] = np.clip((scores - ground) / max(top - ground, LEAST_SPREAD), 0.0, 1.0)
+        values[:, 2] = share * float(on_sample.mean())
+        values[:, 3] = np.log(share * _spread(on_sample) ** 2 + 1 - share + LEAST_SPREAD**2) / 2
+        values[:, 4:] = (_text_relations((self._bank @ query)[None])[0] - mean) / deviation
         return values
-
-    def heights(self, query: FloatArray, scores: FloatArray, best: float) -> DoubleArray:
-        """How high scores stand between the ground and the best one: 0 to 1. Shapes: query (D,), scores (K,); (K,).
-
-        The ground is what unrelated pairs of the model score, or the middle of the collection, whichever is lower. The
-        best is `best`, or what is better in the sample.
-        """
-        on_sample = self._sample @ query
-        ground = min(float(np.median(on_sample)), self._model_cosines[0])
-        top = max(best, float(on_sample.max()))
-        heights: DoubleArray = (scores.astype(np.float64) - ground) / max(top - ground, LEAST_SPREAD)
-        return np.clip(heights, 0.0, 1.0)
 
     def picture_features(self, query: FloatArray, scores: FloatArray) -> DoubleArray:
         """What the calibration reads of a picture as a query. Shapes: query (D,), scores (K,) cosines; (K, 2).
@@ -330,17 +323,12 @@ class Calibration:
         """How likely it is that pictures with these scores show what the query says.
 
         Shapes: query (D,) float32, unit L2; scores (K,) cosines; (K,) in 0..1. `kind`: what the query was made of;
-        `best`: the best score that it has, the best of `scores` if left out. The fit says whether the best hit of a
-        query is right. So a hit that does not stand half as high is held below the cut-off, however sure the best one
-        is.
+        `best`: the best score that it has, the best of `scores` if left out.
         """
         if kind == "picture":
             chances = self.picture.probabilities(background.picture_features(query, scores))
             return np.where(scores >= SAME_PICTURE, np.maximum(chances, self.strong), chances)
-        chances = self.text.probabilities(background.features(query, scores))
-        highest = float(scores.max(initial=-1.0)) if best is None else best
-        heights = background.heights(query, scores, highest) / LEAST_HEIGHT
-        return np.where(heights < 1.0, np.minimum(chances, self.cut * heights), chances)
+        return self.text.probabilities(background.features(query, scores, best))
 
 
 @lru_cache(maxsize=1)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 STEPS = (20, 100, 500, 1000)
 FIRST, LAST_STEP = STEPS[0], STEPS[-1]
+NEAREST = 10  # shown where nothing passes the cut
 FOLDED_AMONG = 1000
 VARIED_AMONG = 300
 DIVERSITY = 0.5
@@ -97,6 +98,7 @@ class Order:
     _found_scores: FloatArray = field(default_factory=lambda: np.empty(0, np.float32))
     _depth: int = 0  # how many of the nearest were looked at
     _is_cut: bool = False  # nothing after `_found` passes
+    is_uncertain: bool = False  # nothing passes: `_found` is the nearest all the same
     _best: float | None = None  # the score of the nearest of all
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -204,7 +206,10 @@ class Order:
         for order in (self, self.words):
             while not order._is_cut:
                 order._deepen(photos, order._depth + 1)
+        if self.is_uncertain and not self.words.is_uncertain:
+            self._found, self._found_scores, self.is_uncertain = self._found[:0], self._found_scores[:0], False
         kept = self.words._found[~np.isin(self.words._found, self._found)]
+        kept = kept[:0] if self.words.is_uncertain else kept
         ids = np.concatenate([self._found, kept])
         scores = np.concatenate([self._found_scores, photos.vectors(kept) @ self.vector])
         nearest_first = np.lexsort((ids, -scores))
@@ -276,11 +281,13 @@ class Order:
         if self._best is None and len(fresh_ids):
             self._best = float(fresh_scores[0])
         likely = self._likely(photos, fresh_scores) if self.wish.cuts else len(fresh_ids)
+        if not likely and not len(self._found) and len(fresh_ids):
+            self.is_uncertain, likely = True, min(NEAREST, len(fresh_ids))
         lap("judge and cut")
         self._found = np.concatenate([self._found, fresh_ids[:likely]])
         self._found_scores = np.concatenate([self._found_scores, fresh_scores[:likely]])
         self._depth = depth
-        self._is_cut = likely < len(fresh_ids) or depth == min(DEEPEST, self.everything)
+        self._is_cut = self.is_uncertain or likely < len(fresh_ids) or depth == min(DEEPEST, self.everything)
 
     def _likely(self, photos: Collection, scores: FloatArray) -> int:
         """How many of some scores, the highest first, pass the cut: for one query, confidence rises with the score."""
@@ -322,16 +329,10 @@ class Order:
         self.ids, self.scores, self.is_whole = ids, scores, is_whole
 
 
-def why_no_hits(total: int, hidden: int, pictures: int, *, show_all: str) -> str:
-    """Why there are no hits, or none at an offset: of what `Order.count` says, and of an index of so many pictures.
-
-    `show_all` is what shows unlikely matches too.
-    """
+def why_no_hits(total: int, pictures: int) -> str:
+    """Why there are no hits of `total`, none at an offset perhaps, in an index of so many pictures."""
     if total:
         return f"there are {total:,} hits in all" if total > 1 else "there is one hit in all"
-    if hidden:
-        ones = f"{hidden:,} unlikely ones" if hidden > 1 else "1 unlikely one"
-        return f"no picture is a likely match ({show_all} shows {ones}, best first)"
     return "no picture matches the filters" if pictures else "the index has no searchable pictures"
 
 

@@ -50,7 +50,8 @@ QUERY_LANGUAGE = (
     + """; "or" between two, "not" before one, parentheses to group.
 - double quotes make any words plain text: "\\"black - white\\"".
 A query with only filters lists the matching pictures, newest first. Each hit has a confidence from 0 to 1 and a band: \
-strong, maybe, or unlikely. Unlikely hits are left out unless all is true. If there are no hits, say so, or set all."""
+strong, maybe, or unlikely. Unlikely hits are left out unless all is true. If the note says that nothing is certain, \
+tell the user so."""
 )
 
 
@@ -175,8 +176,7 @@ def assistant_server(service: Service) -> MCPServer:
             found = service.search(asked)
             note = None
             if not found["hits"]:
-                why = why_no_hits(found["total"], found["hidden"], pictures, show_all="all=true")
-                note = f"Nothing found: {why}."
+                note = f"Nothing found: {why_no_hits(found['total'], pictures)}."
             told = [line for line in (note, *map(safe, found.get("notices", ()))) if line]
             return _answer(found, " ".join(told) or None)
 

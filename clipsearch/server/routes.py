@@ -34,6 +34,7 @@ from clipsearch.errors import (
     MalformedQuery,
     MissingExtra,
     NoSuchPicture,
+    TagExists,
     UnknownIndex,
     UnreadablePicture,
 )
@@ -41,7 +42,7 @@ from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
 from clipsearch.places import leads_out
 from clipsearch.query.arguments import MOST_AT_ONCE, THUMBNAIL_SIZES, read_size
-from clipsearch.records import DEFAULT_HITS, FloatArray, Hit, ImageRecord
+from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import Order, Orders
 from clipsearch.search.similar import row_at, similar_to_row, similar_to_vector
@@ -128,7 +129,7 @@ class Service:
             hits = order.window(photos, asked.offset, asked.k)
             total, hidden = order.count(photos)
             position = None if asked.locate is None else order.place_of(photos, asked.locate)
-            notices = photos.notices(order.wish.query)
+            notices = [*([NOTHING_CERTAIN] if order.is_uncertain else []), *photos.notices(order.wish.query)]
             answer = self._answer(served, photos, hits, began, notices)
             return {**answer, "index_id": photos.identity, "position": position, "total": total, "hidden": hidden}
 
@@ -397,7 +398,11 @@ class AsciiJSON(Response):
 def documented(model: type, *codes: int) -> dict[str, Any]:
     """What OpenAPI says of a route: its answer, and its errors."""
     reasons = {400: "Invalid query", 404: "No such picture or index", 422: "Invalid input"}
-    reasons |= {503: "Too many requests are waiting. See Retry-After", 413: "Too large", 409: "Another index"}
+    reasons |= {
+        503: "Too many requests are waiting. See Retry-After",
+        413: "Too large",
+        409: "Another index, or a name that is taken",
+    }
     problems: dict[int | str, Any] = {code: {"model": messages.Problem, "description": reasons[code]} for code in codes}
     return {"response_model": model, "responses": problems}
 
@@ -607,6 +612,7 @@ def add_errors(app: FastAPI) -> None:
 
 
 _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
+    (TagExists, 409),
     (InvalidQuery, 400),
     (InvalidArgument, 400),
     (DimensionMismatch, 400),

@@ -1,7 +1,7 @@
 """Small copies of pictures: decoded in a process of its own, encoded anew without metadata, kept on disk.
 
 Kept by content hash and size, so a picture that was renamed, or is in two indexes, is made small once. The folder
-stays below a size; what was not asked for longest is deleted first.
+stays below a size; what was not asked for longest is deleted first. Files of other names in it are not ours.
 
 The larger sizes are for looking at: also of what browsers cannot show (RAW, HEIC, TIFF). A long picture, more than
 `LONG` times its short side, may have `LONG` times as many pixels along it, else nobody could read it.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +23,9 @@ from PIL import Image
 from clipsearch.config import cache_dir
 from clipsearch.errors import UnreadablePicture
 from clipsearch.pictures.pool import DecodeResult
+from clipsearch.query.arguments import THUMBNAIL_SIZES
 from clipsearch.records import ImageRecord, Preprocessing
+from clipsearch.removing import remove_own
 from clipsearch.replacing import replacing
 from clipsearch.server.decoders import Decoders
 
@@ -35,6 +38,10 @@ _DECODED_AT = (256, 1024, 2048, 4096)  # smaller ones are made from the next of 
 _LONG_FROM = 2048  # smaller ones are of long pictures like of others
 _KEEP_SHARE = 0.9  # of CACHE_BYTES, when too much was there
 _TOUCH_AFTER_S = 86_400.0
+_FOLDER = re.compile(r"[0-9a-f]{2}")
+_NAME = re.compile(rf"([0-9a-f]{{2}})[0-9a-f]{{30}}-({'|'.join(map(str, THUMBNAIL_SIZES))})\.jpg")
+_OURS = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"
+"""How a JPEG without metadata begins."""
 
 
 class Thumbnails:
@@ -117,29 +124,37 @@ class Thumbnails:
                 self._size_bytes = self._delete_oldest()
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """When each file was last wanted (to a day), its size and its path."""
+        """When each of our files was last wanted (to a day), its size and its path."""
         found = []
-        for file in self.folder.glob("*/*.jpg"):
-            with contextlib.suppress(OSError):
-                status = file.stat()
-                found.append((status.st_mtime, status.st_size, file))
+        for folder in self.folder.glob("??"):
+            if _FOLDER.fullmatch(folder.name) is None or folder.is_symlink():
+                continue
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                for entry in entries:
+                    match = _NAME.fullmatch(entry.name)
+                    if match is not None and match[1] == folder.name and entry.is_file(follow_symlinks=False):
+                        status = entry.stat()
+                        found.append((status.st_mtime, status.st_size, folder / entry.name))
         return found
 
     def _delete_oldest(self) -> int:
         files = sorted(self._files())
         left = sum(size_bytes for _, size_bytes, _ in files)
-        for _, size_bytes, file in files:
+        for _, _, file in files:
             if left <= self._most_bytes * _KEEP_SHARE:
                 break
-            with contextlib.suppress(OSError):
-                file.unlink()
-                left -= size_bytes
+            left -= remove_own(file, _is_thumbnail)
         return left
 
     def close(self) -> None:
         """End the decoder processes."""
         for decoders in self._decoders.values():
             decoders.close()
+
+
+def _is_thumbnail(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(len(_OURS)) == _OURS
 
 
 def _box(record: ImageRecord, size: int) -> tuple[tuple[int, int], int]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from clipsearch.config import read_plain
-from clipsearch.errors import CorruptIndex, InvalidTag, StorageError, UnknownTag
+from clipsearch.errors import CorruptIndex, InvalidTag, StorageError, TagExists, UnknownTag
 from clipsearch.folding import fold
 from clipsearch.records import FileRef, FloatArray, IntArray, Manifest, TagKind, TagRef
 from clipsearch.store.files import HashingFile, reading, verify_file
@@ -173,17 +173,27 @@ def find_tag(manifest: Manifest, name: str) -> TagRef | None:
     return next((ref for ref in manifest.tags if fold(ref.name) == wanted), None)
 
 
-def add_tags(index_dir: Path, manifest: Manifest, tags: list[Tag], *, replace: bool = True) -> Manifest:
+def add_tags(
+    index_dir: Path, manifest: Manifest, tags: list[Tag], *, replace: bool = False, extend: bool = False
+) -> Manifest:
     """`manifest`, not yet committed, with `tags` written.
 
-    Without `replace`, a tag that is there already keeps its pictures beside the new ones.
+    Of a name that is there already: `replace` forgets what it stood for; `extend` lets a tag keep its pictures beside
+    the new ones. Raises: TagExists without either, and for a tag that would extend a concept; but not if it stands for
+    the same pictures, so that a command can be repeated.
     """
     kept = {fold(ref.name): ref for ref in manifest.tags}
+    for tag in tags:  # before any is written
+        older = kept.get(fold(tag.name))
+        if older is None or replace or (extend and older.kind == tag.kind == "tag"):
+            continue
+        if older.kind != tag.kind or read_tag(index_dir, older).as_dict() != tag.as_dict():
+            raise TagExists(older.name, older.kind, older.pictures)
     for tag in tags:
         older = kept.get(fold(tag.name))
-        if older is not None and not replace:
+        if older is not None and extend:
             before = read_tag(index_dir, older)
-            tag = make_tag(before.name, {**before.as_dict(), **tag.as_dict()}, tag.direction or before.direction)
+            tag = make_tag(before.name, {**before.as_dict(), **tag.as_dict()})
         kept[fold(tag.name)] = _written_now(index_dir, tag)
     return with_tags(manifest, kept)
 
@@ -205,14 +215,20 @@ def with_tags(manifest: Manifest, refs: Mapping[str, TagRef]) -> Manifest:
     )
 
 
-def write_tags(index_dir: Path, tags: Mapping[str, Mapping[str, float]] | list[Tag], *, replace: bool = True) -> None:
+def write_tags(
+    index_dir: Path,
+    tags: Mapping[str, Mapping[str, float]] | list[Tag],
+    *,
+    replace: bool = False,
+    extend: bool = False,
+) -> None:
     """Write tags in one commit: by name, the score of each content hash (ImageRecord.content_hash).
 
-    Without `replace`, pictures that carry a tag already keep it. Raises: ValueError for names and hashes that cannot
-    be, IndexNotFound, OutOfSpace, CorruptIndex.
+    See `add_tags` for names that are there already. Raises: TagExists, ValueError for names and hashes that cannot be,
+    IndexNotFound, OutOfSpace, CorruptIndex.
     """
     made = tags if isinstance(tags, list) else [make_tag(name, scores) for name, scores in tags.items()]
-    change_tags(index_dir, lambda manifest: add_tags(index_dir, manifest, made, replace=replace))
+    change_tags(index_dir, lambda manifest: add_tags(index_dir, manifest, made, replace=replace, extend=extend))
 
 
 def remove_tag(index_dir: Path, name: str) -> None:

@@ -5,12 +5,14 @@
       000123.safetensors        every tensor of it: weights, optimizer moments, averaged weights
       best-000080.safetensors   the weights of the best epoch so far
 
-`state.json` is written last and replaced by rename; files that it does not name are left-overs and are deleted.
+`state.json` is written last and replaced by rename; tensors of ours that it does not name are left-overs and are
+deleted. Ours is what has such a name and says so in its header, or what an older `state.json` named. All else stays.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipsearch.checksums import file_checksum
 from clipsearch.errors import ClipsearchError, OutOfSpace, StorageError
+from clipsearch.removing import remove_own
 from clipsearch.replacing import replacing
 
 if TYPE_CHECKING:
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 FOLDER = "checkpoints"
 STATE = "state.json"
 FORMAT = 1
+OURS = "clipsearch"
+_NAME = re.compile(r"(best-)?\d{6,}\.safetensors")
+_LONGEST_HEADER_BYTES = 100 << 20
 
 
 class DamagedCheckpoint(ClipsearchError):
@@ -59,6 +65,7 @@ class CheckpointFolder:
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the last checkpoint by this one. Raises: OutOfSpace, StorageError."""
         name = f"{checkpoint.step:06d}.safetensors"
+        before = self._named()
         self._write_tensors(name, checkpoint.tensors)
         state = {
             "format": FORMAT,
@@ -69,9 +76,7 @@ class CheckpointFolder:
             "facts": checkpoint.facts,
         }
         write_atomically(self.folder / STATE, (json.dumps(state, indent=2) + "\n").encode())
-        for file in self.folder.iterdir():
-            if file.name not in (STATE, name, checkpoint.best):
-                file.unlink(missing_ok=True)
+        self._delete_all_but({name, checkpoint.best}, before)
 
     def save_best(self, step: int, weights: Mapping[str, Tensor]) -> str:
         """Write the weights of a best epoch; the next `save` must name the file, or deletes it."""
@@ -80,10 +85,23 @@ class CheckpointFolder:
         return name
 
     def keep_only(self, name: str | None) -> None:
-        """Delete everything but the named file."""
+        """Delete the state and all tensors but the named file."""
+        before = self._named()
+        remove_own(self.folder / STATE, _is_state)
+        self._delete_all_but({name}, before)
+
+    def _named(self) -> set[str]:
+        """The files that the last checkpoint names."""
+        try:
+            state = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
+            return {str(state["file"]), str(state["best"])} if state["format"] == FORMAT else set()
+        except (OSError, ValueError, KeyError, TypeError):
+            return set()
+
+    def _delete_all_but(self, kept: set[str | None], named: set[str]) -> None:
         for file in self.folder.iterdir() if self.folder.is_dir() else ():
-            if file.name != name:
-                file.unlink(missing_ok=True)
+            if file.name not in kept and _NAME.fullmatch(file.name):
+                remove_own(file, lambda path: path.name in named or _is_checkpoint(path))
 
     def load(self) -> Checkpoint | None:
         """The last checkpoint, None if there is none. Raises: DamagedCheckpoint."""
@@ -116,7 +134,7 @@ class CheckpointFolder:
 
         plain = {key: tensor.detach().to("cpu").contiguous() for key, tensor in tensors.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / name, save(plain))
+        write_atomically(self.folder / name, save(plain, {OURS: FOLDER}))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -130,6 +148,19 @@ def write_atomically(path: Path, content: bytes) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutOfSpace(path) from error
         raise StorageError(path, error.strerror or str(error), "Name another folder with --out") from error
+
+
+def _is_checkpoint(file: Path) -> bool:
+    """Whether the header of a safetensors file says that it is one of ours. Raises: OSError, ValueError."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length)) if length <= _LONGEST_HEADER_BYTES else None
+    return isinstance(header, dict) and (header.get("__metadata__") or {}).get(OURS) == FOLDER
+
+
+def _is_state(file: Path) -> bool:
+    state = json.loads(file.read_text(encoding="utf-8"))
+    return isinstance(state, dict) and state.keys() >= {"format", "step", "file", "checksum"}
 
 
 def _checksum(file: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +27,15 @@ from clipsearch.cores import available_cores
 from clipsearch.errors import UnreadablePicture
 from clipsearch.pairs.reading import PairSet
 from clipsearch.records import IntArray, PixelArray
+from clipsearch.removing import remove_own
 from clipsearch.replacing import replacing
 from clipsearch.training.frozen import FrozenModel
 from clipsearch.training.views import PLAIN, Augmentation, view_of
 
 FORMAT = "1"
 LARGEST_CACHE_BYTES = 10 << 30
+_NAME = re.compile(r"[0-9a-f]{32}\.npz")
+_ARRAYS = frozenset({"features", "vectors", "readable"})
 PICTURES_AT_ONCE = 64
 CAPTIONS_AT_ONCE = 512
 
@@ -144,13 +149,23 @@ def _cached(folder: Path, identity: str, compute: Callable[[], Arrays]) -> Array
 
 
 def _forget_oldest(folder: Path) -> None:
-    """Keep the cache below its size, dropping what was not used for longest."""
+    """Keep the cache below its size, dropping what was not used for longest. Other people's files are left alone."""
     total = 0
     with suppress(OSError):
-        for path in sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime, reverse=True):
+        ours = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and not path.is_symlink()]
+        for path in sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True):
             total += path.stat().st_size
             if total > LARGEST_CACHE_BYTES:
-                path.unlink(missing_ok=True)
+                remove_own(path, _is_features)
+
+
+def _is_features(path: Path) -> bool:
+    """Whether a file holds the arrays that we write. Raises: OSError."""
+    try:
+        with ZipFile(path) as file:
+            return {"features.npy", "vectors.npy"} <= set(file.namelist()) <= {f"{name}.npy" for name in _ARRAYS}
+    except BadZipFile:
+        return False
 
 
 def _caption_features(model: FrozenModel, captions: Sequence[str], kind: str, report: Report) -> Arrays:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,6 +22,7 @@ from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import InvalidModel, MissingExtra, UnreadablePicture, first_line
 from clipsearch.pairs.reading import PairSet, open_pairs
 from clipsearch.records import FloatArray, PixelArray
+from clipsearch.removing import remove_made, replace_tree
 from clipsearch.training.card import CARD, model_card
 from clipsearch.training.checkpoints import write_atomically
 from clipsearch.training.run_folder import REPORT, SETTINGS, Row, RunFolder
@@ -412,15 +413,17 @@ def _carry_out(
 
 def _write_model(trainee: Trained, folder: RunFolder, request: Request, dev: PairSet, base_fingerprint: str) -> str:
     """Write the model directory, compare it with what was trained, and put it in place. Returns its fingerprint."""
-    partial = folder.path / ".model"
-    shutil.rmtree(partial, ignore_errors=True)
     name = request.model.removeprefix(OPEN_CLIP) if request.model else "a model in memory"
-    trainee.write_model(partial, f"{name}, trained by clipsearch ({request.settings.method})")
-    written = OnnxEncoder(partial, precision="fp32")
-    _compare(written, trainee, dev, folder.path)
-    fingerprint = written.fingerprint
-    shutil.rmtree(folder.model, ignore_errors=True)
-    partial.rename(folder.model)
+    work = Path(tempfile.mkdtemp(prefix=".model-", dir=folder.path))
+    try:
+        partial = work / "model"
+        trainee.write_model(partial, f"{name}, trained by clipsearch ({request.settings.method})")
+        written = OnnxEncoder(partial, precision="fp32")
+        _compare(written, trainee, dev, folder.path)
+        fingerprint = written.fingerprint
+        replace_tree(partial, folder.model)
+    finally:
+        remove_made(work)
     return fingerprint
 
 

@@ -87,6 +87,10 @@ def test_tags_of_before_stay_unless_replaced(place: Path) -> None:
     assert tagged("dark") | tagged("bright") == before
     clipsearch(*arguments, "--threshold", "1", "--replace", folder=place)
     assert tagged("dark") | tagged("bright") == set()
+    clipsearch("concept", "remove", "dark", folder=place / "colours")
+    clipsearch("concept", "add", "dark", "red/0.png", folder=place / "colours")
+    assert "has the concept 'dark' (1 example)" in clipsearch(*arguments, folder=place, status=2).stderr
+    assert len(tagged("dark")) == 1
 
 
 def test_a_probe_is_learned_and_used(place: Path) -> None:

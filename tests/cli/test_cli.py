@@ -62,11 +62,19 @@ def test_hits_for_people(indexed: Path) -> None:
     )
 
 
-def test_nothing_found_is_said(indexed: Path) -> None:
+def test_where_nothing_is_certain_the_nearest_are_shown_below_a_line_that_says_so(indexed: Path) -> None:
     sought = ("query", "a picture of the stock exchange in 1929")
-    assert json.loads(clipsearch(*sought, "--all", "--json", folder=indexed).stdout)[0]["band"] == "unlikely"
     done = clipsearch(*sought, folder=indexed, status=3)
-    assert done.stdout == "" and "nothing found" in done.stderr and "--all" in done.stderr
+    assert done.stderr == "nothing certain; nearest:\n"
+    assert len(done.stdout.splitlines()) == 3 and done.stdout.count("unlikely") == 3
+    as_json = clipsearch(*sought, "--json", folder=indexed, status=3)
+    assert [hit["band"] for hit in json.loads(as_json.stdout)] == ["unlikely"] * 3
+    assert as_json.stdout == clipsearch(*sought, "--all", "--json", folder=indexed).stdout
+    for names in ("--paths", "-0"):  # what other programs take for found
+        done = clipsearch(*sought, names, folder=indexed, status=3)
+        assert done.stdout == "" and "nothing certain" in done.stderr and "--all" in done.stderr
+    done = clipsearch("query", "red folder:nowhere", folder=indexed, status=3)
+    assert done.stdout == "" and "no picture matches the filters" in done.stderr
 
 
 def test_hits_as_json(indexed: Path) -> None:
@@ -127,6 +135,11 @@ def test_similar_concepts_and_duplicates(indexed: Path, tmp_path: Path) -> None:
     assert clipsearch("concept", "list", folder=here).stdout == "concept  my reds  (2 examples)\n"
     assert paths_of('tag:"my reds"', folder=here)[0] == "red.png"
     assert "red.png" in paths_of("x", "tag:my reds", folder=here)
+    taken = clipsearch("concept", "add", "MY REDS", "blue.png", folder=here, status=2).stderr
+    assert "already has the concept 'my reds' (2 examples). Nothing was changed" in taken
+    assert paths_of('tag:"my reds"', folder=here)[0] == "red.png"
+    clipsearch("concept", "add", "my reds", "blue.png", "--replace", folder=here)
+    assert paths_of('tag:"my reds"', folder=here)[0] == "blue.png"
     clipsearch("concept", "remove", "my reds", folder=here)
     assert "no tag" in clipsearch("query", "tag:reds", folder=here, status=2).stderr
     assert "cannot be a tag name" in clipsearch("concept", "add", " ", "red.png", folder=here, status=2).stderr

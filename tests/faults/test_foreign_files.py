@@ -273,7 +273,7 @@ class World:
         if step.action == "index":
             arguments: list[str | Path] = ["index", folder, *place, *step.options, "-q"]
         elif step.action == "tag":
-            arguments = ["concept", "add", "cat", folder / "1.jpg", *(place or ["--index", folder])]
+            arguments = ["concept", "add", "cat", folder / "1.jpg", "--replace", *(place or ["--index", folder])]
         elif step.action == "repair":
             arguments = ["verify", "--repair", *(place or ["--index", folder])]
         else:

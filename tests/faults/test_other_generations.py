@@ -55,7 +55,7 @@ def put_old_current_back(index: Path, change: Callable[[], object]) -> None:
     kept = {path: path.read_bytes() for path in (index / "CURRENT", newest(index))}
     for _ in range(2):
         change()
-        write_tags(index, {"other": {}})
+        write_tags(index, {"other": {}}, replace=True)
     for path, raw in kept.items():
         path.write_bytes(raw)
 
@@ -73,7 +73,7 @@ def lose_manifests(index: Path) -> None:
 
 @pytest.mark.parametrize("lose", [lose_newest, lose_manifests])
 def test_tags_outlive_the_manifests_that_named_them(photos: Path, index: Path, lose: Callable[[Path], None]) -> None:
-    write_tags(index, {"kept": dict.fromkeys(contents(index)[2:4], 1.0)})
+    write_tags(index, {"kept": dict.fromkeys(contents(index)[2:4], 1.0)}, replace=True)
     before = tags_of(index)
     lose(index)
     with pytest.raises(CorruptIndex):
@@ -87,7 +87,9 @@ def test_tags_outlive_the_manifests_that_named_them(photos: Path, index: Path, l
 
 
 def test_a_newer_generation_is_kept_and_said_and_taken_back(photos: Path, index: Path) -> None:
-    put_old_current_back(index, lambda: write_tags(index, {"kept": dict.fromkeys(contents(index)[2:4], 1.0)}))
+    put_old_current_back(
+        index, lambda: write_tags(index, {"kept": dict.fromkeys(contents(index)[2:4], 1.0)}, replace=True)
+    )
     assert "kept" not in tags_of(index)
     assert any("it is newer" in problem.message for problem in verify(index).problems)
     for _ in range(3):
@@ -99,7 +101,9 @@ def test_a_newer_generation_is_kept_and_said_and_taken_back(photos: Path, index:
 
 
 def test_a_repair_goes_back_to_the_newest_generation(index: Path) -> None:
-    put_old_current_back(index, lambda: write_tags(index, {"kept": dict.fromkeys(contents(index)[2:4], 1.0)}))
+    put_old_current_back(
+        index, lambda: write_tags(index, {"kept": dict.fromkeys(contents(index)[2:4], 1.0)}, replace=True)
+    )
     repair(index)
     assert {"first", "kept"} <= tags_of(index).keys()
     assert verify(index).ok
@@ -108,8 +112,8 @@ def test_a_repair_goes_back_to_the_newest_generation(index: Path) -> None:
 def test_tags_of_two_machines_are_both_kept(photos: Path, index: Path, tmp_path: Path) -> None:
     hashes = contents(index)
     shutil.copytree(index, tmp_path / "there")
-    write_tags(index, {"first": dict.fromkeys(hashes[:3], 1.0), "here": {hashes[0]: 1.0}})
-    write_tags(tmp_path / "there", {"first": dict.fromkeys(hashes[3:5], 1.0), "there": {hashes[1]: 1.0}})
+    write_tags(index, {"first": dict.fromkeys(hashes[:3], 1.0), "here": {hashes[0]: 1.0}}, replace=True)
+    write_tags(tmp_path / "there", {"first": dict.fromkeys(hashes[3:5], 1.0), "there": {hashes[1]: 1.0}}, replace=True)
     for path in (tmp_path / "there" / "tags").iterdir():  # the synchroniser takes all that is new
         if not (index / "tags" / path.name).exists():
             shutil.copy(path, index / "tags" / path.name)

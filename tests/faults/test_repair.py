@@ -36,7 +36,7 @@ def whole(command_server: Commands, tmp_path_factory: pytest.TempPathFactory) ->
     command_server.index(photos)
     first, second = photos / "set000" / "p00000.jpg", photos / "set000" / "p00001.jpg"
     for pictures in ([first], [first, second]):
-        done = command_server.run("concept", "add", "dog", *pictures, "--index", photos)
+        done = command_server.run("concept", "add", "dog", *pictures, "--replace", "--index", photos)
         assert done.status == 0, done.err
     assert command_server.run("concept", "add", "cat", second, "--index", photos).status == 0
     return photos, command_server.state(photos / ".clipsearch")

@@ -48,7 +48,7 @@ def tagged(folder: Path, number: int) -> None:
     with Collection(folder / ".clipsearch", encoder=FakeEncoder()) as photos:
         content = photos.record(number).content_hash
     assert content is not None
-    write_tags(folder / ".clipsearch", {"dog": {content: 1.0}}, replace=False)
+    write_tags(folder / ".clipsearch", {"dog": {content: 1.0}}, extend=True)
 
 
 @pytest.fixture(scope="module")

@@ -239,6 +239,30 @@ def test_bf16_by_openvino(tmp_path: Path) -> None:
             assert encoder.image_choice.engine == "openvino"
 
 
+def test_ctrl_c_is_a_request_after_towers_have_come_and_gone(tmp_path: Path) -> None:
+    """As while `precision` compares engines: a signal's stack that is gone ended the process."""
+    pytest.importorskip("openvino")
+    directory = write_model_directory(tmp_path)
+    program = f"""
+import gc, signal
+from pathlib import Path
+from clipsearch.encoder.layout import read_model_directory
+from clipsearch.encoder.openvino import OpenVinoTower, has_bf16
+model = read_model_directory(Path({str(directory)!r}))
+has_bf16()
+towers = [OpenVinoTower(model, "fp32", 1, 1) for _ in range(3)]
+while towers:
+    del towers[0]
+    gc.collect()
+asked = []
+signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+signal.raise_signal(signal.SIGINT)
+assert asked == [signal.SIGINT]
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+
+
 def test_openvino_says_what_is_wrong_with_a_model(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     directory = write_model_directory(tmp_path)

@@ -102,7 +102,7 @@ def test_those_of_models_that_are_gone_are_removed(model: Path, tmp_path: Path) 
     other = write_model_directory(tmp_path / "other", dim=512, seed=1)
     gone = prepare_text_tower(other)
     (other / "textual/model.onnx").unlink()
-    abandoned = gone.parent / f"{prepared.PART}killed"
+    abandoned = gone.parent / f"{prepared.PART}{gone.name}-abcdefgh"
     abandoned.mkdir()
     os.utime(abandoned, (0, 0))
     kept = prepare_text_tower(model)

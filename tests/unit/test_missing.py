@@ -19,19 +19,22 @@ from typing import Literal
 
 import pytest
 
+from clipsearch.config import read_plain
 from clipsearch.errors import NoPictures, NotAnIndex, OtherCollection, StorageError
-from clipsearch.indexer import build
+from clipsearch.indexer import build, drives
 from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
 from clipsearch.indexer.compact import compact
-from clipsearch.indexer.scan import FoundFile
+from clipsearch.indexer.scan import FoundFile, Scan, walk
 from clipsearch.indexer.status import read_status
 from clipsearch.indexer.verify import verify
 from clipsearch.pictures.pool import DecodeResult, DecodeTask
+from clipsearch.records import OUT_OF_MEMORY, SkipStatus
 from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot
 from clipsearch.store.export import export_parquet
 from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
+from tests.support.mounts import Mounts
 from tests.support.pictures import fill, picture
 
 KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "4"))
@@ -551,3 +554,349 @@ def test_killed_while_encoding_again_all_old_or_all_new_are_found(tmp_path: Path
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True, text=True)
     assert done.stdout.split()[1] == "40"
     assert verify(index).ok
+
+
+# -- files that are there and give no picture
+
+
+def spoil(paths: list[Path], how: str) -> None:
+    for path in paths:
+        size = path.stat().st_size
+        path.write_bytes(b"" if how == "emptied" else b"\0" * size if how == "zeroed" else path.read_bytes()[:200])
+
+
+@pytest.mark.parametrize("how", ["emptied", "zeroed", "cut"])
+@pytest.mark.parametrize("options", [{}, {"reindex": True}], ids=["run", "reindex"])
+@pytest.mark.parametrize("neighbour", [False, True])
+def test_what_is_spoiled_in_bulk_keeps_its_vectors(
+    how: str, options: dict[str, object], neighbour: bool, photos: Path, encoder: FakeEncoder
+) -> None:
+    paths = fill(photos, 12)
+    if neighbour:  # a file whose row already says that such content is no picture
+        (photos / "old.jpg").write_bytes(b"" if how == "emptied" else b"\0" * paths[0].stat().st_size)
+    run(photos, encoder)
+    contents = [path.read_bytes() for path in paths]
+    before = found(photos / ".clipsearch")
+    spoil(paths[:8], how)
+    if options:
+        with pytest.raises(StorageError, match="8 indexed pictures cannot be read now"):
+            index_folder(photos, encoder, options=IndexOptions(workers=1, reindex=True))
+    else:
+        report = run(photos, encoder)
+        assert (report.pictures, report.kept, report.removed) == (12, 8, 0)
+        assert "8 indexed pictures cannot be read now" in report.warnings[-1]
+        generation = report.generation
+        assert run(photos, encoder).generation == generation
+    assert found(photos / ".clipsearch") == before
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    report = run(photos, encoder)
+    assert (report.encoded, report.pictures, report.kept) == (0, 12, 0)
+
+
+def test_one_that_is_spoiled_is_a_picture_no_more_but_an_empty_file_says_nothing(
+    photos: Path, encoder: FakeEncoder
+) -> None:
+    paths = fill(photos, 12)
+    run(photos, encoder)
+    spoil(paths[:1], "zeroed")
+    spoil(paths[1:2], "emptied")
+    report = run(photos, encoder)
+    assert (report.pictures, report.kept, len(report.skipped)) == (11, 1, 2)
+    paths[1].unlink()
+    assert run(photos, encoder).pictures == 10
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ("missing_extra", "needs heif"),
+        ("timeout", "too slow"),
+        ("decoder_crashed", "it died"),
+        ("too_large", OUT_OF_MEMORY),
+        ("unsupported_format", "this version does not read it"),
+    ],
+)
+@pytest.mark.parametrize("share", [1, 8])
+def test_no_failure_of_ours_replaces_a_picture(
+    status: SkipStatus, reason: str, share: int, photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = fill(photos, 12)
+    run(photos, encoder)
+    before = found(photos / ".clipsearch")
+    bad = {path.relative_to(photos).as_posix() for path in paths[:share]}
+    real = build._Run._take
+
+    def take(run: build._Run, file: FoundFile, result: DecodeResult) -> DecodeTask | None:
+        if file.path not in bad:
+            return real(run, file, result)
+        run._skip(file, status, reason, None)
+        return None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build._Run, "_take", take)
+        if share > 1:
+            with pytest.raises(StorageError, match="8 indexed pictures cannot be read now"):
+                index_folder(photos, encoder, options=IndexOptions(workers=1, reindex=True))
+            assert found(photos / ".clipsearch") == before
+        else:
+            report = run(photos, encoder, reindex=True)
+            assert (report.pictures, report.missing, report.removed) == (11, 1, 0)
+        run(photos, encoder)
+        if status != "unsupported_format":  # which says something of a file that is another now
+            for path in paths:
+                os.utime(path, ns=(1, 1))
+            assert run(photos, encoder).kept == share
+        assert found(photos / ".clipsearch") == before
+    report = run(photos, encoder)
+    assert (report.encoded, report.pictures, report.missing) == (0, 12, 0)
+    assert found(photos / ".clipsearch") == before
+
+
+def test_with_prune_what_only_we_cannot_read_does_not_hold_up_a_reindex(
+    photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = fill(photos, 6)
+    run(photos, encoder)
+    bad = {path.relative_to(photos).as_posix() for path in paths[:5]}
+    real = build._Run._take
+
+    def take(run: build._Run, file: FoundFile, result: DecodeResult) -> DecodeTask | None:
+        if file.path not in bad:
+            return real(run, file, result)
+        run._skip(file, "missing_extra", "needs heif", None)
+        return None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build._Run, "_take", take)
+        report = run(photos, encoder, reindex=True, prune=True)
+    assert (report.pictures, report.missing) == (1, 5)
+    assert run(photos, encoder).pictures == 6
+
+
+def test_files_that_may_be_anything_leave_no_row(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 3)
+    for name in ("README", "empty", "locked"):
+        (photos / name).write_bytes(b"" if name == "empty" else b"text")
+    index_folder(photos, encoder, index=photos / "own")
+    report = index_folder(photos, encoder, options=IndexOptions(workers=1))  # the other one is within the pictures
+    assert (report.encoded, report.skipped) == (3, [])
+    assert report.left_out == {"indexes of clipsearch": 1}
+    status = read_status(report.index)
+    assert (status.pictures, len(status.skipped)) == (3, 0)
+
+
+# -- what leaves pictures out, and cannot be read
+
+
+@contextmanager
+def unreadable_file(name: str, number: int, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    real = read_plain
+
+    def read(path: str, limit_bytes: int = -1) -> bytes:
+        if Path(path).name == name:
+            raise OSError(number, os.strerror(number))
+        return real(path, limit_bytes)
+
+    with patch.context() as context:
+        context.setattr("clipsearch.indexer.ignore.read_plain", read)
+        context.setattr("clipsearch.indexer.ignore.time.sleep", lambda seconds: None)
+        yield
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ELOOP])
+@pytest.mark.parametrize("name", [".clipsearchignore", "CACHEDIR.TAG"])
+@pytest.mark.parametrize("options", [{}, {"prune": True, "keep_missing_days": 0.0}], ids=["run", "prune"])
+def test_a_folder_of_which_nobody_knows_what_is_left_out_stays_as_it_was(
+    number: int,
+    name: str,
+    options: dict[str, object],
+    photos: Path,
+    encoder: FakeEncoder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fill(photos / "open", 3)
+    album = photos / "album"
+    shown, hidden, gone = fill(album, 3, first=10), fill(album / "private", 2, first=20), fill(album, 1, first=30)
+    (album / ".clipsearchignore").write_text("private/\n")
+    if name == "CACHEDIR.TAG":
+        (album / name).write_text("no signature")
+    report = run(photos, encoder)
+    assert report.pictures == 7
+    before = found(photos / ".clipsearch")
+    gone[0].unlink()
+    new = fill(album, 1, first=40)
+    with unreadable_file(name, number, monkeypatch):
+        report = run(photos, encoder, **options)
+        assert [(skip.path, skip.status) for skip in report.skipped] == [(f"album/{name}", "unreadable")]
+        assert (report.encoded, report.removed, report.missing, report.forgotten) == (0, 0, 0, 0)
+        assert found(photos / ".clipsearch") == before
+        shutil.copy(shown[0], photos / "open" / "copy.jpg")  # of a picture that stays where it was
+        assert run(photos, encoder, **options).pictures == 8
+        with pytest.raises(StorageError, match=f"{name} cannot be read"):
+            index_folder(photos, encoder, options=IndexOptions(workers=1, reindex=True))
+        assert len(found(photos / ".clipsearch")) == 8
+    assert run(photos, encoder).encoded == 1
+    paths = found(photos / ".clipsearch")
+    assert {path.relative_to(photos).as_posix() for path in [*shown, *new]} <= paths
+    assert not any(path.relative_to(photos).as_posix() in paths for path in [*hidden, *gone])
+
+
+def test_an_index_is_not_begun_where_nobody_knows_what_is_left_out(
+    photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(photos, 3)
+    (photos / ".clipsearchignore").symlink_to(photos.parent / "away" / "patterns")
+    with pytest.raises(StorageError, match=r"\.clipsearchignore"):
+        index_folder(photos, encoder)
+    assert not (photos / ".clipsearch").exists()
+    (photos / ".clipsearchignore").unlink()
+    (photos / ".clipsearchignore").mkdir()  # holds no patterns, and never will
+    report = run(photos, encoder)
+    assert report.pictures == 3
+    assert "no file" in report.warnings[-1]
+
+
+# -- which drive is it?
+
+
+@pytest.mark.parametrize("said", ["id", "size", "source", "uuid"])
+def test_another_drive_with_the_same_device_number_deletes_nothing(
+    said: str, photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = fill(photos, 30)
+    monkeypatch.setattr(drives, "_mounted_at", lambda place: ("vfat", "/dev/sdb1"))
+    monkeypatch.setattr(drives, "_uuid", lambda device, source: "1234-ABCD")
+    run(photos, encoder)
+    before = found(photos / ".clipsearch")
+    paths[3].rename(photos.parent / "away.jpg")
+    with monkeypatch.context() as patch:
+        real = os.fstatvfs
+        if said == "id":
+            patch.setattr(os, "fstatvfs", lambda fd: _with(real(fd), f_fsid=real(fd).f_fsid + 1))
+        elif said == "size":
+            patch.setattr(os, "fstatvfs", lambda fd: _with(real(fd), f_blocks=real(fd).f_blocks + 1))
+        elif said == "source":
+            patch.setattr(drives, "_mounted_at", lambda place: ("vfat", "/dev/sdc1"))
+        else:
+            patch.setattr(drives, "_uuid", lambda device, source: "5678-DCBA")
+        report = run(photos, encoder)
+        assert (report.removed, report.missing) == (0, 1)
+    (photos.parent / "away.jpg").rename(paths[3])
+    report = run(photos, encoder)
+    assert (report.returned, report.encoded) == (1, 0)
+    assert found(photos / ".clipsearch") == before
+    paths[3].unlink()
+    assert run(photos, encoder).removed == 1  # the drive is the same
+
+
+def _with(told: os.statvfs_result, **other: int) -> object:
+    names = [name for name in dir(told) if name.startswith("f_")]
+    return type("Told", (), {**{name: getattr(told, name) for name in names}, **other})()
+
+
+def test_another_real_drive_at_the_same_mount_point_deletes_nothing(tmp_path: Path, encoder: FakeEncoder) -> None:
+    photos, usb = tmp_path / "photos", tmp_path / "photos" / "usb"
+    fill(photos, 30)
+    mounted = Mounts()
+    try:
+        mounted.tmpfs(usb)
+        numbers = [usb.stat().st_dev]
+        for n in range(3):
+            picture(100 + n).save(usb / f"{n}.png")
+        run(photos, encoder)
+        mounted.unmount(usb)
+        mounted.tmpfs(usb)
+        numbers.append(usb.stat().st_dev)
+        picture(200).save(usb / "other.png")
+        report = run(photos, encoder)
+        assert (report.removed, report.missing) == (0, 3), numbers
+    finally:
+        mounted.close()
+
+
+def test_an_index_of_before_knows_device_numbers(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 3)
+    scan = Scan()
+    assert len([*walk(photos, scan)]) > 0
+    number = photos.stat().st_dev
+    assert scan.moved_devices({"": number, "set000": number}) == []
+    assert scan.moved_devices({"": number + 1}) == [""]
+    assert scan.moved_devices(scan.devices) == []
+    assert min(scan.devices.values()) >= drives.LEAST
+
+
+# -- time, and what is left out
+
+
+def run_at(
+    days: float, patch: pytest.MonkeyPatch, folder: Path, encoder: FakeEncoder, **options: object
+) -> IndexReport:
+    with patch.context() as context:
+        context.setattr("clipsearch.indexer.build.time.time", lambda: 1_800_000_000 + 86_400 * days)
+        return run(folder, encoder, **options)
+
+
+def test_a_clock_that_jumps_ahead_and_back_makes_nothing_old(
+    photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(photos, 30)
+    run_at(0, monkeypatch, photos, encoder)
+    (photos / "set001").rename(photos.parent / "away")
+    for days in (1, 2000, 2000.1, 2001, 2002, 3, 3.1, 9000, 9000.1, 4, -20000, 5, -20000, 6, 6.1):
+        report = run_at(days, monkeypatch, photos, encoder)
+        assert (report.missing, report.forgotten) == (10, 0), days
+    (photos.parent / "away").rename(photos / "set001")
+    assert run_at(7, monkeypatch, photos, encoder).returned == 10
+    assert encoder.images_encoded == 30
+
+
+@pytest.mark.parametrize("every", [1, 7, 31])
+def test_days_are_counted_from_run_to_run(
+    every: int, photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(photos, 30)
+    run_at(-60, monkeypatch, photos, encoder)
+    (photos / "set001").rename(photos.parent / "away")
+    assert run_at(0, monkeypatch, photos, encoder).missing == 10  # after a pause, which does not count
+    days, report = 0, run_at(0.1, monkeypatch, photos, encoder)
+    while not report.forgotten:
+        days += every
+        assert days < 30 + 3 * every
+        report = run_at(days, monkeypatch, photos, encoder)
+    assert report.forgotten == 10
+    assert days >= 30
+
+
+def test_a_run_that_only_tells_the_time_is_a_rare_one(
+    photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(photos, 30)
+    run_at(0, monkeypatch, photos, encoder)
+    (photos / "set001").rename(photos.parent / "away")
+    generations = {run_at(hour / 24, monkeypatch, photos, encoder).generation for hour in range(1, 49)}
+    assert len(generations) <= 5
+
+
+@pytest.mark.parametrize("reindex", [False, True])
+def test_what_is_excluded_is_not_deleted(reindex: bool, photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 30)
+    run(photos, encoder)
+    shutil.rmtree(photos / "set002")
+    everything: dict[str, object] = {"prune": True, "keep_missing_days": 0.0, "reindex": reindex}
+    for _ in range(2):
+        report = run(photos, encoder, exclude=("set001",), **everything)
+        assert (report.pictures, report.missing) == (10, 10)
+    encoded = encoder.images_encoded
+    report = run(photos, encoder)
+    assert (report.returned, report.pictures, encoder.images_encoded) == (10, 20, encoded)
+
+
+def test_what_is_left_out_for_good_is_forgotten_when_asked_only(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 30)
+    run(photos, encoder)
+    (photos / ".clipsearchignore").write_text("set001/\n")
+    for _ in range(2):
+        report = run(photos, encoder, keep_missing_days=0)
+        assert (report.pictures, report.missing, report.forgotten) == (20, 10, 0)
+    assert run(photos, encoder, prune=True).forgotten == 10

@@ -16,7 +16,7 @@ from PIL import Image
 
 import clipsearch
 from clipsearch.pictures.notebook import MOST_SHOWN, SIDE
-from clipsearch.records import Band, Hit, Hits, ImageRecord
+from clipsearch.records import NOTHING_CERTAIN, Band, Hit, Hits, ImageRecord
 from tests.support.collections import serving, varied_index
 from tests.support.fake_encoder import FakeEncoder
 
@@ -122,3 +122,12 @@ def test_collections_give_such_lists(tmp_path: Path) -> None:
         assert jpeg == remote.thumbnail(there, 256)
         remote.close()
     assert not pictures_in(shown._repr_html_())  # nor does a server that is gone break the page
+
+
+def test_what_is_not_certain_says_so_also_in_parts_and_copies(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    hits = Hits([hit(tmp_path / "a.jpg"), hit(tmp_path / "b.jpg")], are_certain=False)
+    for shown in (hits, hits[:1], pickle.loads(pickle.dumps(hits)), copy.copy(hits)):
+        assert not shown.are_certain and NOTHING_CERTAIN in shown._repr_html_()
+    assert Hits(list(hits)).are_certain and NOTHING_CERTAIN not in Hits(list(hits))._repr_html_()

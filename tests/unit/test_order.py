@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -16,8 +17,9 @@ import clipsearch
 from benchmarks.common import random_blocks, write_index
 from clipsearch.query import Query, parse_query
 from clipsearch.records import FloatArray
+from clipsearch.search import confidence
 from clipsearch.search.collection import Collection
-from clipsearch.search.order import DEEPEST, FIRST, STEPS, Order, Wish, listed
+from clipsearch.search.order import DEEPEST, FIRST, NEAREST, STEPS, Order, Wish, listed
 from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 
@@ -79,8 +81,8 @@ def test_the_first_hits_of_approximate_search_are_the_same_for_any_number(
                 for k in (1, 20, 21, 300, 2000):
                     found = photos.search(query, k, all=True, **options)
                     assert [hit.record.row_id for hit in found] == whole[:k], (query, options, k)
-        bands = [hit.band for hit in photos.search("red", FEWER)]
-        assert "unlikely" not in bands
+        hits = photos.search("red", FEWER)
+        assert len(hits) == NEAREST if not hits.are_certain else all(hit.band != "unlikely" for hit in hits)
 
 
 def test_confidence_does_not_depend_on_the_window(index: Path, encoder: FakeEncoder) -> None:
@@ -188,10 +190,30 @@ def test_a_window_is_full_though_much_was_folded(query: str, tmp_path: Path, enc
         assert [hit.record.row_id for page in pages for hit in page] == every
 
 
+def test_where_nothing_passes_the_nearest_are_shown_and_are_not_certain(index: Path, encoder: FakeEncoder) -> None:
+    with clipsearch.open(index, encoder=encoder) as photos:
+        everything = photos.search("blue", 40, all=True)
+        assert everything[0].band == "unlikely"
+        hits = photos.search("blue", 40)
+        assert hits == everything[:NEAREST] and not hits.are_certain
+        assert hits[3:] == photos.search("blue", 40, offset=3)
+        order = photos.order("blue")
+        assert order.count(photos) == (NEAREST, len(photos) - NEAREST) and order.is_uncertain
+        by_date = photos.search("blue", 40, sort="date")
+        assert {hit.record.row_id for hit in by_date} == {hit.record.row_id for hit in hits}
+        assert photos.search("").are_certain and photos.search("blue name:nowhere") == []
+
+
 @pytest.mark.parametrize(("like", "unlike"), [((), (2,)), ((0,), ()), ((0, 1), (5,))])
 def test_thumbs_move_what_words_find_and_hide_none_of_it(
-    tmp_path: Path, encoder: FakeEncoder, like: tuple[int, ...], unlike: tuple[int, ...]
+    tmp_path: Path,
+    encoder: FakeEncoder,
+    monkeypatch: pytest.MonkeyPatch,
+    like: tuple[int, ...],
+    unlike: tuple[int, ...],
 ) -> None:
+    lenient = dataclasses.replace(confidence.shipped_calibration(), cut=0.02)
+    monkeypatch.setattr(confidence, "shipped_calibration", lambda: lenient)
     with clipsearch.open(
         near_red(tmp_path / "photos", encoder, groups=40, copies=1, spread=0.6), encoder=encoder
     ) as photos:

@@ -21,6 +21,7 @@ from benchmarks.common import random_blocks, write_index
 from clipsearch.pictures.formats import FORMATS, UNSUPPORTED, is_installed
 from clipsearch.query import parse_query
 from clipsearch.query.fields import FILTERS
+from clipsearch.records import NOTHING_CERTAIN
 from clipsearch.search import order as ordering
 from clipsearch.server.app import create_app
 from clipsearch.ui.page import add_page
@@ -78,10 +79,13 @@ def ids(found: dict[str, Any]) -> list[int]:
     "query", ["date:2023", "camara:canon red", "red folder:x kamera:leica", "orientaton:landscape"]
 )
 def test_a_gallery_says_what_a_search_says(client: TestClient, query: str) -> None:
-    told = client.post("/v1/search", json={"query": query}).json()["notices"]
-    assert len(told) == 1
-    assert window(client, query=query)["notices"] == told
-    assert window(client, query=query, offset=1)["notices"] == told
+    answer = client.post("/v1/search", json={"query": query}).json()
+    told = answer["notices"]
+    uncertain = bool(answer["hits"]) and all(hit["band"] == "unlikely" for hit in answer["hits"])
+    assert told[:1] == [NOTHING_CERTAIN] if uncertain else NOTHING_CERTAIN not in told
+    assert len(told) == 1 + uncertain
+    assert window(client, query=query)["notices"] == told[uncertain:]  # of all, likely or not
+    assert window(client, query=query, offset=1)["notices"] == told[uncertain:]
     assert window(client, query="red")["notices"] == window(client)["notices"] == []
 
 
@@ -186,8 +190,14 @@ def test_thumbs_can_be_kept_as_a_concept(client: TestClient) -> None:
     found = [hit["name"] for hit in window(client, query='tag:"my red"')["hits"]]
     assert {"red.png", "=large red.png"} <= set(found)
     assert "blue.png" not in found
+    again = client.post("/v1/concepts", json={**asked, "name": "MY red", "like": [rows["blue.png"]], "unlike": []})
+    assert (again.status_code, again.json()["error"]) == (409, "TagExists")
+    assert {hit["name"] for hit in window(client, query='tag:"my red"')["hits"]} == set(found)
+    blue = {**asked, "name": "MY red", "like": [rows["blue.png"]], "unlike": [], "replace": True}
+    assert client.post("/v1/concepts", json=blue).status_code == 200
+    assert "blue.png" in [hit["name"] for hit in window(client, query='tag:"my red"')["hits"]]
     assert client.post("/v1/concepts", json={**asked, "name": "a\nb"}).status_code == 400
-    assert client.post("/v1/concepts", json={**asked, "like": [999]}).status_code == 400
+    assert client.post("/v1/concepts", json={**asked, "name": "other", "like": [999]}).status_code == 400
 
 
 def test_thumbs_change_the_order(client: TestClient) -> None:

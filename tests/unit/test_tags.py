@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsearch.errors import CorruptIndex, UnknownTag, UnsupportedIndex
+from clipsearch.errors import CorruptIndex, TagExists, UnknownTag, UnsupportedIndex
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.compact import compact
 from clipsearch.indexer.repair import repair
@@ -78,10 +78,15 @@ def test_tags_are_added_to_replaced_and_removed(photos: Path) -> None:
     index = index_of(photos)
     a, b, c, *_ = content_hashes(index)
     write_tags(index, {"dog": {a: 1.0, b: 0.5}, "Café": {c: 1.0}})
-    write_tags(index, {"DOG": {b: 0.75, c: 1.0}}, replace=False)
+    with pytest.raises(TagExists, match=r"already has the tag 'dog' \(2 pictures\)"):
+        write_tags(index, {"bird": {}, "DOG": {b: 0.75, c: 1.0}})
+    assert [ref.name for ref in manifest_of(index).tags] == ["Café", "dog"]
+    assert len(list((index / "tags").iterdir())) == 4  # nothing was written that a repair might take in
+    write_tags(index, {"dog": {a: 1.0, b: 0.5}})  # as it is
+    write_tags(index, {"DOG": {b: 0.75, c: 1.0}}, extend=True)
     assert scores_of(index, "dog") == {a: 1.0, b: 0.75, c: 1.0}
     assert scores_of(index, "cafe\u0301") == {c: 1.0}
-    write_tags(index, {"dog": {c: 1.0}})
+    write_tags(index, {"dog": {c: 1.0}}, replace=True)
     assert scores_of(index, "dog") == {c: 1.0}
     assert [ref.name for ref in manifest_of(index).tags] == ["Café", "dog"]
     remove_tag(index, "dog")
@@ -163,7 +168,7 @@ def test_a_tag_that_is_damaged_twice_comes_back_as_it_was_before_its_last_change
     index = index_of(photos)
     a, b, *_ = content_hashes(index)
     write_tags(index, {"dog": {a: 1.0}})
-    write_tags(index, {"dog": {a: 1.0, b: 1.0}})
+    write_tags(index, {"dog": {a: 1.0, b: 1.0}}, replace=True)
     ref = find_tag(manifest_of(index), "dog")
     assert ref is not None
     for file in ref.files():

@@ -171,6 +171,24 @@ def test_files_that_no_scan_takes_are_no_change_however_often_they_are_written(p
 
 
 @pytest.mark.slow
+def test_a_picture_that_keeps_growing_is_told_of_when_it_appears_and_when_it_is_done(photos: Path) -> None:
+    watching = Watching(photos, settled_s=2.0)
+    try:
+        with (photos / "download.jpg").open("wb") as file:
+            for number in range(12):
+                file.write(b"\xff\xd8" * 100)
+                file.flush()
+                time.sleep(0.5)
+                if number == 6:
+                    (photos / "other.jpg").write_bytes(b"another")
+        assert len(watching.taken(within_s=0.3)) <= 2  # of the first bytes, and of the other file
+        assert len(watching.taken(within_s=4.0)) == 1
+        (photos / "download.jpg").unlink()
+        watching.change()
+    finally:
+        watching.stop.set()
+
+
 def test_what_may_be_a_picture_or_a_folder_is_a_change_when_it_comes_and_goes(watching: Watching, photos: Path) -> None:
     for name in ("x.jpg", "x.JPG", "x.heic", "x.tif", "x.nef", "2019.08 Rome/", "new/", "x"):
         place = photos / name

@@ -267,8 +267,7 @@ function drawSummary(took) {
     const empty = index && !index.pictures;
     nothing.replaceChildren(
       make("h2", {}, empty ? "No pictures here yet" : "Nothing found"),
-      make("p", {}, empty ? "Index a folder: clipsearch index ./photos" : hidden ? "No picture is a likely match." : "No picture matches. Try other words or fewer filters."),
-      hidden ? button("cs-button", null, "Show unlikely matches", () => go({ all: true }), "Show unlikely matches") : "",
+      make("p", {}, empty ? "Index a folder: clipsearch index ./photos" : "No picture matches the filters."),
     );
   }
   rest.hidden = !total || !hidden;
@@ -493,19 +492,30 @@ function drawFeedback() {
 /** Ask for a name, and keep what the thumbs say under it. */
 function keepConcept() {
   const name = make("input.cs-name-it", { type: "text", placeholder: "my-dog", "aria-label": "Name of the tag", autocomplete: "off" });
-  const asking = make("form", {}, name, make("button.cs-button", { type: "submit" }, "Keep"));
+  const submit = make("button.cs-button", { type: "submit" }, "Keep");
+  const asking = make("form", {}, name, submit);
+  let taken = null; // a name that is another tag's, which a second press replaces
+  name.oninput = () => {
+    taken = null;
+    submit.textContent = "Keep";
+  };
   asking.onsubmit = async (event) => {
     event.preventDefault();
     if (!name.value.trim()) return;
     try {
       const kept = await api.keepConcept({
         index: gallery.index, index_id: answered?.index_id, name: name.value.trim(), like: state.up, unlike: state.down,
+        replace: taken === name.value.trim(),
       });
       say(`Saved. Search for it with tag:${kept.name}`);
       status.poll();
       go({ q: `tag:${/\s/.test(kept.name) ? `"${kept.name}"` : kept.name}`, id: null });
     } catch (error) {
-      say(error.message);
+      say(error.kind === "TagExists" ? "There is a tag with this name. Choose another name, or replace it." : error.message);
+      if (error.kind === "TagExists") {
+        taken = name.value.trim();
+        submit.textContent = "Replace";
+      }
     }
   };
   feedback.replaceChildren(asking);
