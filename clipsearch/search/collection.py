@@ -79,6 +79,8 @@ titles. Whole captions, also short ones, it made worse. Measured by `benchmarks/
 LARGEST_ROW_ID = 2**63 - 1
 CANCELLED = 1e-4  # of the weights: shorter sums are noise
 
+_READABLE = "Describe the pictures in words of a language that it knows, such as English"
+MOST_MISSPELT = 3
 SURELY_READ = 12  # characters that every model reads; those of 16 tokens are the narrowest
 
 
@@ -387,15 +389,18 @@ class Collection:
         return unit
 
     def notices(self, query: str | Query) -> list[str]:
-        """What should be said of a query beside its hits, a line each: words that the model does not read, and words
-        that are nearly filters. Loads the model only for a text that may be too long. Raises: MalformedQuery."""
+        """What should be said of a query beside its hits, a line each: what it could also have meant (`query.hints`),
+        and words that the model does not read. Raises: MalformedQuery."""
+        from clipsearch.query.hints import hints, unknown_tags
+
         self._check_open()
         if isinstance(query, str) and not query.strip():
             return []
         parsed = self.parse(query)
         unseen = [] if parsed.filter is None else self._unseen(parsed.filter)
         texts = [term.value for term in parsed.terms if term.kind == "text"]
-        return [*parsed.offers, *unseen, *self.unread(texts)]
+        untagged = unknown_tags(parsed, [tag.name for tag in self.tags])
+        return [*parsed.offers, *untagged, *unseen, *hints(parsed), *self.unread(texts)]
 
     def _unseen(self, expression: Filter) -> list[str]:
         """That a filter asks what pixels say, and that nobody has looked at those of some pictures."""
@@ -414,12 +419,24 @@ class Collection:
         ]
 
     def unread(self, texts: Iterable[str]) -> list[str]:
-        """Where the model stops reading those of some texts that are too long for it, a line each."""
+        """Where the model stops reading those of some texts that are too long for it, and words that it does not know
+        and that are probably misspelt, a line each."""
+        texts = list(texts)
+        told = [line for text in texts for line in self._misspelt(text)]
         texts = [text for text in texts if len(text) > SURELY_READ]
-        told = []
         for text, part in zip(texts, self.encoder.parts_read(texts) if texts else [], strict=True):
             if part is not None:
                 told.append(_cut_short(text, part))
+        return told
+
+    def _misspelt(self, text: str) -> list[str]:
+        from clipsearch.query.spelling import nearest_word
+
+        told = []
+        for word in self.encoder.unknown_words(text)[:MOST_MISSPELT]:
+            meant = nearest_word(word, self.encoder.words(), is_listed=self.encoder.is_english_word(word))
+            if meant is not None:
+                told.append(f"the model does not know {word}. Did you mean: {text.replace(word, meant)}")
         return told
 
     def encode_query(self, query: str | os.PathLike[str] | Query) -> FloatArray:
@@ -440,6 +457,9 @@ class Collection:
     def query_vectors(self, queries: Sequence[Query]) -> list[FloatArray | None]:
         """The `query_vector` of each query, the texts of all encoded at once."""
         texts = list(dict.fromkeys(term.value for query in queries for term in query.terms if term.kind == "text"))
+        for text in texts:
+            if not (text.isascii() and any(map(str.isalpha, text))) and not self.encoder.reads(text):
+                raise InvalidQuery(f"the model cannot read {text}. {_READABLE}")
         encoded = dict(zip(texts, self._encode_texts(texts), strict=True))
         return [self._sum_of_terms(query, encoded) for query in queries]
 
@@ -725,7 +745,7 @@ class Collection:
         return self.manifest.tags
 
     def select(self, expression: Filter) -> IntArray:
-        """Row ids of the pictures that pass a filter expression. Shape: (S,) int64, ascending. Raises: UnknownTag."""
+        """Row ids of the pictures that pass a filter expression. Shape: (S,) int64, ascending."""
         from clipsearch.search.filters import passing
 
         found = [np.empty(0, np.int64)]
@@ -762,7 +782,11 @@ class Collection:
         return tag.direction
 
     def _tagged(self, rows: LiveRows, name: str) -> npt.NDArray[np.bool_]:
-        tag = self.tag(name)
+        """Which rows carry a tag: none of one that there is not (yet), so that `not tag:seen` is everything."""
+        try:
+            tag = self.tag(name)
+        except UnknownTag:
+            return np.zeros(rows.file.pictures, bool)
         given = tag.holds(rows.file.columns.hashes)
         if tag.direction is None:
             return ~np.isnan(given)
@@ -785,8 +809,9 @@ class Collection:
         if query.filter is None or not any(ref.kind == "concept" for ref in self.tags):
             return []
         from clipsearch.query.nodes import required_tags
+        from clipsearch.store.tags import find_tag
 
-        names = required_tags(query.filter)
+        names = [name for name in required_tags(query.filter) if find_tag(self.manifest, name) is not None]
         return [self.concept(name).vector for name in names if self.tag(name).direction is not None]
 
     def close(self) -> None:
