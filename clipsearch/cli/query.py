@@ -24,7 +24,7 @@ from clipsearch.cli.options import (
     print_names,
 )
 from clipsearch.cli.output import hits_csv, print_hit
-from clipsearch.cli.terminal import count, shown
+from clipsearch.cli.terminal import shown
 from clipsearch.errors import EmptyQuery, InvalidQuery, UnreadablePicture
 from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
 from clipsearch.records import DEFAULT_HITS, Hit
@@ -32,8 +32,6 @@ from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
     from clipsearch.cli.preview import Preview
-    from clipsearch.search.collection import Collection
-    from clipsearch.search.order import Order
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -154,7 +152,7 @@ def query(
             for line in photos.notices(order.wish.query):
                 notice(line)
             config.remember_index(photos.index)
-            empty = "" if hits else _nothing(photos, order)
+            empty = "" if hits else f"{safe(str(photos.root))}{safe(order.why_empty(photos))}"
     if as_json:
         print_json([hit.to_dict() for hit in hits])
     elif as_csv:
@@ -173,18 +171,6 @@ def query(
     if not hits:
         print(f"nothing found: {empty}", file=sys.stderr)
         raise typer.Exit(EXIT_NOTHING_FOUND)
-
-
-def _nothing(photos: Collection, order: Order) -> str:
-    """Why an order has no hits."""
-    _, hidden = order.count(photos)
-    if hidden:
-        why = f": no picture is a likely match (--all shows {count(hidden, 'unlikely one')}, best first)"
-    elif order.wish.query.filter is not None and len(photos):
-        why = ": no picture matches the filters"
-    else:
-        why = " has no searchable pictures"
-    return f"{safe(str(photos.root))}{why}"
 
 
 def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, Any]) -> list[Hit] | None:

@@ -7,7 +7,7 @@ index and no model: what they know is given.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from clipsearch.query import Query
 from clipsearch.query.nodes import Tagged, leaves_of
@@ -79,6 +79,10 @@ _COLOR = re.compile(
     rf"^(?P<alone>{'|'.join(COLORS)}|grey)$|\b(?:a\s+)?(?P<of>{'|'.join(COLORS)}|grey)\s+"
     rf"(?:{_PICTURE}|colou?rs?|background)\b(?:\s+of\b)?",
     re.IGNORECASE,
+)
+MOST_WORDS = 6
+_UNQUOTED_FOLDER = re.compile(
+    r"(?P<field>(?<![\w:])folder:)(?P<value>[^\s\"“„()*?]+(?:\s+[^\s\"“„()*?:]+(?![\w:]))*)", re.IGNORECASE
 )
 _ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
 _WORTH_A_LOOK = re.compile(
@@ -201,3 +205,22 @@ def _rest(query: Query, phrase: str, instead: str) -> str | None:
     except InvalidQuery:
         return None
     return written
+
+
+def requoted(query: str, is_folder: Callable[[str], bool]) -> str:
+    """A query with quotes around the names of folders of several words, where only so there is such a folder.
+
+    `is_folder`: whether there is a folder that a name fits. The longest name of up to MOST_WORDS words counts.
+    """
+
+    def with_quotes(match: re.Match[str]) -> str:
+        words = re.split(r"(\s+)", match["value"])
+        if len(words) == 1 or is_folder(words[0]):
+            return match[0]
+        for count in range(min(len(words), 2 * MOST_WORDS - 1), 1, -2):
+            name = "".join(words[:count])
+            if is_folder(name):
+                return f'{match["field"]}"{name}"{"".join(words[count:])}'
+        return match[0]
+
+    return _UNQUOTED_FOLDER.sub(with_quotes, query) if query.count('"') == 0 else query

@@ -340,15 +340,29 @@ class Collection:
         if not isinstance(query, str):
             path = os.fspath(query)
             return Query(path, (Term("picture", path),))
-        query = well_formed(query)
+        typed = well_formed(query)
+        query = self._requoted(typed)
         sent = pictures or {}
         parsed = parse_query(
             query, is_file=self._is_picture if local_files else lambda name: name in sent or self._is_indexed(name)
         )
+        if query != typed:
+            parsed = dataclasses.replace(parsed, offers=(*parsed.offers, f"{typed} was read as {query}"))
         if local_files or all(term.kind != "picture" for term in parsed.terms):
             return parsed
         terms = tuple(self._without_file(query, term, sent) for term in parsed.terms)
         return dataclasses.replace(parsed, terms=terms)
+
+    def _requoted(self, query: str) -> str:
+        """A query with the quotes put back that a shell took from `folder:"my trips"`: where there is no folder `my`,
+        and one `my trips`."""
+        if "folder:" not in query.lower() or " " not in query.strip():
+            return query
+        from clipsearch.query.hints import requoted
+        from clipsearch.search.filters import folder_fits
+
+        folders = {folder for columns in self.columns() for folder in columns.texts("folder")}
+        return requoted(query, lambda name: any(map(folder_fits(name), folders)))
 
     def _is_picture(self, name: str) -> bool:
         """Whether a name is that of a file, or of a picture of the index that may be away."""

@@ -88,6 +88,15 @@ def asks_in_words(query: Query) -> bool:
     return all(term.kind == "text" for term in query.terms if term.weight > 0)
 
 
+def _written(part: Filter, source: str) -> str:
+    """A part of a filter as the query has it."""
+    from clipsearch.query.nodes import Not, leaves_of
+
+    leaves = leaves_of(part)
+    said = source[min(leaf.span.start for leaf in leaves) : max(leaf.span.end for leaf in leaves)]
+    return f"not {said}" if isinstance(part, Not) else said
+
+
 @dataclass(slots=True)
 class Order:
     """What is known of an order so far. Safe to use from many threads; ask each time with the same generation."""
@@ -134,6 +143,28 @@ class Order:
             while not self._is_cut:
                 self._deepen(photos, self._depth + 1)
             return len(self._found) - self._spare, self.everything - len(self._found)
+
+    def why_empty(self, photos: Collection) -> str:
+        """Why there are no hits, to follow the name of the collection; empty where there are some."""
+        found, hidden = self.count(photos)
+        if found:
+            return ""
+        if hidden:
+            which = "1 unlikely one" if hidden == 1 else f"{hidden:,} unlikely ones"
+            return f": no picture is a likely match (--all shows {which}, best first)"
+        if self.wish.query.filter is None or not len(photos):
+            return " has no searchable pictures"
+        from clipsearch.query.nodes import AllOf
+
+        expression, source = self.wish.query.filter, self.wish.query.source
+        parts = expression.parts if isinstance(expression, AllOf) else (expression,)
+        written = [_written(part, source) for part in parts]
+        if len(parts) == 1:
+            return f": no picture matches {written[0]}"
+        alone = [said for part, said in zip(parts, written, strict=True) if not len(photos.select(part))]
+        if alone:
+            return f": no picture matches {alone[0]}"
+        return f": no picture matches all of {', '.join(written)}"
 
     def row_ids(self, photos: Collection, offset: int, count: int) -> IntArray:
         """Those of the same window, without a look at their rows. Shape: (count,) or less, int64."""
