@@ -112,6 +112,7 @@ SILENT = {
     "pytest": "development only",
     "pytest-xdist": "development only: starts processes, which it speaks to through pipes",
     "python-multipart": "no network code",
+    "rapidfuzz": "no network code",
     "rapidocr": "fetches its models when a text is first read",
     "rawpy": "no network code",
     "rich": "no network code",

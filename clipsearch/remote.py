@@ -31,7 +31,7 @@ from clipsearch.errors import (
 )
 from clipsearch.filenames import for_parsers, from_parsers, readable, to_bytes, well_formed
 from clipsearch.places import absolute, expanded, is_file, is_unchanged
-from clipsearch.query import LENGTH_LIMIT, parse_query
+from clipsearch.query import LENGTH_LIMIT, Query, parse_query
 from clipsearch.query.arguments import (
     A_PICTURE,
     MOST_AT_ONCE,
@@ -305,7 +305,14 @@ class RemoteCollection:
         parsed = parse_query(query, is_file=is_file) if text else None
         texts = [term.value for term in parsed.terms if term.kind == "text"] if parsed is not None else []
         answer = self._post("/v1/notices", {"texts": texts, "index": self.index})
-        return [*(parsed.offers if parsed is not None else ()), *map(str, answer["notices"])]
+        told = [] if parsed is None else [*parsed.offers, *self._hints(parsed)]
+        return [*told, *map(str, answer["notices"])]
+
+    def _hints(self, parsed: Query) -> list[str]:
+        from clipsearch.query.hints import hints, unknown_tags
+
+        untagged = unknown_tags(parsed, [tag.name for tag in self.tags]) if parsed.filter is not None else []
+        return [*untagged, *hints(parsed)]
 
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
         """As `Collection.similar`; a picture file of this machine is sent, another path is looked up in the index."""

@@ -1,4 +1,4 @@
-"""`clipsearch dedupe`: near-duplicates, the best of each group first."""
+"""`clipsearch dedupe`: near-duplicates, the original of each group first."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ def dedupe(
     index: IndexOption = None,
     script: Annotated[
         Path | None,
-        typer.Option("--script", help="Write a new shell script that deletes all but the best.", metavar="FILE"),
+        typer.Option("--script", help="Write a new shell script that deletes the copies.", metavar="FILE"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List near-duplicates, the best of each group first. Deletes nothing.
+    """List near-duplicates, the original of each group first. Deletes nothing.
 
     \b
-    The best has the most pixels; of equals, the sharpest. The others are compared with it pixel by pixel.
+    The original has the most pixels, unless it was only enlarged. Of equals, it is the one that names a
+    camera, that others were saved from, that is older, or that has more bytes. See docs/query.md.
 
     \b
     Examples:

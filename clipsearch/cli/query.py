@@ -32,8 +32,6 @@ from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
     from clipsearch.cli.preview import Preview
-    from clipsearch.search.collection import Collection
-    from clipsearch.search.order import Order
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -164,7 +162,7 @@ def query(
             for line in photos.notices(order.wish.query):
                 notice(line)
             config.remember_index(photos.index)
-            empty = "" if hits else _nothing(photos, order)
+            empty = "" if hits else f"{safe(str(photos.root))}: {safe(order.why_empty(photos))}"
     if not hits.are_certain and (paths or zero):  # for other programs, which see no heading
         print("nothing certain (--all prints the nearest)", file=sys.stderr)
         raise typer.Exit(EXIT_NOTHING_FOUND)
@@ -189,13 +187,6 @@ def query(
         print(f"nothing found: {empty}", file=sys.stderr)
     if not hits or not hits.are_certain:
         raise typer.Exit(EXIT_NOTHING_FOUND)
-
-
-def _nothing(photos: Collection, order: Order) -> str:
-    """Why an order has no hits."""
-    from clipsearch.search.order import why_no_hits
-
-    return f"{safe(str(photos.root))}: {why_no_hits(order.count(photos)[0], len(photos))}"
 
 
 def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, Any]) -> Hits | None:

@@ -94,6 +94,22 @@ class Encoder(Protocol):
         """Of each text that is too long for the model the part that is read, else None."""
         ...
 
+    def reads(self, text: str) -> bool:
+        """Whether the model has tokens for anything in a text. Where that is not known, it has."""
+        ...
+
+    def unknown_words(self, text: str) -> list[str]:
+        """The words of an English text that are probably misspelt: the model does not know them."""
+        ...
+
+    def is_english_word(self, word: str) -> bool:
+        """Whether a word, in lower case, is known to be English. False where that is not known."""
+        ...
+
+    def words(self) -> Sequence[str]:
+        """The words that the model knows whole, the most frequent first, as far as its tokenizer says that."""
+        ...
+
     def prepare_texts(self) -> None:
         """Make later processes answer their first text sooner, if that is possible."""
         ...
@@ -136,6 +152,18 @@ class BaseEncoder:
 
     def parts_read(self, texts: Sequence[str]) -> list[str | None]:
         return [None] * len(texts)
+
+    def reads(self, text: str) -> bool:
+        return True
+
+    def unknown_words(self, text: str) -> list[str]:
+        return []
+
+    def is_english_word(self, word: str) -> bool:
+        return False
+
+    def words(self) -> Sequence[str]:
+        return []
 
     def prepare_texts(self) -> None:
         pass

@@ -94,6 +94,14 @@ class LanguageGate:
         english, others = signs.counts[:2]
         return bool(english > ENGLISH_BESIDE * others if others else self.odds(signs) >= LEAST_ODDS)
 
+    def has_other_words(self, text: str) -> bool:
+        """Whether a text has words that belong to other languages, and are not English."""
+        return any(_holds(self._other, hash_word(word)) for word in split_words(text))
+
+    def is_english_word(self, word: str) -> bool:
+        """Whether a word, in lower case, is in the list of English ones. Those came from captions, slips included."""
+        return _holds(self._english, hash_word(word))
+
     def odds(self, signs: Signs) -> float:
         """Return the logarithm of the odds that a text with these signs is English; 0 for one without words."""
         if not signs.counts[:3].any():
@@ -143,6 +151,15 @@ def other_scripts(text: str) -> set[str]:
     """Return the scripts of a text's letters but the Latin one: first words of their names, such as "CJK"."""
     letters = (character for character in text if character.isalpha() and ord(character) > _LAST_LATIN)
     return {unicodedata.name(letter, "LATIN").split()[0] for letter in letters} - _NO_SCRIPT
+
+
+def has_letters_read(text: str) -> bool:
+    """Whether a text has digits, or letters of a script that one of the two towers reads."""
+    return any(
+        letter.isalnum()
+        and (ord(letter) <= _LAST_LATIN or unicodedata.name(letter, "LATIN").split()[0] in _READ_SCRIPTS | _NO_SCRIPT)
+        for letter in text
+    )
 
 
 def _holds(hashes: IntArray, wanted: int) -> bool:

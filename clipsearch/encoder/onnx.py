@@ -21,7 +21,7 @@ from clipsearch.encoder.arrays import check_pixels, unit_rows
 from clipsearch.encoder.bulk import PICTURES_PER_RUN, Bulk, lanes_for
 from clipsearch.encoder.fingerprints import image_fingerprint, text_fingerprint
 from clipsearch.encoder.kinds import LoadOptions, ModelInfo, ResolvedModel
-from clipsearch.encoder.languages import LanguageGate
+from clipsearch.encoder.languages import LanguageGate, has_letters_read
 from clipsearch.encoder.layout import TEXTUAL_MODEL, VISUAL_MODEL, ModelDirectory, read_model_directory
 from clipsearch.encoder.prepared import prepare_text_tower, prepared_text_tower
 from clipsearch.encoder.sessions import OnnxTower, filled
@@ -270,6 +270,42 @@ class OnnxEncoder(BaseEncoder):
     def _parts_of_tower(self, texts: Sequence[str]) -> list[str | None]:
         return self._text_tower().parts_read(texts)
 
+    def reads(self, text: str) -> bool:
+        """Whether the model has tokens for anything in a text. Raises: InvalidModel."""
+        if text.isascii():
+            return any(map(str.isalnum, text))
+        if self._not_english([text]):
+            return self._other_languages()._text_tower().tokenizer.reads(text)
+        if self._model.multilingual is not None and not has_letters_read(text):
+            return False
+        return self._text_tower().tokenizer.reads(text)
+
+    def unknown_words(self, text: str) -> list[str]:
+        """The words of an English text that are probably misspelt. Raises: InvalidModel."""
+        if not text.isascii():
+            return []
+        from clipsearch.query.spelling import suspicious
+
+        foreign = self._not_english([text])
+        gate, tokenizer = self._texts.gate, self._text_tower().tokenizer
+        if gate is not None and ((len(foreign) and len(text.split()) > 1) or gate.has_other_words(text)):
+            return []
+        return suspicious(text, tokenizer.knows)
+
+    def is_english_word(self, word: str) -> bool:
+        """Whether a word, in lower case, is in the list of English words that came with the model, if one did."""
+        self._not_english([])
+        return self._texts.gate is not None and self._texts.gate.is_english_word(word)
+
+    def words(self) -> Sequence[str]:
+        """The words that are one token each, the most frequent first. Raises: InvalidModel."""
+        if self._texts.words is None:
+            words = self._text_tower().tokenizer.words()
+            if self._model.multilingual is not None:
+                words = [word for word in words if self.is_english_word(word)]  # without names
+            self._texts.words = words
+        return self._texts.words
+
     def text_lengths(self, texts: Sequence[str]) -> tuple[list[int], int]:
         """Return each text's number of tokens, uncut, and how many the text tower takes. Raises: InvalidModel."""
         return TextTokenizer(self._model).lengths(texts), self._model.text.context_length
@@ -352,6 +388,7 @@ class _TextParts:
     lock: Lock = field(default_factory=Lock)
     tower: _TextTower | None = None
     gate: LanguageGate | None = None
+    words: list[str] | None = None  # see `OnnxEncoder.words`
     multilingual: OnnxEncoder | None = None
 
 
@@ -434,6 +471,11 @@ class _TextTower(OnnxTower):
         tokens = self._tokenizer.encode(texts, self._length)
         arrays = [filled(self._for_input(given.name, tokens), self.fixed_batch) for given in self.inputs]
         return self.run(*arrays)[: len(texts)]
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """What cuts texts into tokens."""
+        return self._tokenizer
 
     def parts_read(self, texts: Sequence[str]) -> list[str | None]:
         """See `OnnxEncoder.parts_read`."""

@@ -11,6 +11,7 @@ import string
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,37 @@ class TextTokenizer:
         if not encoding.overflowing:
             return None
         return cleaned[: max((end for _, end in encoding.offsets), default=0)]
+
+    def reads(self, text: str) -> bool:
+        """Whether there is a token for anything in a text beside what begins, ends and replaces."""
+        model = self._tokenizer.model
+        unknown = getattr(model, "unk_token", None) or "<unk>"
+        encoding = self._tokenizer.encode(clean_text(text, self._settings.clean), add_special_tokens=False)
+        return any(token != unknown and token.strip("\u2581#_ ") for token in encoding.tokens)
+
+    def knows(self, word: str) -> bool:
+        """Whether a word, in lower case, is one token."""
+        return any(self._tokenizer.token_to_id(form) is not None for form in self._forms(word))
+
+    def words(self) -> list[str]:
+        """The words of at least three letters that are one token each, in the order of the tokens."""
+        tokens = sorted(self._tokenizer.get_vocab().items(), key=itemgetter(1))
+        kind = self._kind()
+        if kind == "BPE":
+            found = (token.removesuffix("</w>") for token, _ in tokens if token.endswith("</w>"))
+        elif kind == "WordPiece":
+            found = (token for token, _ in tokens)
+        else:
+            found = (token.removeprefix("\u2581") for token, _ in tokens if token.startswith("\u2581"))
+        return [word for word in found if len(word) > 2 and word.isascii() and word.isalpha() and word.islower()]
+
+    def _kind(self) -> str:
+        return type(self._tokenizer.model).__name__
+
+    def _forms(self, word: str) -> list[str]:
+        """How a whole word is written as a token."""
+        kind = self._kind()
+        return [f"{word}</w>"] if kind == "BPE" else [word] if kind == "WordPiece" else [f"\u2581{word}"]
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, before any is cut off. Not while another thread encodes."""

@@ -364,6 +364,20 @@ class PictureFile:
         image.info.clear()
         return image
 
+    def steps(self) -> list[int] | None:
+        """The steps that the luminance of a JPEG was rounded to, of waves along and across as they appear upright, row
+        by row of 8; None of other files."""
+        if self.kind != "JPEG":
+            return None
+        self._read()
+        with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
+            self._stream.seek(0)
+            image: Any = _open_image(self._stream, self.kind)
+            table = np.array(image.quantization[0]).reshape(8, 8)
+            turned = image.getexif().get(0x0112, 1) >= 5
+        steps: list[int] = (table.T if turned else table).ravel().tolist()
+        return steps
+
     def _read(self) -> None:
         """Bring the bytes of a file of ordinary size into memory."""
         with self._reporting_errors("file"):

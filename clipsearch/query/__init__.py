@@ -66,12 +66,17 @@ def parse_query(source: str, *, is_file: Callable[[str], bool] | None = None) ->
     if not text:
         raise EmptyQuery
     if _PLAIN.fullmatch(text) is not None:
-        return Query(source, (Term("text", text, position=source.index(text[0])),))
+        return Query(source, (Term("text", without_end(text), position=source.index(text[0])),))
     if is_file is not None and is_file(text):
         return Query(source, (Term("picture", text, position=source.index(text[0])),))
     from clipsearch.query.parser import parse
 
     return parse(source, is_file)
+
+
+def without_end(text: str) -> str:
+    """A text without the full stop, question mark or exclamation mark at its end: `dog.` asks for `dog`."""
+    return text.rstrip(" .?!…。？！") or text
 
 
 _PLAIN = re.compile(r"[\w ,;!?']+")  # no character that could be part of an operator, a filter or a path

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from clipsearch.errors import EmptyQuery, MalformedQuery
-from clipsearch.query import Query, Term
+from clipsearch.query import Query, Term, without_end
 from clipsearch.query.nodes import AllOf, AnyOf, Filter, Not
 from clipsearch.query.scanner import PATH, WEIGHT, WEIGHT_LIMIT, Item, Scanner
 
@@ -183,6 +183,8 @@ class _Parser:
                 words.append(item)
         if words:
             value = self._text(words)
+            if words[-1].kind == "word":
+                value = without_end(value)
             if value:
                 terms.append(Term("text", value, weight, words[0].start))
             elif not terms:

@@ -30,6 +30,10 @@ class Item:
 _FIELD = re.compile(r"([A-Za-z]+):(?=\S)")
 WEIGHT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?):(?=[^\s\d:])")
 _QUOTES = {'"': '"', "“": "”", "„": "“”"}
+_QUOTED = re.compile(r'"[^"]*"|“[^”]*”|„[^“”]*[“”]')
+_SENTENCE_END = re.compile(r"\w[.?!…]+(?=\s|$)")
+_AMOUNT = r"\d{1,15}(?:\.\d{1,9})?(?:\s+(?:[kmg]i?b|px)\b)?"
+_SPACED = re.compile(rf"(?:(?:>=|<=|>|<|=)\s*)?{_AMOUNT}(?:\s*\.\.\s*{_AMOUNT})?(?=\s|\)|$)", re.IGNORECASE)
 _SIGNS = {"+": 1, "-": -1, "−": -1}
 PATH = re.compile(r"(?:\.{1,2}|~)[/\\]\S|/.*\.\w{2,5}$", re.DOTALL)
 
@@ -41,6 +45,7 @@ class Scanner:
         self.offers: list[str] = []
         self.depth = 0
         self._group_end, self._group_is_filter = -1, False
+        self._is_sentence = _SENTENCE_END.search(_QUOTED.sub(" ", source)) is not None
 
     def scan(self) -> list[Item]:
         at, source = 0, self.source
@@ -54,6 +59,8 @@ class Scanner:
         source = self.source
         start, sign, weight = at, 0, None
         if source[at] in _SIGNS:
+            if self._is_dash(at):
+                return self._word(at, at + 1)
             if at + 1 == len(source) or source[at + 1].isspace():
                 self.items.append(Item("plus" if _SIGNS[source[at]] > 0 else "minus", at, at + 1))
                 return at + 1
@@ -71,6 +78,16 @@ class Scanner:
         item.start, item.sign, item.weight = start, sign, weight
         self.items.append(item)
         return item.end
+
+    def _is_dash(self, at: int) -> bool:
+        """Whether a sign that stands alone between the words of a sentence is a dash: `what's that - a dog?`."""
+        if not self._is_sentence or not self.source[at + 1 : at + 2].isspace() or not self.source[at + 1 :].strip():
+            return False
+        return bool(self.items) and self.items[-1].kind == "word" and self.items[-1].end < at
+
+    def _word(self, at: int, end: int) -> int:
+        self.items.append(Item("word", at, end, self.source[at:end]))
+        return end
 
     def _is_signed(self, at: int) -> bool:
         """Whether a plus or minus before `at` touches something that it can be an operator of."""
@@ -163,7 +180,8 @@ class Scanner:
             end = self._closing_quote(at)
             value_at, value = at + 1, source[at + 1 : end - 1]
         else:
-            end, nested = at, 0
+            spaced = _SPACED.match(source, at) if name in FILTERS and FILTERS[name].kind == "number" else None
+            end, nested = (at, 0) if spaced is None else (spaced.end(), 0)
             while end < len(source) and not source[end].isspace():
                 nested += (source[end] == "(") - (source[end] == ")")
                 if nested < 0:

@@ -38,7 +38,7 @@ def _tag_value(field: Field, value: str, span: Span) -> Leaf:
 def _number_value(field: Field, value: str, span: Span) -> Leaf:
     name, units = field.asks, field.units or {"": 1}
     advice = f"Write {field.say}."
-    low, dots, high = value.partition("..")
+    low, dots, high = (part.strip() for part in value.partition(".."))
     if dots:
         bounds = [_NUMBER.fullmatch(end) if end else None for end in (low, high)]
         if any(end and (match is None or match[1]) for end, match in zip((low, high), bounds, strict=True)):

@@ -87,6 +87,8 @@ WORD_PROMPT = "a photo of {}"
 titles. Whole captions, also short ones, it made worse. Measured by `benchmarks/feedback.py`."""
 CANCELLED = 1e-4  # of the weights: shorter sums are noise
 
+_READABLE = "Describe the pictures in words of a language that it knows, such as English"
+MOST_MISSPELT = 3
 SURELY_READ = 12  # characters that every model reads; those of 16 tokens are the narrowest
 
 
@@ -374,15 +376,29 @@ class Collection:
         if not isinstance(query, str):
             path = os.fspath(query)
             return Query(path, (Term("picture", path),))
-        query = well_formed(query)
+        typed = well_formed(query)
+        query = self._requoted(typed)
         sent = pictures or {}
         parsed = parse_query(
             query, is_file=self._is_picture if local_files else lambda name: name in sent or self._is_indexed(name)
         )
+        if query != typed:
+            parsed = dataclasses.replace(parsed, offers=(*parsed.offers, f"{typed} was read as {query}"))
         if local_files or all(term.kind != "picture" for term in parsed.terms):
             return parsed
         terms = tuple(self._without_file(query, term, sent) for term in parsed.terms)
         return dataclasses.replace(parsed, terms=terms)
+
+    def _requoted(self, query: str) -> str:
+        """A query with the quotes put back that a shell took from `folder:"my trips"`: where there is no folder `my`,
+        and one `my trips`."""
+        if "folder:" not in query.lower() or " " not in query.strip():
+            return query
+        from clipsearch.query.hints import requoted
+        from clipsearch.search.filters import folder_fits
+
+        folders = {folder for columns in self.columns() for folder in columns.texts("folder")}
+        return requoted(query, lambda name: any(map(folder_fits(name), folders)))
 
     def _is_picture(self, name: str) -> bool:
         """Whether a name is that of a file, or of a picture of the index that may be away."""
@@ -417,15 +433,18 @@ class Collection:
         return directed(self.manifest.model.dim, vector)
 
     def notices(self, query: str | os.PathLike[str] | Query) -> list[str]:
-        """What should be said of a query beside its hits, a line each: words that the model does not read, and words
-        that are nearly filters. Loads the model only for a text that may be too long. Raises: MalformedQuery."""
+        """What should be said of a query beside its hits, a line each: what it could also have meant (`query.hints`),
+        and words that the model does not read. Raises: MalformedQuery."""
+        from clipsearch.query.hints import hints, unknown_tags
+
         self._check_open()
         if isinstance(query, str) and not query.strip():
             return []
         parsed = self.parse(query)
         unseen = [] if parsed.filter is None else self._unseen(parsed.filter)
         texts = [term.value for term in parsed.terms if term.kind == "text"]
-        return [*parsed.offers, *unseen, *self.unread(texts)]
+        untagged = unknown_tags(parsed, [tag.name for tag in self.tags])
+        return [*parsed.offers, *untagged, *unseen, *hints(parsed), *self.unread(texts)]
 
     def _unseen(self, expression: Filter) -> list[str]:
         """That a filter asks what pixels say, and that nobody has looked at those of some pictures."""
@@ -444,13 +463,25 @@ class Collection:
         ]
 
     def unread(self, texts: Iterable[str]) -> list[str]:
-        """Where the model stops reading those of some texts that are too long for it, a line each."""
+        """Where the model stops reading those of some texts that are too long for it, and words that it does not know
+        and that are probably misspelt, a line each."""
         self._check_open()
-        texts = [text for text in read_texts(texts) if len(text) > SURELY_READ]
-        told = []
+        texts = read_texts(texts)
+        told = [line for text in texts for line in self._misspelt(text)]
+        texts = [text for text in texts if len(text) > SURELY_READ]
         for text, part in zip(texts, self.encoder.parts_read(texts) if texts else [], strict=True):
             if part is not None:
                 told.append(_cut_short(text, part))
+        return told
+
+    def _misspelt(self, text: str) -> list[str]:
+        from clipsearch.query.spelling import nearest_word
+
+        told = []
+        for word in self.encoder.unknown_words(text)[:MOST_MISSPELT]:
+            meant = nearest_word(word, self.encoder.words(), is_listed=self.encoder.is_english_word(word))
+            if meant is not None:
+                told.append(f"the model does not know {word}. Did you mean: {text.replace(word, meant)}")
         return told
 
     def encode_query(self, query: str | os.PathLike[str] | Query) -> FloatArray:
@@ -472,6 +503,9 @@ class Collection:
         """The `query_vector` of each query, the texts of all encoded at once."""
         self._check_open()
         texts = list(dict.fromkeys(term.value for query in queries for term in query.terms if term.kind == "text"))
+        for text in texts:
+            if not (text.isascii() and any(map(str.isalpha, text))) and not self.encoder.reads(text):
+                raise InvalidQuery(f"the model cannot read {text}. {_READABLE}")
         encoded = dict(zip(texts, self._encode_texts(texts), strict=True))
         return [self._sum_of_terms(query, encoded) for query in queries]
 
@@ -776,7 +810,7 @@ class Collection:
         return self.manifest.tags
 
     def select(self, expression: Filter) -> IntArray:
-        """Row ids of the pictures that pass a filter expression. Shape: (S,) int64, ascending. Raises: UnknownTag."""
+        """Row ids of the pictures that pass a filter expression. Shape: (S,) int64, ascending."""
         from clipsearch.search.filters import passing
 
         found = [np.empty(0, np.int64)]
@@ -813,7 +847,11 @@ class Collection:
         return tag.direction
 
     def _tagged(self, rows: LiveRows, name: str) -> npt.NDArray[np.bool_]:
-        tag = self.tag(name)
+        """Which rows carry a tag: none of one that there is not (yet), so that `not tag:seen` is everything."""
+        try:
+            tag = self.tag(name)
+        except UnknownTag:
+            return np.zeros(rows.file.pictures, bool)
         given = tag.holds(rows.file.columns.hashes)
         if tag.direction is None:
             return ~np.isnan(given)
@@ -836,8 +874,9 @@ class Collection:
         if query.filter is None or not any(ref.kind == "concept" for ref in self.tags):
             return []
         from clipsearch.query.nodes import required_tags
+        from clipsearch.store.tags import find_tag
 
-        names = required_tags(query.filter)
+        names = [name for name in required_tags(query.filter) if find_tag(self.manifest, name) is not None]
         return [self.concept(name).vector for name in names if self.tag(name).direction is not None]
 
     def close(self) -> None:

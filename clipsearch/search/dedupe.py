@@ -1,15 +1,19 @@
 """Near-duplicates: the same photo in other sizes, qualities and exposures. Finds them, and deletes nothing.
 
-Two steps. Vectors propose: pictures at least CANDIDATE_COSINE near. Pixels decide: both pictures, shrunk to 16 by 16,
-must correlate by SAME_CORRELATION. Of 1,000 different photos (Flickr8k's development split) no pair passes; of 200
-versions of them each, halved ones pass 84 %, JPEG quality 40 96 %, 15 % brighter ones 99 % (the built-in model; the
-rest has vectors farther apart). Crops and mirror images are other pictures.
+Three steps. The hashes of the index propose: pictures that differ in NEAR_BITS at most (for rows that were indexed
+before there were hashes, vectors do: those at least CANDIDATE_COSINE near). Pixels decide: both pictures, shrunk to 16
+by 16, must correlate by SAME_CORRELATION, and no part of them may differ more than saving and shrinking explain:
+pictures of a series, of which a part moved, are other pictures, and so are pages with other words, crops and mirror
+images. What is known of the files, and again their pixels, tell the original from what was made from it (`_Versions`).
+
+docs/query.md has what this finds, and what it leaves.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +23,16 @@ import numpy.typing as npt
 
 from clipsearch.errors import UnreadablePicture
 from clipsearch.filenames import to_bytes
-from clipsearch.pictures.images import read_picture
-from clipsearch.records import FloatArray, ImageRecord, IntArray, Preprocessing
+from clipsearch.pictures.images import PictureFile, read_picture
+from clipsearch.pictures.lineage import Lineage, is_enlarged, original_of
+from clipsearch.records import FloatArray, ImageRecord, IntArray, PixelArray, Preprocessing
 from clipsearch.search.collection import Collection
+from clipsearch.store.columns import date_of
+from clipsearch.vectors.hashes import near_hashes
 
+NEAR_BITS = 7
+"""Of the 64 of a perceptual hash. Of 430 copies that were saved again, halved, quartered, doubled, made lighter or
+darker, none differs in more than 6; of 720,000 pairs of different photos none differs in fewer than 12."""
 CANDIDATE_COSINE = 0.8
 SAME_CORRELATION = 0.97
 NEIGHBOURS = 16
@@ -31,7 +41,19 @@ EXHAUSTIVE_ROWS = 10_000
 CELLS_OF_A_ROW = 3
 ASSIGNED_ROWS = 8192
 _GRID = 16
-_LOOK = Preprocessing(256, 256, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", "squash")
+_SIDE = 256
+_LOOK = Preprocessing(_SIDE, _SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", "squash")
+_LOOKS_KEPT = 1024  # of 130 kB
+
+# Parts are compared in as many points a side as the smaller picture has to offer.
+# shorter side of the smaller picture from, points, what differs by less is the same
+_POINTS = ((512, 256, 0.10), (256, 128, 0.12), (112, 64, 0.20), (0, 32, 0.20))
+_PARTS = 8  # a side
+_CONTRAST = 12.0  # grey levels: parts with less are even
+_MOST_DIFFERENT = 0.38
+_FULL = 250  # of 255: a colour at its limit does not become lighter
+_EXCUSED = 0.1
+_MOST_UNEVEN = 3.2  # the most different part against the median one
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +69,15 @@ class Copy:
     is_as_indexed: bool = True  # its size and time are those of its row
 
     @property
-    def quality(self) -> tuple[int, float, int]:
-        """What makes the better version: more pixels, then sharpness, then bytes."""
-        return (self.record.width or 0) * (self.record.height or 0), self.sharpness, self.record.size_bytes
+    def pixels(self) -> int:
+        """How many it has."""
+        return (self.record.width or 0) * (self.record.height or 0)
+
+    @property
+    def says_camera(self) -> bool:
+        """Whether the file has what cameras write, which most programs drop."""
+        metadata = self.record.metadata
+        return metadata.camera is not None or (metadata.date_source or "").startswith("exif:")
 
     def has_bytes_of(self, other: Copy) -> bool:
         """Whether both are as indexed, with the same content."""
@@ -59,7 +87,8 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup:
-    """Versions of one picture: the best, and the others, each of which was compared with it."""
+    """Versions of one picture: the original, as far as can be told, and the others, each of which was compared with
+    it."""
 
     keep: Copy
     others: tuple[Copy, ...]
@@ -70,30 +99,41 @@ def find_duplicates(photos: Collection, *, progress: Callable[[int, int], None] 
 
     No other path to a file that is kept is among the others.
     """
-    row_ids = photos.row_ids()
-    looks: dict[int, _Look | None] = {}
-
-    def look(row_id: int) -> _Look | None:
-        if row_id not in looks:
-            looks[row_id] = _look_at(photos, row_id)
-        return looks[row_id]
-
-    pairs: dict[int, set[int]] = {}
-    seen = set[tuple[int, int]]()
-    done = 0
-    for first, second, finished in _candidates(photos, row_ids):
-        for one_id, two_id in zip(first.tolist(), second.tolist(), strict=True):
-            if (one_id, two_id) in seen:
-                continue
-            seen.add((one_id, two_id))
-            one, two = look(one_id), look(two_id)
-            if one is not None and two is not None and one.is_same(two):
-                pairs.setdefault(one_id, set()).add(two_id)
-                pairs.setdefault(two_id, set()).add(one_id)
-        done += finished
+    versions = _Versions(photos)
+    pairs = _proposed(photos)
+    kept: dict[int, set[int]] = {}  # of each version, the worse ones
+    for done, (one, two) in enumerate(pairs.tolist()):
+        if versions.are_same(one, two):
+            better, worse = (one, two) if versions.is_better(one, two) else (two, one)
+            kept.setdefault(better, set()).add(worse)
         if progress is not None:
-            progress(done, len(row_ids))
-    return _groups(pairs, {row_id: found.copy for row_id, found in looks.items() if found is not None})
+            progress(done + 1, len(pairs))
+    return _groups(kept, versions.copy_of)
+
+
+def _proposed(photos: Collection) -> IntArray:
+    """Pairs of row ids to compare, the smaller first, in ascending order. Shape: (P, 2) int64."""
+    row_ids = photos.row_ids()
+    hashes = _hashes(photos, row_ids)
+    known = hashes != 0
+    hashed = row_ids[known]
+    found = [np.empty((0, 2), np.int64)]
+    for one, two in near_hashes(hashes[known], NEAR_BITS, NEIGHBOURS):
+        found.append(np.stack([hashed[one], hashed[two]], axis=1))
+    if not known.all():
+        for one, two, _ in _candidates(photos, row_ids):
+            unknown = ~(np.isin(one, hashed) & np.isin(two, hashed))
+            found.append(np.stack([one[unknown], two[unknown]], axis=1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _hashes(photos: Collection, row_ids: IntArray) -> IntArray:
+    """The perceptual hashes of rows; 0: not known. Shape: (N,) int64."""
+    hashes = np.zeros(len(row_ids), np.int64)
+    for columns in photos.columns():
+        at = columns.positions(row_ids)
+        hashes[np.searchsorted(row_ids, columns.row_ids[at])] = columns.numbers["perceptual_hash"][at]
+    return hashes
 
 
 def _candidates(photos: Collection, row_ids: IntArray) -> Iterator[tuple[IntArray, IntArray, int]]:
@@ -141,20 +181,25 @@ def _cells(stored: npt.NDArray[np.float16]) -> list[IntArray]:
     return np.split(order // CELLS_OF_A_ROW, ends[:-1])
 
 
-def _groups(pairs: dict[int, set[int]], copies: dict[int, Copy]) -> list[DuplicateGroup]:
-    """Best first, each takes what it was compared with: nothing is called a copy of a picture it differs from."""
+def _groups(worse: dict[int, set[int]], copy_of: Callable[[int], Copy]) -> list[DuplicateGroup]:
+    """The best first, each takes what it was compared with and found better than: nothing is called a copy of a picture
+    that it differs from. `worse`: of each picture, those."""
+    beaten: dict[int, int] = {}
+    for row_ids in worse.values():
+        for row_id in row_ids:
+            beaten[row_id] = beaten.get(row_id, 0) + 1
     groups, taken = [], set[int]()
 
-    def rank(row_id: int) -> tuple[float | str, ...]:
-        copy = copies[row_id]
-        return (*(-x for x in copy.quality), copy.is_link, copy.path)
+    def rank(row_id: int) -> tuple[int, int, str]:
+        copy = copy_of(row_id)
+        return beaten.get(row_id, 0), -copy.pixels, copy.path
 
-    for row_id in sorted(pairs, key=rank):
-        others = sorted(pairs[row_id] - taken, key=lambda other: copies[other].path)
+    for row_id in sorted(worse, key=rank):
+        others = sorted((copy_of(other) for other in worse[row_id] - taken), key=lambda copy: copy.path)
         if row_id in taken or not others:
             continue
-        taken |= {row_id, *others}
-        groups.append(DuplicateGroup(copies[row_id], tuple(copies[other] for other in others)))
+        taken |= {row_id, *worse[row_id]}
+        groups.append(DuplicateGroup(copy_of(row_id), tuple(others)))
     kept = {group.keep.identity for group in groups}
     apart = [
         DuplicateGroup(group.keep, tuple(other for other in group.others if other.identity not in kept))
@@ -165,39 +210,213 @@ def _groups(pairs: dict[int, set[int]], copies: dict[int, Copy]) -> list[Duplica
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    copy: Copy
+    """What is compared of a picture. `peak`: the strongest of red, green and blue. Shapes: grid (768,) float32, unit
+    length or zero; grey, peak (256, 256) uint8."""
+
     grid: FloatArray
+    grey: PixelArray
+    peak: PixelArray
+    sharpness: float
+    size: tuple[int, int]
 
     def is_same(self, other: _Look) -> bool:
-        if self.copy.has_bytes_of(other.copy):
-            return True
-        return float(self.grid @ other.grid) >= SAME_CORRELATION
+        if float(self.grid @ other.grid) < SAME_CORRELATION:
+            return False
+        shorter = min(*self.size, *other.size)
+        points, least = next((points, least) for side, points, least in _POINTS if shorter >= side)
+        return _parts_are_same(self, other, points, least)
 
 
-def _look_at(photos: Collection, row_id: int) -> _Look | None:
-    record = photos.record(row_id)
-    path = photos.root / record.path
+class _Versions:
+    """Compares the pictures of a collection. Each is read when it is first needed, and the last _LOOKS_KEPT are kept;
+    files of one content are read once."""
+
+    def __init__(self, photos: Collection) -> None:
+        self._photos = photos
+        self._files: dict[int, _File | None] = {}
+        self._looks: OrderedDict[int | str, _Look | None] = OrderedDict()
+        self._sharpness: dict[int | str, float] = {}
+
+    def are_same(self, one_id: int, two_id: int) -> bool:
+        """Whether both can be read and show the same."""
+        one, two = self._file(one_id), self._file(two_id)
+        if one is None or two is None:
+            return False
+        if one.has_bytes_of(two):
+            return self._look(one) is not None
+        one_look, two_look = self._look(one), self._look(two)
+        return one_look is not None and two_look is not None and one_look.is_same(two_look)
+
+    def is_better(self, one_id: int, two_id: int) -> bool:
+        """Whether the first of two versions is the original, as far as can be told, or else the better one.
+
+        More pixels, unless they are not finer than those of the other, and nothing says that they came first. Of as
+        many: what names a camera; what the other was saved from, as its pixels tell; what is older; more bytes.
+        """
+        one, two = self._file(one_id), self._file(two_id)
+        assert one is not None
+        assert two is not None
+        if not one.has_bytes_of(two):
+            one_look, two_look = self._look(one), self._look(two)
+            assert one_look is not None
+            assert two_look is not None
+            if one_look.size != two_look.size:
+                first_is_larger = bool(np.prod(one_look.size) > np.prod(two_look.size))
+                large, small = (one, two) if first_is_larger else (two, one)
+                return first_is_larger != (not _came_first(large, small) and _is_enlarged(large, small))
+            if one.says_camera == two.says_camera and (original := _original_of(one, two)) is not None:
+                return original == "first"
+            if _came_first(one, two) or _came_first(two, one):
+                return _came_first(one, two)
+        return one.rank < two.rank
+
+    def copy_of(self, row_id: int) -> Copy:
+        """A picture that was found to be the same as another."""
+        file = self._file(row_id)
+        assert file is not None
+        return file.copy(self._sharpness[file.key])
+
+    def _file(self, row_id: int) -> _File | None:
+        if row_id not in self._files:
+            self._files[row_id] = _describe(self._photos, row_id)
+        return self._files[row_id]
+
+    def _look(self, file: _File) -> _Look | None:
+        key = file.key
+        if key in self._looks:
+            self._looks.move_to_end(key)
+            return self._looks[key]
+        look = self._looks[key] = _look_at(file.path)
+        if look is not None:
+            self._sharpness[key] = look.sharpness
+        if len(self._looks) > _LOOKS_KEPT:
+            self._looks.popitem(last=False)
+        return look
+
+
+def _look_at(path: str) -> _Look | None:
     try:
-        status = path.stat()
-        pixels = read_picture(path, _LOOK, content_hash=False).pixels.astype(np.float32)
+        picture = read_picture(path, _LOOK, content_hash=False)
     except (UnreadablePicture, OSError):
         return None
-    cell = len(pixels) // _GRID
+    pixels = picture.pixels.astype(np.float32)
+    cell = _SIDE // _GRID
     grid = pixels.reshape(_GRID, cell, _GRID, cell, 3).mean(axis=(1, 3)).reshape(-1)
     grid -= grid.mean()
     length = float(np.linalg.norm(grid))
     grey = pixels.mean(axis=2)
     laplacian = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
-    copy = Copy(
+    return _Look(
+        grid / length if length > 1e-3 else np.zeros_like(grid),
+        grey.astype(np.uint8),
+        np.maximum(np.maximum(*np.moveaxis(picture.pixels[..., :2], 2, 0)), picture.pixels[..., 2]),
+        float(laplacian.var()),
+        (picture.width, picture.height),
+    )
+
+
+def _parts_are_same(one: _Look, two: _Look, points: int, least: float) -> bool:
+    """Whether no part of one picture differs from that of another by more than saving, shrinking and exposure explain.
+
+    The second picture is told from the first by a gain and an offset, in grey, as far as no colour of either is at its
+    limit. What is left of each part, against the contrast there, must be small, or not much more than in other parts:
+    saving takes something everywhere, a change only where it is.
+    """
+    cells = points, _SIDE // points, points, _SIDE // points
+    x, y = (look.grey.reshape(cells).mean(axis=(1, 3), dtype=np.float32) for look in (one, two))
+    x_full, y_full = (look.peak.reshape(cells).max(axis=(1, 3)) >= _FULL for look in (one, two))
+    inside = ~(x_full | y_full) & (np.minimum(x, y) > 255 - _FULL)
+    if np.count_nonzero(inside) < points:
+        inside = np.ones_like(inside)
+    x_mean, y_mean = x[inside].mean(), y[inside].mean()
+    variance = float(np.mean((x[inside] - x_mean) ** 2))
+    gain = float(np.mean((x[inside] - x_mean) * (y[inside] - y_mean))) / variance if variance > 1e-3 else 1.0
+    told = np.clip(gain * (x - x_mean) + y_mean, 0, 255)
+    rest = told - y
+    rest[(y_full & (rest > 0)) | (x_full & (rest < 0))] *= _EXCUSED
+    length = points // _PARTS
+
+    def parts(grey: FloatArray) -> FloatArray:
+        return grey.reshape(_PARTS, length, _PARTS, length).swapaxes(1, 2).reshape(_PARTS * _PARTS, -1)
+
+    contrast = np.maximum(parts(told).std(axis=1), parts(y).std(axis=1))
+    left = np.sqrt(np.mean(parts(rest) ** 2, axis=1)) / (contrast + _CONTRAST)
+    most = float(left.max())
+    uneven = contrast > _CONTRAST / 2
+    usual = float(np.median(left[uneven] if np.count_nonzero(uneven) >= 4 else left))
+    return most <= least or (most <= _MOST_DIFFERENT and most <= _MOST_UNEVEN * (usual + 0.01))
+
+
+@dataclass(frozen=True, slots=True)
+class _File(Copy):
+    """A picture whose pixels are not needed yet."""
+
+    mtime_us: int = 0
+
+    @property
+    def key(self) -> int | str:
+        """The same for files whose bytes are known to be the same."""
+        content = self.record.content_hash
+        return content if content is not None and self.is_as_indexed else self.record.row_id
+
+    @property
+    def date_us(self) -> int:
+        """As `date_of`, by the file's present time."""
+        return self.mtime_us if self.record.metadata.taken_at is None else date_of(self.record)
+
+    @property
+    def rank(self) -> tuple[bool, int, int, int, str]:
+        """Less is better, where pixels and metadata do not tell."""
+        return self.is_link, -self.size_bytes, self.date_us, self.mtime_us, self.path
+
+    def copy(self, sharpness: float) -> Copy:
+        """What is told of it."""
+        return Copy(self.record, self.path, sharpness, self.size_bytes, self.identity, self.is_link, self.is_as_indexed)
+
+
+def _describe(photos: Collection, row_id: int) -> _File | None:
+    record = photos.record(row_id)
+    path = photos.root / record.path
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return _File(
         record,
         str(path),
-        float(laplacian.var()),
+        0.0,
         size_bytes=status.st_size,
         identity=(status.st_dev, status.st_ino),
         is_link=os.path.realpath(path) != str(Path(os.path.realpath(photos.root)) / record.path),
         is_as_indexed=(status.st_size, status.st_mtime_ns) == (record.size_bytes, record.mtime_ns),
+        mtime_us=status.st_mtime_ns // 1000,
     )
-    return _Look(copy, grid / length if length > 1e-3 else np.zeros_like(grid))
+
+
+def _came_first(one: _File, two: _File) -> bool:
+    """Whether the files, not their pixels, say that the first is the original."""
+    if one.says_camera != two.says_camera:
+        return one.says_camera
+    for first, second in ((one.date_us, two.date_us), (one.mtime_us, two.mtime_us)):
+        if first != second:
+            return first < second
+    return False
+
+
+def _is_enlarged(large: _File, small: _File) -> bool:
+    try:
+        with PictureFile(large.path) as one, PictureFile(small.path) as two:
+            return is_enlarged(one.open(), two.open())
+    except (UnreadablePicture, OSError):
+        return False
+
+
+def _original_of(one: _File, two: _File) -> Lineage:
+    try:
+        with PictureFile(one.path) as first, PictureFile(two.path) as second:
+            return original_of((first.open(), first.steps()), (second.open(), second.steps()))
+    except (UnreadablePicture, OSError):
+        return None
 
 
 _SCRIPT = """\
@@ -218,7 +437,7 @@ remove() {
 
 
 def shell_script(groups: list[DuplicateGroup], shown: Callable[[str], str]) -> bytes:
-    """A script that deletes all but the best of each group, for reading before running. `shown` makes a path safe to
+    """A script that deletes all but the first of each group, for reading before running. `shown` makes a path safe to
     show. Paths are quoted, and kept as they are also where they are not UTF-8."""
     lines = []
     for group in groups:

@@ -81,6 +81,15 @@ def asks_in_words(query: Query) -> bool:
     return all(term.kind == "text" for term in query.terms if term.weight > 0)
 
 
+def _written(part: Filter, source: str) -> str:
+    """A part of a filter as the query has it."""
+    from clipsearch.query.nodes import Not, leaves_of
+
+    leaves = leaves_of(part)
+    said = source[min(leaf.span.start for leaf in leaves) : max(leaf.span.end for leaf in leaves)]
+    return f"not {said}" if isinstance(part, Not) else said
+
+
 @dataclass(slots=True)
 class Order:
     """What is known of an order so far. Safe to use from many threads; ask each time with the same generation."""
@@ -128,6 +137,25 @@ class Order:
             while not self._is_cut:
                 self._deepen(photos, self._depth + 1)
             return len(self._found) - self._spare, self.everything - len(self._found)
+
+    def why_empty(self, photos: Collection) -> str:
+        """Why there are no hits, or none at an offset."""
+        found, _ = self.count(photos)
+        if found:
+            return f"there are {found:,} hits in all" if found > 1 else "there is one hit in all"
+        if self.wish.query.filter is None or not len(photos):
+            return "the index has no searchable pictures"
+        from clipsearch.query.nodes import AllOf
+
+        expression, source = self.wish.query.filter, self.wish.query.source
+        parts = expression.parts if isinstance(expression, AllOf) else (expression,)
+        written = [_written(part, source) for part in parts]
+        if len(parts) == 1:
+            return f"no picture matches {written[0]}"
+        alone = [said for part, said in zip(parts, written, strict=True) if not len(photos.select(part))]
+        if alone:
+            return f"no picture matches {alone[0]}"
+        return f"no picture matches all of {', '.join(written)}"
 
     def row_ids(self, photos: Collection, offset: int, count: int) -> IntArray:
         """Those of the same window, without a look at their rows. Shape: (count,) or less, int64."""
@@ -327,13 +355,6 @@ class Order:
             ids = np.concatenate([head_ids[chosen], ids[head:]])
             scores = np.concatenate([head_scores[chosen], scores[head:]])
         self.ids, self.scores, self.is_whole = ids, scores, is_whole
-
-
-def why_no_hits(total: int, pictures: int) -> str:
-    """Why there are no hits of `total`, none at an offset perhaps, in an index of so many pictures."""
-    if total:
-        return f"there are {total:,} hits in all" if total > 1 else "there is one hit in all"
-    return "no picture matches the filters" if pictures else "the index has no searchable pictures"
 
 
 def put_in_order(photos: Collection, wish: Wish) -> Order:

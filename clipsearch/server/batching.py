@@ -208,6 +208,18 @@ class BatchingEncoder:
     def parts_read(self, texts: Sequence[str]) -> list[str | None]:
         return self.encoder.parts_read(texts)
 
+    def reads(self, text: str) -> bool:
+        return self.encoder.reads(text)
+
+    def unknown_words(self, text: str) -> list[str]:
+        return self.encoder.unknown_words(text)
+
+    def is_english_word(self, word: str) -> bool:
+        return self.encoder.is_english_word(word)
+
+    def words(self) -> Sequence[str]:
+        return self.encoder.words()
+
     def prepare_texts(self) -> None:
         self.encoder.prepare_texts()
 

@@ -26,7 +26,6 @@ from clipsearch.query.arguments import read_given
 from clipsearch.query.fields import FILTERS
 from clipsearch.records import DEFAULT_HITS, HIT_FIELDS, Sort
 from clipsearch.search.collection import Collection
-from clipsearch.search.order import why_no_hits
 from clipsearch.server import messages
 from clipsearch.server.routes import Service
 from clipsearch.server.wrong_input import problems
@@ -160,7 +159,6 @@ def assistant_server(service: Service) -> MCPServer:
         def answer() -> Answer:
             with service.engine.lease(index) as photos:
                 _refuse_addresses(photos, query)
-                pictures = len(photos)
             asked = messages.SearchRequest(
                 query=query,
                 k=k,
@@ -174,11 +172,11 @@ def assistant_server(service: Service) -> MCPServer:
                 index=index,
             )
             found = service.search(asked)
-            note = None
-            if not found["hits"]:
-                note = f"Nothing found: {why_no_hits(found['total'], pictures)}."
-            told = [line for line in (note, *map(safe, found.get("notices", ()))) if line]
-            return _answer(found, " ".join(told) or None)
+            told = [safe(line) for line in found.get("notices", ())]
+            if not found["hits"] and not any(line.startswith("nothing found") for line in told):
+                all_hits = f"there are {found['total']} hits in all" if found["total"] else "the index has no pictures"
+                told.insert(0, f"nothing found: {all_hits}")
+            return _answer(found, "; ".join(told) or None)
 
         return _told(answer)
 

@@ -130,6 +130,8 @@ class Service:
             total, hidden = order.count(photos)
             position = None if asked.locate is None else order.place_of(photos, asked.locate)
             notices = [*([NOTHING_CERTAIN] if order.is_uncertain else []), *photos.notices(order.wish.query)]
+            if not total and order.selection is not None and not len(order.selection):
+                notices = [f"nothing found: {order.why_empty(photos)}", *notices]
             answer = self._answer(served, photos, hits, began, notices)
             return {**answer, "index_id": photos.identity, "position": position, "total": total, "hidden": hidden}
 

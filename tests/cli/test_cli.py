@@ -121,7 +121,7 @@ def test_mistakes_in_a_query_are_pointed_at(indexed: Path) -> None:
         'Write near:48.85,2.35,10km or near:lisbon. To search for the words, put them in double quotes: "near:48.85"',
     ]
     assert "nothing follows this +" in clipsearch("query", "--all", "dog", "+", folder=indexed, status=2).stderr
-    assert "the index has no tag 'dog'" in clipsearch("query", "--all", "tag:dog", folder=indexed, status=2).stderr
+    assert "no tag or concept is called dog" in clipsearch("query", "tag:dog", folder=indexed, status=3).stderr
 
 
 def test_similar_concepts_and_duplicates(indexed: Path, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_similar_concepts_and_duplicates(indexed: Path, tmp_path: Path) -> None:
     clipsearch("concept", "add", "my reds", "blue.png", "--replace", folder=here)
     assert paths_of('tag:"my reds"', folder=here)[0] == "blue.png"
     clipsearch("concept", "remove", "my reds", folder=here)
-    assert "no tag" in clipsearch("query", "tag:reds", folder=here, status=2).stderr
+    assert "no tag" in clipsearch("query", "tag:reds", folder=here, status=3).stderr
     assert "cannot be a tag name" in clipsearch("concept", "add", " ", "red.png", folder=here, status=2).stderr
     (here / "copies of red").mkdir()
     picture(3, size=(400, 300)).save(here / "large.png")

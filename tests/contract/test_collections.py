@@ -206,7 +206,7 @@ ERRORS: dict[str, Call] = {
     "an unknown row id": lambda p: p.search("red", like=[999]),
     "a row id below zero": lambda p: p.search("red", unlike=[-1]),
     "like of an unknown row": lambda p: p.search("red + like:999"),
-    "an unknown tag": lambda p: p.search("tag:unheard-of"),
+    "an unknown tag": lambda p: p.search("like:unheard-of"),
     "like of a plain tag": lambda p: p.search("like:seen"),
     "terms that cancel out": lambda p: p.search("red - red"),
     "a vector of another length": lambda p: p.search("", vector=np.ones(3, np.float32)),

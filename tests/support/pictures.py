@@ -6,7 +6,7 @@ import colorsys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 
 def picture(seed: int, *, size: tuple[int, int] = (48, 36)) -> Image.Image:
@@ -32,3 +32,22 @@ def fill(folder: Path, count: int, *, first: int = 0) -> list[Path]:
         picture(number).save(path, quality=85)
         paths.append(path)
     return paths
+
+
+def scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
+    """Something like a photo: soft shapes of all sizes, sharp edges, grain."""
+    generator = np.random.default_rng(seed)
+    width, height = size
+    total = np.zeros((height, width, 3), np.float32)
+    for cells in (3, 6, 12, 25, 50, 100):
+        noise = generator.standard_normal((cells, cells, 3)).astype(np.float32) * 400 / cells**0.9
+        parts = [Image.fromarray(noise[..., channel]).resize(size, Image.Resampling.BICUBIC) for channel in range(3)]
+        total += np.stack([np.asarray(part) for part in parts], axis=2)
+    total = 128 + total * 45 / total.std() + generator.standard_normal(total.shape) * 4
+    image = Image.fromarray(total.clip(0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    for _ in range(6):
+        x, y = int(generator.integers(0, width - 60)), int(generator.integers(0, height - 60))
+        colour = tuple(int(value) for value in generator.integers(0, 256, 3))
+        draw.rectangle((x, y, x + 40, y + 30), fill=colour)
+    return image

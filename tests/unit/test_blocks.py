@@ -95,7 +95,7 @@ def test_errors_are_told_and_no_file_is_opened(client: Any, photos: AnyCollectio
         (str(secret), "InvalidQuery"),
         (f"{secret} + dog", "InvalidQuery"),
         ("./secret.png", "InvalidQuery"),
-        ("tag:unheard-of", "UnknownTag"),
+        ("like:unheard-of", "UnknownTag"),
     ):
         with pytest.raises(gradio_client.exceptions.AppError) as raised:
             client.predict(query, api_name="/search")

@@ -1,4 +1,4 @@
-"""Which pairs of pictures are looked at, in collections too large to compare each with each."""
+"""Which pictures are called copies, which of them is kept, and how few are looked at for that."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
 import clipsearch
 from benchmarks.common import write_index
 from clipsearch.errors import InvalidQuery
 from clipsearch.indexer.build import IndexOptions, index_folder
+from clipsearch.pictures.images import Picture, read_picture
 from clipsearch.records import FloatArray
 from clipsearch.search import dedupe
 from clipsearch.search.collection import Collection
+from clipsearch.vectors.hashes import MOST_BITS, near_hashes
 from tests.support.fake_encoder import FakeEncoder
-from tests.support.pictures import fill, picture
+from tests.support.pictures import fill, picture, scene
 
 ROWS = 2000
+EXAMPLES = max(30, int(os.environ.get("CLIPSEARCH_EXAMPLES", "0")) // 50)
 
 
 def unit(vectors: FloatArray) -> FloatArray:
@@ -180,3 +187,177 @@ def test_files_that_changed_since_the_last_run_are_not_the_same_by_their_rows(ph
     before = contents(photos)
     run_script(photos)
     assert contents(photos) == before
+
+
+# -- which version is kept
+
+
+def at(path: Path, hours: float) -> None:
+    """Give a file a time, some hours after some day."""
+    os.utime(path, (1_600_000_000 + hours * 3600,) * 2)
+
+
+def with_camera() -> bytes:
+    exif = Image.Exif()
+    exif[0x0110] = "A camera"
+    exif.get_ifd(0x8769)[0x9003] = "2020:05:06 10:11:12"
+    return exif.tobytes()
+
+
+def groups_of(photos: Path) -> list[tuple[str, set[str]]]:
+    indexed(photos)
+    with Collection(photos / ".clipsearch", encoder=FakeEncoder()) as collection:
+        groups = dedupe.find_duplicates(collection)
+    return [(group.keep.record.path, {other.record.path for other in group.others}) for group in groups]
+
+
+def saved_again(image: Image.Image, path: Path, how: str) -> None:
+    width, height = image.size
+    match how.split():
+        case ["half"]:
+            image.resize((width // 2, height // 2), Image.Resampling.LANCZOS).save(path, quality=90)
+        case ["double"]:
+            image.resize((width * 2, height * 2), Image.Resampling.BICUBIC).save(path, quality=95)
+        case ["lighter"]:
+            image.point(lambda value: min(255, int(value * 1.1))).save(path, quality=95)
+        case [quality, *_]:
+            image.save(path, quality=int(quality))
+
+
+@pytest.mark.parametrize("how", ["30", "50", "70", "85", "95", "half", "double", "lighter"])
+@pytest.mark.parametrize("first", ["a", "z"])
+def test_a_copy_of_a_photo_is_found_and_never_kept(photos: Path, how: str, first: str) -> None:
+    """The original names no camera, and the copy may have more bytes."""
+    for seed in range(3):
+        name = f"{first}{seed}.jpg"
+        scene(seed).save(photos / name, quality=75)
+        at(photos / name, seed)
+        saved_again(Image.open(photos / name), photos / f"m{seed}.jpg", how)
+        at(photos / f"m{seed}.jpg", seed + 100)
+    assert groups_of(photos) == [(f"{first}{seed}.jpg", {f"m{seed}.jpg"}) for seed in range(3)]
+
+
+def test_what_names_a_camera_is_kept_over_more_bytes_and_an_older_time(photos: Path) -> None:
+    scene(1).save(photos / "z.jpg", quality=70, exif=with_camera())
+    at(photos / "z.jpg", 1000)
+    scene(1).save(photos / "a.png")
+    scene(1).save(photos / "b.jpg", quality=98)
+    assert groups_of(photos) == [("z.jpg", {"a.png", "b.jpg"})]
+
+
+@pytest.mark.parametrize("copy", ["a.jpg", "a.png"])
+def test_what_a_copy_was_saved_from_is_kept_whatever_its_time_says(photos: Path, copy: str) -> None:
+    """Both name the camera, as editors leave it, and the original was copied here last."""
+    scene(2).save(photos / "z.jpg", quality=60, exif=with_camera())
+    at(photos / "z.jpg", 1000)
+    with Image.open(photos / "z.jpg") as original:
+        original.save(photos / copy, quality=96, exif=original.getexif().tobytes())
+    at(photos / copy, 0)
+    assert (photos / copy).stat().st_size > (photos / "z.jpg").stat().st_size
+    assert groups_of(photos) == [("z.jpg", {copy})]
+
+
+def test_of_files_that_nothing_tells_apart_the_one_with_more_bytes_is_kept(photos: Path) -> None:
+    scene(3).save(photos / "a.webp", quality=60)
+    scene(3).save(photos / "b.webp", quality=90)
+    for name in "ab":
+        at(photos / f"{name}.webp", 0)
+    assert groups_of(photos) == [("b.webp", {"a.webp"})]
+
+
+def moved(image: Image.Image) -> Image.Image:
+    """The next picture of a series: something in it is elsewhere."""
+    part = image.crop((100, 80, 180, 150))
+    after = image.copy()
+    after.paste(part, (120, 86))
+    return after
+
+
+def reworded(seed: int) -> tuple[Image.Image, Image.Image]:
+    """A page, and the same with another number in it."""
+    page = Image.new("RGB", (620, 877), "white")
+    draw = ImageDraw.Draw(page)
+    generator = np.random.default_rng(seed)
+    for line in range(24):
+        word = "".join(chr(97 + int(letter)) for letter in generator.integers(0, 26, 50))
+        draw.text((50, 60 + line * 30), word, fill="black", font_size=16)
+    other = page.copy()
+    draw = ImageDraw.Draw(other)
+    draw.rectangle((200, 238, 300, 262), fill="white")
+    draw.text((200, 240), f"{123456 * (seed + 3)}", fill="black", font_size=16)
+    return page, other
+
+
+def test_pictures_of_a_series_and_pages_with_other_words_are_not_copies(photos: Path) -> None:
+    for seed in range(6):
+        image = scene(seed)
+        image.save(photos / f"s{seed}a.jpg", quality=90)
+        moved(image).save(photos / f"s{seed}b.jpg", quality=90)
+        for name, page in zip("ab", reworded(seed), strict=True):
+            page.save(photos / f"d{seed}{name}.png")
+    assert groups_of(photos) == []
+
+
+def test_pictures_with_far_hashes_are_not_decoded(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(8):
+        scene(seed).save(photos / f"{seed}.jpg")
+    scene(7).save(photos / "copy.jpg", quality=60)
+    indexed(photos)
+    read: list[str] = []
+
+    def noting(path: str, *arguments: Any, **named: Any) -> Picture:
+        read.append(path)
+        return read_picture(path, *arguments, **named)
+
+    monkeypatch.setattr(dedupe, "read_picture", noting)
+    with Collection(photos / ".clipsearch", encoder=FakeEncoder()) as collection:
+        assert len(dedupe.find_duplicates(collection)) == 1
+    assert sorted(Path(path).name for path in read) == ["7.jpg", "copy.jpg"]
+
+
+def test_rows_from_before_there_were_hashes_are_compared_by_vectors(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dedupe, "_hashes", lambda photos, row_ids: row_ids * 0)
+    monkeypatch.setattr(dedupe, "CANDIDATE_COSINE", -1.0)
+    for seed in range(4):
+        scene(seed).save(photos / f"{seed}.jpg", quality=90)
+    scene(3).save(photos / "copy.jpg", quality=60)
+    at(photos / "3.jpg", 0)
+    assert groups_of(photos) == [("3.jpg", {"copy.jpg"})]
+
+
+# -- near hashes
+
+
+@settings(max_examples=EXAMPLES)
+@given(
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=6),
+    st.lists(st.tuples(st.integers(0, 5), st.sets(st.integers(0, 62), max_size=6)), max_size=30),
+    st.integers(0, MOST_BITS),
+)
+def test_near_hashes_are_those_that_comparing_all_finds(
+    bases: list[int], variants: list[tuple[int, set[int]]], bits: int
+) -> None:
+    hashes = [*bases]
+    for base, flipped in variants:
+        if base < len(bases):
+            hashes.append(bases[base] ^ sum(1 << bit for bit in flipped))
+    found = {
+        pair
+        for one, two in near_hashes(np.array(hashes, np.int64), bits, 10**6)
+        for pair in zip(one.tolist(), two.tolist(), strict=True)
+    }
+    assert found == {
+        (one, two)
+        for two in range(len(hashes))
+        for one in range(two)
+        if ((hashes[one] ^ hashes[two]) & (2**64 - 1)).bit_count() <= bits
+    }
+
+
+def test_of_many_equal_hashes_each_has_few_neighbours() -> None:
+    hashes = np.full(5000, 77, np.int64)
+    hashes[2500:] = 76
+    pairs = sum(len(one) for one, _ in near_hashes(hashes, 3, 16))
+    assert 5000 <= pairs <= 5000 * 16 + 2 * 16 * 16

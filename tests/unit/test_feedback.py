@@ -19,7 +19,7 @@ from clipsearch.search.feedback import refine, threshold_for
 from clipsearch.search.variety import diversify
 from clipsearch.store.tags import remove_tag, write_tags
 from tests.support.fake_encoder import COLOURS, FakeEncoder
-from tests.support.pictures import fill, picture, plain
+from tests.support.pictures import fill, plain, scene
 
 ONE_WORKER = IndexOptions(workers=1)
 
@@ -117,7 +117,7 @@ def test_concepts_need_examples(index: Path) -> None:
 def test_duplicates_are_grouped_and_the_script_removes_the_worse_ones(photos: Path) -> None:
     fill(photos, 5)
     names = ["it's\n$(touch hacked) `x`.png", "-rf.png", os.fsdecode(b"\xe9.png")]
-    original = picture(100, size=(320, 240))
+    original = scene(100)
     original.save(photos / "best.png")
     for name, width in zip(names, (160, 200, 240), strict=True):
         original.resize((width, width * 3 // 4)).save(photos / "x.png")
@@ -138,10 +138,11 @@ def test_duplicates_are_grouped_and_the_script_removes_the_worse_ones(photos: Pa
     assert not list(photos.parent.rglob("hacked"))
 
 
-def test_of_equal_sizes_the_sharper_is_kept(photos: Path) -> None:
-    original = picture(100, size=(320, 240))
+def test_what_was_only_enlarged_is_not_kept_over_what_it_was_made_from(photos: Path) -> None:
+    original = scene(100)
+    original.resize((640, 480)).save(photos / "a.png")
     original.save(photos / "b.png")
-    original.resize((80, 60)).resize((320, 240)).save(photos / "a.png")
+    os.utime(photos / "b.png", (1_600_000_000, 1_600_000_000))
     index_folder(photos, FakeEncoder(), options=ONE_WORKER)
     with Collection(photos / ".clipsearch", encoder=FakeEncoder()) as collection:
         (group,) = find_duplicates(collection)

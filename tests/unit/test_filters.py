@@ -337,8 +337,14 @@ def test_tags_filter_by_content(index: Path) -> None:
     write_tags(index, {"my tag": {hit.record.content_hash or "": 1.0 for hit in wanted}})
     assert sorted(found(index, 'tag:"MY tag"')) == sorted(hit.record.path for hit in wanted)
     assert len(found(index, 'not tag:"my tag"')) == 26
-    with pytest.raises(UnknownTag, match="my tag"):
-        found(index, "tag:other")
+    assert found(index, "tag:other") == []
+    assert len(found(index, "not tag:other")) == len(found(index, "ext:jpg or not ext:jpg"))
+    with Collection(index, encoder=FakeEncoder()) as collection:
+        (line,) = collection.notices("not tag:other")
+        assert "no tag or concept is called other" in line and "my tag" in line
+        assert collection.search("red tag:other", all=True) == []
+        with pytest.raises(UnknownTag, match="my tag"):
+            collection.search("like:other")
 
 
 def test_sums_and_ids_and_orders(index: Path) -> None:

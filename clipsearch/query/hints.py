@@ -1,0 +1,226 @@
+"""What a query could also have meant: words that say what a filter or a minus says better, and what stands in its way.
+
+One line each, beside the hits; the query is never changed. `query.offers` has words that are nearly filters. Knows no
+index and no model: what they know is given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from clipsearch.query import Query
+from clipsearch.query.nodes import Tagged, leaves_of
+from clipsearch.records import COLORS
+
+_MONTHS = {
+    name: number
+    for number, names in enumerate(
+        (
+            "january jan januar janvier enero", "february feb februar février febrero", "march mar märz mars marzo",
+            "april apr avril abril", "may mai mayo", "june jun juni juin junio", "july jul juli juillet julio",
+            "august aug août agosto", "september sep sept septembre septiembre", "october oct oktober octobre octubre",
+            "november nov novembre noviembre", "december dec dezember décembre diciembre",
+        ),
+        1,
+    )
+    for name in names.split()
+}  # fmt: skip
+_MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
+_YEAR = r"(?:19[5-9]\d|20\d\d)"
+_BEFORE_DATE = r"(?:\b(?:in|from|of|on|during|since|im|en|du|de)\s+(?:the\s+)?)?"
+_DATES = tuple(
+    re.compile(rf"(?<![\w:/.-]){_BEFORE_DATE}\b{pattern}\b(?![-/.:]?\d)", re.IGNORECASE)
+    for pattern in (
+        rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?\s+(?:of\s+)?(?P<month>{_MONTH})\.?,?\s+(?P<year>{_YEAR})",
+        rf"(?P<month>{_MONTH})\.?\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s+(?P<year>{_YEAR})",
+        rf"(?P<year>{_YEAR})-(?P<number>\d{{2}})-(?P<day>\d{{2}})",
+        rf"(?P<month>{_MONTH})\.?,?\s+(?:of\s+|de\s+)?(?P<year>{_YEAR})",
+        rf"(?P<year>{_YEAR})\s+(?P<month>{_MONTH})",
+        rf"(?P<year>{_YEAR})-(?P<number>\d{{2}})",
+        rf"(?P<year>{_YEAR})",
+    )
+)
+# What is not wanted. "no" begins names of signs ("no parking"), so it counts only before a word for things.
+_ARTICLE = r"(?:an?\s+|any\s+|the\s+)?"
+_WITHOUT = re.compile(
+    rf"(?:^|\s)(?:(?:but\s+|and\s+|with\s+)?(?:not|no)|without|w/o|excluding|except(?:\s+for)?|(?<=\s)(?:ohne|sans|sin))"
+    rf"\s+{_ARTICLE}(?P<word>[^\W\d_]+)\b(?!\s+\w+ing\b)",
+    re.IGNORECASE,
+)
+_NO_THINGS = (
+    "one no not smoking parking entry trespassing swimming fishing diving way doubt idea matter longer more less other "
+    "exit stopping vacancy dumping littering limit fear comment problem to yet so very only sure too in on at from "
+    "doing looking being wearing using with without for by it is i my your this that these those all here serif "
+    "a an any the"
+)
+_NOT_THINGS = frozenset(_NO_THINGS.split())
+_PICTURE = r"(?:photos?|photographs?|pictures?|pics?|images?|shots?|portraits?)"
+_OF = rf"\s+{_PICTURE}\b(?:\s+of\b)?"
+_ALONE = r"(?=\s*$)"
+_LOOKS = tuple(
+    (re.compile(pattern, re.IGNORECASE), says, what)
+    for pattern, says, what in (
+        (
+            r"\b(?:in\s+)?(?:black\s*(?:and|&)\s*white|black-and-white|b\s?&\s?w|b/w|gr[ae]yscale|monochrome)"
+            rf"(?:{_OF}|{_ALONE})",
+            "is:monochrome",
+            "pictures without colour",
+        ),
+        (r"\b(?:a\s+)?screen\s?shots?\b(?:\s+of\b)?", "is:screenshot", "screenshots"),
+        (rf"\b(?:a\s+)?(?:blurry|blurred|out[- ]of[- ]focus)(?:{_OF}|{_ALONE})", "is:blurred", "blurred pictures"),
+        (rf"\b(?:a\s+)?(?:panorama|panoramic)s?\b(?:{_OF}|\s+of\b)?", "is:panorama", "panoramas"),
+        (rf"\b(?:a\s+)?dark{_OF}", "is:dark", "dark pictures"),
+        (rf"\b(?:a\s+)?bright{_OF}", "is:bright", "bright pictures"),
+        (r"^(?:scanned\s+)?documents?$|^scans?$|\bscanned\s+documents?\b", "is:document", "documents"),
+    )
+)
+_COLOR = re.compile(
+    rf"^(?P<alone>{'|'.join(COLORS)}|grey)$|\b(?:a\s+)?(?P<of>{'|'.join(COLORS)}|grey)\s+"
+    rf"(?:{_PICTURE}|colou?rs?|background)\b(?:\s+of\b)?",
+    re.IGNORECASE,
+)
+MOST_WORDS = 6
+_UNQUOTED_FOLDER = re.compile(
+    r"(?P<field>(?<![\w:])folder:)(?P<value>[^\s\"“„()*?]+(?:\s+[^\s\"“„()*?:]+(?![\w:]))*)", re.IGNORECASE
+)
+_ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
+_WORTH_A_LOOK = re.compile(
+    rf"{_YEAR}|\b(?:not?|without|w/o|excluding|except|ohne|sans|sin|black|b\s?&\s?w|b/w|gr[ae]yscale|monochrome|blur"
+    rf"|screen|out[- ]of|panoram|dark|bright|scan|document)|\b(?:{'|'.join(COLORS)}|grey)\b|://",
+    re.IGNORECASE,
+)
+
+
+def hints(query: Query) -> list[str]:
+    """Queries that may say better what one says in words, a line each. Each can be asked as it stands."""
+    told: list[str] = []
+    for term in query.terms:
+        if term.kind != "text" or term.weight < 0 or _WORTH_A_LOOK.search(term.value) is None:
+            continue
+        text = term.value
+        if _ADDRESS.fullmatch(text):
+            told.append(
+                f"{text} was searched as words: only clipsearch query fetches a picture from its address, and only an "
+                "address that stands alone"
+            )
+            continue
+        told += _without(query, text)
+        told += _taken(query, text)
+        told += _looking(query, text)
+    return list(dict.fromkeys(told))
+
+
+def unknown_tags(query: Query, tags: Iterable[str]) -> list[str]:
+    """That a query filters by tags that there are not, a line each. `tags`: the names of those that there are."""
+    if query.filter is None:
+        return []
+    from clipsearch.folding import fold_name
+
+    names = list(tags)
+    known = {fold_name(name) for name in names}
+    unknown = [leaf.name for leaf in leaves_of(query.filter) if isinstance(leaf, Tagged)]
+    there = (
+        f"There are: {', '.join(sorted(names)[:10])}{', ...' if len(names) > 10 else ''}"
+        if names
+        else ("There are none yet: clipsearch concept add NAME PICTURE... makes one")
+    )
+    return [
+        f"no tag or concept is called {name}, so tag:{name} matches nothing. {there}"
+        for name in dict.fromkeys(unknown)
+        if fold_name(name) not in known
+    ]
+
+
+def _without(query: Query, text: str) -> list[str]:
+    told = []
+    for match in _WITHOUT.finditer(text):
+        word = match["word"].lower()
+        if word in _NOT_THINGS:
+            continue
+        rest = _rest(query, match[0], f"-{word}")
+        if rest is not None:
+            told.append(f"words like not and without are not understood. To leave out {word}, write: {rest}")
+    return told
+
+
+def _taken(query: Query, text: str) -> list[str]:
+    if query.filter is not None and any(getattr(leaf, "column", "") == "date" for leaf in leaves_of(query.filter)):
+        return []
+    match = next((found for pattern in _DATES if (found := pattern.search(text))), None)
+    if match is None:
+        return []
+    groups = match.groupdict()
+    year = int(groups["year"])
+    named, number = groups.get("month"), groups.get("number")
+    month = _MONTHS[named.lower()] if named else int(number) if number else None
+    said = _span(year, month, int(groups["day"]) if groups.get("day") else None)
+    rest = None if said is None else _rest(query, match[0], said)
+    return [] if rest is None else [f"dates in words are not understood. For pictures taken then, write: {rest}"]
+
+
+def _span(year: int, month: int | None, day: int | None) -> str | None:
+    """`after:` and `before:` of a year, month or day; None where there is no such one."""
+    import datetime
+
+    try:
+        first = datetime.date(year, month or 1, day or 1)
+    except ValueError:
+        return None
+    if day is not None:
+        return f"after:{first} before:{first + datetime.timedelta(days=1)}"
+    if month is not None:
+        return f"after:{first:%Y-%m} before:{year + month // 12}-{month % 12 + 1:02d}"
+    return f"after:{year} before:{year + 1}"
+
+
+def _looking(query: Query, text: str) -> list[str]:
+    for pattern, says, what in _LOOKS:
+        match = pattern.search(text)
+        if match is not None and says not in query.source:
+            rest = _rest(query, match[0], says)
+            return [] if rest is None else [f"for {what} by their pixels, write: {rest}"]
+    match = _COLOR.search(text)
+    if match is None or "color:" in query.source:
+        return []
+    color = (match["alone"] or match["of"]).lower().replace("grey", "gray")
+    rest = _rest(query, match[0], f"color:{color}")
+    return [] if rest is None else [f"for pictures with much {color} by their pixels, write: {rest}"]
+
+
+def _rest(query: Query, phrase: str, instead: str) -> str | None:
+    """The query without a phrase, and with what says the same; None where it cannot be told or asked."""
+    from clipsearch.errors import InvalidQuery
+    from clipsearch.query import parse_query
+
+    before, found, after = query.source.partition(phrase)
+    if not found or before.count('"') % 2:  # what is in quotes is meant as it stands
+        return None
+    before, after = before.rstrip(" ,.;"), after.strip(" ,;.?!")
+    if re.fullmatch(r"an?|the|of", before, re.IGNORECASE):
+        before = ""
+    written = " ".join(f"{before} {after} {instead}".split())
+    try:
+        parse_query(written)
+    except InvalidQuery:
+        return None
+    return written
+
+
+def requoted(query: str, is_folder: Callable[[str], bool]) -> str:
+    """A query with quotes around the names of folders of several words, where only so there is such a folder.
+
+    `is_folder`: whether there is a folder that a name fits. The longest name of up to MOST_WORDS words counts.
+    """
+
+    def with_quotes(match: re.Match[str]) -> str:
+        words = re.split(r"(\s+)", match["value"])
+        if len(words) == 1 or is_folder(words[0]):
+            return match[0]
+        for count in range(min(len(words), 2 * MOST_WORDS - 1), 1, -2):
+            name = "".join(words[:count])
+            if is_folder(name):
+                return f'{match["field"]}"{name}"{"".join(words[count:])}'
+        return match[0]
+
+    return _UNQUOTED_FOLDER.sub(with_quotes, query) if query.count('"') == 0 else query

@@ -1,0 +1,61 @@
+"""Words that are probably misspelt, and what was probably meant. Offered, never put in place.
+
+A word is looked at only if the model does not know it whole, and it is not one that it knows with an ending. What is
+offered is a word that the model knows and that is a slip away: a letter wrong, missing, too many, or two swapped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+LEAST_LETTERS = 5  # shorter words are near to too many others
+_TWO_SLIPS_FROM = 9
+_WORD = re.compile(r"(?<![\w'@#.-])[a-z]+(?![\w'@:-]|\.\w)")  # names begin with a capital
+_ENDINGS = ("s", "es", "ed", "er", "ers", "ing", "ings", "ly", "ness", "less", "y", "d", "r", "like", "ish", "able")
+
+
+def suspicious(text: str, knows: Callable[[str], bool]) -> list[str]:
+    """The words of a text that may be misspelt: in small letters, and not known, nor made of known words."""
+    return [
+        word
+        for word in dict.fromkeys(_WORD.findall(text))
+        if len(word) >= LEAST_LETTERS and not knows(word) and not _is_made_of_known(word, knows)
+    ]
+
+
+def _is_made_of_known(word: str, knows: Callable[[str], bool]) -> bool:
+    """Whether a word is a known one with an ending: surfboards, biking, sunnier."""
+    for ending in _ENDINGS:
+        stem = word.removesuffix(ending)
+        if stem == word or len(stem) < 3:
+            continue
+        forms = [stem, f"{stem}e"]
+        if stem[-1] == stem[-2]:
+            forms.append(stem[:-1])
+        if stem[-1] == "i":
+            forms.append(f"{stem[:-1]}y")
+        if any(map(knows, forms)):
+            return True
+    return False
+
+
+def nearest_word(word: str, words: Sequence[str], *, is_listed: bool = False) -> str | None:
+    """The word that was probably meant, of those that a model knows, the most frequent first; None if there is none.
+
+    Of those that are as near, one that begins alike, then the more frequent. `is_listed`: the word is in a list of
+    words that has slips too, so only one with the same letters can be meant.
+    """
+    from rapidfuzz.distance import OSA
+    from rapidfuzz.process import extract
+
+    slips = 2 if len(word) >= _TWO_SLIPS_FROM and not is_listed else 1
+    near = [other for other in words if abs(len(other) - len(word)) <= slips and len(other) >= LEAST_LETTERS - 1]
+    letters = sorted(word)
+    if is_listed:
+        near = [other for other in near if sorted(other) == letters]
+    ranked = sorted(
+        (distance, sorted(other) != letters, other[:1] != word[:1], number, other)
+        for other, distance, number in extract(word, near, scorer=OSA.distance, score_cutoff=slips, limit=None)
+    )
+    return next((other for distance, _, elsewhere, _, other in ranked if not elsewhere or distance < 2), None)
