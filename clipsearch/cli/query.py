@@ -62,6 +62,7 @@ def is_negative_word(word: str) -> bool:
 
 @app.command(cls=QueryCommand)
 def query(
+    context: typer.Context,
     query: Annotated[list[str], typer.Argument(help="Words, pictures and filters to search for. See docs/query.md.")],
     k: Annotated[int, typer.Option("-k", "--hits", min=1, help="Number of hits.", metavar="N")] = DEFAULT_HITS,
     sort: Annotated[
@@ -106,7 +107,7 @@ def query(
     \b
     Examples:
       clipsearch query "a dog on a beach"
-      clipsearch query holiday.jpg -k 5                         (pictures like this one)
+      clipsearch query holiday.jpg -k 5                         (pictures like this one; or the URL of one)
       clipsearch query horse + stripes                          (a sum; also: cat - dog, 2:dog + ./pool.jpg)
       clipsearch query "dog beach -people after:2023-05 folder:trips"
       clipsearch query "(camera:canon or ext:png) not tag:seen" --sort date
@@ -118,6 +119,11 @@ def query(
     words = joined([word if is_utf8(word) or Path(word).exists() else as_typed(word) for word in query])
     if not words.strip():
         raise EmptyQuery
+    if words[:4].lower() == "http":
+        from clipsearch.cli.fetch import fetched, is_address
+
+        if is_address(words):
+            words = str(context.with_resource(fetched(words)))
     drawing = None
     if preview:
         from clipsearch.cli.preview import Preview
