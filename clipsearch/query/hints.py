@@ -30,7 +30,7 @@ _MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
 _YEAR = r"(?:19[5-9]\d|20\d\d)"
 _BEFORE_DATE = r"(?:\b(?:in|from|of|on|during|since|im|en|du|de)\s+(?:the\s+)?)?"
 _DATES = tuple(
-    re.compile(rf"(?<![\w:/.-]){_BEFORE_DATE}\b{pattern}\b(?![-/.:]?\d)", re.IGNORECASE)
+    (rf"(?<![\w:/.-]){_BEFORE_DATE}\b{pattern}\b(?![-/.:]?\d)")
     for pattern in (
         rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?\s+(?:of\s+)?(?P<month>{_MONTH})\.?,?\s+(?P<year>{_YEAR})",
         rf"(?P<month>{_MONTH})\.?\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s+(?P<year>{_YEAR})",
@@ -59,7 +59,7 @@ _PICTURE = r"(?:photos?|photographs?|pictures?|pics?|images?|shots?|portraits?)"
 _OF = rf"\s+{_PICTURE}\b(?:\s+of\b)?"
 _ALONE = r"(?=\s*$)"
 _LOOKS = tuple(
-    (re.compile(pattern, re.IGNORECASE), says, what)
+    (pattern, says, what)
     for pattern, says, what in (
         (
             r"\b(?:in\s+)?(?:black\s*(?:and|&)\s*white|black-and-white|b\s?&\s?w|b/w|gr[ae]yscale|monochrome)"
@@ -147,7 +147,7 @@ def _without(query: Query, text: str) -> list[str]:
 def _taken(query: Query, text: str) -> list[str]:
     if query.filter is not None and any(getattr(leaf, "column", "") == "date" for leaf in leaves_of(query.filter)):
         return []
-    match = next((found for pattern in _DATES if (found := pattern.search(text))), None)
+    match = next((found for pattern in _DATES if (found := re.search(pattern, text, re.IGNORECASE))), None)
     if match is None:
         return []
     groups = match.groupdict()
@@ -176,7 +176,7 @@ def _span(year: int, month: int | None, day: int | None) -> str | None:
 
 def _looking(query: Query, text: str) -> list[str]:
     for pattern, says, what in _LOOKS:
-        match = pattern.search(text)
+        match = re.search(pattern, text, re.IGNORECASE)
         if match is not None and says not in query.source:
             rest = _rest(query, match[0], says)
             return [] if rest is None else [f"for {what} by their pixels, write: {rest}"]

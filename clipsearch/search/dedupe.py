@@ -1,10 +1,11 @@
 """Near-duplicates: the same photo in other sizes, qualities and exposures. Finds them, and deletes nothing.
 
 Three steps. The hashes of the index propose: pictures that differ in NEAR_BITS at most; and vectors do: those at least
-CANDIDATE_COSINE near, unless their hashes are known and differ in more than FAR_BITS. Pixels decide: both pictures, shrunk
-to 16 by 16, must correlate by SAME_CORRELATION, and no part of them may differ more than saving and shrinking explain:
-pictures of a series, of which a part moved, are other pictures, and so are pages with other words, crops and mirror
-images. What is known of the files, and again their pixels, tell the original from what was made from it (`_Versions`).
+CANDIDATE_COSINE near, unless their hashes are known and differ in more than FAR_BITS. Pixels decide: both pictures,
+shrunk to 16 by 16, must correlate by SAME_CORRELATION, and no part of them may differ more than saving and shrinking
+explain: pictures of a series, of which a part moved, are other pictures, and so are pages with other words, crops and
+mirror images. What is known of the files, and again their pixels, tell the original from what was made from it
+(`_Versions`).
 
 docs/query.md has what this finds, and what it leaves.
 """
