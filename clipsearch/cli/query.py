@@ -62,6 +62,7 @@ def is_negative_word(word: str) -> bool:
 
 @app.command(cls=QueryCommand)
 def query(
+    context: typer.Context,
     query: Annotated[
         list[str] | None, typer.Argument(help="Words, pictures and filters to search for. See docs/query.md.")
     ] = None,
@@ -110,7 +111,7 @@ def query(
     \b
     Examples:
       clipsearch query "a dog on a beach"
-      clipsearch query holiday.jpg -k 5                         (pictures like this one)
+      clipsearch query holiday.jpg -k 5                         (pictures like this one; or the URL of one)
       clipsearch query horse + stripes                          (a sum; also: cat - dog, 2:dog + ./pool.jpg)
       clipsearch query "dog beach -people after:2023-05 folder:trips"
       clipsearch query "(camera:canon or ext:png) not tag:seen" --sort date
@@ -127,6 +128,11 @@ def query(
 
         read_window(k, offset)
         read_diversity(diversity or 0.0)
+    if words[:4].lower() == "http":
+        from clipsearch.cli.fetch import fetched, is_address
+
+        if is_address(words):
+            words = str(context.with_resource(fetched(words)))
     drawing = None
     if preview:
         from clipsearch.cli.preview import Preview

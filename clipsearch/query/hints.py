@@ -30,7 +30,7 @@ _MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
 _YEAR = r"(?:19[5-9]\d|20\d\d)"
 _BEFORE_DATE = r"(?:\b(?:in|from|of|on|during|since|im|en|du|de)\s+(?:the\s+)?)?"
 _DATES = tuple(
-    re.compile(rf"(?<![\w:/.-]){_BEFORE_DATE}\b{pattern}\b(?![-/.:]?\d)", re.IGNORECASE)
+    (rf"(?<![\w:/.-]){_BEFORE_DATE}\b{pattern}\b(?![-/.:]?\d)")
     for pattern in (
         rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?\s+(?:of\s+)?(?P<month>{_MONTH})\.?,?\s+(?P<year>{_YEAR})",
         rf"(?P<month>{_MONTH})\.?\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s+(?P<year>{_YEAR})",
@@ -43,10 +43,9 @@ _DATES = tuple(
 )
 # What is not wanted. "no" begins names of signs ("no parking"), so it counts only before a word for things.
 _ARTICLE = r"(?:an?\s+|any\s+|the\s+)?"
-_WITHOUT = re.compile(
+_WITHOUT = (
     rf"(?:^|\s)(?:(?:but\s+|and\s+|with\s+)?(?:not|no)|without|w/o|excluding|except(?:\s+for)?|(?<=\s)(?:ohne|sans|sin))"
-    rf"\s+{_ARTICLE}(?P<word>[^\W\d_]+)\b(?!\s+\w+ing\b)",
-    re.IGNORECASE,
+    rf"\s+{_ARTICLE}(?P<word>[^\W\d_]+)\b(?!\s+\w+ing\b)"
 )
 _NO_THINGS = (
     "one no not smoking parking entry trespassing swimming fishing diving way doubt idea matter longer more less other "
@@ -59,7 +58,7 @@ _PICTURE = r"(?:photos?|photographs?|pictures?|pics?|images?|shots?|portraits?)"
 _OF = rf"\s+{_PICTURE}\b(?:\s+of\b)?"
 _ALONE = r"(?=\s*$)"
 _LOOKS = tuple(
-    (re.compile(pattern, re.IGNORECASE), says, what)
+    (pattern, says, what)
     for pattern, says, what in (
         (
             r"\b(?:in\s+)?(?:black\s*(?:and|&)\s*white|black-and-white|b\s?&\s?w|b/w|gr[ae]yscale|monochrome)"
@@ -75,15 +74,12 @@ _LOOKS = tuple(
         (r"^(?:scanned\s+)?documents?$|^scans?$|\bscanned\s+documents?\b", "is:document", "documents"),
     )
 )
-_COLOR = re.compile(
+_COLOR = (
     rf"^(?P<alone>{'|'.join(COLORS)}|grey)$|\b(?:a\s+)?(?P<of>{'|'.join(COLORS)}|grey)\s+"
-    rf"(?:{_PICTURE}|colou?rs?|background)\b(?:\s+of\b)?",
-    re.IGNORECASE,
+    rf"(?:{_PICTURE}|colou?rs?|background)\b(?:\s+of\b)?"
 )
 MOST_WORDS = 6
-_UNQUOTED_FOLDER = re.compile(
-    r"(?P<field>(?<![\w:])folder:)(?P<value>[^\s\"“„()*?]+(?:\s+[^\s\"“„()*?:]+(?![\w:]))*)", re.IGNORECASE
-)
+_UNQUOTED_FOLDER = r"(?P<field>(?<![\w:])folder:)(?P<value>[^\s\"“„()*?]+(?:\s+[^\s\"“„()*?:]+(?![\w:]))*)"
 _ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
 _WORTH_A_LOOK = re.compile(
     rf"{_YEAR}|\b(?:not?|without|w/o|excluding|except|ohne|sans|sin|black|b\s?&\s?w|b/w|gr[ae]yscale|monochrome|blur"
@@ -134,7 +130,7 @@ def unknown_tags(query: Query, tags: Iterable[str]) -> list[str]:
 
 def _without(query: Query, text: str) -> list[str]:
     told = []
-    for match in _WITHOUT.finditer(text):
+    for match in re.finditer(_WITHOUT, text, re.IGNORECASE):
         word = match["word"].lower()
         if word in _NOT_THINGS:
             continue
@@ -147,7 +143,7 @@ def _without(query: Query, text: str) -> list[str]:
 def _taken(query: Query, text: str) -> list[str]:
     if query.filter is not None and any(getattr(leaf, "column", "") == "date" for leaf in leaves_of(query.filter)):
         return []
-    match = next((found for pattern in _DATES if (found := pattern.search(text))), None)
+    match = next((found for pattern in _DATES if (found := re.search(pattern, text, re.IGNORECASE))), None)
     if match is None:
         return []
     groups = match.groupdict()
@@ -176,11 +172,11 @@ def _span(year: int, month: int | None, day: int | None) -> str | None:
 
 def _looking(query: Query, text: str) -> list[str]:
     for pattern, says, what in _LOOKS:
-        match = pattern.search(text)
+        match = re.search(pattern, text, re.IGNORECASE)
         if match is not None and says not in query.source:
             rest = _rest(query, match[0], says)
             return [] if rest is None else [f"for {what} by their pixels, write: {rest}"]
-    match = _COLOR.search(text)
+    match = re.search(_COLOR, text, re.IGNORECASE)
     if match is None or "color:" in query.source:
         return []
     color = (match["alone"] or match["of"]).lower().replace("grey", "gray")
@@ -223,4 +219,4 @@ def requoted(query: str, is_folder: Callable[[str], bool]) -> str:
                 return f'{match["field"]}"{name}"{"".join(words[count:])}'
         return match[0]
 
-    return _UNQUOTED_FOLDER.sub(with_quotes, query) if query.count('"') == 0 else query
+    return re.sub(_UNQUOTED_FOLDER, with_quotes, query, flags=re.IGNORECASE) if query.count('"') == 0 else query

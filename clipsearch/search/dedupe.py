@@ -1,10 +1,11 @@
 """Near-duplicates: the same photo in other sizes, qualities and exposures. Finds them, and deletes nothing.
 
-Three steps. The hashes of the index propose: pictures that differ in NEAR_BITS at most (for rows that were indexed
-before there were hashes, vectors do: those at least CANDIDATE_COSINE near). Pixels decide: both pictures, shrunk to 16
-by 16, must correlate by SAME_CORRELATION, and no part of them may differ more than saving and shrinking explain:
-pictures of a series, of which a part moved, are other pictures, and so are pages with other words, crops and mirror
-images. What is known of the files, and again their pixels, tell the original from what was made from it (`_Versions`).
+Three steps. The hashes of the index propose: pictures that differ in NEAR_BITS at most; and vectors do: those at least
+CANDIDATE_COSINE near, unless their hashes are known and differ in more than FAR_BITS. Pixels decide: both pictures,
+shrunk to 16 by 16, must correlate by SAME_CORRELATION, and no part of them may differ more than saving and shrinking
+explain: pictures of a series, of which a part moved, are other pictures, and so are pages with other words, crops and
+mirror images. What is known of the files, and again their pixels, tell the original from what was made from it
+(`_Versions`).
 
 docs/query.md has what this finds, and what it leaves.
 """
@@ -33,6 +34,9 @@ from clipsearch.vectors.hashes import near_hashes
 NEAR_BITS = 7
 """Of the 64 of a perceptual hash. Of 430 copies that were saved again, halved, quartered, doubled, made lighter or
 darker, none differs in more than 6; of 720,000 pairs of different photos none differs in fewer than 12."""
+FAR_BITS = 20
+"""Pictures whose vectors are near are not compared if their hashes differ in more. Those of pictures that show almost
+nothing (a gradient, a wall) are mostly noise: halved, they differ in 14 to 22."""
 CANDIDATE_COSINE = 0.8
 SAME_CORRELATION = 0.97
 NEIGHBOURS = 16
@@ -120,10 +124,11 @@ def _proposed(photos: Collection) -> IntArray:
     found = [np.empty((0, 2), np.int64)]
     for one, two in near_hashes(hashes[known], NEAR_BITS, NEIGHBOURS):
         found.append(np.stack([hashed[one], hashed[two]], axis=1))
-    if not known.all():
-        for one, two, _ in _candidates(photos, row_ids):
-            unknown = ~(np.isin(one, hashed) & np.isin(two, hashed))
-            found.append(np.stack([one[unknown], two[unknown]], axis=1))
+    for one, two, _ in _candidates(photos, row_ids):
+        first, second = hashes[np.searchsorted(row_ids, one)], hashes[np.searchsorted(row_ids, two)]
+        apart = np.unpackbits((first ^ second).view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
+        near = (apart <= FAR_BITS) | (first == 0) | (second == 0)
+        found.append(np.stack([one[near], two[near]], axis=1))
     return np.unique(np.concatenate(found), axis=0)
 
 

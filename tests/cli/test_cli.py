@@ -74,7 +74,7 @@ def test_where_nothing_is_certain_the_nearest_are_shown_below_a_line_that_says_s
         done = clipsearch(*sought, names, folder=indexed, status=3)
         assert done.stdout == "" and "nothing certain" in done.stderr and "--all" in done.stderr
     done = clipsearch("query", "red folder:nowhere", folder=indexed, status=3)
-    assert done.stdout == "" and "no picture matches the filters" in done.stderr
+    assert done.stdout == "" and "no picture matches folder:nowhere" in done.stderr
 
 
 def test_hits_as_json(indexed: Path) -> None:
@@ -108,8 +108,8 @@ def test_the_query_language(indexed: Path) -> None:
     assert paths_of("x", "name:no such name", folder=indexed, status=3) == []
     listed = clipsearch("query", "--all", "ext:png -name:red", "--sort", "path", folder=indexed).stdout
     assert listed == "  1      -  blue.png\n  2      -  green.png\n"
-    none = clipsearch("query", "--all", "blue size:>1GB", "--json", folder=indexed, status=3)
-    assert (json.loads(none.stdout), none.stderr) == ([], f"nothing found: {indexed}: no picture matches the filters\n")
+    none = clipsearch("query", "--all", "x size:>1GB", "--json", folder=indexed, status=3)
+    assert (json.loads(none.stdout), none.stderr) == ([], f"nothing found: {indexed}: no picture matches size:>1GB\n")
     assert json.loads(clipsearch("query", "--all", "ext:png", "--json", folder=indexed).stdout)[0]["score"] is None
 
 

@@ -75,9 +75,7 @@ def ids(found: dict[str, Any]) -> list[int]:
     return [hit["row_id"] for hit in found["hits"]]
 
 
-@pytest.mark.parametrize(
-    "query", ["date:2023", "camara:canon red", "red folder:x kamera:leica", "orientaton:landscape"]
-)
+@pytest.mark.parametrize("query", ["date:2023", "camara:canon cat", "cat name:* kamera:leica", "orientaton:landscape"])
 def test_a_gallery_says_what_a_search_says(client: TestClient, query: str) -> None:
     answer = client.post("/v1/search", json={"query": query}).json()
     told = answer["notices"]
@@ -86,7 +84,7 @@ def test_a_gallery_says_what_a_search_says(client: TestClient, query: str) -> No
     assert len(told) == 1 + uncertain
     assert window(client, query=query)["notices"] == told[uncertain:]  # of all, likely or not
     assert window(client, query=query, offset=1)["notices"] == told[uncertain:]
-    assert window(client, query="red")["notices"] == window(client)["notices"] == []
+    assert window(client, query="cat")["notices"] == window(client)["notices"] == []
 
 
 def test_windows_together_are_the_whole_index_in_order(many: TestClient, encoder: FakeEncoder) -> None:
