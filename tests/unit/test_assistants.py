@@ -231,7 +231,7 @@ def test_mistakes_are_tool_errors_that_say_how_to_mend_them(service: Service) ->
     assert "Write near:48.85,2.35,10km" in problem(call(service, "search", query="near:48.85"))
     assert "the query is empty" in problem(call(service, "search", query=" "))
     assert "photos" in problem(call(service, "search", query="red", index="elsewhere"))
-    assert "has no tag" in problem(call(service, "search", query="tag:none"))
+    assert "has no tag" in problem(call(service, "search", query="like:none"))
     for tool in ("show_image", "similar"):
         assert "Take a row_id from a search result" in problem(call(service, tool, row_id=99))
     assert "row_id or path, not both" in problem(call(service, "similar"))

@@ -125,7 +125,8 @@ def test_a_query_that_cannot_be_understood_says_where(client: TestClient) -> Non
     assert (files.status_code, files.json()["position"]) == (400, 6)
     assert client.post("/v1/search", json={"query": "like:unheard-of"}).status_code == 400
     answer = client.post("/v1/search", json={"query": "tag:unheard-of"}).json()
-    assert answer["hits"] == [] and "no tag or concept is called unheard-of" in answer["notices"][0]
+    assert answer["hits"] == [] and "no tag or concept is called unheard-of" in answer["notices"][1]
+    assert answer["notices"][0] == "nothing found: no picture matches tag:unheard-of"
     assert client.post("/v1/search", json={"query": "like:999"}).status_code == 400
 
 
