@@ -811,6 +811,9 @@ def _open_jpeg2000(plugin: Any, stream: IO[bytes]) -> ImageFile.ImageFile:
     content = _content(stream, _MOST_REPAIRED_BYTES)
     depths = repair.jpeg2000_depths(content)
     image: ImageFile.ImageFile = plugin(stream)
+    if depths == [9] and image.mode == "L":  # Pillow takes grey of nine bits for eight; of ten it knows that it is deep
+        image.close()
+        image = plugin(io.BytesIO(repair.with_header_of_ten_bits(content)))
     if max(depths, default=8) > 8 and image.mode != "I;16":
         roomier = repair.with_room_above(content)
         if roomier is None:
@@ -921,7 +924,8 @@ def _decode_image(
     full_size = image.size
     box: Box | None = None
     partial: str | None = None
-    header = _content(image.fp, 32)[:32] if kind == "PNG" and image.fp is not None else b""
+    has_colour = kind == "PNG" and "transparency" in image.info
+    content = _content(image.fp, _MOST_REPAIRED_BYTES) if has_colour and image.fp is not None else b""
     if kind == "JPEG":
         exif = read_exif(image)
         orientation = orientation_of(exif, default_orientation)
@@ -943,9 +947,16 @@ def _decode_image(
             raise
         image.tile = []
         partial = f"parts of the {kind} are damaged"
-    if kind == "PNG" and "transparency" in image.info and header:
-        _scale_transparency(image, header)
     shown: Image.Image = image
+    if content and "transparency" in image.info:
+        transparent = image.info["transparency"]
+        if image.mode == "RGB" and content[24] == 16 and isinstance(transparent, tuple):
+            alpha = _deep_alpha(image, content, transparent)
+            del image.info["transparency"]
+            shown = image.convert("RGBA")
+            shown.putalpha(alpha)
+        else:
+            _scale_transparency(image, content)
     if kind == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
         shown = ImageChops.invert(image)  # Pillow takes all CMYK for Adobe's, which is inverted
         shown.info = image.info
@@ -968,8 +979,19 @@ def _scale_transparency(image: Image.Image, header: bytes) -> None:
     depth, transparent = header[24], image.info["transparency"]
     if image.mode == "L" and depth in (2, 4) and isinstance(transparent, int):
         image.info["transparency"] = transparent * 255 // (2**depth - 1)
-    elif image.mode == "RGB" and depth == 16 and isinstance(transparent, tuple):
-        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _deep_alpha(image: Image.Image, content: bytes, colour: tuple[int, ...]) -> Image.Image:
+    """The alpha of an RGB PNG of 16 bits in which one colour is transparent: of which Pillow keeps the upper bytes.
+
+    Told that the lower byte comes first, it keeps the lower ones.
+    """
+    with _open_image(io.BytesIO(content), "PNG") as lower:
+        lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
+        lower.load()
+        alike = (np.asarray(lower) == [value & 255 for value in colour]).all(axis=2)
+    alike &= (np.asarray(image) == [value >> 8 for value in colour]).all(axis=2)
+    return Image.fromarray(np.where(alike, 0, 255).astype(np.uint8))
 
 
 def _is_tiff(stream: IO[bytes]) -> bool:
@@ -1190,7 +1212,9 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, _Transform | None]:
             rgb.putalpha(alpha)
             rgb = _on_white(rgb)
         return rgb, None
-    if image.mode in ("L", "LA") and profile is not None and "transparency" not in image.info:
+    if image.mode == "L" and profile is not None and isinstance(image.info.get("transparency"), int):
+        image = image.convert("LA")
+    if image.mode in ("L", "LA") and profile is not None:
         transform = _transform_to_srgb(profile, "L")
         if transform is not None:
             rgb = _apply(transform, image.getchannel("L"))
