@@ -1004,7 +1004,14 @@ def _decode_tiff(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], 
     directories = tiff.read_directories(stream)
     stream.seek(8)
     if tiff.shows_raw(directories) or stream.read(2) == b"CR":
-        return _decode_raw(stream, wanted, max_pixels)
+        try:
+            return _decode_raw(stream, wanted, max_pixels)
+        except MemoryError:
+            raise
+        except Exception as error:
+            refused = isinstance(error, _Rejected) and error.status in ("missing_extra", "too_large")
+            if refused or tiff.holds_sensor_data(directories) or not tiff.says_dng(directories):
+                raise  # else it only says that it is a DNG
     if not directories:
         raise EOFError if _strips_end_late(stream) else ValueError("it has no readable page")
     if tiff.may_hide_raw(directories, stream.seek(0, os.SEEK_END)):
@@ -1028,6 +1035,8 @@ def _decode_tiff(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], 
         raise _Rejected("unsupported_format", str(error)) from error
     orientation = page.get(274, directories[0].get(274, 1))
     orientation = orientation if 1 <= orientation <= 8 else 1
+    if partial is None and tiff.says_dng(directories) and page.get(254, 0) & 1:
+        partial = _ONLY_PREVIEW
     rgb, to_srgb = _to_rgb(image_of_page)
     if partial is not None:
         _paint_grey(rgb, *_rows_there(rgb))
@@ -1040,6 +1049,8 @@ def _exif_of_pages(stream: IO[bytes], page: tiff.Directory, directories: list[ti
     """The tags of the page that is shown, and what only the first one says."""
     return read_tiff_exif(stream, [page.start, directories[0].start])
 
+
+_ONLY_PREVIEW = "the sensor's data of the RAW file cannot be read; its preview is intact"
 
 # LibRaw's flip to EXIF's: 0 upright, 3 upside down, 5 needs a quarter turn to the left, 6 to the right.
 _FLIPS = {3: 3, 5: 8, 6: 6}
@@ -1069,15 +1080,20 @@ def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: i
                 if left is not None:
                     return left
             pixels = raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8)
-    except rawpy.LibRawFileUnsupportedError as error:
-        raise _Rejected("unsupported_format", "an unsupported kind of RAW file") from error
-    except rawpy.LibRawIOError as error:
-        left = _decode_preview_left(stream, wanted, max_pixels)
-        if left is not None:
-            return left
-        raise _Rejected("truncated", "the RAW file ends before the picture does") from error
     except (rawpy.LibRawTooBigError, rawpy.LibRawUnsufficientMemoryError) as error:
         raise MemoryError from error
+    except rawpy.LibRawError as error:
+        ends_early = isinstance(error, rawpy.LibRawIOError)
+        left = _decode_preview_left(stream, wanted, max_pixels)
+        if left is not None:
+            if not ends_early:
+                left.partial = _ONLY_PREVIEW
+            return left
+        if ends_early:
+            raise _Rejected("truncated", "the RAW file ends before the picture does") from error
+        if isinstance(error, rawpy.LibRawFileUnsupportedError):
+            raise _Rejected("unsupported_format", "an unsupported kind of RAW file") from error
+        raise
     if pixels.ndim == 3 and pixels.shape[2] == 1:  # a monochrome sensor
         pixels = pixels.repeat(3, axis=2)
     image = Image.fromarray(pixels)

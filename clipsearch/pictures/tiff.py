@@ -180,9 +180,17 @@ def _values(raw: bytes, code: str, order: str) -> tuple[Any, ...]:
 
 def shows_raw(directories: list[Directory]) -> bool:
     """Whether the TIFF is the shell of a RAW file: DNGVersion, or a page of sensor data."""
-    return any(
-        50706 in d.tags or d.photometric in _RAW_PHOTOMETRICS or d.compression in _RAW_COMPRESSIONS for d in directories
-    )
+    return holds_sensor_data(directories) or says_dng(directories)
+
+
+def says_dng(directories: list[Directory]) -> bool:
+    """Whether it has a DNGVersion, as DNG and TIFF that were made of one have."""
+    return any(50706 in directory.tags for directory in directories)
+
+
+def holds_sensor_data(directories: list[Directory]) -> bool:
+    """Whether a page is what a sensor saw, which is no picture yet."""
+    return any(d.photometric in _RAW_PHOTOMETRICS or d.compression in _RAW_COMPRESSIONS for d in directories)
 
 
 def may_hide_raw(directories: list[Directory], size_bytes: int) -> bool:
