@@ -832,6 +832,9 @@ def _open_jpeg2000(plugin: Any, stream: IO[bytes]) -> ImageFile.ImageFile:
     content = _content(stream, _MOST_REPAIRED_BYTES)
     depths = repair.jpeg2000_depths(content)
     image: ImageFile.ImageFile = plugin(stream)
+    if depths == [9] and image.mode == "L":  # Pillow takes grey of nine bits for eight; of ten it knows that it is deep
+        image.close()
+        image = plugin(io.BytesIO(repair.with_header_of_ten_bits(content)))
     if max(depths, default=8) > 8 and image.mode != "I;16":
         roomier = repair.with_room_above(content)
         if roomier is None:
@@ -942,7 +945,8 @@ def _decode_image(
     full_size = image.size
     box: Box | None = None
     partial: str | None = None
-    header = _content(image.fp, 32)[:32] if kind == "PNG" and image.fp is not None else b""
+    has_colour = kind == "PNG" and "transparency" in image.info
+    content = _content(image.fp, _MOST_REPAIRED_BYTES) if has_colour and image.fp is not None else b""
     if kind == "JPEG":
         exif = read_exif(image)
         orientation = orientation_of(exif, default_orientation)
@@ -964,9 +968,16 @@ def _decode_image(
             raise
         image.tile = []
         partial = f"parts of the {kind} are damaged"
-    if kind == "PNG" and "transparency" in image.info and header:
-        _scale_transparency(image, header)
     shown: Image.Image = image
+    if content and "transparency" in image.info:
+        transparent = image.info["transparency"]
+        if image.mode == "RGB" and content[24] == 16 and isinstance(transparent, tuple):
+            alpha = _deep_alpha(image, content, transparent)
+            del image.info["transparency"]
+            shown = image.convert("RGBA")
+            shown.putalpha(alpha)
+        else:
+            _scale_transparency(image, content)
     if kind == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
         shown = ImageChops.invert(image)  # Pillow takes all CMYK for Adobe's, which is inverted
         shown.info = image.info
@@ -989,8 +1000,19 @@ def _scale_transparency(image: Image.Image, header: bytes) -> None:
     depth, transparent = header[24], image.info["transparency"]
     if image.mode == "L" and depth in (2, 4) and isinstance(transparent, int):
         image.info["transparency"] = transparent * 255 // (2**depth - 1)
-    elif image.mode == "RGB" and depth == 16 and isinstance(transparent, tuple):
-        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _deep_alpha(image: Image.Image, content: bytes, colour: tuple[int, ...]) -> Image.Image:
+    """The alpha of an RGB PNG of 16 bits in which one colour is transparent: of which Pillow keeps the upper bytes.
+
+    Told that the lower byte comes first, it keeps the lower ones.
+    """
+    with _open_image(io.BytesIO(content), "PNG") as lower:
+        lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
+        lower.load()
+        alike = (np.asarray(lower) == [value & 255 for value in colour]).all(axis=2)
+    alike &= (np.asarray(image) == [value >> 8 for value in colour]).all(axis=2)
+    return Image.fromarray(np.where(alike, 0, 255).astype(np.uint8))
 
 
 def _is_tiff(stream: IO[bytes]) -> bool:
@@ -1003,7 +1025,14 @@ def _decode_tiff(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], 
     directories = tiff.read_directories(stream)
     stream.seek(8)
     if tiff.shows_raw(directories) or stream.read(2) == b"CR":
-        return _decode_raw(stream, wanted, max_pixels)
+        try:
+            return _decode_raw(stream, wanted, max_pixels)
+        except MemoryError:
+            raise
+        except Exception as error:
+            refused = isinstance(error, _Rejected) and error.status in ("missing_extra", "too_large")
+            if refused or tiff.holds_sensor_data(directories) or not tiff.says_dng(directories):
+                raise  # else it only says that it is a DNG
     if not directories:
         raise EOFError if _strips_end_late(stream) else ValueError("it has no readable page")
     if tiff.may_hide_raw(directories, stream.seek(0, os.SEEK_END)):
@@ -1027,6 +1056,8 @@ def _decode_tiff(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], 
         raise _Rejected("unsupported_format", str(error)) from error
     orientation = page.get(274, directories[0].get(274, 1))
     orientation = orientation if 1 <= orientation <= 8 else 1
+    if partial is None and tiff.says_dng(directories) and page.get(254, 0) & 1:
+        partial = _ONLY_PREVIEW
     rgb, to_srgb = _to_rgb(image_of_page)
     if partial is not None:
         _paint_grey(rgb, *_rows_there(rgb))
@@ -1039,6 +1070,8 @@ def _exif_of_pages(stream: IO[bytes], page: tiff.Directory, directories: list[ti
     """The tags of the page that is shown, and what only the first one says."""
     return read_tiff_exif(stream, [page.start, directories[0].start])
 
+
+_ONLY_PREVIEW = "the sensor's data of the RAW file cannot be read; its preview is intact"
 
 # LibRaw's flip to EXIF's: 0 upright, 3 upside down, 5 needs a quarter turn to the left, 6 to the right.
 _FLIPS = {3: 3, 5: 8, 6: 6}
@@ -1068,15 +1101,20 @@ def _decode_raw(stream: IO[bytes], wanted: Callable[[Size], Size], max_pixels: i
                 if left is not None:
                     return left
             pixels = raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8)
-    except rawpy.LibRawFileUnsupportedError as error:
-        raise _Rejected("unsupported_format", "an unsupported kind of RAW file") from error
-    except rawpy.LibRawIOError as error:
-        left = _decode_preview_left(stream, wanted, max_pixels)
-        if left is not None:
-            return left
-        raise _Rejected("truncated", "the RAW file ends before the picture does") from error
     except (rawpy.LibRawTooBigError, rawpy.LibRawUnsufficientMemoryError) as error:
         raise MemoryError from error
+    except rawpy.LibRawError as error:
+        ends_early = isinstance(error, rawpy.LibRawIOError)
+        left = _decode_preview_left(stream, wanted, max_pixels)
+        if left is not None:
+            if not ends_early:
+                left.partial = _ONLY_PREVIEW
+            return left
+        if ends_early:
+            raise _Rejected("truncated", "the RAW file ends before the picture does") from error
+        if isinstance(error, rawpy.LibRawFileUnsupportedError):
+            raise _Rejected("unsupported_format", "an unsupported kind of RAW file") from error
+        raise
     if pixels.ndim == 3 and pixels.shape[2] == 1:  # a monochrome sensor
         pixels = pixels.repeat(3, axis=2)
     image = Image.fromarray(pixels)
@@ -1213,7 +1251,9 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, _Transform | None]:
             rgb.putalpha(alpha)
             rgb = _on_white(rgb)
         return rgb, None
-    if image.mode in ("L", "LA") and profile is not None and "transparency" not in image.info:
+    if image.mode == "L" and profile is not None and isinstance(image.info.get("transparency"), int):
+        image = image.convert("LA")
+    if image.mode in ("L", "LA") and profile is not None:
         transform = _transform_to_srgb(profile, "L")
         if transform is not None:
             rgb = _apply(transform, image.getchannel("L"))

@@ -569,6 +569,12 @@ def jpeg2000_profile(content: bytes) -> bytes | None:
     return None
 
 
+def with_header_of_ten_bits(content: bytes) -> bytes:
+    """A JP2 whose header says ten bits, whatever its codestream says."""
+    header = content.find(b"ihdr", 0, max(0, _codestream(content)))
+    return content if header < 0 else content[: header + 14] + b"\x09" + content[header + 15 :]
+
+
 def with_room_above(content: bytes) -> bytes | None:
     """A JPEG 2000 that says that each component has one bit more than it has, and means the same by its coefficients.
 

@@ -180,9 +180,17 @@ def _values(raw: bytes, code: str, order: str) -> tuple[Any, ...]:
 
 def shows_raw(directories: list[Directory]) -> bool:
     """Whether the TIFF is the shell of a RAW file: DNGVersion, or a page of sensor data."""
-    return any(
-        50706 in d.tags or d.photometric in _RAW_PHOTOMETRICS or d.compression in _RAW_COMPRESSIONS for d in directories
-    )
+    return holds_sensor_data(directories) or says_dng(directories)
+
+
+def says_dng(directories: list[Directory]) -> bool:
+    """Whether it has a DNGVersion, as DNG and TIFF that were made of one have."""
+    return any(50706 in directory.tags for directory in directories)
+
+
+def holds_sensor_data(directories: list[Directory]) -> bool:
+    """Whether a page is what a sensor saw, which is no picture yet."""
+    return any(d.photometric in _RAW_PHOTOMETRICS or d.compression in _RAW_COMPRESSIONS for d in directories)
 
 
 def may_hide_raw(directories: list[Directory], size_bytes: int) -> bool:
@@ -633,7 +641,7 @@ def _interpret(page: Directory, layout: _Layout, planes: list[Array]) -> Image.I
     out = np.empty((layout.height, layout.width, len(wanted)), np.uint8)
     for rows, values in _blocks(layout, planes, wanted):
         if photometric in (8, 9, 10):
-            out[rows, :, :3] = _lab_bytes(values[:3], layout.bits[0], photometric)
+            out[rows, :, :3] = _lab_bytes(values[:3], layout.bits[0], photometric, signed=layout.kind == "i")
         else:
             for channel in range(colours):
                 out[rows, :, channel] = scale(values[channel], channel)
@@ -883,7 +891,7 @@ def _with_palette(page: Directory, layout: _Layout, planes: list[Array], wanted:
     return _image(2, out, layout)
 
 
-def _lab_bytes(values: list[Array], bits: int, photometric: int) -> Array:
+def _lab_bytes(values: list[Array], bits: int, photometric: int, *, signed: bool) -> Array:
     """L*, a*, b* in the eight bits that LittleCMS wants: L* of 0..255, a* and b* with 128 for zero."""
     light: Array
     a: Array
@@ -895,7 +903,7 @@ def _lab_bytes(values: list[Array], bits: int, photometric: int) -> Array:
         elif photometric == 10:  # the spans of fax: a* of -85..85, b* of -75..125
             a, b = a / 255 * 170 - 85 + 128, b / 255 * 200 - 75 + 128
     elif photometric == 8:
-        light = light / 65535 * 255
+        light = light / (32767 if signed else 65535) * 255  # of L*, signed numbers (libvips) use the half from zero on
         a, b = ((v + 32768) % 65536 / 256 for v in (a, b))
     elif photometric == 9:
         light, a, b = light / 65280 * 255, a / 256, b / 256

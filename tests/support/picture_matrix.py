@@ -309,6 +309,11 @@ def tiff_photometrics() -> Iterator[Case]:
         pixels = np.concatenate([light[..., None], chroma], axis=-1).astype(code).tobytes()
         tags = {258: ("H", (bits,) * 3), 262: ("H", (8 if photometric == "cielab" else 9,)), 277: ("H", (3,))}
         yield Case(f"tiff {photometric} {bits} bits {order}", small_tiff(tags, pixels, order), colours * 255, 4)
+    for order in "<>":  # libvips' LABS: L* of 0..32767
+        values = np.concatenate([lab[..., :1] / 100 * 32767, lab[..., 1:] * 256], axis=-1)
+        tags = {258: ("H", (16,) * 3), 262: ("H", (8,)), 277: ("H", (3,)), 339: ("H", (2,) * 3)}
+        content = small_tiff(tags, np.round(values).clip(-32768, 32767).astype(order + "i2").tobytes(), order)
+        yield Case(f"tiff cielab of signed numbers {order}", content, colours * 255, 4)
     rgb = colours * 255
     luma = rgb @ np.array([0.299, 0.587, 0.114])
     cb, cr = 128 + (rgb[..., 2] - luma) * 0.564, 128 + (rgb[..., 0] - luma) * 0.713
@@ -409,10 +414,13 @@ def pngs() -> Iterator[Case]:
                 yield Case(f"png {name}rgb {depth}", png(colours, 2, depth, None, interlaced), colours / top * 255)
                 marked_colour = colours[4, 4].astype(int)
                 shown = colours / top * 255
-                near = colours.astype(int) >> depth - 8  # what eight bits tell apart
-                shown[(near == marked_colour >> depth - 8).all(axis=-1)] = 255
+                shown[(colours == marked_colour).all(axis=-1)] = 255
                 content = png(colours, 2, depth, {b"tRNS": struct.pack(">HHH", *marked_colour)}, interlaced)
                 yield Case(f"png {name}rgb {depth} transparent", content, shown)
+                if depth == 16:  # a colour that eight bits would not tell from the one that is see-through
+                    beside = marked_colour ^ 1
+                    content = png(colours, 2, depth, {b"tRNS": struct.pack(">HHH", *beside)}, interlaced)
+                    yield Case(f"png {name}rgb {depth}, no such colour", content, colours / top * 255)
                 content = png(np.concatenate([colours, alpha], axis=-1), 6, depth, None, interlaced)
                 yield Case(f"png {name}rgba {depth}", content, on_white(colours / top, alpha[..., 0] / top))
                 content = png(np.concatenate([levels, alpha], axis=-1), 4, depth, None, interlaced)
@@ -466,7 +474,7 @@ def jpegs() -> Iterator[Case]:
 
 def jpeg2000s() -> Iterator[Case]:
     """Depths, signs, channels and containers of JPEG 2000."""
-    for codec, bits, channels in itertools.product(("jp2", "j2k"), (1, 2, 4, 8, 10, 12, 16), (1, 2, 3, 4)):
+    for codec, bits, channels in itertools.product(("jp2", "j2k"), (1, 2, 4, 7, *range(8, 13), 16), (1, 2, 3, 4)):
         top = 2**bits - 1
         parts = [motif() if channels >= 3 else grey()[..., None]]
         if channels in (2, 4):
@@ -596,23 +604,29 @@ def wide_rgb_profile() -> bytes:
         return struct.pack(">i", round(value * 65536))
 
     columns = [(0.6097559, 0.3111242, 0.0194811), (0.2052401, 0.6256560, 0.0608902), (0.1492240, 0.0632197, 0.7448387)]
-    tags = {
-        b"desc": b"desc" + bytes(4) + struct.pack(">I", 5) + b"wide\0" + bytes(78),
-        b"cprt": b"text" + bytes(4) + b"none\0",
-    }
-    tags[b"wtpt"] = b"XYZ " + bytes(4) + s15(0.9642) + s15(1) + s15(0.82491)
+    tags = {b"wtpt": b"XYZ " + bytes(4) + s15(0.9642) + s15(1) + s15(0.82491)}
     for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True):
         tags[name] = b"XYZ " + bytes(4) + b"".join(map(s15, column))
     for name in (b"rTRC", b"gTRC", b"bTRC"):
         tags[name] = b"curv" + bytes(4) + struct.pack(">IH", 1, round(2.2 * 256))
+    return icc_profile(b"RGB ", tags)
+
+
+def icc_profile(space: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """A profile of a display, of the tags that are given and those that it must have."""
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", 5) + b"wide\0" + bytes(78),
+        b"cprt": b"text" + bytes(4) + b"none\0",
+        **tags,
+    }
     table, body = struct.pack(">I", len(tags)), b""
     start = 128 + 4 + 12 * len(tags)
     for name, value in tags.items():
         table += name + struct.pack(">II", start + len(body), len(value))
         body += value + b"\0" * (-len(value) % 4)
     size = 128 + len(table) + len(body)
-    head = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02200000, b"mntr", b"RGB ", b"XYZ ") + bytes(12) + b"acsp"
-    head = head.ljust(68, b"\0") + s15(0.9642) + s15(1) + s15(0.82491)
+    head = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02200000, b"mntr", space, b"XYZ ") + bytes(12) + b"acsp"
+    head = head.ljust(68, b"\0") + struct.pack(">3i", *(round(v * 65536) for v in (0.9642, 1, 0.82491)))
     return head.ljust(128, b"\0") + table + body
 
 
@@ -641,6 +655,20 @@ def profiles() -> Iterator[Case]:
     with_alpha = np.dstack([deep, np.round(coverage() * 65535).astype(np.uint16)])
     content = tiff(with_alpha, photometric="rgb", extrasamples=["unassalpha"], iccprofile=profile)
     yield Case("profile tiff alpha", content, on_white(expected / 255, coverage()), 4)
+    linear = b"curv" + bytes(4) + struct.pack(">I", 0)  # grey as light is, without a gamma
+    white = b"XYZ " + bytes(4) + b"".join(struct.pack(">i", round(v * 65536)) for v in (0.9642, 1.0, 0.8249))
+    chunk_of_grey = {b"iCCP": b"x\0\0" + zlib.compress(icc_profile(b"GRAY", {b"kTRC": linear, b"wtpt": white}))}
+    for depth in (8, 16):
+        top = 2**depth - 1
+        levels = np.round((0.1 + grey() * 0.8) * top)
+        light = levels / top
+        shown = as_rgb(np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055))
+        assert np.abs(shown - as_rgb(light)).mean() > 20
+        yield Case(f"profile png grey {depth}", png(levels[..., None], 0, depth, chunk_of_grey), shown, 2)
+        marked = levels[5, 5]
+        hole = chunk_of_grey | {b"tRNS": struct.pack(">H", int(marked))}
+        shown = np.where((levels == marked)[..., None], 255, shown)
+        yield Case(f"profile png grey {depth} transparent", png(levels[..., None], 0, depth, hole), shown, 2)
     jp2 = bytes(imagecodecs.jpeg2k_encode(colours, codecformat="jp2", level=0, reversible=True))
     yield Case("profile jp2", with_jp2_profile(jp2, profile), expected, 1.5)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -321,6 +322,73 @@ def test_a_raw_file_that_is_cut_and_has_no_preview(tmp_path: Path, hidden: bytes
         assert read_picture(path, SQUASH).partial == "the RAW file ends before the picture does"
     except UnreadablePicture as error:
         assert error.status == "truncated"
+
+
+@pytest.mark.parametrize("orientation", [1, 8])
+@pytest.mark.parametrize("compression", [9, 52546, 61234])
+def test_the_preview_of_a_raw_file_whose_coding_is_not_known(
+    tmp_path: Path, compression: int, orientation: int
+) -> None:
+    pytest.importorskip("rawpy")
+    path = tmp_path / "x.dng"
+    large = io.BytesIO()
+    quarters(1000, 500).save(large, "JPEG", quality=90)
+    write_dng(path, side=600, orientation=orientation, hidden=large.getvalue())
+    content = path.read_bytes()
+    entry = struct.pack("<HHII", 259, 3, 1, 1)
+    assert content.count(entry) == 1
+    path.write_bytes(content.replace(entry, struct.pack("<HHII", 259, 3, 1, compression)))
+    picture = read_picture(path, SQUASH)
+    assert picture.partial == "the sensor's data of the RAW file cannot be read; its preview is intact"
+    expected = quarters(1000, 500).transpose(Image.Transpose.ROTATE_90) if orientation == 8 else quarters(1000, 500)
+    assert (picture.width, picture.height) == expected.size
+    assert np.abs(picture.pixels.astype(int) - prepare(expected, SQUASH)).mean() < 3
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"FUJIFILMCCD-RAW 0201FF129502X-NEW", b"FOVb\0\0\3\0", b"\0MRM\0\1\2\3", b"IIRO\x08\0\0\0", b"IIU\0\x18\0\0\0"],
+)
+def test_the_preview_of_a_raw_file_of_an_unknown_camera(head: bytes) -> None:
+    pytest.importorskip("rawpy")
+    large = io.BytesIO()
+    quarters(1000, 500).save(large, "JPEG", quality=90)
+    for name in ("x.raf", "x.x3f", "x.mrw", "x.orf", "x.rw2"):
+        content = head.ljust(512, b"\0") + large.getvalue() + bytes(3000)
+        try:
+            picture = read_picture(name, SQUASH, content=content)
+        except UnreadablePicture as error:
+            assert error.status == "unsupported_format" and "RAW" not in error.reason  # another kind, by its bytes
+            continue
+        assert picture.partial is not None and (picture.width, picture.height) == (1000, 500)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+@pytest.mark.parametrize("name", ["a.tif", "a.dng"])
+def test_a_tiff_that_says_that_it_is_a_dng(name: str, compression: str | None) -> None:
+    """Programs that develop a RAW file copy its tags into the TIFF that they write."""
+    pytest.importorskip("rawpy")
+    pixels = np.asarray(quarters(96, 64))
+    for version in (b"\1\4\0\0", b"\1\6\0\0"):
+        buffer = io.BytesIO()
+        tifffile.imwrite(
+            buffer, pixels, photometric="rgb", compression=compression, extratags=[(50706, 1, 4, version, True)]
+        )
+        picture = read_picture(name, SQUASH, content=buffer.getvalue())
+        assert (picture.metadata.format, picture.partial) == ("TIFF", None)
+        assert np.abs(picture.pixels.astype(int) - prepare(quarters(96, 64), SQUASH)).mean() < 1
+
+
+@pytest.mark.parametrize("where", [2**31, 30, 0])
+@pytest.mark.parametrize("name", ["a.tif", "a.dng"])
+def test_a_dng_whose_sensor_data_is_out_of_reach_shows_its_thumbnail_as_such(name: str, where: int) -> None:
+    pytest.importorskip("rawpy")
+    buffer = io.BytesIO()
+    tags = [(50706, 1, 4, b"\1\4\0\0", True), (330, 4, 1, where, True)]
+    tifffile.imwrite(buffer, np.asarray(quarters(256, 192)), photometric="rgb", subfiletype=1, extratags=tags)
+    picture = read_picture(name, SQUASH, content=buffer.getvalue())
+    assert picture.partial == "the sensor's data of the RAW file cannot be read; its preview is intact"
+    assert np.abs(picture.pixels.astype(int) - prepare(quarters(256, 192), SQUASH)).mean() < 1
 
 
 # Colour

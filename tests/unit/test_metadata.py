@@ -121,6 +121,16 @@ def png_with(*early: bytes, late: bytes = b"") -> bytes:
         "jeudi 9 mars 2017 21:04:33",
         "9 de marzo de 2017, 21:04:33",
         "9 марта 2017 21:04:33",
+        "2017‐03‐09 21:04:33",
+        "2017–03–09T21:04:33",
+        "2017−03−09 21:04:33",
+        "09-Mar-17 21:04:33",
+        "9. maaliskuuta 2017 21.04.33",
+        "9.3.2017 klo 21.04.33",
+        "2017. március 9. 21:04:33",
+        "D:20170309210433+02'00'",
+        "2017 03 09 21 04 33",
+        "2017:03:09 21 04 33",
     ],
 )
 def test_spellings_of_one_moment(text: str) -> None:
@@ -283,6 +293,19 @@ DAY, SECOND = "2017-03-09T00:00:00", "2017-03-09T21:04:33"
         ("25600309_210433.jpg", SECOND),
         ("FB_IMG_1489093473000.jpg", SECOND),
         ("mmexport1489093473000.jpg", SECOND),
+        ("2017030921043300-0123456789ABCDEF0123456789ABCDEF.jpg", SECOND),  # Nintendo Switch
+        ("2017年03月09日21時04分33秒.jpg", SECOND),
+        ("2017年3月9日 21时04分33秒.jpg", SECOND),
+        ("Kép 2017. 03. 09. 21.04.33.jpg", SECOND),
+        ("Kép 2017-03-09.jpg", DAY),
+        ("Foto am 09.03.2017 um 21.04.33.jpg", SECOND),
+        ("Skjermbilde 2017-03-09 kl. 21.04.33.png", SECOND),
+        ("截屏2017-03-09 21.04.33.png", SECOND),
+        ("截屏2017-03-09 下午9.04.33.png", SECOND),
+        ("스크린샷 2017-03-09 오후 9.04.33.png", SECOND),
+        ("Captura de pantalla 2017-03-09 a la(s) 21.04.33.png", SECOND),
+        ("Captura de ecrã 2017-03-09, às 21.04.33.png", SECOND),
+        ("Schermata 2017-03-09 alle 21.04.33.png", SECOND),
     ],
 )
 def test_dates_in_names(name: str, expected: str) -> None:
@@ -298,6 +321,21 @@ def test_dates_in_names(name: str, expected: str) -> None:
 )  # fmt: skip
 def test_names_without_a_date(name: str) -> None:
     assert moment_of_name(name) is None
+
+
+@settings(max_examples=EXAMPLES)
+@given(
+    head=st.sampled_from(["", "IMG_", "img_abc_", "DSC-", "scan ", "No. "]),
+    number=st.integers(0, 10**17 - 1),
+    tail=st.sampled_from(["", "-1", " kl. 3", "_0123456789abcdef0123456789abcdef", "分"]),
+)
+def test_a_number_in_a_name_is_a_date_only_if_it_begins_with_one(head: str, number: int, tail: str) -> None:
+    digits = str(number)
+    found = moment_of_name(f"{head}{digits}{tail}.jpg")
+    if found is None or len(digits) in (10, 13):  # seconds or thousandths of them since 1970
+        return
+    year = found.start.year + 543 * digits.startswith("25")
+    assert digits.startswith(f"{year}{found.start:%m%d}") and len(digits) in (8, 12, 14, 16, 17)
 
 
 # --- what stands in files ------------------------------------------------------------------------------------

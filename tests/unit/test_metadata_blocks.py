@@ -99,6 +99,7 @@ def test_photoshops_resources_in_a_png(tmp_path: Path, keyword: bytes, compresse
         (b"uuid", b"JpgTiffExif->JP2" + EXIF, "exif:DateTimeOriginal"),
         (b"uuid", b"JpgTiffExif->JP2" + EXIF.removeprefix(b"Exif\0\0"), "exif:DateTimeOriginal"),
         (b"uuid", b"JpgTiffExif->JP2\0\0\0\6" + EXIF, "exif:DateTimeOriginal"),
+        (b"uuid", bytes.fromhex("0537cdab9d0c4431a72afa561f2a113e") + EXIF[6:], "exif:DateTimeOriginal"),  # Photoshop
         (b"uuid", bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + PACKET, "xmp:DateTimeOriginal"),
         (b"uuid", bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38") + IPTC, "iptc:DateCreated"),
         (b"uuid", bytes.fromhex("2c4c0100850440b9a03e562148d6dfeb") + RESOURCES, "iptc:DateCreated"),

@@ -44,7 +44,7 @@ __all__ = [
     "read_tiff_exif",
 ]
 
-METADATA_VERSION = 1
+METADATA_VERSION = 2
 """Raised when more, or something else, is read than before: `index --reread-metadata` reads what is of lower ones. At
 most 255."""
 

@@ -24,7 +24,7 @@ _XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"  # then a name of 32 le
 _PHOTOSHOP_SEGMENTS = (b"Photoshop 3.0\0", b"Adobe_Photoshop2.5:")
 _TIFF_HEADS = (b"II*\0", b"MM\0*")
 
-_UUID_OF_EXIF = b"JpgTiffExif->JP2"
+_UUIDS_OF_EXIF = (b"JpgTiffExif->JP2", bytes.fromhex("0537cdab9d0c4431a72afa561f2a113e"))  # the second is Photoshop's
 _UUID_OF_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _UUID_OF_IPTC = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
 _UUID_OF_RESOURCES = bytes.fromhex("2c4c0100850440b9a03e562148d6dfeb")
@@ -152,7 +152,7 @@ def _in_jpeg2000(stream: IO[bytes]) -> Iterator[Said]:
             body = stream.read(min(size - head_size, LONGEST_PACKET_BYTES))
             if name == b"xml ":
                 yield said_in_xmp(body)
-            elif body.startswith(_UUID_OF_EXIF):
+            elif body.startswith(_UUIDS_OF_EXIF):
                 yield said_in_exif(exif_of_bytes(_tiff_in(body[16:])))
             elif body.startswith(_UUID_OF_XMP):
                 yield said_in_xmp(body[16:])

@@ -179,7 +179,7 @@ def _agree(doubtful: Moment, firm: Moment) -> bool:
 # --- reading -----------------------------------------------------------------------------------------------
 
 _TIME = re.compile(
-    r"(?!-\d\d:\d\d$)(?:\s*[t,;_./\-]?\s*|\s+(?:at|um|à|a las|alle|om|kl\.?)\s+)"
+    r"(?!-\d\d:\d\d$)(?:\s*[t,;_./\-]?\s*|\s+(?:at|um|à|às|a la(?:s|\(s\))|alle|om|kl\.?|klo)\s+)"
     r"(?P<before>上午|下午|午前|午後|오전|오후|[ap]\.?\s?m\.?(?=\s))?\s*"
     r"(?P<hour>\d{1,2})\s*(?P<sep>[:.h時时시\-_])\s*(?P<minute>\d{1,2})"
     r"(?:\s*(?:(?P=sep)|[.m分분'])\s*(?P<second>\d{1,2})?(?:\s*[s秒초\"])?(?:[.,:](?P<fraction>\d{1,12}))?)?"
@@ -188,6 +188,7 @@ _TIME = re.compile(
 _COMPACT_TIME = re.compile(
     r"[t_\-\s]*(?P<hour>\d{2})(?P<minute>\d{2})(?:(?P<second>\d{2})(?:[.,]?(?P<fraction>\d{1,12}))?)?(?!\d)"
 )
+_SPACED_TIME = re.compile(r"[t\s]*(?P<hour>\d{2}) (?P<minute>\d{2})(?: (?P<second>\d{2}))?(?P<fraction>)(?!\d)")
 _YEAR_FIRST = re.compile(
     r"(\d{4})\s*[:\-/._年년\s]\s*(\d{1,2}|(?=[\s:\-/.]))\s*[:\-/._月월\s]\s*(\d{1,2}(?!\d)|(?=[\s:]|$))\s*[日일]?\.?"
 )
@@ -202,29 +203,40 @@ _MONTHS = {
     for number, names in enumerate(
         (
             "jan january januar jänner janvier janv enero ene gennaio gen janeiro januari styczeń stycznia sty leden "
-            "ledna января янв ocak oca",
+            "ledna января янв ocak oca január tammikuu tammikuuta",
             "feb february februar février févr fév febrero febbraio fevereiro fev februari luty lutego lut únor února "
-            "февраля фев şubat şub",
-            "mar march märz mrz mär mars marzo março maart mrt marzec marca březen března марта мар mart",
-            "apr april avril avr abril abr aprile kwiecień kwietnia kwi duben dubna апреля апр nisan nis",
-            "may mai mayo maggio mag maio mei maj maja květen května мая май mayıs",
-            "jun june juni juin junio giugno giu junho czerwiec czerwca cze červen června июня июн haziran haz",
-            "jul july juli juillet juil julio luglio lug julho lipiec lipca lip červenec července июля июл temmuz tem",
-            "aug august août aoû agosto ago augustus augusti sierpień sierpnia sie srpen srpna августа авг ağustos ağu",
+            "февраля фев şubat şub február febr helmikuu helmikuuta",
+            "mar march märz mrz mär mars marzo março maart mrt marzec marca březen března марта мар mart március "
+            "márc maaliskuu maaliskuuta",
+            "apr april avril avr abril abr aprile kwiecień kwietnia kwi duben dubna апреля апр nisan nis április "
+            "ápr huhtikuu huhtikuuta",
+            "may mai mayo maggio mag maio mei maj maja květen května мая май mayıs május máj toukokuu toukokuuta",
+            "jun june juni juin junio giugno giu junho czerwiec czerwca cze červen června июня июн haziran haz "
+            "június jún kesäkuu kesäkuuta",
+            "jul july juli juillet juil julio luglio lug julho lipiec lipca lip červenec července июля июл "
+            "temmuz tem július júl heinäkuu heinäkuuta",
+            "aug august août aoû agosto ago augustus augusti sierpień sierpnia sie srpen srpna августа авг "
+            "ağustos ağu augusztus elokuu elokuuta",
             "sep sept september septembre septiembre settembre set setembro wrzesień września wrz září сентября сен "
-            "eylül eyl",
+            "eylül eyl szeptember szept syyskuu syyskuuta",
             "oct october oktober okt octobre octubre ottobre ott outubro out październik października paź říjen října "
-            "октября окт ekim eki",
-            "nov november novembre noviembre novembro listopad listopada lis listopadu ноября ноя kasım kas",
+            "октября окт ekim eki október lokakuu lokakuuta",
+            "nov november novembre noviembre novembro listopad listopada lis listopadu ноября ноя kasım kas "
+            "marraskuu marraskuuta",
             "dec december dezember dez décembre déc diciembre dic dicembre dezembro desember des grudzień grudnia gru "
-            "prosinec prosince декабря дек aralık ara",
+            "prosinec prosince декабря дек aralık ara joulukuu joulukuuta",
         ),
         1,
     )
     for name in names.split()
 }
 _WORD = re.compile(r"[^\W\d_]+")
-_CLOCK = re.compile(r"(?<!\d)\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d{1,12})?)?(?:\s*[ap]\.?m\b\.?)?(?!\d)")
+_CLOCK = re.compile(
+    r"(?<![\d.])\d{1,2}(?P<sep>[:.])\d{2}(?:(?P=sep)\d{2}(?:[.,]\d{1,12})?)?(?:\s*[ap]\.?m\b\.?)?(?!\.?\d)"
+)
+_SHORT_YEAR = re.compile(r"(\d{1,2})-([^\W\d_]{3,12})\.?-(\d{2})(?!\d)")
+_DASHES = dict.fromkeys((*range(0x2010, 0x2016), 0x2212, 0xFE58, 0xFE63, 0xFF0D), "-")
+_OF_PDF = re.compile(r"d:(?=\d{4})")
 
 
 def read_moment(text: str) -> Moment | None:
@@ -270,9 +282,10 @@ def _plain(text: str) -> str:
     """The beginning of a text, lower-case, with plain digits and nothing but single spaces between what it holds."""
     text = text.strip("\0 \t\r\n")[:_LONGEST_TEXT].split("\0")[0]
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
+        text = unicodedata.normalize("NFKC", text.translate(_DASHES))
         text = "".join(str(unicodedata.digit(c)) if c.isdigit() else c for c in text)
-    return "".join(c if c.isprintable() else " " for c in text.lower()).strip()
+    text = "".join(c if c.isprintable() else " " for c in text.lower()).strip()
+    return text[2:] if _OF_PDF.match(text) else text
 
 
 def _date(year: str, month: str, day: str) -> Moment | None:
@@ -302,7 +315,7 @@ def _day_first(match: re.Match[str]) -> Moment | None:
 
 
 def _time_at(text: str, at: int) -> re.Match[str] | None:
-    return _TIME.match(text, at) or _COMPACT_TIME.match(text, at)
+    return _TIME.match(text, at) or _COMPACT_TIME.match(text, at) or _SPACED_TIME.match(text, at)
 
 
 def _timed(date: Moment | None, match: re.Match[str] | None) -> Moment | None:
@@ -330,6 +343,10 @@ def _timed(date: Moment | None, match: re.Match[str] | None) -> Moment | None:
 
 def _named_month(text: str) -> Moment | None:
     """`Sun, 05 Jun 2011 10:11:12 +0200`, `Sun Jun  5 10:11:12 2011`, `5 de junio de 2011`, `June 2011`."""
+    short = _SHORT_YEAR.match(text)  # 05-Jun-11, as databases and mail write it: the day first
+    if short is not None and short[2] in _MONTHS:
+        year = int(short[3]) + (2000 if int(short[3]) < 69 else 1900)
+        return _timed(_date(str(year), str(_MONTHS[short[2]]), short[1]), _time_at(text, short.end()))
     words = [word for word in _WORD.findall(text) if word in _MONTHS]
     if len(words) > 1 and "mar" in words:
         words.remove("mar")  # Tuesday: mardi, martes, martedì
@@ -378,7 +395,8 @@ _NAMED_DATE = re.compile(
     # the day and the month in either order: a date where they are the same number; else its year begins no other one
     r"|(?P<day11>0?[1-9]|1[0-2])(?P<sep11>[\-_])(?P<month11>0?[1-9]|1[0-2])(?P=sep11)(?P<year11>(?:18|19|20)\d\d)"
     r"|(?P<day12>0[1-9]|1[0-2]) (?P<month12>0[1-9]|1[0-2]) (?P<year12>(?:18|19|20)\d\d)"
-    r")(?=\d{6}(?:\d{3})?(?!\d)|\d{4}(?!\d)|\D|$)"
+    r"|(?P<year13>(?:18|19|20)\d\d)\. (?P<month13>0?[1-9]|1[0-2])\. (?P<day13>[12]\d|3[01]|0?[1-9])\."  # Hungary, Korea
+    r")(?=\d{6}(?:\d{3})?(?!\d)|\d{4}(?!\d)|\D|$|\d{8}-\s*$|(?<=[日일])\d{1,2}[時时시])"
 )
 _MOST_BEFORE = 40  # characters
 # Before what looks like a date that begins with its year: a size in pixels, another year, a telephone number.
@@ -389,9 +407,10 @@ _NO_YEAR_FOLLOWS = re.compile(
 _OLD = 1990  # before there were cameras that count their pictures
 _COUNTED = re.compile(r"\d[\-_. ]$")
 _NAMED_TIME = re.compile(
-    r"(?:[\-_., t]{0,3}|\s[^\W\d_]{1,7}(?:\s[^\W\d_]{1,4})?\s)"
-    r"(?:(?P<hour>[01]\d|2[0-3])(?P<sep>[\-_.:h ]?)(?P<minute>[0-5]\d)(?:(?P=sep)|[.m:'])(?P<second>[0-5]\d)"
-    r"(?:[\-.]?(?P<fraction>\d{3}))?(?!\d)"
+    r"(?:[\-_., t]{0,3}|,?\s(?!오전|오후)[^\W\d_]{1,7}\.?(?:\s[^\W\d_]{1,4}(?:\(s\))?)?\s)"
+    r"(?P<before>上午|下午|午前|午後|오전|오후)?\s?"
+    r"(?:(?P<hour>[01]\d|2[0-3])(?P<sep>[\-_.:h時时시 ]?)(?P<minute>[0-5]\d)(?:(?P=sep)|[.m:'分분])(?P<second>[0-5]\d)"
+    r"(?:[\-.]?(?P<fraction>\d{3}|\d\d(?=-\s*$)))?(?!\d)"
     r"|(?P<hour1>\d|[01]\d|2[0-3])(?P<sep1>[.:h])(?P<minute1>[0-5]\d)(?:(?P=sep1)(?P<second1>[0-5]\d))?(?!\d)"
     r"|(?<=\d)(?P<hour2>[01]\d|2[0-3])(?P<minute2>[0-5]\d)(?=\s*$))"
     r"(?:[\s_]*(?P<after>[ap]\.?\s?m)(?![^\W\d_]))?"
@@ -400,6 +419,7 @@ _NAMED_SECONDS = re.compile(
     r"(?:fb_img_|img[_-]|mmexport|wx_camera_|micromsg\.|image[_-]|photo[_-]|picture[_-]|pic[_-]|camera[_-]|cache[_-]|"
     r"screenshot[_-]|snapchat[_-]|^)(\d{10})(\d{3})(?!\d)"
 )
+_HALVES = {"上午": "am", "午前": "am", "오전": "am", "下午": "pm", "午後": "pm", "오후": "pm"}
 _UNLIKELY_MONTHS = frozenset({"set", "out"})  # abbreviated September and October, and English words
 _A_YEAR = r"((?:18|19|20)\d\d)(?!\d)"
 _NAMED_DAY_FIRST = re.compile(
@@ -433,7 +453,10 @@ def moment_of_name(name: str) -> Moment | None:
         values = {
             what: found.get(what) or found.get(f"{what}1") or found.get(f"{what}2") for what in ("hour", "minute")
         }
-        second, half = found["second"] or found["second1"] or 0, (found["after"] or "").replace(".", "").strip()
+        second, half = (
+            found["second"] or found["second1"] or 0,
+            _HALVES.get(found["before"] or "", (found["after"] or "").replace(".", "").strip()),
+        )
         hour = int(values["hour"] or 0)
         hour = hour + 12 if half.startswith("p") and hour < 12 else 0 if half.startswith("a") and hour == 12 else hour
         micros = int((found["fraction"] or "0").ljust(6, "0"))
