@@ -528,10 +528,7 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
             return _decode_bit_fields(stream, kind, masks, max_pixels)
         stream.seek(0)
         with _open_image(stream, kind) as image:
-            decoded = _decode_image(image, kind, wanted, max_pixels)
-        if kind == "JPEG" and decoded.partial is None and _ends_in_zeros(stream):
-            decoded.partial = "the JPEG ends before the picture does"
-        return decoded
+            return _decode_image(image, kind, wanted, max_pixels)
     except (_Rejected, MemoryError):
         raise
     except Exception as error:
@@ -550,18 +547,6 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
             cut = isinstance(error, EOFError) or "truncated" in str(error).lower() or _ends_early(stream, kind)
             decoded.partial = f"the {kind} ends before the picture does" if cut else f"parts of the {kind} are damaged"
         return decoded
-
-
-_ZEROS = bytes(64)  # more than stand in a row in pixels that end without an end marker
-
-
-def _ends_in_zeros(stream: IO[bytes]) -> bool:
-    """Whether zeros stand where a JPEG's last pixels and its end marker were: a copy that failed, a hole in a file."""
-    stream.seek(-min(len(_ZEROS), stream.seek(0, os.SEEK_END)), os.SEEK_END)
-    if stream.read() != _ZEROS:
-        return False
-    repaired = repair.repair_jpeg(_content(stream, _MOST_REPAIRED_BYTES))
-    return repaired is not None and not repaired.complete
 
 
 def _wanted(preprocessing: Preprocessing, pieces: bool) -> Callable[[Size], Size]:

@@ -109,16 +109,6 @@ def test_jpeg_without_end_marker(kind: str, ending: str) -> None:
         assert partial_of(content) == "the JPEG ends before the picture does"
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.98])
-@pytest.mark.parametrize("kind", JPEGS)
-def test_jpeg_whose_end_is_zeros_is_partial(kind: str, share: float) -> None:
-    """As holes in files and copies that failed leave it. After an end marker, zeros are a trailer."""
-    whole = saved("JPEG", **JPEGS[kind])
-    content = whole[: int(len(whole) * share)].ljust(max(len(whole), 5000), b"\0")
-    assert partial_of(content) is not None
-    assert partial_of(whole + bytes(5000)) is None
-
-
 @pytest.mark.parametrize(("ending", "kind"), thinned(itertools.product(TRAILERS, JPEGS), 3))
 def test_jpeg_with_a_trailer_is_whole(kind: str, ending: str) -> None:
     whole = saved("JPEG", **JPEGS[kind])
