@@ -50,7 +50,7 @@ from clipsearch.pictures.metadata import (
     read_exif,
     read_tiff_exif,
 )
-from clipsearch.pictures.metadata.stripping import png_without_pixels, without_bad_metadata
+from clipsearch.pictures.metadata.stripping import gif_without_comments, png_without_pixels, without_bad_metadata
 from clipsearch.records import MOST_PIECES, OUT_OF_MEMORY, PictureMetadata, PixelArray, Preprocessing, SkipStatus
 
 __all__ = [
@@ -819,6 +819,8 @@ def _open_image(stream: IO[bytes], kind: Kind) -> ImageFile.ImageFile:
         raise _Rejected("missing_extra", missing_extra(kind)) from error
     if kind == "JPEG2000":
         return _open_jpeg2000(getattr(module, class_name), stream)
+    if kind == "GIF":
+        stream = io.BytesIO(gif_without_comments(_content(stream, _MOST_REPAIRED_BYTES)))
     image: ImageFile.ImageFile = getattr(module, class_name)(stream)
     return image
 

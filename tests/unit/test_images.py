@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -389,6 +390,19 @@ def test_a_dng_whose_sensor_data_is_out_of_reach_shows_its_thumbnail_as_such(nam
     picture = read_picture(name, SQUASH, content=buffer.getvalue())
     assert picture.partial == "the sensor's data of the RAW file cannot be read; its preview is intact"
     assert np.abs(picture.pixels.astype(int) - prepare(quarters(256, 192), SQUASH)).mean() < 1
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_gif_with_a_huge_comment_takes_no_longer_than_its_length(count: int) -> None:
+    whole = io.BytesIO()
+    quarters(64, 48).save(whole, "GIF")
+    content = whole.getvalue()
+    at = 13 + (3 << (content[10] & 7) + 1)
+    comment = b"!\xfe" + (b"\xff" + b"a" * 255) * (16 * 4096 // count) + b"\0"
+    started = time.process_time()
+    found = open_picture("x", content=content[:at] + comment * count + content[at:])
+    assert time.process_time() - started < 2
+    assert np.array_equal(np.asarray(found), np.asarray(open_picture("x", content=content)))
 
 
 # Colour

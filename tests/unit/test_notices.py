@@ -24,7 +24,18 @@ from tests.support.pictures import fill
         ("date:2023", "after:2023 before:2024"),
         ("dog date:2023-12", "after:2023-12 before:2024-01"),
         ("year:2019 beach", "after:2019 before:2020"),
-        ("taken:2019-05-06", "after:2019-05-06 or before:2019-05-06"),
+        ("taken:2019-05-06", "after:2019-05-06 before:2019-05-07"),
+        ("date:2023-05..2023-06", "after:2023-05 before:2023-07"),
+        ("date:2023..", "after:2023"),
+        ("date:>=2023-05", "after:2023-05"),
+        ("date:>2023", "after:2024"),
+        ("date:<=2023-12-31", "before:2024-01-01"),
+        ("month:5", "after:2023-05 before:2023-06"),
+        ("month:2023-12", "after:2023-12 before:2024-01"),
+        ("day:31", "after:2023-05-31 before:2023-06-01"),
+        ("day:2020-02-29", "after:2020-02-29 before:2020-03-01"),
+        ("date:2023-13", "after:2023 before:2024"),
+        ("since:2020-13", "after:2023-05"),
         ("camara:canon", "camera:canon"),
         ("camrea:canon", "camera:canon"),
         ("exif:nikon", "camera:nikon"),
@@ -53,7 +64,17 @@ from tests.support.pictures import fill
 def test_nearly_filters_are_offered(query: str, offered: str) -> None:
     (line,) = parse_query(query).offers
     assert f"Did you mean {offered}?" in line
-    parse_query(offered.split(" or ", maxsplit=1)[0])  # what is offered can be said
+    assert not parse_query(offered).offers  # what is offered can be said
+
+
+@given(
+    name=st.sampled_from(["date", "month", "day", "taken", "year", "since", "until", "aftr"]),
+    value=st.from_regex(r"[<>]?=?\d{1,4}([-/.]\d{1,2}){0,2}(\.\.\d{1,4}([-/.]\d{1,2}){0,2})?", fullmatch=True),
+)
+def test_every_offer_of_dates_can_be_said(name: str, value: str) -> None:
+    for line in parse_query(f"{name}:{value}").offers:
+        offered = line.partition("Did you mean ")[2].partition("? ")[0]
+        assert parse_query(offered).offers == ()
 
 
 @pytest.mark.parametrize(
