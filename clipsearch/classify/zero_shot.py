@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -59,6 +59,43 @@ class ZeroShot:
     def probabilities(self, vectors: FloatArray) -> FloatArray:
         """See Classifier."""
         return softmax(self.scale * (vectors @ self.vectors.T))
+
+
+class Likeliest:
+    """Of pictures that come in parts: the likeliest label of each, and the cosine with it.
+
+    Labels share a picture's probability among themselves, also where it shows none of them; `confidences` says how
+    likely it is that it shows the likeliest one, as for the hit of a query (docs/confidence.md).
+    """
+
+    def __init__(self, classifier: ZeroShot) -> None:
+        self._vectors = classifier.vectors
+        self._best = np.full(len(classifier.labels), -1.0, np.float32)
+        self._numbers: list[IntArray] = []
+        self._cosines: list[FloatArray] = []
+
+    def add(self, vectors: FloatArray) -> None:
+        """Look at more pictures. Shape: (N, D) float32, unit L2."""
+        if not len(vectors):
+            return
+        cosines = vectors @ self._vectors.T
+        self._best = np.maximum(self._best, cosines.max(axis=0))
+        numbers = cosines.argmax(axis=1)
+        self._numbers.append(numbers)
+        self._cosines.append(np.take_along_axis(cosines, numbers[:, None], axis=1)[:, 0])
+
+    def confidences(self, judge: Callable[[FloatArray, FloatArray, float], npt.ArrayLike]) -> FloatArray:
+        """Of each picture, in order. Shape: (N,) in 0..1.
+
+        `judge` gives the confidences of cosines (K,) with a text's vector (D,), of which the best in all is given.
+        """
+        numbers, cosines = (np.concatenate(parts) if parts else np.empty(0) for parts in (self._numbers, self._cosines))
+        found = np.zeros(len(numbers), np.float32)
+        for number, best in enumerate(self._best.tolist()):
+            chosen = numbers == number
+            if chosen.any():
+                found[chosen] = judge(cosines[chosen].astype(np.float32), self._vectors[number], best)
+        return found
 
 
 def softmax(scores: FloatArray) -> FloatArray:

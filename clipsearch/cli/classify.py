@@ -26,6 +26,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 LABELS_SHOWN = 3
 CONFUSIONS_SHOWN = 5
+NONE = "none of these"
 
 
 @dataclass(slots=True)
@@ -39,6 +40,12 @@ class _Answers:
     skipped: list[SkippedImage]
     truth: IntArray | None = None
     accuracy: Accuracy | None = None
+    confidences: FloatArray | None = None  # that a picture shows its likeliest label, (N,); None: the labels are all
+    cut: float = 0.0  # a picture with less shows none of the labels
+
+    def is_none(self, row: int) -> bool:
+        """Whether a picture shows none of the labels."""
+        return self.confidences is not None and float(self.confidences[row]) < self.cut
 
 
 @app.command(name="classify")
@@ -80,6 +87,9 @@ def classify_command(
     ] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="With --write: first remove tags and concepts of these names.")
+    ] = False,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Label all pictures, also those that probably show none of the labels.")
     ] = False,
     threshold: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Lowest probability that --write tags.", metavar="P")
@@ -127,6 +137,8 @@ def classify_command(
     else:
         assert folder is not None
         answers = _of_folder(folder, asked, sentences, probe, model, workers, quiet)
+    if show_all:
+        answers.confidences = None
     if confusion is not None:
         if answers.accuracy is None:
             raise InvalidLabels("--confusion needs the true labels: a folder with one subfolder per label")
@@ -182,10 +194,17 @@ def _of_folder(
     import numpy as np
 
     from clipsearch.classify.probe import load_probe
-    from clipsearch.classify.zero_shot import measure, open_class_folder, parse_label, truth_in
+    from clipsearch.classify.zero_shot import Likeliest, ZeroShot, measure, open_class_folder, parse_label, truth_in
     from clipsearch.encoder.names import load_encoder, model_at_hand
     from clipsearch.errors import NoPictures
     from clipsearch.pairs.encoding import encode_pictures
+    from clipsearch.search.confidence import (
+        Background,
+        bank_vectors,
+        drawing_vectors,
+        sample_positions,
+        shipped_calibration,
+    )
 
     found = open_class_folder(folder)
     if model is None and probe is not None:
@@ -213,6 +232,16 @@ def _of_folder(
     if truth is not None:
         answers.truth = np.asarray(truth[encoded.kept], np.int64)
         answers.accuracy = measure(probabilities, answers.truth)
+    elif isinstance(classifier, ZeroShot):
+        likeliest = Likeliest(classifier)
+        likeliest.add(encoded.vectors)
+        (sampled,) = sample_positions([len(encoded.vectors)])
+        background = Background(bank_vectors(encoder), encoded.vectors[sampled], drawing_vectors(encoder))
+        calibration = shipped_calibration()
+        answers.cut = calibration.cut
+        answers.confidences = likeliest.confidences(
+            lambda cosines, vector, best: calibration.confidences(background, vector, cosines, "text", best)
+        )
     return answers
 
 
@@ -223,34 +252,48 @@ def _of_index(
 
     import numpy as np
 
-    from clipsearch.classify.zero_shot import indexed_pictures
+    from clipsearch.classify.zero_shot import Likeliest, ZeroShot, indexed_pictures
     from clipsearch.search.collection import open_collection
+    from clipsearch.search.confidence import shipped_calibration
 
     if not labels and probe is None:
         raise InvalidLabels("no labels given. Name them with --labels or --labels-file")
-    with open_collection(index, model=model) as collection:
-        classifier = _classifier(collection.encoder, labels, templates, probe)
-        place, root = collection.index, collection.root
     paths: list[str] = []
     hashes: list[str | None] = []
-    parts = [np.empty((0, len(classifier.labels)), np.float32)]
-    for records, vectors in indexed_pictures(place):
-        paths += [os.path.join(root, record.path) for record in records]  # noqa: PTH118  surrogate escapes survive
-        hashes += [record.content_hash for record in records]
-        parts.append(classifier.probabilities(vectors))
-    return _Answers(tuple(classifier.labels), paths, hashes, np.concatenate(parts), [])
+    with open_collection(index, model=model) as collection:
+        classifier = _classifier(collection.encoder, labels, templates, probe)
+        likeliest = Likeliest(classifier) if isinstance(classifier, ZeroShot) else None
+        parts = [np.empty((0, len(classifier.labels)), np.float32)]
+        for records, vectors in indexed_pictures(collection.index):
+            paths += [os.path.join(collection.root, record.path) for record in records]  # noqa: PTH118  as it is stored
+            hashes += [record.content_hash for record in records]
+            parts.append(classifier.probabilities(vectors))
+            if likeliest is not None:
+                likeliest.add(vectors)
+        answers = _Answers(tuple(classifier.labels), paths, hashes, np.concatenate(parts), [])
+        if likeliest is not None:
+            answers.cut = shipped_calibration().cut
+            answers.confidences = likeliest.confidences(
+                lambda cosines, vector, best: [
+                    sure for sure, _ in collection.confidences(cosines, vector, "text", best)
+                ]
+            )
+    return answers
 
 
 def _write(index: Path, answers: _Answers, threshold: float, replace: bool) -> None:
-    """Tag each picture with its likeliest label, if that is likely enough; `replace` forgets what had it before."""
+    """Tag each picture that shows one of the labels with the likeliest, if that is likely enough among them.
+
+    `replace` forgets what had these tags before.
+    """
     from clipsearch.config import find_index
     from clipsearch.store.tags import write_tags
 
     tags: dict[str, dict[str, float]] = {label: {} for label in answers.labels}
     unsure = 0
-    for row, content in zip(answers.probabilities, answers.hashes, strict=True):
+    for at, (row, content) in enumerate(zip(answers.probabilities, answers.hashes, strict=True)):
         number = int(row.argmax())
-        if content is None or row[number] < threshold:
+        if content is None or row[number] < threshold or answers.is_none(at):
             unsure += 1
         else:
             tags[answers.labels[number]][content] = float(row[number])
@@ -262,7 +305,7 @@ def _write(index: Path, answers: _Answers, threshold: float, replace: bool) -> N
         raise InvalidLabels(str(error)) from error
     print(
         f"wrote {count(len(tags), 'tag')} on {count(len(answers.paths) - unsure, 'picture')}; {unsure:,} left untagged "
-        f"(probability below {threshold:g})",
+        f"({NONE}, or a probability below {threshold:g})",
         file=sys.stderr,
     )
 
@@ -279,9 +322,10 @@ def _rows(answers: _Answers) -> Iterator[tuple[str, list[tuple[str, float]], str
 
 
 def _print_answers(answers: _Answers) -> None:
-    for path, best, _ in _rows(answers):
+    for row, (path, best, _) in enumerate(_rows(answers)):
         label, probability = best[0]
-        print(f"{100 * probability:3.0f} %  {shown(label)}  {shown(path)}")
+        said = f"    -  {NONE}" if answers.is_none(row) else f"{100 * probability:3.0f} %  {shown(label)}"
+        print(f"{said}  {shown(path)}")
 
 
 def _print_accuracy(answers: _Answers, found: Accuracy) -> None:
@@ -325,18 +369,30 @@ def _json(answers: _Answers) -> dict[str, Any]:
     body["pictures"] = [
         {"path": path, "labels": [{"label": label, "probability": round(p, 6)} for label, p in best]}
         | ({} if truth is None else {"truth": truth})
-        for path, best, truth in _rows(answers)
+        | _certainty(answers, row)
+        for row, (path, best, truth) in enumerate(_rows(answers))
     ]
     body["skipped"] = [{"path": skip.path, "status": skip.status, "reason": skip.reason} for skip in answers.skipped]
     return body
+
+
+def _certainty(answers: _Answers, row: int) -> dict[str, Any]:
+    if answers.confidences is None:
+        return {}
+    return {"confidence": round(float(answers.confidences[row]), 4), "none_of_these": answers.is_none(row)}
 
 
 def _csv(answers: _Answers) -> bytes:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
     known = answers.truth is not None
-    writer.writerow(["path", "label", "probability", *(["truth"] if known else [])])
-    for path, best, truth in _rows(answers):
+    judged = answers.confidences is not None
+    writer.writerow(
+        ["path", "label", "probability", *(["truth"] if known else []), *(["none_of_these"] if judged else [])]
+    )
+    for row, (path, best, truth) in enumerate(_rows(answers)):
         label, probability = best[0]
-        writer.writerow([shown(path), shown(label), f"{probability:.6f}", *([shown(truth or "")] if known else [])])
+        more = [shown(truth or "")] if known else []
+        more += [str(answers.is_none(row)).lower()] if judged else []
+        writer.writerow([shown(path), shown(label), f"{probability:.6f}", *more])
     return to_bytes(buffer.getvalue())

@@ -59,7 +59,7 @@ def test_json_csv_and_confusion(place: Path) -> None:
 
 
 def test_tags_are_written_where_the_model_is_sure(place: Path) -> None:
-    arguments = ("classify", "--index", "colours", "--labels", "red, green|lawn, blue")
+    arguments = ("classify", "--index", "colours", "--labels", "red, green|lawn, blue", "--all")
     pictures = json.loads(clipsearch(*arguments, "--json", folder=place).stdout)["pictures"]
     done = clipsearch(*arguments, "--write", "--threshold", "0.4", folder=place)
     sure = [picture for picture in pictures if picture["labels"][0]["probability"] >= 0.4]
@@ -73,13 +73,28 @@ def test_tags_are_written_where_the_model_is_sure(place: Path) -> None:
     )
 
 
+def test_pictures_that_show_none_of_the_labels_get_none(place: Path) -> None:
+    """Squares of one colour are no beach, though one of three labels is always the likeliest."""
+    for asked in (("--index", "colours"), ("colours/red", "--model", "builtin", "-q")):
+        arguments = ("classify", *asked, "--labels", "beach, mountains|hills, city")
+        lines = clipsearch(*arguments, folder=place).stdout.splitlines()
+        assert lines and all(line.startswith("    -  none of these  ") for line in lines)
+        pictures = json.loads(clipsearch(*arguments, "--json", folder=place).stdout)["pictures"]
+        assert all(picture["none_of_these"] and picture["confidence"] < 0.25 for picture in pictures)
+        rows = csv.DictReader(io.StringIO(clipsearch(*arguments, "--csv", folder=place).stdout))
+        assert {row["none_of_these"] for row in rows} == {"true"}
+        assert "none of these" not in clipsearch(*arguments, "--all", folder=place).stdout
+    done = clipsearch("classify", "--index", "colours", "--labels", "beach, city", "--write", folder=place)
+    assert "wrote 2 tags on 0 pictures; 9 left untagged" in done.stderr
+
+
 def test_tags_of_before_stay_unless_replaced(place: Path) -> None:
     def tagged(name: str) -> set[str]:
         with open_snapshot(place / "colours/.clipsearch") as snapshot:
             ref = next(ref for ref in snapshot.tags if ref.name == name)
             return set(read_tag(snapshot.index_dir, ref).as_dict())
 
-    arguments = ("classify", "--index", "colours", "--labels", "dark, bright", "--write")
+    arguments = ("classify", "--index", "colours", "--labels", "dark, bright", "--write", "--all")
     clipsearch(*arguments, "--threshold", "0", folder=place)
     before = tagged("dark") | tagged("bright")
     assert len(before) == 9

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clipsearch.classify.templates import TEMPLATES
 from clipsearch.classify.zero_shot import (
     Label,
+    Likeliest,
+    ZeroShot,
     indexed_pictures,
     measure,
     open_class_folder,
@@ -24,6 +28,7 @@ from clipsearch.classify.zero_shot import (
 from clipsearch.errors import InvalidLabels, NoPictures
 from clipsearch.indexer.build import index_folder
 from clipsearch.pairs.encoding import encode_pictures
+from clipsearch.records import FloatArray
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import plain
 
@@ -129,3 +134,30 @@ def test_an_index_gives_its_vectors_without_deleted_pictures(colours: Path, enco
     assert sorted(found) == ["blue/1.png", "blue/more/2.png", "green/1.png", "green/more/2.png", "new.png",
                              "red/more/2.png"]  # fmt: skip
     assert found["new.png"] @ encoder.encode_texts(["white"])[0] > 0.9
+
+
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=5), st.integers(0, 100))
+def test_the_likeliest_label_of_pictures_in_parts_is_judged_by_its_best_picture(sizes: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, *parts = [unit_rows_of(rng, size) for size in (3, *sizes)]
+    likeliest = Likeliest(ZeroShot(("a", "b", "c"), labels, 1.0))
+    for part in parts:
+        likeliest.add(part)
+    asked: dict[int, float] = {}
+
+    def judge(cosines: FloatArray, vector: FloatArray, best: float) -> FloatArray:
+        asked[int((labels @ vector).argmax())] = best
+        return np.asarray(cosines / 2, np.float32)
+
+    found = likeliest.confidences(judge)
+    cosines = np.concatenate(parts) @ labels.T
+    np.testing.assert_allclose(found, cosines.max(axis=1, initial=-9) / 2, atol=1e-6)
+    for label, best in asked.items():
+        assert best == pytest.approx(cosines[:, label].max(), abs=1e-6)
+    assert set(asked) == set(cosines.argmax(axis=1).tolist())
+
+
+def unit_rows_of(rng: np.random.Generator, rows: int) -> FloatArray:
+    vectors = rng.standard_normal((rows, 4)).astype(np.float32)
+    scaled: FloatArray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return scaled
