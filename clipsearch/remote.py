@@ -154,6 +154,7 @@ class RemoteCollection:
         unlike: Iterable[int] = (),
         vector: FloatArray | None = None,
         all: bool = False,
+        min_confidence: float | None = None,
     ) -> Hits: ...
     @overload
     def search(
@@ -169,6 +170,7 @@ class RemoteCollection:
         unlike: Iterable[int] = (),
         vector: FloatArray | None = None,
         all: bool = False,
+        min_confidence: float | None = None,
     ) -> list[Hits]: ...
     def search(
         self,
@@ -183,6 +185,7 @@ class RemoteCollection:
         unlike: Iterable[int] = (),
         vector: FloatArray | None = None,
         all: bool = False,
+        min_confidence: float | None = None,
     ) -> Hits | list[Hits]:
         """As `Collection.search`. Picture files of this machine that the index does not have are sent.
 
@@ -193,13 +196,21 @@ class RemoteCollection:
         self._check_open()
         k, offset = read_window(k, offset)
         about = read_arguments(
-            sort=sort, unique=unique, diverse=diverse, like=like, unlike=unlike, vector=vector, all=all
+            sort=sort,
+            unique=unique,
+            diverse=diverse,
+            like=like,
+            unlike=unlike,
+            vector=vector,
+            all=all,
+            min_confidence=min_confidence,
         )
         queries, is_one = read_queries(query)
         options = {
             "sort": about.sort,
             "unique": about.unique,
             "diverse": about.diverse,
+            "min_confidence": about.min_confidence,
             "like": about.like,
             "unlike": about.unlike,
             "all": about.all,

@@ -70,6 +70,10 @@ def query(
     offset: Annotated[int, typer.Option(help="Number of hits to skip.", metavar="N")] = 0,
     sort: Annotated[Sort, typer.Option(help="Order of the hits. date: newest first.")] = "score",
     show_all: Annotated[bool, typer.Option("--all", help="Also show unlikely matches.")] = False,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(help="Leave out matches with a lower confidence (0 to 1), and only these.", metavar="P"),
+    ] = None,
     unique: Annotated[
         bool, typer.Option("--unique", help="Show near-duplicates as one hit, the best, with the others below it.")
     ] = False,
@@ -151,6 +155,7 @@ def query(
         "like": like or (),
         "unlike": unlike or (),
         "all": show_all,
+        "min_confidence": min_confidence,
     }
     lap("start and imports")
     asked = {**options, "offset": offset}

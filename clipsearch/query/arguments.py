@@ -48,12 +48,23 @@ class Arguments:
     unlike: tuple[int, ...]
     vector: FloatArray | None
     all: bool
+    min_confidence: float | None
 
 
 def read_arguments(
-    *, sort: object, unique: object, diverse: object, like: object, unlike: object, vector: object, all: object
+    *,
+    sort: object,
+    unique: object,
+    diverse: object,
+    like: object,
+    unlike: object,
+    vector: object,
+    all: object,
+    min_confidence: object,
 ) -> Arguments:
     """The arguments of a search, checked. Raises: InvalidQuery."""
+    if min_confidence is not None and all:
+        raise InvalidQuery("use all or min_confidence, not both")
     return Arguments(
         read_sort(sort),
         read_switch("unique", unique),
@@ -62,6 +73,7 @@ def read_arguments(
         read_examples("unlike", unlike),
         read_vector(vector),
         read_switch("all", all),
+        read_confidence(min_confidence),
     )
 
 
@@ -235,6 +247,19 @@ def read_diversity(value: Any) -> bool | float:
     return number
 
 
+def read_confidence(value: Any) -> float | None:
+    """The least confidence of a hit: 0 to 1, or None for the usual one. Raises: InvalidQuery."""
+    if value is None:
+        return None
+    try:
+        number = math.nan if isinstance(value, str | bytes | bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise InvalidQuery(f"min_confidence is {shown(value)}: it must be between 0 and 1")
+    return number
+
+
 def read_path(name: str, value: Any) -> str:
     """A path, as text; there may be no file that could have it. Raises: InvalidArgument."""
     if isinstance(value, str | os.PathLike):
@@ -310,7 +335,7 @@ def _whole(value: Any) -> int:
     return int(operator.index(value))
 
 
-_MAY_BE_NONE = ("vector", "row_id")
+_MAY_BE_NONE = ("vector", "row_id", "min_confidence")
 _READERS: dict[str, Callable[[Any], Any]] = {
     "k": read_count,
     "offset": read_offset,
@@ -318,6 +343,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "unique": partial(read_switch, "unique"),
     "all": partial(read_switch, "all"),
     "diverse": read_diversity,
+    "min_confidence": read_confidence,
     "like": partial(read_examples, "like"),
     "unlike": partial(read_examples, "unlike"),
     "row_ids": partial(read_row_ids, "row_ids"),

@@ -199,6 +199,7 @@ class Collection:
         vector: FloatArray | None = ...,
         local_files: bool = ...,
         all: bool = ...,
+        min_confidence: float | None = ...,
     ) -> Hits: ...
     @overload
     def search(
@@ -215,6 +216,7 @@ class Collection:
         vector: FloatArray | None = ...,
         local_files: bool = ...,
         all: bool = ...,
+        min_confidence: float | None = ...,
     ) -> list[Hits]: ...
     def search(
         self,
@@ -230,10 +232,12 @@ class Collection:
         vector: FloatArray | None = None,
         local_files: bool = True,
         all: bool = False,
+        min_confidence: float | None = None,
     ) -> Hits | list[Hits]:
         """Return k hits of `query` from number `offset` on, best first.
 
-        Hits that are unlikely to be what is looked for are left out, unless `all` is set (docs/confidence.md).
+        Hits that are unlikely to be what is looked for are left out, unless `all` is set (docs/confidence.md); or those
+        with less than `min_confidence` (0..1). Where none is likely, the nearest are returned, `are_certain` is False.
 
         `query` is in the query language (docs/query.md): a sentence, pictures, sums of them, filters; a `Path` is a
         picture. A picture of the index is compared by its stored vector, also if its file is away. Without anything
@@ -251,7 +255,14 @@ class Collection:
         self._check_open()
         k, offset = read_window(k, offset)
         about = read_arguments(
-            sort=sort, unique=unique, diverse=diverse, like=like, unlike=unlike, vector=vector, all=all
+            sort=sort,
+            unique=unique,
+            diverse=diverse,
+            like=like,
+            unlike=unlike,
+            vector=vector,
+            all=all,
+            min_confidence=min_confidence,
         )
         queries, is_one = read_queries(query)
         wishes = [self._wish(one, about, local_files=local_files) for one in queries]
@@ -274,6 +285,7 @@ class Collection:
         local_files: bool = True,
         pictures: Mapping[str, FloatArray] | None = None,
         all: bool = False,
+        min_confidence: float | None = None,
     ) -> Order:
         """The order that `search` returns hits of, for windows and counts of it. Raises: as `search`.
 
@@ -281,7 +293,14 @@ class Collection:
         """
         self._check_open()
         about = read_arguments(
-            sort=sort, unique=unique, diverse=diverse, like=like, unlike=unlike, vector=vector, all=all
+            sort=sort,
+            unique=unique,
+            diverse=diverse,
+            like=like,
+            unlike=unlike,
+            vector=vector,
+            all=all,
+            min_confidence=min_confidence,
         )
         return put_in_order(self, self._wish(query, about, local_files=local_files, pictures=pictures))
 
@@ -297,7 +316,17 @@ class Collection:
         is_empty = isinstance(query, str) and not query.strip()
         parsed = Query(str(query), ()) if is_empty else self.parse(query, local_files=local_files, pictures=pictures)
         diverse = DIVERSITY if about.diverse is True else float(about.diverse)
-        return Wish(parsed, about.vector, about.sort, about.unique, diverse, about.like, about.unlike, about.all)
+        return Wish(
+            parsed,
+            about.vector,
+            about.sort,
+            about.unique,
+            diverse,
+            about.like,
+            about.unlike,
+            about.all,
+            about.min_confidence,
+        )
 
     def _check_open(self) -> None:
         """Raises: ClosedCollection."""

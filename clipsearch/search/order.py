@@ -63,6 +63,7 @@ class Wish:
     like: tuple[int, ...] = ()
     unlike: tuple[int, ...] = ()
     all: bool = False
+    min_confidence: float | None = None  # the cut, if it is not that of the bands
 
     @property
     def kind(self) -> QueryKind:
@@ -309,7 +310,7 @@ class Order:
         if self._best is None and len(fresh_ids):
             self._best = float(fresh_scores[0])
         likely = self._likely(photos, fresh_scores) if self.wish.cuts else len(fresh_ids)
-        if not likely and not len(self._found) and len(fresh_ids):
+        if not likely and not len(self._found) and len(fresh_ids) and self.wish.min_confidence is None:
             self.is_uncertain, likely = True, min(NEAREST, len(fresh_ids))
         lap("judge and cut")
         self._found = np.concatenate([self._found, fresh_ids[:likely]])
@@ -322,9 +323,9 @@ class Order:
 
         def passing(some: FloatArray) -> int:
             assert self.vector is not None
-            return sum(
-                band != "unlikely" for _, band in photos.confidences(some, self.vector, self.wish.kind, self._best)
-            )
+            judged = photos.confidences(some, self.vector, self.wish.kind, self._best)
+            least = self.wish.min_confidence
+            return sum(band != "unlikely" if least is None else sure >= least for sure, band in judged)
 
         if len(scores) <= LAST_STEP:
             return passing(scores)

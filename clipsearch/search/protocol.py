@@ -55,6 +55,7 @@ class AnyCollection(Protocol):
         unlike: Iterable[int] = (),
         vector: FloatArray | None = None,
         all: bool = False,
+        min_confidence: float | None = None,
     ) -> Hits: ...
     @overload
     def search(
@@ -70,6 +71,7 @@ class AnyCollection(Protocol):
         unlike: Iterable[int] = (),
         vector: FloatArray | None = None,
         all: bool = False,
+        min_confidence: float | None = None,
     ) -> list[Hits]: ...
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = ...) -> Hits: ...
     def notices(self, query: str | os.PathLike[str]) -> list[str]: ...

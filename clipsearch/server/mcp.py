@@ -146,6 +146,9 @@ def assistant_server(service: Service) -> MCPServer:
         k: HitCount = DEFAULT_HITS,
         offset: Annotated[int, Field(ge=0, le=messages.DEEPEST, description="Number of hits to skip.")] = 0,
         all: Annotated[bool, Field(description="Also return unlikely matches.")] = False,
+        min_confidence: Annotated[
+            float | None, Field(ge=0, le=1, description="Leave out hits with a lower confidence, and only these.")
+        ] = None,
         sort: Annotated[Sort, Field(description="Order of the hits.")] = "score",
         unique: Annotated[bool, Field(description="Show near-duplicates as one hit, the best.")] = False,
         diverse: Annotated[
@@ -164,6 +167,7 @@ def assistant_server(service: Service) -> MCPServer:
                 k=k,
                 offset=offset,
                 all=all,
+                min_confidence=min_confidence,
                 sort=sort,
                 unique=unique,
                 diverse=diverse,

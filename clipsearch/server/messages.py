@@ -94,6 +94,9 @@ class SearchRequest(Request):
     k: Annotated[int, Field(ge=1, le=MOST_AT_ONCE, description="Number of hits.")] = DEFAULT_HITS
     sort: Annotated[Sort, Field(description="Order of the hits.")] = "score"
     all: Annotated[bool, Field(description="Also return unlikely matches.")] = False
+    min_confidence: Annotated[
+        float | None, Field(ge=0, le=1, description="Leave out hits with a lower confidence, and only these.")
+    ] = None
     unique: Annotated[bool, Field(description="Show near-duplicates as one hit, the best.")] = False
     diverse: Annotated[
         bool | Annotated[float, Field(ge=0, le=1)], Field(description="How strongly to prefer varied hits. true: 0.5.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import tarfile
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -61,12 +62,16 @@ def test_a_server_asked_in_many_languages_at_once_answers_each_as_if_alone(drawi
             with urllib.request.urlopen(asked, timeout=60) as answer:
                 return [Path(hit["path"]).stem for hit in json.load(answer)["hits"]]
 
-        texts = [*(text for texts in SAME.values() for text in texts), *UNREAD]
+        texts = [text for texts in SAME.values() for text in texts]
         with ThreadPoolExecutor(len(texts)) as pool:
             together = list(pool.map(ask, texts))
         with library.open(drawings) as collection:
             alone = [[Path(hit.path).stem for hit in collection.search(text, k=3, all=True)] for text in texts]
         assert together == alone
+        for text in UNREAD:
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                ask(text)
+            assert refused.value.code == 400 and "the model cannot read" in refused.value.read().decode()
     finally:
         server.stop(signal.SIGKILL)
 

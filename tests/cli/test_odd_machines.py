@@ -130,7 +130,7 @@ def test_nothing_is_kept_in_a_folder_that_others_could_change(tmp_path: Path, mo
 @pytest.mark.parametrize("path", thinned(["~nobody-of-this-name/x", "~"], 2))
 def test_a_tilde_is_a_name_where_there_is_no_home(path: str, monkeypatch: pytest.MonkeyPatch, indexed: Path) -> None:
     assert isinstance(places.expanded(path), Path)
-    assert run("query", path, "--all", "--index", indexed).stdout
+    assert run("query", path, "waves", "--all", "--index", indexed).stdout
 
 
 @LINUX

@@ -15,6 +15,7 @@ import pytest
 
 import clipsearch
 from benchmarks.common import random_blocks, write_index
+from clipsearch.errors import InvalidQuery
 from clipsearch.query import Query, parse_query
 from clipsearch.records import FloatArray
 from clipsearch.search import confidence
@@ -202,6 +203,24 @@ def test_where_nothing_passes_the_nearest_are_shown_and_are_not_certain(index: P
         by_date = photos.search("blue", 40, sort="date")
         assert {hit.record.row_id for hit in by_date} == {hit.record.row_id for hit in hits}
         assert photos.search("").are_certain and photos.search("blue name:nowhere") == []
+
+
+def test_a_least_confidence_takes_the_place_of_the_cut(index: Path, encoder: FakeEncoder) -> None:
+    with clipsearch.open(index, encoder=encoder) as photos:
+        for options in ({}, {"sort": "path"}, {"like": [3]}, {"vector": np.ones(encoder.dim)}):
+            everything = photos.search("red", 10_000, all=True, **options)
+            sure = [hit.confidence or 0.0 for hit in everything]
+            for least in (0.0, min(sure), float(np.median(sure)), max(sure), 1.0):
+                hits = photos.search("red", 10_000, min_confidence=least, **options)
+                assert hits.are_certain
+                assert [hit.record.row_id for hit in hits] == [
+                    hit.record.row_id for hit in everything if (hit.confidence or 0.0) >= least
+                ], (options, least)
+        with pytest.raises(InvalidQuery, match="not both"):
+            photos.search("red", all=True, min_confidence=0.5)
+        for wrong in (-0.1, 1.1, float("nan"), "0.5", True):
+            with pytest.raises(InvalidQuery, match="between 0 and 1"):
+                photos.search("red", min_confidence=wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("like", "unlike"), [((), (2,)), ((0,), ()), ((0, 1), (5,))])
