@@ -33,8 +33,8 @@ lint: $(VENV)/.ready ## Lint, check the format and the types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint ## Lint, check types, run the fast tests (before each commit)
-	$(PYTEST) $(SPREAD) -m "not slow and not torch and not gpu and not network and not browser and not packaging"
+check: lint ## Lint, check types, run the fast tests but those of faults (before each commit)
+	$(PYTEST) $(SPREAD) --ignore tests/faults -m "not slow and not torch and not gpu and not network and not browser and not packaging"
 
 wheel-test: $(VENV)/.ready ## Build the wheel and test it in a new environment outside the repository
 	$(PYTEST) -s -m packaging tests/packaging

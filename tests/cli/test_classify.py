@@ -73,6 +73,7 @@ def test_tags_are_written_where_the_model_is_sure(place: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_pictures_that_show_none_of_the_labels_get_none(place: Path) -> None:
     """Squares of one colour are no beach, though one of three labels is always the likeliest."""
     for asked in (("--index", "colours"), ("colours/red", "--model", "builtin", "-q")):
@@ -108,6 +109,7 @@ def test_tags_of_before_stay_unless_replaced(place: Path) -> None:
     assert len(tagged("dark")) == 1
 
 
+@pytest.mark.slow
 def test_a_probe_is_learned_and_used(place: Path) -> None:
     arguments = ["colours", "--model", "builtin", "--out", "probe", "-q"]
     with pytest.MonkeyPatch.context() as patch:

@@ -19,7 +19,10 @@ import pytest
 from tests.support import commands
 from tests.support.pictures import picture
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse names that are not UTF-8")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse names that are not UTF-8"),
+]
 
 NAMES = [
     b"plain.jpg",

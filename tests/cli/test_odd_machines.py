@@ -21,6 +21,7 @@ from tests.support.commands import clipsearch
 from tests.support.pictures import fill
 
 SLOW = pytest.mark.slow
+pytestmark = SLOW  # each starts commands
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 
 

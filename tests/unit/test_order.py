@@ -205,6 +205,7 @@ def test_where_nothing_passes_the_nearest_are_shown_and_are_not_certain(index: P
         assert photos.search("").are_certain and photos.search("blue name:nowhere") == []
 
 
+@pytest.mark.slow
 def test_a_least_confidence_takes_the_place_of_the_cut(index: Path, encoder: FakeEncoder) -> None:
     with clipsearch.open(index, encoder=encoder) as photos:
         for options in ({}, {"sort": "path"}, {"like": [3]}, {"vector": np.ones(encoder.dim)}):

@@ -97,6 +97,7 @@ def test_the_map_of_the_earth_has_the_places_and_their_towns(client: TestClient)
     assert {"Portugal", "France", "Japan"} <= {region["country"] for region in found["regions"]}
 
 
+@pytest.mark.slow
 def test_answers_are_as_documented(client: TestClient) -> None:
     row = told(client, "", k=1)["hits"][0]["row_id"]
     assert set(overviews.ExposureAnswer.model_fields) == set(client.get(f"/v1/images/{row}/exposure").json())

@@ -89,6 +89,7 @@ def test_a_burst_of_ten_thousand_is_few_notices_and_the_last_file_is_before_the_
     assert watching.some()
 
 
+@pytest.mark.slow
 def test_renames_deletions_and_new_folders_are_noticed(watching: Watching, photos: Path) -> None:
     (photos / "a.jpg").write_bytes(b"x")
     assert watching.some()
@@ -189,6 +190,7 @@ def test_a_picture_that_keeps_growing_is_told_of_when_it_appears_and_when_it_is_
         watching.stop.set()
 
 
+@pytest.mark.slow
 def test_what_may_be_a_picture_or_a_folder_is_a_change_when_it_comes_and_goes(watching: Watching, photos: Path) -> None:
     for name in ("x.jpg", "x.JPG", "x.heic", "x.tif", "x.nef", "2019.08 Rome/", "new/", "x"):
         place = photos / name
