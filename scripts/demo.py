@@ -1,6 +1,6 @@
 """The demo: index real photographs, ask four questions, print the answers and write them as a page.
 
-The last question has no answer among the samples, and clipsearch says so.
+The last question has no answer among the samples, and clipsearch says that nothing is certain.
 
 Without --photos it takes the sample photographs of scikit-image and Gradio, two packages on PyPI.
 Needs clipsearch's core only: no PyTorch, nothing from a model hub.
@@ -24,11 +24,11 @@ import clipsearch
 from clipsearch.cli.terminal import count, duration, progress_display
 from clipsearch.filenames import safe
 from clipsearch.pictures.images import open_picture
+from clipsearch.records import NOTHING_CERTAIN, Hits
 
 SCIKIT_IMAGE = "scikit-image==0.26.0"
 PIP_OPTIONS = "--quiet --disable-pip-version-check --no-deps --only-binary :all:"
 QUESTIONS = ["a cat", "a cup of coffee", "a motorcycle", "an aircraft carrier"]
-NOTHING = "nothing found: no picture is a likely match"
 NOT_PHOTOGRAPHS = {"logo.png", "hf-logo_transpng.png", "avatar.png", "screenshot.gif", "phantom.png", "color.png"}
 THUMBNAIL_PIXELS = 320
 HITS = 4
@@ -77,10 +77,10 @@ def run(photos: Path | None, out: Path, questions: list[str]) -> None:
         for question in questions:
             hits = collection.search(question, k=HITS)
             print(f"\n{question}")
+            if not hits.are_certain:
+                print(f"  {NOTHING_CERTAIN}")
             for hit in hits:
                 print(f"  {hit.score:.3f}  {hit.band:8}  {safe(hit.record.path)}")
-            if not hits:
-                print(f"  {NOTHING}")
             sections.append(section(question, hits))
     page = out / "index.html"
     page.write_text(PAGE.format(summary=html.escape(summary), sections="\n".join(sections)), encoding="utf-8")
@@ -89,15 +89,15 @@ def run(photos: Path | None, out: Path, questions: list[str]) -> None:
     print(f'Search again with: {Path(sys.executable).parent}/clipsearch query "..." {where}')
 
 
-def section(question: str, hits: list[clipsearch.Hit]) -> str:
+def section(question: str, hits: Hits) -> str:
     """One question and its pictures as HTML, with everything escaped and the thumbnails inside."""
     figures = "".join(
         f'<figure><img src="{thumbnail(hit.path)}" alt=""><figcaption>{hit.band} · {hit.score:.3f} · '
         f"{html.escape(safe(hit.record.path))}</figcaption></figure>"
         for hit in hits
     )
-    found = f'<div class="hits">{figures}</div>' if figures else f"<p>{NOTHING}</p>"
-    return f"<h2>“{html.escape(question)}”</h2>{found}"
+    heading = "" if hits.are_certain else f"<p>{NOTHING_CERTAIN}</p>"
+    return f'<h2>“{html.escape(question)}”</h2>{heading}<div class="hits">{figures}</div>'
 
 
 def thumbnail(path: str) -> str:
