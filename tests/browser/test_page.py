@@ -96,7 +96,7 @@ def test_what_should_be_said_of_a_query_is_said_in_a_line(open_page: Open) -> No
         expect(told).to_be_visible()
         expect(told).to_contain_text("Did you mean" if "kamera" not in query else "camera:")
         assert page.evaluate("document.querySelector('.cs-told').children.length") == 0
-    ask(page, "blue")
+    ask(page, "name:blue*")
     expect(told).to_be_hidden()
     ask(page, "date:2023")
     ask(page, "size:x")  # no query at all
