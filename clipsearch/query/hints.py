@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from clipsearch.query import Query
-from clipsearch.query.nodes import Tagged, leaves_of
+from clipsearch.query.nodes import Range, Tagged, leaves_of
 from clipsearch.records import COLORS
 
 _MONTHS = {
@@ -141,7 +141,9 @@ def _without(query: Query, text: str) -> list[str]:
 
 
 def _taken(query: Query, text: str) -> list[str]:
-    if query.filter is not None and any(getattr(leaf, "column", "") == "date" for leaf in leaves_of(query.filter)):
+    if query.filter is not None and any(
+        isinstance(leaf, Range) and leaf.column == "date" for leaf in leaves_of(query.filter)
+    ):
         return []
     match = next((found for pattern in _DATES if (found := re.search(pattern, text, re.IGNORECASE))), None)
     if match is None:

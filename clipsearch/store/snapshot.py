@@ -108,11 +108,9 @@ def resolve_current(index_dir: Path) -> tuple[int, str]:
 
 def was_committed(index_dir: Path) -> bool:
     """Whether an index without CURRENT had a generation once: it is damaged then, not new. Raises: OSError."""
-    try:
+    with contextlib.suppress(OSError):  # it may be gone with CURRENT: what is left of the tags and rows tells then
         if (index_dir / COMMIT).stat().st_size > 0:
             return True
-    except OSError:
-        pass
     if _has_own_files(index_dir, "tags"):
         return True
     return not is_new(index_dir) and any(_has_own_files(index_dir, name) for name in ("records", "data"))

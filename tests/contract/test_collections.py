@@ -28,7 +28,7 @@ from clipsearch.query.nodes import Tagged
 from clipsearch.records import Hit
 from clipsearch.search.concepts import add_concept
 from tests.support.cases import thinned
-from tests.support.collections import serving, varied_index
+from tests.support.collections import serving, through_both_doors, varied_index
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.fake_main import DIM
 
@@ -55,13 +55,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def both(folder: Path) -> Iterator[tuple[Collection, RemoteCollection]]:
-    encoder = FakeEncoder(dim=DIM)
-    with (
-        clipsearch.open(folder, encoder=encoder) as local,
-        serving(folder / ".clipsearch", encoder) as (url, _),
-        clipsearch.connect(url) as remote,
-    ):
-        yield local, remote
+    with through_both_doors(folder, FakeEncoder(dim=DIM)) as doors:
+        yield doors
 
 
 def a_file(photos: AnyCollection) -> str:

@@ -24,7 +24,7 @@ from clipsearch.errors import ClipsearchError
 from clipsearch.query.arguments import SORTS, THUMBNAIL_SIZES
 from clipsearch.records import Hit
 from clipsearch.server.mcp import assistant_server
-from tests.support.collections import serving, varied_index
+from tests.support.collections import serving, through_both_doors, varied_index
 from tests.support.commands import Commands
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.fake_main import DIM
@@ -46,13 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def both(folder: Path) -> Iterator[tuple[Collection, RemoteCollection]]:
-    encoder = FakeEncoder(dim=DIM)
-    with (
-        clipsearch.open(folder, encoder=encoder) as local,
-        serving(folder / ".clipsearch", encoder) as (url, _),
-        clipsearch.connect(url) as remote,
-    ):
-        yield local, remote
+    with through_both_doors(folder, FakeEncoder(dim=DIM)) as doors:
+        yield doors
 
 
 def outcome(call: Call, photos: Any) -> Any:

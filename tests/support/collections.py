@@ -13,9 +13,12 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
+import clipsearch
 from clipsearch.encoder import Encoder
 from clipsearch.indexer.segments import with_pictures
 from clipsearch.records import EmbeddingBatch, ImageRecord, Manifest, ModelRef, PictureMetadata, PixelArray
+from clipsearch.remote import RemoteCollection
+from clipsearch.search.collection import Collection
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.server.routes import Service
 from clipsearch.store import Writer
@@ -83,6 +86,17 @@ def _stacked(pixels: list[PixelArray]) -> PixelArray:
 def _routes_of_the_page(app: FastAPI, service: Service) -> Callable[[], None]:
     add_page_routes(app, service)
     return lambda: None
+
+
+@contextmanager
+def through_both_doors(folder: Path, encoder: FakeEncoder) -> Iterator[tuple[Collection, RemoteCollection]]:
+    """The collection of a folder, opened here, and the same from a server."""
+    with (
+        clipsearch.open(folder, encoder=encoder) as local,
+        serving(folder / ".clipsearch", encoder) as (url, _),
+        clipsearch.connect(url) as remote,
+    ):
+        yield local, remote
 
 
 @contextmanager

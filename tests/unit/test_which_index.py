@@ -83,7 +83,7 @@ def drive(tmp_path: Path) -> Iterator[Path]:
     """A folder of another file system, below a name here."""
     place = Path("/dev/shm") / f"clipsearch-drive-{os.getpid()}"
     if not place.parent.is_dir() or place.parent.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("needs two devices")
+        pytest.skip("needs two devices")  # what is on one file system was deleted, and is not away
     place.mkdir()
     (tmp_path / "drive").symlink_to(place)
     try:
