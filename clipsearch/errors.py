@@ -220,6 +220,18 @@ class OutOfSpace(ClipsearchError):
         )
 
 
+class OutOfDeviceMemory(ClipsearchError):
+    """The memory of a GPU does not hold the model and one picture."""
+
+    def __init__(self, device: str, model: str) -> None:
+        self.device = device
+        self.model = model
+        super().__init__(
+            f"the memory of {device} is too small for {model}, or other programs use it. End those (nvidia-smi lists "
+            "them), or choose a smaller model, another device (--device cuda:1) or the processor (--device cpu)"
+        )
+
+
 class StorageError(ClipsearchError):
     """`path` cannot be read or written: `problem` is the system's word on it."""
 

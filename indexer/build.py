@@ -27,6 +27,7 @@ from typing import Any, Literal, Self, cast
 import numpy as np
 
 from clipsearch.config import INDEX_DIR_NAME, check_not_away, index_dir_for, is_index
+from clipsearch.cores import available_cores
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import (
@@ -104,6 +105,9 @@ class Progress:
     total: int = 0
     encoded: int = 0
     described: int = 0  # of which only the metadata was read again
+
+
+AHEAD_OF_GPU = 1024  # pictures: it takes many at once, and workers go on reading meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -552,7 +556,8 @@ class _Run:
         options = self.options
         with DecodePool(
             self.encoder.preprocessing,
-            workers=options.workers,
+            workers=options.workers or (available_cores() if self.encoder.is_on_gpu else None),
+            capacity=AHEAD_OF_GPU if self.encoder.is_on_gpu else None,
             timeout_s=options.timeout_s,
             max_pixels=options.max_pixels,
             pieces=True,

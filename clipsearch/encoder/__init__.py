@@ -70,6 +70,11 @@ class Encoder(Protocol):
         ...
 
     @property
+    def is_on_gpu(self) -> bool:
+        """Whether pictures are encoded on a GPU, so that all cores can read pictures."""
+        ...
+
+    @property
     def image_precision(self) -> str | None:
         """In which arithmetic pictures are encoded. None: not known (yet)."""
         ...
@@ -135,6 +140,10 @@ class BaseEncoder:
     @property
     def pictures_per_call(self) -> int:
         return PICTURES_PER_CALL
+
+    @property
+    def is_on_gpu(self) -> bool:
+        return False
 
     @property
     def image_precision(self) -> str | None:

@@ -43,16 +43,26 @@ def unit_rows(raw: npt.NDArray[np.generic], count: int, dim: int, model: Path, t
     Raises: InvalidModel for another shape, and for rows that are not finite or have no length: stored, they
     would be found by every query or by none.
     """
-    if raw.shape != (count, dim):
-        raise InvalidModel(
-            model, f"its {tower} tower returned vectors of shape {raw.shape} where {(count, dim)} was expected"
-        )
+    check_width(raw.shape, count, dim, model, tower)
     rows = raw.astype(np.float64)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    usable = np.isfinite(norms[:, 0]) & (norms[:, 0] > SMALLEST_NORM)
-    if not usable.all():
-        index = int(np.argmin(usable))
-        problem = "a zero vector" if np.isfinite(norms[index, 0]) else "numbers that are not finite"
-        raise InvalidModel(model, f"its {tower} tower returned {problem} for input {index + 1} of {count}")
+    check_norms(norms[:, 0], model, tower)
     vectors: FloatArray = (rows / norms).astype(np.float32)
     return vectors
+
+
+def check_width(shape: tuple[int, ...], count: int, dim: int, model: Path, tower: str) -> None:
+    """Raise InvalidModel unless a tower returned (count, dim)."""
+    if tuple(shape) != (count, dim):
+        raise InvalidModel(
+            model, f"its {tower} tower returned vectors of shape {tuple(shape)} where {(count, dim)} was expected"
+        )
+
+
+def check_norms(norms: npt.NDArray[np.float64], model: Path, tower: str) -> None:
+    """Raise InvalidModel for lengths (B,) of what cannot be made unit vectors."""
+    usable = np.isfinite(norms) & (norms > SMALLEST_NORM)
+    if not usable.all():
+        index = int(np.argmin(usable))
+        problem = "a zero vector" if np.isfinite(norms[index]) else "numbers that are not finite"
+        raise InvalidModel(model, f"its {tower} tower returned {problem} for input {index + 1} of {len(norms)}")

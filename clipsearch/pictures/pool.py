@@ -114,6 +114,7 @@ class DecodePool:
         preprocessing: Preprocessing,
         *,
         workers: int | None = None,
+        capacity: int | None = None,
         timeout_s: float = 10.0,
         max_pixels: int | None = None,
         memory_limit_bytes: int | None = None,
@@ -121,7 +122,8 @@ class DecodePool:
         pieces: bool = False,
         single_use: bool = False,
     ) -> None:
-        """Make a pool of `workers` processes (default: one for each core, at most 8).
+        """Make a pool of `workers` processes (default: one for each core, at most 8) that are at most
+        `capacity` results ahead of the caller.
 
         `timeout_s` limits the decoding of one picture; reading it has the same again, and a second more for each
         megabyte. `memory_limit_bytes` limits one process (default: 4 GiB, or half of what the machine has or the
@@ -130,7 +132,7 @@ class DecodePool:
         pictures of strangers.
         """
         count = workers or min(8, available_cores())
-        self.capacity = max(128, 16 * count)
+        self.capacity = capacity or max(128, 16 * count)
         """How many tasks `run` keeps between submitted and returned."""
         self.pending = 0
         """How many tasks were submitted whose results were not returned yet."""

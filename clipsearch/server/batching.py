@@ -182,6 +182,10 @@ class BatchingEncoder:
         return self.encoder.pictures_per_call
 
     @property
+    def is_on_gpu(self) -> bool:
+        return self.encoder.is_on_gpu
+
+    @property
     def image_precision(self) -> str | None:
         return self.encoder.image_precision
 

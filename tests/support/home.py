@@ -46,6 +46,7 @@ def _leave_home() -> Path:
             "HF_HUB_OFFLINE": "1",
             "HF_HOME": str(place / "hub"),
             "TORCH_HOME": str(place / "torch"),
+            "CUDA_CACHE_PATH": str(place / "cuda"),
             "MPLCONFIGDIR": str(place / "matplotlib"),
             "SKIMAGE_DATADIR": str(place / "scikit-image"),
             "GRADIO_TEMP_DIR": str(place / "gradio"),
