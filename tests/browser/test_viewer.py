@@ -19,7 +19,7 @@ from PIL import Image
 
 pytest.importorskip("playwright")
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 import clipsearch
 from benchmarks.common import random_blocks, write_index
@@ -280,6 +280,26 @@ def test_next_goes_on_through_windows_that_were_not_loaded(open_page: Open, many
     expect(name).not_to_be_empty()
     page.keyboard.press("Escape")
     expect(page.locator(".cs-tile[data-n='130'] .cs-open")).to_be_focused()
+
+
+def test_closed_before_its_picture_is_known_the_view_still_goes_to_its_place(open_page: Open, many: Site) -> None:
+    page = open_page("/?sort=path", at=many)
+    settled(page)
+    page.keyboard.press("Escape")
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    expect(page.locator(".pswp__counter")).to_have_text(f"1 / {MANY}")
+
+    def wait(route: Route) -> None:
+        """Leave it until the route ends."""
+
+    page.route("**/v1/**", wait)
+    for _ in range(400):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator(".pswp__counter")).to_have_text(f"401 / {MANY}")
+    page.keyboard.press("Escape")
+    page.unroute("**/v1/**")
+    expect(page.locator(".cs-tile[data-n='400'] .cs-open")).to_be_focused()
 
 
 # --- the ways back

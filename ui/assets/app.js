@@ -104,8 +104,8 @@ const detail = new Detail(panel, {
   folder: (folder) => go({ q: withFilter(state.q, "folder", `${folder}/**`), id: null }),
 });
 const viewer = new Viewer(stage, gallery, detail, {
-  moved: (hit, n) => {
-    if (n !== null) gallery.activate(n, false);
+  at: (n) => gallery.activate(n, false),
+  moved: (hit) => {
     if (hit.row_id !== state.id) go({ id: hit.row_id, content: api.contentOf(hit) }, { replace: true });
   },
   closed: closeViewer, say,

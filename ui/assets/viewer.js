@@ -17,7 +17,7 @@ const INFO_BESIDE = 900; // pixels: narrower windows have the information below
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Viewer {
-  /** `gallery` gives the pictures; `detail` fills the panel; `on` has moved(hit, n), closed(), index(), originals(), say(text). */
+  /** `gallery` gives the pictures; `detail` fills the panel; `on` has at(n), moved(hit), closed(), index(), originals(), say(text). */
   constructor(root, gallery, detail, on) {
     Object.assign(this, { root, gallery, detail, on });
     this.pswp = null;
@@ -128,13 +128,14 @@ export class Viewer {
   changed() {
     const { pswp } = this;
     const hit = this.at(pswp.currIndex);
+    if (!this.alone) this.on.at(pswp.currIndex); // also where the picture is still asked for
     if (!hit) return;
     const isOther = hit.row_id !== this.hit?.row_id || !this.detail.hit;
     this.hit = hit;
     this.root.setAttribute("aria-label", baseName(hit));
     if (isOther) {
       this.detail.show(hit, this.on.index());
-      this.on.moved(hit, this.alone ? null : pswp.currIndex);
+      this.on.moved(hit);
     }
     this.drawBar();
     if (this.isPlaying) this.play();
