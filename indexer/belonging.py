@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch.config import is_index
-from clipsearch.errors import NoPictures, NotAnIndex, StorageError
+from clipsearch.errors import NoPictures, NotAnIndex, OtherCollection, StorageError
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.ignore import Ignore
 from clipsearch.indexer.scan import Scan, walk
 from clipsearch.pictures.formats import classify_name
 from clipsearch.records import Manifest
+from clipsearch.store.snapshot import root_path
 
 ADOPT_SHARE = 0.9
 """An index elsewhere goes over to another folder if its own is gone and so many of its pictures are in that one: a
@@ -61,6 +62,22 @@ def check_pictures(root: Path, index_dir: Path, ignore: Ignore) -> None:
         for name in block.names
     ):
         raise nothing_in(root, found)
+
+
+def moved_from(root: Path, index_dir: Path, current: Manifest) -> Path | None:
+    """Where the pictures of an index were that have moved to `root`; None if they are where they were.
+
+    Raises: OtherCollection if it is the index of another folder.
+    """
+    old_root = root_path(index_dir, current.root)
+    try:
+        is_there = old_root == root or old_root.exists()
+        is_other = is_there and not old_root.samefile(root)
+    except OSError:  # a drive that does not answer is there, perhaps
+        is_there = is_other = True
+    if is_other or not (is_there or holds_pictures_of(root, index_dir, current)):
+        raise OtherCollection(index_dir, old_root, root)
+    return None if is_there else old_root
 
 
 def holds_pictures_of(root: Path, index_dir: Path, current: Manifest) -> bool:

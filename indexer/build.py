@@ -35,25 +35,25 @@ from clipsearch.errors import (
     EncoderMismatch,
     IndexAway,
     InvalidArgument,
-    OtherCollection,
     StorageError,
 )
-from clipsearch.indexer.absence import Root, split_vanished, went_in_bulk
-from clipsearch.indexer.belonging import check_folder, check_pictures, check_place, holds_pictures_of, nothing_in
+from clipsearch.indexer.absence import Root, went_in_bulk
+from clipsearch.indexer.belonging import check_folder, check_pictures, check_place, moved_from
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
-from clipsearch.indexer.changes import Changes, compare, find_moved
+from clipsearch.indexer.changes import Changes
 from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
 from clipsearch.indexer.ignore import EXCLUDED, Ignore, overlapping
+from clipsearch.indexer.look import look
 from clipsearch.indexer.patience import IndexClock
 from clipsearch.indexer.rebuild import carried_over
 from clipsearch.indexer.remark import remarked, with_hidden
-from clipsearch.indexer.retries import attempts_after, limit_for, says_nothing, should_retry
-from clipsearch.indexer.scan import FoundFile, Scan, walk
+from clipsearch.indexer.retries import attempts_after, is_read_again, limit_for, says_nothing
+from clipsearch.indexer.scan import FoundFile, Scan
 from clipsearch.indexer.segments import write_fragment, write_segment
-from clipsearch.indexer.sidecars import NOT_LOOKED_AT, Outdated, has_older_versions
+from clipsearch.indexer.sidecars import NOT_LOOKED_AT, has_older_versions
 from clipsearch.indexer.tune import retuned
 from clipsearch.indexer.upgrade import upgraded
-from clipsearch.pictures.formats import classify_name, extra_is_installed
+from clipsearch.pictures.formats import classify_name
 from clipsearch.pictures.metadata import METADATA_VERSION, describe_again
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.query.arguments import read_number, shown
@@ -70,7 +70,7 @@ from clipsearch.records import (
     SkippedImage,
     SkipStatus,
 )
-from clipsearch.store import RunProgress, Snapshot, Writer, open_snapshot, root_path
+from clipsearch.store import RunProgress, Snapshot, Writer, open_snapshot
 from clipsearch.store.columns import path_key
 from clipsearch.store.files import storage_errors
 from clipsearch.store.fragments import VectorBlock
@@ -285,6 +285,18 @@ def _index_folder(
         return report
 
 
+def decode_pool(encoder: Encoder, options: IndexOptions) -> DecodePool:
+    """What reads pictures for an encoder."""
+    return DecodePool(
+        encoder.preprocessing,
+        workers=options.workers or (available_cores() if encoder.is_on_gpu else None),
+        capacity=AHEAD_OF_GPU if encoder.is_on_gpu else None,
+        timeout_s=options.timeout_s,
+        max_pixels=options.max_pixels,
+        pieces=True,
+    )
+
+
 class _Teller:
     """Passes progress on, and every NOTE_EVERY_S, or when there is a new stage, to other processes as well."""
 
@@ -461,24 +473,19 @@ class _Run:
             skipped=int(((catalog.statuses != 0) & ~catalog.away).sum()),
             missing=int(catalog.away.sum()),
         )
-        self.changes, seen = compare(
+        seen = look(
             catalog,
-            walk(self.root, self.scan, exclude=index_dir, ignore=self.ignore),
+            self.root,
+            index_dir,
+            self.ignore,
+            devices=self.manifest.devices,
+            expected=current is None or current.pictures > 0 or current.missing > 0,
             retry=self._retry,
-            outdated=Outdated(catalog, older_versions=self.options.reread_metadata),
+            reread_metadata=self.options.reread_metadata,
         )
+        self.scan, self.changes, self._vanished = seen.scan, seen.changes, set(seen.vanished)
+        self._deleted, self._missed = seen.deleted, seen.missed
         scan, report, changes = self.scan, self.report, self.changes
-        expected = current is None or current.pictures > 0 or current.missing > 0
-        if expected and not scan.folders and not self._finds_pictures():
-            raise nothing_in(self.root, scan)  # rather an unplugged drive than 100,000 deletions
-        vanished = np.flatnonzero(~seen)
-        if scan.held:
-            vanished = vanished[[not scan.holds(catalog.path(row)) for row in vanished.tolist()]]
-        find_moved(catalog, changes, vanished[~catalog.away[vanished]])
-        moved = {row for row, _, _ in changes.moved}
-        vanished = np.array([row for row in vanished.tolist() if row not in moved], np.int64)
-        self._deleted, self._missed = split_vanished(catalog, scan, self.manifest.devices, vanished)
-        self._vanished = set(vanished.tolist())
         report.found = scan.files + sum(scan.others.values())
         report.left_out = dict(Counter(scan.left_out.values()).most_common())
         if current is None:
@@ -497,26 +504,13 @@ class _Run:
                 self.report.warnings.append(METADATA_IS_OLD)
             self.manifest = dataclasses.replace(self.manifest, metadata_version=METADATA_VERSION)
 
-    def _finds_pictures(self) -> bool:
-        """Whether there is any file worth opening, of names without an extension too."""
-        return self.changes.unchanged > 0 or any(
-            classify_name(name) is None for block in self.changes.to_read for name in block.names if "." not in name
-        )
-
     def _adopt(self, current: Manifest) -> None:
         index_dir = self.writer.index_dir
-        old_root = root_path(index_dir, current.root)
-        try:
-            is_there = old_root == self.root or old_root.exists()
-            is_other = is_there and not old_root.samefile(self.root)
-        except OSError:  # a drive that does not answer is there, perhaps
-            is_there = is_other = True
-        if is_other or not (is_there or holds_pictures_of(self.root, index_dir, current)):
-            raise OtherCollection(index_dir, old_root, self.root)
+        old_root = moved_from(self.root, index_dir, current)
         self._known_devices = dict(current.devices)
         is_moved = current.root != self._root_name()
         self._moved |= is_moved
-        if is_moved and not is_there:
+        if is_moved and old_root is not None:
             self.report.warnings.append(
                 f"the pictures moved from {old_root} to {self.root}: the index now belongs to the new folder"
             )
@@ -534,11 +528,7 @@ class _Run:
             raise EncoderMismatch(index_dir, current.model.name, self.encoder.name, str(self.root))
 
     def _retry(self, record: ImageRecord) -> bool:
-        if self._retry_all or record.status == "unreadable":
-            return True
-        if should_retry(record):
-            return True
-        return record.status == "missing_extra" and extra_is_installed(_name(record.path))
+        return is_read_again(record, all_skipped=self._retry_all)
 
     # -- reading and encoding
 
@@ -553,15 +543,7 @@ class _Run:
         if waiting is None and not to_describe and not self.changes.to_describe:
             self.notify(Progress("read", 0, total))
             return
-        options = self.options
-        with DecodePool(
-            self.encoder.preprocessing,
-            workers=options.workers or (available_cores() if self.encoder.is_on_gpu else None),
-            capacity=AHEAD_OF_GPU if self.encoder.is_on_gpu else None,
-            timeout_s=options.timeout_s,
-            max_pixels=options.max_pixels,
-            pieces=True,
-        ) as pool:
+        with decode_pool(self.encoder, self.options) as pool:
             self._describe(pool, stop, to_describe)
             self.notify(Progress("read", 0, total))
             while (waiting is not None or pool.pending) and not stop.requested and not self._is_root_gone:

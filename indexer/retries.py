@@ -6,6 +6,7 @@ written down for ever: such a file is tried MOST_ATTEMPTS times in all, each tim
 
 from __future__ import annotations
 
+from clipsearch.pictures.formats import extra_is_installed
 from clipsearch.records import OUT_OF_MEMORY, ImageRecord, Status
 
 MOST_ATTEMPTS = 3
@@ -26,6 +27,13 @@ def says_nothing(status: Status, reason: str | None) -> bool:
 def should_retry(record: ImageRecord) -> bool:
     """Whether a file that is unchanged should be read again by the next run."""
     return is_circumstance(record.status, record.reason) and record.attempts < MOST_ATTEMPTS
+
+
+def is_read_again(record: ImageRecord, *, all_skipped: bool = False) -> bool:
+    """Whether the next run reads a skipped file again that is unchanged; `all_skipped`: the user wants all of them."""
+    if all_skipped or record.status == "unreadable" or should_retry(record):
+        return True
+    return record.status == "missing_extra" and extra_is_installed(record.path.rpartition("/")[2])
 
 
 def limit_for(record: ImageRecord | None, timeout_s: float) -> float:

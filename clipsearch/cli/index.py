@@ -27,13 +27,14 @@ from clipsearch.cli.options import (
     system_words,
 )
 from clipsearch.cli.skipped import STATUS_WORDS, TRIED_AGAIN
-from clipsearch.cli.terminal import count, duration, progress_display, shown
+from clipsearch.cli.terminal import count, duration, progress_display, shown, size
 from clipsearch.errors import ClipsearchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from clipsearch.indexer.build import IndexOptions, IndexReport
+    from clipsearch.indexer.plan import IndexPlan
 
 EXAMPLES_PER_REASON = 3
 
@@ -122,6 +123,10 @@ def index_command(
         ),
     ] = None,
     new: Annotated[bool, typer.Option("--new", help="Make a new index where an earlier one was deleted.")] = False,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Say what a run would do and how long it would take, and change nothing."),
+    ] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep the index up to date as files change, until Ctrl-C.")
     ] = False,
@@ -141,6 +146,7 @@ def index_command(
       clipsearch index ./photos --model ViT-B-32-SigLIP2-256__webli --reindex
       clipsearch index ./photos --reread-metadata               (dates that older versions missed)
       clipsearch index ./photos --exclude Screenshots --exclude "*.gif"
+      clipsearch index ./photos --plan                          (what would be done, how long it would take)
       clipsearch index ./photos --watch                         (keep it up to date until Ctrl-C)
     """
     from contextlib import ExitStack
@@ -189,6 +195,16 @@ def index_command(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--precision") from None
+
+    if plan:
+        from clipsearch.indexer.plan import plan_index
+
+        found = plan_index(folder, encoder, index=index, options=options)
+        if as_json:
+            print_json(found.to_dict())
+        else:
+            _print_plan(found)
+        return
 
     def run(options: IndexOptions, tell: Callable[[str], None] | None = None) -> IndexReport:
         with ExitStack() as stack:
@@ -268,6 +284,32 @@ def _keep_current(
     finally:
         signal.signal(signal.SIGTERM, before)
     return last
+
+
+def _print_plan(plan: IndexPlan) -> None:
+    made = "a new index" if plan.is_new else "the index"
+    print(f"{made} in {shown(str(plan.index))}, model {plan.model}")
+    parts = [f"{count(plan.to_read, 'picture')} to read ({size(plan.bytes_to_read)})"]
+    parts += [
+        f"{number:,} {what}"
+        for number, what in (
+            (plan.unchanged, "unchanged"),
+            (plan.to_describe, "with metadata to reread"),
+            (plan.renamed, "renamed"),
+            (plan.returned, "back again"),
+            (plan.deleted, "to be removed"),
+            (plan.missing, "missing, which stay"),
+        )
+        if number
+    ]
+    print(f"{count(plan.files, 'file')}: {', '.join(parts)}")
+    if plan.left_out:
+        reasons = ", ".join(f"{reason} ({number:,})" for reason, number in plan.left_out.items())
+        print(f"  left out: {reasons}")
+    if plan.pictures_per_s is not None and plan.seconds is not None:
+        rate = f"{plan.pictures_per_s:.1f} pictures/s, measured here with {plan.measured} of them"
+        print(f"about {duration(plan.seconds)} at {rate}; copies of pictures that are known take less")
+    print("Nothing was changed.")
 
 
 def _print_report(report: IndexReport, place: Path) -> None:

@@ -52,6 +52,21 @@ def test_the_summary_of_a_run(photos: Path) -> None:
     assert re.sub(r"in [\d.]+ s", "in TIME", again).splitlines()[0] == "0 indexed, 3 unchanged, 1 skipped in TIME"
 
 
+def test_the_plan_of_a_run(photos: Path) -> None:
+    fill(photos, 2)
+    out = clipsearch("index", "photos", "--plan", "--model", "builtin", folder=photos.parent).stdout
+    size = sum(path.stat().st_size for path in photos.rglob("*.jpg")) / 1000
+    assert out.splitlines() == [
+        f"a new index in {photos}/.clipsearch, model builtin",
+        f"2 files: 2 pictures to read ({size:.3g} kB)",
+        "Nothing was changed.",
+    ]
+    assert not (photos / ".clipsearch").exists()
+    clipsearch("index", "photos", "-q", folder=photos.parent)
+    told = json.loads(clipsearch("index", "photos", "--plan", "--json", folder=photos.parent).stdout)
+    assert (told["to_read"], told["unchanged"], told["new_index"]) == (0, 2, False)
+
+
 def test_hits_for_people(indexed: Path) -> None:
     out = clipsearch("query", "--all", "a picture", "-k", "2", folder=indexed).stdout
     lines = out.splitlines()

@@ -1,0 +1,73 @@
+"""Compare an index with its folder as it is now: what is new, changed, moved, gone. Decides, does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clipsearch.indexer.absence import split_vanished
+from clipsearch.indexer.belonging import nothing_in
+from clipsearch.indexer.catalog import Catalog
+from clipsearch.indexer.changes import Changes, compare, find_moved
+from clipsearch.indexer.ignore import Ignore
+from clipsearch.indexer.scan import Scan, walk
+from clipsearch.indexer.sidecars import Outdated
+from clipsearch.pictures.formats import classify_name
+from clipsearch.records import ImageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen. Rows are given by their numbers in the catalog."""
+
+    scan: Scan
+    changes: Changes
+    vanished: frozenset[int]  # rows whose files were not seen where they were, nor anywhere else
+    deleted: list[int]  # of those, the ones that somebody deleted
+    missed: list[int]  # of those, the ones that nobody can see now
+
+
+def look(
+    catalog: Catalog,
+    root: Path,
+    index_dir: Path,
+    ignore: Ignore,
+    *,
+    devices: dict[str, int],
+    expected: bool,
+    retry: Callable[[ImageRecord], bool],
+    reread_metadata: bool = False,
+) -> Look:
+    """Walk `root` and compare.
+
+    `devices`: the drives below it as they were; `expected`: whether there must be pictures; `retry`: which skipped
+    files to read again; `reread_metadata`: see `IndexOptions`.
+    Raises: NoPictures where there must be some and nothing is there: rather an unplugged drive than 100,000 deletions.
+    """
+    scan = Scan()
+    changes, seen = compare(
+        catalog,
+        walk(root, scan, exclude=index_dir, ignore=ignore),
+        retry=retry,
+        outdated=Outdated(catalog, older_versions=reread_metadata),
+    )
+    if expected and not scan.folders and not _finds_pictures(changes):
+        raise nothing_in(root, scan)
+    vanished = np.flatnonzero(~seen)
+    if scan.held:
+        vanished = vanished[[not scan.holds(catalog.path(row)) for row in vanished.tolist()]]
+    find_moved(catalog, changes, vanished[~catalog.away[vanished]])
+    moved = {row for row, _, _ in changes.moved}
+    vanished = np.array([row for row in vanished.tolist() if row not in moved], np.int64)
+    deleted, missed = split_vanished(catalog, scan, devices, vanished)
+    return Look(scan, changes, frozenset(vanished.tolist()), deleted, missed)
+
+
+def _finds_pictures(changes: Changes) -> bool:
+    """Whether there is any file worth opening, of names without an extension too."""
+    return changes.unchanged > 0 or any(
+        classify_name(name) is None for block in changes.to_read for name in block.names if "." not in name
+    )

@@ -1,0 +1,202 @@
+"""What a run of `clipsearch index` would do, without doing any of it: `clipsearch index --plan`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipsearch.config import check_not_away, index_dir_for, is_index
+from clipsearch.encoder import Encoder
+from clipsearch.encoder.pieces import encode_decoded
+from clipsearch.errors import EncoderMismatch, IndexAway
+from clipsearch.indexer.belonging import check_folder, check_place, moved_from
+from clipsearch.indexer.build import IndexOptions, decode_pool
+from clipsearch.indexer.catalog import Catalog
+from clipsearch.indexer.compact import needs_upgrade
+from clipsearch.indexer.ignore import Ignore
+from clipsearch.indexer.look import Look, look
+from clipsearch.indexer.retries import is_read_again
+from clipsearch.indexer.scan import FoundFile
+from clipsearch.pictures.formats import classify_name
+from clipsearch.pictures.pool import DecodeTask
+from clipsearch.records import Fragment, Manifest, PixelArray
+from clipsearch.store import open_snapshot
+
+MEASURED = 96  # pictures, at least
+LEAST_MEASURED = 32  # of fewer, a rate says nothing
+MOST_WARM_UP = 64
+LONGEST_MEASUREMENT_S = 10.0
+
+
+@dataclass(slots=True)
+class IndexPlan:
+    """What a run would find to do."""
+
+    index: Path
+    root: Path
+    model: str
+    is_new: bool  # there is no index yet
+    files: int = 0  # seen in the folder
+    to_read: int = (
+        0  # picture files that are new or changed; copies of known pictures only have to be read, not encoded
+    )
+    bytes_to_read: int = 0
+    unchanged: int = 0
+    to_describe: int = 0  # of those, pictures whose metadata is read again
+    renamed: int = 0  # told by their inodes
+    returned: int = 0  # were missing, and are back
+    deleted: int = 0  # rows to be removed
+    missing: int = 0  # rows whose pictures nobody can see now: they stay
+    left_out: dict[str, int] = field(default_factory=dict)  # files and folders that are left out, for each reason
+    other_files: dict[str, int] = field(default_factory=dict)  # what is no picture by its name, by kind
+    measured: int = 0  # pictures that were read and encoded to find the rate
+    pictures_per_s: float | None = None  # of those; None where there were too few
+
+    @property
+    def seconds(self) -> float | None:
+        """How long reading and encoding would take at that rate."""
+        return None if self.pictures_per_s is None else self.to_read / self.pictures_per_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `clipsearch index --plan --json` prints it."""
+        return {
+            "index": str(self.index),
+            "root": str(self.root),
+            "model": self.model,
+            "new_index": self.is_new,
+            "files": self.files,
+            "to_read": self.to_read,
+            "bytes_to_read": self.bytes_to_read,
+            "unchanged": self.unchanged,
+            "metadata_to_read": self.to_describe,
+            "renamed": self.renamed,
+            "returned": self.returned,
+            "removed": self.deleted,
+            "missing": self.missing,
+            "left_out": self.left_out,
+            "other_files": self.other_files,
+            "measured": self.measured,
+            "pictures_per_s": None if self.pictures_per_s is None else round(self.pictures_per_s, 2),
+            "seconds": None if self.seconds is None else round(self.seconds, 1),
+        }
+
+
+def plan_index(
+    folder: Path, encoder: Encoder, *, index: Path | None = None, options: IndexOptions | None = None
+) -> IndexPlan:
+    """Say what `index_folder` with the same arguments would do. Writes nothing, in the folder or in the index.
+
+    Reads and encodes some of the pictures, for at most LONGEST_MEASUREMENT_S, to say how long it would take.
+    Raises: what `index_folder` raises before it begins.
+    """
+    options = options or IndexOptions()
+    check_folder(folder)
+    root = folder.absolute()
+    index_dir = index_dir_for(root, index)
+    check_place(index_dir, root)
+    if not is_index(index_dir):
+        if options.new is False:
+            raise IndexAway(index_dir.absolute(), remake="--new")
+        if options.new is None:
+            check_not_away(index_dir)
+        return _plan(root, index_dir, encoder, options, None)
+    with open_snapshot(index_dir) as snapshot:
+        return _plan(root, index_dir, encoder, options, snapshot.manifest)
+
+
+def _plan(root: Path, index_dir: Path, encoder: Encoder, options: IndexOptions, current: Manifest | None) -> IndexPlan:
+    plan = IndexPlan(index_dir, root, encoder.name, current is None)
+    fragments: tuple[Fragment, ...] = ()
+    devices: dict[str, int] = {}
+    links = options.follow_links
+    if current is not None:
+        moved_from(root, index_dir, current)
+        devices = current.devices
+        links = current.links != "inside" if links is None else links
+        fragments = current.fragments
+        if options.reindex:  # only what was encoded anew by an interrupted run is there
+            rebuild = current.rebuild
+            same = rebuild is not None and rebuild.model.fingerprint == encoder.fingerprint
+            fragments = rebuild.fragments if rebuild is not None and same else ()
+        elif current.model.fingerprint != encoder.fingerprint:
+            raise EncoderMismatch(index_dir, current.model.name, encoder.name, str(root))
+        else:
+            encoder = encoder.in_precision(current.model.precision)
+    all_skipped = options.retry_skipped or (current is not None and needs_upgrade(current))
+    seen = look(
+        Catalog(index_dir, fragments),
+        root,
+        index_dir,
+        Ignore(root, options.exclude, follow_links=bool(links)),
+        devices=devices,
+        expected=current is None or current.pictures > 0 or current.missing > 0,
+        retry=lambda record: is_read_again(record, all_skipped=all_skipped),
+        reread_metadata=options.reread_metadata,
+    )
+    _count(plan, seen)
+    _measure(plan, seen, encoder, options)
+    return plan
+
+
+def _count(plan: IndexPlan, seen: Look) -> None:
+    scan, changes = seen.scan, seen.changes
+    plan.files = scan.files + sum(scan.others.values())
+    plan.other_files = dict(scan.others.most_common())
+    for reason in scan.left_out.values():
+        plan.left_out[reason] = plan.left_out.get(reason, 0) + 1
+    for file in _pictures(seen):
+        plan.to_read += 1
+        plan.bytes_to_read += file.size_bytes
+    plan.unchanged = changes.unchanged
+    plan.to_describe = sum(len(block) for block in changes.to_describe)
+    plan.renamed, plan.returned = len(changes.moved), len(changes.returned)
+    plan.deleted, plan.missing = len(seen.deleted), len(seen.missed)
+
+
+def _pictures(seen: Look) -> Iterator[FoundFile]:
+    """The files to read that are pictures by their names, or may be."""
+    for block in seen.changes.to_read:
+        yield from (file for file in block if classify_name(file.path.rpartition("/")[2]) is None)
+
+
+def _measure(plan: IndexPlan, seen: Look, encoder: Encoder, options: IndexOptions) -> None:
+    """Read and encode pictures from all parts of the folder, as a run does. The first batch, which starts everything,
+    does not count."""
+    batch = options.batch_pictures or min(encoder.pictures_per_call, MOST_WARM_UP)
+    count = min(plan.to_read, max(MEASURED, 2 * batch) + batch)
+    places = set(np.linspace(0, plan.to_read - 1, count).astype(int).tolist())
+    chosen = [file for number, file in enumerate(_pictures(seen)) if number in places]
+    if len(chosen) < batch + LEAST_MEASURED:
+        return
+    # In no order: the first are of all parts, too. Pictures of one camera lie together.
+    chosen = [chosen[number] for number in np.random.default_rng(0).permutation(count).tolist()]
+    began = time.monotonic()
+    counts_from = began
+    waiting: list[PixelArray] = []
+    done = 0
+
+    def tasks() -> Iterator[DecodeTask]:
+        for number, file in enumerate(chosen):
+            if number >= batch + LEAST_MEASURED and time.monotonic() - began > LONGEST_MEASUREMENT_S:
+                return
+            yield DecodeTask(number, f"{plan.root}/{file.path}", "decode", file.size_bytes)
+
+    with decode_pool(encoder, options) as pool:
+        for result in pool.run(tasks()):
+            done += 1
+            if result.pieces is not None:
+                waiting.append(result.pieces)
+            if done % batch == 0 and waiting:
+                encode_decoded(encoder, waiting)
+                waiting = []
+            if done == batch:
+                counts_from = time.monotonic()
+        if waiting:
+            encode_decoded(encoder, waiting)
+    plan.measured = done - batch
+    plan.pictures_per_s = plan.measured / (time.monotonic() - counts_from)
