@@ -27,7 +27,7 @@ import xxhash
 from PIL import Image, ImageChops, ImageFile
 
 from clipsearch.errors import UnreadablePicture
-from clipsearch.pictures import repair, tiff
+from clipsearch.pictures import holes, repair, tiff
 from clipsearch.pictures.appearance import NOT_SEEN, Appearance, appearance
 from clipsearch.pictures.formats import (
     HEAD_BYTES,
@@ -549,7 +549,11 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
             return _decode_bit_fields(stream, kind, masks, max_pixels)
         stream.seek(0)
         with _open_image(stream, kind) as image:
-            return _decode_image(image, kind, wanted, max_pixels)
+            where = _rows_as_they_are(image)
+            decoded = _decode_image(image, kind, wanted, max_pixels)
+            ends_grey = kind == "JPEG" and _ends_grey(image)
+        decoded.partial = _missing(stream, kind, where, ends_grey=ends_grey)
+        return decoded
     except (_Rejected, MemoryError):
         raise
     except Exception as error:
@@ -567,7 +571,45 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
         if not complete:
             cut = isinstance(error, EOFError) or "truncated" in str(error).lower() or _ends_early(stream, kind)
             decoded.partial = f"the {kind} ends before the picture does" if cut else f"parts of the {kind} are damaged"
+        else:
+            decoded.partial = _missing(stream, kind)
         return decoded
+
+
+def _rows_as_they_are(image: ImageFile.ImageFile) -> tuple[int, int, int] | None:
+    """Where in a file that is not compressed the pixels start and end, and the bytes of a row."""
+    if image.format not in ("BMP", "DIB", "PPM") or len(image.tile) != 1 or image.tile[0].codec_name != "raw":
+        return None
+    start, given = image.tile[0].offset, image.tile[0].args
+    mode, stride = (given[0], given[1]) if isinstance(given, tuple) else (given, 0)
+    bits = {"1": 1, "1;I": 1, "P;1": 1, "P;4": 4, "L": 8, "P": 8, "RGB": 24, "BGR": 24, "I;16B": 16}.get(str(mode), 32)
+    row_bytes = stride or (image.width * bits + 7) // 8
+    return start, start + row_bytes * image.height, row_bytes
+
+
+def _ends_grey(image: Image.Image) -> bool:
+    """Whether the last pixel of a JPEG is what decoders show where there is no data."""
+    last = image.getpixel((image.width - 1, image.height - 1))
+    return last == 128 or (isinstance(last, tuple) and set(last) == {128})
+
+
+def _missing(
+    stream: IO[bytes], kind: Kind, rows: tuple[int, int, int] | None = None, *, ends_grey: bool = False
+) -> str | None:
+    """What is missing of a picture although it could be decoded. Looks at files in memory only."""
+    if not isinstance(stream, io.BytesIO):
+        return None
+    content = stream.getvalue()
+
+    def decode(other: bytes) -> bytes | None:
+        with suppress(Exception), _open_image(io.BytesIO(other), kind) as image:
+            image.load()
+            return image.tobytes()
+        return None
+
+    if rows is not None:
+        return holes.DAMAGED.format(kind) if holes.rows_have_hole(content, *rows) else None
+    return holes.missing_of(content, kind, decode, ends_grey=ends_grey)
 
 
 def _wanted(preprocessing: Preprocessing, pieces: bool) -> Callable[[Size], Size]:
@@ -833,7 +875,7 @@ def _open_jpeg2000(plugin: Any, stream: IO[bytes]) -> ImageFile.ImageFile:
     """
     content = _content(stream, _MOST_REPAIRED_BYTES)
     depths = repair.jpeg2000_depths(content)
-    image: ImageFile.ImageFile = plugin(stream)
+    image: ImageFile.ImageFile = plugin(io.BytesIO(content))  # which is closed where another takes its place
     if depths == [9] and image.mode == "L":  # Pillow takes grey of nine bits for eight; of ten it knows that it is deep
         image.close()
         image = plugin(io.BytesIO(repair.with_header_of_ten_bits(content)))
