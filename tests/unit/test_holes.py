@@ -171,7 +171,7 @@ GOOD: dict[str, Callable[[], Image.Image]] = {
     "terminal": terminal,
     "dark": lambda: photo().point(lambda value: max(0, value - 130)),
     "very dark": lambda: photo().point(lambda value: value // 20),
-    "stripes": lambda: Image.fromarray(np.tile(np.repeat(np.uint8([[0, 255]]), 8, axis=1), (SIZE[1], 30))).convert("RGB"),
+    "stripes": lambda: Image.fromarray(np.tile(np.array([0] * 8 + [255] * 8, np.uint8), (SIZE[1], 30))).convert("RGB"),
     "a disc": lambda: Image.composite(photo(), Image.new("RGB", SIZE), Image.radial_gradient("L").resize(SIZE).point(
         lambda value: 255 * (value < 120))),
 }  # fmt: skip
