@@ -50,7 +50,12 @@ from clipsearch.pictures.metadata import (
     read_exif,
     read_tiff_exif,
 )
-from clipsearch.pictures.metadata.stripping import gif_without_comments, png_without_pixels, without_bad_metadata
+from clipsearch.pictures.metadata.stripping import (
+    gif_without_comments,
+    png_without_pixels,
+    without_bad_metadata,
+    without_items,
+)
 from clipsearch.records import MOST_PIECES, OUT_OF_MEMORY, PictureMetadata, PixelArray, Preprocessing, SkipStatus
 
 __all__ = [
@@ -564,6 +569,13 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
         if spared is not None:
             with suppress(Exception), _open_image(spared, kind) as image:
                 return _decode_image(image, kind, wanted, max_pixels)
+        if kind in ("AVIF", "HEIF"):
+            for other in without_items(_content(stream, _MOST_REPAIRED_BYTES)):
+                with suppress(_Rejected, OSError, SyntaxError, ValueError, RuntimeError, EOFError):
+                    with _open_image(io.BytesIO(other), kind) as image:
+                        decoded = _decode_image(image, kind, wanted, max_pixels)
+                    decoded.partial = _missing(stream, kind)
+                    return decoded
         saved = _decode_what_is_left(stream, kind, wanted, max_pixels)
         if saved is None:
             raise
