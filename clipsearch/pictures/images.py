@@ -11,6 +11,7 @@ import importlib
 import io
 import math
 import os
+import re
 import stat
 import struct
 import sys
@@ -554,7 +555,7 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
             return _decode_bit_fields(stream, kind, masks, max_pixels)
         stream.seek(0)
         with _open_image(stream, kind) as image:
-            where = _rows_as_they_are(image)
+            where = None if image.fp is not stream else _rows_as_they_are(image)
             decoded = _decode_image(image, kind, wanted, max_pixels)
             ends_grey = kind == "JPEG" and _ends_grey(image)
         decoded.partial = _missing(stream, kind, where, ends_grey=ends_grey)
@@ -875,8 +876,42 @@ def _open_image(stream: IO[bytes], kind: Kind) -> ImageFile.ImageFile:
         return _open_jpeg2000(getattr(module, class_name), stream)
     if kind == "GIF":
         stream = io.BytesIO(gif_without_comments(_content(stream, _MOST_REPAIRED_BYTES)))
+    if kind == "PPM":
+        stream = _with_plain_header(stream)
     image: ImageFile.ImageFile = getattr(module, class_name)(stream)
     return image
+
+
+_PNM_WORD = re.compile(rb"(?:\s|#[^\n\r]*[\n\r])*(\d+)")
+_LONGEST_PNM_HEADER = 2**16
+
+
+def _with_plain_header(stream: IO[bytes]) -> IO[bytes]:
+    """A PPM, PGM or PBM without comments in its header, which may stand directly behind a number."""
+    stream.seek(0)
+    head = stream.read(_LONGEST_PNM_HEADER)
+    first = _PNM_WORD.match(head, 2)
+    stream.seek(0)
+    if head[:2] not in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6") or first is None:
+        return stream
+    words: list[bytes] = []
+    at = 2
+    for _ in range(2 if head[:2] in (b"P1", b"P4") else 3):
+        found = _PNM_WORD.match(head, at)
+        if found is None:
+            return stream
+        words.append(found[1])
+        at = found.end()
+    if b"#" not in head[:at] and head[at : at + 1] != b"#":
+        return stream
+    # One white space ends the header; a comment takes its place, with the end of its line.
+    end = _LINE_END.search(head, at) if head[at : at + 1] == b"#" else None
+    body_at = at + 1 if end is None else end.end()
+    stream.seek(body_at)
+    return io.BytesIO(head[:2] + b"\n" + b" ".join(words) + b"\n" + stream.read())
+
+
+_LINE_END = re.compile(rb"[\n\r]")
 
 
 def _open_jpeg2000(plugin: Any, stream: IO[bytes]) -> ImageFile.ImageFile:

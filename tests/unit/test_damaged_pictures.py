@@ -540,3 +540,20 @@ def test_metadata_of_heif_and_avif_never_loses_the_picture(kind: str, fault: str
         content[of_exif + 4 : of_exif + 8] = b"\x7f\xff\xff\xf0" if fault != "empty" else bytes(4)
     assert np.array_equal(pixels_of(bytes(content)), whole)
     assert partial_of(bytes(content)) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"P6\n# by a scanner\n%d %d\n# x\n255\n",
+        b"P6 # a\n#b\n%d # c\n#d\n%d#e\n255\n",
+        b"P6\n%d %d\n255# no space before it\n",
+        b"P6\n#" + b"z" * 5000 + b"\n%d %d\n255\n",
+        b"P6\r#\r%d\t%d\r255\n",
+    ],
+    ids=range(5),
+)
+def test_comments_in_a_ppm(header: bytes) -> None:
+    content = header % (WIDTH, HEIGHT) + scene().tobytes()
+    assert np.array_equal(pixels_of(content), np.asarray(scene()))
+    assert partial_of(content) is None
