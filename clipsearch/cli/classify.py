@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipsearch.cli.options import notice, print_json
-from clipsearch.cli.terminal import count, progress_display, shown
+from clipsearch.cli.terminal import cell, count, progress_display, shown
 from clipsearch.errors import InvalidLabels, InvalidQuery, TagExists
 from clipsearch.filenames import safe, to_bytes
 
@@ -392,7 +392,7 @@ def _csv(answers: _Answers) -> bytes:
     )
     for row, (path, best, truth) in enumerate(_rows(answers)):
         label, probability = best[0]
-        more = [shown(truth or "")] if known else []
+        more = [cell(truth or "")] if known else []
         more += [str(answers.is_none(row)).lower()] if judged else []
-        writer.writerow([shown(path), shown(label), f"{probability:.6f}", *more])
+        writer.writerow([cell(path), cell(label), f"{probability:.6f}", *more])
     return to_bytes(buffer.getvalue())

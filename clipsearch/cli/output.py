@@ -8,19 +8,19 @@ import math
 import os
 from collections.abc import Iterable
 
-from clipsearch.cli.terminal import shown
+from clipsearch.cli.terminal import cell, shown
 from clipsearch.filenames import to_bytes
 from clipsearch.records import HIT_FIELDS, Hit
 
 
 def hits_csv(hits: Iterable[Hit]) -> bytes:
-    """A line for each hit, after a line of names. Paths are exact bytes in a pipe or a file."""
+    """A line for each hit, after a line of names. Texts are exact in a pipe or a file."""
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, [*HIT_FIELDS], extrasaction="ignore")
     writer.writeheader()
     for hit in hits:
         row = hit.to_dict()
-        writer.writerow({key: shown(value) if isinstance(value, str) else value for key, value in row.items()})
+        writer.writerow({key: cell(value) if isinstance(value, str) else value for key, value in row.items()})
     return to_bytes(buffer.getvalue())
 
 

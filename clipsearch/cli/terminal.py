@@ -25,6 +25,12 @@ def shown(text: str) -> str:
     return safe(text) if sys.stdout.isatty() else text.replace("\n", "\\x0a")
 
 
+def cell(text: str) -> str:
+    """`text` for a cell of a CSV table on stdout: `safe` for a terminal, else as it is. Line breaks stand in quotes
+    there, as RFC 4180 has it."""
+    return safe(text) if sys.stdout.isatty() else text
+
+
 def speak_any_name() -> None:
     """Let stdout and stderr take every name: bytes that are not UTF-8 as they are, else escapes for what is missing."""
     for stream in (sys.stdout, sys.stderr):

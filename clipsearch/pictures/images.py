@@ -11,6 +11,7 @@ import importlib
 import io
 import math
 import os
+import re
 import stat
 import struct
 import sys
@@ -27,7 +28,7 @@ import xxhash
 from PIL import Image, ImageChops, ImageFile
 
 from clipsearch.errors import UnreadablePicture
-from clipsearch.pictures import repair, tiff
+from clipsearch.pictures import holes, repair, tiff
 from clipsearch.pictures.appearance import NOT_SEEN, Appearance, appearance
 from clipsearch.pictures.formats import (
     HEAD_BYTES,
@@ -50,7 +51,12 @@ from clipsearch.pictures.metadata import (
     read_exif,
     read_tiff_exif,
 )
-from clipsearch.pictures.metadata.stripping import gif_without_comments, png_without_pixels, without_bad_metadata
+from clipsearch.pictures.metadata.stripping import (
+    gif_without_comments,
+    png_without_pixels,
+    without_bad_metadata,
+    without_items,
+)
 from clipsearch.records import MOST_PIECES, OUT_OF_MEMORY, PictureMetadata, PixelArray, Preprocessing, SkipStatus
 
 __all__ = [
@@ -549,7 +555,11 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
             return _decode_bit_fields(stream, kind, masks, max_pixels)
         stream.seek(0)
         with _open_image(stream, kind) as image:
-            return _decode_image(image, kind, wanted, max_pixels)
+            where = None if image.fp is not stream else _rows_as_they_are(image)
+            decoded = _decode_image(image, kind, wanted, max_pixels)
+            ends_grey = kind == "JPEG" and _ends_grey(image)
+        decoded.partial = _missing(stream, kind, where, ends_grey=ends_grey)
+        return decoded
     except (_Rejected, MemoryError):
         raise
     except Exception as error:
@@ -560,6 +570,13 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
         if spared is not None:
             with suppress(Exception), _open_image(spared, kind) as image:
                 return _decode_image(image, kind, wanted, max_pixels)
+        if kind in ("AVIF", "HEIF"):
+            for other in without_items(_content(stream, _MOST_REPAIRED_BYTES)):
+                with suppress(_Rejected, OSError, SyntaxError, ValueError, RuntimeError, EOFError):
+                    with _open_image(io.BytesIO(other), kind) as image:
+                        decoded = _decode_image(image, kind, wanted, max_pixels)
+                    decoded.partial = _missing(stream, kind)
+                    return decoded
         saved = _decode_what_is_left(stream, kind, wanted, max_pixels)
         if saved is None:
             raise
@@ -567,7 +584,45 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
         if not complete:
             cut = isinstance(error, EOFError) or "truncated" in str(error).lower() or _ends_early(stream, kind)
             decoded.partial = f"the {kind} ends before the picture does" if cut else f"parts of the {kind} are damaged"
+        else:
+            decoded.partial = _missing(stream, kind)
         return decoded
+
+
+def _rows_as_they_are(image: ImageFile.ImageFile) -> tuple[int, int, int] | None:
+    """Where in a file that is not compressed the pixels start and end, and the bytes of a row."""
+    if image.format not in ("BMP", "DIB", "PPM") or len(image.tile) != 1 or image.tile[0].codec_name != "raw":
+        return None
+    start, given = image.tile[0].offset, image.tile[0].args
+    mode, stride = (given[0], given[1]) if isinstance(given, tuple) else (given, 0)
+    bits = {"1": 1, "1;I": 1, "P;1": 1, "P;4": 4, "L": 8, "P": 8, "RGB": 24, "BGR": 24, "I;16B": 16}.get(str(mode), 32)
+    row_bytes = stride or (image.width * bits + 7) // 8
+    return start, start + row_bytes * image.height, row_bytes
+
+
+def _ends_grey(image: Image.Image) -> bool:
+    """Whether the last pixel of a JPEG is what decoders show where there is no data."""
+    last = image.getpixel((image.width - 1, image.height - 1))
+    return last == 128 or (isinstance(last, tuple) and set(last) == {128})
+
+
+def _missing(
+    stream: IO[bytes], kind: Kind, rows: tuple[int, int, int] | None = None, *, ends_grey: bool = False
+) -> str | None:
+    """What is missing of a picture although it could be decoded. Looks at files in memory only."""
+    if not isinstance(stream, io.BytesIO):
+        return None
+    content = stream.getvalue()
+
+    def decode(other: bytes) -> bytes | None:
+        with suppress(Exception), _open_image(io.BytesIO(other), kind) as image:
+            image.load()
+            return image.tobytes()
+        return None
+
+    if rows is not None:
+        return holes.DAMAGED.format(kind) if holes.rows_have_hole(content, *rows) else None
+    return holes.missing_of(content, kind, decode, ends_grey=ends_grey)
 
 
 def _wanted(preprocessing: Preprocessing, pieces: bool) -> Callable[[Size], Size]:
@@ -821,8 +876,42 @@ def _open_image(stream: IO[bytes], kind: Kind) -> ImageFile.ImageFile:
         return _open_jpeg2000(getattr(module, class_name), stream)
     if kind == "GIF":
         stream = io.BytesIO(gif_without_comments(_content(stream, _MOST_REPAIRED_BYTES)))
+    if kind == "PPM":
+        stream = _with_plain_header(stream)
     image: ImageFile.ImageFile = getattr(module, class_name)(stream)
     return image
+
+
+_PNM_WORD = re.compile(rb"(?:\s|#[^\n\r]*[\n\r])*(\d+)")
+_LONGEST_PNM_HEADER = 2**16
+
+
+def _with_plain_header(stream: IO[bytes]) -> IO[bytes]:
+    """A PPM, PGM or PBM without comments in its header, which may stand directly behind a number."""
+    stream.seek(0)
+    head = stream.read(_LONGEST_PNM_HEADER)
+    first = _PNM_WORD.match(head, 2)
+    stream.seek(0)
+    if head[:2] not in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6") or first is None:
+        return stream
+    words: list[bytes] = []
+    at = 2
+    for _ in range(2 if head[:2] in (b"P1", b"P4") else 3):
+        found = _PNM_WORD.match(head, at)
+        if found is None:
+            return stream
+        words.append(found[1])
+        at = found.end()
+    if b"#" not in head[:at] and head[at : at + 1] != b"#":
+        return stream
+    # One white space ends the header; a comment takes its place, with the end of its line.
+    end = _LINE_END.search(head, at) if head[at : at + 1] == b"#" else None
+    body_at = at + 1 if end is None else end.end()
+    stream.seek(body_at)
+    return io.BytesIO(head[:2] + b"\n" + b" ".join(words) + b"\n" + stream.read())
+
+
+_LINE_END = re.compile(rb"[\n\r]")
 
 
 def _open_jpeg2000(plugin: Any, stream: IO[bytes]) -> ImageFile.ImageFile:
@@ -833,7 +922,7 @@ def _open_jpeg2000(plugin: Any, stream: IO[bytes]) -> ImageFile.ImageFile:
     """
     content = _content(stream, _MOST_REPAIRED_BYTES)
     depths = repair.jpeg2000_depths(content)
-    image: ImageFile.ImageFile = plugin(stream)
+    image: ImageFile.ImageFile = plugin(io.BytesIO(content))  # which is closed where another takes its place
     if depths == [9] and image.mode == "L":  # Pillow takes grey of nine bits for eight; of ten it knows that it is deep
         image.close()
         image = plugin(io.BytesIO(repair.with_header_of_ten_bits(content)))

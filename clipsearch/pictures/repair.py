@@ -7,6 +7,7 @@ the file as its format wants it. Where a part is missing, the new file says so b
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -14,12 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 _TABLES = {0xC4, 0xCC, 0xDB, 0xDD}  # Huffman, arithmetic, quantisation, restart interval
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
 _MOST_EMBEDDED = 64
 _EMBEDDED_HEADER = 2**18  # before a preview's pixels: EXIF, a profile
-_EOI = b"\xff\xd9"
+END_OF_JPEG = b"\xff\xd9"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +47,32 @@ class _Part:
 
 def jpeg_frame(content: bytes) -> int | None:
     """The marker that says how a JPEG is coded (SOF0..SOF15), or None where there is none."""
-    for part in _jpeg_parts(content):
-        if part.marker in _FRAMES:
+    for part in jpeg_parts(content):
+        if part.marker in FRAMES:
             return part.marker
         if part.marker == 0xDA:
             return None
     return None
 
 
+def jpeg_header(content: bytes) -> tuple[int, int, int, int] | None:
+    """How a JPEG is coded (its SOF marker), of how many components its first scan and all are, and where that scan
+    starts; None where there is no scan."""
+    frame = components = 0
+    for part in jpeg_parts(content, headers_only=True):
+        if part.marker in FRAMES and part.end - part.body > 5:
+            frame, components = part.marker, content[part.body + 5]
+        elif part.marker == 0xDA and frame:
+            return frame, content[part.body], components, part.end
+    return None
+
+
 def unsupported_jpeg(content: bytes) -> str | None:
     """What kind of JPEG it is, in words, if it is none that libjpeg shows in bytes: deeper, hierarchical, JPEG-LS."""
-    for part in _jpeg_parts(content):
+    for part in jpeg_parts(content):
         if part.marker == 0xF7:
             return "JPEG-LS"
-        if part.marker in _FRAMES:
+        if part.marker in FRAMES:
             bits = content[part.body]
             kind = "lossless JPEG" if part.marker in LOSSLESS else "JPEG"
             if part.marker in (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF):
@@ -147,11 +160,11 @@ def largest_jpegs(content: bytes, least_side: int) -> list[int]:
     while at >= 0 and len(found) < _MOST_EMBEDDED:
         end = content.find(b"\xff\xd9", at)
         size = None
-        for part in _jpeg_parts(content[at : at + _EMBEDDED_HEADER]):
-            if part.marker in _FRAMES:
+        for part in jpeg_parts(content[at : at + _EMBEDDED_HEADER]):
+            if part.marker in FRAMES:
                 height, width = struct.unpack(">HH", content[at + part.body + 1 : at + part.body + 5])
                 size = None if part.marker in LOSSLESS else (width, height)
-            if part.marker in (*_FRAMES, 0xDA):
+            if part.marker in (*FRAMES, 0xDA):
                 break
         if size is not None and min(size) >= least_side and end >= 0:
             found.append((size[0] * size[1], at))
@@ -161,7 +174,7 @@ def largest_jpegs(content: bytes, least_side: int) -> list[int]:
 
 def has_adobe_marker(content: bytes) -> bool:
     """Whether a JPEG says that Adobe's conventions hold for it."""
-    for part in _jpeg_parts(content):
+    for part in jpeg_parts(content):
         if part.marker == 0xEE and content[part.body : part.body + 5] == b"Adobe":
             return True
         if part.marker == 0xDA:
@@ -169,8 +182,9 @@ def has_adobe_marker(content: bytes) -> bool:
     return False
 
 
-def _jpeg_parts(content: bytes) -> Iterator[_Part]:
-    """The parts of a JPEG up to its end marker. Steps over what is no part of it, before the first scan only."""
+def jpeg_parts(content: bytes, *, headers_only: bool = False) -> Iterator[_Part]:
+    """The parts of a JPEG up to its end marker, or to its first scan's data. Steps over what is no part of it, before
+    the first scan only."""
     at, size = 2, len(content)
     scanned = False
     while at + 4 <= size:
@@ -199,6 +213,9 @@ def _jpeg_parts(content: bytes) -> Iterator[_Part]:
             continue
         if marker == 0xDA:
             scanned = True
+            if headers_only:
+                yield _Part(marker, at, at + 4, end)
+                return
             end = _end_of_scan(content, end)
         yield _Part(marker, at, at + 4, end)
         at = end
@@ -218,7 +235,7 @@ def _next_part(content: bytes, at: int) -> int:
             return size
         marker = content[at + 1]
         length = int.from_bytes(content[at + 2 : at + 4], "big")
-        needed = marker in _TABLES or marker in _FRAMES or marker == 0xDA
+        needed = marker in _TABLES or marker in FRAMES or marker == 0xDA
         if needed and 2 < length < 8192 and at + 2 + length <= size and _is_followed(content, at + 2 + length, marker):
             return at
         at += 1
@@ -226,18 +243,11 @@ def _next_part(content: bytes, at: int) -> int:
 
 def _end_of_scan(content: bytes, at: int) -> int:
     """Where the entropy-coded data from `at` ends: at the next marker that is neither stuffing nor a restart."""
-    size = len(content)
-    while True:
-        at = content.find(b"\xff", at)
-        if at < 0 or at + 1 >= size:
-            return size
-        following = content[at + 1]
-        if following == 0x00 or 0xD0 <= following <= 0xD7:
-            at += 2
-        elif following == 0xFF:
-            at += 1
-        else:
-            return at
+    found = _AFTER_SCAN.search(content, at)
+    return len(content) if found is None else found.start()
+
+
+_AFTER_SCAN = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")
 
 
 def repair_jpeg(content: bytes, *, bare: bool = False) -> Repaired | None:
@@ -253,9 +263,9 @@ def repair_jpeg(content: bytes, *, bare: bool = False) -> Repaired | None:
     scans = 0
     needed = 0  # of what is kept: up to the last scan
     at = 2
-    for part in _jpeg_parts(content):
+    for part in jpeg_parts(content):
         body = content[part.body : part.end]
-        if part.marker in _FRAMES:
+        if part.marker in FRAMES:
             if frame:
                 break  # another picture
             if len(body) < 6 or len(body) < 6 + 3 * body[5]:
@@ -263,7 +273,7 @@ def repair_jpeg(content: bytes, *, bare: bool = False) -> Repaired | None:
             frame = part.marker
             components = {body[6 + 3 * n] for n in range(body[5])}
         elif part.marker == 0xDA:
-            if not frame or not _is_scan(body, components, frame in _PROGRESSIVE, frame in LOSSLESS):
+            if not frame or not _is_scan(body, components, frame in PROGRESSIVE, frame in LOSSLESS):
                 break
             scans += 1
         elif part.marker not in _TABLES and not _is_wanted(part.marker, body, bare):
@@ -276,8 +286,8 @@ def repair_jpeg(content: bytes, *, bare: bool = False) -> Repaired | None:
         at = part.end
     if not scans:
         return None
-    ended = content[at : at + 2] == _EOI
-    return Repaired(b"".join((*kept[:needed], _EOI)), ended)
+    ended = content[at : at + 2] == END_OF_JPEG
+    return Repaired(b"".join((*kept[:needed], END_OF_JPEG)), ended)
 
 
 def _is_scan(body: bytes, components: set[int], progressive: bool, lossless: bool) -> bool:
@@ -310,10 +320,10 @@ def join_jpeg_tables(tables: bytes, data: bytes, transform: int | None) -> tuple
     """
     start = data.find(b"\xff\xd8")
     body = data[start + 2 :] if start >= 0 else data
-    shared = tables[2:].removesuffix(_EOI) if tables.startswith(b"\xff\xd8") else b""
+    shared = tables[2:].removesuffix(END_OF_JPEG) if tables.startswith(b"\xff\xd8") else b""
     adobe = b"" if transform is None else b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([transform])
-    complete = _EOI in data[-64:]
-    return b"".join((b"\xff\xd8", adobe, shared, body, b"" if complete else _EOI)), complete
+    complete = END_OF_JPEG in data[-64:]
+    return b"".join((b"\xff\xd8", adobe, shared, body, b"" if complete else END_OF_JPEG)), complete
 
 
 # PNG
@@ -437,13 +447,22 @@ def _is_profile(body: bytes) -> bool:
     return len(name) < 80 and machine.eof
 
 
+_MOST_BEYOND = (
+    2**20
+)  # bytes, and as many as are needed, that may follow in a part of a picture whose last rows are not used
+
+
 def inflate(data: bytes, most_bytes: int) -> tuple[bytes, bool]:
     """What can be decompressed of a zlib stream, and whether that is all of it, with the right checksum."""
     machine = zlib.decompressobj()
     try:
         out = machine.decompress(data, most_bytes)
         if len(out) == most_bytes:
-            machine.decompress(machine.unconsumed_tail, 64)  # the checksum
+            beyond = 0  # the checksum, perhaps after more
+            while machine.unconsumed_tail and not machine.eof:
+                beyond += len(machine.decompress(machine.unconsumed_tail, 2**20))
+                if beyond > most_bytes + _MOST_BEYOND:
+                    return out, False
         return out, machine.eof or len(out) == most_bytes
     except zlib.error:
         pass
@@ -496,6 +515,11 @@ def repair_webp(content: bytes, *, bare: bool = False) -> Repaired | None:
     return None
 
 
+def webp_of(name: bytes, body: bytes) -> bytes:
+    """A WebP of nothing but one chunk of coded pixels."""
+    return _webp(name, body, b"", b"")
+
+
 def _webp(name: bytes, body: bytes, alpha: bytes, profile: bytes) -> bytes:
     chunks = [(name, body)]
     if (alpha and name == b"VP8 ") or profile:
@@ -520,19 +544,19 @@ def _webp(name: bytes, body: bytes, alpha: bytes, profile: bytes) -> bytes:
 
 def repair_jpeg2000(content: bytes) -> Repaired | None:
     """The codestream of a JPEG 2000 with an end marker. What is missing is zero, which says that nothing follows."""
-    start = _codestream(content)
+    start = codestream(content)
     if start < 0:
         return None
     stream = bytearray(content[start:])
-    at, last, cut, lacking = 2, -1, False, 0
+    at, last, cut, lacking, to_the_end = 2, -1, False, 0, False
     while at + 12 <= len(stream):
         marker, length = int.from_bytes(stream[at : at + 2], "big"), int.from_bytes(stream[at + 2 : at + 4], "big")
         if marker == 0xFF90:
             last = at
             part = int.from_bytes(stream[at + 6 : at + 10], "big")
-            if part == 0 or at + part > len(stream):
-                cut = part != 0
-                lacking = at + part - len(stream) if cut else 0
+            to_the_end, cut = part == 0, at + part > len(stream)
+            lacking = at + part - len(stream) if cut else 0
+            if to_the_end or cut:
                 break
             at += part
         elif marker >> 8 == 0xFF and marker != 0xFFD9 and length >= 2:
@@ -541,25 +565,44 @@ def repair_jpeg2000(content: bytes) -> Repaired | None:
             break
     if last < 0 or lacking > 9 * len(stream):
         return None
-    ended = not cut and _EOI in stream[-16:]
-    return Repaired(b"".join((stream, bytes(lacking), b"" if ended else _EOI)), ended)
+    ended = not cut and END_OF_JPEG in (stream[-16:] if to_the_end else stream[at : at + 2])
+    if not cut and not to_the_end:
+        del stream[at + 2 * ended :]  # what follows the last part
+    return Repaired(b"".join((stream, bytes(lacking), b"" if ended else END_OF_JPEG)), ended)
 
 
-def _codestream(content: bytes) -> int:
+def end_of_codestream(content: bytes) -> int | None:
+    """Where the last tile-part of a JPEG 2000 ends; None where it is not known."""
+    at = codestream(content) + 2
+    while 1 < at <= len(content) - 12:
+        marker, length = int.from_bytes(content[at : at + 2], "big"), int.from_bytes(content[at + 2 : at + 4], "big")
+        if marker == 0xFF90:
+            part = int.from_bytes(content[at + 6 : at + 10], "big")
+            if part == 0:  # to the end
+                return None
+            at += part
+        elif marker >> 8 == 0xFF and marker != 0xFFD9 and length >= 2:
+            at += 2 + length
+        else:
+            break
+    return at
+
+
+def codestream(content: bytes) -> int:
     """Where the codestream of a JPEG 2000 starts; -1 where there is none."""
     return content.find(b"\xff\x4f\xff\x51")
 
 
 def jpeg2000_depths(content: bytes) -> list[int]:
     """The bits of each component."""
-    start = _codestream(content)
+    start = codestream(content)
     count = int.from_bytes(content[start + 40 : start + 42], "big") if start >= 0 else 0
     return [(size & 127) + 1 for size in content[start + 42 : start + 42 + 3 * count : 3]]
 
 
 def jpeg2000_profile(content: bytes) -> bytes | None:
     """The colour profile of a JP2, if it has one."""
-    start = max(0, _codestream(content))
+    start = max(0, codestream(content))
     at = content.find(b"colr", 0, start)
     while at >= 4:
         length = int.from_bytes(content[at - 4 : at], "big")
@@ -571,7 +614,7 @@ def jpeg2000_profile(content: bytes) -> bytes | None:
 
 def with_header_of_ten_bits(content: bytes) -> bytes:
     """A JP2 whose header says ten bits, whatever its codestream says."""
-    header = content.find(b"ihdr", 0, max(0, _codestream(content)))
+    header = content.find(b"ihdr", 0, max(0, codestream(content)))
     return content if header < 0 else content[: header + 14] + b"\x09" + content[header + 15 :]
 
 
@@ -580,7 +623,7 @@ def with_room_above(content: bytes) -> bytes | None:
 
     A decoder then makes v + 2^(bits - 1) of each value v. None where that cannot be said.
     """
-    start = _codestream(content)
+    start = codestream(content)
     if start < 0:
         return None
     out = bytearray(content)

@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
+from clipsearch.pictures import holes
 from clipsearch.pictures.repair import inflate, join_jpeg_tables
 
 Array = np.ndarray[Any, Any]
@@ -48,6 +49,7 @@ _DEFLATE = (8, 32946)
 _BY_LIBTIFF = (5, 32773, 34925, 50000)  # streams of bytes, whatever the bytes mean
 _BY_OTHER_PLUGINS = {33003: "J2K", 33005: "J2K", 34712: "J2K", 34927: "WEBP", 50001: "WEBP", 34933: "PNG"}
 _WITH_PREDICTOR = (5, 8, 32946, 34925, 50000)
+_LONGEST_RUNS = {**dict.fromkeys((*_CCITT, 5), 64), 32773: 256}  # bytes of zeros in a row that no encoder writes
 _RAW_COMPRESSIONS = {32767, 32769, 32770, 32867, 34713, 34892, 65000, 65535}
 _RAW_PHOTOMETRICS = {32803, 34892}  # colour filter array, linear raw
 _PHOTOMETRICS = {
@@ -250,7 +252,7 @@ def decode_page(stream: IO[bytes], page: Directory) -> tuple[Image.Image, str | 
         body = profile[0] if isinstance(profile[0], bytes) else bytes(v & 255 for v in profile)
         image.info["icc_profile"] = body
     partial = None
-    if reader.failed:
+    if reader.failed or reader.has_hole:
         partial = ENDS_EARLY if reader.cut else DAMAGED
         if rows_there * 10 < page.size[1]:
             raise (EOFError() if reader.cut else ValueError("almost nothing can be decoded"))
@@ -333,6 +335,7 @@ class _Chunks:
         self.failed = 0
         self.decoded = 0
         self.cut = False
+        self.has_hole = False
         self.error: Exception | None = None
         self.rows_there = 0
         self.colour: int | None = None  # channels, where the decompressor deals with colour as well
@@ -433,9 +436,19 @@ class _Chunks:
         self.cut = self.cut or offset + length > self.file_bytes
         self.stream.seek(offset)
         data = self.stream.read(min(length, self.file_bytes - offset))
+        run = _LONGEST_RUNS.get(self.compression)
+        if run is not None:
+            self.has_hole = self.has_hole or holes.has_hole(data, 0, len(data), run)
+        elif self.compression == 1:
+            self._look_for_hole(data)
         if self.page.get(266, 1) == 2 and self.compression not in (*_CCITT, 7):
             data = data.translate(_REVERSED_BITS)
         return data
+
+    def _look_for_hole(self, data: bytes) -> None:
+        """Notice zeros in rows that are not compressed, where a picture has none."""
+        row_bytes = self.layout.row_bytes(self.chunk_width)
+        self.has_hole = self.has_hole or holes.rows_have_hole(data, 0, len(data), row_bytes)
 
     def _stored_as_they_are(self, first: int, count: int) -> Array | None:
         """Every strip of a plane at once, where they are not compressed and follow each other."""
@@ -454,6 +467,7 @@ class _Chunks:
             return None
         self.stream.seek(start)
         data = self.stream.read(expected)
+        self._look_for_hole(data)
         if self.page.get(266, 1) == 2:
             data = data.translate(_REVERSED_BITS)
         return np.frombuffer(data, np.uint8).reshape(self.layout.height, row_bytes)
@@ -488,13 +502,13 @@ class _Chunks:
                 part = self._through_libtiff([data], stored_rows, stored_rows)
                 return self._without_prediction(part), not was_cut
             expected = self._expected_bytes(stored_rows)
-            body = inflate(data, expected)[0] if self.compression in _DEFLATE else data
+            body, sound = inflate(data, expected) if self.compression in _DEFLATE else (data, True)
         except UnsupportedTiff:
             raise
         except Exception as error:
             self.error = self.error or error
             return None, False
-        complete = len(body) >= expected
+        complete = sound and len(body) >= expected
         if self.subsampling != (1, 1):
             full = np.zeros(expected, np.uint8)
             full[: min(len(body), expected)] = np.frombuffer(body, np.uint8)[:expected]
@@ -582,6 +596,10 @@ class _Chunks:
                 raise ValueError("a tile has the wrong size")
             image.load()
             pixels = np.asarray(image)
+        if self.compression == 7:
+            last = set(pixels[-1, -1].ravel().tolist())
+            missing = holes.missing_of(data, "JPEG", _pixels_of_jpeg, ends_grey=last == {128})
+            complete = complete and missing is None
         if pixels.ndim == 2:
             pixels = pixels[..., None]
         if pixels.dtype == bool:
@@ -593,6 +611,13 @@ class _Chunks:
         if not layout.planar:
             self.colour = pixels.shape[2]
         return pixels, complete
+
+
+def _pixels_of_jpeg(content: bytes) -> bytes | None:
+    with suppress(Exception), JpegImagePlugin.JpegImageFile(io.BytesIO(content)) as image:
+        image.load()
+        return image.tobytes()
+    return None
 
 
 def _small_tiff(entries: dict[int, int], strips: list[bytes]) -> bytes:

@@ -33,6 +33,7 @@ class Limits:
     header_s: float = 10.0
     body_s: float = 20.0  # and a second more for each body_bytes_per_s that were announced
     body_bytes_per_s: int = 16_384
+    idle_s: float = 20.0  # without anything of a body that is owed
     write_s: float = 30.0  # without the client taking anything of its answer
     waiting_per_client: int = 128
     answered_per_client: int = 512
@@ -112,6 +113,7 @@ class Connection(H11Protocol):
             self.deadline = time.monotonic() + self.everything.limits.header_s
         super().data_received(data)
         self._note()
+        self.idle_deadline = time.monotonic() + self.everything.limits.idle_s if self._owes_body else None
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -133,7 +135,10 @@ class Connection(H11Protocol):
         """Whether the client has sent, or taken, nothing for too long."""
         if self.write_deadline is not None and self.transport.get_write_buffer_size() != self.unsent_bytes:
             self._give_time_to_take()
-        return any(end is not None and end < now for end in (self.deadline, self.write_deadline))
+        if self._owes_body and self.flow.read_paused:  # it is not the client who is slow
+            self.idle_deadline = now + self.everything.limits.idle_s
+        ends = (self.deadline, self.idle_deadline, self.write_deadline)
+        return any(end is not None and end < now for end in ends)
 
     def _note(self) -> None:
         """What the client owes now: nothing, a body, or a request."""
@@ -146,7 +151,7 @@ class Connection(H11Protocol):
                 limits = self.everything.limits
                 self.deadline = time.monotonic() + limits.body_s + self._announced() / limits.body_bytes_per_s
             return
-        self._owes_body = False
+        self._owes_body, self.idle_deadline = False, None
         if owes is h11.IDLE:
             if self._is_answered:
                 self._wait(None)  # uvicorn's own limit for connections that are kept
@@ -157,6 +162,7 @@ class Connection(H11Protocol):
             self.deadline = None
 
     _owes_body = False
+    idle_deadline: float | None = None  # for the next part of a body
 
     def _announced(self) -> int:
         lengths = [value for name, value in self.headers if name == b"content-length"]

@@ -146,6 +146,25 @@ def test_half_requests_are_closed_after_a_while_and_whole_ones_are_not() -> None
                 time.sleep(0.8)  # longer than a header may take
 
 
+@pytest.mark.parametrize("sent", [b"", b"x", b"x" * 100_000], ids=len)
+def test_an_upload_that_stops_is_closed_however_much_was_announced(sent: bytes) -> None:
+    """The time for a whole body grows with what is announced: here to two hours."""
+    head = b"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n"
+    with serving(Limits(idle_s=0.7)) as server:
+        stopped = server.connect(head + sent)
+        assert 0.4 < server.until_closed(stopped, 8) < 5
+
+
+def test_an_upload_that_goes_on_is_not_closed() -> None:
+    with serving(Limits(idle_s=1.0)) as server:
+        steady = server.connect(b"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n")
+        for _ in range(8):
+            time.sleep(0.3)
+            steady.sendall(b"x")
+        steady.settimeout(8)
+        assert steady.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
 def test_a_client_that_reads_nothing_is_let_go() -> None:
     with serving(Limits(write_s=0.5)) as server:
         one = server.connect(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")

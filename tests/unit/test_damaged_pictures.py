@@ -501,3 +501,59 @@ def test_jpegs_of_other_depths_are_called_what_they_are(bits: int, lossless: boo
 def test_jpeg_ls_is_called_what_it_is() -> None:
     with pytest.raises(UnreadablePicture, match="JPEG-LS is not supported"):
         read_picture("x.jpg", SQUASH, content=bytes(imagecodecs.jpegls_encode(np.asarray(scene()))))
+
+
+METADATA_FAULTS = (
+    "no header",
+    "no header, in ones",
+    "far away",
+    "longer than the file",
+    "empty",
+    "XMP far away",
+    "both",
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [*itertools.product(["AVIF"], METADATA_FAULTS), *itertools.product(["HEIF"], METADATA_FAULTS[:3])],
+)
+def test_metadata_of_heif_and_avif_never_loses_the_picture(kind: str, fault: str) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    content = bytearray(saved(kind, quality=70, exif=exif.tobytes(), xmp=b"<x:xmpmeta>" + b"q" * 400 + b"</x:xmpmeta>"))
+    whole = pixels_of(bytes(content))
+    header = content.rfind(b"MM\0*") if b"MM\0*" in content else content.rfind(b"II*\0")
+    if fault.startswith("no header"):
+        content[header : header + 8] = (b"\0" if fault == "no header" else b"\xff") * 8
+    table = content.index(b"iloc")
+    end = table + int.from_bytes(content[table - 4 : table], "big")
+    of_exif = next(
+        at for start in range(header - 10, header + 1) if (at := content.find(struct.pack(">I", start), table, end)) > 0
+    )
+    of_xmp = content.find(struct.pack(">I", content.index(b"<x:xmpmeta>")), table, end)
+    for at in {"XMP far away": [of_xmp], "both": [of_exif, of_xmp], "far away": [of_exif]}.get(fault, []):
+        content[at : at + 4] = b"\x7f\xff\xff\xf0"
+    if fault in ("longer than the file", "empty"):
+        content[of_exif + 4 : of_exif + 8] = b"\x7f\xff\xff\xf0" if fault != "empty" else bytes(4)
+    assert np.array_equal(pixels_of(bytes(content)), whole)
+    assert partial_of(bytes(content)) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"P6\n# by a scanner\n%d %d\n# x\n255\n",
+        b"P6 # a\n#b\n%d # c\n#d\n%d#e\n255\n",
+        b"P6\n%d %d\n255# no space before it\n",
+        b"P6\n#" + b"z" * 5000 + b"\n%d %d\n255\n",
+        b"P6\r#\r%d\t%d\r255\n",
+    ],
+    ids=range(5),
+)
+def test_comments_in_a_ppm(header: bytes) -> None:
+    content = header % (WIDTH, HEIGHT) + scene().tobytes()
+    assert np.array_equal(pixels_of(content), np.asarray(scene()))
+    assert partial_of(content) is None

@@ -13,10 +13,9 @@ from datetime import datetime, timedelta
 from typing import IO, Any
 
 from clipsearch.pictures.formats import Kind
-from clipsearch.pictures.metadata.blocks import said_in_blocks
+from clipsearch.pictures.metadata.blocks import said_in_blocks, said_in_profiles
 from clipsearch.pictures.metadata.exif import (
     Exif,
-    exif_of_bytes,
     orientation_of,
     read_exif,
     read_tiff_exif,
@@ -24,7 +23,7 @@ from clipsearch.pictures.metadata.exif import (
 )
 from clipsearch.pictures.metadata.iptc import iptc_in_resources, said_in_iptc
 from clipsearch.pictures.metadata.moments import Moment, choose, moment_of_name
-from clipsearch.pictures.metadata.png_texts import said_in_png_texts, unpacked_profiles
+from clipsearch.pictures.metadata.png_texts import said_in_png_texts
 from clipsearch.pictures.metadata.sidecars import said_beside
 from clipsearch.pictures.metadata.statements import NOTHING, Place, Said
 from clipsearch.pictures.metadata.xmp import said_in_xmp
@@ -118,13 +117,7 @@ def read_embedded(kind: Kind, exif: Exif | None, info: dict[Any, Any] | None = N
             said.append(said_in_iptc(block))
         if kind == "PNG":
             said.append(said_in_png_texts(info))
-            for name, content in unpacked_profiles(info):
-                if name == "exif":
-                    said.append(said_in_exif(exif_of_bytes(content)))
-                elif name == "xmp":
-                    said.append(said_in_xmp(content))
-                else:
-                    said.append(said_in_iptc(iptc_in_resources(content) or content))
+            said += said_in_profiles(info)
     except Exception:  # a decoder's objects can raise anything: what was read so far counts
         pass
     return Embedded(kind, tuple(part for part in said if part != NOTHING))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
+import zlib
 from collections.abc import Iterator
 from datetime import datetime
-from typing import IO
+from typing import IO, Any
 
 from clipsearch.pictures.formats import Kind
 from clipsearch.pictures.metadata.exif import exif_of_bytes, said_in_exif
 from clipsearch.pictures.metadata.iptc import iptc_in_resources, said_in_iptc
 from clipsearch.pictures.metadata.moments import Moment
+from clipsearch.pictures.metadata.png_texts import unpacked_profiles
 from clipsearch.pictures.metadata.statements import Said
 from clipsearch.pictures.metadata.xmp import LONGEST_PACKET_BYTES, said_in_xmp
 
@@ -108,26 +111,65 @@ def jpeg_segments(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
             stream.seek(size, io.SEEK_CUR)
 
 
-# --- PNG: the time of the last change -----------------------------------------------------------------------
+# --- PNG: the time of the last change, and long texts ---------------------------------------------------------
 
 
 def _in_png(stream: IO[bytes]) -> Iterator[Said]:
     stream.seek(8)
+    read = 0
+    has_time = False
     for _ in range(_MOST_BLOCKS):
         head = stream.read(8)
         if len(head) < 8 or head[4:] == b"IEND":
             return
-        size = int.from_bytes(head[:4], "big")
-        if head[4:] == b"tIME" and size == 7:
-            body = stream.read(7)
-            try:
-                year, month, day, hour, minute, second = struct.unpack(">H5B", body)
-                moment = Moment(datetime(year, month, day, hour, minute, min(second, 59)), utc=True)
-            except (ValueError, struct.error):
-                return
-            yield Said({"png:tIME": moment})
-            return
-        stream.seek(size + 4, io.SEEK_CUR)
+        size, name = int.from_bytes(head[:4], "big"), head[4:]
+        if name == b"tIME" and size == 7 and not has_time:
+            has_time = True
+            year, month, day, hour, minute, second = struct.unpack(">H5B", stream.read(7))
+            with contextlib.suppress(ValueError):
+                yield Said({"png:tIME": Moment(datetime(year, month, day, hour, minute, min(second, 59)), utc=True)})
+            stream.seek(4, io.SEEK_CUR)
+        elif name in (b"zTXt", b"iTXt") and size <= LONGEST_PACKET_BYTES and read < _MOST_READ:
+            text = _compressed_text(name, stream.read(size))
+            read += text is not None
+            if text is not None and text[0] == _PNG_XMP:
+                yield said_in_xmp(text[1])
+            elif text is not None:
+                yield from said_in_profiles({text[0]: text[1].decode("latin-1")})
+            stream.seek(4, io.SEEK_CUR)
+        else:
+            stream.seek(size + 4, io.SEEK_CUR)
+
+
+def said_in_profiles(texts: dict[Any, Any]) -> Iterator[Said]:
+    """What the profiles in texts of a PNG say."""
+    for kind, content in unpacked_profiles(texts):
+        if kind == "exif":
+            yield said_in_exif(exif_of_bytes(content))
+        elif kind == "xmp":
+            yield said_in_xmp(content)
+        else:
+            yield said_in_iptc(iptc_in_resources(content) or content)
+
+
+_PNG_XMP = "XML:com.adobe.xmp"
+
+
+def _compressed_text(name: bytes, body: bytes) -> tuple[str, bytes] | None:
+    """The keyword and the text of a compressed block that holds XMP or a profile, as far as it is read."""
+    raw, _, rest = body.partition(b"\0")
+    keyword = raw.decode("latin-1")
+    if keyword != _PNG_XMP and not keyword.lower().startswith("raw profile type "):
+        return None
+    if name == b"iTXt":
+        if rest[:1] != b"\1":
+            return None
+        rest = b"\0" + rest[2:].partition(b"\0")[2].partition(b"\0")[2]
+    machine = zlib.decompressobj()
+    text = b""
+    with contextlib.suppress(zlib.error):
+        text = machine.decompress(rest[1:], 2 * LONGEST_PACKET_BYTES)
+    return (keyword, text) if text else None
 
 
 # --- JPEG 2000: boxes -----------------------------------------------------------------------------------------

@@ -234,7 +234,10 @@ _WORD = re.compile(r"[^\W\d_]+")
 _CLOCK = re.compile(
     r"(?<![\d.])\d{1,2}(?P<sep>[:.])\d{2}(?:(?P=sep)\d{2}(?:[.,]\d{1,12})?)?(?:\s*[ap]\.?m\b\.?)?(?!\.?\d)"
 )
-_SHORT_YEAR = re.compile(r"(\d{1,2})-([^\W\d_]{3,12})\.?-(\d{2})(?!\d)")
+_SHORT_YEAR = re.compile(
+    r"(?:[^\W\d_]{2,12}\.?,?\s+)?(\d{1,2})\.?(?P<sep>[\-/ ])([^\W\d_]{3,12})\.?,?(?P=sep)['’]?(\d{2})(?![\d:.h])"
+)
+_A_FULL_YEAR = re.compile(r"(?<![\d+\-])(?:18|19|20)\d\d(?!\d)")
 _DASHES = dict.fromkeys((*range(0x2010, 0x2016), 0x2212, 0xFE58, 0xFE63, 0xFF0D), "-")
 _OF_PDF = re.compile(r"d:(?=\d{4})")
 
@@ -278,9 +281,12 @@ def since_1970(seconds: float) -> Moment | None:
         return None
 
 
+_NUL_BEFORE_TIME = re.compile(r"(?<=\d)\0+(?=\s?\d{1,2}:\d\d(?::|\b))")  # between the fields of a fixed length
+
+
 def _plain(text: str) -> str:
     """The beginning of a text, lower-case, with plain digits and nothing but single spaces between what it holds."""
-    text = text.strip("\0 \t\r\n")[:_LONGEST_TEXT].split("\0")[0]
+    text = _NUL_BEFORE_TIME.sub(" ", text.strip("\0 \t\r\n")[:_LONGEST_TEXT]).split("\0")[0]
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text.translate(_DASHES))
         text = "".join(str(unicodedata.digit(c)) if c.isdigit() else c for c in text)
@@ -343,10 +349,10 @@ def _timed(date: Moment | None, match: re.Match[str] | None) -> Moment | None:
 
 def _named_month(text: str) -> Moment | None:
     """`Sun, 05 Jun 2011 10:11:12 +0200`, `Sun Jun  5 10:11:12 2011`, `5 de junio de 2011`, `June 2011`."""
-    short = _SHORT_YEAR.match(text)  # 05-Jun-11, as databases and mail write it: the day first
-    if short is not None and short[2] in _MONTHS:
-        year = int(short[3]) + (2000 if int(short[3]) < 69 else 1900)
-        return _timed(_date(str(year), str(_MONTHS[short[2]]), short[1]), _time_at(text, short.end()))
+    short = _SHORT_YEAR.match(text)  # 05-Jun-11, 5 Jun 11, as databases and mail write it: the day first
+    if short is not None and short[3] in _MONTHS and not _A_FULL_YEAR.search(text, short.end()):
+        year = int(short[4]) + (2000 if int(short[4]) < 69 else 1900)
+        return _timed(_date(str(year), str(_MONTHS[short[3]]), short[1]), _time_at(text, short.end()))
     words = [word for word in _WORD.findall(text) if word in _MONTHS]
     if len(words) > 1 and "mar" in words:
         words.remove("mar")  # Tuesday: mardi, martes, martedì

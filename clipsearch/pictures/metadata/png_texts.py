@@ -8,7 +8,7 @@ from typing import Any
 from clipsearch.pictures.metadata.moments import Moment, read_moment
 from clipsearch.pictures.metadata.statements import Said, text_of
 
-_LONGEST_PROFILE_CHARACTERS = 2**22
+_LONGEST_PROFILE_CHARACTERS = 2**25
 _DATES = {
     "exif:datetimeoriginal": "png:DateTimeOriginal",
     "datetimeoriginal": "png:DateTimeOriginal",
@@ -52,7 +52,8 @@ def unpacked_profiles(info: dict[Any, Any]) -> Iterator[tuple[str, bytes]]:
         if name not in ("exif", "xmp", "iptc", "8bim", "app1") or not isinstance(value, str) or name == key:
             continue
         try:  # a line with the name, one with the length, then hexadecimal
-            content = bytes.fromhex("".join(value[:_LONGEST_PROFILE_CHARACTERS].split()[2:]))
+            digits = "".join(value[:_LONGEST_PROFILE_CHARACTERS].split()[2:])
+            content = bytes.fromhex(digits[: len(digits) // 2 * 2])
         except ValueError:
             continue
         if content.startswith(b"http://ns.adobe.com/xap/1.0/\0"):

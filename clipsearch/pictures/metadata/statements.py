@@ -27,6 +27,10 @@ class Said:
 NOTHING = Said()
 
 
+# What stands behind a NUL is left over from something else, but for the time of a day that stands before it.
+_NUL_IN_MOMENT = re.compile(r"(?<=\d)\0+(?=\s?\d{1,2}:\d\d(?::|\b))")
+
+
 def text_of(value: object, longest: int = 4 * LONGEST_TEXT) -> str:
     """A field as text: bounded, without NULs, control characters and superfluous spaces; "" where it is no text."""
     if isinstance(value, (tuple, list)):
@@ -35,7 +39,7 @@ def text_of(value: object, longest: int = 4 * LONGEST_TEXT) -> str:
         value = bytes(value[:longest]).decode("utf-8", "replace")
     if not isinstance(value, str):
         return ""
-    value = value[:longest].strip("\0 ").split("\0")[0]
+    value = _NUL_IN_MOMENT.sub(" ", value[:longest].strip("\0 ")).split("\0")[0]
     return " ".join("".join(c if c.isprintable() else " " for c in value).split())
 
 

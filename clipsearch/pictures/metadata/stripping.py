@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Iterator
 from typing import IO
 
 from clipsearch.pictures.formats import Kind
@@ -29,6 +30,33 @@ def without_bad_metadata(stream: IO[bytes], kind: Kind) -> IO[bytes] | None:
         return None
     kept = _jpeg(content) if kind == "JPEG" else _png(content)
     return None if kept is None or sum(map(len, kept)) == len(content) else io.BytesIO(b"".join(kept))
+
+
+_ITEMS = (b"Exif", b"mime")
+_NO_ITEM = b"none"
+
+
+def without_items(content: bytes) -> Iterator[bytes]:
+    """A HEIF or AVIF in which one kind of metadata, then the other, then both are of a kind that no decoder reads.
+
+    Nothing moves: in the table of items, another name takes the place of theirs.
+    """
+    start = content.find(b"iinf")
+    end = start + int.from_bytes(content[start - 4 : start], "big") if start >= 4 else 0
+    places: dict[bytes, list[int]] = {name: [] for name in _ITEMS}
+    at = content.find(b"infe", start, end) if start >= 4 else -1
+    while at >= 0:
+        version = content[at + 4]
+        name_at = at + (12 if version == 2 else 14)
+        if version in (2, 3) and content[name_at : name_at + 4] in places:
+            places[content[name_at : name_at + 4]].append(name_at)
+        at = content.find(b"infe", at + 4, end)
+    for names in (_ITEMS[:1], _ITEMS[1:], _ITEMS):
+        if all(places[name] for name in names):
+            changed = bytearray(content)
+            for name_at in (place for name in names for place in places[name]):
+                changed[name_at : name_at + 4] = _NO_ITEM
+            yield bytes(changed)
 
 
 def gif_without_comments(content: bytes) -> bytes:

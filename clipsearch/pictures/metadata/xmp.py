@@ -9,7 +9,7 @@ from xml.parsers import expat
 from clipsearch.pictures.metadata.moments import Moment, read_moment
 from clipsearch.pictures.metadata.statements import NOTHING, Said, camera_of, place_of, text_of, written_degrees
 
-LONGEST_PACKET_BYTES = 2 * 2**20  # dates come early, also in files with a long history of edits
+LONGEST_PACKET_BYTES = 16 * 2**20  # of which a long history of edits, or a preview, may stand before the dates
 _LONGEST_VALUE = 200
 _MOST_PREFIXES = 64  # of the few namespaces that count
 

@@ -1,0 +1,210 @@
+"""Files of full size with parts missing: zeros where a copy or a download stopped, ends put on files that were cut."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageOps
+
+from clipsearch.errors import UnreadablePicture
+from clipsearch.pictures import holes, repair
+from clipsearch.pictures.images import read_picture
+from clipsearch.records import Preprocessing
+from tests.support.cases import thinned
+
+SQUASH = Preprocessing(64, 64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resize_mode="squash")
+SIZE = (487, 361)
+
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    "jpeg": ("JPEG", {"quality": 88}),
+    "jpeg optimised": ("JPEG", {"quality": 88, "optimize": True}),
+    "jpeg progressive": ("JPEG", {"quality": 88, "progressive": True}),
+    "jpeg restarts": ("JPEG", {"quality": 80, "restart_marker_blocks": 8}),
+    "png": ("PNG", {}),
+    "webp": ("WEBP", {"quality": 90}),
+    "webp quick": ("WEBP", {"quality": 90, "method": 0}),
+    "webp lossless": ("WEBP", {"lossless": True}),
+    "tiff": ("TIFF", {}),
+    "tiff lzw": ("TIFF", {"compression": "tiff_lzw"}),
+    "tiff deflate": ("TIFF", {"compression": "tiff_adobe_deflate"}),
+    "tiff packbits": ("TIFF", {"compression": "packbits"}),
+    "tiff jpeg": ("TIFF", {"compression": "jpeg"}),
+    "gif": ("GIF", {}),
+    "bmp": ("BMP", {}),
+    "ppm": ("PPM", {}),
+    "jp2": ("JPEG2000", {}),
+    "jp2 lossy": ("JPEG2000", {"irreversible": True, "quality_mode": "rates", "quality_layers": [20]}),
+    "avif": ("AVIF", {"quality": 85, "speed": 9}),
+    "heif": ("HEIF", {"quality": 85}),
+}
+
+
+@cache
+def photo() -> Image.Image:
+    """As photographs are: structure at several scales, noise, and nothing quite black."""
+    rng = np.random.default_rng(3)
+    total = np.zeros((SIZE[1], SIZE[0], 3))
+    for cells in (3, 9, 30, 90):
+        noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+        total += np.asarray(noise.resize(SIZE, Image.Resampling.BICUBIC)) / cells**0.5
+    total = 20 + 215 * (total - total.min()) / (total.max() - total.min()) + rng.normal(0, 4, total.shape)
+    return Image.fromarray(total.clip(1, 255).astype(np.uint8))
+
+
+def written(image: Image.Image, name: str) -> bytes:
+    format_, options = FORMATS[name]
+    if format_ == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    buffer = io.BytesIO()
+    image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+@cache
+def whole(name: str) -> bytes:
+    return written(photo(), name)
+
+
+def said_of(content: bytes) -> str | None:
+    """What the row says to be missing, or why the picture is skipped."""
+    try:
+        return read_picture("x", SQUASH, content=content).partial
+    except UnreadablePicture as error:
+        return f"{error.status}: {error.reason}"
+
+
+def zeroed(content: bytes, start: float, stop: float, keep: int = 0) -> bytes:
+    first, last = int(len(content) * start), min(int(len(content) * stop), len(content) - keep)
+    return content[:first] + bytes(last - first) + content[last:]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "a third of the end": lambda content: zeroed(content, 0.66, 1),
+    "most of the end": lambda content: zeroed(content, 0.3, 1),
+    "a tenth of the end": lambda content: zeroed(content, 0.9, 1),
+    "all but the last marker": lambda content: zeroed(content, 0.6, 1, 2),
+    "all but the last bytes": lambda content: zeroed(content, 0.8, 1, 64),
+    "a part of the middle": lambda content: zeroed(content, 0.45, 0.6),
+    "a page of memory": lambda content: (at := len(content) // 2, content[:at] + bytes(4096) + content[at + 4096 :])[1],
+}
+
+
+@pytest.mark.parametrize(("name", "damage"), thinned(itertools.product(FORMATS, DAMAGES), 2))
+def test_zeros_in_the_place_of_a_picture_are_said(name: str, damage: str) -> None:
+    content = whole(name)
+    assert said_of(content) is None
+    damaged = DAMAGES[damage](content)
+    assert len(damaged) == len(content)
+    assert said_of(damaged) is not None
+
+
+@given(name=st.sampled_from([*FORMATS]), start=st.floats(0.3, 0.85), share=st.floats(0.1, 0.6), keep=st.integers(0, 80))
+@settings(max_examples=max(30, int(os.environ.get("CLIPSEARCH_EXAMPLES", "0"))), deadline=None)
+def test_wherever_the_zeros_are(name: str, start: float, share: float, keep: int) -> None:
+    content = whole(name)
+    uncompressed = name in ("tiff", "bmp", "ppm")
+    if uncompressed:  # what begins at the edge may be a black part
+        row = SIZE[0] * 3
+        first = int(len(content) * start)
+        first += (row // 2 - first) % row
+        start = (first + 0.5) / len(content)
+    assert said_of(zeroed(content, start, start + share, keep)) is not None
+
+
+@pytest.mark.parametrize("kept", [0.35, 0.6, 0.9, 0.97])
+@pytest.mark.parametrize("name", ["jpeg", "jpeg optimised", "jpeg restarts"])
+def test_a_cut_jpeg_with_an_end_marker_is_partial(name: str, kept: float) -> None:
+    content = whole(name)
+    cut = content[: int(len(content) * kept)].rstrip(b"\xff") + b"\xff\xd9"
+    assert said_of(cut) == "the JPEG ends before the picture does"
+    assert said_of(cut + bytes(3000)) == "the JPEG ends before the picture does"
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3, 5])
+def test_a_progressive_jpeg_that_lacks_its_last_scans_is_partial(lost: int) -> None:
+    content = whole("jpeg progressive")
+    scans = [part for part in repair.jpeg_parts(content) if part.marker == 0xDA]
+    assert len(scans) > lost
+    assert said_of(content[: scans[-lost].start] + b"\xff\xd9") == "the JPEG ends before the picture does"
+    middle = (scans[-lost - 1].body + scans[-lost - 1].end) // 2
+    assert said_of(content[:middle].rstrip(b"\xff") + b"\xff\xd9") == "the JPEG ends before the picture does"
+
+
+def stars() -> Image.Image:
+    rng = np.random.default_rng(1)
+    pixels = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    pixels[rng.integers(0, SIZE[1], 300), rng.integers(0, SIZE[0], 300)] = rng.integers(0, 256, (300, 3))
+    return Image.fromarray(pixels)
+
+
+def terminal() -> Image.Image:
+    image = Image.new("RGB", SIZE)
+    draw = ImageDraw.Draw(image)
+    for line in range(8):
+        draw.text((4, 12 * line), "make: nothing to be done for 'all' " * 3, fill="white")
+    return image
+
+
+def padded(side: tuple[int, int], colour: int) -> Image.Image:
+    return ImageOps.pad(photo(), side, color=(colour,) * 3, centering=(0, 0))
+
+
+GOOD: dict[str, Callable[[], Image.Image]] = {
+    "black": lambda: Image.new("RGB", SIZE),
+    "white": lambda: Image.new("RGB", SIZE, "white"),
+    "grey": lambda: Image.new("RGB", SIZE, (128, 128, 128)),
+    "black below": lambda: padded((SIZE[0], 3 * SIZE[1]), 0),
+    "black beside": lambda: padded((3 * SIZE[0], SIZE[1]), 0),
+    "grey below": lambda: padded((SIZE[0], 3 * SIZE[1]), 128),
+    "turned": lambda: photo().rotate(7, expand=True),
+    "turned a little": lambda: photo().rotate(0.2, resample=Image.Resampling.BICUBIC),
+    "stars": stars,
+    "terminal": terminal,
+    "dark": lambda: photo().point(lambda value: max(0, value - 130)),
+    "very dark": lambda: photo().point(lambda value: value // 20),
+    "stripes": lambda: Image.fromarray(np.tile(np.array([0] * 8 + [255] * 8, np.uint8), (SIZE[1], 30))).convert("RGB"),
+    "a disc": lambda: Image.composite(photo(), Image.new("RGB", SIZE), Image.radial_gradient("L").resize(SIZE).point(
+        lambda value: 255 * (value < 120))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "motif"), thinned(itertools.product(FORMATS, GOOD), 3))
+def test_black_and_grey_parts_of_pictures_are_no_damage(name: str, motif: str) -> None:
+    content = written(GOOD[motif](), name)
+    assert said_of(content) is None
+    assert said_of(content + bytes(6000)) is None
+
+
+def test_any_damage_to_the_pixels_of_a_png_is_said() -> None:
+    """Its checksums see it, also where the decoder has enough before it comes to the end."""
+    content = whole("png")
+    rng = np.random.default_rng(2)
+    for at in rng.integers(content.index(b"IDAT") + 8, len(content) - 20, 25):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << int(rng.integers(0, 8))
+        assert said_of(bytes(damaged)) is not None, at
+
+
+def test_only_the_extents_of_coded_pictures_count() -> None:
+    """Zeros in metadata, which HEIF keeps in the same box, are nobody's loss."""
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    for format_ in ("HEIF", "AVIF"):
+        buffer = io.BytesIO()
+        exif = Image.Exif()
+        exif[0x010E] = "a" + "\0" * 3000 + "b"
+        photo().save(buffer, format_, exif=exif, quality=80)
+        content = buffer.getvalue()
+        assert bytes(2000) in content
+        extents = [*holes.coded_extents(content)]
+        assert extents
+        assert all(0 < start < end <= len(content) for start, end in extents)
+        assert said_of(content) is None
