@@ -24,27 +24,37 @@ def drive_identity(folder: int, place: str, device: int) -> int:
     """A number for the drive of an open folder, at `place`: the same while it is the same drive in the same socket.
 
     From its device number, the id and the size that the file system has, where it comes from, and its UUID, as far as
-    the system tells.
+    the system tells; and from the folder of the file system that is mounted there, if that is not all of it.
     """
     parts = [f"device {device}"]
-    kind, source = _mounted_at(place)
+    kind, source, part = _mounted_at(place)
     with contextlib.suppress(OSError):
         told = os.fstatvfs(folder)
         parts.append(f"id {told.f_fsid}")
         if kind in OF_ONE_SIZE:
             parts.append(f"size {told.f_blocks * told.f_frsize}")
     parts += [f"kind {kind}", f"source {source}", f"uuid {_uuid(device, source)}"]
+    if part not in ("", "/"):
+        parts.append(f"part {part}")
     return LEAST | (xxhash.xxh3_64_intdigest("\n".join(parts).encode("utf-8", "surrogateescape")) >> 2)
 
 
-def _mounted_at(place: str) -> tuple[str, str]:
-    """The type of the file system at a place, and where it comes from; "" where the system does not say."""
+def mounted_below(root: str) -> frozenset[str]:
+    """The places below a folder where something is mounted, also a folder of the same drive, relative to it."""
+    inside = os.path.realpath(root).rstrip("/") + "/"
+    return frozenset(point.removeprefix(inside) for point, _, _ in mounts() if point.startswith(inside))
+
+
+def _mounted_at(place: str) -> tuple[str, str, str]:
+    """The type of the file system at a place, where it comes from, and which folder of it that is; "" where the system
+    does not say."""
     real = os.path.realpath(place)
-    found, longest = ("", ""), -1
+    found, longest = ("", "", ""), -1
     for point, kind, told in mounts():
         inside = point in ("/", real) or real.startswith(point + "/")
         if inside and len(point) >= longest:
-            found, longest = (kind, told.split(" ")[-1]), len(point)
+            _, _, part, *_, source = told.split(" ")
+            found, longest = (kind, source, part), len(point)
     return found
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from clipsearch.folding import fold
 from clipsearch.indexer.aside import Aside
 from clipsearch.indexer.compact import counted
 from clipsearch.indexer.ignore import Ignore
+from clipsearch.indexer.patience import IndexClock
 from clipsearch.indexer.scan import Scan, walk
 from clipsearch.indexer.segments import (
     derive_inverted_file,
@@ -62,7 +64,7 @@ from clipsearch.store.tags import (
     with_tags,
     written_twice,
 )
-from clipsearch.store.writer import own_files
+from clipsearch.store.writer import is_named_by_its_content, own_files
 from clipsearch.vectors import VectorsFile, check_vectors
 
 Records = Callable[[], Iterator[list[ImageRecord]]]
@@ -121,7 +123,7 @@ class _Repair:
         self.before: list[Manifest] = []  # generations that can be read, the newest first
         self._files: dict[int, FileRef] = {}  # their manifests, by number
         self._aside = aside
-        self._to_move: dict[Path, Path] = {}
+        self._put: set[Path] = set()
         self._to_unlink: list[Path] = []
         self._in_folder: _Seen | None = None
         self._unseen: list[int] = []  # rows that are missing now as far as this repair knows
@@ -146,9 +148,17 @@ class _Repair:
         repaired = self._with_other_tags(self._repaired(manifest))
         if report.actions:
             repaired = self.writer.commit(repaired, repaired=True)
-            self._move_manifests()
+            self._unlink_manifests()
         report.generation, report.pictures = repaired.generation, repaired.pictures
         return report
+
+    @property
+    def _now_s(self) -> int:
+        """Since when something is missing that was not before: by the clock of the index, as a run would say."""
+        if not self.before or not self.before[0].clock_s:
+            return int(time.time())
+        newest = self.before[0]
+        return IndexClock(newest.clock_s, newest.clock_read_s, newest.clock_waiting_s).at(int(time.time())).latest
 
     def _say(self, action: str) -> None:
         self.report.actions.append(action)
@@ -156,26 +166,24 @@ class _Repair:
     # -- putting damaged files aside
 
     def _put_aside(self, path: Path, *, move: bool = False) -> None:
-        """Give a damaged file a second name in damaged/<date>/; the first goes when nothing refers to it any more."""
-        if not os.path.lexists(path):
+        """Give a damaged file a second name in damaged/<date>/, or copy it there where there are no hard links.
+
+        The first name stays: what is rebuilt may get the same, as names are hashes; else it goes when nothing refers to
+        it any more. Raises: OSError.
+        """
+        if not os.path.lexists(path) or path in self._put:
             return
         target = self._aside.name_for(path)
         try:
             os.link(path, target)
-        except OSError:  # no hard links here
-            if path.name == "CURRENT":  # the next commit replaces it
-                target.write_bytes(_bytes_of(path))
-            else:
-                self._to_move[path] = target
-        else:
-            if move:
-                self._to_unlink.append(path)
+        except OSError:
+            _copy_new(path, target)
+        self._put.add(path)
+        if move:
+            self._to_unlink.append(path)
 
-    def _move_manifests(self) -> None:
+    def _unlink_manifests(self) -> None:
         """Take what is unreadable away from where it would keep old generations from being collected."""
-        for path, target in self._to_move.items():
-            with contextlib.suppress(OSError):
-                path.replace(target)
         for path in self._to_unlink:
             unlink_own(path)  # its other name is in damaged/
         self._aside.sync()
@@ -194,13 +202,15 @@ class _Repair:
     def _find_manifest(self) -> Manifest:
         """The newest whole manifest whose files are all there; else one made from the files themselves."""
         self._put_aside(self.index_dir / "CURRENT")
-        newest = self.before[0] if self.before else None
-        if newest is not None:
-            truth = [f.data.path for f in newest.fragments] + [s.data.path for s in newest.segments]
-            if all((self.index_dir / path).exists() for path in truth):
-                self._say(f"restored generation {newest.generation}, the newest intact one")
-                return self._with_newer_tags(self._with_newer_files(newest))
-        return self._manifest_from_files(".." if newest is None else newest.root)
+        for path in sorted(own_files(self.index_dir, set())):  # a tag that is written again may get its name
+            if path.parent.name == "tags" and not is_named_by_its_content(path):
+                self._say(f"{relative(self.index_dir, path)}: damaged")
+                self._put_aside(path)
+        for manifest in self.before:
+            if not self._lacks_for_good(manifest):
+                self._say(f"restored generation {manifest.generation}, the newest intact one")
+                return self._with_newer_tags(self._with_newer_files(manifest))
+        return self._manifest_from_files()
 
     def _instead_of(self, manifest: Manifest) -> Manifest:
         """`manifest`; or, where it lacks what none of its files can replace, the newest other that has all of its own.
@@ -296,13 +306,25 @@ class _Repair:
             self._say(f"kept the tags saved since then: {', '.join(sorted(ref.name for ref in newer.values()))}")
         return with_tags(manifest, kept | newer) if newer else manifest
 
-    def _manifest_from_files(self, root: str) -> Manifest:
+    def _manifest_from_files(self) -> Manifest:
         models, vectors, rows = self._stored(0, 0)
         if not models or not rows:
             raise IndexNotFound([self.index_dir])
         model = max(models, key=lambda model: models[model])
         self._say("no manifest is intact: rebuilt one from the other files")
-        made = self._with_stored(Manifest(0, "", root, model, 0), model, vectors, rows)
+        empty = Manifest(0, "", "..", model, 0)
+        if self.before:
+            last = self.before[0]
+            empty = dataclasses.replace(
+                empty,
+                root=last.root,
+                links=last.links,
+                devices=last.devices,
+                clock_s=last.clock_s,
+                clock_read_s=last.clock_read_s,
+                clock_waiting_s=last.clock_waiting_s,
+            )
+        made = self._with_stored(empty, model, vectors, rows)
         return with_tags(made, recover_tags(self.index_dir))
 
     def _stored(
@@ -515,7 +537,7 @@ class _Repair:
             known = np.union1d(dead, marked(missing))
             unseen = np.setdiff1d(row_ids[~seen.has(rows.number("path"))], known)
             self._unseen += unseen.tolist()
-            now_s = int(time.time())
+            now_s = self._now_s
             missing[now_s] = np.union1d(missing.get(now_s, np.empty(0, np.int64)), unseen)
         return self.writer.mark_rows(fragment, dead, missing)
 
@@ -729,6 +751,18 @@ def _bytes_of(path: Path) -> bytes:
                 _stop_if_unreadable(CorruptIndex(path, problem, unreadable=True))
             time.sleep(READ_AGAIN_S)
     raise AssertionError
+
+
+def _copy_new(path: Path, target: Path) -> None:
+    """Copy a plain file to a name that is free, durably; nothing stays of a copy that fails. Raises: OSError."""
+    with path.open("rb") as source, target.open("xb") as copy:
+        try:
+            shutil.copyfileobj(source, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+        except BaseException:
+            target.unlink()
+            raise
 
 
 def _may_be_there(path: Path) -> bool:

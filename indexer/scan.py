@@ -20,7 +20,7 @@ import xxhash
 
 from clipsearch.config import INDEX_DIR_NAME
 from clipsearch.filenames import to_bytes
-from clipsearch.indexer.drives import drive_identity
+from clipsearch.indexer.drives import drive_identity, mounted_below
 from clipsearch.indexer.ignore import HIDDEN, OF_THE_PROCESS, PASSING_ERRORS, Folder, Ignore
 from clipsearch.indexer.sidecars import Sidecars
 from clipsearch.pictures.formats import PICTURE_ENDINGS, classify_name, is_picture_name
@@ -141,18 +141,20 @@ class Scan:
     files: int = 0  # with the names of pictures
     others: Counter[str] = field(default_factory=Counter)  # what is no picture by its name, by its kind
     unreadable: list[SkippedImage] = field(default_factory=list)  # files and folders that cannot be looked at
+    lost_links: list[SkippedImage] = field(default_factory=list)  # of names of no pictures: to folders, perhaps
     folders: set[str] = field(default_factory=set)  # those that hold files with the names of pictures
     devices: dict[str, int] = field(default_factory=dict)
     """Which drive (see indexer/drives.py) the root ("") is on, the folders in it, and every folder that is on another
-    device than the one above it."""
+    device than the one above it, or where something is mounted."""
 
     device_numbers: dict[str, int] = field(default_factory=dict)  # of the same; older indexes have only these
 
     drives: dict[int, int] = field(default_factory=dict)  # by device number
+    mounted: frozenset[str] = frozenset()  # folders where something is mounted, perhaps of the same device
     left_out: dict[str, str] = field(default_factory=dict)  # files and folders that `ignore` names, and why; no hidden
     held: set[str] = field(default_factory=set)  # folders that stay as they were; see indexer/ignore.py
     indexed: list[str] = field(default_factory=list)  # folders below the root that have an index of their own
-    _unreadable: set[str] = field(default_factory=set)  # the paths of `unreadable`
+    _unreadable: set[str] = field(default_factory=set)  # the paths of `unreadable` and `lost_links`
 
     def holds(self, path: str) -> bool:
         """Whether `path` lies in a folder of which nobody knows what to leave out: it stays as it was."""
@@ -174,8 +176,8 @@ class Scan:
 
     def hides(self, path: str) -> bool:
         """Whether `path` cannot be looked at, or lies in a folder that cannot: its absence then says nothing."""
-        if len(self._unreadable) < len(self.unreadable):
-            self._unreadable = {skipped.path for skipped in self.unreadable}
+        if len(self._unreadable) < len(self.unreadable) + len(self.lost_links):
+            self._unreadable = {skipped.path for skipped in (*self.unreadable, *self.lost_links)}
         while path not in self._unreadable:
             if not path:
                 return False
@@ -211,6 +213,7 @@ def walk(root: Path, result: Scan, *, exclude: Path | None = None, ignore: Ignor
 
 def _walk(root: Path, result: Scan, exclude: Path | None, ignore: Ignore) -> Iterator[FileBlock]:
     patience = _Patience()
+    result.mounted = mounted_below(os.fspath(root))
     visited: set[tuple[int, int]] = set()
     if exclude is not None and exclude.is_dir():
         info = exclude.stat()
@@ -274,10 +277,14 @@ class _Folder:
             if rules.whole is not None:
                 result.left_out[relative] = rules.whole
                 return
-            if not relative or "/" not in relative or info.st_dev != above:
-                if info.st_dev not in result.drives:
-                    result.drives[info.st_dev] = drive_identity(fd, self.place, info.st_dev)
-                result.devices[relative] = result.drives[info.st_dev]
+            mounted = relative in result.mounted
+            if not relative or "/" not in relative or info.st_dev != above or mounted:
+                drive = None if mounted else result.drives.get(info.st_dev)
+                if drive is None:
+                    drive = drive_identity(fd, self.place, info.st_dev)
+                if not mounted:
+                    result.drives[info.st_dev] = drive
+                result.devices[relative] = drive
                 result.device_numbers[relative] = info.st_dev
             for entry in self._rest:
                 self._take(entry, fd, info.st_dev, rules)
@@ -391,7 +398,9 @@ class _Folder:
             result.unreadable.append(_unreadable(self._prefix + name, error))
         elif is_link:
             result.others["links to nowhere"] += 1
-            result.unreadable.append(_unreadable(self._prefix + name, error, "a link to nowhere"))
+            lost = _unreadable(self._prefix + name, error, "a link to nowhere")
+            is_picture = "." in name and is_picture_name(name)
+            (result.unreadable if is_picture else result.lost_links).append(lost)
 
     def _blocks(self) -> Iterator[FileBlock]:
         """What was gathered of files, if anything."""

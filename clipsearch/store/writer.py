@@ -110,10 +110,16 @@ def claim(index_dir: Path) -> None:
             return
         if index_dir.exists() and not index_dir.is_dir():
             raise NotAnIndex(index_dir, "it is not a folder")
-        index_dir.mkdir(parents=True, exist_ok=True)
         other = next((folder for folder in Path(os.path.realpath(index_dir)).parents if is_index(folder)), None)
         if other is not None:
             raise NotAnIndex(index_dir, f"it is in another index ({other})")
+        if index_dir.is_symlink() and not index_dir.exists():
+            raise StorageError(
+                index_dir,
+                f"it is a link to {os.path.realpath(index_dir)}, which is not there",
+                "Attach the drive with the index. Only if there is no index any more, remove the link.",
+            )
+        index_dir.mkdir(parents=True, exist_ok=True)
         inside = [entry.name for entry in os.scandir(index_dir)]
         foreign = [
             name

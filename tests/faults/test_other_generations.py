@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clipsearch.errors import ClipsearchError, CorruptIndex, NotAnIndex
+from clipsearch.errors import ClipsearchError, CorruptIndex, NotAnIndex, StorageError
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.repair import _Repair, repair
 from clipsearch.indexer.verify import verify
@@ -228,7 +228,29 @@ def test_odd_files_do_not_stop_a_repair(index: Path, name: str, make: Callable[[
 def test_no_index_is_made_in_another(photos: Path, index: Path) -> None:
     with pytest.raises(NotAnIndex, match="in another index"):
         index_folder(photos, FakeEncoder(), index=index / "staging" / "inner")
-    assert not (index / "staging" / "inner" / "INDEX").exists()
+    assert not (index / "staging" / "inner").exists()
+
+
+def test_a_link_to_an_index_whose_drive_is_away_stays(photos: Path, tmp_path: Path) -> None:
+    fill(photos, 1)
+    (photos / ".clipsearch").symlink_to(tmp_path / "unplugged" / "index")
+    with pytest.raises(StorageError, match="Attach the drive"):
+        index_folder(photos, FakeEncoder())
+    assert (photos / ".clipsearch").is_symlink()
+    assert not (tmp_path / "unplugged").exists()
+
+
+def test_a_damaged_tag_is_put_aside_before_its_name_is_used_again(index: Path) -> None:
+    before = tags_of(index)
+    damaged = []
+    for path in sorted((index / "tags").iterdir())[::2]:
+        damaged.append(path.read_bytes()[:-3])
+        path.write_bytes(damaged[-1])
+    lose_manifests(index)
+    repair(index)
+    aside = [path.read_bytes() for path in (index / "damaged").rglob("*") if path.is_file()]
+    assert all(raw in aside for raw in damaged)
+    assert tags_of(index).keys() <= before.keys()
 
 
 @pytest.mark.parametrize("name", ["lost+found", "System Volume Information", ".Trash-1000", ".stfolder", "@eaDir"])

@@ -10,17 +10,23 @@ import errno
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clipsearch.indexer.build import IndexOptions, index_folder
+from clipsearch.indexer.repair import repair
 from clipsearch.store import Writer
 from tests.support.cases import thinned
 from tests.support.commands import Commands, State
+from tests.support.fake_encoder import FakeEncoder
 from tests.support.faults import Family, Faults
 from tests.support.pictures import fill
 from tests.support.trees import differences, not_ours, tree
+
+ONE = IndexOptions(workers=1)
 
 # -- repair
 
@@ -63,12 +69,14 @@ def damage(path: Path, how: str) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["cut", "changed"])
+@pytest.mark.parametrize("how", ["cut", "changed", "changed, no hard links"])
 def test_what_is_damaged_is_put_aside_and_every_picture_comes_back(
-    how: str, whole: tuple[Path, State], commands: Commands, tmp_path: Path
+    how: str, whole: tuple[Path, State], commands: Commands, faults: Faults, tmp_path: Path
 ) -> None:
-    """Each file of the index in turn."""
+    """Each file of the index in turn; also on FAT, exFAT and many network drives, which have no hard links."""
     photos, state = whole
+    if "no hard links" in how:
+        faults.arm("link", tmp_path, error=errno.EPERM, mode="from then on")
     wrong = []
     for name in files_of(photos / ".clipsearch"):
         folder = tmp_path / "case" / "photos"
@@ -129,6 +137,56 @@ def test_a_file_that_cannot_be_read_now_is_not_lost(
             )
         shutil.rmtree(tmp_path / "case")
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("cut", ["CURRENT", "manifest"])
+@pytest.mark.parametrize("folder", ["records", "rows", "vectors", "search"])
+def test_one_copy_of_everything_is_enough_whatever_else_is_damaged(
+    folder: str, cut: str, whole: tuple[Path, State], commands: Commands, tmp_path: Path
+) -> None:
+    """The pointer or the newest manifest, and one of the two files of rows or vectors."""
+    photos = tmp_path / "photos"
+    shutil.copytree(whole[0], photos)
+    index = photos / ".clipsearch"
+    (index / "CURRENT" if cut == "CURRENT" else sorted((index / "manifests").iterdir())[-1]).write_bytes(b"")
+    for path in (index / folder).iterdir():
+        path.unlink()
+    done = commands.run("verify", "--repair", "--index", photos)
+    assert "restored generation" in done.out + done.err
+    after = commands.state(index)
+    assert (after.paths, after.problems, after.error) == (whole[1].paths, (), None)
+    assert set(after.tags) == set(whole[1].tags)
+    assert commands.index(photos)["indexed"] == 0
+
+
+@pytest.mark.parametrize("wrong", ["at the repair", "at the first run"])
+def test_a_wrong_clock_makes_no_picture_of_a_repaired_index_old(
+    wrong: str, tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    fill(photos, 14)
+    fill(photos / "drive", 6, first=40)
+    now = time.time
+    off_s = -1_700_000_000 if wrong == "at the repair" else 315_360_000
+    if wrong == "at the first run":
+        monkeypatch.setattr(time, "time", lambda: now() + off_s)
+    index_folder(photos, FakeEncoder(), options=ONE)
+    monkeypatch.undo()
+    (photos / "drive").rename(tmp_path / "drive")
+    (photos / "drive").mkdir()
+    assert index_folder(photos, FakeEncoder(), options=ONE).missing == 6
+    for path in (photos / ".clipsearch" / "marks").iterdir():
+        damage(path, "changed")
+    if wrong == "at the repair":
+        monkeypatch.setattr(time, "time", lambda: now() + off_s)
+    repair(photos / ".clipsearch")
+    monkeypatch.undo()
+    report = index_folder(photos, FakeEncoder(), options=ONE)
+    assert (report.forgotten, report.missing) == (0, 6)
+    (photos / "drive").rmdir()
+    (tmp_path / "drive").rename(photos / "drive")
+    report = index_folder(photos, FakeEncoder(), options=ONE)
+    assert (report.encoded, report.returned) == (0, 6)
 
 
 @pytest.mark.parametrize("lost", thinned(["all", "main", "copy", "everything", "both", "the only ones"], 3))

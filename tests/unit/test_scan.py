@@ -59,6 +59,16 @@ def test_links_are_followed_but_nothing_is_found_twice(tmp_path: Path) -> None:
     assert found[1].hides("gone.jpg")
 
 
+def test_a_link_to_nowhere_that_is_no_picture_by_its_name_is_counted_and_no_error(tmp_path: Path) -> None:
+    write(tmp_path, "a.jpg")
+    (tmp_path / "archive").symlink_to(tmp_path / "unplugged")
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "unplugged" / "notes.txt")
+    _, found = scan(tmp_path)
+    assert found.unreadable == []
+    assert found.others["links to nowhere"] == 2
+    assert found.hides("archive/b.jpg")  # what it may have led to is missing, not deleted
+
+
 def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9 \xff.jpg")
     write(tmp_path, name, "new\nline.jpg")
