@@ -571,14 +571,21 @@ class _Run:
         self.notify(Progress("read", self._done, total, self.report.encoded))
 
     def _take_known(self) -> Iterator[tuple[FoundFile, int]]:
-        """What needs no reading: files that are back, and files that were moved. Yields those of the latter, with
-        their rows, of which files beside them spoke or speak now."""
+        """What needs no reading: files that are back, that were moved, and whose times were cut. Yields those of the
+        latter two, with their rows, of which files beside them spoke or speak now."""
         for row in self.changes.returned:
             self._unmark(row)
         for row, block, number in self.changes.moved:
             file, record = block.file(number), self.catalog.record(row)
             self.report.renamed += 1
             self._drop(row)
+            if record.sidecars or file.sidecars:
+                yield file, row
+            else:
+                self._add(self._at(record, file), None)
+        for row, block, number in self.changes.retimed:
+            file, record = block.file(number), self.catalog.record(row)
+            self.report.touched += 1
             if record.sidecars or file.sidecars:
                 yield file, row
             else:

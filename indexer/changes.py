@@ -15,6 +15,7 @@ from clipsearch.records import ImageRecord, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
 BATCH_FILES = 65_536
+CUT_TO_NS = (100, 1_000, 1_000_000, 10_000_000, 1_000_000_000, 2_000_000_000)
 COARSE_NS = 1_000_000_000
 """File systems with whole seconds (FAT, archives) give many files one time: there, a move must be proved by content."""
 
@@ -29,6 +30,7 @@ class Changes:
     returned: list[int] = field(default_factory=list)  # missing rows whose files are back
     to_describe: list[FileBlock] = field(default_factory=list)  # unchanged, but for what lies beside them
     moved: list[tuple[int, FileBlock, int]] = field(default_factory=list)  # row, and the file that it is now
+    retimed: list[tuple[int, FileBlock, int]] = field(default_factory=list)  # the same at a cut time; see `is_cut`
 
     @property
     def files(self) -> int:
@@ -73,14 +75,41 @@ def compare(
             if catalog.away[row] and not again[number]:
                 changes.returned += catalog.same_path(paths[number])
         seen[at] = True
+        cut = np.zeros(len(rows), bool)  # the same file, as a copy or an archive gives it back
+        cut[there] = catalog.sizes[at] == np.concatenate([block.sizes for block in batch])[there]
+        cut[there] &= is_cut(catalog.mtimes_ns[at], np.concatenate([block.mtimes_ns for block in batch])[there])
+        cut[there] &= ~special[at]
+        changes.retimed += _each(batch, rows, cut)
         same &= ~again
         changes.unchanged += int(same.sum())
         old = None if outdated is None else outdated(rows, _sidecars(batch))
         if old is not None and (old & same).any():
             changes.to_describe += _parts(batch, old & same)
-        if not same.all():
-            changes.to_read += _parts(batch, ~same)
+        if not (same | cut).all():
+            changes.to_read += _parts(batch, ~same & ~cut)
     return changes, catalog.of_same_files(seen)
+
+
+def is_cut(known_ns: IntArray, now_ns: IntArray) -> BoolArray:
+    """Which times are others cut to what archives and file systems keep: 2 s (zip, FAT), 1 s (tar), 10 ms (exFAT),
+    1 ms, 1 µs, 100 ns (NTFS, SMB).
+
+    A file that was written later has a later time, never one of these. Shapes: (N,), nanoseconds.
+    """
+    late = known_ns - now_ns
+    found = np.zeros(len(late), bool)
+    for unit in CUT_TO_NS:
+        found |= (now_ns % unit == 0) & (late < unit)
+    return found & (late > 0)
+
+
+def _each(batch: list[FileBlock], rows: IntArray, wanted: BoolArray) -> Iterator[tuple[int, FileBlock, int]]:
+    """The row, block and number in it of each file of a batch that is wanted."""
+    stop = 0
+    for block in batch:
+        start, stop = stop, stop + len(block)
+        for number in np.flatnonzero(wanted[start:stop]).tolist():
+            yield int(rows[start + number]), block, number
 
 
 def _batches(blocks: Iterable[FileBlock]) -> Iterator[list[FileBlock]]:

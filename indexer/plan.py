@@ -48,6 +48,7 @@ class IndexPlan:
     bytes_to_read: int = 0
     unchanged: int = 0
     to_describe: int = 0  # of those, pictures whose metadata is read again
+    retimed: int = 0  # with only a new file date, told without reading
     renamed: int = 0  # told by their inodes
     returned: int = 0  # were missing, and are back
     deleted: int = 0  # rows to be removed
@@ -74,6 +75,7 @@ class IndexPlan:
             "bytes_to_read": self.bytes_to_read,
             "unchanged": self.unchanged,
             "metadata_to_read": self.to_describe,
+            "updated": self.retimed,
             "renamed": self.renamed,
             "returned": self.returned,
             "removed": self.deleted,
@@ -154,6 +156,7 @@ def _count(plan: IndexPlan, seen: Look) -> None:
         plan.bytes_to_read += file.size_bytes
     plan.unchanged = changes.unchanged
     plan.to_describe = sum(len(block) for block in changes.to_describe)
+    plan.retimed = len(changes.retimed)
     plan.renamed, plan.returned = len(changes.moved), len(changes.returned)
     plan.deleted, plan.missing = len(seen.deleted), len(seen.missed)
 

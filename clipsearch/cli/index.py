@@ -295,6 +295,7 @@ def _print_plan(plan: IndexPlan) -> None:
         for number, what in (
             (plan.unchanged, "unchanged"),
             (plan.to_describe, "with metadata to reread"),
+            (plan.retimed, "with only a new file date"),
             (plan.renamed, "renamed"),
             (plan.returned, "back again"),
             (plan.deleted, "to be removed"),

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from clipsearch.errors import EncoderMismatch, NoPictures, OtherCollection, StorageError
 from clipsearch.indexer import build
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
+from clipsearch.indexer.changes import CUT_TO_NS, is_cut
 from clipsearch.indexer.compact import compact
 from clipsearch.indexer.repair import repair
 from clipsearch.indexer.status import read_status
@@ -61,6 +62,50 @@ def test_pictures_are_found_by_what_they_show(photos: Path, encoder: FakeEncoder
         assert hit.score == pytest.approx(1, abs=1e-3)
         assert (hit.record.width, hit.record.height) == (40, 40)
         assert len(collection) == 3
+
+
+@pytest.mark.parametrize("unit_ns", CUT_TO_NS)
+def test_a_restore_that_cuts_file_times_opens_no_picture(photos: Path, encoder: FakeEncoder, unit_ns: int) -> None:
+    paths = fill(photos, 12)
+    (photos / "p.xmp").write_text("")
+    times = [1_700_000_000_123_456_789 + 3_141_592_653 * number for number in range(12)]
+    for path, time_ns in zip(paths, times, strict=True):
+        os.utime(path, ns=(time_ns, time_ns))
+    run(photos, encoder)
+    for path, time_ns in zip(paths, times, strict=True):
+        path.write_bytes(bytes(path.stat().st_size))  # which shows whether it is read
+        cut_ns = time_ns // unit_ns * unit_ns
+        os.utime(path, ns=(cut_ns, cut_ns))
+    report = run(photos, encoder)
+    assert (report.touched, report.encoded, report.unchanged, report.skipped) == (12, 0, 0, [])
+    report = run(photos, encoder)
+    assert (report.touched, report.unchanged) == (0, 12)
+    for path in paths:  # written a moment later, in the same second perhaps
+        late_ns = path.stat().st_mtime_ns + unit_ns
+        os.utime(path, ns=(late_ns, late_ns))
+    assert len(run(photos, encoder, timeout_s=5.0).skipped) + encoder.images_encoded >= 12
+    assert read_status(photos / ".clipsearch").pictures <= 12
+
+
+@pytest.mark.parametrize(
+    ("known_s", "now_s", "expected"),
+    [
+        (1.5, 1.0, True),  # tar
+        (3.5, 2.0, True),  # FAT
+        (3.5, 1.0, False),
+        (1.5, 1.5, False),  # the very same
+        (1.5, 2.0, False),  # later
+        (1.5, 1.4, False),  # cut to nothing that there is
+        (1.4567891, 1.456789, True),
+        (1.4567891, 1.45, True),  # exFAT
+        (1.4567891, 1.44, False),
+        (-0.5, -1.0, True),  # before 1970
+        (-0.5, 0.0, False),
+    ],
+)
+def test_times_that_are_others_cut(known_s: float, now_s: float, expected: bool) -> None:
+    known, now = (np.array([round(seconds * 1e9)], np.int64) for seconds in (known_s, now_s))
+    assert is_cut(known, now).tolist() == [expected]
 
 
 def test_others_can_see_how_far_a_run_is(photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -765,7 +765,7 @@ def test_another_drive_with_the_same_device_number_deletes_nothing(
     said: str, photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = fill(photos, 30)
-    monkeypatch.setattr(drives, "_mounted_at", lambda place: ("vfat", "/dev/sdb1"))
+    monkeypatch.setattr(drives, "_mounted_at", lambda place: ("vfat", "/dev/sdb1", "/"))
     monkeypatch.setattr(drives, "_uuid", lambda device, source: "1234-ABCD")
     run(photos, encoder)
     before = found(photos / ".clipsearch")
@@ -777,7 +777,7 @@ def test_another_drive_with_the_same_device_number_deletes_nothing(
         elif said == "size":
             patch.setattr(os, "fstatvfs", lambda fd: _with(real(fd), f_blocks=real(fd).f_blocks + 1))
         elif said == "source":
-            patch.setattr(drives, "_mounted_at", lambda place: ("vfat", "/dev/sdc1"))
+            patch.setattr(drives, "_mounted_at", lambda place: ("vfat", "/dev/sdc1", "/"))
         else:
             patch.setattr(drives, "_uuid", lambda device, source: "5678-DCBA")
         report = run(photos, encoder)

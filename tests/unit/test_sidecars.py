@@ -291,7 +291,7 @@ def make_old(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             before = {name: column for name, column in known if name not in ("sidecars", "metadata_version")}
             patch.setattr(f"clipsearch.store.columns.{table}", before)
         patch.setattr("clipsearch.indexer.sidecars.Sidecars.numbers", lambda self, names: None)
-        patch.setattr("clipsearch.indexer.build.Outdated", lambda catalog, older_versions: None)
+        patch.setattr("clipsearch.indexer.look.Outdated", lambda catalog, older_versions: None)
         patch.setattr("clipsearch.indexer.build.has_older_versions", lambda catalog: False)
         index_folder(photos, FakeEncoder(), options=IndexOptions(workers=1))
 
