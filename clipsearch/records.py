@@ -222,6 +222,9 @@ class Hit:
 
 NOTHING_CERTAIN = "nothing certain; nearest:"
 """What stands above hits none of which is likely."""
+NOTHING_FOUND = "nothing found: "
+"""What stands where there are no hits, before the reason."""
+NOTHING_SIMILAR = f"{NOTHING_FOUND}the index has no other picture"
 
 
 class Hits(list[Hit]):

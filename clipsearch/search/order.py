@@ -146,9 +146,12 @@ class Order:
 
     def why_empty(self, photos: Collection) -> str:
         """Why there are no hits, or none at an offset."""
-        found, _ = self.count(photos)
+        found, hidden = self.count(photos)
         if found:
             return f"there are {found:,} hits in all" if found > 1 else "there is one hit in all"
+        if hidden:  # where the cut is that of the bands, the nearest are hits
+            matches = f"{hidden:,} pictures match" if hidden > 1 else "one picture matches"
+            return f"{matches} with a lower confidence than {self.wish.min_confidence:g}"
         if self.wish.query.filter is None or not len(photos):
             return "the index has no searchable pictures"
         from clipsearch.query.nodes import AllOf

@@ -194,7 +194,10 @@ class SimilarAnswer(BaseModel):
     hits: list[FoundPicture]
     notices: Annotated[
         list[str],
-        Field(description="Hints about the query: words that the model does not read, words that are almost filters."),
+        Field(
+            description="Why nothing is found, or that nothing is certain; then hints about the query: words that the "
+            "model does not read, words that are almost filters."
+        ),
     ] = []
 
 

@@ -42,7 +42,7 @@ from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
 from clipsearch.places import leads_out
 from clipsearch.query.arguments import MOST_AT_ONCE, THUMBNAIL_SIZES, read_size
-from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, FloatArray, Hit, ImageRecord
+from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, NOTHING_FOUND, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import Order, Orders
 from clipsearch.search.similar import row_at, similar_to_row, similar_to_vector
@@ -129,9 +129,9 @@ class Service:
             hits = order.window(photos, asked.offset, asked.k)
             total, hidden = order.count(photos)
             position = None if asked.locate is None else order.place_of(photos, asked.locate)
-            notices = [*([NOTHING_CERTAIN] if order.is_uncertain else []), *photos.notices(order.wish.query)]
-            if not total and order.selection is not None and not len(order.selection):
-                notices = [f"nothing found: {order.why_empty(photos)}", *notices]
+            empty = [] if hits else [f"{NOTHING_FOUND}{order.why_empty(photos)}"]
+            uncertain = [NOTHING_CERTAIN] if order.is_uncertain else []
+            notices = [*empty, *uncertain, *photos.notices(order.wish.query)]
             answer = self._answer(served, photos, hits, began, notices)
             return {**answer, "index_id": photos.identity, "position": position, "total": total, "hidden": hidden}
 

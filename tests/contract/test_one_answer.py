@@ -129,22 +129,27 @@ def of_hits(hits: Hits) -> Told:
     return rows_of(hits), hits.are_certain
 
 
+def words_of(asked: Asked) -> list[str]:
+    """A question as a command line."""
+    words = ["query", asked["query"], "--json"]
+    for name in ("all", "unique"):
+        words += [f"--{name}"] if asked.get(name) else []
+    for name, option in OPTIONS.items():
+        words += [option, str(asked[name])] if name in asked else []
+    return words + [
+        part for name in ("like", "unlike") for row in asked.get(name, ()) for part in (f"--{name}", str(row))
+    ]
+
+
+OPTIONS = {"k": "-k", "offset": "--offset", "diverse": "--diversity", "sort": "--sort"}
+OPTIONS |= {"min_confidence": "--min-confidence"}
+
+
 def of_commands(commands: Commands, index: Path) -> Callable[[Asked], Told | None]:
     def ask(asked: Asked) -> Told | None:
         if "vector" in asked:
             return None  # there is no way to say it
-        words = ["query", asked["query"], "--json", "--index", str(index)]
-        for name in ("all", "unique"):
-            words += [f"--{name}"] if asked.get(name) else []
-        words += ["-k", str(asked["k"])] if "k" in asked else []
-        words += ["--offset", str(asked["offset"])] if "offset" in asked else []
-        words += ["--diversity", str(asked["diverse"])] if "diverse" in asked else []
-        words += ["--sort", asked["sort"]] if "sort" in asked else []
-        words += ["--min-confidence", str(asked["min_confidence"])] if "min_confidence" in asked else []
-        words += [
-            part for name in ("like", "unlike") for row in asked.get(name, ()) for part in (f"--{name}", str(row))
-        ]
-        done = commands.run(*words)
+        done = commands.run(*words_of(asked), "--index", str(index))
         found = rows_of(done.json())
         are_certain = NOTHING_CERTAIN not in done.err
         assert done.status == (0 if found and are_certain else 3), done.err
@@ -164,18 +169,22 @@ def of_daemon(index: Path) -> Callable[[Asked], Told | None]:
     return ask
 
 
+def as_assistant(service: Any, asked: Asked) -> dict[str, Any]:
+    async def call() -> Any:
+        async with Client(assistant_server(service)) as client:
+            return await client.call_tool("search", asked)
+
+    answer = anyio.run(call)
+    assert not answer.is_error, answer.content
+    found: dict[str, Any] = answer.structured_content
+    return found
+
+
 def of_assistants(service: Any) -> Callable[[Asked], Told | None]:
     def ask(asked: Asked) -> Told | None:
         if "vector" in asked:
             return None
-
-        async def call() -> Any:
-            async with Client(assistant_server(service)) as client:
-                return await client.call_tool("search", asked)
-
-        answer = anyio.run(call)
-        assert not answer.is_error, answer.content
-        found = answer.structured_content
+        found = as_assistant(service, asked)
         return rows_of(found["hits"]), NOTHING_CERTAIN not in (found["note"] or "")
 
     return ask
@@ -280,6 +289,35 @@ def test_places_and_row_ids_are_those_of_the_windows(requests: list[Asked], inde
                 assert photos.order(**asked).place_of(photos, row_id) == places.get(row_id), request
             order = photos.order(**asked)
             assert {row_id: order.place_of(photos, row_id) for row_id in every} == {n: places.get(n) for n in every}
+
+
+NOTHING: list[tuple[Asked, str]] = [
+    ({"query": "red", "min_confidence": 1.0}, "300 pictures match with a lower confidence than 1"),
+    ({"query": "red folder:trips", "min_confidence": 0.999}, "255 pictures match with a lower confidence than 0.999"),
+    ({"query": "blue name:IMG_0299", "min_confidence": 0.75}, "one picture matches with a lower confidence than 0.75"),
+    ({"query": "red folder:nowhere", "min_confidence": 0.5}, "no picture matches folder:nowhere"),
+    ({"query": "folder:nowhere"}, "no picture matches folder:nowhere"),
+    ({"query": "red", "like": [10], "min_confidence": 1.0}, "300 pictures match with a lower confidence than 1"),
+    ({"query": "camera:x100 folder:trips", "offset": 5000}, "there are 50 hits in all"),
+    ({"query": "blue name:IMG_0299", "all": True, "offset": 1}, "there is one hit in all"),
+]
+
+
+def test_why_nothing_is_found_is_said_in_the_same_words_through_every_door(index: Path) -> None:
+    encoder = FakeEncoder(dim=DIM)
+    with (
+        serving(index, encoder) as (url, app),
+        httpx.Client(base_url=url, trust_env=False, timeout=60) as http,
+        Commands({name: os.environ[name] for name in ("CLIPSEARCH_STATE_DIR", "CLIPSEARCH_CACHE_DIR")}) as commands,
+    ):
+        for asked, why in NOTHING:
+            for route in ("/v1/search", "/v1/gallery"):
+                found = http.post(route, json=asked).json()
+                assert (found["hits"], found["notices"][:1]) == ([], [f"nothing found: {why}"]), (route, asked)
+            answer = as_assistant(app.state.service, asked)
+            assert (answer["hits"], answer["note"].split("; ")[0]) == ([], f"nothing found: {why}"), asked
+            done = commands.run(*words_of(asked), "--index", str(index))
+            assert (done.status, done.err.splitlines()[-1]) == (3, f"nothing found: {index.parent}: {why}"), asked
 
 
 def test_an_order_by_date_or_path_is_of_all_that_passes_the_cut(index: Path) -> None:
