@@ -172,6 +172,7 @@ class _Shown(BaseModel):
     """A picture in the index."""
 
     thumbnail: Annotated[str, Field(description="URL of a thumbnail, relative to the server.")]
+    kept: Annotated[dict[str, int], Field(description="What else the index keeps, for clipsearch.connect.")]
 
 
 _OF_PICTURE = [name for name, field in HIT_FIELDS.items() if field.of_picture]

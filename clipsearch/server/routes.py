@@ -238,14 +238,14 @@ class Service:
                 record = find_content(photos, content)
             if record is None:
                 raise NoSuchPicture(row_id)
-            return _with_address(served, record.to_dict(path_of(photos, record)))
+            return _with_address(served, record.to_dict(path_of(photos, record), whole=True))
 
     def picture_at(self, asked: messages.PictureRequest) -> dict[str, Any]:
         """What the index knows of the picture at a path; see `messages.Picture`. Raises: NoSuchPicture."""
         served = self.engine.index(asked.index)
         with served.lease() as photos:
             record = photos.record(row_at(photos, _exact(asked.path, asked.path_bytes)))
-            return _with_address(served, record.to_dict(path_of(photos, record)))
+            return _with_address(served, record.to_dict(path_of(photos, record), whole=True))
 
     def thumbnail(self, row_id: int, index: str | None, size: int, content: str | None = None) -> tuple[bytes, str]:
         """The JPEG, and what changes when it does.
@@ -353,7 +353,7 @@ class Service:
             "index": served.name,
             "generation": photos.manifest.generation,
             "took_ms": round(1000 * (time.perf_counter() - began), 3),
-            "hits": [_with_address(served, hit.to_dict()) for hit in hits],
+            "hits": [_with_address(served, hit.to_dict(whole=True)) for hit in hits],
             "notices": list(notices),
         }
 
