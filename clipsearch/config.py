@@ -14,10 +14,11 @@ import os
 import re
 import stat
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Literal
 
-from clipsearch.errors import IndexAway, IndexNotFound
+from clipsearch.errors import ClipsearchError, CorruptIndex, IndexAway, IndexNotFound, StorageError
 from clipsearch.filenames import from_bytes, readable, to_bytes
 from clipsearch.places import absolute, expanded, own_folder
 from clipsearch.replacing import replacing
@@ -32,6 +33,8 @@ CURRENT_LINE = re.compile(rb"clipsearch (\d+) (\d{8,}) ([0-9a-f]{32})\n")
 """What the file CURRENT says: format, generation, checksum of its manifest."""
 NEWER_LINE = re.compile(rb"clipsearch (?:index )?(\d{1,9}) ")
 """How CURRENT and INDEX begin in any format, also in one that is yet to come."""
+DAMAGE = (errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.EUCLEAN)
+"""What the system says of a file that is damaged or gone; anything else says something of the moment."""
 _OF_A_MANIFEST = {"generation", "root", "model", "checksum", "format_version"}
 
 
@@ -96,6 +99,29 @@ def marker_line(form: int, identity: str, made: str) -> bytes:
     """What to write into INDEX."""
     said = f"clipsearch index {form} {identity} {made}".encode("ascii")
     return said + f" {zlib.crc32(said):08x}\n".encode("ascii")
+
+
+def index_error(file: Path, error: OSError, index: Path) -> ClipsearchError:
+    """Our word for what the system said when a file of an index was read: IndexAway, CorruptIndex or StorageError."""
+    if error.errno not in DAMAGE:
+        return StorageError(file, f"it cannot be read ({error.strerror or error})", "Try again.")
+    if not os.path.isdir(index):  # noqa: PTH112  # Path.is_dir raises what a broken drive says
+        return IndexAway(index.absolute())
+    is_missing = error.errno == errno.ENOENT
+    problem = "the file is missing" if is_missing else f"it cannot be read ({error.strerror})"
+    return CorruptIndex(file, problem, index=index, unreadable=not is_missing)
+
+
+@contextlib.contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Turn the system's errors while a file of an index is read into ours. Raises: as `index_error` says.
+
+    All but INDEX, CURRENT and locks lie in a folder of the index.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise index_error(file, error, file.parent.parent) from error
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -108,18 +108,22 @@ class ImageRecord:
     colors: int = 0  # a bit for each of COLORS
     perceptual_hash: int = 0  # 64 bits, signed; see pictures/appearance.py
 
-    def to_dict(self, path: str) -> dict[str, Any]:
-        """What is known of a picture at `path`, in the words of every answer (docs/api.md)."""
+    def to_dict(self, path: str, *, whole: bool = False) -> dict[str, Any]:
+        """What is known of a picture at `path`, in the words of every answer (docs/api.md).
+
+        `whole`: also `kept`, what else `from_dict` makes the same record of.
+        """
         known = {name: getattr(self, name) for name in _TOLD}
         told = {"path": path, "row_id": self.row_id, "name": self.path, **known, **asdict(self.metadata)}
-        return {name: told[name] for name, field in HIT_FIELDS.items() if field.of_picture}
+        kept = {"kept": {name: getattr(self, name) for name in KEPT}} if whole else {}
+        return {**{name: told[name] for name, field in HIT_FIELDS.items() if field.of_picture}, **kept}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> ImageRecord:
-        """The record that `to_dict` told of, as far as it did. Raises: KeyError."""
-        known = {name: body[name] for name in _TOLD}
+        """The record that `to_dict` told the whole of. Raises: KeyError."""
+        known = {**{name: body[name] for name in _TOLD}, **{name: body["kept"][name] for name in KEPT}}
         metadata = PictureMetadata(**{part.name: body[part.name] for part in fields(PictureMetadata)})
-        return cls(row_id=body["row_id"], path=body["name"], inode=0, metadata=metadata, **known)
+        return cls(row_id=body["row_id"], path=body["name"], metadata=metadata, **known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,8 @@ HIT_FIELDS: dict[str, HitField] = {
 }
 """What every answer tells of a hit beside `others`, in this order: JSON, CSV, HTTP, assistants."""
 
+KEPT = ("inode", "vector_id", "attempts", "sidecars", "metadata_version", "traits", "colors", "perceptual_hash")
+"""What an index keeps of a picture besides, which only programs of ours are told."""
 _TOLD = ("width", "height", "size_bytes", "mtime_ns", "content_hash", "member", "view", "partial")
 
 
@@ -193,23 +199,21 @@ class Hit:
     confidence: float | None = None
     band: Band | None = None
 
-    def to_dict(self, *, exact: bool = False) -> dict[str, Any]:
+    def to_dict(self, *, exact: bool = False, whole: bool = False) -> dict[str, Any]:
         """The hit in the words of every answer: JSON, CSV, HTTP, assistants (docs/api.md).
 
-        NaN is None; scores have six digits after the point and confidences four, unless `exact`.
+        NaN is None; scores have six digits after the point and confidences four, unless `exact`. `whole`: see
+        `ImageRecord.to_dict`.
         """
         score = None if math.isnan(self.score) else self.score if exact else round(self.score, 6)
         confidence = self.confidence if exact or self.confidence is None else round(self.confidence, 4)
         judged = {"rank": self.rank, "score": score, "confidence": confidence, "band": self.band}
-        told = {**judged, **self.record.to_dict(self.path)}
-        return {
-            **{name: told[name] for name in HIT_FIELDS},
-            "others": [other.to_dict(exact=exact) for other in self.others],
-        }
+        others = [other.to_dict(exact=exact, whole=whole) for other in self.others]
+        return {**judged, **self.record.to_dict(self.path, whole=whole), "others": others}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Hit:
-        """The hit that `to_dict` told of; of its record, as much as it told. Raises: KeyError."""
+        """The hit that `to_dict` told the whole of. Raises: KeyError."""
         score = math.nan if body["score"] is None else body["score"]
         others = tuple(cls.from_dict(other) for other in body["others"])
         record = ImageRecord.from_dict(body)
@@ -222,6 +226,9 @@ class Hit:
 
 NOTHING_CERTAIN = "nothing certain; nearest:"
 """What stands above hits none of which is likely."""
+NOTHING_FOUND = "nothing found: "
+"""What stands where there are no hits, before the reason."""
+NOTHING_SIMILAR = f"{NOTHING_FOUND}the index has no other picture"
 
 
 class Hits(list[Hit]):

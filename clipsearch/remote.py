@@ -21,6 +21,7 @@ from clipsearch.errors import (
     AccessDenied,
     ClosedCollection,
     DimensionMismatch,
+    InvalidArgument,
     InvalidQuery,
     MalformedQuery,
     NoSuchPicture,
@@ -39,6 +40,7 @@ from clipsearch.query.arguments import (
     MOST_TEXTS,
     MOST_VECTORS,
     Size,
+    read_address,
     read_arguments,
     read_name,
     read_number,
@@ -50,6 +52,7 @@ from clipsearch.query.arguments import (
     read_row_ids,
     read_size,
     read_texts,
+    read_token,
     read_window,
 )
 from clipsearch.records import (
@@ -98,13 +101,13 @@ class RemoteCollection:
     ) -> None:
         """`index` is a name from `status`; the server's first one if left out. `transport`: see httpx, for tests.
 
-        Raises: InvalidArgument, ServerError for what is no address.
+        Raises: InvalidArgument, also for what is no address.
         """
         import httpx
 
-        self.url = read_name("url", url).rstrip("/")
+        self.url = read_address("url", url)
         self.index = None if index is None else read_name("index", index)
-        token = "" if token is None else read_name("token", token)
+        token = "" if token is None else read_token("token", token)
         headers = {b"Authorization": b"Bearer " + to_bytes(token)} if token else {}
         try:
             self._http = httpx.Client(
@@ -115,7 +118,7 @@ class RemoteCollection:
                 trust_env=False,
             )
         except httpx.InvalidURL as error:
-            raise ServerError(self.url, f"it is no address ({error}). Such as: http://127.0.0.1:7860") from None
+            raise InvalidArgument("url", f"no address ({error})", "such as http://127.0.0.1:7860") from None
 
     @property
     def root(self) -> Path:
@@ -138,7 +141,7 @@ class RemoteCollection:
 
     def __repr__(self) -> str:
         named = "" if self.index is None else f", index {self.index}"
-        return f"<RemoteCollection at {self.url}{named}>"
+        return f"<RemoteCollection at {self.url}{named}{', closed' if self._http.is_closed else ''}>"
 
     @overload
     def search(  # type: ignore[overload-overlap]  # a str is an iterable of str, too: one query

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: Gradio reads the annotations of functions as they are.
 import io
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,7 +19,7 @@ from clipsearch.pictures.notebook import small_copy
 from clipsearch.places import is_file
 from clipsearch.query import parse_query
 from clipsearch.query.fields import FILTERS, Field
-from clipsearch.records import Hit
+from clipsearch.records import NOTHING_CERTAIN, Hit, Hits
 from clipsearch.remote import RemoteCollection
 from clipsearch.search.collection import Collection
 from clipsearch.search.protocol import AnyCollection
@@ -28,6 +29,7 @@ SIDE: Literal[512] = 512  # pixels of the longer side of a picture in the galler
 MOST_SHOWN = 200
 SHOWN = 40
 READERS = 4
+_MARKDOWN = re.compile(r"[\\`*_~<>&\[\]$]")  # what a notice repeats of a query or a tag is text
 SORTS = [("best first", "score"), ("newest first", "date"), ("by name", "path")]
 
 Shown = list[tuple[Image.Image, str]]
@@ -96,7 +98,10 @@ def search_blocks(collection: AnyCollection, title: str) -> gradio.Blocks:
             text = " ".join([query or "", *(_term(f, v) for f, v in zip(filters, values, strict=False) if v)])
             options = {"sort": sort, "all": everything, "unique": unique, "diverse": diverse}
             hits = search.hits(text, picture, count, like=liked, unlike=unliked, **options)
-            return [*_answer(search, hits), *_buttons(chosen=False, thumbs=bool(liked or unliked))]
+            return [
+                *_answer(search, hits, search.notices(text)),
+                *_buttons(chosen=False, thumbs=bool(liked or unliked)),
+            ]
 
         _name_parameters(find, [field.name for field in filters])
 
@@ -149,19 +154,25 @@ class _Searching:
             self._thumbnail = partial(collection.thumbnail, size=SIDE)
         self._more: dict[str, Any] = {"local_files": False} if isinstance(collection, Collection) else {}
 
-    def hits(self, query: str, picture: Image.Image | None, count: int, **options: Any) -> list[Hit]:
+    def hits(self, query: str, picture: Image.Image | None, count: int, **options: Any) -> Hits:
         try:
             terms = parse_query(query, is_file=is_file).terms if query.strip() else ()
             if any(term.kind == "picture" for term in terms):
                 raise InvalidQuery("files are not opened: choose the picture in its field, or use like:ROW_ID")
             if picture is not None:
                 options["vector"] = self._collection.encode_picture(picture)
-            found: list[Hit] = self._collection.search(query, int(count), **options, **self._more)
+            found: Hits = self._collection.search(query, int(count), **options, **self._more)
             return found
         except ClipsearchError as error:
             _fail(error)
 
-    def similar(self, row_id: int, count: int) -> list[Hit]:
+    def notices(self, query: str) -> list[str]:
+        try:
+            return self._collection.notices(query)
+        except ClipsearchError as error:
+            _fail(error)
+
+    def similar(self, row_id: int, count: int) -> Hits:
         try:
             return self._collection.similar(row_id, int(count))
         except ClipsearchError as error:
@@ -174,13 +185,15 @@ class _Searching:
             return [(_opened(copy), _caption(hit)) for copy, hit in zip(copies, hits, strict=True)]
 
 
-def _answer(search: _Searching, hits: list[Hit]) -> list[Any]:
+def _answer(search: _Searching, hits: Hits, notices: Sequence[str] = ()) -> list[Any]:
     """What the gallery, the details, the summary and the states are given."""
     told = [{("file" if key == "path" else key): value for key, value in hit.to_dict().items()} for hit in hits]
     for hit in told:
         hit["others"] = [other["row_id"] for other in hit["others"]]
     found = f"{len(hits):,} picture{'' if len(hits) == 1 else 's'}" if hits else "Nothing found."
-    return [search.pictures(hits), for_parsers(told), found, [hit.record.row_id for hit in hits], None]
+    found = found if hits.are_certain else f"{NOTHING_CERTAIN} {found}"
+    summary = "\n\n".join([found, *(_MARKDOWN.sub(r"\\\g<0>", _plain(line)) for line in notices)])
+    return [search.pictures(hits), for_parsers(told), summary, [hit.record.row_id for hit in hits], None]
 
 
 def _buttons(*, chosen: bool, thumbs: bool) -> list[Any]:

@@ -27,7 +27,7 @@ from clipsearch.cli.output import hits_csv, print_hit
 from clipsearch.cli.terminal import shown
 from clipsearch.errors import EmptyQuery, InvalidQuery, UnreadablePicture
 from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
-from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, Hits, Sort
+from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, NOTHING_FOUND, Hits, Sort
 from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def query(
     lap("remember the index and print")
     print_laps()
     if not hits:
-        print(f"nothing found: {empty}", file=sys.stderr)
+        print(f"{NOTHING_FOUND}{empty}", file=sys.stderr)
     if not hits or not hits.are_certain:
         raise typer.Exit(EXIT_NOTHING_FOUND)
 

@@ -10,7 +10,7 @@ import typer
 from clipsearch import config
 from clipsearch.cli.options import EXIT_NOTHING_FOUND, IndexOption, JsonOption, picture_or_id, print_json
 from clipsearch.cli.output import print_hit
-from clipsearch.records import DEFAULT_HITS
+from clipsearch.records import DEFAULT_HITS, NOTHING_SIMILAR
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -40,5 +40,5 @@ def similar(
         for hit in hits:
             print_hit(hit)
     if not hits:
-        print("nothing found: the index has no other picture", file=sys.stderr)
+        print(NOTHING_SIMILAR, file=sys.stderr)
         raise typer.Exit(EXIT_NOTHING_FOUND)

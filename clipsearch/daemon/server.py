@@ -98,7 +98,7 @@ class LocalSocket:
             alone = photos.alone(self._own_encoder(photos.encoder))
             hits = alone.search(parsed, asked["k"], **asked["options"])
             told = {"are_certain": hits.are_certain, "notices": alone.notices(parsed)}
-            return {"hits": [hit.to_dict(exact=True) for hit in hits], **told}
+            return {"hits": [hit.to_dict(exact=True, whole=True) for hit in hits], **told}
 
     def _warm_up(self) -> None:
         with contextlib.suppress(ClipsearchError, OSError), self._served.lease() as photos:

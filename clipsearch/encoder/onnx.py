@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 BULK_PICTURES = 16  # so many at once are worth a tower that is made for many
 TEXTS_PER_RUN = 32
 MOST_TEXT_THREADS = 4  # one short text does not fill more
-HASTY_RUNS = 2  # after so many, a text tower that was loaded in haste is loaded thoroughly
+HASTY_CALLS = 2  # after so many, a text tower that was loaded in haste is loaded thoroughly
+HASTY_TEXTS = 4  # at once, as two words have: encoding two took 12 ms, and 56 ms with loading the tower again before
 
 
 def load(model: ResolvedModel, options: LoadOptions) -> OnnxEncoder:
@@ -95,7 +96,7 @@ class OnnxEncoder(BaseEncoder):
     ) -> None:
         """Read the small files. Raises: InvalidModel, UnsupportedPrecision.
 
-        `as_new` encodes every text as a new process encodes its first, to the last bit.
+        `as_new` encodes texts, however many at once, as a new process encodes its first, to the last bit.
         """
         if precision not in ("auto", "fp32", "bf16", "int8"):
             raise UnsupportedPrecision(name or str(directory), precision, ("auto", "fp32", "bf16", "int8"))
@@ -248,9 +249,10 @@ class OnnxEncoder(BaseEncoder):
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         step = tower.fixed_batch or TEXTS_PER_RUN
+        session = tower.session_for(len(texts))
         for start in range(0, len(order), step):
             chosen = order[start : start + step]
-            raw = tower.run_texts([texts[index] for index in chosen])
+            raw = tower.run_texts(session, [texts[index] for index in chosen])
             vectors[chosen] = unit_rows(raw, len(chosen), self.dim, self._model.path, "text")
         return vectors
 
@@ -452,25 +454,34 @@ class _TextTower(OnnxTower):
     ) -> None:
         super().__init__(model, TEXTUAL_MODEL, threads, hasty=True, optimised=optimised)
         self._tokenizer = tokenizer.get()
-        self._runs = 0
-        self._hasty = not as_new
-        self._reload_lock = Lock()
+        self._as_new = as_new
+        self._calls = 0
+        self._hasty, self._thorough = self.session, None
+        self._session_lock = Lock()
         self._length: int | None = None if model.text.dynamic_context else model.text.context_length
         length = self.inputs[0].shape[1] if len(self.inputs[0].shape) == 2 else None
         if isinstance(length, int) and length != model.text.context_length:
             self._length = length
             self._tokenizer.limit(length)
 
-    def run_texts(self, texts: Sequence[str]) -> npt.NDArray[Any]:
+    def session_for(self, texts: int) -> Any:
+        """What is to encode so many texts that come at once: loaded in haste, or thoroughly. Raises: InvalidModel."""
+        with self._session_lock:
+            self._calls += 1
+            is_first = self._as_new or (self._thorough is None and self._calls <= HASTY_CALLS)
+            if is_first and texts <= HASTY_TEXTS:
+                return self._hasty
+            if self._thorough is None:
+                self._thorough = self.load(hasty=False)
+                if not self._as_new:
+                    self._hasty = self.session = self._thorough  # rather than two copies of the weights
+            return self._thorough
+
+    def run_texts(self, session: Any, texts: Sequence[str]) -> npt.NDArray[Any]:
         """Shape of the result: (B, D), not normalised."""
-        with self._reload_lock:
-            self._runs += 1
-            if self._hasty and (self._runs > HASTY_RUNS or len(texts) > 1):
-                self.reload()
-                self._hasty = False
         tokens = self._tokenizer.encode(texts, self._length)
         arrays = [filled(self._for_input(given.name, tokens), self.fixed_batch) for given in self.inputs]
-        return self.run(*arrays)[: len(texts)]
+        return self.run(*arrays, session=session)[: len(texts)]
 
     @property
     def tokenizer(self) -> TextTokenizer:

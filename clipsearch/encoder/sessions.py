@@ -64,7 +64,7 @@ class OnnxTower:
         self._file = optimised or instead or model.path / relative
         self._optimised = optimised is not None
         self._threads = threads
-        self._session = session = self.load(hasty)
+        self.session = session = self.load(hasty)
         self.inputs = session.get_inputs()
         outputs = session.get_outputs()
         flat = [output for output in outputs if len(output.shape) == 2] or outputs
@@ -107,18 +107,15 @@ class OnnxTower:
         except Exception as error:  # onnxruntime's errors share no base class but this
             raise InvalidModel(self._path, f"{self._relative} cannot be loaded ({first_line(error)})") from error
 
-    def reload(self) -> None:
-        """Load it again, thoroughly. Raises: InvalidModel."""
-        self._session = self.load(hasty=False)
-
-    def run(self, *arrays: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def run(self, *arrays: npt.NDArray[Any], session: Any = None) -> npt.NDArray[Any]:
         """Run on one array for each input, in the order of the inputs. Raises: InvalidModel."""
+        session = session or self.session
         feed = {
             given.name: np.ascontiguousarray(array, dtype=_DTYPES[given.type])
             for given, array in zip(self.inputs, arrays, strict=True)
         }
         try:
-            result: npt.NDArray[Any] = self._session.run([self._output], feed)[0]
+            result: npt.NDArray[Any] = session.run([self._output], feed)[0]
         except Exception as error:
             raise InvalidModel(self._path, f"{self._relative} cannot be run ({first_line(error)})") from error
         return result

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -306,6 +307,38 @@ def read_name(name: str, value: Any) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise InvalidArgument(name, shown(value), "a text")
     return value
+
+
+def read_address(name: str, value: Any) -> str:
+    """The address of a server. Raises: InvalidArgument for what no request can be sent to."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(value if isinstance(value, str) else "")
+        host = (parts.hostname or "").encode("idna")  # UnicodeError, which is a ValueError, for what is no name
+        is_place = bool(host) and parts.port != 0  # ValueError for one above 65,535, where a socket takes what is left
+    except ValueError:
+        is_place = False
+    if not is_place or parts.scheme not in ("http", "https") or parts.query or parts.fragment or not _is_word(value):
+        raise InvalidArgument(name, shown(value), "the address of a server, such as http://127.0.0.1:7860")
+    address: str = value.rstrip("/")
+    return address
+
+
+def read_token(name: str, value: Any) -> str:
+    """A secret that is sent in a header. Raises: InvalidArgument, which does not tell it."""
+    if not isinstance(value, str):
+        raise InvalidArgument(name, f"of the type {type(value).__name__}", "a text")
+    if value != value.strip() or _CONTROL.search(value):
+        raise InvalidArgument(name, "a text with control characters or with spaces around it", "that of the server")
+    return value
+
+
+_CONTROL = re.compile(r"[\0-\x1f\x7f]")
+
+
+def _is_word(text: str) -> bool:
+    return not _CONTROL.search(text) and len(text.split()) == 1 and text == text.strip()
 
 
 def is_image(value: object) -> bool:

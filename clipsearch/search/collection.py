@@ -250,7 +250,7 @@ class Collection:
         Several queries have a list of hits each: their texts are encoded together, and they share the passes over the
         vectors.
         Raises: InvalidQuery (MalformedQuery, ...), UnknownTag, UnreadablePicture, DimensionMismatch, EncoderMismatch,
-        CorruptIndex.
+        CorruptIndex, IndexAway.
         """
         self._check_open()
         k, offset = read_window(k, offset)

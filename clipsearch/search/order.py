@@ -15,13 +15,12 @@ finds later although it is nearer comes after what was shown before.
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,13 +67,19 @@ class Wish:
     @property
     def kind(self) -> QueryKind:
         """What confidence is judged by: "text" if words alone are asked for, else "picture"."""
-        of_pictures = self.vector is not None or self.like or self.unlike
+        of_pictures = self.vector is not None or self.like
         return "text" if self.query.terms and not of_pictures and asks_in_words(self.query) else "picture"
 
     @property
     def cuts(self) -> bool:
-        """Whether what is unlikely is left out: not of a list, where a concept's own threshold has decided."""
-        return not self.all and bool(self.query.terms or self.vector is not None or self.like or self.unlike)
+        """Whether what is unlikely is left out: not of a list, where a concept's own threshold has decided, or where
+        thumbs down alone say what comes last."""
+        return not self.all and bool(self.query.terms or self.vector is not None or self.like)
+
+    @property
+    def without_thumbs(self) -> Wish:
+        """What is asked for, nearest first, without what pictures have been judged since."""
+        return replace(self, sort="score", unique=False, diverse=0.0, like=(), unlike=())
 
 
 def asks_in_words(query: Query) -> bool:
@@ -101,7 +106,7 @@ class Order:
     everything: int  # how many pass the filter
     ids: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # the beginning of the order
     scores: FloatArray = field(default_factory=lambda: np.empty(0, np.float32))  # theirs; NaN until it is asked for
-    words: Order | None = None  # that of the words alone, where thumbs have moved them
+    asked: Order | None = None  # that of the question alone, where thumbs have moved it
     is_whole: bool = False  # whether `ids` is all of it
     folded: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # row ids, scores folded into a row
     _found: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # nearest first, what passes the cut
@@ -125,7 +130,7 @@ class Order:
         lap("look up the rows")
         hits = self._judged(photos, hits)
         lap("judge what is shown")
-        return [self._with_others(photos, dataclasses.replace(hit, rank=hit.rank + offset)) for hit in hits]
+        return [self._with_others(photos, replace(hit, rank=hit.rank + offset)) for hit in hits]
 
     def count(self, photos: Collection) -> tuple[int, int]:
         """How many hits there are in all, and how many are hidden because they are unlikely."""
@@ -141,9 +146,12 @@ class Order:
 
     def why_empty(self, photos: Collection) -> str:
         """Why there are no hits, or none at an offset."""
-        found, _ = self.count(photos)
+        found, hidden = self.count(photos)
         if found:
             return f"there are {found:,} hits in all" if found > 1 else "there is one hit in all"
+        if hidden:  # where the cut is that of the bands, the nearest are hits
+            matches = f"{hidden:,} pictures match" if hidden > 1 else "one picture matches"
+            return f"{matches} with a lower confidence than {self.wish.min_confidence:g}"
         if self.wish.query.filter is None or not len(photos):
             return "the index has no searchable pictures"
         from clipsearch.query.nodes import AllOf
@@ -207,48 +215,59 @@ class Order:
         if self.vector is not None and np.isnan(scores).any():
             scores = photos.vectors(ids) @ self.vector
         others = self._judged(photos, photos.hits(scores, ids))
-        return dataclasses.replace(hit, others=tuple(dataclasses.replace(other, rank=hit.rank) for other in others))
+        return replace(hit, others=tuple(replace(other, rank=hit.rank) for other in others))
+
+    @property
+    def _judges(self) -> list[Order]:
+        """The orders that say what is likely, each what the others do not. A thumb up says what else is right, not that
+        the question is wrong; a thumb down is no evidence for any other picture."""
+        moved = [self] if self.vector is not None and (self.wish.like or not self.wish.unlike) else []
+        return moved if self.asked is None else [*moved, self.asked]
 
     def _judged(self, photos: Collection, hits: list[Hit]) -> list[Hit]:
-        """Hits with confidence. Thumbs say what else is right, not that the words are wrong: the higher one counts."""
-        if self.vector is None or not hits:
-            return hits
-        judged = photos.judge(hits, self.vector, self.wish.kind, self._best)
-        if self.words is None or self.words.vector is None:
-            return judged
-        with self.words._lock:
-            if self.words._best is None:
-                self.words._deepen(photos, FIRST)
-        scores = photos.vectors([hit.record.row_id for hit in hits]) @ self.words.vector
-        in_words = photos.confidences(scores, self.words.vector, self.words.wish.kind, self.words._best)
-        return [
-            hit if confidence <= (hit.confidence or 0) else dataclasses.replace(hit, confidence=confidence, band=band)
-            for hit, (confidence, band) in zip(judged, in_words, strict=True)
-        ]
+        """Hits with confidence: the highest that any of the judges gives."""
+        row_ids = [hit.record.row_id for hit in hits]
+        for judge in self._judges if hits else ():
+            assert judge.vector is not None
+            scores = np.array([hit.score for hit in hits], np.float32)
+            if judge is not self:
+                scores = photos.vectors(row_ids) @ judge.vector
+                with judge._lock:
+                    if judge._best is None:
+                        judge._deepen(photos, FIRST)
+            found = photos.confidences(scores, judge.vector, judge.wish.kind, judge._best)
+            hits = [
+                hit
+                if hit.confidence is not None and hit.confidence >= confidence
+                else replace(hit, confidence=confidence, band=band)
+                for hit, (confidence, band) in zip(hits, found, strict=True)
+            ]
+        return hits
 
     # -- how it is found
 
-    def _keep_what_words_find(self, photos: Collection) -> None:
-        """Know all that passes the cut: by the words alone, or as the thumbs have moved them."""
-        assert self.words is not None
+    def _keep_what_is_likely(self, photos: Collection) -> None:
+        """Know all that passes the cut by any of the judges; the nearest if nothing does."""
         assert self.vector is not None
-        for order in (self, self.words):
-            while not order._is_cut:
-                order._deepen(photos, order._depth + 1)
-        if self.is_uncertain and not self.words.is_uncertain:
-            self._found, self._found_scores, self.is_uncertain = self._found[:0], self._found_scores[:0], False
-        kept = self.words._found[~np.isin(self.words._found, self._found)]
-        kept = kept[:0] if self.words.is_uncertain else kept
-        ids = np.concatenate([self._found, kept])
-        scores = np.concatenate([self._found_scores, photos.vectors(kept) @ self.vector])
+        judges = self._judges
+        for judge in judges:
+            while not judge._is_cut:
+                judge._deepen(photos, judge._depth + 1)
+        certain = [judge for judge in judges if not judge.is_uncertain]
+        ids, scores = self._found[:0], self._found_scores[:0]
+        for judge in certain or judges[:1]:
+            fresh = judge._found[~np.isin(judge._found, ids)]
+            own = self._found_scores if judge is self else photos.vectors(fresh) @ self.vector
+            ids, scores = np.concatenate([ids, fresh]), np.concatenate([scores, own])
         nearest_first = np.lexsort((ids, -scores))
         self._found, self._found_scores = ids[nearest_first], scores[nearest_first]
+        self._is_cut, self.is_uncertain = True, not certain
 
     def _reach(self, photos: Collection, count: int) -> None:
         """Know the first `count` of the order, or all."""
         wish = self.wish
-        if self.words is not None and wish.cuts and not self._is_cut:
-            self._keep_what_words_find(photos)
+        if self.asked is not None and wish.cuts and not self._is_cut:
+            self._keep_what_is_likely(photos)
         while not self.is_whole and len(self.ids) < count:  # again where so many were folded that others are missing
             while (wanted := self.wanted(count)) is not None:
                 self._deepen(photos, wanted)
@@ -268,8 +287,8 @@ class Order:
         wish = self.wish
         if self.vector is None or self._is_cut or self.is_whole or count <= len(self.ids):
             return None
-        if self.words is not None and wish.cuts:
-            return None  # see _keep_what_words_find
+        if self.asked is not None and wish.cuts:
+            return None  # see _keep_what_is_likely
         if wish.sort != "score":
             if wish.cuts:
                 return self._depth + 1
@@ -376,17 +395,16 @@ def put_all_in_order(photos: Collection, wishes: Sequence[Wish]) -> list[Order]:
     for wish, vector in zip(wishes, of_terms, strict=True):
         if wish.vector is not None:
             vector = directed(photos.manifest.model.dim, wish.vector, vector if wish.query.terms else None)
-        asked, vector = vector, photos.refined(vector, wish.like, wish.unlike)
+        moved = photos.refined(vector, wish.like, wish.unlike)
         chosen, selection = wish.query.filter, None
         if chosen is not None:
             if chosen not in selections:
                 selections[chosen] = photos.select(chosen)
             selection = selections[chosen]
         everything = len(photos) if selection is None else len(selection)
-        order = Order(wish, vector, selection, everything)
-        in_words = dataclasses.replace(wish, sort="score", unique=False, diverse=0.0, like=(), unlike=())
-        if in_words != wish and in_words.kind == "text" and (wish.like or wish.unlike):
-            order.words = Order(in_words, asked, selection, everything)
+        order = Order(wish, moved, selection, everything)
+        if vector is not None and (wish.like or wish.unlike):
+            order.asked = Order(wish.without_thumbs, vector, selection, everything)
         orders.append(order)
     lap("refine and select")
     return orders

@@ -24,7 +24,7 @@ from clipsearch.errors import ClipsearchError, InvalidQuery
 from clipsearch.filenames import safe
 from clipsearch.query.arguments import read_given
 from clipsearch.query.fields import FILTERS
-from clipsearch.records import DEFAULT_HITS, HIT_FIELDS, Sort
+from clipsearch.records import DEFAULT_HITS, HIT_FIELDS, NOTHING_SIMILAR, Sort
 from clipsearch.search.collection import Collection
 from clipsearch.server import messages
 from clipsearch.server.routes import Service
@@ -176,10 +176,7 @@ def assistant_server(service: Service) -> MCPServer:
                 index=index,
             )
             found = service.search(asked)
-            told = [safe(line) for line in found.get("notices", ())]
-            if not found["hits"] and not any(line.startswith("nothing found") for line in told):
-                all_hits = f"there are {found['total']} hits in all" if found["total"] else "the index has no pictures"
-                told.insert(0, f"nothing found: {all_hits}")
+            told = [safe(line) for line in found["notices"]]
             return _answer(found, "; ".join(told) or None)
 
         return _told(answer)
@@ -197,7 +194,7 @@ def assistant_server(service: Service) -> MCPServer:
 
         def answer() -> Answer:
             found = service.similar(messages.SimilarRequest(row_id=row_id, path=path, k=k, index=index))
-            return _answer(found, None if found["hits"] else "The index has no other picture.")
+            return _answer(found, None if found["hits"] else NOTHING_SIMILAR)
 
         return _told(answer)
 

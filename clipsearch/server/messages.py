@@ -172,6 +172,7 @@ class _Shown(BaseModel):
     """A picture in the index."""
 
     thumbnail: Annotated[str, Field(description="URL of a thumbnail, relative to the server.")]
+    kept: Annotated[dict[str, int], Field(description="What else the index keeps, for clipsearch.connect.")]
 
 
 _OF_PICTURE = [name for name, field in HIT_FIELDS.items() if field.of_picture]
@@ -194,7 +195,10 @@ class SimilarAnswer(BaseModel):
     hits: list[FoundPicture]
     notices: Annotated[
         list[str],
-        Field(description="Hints about the query: words that the model does not read, words that are almost filters."),
+        Field(
+            description="Why nothing is found, or that nothing is certain; then hints about the query: words that the "
+            "model does not read, words that are almost filters."
+        ),
     ] = []
 
 

@@ -42,7 +42,7 @@ from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
 from clipsearch.places import leads_out
 from clipsearch.query.arguments import MOST_AT_ONCE, THUMBNAIL_SIZES, read_size
-from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, FloatArray, Hit, ImageRecord
+from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, NOTHING_FOUND, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import Order, Orders
 from clipsearch.search.similar import row_at, similar_to_row, similar_to_vector
@@ -129,9 +129,9 @@ class Service:
             hits = order.window(photos, asked.offset, asked.k)
             total, hidden = order.count(photos)
             position = None if asked.locate is None else order.place_of(photos, asked.locate)
-            notices = [*([NOTHING_CERTAIN] if order.is_uncertain else []), *photos.notices(order.wish.query)]
-            if not total and order.selection is not None and not len(order.selection):
-                notices = [f"nothing found: {order.why_empty(photos)}", *notices]
+            empty = [] if hits else [f"{NOTHING_FOUND}{order.why_empty(photos)}"]
+            uncertain = [NOTHING_CERTAIN] if order.is_uncertain else []
+            notices = [*empty, *uncertain, *photos.notices(order.wish.query)]
             answer = self._answer(served, photos, hits, began, notices)
             return {**answer, "index_id": photos.identity, "position": position, "total": total, "hidden": hidden}
 
@@ -238,14 +238,14 @@ class Service:
                 record = find_content(photos, content)
             if record is None:
                 raise NoSuchPicture(row_id)
-            return _with_address(served, record.to_dict(path_of(photos, record)))
+            return _with_address(served, record.to_dict(path_of(photos, record), whole=True))
 
     def picture_at(self, asked: messages.PictureRequest) -> dict[str, Any]:
         """What the index knows of the picture at a path; see `messages.Picture`. Raises: NoSuchPicture."""
         served = self.engine.index(asked.index)
         with served.lease() as photos:
             record = photos.record(row_at(photos, _exact(asked.path, asked.path_bytes)))
-            return _with_address(served, record.to_dict(path_of(photos, record)))
+            return _with_address(served, record.to_dict(path_of(photos, record), whole=True))
 
     def thumbnail(self, row_id: int, index: str | None, size: int, content: str | None = None) -> tuple[bytes, str]:
         """The JPEG, and what changes when it does.
@@ -353,7 +353,7 @@ class Service:
             "index": served.name,
             "generation": photos.manifest.generation,
             "took_ms": round(1000 * (time.perf_counter() - began), 3),
-            "hits": [_with_address(served, hit.to_dict()) for hit in hits],
+            "hits": [_with_address(served, hit.to_dict(whole=True)) for hit in hits],
             "notices": list(notices),
         }
 

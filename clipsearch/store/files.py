@@ -15,14 +15,13 @@ from typing import IO, Any
 import xxhash
 
 from clipsearch.checksums import file_checksum
+from clipsearch.config import index_error
 from clipsearch.errors import CorruptIndex, OutOfSpace, StorageError
 from clipsearch.records import FileRef
 
 REMEMBER_FROM_BYTES = 64 << 20
 NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EISDIR)
 """What file systems answer that cannot sync a folder. PostgreSQL (fsync_fname_ext) and SQLite go on as well."""
-DAMAGE = (errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.EUCLEAN)
-"""What the system says of a file that is damaged or gone; anything else says something of the moment."""
 READ_ATTEMPTS = 3
 READ_AGAIN_S = 0.05
 
@@ -50,15 +49,6 @@ def storage_error(path: Path, error: OSError) -> StorageError | OutOfSpace:
     if error.errno == errno.EEXIST:
         return StorageError(path, "it already exists", "Name another file, or delete that one first.")
     return StorageError(path, error.strerror or str(error), "Check the disk, then run the same command again.")
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn the system's errors while reading `path` into ours. Raises: StorageError."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(path, f"it cannot be read ({error.strerror or error})", "Try again.") from error
 
 
 def sync_file(fd: int) -> None:
@@ -98,38 +88,34 @@ def unlink_own(path: Path) -> int:
 
 
 def verify_file(index_dir: Path, ref: FileRef, *, afresh: bool = False) -> Path:
-    """Return the path of `ref` after checking its size and checksum. Raises: CorruptIndex, StorageError.
+    """Return the path of `ref` after checking its size and checksum. Raises: CorruptIndex, IndexAway, StorageError.
 
     `afresh` reads every byte even if a large file was verified before. A read that fails is tried again.
     """
     path = index_dir / ref.path
-    for attempt in range(READ_ATTEMPTS):
-        problem = _problem_of(path, ref, index_dir, afresh=afresh)
-        if problem is None:
+    attempt = 1
+    while True:
+        try:
+            _verify(path, ref, index_dir, afresh=afresh)
+        except CorruptIndex as error:
+            if not error.unreadable or attempt == READ_ATTEMPTS:
+                raise
+        else:
             return path
-        if attempt + 1 < READ_ATTEMPTS and problem[1]:
-            time.sleep(READ_AGAIN_S)
-            continue
-        break
-    assert problem is not None
-    raise CorruptIndex(path, problem[0], index=index_dir, unreadable=problem[1])
+        time.sleep(READ_AGAIN_S)
+        attempt += 1
 
 
-def _problem_of(path: Path, ref: FileRef, index_dir: Path, *, afresh: bool) -> tuple[str, bool] | None:
-    """What is wrong with a file, and whether reading it again may help. Raises: StorageError."""
+def _verify(path: Path, ref: FileRef, index_dir: Path, *, afresh: bool) -> None:
     try:
         size = path.stat().st_size
         if size != ref.size_bytes:
-            return f"it has {size} bytes, but the manifest says {ref.size_bytes}", False
+            problem = f"it has {size} bytes, but the manifest says {ref.size_bytes}"
+            raise CorruptIndex(path, problem, index=index_dir)
         if file_checksum(path, remember_from_bytes=REMEMBER_FROM_BYTES, afresh=afresh) != ref.checksum:
-            return "its checksum does not match the manifest", False
-    except FileNotFoundError:
-        return "the file is missing", False
+            raise CorruptIndex(path, "its checksum does not match the manifest", index=index_dir)
     except OSError as error:
-        if error.errno in DAMAGE:
-            return f"it cannot be read ({error.strerror})", True
-        raise StorageError(path, f"it cannot be read ({error.strerror})", "Try again.") from error
-    return None
+        raise index_error(path, error, index_dir) from error
 
 
 class HashingFile:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipsearch.config import open_plain
+from clipsearch.config import index_error, open_plain
 from clipsearch.errors import CorruptIndex
 from clipsearch.filenames import from_bytes, is_utf8, readable, to_bytes
 from clipsearch.records import (
@@ -330,15 +330,9 @@ def _tables(
                 for batch in file.iter_batches(batch_rows, row_groups=groups, columns=columns, use_threads=True):
                     rows += batch.num_rows
                     yield pa.Table.from_batches([batch])
-    except OSError as error:
-        unreadable = error.errno is not None
-        problem = (
-            f"it cannot be read ({error.strerror})"
-            if unreadable
-            else f"not a Parquet file written by clipsearch ({error})"
-        )
-        raise CorruptIndex(path, problem, index=index_dir, unreadable=unreadable) from error
-    except (pa.ArrowException, KeyError) as error:
+    except (OSError, pa.ArrowException, KeyError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # else pyarrow's own word
+            raise index_error(path, error, index_dir) from error
         raise CorruptIndex(path, f"not a Parquet file written by clipsearch ({error})", index=index_dir) from error
     if expected_rows is not None and rows != expected_rows:
         raise CorruptIndex(path, f"it has {rows} rows, but the manifest says {expected_rows}", index=index_dir)

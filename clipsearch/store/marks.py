@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from clipsearch.config import reading
 from clipsearch.errors import CorruptIndex
 from clipsearch.npy import read_array
 from clipsearch.records import FileRef, Fragment, IntArray
-from clipsearch.store.files import HashingFile, reading, verify_file
+from clipsearch.store.files import HashingFile, verify_file
 
 MAGIC = b"CLIPMARK"
 HEADER = struct.Struct("<q")

@@ -20,10 +20,11 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.config import reading
 from clipsearch.errors import CorruptIndex
 from clipsearch.records import Fragment, ImageRecord, IntArray, PictureMetadata
 from clipsearch.store.columns import FILTER_NUMBERS, Columns, ColumnsBuilder, build_columns, read_columns
-from clipsearch.store.files import HashingFile, reading, verify_file
+from clipsearch.store.files import HashingFile, verify_file
 from clipsearch.store.marks import dead_rows, marked, missing_rows
 
 MAGIC = b"CLIPROW2"

@@ -13,10 +13,10 @@ from typing import Self
 
 import xxhash
 
-from clipsearch.config import CURRENT_LINE, NEWER_LINE, open_plain, read_plain
+from clipsearch.config import CURRENT_LINE, NEWER_LINE, index_error, open_plain, read_plain
 from clipsearch.errors import CorruptIndex, IndexNotFound, StorageError, UnsupportedIndex
 from clipsearch.records import FileRef, IntArray, Manifest, TagRef
-from clipsearch.store.files import DAMAGE, verify_file
+from clipsearch.store.files import verify_file
 from clipsearch.store.lock import BUSY, COMMIT, is_new
 from clipsearch.store.manifest import FORMAT_VERSION, OWN_NAME, load_manifest, manifest_name, manifests_of
 from clipsearch.store.marks import marked, read_marks
@@ -91,12 +91,12 @@ def resolve_current(index_dir: Path) -> tuple[int, str]:
             if list(names) == [1] and not is_damaged:  # the first commit was cut short after its manifest: it counts
                 return 1, xxhash.xxh3_128_hexdigest(read_plain(names[1]))
         except OSError as error:
-            raise _unreadable(path, error, index_dir) from error
+            raise index_error(path, error, index_dir) from error
         if names or is_damaged:
             raise CorruptIndex(path, "the file is missing", index=index_dir) from None
         raise IndexNotFound([index_dir]) from None
     except OSError as error:
-        raise _unreadable(path, error, index_dir) from error
+        raise index_error(path, error, index_dir) from error
     newer = NEWER_LINE.match(line)
     if newer is not None and int(newer[1]) > FORMAT_VERSION:
         raise UnsupportedIndex(index_dir, f"index format {int(newer[1])}")
@@ -123,12 +123,6 @@ def _has_own_files(index_dir: Path, folder: str) -> bool:
         return False
 
 
-def _unreadable(path: Path, error: OSError, index_dir: Path) -> CorruptIndex | StorageError:
-    if error.errno in DAMAGE:
-        return CorruptIndex(path, f"it cannot be read ({error.strerror})", index=index_dir, unreadable=True)
-    return StorageError(path, f"it cannot be read ({error.strerror})", "Try again.")
-
-
 def open_snapshot(index_dir: Path) -> Snapshot:
     """Open the newest committed generation for reading.
 
@@ -140,12 +134,10 @@ def open_snapshot(index_dir: Path) -> Snapshot:
         try:
             with open_plain(path) as file:
                 fd = os.dup(file.fileno())
-        except FileNotFoundError:
-            if resolve_current(index_dir)[0] != generation:
-                continue  # a writer moved on and collected it between our two reads
-            raise CorruptIndex(path, "the file is missing", index=index_dir) from None
         except OSError as error:
-            raise _unreadable(path, error, index_dir) from error
+            if isinstance(error, FileNotFoundError) and resolve_current(index_dir)[0] != generation:
+                continue  # a writer moved on and collected it between our two reads
+            raise index_error(path, error, index_dir) from error
         try:
             if not _lock_shared(fd) or not path.exists():
                 os.close(fd)
@@ -154,7 +146,7 @@ def open_snapshot(index_dir: Path) -> Snapshot:
             try:
                 raw = os.pread(fd, os.fstat(fd).st_size, 0)
             except OSError as error:
-                raise _unreadable(path, error, index_dir) from error
+                raise index_error(path, error, index_dir) from error
             if xxhash.xxh3_128_hexdigest(raw) != checksum:
                 raise CorruptIndex(path, "its checksum does not match CURRENT", index=index_dir)
             manifest = load_manifest(path, raw, index_dir)

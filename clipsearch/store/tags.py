@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from clipsearch.config import read_plain
+from clipsearch.config import read_plain, reading
 from clipsearch.errors import CorruptIndex, InvalidTag, StorageError, TagExists, UnknownTag
 from clipsearch.folding import fold
 from clipsearch.records import FileRef, FloatArray, IntArray, Manifest, TagKind, TagRef
-from clipsearch.store.files import HashingFile, reading, verify_file
+from clipsearch.store.files import HashingFile, verify_file
 from clipsearch.store.hashes import hash_keys, hash_texts
 from clipsearch.store.writer import add_file, change_tags, own_files
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.config import reading
 from clipsearch.errors import CorruptIndex, DimensionMismatch
 from clipsearch.npy import read_array, read_header
 from clipsearch.records import FloatArray, IntArray
@@ -97,8 +98,9 @@ class VectorsFile:
     def __init__(self, path: Path, dim: int) -> None:
         """Raises: CorruptIndex, DimensionMismatch."""
         try:
-            stored, ids, self._keys, self._data_at = _map_vectors(path)
-        except (ValueError, EOFError, OSError) as error:
+            with reading(path):
+                stored, ids, self._keys, self._data_at = _map_vectors(path)
+        except (ValueError, EOFError) as error:
             raise CorruptIndex(path, f"it is not a vectors file ({error})") from error
         known = stored.dtype in (np.float32, np.float16)
         if stored.ndim != 2 or not known or ids.dtype != np.int64 or ids.shape != (len(stored),):
@@ -135,7 +137,7 @@ class VectorsFile:
 
     def blocks(self, rows: int) -> Iterator[tuple[IntArray, FloatArray]]:
         """Read the file front to back in blocks, without mapping it: memory stays at one block."""
-        with self.path.open("rb") as file:
+        with reading(self.path), self.path.open("rb") as file:
             file.seek(self._data_at)
             for start in range(0, len(self), rows):
                 ids = self.ids[start : start + rows]
@@ -146,7 +148,7 @@ class VectorsFile:
         """Read the vectors at ascending positions, without mapping them. Shape: (P, D) float32."""
         taken = np.empty((len(positions), self.dim), self._stored.dtype)
         row_bytes = self.dim * taken.itemsize
-        with self.path.open("rb", buffering=0) as file:
+        with reading(self.path), self.path.open("rb", buffering=0) as file:
             for row, position in zip(taken, positions.tolist(), strict=True):
                 file.seek(self._data_at + position * row_bytes)
                 file.readinto(row)
@@ -168,7 +170,7 @@ class VectorsFile:
         """Whether the rows from position `start` on are what `write_vectors` would make of these."""
         if not np.array_equal(self.ids[start : start + len(ids)], ids):
             return False
-        with self.path.open("rb") as file:  # not mapped, so that memory stays at one block
+        with reading(self.path), self.path.open("rb") as file:  # not mapped, so that memory stays at one block
             file.seek(self._data_at + start * self.dim * self._stored.itemsize)
             stored = np.fromfile(file, self._stored.dtype, len(ids) * self.dim).reshape(len(ids), self.dim)
         return np.array_equal(stored, vectors.astype(self._stored.dtype))

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.config import reading
 from clipsearch.errors import CorruptIndex, DimensionMismatch, InvalidQuery, first_line
 from clipsearch.filenames import native_path
 from clipsearch.records import FileRef, FloatArray, IntArray, IvfParameters, Manifest
@@ -282,7 +283,7 @@ def import_faiss() -> Any:
 def open_faiss(path: Path, dim: int, rows: int) -> Any:
     faiss = import_faiss()
     try:
-        with native_path(path) as name:
+        with reading(path), path.open("rb"), native_path(path) as name:
             index = faiss.read_index(name, faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
     except RuntimeError as error:
         raise CorruptIndex(path, f"FAISS cannot read it ({first_line(error)})") from error

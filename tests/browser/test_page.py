@@ -261,6 +261,9 @@ def test_what_is_unlikely_is_shown_only_when_asked_for(open_page: Open) -> None:
     settled(page)
     count = page.locator(".cs-tile").count()
     expect(page.locator(".cs-nothing")).to_be_visible(visible=count == 0)
+    ask(page, "red folder:nowhere")
+    expect(page.locator(".cs-nothing")).to_contain_text("no picture matches folder:nowhere")
+    expect(page.locator(".cs-told")).not_to_contain_text("nothing found")
 
 
 def test_near_duplicates_are_folded_and_unfold(open_page: Open) -> None:

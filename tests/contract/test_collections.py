@@ -511,3 +511,19 @@ def test_what_was_raised_before_still_is() -> None:
     assert str(errors.NoSuchPicture(7)) == "the index has no picture 7. Use the row_id of a hit"
     with pytest.raises(errors.UnsupportedPrecision, match="int8"):
         clipsearch.load_encoder("builtin", precision="fp16")
+
+
+def test_a_remote_record_is_the_local_one(both: tuple[Collection, RemoteCollection]) -> None:
+    local, remote = both
+    for record in list(local)[::37]:
+        assert remote.record(record.row_id) == record
+        assert record.inode and record.vector_id >= 0
+    calls: list[Call] = [
+        lambda photos: photos.search("red", 7, unique=True),
+        lambda photos: photos.search("folder:trips", 7),
+        lambda photos: photos.similar(3, 7),
+        lambda photos: photos.similar(photos.root.parent / "other.png", 7),
+    ]
+    for call in calls:
+        here, there = ([one.record for hit in call(photos) for one in (hit, *hit.others)] for photos in both)
+        assert here == there

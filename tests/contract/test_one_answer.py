@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from mcp import Client
 
 import clipsearch
-from clipsearch.records import Hit
+from clipsearch.daemon import client
+from clipsearch.daemon.server import answer_locally
+from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, Hit, Hits
 from clipsearch.search.collection import Collection
 from clipsearch.server.mcp import assistant_server
 from tests.support.cases import thinned
@@ -24,7 +27,10 @@ from tests.support.fake_main import DIM
 
 Asked = dict[str, Any]
 Row = tuple[int, float | None, float | None, str | None, tuple[int, ...]]
+Told = tuple[list[Row], bool]  # the hits, and whether they are certain
 
+DOUBTFUL = "a submarine"
+"""A query with nothing likely."""
 REQUESTS: list[Asked] = [
     {"query": "red"},
     {"query": "a dark blue picture", "k": 7},
@@ -66,6 +72,23 @@ REQUESTS: list[Asked] = [
     {"query": "red", "sort": "path", "unique": True, "all": True},
     {"query": "green", "like": [12], "sort": "date", "unique": True},
     {"query": "red folder:nowhere"},
+    {"query": "red", "min_confidence": 0.0, "k": 90},
+    {"query": "red", "min_confidence": 0.2, "sort": "path"},
+    {"query": "like:3", "min_confidence": 0.9},
+    {"query": "red", "min_confidence": 1.0},
+    {"query": "red folder:trips", "min_confidence": 1.0},
+    {"query": "red", "like": [10], "unlike": [140], "min_confidence": 0.5},
+    {"query": "red", "unlike": [0], "min_confidence": 0.3},
+    {"query": DOUBTFUL},
+    {"query": DOUBTFUL, "k": 3, "offset": 4},
+    {"query": DOUBTFUL, "sort": "path", "unique": True},
+    {"query": DOUBTFUL, "unlike": [0, 140]},
+    {"query": DOUBTFUL, "like": [10]},
+    {"query": DOUBTFUL, "like": [10], "unlike": [140], "sort": "date"},
+    {"query": "red", "unlike": [0]},
+    {"query": "like:3", "unlike": [140]},
+    {"query": "", "unlike": [20]},
+    {"query": "folder:trips", "unlike": [20], "sort": "path"},
 ]
 
 
@@ -102,41 +125,80 @@ def question(asked: Asked, photos: Collection) -> Asked:
     return {**asked, **({} if vector is None else {"vector": photos.vector(vector)})}
 
 
-def of_commands(commands: Commands, index: Path) -> Callable[[Asked], list[Row] | None]:
-    def ask(asked: Asked) -> list[Row] | None:
+def of_hits(hits: Hits) -> Told:
+    return rows_of(hits), hits.are_certain
+
+
+def words_of(asked: Asked) -> list[str]:
+    """A question as a command line."""
+    words = ["query", asked["query"], "--json"]
+    for name in ("all", "unique"):
+        words += [f"--{name}"] if asked.get(name) else []
+    for name, option in OPTIONS.items():
+        words += [option, str(asked[name])] if name in asked else []
+    return words + [
+        part for name in ("like", "unlike") for row in asked.get(name, ()) for part in (f"--{name}", str(row))
+    ]
+
+
+OPTIONS = {"k": "-k", "offset": "--offset", "diverse": "--diversity", "sort": "--sort"}
+OPTIONS |= {"min_confidence": "--min-confidence"}
+
+
+def of_commands(commands: Commands, index: Path) -> Callable[[Asked], Told | None]:
+    def ask(asked: Asked) -> Told | None:
         if "vector" in asked:
             return None  # there is no way to say it
-        words = ["query", asked["query"], "--json", "--index", str(index)]
-        for name in ("all", "unique"):
-            words += [f"--{name}"] if asked.get(name) else []
-        words += ["-k", str(asked["k"])] if "k" in asked else []
-        words += ["--offset", str(asked["offset"])] if "offset" in asked else []
-        words += ["--diversity", str(asked["diverse"])] if "diverse" in asked else []
-        words += ["--sort", asked["sort"]] if "sort" in asked else []
-        words += [
-            part for name in ("like", "unlike") for row in asked.get(name, ()) for part in (f"--{name}", str(row))
-        ]
-        done = commands.run(*words)
-        assert done.status in (0, 3), done.err
-        return rows_of(done.json())
+        done = commands.run(*words_of(asked), "--index", str(index))
+        found = rows_of(done.json())
+        are_certain = NOTHING_CERTAIN not in done.err
+        assert done.status == (0 if found and are_certain else 3), done.err
+        return found, are_certain
 
     return ask
 
 
-def of_assistants(service: Any) -> Callable[[Asked], list[Row] | None]:
-    def ask(asked: Asked) -> list[Row] | None:
+def of_daemon(index: Path) -> Callable[[Asked], Told | None]:
+    def ask(asked: Asked) -> Told | None:
         if "vector" in asked:
             return None
-
-        async def call() -> Any:
-            async with Client(assistant_server(service)) as client:
-                return await client.call_tool("search", asked)
-
-        answer = anyio.run(call)
-        assert not answer.is_error, answer.content
-        return rows_of(answer.structured_content["hits"])
+        options = {name: value for name, value in asked.items() if name not in ("query", "k")}
+        hits = client.ask(index, asked["query"], asked.get("k", DEFAULT_HITS), options)
+        return None if hits is None else of_hits(hits)  # None: nothing is found
 
     return ask
+
+
+def as_assistant(service: Any, asked: Asked) -> dict[str, Any]:
+    async def call() -> Any:
+        async with Client(assistant_server(service)) as client:
+            return await client.call_tool("search", asked)
+
+    answer = anyio.run(call)
+    assert not answer.is_error, answer.content
+    found: dict[str, Any] = answer.structured_content
+    return found
+
+
+def of_assistants(service: Any) -> Callable[[Asked], Told | None]:
+    def ask(asked: Asked) -> Told | None:
+        if "vector" in asked:
+            return None
+        found = as_assistant(service, asked)
+        return rows_of(found["hits"]), NOTHING_CERTAIN not in (found["note"] or "")
+
+    return ask
+
+
+@contextlib.contextmanager
+def answering(app: Any, index: Path) -> Iterator[None]:
+    """A server that answers the commands of this user."""
+    close = answer_locally(app.state.service.engine)
+    try:
+        assert client.is_answered(index)
+        yield
+    finally:
+        close()
 
 
 PARTS = 3
@@ -146,7 +208,7 @@ PART = pytest.mark.parametrize("requests", thinned([REQUESTS[n::PARTS] for n in 
 @PART
 def test_every_door_gives_the_same_answer(requests: list[Asked], index: Path) -> None:
     encoder = FakeEncoder(dim=DIM)
-    assert len(REQUESTS) == 40
+    assert len(REQUESTS) > 40
     with (
         clipsearch.open(index, encoder=encoder) as photos,
         serving(index, encoder) as (url, app),
@@ -155,8 +217,8 @@ def test_every_door_gives_the_same_answer(requests: list[Asked], index: Path) ->
         Commands({name: os.environ[name] for name in ("CLIPSEARCH_STATE_DIR", "CLIPSEARCH_CACHE_DIR")}) as commands,
     ):
 
-        def posted(route: str) -> Callable[[Asked], list[Row]]:
-            def ask(asked: Asked) -> list[Row]:
+        def posted(route: str) -> Callable[[Asked], Told]:
+            def ask(asked: Asked) -> Told:
                 vector = asked.get("vector")
                 body = {**asked, "vector": None if vector is None else vector.tolist()}
                 answer = http.post(route, json=body)
@@ -164,26 +226,32 @@ def test_every_door_gives_the_same_answer(requests: list[Asked], index: Path) ->
                 found = answer.json()
                 order = photos.order(**{k: v for k, v in asked.items() if k not in ("k", "offset")})
                 assert (found["total"], found["hidden"]) == order.count(photos), (route, asked)
-                return rows_of(found["hits"])
+                return rows_of(found["hits"]), NOTHING_CERTAIN not in found["notices"]
 
             return ask
 
-        doors: dict[str, Callable[[Asked], list[Row] | None]] = {
-            "connect": lambda asked: rows_of(remote.search(**asked)),
+        doors: dict[str, Callable[[Asked], Told | None]] = {
+            "connect": lambda asked: of_hits(remote.search(**asked)),
             "/v1/search": posted("/v1/search"),
             "/v1/gallery": posted("/v1/gallery"),
             "mcp": of_assistants(app.state.service),
             "query --json": of_commands(commands, index),
+            "query, answered by another process": of_daemon(index),  # the last: later commands would ask it as well
         }
         answers = 0
-        for asked in requests:
-            whole = question(asked, photos)
-            expected = rows_of(photos.search(**whole))
-            for door, ask in doors.items():
-                found = ask(whole)
-                assert found is None or same(found, expected), (door, asked, found, expected)
-                answers += found is not None
-        assert answers > 3.5 * len(requests)
+        for door, ask in doors.items():
+            with answering(app, index) if ask is list(doors.values())[-1] else contextlib.nullcontext():
+                for asked in requests:
+                    whole = question(asked, photos)
+                    hits = photos.search(**whole)
+                    told = ask(whole)
+                    if told is None:
+                        continue
+                    found, are_certain = told
+                    assert same(found, rows_of(hits)), (door, asked, found, rows_of(hits))
+                    assert are_certain == hits.are_certain, (door, asked)
+                    answers += 1
+        assert answers > 4.2 * len(requests)
         sizes = [len(photos.search(**question(asked, photos))) for asked in requests]
         assert sum(size > 0 for size in sizes) > 0.75 * len(requests)  # the table asks for something
 
@@ -223,6 +291,35 @@ def test_places_and_row_ids_are_those_of_the_windows(requests: list[Asked], inde
             assert {row_id: order.place_of(photos, row_id) for row_id in every} == {n: places.get(n) for n in every}
 
 
+NOTHING: list[tuple[Asked, str]] = [
+    ({"query": "red", "min_confidence": 1.0}, "300 pictures match with a lower confidence than 1"),
+    ({"query": "red folder:trips", "min_confidence": 0.999}, "255 pictures match with a lower confidence than 0.999"),
+    ({"query": "blue name:IMG_0299", "min_confidence": 0.75}, "one picture matches with a lower confidence than 0.75"),
+    ({"query": "red folder:nowhere", "min_confidence": 0.5}, "no picture matches folder:nowhere"),
+    ({"query": "folder:nowhere"}, "no picture matches folder:nowhere"),
+    ({"query": "red", "like": [10], "min_confidence": 1.0}, "300 pictures match with a lower confidence than 1"),
+    ({"query": "camera:x100 folder:trips", "offset": 5000}, "there are 50 hits in all"),
+    ({"query": "blue name:IMG_0299", "all": True, "offset": 1}, "there is one hit in all"),
+]
+
+
+def test_why_nothing_is_found_is_said_in_the_same_words_through_every_door(index: Path) -> None:
+    encoder = FakeEncoder(dim=DIM)
+    with (
+        serving(index, encoder) as (url, app),
+        httpx.Client(base_url=url, trust_env=False, timeout=60) as http,
+        Commands({name: os.environ[name] for name in ("CLIPSEARCH_STATE_DIR", "CLIPSEARCH_CACHE_DIR")}) as commands,
+    ):
+        for asked, why in NOTHING:
+            for route in ("/v1/search", "/v1/gallery"):
+                found = http.post(route, json=asked).json()
+                assert (found["hits"], found["notices"][:1]) == ([], [f"nothing found: {why}"]), (route, asked)
+            answer = as_assistant(app.state.service, asked)
+            assert (answer["hits"], answer["note"].split("; ")[0]) == ([], f"nothing found: {why}"), asked
+            done = commands.run(*words_of(asked), "--index", str(index))
+            assert (done.status, done.err.splitlines()[-1]) == (3, f"nothing found: {index.parent}: {why}"), asked
+
+
 def test_an_order_by_date_or_path_is_of_all_that_passes_the_cut(index: Path) -> None:
     with clipsearch.open(index, encoder=FakeEncoder(dim=DIM)) as photos:
         choices: list[Asked] = [{}, {"all": True}, {"like": [4]}]
@@ -244,3 +341,54 @@ def test_one_thumb_does_not_show_everything(index: Path) -> None:
             for options in ({"like": [liked]}, {"unlike": [liked]}, {"vector": photos.vector(liked)}):
                 _, hidden = photos.order(query, **options).count(photos)
                 assert hidden > len(photos) / 4, (query, options)
+
+
+QUERIES = ["red", "green", DOUBTFUL, "xyzzy", "a dog", "like:3", "red + like:17", "red folder:trips", "red - blue"]
+
+
+@pytest.mark.parametrize("options", [{}, {"min_confidence": 0.3}, {"sort": "path"}, {"all": True}], ids=str)
+def test_a_thumb_down_moves_what_is_found_and_is_no_evidence_for_it(options: Asked, index: Path) -> None:
+    with clipsearch.open(index, encoder=FakeEncoder(dim=DIM)) as photos:
+        order = {}
+        for query in QUERIES:
+            plain = photos.search(query, 1000, **options)
+            for unlike in ([0], [140], [0, 140, 201]):
+                moved = photos.search(query, 1000, unlike=unlike, **options)
+                assert moved.are_certain == plain.are_certain, (query, unlike)
+                bands, expected = ({hit.record.row_id: hit.band for hit in hits} for hits in (moved, plain))
+                assert bands == expected, (query, unlike)
+                sure, known = ({hit.record.row_id: hit.confidence for hit in hits} for hits in (moved, plain))
+                assert sure == pytest.approx(known, abs=1e-5), (query, unlike)
+                order[query, *unlike] = [hit.record.row_id for hit in moved] != [hit.record.row_id for hit in plain]
+        assert "sort" in options or any(order.values())
+
+
+THUMBS: list[Asked] = [{"like": [10]}, {"like": [3, 4]}, {"like": [10], "unlike": [140]}]
+
+
+def test_a_thumb_up_adds_to_what_is_found_and_hides_none_of_it(index: Path) -> None:
+    with clipsearch.open(index, encoder=FakeEncoder(dim=DIM)) as photos:
+        certain = set()
+        for query in QUERIES:
+            plain = photos.search(query, 1000)
+            for thumbs in THUMBS:
+                shown = photos.search(query, 1000, **thumbs)
+                sure = {hit.record.row_id: hit.confidence or 0.0 for hit in shown}
+                certain.add((plain.are_certain, shown.are_certain))
+                assert shown.are_certain >= plain.are_certain, (query, thumbs)
+                assert len(shown) <= 10 or shown.are_certain
+                assert not shown.are_certain or all(hit.band != "unlikely" for hit in shown), (query, thumbs)
+                for hit in plain if plain.are_certain else ():
+                    assert sure[hit.record.row_id] >= (hit.confidence or 0.0) - 1e-6, (query, thumbs)
+        assert certain == {(True, True), (False, True), (False, False)}
+
+
+def test_thumbs_down_alone_ask_for_nothing(index: Path) -> None:
+    """They order a list, and leave nothing out of it."""
+    with clipsearch.open(index, encoder=FakeEncoder(dim=DIM)) as photos:
+        for query in ("", "folder:trips"):
+            hits = photos.search(query, 1000, unlike=[20])
+            assert len(hits) == len(photos.search(query, 1000)) and hits.are_certain
+            assert all(hit.confidence is None and hit.band is None for hit in hits)
+            assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+            assert 20 not in [hit.record.row_id for hit in hits[: len(hits) // 2]]

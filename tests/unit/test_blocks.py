@@ -15,6 +15,7 @@ from PIL import Image
 import clipsearch
 from clipsearch.errors import MissingExtra
 from clipsearch.query.fields import FILTERS
+from clipsearch.records import NOTHING_CERTAIN
 from clipsearch.search.protocol import AnyCollection
 from tests.support.cases import thinned
 from tests.support.collections import serving, varied_index
@@ -65,11 +66,26 @@ def test_its_search_is_that_of_the_collection(client: Any, photos: AnyCollection
         expected = photos.search(query, given.get("count", 40), **options)
         assert [hit["row_id"] for hit in hits] == [hit.record.row_id for hit in expected]
         assert len(pictures) == len(expected)
-        assert summary == (f"{len(hits):,} pictures" if hits else "Nothing found.")
+        assert summary.split("\n\n")[0] == (f"{len(hits):,} pictures" if hits else "Nothing found.")
         for picture, hit in zip(pictures, expected, strict=True):
             assert picture["caption"].startswith(hit.record.path)
             assert hit.band is None or f"{100 * (hit.confidence or 0):.0f} % {hit.band}" in picture["caption"]
             assert Image.open(picture["image"]).size
+
+
+def test_its_summary_says_what_should_be_said_of_a_query(client: Any, photos: AnyCollection) -> None:
+    certain = set()
+    for query in ("a submarine", "red", "boats without people", "blue tag:none", "red camara:<b>x</b>_*y*"):
+        *_, summary = client.predict(query, count=5, api_name="/search")
+        first, *told = summary.split("\n\n")
+        hits, notices = photos.search(query, 5), photos.notices(query)
+        assert first.startswith(NOTHING_CERTAIN) == (not hits.are_certain), query
+        assert first.endswith("5 pictures" if hits else "Nothing found.")
+        certain.add(hits.are_certain)
+        assert [line.replace("\\", "") for line in told] == notices, query
+        assert "<b>" not in summary.replace("\\<", "") and "*y" not in summary.replace("\\*", "")
+        assert bool(notices) == (query != "a submarine"), query
+    assert certain == {True, False}
 
 
 def test_a_picture_is_compared_alone_and_with_words(client: Any, photos: AnyCollection, tmp_path: Path) -> None:

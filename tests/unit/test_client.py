@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import clipsearch
-from clipsearch.errors import AccessDenied, IndexNotFound, InvalidQuery, ServerError, UnreadablePicture
+from clipsearch.errors import AccessDenied, IndexNotFound, InvalidArgument, InvalidQuery, ServerError, UnreadablePicture
 from clipsearch.remote import RemoteCollection
 from clipsearch.search.collection import Collection
 from clipsearch.server.app import ServerOptions, create_app
@@ -141,3 +142,64 @@ def test_notices_come_with_the_answer(server: TestClient, remote: RemoteCollecti
         "/v1/search", json={"query": "date:2023", "all": True}, headers={"Authorization": f"Bearer {TOKEN}"}
     ).json()
     assert len(answer["notices"]) == 1 and "after:2023 before:2024" in answer["notices"][0]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:73527",  # 7991 + 65536: a socket takes the rest of a division
+        "http://127.0.0.1:65536",
+        "http://127.0.0.1:0",
+        "http://127.0.0.1:-1",
+        "http://127.0.0.1:x",
+        "http://127.0.0.1:7860:7860",
+        "http://[::1",
+        "http://",
+        "http:///v1",
+        "http://:7860",
+        "http://127.0.0.1:7860/?index=scans",
+        "http://127.0.0.1:7860/#top",
+        "http://a..b/",
+        "http://" + "a" * 70 + ".example/",
+        "http://a b/",
+        "http://127.0.0.1:7860\n/x",
+        "http://127.0.0.1:7860/\x7f",
+        "ftp://127.0.0.1:7860",
+        "file:///etc/passwd",
+        "127.0.0.1:7860",
+        "localhost",
+        "//127.0.0.1:7860",
+        "",
+        " ",
+        "\0",
+    ],
+)
+def test_what_is_no_address_is_refused_at_once(url: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        clipsearch.connect(url)
+    assert caught.value.name == "url" and "http://127.0.0.1:7860" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:7860/", "https://[::1]:443/photos", "HTTP://photos.example", "http://b\u00fccher.example:80"],
+)
+def test_addresses_are_taken(url: str) -> None:
+    with clipsearch.connect(url) as remote:
+        assert remote.url == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "token", ["a\nb", "secret\r\nX: y", "secret\n", " secret", "secret ", "secret\0", "\x7f", "a\tb\x1b", b"secret"]
+)
+def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(token: Any) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        clipsearch.connect(LOCAL, token)
+    assert caught.value.name == "token"
+    assert "secret" not in str(caught.value) and "secret" not in str(vars(caught.value))
+
+
+def test_a_closed_remote_collection_says_so(remote: RemoteCollection) -> None:
+    assert "closed" not in repr(remote)
+    remote.close()
+    assert repr(remote) == f"<RemoteCollection at {LOCAL}, closed>"

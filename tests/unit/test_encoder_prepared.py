@@ -13,6 +13,7 @@ from clipsearch.checksums import file_checksum
 from clipsearch.config import cache_dir
 from clipsearch.encoder import prepared
 from clipsearch.encoder.layout import read_model_directory
+from clipsearch.encoder.names import builtin_directory
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.encoder.prepared import prepare_text_tower, prepared_text_tower
 from clipsearch.errors import InvalidModel, StorageError
@@ -127,3 +128,16 @@ def test_a_cache_that_cannot_be_written_is_an_error_with_a_way_on(model: Path, m
     with pytest.raises(StorageError, match="Queries still work"):
         prepare_text_tower(model)
     assert OnnxEncoder(model).encode_texts(TEXTS).shape == (3, 512)
+
+
+@pytest.mark.parametrize("is_prepared", [True, False])
+def test_an_encoder_as_new_encodes_as_a_new_process_does(is_prepared: bool) -> None:
+    """However many texts are encoded at once, and whatever was encoded before."""
+    builtin = builtin_directory()
+    if is_prepared:
+        prepare_text_tower(builtin)
+    words = ["dog", "a photo of dog", "tree", "a photo of tree", "two cats on a sofa", "x", "ein Hund am Strand"]
+    kept = OnnxEncoder(builtin).as_new()
+    for count in (1, 2, 40, 4, 3, 1, 5, 2, 33, 4):
+        texts = [f"{words[n % len(words)]}{' again' * (n // len(words))}" for n in range(count)]
+        np.testing.assert_array_equal(kept.encode_texts(texts), OnnxEncoder(builtin).encode_texts(texts))

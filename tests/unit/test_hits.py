@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
+import json
 import re
 from pathlib import Path
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from clipsearch.cli.output import hits_csv
-from clipsearch.records import HIT_FIELDS, Hit, ImageRecord, PictureMetadata
+from clipsearch.records import HIT_FIELDS, KEPT, Hit, ImageRecord, PictureMetadata
 from clipsearch.server.mcp import Found
 from clipsearch.server.messages import FoundPicture, Picture
 from clipsearch.ui.exports import CSV_COLUMNS
@@ -27,18 +32,44 @@ def test_every_answer_tells_the_same_fields() -> None:
     told = hit().to_dict()
     assert list(told) == [*HIT_FIELDS, "others"]
     assert list(hit().record.to_dict("/x")) == OF_PICTURE
-    assert set(FoundPicture.model_fields) == {*HIT_FIELDS, "others", "thumbnail"}
-    assert set(Picture.model_fields) == {*OF_PICTURE, "thumbnail"}
+    assert set(FoundPicture.model_fields) == {*HIT_FIELDS, "others", "thumbnail", "kept"}
+    assert set(Picture.model_fields) == {*OF_PICTURE, "thumbnail", "kept"}
     assert set(Found.model_fields) == {*(n for n, field in HIT_FIELDS.items() if field.is_brief), "others", "date"}
     assert next(csv.reader(io.StringIO(hits_csv([]).decode()))) == list(HIT_FIELDS)
     assert list(CSV_COLUMNS) == OF_PICTURE
-    FoundPicture.model_validate({**told, "thumbnail": "/x"}, strict=True)
-    assert Hit.from_dict(told).to_dict() == told
+    FoundPicture.model_validate({**hit().to_dict(whole=True), "thumbnail": "/x"}, strict=True)
+
+
+RECORDS = st.builds(
+    ImageRecord,
+    *(st.integers(0, 2**62), st.text(min_size=1), st.integers(0, 2**50), st.integers(-(2**62), 2**62)),
+    st.integers(0, 2**64 - 1),
+    st.one_of(st.none(), st.text("0123456789abcdef", min_size=32, max_size=32)),
+    *(st.one_of(st.none(), st.integers(1, 10**6)), st.one_of(st.none(), st.integers(1, 10**6))),
+    st.builds(PictureMetadata, st.one_of(st.none(), st.text())),
+    member=st.text(),
+    view=st.text(),
+    partial=st.one_of(st.none(), st.text()),
+    **{name: st.integers(-(2**63), 2**63 - 1) for name in KEPT if name != "inode"},
+)
+
+
+@given(record=RECORDS, others=st.lists(RECORDS, max_size=2))
+def test_what_a_program_of_ours_is_told_is_the_whole_record(record: ImageRecord, others: list[ImageRecord]) -> None:
+    folded = tuple(Hit(1, 0.25, other.path, other, (), 0.5, "maybe") for other in others)
+    whole = Hit(1, 0.5, record.path, record, folded, 0.9, "strong")
+    assert Hit.from_dict(json.loads(json.dumps(whole.to_dict(whole=True)))) == whole
+
+
+def test_every_field_of_a_record_is_told_or_kept() -> None:
+    """But what is the same of every picture that is answered."""
+    fields = {field.name for field in dataclasses.fields(ImageRecord)} - {"metadata", "path"}
+    assert fields - {*HIT_FIELDS, *KEPT} == {"status", "reason"}
 
 
 def test_the_documentation_lists_them() -> None:
     (table,) = re.findall(r"\*\*A hit\*\* .*?\n\n\| \| \|\n\|---\|---\|\n(.*?)\n\n", API, re.DOTALL)
     documented = [name for row in table.split("\n") for name in re.findall(r"`(\w+)`", row.split("|")[1])]
-    assert sorted(documented) == sorted([*HIT_FIELDS, "others", "thumbnail"])
+    assert sorted(documented) == sorted([*HIT_FIELDS, "others", "thumbnail", "kept"])
     (left_out,) = re.findall(r"Hits with the fields above \(without ([^)]*), but with", API)
     assert re.findall(r"`(\w+)`", left_out) == [name for name, field in HIT_FIELDS.items() if not field.is_brief]

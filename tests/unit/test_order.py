@@ -128,9 +128,10 @@ def test_what_words_ask_for_is_judged_as_words() -> None:
         ("like:3", "picture"),
     ):
         assert Wish(parse_query(query)).kind == kind, query
-    for options in ({"vector": vector}, {"like": (3,)}, {"unlike": (3,)}):
+    for options in ({"vector": vector}, {"like": (3,)}):
         assert Wish(parse_query("a dog"), **options).kind == "picture"
         assert Wish(Query("", ()), **options).cuts
+    assert Wish(parse_query("a dog"), unlike=(3,)).kind == "text" and not Wish(Query("", ()), unlike=(3,)).cuts
     assert not Wish(parse_query("a dog"), all=True).cuts
     assert not Wish(parse_query("ext:png")).cuts
 

@@ -74,6 +74,8 @@ def test_another_process_gets_what_python_gets(address: str, folder: Path) -> No
         (["red folder:trips"], {"k": 7, "offset": 3}),
         (["blue"], {"sort": "path", "unique": True}),
         (["red"], {"like": [3], "unlike": [9], "diverse": 0.5, "all": True}),
+        (["red"], {"min_confidence": 0.97, "k": 100}),
+        (["a submarine"], {"unlike": [0, 140]}),
     ]
     answers = call(address, *((given, {**options, **search}) for given, options in queries))
     assert answers[0] == ["/classify", "/embed", "/index", "/search", "/similar", "/status"]
@@ -83,7 +85,7 @@ def test_another_process_gets_what_python_gets(address: str, folder: Path) -> No
             found = [told(hit) for hit in answer["found"]]
             assert expected
             for one, other in zip(expected, found, strict=True):
-                assert other.pop("thumbnail").startswith("/v1/images/")
+                assert other.pop("thumbnail").startswith("/v1/images/") and other.pop("kept")
                 close = {name: pytest.approx(one.pop(name), abs=1e-3) for name in ("score", "confidence")}
                 assert other == {**one, **close}
 

@@ -259,15 +259,16 @@ function drawSummary(took) {
   diverse.label.hidden = !isScored || state.sort !== "score";
   summary.textContent = `${counted(total, asksFor ? "result" : "picture")} · ${Math.round(took)} ms`;
   summary.dataset.ms = Math.round(took);
-  told.textContent = answered.notices.join(" · ");
-  told.hidden = !answered.notices.length;
+  const notices = total ? answered.notices : answered.notices.slice(1); // the first says why nothing is found
+  told.textContent = notices.join(" · ");
+  told.hidden = !notices.length;
   nothing.hidden = total > 0;
   if (!total) {
     const index = indexes.find((one) => one.name === answered.index);
     const empty = index && !index.pictures;
     nothing.replaceChildren(
       make("h2", {}, empty ? "No pictures here yet" : "Nothing found"),
-      make("p", {}, empty ? "Index a folder: clipsearch index ./photos" : "No picture matches the filters."),
+      make("p", {}, empty ? "Index a folder: clipsearch index ./photos" : answered.notices[0].replace(/^nothing found: /, "")),
     );
   }
   rest.hidden = !total || !hidden;
