@@ -13,6 +13,7 @@
     ├── NoPictures            nothing to index
     ├── OtherCollection       the index belongs to another folder than the one named
     ├── OutOfSpace            the disk filled up
+    ├── OutOfDeviceMemory     the memory of a GPU does not hold the model and a picture
     ├── StorageError          the index cannot be read or written for another reason
     ├── ModelNotFound         no model of that name
     │   └── HubUnreachable    it may exist, but the hub cannot be asked
