@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
 from clipsearch.errors import (
     NO_SUCH_PICTURE,
@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 MOST_LETTERS = 500_000  # of all texts in one request; a server takes 4 MB of JSON
 SIDE_BY_SIDE = 4  # requests
 TIMEOUT_S = 30.0
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +253,7 @@ class RemoteCollection:
                 if error.position in elsewhere:
                     raise UnreadablePicture(elsewhere[error.position], "unreadable", NO_SUCH_PICTURE) from None
                 raise
-            hits += _hits(answer)
+            hits += self._read(_hits, answer)
             hits.are_certain = NOTHING_CERTAIN not in answer["notices"]
             if len(answer["hits"]) < wanted:
                 break
@@ -354,7 +355,7 @@ class RemoteCollection:
         hits = self._shown([])
         while len(hits) < k:
             wanted = min(k - len(hits), MOST_AT_ONCE)
-            found = _hits(ask(k=wanted, offset=len(hits)))
+            found = self._read(_hits, ask(k=wanted, offset=len(hits)))
             hits += found
             if len(found) < wanted:
                 break
@@ -400,7 +401,7 @@ class RemoteCollection:
     def record(self, row_id: int) -> ImageRecord:
         """What the index knows of a picture. Raises: NoSuchPicture."""
         self._check_open()
-        return ImageRecord.from_dict(self._get(_address(row_id)))
+        return self._read(ImageRecord.from_dict, self._get(_address(row_id)))
 
     def vector(self, row_id: int) -> FloatArray:
         """The vector of a picture of the index. Shape: (D,) float32, unit L2. Raises: NoSuchPicture."""
@@ -504,6 +505,13 @@ class RemoteCollection:
         if answer.status_code != 200:
             self._fail(answer)
         return answer
+
+    def _read(self, read: Callable[[dict[str, Any]], Result], answer: dict[str, Any]) -> Result:
+        """What an answer tells of pictures. Raises: ServerError."""
+        try:
+            return read(answer)
+        except (KeyError, TypeError) as error:
+            raise ServerError(self.url, "it is not a clipsearch server, or one of another version") from error
 
     def _fail(self, answer: httpx.Response) -> NoReturn:
         status = answer.status_code

@@ -14,7 +14,7 @@ from clipsearch import __version__
 from clipsearch.cli.commands import COMMANDS, load_command
 from clipsearch.cli.options import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, notice, system_advice, system_words
 from clipsearch.cli.terminal import outlive_readers, print_nowhere, speak_any_name
-from clipsearch.errors import ClipsearchError, IndexWarning, InvalidArgument, InvalidQuery
+from clipsearch.errors import ClipsearchError, IndexWarning, InvalidArgument, InvalidQuery, NoSuchPicture
 from clipsearch.filenames import safe
 
 
@@ -78,7 +78,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
-    except (InvalidArgument, InvalidQuery) as error:
+    except (InvalidArgument, InvalidQuery, NoSuchPicture) as error:
         _fail(str(error), EXIT_USAGE)
     except ClipsearchError as error:
         _fail(str(error), EXIT_ERROR)

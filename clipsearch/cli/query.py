@@ -25,7 +25,7 @@ from clipsearch.cli.options import (
 )
 from clipsearch.cli.output import hits_csv, print_hit
 from clipsearch.cli.terminal import shown
-from clipsearch.errors import EmptyQuery, InvalidQuery, UnreadablePicture
+from clipsearch.errors import InvalidQuery, UnreadablePicture
 from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
 from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, NOTHING_FOUND, Hits, Sort
 from clipsearch.timing import lap, print_laps
@@ -64,7 +64,10 @@ def is_negative_word(word: str) -> bool:
 def query(
     context: typer.Context,
     query: Annotated[
-        list[str] | None, typer.Argument(help="Words, pictures and filters to search for. See docs/query.md.")
+        list[str] | None,
+        typer.Argument(
+            help="Words, pictures and filters to search for (see docs/query.md). None: the newest pictures."
+        ),
     ] = None,
     k: Annotated[int, typer.Option("-k", "--hits", help="Number of hits.", metavar="N")] = DEFAULT_HITS,
     offset: Annotated[int, typer.Option(help="Number of hits to skip.", metavar="N")] = 0,
@@ -125,8 +128,6 @@ def query(
     if as_json + as_csv + paths + zero + preview > 1:
         raise InvalidQuery("use only one of --json, --csv, --paths, -0 and --preview")
     words = joined([word if is_utf8(word) or Path(word).exists() else as_typed(word) for word in query or ()])
-    if not words.strip() and not like and not unlike:
-        raise EmptyQuery
     if k < 1 or offset < 0 or diversity is not None:  # else a server's answer need not wait for this import
         from clipsearch.query.arguments import read_diversity, read_window
 

@@ -20,7 +20,7 @@ from clipsearch.daemon.client import is_own_user, message, receive, socket_path
 from clipsearch.encoder import Encoder
 from clipsearch.errors import ClipsearchError
 from clipsearch.places import expanded
-from clipsearch.query import parse_query
+from clipsearch.query import Query, parse_query
 from clipsearch.server.engine import Engine, ServedIndex
 
 PATIENCE_S = 5.0  # with a client that connects and says nothing
@@ -89,7 +89,9 @@ class LocalSocket:
         folder = Path(asked["folder"])
         if any(map(os.path.isabs, asked["query"].split())):
             return {}  # it may be a picture of the index, whatever else it reads as
-        parsed = parse_query(asked["query"], is_file=lambda name: _is_file(folder, name))
+        parsed = Query("", ())  # what lists the newest pictures
+        if asked["query"].strip():
+            parsed = parse_query(asked["query"], is_file=lambda name: _is_file(folder, name))
         if any(term.kind == "picture" for term in parsed.terms):
             return {}
         with self._served.lease(at_least=generation) as photos:

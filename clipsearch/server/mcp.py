@@ -22,10 +22,10 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from clipsearch import __version__
 from clipsearch.errors import ClipsearchError, InvalidQuery
 from clipsearch.filenames import safe
+from clipsearch.query import Query
 from clipsearch.query.arguments import read_given
 from clipsearch.query.fields import FILTERS
 from clipsearch.records import DEFAULT_HITS, HIT_FIELDS, NOTHING_SIMILAR, Sort
-from clipsearch.search.collection import Collection
 from clipsearch.server import messages
 from clipsearch.server.routes import Service
 from clipsearch.server.wrong_input import problems
@@ -160,8 +160,6 @@ def assistant_server(service: Service) -> MCPServer:
         index: IndexName = None,
     ) -> Annotated[CallToolResult, Answer]:
         def answer() -> Answer:
-            with service.engine.lease(index) as photos:
-                _refuse_addresses(photos, query)
             asked = messages.SearchRequest(
                 query=query,
                 k=k,
@@ -175,6 +173,8 @@ def assistant_server(service: Service) -> MCPServer:
                 unlike=list(unlike),
                 index=index,
             )
+            with service.ordered(asked) as (_, _, order):
+                _refuse_addresses(order.wish.query)
             found = service.search(asked)
             told = [safe(line) for line in found["notices"]]
             return _answer(found, "; ".join(told) or None)
@@ -231,8 +231,8 @@ def assistant_server(service: Service) -> MCPServer:
     return server
 
 
-def _refuse_addresses(photos: Collection, query: str) -> None:
-    for term in photos.parse(query, local_files=False).terms if query.strip() else ():
+def _refuse_addresses(query: Query) -> None:
+    for term in query.terms:
         if term.kind == "text" and _ADDRESS.match(term.value):
             raise InvalidQuery("URLs are not fetched: describe the picture in words, or use like:ROW_ID")
 

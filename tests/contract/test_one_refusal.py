@@ -207,6 +207,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"query": "like:999"}, ""),
     ({"query": "like:" + "9" * 5000}, ""),
     ({"query": "red - red"}, ""),
+    ({"all": True, "min_confidence": 0}, "use all or min_confidence, not both"),
+    ({"min_confidence": 2.0}, "min_confidence is 2.0: it must be between 0 and 1"),
+    ({"min_confidence": "0.5"}, "min_confidence is '0.5': it must be between 0 and 1"),
+    ({"query": "dog (ext:jpg or", "all": True, "min_confidence": 0}, "use all or min_confidence, not both"),
+    ({"query": "dog (ext:jpg or", "sort": "size"}, "hits cannot be sorted by 'size'. Use one of: score, date, path"),
+    ({"query": "dog (ext:jpg or", "like": [999]}, ""),
 ]
 
 
@@ -254,6 +260,10 @@ def _words_of(asked: dict[str, Any]) -> list[str] | None:
     for name, value in asked.items():
         if name in ("like", "unlike") and isinstance(value, list) and isinstance(value[0], int):
             words += [f"--{name}={value[0]}"]
+        elif name == "all" and value is True:
+            words += ["--all"]
+        elif name == "min_confidence" and not isinstance(value, str):
+            words += ["--min-confidence", str(value)]
         elif name in ("k", "offset") and type(value) is int:
             words += ["-k" if name == "k" else "--offset", str(value)]
         elif name != "query":

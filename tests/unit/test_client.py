@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +203,24 @@ def test_a_closed_remote_collection_says_so(remote: RemoteCollection) -> None:
     assert "closed" not in repr(remote)
     remote.close()
     assert repr(remote) == f"<RemoteCollection at {LOCAL}, closed>"
+
+
+@pytest.mark.parametrize("lacks", ["kept", "row_id", "mtime_ns"])
+def test_a_server_of_another_version_is_no_mistake_of_ours(server: TestClient, lacks: str) -> None:
+    whole = through(server)
+
+    def carry(request: httpx.Request) -> httpx.Response:
+        answer = whole.handle_request(request).json()
+        for picture in (answer, *answer.get("hits", ())):
+            picture.pop(lacks, None)
+        return httpx.Response(200, json=answer)
+
+    with RemoteCollection(LOCAL, token=TOKEN, transport=httpx.MockTransport(carry)) as remote:
+        calls: list[Callable[[], Any]] = [
+            lambda: remote.search("red"),
+            lambda: remote.similar(1),
+            lambda: remote.record(1),
+        ]
+        for call in calls:
+            with pytest.raises(ServerError, match="another version"):
+                call()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from tests.support.fake_encoder import FakeEncoder
 from tests.support.fake_main import DIM
 
 gradio_client = pytest.importorskip("gradio_client")
+ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
 import json, sys
@@ -168,6 +170,15 @@ def test_a_run_is_streamed_and_its_pictures_are_found(photos: Path, encoder: Fak
     assert stages[0] == "scan" and stages[-1] == "done" and len(stages) > 2
     assert (run["found"]["indexed"], run["found"]["pictures"]) == (37, 40)
     assert status["found"]["indexes"][0]["pictures"] == 40
+
+
+def test_the_documentation_names_the_parameters_of_every_endpoint(address: str) -> None:
+    rows = re.findall(r"^\| `(/\w+)` \| (.*) \|$", (ROOT / "docs" / "ui.md").read_text(encoding="utf-8"), re.MULTILINE)
+    named = httpx.get(f"{address}/gradio_api/info", trust_env=False).json()["named_endpoints"]
+    assert sorted(name for name, _ in rows) == sorted(named)
+    for name, row in rows:
+        parameters = {parameter["parameter_name"] for parameter in named[name]["parameters"]}
+        assert set(re.findall(r"`(\w+)`", row)) == parameters, name
 
 
 def test_calls_that_are_none_are_refused_in_json_and_not_logged(
