@@ -96,8 +96,10 @@ def changes(
             no_more = True
             notice(f"{_NO_MORE}: checking every {poll_s:.0f} seconds instead. {_MORE_WATCHES}")
             yield 0
-        except (OSError, RuntimeError) as error:  # watchfiles has a RuntimeError of its own
+        except (OSError, RuntimeError, UnicodeError) as error:  # watchfiles has a RuntimeError of its own
             words = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            if isinstance(error, UnicodeError):
+                words = "the system's notices need names in UTF-8"
             if not _identity(folder)[2]:
                 if words != told:
                     notice(f"{folder} cannot be watched now ({words}): checking every {poll_s:.0f} seconds")

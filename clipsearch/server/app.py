@@ -70,6 +70,7 @@ def create_app(
         decode_timeout_s=options.decode_timeout_s,
         local=options.local and not root and not options.host_names,
         originals=options.originals,
+        root=root,
     )
 
     @asynccontextmanager

@@ -105,8 +105,10 @@ class Service:
         decode_timeout_s: float,
         local: bool = False,
         originals: bool | None = None,
+        root: str = "",
     ) -> None:
-        """`local`, `originals`: see `originals.may_have_originals`."""
+        """`local`, `originals`: see `originals.may_have_originals`. `root`: see `sub_path.root_of`."""
+        self.root = root
         self.local = local
         self.originals = originals
         self.engine = engine
@@ -238,14 +240,14 @@ class Service:
                 record = find_content(photos, content)
             if record is None:
                 raise NoSuchPicture(row_id)
-            return _with_address(served, record.to_dict(path_of(photos, record), whole=True))
+            return self._with_address(served, record.to_dict(path_of(photos, record), whole=True))
 
     def picture_at(self, asked: messages.PictureRequest) -> dict[str, Any]:
         """What the index knows of the picture at a path; see `messages.Picture`. Raises: NoSuchPicture."""
         served = self.engine.index(asked.index)
         with served.lease() as photos:
             record = photos.record(row_at(photos, _exact(asked.path, asked.path_bytes)))
-            return _with_address(served, record.to_dict(path_of(photos, record), whole=True))
+            return self._with_address(served, record.to_dict(path_of(photos, record), whole=True))
 
     def thumbnail(self, row_id: int, index: str | None, size: int, content: str | None = None) -> tuple[bytes, str]:
         """The JPEG, and what changes when it does.
@@ -345,15 +347,14 @@ class Service:
                 "progress": None if progress is None else dataclasses.asdict(progress),
             }
 
-    @staticmethod
     def _answer(
-        served: ServedIndex, photos: Collection, hits: list[Hit], began: float, notices: Sequence[str] = ()
+        self, served: ServedIndex, photos: Collection, hits: list[Hit], began: float, notices: Sequence[str] = ()
     ) -> dict[str, Any]:
         return {
             "index": served.name,
             "generation": photos.manifest.generation,
             "took_ms": round(1000 * (time.perf_counter() - began), 3),
-            "hits": [_with_address(served, hit.to_dict(whole=True)) for hit in hits],
+            "hits": [self._with_address(served, hit.to_dict(whole=True)) for hit in hits],
             "notices": list(notices),
         }
 
@@ -367,6 +368,15 @@ class Service:
             "vectors": np.asarray(vectors, np.float32).tolist(),
         }
 
+    def _with_address(self, served: ServedIndex, picture: dict[str, Any]) -> dict[str, Any]:
+        """What is told of a picture, with the address of a small copy; see `messages.Picture`."""
+        others = {"others": [self._with_address(served, o) for o in picture["others"]]} if "others" in picture else {}
+        address = f"{self.root}/v1/images/{picture['row_id']}/thumbnail?index={quote(served.name, safe='')}"
+        content = picture["content_hash"]
+        if content is not None:
+            address += f"&content={content[:ADDRESS_DIGITS]}"
+        return {**picture, **others, "thumbnail": address}
+
 
 def _exact(text: str, exact: str | None) -> str:
     """Text that was sent, of which the bytes were sent too if it is not UTF-8."""
@@ -376,16 +386,6 @@ def _exact(text: str, exact: str | None) -> str:
 def path_of(photos: Collection, record: ImageRecord) -> str:
     """Where a picture is, absolute."""
     return os.path.join(photos.root, record.path)  # noqa: PTH118  surrogates, and speed
-
-
-def _with_address(served: ServedIndex, picture: dict[str, Any]) -> dict[str, Any]:
-    """What is told of a picture, with the address of a small copy; see `messages.Picture`."""
-    others = {"others": [_with_address(served, other) for other in picture["others"]]} if "others" in picture else {}
-    address = f"/v1/images/{picture['row_id']}/thumbnail?index={quote(served.name, safe='')}"
-    content = picture["content_hash"]
-    if content is not None:
-        address += f"&content={content[:ADDRESS_DIGITS]}"
-    return {**picture, **others, "thumbnail": address}
 
 
 class AsciiJSON(Response):

@@ -126,6 +126,10 @@ def test_the_whole_of_it_works_at_a_sub_path(address: str) -> None:
         assert found["total"] == 5
         small = browser.get(urljoin(base, f"v1/images/{found['hits'][0]['row_id']}/thumbnail"))
         assert small.headers["content-type"] == "image/jpeg"
+        hit = browser.post(urljoin(base, "v1/search"), json={"query": "waves", "all": True}).json()["hits"][0]
+        told = urljoin(base, hit["thumbnail"])  # as programs read it
+        assert told.startswith(address)
+        assert browser.get(told).headers["content-type"] == "image/jpeg"
 
         docs = browser.get(urljoin(base, "docs"))
         described = browser.get(urljoin(str(docs.url), re.findall(r'href="([^"]+)"', docs.text)[0]))

@@ -137,6 +137,20 @@ def test_polling_looks_without_being_told(photos: Path) -> None:
     assert not watching.thread.is_alive()
 
 
+def test_a_folder_whose_path_is_not_utf_8_is_looked_at_again_and_again(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9") / "photos"
+    folder.mkdir(parents=True)
+    said: list[str] = []
+    watching = Watching(folder, poll_s=0.05, notice=said.append)  # type: ignore[arg-type]
+    assert watching.notices.get(timeout=10) == 0
+    assert watching.notices.get(timeout=10) == 0
+    watching.stop.set()
+    watching.thread.join(5)
+    assert not watching.thread.is_alive()
+    assert len(said) == 1
+    assert "need names in UTF-8" in said[0]
+
+
 def test_the_kind_of_a_file_system(tmp_path: Path) -> None:
     kind = file_system(tmp_path)
     assert kind is None or kind not in NETWORK_FILE_SYSTEMS
