@@ -7,7 +7,7 @@ the tables back if it names it (a wildcard does not). The folder that is indexed
 Where such a file is there and cannot be read, nobody knows what it leaves out: its folder is *held*, as it was before.
 
 To add a program: put its folder's name into FOLDERS, with the category that people read. Capitals make no difference.
-A name that a person could have given needs evidence beside it: see INSIDE, BESIDE and PACKAGES.
+A name that people may well give needs evidence beside it: see INSIDE, BESIDE and PACKAGES.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ FOLDERS: dict[str, str] = {
     for written in names.split()
     for name in {written, written.replace("_", " ")}
 }
-"""Names that only systems and programs give, in lower case (here with _ for a space), with what to call them."""
+"""Names that hardly anybody but systems and programs gives, in lower case (here with _ for a space), with what to call them."""
 
 PATTERNS: tuple[tuple[str, str], ...] = (
     (r"found\.\d{3}", "recovered fragments"),  # Windows' chkdsk
