@@ -89,12 +89,13 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 
 def _random_box(size: tuple[int, int], random: np.random.Generator) -> tuple[float, float, float, float]:
-    """Return (left, top, right, bottom) of a random crop, in pixels."""
+    """Return (left, top, right, bottom) of a random crop, in pixels. Its aspect varies around the picture's own, which
+    in a panorama is the only one that half the area can have."""
     width, height = size
     while True:
-        area = random.uniform(*CROP_AREA) * width * height
+        area = random.uniform(*CROP_AREA)
         aspect = np.exp(random.uniform(*np.log(CROP_ASPECT)))
-        w, h = (area * aspect) ** 0.5, (area / aspect) ** 0.5
+        w, h = width * (area * aspect) ** 0.5, height * (area / aspect) ** 0.5
         if w <= width and h <= height:
             break
     left, top = random.uniform(0, width - w), random.uniform(0, height - h)
