@@ -39,7 +39,7 @@ from clipsearch.indexer.segments import (
 )
 from clipsearch.indexer.verify import check_fragment, check_segment, relative, row_states, tag_problem
 from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, ModelRef, Segment, TagRef
-from clipsearch.store import Writer, open_rows, root_path, verify_file
+from clipsearch.store import RowsFile, Writer, open_rows, root_path, verify_file
 from clipsearch.store.files import READ_AGAIN_S, READ_ATTEMPTS, storage_errors, unlink_own
 from clipsearch.store.fragments import (
     BATCH_ROWS,
@@ -308,10 +308,15 @@ class _Repair:
 
     def _manifest_from_files(self) -> Manifest:
         models, vectors, rows = self._stored(0, 0)
-        if not models or not rows:
+        if not (models or self.before):
             raise IndexNotFound([self.index_dir])
-        model = max(models, key=lambda model: models[model])
-        self._say("no manifest is intact: rebuilt one from the other files")
+        known = [m.model for m in self.before]  # which of several models an index is of is in its manifests
+        has_vectors = {model.fingerprint for model in models}
+        model = next((m for m in known if m.fingerprint in has_vectors), None)
+        if model is None:
+            model = max(models, key=lambda model: models[model]) if models else known[0]
+        why = "every generation lacks files that nothing replaces" if self.before else "no manifest is intact"
+        self._say(f"{why}: rebuilt a manifest from the other files")
         empty = Manifest(0, "", "..", model, 0)
         if self.before:
             last = self.before[0]
@@ -330,21 +335,54 @@ class _Repair:
     def _stored(
         self, first_row_id: int, first_vector_id: int
     ) -> tuple[Counter[ModelRef], dict[int, tuple[ModelRef, VectorBlock, int]], dict[int, ImageRecord]]:
-        """All rows and vectors that are in whole Parquet files, whatever manifests say, from some ids on."""
+        """All rows and vectors that are in whole files, from some ids on: in Parquet whatever manifests say, else in
+        what was derived from it.
+
+        A search file does not name its model: only those count that a manifest names, which does.
+        """
         vectors: dict[int, tuple[ModelRef, VectorBlock, int]] = {}
         models: Counter[ModelRef] = Counter()
         rows: dict[int, ImageRecord] = {}
-        for path in self._whole_parquet("vectors", "data"):
+        for path in self._whole_files("vectors", "data"):
             with contextlib.suppress(ValueError):
                 model, block = read_orphan_vectors(path)
                 models[model] += len(block.ids)
                 for at, vector_id in enumerate(block.ids.tolist()):
                     if vector_id >= first_vector_id:
                         vectors[vector_id] = (model, block, at)
-        for path in self._whole_parquet("records", "data"):
+        for path in self._whole_files("records", "data"):
             with contextlib.suppress(ValueError):
                 rows |= {r.row_id: r for r in read_orphan_records(path) if r.row_id >= first_row_id}
+        for path in self._whole_files("rows"):
+            with contextlib.suppress(CorruptIndex):  # one of format 1 has no vector ids of its own
+                file = RowsFile(path, self.index_dir)
+                row_ids = file.number("row_id").tolist()
+                wanted = [at for at, i in enumerate(row_ids) if i >= first_row_id and i not in rows]
+                rows |= {record.row_id: record for record in file.records(wanted)}
+        looked_at = set[str]()
+        for manifest in self.before:
+            for segment in manifest.segments:
+                if segment.mapped.path not in looked_at and segment.last_vector_id >= first_vector_id:
+                    looked_at.add(segment.mapped.path)
+                    if found := self._add_mapped(manifest.model, segment, first_vector_id, vectors):
+                        models[manifest.model] += found
         return models, vectors, rows
+
+    def _add_mapped(
+        self, model: ModelRef, segment: Segment, first_id: int, vectors: dict[int, tuple[ModelRef, VectorBlock, int]]
+    ) -> int:
+        """Add the vectors of a segment's search file that are in no Parquet file; returns how many."""
+        if not self._is_whole(segment.mapped):
+            return 0
+        file = VectorsFile(self.index_dir / segment.mapped.path, model.dim)
+        wanted = np.array(
+            [at for at, i in enumerate(file.ids.tolist()) if i >= first_id and i not in vectors], np.int64
+        )
+        if not len(wanted) or file.keys is None:
+            return 0
+        block = VectorBlock(file.ids[wanted], file.keys[wanted], file.take(wanted))
+        vectors |= {i: (model, block, at) for at, i in enumerate(block.ids.tolist())}
+        return len(wanted)
 
     def _with_stored(
         self,
@@ -385,10 +423,12 @@ class _Repair:
             next_vector_id=max([manifest.next_vector_id - 1, *vectors]) + 1,
         )
 
-    def _whole_parquet(self, *folders: str) -> Iterator[Path]:
+    def _whole_files(self, *folders: str) -> Iterator[Path]:
+        """Files of some folders, each of one kind, that are as they were written."""
+        suffixes = (".parquet", ".rows")
         for folder in folders:
             for path in sorted(own_files(self.index_dir, set())):
-                if path.parent.name != folder or path.suffix != ".parquet":
+                if path.parent.name != folder or path.suffix not in suffixes:
                     continue
                 if xxhash.xxh3_128_hexdigest(_bytes_of(path)) == path.stem:
                     yield path

@@ -253,6 +253,53 @@ def test_a_damaged_tag_is_put_aside_before_its_name_is_used_again(index: Path) -
     assert tags_of(index).keys() <= before.keys()
 
 
+@pytest.mark.parametrize(
+    "twins", [("records", "vectors"), ("rows", "search"), ("records", "search"), ("rows", "vectors")]
+)
+def test_where_every_generation_lacks_something_the_rest_is_taken_from_either_file(
+    photos: Path, index: Path, twins: tuple[str, str]
+) -> None:
+    """One fragment is gone in both files; of all others one of the two is there."""
+    for _ in range(2):
+        run(photos, 5)
+    before = tags_of(index)
+    with open_snapshot(index) as snapshot:
+        lost = snapshot.manifest.fragments[0]
+        kept = [fragment.data.path for fragment in snapshot.manifest.fragments[1:]]
+    assert lost.rows_file is not None and kept
+    for file in (lost.data, lost.rows_file):
+        (index / file.path).unlink()
+    for folder in twins:
+        for path in (index / folder).iterdir():
+            path.unlink()
+    (index / "CURRENT").write_bytes(b"")
+    report = repair(index)
+    assert not any("no manifest is intact" in action for action in report.actions)
+    assert report.pictures == 16 - lost.rows
+    assert tags_of(index) == before
+    after = index_folder(photos, FakeEncoder(), options=IndexOptions(workers=1))
+    assert (after.encoded, after.pictures) == (0, 16)
+    assert verify(index).ok
+
+
+@pytest.mark.parametrize("manifests", [True, False])
+def test_tags_and_vectors_outlive_all_rows(photos: Path, index: Path, manifests: bool) -> None:
+    """What a person made is not out of reach because what can be read again is gone."""
+    before = tags_of(index)
+    for folder in ("records", "rows"):
+        for path in (index / folder).iterdir():
+            path.unlink()
+    if manifests:
+        (index / "CURRENT").write_bytes(b"")
+    else:
+        lose_manifests(index)
+    repair(index)
+    assert tags_of(index) == before
+    after = index_folder(photos, FakeEncoder(), options=IndexOptions(workers=1))
+    assert (after.encoded, after.pictures) == (0, 6)
+    assert verify(index).ok
+
+
 @pytest.mark.parametrize("name", ["lost+found", "System Volume Information", ".Trash-1000", ".stfolder", "@eaDir"])
 def test_a_fresh_drive_can_hold_an_index(photos: Path, tmp_path: Path, name: str) -> None:
     fill(photos, 2)
