@@ -66,7 +66,8 @@ FOLDERS: dict[str, str] = {
     for written in names.split()
     for name in {written, written.replace("_", " ")}
 }
-"""Names that hardly anybody but systems and programs gives, in lower case (here with _ for a space), with what to call them."""
+"""Names that hardly anybody but systems and programs gives, in lower case (here with _ for a space), and what to call
+them."""
 
 PATTERNS: tuple[tuple[str, str], ...] = (
     (r"found\.\d{3}", "recovered fragments"),  # Windows' chkdsk
