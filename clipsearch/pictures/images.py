@@ -553,6 +553,8 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
             return _decode_colour_pfm(stream, max_pixels)
         if kind in ("BMP", "DIB") and (masks := _unusual_masks(stream, kind)):
             return _decode_bit_fields(stream, kind, masks, max_pixels)
+        if kind in ("BMP", "DIB") and (bits := _bits_of_runs(stream, kind)):
+            return _decode_runs(stream, kind, bits, max_pixels)
         stream.seek(0)
         with _open_image(stream, kind) as image:
             where = None if image.fp is not stream else _rows_as_they_are(image)
@@ -1012,6 +1014,79 @@ def _decode_bit_fields(stream: IO[bytes], kind: Kind, masks: tuple[int, ...], ma
     rgb, _ = _to_rgb(image)
     partial = None if rows == height else f"the {kind} ends before the picture does"
     return _Decoded(rgb, (width, height), None, None, Embedded(kind), partial)
+
+
+def _bits_of_runs(stream: IO[bytes], kind: Kind) -> int:
+    """How many bits a pixel has in a BMP that is coded in runs; 0 for others.
+
+    Pillow's decoder loses blank rows, the last pixel of odd runs, and its place where the pixels begin at an odd byte.
+    """
+    stream.seek(0)
+    head = (bytes(_BMP_FILE_HEADER) if kind == "DIB" else b"") + stream.read(54)
+    if len(head) < 54 or int.from_bytes(head[14:18], "little") < 40:
+        return 0
+    bits, compression = int.from_bytes(head[28:30], "little"), int.from_bytes(head[30:34], "little")
+    return bits if (bits, compression) in ((8, 1), (4, 2)) else 0
+
+
+def _decode_runs(stream: IO[bytes], kind: Kind, bits: int, max_pixels: int) -> _Decoded:
+    """Decode a BMP whose pixels are runs of palette numbers (BI_RLE8, BI_RLE4)."""
+    stream.seek(0)
+    head = (bytes(_BMP_FILE_HEADER) if kind == "DIB" else b"") + stream.read(54)
+    offset, size, width, height = struct.unpack("<IIii", head[10:26])
+    top_down, height = height < 0, abs(height)
+    if width < 1 or height < 1:
+        raise ValueError(f"its header says {width} x {height}")
+    _check_pixels((width, height), (width, height), max_pixels)
+    colors = min(int.from_bytes(head[46:50], "little") or 2**bits, 256)
+    stream.seek(size + (0 if kind == "DIB" else _BMP_FILE_HEADER))
+    table = stream.read(4 * colors)
+    palette = np.zeros((256, 3), np.uint8)
+    entries = np.frombuffer(table, np.uint8, len(table) // 4 * 4).reshape(-1, 4)
+    palette[: len(entries)] = entries[:, 2::-1]
+    stream.seek(size + 4 * colors if kind == "DIB" else offset)
+    numbers, rows = _runs_to_numbers(stream.read(), width, height, bits)
+    if rows * 10 < height:
+        raise EOFError
+    pixels = palette[numbers if top_down else numbers[::-1]]
+    partial = None if rows == height else f"the {kind} ends before the picture does"
+    return _Decoded(Image.fromarray(pixels), (width, height), None, None, Embedded(kind), partial)
+
+
+def _runs_to_numbers(data: bytes, width: int, height: int, bits: int) -> tuple[PixelArray, int]:
+    """Palette numbers (height, width), in the order of the file, and how many rows there are: all, if its end is."""
+    out = bytearray(width * height)
+    at = x = y = 0
+    while y < height and at + 2 <= len(data):
+        count, value = data[at], data[at + 1]
+        at += 2
+        if count:
+            run = bytes([value]) * count if bits == 8 else bytes([value >> 4, value & 15]) * ((count + 1) // 2)
+        elif value == 0:  # the end of a row
+            x, y = 0, y + 1
+            continue
+        elif value == 1:  # the end of it all
+            return np.frombuffer(bytes(out), np.uint8).reshape(height, width), height
+        elif value == 2:  # to the right, and on
+            if at + 2 > len(data):
+                break
+            x, y = x + data[at], y + data[at + 1]
+            at += 2
+            continue
+        else:
+            count = value
+            used = count if bits == 8 else (count + 1) // 2
+            run = data[at : at + used]
+            at += used + used % 2  # whole words
+            if len(run) < used:
+                break
+            if bits == 4:
+                run = bytes(half for byte in run for half in (byte >> 4, byte & 15))
+        kept = max(0, min(count, width - x))
+        out[y * width + x : y * width + x + kept] = run[:kept]
+        x += count
+    rows = height if y >= height or (y == height - 1 and x >= width) else y
+    return np.frombuffer(bytes(out), np.uint8).reshape(height, width), rows
 
 
 def _without_empty_alpha(image: Image.Image) -> Image.Image:
