@@ -185,6 +185,11 @@ class EmbeddingBatch:
     vectors: FloatArray
 
 
+def told_confidence(confidence: float) -> float:
+    """A confidence as answers tell it."""
+    return round(confidence, 4)
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """One answer to a query. `path` can be opened from anywhere; `score` is a cosine in -1..1, or NaN where the query
@@ -206,7 +211,7 @@ class Hit:
         `ImageRecord.to_dict`.
         """
         score = None if math.isnan(self.score) else self.score if exact else round(self.score, 6)
-        confidence = self.confidence if exact or self.confidence is None else round(self.confidence, 4)
+        confidence = self.confidence if exact or self.confidence is None else told_confidence(self.confidence)
         judged = {"rank": self.rank, "score": score, "confidence": confidence, "band": self.band}
         others = [other.to_dict(exact=exact, whole=whole) for other in self.others]
         return {**judged, **self.record.to_dict(self.path, whole=whole), "others": others}

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipsearch.query import Query
-from clipsearch.records import FloatArray, Hit, IntArray, Sort
+from clipsearch.records import FloatArray, Hit, IntArray, Sort, told_confidence
 from clipsearch.timing import lap
 from clipsearch.vectors import directed, empty_result
 
@@ -344,7 +344,10 @@ class Order:
             assert self.vector is not None
             judged = photos.confidences(some, self.vector, self.wish.kind, self._best)
             least = self.wish.min_confidence
-            return sum(band != "unlikely" if least is None else sure >= least for sure, band in judged)
+            if least is None:
+                return sum(band != "unlikely" for _, band in judged)
+            # Also as it is told: who gives back a confidence that was shown gets its picture.
+            return sum(max(sure, told_confidence(sure)) >= least for sure, _ in judged)
 
         if len(scores) <= LAST_STEP:
             return passing(scores)

@@ -212,11 +212,14 @@ def test_a_least_confidence_takes_the_place_of_the_cut(index: Path, encoder: Fak
         for options in ({}, {"sort": "path"}, {"like": [3]}, {"vector": np.ones(encoder.dim)}):
             everything = photos.search("red", 10_000, all=True, **options)
             sure = [hit.confidence or 0.0 for hit in everything]
-            for least in (0.0, min(sure), float(np.median(sure)), max(sure), 1.0):
+            shown = [hit.to_dict()["confidence"] or 0.0 for hit in everything]
+            for least in (0.0, min(sure), float(np.median(sure)), max(sure), 1.0, *shown[:20]):
                 hits = photos.search("red", 10_000, min_confidence=least, **options)
                 assert hits.are_certain
                 assert [hit.record.row_id for hit in hits] == [
-                    hit.record.row_id for hit in everything if (hit.confidence or 0.0) >= least
+                    hit.record.row_id
+                    for hit, one, told in zip(everything, sure, shown, strict=True)
+                    if max(one, told) >= least
                 ], (options, least)
         with pytest.raises(InvalidQuery, match="not both"):
             photos.search("red", all=True, min_confidence=0.5)
