@@ -917,12 +917,15 @@ _LINE_END = re.compile(rb"[\n\r]")
 
 
 def _open_jpeg2000(plugin: Any, stream: IO[bytes]) -> ImageFile.ImageFile:
-    """Parse the header of a JPEG 2000, and put into `info` what Pillow leaves out: its profile and its depths.
+    """Parse the header of a JPEG 2000, and put into `info` what Pillow leaves out: its profile, its depths, its layout.
 
     Of colours deeper than eight bits Pillow makes black where they are brightest (256 in a byte). They are decoded as
     if they had one bit more, which leaves them room above.
     """
-    content = _content(stream, _MOST_REPAIRED_BYTES)
+    content = whole = _content(stream, _MOST_REPAIRED_BYTES)
+    layout = repair.jpeg2000_layout(content)
+    if layout is not None:
+        content = repair.without_layout(content)
     depths = repair.jpeg2000_depths(content)
     image: ImageFile.ImageFile = plugin(io.BytesIO(content))  # which is closed where another takes its place
     if depths == [9] and image.mode == "L":  # Pillow takes grey of nine bits for eight; of ten it knows that it is deep
@@ -935,10 +938,48 @@ def _open_jpeg2000(plugin: Any, stream: IO[bytes]) -> ImageFile.ImageFile:
         image.close()
         image = plugin(io.BytesIO(roomier))
     image.info["depths"] = depths
-    profile = repair.jpeg2000_profile(content)
+    if layout is not None:
+        image.info["layout"] = layout
+    profile = repair.jpeg2000_profile(whole)
     if profile is not None:
         image.info.setdefault("icc_profile", profile)
     return image
+
+
+def _by_layout(image: Image.Image, layout: repair.Layout) -> Image.Image:
+    """Make colours and opacity of the components of a JPEG 2000 as its container says."""
+    depths = image.info["depths"]
+    components, full = image.split(), _to_full_depth(image).split()
+    if len(components) != len(depths):
+        raise _Rejected("unsupported_format", f"JPEG 2000 with {len(depths)} components is not supported")
+    bands = []
+    for component, table in layout.channels:
+        if table is None:
+            bands.append(full[component])
+            continue
+        room = 16 if image.mode == "I;16" else 8
+        if depths[component] > room:
+            raise _Rejected("unsupported_format", f"JPEG 2000 with {depths[component]}-bit indices is not supported")
+        indices = np.asarray(components[component]) >> (room - depths[component])
+        bands.append(Image.fromarray(np.frombuffer(table, np.uint8)[np.minimum(indices, len(table) - 1)]))
+    colours = [bands[channel] for channel in layout.colours]
+    opacity = [] if layout.alpha is None else [bands[layout.alpha]]
+    info = image.info
+    if len(colours) == 4:
+        shown = Image.merge("CMYK", colours)
+        info = info | {"alpha": opacity[0]} if opacity else info
+    elif layout.space == repair.SYCC:
+        shown = Image.merge("YCbCr", colours).convert("RGB")
+        if opacity:
+            shown.putalpha(opacity[0])
+    else:
+        mode = ("L" if len(colours) == 1 else "RGB") + ("A" if opacity else "")
+        if opacity and layout.premultiplied:
+            shown = Image.merge(mode[:-1] + "a", colours + opacity).convert(mode)
+        else:
+            shown = Image.merge(mode, colours + opacity)
+    shown.info = info
+    return shown
 
 
 def _to_full_depth(image: Image.Image) -> Image.Image:
@@ -1148,7 +1189,8 @@ def _decode_image(
         shown = ImageChops.invert(image)  # Pillow takes all CMYK for Adobe's, which is inverted
         shown.info = image.info
     elif kind == "JPEG2000":
-        shown = _to_full_depth(image)
+        layout = image.info.pop("layout", None)
+        shown = _to_full_depth(image) if layout is None else _by_layout(image, layout)
     elif kind in ("BMP", "DIB"):
         shown = _without_empty_alpha(image)
     rgb, to_srgb = _to_rgb(shown)

@@ -593,6 +593,107 @@ def codestream(content: bytes) -> int:
     return content.find(b"\xff\x4f\xff\x51")
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the channels of a JP2 are, where that is not what their places say."""
+
+    channels: tuple[tuple[int, bytes | None], ...]  # the component of each, and of an index what its values stand for
+    colours: tuple[int, ...]  # which channels are colours, in the order of the colour space
+    alpha: int | None  # which one is opacity
+    premultiplied: bool
+    space: int  # as JP2 numbers them; 0 for another
+
+
+CMYK, SRGB, GREY, SYCC = 12, 16, 17, 18
+_COLOURS = {CMYK: 4, SRGB: 3, GREY: 1, SYCC: 3}  # of each space
+_COLOUR, _OPACITY, _PREMULTIPLIED = 0, 1, 2
+
+
+def jpeg2000_layout(content: bytes) -> Layout | None:
+    """What a JP2 says of its channels: the palette that they are from, and which is which.
+
+    None where it says no more than their places do, or what cannot be.
+    """
+    boxes: dict[bytes, bytes] = {}
+    for name, start, end in _jp2_header(content):
+        boxes.setdefault(name, content[start:end])
+    space = int.from_bytes(boxes.get(b"colr", b"")[3:7], "big") if boxes.get(b"colr", b"")[:1] == b"\1" else 0
+    components = len(jpeg2000_depths(content))
+    channels: tuple[tuple[int, bytes | None], ...] = tuple((component, None) for component in range(components))
+    try:
+        if b"pclr" in boxes:
+            channels = _palette_channels(boxes[b"pclr"], boxes[b"cmap"])
+        definitions = list(struct.iter_unpack(">3H", boxes.get(b"cdef", b"")[2:]))
+    except (KeyError, IndexError, struct.error):
+        return None
+    if any(component >= components for component, _ in channels):
+        return None
+    kinds = [(belongs_to, kind, channel) for channel, kind, belongs_to in definitions if channel < len(channels)]
+    of_colour = {belongs_to: channel for belongs_to, kind, channel in kinds if kind == _COLOUR and 1 <= belongs_to <= 4}
+    count = _COLOURS.get(space) or len(of_colour) or (1 if len(channels) < 3 else 3)
+    by_place = tuple(range(count)), count if len(channels) > count else None, False
+    colours, alpha, premultiplied = by_place
+    if definitions:
+        if not set(range(1, count + 1)) <= set(of_colour):
+            return None
+        colours = tuple(of_colour[colour] for colour in range(1, count + 1))
+        # Of a single colour, its own opacity is that of the picture.
+        opacities = [one for one in kinds if one[1] in (_OPACITY, _PREMULTIPLIED) and one[0] <= (count == 1)]
+        alpha = min(opacities)[2] if opacities else None
+        premultiplied = bool(opacities) and min(opacities)[1] == _PREMULTIPLIED
+    if count not in (1, 3, 4) or max(colours) >= len(channels):
+        return None
+    if b"pclr" not in boxes and (colours, alpha, premultiplied) == by_place:
+        return None
+    return Layout(channels, colours, alpha, premultiplied, space)
+
+
+def without_layout(content: bytes) -> bytes:
+    """A JP2 that says nothing of its channels, for a decoder that shall give them as they are."""
+    out = bytearray(content)
+    space = SRGB if len(jpeg2000_depths(content)) >= 3 else GREY
+    for name, start, end in _jp2_header(content):
+        if name in (b"pclr", b"cmap", b"cdef"):
+            out[start - 4 : start] = b"free"
+        elif name == b"colr" and end - start >= 7:
+            out[start : start + 7] = b"\1\0\0" + space.to_bytes(4, "big")
+    return bytes(out)
+
+
+def _palette_channels(palette: bytes, mapping: bytes) -> tuple[tuple[int, bytes | None], ...]:
+    """The component of each channel, and of those that are from a palette its column of it, in 0..255."""
+    entries, columns = struct.unpack_from(">HB", palette)
+    depths = palette[3 : 3 + columns]
+    widths = [((depth & 127) + 8) // 8 for depth in depths]
+    body = palette[3 + columns :]
+    if len(depths) < columns or len(body) < entries * sum(widths) or not 0 < entries <= 1024:
+        raise IndexError
+    tables = []
+    for column, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+        first, top = sum(widths[:column]), 2 ** ((depth & 127) + 1) - 1
+        places = range(first, first + entries * sum(widths), sum(widths))
+        values = [int.from_bytes(body[at : at + width], "big") & top for at in places]
+        half = (top + 1) // 2 if depth & 128 else 0  # signed
+        tables.append(bytes(round((value ^ half) * 255 / top) for value in values))
+    mapped = struct.iter_unpack(">HBB", mapping)
+    return tuple((component, tables[column] if kind == 1 else None) for component, kind, column in mapped)
+
+
+def _jp2_header(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """The boxes in the header of a JP2: the name of each, and where its body starts and ends."""
+    at, end, inside = 0, codestream(content), False
+    while at + 8 <= end:
+        size, name = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
+        if size < 8 or at + size > end:
+            return
+        if name == b"jp2h" and not inside:
+            at, end, inside = at + 8, at + size, True
+            continue
+        if inside:
+            yield name, at + 8, at + size
+        at += size
+
+
 def jpeg2000_depths(content: bytes) -> list[int]:
     """The bits of each component."""
     start = codestream(content)

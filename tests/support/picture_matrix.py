@@ -493,6 +493,96 @@ def jpeg2000s() -> Iterator[Case]:
             yield Case(f"{codec} {bits} bits {channels} channels, lossy", content, expected, 3)
 
 
+def box(name: bytes, *parts: bytes) -> bytes:
+    """A box of a JP2."""
+    return struct.pack(">I", 8 + sum(map(len, parts))) + name + b"".join(parts)
+
+
+def jp2(components: list[Array], space: int, *boxes: bytes, bits: int = 8) -> bytes:
+    """A JP2 of 2-D integer components, with more boxes in its header."""
+    samples = np.dstack(components).squeeze()
+    stream = imagecodecs.jpeg2k_encode(
+        np.ascontiguousarray(samples), level=0, reversible=True, codecformat="j2k", mct=False, bitspersample=bits
+    )
+    header = box(b"ihdr", struct.pack(">IIHBBBB", HEIGHT, WIDTH, len(components), bits - 1, 7, 0, 0))
+    return b"".join(
+        (
+            box(b"jP  ", b"\r\n\x87\n"),
+            box(b"ftyp", b"jp2 \0\0\0\0jp2 "),
+            box(b"jp2h", header, box(b"colr", b"\1\0\0", struct.pack(">I", space)), *boxes),
+            box(b"jp2c", bytes(stream)),
+        )
+    )
+
+
+def definitions(*channels: tuple[int, int]) -> bytes:
+    """The box that says of each channel its kind (0 colour, 1 opacity, 2 premultiplied) and its colour."""
+    listed = b"".join(struct.pack(">3H", place, *channel) for place, channel in enumerate(channels))
+    return box(b"cdef", struct.pack(">H", len(channels)), listed)
+
+
+def jpeg2000_layouts() -> Iterator[Case]:
+    """Orders, opacities, palettes and colour spaces that the header of a JP2 names."""
+    samples, opacity = quantise(motif(), "u8"), quantise(coverage(), "u8")
+    seen = on_white(samples / 255, opacity / 255)
+    plane = {number + 1: samples[..., number] for number in range(3)}
+    for order in itertools.permutations((1, 2, 3)):
+        content = jp2([plane[colour] for colour in order], 16, definitions(*((0, colour) for colour in order)))
+        yield Case(f"jp2 order {order}", content, samples * 1.0)
+        for at in range(4):
+            parts, named = [plane[colour] for colour in order], [(0, colour) for colour in order]
+            parts.insert(at, opacity)
+            named.insert(at, (1, 0))
+            yield Case(f"jp2 order {order}, opacity at {at}", jp2(parts, 16, definitions(*named)), seen)
+    named = [(2, 0), (0, 1), (0, 2), (0, 3)]
+    dimmed = quantise(motif() * coverage()[..., None], "u8")
+    content = jp2([opacity, *np.moveaxis(dimmed, -1, 0)], 16, definitions(*named))
+    yield Case("jp2 premultiplied", content, seen, 2)
+    named = [(0, 1), (0, 2), (0, 3), (65535, 65535)]
+    yield Case("jp2 of what is no opacity", jp2([*plane.values(), opacity], 16, definitions(*named)), samples * 1.0)
+    light = quantise(grey(), "u8")
+    for kinds in (((1, 0), (0, 1)), ((1, 1), (0, 1))):
+        content = jp2([opacity, light], 17, definitions(*kinds))
+        yield Case(f"jp2 grey behind its opacity {kinds}", content, on_white(as_rgb(light / 255) / 255, opacity / 255))
+    content = jp2([255 - light, opacity, light], 17, definitions((65535, 65535), (1, 0), (0, 1)))
+    yield Case("jp2 grey of three", content, on_white(as_rgb(light / 255) / 255, opacity / 255))
+    ycc = np.asarray(Image.fromarray(samples).convert("YCbCr"))
+    for order in itertools.permutations((1, 2, 3)):
+        parts = [ycc[..., colour - 1] for colour in order]
+        yield Case(f"jp2 sYCC {order}", jp2(parts, 18, definitions(*((0, one) for one in order))), samples * 1.0, 2)
+    ink = np.asarray(Image.fromarray(samples).convert("CMYK"))
+    for order in ((1, 2, 3, 4), (4, 3, 2, 1)):
+        parts = [ink[..., colour - 1] for colour in order]
+        yield Case(f"jp2 CMYK {order}", jp2(parts, 12, definitions(*((0, one) for one in order))), samples * 1.0, 2)
+    index = np.round(motif()[..., 0] * 15).astype(np.uint8)
+    colours = np.random.default_rng(0).integers(0, 256, (16, 3)).astype(np.uint8)
+    colours[5] = colours[2]  # a palette may have a colour twice
+    shown = colours[index] * 1.0
+    for bits, order in itertools.product((4, 8), itertools.permutations(range(3))):
+        palette = box(b"pclr", struct.pack(">HB3B", 16, 3, 7, 7, 7), colours.tobytes())
+        mapping = box(b"cmap", *(struct.pack(">HBB", 0, 1, column) for column in order))
+        content = jp2([index], 16, palette, mapping, bits=bits)
+        yield Case(f"jp2 palette {bits} bits, columns {order}", content, shown[..., list(order)])
+        in_order = definitions(*((0, column + 1) for column in order))
+        content = jp2([index], 16, palette, mapping, in_order, bits=bits)
+        yield Case(f"jp2 palette {bits} bits, columns {order} named", content, shown)
+    one_column = box(b"pclr", struct.pack(">HBB", 16, 1, 7), colours[:, 0].tobytes())
+    content = jp2([index], 17, one_column, box(b"cmap", struct.pack(">HBB", 0, 1, 0)))
+    yield Case("jp2 palette of grey", content, as_rgb(colours[index][..., 0] / 255.0))
+    holes = np.column_stack([colours[:, ::-1], np.arange(16) * 17]).astype(np.uint8)
+    content = jp2(
+        *([index], 16),
+        box(b"pclr", struct.pack(">HB4B", 16, 4, 7, 7, 7, 7), holes.tobytes()),
+        box(b"cmap", *(struct.pack(">HBB", 0, 1, column) for column in range(4))),
+        definitions((0, 3), (0, 2), (0, 1), (1, 0)),
+    )
+    yield Case("jp2 palette with opacity", content, on_white(colours[index] / 255, index / 15.0))
+    deep = (colours.astype(">u2") * 257).tobytes()
+    wide = box(b"pclr", struct.pack(">HB3B", 16, 3, 15, 15, 15), deep)
+    mapping = box(b"cmap", *(struct.pack(">HBB", 0, 1, column) for column in range(3)))
+    yield Case("jp2 palette of 16 bits", jp2([index], 16, wide, mapping), shown)
+
+
 def webps() -> Iterator[Case]:
     """WebP with and without loss and alpha."""
     for lossless, alpha in itertools.product((False, True), (False, True)):
@@ -669,8 +759,8 @@ def profiles() -> Iterator[Case]:
         hole = chunk_of_grey | {b"tRNS": struct.pack(">H", int(marked))}
         shown = np.where((levels == marked)[..., None], 255, shown)
         yield Case(f"profile png grey {depth} transparent", png(levels[..., None], 0, depth, hole), shown, 2)
-    jp2 = bytes(imagecodecs.jpeg2k_encode(colours, codecformat="jp2", level=0, reversible=True))
-    yield Case("profile jp2", with_jp2_profile(jp2, profile), expected, 1.5)
+    plain = bytes(imagecodecs.jpeg2k_encode(colours, codecformat="jp2", level=0, reversible=True))
+    yield Case("profile jp2", with_jp2_profile(plain, profile), expected, 1.5)
 
 
 def with_jp2_profile(content: bytes, profile: bytes) -> bytes:
@@ -685,5 +775,6 @@ def with_jp2_profile(content: bytes, profile: bytes) -> bytes:
 
 
 GROUPS: tuple[Callable[[], Iterator[Case]], ...] = (
-    tiff_types, tiff_bits, tiff_compressions, tiff_photometrics, pngs, jpegs, jpeg2000s, webps, bmps, ppms, profiles,
+    tiff_types, tiff_bits, tiff_compressions, tiff_photometrics, pngs, jpegs, jpeg2000s, jpeg2000_layouts, webps, bmps,
+    ppms, profiles,
 )  # fmt: skip

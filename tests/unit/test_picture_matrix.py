@@ -14,7 +14,7 @@ from tests.support.picture_matrix import GROUPS, Case, motif
 
 LEAST = {
     "tiff_types": 170, "tiff_bits": 50, "tiff_compressions": 200, "tiff_photometrics": 55, "pngs": 50, "jpegs": 15,
-    "jpeg2000s": 80, "webps": 4, "bmps": 15, "ppms": 30, "profiles": 10,
+    "jpeg2000s": 80, "jpeg2000_layouts": 65, "webps": 4, "bmps": 15, "ppms": 30, "profiles": 10,
 }  # fmt: skip
 
 
