@@ -724,6 +724,7 @@ _FILLERS: tuple[bytes, ...] = (
 _FILLINGS = {"AVIF": 4, "HEIF": 2}  # that are compared
 _MORE_ROOM = 4096  # bytes, and as many as are missing
 _BLOCK = 8  # pixels beside those that differ may be wrong by a filter
+_NEXT_TO_NOTHING = 32  # bytes
 _MOST_PADDING = 10  # times as much as there is of a file
 
 
@@ -735,6 +736,7 @@ def _decode_padded(
     if not len(content) < end <= min(_MOST_REPAIRED_BYTES, _MOST_PADDING * len(content)):
         return None
     missing = end - len(content)
+    next_to_nothing = missing <= max(_NEXT_TO_NOTHING, end // 50)
     roomier = repair.with_room_in_avif(content, end, missing + _MORE_ROOM) if kind == "AVIF" else None
     start, room = roomier or (content, 0)
     decoded: list[_Decoded] = []
@@ -748,15 +750,18 @@ def _decode_padded(
         except Exception:  # the error of the file as it was says more
             continue
         if len(decoded) == _FILLINGS[kind]:
-            break
+            if kind == "AVIF" or next_to_nothing or _different(decoded[0].image, decoded[1].image) is not None:
+                break
+            decoded.pop()  # perhaps the next one tells what is missing
     if len(decoded) < (3 if kind == "AVIF" else 2) or len({one.image.size for one in decoded}) > 1:
         return None
     first = decoded[0].image
     boxes = [_different(first, other.image) for other in decoded[1:]]
     there = [box for box in boxes if box is not None]
     if not there:
-        # An AVIF that lacks next to nothing, or only what is no picture. Of HEIC, all may show the same nothing.
-        return (decoded[0], False) if kind == "AVIF" and first.getbbox() is not None else None
+        # What is missing does not show, or is no picture. A HEIC of which all show the same nothing is refused.
+        nothing = Image.new(first.mode, first.size, (0, 0, 0) if kind == "AVIF" else first.getpixel((0, 0)))
+        return None if ImageChops.difference(first, nothing).getbbox() is None else (decoded[0], False)
     lefts, tops, rights, bottoms = zip(*there, strict=True)
     around = _BLOCK if kind == "AVIF" else 0
     box = (
@@ -783,7 +788,7 @@ def _repaired(content: bytes, kind: Kind, max_pixels: int, bare: bool) -> repair
         return repair.repair_png(content, max_pixels * 8 + 2**24, bare=bare)
     if kind == "WEBP":
         return repair.repair_webp(content, bare=bare)
-    return repair.repair_jpeg2000(content) if kind == "JPEG2000" else None
+    return repair.repair_jpeg2000(content, bare=bare) if kind == "JPEG2000" else None
 
 
 def _is_interlaced_gif(content: bytes) -> bool:

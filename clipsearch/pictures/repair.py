@@ -542,8 +542,11 @@ def _webp(name: bytes, body: bytes, alpha: bytes, profile: bytes) -> bytes:
 # JPEG 2000
 
 
-def repair_jpeg2000(content: bytes) -> Repaired | None:
-    """The codestream of a JPEG 2000 with an end marker. What is missing is zero, which says that nothing follows."""
+def repair_jpeg2000(content: bytes, *, bare: bool = False) -> Repaired | None:
+    """A JPEG 2000 with an end marker. What is missing is zero, which says that nothing follows.
+
+    `bare`: only the codestream, without what a JP2 says of its colours.
+    """
     start = codestream(content)
     if start < 0:
         return None
@@ -559,29 +562,40 @@ def repair_jpeg2000(content: bytes) -> Repaired | None:
             if to_the_end or cut:
                 break
             at += part
-        elif marker >> 8 == 0xFF and marker != 0xFFD9 and length >= 2:
+        elif last < 0 and marker >> 8 == 0xFF and marker != 0xFFD9 and length >= 2:
             at += 2 + length
-        else:
+        else:  # nothing but the end follows the parts
             break
     if last < 0 or lacking > 9 * len(stream):
         return None
     ended = not cut and END_OF_JPEG in (stream[-16:] if to_the_end else stream[at : at + 2])
     if not cut and not to_the_end:
         del stream[at + 2 * ended :]  # what follows the last part
-    return Repaired(b"".join((stream, bytes(lacking), b"" if ended else END_OF_JPEG)), ended)
+    if to_the_end and not ended:  # how much is missing is not known
+        if stream[-1] == 0xFF:
+            del stream[-1]  # half an end marker
+        lacking = 9 * len(stream)
+    head = b"" if bare else _before_codestream(content[:start])
+    return Repaired(b"".join((head, stream, bytes(lacking), b"" if ended else END_OF_JPEG)), ended)
+
+
+def _before_codestream(boxes: bytes) -> bytes:
+    """What stands before the codestream of a JP2, with a box around it that ends with the file; nothing of others."""
+    at = boxes.rfind(b"jp2c", -12)
+    return boxes[: at - 4] + b"\0\0\0\0jp2c" if at >= 4 else b""
 
 
 def end_of_codestream(content: bytes) -> int | None:
     """Where the last tile-part of a JPEG 2000 ends; None where it is not known."""
-    at = codestream(content) + 2
+    at, parts = codestream(content) + 2, 0
     while 1 < at <= len(content) - 12:
         marker, length = int.from_bytes(content[at : at + 2], "big"), int.from_bytes(content[at + 2 : at + 4], "big")
         if marker == 0xFF90:
             part = int.from_bytes(content[at + 6 : at + 10], "big")
             if part == 0:  # to the end
                 return None
-            at += part
-        elif marker >> 8 == 0xFF and marker != 0xFFD9 and length >= 2:
+            at, parts = at + part, parts + 1
+        elif not parts and marker >> 8 == 0xFF and marker != 0xFFD9 and length >= 2:
             at += 2 + length
         else:
             break

@@ -25,6 +25,9 @@ from clipsearch.pictures import repair
 from clipsearch.pictures.images import open_picture, read_picture
 from clipsearch.records import Preprocessing
 from tests.support.cases import thinned
+from tests.support.picture_matrix import HEIGHT as HEIGHT_OF_CASES
+from tests.support.picture_matrix import WIDTH as WIDTH_OF_CASES
+from tests.support.picture_matrix import box, definitions, jp2
 
 SQUASH = Preprocessing(64, 64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resize_mode="squash")
 WIDTH, HEIGHT = 320, 240
@@ -233,6 +236,45 @@ def test_interlaced_and_layered_pictures_keep_less_detail(name: str, lost: float
     content = whole[: int(len(whole) * (1 - lost))]
     assert np.abs(pixels_of(content) - pixels_of(whole)).mean() < 2 + 15 * lost
     assert partial_of(content) is not None
+
+
+def with_last_part_to_the_end(content: bytes) -> bytes:
+    """A JPEG 2000 of one tile-part that does not say how long it is."""
+    at = content.index(b"\xff\x90\0\n") + 6
+    return content[:at] + bytes(4) + content[at + 4 :]
+
+
+@pytest.mark.parametrize("to_the_end", [False, True])
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_jpeg_2000_without_its_last_bytes_is_partial(bare: bool, to_the_end: bool) -> None:
+    whole = saved("JPEG2000", no_jp2=bare)
+    changed = with_last_part_to_the_end(whole) if to_the_end else whole
+    assert partial_of(changed) is None
+    for lost in (*range(1, 9), len(whole) // 10, len(whole) // 2):
+        difference = np.abs(pixels_of(changed[:-lost]) - pixels_of(whole))
+        assert difference.mean() < 1.5
+        assert partial_of(changed[:-lost]) == "the JPEG2000 ends before the picture does"
+    for trailer in (b"", b"after it", b"Q\0\xff\xff" * 9):
+        content = whole[:-1] + trailer  # half an end marker
+        assert np.abs(pixels_of(content) - pixels_of(whole)).max() <= 1
+        assert partial_of(content) is not None
+
+
+def test_a_cut_jpeg_2000_keeps_its_order_of_colours_and_its_palette() -> None:
+    pixels = np.asarray(scene())[:HEIGHT_OF_CASES, :WIDTH_OF_CASES]
+    named = definitions((0, 3), (0, 2), (0, 1))
+    index = pixels[..., 0] >> 4
+    colours = np.random.default_rng(0).integers(0, 256, (16, 3)).astype(np.uint8)
+    palette = box(b"pclr", struct.pack(">HB3B", 16, 3, 7, 7, 7), colours.tobytes())
+    mapping = box(b"cmap", *(struct.pack(">HBB", 0, 1, column) for column in range(3)))
+    for whole, expected in (
+        (jp2([pixels[..., 2], pixels[..., 1], pixels[..., 0]], 16, named), pixels),
+        (jp2([index], 16, palette, mapping), colours[index]),
+    ):
+        assert np.array_equal(pixels_of(whole), expected)
+        for lost in (1, 2, 3):
+            assert (np.abs(pixels_of(whole[:-lost]) - expected) <= 2).mean() > 0.9
+            assert partial_of(whole[:-lost]) is not None
 
 
 def interlaced_png(pixels: Array) -> bytes:
@@ -459,6 +501,18 @@ def test_an_avif_that_is_cut_shows_what_is_there(size: tuple[int, int], options:
         grey = (found == 128).all(axis=2)
         assert np.abs(found - whole)[~grey].max() <= 24, lost
         assert grey.mean() < 0.35 + lost / len(content), lost
+
+
+@pytest.mark.parametrize("quality", [50, 85, -1])
+@pytest.mark.parametrize("size", [(64, 48), (200, 150)])
+def test_heif_without_its_last_bytes_is_partial(size: tuple[int, int], quality: int) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(scene().resize(size)).save(buffer, quality=quality)
+    whole = buffer.getvalue()
+    for lost in (*range(1, 9), 12, 16):
+        assert (np.abs(pixels_of(whole[:-lost]) - pixels_of(whole)) <= 12).mean() > 0.8
+        assert partial_of(whole[:-lost]) == "the HEIF ends before the picture does"
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
