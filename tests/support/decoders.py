@@ -99,6 +99,7 @@ class Forked:
         self.stdin: IO[bytes] = os.fdopen(task_writer, "wb")
         self.stdout: IO[bytes] = os.fdopen(result_reader, "rb")
         self.returncode: int | None = None
+        self._asking = threading.Lock()  # a pool that is closed asks while one of its threads waits
         self._said = b""
         self.pid = int(self._line(wait=True) or 0)
         assert self.pid, "no decoder was forked"
@@ -123,10 +124,15 @@ class Forked:
         return self._ended(wait=True)
 
     def _ended(self, *, wait: bool) -> int | None:
-        if self.returncode is None and (line := self._line(wait=wait)) is not None:
-            self.returncode = int(line)
-            self._answers.close()
-        return self.returncode
+        if not self._asking.acquire(blocking=wait):
+            return None  # whoever waits for it notes how it ended
+        try:
+            if self.returncode is None and (line := self._line(wait=wait)) is not None:
+                self.returncode = int(line)
+                self._answers.close()
+            return self.returncode
+        finally:
+            self._asking.release()
 
     def kill(self) -> None:
         if self.poll() is None:
