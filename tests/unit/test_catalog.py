@@ -149,7 +149,7 @@ def test_what_is_compared_together_changes_nothing(
     batch: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """However many folders are compared at once, a row of its path, size and (cut) time makes a file unchanged."""
+    """However many folders are compared at once, a row of its path, size and time makes a file unchanged."""
     folder = tmp_path_factory.mktemp("index")
     paths: set[str] = set()
     kept = []
@@ -166,16 +166,20 @@ def test_what_is_compared_together_changes_nothing(
         patch.setattr(changes_module, "BATCH_FILES", batch)
         changes, seen = compare(catalog, iter(blocks))
     rows_of = {record.path: (number, record) for number, (record, _) in enumerate(known)}
-    same = {
-        path
-        for path, (size, mtime) in files.items()
-        if path in rows_of
-        and rows_of[path][1].size_bytes == size
-        and (rows_of[path][1].mtime_ns == mtime or (mtime == 0 < rows_of[path][1].mtime_ns))  # 0: cut to any unit
-    }
+    same, cut = set(), set()
+    for path, (size, mtime) in files.items():
+        if path in rows_of and rows_of[path][1].size_bytes == size:
+            number, record = rows_of[path]
+            if record.mtime_ns == mtime:
+                same.add(path)
+            elif mtime == 0 and record.status == "ok" and record.vector_id >= 0 and not known[number][1]:
+                cut.add(path)  # 0 is any of these times, cut to what archives keep
     assert changes.unchanged == len(same)
+    assert {known[row][0].path for row, _, _ in changes.retimed} == cut
     read = [(block.folder, [file.path for file in block]) for block in changes.to_read]
-    assert read == [(where, wanted) for where, names in found_in(list(files)) if (wanted := sorted(set(names) - same))]
+    assert read == [
+        (where, wanted) for where, names in found_in(list(files)) if (wanted := sorted(set(names) - same - cut))
+    ]
     assert np.flatnonzero(seen).tolist() == sorted(number for path, (number, _) in rows_of.items() if path in files)
     back = {number for path, (number, _) in rows_of.items() if path in same and known[number][1]}
     assert sorted(changes.returned) == sorted(back)
