@@ -42,6 +42,7 @@ _FORMAT = "1"
 _SEPARATORS = re.compile(r"[\W_]+")
 _BRITISH = {"ENG": "England", "SCT": "Scotland", "WLS": "Wales", "NIR": "Northern Ireland"}
 _ALSO = {"uk": "GB", "great britain": "GB", "usa": "US", "america": "US", "holland": "NL", "czech republic": "CZ"}
+_RATHER_TOWNS = {"new york", "washington"}  # of what is also a state
 
 Array = npt.NDArray[Any]
 
@@ -95,6 +96,20 @@ def find_town(text: str) -> tuple[Town, list[Town]]:
         f"no town of 1,000 people or more is named {first}{where}",
         'Write coordinates, as near:48.85,2.35,10km, or another name, as near:"new york".',
     )
+
+
+def is_town(text: str) -> bool:
+    """Whether a name is rather that of a town, of 15,000 people or more, than of a country, a state or anything else.
+
+    New York is a town, and so is Singapore; Italy in Texas, Beach in North Dakota and Georgia are not what is meant.
+    Raises: MissingExtra.
+    """
+    name, *regions = (key_of(part) for part in text.split(","))
+    table = _table(TABLES[0])
+    found = table.named(name, [region for region in regions if region])
+    if regions or name in _RATHER_TOWNS or not table.is_region(name):
+        return bool(found)
+    return any(key_of(table.town(town).name) == name and table.is_in(town, name) for town in found)
 
 
 def listed(names: list[str]) -> str:
@@ -166,6 +181,11 @@ class _Table:
         country = self._countries.get(code, {})
         known = {code, str(country.get("iso3", "")), str(country.get("name", "")), part, self._part(code, part)}
         return region in {key_of(text) for text in known if text} or _ALSO.get(region) == code
+
+    def is_region(self, key: str) -> bool:
+        """Whether a name is that of a country or of a state of the USA."""
+        names = {str(country.get("name", "")) for country in self._countries.values()}
+        return key in _ALSO or key in {key_of(name) for name in (*names, *self._states.values(), *_BRITISH.values())}
 
     def _part(self, country: str, part: str) -> str:
         return {"US": self._states, "GB": _BRITISH}.get(country, {}).get(part, "")

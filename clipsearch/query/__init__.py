@@ -79,4 +79,5 @@ def without_end(text: str) -> str:
     return text.rstrip(" .?!…。？！") or text
 
 
-_PLAIN = re.compile(r"[\w ,;!?']+")  # no character that could be part of an operator, a filter or a path
+# No character that could be part of an operator, a filter or a path, nor a date without its colon: before2023.
+_PLAIN = re.compile(r"(?!.*\b(?:after|before)\d{4})[\w ,;!?']+", re.IGNORECASE)

@@ -116,7 +116,7 @@ _FIELDS = (
         "whose camera make or model contains this, or matches a pattern",
         ("camera:canon",),
         "camera:canon",
-        "exif make model lens device maker brand iso phone",
+        "exif make model device maker brand phone",
         Control("Camera", "*pixel*"),
     ),
     Field(
@@ -146,7 +146,8 @@ _FIELDS = (
         "taken within this distance (`m`, `km`, `mi`) of coordinates or of a town (20 km if you give none)",
         ("near:48.85,2.35,10km", "near:lisbon", 'near:"new york, 5km"'),
         "near:48.85,2.35,10km or near:lisbon",
-        "gps location place geo lat lon latitude longitude where coordinates around at",
+        "gps location loc place city town village region country geo lat lon latitude longitude where coordinates "
+        "around at",
         Control("Near", "Lisbon, 10km"),
     ),
     Field(

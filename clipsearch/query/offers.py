@@ -1,4 +1,5 @@
-"""What is nearly a filter: `date:2023`, `camara:canon`. It is searched for as words; this says what to say instead.
+"""What is nearly a filter: `date:2023`, `camara:canon`, `size>5MB`. It is searched for as words; this says what to say
+instead, with the value that was written. Where that value does not fit the filter, it says how the filter is written.
 
 Knows the names of the filters and what other programs call the same.
 """
@@ -8,17 +9,20 @@ from __future__ import annotations
 import difflib
 import re
 from datetime import date, timedelta
-from typing import get_args
 
-from clipsearch.query.fields import DATE_WORDS, FIELDS, FILTERS, KINDS
-from clipsearch.query.nodes import Shape
-from clipsearch.records import COLORS
+from clipsearch.query.fields import DATE_WORDS, FIELDS, FILTERS, Field
+from clipsearch.query.nodes import Span
+from clipsearch.query.values import BadValue, read_value
 
 _KNOWN_AS = {word: field.name for field in FIELDS.values() for word in field.known_as.split()}
 _KNOWN_AS |= dict.fromkeys(DATE_WORDS.split(), "date")
 _DATE = re.compile(r"(\d{4})(?:[-/.](\d{1,2})(?:[-/.](\d{1,2}))?)?", re.ASCII)
 _BETWEEN = re.compile(r"(.*?)\s*(?:\.\.\.?|…|–|,)\s*(.*)")
 _ANY_DATES = "after:2023 before:2024"
+_TYPES = re.compile(r"\.?(?:jpe?g|png|gif|webp|tiff?|bmp|hei[cf]|avif|jp2|dng|raw)(?:,\S+)?", re.IGNORECASE)
+_COORDINATES = re.compile(r"[-+]?\d{1,3}(?:\.\d+)?\s*,\s*[-+]?\d{1,3}(?:\.\d+)?", re.ASCII)
+# A filter without its colon: `size>5MB`, `camera=canon`, `before2023`.
+_NO_COLON = re.compile(r"([A-Za-z]+)(?:([<>]=?)|=)?(?=[^\s<>=:])(\S+)")
 
 
 def offer(name: str, value: str) -> str | None:
@@ -26,67 +30,109 @@ def offer(name: str, value: str) -> str | None:
     word = name.lower()
     if value.startswith(("//", "\\")) or word in FIELDS:
         return None
-    field = _KNOWN_AS.get(word) or _misspelt(word)
-    if field is None:
-        return None
     plain = value.strip('"“”„')
+    field = _KNOWN_AS.get(word)
+    if word in FIELDS["ext"].known_as.split() and _TYPES.fullmatch(plain):
+        field = "ext"
+    if field is None:
+        field = _misspelt(word, plain)
+        # so short a word is near by chance where its value says something else: iso:100
+        if field is None or (len(word) <= 3 and _problem(FIELDS[field], plain) is not None):
+            return None
     said = f"{name}:{value}"
     return (
-        f"there is no filter {name}:, so {said} was searched as words. Did you mean {_instead(field, plain, word)}? "
-        f'To search for the words without this line, put them in double quotes: "{said}"'
+        f"there is no filter {name}:, so {said} was searched as words. {_instead(field, plain, word)} "
+        f'To search for the words without this line, put them in double quotes: "{name}:{plain}"'
     )
 
 
-def _misspelt(word: str) -> str | None:
+def offer_colon(written: str) -> str | None:
+    """One line for a word that is a filter but for its colon: `size>5MB`, `camera=canon`, `before2023`."""
+    match = _NO_COLON.fullmatch(written)
+    if match is None:
+        return None
+    word, sign, value = match[1].lower(), match[2] or "", match[3]
+    has_sign = match.end(1) < match.start(3)
+    if word in DATE_WORDS.split():
+        instead = _dates_instead(word, sign + value) if has_sign and word not in ("month", "day") else None
+    else:
+        field = FILTERS.get(word)
+        is_date = field is not None and field.kind in ("since", "until")
+        # `h=5` and `to=x` are of formulas and addresses, and words with digits behind them are names, but of dates
+        if field is None or not (has_sign or is_date) or (sign and field.kind != "number"):
+            return None
+        instead = _written(field, sign + value) if _problem(field, sign + value) is None else None
+    if instead is None:
+        return None
+    return f"a filter has a colon, so {written} was searched as words. Did you mean {instead}?"
+
+
+def _misspelt(word: str, value: str) -> str | None:
     """The filter that a word is a slip away from: one letter wrong, missing, too many or swapped with its neighbour."""
     for field in FIELDS:
         if len(word) > 2 and abs(len(word) - len(field)) <= 1 and sorted(word) == sorted(field):
             return field
     near = difflib.get_close_matches(word, FILTERS, n=1, cutoff=0.75) if len(word) > 2 else []
+    if not near and _TYPES.fullmatch(value):  # of three letters one is much, but not before what only one filter knows
+        near = difflib.get_close_matches(word, ["ext"], n=1, cutoff=0.6)
     return near[0] if near else None
 
 
 def _instead(name: str, value: str, said: str) -> str:
+    """What to say for a value: a filter with it, or how the filter is written where the value does not fit."""
     if name == "date":
-        return _dates_instead(said, value)
+        meant = _dates_instead(said, value)
+        return f"Did you mean {meant}?" if meant else f"The nearest filters are after: and before:. Write {_ANY_DATES}."
     field = FIELDS[name]
-    match field.kind:
-        case "text" | "list" | "tag" | "term":
-            fits = True
-        case "since" | "until":
-            fits = _span_of(value) is not None
-        case "number":
-            fits = field.exact and re.fullmatch(r"[<>]?=?\d+", value) is not None
-        case "shape":
-            value = value.lower()
-            fits = value in get_args(Shape)
-        case "seen":
-            fits = value.lower() in (*KINDS, *COLORS) and (value.lower() in COLORS) == (name == "color")
-        case "place":
-            fits = False
-    if fits:
-        return f'{name}:"{value}"' if " " in value else f"{name}:{value}"
-    return f"{name}:2023-05" if field.kind in ("since", "until") else field.examples[0]
+    if field.kind == "place" and _COORDINATES.fullmatch(value):
+        value = f"{''.join(value.split())},10km"
+    problem = _problem(field, value)
+    return f"The nearest filter is {name}:. {problem}" if problem else f"Did you mean {_written(field, value)}?"
 
 
-def _dates_instead(said: str, value: str) -> str:
-    """The filters of the days that a value means; some example where it means none."""
+def _written(field: Field, value: str) -> str:
+    return f'{field.name}:"{value}"' if " " in value else f"{field.name}:{value}"
+
+
+def _problem(field: Field, value: str) -> str | None:
+    """What to write where a value does not fit a filter, or is not likely to mean that."""
+    if field.kind == "term":
+        return None
+    if field.kind == "place" and not _may_be_town(value):
+        return f"Write {field.say}."
+    try:
+        read_value(field, value.strip(), Span(0, 0))
+    except BadValue as problem:
+        return str(problem.args[1])
+    return None
+
+
+def _may_be_town(value: str) -> bool:
+    """Whether the place is one of numbers, or a town, and no country, state, or room of a house."""
+    from clipsearch.gazetteer import is_installed, is_town
+
+    name = re.sub(r",[^,]*\d[^,]*$", "", value)  # without a distance
+    return value[:1] in tuple("+-.0123456789") or not is_installed() or is_town(name)
+
+
+def _dates_instead(said: str, value: str) -> str | None:
+    """The filters of the days that a value means."""
     if said in ("month", "day") and re.fullmatch(r"\d{1,2}", value, re.ASCII):
         span = _span_of(f"2023-{value}" if said == "month" else f"2023-05-{value}")
-        return _ANY_DATES if span is None else f"after:{span[0]} before:{span[1]}"
+        return None if span is None else f"after:{span[0]} before:{span[1]}"
     sign = re.fullmatch(r"([<>]=?)(.+)", value)
     if sign is not None:
         span = _span_of(sign[2])
         if span is None:
-            return _ANY_DATES
+            return None
         return {">": "after:{1}", ">=": "after:{0}", "<": "before:{0}", "<=": "before:{1}"}[sign[1]].format(*span)
     between = _BETWEEN.fullmatch(value)
     first, last = (value, value) if between is None else between.groups()
     begin, end = _span_of(first), _span_of(last)
     if (first and begin is None) or (last and end is None):
-        return _ANY_DATES
+        return None
     parts = [f"after:{begin[0]}" if begin else "", f"before:{end[1]}" if end else ""]
-    return " ".join(part for part in parts if part) or _ANY_DATES
+    return " ".join(part for part in parts if part) or None
 
 
 def _span_of(value: str) -> tuple[str, str] | None:

@@ -28,6 +28,8 @@ class Item:
 
 
 _FIELD = re.compile(r"([A-Za-z]+):(?=\S)")
+_WITHOUT_COLON = re.compile(r"[A-Za-z]+(?:[<>=]|\d{4})")
+MOST_WITHOUT_COLON = 100
 WEIGHT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?):(?=[^\s\d:])")
 _QUOTES = {'"': '"', "“": "”", "„": "“”"}
 _QUOTED = re.compile(r'"[^"]*"|“[^”]*”|„[^“”]*[“”]')
@@ -123,6 +125,8 @@ class Scanner:
             end += 1
         if match is not None:
             self._offer(match[1], match.end(), end)
+        elif end - at < MOST_WITHOUT_COLON and source[at].isalpha() and _WITHOUT_COLON.match(source, at):
+            self._offer_colon(source[at:end])
         return Item("word", at, end, source[at:end])
 
     def _offer(self, name: str, at: int, end: int) -> None:
@@ -131,7 +135,15 @@ class Scanner:
 
         if self.source[at] in _QUOTES and '"' in self.source[at + 1 :]:
             end = self._closing_quote(at)
-        told = offer(name, self.source[at:end])
+        self._tell(offer(name, self.source[at:end]))
+
+    def _offer_colon(self, word: str) -> None:
+        """The same, of a word that is a filter but for its colon."""
+        from clipsearch.query.offers import offer_colon
+
+        self._tell(offer_colon(word))
+
+    def _tell(self, told: str | None) -> None:
         if told is not None and told not in self.offers:
             self.offers.append(told)
 

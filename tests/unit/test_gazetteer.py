@@ -75,6 +75,20 @@ def test_other_towns_of_the_name_are_mentioned() -> None:
     assert parse_query("near:lisbon").offers == ()
 
 
+@pytest.mark.parametrize("word", ["place", "location", "gps", "loc", "city"])
+@pytest.mark.parametrize("town", ["rome", "berlin", '"new york"', "singapore", '"rome, 5km"', "東京"])
+def test_a_town_after_another_word_is_offered_as_it_was_written(word: str, town: str) -> None:
+    (line,) = parse_query(f"{word}:{town}").offers
+    assert f"Did you mean near:{town}?" in line
+
+
+@pytest.mark.parametrize("place", ["italy", "georgia", "california", "usa", "kitchen", "beach", "springfield"])
+def test_what_is_no_town_is_not_offered(place: str) -> None:
+    (line,) = parse_query(f"location:{place}").offers
+    assert "Did you mean" not in line
+    assert "near:" in line
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     [
