@@ -131,6 +131,17 @@ def png_with(*early: bytes, late: bytes = b"") -> bytes:
         "D:20170309210433+02'00'",
         "2017 03 09 21 04 33",
         "2017:03:09 21 04 33",
+        "March 9, 2017 at 9:04:33 PM GMT+2",
+        "Mar 9, 2017, 9:04:33 PM UTC-7",
+        "2017-03-09 at 9.04.33 PM",
+        "2017-03-09 um 21.04.33",
+        "2017-068T21:04:33",
+        "2017068T210433Z",
+        "2017-W10-4T21:04:33",
+        "9.3.2017 ÖS 9:04:33",
+        "9 Mart 2017 9:04:33 ÖS",
+        "09.03.2017 9:04:33 μ.μ.",
+        "2017-03-09 9:04:33 م",
     ],
 )
 def test_spellings_of_one_moment(text: str) -> None:
@@ -168,6 +179,8 @@ def test_parts_of_a_date(text: str, start: datetime, days: int) -> None:
         ("2017:03:09 24:00:00", (23, 59, 59)),
         ("2017:03:09 23:59:60", (23, 59, 59)),
         ("2017:03:09 12:00:01 AM", (0, 0, 1)),
+        ("2017:03:09 12:00:01 ÖÖ", (0, 0, 1)),
+        ("2017:03:09 12:00:01 μμ", (12, 0, 1)),
         ("2017-03-09T21:04-03:00", (21, 4, 0)),
         ("2017-03-09T00:30:00+14:00", (0, 30, 0)),
     ],
@@ -180,7 +193,8 @@ def test_a_time_stays_on_its_day(text: str, clock: tuple[int, int, int]) -> None
 @pytest.mark.parametrize(
     "text",
     ["", " ", "\0", "    :  :     :  :  ", "0000:00:00 00:00:00", "0000-00-00T00:00:00Z", "2017:13:01", "2017:02:30",
-     "NaN", "none", "2017-W10", "12:30", "999999999999999", "-1", "31:12:17", "Mar mar 2017 2018"],
+     "NaN", "none", "2017-W10", "12:30", "999999999999999", "-1", "31:12:17", "Mar mar 2017 2018",
+     "2017-366", "2017-000", "2017-W54-1", "2017068"],
 )  # fmt: skip
 def test_what_is_no_date(text: str) -> None:
     assert read_moment(text) is None
@@ -306,6 +320,14 @@ DAY, SECOND = "2017-03-09T00:00:00", "2017-03-09T21:04:33"
         ("Captura de pantalla 2017-03-09 a la(s) 21.04.33.png", SECOND),
         ("Captura de ecrã 2017-03-09, às 21.04.33.png", SECOND),
         ("Schermata 2017-03-09 alle 21.04.33.png", SECOND),
+        ("Ekran Resmi 2017-03-09 ÖS 9.04.33.png", SECOND),
+        ("Ekran Resmi 2017-03-09 09.04.33 ÖS.png", SECOND),
+        ("Στιγμιότυπο 2017-03-09, 9.04.33 μ.μ..png", SECOND),
+        ("لقطة 2017-03-09 9.04.33 م.png", SECOND),
+        ("WhatsApp Image 2017-03-09 à(s) 21.04.33.jpeg", SECOND),
+        ("RPReplay_Final1489093473.png", SECOND),
+        ("received_1489093473.jpeg", SECOND),
+        ("FaceApp_1489093473000.jpg", SECOND),
     ],
 )
 def test_dates_in_names(name: str, expected: str) -> None:
@@ -317,7 +339,8 @@ def test_dates_in_names(name: str, expected: str) -> None:
     "name",
     ["DSC_2017.jpg", "IMG_0309.jpg", "P1030917.JPG", "20171345.jpg", "wallpaper_20481024.jpg", "1920x1080.png",
      "20170309-1234-1234-1234-123456789abc.jpg", "9f20170309ab8acd99e01b22.png", "12345678901234.jpg",
-     "IMG_19700101_000000.jpg", "19800101_000012.jpg", "x" * 300 + ".jpg", "17.03.09.jpg"],
+     "IMG_19700101_000000.jpg", "19800101_000012.jpg", "x" * 300 + ".jpg", "17.03.09.jpg",
+     "received_10153012345678901.jpeg", "tel 1489093473.jpg", "1489093473.jpg"],
 )  # fmt: skip
 def test_names_without_a_date(name: str) -> None:
     assert moment_of_name(name) is None
@@ -387,6 +410,17 @@ def test_the_satellites_time_is_put_on_the_clocks_of_the_place(tmp_path: Path) -
         (" xmp:CreateDate='2017-03-09T21:04:33.0'>", "xmp:CreateDate"),
         ("><dc:date><rdf:Seq><rdf:li>2017-03-09T21:04:33</rdf:li></rdf:Seq></dc:date>", "xmp:date"),
         (" tiff:DateTime='2017-03-09T21:04:33Z'>", "xmp:DateTime"),
+        (" xmlns:d='http://purl.org/dc/terms/' d:created='2017-03-09T21:04:33'>", "xmp:CreateDate"),
+        (" xmlns:d='http://purl.org/dc/terms/' d:modified='2017-03-09T21:04:33'>", "xmp:ModifyDate"),
+        (" xmlns:a='http://ns.acdsee.com/iptc/1.0/' a:datetime='2017-03-09T21:04:33'>", "xmp:DateCreated"),
+        (
+            " xmlns:M='http://ns.microsoft.com/photo/1.0/'><M:DateAcquired>2017-03-09T21:04:33</M:DateAcquired>",
+            "xmp:date",
+        ),
+        (
+            " xmlns:DM='http://ns.adobe.com/xmp/1.0/DynamicMedia/' DM:shotDate='2017-03-09T21:04:33'>",
+            "xmp:DateCreated",
+        ),
         ("><xmp:ModifyDate>\n 2017-03-09T21:04:33\n</xmp:ModifyDate>", "xmp:ModifyDate"),
     ],
 )
@@ -495,6 +529,16 @@ def test_iptc(tmp_path: Path, kind: str, fields: tuple[tuple[int, bytes], ...], 
         ("Date", "2017-03-09 21:04:33", "png:CreationTime"),
         ("date:create", "2017-03-09T21:04:33+00:00", "png:ModifyDate"),
         ("CREATION TIME", "2017:03:09 21:04:33", "png:CreationTime"),
+        ("creation-time", "2017:03:09 21:04:33", "png:CreationTime"),
+        ("Create Date", "2017:03:09 21:04:33", "png:CreationTime"),
+        ("DateTimeDigitized", "2017:03:09 21:04:33", "png:CreationTime"),
+        ("Timestamp", "1489093473", "png:CreationTime"),
+        ("Date Taken", "March 9, 2017 at 9:04:33 PM GMT+2", "png:DateTimeOriginal"),
+        ("Date/Time Original", "2017:03:09 21:04:33", "png:DateTimeOriginal"),
+        ("xmp:Create_Date", "2017:03:09 21:04:33", "png:CreationTime"),
+        ("ModifyDate", "2017:03:09 21:04:33", "png:ModifyDate"),
+        ("date:timestamp", "2017-03-09T21:04:33+00:00", "png:ModifyDate"),
+        ("exif:DateTime", "2017:03:09 21:04:33", "png:ModifyDate"),
     ],
 )
 def test_texts_of_png(tmp_path: Path, keyword: str, text: str, source: str, late: bool) -> None:

@@ -178,12 +178,16 @@ def _agree(doubtful: Moment, firm: Moment) -> bool:
 
 # --- reading -----------------------------------------------------------------------------------------------
 
+# Halves of the day: English, Spanish and others, Turkish, Greek, Arabic, Chinese, Japanese, Korean.
+_HALF = r"(?:[上下]午|午[前後]|오[전후]|(?:[ap]\.?\s?m|ö[ös]|[πμ]\.?\s?μ|[صم])(?![^\W\d_])\.?)"
+_AFTERNOON = {"pm", "ös", "μμ", "م", "下午", "午後", "오후"}
+_MORNING = {"am", "öö", "πμ", "ص", "上午", "午前", "오전"}
 _TIME = re.compile(
-    r"(?!-\d\d:\d\d$)(?:\s*[t,;_./\-]?\s*|\s+(?:at|um|à|às|a la(?:s|\(s\))|alle|om|kl\.?|klo)\s+)"
-    r"(?P<before>上午|下午|午前|午後|오전|오후|[ap]\.?\s?m\.?(?=\s))?\s*"
+    r"(?!-\d\d:\d\d$)(?:\s*[t,;_./\-]?\s*|,?\s*\b(?:at|um|à|às|à\(s\)|a la(?:s|\(s\))|alle|om|o|kl\.?|klo)\s+)"
+    rf"(?P<before>{_HALF})?\s*"
     r"(?P<hour>\d{1,2})\s*(?P<sep>[:.h時时시\-_])\s*(?P<minute>\d{1,2})"
     r"(?:\s*(?:(?P=sep)|[.m分분'])\s*(?P<second>\d{1,2})?(?:\s*[s秒초\"])?(?:[.,:](?P<fraction>\d{1,12}))?)?"
-    r"(?:\s*(?P<after>上午|下午|午前|午後|오전|오후|[ap]\.?\s?m\b\.?))?"
+    rf"(?:\s*(?P<after>{_HALF}))?"
 )
 _COMPACT_TIME = re.compile(
     r"[t_\-\s]*(?P<hour>\d{2})(?P<minute>\d{2})(?:(?P<second>\d{2})(?:[.,]?(?P<fraction>\d{1,12}))?)?(?!\d)"
@@ -195,7 +199,10 @@ _YEAR_FIRST = re.compile(
 _COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})(?=\d{4}(?!\d)|\d{6}|\D|$)")
 _DAY_FIRST = re.compile(r"(\d{1,2})\s?([./\-])\s?(\d{1,2})\s?\2\s?(\d{4})(?!\d)")
 _MONTH_ONLY = re.compile(r"(\d{4})\s*[:\-/.年년]\s*(\d{1,2})\s*[月월]?\s*")
-_OFFSET = re.compile(r"(?:\b(?:utc|gmt)|(?<=\d)\s*|\s)[+\-]\d{2}:?\d{2}\b")
+_ISO_DAY = re.compile(
+    r"(\d{4})(?:-(?P<day>\d{3})|(?P<compact>\d{3})(?=t\d)|-?w(?P<week>\d\d)-?(?P<weekday>[1-7]))(?=t\d|\s|z?$)"
+)
+_OFFSET = re.compile(r"\b(?:utc|gmt)\s?[+\-]\d{1,2}\b(?!:)|(?:\b(?:utc|gmt)|(?<=\d)\s*|\s)[+\-]\d{2}:?\d{2}\b")
 _SECONDS_SINCE_1970 = re.compile(r"(\d{9,10})(\d{3})?(?:\.\d+)?")
 
 _MONTHS = {
@@ -232,7 +239,8 @@ _MONTHS = {
 }
 _WORD = re.compile(r"[^\W\d_]+")
 _CLOCK = re.compile(
-    r"(?<![\d.])\d{1,2}(?P<sep>[:.])\d{2}(?:(?P=sep)\d{2}(?:[.,]\d{1,12})?)?(?:\s*[ap]\.?m\b\.?)?(?!\.?\d)"
+    r"(?<![\d.])\d{1,2}(?P<sep>[:.])\d{2}(?:(?P=sep)\d{2}(?:[.,]\d{1,12})?)?"
+    rf"(?:\s*{_HALF})?(?!\.?\d)"
 )
 _SHORT_YEAR = re.compile(
     r"(?:[^\W\d_]{2,12}\.?,?\s+)?(\d{1,2})\.?(?P<sep>[\-/ ])([^\W\d_]{3,12})\.?,?(?P=sep)['’]?(\d{2})(?![\d:.h])"
@@ -259,6 +267,9 @@ def read_moment(text: str) -> Moment | None:
     since = _SECONDS_SINCE_1970.fullmatch(text)
     if since is not None:
         return since_1970(int(since[1]))
+    match = _ISO_DAY.match(text)
+    if match is not None:
+        return _timed(_iso_day(match), _time_at(text, match.end()))
     match = _YEAR_FIRST.match(text)
     if match is not None:
         return _timed(_date(match[1], match[2], match[3]), _time_at(text, match.end()))
@@ -310,6 +321,26 @@ def _date(year: str, month: str, day: str) -> Moment | None:
         return None
 
 
+def _iso_day(match: re.Match[str]) -> Moment | None:
+    """A day of the year, 2011-156, or of a week, 2011-W22-7."""
+    year, number = int(match[1]), match["day"] or match["compact"]
+    try:
+        if number is None:
+            return Moment(datetime.fromisocalendar(year, int(match["week"]), int(match["weekday"])), _DAY)
+        start = datetime(year, 1, 1) + timedelta(days=int(number) - 1)
+    except (ValueError, OverflowError):
+        return None
+    return Moment(start, _DAY) if start.year == year else None
+
+
+def _in_half(hour: int, written: str | None) -> int:
+    """An hour of twelve as one of 24, by what is written for the half of the day."""
+    half = re.sub(r"[.\s]", "", written or "")
+    if half in _AFTERNOON and hour < 12:
+        return hour + 12
+    return 0 if half in _MORNING and hour == 12 else hour
+
+
 def _day_first(match: re.Match[str]) -> Moment | None:
     """5.6.2011, or 5/6/2011 where only one order is possible; otherwise the year is all that is certain."""
     first, separator, second, year = match.groups()
@@ -332,11 +363,7 @@ def _timed(date: Moment | None, match: re.Match[str] | None) -> Moment | None:
     hour, minute, second = int(parts["hour"]), int(parts["minute"]), int(parts["second"] or 0)
     if date.span != _DAY:
         return replace(date, unset=(hour, minute, second) == (0, 0, 0))
-    half = re.sub(r"[.\s]", "", parts.get("before") or parts.get("after") or "")
-    if half in ("pm", "下午", "午後", "오후") and hour < 12:
-        hour += 12
-    elif half in ("am", "上午", "午前", "오전") and hour == 12:
-        hour = 0
+    hour = _in_half(hour, parts.get("before") or parts.get("after"))
     micros = int((parts["fraction"] or "0")[:6].ljust(6, "0"))
     if (hour, minute, second) == (24, 0, 0):  # the end of the day, and no other
         hour, minute, second, micros = 23, 59, 59, 0
@@ -413,19 +440,20 @@ _NO_YEAR_FOLLOWS = re.compile(
 _OLD = 1990  # before there were cameras that count their pictures
 _COUNTED = re.compile(r"\d[\-_. ]$")
 _NAMED_TIME = re.compile(
-    r"(?:[\-_., t]{0,3}|,?\s(?!오전|오후)[^\W\d_]{1,7}\.?(?:\s[^\W\d_]{1,4}(?:\(s\))?)?\s)"
-    r"(?P<before>上午|下午|午前|午後|오전|오후)?\s?"
+    rf"(?:[\-_., t]{{0,3}}|,?\s(?!{_HALF})[^\W\d_]{{1,7}}(?:\(s\)|\.)?(?:\s(?!{_HALF})[^\W\d_]{{1,4}}(?:\(s\))?)?\s)"
+    rf"(?P<before>{_HALF})?\s?"
     r"(?:(?P<hour>[01]\d|2[0-3])(?P<sep>[\-_.:h時时시 ]?)(?P<minute>[0-5]\d)(?:(?P=sep)|[.m:'分분])(?P<second>[0-5]\d)"
     r"(?:[\-.]?(?P<fraction>\d{3}|\d\d(?=-\s*$)))?(?!\d)"
     r"|(?P<hour1>\d|[01]\d|2[0-3])(?P<sep1>[.:h])(?P<minute1>[0-5]\d)(?:(?P=sep1)(?P<second1>[0-5]\d))?(?!\d)"
     r"|(?<=\d)(?P<hour2>[01]\d|2[0-3])(?P<minute2>[0-5]\d)(?=\s*$))"
-    r"(?:[\s_]*(?P<after>[ap]\.?\s?m)(?![^\W\d_]))?"
+    rf"(?:[\s_]*(?P<after>{_HALF}))?"
 )
 _NAMED_SECONDS = re.compile(
     r"(?:fb_img_|img[_-]|mmexport|wx_camera_|micromsg\.|image[_-]|photo[_-]|picture[_-]|pic[_-]|camera[_-]|cache[_-]|"
-    r"screenshot[_-]|snapchat[_-]|^)(\d{10})(\d{3})(?!\d)"
+    r"screenshot[_-]|collage[_-]|inshot[_-]|^)(\d{10})\d{3}(?!\d)"
+    # programs that write whole seconds, or thousandths
+    r"|(?:rpreplay_final|received_|faceapp_|fb_img_|snapchat[_-]|screenshot[_-])(\d{10})(?:\d{3})?(?!\d)"
 )
-_HALVES = {"上午": "am", "午前": "am", "오전": "am", "下午": "pm", "午後": "pm", "오후": "pm"}
 _UNLIKELY_MONTHS = frozenset({"set", "out"})  # abbreviated September and October, and English words
 _A_YEAR = r"((?:18|19|20)\d\d)(?!\d)"
 _NAMED_DAY_FIRST = re.compile(
@@ -459,12 +487,8 @@ def moment_of_name(name: str) -> Moment | None:
         values = {
             what: found.get(what) or found.get(f"{what}1") or found.get(f"{what}2") for what in ("hour", "minute")
         }
-        second, half = (
-            found["second"] or found["second1"] or 0,
-            _HALVES.get(found["before"] or "", (found["after"] or "").replace(".", "").strip()),
-        )
-        hour = int(values["hour"] or 0)
-        hour = hour + 12 if half.startswith("p") and hour < 12 else 0 if half.startswith("a") and hour == 12 else hour
+        second = found["second"] or found["second1"] or 0
+        hour = _in_half(int(values["hour"] or 0), found["before"] or found["after"])
         micros = int((found["fraction"] or "0").ljust(6, "0"))
         try:
             clock = date.start.replace(hour=hour, minute=int(values["minute"] or 0), second=int(second))
@@ -473,7 +497,7 @@ def moment_of_name(name: str) -> Moment | None:
             return date
     seconds = _NAMED_SECONDS.search(text)
     if seconds is not None:
-        moment = since_1970(int(seconds[1]))
+        moment = since_1970(int(seconds[1] or seconds[2]))
         if moment is not None and moment.start.year >= 2000 and is_possible(moment):
             return moment
     return None

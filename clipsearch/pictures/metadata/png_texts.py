@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,36 +10,33 @@ from clipsearch.pictures.metadata.moments import Moment, read_moment
 from clipsearch.pictures.metadata.statements import Said, text_of
 
 _LONGEST_PROFILE_CHARACTERS = 2**25
-_DATES = {
-    "exif:datetimeoriginal": "png:DateTimeOriginal",
-    "datetimeoriginal": "png:DateTimeOriginal",
-    "exif:datetimedigitized": "png:CreationTime",
-    "creation time": "png:CreationTime",
-    "creation date": "png:CreationTime",
-    "creationtime": "png:CreationTime",
-    "creationdate": "png:CreationTime",
-    "create-date": "png:CreationTime",
-    "createdate": "png:CreationTime",
-    "date created": "png:CreationTime",
-    "date": "png:CreationTime",
-    "datetime": "png:CreationTime",
-    "date time": "png:CreationTime",
-    "photoshop:datecreated": "png:CreationTime",
-    "xmp:createdate": "png:CreationTime",
-    "exif:datetime": "png:ModifyDate",
-    "modify-date": "png:ModifyDate",
-    "modification time": "png:ModifyDate",
-    "date:create": "png:ModifyDate",  # ImageMagick's: of the file that it read
-    "date:modify": "png:ModifyDate",
-    "xmp:modifydate": "png:ModifyDate",
+_KEYWORDS = {
+    "png:DateTimeOriginal": "datetimeoriginal datetaken dateshot",
+    "png:CreationTime": "creationtime creationdate createtime createdate created datetimecreated datecreated "
+    "timecreated date datetime datetimedigitized digitizeddate datedigitized timestamp",
+    # date:... is ImageMagick's, of the file that it read
+    "png:ModifyDate": "modifydate modifytime modificationtime modificationdate datemodified datetimemodified "
+    "lastmodified modified exif:datetime tiff:datetime tiff:timestamp date:create date:modify date:timestamp",
 }
+_DATES = {keyword: source for source, keywords in _KEYWORDS.items() for keyword in keywords.split()}
+_PREFIXES = ("exif:", "xmp:", "xap:", "photoshop:", "dc:", "dcterms:", "png:")
+_SPACES = re.compile(r"[\s_\-/]+")
+
+
+def _source(keyword: str) -> str | None:
+    """What a keyword says the date of, however its words are parted: `Create Date`, `create-date`, `CreateDate`."""
+    name = _SPACES.sub("", keyword).lower()
+    if name in _DATES:
+        return _DATES[name]
+    prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
+    return None if prefix is None else _DATES.get(name.removeprefix(prefix))
 
 
 def said_in_png_texts(info: dict[Any, Any]) -> Said:
-    """What the texts of a PNG say, by their keywords in any letter case."""
+    """What the texts of a PNG say, by their keywords in any spelling."""
     dates: dict[str, Moment] = {}
     for key, value in info.items():
-        source = _DATES.get(key.strip().lower()) if isinstance(key, str) and isinstance(value, str) else None
+        source = _source(key) if isinstance(key, str) and isinstance(value, str) else None
         moment = None if source is None else read_moment(text_of(value))
         if source is not None and moment is not None:
             dates.setdefault(source, moment)

@@ -19,17 +19,28 @@ _NAMESPACES = {
     "http://ns.adobe.com/xap/1.0/": "xmp",
     "http://ns.adobe.com/photoshop/1.0/": "photoshop",
     "http://purl.org/dc/elements/1.1/": "dc",
+    "http://purl.org/dc/terms/": "dcterms",
+    "http://ns.adobe.com/xmp/1.0/DynamicMedia/": "xmpDM",
+    "http://ns.acdsee.com/iptc/1.0/": "acdsee",
+    "http://ns.microsoft.com/photo/1.0": "MicrosoftPhoto",
+    "http://ns.microsoft.com/photo/1.0/": "MicrosoftPhoto",
 }
 _DATES = {
     "exif:DateTimeOriginal": "DateTimeOriginal",
     "photoshop:DateCreated": "DateCreated",
+    "xmpDM:shotDate": "DateCreated",
+    "acdsee:datetime": "DateCreated",
     "xmp:CreateDate": "CreateDate",
+    "dcterms:created": "CreateDate",
     "exif:DateTimeDigitized": "DateTimeDigitized",
     "exif:GPSTimeStamp": "GPSTimeStamp",
     "exif:GPSDateTime": "GPSTimeStamp",
     "dc:date": "date",
+    "dcterms:date": "date",
+    "MicrosoftPhoto:DateAcquired": "date",  # when it came from the camera
     "xmp:ModifyDate": "ModifyDate",
     "tiff:DateTime": "DateTime",
+    "dcterms:modified": "ModifyDate",
 }
 _WANTED = frozenset({*_DATES, "exif:GPSLatitude", "exif:GPSLongitude", "tiff:Make", "tiff:Model"})
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
