@@ -41,6 +41,7 @@ from clipsearch.pictures.formats import (
     is_candidate,
     missing_extra,
 )
+from clipsearch.pictures.gamma import profile_of
 from clipsearch.pictures.metadata import (
     Embedded,
     Exif,
@@ -203,13 +204,13 @@ def as_file(image: Image.Image) -> bytes:
     """A picture file of an image that somebody has opened: `see` sees the same in it. Raises: as `see`."""
     file = io.BytesIO()
     with _reading(image):
-        exif, profile = image.getexif(), image.info.get("icc_profile")
+        exif = image.getexif()
         if image.mode in ("CMYK", "LAB", "I", "F", "YCbCr"):
             image.save(file, "TIFF", exif=exif)
         elif image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-            image.save(file, "PNG", compress_level=1, exif=exif)
+            image.save(file, "PNG", compress_level=1, exif=exif, icc_profile=profile_of(image))
         else:  # no file has it
-            _to_rgb(image)[0].save(file, "PNG", compress_level=1, exif=exif, icc_profile=profile)
+            _to_rgb(image)[0].save(file, "PNG", compress_level=1, exif=exif, icc_profile=profile_of(image))
     return file.getvalue()
 
 
@@ -1450,8 +1451,7 @@ def _turn_upright(image: Image.Image, box: Box | None, orientation: int) -> tupl
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, _Transform | None]:
     """Return the image in mode RGB, with the transform that takes it to sRGB where it is in another space."""
-    profile = image.info.get("icc_profile")
-    profile = profile if isinstance(profile, bytes) and profile else None
+    profile = profile_of(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _deep_to_grey(image)
     elif image.mode == "La":  # which becomes nothing else
