@@ -435,6 +435,9 @@ def _classify_error(error: Exception, kind: str, stream: IO[bytes] | None) -> tu
         return "too_large", OUT_OF_MEMORY
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too_large", message
+    if kind in ("BMP", "DIB") and lower.startswith("unsupported") and stream is not None:
+        with suppress(Exception):
+            message = _compression_of_bmp(stream, kind) or message
     if isinstance(error, NotImplementedError) or lower.startswith(("unsupported", "unknown", "cannot handle")):
         return "unsupported_format", f"an unsupported kind of {kind}: {message[:120]}"
     cut = isinstance(error, EOFError) or "truncated" in lower
@@ -444,6 +447,19 @@ def _classify_error(error: Exception, kind: str, stream: IO[bytes] | None) -> tu
     if cut:
         return "truncated", f"the {kind} ends before the picture does"
     return "corrupt", f"the {kind} is damaged: {message[:120] or type(error).__name__}"
+
+
+_BMP_COMPRESSIONS = {4: "JPEG", 5: "PNG", 11: "CMYK", 12: "CMYK in runs", 13: "CMYK in runs"}
+
+
+def _compression_of_bmp(stream: IO[bytes], kind: str) -> str | None:
+    """What to say of a BMP whose pixels are in a form that is not read; None where that is not known."""
+    stream.seek(0 if kind == "DIB" else _BMP_FILE_HEADER)
+    head = stream.read(20)
+    if len(head) < 20 or int.from_bytes(head[:4], "little") < 40:
+        return None
+    inside = _BMP_COMPRESSIONS.get(int.from_bytes(head[16:20], "little"))
+    return None if inside is None else f"its pixels are stored as {inside}"
 
 
 def _ends_early(stream: IO[bytes], kind: str) -> bool:
@@ -486,7 +502,7 @@ def _last_box_ends_late(stream: IO[bytes], size: int) -> bool:
 
 
 def _strips_end_late(stream: IO[bytes]) -> bool:
-    """Whether a TIFF keeps its table of tags, or a strip or tile, beyond the end of the file."""
+    """Whether a TIFF keeps its table of tags, a value of it, or a strip or tile, beyond the end of the file."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     head = stream.read(8)
@@ -494,6 +510,8 @@ def _strips_end_late(stream: IO[bytes]) -> bool:
     if head[2:4] in (b"*\0", b"\0*") and table_at + 2 > size:
         return True
     for page in tiff.read_directories(stream):
+        if page.is_cut:
+            return True
         for offsets_tag, lengths_tag in ((273, 279), (324, 325)):
             pairs = zip(page.tags.get(offsets_tag, ()), page.tags.get(lengths_tag, ()), strict=False)
             if any(offset + length > size for offset, length in pairs):

@@ -73,6 +73,7 @@ class Directory:
     tags: dict[int, tuple[Any, ...]]
     tag_bytes: int = 0  # what all its tags hold, those that are not read as well
     start: int = 0  # where in the file it stands
+    is_cut: bool = False  # whether it, or a value of it that counts, lies beyond the end of the file
 
     def get(self, tag: int, default: int = 0) -> int:
         """The first value of a tag, as a whole number."""
@@ -149,6 +150,7 @@ def _read_directory(stream: IO[bytes], at: int, order: str, big: bool) -> tuple[
     table = stream.read(min(count, 4096) * entry_bytes + (8 if big else 4))
     tags: dict[int, tuple[Any, ...]] = {}
     tag_bytes = 0
+    is_cut = len(table) < min(count, 4096) * entry_bytes
     for start in range(0, min(count, 4096) * entry_bytes, entry_bytes):
         entry = table[start : start + entry_bytes]
         if len(entry) < entry_bytes:
@@ -163,10 +165,11 @@ def _read_directory(stream: IO[bytes], at: int, order: str, big: bool) -> tuple[
             if length > inline_bytes:
                 stream.seek(struct.unpack(order + ("Q" if big else "I"), entry[-inline_bytes:])[0])
                 raw = stream.read(length)
+                is_cut |= len(raw) < length
             tags[tag] = _values(raw, code, order)
     rest = table[count * entry_bytes :] if count <= 4096 else b""
     following = struct.unpack(order + ("Q" if big else "I"), rest)[0] if len(rest) == (8 if big else 4) else 0
-    return Directory(order, tags, tag_bytes, at), following
+    return Directory(order, tags, tag_bytes, at, is_cut), following
 
 
 def _values(raw: bytes, code: str, order: str) -> tuple[Any, ...]:

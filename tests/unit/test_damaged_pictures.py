@@ -611,3 +611,27 @@ def test_comments_in_a_ppm(header: bytes) -> None:
     content = header % (WIDTH, HEIGHT) + scene().tobytes()
     assert np.array_equal(pixels_of(content), np.asarray(scene()))
     assert partial_of(content) is None
+
+
+@pytest.mark.parametrize(("inside", "number"), [("JPEG", 4), ("PNG", 5)])
+def test_a_bmp_around_another_format_is_called_that(inside: str, number: int) -> None:
+    raw = saved(inside)
+    head = struct.pack("<IiiHHIIiiII", 40, WIDTH, HEIGHT, 1, 0, number, len(raw), 0, 0, 0, 0)
+    content = b"BM" + struct.pack("<IHHI", 14 + len(head) + len(raw), 0, 0, 14 + len(head)) + head + raw
+    with pytest.raises(UnreadablePicture) as caught:
+        read_picture("x", SQUASH, content=content)
+    assert (caught.value.status, caught.value.reason) == (
+        "unsupported_format",
+        f"an unsupported kind of BMP: its pixels are stored as {inside}",
+    )
+
+
+@given(lost=st.integers(8, 3000), compression=st.sampled_from(["jpeg", "tiff_lzw", "raw"]))
+@settings(deadline=None, max_examples=30)
+def test_a_tiff_that_lost_its_end_says_so_wherever_its_tags_are(lost: int, compression: str) -> None:
+    try:
+        said = partial_of(saved("TIFF", compression=compression)[:-lost])
+    except UnreadablePicture as error:
+        assert error.status == "truncated"
+        said = error.reason
+    assert said == "the TIFF ends before the picture does"
