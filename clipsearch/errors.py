@@ -331,7 +331,7 @@ class InvalidProbe(ClipsearchError):
 
 
 NO_SUCH_PICTURE = "there is no such picture"
-GONE = "the picture no longer exists"
+GONE = "its file is not there now: it was deleted or moved, or its drive is away"
 
 
 class UnreadablePicture(ClipsearchError):

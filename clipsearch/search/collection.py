@@ -25,6 +25,7 @@ from clipsearch.errors import (
     GONE,
     ClosedCollection,
     EncoderMismatch,
+    IndexAway,
     InvalidQuery,
     MalformedQuery,
     NoSuchPicture,
@@ -752,7 +753,7 @@ class Collection:
     def thumbnail(self, row_id: int, size: Size = 256) -> bytes:
         """A small copy of a picture as a JPEG, without metadata.
 
-        Raises: NoSuchPicture, UnreadablePicture, InvalidQuery for another size.
+        Raises: NoSuchPicture, UnreadablePicture, IndexAway, InvalidQuery for another size.
         """
         from clipsearch.pictures.notebook import thumbnail_of
 
@@ -762,6 +763,8 @@ class Collection:
             raise UnreadablePicture(record.path, "unreadable", "its file is a link out of the folder now")
         path = os.path.join(self.root, record.path)
         if not is_file(path):
+            if not self.index.is_dir():
+                raise IndexAway(self.index)
             raise UnreadablePicture(record.path, "unreadable", GONE)
         return thumbnail_of(path, record.path, size_px)
 

@@ -82,6 +82,8 @@ def test_an_index_that_went_away_is_away(before: str, photos: Collection) -> Non
         assert error is None or type(error) is IndexAway, (name, error)
         assert error is not None or before != "nothing was read", name  # else it is in memory
     assert type(outcome(lambda photos: photos.vectors([3, 250]), photos)) is IndexAway
+    if before != "nothing was read":
+        assert type(outcome(lambda photos: photos.thumbnail(3), photos)) is IndexAway
     photos.root.with_name("elsewhere").rename(photos.root)
     for name, call in CALLS.items():
         assert outcome(call, photos) is None, name  # it is connected again
