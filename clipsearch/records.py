@@ -108,15 +108,23 @@ class ImageRecord:
     colors: int = 0  # a bit for each of COLORS
     perceptual_hash: int = 0  # 64 bits, signed; see pictures/appearance.py
 
+    def where(self, path: str) -> str:
+        """What is seen, and where: `path`, or a part of what is there, as trip.mp4#t=73 or scan.pdf#page=3."""
+        whole = f"{path}/{self.member}" if self.member else path
+        if not self.view:
+            return whole
+        return f"{whole}#{self.view.partition(',')[0] if self.view.startswith('t=') else self.view}"
+
     def to_dict(self, path: str, *, whole: bool = False) -> dict[str, Any]:
         """What is known of a picture at `path`, in the words of every answer (docs/api.md).
 
-        `whole`: also `kept`, what else `from_dict` makes the same record of.
+        `where` is there for a part of a file. `whole`: also `kept`, what else `from_dict` makes the same record of.
         """
         known = {name: getattr(self, name) for name in _TOLD}
         told = {"path": path, "row_id": self.row_id, "name": self.path, **known, **asdict(self.metadata)}
         kept = {"kept": {name: getattr(self, name) for name in KEPT}} if whole else {}
-        return {**{name: told[name] for name, field in HIT_FIELDS.items() if field.of_picture}, **kept}
+        place = {"where": self.where(path)} if self.view else {}
+        return {**{name: told[name] for name, field in HIT_FIELDS.items() if field.of_picture}, **place, **kept}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> ImageRecord:
@@ -203,6 +211,11 @@ class Hit:
     others: tuple[Hit, ...] = ()
     confidence: float | None = None
     band: Band | None = None
+
+    @property
+    def where(self) -> str:
+        """The path, with the part of the file that was found: trip.mp4#t=73."""
+        return self.record.where(self.path)
 
     def to_dict(self, *, exact: bool = False, whole: bool = False) -> dict[str, Any]:
         """The hit in the words of every answer: JSON, CSV, HTTP, assistants (docs/api.md).
@@ -318,6 +331,8 @@ class Fragment:
     columns_file: FileRef | None = None  # format 1 only
     dead_copy: FileRef | None = None  # the same marks once more: nothing else has them
     missing_copy: FileRef | None = None
+    views: int = 0  # rows that are a part of a file; all rows of one file follow each other in one fragment
+    members: int = 0  # rows that are in an archive
 
     def files(self) -> list[FileRef]:
         """Every file of the fragment."""
@@ -411,9 +426,10 @@ class Manifest:
     next_vector_id: int = 0
     fragments: tuple[Fragment, ...] = ()
     segments: tuple[Segment, ...] = ()
-    pictures: int = 0  # rows that are answered
-    skipped: int = 0  # rows of files that could not be read
-    missing: int = 0  # rows whose files cannot be seen
+    pictures: int = 0  # files, or members of archives, that are answered
+    skipped: int = 0  # files that could not be read
+    missing: int = 0  # files that cannot be seen
+    more_views: int = 0  # rows that are answered beside the first of their file
     recall_target: float = 0.985  # recall@10 that inverted files are tuned for
     devices: dict[str, int] = field(default_factory=dict)  # the drive of the root ("") and of folders; see scan
     clock_s: int = 0  # the index's own clock, and by the system's when it was read; see indexer/patience.py
@@ -431,6 +447,11 @@ class Manifest:
     reader_features: tuple[str, ...] = ()  # what a reader must know to read this correctly
     writer_features: tuple[str, ...] = ()  # what a writer must know to change this correctly
     format_version: int = 2
+
+    @property
+    def answered(self) -> int:
+        """How many rows are answered: every view of every picture."""
+        return self.pictures + self.more_views
 
     def files(self) -> list[FileRef]:
         """Every file that this generation refers to."""

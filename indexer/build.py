@@ -74,7 +74,7 @@ from clipsearch.store import RunProgress, Snapshot, Writer, open_snapshot
 from clipsearch.store.columns import path_key
 from clipsearch.store.files import storage_errors
 from clipsearch.store.fragments import VectorBlock
-from clipsearch.store.hashes import hash_keys
+from clipsearch.store.hashes import hash_keys, vector_key
 
 COMMIT_ROWS = 2048
 FIRST_COMMIT_S = 2.0
@@ -172,6 +172,7 @@ class IndexReport:
     left_out: dict[str, int] = field(default_factory=dict)  # files and folders that were left out, for each reason
     warnings: list[str] = field(default_factory=list)
     pictures: int = 0  # searchable after the run
+    views: int = 0  # what these are seen as: more than they are where there are videos
     partial: int = 0  # of those encoded, pictures of which only a part could be read
     skipped: list[SkippedImage] = field(default_factory=list)  # every picture-like file that is not, and why
     other_files: dict[str, int] = field(default_factory=dict)  # what is no picture by its name, by kind
@@ -217,6 +218,7 @@ class IndexReport:
             "left_out": self.left_out,
             "warnings": self.warnings,
             "pictures": self.pictures,
+            "views": self.views,
             "skipped": [dataclasses.asdict(skip) for skip in self.skipped],
             "skipped_by_status": self.skipped_by_status,
             "partial": self.partial,
@@ -468,10 +470,12 @@ class _Run:
         self._before = open_snapshot(index_dir) if current is not None else None
         self._vectors = StoredVectors(index_dir, self._segments, self.model.dim)
         self._references = References(catalog, self.manifest.next_vector_id)
+        answered = (catalog.statuses == 0) & ~catalog.away
         self._live = Counter(
-            pictures=int(((catalog.statuses == 0) & ~catalog.away).sum()),
+            pictures=int((answered & catalog.starts).sum()),
             skipped=int(((catalog.statuses != 0) & ~catalog.away).sum()),
-            missing=int(catalog.away.sum()),
+            missing=int((catalog.away & catalog.starts).sum()),
+            more_views=int((answered & ~catalog.starts).sum()),
         )
         seen = look(
             catalog,
@@ -578,18 +582,20 @@ class _Run:
         for row, block, number in self.changes.moved:
             file, record = block.file(number), self.catalog.record(row)
             self.report.renamed += 1
-            self._drop(row)
+            rows = self.catalog.of_file(row)
+            for other in rows:
+                self._drop(other)
             if record.sidecars or file.sidecars:
                 yield file, row
             else:
-                self._add(self._at(record, file), None)
+                self._add_again(rows, file)
         for row, block, number in self.changes.retimed:
             file, record = block.file(number), self.catalog.record(row)
             self.report.touched += 1
             if record.sidecars or file.sidecars:
                 yield file, row
             else:
-                self._add(self._at(record, file), None)
+                self._add_again(self.catalog.of_file(row), file)
 
     def _describe(self, pool: DecodePool, stop: _StopRequests, moved: list[tuple[FoundFile, int]]) -> None:
         """Read the metadata again of pictures beside which something changed, and of all of older versions if asked to.
@@ -614,13 +620,13 @@ class _Run:
             self.notify(Progress("describe", 0, total))
         for done, result in enumerate(pool.run(tasks()), 1):
             file, row, is_moved = files.pop(result.key)
-            record = self.catalog.record(row)
+            rows = self.catalog.of_file(row)
             if result.skip is None:
-                self._add(self._at(record, file, result.metadata), None)
+                self._add_again(rows, file, result.metadata)
                 self.report.described += 1
                 self.report.unchanged -= not is_moved
             elif is_moved:
-                self._add(dataclasses.replace(self._at(record, file), sidecars=NOT_LOOKED_AT), None)
+                self._add_again(rows, file, unread=True)
             elif result.skip[0] == "unreadable":
                 self._is_root_gone = self._is_root_gone or self._place.is_gone()
             self._maybe_commit()
@@ -745,19 +751,33 @@ class _Run:
         """The content is in the index already: a rename, a copy, or the same file with a new time. `metadata`: what is
         known of it now, where it was read."""
         known = self.catalog.record(row)
-        record = self._at(known, file, metadata)
-        if metadata is None and self._is_said_of_differently(file, row):
-            record = dataclasses.replace(record, sidecars=NOT_LOOKED_AT)
-        self._add(record, None)
+        rows = self.catalog.of_file(row)
+        unread = metadata is None and self._is_said_of_differently(file, row)
+        self._add_again(rows, file, metadata, unread=unread)
         if known.status != "ok":
             self.report.skipped.append(SkippedImage(file.path, known.status, known.reason or ""))
         if known.path == file.path:
             self.report.touched += 1
         elif row in self._vanished and row not in self._gone and not self.scan.hides(known.path):
-            self._drop(row)
+            for other in rows:
+                self._drop(other)
             self.report.renamed += 1
         else:
             self.report.copied += 1
+
+    def _add_again(
+        self, rows: list[int], file: FoundFile, metadata: PictureMetadata | None = None, *, unread: bool = False
+    ) -> None:
+        """Let the rows of one file be those of `file`, which has the same content: all of them together.
+
+        `metadata`: see `_at`. `unread`: what lies beside `file` could not be read, or was not.
+        """
+        records = []
+        for row in rows:
+            record = self._at(self.catalog.record(row), file, metadata)
+            metadata = record.metadata if record.status == "ok" else metadata  # is the same of every view
+            records.append(dataclasses.replace(record, sidecars=NOT_LOOKED_AT) if unread else record)
+        self._add_rows([(record, None) for record in records])
 
     def _at(self, record: ImageRecord, file: FoundFile, metadata: PictureMetadata | None = None) -> ImageRecord:
         """What is known of a content, at another place or time: `metadata`, if it was read there; else its own name
@@ -862,13 +882,19 @@ class _Run:
         return [row for row in self.catalog.same_path(key) if row not in self._gone]
 
     def _add(self, record: ImageRecord, vector: FloatArray | None) -> Pending:
-        """Let `record` take the place of the rows of its file, if any. Its row id is given at the commit; so is its
-        vector's, if `vector` is new, or if it is that of another pending row with the same content."""
-        for row in self._rows_of(record.path):
+        """Let `record` take the place of the rows of its file, if any; see `_add_rows`."""
+        return self._add_rows([(record, vector)])[0]
+
+    def _add_rows(self, rows: list[Pending]) -> list[Pending]:
+        """Let all rows of one file take the place of those that it has, if any: in one commit.
+
+        Their row ids are given there; so are those of their vectors, if these are new, or if they are those of other
+        pending rows with the same content.
+        """
+        for row in self._rows_of(rows[0][0].path):
             self._drop(row)
-        pending = (record, vector)
-        self._pending.append(pending)
-        return pending
+        self._pending += rows
+        return rows
 
     def _drop(self, row: int) -> None:
         if row not in self._gone:
@@ -877,7 +903,7 @@ class _Run:
 
     def _unmark(self, row: int) -> None:
         self._unmarked.append(row)
-        self.report.returned += 1
+        self.report.returned += bool(self.catalog.starts[row])
 
     # -- committing
 
@@ -925,6 +951,7 @@ class _Run:
     def _say_counts(self) -> None:
         self.report.generation = self.manifest.generation
         self.report.pictures = self.manifest.pictures
+        self.report.views = self.manifest.answered
         self.report.missing = self.manifest.missing
 
     def _numbered(self, manifest: Manifest) -> tuple[list[ImageRecord], VectorBlock]:
@@ -937,16 +964,19 @@ class _Run:
             if vector is not None:
                 vector_id = manifest.next_vector_id + len(new)
                 new.append(vector)
-                hashes.append(record.content_hash)
-                if record.content_hash is not None:
-                    vector_ids[record.content_hash] = vector_id
+                key = vector_key(record)
+                hashes.append(key)
+                if key is not None:
+                    vector_ids[key] = vector_id
                 record = dataclasses.replace(record, vector_id=vector_id)
             elif record.status == "ok" and record.vector_id < 0:
-                record = dataclasses.replace(record, vector_id=vector_ids[record.content_hash or ""])
+                record = dataclasses.replace(record, vector_id=vector_ids[vector_key(record) or ""])
             record = dataclasses.replace(record, row_id=manifest.next_row_id + len(records))
+            is_first = not records or (record.path, record.member) != (records[-1].path, records[-1].member)
             records.append(record)
             self._references.add(record.vector_id, 1)
-            self._live["pictures" if record.status == "ok" else "skipped"] += 1
+            kind = "pictures" if record.status == "ok" else "skipped"
+            self._live[kind if is_first else "more_views"] += 1
         vectors = np.stack(new) if new else np.empty((0, self.model.dim), np.float32)
         ids = np.arange(len(new), dtype=np.int64) + manifest.next_vector_id
         return records, VectorBlock(ids, hash_keys(hashes), vectors)
@@ -972,7 +1002,7 @@ class _Run:
                 references.add(int(catalog.vector_ids[row]), -1)
                 self._live[self._kind(row)] -= 1
                 catalog.away[row] = True
-                self._live["missing"] += 1
+                self._live[self._kind(row)] += 1
                 away.setdefault((catalog.fragment_of(row), since), []).append(catalog.row_id(row))
         for (number, since), row_ids in away.items():
             missing = catalog.marks[number].missing
@@ -982,8 +1012,8 @@ class _Run:
         for row in self._unmarked:
             if catalog.away[row] and row not in self._gone:
                 references.add(int(catalog.vector_ids[row]), 1)
+                self._live[self._kind(row)] -= 1
                 catalog.away[row] = False
-                self._live["missing"] -= 1
                 self._live[self._kind(row)] += 1
                 back.setdefault(catalog.fragment_of(row), []).append(catalog.row_id(row))
         for number, row_ids in back.items():
@@ -994,6 +1024,8 @@ class _Run:
 
     def _kind(self, row: int) -> str:
         """What a row is counted as."""
+        if not self.catalog.starts[row]:
+            return "more_missing" if self.catalog.away[row] else "more_views"
         return "missing" if self.catalog.away[row] else "skipped" if self.catalog.statuses[row] else "pictures"
 
     def _with_counts(self, manifest: Manifest) -> Manifest:
@@ -1001,7 +1033,11 @@ class _Run:
             manifest
             if self._rebuilding
             else dataclasses.replace(
-                manifest, pictures=self._live["pictures"], skipped=self._live["skipped"], missing=self._live["missing"]
+                manifest,
+                pictures=self._live["pictures"],
+                skipped=self._live["skipped"],
+                missing=self._live["missing"],
+                more_views=self._live["more_views"],
             )
         )
 
@@ -1051,7 +1087,7 @@ class _Run:
         for row in self._deleted:
             if row not in self._gone:
                 self._drop(row)
-                report.removed += 1
+                report.removed += bool(self.catalog.starts[row])
         for row in self._missed:
             if row in self._gone:
                 continue
@@ -1062,10 +1098,10 @@ class _Run:
             too_long = first_s <= oldest_s and left_out is None and not scan.hides(self.catalog.path(row))
             if (self.options.prune and left_out != EXCLUDED) or too_long:
                 self._drop(row)
-                report.forgotten += 1
+                report.forgotten += bool(self.catalog.starts[row])
             elif not known:
                 self._marked_missing[row] = self._clock.latest
-                report.withdrawn += left_out is not None
+                report.withdrawn += left_out is not None and bool(self.catalog.starts[row])
         self._known_devices = {}
         self.commit()
         if self._rebuilding:

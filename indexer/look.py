@@ -60,7 +60,7 @@ def look(
     if scan.held:
         vanished = vanished[[not scan.holds(catalog.path(row)) for row in vanished.tolist()]]
     find_moved(catalog, changes, vanished[~catalog.away[vanished]])
-    moved = {row for row, _, _ in changes.moved}
+    moved = {other for row, _, _ in changes.moved for other in catalog.of_file(row)}
     vanished = np.array([row for row in vanished.tolist() if row not in moved], np.int64)
     deleted, missed = split_vanished(catalog, scan, devices, vanished)
     return Look(scan, changes, frozenset(vanished.tolist()), deleted, missed)

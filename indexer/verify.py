@@ -43,6 +43,7 @@ class VerifyReport:
     files: int = 0
     bytes_read: int = 0
     pictures: int = 0
+    more_views: int = 0
     skipped: int = 0
     missing: int = 0
     problems: list[Problem] = field(default_factory=list)
@@ -280,6 +281,9 @@ class RowStates:
     dead: npt.NDArray[np.bool_]
     missing: npt.NDArray[np.bool_]
     paths: IntArray  # (N, 2): what each row's path is known by
+    parts: IntArray  # (N, 2): and its member and view; 0: none
+    starts: npt.NDArray[np.bool_]  # the first rows of pictures: others are views of the same
+    fragments: IntArray  # the number of the fragment that each is in
 
     @property
     def answered(self) -> npt.NDArray[np.bool_]:
@@ -287,11 +291,18 @@ class RowStates:
         found: npt.NDArray[np.bool_] = ~self.dead & ~self.missing & (self.statuses == 0)
         return found
 
+    @property
+    def divided(self) -> npt.NDArray[np.bool_]:
+        """Rows that are dead or missing, other than the first row of their file, or the other way round."""
+        first = np.flatnonzero(self.starts)[np.cumsum(self.starts) - 1]
+        found: npt.NDArray[np.bool_] = (self.dead != self.dead[first]) | (self.missing != self.missing[first])
+        return found
+
 
 def row_states(index_dir: Path, fragments: tuple[Fragment, ...]) -> RowStates:
     """The state of every row. Raises: CorruptIndex."""
     parts: list[tuple[npt.NDArray[Any], ...]] = []
-    for fragment in fragments:
+    for number, fragment in enumerate(fragments):
         rows = open_rows(index_dir, fragment, verified=True)
         row_ids = rows.number("row_id")
         parts.append(
@@ -302,11 +313,15 @@ def row_states(index_dir: Path, fragments: tuple[Fragment, ...]) -> RowStates:
                 np.isin(row_ids, dead_rows(index_dir, fragment)),
                 np.isin(row_ids, marked(missing_rows(index_dir, fragment))),
                 rows.number("path"),
+                np.stack([rows.number("member"), rows.number("view")], axis=1),
+                rows.all_columns.starts if fragment.views else np.ones(len(row_ids), bool),
+                np.full(len(row_ids), number, np.int64),
             )
         )
     empty = (
         np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8),
-        np.empty(0, bool), np.empty(0, bool), np.empty((0, 2), np.int64),
+        np.empty(0, bool), np.empty(0, bool), np.empty((0, 2), np.int64), np.empty((0, 2), np.int64), np.empty(0, bool),
+        np.empty(0, np.int64),
     )  # fmt: skip
     joined = [np.concatenate(columns) for columns in zip(empty, *parts, strict=True)]
     return RowStates(*joined)
@@ -343,17 +358,25 @@ def _check_together(index_dir: Path, manifest: Manifest, report: VerifyReport) -
         problem("the hidden vectors are not the ones without a picture")
     live = ~states.dead
     paths = states.paths[live]
-    if len(np.unique(paths, axis=0)) != len(paths) and "views" not in manifest.reader_features:
-        problem("paths have more than one row")
-    report.pictures = int(answered.sum())
+    if len(np.unique(paths, axis=0)) != len(paths):  # files with views
+        rows = np.concatenate([paths, states.parts[live]], axis=1)
+        pictures = np.unique(rows[:, :3][states.starts[live]], axis=0)
+        if len(np.unique(rows, axis=0)) != len(rows) or len(pictures) != int(states.starts[live].sum()):
+            problem("paths have more than one row")
+        elif states.divided.any():
+            problem("files have some of their rows only")
+    report.pictures = int((answered & states.starts).sum())
+    report.more_views = int((answered & ~states.starts).sum())
     report.skipped = int((live & ~states.missing & (states.statuses != 0)).sum())
-    report.missing = int((live & states.missing).sum())
+    report.missing = int((live & states.missing & states.starts).sum())
     counts = (report.pictures, report.skipped, report.missing)
     if counts != (manifest.pictures, manifest.skipped, manifest.missing):
         problem(
             f"it counts {manifest.pictures} pictures, {manifest.skipped} skipped and {manifest.missing} missing files; "
             f"there are {counts[0]}, {counts[1]} and {counts[2]}"
         )
+    elif report.more_views != manifest.more_views:
+        problem(f"it counts {manifest.more_views} more views of its pictures; there are {report.more_views}")
 
 
 def _check_tags(index_dir: Path, manifest: Manifest, bad: set[str], report: VerifyReport) -> None:

@@ -28,9 +28,9 @@ def print_hit(hit: Hit) -> None:
     """Print a line for people, and one for each near-duplicate that the hit stands for."""
     score = "    -" if math.isnan(hit.score) else f"{hit.score:.3f}"
     band = "" if hit.band is None else f"{hit.band:8}  "
-    print(f"{hit.rank:3d}  {score}  {band}{shown(_shortest(hit.path))}")
+    print(f"{hit.rank:3d}  {score}  {band}{shown(hit.record.where(_shortest(hit.path)))}")
     for other in hit.others:
-        print(f"                      = {shown(_shortest(other.path))}")
+        print(f"                      = {shown(other.record.where(_shortest(other.path)))}")
 
 
 def _shortest(path: str) -> str:

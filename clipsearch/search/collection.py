@@ -155,8 +155,13 @@ class Collection:
         return all(segment.faiss is None for segment in self.manifest.segments)
 
     def __len__(self) -> int:
-        """How many pictures can be found."""
+        """How many pictures can be found; a video is one of them."""
         return self.manifest.pictures
+
+    @property
+    def has_views(self) -> bool:
+        """Whether some files are seen as several things, such as the shots of a video."""
+        return any(fragment.views for fragment in self.manifest.fragments)
 
     def __iter__(self) -> Iterator[ImageRecord]:
         """What the index knows of each picture that can be found, by row id."""
@@ -201,6 +206,7 @@ class Collection:
         local_files: bool = ...,
         all: bool = ...,
         min_confidence: float | None = ...,
+        each: bool = ...,
     ) -> Hits: ...
     @overload
     def search(
@@ -218,6 +224,7 @@ class Collection:
         local_files: bool = ...,
         all: bool = ...,
         min_confidence: float | None = ...,
+        each: bool = ...,
     ) -> list[Hits]: ...
     def search(
         self,
@@ -234,6 +241,7 @@ class Collection:
         local_files: bool = True,
         all: bool = False,
         min_confidence: float | None = None,
+        each: bool = False,
     ) -> Hits | list[Hits]:
         """Return k hits of `query` from number `offset` on, best first.
 
@@ -243,10 +251,12 @@ class Collection:
         `query` is in the query language (docs/query.md): a sentence, pictures, sums of them, filters; a `Path` is a
         picture. A picture of the index is compared by its stored vector, also if its file is away. Without anything
         to compare with, it lists what passes the filters, the newest first. `sort` puts all hits in another order.
-        `unique` folds near-duplicates into their best (see Hit.others); `diverse` (0..1, True: 0.5) prefers hits that
-        differ from those before them. `like` and `unlike` are row ids of pictures to learn from, up to 10,000 each.
-        `vector`, shape (D,), is added to the query's terms. `local_files=False` opens no file that the query names:
-        for queries that come from elsewhere. The absolute path of a picture in the index is that picture.
+        A file that is seen as several things (the shots of a video) is one hit, where it is best (see
+        Hit.where); with `each`, each of them is a hit. `unique` folds near-duplicates into their best (see
+        Hit.others); `diverse` (0..1, True: 0.5) prefers hits that differ from those before them. `like` and
+        `unlike` are row ids of pictures to learn from, up to 10,000 each. `vector`, shape (D,), is added to the
+        query's terms. `local_files=False` opens no file that the query names: for queries that come from
+        elsewhere. The absolute path of a picture in the index is that picture.
 
         Several queries have a list of hits each: their texts are encoded together, and they share the passes over the
         vectors.
@@ -264,6 +274,7 @@ class Collection:
             vector=vector,
             all=all,
             min_confidence=min_confidence,
+            each=each,
         )
         queries, is_one = read_queries(query)
         wishes = [self._wish(one, about, local_files=local_files) for one in queries]
@@ -287,6 +298,7 @@ class Collection:
         pictures: Mapping[str, FloatArray] | None = None,
         all: bool = False,
         min_confidence: float | None = None,
+        each: bool = False,
     ) -> Order:
         """The order that `search` returns hits of, for windows and counts of it. Raises: as `search`.
 
@@ -302,6 +314,7 @@ class Collection:
             vector=vector,
             all=all,
             min_confidence=min_confidence,
+            each=each,
         )
         return put_in_order(self, self._wish(query, about, local_files=local_files, pictures=pictures))
 
@@ -327,6 +340,7 @@ class Collection:
             about.unlike,
             about.all,
             about.min_confidence,
+            about.each,
         )
 
     def _check_open(self) -> None:
@@ -675,7 +689,7 @@ class Collection:
         """
         k = read_count(k)
         check_queries(queries, self.manifest.model.dim)
-        k = min(k, max(1, len(self) if selection is None else len(selection)))
+        k = min(k, max(1, self.manifest.answered if selection is None else len(selection)))
         vectors = None if selection is None else self._vector_ids(selection)
         found = [segment.search(queries, k, exact=exact, selection=vectors) for segment in self._segments]
         scores, vector_ids = merge([empty_result(len(queries), k), *found], k)
@@ -806,8 +820,23 @@ class Collection:
         found: FloatArray = taken[back[places]]
         return found
 
+    def files_of(self, row_ids: IntArray) -> IntArray:
+        """What the file of each row is known by: the row id of its first row. Shapes: (N,) int64."""
+        if not self.has_views:
+            return row_ids
+        files = row_ids.copy()
+        order = np.argsort(row_ids, kind="stable")
+        ascending = row_ids[order]
+        for rows in self._live_rows():
+            if rows.has_views:
+                own = rows.file.columns.row_ids
+                at = np.searchsorted(own, ascending)
+                here = np.flatnonzero(own[np.minimum(at, len(own) - 1)] == ascending) if len(own) else at[:0]
+                files[order[here]] = rows.files_of(at[here])
+        return files
+
     def row_ids(self) -> IntArray:
-        """The row ids of all pictures. Shape: (N,) int64, ascending."""
+        """The row ids of all pictures, and of all views of them. Shape: (N,) int64, ascending."""
         return np.sort(np.concatenate([np.empty(0, np.int64), *(rows.row_ids() for rows in self._live_rows())]))
 
     # -- as a table
@@ -924,7 +953,7 @@ class Collection:
 
 def _records_of(rows: LiveRows) -> Iterator[ImageRecord]:
     """Of the pictures of a fragment that can be found, by row id."""
-    return (rows.file.record(int(at)) for at in np.flatnonzero(rows.alive))
+    return (rows.file.record(int(at)) for at in np.flatnonzero(rows.starts))
 
 
 def _cut_short(text: str, part: str) -> str:

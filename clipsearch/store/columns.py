@@ -60,12 +60,13 @@ def split_path(path: str) -> NameParts:
 
 class NumberColumn(NamedTuple):
     """A column of numbers. `unknown` stands for what is not known, also in files that were written before there was
-    the column; None where it is always known."""
+    the column; None where it is always known. One that is `sparse` is written only where a row has something else."""
 
     dtype: str
     of: Callable[[ImageRecord], Any]  # what a record has in it
     width: int = 1  # how many numbers a row has
     unknown: float | None = None
+    sparse: bool = False
 
 
 class TextColumn(NamedTuple):
@@ -109,9 +110,19 @@ RUN_NUMBERS: dict[str, NumberColumn] = {
     "attempts": NumberColumn("<u1", lambda record: record.attempts if record.attempts < 255 else 255),
     "sidecars": NumberColumn("<i4", attrgetter("sidecars"), unknown=0),
     "metadata_version": NumberColumn("<u1", attrgetter("metadata_version"), unknown=0),
+    "member": NumberColumn("<i8", lambda record: _name_key(record.member), unknown=0, sparse=True),  # 0: none
+    "view": NumberColumn("<i8", lambda record: _name_key(record.view), unknown=0, sparse=True),  # 0: the whole file
 }
 NUMBERS = FILTER_NUMBERS | RUN_NUMBERS
 _TYPECODES = {"<i8": "q", "<u8": "Q", "<f8": "d", "<i4": "i", "<u1": "B"}
+
+
+def _name_key(name: str) -> int:
+    """What a member or view is known by: 0 where there is none."""
+    if not name:
+        return 0
+    key: int = struct.unpack("<q", xxhash.xxh3_64_digest(to_bytes(name)))[0]
+    return key or 1
 
 
 def _folded(text: str | None) -> str | None:
@@ -171,6 +182,17 @@ class Columns:
     def whole(self, name: str) -> IntArray:
         """A column of whole numbers: size_bytes, width, height or date_us. Shape: (N,)."""
         return self._numbers[name]
+
+    @cached_property
+    def starts(self) -> npt.NDArray[np.bool_]:
+        """Of each row, whether it is the first of its file, or of its member of an archive. Shape: (N,) bool.
+
+        All rows of a file follow each other.
+        """
+        same = np.zeros(len(self), bool)
+        paths, members = self._numbers["path"], self._numbers["member"]
+        same[1:] = (paths[1:] == paths[:-1]).all(axis=1) & (members[1:] == members[:-1])
+        return ~same
 
     @property
     def numbers(self) -> Mapping[str, npt.NDArray[Any]]:
@@ -267,7 +289,7 @@ def read_columns(
         if flat is None:
             if column.unknown is None:
                 raise KeyError(name)
-            flat = np.full(rows * column.width, column.unknown, column.dtype)
+            flat = np.broadcast_to(np.array(column.unknown, column.dtype), rows * column.width)
         numbers[name] = flat.reshape(rows, column.width) if column.width > 1 else flat
     texts: dict[str, bytes | memoryview] = {}
     for name in TEXT_COLUMNS:
@@ -278,6 +300,12 @@ def read_columns(
     if names is None:
         raise KeyError("name")
     return Columns(numbers, {**texts, "name": names})
+
+
+def is_written(name: str, column: npt.NDArray[Any]) -> bool:
+    """Whether a column of a file is to be written: not one that says nothing, of those that are sparse."""
+    known = NUMBERS.get(name)
+    return known is None or not known.sparse or bool((column != known.unknown).any())
 
 
 def build_columns(records: Iterable[ImageRecord]) -> Columns:

@@ -11,7 +11,7 @@ import heapq
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -108,12 +108,23 @@ def to_records(table: pa.Table) -> list[ImageRecord]:
     return records
 
 
-def write_records(file: HashingFile, batches: Iterable[list[ImageRecord]]) -> tuple[int, int, int, int]:
-    """Write records, whose row ids ascend. Returns rows, rows with status "ok", first and last row id."""
+class Shape(NamedTuple):
+    """What was written of a fragment: see `Fragment`."""
+
+    rows: int
+    pictures: int  # rows with status "ok"
+    first_row_id: int
+    last_row_id: int
+    views: int
+    members: int
+
+
+def write_records(file: HashingFile, batches: Iterable[list[ImageRecord]]) -> Shape:
+    """Write records, whose row ids ascend."""
     import pyarrow.parquet as pq
 
     schema = record_schema()
-    rows = pictures = 0
+    rows = pictures = views = members = 0
     first = last = -1
     with pq.ParquetWriter(
         file,
@@ -130,10 +141,12 @@ def write_records(file: HashingFile, batches: Iterable[list[ImageRecord]]) -> tu
                 first = record.row_id if first < 0 else first
                 last = record.row_id
                 pictures += record.status == "ok"
+                views += record.view != ""
+                members += record.member != ""
             rows += len(records)
             if records:
                 parquet.write_table(to_table(records))
-    return rows, pictures, first, last
+    return Shape(rows, pictures, first, last, views, members)
 
 
 def read_fragment_records(index_dir: Path, fragment: Fragment, *, afresh: bool = False) -> Iterator[ImageRecord]:
@@ -388,7 +401,7 @@ def read_orphan_vectors(path: Path) -> tuple[ModelRef, VectorBlock]:
         raise ValueError(f"{path} holds no vectors: {error}") from error
 
 
-def make_fragment(data: FileRef, shape: tuple[int, int, int, int], rows_file: FileRef) -> Fragment:
+def make_fragment(data: FileRef, shape: Shape, rows_file: FileRef) -> Fragment:
     """A fragment without dead or missing rows. `shape` is what `write_records` returned."""
-    rows, pictures, first, last = shape
-    return Fragment(data, rows, pictures, first, last, rows_file)
+    rows, pictures, first, last, views, members = shape
+    return Fragment(data, rows, pictures, first, last, rows_file, views=views, members=members)
