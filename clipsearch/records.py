@@ -108,6 +108,17 @@ class ImageRecord:
     colors: int = 0  # a bit for each of COLORS
     perceptual_hash: int = 0  # 64 bits, signed; see pictures/appearance.py
 
+    @property
+    def start_s(self) -> float | None:
+        """When a part of a video begins; None for what is none."""
+        if not self.view.startswith("t="):
+            return None
+        try:
+            start_s = float(self.view[2:].partition(",")[0])
+        except ValueError:
+            return None
+        return start_s if math.isfinite(start_s) else None
+
     def where(self, path: str) -> str:
         """What is seen, and where: `path`, or a part of what is there, as trip.mp4#t=73 or scan.pdf#page=3."""
         whole = f"{path}/{self.member}" if self.member else path

@@ -50,10 +50,11 @@ from clipsearch.indexer.remark import remarked, with_hidden
 from clipsearch.indexer.retries import attempts_after, is_read_again, limit_for, says_nothing
 from clipsearch.indexer.scan import FoundFile, Scan
 from clipsearch.indexer.segments import write_fragment, write_segment
+from clipsearch.indexer.shots import MORE_TIME, Video
 from clipsearch.indexer.sidecars import NOT_LOOKED_AT, has_older_versions
 from clipsearch.indexer.tune import retuned
 from clipsearch.indexer.upgrade import upgraded
-from clipsearch.pictures.formats import classify_name
+from clipsearch.pictures.formats import classify_name, is_video_name
 from clipsearch.pictures.metadata import METADATA_VERSION, describe_again
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.query.arguments import read_number, shown
@@ -107,6 +108,7 @@ class Progress:
     described: int = 0  # of which only the metadata was read again
 
 
+VIDEOS_AT_ONCE = 2  # for each decoding process
 AHEAD_OF_GPU = 1024  # pictures: it takes many at once, and workers go on reading meanwhile
 
 
@@ -387,6 +389,8 @@ class _Run:
         self._gone: set[int] = set()  # rows that were dropped in this run
         self._batch: list[tuple[FoundFile, DecodeResult, PixelArray]] = []
         self._batch_hashes: dict[str, list[tuple[FoundFile, DecodeResult]]] = {}  # more files of the same content
+        self._watching: dict[int, Video] = {}  # videos that are being read, by key of their task
+        self._videos: dict[str, list[ImageRecord]] = {}  # rows of those read in this run, by content
         self._done = 0
         self._last_commit = time.monotonic()
         self._commit_after_s = min(FIRST_COMMIT_S, options.commit_s)
@@ -495,6 +499,9 @@ class _Run:
         if current is None:
             report.warnings += overlapping(self.root, index_dir.absolute(), scan.indexed)
         report.other_files = dict(scan.others.most_common())
+        if scan.videos:
+            number = "one video was" if scan.videos == 1 else f"{scan.videos:,} videos were"
+            report.warnings.append(f"{number} left out. To search videos, too: pip install 'clipsearch[video]'")
         report.unchanged = changes.unchanged
         report.skipped += [
             SkippedImage(r.path, r.status, r.reason or "") for r in changes.unchanged_skipped if r.status != "ok"
@@ -552,6 +559,10 @@ class _Run:
             self.notify(Progress("read", 0, total))
             while (waiting is not None or pool.pending) and not stop.requested and not self._is_root_gone:
                 while waiting is not None and pool.pending < pool.capacity:
+                    if is_video_name(_name(waiting.path)):  # whose frames take 30 times the memory of a picture
+                        at_once = sum(is_video_name(_name(file.path)) for file in files.values())
+                        if at_once >= VIDEOS_AT_ONCE * pool.workers:
+                            break
                     file, waiting = waiting, next(todo, None)
                     refusal = classify_name(_name(file.path))
                     if refusal is not None:
@@ -636,6 +647,7 @@ class _Run:
 
     def _task(self, key: int, file: FoundFile, mode: Literal["decode", "hash", "describe"]) -> DecodeTask:
         limit_s = limit_for(self._same_as_before(file), self.options.timeout_s)
+        limit_s *= MORE_TIME if is_video_name(_name(file.path)) else 1
         return DecodeTask(key, os.path.join(self.root, file.path), mode, file.size_bytes, timeout_s=limit_s)
 
     def _mode(self, file: FoundFile) -> Literal["decode", "hash"]:
@@ -645,6 +657,8 @@ class _Run:
     def _take(self, file: FoundFile, result: DecodeResult) -> DecodeTask | None:
         """Use one result of the pool; the task that must follow, if any."""
         content = result.content_hash
+        if (video := self._watching.get(result.key)) is not None:
+            return self._watch(video, result)
         if (row := self._reusing.pop(result.key, None)) is not None:
             self._reuse(file, row, None if result.skip is not None else result.metadata)
             return None
@@ -663,6 +677,15 @@ class _Run:
             self._reuse(file, row, None if result.pieces is None or result.beside_unread else result.metadata)
         elif result.pieces is None:
             return self._task(result.key, file, "decode")
+        elif content is not None and (rows := self._videos.get(content)) is not None:
+            self._add_video_copy(file, result, rows)
+        elif result.video is not None:
+            for other in self._watching.values():
+                if content is not None and other.first.content_hash == content:
+                    other.copies.append((file, result))
+                    return None
+            self._watching[result.key] = Video(file, result)
+            return self._watch(self._watching[result.key], result)
         elif content is not None and (same := self._batch_hashes.get(content)) is not None:
             same.append((file, result))  # as a file that is about to be encoded
         elif content is not None and (known := self._pending_keys.get(content)) is not None:
@@ -677,6 +700,68 @@ class _Run:
             if len(self._batch) >= self._batch_pictures():
                 self._encode_batch()
         return None
+
+    def _watch(self, video: Video, result: DecodeResult) -> DecodeTask | None:
+        """Take a part of a video; the task that reads the next one, if there is one. At the end, add its shots."""
+        file = video.file
+        if result.skip is not None and result.skip[0] == "unreadable":
+            del self._watching[result.key]
+            self._skip(file, *result.skip, video.first.content_hash)
+            return None
+        if result.skip is not None or result.pieces is None:
+            next_s = video.pass_over()
+        else:
+            encoder = self._precise_encoder()
+            vectors = np.empty((0, self.model.dim), np.float32)
+            if len(result.pieces):
+                vectors = encoder.encode_images(result.pieces)
+                self._note_precision(encoder.image_precision)
+            next_s = video.take(result, vectors)
+        if next_s is not None:
+            return dataclasses.replace(self._task(result.key, file, "decode"), start_s=next_s)
+        del self._watching[result.key]
+        self._add_video(video)
+        return None
+
+    def _add_video(self, video: Video) -> None:
+        """Add the shots of a video that was read, and those of its copies: all of a file in one step."""
+        file, content = video.file, video.first.content_hash
+        try:
+            now = os.stat(os.path.join(self.root, file.path))
+            is_same = (now.st_size, now.st_mtime_ns) == (file.size_bytes, file.mtime_ns)
+        except OSError:
+            is_same = False
+        if not is_same:  # its parts may be of different contents
+            self._skip(file, "unreadable", "the file changed while it was read", None)
+            return
+        rows: list[Pending] = []
+        for shot in video.shots():
+            about = asdict(shot.look)
+            record = dataclasses.replace(_decoded(file, video.first), view=shot.view, partial=video.partial, **about)
+            key = vector_key(record)
+            known = None if key is None else self._vectors.find(_key(key))
+            rows.append(
+                (record, shot.vector) if known is None else (dataclasses.replace(record, vector_id=known), None)
+            )
+        self._add_rows(rows)
+        self.report.encoded += 1
+        self.report.partial += video.partial is not None
+        if content is not None:
+            self._videos[content] = [record for record, _ in rows]
+            for other, its in video.copies:
+                self._add_video_copy(other, its, self._videos[content])
+
+    def _add_video_copy(self, file: FoundFile, result: DecodeResult, same: list[ImageRecord]) -> None:
+        """A file with the content of a video that this run has read: its vectors are found by their views."""
+        own = _decoded(file, result)
+        rows: list[Pending] = []
+        for record in same:
+            key = vector_key(record)
+            known = record.vector_id if key is None or record.vector_id >= 0 else self._vectors.find(_key(key))
+            seen = {name: getattr(record, name) for name in ("view", "partial", "traits", "colors", "perceptual_hash")}
+            rows.append((dataclasses.replace(own, **seen, vector_id=-1 if known is None else known), None))
+        self._add_rows(rows)
+        self.report.copied += 1
 
     def _batch_pictures(self) -> int:
         """What was asked for, else what keeps the encoder busy, which it may learn from its first batch."""

@@ -44,7 +44,7 @@ def carried_over(
         deleted, missing = split_vanished(before, scan, old.devices, absent)
     rows = [row for row in (*missing, *sorted(unread)) if before.statuses[row] == 0]
     if not rows:
-        return new, int(before.starts[deleted].sum())
+        return new, int(before.starts[np.array(deleted, np.int64)].sum())
     since: dict[int, list[int]] = {}
     same_model = old.model.fingerprint == new.model.fingerprint
     records: list[ImageRecord] = []
@@ -80,7 +80,7 @@ def carried_over(
         next_row_id=new.next_row_id + len(records),
         next_vector_id=new.next_vector_id + len(vectors),
     )
-    return manifest, int(before.starts[deleted].sum())
+    return manifest, int(before.starts[np.array(deleted, np.int64)].sum())
 
 
 class _Stored:

@@ -24,7 +24,7 @@ from typing import Any
 from clipsearch.config import read_plain
 from clipsearch.errors import MissingExtra
 from clipsearch.indexer.ignore import MARKERS, Folder, Ignore
-from clipsearch.pictures.formats import HEAD_BYTES, identify, is_candidate
+from clipsearch.pictures.formats import HEAD_BYTES, classify_name, identify
 from clipsearch.pictures.metadata.sidecars import says_of_whom
 
 QUIET_S = 1.0
@@ -218,7 +218,7 @@ class _Interest:
             self._no_pictures.discard(path)
             return False
         # Nobody says whether what is gone was a folder.
-        return self._ignore.why(relative, kind == "deleted" and not is_candidate(name), self._entered) is None
+        return self._ignore.why(relative, kind == "deleted" and classify_name(name) is not None, self._entered) is None
 
 
 class _Growing:
@@ -271,7 +271,7 @@ def _kind(path: str) -> str:
 
 def _may_be_a_picture(path: str, name: str) -> bool:
     """By its name, and where that says nothing by its first bytes: a log may have a name without an extension."""
-    if not is_candidate(name):
+    if classify_name(name) is not None:
         return False
     if os.path.splitext(name)[1]:
         return True

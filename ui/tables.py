@@ -13,7 +13,7 @@ def tables() -> dict[str, Any]:
 
     `shown`: formats of which a browser shows the original.
     """
-    read = [found for found in FORMATS if is_installed(found)]
+    read = [found for found in FORMATS if is_installed(found) and found.kind != "VIDEO"]
     return {
         "filters": [
             {

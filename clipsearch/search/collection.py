@@ -780,7 +780,7 @@ class Collection:
             if not self.index.is_dir():
                 raise IndexAway(self.index)
             raise UnreadablePicture(record.path, "unreadable", GONE)
-        return thumbnail_of(path, record.path, size_px)
+        return thumbnail_of(path, record.path, size_px, record.start_s or 0.0)
 
     def vector(self, row_id: int) -> FloatArray:
         """The vector of a picture, also of one that was deleted since: a link or a thumb may still name it.

@@ -445,7 +445,8 @@ def put_all_in_order(photos: Collection, wishes: Sequence[Wish]) -> list[Order]:
             pictures = len(photos) if selection is None else len(np.unique(photos.files_of(selection)))
         order = Order(wish, moved, selection, everything, pictures)
         if vector is not None and (wish.like or wish.unlike):
-            order.asked = Order(wish.without_thumbs, vector, selection, everything, pictures)
+            # By rows: which view of a file is the best is for the vector that moved to say.
+            order.asked = Order(replace(wish.without_thumbs, each=True), vector, selection, everything, everything)
         orders.append(order)
     lap("refine and select")
     return orders

@@ -72,6 +72,7 @@ from clipsearch.server.thumbnails import MEDIA_TYPE, Thumbnails
 from clipsearch.server.work import Overloaded, WorkQueue
 from clipsearch.server.wrong_input import problems
 from clipsearch.store import read_writer
+from clipsearch.store.hashes import vector_key
 
 Result = TypeVar("Result")
 RowId = Annotated[int, InPath(description="Row id of a picture.")]
@@ -264,7 +265,7 @@ class Service:
             self._file(row_id, index, content)  # not a link that was put there meanwhile
         if content is not None and shown != record.content_hash:
             raise OtherPicture(row_id, "its file has changed since it was indexed")
-        return jpeg, f"{shown}-{size}"
+        return jpeg, f"{vector_key(record) if shown == record.content_hash else shown}-{size}"
 
     def original(self, row_id: int, index: str | None, content: str) -> Original:
         """The file itself. Raises: NoSuchPicture, OtherPicture."""

@@ -56,6 +56,7 @@ SOURCES = (
     "xmp:DateCreated",
     "iptc:DateCreated",
     "png:DateTimeOriginal",
+    "video:creationdate",
     # When it became a file: of a camera's picture the same, of a scan later.
     "sidecar:CreateDate",
     "sidecar:DateTimeDigitized",
@@ -69,6 +70,7 @@ SOURCES = (
     "sidecar:GPSTimeStamp",
     "xmp:GPSTimeStamp",
     "takeout:photoTakenTime",
+    "video:creation_time",
     "name",
     # When it was changed last: often all that scanners and old phones write.
     "sidecar:date",
