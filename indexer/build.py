@@ -680,9 +680,9 @@ class _Run:
         elif content is not None and (rows := self._videos.get(content)) is not None:
             self._add_video_copy(file, result, rows)
         elif result.video is not None:
-            for other in self._watching.values():
-                if content is not None and other.first.content_hash == content:
-                    other.copies.append((file, result))
+            for video in self._watching.values():
+                if content is not None and video.first.content_hash == content:
+                    video.copies.append((file, result))
                     return None
             self._watching[result.key] = Video(file, result)
             return self._watch(self._watching[result.key], result)
