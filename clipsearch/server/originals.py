@@ -88,6 +88,7 @@ def open_video(path: str, record: ImageRecord) -> Original:
         if (status.st_size, status.st_mtime_ns) != (record.size_bytes, record.mtime_ns):
             raise OtherPicture(record.row_id, "its file has changed since it was indexed")
         head = file.read(HEAD_BYTES)
+        file.seek(0)
         shown = PLAYED_TYPES.get(video_container(head) or "") if identify(head, record.path) == "VIDEO" else None
         disposition = f"{'inline' if shown else 'attachment'}; {_file_name(record.path)}"
         return Original(file, status.st_size, shown or SAVED_TYPE, disposition)

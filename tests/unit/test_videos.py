@@ -365,7 +365,7 @@ def test_a_video_is_found_at_its_moment(folder: Path) -> None:
         assert len({hit.record.view for hit in hits}) == 30
         assert min(hit.score for hit in hits) > 0.99
         assert [hit.record.path for hit in photos.search("ext:mp4", 5)] == ["trip.mp4"]
-        assert len(photos.search("color:red", 100)) == 1
+        assert "trip.mp4" in {hit.record.path for hit in photos.search("color:red", 100)}
     encoded = encoder.images_encoded
     assert run(folder, encoder).unchanged == 5
     (folder / "trip.mp4").rename(folder / "moved.mp4")
