@@ -490,6 +490,7 @@ class _Run:
             expected=current is None or current.pictures > 0 or current.missing > 0,
             retry=self._retry,
             reread_metadata=self.options.reread_metadata,
+            known=self._old_catalog() if self._rebuilding and self.manifest.more_views else None,
         )
         self.scan, self.changes, self._vanished = seen.scan, seen.changes, set(seen.vanished)
         self._deleted, self._missed = seen.deleted, seen.missed

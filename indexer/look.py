@@ -40,11 +40,12 @@ def look(
     expected: bool,
     retry: Callable[[ImageRecord], bool],
     reread_metadata: bool = False,
+    known: Catalog | None = None,
 ) -> Look:
     """Walk `root` and compare.
 
     `devices`: the drives below it as they were; `expected`: whether there must be pictures; `retry`: which skipped
-    files to read again; `reread_metadata`: see `IndexOptions`.
+    files to read again; `reread_metadata`: see `IndexOptions`; `known`: the rows that are to be replaced, if any.
     Raises: NoPictures where there must be some and nothing is there: rather an unplugged drive than 100,000 deletions.
     """
     scan = Scan()
@@ -55,7 +56,7 @@ def look(
         outdated=Outdated(catalog, older_versions=reread_metadata),
     )
     if not is_installed(format_of("VIDEO")):
-        _set_videos_aside(catalog, scan, changes)
+        _set_videos_aside(catalog if known is None else known, scan, changes)
     if expected and not scan.folders and not _finds_pictures(changes):
         raise nothing_in(root, scan)
     vanished = np.flatnonzero(~seen)

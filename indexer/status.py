@@ -69,5 +69,8 @@ def read_status(index_dir: Path) -> IndexStatus:
             rebuilt=None if manifest.rebuild is None else sum(f.pictures for f in manifest.rebuild.fragments),
             size_bytes=sum(ref.size_bytes for ref in manifest.files()),
             skipped=skipped,
-            partial=[PartialPicture(r.path, r.partial or "") for r in read_partial(index_dir, manifest)],
+            partial=[
+                PartialPicture(path, reason)
+                for path, reason in {r.path: r.partial or "" for r in read_partial(index_dir, manifest)}.items()
+            ],
         )

@@ -23,6 +23,7 @@ from clipsearch.errors import UnreadablePicture
 from clipsearch.indexer import build, look, shots
 from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
 from clipsearch.indexer.plan import plan_index
+from clipsearch.indexer.scan import FoundFile
 from clipsearch.indexer.shots import divided, time_span
 from clipsearch.indexer.status import read_status
 from clipsearch.indexer.verify import verify
@@ -430,7 +431,7 @@ def test_parts_that_kill_their_decoder_are_passed_over(folder: Path, monkeypatch
     monkeypatch.setattr(build._Run, "_watch", dies)
     report = run(folder, FakeEncoder())
     assert (report.partial, report.pictures) == (1, 5)
-    (partial,) = read_status(report.index).partial[:1]
+    (partial,) = read_status(report.index).partial
     assert partial.reason == "parts of the video are damaged"
 
 
@@ -449,6 +450,16 @@ def test_without_the_extra_videos_are_counted_and_those_of_the_index_stay(
     monkeypatch.setattr(look, "is_installed", missing)
     report = run(folder, encoder)
     assert (report.pictures, report.unchanged, report.warnings) == (5, 5, [])
+    take = build._Run._take
+
+    def refuses(self: build._Run, file: FoundFile, result: DecodeResult) -> DecodeTask | None:
+        if formats.is_video_name(file.path):
+            result = DecodeResult(result.key, skip=("missing_extra", formats.missing_extra("VIDEO")))
+        return take(self, file, result)
+
+    monkeypatch.setattr(build._Run, "_take", refuses)
+    report = run(folder, encoder, reindex=True)  # what cannot be read now is kept
+    assert (report.kept, report.pictures + report.missing) == (2, 5)
 
 
 def test_odd_files_are_told_apart(folder: Path) -> None:
