@@ -425,13 +425,13 @@ class _Worker:
         if task.mode == "hash":
             return DecodeResult(task.key, message["hash"])
         if task.mode == "describe":
-            return DecodeResult(task.key, metadata=PictureMetadata(**message["metadata"]))
+            return DecodeResult(task.key, metadata=PictureMetadata.from_dict(message["metadata"]))
         return DecodeResult(
             task.key,
             message["hash"],
             message["width"],
             message["height"],
-            PictureMetadata(**message["metadata"]),
+            PictureMetadata.from_dict(message["metadata"]),
             self.shared.slots[slot, : min(max(1, int(message.get("pieces", 1))), self.shared.shape[0])].copy(),
             partial=None if message.get("partial") is None else str(message["partial"]),
             beside_unread=bool(message.get("beside_unread")),

@@ -8,6 +8,7 @@ from typing import Any
 
 from clipsearch.pictures.metadata.moments import Moment, read_moment
 from clipsearch.pictures.metadata.statements import Said, text_of
+from clipsearch.pictures.metadata.words import MOST_CHARACTERS, Words, levels_of
 
 _LONGEST_PROFILE_CHARACTERS = 2**25
 _KEYWORDS = {
@@ -32,15 +33,35 @@ def _source(keyword: str) -> str | None:
     return None if prefix is None else _DATES.get(name.removeprefix(prefix))
 
 
+_WORDS = {
+    "title": "titles",
+    "headline": "titles",
+    "description": "captions",
+    "imagedescription": "captions",
+    "exif:imagedescription": "captions",
+    "caption": "captions",
+    "comment": "captions",
+    "usercomment": "captions",
+    "exif:usercomment": "captions",
+    "keywords": "keywords",
+    "tags": "keywords",
+}
+
+
 def said_in_png_texts(info: dict[Any, Any]) -> Said:
     """What the texts of a PNG say, by their keywords in any spelling."""
     dates: dict[str, Moment] = {}
+    words: dict[str, list[str]] = {what: [] for what in ("titles", "captions", "keywords")}
     for key, value in info.items():
+        if isinstance(key, str) and isinstance(value, str) and (what := _WORDS.get(key.strip().lower())) is not None:
+            parts = re.split(r"[,;\n]", value[:MOST_CHARACTERS]) if what == "keywords" else [value]
+            words[what] += [levels_of(part, "|") if what == "keywords" else part for part in parts]
         source = _source(key) if isinstance(key, str) and isinstance(value, str) else None
         moment = None if source is None else read_moment(text_of(value))
         if source is not None and moment is not None:
             dates.setdefault(source, moment)
-    return Said(dates)
+    kept = {what: tuple(filter(None, texts)) for what, texts in words.items()}
+    return Said(dates, words=Words(kept["titles"], kept["captions"], kept["keywords"], trust=2))
 
 
 def unpacked_profiles(info: dict[Any, Any]) -> Iterator[tuple[str, bytes]]:
