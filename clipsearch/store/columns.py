@@ -221,6 +221,20 @@ class Columns:
         found: npt.NDArray[np.bool_] = before[ends] > before[ends - counts]
         return found
 
+    def listed(self, name: str, at: IntArray) -> tuple[IntArray, IntArray]:
+        """The texts that some rows have in a column of lists: which of the rows, and the number in `texts(name)`.
+
+        Shapes: at (M,) positions; both results (L,).
+        """
+        counts = self._numbers[name].astype(np.int64)
+        ends = np.cumsum(counts)
+        codes = np.frombuffer(self._texts[f"{name}.codes"], CODES)
+        lengths = counts[at]
+        which = np.repeat(np.arange(len(at)), lengths)
+        within = np.arange(len(which)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        found: IntArray = codes[np.repeat((ends - counts)[at], lengths) + within]
+        return which, found
+
     def joined(self, name: str) -> bytes | memoryview:
         """All of `texts(name)` in UTF-8, each behind a SEPARATOR."""
         return self._texts[name]

@@ -223,6 +223,9 @@ def test_png_texts(tmp_path: Path) -> None:
     ]
     found = metadata_of(tmp_path / "a.png", png_with(*chunks))
     assert (found.title, found.caption, found.keywords) == ("Am See", "Grüße", ("lake", "summer", "sun"))
+    for encoding in ("latin-1", "utf-8"):
+        found = metadata_of(tmp_path / "a.png", png_with(chunk(b"tEXt", b"Title\0" + "Grüße".encode(encoding))))
+        assert found.title == "Grüße"
 
 
 # --- any text ----------------------------------------------------------------------------------------------

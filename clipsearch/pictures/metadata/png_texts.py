@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from PIL.PngImagePlugin import iTXt
+
 from clipsearch.pictures.metadata.moments import Moment, read_moment
 from clipsearch.pictures.metadata.statements import Said, text_of
 from clipsearch.pictures.metadata.words import MOST_CHARACTERS, Words, levels_of
@@ -54,7 +56,8 @@ def said_in_png_texts(info: dict[Any, Any]) -> Said:
     words: dict[str, list[str]] = {what: [] for what in ("titles", "captions", "keywords")}
     for key, value in info.items():
         if isinstance(key, str) and isinstance(value, str) and (what := _WORDS.get(key.strip().lower())) is not None:
-            parts = re.split(r"[,;\n]", value[:MOST_CHARACTERS]) if what == "keywords" else [value]
+            text = _as_written(value)
+            parts = re.split(r"[,;\n]", text[:MOST_CHARACTERS]) if what == "keywords" else [text]
             words[what] += [levels_of(part, "|") if what == "keywords" else part for part in parts]
         source = _source(key) if isinstance(key, str) and isinstance(value, str) else None
         moment = None if source is None else read_moment(text_of(value))
@@ -62,6 +65,14 @@ def said_in_png_texts(info: dict[Any, Any]) -> Said:
             dates.setdefault(source, moment)
     kept = {what: tuple(filter(None, texts)) for what, texts in words.items()}
     return Said(dates, words=Words(kept["titles"], kept["captions"], kept["keywords"], trust=2))
+
+
+def _as_written(value: str) -> str:
+    """A text whose bytes are UTF-8, although its kind of block says Latin-1, as many programs write it."""
+    try:
+        return value if isinstance(value, iTXt) else value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value
 
 
 def unpacked_profiles(info: dict[Any, Any]) -> Iterator[tuple[str, bytes]]:
