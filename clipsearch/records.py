@@ -46,6 +46,8 @@ COLORS = ("black", "white", "gray", "red", "orange", "yellow", "green", "teal", 
 DEFAULT_HITS = 20  # of an answer, where nobody says how many
 MOST_PIECES = 32  # in which one long picture is seen
 
+FIRST_WITH_WORDS = 3  # the first version of the reader of metadata that reads what people wrote
+
 Sort = Literal["score", "date", "path"]  # the order of hits
 Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
 ResizeMode = Literal["shortest", "squash", "longest"]
@@ -74,6 +76,20 @@ class PictureMetadata:
     latitude: float | None = None  # degrees, north positive
     longitude: float | None = None  # degrees, east positive
     date_source: str | None = None  # who says `taken_at`: see metadata.SOURCES
+    title: str | None = None  # what people wrote, as are all of these
+    caption: str | None = None  # a line for each text
+    keywords: tuple[str, ...] = ()  # with "|" between the levels of hierarchical ones
+    people: tuple[str, ...] = ()  # who is in it
+    rating: int | None = None  # stars, 1..5; -1: rejected
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> PictureMetadata:
+        """Of its fields by name, some of which may be missing; other names are passed over. Lists become tuples."""
+        known: dict[str, Any] = {part.name: body[part.name] for part in fields(cls) if part.name in body}
+        for name, value in known.items():
+            if isinstance(value, list):
+                known[name] = tuple(value)
+        return cls(**known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +148,8 @@ class ImageRecord:
         `where` is there for a part of a file. `whole`: also `kept`, what else `from_dict` makes the same record of.
         """
         known = {name: getattr(self, name) for name in _TOLD}
-        told = {"path": path, "row_id": self.row_id, "name": self.path, **known, **asdict(self.metadata)}
+        about = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.metadata).items()}
+        told = {"path": path, "row_id": self.row_id, "name": self.path, **known, **about}
         kept = {"kept": {name: getattr(self, name) for name in KEPT}} if whole else {}
         place = {"where": self.where(path)} if self.view else {}
         return {**{name: told[name] for name, field in HIT_FIELDS.items() if field.of_picture}, **place, **kept}
@@ -141,7 +158,7 @@ class ImageRecord:
     def from_dict(cls, body: Mapping[str, Any]) -> ImageRecord:
         """The record that `to_dict` told the whole of. Raises: KeyError."""
         known = {**{name: body[name] for name in _TOLD}, **{name: body["kept"][name] for name in KEPT}}
-        metadata = PictureMetadata(**{part.name: body[part.name] for part in fields(PictureMetadata)})
+        metadata = PictureMetadata.from_dict({part.name: body[part.name] for part in fields(PictureMetadata)})
         return cls(row_id=body["row_id"], path=body["name"], metadata=metadata, **known)
 
 
@@ -170,6 +187,11 @@ HIT_FIELDS: dict[str, HitField] = {
     "latitude": HitField(float | None, "Degrees, north positive."),
     "longitude": HitField(float | None, "Degrees, east positive."),
     "format": HitField(str | None, "Format of the file."),
+    "title": HitField(str | None, "Title that somebody gave it."),
+    "caption": HitField(str | None, "Caption, description or comment that somebody wrote; a line for each."),
+    "keywords": HitField(list[str], 'Keywords, with "|" between the levels of hierarchical ones.'),
+    "people": HitField(list[str], "Names of people in it."),
+    "rating": HitField(int | None, "Stars, 1 to 5; -1 if rejected; null if not rated."),
     "name": HitField(str, "Path relative to the indexed folder."),
     "mtime_ns": HitField(int, "When the file was changed, in nanoseconds since 1970.", is_brief=False),
     "content_hash": HitField(str | None, "xxh3-128 of the file, in hexadecimal.", is_brief=False),
@@ -181,6 +203,12 @@ HIT_FIELDS: dict[str, HitField] = {
     ),
 }
 """What every answer tells of a hit beside `others`, in this order: JSON, CSV, HTTP, assistants."""
+
+
+def in_one_cell(value: Any) -> Any:
+    """A value of a hit for a cell of a table: the texts of a list one behind the other."""
+    return "; ".join(map(str, value)) if isinstance(value, list) else value
+
 
 KEPT = ("inode", "vector_id", "attempts", "sidecars", "metadata_version", "traits", "colors", "perceptual_hash")
 """What an index keeps of a picture besides, which only programs of ours are told."""

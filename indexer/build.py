@@ -85,8 +85,8 @@ KEEP_MISSING_DAYS = 30.0
 
 
 METADATA_IS_OLD = (
-    "this version finds more dates, places and cameras than the one that read some of these pictures. To read "
-    "them again, run this once with --reread-metadata, which encodes nothing"
+    "this version finds more dates, places, cameras, keywords and captions than the one that read some of these "
+    "pictures. To read them again, run this once with --reread-metadata, which encodes nothing"
 )
 LONG_PICTURES_WERE_CUT = (
     "an older version made this index and saw only the middle of panoramas and other long pictures. To see all, "

@@ -15,7 +15,7 @@ from clipsearch.config import MARKER, marker_of, read_plain
 from clipsearch.errors import ClipsearchError, CorruptIndex
 from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, Segment, TagRef
 from clipsearch.store import Snapshot, open_snapshot
-from clipsearch.store.columns import ColumnsBuilder
+from clipsearch.store.columns import SEQUENCES, ColumnsBuilder
 from clipsearch.store.files import storage_errors
 from clipsearch.store.fragments import BATCH_ROWS, read_fragment_records, read_vector_blocks
 from clipsearch.store.manifest import is_of_format_1, load_manifest, manifests_of
@@ -214,7 +214,7 @@ class _RowsCheck:
         self._builder = ColumnsBuilder()
         self._taken = 0
         self._compared = 0
-        self._names_compared = 0  # in bytes
+        self._bytes_compared = dict.fromkeys(SEQUENCES, 0)
 
     def take(self, record: ImageRecord) -> None:
         """The next record."""
@@ -229,11 +229,14 @@ class _RowsCheck:
         numbers, texts = self._builder.take().blobs()
         own, own_texts = self._rows.all_columns.blobs()
         part = slice(self._compared, self._taken)
-        names = slice(self._names_compared, self._names_compared + len(texts["name"]))
         same = all(own[name][part].tobytes() == column.tobytes() for name, column in numbers.items())
-        if not same or own_texts["name"][names] != texts["name"]:
+        for name, start in self._bytes_compared.items():
+            end = start + len(texts[name])
+            same = same and own_texts[name][start:end] == texts[name]
+            self._bytes_compared[name] = end
+        if not same:
             raise self._differs()
-        self._compared, self._names_compared = self._taken, names.stop
+        self._compared = self._taken
         self._rows.release()
 
     def finish(self, fragment: Fragment) -> None:
@@ -241,10 +244,10 @@ class _RowsCheck:
         self._compare()
         _, own_texts = self._rows.all_columns.blobs()
         _, texts = self._builder.columns().blobs()
-        all_names = self._names_compared == len(own_texts["name"])
-        same_texts = all(own_texts[name] == text for name, text in texts.items() if name != "name")
+        to_their_ends = all(end == len(own_texts[name]) for name, end in self._bytes_compared.items())
+        same_texts = all(own_texts[name] == text for name, text in texts.items() if name not in SEQUENCES)
         counts = (len(self._rows), self._rows.pictures) == (fragment.rows, fragment.pictures)
-        if not (all_names and same_texts and counts and self._taken == len(self._rows)):
+        if not (to_their_ends and same_texts and counts and self._taken == len(self._rows)):
             raise self._differs()
 
     def _differs(self) -> CorruptIndex:

@@ -18,6 +18,7 @@ def tables() -> dict[str, Any]:
         "filters": [
             {
                 "name": field.name,
+                "also": field.also,
                 "kind": field.kind,
                 "label": field.control.label,
                 "type": field.control.type,

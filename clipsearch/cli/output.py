@@ -10,7 +10,9 @@ from collections.abc import Iterable
 
 from clipsearch.cli.terminal import cell, shown
 from clipsearch.filenames import to_bytes
-from clipsearch.records import HIT_FIELDS, Hit
+from clipsearch.records import HIT_FIELDS, Hit, PictureMetadata, in_one_cell
+
+LONGEST_SHOWN = 80  # characters of a text under a hit
 
 
 def hits_csv(hits: Iterable[Hit]) -> bytes:
@@ -20,7 +22,8 @@ def hits_csv(hits: Iterable[Hit]) -> bytes:
     writer.writeheader()
     for hit in hits:
         row = hit.to_dict()
-        writer.writerow({key: cell(value) if isinstance(value, str) else value for key, value in row.items()})
+        flat = {key: in_one_cell(value) for key, value in row.items()}
+        writer.writerow({key: cell(value) if isinstance(value, str) else value for key, value in flat.items()})
     return to_bytes(buffer.getvalue())
 
 
@@ -29,8 +32,26 @@ def print_hit(hit: Hit) -> None:
     score = "    -" if math.isnan(hit.score) else f"{hit.score:.3f}"
     band = "" if hit.band is None else f"{hit.band:8}  "
     print(f"{hit.rank:3d}  {score}  {band}{shown(hit.record.where(_shortest(hit.path)))}")
+    if words := words_of(hit.record.metadata):
+        print(f"{'':22}{shown(words)}")
     for other in hit.others:
         print(f"                      = {shown(other.record.where(_shortest(other.path)))}")
+
+
+def words_of(metadata: PictureMetadata) -> str:
+    """What people wrote of a picture, as far as it fits into a line; "" if nothing."""
+    told = {
+        "rating": "" if metadata.rating is None else str(metadata.rating),
+        "people": ", ".join(metadata.people),
+        "keywords": ", ".join(metadata.keywords),
+        "title": metadata.title or "",
+        "caption": (metadata.caption or "").replace("\n", " / "),
+    }
+    return "; ".join(f"{name}: {_cut(text)}" for name, text in told.items() if text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
 
 
 def _shortest(path: str) -> str:

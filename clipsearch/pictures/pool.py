@@ -454,7 +454,7 @@ class _Worker:
         if task.mode == "hash":
             return DecodeResult(task.key, message["hash"])
         if task.mode == "describe":
-            return DecodeResult(task.key, metadata=PictureMetadata(**message["metadata"]))
+            return DecodeResult(task.key, metadata=PictureMetadata.from_dict(message["metadata"]))
         video = None if "video" not in message else VideoPart.from_dict(message["video"])
         pieces = min(max(video is None, int(message.get("pieces", 1))), self.shared.shape[0])
         if video is not None and not len(video.times_s) == len(video.looks) == pieces:
@@ -464,7 +464,7 @@ class _Worker:
             message.get("hash") if task.start_s is not None else message["hash"],
             message["width"],
             message["height"],
-            PictureMetadata(**message.get("metadata", {})),
+            PictureMetadata.from_dict(message.get("metadata", {})),
             self.shared.slots[slot, :pieces].copy(),
             partial=None if message.get("partial") is None else str(message["partial"]),
             beside_unread=bool(message.get("beside_unread")),

@@ -53,6 +53,7 @@ from clipsearch.query.arguments import (
 )
 from clipsearch.records import (
     DEFAULT_HITS,
+    FIRST_WITH_WORDS,
     AnyPicture,
     Band,
     FloatArray,
@@ -485,9 +486,9 @@ class Collection:
         if isinstance(query, str) and not query.strip():
             return []
         parsed = self.parse(query)
-        unseen = [] if parsed.filter is None else self._unseen(parsed.filter)
+        unseen = [] if parsed.filter is None else [*self._unseen(parsed.filter), *self._without_words(parsed.filter)]
         texts = [term.value for term in parsed.terms if term.kind == "text"]
-        untagged = unknown_tags(parsed, [tag.name for tag in self.tags])
+        untagged = unknown_tags(parsed, [tag.name for tag in self.tags], self._pictures_with_keyword)
         return [*parsed.offers, *untagged, *unseen, *hints(parsed), *self.unread(texts)]
 
     def _unseen(self, expression: Filter) -> list[str]:
@@ -504,6 +505,30 @@ class Collection:
         return [
             f"{unseen:,} of {len(self):,} pictures were indexed before clipsearch looked at their kind and colours; "
             "is: and color: leave them out. To include them, run: clipsearch index --reindex"
+        ]
+
+    def _pictures_with_keyword(self, keyword: str) -> int:
+        from clipsearch.query.nodes import Glob
+
+        return len(self.select(Glob("keyword", (keyword,))))
+
+    def _without_words(self, expression: Filter) -> list[str]:
+        """That a filter asks for what people wrote, and that older versions did not read that of some pictures."""
+        from clipsearch.query.fields import WORDS
+        from clipsearch.query.nodes import Glob, Range, leaves_of
+
+        if not any(isinstance(leaf, Glob | Range) and leaf.column in WORDS for leaf in leaves_of(expression)):
+            return []
+        older = 0
+        for rows in self._live_rows():
+            versions = rows.file.columns.numbers.get("metadata_version")
+            was_read = np.zeros(rows.file.pictures, bool) if versions is None else versions >= FIRST_WITH_WORDS
+            older += int(np.count_nonzero(~was_read & rows.alive))
+        if not older:
+            return []
+        return [
+            f"{older:,} of {len(self):,} pictures were indexed before clipsearch read keywords, captions, names and "
+            "stars. To include theirs, run: clipsearch index --reread-metadata"
         ]
 
     def unread(self, texts: Iterable[str]) -> list[str]:

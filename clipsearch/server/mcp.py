@@ -264,8 +264,9 @@ def _answer(found: dict[str, Any], note: str | None) -> Answer:
 def _found(hit: dict[str, Any]) -> Found:
     changed = datetime.fromtimestamp(hit["mtime_ns"] / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     texts = {name: safe(value) for name, value in hit.items() if isinstance(value, str)}
+    lists = {name: [safe(one) for one in hit[name]] for name in ("keywords", "people")}
     others = [_found(other) for other in hit["others"]]
-    return Found(**{**hit, **texts, "date": safe(hit["taken_at"] or changed), "others": others})
+    return Found(**{**hit, **texts, **lists, "date": safe(hit["taken_at"] or changed), "others": others})
 
 
 def _summary(status: dict[str, Any]) -> Summary:

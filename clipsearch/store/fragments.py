@@ -45,6 +45,7 @@ MODEL_FIELDS = ("name", "fingerprint", "dim", "score_scale")
 BATCH_ROWS = 8192
 _RECORD_FIELDS = [field for field in dataclasses.fields(ImageRecord) if field.name != "metadata"]
 _METADATA_FIELDS = list(dataclasses.fields(PictureMetadata))
+_LISTS = frozenset(field.name for field in _METADATA_FIELDS if str(field.type).startswith("tuple["))
 _REPEATING = ("status", "format", "camera", "date_source")
 
 
@@ -56,7 +57,7 @@ def record_schema() -> pa.Schema:
     them as they are."""
     import pyarrow as pa
 
-    kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+    kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "tuple[str, ...]": pa.list_(pa.string())}
     columns = []
     for field in (*_RECORD_FIELDS, *_METADATA_FIELDS):
         name, _, rest = str(field.type).partition(" | ")
@@ -68,6 +69,8 @@ def record_schema() -> pa.Schema:
 
 
 def _utf8(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_utf8(part) for part in value]
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
@@ -94,6 +97,8 @@ def to_records(table: pa.Table) -> list[ImageRecord]:
     meta = [field.name for field in _METADATA_FIELDS if field.name in there]
     columns = table.select([*own, *meta, "path_bytes"]).to_pydict()
     raw_paths = columns.pop("path_bytes")
+    for name in _LISTS.intersection(meta):
+        columns[name] = [tuple(value) if value else () for value in columns[name]]
     records = []
     for values, about, raw in zip(
         zip(*(columns[name] for name in own), strict=True),

@@ -36,7 +36,6 @@ BoolArray = npt.NDArray[np.bool_]
 Batches = Callable[[], Iterable[list[ImageRecord]]]
 
 _RECORD_FIELDS = {field.name: field for field in dataclasses.fields(ImageRecord)}
-_METADATA_NAMES = {field.name for field in dataclasses.fields(PictureMetadata)}
 
 
 class RowsFile:
@@ -355,9 +354,9 @@ def _text(record: ImageRecord) -> bytes:
 
 def _record(body: dict[str, Any], row_id: int, metadata_version: int) -> ImageRecord:
     """The reverse of `_text`. Fields of later versions are passed over."""
-    about = {name: value for name, value in body.pop("metadata", {}).items() if name in _METADATA_NAMES}
+    metadata = PictureMetadata.from_dict(body.pop("metadata", {}))
     known = {name: value for name, value in body.items() if name in _RECORD_FIELDS}
-    own = {"row_id": row_id, "metadata_version": metadata_version, "metadata": PictureMetadata(**about)}
+    own = {"row_id": row_id, "metadata_version": metadata_version, "metadata": metadata}
     return ImageRecord(**{**known, **own})
 
 
