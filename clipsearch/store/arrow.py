@@ -35,7 +35,7 @@ def to_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     present = np.array([value is not None for value in values], bool)
     valid = None if present.all() else pa.py_buffer(np.packbits(present, bitorder="little"))
     if pa.types.is_list(kind):
-        lists = [value or () for value in values]
+        lists = [value or () for value in values] if any(values) else [()] * len(values)
         starts = np.cumsum([0, *map(len, lists)])
         flat = to_array([part for value in lists for part in value], kind.value_type)
         parts = [valid, pa.py_buffer(starts.astype(np.int32))]

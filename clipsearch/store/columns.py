@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from operator import attrgetter
@@ -79,7 +79,7 @@ class ListColumn(NamedTuple):
     """A column of any number of texts a row, each of which is kept once, folded: a row has how many it has, and the
     numbers of all rows' texts stand one behind the other."""
 
-    of: Callable[[ImageRecord], Iterable[str]]
+    of: Callable[[ImageRecord], Collection[str]]
 
 
 class NameParts(NamedTuple):
@@ -145,7 +145,9 @@ def _folded(text: str | None) -> str | None:
     return fold_name(text) if text else None
 
 
-def _written(metadata: PictureMetadata) -> Iterable[str]:
+def _written(metadata: PictureMetadata) -> Collection[str]:
+    if metadata.title is None and metadata.caption is None:
+        return ()
     return (*filter(None, [metadata.title]), *(metadata.caption or "").splitlines())
 
 
@@ -305,7 +307,11 @@ class ColumnsBuilder:
             text = text_of(record, parts)
             append(-1 if text is None else known.setdefault(text, len(known)))
         for count, append, known, texts_of in self._lists:
-            folded = dict.fromkeys(fold_name(text) for text in texts_of(record))
+            texts = texts_of(record)
+            if not texts:
+                count(0)
+                continue
+            folded = dict.fromkeys(fold_name(text) for text in texts)
             folded.pop("", None)
             count(len(folded))
             for text in folded:

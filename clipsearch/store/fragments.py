@@ -10,6 +10,7 @@ import dataclasses
 import heapq
 import json
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -79,10 +80,10 @@ def to_table(records: list[ImageRecord]) -> pa.Table:
     import pyarrow as pa
 
     columns: dict[str, list[Any]] = {}
-    for field in _RECORD_FIELDS:
-        columns[field.name] = [_utf8(getattr(record, field.name)) for record in records]
-    for field in _METADATA_FIELDS:
-        columns[field.name] = [_utf8(getattr(record.metadata, field.name)) for record in records]
+    for fields, of in ((_RECORD_FIELDS, records), (_METADATA_FIELDS, [record.metadata for record in records])):
+        for field in fields:
+            values = list(map(attrgetter(field.name), of))
+            columns[field.name] = list(map(_utf8, values)) if "str" in str(field.type) else values
     columns["path"] = [readable(record.path) for record in records]
     columns["path_bytes"] = [None if is_utf8(record.path) else to_bytes(record.path) for record in records]
     schema = record_schema()
@@ -95,10 +96,13 @@ def to_records(table: pa.Table) -> list[ImageRecord]:
     there = set(table.column_names)
     own = [field.name for field in _RECORD_FIELDS if field.name in there]
     meta = [field.name for field in _METADATA_FIELDS if field.name in there]
-    columns = table.select([*own, *meta, "path_bytes"]).to_pydict()
+    lists = _LISTS.intersection(meta)
+    columns = table.select([*(name for name in (*own, *meta) if name not in lists), "path_bytes"]).to_pydict()
     raw_paths = columns.pop("path_bytes")
-    for name in _LISTS.intersection(meta):
-        columns[name] = [tuple(value) if value else () for value in columns[name]]
+    for name in lists:
+        column = table.column(name)
+        has_some = any(len(chunk.flatten()) for chunk in column.chunks)
+        columns[name] = [tuple(value or ()) for value in column.to_pylist()] if has_some else [()] * len(column)
     records = []
     for values, about, raw in zip(
         zip(*(columns[name] for name in own), strict=True),
