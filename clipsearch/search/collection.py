@@ -847,6 +847,7 @@ class Collection:
 
     def files_of(self, row_ids: IntArray) -> IntArray:
         """What the file of each row is known by: the row id of its first row. Shapes: (N,) int64."""
+        self._check_open()
         if not self.has_views:
             return row_ids
         files = row_ids.copy()

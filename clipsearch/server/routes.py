@@ -537,7 +537,7 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
                 "description": "The file, if it still has this content.",
             },
             206: {"description": "The part of a video that Range asks for."},
-            416: {"description": "The video has no such part."},
+            416: {"model": messages.Problem, "description": "The video has no such part."},
             403: {"model": messages.Problem, "description": "Originals are for browsers on this machine only."},
             **documented(messages.Picture, 404, 422, 503)["responses"],
         },
@@ -569,7 +569,7 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
             return StreamingResponse(found.blocks(), media_type=found.media_type, headers=headers)
         if not part:
             found.file.close()
-            return Response(status_code=416, headers={"content-range": f"bytes */{found.size_bytes}"})
+            raise HTTPException(416, "The video has no such part.", {"content-range": f"bytes */{found.size_bytes}"})
         headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{found.size_bytes}"
         headers["content-length"] = str(len(part))
         return StreamingResponse(found.blocks(part), 206, media_type=found.media_type, headers=headers)
