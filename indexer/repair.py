@@ -655,17 +655,25 @@ class _Repair:
 
     def _agreed(self, manifest: Manifest) -> Manifest:
         """Rows whose vector is lost, and rows whose path has a newer one, are dead; vectors that no picture in answer
-        has are hidden."""
+        has are hidden. Missing rows stay without their lost vectors: they are encoded when they are back."""
         index_dir = self.index_dir
         states = row_states(index_dir, manifest.fragments)
         files = [VectorsFile(index_dir / s.mapped.path, manifest.model.dim) for s in manifest.segments]
         stored = np.unique(np.concatenate([np.empty(0, np.int64), *(file.ids for file in files)]))
         live = ~states.dead
         answered = ~states.missing | (np.isin(states.row_ids, self._unseen) & (states.vector_ids >= 0))
-        lost = live & answered & (states.statuses == 0) & ~np.isin(states.vector_ids, stored)
+        lost = live & (states.statuses == 0) & ~np.isin(states.vector_ids, stored)
+        away = lost & ~answered & (states.vector_ids >= 0)
+        lost &= answered
         if lost.any():
             self.report.lost_rows += int(lost.sum())
             self._say(f"{int(lost.sum())} rows lost their vectors: the next run encodes these pictures again")
+        fragments = manifest.fragments
+        if away.any():
+            self._say(
+                f"{int(away.sum())} missing pictures lost their vectors: they are encoded again when they are back"
+            )
+            fragments = tuple(self._without_vectors(fragment, states.row_ids[away]) for fragment in fragments)
         older = np.zeros(len(live), bool)
         if "views" not in manifest.reader_features:
             order = np.lexsort((states.row_ids, states.paths[:, 1], states.paths[:, 0]))
@@ -676,7 +684,6 @@ class _Repair:
         if older.any():
             self._say(f"{int(older.sum())} rows deleted because their paths have newer rows")
         newly_dead = states.row_ids[lost | older]
-        fragments = manifest.fragments
         if len(newly_dead):
             fragments = tuple(self._killed(fragment, newly_dead) for fragment in fragments)
         answered = states.answered & ~lost & ~older
@@ -702,6 +709,20 @@ class _Repair:
     def _killed(self, fragment: Fragment, row_ids: IntArray) -> Fragment:
         dead, missing = dead_rows(self.index_dir, fragment), missing_rows(self.index_dir, fragment)
         return self._with_marks(fragment, np.union1d(dead, row_ids), missing)
+
+    def _without_vectors(self, fragment: Fragment, row_ids: IntArray) -> Fragment:
+        """`fragment`, written anew, with those of the rows that it has naming no vector."""
+        index_dir = self.index_dir
+        own = set(row_ids[(row_ids >= fragment.first_row_id) & (row_ids <= fragment.last_row_id)].tolist())
+        if not own:
+            return fragment
+        records = lambda: _in_batches(  # noqa: E731
+            dataclasses.replace(record, vector_id=-1) if record.row_id in own else record
+            for record in read_fragment_records(index_dir, fragment)
+        )
+        written = write_fragment(self.writer, records)
+        assert written is not None
+        return self._with_marks(written, dead_rows(index_dir, fragment), missing_rows(index_dir, fragment))
 
     # -- tags
 

@@ -18,6 +18,7 @@ import pytest
 
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.repair import repair
+from clipsearch.indexer.verify import verify
 from clipsearch.store import Writer
 from tests.support.cases import thinned
 from tests.support.commands import Commands, State
@@ -245,6 +246,41 @@ def test_damaged_marks_do_not_bring_back_what_is_not_there(lost: str, tmp_path: 
     assert (report["indexed"], report["pictures"]) == (0, 22)
     # Where nothing says any more that they were deleted, the two pictures are missing for a while.
     assert report["missing"] <= (0 if lost in ("main", "copy") else 2)
+
+
+@pytest.mark.parametrize("mended_by", ["repair", "the run"])
+def test_missing_pictures_whose_vectors_are_lost_are_encoded_when_they_are_back(mended_by: str, tmp_path: Path) -> None:
+    """Also where a repair of an earlier version has left their rows with vectors that are nowhere."""
+    photos, drive = tmp_path / "photos", tmp_path / "photos" / "drive"
+    index = photos / ".clipsearch"
+    fill(photos, 30)
+    index_folder(photos, FakeEncoder(), options=ONE)
+    fill(drive, 6, first=40)
+    index_folder(photos, FakeEncoder(), options=ONE)
+    drive.rename(tmp_path / "drive")
+    assert index_folder(photos, FakeEncoder(), options=ONE).missing == 6
+    with Writer(index) as writer:
+        manifest = writer.current()
+        assert manifest is not None
+        lost = manifest.segments[-1]
+        assert lost.vectors == 6
+        if mended_by == "the run":
+            writer.commit(dataclasses.replace(manifest, segments=manifest.segments[:-1]))
+    if mended_by == "repair":
+        (index / lost.data.path).unlink()
+        (index / lost.mapped.path).unlink()
+        report = repair(index)
+        assert report.lost_rows == 0
+        assert any("6 missing pictures lost their vectors" in action for action in report.actions)
+    checked = verify(index)
+    assert (checked.ok, checked.pictures, checked.missing) == (True, 30, 6)
+    assert index_folder(photos, FakeEncoder(), options=ONE).missing == 6
+    (tmp_path / "drive").rename(drive)
+    back = index_folder(photos, FakeEncoder(), options=ONE)
+    assert (back.encoded, back.missing, back.pictures) == (6, 0, 36)
+    checked = verify(index)
+    assert (checked.ok, checked.pictures, checked.missing) == (True, 36, 0), checked.problems
+    assert index_folder(photos, FakeEncoder(), options=ONE).encoded == 0
 
 
 def test_the_last_two_generations_are_kept(photos: Path, commands: Commands) -> None:
