@@ -752,7 +752,29 @@ class _Repair:
                 self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is as it was before its last change")
             else:
                 self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is lost: tag its pictures again")
+        before = self._repaired_tags_before(manifest)
+        if before != manifest.tags_before:
+            manifest = dataclasses.replace(manifest, tags_before=before)
         return with_tags(manifest, kept) if changed else manifest
+
+    def _repaired_tags_before(self, manifest: Manifest) -> tuple[TagRef, ...]:
+        """The tags before their last change, without those of which nothing is whole: they can replace nothing."""
+        kept: list[TagRef] = []
+        for ref in manifest.tags_before:
+            bad = [file for file in ref.files() if self._tag_problem(ref, file) is not None]
+            if not bad:
+                kept.append(ref)
+                continue
+            for file in bad:
+                self._put_aside(self.index_dir / file.path)
+            names = ", ".join(file.path for file in bad)
+            whole = next((file for file in ref.files() if file not in bad), None)
+            if whole is not None:
+                kept.append(add_tag_file(self.index_dir, read_tag_file(self.index_dir, whole)))
+                self._say(f"{names}: damaged; an older {ref.kind} {ref.name!r} is intact in its other file")
+            else:
+                self._say(f"{names}: damaged; an older {ref.kind} {ref.name!r} is no longer kept")
+        return tuple(kept)
 
     def _tag_problem(self, ref: TagRef, file: FileRef) -> str | None:
         """What is wrong with one of a tag's files. Raises: StorageError if it cannot be read."""

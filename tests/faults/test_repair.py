@@ -19,7 +19,7 @@ import pytest
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.repair import repair
 from clipsearch.indexer.verify import verify
-from clipsearch.store import Writer
+from clipsearch.store import Writer, open_snapshot
 from tests.support.cases import thinned
 from tests.support.commands import Commands, State
 from tests.support.fake_encoder import FakeEncoder
@@ -246,6 +246,36 @@ def test_damaged_marks_do_not_bring_back_what_is_not_there(lost: str, tmp_path: 
     assert (report["indexed"], report["pictures"]) == (0, 22)
     # Where nothing says any more that they were deleted, the two pictures are missing for a while.
     assert report["missing"] <= (0 if lost in ("main", "copy") else 2)
+
+
+@pytest.mark.parametrize("which", ["of the tag", "of the tag before its last change", "all but one of each", "all"])
+def test_a_repair_of_damaged_tags_ends(which: str, whole: tuple[Path, State], tmp_path: Path) -> None:
+    """After it, `verify` has nothing more to say: it named damaged tags for ever where an older list still had them."""
+    photos = tmp_path / "photos"
+    shutil.copytree(whole[0], photos)
+    index = photos / ".clipsearch"
+    with open_snapshot(index) as snapshot:
+        tags, before = snapshot.manifest.tags, snapshot.manifest.tags_before
+    chosen = {
+        "of the tag": [tag.files() for tag in tags if tag.name == "dog"],
+        "of the tag before its last change": [tag.files() for tag in before],
+        "all but one of each": [tag.files()[:1] for tag in (*tags, *before)],
+        "all": [tag.files() for tag in (*tags, *before)],
+    }[which]
+    names = {file.path for files in chosen for file in files}
+    assert names
+    for name in names:
+        damage(index / name, "changed")
+    assert not verify(index).ok
+    report = repair(index)
+    assert report.actions
+    assert len(report.put_aside) >= len(names)
+    checked = verify(index)
+    assert checked.ok, checked.problems
+    assert not repair(index).actions
+    with open_snapshot(index) as snapshot:
+        kept = {tag.name for tag in snapshot.manifest.tags}
+    assert kept == ({"dog"} if which == "all" else {"cat", "dog"})  # an older generation has another dog
 
 
 @pytest.mark.parametrize("mended_by", ["repair", "the run"])
