@@ -50,8 +50,10 @@ from clipsearch.store.fragments import (
     read_vector_blocks,
 )
 from clipsearch.store.hashes import hash_keys
+from clipsearch.store.lock import committed_root
 from clipsearch.store.manifest import FORMAT_VERSION, is_of_format_1, load_manifest, manifests_of
 from clipsearch.store.marks import dead_rows, marked, missing_rows, read_marks
+from clipsearch.store.snapshot import unknown_root
 from clipsearch.store.tags import (
     Tag,
     add_tag_file,
@@ -317,20 +319,35 @@ class _Repair:
             model = max(models, key=lambda model: models[model]) if models else known[0]
         why = "every generation lacks files that nothing replaces" if self.before else "no manifest is intact"
         self._say(f"{why}: rebuilt a manifest from the other files")
-        empty = Manifest(0, "", "..", model, 0)
+        empty = Manifest(0, "", self._root(rows), model, 0)
         if self.before:
             last = self.before[0]
             empty = dataclasses.replace(
                 empty,
-                root=last.root,
                 links=last.links,
                 devices=last.devices,
                 clock_s=last.clock_s,
                 clock_read_s=last.clock_read_s,
                 clock_waiting_s=last.clock_waiting_s,
             )
+        elif not empty.root:
+            self._say(unknown_root(self.index_dir))
         made = self._with_stored(empty, model, vectors, rows)
         return with_tags(made, recover_tags(self.index_dir))
+
+    def _root(self, rows: dict[int, ImageRecord]) -> str:
+        """The root of an index, by a manifest or by COMMIT; else the folder that it lies in if that has any picture of
+        it; else "": unknown."""
+        if self.before:
+            return self.before[0].root
+        root = committed_root(self.index_dir)
+        if root is not None:
+            return root
+        beside = root_path(self.index_dir, "..")
+        is_beside = self.index_dir.name == INDEX_DIR_NAME and any(
+            os.path.lexists(beside / record.path) for record in rows.values()
+        )
+        return ".." if is_beside else ""
 
     def _stored(
         self, first_row_id: int, first_vector_id: int
@@ -410,9 +427,7 @@ class _Repair:
         if records:
             fragment = write_fragment(self.writer, lambda: [records])
             if fragment is not None:
-                # Nobody knows the root of an index that lies elsewhere.
-                knows = bool(self.before) or self.index_dir.name == INDEX_DIR_NAME
-                seen = self._seen(manifest) if knows else None
+                seen = self._seen(manifest) if manifest.root else None
                 fragments = (*fragments, self._with_marks(fragment, np.empty(0, np.int64), {}, seen))
             self._say(f"{len(records)} rows and {len(ids)} vectors recovered from files that no intact manifest names")
         return dataclasses.replace(
