@@ -20,7 +20,7 @@ import xxhash
 
 from clipsearch.config import INDEX_DIR_NAME
 from clipsearch.filenames import to_bytes
-from clipsearch.indexer.drives import drive_identity, mounted_below
+from clipsearch.indexer.drives import MountPoints, drive_identity
 from clipsearch.indexer.ignore import HIDDEN, OF_THE_PROCESS, PASSING_ERRORS, Folder, Ignore
 from clipsearch.indexer.sidecars import Sidecars
 from clipsearch.pictures.formats import PICTURE_ENDINGS, classify_name, is_picture_name
@@ -150,7 +150,7 @@ class Scan:
     device_numbers: dict[str, int] = field(default_factory=dict)  # of the same; older indexes have only these
 
     drives: dict[int, int] = field(default_factory=dict)  # by device number
-    mounted: frozenset[str] = frozenset()  # folders where something is mounted, perhaps of the same device
+    mounted: set[str] = field(default_factory=set)  # folders where something is mounted, perhaps of the same device
     left_out: dict[str, str] = field(default_factory=dict)  # files and folders that `ignore` names, and why; no hidden
     held: set[str] = field(default_factory=set)  # folders that stay as they were; see indexer/ignore.py
     indexed: list[str] = field(default_factory=list)  # folders below the root that have an index of their own
@@ -213,7 +213,8 @@ def walk(root: Path, result: Scan, *, exclude: Path | None = None, ignore: Ignor
 
 def _walk(root: Path, result: Scan, exclude: Path | None, ignore: Ignore) -> Iterator[FileBlock]:
     patience = _Patience()
-    result.mounted = mounted_below(os.fspath(root))
+    points = MountPoints(os.fspath(root))
+    result.mounted = points.met_at(os.fspath(root), "")
     visited: set[tuple[int, int]] = set()
     if exclude is not None and exclude.is_dir():
         info = exclude.stat()
@@ -221,7 +222,11 @@ def _walk(root: Path, result: Scan, exclude: Path | None, ignore: Ignore) -> Ite
     linked: list[tuple[str, int]] = []  # folders behind links come last: a folder is known by its own name first
     pending = [("", -1)]
     while pending or linked:
-        relative, above = pending.pop() if pending else linked.pop(0)
+        if pending:
+            relative, above = pending.pop()
+        else:
+            relative, above = linked.pop(0)
+            result.mounted |= points.met_at(os.path.join(os.fspath(root), relative), relative)
         folder = _Folder(os.fspath(root), relative, ignore, result, patience)
         yield from folder.read(above, visited)
         pending += reversed(folder.subfolders)
