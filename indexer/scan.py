@@ -22,6 +22,7 @@ from clipsearch.config import INDEX_DIR_NAME
 from clipsearch.filenames import to_bytes
 from clipsearch.indexer.drives import MountPoints, drive_identity
 from clipsearch.indexer.ignore import HIDDEN, OF_THE_PROCESS, PASSING_ERRORS, Folder, Ignore
+from clipsearch.indexer.placeholders import stands_for
 from clipsearch.indexer.sidecars import Sidecars
 from clipsearch.pictures.formats import PICTURE_ENDINGS, classify_name, is_picture_name
 from clipsearch.records import IntArray, SkippedImage
@@ -142,6 +143,7 @@ class Scan:
     others: Counter[str] = field(default_factory=Counter)  # what is no picture by its name, by its kind
     unreadable: list[SkippedImage] = field(default_factory=list)  # files and folders that cannot be looked at
     lost_links: list[SkippedImage] = field(default_factory=list)  # of names of no pictures: to folders, perhaps
+    evicted: set[str] = field(default_factory=set)  # files and folders of which only placeholders are here
     folders: set[str] = field(default_factory=set)  # those that hold files with the names of pictures
     devices: dict[str, int] = field(default_factory=dict)
     """Which drive (see indexer/drives.py) the root ("") is on, the folders in it, and every folder that is on another
@@ -175,10 +177,11 @@ class Scan:
         return None
 
     def hides(self, path: str) -> bool:
-        """Whether `path` cannot be looked at, or lies in a folder that cannot: its absence then says nothing."""
+        """Whether `path` cannot be looked at, or is elsewhere for now, or lies in such a folder: its absence then says
+        nothing."""
         if len(self._unreadable) < len(self.unreadable) + len(self.lost_links):
             self._unreadable = {skipped.path for skipped in (*self.unreadable, *self.lost_links)}
-        while path not in self._unreadable:
+        while path not in self._unreadable and path not in self.evicted:
             if not path:
                 return False
             path = path.rpartition("/")[0]
@@ -362,6 +365,8 @@ class _Folder:
     def _take(self, entry: os.DirEntry[str], fd: int, device: int, rules: Folder) -> None:
         name, result = entry.name, self._result
         path = self._prefix + name
+        if (evicted := stands_for(name)) is not None:
+            result.evicted.add(self._prefix + evicted)
         try:
             is_link, is_dir = entry.is_symlink(), self._patience(entry.is_dir)
             why = rules.skips(path, name, is_dir)
