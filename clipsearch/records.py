@@ -459,7 +459,7 @@ class Manifest:
 
     generation: int
     created_at: str  # ISO 8601, UTC
-    root: str  # the collection's folder: relative to the index folder, or absolute
+    root: str  # the collection's folder: relative to the index folder, or absolute; "": unknown, after a repair
     model: ModelRef
     next_row_id: int
     next_vector_id: int = 0

@@ -473,6 +473,7 @@ class _Run:
         self._tell_of_old_metadata()
         self._before = open_snapshot(index_dir) if current is not None else None
         self._vectors = StoredVectors(index_dir, self._segments, self.model.dim)
+        catalog.forget_lost(self._segments, self._vectors.ids_of)
         self._references = References(catalog, self.manifest.next_vector_id)
         answered = (catalog.statuses == 0) & ~catalog.away
         self._live = Counter(

@@ -4,7 +4,7 @@ refer to a vector. Built once a run; no Python object for a row, some 50 bytes f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,20 @@ class Catalog:
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    def forget_lost(self, segments: Sequence[Segment], open_ids: Callable[[Segment], IntArray]) -> None:
+        """Let missing rows whose vectors are in none of `segments` have none: when their files are back, they are read.
+
+        `open_ids` gives the ids that a segment holds, which it is asked for only where there are gaps between them.
+        """
+        away = np.flatnonzero(self.away & (self.vector_ids >= 0))
+        for segment in segments if len(away) else ():
+            ids = self.vector_ids[away]
+            held = (ids >= segment.first_vector_id) & (ids <= segment.last_vector_id)
+            if held.any() and segment.last_vector_id - segment.first_vector_id + 1 != segment.vectors:
+                held &= np.isin(ids, open_ids(segment))
+            away = away[~held]
+        self.vector_ids[away] = -1
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column (see store.columns.NUMBERS) by number, copied: mapped pages would count as memory beside it."""
@@ -257,6 +271,10 @@ class StoredVectors:
         self._files: list[VectorsFile] | None = None
         self._asked = 0
         self._new: list[_Keys] = []
+
+    def ids_of(self, segment: Segment) -> IntArray:
+        """The ids of a segment's vectors. Shape: (N,) int64, ascending. Raises: CorruptIndex."""
+        return VectorsFile(self._index_dir / segment.mapped.path, self._dim).ids
 
     def find(self, key: tuple[int, int]) -> int | None:
         """The id of a content's vector. Raises: CorruptIndex."""

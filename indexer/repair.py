@@ -50,8 +50,10 @@ from clipsearch.store.fragments import (
     read_vector_blocks,
 )
 from clipsearch.store.hashes import hash_keys
+from clipsearch.store.lock import committed_root
 from clipsearch.store.manifest import FORMAT_VERSION, is_of_format_1, load_manifest, manifests_of
 from clipsearch.store.marks import dead_rows, marked, missing_rows, read_marks
+from clipsearch.store.snapshot import unknown_root
 from clipsearch.store.tags import (
     Tag,
     add_tag_file,
@@ -317,20 +319,35 @@ class _Repair:
             model = max(models, key=lambda model: models[model]) if models else known[0]
         why = "every generation lacks files that nothing replaces" if self.before else "no manifest is intact"
         self._say(f"{why}: rebuilt a manifest from the other files")
-        empty = Manifest(0, "", "..", model, 0)
+        empty = Manifest(0, "", self._root(rows), model, 0)
         if self.before:
             last = self.before[0]
             empty = dataclasses.replace(
                 empty,
-                root=last.root,
                 links=last.links,
                 devices=last.devices,
                 clock_s=last.clock_s,
                 clock_read_s=last.clock_read_s,
                 clock_waiting_s=last.clock_waiting_s,
             )
+        elif not empty.root:
+            self._say(unknown_root(self.index_dir))
         made = self._with_stored(empty, model, vectors, rows)
         return with_tags(made, recover_tags(self.index_dir))
+
+    def _root(self, rows: dict[int, ImageRecord]) -> str:
+        """The root of an index, by a manifest or by COMMIT; else the folder that it lies in if that has any picture of
+        it; else "": unknown."""
+        if self.before:
+            return self.before[0].root
+        root = committed_root(self.index_dir)
+        if root is not None:
+            return root
+        beside = root_path(self.index_dir, "..")
+        is_beside = self.index_dir.name == INDEX_DIR_NAME and any(
+            os.path.lexists(beside / record.path) for record in rows.values()
+        )
+        return ".." if is_beside else ""
 
     def _stored(
         self, first_row_id: int, first_vector_id: int
@@ -414,9 +431,7 @@ class _Repair:
         if records:
             fragment = write_fragment(self.writer, lambda: [records])
             if fragment is not None:
-                # Nobody knows the root of an index that lies elsewhere.
-                knows = bool(self.before) or self.index_dir.name == INDEX_DIR_NAME
-                seen = self._seen(manifest) if knows else None
+                seen = self._seen(manifest) if manifest.root else None
                 fragments = (*fragments, self._with_marks(fragment, np.empty(0, np.int64), {}, seen))
             self._say(f"{len(records)} rows and {len(ids)} vectors recovered from files that no intact manifest names")
         return dataclasses.replace(
@@ -659,20 +674,29 @@ class _Repair:
 
     def _agreed(self, manifest: Manifest) -> Manifest:
         """Rows whose vector is lost, and rows whose path has a newer one, are dead; vectors that no picture in answer
-        has are hidden."""
+        has are hidden. Missing rows stay without their lost vectors: they are encoded when they are back."""
         index_dir = self.index_dir
         states = row_states(index_dir, manifest.fragments)
         files = [VectorsFile(index_dir / s.mapped.path, manifest.model.dim) for s in manifest.segments]
         stored = np.unique(np.concatenate([np.empty(0, np.int64), *(file.ids for file in files)]))
         live = ~states.dead
         answered = ~states.missing | (np.isin(states.row_ids, self._unseen) & (states.vector_ids >= 0))
-        lost = live & answered & (states.statuses == 0) & ~np.isin(states.vector_ids, stored)
+        lost = live & (states.statuses == 0) & ~np.isin(states.vector_ids, stored)
+        away = lost & ~answered & (states.vector_ids >= 0)
+        lost &= answered
         if lost.any():
             self.report.lost_rows += int(lost.sum())
             self._say(f"{int(lost.sum())} rows lost their vectors: the next run encodes these pictures again")
         has_parts = bool(states.parts.any())
         if has_parts:  # a file is answered with all of its rows, or read again
             lost = live & _of_same_paths(states.paths, lost | states.divided)
+            away = live & ~answered & (states.vector_ids >= 0) & _of_same_paths(states.paths, away)
+        fragments = manifest.fragments
+        if away.any():
+            self._say(
+                f"{int(away.sum())} missing pictures lost their vectors: they are encoded again when they are back"
+            )
+            fragments = tuple(self._without_vectors(fragment, states.row_ids[away]) for fragment in fragments)
         older = np.zeros(len(live), bool)
         whole = np.concatenate([states.paths, states.parts], axis=1)
         order = np.lexsort((states.row_ids, *whole.T[::-1]))
@@ -689,7 +713,6 @@ class _Repair:
         if older.any():
             self._say(f"{int(older.sum())} rows deleted because their paths have newer rows")
         newly_dead = states.row_ids[lost | older]
-        fragments = manifest.fragments
         if len(newly_dead):
             fragments = tuple(self._killed(fragment, newly_dead) for fragment in fragments)
         answered = states.answered & ~lost & ~older
@@ -715,6 +738,20 @@ class _Repair:
     def _killed(self, fragment: Fragment, row_ids: IntArray) -> Fragment:
         dead, missing = dead_rows(self.index_dir, fragment), missing_rows(self.index_dir, fragment)
         return self._with_marks(fragment, np.union1d(dead, row_ids), missing)
+
+    def _without_vectors(self, fragment: Fragment, row_ids: IntArray) -> Fragment:
+        """`fragment`, written anew, with those of the rows that it has naming no vector."""
+        index_dir = self.index_dir
+        own = set(row_ids[(row_ids >= fragment.first_row_id) & (row_ids <= fragment.last_row_id)].tolist())
+        if not own:
+            return fragment
+        records = lambda: _in_batches(  # noqa: E731
+            dataclasses.replace(record, vector_id=-1) if record.row_id in own else record
+            for record in read_fragment_records(index_dir, fragment)
+        )
+        written = write_fragment(self.writer, records)
+        assert written is not None
+        return self._with_marks(written, dead_rows(index_dir, fragment), missing_rows(index_dir, fragment))
 
     # -- tags
 
@@ -744,7 +781,29 @@ class _Repair:
                 self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is as it was before its last change")
             else:
                 self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is lost: tag its pictures again")
+        before = self._repaired_tags_before(manifest)
+        if before != manifest.tags_before:
+            manifest = dataclasses.replace(manifest, tags_before=before)
         return with_tags(manifest, kept) if changed else manifest
+
+    def _repaired_tags_before(self, manifest: Manifest) -> tuple[TagRef, ...]:
+        """The tags before their last change, without those of which nothing is whole: they can replace nothing."""
+        kept: list[TagRef] = []
+        for ref in manifest.tags_before:
+            bad = [file for file in ref.files() if self._tag_problem(ref, file) is not None]
+            if not bad:
+                kept.append(ref)
+                continue
+            for file in bad:
+                self._put_aside(self.index_dir / file.path)
+            names = ", ".join(file.path for file in bad)
+            whole = next((file for file in ref.files() if file not in bad), None)
+            if whole is not None:
+                kept.append(add_tag_file(self.index_dir, read_tag_file(self.index_dir, whole)))
+                self._say(f"{names}: damaged; an older {ref.kind} {ref.name!r} is intact in its other file")
+            else:
+                self._say(f"{names}: damaged; an older {ref.kind} {ref.name!r} is no longer kept")
+        return tuple(kept)
 
     def _tag_problem(self, ref: TagRef, file: FileRef) -> str | None:
         """What is wrong with one of a tag's files. Raises: StorageError if it cannot be read."""

@@ -370,8 +370,18 @@ def identify(head: bytes, name: str) -> Kind | None:
     return None
 
 
+POINTER = "a pointer of Git LFS or git-annex to a picture that is not here"
+_POINTERS = (
+    b"version https://git-lfs.github.com/spec/",
+    b"version https://hawser.github.com/spec/",
+    b"/annex/objects/",
+)
+
+
 def classify_unidentified(head: bytes, name: str) -> tuple[SkipStatus, str]:
     """Return the status and reason of a file that `identify` did not know."""
+    if head.startswith(_POINTERS) or b".git/annex/objects/" in head[:512]:
+        return "not_a_picture", POINTER
     by_name = classify_name(name)
     if by_name is not None and by_name[0] == "unsupported_format":
         return by_name  # first, since Targa files start like Windows icons

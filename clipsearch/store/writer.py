@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import json
 import os
 import re
 import time
@@ -45,12 +46,12 @@ from clipsearch.store.lock import (
     BUSY,
     COMMIT,
     COMMIT_WAIT_S,
-    COMMITTED,
     LOCK,
     NEW,
     NOTHING_YET,
     FileLock,
     RunProgress,
+    committed,
     is_new,
     who,
 )
@@ -602,7 +603,9 @@ def _make_current(index_dir: Path, generation: int, raw: bytes, check: Check) ->
     finally:
         unlink_own(staged)
     sync_folder(index_dir)
-    check.lock.write(COMMITTED)  # an index that loses its manifests is then known from one that never had any
+    check.lock.write(
+        committed(json.loads(raw)["root"])
+    )  # an index that loses its manifests is then known from one that never had any
     if is_new(index_dir):
         unlink_own(index_dir / NEW)
     dataclasses.replace(check, line=line)()  # before anything is deleted

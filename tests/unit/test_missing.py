@@ -594,6 +594,56 @@ def test_what_is_spoiled_in_bulk_keeps_its_vectors(
     assert (report.encoded, report.pictures, report.kept) == (0, 12, 0)
 
 
+@pytest.mark.parametrize("placeholder", [".{}.icloud", "{}.nextcloud", "{}.owncloud", "{}.cloud", "{}.dvc"])
+@pytest.mark.parametrize("of", ["a picture", "a folder"])
+def test_what_a_sync_client_has_evicted_is_missing(
+    placeholder: str, of: str, photos: Path, tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    paths = fill(photos, 24)
+    gone = [paths[3], paths[13]] if of == "a picture" else [paths[3].parent]
+    run(photos, encoder)
+    number = 2 if of == "a picture" else len(list(gone[0].iterdir()))
+    for path in gone:
+        path.rename(tmp_path / path.name)
+        path.with_name(placeholder.format(path.name)).write_bytes(b"")
+    report = run(photos, encoder)
+    assert (report.removed, report.missing, report.pictures) == (0, number, 24 - number)
+    assert run(photos, encoder, keep_missing_days=0).forgotten == 0  # as long as the placeholder is there
+    for path in gone:
+        path.with_name(placeholder.format(path.name)).unlink()
+        (tmp_path / path.name).rename(path)
+    report = run(photos, encoder)
+    assert (report.encoded, report.returned, report.pictures) == (0, number, 24)
+    paths[4].unlink()
+    assert run(photos, encoder).removed == 1
+
+
+@pytest.mark.parametrize(
+    "pointer",
+    [
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 12345\n",
+        "/annex/objects/SHA256E-s12345--4d7a214614ab2935.jpg\n",
+        "../.git/annex/objects/Xx/9k/SHA256E-s12345--4d7a.jpg/SHA256E-s12345--4d7a.jpg",
+    ],
+)
+def test_a_picture_that_became_a_pointer_keeps_its_vector(
+    pointer: str, photos: Path, tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    paths = fill(photos, 12)
+    run(photos, encoder)
+    shutil.copy2(paths[2], tmp_path / "kept.jpg")
+    paths[2].write_text(pointer)
+    (photos / "new.jpg").write_text(pointer)
+    for _ in range(2):
+        report = run(photos, encoder)
+        assert (report.pictures, report.kept, report.removed) == (12, 1, 0)
+        assert {skip.path for skip in report.skipped} == {"new.jpg", paths[2].relative_to(photos).as_posix()}
+        assert all("pointer" in skip.reason for skip in report.skipped)
+    shutil.copy2(tmp_path / "kept.jpg", paths[2])
+    report = run(photos, encoder)
+    assert (report.encoded, report.pictures, report.kept) == (0, 12, 0)
+
+
 def test_one_that_is_spoiled_is_a_picture_no_more_but_an_empty_file_says_nothing(
     photos: Path, encoder: FakeEncoder
 ) -> None:
