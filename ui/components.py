@@ -149,7 +149,7 @@ class _Searching:
 
     def __init__(self, collection: AnyCollection) -> None:
         self._collection = collection
-        self._thumbnail: Callable[[int], bytes] | None = None
+        self._thumbnail: Callable[[Hit], bytes] | None = None
         if isinstance(collection, RemoteCollection):
             self._thumbnail = partial(collection.thumbnail, size=SIDE)
         self._more: dict[str, Any] = {"local_files": False} if isinstance(collection, Collection) else {}

@@ -29,6 +29,7 @@ from clipsearch.errors import (
     InvalidQuery,
     MalformedQuery,
     NoSuchPicture,
+    OtherPicture,
     UnknownTag,
     UnreadablePicture,
     no_picture,
@@ -338,7 +339,8 @@ class Collection:
         """Return the k pictures most like one, without that one and other files of the same content.
 
         `picture` is a hit, a row id, or a path: of a picture file, or else of a picture of the index that is away.
-        None is left out for being unlikely. Raises: NoSuchPicture, UnreadablePicture, InvalidQuery.
+        A hit is known by its content, also where the index was made anew and its row id is that of another picture.
+        None is left out for being unlikely. Raises: NoSuchPicture, OtherPicture, UnreadablePicture, InvalidQuery.
         """
         from clipsearch.search.similar import similar_to
 
@@ -750,15 +752,19 @@ class Collection:
         except NoSuchPicture:
             return None
 
-    def thumbnail(self, row_id: int, size: Size = 256) -> bytes:
-        """A small copy of a picture as a JPEG, without metadata.
+    def thumbnail(self, row_id: int | Hit, size: Size = 256) -> bytes:
+        """A small copy of a picture as a JPEG, without metadata: of a row as its file is now, of a hit as it was found.
 
-        Raises: NoSuchPicture, UnreadablePicture, IndexAway, InvalidQuery for another size.
+        Raises: NoSuchPicture, OtherPicture, UnreadablePicture, IndexAway, InvalidQuery for another size.
         """
-        from clipsearch.pictures.notebook import thumbnail_of
+        from clipsearch.pictures.notebook import is_as_indexed, thumbnail_of
+        from clipsearch.search.similar import has_content
 
         size_px = read_size(size)
+        hit, row_id = (row_id, row_id.record.row_id) if isinstance(row_id, Hit) else (None, row_id)
         record = self.record(row_id)
+        if hit is not None and not has_content(record, hit.record.content_hash):
+            raise OtherPicture(row_id)
         if self.manifest.links == "inside" and leads_out(self.root, record.path):
             raise UnreadablePicture(record.path, "unreadable", "its file is a link out of the folder now")
         path = os.path.join(self.root, record.path)
@@ -766,6 +772,8 @@ class Collection:
             if not self.index.is_dir():
                 raise IndexAway(self.index)
             raise UnreadablePicture(record.path, "unreadable", GONE)
+        if hit is not None and not is_as_indexed(path, record):
+            raise OtherPicture(row_id, "its file has changed since it was indexed")
         return thumbnail_of(path, record.path, size_px)
 
     def vector(self, row_id: int) -> FloatArray:

@@ -43,6 +43,15 @@ IndexId = Annotated[
     ),
 ]
 
+ToldId = Annotated[str, Field(description="Id of the index that the row ids belong to.")]
+Content = Annotated[
+    str | None,
+    Field(
+        pattern="^[0-9a-f]{16,32}$",
+        description="The first 16 digits or more of the picture's content_hash: no other picture is meant.",
+    ),
+]
+
 
 class Request(BaseModel):
     """What is common to all requests: no field but those that are known."""
@@ -123,9 +132,11 @@ class SimilarRequest(Request):
         str | None, Field(max_length=MOST_CHARACTERS, description="Path of a picture in the index, instead of row_id.")
     ] = None
     path_bytes: Bytes = None
+    content: Content = None
     k: Annotated[int, Field(ge=1, le=MOST_AT_ONCE, description="Number of hits.")] = DEFAULT_HITS
     offset: Annotated[int, Field(ge=0, le=DEEPEST, description="Number of hits to skip.")] = 0
     index: IndexName = None
+    index_id: IndexId = None
 
 
 class PictureRequest(Request):
@@ -161,6 +172,7 @@ class VectorsRequest(Request):
 
     row_ids: Annotated[list[Id], Field(max_length=MOST_VECTORS)]
     index: IndexName = None
+    index_id: IndexId = None
 
 
 def told(names: Iterable[str]) -> dict[str, Any]:
@@ -177,6 +189,14 @@ class _Shown(BaseModel):
 
 _OF_PICTURE = [name for name, field in HIT_FIELDS.items() if field.of_picture]
 Picture = create_model("Picture", __base__=_Shown, __doc__=_Shown.__doc__, **told(_OF_PICTURE))
+
+
+class KnownPicture(Picture):  # type: ignore[valid-type,misc]
+    """A picture in the index, and in which."""
+
+    index_id: ToldId
+
+
 _Found = create_model("_Found", __base__=Picture, **told(name for name in HIT_FIELDS if name not in _OF_PICTURE))
 
 
@@ -190,6 +210,7 @@ class SimilarAnswer(BaseModel):
     """Hits, best first."""
 
     index: str
+    index_id: ToldId
     generation: int
     took_ms: float
     hits: list[FoundPicture]
@@ -205,7 +226,6 @@ class SimilarAnswer(BaseModel):
 class SearchAnswer(SimilarAnswer):
     """A page of hits, with the total."""
 
-    index_id: Annotated[str, Field(description="Id of the index that the row ids belong to.")]
     position: Annotated[
         int | None, Field(description="Position of the picture in `locate`, from 0; null if it is not a hit.")
     ] = None
@@ -216,6 +236,7 @@ class SearchAnswer(SimilarAnswer):
 class EmbedAnswer(BaseModel):
     """Unit vectors, comparable with those in the index."""
 
+    index_id: ToldId
     model: str
     fingerprint: str
     dim: int
