@@ -18,7 +18,7 @@ from clipsearch.filenames import for_parsers, safe
 from clipsearch.pictures.notebook import small_copy
 from clipsearch.places import is_file
 from clipsearch.query import parse_query
-from clipsearch.query.fields import FILTERS, Field
+from clipsearch.query.fields import FILTERS, Field, as_filter
 from clipsearch.records import NOTHING_CERTAIN, Hit, Hits
 from clipsearch.remote import RemoteCollection
 from clipsearch.search.collection import Collection
@@ -218,9 +218,7 @@ def _control(field: Field, collection: AnyCollection) -> Any:
 def _term(field: Field, value: str) -> str:
     """A filter in the query language."""
     value = str(value).replace('"', "").strip()
-    if not value:
-        return ""
-    return f'{field.name}:"{value}"' if any(letter in value for letter in " ()“”") else f"{field.name}:{value}"
+    return as_filter(field.name, value) if value else ""
 
 
 def _caption(hit: Hit) -> str:

@@ -231,8 +231,8 @@ def joined(words: list[str]) -> str:
 def _requoted(word: str) -> str:
     name, colon, value = word.partition(":")
     if colon and " " in value and '"' not in value and name.lstrip("-\N{MINUS SIGN}").isalpha():
-        from clipsearch.query.fields import FILTERS
+        from clipsearch.query.fields import FILTERS, as_filter
 
         if name.lstrip("-\N{MINUS SIGN}").lower() in FILTERS:
-            return f'{name}:"{value}"'
+            return as_filter(name, value)
     return word
