@@ -456,7 +456,10 @@ class Collection:
         row_id = find_picture(self, term.value) if os.path.isabs(term.value) else None  # noqa: PTH117
         if row_id is None:
             raise MalformedQuery(
-                query, term.position, "the server opens no files by path", "Use like:ID, or upload the picture."
+                query,
+                term.position,
+                "the server opens no files by path",
+                "Use like:ROW_ID, or send the picture where that is possible.",
             )
         return dataclasses.replace(term, kind="like", value=str(row_id))
 

@@ -25,6 +25,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from clipsearch import __version__
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import (
+    GONE,
     ClipsearchError,
     DimensionMismatch,
     IndexLocked,
@@ -42,7 +43,7 @@ from clipsearch.errors import (
 )
 from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
-from clipsearch.places import leads_out
+from clipsearch.places import is_file, leads_out
 from clipsearch.query.arguments import MOST_AT_ONCE, THUMBNAIL_SIZES, read_size
 from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, NOTHING_FOUND, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
@@ -273,6 +274,8 @@ class Service:
         try:
             jpeg, shown = self.thumbnails.get(record, path, size)
         except UnreadablePicture as error:
+            if not is_file(path):
+                raise UnreadablePicture(record.path, "unreadable", GONE) from None
             raise UnreadablePicture(record.path, error.status, error.reason) from None
         if shown != record.content_hash:
             self._file(row_id, index, content, index_id)  # not a link that was put there meanwhile
@@ -470,7 +473,7 @@ def _add_searches(app: FastAPI, service: Service) -> None:
         """Tell where the model stops reading texts."""
         return AsciiJSON(await service.searches.run(lambda: service.notices(asked)))
 
-    @app.post("/v1/embed", tags=["search"], **documented(messages.EmbedAnswer, 404, 413, 422, 503))
+    @app.post("/v1/embed", tags=["search"], **documented(messages.EmbedAnswer, 400, 404, 413, 422, 503))
     async def embed(asked: messages.EmbedRequest) -> Response:
         """Encode texts as vectors."""
         return AsciiJSON(await service.searches.run(lambda: service.embed(asked)))
@@ -508,7 +511,7 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         """Get what the index knows about a picture. With `content`, the one with this content hash, whatever its id."""
         return AsciiJSON(await service.searches.run(lambda: service.picture(id, index, content, index_id)))
 
-    @app.post("/v1/picture", tags=["pictures"], **documented(messages.KnownPicture, 404, 413, 422, 503))
+    @app.post("/v1/picture", tags=["pictures"], **documented(messages.KnownPicture, 400, 404, 413, 422, 503))
     async def picture_at(asked: messages.PictureRequest) -> Response:
         """Get what the index knows about the picture at a path. The path is looked up, never opened."""
         return AsciiJSON(await service.searches.run(lambda: service.picture_at(asked)))

@@ -215,6 +215,7 @@ ERRORS: dict[str, Call] = {
     "words as a switch": lambda p: p.search("red", unique="yes"),
     "a number as a switch": lambda p: p.search("red", all=2),
     "an array as a switch": lambda p: p.search("red", all=np.array([True, False])),
+    "an array as a switch, with a confidence": lambda p: p.search("red", min_confidence=0.2, all=np.array([1, 2])),
     "an order that is no text": lambda p: p.search("red", sort=7),
     "words as examples": lambda p: p.search("red", like=["x"]),
     "a text of examples": lambda p: p.search("red", like="12"),
@@ -250,6 +251,7 @@ ERRORS: dict[str, Call] = {
     "a folder": lambda p: p.search(p.root),
     "similar to a folder": lambda p: p.similar(p.root),
     "to encode a folder": lambda p: p.encode_picture(p.root),
+    "similar to a very long name": lambda p: p.similar("a" * 20_000),
     "similar to words": lambda p: p.similar("red"),
     "an empty picture": lambda p: p.search(p.root.parent / "empty.jpg"),
     "a picture that is cut": lambda p: p.similar(p.root.parent / "cut.png"),
@@ -320,6 +322,16 @@ def test_the_errors_of_a_remote_collection_are_those_of_a_local_one(both: tuple[
         if isinstance(here, UnreadablePicture) and isinstance(there, UnreadablePicture):
             assert (there.path, there.reason) == (here.path, here.reason), name
             assert isinstance(here.path, str) and str(there) == str(here), name
+
+
+def test_a_picture_whose_place_is_a_folder_now_is_refused_alike(both: tuple[Collection, RemoteCollection]) -> None:
+    (both[0].root / both[0].record(4).path).mkdir()
+    told = set()
+    for photos in both:
+        with pytest.raises(UnreadablePicture) as caught:
+            photos.thumbnail(4)
+        told.add((str(caught.value), caught.value.status))
+    assert len(told) == 1
 
 
 def test_similar_goes_in_steps(both: tuple[Collection, RemoteCollection], monkeypatch: pytest.MonkeyPatch) -> None:
