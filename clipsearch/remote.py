@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ from clipsearch.errors import (
 )
 from clipsearch.filenames import for_parsers, from_parsers, readable, to_bytes, well_formed
 from clipsearch.places import absolute, expanded, is_file, is_unchanged
-from clipsearch.query import LENGTH_LIMIT, Query, Term, parse_query
+from clipsearch.query import LENGTH_LIMIT, Term, parse_query
 from clipsearch.query.arguments import (
     A_PICTURE,
     MOST_AT_ONCE,
@@ -367,21 +368,22 @@ class RemoteCollection:
             self._state()  # whether the server has the index
             return []
         query = well_formed(query)
-        text = query.strip()
-        may_be_path = len(query) <= LENGTH_LIMIT and os.path.isabs(text)  # noqa: PTH117
-        if may_be_path and self._row_of(text) is not None:
+        if not query.strip():
+            self._state()
             return []
-        parsed = parse_query(query, is_file=is_file) if text else None
-        texts = [term.value for term in parsed.terms if term.kind == "text"] if parsed is not None else []
-        answer = self._post("/v1/notices", {"texts": texts, "index": self.index})
-        told = [] if parsed is None else [*parsed.offers, *self._hints(parsed)]
-        return [*told, *map(str, answer["notices"])]
+        files: list[str] = []
 
-    def _hints(self, parsed: Query) -> list[str]:
-        from clipsearch.query.hints import hints, unknown_tags
+        def is_here(name: str) -> bool:
+            found = is_file(name)
+            if found:
+                files.append(name)
+            return found
 
-        untagged = unknown_tags(parsed, [tag.name for tag in self.tags]) if parsed.filter is not None else []
-        return [*untagged, *hints(parsed)]
+        with suppress(MalformedQuery):  # the server may know what it is: the path of a picture that is away
+            parse_query(query, is_file=is_here)
+        named = [{"path": name} for name in dict.fromkeys(files)]
+        answer = self._post("/v1/notices", {"query": query, "files": named, "index": self.index})
+        return [str(line) for line in self._read(lambda answer: answer["notices"], answer)]
 
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
         """As `Collection.similar`; a picture file of this machine is sent, another path is looked up in the index."""

@@ -9,7 +9,7 @@ import dataclasses
 import heapq
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -408,18 +408,23 @@ class Collection:
         if not isinstance(query, str):
             path = os.fspath(query)
             return Query(path, (Term("picture", path),))
-        typed = well_formed(query)
-        query = self._requoted(typed)
         sent = pictures or {}
-        parsed = parse_query(
-            query, is_file=self._is_picture if local_files else lambda name: name in sent or self._is_indexed(name)
-        )
-        if query != typed:
-            parsed = dataclasses.replace(parsed, offers=(*parsed.offers, f"{typed} was read as {query}"))
+        parsed = self._read_query(query, None if local_files else sent)
         if local_files or all(term.kind != "picture" for term in parsed.terms):
             return parsed
-        terms = tuple(self._without_file(query, term, sent) for term in parsed.terms)
+        terms = tuple(self._without_file(parsed.source, term, sent) for term in parsed.terms)
         return dataclasses.replace(parsed, terms=terms)
+
+    def _read_query(self, typed: str, files: Container[str] | None) -> Query:
+        """A text in the query language. `files`: the names in it that are those of files; None: as it is here."""
+        typed = well_formed(typed)
+        query = self._requoted(typed)
+        parsed = parse_query(
+            query, is_file=self._is_picture if files is None else lambda name: name in files or self._is_indexed(name)
+        )
+        if query == typed:
+            return parsed
+        return dataclasses.replace(parsed, offers=(*parsed.offers, f"{typed} was read as {query}"))
 
     def _requoted(self, query: str) -> str:
         """A query with the quotes put back that a shell took from `folder:"my trips"`: where there is no folder `my`,
@@ -467,15 +472,18 @@ class Collection:
         """A vector that was sent, of length 1. Raises: DimensionMismatch, InvalidQuery."""
         return directed(self.manifest.model.dim, vector)
 
-    def notices(self, query: str | os.PathLike[str] | Query) -> list[str]:
+    def notices(self, query: str | os.PathLike[str] | Query, *, files: Container[str] | None = None) -> list[str]:
         """What should be said of a query beside its hits, a line each: what it could also have meant (`query.hints`),
-        and words that the model does not read. Raises: MalformedQuery."""
+        and words that the model does not read.
+
+        `files`: which names in it are those of files, for queries that come from elsewhere. Raises: MalformedQuery.
+        """
         from clipsearch.query.hints import hints, unknown_tags
 
         self._check_open()
         if isinstance(query, str) and not query.strip():
             return []
-        parsed = self.parse(query)
+        parsed = self._read_query(query, files) if isinstance(query, str) else self.parse(query)
         unseen = [] if parsed.filter is None else self._unseen(parsed.filter)
         texts = [term.value for term in parsed.terms if term.kind == "text"]
         untagged = unknown_tags(parsed, [tag.name for tag in self.tags])

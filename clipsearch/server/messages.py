@@ -23,6 +23,7 @@ MOST_FIELDS = 100
 DEEPEST = FARTHEST
 MOST_CHARACTERS = LENGTH_LIMIT
 MOST_PICTURES = 32
+MOST_FILES = 1000
 
 IndexName = Annotated[
     str | None, Field(description="Name of an index (see /v1/status). Default: the first.", max_length=1000)
@@ -70,11 +71,16 @@ class Request(BaseModel):
         return read_given(given, cls.model_fields) if isinstance(given, dict) else given
 
 
-class SentPicture(Request):
+class NamedFile(Request):
     """A picture file of the client that a query names."""
 
     path: Annotated[str, Field(max_length=MOST_CHARACTERS, description="As the query has it. It is not opened.")]
     path_bytes: Bytes = None
+
+
+class SentPicture(NamedFile):
+    """The same, with its vector."""
+
     vector: Annotated[
         list[float], Field(max_length=MOST_DIMENSIONS, description="Its vector, as returned by /v1/embed/upload.")
     ]
@@ -148,16 +154,23 @@ class PictureRequest(Request):
 
 
 class NoticesRequest(Request):
-    """Texts of a query."""
+    """A query, to be told what /v1/search would say of it."""
 
-    texts: Annotated[list[Text], Field(max_length=MOST_CHARACTERS)]
+    query: Annotated[Text, Field(description="Query in the query language (docs/query.md).")]
+    query_bytes: Bytes = None
+    files: Annotated[
+        list[NamedFile], Field(max_length=MOST_FILES, description="Picture files of the client in the query.")
+    ] = []
     index: IndexName = None
 
 
 class NoticesAnswer(BaseModel):
-    """What the model does not read."""
+    """What should be said of a query."""
 
-    notices: Annotated[list[str], Field(description="A line for each text that is longer than the model reads.")]
+    notices: Annotated[
+        list[str],
+        Field(description="Words that are almost filters, how the query was read, and what the model does not read."),
+    ]
 
 
 class EmbedRequest(Request):

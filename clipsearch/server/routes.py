@@ -212,9 +212,10 @@ class Service:
             return self._vectors(photos, photos.encoder.encode_texts(asked.texts))
 
     def notices(self, asked: messages.NoticesRequest) -> dict[str, Any]:
-        """What the model does not read of texts; see `messages.NoticesAnswer`."""
+        """What should be said of a query; see `messages.NoticesAnswer`. Raises: MalformedQuery."""
         with self.engine.lease(asked.index) as photos:
-            return {"notices": photos.unread(asked.texts)}
+            files = {_exact(file.path, file.path_bytes) for file in asked.files}
+            return {"notices": photos.notices(_exact(asked.query, asked.query_bytes), files=files)}
 
     def embed_file(self, path: Path, index: str | None) -> dict[str, Any]:
         """Make the picture in a file into a vector; see `messages.EmbedAnswer`. Raises: UnreadablePicture."""
@@ -468,9 +469,9 @@ def _add_searches(app: FastAPI, service: Service) -> None:
 
         return AsciiJSON(await service.uploads.run(lambda: _with_file(image, answer)))
 
-    @app.post("/v1/notices", tags=["search"], **documented(messages.NoticesAnswer, 404, 413, 422, 503))
+    @app.post("/v1/notices", tags=["search"], **documented(messages.NoticesAnswer, 400, 404, 413, 422, 503))
     async def notices(asked: messages.NoticesRequest) -> Response:
-        """Tell where the model stops reading texts."""
+        """Tell what a query could also mean, how it was read, and what the model does not read of it."""
         return AsciiJSON(await service.searches.run(lambda: service.notices(asked)))
 
     @app.post("/v1/embed", tags=["search"], **documented(messages.EmbedAnswer, 400, 404, 413, 422, 503))

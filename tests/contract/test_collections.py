@@ -183,6 +183,12 @@ CALLS: dict[str, Call] = {
     "similar to more than all": lambda p: p.similar(5, 20_000),
     "similar to a file, more than all": lambda p: p.similar(p.root.parent / "other.png", 20_000),
     "notices": lambda p: p.notices("red camara:canon"),
+    "notices of a folder of two words": lambda p: [
+        p.notices("red folder:my trips"),
+        p.notices(f"folder:my trips - {other(p)}"),
+        p.notices(f"+ {odd(p)} folder:my trips camara:canon"),
+    ],
+    "notices of what pixels say": lambda p: p.notices("red is:dark color:red tag:nosuch"),
     "len": len,
     "root": lambda p: p.root,
     "generation": lambda p: p.generation,
@@ -304,6 +310,23 @@ def test_a_remote_collection_answers_as_a_local_one(both: tuple[Collection, Remo
                 }, name
         else:
             assert there == here, name
+
+
+def test_a_remote_collection_says_how_a_query_was_read_and_what_it_leaves_out(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "my trips").mkdir(parents=True)
+    Image.new("RGB", (30, 20), (200, 60, 20)).save(folder / "my trips" / "a.png")
+    encoder = FakeEncoder(dim=DIM)
+    clipsearch.index(folder, encoder=encoder)
+    with through_both_doors(folder, encoder) as doors:
+        for query in ("folder:my trips", "red folder:my trips camara:canon"):
+            here, there = (photos.notices(query) for photos in doors)
+            assert here == there
+            assert f"{query} was read as {query.replace('my trips', chr(34) + 'my trips' + chr(34))}" in here
+    varied_index(tmp_path / "old", encoder)  # nobody looked at its pixels
+    with through_both_doors(tmp_path / "old", encoder) as doors:
+        here, there = (photos.notices("red is:dark") for photos in doors)
+        assert here == there and "300 of 300 pictures were indexed before" in here[0]
 
 
 def test_the_errors_of_a_remote_collection_are_those_of_a_local_one(both: tuple[Collection, RemoteCollection]) -> None:
