@@ -28,6 +28,8 @@
     ├── InvalidArgument       what a function cannot be called with (also a TypeError)
     ├── UnreadablePicture     one picture that cannot be read
     ├── NoSuchPicture         the index has no picture of that row id (also a KeyError)
+    ├── OtherPicture          the row id, or the file, is that of another picture than the one meant
+    ├── OtherIndex            row ids of an index that was made anew since they were told
     ├── ServerError           a server that cannot be reached, or does not answer as one
     │   └── AccessDenied      one that wants another token
     └── InvalidQuery          a query that cannot be understood
@@ -378,6 +380,22 @@ class NoSuchPicture(ClipsearchError, KeyError):
         self.row_id = row_id
         self.path = path
         super().__init__(no_picture(row_id, path))
+
+
+class OtherPicture(ClipsearchError):
+    """The picture of this `row_id` has another content than the one that is meant, or its file has."""
+
+    def __init__(self, row_id: int, problem: str = "the picture of this row is another one") -> None:
+        self.row_id = row_id
+        super().__init__(f"picture {row_id}: {problem}")
+
+
+class OtherIndex(ClipsearchError):
+    """Row ids of another index than `name` is now, or of this one before it was made anew, were sent."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"{name} is another index now: its pictures have other numbers. Search again")
 
 
 class UnknownIndex(IndexNotFound):

@@ -296,11 +296,11 @@ class Hits(list[Hit]):
     def __init__(
         self,
         hits: Iterable[Hit] = (),
-        thumbnail: Callable[[int], bytes] | None = None,
+        thumbnail: Callable[[Hit], bytes] | None = None,
         *,
         are_certain: bool = True,
     ) -> None:
-        """`thumbnail` gives the JPEG of a row id, where paths are those of another machine.
+        """`thumbnail` gives the JPEG of a hit, where paths are those of another machine.
 
         `are_certain` is False for the nearest to a query that has no likely hit.
         """

@@ -17,12 +17,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clipsearch.errors import InvalidQuery, NoSuchPicture, UnreadablePicture
+from clipsearch.errors import InvalidQuery, NoSuchPicture, OtherPicture, UnreadablePicture
 from clipsearch.filenames import for_parsers
 from clipsearch.records import HIT_FIELDS, in_one_cell
 from clipsearch.search.collection import Collection
 from clipsearch.server.engine import ServedIndex
-from clipsearch.server.identity import OtherPicture
 from clipsearch.server.routes import Service, path_of
 from clipsearch.server.work import WorkQueue
 
@@ -93,9 +92,10 @@ class Export:
         yield sink.taken()
 
     def _preview(self, row_id: int) -> tuple[str, bytes | None, str]:
-        name = self._photos.record(row_id).path
+        record = self._photos.record(row_id)
+        name = record.path
         try:
-            jpeg, _ = self._service.thumbnail(row_id, self._served.name, PREVIEW_SIDE)
+            jpeg, _ = self._service.thumbnail(row_id, self._served.name, PREVIEW_SIDE, record.content_hash)
         except OtherPicture as error:
             return name, None, str(error)
         except (UnreadablePicture, NoSuchPicture) as error:

@@ -235,9 +235,9 @@ def joined(words: list[str]) -> str:
 def _requoted(word: str) -> str:
     name, colon, value = word.partition(":")
     if colon and " " in value and '"' not in value and name.lstrip("-\N{MINUS SIGN}").isalpha():
-        from clipsearch.query.fields import FILTERS, SAME_FIELDS
+        from clipsearch.query.fields import FILTERS, SAME_FIELDS, as_filter
 
         field = name.lstrip("-\N{MINUS SIGN}").lower()
         if field in FILTERS or field in SAME_FIELDS:
-            return f'{name}:"{value}"'
+            return as_filter(name, value)
     return word

@@ -60,8 +60,7 @@ def parse_query(source: str, *, is_file: Callable[[str], bool] | None = None) ->
 
     `is_file` says whether a term that does not begin like a path names a picture all the same (`cat.jpg`).
     """
-    if len(source) > LENGTH_LIMIT:
-        raise InvalidQuery(f"the query has {len(source):,} characters; the limit is {LENGTH_LIMIT:,}")
+    check_length(source)
     text = source.strip()
     if not text:
         raise EmptyQuery
@@ -72,6 +71,12 @@ def parse_query(source: str, *, is_file: Callable[[str], bool] | None = None) ->
     from clipsearch.query.parser import parse
 
     return parse(source, is_file)
+
+
+def check_length(source: str) -> None:
+    """Raises: InvalidQuery, for a query of more than LENGTH_LIMIT characters."""
+    if len(source) > LENGTH_LIMIT:
+        raise InvalidQuery(f"the query has {len(source):,} characters; the limit is {LENGTH_LIMIT:,}")
 
 
 def without_end(text: str) -> str:

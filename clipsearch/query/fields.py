@@ -7,6 +7,7 @@ AI assistants are told, and the controls of the page come from it. Knows no inde
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -77,6 +78,7 @@ SAME_NAMES = {
 }  # fmt: skip
 """What people call the same as one of these names or colours."""
 
+_NEEDS_QUOTES = re.compile(r'[\s()"“”„]')
 _FROM = "from this date on, or before it. `after:2023 before:2024` is the year 2023"
 _PIXELS = "by size in pixels, after rotation"
 
@@ -308,6 +310,11 @@ WORDS = frozenset({"keyword", "person", "caption", "rating"})
 """Those that ask for what people wrote with other programs."""
 DATE_WORDS = "date dates year month day taken when time datetime created modified daterange during on"
 """Words of other programs for what `after:` and `before:` say together."""
+
+
+def as_filter(name: str, value: str) -> str:
+    """A filter as it is written in a query, in quotes where its value needs them. `value` has no double quote."""
+    return f'{name}:"{value}"' if _NEEDS_QUOTES.search(value) else f"{name}:{value}"
 
 
 def column_of(asked: str) -> Column:

@@ -9,7 +9,7 @@ import dataclasses
 import heapq
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from clipsearch.errors import (
     InvalidQuery,
     MalformedQuery,
     NoSuchPicture,
+    OtherPicture,
     UnknownTag,
     UnreadablePicture,
     no_picture,
@@ -353,7 +354,8 @@ class Collection:
         """Return the k pictures most like one, without that one and other files of the same content.
 
         `picture` is a hit, a row id, or a path: of a picture file, or else of a picture of the index that is away.
-        None is left out for being unlikely. Raises: NoSuchPicture, UnreadablePicture, InvalidQuery.
+        A hit is known by its content, also where the index was made anew and its row id is that of another picture.
+        None is left out for being unlikely. Raises: NoSuchPicture, OtherPicture, UnreadablePicture, InvalidQuery.
         """
         from clipsearch.search.similar import similar_to
 
@@ -421,18 +423,23 @@ class Collection:
         if not isinstance(query, str):
             path = os.fspath(query)
             return Query(path, (Term("picture", path),))
-        typed = well_formed(query)
-        query = self._requoted(typed)
         sent = pictures or {}
-        parsed = parse_query(
-            query, is_file=self._is_picture if local_files else lambda name: name in sent or self._is_indexed(name)
-        )
-        if query != typed:
-            parsed = dataclasses.replace(parsed, offers=(*parsed.offers, f"{typed} was read as {query}"))
+        parsed = self._read_query(query, None if local_files else sent)
         if local_files or all(term.kind != "picture" for term in parsed.terms):
             return parsed
-        terms = tuple(self._without_file(query, term, sent) for term in parsed.terms)
+        terms = tuple(self._without_file(parsed.source, term, sent) for term in parsed.terms)
         return dataclasses.replace(parsed, terms=terms)
+
+    def _read_query(self, typed: str, files: Container[str] | None) -> Query:
+        """A text in the query language. `files`: the names in it that are those of files; None: as it is here."""
+        typed = well_formed(typed)
+        query = self._requoted(typed)
+        parsed = parse_query(
+            query, is_file=self._is_picture if files is None else lambda name: name in files or self._is_indexed(name)
+        )
+        if query == typed:
+            return parsed
+        return dataclasses.replace(parsed, offers=(*parsed.offers, f"{typed} was read as {query}"))
 
     def _requoted(self, query: str) -> str:
         """A query with the quotes put back that a shell took from `folder:"my trips"`: where there is no folder `my`,
@@ -469,7 +476,10 @@ class Collection:
         row_id = find_picture(self, term.value) if os.path.isabs(term.value) else None  # noqa: PTH117
         if row_id is None:
             raise MalformedQuery(
-                query, term.position, "the server opens no files by path", "Use like:ID, or upload the picture."
+                query,
+                term.position,
+                "the server opens no files by path",
+                "Use like:ROW_ID, or send the picture where that is possible.",
             )
         return dataclasses.replace(term, kind="like", value=str(row_id))
 
@@ -477,15 +487,18 @@ class Collection:
         """A vector that was sent, of length 1. Raises: DimensionMismatch, InvalidQuery."""
         return directed(self.manifest.model.dim, vector)
 
-    def notices(self, query: str | os.PathLike[str] | Query) -> list[str]:
+    def notices(self, query: str | os.PathLike[str] | Query, *, files: Container[str] | None = None) -> list[str]:
         """What should be said of a query beside its hits, a line each: what it could also have meant (`query.hints`),
-        and words that the model does not read. Raises: MalformedQuery."""
+        and words that the model does not read.
+
+        `files`: which names in it are those of files, for queries that come from elsewhere. Raises: MalformedQuery.
+        """
         from clipsearch.query.hints import hints, unknown_tags
 
         self._check_open()
         if isinstance(query, str) and not query.strip():
             return []
-        parsed = self.parse(query)
+        parsed = self._read_query(query, files) if isinstance(query, str) else self.parse(query)
         unseen = [] if parsed.filter is None else [*self._unseen(parsed.filter), *self._without_words(parsed.filter)]
         texts = [term.value for term in parsed.terms if term.kind == "text"]
         untagged = unknown_tags(parsed, [tag.name for tag in self.tags], self._pictures_with_keyword)
@@ -789,15 +802,19 @@ class Collection:
         except NoSuchPicture:
             return None
 
-    def thumbnail(self, row_id: int, size: Size = 256) -> bytes:
-        """A small copy of a picture as a JPEG, without metadata.
+    def thumbnail(self, row_id: int | Hit, size: Size = 256) -> bytes:
+        """A small copy of a picture as a JPEG, without metadata: of a row as its file is now, of a hit as it was found.
 
-        Raises: NoSuchPicture, UnreadablePicture, IndexAway, InvalidQuery for another size.
+        Raises: NoSuchPicture, OtherPicture, UnreadablePicture, IndexAway, InvalidQuery for another size.
         """
-        from clipsearch.pictures.notebook import thumbnail_of
+        from clipsearch.pictures.notebook import is_as_indexed, thumbnail_of
+        from clipsearch.search.similar import has_content
 
         size_px = read_size(size)
+        hit, row_id = (row_id, row_id.record.row_id) if isinstance(row_id, Hit) else (None, row_id)
         record = self.record(row_id)
+        if hit is not None and not has_content(record, hit.record.content_hash):
+            raise OtherPicture(row_id)
         if self.manifest.links == "inside" and leads_out(self.root, record.path):
             raise UnreadablePicture(record.path, "unreadable", "its file is a link out of the folder now")
         path = os.path.join(self.root, record.path)
@@ -805,6 +822,8 @@ class Collection:
             if not self.index.is_dir():
                 raise IndexAway(self.index)
             raise UnreadablePicture(record.path, "unreadable", GONE)
+        if hit is not None and not is_as_indexed(path, record):
+            raise OtherPicture(row_id, "its file has changed since it was indexed")
         return thumbnail_of(path, record.path, size_px, record.start_s or 0.0)
 
     def vector(self, row_id: int) -> FloatArray:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipsearch.errors import NoSuchPicture
+from clipsearch.errors import NoSuchPicture, OtherPicture
 from clipsearch.folding import fold_name
 from clipsearch.places import absolute, is_file, is_unchanged
 from clipsearch.query import Query
 from clipsearch.query.arguments import A_PICTURE, read_path, read_row_id
-from clipsearch.records import FloatArray, Hit
+from clipsearch.records import FloatArray, Hit, ImageRecord
 from clipsearch.search.order import Wish, put_in_order
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ def similar_to(photos: Collection, picture: int | str | os.PathLike[str] | Hit, 
             vector, content = photos.read_picture(path)
             return similar_to_vector(photos, vector, k, content=content)
         picture = row_id
-    row_id = picture.record.row_id if isinstance(picture, Hit) else read_row_id(picture, "picture", A_PICTURE)
+    if isinstance(picture, Hit):
+        row_id = row_of_content(photos, picture.record.row_id, picture.record.content_hash)
+    else:
+        row_id = read_row_id(picture, "picture", A_PICTURE)
     return similar_to_row(photos, row_id, k)
 
 
@@ -62,6 +66,47 @@ def similar_to_vector(
         seen += len(window)
         hits += [h for h in window if h.record.row_id != but and (content is None or h.record.content_hash != content)]
     return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits[: offset + k], 1)][offset:]
+
+
+def row_of_content(photos: Collection, row_id: int, content: str | None) -> int:
+    """The row of a picture that a hit was told of: its row id, or in an index that was made anew another one.
+
+    `content`: the first digits of its hash; None if it is not known. Raises: NoSuchPicture, OtherPicture.
+    """
+    if content is None:
+        return row_id
+    try:
+        record = photos.record(row_id)
+    except NoSuchPicture:
+        found = find_content(photos, content)
+        if found is None:
+            raise
+        return found.row_id
+    if has_content(record, content):
+        return row_id
+    found = find_content(photos, content)
+    if found is None:
+        raise OtherPicture(row_id)
+    return found.row_id
+
+
+def has_content(record: ImageRecord, content: str | None) -> bool:
+    """Whether a record is the picture whose hash begins with `content`; None is any."""
+    return content is None or (record.content_hash or "").startswith(content)
+
+
+def find_content(photos: Collection, content: str) -> ImageRecord | None:
+    """A picture of this content, by the first digits of its hash; the one with the lowest row id."""
+    (wanted,) = struct.unpack("<q", bytes.fromhex(content[:16]))
+    found = [columns.row_ids[columns.hashes[:, 0] == wanted] for columns in photos.columns()]
+    for row_id in np.sort(np.concatenate(found)).tolist() if found else []:
+        try:
+            record = photos.record(row_id)
+        except NoSuchPicture:  # gone
+            continue
+        if has_content(record, content):
+            return record
+    return None
 
 
 def row_at(photos: Collection, path: str) -> int:

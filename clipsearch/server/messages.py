@@ -23,6 +23,7 @@ MOST_FIELDS = 100
 DEEPEST = FARTHEST
 MOST_CHARACTERS = LENGTH_LIMIT
 MOST_PICTURES = 32
+MOST_FILES = 1000
 
 IndexName = Annotated[
     str | None, Field(description="Name of an index (see /v1/status). Default: the first.", max_length=1000)
@@ -40,6 +41,15 @@ IndexId = Annotated[
     Field(
         pattern="^[0-9a-f]{8,32}$",
         description="The first 8 digits or more of the index's id (see /v1/status): another index answers 409.",
+    ),
+]
+
+ToldId = Annotated[str, Field(description="Id of the index that the row ids belong to.")]
+Content = Annotated[
+    str | None,
+    Field(
+        pattern="^[0-9a-f]{16,32}$",
+        description="The first 16 digits or more of the picture's content_hash: no other picture is meant.",
     ),
 ]
 
@@ -61,11 +71,16 @@ class Request(BaseModel):
         return read_given(given, cls.model_fields) if isinstance(given, dict) else given
 
 
-class SentPicture(Request):
+class NamedFile(Request):
     """A picture file of the client that a query names."""
 
     path: Annotated[str, Field(max_length=MOST_CHARACTERS, description="As the query has it. It is not opened.")]
     path_bytes: Bytes = None
+
+
+class SentPicture(NamedFile):
+    """The same, with its vector."""
+
     vector: Annotated[
         list[float], Field(max_length=MOST_DIMENSIONS, description="Its vector, as returned by /v1/embed/upload.")
     ]
@@ -124,9 +139,11 @@ class SimilarRequest(Request):
         str | None, Field(max_length=MOST_CHARACTERS, description="Path of a picture in the index, instead of row_id.")
     ] = None
     path_bytes: Bytes = None
+    content: Content = None
     k: Annotated[int, Field(ge=1, le=MOST_AT_ONCE, description="Number of hits.")] = DEFAULT_HITS
     offset: Annotated[int, Field(ge=0, le=DEEPEST, description="Number of hits to skip.")] = 0
     index: IndexName = None
+    index_id: IndexId = None
 
 
 class PictureRequest(Request):
@@ -138,16 +155,23 @@ class PictureRequest(Request):
 
 
 class NoticesRequest(Request):
-    """Texts of a query."""
+    """A query, to be told what /v1/search would say of it."""
 
-    texts: Annotated[list[Text], Field(max_length=MOST_CHARACTERS)]
+    query: Annotated[Text, Field(description="Query in the query language (docs/query.md).")]
+    query_bytes: Bytes = None
+    files: Annotated[
+        list[NamedFile], Field(max_length=MOST_FILES, description="Picture files of the client in the query.")
+    ] = []
     index: IndexName = None
 
 
 class NoticesAnswer(BaseModel):
-    """What the model does not read."""
+    """What should be said of a query."""
 
-    notices: Annotated[list[str], Field(description="A line for each text that is longer than the model reads.")]
+    notices: Annotated[
+        list[str],
+        Field(description="Words that are almost filters, how the query was read, and what the model does not read."),
+    ]
 
 
 class EmbedRequest(Request):
@@ -162,6 +186,7 @@ class VectorsRequest(Request):
 
     row_ids: Annotated[list[Id], Field(max_length=MOST_VECTORS)]
     index: IndexName = None
+    index_id: IndexId = None
 
 
 def told(names: Iterable[str]) -> dict[str, Any]:
@@ -182,6 +207,14 @@ class _Shown(BaseModel):
 
 _OF_PICTURE = [name for name, field in HIT_FIELDS.items() if field.of_picture]
 Picture = create_model("Picture", __base__=_Shown, __doc__=_Shown.__doc__, **told(_OF_PICTURE))
+
+
+class KnownPicture(Picture):  # type: ignore[valid-type,misc]
+    """A picture in the index, and in which."""
+
+    index_id: ToldId
+
+
 _Found = create_model("_Found", __base__=Picture, **told(name for name in HIT_FIELDS if name not in _OF_PICTURE))
 
 
@@ -195,6 +228,7 @@ class SimilarAnswer(BaseModel):
     """Hits, best first."""
 
     index: str
+    index_id: ToldId
     generation: int
     took_ms: float
     hits: list[FoundPicture]
@@ -210,7 +244,6 @@ class SimilarAnswer(BaseModel):
 class SearchAnswer(SimilarAnswer):
     """A page of hits, with the total."""
 
-    index_id: Annotated[str, Field(description="Id of the index that the row ids belong to.")]
     position: Annotated[
         int | None, Field(description="Position of the picture in `locate`, from 0; null if it is not a hit.")
     ] = None
@@ -221,6 +254,7 @@ class SearchAnswer(SimilarAnswer):
 class EmbedAnswer(BaseModel):
     """Unit vectors, comparable with those in the index."""
 
+    index_id: ToldId
     model: str
     fingerprint: str
     dim: int

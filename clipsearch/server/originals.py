@@ -22,11 +22,10 @@ import xxhash
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from clipsearch.errors import ClipsearchError
+from clipsearch.errors import ClipsearchError, OtherPicture
 from clipsearch.filenames import for_parsers
 from clipsearch.pictures.formats import FORMATS, HEAD_BYTES, Kind, identify, video_container
 from clipsearch.records import ImageRecord
-from clipsearch.server.identity import OtherPicture
 from clipsearch.server.security import is_loopback
 
 SHOWN_TYPES: dict[Kind, str] = {found.kind: found.media_types.split()[0] for found in FORMATS if found.shown}

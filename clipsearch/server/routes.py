@@ -25,6 +25,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from clipsearch import __version__
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import (
+    GONE,
     ClipsearchError,
     DimensionMismatch,
     IndexLocked,
@@ -34,30 +35,31 @@ from clipsearch.errors import (
     MalformedQuery,
     MissingExtra,
     NoSuchPicture,
+    OtherIndex,
+    OtherPicture,
     TagExists,
     UnknownIndex,
     UnreadablePicture,
 )
 from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
-from clipsearch.places import leads_out
+from clipsearch.places import is_file, leads_out
 from clipsearch.query.arguments import MOST_AT_ONCE, THUMBNAIL_SIZES, read_size
 from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, NOTHING_FOUND, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import Order, Orders
-from clipsearch.search.similar import row_at, similar_to_row, similar_to_vector
+from clipsearch.search.similar import (
+    find_content,
+    has_content,
+    row_at,
+    row_of_content,
+    similar_to_row,
+    similar_to_vector,
+)
 from clipsearch.server import messages
 from clipsearch.server.decoders import Decoders
 from clipsearch.server.engine import Engine, ServedIndex, SharedCollection, Stopping
-from clipsearch.server.identity import (
-    ADDRESS_DIGITS,
-    Content,
-    OtherIndex,
-    OtherPicture,
-    check_index,
-    find_content,
-    has_content,
-)
+from clipsearch.server.identity import ADDRESS_DIGITS, Content, IndexId, check_index
 from clipsearch.server.metrics import CONTENT_TYPE, Metrics
 from clipsearch.server.originals import (
     PLAYED_TYPES,
@@ -139,7 +141,7 @@ class Service:
             uncertain = [NOTHING_CERTAIN] if order.is_uncertain else []
             notices = [*empty, *uncertain, *photos.notices(order.wish.query)]
             answer = self._answer(served, photos, hits, began, notices)
-            return {**answer, "index_id": photos.identity, "position": position, "total": total, "hidden": hidden}
+            return {**answer, "position": position, "total": total, "hidden": hidden}
 
     @contextmanager
     def ordered(self, asked: messages.SearchRequest) -> Iterator[tuple[ServedIndex, SharedCollection, Order]]:
@@ -159,15 +161,20 @@ class Service:
             yield served, photos, order
 
     def similar(self, asked: messages.SimilarRequest) -> dict[str, Any]:
-        """Find what is like a picture of the index; see `messages.SimilarAnswer`. Raises: NoSuchPicture."""
+        """Find what is like a picture of the index; see `messages.SimilarAnswer`.
+
+        Raises: NoSuchPicture, OtherPicture, OtherIndex.
+        """
         began = time.perf_counter()
         served = self.engine.index(asked.index)
         with served.lease() as photos:
+            check_index(photos.identity, served.name, asked.index_id)
             row_id = asked.row_id
             if (row_id is None) == (asked.path is None):
                 raise InvalidQuery(ONE_PICTURE if row_id is None else f"{ONE_PICTURE}, not both")
             if row_id is None:
                 row_id = row_at(photos, _exact(asked.path or "", asked.path_bytes))
+            row_id = row_of_content(photos, row_id, asked.content)
             return self._answer(served, photos, similar_to_row(photos, row_id, asked.k, asked.offset), began)
 
     def similar_to_file(self, path: Path, index: str | None, k: int, offset: int = 0) -> dict[str, Any]:
@@ -209,33 +216,40 @@ class Service:
             return self._vectors(photos, photos.encoder.encode_texts(asked.texts))
 
     def notices(self, asked: messages.NoticesRequest) -> dict[str, Any]:
-        """What the model does not read of texts; see `messages.NoticesAnswer`."""
+        """What should be said of a query; see `messages.NoticesAnswer`. Raises: MalformedQuery."""
         with self.engine.lease(asked.index) as photos:
-            return {"notices": photos.unread(asked.texts)}
+            files = {_exact(file.path, file.path_bytes) for file in asked.files}
+            return {"notices": photos.notices(_exact(asked.query, asked.query_bytes), files=files)}
 
     def embed_file(self, path: Path, index: str | None) -> dict[str, Any]:
         """Make the picture in a file into a vector; see `messages.EmbedAnswer`. Raises: UnreadablePicture."""
         with self.engine.lease(index) as photos:
             return self._vectors(photos, self.encode_file(path, photos)[None])
 
-    def vector(self, row_id: int, index: str | None) -> dict[str, Any]:
-        """The vector of a picture; see `messages.EmbedAnswer`. Raises: NoSuchPicture."""
+    def vector(self, row_id: int, index: str | None, index_id: str | None = None) -> dict[str, Any]:
+        """The vector of a picture; see `messages.EmbedAnswer`. Raises: NoSuchPicture, OtherIndex."""
         served = self.engine.index(index)
         with served.lease() as photos:
+            check_index(photos.identity, served.name, index_id)
             return self._vectors(photos, photos.vector(row_id)[None])
 
     def vectors(self, asked: messages.VectorsRequest) -> dict[str, Any]:
-        """The vectors of pictures; see `messages.EmbedAnswer`. Raises: InvalidQuery for an unknown row id."""
-        with self.engine.lease(asked.index) as photos:
+        """The vectors of pictures; see `messages.EmbedAnswer`. Raises: InvalidQuery, OtherIndex."""
+        served = self.engine.index(asked.index)
+        with served.lease() as photos:
+            check_index(photos.identity, served.name, asked.index_id)
             return self._vectors(photos, photos.vectors(asked.row_ids))
 
-    def picture(self, row_id: int, index: str | None, content: str | None = None) -> dict[str, Any]:
-        """What the index knows of a picture; see `messages.Picture`. Raises: NoSuchPicture.
+    def picture(
+        self, row_id: int, index: str | None, content: str | None = None, index_id: str | None = None
+    ) -> dict[str, Any]:
+        """What the index knows of a picture; see `messages.KnownPicture`. Raises: NoSuchPicture, OtherIndex.
 
         With `content`, of the picture that has it, whichever its row id is.
         """
         served = self.engine.index(index)
         with served.lease() as photos:
+            check_index(photos.identity, served.name, index_id)
             try:
                 record: ImageRecord | None = photos.record(row_id)
             except NoSuchPicture:
@@ -244,28 +258,32 @@ class Service:
                 record = find_content(photos, content)
             if record is None:
                 raise NoSuchPicture(row_id)
-            return self._with_address(served, record.to_dict(path_of(photos, record), whole=True))
+            return self._known(served, photos, record)
 
     def picture_at(self, asked: messages.PictureRequest) -> dict[str, Any]:
-        """What the index knows of the picture at a path; see `messages.Picture`. Raises: NoSuchPicture."""
+        """What the index knows of the picture at a path; see `messages.KnownPicture`. Raises: NoSuchPicture."""
         served = self.engine.index(asked.index)
         with served.lease() as photos:
             record = photos.record(row_at(photos, _exact(asked.path, asked.path_bytes)))
-            return self._with_address(served, record.to_dict(path_of(photos, record), whole=True))
+            return self._known(served, photos, record)
 
-    def thumbnail(self, row_id: int, index: str | None, size: int, content: str | None = None) -> tuple[bytes, str]:
+    def thumbnail(
+        self, row_id: int, index: str | None, size: int, content: str | None = None, index_id: str | None = None
+    ) -> tuple[bytes, str]:
         """The JPEG, and what changes when it does.
 
-        Raises: NoSuchPicture, OtherPicture, UnreadablePicture, InvalidQuery.
+        Raises: NoSuchPicture, OtherPicture, OtherIndex, UnreadablePicture, InvalidQuery.
         """
         size = read_size(size)
-        record, path = self._file(row_id, index, content)
+        record, path = self._file(row_id, index, content, index_id)
         try:
             jpeg, shown = self.thumbnails.get(record, path, size)
         except UnreadablePicture as error:
+            if not is_file(path):
+                raise UnreadablePicture(record.path, "unreadable", GONE) from None
             raise UnreadablePicture(record.path, error.status, error.reason) from None
         if shown != record.content_hash:
-            self._file(row_id, index, content)  # not a link that was put there meanwhile
+            self._file(row_id, index, content, index_id)  # not a link that was put there meanwhile
         if content is not None and shown != record.content_hash:
             raise OtherPicture(row_id, "its file has changed since it was indexed")
         return jpeg, f"{vector_key(record) if shown == record.content_hash else shown}-{size}"
@@ -279,10 +297,13 @@ class Service:
             return open_video(path, record)
         return open_original(path, record.path, row_id, record.content_hash)
 
-    def _file(self, row_id: int, index: str | None, content: str | None) -> tuple[ImageRecord, str]:
-        """A picture's record and path. Raises: NoSuchPicture, OtherPicture."""
+    def _file(
+        self, row_id: int, index: str | None, content: str | None, index_id: str | None = None
+    ) -> tuple[ImageRecord, str]:
+        """A picture's record and path. Raises: NoSuchPicture, OtherPicture, OtherIndex."""
         served = self.engine.index(index)
         with served.lease() as photos:
+            check_index(photos.identity, served.name, index_id)
             record = photos.record(row_id)
             if not has_content(record, content):
                 raise OtherPicture(row_id)
@@ -354,10 +375,11 @@ class Service:
             }
 
     def _answer(
-        self, served: ServedIndex, photos: Collection, hits: list[Hit], began: float, notices: Sequence[str] = ()
+        self, served: ServedIndex, photos: SharedCollection, hits: list[Hit], began: float, notices: Sequence[str] = ()
     ) -> dict[str, Any]:
         return {
             "index": served.name,
+            "index_id": photos.identity,
             "generation": photos.manifest.generation,
             "took_ms": round(1000 * (time.perf_counter() - began), 3),
             "hits": [self._with_address(served, hit.to_dict(whole=True)) for hit in hits],
@@ -365,14 +387,19 @@ class Service:
         }
 
     @staticmethod
-    def _vectors(photos: Collection, vectors: FloatArray) -> dict[str, Any]:
+    def _vectors(photos: SharedCollection, vectors: FloatArray) -> dict[str, Any]:
         encoder = photos.encoder
         return {
+            "index_id": photos.identity,
             "model": encoder.name,
             "fingerprint": encoder.fingerprint,
             "dim": encoder.dim,
             "vectors": np.asarray(vectors, np.float32).tolist(),
         }
+
+    def _known(self, served: ServedIndex, photos: SharedCollection, record: ImageRecord) -> dict[str, Any]:
+        told = self._with_address(served, record.to_dict(path_of(photos, record), whole=True))
+        return {**told, "index_id": photos.identity}
 
     def _with_address(self, served: ServedIndex, picture: dict[str, Any]) -> dict[str, Any]:
         """What is told of a picture, with the address of a small copy; see `messages.Picture`."""
@@ -429,7 +456,7 @@ def _add_searches(app: FastAPI, service: Service) -> None:
         """Find pictures. File names and URLs in a query are plain text: nothing is opened or fetched."""
         return AsciiJSON(await service.searches.run(lambda: service.search(asked)))
 
-    @app.post("/v1/similar", tags=["search"], **documented(messages.SimilarAnswer, 400, 404, 413, 422, 503))
+    @app.post("/v1/similar", tags=["search"], **documented(messages.SimilarAnswer, 400, 404, 409, 413, 422, 503))
     async def similar(asked: messages.SimilarRequest) -> Response:
         """Find pictures similar to one of the index, which is not a hit itself. A path is looked up, never opened."""
         return AsciiJSON(await service.searches.run(lambda: service.similar(asked)))
@@ -448,12 +475,12 @@ def _add_searches(app: FastAPI, service: Service) -> None:
 
         return AsciiJSON(await service.uploads.run(lambda: _with_file(image, answer)))
 
-    @app.post("/v1/notices", tags=["search"], **documented(messages.NoticesAnswer, 404, 413, 422, 503))
+    @app.post("/v1/notices", tags=["search"], **documented(messages.NoticesAnswer, 400, 404, 413, 422, 503))
     async def notices(asked: messages.NoticesRequest) -> Response:
-        """Tell where the model stops reading texts."""
+        """Tell what a query could also mean, how it was read, and what the model does not read of it."""
         return AsciiJSON(await service.searches.run(lambda: service.notices(asked)))
 
-    @app.post("/v1/embed", tags=["search"], **documented(messages.EmbedAnswer, 404, 413, 422, 503))
+    @app.post("/v1/embed", tags=["search"], **documented(messages.EmbedAnswer, 400, 404, 413, 422, 503))
     async def embed(asked: messages.EmbedRequest) -> Response:
         """Encode texts as vectors."""
         return AsciiJSON(await service.searches.run(lambda: service.embed(asked)))
@@ -484,22 +511,24 @@ def _with_file(image: UploadFile, use: Callable[[Path], Result]) -> Result:
 
 
 def _add_pictures(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/images/{id}", tags=["pictures"], **documented(messages.Picture, 404, 422, 503))
-    async def picture(id: RowId, index: IndexName = None, content: Content = None) -> Response:
+    @app.get("/v1/images/{id}", tags=["pictures"], **documented(messages.KnownPicture, 404, 409, 422, 503))
+    async def picture(
+        id: RowId, index: IndexName = None, content: Content = None, index_id: IndexId = None
+    ) -> Response:
         """Get what the index knows about a picture. With `content`, the one with this content hash, whatever its id."""
-        return AsciiJSON(await service.searches.run(lambda: service.picture(id, index, content)))
+        return AsciiJSON(await service.searches.run(lambda: service.picture(id, index, content, index_id)))
 
-    @app.post("/v1/picture", tags=["pictures"], **documented(messages.Picture, 404, 413, 422, 503))
+    @app.post("/v1/picture", tags=["pictures"], **documented(messages.KnownPicture, 400, 404, 413, 422, 503))
     async def picture_at(asked: messages.PictureRequest) -> Response:
         """Get what the index knows about the picture at a path. The path is looked up, never opened."""
         return AsciiJSON(await service.searches.run(lambda: service.picture_at(asked)))
 
-    @app.get("/v1/images/{id}/vector", tags=["pictures"], **documented(messages.EmbedAnswer, 404, 422, 503))
-    async def vector(id: RowId, index: IndexName = None) -> Response:
+    @app.get("/v1/images/{id}/vector", tags=["pictures"], **documented(messages.EmbedAnswer, 404, 409, 422, 503))
+    async def vector(id: RowId, index: IndexName = None, index_id: IndexId = None) -> Response:
         """Get the vector of a picture."""
-        return AsciiJSON(await service.searches.run(lambda: service.vector(id, index)))
+        return AsciiJSON(await service.searches.run(lambda: service.vector(id, index, index_id)))
 
-    @app.post("/v1/vectors", tags=["pictures"], **documented(messages.EmbedAnswer, 400, 404, 413, 422, 503))
+    @app.post("/v1/vectors", tags=["pictures"], **documented(messages.EmbedAnswer, 400, 404, 409, 413, 422, 503))
     async def vectors(asked: messages.VectorsRequest) -> Response:
         """Get the vectors of several pictures, in the order of `row_ids`."""
         return AsciiJSON(await service.searches.run(lambda: service.vectors(asked)))
@@ -511,17 +540,22 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         responses={
             200: {"content": {MEDIA_TYPE: {}}, "description": "A JPEG without metadata."},
             304: {"description": "Not modified (If-None-Match)."},
-            **documented(messages.Picture, 404, 422, 503)["responses"],
+            **documented(messages.Picture, 404, 409, 422, 503)["responses"],
         },
     )
     async def thumbnail(
-        request: Request, id: RowId, size: ThumbnailSize = 256, index: IndexName = None, content: Content = None
+        request: Request,
+        id: RowId,
+        size: ThumbnailSize = 256,
+        index: IndexName = None,
+        content: Content = None,
+        index_id: IndexId = None,
     ) -> Response:
         """Get a small upright copy of a picture, with a longer side of at most `size` pixels.
 
         With `content`, the address always means the same picture and can be cached for ever.
         """
-        jpeg, tag = await service.pictures.run(lambda: service.thumbnail(id, index, size, content))
+        jpeg, tag = await service.pictures.run(lambda: service.thumbnail(id, index, size, content, index_id))
         headers = {"etag": f'"{tag}"', "cache-control": "private, no-cache" if content is None else IMMUTABLE}
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)

@@ -83,6 +83,8 @@ class Tag:
 def make_tag(name: str, scores: Mapping[str, float], direction: Direction | None = None) -> Tag:
     """A tag from scores by content hash. Raises: InvalidTag for a name or a hash that cannot be one."""
     check_name(name)
+    if direction is not None and name.removeprefix("-").isdecimal():
+        raise InvalidTag(f"{name!r} cannot be the name of a concept: like:{name} means the picture with this row id")
     keys = hash_keys(list(scores))
     order = np.lexsort((keys[:, 1], keys[:, 0]))
     values = np.array(list(scores.values()), np.float32)

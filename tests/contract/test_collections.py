@@ -183,6 +183,12 @@ CALLS: dict[str, Call] = {
     "similar to more than all": lambda p: p.similar(5, 20_000),
     "similar to a file, more than all": lambda p: p.similar(p.root.parent / "other.png", 20_000),
     "notices": lambda p: p.notices("red camara:canon"),
+    "notices of a folder of two words": lambda p: [
+        p.notices("red folder:my trips"),
+        p.notices(f"folder:my trips - {other(p)}"),
+        p.notices(f"+ {odd(p)} folder:my trips camara:canon"),
+    ],
+    "notices of what pixels say": lambda p: p.notices("red is:dark color:red tag:nosuch"),
     "len": len,
     "root": lambda p: p.root,
     "generation": lambda p: p.generation,
@@ -215,6 +221,7 @@ ERRORS: dict[str, Call] = {
     "words as a switch": lambda p: p.search("red", unique="yes"),
     "a number as a switch": lambda p: p.search("red", all=2),
     "an array as a switch": lambda p: p.search("red", all=np.array([True, False])),
+    "an array as a switch, with a confidence": lambda p: p.search("red", min_confidence=0.2, all=np.array([1, 2])),
     "an order that is no text": lambda p: p.search("red", sort=7),
     "words as examples": lambda p: p.search("red", like=["x"]),
     "a text of examples": lambda p: p.search("red", like="12"),
@@ -250,6 +257,7 @@ ERRORS: dict[str, Call] = {
     "a folder": lambda p: p.search(p.root),
     "similar to a folder": lambda p: p.similar(p.root),
     "to encode a folder": lambda p: p.encode_picture(p.root),
+    "similar to a very long name": lambda p: p.similar("a" * 20_000),
     "similar to words": lambda p: p.similar("red"),
     "an empty picture": lambda p: p.search(p.root.parent / "empty.jpg"),
     "a picture that is cut": lambda p: p.similar(p.root.parent / "cut.png"),
@@ -304,6 +312,23 @@ def test_a_remote_collection_answers_as_a_local_one(both: tuple[Collection, Remo
             assert there == here, name
 
 
+def test_a_remote_collection_says_how_a_query_was_read_and_what_it_leaves_out(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "my trips").mkdir(parents=True)
+    Image.new("RGB", (30, 20), (200, 60, 20)).save(folder / "my trips" / "a.png")
+    encoder = FakeEncoder(dim=DIM)
+    clipsearch.index(folder, encoder=encoder)
+    with through_both_doors(folder, encoder) as doors:
+        for query in ("folder:my trips", "red folder:my trips camara:canon"):
+            here, there = (photos.notices(query) for photos in doors)
+            assert here == there
+            assert f"{query} was read as {query.replace('my trips', chr(34) + 'my trips' + chr(34))}" in here
+    varied_index(tmp_path / "old", encoder)  # nobody looked at its pixels
+    with through_both_doors(tmp_path / "old", encoder) as doors:
+        here, there = (photos.notices("red is:dark") for photos in doors)
+        assert here == there and "300 of 300 pictures were indexed before" in here[0]
+
+
 def test_the_errors_of_a_remote_collection_are_those_of_a_local_one(both: tuple[Collection, RemoteCollection]) -> None:
     for name, call in ERRORS.items():
         raised: list[ClipsearchError] = []
@@ -320,6 +345,16 @@ def test_the_errors_of_a_remote_collection_are_those_of_a_local_one(both: tuple[
         if isinstance(here, UnreadablePicture) and isinstance(there, UnreadablePicture):
             assert (there.path, there.reason) == (here.path, here.reason), name
             assert isinstance(here.path, str) and str(there) == str(here), name
+
+
+def test_a_picture_whose_place_is_a_folder_now_is_refused_alike(both: tuple[Collection, RemoteCollection]) -> None:
+    (both[0].root / both[0].record(4).path).mkdir()
+    told = set()
+    for photos in both:
+        with pytest.raises(UnreadablePicture) as caught:
+            photos.thumbnail(4)
+        told.add((str(caught.value), caught.value.status))
+    assert len(told) == 1
 
 
 def test_similar_goes_in_steps(both: tuple[Collection, RemoteCollection], monkeypatch: pytest.MonkeyPatch) -> None:

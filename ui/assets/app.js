@@ -509,9 +509,9 @@ function keepConcept() {
         index: gallery.index, index_id: answered?.index_id, name: name.value.trim(), like: state.up, unlike: state.down,
         replace: taken === name.value.trim(),
       });
-      say(`Saved. Search for it with tag:${kept.name}`);
+      say(`Saved. Search for it with ${withFilter("", "tag", kept.name)}`);
       status.poll();
-      go({ q: `tag:${/\s/.test(kept.name) ? `"${kept.name}"` : kept.name}`, id: null });
+      go({ q: withFilter("", "tag", kept.name), id: null });
     } catch (error) {
       say(error.kind === "TagExists" ? "There is a tag with this name. Choose another name, or replace it." : error.message);
       if (error.kind === "TagExists") {
