@@ -12,6 +12,7 @@ import { filtersOf, withFilter } from "./query.js";
 import { EMPTY, fromAddress, namesRows, toAddress, withoutRows } from "./state.js";
 import { Scrubber } from "./scrubber.js";
 import { Status } from "./status.js";
+import { remember, Suggestions } from "./suggest.js";
 import { Viewer } from "./viewer.js";
 import * as tables from "./tables.js";
 
@@ -121,6 +122,10 @@ const map = new PictureMap(mapView, { alike: api.alike, earth: api.earth }, {
   open: (picture) => go({ id: picture.row_id, content: api.contentOf(picture) }, { under: true }),
 });
 const status = new Status(statusView, { news });
+const suggestions = new Suggestions(input, async (word, signal) => (await api.suggest({ word, ...(state.index ? { index: state.index } : {}) }, signal)).suggestions, () => [], {
+  run: (q) => { input.value = q; search(); },
+});
+form.append(suggestions.list, suggestions.said);
 
 // ---- what is asked
 
@@ -660,10 +665,16 @@ function setTheme(name) {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  answered = answered && input.value === state.q ? null : answered; // asking again asks again
-  go({ q: input.value.trim(), view: "search", id: null });
+  suggestions.close();
+  search();
   if (matchMedia("(pointer: coarse)").matches) input.blur();
 });
+/** Ask what the box says. */
+function search() {
+  remember(input.value);
+  answered = answered && input.value === state.q ? null : answered; // asking again asks again
+  go({ q: input.value.trim(), view: "search", id: null });
+}
 input.addEventListener("search", () => { if (!input.value && state.q) go({ q: "", id: null }); });
 
 function home(event) {
@@ -675,6 +686,7 @@ function home(event) {
 const isTyping = (element) => element.matches?.("input:not([type=checkbox]), textarea, select");
 
 addEventListener("keydown", (event) => {
+  if (event.target === input && suggestions.key(event)) { event.preventDefault(); return; }
   if (event.defaultPrevented || event.altKey || help.isOpen) return;
   const typing = isTyping(event.target);
   if (event.ctrlKey || event.metaKey) {
