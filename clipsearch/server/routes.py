@@ -34,6 +34,7 @@ from clipsearch.errors import (
     MalformedQuery,
     MissingExtra,
     NoSuchPicture,
+    SearchExists,
     TagExists,
     UnknownIndex,
     UnreadablePicture,
@@ -342,7 +343,7 @@ class Service:
                 "dim": manifest.model.dim,
                 "pictures": manifest.pictures,
                 "skipped": manifest.skipped,
-                "tags": [{"name": tag.name, "kind": tag.kind, "pictures": tag.pictures} for tag in manifest.tags],
+                "tags": [{"name": tag.name, "kind": tag.kind, "pictures": tag.pictures} for tag in photos.tags],
                 "is_being_written": writer is not None,
                 "progress": None if progress is None else dataclasses.asdict(progress),
             }
@@ -615,6 +616,7 @@ def add_errors(app: FastAPI) -> None:
 
 _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (TagExists, 409),
+    (SearchExists, 409),
     (InvalidQuery, 400),
     (InvalidArgument, 400),
     (DimensionMismatch, 400),

@@ -114,8 +114,8 @@ def test_a_keystroke_over_100_000_pictures_costs_milliseconds(tmp_path: Path) ->
     with Collection(index, encoder=encoder) as photos:
         began = time.process_time()
         known = Vocabulary(photos)
-        assert time.process_time() - began < 0.5  # once for a generation; 0.07 by itself
+        assert time.process_time() - began < 0.5  # once for a generation; 0.013 by itself
         began = time.process_time()
         for word in ("c", "ca", "can", "folder:2", "camera:c", "tag:x", "20"):
             suggest(photos, known, word)
-        assert (time.process_time() - began) / 7 < 0.02  # 0.002 by itself
+        assert (time.process_time() - began) / 7 < 0.02  # 0.0003 by itself

@@ -10,6 +10,7 @@ import { Help } from "./help.js";
 import { PictureMap } from "./map.js";
 import { filtersOf, withFilter } from "./query.js";
 import { EMPTY, fromAddress, namesRows, toAddress, withoutRows } from "./state.js";
+import { Saved, searchOf } from "./saved.js";
 import { Scrubber } from "./scrubber.js";
 import { Status } from "./status.js";
 import { remember, Suggestions } from "./suggest.js";
@@ -41,6 +42,7 @@ const input = make("input.cs-query", {
 const file = make("input", { type: "file", accept: tables.accepted, hidden: true, onchange: () => file.files[0] && send(file.files[0]) });
 const chip = make("span.cs-chip", { hidden: true });
 const form = make("form.cs-search", { role: "search" }, icon("search"), chip, input,
+  button("cs-plain.cs-star", "star", "Saved searches", () => saved.show()),
   button("cs-plain.cs-send", "picture", "Search with a picture (or drop or paste one)", () => file.click()), file);
 const filterButton = button("cs-plain.cs-filter", "filter", "Filters", () => toggleFilters());
 filterButton.setAttribute("aria-expanded", "false");
@@ -81,6 +83,14 @@ const lost = make("p.cs-lost", { role: "status", hidden: true });
 root.tabIndex = -1; // a click beside everything leaves the focus here, not at the document
 root.replaceChildren(header, filters, results, mapView, statusView, selection, progress, stage, toast, lost, drop);
 const help = new Help(root);
+const saved = new Saved(root, {
+  index: () => state.index,
+  present: () => {
+    const unsaved = [sent ? "the picture" : "", state.up.length || state.down.length ? "thumbs (save these as a tag)" : ""].filter(Boolean);
+    return { search: state.q ? searchOf(question()) : null, unsaved: unsaved.length ? `Not saved: ${unsaved.join(", ")}.` : "" };
+  },
+  open: (one) => openSaved(one),
+});
 
 const gallery = new Gallery(grid, {
   ask: (offset, k, signal) => api.search({ ...question(), offset, k }, signal),
@@ -122,7 +132,8 @@ const map = new PictureMap(mapView, { alike: api.alike, earth: api.earth }, {
   open: (picture) => go({ id: picture.row_id, content: api.contentOf(picture) }, { under: true }),
 });
 const status = new Status(statusView, { news });
-const suggestions = new Suggestions(input, async (word, signal) => (await api.suggest({ word, ...(state.index ? { index: state.index } : {}) }, signal)).suggestions, () => [], {
+const suggestions = new Suggestions(input, async (word, signal) => (await api.suggest({ word, ...(state.index ? { index: state.index } : {}) }, signal)).suggestions, () => saved.searches, {
+  open: (one) => openSaved(one),
   run: (q) => { input.value = q; search(); },
 });
 form.append(suggestions.list, suggestions.said);
@@ -210,6 +221,10 @@ async function ask() {
     if (gallery.index !== answer.index || (answered ?? answer).index_id !== answer.index_id) gallery.selected.clear();
     answered = { key: asked, ...answer };
     identities.set(state.index, answer.index_id).set(answer.index, answer.index_id);
+    if (saved.of !== answer.index_id || saved.generation !== answer.generation) {
+      saved.generation = answer.generation;
+      saved.load();
+    }
     problem.hidden = true;
     gallery.ratings = new Map([...state.up.map((id) => [id, 1]), ...state.down.map((id) => [id, -1])]);
     gallery.show(answer.index, answer.total, answer.hits, answer.timeline);
@@ -669,6 +684,11 @@ form.addEventListener("submit", (event) => {
   search();
   if (matchMedia("(pointer: coarse)").matches) input.blur();
 });
+/** Show what a saved search finds. */
+function openSaved({ query, sort, unique, diverse, all }) {
+  go({ q: query, sort, unique, diverse, all, up: [], down: [], view: "search", id: null }, { picture: null });
+}
+
 /** Ask what the box says. */
 function search() {
   remember(input.value);
@@ -687,7 +707,7 @@ const isTyping = (element) => element.matches?.("input:not([type=checkbox]), tex
 
 addEventListener("keydown", (event) => {
   if (event.target === input && suggestions.key(event)) { event.preventDefault(); return; }
-  if (event.defaultPrevented || event.altKey || help.isOpen) return;
+  if (event.defaultPrevented || event.altKey || help.isOpen || saved.isOpen) return;
   const typing = isTyping(event.target);
   if (event.ctrlKey || event.metaKey) {
     if (event.key !== "a" || typing || viewer.isOpen || state.view !== "search" || !gallery.total) return;
