@@ -49,7 +49,7 @@ from clipsearch.search.order import Order, Orders
 from clipsearch.search.similar import row_at, similar_to_row, similar_to_vector
 from clipsearch.server import messages
 from clipsearch.server.decoders import Decoders
-from clipsearch.server.engine import Engine, ServedIndex, SharedCollection, Stopping
+from clipsearch.server.engine import Engine, NothingIndexed, ServedIndex, SharedCollection, Stopping
 from clipsearch.server.identity import (
     ADDRESS_DIGITS,
     Content,
@@ -629,6 +629,7 @@ _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (Overloaded, 503),
     (IndexLocked, 409),
     (Stopping, 503),
+    (NothingIndexed, 404),
     (IndexNotFound, 503),  # it was there when the server was started
     (MissingExtra, 501),
     (ClipsearchError, 500),

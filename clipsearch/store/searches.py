@@ -4,6 +4,7 @@ through repairs. Their names are their own: a search may be called as a tag is.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def save_search(index_dir: Path, search: SavedSearch, *, replace: bool = False) 
     def saved(index_dir: Path, kept: dict[str, TagRef]) -> dict[str, TagRef]:
         older = kept.get(key_of(search.name, "search"))
         if older is not None and not replace:
-            if read_tag(index_dir, older).search == search:
+            known = read_tag(index_dir, older).search
+            if known is not None and dataclasses.replace(known, name=search.name) == search:
                 return kept
             raise SearchExists(older.name)
         return kept | {key_of(search.name, "search"): written_now(index_dir, as_tag(search))}

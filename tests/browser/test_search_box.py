@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("playwright")
 
 from playwright.sync_api import Page, Route, expect
 
+import clipsearch
 from tests.browser.axe import serious_findings
-from tests.browser.conftest import HOSTILE, PATIENCE_MS, Open
+from tests.browser.conftest import HOSTILE, PATIENCE_MS, Open, Site, serve
 from tests.browser.test_page import PHONE, ask, asked, settled, shown
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import picture
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 expect.set_options(timeout=PATIENCE_MS)
@@ -157,3 +163,71 @@ def test_the_list_is_accessible_and_fits_a_phone(open_page: Open) -> None:
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 390
         assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Site]:
+    """A server of its own: of pictures whose index a test changes."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(4):
+        picture(number).save(photos / f"{number}.png")
+    encoder = FakeEncoder()
+    yield from serve([clipsearch.index(photos, encoder=encoder).index], photos, encoder)
+
+
+DIALOG = "dialog.cs-saved"
+
+
+def test_searches_are_saved_opened_renamed_deleted_and_brought_back(open_page: Open, own: Site) -> None:
+    page = open_page("/?q=name:2*&sort=date&unique=0", at=own)
+    page.click(".cs-star")
+    page.fill(f"{DIALOG} .cs-save-as input", HOSTILE)
+    page.press(f"{DIALOG} .cs-save-as input", "Enter")
+    said = page.locator(f"{DIALOG} .cs-saved-said")
+    expect(said).to_contain_text("Saved as")
+    rows = page.locator(f"{DIALOG} li")
+    expect(rows).to_have_count(1)
+    expect(rows.first).to_contain_text(HOSTILE)
+    assert serious_findings(page, "saved searches") == []
+    page.fill(f"{DIALOG} .cs-save-as input", HOSTILE.upper())
+    page.press(f"{DIALOG} .cs-save-as input", "Enter")
+    expect(said).to_contain_text("Saved as")  # the same search under other capitals: one, and no error
+    page.click(f"{DIALOG} [title^=Rename]")
+    page.fill(f"{DIALOG} .cs-rename input", "twos")
+    page.press(f"{DIALOG} .cs-rename input", "Enter")
+    expect(rows.first.locator("strong")).to_have_text("twos")
+    page.click(f"{DIALOG} [title^=Delete]")
+    expect(rows).to_have_count(0)
+    page.click(f"{DIALOG} .cs-saved-said button")
+    expect(rows.first.locator("strong")).to_have_text("twos")
+    page.keyboard.press("Escape")
+    expect(page.locator(DIALOG)).to_be_hidden()
+
+    other = open_page("/", at=own)  # another browser sees it, and the box suggests it
+    write(other, "two")
+    other.get_by_role("option", name="twos").click()
+    settled(other)
+    assert asked(other) == {"q": "name:2*", "sort": "date", "unique": "0"}
+    assert shown(other) == ["2.png"]
+    ask(other, "name:3*")
+    other.click(".cs-star")
+    other.fill(f"{DIALOG} .cs-save-as input", "Twos")
+    other.press(f"{DIALOG} .cs-save-as input", "Enter")
+    expect(other.locator(f"{DIALOG} .cs-saved-said")).to_contain_text("with this name")
+    other.get_by_role("button", name="Replace").click()
+    expect(other.locator(f"{DIALOG} .cs-saved-said")).to_contain_text("Saved as Twos")
+    other.click(f"{DIALOG} .cs-saved-open")
+    expect(other.locator(DIALOG)).to_be_hidden()
+    assert asked(other)["q"] == "name:3*"
+
+
+def test_saved_searches_fit_a_phone(open_page: Open, own: Site) -> None:
+    for scheme in ("light", "dark"):
+        page = open_page("/?q=name:2*", at=own, **PHONE, color_scheme=scheme)
+        page.click(".cs-star")
+        page.fill(f"{DIALOG} .cs-save-as input", f"{scheme} {'long ' * 12}")
+        page.press(f"{DIALOG} .cs-save-as input", "Enter")
+        expect(page.locator(f"{DIALOG} .cs-saved-said")).to_contain_text("Saved as")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.evaluate(f"document.querySelector('{DIALOG}').scrollWidth") <= 390

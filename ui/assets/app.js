@@ -12,6 +12,7 @@ import { filtersOf, withFilter } from "./query.js";
 import { EMPTY, fromAddress, namesRows, toAddress, withoutRows } from "./state.js";
 import { Saved, searchOf } from "./saved.js";
 import { Scrubber } from "./scrubber.js";
+import { Start } from "./start.js";
 import { Status } from "./status.js";
 import { remember, Suggestions } from "./suggest.js";
 import { Viewer } from "./viewer.js";
@@ -51,7 +52,7 @@ const tabs = make("nav.cs-tabs", { "aria-label": "Views" }, ...["search", "map",
     view[0].toUpperCase() + view.slice(1))));
 const helpButton = button("cs-plain.cs-help-button", "help", "Help (?)", () => help.show());
 const theme = button("cs-plain.cs-theme", "sun", "Theme", () => setTheme(THEMES[(THEMES.indexOf(currentTheme()) + 1) % THEMES.length]));
-const which = make("select.cs-which", { hidden: true, "aria-label": "Index", onchange: () => go({ index: which.value, up: [], down: [], id: null }) });
+const which = make("select.cs-which", { hidden: true, "aria-label": "Index", onchange: () => switchTo(which.selectedOptions[0]) });
 const header = make("header.cs-header", {}, make("a.cs-mark", { href: api.root, onclick: home }, "clipsearch"), form, filterButton, which, tabs, helpButton, theme);
 
 const filters = make("section.cs-filters", { hidden: true, "aria-label": "Filters" });
@@ -132,6 +133,17 @@ const map = new PictureMap(mapView, { alike: api.alike, earth: api.earth }, {
   open: (picture) => go({ id: picture.row_id, content: api.contentOf(picture) }, { under: true }),
 });
 const status = new Status(statusView, { news });
+const start = new Start({
+  known: () => drawWhich(),
+  opened: (name) => {
+    answered = null;
+    status.poll();
+    if (!state.index && state.view === "search") draw();
+    else if (!indexes.length) go({ index: name, view: "search" });
+  },
+  done: () => status.poll(),
+});
+start.place(statusView);
 const suggestions = new Suggestions(input, async (word, signal) => (await api.suggest({ word, ...(state.index ? { index: state.index } : {}) }, signal)).suggestions, () => saved.searches, {
   open: (one) => openSaved(one),
   run: (q) => { input.value = q; search(); },
@@ -257,6 +269,11 @@ async function ask() {
 /** Whether an error is dealt with: the server is away, or has another index now. */
 function failed(error) {
   if (error.status === 0) return true; // `lost` says so, and asks again
+  if (error.kind === "NothingIndexed") {
+    problem.hidden = nothing.hidden = rest.hidden = told.hidden = true;
+    summary.textContent = "";
+    return true; // `start` offers to index
+  }
   if (error.kind !== "OtherIndex") return false;
   const before = namesRows(state);
   identities.clear();
@@ -623,12 +640,9 @@ function news(latest) {
     const now = indexes.find((index) => index.name === (answered?.index ?? ""))?.id;
     if (answered && now !== answered.index_id && !running) failed(new api.ApiError(409, { error: "OtherIndex" }));
   }
-  const names = indexes.map((index) => index.name);
-  if ([...which.options].map((option) => option.value).join("\n") !== names.join("\n")) {
-    which.replaceChildren(...names.map((name) => make("option", { value: name }, shown(name))));
-  }
-  which.hidden = names.length < 2;
-  which.value = names.includes(state.index) ? state.index : names[0] ?? "";
+  start.place(indexes.length ? statusView : results);
+  root.classList.toggle("cs-empty", Boolean(latest) && !indexes.length);
+  drawWhich();
   const known = indexes.find((index) => index.name === which.value)?.tags ?? [];
   tags.replaceChildren(...known.map((tag) => make("option", { value: tag.name })));
   const writing = indexes.filter((index) => index.is_being_written);
@@ -640,6 +654,34 @@ function news(latest) {
     if (writing.length) go({ view: "status", id: null });
     else { answered = null; go({ view: "search" }); progress.hidden = true; }
   };
+}
+
+/** The indexes that are served, and those that were used before and can be opened. */
+function drawWhich() {
+  const names = indexes.map((index) => index.name);
+  const key = JSON.stringify([names, start.known]);
+  if (which.dataset.key !== key) {
+    which.dataset.key = key;
+    const others = start.known.map(({ id, folder }) => make("option", { value: `\0${id}`, dataset: { id } }, shown(folder)));
+    which.replaceChildren(...names.map((name) => make("option", { value: name }, shown(name))),
+      ...(others.length ? [make("optgroup", { label: "Used before" }, ...others)] : []));
+  }
+  which.hidden = names.length + start.known.length < 2;
+  which.value = names.includes(state.index) ? state.index : names[0] ?? "";
+}
+
+async function switchTo(option) {
+  let index = option.value;
+  try {
+    if (option.dataset.id) ({ index } = await api.openKnown(option.dataset.id));
+  } catch (error) {
+    say(error.message);
+    drawWhich();
+    return;
+  }
+  go({ index, up: [], down: [], id: null });
+  status.poll();
+  if (option.dataset.id) start.load();
 }
 
 // ---- a server that is away, and comes back
@@ -797,5 +839,6 @@ setTheme(currentTheme());
 restoring = history.state?.place ?? null;
 draw();
 status.poll();
+start.load();
 if (!state.q && matchMedia("(pointer: fine)").matches) input.focus({ preventScroll: true });
 root.dataset.ready = "1";
