@@ -43,7 +43,7 @@ def new(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_a_folder_is_indexed_with_one_click(open_page: Open, new: Site) -> None:
-    page = open_page("/", at=new)
+    page = open_page("/?unique=0", at=new)
     card = page.locator(CARD)
     expect(card).to_contain_text("not indexed yet")
     expect(card).to_contain_text(HOSTILE)

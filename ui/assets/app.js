@@ -141,7 +141,11 @@ const start = new Start({
     if (!state.index && state.view === "search") draw();
     else if (!indexes.length) go({ index: name, view: "search" });
   },
-  done: () => status.poll(),
+  done: () => {
+    answered = null;
+    status.poll();
+    if (state.view === "search") draw();
+  },
 });
 start.place(statusView);
 const suggestions = new Suggestions(input, async (word, signal) => (await api.suggest({ word, ...(state.index ? { index: state.index } : {}) }, signal)).suggestions, () => saved.searches, {
@@ -640,6 +644,8 @@ function news(latest) {
     const now = indexes.find((index) => index.name === (answered?.index ?? ""))?.id;
     if (answered && now !== answered.index_id && !running) failed(new api.ApiError(409, { error: "OtherIndex" }));
   }
+  if (latest && (start.served ?? indexes.length) !== indexes.length) start.load(); // another page may have opened one
+  start.served = indexes.length;
   start.place(indexes.length ? statusView : results);
   root.classList.toggle("cs-empty", Boolean(latest) && !indexes.length);
   drawWhich();
