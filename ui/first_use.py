@@ -6,6 +6,7 @@ names no path. Nothing is written before somebody asks for it, and what was done
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -22,14 +23,16 @@ from clipsearch import config
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder, model_at_hand
 from clipsearch.errors import ClipsearchError, UnknownIndex
-from clipsearch.filenames import readable
+from clipsearch.filenames import readable, to_bytes
 from clipsearch.indexer.api import index as index_pictures
+from clipsearch.indexer.api import model_of
 from clipsearch.indexer.build import Progress
 from clipsearch.indexer.plan import IndexPlan, plan_index
 from clipsearch.server import messages
 from clipsearch.server.routes import AsciiJSON, Service, documented
 
 MOST_KNOWN = 12
+UNFINISHED = "unfinished.json"
 State = Literal["looking", "ready", "indexing", "stopping", "stopped", "done"]
 
 _log = logging.getLogger("clipsearch.server")
@@ -141,25 +144,33 @@ class SetUp:
 
     def _look(self) -> None:
         problem = plan = None
+        state: State = "ready"
         try:
+            if config.is_index(self._place):  # a run was stopped
+                self._serve()
             encoder = self._loaded()
             if not self._stop.is_set():
                 plan = plan_index(self.folder, encoder)
+                if self._name is not None and not plan.to_read:
+                    state = "done"
+                    note_unfinished(self._place, unfinished=False)
         except (ClipsearchError, OSError) as error:
             problem = _words(error)
         except Exception:
             _log.exception("planning the index of %s", self.folder)
             problem = "the server made a mistake; its log says more"
         with self._lock:
-            self._plan, self._problem, self._state = plan, problem, "ready"
+            self._plan, self._problem, self._state = plan, problem, state
 
     def _run(self) -> None:
         problem = None
         stopped = False
         asked = _Asked(self)
+        note_unfinished(self._place, unfinished=True)
         try:
             report = index_pictures(self.folder, encoder=self._loaded(), progress=self._note, stop=asked)
             stopped = report.interrupted
+            note_unfinished(self._place, unfinished=stopped)
             self._serve()
         except (ClipsearchError, OSError) as error:
             problem = _words(error)
@@ -194,7 +205,7 @@ class SetUp:
 
     def _loaded(self) -> Encoder:
         if self._encoder is None:
-            self._encoder = load_encoder(model_at_hand())
+            self._encoder = load_encoder(model_of(self._place) or model_at_hand())
         return self._encoder
 
 
@@ -207,6 +218,27 @@ class _Asked(threading.Event):
 
     def is_set(self) -> bool:
         return self._set_up._stop.is_set() or self._set_up._state == "stopping"
+
+
+def is_unfinished(place: Path) -> bool:
+    """Whether the page began the index at `place`, and the run was stopped: there is more to do."""
+    return to_bytes(place.absolute()).hex() in _unfinished() and config.is_index(place)
+
+
+def note_unfinished(place: Path, *, unfinished: bool) -> None:
+    """Note this for the next time. If it cannot be noted, nobody is told then."""
+    name = to_bytes(place.absolute()).hex()
+    known = _unfinished()
+    if (name in known) is not unfinished:
+        kept = [*known[-MOST_KNOWN:], name] if unfinished else [one for one in known if one != name]
+        config.write_small(config.state_dir() / UNFINISHED, json.dumps(kept))
+
+
+def _unfinished() -> list[str]:
+    try:
+        return [str(one) for one in json.loads(config.read_plain(config.state_dir() / UNFINISHED, 1 << 20))]
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def _words(error: Exception) -> str:

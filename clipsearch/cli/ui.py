@@ -54,11 +54,14 @@ def ui(
       clipsearch ui --index ./photos --no-browser
     """
     from clipsearch.server.security import is_loopback
+    from clipsearch.ui.first_use import is_unfinished
     from clipsearch.ui.page import add_page
     from clipsearch.ui.programs import check_gradio
 
     check_gradio()
     places, new = _places([*(folder or ()), *(index or ())])
+    unfinished = (place for place in places if place.name == config.INDEX_DIR_NAME and is_unfinished(place))
+    new = new or next((place.parent for place in unfinished), None)
     local = is_loopback(host) and not host_name and not root_path
     open_known = local and not (folder or index or os.environ.get(config.INDEX_ENV))
     page = partial(add_page, folder=new, open_known=open_known)

@@ -83,3 +83,20 @@ def test_an_index_that_was_used_before_is_opened_from_the_list(open_page: Open, 
         which.select_option("photos")
         settled(page)
         expect(page.locator(".cs-summary")).to_contain_text("5 results")
+
+
+def test_what_was_stopped_is_offered_again(open_page: Open, tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    photos = folder_of(tmp_path / "photos", 3)
+    index = clipsearch.index(photos, encoder=encoder).index
+    picture(50).save(photos / "later.png")
+    for site in serve([index], photos, encoder, interface=partial(add_page, folder=photos, encoder=encoder)):
+        page = open_page("/?unique=0", at=site)
+        expect(page.locator(".cs-summary")).to_contain_text("3 pictures")
+        page.get_by_role("button", name="Not all pictures are indexed yet").click()
+        expect(page.locator(CARD)).to_contain_text("Not all of this folder is indexed")
+        page.get_by_role("button", name="Index 1 picture").click()
+        expect(page.locator(CARD)).to_be_hidden()
+        page.click(".cs-tab[data-view=search]")
+        expect(page.locator(".cs-summary")).to_contain_text("4 pictures")
+        expect(page.locator(".cs-pill")).to_be_hidden()

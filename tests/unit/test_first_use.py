@@ -20,6 +20,7 @@ from clipsearch.cli.ui import _places
 from clipsearch.errors import IndexNotFound
 from clipsearch.indexer.build import IndexOptions, Progress
 from clipsearch.server.app import create_app
+from clipsearch.ui.first_use import is_unfinished, note_unfinished
 from clipsearch.ui.page import add_page
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import picture
@@ -111,6 +112,7 @@ def test_a_run_that_is_stopped_keeps_what_is_done_and_goes_on(
     client.post("/v1/start/index", json={})
     until(client, "done")
     assert client.post("/v1/gallery", json={"k": 1, "unique": False}).json()["total"] == 60
+    assert not is_unfinished(photos / ".clipsearch")
 
 
 def test_a_server_that_ends_while_it_indexes_leaves_a_whole_index(photos: Path, encoder: FakeEncoder) -> None:
@@ -121,6 +123,28 @@ def test_a_server_that_ends_while_it_indexes_leaves_a_whole_index(photos: Path, 
     assert threading.active_count() < 50
     report = clipsearch.index(photos, encoder=encoder)
     assert report.pictures == 5
+
+
+def test_what_was_stopped_is_offered_the_next_time(photos: Path, serve: Serve, encoder: FakeEncoder) -> None:
+    place = clipsearch.index(photos, encoder=encoder).index
+    assert not is_unfinished(place)
+    picture(99).save(photos / "more.png")
+    note_unfinished(place, unfinished=True)
+    note_unfinished(photos.parent / "gone" / ".clipsearch", unfinished=True)
+    assert is_unfinished(place)
+    assert not is_unfinished(photos.parent / "gone" / ".clipsearch")
+    client = serve(place, folder=photos)
+    told = until(client, "ready")
+    assert (told["index"], told["plan"]["to_read"]) == ("photos", 1)
+    assert [one["name"] for one in client.get("/v1/status").json()["indexes"]] == ["photos"]
+    client.post("/v1/start/index", json={})
+    until(client, "done")
+    assert not is_unfinished(place)
+    note_unfinished(place, unfinished=True)  # finished in a terminal since
+    assert until(serve(place, folder=photos), "done")["index"] == "photos"
+    assert not is_unfinished(place)
+    (config.state_dir() / "unfinished.json").write_text("7")
+    assert not is_unfinished(place)
 
 
 def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path, serve: Serve) -> None:

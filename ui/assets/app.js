@@ -134,7 +134,7 @@ const map = new PictureMap(mapView, { alike: api.alike, earth: api.earth }, {
 });
 const status = new Status(statusView, { news });
 const start = new Start({
-  known: () => drawWhich(),
+  known: () => drawIndexes(),
   opened: (name) => {
     answered = null;
     status.poll();
@@ -645,19 +645,25 @@ function news(latest) {
     if (answered && now !== answered.index_id && !running) failed(new api.ApiError(409, { error: "OtherIndex" }));
   }
   if (latest && (start.served ?? indexes.length) !== indexes.length) start.load(); // another page may have opened one
-  start.served = indexes.length;
-  start.place(indexes.length ? statusView : results);
-  root.classList.toggle("cs-empty", Boolean(latest) && !indexes.length);
+  if (latest) start.served = indexes.length;
+  drawIndexes();
+}
+
+function drawIndexes() {
+  const isEmpty = Boolean(status.latest) && !indexes.length;
+  start.place(isEmpty ? results : statusView);
+  root.classList.toggle("cs-empty", isEmpty);
   drawWhich();
   const known = indexes.find((index) => index.name === which.value)?.tags ?? [];
   tags.replaceChildren(...known.map((tag) => make("option", { value: tag.name })));
   const writing = indexes.filter((index) => index.is_being_written);
   const current = indexes.find((index) => index.name === answered?.index);
-  progress.hidden = !(writing.length || (current && answered.generation < current.generation));
+  progress.hidden = !(writing.length || start.isUnfinished || (current && answered.generation < current.generation));
   if (writing.length) progress.textContent = `Indexing ${shown(writing[0].name)}: ${writing[0].progress?.total ? percent(writing[0].progress) : counted(writing[0].pictures, "picture")}`;
+  else if (start.isUnfinished) progress.textContent = "Not all pictures are indexed yet. Go on";
   else if (!progress.hidden) progress.textContent = "The index has changed. Show the changes";
   progress.onclick = () => {
-    if (writing.length) go({ view: "status", id: null });
+    if (writing.length || start.isUnfinished) go({ view: "status", id: null });
     else { answered = null; go({ view: "search" }); progress.hidden = true; }
   };
 }

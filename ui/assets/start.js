@@ -22,10 +22,9 @@ export class Start {
     try {
       const { set_up: latest, known } = await api.start();
       this.known = known;
-      this.on.known();
       const before = this.latest;
       this.latest = latest;
-      if (latest?.index && latest.index !== before?.index) this.on.opened(latest.index);
+      if (before && latest?.index && latest.index !== before.index) this.on.opened(latest.index);
       if (latest?.state === "done" && before?.state !== "done") this.on.done();
       busy = BUSY.includes(latest?.state);
     } catch { busy = this.latest !== null; }
@@ -36,7 +35,11 @@ export class Start {
   /** Where the card is: in the place of the pictures while there are none. */
   place(parent) { if (this.box.parentElement !== parent) parent.prepend(this.box); }
 
+  /** Whether a run was stopped, and can go on. */
+  get isUnfinished() { return Boolean(this.latest?.index) && ["ready", "stopped"].includes(this.latest.state); }
+
   draw() {
+    this.on.known();
     const told = this.latest;
     this.box.hidden = !told || told.state === "done";
     if (this.box.hidden) return;
