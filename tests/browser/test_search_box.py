@@ -165,6 +165,21 @@ def test_the_list_is_accessible_and_fits_a_phone(open_page: Open) -> None:
         assert phone.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_file_names_are_offered_where_no_picture_is_a_strong_match(open_page: Open) -> None:
+    page = open_page()
+    ask(page, "graded 7")
+    named = page.locator(".cs-told", has_text="file name")
+    expect(named).to_contain_text("1 picture has this in the file name")
+    named.get_by_role("button").click()
+    settled(page)
+    assert asked(page) == {"q": "name:graded name:7"}
+    assert shown(page) == ["graded 7.jpg"]
+    for query in ("blue", "name:graded", "graded -7", "qqqq"):  # shown, a filter, an expression, in no name
+        ask(page, query)
+        page.wait_for_timeout(300)
+        expect(named).to_be_hidden()
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Site]:
     """A server of its own: of pictures whose index a test changes."""

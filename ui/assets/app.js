@@ -8,7 +8,7 @@ import { Facets } from "./facets.js";
 import { Gallery } from "./gallery.js";
 import { Help } from "./help.js";
 import { PictureMap } from "./map.js";
-import { filtersOf, withFilter } from "./query.js";
+import { filtersOf, quoted, withFilter } from "./query.js";
 import { EMPTY, fromAddress, namesRows, toAddress, withoutRows } from "./state.js";
 import { Saved, searchOf } from "./saved.js";
 import { Scrubber } from "./scrubber.js";
@@ -66,12 +66,13 @@ const summary = make("p.cs-summary", { role: "status", "aria-live": "polite" });
 const feedback = make("p.cs-feedback", { hidden: true });
 const bar = make("div.cs-bar-row", {}, summary, feedback, make("span.cs-space"), all.label, diverse.label, unique.label, sort);
 const told = make("p.cs-told", { hidden: true, role: "status" });
+const named = make("p.cs-told", { hidden: true, role: "status" }); // what file names say, where pictures do not
 const problem = make("div.cs-problem", { role: "alert", hidden: true });
 const grid = make("div.cs-grid", { role: "list", "aria-label": "Pictures", tabIndex: -1 });
 const rail = make("div.cs-rail", { hidden: true });
 const nothing = make("div.cs-nothing", { hidden: true });
 const rest = make("p.cs-rest", { hidden: true });
-const results = make("main.cs-results", {}, bar, told, problem, nothing, grid, rail, rest);
+const results = make("main.cs-results", {}, bar, told, named, problem, nothing, grid, rail, rest);
 const mapView = make("main.cs-map", { hidden: true });
 const statusView = make("main.cs-status", { hidden: true });
 const panel = make("section.cs-detail", { "aria-label": "Information" });
@@ -260,7 +261,7 @@ async function ask() {
     answered = null;
     gallery.show(gallery.index, 0, []);
     summary.textContent = "";
-    nothing.hidden = rest.hidden = told.hidden = true;
+    nothing.hidden = rest.hidden = told.hidden = named.hidden = true;
     drawProblem(error);
   } finally {
     if (running?.controller === controller) {
@@ -312,12 +313,30 @@ function drawSummary(took) {
       make("p", {}, empty ? "Index a folder: clipsearch index ./photos" : answered.notices[0].replace(/^nothing found: /, "")),
     );
   }
+  offerNames();
   rest.hidden = !total || !hidden;
   rest.replaceChildren(
     `${counted(hidden, "picture")} unlikely to match ${hidden === 1 ? "is" : "are"} not shown. `,
     button("cs-button", null, "Show unlikely matches", () => go({ all: true }), "Show unlikely matches"),
   );
   all.label.hidden = !state.all && !hidden && !hits.some((hit) => hit.band);
+}
+
+const WORDS = /^[^\s:"“”()+*?^-][^:"“”()+*?^]*$/; // a query of words alone
+
+/** Where no picture surely shows what was asked, offer those that have the words in their file names. */
+async function offerNames() {
+  named.hidden = true;
+  const asked = answered;
+  if (sent || !WORDS.test(state.q) || asked.hits.some(({ band }) => band === "strong")) return;
+  const query = state.q.trim().split(/\s+/).map((word) => `name:${quoted(word)}`).join(" ");
+  try {
+    const { total } = await api.search({ query, ...(state.index ? { index: state.index } : {}), index_id: asked.index_id, unique: state.unique, offset: 0, k: 1 });
+    if (answered !== asked || !total) return;
+    named.replaceChildren(`${counted(total, "picture")} ${total === 1 ? "has" : "have"} this in the file name. `,
+      button("cs-link", null, "Show the pictures with this in their file name", () => go({ q: query, id: null }), "Show"));
+    named.hidden = false;
+  } catch { /* nothing is offered, then */ }
 }
 
 function drawProblem(error) {
