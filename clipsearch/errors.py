@@ -36,8 +36,10 @@
         ├── EmptyQuery        one without a word
         ├── MalformedQuery    one that breaks the rules of the query language, and where
         ├── UnknownTag        one with a tag or concept that the index does not have
+        ├── UnknownSearch     a saved search that the index does not have
         └── InvalidTag        a tag or concept that cannot be made as asked (also a ValueError)
-            └── TagExists     the index has one of that name, which would be lost
+            ├── TagExists     the index has one of that name, which would be lost
+            └── SearchExists  the index has a saved search of that name
 
 What only some commands raise is beside them: `clipsearch.training`, `clipsearch.server`, `clipsearch.cli`.
 Each carries its facts as fields; the message says what, where, and how to repair it.
@@ -477,6 +479,24 @@ class TagExists(InvalidTag):
             f"the index already has the {kind} {name!r} ({pictures:,} {what}{'' if pictures == 1 else 's'}). "
             "Nothing was changed. Use another name, or replace it with: --replace (in Python and over HTTP, replace)"
         )
+
+
+class SearchExists(InvalidTag):
+    """The index has a saved search of that name; nothing was changed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"there is a saved search {name!r} already. Use another name, or replace it")
+
+
+class UnknownSearch(InvalidQuery):
+    """The index has no saved search of that name."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        self.name = name
+        self.known = list(known)
+        there = f"There are: {', '.join(self.known[:20])}" if known else "There are none yet"
+        super().__init__(f"there is no saved search {name!r}. {there}")
 
 
 _SHOWN_AROUND = 60

@@ -421,12 +421,27 @@ class ModelRef:
     precision: str | None = None  # the arithmetic that made the vectors, as far as it was noted: fp32, bf16, int8
 
 
-TagKind = Literal["tag", "concept"]
+TagKind = Literal["tag", "concept", "search"]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedSearch:
+    """A search that somebody saved in an index: a query, and how its hits are shown."""
+
+    name: str
+    query: str
+    sort: Sort = "score"
+    unique: bool = False
+    diverse: bool = False
+    all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TagRef:
-    """A tag of an index: its file holds the content hashes of `pictures` pictures; `copy` is the same once more."""
+    """A tag of an index: its file holds the content hashes of `pictures` pictures; `copy` is the same once more.
+
+    A saved search is kept as a tag without pictures is, and has names of its own.
+    """
 
     name: str
     kind: TagKind

@@ -237,15 +237,16 @@ def index_folder(
     index: Path | None = None,
     options: IndexOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> IndexReport:
     """Index `folder`, or bring its index up to date.
 
-    Ctrl-C or SIGTERM commits what is done and returns with `interrupted` set.
+    Ctrl-C, SIGTERM or `stop` being set commits what is done and returns with `interrupted` set.
     Raises: NoPictures, NotAnIndex, IndexAway, EncoderMismatch, OtherCollection, IndexLocked, OutOfSpace, CorruptIndex,
     StorageError.
     """
     with storage_errors(folder):
-        return _index_folder(folder, encoder, index, options or IndexOptions(), progress or (lambda _: None))
+        return _index_folder(folder, encoder, index, options or IndexOptions(), progress or (lambda _: None), stop)
 
 
 def _index_folder(
@@ -254,6 +255,7 @@ def _index_folder(
     index: Path | None,
     options: IndexOptions,
     notify: Callable[[Progress], None],
+    asked: threading.Event | None = None,
 ) -> IndexReport:
     check_folder(folder)
     root = folder.absolute()
@@ -274,7 +276,7 @@ def _index_folder(
             run.open()
             report = run.report
             report.warnings += ignore.problems
-            with _StopRequests() as stop:
+            with _StopRequests(asked) as stop:
                 run.read(stop)
                 run.check_root()
                 if stop.requested:
@@ -323,12 +325,19 @@ class _Teller:
 class _StopRequests:
     """Ctrl-C and SIGTERM as a request to stop at the next safe point; a second one interrupts at once.
 
-    Nothing is interrupted in the middle of a commit. Outside the main thread signals are left alone.
+    Nothing is interrupted in the middle of a commit. Outside the main thread signals are left alone: `asked` is for
+    those who run it in another.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, asked: threading.Event | None = None) -> None:
+        self._requested = False
+        self._asked = asked
         self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether somebody wants the run to stop."""
+        return self._requested or (self._asked is not None and self._asked.is_set())
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -337,9 +346,9 @@ class _StopRequests:
         return self
 
     def _request(self, number: int, frame: object) -> None:
-        if self.requested:
+        if self._requested:
             raise KeyboardInterrupt
-        self.requested = True
+        self._requested = True
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         for number, handler in self._before.items():

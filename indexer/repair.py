@@ -24,7 +24,6 @@ import xxhash
 
 from clipsearch.config import INDEX_DIR_NAME, MARKER, format_of, is_index, marker_of, read_plain
 from clipsearch.errors import ClipsearchError, CorruptIndex, IndexNotFound, StorageError, UnsupportedIndex
-from clipsearch.folding import fold
 from clipsearch.indexer.aside import Aside
 from clipsearch.indexer.compact import counted
 from clipsearch.indexer.ignore import Ignore
@@ -51,7 +50,7 @@ from clipsearch.store.fragments import (
 )
 from clipsearch.store.hashes import hash_keys
 from clipsearch.store.lock import committed_root
-from clipsearch.store.manifest import FORMAT_VERSION, is_of_format_1, load_manifest, manifests_of
+from clipsearch.store.manifest import FORMAT_VERSION, is_of_format_1, key_of, load_manifest, manifests_of
 from clipsearch.store.marks import dead_rows, marked, missing_rows, read_marks
 from clipsearch.store.snapshot import unknown_root
 from clipsearch.store.tags import (
@@ -234,12 +233,15 @@ class _Repair:
     def _lacks_for_good(self, manifest: Manifest) -> bool:
         gone = self._are_gone
         tags_before = {
-            fold(tag.name) for m in self.before for tag in (*m.tags_before, *m.tags) if not gone(*tag.files())
+            key_of(tag.name, tag.kind)
+            for m in self.before
+            for tag in (*m.tags_before, *m.tags)
+            if not gone(*tag.files())
         }
         return (
             any(gone(f.data, f.rows_file) for f in manifest.fragments)
             or any(gone(s.data, s.mapped) for s in manifest.segments)
-            or any(gone(*t.files()) and fold(t.name) not in tags_before for t in manifest.tags)
+            or any(gone(*t.files()) and key_of(t.name, t.kind) not in tags_before for t in manifest.tags)
         )
 
     def _are_gone(self, *refs: FileRef | None) -> bool:
@@ -298,7 +300,7 @@ class _Repair:
 
     def _with_newer_tags(self, manifest: Manifest) -> Manifest:
         """`manifest` with the tags that were saved after it: what a person made is in whole files of its own."""
-        kept = {fold(ref.name): ref for ref in manifest.tags}
+        kept = {key_of(ref.name, ref.kind): ref for ref in manifest.tags}
         newer = {
             key: ref
             for key, ref in recover_tags(self.index_dir).items()
@@ -761,7 +763,7 @@ class _Repair:
         for ref in manifest.tags:
             bad = [file for file in ref.files() if self._tag_problem(ref, file) is not None]
             if not bad:
-                kept[fold(ref.name)] = written_twice(self.index_dir, ref)
+                kept[key_of(ref.name, ref.kind)] = written_twice(self.index_dir, ref)
                 if ref.copy is None:
                     changed = True
                     self._say(f"the {ref.kind} {ref.name!r}: written a second time")
@@ -772,15 +774,15 @@ class _Repair:
             whole = next((file for file in ref.files() if file not in bad), None)
             names = ", ".join(file.path for file in bad)
             if whole is not None:
-                kept[fold(ref.name)] = add_tag_file(self.index_dir, read_tag_file(self.index_dir, whole))
+                kept[key_of(ref.name, ref.kind)] = add_tag_file(self.index_dir, read_tag_file(self.index_dir, whole))
                 self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is intact in its other file")
                 continue
             older = self._older_tag(ref)
             if older is not None:
-                kept[fold(ref.name)] = older
+                kept[key_of(ref.name, ref.kind)] = older
                 self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is as it was before its last change")
             else:
-                self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is lost: tag its pictures again")
+                self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is lost: {LOST[ref.kind]}")
         before = self._repaired_tags_before(manifest)
         if before != manifest.tags_before:
             manifest = dataclasses.replace(manifest, tags_before=before)
@@ -812,7 +814,12 @@ class _Repair:
 
     def _older_tag(self, ref: TagRef) -> TagRef | None:
         """A tag before its last change, of this or an older generation."""
-        older = [tag for m in self.before for tag in (*m.tags_before, *m.tags) if fold(tag.name) == fold(ref.name)]
+        older = [
+            tag
+            for m in self.before
+            for tag in (*m.tags_before, *m.tags)
+            if key_of(tag.name, tag.kind) == key_of(ref.name, ref.kind)
+        ]
         for tag in older:
             for file in tag.files():
                 if tag_problem(self.index_dir, tag, file) is None:
@@ -827,6 +834,12 @@ def _of_same_paths(paths: IntArray, chosen: npt.NDArray[np.bool_]) -> npt.NDArra
     return found
 
 
+LOST = {
+    "tag": "tag its pictures again",
+    "concept": "learn it again from pictures",
+    "search": "save it again",
+}
+"""What to do when no file of a tag is left."""
 _UNMARKED = dict.fromkeys(("dead", "dead_copy", "missing", "missing_copy")) | {"dead_count": 0, "missing_count": 0}
 
 

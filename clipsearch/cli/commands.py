@@ -34,6 +34,7 @@ COMMANDS: dict[str, Command] = {
     "dedupe": Command(),
     "illustrate": Command(),
     "concept": Command(),
+    "saved": Command(),
     "serve": Command(answers=True),
     "mcp": Command(answers=True),
     "train": Command(),

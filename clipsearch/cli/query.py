@@ -93,6 +93,12 @@ def query(
     unlike: Annotated[
         list[int] | None, typer.Option(help="row_id of an irrelevant hit (see --json). Can be repeated.", metavar="ID")
     ] = None,
+    saved: Annotated[
+        str | None,
+        typer.Option(
+            "--saved", help="A saved search (see clipsearch saved list), and what else the query says.", metavar="NAME"
+        ),
+    ] = None,
     index: IndexOption = None,
     model: ModelOption = None,
     checkpoint: CheckpointOption = None,
@@ -131,6 +137,13 @@ def query(
     if as_json + as_csv + paths + zero + preview > 1:
         raise InvalidQuery("use only one of --json, --csv, --paths, -0 and --preview")
     words = joined([word if is_utf8(word) or Path(word).exists() else as_typed(word) for word in query or ()])
+    if saved is not None:
+        from clipsearch.cli.saved import saved_search
+
+        kept = saved_search(index, saved)
+        words = f"{kept.query} {words}".strip()
+        sort = kept.sort if sort == "score" else sort
+        show_all, unique, diverse = show_all or kept.all, unique or kept.unique, diverse or kept.diverse
     if k < 1 or offset < 0 or diversity is not None:  # else a server's answer need not wait for this import
         from clipsearch.query.arguments import read_diversity, read_window
 

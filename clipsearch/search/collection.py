@@ -913,7 +913,7 @@ class Collection:
     @property
     def tags(self) -> tuple[TagRef, ...]:
         """The tags and concepts of the index."""
-        return self.manifest.tags
+        return tuple(ref for ref in self.manifest.tags if ref.kind != "search")
 
     def select(self, expression: Filter) -> IntArray:
         """Row ids of the pictures that pass a filter expression. Shape: (S,) int64, ascending."""

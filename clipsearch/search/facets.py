@@ -77,7 +77,7 @@ def _years(found: Found, most: int) -> list[FacetValue]:
 
 def _folders(photos: Collection, found: Found, most: int) -> list[FacetValue]:
     """The folders that the hits are divided into: those within the deepest that holds all of them."""
-    counts, examples = _counted(found, "folder")
+    counts, examples = count_texts(found, "folder")
     if not counts:
         return []
     split = {text: text.split("/") if text else [] for text in counts}
@@ -105,7 +105,7 @@ def _folder_is(pattern: str) -> Callable[[str], bool]:
 
 
 def _cameras(photos: Collection, found: Found, most: int) -> list[FacetValue]:
-    counts, examples = _counted(found, "camera")
+    counts, examples = count_texts(found, "camera")
     known = {text for columns in photos.columns() for text in columns.texts("camera")}
     values = []
     for text, count in _most_frequent(counts, most):
@@ -120,7 +120,7 @@ def _types(found: Found, most: int) -> list[FacetValue]:
     from clipsearch.pictures.formats import usual_extension
 
     counts: dict[str, int] = {}
-    for text, count in _counted(found, "ext")[0].items():
+    for text, count in count_texts(found, "ext")[0].items():
         if re.fullmatch(r"\w+", text):  # others cannot be asked for
             usual = usual_extension(text)
             counts[usual] = counts.get(usual, 0) + count
@@ -145,7 +145,7 @@ def _words(
     most: int,
 ) -> list[FacetValue]:
     """The values of a column of lists."""
-    counts, examples = _counted(found, name)
+    counts, examples = count_texts(found, name)
     known = {text for columns in photos.columns() for text in columns.texts(name)} if counts else set()
     values = []
     for text, count in _most_frequent(counts, most):
@@ -157,7 +157,7 @@ def _words(
     return values
 
 
-def _counted(found: Found, name: str) -> tuple[dict[str, int], dict[str, int]]:
+def count_texts(found: Found, name: str) -> tuple[dict[str, int], dict[str, int]]:
     """How many pictures have each text of a column, and the row id of one of them."""
     counts: dict[str, int] = {}
     examples: dict[str, int] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import os
 import threading
 import time
 import weakref
@@ -86,6 +87,13 @@ class Stopping(ClipsearchError):
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down")
+
+
+class NothingIndexed(ClipsearchError):
+    """The server has no index yet."""
+
+    def __init__(self) -> None:
+        super().__init__("nothing is indexed yet: open the page of this server in a browser, or use clipsearch index")
 
 
 @dataclass(slots=True)
@@ -207,12 +215,11 @@ class Engine:
         observe_batch: Callable[[str, int], None] = lambda kind, items: None,
         observe_reload: Callable[[str, str], None] = lambda index, result: None,
     ) -> None:
-        """Open `indexes` (index folders). `encoder` is used instead of the indexes' own model where given.
+        """Open `indexes` (index folders), perhaps none yet (see `add`). `encoder` is used instead of the indexes' own
+        model where given.
 
         Raises: IndexNotFound, CorruptIndex, UnsupportedIndex, ModelNotFound, InvalidModel, EncoderMismatch.
         """
-        if not indexes:
-            raise ValueError("there is no index to serve")
         self.observe_reload = observe_reload
         self._observe_batch = observe_batch
         self._given = None if encoder is None else BatchingEncoder(encoder, observe=observe_batch)
@@ -221,22 +228,33 @@ class Engine:
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._warming: list[threading.Thread] = []
+        self._adding = threading.Lock()
         self.indexes: dict[str, ServedIndex] = {}
         try:
             for path in indexes:
-                served = ServedIndex("", path.absolute(), self)
-                served.reload(wait=True)
-                with served.lease() as collection:
-                    served.name = _name(collection.root, self.indexes)
-                self.indexes[served.name] = served
-                # No daemon: ending inside onnxruntime aborts the process.
-                self._warming.append(threading.Thread(target=self._warm_up, args=(served,)))
-                self._warming[-1].start()
+                self.add(path)
         except BaseException:
             self.close()
             raise
         self._poller = threading.Thread(target=self._poll, name="clipsearch-reload", daemon=True)
         self._poller.start()
+
+    def add(self, path: Path) -> ServedIndex:
+        """Serve one more index, or the same again. Raises: see __init__."""
+        with self._adding:
+            place = os.path.realpath(path)
+            for known in self.indexes.values():
+                if os.path.realpath(known.path) == place:
+                    return known
+            served = ServedIndex("", path.absolute(), self)
+            served.reload(wait=True)
+            with served.lease() as collection:
+                served.name = _name(collection.root, self.indexes)
+            self.indexes = {**self.indexes, served.name: served}  # others go through the dictionary meanwhile
+            # No daemon: ending inside onnxruntime aborts the process.
+            self._warming.append(threading.Thread(target=self._warm_up, args=(served,)))
+            self._warming[-1].start()
+            return served
 
     @property
     def names(self) -> list[str]:
@@ -249,9 +267,11 @@ class Engine:
         return self._closed.is_set()
 
     def index(self, name: str | None = None) -> ServedIndex:
-        """The index of that name, or the default one. Raises: UnknownIndex."""
+        """The index of that name, or the default one. Raises: UnknownIndex, NothingIndexed."""
         if name is None:
-            return next(iter(self.indexes.values()))
+            for first in self.indexes.values():
+                return first
+            raise NothingIndexed
         try:
             return self.indexes[name]
         except KeyError:

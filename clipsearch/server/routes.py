@@ -37,6 +37,7 @@ from clipsearch.errors import (
     NoSuchPicture,
     OtherIndex,
     OtherPicture,
+    SearchExists,
     TagExists,
     UnknownIndex,
     UnreadablePicture,
@@ -58,7 +59,7 @@ from clipsearch.search.similar import (
 )
 from clipsearch.server import messages
 from clipsearch.server.decoders import Decoders
-from clipsearch.server.engine import Engine, ServedIndex, SharedCollection, Stopping
+from clipsearch.server.engine import Engine, NothingIndexed, ServedIndex, SharedCollection, Stopping
 from clipsearch.server.identity import ADDRESS_DIGITS, Content, IndexId, check_index
 from clipsearch.server.metrics import CONTENT_TYPE, Metrics
 from clipsearch.server.originals import (
@@ -369,7 +370,7 @@ class Service:
                 "dim": manifest.model.dim,
                 "pictures": manifest.pictures,
                 "skipped": manifest.skipped,
-                "tags": [{"name": tag.name, "kind": tag.kind, "pictures": tag.pictures} for tag in manifest.tags],
+                "tags": [{"name": tag.name, "kind": tag.kind, "pictures": tag.pictures} for tag in photos.tags],
                 "is_being_written": writer is not None,
                 "progress": None if progress is None else dataclasses.asdict(progress),
             }
@@ -671,6 +672,7 @@ def add_errors(app: FastAPI) -> None:
 
 _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (TagExists, 409),
+    (SearchExists, 409),
     (InvalidQuery, 400),
     (InvalidArgument, 400),
     (DimensionMismatch, 400),
@@ -683,6 +685,7 @@ _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (Overloaded, 503),
     (IndexLocked, 409),
     (Stopping, 503),
+    (NothingIndexed, 404),
     (IndexNotFound, 503),  # it was there when the server was started
     (MissingExtra, 501),
     (ClipsearchError, 500),

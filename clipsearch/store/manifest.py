@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import xxhash
 
 from clipsearch.errors import CorruptIndex, UnsupportedIndex
-from clipsearch.records import FileRef, Fragment, IvfParameters, Manifest, ModelRef, Rebuild, Segment, TagRef
+from clipsearch.folding import fold
+from clipsearch.records import FileRef, Fragment, IvfParameters, Manifest, ModelRef, Rebuild, Segment, TagKind, TagRef
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataclassInstance")
 FORMAT_VERSION = 2
 KNOWN_READER_FEATURES: frozenset[str] = frozenset({"views", "members"})
-KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({"tags"})
+KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({"tags", "searches"})
 MANIFEST_NAME = re.compile(r"(\d{8,})\.json")
 OWN_NAME = re.compile(r"[0-9a-f]{32}(\.[a-z]+)")
 """Names of files that belong to generations."""
@@ -170,6 +171,11 @@ def _make(kind: type[T], body: dict[str, Any], **parsed: Any) -> T:
 
 def _ref(body: dict[str, Any] | None) -> FileRef | None:
     return None if body is None else _make(FileRef, body)
+
+
+def key_of(name: str, kind: TagKind) -> str:
+    """What a tag or a saved search is known by, whatever its capitals: a search may have the name of a tag."""
+    return f"\0{fold(name)}" if kind == "search" else fold(name)
 
 
 def manifest_name(generation: int) -> str:

@@ -52,7 +52,7 @@ class Snapshot:
     @property
     def tags(self) -> tuple[TagRef, ...]:
         """The tags and concepts of this generation."""
-        return self.manifest.tags
+        return tuple(ref for ref in self.manifest.tags if ref.kind != "search")
 
     @property
     def is_closed(self) -> bool:

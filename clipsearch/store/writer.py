@@ -39,7 +39,6 @@ from clipsearch.errors import (
     StorageError,
     UnsupportedIndex,
 )
-from clipsearch.folding import fold
 from clipsearch.records import FileRef, Fragment, IntArray, Manifest
 from clipsearch.store.files import REMEMBER_FROM_BYTES, HashingFile, storage_errors, sync_file, sync_folder, unlink_own
 from clipsearch.store.lock import (
@@ -61,6 +60,7 @@ from clipsearch.store.manifest import (
     MANIFEST_NAME,
     OWN_NAME,
     dump_manifest,
+    key_of,
     load_manifest,
     manifest_name,
     manifests_of,
@@ -305,7 +305,7 @@ class Writer:
         if before is None or base is None or before == base:
             return manifest
         # What was saved, changed or removed since, and beside it what this writer changed.
-        kept, known, now = ({fold(ref.name): ref for ref in m.tags} for m in (manifest, base, before))
+        kept, known, now = ({key_of(ref.name, ref.kind): ref for ref in m.tags} for m in (manifest, base, before))
         kept |= {name: ref for name, ref in now.items() if ref != known.get(name)}
         if before.generation > base.generation:  # it comes after ours: elsewhere each may have tags of its own
             kept = {name: ref for name, ref in kept.items() if name in now or name not in known}

@@ -42,7 +42,7 @@ function filterWords(query) {
 }
 
 const unquoted = (value) => (/^(".*"|“.*”)$/s.test(value) ? value.slice(1, -1) : value);
-const quoted = (value) => (/[\s()"“”„]/.test(value) ? `"${value.replaceAll('"', "")}"` : value);
+export const quoted = (value) => (/[\s()"“”„]/.test(value) ? `"${value.replaceAll('"', "")}"` : value);
 
 /** The filters of a query that controls can show, by field. The first of each field counts. */
 export function filtersOf(query) {
