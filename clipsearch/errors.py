@@ -20,6 +20,7 @@
     ├── InvalidModel          a model directory that cannot be used
     ├── UnsupportedPrecision  arithmetic that a model does not have (also a ValueError)
     ├── ExportFailed          an export that does not give the original's vectors
+    ├── InvalidTarget         a file or database that an index cannot be exported to
     ├── InvalidPairs          pictures with captions that cannot be used
     ├── InvalidLabels         classes that cannot be told apart, or no classes
     ├── InvalidProbe          a probe that cannot be used
@@ -285,6 +286,15 @@ class ExportFailed(ClipsearchError):
         self.model = model
         self.problem = problem
         super().__init__(f"{model} cannot be exported: {problem}. Nothing was written")
+
+
+class InvalidTarget(ClipsearchError):
+    """An index cannot be exported to `target`, a file or database, in which no password is: `problem` says why."""
+
+    def __init__(self, target: str, problem: str) -> None:
+        self.target = target
+        self.problem = problem
+        super().__init__(f"cannot export to {target}: {problem}")
 
 
 class InvalidModel(ClipsearchError):

@@ -915,12 +915,19 @@ class Collection:
         """The tags and concepts of the index."""
         return tuple(ref for ref in self.manifest.tags if ref.kind != "search")
 
-    def select(self, expression: Filter) -> IntArray:
-        """Row ids of the pictures that pass a filter expression. Shape: (S,) int64, ascending."""
+    def select(self, expression: Filter, *, missing: bool = False) -> IntArray:
+        """Row ids of the pictures that pass a filter expression. Shape: (S,) int64, ascending.
+
+        `missing`: also of those whose files cannot be seen.
+        """
         from clipsearch.search.filters import passing
 
         found = [np.empty(0, np.int64)]
-        for rows in self._live_rows():
+        fragments = self._live_rows()
+        if missing:
+            there = [fragment for fragment in self.manifest.fragments if fragment.rows_file is not None]
+            fragments = [open_live_rows(self.index, fragment, missing=True) for fragment in there]
+        for rows in fragments:
             mask = passing(expression, rows.file.columns, partial(self._tagged, rows))
             found.append(rows.file.columns.row_ids[mask & rows.alive])
         return np.sort(np.concatenate(found))

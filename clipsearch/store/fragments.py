@@ -309,14 +309,15 @@ def _to_block(table: pa.Table, dim: int) -> VectorBlock:
     )
 
 
-def read_pictures(index_dir: Path, manifest: Manifest) -> Iterator[EmbeddingBatch]:
+def read_pictures(index_dir: Path, manifest: Manifest, *, missing: bool = False) -> Iterator[EmbeddingBatch]:
     """Every picture that is answered with its vector, some thousand at a time, in the order of the vectors.
 
-    Raises: CorruptIndex.
+    `missing`: also those whose files cannot be seen. Raises: CorruptIndex.
     """
     from clipsearch.store.rows import open_live_rows
 
-    fragments = [open_live_rows(index_dir, fragment) for fragment in manifest.fragments if fragment.rows_file]
+    there = [fragment for fragment in manifest.fragments if fragment.rows_file]
+    fragments = [open_live_rows(index_dir, fragment, missing=missing) for fragment in there]
     for segment in manifest.segments:
         for block in read_vector_blocks(index_dir, segment, manifest.model.dim):
             records: list[ImageRecord] = []

@@ -289,11 +289,15 @@ class _Sorted:
         return at
 
 
-def open_live_rows(index_dir: Path, fragment: Fragment, *, verified: bool = False) -> LiveRows:
-    """Open the rows of a fragment with its marks. Raises: CorruptIndex, StorageError."""
-    gone = [dead_rows(index_dir, fragment), marked(missing_rows(index_dir, fragment))]
-    rows = open_rows(index_dir, fragment, verified=verified)
-    return LiveRows(rows, np.union1d(*gone), has_views=fragment.views > 0)
+def open_live_rows(index_dir: Path, fragment: Fragment, *, verified: bool = False, missing: bool = False) -> LiveRows:
+    """Open the rows of a fragment with its marks. With `missing`, rows whose files cannot be seen are answered, too.
+
+    Raises: CorruptIndex, StorageError.
+    """
+    gone = dead_rows(index_dir, fragment)
+    if not missing:
+        gone = np.union1d(gone, marked(missing_rows(index_dir, fragment)))
+    return LiveRows(open_rows(index_dir, fragment, verified=verified), gone, has_views=fragment.views > 0)
 
 
 # -- writing

@@ -21,6 +21,7 @@ import pytest
 
 from clipsearch.config import read_plain
 from clipsearch.errors import NoPictures, NotAnIndex, OtherCollection, StorageError
+from clipsearch.exports.run import export_index
 from clipsearch.indexer import build, drives
 from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
 from clipsearch.indexer.compact import compact
@@ -31,7 +32,6 @@ from clipsearch.pictures.pool import DecodeResult, DecodeTask
 from clipsearch.records import OUT_OF_MEMORY, SkipStatus
 from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot
-from clipsearch.store.export import export_parquet
 from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.mounts import Mounts
@@ -345,7 +345,7 @@ def test_an_export_holds_rows_and_vectors(photos: Path, encoder: FakeEncoder, tm
     (photos / "set001" / "p00011.jpg").unlink()
     run(photos, encoder)
     target = tmp_path / "out.parquet"
-    assert export_parquet(photos / ".clipsearch", target) == 11
+    assert export_index(photos / ".clipsearch", str(target)).pictures == 11
     table = pq.read_table(target)
     with Collection(photos / ".clipsearch", encoder=encoder) as collection:
         rows = {row["path"]: row["vector"] for row in table.select(["path", "vector"]).to_pylist()}
@@ -354,7 +354,7 @@ def test_an_export_holds_rows_and_vectors(photos: Path, encoder: FakeEncoder, tm
             assert rows[record.path] == pytest.approx(collection.vector(row_id).tolist())
     before = target.read_bytes()
     with pytest.raises(StorageError, match="already exists"):
-        export_parquet(photos / ".clipsearch", target)
+        export_index(photos / ".clipsearch", str(target))
     assert target.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "photos"]
 
