@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import clipsearch
 from clipsearch.errors import UnsupportedIndex
+from clipsearch.exports.run import export_index
 from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
 from clipsearch.indexer.compact import compact
 from clipsearch.indexer.repair import repair
@@ -26,7 +27,6 @@ from clipsearch.records import FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.search.dedupe import find_duplicates
 from clipsearch.store import Writer, manifest, open_rows, open_snapshot, read_records
-from clipsearch.store.export import export_parquet
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 from tests.support.viewed import viewed_index
@@ -204,7 +204,7 @@ def test_whatever_is_done_to_files_their_views_stay_together(made: Path, data: s
 def test_counts_are_of_files_and_of_views(folder: Path, tmp_path: Path) -> None:
     status = read_status(folder / ".clipsearch")
     assert (status.pictures, status.views) == (FILES, FILES + 44)
-    assert export_parquet(folder / ".clipsearch", tmp_path / "rows.parquet") == FILES + 44
+    assert export_index(folder / ".clipsearch", str(tmp_path / "rows.parquet")).pictures == FILES + 44
 
 
 # -- checked and repaired
