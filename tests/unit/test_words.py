@@ -51,7 +51,7 @@ from clipsearch.store.columns import build_columns
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import picture
 from tests.support.written_pictures import ARCHIVE, BESIDE, WRITTEN
-from tests.unit.test_metadata import chunk, exif_bytes, metadata_of, png_with, xmp
+from tests.unit.test_metadata import chunk, exif_bytes, jpeg_with, metadata_of, png_with, segment, xmp
 
 EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "100"))
 MWG = (
@@ -226,6 +226,23 @@ def test_png_texts(tmp_path: Path) -> None:
     for encoding in ("latin-1", "utf-8"):
         found = metadata_of(tmp_path / "a.png", png_with(chunk(b"tEXt", b"Title\0" + "Grüße".encode(encoding))))
         assert found.title == "Grüße"
+
+
+@pytest.mark.parametrize(
+    ("comment", "text"),
+    [
+        ("Grüße vom See".encode(), "Grüße vom See"),
+        (b"at the lake\0", "at the lake"),
+        (b"CREATOR: gd-jpeg v1.0 (using IJG JPEG v62), quality = 90\n", None),
+        (b"Created with GIMP", None),
+        (b"Optimized by JPEGmini 3.9", None),
+        (b"LEAD Technologies Inc. V1.01\0", None),
+        (b"Lavc58.54.100", None),
+        (b"*", None),
+    ],
+)
+def test_comments_of_jpeg(tmp_path: Path, comment: bytes, text: str | None) -> None:
+    assert metadata_of(tmp_path / "a.jpg", jpeg_with(segment(0xFE, comment))).caption == text
 
 
 # --- any text ----------------------------------------------------------------------------------------------

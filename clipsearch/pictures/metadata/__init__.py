@@ -26,7 +26,7 @@ from clipsearch.pictures.metadata.moments import Moment, choose, moment_of_name
 from clipsearch.pictures.metadata.png_texts import said_in_png_texts
 from clipsearch.pictures.metadata.sidecars import said_beside
 from clipsearch.pictures.metadata.statements import NOTHING, Place, Said
-from clipsearch.pictures.metadata.words import Words, written
+from clipsearch.pictures.metadata.words import Words, comment_of, written
 from clipsearch.pictures.metadata.xmp import said_in_xmp
 from clipsearch.records import PictureMetadata
 
@@ -121,6 +121,8 @@ def read_embedded(kind: Kind, exif: Exif | None, info: dict[Any, Any] | None = N
         if kind == "PNG":
             said.append(said_in_png_texts(info))
             said += said_in_profiles(info)
+        if kind == "JPEG" and (comment := comment_of(info.get("comment"))):
+            said.append(Said(words=Words(captions=(comment,), trust=5)))
     except Exception:  # a decoder's objects can raise anything: what was read so far counts
         pass
     return Embedded(kind, tuple(part for part in said if part != NOTHING))

@@ -185,6 +185,20 @@ def _is_boilerplate(text: str, camera: str | None) -> bool:
     return set(words) <= _CAMERA_WORDS | own or (text == text.upper() and set(words) <= _CAMERA_WORDS | _MAKERS)
 
 
+# How what encoders write into the comment of a JPEG begins.
+_OF_ENCODERS = re.compile(
+    r"(?:creat|made|process|edit|saved|generat|optimi|compress|convert|export|scan|produc|encod|written|resiz|software"
+    r"|quality|version|copyright|\(c\)|©|jpe?g|handmade|lead |intel|xv |progressive|file |barebones|lav[cf]"
+    r"|https?:|cs=)"
+)
+
+
+def comment_of(raw: object) -> str:
+    """The comment of a JPEG, if a person may have written it; else ""."""
+    text = decoded(raw) if isinstance(raw, bytes) else ""
+    return "" if _OF_ENCODERS.match(text.casefold().lstrip()) else text
+
+
 _NAMES_OF_MAKERS = """
     olympus sony samsung canon nikon kodak eastman minolta konica casio pentax ricoh fujifilm fuji panasonic lumix leica
     hp hewlett-packard kyocera sanyo epson vivitar benq agfa polaroid toshiba nokia motorola lg htc huawei xiaomi redmi
