@@ -178,9 +178,14 @@ PICASA = xmp(
     "</dc:subject>",
     MWG,
 )
+CATEGORIES = (
+    '<Categories><Category Assigned="0">Places<Category Assigned="1">Rome &amp; more</Category>'
+    '<Category Assigned="0">Milan</Category></Category><Category Assigned="1">Food</Category></Categories>'
+)
 ACDSEE = xmp(
     "><acdsee:caption>By the pool</acdsee:caption><acdsee:notes>Hot that day</acdsee:notes><acdsee:rating>4"
-    "</acdsee:rating><acdsee:keywords><rdf:Bag><rdf:li>wedding</rdf:li></rdf:Bag></acdsee:keywords>",
+    f"</acdsee:rating><acdsee:categories>{escape(CATEGORIES)}</acdsee:categories>"
+    "<acdsee:keywords><rdf:Bag><rdf:li>wedding</rdf:li></rdf:Bag></acdsee:keywords>",
     MWG,
 )
 
@@ -191,7 +196,7 @@ ACDSEE = xmp(
         (LIGHTROOM, ("Wedding", None, ("events|wedding", "people|Anna"), ("Anna",), 5)),
         (EXPLORER, ("Wedding", None, ("events|wedding",), ("Anna",), 4)),
         (PICASA, (None, None, ("wedding",), ("Anna",), None)),
-        (ACDSEE, (None, "By the pool\nHot that day", ("wedding",), (), 4)),
+        (ACDSEE, (None, "By the pool\nHot that day", ("wedding", "Places|Rome & more", "Food"), (), 4)),
     ],
     ids=["Lightroom", "Explorer", "Picasa", "ACDSee"],
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from html import unescape
 from xml.parsers import expat
 
 from clipsearch.pictures.metadata.moments import Moment, read_moment
@@ -85,6 +87,10 @@ _KEYWORDS = {
     "acdsee:keywords": "|",
     "photoshop:SupplementalCategories": "|",
 }
+_CATEGORIES = "acdsee:categories"  # a document of its own in one text
+_CATEGORY = re.compile(
+    r"<(?:/Category|Category\s+Assigned=[\"'](?P<assigned>[01])[\"']\s*(?P<empty>/)?)>(?P<name>[^<]*)"
+)
 _PEOPLE = ("Iptc4xmpExt:PersonInImage", "mediapro:People", "expressionmedia:People")
 _RATINGS = (("xmp:Rating", False), ("MicrosoftPhoto:Rating", True), ("acdsee:rating", False))
 _TREES = frozenset(
@@ -98,7 +104,7 @@ _LISTS = frozenset({*_KEYWORDS, *_PEOPLE})
 _TEXTS = frozenset({*_TITLES, *_CAPTIONS})  # whose values are in several languages
 _WANTED = frozenset(
     {*_DATES, *_LISTS, *_TEXTS, *(name for name, _ in _RATINGS)}
-    | {"exif:GPSLatitude", "exif:GPSLongitude", "tiff:Make", "tiff:Model"}
+    | {_CATEGORIES, "exif:GPSLatitude", "exif:GPSLongitude", "tiff:Make", "tiff:Model"}
 )
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -128,7 +134,7 @@ def _words(reader: _Reader) -> Words:
     found = reader.found
     keywords = [levels_of(text, levels) for name, levels in _KEYWORDS.items() for text in found.get(name, ())]
     named = [(name, kind.casefold()) for name, kind in reader.regions]
-    keywords += [LEVELS.join(path) for path in reader.paths]
+    keywords += [LEVELS.join(path) for path in (*reader.paths, *_assigned(found.get(_CATEGORIES, [""])[0]))]
     keywords += [name for name, kind in named if kind == "pet"]
     people = [text for name in _PEOPLE for text in found.get(name, ())]
     people += [name for name, kind in named if kind in ("", "face")]
@@ -141,6 +147,18 @@ def _words(reader: _Reader) -> Words:
         tuple(people),
         next((rating for rating in said if rating), next(iter(said), None)),
     )
+
+
+def _assigned(categories: str) -> Iterator[tuple[str, ...]]:
+    """ACDSee's categories that a picture is in, each with those above it."""
+    above: list[str] = []
+    for _, match in zip(range(_MOST_VALUES), _CATEGORY.finditer(categories), strict=False):
+        if match["assigned"] is None:
+            above = above[:-1]
+        elif not match["empty"] and len(above) < _DEEPEST_LEVEL:
+            above = [*above, unescape(match["name"])]
+            if match["assigned"] == "1":
+                yield tuple(above)
 
 
 def _decoded(packet: object) -> str:
@@ -276,7 +294,8 @@ class _Reader:
     def _set(self, field: str, value: str) -> None:
         value = value.strip()
         if value and field in _WANTED and not self._has_enough(field):
-            self.found.setdefault(field, []).append(value[: _LONGEST_TEXT if field in _TEXTS else _LONGEST_VALUE])
+            is_long = field in _TEXTS or field == _CATEGORIES
+            self.found.setdefault(field, []).append(value[: _LONGEST_TEXT if is_long else _LONGEST_VALUE])
 
     def _end_value(self) -> None:
         """A value ends, or the property with its only one."""
