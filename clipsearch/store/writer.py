@@ -485,18 +485,23 @@ def _completed_or_said(
     current, ref = _current_and_file(index_dir)
     if current is None or ref is None:
         return None, None
-    above = {n: path for n, path in manifests_of(index_dir).items() if n > current.generation}
-    for number, path in reversed(above.items()):
-        try:
-            raw = read_plain(path)
-            manifest = load_manifest(path, raw, index_dir)
-            comes_from_it = ref in (manifest.ancestors or ()) and manifest.generation == number
-            if comes_from_it and not lacking(index_dir, manifest.files()):
-                line = _line_of_current(index_dir)
-                _make_current(index_dir, number, raw, Check(index_dir, check_place, lock, line))
-                return _current_and_file(index_dir)
-        except (CorruptIndex, UnsupportedIndex, FileNotFoundError):
-            continue
+    found, is_next = current.generation, True
+    while (after := _after(index_dir, current, ref)) is not None:
+        number, raw, ancestors = after
+        is_next = is_next and current.generation == found and ancestors[0] == ref
+        line = _line_of_current(index_dir)
+        _make_current(index_dir, number, raw, Check(index_dir, check_place, lock, line))
+        current, ref = _current_and_file(index_dir)
+        if current is None or ref is None:
+            return None, None
+    if not is_next:  # no single commit that was cut short
+        warnings.warn(
+            f"the file CURRENT of {index_dir} named the older generation {found}: an older index was put back, "
+            f"perhaps. Generation {current.generation}, which comes from it, is the current one again",
+            IndexWarning,
+            stacklevel=2,
+        )
+    above = [number for number in manifests_of(index_dir) if number > current.generation]
     if above:
         warnings.warn(
             f"{index_dir} has a generation {max(above)}, but its file CURRENT names the older generation "
@@ -506,6 +511,22 @@ def _completed_or_said(
             stacklevel=2,
         )
     return current, ref
+
+
+def _after(index_dir: Path, current: Manifest, ref: FileRef) -> tuple[int, bytes, tuple[FileRef, ...]] | None:
+    """The newest whole generation that comes from the current one: its number, its manifest, its ancestors."""
+    for number, path in reversed(manifests_of(index_dir).items()):
+        if number <= current.generation:
+            break
+        try:
+            raw = read_plain(path)
+            manifest = load_manifest(path, raw, index_dir)
+            ancestors = manifest.ancestors or ()
+            if ref in ancestors and manifest.generation == number and not lacking(index_dir, manifest.files()):
+                return number, raw, ancestors
+        except (CorruptIndex, UnsupportedIndex, FileNotFoundError):
+            continue
+    return None
 
 
 def lacking(index_dir: Path, refs: Iterable[FileRef]) -> list[FileRef]:
