@@ -23,6 +23,7 @@ folder that was moved. One with fewer is another folder, or a backup of a part."
 UNKNOWN_SHARE = 0.5
 """The same where nothing says any more which folder was its own: rows of pictures that were deleted may be back."""
 ADOPT_SAMPLE = 1000
+ELSEWHERE = -1  # no drive has this number
 
 
 def check_folder(folder: Path) -> None:
@@ -86,6 +87,17 @@ def moved_from(root: Path, index_dir: Path, current: Manifest) -> Path | None:
     if is_other or not (is_there or holds_pictures_of(root, index_dir, current)):
         raise OtherCollection(index_dir, old_root, root)
     return None if is_there else old_root
+
+
+def devices_before(root: Path, index_dir: Path, current: Manifest) -> dict[str, int]:
+    """The drives that the folders of an index were on. Where it goes over to another folder, that is another drive:
+    what is not in it may be where the folder was."""
+    old_root = root_path(index_dir, current.root)
+    try:
+        is_same = old_root == root or old_root.samefile(root)
+    except OSError:
+        is_same = False
+    return current.devices if is_same else {**current.devices, "": ELSEWHERE}
 
 
 def _may_name_its_root(index_dir: Path, current: Manifest) -> bool:

@@ -38,7 +38,7 @@ from clipsearch.errors import (
     StorageError,
 )
 from clipsearch.indexer.absence import Root, went_in_bulk
-from clipsearch.indexer.belonging import check_folder, check_pictures, check_place, moved_from
+from clipsearch.indexer.belonging import check_folder, check_pictures, check_place, devices_before, moved_from
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
 from clipsearch.indexer.changes import Changes
 from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
@@ -410,6 +410,7 @@ class _Run:
         self._place = Root(root)
         self._is_root_gone = False
         self._known_devices: dict[str, int] = {}
+        self._devices_before: dict[str, int] = {}
         self._reusing: dict[int, int] = {}  # rows whose vectors files will share, by key of the file's task
         self._told_of_precision = False
         self._moved = False  # of another folder than its manifest says, with other links, or at another time
@@ -529,7 +530,8 @@ class _Run:
     def _adopt(self, current: Manifest) -> None:
         index_dir = self.writer.index_dir
         old_root = moved_from(self.root, index_dir, current)
-        self._known_devices = dict(current.devices)
+        current = dataclasses.replace(current, devices=devices_before(self.root, index_dir, current))
+        self._known_devices = self._devices_before = dict(current.devices)
         is_moved = current.root != self._root_name()
         self._moved |= is_moved
         if is_moved and old_root is not None:
@@ -1226,7 +1228,7 @@ class _Run:
         )
         manifest, deleted = carried_over(
             self.writer,
-            self.manifest,
+            dataclasses.replace(self.manifest, devices=self._devices_before),
             manifest,
             self.scan,
             not_read=set(self._not_read),

@@ -14,7 +14,7 @@ from clipsearch.config import check_not_away, index_dir_for, is_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import EncoderMismatch, IndexAway
-from clipsearch.indexer.belonging import check_folder, check_place, moved_from
+from clipsearch.indexer.belonging import check_folder, check_place, devices_before, moved_from
 from clipsearch.indexer.build import IndexOptions, decode_pool
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.compact import needs_upgrade
@@ -118,7 +118,7 @@ def _plan(root: Path, index_dir: Path, encoder: Encoder, options: IndexOptions, 
     links = options.follow_links
     if current is not None:
         moved_from(root, index_dir, current)
-        devices = current.devices
+        devices = devices_before(root, index_dir, current)
         links = current.links != "inside" if links is None else links
         fragments = current.fragments
         if options.reindex:  # only what was encoded anew by an interrupted run is there

@@ -308,6 +308,27 @@ def test_an_index_elsewhere_is_not_taken_over_by_another_folder(
     assert (report.encoded, report.unchanged, report.pictures) == (0, 6, 6)
 
 
+@pytest.mark.parametrize("reindex", [False, True])
+def test_what_did_not_move_with_its_folder_is_missing(tmp_path: Path, encoder: FakeEncoder, reindex: bool) -> None:
+    """A copy that was cut short, say, of which the old folder is deleted."""
+    photos, moved, index = tmp_path / "photos", tmp_path / "moved", tmp_path / "index"
+    paths = fill(photos, 30)
+    options = IndexOptions(workers=1, reindex=reindex)
+    index_folder(photos, encoder, index=index, options=IndexOptions(workers=1))
+    (tmp_path / "kept").mkdir()
+    for path in (paths[3], paths[14]):
+        path.rename(tmp_path / "kept" / path.name)
+    photos.rename(moved)
+    report = index_folder(moved, encoder, index=index, options=options)
+    assert (report.removed, report.missing, report.pictures) == (0, 2, 28)
+    for path in (paths[3], paths[14]):
+        (tmp_path / "kept" / path.name).rename(moved / path.relative_to(photos))
+    report = index_folder(moved, encoder, index=index, options=IndexOptions(workers=1))
+    assert (report.encoded, report.returned, report.pictures) == (0, 2, 30)
+    (moved / paths[3].relative_to(photos)).unlink()
+    assert index_folder(moved, encoder, index=index, options=IndexOptions(workers=1)).removed == 1
+
+
 def test_an_empty_root_changes_nothing(tmp_path: Path, encoder: FakeEncoder) -> None:
     photos, index = tmp_path / "photos", tmp_path / "index"
     fill(photos, 6)
