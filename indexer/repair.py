@@ -23,7 +23,14 @@ import numpy.typing as npt
 import xxhash
 
 from clipsearch.config import INDEX_DIR_NAME, MARKER, format_of, is_index, marker_of, read_plain
-from clipsearch.errors import ClipsearchError, CorruptIndex, IndexNotFound, StorageError, UnsupportedIndex
+from clipsearch.errors import (
+    ClipsearchError,
+    CorruptIndex,
+    DimensionMismatch,
+    IndexNotFound,
+    StorageError,
+    UnsupportedIndex,
+)
 from clipsearch.indexer.aside import Aside
 from clipsearch.indexer.compact import counted
 from clipsearch.indexer.ignore import Ignore
@@ -357,7 +364,8 @@ class _Repair:
         """All rows and vectors that are in whole files, from some ids on: in Parquet whatever manifests say, else in
         what was derived from it.
 
-        A search file does not name its model: only those count that a manifest names, which does.
+        A search file does not name its model: only those count that a manifest names, which does, or all where nothing
+        names another model.
         """
         vectors: dict[int, tuple[ModelRef, VectorBlock, int]] = {}
         models: Counter[ModelRef] = Counter()
@@ -383,17 +391,25 @@ class _Repair:
             for segment in manifest.segments:
                 if segment.mapped.path not in looked_at and segment.last_vector_id >= first_vector_id:
                     looked_at.add(segment.mapped.path)
-                    if found := self._add_mapped(manifest.model, segment, first_vector_id, vectors):
+                    if not self._is_whole(segment.mapped):
+                        continue
+                    path = self.index_dir / segment.mapped.path
+                    if found := self._add_mapped(manifest.model, path, first_vector_id, vectors):
                         models[manifest.model] += found
+        named = {model.fingerprint: model for model in (*models, *(manifest.model for manifest in self.before))}
+        if len(named) == 1:
+            model = next(iter(named.values()))
+            for path in self._whole_files("search"):
+                if f"search/{path.name}" not in looked_at:
+                    with contextlib.suppress(CorruptIndex, DimensionMismatch):
+                        models[model] += self._add_mapped(model, path, first_vector_id, vectors)
         return models, vectors, rows
 
     def _add_mapped(
-        self, model: ModelRef, segment: Segment, first_id: int, vectors: dict[int, tuple[ModelRef, VectorBlock, int]]
+        self, model: ModelRef, path: Path, first_id: int, vectors: dict[int, tuple[ModelRef, VectorBlock, int]]
     ) -> int:
-        """Add the vectors of a segment's search file that are in no Parquet file; returns how many."""
-        if not self._is_whole(segment.mapped):
-            return 0
-        file = VectorsFile(self.index_dir / segment.mapped.path, model.dim)
+        """Add the vectors of a search file that are in no Parquet file; returns how many."""
+        file = VectorsFile(path, model.dim)
         wanted = np.array(
             [at for at, i in enumerate(file.ids.tolist()) if i >= first_id and i not in vectors], np.int64
         )
@@ -446,7 +462,7 @@ class _Repair:
 
     def _whole_files(self, *folders: str) -> Iterator[Path]:
         """Files of some folders, each of one kind, that are as they were written."""
-        suffixes = (".parquet", ".rows")
+        suffixes = (".npy",) if folders == ("search",) else (".parquet", ".rows")
         for folder in folders:
             for path in sorted(own_files(self.index_dir, set())):
                 if path.parent.name != folder or path.suffix not in suffixes:

@@ -313,6 +313,23 @@ def test_missing_pictures_whose_vectors_are_lost_are_encoded_when_they_are_back(
     assert index_folder(photos, FakeEncoder(), options=ONE).encoded == 0
 
 
+def test_search_files_replace_vectors_also_where_all_manifests_are_lost(tmp_path: Path) -> None:
+    """The other files of vectors name the model."""
+    photos, index = tmp_path / "photos", tmp_path / "photos" / ".clipsearch"
+    fill(photos, 30)
+    index_folder(photos, FakeEncoder(), options=ONE)
+    fill(photos, 6, first=40)
+    index_folder(photos, FakeEncoder(), options=ONE)
+    with open_snapshot(index) as snapshot:
+        segments = snapshot.manifest.segments
+    assert len(segments) == 2
+    damage(index / segments[1].data.path, "changed")
+    shutil.rmtree(index / "manifests")
+    assert repair(index).pictures == 36
+    assert verify(index).ok
+    assert index_folder(photos, FakeEncoder(), options=ONE).encoded == 0
+
+
 def test_the_last_two_generations_are_kept(photos: Path, commands: Commands) -> None:
     """With their files: without the newest manifest, the one before it answers."""
     index = photos / ".clipsearch"
