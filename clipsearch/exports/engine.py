@@ -53,11 +53,15 @@ class Place:
     dim: int
 
 
+class PlaceRefused(Exception):
+    """A place that cannot take an export: the message says why, and what to do."""
+
+
 class Engine(Protocol):
     """A table of a database, open for an export. Made of a Place; use it in a `with`."""
 
     def __init__(self, place: Place) -> None:
-        """Raises: ValueError for a place that is none; whatever its client raises."""
+        """Raises: PlaceRefused; whatever its client raises."""
 
     def __enter__(self) -> Self: ...
     def __exit__(

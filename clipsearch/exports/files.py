@@ -98,6 +98,8 @@ def _writer(target: Target, file: IO[bytes], schema: pa.Schema) -> AbstractConte
 
 def _opened(path: Path, *, overwrite: bool) -> AbstractContextManager[IO[bytes]]:
     if not overwrite or not path.exists():
+        if path.is_file() and is_export(path):
+            raise InvalidTarget(str(path), "it already exists. Replace this earlier export with: --overwrite")
         return creating(path)
     if not path.is_file() or not is_export(path):
         raise InvalidTarget(

@@ -11,7 +11,7 @@ import lancedb
 import numpy.typing as npt
 import pyarrow as pa
 
-from clipsearch.exports.engine import Place, Rows
+from clipsearch.exports.engine import Place, PlaceRefused, Rows
 
 MARK_KEY = b"clipsearch.export"
 KNOWN_AT_ONCE = 65_536
@@ -32,10 +32,10 @@ class Table:
         folder = Path(place.address)
         if "://" not in place.address and folder.exists():
             if not folder.is_dir():
-                raise ValueError("it is a file. LanceDB needs a folder")
+                raise PlaceRefused("it is a file. LanceDB needs a folder")
             names = [entry.name for entry in folder.iterdir() if not entry.name.startswith((".", "__"))]
             if names and not any(name.endswith(".lance") for name in names):
-                raise ValueError("the folder has other files and no table of LanceDB. Name an empty or new folder")
+                raise PlaceRefused("the folder has other files and no table of LanceDB. Name an empty or new folder")
         self._base = lancedb.connect(place.address)
         self._table: Any = None
         fields = [pa.field(name, _TYPES[kind], nullable=name != "row_id") for name, kind in place.columns.items()]

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy.typing as npt
 from pymilvus import DataType, MilvusClient
 
-from clipsearch.exports.engine import Place, Rows
+from clipsearch.exports.engine import Place, PlaceRefused, Rows
 
 KNOWN_AT_ONCE = 10_000
 MARK_KEY = "clipsearch.export"
@@ -31,11 +31,11 @@ class Table:
         if "://" not in place.address:
             at = Path(place.address)
             if not at.name.endswith(".db"):
-                raise ValueError("the name of a database of Milvus Lite ends with .db, as in milvus:photos.db")
+                raise PlaceRefused("the name of a database of Milvus Lite ends with .db, as in milvus:photos.db")
             if at.exists() and not at.is_dir():
-                raise ValueError("it is a file, and not one that this version of Milvus Lite reads. Name a new one")
+                raise PlaceRefused("it is a file, and not one that this version of Milvus Lite reads. Name a new one")
             if at.is_dir() and any(at.iterdir()) and not _is_lite(at):
-                raise ValueError("the folder has other files and no collection of Milvus. Name a new one")
+                raise PlaceRefused("the folder has other files and no collection of Milvus. Name a new one")
         token = os.environ.get("MILVUS_TOKEN", "")
         self._client = MilvusClient(place.address, token=token, timeout=TIMEOUT_S)
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import QdrantClient, models
 
-from clipsearch.exports.engine import Place, Rows
+from clipsearch.exports.engine import Place, PlaceRefused, Rows
 
 KNOWN_AT_ONCE = 10_000
 MARK_KEY = "clipsearch.export"
@@ -31,9 +31,11 @@ class Table:
         folder = Path(place.address)
         if folder.exists():
             if not folder.is_dir():
-                raise ValueError("it is a file. Name a folder, or the URL of a server")
+                raise PlaceRefused("it is a file. Name a folder, or the URL of a server")
             if not (folder / "meta.json").is_file() and any(folder.iterdir()):
-                raise ValueError("the folder has other files and no collection of Qdrant. Name an empty or new folder")
+                raise PlaceRefused(
+                    "the folder has other files and no collection of Qdrant. Name an empty or new folder"
+                )
         self._client = QdrantClient(path=place.address)
 
     def __enter__(self) -> Self:
@@ -58,7 +60,7 @@ class Table:
         )
         if self.mark() != mark:  # made a moment ago, and empty
             self._client.delete_collection(self._place.table)
-            raise ValueError("this server keeps no metadata of collections. Update Qdrant to 1.16 or later")
+            raise PlaceRefused("this server keeps no metadata of collections. Update Qdrant to 1.16 or later")
 
     def widen(self) -> None:
         """Payloads take any field."""

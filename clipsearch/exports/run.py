@@ -14,7 +14,7 @@ import numpy as np
 from clipsearch import config
 from clipsearch.errors import ClipsearchError, InvalidTarget, MissingExtra
 from clipsearch.exports import files
-from clipsearch.exports.engine import Engine, Place
+from clipsearch.exports.engine import Engine, Place, PlaceRefused
 from clipsearch.exports.pictures import Pictures, columns
 from clipsearch.exports.targets import Target, read_table, read_target
 from clipsearch.filenames import readable
@@ -197,8 +197,10 @@ def _said_by(target: Target) -> Iterator[None]:
         yield
     except ClipsearchError:
         raise
+    except PlaceRefused as error:
+        raise InvalidTarget(target.shown, str(error)) from None
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        said = target.without_secrets(" ".join(line.strip() for line in lines if line.strip()))[:500].rstrip(".")
+        said = target.without_secrets(" ".join(line.strip() for line in lines if line.strip()))[:500].rstrip(".?")
         problem = f"{said}. Check the address and that the database runs, then run the same command again"
         raise InvalidTarget(target.shown, problem) from (None if target.secrets else error)

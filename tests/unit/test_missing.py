@@ -20,7 +20,7 @@ from typing import Literal
 import pytest
 
 from clipsearch.config import read_plain
-from clipsearch.errors import NoPictures, NotAnIndex, OtherCollection, StorageError
+from clipsearch.errors import InvalidTarget, NoPictures, NotAnIndex, OtherCollection, StorageError
 from clipsearch.exports.run import export_index
 from clipsearch.indexer import build, drives
 from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
@@ -374,7 +374,7 @@ def test_an_export_holds_rows_and_vectors(photos: Path, encoder: FakeEncoder, tm
             record = collection.record(row_id)
             assert rows[record.path] == pytest.approx(collection.vector(row_id).tolist())
     before = target.read_bytes()
-    with pytest.raises(StorageError, match="already exists"):
+    with pytest.raises(InvalidTarget, match=r"already exists.*--overwrite"):
         export_index(photos / ".clipsearch", str(target))
     assert target.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "photos"]
