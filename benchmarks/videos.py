@@ -125,7 +125,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "queries": len(queries),
         "index_seconds": round(took_s, 1),
         "video_seconds": options.videos * options.photos * options.seconds,
-        "views": report.views,
+        "shots": report.rows,
         "frames": sum(len(times) for times, _, _ in frames.values()),
     }
     first = within = 0

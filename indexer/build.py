@@ -174,7 +174,7 @@ class IndexReport:
     left_out: dict[str, int] = field(default_factory=dict)  # files and folders that were left out, for each reason
     warnings: list[str] = field(default_factory=list)
     pictures: int = 0  # searchable after the run
-    views: int = 0  # what these are seen as: more than they are where there are videos
+    rows: int = 0  # what these are seen as: more than they are where there are videos
     partial: int = 0  # of those encoded, pictures of which only a part could be read
     skipped: list[SkippedImage] = field(default_factory=list)  # every picture-like file that is not, and why
     other_files: dict[str, int] = field(default_factory=dict)  # what is no picture by its name, by kind
@@ -220,7 +220,7 @@ class IndexReport:
             "left_out": self.left_out,
             "warnings": self.warnings,
             "pictures": self.pictures,
-            "views": self.views,
+            "rows": self.rows,
             "skipped": [dataclasses.asdict(skip) for skip in self.skipped],
             "skipped_by_status": self.skipped_by_status,
             "partial": self.partial,
@@ -1049,7 +1049,7 @@ class _Run:
     def _say_counts(self) -> None:
         self.report.generation = self.manifest.generation
         self.report.pictures = self.manifest.pictures
-        self.report.views = self.manifest.answered
+        self.report.rows = self.manifest.answered
         self.report.missing = self.manifest.missing
 
     def _numbered(self, manifest: Manifest) -> tuple[list[ImageRecord], VectorBlock]:

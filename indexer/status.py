@@ -30,7 +30,7 @@ class IndexStatus:
     fingerprint: str
     dim: int
     pictures: int
-    views: int  # what these are seen as: more than they are where there are videos
+    rows: int  # what these are seen as: more than they are where there are videos
     skipped_by_status: dict[SkipStatus, int]
     fragments: int
     inverted_files: int
@@ -60,7 +60,7 @@ def read_status(index_dir: Path) -> IndexStatus:
             fingerprint=manifest.model.fingerprint,
             dim=manifest.model.dim,
             pictures=manifest.pictures,
-            views=manifest.answered,
+            rows=manifest.answered,
             skipped_by_status=dict(Counter(skip.status for skip in skipped).most_common()),
             fragments=len(manifest.fragments),
             inverted_files=sum(segment.faiss is not None for segment in manifest.segments),

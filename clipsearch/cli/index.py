@@ -357,6 +357,6 @@ def _print_report(report: IndexReport, place: Path) -> None:
         reasons = ", ".join(f"{reason} ({number:,})" for reason, number in report.left_out.items())
         print(f"  left out: {reasons}")
     found = count(report.pictures, "picture")
-    if report.views != report.pictures:
-        found += f" ({report.views:,} views, with the shots of videos)"
+    if report.rows != report.pictures:
+        found += f" ({report.rows:,} rows, with the shots of videos)"
     print(f'{found} in the index. Search with: clipsearch query "a dog on a beach" --index {quoted(place)}')

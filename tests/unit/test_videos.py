@@ -354,7 +354,7 @@ def folder(filmed: Path, tmp_path: Path) -> Path:
 def test_a_video_is_found_at_its_moment(folder: Path) -> None:
     encoder = FakeEncoder()
     report = run(folder, encoder)
-    assert (report.encoded, report.pictures, report.views) == (5, 5, 3 + 4 + 90)
+    assert (report.encoded, report.pictures, report.rows) == (5, 5, 3 + 4 + 90)
     with Collection(report.index, encoder=encoder) as photos:
         for number, colour in enumerate(SHOWN):
             hit = photos.search(colour, 1)[0]
@@ -372,7 +372,7 @@ def test_a_video_is_found_at_its_moment(folder: Path) -> None:
     (folder / "trip.mp4").rename(folder / "moved.mp4")
     shutil.copy(folder / "long.mkv", folder / "copy.mkv")
     report = run(folder, encoder)
-    assert (report.renamed, report.copied, report.views) == (1, 1, 3 + 4 + 180)
+    assert (report.renamed, report.copied, report.rows) == (1, 1, 3 + 4 + 180)
     assert encoder.images_encoded == encoded
     assert run(folder, encoder, reindex=True).views == 3 + 4 + 180
 
@@ -382,7 +382,7 @@ def test_copies_in_one_run_are_read_once(folder: Path) -> None:
         shutil.copy(folder / "long.mkv", folder / f"copy{number}.mkv")
     encoder = FakeEncoder()
     report = run(folder, encoder, commit_s=0.0, commit_rows=1)
-    assert (report.encoded, report.copied, report.views) == (5, 4, 3 + 4 + 5 * 90)
+    assert (report.encoded, report.copied, report.rows) == (5, 4, 3 + 4 + 5 * 90)
     assert encoder.images_encoded == 3 + 4 + 90
 
 

@@ -45,7 +45,7 @@ def run(folder: Path, encoder: FakeEncoder, **options: Any) -> IndexReport:
     report = index_folder(folder, encoder, options=IndexOptions(**{"workers": 1, **options}))
     checked = verify(report.index)
     assert checked.ok, checked.problems
-    assert (checked.pictures, checked.more_views) == (report.pictures, report.views - report.pictures)
+    assert (checked.pictures, checked.more_views) == (report.pictures, report.rows - report.pictures)
     return report
 
 
@@ -150,7 +150,7 @@ def test_missing_files_come_back_with_all_views(folder: Path, tmp_path: Path) ->
     encoder = FakeEncoder()
     shutil.move(folder / "set000", tmp_path / "away")
     report = run(folder, encoder)
-    assert (report.missing, report.pictures, report.views) == (10, 2, 3)
+    assert (report.missing, report.pictures, report.rows) == (10, 2, 3)
     shutil.move(tmp_path / "away", folder / "set000")
     report = run(folder, encoder)
     assert (report.returned, report.missing, report.encoded) == (10, 0, 0)
@@ -203,7 +203,7 @@ def test_whatever_is_done_to_files_their_views_stay_together(made: Path, data: s
 
 def test_counts_are_of_files_and_of_views(folder: Path, tmp_path: Path) -> None:
     status = read_status(folder / ".clipsearch")
-    assert (status.pictures, status.views) == (FILES, FILES + 44)
+    assert (status.pictures, status.rows) == (FILES, FILES + 44)
     assert export_index(folder / ".clipsearch", str(tmp_path / "rows.parquet")).pictures == FILES + 44
 
 
