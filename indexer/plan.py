@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ import numpy as np
 from clipsearch.config import check_not_away, index_dir_for, is_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
-from clipsearch.errors import EncoderMismatch, IndexAway
+from clipsearch.errors import ClipsearchError, EncoderMismatch, IndexAway
 from clipsearch.indexer.belonging import check_folder, check_place, devices_before, moved_from
 from clipsearch.indexer.build import IndexOptions, decode_pool
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.compact import needs_upgrade
-from clipsearch.indexer.ignore import Ignore
+from clipsearch.indexer.ignore import Folder, Ignore
 from clipsearch.indexer.look import Look, look
 from clipsearch.indexer.retries import is_read_again
 from clipsearch.indexer.scan import FoundFile
@@ -89,12 +89,17 @@ class IndexPlan:
 
 
 def plan_index(
-    folder: Path, encoder: Encoder, *, index: Path | None = None, options: IndexOptions | None = None
+    folder: Path,
+    encoder: Encoder,
+    *,
+    index: Path | None = None,
+    options: IndexOptions | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> IndexPlan:
     """Say what `index_folder` with the same arguments would do. Writes nothing, in the folder or in the index.
 
     Reads and encodes some of the pictures, for at most LONGEST_MEASUREMENT_S, to say how long it would take.
-    Raises: what `index_folder` raises before it begins.
+    Gives up with PlanStopped soon after `stop` says so. Raises: what `index_folder` raises before it begins.
     """
     options = options or IndexOptions()
     check_folder(folder)
@@ -106,12 +111,35 @@ def plan_index(
             raise IndexAway(index_dir.absolute(), remake="--new")
         if options.new is None:
             check_not_away(index_dir)
-        return _plan(root, index_dir, encoder, options, None)
+        return _plan(root, index_dir, encoder, options, None, stop)
     with open_snapshot(index_dir) as snapshot:
-        return _plan(root, index_dir, encoder, options, snapshot.manifest)
+        return _plan(root, index_dir, encoder, options, snapshot.manifest, stop)
 
 
-def _plan(root: Path, index_dir: Path, encoder: Encoder, options: IndexOptions, current: Manifest | None) -> IndexPlan:
+class PlanStopped(ClipsearchError):
+    """Nobody waits for the plan any more."""
+
+
+class _Ignore(Ignore):
+    """Looks, in every folder, whether anybody still waits."""
+
+    stop: Callable[[], bool]
+
+    def enter_folder(self, relative: str, names: Collection[str]) -> Folder:
+        """As Ignore. Raises: PlanStopped."""
+        if self.stop():
+            raise PlanStopped("the plan was stopped")
+        return super().enter_folder(relative, names)
+
+
+def _plan(
+    root: Path,
+    index_dir: Path,
+    encoder: Encoder,
+    options: IndexOptions,
+    current: Manifest | None,
+    stop: Callable[[], bool],
+) -> IndexPlan:
     plan = IndexPlan(index_dir, root, encoder.name, current is None)
     fragments: tuple[Fragment, ...] = ()
     devices: dict[str, int] = {}
@@ -131,18 +159,20 @@ def _plan(root: Path, index_dir: Path, encoder: Encoder, options: IndexOptions, 
             encoder = encoder.in_precision(current.model.precision)
     all_skipped = options.retry_skipped or (current is not None and needs_upgrade(current))
     catalog = Catalog(index_dir, fragments)
+    ignore = _Ignore(root, options.exclude, follow_links=bool(links))
+    ignore.stop = stop
     seen = look(
         catalog,
         root,
         index_dir,
-        Ignore(root, options.exclude, follow_links=bool(links)),
+        ignore,
         devices=devices,
         expected=current is None or current.pictures > 0 or current.missing > 0,
         retry=lambda record: is_read_again(record, all_skipped=all_skipped),
         reread_metadata=options.reread_metadata,
     )
     _count(plan, seen, catalog)
-    _measure(plan, seen, encoder, options)
+    _measure(plan, seen, encoder, options, stop)
     return plan
 
 
@@ -172,7 +202,7 @@ def _pictures(seen: Look) -> Iterator[FoundFile]:
         yield from (file for file in block if classify_name(file.path.rpartition("/")[2]) is None)
 
 
-def _measure(plan: IndexPlan, seen: Look, encoder: Encoder, options: IndexOptions) -> None:
+def _measure(plan: IndexPlan, seen: Look, encoder: Encoder, options: IndexOptions, stop: Callable[[], bool]) -> None:
     """Read and encode pictures from all parts of the folder, as a run does. The first batch, which starts everything,
     does not count."""
     batch = options.batch_pictures or min(encoder.pictures_per_call, MOST_WARM_UP)
@@ -196,6 +226,8 @@ def _measure(plan: IndexPlan, seen: Look, encoder: Encoder, options: IndexOption
 
     with decode_pool(encoder, options) as pool:
         for result in pool.run(tasks()):
+            if stop():
+                raise PlanStopped("the plan was stopped")
             done += 1
             if result.pieces is not None:
                 waiting.append(result.pieces)

@@ -150,7 +150,7 @@ class SetUp:
                 self._serve()
             encoder = self._loaded()
             if not self._stop.is_set():
-                plan = plan_index(self.folder, encoder)
+                plan = plan_index(self.folder, encoder, stop=self._stop.is_set)
                 if self._name is not None and not plan.to_read:
                     state = "done"
                     note_unfinished(self._place, unfinished=False)

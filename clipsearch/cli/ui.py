@@ -20,7 +20,7 @@ from clipsearch.cli.listening import (
     TokenOption,
     listen,
 )
-from clipsearch.cli.options import quoted
+from clipsearch.cli.options import notice, quoted
 from clipsearch.errors import IndexAway, IndexNotFound
 
 app = typer.Typer(rich_markup_mode=None)
@@ -60,12 +60,21 @@ def ui(
 
     check_gradio()
     places, new = _places([*(folder or ()), *(index or ())])
+    if places and not (folder or index or os.environ.get(config.INDEX_ENV)):
+        _say_which(places[0])
     unfinished = (place for place in places if place.name == config.INDEX_DIR_NAME and is_unfinished(place))
     new = new or next((place.parent for place in unfinished), None)
     local = is_loopback(host) and not host_name and not root_path
     open_known = local and not (folder or index or os.environ.get(config.INDEX_ENV))
     page = partial(add_page, folder=new, open_known=open_known)
     listen(places, host, port, token, host_name, root_path, originals, interface=page, browser=not no_browser)
+
+
+def _say_which(place: Path) -> None:
+    """Say that what is shown is not of the folder that one is in."""
+    here = config.working_folder()
+    if here is not None and place.parent not in (here, *here.parents):
+        notice(f"{quoted(here)} has no index; showing the one used last. To index this folder: clipsearch ui .")
 
 
 def _places(named: list[Path]) -> tuple[list[Path], Path | None]:

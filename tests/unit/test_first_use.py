@@ -19,6 +19,7 @@ from clipsearch import config
 from clipsearch.cli.ui import _places
 from clipsearch.errors import IndexNotFound
 from clipsearch.indexer.build import IndexOptions, Progress
+from clipsearch.indexer.plan import PlanStopped, plan_index
 from clipsearch.server.app import create_app
 from clipsearch.ui.first_use import is_unfinished, note_unfinished
 from clipsearch.ui.page import add_page
@@ -145,6 +146,21 @@ def test_what_was_stopped_is_offered_the_next_time(photos: Path, serve: Serve, e
     assert not is_unfinished(place)
     (config.state_dir() / "unfinished.json").write_text("7")
     assert not is_unfinished(place)
+
+
+def test_a_plan_is_given_up_when_the_server_ends(photos: Path, encoder: FakeEncoder) -> None:
+    for depth in ("a", "b", "c"):
+        (photos / depth).mkdir()
+    asked: list[None] = []
+
+    def stop() -> bool:
+        asked.append(None)
+        return len(asked) > 2
+
+    with pytest.raises(PlanStopped):
+        plan_index(photos, encoder, stop=stop)
+    assert len(asked) == 3
+    assert plan_index(photos, encoder).to_read == 5
 
 
 def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path, serve: Serve) -> None:
