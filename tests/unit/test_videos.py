@@ -374,7 +374,7 @@ def test_a_video_is_found_at_its_moment(folder: Path) -> None:
     report = run(folder, encoder)
     assert (report.renamed, report.copied, report.rows) == (1, 1, 3 + 4 + 180)
     assert encoder.images_encoded == encoded
-    assert run(folder, encoder, reindex=True).views == 3 + 4 + 180
+    assert run(folder, encoder, reindex=True).rows == 3 + 4 + 180
 
 
 def test_copies_in_one_run_are_read_once(folder: Path) -> None:
