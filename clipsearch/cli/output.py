@@ -10,7 +10,9 @@ from collections.abc import Iterable
 
 from clipsearch.cli.terminal import cell, shown
 from clipsearch.filenames import to_bytes
-from clipsearch.records import HIT_FIELDS, Hit
+from clipsearch.records import HIT_FIELDS, Hit, Line
+
+LONGEST_WORDS = 90  # characters of the words in a picture, beside a hit
 
 
 def hits_csv(hits: Iterable[Hit]) -> bytes:
@@ -29,8 +31,16 @@ def print_hit(hit: Hit) -> None:
     score = "    -" if math.isnan(hit.score) else f"{hit.score:.3f}"
     band = "" if hit.band is None else f"{hit.band:8}  "
     print(f"{hit.rank:3d}  {score}  {band}{shown(_shortest(hit.path))}")
+    if hit.words:
+        print(f"                      {shown(said_words(hit.words))}")
     for other in hit.others:
         print(f"                      = {shown(_shortest(other.path))}")
+
+
+def said_words(lines: Iterable[Line]) -> str:
+    """The first lines of words in a picture, in quotes, on one line."""
+    words = " / ".join(" ".join(line.text.split()) for line in lines)
+    return f'"{words}"' if len(words) <= LONGEST_WORDS else f'"{words[:LONGEST_WORDS].rstrip()}..."'
 
 
 def _shortest(path: str) -> str:

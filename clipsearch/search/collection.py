@@ -10,7 +10,7 @@ import heapq
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, overload
@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from clipsearch.search.variety import Nearness
     from clipsearch.store.columns import Columns
     from clipsearch.store.tags import Direction, Tag
+    from clipsearch.store.words import WordFiles
 
 SAMPLE_ROWS = 4096
 WORD_PROMPT = "a photo of {}"
@@ -118,6 +119,7 @@ class Collection:
         self._mapped = open_segments(manifest, self._opened.file, self._opened.marks)
         self._fragments: list[LiveRows] | None = None
         self._tags: dict[str, Tag] = {}
+        self._word_files: WordFiles | None = None
         self._sample: FloatArray | None = None
         self._background: Background | None = None
         self._nearness: Nearness | None = None
@@ -471,7 +473,7 @@ class Collection:
         if isinstance(query, str) and not query.strip():
             return []
         parsed = self.parse(query)
-        unseen = [] if parsed.filter is None else self._unseen(parsed.filter)
+        unseen = [] if parsed.filter is None else [*self._unseen(parsed.filter), *self._unread_words(parsed.filter)]
         texts = [term.value for term in parsed.terms if term.kind == "text"]
         untagged = unknown_tags(parsed, [tag.name for tag in self.tags])
         return [*parsed.offers, *untagged, *unseen, *hints(parsed), *self.unread(texts)]
@@ -490,6 +492,16 @@ class Collection:
         return [
             f"{unseen:,} of {len(self):,} pictures were indexed before clipsearch looked at their kind and colours; "
             "is: and color: leave them out. To include them, run: clipsearch index --reindex"
+        ]
+
+    def _unread_words(self, expression: Filter) -> list[str]:
+        """That a filter asks for words in pictures, and that nobody has read them."""
+        from clipsearch.query.nodes import Written, leaves_of
+
+        if self.manifest.words or not any(isinstance(leaf, Written) for leaf in leaves_of(expression)):
+            return []
+        return [
+            "the words in the pictures have not been read yet, so text: finds none. Read them with: clipsearch read"
         ]
 
     def unread(self, texts: Iterable[str]) -> list[str]:
@@ -846,10 +858,24 @@ class Collection:
         from clipsearch.search.filters import passing
 
         found = [np.empty(0, np.int64)]
+        holding = lru_cache(maxsize=None)(self._holding)  # each fragment asks
         for rows in self._live_rows():
-            mask = passing(expression, rows.file.columns, partial(self._tagged, rows))
+            mask = passing(expression, rows.file.columns, partial(self._tagged, rows), holding)
             found.append(rows.file.columns.row_ids[mask & rows.alive])
         return np.sort(np.concatenate(found))
+
+    @property
+    def words(self) -> WordFiles:
+        """The words in the pictures, as far as `clipsearch read` has read them. Raises: MissingFeature."""
+        snapshot = self._snapshot
+        if self._word_files is None:
+            from clipsearch.store.words import WordFiles
+
+            self._word_files = WordFiles(self.index, snapshot.manifest.words)
+        return self._word_files
+
+    def _holding(self, words: tuple[str, ...]) -> IntArray:
+        return self.words.holding(words)
 
     def columns(self) -> list[Columns]:
         """What filters ask, for each fragment; of pictures that are gone too. Raises: CorruptIndex."""
@@ -914,6 +940,8 @@ class Collection:
     def close(self) -> None:
         """Let go of the generation. Hits stay valid; every other method raises ClosedCollection from now on."""
         self._opened.close()
+        if self._word_files is not None:
+            self._word_files.close()
 
     def __enter__(self) -> Self:
         return self

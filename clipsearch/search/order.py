@@ -130,7 +130,8 @@ class Order:
         lap("look up the rows")
         hits = self._judged(photos, hits)
         lap("judge what is shown")
-        return [self._with_others(photos, replace(hit, rank=hit.rank + offset)) for hit in hits]
+        hits = [self._with_others(photos, replace(hit, rank=hit.rank + offset)) for hit in hits]
+        return self._with_words(photos, hits)
 
     def count(self, photos: Collection) -> tuple[int, int]:
         """How many hits there are in all, and how many are hidden because they are unlikely."""
@@ -216,6 +217,22 @@ class Order:
             scores = photos.vectors(ids) @ self.vector
         others = self._judged(photos, photos.hits(scores, ids))
         return replace(hit, others=tuple(replace(other, rank=hit.rank) for other in others))
+
+    def _with_words(self, photos: Collection, hits: list[Hit]) -> list[Hit]:
+        """Hits with the lines in them that the query asks for."""
+        if not photos.manifest.words or self.wish.query.filter is None:
+            return hits
+        from clipsearch.search.words import MOST_LINES, asked_words, lines_with_parts
+
+        asked = asked_words(self.wish.query.filter)
+        if not asked:
+            return hits
+
+        def shown(hit: Hit) -> Hit:
+            lines = lines_with_parts(photos.words.lines(hit.record.content_hash), asked)
+            return replace(hit, words=tuple(lines[:MOST_LINES])) if lines else hit
+
+        return [replace(shown(hit), others=tuple(map(shown, hit.others))) for hit in hits]
 
     @property
     def _judges(self) -> list[Order]:
