@@ -55,7 +55,7 @@ clean: ## Delete environments, caches and build products
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install $(PIP_FLAGS) -e '.[torch,openvino,heif,raw,ui,dev]'
+	$(BIN)/pip install $(PIP_FLAGS) -e '.[torch,openvino,heif,ocr,raw,ui,dev]'
 	touch $@
 
 $(DEMO_VENV)/.ready: pyproject.toml constraints.txt

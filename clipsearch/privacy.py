@@ -113,7 +113,7 @@ SILENT = {
     "pytest-xdist": "development only: starts processes, which it speaks to through pipes",
     "python-multipart": "no network code",
     "rapidfuzz": "no network code",
-    "rapidocr": "fetches its models when a text is first read",
+    "rapidocr": "fetches models that its wheel lacks; clipsearch names those of the wheel, and lets it fetch nothing",
     "rawpy": "no network code",
     "rich": "no network code",
     "ruff": "development only: writes .ruff_cache in the current folder",

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import IO, Any
 
@@ -85,6 +86,12 @@ def _read_member(task: dict[str, Any]) -> bytes:
     return content
 
 
+def _reader_of_words() -> Any:
+    from clipsearch.pictures.words import Reader
+
+    return Reader()
+
+
 def _limit_memory(limit_bytes: int) -> None:
     """Make allocations beyond `limit_bytes` fail in this process, where the system can (Linux)."""
     import resource
@@ -94,8 +101,8 @@ def _limit_memory(limit_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def main() -> None:
-    """Answer tasks until stdin ends."""
+def main(reader_of_words: Callable[[], Any] | None = None) -> None:
+    """Answer tasks until stdin ends. `reader_of_words`: what to read words with, for tests."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     tasks = os.fdopen(os.dup(0), "rb")
     results = os.fdopen(os.dup(1), "wb")
@@ -120,6 +127,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     os.dup2(null, 2)  # from here on only libtiff and the like write there
+    reader: Any = None
     send(results, {"ready": True})
 
     while (task := receive(tasks)) is not None:
@@ -135,6 +143,14 @@ def main() -> None:
                     result["metadata"] = asdict(about)
                 else:
                     result["hash"] = file.content_hash()
+                if task["mode"] == "words":
+                    send(results, {"read": True})
+                    image = file.open(longest=task["longest"], max_pixels=max_pixels)
+                    if reader is None:
+                        reader = (reader_of_words or _reader_of_words)()
+                    has_words = not task["gated"] or reader.has_words(image)
+                    lines = [line.to_dict() for line in reader.read(image)] if has_words else None
+                    result |= {"width": image.width, "height": image.height, "lines": lines}
                 if task["mode"] == "decode":
                     send(results, {"read": True})
                     picture = file.decode(preprocessing, max_pixels=max_pixels, pieces=pieces, look=True)

@@ -382,6 +382,12 @@ class WordFiles:
             return np.empty((0, 2), np.int64)
         return _keys(list({found for file in self._opened() for found in file.holding(folded, most)}))
 
+    def states(self) -> Iterator[tuple[bytes, str, str | None, int, bool]]:
+        """As `WordsFile.states` says, of all files, the oldest first. Raises: CorruptIndex."""
+        for ref in self._refs:
+            with WordsFile(self._index_dir, ref) as file:
+                yield from file.states()
+
     def lines(self, content_hash: str | None) -> list[Line]:
         """The lines in a picture, in reading order. Raises: CorruptIndex."""
         if content_hash is None:
