@@ -29,7 +29,8 @@ def hits_csv(hits: Iterable[Hit]) -> bytes:
 def print_hit(hit: Hit) -> None:
     """Print a line for people, and one for each near-duplicate that the hit stands for."""
     score = "    -" if math.isnan(hit.score) else f"{hit.score:.3f}"
-    band = "" if hit.band is None else f"{hit.band:8}  "
+    word = "words" if hit.words and hit.band == "unlikely" else hit.band  # these are why it is shown
+    band = "" if word is None else f"{word:8}  "
     print(f"{hit.rank:3d}  {score}  {band}{shown(_shortest(hit.path))}")
     if hit.words:
         print(f"                      {shown(said_words(hit.words))}")

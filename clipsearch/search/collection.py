@@ -66,7 +66,15 @@ from clipsearch.records import (
 )
 from clipsearch.search.embedding import Encoder as ModelEncoder
 from clipsearch.search.embedding import encode_picture, encode_text, read_file
-from clipsearch.search.order import DIVERSITY, Order, Wish, put_all_in_order, put_in_order, reach_together
+from clipsearch.search.order import (
+    DIVERSITY,
+    Order,
+    Wish,
+    asks_in_words,
+    put_all_in_order,
+    put_in_order,
+    reach_together,
+)
 from clipsearch.store import LiveRows, Snapshot, open_live_rows, open_snapshot
 from clipsearch.timing import lap
 from clipsearch.vectors import VectorSegment, check_queries, directed, distinct, empty_result, merge, open_segments
@@ -476,7 +484,7 @@ class Collection:
         unseen = [] if parsed.filter is None else [*self._unseen(parsed.filter), *self._unread_words(parsed.filter)]
         texts = [term.value for term in parsed.terms if term.kind == "text"]
         untagged = unknown_tags(parsed, [tag.name for tag in self.tags])
-        return [*parsed.offers, *untagged, *unseen, *hints(parsed), *self.unread(texts)]
+        return [*parsed.offers, *untagged, *unseen, *hints(parsed), *self.unread(texts), *self._written(parsed)]
 
     def _unseen(self, expression: Filter) -> list[str]:
         """That a filter asks what pixels say, and that nobody has looked at those of some pictures."""
@@ -493,6 +501,20 @@ class Collection:
             f"{unseen:,} of {len(self):,} pictures were indexed before clipsearch looked at their kind and colours; "
             "is: and color: leave them out. To include them, run: clipsearch index --reindex"
         ]
+
+    def _written(self, query: Query) -> list[str]:
+        """That the words of a query stand in a few pictures, which are among the first hits for that."""
+        if not self.manifest.words or not asks_in_words(query):
+            return []
+        from clipsearch.search.words import rows_with_words, said_words
+
+        words = said_words(query)
+        found = len(rows_with_words(self, words, None if query.filter is None else self.select(query.filter)))
+        if not found:
+            return []
+        said = f"text:{words[0]}" if len(words) == 1 else f'text:"{" ".join(words)}"'
+        pictures = f"{found:,} pictures, which are" if found > 1 else "one picture, which is"
+        return [f"the words are in {pictures} among the first hits for that. To see no others, write: {said}"]
 
     def _unread_words(self, expression: Filter) -> list[str]:
         """That a filter asks for words in pictures, and that nobody has read them."""
@@ -873,6 +895,10 @@ class Collection:
 
             self._word_files = WordFiles(self.index, snapshot.manifest.words)
         return self._word_files
+
+    def live_rows(self) -> list[LiveRows]:
+        """The rows of each fragment, with which of them are answered. Raises: CorruptIndex."""
+        return self._live_rows()
 
     def _holding(self, words: tuple[str, ...]) -> IntArray:
         return self.words.holding(words)

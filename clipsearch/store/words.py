@@ -260,14 +260,14 @@ class WordsFile:
         with self._lock, self._reading():
             return self._database.execute(statement, values).fetchall()
 
-    def holding(self, words: Sequence[str], most: int | None = None) -> list[bytes]:
+    def holding(self, words: Sequence[str], most: int | None = None) -> list[bytes] | None:
         """The content hashes, as bytes, of pictures that hold all of some words: folded, none of them empty.
 
-        `most`: stop after so many.
+        None where more than `most` pictures would have to be looked at.
         """
         by_length = sorted(set(words), key=len, reverse=True)
         asked = [word for word in by_length if len(word) >= GRAM][:MOST_MATCHED]
-        limit = "" if most is None else f" LIMIT {most:d}"
+        limit = "" if most is None else f" LIMIT {most + 1:d}"
         if asked and self._has_grams:
             statement = (
                 "SELECT pictures.hash, pictures.text FROM found JOIN pictures ON pictures.id = found.rowid "
@@ -278,7 +278,10 @@ class WordsFile:
             asked, value = by_length[:1], by_length[0]
             statement = f"SELECT hash, text FROM pictures WHERE instr(text, ?){limit}"
         others = [word for word in by_length if word not in asked]
-        return [found for found, text in self._rows(statement, (value,)) if all(word in text for word in others)]
+        rows = self._rows(statement, (value,))
+        if most is not None and len(rows) > most:
+            return None
+        return [found for found, text in rows if all(word in text for word in others)]
 
     @property
     def _has_grams(self) -> bool:
@@ -323,7 +326,7 @@ class WordsFile:
             # 'integrity-check' of FTS5 writes, and this file is not to be written: what its words find must be there.
             for content_hash, text in self._rows("SELECT hash, text FROM pictures WHERE text != '' LIMIT 1000"):
                 longest = max(text.split("\n"), key=len)[:40]
-                if len(longest) >= GRAM and content_hash not in self.holding([longest]):
+                if len(longest) >= GRAM and content_hash not in (self.holding([longest]) or ()):
                     problem = "its index of words does not match its words"
                     break
         if problem != "ok":
@@ -374,13 +377,23 @@ class WordFiles:
                 self._files = [WordsFile(self._index_dir, ref) for ref in reversed(self._refs) if ref.written]
             return self._files
 
-    def holding(self, words: Sequence[str], most: int | None = None) -> IntArray:
+    def holding(self, words: Sequence[str]) -> IntArray:
         """The content hashes of pictures in which all of some words stand, or letters of longer ones: in any writing,
-        not yet folded. Shape: (N, 2) int64, at most about `most` of each file. Raises: CorruptIndex."""
+        not yet folded. Shape: (N, 2) int64. Raises: CorruptIndex."""
+        return _keys(self.few(words, None) or [])
+
+    def few(self, words: Sequence[str], most: int | None) -> list[bytes] | None:
+        """As `holding` says, as bytes; None where more than `most` pictures would have to be looked at."""
         folded = [folded_words(word) for word in words]
         if not folded or not all(folded):
-            return np.empty((0, 2), np.int64)
-        return _keys(list({found for file in self._opened() for found in file.holding(folded, most)}))
+            return []
+        found = set[bytes]()
+        for file in self._opened():
+            own = file.holding(folded, most)
+            if own is None:
+                return None
+            found.update(own)
+        return None if most is not None and len(found) > most else sorted(found)
 
     def states(self) -> Iterator[tuple[bytes, str, str | None, int, bool]]:
         """As `WordsFile.states` says, of all files, the oldest first. Raises: CorruptIndex."""
