@@ -97,18 +97,17 @@ def read_words(
     return run.report
 
 
-def forget_words(index_dir: Path) -> int:
-    """Forget all words. Returns of how many pictures. Raises: IndexNotFound, IndexLocked, CorruptIndex, OutOfSpace."""
+def forget_words(index_dir: Path) -> bool:
+    """Forget all words; whether there were any. Raises: IndexNotFound, IndexLocked, CorruptIndex, OutOfSpace."""
     if not is_index(index_dir):
         raise IndexNotFound([index_dir])
     with Writer(index_dir) as writer:
         manifest = writer.current()
         if manifest is None:
             raise IndexNotFound([index_dir])
-        if not manifest.words:
-            return 0
-        writer.commit(with_words(manifest, ()))
-        return sum(ref.pictures for ref in manifest.words)
+        if manifest.words:
+            writer.commit(with_words(manifest, ()))
+        return bool(manifest.words)
 
 
 class _Pass:

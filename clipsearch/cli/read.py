@@ -58,7 +58,7 @@ def read(
 
     place = config.find_index(index)
     if forget:
-        print(f"Forgot the words of {count(forget_words(place), 'picture')}.")
+        print("Forgot all words." if forget_words(place) else "There were no words to forget.")
         return
     options = ReadOptions(all=read_all, again=again, retry_skipped=retry_skipped, workers=workers, timeout_s=timeout)
     with ExitStack() as stack:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,16 @@ from clipsearch.pictures.words import longest_for
 from clipsearch.search.collection import Collection
 from clipsearch.store import Writer, open_snapshot
 from clipsearch.store.words import WordFiles
+from tests.support.commands import Commands
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.word_reader import COMMAND, write_picture
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[Commands]:
+    with Commands() as running:
+        yield running
+
 
 KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "3"))
 
@@ -80,7 +89,8 @@ def test_all_also_reads_what_seems_to_have_no_words_and_again_begins_anew(photos
     assert counts(read_words(index, options())) == (0, 0, 2, 0)
     assert counts(read_words(index, options(again=True))) == (1, 1, 0, 0)
     assert found(index, "text:total") == ["a.png"]
-    assert forget_words(index) == 2
+    assert forget_words(index)
+    assert not forget_words(index)
     assert found(index, "text:total") == []
     with open_snapshot(index) as snapshot:
         assert snapshot.manifest.writer_features == ()
@@ -193,6 +203,25 @@ def test_a_stopped_pass_keeps_all_that_it_has_read(photos: Path, number: signal.
     assert interrupted == "True"
     assert read_so_far(index) == int(read)
     assert read_words(index, options()).read == 30 - int(read)
+
+
+def test_the_command_says_what_it_did_and_forgets(photos: Path, commands: Commands) -> None:
+    index = index_of(photos, {"a.png": "Total 12", "b.png": "", "hang.png": "hang"})
+    read_words(index, options(timeout_s=0.5))
+    done = commands.run("query", "text:total", "--index", str(index))
+    assert '"Total 12"' in done.out
+    assert done.out.splitlines()[0].endswith("a.png")
+    for _ in range(2):
+        read_words(index, options(timeout_s=0.5))
+    done = commands.run("read", "--index", str(index))
+    assert done.status == 0, done.err
+    assert done.out.startswith("0 read, 3 known from before in ")
+    done = commands.run("read", "--index", str(index), "--json")
+    assert done.json()["known"] == 3
+    assert commands.run("read", "--forget", "--index", str(index)).out == "Forgot all words.\n"
+    done = commands.run("query", "text:total", "--index", str(index))
+    assert done.status == 3
+    assert "clipsearch read" in done.err
 
 
 def test_without_an_index_it_says_so(tmp_path: Path) -> None:
