@@ -53,11 +53,13 @@ class Reader:
 
     def has_words(self, image: Image.Image) -> bool:
         """Whether there is probably a line of words in a picture."""
-        small = image.convert("RGB")
+        image = image.convert("RGB")
+        return any(self._has_lines(image.crop(piece)) for piece, _ in _pieces(image.size))
+
+    def _has_lines(self, small: Image.Image) -> bool:
         small.thumbnail((LOOKED_AT, LOOKED_AT), Image.Resampling.BILINEAR, reducing_gap=2.0)
         found = self._engine(_bgr(small), use_det=True, use_cls=False, use_rec=False)
-        scores = [] if found.scores is None else list(found.scores)
-        return any(score >= SEEN_FROM for score in scores)
+        return found.scores is not None and any(score >= SEEN_FROM for score in found.scores)
 
     def read(self, image: Image.Image) -> list[Line]:
         """The lines in a picture, from top to bottom, with boxes in its own pixels."""
