@@ -46,6 +46,8 @@ COLORS = ("black", "white", "gray", "red", "orange", "yellow", "green", "teal", 
 DEFAULT_HITS = 20  # of an answer, where nobody says how many
 MOST_PIECES = 32  # in which one long picture is seen
 
+FIRST_WITH_WORDS = 3  # the first version of the reader of metadata that reads what people wrote
+
 Sort = Literal["score", "date", "path"]  # the order of hits
 Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
 ResizeMode = Literal["shortest", "squash", "longest"]
@@ -74,6 +76,20 @@ class PictureMetadata:
     latitude: float | None = None  # degrees, north positive
     longitude: float | None = None  # degrees, east positive
     date_source: str | None = None  # who says `taken_at`: see metadata.SOURCES
+    title: str | None = None  # what people wrote, as are all of these
+    caption: str | None = None  # a line for each text
+    keywords: tuple[str, ...] = ()  # with "|" between the levels of hierarchical ones
+    people: tuple[str, ...] = ()  # who is in it
+    rating: int | None = None  # stars, 1..5; -1: rejected
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> PictureMetadata:
+        """Of its fields by name, some of which may be missing; other names are passed over. Lists become tuples."""
+        known: dict[str, Any] = {part.name: body[part.name] for part in fields(cls) if part.name in body}
+        for name, value in known.items():
+            if isinstance(value, list):
+                known[name] = tuple(value)
+        return cls(**known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +124,41 @@ class ImageRecord:
     colors: int = 0  # a bit for each of COLORS
     perceptual_hash: int = 0  # 64 bits, signed; see pictures/appearance.py
 
+    @property
+    def start_s(self) -> float | None:
+        """When a part of a video begins; None for what is none."""
+        if not self.view.startswith("t="):
+            return None
+        try:
+            start_s = float(self.view[2:].partition(",")[0])
+        except ValueError:
+            return None
+        return start_s if math.isfinite(start_s) else None
+
+    def where(self, path: str) -> str:
+        """What is seen, and where: `path`, or a part of what is there, as trip.mp4#t=73 or scan.pdf#page=3."""
+        whole = f"{path}/{self.member}" if self.member else path
+        if not self.view:
+            return whole
+        return f"{whole}#{self.view.partition(',')[0] if self.view.startswith('t=') else self.view}"
+
     def to_dict(self, path: str, *, whole: bool = False) -> dict[str, Any]:
         """What is known of a picture at `path`, in the words of every answer (docs/api.md).
 
-        `whole`: also `kept`, what else `from_dict` makes the same record of.
+        `where` is there for a part of a file. `whole`: also `kept`, what else `from_dict` makes the same record of.
         """
         known = {name: getattr(self, name) for name in _TOLD}
-        told = {"path": path, "row_id": self.row_id, "name": self.path, **known, **asdict(self.metadata)}
+        about = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.metadata).items()}
+        told = {"path": path, "row_id": self.row_id, "name": self.path, **known, **about}
         kept = {"kept": {name: getattr(self, name) for name in KEPT}} if whole else {}
-        return {**{name: told[name] for name, field in HIT_FIELDS.items() if field.of_picture}, **kept}
+        place = {"where": self.where(path)} if self.view else {}
+        return {**{name: told[name] for name, field in HIT_FIELDS.items() if field.of_picture}, **place, **kept}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> ImageRecord:
         """The record that `to_dict` told the whole of. Raises: KeyError."""
         known = {**{name: body[name] for name in _TOLD}, **{name: body["kept"][name] for name in KEPT}}
-        metadata = PictureMetadata(**{part.name: body[part.name] for part in fields(PictureMetadata)})
+        metadata = PictureMetadata.from_dict({part.name: body[part.name] for part in fields(PictureMetadata)})
         return cls(row_id=body["row_id"], path=body["name"], metadata=metadata, **known)
 
 
@@ -151,6 +187,11 @@ HIT_FIELDS: dict[str, HitField] = {
     "latitude": HitField(float | None, "Degrees, north positive."),
     "longitude": HitField(float | None, "Degrees, east positive."),
     "format": HitField(str | None, "Format of the file."),
+    "title": HitField(str | None, "Title that somebody gave it."),
+    "caption": HitField(str | None, "Caption, description or comment that somebody wrote; a line for each."),
+    "keywords": HitField(list[str], 'Keywords, with "|" between the levels of hierarchical ones.'),
+    "people": HitField(list[str], "Names of people in it."),
+    "rating": HitField(int | None, "Stars, 1 to 5; -1 if rejected; null if not rated."),
     "name": HitField(str, "Path relative to the indexed folder."),
     "mtime_ns": HitField(int, "When the file was changed, in nanoseconds since 1970.", is_brief=False),
     "content_hash": HitField(str | None, "xxh3-128 of the file, in hexadecimal.", is_brief=False),
@@ -162,6 +203,12 @@ HIT_FIELDS: dict[str, HitField] = {
     ),
 }
 """What every answer tells of a hit beside `others`, in this order: JSON, CSV, HTTP, assistants."""
+
+
+def in_one_cell(value: Any) -> Any:
+    """A value of a hit for a cell of a table: the texts of a list one behind the other."""
+    return "; ".join(map(str, value)) if isinstance(value, list) else value
+
 
 KEPT = ("inode", "vector_id", "attempts", "sidecars", "metadata_version", "traits", "colors", "perceptual_hash")
 """What an index keeps of a picture besides, which only programs of ours are told."""
@@ -224,6 +271,11 @@ class Hit:
     confidence: float | None = None
     band: Band | None = None
     words: tuple[Line, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """The path, with the part of the file that was found: trip.mp4#t=73."""
+        return self.record.where(self.path)
 
     def to_dict(self, *, exact: bool = False, whole: bool = False) -> dict[str, Any]:
         """The hit in the words of every answer: JSON, CSV, HTTP, assistants (docs/api.md).
@@ -341,6 +393,8 @@ class Fragment:
     columns_file: FileRef | None = None  # format 1 only
     dead_copy: FileRef | None = None  # the same marks once more: nothing else has them
     missing_copy: FileRef | None = None
+    views: int = 0  # rows that are a part of a file; all rows of one file follow each other in one fragment
+    members: int = 0  # rows that are in an archive
 
     def files(self) -> list[FileRef]:
         """Every file of the fragment."""
@@ -443,9 +497,10 @@ class Manifest:
     next_vector_id: int = 0
     fragments: tuple[Fragment, ...] = ()
     segments: tuple[Segment, ...] = ()
-    pictures: int = 0  # rows that are answered
-    skipped: int = 0  # rows of files that could not be read
-    missing: int = 0  # rows whose files cannot be seen
+    pictures: int = 0  # files, or members of archives, that are answered
+    skipped: int = 0  # files that could not be read
+    missing: int = 0  # files that cannot be seen
+    more_views: int = 0  # rows that are answered beside the first of their file
     recall_target: float = 0.985  # recall@10 that inverted files are tuned for
     devices: dict[str, int] = field(default_factory=dict)  # the drive of the root ("") and of folders; see scan
     clock_s: int = 0  # the index's own clock, and by the system's when it was read; see indexer/patience.py
@@ -464,6 +519,11 @@ class Manifest:
     reader_features: tuple[str, ...] = ()  # what a reader must know to read this correctly
     writer_features: tuple[str, ...] = ()  # what a writer must know to change this correctly
     format_version: int = 2
+
+    @property
+    def answered(self) -> int:
+        """How many rows are answered: every view of every picture."""
+        return self.pictures + self.more_views
 
     def files(self) -> list[FileRef]:
         """Every file that this generation refers to."""

@@ -159,6 +159,7 @@ class RemoteCollection:
         vector: FloatArray | None = None,
         all: bool = False,
         min_confidence: float | None = None,
+        each: bool = False,
     ) -> Hits: ...
     @overload
     def search(
@@ -175,6 +176,7 @@ class RemoteCollection:
         vector: FloatArray | None = None,
         all: bool = False,
         min_confidence: float | None = None,
+        each: bool = False,
     ) -> list[Hits]: ...
     def search(
         self,
@@ -190,6 +192,7 @@ class RemoteCollection:
         vector: FloatArray | None = None,
         all: bool = False,
         min_confidence: float | None = None,
+        each: bool = False,
     ) -> Hits | list[Hits]:
         """As `Collection.search`. Picture files of this machine that the index does not have are sent.
 
@@ -208,6 +211,7 @@ class RemoteCollection:
             vector=vector,
             all=all,
             min_confidence=min_confidence,
+            each=each,
         )
         queries, is_one = read_queries(query)
         options = {
@@ -215,6 +219,7 @@ class RemoteCollection:
             "unique": about.unique,
             "diverse": about.diverse,
             "min_confidence": about.min_confidence,
+            "each": about.each,
             "like": about.like,
             "unlike": about.unlike,
             "all": about.all,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from clipsearch.records import Fragment, ImageRecord, IntArray, Segment
 from clipsearch.store import RowsFile, open_rows
-from clipsearch.store.columns import NUMBERS
+from clipsearch.store.columns import NUMBERS, path_key
 from clipsearch.store.marks import dead_rows, missing_rows
 from clipsearch.vectors import VectorsFile
 
@@ -73,6 +73,13 @@ class Catalog:
                 missed = np.isin(self._of_fragment(number, "row_id"), ids)
                 self.missed_since_s[starts[number] : starts[number + 1]][missed] = first_s
         self.away: BoolArray = self.missed_since_s > 0
+        self.starts: BoolArray = np.ones(len(self), bool)  # the first row of a picture: others are views of the same
+        self.has_views = any(fragment.views for fragment in fragments)
+        for number, fragment in enumerate(fragments):
+            if fragment.views:
+                own, alive = self.files[number].all_columns.starts, self._alive[number]
+                self.starts[starts[number] : starts[number + 1]] = own if alive is None else own[alive]
+        self._shares_paths = self.has_views or any(fragment.members for fragment in fragments)
         self._sizes_asked = 0
         self._known_sizes: IntArray | None = None
         self._contents: _Keys | None = None
@@ -149,6 +156,12 @@ class Catalog:
         low = int(np.searchsorted(self._firsts, paths[0], "left"))
         high = int(np.searchsorted(self._firsts, paths[0], "right"))
         return [int(self._by_path[at]) for at in range(low, high) if self._seconds[at] == paths[1]]
+
+    def of_file(self, number: int) -> list[int]:
+        """All rows of the file that a row is of, ascending."""
+        if not self._shares_paths:
+            return [number]
+        return sorted(self.same_path(np.frombuffer(path_key(self.path(number)), "<i8")))
 
     def of_same_files(self, chosen: BoolArray) -> BoolArray:
         """`chosen` and all other rows of the same files. Shape: (N,) bool, by number."""

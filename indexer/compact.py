@@ -182,7 +182,7 @@ def merge_segments(
             writer,
             lambda: merged_blocks([_without(index_dir, p, dim, ids) for p, ids in zip(parts, dropped, strict=True)]),
             manifest.model,
-            collection_rows=manifest.pictures,
+            collection_rows=manifest.answered,
             recall=manifest.recall_target,
         )
         if segment is not None:
@@ -261,17 +261,20 @@ def _next_block(source: Iterator[VectorBlock]) -> VectorBlock | None:
 
 
 def counted(index_dir: Path, manifest: Manifest) -> Manifest:
-    """`manifest` with its rows counted anew: answered, skipped, missing."""
-    pictures = skipped = missing = 0
+    """`manifest` with its files counted anew: answered, skipped, missing; and its other views."""
+    pictures = skipped = missing = more = 0
     for fragment in manifest.fragments:
         rows = open_rows(index_dir, fragment)
         row_ids, status = rows.number("row_id"), rows.number("status")
+        starts = rows.all_columns.starts if fragment.views else np.ones(len(row_ids), bool)
         dead = np.isin(row_ids, dead_rows(index_dir, fragment))
         away = np.isin(row_ids, marked(missing_rows(index_dir, fragment))) & ~dead
-        missing += int(away.sum())
-        pictures += int((~dead & ~away & (status == 0)).sum())
+        missing += int((away & starts).sum())
+        answered = ~dead & ~away & (status == 0)
+        pictures += int((answered & starts).sum())
+        more += int((answered & ~starts).sum())
         skipped += int((~dead & ~away & (status != 0)).sum())
-    return dataclasses.replace(manifest, pictures=pictures, skipped=skipped, missing=missing)
+    return dataclasses.replace(manifest, pictures=pictures, skipped=skipped, missing=missing, more_views=more)
 
 
 def needs_upgrade(manifest: Manifest) -> bool:

@@ -22,7 +22,7 @@ from clipsearch.indexer.ignore import Ignore
 from clipsearch.indexer.look import Look, look
 from clipsearch.indexer.retries import is_read_again
 from clipsearch.indexer.scan import FoundFile
-from clipsearch.pictures.formats import classify_name
+from clipsearch.pictures.formats import classify_name, is_candidate
 from clipsearch.pictures.pool import DecodeTask
 from clipsearch.records import Fragment, Manifest, PixelArray
 from clipsearch.store import open_snapshot
@@ -130,8 +130,9 @@ def _plan(root: Path, index_dir: Path, encoder: Encoder, options: IndexOptions, 
         else:
             encoder = encoder.in_precision(current.model.precision)
     all_skipped = options.retry_skipped or (current is not None and needs_upgrade(current))
+    catalog = Catalog(index_dir, fragments)
     seen = look(
-        Catalog(index_dir, fragments),
+        catalog,
         root,
         index_dir,
         Ignore(root, options.exclude, follow_links=bool(links)),
@@ -140,12 +141,12 @@ def _plan(root: Path, index_dir: Path, encoder: Encoder, options: IndexOptions, 
         retry=lambda record: is_read_again(record, all_skipped=all_skipped),
         reread_metadata=options.reread_metadata,
     )
-    _count(plan, seen)
+    _count(plan, seen, catalog)
     _measure(plan, seen, encoder, options)
     return plan
 
 
-def _count(plan: IndexPlan, seen: Look) -> None:
+def _count(plan: IndexPlan, seen: Look, catalog: Catalog) -> None:
     scan, changes = seen.scan, seen.changes
     plan.files = scan.files + sum(scan.others.values())
     plan.other_files = dict(scan.others.most_common())
@@ -157,8 +158,12 @@ def _count(plan: IndexPlan, seen: Look) -> None:
     plan.unchanged = changes.unchanged
     plan.to_describe = sum(len(block) for block in changes.to_describe)
     plan.retimed = len(changes.retimed)
-    plan.renamed, plan.returned = len(changes.moved), len(changes.returned)
-    plan.deleted, plan.missing = len(seen.deleted), len(seen.missed)
+    starts = catalog.starts  # others are views of the same
+    plan.renamed, plan.returned = len(changes.moved), int(starts[np.array(changes.returned, np.int64)].sum())
+    plan.deleted, plan.missing = (
+        int(starts[np.array(seen.deleted, np.int64)].sum()),
+        int(starts[np.array(seen.missed, np.int64)].sum()),
+    )
 
 
 def _pictures(seen: Look) -> Iterator[FoundFile]:
@@ -173,7 +178,7 @@ def _measure(plan: IndexPlan, seen: Look, encoder: Encoder, options: IndexOption
     batch = options.batch_pictures or min(encoder.pictures_per_call, MOST_WARM_UP)
     count = min(plan.to_read, max(MEASURED, 2 * batch) + batch)
     places = set(np.linspace(0, plan.to_read - 1, count).astype(int).tolist())
-    chosen = [file for number, file in enumerate(_pictures(seen)) if number in places]
+    chosen = [file for number, file in enumerate(_pictures(seen)) if number in places and is_candidate(file.path)]
     if len(chosen) < batch + LEAST_MEASURED:
         return
     # In no order: the first are of all parts, too. Pictures of one camera lie together.

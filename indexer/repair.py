@@ -401,6 +401,10 @@ class _Repair:
             for record in [rows[row_id]]
             if record.status != "ok" or record.vector_id in known or record.vector_id < manifest.next_vector_id
         ]
+        taken = {record.row_id for record in records}
+        parts = [record for record in rows.values() if record.view or record.member]
+        divided = {record.path for record in parts if record.row_id not in taken}
+        records = [record for record in records if record.path not in divided]  # these files are read again
         segments, fragments = manifest.segments, manifest.fragments
         if ids:
             stack = np.stack([vectors[i][1].vectors[vectors[i][2]] for i in ids])
@@ -445,8 +449,8 @@ class _Repair:
         manifest = dataclasses.replace(manifest, segments=tuple(s for s in segments if s is not None))
         manifest = self._agreed(manifest)
         recounted = counted(self.index_dir, manifest)
-        counts = (recounted.pictures, recounted.skipped, recounted.missing)
-        if counts != (manifest.pictures, manifest.skipped, manifest.missing):
+        counts = (recounted.pictures, recounted.skipped, recounted.missing, recounted.more_views)
+        if counts != (manifest.pictures, manifest.skipped, manifest.missing, manifest.more_views):
             self._say(f"recounted: {counts[0]} pictures, {counts[1]} skipped and {counts[2]} missing files")
         return recounted
 
@@ -603,7 +607,7 @@ class _Repair:
         if blocks is None:
             self._say(f"{', '.join(bad)}: damaged beyond recovery; {segment.vectors} vectors are lost")
             return None
-        options = {"collection_rows": manifest.pictures, "recall": manifest.recall_target}
+        options = {"collection_rows": manifest.answered, "recall": manifest.recall_target}
         if recovered or segment.data.path.startswith("data/"):
             if recovered:
                 half = VectorsFile(index_dir / segment.mapped.path, dim).half
@@ -667,13 +671,22 @@ class _Repair:
         if lost.any():
             self.report.lost_rows += int(lost.sum())
             self._say(f"{int(lost.sum())} rows lost their vectors: the next run encodes these pictures again")
+        has_parts = bool(states.parts.any())
+        if has_parts:  # a file is answered with all of its rows, or read again
+            lost = live & _of_same_paths(states.paths, lost | states.divided)
         older = np.zeros(len(live), bool)
-        if "views" not in manifest.reader_features:
+        whole = np.concatenate([states.paths, states.parts], axis=1)
+        order = np.lexsort((states.row_ids, *whole.T[::-1]))
+        order = order[(live & ~lost)[order]]
+        rows = whole[order]
+        older[order[:-1][(rows[:-1] == rows[1:]).all(axis=1)]] = True
+        if has_parts:  # rows of one file were written together: those of other fragments are older
             order = np.lexsort((states.row_ids, states.paths[:, 1], states.paths[:, 0]))
-            order = order[(live & ~lost)[order]]
+            order = order[(live & ~lost & ~older)[order]]
             paths = states.paths[order]
-            same_as_next = (paths[:-1] == paths[1:]).all(axis=1) if len(order) > 1 else np.zeros(0, bool)
-            older[order[:-1][same_as_next]] = True
+            ends = np.append(np.flatnonzero((paths[:-1] != paths[1:]).any(axis=1)), len(order) - 1)[: len(order)]
+            last = ends[np.searchsorted(ends, np.arange(len(order)))]
+            older[order[states.fragments[order] != states.fragments[order[last]]]] = True
         if older.any():
             self._say(f"{int(older.sum())} rows deleted because their paths have newer rows")
         newly_dead = states.row_ids[lost | older]
@@ -759,6 +772,13 @@ class _Repair:
                 if tag_problem(self.index_dir, tag, file) is None:
                     return add_tag_file(self.index_dir, read_tag_file(self.index_dir, file))
         return None
+
+
+def _of_same_paths(paths: IntArray, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """`chosen` and all other rows of the same paths. Shapes: (N, 2) int64, (N,) bool."""
+    _, number = np.unique(paths, axis=0, return_inverse=True)
+    found: npt.NDArray[np.bool_] = np.isin(number.ravel(), number.ravel()[chosen])
+    return found
 
 
 _UNMARKED = dict.fromkeys(("dead", "dead_copy", "missing", "missing_copy")) | {"dead_count": 0, "missing_count": 0}

@@ -30,6 +30,7 @@ class IndexStatus:
     fingerprint: str
     dim: int
     pictures: int
+    views: int  # what these are seen as: more than they are where there are videos
     skipped_by_status: dict[SkipStatus, int]
     fragments: int
     inverted_files: int
@@ -60,6 +61,7 @@ def read_status(index_dir: Path) -> IndexStatus:
             fingerprint=manifest.model.fingerprint,
             dim=manifest.model.dim,
             pictures=manifest.pictures,
+            views=manifest.answered,
             skipped_by_status=dict(Counter(skip.status for skip in skipped).most_common()),
             fragments=len(manifest.fragments),
             inverted_files=sum(segment.faiss is not None for segment in manifest.segments),
@@ -69,5 +71,8 @@ def read_status(index_dir: Path) -> IndexStatus:
             words_read=sum(words.pictures for words in manifest.words),
             size_bytes=sum(ref.size_bytes for ref in manifest.files()),
             skipped=skipped,
-            partial=[PartialPicture(r.path, r.partial or "") for r in read_partial(index_dir, manifest)],
+            partial=[
+                PartialPicture(path, reason)
+                for path, reason in {r.path: r.partial or "" for r in read_partial(index_dir, manifest)}.items()
+            ],
         )

@@ -85,7 +85,7 @@ def _upgraded_segment(writer: Writer, segment: Segment, manifest: Manifest) -> S
         kept,
         lambda: read_vector_blocks(index_dir, kept, dim),
         dim,
-        collection_rows=manifest.pictures,
+        collection_rows=manifest.answered,
         recall=manifest.recall_target,
     )
     ids = np.concatenate([block.ids for block in read_vector_blocks(index_dir, kept, dim)])

@@ -126,6 +126,7 @@ class _Pass:
         ]
         self._attempts: dict[str, int] = {}
         self._todo = self._to_read(snapshot)
+        self._not_read = 0
         self._records: dict[int, ImageRecord] = {}  # those that are being read, by number
         self._done: list[ReadPicture] = []
         self._last_commit = time.monotonic()
@@ -188,18 +189,19 @@ class _Pass:
                 if result is not None:
                     self._take(result)
                     done += 1
-                    self._notify(Progress("words", done, total, done))
+                    self._notify(Progress("words", done + self._not_read, total, done))
                 waited_s = time.monotonic() - self._last_commit
                 if len(self._done) >= options.commit_pictures or (self._done and waited_s >= options.commit_s):
                     self._try_commit()
-        self.report.interrupted = stop.requested and done < total
+        self.report.interrupted = stop.requested and done + self._not_read < total
         self._commit()
 
     def _tasks(self) -> Iterator[DecodeTask]:
         for key, (later, number, position) in enumerate(self._todo.tolist()):
             record = self._fragments[number].file.record(position)
             if record.member or record.view or record.content_hash is None:
-                continue  # parts of other files are read where these are
+                self._not_read += 1  # a moment of a video, a part of an archive
+                continue
             self._records[key] = record
             attempts = self._attempts.get(record.content_hash, 0)
             yield DecodeTask(

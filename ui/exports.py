@@ -19,7 +19,7 @@ import numpy as np
 
 from clipsearch.errors import InvalidQuery, NoSuchPicture, UnreadablePicture
 from clipsearch.filenames import for_parsers
-from clipsearch.records import HIT_FIELDS
+from clipsearch.records import HIT_FIELDS, in_one_cell
 from clipsearch.search.collection import Collection
 from clipsearch.server.engine import ServedIndex
 from clipsearch.server.identity import OtherPicture
@@ -129,7 +129,7 @@ def _table(rows: list[dict[str, Any]], *, header: bool) -> bytes:
     if header:
         text.write("\ufeff")  # else spreadsheets take it for the encoding of their system
         writer.writerow(CSV_COLUMNS)
-    writer.writerows([_cell(row[column]) for column in CSV_COLUMNS] for row in rows)
+    writer.writerows([_cell(in_one_cell(row[column])) for column in CSV_COLUMNS] for row in rows)
     return text.getvalue().encode("utf-8", "replace")
 
 

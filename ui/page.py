@@ -109,6 +109,7 @@ def add_page(app: FastAPI, service: Service) -> Callable[[], None]:
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "font-src 'self' data:; connect-src 'self'; manifest-src 'none'; base-uri 'self'; form-action 'self'; "
+    "media-src 'self'; font-src 'self' data:; connect-src 'self'; manifest-src 'none'; "
+    "base-uri 'self'; form-action 'self'; "
     "frame-ancestors 'none'; object-src 'none'"
 )

@@ -74,7 +74,7 @@ def index_command(
         bool,
         typer.Option(
             "--reread-metadata",
-            help="Read dates, places and cameras again if an older version read them. Encodes nothing.",
+            help="Read dates, places, cameras, keywords and captions again if an older version did. Encodes nothing.",
         ),
     ] = False,
     retry_skipped: Annotated[
@@ -144,7 +144,7 @@ def index_command(
       clipsearch index ./photos
       clipsearch index /mnt/nas/photos --index ~/photo-index    (if the folder is read-only)
       clipsearch index ./photos --model ViT-B-32-SigLIP2-256__webli --reindex
-      clipsearch index ./photos --reread-metadata               (dates that older versions missed)
+      clipsearch index ./photos --reread-metadata               (dates and keywords that older versions missed)
       clipsearch index ./photos --exclude Screenshots --exclude "*.gif"
       clipsearch index ./photos --plan                          (what would be done, how long it would take)
       clipsearch index ./photos --watch                         (keep it up to date until Ctrl-C)
@@ -357,4 +357,6 @@ def _print_report(report: IndexReport, place: Path) -> None:
         reasons = ", ".join(f"{reason} ({number:,})" for reason, number in report.left_out.items())
         print(f"  left out: {reasons}")
     found = count(report.pictures, "picture")
+    if report.views != report.pictures:
+        found += f" ({report.views:,} views, with the shots of videos)"
     print(f'{found} in the index. Search with: clipsearch query "a dog on a beach" --index {quoted(place)}')

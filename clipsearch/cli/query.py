@@ -80,6 +80,9 @@ def query(
     unique: Annotated[
         bool, typer.Option("--unique", help="Show near-duplicates as one hit, the best, with the others below it.")
     ] = False,
+    each: Annotated[
+        bool, typer.Option("--each", help="Show every matching moment of a video as a hit, not only the best.")
+    ] = False,
     diverse: Annotated[bool, typer.Option("--diverse", help="Prefer hits that differ from each other.")] = False,
     diversity: Annotated[
         float | None, typer.Option(help="How strongly: 0 to 1. --diverse is 0.5.", metavar="X")
@@ -157,6 +160,7 @@ def query(
         "unlike": unlike or (),
         "all": show_all,
         "min_confidence": min_confidence,
+        "each": each,
     }
     lap("start and imports")
     asked = {**options, "offset": offset}
@@ -231,8 +235,9 @@ def joined(words: list[str]) -> str:
 def _requoted(word: str) -> str:
     name, colon, value = word.partition(":")
     if colon and " " in value and '"' not in value and name.lstrip("-\N{MINUS SIGN}").isalpha():
-        from clipsearch.query.fields import FILTERS
+        from clipsearch.query.fields import FILTERS, SAME_FIELDS
 
-        if name.lstrip("-\N{MINUS SIGN}").lower() in FILTERS:
+        field = name.lstrip("-\N{MINUS SIGN}").lower()
+        if field in FILTERS or field in SAME_FIELDS:
             return f'{name}:"{value}"'
     return word

@@ -49,6 +49,8 @@ def status(
             print(f"partial\t{shown(picture.path)}\t{shown(picture.reason)}")
         return
     print(f"pictures    {found.pictures:,}")
+    if found.views != found.pictures:
+        print(f"              with {found.views:,} views (such as the shots of videos)")
     if found.partial:
         print(f"              {len(found.partial):,} of them partly read")
     if found.missing:

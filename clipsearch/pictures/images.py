@@ -28,7 +28,7 @@ import xxhash
 from PIL import Image, ImageChops, ImageFile
 
 from clipsearch.errors import UnreadablePicture
-from clipsearch.pictures import holes, repair, tiff
+from clipsearch.pictures import holes, repair, tiff, video
 from clipsearch.pictures.appearance import NOT_SEEN, Appearance, appearance
 from clipsearch.pictures.formats import (
     HEAD_BYTES,
@@ -39,6 +39,8 @@ from clipsearch.pictures.formats import (
     format_of,
     identify,
     is_candidate,
+    is_installed,
+    is_video_name,
     missing_extra,
 )
 from clipsearch.pictures.gamma import profile_of
@@ -167,13 +169,15 @@ def open_picture(
     longest: int | None = None,
     max_pixels: int = MAX_PIXELS,
     content: bytes | None = None,
+    time_s: float = 0.0,
 ) -> Image.Image:
     """Return the picture at `path` upright in sRGB, with its longer side at most `longest` pixels.
 
-    The image carries no metadata of the file. `content`: as for `read_picture`. Raises: UnreadablePicture.
+    The image carries no metadata of the file. `content`: as for `read_picture`. `time_s`: of a video, the moment that
+    is shown. Raises: UnreadablePicture.
     """
     with PictureFile(path, content) as file:
-        return file.open(longest=longest, max_pixels=max_pixels)
+        return file.open(longest=longest, max_pixels=max_pixels, time_s=time_s)
 
 
 def prepare(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
@@ -252,6 +256,8 @@ class PictureFile:
             kind = identify(head, name)
             if kind is None:
                 raise UnreadablePicture(self.path, *classify_unidentified(head, name))
+            if kind == "VIDEO" and not (is_video_name(name) or is_installed(format_of(kind))):
+                raise UnreadablePicture(self.path, "not_a_picture", "a video")
             self.kind: Kind = kind
             self._head: bytes | None = head
         except BaseException:
@@ -283,7 +289,8 @@ class PictureFile:
     def content_hash(self) -> str:
         """Return the xxh3-128 of the file's bytes, hexadecimal. Reads a file of ordinary size into memory."""
         if self._hash is None:
-            self._read()
+            if self.kind != "VIDEO":  # which is read from the disk, a part at a time
+                self._read()
             hasher = xxhash.xxh3_128()
             with self._reporting_errors("file"):
                 self._stream.seek(0)
@@ -306,9 +313,13 @@ class PictureFile:
     ) -> Picture:
         """Decode the picture for an image tower. Draft-mode JPEG decoding: see _DRAFT_FACTOR.
 
-        `pieces`: return a long picture in several, rather than its middle. `look`: also say what its pixels say.
+        `pieces`: return a long picture in several, rather than its middle. `look`: also say what its pixels say. Of a
+        video, its first frame.
         """
-
+        if self.kind == "VIDEO":
+            first = self.frame_at(0.0, preprocessing)
+            metadata, beside_unread = self.metadata()
+            return replace(first, metadata=metadata, content_hash=content_hash, beside_unread=beside_unread)
         self._read()
         with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
             decoded = _decode(self._stream, self.kind, _wanted(preprocessing, pieces), max_pixels)
@@ -338,6 +349,11 @@ class PictureFile:
 
         Only a file whose metadata is damaged is decoded all the same.
         """
+        if self.kind == "VIDEO":
+            metadata, unread = self.metadata()
+            if unread:
+                raise UnreadablePicture(self.path, "unreadable", _BESIDE_UNREAD)
+            return metadata
         try:
             with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
                 embedded = _read_metadata(self._stream, self.kind, _wanted(preprocessing, pieces))
@@ -354,13 +370,65 @@ class PictureFile:
         except OSError as error:
             raise UnreadablePicture(self.path, "unreadable", _BESIDE_UNREAD) from error
 
-    def open(self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    def read_part(
+        self, preprocessing: Preprocessing, *, start_s: float, most: int, look: bool = False
+    ) -> tuple[video.Part, PixelArray, list[Appearance]]:
+        """Some frames of a video after `start_s`, as an encoder is given them, and what their pixels say.
+
+        Shape: (F, H, W, 3) uint8.
+        """
+        with self._reading_video():
+            shortest = _DRAFT_FACTOR * max(preprocessing.width, preprocessing.height)
+            part = video.read_part(self._stream, start_s=start_s, most=most, shortest=shortest)
+        decoded = [_Decoded(frame.image, part.full_size, None, None, Embedded()) for frame in part.frames]
+        looks = []
+        for one in decoded if look else ():
+            with suppress(Exception):
+                looks.append(_look_at(one, "", PictureMetadata()))
+                continue
+            looks.append(NOT_SEEN)
+        empty = np.empty((0, preprocessing.height, preprocessing.width, 3), np.uint8)
+        pixels = [_resize_and_crop(one, preprocessing) for one in decoded]
+        return part, np.stack(pixels) if pixels else empty, looks
+
+    def metadata(self) -> tuple[PictureMetadata, bool]:
+        """What is known of a video, and whether a file beside it that may say more could not be read."""
+        embedded = Embedded("VIDEO")
+        with suppress(UnreadablePicture), self._reading_video():
+            embedded = Embedded("VIDEO", (video.read_said(self._stream),))
+        try:
+            return describe(embedded, self.path, beside=self._is_on_disk), False
+        except OSError:
+            return describe(embedded, self.path, beside=False), True
+
+    @contextmanager
+    def _reading_video(self) -> Iterator[None]:
+        """The stream as it is: a video is not brought into memory. Raises: UnreadablePicture."""
+        if not is_installed(format_of("VIDEO")):
+            raise UnreadablePicture(self.path, "missing_extra", missing_extra("VIDEO"))
+        with self._reporting_errors("video"):
+            try:
+                yield
+            except video.VideoError as error:
+                raise UnreadablePicture(self.path, error.status, error.reason) from error
+
+    def frame_at(self, time_s: float, preprocessing: Preprocessing) -> Picture:
+        """What a video shows at a moment, as `decode` gives a picture."""
+        with self._reading_video():
+            image, size = video.frame_at(self._stream, time_s, fit=_wanted(preprocessing, False))
+        seen = _resize_and_crop(_Decoded(image, size, None, None, Embedded()), preprocessing)[None]
+        return Picture(seen, *size, PictureMetadata("VIDEO"), None)
+
+    def open(self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS, time_s: float = 0.0) -> Image.Image:
         """Decode the picture for people: see `open_picture`."""
 
         def fit(size: Size) -> Size:
             scale = 1.0 if longest is None else min(1.0, longest / max(size))
             return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
+        if self.kind == "VIDEO":
+            with self._reading_video():
+                return video.frame_at(self._stream, time_s, fit=fit)[0]
         self._read()
         with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
             decoded = _decode(self._stream, self.kind, fit, max_pixels)

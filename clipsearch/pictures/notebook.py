@@ -36,7 +36,7 @@ def as_html(hits: Hits, thumbnail: Callable[[int], bytes] | None = None) -> str:
 
 
 def _card(hit: Hit, thumbnail: Callable[[int], bytes] | None) -> str:
-    name = html.escape(_shown(hit.record.path))
+    name = html.escape(_shown(hit.record.where(hit.record.path)))
     jpeg = small_copy(hit, thumbnail)
     if jpeg is None:
         picture = f'<div style="{_BOX}">{name}</div>'
@@ -56,15 +56,18 @@ def small_copy(hit: Hit, thumbnail: Callable[[int], bytes] | None = None, longes
             return thumbnail(hit.record.row_id)
         if Path(hit.path).stat().st_size != hit.record.size_bytes:
             return None
-        return thumbnail_of(hit.path, hit.path, longest)
+        return thumbnail_of(hit.path, hit.path, longest, hit.record.start_s or 0.0)
     return None
 
 
-def thumbnail_of(path: str, name: str, longest: int) -> bytes:
-    """A small copy of the picture at `path` as a JPEG, without metadata. Raises: UnreadablePicture, of `name`."""
+def thumbnail_of(path: str, name: str, longest: int, time_s: float = 0.0) -> bytes:
+    """A small copy of the picture at `path` as a JPEG, without metadata; of a video, what it shows at a moment.
+
+    Raises: UnreadablePicture, of `name`.
+    """
     file = io.BytesIO()
     try:
-        open_picture(path, longest=longest, max_pixels=MAX_PIXELS).save(file, "JPEG", quality=_QUALITY)
+        open_picture(path, longest=longest, max_pixels=MAX_PIXELS, time_s=time_s).save(file, "JPEG", quality=_QUALITY)
     except UnreadablePicture as error:
         raise UnreadablePicture(name, error.status, error.reason) from None
     return file.getvalue()

@@ -71,13 +71,39 @@ class DecodeTask:
     timeout_s: float | None = None  # for decoding it; None: the pool's
     longest: int = 0
     gated: bool = False
+    start_s: float | None = None  # of a video: after which moment, and nothing is hashed; None: from the beginning
+
+
+@dataclass(frozen=True, slots=True)
+class VideoPart:
+    """Some frames of a video: when they are shown, in seconds from its beginning, and what their pixels say."""
+
+    times_s: tuple[float, ...]
+    looks: tuple[Appearance, ...]
+    next_s: float | None  # `start_s` of the task that reads on; None at the end
+    duration_s: float | None
+
+    @classmethod
+    def from_dict(cls, body: dict[str, Any]) -> VideoPart:
+        """What a worker tells. Raises: KeyError, TypeError, ValueError."""
+        next_s, duration_s = body["next_s"], body["duration_s"]
+        times_s = tuple(float(time_s) for time_s in body["times_s"])
+        if not all(0 <= time_s < math.inf for time_s in (*times_s, next_s or 0.0, duration_s or 0.0)):
+            raise ValueError("no times")
+        return cls(
+            times_s,
+            tuple(Appearance.from_dict(look) for look in body["looks"]),
+            None if next_s is None else float(next_s),
+            None if duration_s is None else float(duration_s),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeResult:
     """What became of a task. Shapes: pieces (K, H, W, 3) uint8, the caller's to keep; None unless it was decoded.
 
-    There is one piece, the whole picture, unless the pool was asked for more and the picture is long.
+    There is one piece, the whole picture, unless the pool was asked for more and the picture is long. Of a video
+    (`video`), the pieces are frames; there may be none in a part that is not the first.
 
     `content_hash` is there whenever the bytes could be read, also for a picture that was skipped after that; not in
     mode describe.
@@ -94,6 +120,7 @@ class DecodeResult:
     beside_unread: bool = False  # a file beside it that may say more could not be read
     appearance: Appearance = NOT_SEEN
     lines: tuple[Line, ...] | None = None  # in mode words, in pixels of a picture of width and height; None: not read
+    video: VideoPart | None = None
 
     @property
     def pixels(self) -> PixelArray | None:
@@ -136,7 +163,7 @@ class DecodePool:
         come in several (`images.piece_boxes`). `single_use`: a process decodes one picture and is replaced, for
         pictures of strangers.
         """
-        count = workers or min(8, available_cores())
+        self.workers = count = workers or min(8, available_cores())
         self.capacity = capacity or max(128, 16 * count)
         """How many tasks `run` keeps between submitted and returned."""
         self.pending = 0
@@ -385,6 +412,8 @@ class _Worker:
             message |= {"longest": task.longest, "gated": task.gated}
         if task.member is not None:
             message |= {"member": task.member, "offset": task.offset, "size_bytes": task.size_bytes}
+        if task.start_s is not None:
+            message["start_s"] = task.start_s
         # A process that died still has its last answers in the pipe; after them comes the end of its stdout.
         with suppress(OSError):
             send(self._pipe("stdin"), message)
@@ -436,17 +465,22 @@ class _Worker:
             lines = None if told is None else tuple(map(Line.from_dict, told))
             return DecodeResult(task.key, message["hash"], int(message["width"]), int(message["height"]), lines=lines)
         if task.mode == "describe":
-            return DecodeResult(task.key, metadata=PictureMetadata(**message["metadata"]))
+            return DecodeResult(task.key, metadata=PictureMetadata.from_dict(message["metadata"]))
+        video = None if "video" not in message else VideoPart.from_dict(message["video"])
+        pieces = min(max(video is None, int(message.get("pieces", 1))), self.shared.shape[0])
+        if video is not None and not len(video.times_s) == len(video.looks) == pieces:
+            raise ValueError("not a frame for each time")
         return DecodeResult(
             task.key,
-            message["hash"],
+            message.get("hash") if task.start_s is not None else message["hash"],
             message["width"],
             message["height"],
-            PictureMetadata(**message["metadata"]),
-            self.shared.slots[slot, : min(max(1, int(message.get("pieces", 1))), self.shared.shape[0])].copy(),
+            PictureMetadata.from_dict(message.get("metadata", {})),
+            self.shared.slots[slot, :pieces].copy(),
             partial=None if message.get("partial") is None else str(message["partial"]),
             beside_unread=bool(message.get("beside_unread")),
             appearance=Appearance.from_dict(message.get("appearance", {})),
+            video=video,
         )
 
     def _start_clock(self) -> bool:

@@ -16,7 +16,11 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clipsearch.pictures.images import PictureFile
+    from clipsearch.records import PixelArray, Preprocessing
 
 _MAX_MESSAGE_BYTES = 2**20
 
@@ -92,6 +96,24 @@ def _reader_of_words() -> Any:
     return Reader()
 
 
+def _read_part(file: PictureFile, preprocessing: Preprocessing, slot: PixelArray, start_s: float) -> dict[str, Any]:
+    """Read a part of a video into `slot`, shape (F, H, W, 3). Returns what is told of it. Raises: UnreadablePicture."""
+    part, pixels, looks = file.read_part(preprocessing, start_s=start_s, most=len(slot), look=True)
+    slot[: len(pixels)] = pixels
+    told: dict[str, Any] = {"width": part.full_size[0], "height": part.full_size[1], "pieces": len(pixels)}
+    told["video"] = {
+        "times_s": [frame.time_s for frame in part.frames],
+        "looks": [asdict(look) for look in looks],
+        "next_s": part.next_s,
+        "duration_s": part.duration_s,
+    }
+    told["partial"] = part.partial
+    if start_s < 0:
+        metadata, told["beside_unread"] = file.metadata()
+        told["metadata"] = asdict(metadata)
+    return told
+
+
 def _limit_memory(limit_bytes: int) -> None:
     """Make allocations beyond `limit_bytes` fail in this process, where the system can (Linux)."""
     import resource
@@ -141,7 +163,7 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
                     send(results, {"read": True})
                     about = file.describe(preprocessing, max_pixels=max_pixels, pieces=pieces)
                     result["metadata"] = asdict(about)
-                else:
+                elif "start_s" not in task:
                     result["hash"] = file.content_hash()
                 if task["mode"] == "words":
                     send(results, {"read": True})
@@ -151,7 +173,16 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
                     has_words = not task["gated"] or reader.has_words(image)
                     lines = [line.to_dict() for line in reader.read(image)] if has_words else None
                     result |= {"width": image.width, "height": image.height, "lines": lines}
-                if task["mode"] == "decode":
+                if task["mode"] == "decode" and file.kind == "VIDEO" and (pieces or "start_s" in task):
+                    send(results, {"read": True})
+                    start_s = task.get("start_s", -1.0)
+                    if pieces:
+                        result |= _read_part(file, preprocessing, slots[task["slot"]], start_s)
+                    else:
+                        shown = file.frame_at(start_s, preprocessing)
+                        slots[task["slot"], :1] = shown.pieces
+                        result |= {"width": shown.width, "height": shown.height, "pieces": 1}
+                elif task["mode"] == "decode":
                     send(results, {"read": True})
                     picture = file.decode(preprocessing, max_pixels=max_pixels, pieces=pieces, look=True)
                     slots[task["slot"], : len(picture.pieces)] = picture.pieces

@@ -50,6 +50,7 @@ class Arguments:
     vector: FloatArray | None
     all: bool
     min_confidence: float | None
+    each: bool = False
 
 
 def read_arguments(
@@ -62,6 +63,7 @@ def read_arguments(
     vector: object,
     all: object,
     min_confidence: object,
+    each: object = False,
 ) -> Arguments:
     """The arguments of a search, checked. Raises: InvalidQuery."""
     if min_confidence is not None and all:
@@ -75,6 +77,7 @@ def read_arguments(
         read_vector(vector),
         read_switch("all", all),
         read_confidence(min_confidence),
+        read_switch("each", each),
     )
 
 
@@ -375,6 +378,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "sort": read_sort,
     "unique": partial(read_switch, "unique"),
     "all": partial(read_switch, "all"),
+    "each": partial(read_switch, "each"),
     "diverse": read_diversity,
     "min_confidence": read_confidence,
     "like": partial(read_examples, "like"),

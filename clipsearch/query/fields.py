@@ -27,6 +27,7 @@ Kind = Literal[
 ]
 Column = str | Callable[[Mapping[str, Any]], Any]
 
+STARS: Mapping[str, int] = {"": 1, "star": 1, "stars": 1}
 PIXELS: Mapping[str, int] = {"": 1, "px": 1}
 BYTES: Mapping[str, int] = {
     "": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9,
@@ -58,6 +59,8 @@ class Field(NamedTuple):
     control: Control | None = None
     units: Mapping[str, int] | None = None  # of numbers: what each is multiplied with
     exact: bool = True  # whether a number may stand alone, for exactly that one
+    lowest: int = 0  # of numbers
+    also: tuple[str, ...] = ()  # other names that mean the same
 
     @property
     def asks(self) -> str:
@@ -97,7 +100,7 @@ _FIELDS = (
         "whose file name contains this; with `*` or `?`, whose whole name matches",
         ("name:beach", "name:IMG_*.jpg"),
         "name:IMG_*",
-        "file filename title basename filetitle",
+        "file filename basename filetitle",
         Control("File name", "*beach*"),
     ),
     Field(
@@ -107,8 +110,59 @@ _FIELDS = (
         "with this tag, or found by this concept",
         ("tag:holiday",),
         "tag:holiday",
-        "label labels keyword keywords category concept tags hashtag subject",
+        "label labels category concept tags hashtag",
         Control("Tag", "my-dog"),
+    ),
+    Field(
+        "keyword",
+        "text",
+        "keyword",
+        "with a keyword that other programs wrote into the file or beside it. Each level of `Places/Italy/Rome` "
+        "counts, as a whole if you write `*` or `?`",
+        ("keyword:wedding", "keyword:italy/rome"),
+        "keyword:wedding",
+        "keywords subject subjects taglist",
+        Control("Keyword", "wedding"),
+    ),
+    Field(
+        "person",
+        "text",
+        "person",
+        "of somebody, as other programs named the faces",
+        ("person:anna", 'person:"anna b*"'),
+        "person:anna",
+        "people persons face faces personinimage",
+        Control("Person", "Anna"),
+    ),
+    Field(
+        "caption",
+        "text",
+        "caption",
+        "whose title, caption, description or comment contains this, or matches a pattern",
+        ("caption:harbour",),
+        "caption:harbour",
+        "title description headline comment captions titles comments",
+        Control("Caption", "harbour"),
+    ),
+    Field(
+        "rating",
+        "number",
+        "rating",
+        "by stars, 1 to 5. Rejected ones have -1; unrated ones never match",
+        ("rating:>3", "rating:5", "rating:-1"),
+        "rating:>3, rating:5 or rating:2..4",
+        "stars ratings rate rated",
+        Control(
+            "Rating",
+            options=(
+                (">=1", "1 star or more"),
+                *((f">={n}", f"{n} stars or more") for n in (2, 3, 4)),
+                ("5", "5 stars"),
+                ("-1", "Rejected"),
+            ),
+        ),
+        STARS,
+        lowest=-1,
     ),
     Field(
         "text",
@@ -157,9 +211,9 @@ _FIELDS = (
         "taken within this distance (`m`, `km`, `mi`) of coordinates or of a town (20 km if you give none)",
         ("near:48.85,2.35,10km", "near:lisbon", 'near:"new york, 5km"'),
         "near:48.85,2.35,10km or near:lisbon",
-        "gps location loc place city town village region country geo lat lon latitude longitude where coordinates "
-        "around at",
+        "gps location loc city town village region country geo lat lon latitude longitude where coordinates around at",
         Control("Near", "Lisbon, 10km"),
+        also=("place",),
     ),
     Field(
         "ext",
@@ -257,8 +311,12 @@ _FIELDS = (
 )
 FIELDS: dict[str, Field] = {field.name: field for field in _FIELDS}
 """What can stand before a colon."""
+SAME_FIELDS: dict[str, str] = {other: field.name for field in _FIELDS for other in field.also}
+"""What else can: another name, and whose."""
 FILTERS: dict[str, Field] = {name: field for name, field in FIELDS.items() if field.kind != "term"}
 """The fields that are filters, in the order in which the page offers them."""
+WORDS = frozenset({"keyword", "person", "caption", "rating"})
+"""Those that ask for what people wrote with other programs."""
 DATE_WORDS = "date dates year month day taken when time datetime created modified daterange during on"
 """Words of other programs for what `after:` and `before:` say together."""
 

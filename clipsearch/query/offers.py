@@ -10,7 +10,7 @@ import difflib
 import re
 from datetime import date, timedelta
 
-from clipsearch.query.fields import DATE_WORDS, FIELDS, FILTERS, Field
+from clipsearch.query.fields import DATE_WORDS, FIELDS, FILTERS, SAME_FIELDS, Field
 from clipsearch.query.nodes import Span
 from clipsearch.query.values import BadValue, read_value
 
@@ -28,7 +28,7 @@ _NO_COLON = re.compile(r"([A-Za-z]+)(?:([<>]=?)|=)?(?=[^\s<>=:])(\S+)")
 def offer(name: str, value: str) -> str | None:
     """One line for `name:value`, where it is near a filter; None where it is a word with a colon."""
     word = name.lower()
-    if value.startswith(("//", "\\")) or word in FIELDS:
+    if value.startswith(("//", "\\")) or word in FIELDS or word in SAME_FIELDS:
         return None
     plain = value.strip('"“”„')
     field = _KNOWN_AS.get(word)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from math import floor
 
 from clipsearch.folding import folded_words
 from clipsearch.query.fields import KINDS, SAME_NAMES, Field, Kind
@@ -15,7 +16,7 @@ class BadValue(Exception):
     """What is wrong with a value, and what to say instead."""
 
 
-_NUMBER = re.compile(r"(>=|<=|>|<|=)?\s*(\d{1,15}(?:\.\d{1,9})?)\s*([a-zA-Z]*)")
+_NUMBER = re.compile(r"(>=|<=|>|<|=)?\s*(-?\d{1,15}(?:\.\d{1,9})?)\s*([a-zA-Z]*)")
 _DATE = re.compile(r"(\d{4})(?:[-/.](\d{1,2})(?:[-/.](\d{1,2})(?:[T ](\d{1,2}):(\d{2}))?)?)?", re.ASCII)
 _DISTANCE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([a-zA-Z]+)", re.ASCII)
 _COORDINATE = re.compile(r"[-+.\d]|$", re.ASCII)  # how a coordinate begins; towns begin with a letter
@@ -44,40 +45,42 @@ def _words_value(field: Field, value: str, span: Span) -> Leaf:
 
 
 def _number_value(field: Field, value: str, span: Span) -> Leaf:
-    name, units = field.asks, field.units or {"": 1}
+    name = field.asks
     advice = f"Write {field.say}."
     low, dots, high = (part.strip() for part in value.partition(".."))
     if dots:
         bounds = [_NUMBER.fullmatch(end) if end else None for end in (low, high)]
         if any(end and (match is None or match[1]) for end, match in zip((low, high), bounds, strict=True)):
             raise BadValue(f"{value} is not a range", advice)
-        first, last = (None if match is None else _amount(match, units, advice) for match in bounds)
+        first, last = (None if match is None else _amount(match, field, advice) for match in bounds)
         if first is None and last is None:
             raise BadValue(f"{value} is not a range", advice)
-        return Range(name, None if first is None else _ceil(first), None if last is None else int(last) + 1, span)
+        return Range(name, None if first is None else _ceil(first), None if last is None else floor(last) + 1, span)
     match = _NUMBER.fullmatch(value)
     if match is None:
         raise BadValue(f"{name}: needs a number", advice)
-    amount = _amount(match, units, advice)
+    amount = _amount(match, field, advice)
     operator = match[1] or "="
     if match[1] is None and not field.exact:
         raise BadValue(f"{name}: needs > or < or a range", advice)
     if operator in (">", ">="):
-        return Range(name, int(amount) + 1 if operator == ">" else _ceil(amount), None, span)
+        return Range(name, floor(amount) + 1 if operator == ">" else _ceil(amount), None, span)
     if operator in ("<", "<="):
-        return Range(name, None, _ceil(amount) if operator == "<" else int(amount) + 1, span)
-    return Range(name, _ceil(amount), int(amount) + 1, span)
+        return Range(name, None, _ceil(amount) if operator == "<" else floor(amount) + 1, span)
+    return Range(name, _ceil(amount), floor(amount) + 1, span)
 
 
-def _amount(match: re.Match[str], units: Mapping[str, int], advice: str) -> float:
-    factor = units.get(match[3].lower())
+def _amount(match: re.Match[str], field: Field, advice: str) -> float:
+    factor = (field.units or {"": 1}).get(match[3].lower())
+    if float(match[2]) < field.lowest:
+        raise BadValue(f"{field.name}: needs a number{f' from {field.lowest} on' if field.lowest else ''}", advice)
     if factor is None:
         raise BadValue(f"unknown unit {match[3]}", advice)
     return float(match[2]) * factor
 
 
 def _ceil(amount: float) -> int:
-    return -int(-amount // 1)
+    return -floor(-amount)
 
 
 def _date_value(field: Field, value: str, span: Span) -> Leaf:

@@ -53,6 +53,7 @@ from clipsearch.query.arguments import (
 )
 from clipsearch.records import (
     DEFAULT_HITS,
+    FIRST_WITH_WORDS,
     AnyPicture,
     Band,
     FloatArray,
@@ -165,8 +166,13 @@ class Collection:
         return all(segment.faiss is None for segment in self.manifest.segments)
 
     def __len__(self) -> int:
-        """How many pictures can be found."""
+        """How many pictures can be found; a video is one of them."""
         return self.manifest.pictures
+
+    @property
+    def has_views(self) -> bool:
+        """Whether some files are seen as several things, such as the shots of a video."""
+        return any(fragment.views for fragment in self.manifest.fragments)
 
     def __iter__(self) -> Iterator[ImageRecord]:
         """What the index knows of each picture that can be found, by row id."""
@@ -211,6 +217,7 @@ class Collection:
         local_files: bool = ...,
         all: bool = ...,
         min_confidence: float | None = ...,
+        each: bool = ...,
     ) -> Hits: ...
     @overload
     def search(
@@ -228,6 +235,7 @@ class Collection:
         local_files: bool = ...,
         all: bool = ...,
         min_confidence: float | None = ...,
+        each: bool = ...,
     ) -> list[Hits]: ...
     def search(
         self,
@@ -244,6 +252,7 @@ class Collection:
         local_files: bool = True,
         all: bool = False,
         min_confidence: float | None = None,
+        each: bool = False,
     ) -> Hits | list[Hits]:
         """Return k hits of `query` from number `offset` on, best first.
 
@@ -253,10 +262,12 @@ class Collection:
         `query` is in the query language (docs/query.md): a sentence, pictures, sums of them, filters; a `Path` is a
         picture. A picture of the index is compared by its stored vector, also if its file is away. Without anything
         to compare with, it lists what passes the filters, the newest first. `sort` puts all hits in another order.
-        `unique` folds near-duplicates into their best (see Hit.others); `diverse` (0..1, True: 0.5) prefers hits that
-        differ from those before them. `like` and `unlike` are row ids of pictures to learn from, up to 10,000 each.
-        `vector`, shape (D,), is added to the query's terms. `local_files=False` opens no file that the query names:
-        for queries that come from elsewhere. The absolute path of a picture in the index is that picture.
+        A file that is seen as several things (the shots of a video) is one hit, where it is best (see
+        Hit.where); with `each`, each of them is a hit. `unique` folds near-duplicates into their best (see
+        Hit.others); `diverse` (0..1, True: 0.5) prefers hits that differ from those before them. `like` and
+        `unlike` are row ids of pictures to learn from, up to 10,000 each. `vector`, shape (D,), is added to the
+        query's terms. `local_files=False` opens no file that the query names: for queries that come from
+        elsewhere. The absolute path of a picture in the index is that picture.
 
         Several queries have a list of hits each: their texts are encoded together, and they share the passes over the
         vectors.
@@ -274,6 +285,7 @@ class Collection:
             vector=vector,
             all=all,
             min_confidence=min_confidence,
+            each=each,
         )
         queries, is_one = read_queries(query)
         wishes = [self._wish(one, about, local_files=local_files) for one in queries]
@@ -297,6 +309,7 @@ class Collection:
         pictures: Mapping[str, FloatArray] | None = None,
         all: bool = False,
         min_confidence: float | None = None,
+        each: bool = False,
     ) -> Order:
         """The order that `search` returns hits of, for windows and counts of it. Raises: as `search`.
 
@@ -312,6 +325,7 @@ class Collection:
             vector=vector,
             all=all,
             min_confidence=min_confidence,
+            each=each,
         )
         return put_in_order(self, self._wish(query, about, local_files=local_files, pictures=pictures))
 
@@ -337,6 +351,7 @@ class Collection:
             about.unlike,
             about.all,
             about.min_confidence,
+            about.each,
         )
 
     def _check_open(self) -> None:
@@ -481,9 +496,11 @@ class Collection:
         if isinstance(query, str) and not query.strip():
             return []
         parsed = self.parse(query)
-        unseen = [] if parsed.filter is None else [*self._unseen(parsed.filter), *self._unread_words(parsed.filter)]
+        unseen = [] if parsed.filter is None else [*self._unseen(parsed.filter), *self._without_words(parsed.filter)]
+        if parsed.filter is not None:
+            unseen += self._unread_words(parsed.filter)
         texts = [term.value for term in parsed.terms if term.kind == "text"]
-        untagged = unknown_tags(parsed, [tag.name for tag in self.tags])
+        untagged = unknown_tags(parsed, [tag.name for tag in self.tags], self._pictures_with_keyword)
         return [*parsed.offers, *untagged, *unseen, *hints(parsed), *self.unread(texts), *self._written(parsed)]
 
     def _unseen(self, expression: Filter) -> list[str]:
@@ -524,6 +541,30 @@ class Collection:
             return []
         return [
             "the words in the pictures have not been read yet, so text: finds none. Read them with: clipsearch read"
+        ]
+
+    def _pictures_with_keyword(self, keyword: str) -> int:
+        from clipsearch.query.nodes import Glob
+
+        return len(self.select(Glob("keyword", (keyword,))))
+
+    def _without_words(self, expression: Filter) -> list[str]:
+        """That a filter asks for what people wrote, and that older versions did not read that of some pictures."""
+        from clipsearch.query.fields import WORDS
+        from clipsearch.query.nodes import Glob, Range, leaves_of
+
+        if not any(isinstance(leaf, Glob | Range) and leaf.column in WORDS for leaf in leaves_of(expression)):
+            return []
+        older = 0
+        for rows in self._live_rows():
+            versions = rows.file.columns.numbers.get("metadata_version")
+            was_read = np.zeros(rows.file.pictures, bool) if versions is None else versions >= FIRST_WITH_WORDS
+            older += int(np.count_nonzero(~was_read & rows.alive))
+        if not older:
+            return []
+        return [
+            f"{older:,} of {len(self):,} pictures were indexed before clipsearch read keywords, captions, names and "
+            "stars. To include theirs, run: clipsearch index --reread-metadata"
         ]
 
     def unread(self, texts: Iterable[str]) -> list[str]:
@@ -709,7 +750,7 @@ class Collection:
         """
         k = read_count(k)
         check_queries(queries, self.manifest.model.dim)
-        k = min(k, max(1, len(self) if selection is None else len(selection)))
+        k = min(k, max(1, self.manifest.answered if selection is None else len(selection)))
         vectors = None if selection is None else self._vector_ids(selection)
         found = [segment.search(queries, k, exact=exact, selection=vectors) for segment in self._segments]
         scores, vector_ids = merge([empty_result(len(queries), k), *found], k)
@@ -800,7 +841,7 @@ class Collection:
             if not self.index.is_dir():
                 raise IndexAway(self.index)
             raise UnreadablePicture(record.path, "unreadable", GONE)
-        return thumbnail_of(path, record.path, size_px)
+        return thumbnail_of(path, record.path, size_px, record.start_s or 0.0)
 
     def vector(self, row_id: int) -> FloatArray:
         """The vector of a picture, also of one that was deleted since: a link or a thumb may still name it.
@@ -840,8 +881,24 @@ class Collection:
         found: FloatArray = taken[back[places]]
         return found
 
+    def files_of(self, row_ids: IntArray) -> IntArray:
+        """What the file of each row is known by: the row id of its first row. Shapes: (N,) int64."""
+        self._check_open()
+        if not self.has_views:
+            return row_ids
+        files = row_ids.copy()
+        order = np.argsort(row_ids, kind="stable")
+        ascending = row_ids[order]
+        for rows in self._live_rows():
+            if rows.has_views:
+                own = rows.file.columns.row_ids
+                at = np.searchsorted(own, ascending)
+                here = np.flatnonzero(own[np.minimum(at, len(own) - 1)] == ascending) if len(own) else at[:0]
+                files[order[here]] = rows.files_of(at[here])
+        return files
+
     def row_ids(self) -> IntArray:
-        """The row ids of all pictures. Shape: (N,) int64, ascending."""
+        """The row ids of all pictures, and of all views of them. Shape: (N,) int64, ascending."""
         return np.sort(np.concatenate([np.empty(0, np.int64), *(rows.row_ids() for rows in self._live_rows())]))
 
     # -- as a table
@@ -978,7 +1035,7 @@ class Collection:
 
 def _records_of(rows: LiveRows) -> Iterator[ImageRecord]:
     """Of the pictures of a fragment that can be found, by row id."""
-    return (rows.file.record(int(at)) for at in np.flatnonzero(rows.alive))
+    return (rows.file.record(int(at)) for at in np.flatnonzero(rows.starts))
 
 
 def _cut_short(text: str, part: str) -> str:

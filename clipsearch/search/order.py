@@ -1,7 +1,8 @@
 """The one ranking: what a question puts an index in order by, whoever asks it.
 
-refine (thumbs), select (filters), nearest (vectors), judge (confidence), cut (what is unlikely), lift (what has the
-words of the question in it), sort (date, path), fold (near-duplicates), vary (hits that differ). The command line,
+refine (thumbs), select (filters), nearest (vectors), judge (confidence), cut (what is unlikely), merge (views of one
+file into the best of them), lift (what has the words of the question in it), sort (date, path), fold (near-duplicates),
+vary (hits that differ). The command line,
 Python, the HTTP API, assistants and the page all take windows of the order that is made here, so that:
 
 - The first k hits are the first k of any larger number: no step depends on how many are asked for. Folding looks at
@@ -64,6 +65,7 @@ class Wish:
     unlike: tuple[int, ...] = ()
     all: bool = False
     min_confidence: float | None = None  # the cut, if it is not that of the bands
+    each: bool = False  # views of one file (shots of a video) are hits of their own
 
     @property
     def kind(self) -> QueryKind:
@@ -110,7 +112,8 @@ class Order:
     wish: Wish
     vector: FloatArray | None  # what was compared with; None in a list
     selection: IntArray | None  # row ids that pass the filter, ascending; None without a filter
-    everything: int  # how many pass the filter
+    everything: int  # how many rows pass the filter
+    pictures: int  # and how many pictures they are of; with `each` the same
     ids: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # the beginning of the order
     scores: FloatArray = field(default_factory=lambda: np.empty(0, np.float32))  # theirs; NaN until it is asked for
     asked: Order | None = None  # that of the question alone, where thumbs have moved it
@@ -146,13 +149,13 @@ class Order:
         with self._lock:
             if self.vector is None or not self.wish.cuts:
                 self._reach(photos, 1)  # what is folded
-                everything = self.everything if self.vector is None else min(DEEPEST, self.everything)
+                everything = self.pictures if self.vector is None else min(DEEPEST, self.pictures)
                 return len(self.ids) if self.is_whole else everything - self._spare, 0
             self._reach(photos, 1)
             while not self._is_cut:
                 self._deepen(photos, self._depth + 1)
             found = len(self._found) + int((~np.isin(self.written, self._found)).sum())
-            return found - self._spare, self.everything - found
+            return found - self._spare, self.pictures - found
 
     def why_empty(self, photos: Collection) -> str:
         """Why there are no hits, or none at an offset."""
@@ -187,7 +190,7 @@ class Order:
         with self._lock:
             self._reach(photos, 1)
             if self.vector is None or not self.wish.cuts:
-                ids = photos.row_ids() if self.selection is None else self.selection
+                ids = self._listed(photos)
             else:
                 while not self._is_cut:
                     self._deepen(photos, self._depth + 1)
@@ -203,10 +206,14 @@ class Order:
     def place_of(self, photos: Collection, row_id: int) -> int | None:
         """At which place, from 0, a picture is, or the one that it is folded into; None if it is not among them."""
         with self._lock:
+            wanted = self._pictures_of(photos, np.array([row_id], np.int64))[0]
             while True:
                 known = len(self.ids)
-                best = (best for best, others in self.folded.items() if any(row_id == other for other, _ in others))
-                found = np.flatnonzero(self.ids == next(best, row_id))
+                found = np.flatnonzero(self._pictures_of(photos, self.ids) == wanted)
+                for best, others in self.folded.items() if not len(found) else ():
+                    folded = np.array([other for other, _ in others], np.int64)
+                    if (self._pictures_of(photos, folded) == wanted).any():
+                        found = np.flatnonzero(self.ids == best)
                 if len(found):
                     return int(found[0])
                 self._reach(photos, known + 1)
@@ -280,6 +287,28 @@ class Order:
 
     # -- how it is found
 
+    def _pictures_of(self, photos: Collection, row_ids: IntArray) -> IntArray:
+        """What tells the rows of one hit: their file, or each by itself. Shapes: (N,) int64."""
+        return row_ids if self.wish.each else photos.files_of(row_ids)
+
+    def _first_of_each(self, photos: Collection, row_ids: IntArray, but: IntArray) -> IntArray:
+        """Where the first row of each picture is among some, without pictures that have a row among `but`.
+
+        Shapes: row_ids (N,), but (M,) int64; result (K,) ascending.
+        """
+        if self.wish.each or not photos.has_views:
+            return np.arange(len(row_ids))
+        pictures = photos.files_of(row_ids)
+        _, first = np.unique(pictures, return_index=True)
+        first = np.sort(first)
+        found: IntArray = first[~np.isin(pictures[first], photos.files_of(but))]
+        return found
+
+    def _listed(self, photos: Collection) -> IntArray:
+        """A row of each picture that passes the filter, ascending. Shape: (N,) int64."""
+        ids = photos.row_ids() if self.selection is None else self.selection
+        return ids if self.pictures == self.everything else ids[self._first_of_each(photos, ids, ids[:0])]
+
     def _keep_what_is_likely(self, photos: Collection) -> None:
         """Know all that passes the cut by any of the judges; the nearest if nothing does."""
         assert self.vector is not None
@@ -294,6 +323,7 @@ class Order:
             own = self._found_scores if judge is self else photos.vectors(fresh) @ self.vector
             ids, scores = np.concatenate([ids, fresh]), np.concatenate([scores, own])
         nearest_first = np.lexsort((ids, -scores))
+        nearest_first = nearest_first[self._first_of_each(photos, ids[nearest_first], ids[:0])]
         self._found, self._found_scores = ids[nearest_first], scores[nearest_first]
         self._is_cut, self.is_uncertain = True, not certain and not len(self.written)
 
@@ -337,7 +367,7 @@ class Order:
 
     def _list(self, photos: Collection, count: int) -> None:
         """By date or path, what passes the filter: the first of it, unless more are wanted."""
-        chosen = photos.row_ids() if self.selection is None else self.selection
+        chosen = self._listed(photos)
         first = max(FIRST, FOLDED_AMONG * self.wish.unique)
         first = first if count <= first and not self.ids.size else len(chosen)
         ids = listed(photos, chosen, by_path=self.wish.sort == "path", first=first)
@@ -366,11 +396,17 @@ class Order:
             self._best = float(fresh_scores[0])
         likely = self._likely(photos, fresh_scores) if self.wish.cuts else len(fresh_ids)
         is_first = not len(self._found) and not len(self.written)
+        chosen = self._first_of_each(photos, fresh_ids, self._found)
         if not likely and is_first and len(fresh_ids) and self.wish.min_confidence is None:
-            self.is_uncertain, likely = True, min(NEAREST, len(fresh_ids))
+            if len(chosen) < min(NEAREST, self.pictures) and depth < min(DEEPEST, self.everything):
+                self._depth = depth  # these are views of few files: look further
+                return
+            self.is_uncertain, chosen = True, chosen[:NEAREST]
+        else:
+            chosen = chosen[: np.searchsorted(chosen, likely)]
         lap("judge and cut")
-        self._found = np.concatenate([self._found, fresh_ids[:likely]])
-        self._found_scores = np.concatenate([self._found_scores, fresh_scores[:likely]])
+        self._found = np.concatenate([self._found, fresh_ids[chosen]])
+        self._found_scores = np.concatenate([self._found_scores, fresh_scores[chosen]])
         self._depth = depth
         self._is_cut = self.is_uncertain or likely < len(fresh_ids) or depth == min(DEEPEST, self.everything)
 
@@ -467,14 +503,18 @@ def put_all_in_order(photos: Collection, wishes: Sequence[Wish]) -> list[Order]:
             if chosen not in selections:
                 selections[chosen] = photos.select(chosen)
             selection = selections[chosen]
-        everything = len(photos) if selection is None else len(selection)
-        order = Order(wish, moved, selection, everything)
+        everything = photos.manifest.answered if selection is None else len(selection)
+        pictures = everything
+        if photos.has_views and not wish.each:
+            pictures = len(photos) if selection is None else len(np.unique(photos.files_of(selection)))
+        order = Order(wish, moved, selection, everything, pictures)
         if photos.manifest.words and wish.means_words:
             from clipsearch.search.words import rows_with_words, said_words
 
             order.written = rows_with_words(photos, said_words(wish.query), selection)
         if vector is not None and (wish.like or wish.unlike):
-            order.asked = Order(wish.without_thumbs, vector, selection, everything)
+            # By rows: which view of a file is the best is for the vector that moved to say.
+            order.asked = Order(replace(wish.without_thumbs, each=True), vector, selection, everything, everything)
         orders.append(order)
     lap("refine and select")
     return orders
@@ -540,6 +580,8 @@ def _versions(photos: Collection, ids: IntArray) -> tuple[list[bytes], list[int]
         to = order[np.searchsorted(ascending, columns.row_ids[at])]
         hashes = columns.hashes[at]
         known = hashes.any(axis=1)
+        if (views := columns.numbers.get("view")) is not None:  # the same part of the same content
+            hashes = np.stack([hashes[:, 0], hashes[:, 1] ^ views[at]], axis=1)
         keys[to[known]] = hashes[known]
         pixels[to] = columns.whole("width")[at].astype(np.int64) * columns.whole("height")[at]
         sizes[to] = columns.whole("size_bytes")[at]

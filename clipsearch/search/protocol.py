@@ -56,6 +56,7 @@ class AnyCollection(Protocol):
         vector: FloatArray | None = None,
         all: bool = False,
         min_confidence: float | None = None,
+        each: bool = False,
     ) -> Hits: ...
     @overload
     def search(
@@ -72,6 +73,7 @@ class AnyCollection(Protocol):
         vector: FloatArray | None = None,
         all: bool = False,
         min_confidence: float | None = None,
+        each: bool = False,
     ) -> list[Hits]: ...
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = ...) -> Hits: ...
     def notices(self, query: str | os.PathLike[str]) -> list[str]: ...

@@ -44,14 +44,17 @@ class Decoders:
         self._single_use = single_use
         self._pieces = pieces
 
-    def read(self, path: str | os.PathLike[str]) -> DecodeResult:
-        """Decode the picture at `path`, as `preprocessing` wants it. Raises: UnreadablePicture."""
+    def read(self, path: str | os.PathLike[str], *, start_s: float | None = None) -> DecodeResult:
+        """Decode the picture at `path`, as `preprocessing` wants it; or what a video shows at a moment, unhashed.
+
+        Raises: UnreadablePicture.
+        """
         try:
             size_bytes = os.stat(path).st_size  # noqa: PTH116
         except (OSError, ValueError):
             raise UnreadablePicture(os.fspath(path), "unreadable", GONE) from None
         with self._pool() as pool:
-            pool.submit(DecodeTask(0, os.fspath(path), size_bytes=size_bytes))
+            pool.submit(DecodeTask(0, os.fspath(path), size_bytes=size_bytes, start_s=start_s))
             result = pool.next_result()
         if result is None:
             raise UnreadablePicture(os.fspath(path), "unreadable", "the server is shutting down")

@@ -68,7 +68,7 @@ class SharedCollection(Collection):
         """As Collection.nearest."""
         if exact or k < 1 or len(queries) != 1 or any(value is not None for value in more.values()):
             return super().nearest(queries, k, exact=exact, **more)
-        ((scores, ids),) = self._batches.run([(queries[0], min(k, max(1, len(self))))])
+        ((scores, ids),) = self._batches.run([(queries[0], min(k, max(1, self.manifest.answered)))])
         return scores[None], ids[None]
 
     def _nearest_of_many(self, asked: list[tuple[FloatArray, int]]) -> list[tuple[FloatArray, IntArray]]:

@@ -152,6 +152,7 @@ def assistant_server(service: Service) -> MCPServer:
         ] = None,
         sort: Annotated[Sort, Field(description="Order of the hits.")] = "score",
         unique: Annotated[bool, Field(description="Show near-duplicates as one hit, the best.")] = False,
+        each: Annotated[bool, Field(description="Return every matching moment of a video, not only the best.")] = False,
         diverse: Annotated[
             bool | Annotated[float, Field(ge=0, le=1)],
             Field(description="How strongly to prefer varied hits. true: 0.5."),
@@ -169,6 +170,7 @@ def assistant_server(service: Service) -> MCPServer:
                 min_confidence=min_confidence,
                 sort=sort,
                 unique=unique,
+                each=each,
                 diverse=diverse,
                 like=list(like),
                 unlike=list(unlike),
@@ -263,10 +265,11 @@ def _answer(found: dict[str, Any], note: str | None) -> Answer:
 def _found(hit: dict[str, Any]) -> Found:
     changed = datetime.fromtimestamp(hit["mtime_ns"] / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     texts = {name: safe(value) for name, value in hit.items() if isinstance(value, str)}
+    lists = {name: [safe(one) for one in hit[name]] for name in ("keywords", "people")}
     others = [_found(other) for other in hit["others"]]
     words = [{**line, "text": safe(line["text"])} for line in hit["words"]]
     date = safe(hit["taken_at"] or changed)
-    return Found(**{**hit, **texts, "date": date, "others": others, "words": words})
+    return Found(**{**hit, **texts, **lists, "date": date, "others": others, "words": words})
 
 
 def _summary(status: dict[str, Any]) -> Summary:

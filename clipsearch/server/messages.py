@@ -98,6 +98,7 @@ class SearchRequest(Request):
         float | None, Field(ge=0, le=1, description="Leave out hits with a lower confidence, and only these.")
     ] = None
     unique: Annotated[bool, Field(description="Show near-duplicates as one hit, the best.")] = False
+    each: Annotated[bool, Field(description="Return every matching moment of a video, not only the best.")] = False
     diverse: Annotated[
         bool | Annotated[float, Field(ge=0, le=1)], Field(description="How strongly to prefer varied hits. true: 0.5.")
     ] = False
@@ -173,6 +174,10 @@ class _Shown(BaseModel):
 
     thumbnail: Annotated[str, Field(description="URL of a thumbnail, relative to the server.")]
     kept: Annotated[dict[str, int], Field(description="What else the index keeps, for clipsearch.connect.")]
+    where: Annotated[
+        str | None,
+        Field(default=None, description="Only for a part of a file: where it is, as trip.mp4#t=73."),
+    ]
 
 
 _OF_PICTURE = [name for name, field in HIT_FIELDS.items() if field.of_picture]

@@ -60,6 +60,7 @@ from clipsearch.server.identity import (
 )
 from clipsearch.server.metrics import CONTENT_TYPE, Metrics
 from clipsearch.server.originals import (
+    PLAYED_TYPES,
     POLICY,
     SAVED_TYPE,
     SHOWN_TYPES,
@@ -67,11 +68,14 @@ from clipsearch.server.originals import (
     OriginalsClosed,
     may_have_originals,
     open_original,
+    open_video,
+    wanted_part,
 )
 from clipsearch.server.thumbnails import MEDIA_TYPE, Thumbnails
 from clipsearch.server.work import Overloaded, WorkQueue
 from clipsearch.server.wrong_input import problems
 from clipsearch.store import read_writer
+from clipsearch.store.hashes import vector_key
 
 Result = TypeVar("Result")
 RowId = Annotated[int, InPath(description="Row id of a picture.")]
@@ -264,13 +268,15 @@ class Service:
             self._file(row_id, index, content)  # not a link that was put there meanwhile
         if content is not None and shown != record.content_hash:
             raise OtherPicture(row_id, "its file has changed since it was indexed")
-        return jpeg, f"{shown}-{size}"
+        return jpeg, f"{vector_key(record) if shown == record.content_hash else shown}-{size}"
 
     def original(self, row_id: int, index: str | None, content: str) -> Original:
         """The file itself. Raises: NoSuchPicture, OtherPicture."""
         record, path = self._file(row_id, index, content)
         if record.member or record.content_hash is None:
             raise OtherPicture(row_id, "it is part of another file")
+        if record.start_s is not None:
+            return open_video(path, record)
         return open_original(path, record.path, row_id, record.content_hash)
 
     def _file(self, row_id: int, index: str | None, content: str | None) -> tuple[ImageRecord, str]:
@@ -527,9 +533,11 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         response_class=Response,
         responses={
             200: {
-                "content": {kind: {} for kind in (*SHOWN_TYPES.values(), SAVED_TYPE)},
+                "content": {kind: {} for kind in (*SHOWN_TYPES.values(), *PLAYED_TYPES.values(), SAVED_TYPE)},
                 "description": "The file, if it still has this content.",
             },
+            206: {"description": "The part of a video that Range asks for."},
+            416: {"model": messages.Problem, "description": "The video has no such part."},
             403: {"model": messages.Problem, "description": "Originals are for browsers on this machine only."},
             **documented(messages.Picture, 404, 422, 503)["responses"],
         },
@@ -540,7 +548,10 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         content: Annotated[str, InQuery(pattern="^[0-9a-f]{16,32}$", description="As for the thumbnail.")],
         index: IndexName = None,
     ) -> Response:
-        """The picture's own file, with all that stands in it: for browsers on this machine (see --originals)."""
+        """The picture's own file, with all that stands in it: for browsers on this machine (see --originals).
+
+        A video is sent in parts, if a player asks for them (Range).
+        """
         if not may_have_originals(request, allowed=service.originals, local=service.local):
             raise OriginalsClosed
         found = await service.pictures.run(lambda: service.original(id, index, content))
@@ -550,7 +561,18 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
             "content-length": str(found.size_bytes),
             "content-security-policy": POLICY,
         }
-        return StreamingResponse(found.blocks(), media_type=found.media_type, headers=headers)
+        if not found.media_type.startswith("video/"):
+            return StreamingResponse(found.blocks(), media_type=found.media_type, headers=headers)
+        headers["accept-ranges"] = "bytes"
+        part = wanted_part(request.headers.get("range"), found.size_bytes)
+        if part is None:
+            return StreamingResponse(found.blocks(), media_type=found.media_type, headers=headers)
+        if not part:
+            found.file.close()
+            raise HTTPException(416, "The video has no such part.", {"content-range": f"bytes */{found.size_bytes}"})
+        headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{found.size_bytes}"
+        headers["content-length"] = str(len(part))
+        return StreamingResponse(found.blocks(part), 206, media_type=found.media_type, headers=headers)
 
 
 def _add_state(app: FastAPI, service: Service) -> None:

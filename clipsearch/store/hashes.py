@@ -6,14 +6,23 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
-from clipsearch.records import IntArray
+from clipsearch.filenames import to_bytes
+from clipsearch.records import ImageRecord, IntArray
 
 
 def hash_texts(keys: IntArray) -> list[str]:
     """Content hashes (hexadecimal) of keys. Shape: (N, 2) int64."""
     digits = np.ascontiguousarray(keys, "<i8").tobytes().hex()
     return [digits[at : at + 32] for at in range(0, len(digits), 32)]
+
+
+def vector_key(record: ImageRecord) -> str | None:
+    """What the vector of a row is known by: the content of its file, and what of it is seen. Hexadecimal."""
+    if record.content_hash is None or not record.view:
+        return record.content_hash
+    return xxhash.xxh3_128_hexdigest(to_bytes(f"{record.content_hash}#{record.view}"))
 
 
 def hash_keys(content_hashes: Iterable[str | None]) -> IntArray:

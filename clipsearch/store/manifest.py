@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 FORMAT_VERSION = 2
-KNOWN_READER_FEATURES: frozenset[str] = frozenset()
+KNOWN_READER_FEATURES: frozenset[str] = frozenset({"views", "members"})
 KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({"tags", "words"})
 MANIFEST_NAME = re.compile(r"(\d{8,})\.json")
 OWN_NAME = re.compile(r"[0-9a-f]{32}(\.[a-z]+)")
@@ -141,6 +141,14 @@ def _format_1(body: dict[str, Any]) -> dict[str, Any]:
 def is_of_format_1(fragment: Fragment) -> bool:
     """Whether a fragment was written in format 1: its Parquet file holds the vectors too."""
     return fragment.data.path.startswith("data/")
+
+
+def needed_features(manifest: Manifest) -> tuple[str, ...]:
+    """What a reader must know to read a generation correctly: only what it makes use of."""
+    rebuilt = () if manifest.rebuild is None else manifest.rebuild.fragments
+    fragments = (*manifest.fragments, *rebuilt)
+    used = {"members": any(f.members for f in fragments), "views": any(f.views for f in fragments)}
+    return tuple(name for name, is_used in used.items() if is_used)
 
 
 def _refs(body: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -63,6 +63,7 @@ from clipsearch.store.manifest import (
     load_manifest,
     manifest_name,
     manifests_of,
+    needed_features,
 )
 from clipsearch.store.marks import write_marks
 from clipsearch.store.snapshot import open_snapshot
@@ -568,6 +569,7 @@ def _commit(index_dir: Path, manifest: Manifest, ancestors: tuple[FileRef, ...],
             created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             ancestors=ancestors,
             format_version=FORMAT_VERSION,
+            reader_features=needed_features(manifest),
         )
         raw = dump_manifest(manifest)
         staged = _stage(index_dir, raw)

@@ -361,6 +361,7 @@ ASKED_WITH: dict[str, tuple[Any, ...]] = {
     "thumbnail": (5,),
     "vector": (5,),
     "vectors": ([],),
+    "files_of": (np.arange(3),),
     "select": (Tagged("seen"),),
     "tag": ("seen",),
     "concept": ("reds",),

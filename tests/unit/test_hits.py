@@ -32,14 +32,10 @@ def test_every_answer_tells_the_same_fields() -> None:
     told = hit().to_dict()
     assert list(told) == [*HIT_FIELDS, "others", "words"]
     assert list(hit().record.to_dict("/x")) == OF_PICTURE
-    assert set(FoundPicture.model_fields) == {*HIT_FIELDS, "others", "words", "thumbnail", "kept"}
-    assert set(Picture.model_fields) == {*OF_PICTURE, "thumbnail", "kept"}
-    assert set(Found.model_fields) == {
-        *(n for n, field in HIT_FIELDS.items() if field.is_brief),
-        "others",
-        "words",
-        "date",
-    }
+    assert set(FoundPicture.model_fields) == {*HIT_FIELDS, "others", "words", "thumbnail", "kept", "where"}
+    assert set(Picture.model_fields) == {*OF_PICTURE, "thumbnail", "kept", "where"}
+    brief = {name for name, field in HIT_FIELDS.items() if field.is_brief}
+    assert set(Found.model_fields) == {*brief, "others", "words", "date"}
     assert next(csv.reader(io.StringIO(hits_csv([]).decode()))) == list(HIT_FIELDS)
     assert list(CSV_COLUMNS) == OF_PICTURE
     FoundPicture.model_validate({**hit().to_dict(whole=True), "thumbnail": "/x"}, strict=True)
@@ -75,6 +71,6 @@ def test_every_field_of_a_record_is_told_or_kept() -> None:
 def test_the_documentation_lists_them() -> None:
     (table,) = re.findall(r"\*\*A hit\*\* .*?\n\n\| \| \|\n\|---\|---\|\n(.*?)\n\n", API, re.DOTALL)
     documented = [name for row in table.split("\n") for name in re.findall(r"`(\w+)`", row.split("|")[1])]
-    assert sorted(documented) == sorted([*HIT_FIELDS, "others", "words", "thumbnail", "kept"])
+    assert sorted(documented) == sorted([*HIT_FIELDS, "others", "words", "thumbnail", "kept", "where"])
     (left_out,) = re.findall(r"Hits with the fields above \(without ([^)]*), but with", API)
     assert re.findall(r"`(\w+)`", left_out) == [name for name, field in HIT_FIELDS.items() if not field.is_brief]

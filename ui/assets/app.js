@@ -102,6 +102,7 @@ const detail = new Detail(panel, {
   without: (hit) => go({ q: `${state.q} - like:${hit.row_id}`.trim(), id: null }),
   near: (place) => go({ q: withFilter(state.q, "near", `${place},5km`), id: null }),
   folder: (folder) => go({ q: withFilter(state.q, "folder", `${folder}/**`), id: null }),
+  only: (field, value) => go({ q: withFilter(state.q, field, value), id: null }),
 });
 const viewer = new Viewer(stage, gallery, detail, {
   at: (n) => gallery.activate(n, false),
