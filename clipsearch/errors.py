@@ -25,6 +25,7 @@
     ├── InvalidLabels         classes that cannot be told apart, or no classes
     ├── InvalidProbe          a probe that cannot be used
     ├── MissingExtra          an optional dependency is not installed
+    ├── MissingFeature        this Python, or the system, lacks what is needed
     ├── ClosedCollection      a collection that was closed before it was asked
     ├── InvalidArgument       what a function cannot be called with (also a TypeError)
     ├── UnreadablePicture     one picture that cannot be read
@@ -317,6 +318,15 @@ class MissingExtra(ClipsearchError):
         self.extra = extra
         self.purpose = purpose
         super().__init__(f"{purpose} needs an optional package. Install it with: pip install 'clipsearch[{extra}]'")
+
+
+class MissingFeature(ClipsearchError):
+    """This Python, or the system, lacks what is needed; `advice` says what has it."""
+
+    def __init__(self, problem: str, advice: str) -> None:
+        self.problem = problem
+        self.advice = advice
+        super().__init__(f"{problem}. {advice}")
 
 
 class InvalidPairs(ClipsearchError):

@@ -120,7 +120,7 @@ SILENT = {
     "python-multipart": "no network code",
     "qdrant-client": "connects where it is told",
     "rapidfuzz": "no network code",
-    "rapidocr": "fetches its models when a text is first read",
+    "rapidocr": "fetches models that its wheel lacks; clipsearch names those of the wheel, and lets it fetch nothing",
     "rawpy": "no network code",
     "rich": "no network code",
     "ruff": "development only: writes .ruff_cache in the current folder",

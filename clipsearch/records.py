@@ -238,10 +238,30 @@ def told_confidence(confidence: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """A line of words in a picture. `box`: left, top, width and height in pixels of the upright picture."""
+
+    text: str
+    box: tuple[int, int, int, int]
+    score: float  # how surely it was read, 0..1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The line in the words of every answer (docs/api.md)."""
+        return {"text": self.text, "box": list(self.box), "score": self.score}
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Line:
+        """The line that `to_dict` told. Raises: KeyError, ValueError, TypeError."""
+        left, top, width, height = map(int, body["box"])
+        return cls(str(body["text"]), (left, top, width, height), float(body["score"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One answer to a query. `path` can be opened from anywhere; `score` is a cosine in -1..1, or NaN where the query
     has only filters. `others`: near-duplicates that this hit stands for. `confidence`: the probability (0..1) that the
-    picture shows what the query says, and `band` the word for it; both None where no picture was compared."""
+    picture shows what the query says, and `band` the word for it; both None where no picture was compared. `words`: the
+    lines in the picture that the query asks for, by `text:` or because its own words stand there."""
 
     rank: int  # from 1
     score: float
@@ -250,6 +270,7 @@ class Hit:
     others: tuple[Hit, ...] = ()
     confidence: float | None = None
     band: Band | None = None
+    words: tuple[Line, ...] = ()
 
     @property
     def where(self) -> str:
@@ -266,7 +287,8 @@ class Hit:
         confidence = self.confidence if exact or self.confidence is None else told_confidence(self.confidence)
         judged = {"rank": self.rank, "score": score, "confidence": confidence, "band": self.band}
         others = [other.to_dict(exact=exact, whole=whole) for other in self.others]
-        return {**judged, **self.record.to_dict(self.path, whole=whole), "others": others}
+        words = [line.to_dict() for line in self.words]
+        return {**judged, **self.record.to_dict(self.path, whole=whole), "others": others, "words": words}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Hit:
@@ -274,7 +296,8 @@ class Hit:
         score = math.nan if body["score"] is None else body["score"]
         others = tuple(cls.from_dict(other) for other in body["others"])
         record = ImageRecord.from_dict(body)
-        return cls(body["rank"], score, body["path"], record, others, body["confidence"], body["band"])
+        words = tuple(map(Line.from_dict, body.get("words", ())))
+        return cls(body["rank"], score, body["path"], record, others, body["confidence"], body["band"], words)
 
     def _repr_html_(self) -> str:
         """The hit with its picture, for notebooks."""
@@ -455,6 +478,15 @@ class TagRef:
 
 
 @dataclass(frozen=True, slots=True)
+class WordsRef:
+    """A file of the words in `pictures` pictures, of which `written` have any (see store.words)."""
+
+    file: FileRef
+    pictures: int
+    written: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rebuild:
     """What `--reindex` has made so far. It takes the place of the index's rows and vectors when it is whole."""
 
@@ -494,6 +526,7 @@ class Manifest:
     rebuild: Rebuild | None = None
     tags: tuple[TagRef, ...] = ()  # by folded name; the writer feature "tags" is set where there are any
     tags_before: tuple[TagRef, ...] = ()  # the same before their last change
+    words: tuple[WordsRef, ...] = ()  # oldest first; the writer feature "words" is set where there are any
     ancestors: tuple[FileRef, ...] | None = None
     """Manifests, still there when this was written, of the generations that it came from, the last one first; None:
     written by a version that took every lower number for one."""
@@ -512,6 +545,7 @@ class Manifest:
         refs = [ref for fragment in self.fragments for ref in fragment.files()]
         refs += [ref for segment in self.segments for ref in segment.files()]
         refs += [ref for tag in (*self.tags, *self.tags_before) for ref in tag.files()]
+        refs += [words.file for words in self.words]
         if self.rebuild is not None:
             refs += self.rebuild.files()
         return list({ref.path: ref for ref in refs}.values())

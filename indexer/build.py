@@ -101,7 +101,7 @@ class Progress:
     In the stage "describe", of files whose metadata is read again.
     """
 
-    stage: Literal["scan", "describe", "read", "commit", "merge", "check", "encode"]
+    stage: Literal["scan", "describe", "read", "commit", "merge", "check", "encode", "words"]
     done: int = 0
     total: int = 0
     encoded: int = 0
@@ -276,7 +276,7 @@ def _index_folder(
             run.open()
             report = run.report
             report.warnings += ignore.problems
-            with _StopRequests(asked) as stop:
+            with StopRequests(asked) as stop:
                 run.read(stop)
                 run.check_root()
                 if stop.requested:
@@ -322,7 +322,7 @@ class _Teller:
             self._writer.note(RunProgress(progress.stage, progress.done, progress.total, progress.encoded, seconds))
 
 
-class _StopRequests:
+class StopRequests:
     """Ctrl-C and SIGTERM as a request to stop at the next safe point; a second one interrupts at once.
 
     Nothing is interrupted in the middle of a commit. Outside the main thread signals are left alone: `asked` is for
@@ -556,7 +556,7 @@ class _Run:
 
     # -- reading and encoding
 
-    def read(self, stop: _StopRequests) -> None:
+    def read(self, stop: StopRequests) -> None:
         """Deal with every file that is new or different, until `stop` is requested."""
         to_describe = [*self._take_known()]
         files: dict[int, FoundFile] = {}  # what the pool has, by key
@@ -621,7 +621,7 @@ class _Run:
             else:
                 self._add_again(self.catalog.of_file(row), file)
 
-    def _describe(self, pool: DecodePool, stop: _StopRequests, moved: list[tuple[FoundFile, int]]) -> None:
+    def _describe(self, pool: DecodePool, stop: StopRequests, moved: list[tuple[FoundFile, int]]) -> None:
         """Read the metadata again of pictures beside which something changed, and of all of older versions if asked to.
 
         Their vectors stay. A row whose file cannot be read now stays as it is, and its file is looked at by the next

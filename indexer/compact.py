@@ -28,6 +28,7 @@ from clipsearch.store.fragments import VectorBlock, merge_records, read_vector_b
 from clipsearch.store.manifest import is_of_format_1
 from clipsearch.store.marks import dead_rows, marked, missing_rows, read_marks
 from clipsearch.store.rows import open_rows
+from clipsearch.store.words import compacted
 
 DEAD_WORTH_DROPPING = 16
 """Fewer dead rows are left to the next merge of their tier."""
@@ -77,6 +78,8 @@ def _compacted(writer: Writer, recall: float | None) -> CompactReport:
         target = merge_segments(writer, target, range(len(target.segments)), unused)
     elif recall != before.recall_target:
         target = retuned(index_dir, target, recall)
+    if target.words:
+        target = compacted(writer, target, _known_contents(index_dir, target))
     if target != before:
         after = writer.commit(target)
     else:
@@ -89,6 +92,16 @@ def _compacted(writer: Writer, recall: float | None) -> CompactReport:
         bytes_before=sum(ref.size_bytes for ref in before.files()),
         bytes_after=sum(ref.size_bytes for ref in after.files()),
     )
+
+
+def _known_contents(index_dir: Path, manifest: Manifest) -> IntArray:
+    """The content hashes of all rows that are not dead. Shape: (N, 2) int64."""
+    found = [np.empty((0, 2), np.int64)]
+    for fragment in manifest.fragments:
+        rows = open_rows(index_dir, fragment)
+        alive = ~np.isin(rows.number("row_id"), dead_rows(index_dir, fragment))
+        found.append(rows.all_columns.hashes[alive])
+    return np.concatenate(found)
 
 
 def tier_of(rows: int) -> int:

@@ -43,7 +43,7 @@ from clipsearch.indexer.segments import (
     write_rows_file,
     write_segment,
 )
-from clipsearch.indexer.verify import check_fragment, check_segment, relative, row_states, tag_problem
+from clipsearch.indexer.verify import check_fragment, check_segment, relative, row_states, tag_problem, words_problem
 from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, ModelRef, Segment, TagRef
 from clipsearch.store import RowsFile, Writer, open_rows, root_path, verify_file
 from clipsearch.store.files import READ_AGAIN_S, READ_ATTEMPTS, storage_errors, unlink_own
@@ -72,6 +72,7 @@ from clipsearch.store.tags import (
     with_tags,
     written_twice,
 )
+from clipsearch.store.words import recovered_words, with_words
 from clipsearch.store.writer import is_named_by_its_content, own_files
 from clipsearch.vectors import VectorsFile, check_vectors
 
@@ -342,7 +343,7 @@ class _Repair:
         elif not empty.root:
             self._say(unknown_root(self.index_dir))
         made = self._with_stored(empty, model, vectors, rows)
-        return with_tags(made, recover_tags(self.index_dir))
+        return with_tags(with_words(made, recovered_words(self.index_dir)), recover_tags(self.index_dir))
 
     def _root(self, rows: dict[int, ImageRecord]) -> str:
         """The root of an index, by a manifest or by COMMIT; else the folder that it lies in if that has any picture of
@@ -473,7 +474,7 @@ class _Repair:
     # -- everything of a generation
 
     def _repaired(self, manifest: Manifest) -> Manifest:
-        manifest = self._repaired_tags(manifest)
+        manifest = self._repaired_words(self._repaired_tags(manifest))
         manifest = self._without_damaged_rebuild(manifest)
         fragments = [self._repaired_fragment(manifest, fragment) for fragment in manifest.fragments]
         manifest = dataclasses.replace(manifest, fragments=tuple(f for f in fragments if f is not None))
@@ -822,6 +823,18 @@ class _Repair:
             else:
                 self._say(f"{names}: damaged; an older {ref.kind} {ref.name!r} is no longer kept")
         return tuple(kept)
+
+    def _repaired_words(self, manifest: Manifest) -> Manifest:
+        kept = []
+        for ref in manifest.words:
+            message = words_problem(self.index_dir, ref) if self._is_whole(ref.file) else "damaged"
+            if message is None:
+                kept.append(ref)
+                continue
+            self._put_aside(self.index_dir / ref.file.path)
+            pictures = f"{ref.pictures:,} pictures" if ref.pictures > 1 else "one picture"
+            self._say(f"{ref.file.path}: {message}; to read the words of {pictures} again, run: clipsearch read")
+        return manifest if len(kept) == len(manifest.words) else with_words(manifest, tuple(kept))
 
     def _tag_problem(self, ref: TagRef, file: FileRef) -> str | None:
         """What is wrong with one of a tag's files. Raises: StorageError if it cannot be read."""

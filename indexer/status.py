@@ -37,6 +37,7 @@ class IndexStatus:
     deleted_rows: int  # still in the files, until compaction
     missing: int  # pictures that cannot be seen at present
     rebuilt: int | None  # pictures that an unfinished --reindex has encoded, None where there is none
+    words_read: int  # pictures whose words `clipsearch read` has looked for
     size_bytes: int
     skipped: list[SkippedImage]
     partial: list[PartialPicture]
@@ -67,6 +68,7 @@ def read_status(index_dir: Path) -> IndexStatus:
             deleted_rows=sum(fragment.dead_count for fragment in manifest.fragments),
             missing=manifest.missing,
             rebuilt=None if manifest.rebuild is None else sum(f.pictures for f in manifest.rebuild.fragments),
+            words_read=sum(words.pictures for words in manifest.words),
             size_bytes=sum(ref.size_bytes for ref in manifest.files()),
             skipped=skipped,
             partial=[

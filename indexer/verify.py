@@ -13,7 +13,7 @@ import xxhash
 
 from clipsearch.config import MARKER, marker_of, read_plain
 from clipsearch.errors import ClipsearchError, CorruptIndex
-from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, Segment, TagRef
+from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, Segment, TagRef, WordsRef
 from clipsearch.store import Snapshot, open_snapshot
 from clipsearch.store.columns import SEQUENCES, ColumnsBuilder
 from clipsearch.store.files import storage_errors
@@ -22,6 +22,7 @@ from clipsearch.store.manifest import is_of_format_1, load_manifest, manifests_o
 from clipsearch.store.marks import dead_rows, marked, missing_rows, read_marks
 from clipsearch.store.rows import RowsFile, open_rows
 from clipsearch.store.tags import read_tag_file
+from clipsearch.store.words import WordsFile
 from clipsearch.store.writer import copies_of_manifests, own_files, staged_files
 from clipsearch.vectors import VectorSegment, VectorsFile, check_vectors
 
@@ -85,6 +86,10 @@ def _verified(index_dir: Path) -> VerifyReport:
             for segment in manifest.rebuild.segments:
                 _noted(index_dir, report, lambda s=segment: check_segment(index_dir, s, manifest.rebuild.model.dim))
         _check_tags(index_dir, manifest, bad, report)
+        for words in manifest.words:
+            message = None if words.file.path in bad else words_problem(index_dir, words)
+            if message is not None:
+                report.problems.append(Problem(words.file.path, message))
         _check_other_manifests(index_dir, manifest, snapshot.ref, report)
         _list_orphans(index_dir, manifest, report)
     return report
@@ -400,6 +405,16 @@ def tag_problem(index_dir: Path, ref: TagRef, file: FileRef) -> str | None:
         return error.problem
     if (tag.name, tag.kind, len(tag.hashes)) != (ref.name, ref.kind, ref.pictures):
         return f"it does not contain the {ref.kind} {ref.name!r}"
+    return None
+
+
+def words_problem(index_dir: Path, ref: WordsRef) -> str | None:
+    """What is wrong with a file of words, or None. Raises: StorageError."""
+    try:
+        with WordsFile(index_dir, ref, afresh=True) as file:
+            file.check()
+    except CorruptIndex as error:
+        return error.problem
     return None
 
 

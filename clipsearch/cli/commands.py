@@ -21,6 +21,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "index": Command(),
+    "read": Command(),
     "query": Command(answers=True, brief=True),
     "status": Command(),
     "verify": Command(),

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 
 from clipsearch.cli.terminal import cell, shown
 from clipsearch.filenames import to_bytes
-from clipsearch.records import HIT_FIELDS, Hit, PictureMetadata, in_one_cell
+from clipsearch.records import HIT_FIELDS, Hit, Line, PictureMetadata, in_one_cell
 
 LONGEST_SHOWN = 80  # characters of a text under a hit
+LONGEST_WORDS = 90  # characters of the words in a picture, under a hit
 
 
 def hits_csv(hits: Iterable[Hit]) -> bytes:
@@ -30,8 +31,11 @@ def hits_csv(hits: Iterable[Hit]) -> bytes:
 def print_hit(hit: Hit) -> None:
     """Print a line for people, and one for each near-duplicate that the hit stands for."""
     score = "    -" if math.isnan(hit.score) else f"{hit.score:.3f}"
-    band = "" if hit.band is None else f"{hit.band:8}  "
+    word = "words" if hit.words and hit.band == "unlikely" else hit.band  # these are why it is shown
+    band = "" if word is None else f"{word:8}  "
     print(f"{hit.rank:3d}  {score}  {band}{shown(hit.record.where(_shortest(hit.path)))}")
+    if hit.words:
+        print(f"{'':22}{shown(said_words(hit.words))}")
     if words := words_of(hit.record.metadata):
         print(f"{'':22}{shown(words)}")
     for other in hit.others:
@@ -52,6 +56,12 @@ def words_of(metadata: PictureMetadata) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
+
+
+def said_words(lines: Iterable[Line]) -> str:
+    """The first lines of words in a picture, in quotes, on one line."""
+    words = " / ".join(" ".join(line.text.split()) for line in lines)
+    return f'"{words}"' if len(words) <= LONGEST_WORDS else f'"{words[:LONGEST_WORDS].rstrip()}..."'
 
 
 def _shortest(path: str) -> str:

@@ -58,6 +58,8 @@ def status(
     print(f"skipped     {sum(found.skipped_by_status.values()):,}")
     for name, number in found.skipped_by_status.items():
         print(f"              {number:,} {STATUS_WORDS[name]}")
+    if found.words_read:
+        print(f"words       read in {count(found.words_read, 'picture')}")
     print(f"folder      {shown(str(found.root))}")
     print(f"index       {shown(str(found.index))} ({size(found.size_bytes)})")
     print(f"model       {safe(found.model)}, {found.dim} dimensions")

@@ -37,6 +37,7 @@ from clipsearch.records import (
     MOST_PIECES,
     OUT_OF_MEMORY,
     SKIP_STATUSES,
+    Line,
     PictureMetadata,
     PixelArray,
     Preprocessing,
@@ -54,7 +55,8 @@ _LEAST_MEMORY_BYTES = 2**30
 
 @dataclass(frozen=True, slots=True)
 class DecodeTask:
-    """A file to be hashed, or hashed and decoded; or only its metadata to be read ("describe").
+    """A file to be hashed, or hashed and decoded; or only its metadata to be read ("describe"); or hashed, and its
+    words read ("words"): its longer side at most `longest` pixels, and, where `gated`, only if there seem to be any.
 
     `key` is the caller's; `size_bytes` allows large files more time. `member`: instead of the whole file, `size_bytes`
     of it at `offset`, which are a picture file of that name.
@@ -62,11 +64,13 @@ class DecodeTask:
 
     key: int
     path: str
-    mode: Literal["decode", "hash", "describe"] = "decode"
+    mode: Literal["decode", "hash", "describe", "words"] = "decode"
     size_bytes: int = 0
     member: str | None = None
     offset: int = 0
     timeout_s: float | None = None  # for decoding it; None: the pool's
+    longest: int = 0
+    gated: bool = False
     start_s: float | None = None  # of a video: after which moment, and nothing is hashed; None: from the beginning
 
 
@@ -115,6 +119,7 @@ class DecodeResult:
     partial: str | None = None  # what is missing of the picture, in words
     beside_unread: bool = False  # a file beside it that may say more could not be read
     appearance: Appearance = NOT_SEEN
+    lines: tuple[Line, ...] | None = None  # in mode words, in pixels of a picture of width and height; None: not read
     video: VideoPart | None = None
 
     @property
@@ -403,6 +408,8 @@ class _Worker:
         # Should this process die, nobody ends a decoder that hangs: it then ends itself.
         alarm_s = 2 * (self._read_limit_s(task) + self._limit_s(task)) + 10
         message = {"path": task.path, "mode": task.mode, "slot": slot, "alarm_s": math.ceil(alarm_s)}
+        if task.mode == "words":
+            message |= {"longest": task.longest, "gated": task.gated}
         if task.member is not None:
             message |= {"member": task.member, "offset": task.offset, "size_bytes": task.size_bytes}
         if task.start_s is not None:
@@ -453,6 +460,10 @@ class _Worker:
             return DecodeResult(task.key, message.get("hash"), skip=(status, reason))
         if task.mode == "hash":
             return DecodeResult(task.key, message["hash"])
+        if task.mode == "words":
+            told = message["lines"]
+            lines = None if told is None else tuple(map(Line.from_dict, told))
+            return DecodeResult(task.key, message["hash"], int(message["width"]), int(message["height"]), lines=lines)
         if task.mode == "describe":
             return DecodeResult(task.key, metadata=PictureMetadata.from_dict(message["metadata"]))
         video = None if "video" not in message else VideoPart.from_dict(message["video"])

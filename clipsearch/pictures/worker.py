@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any
 
@@ -89,6 +90,12 @@ def _read_member(task: dict[str, Any]) -> bytes:
     return content
 
 
+def _reader_of_words() -> Any:
+    from clipsearch.pictures.words import Reader
+
+    return Reader()
+
+
 def _read_part(file: PictureFile, preprocessing: Preprocessing, slot: PixelArray, start_s: float) -> dict[str, Any]:
     """Read a part of a video into `slot`, shape (F, H, W, 3). Returns what is told of it. Raises: UnreadablePicture."""
     part, pixels, looks = file.read_part(preprocessing, start_s=start_s, most=len(slot), look=True)
@@ -116,8 +123,8 @@ def _limit_memory(limit_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def main() -> None:
-    """Answer tasks until stdin ends."""
+def main(reader_of_words: Callable[[], Any] | None = None) -> None:
+    """Answer tasks until stdin ends. `reader_of_words`: what to read words with, for tests."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     tasks = os.fdopen(os.dup(0), "rb")
     results = os.fdopen(os.dup(1), "wb")
@@ -142,6 +149,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     os.dup2(null, 2)  # from here on only libtiff and the like write there
+    reader: Any = None
     send(results, {"ready": True})
 
     while (task := receive(tasks)) is not None:
@@ -157,6 +165,14 @@ def main() -> None:
                     result["metadata"] = asdict(about)
                 elif "start_s" not in task:
                     result["hash"] = file.content_hash()
+                if task["mode"] == "words":
+                    send(results, {"read": True})
+                    image = file.open(longest=task["longest"], max_pixels=max_pixels)
+                    if reader is None:
+                        reader = (reader_of_words or _reader_of_words)()
+                    has_words = not task["gated"] or reader.has_words(image)
+                    lines = [line.to_dict() for line in reader.read(image)] if has_words else None
+                    result |= {"width": image.width, "height": image.height, "lines": lines}
                 if task["mode"] == "decode" and file.kind == "VIDEO" and (pieces or "start_s" in task):
                     send(results, {"read": True})
                     start_s = task.get("start_s", -1.0)

@@ -23,6 +23,7 @@ Kind = Literal[
     "seen",  # names of what pixels say, several separated by commas
     "place",  # latitude, longitude, distance; or a town
     "tag",
+    "words",  # words that stand in the picture
     "term",  # no filter: what `like:` names is compared with
 ]
 Column = str | Callable[[Mapping[str, Any]], Any]
@@ -164,6 +165,16 @@ _FIELDS = (
         ),
         STARS,
         lowest=-1,
+    ),
+    Field(
+        "text",
+        "words",
+        "words",
+        "in which these words stand, or letters of them, in any order, as `clipsearch read` has read them",
+        ("text:invoice", 'text:"re16 tgk"'),
+        "text:invoice",
+        "ocr words writing written letters inscription",
+        Control("Words in it", "invoice"),
     ),
     Field(
         "camera",

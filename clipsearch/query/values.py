@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 from math import floor
 
+from clipsearch.folding import folded_words
 from clipsearch.query.fields import KINDS, SAME_NAMES, Field, Kind
-from clipsearch.query.nodes import Glob, Leaf, Near, Oriented, Range, Seen, Shape, Span, Tagged
+from clipsearch.query.nodes import Glob, Leaf, Near, Oriented, Range, Seen, Shape, Span, Tagged, Written
 from clipsearch.records import COLORS
 
 
@@ -34,6 +35,13 @@ def _list_value(field: Field, value: str, span: Span) -> Leaf:
 
 def _tag_value(field: Field, value: str, span: Span) -> Leaf:
     return Tagged(value, span)
+
+
+def _words_value(field: Field, value: str, span: Span) -> Leaf:
+    words = tuple(word for word in value.split() if folded_words(word))
+    if not words:
+        raise BadValue(f"{field.name}: needs a word that can be read", f"Write {field.say}.")
+    return Written(words, span)
 
 
 def _number_value(field: Field, value: str, span: Span) -> Leaf:
@@ -153,6 +161,7 @@ _READERS: dict[Kind, Callable[[Field, str, Span], Leaf]] = {
     "text": _text_value,
     "list": _list_value,
     "tag": _tag_value,
+    "words": _words_value,
     "number": _number_value,
     "since": _date_value,
     "until": _date_value,
@@ -164,6 +173,6 @@ _READERS: dict[Kind, Callable[[Field, str, Span], Leaf]] = {
 
 def read_value(field: Field, value: str, span: Span) -> Leaf:
     """The filter that a value makes of a field. Raises: BadValue."""
-    if not value and field.kind in ("text", "list", "tag", "seen"):
+    if not value and field.kind in ("text", "list", "tag", "words", "seen"):
         raise BadValue(f"{field.name}: needs a value", f"Write {field.say}.")
     return _READERS[field.kind](field, value, span)

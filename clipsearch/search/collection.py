@@ -10,7 +10,7 @@ import heapq
 import math
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, overload
@@ -68,7 +68,15 @@ from clipsearch.records import (
 )
 from clipsearch.search.embedding import Encoder as ModelEncoder
 from clipsearch.search.embedding import encode_picture, encode_text, read_file
-from clipsearch.search.order import DIVERSITY, Order, Wish, put_all_in_order, put_in_order, reach_together
+from clipsearch.search.order import (
+    DIVERSITY,
+    Order,
+    Wish,
+    asks_in_words,
+    put_all_in_order,
+    put_in_order,
+    reach_together,
+)
 from clipsearch.store import LiveRows, Snapshot, open_live_rows, open_snapshot
 from clipsearch.timing import lap
 from clipsearch.vectors import VectorSegment, check_queries, directed, distinct, empty_result, merge, open_segments
@@ -82,6 +90,7 @@ if TYPE_CHECKING:
     from clipsearch.search.variety import Nearness
     from clipsearch.store.columns import Columns
     from clipsearch.store.tags import Direction, Tag
+    from clipsearch.store.words import WordFiles
 
 SAMPLE_ROWS = 4096
 WORD_PROMPT = "a photo of {}"
@@ -120,6 +129,7 @@ class Collection:
         self._mapped = open_segments(manifest, self._opened.file, self._opened.marks)
         self._fragments: list[LiveRows] | None = None
         self._tags: dict[str, Tag] = {}
+        self._word_files: WordFiles | None = None
         self._sample: FloatArray | None = None
         self._background: Background | None = None
         self._nearness: Nearness | None = None
@@ -500,9 +510,11 @@ class Collection:
             return []
         parsed = self._read_query(query, files) if isinstance(query, str) else self.parse(query)
         unseen = [] if parsed.filter is None else [*self._unseen(parsed.filter), *self._without_words(parsed.filter)]
+        if parsed.filter is not None:
+            unseen += self._unread_words(parsed.filter)
         texts = [term.value for term in parsed.terms if term.kind == "text"]
         untagged = unknown_tags(parsed, [tag.name for tag in self.tags], self._pictures_with_keyword)
-        return [*parsed.offers, *untagged, *unseen, *hints(parsed), *self.unread(texts)]
+        return [*parsed.offers, *untagged, *unseen, *hints(parsed), *self.unread(texts), *self._written(parsed)]
 
     def _unseen(self, expression: Filter) -> list[str]:
         """That a filter asks what pixels say, and that nobody has looked at those of some pictures."""
@@ -518,6 +530,30 @@ class Collection:
         return [
             f"{unseen:,} of {len(self):,} pictures were indexed before clipsearch looked at their kind and colours; "
             "is: and color: leave them out. To include them, run: clipsearch index --reindex"
+        ]
+
+    def _written(self, query: Query) -> list[str]:
+        """That the words of a query stand in a few pictures, which are among the first hits for that."""
+        if not self.manifest.words or not asks_in_words(query):
+            return []
+        from clipsearch.search.words import rows_with_words, said_words
+
+        words = said_words(query)
+        found = len(rows_with_words(self, words, None if query.filter is None else self.select(query.filter)))
+        if not found:
+            return []
+        said = f"text:{words[0]}" if len(words) == 1 else f'text:"{" ".join(words)}"'
+        pictures = f"{found:,} pictures, which are" if found > 1 else "one picture, which is"
+        return [f"the words are in {pictures} among the first hits for that. To see no others, write: {said}"]
+
+    def _unread_words(self, expression: Filter) -> list[str]:
+        """That a filter asks for words in pictures, and that nobody has read them."""
+        from clipsearch.query.nodes import Written, leaves_of
+
+        if self.manifest.words or not any(isinstance(leaf, Written) for leaf in leaves_of(expression)):
+            return []
+        return [
+            "the words in the pictures have not been read yet, so text: finds none. Read them with: clipsearch read"
         ]
 
     def _pictures_with_keyword(self, keyword: str) -> int:
@@ -923,14 +959,32 @@ class Collection:
         from clipsearch.search.filters import passing
 
         found = [np.empty(0, np.int64)]
+        holding = lru_cache(maxsize=None)(self._holding)  # each fragment asks
         fragments = self._live_rows()
         if missing:
             there = [fragment for fragment in self.manifest.fragments if fragment.rows_file is not None]
             fragments = [open_live_rows(self.index, fragment, missing=True) for fragment in there]
         for rows in fragments:
-            mask = passing(expression, rows.file.columns, partial(self._tagged, rows))
+            mask = passing(expression, rows.file.columns, partial(self._tagged, rows), holding)
             found.append(rows.file.columns.row_ids[mask & rows.alive])
         return np.sort(np.concatenate(found))
+
+    @property
+    def words(self) -> WordFiles:
+        """The words in the pictures, as far as `clipsearch read` has read them. Raises: MissingFeature."""
+        snapshot = self._snapshot
+        if self._word_files is None:
+            from clipsearch.store.words import WordFiles
+
+            self._word_files = WordFiles(self.index, snapshot.manifest.words)
+        return self._word_files
+
+    def live_rows(self) -> list[LiveRows]:
+        """The rows of each fragment, with which of them are answered. Raises: CorruptIndex."""
+        return self._live_rows()
+
+    def _holding(self, words: tuple[str, ...]) -> IntArray:
+        return self.words.holding(words)
 
     def columns(self) -> list[Columns]:
         """What filters ask, for each fragment; of pictures that are gone too. Raises: CorruptIndex."""
@@ -995,6 +1049,8 @@ class Collection:
     def close(self) -> None:
         """Let go of the generation. Hits stay valid; every other method raises ClosedCollection from now on."""
         self._opened.close()
+        if self._word_files is not None:
+            self._word_files.close()
 
     def __enter__(self) -> Self:
         return self

@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from clipsearch.folding import fold_name
 from clipsearch.query.fields import PANORAMA, Column, column_of
-from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Seen, Tagged
+from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Seen, Tagged, Written
 from clipsearch.records import COLORS, TRAITS, IntArray
 from clipsearch.store.columns import LIST_COLUMNS, NUMBERS, SEPARATOR, Columns
+from clipsearch.store.hashes import among
 
 BoolArray = npt.NDArray[np.bool_]
 DegreesArray = npt.NDArray[np.float64]
@@ -25,23 +26,29 @@ DegreesArray = npt.NDArray[np.float64]
 EARTH_RADIUS_M = 6_371_008.8  # mean radius, IUGG
 
 
-def passing(expression: Filter, columns: Columns, tagged: Callable[[str], BoolArray]) -> BoolArray:
-    """Which rows pass. `tagged` says which rows carry a tag. Shapes: (N,) bool, in the order of the columns' rows."""
+def passing(
+    expression: Filter,
+    columns: Columns,
+    tagged: Callable[[str], BoolArray],
+    holding: Callable[[tuple[str, ...]], IntArray] = lambda words: np.empty((0, 2), np.int64),
+) -> BoolArray:
+    """Which rows pass. `tagged` says which rows carry a tag, `holding` the content hashes, (M, 2) int64, of pictures in
+    which words stand. Shapes: (N,) bool, in the order of the columns' rows."""
     match expression:
         case AllOf(parts):
-            mask = passing(parts[0], columns, tagged)
+            mask = passing(parts[0], columns, tagged, holding)
             for part in parts[1:]:
                 if not mask.any():
                     break
-                mask = mask & passing(part, columns, tagged)
+                mask = mask & passing(part, columns, tagged, holding)
             return mask
         case AnyOf(parts):
-            mask = passing(parts[0], columns, tagged)
+            mask = passing(parts[0], columns, tagged, holding)
             for part in parts[1:]:
-                mask = mask | passing(part, columns, tagged)
+                mask = mask | passing(part, columns, tagged, holding)
             return mask
         case Not(part):
-            rest: BoolArray = ~passing(part, columns, tagged)
+            rest: BoolArray = ~passing(part, columns, tagged, holding)
             return rest
         case Glob(asked, values):
             return _fitting(str(column_of(asked)), values, columns)
@@ -63,6 +70,8 @@ def passing(expression: Filter, columns: Columns, tagged: Callable[[str], BoolAr
             return within
         case Tagged(name):
             return tagged(name)
+        case Written(words):
+            return among(columns.hashes, holding(words))
 
 
 def _seen(asked: str, names: tuple[str, ...], columns: Columns) -> BoolArray:

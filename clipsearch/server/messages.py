@@ -218,10 +218,25 @@ class KnownPicture(Picture):  # type: ignore[valid-type,misc]
 _Found = create_model("_Found", __base__=Picture, **told(name for name in HIT_FIELDS if name not in _OF_PICTURE))
 
 
+class WrittenLine(BaseModel):
+    """A line of words in a picture."""
+
+    text: str
+    box: Annotated[list[int], Field(description="Left, top, width, height in pixels of the upright picture.")]
+    score: Annotated[float, Field(description="How surely it was read, 0 to 1.")]
+
+
+Words = Annotated[
+    list[WrittenLine],
+    Field(default_factory=list, description="Lines in the picture that the query asks for: by text:, or as its words."),
+]
+
+
 class FoundPicture(_Found):  # type: ignore[valid-type,misc]
     """A hit."""
 
     others: Annotated[list[FoundPicture], Field(default_factory=list, description="Near-duplicates of this hit.")]
+    words: Words
 
 
 class SimilarAnswer(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from clipsearch.filenames import to_bytes
@@ -31,3 +32,13 @@ def hash_keys(content_hashes: Iterable[str | None]) -> IntArray:
     if len(raw) != 16 * len(texts):
         raise ValueError("a content hash has 32 hexadecimal digits")
     return np.frombuffer(raw, "<i8").reshape(-1, 2)
+
+
+def among(keys: IntArray, wanted: IntArray) -> npt.NDArray[np.bool_]:
+    """Which keys are among some others. Shapes: (N, 2) int64, (M, 2) int64; result (N,)."""
+    found: npt.NDArray[np.bool_] = np.isin(keys[:, 0], wanted[:, 0])
+    at = np.flatnonzero(found)
+    if len(at):  # two hashes may agree in their first half
+        known = {key.tobytes() for key in np.ascontiguousarray(wanted, "<i8")}
+        found[at] = [key.tobytes() in known for key in np.ascontiguousarray(keys[at], "<i8")]
+    return found

@@ -17,7 +17,18 @@ import xxhash
 
 from clipsearch.errors import CorruptIndex, UnsupportedIndex
 from clipsearch.folding import fold
-from clipsearch.records import FileRef, Fragment, IvfParameters, Manifest, ModelRef, Rebuild, Segment, TagKind, TagRef
+from clipsearch.records import (
+    FileRef,
+    Fragment,
+    IvfParameters,
+    Manifest,
+    ModelRef,
+    Rebuild,
+    Segment,
+    TagKind,
+    TagRef,
+    WordsRef,
+)
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -25,7 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataclassInstance")
 FORMAT_VERSION = 2
 KNOWN_READER_FEATURES: frozenset[str] = frozenset({"views", "members"})
-KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({"tags", "searches"})
+KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({"tags", "searches", "words"})
 MANIFEST_NAME = re.compile(r"(\d{8,})\.json")
 OWN_NAME = re.compile(r"[0-9a-f]{32}(\.[a-z]+)")
 """Names of files that belong to generations."""
@@ -78,6 +89,7 @@ def load_manifest(path: Path, raw: bytes, index_dir: Path) -> Manifest:
             writer_features=tuple(body.get("writer_features", ())),
             tags=_tags(body.get("tags", ())),
             tags_before=_tags(body.get("tags_before", ())),
+            words=tuple(_make(WordsRef, words, **_refs(words, "file")) for words in body.get("words", ())),
             ancestors=_ancestors(body.get("ancestors")),
             **parsed,
         )

@@ -77,12 +77,13 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "faiss": (".faiss",),
     "marks": (".marks",),
     "tags": (".tag",),
+    "words": (".words",),
     "data": (".parquet",),  # format 1
     "columns": (".columns",),  # format 1
     "tombstones": (".npy",),  # format 1
 }
 """The files that belong to generations: folders, and the suffixes of the names in them (32 hexadecimal digits)."""
-FOLDERS = ("manifests", "records", "rows", "vectors", "search", "faiss", "marks", "tags", "staging")
+FOLDERS = ("manifests", "records", "rows", "vectors", "search", "faiss", "marks", "tags", "words", "staging")
 GRACE_S = 3600.0
 """How old a file of no generation must be to be deleted; without locks, how old a manifest."""
 NOTHING_LOST = "Nothing is lost. Run the same command again, on one machine at a time."
