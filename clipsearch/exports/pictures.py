@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,14 +26,14 @@ WORDS = {"traits": TRAITS, "colors": COLORS}
 """Fields whose bits are written as words."""
 ADDED = {"path_hex": "text", "tags": "texts", "missing": "bool", "digest": "int"}
 """Columns beside the fields of a record. `digest` tells which rows changed, and which rows an export wrote."""
-_KINDS = {"int": "int", "float": "float", "bool": "bool", "str": "text", "tuple": "texts"}
+_KINDS = {"int": "int", "float": "float", "bool": "bool", "str": "text", "tuple[str, ...]": "texts"}
 _FIELDS = [field for field in dataclasses.fields(ImageRecord) if field.name not in (*OURS, "metadata")]
 _METADATA = dataclasses.fields(PictureMetadata)
 
 
 def columns() -> dict[str, str]:
     """The columns of a database: name -> "int", "float", "text", "bool" or "texts". `vector` comes beside them."""
-    found = {field.name: _KINDS.get(re.split(r"\W", str(field.type))[0], "text") for field in (*_FIELDS, *_METADATA)}
+    found = {field.name: _KINDS.get(str(field.type).partition(" | ")[0], "text") for field in (*_FIELDS, *_METADATA)}
     return {**found, **dict.fromkeys(WORDS, "texts"), **ADDED}
 
 
@@ -55,8 +54,6 @@ class Pictures:
                 )
             self._chosen = photos.select(query.filter, missing=missing)
         manifest = photos.manifest
-        every = manifest.answered + (manifest.missing if missing else 0)
-        self.count = every if self._chosen is None else len(self._chosen)
         self._missing = np.sort(
             np.concatenate(
                 [
@@ -65,6 +62,8 @@ class Pictures:
                 ]
             )
         )
+        every = manifest.pictures + manifest.more_views + len(self._missing)
+        self.count = every if self._chosen is None else len(self._chosen)  # about, with missing rows
         self._tags = [(tag.name, self._carriers(tag.name)) for tag in photos.tags]
 
     def _carriers(self, name: str) -> IntArray:
@@ -122,9 +121,9 @@ def _row(record: ImageRecord, tags: list[str], missing: bool) -> dict[str, Any]:
 
 
 def _clean(value: Any) -> Any:
-    """A text, or each of several, as every database takes it: UTF-8, without NUL."""
+    """Texts as every database takes them: UTF-8, without NUL; several as a list."""
     if isinstance(value, tuple):
-        return [_clean(one) for one in value]
+        return [_clean(part) for part in value]
     if not isinstance(value, str):
         return value
     return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "")

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsearch.errors import CorruptIndex, InvalidQuery, InvalidTarget, MissingExtra, StorageError
+from clipsearch.exports import pictures
 from clipsearch.exports import run as export_run
 from clipsearch.exports.pictures import ADDED, columns
 from clipsearch.exports.run import ExportReport, export_index
@@ -289,7 +290,8 @@ def compare(read: dict[int, dict[str, Any]], expected: dict[int, dict[str, Any]]
         np.testing.assert_allclose(np.asarray(there["vector"], np.float32), row["vector"], atol=1e-6)
         for name in columns():
             if name not in (*ADDED, "traits", "colors"):
-                assert there.get(name) == row[name], (row_id, name)
+                told = list(row[name]) if isinstance(row[name], tuple) else row[name]
+                assert there.get(name) == told, (row_id, name)
         assert list(there["tags"]) == row["tags"]
         assert list(there["traits"]) == list(there["colors"]) == []
         assert there["missing"] is row["missing"]
@@ -357,6 +359,19 @@ def test_a_second_export_writes_nothing_and_a_third_what_changed(base: Base, pho
     compare(there, wanted(photos))
     assert list(there[0]["tags"]) == ["best", "seen"]
     assert base.note() == "mine"  # a field that somebody added to a row that changed
+
+
+def test_a_table_of_an_older_version_gets_the_columns_that_are_new(
+    base: Base, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        fields = [field for field in pictures._METADATA if field.name not in ("camera", "keywords", "rating")]
+        patch.setattr(pictures, "_METADATA", fields)
+        export(photos, base.target)
+        assert "rating" not in next(iter(base.read().values()))
+    report = export(photos, base.target)
+    assert (report.pictures, report.added, report.changed) == (300, 0, 300)
+    compare(base.read(), wanted(photos))
 
 
 def test_missing_pictures_go_along_only_when_asked_for(base: Base, photos: Path) -> None:
