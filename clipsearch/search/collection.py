@@ -844,12 +844,12 @@ class Collection:
         Raises: NoSuchPicture, OtherPicture, UnreadablePicture, IndexAway, InvalidQuery for another size.
         """
         from clipsearch.pictures.notebook import is_as_indexed, thumbnail_of
-        from clipsearch.search.similar import has_content
+        from clipsearch.search.similar import has_content, part_of
 
         size_px = read_size(size)
         hit, row_id = (row_id, row_id.record.row_id) if isinstance(row_id, Hit) else (None, row_id)
         record = self.record(row_id)
-        if hit is not None and not has_content(record, hit.record.content_hash):
+        if hit is not None and not has_content(record, hit.record.content_hash, part_of(hit.record)):
             raise OtherPicture(row_id)
         if self.manifest.links == "inside" and leads_out(self.root, record.path):
             raise UnreadablePicture(record.path, "unreadable", "its file is a link out of the folder now")

@@ -33,7 +33,7 @@ def similar_to(photos: Collection, picture: int | str | os.PathLike[str] | Hit, 
             return similar_to_vector(photos, vector, k, content=content)
         picture = row_id
     if isinstance(picture, Hit):
-        row_id = row_of_content(photos, picture.record.row_id, picture.record.content_hash)
+        row_id = row_of_content(photos, picture.record.row_id, picture.record.content_hash, part_of(picture.record))
     else:
         row_id = read_row_id(picture, "picture", A_PICTURE)
     return similar_to_row(photos, row_id, k)
@@ -68,7 +68,16 @@ def similar_to_vector(
     return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits[: offset + k], 1)][offset:]
 
 
-def row_of_content(photos: Collection, row_id: int, content: str | None) -> int:
+Part = tuple[str, str]
+"""What of a file is meant: a member of an archive, a view."""
+
+
+def part_of(record: ImageRecord) -> Part:
+    """Which part of its file a record is."""
+    return record.member, record.view
+
+
+def row_of_content(photos: Collection, row_id: int, content: str | None, part: Part | None = None) -> int:
     """The row of a picture that a hit was told of: its row id, or in an index that was made anew another one.
 
     `content`: the first digits of its hash; None if it is not known. Raises: NoSuchPicture, OtherPicture.
@@ -78,24 +87,25 @@ def row_of_content(photos: Collection, row_id: int, content: str | None) -> int:
     try:
         record = photos.record(row_id)
     except NoSuchPicture:
-        found = find_content(photos, content)
+        found = find_content(photos, content, part)
         if found is None:
             raise
         return found.row_id
-    if has_content(record, content):
+    if has_content(record, content, part):
         return row_id
-    found = find_content(photos, content)
+    found = find_content(photos, content, part)
     if found is None:
         raise OtherPicture(row_id)
     return found.row_id
 
 
-def has_content(record: ImageRecord, content: str | None) -> bool:
-    """Whether a record is the picture whose hash begins with `content`; None is any."""
-    return content is None or (record.content_hash or "").startswith(content)
+def has_content(record: ImageRecord, content: str | None, part: Part | None = None) -> bool:
+    """Whether a record is the picture whose hash begins with `content`, and that part of it; None is any."""
+    is_part = part is None or part_of(record) == part
+    return is_part and (content is None or (record.content_hash or "").startswith(content))
 
 
-def find_content(photos: Collection, content: str) -> ImageRecord | None:
+def find_content(photos: Collection, content: str, part: Part | None = None) -> ImageRecord | None:
     """A picture of this content, by the first digits of its hash; the one with the lowest row id."""
     (wanted,) = struct.unpack("<q", bytes.fromhex(content[:16]))
     found = [columns.row_ids[columns.hashes[:, 0] == wanted] for columns in photos.columns()]
@@ -104,7 +114,7 @@ def find_content(photos: Collection, content: str) -> ImageRecord | None:
             record = photos.record(row_id)
         except NoSuchPicture:  # gone
             continue
-        if has_content(record, content):
+        if has_content(record, content, part):
             return record
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import pickle
@@ -250,3 +251,14 @@ def test_vectors_of_several_requests_are_of_one_index(many: RemoteCollection, ph
     found = many.vectors(wanted)
     with clipsearch.open(photos, encoder=FakeEncoder()) as here:
         np.testing.assert_allclose(found, here.vectors(wanted), atol=1e-6)
+
+
+def test_a_moment_of_a_video_is_not_another_moment_of_it(photos: Path) -> None:
+    make(photos, NAMES)
+    with clipsearch.open(photos, encoder=FakeEncoder()) as here:
+        hit = named(here, "red")
+        moment = dataclasses.replace(hit, record=dataclasses.replace(hit.record, view="t=3"))
+        assert colour_in(here.thumbnail(hit)) == "red"
+        for call in (here.thumbnail, here.similar):
+            with pytest.raises(OtherPicture):
+                call(moment)
