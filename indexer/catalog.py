@@ -89,7 +89,8 @@ class Catalog:
         return int(self._starts[-1])
 
     def forget_lost(self, segments: Sequence[Segment], open_ids: Callable[[Segment], IntArray]) -> None:
-        """Let missing rows whose vectors are in none of `segments` have none: when their files are back, they are read.
+        """Let missing rows whose vectors are in none of `segments` have none, and all rows of the same files: when these
+        are back, they are read.
 
         `open_ids` gives the ids that a segment holds, which it is asked for only where there are gaps between them.
         """
@@ -100,7 +101,10 @@ class Catalog:
             if held.any() and segment.last_vector_id - segment.first_vector_id + 1 != segment.vectors:
                 held &= np.isin(ids, open_ids(segment))
             away = away[~held]
-        self.vector_ids[away] = -1
+        if len(away):
+            lost = np.zeros(len(self), bool)
+            lost[away] = True
+            self.vector_ids[self.of_same_files(lost) & self.away] = -1
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column (see store.columns.NUMBERS) by number, copied: mapped pages would count as memory beside it."""
