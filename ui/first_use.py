@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
@@ -21,15 +21,14 @@ from starlette.responses import Response
 
 from clipsearch import config
 from clipsearch.encoder import Encoder
-from clipsearch.encoder.names import load_encoder, model_at_hand
 from clipsearch.errors import ClipsearchError, UnknownIndex
 from clipsearch.filenames import readable, to_bytes
-from clipsearch.indexer.api import index as index_pictures
-from clipsearch.indexer.api import model_of
-from clipsearch.indexer.build import Progress
-from clipsearch.indexer.plan import IndexPlan, plan_index
 from clipsearch.server import messages
 from clipsearch.server.routes import AsciiJSON, Service, documented
+
+if TYPE_CHECKING:
+    from clipsearch.indexer.build import Progress
+    from clipsearch.indexer.plan import IndexPlan
 
 MOST_KNOWN = 12
 UNFINISHED = "unfinished.json"
@@ -143,6 +142,8 @@ class SetUp:
         self._thread.join()
 
     def _look(self) -> None:
+        from clipsearch.indexer.plan import plan_index  # the page of an index does without
+
         problem = plan = None
         state: State = "ready"
         try:
@@ -163,6 +164,8 @@ class SetUp:
             self._plan, self._problem, self._state = plan, problem, state
 
     def _run(self) -> None:
+        from clipsearch.indexer.api import index as index_pictures
+
         problem = None
         stopped = False
         asked = _Asked(self)
@@ -204,6 +207,9 @@ class SetUp:
             self._name = served.name
 
     def _loaded(self) -> Encoder:
+        from clipsearch.encoder.names import load_encoder, model_at_hand
+        from clipsearch.indexer.api import model_of
+
         if self._encoder is None:
             self._encoder = load_encoder(model_of(self._place) or model_at_hand())
         return self._encoder
