@@ -168,7 +168,7 @@ def test_the_list_is_accessible_and_fits_a_phone(open_page: Open) -> None:
 def test_file_names_are_offered_where_no_picture_is_a_strong_match(open_page: Open) -> None:
     page = open_page()
     ask(page, "graded 7")
-    named = page.locator(".cs-told", has_text="file name")
+    named = page.locator(".cs-named")
     expect(named).to_contain_text("1 picture has this in the file name")
     named.get_by_role("button").click()
     settled(page)
