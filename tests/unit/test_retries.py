@@ -60,7 +60,7 @@ def rows(index: Path) -> dict[str, ImageRecord]:
         return {r.path: r for r in read_records(index, snapshot.manifest)}
 
 
-TOO_LITTLE_S = 0.03  # for slow pictures, not for others on a busy machine
+TOO_LITTLE_S = 0.05  # for slow pictures, not for others on a busy machine
 
 
 def slow_picture(width: int) -> Image.Image:
