@@ -60,6 +60,7 @@ from clipsearch.pictures.metadata.stripping import (
     without_bad_metadata,
     without_items,
 )
+from clipsearch.query.crops import Crop, OutsidePicture
 from clipsearch.records import MOST_PIECES, OUT_OF_MEMORY, PictureMetadata, PixelArray, Preprocessing, SkipStatus
 
 __all__ = [
@@ -153,14 +154,15 @@ def read_picture(
     content_hash: bool = True,
     content: bytes | None = None,
     pieces: bool = False,
+    crop: Crop | None = None,
 ) -> Picture:
     """Read, decode and prepare the picture at `path`; or `content`, the bytes of a picture file called `path`.
 
-    `pieces`: see `PictureFile.decode`. Raises: UnreadablePicture, whatever is wrong with the file.
+    `pieces`, `crop`: see `PictureFile.decode`. Raises: UnreadablePicture, whatever is wrong with the file.
     """
     with PictureFile(path, content) as file:
         hashed = file.content_hash() if content_hash else None
-        return file.decode(preprocessing, max_pixels=max_pixels, content_hash=hashed, pieces=pieces)
+        return file.decode(preprocessing, max_pixels=max_pixels, content_hash=hashed, pieces=pieces, crop=crop)
 
 
 def open_picture(
@@ -309,12 +311,13 @@ class PictureFile:
         max_pixels: int = MAX_PIXELS,
         content_hash: str | None = None,
         pieces: bool = False,
+        crop: Crop | None = None,
         look: bool = False,
     ) -> Picture:
         """Decode the picture for an image tower. Draft-mode JPEG decoding: see _DRAFT_FACTOR.
 
-        `pieces`: return a long picture in several, rather than its middle. `look`: also say what its pixels say. Of a
-        video, its first frame.
+        `pieces`: return a long picture in several, rather than its middle. `crop`: return this part of it, as if it
+        were a picture of its own. `look`: also say what its pixels say. Of a video, its first frame.
         """
         if self.kind == "VIDEO":
             first = self.frame_at(0.0, preprocessing)
@@ -322,10 +325,11 @@ class PictureFile:
             return replace(first, metadata=metadata, content_hash=content_hash, beside_unread=beside_unread)
         self._read()
         with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
-            decoded = _decode(self._stream, self.kind, _wanted(preprocessing, pieces), max_pixels)
-            boxes = piece_boxes(decoded.full_size) if pieces else []
+            decoded = _decode(self._stream, self.kind, _wanted(preprocessing, pieces, crop), max_pixels)
+            boxes = _boxes(decoded.full_size, pieces, crop)
             if boxes:
-                seen = np.stack([_resize_and_crop(_piece(decoded, box), preprocessing) for box in boxes])
+                parts = [_piece(decoded, box, exact=crop is not None) for box in boxes]
+                seen = np.stack([_resize_and_crop(part, preprocessing) for part in parts])
             else:
                 seen = _resize_and_crop(decoded, preprocessing)[None]
         width, height = decoded.full_size
@@ -714,17 +718,39 @@ def _missing(
     return holes.missing_of(content, kind, decode, ends_grey=ends_grey)
 
 
-def _wanted(preprocessing: Preprocessing, pieces: bool) -> Callable[[Size], Size]:
+def _wanted(preprocessing: Preprocessing, pieces: bool, crop: Crop | None = None) -> Callable[[Size], Size]:
     """How large a picture of some size must be decoded at least."""
 
     def wanted(size: Size) -> Size:
-        boxes = piece_boxes(size) if pieces else []
+        try:
+            boxes = _boxes(size, pieces, crop)
+        except _Rejected:  # said when the picture is decoded, which tells whether it can be
+            boxes = []
         if not boxes:
             return _resized_size(size, preprocessing)
-        scale = max(preprocessing.width, preprocessing.height) / min(size)
-        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+        scale_x, scale_y = 0.0, 0.0
+        for left, top, right, bottom in boxes:
+            own = (right - left, bottom - top)
+            resized = _resized_size(own, preprocessing)
+            scale_x, scale_y = max(scale_x, resized[0] / own[0]), max(scale_y, resized[1] / own[1])
+        return max(1, round(size[0] * scale_x)), max(1, round(size[1] * scale_y))
 
     return wanted
+
+
+def _boxes(size: Size, pieces: bool, crop: Crop | None) -> list[tuple[int, int, int, int]]:
+    """The parts of an upright picture that an encoder is given, in its pixels; none where it is given the whole.
+
+    Raises: _Rejected for a crop that is not inside the picture.
+    """
+    if crop is None:
+        return piece_boxes(size) if pieces else []
+    try:
+        left, top, right, bottom = crop.box(size)
+    except OutsidePicture as error:
+        raise _Rejected("unreadable", str(error)) from error
+    within = piece_boxes((right - left, bottom - top)) if pieces else []
+    return [(left + a, top + b, left + c, top + d) for a, b, c, d in within] or [(left, top, right, bottom)]
 
 
 def _read_metadata(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size]) -> Embedded:
@@ -1697,13 +1723,19 @@ def piece_boxes(size: Size) -> list[tuple[int, int, int, int]]:
     return [(0, start, width, start + short) for start in starts]
 
 
-def _piece(decoded: _Decoded, box: tuple[int, int, int, int]) -> _Decoded:
-    """A part of a decoded picture, `box` in pixels of the file, as a picture of its own."""
+def _piece(decoded: _Decoded, box: tuple[int, int, int, int], *, exact: bool = False) -> _Decoded:
+    """A part of a decoded picture, `box` in pixels of the file, as a picture of its own.
+
+    `exact`: resizing it mixes no pixels into its edge that are beside it, unless it was decoded at a reduced size.
+    """
+    size = (box[2] - box[0], box[3] - box[1])
+    if exact and decoded.box is None and decoded.image.size == decoded.full_size:
+        return replace(decoded, image=decoded.image.crop(box), full_size=size)
     left, top, right, bottom = decoded.box or (0.0, 0.0, float(decoded.image.width), float(decoded.image.height))
     scale_x, scale_y = (right - left) / decoded.full_size[0], (bottom - top) / decoded.full_size[1]
     part = (left + box[0] * scale_x, top + box[1] * scale_y, left + box[2] * scale_x, top + box[3] * scale_y)
     clipped = (*part[:2], min(part[2], right), min(part[3], bottom))
-    return replace(decoded, full_size=(box[2] - box[0], box[3] - box[1]), box=clipped)
+    return replace(decoded, full_size=size, box=clipped)
 
 
 # Preprocessing, after open_clip/transform.py and torchvision

@@ -33,6 +33,7 @@ from clipsearch.cores import available_cores, usable_memory
 from clipsearch.errors import ClipsearchError
 from clipsearch.pictures.appearance import NOT_SEEN, Appearance
 from clipsearch.pictures.worker import nameless_file, receive, send, share_memory
+from clipsearch.query.crops import Crop
 from clipsearch.records import (
     MOST_PIECES,
     OUT_OF_MEMORY,
@@ -59,7 +60,7 @@ class DecodeTask:
     words read ("words"): its longer side at most `longest` pixels, and, where `gated`, only if there seem to be any.
 
     `key` is the caller's; `size_bytes` allows large files more time. `member`: instead of the whole file, `size_bytes`
-    of it at `offset`, which are a picture file of that name.
+    of it at `offset`, which are a picture file of that name. `crop`: decode this part of the picture.
     """
 
     key: int
@@ -71,6 +72,7 @@ class DecodeTask:
     timeout_s: float | None = None  # for decoding it; None: the pool's
     longest: int = 0
     gated: bool = False
+    crop: Crop | None = None
     start_s: float | None = None  # of a video: after which moment, and nothing is hashed; None: from the beginning
 
 
@@ -414,6 +416,8 @@ class _Worker:
             message |= {"member": task.member, "offset": task.offset, "size_bytes": task.size_bytes}
         if task.start_s is not None:
             message["start_s"] = task.start_s
+        if task.crop is not None:
+            message["crop"] = str(task.crop)
         # A process that died still has its last answers in the pipe; after them comes the end of its stdout.
         with suppress(OSError):
             send(self._pipe("stdin"), message)

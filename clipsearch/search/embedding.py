@@ -13,6 +13,7 @@ from clipsearch.encoder import check_encoder, names
 from clipsearch.errors import NO_SUCH_PICTURE, UnreadablePicture
 from clipsearch.places import expanded, is_file
 from clipsearch.query.arguments import read_path, read_pictures, read_text, read_texts
+from clipsearch.query.crops import picture_file
 from clipsearch.records import AnyPicture, FloatArray, PixelArray
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class Encoder:
     def encode_picture(self, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
         """The vector of a picture, shape (D,), or of each of several, shape (N, D); float32, unit L2.
 
-        A picture is a path or a PIL image. Raises: UnreadablePicture, InvalidArgument.
+        A picture is a path or a PIL image; a path may name a part (`photo.jpg#xywh=10,20,300,200`). Raises:
+        UnreadablePicture, InvalidArgument, InvalidQuery for a part that is none.
         """
         return encode_picture(self.model, picture)
 
@@ -112,13 +114,17 @@ def _seen(encoder: AnyEncoder, picture: AnyPicture) -> PixelArray:
 
 
 def read_file(path: str | os.PathLike[str], preprocessing: Preprocessing, *, content_hash: bool) -> Picture:
-    """Read a picture file for an encoder. Raises: UnreadablePicture, which calls it `path` as it was given."""
+    """Read a picture file, or a part of one (`photo.jpg#xywh=10,20,300,200`), for an encoder.
+
+    Raises: UnreadablePicture, which calls it `path` as it was given; InvalidQuery for a part that is none.
+    """
     from clipsearch.pictures.images import read_picture
 
     name = read_path("picture", path)
-    if not is_file(name):
+    file, crop = picture_file(name)
+    if not is_file(file):
         raise UnreadablePicture(name, "unreadable", NO_SUCH_PICTURE)
     try:
-        return read_picture(expanded(name), preprocessing, content_hash=content_hash, pieces=True)
+        return read_picture(expanded(file), preprocessing, content_hash=content_hash, pieces=True, crop=crop)
     except UnreadablePicture as error:
         raise UnreadablePicture(name, error.status, error.reason) from error

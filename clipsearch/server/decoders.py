@@ -10,6 +10,7 @@ from queue import LifoQueue
 
 from clipsearch.errors import GONE, UnreadablePicture
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
+from clipsearch.query.crops import Crop
 from clipsearch.records import Preprocessing
 
 MEMORY_LIMIT_BYTES = 2 << 30
@@ -44,8 +45,11 @@ class Decoders:
         self._single_use = single_use
         self._pieces = pieces
 
-    def read(self, path: str | os.PathLike[str], *, start_s: float | None = None) -> DecodeResult:
-        """Decode the picture at `path`, as `preprocessing` wants it; or what a video shows at a moment, unhashed.
+    def read(
+        self, path: str | os.PathLike[str], crop: Crop | None = None, *, start_s: float | None = None
+    ) -> DecodeResult:
+        """Decode the picture at `path`, or a part of it, as `preprocessing` wants it; or what a video shows at a
+        moment, unhashed.
 
         Raises: UnreadablePicture.
         """
@@ -54,7 +58,7 @@ class Decoders:
         except (OSError, ValueError):
             raise UnreadablePicture(os.fspath(path), "unreadable", GONE) from None
         with self._pool() as pool:
-            pool.submit(DecodeTask(0, os.fspath(path), size_bytes=size_bytes, start_s=start_s))
+            pool.submit(DecodeTask(0, os.fspath(path), size_bytes=size_bytes, crop=crop, start_s=start_s))
             result = pool.next_result()
         if result is None:
             raise UnreadablePicture(os.fspath(path), "unreadable", "the server is shutting down")
