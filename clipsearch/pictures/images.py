@@ -425,6 +425,10 @@ class PictureFile:
 
     def open(self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS, time_s: float = 0.0) -> Image.Image:
         """Decode the picture for people: see `open_picture`."""
+        return self.open_sized(longest=longest, max_pixels=max_pixels)[0]
+
+    def open_sized(self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, Size]:
+        """The same, and the size of the whole picture."""
 
         def fit(size: Size) -> Size:
             scale = 1.0 if longest is None else min(1.0, longest / max(size))
@@ -441,7 +445,7 @@ class PictureFile:
                 image = image.resize(size, Image.Resampling.LANCZOS, box=decoded.box, reducing_gap=2.0)
             image = _apply(decoded.to_srgb, image)
         image.info.clear()
-        return image
+        return image, decoded.full_size
 
     def steps(self) -> list[int] | None:
         """The steps that the luminance of a JPEG was rounded to, of waves along and across as they appear upright, row

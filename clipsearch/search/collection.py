@@ -38,6 +38,7 @@ from clipsearch.filenames import well_formed
 from clipsearch.places import is_file, leads_out
 from clipsearch.query import MARK, Query, Term, parse_query
 from clipsearch.query.arguments import (
+    A_PICTURE,
     Arguments,
     Size,
     read_arguments,
@@ -68,7 +69,7 @@ from clipsearch.records import (
     TagRef,
 )
 from clipsearch.search.embedding import Encoder as ModelEncoder
-from clipsearch.search.embedding import encode_picture, encode_text, read_file
+from clipsearch.search.embedding import encode_picture, encode_text, read_file, where_in
 from clipsearch.search.order import (
     DIVERSITY,
     Order,
@@ -85,10 +86,12 @@ from clipsearch.vectors import VectorSegment, check_queries, directed, distinct,
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    from PIL.Image import Image
 
     from clipsearch.query.nodes import Filter
     from clipsearch.search.confidence import Background, QueryKind
     from clipsearch.search.variety import Nearness
+    from clipsearch.search.where import HeatMap
     from clipsearch.store.columns import Columns
     from clipsearch.store.tags import Direction, Tag
     from clipsearch.store.words import WordFiles
@@ -749,6 +752,30 @@ class Collection:
         """
         self._check_open()
         return encode_picture(self.encoder, picture)
+
+    def where(
+        self, query: str | os.PathLike[str] | Query, picture: int | str | os.PathLike[str] | Hit | Image
+    ) -> HeatMap:
+        """Where in a picture a query matches: a map of cosines, with a box around its peak (docs/where.md).
+
+        `picture` is a hit, a row id, a path or a PIL image. It always points somewhere, also if nothing matches.
+        Raises: InvalidQuery, also for a query with filters only; NoSuchPicture, UnreadablePicture, EncoderMismatch.
+        """
+        from clipsearch.query.arguments import is_image
+        from clipsearch.search.similar import row_of_content
+
+        vector = self.encode_query(query)
+        if isinstance(picture, str | os.PathLike) or is_image(picture):
+            return where_in(self.encoder, vector, picture)  # type: ignore[arg-type]
+        if isinstance(picture, Hit):
+            row_id = row_of_content(self, picture.record.row_id, picture.record.content_hash)
+        else:
+            row_id = read_row_id(picture, "picture", A_PICTURE)
+        record = self.record(row_id)
+        try:
+            return where_in(self.encoder, vector, self._file_of(record))
+        except UnreadablePicture as error:
+            raise UnreadablePicture(record.path, error.status, error.reason) from None
 
     def read_picture(self, path: str | os.PathLike[str]) -> tuple[FloatArray, str | None]:
         """The vector of a picture file, shape (D,), and its content hash. Raises: UnreadablePicture."""

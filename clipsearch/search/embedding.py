@@ -17,9 +17,12 @@ from clipsearch.query.crops import picture_file
 from clipsearch.records import AnyPicture, FloatArray, PixelArray
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from clipsearch.encoder.kinds import Notice, Precision
     from clipsearch.pictures.images import Picture
     from clipsearch.records import Preprocessing
+    from clipsearch.search.where import HeatMap
 
 
 class Encoder:
@@ -76,6 +79,42 @@ class Encoder:
         UnreadablePicture, InvalidArgument, InvalidQuery for a part that is none.
         """
         return encode_picture(self.model, picture)
+
+
+    def where(self, text: str, picture: AnyPicture) -> HeatMap:
+        """Where in a picture a text matches; a picture is a path or a PIL image. See docs/where.md.
+
+        Raises: UnreadablePicture, InvalidQuery, InvalidModel, InvalidArgument.
+        """
+        return where_in(self.model, self.encode_text(text), picture)
+
+
+def where_in(encoder: AnyEncoder, vector: FloatArray, picture: AnyPicture) -> HeatMap:
+    """Where in a picture a vector, shape (D,), matches. Raises: UnreadablePicture, InvalidModel, InvalidArgument."""
+    from clipsearch.search.where import find_where
+
+    image, size = open_for_map(picture)
+    return find_where(encoder, vector, image, size)
+
+
+def open_for_map(picture: AnyPicture) -> tuple[Image, tuple[int, int]]:
+    """A picture as `where` looks at it, upright and not too large, and its whole size. Raises: UnreadablePicture,
+    InvalidArgument."""
+    from clipsearch.pictures.images import PictureFile, as_file, name_of
+    from clipsearch.search.where import LONGEST
+
+    (given,), _ = read_pictures([picture])
+    if isinstance(given, str | os.PathLike):
+        name = read_path("picture", given)
+        if not is_file(name):
+            raise UnreadablePicture(name, "unreadable", NO_SUCH_PICTURE)
+        file = PictureFile(expanded(name))
+    else:
+        name = name_of(given)
+        file = PictureFile(name, as_file(given))
+    with file:
+        image, size = file.open_sized(longest=LONGEST)
+    return image, size
 
 
 def encode_text(encoder: AnyEncoder, text: str | Iterable[str]) -> FloatArray:

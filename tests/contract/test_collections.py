@@ -388,6 +388,7 @@ ASKED_WITH: dict[str, tuple[Any, ...]] = {
     "encode_texts": ([],),
     "encode_picture": ([],),
     "encode_part": (5, Crop(0, 0, 9, 9)),
+    "where": ("red", 5),
     "read_picture": ("other.png",),
     "refined": (None, [3], []),
     "search_vectors": (np.ones((1, DIM), np.float32),),
