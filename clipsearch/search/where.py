@@ -27,7 +27,6 @@ STRIDE = 32  # of the features of convolutional towers; sides are its multiples
 CROPS = (1 / 2, 1 / 3, 1 / 4)  # of the picture's sides, overlapping by half
 CELLS = 48  # of a map, along the longer side
 _RISE = 0.5  # a box holds what is above this share of the way from the middle of all to the highest
-_OPACITY = 0.6
 
 
 @dataclass(frozen=True)
@@ -90,31 +89,15 @@ class HeatMap:
 
     def over(self, image: Image, *, box: bool = True) -> Image:
         """A picture with the map, and its box, drawn over it."""
-        from PIL import Image as Images
-        from PIL import ImageDraw
+        from clipsearch.pictures.heat import drawn
 
         low, high = float(np.median(self.scores)), self.score
-        heat = ((self.scores - low) / max(high - low, 1e-6)).clip(0, 1)
-        spread = Images.fromarray((255 * heat).astype(np.uint8)).resize(image.size, Images.Resampling.BICUBIC)
-        colours = spread.convert("P")
-        colours.putpalette([channel for level in range(256) for channel in _colour(level / 255)])
-        shown = Images.composite(
-            colours.convert("RGB"), image.convert("RGB"), spread.point(lambda v: int(_OPACITY * v))
-        )
-        if box:
-            left, top, width, height = self.box
-            scale_x, scale_y = image.width / self.width, image.height / self.height
-            edges = (left * scale_x, top * scale_y, (left + width) * scale_x - 1, (top + height) * scale_y - 1)
-            line = max(1, round(min(image.size) / 150))
-            draw = ImageDraw.Draw(shown)
-            draw.rectangle(edges, outline="black", width=2 * line)
-            draw.rectangle(edges, outline="white", width=line)
-        return shown
-
-
-def _colour(level: float) -> tuple[int, int, int]:
-    """From blue over red to yellow."""
-    return round(255 * min(1.0, 2 * level)), round(255 * max(0.0, 2 * level - 1)), round(255 * max(0.0, 1 - 2 * level))
+        heat = np.clip((self.scores - low) / max(high - low, 1e-6), 0, 1)
+        left, top, width, height = self.box
+        scale_x, scale_y = image.width / self.width, image.height / self.height
+        edges = (left * scale_x, top * scale_y, (left + width) * scale_x - 1, (top + height) * scale_y - 1)
+        right, bottom = max(edges[0], edges[2]), max(edges[1], edges[3])
+        return drawn(image, heat, (edges[0], edges[1], right, bottom) if box else None)
 
 
 def _around(inside: npt.NDArray[np.bool_], at: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -151,6 +134,7 @@ def find_where(encoder: Encoder, vector: FloatArray, image: Image, size: tuple[i
 def _by_features(encoder: Encoder, vector: FloatArray, image: Image, shape: tuple[int, int]) -> FloatArray | None:
     """A map from the features of places; None where the tower has none."""
     from clipsearch.encoder.dense import NotDense
+    from clipsearch.pictures.heat import spread
 
     try:
         tower = encoder.dense_tower()
@@ -161,7 +145,7 @@ def _by_features(encoder: Encoder, vector: FloatArray, image: Image, shape: tupl
             features = tower.features(_whole(image, encoder, times))
             rows, columns, _ = features.shape
             around = _neighbourhoods(features).reshape(rows * columns, -1)
-            maps.append(_resized((tower.vectors(around) @ vector).reshape(rows, columns), shape))
+            maps.append(spread((tower.vectors(around) @ vector).reshape(rows, columns), shape))
     except NotDense:
         return None
     total: FloatArray = np.mean(maps, axis=0, dtype=np.float32)
@@ -170,7 +154,7 @@ def _by_features(encoder: Encoder, vector: FloatArray, image: Image, shape: tupl
 
 def _whole(image: Image, encoder: Encoder, times: float) -> npt.NDArray[np.uint8]:
     """All of a picture, larger than the model takes one. Shape: (H, W, 3) uint8, sides multiples of STRIDE."""
-    from PIL import Image as Images
+    from clipsearch.pictures.heat import squeezed
 
     takes = encoder.preprocessing
     width, height = takes.width * times, takes.height * times
@@ -178,7 +162,7 @@ def _whole(image: Image, encoder: Encoder, times: float) -> npt.NDArray[np.uint8
         stretched = math.sqrt(image.width / image.height)
         width, height = width * stretched, height / stretched
     sides = (max(STRIDE, STRIDE * round(width / STRIDE)), max(STRIDE, STRIDE * round(height / STRIDE)))
-    return np.array(image.convert("RGB").resize(sides, Images.Resampling.BICUBIC, reducing_gap=None), dtype=np.uint8)
+    return squeezed(image, sides)
 
 
 def _neighbourhoods(features: FloatArray) -> FloatArray:
@@ -238,10 +222,3 @@ def _bell(start: float, end: float, cells: int) -> npt.NDArray[np.float64]:
     middles = (np.arange(cells) + 0.5) / cells
     near: npt.NDArray[np.float64] = np.exp(-0.5 * ((middles - (start + end) / 2) / ((end - start) / 4)) ** 2)
     return near
-
-
-def _resized(scores: FloatArray, shape: tuple[int, int]) -> FloatArray:
-    from PIL import Image as Images
-
-    resized = Images.fromarray(scores.astype(np.float32)).resize((shape[1], shape[0]), Images.Resampling.BICUBIC)
-    return np.asarray(resized, dtype=np.float32)
