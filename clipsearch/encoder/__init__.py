@@ -126,7 +126,7 @@ class Encoder(Protocol):
     def dense_tower(self) -> PlacesTower | None:
         """The image tower in two parts, where it can tell places of a picture apart. None: it cannot.
 
-        Raises: dense.NotDense, which means the same.
+        Raises: NotDense, which means the same.
         """
         ...
 

@@ -19,7 +19,7 @@ from clipsearch.encoder.arrays import scale_pixels, unit_rows
 from clipsearch.encoder.fingerprints import tower_files
 from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
 from clipsearch.encoder.protobuf import all_fields, bytes_field, fields, number_field
-from clipsearch.errors import InvalidModel, first_line
+from clipsearch.errors import InvalidModel, NotDense, first_line
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 # Field numbers of onnx.proto.
@@ -29,10 +29,6 @@ _NODE_INPUT, _NODE_OUTPUT, _NODE_KIND = 1, 2, 4
 _TENSOR_NAME = 8
 _FLOAT = 1
 _WITH_GRAPHS = ("If", "Loop", "Scan")
-
-
-class NotDense(InvalidModel):
-    """An image tower that cannot be cut before its pooling."""
 
 
 @dataclass(slots=True)

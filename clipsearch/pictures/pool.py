@@ -123,6 +123,7 @@ class DecodeResult:
     appearance: Appearance = NOT_SEEN
     lines: tuple[Line, ...] | None = None  # in mode words, in pixels of a picture of width and height; None: not read
     video: VideoPart | None = None
+    is_tiled: bool = False  # whether the pieces are the whole picture and its tiles
 
     @property
     def pixels(self) -> PixelArray | None:
@@ -154,6 +155,7 @@ class DecodePool:
         memory_limit_bytes: int | None = None,
         command: list[str] | None = None,
         pieces: bool = False,
+        views: int = 1,
         single_use: bool = False,
     ) -> None:
         """Make a pool of `workers` processes (default: one for each core, at most 8) that are at most
@@ -162,8 +164,8 @@ class DecodePool:
         `timeout_s` limits the decoding of one picture; reading it has the same again, and a second more for each
         megabyte. `memory_limit_bytes` limits one process (default: 4 GiB, or half of what the machine has or the
         container may use, if that is less). `command` replaces the worker program, for tests. `pieces`: long pictures
-        come in several (`images.piece_boxes`). `single_use`: a process decodes one picture and is replaced, for
-        pictures of strangers.
+        come in several (`images.piece_boxes`). `views`: others in so many (`images.view_boxes`). `single_use`: a
+        process decodes one picture and is replaced, for pictures of strangers.
         """
         self.workers = count = workers or min(8, available_cores())
         self.capacity = capacity or max(128, 16 * count)
@@ -177,7 +179,9 @@ class DecodePool:
             max_pixels=max_pixels,
             limit_bytes=memory_limit_bytes or _memory_limit(),
             command=command,
-            most_pieces=MOST_PIECES if pieces else 1,
+            most_pieces=MOST_PIECES if pieces else views,
+            pieces=pieces,
+            views=views,
             depth=1 if single_use else _DEPTH,
             single_use=single_use,
         )
@@ -264,6 +268,8 @@ class _Shared:
         limit_bytes: int,
         command: list[str] | None,
         most_pieces: int,
+        pieces: bool,
+        views: int,
         depth: int,
         single_use: bool,
     ) -> None:
@@ -280,6 +286,8 @@ class _Shared:
             "memory": self.handle,
             "memory_bytes": memory_bytes,
             "most_pieces": most_pieces,
+            "pieces": pieces,
+            "views": views,
             "limit_bytes": limit_bytes,
         }
         # -P: the current folder, which may be a folder of anything, is not a place to import from.
@@ -485,6 +493,7 @@ class _Worker:
             beside_unread=bool(message.get("beside_unread")),
             appearance=Appearance.from_dict(message.get("appearance", {})),
             video=video,
+            is_tiled=bool(message.get("tiled")),
         )
 
     def _start_clock(self) -> bool:

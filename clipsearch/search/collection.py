@@ -724,8 +724,8 @@ class Collection:
         from clipsearch.encoder.pieces import encode_decoded
         from clipsearch.pictures.images import read_picture
 
-        read = read_picture(path, self.encoder.preprocessing, pieces=True, crop=crop)
-        vector: FloatArray = encode_decoded(self.encoder, [read.pieces])[0]
+        read = read_picture(path, self.encoder.preprocessing, pieces=True, crop=crop, views=self.manifest.model.views)
+        vector: FloatArray = encode_decoded(self.encoder, [read.pieces], [read.is_tiled])[0]
         return vector, read.content_hash
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
@@ -751,7 +751,7 @@ class Collection:
         UnreadablePicture, InvalidArgument, InvalidQuery for a part that is none.
         """
         self._check_open()
-        return encode_picture(self.encoder, picture)
+        return encode_picture(self.encoder, picture, self.manifest.model.views)
 
     def where(
         self, query: str | os.PathLike[str] | Query, picture: int | str | os.PathLike[str] | Hit | Image
@@ -773,7 +773,7 @@ class Collection:
             row_id = read_row_id(picture, "picture", A_PICTURE)
         record = self.record(row_id)
         try:
-            return where_in(self.encoder, vector, self._file_of(record))
+            return where_in(self.encoder, vector, self._file_of(record), record.start_s or 0.0)
         except UnreadablePicture as error:
             raise UnreadablePicture(record.path, error.status, error.reason) from None
 
@@ -781,8 +781,9 @@ class Collection:
         """The vector of a picture file, shape (D,), and its content hash. Raises: UnreadablePicture."""
         from clipsearch.encoder.pieces import encode_decoded
 
-        read = read_file(path, self.encoder.preprocessing, content_hash=True)
-        vector: FloatArray = encode_decoded(self.encoder, [read.pieces])[0]
+        views = self.manifest.model.views
+        read = read_file(path, self.encoder.preprocessing, content_hash=True, views=views)
+        vector: FloatArray = encode_decoded(self.encoder, [read.pieces], [read.is_tiled])[0]
         return vector, read.content_hash
 
     def refined(self, vector: FloatArray | None, like: Sequence[int], unlike: Sequence[int]) -> FloatArray | None:

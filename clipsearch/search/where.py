@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.encoder import Encoder
+from clipsearch.errors import NotDense
 from clipsearch.records import FloatArray
 
 if TYPE_CHECKING:
@@ -133,7 +134,6 @@ def find_where(encoder: Encoder, vector: FloatArray, image: Image, size: tuple[i
 
 def _by_features(encoder: Encoder, vector: FloatArray, image: Image, shape: tuple[int, int]) -> FloatArray | None:
     """A map from the features of places; None where the tower has none."""
-    from clipsearch.encoder.dense import NotDense
     from clipsearch.pictures.heat import spread
 
     try:

@@ -21,7 +21,7 @@ class Decoders:
     """Decoder processes, each for one picture at a time; they start when they are needed.
 
     A picture that hangs or kills its process costs only itself. `single_use`: a process reads one picture in its life,
-    so that what a stranger sent cannot touch what the next one sends. `pieces`: see `DecodePool`.
+    so that what a stranger sent cannot touch what the next one sends. `pieces`, `views`: see `DecodePool`.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class Decoders:
         max_pixels: int = MAX_PIXELS,
         single_use: bool = False,
         pieces: bool = False,
+        views: int = 1,
     ) -> None:
         self.preprocessing = preprocessing
         self._lock = threading.Lock()
@@ -44,6 +45,7 @@ class Decoders:
         self._max_pixels = max_pixels
         self._single_use = single_use
         self._pieces = pieces
+        self._views = views
 
     def read(
         self, path: str | os.PathLike[str], crop: Crop | None = None, *, start_s: float | None = None
@@ -81,6 +83,7 @@ class Decoders:
                     memory_limit_bytes=MEMORY_LIMIT_BYTES,
                     single_use=self._single_use,
                     pieces=self._pieces,
+                    views=self._views,
                 )
                 self._pools.append(made)
                 self._free.put(made)

@@ -132,7 +132,7 @@ class Service:
         self.uploads = WorkQueue("upload", threads=UPLOAD_THREADS, most_waiting=most_waiting, observe=metrics.work)
         self.exports = WorkQueue("export", threads=1, most_waiting=most_waiting, observe=metrics.work)
         self._decode_timeout_s = decode_timeout_s
-        self._decoders: dict[str, Decoders] = {}  # by model fingerprint
+        self._decoders: dict[tuple[str, int], Decoders] = {}  # by model fingerprint and views
         self._orders = Orders()
         engine.read_part = lambda photos, path, crop: self._read_file(Path(path), photos, crop)
 
@@ -209,7 +209,8 @@ class Service:
 
     def _read_file(self, path: Path, photos: Collection, crop: Crop | None = None) -> tuple[FloatArray, str | None]:
         encoder = photos.encoder
-        decoders = self._decoders.get(encoder.fingerprint)
+        kind = (encoder.fingerprint, photos.manifest.model.views)
+        decoders = self._decoders.get(kind)
         if decoders is None:
             made = Decoders(
                 encoder.preprocessing,
@@ -217,14 +218,15 @@ class Service:
                 timeout_s=self._decode_timeout_s,
                 single_use=True,
                 pieces=True,
+                views=kind[1],
             )
-            decoders = self._decoders.setdefault(encoder.fingerprint, made)
+            decoders = self._decoders.setdefault(kind, made)
         try:
             read = decoders.read(path, crop)
         except UnreadablePicture as error:
             raise UnreadablePicture("the picture", error.status, error.reason) from None
         assert read.pieces is not None
-        vector: FloatArray = encode_decoded(encoder, [read.pieces])[0]
+        vector: FloatArray = encode_decoded(encoder, [read.pieces], [read.is_tiled])[0]
         return vector, read.content_hash
 
     def embed(self, asked: messages.EmbedRequest) -> dict[str, Any]:

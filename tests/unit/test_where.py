@@ -12,11 +12,11 @@ import pytest
 from PIL import Image, ImageDraw
 
 import clipsearch
-from clipsearch.encoder.dense import DenseTower, NotDense
+from clipsearch.encoder.dense import DenseTower
 from clipsearch.encoder.layout import read_model_directory
 from clipsearch.encoder.names import load_encoder
 from clipsearch.encoder.onnx import OnnxEncoder
-from clipsearch.errors import InvalidQuery, NoSuchPicture, UnreadablePicture
+from clipsearch.errors import InvalidQuery, NoSuchPicture, NotDense, UnreadablePicture
 from clipsearch.pictures.images import prepare
 from clipsearch.search.confidence import DRAWINGS
 from clipsearch.search.where import HeatMap, find_where
