@@ -9,6 +9,7 @@
     ├── NotAnIndex            a folder that holds other things than an index
     ├── UnsupportedIndex      the index was written by a newer clipsearch
     ├── EncoderMismatch       vectors of another model than the one asked for
+    ├── ViewsMismatch         vectors of other views of each picture than those asked for
     ├── DimensionMismatch     vectors of another length than the index's
     ├── NoPictures            nothing to index
     ├── OtherCollection       the index belongs to another folder than the one named
@@ -18,6 +19,7 @@
     ├── ModelNotFound         no model of that name
     │   └── HubUnreachable    it may exist, but the hub cannot be asked
     ├── InvalidModel          a model directory that cannot be used
+    │   └── NotDense          an image tower that tells nothing of places in a picture
     ├── UnsupportedPrecision  arithmetic that a model does not have (also a ValueError)
     ├── ExportFailed          an export that does not give the original's vectors
     ├── InvalidTarget         a file or database that an index cannot be exported to
@@ -179,6 +181,21 @@ class EncoderMismatch(ClipsearchError):
         )
 
 
+class ViewsMismatch(ClipsearchError):
+    """The index holds vectors of pictures in `found` views, not in as many as were `wanted`."""
+
+    def __init__(self, index: Path, found: int, wanted: int, source: str) -> None:
+        self.index = index
+        self.found = found
+        self.wanted = wanted
+        self.source = source
+        seen = "1 view" if found == 1 else f"{found} views"
+        super().__init__(
+            f"the index {index} was built with {seen} of each picture. Leave out --views to go on with it, or encode "
+            f"everything again with: clipsearch index {source} --views {wanted} --reindex"
+        )
+
+
 class DimensionMismatch(ClipsearchError):
     """Vectors of `found` numbers where `expected` were needed."""
 
@@ -309,6 +326,10 @@ class InvalidModel(ClipsearchError):
             "visual/preprocess_cfg.json, textual/model.onnx and textual/tokenizer.json; "
             "create one with: clipsearch models export MODEL DIR"
         )
+
+
+class NotDense(InvalidModel):
+    """An image tower that cannot be cut before its pooling, and so says nothing of places in a picture."""
 
 
 class MissingExtra(ClipsearchError):

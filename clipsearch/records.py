@@ -45,6 +45,7 @@ COLORS = ("black", "white", "gray", "red", "orange", "yellow", "green", "teal", 
 
 DEFAULT_HITS = 20  # of an answer, where nobody says how many
 MOST_PIECES = 32  # in which one long picture is seen
+VIEWS = 5  # the whole picture and its four tiles: what `--views` takes beside 1
 
 FIRST_WITH_WORDS = 3  # the first version of the reader of metadata that reads what people wrote
 
@@ -442,6 +443,16 @@ class ModelRef:
     dim: int
     score_scale: float
     precision: str | None = None  # the arithmetic that made the vectors, as far as it was noted: fp32, bf16, int8
+    tiled: int = 0  # in how many views each picture was encoded, the whole and its tiles; 0: as a whole alone
+
+    @property
+    def views(self) -> int:
+        """In how many views each picture was encoded: 1 or VIEWS."""
+        return self.tiled or 1
+
+    def makes_vectors_of(self, other: ModelRef) -> bool:
+        """Whether its vectors and those of another can stand in one index."""
+        return (self.fingerprint, self.tiled) == (other.fingerprint, other.tiled)
 
 
 TagKind = Literal["tag", "concept", "search"]

@@ -35,9 +35,10 @@ from clipsearch.errors import (
 )
 from clipsearch.filenames import for_parsers, from_parsers, readable, to_bytes, well_formed
 from clipsearch.places import absolute, expanded, is_file, is_unchanged
-from clipsearch.query import LENGTH_LIMIT, Term, parse_query
+from clipsearch.query import LENGTH_LIMIT, MARK, Term, parse_query
 from clipsearch.query.arguments import (
     A_PICTURE,
+    LONGEST_ID,
     MOST_AT_ONCE,
     MOST_DIMENSIONS,
     MOST_TEXTS,
@@ -58,6 +59,7 @@ from clipsearch.query.arguments import (
     read_token,
     read_window,
 )
+from clipsearch.query.crops import is_picture_file, picture_file
 from clipsearch.records import (
     DEFAULT_HITS,
     NOTHING_CERTAIN,
@@ -314,16 +316,18 @@ class RemoteCollection:
         for path in dict.fromkeys(pictures.values()):
             if (row_id := self._row_of(path)) is not None:
                 sent[path] = self.vector(row_id)
-            elif is_file(path):
+            elif is_picture_file(path):
                 sent[path] = self.encode_picture(path)
         return _Asked(query, None, sent, pictures, _rows_named(parsed.terms))
 
     def _named_picture(self, path: str) -> _Asked:
         """How to ask for a picture: in words if the index has it, else by its file. Raises: UnreadablePicture."""
-        row_id = self._row_of(path)
+        file, crop = picture_file(path)
+        row_id = self._row_of(file)
         if row_id is not None:
-            return _Asked(f"like:{row_id}", row_ids=[row_id])
-        if not is_file(path):
+            part = "" if crop is None else f"{MARK}{crop}"
+            return _Asked(f"like:{row_id}{part}", row_ids=[row_id])
+        if not is_file(file):
             raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE)
         return _Asked("", path)
 
@@ -399,18 +403,22 @@ class RemoteCollection:
         if not isinstance(picture, str | os.PathLike):
             return self._similar_to_row(read_row_id(picture, "picture", A_PICTURE), k)
         path = read_path("picture", picture)
-        row_of_file = self._row_of(path)
+        file, crop = picture_file(path)
+        part = {} if crop is None else {"xywh": str(crop)}
+        if crop is not None and file.isdecimal() and len(file) <= LONGEST_ID and not is_file(file):
+            return self._similar_to_row(int(file), k, part)
+        row_of_file = self._row_of(file)
         if row_of_file is not None:
-            return self._similar_to_row(row_of_file, k)
-        if is_file(path):
+            return self._similar_to_row(row_of_file, k, part)
+        if is_file(file):
             return self._in_steps(k, lambda **window: self._send("/v1/similar/upload", path, **window))
         try:
-            return self._similar({"path": path}, k)
+            return self._similar({"path": file, **part}, k)
         except NoSuchPicture:
             raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE) from None
 
-    def _similar_to_row(self, row_id: int, k: int) -> Hits:
-        return self._similar({"row_id": row_id, **self._index_of([row_id])}, k)
+    def _similar_to_row(self, row_id: int, k: int, part: dict[str, str] | None = None) -> Hits:
+        return self._similar({"row_id": row_id, **(part or {}), **self._index_of([row_id])}, k)
 
     def _similar(self, to: dict[str, Any], k: int) -> Hits:
         return self._in_steps(k, lambda **window: self._post("/v1/similar", {**to, **window, "index": self.index}))
@@ -564,11 +572,13 @@ class RemoteCollection:
         """Hits whose pictures a notebook gets from the server."""
         return Hits(hits, partial(self.thumbnail, size=256))
 
-    def _send(self, route: str, picture: AnyPicture, **form: int) -> dict[str, Any]:
+    def _send(self, route: str, picture: AnyPicture, **form: int | str) -> dict[str, Any]:
         """Send a picture file of this machine, or what PIL has opened. Raises: UnreadablePicture."""
         if isinstance(picture, str | os.PathLike):
             path = read_path("picture", picture)
-            content, named = _content(path), "picture" + readable(Path(path).suffix)
+            file, crop = picture_file(path)
+            content, named = _content(path, file), "picture" + readable(Path(file).suffix)
+            form |= {} if crop is None else {"xywh": str(crop)}
         else:
             from clipsearch.pictures.images import as_file, name_of
 
@@ -654,16 +664,16 @@ def _vector(answer: dict[str, Any]) -> FloatArray:
     return vector
 
 
-def _content(path: str) -> bytes:
-    """The bytes of a picture file. Raises: UnreadablePicture, as a local collection does."""
-    if not is_file(path):
+def _content(path: str, file: str) -> bytes:
+    """The bytes of a picture file that was given as `path`. Raises: UnreadablePicture, as a local collection does."""
+    if not is_file(file):
         raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE)
     try:
-        return expanded(path).read_bytes()
+        return expanded(file).read_bytes()
     except OSError:
         from clipsearch.pictures.images import PictureFile
 
-        with PictureFile(expanded(path)):  # says what is wrong
+        with PictureFile(expanded(file)):  # says what is wrong
             raise UnreadablePicture(path, "unreadable", "the file cannot be read") from None
 
 
@@ -678,7 +688,7 @@ def _state_of(answer: Mapping[str, Any]) -> tuple[str, int | None, str | None]:
 
 def _rows_named(terms: Iterable[Term]) -> list[int]:
     """The row ids that stand in a query: `like:7`."""
-    values = [term.value for term in terms if term.kind == "like"]
+    values = [term.value.partition(MARK)[0] for term in terms if term.kind == "like"]
     return [int(value) for value in values if value.isdecimal() and len(value) < MOST_DIGITS]
 
 

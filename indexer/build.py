@@ -36,6 +36,7 @@ from clipsearch.errors import (
     IndexAway,
     InvalidArgument,
     StorageError,
+    ViewsMismatch,
 )
 from clipsearch.indexer.absence import Root, went_in_bulk
 from clipsearch.indexer.belonging import check_folder, check_pictures, check_place, devices_before, moved_from
@@ -59,6 +60,7 @@ from clipsearch.pictures.metadata import METADATA_VERSION, describe_again
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.query.arguments import read_number, shown
 from clipsearch.records import (
+    VIEWS,
     FloatArray,
     Fragment,
     ImageRecord,
@@ -129,6 +131,7 @@ class IndexOptions:
     prune: bool = False  # forget missing pictures now
     keep_missing_days: float = KEEP_MISSING_DAYS  # forget what nobody has seen for so long
     follow_links: bool | None = None  # out of the folder; None: as in the last run, at first no
+    views: int | None = None  # of each picture: 1, or 5 with its tiles; None: as before, at first 1
     exclude: tuple[str, ...] = ()  # patterns of what to leave out in this run, as in .clipsearchignore
     new: bool | None = None  # make an index where there is none; None: only where none is known to have been
 
@@ -146,6 +149,8 @@ class IndexOptions:
         ):
             if value is not None or name not in ("batch_pictures", "workers", "max_pixels", "recall"):
                 read_number(name, value, least, most)
+        if self.views not in (None, 1, VIEWS) or isinstance(self.views, bool):
+            raise InvalidArgument("views", shown(self.views), f"1 or {VIEWS}")
         given: object = self.exclude
         if not isinstance(given, list | tuple) or not all(isinstance(pattern, str) for pattern in given):
             raise InvalidArgument("exclude", shown(given), "patterns in a tuple")
@@ -291,8 +296,8 @@ def _index_folder(
         return report
 
 
-def decode_pool(encoder: Encoder, options: IndexOptions) -> DecodePool:
-    """What reads pictures for an encoder."""
+def decode_pool(encoder: Encoder, options: IndexOptions, views: int) -> DecodePool:
+    """What reads pictures for an encoder, in so many views."""
     return DecodePool(
         encoder.preprocessing,
         workers=options.workers or (available_cores() if encoder.is_on_gpu else None),
@@ -300,7 +305,29 @@ def decode_pool(encoder: Encoder, options: IndexOptions) -> DecodePool:
         timeout_s=options.timeout_s,
         max_pixels=options.max_pixels,
         pieces=True,
+        views=views,
     )
+
+
+def model_of(encoder: Encoder, views: int = 1) -> ModelRef:
+    """How a manifest names an encoder, and in how many views it sees each picture."""
+    tiled = views if views > 1 else 0
+    return ModelRef(encoder.name, encoder.fingerprint, encoder.dim, float(encoder.score_scale), tiled=tiled)
+
+
+def tiled_of(wish: int | None, model: ModelRef, current: Manifest) -> int:
+    """In which views a `--reindex` encodes: as the user says; as one that it continues; as before."""
+    if wish is not None:
+        return wish if wish > 1 else 0
+    rebuild = current.rebuild
+    same = rebuild is not None and rebuild.model.fingerprint == model.fingerprint
+    return rebuild.model.tiled if rebuild is not None and same else current.model.tiled
+
+
+def check_views(options: IndexOptions, current: Manifest, index_dir: Path, root: Path) -> None:
+    """Raises: ViewsMismatch if other views are wished than the index has."""
+    if options.views is not None and options.views != current.model.views:
+        raise ViewsMismatch(index_dir, current.model.views, options.views, str(root))
 
 
 class _Teller:
@@ -381,7 +408,7 @@ class _Run:
         self.ignore = ignore
         self.notify = notify
         self.report = IndexReport(writer.index_dir, root)
-        self.model = ModelRef(encoder.name, encoder.fingerprint, encoder.dim, float(encoder.score_scale))
+        self.model = model_of(encoder, options.views or 1)
         self.manifest = Manifest(0, "", self._root_name(), self.model, 0)
         self.changes = Changes()
         self.scan = Scan()
@@ -541,12 +568,15 @@ class _Run:
         if self.options.reindex:
             self._rebuilding = True
             rebuild = current.rebuild
-            if rebuild is None or rebuild.model.fingerprint != self.model.fingerprint:
+            self.model = dataclasses.replace(self.model, tiled=tiled_of(self.options.views, self.model, current))
+            if rebuild is None or not rebuild.model.makes_vectors_of(self.model):
                 rebuild = Rebuild(self.model)
             self.model = dataclasses.replace(self.model, precision=rebuild.model.precision)
             self.manifest = dataclasses.replace(current, root=self._root_name(), rebuild=rebuild)
         elif current.model.fingerprint == self.model.fingerprint:
-            self.model = dataclasses.replace(self.model, precision=current.model.precision)
+            check_views(self.options, current, index_dir, self.root)
+            model = current.model
+            self.model = dataclasses.replace(self.model, precision=model.precision, tiled=model.tiled)
             self.manifest = dataclasses.replace(current, root=self._root_name(), model=self.model)
         else:
             raise EncoderMismatch(index_dir, current.model.name, self.encoder.name, str(self.root))
@@ -567,7 +597,7 @@ class _Run:
         if waiting is None and not to_describe and not self.changes.to_describe:
             self.notify(Progress("read", 0, total))
             return
-        with decode_pool(self.encoder, self.options) as pool:
+        with decode_pool(self.encoder, self.options, self.model.views) as pool:
             self._describe(pool, stop, to_describe)
             self.notify(Progress("read", 0, total))
             while (waiting is not None or pool.pending) and not stop.requested and not self._is_root_gone:
@@ -806,7 +836,8 @@ class _Run:
         if not self._batch:
             return
         encoder = self._precise_encoder()
-        vectors = encode_decoded(encoder, [pieces for _, _, pieces in self._batch])
+        pictures, tiled = [pieces for _, _, pieces in self._batch], [result.is_tiled for _, result, _ in self._batch]
+        vectors = encode_decoded(encoder, pictures, tiled)
         self._note_precision(encoder.image_precision)
         for (file, result, _), vector in zip(self._batch, vectors, strict=True):
             pending = self._add(_decoded(file, result), vector)

@@ -15,7 +15,7 @@ from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import ClipsearchError, EncoderMismatch, IndexAway
 from clipsearch.indexer.belonging import check_folder, check_place, devices_before, moved_from
-from clipsearch.indexer.build import IndexOptions, decode_pool
+from clipsearch.indexer.build import IndexOptions, check_views, decode_pool, model_of, tiled_of
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.compact import needs_upgrade
 from clipsearch.indexer.ignore import Folder, Ignore
@@ -144,6 +144,7 @@ def _plan(
     fragments: tuple[Fragment, ...] = ()
     devices: dict[str, int] = {}
     links = options.follow_links
+    views = options.views or 1
     if current is not None:
         moved_from(root, index_dir, current)
         devices = devices_before(root, index_dir, current)
@@ -151,12 +152,14 @@ def _plan(
         fragments = current.fragments
         if options.reindex:  # only what was encoded anew by an interrupted run is there
             rebuild = current.rebuild
-            same = rebuild is not None and rebuild.model.fingerprint == encoder.fingerprint
+            views = tiled_of(options.views, model_of(encoder), current) or 1
+            same = rebuild is not None and rebuild.model.makes_vectors_of(model_of(encoder, views))
             fragments = rebuild.fragments if rebuild is not None and same else ()
         elif current.model.fingerprint != encoder.fingerprint:
             raise EncoderMismatch(index_dir, current.model.name, encoder.name, str(root))
         else:
-            encoder = encoder.in_precision(current.model.precision)
+            check_views(options, current, index_dir, root)
+            encoder, views = encoder.in_precision(current.model.precision), current.model.views
     all_skipped = options.retry_skipped or (current is not None and needs_upgrade(current))
     catalog = Catalog(index_dir, fragments)
     ignore = _Ignore(root, options.exclude, follow_links=bool(links))
@@ -172,7 +175,7 @@ def _plan(
         reread_metadata=options.reread_metadata,
     )
     _count(plan, seen, catalog)
-    _measure(plan, seen, encoder, options, stop)
+    _measure(plan, seen, encoder, options, stop, views)
     return plan
 
 
@@ -202,7 +205,9 @@ def _pictures(seen: Look) -> Iterator[FoundFile]:
         yield from (file for file in block if classify_name(file.path.rpartition("/")[2]) is None)
 
 
-def _measure(plan: IndexPlan, seen: Look, encoder: Encoder, options: IndexOptions, stop: Callable[[], bool]) -> None:
+def _measure(
+    plan: IndexPlan, seen: Look, encoder: Encoder, options: IndexOptions, stop: Callable[[], bool], views: int
+) -> None:
     """Read and encode pictures from all parts of the folder, as a run does. The first batch, which starts everything,
     does not count."""
     batch = options.batch_pictures or min(encoder.pictures_per_call, MOST_WARM_UP)
@@ -215,7 +220,12 @@ def _measure(plan: IndexPlan, seen: Look, encoder: Encoder, options: IndexOption
     chosen = [chosen[number] for number in np.random.default_rng(0).permutation(count).tolist()]
     began = time.monotonic()
     counts_from = began
-    waiting: list[PixelArray] = []
+    waiting: list[tuple[PixelArray, bool]] = []
+
+    def encode() -> None:
+        encode_decoded(encoder, [pieces for pieces, _ in waiting], [is_tiled for _, is_tiled in waiting])
+        waiting.clear()
+
     done = 0
 
     def tasks() -> Iterator[DecodeTask]:
@@ -224,19 +234,18 @@ def _measure(plan: IndexPlan, seen: Look, encoder: Encoder, options: IndexOption
                 return
             yield DecodeTask(number, f"{plan.root}/{file.path}", "decode", file.size_bytes)
 
-    with decode_pool(encoder, options) as pool:
+    with decode_pool(encoder, options, views) as pool:
         for result in pool.run(tasks()):
             if stop():
                 raise PlanStopped("the plan was stopped")
             done += 1
             if result.pieces is not None:
-                waiting.append(result.pieces)
+                waiting.append((result.pieces, result.is_tiled))
             if done % batch == 0 and waiting:
-                encode_decoded(encoder, waiting)
-                waiting = []
+                encode()
             if done == batch:
                 counts_from = time.monotonic()
         if waiting:
-            encode_decoded(encoder, waiting)
+            encode()
     plan.measured = done - batch
     plan.pictures_per_s = plan.measured / (time.monotonic() - counts_from)

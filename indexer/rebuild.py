@@ -46,7 +46,7 @@ def carried_over(
     if not rows:
         return new, int(before.starts[np.array(deleted, np.int64)].sum())
     since: dict[int, list[int]] = {}
-    same_model = old.model.fingerprint == new.model.fingerprint
+    same_model = old.model.makes_vectors_of(new.model)
     records: list[ImageRecord] = []
     vectors: list[FloatArray] = []
     stored = _Stored(index_dir, old) if same_model else None

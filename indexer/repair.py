@@ -303,7 +303,7 @@ class _Repair:
     def _with_newer_files(self, manifest: Manifest) -> Manifest:
         """`manifest` with what the lost generations after it had added, as far as their files are there."""
         models, vectors, rows = self._stored(manifest.next_row_id, manifest.next_vector_id)
-        model = next((model for model in models if model.fingerprint == manifest.model.fingerprint), None)
+        model = next((model for model in models if model.makes_vectors_of(manifest.model)), None)
         return manifest if model is None else self._with_stored(manifest, model, vectors, rows)
 
     def _with_newer_tags(self, manifest: Manifest) -> Manifest:
@@ -323,8 +323,7 @@ class _Repair:
         if not (models or self.before):
             raise IndexNotFound([self.index_dir])
         known = [m.model for m in self.before]  # which of several models an index is of is in its manifests
-        has_vectors = {model.fingerprint for model in models}
-        model = next((m for m in known if m.fingerprint in has_vectors), None)
+        model = next((m for m in known if any(m.makes_vectors_of(model) for model in models)), None)
         if model is None:
             model = max(models, key=lambda model: models[model]) if models else known[0]
         why = "every generation lacks files that nothing replaces" if self.before else "no manifest is intact"
@@ -428,7 +427,7 @@ class _Repair:
         rows: dict[int, ImageRecord],
     ) -> Manifest:
         """`manifest` with these vectors, as far as they are of a model, and the rows that have them."""
-        ids = sorted(i for i, (own, _, _) in vectors.items() if own.fingerprint == model.fingerprint)
+        ids = sorted(i for i, (own, _, _) in vectors.items() if own.makes_vectors_of(model))
         known = set(ids)
         records = [
             record

@@ -29,6 +29,7 @@ class IndexStatus:
     model: str
     fingerprint: str
     dim: int
+    views_per_picture: int  # in how many each was encoded: 1 or 5
     pictures: int
     rows: int  # what these are seen as: more than they are where there are videos
     skipped_by_status: dict[SkipStatus, int]
@@ -60,6 +61,7 @@ def read_status(index_dir: Path) -> IndexStatus:
             model=manifest.model.name,
             fingerprint=manifest.model.fingerprint,
             dim=manifest.model.dim,
+            views_per_picture=manifest.model.views,
             pictures=manifest.pictures,
             rows=manifest.answered,
             skipped_by_status=dict(Counter(skip.status for skip in skipped).most_common()),

@@ -32,6 +32,7 @@ COMMANDS: dict[str, Command] = {
     "eval": Command(),
     "classify": Command(),
     "similar": Command(answers=True),
+    "where": Command(answers=True),
     "dedupe": Command(),
     "illustrate": Command(),
     "concept": Command(),

@@ -101,6 +101,13 @@ def index_command(
         str | None, typer.Option(help="Device for open_clip: models: cuda, mps or cpu.", metavar="DEVICE")
     ] = None,
     recall: RecallOption = None,
+    views: Annotated[
+        int | None,
+        typer.Option(
+            help="Views of each picture: 1, or 5 to find more, at several times the cost (docs/views.md). Saved.",
+            metavar="1|5",
+        ),
+    ] = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Forget missing pictures, whose folder or drive is unavailable, now.")
     ] = False,
@@ -165,6 +172,7 @@ def index_command(
         reindex=reindex,
         reread_metadata=reread_metadata,
         recall=recall,
+        views=views,
         prune=prune,
         keep_missing_days=keep_missing,
         follow_links=follow_links,
@@ -231,6 +239,8 @@ def index_command(
         command += "".join(f" --exclude {quoted(pattern)}" for pattern in options.exclude)
         if reindex and report.generation:
             command += (f" --model {quoted(model)}" if model else "") + " --reindex"
+        if views is not None:
+            command += f" --views {views}"
         if reread_metadata:
             command += " --reread-metadata"
         print(f"Stopped. Finished work is kept. Continue with: {command}", file=sys.stderr)

@@ -128,6 +128,7 @@ def query(
     Examples:
       clipsearch query "a dog on a beach"
       clipsearch query holiday.jpg -k 5                         (pictures like this one; or the URL of one)
+      clipsearch query "holiday.jpg#xywh=10,20,300,200"         (like this part of it: left, top, width, height)
       clipsearch query horse + stripes                          (a sum; also: cat - dog, 2:dog + ./pool.jpg)
       clipsearch query "dog beach -people after:2023-05 folder:trips"
       clipsearch query "(camera:canon or ext:png) not tag:seen" --sort date
@@ -153,7 +154,10 @@ def query(
         from clipsearch.cli.fetch import fetched, is_address
 
         if is_address(words):
-            words = str(context.with_resource(fetched(words)))
+            from clipsearch.query import MARK
+
+            address, mark, part = words.partition(MARK)
+            words = f"{context.with_resource(fetched(address))}{mark}{part}"
     drawing = None
     if preview:
         from clipsearch.cli.preview import Preview

@@ -62,7 +62,8 @@ def status(
         print(f"words       read in {count(found.words_read, 'picture')}")
     print(f"folder      {shown(str(found.root))}")
     print(f"index       {shown(str(found.index))} ({size(found.size_bytes)})")
-    print(f"model       {safe(found.model)}, {found.dim} dimensions")
+    views = f", {found.views_per_picture} views of each picture" if found.views_per_picture > 1 else ""
+    print(f"model       {safe(found.model)}, {found.dim} dimensions{views}")
     print(f"generation  {found.generation}, committed {found.committed_at}")
     print(f"fragments   {found.fragments}, with {count(found.deleted_rows, 'deleted row')}")
     if found.rebuilt is not None:

@@ -60,6 +60,7 @@ from clipsearch.pictures.metadata.stripping import (
     without_bad_metadata,
     without_items,
 )
+from clipsearch.query.crops import Crop, OutsidePicture
 from clipsearch.records import MOST_PIECES, OUT_OF_MEMORY, PictureMetadata, PixelArray, Preprocessing, SkipStatus
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "prepare",
     "read_picture",
     "see",
+    "view_boxes",
 ]
 
 # 2^28 pixels are 1 GiB at Pillow's 4 bytes each, and up to 2.5 GiB while alpha is composited. Phones make
@@ -125,6 +127,7 @@ class Picture:
     partial: str | None = None  # what is missing of the picture, in words; None where nothing is
     beside_unread: bool = False  # a file beside it that may say more could not be read
     appearance: Appearance = NOT_SEEN
+    is_tiled: bool = False  # whether the pieces are the whole picture and its tiles: see `view_boxes`
 
     @property
     def pixels(self) -> PixelArray:
@@ -153,14 +156,18 @@ def read_picture(
     content_hash: bool = True,
     content: bytes | None = None,
     pieces: bool = False,
+    crop: Crop | None = None,
+    views: int = 1,
 ) -> Picture:
     """Read, decode and prepare the picture at `path`; or `content`, the bytes of a picture file called `path`.
 
-    `pieces`: see `PictureFile.decode`. Raises: UnreadablePicture, whatever is wrong with the file.
+    `pieces`, `crop`, `views`: see `PictureFile.decode`. Raises: UnreadablePicture, whatever is wrong with the file.
     """
     with PictureFile(path, content) as file:
         hashed = file.content_hash() if content_hash else None
-        return file.decode(preprocessing, max_pixels=max_pixels, content_hash=hashed, pieces=pieces)
+        return file.decode(
+            preprocessing, max_pixels=max_pixels, content_hash=hashed, pieces=pieces, crop=crop, views=views
+        )
 
 
 def open_picture(
@@ -190,8 +197,9 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
     return _resize_and_crop(_Decoded(rgb, image.size, None, to_srgb, Embedded()), preprocessing)
 
 
-def see(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
-    """What an encoder is given of an image that somebody has opened: upright, a long one in pieces.
+def see(image: Image.Image, preprocessing: Preprocessing, views: int = 1) -> tuple[PixelArray, bool]:
+    """What an encoder is given of an image that somebody has opened: upright, a long one in pieces, any other in
+    `views`; and whether it is tiled.
 
     Shape: (K, H, W, 3) uint8. Raises: UnreadablePicture.
     """
@@ -199,9 +207,9 @@ def see(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
         rgb, to_srgb = _to_rgb(image)
         upright, _ = _turn_upright(rgb, None, orientation_of(read_exif(image), 1))
         decoded = _Decoded(upright, upright.size, None, to_srgb, Embedded())
-        boxes = piece_boxes(upright.size)
-        parts = [_piece(decoded, box) for box in boxes] if boxes else [decoded]
-        return np.stack([_resize_and_crop(part, preprocessing) for part in parts])
+        boxes, is_tiled = _parts(upright.size, True, views)
+        parts = [_piece(decoded, box, exact=is_tiled) for box in boxes] if boxes else [decoded]
+        return np.stack([_resize_and_crop(part, preprocessing) for part in parts]), is_tiled
 
 
 def as_file(image: Image.Image) -> bytes:
@@ -309,23 +317,31 @@ class PictureFile:
         max_pixels: int = MAX_PIXELS,
         content_hash: str | None = None,
         pieces: bool = False,
+        crop: Crop | None = None,
+        views: int = 1,
         look: bool = False,
     ) -> Picture:
         """Decode the picture for an image tower. Draft-mode JPEG decoding: see _DRAFT_FACTOR.
 
-        `pieces`: return a long picture in several, rather than its middle. `look`: also say what its pixels say. Of a
-        video, its first frame.
+        `pieces`: return a long picture in several, rather than its middle. `crop`: return this part of it, as if it
+        were a picture of its own. `views`: return the whole and its tiles, if more than one. `look`: also say what its
+        pixels say. Of a video, its first frame.
         """
+        if self.kind == "VIDEO" and crop is not None:
+            raise UnreadablePicture(
+                self.path, "unreadable", "only a part of a picture can be searched for, not of a video"
+            )
         if self.kind == "VIDEO":
             first = self.frame_at(0.0, preprocessing)
             metadata, beside_unread = self.metadata()
             return replace(first, metadata=metadata, content_hash=content_hash, beside_unread=beside_unread)
         self._read()
         with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
-            decoded = _decode(self._stream, self.kind, _wanted(preprocessing, pieces), max_pixels)
-            boxes = piece_boxes(decoded.full_size) if pieces else []
+            decoded = _decode(self._stream, self.kind, _wanted(preprocessing, pieces, crop, views), max_pixels)
+            boxes, is_tiled = _boxes(decoded.full_size, pieces, crop, views)
             if boxes:
-                seen = np.stack([_resize_and_crop(_piece(decoded, box), preprocessing) for box in boxes])
+                parts = [_piece(decoded, box, exact=crop is not None or is_tiled) for box in boxes]
+                seen = np.stack([_resize_and_crop(part, preprocessing) for part in parts])
             else:
                 seen = _resize_and_crop(decoded, preprocessing)[None]
         width, height = decoded.full_size
@@ -340,7 +356,7 @@ class PictureFile:
         if look:
             with suppress(Exception):  # of these measures none is worth a picture
                 looks = _look_at(decoded, self.path, metadata)
-        return Picture(seen, width, height, metadata, content_hash, decoded.partial, beside_unread, looks)
+        return Picture(seen, width, height, metadata, content_hash, decoded.partial, beside_unread, looks, is_tiled)
 
     def describe(
         self, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS, pieces: bool = False
@@ -421,6 +437,12 @@ class PictureFile:
 
     def open(self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS, time_s: float = 0.0) -> Image.Image:
         """Decode the picture for people: see `open_picture`."""
+        return self.open_sized(longest=longest, max_pixels=max_pixels, time_s=time_s)[0]
+
+    def open_sized(
+        self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS, time_s: float = 0.0
+    ) -> tuple[Image.Image, Size]:
+        """The same, and the size of the whole picture."""
 
         def fit(size: Size) -> Size:
             scale = 1.0 if longest is None else min(1.0, longest / max(size))
@@ -428,7 +450,7 @@ class PictureFile:
 
         if self.kind == "VIDEO":
             with self._reading_video():
-                return video.frame_at(self._stream, time_s, fit=fit)[0]
+                return video.frame_at(self._stream, time_s, fit=fit)
         self._read()
         with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
             decoded = _decode(self._stream, self.kind, fit, max_pixels)
@@ -437,7 +459,7 @@ class PictureFile:
                 image = image.resize(size, Image.Resampling.LANCZOS, box=decoded.box, reducing_gap=2.0)
             image = _apply(decoded.to_srgb, image)
         image.info.clear()
-        return image
+        return image, decoded.full_size
 
     def steps(self) -> list[int] | None:
         """The steps that the luminance of a JPEG was rounded to, of waves along and across as they appear upright, row
@@ -714,17 +736,48 @@ def _missing(
     return holes.missing_of(content, kind, decode, ends_grey=ends_grey)
 
 
-def _wanted(preprocessing: Preprocessing, pieces: bool) -> Callable[[Size], Size]:
+def _wanted(
+    preprocessing: Preprocessing, pieces: bool, crop: Crop | None = None, views: int = 1
+) -> Callable[[Size], Size]:
     """How large a picture of some size must be decoded at least."""
 
     def wanted(size: Size) -> Size:
-        boxes = piece_boxes(size) if pieces else []
+        try:
+            boxes, _ = _boxes(size, pieces, crop, views)
+        except _Rejected:  # said when the picture is decoded, which tells whether it can be
+            boxes = []
         if not boxes:
             return _resized_size(size, preprocessing)
-        scale = max(preprocessing.width, preprocessing.height) / min(size)
-        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+        scale_x, scale_y = 0.0, 0.0
+        for left, top, right, bottom in boxes:
+            own = (right - left, bottom - top)
+            resized = _resized_size(own, preprocessing)
+            scale_x, scale_y = max(scale_x, resized[0] / own[0]), max(scale_y, resized[1] / own[1])
+        return max(1, round(size[0] * scale_x)), max(1, round(size[1] * scale_y))
 
     return wanted
+
+
+def _boxes(size: Size, pieces: bool, crop: Crop | None, views: int) -> tuple[list[tuple[int, int, int, int]], bool]:
+    """The parts of an upright picture that an encoder is given, in its pixels; none where it is given the whole. And
+    whether they are the whole and its tiles: a long picture is seen in pieces all the same.
+
+    Raises: _Rejected for a crop that is not inside the picture.
+    """
+    if crop is None:
+        return _parts(size, pieces, views)
+    try:
+        left, top, right, bottom = crop.box(size)
+    except OutsidePicture as error:
+        raise _Rejected("unreadable", str(error)) from error
+    within, is_tiled = _parts((right - left, bottom - top), pieces, views)
+    moved = [(left + a, top + b, left + c, top + d) for a, b, c, d in within] or [(left, top, right, bottom)]
+    return moved, is_tiled
+
+
+def _parts(size: Size, pieces: bool, views: int) -> tuple[list[tuple[int, int, int, int]], bool]:
+    boxes = piece_boxes(size) if pieces else []
+    return (boxes, False) if boxes or views == 1 else (view_boxes(size), True)
 
 
 def _read_metadata(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size]) -> Embedded:
@@ -1697,13 +1750,34 @@ def piece_boxes(size: Size) -> list[tuple[int, int, int, int]]:
     return [(0, start, width, start + short) for start in starts]
 
 
-def _piece(decoded: _Decoded, box: tuple[int, int, int, int]) -> _Decoded:
-    """A part of a decoded picture, `box` in pixels of the file, as a picture of its own."""
+_TILE = 0.6  # of both sides: neighbours share a fifth of the picture
+
+
+def view_boxes(size: Size) -> list[tuple[int, int, int, int]]:
+    """The five views of a picture (left, top, right, bottom): the whole, then four tiles that overlap.
+
+    Small things are larger in a tile than in the whole, and a tower that squeezes pictures into a square squeezes a
+    tile less hard. Tiles of 1/1.8, which share a tenth, were worse: see docs/views.md.
+    """
+    width, height = size
+    wide, high = max(1, round(_TILE * width)), max(1, round(_TILE * height))
+    corners = ((0, 0), (width - wide, 0), (0, height - high), (width - wide, height - high))
+    return [(0, 0, width, height), *((left, top, left + wide, top + high) for left, top in corners)]
+
+
+def _piece(decoded: _Decoded, box: tuple[int, int, int, int], *, exact: bool = False) -> _Decoded:
+    """A part of a decoded picture, `box` in pixels of the file, as a picture of its own.
+
+    `exact`: resizing it mixes no pixels into its edge that are beside it, unless it was decoded at a reduced size.
+    """
+    size = (box[2] - box[0], box[3] - box[1])
+    if exact and decoded.box is None and decoded.image.size == decoded.full_size:
+        return replace(decoded, image=decoded.image.crop(box), full_size=size)
     left, top, right, bottom = decoded.box or (0.0, 0.0, float(decoded.image.width), float(decoded.image.height))
     scale_x, scale_y = (right - left) / decoded.full_size[0], (bottom - top) / decoded.full_size[1]
     part = (left + box[0] * scale_x, top + box[1] * scale_y, left + box[2] * scale_x, top + box[3] * scale_y)
     clipped = (*part[:2], min(part[2], right), min(part[3], bottom))
-    return replace(decoded, full_size=(box[2] - box[0], box[3] - box[1]), box=clipped)
+    return replace(decoded, full_size=size, box=clipped)
 
 
 # Preprocessing, after open_clip/transform.py and torchvision

@@ -33,6 +33,7 @@ from clipsearch.cores import available_cores, usable_memory
 from clipsearch.errors import ClipsearchError
 from clipsearch.pictures.appearance import NOT_SEEN, Appearance
 from clipsearch.pictures.worker import nameless_file, receive, send, share_memory
+from clipsearch.query.crops import Crop
 from clipsearch.records import (
     MOST_PIECES,
     OUT_OF_MEMORY,
@@ -59,7 +60,7 @@ class DecodeTask:
     words read ("words"): its longer side at most `longest` pixels, and, where `gated`, only if there seem to be any.
 
     `key` is the caller's; `size_bytes` allows large files more time. `member`: instead of the whole file, `size_bytes`
-    of it at `offset`, which are a picture file of that name.
+    of it at `offset`, which are a picture file of that name. `crop`: decode this part of the picture.
     """
 
     key: int
@@ -71,6 +72,7 @@ class DecodeTask:
     timeout_s: float | None = None  # for decoding it; None: the pool's
     longest: int = 0
     gated: bool = False
+    crop: Crop | None = None
     start_s: float | None = None  # of a video: after which moment, and nothing is hashed; None: from the beginning
 
 
@@ -121,6 +123,7 @@ class DecodeResult:
     appearance: Appearance = NOT_SEEN
     lines: tuple[Line, ...] | None = None  # in mode words, in pixels of a picture of width and height; None: not read
     video: VideoPart | None = None
+    is_tiled: bool = False  # whether the pieces are the whole picture and its tiles
 
     @property
     def pixels(self) -> PixelArray | None:
@@ -152,6 +155,7 @@ class DecodePool:
         memory_limit_bytes: int | None = None,
         command: list[str] | None = None,
         pieces: bool = False,
+        views: int = 1,
         single_use: bool = False,
     ) -> None:
         """Make a pool of `workers` processes (default: one for each core, at most 8) that are at most
@@ -160,8 +164,8 @@ class DecodePool:
         `timeout_s` limits the decoding of one picture; reading it has the same again, and a second more for each
         megabyte. `memory_limit_bytes` limits one process (default: 4 GiB, or half of what the machine has or the
         container may use, if that is less). `command` replaces the worker program, for tests. `pieces`: long pictures
-        come in several (`images.piece_boxes`). `single_use`: a process decodes one picture and is replaced, for
-        pictures of strangers.
+        come in several (`images.piece_boxes`). `views`: others in so many (`images.view_boxes`). `single_use`: a
+        process decodes one picture and is replaced, for pictures of strangers.
         """
         self.workers = count = workers or min(8, available_cores())
         self.capacity = capacity or max(128, 16 * count)
@@ -175,7 +179,9 @@ class DecodePool:
             max_pixels=max_pixels,
             limit_bytes=memory_limit_bytes or _memory_limit(),
             command=command,
-            most_pieces=MOST_PIECES if pieces else 1,
+            most_pieces=MOST_PIECES if pieces else views,
+            pieces=pieces,
+            views=views,
             depth=1 if single_use else _DEPTH,
             single_use=single_use,
         )
@@ -262,6 +268,8 @@ class _Shared:
         limit_bytes: int,
         command: list[str] | None,
         most_pieces: int,
+        pieces: bool,
+        views: int,
         depth: int,
         single_use: bool,
     ) -> None:
@@ -278,6 +286,8 @@ class _Shared:
             "memory": self.handle,
             "memory_bytes": memory_bytes,
             "most_pieces": most_pieces,
+            "pieces": pieces,
+            "views": views,
             "limit_bytes": limit_bytes,
         }
         # -P: the current folder, which may be a folder of anything, is not a place to import from.
@@ -414,6 +424,8 @@ class _Worker:
             message |= {"member": task.member, "offset": task.offset, "size_bytes": task.size_bytes}
         if task.start_s is not None:
             message["start_s"] = task.start_s
+        if task.crop is not None:
+            message["crop"] = str(task.crop)
         # A process that died still has its last answers in the pipe; after them comes the end of its stdout.
         with suppress(OSError):
             send(self._pipe("stdin"), message)
@@ -481,6 +493,7 @@ class _Worker:
             beside_unread=bool(message.get("beside_unread")),
             appearance=Appearance.from_dict(message.get("appearance", {})),
             video=video,
+            is_tiled=bool(message.get("tiled")),
         )
 
     def _start_clock(self) -> bool:

@@ -137,6 +137,7 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
 
     from clipsearch.errors import UnreadablePicture
     from clipsearch.pictures import images
+    from clipsearch.query.crops import read_crop
     from clipsearch.records import Preprocessing
 
     settings = json.loads(sys.argv[1])
@@ -158,7 +159,7 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
         try:
             member = _read_member(task) if "member" in task else None
             with images.PictureFile(task.get("member", task["path"]), member) as file:
-                pieces = settings["most_pieces"] > 1
+                pieces = settings["pieces"]
                 if task["mode"] == "describe":
                     send(results, {"read": True})
                     about = file.describe(preprocessing, max_pixels=max_pixels, pieces=pieces)
@@ -184,9 +185,22 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
                         result |= {"width": shown.width, "height": shown.height, "pieces": 1}
                 elif task["mode"] == "decode":
                     send(results, {"read": True})
-                    picture = file.decode(preprocessing, max_pixels=max_pixels, pieces=pieces, look=True)
+                    crop = read_crop(task["crop"]) if "crop" in task else None
+                    picture = file.decode(
+                        preprocessing,
+                        max_pixels=max_pixels,
+                        pieces=pieces,
+                        crop=crop,
+                        views=settings["views"],
+                        look=True,
+                    )
                     slots[task["slot"], : len(picture.pieces)] = picture.pieces
-                    result |= {"width": picture.width, "height": picture.height, "pieces": len(picture.pieces)}
+                    result |= {
+                        "width": picture.width,
+                        "height": picture.height,
+                        "pieces": len(picture.pieces),
+                        "tiled": picture.is_tiled,
+                    }
                     result |= {"partial": picture.partial, "beside_unread": picture.beside_unread}
                     result["metadata"] = asdict(picture.metadata)
                     result["appearance"] = asdict(picture.appearance)

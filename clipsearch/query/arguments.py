@@ -32,6 +32,7 @@ MOST_TEXTS = 256  # and so on, of one request
 MOST_VECTORS = 1000
 MOST_DIMENSIONS = 8192
 LARGEST_ROW_ID = 2**63 - 1
+LONGEST_ID = 19  # digits
 SORTS: tuple[Sort, ...] = get_args(Sort)
 A_PICTURE = "a hit, a row id or the path of a picture"
 Size = Literal[128, 256, 512, 1024, 2048, 4096]  # of a thumbnail

@@ -37,7 +37,7 @@ _SENTENCE_END = re.compile(r"\w[.?!…]+(?=\s|$)")
 _AMOUNT = r"-?\d{1,15}(?:\.\d{1,9})?(?:\s+(?:[kmg]i?b|px|stars?)\b)?"
 _SPACED = re.compile(rf"(?:(?:>=|<=|>|<|=)\s*)?{_AMOUNT}(?:\s*\.\.\s*{_AMOUNT})?(?=\s|\)|$)", re.IGNORECASE)
 _SIGNS = {"+": 1, "-": -1, "−": -1}
-PATH = re.compile(r"(?:\.{1,2}|~)[/\\]\S|/.*\.\w{2,5}$", re.DOTALL)
+PATH = re.compile(r"(?:\.{1,2}|~)[/\\]\S|/.*\.\w{2,5}(?:#xywh=\S*)?$", re.DOTALL)
 
 
 def _named(match: re.Match[str]) -> str:

@@ -9,7 +9,7 @@ import dataclasses
 import heapq
 import math
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
@@ -36,8 +36,9 @@ from clipsearch.errors import (
 )
 from clipsearch.filenames import well_formed
 from clipsearch.places import is_file, leads_out
-from clipsearch.query import Query, Term, parse_query
+from clipsearch.query import MARK, Query, Term, parse_query
 from clipsearch.query.arguments import (
+    A_PICTURE,
     Arguments,
     Size,
     read_arguments,
@@ -52,6 +53,7 @@ from clipsearch.query.arguments import (
     read_texts,
     read_window,
 )
+from clipsearch.query.crops import Crop, picture_file, split_crop
 from clipsearch.records import (
     DEFAULT_HITS,
     FIRST_WITH_WORDS,
@@ -67,7 +69,7 @@ from clipsearch.records import (
     TagRef,
 )
 from clipsearch.search.embedding import Encoder as ModelEncoder
-from clipsearch.search.embedding import encode_picture, encode_text, read_file
+from clipsearch.search.embedding import encode_picture, encode_text, read_file, where_in
 from clipsearch.search.order import (
     DIVERSITY,
     Order,
@@ -84,14 +86,17 @@ from clipsearch.vectors import VectorSegment, check_queries, directed, distinct,
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    from PIL.Image import Image
 
     from clipsearch.query.nodes import Filter
     from clipsearch.search.confidence import Background, QueryKind
     from clipsearch.search.variety import Nearness
+    from clipsearch.search.where import HeatMap
     from clipsearch.store.columns import Columns
     from clipsearch.store.tags import Direction, Tag
     from clipsearch.store.words import WordFiles
 
+ReadPart = Callable[[str, Crop], tuple[FloatArray, str | None]]
 SAMPLE_ROWS = 4096
 WORD_PROMPT = "a photo of {}"
 """A word by itself is also encoded in this, and the mean is searched for: with the built-in model precision@20 rises by
@@ -133,6 +138,8 @@ class Collection:
         self._sample: FloatArray | None = None
         self._background: Background | None = None
         self._nearness: Nearness | None = None
+        self.read_part: ReadPart | None = None
+        """What encodes a part of a file of the index; None: this process."""
 
     @property
     def _snapshot(self) -> Snapshot:
@@ -363,7 +370,8 @@ class Collection:
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
         """Return the k pictures most like one, without that one and other files of the same content.
 
-        `picture` is a hit, a row id, or a path: of a picture file, or else of a picture of the index that is away.
+        `picture` is a hit, a row id, or a path: of a picture file, or else of a picture of the index that is away. A
+        path or a row id may name a part: "photo.jpg#xywh=10,20,300,200", "4711#xywh=percent:0,0,50,50".
         A hit is known by its content, also where the index was made anew and its row id is that of another picture.
         None is left out for being unlikely. Raises: NoSuchPicture, OtherPicture, UnreadablePicture, InvalidQuery.
         """
@@ -483,7 +491,11 @@ class Collection:
             return dataclasses.replace(term, vector=self._unit(sent[term.value]))
         from clipsearch.search.similar import find_picture
 
-        row_id = find_picture(self, term.value) if os.path.isabs(term.value) else None  # noqa: PTH117
+        is_absolute = os.path.isabs(term.value)  # noqa: PTH117
+        row_id, part = find_picture(self, term.value) if is_absolute else None, ""
+        if row_id is None and is_absolute:
+            path, crop = split_crop(term.value)
+            row_id, part = (None, "") if crop is None else (find_picture(self, path), f"{MARK}{crop}")
         if row_id is None:
             raise MalformedQuery(
                 query,
@@ -491,7 +503,7 @@ class Collection:
                 "the server opens no files by path",
                 "Use like:ROW_ID, or send the picture where that is possible.",
             )
-        return dataclasses.replace(term, kind="like", value=str(row_id))
+        return dataclasses.replace(term, kind="like", value=f"{row_id}{part}")
 
     def _unit(self, vector: FloatArray) -> FloatArray:
         """A vector that was sent, of length 1. Raises: DimensionMismatch, InvalidQuery."""
@@ -660,20 +672,61 @@ class Collection:
 
     def _term_vector(self, query: Query, term: Term) -> FloatArray:
         if term.kind == "like":
-            if not term.value.removeprefix("-").isdecimal():
+            value, crop = self._liked(query, term)
+            if not value.removeprefix("-").isdecimal():
                 return self.concept(term.value).vector
             try:
-                return self.vector(int(term.value))
+                return self.vector(int(value)) if crop is None else self.encode_part(int(value), crop)[0]
             except (NoSuchPicture, ValueError):  # ValueError: it has thousands of digits
-                problem = f"the index has no picture {term.value}"
+                problem = f"the index has no picture {value}"
                 raise MalformedQuery(query.source, term.position, problem, "Use the row_id of a hit.") from None
         if term.vector is not None:
             sent: FloatArray = term.vector
             return sent
-        from clipsearch.search.similar import row_of_file
+        from clipsearch.search.similar import find_picture, row_of_file
 
-        row_id = row_of_file(self, term.value)
-        return self.encode_picture(term.value) if row_id is None else self.vector(row_id)
+        path, crop = picture_file(term.value)
+        if crop is not None:
+            row_id = None if is_file(path) or not os.path.isabs(path) else find_picture(self, path)  # noqa: PTH117
+            return self.encode_picture(term.value) if row_id is None else self.encode_part(row_id, crop)[0]
+        row_id = row_of_file(self, path)
+        return self.encode_picture(path) if row_id is None else self.vector(row_id)
+
+    def _liked(self, query: Query, term: Term) -> tuple[str, Crop | None]:
+        """What `like:` names, and the part of it that is meant. Raises: InvalidQuery."""
+        name, mark, _ = term.value.rpartition(MARK)
+        if not mark or any(tag.name == term.value for tag in self.tags):
+            return term.value, None
+        value, crop = split_crop(term.value)
+        if not value.removeprefix("-").isdecimal():
+            problem, advice = f"{name} is not a picture, and only pictures have parts", "Use the row_id of a hit."
+            raise MalformedQuery(query.source, term.position, problem, advice)
+        return value, crop
+
+    def encode_part(self, row_id: int, crop: Crop) -> tuple[FloatArray, str | None]:
+        """The vector of a part of a picture of the index, shape (D,), and the picture's content hash.
+
+        Raises: NoSuchPicture, UnreadablePicture.
+        """
+        record = self.record(row_id)
+        if record.member or record.view:
+            raise UnreadablePicture(record.path, "unreadable", "only a part of a whole picture can be searched for")
+        path = self._file_of(record)
+        try:
+            vector, content = self.read_part(path, crop) if self.read_part is not None else self._read(path, crop)
+        except UnreadablePicture as error:
+            raise UnreadablePicture(record.path, error.status, error.reason) from None
+        if record.content_hash not in (None, content):
+            raise UnreadablePicture(record.path, "unreadable", "its file has changed since it was indexed")
+        return vector, content
+
+    def _read(self, path: str, crop: Crop | None) -> tuple[FloatArray, str | None]:
+        from clipsearch.encoder.pieces import encode_decoded
+        from clipsearch.pictures.images import read_picture
+
+        read = read_picture(path, self.encoder.preprocessing, pieces=True, crop=crop, views=self.manifest.model.views)
+        vector: FloatArray = encode_decoded(self.encoder, [read.pieces], [read.is_tiled])[0]
+        return vector, read.content_hash
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """The vectors of texts, as they stand. Shape: (B, D) float32, unit L2.
@@ -694,17 +747,43 @@ class Collection:
     def encode_picture(self, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
         """The vector of a picture, shape (D,), or of each of several, shape (N, D); float32, unit L2.
 
-        A picture is a path or a PIL image. Raises: UnreadablePicture, InvalidArgument.
+        A picture is a path or a PIL image; a path may name a part (`photo.jpg#xywh=10,20,300,200`). Raises:
+        UnreadablePicture, InvalidArgument, InvalidQuery for a part that is none.
         """
         self._check_open()
-        return encode_picture(self.encoder, picture)
+        return encode_picture(self.encoder, picture, self.manifest.model.views)
+
+    def where(
+        self, query: str | os.PathLike[str] | Query, picture: int | str | os.PathLike[str] | Hit | Image
+    ) -> HeatMap:
+        """Where in a picture a query matches: a map of cosines, with a box around its peak (docs/where.md).
+
+        `picture` is a hit, a row id, a path or a PIL image. It always points somewhere, also if nothing matches.
+        Raises: InvalidQuery, also for a query with filters only; NoSuchPicture, UnreadablePicture, EncoderMismatch.
+        """
+        from clipsearch.query.arguments import is_image
+        from clipsearch.search.similar import row_of_content
+
+        vector = self.encode_query(query)
+        if isinstance(picture, str | os.PathLike) or is_image(picture):
+            return where_in(self.encoder, vector, picture)  # type: ignore[arg-type]
+        if isinstance(picture, Hit):
+            row_id = row_of_content(self, picture.record.row_id, picture.record.content_hash)
+        else:
+            row_id = read_row_id(picture, "picture", A_PICTURE)
+        record = self.record(row_id)
+        try:
+            return where_in(self.encoder, vector, self._file_of(record), record.start_s or 0.0)
+        except UnreadablePicture as error:
+            raise UnreadablePicture(record.path, error.status, error.reason) from None
 
     def read_picture(self, path: str | os.PathLike[str]) -> tuple[FloatArray, str | None]:
         """The vector of a picture file, shape (D,), and its content hash. Raises: UnreadablePicture."""
         from clipsearch.encoder.pieces import encode_decoded
 
-        read = read_file(path, self.encoder.preprocessing, content_hash=True)
-        vector: FloatArray = encode_decoded(self.encoder, [read.pieces])[0]
+        views = self.manifest.model.views
+        read = read_file(path, self.encoder.preprocessing, content_hash=True, views=views)
+        vector: FloatArray = encode_decoded(self.encoder, [read.pieces], [read.is_tiled])[0]
         return vector, read.content_hash
 
     def refined(self, vector: FloatArray | None, like: Sequence[int], unlike: Sequence[int]) -> FloatArray | None:
@@ -851,6 +930,14 @@ class Collection:
         record = self.record(row_id)
         if hit is not None and not has_content(record, hit.record.content_hash, part_of(hit.record)):
             raise OtherPicture(row_id)
+        path = self._file_of(record)
+        if hit is not None and not is_as_indexed(path, record):
+            raise OtherPicture(row_id, "its file has changed since it was indexed")
+        return thumbnail_of(path, record.path, size_px, record.start_s or 0.0)
+
+    def _file_of(self, record: ImageRecord) -> str:
+        """The file of a picture, to be read. Raises: UnreadablePicture if it is away, or leads out of the folder;
+        IndexAway."""
         if self.manifest.links == "inside" and leads_out(self.root, record.path):
             raise UnreadablePicture(record.path, "unreadable", "its file is a link out of the folder now")
         path = os.path.join(self.root, record.path)
@@ -858,9 +945,7 @@ class Collection:
             if not self.index.is_dir():
                 raise IndexAway(self.index)
             raise UnreadablePicture(record.path, "unreadable", GONE)
-        if hit is not None and not is_as_indexed(path, record):
-            raise OtherPicture(row_id, "its file has changed since it was indexed")
-        return thumbnail_of(path, record.path, size_px, record.start_s or 0.0)
+        return path
 
     def vector(self, row_id: int) -> FloatArray:
         """The vector of a picture, also of one that was deleted since: a link or a thumb may still name it.

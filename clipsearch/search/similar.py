@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipsearch.errors import NoSuchPicture, OtherPicture
+from clipsearch.errors import NO_SUCH_PICTURE, NoSuchPicture, OtherPicture, UnreadablePicture
 from clipsearch.folding import fold_name
 from clipsearch.places import absolute, is_file, is_unchanged
 from clipsearch.query import Query
-from clipsearch.query.arguments import A_PICTURE, read_path, read_row_id
+from clipsearch.query.arguments import A_PICTURE, LONGEST_ID, read_path, read_row_id
+from clipsearch.query.crops import Crop, picture_file
 from clipsearch.records import FloatArray, Hit, ImageRecord
 from clipsearch.search.order import Wish, put_in_order
 
@@ -25,8 +26,12 @@ def similar_to(photos: Collection, picture: int | str | os.PathLike[str] | Hit, 
     """See `Collection.similar`."""
     if isinstance(picture, str | os.PathLike):
         path = read_path("picture", picture)
-        row_id = row_of_file(photos, path)
-        if row_id is None and not is_file(path):
+        file, crop = picture_file(path)
+        if crop is not None and not is_file(file):
+            is_id = file.isdecimal() and len(file) <= LONGEST_ID
+            return similar_to_part(photos, int(file) if is_id else row_of_away(photos, file), crop, k)
+        row_id = None if crop is not None else row_of_file(photos, path)
+        if row_id is None and crop is None and not is_file(path):
             row_id = find_picture(photos, path)
         if row_id is None:
             vector, content = photos.read_picture(path)
@@ -37,6 +42,21 @@ def similar_to(photos: Collection, picture: int | str | os.PathLike[str] | Hit, 
     else:
         row_id = read_row_id(picture, "picture", A_PICTURE)
     return similar_to_row(photos, row_id, k)
+
+
+def similar_to_part(photos: Collection, row_id: int, crop: Crop, k: int, offset: int = 0) -> list[Hit]:
+    """The k pictures most like a part of one of the index, which is no hit itself. Raises: NoSuchPicture,
+    UnreadablePicture."""
+    vector, content = photos.encode_part(row_id, crop)
+    return similar_to_vector(photos, vector, k, content=content, but=row_id, offset=offset)
+
+
+def row_of_away(photos: Collection, path: str) -> int:
+    """The row id of a picture that is no file here. Raises: UnreadablePicture."""
+    row_id = find_picture(photos, path)
+    if row_id is None:
+        raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE)
+    return row_id
 
 
 def similar_to_row(photos: Collection, row_id: int, k: int, offset: int = 0) -> list[Hit]:

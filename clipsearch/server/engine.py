@@ -21,6 +21,7 @@ from clipsearch.config import marker_of
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import ClipsearchError, EncoderMismatch, UnknownIndex
+from clipsearch.query.crops import Crop
 from clipsearch.records import FloatArray, IntArray
 from clipsearch.search.collection import Collection
 from clipsearch.server.batching import Batches, BatchingEncoder
@@ -229,6 +230,8 @@ class Engine:
         self._closed = threading.Event()
         self._warming: list[threading.Thread] = []
         self._adding = threading.Lock()
+        self.read_part: Callable[[Collection, str, Crop], tuple[FloatArray, str | None]] | None = None
+        """What encodes a part of a picture file for a collection; None: this process."""
         self.indexes: dict[str, ServedIndex] = {}
         try:
             for path in indexes:
@@ -286,7 +289,7 @@ class Engine:
     def open(self, index: Path) -> SharedCollection:
         """Open the newest generation of an index with an encoder that is shared. Raises: see __init__."""
         if self._given is not None:
-            return SharedCollection(index, self._given, self._observe_batch)
+            return self._reading_apart(SharedCollection(index, self._given, self._observe_batch))
         with contextlib.ExitStack() as stack:
             probe = stack.enter_context(Collection(index))
             model = probe.manifest.model
@@ -297,7 +300,21 @@ class Engine:
                     if encoder.fingerprint != model.fingerprint:
                         raise EncoderMismatch(index, model.name, encoder.name, str(probe.root))
                     self._encoders[model.name] = encoder
-            return SharedCollection(index, encoder, self._observe_batch)
+            return self._reading_apart(SharedCollection(index, encoder, self._observe_batch))
+
+    def _reading_apart(self, collection: SharedCollection) -> SharedCollection:
+        """A collection that reads parts of pictures as the engine's user does, as soon as that is known."""
+        itself, engine = weakref.ref(collection), weakref.ref(self)
+
+        def read(path: str, crop: Crop) -> tuple[FloatArray, str | None]:
+            photos, own = itself(), engine()
+            assert photos is not None  # whoever asks holds it
+            if own is None or own.read_part is None:
+                return photos._read(path, crop)
+            return own.read_part(photos, path, crop)
+
+        collection.read_part = read
+        return collection
 
     def encoder_of_its_own(self, index: Path) -> Encoder:
         """The encoder of an index for a run, which shall not keep searches waiting. Raises: see __init__."""

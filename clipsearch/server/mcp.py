@@ -43,7 +43,8 @@ _FILTERS = ", ".join(example for field in FILTERS.values() for example in field.
 QUERY_LANGUAGE = (
     """Find pictures by what they show. The query is a short description in words, as in a caption: \
 "a dog on a beach". It can say more:
-- sums: "horse + stripes", "cat - dog", "dog beach -people", weights "2:sunset + sea"; like:ROW_ID stands for a picture.
+- sums: "horse + stripes", "cat - dog", "dog beach -people", weights "2:sunset + sea"; like:ROW_ID stands for a \
+picture, like:ROW_ID#xywh=X,Y,WIDTH,HEIGHT for a part of it, in pixels.
 - filters, anywhere in the query, all of which must hold: """
     + _FILTERS
     + """; "or" between two, "not" before one, parentheses to group.
@@ -189,14 +190,15 @@ def assistant_server(service: Service) -> MCPServer:
         path: Annotated[
             str | None, Field(max_length=10_000, description="Path of a picture in the index, instead of row_id.")
         ] = None,
+        xywh: Annotated[str | None, Field(max_length=200, description=messages.PART)] = None,
         k: HitCount = DEFAULT_HITS,
         index: IndexName = None,
     ) -> Annotated[CallToolResult, Answer]:
-        """Find pictures similar to one of the collection, which is not a hit itself. Name it by row_id, or by
-        path as returned by search. Other files and URLs are not opened."""
+        """Find pictures similar to one of the collection, or to a part of it, which is not a hit itself. Name it by
+        row_id, or by path as returned by search. Other files and URLs are not opened."""
 
         def answer() -> Answer:
-            found = service.similar(messages.SimilarRequest(row_id=row_id, path=path, k=k, index=index))
+            found = service.similar(messages.SimilarRequest(row_id=row_id, path=path, xywh=xywh, k=k, index=index))
             return _answer(found, None if found["hits"] else NOTHING_SIMILAR)
 
         return _told(answer)

@@ -35,6 +35,7 @@ Bytes = Annotated[
         pattern="^([0-9a-f]{2})*$", description="The exact bytes of text that is not UTF-8, in hexadecimal.", repr=False
     ),
 ]
+PART = "Part of the picture: X,Y,WIDTH,HEIGHT in pixels of the upright picture, or percent:X,Y,WIDTH,HEIGHT."
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 IndexId = Annotated[
     str | None,
@@ -140,6 +141,7 @@ class SimilarRequest(Request):
     ] = None
     path_bytes: Bytes = None
     content: Content = None
+    xywh: Annotated[str | None, Field(max_length=200, description=PART, examples=["10,20,300,200"])] = None
     k: Annotated[int, Field(ge=1, le=MOST_AT_ONCE, description="Number of hits.")] = DEFAULT_HITS
     offset: Annotated[int, Field(ge=0, le=DEEPEST, description="Number of hits to skip.")] = 0
     index: IndexName = None

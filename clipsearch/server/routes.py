@@ -46,14 +46,17 @@ from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
 from clipsearch.places import is_file, leads_out
 from clipsearch.query.arguments import MOST_AT_ONCE, THUMBNAIL_SIZES, read_size
+from clipsearch.query.crops import Crop, read_crop, split_crop
 from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, NOTHING_FOUND, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import Order, Orders
 from clipsearch.search.similar import (
     find_content,
+    find_picture,
     has_content,
     row_at,
     row_of_content,
+    similar_to_part,
     similar_to_row,
     similar_to_vector,
 )
@@ -91,6 +94,7 @@ ThumbnailSize = Annotated[
         "may be up to three times as long.",
     ),
 ]
+PartForm = Annotated[str | None, Form(max_length=200, description=messages.PART)]
 THUMBNAIL_THREADS = 4
 UPLOAD_THREADS = 2
 RETRY_AFTER_S = 1
@@ -128,8 +132,9 @@ class Service:
         self.uploads = WorkQueue("upload", threads=UPLOAD_THREADS, most_waiting=most_waiting, observe=metrics.work)
         self.exports = WorkQueue("export", threads=1, most_waiting=most_waiting, observe=metrics.work)
         self._decode_timeout_s = decode_timeout_s
-        self._decoders: dict[str, Decoders] = {}  # by model fingerprint
+        self._decoders: dict[tuple[str, int], Decoders] = {}  # by model fingerprint and views
         self._orders = Orders()
+        engine.read_part = lambda photos, path, crop: self._read_file(Path(path), photos, crop)
 
     def search(self, asked: messages.SearchRequest) -> dict[str, Any]:
         """Answer a question; see `messages.SearchAnswer`."""
@@ -173,27 +178,39 @@ class Service:
             row_id = asked.row_id
             if (row_id is None) == (asked.path is None):
                 raise InvalidQuery(ONE_PICTURE if row_id is None else f"{ONE_PICTURE}, not both")
+            crop = None if asked.xywh is None else read_crop(asked.xywh)
             if row_id is None:
-                row_id = row_at(photos, _exact(asked.path or "", asked.path_bytes))
+                path = _exact(asked.path or "", asked.path_bytes)
+                found = find_picture(photos, path)
+                if found is None and crop is None:
+                    path, crop = split_crop(path)
+                row_id = row_at(photos, path) if found is None else found
             row_id = row_of_content(photos, row_id, asked.content)
+            if crop is not None:
+                hits = similar_to_part(photos, row_id, crop, asked.k, asked.offset)
+                return self._answer(served, photos, hits, began)
             return self._answer(served, photos, similar_to_row(photos, row_id, asked.k, asked.offset), began)
 
-    def similar_to_file(self, path: Path, index: str | None, k: int, offset: int = 0) -> dict[str, Any]:
+    def similar_to_file(
+        self, path: Path, index: str | None, k: int, offset: int = 0, xywh: str | None = None
+    ) -> dict[str, Any]:
         """Find what is like the picture in a file; see `messages.SimilarAnswer`. Raises: UnreadablePicture."""
         began = time.perf_counter()
         served = self.engine.index(index)
         with served.lease() as photos:
-            vector, content = self._read_file(path, photos)
+            vector, content = self._read_file(path, photos, None if xywh is None else read_crop(xywh))
             hits = similar_to_vector(photos, vector, k, content=content, offset=offset)
             return self._answer(served, photos, hits, began)
 
-    def encode_file(self, path: Path, photos: Collection) -> FloatArray:
-        """The vector of a picture that was sent here. Shape: (D,). Raises: UnreadablePicture."""
-        return self._read_file(path, photos)[0]
+    def encode_file(self, path: Path, photos: Collection, xywh: str | None = None) -> FloatArray:
+        """The vector of a picture that was sent here, or of a part of it. Shape: (D,). Raises: UnreadablePicture,
+        InvalidQuery."""
+        return self._read_file(path, photos, None if xywh is None else read_crop(xywh))[0]
 
-    def _read_file(self, path: Path, photos: Collection) -> tuple[FloatArray, str | None]:
+    def _read_file(self, path: Path, photos: Collection, crop: Crop | None = None) -> tuple[FloatArray, str | None]:
         encoder = photos.encoder
-        decoders = self._decoders.get(encoder.fingerprint)
+        kind = (encoder.fingerprint, photos.manifest.model.views)
+        decoders = self._decoders.get(kind)
         if decoders is None:
             made = Decoders(
                 encoder.preprocessing,
@@ -201,14 +218,15 @@ class Service:
                 timeout_s=self._decode_timeout_s,
                 single_use=True,
                 pieces=True,
+                views=kind[1],
             )
-            decoders = self._decoders.setdefault(encoder.fingerprint, made)
+            decoders = self._decoders.setdefault(kind, made)
         try:
-            read = decoders.read(path)
+            read = decoders.read(path, crop)
         except UnreadablePicture as error:
             raise UnreadablePicture("the picture", error.status, error.reason) from None
         assert read.pieces is not None
-        vector: FloatArray = encode_decoded(encoder, [read.pieces])[0]
+        vector: FloatArray = encode_decoded(encoder, [read.pieces], [read.is_tiled])[0]
         return vector, read.content_hash
 
     def embed(self, asked: messages.EmbedRequest) -> dict[str, Any]:
@@ -222,10 +240,10 @@ class Service:
             files = {_exact(file.path, file.path_bytes) for file in asked.files}
             return {"notices": photos.notices(_exact(asked.query, asked.query_bytes), files=files)}
 
-    def embed_file(self, path: Path, index: str | None) -> dict[str, Any]:
+    def embed_file(self, path: Path, index: str | None, xywh: str | None = None) -> dict[str, Any]:
         """Make the picture in a file into a vector; see `messages.EmbedAnswer`. Raises: UnreadablePicture."""
         with self.engine.lease(index) as photos:
-            return self._vectors(photos, self.encode_file(path, photos)[None])
+            return self._vectors(photos, self.encode_file(path, photos, xywh)[None])
 
     def vector(self, row_id: int, index: str | None, index_id: str | None = None) -> dict[str, Any]:
         """The vector of a picture; see `messages.EmbedAnswer`. Raises: NoSuchPicture, OtherIndex."""
@@ -468,11 +486,12 @@ def _add_searches(app: FastAPI, service: Service) -> None:
         k: Annotated[int, Form(ge=1, le=MOST_AT_ONCE)] = DEFAULT_HITS,
         offset: Annotated[int, Form(ge=0, le=messages.DEEPEST)] = 0,
         index: Annotated[str | None, Form(max_length=1000)] = None,
+        xywh: PartForm = None,
     ) -> Response:
         """Find pictures similar to an uploaded one. It is decoded in a separate process and then deleted."""
 
         def answer(path: Path) -> dict[str, Any]:
-            return service.similar_to_file(path, index, k, offset)
+            return service.similar_to_file(path, index, k, offset, xywh)
 
         return AsciiJSON(await service.uploads.run(lambda: _with_file(image, answer)))
 
@@ -490,10 +509,11 @@ def _add_searches(app: FastAPI, service: Service) -> None:
     async def embed_upload(
         image: Annotated[UploadFile, File(description="A picture file.")],
         index: Annotated[str | None, Form(max_length=1000)] = None,
+        xywh: PartForm = None,
     ) -> Response:
         """Encode an uploaded picture as a vector. It is decoded in a separate process and then deleted."""
         return AsciiJSON(
-            await service.uploads.run(lambda: _with_file(image, lambda path: service.embed_file(path, index)))
+            await service.uploads.run(lambda: _with_file(image, lambda path: service.embed_file(path, index, xywh)))
         )
 
 

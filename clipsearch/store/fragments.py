@@ -252,7 +252,7 @@ def write_vector_blocks(file: HashingFile, blocks: Iterable[VectorBlock], model:
     plain = vector_schema(model.dim)
     with pq.ParquetWriter(
         file,
-        plain.with_metadata({MODEL_KEY: json.dumps({name: getattr(model, name) for name in MODEL_FIELDS})}),
+        plain.with_metadata({MODEL_KEY: json.dumps(_named(model))}),
         compression={"vector_id": "zstd", "content_hash": "zstd", "vector.list.element": "none"},
         use_dictionary=False,
         write_statistics=["vector_id"],
@@ -395,6 +395,12 @@ def read_orphan_records(path: Path) -> list[ImageRecord]:
         return records
     except (pa.ArrowException, KeyError, TypeError, OSError) as error:
         raise ValueError(f"{path} is not a fragment: {error}") from error
+
+
+def _named(model: ModelRef) -> dict[str, Any]:
+    """What a file of vectors says of the model that made them."""
+    named = {name: getattr(model, name) for name in MODEL_FIELDS}
+    return {**named, "tiled": model.tiled} if model.tiled else named
 
 
 def read_orphan_vectors(path: Path) -> tuple[ModelRef, VectorBlock]:

@@ -36,16 +36,24 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataclassInstance")
 FORMAT_VERSION = 2
 KNOWN_READER_FEATURES: frozenset[str] = frozenset({"views", "members"})
-KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({"tags", "searches", "words"})
+TILES = "tiles"  # the writer feature of an index whose pictures were encoded in several views
+KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({"tags", "searches", "words", TILES})
 MANIFEST_NAME = re.compile(r"(\d{8,})\.json")
 OWN_NAME = re.compile(r"[0-9a-f]{32}(\.[a-z]+)")
 """Names of files that belong to generations."""
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
-    body = _plain(manifest)
+    body = _plain(_with_features(manifest))
     body["checksum"] = xxhash.xxh3_128_hexdigest(_canonical(body))
     return (json.dumps(body, separators=(",", ":")) + "\n").encode("ascii")
+
+
+def _with_features(manifest: Manifest) -> Manifest:
+    """A manifest that keeps versions from writing that would encode pictures in one view beside others in five."""
+    tiled = manifest.model.tiled or (manifest.rebuild is not None and manifest.rebuild.model.tiled)
+    features = tuple(feature for feature in manifest.writer_features if feature != TILES)
+    return dataclasses.replace(manifest, writer_features=(*features, TILES) if tiled else features)
 
 
 def _plain(value: Any) -> Any:

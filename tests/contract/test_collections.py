@@ -24,6 +24,7 @@ from clipsearch.errors import (
     UnreadablePicture,
 )
 from clipsearch.query import Query
+from clipsearch.query.crops import Crop
 from clipsearch.query.nodes import Tagged
 from clipsearch.records import Hit
 from clipsearch.search.concepts import add_concept
@@ -137,6 +138,8 @@ CALLS: dict[str, Call] = {
     "very diverse": lambda p: p.search("red", diverse=0.9, all=True),
     "a file": lambda p: p.search(Path(a_file(p))),
     "the path of a hit": lambda p: p.search(a_file(p), all=True),
+    "a part of a file": lambda p: p.search(f"{other(p)}#xywh=3,4,20,10 + red", all=True),
+    "similar to a part": lambda p: p.similar(f"{other(p)}#xywh=3,4,20,10", 5),
     "a file and a vector": lambda p: p.search(a_file(p), vector=p.vector(30), all=True),
     "a word and surrogates": lambda p: p.search("\ud800 red caf\udce9_dog.jpg", all=True),
     "a filter with surrogates": lambda p: p.search("name:IMG_02\udce9*"),
@@ -384,6 +387,8 @@ ASKED_WITH: dict[str, tuple[Any, ...]] = {
     "encode_text": ("red",),
     "encode_texts": ([],),
     "encode_picture": ([],),
+    "encode_part": (5, Crop(0, 0, 9, 9)),
+    "where": ("red", 5),
     "read_picture": ("other.png",),
     "refined": (None, [3], []),
     "search_vectors": (np.ones((1, DIM), np.float32),),
