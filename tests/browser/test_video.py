@@ -33,6 +33,7 @@ def filmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def test_a_video_plays_from_its_moment(open_page: Open, filmed: Site) -> None:
     page = open_page("/?q=yellow", at=filmed)
+    expect(page.locator(".cs-tile[data-n='0'] .cs-moment")).to_have_text("0:08")
     page.click(".cs-tile[data-n='0']")
     page.wait_for_selector(".cs-detail h2")
     page.keyboard.press("o")
