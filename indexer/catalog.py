@@ -89,8 +89,8 @@ class Catalog:
         return int(self._starts[-1])
 
     def forget_lost(self, segments: Sequence[Segment], open_ids: Callable[[Segment], IntArray]) -> None:
-        """Let missing rows whose vectors are in none of `segments` have none, and all rows of the same files: when these
-        are back, they are read.
+        """Let missing rows whose vectors are in none of `segments` have none, and so all rows of the same files: when
+        these are back, they are read.
 
         `open_ids` gives the ids that a segment holds, which it is asked for only where there are gaps between them.
         """
