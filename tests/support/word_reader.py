@@ -17,7 +17,13 @@ from clipsearch.pictures import worker
 from clipsearch.records import Line
 from tests.support.pictures import picture
 
-COMMAND = [sys.executable, "-P", "-m", "tests.support.word_reader"]
+REPOSITORY = Path(__file__).resolve().parents[2]
+_PROGRAM = f"""
+import runpy, sys
+sys.path.insert(0, {str(REPOSITORY)!r})
+runpy.run_module("tests.support.word_reader", run_name="__main__", alter_sys=False)
+"""
+COMMAND = [sys.executable, "-P", "-c", _PROGRAM]
 WIDTH = 200
 MARK = b"W:"
 

@@ -110,6 +110,7 @@ def test_what_parquet_lost_comes_back_from_float16(index: Path) -> None:
 def test_float32_vectors_of_an_older_index_stay_readable(
     photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("clipsearch.indexer.build.FIRST_COMMIT_S", 1000.0)
     monkeypatch.setattr("clipsearch.indexer.segments.IVF_FROM_ROWS", 80)
     fill(photos, 100)
     with monkeypatch.context() as patch:
