@@ -65,7 +65,7 @@ def export(
         notice("the export is not complete. Run the same command again to finish it.")
         raise
     if not done.table:
-        print(f"{count(done.pictures, 'picture')} with vectors in {quoted(done.target)}")
+        print(f"{count(done.rows, 'row')} with vectors in {quoted(done.target)}")
         return
     changes = f"{done.added:,} new, {done.changed:,} changed, {done.removed:,} removed"
-    print(f"{count(done.pictures, 'picture')} with vectors in {done.table} of {quoted(done.target)}: {changes}")
+    print(f"{count(done.rows, 'row')} with vectors in {done.table} of {quoted(done.target)}: {changes}")

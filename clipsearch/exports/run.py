@@ -27,11 +27,12 @@ REMOVED_AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What an export did. `pictures` are in the target now; `target` and `table` say where ("" for a file)."""
+    """What an export did. `rows` are in the target now: one for each picture, and for each shot of a video. `target`
+    and `table` say where ("" for a file)."""
 
     target: str
     table: str
-    pictures: int
+    rows: int
     added: int
     changed: int = 0
     removed: int = 0

@@ -38,7 +38,8 @@ QUERY = "red"
 
 
 def needs(*modules: str) -> None:
-    """Skip where a package is missing, and say which."""
+    """Skip where a package is missing, and say which. They are extras that somebody may do without; `make test`
+    installs all of them, as the extra `dev` names them, so that there nothing is skipped."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed")
@@ -321,7 +322,7 @@ def mark_gone(photos: Path, kind: str, row_ids: list[int]) -> None:
 def test_everything_arrives_and_the_nearest_are_the_same(base: Base, photos: Path) -> None:
     seen: list[tuple[int, int]] = []
     report = export(photos, base.target, progress=lambda done, total: seen.append((done, total)))
-    assert (report.pictures, report.added, report.changed, report.removed) == (300, 300, 0, 0)
+    assert (report.rows, report.added, report.changed, report.removed) == (300, 300, 0, 0)
     assert seen[0] == (0, 300) and seen[-1] == (300, 300)
     compare(base.read(), wanted(photos))
     noted = json.loads(base.mark())
@@ -347,12 +348,12 @@ def test_everything_arrives_and_the_nearest_are_the_same(base: Base, photos: Pat
 def test_a_second_export_writes_nothing_and_a_third_what_changed(base: Base, photos: Path) -> None:
     export(photos, base.target)
     again = export(photos, base.target)
-    assert (again.pictures, again.added, again.changed, again.removed) == (300, 0, 0, 0)
+    assert (again.rows, again.added, again.changed, again.removed) == (300, 0, 0, 0)
     base.spoil()
     write_tags(photos / ".clipsearch", {"best": {f"{1:032x}": 1.0}})  # of the pictures 0 and 1
     mark_gone(photos, "dead", [5, 6, 7])
     third = export(photos, base.target)
-    assert (third.pictures, third.added, third.changed, third.removed) == (297, 0, 2, 3)
+    assert (third.rows, third.added, third.changed, third.removed) == (297, 0, 2, 3)
     there = base.read()
     theirs = there.pop(OTHERS_ID)
     assert theirs["note"] == "theirs" and theirs.get("digest") is None
@@ -370,16 +371,16 @@ def test_a_table_of_an_older_version_gets_the_columns_that_are_new(
         export(photos, base.target)
         assert "rating" not in next(iter(base.read().values()))
     report = export(photos, base.target)
-    assert (report.pictures, report.added, report.changed) == (300, 0, 300)
+    assert (report.rows, report.added, report.changed) == (300, 0, 300)
     compare(base.read(), wanted(photos))
 
 
 def test_missing_pictures_go_along_only_when_asked_for(base: Base, photos: Path) -> None:
     mark_gone(photos, "missing", [0, 3])
-    assert export(photos, base.target).pictures == 298
+    assert export(photos, base.target).rows == 298
     assert not {0, 3} & set(base.read())
     report = export(photos, base.target, missing=True)
-    assert (report.pictures, report.added, report.changed) == (300, 2, 0)
+    assert (report.rows, report.added, report.changed) == (300, 2, 0)
     there = base.read()
     assert {row_id for row_id, row in there.items() if row["missing"]} == {0, 3}
     assert list(there[0]["tags"]) == ["seen"]
@@ -389,7 +390,7 @@ def test_filters_choose(base: Base, photos: Path) -> None:
     with Collection(photos / ".clipsearch", encoder=FakeEncoder(dim=DIM)) as collection:
         ids = np.array(sorted(row for row in collection.row_ids() if collection.record(row).path.startswith("trips/")))
     report = export(photos, base.target, where="folder:trips")
-    assert report.pictures == len(ids) and 0 < len(ids) < 300
+    assert report.rows == len(ids) and 0 < len(ids) < 300
     compare(base.read(), wanted(photos, ids))
     with pytest.raises(InvalidTarget, match=r"folder:trips.*--table"):
         export(photos, base.target)
@@ -437,7 +438,7 @@ def test_an_interrupted_export_is_finished_by_the_next(
     with pytest.raises(KeyboardInterrupt):
         export(photos, base.target, progress=stop)
     report = export(photos, base.target)
-    assert report.pictures == 300
+    assert report.rows == 300
     compare(base.read(), wanted(photos))
 
 
@@ -461,7 +462,7 @@ def test_a_file_has_everything(photos: Path, tmp_path: Path, name: str) -> None:
     import pyarrow.parquet as pq
 
     target = tmp_path / name
-    assert export(photos, str(target)).pictures == 300
+    assert export(photos, str(target)).rows == 300
     table = pq.read_table(target) if name.endswith("parquet") else pa.ipc.open_file(target).read_all()
     with Collection(photos / ".clipsearch", encoder=FakeEncoder(dim=DIM)) as collection:
         assert table.sort_by("row_id").drop_columns(["tags", "missing"]).equals(collection.to_arrow())
@@ -480,7 +481,7 @@ def test_a_file_is_replaced_only_when_asked_and_only_an_export(photos: Path, tmp
     with pytest.raises(InvalidTarget, match=r"already exists.*--overwrite"):
         export(photos, str(target))
     assert target.read_bytes() == before
-    assert export(photos, str(target), overwrite=True, where="folder:trips").pictures < 300
+    assert export(photos, str(target), overwrite=True, where="folder:trips").rows < 300
     assert pq.read_table(target).num_rows < 300
     pq.write_table(pa.table({"path": ["a"], "vector": [[1.0]]}), other)
     theirs = other.read_bytes()

@@ -366,7 +366,7 @@ def test_an_export_holds_rows_and_vectors(photos: Path, encoder: FakeEncoder, tm
     (photos / "set001" / "p00011.jpg").unlink()
     run(photos, encoder)
     target = tmp_path / "out.parquet"
-    assert export_index(photos / ".clipsearch", str(target)).pictures == 11
+    assert export_index(photos / ".clipsearch", str(target)).rows == 11
     table = pq.read_table(target)
     with Collection(photos / ".clipsearch", encoder=encoder) as collection:
         rows = {row["path"]: row["vector"] for row in table.select(["path", "vector"]).to_pylist()}

@@ -64,7 +64,7 @@ def test_batches_are_the_same_rows(photos: Collection) -> None:
 
 
 def test_an_export_is_the_same_table(photos: Collection, tmp_path: Path) -> None:
-    assert export_index(photos.index, str(tmp_path / "all.parquet")).pictures == 300
+    assert export_index(photos.index, str(tmp_path / "all.parquet")).rows == 300
     exported = pq.read_table(tmp_path / "all.parquet").sort_by("row_id")
     assert exported.drop_columns(["tags", "missing"]).equals(photos.to_arrow())
     assert photos.to_arrow().schema.metadata.items() <= exported.schema.metadata.items()

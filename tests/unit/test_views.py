@@ -204,7 +204,7 @@ def test_whatever_is_done_to_files_their_views_stay_together(made: Path, data: s
 def test_counts_are_of_files_and_of_views(folder: Path, tmp_path: Path) -> None:
     status = read_status(folder / ".clipsearch")
     assert (status.pictures, status.rows) == (FILES, FILES + 44)
-    assert export_index(folder / ".clipsearch", str(tmp_path / "rows.parquet")).pictures == FILES + 44
+    assert export_index(folder / ".clipsearch", str(tmp_path / "rows.parquet")).rows == FILES + 44
 
 
 # -- checked and repaired
