@@ -399,7 +399,7 @@ class PictureFile:
         decoded = [_Decoded(frame.image, part.full_size, None, None, Embedded()) for frame in part.frames]
         looks = []
         for one in decoded if look else ():
-            with suppress(Exception):
+            with suppress(Exception):  # what pixels say is an extra: without it the frame is found all the same
                 looks.append(_look_at(one, "", PictureMetadata()))
                 continue
             looks.append(NOT_SEEN)
@@ -526,7 +526,7 @@ def _classify_error(error: Exception, kind: str, stream: IO[bytes] | None) -> tu
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too_large", message
     if kind in ("BMP", "DIB") and lower.startswith("unsupported") and stream is not None:
-        with suppress(Exception):
+        with suppress(Exception):  # the header is damaged as well: the decoder's own words stay
             message = _compression_of_bmp(stream, kind) or message
     if isinstance(error, NotImplementedError) or lower.startswith(("unsupported", "unknown", "cannot handle")):
         return "unsupported_format", f"an unsupported kind of {kind}: {message[:120]}"
