@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -19,6 +20,7 @@ from starlette.responses import HTMLResponse, Response
 from clipsearch.encoder import Encoder
 from clipsearch.server.routes import Service
 from clipsearch.ui.first_use import Known, SetUp, add_first_use
+from clipsearch.ui.languages import COOKIE, choose, read_languages, sent
 from clipsearch.ui.page_routes import add_page_routes
 from clipsearch.ui.programs import Programs, add_programs
 from clipsearch.ui.tables import tables
@@ -27,6 +29,8 @@ ROOT = "clipsearch"
 """The id of the element that the page's program fills."""
 TABLES = "clipsearch-tables"
 """The id of the element that holds `tables.tables`."""
+MESSAGES = "clipsearch-messages"
+"""The id of the element that holds the sentences of the page: see `languages.sent`."""
 
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 _IMMUTABLE = "private, max-age=31536000, immutable"
@@ -66,9 +70,14 @@ class Assets:
             f'<link rel="stylesheet" href="{folder}/app.css">',
         ]
         lines += [f'<link rel="modulepreload" href="{folder}/{name}">' for name in modules]
-        known = json.dumps(tables()).replace("<", "\\u003c")
-        lines += [f'<script type="application/json" id="{TABLES}">{known}</script>']
+        lines += [_as_data(TABLES, tables())]
         return "\n".join([*lines, f'<script type="module" src="{folder}/app.js"></script>'])
+
+
+def _as_data(name: str, value: Any) -> str:
+    """An element that holds JSON, which browsers do not run."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{name}">{text}</script>'
 
 
 class Page:
@@ -77,13 +86,8 @@ class Page:
     def __init__(self, programs: Programs) -> None:
         self.programs = programs
         self._assets = Assets()
-        body = (
-            f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>clipsearch</title>\n'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n{self._assets.head()}\n</head>\n'
-            f'<body style="margin: 0"><div id="{ROOT}"></div></body>\n</html>\n'
-        )
-        headers = {"content-security-policy": _POLICY, "cache-control": "no-store"}
-        self._document = HTMLResponse(body, headers=headers)
+        self._head = self._assets.head()
+        self.languages = read_languages()
 
     @property
     def files(self) -> list[str]:
@@ -91,8 +95,17 @@ class Page:
         return self._assets.paths
 
     async def document(self, request: Request) -> Response:
-        """The page."""
-        return self._document
+        """The page, in the language that the browser asks for or that was chosen in it."""
+        chosen = request.cookies.get(COOKIE, "")
+        tag = choose(self.languages, chosen, request.headers.get("accept-language", ""))
+        told = _as_data(MESSAGES, sent(self.languages, tag, chosen))
+        body = (
+            f'<!doctype html>\n<html lang="{tag}">\n<head>\n<meta charset="utf-8">\n<title>clipsearch</title>\n'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n{told}\n{self._head}\n</head>\n'
+            f'<body style="margin: 0"><div id="{ROOT}"></div></body>\n</html>\n'
+        )
+        headers = {"content-security-policy": _POLICY, "cache-control": "no-store", "content-language": tag}
+        return HTMLResponse(body, headers=headers)
 
     async def file(self, request: Request) -> Response:
         """One of its files."""

@@ -1,15 +1,25 @@
 // Talks to the HTTP API. Knows nothing of the page.
 
+import { knows, said, t } from "./messages.js";
+
 /** Where the server's paths begin: "/", or "/photos/" behind a proxy. This file is at ui/HASH/ from there. */
 export const root = new URL("../../", import.meta.url).pathname;
 
 export class ApiError extends Error {
   constructor(status, problem) {
-    super(problem.message || `the server answered ${status}`);
+    super(told(status, problem));
     this.status = status;
     this.kind = problem.error || "";
     this.position = problem.position;
   }
+}
+
+/** What is wrong, in the reader's language where the server's sentence is known in it. */
+function told(status, { error, message, fields, sentences }) {
+  const lines = (sentences ?? []).map(said);
+  if (lines.length && lines.every(Boolean)) return lines.join("\n");
+  if (knows(`error.${error}`)) return t(`error.${error}`, fields);
+  return message || t("server.answered", { status: String(status) });
 }
 
 /** "lost" when the server does not answer, "back" when it does again. */
@@ -28,7 +38,7 @@ async function answer(path, options) {
   } catch (error) {
     if (error.name === "AbortError") throw error;
     heard(true);
-    throw new ApiError(0, { message: "the server does not respond. Is clipsearch still running?" });
+    throw new ApiError(0, { message: t("server.silent") });
   }
   heard(false);
   if (response.status === 401) {

@@ -2,12 +2,13 @@
 
 import * as api from "./api.js";
 import { Detail } from "./detail.js";
-import { button, counted, icon, make, number, percent, shown } from "./dom.js";
+import { button, icon, make, shown } from "./dom.js";
 import { download, progress as exportProgress, save as saveFile } from "./exports.js";
 import { Facets } from "./facets.js";
 import { Gallery } from "./gallery.js";
 import { Help } from "./help.js";
 import { PictureMap } from "./map.js";
+import { bytes, percent, said, t } from "./messages.js";
 import { filtersOf, quoted, withFilter } from "./query.js";
 import { EMPTY, fromAddress, namesRows, toAddress, withoutRows } from "./state.js";
 import { Saved, searchOf } from "./saved.js";
@@ -37,30 +38,29 @@ const identities = new Map(); // the id of each index, by its name; "" is the fi
 // ---- the parts
 
 const input = make("input.cs-query", {
-  type: "search", name: "q", placeholder: "Search your pictures", autocomplete: "off", spellcheck: false,
-  enterKeyHint: "search", "aria-label": "Search",
+  type: "search", name: "q", placeholder: t("search.placeholder"), autocomplete: "off", spellcheck: false,
+  enterKeyHint: "search", "aria-label": t("search.label"),
 });
 const file = make("input", { type: "file", accept: tables.accepted, hidden: true, onchange: () => file.files[0] && send(file.files[0]) });
 const chip = make("span.cs-chip", { hidden: true });
 const form = make("form.cs-search", { role: "search" }, icon("search"), chip, input,
-  button("cs-plain.cs-star", "star", "Saved searches", () => saved.show()),
-  button("cs-plain.cs-send", "picture", "Search with a picture (or drop or paste one)", () => file.click()), file);
-const filterButton = button("cs-plain.cs-filter", "filter", "Filters", () => toggleFilters());
+  button("cs-plain.cs-star", "star", t("saved.title"), () => saved.show()),
+  button("cs-plain.cs-send", "picture", t("search.send"), () => file.click()), file);
+const filterButton = button("cs-plain.cs-filter", "filter", t("filters.title"), () => toggleFilters());
 filterButton.setAttribute("aria-expanded", "false");
-const tabs = make("nav.cs-tabs", { "aria-label": "Views" }, ...["search", "map", "status"].map((view) =>
-  make("button.cs-tab", { type: "button", dataset: { view }, onclick: () => go({ view, id: null }) },
-    view[0].toUpperCase() + view.slice(1))));
-const helpButton = button("cs-plain.cs-help-button", "help", "Help (?)", () => help.show());
-const theme = button("cs-plain.cs-theme", "sun", "Theme", () => setTheme(THEMES[(THEMES.indexOf(currentTheme()) + 1) % THEMES.length]));
-const which = make("select.cs-which", { hidden: true, "aria-label": "Index", onchange: () => switchTo(which.selectedOptions[0]) });
+const tabs = make("nav.cs-tabs", { "aria-label": t("views.label") }, ...["search", "map", "status"].map((view) =>
+  make("button.cs-tab", { type: "button", dataset: { view }, onclick: () => go({ view, id: null }) }, t(`view.${view}`))));
+const helpButton = button("cs-plain.cs-help-button", "help", t("help.open"), () => help.show());
+const theme = button("cs-plain.cs-theme", "sun", t(`theme.${currentTheme()}`), () => setTheme(THEMES[(THEMES.indexOf(currentTheme()) + 1) % THEMES.length]));
+const which = make("select.cs-which", { hidden: true, "aria-label": t("indexes.label"), onchange: () => switchTo(which.selectedOptions[0]) });
 const header = make("header.cs-header", {}, make("a.cs-mark", { href: api.root, onclick: home }, "clipsearch"), form, filterButton, which, tabs, helpButton, theme);
 
-const filters = make("section.cs-filters", { hidden: true, "aria-label": "Filters" });
-const sort = make("select", { "aria-label": "Order", onchange: () => go({ sort: sort.value }) },
-  make("option", { value: "score" }, "Best first"), make("option", { value: "date" }, "Newest first"), make("option", { value: "path" }, "By folder and name"));
-const unique = toggle("Group near-duplicates", "unique");
-const diverse = toggle("Varied", "diverse", "Prefer pictures that differ from each other");
-const all = toggle("Unlikely matches", "all", "Also show unlikely matches");
+const filters = make("section.cs-filters", { hidden: true, "aria-label": t("filters.title") });
+const sort = make("select", { "aria-label": t("order.label"), onchange: () => go({ sort: sort.value }) },
+  make("option", { value: "score" }, t("order.score")), make("option", { value: "date" }, t("order.date")), make("option", { value: "path" }, t("order.path")));
+const unique = toggle(t("toggle.unique"), "unique");
+const diverse = toggle(t("toggle.diverse"), "diverse", t("toggle.diverse_title"));
+const all = toggle(t("toggle.all"), "all", t("toggle.all_title"));
 all.label.hidden = true;
 const summary = make("p.cs-summary", { role: "status", "aria-live": "polite" });
 const feedback = make("p.cs-feedback", { hidden: true });
@@ -68,19 +68,19 @@ const bar = make("div.cs-bar-row", {}, summary, feedback, make("span.cs-space"),
 const told = make("p.cs-told", { hidden: true, role: "status" });
 const named = make("p.cs-named", { hidden: true, role: "status" }); // what file names say, where pictures do not
 const problem = make("div.cs-problem", { role: "alert", hidden: true });
-const grid = make("div.cs-grid", { role: "list", "aria-label": "Pictures", tabIndex: -1 });
+const grid = make("div.cs-grid", { role: "list", "aria-label": t("grid.label"), tabIndex: -1 });
 const rail = make("div.cs-rail", { hidden: true });
 const nothing = make("div.cs-nothing", { hidden: true });
 const rest = make("p.cs-rest", { hidden: true });
 const results = make("main.cs-results", {}, bar, told, named, problem, nothing, grid, rail, rest);
 const mapView = make("main.cs-map", { hidden: true });
 const statusView = make("main.cs-status", { hidden: true });
-const panel = make("section.cs-detail", { "aria-label": "Information" });
+const panel = make("section.cs-detail", { "aria-label": t("viewer.panel") });
 const stage = make("div.cs-viewer", { hidden: true, role: "dialog", "aria-modal": "true", tabIndex: -1 });
-const selection = make("div.cs-selection", { hidden: true, role: "region", "aria-label": "Selected pictures" });
+const selection = make("div.cs-selection", { hidden: true, role: "region", "aria-label": t("selection.label") });
 const progress = make("button.cs-pill", { type: "button", hidden: true, onclick: () => go({ view: "status", id: null }) });
 const toast = make("div.cs-toast", { role: "status", hidden: true });
-const drop = make("div.cs-drop", { hidden: true }, make("p", {}, "Drop a picture to find others like it"));
+const drop = make("div.cs-drop", { hidden: true }, make("p", {}, t("search.drop")));
 const lost = make("p.cs-lost", { role: "status", hidden: true });
 root.tabIndex = -1; // a click beside everything leaves the focus here, not at the document
 root.replaceChildren(header, filters, results, mapView, statusView, selection, progress, stage, toast, lost, drop);
@@ -88,8 +88,8 @@ const help = new Help(root);
 const saved = new Saved(root, {
   index: () => state.index,
   present: () => {
-    const unsaved = [sent ? "the picture" : "", state.up.length || state.down.length ? "thumbs (save these as a tag)" : ""].filter(Boolean);
-    return { search: state.q ? searchOf(question()) : null, unsaved: unsaved.length ? `Not saved: ${unsaved.join(", ")}.` : "" };
+    const unsaved = [sent ? t("saved.without_picture") : "", state.up.length || state.down.length ? t("saved.without_thumbs") : ""];
+    return { search: state.q ? searchOf(question()) : null, unsaved: unsaved.filter(Boolean).join(" ") };
   },
   open: (one) => openSaved(one),
 });
@@ -100,7 +100,7 @@ const gallery = new Gallery(grid, {
     try {
       return (await api.rows({ ...question(), offset, k })).ids;
     } catch (error) {
-      say(`Nothing was added to the selection: ${error.message}`);
+      say(t("selection.not_added", { problem: error.message }));
       return [];
     }
   },
@@ -286,7 +286,7 @@ function failed(error) {
   answered = running = null;
   gallery.clearSelection();
   if (viewer.isOpen) viewer.shut();
-  if (before) say("Another index is served now: what was said of pictures by their number is left out.");
+  if (before) say(t("indexes.other"));
   go(withoutRows(state), { replace: true });
   return true;
 }
@@ -300,25 +300,25 @@ function drawSummary(took) {
   sort.value = !isScored && state.sort === "score" ? "date" : state.sort;
   unique.label.hidden = !isScored;
   diverse.label.hidden = !isScored || state.sort !== "score";
-  summary.textContent = `${counted(total, asksFor ? "result" : "picture")} · ${Math.round(took)} ms`;
+  summary.textContent = t(asksFor ? "summary.results" : "summary.pictures", { n: total, ms: Math.round(took) });
   summary.dataset.ms = Math.round(took);
-  const notices = total ? answered.notices : answered.notices.slice(1); // the first says why nothing is found
-  told.textContent = notices.join(" · ");
+  const allNotices = answered.notices.map((english, n) => ({ text: said(answered.sentences?.[n]) ?? english, why: answered.sentences?.[n]?.parts.why }));
+  const notices = total ? allNotices : allNotices.slice(1); // the first says why nothing is found
+  told.textContent = notices.map(({ text }) => text).join(" · ");
   told.hidden = !notices.length;
   nothing.hidden = total > 0;
   if (!total) {
     const index = indexes.find((one) => one.name === answered.index);
     const empty = index && !index.pictures;
     nothing.replaceChildren(
-      make("h2", {}, empty ? "No pictures here yet" : "Nothing found"),
-      make("p", {}, empty ? "Index a folder: clipsearch index ./photos" : answered.notices[0].replace(/^nothing found: /, "")),
+      make("h2", {}, t(empty ? "nothing.empty" : "nothing.found")),
+      make("p", {}, empty ? t("nothing.index", { command: "clipsearch index ./photos" }) : said(allNotices[0].why) ?? allNotices[0].text),
     );
   }
   offerNames();
   rest.hidden = !total || !hidden;
   rest.replaceChildren(
-    `${counted(hidden, "picture")} unlikely to match ${hidden === 1 ? "is" : "are"} not shown. `,
-    button("cs-button", null, "Show unlikely matches", () => go({ all: true }), "Show unlikely matches"),
+    `${t("rest.hidden", { n: hidden })} `, button("cs-button", null, t("rest.show"), () => go({ all: true }), t("rest.show")),
   );
   all.label.hidden = !state.all && !hidden && !hits.some((hit) => hit.band);
 }
@@ -334,8 +334,7 @@ async function offerNames() {
   try {
     const { total } = await api.search({ query, ...(state.index ? { index: state.index } : {}), index_id: asked.index_id, unique: state.unique, offset: 0, k: 1 });
     if (answered !== asked || !total) return;
-    named.replaceChildren(`${counted(total, "picture")} ${total === 1 ? "has" : "have"} this in the file name. `,
-      button("cs-link", null, "Show the pictures with this in their file name", () => go({ q: query, id: null }), "Show"));
+    named.replaceChildren(`${t("named.found", { n: total })} `, button("cs-link", null, t("named.show_title"), () => go({ q: query, id: null }), t("named.show")));
     named.hidden = false;
   } catch { /* nothing is offered, then */ }
 }
@@ -375,8 +374,8 @@ function drawChip() {
   if (String(sent?.number ?? "") === (chip.dataset.number ?? "")) return;
   chip.dataset.number = sent?.number ?? "";
   chip.hidden = !sent;
-  chip.replaceChildren(...(sent ? [make("img", { alt: "The picture that you sent", src: sent.url }),
-    button("cs-plain", "close", "Search without this picture", () => go({}, { picture: null }))] : []));
+  chip.replaceChildren(...(sent ? [make("img", { alt: t("search.sent"), src: sent.url }),
+    button("cs-plain", "close", t("search.without"), () => go({}, { picture: null }))] : []));
 }
 
 /** A large picture, scaled down before it is sent where the browser can read it; else as it is. */
@@ -406,7 +405,7 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   drop.hidden = true;
   const picture = pictureIn(event.dataTransfer);
-  if (picture) send(picture); else say("clipsearch cannot read this file as a picture.");
+  if (picture) send(picture); else say(t("search.unreadable"));
 });
 addEventListener("paste", (event) => {
   const picture = pictureIn(event.clipboardData);
@@ -422,18 +421,27 @@ filters.append(tags, values);
 const facets = new Facets(values, (signal) => api.facets(question(), signal), {
   query: () => input.value, go: (q) => go({ q, id: null }),
 });
-for (const { name, kind, label, type, placeholder, options } of tables.filters) {
+for (const { name, kind, type, placeholder, options } of tables.filters) {
   const control = options.length
-    ? make("select", {}, make("option", { value: "" }, "any"), ...options.map(([value, text]) => make("option", { value }, text)))
-    : make("input", { type, placeholder, autocomplete: "off", spellcheck: false, ...(kind === "tag" ? { list: "cs-tags" } : {}) });
+    ? make("select", {}, make("option", { value: "" }, t("filters.any")), ...options.map(([value, text]) => make("option", { value }, optionName(name, value) ?? text)))
+    : make("input", { type, placeholder: placeholder && t(`example.${name}`), autocomplete: "off", spellcheck: false, ...(kind === "tag" ? { list: "cs-tags" } : {}) });
   control.name = name;
   control.onchange = () => go({ q: withFilter(input.value, name, control.value.trim()), id: null });
   controls.set(name, control);
-  filters.append(make("label", {}, make("span", {}, label), control));
+  filters.append(make("label", {}, make("span", {}, t(`filter.${name}`)), control));
 }
-filters.append(button("cs-button", null, "Remove all filters from the query", () => {
+filters.append(button("cs-button", null, t("filters.clear_title"), () => {
   go({ q: tables.filters.reduce((q, { name }) => withFilter(q, name, ""), input.value), id: null });
-}, "Clear filters"));
+}, t("filters.clear")));
+
+/** What an option of a filter is called; undefined for what has a name of its own, as types of files. */
+function optionName(field, value) {
+  const [, sign, amount, unit] = /^([<>]=?)?(-?\d+)([kMG]B)?$/.exec(value) ?? [];
+  if (amount === undefined) return field === "ext" ? undefined : t(`option.${field}.${value}`);
+  if (field === "rating") return amount < 0 ? t("fact.rejected") : t(sign ? "option.stars_or_more" : "option.stars", { n: Number(amount) });
+  const size = field === "size" ? bytes(Number(amount) * { kB: 1e3, MB: 1e6, GB: 1e9 }[unit]) : t("option.pixels", { n: Number(amount) });
+  return t(sign === "<" ? "option.under" : "option.over", { size });
+}
 
 function drawFilters() {
   const given = filtersOf(state.q);
@@ -546,20 +554,20 @@ function drawFeedback() {
   feedback.hidden = !count;
   if (count) {
     feedback.replaceChildren(icon("up"), ` ${state.up.length} `, icon("down"), ` ${state.down.length} `,
-      state.up.length ? button("cs-link", null, "Save what these have in common as a tag", keepConcept, "save as tag") : "",
-      " ", button("cs-link", null, "Clear thumbs up and down", () => go({ up: [], down: [] }), "reset"));
+      state.up.length ? button("cs-link", null, t("thumbs.save_title"), keepConcept, t("thumbs.save")) : "",
+      " ", button("cs-link", null, t("thumbs.reset_title"), () => go({ up: [], down: [] }), t("thumbs.reset")));
   }
 }
 
 /** Ask for a name, and keep what the thumbs say under it. */
 function keepConcept() {
-  const name = make("input.cs-name-it", { type: "text", placeholder: "my-dog", "aria-label": "Name of the tag", autocomplete: "off" });
-  const submit = make("button.cs-button", { type: "submit" }, "Keep");
+  const name = make("input.cs-name-it", { type: "text", placeholder: t("example.tag"), "aria-label": t("thumbs.name"), autocomplete: "off" });
+  const submit = make("button.cs-button", { type: "submit" }, t("thumbs.keep"));
   const asking = make("form", {}, name, submit);
   let taken = null; // a name that is another tag's, which a second press replaces
   name.oninput = () => {
     taken = null;
-    submit.textContent = "Keep";
+    submit.textContent = t("thumbs.keep");
   };
   asking.onsubmit = async (event) => {
     event.preventDefault();
@@ -569,14 +577,14 @@ function keepConcept() {
         index: gallery.index, index_id: answered?.index_id, name: name.value.trim(), like: state.up, unlike: state.down,
         replace: taken === name.value.trim(),
       });
-      say(`Saved. Search for it with ${withFilter("", "tag", kept.name)}`);
+      say(t("thumbs.saved", { query: withFilter("", "tag", kept.name) }));
       status.poll();
       go({ q: withFilter("", "tag", kept.name), id: null });
     } catch (error) {
-      say(error.kind === "TagExists" ? "There is a tag with this name. Choose another name, or replace it." : error.message);
+      say(error.kind === "TagExists" ? t("thumbs.taken") : error.message);
       if (error.kind === "TagExists") {
         taken = name.value.trim();
-        submit.textContent = "Replace";
+        submit.textContent = t("replace");
       }
     }
   };
@@ -593,11 +601,11 @@ function drawSelection() {
   if (!count) return;
   const held = selection.contains(document.activeElement) ? document.activeElement.title : null;
   selection.replaceChildren(
-    make("strong", {}, `${number(count)} selected`),
-    button("cs-button", "copy", "Copy the paths, one per line", copyPaths, "Copy paths"),
-    button("cs-button", null, "Save paths and metadata as a CSV table", () => saveSelection("csv"), "CSV"),
-    button("cs-button", null, "Save small copies without metadata, up to 1,024 pixels wide", () => saveSelection("zip"), "ZIP of previews"),
-    button("cs-plain", "close", "Clear the selection (Esc)", () => { gallery.clearSelection(); focusPlace(); }),
+    make("strong", {}, t("selection.count", { n: count })),
+    button("cs-button", "copy", t("selection.copy_title"), copyPaths, t("selection.copy")),
+    button("cs-button", null, t("selection.csv_title"), () => saveSelection("csv"), "CSV"),
+    button("cs-button", null, t("selection.zip_title", { n: 1024 }), () => saveSelection("zip"), t("selection.zip")),
+    button("cs-plain", "close", t("selection.clear"), () => { gallery.clearSelection(); focusPlace(); }),
   );
   if (held) [...selection.querySelectorAll("button")].find((one) => one.title === held)?.focus();
 }
@@ -607,14 +615,14 @@ const asked = (form) => ({ index: gallery.index, index_id: answered?.index_id, i
 async function saveSelection(form) {
   const total = gallery.selected.size;
   const controller = new AbortController();
-  const state = make("span", {}, `Preparing ${counted(total, "picture")}…`);
-  const row = make("div.cs-saving", { role: "status" }, state, button("cs-button", null, "Stop", () => controller.abort(), "Stop"));
+  const state = make("span", {}, t("export.preparing", { n: total }));
+  const row = make("div.cs-saving", { role: "status" }, state, button("cs-button", null, t("export.stop"), () => controller.abort(), t("export.stop")));
   root.append(row);
   try {
-    const blob = await download(asked(form), controller.signal, (done) => { state.textContent = `Preparing ${exportProgress(done, total)}`; });
-    say(`Saved as ${saveFile(blob, form)}`);
+    const blob = await download(asked(form), controller.signal, (done) => { state.textContent = exportProgress(done, total); });
+    say(t("export.saved", { name: saveFile(blob, form) }));
   } catch (error) {
-    if (error.name !== "AbortError") say(`Not saved: ${error.message}`);
+    if (error.name !== "AbortError") say(t("export.failed", { problem: error.message }));
   } finally {
     row.remove();
   }
@@ -626,7 +634,7 @@ async function copyPaths() {
   try {
     copy((await (await download(asked("paths"), undefined, () => {})).text()).trimEnd());
   } catch (error) {
-    say(`Not copied: ${error.message}`);
+    say(t("copy.failed", { problem: error.message }));
   }
 }
 
@@ -642,7 +650,7 @@ async function copy(text) {
     focused?.focus({ preventScroll: true });
   }
   const lines = text.split("\n").length;
-  say(lines > 1 ? `${number(lines)} paths copied` : "Path copied");
+  say(t("copy.done", { n: lines }));
 }
 
 let saying = 0;
@@ -660,7 +668,7 @@ function news(latest) {
   if (latest) {
     const updated = server.version && latest.version !== server.version;
     server = { originals: latest.originals, version: server.version ?? latest.version };
-    if (updated) { lost.hidden = false; lost.replaceChildren("clipsearch was updated. ", button("cs-link", null, "Load the page again", () => location.reload(), "Load the page again")); }
+    if (updated) { lost.hidden = false; lost.replaceChildren(`${t("server.updated")} `, button("cs-link", null, t("server.reload"), () => location.reload(), t("server.reload"))); }
     const now = indexes.find((index) => index.name === (answered?.index ?? ""))?.id;
     if (answered && now !== answered.index_id && !running) failed(new api.ApiError(409, { error: "OtherIndex" }));
   }
@@ -679,9 +687,9 @@ function drawIndexes() {
   const writing = indexes.filter((index) => index.is_being_written);
   const current = indexes.find((index) => index.name === answered?.index);
   progress.hidden = !(writing.length || start.isUnfinished || (current && answered.generation < current.generation));
-  if (writing.length) progress.textContent = `Indexing ${shown(writing[0].name)}: ${writing[0].progress?.total ? percent(writing[0].progress) : counted(writing[0].pictures, "picture")}`;
-  else if (start.isUnfinished) progress.textContent = "Not all pictures are indexed yet. Go on";
-  else if (!progress.hidden) progress.textContent = "The index has changed. Show the changes";
+  if (writing.length) progress.textContent = t("pill.indexing", { name: shown(writing[0].name), how_far: writing[0].progress?.total ? percent(writing[0].progress) : t("pictures", { n: writing[0].pictures }) });
+  else if (start.isUnfinished) progress.textContent = t("pill.go_on");
+  else if (!progress.hidden) progress.textContent = t("pill.changed");
   progress.onclick = () => {
     if (writing.length || start.isUnfinished) go({ view: "status", id: null });
     else { answered = null; go({ view: "search" }); progress.hidden = true; }
@@ -696,7 +704,7 @@ function drawWhich() {
     which.dataset.key = key;
     const others = start.known.map(({ id, folder }) => make("option", { value: `\0${id}`, dataset: { id } }, shown(folder)));
     which.replaceChildren(...names.map((name) => make("option", { value: name }, shown(name))),
-      ...(others.length ? [make("optgroup", { label: "Used before" }, ...others)] : []));
+      ...(others.length ? [make("optgroup", { label: t("indexes.before") }, ...others)] : []));
   }
   which.hidden = names.length + start.known.length < 2;
   which.value = names.includes(state.index) ? state.index : names[0] ?? "";
@@ -723,7 +731,7 @@ let isAway = false;
 api.connection.addEventListener("lost", async () => {
   isAway = true;
   lost.hidden = false;
-  lost.textContent = "The server does not answer. Trying again…";
+  lost.textContent = t("server.lost");
   for (let n = 0; isAway; n++) {
     await new Promise((done) => setTimeout(done, 1000 * PATIENCE_S[Math.min(n, PATIENCE_S.length - 1)]));
     await status.poll();
@@ -746,7 +754,7 @@ function currentTheme() {
 function setTheme(name) {
   try { localStorage.theme = name; } catch { /* not kept, then */ }
   document.documentElement.dataset.csTheme = name;
-  theme.title = `Theme: ${name}`;
+  theme.title = t(`theme.${name}`);
   theme.setAttribute("aria-label", theme.title);
 }
 

@@ -1,16 +1,17 @@
 // What is known of one picture, and what can be done with it: the panel beside the large view.
 
 import { exposure, thumbnail } from "./api.js";
-import { button, bytes, make, number, shown } from "./dom.js";
+import { button, make, shown } from "./dom.js";
 import { bandTitle, baseName } from "./gallery.js";
+import { bytes, locale, localMoment, moment, number, t } from "./messages.js";
 
 const MOST_KEPT = 500;
 
-const plain = (value) => String(Number(value.toPrecision(2)));
+const plain = (value) => Number(value.toPrecision(2)).toLocaleString(locale);
 const shutter = (seconds) => (seconds < 0.4 ? `1/${number(Math.round(1 / seconds))} s` : `${plain(seconds)} s`);
 function focal({ focal_length_mm: real, focal_length_35mm: as35 }) {
-  const length = `${Number(real.toFixed(real < 10 ? 1 : 0))} mm`;
-  return as35 && Math.abs(as35 / real - 1) > 0.1 ? `${length} (as ${Math.round(as35)} mm)` : length;
+  const length = `${number(Number(real.toFixed(real < 10 ? 1 : 0)))} mm`;
+  return as35 && Math.abs(as35 / real - 1) > 0.1 ? t("focal.as_35mm", { length, n: Math.round(as35) }) : length;
 }
 
 export class Detail {
@@ -28,8 +29,8 @@ export class Detail {
     this.index = index;
     const rating = this.on.rating(hit);
     const thumbs = [
-      button(`cs-action${rating > 0 ? ".cs-on" : ""}`, "up", "More like this: thumbs up (+)", () => this.on.rate(hit, 1)),
-      button(`cs-action${rating < 0 ? ".cs-on" : ""}`, "down", "Less like this: thumbs down (-)", () => this.on.rate(hit, -1)),
+      button(`cs-action${rating > 0 ? ".cs-on" : ""}`, "up", t("detail.up"), () => this.on.rate(hit, 1)),
+      button(`cs-action${rating < 0 ? ".cs-on" : ""}`, "down", t("detail.down"), () => this.on.rate(hit, -1)),
     ];
     const facts = make("dl.cs-facts");
     for (const [what, value] of this.facts(hit)) facts.append(make("dt", {}, what), make("dd", {}, value));
@@ -37,14 +38,14 @@ export class Detail {
     this.root.replaceChildren(
       make("header", {},
         make("h2", { title: shown(hit.name) }, baseName(hit)),
-        button("cs-plain", "close", "Hide the information (i)", () => this.on.hide()),
+        button("cs-plain", "close", t("detail.hide"), () => this.on.hide()),
       ),
       make("div.cs-actions", {},
-        button("cs-action.cs-wide", "similar", "Find similar pictures (s)", () => this.on.similar(hit), "More like this"),
-        button("cs-action.cs-wide", "close", "Search again without similar pictures", () => this.on.without(hit), "Less like this"),
+        button("cs-action.cs-wide", "similar", t("detail.similar"), () => this.on.similar(hit), t("detail.more")),
+        button("cs-action.cs-wide", "close", t("detail.without"), () => this.on.without(hit), t("detail.less")),
         ...thumbs,
-        button(`cs-action.cs-select${this.on.isSelected(hit) ? ".cs-on" : ""}`, "check", "Select (x)", () => this.on.select(hit)),
-        button("cs-action.cs-copy", "copy", "Copy the path (c)", () => this.on.copy(shown(hit.path))),
+        button(`cs-action.cs-select${this.on.isSelected(hit) ? ".cs-on" : ""}`, "check", t("detail.select"), () => this.on.select(hit)),
+        button("cs-action.cs-copy", "copy", t("detail.copy"), () => this.on.copy(shown(hit.path))),
       ),
       facts,
       ...this.others(hit),
@@ -56,34 +57,34 @@ export class Detail {
 
   facts(hit) {
     const rows = [];
-    if (hit.title) rows.push(["Title", make("span.cs-words", {}, hit.title)]);
-    if (hit.caption) rows.push(["Caption", make("span.cs-words", {}, hit.caption)]);
-    if (hit.people?.length) rows.push(["People", this.values("person", hit.people, (name) => name)]);
-    if (hit.keywords?.length) rows.push(["Keywords", this.values("keyword", hit.keywords, (word) => word.replaceAll("|", " › "))]);
-    if (hit.rating) rows.push(["Rating", hit.rating < 0 ? "rejected" : `${"★".repeat(hit.rating)}${"☆".repeat(5 - hit.rating)}`]);
-    if (hit.band) rows.push(["Match", bandTitle(hit)]);
-    else if (typeof hit.score === "number") rows.push(["Score", hit.score.toFixed(3)]);
+    if (hit.title) rows.push([t("fact.title"), make("span.cs-words", {}, hit.title)]);
+    if (hit.caption) rows.push([t("fact.caption"), make("span.cs-words", {}, hit.caption)]);
+    if (hit.people?.length) rows.push([t("fact.people"), this.values("person", hit.people, (name) => name)]);
+    if (hit.keywords?.length) rows.push([t("fact.keywords"), this.values("keyword", hit.keywords, (word) => word.replaceAll("|", " › "))]);
+    if (hit.rating) rows.push([t("fact.rating"), hit.rating < 0 ? t("fact.rejected") : `${"★".repeat(hit.rating)}${"☆".repeat(5 - hit.rating)}`]);
+    if (hit.band) rows.push([t("fact.match"), bandTitle(hit)]);
+    else if (typeof hit.score === "number") rows.push([t("fact.score"), hit.score.toLocaleString(locale, { minimumFractionDigits: 3, maximumFractionDigits: 3 })]);
     const size = hit.width ? `${number(hit.width)} × ${number(hit.height)}, ${bytes(hit.size_bytes)}` : bytes(hit.size_bytes);
-    rows.push(["Size", make("span.cs-size", {}, size)]);
-    if (hit.taken_at) rows.push(["Taken", hit.taken_at.replace("T", " ")]);
-    if (hit.camera) rows.push(["Camera", make("span.cs-camera", {}, hit.camera)]);
+    rows.push([t("fact.size"), make("span.cs-size", {}, size)]);
+    if (hit.taken_at) rows.push([t("fact.taken"), localMoment(hit.taken_at)]);
+    if (hit.camera) rows.push([t("fact.camera"), make("span.cs-camera", {}, hit.camera)]);
     if (typeof hit.latitude === "number" && typeof hit.longitude === "number") {
       const place = `${hit.latitude.toFixed(5)},${hit.longitude.toFixed(5)}`;
-      rows.push(["Place", make("span.cs-place", {}, `${place} `, button("cs-link", null, "Find pictures taken near here",
-        () => this.on.near(place), "near here"))]);
+      rows.push([t("fact.place"), make("span.cs-place", {}, `${place} `, button("cs-link", null, t("detail.near"),
+        () => this.on.near(place), t("detail.near_here")))]);
     }
-    rows.push(["Changed", new Date(hit.mtime_ns / 1e6).toLocaleString()]);
-    if (hit.format) rows.push(["Format", hit.format]);
+    rows.push([t("fact.changed"), moment(new Date(hit.mtime_ns / 1e6))]);
+    if (hit.format) rows.push([t("fact.format"), hit.format]);
     const folder = shown(hit.name).split("/").slice(0, -1).join("/");
-    if (folder) rows.push(["Folder", button("cs-link", null, "Search only this folder", () => this.on.folder(folder), folder)]);
-    rows.push(["Path", make("code", {}, shown(hit.path))]);
-    rows.push(["Row", `${hit.row_id} (like:${hit.row_id})`]);
+    if (folder) rows.push([t("fact.folder"), button("cs-link", null, t("detail.folder"), () => this.on.folder(folder), folder)]);
+    rows.push([t("fact.path"), make("code", {}, shown(hit.path))]);
+    rows.push([t("fact.row"), `${hit.row_id} (like:${hit.row_id})`]);
     return rows;
   }
 
   /** Words that a click asks for. */
   values(field, words, text) {
-    const all = words.map((word) => button("cs-link", null, `Only pictures with this ${field}`, () => this.on.only(field, word), text(word)));
+    const all = words.map((word) => button("cs-link", null, t(`detail.only_${field}`), () => this.on.only(field, word), text(word)));
     return make("span.cs-words", {}, ...all.flatMap((one, n) => (n ? [", ", one] : [one])));
   }
 
@@ -102,8 +103,8 @@ export class Detail {
       told.iso && `ISO ${number(told.iso)}`, told.focal_length_mm && focal(told),
     ].filter(Boolean);
     const rows = [];
-    if (told.lens) rows.push(["Lens", told.lens]);
-    if (settings.length) rows.push(["Exposure", settings.join(" · ")]);
+    if (told.lens) rows.push([t("fact.lens"), told.lens]);
+    if (settings.length) rows.push([t("fact.exposure"), settings.join(" · ")]);
     const camera = (facts.querySelector(".cs-camera") ?? facts.querySelector(".cs-size"))?.parentNode;
     for (const [what, value] of rows.reverse()) camera?.after(make("dt", {}, what), make("dd", {}, value));
     if (told.place) facts.querySelector(".cs-place")?.prepend(`${told.place} · `);
@@ -116,7 +117,7 @@ export class Detail {
       const image = make("img", { alt: "", src: thumbnail(other, this.index, 128) });
       strip.append(make("button", { type: "button", title: baseName(other), "aria-label": baseName(other), onclick: () => this.on.open(other) }, image));
     }
-    return [make("h3", {}, "Near-duplicates"), strip];
+    return [make("h3", {}, t("detail.others")), strip];
   }
 
   close() {

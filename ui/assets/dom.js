@@ -56,23 +56,5 @@ export function make(kind, properties = {}, ...children) {
 export const button = (kind, name, title, onclick, text) =>
   make(`button.${kind}`, { type: "button", title, "aria-label": text ? undefined : title, onclick }, name ? icon(name) : null, text);
 
-const BYTES = ["bytes", "kB", "MB", "GB", "TB"];
-export function bytes(count) {
-  let unit = 0;
-  while (count >= 1000 && unit < BYTES.length - 1) { count /= 1000; unit++; }
-  return `${unit && count < 10 ? count.toFixed(1) : Math.round(count)} ${BYTES[unit]}`;
-}
-
-export const number = (count) => count.toLocaleString("en");
-export const counted = (count, one, more = `${one}s`) => `${number(count)} ${count === 1 ? one : more}`;
-/** How much of a run is done; all of it only when it is. */
-export const percent = ({ done, total }) => `${Math.floor((100 * done) / total)} %`;
-/** A time span for people, as the command line writes it. */
-export function duration(seconds) {
-  const whole = Math.round(seconds);
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
-}
 /** A name that may hold halves of surrogate pairs (bytes that are no UTF-8), so that it can be shown and sent. */
 export const shown = (name) => name.replace(/[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]/g, (s) => (s.length > 1 ? s : "\ufffd"));

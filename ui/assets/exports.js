@@ -1,7 +1,8 @@
 // Saves what is selected, and says how far it is.
 
 import * as api from "./api.js";
-import { counted, make, number } from "./dom.js";
+import { make } from "./dom.js";
+import { t } from "./messages.js";
 
 const ENDINGS = { csv: "csv", paths: "txt", zip: "zip" };
 const ENTRY = [0x50, 0x4b, 0x03, 0x04]; // begins each picture of an archive
@@ -35,4 +36,4 @@ export function save(blob, form) {
   return name;
 }
 
-export const progress = (done, total) => `${number(Math.min(done, total))} of ${counted(total, "picture")}`;
+export const progress = (done, total) => t("export.preparing_of", { done: Math.min(done, total), n: total });

@@ -1,9 +1,9 @@
 // What the hits are made of: years, folders, cameras, types, tags, keywords and people with their numbers. A click adds the filter.
 
-import { button, make, number } from "./dom.js";
+import { button, make } from "./dom.js";
+import { number, t } from "./messages.js";
 import { filtersOf, withFilter } from "./query.js";
 
-const NAMES = { year: "Year", folder: "Folder", camera: "Camera", type: "Type", tag: "Tag", keyword: "Keyword", person: "Person" };
 const FIELDS = { year: ["after", "before"], folder: ["folder"], camera: ["camera"], type: ["ext"], tag: ["tag"], keyword: ["keyword"], person: ["person"] };
 
 export class Facets {
@@ -34,7 +34,7 @@ export class Facets {
   draw() {
     const held = this.root.contains(document.activeElement) ? document.activeElement.dataset.value : null;
     const given = filtersOf(this.on.query());
-    const groups = Object.entries(NAMES).flatMap(([facet, name]) => {
+    const groups = Object.keys(FIELDS).flatMap((facet) => {
       const values = this.facets[facet].map((value) => this.chip(facet, value, given));
       const stated = FIELDS[facet].filter((field) => given[field]).map((field) => [field, given[field]]);
       const isShown = stated.every(([field, value]) => this.facets[facet].some((one) => one.filters.some((filter) => filter[0] === field && filter[1] === value)));
@@ -45,7 +45,7 @@ export class Facets {
       const divides = this.facets[facet].length > 1 || this.facets[facet].some(({ count }) => count < this.total);
       if (!divides && !stated.length) return [];
       const id = `cs-facet-${facet}`;
-      return [make("h3", { id }, name), make("div.cs-values", { role: "group", "aria-labelledby": id }, ...values)];
+      return [make("h3", { id }, t(`facet.${facet}`)), make("div.cs-values", { role: "group", "aria-labelledby": id }, ...values)];
     });
     this.root.replaceChildren(...groups);
     if (held) [...this.root.querySelectorAll("button")].find((one) => one.dataset.value === held)?.focus();
@@ -53,10 +53,10 @@ export class Facets {
 
   chip(facet, { label, count, filters }, given) {
     const isOn = filters.every(([field, value]) => given[field] === value);
-    const chip = button(`cs-value${isOn ? ".cs-on" : ""}`, isOn ? "close" : null, isOn ? `Remove this filter: ${label}` : `Only ${label}`, () => {
+    const chip = button(`cs-value${isOn ? ".cs-on" : ""}`, isOn ? "close" : null, t(isOn ? "facet.remove" : "facet.only", { label }), () => {
       const query = filters.reduce((text, [field, value]) => withFilter(text, field, isOn ? "" : value), this.on.query());
       this.on.go(query);
-    }, label || "none");
+    }, label || t("facet.none"));
     if (count !== null) chip.append(make("span.cs-count", {}, number(count)));
     chip.setAttribute("aria-pressed", String(isOn));
     chip.dataset.value = `${facet} ${label}`;

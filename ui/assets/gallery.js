@@ -3,7 +3,7 @@
 import { thumbnail } from "./api.js";
 import { button, make, shown } from "./dom.js";
 import { layoutOf, Squares } from "./layouts.js";
-import { monthName } from "./scrubber.js";
+import { monthName, share, t } from "./messages.js";
 
 const PAGE = 120;
 const PAGES_KEPT = 80;
@@ -240,22 +240,22 @@ export class Gallery {
     image.onerror = () => {
       if (!image.hasAttribute("src")) return;
       tile.classList.add("cs-broken");
-      tile.title = `${shown(hit.name)}: changed, moved or deleted since it was indexed`;
+      tile.title = t("tile.broken", { name: shown(hit.name) });
     };
     image.src = thumbnail(hit, this.index, size);
     const open = make("button.cs-open", { type: "button", title: shown(hit.name) }, image, make("span.cs-name", {}, name));
     open.setAttribute("aria-label", [name, hit.band && bandTitle(hit)].filter(Boolean).join(", "));
     const tools = make("div.cs-tools", {},
-      button("cs-tool.cs-up", "up", `More like this: ${name}`, () => this.on.rate(hit, 1)),
-      button("cs-tool.cs-down", "down", `Less like this: ${name}`, () => this.on.rate(hit, -1)),
-      button("cs-tool.cs-similar", "similar", `Find pictures like ${name}`, () => this.on.similar(hit)),
+      button("cs-tool.cs-up", "up", t("tile.up", { name }), () => this.on.rate(hit, 1)),
+      button("cs-tool.cs-down", "down", t("tile.down", { name }), () => this.on.rate(hit, -1)),
+      button("cs-tool.cs-similar", "similar", t("tile.similar", { name }), () => this.on.similar(hit)),
     );
-    tile.append(open, button("cs-check", "check", `Select ${name}`, () => this.toggle(n)), tools);
+    tile.append(open, button("cs-check", "check", t("tile.select", { name }), () => this.toggle(n)), tools);
     if (hit.others?.length) {
-      tile.append(make("span.cs-others", { title: `${hit.others.length} near-duplicates` }, `+${hit.others.length}`));
+      tile.append(make("span.cs-others", { title: t("tile.others", { n: hit.others.length }) }, `+${hit.others.length}`));
     }
     if (hit.view?.startsWith("t=")) {
-      tile.append(make("span.cs-moment", { title: "The moment of the video that is shown" }, clock(Number.parseFloat(hit.view.slice(2)))));
+      tile.append(make("span.cs-moment", { title: t("tile.moment") }, clock(Number.parseFloat(hit.view.slice(2)))));
     }
     if (hit.band) {
       tile.dataset.band = hit.band;
@@ -418,7 +418,6 @@ export class Gallery {
 }
 
 export function bandTitle(hit) {
-  const words = { strong: "A strong match", maybe: "A possible match", unlikely: "An unlikely match" };
-  const sure = hit.confidence === undefined || hit.confidence === null ? "" : ` (${Math.round(100 * hit.confidence)} %)`;
-  return `${words[hit.band]}${sure}`;
+  const sure = hit.confidence === undefined || hit.confidence === null ? "" : ` (${share(hit.confidence)})`;
+  return `${t(`band.${hit.band}`)}${sure}`;
 }

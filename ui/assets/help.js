@@ -1,48 +1,40 @@
-// What the keys do and how to ask, in a dialog.
+// What the keys do and how to ask, in a dialog; and the choice of a language.
 
+import { root } from "./api.js";
 import { button, make } from "./dom.js";
+import { choose, chosen, languages, t } from "./messages.js";
 
-const KEYS = [
-  ["/", "to the box; ↓ from there to the pictures, or into the suggestions"],
-  ["arrows, Home, End, PgUp, PgDn", "from picture to picture"],
-  ["Enter", "open a picture; Esc closes it"],
-  ["x, space", "select; Shift-click selects a range, Ctrl-A everything"],
-  ["+ −", "more of this kind, less of it"],
-  ["s", "pictures like this one"],
-  ["c", "copy the path"],
-];
-const LARGE = [
-  ["← →", "previous, next; along a picture that is larger than the window"],
-  ["z, double click, wheel", "zoom; drag to move"],
-  ["p", "slideshow"],
-  ["f", "full screen"],
-  ["i", "information"],
-  ["o", "the original file"],
-];
+// What is typed and stays as it is: the query language is the same in all languages. Null: the message names it.
 const QUERIES = [
-  ["dog on a beach", "pictures that show it"],
-  ["beach -people", "without something"],
-  ["camera:*pixel* after:2023-05", "filters, alone or with words"],
-  ["folder:trips/** width:>2000", "by folder and size"],
-  ["near:lisbon", "taken near a town, or near coordinates: near:48.85,2.35,10km"],
-  ["like:12 + snow", "like picture 12, with snow"],
+  [null, "words"], ["beach -people", "without"], ["camera:*pixel* after:2023-05", "filters"],
+  ["folder:trips/** width:>2000", "size"], ["near:lisbon", "near"], ["like:12 + snow", "like"],
 ];
+const KEYS = [["/", "box"], [null, "arrows"], ["Enter", "open"], [null, "select"], ["+ −", "thumbs"], ["s", "similar"], ["c", "copy"]];
+const LARGE = [["← →", "step"], [null, "zoom"], ["p", "slideshow"], ["f", "whole"], ["i", "info"], ["o", "original"]];
+
+/** A list of the languages, each called as it calls itself: for those who cannot read this one. */
+export function languageChoice() {
+  const select = make("select", { onchange: () => choose(select.value, root) },
+    make("option", { value: "" }, t("language.browser")),
+    ...languages.map(([tag, name]) => make("option", { value: tag, lang: tag, selected: tag === chosen }, name)));
+  return make("label.cs-language", {}, make("span", {}, t("language.label")), select);
+}
 
 export class Help {
-  constructor(root) {
-    this.dialog = make("dialog.cs-help", { "aria-label": "Help" });
+  constructor(parent) {
+    this.dialog = make("dialog.cs-help", { "aria-label": t("help.title") });
     this.dialog.addEventListener("click", (event) => { if (event.target === this.dialog) this.dialog.close(); });
-    root.append(this.dialog);
+    parent.append(this.dialog);
   }
 
   get isOpen() { return this.dialog.open; }
 
   show() {
-    const part = (title, rows, tag) => [make("h3", {}, title), make("dl", {},
-      ...rows.flatMap(([what, meaning]) => [make("dt", {}, make(tag, {}, what)), make("dd", {}, meaning)]))];
+    const part = (name, rows, tag) => [make("h3", {}, t(`help.${name}`)), make("dl", {}, ...rows.flatMap(([what, key]) => [
+      make("dt", {}, make(tag, {}, what ?? t(`help.${name}.${key}.what`))), make("dd", {}, t(`help.${name}.${key}`))]))];
     this.dialog.replaceChildren(
-      make("header", {}, make("h2", {}, "Help"), button("cs-plain", "close", "Close (Esc)", () => this.dialog.close())),
-      ...part("Ask", QUERIES, "code"), ...part("Keys", KEYS, "kbd"), ...part("Keys of the large view", LARGE, "kbd"),
+      make("header", {}, make("h2", {}, t("help.title")), button("cs-plain", "close", t("close"), () => this.dialog.close())),
+      ...part("ask", QUERIES, "code"), ...part("keys", KEYS, "kbd"), ...part("large", LARGE, "kbd"), languageChoice(),
     );
     this.dialog.showModal();
   }

@@ -2,8 +2,9 @@
 // the Earth. A canvas; thumbnails where there is room, and under the pointer.
 
 import { thumbnail } from "./api.js";
-import { button, counted, make, number } from "./dom.js";
+import { button, make } from "./dom.js";
 import { Land, mercator } from "./earth.js";
+import { number, t } from "./messages.js";
 
 const CELL = 84; // pixels of the screen that one thumbnail has to itself
 const SIDE = 72;
@@ -12,8 +13,6 @@ const REACH = 14;
 const NEAR_SCALE = 2.2; // from here on, what smaller groups show is said, too
 const MOST_REGIONS = 8;
 const METROPOLIS = 1.2; // degrees: what lies nearer together is named after its largest town
-const NOWHERE = "None of these pictures says where it was taken.";
-const HELP = "Drag to move, scroll or pinch to zoom, click to open.";
 
 export class PictureMap {
   /** `ask` has alike(question, signal) and earth(question, signal); `on` has open({row_id, content_hash}),
@@ -22,15 +21,15 @@ export class PictureMap {
     this.root = root;
     this.ask = ask;
     this.on = on;
-    this.kinds = make("div.cs-kinds", { role: "group", "aria-label": "Kind of map" },
-      ...[["alike", "Alike"], ["earth", "Places"]].map(([kind, name]) => {
-        const one = button("cs-tab", null, kind === "alike" ? "Similar pictures lie near each other" : "Where pictures were taken", () => this.on.kind(kind), name);
+    this.kinds = make("div.cs-kinds", { role: "group", "aria-label": t("map.kind") },
+      ...["alike", "earth"].map((kind) => {
+        const one = button("cs-tab", null, t(`map.${kind}_title`), () => this.on.kind(kind), t(`map.${kind}`));
         one.dataset.kind = kind;
         return one;
       }));
     this.canvas = make("canvas", { tabIndex: 0, role: "img" });
     this.note = make("p.cs-note", { role: "status" });
-    this.regions = make("div.cs-regions", { role: "group", "aria-label": "Places", hidden: true });
+    this.regions = make("div.cs-regions", { role: "group", "aria-label": t("map.earth"), hidden: true });
     this.card = make("img.cs-card", { alt: "", hidden: true });
     root.append(this.canvas, this.kinds, this.card, make("div.cs-map-foot", {}, this.regions, this.note));
     this.land = new Land(() => this.later());
@@ -55,8 +54,8 @@ export class PictureMap {
     this.hover = -1;
     this.card.hidden = this.regions.hidden = true;
     this.pictures.clear();
-    this.canvas.setAttribute("aria-label", this.isEarth ? "Map of the Earth: where the pictures were taken" : "Map of the pictures: similar pictures lie near each other");
-    this.note.textContent = "Drawing the map…";
+    this.canvas.setAttribute("aria-label", t(`map.${kind}_label`));
+    this.note.textContent = t("map.drawing");
     this.later();
     this.controller?.abort();
     const controller = this.controller = new AbortController();
@@ -77,8 +76,8 @@ export class PictureMap {
     this.points = points;
     this.view = { scale: 1, x: 0.5, y: 0.5 };
     const { ids: { length }, total } = points;
-    const part = length < total ? `${counted(length, "picture")} of ${number(total)}` : counted(total, "picture");
-    this.note.textContent = total ? `${part}. Similar pictures lie near each other. ${HELP}` : "There is no picture to show.";
+    const part = length < total ? t("map.alike_of", { shown: length, n: total }) : t("map.alike_all", { n: total });
+    this.note.textContent = total ? `${part} ${t("map.help")}` : t("map.nothing");
   }
 
   takeEarth(points) {
@@ -87,9 +86,9 @@ export class PictureMap {
     this.points = { ...points, x, y, labels: [] };
     this.fit(points.ids.map((_, n) => n));
     const { ids: { length }, with_place: known, total } = points;
-    const part = length < known ? `${counted(length, "picture")} of ${number(known)}` : counted(known, "picture");
-    const others = total - known ? ` ${number(total - known)} more say nothing of where they were taken.` : "";
-    this.note.textContent = known ? `${part} with a place.${others} ${HELP}` : total ? NOWHERE : "There is no picture to show.";
+    const part = length < known ? t("map.earth_of", { shown: length, n: known }) : t("map.earth_all", { n: known });
+    const others = total - known ? t("map.elsewhere", { n: total - known }) : "";
+    this.note.textContent = known ? [part, others, t("map.help")].filter(Boolean).join(" ") : t(total ? "map.nowhere" : "map.nothing");
     this.drawRegions();
   }
 

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { button, icon, make, shown } from "./dom.js";
+import { t } from "./messages.js";
 
 const OF_A_SEARCH = ["query", "sort", "unique", "diverse", "all"];
 
@@ -12,7 +13,7 @@ export class Saved {
     this.on = on;
     this.searches = [];
     this.of = null; // the index, by its id, that they are of
-    this.dialog = make("dialog.cs-help.cs-saved", { "aria-label": "Saved searches" });
+    this.dialog = make("dialog.cs-help.cs-saved", { "aria-label": t("saved.title") });
     this.dialog.addEventListener("click", (event) => { if (event.target === this.dialog) this.dialog.close(); });
     root.append(this.dialog);
   }
@@ -44,36 +45,36 @@ export class Saved {
     const held = this.dialog.contains(document.activeElement) ? document.activeElement.dataset.what : null;
     const typed = this.dialog.querySelector(".cs-save-as input")?.value ?? "";
     this.dialog.replaceChildren(
-      make("header", {}, make("h2", {}, "Saved searches"), button("cs-plain", "close", "Close (Esc)", () => this.dialog.close())),
+      make("header", {}, make("h2", {}, t("saved.title")), button("cs-plain", "close", t("close"), () => this.dialog.close())),
       ...this.saving(typed),
-      make("p.cs-saved-said", { role: "status" }, this.problem ?? "", this.undo ? button("cs-link", null, "Undo", () => this.act(this.undo), "Undo") : ""),
-      this.searches.length ? make("ul", { "aria-label": "Saved searches" }, ...this.searches.map((one) => this.row(one)))
-        : make("p.cs-muted", {}, "None yet."),
+      make("p.cs-saved-said", { role: "status" }, this.problem ?? "", this.undo ? button("cs-link", null, t("saved.undo"), () => this.act(this.undo), t("saved.undo")) : ""),
+      this.searches.length ? make("ul", { "aria-label": t("saved.title") }, ...this.searches.map((one) => this.row(one)))
+        : make("p.cs-muted", {}, t("saved.none")),
     );
     if (held) [...this.dialog.querySelectorAll("[data-what]")].find((one) => one.dataset.what === held)?.focus();
   }
 
   saving(typed) {
     const { search, unsaved } = this.on.present();
-    if (!search) return [make("p.cs-muted", {}, "Search for something, then save it here.")];
-    const name = make("input", { type: "text", maxLength: 100, value: typed, placeholder: shown(search.query).slice(0, 60), autocomplete: "off", "aria-label": "Name of the search", dataset: { what: "name" } });
-    const submit = make("button.cs-button", { type: "submit", dataset: { what: "save" } }, this.taken && this.taken === typed ? "Replace" : "Save");
+    if (!search) return [make("p.cs-muted", {}, t("saved.nothing"))];
+    const name = make("input", { type: "text", maxLength: 100, value: typed, placeholder: shown(search.query).slice(0, 60), autocomplete: "off", "aria-label": t("saved.name"), dataset: { what: "name" } });
+    const submit = make("button.cs-button", { type: "submit", dataset: { what: "save" } }, this.taken && this.taken === typed ? t("replace") : t("saved.save"));
     const form = make("form.cs-save-as", {}, name, submit);
-    name.oninput = () => { this.taken = null; submit.textContent = "Save"; };
+    name.oninput = () => { this.taken = null; submit.textContent = t("saved.save"); };
     form.onsubmit = (event) => {
       event.preventDefault();
       const called = (name.value.trim() || search.query.trim()).replaceAll('"', "").slice(0, 100).trim();
       this.act(async () => {
         try {
           const kept = await api.saveSearch({ ...this.where(), ...search, name: called, replace: this.taken === called });
-          this.problem = `Saved as ${shown(kept.name)}.`;
+          this.problem = t("saved.saved", { name: shown(kept.name) });
           name.value = "";
           this.taken = null;
         } catch (error) {
           if (error.kind !== "SearchExists") throw error;
           this.taken = called;
           name.value = called;
-          throw new Error("There is a saved search with this name. Choose another name, or replace it.");
+          throw new Error(t("saved.taken"));
         }
       });
     };
@@ -86,13 +87,13 @@ export class Saved {
     return make("li", {},
       make("button.cs-saved-open", { type: "button", dataset: { what: `open ${name}` }, onclick: () => { this.dialog.close(); this.on.open(search); } },
         icon("star"), make("span", {}, make("strong", {}, shown(name)), search.query === name ? null : make("span.cs-muted", {}, shown(search.query)))),
-      this.named(button("cs-plain", "pen", `Rename ${shown(name)}`, () => { this.renaming = name; this.draw(); this.dialog.querySelector(".cs-rename input").select(); }), `rename ${name}`),
-      this.named(button("cs-plain", "bin", `Delete ${shown(name)}`, () => this.act(async () => {
+      this.named(button("cs-plain", "pen", t("saved.rename_it", { name: shown(name) }), () => { this.renaming = name; this.draw(); this.dialog.querySelector(".cs-rename input").select(); }), `rename ${name}`),
+      this.named(button("cs-plain", "bin", t("saved.delete_it", { name: shown(name) }), () => this.act(async () => {
         const gone = await api.removeSearch({ ...this.where(), name });
-        this.problem = `${shown(name)} was deleted. `;
+        this.problem = `${t("saved.deleted", { name: shown(name) })} `;
         return async () => {
           await api.saveSearch({ ...this.where(), ...gone });
-          this.problem = `${shown(name)} is back.`;
+          this.problem = t("saved.back", { name: shown(name) });
         };
       })), `delete ${name}`));
   }
@@ -103,20 +104,20 @@ export class Saved {
   }
 
   renamingRow({ name }) {
-    const input = make("input", { type: "text", maxLength: 100, value: name, autocomplete: "off", "aria-label": `New name of ${shown(name)}` });
-    const form = make("form.cs-rename", {}, input, make("button.cs-button", { type: "submit" }, "Rename"),
-      button("cs-plain", "close", "Do not rename", () => { this.renaming = null; this.draw(); }));
+    const input = make("input", { type: "text", maxLength: 100, value: name, autocomplete: "off", "aria-label": t("saved.new_name", { name: shown(name) }) });
+    const form = make("form.cs-rename", {}, input, make("button.cs-button", { type: "submit" }, t("saved.rename")),
+      button("cs-plain", "close", t("saved.keep_name"), () => { this.renaming = null; this.draw(); }));
     form.onsubmit = (event) => {
       event.preventDefault();
       const called = input.value.trim();
       this.act(async () => {
         if (called && called !== name) {
           await api.renameSearch({ ...this.where(), name, new_name: called });
-          this.problem = `${shown(name)} is ${shown(called)} now. `;
+          this.problem = `${t("saved.renamed", { name: shown(name), called: shown(called) })} `;
           this.renaming = null;
           return async () => {
             await api.renameSearch({ ...this.where(), name: called, new_name: name });
-            this.problem = `${shown(name)} has its name back.`;
+            this.problem = t("saved.name_back", { name: shown(name) });
           };
         }
         this.renaming = null;

@@ -1,20 +1,18 @@
 // A rail beside pictures that are sorted by date: years along it, and a handle that goes to any month.
 
-import { counted, make } from "./dom.js";
+import { make } from "./dom.js";
+import { monthName, t } from "./messages.js";
 
 const LEAST_BETWEEN = 26; // pixels between two years that are named
 const SHOWN_MS = 1200; // how long the month stays beside the handle after scrolling
 const AWAKE_MS = 2500; // how long a phone's handle stays
 const FEWEST_MONTHS = 4; // or there is nothing to go to
 
-const LONG_NAME = new Intl.DateTimeFormat("en", { month: "long", year: "numeric", timeZone: "UTC" });
-export const monthName = (month) => LONG_NAME.format(new Date(`${month}-01T00:00:00Z`));
-
 export class Scrubber {
   constructor(root, gallery) {
     this.root = root;
     this.gallery = gallery;
-    this.handle = make("div.cs-handle", { role: "slider", tabIndex: 0, "aria-orientation": "vertical", "aria-label": "Month" });
+    this.handle = make("div.cs-handle", { role: "slider", tabIndex: 0, "aria-orientation": "vertical", "aria-label": t("scrubber.month") });
     this.bubble = make("div.cs-bubble", { hidden: true });
     this.years = make("div.cs-years", { "aria-hidden": "true" });
     root.append(this.years, this.handle, this.bubble);
@@ -75,7 +73,7 @@ export class Scrubber {
     this.bubble.style.translate = `0 ${share * this.length()}px`;
     const at = this.at = this.layout.monthAt(this.here + 40);
     const { month, count } = this.layout.headings[at];
-    const text = `${monthName(month)}, ${counted(count, "picture")}`;
+    const text = t("scrubber.at", { month: monthName(month), n: count });
     if (this.bubble.firstChild?.data !== monthName(month)) this.bubble.replaceChildren(monthName(month));
     if (this.handle.getAttribute("aria-valuetext") !== text) {
       this.handle.setAttribute("aria-valuenow", String(at));

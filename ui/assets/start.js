@@ -1,7 +1,8 @@
 // First use: a folder that has no index yet, what indexing it would mean, and one button that does it.
 
 import * as api from "./api.js";
-import { button, bytes, counted, duration, make, number, percent, shown } from "./dom.js";
+import { button, make, shown } from "./dom.js";
+import { bytes, duration, number, percent, said, t } from "./messages.js";
 
 const OFTEN_MS = 700; // while something is being done
 const BUSY = ["looking", "indexing", "stopping"];
@@ -10,7 +11,7 @@ export class Start {
   /** `on.opened(name)`: there are pictures now; `on.known()`: the indexes that can be opened are known; `on.done()`. */
   constructor(on) {
     this.on = on;
-    this.box = make("section.cs-index.cs-start", { hidden: true, "aria-label": "First use" });
+    this.box = make("section.cs-index.cs-start", { hidden: true, "aria-label": t("start.label") });
     this.known = [];
     this.latest = null;
     this.shows = "";
@@ -48,7 +49,7 @@ export class Start {
     this.shows = key;
     const held = this.box.contains(document.activeElement);
     this.box.replaceChildren(
-      make("h2", {}, told.index ? "Not all of this folder is indexed" : "This folder is not indexed yet"),
+      make("h2", {}, t(told.index ? "start.partly" : "start.new")),
       make("code", {}, shown(told.folder)),
       ...(told.problem ? [make("p.cs-note", { role: "alert" }, told.problem)] : []),
       ...this.state(told),
@@ -57,36 +58,36 @@ export class Start {
   }
 
   state({ state, plan, progress, problem }) {
-    if (state === "looking") return [make("p", { role: "status" }, "Looking at what is there…"), make("span.cs-bar")];
+    if (state === "looking") return [make("p", { role: "status" }, t("start.looking")), make("span.cs-bar")];
     if (state === "indexing" || state === "stopping") {
-      return [this.run(state, progress), state === "indexing" ? button("cs-button", "pause", "Stop here, and go on later", () => this.ask(api.stopIndexing), "Pause") : null,
-        make("p.cs-muted", {}, "Search as soon as pictures appear. What is done is kept if you pause, or close clipsearch.")].filter(Boolean);
+      return [this.run(state, progress), state === "indexing" ? button("cs-button", "pause", t("start.pause_title"), () => this.ask(api.stopIndexing), t("start.pause")) : null,
+        make("p.cs-muted", {}, t("start.meanwhile"))].filter(Boolean);
     }
-    if (!plan && problem) return [make("p.cs-muted", {}, "Start clipsearch again when this is settled.")];
+    if (!plan && problem) return [make("p.cs-muted", {}, t("start.again"))];
     const parts = plan ? this.plan(plan) : [];
-    const text = state === "stopped" ? "Go on" : `Index ${plan ? counted(plan.to_read, "picture") : "it"}`;
-    if (plan && !plan.to_read) return [make("p", {}, "It has no pictures that clipsearch reads."), ...parts.slice(1)];
+    const text = state === "stopped" ? t("start.go_on") : plan ? t("start.index", { n: plan.to_read }) : t("start.index_it");
+    if (plan && !plan.to_read) return [make("p", {}, t("start.none")), ...parts.slice(1)];
     return [...parts, button("cs-button.cs-main", null, text, () => this.ask(api.startIndexing), text),
-      make("p.cs-muted", {}, "The index is made in the folder, in .clipsearch. Your pictures are not changed, and nothing leaves this computer.")];
+      make("p.cs-muted", {}, t("start.promise"))];
   }
 
   plan({ to_read: count, bytes_to_read: size, seconds, model, left_out: leftOut }) {
-    const reasons = Object.entries(leftOut).map(([reason, n]) => `${reason} (${number(n)})`).join(", ");
+    const reasons = Object.entries(leftOut).map(([reason, n]) => `${reason} (${number(n)})`).join(" · ");
     return [
-      make("p.cs-big", {}, counted(count, "picture")),
-      make("p", {}, [bytes(size), seconds ? `about ${duration(seconds)} on this computer` : "", `model ${model}`].filter(Boolean).join(" · ")),
-      ...(reasons ? [make("p.cs-muted", {}, `Left out: ${reasons}`)] : []),
+      make("p.cs-big", {}, t("pictures", { n: count })),
+      make("p", {}, [bytes(size), seconds ? t("start.takes", { time: duration(seconds) }) : "", t("start.model", { model })].filter(Boolean).join(" · ")),
+      ...(reasons ? [make("p.cs-muted", {}, t("start.left_out", { reasons }))] : []),
     ];
   }
 
   run(state, progress) {
     const box = make("div.cs-progress", { role: "status" });
-    if (state === "stopping") box.append(make("span.cs-bar"), "Saving what is done…");
-    else if (!progress?.total) box.append(make("span.cs-bar"), "Beginning…");
+    if (state === "stopping") box.append(make("span.cs-bar"), t("start.saving"));
+    else if (!progress?.total) box.append(make("span.cs-bar"), t("start.beginning"));
     else {
       const { done, total, seconds } = progress;
-      const left = done && done < total && seconds > 2 ? `, about ${duration(((total - done) * seconds) / done)} left` : "";
-      box.append(make("progress", { max: total, value: done, "aria-label": "Indexing" }), `${number(done)} of ${counted(total, "file")} (${percent(progress)})${left}`);
+      const left = done && done < total && seconds > 2 ? ` · ${t("run.left", { time: duration(((total - done) * seconds) / done) })}` : "";
+      box.append(make("progress", { max: total, value: done, "aria-label": t("run.indexing") }), `${t("run.of", { done, n: total, percent: percent(progress) })}${left}`);
     }
     return box;
   }

@@ -1,7 +1,9 @@
 // What is indexed, what is being indexed, and what was left out and why.
 
 import * as api from "./api.js";
-import { button, counted, duration, make, number, percent, shown } from "./dom.js";
+import { button, make, shown } from "./dom.js";
+import { languageChoice } from "./help.js";
+import { duration, locale, moment, percent, said, t } from "./messages.js";
 
 const OFTEN_MS = 2000; // while an index is being written
 const SELDOM_MS = 15000;
@@ -14,7 +16,7 @@ export class Status {
     this.on = on;
     this.cards = make("div.cs-cards");
     this.list = make("div.cs-skipped");
-    root.append(this.cards, this.list);
+    root.append(this.cards, this.list, languageChoice()); // phones have no help
     this.latest = null;
     document.addEventListener("visibilitychange", () => { if (!document.hidden) this.poll(); });
   }
@@ -49,21 +51,21 @@ export class Status {
   card(index) {
     const facts = make("dl.cs-facts");
     const rows = [
-      ["Folder", make("code", {}, shown(index.root))],
-      ["Model", index.model],
-      ["Last change", `${new Date(index.committed_at).toLocaleString()} (generation ${number(index.generation)})`],
+      [t("fact.folder"), make("code", {}, shown(index.root))],
+      [t("status.model"), index.model],
+      [t("status.changed"), t("status.changed_at", { moment: moment(new Date(index.committed_at)), generation: index.generation })],
     ];
     for (const [what, value] of rows) facts.append(make("dt", {}, what), make("dd", {}, value));
     return make("section.cs-index", { dataset: { name: index.name } },
       make("h2", {}, shown(index.name)),
-      make("p.cs-big", {}, counted(index.pictures, "picture")),
+      make("p.cs-big", {}, t("pictures", { n: index.pictures })),
       index.is_being_written
         ? this.run(index.progress)
-        : make("p.cs-muted", {}, "No indexing run is in progress."),
+        : make("p.cs-muted", {}, t("status.idle")),
       facts,
       index.skipped
-        ? button("cs-button", null, "List the skipped files and the reasons", () => this.skipped(index.name), `${counted(index.skipped, "file")} skipped: show why`)
-        : make("p.cs-muted", {}, "No files were skipped."),
+        ? button("cs-button", null, t("status.list_skipped"), () => this.skipped(index.name), t("status.skipped", { n: index.skipped }))
+        : make("p.cs-muted", {}, t("status.none_skipped")),
     );
   }
 
@@ -71,31 +73,31 @@ export class Status {
   run(progress) {
     const box = make("div.cs-progress", { role: "status" });
     if (!progress?.total) {
-      box.append(make("span.cs-bar"), "Indexing…");
+      box.append(make("span.cs-bar"), t("run.indexing"));
       return box;
     }
     const { done, total, seconds } = progress;
     const rate = done / Math.max(seconds, 0.001);
-    const parts = [`Indexing: ${number(done)} of ${counted(total, "file")} (${percent(progress)})`];
-    if (done && seconds > 1) parts.push(`${rate < 10 ? rate.toFixed(1) : number(Math.round(rate))} per second`);
-    if (done && seconds > 1 && done < total) parts.push(`about ${duration((total - done) / rate)} left`);
-    if (done === total) parts.push("saving");
-    box.append(make("progress", { max: total, value: done, "aria-label": "Indexing" }), parts.join(", "));
+    const parts = [t("run.indexing_of", { done, n: total, percent: percent(progress) })];
+    if (done && seconds > 1) parts.push(t("run.rate", { rate: rate.toLocaleString(locale, { maximumFractionDigits: rate < 10 ? 1 : 0 }) }));
+    if (done && seconds > 1 && done < total) parts.push(t("run.left", { time: duration((total - done) / rate) }));
+    if (done === total) parts.push(t("run.saving"));
+    box.append(make("progress", { max: total, value: done, "aria-label": t("run.indexing") }), parts.join(" · "));
     return box;
   }
 
   async skipped(name) {
-    this.list.replaceChildren(make("p.cs-note", {}, "Looking…"));
+    this.list.replaceChildren(make("p.cs-note", {}, t("status.looking")));
     try {
       const answer = await api.skipped(name, MOST_SKIPPED);
-      const table = make("table", {}, make("thead", {}, make("tr", {}, make("th", {}, "File"), make("th", {}, "Reason"))));
+      const table = make("table", {}, make("thead", {}, make("tr", {}, make("th", {}, t("status.file")), make("th", {}, t("status.reason")))));
       const body = make("tbody");
       for (const file of answer.skipped) {
-        body.append(make("tr", {}, make("td", {}, shown(file.path)), make("td", {}, file.reason)));
+        body.append(make("tr", {}, make("td", {}, shown(file.path)), make("td", {}, said(file.sentence) ?? file.reason)));
       }
       table.append(body);
-      const more = answer.total > answer.skipped.length ? ` The first ${number(answer.skipped.length)} of them:` : "";
-      this.list.replaceChildren(make("h3", {}, `${counted(answer.total, "file")} of ${shown(answer.index)} skipped.${more}`), table);
+      const more = answer.total > answer.skipped.length ? ` ${t("status.first", { n: answer.skipped.length })}` : "";
+      this.list.replaceChildren(make("h3", {}, `${t("status.skipped_of", { n: answer.total, index: shown(answer.index) })}${more}`), table);
       this.list.scrollIntoView({ block: "nearest", behavior: "smooth" });
     } catch (error) {
       this.list.replaceChildren(make("p.cs-note", { role: "alert" }, error.message));

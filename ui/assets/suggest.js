@@ -2,7 +2,8 @@
 // An ARIA combobox: the focus stays in the box, the arrows choose. Typing never waits: the server is asked after a pause,
 // and an answer to what is no longer typed is dropped.
 
-import { icon, make, number, shown } from "./dom.js";
+import { icon, make, shown } from "./dom.js";
+import { number, t } from "./messages.js";
 import { quoted, words } from "./query.js";
 
 const PAUSE_MS = 100;
@@ -36,7 +37,7 @@ export class Suggestions {
    * searches, and open(search), which opens a saved one. */
   constructor(input, ask, saved, on) {
     Object.assign(this, { input, ask, saved, on });
-    this.list = make("ul.cs-suggest", { id: "cs-suggest", role: "listbox", "aria-label": "Suggestions", hidden: true });
+    this.list = make("ul.cs-suggest", { id: "cs-suggest", role: "listbox", "aria-label": t("suggest.list"), hidden: true });
     this.said = make("span.cs-unseen", { role: "status", "aria-live": "polite" });
     this.options = [];
     this.active = -1;
@@ -102,18 +103,18 @@ export class Suggestions {
       ...kept.slice(0, RECENT_SHOWN).map((search) => ({ kind: "saved", search, label: search.name })),
       ...before.slice(0, query ? 3 : RECENT_SHOWN).map((label) => ({ kind: "recent", label })),
     ];
-    if (!query && before.length) this.options.push({ kind: "forget", label: "Forget recent searches" });
+    if (!query && before.length) this.options.push({ kind: "forget", label: t("suggest.forget") });
     if (!this.options.length) { this.close(); return; }
     this.active = -1;
     this.list.replaceChildren(...this.options.map((option, n) => this.drawn(option, n)));
     this.list.hidden = false;
     this.input.setAttribute("aria-expanded", "true");
     this.input.removeAttribute("aria-activedescendant");
-    this.said.textContent = `${this.options.length} suggestions`;
+    this.said.textContent = t("suggest.count", { n: this.options.length });
   }
 
   drawn({ kind, field, label, count, search }, n) {
-    const about = { value: `${field}:`, recent: "recent", saved: "saved", field: "filter", forget: "" }[kind];
+    const about = { value: `${field}:`, recent: t("suggest.recent"), saved: t("suggest.saved"), field: t("suggest.filter"), forget: "" }[kind];
     const sign = { value: "filter", field: "filter", recent: "clock", saved: "star", forget: "close" }[kind];
     return make("li.cs-suggested", { id: `cs-suggest-${n}`, role: "option", "aria-selected": "false", dataset: { n, kind } },
       icon(sign), make("span.cs-suggest-text", {}, shown(label), search && search.query !== label ? make("span.cs-muted", {}, ` ${shown(search.query)}`) : null),

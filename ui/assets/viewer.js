@@ -4,6 +4,7 @@
 import { original, thumbnail } from "./api.js";
 import { button, icon, make } from "./dom.js";
 import { baseName } from "./gallery.js";
+import { t } from "./messages.js";
 import { pictures } from "./tables.js";
 import PhotoSwipe from "./vendor/photoswipe.js";
 
@@ -52,8 +53,8 @@ export class Viewer {
       doubleTapAction: "zoom",
       escKey: false, arrowKeys: false, trapFocus: false, returnFocus: false,
       preload: [1, 3],
-      errorMsg: "This picture cannot be shown any more: it was changed, moved or deleted.",
-      closeTitle: "Close (Esc)", zoomTitle: "Zoom (z, double click, wheel)", arrowPrevTitle: "Previous (←)", arrowNextTitle: "Next (→)",
+      errorMsg: t("viewer.gone"),
+      closeTitle: t("close"), zoomTitle: t("viewer.zoom"), arrowPrevTitle: t("viewer.previous"), arrowNextTitle: t("viewer.next"),
       getViewportSizeFn: () => ({ x: this.root.clientWidth - this.aside(), y: innerHeight }),
       initialZoomLevel: (zoom) => (isLong(zoom) ? zoom.fill : zoom.fit),
       secondaryZoomLevel: (zoom) => (isLong(zoom) ? zoom.fit : Math.max(1, zoom.fit * 2)),
@@ -177,7 +178,7 @@ export class Viewer {
       return;
     }
     content.data.largest = true;
-    this.on.say((await this.swap(content, address)) ? "This is the original file." : "The original cannot be shown: it was changed, moved or deleted.");
+    this.on.say((await this.swap(content, address)) ? t("viewer.is_original") : t("viewer.no_original"));
   }
 
   /** A video from the moment that was found, over its picture; again: stops it. */
@@ -186,7 +187,7 @@ export class Viewer {
     this.pause();
     const video = make("video.cs-video", { src: `${address}#${view.split(",")[0]}`, controls: true, autoplay: true });
     video.addEventListener("error", () => {
-      if (this.stopVideo()) this.on.say("This browser cannot play the video, or it was changed, moved or deleted.");
+      if (this.stopVideo()) this.on.say(t("viewer.no_video"));
     });
     this.video = video;
     this.pswp.element.append(video);
@@ -259,10 +260,10 @@ export class Viewer {
   bar(bar) {
     bar.classList.add("cs-viewer-bar");
     this.buttons = {
-      play: button("cs-view", "play", "Slideshow (p)", () => this.togglePlay()),
-      original: button("cs-view", "file", "Original file (o)", () => this.showOriginal()),
-      whole: button("cs-view.cs-wide-only", "whole", "Full screen (f)", () => this.toggleFullScreen()),
-      info: button("cs-view", "info", "Information (i)", () => this.toggleInfo()),
+      play: button("cs-view", "play", t("viewer.slideshow"), () => this.togglePlay()),
+      original: button("cs-view", "file", t("viewer.original"), () => this.showOriginal()),
+      whole: button("cs-view.cs-wide-only", "whole", t("viewer.whole"), () => this.toggleFullScreen()),
+      info: button("cs-view", "info", t("viewer.info"), () => this.toggleInfo()),
     };
     bar.append(...Object.values(this.buttons));
     this.drawBar();

@@ -1,0 +1,166 @@
+"""The page's sentences in its languages: which a browser gets, and that none is missing, left over or cut."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import clipsearch
+from clipsearch.query.fields import FILTERS, KINDS
+from clipsearch.records import COLORS
+from clipsearch.ui.languages import ENGLISH, Message, choose, read_languages, sent
+from tests.support.javascript import literals
+
+ASSETS = Path(clipsearch.__file__).parent / "ui" / "assets"
+LANGUAGES = read_languages()
+FORMS = {
+    "en": {"one", "other"}, "de": {"one", "other"}, "es": {"one", "many", "other"}, "fr": {"one", "many", "other"},
+    "zh-Hans": {"other"}, "ja": {"other"},
+}  # fmt: skip
+"""The plural forms that CLDR has for each language. The test in Chromium compares them with the browser's."""
+FAMILIES = {
+    "band.{}": ("strong", "maybe", "unlikely"),
+    "detail.only_{}": ("person", "keyword"),
+    "example.{}": (
+        name for name, one in FILTERS.items() if one.control and one.control.placeholder and not one.control.options
+    ),
+    "facet.{}": ("year", "folder", "camera", "type", "tag", "keyword", "person"),
+    "filter.{}": (name for name, one in FILTERS.items() if one.control),
+    "map.{}": ("alike", "earth"),
+    "map.{}_label": ("alike", "earth"),
+    "map.{}_title": ("alike", "earth"),
+    "option.{}.{}": (
+        *(f"color.{one}" for one in COLORS), *(f"is.{one}" for one in KINDS),
+        *(f"orientation.{one}" for one in ("landscape", "portrait", "square")),
+    ),
+    "theme.{}": ("auto", "light", "dark"),
+    "view.{}": ("search", "map", "status"),
+}  # fmt: skip
+"""Keys that the page puts together, with what it puts in."""
+FAMILIES = {pattern: tuple(parts) for pattern, parts in FAMILIES.items()}
+NOT_SAID = {
+    "AbortError", "Arrow", "ArrowDown", "ArrowLeft", "ArrowRight", "ArrowUp", "Backspace", "End", "Enter",
+    "Escape", "Event", "Files", "Home", "NothingIndexed", "OtherIndex", "PageDown", "PageUp", "POST", "SearchExists",
+    "Tab", "TagExists", "UTC", "clipsearch index ./photos", "input:not([type=checkbox]), textarea, select",
+}  # fmt: skip
+"""Texts in the page's program that look like words for people, and are names of keys and errors."""
+
+
+def forms(message: Message) -> Iterable[str]:
+    return [message] if isinstance(message, str) else message.values()
+
+
+def placeholders(message: Message) -> list[set[str]]:
+    return [set(re.findall(r"\{(\w+)\}", form)) for form in forms(message)]
+
+
+def used_keys() -> set[str]:
+    """The keys that the page's program asks for."""
+    keys = set()
+    for file in ASSETS.glob("*.js"):
+        for text, line, before in literals(file.read_text(encoding="utf-8")):
+            asked = re.search(r"\bt\((?:[^()]*\?[^():]*:?\s*|[^()]*\?\s*\"\"\s*:\s*)?$", before)
+            if text.startswith(("help.", "said.", "error.")) or not asked:
+                continue
+            if "{}" in text:
+                assert text in FAMILIES, f"{file.name}:{line}: which keys can {text} be?"
+                continue
+            keys.add(text)
+    for pattern, parts in FAMILIES.items():
+        keys |= {pattern.replace("{}", part, 1).replace(".{}", "") for part in parts}
+    return keys
+
+
+def help_keys() -> set[str]:
+    """The keys of the tables in help.js."""
+    source = (ASSETS / "help.js").read_text(encoding="utf-8")
+    keys = {"help.title"}
+    for part, table in re.findall(r'part\("(\w+)", (\w+)', source):
+        rows = re.search(rf"const {table} = (\[.*?\]);", source, re.DOTALL)
+        assert rows is not None
+        keys.add(f"help.{part}")
+        for what, key in re.findall(r'\[(null|"[^"]*"), "(\w+)"\]', rows[1]):
+            keys |= {f"help.{part}.{key}", *([f"help.{part}.{key}.what"] if what == "null" else [])}
+    return keys
+
+
+def test_the_page_asks_for_every_message_and_for_no_other() -> None:
+    asked = used_keys() | help_keys() | {"help.open"}
+    known = {key for key in LANGUAGES[ENGLISH].messages if not key.startswith(("said.", "error."))}
+    assert asked - known == set()
+    assert known - asked == set()
+
+
+@pytest.mark.parametrize("tag", LANGUAGES)
+def test_a_language_has_every_message_with_its_parts_and_plural_forms(tag: str) -> None:
+    english, messages = LANGUAGES[ENGLISH].messages, LANGUAGES[tag].messages
+    assert list(messages) == list(english)  # in the same order: so that the files can be read side by side
+    for key, message in messages.items():
+        own = english[key]
+        assert all(form.strip() == form and form for form in forms(message)), key
+        if isinstance(own, dict):
+            assert isinstance(message, dict), key
+            assert set(message) == FORMS[tag], key
+            wanted = set().union(*placeholders(own))
+            found = placeholders(message)
+            assert set().union(*found) == wanted, key
+            assert all(wanted - parts <= {"n"} for parts in found), key  # "one path copied" needs no number
+        else:
+            assert isinstance(message, str), key
+            assert placeholders(message) == placeholders(own), key
+
+
+@pytest.mark.parametrize("file", sorted(ASSETS.glob("*.js")), ids=lambda file: file.name)
+def test_the_program_of_the_page_has_no_sentence_of_its_own(file: Path) -> None:
+    looks_said = re.compile(r"^[A-Z][a-z]+|[A-Za-z]{2,}[,.:;]? [A-Za-z]{2,}|[A-Za-z]{3,}(?:…|\.$|: )")
+    found = [
+        f"{file.name}:{line}: {text}"
+        for text, line, before in literals(file.read_text(encoding="utf-8"))
+        if looks_said.search(text) and text not in NOT_SAID and not _is_for_programs(text, before)
+    ]
+    assert found == []
+
+
+def _is_for_programs(text: str, before: str) -> bool:
+    """Whether a text is a selector, a font, a policy, or one that is matched with others."""
+    calls = re.search(r"(?:querySelector(?:All)?|closest|matches|matchMedia|split|test|getContext|import)\($", before)
+    return bool(calls) or bool(re.search(r"\b(?:font|trait|from)\s*=?\s*$", before)) or text.startswith(("./", "cs-"))
+
+
+def test_sentences_in_the_program_are_found() -> None:
+    source = 'a("Search"); b(`${n} pictures are here`); // "Not this"\nc(/"Nor this"/.test("x"), `x ${f("or this")}`);'
+    assert [one.text for one in literals(source)] == ["Search", "{} pictures are here", "x", "or this", "x {}"]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "tag"),
+    [
+        ("de", "de"), ("de-AT,de;q=0.9,en;q=0.8", "de"), ("en-GB,de;q=0.9", "en"), ("nl,fr;q=0.5,de;q=0.7", "de"),
+        ("nl,pt", "en"), ("", "en"), ("*", "en"), ("zh-CN", "zh-Hans"), ("zh-TW,zh;q=0.9", "zh-Hans"),
+        ("zh-Hant-HK", "zh-Hans"), ("DE", "de"), ("de;q=0,fr", "fr"), ("es;q=abc,ja", "ja"), (";;q=1,,", "en"),
+    ],
+)  # fmt: skip
+def test_a_browser_gets_the_language_that_it_wants_most(accepted: str, tag: str) -> None:
+    if tag in LANGUAGES:
+        assert choose(LANGUAGES, "", accepted) == tag
+
+
+def test_a_choice_counts_more_than_the_browser() -> None:
+    assert choose(["en", "de", "fr"], "fr", "de") == "fr"
+    assert choose(["en", "de", "fr"], "xx", "de") == "de"
+
+
+@given(accepted=st.text(st.sampled_from("dezhfrTWq=;,.-01 *\0ß"), max_size=40), chosen=st.text(max_size=5))
+def test_any_header_gets_a_language(accepted: str, chosen: str) -> None:
+    assert choose(LANGUAGES, chosen, accepted) in LANGUAGES
+
+
+def test_what_a_language_lacks_is_english() -> None:
+    some = {**LANGUAGES, "xx": LANGUAGES[ENGLISH]._replace(tag="xx", name="X", messages={"close": "x"})}
+    messages = sent(some, "xx", "")["messages"]
+    assert messages == {**LANGUAGES[ENGLISH].messages, "close": "x"}
