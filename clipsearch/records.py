@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, get_args, overload
 
+from clipsearch.sentences import sentence
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -305,7 +307,7 @@ class Hit:
         return Hits([self])._repr_html_()
 
 
-NOTHING_CERTAIN = "nothing certain; nearest:"
+NOTHING_CERTAIN = sentence("nothing_certain", "nothing certain; nearest:")
 """What stands above hits none of which is likely."""
 NOTHING_FOUND = "nothing found: "
 """What stands where there are no hits, before the reason."""

@@ -24,7 +24,7 @@ from clipsearch.encoder import Encoder
 from clipsearch.errors import ClipsearchError, UnknownIndex
 from clipsearch.filenames import readable, to_bytes
 from clipsearch.server import messages
-from clipsearch.server.routes import AsciiJSON, Service, documented
+from clipsearch.server.routes import FAILED, AsciiJSON, Service, documented, told_error
 
 if TYPE_CHECKING:
     from clipsearch.indexer.build import Progress
@@ -56,6 +56,7 @@ class SetUpAnswer(BaseModel):
     plan: PlanAnswer | None
     progress: messages.RunState | None
     problem: str | None
+    error: Annotated[messages.Problem | None, Field(description="The same, as answers tell errors.")]
     index: Annotated[str | None, Field(description="Name of the index, once there are pictures in it.")]
 
 
@@ -97,7 +98,7 @@ class SetUp:
         self._state: State = "looking"
         self._plan: IndexPlan | None = None
         self._progress: dict[str, Any] | None = None
-        self._problem: str | None = None
+        self._problem: dict[str, Any] | None = None
         self._name: str | None = None
         self._began = time.monotonic()
         self._lock = threading.Lock()
@@ -115,7 +116,8 @@ class SetUp:
                 "state": self._state,
                 "plan": None if plan is None else {name: plan.to_dict()[name] for name in PlanAnswer.model_fields},
                 "progress": self._progress,
-                "problem": self._problem,
+                "problem": None if self._problem is None else self._problem["message"],
+                "error": self._problem,
                 "index": self._name,
             }
 
@@ -156,10 +158,10 @@ class SetUp:
                     state = "done"
                     note_unfinished(self._place, unfinished=False)
         except (ClipsearchError, OSError) as error:
-            problem = _words(error)
+            problem = told_error(error)
         except Exception:
             _log.exception("planning the index of %s", self.folder)
-            problem = "the server made a mistake; its log says more"
+            problem = FAILED
         with self._lock:
             self._plan, self._problem, self._state = plan, problem, state
 
@@ -176,10 +178,10 @@ class SetUp:
             note_unfinished(self._place, unfinished=stopped)
             self._serve()
         except (ClipsearchError, OSError) as error:
-            problem = _words(error)
+            problem = told_error(error)
         except Exception:
             _log.exception("indexing %s", self.folder)
-            problem = "the server made a mistake; its log says more"
+            problem = FAILED
         with self._lock:
             self._problem = problem
             self._state = "stopped" if stopped or problem else "done"
@@ -245,10 +247,6 @@ def _unfinished() -> list[str]:
         return [str(one) for one in json.loads(config.read_plain(config.state_dir() / UNFINISHED, 1 << 20))]
     except (OSError, ValueError, TypeError):
         return []
-
-
-def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, ClipsearchError) else (getattr(error, "strerror", None) or str(error))
 
 
 class Known:

@@ -24,6 +24,7 @@ from clipsearch.records import ImageRecord, IntArray
 from clipsearch.search.collection import Collection
 from clipsearch.search.facets import count_facets, timeline
 from clipsearch.search.order import DEEPEST
+from clipsearch.sentences import told
 from clipsearch.server import messages
 from clipsearch.server.identity import ADDRESS_DIGITS, Content
 from clipsearch.server.routes import AsciiJSON, IndexName, RowId, Service, documented
@@ -57,6 +58,7 @@ class GalleryAnswer(messages.SearchAnswer):
     """Hits, with the months of all of them if they are sorted by date and this was asked for."""
 
     timeline: TimelineAnswer | None = None
+    sentences: list[messages.Sentence | None] = Field([], description="The notices by codes, for other languages.")
 
 
 class FacetAnswer(BaseModel):
@@ -145,13 +147,17 @@ class Overviews:
         """Hits, with the months and shapes of all if they are asked for and sorted by date."""
         search = asked.search
         if not asked.timeline:
-            return self._service.search(search)
+            return self._search(search)
         with self._service.ordered(search) as (_, photos, order):
-            told = None
+            shown = None
             if order.is_by_date:
                 found = timeline(photos, order.row_ids(photos, 0, DEEPEST))
-                told = {"months": found.months, "shapes": base64.b64encode(found.shapes.tobytes()).decode("ascii")}
-        return {**self._service.search(search), "timeline": told}
+                shown = {"months": found.months, "shapes": base64.b64encode(found.shapes.tobytes()).decode("ascii")}
+        return {**self._search(search), "timeline": shown}
+
+    def _search(self, asked: messages.SearchRequest) -> dict[str, Any]:
+        answer = self._service.search(asked)
+        return {**answer, "sentences": [told(notice) for notice in answer["notices"]]}
 
     def facets(self, asked: messages.SearchRequest) -> dict[str, Any]:
         """How many hits there are of each value."""

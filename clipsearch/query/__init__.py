@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from clipsearch.errors import EmptyQuery, InvalidQuery
+from clipsearch.sentences import sentence
 
 if TYPE_CHECKING:
     from clipsearch.query.nodes import Filter, Leaf
@@ -78,7 +79,11 @@ def parse_query(source: str, *, is_file: Callable[[str], bool] | None = None) ->
 def check_length(source: str) -> None:
     """Raises: InvalidQuery, for a query of more than LENGTH_LIMIT characters."""
     if len(source) > LENGTH_LIMIT:
-        raise InvalidQuery(f"the query has {len(source):,} characters; the limit is {LENGTH_LIMIT:,}")
+        raise InvalidQuery(
+            sentence(
+                "too_long", "the query has {n:,} characters; the limit is {limit:,}", n=len(source), limit=LENGTH_LIMIT
+            )
+        )
 
 
 MARK = "#xywh="

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from clipsearch.records import COLORS, TRAITS
+from clipsearch.sentences import sentence
 
 Kind = Literal[
     "text",  # a part of a text, or a pattern that fits all of it
@@ -48,20 +49,30 @@ class Control(NamedTuple):
 class Field(NamedTuple):
     """A filter. `column` is what it asks of rows: the name of a stored column, or for numbers what is reckoned from
     several (0 where it is not known). `keeps` is what docs/query.md says that it keeps, of the `examples` there, and
-    `say` what a mistake is answered with. `known_as`: words that other programs have for the same."""
+    `say` has those that a mistake is answered with. `known_as`: words that other programs have for the same."""
 
     name: str
     kind: Kind
     column: Column
     keeps: str
     examples: tuple[str, ...]
-    say: str
+    say: tuple[str, ...]
     known_as: str = ""
     control: Control | None = None
     units: Mapping[str, int] | None = None  # of numbers: what each is multiplied with
     exact: bool = True  # whether a number may stand alone, for exactly that one
     lowest: int = 0  # of numbers
     also: tuple[str, ...] = ()  # other names that mean the same
+
+    @property
+    def advice(self) -> str:
+        """What a mistake is answered with."""
+        if self.kind == "term":
+            return sentence("write_like", "Write like:ID with the row_id of a hit.")
+        if self.kind != "seen":
+            return sentence("write", "Write {examples}.", examples=self.say)
+        others = ", ".join(COLORS if self.name == "color" else KINDS[1:])
+        return sentence("write_another", "Write {example}, or another of {names}.", example=self.say[0], names=others)
 
     @property
     def asks(self) -> str:
@@ -91,7 +102,7 @@ _FIELDS = (
         "in a folder of this name, at any depth, or below it. Patterns as in `.gitignore`: a leading slash "
         "anchors it to the top, `*` stays within a name, `**` spans folders",
         ("folder:trips", "folder:/trips", "folder:trips/**", "folder:**/2023/*"),
-        "folder:trips/**",
+        ("folder:trips/**",),
         "path dir directory dirs album in subfolder directories parent",
         Control("Folder", "trips/**"),
     ),
@@ -101,7 +112,7 @@ _FIELDS = (
         "name",
         "whose file name contains this; with `*` or `?`, whose whole name matches",
         ("name:beach", "name:IMG_*.jpg"),
-        "name:IMG_*",
+        ("name:IMG_*",),
         "file filename basename filetitle",
         Control("File name", "*beach*"),
     ),
@@ -111,7 +122,7 @@ _FIELDS = (
         "tag",
         "with this tag, or found by this concept",
         ("tag:holiday",),
-        "tag:holiday",
+        ("tag:holiday",),
         "label labels category concept tags hashtag",
         Control("Tag", "my-dog"),
     ),
@@ -122,7 +133,7 @@ _FIELDS = (
         "with a keyword that other programs wrote into the file or beside it. Each level of `Places/Italy/Rome` "
         "counts, as a whole if you write `*` or `?`",
         ("keyword:wedding", "keyword:italy/rome"),
-        "keyword:wedding",
+        ("keyword:wedding",),
         "keywords subject subjects taglist",
         Control("Keyword", "wedding"),
     ),
@@ -132,7 +143,7 @@ _FIELDS = (
         "person",
         "of somebody, as other programs named the faces",
         ("person:anna", 'person:"anna b*"'),
-        "person:anna",
+        ("person:anna",),
         "people persons face faces personinimage",
         Control("Person", "Anna"),
     ),
@@ -142,7 +153,7 @@ _FIELDS = (
         "caption",
         "whose title, caption, description or comment contains this, or matches a pattern",
         ("caption:harbour",),
-        "caption:harbour",
+        ("caption:harbour",),
         "title description headline comment captions titles comments",
         Control("Caption", "harbour"),
     ),
@@ -152,7 +163,7 @@ _FIELDS = (
         "rating",
         "by stars, 1 to 5. Rejected ones have -1; unrated ones never match",
         ("rating:>3", "rating:5", "rating:-1"),
-        "rating:>3, rating:5 or rating:2..4",
+        ("rating:>3", "rating:5", "rating:2..4"),
         "stars ratings rate rated",
         Control(
             "Rating",
@@ -172,7 +183,7 @@ _FIELDS = (
         "words",
         "in which these words stand, or letters of them, in any order, as `clipsearch read` has read them",
         ("text:invoice", 'text:"re16 tgk"'),
-        "text:invoice",
+        ("text:invoice",),
         "ocr words writing written letters inscription",
         Control("Words in it", "invoice"),
     ),
@@ -182,7 +193,7 @@ _FIELDS = (
         "camera",
         "whose camera make or model contains this, or matches a pattern",
         ("camera:canon",),
-        "camera:canon",
+        ("camera:canon",),
         "exif make model device maker brand phone",
         Control("Camera", "*pixel*"),
     ),
@@ -192,7 +203,7 @@ _FIELDS = (
         "date_us",
         _FROM,
         ("after:2023", "after:2023-05"),
-        "after:2023, after:2023-05 or after:2023-05-17",
+        ("after:2023", "after:2023-05", "after:2023-05-17"),
         "since from start begin newer",
         Control("From", type="date"),
     ),
@@ -202,7 +213,7 @@ _FIELDS = (
         "date_us",
         _FROM,
         ("before:2023-05-17",),
-        "before:2023, before:2023-05 or before:2023-05-17",
+        ("before:2023", "before:2023-05", "before:2023-05-17"),
         "until till to end older upto",
         Control("Before", type="date"),
     ),
@@ -212,7 +223,7 @@ _FIELDS = (
         "latitude",
         "taken within this distance (`m`, `km`, `mi`) of coordinates or of a town (20 km if you give none)",
         ("near:48.85,2.35,10km", "near:lisbon", 'near:"new york, 5km"'),
-        "near:48.85,2.35,10km or near:lisbon",
+        ("near:48.85,2.35,10km", "near:lisbon"),
         "gps location loc city town village region country geo lat lon latitude longitude where coordinates around at",
         Control("Near", "Lisbon, 10km"),
         also=("place",),
@@ -223,7 +234,7 @@ _FIELDS = (
         "ext",
         "of this type; `jpg` and `jpeg` are the same",
         ("ext:jpg", "ext:png,webp"),
-        "ext:jpg",
+        ("ext:jpg",),
         "type format extension filetype kind mime suffix",
         Control("Type"),
     ),
@@ -233,7 +244,7 @@ _FIELDS = (
         "width",
         "wider than high; also `portrait`, `square`",
         ("orientation:landscape",),
-        "orientation:landscape, portrait or square",
+        ("orientation:landscape", "portrait", "square"),
         "orient rotation aspect layout ratio shape",
         Control("Shape", options=(("landscape", "Landscape"), ("portrait", "Portrait"), ("square", "Square"))),
     ),
@@ -244,7 +255,7 @@ _FIELDS = (
         "of this kind, by its pixels; also `photo`, `document`, `drawing`, `panorama`, `blurred`, `dark`, `bright`, "
         "`transparent`",
         ("is:monochrome", "is:screenshot"),
-        f"is:monochrome, or another of {', '.join(KINDS[1:])}",
+        ("is:monochrome",),
         "kind mode",
         Control("Kind", options=tuple((kind, kind.capitalize()) for kind in KINDS)),
     ),
@@ -255,7 +266,7 @@ _FIELDS = (
         "much of which has this colour: `black`, `white`, `gray`, `red`, `orange`, `yellow`, `green`, `teal`, `blue`, "
         "`purple`, `pink`, `brown`",
         ("color:teal", "color:red,orange"),
-        f"color:teal, or another of {', '.join(COLORS)}",
+        ("color:teal",),
         "colour colors colours farbe tone hue",
         Control("Colour", options=tuple((color, color.capitalize()) for color in COLORS)),
     ),
@@ -265,7 +276,7 @@ _FIELDS = (
         "width",
         _PIXELS,
         ("width:>2000", "width:1000..2000"),
-        "width:>2000, width:<=800 or width:1000..2000",
+        ("width:>2000", "width:<=800", "width:1000..2000"),
         "w resolution pixels dimensions",
         Control("Width", options=((">1000", "over 1,000 px"), (">2000", "over 2,000 px"), (">4000", "over 4,000 px"))),
         PIXELS,
@@ -276,7 +287,7 @@ _FIELDS = (
         "height",
         _PIXELS,
         ("height:<=800",),
-        "height:>2000, height:<=800 or height:1000..2000",
+        ("height:>2000", "height:<=800", "height:1000..2000"),
         "h",
         Control("Height", options=((">1000", "over 1,000 px"), (">2000", "over 2,000 px"), (">4000", "over 4,000 px"))),
         PIXELS,
@@ -287,7 +298,7 @@ _FIELDS = (
         "size_bytes",
         "by file size; 1 MB is a million bytes, 1 MiB is 1,048,576",
         ("size:>5MB", "size:<200kB"),
-        "size:>5MB, size:<200kB or size:1MB..2MB",
+        ("size:>5MB", "size:<200kB", "size:1MB..2MB"),
         "filesize bytes megabytes mb",
         Control(
             "File size",
@@ -307,7 +318,7 @@ _FIELDS = (
         "",
         "",
         ("like:4711",),
-        "like:ID with the row_id of a hit",
+        ("like:ID",),
         "similar image picture",
     ),
 )

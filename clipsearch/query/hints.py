@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from clipsearch.query import Query
 from clipsearch.query.nodes import Range, Tagged, leaves_of
 from clipsearch.records import COLORS
+from clipsearch.sentences import sentence
 
 _MONTHS = {
     name: number
@@ -64,14 +65,26 @@ _LOOKS = tuple(
             r"\b(?:in\s+)?(?:black\s*(?:and|&)\s*white|black-and-white|b\s?&\s?w|b/w|gr[ae]yscale|monochrome)"
             rf"(?:{_OF}|{_ALONE})",
             "is:monochrome",
-            "pictures without colour",
+            sentence("look_monochrome", "pictures without colour"),
         ),
-        (r"\b(?:a\s+)?screen\s?shots?\b(?:\s+of\b)?", "is:screenshot", "screenshots"),
-        (rf"\b(?:a\s+)?(?:blurry|blurred|out[- ]of[- ]focus)(?:{_OF}|{_ALONE})", "is:blurred", "blurred pictures"),
-        (rf"\b(?:a\s+)?(?:panorama|panoramic)s?\b(?:{_OF}|\s+of\b)?", "is:panorama", "panoramas"),
-        (rf"\b(?:a\s+)?dark{_OF}", "is:dark", "dark pictures"),
-        (rf"\b(?:a\s+)?bright{_OF}", "is:bright", "bright pictures"),
-        (r"^(?:scanned\s+)?documents?$|^scans?$|\bscanned\s+documents?\b", "is:document", "documents"),
+        (r"\b(?:a\s+)?screen\s?shots?\b(?:\s+of\b)?", "is:screenshot", sentence("look_screenshot", "screenshots")),
+        (
+            rf"\b(?:a\s+)?(?:blurry|blurred|out[- ]of[- ]focus)(?:{_OF}|{_ALONE})",
+            "is:blurred",
+            sentence("look_blurred", "blurred pictures"),
+        ),
+        (
+            rf"\b(?:a\s+)?(?:panorama|panoramic)s?\b(?:{_OF}|\s+of\b)?",
+            "is:panorama",
+            sentence("look_panorama", "panoramas"),
+        ),
+        (rf"\b(?:a\s+)?dark{_OF}", "is:dark", sentence("look_dark", "dark pictures")),
+        (rf"\b(?:a\s+)?bright{_OF}", "is:bright", sentence("look_bright", "bright pictures")),
+        (
+            r"^(?:scanned\s+)?documents?$|^scans?$|\bscanned\s+documents?\b",
+            "is:document",
+            sentence("look_document", "documents"),
+        ),
     )
 )
 _COLOR = (
@@ -97,8 +110,12 @@ def hints(query: Query) -> list[str]:
         text = term.value
         if _ADDRESS.fullmatch(text):
             told.append(
-                f"{text} was searched as words: only clipsearch query fetches a picture from its address, and only an "
-                "address that stands alone"
+                sentence(
+                    "address",
+                    "{text} was searched as words: only clipsearch query fetches a picture from its address, and only "
+                    "an address that stands alone",
+                    text=text,
+                )
             )
             continue
         told += _without(query, text)
@@ -117,18 +134,31 @@ def unknown_tags(query: Query, tags: Iterable[str], with_keyword: Callable[[str]
     names = list(tags)
     known = {fold_name(name) for name in names}
     unknown = [leaf.name for leaf in leaves_of(query.filter) if isinstance(leaf, Tagged)]
+    listed = f"{', '.join(sorted(names)[:10])}{', ...' if len(names) > 10 else ''}"
     there = (
-        f"There are: {', '.join(sorted(names)[:10])}{', ...' if len(names) > 10 else ''}"
+        sentence("tags_there", "There are: {names}", names=listed)
         if names
-        else ("There are none yet: clipsearch concept add NAME PICTURE... makes one")
+        else sentence("no_tags", "There are none yet: clipsearch concept add NAME PICTURE... makes one")
     )
     told = []
     for name in dict.fromkeys(unknown):
         if fold_name(name) not in known:
             written = f'"{name}"' if " " in name else name
             found = with_keyword(name)
-            where = there if not found else f"For the {found:,} with this keyword, write keyword:{written}"
-            told.append(f"no tag or concept is called {name}, so tag:{name} matches nothing. {where}")
+            if found:
+                where = sentence(
+                    "tag_is_keyword", "For the {n:,} with this keyword, write keyword:{word}", n=found, word=written
+                )
+            else:
+                where = there
+            told.append(
+                sentence(
+                    "no_tag",
+                    "no tag or concept is called {name}, so tag:{name} matches nothing. {where}",
+                    name=name,
+                    where=where,
+                )
+            )
     return told
 
 
@@ -140,7 +170,14 @@ def _without(query: Query, text: str) -> list[str]:
             continue
         rest = _rest(query, match[0], f"-{word}")
         if rest is not None:
-            told.append(f"words like not and without are not understood. To leave out {word}, write: {rest}")
+            told.append(
+                sentence(
+                    "without",
+                    "words like not and without are not understood. To leave out {word}, write: {query}",
+                    word=word,
+                    query=rest,
+                )
+            )
     return told
 
 
@@ -158,7 +195,9 @@ def _taken(query: Query, text: str) -> list[str]:
     month = _MONTHS[named.lower()] if named else int(number) if number else None
     said = _span(year, month, int(groups["day"]) if groups.get("day") else None)
     rest = None if said is None else _rest(query, match[0], said)
-    return [] if rest is None else [f"dates in words are not understood. For pictures taken then, write: {rest}"]
+    if rest is None:
+        return []
+    return [sentence("taken", "dates in words are not understood. For pictures taken then, write: {query}", query=rest)]
 
 
 def _span(year: int, month: int | None, day: int | None) -> str | None:
@@ -181,13 +220,21 @@ def _looking(query: Query, text: str) -> list[str]:
         match = re.search(pattern, text, re.IGNORECASE)
         if match is not None and says not in query.source:
             rest = _rest(query, match[0], says)
-            return [] if rest is None else [f"for {what} by their pixels, write: {rest}"]
+            return (
+                []
+                if rest is None
+                else [sentence("looks", "for {what} by their pixels, write: {query}", what=what, query=rest)]
+            )
     match = re.search(_COLOR, text, re.IGNORECASE)
     if match is None or "color:" in query.source:
         return []
     color = (match["alone"] or match["of"]).lower().replace("grey", "gray")
     rest = _rest(query, match[0], f"color:{color}")
-    return [] if rest is None else [f"for pictures with much {color} by their pixels, write: {rest}"]
+    if rest is None:
+        return []
+    return [
+        sentence("much_colour", "for pictures with much of this colour by their pixels, write: {query}", query=rest)
+    ]
 
 
 def _rest(query: Query, phrase: str, instead: str) -> str | None:

@@ -13,12 +13,17 @@ from datetime import date, timedelta
 from clipsearch.query.fields import DATE_WORDS, FIELDS, FILTERS, SAME_FIELDS, Field, as_filter
 from clipsearch.query.nodes import Span
 from clipsearch.query.values import BadValue, read_value
+from clipsearch.sentences import sentence
 
 _KNOWN_AS = {word: field.name for field in FIELDS.values() for word in field.known_as.split()}
 _KNOWN_AS |= dict.fromkeys(DATE_WORDS.split(), "date")
 _DATE = re.compile(r"(\d{4})(?:[-/.](\d{1,2})(?:[-/.](\d{1,2}))?)?", re.ASCII)
 _BETWEEN = re.compile(r"(.*?)\s*(?:\.\.\.?|…|–|,)\s*(.*)")
-_ANY_DATES = "after:2023 before:2024"
+_NEAREST_DATES = sentence(
+    "nearest_dates",
+    "The nearest filters are after: and before:. Write {example}.",
+    example="after:2023 before:2024",
+)
 _TYPES = re.compile(r"\.?(?:jpe?g|png|gif|webp|tiff?|bmp|hei[cf]|avif|jp2|dng|raw)(?:,\S+)?", re.IGNORECASE)
 _COORDINATES = re.compile(r"[-+]?\d{1,3}(?:\.\d+)?\s*,\s*[-+]?\d{1,3}(?:\.\d+)?", re.ASCII)
 # A filter without its colon: `size>5MB`, `camera=canon`, `before2023`.
@@ -40,9 +45,14 @@ def offer(name: str, value: str) -> str | None:
         if field is None or (len(word) <= 3 and _problem(FIELDS[field], plain) is not None):
             return None
     said = f"{name}:{value}"
-    return (
-        f"there is no filter {name}:, so {said} was searched as words. {_instead(field, plain, word)} "
-        f'To search for the words without this line, put them in double quotes: "{name}:{plain}"'
+    return sentence(
+        "no_filter",
+        "there is no filter {name}:, so {said} was searched as words. {instead} "
+        'To search for the words without this line, put them in double quotes: "{name}:{plain}"',
+        name=name,
+        said=said,
+        instead=_instead(field, plain, word),
+        plain=plain,
     )
 
 
@@ -64,7 +74,12 @@ def offer_colon(written: str) -> str | None:
         instead = as_filter(field.name, sign + value) if _problem(field, sign + value) is None else None
     if instead is None:
         return None
-    return f"a filter has a colon, so {written} was searched as words. Did you mean {instead}?"
+    return sentence(
+        "no_colon",
+        "a filter has a colon, so {written} was searched as words. Did you mean {instead}?",
+        written=written,
+        instead=instead,
+    )
 
 
 def _misspelt(word: str, value: str) -> str | None:
@@ -82,12 +97,18 @@ def _instead(name: str, value: str, said: str) -> str:
     """What to say for a value: a filter with it, or how the filter is written where the value does not fit."""
     if name == "date":
         meant = _dates_instead(said, value)
-        return f"Did you mean {meant}?" if meant else f"The nearest filters are after: and before:. Write {_ANY_DATES}."
+        return _did_you_mean(meant) if meant else _NEAREST_DATES
     field = FIELDS[name]
     if field.kind == "place" and _COORDINATES.fullmatch(value):
         value = f"{''.join(value.split())},10km"
     problem = _problem(field, value)
-    return f"The nearest filter is {name}:. {problem}" if problem else f"Did you mean {as_filter(field.name, value)}?"
+    if problem:
+        return sentence("nearest_filter", "The nearest filter is {name}:. {problem}", name=name, problem=problem)
+    return _did_you_mean(as_filter(field.name, value))
+
+
+def _did_you_mean(meant: str) -> str:
+    return sentence("did_you_mean", "Did you mean {meant}?", meant=meant)
 
 
 def _problem(field: Field, value: str) -> str | None:
@@ -95,11 +116,12 @@ def _problem(field: Field, value: str) -> str | None:
     if field.kind == "term":
         return None
     if field.kind == "place" and not _may_be_town(value):
-        return f"Write {field.say}."
+        return field.advice
     try:
         read_value(field, value.strip(), Span(0, 0))
     except BadValue as problem:
-        return str(problem.args[1])
+        advice: str = problem.args[1]
+        return advice
     return None
 
 

@@ -10,6 +10,7 @@ from clipsearch.errors import EmptyQuery, MalformedQuery
 from clipsearch.query import Query, Term, without_end
 from clipsearch.query.nodes import AllOf, AnyOf, Filter, Not
 from clipsearch.query.scanner import PATH, WEIGHT, WEIGHT_LIMIT, Item, Scanner
+from clipsearch.sentences import sentence
 
 DEPTH_LIMIT = 40
 
@@ -80,8 +81,12 @@ class _Parser:
                 raise MalformedQuery(
                     self.source,
                     run.operator.start,
-                    f"nothing follows this {sign}",
-                    f"Write what to {'add' if run.sign > 0 else 'take away'}, or put the {sign} in double quotes.",
+                    sentence("nothing_follows_sign", "nothing follows this {sign}", sign=sign),
+                    sentence("write_what_to_add", "Write what to add, or put the {sign} in double quotes.", sign=sign)
+                    if run.sign > 0
+                    else sentence(
+                        "write_what_to_take", "Write what to take away, or put the {sign} in double quotes.", sign=sign
+                    ),
                 )
         return filled
 
@@ -107,8 +112,8 @@ class _Parser:
             raise MalformedQuery(
                 self.source,
                 self._item.start,
-                "or can only stand between two filters",
-                'To search for the word, put it in double quotes: "or"',
+                sentence("or_between", "or can only stand between two filters"),
+                sentence("quote_or", 'To search for the word, put it in double quotes: "or"'),
             )
         return self._is_word("and") and (before or after)
 
@@ -137,7 +142,10 @@ class _Parser:
     def _group(self, opening: Item, depth: int) -> Filter:
         if depth > DEPTH_LIMIT:
             raise MalformedQuery(
-                self.source, opening.start, f"parentheses are nested more than {DEPTH_LIMIT} levels deep", "Use fewer."
+                self.source,
+                opening.start,
+                sentence("too_deep", "parentheses are nested more than {n} levels deep", n=DEPTH_LIMIT),
+                sentence("fewer", "Use fewer."),
             )
         parts: list[Filter] = []
         while self._item.kind != "close":
@@ -146,13 +154,18 @@ class _Parser:
             elif self._is_word("and") and parts and self._begins[self.at + 1]:
                 self.at += 1
             elif self._item.kind == "end":
-                raise MalformedQuery(self.source, opening.start, "this parenthesis is never closed", "Add a ).")
+                raise MalformedQuery(
+                    self.source,
+                    opening.start,
+                    sentence("not_closed", "this parenthesis is never closed"),
+                    sentence("add_parenthesis", "Add a )."),
+                )
             else:
                 raise MalformedQuery(
                     self.source,
                     self._item.start,
-                    "parentheses with filters can only contain filters",
-                    "Put the words outside.",
+                    sentence("only_filters", "parentheses with filters can only contain filters"),
+                    sentence("words_outside", "Put the words outside."),
                 )
         self.at += 1
         return _join(AllOf, parts)
@@ -188,7 +201,12 @@ class _Parser:
             if value:
                 terms.append(Term("text", value, weight, words[0].start))
             elif not terms:
-                raise MalformedQuery(self.source, words[0].start, "these quotes are empty", "Remove them.")
+                raise MalformedQuery(
+                    self.source,
+                    words[0].start,
+                    sentence("empty_quotes", "these quotes are empty"),
+                    sentence("remove_them", "Remove them."),
+                )
         return terms
 
     def _is_picture(self, item: Item, *, alone: bool) -> bool:

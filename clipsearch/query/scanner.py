@@ -10,6 +10,7 @@ from clipsearch.errors import MalformedQuery
 from clipsearch.query.fields import FIELDS, FILTERS, SAME_FIELDS
 from clipsearch.query.nodes import Leaf, Near, Span
 from clipsearch.query.values import BadValue, read_value
+from clipsearch.sentences import sentence
 
 WEIGHT_LIMIT = 1000.0
 
@@ -79,7 +80,10 @@ class Scanner:
             weight = float(match[1])
             if not 0 < weight <= WEIGHT_LIMIT:
                 raise MalformedQuery(
-                    source, at, "a weight must be more than 0 and at most 1000", "Write 2:dog or 0.5:dog."
+                    source,
+                    at,
+                    sentence("bad_weight", "a weight must be more than 0 and at most 1000"),
+                    sentence("write", "Write {examples}.", examples=("2:dog", "0.5:dog")),
                 )
             at = match.end()
         item = self._operand(at)
@@ -162,8 +166,10 @@ class Scanner:
                 raise MalformedQuery(
                     self.source,
                     before.end,
-                    "this parenthesis has no opening one",
-                    "Parentheses are for filters. Put text that contains them in double quotes.",
+                    sentence("not_opened", "this parenthesis has no opening one"),
+                    sentence(
+                        "parentheses", "Parentheses are for filters. Put text that contains them in double quotes."
+                    ),
                 )
         return False
 
@@ -172,7 +178,12 @@ class Scanner:
         closing = _QUOTES[self.source[at]]
         ends = [end for mark in closing if (end := self.source.find(mark, at + 1)) >= 0]
         if not ends:
-            raise MalformedQuery(self.source, at, "this quotation is not closed", "Close it, or remove the quote.")
+            raise MalformedQuery(
+                self.source,
+                at,
+                sentence("open_quotation", "this quotation is not closed"),
+                sentence("close_quotation", "Close it, or remove the quote."),
+            )
         return min(ends) + 1
 
     def _is_filter_group(self, at: int) -> bool:
@@ -208,7 +219,8 @@ class Scanner:
             value_at, value = at, source[at:end]
         if name not in FILTERS:
             if not value.strip():
-                raise MalformedQuery(source, start, f"nothing follows {name}:", f"Write {FIELDS[name].say}.")
+                problem = sentence("nothing_follows", "nothing follows {what}", what=f"{name}:")
+                raise MalformedQuery(source, start, problem, FIELDS[name].advice)
             return Item("like", start, end, value)
         try:
             leaf = read_value(FILTERS[name], value.strip(), Span(start, end))
@@ -217,7 +229,12 @@ class Scanner:
                 source,
                 value_at,
                 error.args[0],
-                f'{error.args[1]} To search for the words, put them in double quotes: "{source[start:end]}"'
+                sentence(
+                    "or_words",
+                    '{advice} To search for the words, put them in double quotes: "{words}"',
+                    advice=error.args[1],
+                    words=source[start:end],
+                )
                 if '"' not in source[start:end]
                 else error.args[1],
             ) from None

@@ -10,6 +10,7 @@ from clipsearch.folding import folded_words
 from clipsearch.query.fields import KINDS, SAME_NAMES, Field, Kind
 from clipsearch.query.nodes import Glob, Leaf, Near, Oriented, Range, Seen, Shape, Span, Tagged, Written
 from clipsearch.records import COLORS
+from clipsearch.sentences import sentence
 
 
 class BadValue(Exception):
@@ -22,6 +23,7 @@ _DISTANCE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([a-zA-Z]+)", re.ASCII)
 _COORDINATE = re.compile(r"[-+.\d]|$", re.ASCII)  # how a coordinate begins; towns begin with a letter
 AROUND_TOWN_M = 20_000.0
 _METRES = {"m": 1.0, "km": 1000.0, "mi": 1609.344}
+_NOTHING = sentence("nothing", "nothing")
 _SHAPES: dict[str, Shape] = {"landscape": "landscape", "portrait": "portrait", "square": "square"}
 
 
@@ -40,29 +42,29 @@ def _tag_value(field: Field, value: str, span: Span) -> Leaf:
 def _words_value(field: Field, value: str, span: Span) -> Leaf:
     words = tuple(word for word in value.split() if folded_words(word))
     if not words:
-        raise BadValue(f"{field.name}: needs a word that can be read", f"Write {field.say}.")
+        raise BadValue(sentence("needs_word", "{name}: needs a word that can be read", name=field.name), field.advice)
     return Written(words, span)
 
 
 def _number_value(field: Field, value: str, span: Span) -> Leaf:
     name = field.asks
-    advice = f"Write {field.say}."
+    advice = field.advice
     low, dots, high = (part.strip() for part in value.partition(".."))
     if dots:
         bounds = [_NUMBER.fullmatch(end) if end else None for end in (low, high)]
         if any(end and (match is None or match[1]) for end, match in zip((low, high), bounds, strict=True)):
-            raise BadValue(f"{value} is not a range", advice)
+            raise BadValue(sentence("no_range", "{value} is not a range", value=value), advice)
         first, last = (None if match is None else _amount(match, field, advice) for match in bounds)
         if first is None and last is None:
-            raise BadValue(f"{value} is not a range", advice)
+            raise BadValue(sentence("no_range", "{value} is not a range", value=value), advice)
         return Range(name, None if first is None else _ceil(first), None if last is None else floor(last) + 1, span)
     match = _NUMBER.fullmatch(value)
     if match is None:
-        raise BadValue(f"{name}: needs a number", advice)
+        raise BadValue(sentence("needs_number", "{name}: needs a number", name=name), advice)
     amount = _amount(match, field, advice)
     operator = match[1] or "="
     if match[1] is None and not field.exact:
-        raise BadValue(f"{name}: needs > or < or a range", advice)
+        raise BadValue(sentence("needs_range", "{name}: needs > or < or a range", name=name), advice)
     if operator in (">", ">="):
         return Range(name, floor(amount) + 1 if operator == ">" else _ceil(amount), None, span)
     if operator in ("<", "<="):
@@ -73,9 +75,14 @@ def _number_value(field: Field, value: str, span: Span) -> Leaf:
 def _amount(match: re.Match[str], field: Field, advice: str) -> float:
     factor = (field.units or {"": 1}).get(match[3].lower())
     if float(match[2]) < field.lowest:
-        raise BadValue(f"{field.name}: needs a number{f' from {field.lowest} on' if field.lowest else ''}", advice)
+        if not field.lowest:
+            raise BadValue(sentence("needs_number", "{name}: needs a number", name=field.name), advice)
+        said = sentence(
+            "needs_number_from", "{name}: needs a number from {lowest} on", name=field.name, lowest=field.lowest
+        )
+        raise BadValue(said, advice)
     if factor is None:
-        raise BadValue(f"unknown unit {match[3]}", advice)
+        raise BadValue(sentence("unknown_unit", "unknown unit {unit}", unit=match[3]), advice)
     return float(match[2]) * factor
 
 
@@ -86,15 +93,15 @@ def _ceil(amount: float) -> int:
 def _date_value(field: Field, value: str, span: Span) -> Leaf:
     from datetime import datetime
 
-    advice = f"Write {field.say}."
+    advice = field.advice
     match = _DATE.fullmatch(value)
     if match is None:
-        raise BadValue(f"{field.name}: needs a year, a month or a day", advice)
+        raise BadValue(sentence("needs_date", "{name}: needs a year, a month or a day", name=field.name), advice)
     year, month, day, hour, minute = (None if part is None else int(part) for part in match.groups())
     try:
         moment = datetime(year or 0, month or 1, day or 1, hour or 0, minute or 0)
     except ValueError as error:
-        raise BadValue(f"the date does not exist ({error})", advice) from None
+        raise BadValue(sentence("no_date", "the date does not exist ({problem})", problem=str(error)), advice) from None
     passed = moment - datetime(1970, 1, 1)
     at_us = (passed.days * 86_400 + passed.seconds) * 1_000_000
     return Range(field.asks, at_us, None, span) if field.kind == "since" else Range(field.asks, None, at_us, span)
@@ -103,8 +110,12 @@ def _date_value(field: Field, value: str, span: Span) -> Leaf:
 def _shape_value(field: Field, value: str, span: Span) -> Leaf:
     shape = _SHAPES.get(value.lower())
     if shape is None:
-        raise BadValue(f"unknown {field.name} {value}", f"Write {field.say}.")
+        raise BadValue(_unknown(field, value), field.advice)
     return Oriented(shape, span)
+
+
+def _unknown(field: Field, value: str) -> str:
+    return sentence("unknown_value", "unknown {name} {value}", name=field.name, value=value)
 
 
 def _seen_value(field: Field, value: str, span: Span) -> Leaf:
@@ -114,22 +125,30 @@ def _seen_value(field: Field, value: str, span: Span) -> Leaf:
         return Oriented(_SHAPES[names[0]], span)
     unknown = next((name for name in names if name not in known), None if names else value)
     if unknown is not None:
-        raise BadValue(f"unknown {field.name} {unknown}", f"Write {field.say}.")
+        raise BadValue(_unknown(field, unknown), field.advice)
     return Seen("is" if field.name == "is" else "color", names, span)
 
 
 def _place_value(field: Field, value: str, span: Span) -> Leaf:
-    advice = f"Write {field.say}."
+    advice = field.advice
     parts = [part.strip() for part in value.split(",")]
     distance = _DISTANCE.fullmatch(parts[-1]) if len(parts) > 1 else None
     if not _COORDINATE.match(parts[0]):
         return _named_place(value if distance is None else ",".join(parts[:-1]), distance, advice, span)
     if len(parts) != 3:
-        raise BadValue(f"{field.name}: needs a latitude, a longitude and a distance", advice)
+        said = sentence("needs_place", "{name}: needs a latitude, a longitude and a distance", name=field.name)
+        raise BadValue(said, advice)
     degrees: list[float] = []
     for part, limit in zip(parts, (90, 180), strict=False):
         if not re.fullmatch(r"[-+]?\d{1,3}(?:\.\d{1,12})?", part, re.ASCII) or abs(float(part)) > limit:
-            raise BadValue(f"{part or 'nothing'} is not a number between -{limit} and {limit}", advice)
+            said = sentence(
+                "not_between",
+                "{value} is not a number between {least} and {most}",
+                value=part or _NOTHING,
+                least=-limit,
+                most=limit,
+            )
+            raise BadValue(said, advice)
         degrees.append(float(part))
     return Near(degrees[0], degrees[1], _metres(distance, parts[2], advice), span)
 
@@ -147,13 +166,21 @@ def _named_place(name: str, distance: re.Match[str] | None, advice: str, span: S
     except MissingExtra as missing:
         raise BadValue(str(missing), advice) from None
     said = [written for written in dict.fromkeys(other.written for other in others) if written != town.written]
-    note = f"near:{name.strip()} means {town.name}, {town.region}. For others, write {listed(said)}" if said else ""
+    note = ""
+    if said:
+        note = sentence(
+            "near_means",
+            "near:{name} means {town}. For others, write {others}",
+            name=name.strip(),
+            town=f"{town.name}, {town.region}",
+            others=listed(said),
+        )
     return Near(town.latitude, town.longitude, radius_m, span, note)
 
 
 def _metres(distance: re.Match[str] | None, written: str, advice: str) -> float:
     if distance is None or distance[2].lower() not in _METRES:
-        raise BadValue(f"{written or 'nothing'} is not a distance", advice)
+        raise BadValue(sentence("no_distance", "{value} is not a distance", value=written or _NOTHING), advice)
     return float(distance[1]) * _METRES[distance[2].lower()]
 
 
@@ -174,5 +201,5 @@ _READERS: dict[Kind, Callable[[Field, str, Span], Leaf]] = {
 def read_value(field: Field, value: str, span: Span) -> Leaf:
     """The filter that a value makes of a field. Raises: BadValue."""
     if not value and field.kind in ("text", "list", "tag", "words", "seen"):
-        raise BadValue(f"{field.name}: needs a value", f"Write {field.say}.")
+        raise BadValue(sentence("needs_value", "{name}: needs a value", name=field.name), field.advice)
     return _READERS[field.kind](field, value, span)

@@ -79,6 +79,7 @@ from clipsearch.search.order import (
     put_in_order,
     reach_together,
 )
+from clipsearch.sentences import sentence
 from clipsearch.store import LiveRows, Snapshot, open_live_rows, open_snapshot
 from clipsearch.timing import lap
 from clipsearch.vectors import VectorSegment, check_queries, directed, distinct, empty_result, merge, open_segments
@@ -104,7 +105,6 @@ WORD_PROMPT = "a photo of {}"
 titles. Whole captions, also short ones, it made worse. Measured by `benchmarks/feedback.py`."""
 CANCELLED = 1e-4  # of the weights: shorter sums are noise
 
-_READABLE = "Describe the pictures in words of a language that it knows, such as English"
 MOST_MISSPELT = 3
 SURELY_READ = 12  # characters that every model reads; those of 16 tokens are the narrowest
 
@@ -500,8 +500,8 @@ class Collection:
             raise MalformedQuery(
                 query,
                 term.position,
-                "the server opens no files by path",
-                "Use like:ROW_ID, or send the picture where that is possible.",
+                sentence("no_paths", "the server opens no files by path"),
+                sentence("use_like", "Use like:ROW_ID, or send the picture where that is possible."),
             )
         return dataclasses.replace(term, kind="like", value=f"{row_id}{part}")
 
@@ -540,8 +540,13 @@ class Collection:
         if not unseen:
             return []
         return [
-            f"{unseen:,} of {len(self):,} pictures were indexed before clipsearch looked at their kind and colours; "
-            "is: and color: leave them out. To include them, run: clipsearch index --reindex"
+            sentence(
+                "unseen",
+                "{n:,} of {total:,} pictures were indexed before clipsearch looked at their kind and colours; "
+                "is: and color: leave them out. To include them, run: clipsearch index --reindex",
+                n=unseen,
+                total=len(self),
+            )
         ]
 
     def _written(self, query: Query) -> list[str]:
@@ -555,8 +560,17 @@ class Collection:
         if not found:
             return []
         said = f"text:{words[0]}" if len(words) == 1 else f'text:"{" ".join(words)}"'
-        pictures = f"{found:,} pictures, which are" if found > 1 else "one picture, which is"
-        return [f"the words are in {pictures} among the first hits for that. To see no others, write: {said}"]
+        return [
+            sentence(
+                "words_in",
+                "the words are in {n:,} pictures, which are among the first hits for that. To see no others, "
+                "write: {query}",
+                one="the words are in one picture, which is among the first hits for that. To see no others, "
+                "write: {query}",
+                n=found,
+                query=said,
+            )
+        ]
 
     def _unread_words(self, expression: Filter) -> list[str]:
         """That a filter asks for words in pictures, and that nobody has read them."""
@@ -565,7 +579,11 @@ class Collection:
         if self.manifest.words or not any(isinstance(leaf, Written) for leaf in leaves_of(expression)):
             return []
         return [
-            "the words in the pictures have not been read yet, so text: finds none. Read them with: clipsearch read"
+            sentence(
+                "words_unread",
+                "the words in the pictures have not been read yet, so text: finds none. "
+                "Read them with: clipsearch read",
+            )
         ]
 
     def _pictures_with_keyword(self, keyword: str) -> int:
@@ -588,8 +606,13 @@ class Collection:
         if not older:
             return []
         return [
-            f"{older:,} of {len(self):,} pictures were indexed before clipsearch read keywords, captions, names and "
-            "stars. To include theirs, run: clipsearch index --reread-metadata"
+            sentence(
+                "without_words",
+                "{n:,} of {total:,} pictures were indexed before clipsearch read keywords, captions, names and "
+                "stars. To include theirs, run: clipsearch index --reread-metadata",
+                n=older,
+                total=len(self),
+            )
         ]
 
     def unread(self, texts: Iterable[str]) -> list[str]:
@@ -611,7 +634,14 @@ class Collection:
         for word in self.encoder.unknown_words(text)[:MOST_MISSPELT]:
             meant = nearest_word(word, self.encoder.words(), is_listed=self.encoder.is_english_word(word))
             if meant is not None:
-                told.append(f"the model does not know {word}. Did you mean: {text.replace(word, meant)}")
+                told.append(
+                    sentence(
+                        "misspelt",
+                        "the model does not know {word}. Did you mean: {query}",
+                        word=word,
+                        query=text.replace(word, meant),
+                    )
+                )
         return told
 
     def encode_query(self, query: str | os.PathLike[str] | Query) -> FloatArray:
@@ -635,7 +665,14 @@ class Collection:
         texts = list(dict.fromkeys(term.value for query in queries for term in query.terms if term.kind == "text"))
         for text in texts:
             if not (text.isascii() and any(map(str.isalpha, text))) and not self.encoder.reads(text):
-                raise InvalidQuery(f"the model cannot read {text}. {_READABLE}")
+                raise InvalidQuery(
+                    sentence(
+                        "unreadable",
+                        "the model cannot read {text}. Describe the pictures in words of a language that it knows, "
+                        "such as English",
+                        text=text,
+                    )
+                )
         encoded = dict(zip(texts, self._encode_texts(texts), strict=True))
         return [self._sum_of_terms(query, encoded) for query in queries]
 
@@ -654,7 +691,13 @@ class Collection:
         total: FloatArray = np.sum([weight * vector for vector, weight in vectors], axis=0, dtype=np.float32)
         length = float(np.linalg.norm(total))
         if length < CANCELLED * sum(abs(weight) for _, weight in vectors):
-            raise InvalidQuery(f"the terms of {query.source} cancel each other out. Nothing is left to search for")
+            raise InvalidQuery(
+                sentence(
+                    "cancelled",
+                    "the terms of {query} cancel each other out. Nothing is left to search for",
+                    query=query.source,
+                )
+            )
         return total / length
 
     def _encode_texts(self, texts: list[str]) -> list[FloatArray]:
@@ -1090,7 +1133,11 @@ class Collection:
         """The direction of a concept. Raises: UnknownTag, InvalidQuery for a plain tag."""
         tag = self.tag(name)
         if tag.direction is None:
-            raise InvalidQuery(f"{tag.name} is a tag, not a concept: filter by it with tag:{tag.name}")
+            raise InvalidQuery(
+                sentence(
+                    "tag_not_concept", "{name} is a tag, not a concept: filter by it with tag:{name}", name=tag.name
+                )
+            )
         if tag.direction.fingerprint != self.manifest.model.fingerprint:
             raise InvalidQuery(
                 f"the concept {tag.name} was made with another model. Create it again with: "
@@ -1153,8 +1200,12 @@ def _cut_short(text: str, part: str) -> str:
     """Where the model stops reading a text, by the last words that it reads and the first that it does not."""
     read, words = part.split(), text.split()
     shown = " ".join(read[-6:])
-    last = f'read up to: "{"... " if len(read) > 6 else ""}{shown[-80:]}"'
-    return f"the text has {len(words):,} words, more than the model can read; {last}"
+    return sentence(
+        "cut_short",
+        'the text has {n:,} words, more than the model can read; read up to: "{last}"',
+        n=len(words),
+        last=f"{'... ' if len(read) > 6 else ''}{shown[-80:]}",
+    )
 
 
 def open_collection(

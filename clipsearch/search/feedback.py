@@ -11,6 +11,7 @@ import numpy as np
 
 from clipsearch.errors import InvalidQuery
 from clipsearch.records import FloatArray
+from clipsearch.sentences import sentence
 
 UP_WEIGHT = 1.0
 DOWN_WEIGHT = 0.25
@@ -29,7 +30,12 @@ def refine(query: FloatArray | None, up: FloatArray, down: FloatArray, centre: F
         direction = direction - DOWN_WEIGHT * (down.mean(axis=0) - centre)
     length = float(np.linalg.norm(direction))
     if length < 1e-6:
-        raise InvalidQuery("the relevant and irrelevant examples cancel each other out: choose different ones")
+        raise InvalidQuery(
+            sentence(
+                "examples_cancelled",
+                "the relevant and irrelevant examples cancel each other out: choose different ones",
+            )
+        )
     refined: FloatArray = (direction / length).astype(np.float32)
     return refined
 

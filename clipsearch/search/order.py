@@ -29,6 +29,7 @@ import numpy as np
 
 from clipsearch.query import Query
 from clipsearch.records import FloatArray, Hit, IntArray, Sort, told_confidence
+from clipsearch.sentences import sentence
 from clipsearch.timing import lap
 from clipsearch.vectors import directed, empty_result
 
@@ -161,23 +162,28 @@ class Order:
         """Why there are no hits, or none at an offset."""
         found, hidden = self.count(photos)
         if found:
-            return f"there are {found:,} hits in all" if found > 1 else "there is one hit in all"
+            return sentence("hits_in_all", "there are {n:,} hits in all", one="there is one hit in all", n=found)
         if hidden:  # where the cut is that of the bands, the nearest are hits
-            matches = f"{hidden:,} pictures match" if hidden > 1 else "one picture matches"
-            return f"{matches} with a lower confidence than {self.wish.min_confidence:g}"
+            return sentence(
+                "less_confident",
+                "{n:,} pictures match with a lower confidence than {least:g}",
+                one="one picture matches with a lower confidence than {least:g}",
+                n=hidden,
+                least=self.wish.min_confidence,
+            )
         if self.wish.query.filter is None or not len(photos):
-            return "the index has no searchable pictures"
+            return sentence("no_pictures", "the index has no searchable pictures")
         from clipsearch.query.nodes import AllOf
 
         expression, source = self.wish.query.filter, self.wish.query.source
         parts = expression.parts if isinstance(expression, AllOf) else (expression,)
         written = [_written(part, source) for part in parts]
         if len(parts) == 1:
-            return f"no picture matches {written[0]}"
+            return sentence("none_matches", "no picture matches {what}", what=written[0])
         alone = [said for part, said in zip(parts, written, strict=True) if not len(photos.select(part))]
         if alone:
-            return f"no picture matches {alone[0]}"
-        return f"no picture matches all of {', '.join(written)}"
+            return sentence("none_matches", "no picture matches {what}", what=alone[0])
+        return sentence("none_matches_all", "no picture matches all of {what}", what=", ".join(written))
 
     def row_ids(self, photos: Collection, offset: int, count: int) -> IntArray:
         """Those of the same window, without a look at their rows. Shape: (count,) or less, int64."""

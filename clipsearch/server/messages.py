@@ -338,6 +338,13 @@ class SkippedAnswer(BaseModel):
     skipped: list[SkippedFile]
 
 
+class Sentence(BaseModel):
+    """A sentence by its code, with the parts that are put in; null where there is only English."""
+
+    code: str
+    parts: dict[str, Any]
+
+
 class Problem(BaseModel):
     """An error."""
 
@@ -345,3 +352,4 @@ class Problem(BaseModel):
     message: str
     position: Annotated[int | None, Field(description="Position in the query, in characters from 0.")] = None
     fields: Annotated[dict[str, Any], Field(description="Other fields of the error, by name.")] = {}
+    sentences: Annotated[list[Sentence | None], Field(description="The message by codes, for other languages.")] = []

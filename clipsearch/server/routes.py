@@ -47,7 +47,7 @@ from clipsearch.indexer.status import read_status
 from clipsearch.places import is_file, leads_out
 from clipsearch.query.arguments import MOST_AT_ONCE, THUMBNAIL_SIZES, read_size
 from clipsearch.query.crops import Crop, read_crop, split_crop
-from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, NOTHING_FOUND, FloatArray, Hit, ImageRecord
+from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import Order, Orders
 from clipsearch.search.similar import (
@@ -60,6 +60,7 @@ from clipsearch.search.similar import (
     similar_to_row,
     similar_to_vector,
 )
+from clipsearch.sentences import sentence, told
 from clipsearch.server import messages
 from clipsearch.server.decoders import Decoders
 from clipsearch.server.engine import Engine, NothingIndexed, ServedIndex, SharedCollection, Stopping
@@ -143,7 +144,7 @@ class Service:
             hits = order.window(photos, asked.offset, asked.k)
             total, hidden = order.count(photos)
             position = None if asked.locate is None else order.place_of(photos, asked.locate)
-            empty = [] if hits else [f"{NOTHING_FOUND}{order.why_empty(photos)}"]
+            empty = [] if hits else [sentence("nothing_found", "nothing found: {why}", why=order.why_empty(photos))]
             uncertain = [NOTHING_CERTAIN] if order.is_uncertain else []
             notices = [*empty, *uncertain, *photos.notices(order.wish.query)]
             answer = self._answer(served, photos, hits, began, notices)
@@ -652,6 +653,19 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return Response(service.measure(), media_type=CONTENT_TYPE)
 
 
+FAILED: dict[str, Any] = {"error": "Failed", "message": "the server made a mistake; its log says more", "fields": {}}
+
+
+def told_error(error: ClipsearchError | OSError) -> dict[str, Any]:
+    """An error as answers tell it: see `messages.Problem`."""
+    if isinstance(error, OSError):
+        return {"error": "OSError", "message": error.strerror or str(error), "fields": {}}
+    body: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
+    if isinstance(error, MalformedQuery):
+        body["position"] = error.position
+    return {**body, "fields": error.fields(), "sentences": [told(part) for part in error.sentences()]}
+
+
 def add_errors(app: FastAPI) -> None:
     """Let `app` answer every error as JSON."""
 
@@ -659,11 +673,7 @@ def add_errors(app: FastAPI) -> None:
     async def clipsearch_error(request: Request, error: ClipsearchError) -> Response:
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
         headers = {"retry-after": str(RETRY_AFTER_S)} if isinstance(error, Overloaded) else None
-        body: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
-        if isinstance(error, MalformedQuery):
-            body["position"] = error.position
-        body["fields"] = error.fields()
-        return AsciiJSON(body, status, headers)
+        return AsciiJSON(told_error(error), status, headers)
 
     @app.exception_handler(OSError)
     async def storage_error(request: Request, error: OSError) -> Response:
@@ -685,9 +695,7 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
         """A mistake of ours. What it was is in the log."""
-        return AsciiJSON(
-            {"error": "Failed", "message": "the server made a mistake; its log says more", "fields": {}}, 500
-        )
+        return AsciiJSON(FAILED, 500)
 
 
 _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (

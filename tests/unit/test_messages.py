@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,12 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clipsearch
+from clipsearch import errors
+from clipsearch.errors import MalformedQuery
+from clipsearch.indexer import ignore
+from clipsearch.query import parse_query
 from clipsearch.query.fields import FILTERS, KINDS
-from clipsearch.records import COLORS
+from clipsearch.query.hints import hints
+from clipsearch.records import COLORS, SKIP_STATUSES
+from clipsearch.sentences import Sentence, sentence, told
 from clipsearch.ui.languages import ENGLISH, Message, choose, read_languages, sent
 from tests.support.javascript import literals
 
-ASSETS = Path(clipsearch.__file__).parent / "ui" / "assets"
+PACKAGE = Path(clipsearch.__file__).parent
+ASSETS = PACKAGE / "ui" / "assets"
 LANGUAGES = read_languages()
 FORMS = {
     "en": {"one", "other"}, "de": {"one", "other"}, "es": {"one", "many", "other"}, "fr": {"one", "many", "other"},
@@ -51,6 +59,10 @@ NOT_SAID = {
 """Texts in the page's program that look like words for people, and are names of keys and errors."""
 
 
+OF_THE_SERVER = ("said.", "error.", "skipped.", "left_out.")
+"""How keys begin of what the server says."""
+
+
 def forms(message: Message) -> Iterable[str]:
     return [message] if isinstance(message, str) else message.values()
 
@@ -65,7 +77,7 @@ def used_keys() -> set[str]:
     for file in ASSETS.glob("*.js"):
         for text, line, before in literals(file.read_text(encoding="utf-8")):
             asked = re.search(r"\bt\((?:[^()]*\?[^():]*:?\s*|[^()]*\?\s*\"\"\s*:\s*)?$", before)
-            if text.startswith(("help.", "said.", "error.")) or not asked:
+            if text.startswith(("help.", *OF_THE_SERVER)) or not asked:
                 continue
             if "{}" in text:
                 assert text in FAMILIES, f"{file.name}:{line}: which keys can {text} be?"
@@ -91,9 +103,77 @@ def help_keys() -> set[str]:
 
 def test_the_page_asks_for_every_message_and_for_no_other() -> None:
     asked = used_keys() | help_keys() | {"help.open"}
-    known = {key for key in LANGUAGES[ENGLISH].messages if not key.startswith(("said.", "error."))}
+    known = {key for key in LANGUAGES[ENGLISH].messages if not key.startswith(OF_THE_SERVER)}
     assert asked - known == set()
     assert known - asked == set()
+
+
+def english_of_the_server() -> dict[str, Message]:
+    """What `sentence` is called with in the whole package, by code, as files of messages have it."""
+    found: dict[str, Message] = {}
+    files = [file for part in (PACKAGE, PACKAGE / "indexer", PACKAGE / "ui") for file in part.rglob("*.py")]
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "sentence"):
+                continue
+            code, other = (ast.literal_eval(argument) for argument in node.args)
+            one = [ast.literal_eval(given.value) for given in node.keywords if given.arg == "one"]
+            forms = [re.sub(r"\{(\w+)(?::[^{}]*)?\}", r"{\1}", form) for form in (*one, other)]
+            message: Message = dict(zip(("one", "other"), forms, strict=True)) if one else forms[0]
+            assert found.setdefault(code, message) == message, f"{file.name}: {code} has another English elsewhere"
+    return found
+
+
+def test_every_sentence_of_the_server_is_in_the_file_of_english_messages() -> None:
+    known = {
+        key.removeprefix("said."): one for key, one in LANGUAGES[ENGLISH].messages.items() if key.startswith("said.")
+    }
+    assert known == english_of_the_server()
+
+
+def test_errors_and_reasons_of_the_server_are_in_the_file() -> None:
+    keys = [key.split(".", 1) for key in LANGUAGES[ENGLISH].messages if key.startswith(OF_THE_SERVER)]
+    of_other_modules = {"Overloaded", "Stopping", "OriginalsClosed", "WrongInput", "Refused", "Failed"}
+    assert {key for kind, key in keys if kind == "error"} - of_other_modules <= set(vars(errors))
+    assert [key for kind, key in keys if kind == "skipped"] == list(SKIP_STATUSES)
+    reasons = set(ignore.FOLDERS.values()) | {ignore.HIDDEN}
+    assert {re.sub(r"\W+", "_", reason.lower()) for reason in reasons} <= {
+        key for kind, key in keys if kind == "left_out"
+    }
+
+
+def test_a_sentence_is_its_english_and_can_be_said_otherwise() -> None:
+    inner = sentence("write", "Write {examples}.", examples=("a", "b", "c"))
+    assert inner == "Write a, b or c."
+    whole = sentence("x", "{n:,} {what}", one="one {what}", n=1200, what=inner)
+    assert whole == "1,200 Write a, b or c."
+    assert sentence("x", "{n:,} {what}", one="one {what}", n=1, what="y") == "one y"
+    assert told(whole) == {
+        "code": "x",
+        "parts": {
+            "n": 1200,
+            "what": {"code": "write", "parts": {"examples": ["a", "b", "c"]}, "english": "Write a, b or c."},
+        },
+    }
+    assert told("no sentence") is None
+
+
+@pytest.mark.parametrize(
+    "query", ["size:x", "dog +", "(folder:a", "near:1,2", "is:wrong", '"dog', "rating:-5", "color:wrong"]
+)
+def test_what_is_wrong_with_a_query_can_be_said_in_other_languages(query: str) -> None:
+    with pytest.raises(MalformedQuery) as caught:
+        parse_query(query)
+    assert all(isinstance(one, Sentence) for one in caught.value.sentences())
+    assert len(caught.value.sentences()) == 2
+
+
+@pytest.mark.parametrize("query", ["date:2023", "camara:canon", "size>5MB", "beach in 2019", "beach without people"])
+def test_hints_can_be_said_in_other_languages(query: str) -> None:
+    parsed = parse_query(query)
+    lines = [*parsed.offers, *hints(parsed)]
+    assert lines
+    assert all(isinstance(line, Sentence) for line in lines)
 
 
 @pytest.mark.parametrize("tag", LANGUAGES)

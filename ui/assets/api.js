@@ -1,6 +1,6 @@
 // Talks to the HTTP API. Knows nothing of the page.
 
-import { knows, said, t } from "./messages.js";
+import { knows, language, said, skipReason, t } from "./messages.js";
 
 /** Where the server's paths begin: "/", or "/photos/" behind a proxy. This file is at ui/HASH/ from there. */
 export const root = new URL("../../", import.meta.url).pathname;
@@ -15,10 +15,12 @@ export class ApiError extends Error {
 }
 
 /** What is wrong, in the reader's language where the server's sentence is known in it. */
-function told(status, { error, message, fields, sentences }) {
+export function told(status, { error, message, fields, sentences }) {
+  if (language === "en" && message) return message;
   const lines = (sentences ?? []).map(said);
   if (lines.length && lines.every(Boolean)) return lines.join("\n");
-  if (knows(`error.${error}`)) return t(`error.${error}`, fields);
+  const key = `error.${error}`;
+  if (knows(key)) return t(key, { ...fields, why: skipReason(fields ?? {}) });
   return message || t("server.answered", { status: String(status) });
 }
 

@@ -29,6 +29,15 @@ export const knows = (key) => messages[key] !== undefined;
 /** A sentence of the server, {code, parts}; null where it has none in this language. */
 export const said = (sentence) => (sentence && knows(`said.${sentence.code}`) ? t(`said.${sentence.code}`, sentence.parts) : null);
 
+/** Why a file was not read, which the server tells as a class and in English. */
+export const skipReason = ({ status, reason }) => (language !== "en" && knows(`skipped.${status}`) ? t(`skipped.${status}`) : reason);
+
+/** Why files were left out, which the server tells in English. */
+export function leftOut(reason) {
+  const key = `left_out.${reason.toLowerCase().replace(/\W+/g, "_")}`;
+  return knows(key) ? t(key) : reason;
+}
+
 function written(part) {
   if (typeof part === "number") return number(part);
   if (Array.isArray(part)) return either.format(part);

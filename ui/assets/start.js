@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { button, make, shown } from "./dom.js";
-import { bytes, duration, number, percent, said, t } from "./messages.js";
+import { bytes, duration, leftOut, number, percent, t } from "./messages.js";
 
 const OFTEN_MS = 700; // while something is being done
 const BUSY = ["looking", "indexing", "stopping"];
@@ -51,7 +51,7 @@ export class Start {
     this.box.replaceChildren(
       make("h2", {}, t(told.index ? "start.partly" : "start.new")),
       make("code", {}, shown(told.folder)),
-      ...(told.problem ? [make("p.cs-note", { role: "alert" }, told.problem)] : []),
+      ...(told.problem ? [make("p.cs-note", { role: "alert" }, told.error ? api.told(0, told.error) : told.problem)] : []),
       ...this.state(told),
     );
     if (held) this.box.querySelector("button")?.focus();
@@ -71,8 +71,8 @@ export class Start {
       make("p.cs-muted", {}, t("start.promise"))];
   }
 
-  plan({ to_read: count, bytes_to_read: size, seconds, model, left_out: leftOut }) {
-    const reasons = Object.entries(leftOut).map(([reason, n]) => `${reason} (${number(n)})`).join(" · ");
+  plan({ to_read: count, bytes_to_read: size, seconds, model, left_out: left }) {
+    const reasons = Object.entries(left).map(([reason, n]) => `${leftOut(reason)} (${number(n)})`).join(" · ");
     return [
       make("p.cs-big", {}, t("pictures", { n: count })),
       make("p", {}, [bytes(size), seconds ? t("start.takes", { time: duration(seconds) }) : "", t("start.model", { model })].filter(Boolean).join(" · ")),

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { button, make, shown } from "./dom.js";
 import { languageChoice } from "./help.js";
-import { duration, locale, moment, percent, said, t } from "./messages.js";
+import { duration, locale, moment, percent, skipReason, t } from "./messages.js";
 
 const OFTEN_MS = 2000; // while an index is being written
 const SELDOM_MS = 15000;
@@ -79,7 +79,7 @@ export class Status {
     const { done, total, seconds } = progress;
     const rate = done / Math.max(seconds, 0.001);
     const parts = [t("run.indexing_of", { done, n: total, percent: percent(progress) })];
-    if (done && seconds > 1) parts.push(t("run.rate", { rate: rate.toLocaleString(locale, { maximumFractionDigits: rate < 10 ? 1 : 0 }) }));
+    if (done && seconds > 1) parts.push(t("run.rate", { rate: rate.toLocaleString(locale, { minimumFractionDigits: rate < 10 ? 1 : 0, maximumFractionDigits: rate < 10 ? 1 : 0 }) }));
     if (done && seconds > 1 && done < total) parts.push(t("run.left", { time: duration((total - done) / rate) }));
     if (done === total) parts.push(t("run.saving"));
     box.append(make("progress", { max: total, value: done, "aria-label": t("run.indexing") }), parts.join(" · "));
@@ -93,7 +93,7 @@ export class Status {
       const table = make("table", {}, make("thead", {}, make("tr", {}, make("th", {}, t("status.file")), make("th", {}, t("status.reason")))));
       const body = make("tbody");
       for (const file of answer.skipped) {
-        body.append(make("tr", {}, make("td", {}, shown(file.path)), make("td", {}, said(file.sentence) ?? file.reason)));
+        body.append(make("tr", {}, make("td", {}, shown(file.path)), make("td", { title: file.reason }, skipReason(file))));
       }
       table.append(body);
       const more = answer.total > answer.skipped.length ? ` ${t("status.first", { n: answer.skipped.length })}` : "";

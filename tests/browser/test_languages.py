@@ -1,0 +1,187 @@
+"""The page in each of its languages, in a real browser: no English is left, plurals and dates are the language's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("playwright")
+
+from playwright.sync_api import Page, expect
+
+from clipsearch.ui.languages import ENGLISH, Language, read_languages
+from tests.browser.axe import serious_findings
+from tests.browser.conftest import PATIENCE_MS, Open, Site
+from tests.browser.test_page import PHONE, ask, settled
+from tests.unit.test_messages import FORMS
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+expect.set_options(timeout=PATIENCE_MS)
+
+LANGUAGES = read_languages()
+OTHERS = [tag for tag in LANGUAGES if tag != ENGLISH]
+MADE_UP = "qps-ploc"  # every message in brackets: what is not in any is not from the file
+TEXTS = """() => {
+  const shown = (node) => node.nodeType === 1 && node.checkVisibility({ visibilityProperty: true });
+  const found = [];
+  const walk = (node) => {
+    if (node.nodeType === 3 && node.data.trim()) found.push(node.data.trim());
+    const tag = node.tagName ?? "";
+    if (/^(SCRIPT|STYLE|CODE)$/.test(tag) || (tag && tag !== "OPTION" && !shown(node))) return;
+    for (const name of ["title", "aria-label", "placeholder", "alt", "aria-valuetext"]) {
+      const text = node.getAttribute?.(name);
+      if (text) found.push(text);
+    }
+    for (const child of node.childNodes) walk(child);
+  };
+  walk(document.body);
+  return found;
+}"""
+
+
+def texts(page: Page) -> set[str]:
+    """What people read or hear on the page as it is now."""
+    return {str(text) for text in page.evaluate(TEXTS)}
+
+
+def every_part(page: Page) -> Iterator[tuple[str, set[str]]]:
+    """Go through the page, and tell what is read at each place."""
+    settled(page)
+    yield "all pictures", texts(page)
+    page.click(".cs-filter")
+    page.wait_for_selector(".cs-facet-values h3", state="attached")
+    yield "filters", texts(page)
+    page.click(".cs-filter")
+    for query in ("blue", "date:2023", "blue -beach without people", "size:x", "name:nothing-of-this-name"):
+        ask(page, query)
+        yield query, texts(page)
+    page.fill(".cs-query", "")
+    page.click(".cs-query")
+    page.wait_for_selector(".cs-suggested")
+    yield "suggestions", texts(page)
+    page.press(".cs-query", "Escape")
+    ask(page, "blue")
+    page.click(".cs-tile[data-n='0'] .cs-up", force=True)
+    settled(page)
+    page.click(".cs-tile[data-n='0'] .cs-check", force=True)
+    yield "selection and thumbs", texts(page)
+    page.click(".cs-star")
+    yield "saved searches", texts(page)
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    page.click(".cs-tile[data-n='0'] .cs-open")
+    page.wait_for_selector(".cs-detail dl")
+    page.wait_for_timeout(300)
+    yield "viewer", texts(page)
+    page.keyboard.press("?")
+    page.wait_for_selector("dialog.cs-help[open]")
+    yield "help", texts(page)
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    for view in ("map", "status"):
+        page.click(f".cs-tab[data-view={view}]")
+        page.wait_for_timeout(1000)
+        yield view, texts(page)
+    page.click(".cs-index[data-name=photos] button")
+    page.wait_for_selector(".cs-skipped table")
+    yield "skipped files", texts(page)
+
+
+def sentences(language: Language) -> set[str]:
+    """The messages of a language without their parts."""
+    forms = [form for one in language.messages.values() for form in ([one] if isinstance(one, str) else one.values())]
+    return {re.sub(r"\{\w+\}", "", form).strip() for form in forms}
+
+
+@pytest.mark.parametrize("tag", OTHERS)
+def test_no_english_is_left(open_page: Open, tag: str) -> None:
+    page = open_page("/", locale=tag.removesuffix("-Hans"))
+    assert page.evaluate("document.documentElement.lang") == tag
+    english = sentences(LANGUAGES[ENGLISH]) - sentences(LANGUAGES[tag])
+    own = sentences(LANGUAGES[tag])
+    seen: set[str] = set()
+    for place, found in every_part(page):
+        left = {text for text in found if re.sub(r"[\d.,]+", "", text).strip() in english}
+        assert left == set(), f"{place}: {left}"
+        seen |= found
+        if place in ("all pictures", "viewer", "help"):
+            assert serious_findings(page, f"{tag}: {place}") == []
+    assert len(seen & own) > 100
+
+
+def test_every_text_is_a_message_or_a_name(open_page: Open, site: Site) -> None:
+    made = {
+        key: f"⟦{one}⟧" if isinstance(one, str) else {form: f"⟦{text}⟧" for form, text in one.items()}
+        for key, one in LANGUAGES[ENGLISH].messages.items()
+    }
+    site.page.languages[MADE_UP] = Language(MADE_UP, "⟦⟧", made)
+    try:
+        page = open_page("/")
+        page.context.add_cookies([{"name": "clipsearch_language", "value": MADE_UP, "url": site.address}])
+        page.reload()
+        page.wait_for_selector("#clipsearch[data-ready]")
+        assert page.evaluate("document.documentElement.lang") == MADE_UP
+        for place, found in every_part(page):
+            left = {text for text in found if "⟦" not in text and not _is_a_name(text, site)}
+            assert left == set(), place
+    finally:
+        del site.page.languages[MADE_UP]
+
+
+def _is_a_name(text: str, site: Site) -> bool:
+    """Whether a text is data: a name, a number with its unit, a date, a key, what somebody typed, or a language."""
+    names = {"clipsearch", "photos", "scans", "plain", "graded", "fake", "SecretMaker", "JPEG", "PNG", "SVG"}
+    names |= {language.name for language in LANGUAGES.values()}
+    known = any(name in text for name in (*names, "fake-", ".jpg", ".png", ".svg", str(site.photos.parent), "like:"))
+    formats = re.fullmatch(r"[A-Z][A-Za-z0-9 ()/]{1,30}", text) and text in _formats()
+    unit = re.fullmatch(r"[\W\d]*(?:(?:bytes?|kB|MB|px|sec|min|hr|km|ms|AM|PM|[A-Z][a-z]{2})[\W\d]*)*", text)
+    key = re.fullmatch(r"Enter|[a-z]|[\W\d]+|\d+-\d+.*|blue|\S+:", text)
+    return bool(known or formats or unit or key)
+
+
+def _formats() -> set[str]:
+    from clipsearch.ui.tables import extensions
+
+    return {label for _, label in extensions()}
+
+
+def test_plural_forms_are_those_of_the_browser(open_page: Open) -> None:
+    page = open_page("/")
+    for tag, forms in FORMS.items():
+        known = page.evaluate("tag => new Intl.PluralRules(tag).resolvedOptions().pluralCategories", tag)
+        assert set(known) == forms, tag
+
+
+def test_a_language_is_chosen_in_the_help_and_remembered(open_page: Open) -> None:
+    page = open_page("/?q=blue", locale="de-AT")
+    expect(page.locator(".cs-summary")).to_contain_text("Treffer")
+    page.keyboard.press("Escape")
+    page.click(".cs-help-button")
+    with page.expect_navigation():
+        page.locator(".cs-language select:visible").select_option("ja")
+    expect(page.locator(".cs-query")).to_have_attribute("placeholder", "画像を検索")
+    assert page.evaluate("document.documentElement.lang") == "ja"
+    page.goto(page.url.split("?")[0])
+    expect(page.locator(".cs-query")).to_have_attribute("placeholder", "画像を検索")
+    page.click(".cs-help-button")
+    with page.expect_navigation():
+        page.locator(".cs-language select:visible").select_option("")
+    expect(page.locator(".cs-query")).to_have_attribute("placeholder", "Bilder durchsuchen")
+
+
+@pytest.mark.parametrize("tag", LANGUAGES)
+def test_nothing_overflows_a_phone(open_page: Open, tag: str) -> None:
+    page = open_page("/?q=blue&all=1", locale=tag.removesuffix("-Hans"), **PHONE)
+    settled(page)
+    wide = "document.documentElement.scrollWidth - innerWidth"
+    assert page.evaluate(wide) <= 0
+    page.click(".cs-filter")
+    assert page.evaluate(wide) <= 0
+    page.click(".cs-filter")
+    page.click(".cs-tab[data-view=status]")
+    expect(page.locator(".cs-language select:visible")).to_be_visible()
+    assert page.evaluate(wide) <= 0
+    page.click(".cs-tab[data-view=map]")
+    assert page.evaluate(wide) <= 0
