@@ -49,13 +49,15 @@ Array = npt.NDArray[Any]
 
 
 class Town(NamedTuple):
-    """A town. `region` tells it from others of its name, as far as that goes: "Illinois, United States"."""
+    """A town. `region` tells it from others of its name, as far as that goes: "Illinois, United States". `country` is
+    the code of the last part of that."""
 
     name: str
     region: str
     latitude: float
     longitude: float
     people: int = 0
+    country: str = ""
 
     @property
     def written(self) -> str:
@@ -212,7 +214,7 @@ class _Table:
         within = self._part(code, part)
         latitude, longitude = self._degrees[number].tolist()
         people = int(self._population[number])
-        return Town(name, f"{within}, {country}" if within else country, latitude, longitude, people)
+        return Town(name, f"{within}, {country}" if within else country, latitude, longitude, people, code)
 
     def near(self, degrees: Array) -> IntArray:
         """Shape: (N, 2) to (N,)."""

@@ -25,6 +25,7 @@ class Region(NamedTuple):
     country: str
     shows: str
     people: int = 0  # who live there
+    code: str = ""  # of the country
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,13 @@ def _regions(photos: Collection, ids: IntArray, degrees: npt.NDArray[np.float64]
         return np.empty(0, np.int64), []
     if gazetteer.is_installed():
         within, towns = gazetteer.towns_near(degrees[:, 0], degrees[:, 1], cell=0.02)
-        names = [(town.name, town.region.split(", ")[-1], town.people) for town in towns]
+        names = [(town.name, town.region.split(", ")[-1], town.people, town.country) for town in towns]
     else:
         cells, within = np.unique(np.round(degrees), axis=0, return_inverse=True)
         within = within.reshape(-1)
-        names = [("", "", 0)] * len(cells)
+        names = [("", "", 0, "")] * len(cells)
     shows = say_groups(photos, photos.vectors(ids), within)
-    regions = [Region(name, country, shows.get(n, ""), people) for n, (name, country, people) in enumerate(names)]
+    regions = [
+        Region(name, country, shows.get(n, ""), people, code) for n, (name, country, people, code) in enumerate(names)
+    ]
     return within, regions

@@ -9,7 +9,7 @@ import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import xxhash
@@ -107,6 +107,7 @@ class RegionAnswer(BaseModel):
     country: str
     shows: str
     people: int
+    code: Annotated[str, Field(description="Code of the country, as in ISO 3166-1.")]
 
 
 class EarthAnswer(BaseModel):
@@ -133,6 +134,7 @@ class ExposureAnswer(BaseModel):
     focal_length_mm: float | None
     focal_length_35mm: float | None
     place: str | None
+    country: Annotated[str | None, Field(description="Code of the country of `place`, as in ISO 3166-1.")]
 
 
 class Overviews:
@@ -209,7 +211,9 @@ class Overviews:
         Raises: NoSuchPicture, OtherPicture.
         """
         record, path = self._service._file(row_id, index, content)
-        return {**_exposure_of(record, path)._asdict(), "place": _place_of(record)}
+        town = _town_of(record)
+        place = None if town is None else f"{town.name}, {town.region}"
+        return {**_exposure_of(record, path)._asdict(), "place": place, "country": town and town.country}
 
     def _drawn(
         self, draw: Callable[[Collection, IntArray], Drawn], name: str, identity: str, photos: Collection, ids: IntArray
@@ -242,12 +246,12 @@ def _exposure_of(record: ImageRecord, path: str) -> Exposure:
         return Exposure() if kind is None else read_exposure(file, kind)
 
 
-def _place_of(record: ImageRecord) -> str | None:
+def _town_of(record: ImageRecord) -> gazetteer.Town | None:
     latitude, longitude = record.metadata.latitude, record.metadata.longitude
     if latitude is None or longitude is None or not gazetteer.is_installed():
         return None
     _, towns = gazetteer.towns_near(np.array([latitude]), np.array([longitude]))
-    return f"{towns[0].name}, {towns[0].region}" if towns else None
+    return towns[0] if towns else None
 
 
 def add_overview_routes(app: FastAPI, service: Service) -> None:

@@ -140,7 +140,7 @@ def unknown_tags(query: Query, tags: Iterable[str], with_keyword: Callable[[str]
         if names
         else sentence("no_tags", "There are none yet: clipsearch concept add NAME PICTURE... makes one")
     )
-    told = []
+    told: list[str] = []
     for name in dict.fromkeys(unknown):
         if fold_name(name) not in known:
             written = f'"{name}"' if " " in name else name
@@ -163,7 +163,7 @@ def unknown_tags(query: Query, tags: Iterable[str], with_keyword: Callable[[str]
 
 
 def _without(query: Query, text: str) -> list[str]:
-    told = []
+    told: list[str] = []
     for match in re.finditer(_WITHOUT, text, re.IGNORECASE):
         word = match["word"].lower()
         if word in _NOT_THINGS:

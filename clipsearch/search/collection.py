@@ -630,7 +630,7 @@ class Collection:
     def _misspelt(self, text: str) -> list[str]:
         from clipsearch.query.spelling import nearest_word
 
-        told = []
+        told: list[str] = []
         for word in self.encoder.unknown_words(text)[:MOST_MISSPELT]:
             meant = nearest_word(word, self.encoder.words(), is_listed=self.encoder.is_english_word(word))
             if meant is not None:

@@ -413,7 +413,7 @@ def test_a_filter_on_numbers_that_are_reckoned_is_a_line_of_the_table(monkeypatc
         lambda columns: columns["width"].astype(np.int64) * columns["height"],
         "by millions of pixels",
         ("megapixels:>12",),
-        "megapixels:>12",
+        ("megapixels:>12",),
         units={"": 10**6},
     )
     monkeypatch.setitem(query_fields.FIELDS, line.name, line)

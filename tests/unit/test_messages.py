@@ -19,6 +19,7 @@ from clipsearch.query import parse_query
 from clipsearch.query.fields import FILTERS, KINDS
 from clipsearch.query.hints import hints
 from clipsearch.records import COLORS, SKIP_STATUSES
+from clipsearch.search.confidence import bank_things
 from clipsearch.sentences import Sentence, sentence, told
 from clipsearch.ui.languages import ENGLISH, Message, choose, read_languages, sent
 from tests.support.javascript import literals
@@ -59,7 +60,7 @@ NOT_SAID = {
 """Texts in the page's program that look like words for people, and are names of keys and errors."""
 
 
-OF_THE_SERVER = ("said.", "error.", "skipped.", "left_out.")
+OF_THE_SERVER = ("said.", "error.", "skipped.", "left_out.", "thing.")
 """How keys begin of what the server says."""
 
 
@@ -136,10 +137,14 @@ def test_errors_and_reasons_of_the_server_are_in_the_file() -> None:
     of_other_modules = {"Overloaded", "Stopping", "OriginalsClosed", "WrongInput", "Refused", "Failed"}
     assert {key for kind, key in keys if kind == "error"} - of_other_modules <= set(vars(errors))
     assert [key for kind, key in keys if kind == "skipped"] == list(SKIP_STATUSES)
-    reasons = set(ignore.FOLDERS.values()) | {ignore.HIDDEN}
-    assert {re.sub(r"\W+", "_", reason.lower()) for reason in reasons} <= {
-        key for kind, key in keys if kind == "left_out"
-    }
+    left_out = {key for kind, key in keys if kind == "left_out"}
+    assert {_slug(reason) for reason in {*ignore.FOLDERS.values(), ignore.HIDDEN}} <= left_out
+    assert [key for kind, key in keys if kind == "thing"] == [_slug(thing) for thing in bank_things()]
+
+
+def _slug(english: str) -> str:
+    """How `named` of messages.js makes a key of a few words."""
+    return re.sub(r"\W+", "_", english.lower())
 
 
 def test_a_sentence_is_its_english_and_can_be_said_otherwise() -> None:
@@ -209,7 +214,7 @@ def test_the_program_of_the_page_has_no_sentence_of_its_own(file: Path) -> None:
 def _is_for_programs(text: str, before: str) -> bool:
     """Whether a text is a selector, a font, a policy, or one that is matched with others."""
     calls = re.search(r"(?:querySelector(?:All)?|closest|matches|matchMedia|split|test|getContext|import)\($", before)
-    return bool(calls) or bool(re.search(r"\b(?:font|trait|from)\s*=?\s*$", before)) or text.startswith(("./", "cs-"))
+    return bool(calls) or bool(re.search(r"(?:font|FONT|\bfrom)\s*=?\s*$", before)) or text.startswith(("./", "cs-"))
 
 
 def test_sentences_in_the_program_are_found() -> None:

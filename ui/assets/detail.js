@@ -3,7 +3,7 @@
 import { exposure, thumbnail } from "./api.js";
 import { button, make, shown } from "./dom.js";
 import { bandTitle, baseName } from "./gallery.js";
-import { bytes, locale, localMoment, moment, number, t } from "./messages.js";
+import { bytes, country, locale, localMoment, moment, number, t } from "./messages.js";
 
 const MOST_KEPT = 500;
 
@@ -107,7 +107,11 @@ export class Detail {
     if (settings.length) rows.push([t("fact.exposure"), settings.join(" · ")]);
     const camera = (facts.querySelector(".cs-camera") ?? facts.querySelector(".cs-size"))?.parentNode;
     for (const [what, value] of rows.reverse()) camera?.after(make("dt", {}, what), make("dd", {}, value));
-    if (told.place) facts.querySelector(".cs-place")?.prepend(`${told.place} · `);
+    if (told.place) {
+      const within = told.place.split(", ");
+      const place = [...within.slice(0, -1), country(told.country, within.at(-1))].join(", ");
+      facts.querySelector(".cs-place")?.prepend(`${place} · `);
+    }
   }
 
   others(hit) {

@@ -4,7 +4,7 @@
 import { thumbnail } from "./api.js";
 import { button, make } from "./dom.js";
 import { Land, mercator } from "./earth.js";
-import { number, t } from "./messages.js";
+import { country, named, number, t } from "./messages.js";
 
 const CELL = 84; // pixels of the screen that one thumbnail has to itself
 const SIDE = 72;
@@ -12,6 +12,7 @@ const MOST_KEPT = 600;
 const REACH = 14;
 const NEAR_SCALE = 2.2; // from here on, what smaller groups show is said, too
 const MOST_REGIONS = 8;
+const PILL_FONT = "600 13.5px system-ui, sans-serif";
 const METROPOLIS = 1.2; // degrees: what lies nearer together is named after its largest town
 
 export class PictureMap {
@@ -63,6 +64,11 @@ export class PictureMap {
       const points = await this.ask[kind](question, controller.signal);
       if (controller.signal.aborted) return;
       this.index = points.index;
+      for (const region of points.regions ?? []) {
+        region.country = country(region.code, region.country);
+        region.shows = region.shows && named("thing", region.shows);
+      }
+      for (const label of points.labels ?? []) label.text = named("thing", label.text);
       if (this.isEarth) this.takeEarth(points); else this.takeAlike(points);
     } catch (error) {
       if (error.name === "AbortError") return;
@@ -353,10 +359,11 @@ export class PictureMap {
   drawLabels(context, width, height, colour, said) {
     const level = this.view.scale >= NEAR_SCALE ? 1 : 0;
     const boxes = [];
+    context.font = PILL_FONT;
     for (const label of this.points.labels.filter((one) => one.level === level).sort((a, b) => b.pictures - a.pictures)) {
       const x = width / 2 + (label.x - this.view.x) * this.extent();
       const y = height / 2 + (label.y - this.view.y) * this.extent();
-      const half = [label.text.length * 4.6 + 16, 16];
+      const half = [context.measureText(label.text).width / 2 + 16, 16];
       if (x < 0 || y < 0 || x > width || y > height) continue;
       if (boxes.some((box) => Math.abs(box[0] - x) < box[2] + half[0] && Math.abs(box[1] - y) < 2 * half[1])) continue;
       boxes.push([x, y, half[0]]);
@@ -409,7 +416,7 @@ function write(context, text, x, y, size, colour) {
 }
 
 function pill(context, text, x, y, colour) {
-  context.font = "600 13.5px system-ui, sans-serif";
+  context.font = PILL_FONT;
   context.textAlign = "center";
   context.textBaseline = "middle";
   const wide = context.measureText(text).width + 22;

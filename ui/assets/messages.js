@@ -32,11 +32,15 @@ export const said = (sentence) => (sentence && knows(`said.${sentence.code}`) ? 
 /** Why a file was not read, which the server tells as a class and in English. */
 export const skipReason = ({ status, reason }) => (language !== "en" && knows(`skipped.${status}`) ? t(`skipped.${status}`) : reason);
 
-/** Why files were left out, which the server tells in English. */
-export function leftOut(reason) {
-  const key = `left_out.${reason.toLowerCase().replace(/\W+/g, "_")}`;
-  return knows(key) ? t(key) : reason;
+/** What the server tells in a few English words: a `thing` that pictures show, or why files were `left_out`. */
+export function named(kind, english) {
+  const key = `${kind}.${english.toLowerCase().replace(/\W+/g, "_")}`;
+  return knows(key) ? t(key) : english;
 }
+
+const regions = new Intl.DisplayNames(language, { type: "region" });
+/** A country by its code, which the server tells with its English name. */
+export const country = (code, english) => (/^[A-Z]{2}$/.test(code ?? "") && language !== "en" ? regions.of(code) : english);
 
 function written(part) {
   if (typeof part === "number") return number(part);

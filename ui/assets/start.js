@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { button, make, shown } from "./dom.js";
-import { bytes, duration, leftOut, number, percent, t } from "./messages.js";
+import { bytes, duration, named, number, percent, t } from "./messages.js";
 
 const OFTEN_MS = 700; // while something is being done
 const BUSY = ["looking", "indexing", "stopping"];
@@ -72,7 +72,7 @@ export class Start {
   }
 
   plan({ to_read: count, bytes_to_read: size, seconds, model, left_out: left }) {
-    const reasons = Object.entries(left).map(([reason, n]) => `${leftOut(reason)} (${number(n)})`).join(" · ");
+    const reasons = Object.entries(left).map(([reason, n]) => `${named("left_out", reason)} (${number(n)})`).join(" · ");
     return [
       make("p.cs-big", {}, t("pictures", { n: count })),
       make("p", {}, [bytes(size), seconds ? t("start.takes", { time: duration(seconds) }) : "", t("start.model", { model })].filter(Boolean).join(" · ")),
