@@ -19,8 +19,9 @@ from starlette.responses import HTMLResponse, Response
 
 from clipsearch.encoder import Encoder
 from clipsearch.server.routes import Service
+from clipsearch.server.security import LOGIN_TEXTS
 from clipsearch.ui.first_use import Known, SetUp, add_first_use
-from clipsearch.ui.languages import COOKIE, choose, read_languages, sent
+from clipsearch.ui.languages import COOKIE, ENGLISH, choose, read_languages, sent
 from clipsearch.ui.page_routes import add_page_routes
 from clipsearch.ui.programs import Programs, add_programs
 from clipsearch.ui.tables import tables
@@ -96,8 +97,7 @@ class Page:
 
     async def document(self, request: Request) -> Response:
         """The page, in the language that the browser asks for or that was chosen in it."""
-        chosen = request.cookies.get(COOKIE, "")
-        tag = choose(self.languages, chosen, request.headers.get("accept-language", ""))
+        tag, chosen = self._language(request)
         told = _as_data(MESSAGES, sent(self.languages, tag, chosen))
         body = (
             f'<!doctype html>\n<html lang="{tag}">\n<head>\n<meta charset="utf-8">\n<title>clipsearch</title>\n'
@@ -106,6 +106,17 @@ class Page:
         )
         headers = {"content-security-policy": _POLICY, "cache-control": "no-store", "content-language": tag}
         return HTMLResponse(body, headers=headers)
+
+    def login_texts(self, request: Request) -> dict[str, str]:
+        """What the page says that asks for the token: see `security.LOGIN_TEXTS`."""
+        tag, _ = self._language(request)
+        known = {**self.languages[ENGLISH].messages, **self.languages[tag].messages}
+        return {"language": tag, **{name: str(known[f"login.{name}"]) for name in LOGIN_TEXTS if name != "language"}}
+
+    def _language(self, request: Request) -> tuple[str, str]:
+        """The tag of the language that a browser gets, and what was chosen in it."""
+        chosen = request.cookies.get(COOKIE, "")
+        return choose(self.languages, chosen, request.headers.get("accept-language", "")), chosen
 
     async def file(self, request: Request) -> Response:
         """One of its files."""
@@ -130,6 +141,7 @@ def add_page(
     add_page_routes(app, service)
     page = Page(add_programs(app, service))
     app.state.page = page
+    app.state.login_texts = page.login_texts
     app.add_route("/", page.document, methods=["GET"], include_in_schema=False)
     for path in page.files:
         app.add_route(path, page.file, methods=["GET"], include_in_schema=False)

@@ -24,6 +24,7 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -211,10 +212,14 @@ class Guard:
                 secure=scope.get("scheme") == "https",
             )
             return done
+        translate = getattr(scope["app"].state, "login_texts", None)
+        texts = LOGIN_TEXTS if translate is None else translate(Request(scope))
+        texts = {name: html.escape(text) for name, text in texts.items()}
         page = _LOGIN_PAGE.format(
+            **texts,
             root=root,
             next=html.escape(quote(target, safe="")),
-            problem="<p>Wrong token.</p>" if given else "",
+            problem=f"<p>{texts['wrong']}</p>" if given else "",
         )
         return HTMLResponse(page, 401 if given else 200, {"content-security-policy": _LOGIN_POLICY})
 
@@ -320,15 +325,23 @@ async def _refuse_websocket(refusal: Response, receive: Receive, send: Send) -> 
     await send({"type": "websocket.close", "code": 1008, "reason": bytes(refusal.body).decode().strip()})
 
 
+LOGIN_TEXTS = {
+    "language": "en",
+    "wrong": "Wrong token.",
+    "token": "Token",
+    "open": "Open",
+    "where": "clipsearch printed the token when it started.",
+}
+"""What the page that asks for the token says, unless `login_texts` of the application's state says it otherwise."""
 _LOGIN_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"
 _LOGIN_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<html lang="{language}"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>clipsearch</title>
 <style>body {{ font: 1.1em system-ui; max-width: 28em; margin: 20vh auto; padding: 0 1em; color-scheme: light dark }}
 input, button {{ font: inherit; padding: .4em }}</style>
 <h1>clipsearch</h1>{problem}
 <form method="post" action="{root}/login?next={next}">
-<label>Token <input name="token" type="password" autofocus autocomplete="current-password"></label>
-<button>Open</button></form>
-<p>clipsearch printed the token when it started.</p></html>
+<label>{token} <input name="token" type="password" autofocus autocomplete="current-password"></label>
+<button>{open}</button></form>
+<p>{where}</p></html>
 """

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.testclient import TestClient
 
 import clipsearch
 from clipsearch import errors
@@ -21,8 +23,13 @@ from clipsearch.query.hints import hints
 from clipsearch.records import COLORS, SKIP_STATUSES
 from clipsearch.search.confidence import bank_things
 from clipsearch.sentences import Sentence, sentence, told
+from clipsearch.server.app import ServerOptions, create_app
+from clipsearch.server.security import LOGIN_TEXTS
 from clipsearch.ui.languages import ENGLISH, Message, choose, read_languages, sent
+from clipsearch.ui.page import add_page
+from tests.support.fake_encoder import FakeEncoder
 from tests.support.javascript import literals
+from tests.support.pictures import fill
 
 PACKAGE = Path(clipsearch.__file__).parent
 ASSETS = PACKAGE / "ui" / "assets"
@@ -60,7 +67,7 @@ NOT_SAID = {
 """Texts in the page's program that look like words for people, and are names of keys and errors."""
 
 
-OF_THE_SERVER = ("said.", "error.", "skipped.", "left_out.", "thing.")
+OF_THE_SERVER = ("said.", "error.", "skipped.", "left_out.", "thing.", "login.")
 """How keys begin of what the server says."""
 
 
@@ -139,6 +146,8 @@ def test_errors_and_reasons_of_the_server_are_in_the_file() -> None:
     assert [key for kind, key in keys if kind == "skipped"] == list(SKIP_STATUSES)
     left_out = {key for kind, key in keys if kind == "left_out"}
     assert {_slug(reason) for reason in {*ignore.FOLDERS.values(), ignore.HIDDEN}} <= left_out
+    assert {key for kind, key in keys if kind == "login"} == set(LOGIN_TEXTS) - {"language"}
+    assert all(LANGUAGES[ENGLISH].messages[f"login.{key}"] == LOGIN_TEXTS[key] for kind, key in keys if kind == "login")
     assert [key for kind, key in keys if kind == "thing"] == [_slug(thing) for thing in bank_things()]
 
 
@@ -249,3 +258,54 @@ def test_what_a_language_lacks_is_english() -> None:
     some = {**LANGUAGES, "xx": LANGUAGES[ENGLISH]._replace(tag="xx", name="X", messages={"close": "x"})}
     messages = sent(some, "xx", "")["messages"]
     assert messages == {**LANGUAGES[ENGLISH].messages, "close": "x"}
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    photos = tmp_path_factory.mktemp("languages") / "photos"
+    fill(photos, 4)
+    encoder = FakeEncoder()
+    index = clipsearch.index(photos, encoder=encoder).index
+    app = create_app([index], encoder=encoder, interface=add_page, options=ServerOptions(token="secret"))
+    with TestClient(app, base_url="http://127.0.0.1:7860", headers={"authorization": "Bearer secret"}) as client:
+        yield client
+
+
+def test_the_document_comes_in_one_language(client: TestClient) -> None:
+    for accepted, cookie, tag in (
+        ("de-CH,fr;q=0.9", "", "de"),
+        ("de", "ja", "ja"),
+        ("nl", "", "en"),
+        ("de", "<b>", "de"),
+    ):
+        headers = {"accept-language": accepted, "cookie": f"clipsearch_language={cookie}"}
+        answer = client.get("/", headers=headers)
+        assert f'<html lang="{tag}">' in answer.text
+        assert answer.headers["content-language"] == tag
+        told = re.search(r'id="clipsearch-messages">(.*?)</script>', answer.text)
+        assert told is not None
+        data = json.loads(told[1])
+        assert (data["language"], data["chosen"]) == (tag, cookie if cookie in LANGUAGES else "")
+        assert data["messages"] == LANGUAGES[tag].messages
+        assert len(told[1].encode()) < 40_000
+
+
+def test_the_page_that_asks_for_the_token_speaks_the_language(client: TestClient) -> None:
+    answer = client.get("/login", headers={"accept-language": "fr", "authorization": ""})
+    assert '<html lang="fr">' in answer.text
+    assert "Jeton" in answer.text
+    wrong = client.post("/login", data={"token": "x"}, headers={"accept-language": "de", "authorization": ""})
+    assert "Falsches Token." in wrong.text
+
+
+def test_notices_and_errors_have_codes(client: TestClient) -> None:
+    answer = client.post("/v1/gallery", json={"query": "date:2023", "all": True}).json()
+    assert len(answer["sentences"]) == len(answer["notices"]) == 1
+    assert answer["sentences"][0]["code"] == "no_filter"
+    instead = answer["sentences"][0]["parts"]["instead"]
+    assert (instead["code"], instead["english"]) == ("did_you_mean", "Did you mean after:2023 before:2024?")
+    nothing = client.post("/v1/gallery", json={"query": "name:nowhere"}).json()
+    assert nothing["sentences"][0]["parts"]["why"]["code"] == "none_matches"
+    assert "sentences" not in client.post("/v1/search", json={"query": "date:2023"}).json()
+    wrong = client.post("/v1/gallery", json={"query": "size:x"}).json()
+    assert [one["code"] for one in wrong["sentences"]] == ["needs_number", "or_words"]
