@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class Recipe:
     """All that can be turned."""
 
-    epochs: int = 8  # over the captions
+    steps: int = 500
     batch: int = 1024  # pictures with a caption
     prototypes: int = 256  # added to every batch
     prototype_strength: tuple[float, float] = (0.3, 1.0)  # times the features' spread
@@ -35,6 +35,7 @@ class Recipe:
     learning_rate: float = 1e-3
     warmup: float = 0.1  # share of the steps
     weight_decay: float = 0.2
+    shortened: float = 0.15  # share of captions that are shown shortened
     dropped_tokens: float = 0.1  # share of a text's tokens hidden from the text head
     names_every: int = 20  # steps after which the classes' names are encoded again
     dropout: Dropout = field(default_factory=Dropout)
@@ -45,12 +46,16 @@ class Recipe:
 class TrainingSet:
     """Features of everything that is trained on.
 
-    Shapes: pictures (views, N, 1280), captions N * captions texts, class_texts M texts, class_labels (M,) int64,
-    class_chances (M,), class_names (1000, names) rows of class_texts, class_weight (1000, 1280), class_bias (1000,).
+    Shapes: pictures (views, N, 1280), captions 2 T texts, T as written, those of a picture side by side, then the same
+    shortened, caption_counts (N,) how many it has, shown (N,) how often an epoch shows it, class_texts M texts,
+    class_labels (M,) int64, class_chances (M,), class_names (1000, names) rows of class_texts, class_weight
+    (1000, 1280), class_bias (1000,).
     """
 
     pictures: Tensor
     captions: TokenStates
+    caption_counts: Tensor
+    shown: Tensor
     class_texts: TokenStates
     class_labels: Tensor
     class_chances: Tensor
@@ -59,14 +64,37 @@ class TrainingSet:
     class_bias: Tensor
 
 
+class _Order:
+    """The pictures and captions to be shown next. A picture that is shown again has its next caption."""
+
+    def __init__(self, data: TrainingSet) -> None:
+        self._shown, self._counts = data.shown, data.caption_counts
+        self._starts = data.caption_counts.cumsum(0) - data.caption_counts
+        self._left = torch.empty(2, 0, dtype=torch.long)
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return pictures and captions, each (count,)."""
+        while self._left.shape[1] < count:
+            self._left = torch.cat([self._left, self._epoch()], dim=1)
+        drawn, self._left = self._left[:, :count], self._left[:, count:]
+        return drawn[0], drawn[1]
+
+    def _epoch(self) -> Tensor:
+        pictures = torch.arange(len(self._shown)).repeat_interleave(self._shown)
+        before = (self._shown.cumsum(0) - self._shown)[pictures]
+        time = torch.arange(len(pictures)) - before
+        first = torch.randint(1000, (len(self._shown),))[pictures]
+        captions = self._starts[pictures] + (first + time) % self._counts[pictures]
+        return torch.stack([pictures, captions])[:, torch.randperm(len(pictures))]
+
+
 def train(data: TrainingSet, recipe: Recipe) -> DualHeads:
     """Return heads trained from scratch; the same arguments give the same heads on the same machine."""
     torch.manual_seed(recipe.seed)
     views, count, _ = data.pictures.shape
-    total = len(data.captions.lengths)
-    captions = total // count
     image = standardisation(data.pictures[0])
-    text = standardisation(_mean_states(data.captions))
+    captions = int(data.caption_counts.sum())
+    text = standardisation(_mean_states(data.captions, captions))
     classifier = (data.class_weight, data.class_bias)
     heads = DualHeads(image, text, classifier, recipe.dropout)
     prototypes = _Prototypes(data, recipe, *image)
@@ -77,18 +105,15 @@ def train(data: TrainingSet, recipe: Recipe) -> DualHeads:
         lr=recipe.learning_rate,
         betas=(0.9, 0.98),
     )
-    steps_per_epoch = total // recipe.batch
-    steps = recipe.epochs * steps_per_epoch
+    steps, order = recipe.steps, _Order(data)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, recipe.warmup))
     for step in range(steps):
-        if step % steps_per_epoch == 0:
-            order = torch.randperm(total)
         if step % recipe.names_every == 0:
             _encode_names(heads, data)
         heads.train()
-        start = step % steps_per_epoch * recipe.batch
-        rows = order[start : start + recipe.batch]
-        pictures, view = rows // captions, torch.randint(views, (len(rows),))
+        pictures, rows = order.draw(recipe.batch)
+        view = torch.randint(views, (len(rows),))
+        rows = rows + captions * (torch.rand(len(rows)) < recipe.shortened)
         prototype_features, prototype_texts, labels = prototypes.draw()
         images = torch.cat([data.pictures[view, pictures].float(), prototype_features])
         # What a row shows: the picture's number, or the class's after all pictures.
@@ -120,7 +145,7 @@ def train_ensemble(data: TrainingSet, recipe: Recipe, members: int) -> Ensemble:
 @torch.no_grad()
 def _directions(heads: DualHeads, data: TrainingSet, count: int) -> Tensor:
     """Return the directions that hold most of the vectors of the pictures and captions, which weigh the same."""
-    rows = torch.arange(len(data.captions.lengths))
+    rows = torch.arange(int(data.caption_counts.sum()))
     with torch.autocast("cpu", torch.bfloat16):
         images = heads.encode_image(data.pictures[0].float()).float()
         texts = heads.encode_text(pool_texts(heads, data.captions, rows)).float()
@@ -153,10 +178,10 @@ def _encode_names(heads: DualHeads, data: TrainingSet) -> None:
 
 
 @torch.no_grad()
-def _mean_states(texts: TokenStates) -> Tensor:
-    """Return the mean token state of every 10th text."""
+def _mean_states(texts: TokenStates, count: int) -> Tensor:
+    """Return the mean token state of every 10th of the first `count` texts."""
     means = []
-    for _, states, is_token in texts.batches(torch.arange(0, len(texts.lengths), 10), TEXT_CHUNK):
+    for _, states, is_token in texts.batches(torch.arange(0, count, 10), TEXT_CHUNK):
         mask = is_token[:, :, None]
         means.append((states.float() * mask).sum(dim=1) / mask.sum(dim=1))
     return torch.cat(means)
