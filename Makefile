@@ -46,6 +46,7 @@ bench: $(VENV)/.ready $(RCLIP_VENV)/.ready ## Measure speed against rclip, exact
 	$(if $(DATA),$(BIN)/python -m benchmarks.against_ann --data "$(DATA)",@echo "no DATA=FOLDER of WebDataset tars: left out hnswlib and usearch")
 	$(if $(DATA),$(BIN)/python -m benchmarks.warm_process --data "$(DATA)")
 	$(BIN)/python -m benchmarks.page_speed --folder benchmarks/results/page --out benchmarks/results/page_speed.json
+	$(BIN)/python -m benchmarks.words --json benchmarks/results/words.json
 	$(BIN)/python -m benchmarks.encoder_ceiling --model clipsearch/models/builtin --folder demo/photos
 	$(BIN)/python -m benchmarks.against_rclip --rclip $(RCLIP_VENV)/bin/rclip
 
@@ -55,7 +56,7 @@ clean: ## Delete environments, caches and build products
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install $(PIP_FLAGS) -e '.[torch,openvino,heif,raw,ui,dev]'
+	$(BIN)/pip install $(PIP_FLAGS) -e '.[torch,openvino,heif,ocr,raw,ui,dev]'
 	touch $@
 
 $(DEMO_VENV)/.ready: pyproject.toml constraints.txt

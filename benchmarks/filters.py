@@ -2,7 +2,8 @@
 
     python -m benchmarks.filters [--rows 100000 1000000] [--json FILE]
 
-Made-up metadata: 400 pictures to a folder, dates over twenty years, places around the world for half of them. "cold" is
+Made-up metadata: 400 pictures to a folder, dates over twenty years, places around the world for half of them, up to six
+of 20,000 keywords, and a caption of its own for each second one. "cold" is
 a fresh process's share: checking the file's checksum, mapping it, and the first evaluation.
 """
 
@@ -33,6 +34,13 @@ QUERIES = (
     "near:48.85,2.35,100km",
     "width:>3000 orientation:landscape not ext:png",
     "(camera:canon or size:>9MB) -folder:trip12",
+    "keyword:town77",
+    "keyword:places/*",
+    "person:anna",
+    "rating:>3",
+    "caption:4711",
+    "caption:boat",
+    "caption:*77",
 )
 
 
@@ -42,7 +50,14 @@ def records(rows: int) -> Iterator[ImageRecord]:
         place = (float(rng.uniform(-60, 70)), float(rng.uniform(-180, 180))) if n % 2 else (None, None)
         second = 1_100_000_000 + int(rng.integers(600_000_000))
         taken = f"{np.datetime64(second, 's')}" if n % 3 else None
-        meta = PictureMetadata("JPEG", taken, ("Canon EOS 5D", "NIKON D90", "Pixel 8")[n % 3], *place)
+        words = {
+            "keywords": tuple(f"Places|Country{k % 90}|Town{k}" for k in rng.integers(20_000, size=n % 7).tolist()),
+            "caption": f"A boat in the harbour of town {n}, seen from the lighthouse in the evening" if n % 2 else None,
+            "people": ("Anna Müller",) if n % 11 == 0 else (),
+            "rating": n % 6 or None,
+        }
+        camera = ("Canon EOS 5D", "NIKON D90", "Pixel 8")[n % 3]
+        meta = PictureMetadata("JPEG", taken, camera, *place, **words)  # type: ignore[arg-type]
         path = f"trips/trip{n // 4000}/day{n // 400 % 10}/IMG_{n:07d}.{'jpg' if n % 5 else 'png'}"
         width, height = (4000, 3000) if n % 4 else (3000, 4000)
         size = int(rng.integers(10_000_000))

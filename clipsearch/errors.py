@@ -9,6 +9,7 @@
     ├── NotAnIndex            a folder that holds other things than an index
     ├── UnsupportedIndex      the index was written by a newer clipsearch
     ├── EncoderMismatch       vectors of another model than the one asked for
+    ├── ViewsMismatch         vectors of other views of each picture than those asked for
     ├── DimensionMismatch     vectors of another length than the index's
     ├── NoPictures            nothing to index
     ├── OtherCollection       the index belongs to another folder than the one named
@@ -18,24 +19,31 @@
     ├── ModelNotFound         no model of that name
     │   └── HubUnreachable    it may exist, but the hub cannot be asked
     ├── InvalidModel          a model directory that cannot be used
+    │   └── NotDense          an image tower that tells nothing of places in a picture
     ├── UnsupportedPrecision  arithmetic that a model does not have (also a ValueError)
     ├── ExportFailed          an export that does not give the original's vectors
+    ├── InvalidTarget         a file or database that an index cannot be exported to
     ├── InvalidPairs          pictures with captions that cannot be used
     ├── InvalidLabels         classes that cannot be told apart, or no classes
     ├── InvalidProbe          a probe that cannot be used
     ├── MissingExtra          an optional dependency is not installed
+    ├── MissingFeature        this Python, or the system, lacks what is needed
     ├── ClosedCollection      a collection that was closed before it was asked
     ├── InvalidArgument       what a function cannot be called with (also a TypeError)
     ├── UnreadablePicture     one picture that cannot be read
     ├── NoSuchPicture         the index has no picture of that row id (also a KeyError)
+    ├── OtherPicture          the row id, or the file, is that of another picture than the one meant
+    ├── OtherIndex            row ids of an index that was made anew since they were told
     ├── ServerError           a server that cannot be reached, or does not answer as one
     │   └── AccessDenied      one that wants another token
     └── InvalidQuery          a query that cannot be understood
         ├── EmptyQuery        one without a word
         ├── MalformedQuery    one that breaks the rules of the query language, and where
         ├── UnknownTag        one with a tag or concept that the index does not have
+        ├── UnknownSearch     a saved search that the index does not have
         └── InvalidTag        a tag or concept that cannot be made as asked (also a ValueError)
-            └── TagExists     the index has one of that name, which would be lost
+            ├── TagExists     the index has one of that name, which would be lost
+            └── SearchExists  the index has a saved search of that name
 
 What only some commands raise is beside them: `clipsearch.training`, `clipsearch.server`, `clipsearch.cli`.
 Each carries its facts as fields; the message says what, where, and how to repair it.
@@ -173,6 +181,21 @@ class EncoderMismatch(ClipsearchError):
         )
 
 
+class ViewsMismatch(ClipsearchError):
+    """The index holds vectors of pictures in `found` views, not in as many as were `wanted`."""
+
+    def __init__(self, index: Path, found: int, wanted: int, source: str) -> None:
+        self.index = index
+        self.found = found
+        self.wanted = wanted
+        self.source = source
+        seen = "1 view" if found == 1 else f"{found} views"
+        super().__init__(
+            f"the index {index} was built with {seen} of each picture. Leave out --views to go on with it, or encode "
+            f"everything again with: clipsearch index {source} --views {wanted} --reindex"
+        )
+
+
 class DimensionMismatch(ClipsearchError):
     """Vectors of `found` numbers where `expected` were needed."""
 
@@ -283,6 +306,15 @@ class ExportFailed(ClipsearchError):
         super().__init__(f"{model} cannot be exported: {problem}. Nothing was written")
 
 
+class InvalidTarget(ClipsearchError):
+    """An index cannot be exported to `target`, a file or database, in which no password is: `problem` says why."""
+
+    def __init__(self, target: str, problem: str) -> None:
+        self.target = target
+        self.problem = problem
+        super().__init__(f"cannot export to {target}: {problem}")
+
+
 class InvalidModel(ClipsearchError):
     """The model directory `path` cannot be used."""
 
@@ -296,6 +328,10 @@ class InvalidModel(ClipsearchError):
         )
 
 
+class NotDense(InvalidModel):
+    """An image tower that cannot be cut before its pooling, and so says nothing of places in a picture."""
+
+
 class MissingExtra(ClipsearchError):
     """`purpose` needs the optional dependencies of `extra`."""
 
@@ -303,6 +339,15 @@ class MissingExtra(ClipsearchError):
         self.extra = extra
         self.purpose = purpose
         super().__init__(f"{purpose} needs an optional package. Install it with: pip install 'clipsearch[{extra}]'")
+
+
+class MissingFeature(ClipsearchError):
+    """This Python, or the system, lacks what is needed; `advice` says what has it."""
+
+    def __init__(self, problem: str, advice: str) -> None:
+        self.problem = problem
+        self.advice = advice
+        super().__init__(f"{problem}. {advice}")
 
 
 class InvalidPairs(ClipsearchError):
@@ -378,6 +423,22 @@ class NoSuchPicture(ClipsearchError, KeyError):
         self.row_id = row_id
         self.path = path
         super().__init__(no_picture(row_id, path))
+
+
+class OtherPicture(ClipsearchError):
+    """The picture of this `row_id` has another content than the one that is meant, or its file has."""
+
+    def __init__(self, row_id: int, problem: str = "the picture of this row is another one") -> None:
+        self.row_id = row_id
+        super().__init__(f"picture {row_id}: {problem}")
+
+
+class OtherIndex(ClipsearchError):
+    """Row ids of another index than `name` is now, or of this one before it was made anew, were sent."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"{name} is another index now: its pictures have other numbers. Search again")
 
 
 class UnknownIndex(IndexNotFound):
@@ -459,6 +520,24 @@ class TagExists(InvalidTag):
             f"the index already has the {kind} {name!r} ({pictures:,} {what}{'' if pictures == 1 else 's'}). "
             "Nothing was changed. Use another name, or replace it with: --replace (in Python and over HTTP, replace)"
         )
+
+
+class SearchExists(InvalidTag):
+    """The index has a saved search of that name; nothing was changed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"there is a saved search {name!r} already. Use another name, or replace it")
+
+
+class UnknownSearch(InvalidQuery):
+    """The index has no saved search of that name."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        self.name = name
+        self.known = list(known)
+        there = f"There are: {', '.join(self.known[:20])}" if known else "There are none yet"
+        super().__init__(f"there is no saved search {name!r}. {there}")
 
 
 _SHOWN_AROUND = 60

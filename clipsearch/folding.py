@@ -31,6 +31,19 @@ def fold_name(text: str) -> str:
     return unicodedata.normalize("NFC", "".join(map(_plainest, text)))
 
 
+def folded_words(text: str) -> str:
+    """`text` for finding what stands in pictures: `fold_name` without spaces, which readers of pictures lose and make.
+
+    What cannot be written (half a surrogate pair, NUL) is left out.
+    """
+    folded = "".join(fold_name(text).split())
+    return folded if folded.isascii() and "\0" not in folded else _writable(folded)
+
+
+def _writable(text: str) -> str:
+    return text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8")
+
+
 _LETTERS = str.maketrans({
     "ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "ı": "i", "ŀ": "l", "ɨ": "i", "ƶ": "z", "æ": "ae",
     "œ": "oe", "þ": "th", "ĸ": "k", "ŋ": "n",

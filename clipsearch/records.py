@@ -45,6 +45,9 @@ COLORS = ("black", "white", "gray", "red", "orange", "yellow", "green", "teal", 
 
 DEFAULT_HITS = 20  # of an answer, where nobody says how many
 MOST_PIECES = 32  # in which one long picture is seen
+VIEWS = 5  # the whole picture and its four tiles: what `--views` takes beside 1
+
+FIRST_WITH_WORDS = 3  # the first version of the reader of metadata that reads what people wrote
 
 Sort = Literal["score", "date", "path"]  # the order of hits
 Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
@@ -74,6 +77,20 @@ class PictureMetadata:
     latitude: float | None = None  # degrees, north positive
     longitude: float | None = None  # degrees, east positive
     date_source: str | None = None  # who says `taken_at`: see metadata.SOURCES
+    title: str | None = None  # what people wrote, as are all of these
+    caption: str | None = None  # a line for each text
+    keywords: tuple[str, ...] = ()  # with "|" between the levels of hierarchical ones
+    people: tuple[str, ...] = ()  # who is in it
+    rating: int | None = None  # stars, 1..5; -1: rejected
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> PictureMetadata:
+        """Of its fields by name, some of which may be missing; other names are passed over. Lists become tuples."""
+        known: dict[str, Any] = {part.name: body[part.name] for part in fields(cls) if part.name in body}
+        for name, value in known.items():
+            if isinstance(value, list):
+                known[name] = tuple(value)
+        return cls(**known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +125,41 @@ class ImageRecord:
     colors: int = 0  # a bit for each of COLORS
     perceptual_hash: int = 0  # 64 bits, signed; see pictures/appearance.py
 
+    @property
+    def start_s(self) -> float | None:
+        """When a part of a video begins; None for what is none."""
+        if not self.view.startswith("t="):
+            return None
+        try:
+            start_s = float(self.view[2:].partition(",")[0])
+        except ValueError:
+            return None
+        return start_s if math.isfinite(start_s) else None
+
+    def where(self, path: str) -> str:
+        """What is seen, and where: `path`, or a part of what is there, as trip.mp4#t=73 or scan.pdf#page=3."""
+        whole = f"{path}/{self.member}" if self.member else path
+        if not self.view:
+            return whole
+        return f"{whole}#{self.view.partition(',')[0] if self.view.startswith('t=') else self.view}"
+
     def to_dict(self, path: str, *, whole: bool = False) -> dict[str, Any]:
         """What is known of a picture at `path`, in the words of every answer (docs/api.md).
 
-        `whole`: also `kept`, what else `from_dict` makes the same record of.
+        `where` is there for a part of a file. `whole`: also `kept`, what else `from_dict` makes the same record of.
         """
         known = {name: getattr(self, name) for name in _TOLD}
-        told = {"path": path, "row_id": self.row_id, "name": self.path, **known, **asdict(self.metadata)}
+        about = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.metadata).items()}
+        told = {"path": path, "row_id": self.row_id, "name": self.path, **known, **about}
         kept = {"kept": {name: getattr(self, name) for name in KEPT}} if whole else {}
-        return {**{name: told[name] for name, field in HIT_FIELDS.items() if field.of_picture}, **kept}
+        place = {"where": self.where(path)} if self.view else {}
+        return {**{name: told[name] for name, field in HIT_FIELDS.items() if field.of_picture}, **place, **kept}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> ImageRecord:
         """The record that `to_dict` told the whole of. Raises: KeyError."""
         known = {**{name: body[name] for name in _TOLD}, **{name: body["kept"][name] for name in KEPT}}
-        metadata = PictureMetadata(**{part.name: body[part.name] for part in fields(PictureMetadata)})
+        metadata = PictureMetadata.from_dict({part.name: body[part.name] for part in fields(PictureMetadata)})
         return cls(row_id=body["row_id"], path=body["name"], metadata=metadata, **known)
 
 
@@ -151,6 +188,11 @@ HIT_FIELDS: dict[str, HitField] = {
     "latitude": HitField(float | None, "Degrees, north positive."),
     "longitude": HitField(float | None, "Degrees, east positive."),
     "format": HitField(str | None, "Format of the file."),
+    "title": HitField(str | None, "Title that somebody gave it."),
+    "caption": HitField(str | None, "Caption, description or comment that somebody wrote; a line for each."),
+    "keywords": HitField(list[str], 'Keywords, with "|" between the levels of hierarchical ones.'),
+    "people": HitField(list[str], "Names of people in it."),
+    "rating": HitField(int | None, "Stars, 1 to 5; -1 if rejected; null if not rated."),
     "name": HitField(str, "Path relative to the indexed folder."),
     "mtime_ns": HitField(int, "When the file was changed, in nanoseconds since 1970.", is_brief=False),
     "content_hash": HitField(str | None, "xxh3-128 of the file, in hexadecimal.", is_brief=False),
@@ -162,6 +204,12 @@ HIT_FIELDS: dict[str, HitField] = {
     ),
 }
 """What every answer tells of a hit beside `others`, in this order: JSON, CSV, HTTP, assistants."""
+
+
+def in_one_cell(value: Any) -> Any:
+    """A value of a hit for a cell of a table: the texts of a list one behind the other."""
+    return "; ".join(map(str, value)) if isinstance(value, list) else value
+
 
 KEPT = ("inode", "vector_id", "attempts", "sidecars", "metadata_version", "traits", "colors", "perceptual_hash")
 """What an index keeps of a picture besides, which only programs of ours are told."""
@@ -191,10 +239,30 @@ def told_confidence(confidence: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """A line of words in a picture. `box`: left, top, width and height in pixels of the upright picture."""
+
+    text: str
+    box: tuple[int, int, int, int]
+    score: float  # how surely it was read, 0..1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The line in the words of every answer (docs/api.md)."""
+        return {"text": self.text, "box": list(self.box), "score": self.score}
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Line:
+        """The line that `to_dict` told. Raises: KeyError, ValueError, TypeError."""
+        left, top, width, height = map(int, body["box"])
+        return cls(str(body["text"]), (left, top, width, height), float(body["score"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One answer to a query. `path` can be opened from anywhere; `score` is a cosine in -1..1, or NaN where the query
     has only filters. `others`: near-duplicates that this hit stands for. `confidence`: the probability (0..1) that the
-    picture shows what the query says, and `band` the word for it; both None where no picture was compared."""
+    picture shows what the query says, and `band` the word for it; both None where no picture was compared. `words`: the
+    lines in the picture that the query asks for, by `text:` or because its own words stand there."""
 
     rank: int  # from 1
     score: float
@@ -203,6 +271,12 @@ class Hit:
     others: tuple[Hit, ...] = ()
     confidence: float | None = None
     band: Band | None = None
+    words: tuple[Line, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """The path, with the part of the file that was found: trip.mp4#t=73."""
+        return self.record.where(self.path)
 
     def to_dict(self, *, exact: bool = False, whole: bool = False) -> dict[str, Any]:
         """The hit in the words of every answer: JSON, CSV, HTTP, assistants (docs/api.md).
@@ -214,7 +288,8 @@ class Hit:
         confidence = self.confidence if exact or self.confidence is None else told_confidence(self.confidence)
         judged = {"rank": self.rank, "score": score, "confidence": confidence, "band": self.band}
         others = [other.to_dict(exact=exact, whole=whole) for other in self.others]
-        return {**judged, **self.record.to_dict(self.path, whole=whole), "others": others}
+        words = [line.to_dict() for line in self.words]
+        return {**judged, **self.record.to_dict(self.path, whole=whole), "others": others, "words": words}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Hit:
@@ -222,7 +297,8 @@ class Hit:
         score = math.nan if body["score"] is None else body["score"]
         others = tuple(cls.from_dict(other) for other in body["others"])
         record = ImageRecord.from_dict(body)
-        return cls(body["rank"], score, body["path"], record, others, body["confidence"], body["band"])
+        words = tuple(map(Line.from_dict, body.get("words", ())))
+        return cls(body["rank"], score, body["path"], record, others, body["confidence"], body["band"], words)
 
     def _repr_html_(self) -> str:
         """The hit with its picture, for notebooks."""
@@ -244,11 +320,11 @@ class Hits(list[Hit]):
     def __init__(
         self,
         hits: Iterable[Hit] = (),
-        thumbnail: Callable[[int], bytes] | None = None,
+        thumbnail: Callable[[Hit], bytes] | None = None,
         *,
         are_certain: bool = True,
     ) -> None:
-        """`thumbnail` gives the JPEG of a row id, where paths are those of another machine.
+        """`thumbnail` gives the JPEG of a hit, where paths are those of another machine.
 
         `are_certain` is False for the nearest to a query that has no likely hit.
         """
@@ -318,6 +394,8 @@ class Fragment:
     columns_file: FileRef | None = None  # format 1 only
     dead_copy: FileRef | None = None  # the same marks once more: nothing else has them
     missing_copy: FileRef | None = None
+    views: int = 0  # rows that are a part of a file; all rows of one file follow each other in one fragment
+    members: int = 0  # rows that are in an archive
 
     def files(self) -> list[FileRef]:
         """Every file of the fragment."""
@@ -365,14 +443,39 @@ class ModelRef:
     dim: int
     score_scale: float
     precision: str | None = None  # the arithmetic that made the vectors, as far as it was noted: fp32, bf16, int8
+    tiled: int = 0  # in how many views each picture was encoded, the whole and its tiles; 0: as a whole alone
+
+    @property
+    def views(self) -> int:
+        """In how many views each picture was encoded: 1 or VIEWS."""
+        return self.tiled or 1
+
+    def makes_vectors_of(self, other: ModelRef) -> bool:
+        """Whether its vectors and those of another can stand in one index."""
+        return (self.fingerprint, self.tiled) == (other.fingerprint, other.tiled)
 
 
-TagKind = Literal["tag", "concept"]
+TagKind = Literal["tag", "concept", "search"]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedSearch:
+    """A search that somebody saved in an index: a query, and how its hits are shown."""
+
+    name: str
+    query: str
+    sort: Sort = "score"
+    unique: bool = False
+    diverse: bool = False
+    all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TagRef:
-    """A tag of an index: its file holds the content hashes of `pictures` pictures; `copy` is the same once more."""
+    """A tag of an index: its file holds the content hashes of `pictures` pictures; `copy` is the same once more.
+
+    A saved search is kept as a tag without pictures is, and has names of its own.
+    """
 
     name: str
     kind: TagKind
@@ -383,6 +486,15 @@ class TagRef:
     def files(self) -> list[FileRef]:
         """The tag's file and its copy."""
         return [ref for ref in (self.file, self.copy) if ref is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class WordsRef:
+    """A file of the words in `pictures` pictures, of which `written` have any (see store.words)."""
+
+    file: FileRef
+    pictures: int
+    written: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,15 +517,16 @@ class Manifest:
 
     generation: int
     created_at: str  # ISO 8601, UTC
-    root: str  # the collection's folder: relative to the index folder, or absolute
+    root: str  # the collection's folder: relative to the index folder, or absolute; "": unknown, after a repair
     model: ModelRef
     next_row_id: int
     next_vector_id: int = 0
     fragments: tuple[Fragment, ...] = ()
     segments: tuple[Segment, ...] = ()
-    pictures: int = 0  # rows that are answered
-    skipped: int = 0  # rows of files that could not be read
-    missing: int = 0  # rows whose files cannot be seen
+    pictures: int = 0  # files, or members of archives, that are answered
+    skipped: int = 0  # files that could not be read
+    missing: int = 0  # files that cannot be seen
+    more_views: int = 0  # rows that are answered beside the first of their file
     recall_target: float = 0.985  # recall@10 that inverted files are tuned for
     devices: dict[str, int] = field(default_factory=dict)  # the drive of the root ("") and of folders; see scan
     clock_s: int = 0  # the index's own clock, and by the system's when it was read; see indexer/patience.py
@@ -424,6 +537,7 @@ class Manifest:
     rebuild: Rebuild | None = None
     tags: tuple[TagRef, ...] = ()  # by folded name; the writer feature "tags" is set where there are any
     tags_before: tuple[TagRef, ...] = ()  # the same before their last change
+    words: tuple[WordsRef, ...] = ()  # oldest first; the writer feature "words" is set where there are any
     ancestors: tuple[FileRef, ...] | None = None
     """Manifests, still there when this was written, of the generations that it came from, the last one first; None:
     written by a version that took every lower number for one."""
@@ -432,11 +546,17 @@ class Manifest:
     writer_features: tuple[str, ...] = ()  # what a writer must know to change this correctly
     format_version: int = 2
 
+    @property
+    def answered(self) -> int:
+        """How many rows are answered: every view of every picture."""
+        return self.pictures + self.more_views
+
     def files(self) -> list[FileRef]:
         """Every file that this generation refers to."""
         refs = [ref for fragment in self.fragments for ref in fragment.files()]
         refs += [ref for segment in self.segments for ref in segment.files()]
         refs += [ref for tag in (*self.tags, *self.tags_before) for ref in tag.files()]
+        refs += [words.file for words in self.words]
         if self.rebuild is not None:
             refs += self.rebuild.files()
         return list({ref.path: ref for ref in refs}.values())

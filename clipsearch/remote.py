@@ -8,9 +8,11 @@ with clipsearch.connect("http://127.0.0.1:7860") as photos:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +27,7 @@ from clipsearch.errors import (
     InvalidQuery,
     MalformedQuery,
     NoSuchPicture,
+    OtherIndex,
     ServerError,
     UnknownIndex,
     UnreadablePicture,
@@ -32,9 +35,10 @@ from clipsearch.errors import (
 )
 from clipsearch.filenames import for_parsers, from_parsers, readable, to_bytes, well_formed
 from clipsearch.places import absolute, expanded, is_file, is_unchanged
-from clipsearch.query import LENGTH_LIMIT, Query, parse_query
+from clipsearch.query import LENGTH_LIMIT, MARK, Term, parse_query
 from clipsearch.query.arguments import (
     A_PICTURE,
+    LONGEST_ID,
     MOST_AT_ONCE,
     MOST_DIMENSIONS,
     MOST_TEXTS,
@@ -55,6 +59,7 @@ from clipsearch.query.arguments import (
     read_token,
     read_window,
 )
+from clipsearch.query.crops import is_picture_file, picture_file
 from clipsearch.records import (
     DEFAULT_HITS,
     NOTHING_CERTAIN,
@@ -72,6 +77,9 @@ if TYPE_CHECKING:
 
 MOST_LETTERS = 500_000  # of all texts in one request; a server takes 4 MB of JSON
 SIDE_BY_SIDE = 4  # requests
+MOST_REMEMBERED = 100_000  # rows that hits told of
+MOST_DIGITS = 20  # of a row id
+TRIES = 4  # to get an answer of several requests from one state of the index
 TIMEOUT_S = 30.0
 Result = TypeVar("Result")
 
@@ -85,9 +93,24 @@ class RemoteTag:
     pictures: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """How to ask a server for a query. `file` is a picture of this machine to send, `sent` the vectors of others that
+    stand among the words, by path; `elsewhere` the paths of pictures that only the server may know, by their position;
+    `row_ids` those that the words name."""
+
+    words: str
+    file: str | None = None
+    sent: Mapping[str, FloatArray] = field(default_factory=dict)
+    elsewhere: Mapping[int, str] = field(default_factory=dict)
+    row_ids: Sequence[int] = ()
+
+
 class RemoteCollection:
     """An index that a server has open; always its newest generation. Safe to use from many threads.
 
+    It remembers which index hits are from. Where that was made anew, their row ids are refused (OtherIndex): they are
+    those of other pictures now.
     Use `clipsearch.connect` to make one. Close it, or use it in a `with`.
     """
 
@@ -108,6 +131,8 @@ class RemoteCollection:
 
         self.url = read_address("url", url)
         self.index = None if index is None else read_name("index", index)
+        self._indexes: dict[int, str] = {}  # by row id, the id of the index that told of it last
+        self._indexes_lock = threading.Lock()
         token = "" if token is None else read_token("token", token)
         headers = {b"Authorization": b"Bearer " + to_bytes(token)} if token else {}
         try:
@@ -159,6 +184,7 @@ class RemoteCollection:
         vector: FloatArray | None = None,
         all: bool = False,
         min_confidence: float | None = None,
+        each: bool = False,
     ) -> Hits: ...
     @overload
     def search(
@@ -175,6 +201,7 @@ class RemoteCollection:
         vector: FloatArray | None = None,
         all: bool = False,
         min_confidence: float | None = None,
+        each: bool = False,
     ) -> list[Hits]: ...
     def search(
         self,
@@ -190,12 +217,14 @@ class RemoteCollection:
         vector: FloatArray | None = None,
         all: bool = False,
         min_confidence: float | None = None,
+        each: bool = False,
     ) -> Hits | list[Hits]:
         """As `Collection.search`. Picture files of this machine that the index does not have are sent.
 
         Paths in hits are those of the server's machine; a query may be one of them. Several queries are asked side by
         side: the server joins what comes together.
-        Raises: InvalidQuery, UnknownTag, DimensionMismatch, UnreadablePicture, UnknownIndex, AccessDenied, ServerError.
+        Raises: InvalidQuery, UnknownTag, DimensionMismatch, UnreadablePicture, UnknownIndex, OtherIndex, AccessDenied,
+        ServerError.
         """
         self._check_open()
         k, offset = read_window(k, offset)
@@ -208,6 +237,7 @@ class RemoteCollection:
             vector=vector,
             all=all,
             min_confidence=min_confidence,
+            each=each,
         )
         queries, is_one = read_queries(query)
         options = {
@@ -215,19 +245,25 @@ class RemoteCollection:
             "unique": about.unique,
             "diverse": about.diverse,
             "min_confidence": about.min_confidence,
+            "each": about.each,
             "like": about.like,
             "unlike": about.unlike,
             "all": about.all,
             "index": self.index,
         }
         if is_one:
-            return self._search(queries[0], k, offset, about.vector, options)
+            asked = self._split(queries[0])
+            options |= self._index_of((*asked.row_ids, *about.like, *about.unlike))
+            return self._search(asked, k, offset, about.vector, options)
         with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
-            return list(threads.map(lambda one: self._search(one, k, offset, about.vector, options), queries))
+            every = list(threads.map(self._split, queries))
+            named = [row_id for asked in every for row_id in asked.row_ids]
+            options |= self._index_of((*named, *about.like, *about.unlike))  # before an answer tells of rows
+            return list(threads.map(lambda asked: self._search(asked, k, offset, about.vector, options), every))
 
     def _search(
         self,
-        query: str | os.PathLike[str],
+        asked: _Asked,
         k: int,
         offset: int,
         vector: FloatArray | None,
@@ -236,65 +272,64 @@ class RemoteCollection:
         """The hits of one query."""
         if vector is not None and len(vector) > MOST_DIMENSIONS:
             raise DimensionMismatch(int(self._state()["dim"]), len(vector))
-        words, file, sent, elsewhere = self._split(query)
-        if file is not None:
+        if asked.file is not None:
             from clipsearch.vectors import directed
 
-            of_file = self.encode_picture(file)
+            of_file = self.encode_picture(asked.file)
             vector = of_file if vector is None else directed(len(of_file), vector, of_file)
-        pictures = [{"path": path, "vector": vector_of.tolist()} for path, vector_of in sent.items()]
-        body = {"query": words, "vector": None if vector is None else vector.tolist(), "pictures": pictures, **options}
-        hits = self._shown([])
-        while len(hits) < k:
-            wanted = min(k - len(hits), MOST_AT_ONCE)
+        pictures = [{"path": path, "vector": vector_of.tolist()} for path, vector_of in asked.sent.items()]
+        body = {
+            "query": asked.words,
+            "vector": None if vector is None else vector.tolist(),
+            "pictures": pictures,
+            **options,
+        }
+
+        def ask(**window: int) -> dict[str, Any]:
             try:
-                answer = self._post("/v1/search", {**body, "k": wanted, "offset": offset + len(hits)})
+                return self._post("/v1/search", {**body, **window})
             except MalformedQuery as error:
-                if error.position in elsewhere:
-                    raise UnreadablePicture(elsewhere[error.position], "unreadable", NO_SUCH_PICTURE) from None
+                if error.position in asked.elsewhere:
+                    path = asked.elsewhere[error.position]
+                    raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE) from None
                 raise
-            hits += self._read(_hits, answer)
-            hits.are_certain = NOTHING_CERTAIN not in answer["notices"]
-            if len(answer["hits"]) < wanted:
-                break
-        return hits
 
-    def _split(self, query: str | os.PathLike[str]) -> tuple[str, str | None, dict[str, FloatArray], dict[int, str]]:
-        """What to ask the server in words, a picture file of this machine to send, the vectors of others that stand
-        among the words, and pictures that only the server may know, by their position.
+        return self._in_steps(k, ask, offset)
 
-        Raises: MalformedQuery, UnreadablePicture.
-        """
+    def _split(self, query: str | os.PathLike[str]) -> _Asked:
+        """How to ask the server. Raises: MalformedQuery, UnreadablePicture."""
         if not isinstance(query, str):
-            return *self._named_picture(os.fspath(query)), {}, {}
+            return self._named_picture(os.fspath(query))
         query = well_formed(query)
         text = query.strip()
         if not text:
-            return "", None, {}, {}
+            return _Asked("")
         if os.path.isabs(text) and len(query) <= LENGTH_LIMIT:  # noqa: PTH117
             row_id = self._row_of(text)
             if row_id is not None:
-                return f"like:{row_id}", None, {}, {}
+                return _Asked(f"like:{row_id}", row_ids=[row_id])
         parsed = parse_query(query, is_file=is_file)
         pictures = {term.position: term.value for term in parsed.terms if term.kind == "picture"}
         if len(pictures) == len(parsed.terms) == 1 and parsed.filter is None and parsed.terms[0].weight > 0:
-            return *self._named_picture(parsed.terms[0].value), {}, {}
+            return self._named_picture(parsed.terms[0].value)
         sent: dict[str, FloatArray] = {}
         for path in dict.fromkeys(pictures.values()):
             if (row_id := self._row_of(path)) is not None:
                 sent[path] = self.vector(row_id)
-            elif is_file(path):
+            elif is_picture_file(path):
                 sent[path] = self.encode_picture(path)
-        return query, None, sent, pictures
+        return _Asked(query, None, sent, pictures, _rows_named(parsed.terms))
 
-    def _named_picture(self, path: str) -> tuple[str, str | None]:
+    def _named_picture(self, path: str) -> _Asked:
         """How to ask for a picture: in words if the index has it, else by its file. Raises: UnreadablePicture."""
-        row_id = self._row_of(path)
+        file, crop = picture_file(path)
+        row_id = self._row_of(file)
         if row_id is not None:
-            return f"like:{row_id}", None
-        if not is_file(path):
+            part = "" if crop is None else f"{MARK}{crop}"
+            return _Asked(f"like:{row_id}{part}", row_ids=[row_id])
+        if not is_file(file):
             raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE)
-        return "", path
+        return _Asked("", path)
 
     def _row_of(self, path: str) -> int | None:
         """The row id of a picture of the index, unless the file of this machine at its path is another."""
@@ -303,7 +338,36 @@ class RemoteCollection:
             found = self._post("/v1/picture", {"path": place, "index": self.index})
         except (OSError, NoSuchPicture):  # OSError: the current folder is gone
             return None
-        return int(found["row_id"]) if is_unchanged(place, found["size_bytes"], found["mtime_ns"]) else None
+        record, index_id = self._read(lambda answer: (ImageRecord.from_dict(answer), answer["index_id"]), found)
+        if not is_unchanged(place, record.size_bytes, record.mtime_ns):
+            return None
+        self._remember([record.row_id], index_id)
+        return record.row_id
+
+    def _remember(self, row_ids: Iterable[int], index_id: str) -> None:
+        """Keep which index told of rows."""
+        with self._indexes_lock:
+            for row_id in row_ids:
+                self._indexes.pop(row_id, None)  # the last ones are at the end
+                self._indexes[row_id] = index_id
+            while len(self._indexes) > MOST_REMEMBERED:
+                del self._indexes[next(iter(self._indexes))]
+
+    def _index_of(self, row_ids: Iterable[int]) -> dict[str, str]:
+        """Which index rows are of, as far as hits told, for the server to check. Raises: OtherIndex for several."""
+        with self._indexes_lock:
+            told = {self._indexes[row_id] for row_id in row_ids if row_id in self._indexes}
+        if len(told) > 1:
+            raise OtherIndex(self._state()["name"])
+        return {"index_id": told.pop()} if told else {}
+
+    def _means(self, hit: Hit) -> dict[str, str]:
+        """What says, beside its row id, which picture a hit is of: its content, or where that says too little its
+        index."""
+        record = hit.record
+        if record.content_hash is None or record.member or record.view:
+            return self._index_of([record.row_id])
+        return {"content": record.content_hash}
 
     def notices(self, query: str | os.PathLike[str]) -> list[str]:
         """As `Collection.notices`."""
@@ -313,53 +377,84 @@ class RemoteCollection:
             self._state()  # whether the server has the index
             return []
         query = well_formed(query)
-        text = query.strip()
-        may_be_path = len(query) <= LENGTH_LIMIT and os.path.isabs(text)  # noqa: PTH117
-        if may_be_path and self._row_of(text) is not None:
+        if not query.strip():
+            self._state()
             return []
-        parsed = parse_query(query, is_file=is_file) if text else None
-        texts = [term.value for term in parsed.terms if term.kind == "text"] if parsed is not None else []
-        answer = self._post("/v1/notices", {"texts": texts, "index": self.index})
-        told = [] if parsed is None else [*parsed.offers, *self._hints(parsed)]
-        return [*told, *map(str, answer["notices"])]
+        files: list[str] = []
 
-    def _hints(self, parsed: Query) -> list[str]:
-        from clipsearch.query.hints import hints, unknown_tags
+        def is_here(name: str) -> bool:
+            found = is_file(name)
+            if found:
+                files.append(name)
+            return found
 
-        untagged = unknown_tags(parsed, [tag.name for tag in self.tags]) if parsed.filter is not None else []
-        return [*untagged, *hints(parsed)]
+        with suppress(MalformedQuery):  # the server may know what it is: the path of a picture that is away
+            parse_query(query, is_file=is_here)
+        named = [{"path": name} for name in dict.fromkeys(files)]
+        answer = self._post("/v1/notices", {"query": query, "files": named, "index": self.index})
+        return [str(line) for line in self._read(lambda answer: answer["notices"], answer)]
 
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
         """As `Collection.similar`; a picture file of this machine is sent, another path is looked up in the index."""
         self._check_open()
         k, _ = read_window(k)
+        if isinstance(picture, Hit):
+            return self._similar({"row_id": picture.record.row_id, **self._means(picture)}, k)
         if not isinstance(picture, str | os.PathLike):
-            row_id = picture.record.row_id if isinstance(picture, Hit) else read_row_id(picture, "picture", A_PICTURE)
-            return self._similar({"row_id": row_id}, k)
+            return self._similar_to_row(read_row_id(picture, "picture", A_PICTURE), k)
         path = read_path("picture", picture)
-        row_of_file = self._row_of(path)
+        file, crop = picture_file(path)
+        part = {} if crop is None else {"xywh": str(crop)}
+        if crop is not None and file.isdecimal() and len(file) <= LONGEST_ID and not is_file(file):
+            return self._similar_to_row(int(file), k, part)
+        row_of_file = self._row_of(file)
         if row_of_file is not None:
-            return self._similar({"row_id": row_of_file}, k)
-        if is_file(path):
+            return self._similar_to_row(row_of_file, k, part)
+        if is_file(file):
             return self._in_steps(k, lambda **window: self._send("/v1/similar/upload", path, **window))
         try:
-            return self._similar({"path": path}, k)
+            return self._similar({"path": file, **part}, k)
         except NoSuchPicture:
             raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE) from None
+
+    def _similar_to_row(self, row_id: int, k: int, part: dict[str, str] | None = None) -> Hits:
+        return self._similar({"row_id": row_id, **(part or {}), **self._index_of([row_id])}, k)
 
     def _similar(self, to: dict[str, Any], k: int) -> Hits:
         return self._in_steps(k, lambda **window: self._post("/v1/similar", {**to, **window, "index": self.index}))
 
-    def _in_steps(self, k: int, ask: Callable[..., dict[str, Any]]) -> Hits:
-        """k hits, as many in one request as a server returns."""
-        hits = self._shown([])
-        while len(hits) < k:
-            wanted = min(k - len(hits), MOST_AT_ONCE)
-            found = self._read(_hits, ask(k=wanted, offset=len(hits)))
-            hits += found
-            if len(found) < wanted:
-                break
+    def _in_steps(self, k: int, ask: Callable[..., dict[str, Any]], offset: int = 0) -> Hits:
+        """k hits from number `offset` on, as many in one request as a server returns."""
+
+        def steps() -> Iterator[dict[str, Any]]:
+            seen = 0
+            while seen < k:
+                wanted = min(k - seen, MOST_AT_ONCE)
+                answer = ask(k=wanted, offset=offset + seen)
+                yield answer
+                if self._read(lambda answer: len(answer["hits"]), answer) < wanted:
+                    return
+                seen += wanted
+
+        answers = self._of_one_state(steps)
+        hits = self._shown([hit for answer in answers for hit in self._read(_hits, answer)])
+        hits.are_certain = all(NOTHING_CERTAIN not in answer["notices"] for answer in answers)
+        rows = [one.record.row_id for hit in hits for one in (hit, *hit.others)]
+        self._remember(rows, answers[0]["index_id"])
         return hits
+
+    def _of_one_state(self, ask: Callable[[], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Answers of one generation of one index, and of one model: where it changed between two, all are asked for
+        again. Raises: ServerError if it changes again and again."""
+        for _ in range(TRIES):
+            answers: list[dict[str, Any]] = []
+            for answer in ask():
+                answers.append(answer)
+                if self._read(_state_of, answer) != self._read(_state_of, answers[0]):
+                    break
+            else:
+                return answers
+        raise ServerError(self.url, "the index was changed while its answer was fetched in parts. Try again")
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """As `Collection.encode_texts`."""
@@ -377,7 +472,9 @@ class RemoteCollection:
                 letters = 0
             parts[-1].append(text)
             letters += len(text)
-        found = [self._post("/v1/embed", {"texts": part, "index": self.index}) for part in parts]
+        found = self._of_one_state(
+            lambda: (self._post("/v1/embed", {"texts": part, "index": self.index}) for part in parts)
+        )
         joined: FloatArray = np.concatenate([_array(answer["vectors"]) for answer in found])
         return joined
 
@@ -395,34 +492,50 @@ class RemoteCollection:
 
         self._check_open()
         pictures, is_one = read_pictures(picture)
-        vectors = [_vector(self._send("/v1/embed/upload", one)) for one in pictures]
+        found = self._of_one_state(lambda: (self._send("/v1/embed/upload", one) for one in pictures))
+        vectors = [_vector(answer) for answer in found]
         return vectors[0] if is_one else np.stack(vectors) if vectors else self.vectors([])
 
     def record(self, row_id: int) -> ImageRecord:
-        """What the index knows of a picture. Raises: NoSuchPicture."""
+        """What the index knows of a picture. Raises: NoSuchPicture, OtherIndex."""
         self._check_open()
-        return self._read(ImageRecord.from_dict, self._get(_address(row_id)))
+        row_id = read_row_id(row_id)
+        return self._read(ImageRecord.from_dict, self._get(_address(row_id), self._index_of([row_id])))
 
     def vector(self, row_id: int) -> FloatArray:
-        """The vector of a picture of the index. Shape: (D,) float32, unit L2. Raises: NoSuchPicture."""
+        """The vector of a picture of the index. Shape: (D,) float32, unit L2. Raises: NoSuchPicture, OtherIndex."""
         self._check_open()
-        return _vector(self._get(f"{_address(row_id)}/vector"))
+        row_id = read_row_id(row_id)
+        return _vector(self._get(f"{_address(row_id)}/vector", self._index_of([row_id])))
 
     def vectors(self, row_ids: Iterable[int]) -> FloatArray:
-        """The vectors of pictures, in this order. Shape: (N, D) float32. Raises: InvalidQuery for an unknown row id."""
+        """The vectors of pictures, in this order. Shape: (N, D) float32.
+
+        Raises: InvalidQuery for an unknown row id, OtherIndex.
+        """
         import numpy as np
 
         self._check_open()
         wanted = read_row_ids("row_ids", row_ids)
         parts = [wanted[at : at + MOST_VECTORS] for at in range(0, max(1, len(wanted)), MOST_VECTORS)]
-        found = [self._post("/v1/vectors", {"row_ids": part, "index": self.index}) for part in parts]
+        about = {"index": self.index, **self._index_of(wanted)}
+        found = self._of_one_state(lambda: (self._post("/v1/vectors", {"row_ids": part, **about}) for part in parts))
         joined: FloatArray = np.concatenate([_array(answer["vectors"]).reshape(-1, answer["dim"]) for answer in found])
         return joined
 
-    def thumbnail(self, row_id: int, size: Size = 256) -> bytes:
-        """A small copy of a picture as a JPEG. Raises: NoSuchPicture, UnreadablePicture, InvalidQuery."""
+    def thumbnail(self, row_id: int | Hit, size: Size = 256) -> bytes:
+        """As `Collection.thumbnail`.
+
+        Raises: NoSuchPicture, OtherPicture, OtherIndex, UnreadablePicture, InvalidQuery.
+        """
         self._check_open()
-        parameters = {"size": str(read_size(size)), **self._named()}
+        size_px = str(read_size(size))
+        if isinstance(row_id, Hit):
+            means, row_id = self._means(row_id), row_id.record.row_id
+        else:
+            row_id = read_row_id(row_id)
+            means = self._index_of([row_id])
+        parameters = {"size": size_px, **means, **self._named()}
         return self._response("GET", f"{_address(row_id)}/thumbnail", params=parameters).content
 
     def status(self) -> dict[str, Any]:
@@ -459,11 +572,13 @@ class RemoteCollection:
         """Hits whose pictures a notebook gets from the server."""
         return Hits(hits, partial(self.thumbnail, size=256))
 
-    def _send(self, route: str, picture: AnyPicture, **form: int) -> dict[str, Any]:
+    def _send(self, route: str, picture: AnyPicture, **form: int | str) -> dict[str, Any]:
         """Send a picture file of this machine, or what PIL has opened. Raises: UnreadablePicture."""
         if isinstance(picture, str | os.PathLike):
             path = read_path("picture", picture)
-            content, named = _content(path), "picture" + readable(Path(path).suffix)
+            file, crop = picture_file(path)
+            content, named = _content(path, file), "picture" + readable(Path(file).suffix)
+            form |= {} if crop is None else {"xywh": str(crop)}
         else:
             from clipsearch.pictures.images import as_file, name_of
 
@@ -476,8 +591,8 @@ class RemoteCollection:
     def _named(self) -> dict[str, str]:
         return {} if self.index is None else {"index": self.index}
 
-    def _get(self, path: str) -> dict[str, Any]:
-        return self._ask("GET", path, params=self._named())
+    def _get(self, path: str, more: Mapping[str, str] = {}) -> dict[str, Any]:
+        return self._ask("GET", path, params={**self._named(), **more})
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._ask("POST", path, json=for_parsers(body))
@@ -549,16 +664,16 @@ def _vector(answer: dict[str, Any]) -> FloatArray:
     return vector
 
 
-def _content(path: str) -> bytes:
-    """The bytes of a picture file. Raises: UnreadablePicture, as a local collection does."""
-    if not is_file(path):
+def _content(path: str, file: str) -> bytes:
+    """The bytes of a picture file that was given as `path`. Raises: UnreadablePicture, as a local collection does."""
+    if not is_file(file):
         raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE)
     try:
-        return expanded(path).read_bytes()
+        return expanded(file).read_bytes()
     except OSError:
         from clipsearch.pictures.images import PictureFile
 
-        with PictureFile(expanded(path)):  # says what is wrong
+        with PictureFile(expanded(file)):  # says what is wrong
             raise UnreadablePicture(path, "unreadable", "the file cannot be read") from None
 
 
@@ -566,6 +681,17 @@ def _hits(answer: dict[str, Any]) -> list[Hit]:
     return [Hit.from_dict(found) for found in answer["hits"]]
 
 
+def _state_of(answer: Mapping[str, Any]) -> tuple[str, int | None, str | None]:
+    """Of which state of an index an answer is: the index, and its generation or its model."""
+    return answer["index_id"], answer.get("generation"), answer.get("fingerprint")
+
+
+def _rows_named(terms: Iterable[Term]) -> list[int]:
+    """The row ids that stand in a query: `like:7`."""
+    values = [term.value.partition(MARK)[0] for term in terms if term.kind == "like"]
+    return [int(value) for value in values if value.isdecimal() and len(value) < MOST_DIGITS]
+
+
 def _address(row_id: int) -> str:
-    """Where the server tells of a picture. Raises: NoSuchPicture, InvalidArgument for what cannot be a row id."""
-    return f"/v1/images/{read_row_id(row_id)}"
+    """Where the server tells of a picture."""
+    return f"/v1/images/{row_id}"

@@ -44,8 +44,8 @@ def split_vanished(
     moved = scan.moved_devices(devices)
     missing |= {row for row, path in paths.items() if scan.hides(path) or (moved and _inside(path, moved))}
     rest = [row for row in paths if row not in missing]
-    pictures = int(((catalog.vector_ids >= 0) & ~catalog.away).sum())
-    lost = sum(int(catalog.vector_ids[row]) >= 0 for row in rest)
+    pictures = int(((catalog.vector_ids >= 0) & ~catalog.away & catalog.starts).sum())
+    lost = sum(int(catalog.vector_ids[row]) >= 0 and bool(catalog.starts[row]) for row in rest)
     if _is_bulk(lost, pictures):
         missing |= set(rest)
     else:
@@ -60,7 +60,7 @@ def went_in_bulk(catalog: Catalog, unread: Iterable[str]) -> bool:
     `unread`: paths of files that `catalog` has as pictures.
     """
     lost = Counter(path.rpartition("/")[0] for path in unread)
-    rows = np.flatnonzero((catalog.vector_ids >= 0) & ~catalog.away)
+    rows = np.flatnonzero((catalog.vector_ids >= 0) & ~catalog.away & catalog.starts)
     if _is_bulk(lost.total(), len(rows)):
         return True
     may_be_whole = {folder for folder, number in lost.items() if number >= MISSING_OF_FEW}

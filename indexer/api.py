@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,12 +35,14 @@ def index(
     options: IndexOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
     notice: Callable[[str], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> IndexReport:
     """Index the pictures in `folder`, or bring its index up to date: what `clipsearch index` does.
 
     `model` is what `--model` takes; without it, the model that the index was made with, or "auto" for a new one. It is
     loaded with `checkpoint`, `device`, `precision` and `allow_pickle` (see `load_encoder`). `encoder` is used instead
     where given. `index` puts the index elsewhere than in `folder`. `notice` is told what to know, a line at a time.
+    Setting `stop` ends the run soon, as Ctrl-C does: what is done is kept.
     Raises: NoPictures, ModelNotFound, EncoderMismatch, IndexLocked, OutOfSpace, CorruptIndex, StorageError,
     InvalidArgument.
     """
@@ -62,7 +65,7 @@ def index(
             allow_pickle=allow_pickle,
             notice=notice,
         )
-    report = index_folder(root, encoder, index=place, options=options, progress=progress)
+    report = index_folder(root, encoder, index=place, options=options, progress=progress, stop=stop)
     if notice is not None:
         for warning in report.warnings:
             notice(warning)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipsearch.config import is_index
+from clipsearch.config import INDEX_DIR_NAME, is_index
 from clipsearch.errors import NoPictures, NotAnIndex, OtherCollection, StorageError
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.ignore import Ignore
@@ -20,7 +20,10 @@ from clipsearch.store.snapshot import root_path
 ADOPT_SHARE = 0.9
 """An index elsewhere goes over to another folder if its own is gone and so many of its pictures are in that one: a
 folder that was moved. One with fewer is another folder, or a backup of a part."""
+UNKNOWN_SHARE = 0.5
+"""The same where nothing says any more which folder was its own: rows of pictures that were deleted may be back."""
 ADOPT_SAMPLE = 1000
+ELSEWHERE = -1  # no drive has this number
 
 
 def check_folder(folder: Path) -> None:
@@ -75,12 +78,35 @@ def moved_from(root: Path, index_dir: Path, current: Manifest) -> Path | None:
         is_other = is_there and not old_root.samefile(root)
     except OSError:  # a drive that does not answer is there, perhaps
         is_there = is_other = True
+    if is_other and not _may_name_its_root(index_dir, current):
+        beside = index_dir.name == INDEX_DIR_NAME and root.samefile(index_dir.parent)
+        if beside or holds_pictures_of(root, index_dir, current, share=UNKNOWN_SHARE):
+            return None
+        problem = f"nothing says any more which folder it is the index of, and few of its pictures are in {root}"
+        raise StorageError(index_dir, problem, "Name the folder of its pictures.")
     if is_other or not (is_there or holds_pictures_of(root, index_dir, current)):
         raise OtherCollection(index_dir, old_root, root)
     return None if is_there else old_root
 
 
-def holds_pictures_of(root: Path, index_dir: Path, current: Manifest) -> bool:
+def devices_before(root: Path, index_dir: Path, current: Manifest) -> dict[str, int]:
+    """The drives that the folders of an index were on. Where it goes over to another folder, that is another drive:
+    what is not in it may be where the folder was."""
+    old_root = root_path(index_dir, current.root)
+    try:
+        is_same = old_root == root or old_root.samefile(root)
+    except OSError:
+        is_same = False
+    return current.devices if is_same else {**current.devices, "": ELSEWHERE}
+
+
+def _may_name_its_root(index_dir: Path, current: Manifest) -> bool:
+    """Whether a manifest's root can be that of its index. An earlier `verify --repair` gave ".." also to those that lie
+    elsewhere, where only `.clipsearch` in a folder has that; this one gives "" where nothing says it any more."""
+    return current.root != "" and (current.root != ".." or index_dir.name == INDEX_DIR_NAME)
+
+
+def holds_pictures_of(root: Path, index_dir: Path, current: Manifest, *, share: float = ADOPT_SHARE) -> bool:
     """Whether `root` holds, at the same paths, most of the pictures of an index whose own folder is gone."""
     catalog = Catalog(index_dir, current.fragments)
     chosen = np.linspace(0, len(catalog) - 1, min(len(catalog), ADOPT_SAMPLE)).astype(np.int64)
@@ -92,4 +118,4 @@ def holds_pictures_of(root: Path, index_dir: Path, current: Manifest) -> bool:
         except OSError:
             continue
         found += info.st_size == record.size_bytes
-    return len(chosen) > 0 and found >= ADOPT_SHARE * len(chosen)
+    return len(chosen) > 0 and found >= share * len(chosen)

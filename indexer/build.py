@@ -36,9 +36,10 @@ from clipsearch.errors import (
     IndexAway,
     InvalidArgument,
     StorageError,
+    ViewsMismatch,
 )
 from clipsearch.indexer.absence import Root, went_in_bulk
-from clipsearch.indexer.belonging import check_folder, check_pictures, check_place, moved_from
+from clipsearch.indexer.belonging import check_folder, check_pictures, check_place, devices_before, moved_from
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
 from clipsearch.indexer.changes import Changes
 from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
@@ -50,14 +51,16 @@ from clipsearch.indexer.remark import remarked, with_hidden
 from clipsearch.indexer.retries import attempts_after, is_read_again, limit_for, says_nothing
 from clipsearch.indexer.scan import FoundFile, Scan
 from clipsearch.indexer.segments import write_fragment, write_segment
+from clipsearch.indexer.shots import MORE_TIME, Video
 from clipsearch.indexer.sidecars import NOT_LOOKED_AT, has_older_versions
 from clipsearch.indexer.tune import retuned
 from clipsearch.indexer.upgrade import upgraded
-from clipsearch.pictures.formats import classify_name
+from clipsearch.pictures.formats import classify_name, is_video_name
 from clipsearch.pictures.metadata import METADATA_VERSION, describe_again
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.query.arguments import read_number, shown
 from clipsearch.records import (
+    VIEWS,
     FloatArray,
     Fragment,
     ImageRecord,
@@ -74,7 +77,7 @@ from clipsearch.store import RunProgress, Snapshot, Writer, open_snapshot
 from clipsearch.store.columns import path_key
 from clipsearch.store.files import storage_errors
 from clipsearch.store.fragments import VectorBlock
-from clipsearch.store.hashes import hash_keys
+from clipsearch.store.hashes import hash_keys, vector_key
 
 COMMIT_ROWS = 2048
 FIRST_COMMIT_S = 2.0
@@ -84,8 +87,8 @@ KEEP_MISSING_DAYS = 30.0
 
 
 METADATA_IS_OLD = (
-    "this version finds more dates, places and cameras than the one that read some of these pictures. To read "
-    "them again, run this once with --reread-metadata, which encodes nothing"
+    "this version finds more dates, places, cameras, keywords and captions than the one that read some of these "
+    "pictures. To read them again, run this once with --reread-metadata, which encodes nothing"
 )
 LONG_PICTURES_WERE_CUT = (
     "an older version made this index and saw only the middle of panoramas and other long pictures. To see all, "
@@ -100,13 +103,14 @@ class Progress:
     In the stage "describe", of files whose metadata is read again.
     """
 
-    stage: Literal["scan", "describe", "read", "commit", "merge", "check", "encode"]
+    stage: Literal["scan", "describe", "read", "commit", "merge", "check", "encode", "words"]
     done: int = 0
     total: int = 0
     encoded: int = 0
     described: int = 0  # of which only the metadata was read again
 
 
+VIDEOS_AT_ONCE = 2  # for each decoding process
 AHEAD_OF_GPU = 1024  # pictures: it takes many at once, and workers go on reading meanwhile
 
 
@@ -127,6 +131,7 @@ class IndexOptions:
     prune: bool = False  # forget missing pictures now
     keep_missing_days: float = KEEP_MISSING_DAYS  # forget what nobody has seen for so long
     follow_links: bool | None = None  # out of the folder; None: as in the last run, at first no
+    views: int | None = None  # of each picture: 1, or 5 with its tiles; None: as before, at first 1
     exclude: tuple[str, ...] = ()  # patterns of what to leave out in this run, as in .clipsearchignore
     new: bool | None = None  # make an index where there is none; None: only where none is known to have been
 
@@ -144,6 +149,8 @@ class IndexOptions:
         ):
             if value is not None or name not in ("batch_pictures", "workers", "max_pixels", "recall"):
                 read_number(name, value, least, most)
+        if self.views not in (None, 1, VIEWS) or isinstance(self.views, bool):
+            raise InvalidArgument("views", shown(self.views), f"1 or {VIEWS}")
         given: object = self.exclude
         if not isinstance(given, list | tuple) or not all(isinstance(pattern, str) for pattern in given):
             raise InvalidArgument("exclude", shown(given), "patterns in a tuple")
@@ -172,6 +179,7 @@ class IndexReport:
     left_out: dict[str, int] = field(default_factory=dict)  # files and folders that were left out, for each reason
     warnings: list[str] = field(default_factory=list)
     pictures: int = 0  # searchable after the run
+    rows: int = 0  # what these are seen as: more than they are where there are videos
     partial: int = 0  # of those encoded, pictures of which only a part could be read
     skipped: list[SkippedImage] = field(default_factory=list)  # every picture-like file that is not, and why
     other_files: dict[str, int] = field(default_factory=dict)  # what is no picture by its name, by kind
@@ -217,6 +225,7 @@ class IndexReport:
             "left_out": self.left_out,
             "warnings": self.warnings,
             "pictures": self.pictures,
+            "rows": self.rows,
             "skipped": [dataclasses.asdict(skip) for skip in self.skipped],
             "skipped_by_status": self.skipped_by_status,
             "partial": self.partial,
@@ -233,15 +242,16 @@ def index_folder(
     index: Path | None = None,
     options: IndexOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> IndexReport:
     """Index `folder`, or bring its index up to date.
 
-    Ctrl-C or SIGTERM commits what is done and returns with `interrupted` set.
+    Ctrl-C, SIGTERM or `stop` being set commits what is done and returns with `interrupted` set.
     Raises: NoPictures, NotAnIndex, IndexAway, EncoderMismatch, OtherCollection, IndexLocked, OutOfSpace, CorruptIndex,
     StorageError.
     """
     with storage_errors(folder):
-        return _index_folder(folder, encoder, index, options or IndexOptions(), progress or (lambda _: None))
+        return _index_folder(folder, encoder, index, options or IndexOptions(), progress or (lambda _: None), stop)
 
 
 def _index_folder(
@@ -250,6 +260,7 @@ def _index_folder(
     index: Path | None,
     options: IndexOptions,
     notify: Callable[[Progress], None],
+    asked: threading.Event | None = None,
 ) -> IndexReport:
     check_folder(folder)
     root = folder.absolute()
@@ -270,7 +281,7 @@ def _index_folder(
             run.open()
             report = run.report
             report.warnings += ignore.problems
-            with _StopRequests() as stop:
+            with StopRequests(asked) as stop:
                 run.read(stop)
                 run.check_root()
                 if stop.requested:
@@ -285,8 +296,8 @@ def _index_folder(
         return report
 
 
-def decode_pool(encoder: Encoder, options: IndexOptions) -> DecodePool:
-    """What reads pictures for an encoder."""
+def decode_pool(encoder: Encoder, options: IndexOptions, views: int) -> DecodePool:
+    """What reads pictures for an encoder, in so many views."""
     return DecodePool(
         encoder.preprocessing,
         workers=options.workers or (available_cores() if encoder.is_on_gpu else None),
@@ -294,7 +305,29 @@ def decode_pool(encoder: Encoder, options: IndexOptions) -> DecodePool:
         timeout_s=options.timeout_s,
         max_pixels=options.max_pixels,
         pieces=True,
+        views=views,
     )
+
+
+def model_of(encoder: Encoder, views: int = 1) -> ModelRef:
+    """How a manifest names an encoder, and in how many views it sees each picture."""
+    tiled = views if views > 1 else 0
+    return ModelRef(encoder.name, encoder.fingerprint, encoder.dim, float(encoder.score_scale), tiled=tiled)
+
+
+def tiled_of(wish: int | None, model: ModelRef, current: Manifest) -> int:
+    """In which views a `--reindex` encodes: as the user says; as one that it continues; as before."""
+    if wish is not None:
+        return wish if wish > 1 else 0
+    rebuild = current.rebuild
+    same = rebuild is not None and rebuild.model.fingerprint == model.fingerprint
+    return rebuild.model.tiled if rebuild is not None and same else current.model.tiled
+
+
+def check_views(options: IndexOptions, current: Manifest, index_dir: Path, root: Path) -> None:
+    """Raises: ViewsMismatch if other views are wished than the index has."""
+    if options.views is not None and options.views != current.model.views:
+        raise ViewsMismatch(index_dir, current.model.views, options.views, str(root))
 
 
 class _Teller:
@@ -316,15 +349,22 @@ class _Teller:
             self._writer.note(RunProgress(progress.stage, progress.done, progress.total, progress.encoded, seconds))
 
 
-class _StopRequests:
+class StopRequests:
     """Ctrl-C and SIGTERM as a request to stop at the next safe point; a second one interrupts at once.
 
-    Nothing is interrupted in the middle of a commit. Outside the main thread signals are left alone.
+    Nothing is interrupted in the middle of a commit. Outside the main thread signals are left alone: `asked` is for
+    those who run it in another.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, asked: threading.Event | None = None) -> None:
+        self._requested = False
+        self._asked = asked
         self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether somebody wants the run to stop."""
+        return self._requested or (self._asked is not None and self._asked.is_set())
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -333,9 +373,9 @@ class _StopRequests:
         return self
 
     def _request(self, number: int, frame: object) -> None:
-        if self.requested:
+        if self._requested:
             raise KeyboardInterrupt
-        self.requested = True
+        self._requested = True
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         for number, handler in self._before.items():
@@ -368,7 +408,7 @@ class _Run:
         self.ignore = ignore
         self.notify = notify
         self.report = IndexReport(writer.index_dir, root)
-        self.model = ModelRef(encoder.name, encoder.fingerprint, encoder.dim, float(encoder.score_scale))
+        self.model = model_of(encoder, options.views or 1)
         self.manifest = Manifest(0, "", self._root_name(), self.model, 0)
         self.changes = Changes()
         self.scan = Scan()
@@ -385,6 +425,8 @@ class _Run:
         self._gone: set[int] = set()  # rows that were dropped in this run
         self._batch: list[tuple[FoundFile, DecodeResult, PixelArray]] = []
         self._batch_hashes: dict[str, list[tuple[FoundFile, DecodeResult]]] = {}  # more files of the same content
+        self._watching: dict[int, Video] = {}  # videos that are being read, by key of their task
+        self._videos: dict[str, list[ImageRecord]] = {}  # rows of those read in this run, by content
         self._done = 0
         self._last_commit = time.monotonic()
         self._commit_after_s = min(FIRST_COMMIT_S, options.commit_s)
@@ -395,6 +437,7 @@ class _Run:
         self._place = Root(root)
         self._is_root_gone = False
         self._known_devices: dict[str, int] = {}
+        self._devices_before: dict[str, int] = {}
         self._reusing: dict[int, int] = {}  # rows whose vectors files will share, by key of the file's task
         self._told_of_precision = False
         self._moved = False  # of another folder than its manifest says, with other links, or at another time
@@ -467,11 +510,14 @@ class _Run:
         self._tell_of_old_metadata()
         self._before = open_snapshot(index_dir) if current is not None else None
         self._vectors = StoredVectors(index_dir, self._segments, self.model.dim)
+        catalog.forget_lost(self._segments, self._vectors.ids_of)
         self._references = References(catalog, self.manifest.next_vector_id)
+        answered = (catalog.statuses == 0) & ~catalog.away
         self._live = Counter(
-            pictures=int(((catalog.statuses == 0) & ~catalog.away).sum()),
+            pictures=int((answered & catalog.starts).sum()),
             skipped=int(((catalog.statuses != 0) & ~catalog.away).sum()),
-            missing=int(catalog.away.sum()),
+            missing=int((catalog.away & catalog.starts).sum()),
+            more_views=int((answered & ~catalog.starts).sum()),
         )
         seen = look(
             catalog,
@@ -482,6 +528,7 @@ class _Run:
             expected=current is None or current.pictures > 0 or current.missing > 0,
             retry=self._retry,
             reread_metadata=self.options.reread_metadata,
+            known=self._old_catalog() if self._rebuilding and self.manifest.more_views else None,
         )
         self.scan, self.changes, self._vanished = seen.scan, seen.changes, set(seen.vanished)
         self._deleted, self._missed = seen.deleted, seen.missed
@@ -491,6 +538,9 @@ class _Run:
         if current is None:
             report.warnings += overlapping(self.root, index_dir.absolute(), scan.indexed)
         report.other_files = dict(scan.others.most_common())
+        if scan.videos:
+            number = "one video was" if scan.videos == 1 else f"{scan.videos:,} videos were"
+            report.warnings.append(f"{number} left out. To search videos, too: pip install 'clipsearch[video]'")
         report.unchanged = changes.unchanged
         report.skipped += [
             SkippedImage(r.path, r.status, r.reason or "") for r in changes.unchanged_skipped if r.status != "ok"
@@ -507,7 +557,8 @@ class _Run:
     def _adopt(self, current: Manifest) -> None:
         index_dir = self.writer.index_dir
         old_root = moved_from(self.root, index_dir, current)
-        self._known_devices = dict(current.devices)
+        current = dataclasses.replace(current, devices=devices_before(self.root, index_dir, current))
+        self._known_devices = self._devices_before = dict(current.devices)
         is_moved = current.root != self._root_name()
         self._moved |= is_moved
         if is_moved and old_root is not None:
@@ -517,12 +568,15 @@ class _Run:
         if self.options.reindex:
             self._rebuilding = True
             rebuild = current.rebuild
-            if rebuild is None or rebuild.model.fingerprint != self.model.fingerprint:
+            self.model = dataclasses.replace(self.model, tiled=tiled_of(self.options.views, self.model, current))
+            if rebuild is None or not rebuild.model.makes_vectors_of(self.model):
                 rebuild = Rebuild(self.model)
             self.model = dataclasses.replace(self.model, precision=rebuild.model.precision)
             self.manifest = dataclasses.replace(current, root=self._root_name(), rebuild=rebuild)
         elif current.model.fingerprint == self.model.fingerprint:
-            self.model = dataclasses.replace(self.model, precision=current.model.precision)
+            check_views(self.options, current, index_dir, self.root)
+            model = current.model
+            self.model = dataclasses.replace(self.model, precision=model.precision, tiled=model.tiled)
             self.manifest = dataclasses.replace(current, root=self._root_name(), model=self.model)
         else:
             raise EncoderMismatch(index_dir, current.model.name, self.encoder.name, str(self.root))
@@ -532,7 +586,7 @@ class _Run:
 
     # -- reading and encoding
 
-    def read(self, stop: _StopRequests) -> None:
+    def read(self, stop: StopRequests) -> None:
         """Deal with every file that is new or different, until `stop` is requested."""
         to_describe = [*self._take_known()]
         files: dict[int, FoundFile] = {}  # what the pool has, by key
@@ -543,11 +597,15 @@ class _Run:
         if waiting is None and not to_describe and not self.changes.to_describe:
             self.notify(Progress("read", 0, total))
             return
-        with decode_pool(self.encoder, self.options) as pool:
+        with decode_pool(self.encoder, self.options, self.model.views) as pool:
             self._describe(pool, stop, to_describe)
             self.notify(Progress("read", 0, total))
             while (waiting is not None or pool.pending) and not stop.requested and not self._is_root_gone:
                 while waiting is not None and pool.pending < pool.capacity:
+                    if is_video_name(_name(waiting.path)):  # whose frames take 30 times the memory of a picture
+                        at_once = sum(is_video_name(_name(file.path)) for file in files.values())
+                        if at_once >= VIDEOS_AT_ONCE * pool.workers:
+                            break
                     file, waiting = waiting, next(todo, None)
                     refusal = classify_name(_name(file.path))
                     if refusal is not None:
@@ -578,20 +636,22 @@ class _Run:
         for row, block, number in self.changes.moved:
             file, record = block.file(number), self.catalog.record(row)
             self.report.renamed += 1
-            self._drop(row)
+            rows = self.catalog.of_file(row)
+            for other in rows:
+                self._drop(other)
             if record.sidecars or file.sidecars:
                 yield file, row
             else:
-                self._add(self._at(record, file), None)
+                self._add_again(rows, file)
         for row, block, number in self.changes.retimed:
             file, record = block.file(number), self.catalog.record(row)
             self.report.touched += 1
             if record.sidecars or file.sidecars:
                 yield file, row
             else:
-                self._add(self._at(record, file), None)
+                self._add_again(self.catalog.of_file(row), file)
 
-    def _describe(self, pool: DecodePool, stop: _StopRequests, moved: list[tuple[FoundFile, int]]) -> None:
+    def _describe(self, pool: DecodePool, stop: StopRequests, moved: list[tuple[FoundFile, int]]) -> None:
         """Read the metadata again of pictures beside which something changed, and of all of older versions if asked to.
 
         Their vectors stay. A row whose file cannot be read now stays as it is, and its file is looked at by the next
@@ -614,13 +674,13 @@ class _Run:
             self.notify(Progress("describe", 0, total))
         for done, result in enumerate(pool.run(tasks()), 1):
             file, row, is_moved = files.pop(result.key)
-            record = self.catalog.record(row)
+            rows = self.catalog.of_file(row)
             if result.skip is None:
-                self._add(self._at(record, file, result.metadata), None)
+                self._add_again(rows, file, result.metadata)
                 self.report.described += 1
                 self.report.unchanged -= not is_moved
             elif is_moved:
-                self._add(dataclasses.replace(self._at(record, file), sidecars=NOT_LOOKED_AT), None)
+                self._add_again(rows, file, unread=True)
             elif result.skip[0] == "unreadable":
                 self._is_root_gone = self._is_root_gone or self._place.is_gone()
             self._maybe_commit()
@@ -630,6 +690,7 @@ class _Run:
 
     def _task(self, key: int, file: FoundFile, mode: Literal["decode", "hash", "describe"]) -> DecodeTask:
         limit_s = limit_for(self._same_as_before(file), self.options.timeout_s)
+        limit_s *= MORE_TIME if is_video_name(_name(file.path)) else 1
         return DecodeTask(key, os.path.join(self.root, file.path), mode, file.size_bytes, timeout_s=limit_s)
 
     def _mode(self, file: FoundFile) -> Literal["decode", "hash"]:
@@ -639,6 +700,8 @@ class _Run:
     def _take(self, file: FoundFile, result: DecodeResult) -> DecodeTask | None:
         """Use one result of the pool; the task that must follow, if any."""
         content = result.content_hash
+        if (video := self._watching.get(result.key)) is not None:
+            return self._watch(video, result)
         if (row := self._reusing.pop(result.key, None)) is not None:
             self._reuse(file, row, None if result.skip is not None else result.metadata)
             return None
@@ -657,6 +720,15 @@ class _Run:
             self._reuse(file, row, None if result.pieces is None or result.beside_unread else result.metadata)
         elif result.pieces is None:
             return self._task(result.key, file, "decode")
+        elif content is not None and (rows := self._videos.get(content)) is not None:
+            self._add_video_copy(file, result, rows)
+        elif result.video is not None:
+            for video in self._watching.values():
+                if content is not None and video.first.content_hash == content:
+                    video.copies.append((file, result))
+                    return None
+            self._watching[result.key] = Video(file, result)
+            return self._watch(self._watching[result.key], result)
         elif content is not None and (same := self._batch_hashes.get(content)) is not None:
             same.append((file, result))  # as a file that is about to be encoded
         elif content is not None and (known := self._pending_keys.get(content)) is not None:
@@ -671,6 +743,68 @@ class _Run:
             if len(self._batch) >= self._batch_pictures():
                 self._encode_batch()
         return None
+
+    def _watch(self, video: Video, result: DecodeResult) -> DecodeTask | None:
+        """Take a part of a video; the task that reads the next one, if there is one. At the end, add its shots."""
+        file = video.file
+        if result.skip is not None and result.skip[0] == "unreadable":
+            del self._watching[result.key]
+            self._skip(file, *result.skip, video.first.content_hash)
+            return None
+        if result.skip is not None or result.pieces is None:
+            next_s = video.pass_over()
+        else:
+            encoder = self._precise_encoder()
+            vectors = np.empty((0, self.model.dim), np.float32)
+            if len(result.pieces):
+                vectors = encoder.encode_images(result.pieces)
+                self._note_precision(encoder.image_precision)
+            next_s = video.take(result, vectors)
+        if next_s is not None:
+            return dataclasses.replace(self._task(result.key, file, "decode"), start_s=next_s)
+        del self._watching[result.key]
+        self._add_video(video)
+        return None
+
+    def _add_video(self, video: Video) -> None:
+        """Add the shots of a video that was read, and those of its copies: all of a file in one step."""
+        file, content = video.file, video.first.content_hash
+        try:
+            now = os.stat(os.path.join(self.root, file.path))
+            is_same = (now.st_size, now.st_mtime_ns) == (file.size_bytes, file.mtime_ns)
+        except OSError:
+            is_same = False
+        if not is_same:  # its parts may be of different contents
+            self._skip(file, "unreadable", "the file changed while it was read", None)
+            return
+        rows: list[Pending] = []
+        for shot in video.shots():
+            about = asdict(shot.look)
+            record = dataclasses.replace(_decoded(file, video.first), view=shot.view, partial=video.partial, **about)
+            key = vector_key(record)
+            known = None if key is None else self._vectors.find(_key(key))
+            rows.append(
+                (record, shot.vector) if known is None else (dataclasses.replace(record, vector_id=known), None)
+            )
+        self._add_rows(rows)
+        self.report.encoded += 1
+        self.report.partial += video.partial is not None
+        if content is not None:
+            self._videos[content] = [record for record, _ in rows]
+            for other, its in video.copies:
+                self._add_video_copy(other, its, self._videos[content])
+
+    def _add_video_copy(self, file: FoundFile, result: DecodeResult, same: list[ImageRecord]) -> None:
+        """A file with the content of a video that this run has read: its vectors are found by their views."""
+        own = _decoded(file, result)
+        rows: list[Pending] = []
+        for record in same:
+            key = vector_key(record)
+            known = record.vector_id if key is None or record.vector_id >= 0 else self._vectors.find(_key(key))
+            seen = {name: getattr(record, name) for name in ("view", "partial", "traits", "colors", "perceptual_hash")}
+            rows.append((dataclasses.replace(own, **seen, vector_id=-1 if known is None else known), None))
+        self._add_rows(rows)
+        self.report.copied += 1
 
     def _batch_pictures(self) -> int:
         """What was asked for, else what keeps the encoder busy, which it may learn from its first batch."""
@@ -702,7 +836,8 @@ class _Run:
         if not self._batch:
             return
         encoder = self._precise_encoder()
-        vectors = encode_decoded(encoder, [pieces for _, _, pieces in self._batch])
+        pictures, tiled = [pieces for _, _, pieces in self._batch], [result.is_tiled for _, result, _ in self._batch]
+        vectors = encode_decoded(encoder, pictures, tiled)
         self._note_precision(encoder.image_precision)
         for (file, result, _), vector in zip(self._batch, vectors, strict=True):
             pending = self._add(_decoded(file, result), vector)
@@ -745,19 +880,33 @@ class _Run:
         """The content is in the index already: a rename, a copy, or the same file with a new time. `metadata`: what is
         known of it now, where it was read."""
         known = self.catalog.record(row)
-        record = self._at(known, file, metadata)
-        if metadata is None and self._is_said_of_differently(file, row):
-            record = dataclasses.replace(record, sidecars=NOT_LOOKED_AT)
-        self._add(record, None)
+        rows = self.catalog.of_file(row)
+        unread = metadata is None and self._is_said_of_differently(file, row)
+        self._add_again(rows, file, metadata, unread=unread)
         if known.status != "ok":
             self.report.skipped.append(SkippedImage(file.path, known.status, known.reason or ""))
         if known.path == file.path:
             self.report.touched += 1
         elif row in self._vanished and row not in self._gone and not self.scan.hides(known.path):
-            self._drop(row)
+            for other in rows:
+                self._drop(other)
             self.report.renamed += 1
         else:
             self.report.copied += 1
+
+    def _add_again(
+        self, rows: list[int], file: FoundFile, metadata: PictureMetadata | None = None, *, unread: bool = False
+    ) -> None:
+        """Let the rows of one file be those of `file`, which has the same content: all of them together.
+
+        `metadata`: see `_at`. `unread`: what lies beside `file` could not be read, or was not.
+        """
+        records = []
+        for row in rows:
+            record = self._at(self.catalog.record(row), file, metadata)
+            metadata = record.metadata if record.status == "ok" else metadata  # is the same of every view
+            records.append(dataclasses.replace(record, sidecars=NOT_LOOKED_AT) if unread else record)
+        self._add_rows([(record, None) for record in records])
 
     def _at(self, record: ImageRecord, file: FoundFile, metadata: PictureMetadata | None = None) -> ImageRecord:
         """What is known of a content, at another place or time: `metadata`, if it was read there; else its own name
@@ -862,13 +1011,19 @@ class _Run:
         return [row for row in self.catalog.same_path(key) if row not in self._gone]
 
     def _add(self, record: ImageRecord, vector: FloatArray | None) -> Pending:
-        """Let `record` take the place of the rows of its file, if any. Its row id is given at the commit; so is its
-        vector's, if `vector` is new, or if it is that of another pending row with the same content."""
-        for row in self._rows_of(record.path):
+        """Let `record` take the place of the rows of its file, if any; see `_add_rows`."""
+        return self._add_rows([(record, vector)])[0]
+
+    def _add_rows(self, rows: list[Pending]) -> list[Pending]:
+        """Let all rows of one file take the place of those that it has, if any: in one commit.
+
+        Their row ids are given there; so are those of their vectors, if these are new, or if they are those of other
+        pending rows with the same content.
+        """
+        for row in self._rows_of(rows[0][0].path):
             self._drop(row)
-        pending = (record, vector)
-        self._pending.append(pending)
-        return pending
+        self._pending += rows
+        return rows
 
     def _drop(self, row: int) -> None:
         if row not in self._gone:
@@ -877,7 +1032,7 @@ class _Run:
 
     def _unmark(self, row: int) -> None:
         self._unmarked.append(row)
-        self.report.returned += 1
+        self.report.returned += bool(self.catalog.starts[row])
 
     # -- committing
 
@@ -925,6 +1080,7 @@ class _Run:
     def _say_counts(self) -> None:
         self.report.generation = self.manifest.generation
         self.report.pictures = self.manifest.pictures
+        self.report.rows = self.manifest.answered
         self.report.missing = self.manifest.missing
 
     def _numbered(self, manifest: Manifest) -> tuple[list[ImageRecord], VectorBlock]:
@@ -937,16 +1093,19 @@ class _Run:
             if vector is not None:
                 vector_id = manifest.next_vector_id + len(new)
                 new.append(vector)
-                hashes.append(record.content_hash)
-                if record.content_hash is not None:
-                    vector_ids[record.content_hash] = vector_id
+                key = vector_key(record)
+                hashes.append(key)
+                if key is not None:
+                    vector_ids[key] = vector_id
                 record = dataclasses.replace(record, vector_id=vector_id)
             elif record.status == "ok" and record.vector_id < 0:
-                record = dataclasses.replace(record, vector_id=vector_ids[record.content_hash or ""])
+                record = dataclasses.replace(record, vector_id=vector_ids[vector_key(record) or ""])
             record = dataclasses.replace(record, row_id=manifest.next_row_id + len(records))
+            is_first = not records or (record.path, record.member) != (records[-1].path, records[-1].member)
             records.append(record)
             self._references.add(record.vector_id, 1)
-            self._live["pictures" if record.status == "ok" else "skipped"] += 1
+            kind = "pictures" if record.status == "ok" else "skipped"
+            self._live[kind if is_first else "more_views"] += 1
         vectors = np.stack(new) if new else np.empty((0, self.model.dim), np.float32)
         ids = np.arange(len(new), dtype=np.int64) + manifest.next_vector_id
         return records, VectorBlock(ids, hash_keys(hashes), vectors)
@@ -972,7 +1131,7 @@ class _Run:
                 references.add(int(catalog.vector_ids[row]), -1)
                 self._live[self._kind(row)] -= 1
                 catalog.away[row] = True
-                self._live["missing"] += 1
+                self._live[self._kind(row)] += 1
                 away.setdefault((catalog.fragment_of(row), since), []).append(catalog.row_id(row))
         for (number, since), row_ids in away.items():
             missing = catalog.marks[number].missing
@@ -982,8 +1141,8 @@ class _Run:
         for row in self._unmarked:
             if catalog.away[row] and row not in self._gone:
                 references.add(int(catalog.vector_ids[row]), 1)
+                self._live[self._kind(row)] -= 1
                 catalog.away[row] = False
-                self._live["missing"] -= 1
                 self._live[self._kind(row)] += 1
                 back.setdefault(catalog.fragment_of(row), []).append(catalog.row_id(row))
         for number, row_ids in back.items():
@@ -994,6 +1153,8 @@ class _Run:
 
     def _kind(self, row: int) -> str:
         """What a row is counted as."""
+        if not self.catalog.starts[row]:
+            return "more_missing" if self.catalog.away[row] else "more_views"
         return "missing" if self.catalog.away[row] else "skipped" if self.catalog.statuses[row] else "pictures"
 
     def _with_counts(self, manifest: Manifest) -> Manifest:
@@ -1001,7 +1162,11 @@ class _Run:
             manifest
             if self._rebuilding
             else dataclasses.replace(
-                manifest, pictures=self._live["pictures"], skipped=self._live["skipped"], missing=self._live["missing"]
+                manifest,
+                pictures=self._live["pictures"],
+                skipped=self._live["skipped"],
+                missing=self._live["missing"],
+                more_views=self._live["more_views"],
             )
         )
 
@@ -1051,7 +1216,7 @@ class _Run:
         for row in self._deleted:
             if row not in self._gone:
                 self._drop(row)
-                report.removed += 1
+                report.removed += bool(self.catalog.starts[row])
         for row in self._missed:
             if row in self._gone:
                 continue
@@ -1062,10 +1227,10 @@ class _Run:
             too_long = first_s <= oldest_s and left_out is None and not scan.hides(self.catalog.path(row))
             if (self.options.prune and left_out != EXCLUDED) or too_long:
                 self._drop(row)
-                report.forgotten += 1
+                report.forgotten += bool(self.catalog.starts[row])
             elif not known:
                 self._marked_missing[row] = self._clock.latest
-                report.withdrawn += left_out is not None
+                report.withdrawn += left_out is not None and bool(self.catalog.starts[row])
         self._known_devices = {}
         self.commit()
         if self._rebuilding:
@@ -1094,7 +1259,7 @@ class _Run:
         )
         manifest, deleted = carried_over(
             self.writer,
-            self.manifest,
+            dataclasses.replace(self.manifest, devices=self._devices_before),
             manifest,
             self.scan,
             not_read=set(self._not_read),

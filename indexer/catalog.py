@@ -4,7 +4,7 @@ refer to a vector. Built once a run; no Python object for a row, some 50 bytes f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from clipsearch.records import Fragment, ImageRecord, IntArray, Segment
 from clipsearch.store import RowsFile, open_rows
-from clipsearch.store.columns import NUMBERS
+from clipsearch.store.columns import NUMBERS, path_key
 from clipsearch.store.marks import dead_rows, missing_rows
 from clipsearch.vectors import VectorsFile
 
@@ -73,6 +73,13 @@ class Catalog:
                 missed = np.isin(self._of_fragment(number, "row_id"), ids)
                 self.missed_since_s[starts[number] : starts[number + 1]][missed] = first_s
         self.away: BoolArray = self.missed_since_s > 0
+        self.starts: BoolArray = np.ones(len(self), bool)  # the first row of a picture: others are views of the same
+        self.has_views = any(fragment.views for fragment in fragments)
+        for number, fragment in enumerate(fragments):
+            if fragment.views:
+                own, alive = self.files[number].all_columns.starts, self._alive[number]
+                self.starts[starts[number] : starts[number + 1]] = own if alive is None else own[alive]
+        self._shares_paths = self.has_views or any(fragment.members for fragment in fragments)
         self._sizes_asked = 0
         self._known_sizes: IntArray | None = None
         self._contents: _Keys | None = None
@@ -80,6 +87,24 @@ class Catalog:
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    def forget_lost(self, segments: Sequence[Segment], open_ids: Callable[[Segment], IntArray]) -> None:
+        """Let missing rows whose vectors are in none of `segments` have none, and so all rows of the same files: when
+        these are back, they are read.
+
+        `open_ids` gives the ids that a segment holds, which it is asked for only where there are gaps between them.
+        """
+        away = np.flatnonzero(self.away & (self.vector_ids >= 0))
+        for segment in segments if len(away) else ():
+            ids = self.vector_ids[away]
+            held = (ids >= segment.first_vector_id) & (ids <= segment.last_vector_id)
+            if held.any() and segment.last_vector_id - segment.first_vector_id + 1 != segment.vectors:
+                held &= np.isin(ids, open_ids(segment))
+            away = away[~held]
+        if len(away):
+            lost = np.zeros(len(self), bool)
+            lost[away] = True
+            self.vector_ids[self.of_same_files(lost) & self.away] = -1
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column (see store.columns.NUMBERS) by number, copied: mapped pages would count as memory beside it."""
@@ -149,6 +174,12 @@ class Catalog:
         low = int(np.searchsorted(self._firsts, paths[0], "left"))
         high = int(np.searchsorted(self._firsts, paths[0], "right"))
         return [int(self._by_path[at]) for at in range(low, high) if self._seconds[at] == paths[1]]
+
+    def of_file(self, number: int) -> list[int]:
+        """All rows of the file that a row is of, ascending."""
+        if not self._shares_paths:
+            return [number]
+        return sorted(self.same_path(np.frombuffer(path_key(self.path(number)), "<i8")))
 
     def of_same_files(self, chosen: BoolArray) -> BoolArray:
         """`chosen` and all other rows of the same files. Shape: (N,) bool, by number."""
@@ -244,6 +275,10 @@ class StoredVectors:
         self._files: list[VectorsFile] | None = None
         self._asked = 0
         self._new: list[_Keys] = []
+
+    def ids_of(self, segment: Segment) -> IntArray:
+        """The ids of a segment's vectors. Shape: (N,) int64, ascending. Raises: CorruptIndex."""
+        return VectorsFile(self._index_dir / segment.mapped.path, self._dim).ids
 
     def find(self, key: tuple[int, int]) -> int | None:
         """The id of a content's vector. Raises: CorruptIndex."""

@@ -29,7 +29,7 @@ class Changes:
     unchanged_skipped: list[ImageRecord] = field(default_factory=list)
     returned: list[int] = field(default_factory=list)  # missing rows whose files are back
     to_describe: list[FileBlock] = field(default_factory=list)  # unchanged, but for what lies beside them
-    moved: list[tuple[int, FileBlock, int]] = field(default_factory=list)  # row, and the file that it is now
+    moved: list[tuple[int, FileBlock, int]] = field(default_factory=list)  # a row, and the file that its file is now
     retimed: list[tuple[int, FileBlock, int]] = field(default_factory=list)  # the same at a cut time; see `is_cut`
 
     @property
@@ -166,7 +166,7 @@ def find_moved(catalog: Catalog, changes: Changes, vanished: IntArray) -> None:
             for row in known[low[number] : high[number]].tolist():
                 same = (catalog.sizes[row], catalog.mtimes_ns[row]) == (block.sizes[number], block.mtimes_ns[number])
                 if same and row not in taken:
-                    taken.add(row)
+                    taken.update(catalog.of_file(row))
                     stays[number] = False
                     changes.moved.append((row, block, number))
                     break

@@ -28,6 +28,7 @@ from clipsearch.store.fragments import VectorBlock, merge_records, read_vector_b
 from clipsearch.store.manifest import is_of_format_1
 from clipsearch.store.marks import dead_rows, marked, missing_rows, read_marks
 from clipsearch.store.rows import open_rows
+from clipsearch.store.words import compacted
 
 DEAD_WORTH_DROPPING = 16
 """Fewer dead rows are left to the next merge of their tier."""
@@ -77,6 +78,8 @@ def _compacted(writer: Writer, recall: float | None) -> CompactReport:
         target = merge_segments(writer, target, range(len(target.segments)), unused)
     elif recall != before.recall_target:
         target = retuned(index_dir, target, recall)
+    if target.words:
+        target = compacted(writer, target, _known_contents(index_dir, target))
     if target != before:
         after = writer.commit(target)
     else:
@@ -89,6 +92,16 @@ def _compacted(writer: Writer, recall: float | None) -> CompactReport:
         bytes_before=sum(ref.size_bytes for ref in before.files()),
         bytes_after=sum(ref.size_bytes for ref in after.files()),
     )
+
+
+def _known_contents(index_dir: Path, manifest: Manifest) -> IntArray:
+    """The content hashes of all rows that are not dead. Shape: (N, 2) int64."""
+    found = [np.empty((0, 2), np.int64)]
+    for fragment in manifest.fragments:
+        rows = open_rows(index_dir, fragment)
+        alive = ~np.isin(rows.number("row_id"), dead_rows(index_dir, fragment))
+        found.append(rows.all_columns.hashes[alive])
+    return np.concatenate(found)
 
 
 def tier_of(rows: int) -> int:
@@ -169,7 +182,7 @@ def merge_segments(
             writer,
             lambda: merged_blocks([_without(index_dir, p, dim, ids) for p, ids in zip(parts, dropped, strict=True)]),
             manifest.model,
-            collection_rows=manifest.pictures,
+            collection_rows=manifest.answered,
             recall=manifest.recall_target,
         )
         if segment is not None:
@@ -248,17 +261,20 @@ def _next_block(source: Iterator[VectorBlock]) -> VectorBlock | None:
 
 
 def counted(index_dir: Path, manifest: Manifest) -> Manifest:
-    """`manifest` with its rows counted anew: answered, skipped, missing."""
-    pictures = skipped = missing = 0
+    """`manifest` with its files counted anew: answered, skipped, missing; and its other views."""
+    pictures = skipped = missing = more = 0
     for fragment in manifest.fragments:
         rows = open_rows(index_dir, fragment)
         row_ids, status = rows.number("row_id"), rows.number("status")
+        starts = rows.all_columns.starts if fragment.views else np.ones(len(row_ids), bool)
         dead = np.isin(row_ids, dead_rows(index_dir, fragment))
         away = np.isin(row_ids, marked(missing_rows(index_dir, fragment))) & ~dead
-        missing += int(away.sum())
-        pictures += int((~dead & ~away & (status == 0)).sum())
+        missing += int((away & starts).sum())
+        answered = ~dead & ~away & (status == 0)
+        pictures += int((answered & starts).sum())
+        more += int((answered & ~starts).sum())
         skipped += int((~dead & ~away & (status != 0)).sum())
-    return dataclasses.replace(manifest, pictures=pictures, skipped=skipped, missing=missing)
+    return dataclasses.replace(manifest, pictures=pictures, skipped=skipped, missing=missing, more_views=more)
 
 
 def needs_upgrade(manifest: Manifest) -> bool:

@@ -39,10 +39,28 @@ def drive_identity(folder: int, place: str, device: int) -> int:
     return LEAST | (xxhash.xxh3_64_intdigest("\n".join(parts).encode("utf-8", "surrogateescape")) >> 2)
 
 
-def mounted_below(root: str) -> frozenset[str]:
-    """The places below a folder where something is mounted, also a folder of the same drive, relative to it."""
-    inside = os.path.realpath(root).rstrip("/") + "/"
-    return frozenset(point.removeprefix(inside) for point, _, _ in mounts() if point.startswith(inside))
+class MountPoints:
+    """Where something is mounted, also a folder of the same drive, when a walk of `root` begins."""
+
+    def __init__(self, root: str) -> None:
+        self._points = [point for point, _, _ in mounts()]
+        self._of_root = self._holding(os.path.realpath(root))
+
+    def met_at(self, place: str, relative: str) -> set[str]:
+        """The folders that have something mounted on them, of what is known as `relative`: the root, or a folder that a
+        link leads to. That counts itself where it is on another mount than the root."""
+        real = os.path.realpath(place)
+        inside, prefix = real.rstrip("/") + "/", f"{relative}/" if relative else ""
+        found = {prefix + point.removeprefix(inside) for point in self._points if point.startswith(inside)}
+        found.discard(prefix)
+        if relative and self._holding(real) != self._of_root:
+            found.add(relative)
+        return found
+
+    def _holding(self, real: str) -> str:
+        """The mount point that a place is on."""
+        inside = (point for point in self._points if point == "/" or f"{real}/".startswith(f"{point}/"))
+        return max(inside, key=len, default="")
 
 
 def _mounted_at(place: str) -> tuple[str, str, str]:

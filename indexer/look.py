@@ -13,9 +13,9 @@ from clipsearch.indexer.belonging import nothing_in
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.changes import Changes, compare, find_moved
 from clipsearch.indexer.ignore import Ignore
-from clipsearch.indexer.scan import Scan, walk
+from clipsearch.indexer.scan import Scan, kind_of_name, walk
 from clipsearch.indexer.sidecars import Outdated
-from clipsearch.pictures.formats import classify_name
+from clipsearch.pictures.formats import classify_name, format_of, is_installed, is_video_name
 from clipsearch.records import ImageRecord
 
 
@@ -40,11 +40,12 @@ def look(
     expected: bool,
     retry: Callable[[ImageRecord], bool],
     reread_metadata: bool = False,
+    known: Catalog | None = None,
 ) -> Look:
     """Walk `root` and compare.
 
     `devices`: the drives below it as they were; `expected`: whether there must be pictures; `retry`: which skipped
-    files to read again; `reread_metadata`: see `IndexOptions`.
+    files to read again; `reread_metadata`: see `IndexOptions`; `known`: the rows that are to be replaced, if any.
     Raises: NoPictures where there must be some and nothing is there: rather an unplugged drive than 100,000 deletions.
     """
     scan = Scan()
@@ -54,16 +55,35 @@ def look(
         retry=retry,
         outdated=Outdated(catalog, older_versions=reread_metadata),
     )
+    if not is_installed(format_of("VIDEO")):
+        _set_videos_aside(catalog if known is None else known, scan, changes)
     if expected and not scan.folders and not _finds_pictures(changes):
         raise nothing_in(root, scan)
     vanished = np.flatnonzero(~seen)
     if scan.held:
         vanished = vanished[[not scan.holds(catalog.path(row)) for row in vanished.tolist()]]
     find_moved(catalog, changes, vanished[~catalog.away[vanished]])
-    moved = {row for row, _, _ in changes.moved}
+    moved = {other for row, _, _ in changes.moved for other in catalog.of_file(row)}
     vanished = np.array([row for row in vanished.tolist() if row not in moved], np.int64)
     deleted, missed = split_vanished(catalog, scan, devices, vanished)
     return Look(scan, changes, frozenset(vanished.tolist()), deleted, missed)
+
+
+def _set_videos_aside(catalog: Catalog, scan: Scan, changes: Changes) -> None:
+    """Count videos that are not in the index among other files: what reads them is not installed."""
+    kept = []
+    for block in changes.to_read:
+        videos = [is_video_name(name) for name in block.names]
+        if any(videos):
+            new = np.array(videos) & (catalog.match(block.paths) < 0)
+            for number in np.flatnonzero(new).tolist():
+                scan.others[kind_of_name(block.names[number])] += 1
+            scan.videos += int(new.sum())
+            scan.files -= int(new.sum())
+            block = block.only(np.flatnonzero(~new))
+        if len(block):
+            kept.append(block)
+    changes.to_read = kept
 
 
 def _finds_pictures(changes: Changes) -> bool:

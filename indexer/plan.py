@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,16 @@ import numpy as np
 from clipsearch.config import check_not_away, index_dir_for, is_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
-from clipsearch.errors import EncoderMismatch, IndexAway
-from clipsearch.indexer.belonging import check_folder, check_place, moved_from
-from clipsearch.indexer.build import IndexOptions, decode_pool
+from clipsearch.errors import ClipsearchError, EncoderMismatch, IndexAway
+from clipsearch.indexer.belonging import check_folder, check_place, devices_before, moved_from
+from clipsearch.indexer.build import IndexOptions, check_views, decode_pool, model_of, tiled_of
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.compact import needs_upgrade
-from clipsearch.indexer.ignore import Ignore
+from clipsearch.indexer.ignore import Folder, Ignore
 from clipsearch.indexer.look import Look, look
 from clipsearch.indexer.retries import is_read_again
 from clipsearch.indexer.scan import FoundFile
-from clipsearch.pictures.formats import classify_name
+from clipsearch.pictures.formats import classify_name, is_candidate
 from clipsearch.pictures.pool import DecodeTask
 from clipsearch.records import Fragment, Manifest, PixelArray
 from clipsearch.store import open_snapshot
@@ -89,12 +89,17 @@ class IndexPlan:
 
 
 def plan_index(
-    folder: Path, encoder: Encoder, *, index: Path | None = None, options: IndexOptions | None = None
+    folder: Path,
+    encoder: Encoder,
+    *,
+    index: Path | None = None,
+    options: IndexOptions | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> IndexPlan:
     """Say what `index_folder` with the same arguments would do. Writes nothing, in the folder or in the index.
 
     Reads and encodes some of the pictures, for at most LONGEST_MEASUREMENT_S, to say how long it would take.
-    Raises: what `index_folder` raises before it begins.
+    Gives up with PlanStopped soon after `stop` says so. Raises: what `index_folder` raises before it begins.
     """
     options = options or IndexOptions()
     check_folder(folder)
@@ -106,46 +111,75 @@ def plan_index(
             raise IndexAway(index_dir.absolute(), remake="--new")
         if options.new is None:
             check_not_away(index_dir)
-        return _plan(root, index_dir, encoder, options, None)
+        return _plan(root, index_dir, encoder, options, None, stop)
     with open_snapshot(index_dir) as snapshot:
-        return _plan(root, index_dir, encoder, options, snapshot.manifest)
+        return _plan(root, index_dir, encoder, options, snapshot.manifest, stop)
 
 
-def _plan(root: Path, index_dir: Path, encoder: Encoder, options: IndexOptions, current: Manifest | None) -> IndexPlan:
+class PlanStopped(ClipsearchError):
+    """Nobody waits for the plan any more."""
+
+
+class _Ignore(Ignore):
+    """Looks, in every folder, whether anybody still waits."""
+
+    stop: Callable[[], bool]
+
+    def enter_folder(self, relative: str, names: Collection[str]) -> Folder:
+        """As Ignore. Raises: PlanStopped."""
+        if self.stop():
+            raise PlanStopped("the plan was stopped")
+        return super().enter_folder(relative, names)
+
+
+def _plan(
+    root: Path,
+    index_dir: Path,
+    encoder: Encoder,
+    options: IndexOptions,
+    current: Manifest | None,
+    stop: Callable[[], bool],
+) -> IndexPlan:
     plan = IndexPlan(index_dir, root, encoder.name, current is None)
     fragments: tuple[Fragment, ...] = ()
     devices: dict[str, int] = {}
     links = options.follow_links
+    views = options.views or 1
     if current is not None:
         moved_from(root, index_dir, current)
-        devices = current.devices
+        devices = devices_before(root, index_dir, current)
         links = current.links != "inside" if links is None else links
         fragments = current.fragments
         if options.reindex:  # only what was encoded anew by an interrupted run is there
             rebuild = current.rebuild
-            same = rebuild is not None and rebuild.model.fingerprint == encoder.fingerprint
+            views = tiled_of(options.views, model_of(encoder), current) or 1
+            same = rebuild is not None and rebuild.model.makes_vectors_of(model_of(encoder, views))
             fragments = rebuild.fragments if rebuild is not None and same else ()
         elif current.model.fingerprint != encoder.fingerprint:
             raise EncoderMismatch(index_dir, current.model.name, encoder.name, str(root))
         else:
-            encoder = encoder.in_precision(current.model.precision)
+            check_views(options, current, index_dir, root)
+            encoder, views = encoder.in_precision(current.model.precision), current.model.views
     all_skipped = options.retry_skipped or (current is not None and needs_upgrade(current))
+    catalog = Catalog(index_dir, fragments)
+    ignore = _Ignore(root, options.exclude, follow_links=bool(links))
+    ignore.stop = stop
     seen = look(
-        Catalog(index_dir, fragments),
+        catalog,
         root,
         index_dir,
-        Ignore(root, options.exclude, follow_links=bool(links)),
+        ignore,
         devices=devices,
         expected=current is None or current.pictures > 0 or current.missing > 0,
         retry=lambda record: is_read_again(record, all_skipped=all_skipped),
         reread_metadata=options.reread_metadata,
     )
-    _count(plan, seen)
-    _measure(plan, seen, encoder, options)
+    _count(plan, seen, catalog)
+    _measure(plan, seen, encoder, options, stop, views)
     return plan
 
 
-def _count(plan: IndexPlan, seen: Look) -> None:
+def _count(plan: IndexPlan, seen: Look, catalog: Catalog) -> None:
     scan, changes = seen.scan, seen.changes
     plan.files = scan.files + sum(scan.others.values())
     plan.other_files = dict(scan.others.most_common())
@@ -157,8 +191,12 @@ def _count(plan: IndexPlan, seen: Look) -> None:
     plan.unchanged = changes.unchanged
     plan.to_describe = sum(len(block) for block in changes.to_describe)
     plan.retimed = len(changes.retimed)
-    plan.renamed, plan.returned = len(changes.moved), len(changes.returned)
-    plan.deleted, plan.missing = len(seen.deleted), len(seen.missed)
+    starts = catalog.starts  # others are views of the same
+    plan.renamed, plan.returned = len(changes.moved), int(starts[np.array(changes.returned, np.int64)].sum())
+    plan.deleted, plan.missing = (
+        int(starts[np.array(seen.deleted, np.int64)].sum()),
+        int(starts[np.array(seen.missed, np.int64)].sum()),
+    )
 
 
 def _pictures(seen: Look) -> Iterator[FoundFile]:
@@ -167,20 +205,27 @@ def _pictures(seen: Look) -> Iterator[FoundFile]:
         yield from (file for file in block if classify_name(file.path.rpartition("/")[2]) is None)
 
 
-def _measure(plan: IndexPlan, seen: Look, encoder: Encoder, options: IndexOptions) -> None:
+def _measure(
+    plan: IndexPlan, seen: Look, encoder: Encoder, options: IndexOptions, stop: Callable[[], bool], views: int
+) -> None:
     """Read and encode pictures from all parts of the folder, as a run does. The first batch, which starts everything,
     does not count."""
     batch = options.batch_pictures or min(encoder.pictures_per_call, MOST_WARM_UP)
     count = min(plan.to_read, max(MEASURED, 2 * batch) + batch)
     places = set(np.linspace(0, plan.to_read - 1, count).astype(int).tolist())
-    chosen = [file for number, file in enumerate(_pictures(seen)) if number in places]
+    chosen = [file for number, file in enumerate(_pictures(seen)) if number in places and is_candidate(file.path)]
     if len(chosen) < batch + LEAST_MEASURED:
         return
     # In no order: the first are of all parts, too. Pictures of one camera lie together.
     chosen = [chosen[number] for number in np.random.default_rng(0).permutation(count).tolist()]
     began = time.monotonic()
     counts_from = began
-    waiting: list[PixelArray] = []
+    waiting: list[tuple[PixelArray, bool]] = []
+
+    def encode() -> None:
+        encode_decoded(encoder, [pieces for pieces, _ in waiting], [is_tiled for _, is_tiled in waiting])
+        waiting.clear()
+
     done = 0
 
     def tasks() -> Iterator[DecodeTask]:
@@ -189,17 +234,18 @@ def _measure(plan: IndexPlan, seen: Look, encoder: Encoder, options: IndexOption
                 return
             yield DecodeTask(number, f"{plan.root}/{file.path}", "decode", file.size_bytes)
 
-    with decode_pool(encoder, options) as pool:
+    with decode_pool(encoder, options, views) as pool:
         for result in pool.run(tasks()):
+            if stop():
+                raise PlanStopped("the plan was stopped")
             done += 1
             if result.pieces is not None:
-                waiting.append(result.pieces)
+                waiting.append((result.pieces, result.is_tiled))
             if done % batch == 0 and waiting:
-                encode_decoded(encoder, waiting)
-                waiting = []
+                encode()
             if done == batch:
                 counts_from = time.monotonic()
         if waiting:
-            encode_decoded(encoder, waiting)
+            encode()
     plan.measured = done - batch
     plan.pictures_per_s = plan.measured / (time.monotonic() - counts_from)

@@ -17,7 +17,7 @@ from clipsearch.indexer.segments import write_fragment, write_segment
 from clipsearch.records import FloatArray, ImageRecord, Manifest
 from clipsearch.store import Writer, verify_file
 from clipsearch.store.fragments import VectorBlock
-from clipsearch.store.hashes import hash_keys
+from clipsearch.store.hashes import hash_keys, vector_key
 from clipsearch.vectors import open_segments
 
 
@@ -44,9 +44,9 @@ def carried_over(
         deleted, missing = split_vanished(before, scan, old.devices, absent)
     rows = [row for row in (*missing, *sorted(unread)) if before.statuses[row] == 0]
     if not rows:
-        return new, len(deleted)
+        return new, int(before.starts[np.array(deleted, np.int64)].sum())
     since: dict[int, list[int]] = {}
-    same_model = old.model.fingerprint == new.model.fingerprint
+    same_model = old.model.makes_vectors_of(new.model)
     records: list[ImageRecord] = []
     vectors: list[FloatArray] = []
     stored = _Stored(index_dir, old) if same_model else None
@@ -67,7 +67,7 @@ def carried_over(
     segments = new.segments
     if vectors:
         ids = np.arange(len(vectors), dtype=np.int64) + new.next_vector_id
-        hashes = [record.content_hash for record in records if record.vector_id >= 0]
+        hashes = [vector_key(record) for record in records if record.vector_id >= 0]
         block = VectorBlock(ids, hash_keys(hashes), np.stack(vectors))
         segment = write_segment(writer, lambda: [block], new.model)
         assert segment is not None
@@ -80,7 +80,7 @@ def carried_over(
         next_row_id=new.next_row_id + len(records),
         next_vector_id=new.next_vector_id + len(vectors),
     )
-    return manifest, len(deleted)
+    return manifest, int(before.starts[np.array(deleted, np.int64)].sum())
 
 
 class _Stored:

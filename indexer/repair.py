@@ -23,8 +23,14 @@ import numpy.typing as npt
 import xxhash
 
 from clipsearch.config import INDEX_DIR_NAME, MARKER, format_of, is_index, marker_of, read_plain
-from clipsearch.errors import ClipsearchError, CorruptIndex, IndexNotFound, StorageError, UnsupportedIndex
-from clipsearch.folding import fold
+from clipsearch.errors import (
+    ClipsearchError,
+    CorruptIndex,
+    DimensionMismatch,
+    IndexNotFound,
+    StorageError,
+    UnsupportedIndex,
+)
 from clipsearch.indexer.aside import Aside
 from clipsearch.indexer.compact import counted
 from clipsearch.indexer.ignore import Ignore
@@ -37,7 +43,7 @@ from clipsearch.indexer.segments import (
     write_rows_file,
     write_segment,
 )
-from clipsearch.indexer.verify import check_fragment, check_segment, relative, row_states, tag_problem
+from clipsearch.indexer.verify import check_fragment, check_segment, relative, row_states, tag_problem, words_problem
 from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, ModelRef, Segment, TagRef
 from clipsearch.store import RowsFile, Writer, open_rows, root_path, verify_file
 from clipsearch.store.files import READ_AGAIN_S, READ_ATTEMPTS, storage_errors, unlink_own
@@ -50,8 +56,10 @@ from clipsearch.store.fragments import (
     read_vector_blocks,
 )
 from clipsearch.store.hashes import hash_keys
-from clipsearch.store.manifest import FORMAT_VERSION, is_of_format_1, load_manifest, manifests_of
+from clipsearch.store.lock import committed_root
+from clipsearch.store.manifest import FORMAT_VERSION, is_of_format_1, key_of, load_manifest, manifests_of
 from clipsearch.store.marks import dead_rows, marked, missing_rows, read_marks
+from clipsearch.store.snapshot import unknown_root
 from clipsearch.store.tags import (
     Tag,
     add_tag_file,
@@ -64,6 +72,7 @@ from clipsearch.store.tags import (
     with_tags,
     written_twice,
 )
+from clipsearch.store.words import recovered_words, with_words
 from clipsearch.store.writer import is_named_by_its_content, own_files
 from clipsearch.vectors import VectorsFile, check_vectors
 
@@ -232,12 +241,15 @@ class _Repair:
     def _lacks_for_good(self, manifest: Manifest) -> bool:
         gone = self._are_gone
         tags_before = {
-            fold(tag.name) for m in self.before for tag in (*m.tags_before, *m.tags) if not gone(*tag.files())
+            key_of(tag.name, tag.kind)
+            for m in self.before
+            for tag in (*m.tags_before, *m.tags)
+            if not gone(*tag.files())
         }
         return (
             any(gone(f.data, f.rows_file) for f in manifest.fragments)
             or any(gone(s.data, s.mapped) for s in manifest.segments)
-            or any(gone(*t.files()) and fold(t.name) not in tags_before for t in manifest.tags)
+            or any(gone(*t.files()) and key_of(t.name, t.kind) not in tags_before for t in manifest.tags)
         )
 
     def _are_gone(self, *refs: FileRef | None) -> bool:
@@ -291,12 +303,12 @@ class _Repair:
     def _with_newer_files(self, manifest: Manifest) -> Manifest:
         """`manifest` with what the lost generations after it had added, as far as their files are there."""
         models, vectors, rows = self._stored(manifest.next_row_id, manifest.next_vector_id)
-        model = next((model for model in models if model.fingerprint == manifest.model.fingerprint), None)
+        model = next((model for model in models if model.makes_vectors_of(manifest.model)), None)
         return manifest if model is None else self._with_stored(manifest, model, vectors, rows)
 
     def _with_newer_tags(self, manifest: Manifest) -> Manifest:
         """`manifest` with the tags that were saved after it: what a person made is in whole files of its own."""
-        kept = {fold(ref.name): ref for ref in manifest.tags}
+        kept = {key_of(ref.name, ref.kind): ref for ref in manifest.tags}
         newer = {
             key: ref
             for key, ref in recover_tags(self.index_dir).items()
@@ -311,26 +323,40 @@ class _Repair:
         if not (models or self.before):
             raise IndexNotFound([self.index_dir])
         known = [m.model for m in self.before]  # which of several models an index is of is in its manifests
-        has_vectors = {model.fingerprint for model in models}
-        model = next((m for m in known if m.fingerprint in has_vectors), None)
+        model = next((m for m in known if any(m.makes_vectors_of(model) for model in models)), None)
         if model is None:
             model = max(models, key=lambda model: models[model]) if models else known[0]
         why = "every generation lacks files that nothing replaces" if self.before else "no manifest is intact"
         self._say(f"{why}: rebuilt a manifest from the other files")
-        empty = Manifest(0, "", "..", model, 0)
+        empty = Manifest(0, "", self._root(rows), model, 0)
         if self.before:
             last = self.before[0]
             empty = dataclasses.replace(
                 empty,
-                root=last.root,
                 links=last.links,
                 devices=last.devices,
                 clock_s=last.clock_s,
                 clock_read_s=last.clock_read_s,
                 clock_waiting_s=last.clock_waiting_s,
             )
+        elif not empty.root:
+            self._say(unknown_root(self.index_dir))
         made = self._with_stored(empty, model, vectors, rows)
-        return with_tags(made, recover_tags(self.index_dir))
+        return with_tags(with_words(made, recovered_words(self.index_dir)), recover_tags(self.index_dir))
+
+    def _root(self, rows: dict[int, ImageRecord]) -> str:
+        """The root of an index, by a manifest or by COMMIT; else the folder that it lies in if that has any picture of
+        it; else "": unknown."""
+        if self.before:
+            return self.before[0].root
+        root = committed_root(self.index_dir)
+        if root is not None:
+            return root
+        beside = root_path(self.index_dir, "..")
+        is_beside = self.index_dir.name == INDEX_DIR_NAME and any(
+            os.path.lexists(beside / record.path) for record in rows.values()
+        )
+        return ".." if is_beside else ""
 
     def _stored(
         self, first_row_id: int, first_vector_id: int
@@ -338,7 +364,8 @@ class _Repair:
         """All rows and vectors that are in whole files, from some ids on: in Parquet whatever manifests say, else in
         what was derived from it.
 
-        A search file does not name its model: only those count that a manifest names, which does.
+        A search file does not name its model: only those count that a manifest names, which does, or all where nothing
+        names another model.
         """
         vectors: dict[int, tuple[ModelRef, VectorBlock, int]] = {}
         models: Counter[ModelRef] = Counter()
@@ -364,17 +391,25 @@ class _Repair:
             for segment in manifest.segments:
                 if segment.mapped.path not in looked_at and segment.last_vector_id >= first_vector_id:
                     looked_at.add(segment.mapped.path)
-                    if found := self._add_mapped(manifest.model, segment, first_vector_id, vectors):
+                    if not self._is_whole(segment.mapped):
+                        continue
+                    path = self.index_dir / segment.mapped.path
+                    if found := self._add_mapped(manifest.model, path, first_vector_id, vectors):
                         models[manifest.model] += found
+        named = {model.fingerprint: model for model in (*models, *(manifest.model for manifest in self.before))}
+        if len(named) == 1:
+            model = next(iter(named.values()))
+            for path in self._whole_files("search"):
+                if f"search/{path.name}" not in looked_at:
+                    with contextlib.suppress(CorruptIndex, DimensionMismatch):
+                        models[model] += self._add_mapped(model, path, first_vector_id, vectors)
         return models, vectors, rows
 
     def _add_mapped(
-        self, model: ModelRef, segment: Segment, first_id: int, vectors: dict[int, tuple[ModelRef, VectorBlock, int]]
+        self, model: ModelRef, path: Path, first_id: int, vectors: dict[int, tuple[ModelRef, VectorBlock, int]]
     ) -> int:
-        """Add the vectors of a segment's search file that are in no Parquet file; returns how many."""
-        if not self._is_whole(segment.mapped):
-            return 0
-        file = VectorsFile(self.index_dir / segment.mapped.path, model.dim)
+        """Add the vectors of a search file that are in no Parquet file; returns how many."""
+        file = VectorsFile(path, model.dim)
         wanted = np.array(
             [at for at, i in enumerate(file.ids.tolist()) if i >= first_id and i not in vectors], np.int64
         )
@@ -392,7 +427,7 @@ class _Repair:
         rows: dict[int, ImageRecord],
     ) -> Manifest:
         """`manifest` with these vectors, as far as they are of a model, and the rows that have them."""
-        ids = sorted(i for i, (own, _, _) in vectors.items() if own.fingerprint == model.fingerprint)
+        ids = sorted(i for i, (own, _, _) in vectors.items() if own.makes_vectors_of(model))
         known = set(ids)
         records = [
             record
@@ -400,6 +435,10 @@ class _Repair:
             for record in [rows[row_id]]
             if record.status != "ok" or record.vector_id in known or record.vector_id < manifest.next_vector_id
         ]
+        taken = {record.row_id for record in records}
+        parts = [record for record in rows.values() if record.view or record.member]
+        divided = {record.path for record in parts if record.row_id not in taken}
+        records = [record for record in records if record.path not in divided]  # these files are read again
         segments, fragments = manifest.segments, manifest.fragments
         if ids:
             stack = np.stack([vectors[i][1].vectors[vectors[i][2]] for i in ids])
@@ -410,9 +449,7 @@ class _Repair:
         if records:
             fragment = write_fragment(self.writer, lambda: [records])
             if fragment is not None:
-                # Nobody knows the root of an index that lies elsewhere.
-                knows = bool(self.before) or self.index_dir.name == INDEX_DIR_NAME
-                seen = self._seen(manifest) if knows else None
+                seen = self._seen(manifest) if manifest.root else None
                 fragments = (*fragments, self._with_marks(fragment, np.empty(0, np.int64), {}, seen))
             self._say(f"{len(records)} rows and {len(ids)} vectors recovered from files that no intact manifest names")
         return dataclasses.replace(
@@ -425,7 +462,7 @@ class _Repair:
 
     def _whole_files(self, *folders: str) -> Iterator[Path]:
         """Files of some folders, each of one kind, that are as they were written."""
-        suffixes = (".parquet", ".rows")
+        suffixes = (".npy",) if folders == ("search",) else (".parquet", ".rows")
         for folder in folders:
             for path in sorted(own_files(self.index_dir, set())):
                 if path.parent.name != folder or path.suffix not in suffixes:
@@ -436,7 +473,7 @@ class _Repair:
     # -- everything of a generation
 
     def _repaired(self, manifest: Manifest) -> Manifest:
-        manifest = self._repaired_tags(manifest)
+        manifest = self._repaired_words(self._repaired_tags(manifest))
         manifest = self._without_damaged_rebuild(manifest)
         fragments = [self._repaired_fragment(manifest, fragment) for fragment in manifest.fragments]
         manifest = dataclasses.replace(manifest, fragments=tuple(f for f in fragments if f is not None))
@@ -444,8 +481,8 @@ class _Repair:
         manifest = dataclasses.replace(manifest, segments=tuple(s for s in segments if s is not None))
         manifest = self._agreed(manifest)
         recounted = counted(self.index_dir, manifest)
-        counts = (recounted.pictures, recounted.skipped, recounted.missing)
-        if counts != (manifest.pictures, manifest.skipped, manifest.missing):
+        counts = (recounted.pictures, recounted.skipped, recounted.missing, recounted.more_views)
+        if counts != (manifest.pictures, manifest.skipped, manifest.missing, manifest.more_views):
             self._say(f"recounted: {counts[0]} pictures, {counts[1]} skipped and {counts[2]} missing files")
         return recounted
 
@@ -602,7 +639,7 @@ class _Repair:
         if blocks is None:
             self._say(f"{', '.join(bad)}: damaged beyond recovery; {segment.vectors} vectors are lost")
             return None
-        options = {"collection_rows": manifest.pictures, "recall": manifest.recall_target}
+        options = {"collection_rows": manifest.answered, "recall": manifest.recall_target}
         if recovered or segment.data.path.startswith("data/"):
             if recovered:
                 half = VectorsFile(index_dir / segment.mapped.path, dim).half
@@ -655,28 +692,45 @@ class _Repair:
 
     def _agreed(self, manifest: Manifest) -> Manifest:
         """Rows whose vector is lost, and rows whose path has a newer one, are dead; vectors that no picture in answer
-        has are hidden."""
+        has are hidden. Missing rows stay without their lost vectors: they are encoded when they are back."""
         index_dir = self.index_dir
         states = row_states(index_dir, manifest.fragments)
         files = [VectorsFile(index_dir / s.mapped.path, manifest.model.dim) for s in manifest.segments]
         stored = np.unique(np.concatenate([np.empty(0, np.int64), *(file.ids for file in files)]))
         live = ~states.dead
         answered = ~states.missing | (np.isin(states.row_ids, self._unseen) & (states.vector_ids >= 0))
-        lost = live & answered & (states.statuses == 0) & ~np.isin(states.vector_ids, stored)
+        lost = live & (states.statuses == 0) & ~np.isin(states.vector_ids, stored)
+        away = lost & ~answered & (states.vector_ids >= 0)
+        lost &= answered
         if lost.any():
             self.report.lost_rows += int(lost.sum())
             self._say(f"{int(lost.sum())} rows lost their vectors: the next run encodes these pictures again")
+        has_parts = bool(states.parts.any())
+        if has_parts:  # a file is answered with all of its rows, or read again
+            lost = live & _of_same_paths(states.paths, lost | states.divided)
+            away = live & ~answered & (states.vector_ids >= 0) & _of_same_paths(states.paths, away)
+        fragments = manifest.fragments
+        if away.any():
+            self._say(
+                f"{int(away.sum())} missing pictures lost their vectors: they are encoded again when they are back"
+            )
+            fragments = tuple(self._without_vectors(fragment, states.row_ids[away]) for fragment in fragments)
         older = np.zeros(len(live), bool)
-        if "views" not in manifest.reader_features:
+        whole = np.concatenate([states.paths, states.parts], axis=1)
+        order = np.lexsort((states.row_ids, *whole.T[::-1]))
+        order = order[(live & ~lost)[order]]
+        rows = whole[order]
+        older[order[:-1][(rows[:-1] == rows[1:]).all(axis=1)]] = True
+        if has_parts:  # rows of one file were written together: those of other fragments are older
             order = np.lexsort((states.row_ids, states.paths[:, 1], states.paths[:, 0]))
-            order = order[(live & ~lost)[order]]
+            order = order[(live & ~lost & ~older)[order]]
             paths = states.paths[order]
-            same_as_next = (paths[:-1] == paths[1:]).all(axis=1) if len(order) > 1 else np.zeros(0, bool)
-            older[order[:-1][same_as_next]] = True
+            ends = np.append(np.flatnonzero((paths[:-1] != paths[1:]).any(axis=1)), len(order) - 1)[: len(order)]
+            last = ends[np.searchsorted(ends, np.arange(len(order)))]
+            older[order[states.fragments[order] != states.fragments[order[last]]]] = True
         if older.any():
             self._say(f"{int(older.sum())} rows deleted because their paths have newer rows")
         newly_dead = states.row_ids[lost | older]
-        fragments = manifest.fragments
         if len(newly_dead):
             fragments = tuple(self._killed(fragment, newly_dead) for fragment in fragments)
         answered = states.answered & ~lost & ~older
@@ -703,6 +757,20 @@ class _Repair:
         dead, missing = dead_rows(self.index_dir, fragment), missing_rows(self.index_dir, fragment)
         return self._with_marks(fragment, np.union1d(dead, row_ids), missing)
 
+    def _without_vectors(self, fragment: Fragment, row_ids: IntArray) -> Fragment:
+        """`fragment`, written anew, with those of the rows that it has naming no vector."""
+        index_dir = self.index_dir
+        own = set(row_ids[(row_ids >= fragment.first_row_id) & (row_ids <= fragment.last_row_id)].tolist())
+        if not own:
+            return fragment
+        records = lambda: _in_batches(  # noqa: E731
+            dataclasses.replace(record, vector_id=-1) if record.row_id in own else record
+            for record in read_fragment_records(index_dir, fragment)
+        )
+        written = write_fragment(self.writer, records)
+        assert written is not None
+        return self._with_marks(written, dead_rows(index_dir, fragment), missing_rows(index_dir, fragment))
+
     # -- tags
 
     def _repaired_tags(self, manifest: Manifest) -> Manifest:
@@ -711,7 +779,7 @@ class _Repair:
         for ref in manifest.tags:
             bad = [file for file in ref.files() if self._tag_problem(ref, file) is not None]
             if not bad:
-                kept[fold(ref.name)] = written_twice(self.index_dir, ref)
+                kept[key_of(ref.name, ref.kind)] = written_twice(self.index_dir, ref)
                 if ref.copy is None:
                     changed = True
                     self._say(f"the {ref.kind} {ref.name!r}: written a second time")
@@ -722,16 +790,50 @@ class _Repair:
             whole = next((file for file in ref.files() if file not in bad), None)
             names = ", ".join(file.path for file in bad)
             if whole is not None:
-                kept[fold(ref.name)] = add_tag_file(self.index_dir, read_tag_file(self.index_dir, whole))
+                kept[key_of(ref.name, ref.kind)] = add_tag_file(self.index_dir, read_tag_file(self.index_dir, whole))
                 self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is intact in its other file")
                 continue
             older = self._older_tag(ref)
             if older is not None:
-                kept[fold(ref.name)] = older
+                kept[key_of(ref.name, ref.kind)] = older
                 self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is as it was before its last change")
             else:
-                self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is lost: tag its pictures again")
+                self._say(f"{names}: damaged; the {ref.kind} {ref.name!r} is lost: {LOST[ref.kind]}")
+        before = self._repaired_tags_before(manifest)
+        if before != manifest.tags_before:
+            manifest = dataclasses.replace(manifest, tags_before=before)
         return with_tags(manifest, kept) if changed else manifest
+
+    def _repaired_tags_before(self, manifest: Manifest) -> tuple[TagRef, ...]:
+        """The tags before their last change, without those of which nothing is whole: they can replace nothing."""
+        kept: list[TagRef] = []
+        for ref in manifest.tags_before:
+            bad = [file for file in ref.files() if self._tag_problem(ref, file) is not None]
+            if not bad:
+                kept.append(ref)
+                continue
+            for file in bad:
+                self._put_aside(self.index_dir / file.path)
+            names = ", ".join(file.path for file in bad)
+            whole = next((file for file in ref.files() if file not in bad), None)
+            if whole is not None:
+                kept.append(add_tag_file(self.index_dir, read_tag_file(self.index_dir, whole)))
+                self._say(f"{names}: damaged; an older {ref.kind} {ref.name!r} is intact in its other file")
+            else:
+                self._say(f"{names}: damaged; an older {ref.kind} {ref.name!r} is no longer kept")
+        return tuple(kept)
+
+    def _repaired_words(self, manifest: Manifest) -> Manifest:
+        kept = []
+        for ref in manifest.words:
+            message = words_problem(self.index_dir, ref) if self._is_whole(ref.file) else "damaged"
+            if message is None:
+                kept.append(ref)
+                continue
+            self._put_aside(self.index_dir / ref.file.path)
+            pictures = f"{ref.pictures:,} pictures" if ref.pictures > 1 else "one picture"
+            self._say(f"{ref.file.path}: {message}; to read the words of {pictures} again, run: clipsearch read")
+        return manifest if len(kept) == len(manifest.words) else with_words(manifest, tuple(kept))
 
     def _tag_problem(self, ref: TagRef, file: FileRef) -> str | None:
         """What is wrong with one of a tag's files. Raises: StorageError if it cannot be read."""
@@ -740,7 +842,12 @@ class _Repair:
 
     def _older_tag(self, ref: TagRef) -> TagRef | None:
         """A tag before its last change, of this or an older generation."""
-        older = [tag for m in self.before for tag in (*m.tags_before, *m.tags) if fold(tag.name) == fold(ref.name)]
+        older = [
+            tag
+            for m in self.before
+            for tag in (*m.tags_before, *m.tags)
+            if key_of(tag.name, tag.kind) == key_of(ref.name, ref.kind)
+        ]
         for tag in older:
             for file in tag.files():
                 if tag_problem(self.index_dir, tag, file) is None:
@@ -748,6 +855,19 @@ class _Repair:
         return None
 
 
+def _of_same_paths(paths: IntArray, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """`chosen` and all other rows of the same paths. Shapes: (N, 2) int64, (N,) bool."""
+    _, number = np.unique(paths, axis=0, return_inverse=True)
+    found: npt.NDArray[np.bool_] = np.isin(number.ravel(), number.ravel()[chosen])
+    return found
+
+
+LOST = {
+    "tag": "tag its pictures again",
+    "concept": "learn it again from pictures",
+    "search": "save it again",
+}
+"""What to do when no file of a tag is left."""
 _UNMARKED = dict.fromkeys(("dead", "dead_copy", "missing", "missing_copy")) | {"dead_count": 0, "missing_count": 0}
 
 

@@ -6,7 +6,7 @@ written down for ever: such a file is tried MOST_ATTEMPTS times in all, each tim
 
 from __future__ import annotations
 
-from clipsearch.pictures.formats import extra_is_installed
+from clipsearch.pictures.formats import POINTER, extra_is_installed
 from clipsearch.records import OUT_OF_MEMORY, ImageRecord, Status
 
 MOST_ATTEMPTS = 3
@@ -20,8 +20,10 @@ def is_circumstance(status: Status, reason: str | None) -> bool:
 
 def says_nothing(status: Status, reason: str | None) -> bool:
     """Whether a failure says nothing of the picture that was at a path: it is of the moment, or of what is installed,
-    or there is nothing in the file (a disk ran full, a copy was cut short)."""
-    return status in ("unreadable", "missing_extra", "empty") or is_circumstance(status, reason)
+    or there is nothing in the file (a disk ran full, a copy was cut short), or it says where the picture is."""
+    if status in ("unreadable", "missing_extra", "empty") or reason == POINTER:
+        return True
+    return is_circumstance(status, reason)
 
 
 def should_retry(record: ImageRecord) -> bool:

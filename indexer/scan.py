@@ -20,10 +20,11 @@ import xxhash
 
 from clipsearch.config import INDEX_DIR_NAME
 from clipsearch.filenames import to_bytes
-from clipsearch.indexer.drives import drive_identity, mounted_below
+from clipsearch.indexer.drives import MountPoints, drive_identity
 from clipsearch.indexer.ignore import HIDDEN, OF_THE_PROCESS, PASSING_ERRORS, Folder, Ignore
+from clipsearch.indexer.placeholders import stands_for
 from clipsearch.indexer.sidecars import Sidecars
-from clipsearch.pictures.formats import PICTURE_ENDINGS, classify_name, is_picture_name
+from clipsearch.pictures.formats import PICTURE_ENDINGS, classify_name, is_picture_name, is_video_name
 from clipsearch.records import IntArray, SkippedImage
 
 BLOCK_FILES = 65_536
@@ -141,7 +142,9 @@ class Scan:
     files: int = 0  # with the names of pictures
     others: Counter[str] = field(default_factory=Counter)  # what is no picture by its name, by its kind
     unreadable: list[SkippedImage] = field(default_factory=list)  # files and folders that cannot be looked at
+    videos: int = 0  # of these, videos that nothing installed here reads
     lost_links: list[SkippedImage] = field(default_factory=list)  # of names of no pictures: to folders, perhaps
+    evicted: set[str] = field(default_factory=set)  # files and folders of which only placeholders are here
     folders: set[str] = field(default_factory=set)  # those that hold files with the names of pictures
     devices: dict[str, int] = field(default_factory=dict)
     """Which drive (see indexer/drives.py) the root ("") is on, the folders in it, and every folder that is on another
@@ -150,7 +153,7 @@ class Scan:
     device_numbers: dict[str, int] = field(default_factory=dict)  # of the same; older indexes have only these
 
     drives: dict[int, int] = field(default_factory=dict)  # by device number
-    mounted: frozenset[str] = frozenset()  # folders where something is mounted, perhaps of the same device
+    mounted: set[str] = field(default_factory=set)  # folders where something is mounted, perhaps of the same device
     left_out: dict[str, str] = field(default_factory=dict)  # files and folders that `ignore` names, and why; no hidden
     held: set[str] = field(default_factory=set)  # folders that stay as they were; see indexer/ignore.py
     indexed: list[str] = field(default_factory=list)  # folders below the root that have an index of their own
@@ -175,10 +178,11 @@ class Scan:
         return None
 
     def hides(self, path: str) -> bool:
-        """Whether `path` cannot be looked at, or lies in a folder that cannot: its absence then says nothing."""
+        """Whether `path` cannot be looked at, or is elsewhere for now, or lies in such a folder: its absence then says
+        nothing."""
         if len(self._unreadable) < len(self.unreadable) + len(self.lost_links):
             self._unreadable = {skipped.path for skipped in (*self.unreadable, *self.lost_links)}
-        while path not in self._unreadable:
+        while path not in self._unreadable and path not in self.evicted:
             if not path:
                 return False
             path = path.rpartition("/")[0]
@@ -213,7 +217,8 @@ def walk(root: Path, result: Scan, *, exclude: Path | None = None, ignore: Ignor
 
 def _walk(root: Path, result: Scan, exclude: Path | None, ignore: Ignore) -> Iterator[FileBlock]:
     patience = _Patience()
-    result.mounted = mounted_below(os.fspath(root))
+    points = MountPoints(os.fspath(root))
+    result.mounted = points.met_at(os.fspath(root), "")
     visited: set[tuple[int, int]] = set()
     if exclude is not None and exclude.is_dir():
         info = exclude.stat()
@@ -221,7 +226,11 @@ def _walk(root: Path, result: Scan, exclude: Path | None, ignore: Ignore) -> Ite
     linked: list[tuple[str, int]] = []  # folders behind links come last: a folder is known by its own name first
     pending = [("", -1)]
     while pending or linked:
-        relative, above = pending.pop() if pending else linked.pop(0)
+        if pending:
+            relative, above = pending.pop()
+        else:
+            relative, above = linked.pop(0)
+            result.mounted |= points.met_at(os.path.join(os.fspath(root), relative), relative)
         folder = _Folder(os.fspath(root), relative, ignore, result, patience)
         yield from folder.read(above, visited)
         pending += reversed(folder.subfolders)
@@ -357,6 +366,8 @@ class _Folder:
     def _take(self, entry: os.DirEntry[str], fd: int, device: int, rules: Folder) -> None:
         name, result = entry.name, self._result
         path = self._prefix + name
+        if (evicted := stands_for(name)) is not None:
+            result.evicted.add(self._prefix + evicted)
         try:
             is_link, is_dir = entry.is_symlink(), self._patience(entry.is_dir)
             why = rules.skips(path, name, is_dir)
@@ -455,7 +466,7 @@ def kind_of_name(name: str) -> str:
     """What to count a file as that is no picture by its name: ".txt files", ..."""
     refusal = classify_name(name)
     _, dot, extension = name.rpartition(".")
-    if refusal is None or not dot or not 0 < len(extension) <= 12:
+    if (refusal is None and not is_video_name(name)) or not dot or not 0 < len(extension) <= 12:
         return "other files"
     return f".{extension.lower()} files"
 

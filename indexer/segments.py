@@ -10,8 +10,8 @@ import numpy as np
 
 from clipsearch.records import EmbeddingBatch, FileRef, Fragment, ImageRecord, Manifest, ModelRef, Segment
 from clipsearch.store import Writer
-from clipsearch.store.fragments import VectorBlock, make_fragment, write_records, write_vector_blocks
-from clipsearch.store.hashes import hash_keys
+from clipsearch.store.fragments import Shape, VectorBlock, make_fragment, write_records, write_vector_blocks
+from clipsearch.store.hashes import hash_keys, vector_key
 from clipsearch.store.rows import write_rows
 from clipsearch.vectors import IVF_FROM_ROWS, BinaryWriter, VectorsFile, write_vectors
 from clipsearch.vectors.inverted import DEFAULT_RECALL, build_ivf
@@ -25,7 +25,7 @@ Blocks = Callable[[], Iterable[VectorBlock]]
 
 def write_fragment(writer: Writer, records: Records) -> Fragment | None:
     """Write rows, which `records` yields by ascending row id, again at each call. None where there are none."""
-    shape: list[tuple[int, int, int, int]] = []
+    shape: list[Shape] = []
     data = writer.add_file("records", ".parquet", lambda file: shape.append(write_records(file, records())))
     if not shape[0][0]:
         return None
@@ -107,7 +107,7 @@ def with_pictures(writer: Writer, manifest: Manifest, batches: Callable[[], Iter
                 records.append(dataclasses.replace(record, row_id=row_id, vector_id=vector_id if ok else -1))
                 row_id += 1
                 vector_id += ok
-            keys = hash_keys(record.content_hash for record in records if record.status == "ok")
+            keys = hash_keys(vector_key(record) for record in records if record.status == "ok")
             yield records, VectorBlock(np.arange(first, vector_id, dtype=np.int64), keys, batch.vectors)
 
     fragment = write_fragment(writer, lambda: (records for records, _ in numbered()))
@@ -117,10 +117,10 @@ def with_pictures(writer: Writer, manifest: Manifest, batches: Callable[[], Iter
         writer,
         lambda: (block for _, block in numbered()),
         manifest.model,
-        collection_rows=manifest.pictures + fragment.pictures,
+        collection_rows=manifest.answered + fragment.pictures,
         recall=manifest.recall_target,
     )
-    return dataclasses.replace(
+    made = dataclasses.replace(
         manifest,
         fragments=(*manifest.fragments, fragment),
         segments=(*manifest.segments, *([] if segment is None else [segment])),
@@ -129,3 +129,8 @@ def with_pictures(writer: Writer, manifest: Manifest, batches: Callable[[], Iter
         pictures=manifest.pictures + fragment.pictures,
         skipped=manifest.skipped + fragment.rows - fragment.pictures,
     )
+    if not fragment.views:
+        return made
+    from clipsearch.indexer.compact import counted
+
+    return counted(writer.index_dir, made)

@@ -29,13 +29,16 @@ class IndexStatus:
     model: str
     fingerprint: str
     dim: int
+    views_per_picture: int  # in how many each was encoded: 1 or 5
     pictures: int
+    rows: int  # what these are seen as: more than they are where there are videos
     skipped_by_status: dict[SkipStatus, int]
     fragments: int
     inverted_files: int
     deleted_rows: int  # still in the files, until compaction
     missing: int  # pictures that cannot be seen at present
     rebuilt: int | None  # pictures that an unfinished --reindex has encoded, None where there is none
+    words_read: int  # pictures whose words `clipsearch read` has looked for
     size_bytes: int
     skipped: list[SkippedImage]
     partial: list[PartialPicture]
@@ -58,14 +61,20 @@ def read_status(index_dir: Path) -> IndexStatus:
             model=manifest.model.name,
             fingerprint=manifest.model.fingerprint,
             dim=manifest.model.dim,
+            views_per_picture=manifest.model.views,
             pictures=manifest.pictures,
+            rows=manifest.answered,
             skipped_by_status=dict(Counter(skip.status for skip in skipped).most_common()),
             fragments=len(manifest.fragments),
             inverted_files=sum(segment.faiss is not None for segment in manifest.segments),
             deleted_rows=sum(fragment.dead_count for fragment in manifest.fragments),
             missing=manifest.missing,
             rebuilt=None if manifest.rebuild is None else sum(f.pictures for f in manifest.rebuild.fragments),
+            words_read=sum(words.pictures for words in manifest.words),
             size_bytes=sum(ref.size_bytes for ref in manifest.files()),
             skipped=skipped,
-            partial=[PartialPicture(r.path, r.partial or "") for r in read_partial(index_dir, manifest)],
+            partial=[
+                PartialPicture(path, reason)
+                for path, reason in {r.path: r.partial or "" for r in read_partial(index_dir, manifest)}.items()
+            ],
         )

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch.errors import CorruptIndex
-from clipsearch.folding import fold
 from clipsearch.indexer.compact import counted, needs_upgrade
 from clipsearch.indexer.segments import derive_segment, write_fragment
 from clipsearch.records import Fragment, ImageRecord, Manifest, Segment, TagRef
 from clipsearch.store import Writer
 from clipsearch.store.files import HashingFile
 from clipsearch.store.fragments import BATCH_ROWS, read_fragment_records, read_vector_blocks, write_vector_blocks
+from clipsearch.store.manifest import key_of
 from clipsearch.store.marks import marked, read_marks
 from clipsearch.store.tags import with_tags, written_twice
 
@@ -23,7 +23,9 @@ from clipsearch.store.tags import with_tags, written_twice
 def upgraded(writer: Writer, manifest: Manifest) -> Manifest:
     """`manifest` with everything in format 2, committed if anything had to be written. Raises: CorruptIndex."""
     if any(ref.copy is None for ref in manifest.tags):
-        manifest = with_tags(manifest, {fold(ref.name): _twice(writer.index_dir, ref) for ref in manifest.tags})
+        manifest = with_tags(
+            manifest, {key_of(ref.name, ref.kind): _twice(writer.index_dir, ref) for ref in manifest.tags}
+        )
         if not needs_upgrade(manifest):
             return writer.commit(manifest)
     if not needs_upgrade(manifest):
@@ -85,7 +87,7 @@ def _upgraded_segment(writer: Writer, segment: Segment, manifest: Manifest) -> S
         kept,
         lambda: read_vector_blocks(index_dir, kept, dim),
         dim,
-        collection_rows=manifest.pictures,
+        collection_rows=manifest.answered,
         recall=manifest.recall_target,
     )
     ids = np.concatenate([block.ids for block in read_vector_blocks(index_dir, kept, dim)])

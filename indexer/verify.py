@@ -13,15 +13,16 @@ import xxhash
 
 from clipsearch.config import MARKER, marker_of, read_plain
 from clipsearch.errors import ClipsearchError, CorruptIndex
-from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, Segment, TagRef
+from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, Segment, TagRef, WordsRef
 from clipsearch.store import Snapshot, open_snapshot
-from clipsearch.store.columns import ColumnsBuilder
+from clipsearch.store.columns import SEQUENCES, ColumnsBuilder
 from clipsearch.store.files import storage_errors
 from clipsearch.store.fragments import BATCH_ROWS, read_fragment_records, read_vector_blocks
 from clipsearch.store.manifest import is_of_format_1, load_manifest, manifests_of
 from clipsearch.store.marks import dead_rows, marked, missing_rows, read_marks
 from clipsearch.store.rows import RowsFile, open_rows
 from clipsearch.store.tags import read_tag_file
+from clipsearch.store.words import WordsFile
 from clipsearch.store.writer import copies_of_manifests, own_files, staged_files
 from clipsearch.vectors import VectorSegment, VectorsFile, check_vectors
 
@@ -43,6 +44,7 @@ class VerifyReport:
     files: int = 0
     bytes_read: int = 0
     pictures: int = 0
+    more_views: int = 0
     skipped: int = 0
     missing: int = 0
     problems: list[Problem] = field(default_factory=list)
@@ -84,6 +86,10 @@ def _verified(index_dir: Path) -> VerifyReport:
             for segment in manifest.rebuild.segments:
                 _noted(index_dir, report, lambda s=segment: check_segment(index_dir, s, manifest.rebuild.model.dim))
         _check_tags(index_dir, manifest, bad, report)
+        for words in manifest.words:
+            message = None if words.file.path in bad else words_problem(index_dir, words)
+            if message is not None:
+                report.problems.append(Problem(words.file.path, message))
         _check_other_manifests(index_dir, manifest, snapshot.ref, report)
         _list_orphans(index_dir, manifest, report)
     return report
@@ -213,7 +219,7 @@ class _RowsCheck:
         self._builder = ColumnsBuilder()
         self._taken = 0
         self._compared = 0
-        self._names_compared = 0  # in bytes
+        self._bytes_compared = dict.fromkeys(SEQUENCES, 0)
 
     def take(self, record: ImageRecord) -> None:
         """The next record."""
@@ -228,11 +234,14 @@ class _RowsCheck:
         numbers, texts = self._builder.take().blobs()
         own, own_texts = self._rows.all_columns.blobs()
         part = slice(self._compared, self._taken)
-        names = slice(self._names_compared, self._names_compared + len(texts["name"]))
         same = all(own[name][part].tobytes() == column.tobytes() for name, column in numbers.items())
-        if not same or own_texts["name"][names] != texts["name"]:
+        for name, start in self._bytes_compared.items():
+            end = start + len(texts[name])
+            same = same and own_texts[name][start:end] == texts[name]
+            self._bytes_compared[name] = end
+        if not same:
             raise self._differs()
-        self._compared, self._names_compared = self._taken, names.stop
+        self._compared = self._taken
         self._rows.release()
 
     def finish(self, fragment: Fragment) -> None:
@@ -240,10 +249,10 @@ class _RowsCheck:
         self._compare()
         _, own_texts = self._rows.all_columns.blobs()
         _, texts = self._builder.columns().blobs()
-        all_names = self._names_compared == len(own_texts["name"])
-        same_texts = all(own_texts[name] == text for name, text in texts.items() if name != "name")
+        to_their_ends = all(end == len(own_texts[name]) for name, end in self._bytes_compared.items())
+        same_texts = all(own_texts[name] == text for name, text in texts.items() if name not in SEQUENCES)
         counts = (len(self._rows), self._rows.pictures) == (fragment.rows, fragment.pictures)
-        if not (all_names and same_texts and counts and self._taken == len(self._rows)):
+        if not (to_their_ends and same_texts and counts and self._taken == len(self._rows)):
             raise self._differs()
 
     def _differs(self) -> CorruptIndex:
@@ -280,6 +289,9 @@ class RowStates:
     dead: npt.NDArray[np.bool_]
     missing: npt.NDArray[np.bool_]
     paths: IntArray  # (N, 2): what each row's path is known by
+    parts: IntArray  # (N, 2): and its member and view; 0: none
+    starts: npt.NDArray[np.bool_]  # the first rows of pictures: others are views of the same
+    fragments: IntArray  # the number of the fragment that each is in
 
     @property
     def answered(self) -> npt.NDArray[np.bool_]:
@@ -287,11 +299,18 @@ class RowStates:
         found: npt.NDArray[np.bool_] = ~self.dead & ~self.missing & (self.statuses == 0)
         return found
 
+    @property
+    def divided(self) -> npt.NDArray[np.bool_]:
+        """Rows that are dead or missing, other than the first row of their file, or the other way round."""
+        first = np.flatnonzero(self.starts)[np.cumsum(self.starts) - 1]
+        found: npt.NDArray[np.bool_] = (self.dead != self.dead[first]) | (self.missing != self.missing[first])
+        return found
+
 
 def row_states(index_dir: Path, fragments: tuple[Fragment, ...]) -> RowStates:
     """The state of every row. Raises: CorruptIndex."""
     parts: list[tuple[npt.NDArray[Any], ...]] = []
-    for fragment in fragments:
+    for number, fragment in enumerate(fragments):
         rows = open_rows(index_dir, fragment, verified=True)
         row_ids = rows.number("row_id")
         parts.append(
@@ -302,11 +321,15 @@ def row_states(index_dir: Path, fragments: tuple[Fragment, ...]) -> RowStates:
                 np.isin(row_ids, dead_rows(index_dir, fragment)),
                 np.isin(row_ids, marked(missing_rows(index_dir, fragment))),
                 rows.number("path"),
+                np.stack([rows.number("member"), rows.number("view")], axis=1),
+                rows.all_columns.starts if fragment.views else np.ones(len(row_ids), bool),
+                np.full(len(row_ids), number, np.int64),
             )
         )
     empty = (
         np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8),
-        np.empty(0, bool), np.empty(0, bool), np.empty((0, 2), np.int64),
+        np.empty(0, bool), np.empty(0, bool), np.empty((0, 2), np.int64), np.empty((0, 2), np.int64), np.empty(0, bool),
+        np.empty(0, np.int64),
     )  # fmt: skip
     joined = [np.concatenate(columns) for columns in zip(empty, *parts, strict=True)]
     return RowStates(*joined)
@@ -343,17 +366,25 @@ def _check_together(index_dir: Path, manifest: Manifest, report: VerifyReport) -
         problem("the hidden vectors are not the ones without a picture")
     live = ~states.dead
     paths = states.paths[live]
-    if len(np.unique(paths, axis=0)) != len(paths) and "views" not in manifest.reader_features:
-        problem("paths have more than one row")
-    report.pictures = int(answered.sum())
+    if len(np.unique(paths, axis=0)) != len(paths):  # files with views
+        rows = np.concatenate([paths, states.parts[live]], axis=1)
+        pictures = np.unique(rows[:, :3][states.starts[live]], axis=0)
+        if len(np.unique(rows, axis=0)) != len(rows) or len(pictures) != int(states.starts[live].sum()):
+            problem("paths have more than one row")
+        elif states.divided.any():
+            problem("files have some of their rows only")
+    report.pictures = int((answered & states.starts).sum())
+    report.more_views = int((answered & ~states.starts).sum())
     report.skipped = int((live & ~states.missing & (states.statuses != 0)).sum())
-    report.missing = int((live & states.missing).sum())
+    report.missing = int((live & states.missing & states.starts).sum())
     counts = (report.pictures, report.skipped, report.missing)
     if counts != (manifest.pictures, manifest.skipped, manifest.missing):
         problem(
             f"it counts {manifest.pictures} pictures, {manifest.skipped} skipped and {manifest.missing} missing files; "
             f"there are {counts[0]}, {counts[1]} and {counts[2]}"
         )
+    elif report.more_views != manifest.more_views:
+        problem(f"it counts {manifest.more_views} more views of its pictures; there are {report.more_views}")
 
 
 def _check_tags(index_dir: Path, manifest: Manifest, bad: set[str], report: VerifyReport) -> None:
@@ -374,6 +405,16 @@ def tag_problem(index_dir: Path, ref: TagRef, file: FileRef) -> str | None:
         return error.problem
     if (tag.name, tag.kind, len(tag.hashes)) != (ref.name, ref.kind, ref.pictures):
         return f"it does not contain the {ref.kind} {ref.name!r}"
+    return None
+
+
+def words_problem(index_dir: Path, ref: WordsRef) -> str | None:
+    """What is wrong with a file of words, or None. Raises: StorageError."""
+    try:
+        with WordsFile(index_dir, ref, afresh=True) as file:
+            file.check()
+    except CorruptIndex as error:
+        return error.problem
     return None
 
 

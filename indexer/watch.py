@@ -24,7 +24,7 @@ from typing import Any
 from clipsearch.config import read_plain
 from clipsearch.errors import MissingExtra
 from clipsearch.indexer.ignore import MARKERS, Folder, Ignore
-from clipsearch.pictures.formats import HEAD_BYTES, identify, is_candidate
+from clipsearch.pictures.formats import HEAD_BYTES, classify_name, format_of, identify, is_installed, is_video_name
 from clipsearch.pictures.metadata.sidecars import says_of_whom
 
 QUIET_S = 1.0
@@ -218,7 +218,7 @@ class _Interest:
             self._no_pictures.discard(path)
             return False
         # Nobody says whether what is gone was a folder.
-        return self._ignore.why(relative, kind == "deleted" and not is_candidate(name), self._entered) is None
+        return self._ignore.why(relative, kind == "deleted" and not _is_read(name), self._entered) is None
 
 
 class _Growing:
@@ -269,9 +269,14 @@ def _kind(path: str) -> str:
     return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
 
 
+def _is_read(name: str) -> bool:
+    """Whether a run opens a file of this name: a video only where what reads videos is there."""
+    return classify_name(name) is None and (not is_video_name(name) or is_installed(format_of("VIDEO")))
+
+
 def _may_be_a_picture(path: str, name: str) -> bool:
     """By its name, and where that says nothing by its first bytes: a log may have a name without an extension."""
-    if not is_candidate(name):
+    if not _is_read(name):
         return False
     if os.path.splitext(name)[1]:
         return True

@@ -18,7 +18,7 @@ from clipsearch.filenames import for_parsers, safe
 from clipsearch.pictures.notebook import small_copy
 from clipsearch.places import is_file
 from clipsearch.query import parse_query
-from clipsearch.query.fields import FILTERS, Field
+from clipsearch.query.fields import FILTERS, Field, as_filter
 from clipsearch.records import NOTHING_CERTAIN, Hit, Hits
 from clipsearch.remote import RemoteCollection
 from clipsearch.search.collection import Collection
@@ -149,7 +149,7 @@ class _Searching:
 
     def __init__(self, collection: AnyCollection) -> None:
         self._collection = collection
-        self._thumbnail: Callable[[int], bytes] | None = None
+        self._thumbnail: Callable[[Hit], bytes] | None = None
         if isinstance(collection, RemoteCollection):
             self._thumbnail = partial(collection.thumbnail, size=SIDE)
         self._more: dict[str, Any] = {"local_files": False} if isinstance(collection, Collection) else {}
@@ -218,9 +218,7 @@ def _control(field: Field, collection: AnyCollection) -> Any:
 def _term(field: Field, value: str) -> str:
     """A filter in the query language."""
     value = str(value).replace('"', "").strip()
-    if not value:
-        return ""
-    return f'{field.name}:"{value}"' if any(letter in value for letter in " ()“”") else f"{field.name}:{value}"
+    return as_filter(field.name, value) if value else ""
 
 
 def _caption(hit: Hit) -> str:

@@ -17,12 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clipsearch.errors import InvalidQuery, NoSuchPicture, UnreadablePicture
+from clipsearch.errors import InvalidQuery, NoSuchPicture, OtherIndex, OtherPicture, UnreadablePicture
 from clipsearch.filenames import for_parsers
-from clipsearch.records import HIT_FIELDS
-from clipsearch.search.collection import Collection
-from clipsearch.server.engine import ServedIndex
-from clipsearch.server.identity import OtherPicture
+from clipsearch.records import HIT_FIELDS, in_one_cell
+from clipsearch.server.engine import ServedIndex, SharedCollection
 from clipsearch.server.routes import Service, path_of
 from clipsearch.server.work import WorkQueue
 
@@ -48,7 +46,7 @@ class Export:
             raise InvalidQuery(f"{len(ids):,} pictures are too many for one archive: select {MOST_ZIPPED:,} or fewer")
         self._service, self._work, self._served, self._ids, self._form = service, work, served, ids, form
         self._stack = ExitStack()
-        self._photos: Collection = self._stack.enter_context(served.lease())
+        self._photos: SharedCollection = self._stack.enter_context(served.lease())
         missing = np.setdiff1d(np.array(ids, np.int64), self._photos.row_ids())
         if len(missing):
             self.close()
@@ -93,10 +91,10 @@ class Export:
         yield sink.taken()
 
     def _preview(self, row_id: int) -> tuple[str, bytes | None, str]:
-        name = self._photos.record(row_id).path
+        name, index_id = self._photos.record(row_id).path, self._photos.identity
         try:
-            jpeg, _ = self._service.thumbnail(row_id, self._served.name, PREVIEW_SIDE)
-        except OtherPicture as error:
+            jpeg, _ = self._service.thumbnail(row_id, self._served.name, PREVIEW_SIDE, index_id=index_id)
+        except (OtherPicture, OtherIndex) as error:
             return name, None, str(error)
         except (UnreadablePicture, NoSuchPicture) as error:
             return name, None, error.reason if isinstance(error, UnreadablePicture) else "it is not there any more"
@@ -129,7 +127,7 @@ def _table(rows: list[dict[str, Any]], *, header: bool) -> bytes:
     if header:
         text.write("\ufeff")  # else spreadsheets take it for the encoding of their system
         writer.writerow(CSV_COLUMNS)
-    writer.writerows([_cell(row[column]) for column in CSV_COLUMNS] for row in rows)
+    writer.writerows([_cell(in_one_cell(row[column])) for column in CSV_COLUMNS] for row in rows)
     return text.getvalue().encode("utf-8", "replace")
 
 

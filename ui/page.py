@@ -10,12 +10,15 @@ import hashlib
 import json
 from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from clipsearch.encoder import Encoder
 from clipsearch.server.routes import Service
+from clipsearch.ui.first_use import Known, SetUp, add_first_use
 from clipsearch.ui.page_routes import add_page_routes
 from clipsearch.ui.programs import Programs, add_programs
 from clipsearch.ui.tables import tables
@@ -96,19 +99,39 @@ class Page:
         return self._assets.answer(request.url.path)
 
 
-def add_page(app: FastAPI, service: Service) -> Callable[[], None]:
-    """Add the browser interface to `app`, at "/", and what programs ask. Returns what is called at the end."""
+def add_page(
+    app: FastAPI,
+    service: Service,
+    *,
+    folder: Path | None = None,
+    encoder: Encoder | None = None,
+    open_known: bool = False,
+) -> Callable[[], None]:
+    """Add the browser interface to `app`, at "/", and what programs ask. Returns what is called at the end.
+
+    `folder` has no index yet: the page offers to make one (with `encoder`, where given). `open_known`: the page may
+    open any index that was used on this machine; of no use where other machines can ask.
+    """
+    set_up = None if folder is None else SetUp(service, folder, encoder=encoder)
+    add_first_use(app, service, set_up, Known(service) if open_known else None)
     add_page_routes(app, service)
     page = Page(add_programs(app, service))
     app.state.page = page
     app.add_route("/", page.document, methods=["GET"], include_in_schema=False)
     for path in page.files:
         app.add_route(path, page.file, methods=["GET"], include_in_schema=False)
-    return page.programs.close
+
+    def end() -> None:
+        if set_up is not None:
+            set_up.close()
+        page.programs.close()
+
+    return end
 
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "font-src 'self' data:; connect-src 'self'; manifest-src 'none'; base-uri 'self'; form-action 'self'; "
+    "media-src 'self'; font-src 'self' data:; connect-src 'self'; manifest-src 'none'; "
+    "base-uri 'self'; form-action 'self'; "
     "frame-ancestors 'none'; object-src 'none'"
 )

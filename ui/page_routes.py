@@ -14,6 +14,8 @@ from clipsearch.server.identity import check_index
 from clipsearch.server.routes import AsciiJSON, Service, documented
 from clipsearch.ui.exports import MEDIA_TYPES, MOST_EXPORTED, Export, Form
 from clipsearch.ui.overviews import add_overview_routes
+from clipsearch.ui.saved import add_saved_routes
+from clipsearch.ui.suggestions import add_suggestion_routes
 
 EXPORT_NAMES: dict[Form, str] = {"csv": "clipsearch.csv", "paths": "clipsearch.txt", "zip": "clipsearch.zip"}
 
@@ -96,6 +98,8 @@ def add_page_routes(app: FastAPI, service: Service) -> None:
     """Add what the page asks to `app`."""
     page = PageService(service)
     add_overview_routes(app, service)
+    add_suggestion_routes(app, service)
+    add_saved_routes(app, service)
 
     @app.post("/v1/gallery/rows", tags=["page"], **documented(RowsAnswer, 400, 404, 409, 413, 422, 503))
     async def gallery_rows(asked: RowsRequest) -> Response:

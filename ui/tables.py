@@ -13,11 +13,12 @@ def tables() -> dict[str, Any]:
 
     `shown`: formats of which a browser shows the original.
     """
-    read = [found for found in FORMATS if is_installed(found)]
+    read = [found for found in FORMATS if is_installed(found) and found.kind != "VIDEO"]
     return {
         "filters": [
             {
                 "name": field.name,
+                "also": field.also,
                 "kind": field.kind,
                 "label": field.control.label,
                 "type": field.control.type,

@@ -21,6 +21,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "index": Command(),
+    "read": Command(),
     "query": Command(answers=True, brief=True),
     "status": Command(),
     "verify": Command(),
@@ -31,9 +32,11 @@ COMMANDS: dict[str, Command] = {
     "eval": Command(),
     "classify": Command(),
     "similar": Command(answers=True),
+    "where": Command(answers=True),
     "dedupe": Command(),
     "illustrate": Command(),
     "concept": Command(),
+    "saved": Command(),
     "serve": Command(answers=True),
     "mcp": Command(answers=True),
     "train": Command(),

@@ -43,6 +43,7 @@ def add(
       clipsearch query "tag:my-dog"                (pictures of it, the most certain first)
       clipsearch query "beach tag:my-dog"          (on the beach)
     """
+    from clipsearch.query.fields import as_filter
     from clipsearch.query.nodes import Tagged
     from clipsearch.search.collection import open_collection
     from clipsearch.search.concepts import add_concept
@@ -62,12 +63,8 @@ def add(
     if as_json:
         print_json({"name": concept.name, "pictures": found})
     else:
-        asked = shlex.quote(safe(_filter(concept.name)))
+        asked = shlex.quote(safe(as_filter("tag", concept.name)))
         print(f"{safe(concept.name)}: matches {count(found, 'picture')}. Search for it with: clipsearch query {asked}")
-
-
-def _filter(name: str) -> str:
-    return f'tag:"{name}"' if any(c.isspace() or c in "()" for c in name) else f"tag:{name}"
 
 
 @app.command("list")

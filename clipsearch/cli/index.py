@@ -74,7 +74,7 @@ def index_command(
         bool,
         typer.Option(
             "--reread-metadata",
-            help="Read dates, places and cameras again if an older version read them. Encodes nothing.",
+            help="Read dates, places, cameras, keywords and captions again if an older version did. Encodes nothing.",
         ),
     ] = False,
     retry_skipped: Annotated[
@@ -101,6 +101,13 @@ def index_command(
         str | None, typer.Option(help="Device for open_clip: models: cuda, mps or cpu.", metavar="DEVICE")
     ] = None,
     recall: RecallOption = None,
+    views: Annotated[
+        int | None,
+        typer.Option(
+            help="Views of each picture: 1, or 5 to find more, at several times the cost (docs/views.md). Saved.",
+            metavar="1|5",
+        ),
+    ] = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Forget missing pictures, whose folder or drive is unavailable, now.")
     ] = False,
@@ -144,7 +151,7 @@ def index_command(
       clipsearch index ./photos
       clipsearch index /mnt/nas/photos --index ~/photo-index    (if the folder is read-only)
       clipsearch index ./photos --model ViT-B-32-SigLIP2-256__webli --reindex
-      clipsearch index ./photos --reread-metadata               (dates that older versions missed)
+      clipsearch index ./photos --reread-metadata               (dates and keywords that older versions missed)
       clipsearch index ./photos --exclude Screenshots --exclude "*.gif"
       clipsearch index ./photos --plan                          (what would be done, how long it would take)
       clipsearch index ./photos --watch                         (keep it up to date until Ctrl-C)
@@ -165,6 +172,7 @@ def index_command(
         reindex=reindex,
         reread_metadata=reread_metadata,
         recall=recall,
+        views=views,
         prune=prune,
         keep_missing_days=keep_missing,
         follow_links=follow_links,
@@ -231,6 +239,8 @@ def index_command(
         command += "".join(f" --exclude {quoted(pattern)}" for pattern in options.exclude)
         if reindex and report.generation:
             command += (f" --model {quoted(model)}" if model else "") + " --reindex"
+        if views is not None:
+            command += f" --views {views}"
         if reread_metadata:
             command += " --reread-metadata"
         print(f"Stopped. Finished work is kept. Continue with: {command}", file=sys.stderr)
@@ -357,4 +367,6 @@ def _print_report(report: IndexReport, place: Path) -> None:
         reasons = ", ".join(f"{reason} ({number:,})" for reason, number in report.left_out.items())
         print(f"  left out: {reasons}")
     found = count(report.pictures, "picture")
+    if report.rows != report.pictures:
+        found += f" ({report.rows:,} rows, with the shots of videos)"
     print(f'{found} in the index. Search with: clipsearch query "a dog on a beach" --index {quoted(place)}')

@@ -72,7 +72,7 @@ OriginalsOption = Annotated[
 
 
 def listen(
-    index: list[Path] | None,
+    places: list[Path],
     host: str,
     port: int | None,
     token: str | None,
@@ -83,14 +83,13 @@ def listen(
     interface: Callable[[FastAPI, Service], Callable[[], None]] | None,
     browser: bool,
 ) -> None:
-    """Serve indexes until Ctrl-C, with a page if `interface` adds one; `browser` opens it."""
+    """Serve the indexes at `places` until Ctrl-C, with a page if `interface` adds one; `browser` opens it."""
     from clipsearch.server.sub_path import checked_root
 
     try:
         root = checked_root(root_path)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--root-path") from None
-    places = [config.find_index(place) for place in index] if index else [config.find_index()]
     listening = socket_at(host, port)
     from clipsearch.daemon.server import answer_locally
     from clipsearch.server.app import ServerOptions, create_app

@@ -55,11 +55,10 @@ RecallOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-LONGEST_ID = 19  # digits
-
-
 def picture_or_id(word: str) -> int | str:
     """A row id that was typed; any other word, and a file of that name, is the path of a picture."""
+    from clipsearch.query.arguments import LONGEST_ID
+
     is_id = word.isdecimal() and len(word) <= LONGEST_ID and not Path(word).exists()
     return int(word) if is_id else word
 

@@ -10,7 +10,10 @@ from collections.abc import Iterable
 
 from clipsearch.cli.terminal import cell, shown
 from clipsearch.filenames import to_bytes
-from clipsearch.records import HIT_FIELDS, Hit
+from clipsearch.records import HIT_FIELDS, Hit, Line, PictureMetadata, in_one_cell
+
+LONGEST_SHOWN = 80  # characters of a text under a hit
+LONGEST_WORDS = 90  # characters of the words in a picture, under a hit
 
 
 def hits_csv(hits: Iterable[Hit]) -> bytes:
@@ -20,17 +23,45 @@ def hits_csv(hits: Iterable[Hit]) -> bytes:
     writer.writeheader()
     for hit in hits:
         row = hit.to_dict()
-        writer.writerow({key: cell(value) if isinstance(value, str) else value for key, value in row.items()})
+        flat = {key: in_one_cell(value) for key, value in row.items()}
+        writer.writerow({key: cell(value) if isinstance(value, str) else value for key, value in flat.items()})
     return to_bytes(buffer.getvalue())
 
 
 def print_hit(hit: Hit) -> None:
     """Print a line for people, and one for each near-duplicate that the hit stands for."""
     score = "    -" if math.isnan(hit.score) else f"{hit.score:.3f}"
-    band = "" if hit.band is None else f"{hit.band:8}  "
-    print(f"{hit.rank:3d}  {score}  {band}{shown(_shortest(hit.path))}")
+    word = "words" if hit.words and hit.band == "unlikely" else hit.band  # these are why it is shown
+    band = "" if word is None else f"{word:8}  "
+    print(f"{hit.rank:3d}  {score}  {band}{shown(hit.record.where(_shortest(hit.path)))}")
+    if hit.words:
+        print(f"{'':22}{shown(said_words(hit.words))}")
+    if words := words_of(hit.record.metadata):
+        print(f"{'':22}{shown(words)}")
     for other in hit.others:
-        print(f"                      = {shown(_shortest(other.path))}")
+        print(f"                      = {shown(other.record.where(_shortest(other.path)))}")
+
+
+def words_of(metadata: PictureMetadata) -> str:
+    """What people wrote of a picture, as far as it fits into a line; "" if nothing."""
+    told = {
+        "rating": "" if metadata.rating is None else str(metadata.rating),
+        "people": ", ".join(metadata.people),
+        "keywords": ", ".join(metadata.keywords),
+        "title": metadata.title or "",
+        "caption": (metadata.caption or "").replace("\n", " / "),
+    }
+    return "; ".join(f"{name}: {_cut(text)}" for name, text in told.items() if text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
+
+
+def said_words(lines: Iterable[Line]) -> str:
+    """The first lines of words in a picture, in quotes, on one line."""
+    words = " / ".join(" ".join(line.text.split()) for line in lines)
+    return f'"{words}"' if len(words) <= LONGEST_WORDS else f'"{words[:LONGEST_WORDS].rstrip()}..."'
 
 
 def _shortest(path: str) -> str:

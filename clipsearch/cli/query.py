@@ -80,6 +80,9 @@ def query(
     unique: Annotated[
         bool, typer.Option("--unique", help="Show near-duplicates as one hit, the best, with the others below it.")
     ] = False,
+    each: Annotated[
+        bool, typer.Option("--each", help="Show every matching moment of a video as a hit, not only the best.")
+    ] = False,
     diverse: Annotated[bool, typer.Option("--diverse", help="Prefer hits that differ from each other.")] = False,
     diversity: Annotated[
         float | None, typer.Option(help="How strongly: 0 to 1. --diverse is 0.5.", metavar="X")
@@ -89,6 +92,12 @@ def query(
     ] = None,
     unlike: Annotated[
         list[int] | None, typer.Option(help="row_id of an irrelevant hit (see --json). Can be repeated.", metavar="ID")
+    ] = None,
+    saved: Annotated[
+        str | None,
+        typer.Option(
+            "--saved", help="A saved search (see clipsearch saved list), and what else the query says.", metavar="NAME"
+        ),
     ] = None,
     index: IndexOption = None,
     model: ModelOption = None,
@@ -119,6 +128,7 @@ def query(
     Examples:
       clipsearch query "a dog on a beach"
       clipsearch query holiday.jpg -k 5                         (pictures like this one; or the URL of one)
+      clipsearch query "holiday.jpg#xywh=10,20,300,200"         (like this part of it: left, top, width, height)
       clipsearch query horse + stripes                          (a sum; also: cat - dog, 2:dog + ./pool.jpg)
       clipsearch query "dog beach -people after:2023-05 folder:trips"
       clipsearch query "(camera:canon or ext:png) not tag:seen" --sort date
@@ -128,6 +138,13 @@ def query(
     if as_json + as_csv + paths + zero + preview > 1:
         raise InvalidQuery("use only one of --json, --csv, --paths, -0 and --preview")
     words = joined([word if is_utf8(word) or Path(word).exists() else as_typed(word) for word in query or ()])
+    if saved is not None:
+        from clipsearch.cli.saved import saved_search
+
+        kept = saved_search(index, saved)
+        words = f"{kept.query} {words}".strip()
+        sort = kept.sort if sort == "score" else sort
+        show_all, unique, diverse = show_all or kept.all, unique or kept.unique, diverse or kept.diverse
     if k < 1 or offset < 0 or diversity is not None:  # else a server's answer need not wait for this import
         from clipsearch.query.arguments import read_diversity, read_window
 
@@ -137,7 +154,10 @@ def query(
         from clipsearch.cli.fetch import fetched, is_address
 
         if is_address(words):
-            words = str(context.with_resource(fetched(words)))
+            from clipsearch.query import MARK
+
+            address, mark, part = words.partition(MARK)
+            words = f"{context.with_resource(fetched(address))}{mark}{part}"
     drawing = None
     if preview:
         from clipsearch.cli.preview import Preview
@@ -157,6 +177,7 @@ def query(
         "unlike": unlike or (),
         "all": show_all,
         "min_confidence": min_confidence,
+        "each": each,
     }
     lap("start and imports")
     asked = {**options, "offset": offset}
@@ -231,8 +252,9 @@ def joined(words: list[str]) -> str:
 def _requoted(word: str) -> str:
     name, colon, value = word.partition(":")
     if colon and " " in value and '"' not in value and name.lstrip("-\N{MINUS SIGN}").isalpha():
-        from clipsearch.query.fields import FILTERS
+        from clipsearch.query.fields import FILTERS, SAME_FIELDS, as_filter
 
-        if name.lstrip("-\N{MINUS SIGN}").lower() in FILTERS:
-            return f'{name}:"{value}"'
+        field = name.lstrip("-\N{MINUS SIGN}").lower()
+        if field in FILTERS or field in SAME_FIELDS:
+            return as_filter(name, value)
     return word

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from clipsearch import config
 from clipsearch.cli.listening import (
     HostNameOption,
     HostOption,
@@ -37,4 +38,5 @@ def serve(
       CLIPSEARCH_TOKEN=... clipsearch serve --host 0.0.0.0
       clipsearch serve --root-path /photos --host-name example.org     (behind a proxy; see docs/api.md)
     """
-    listen(index, host, port, token, host_name, root_path, originals, interface=None, browser=False)
+    places = [config.find_index(place) for place in index] if index else [config.find_index()]
+    listen(places, host, port, token, host_name, root_path, originals, interface=None, browser=False)

@@ -28,6 +28,7 @@ def similar(
     Examples:
       clipsearch similar holiday.jpg
       clipsearch similar 4711 -k 5 --json
+      clipsearch similar "holiday.jpg#xywh=10,20,300,200"       (like this part: left, top, width, height)
     """
     from clipsearch.search.collection import open_collection
 

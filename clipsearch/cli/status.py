@@ -49,6 +49,8 @@ def status(
             print(f"partial\t{shown(picture.path)}\t{shown(picture.reason)}")
         return
     print(f"pictures    {found.pictures:,}")
+    if found.rows != found.pictures:
+        print(f"              in {found.rows:,} rows, with the shots of videos")
     if found.partial:
         print(f"              {len(found.partial):,} of them partly read")
     if found.missing:
@@ -56,9 +58,12 @@ def status(
     print(f"skipped     {sum(found.skipped_by_status.values()):,}")
     for name, number in found.skipped_by_status.items():
         print(f"              {number:,} {STATUS_WORDS[name]}")
+    if found.words_read:
+        print(f"words       read in {count(found.words_read, 'picture')}")
     print(f"folder      {shown(str(found.root))}")
     print(f"index       {shown(str(found.index))} ({size(found.size_bytes)})")
-    print(f"model       {safe(found.model)}, {found.dim} dimensions")
+    views = f", {found.views_per_picture} views of each picture" if found.views_per_picture > 1 else ""
+    print(f"model       {safe(found.model)}, {found.dim} dimensions{views}")
     print(f"generation  {found.generation}, committed {found.committed_at}")
     print(f"fragments   {found.fragments}, with {count(found.deleted_rows, 'deleted row')}")
     if found.rebuilt is not None:

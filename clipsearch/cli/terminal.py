@@ -257,4 +257,5 @@ _STAGES = {
     "merge": "merging files",
     "check": "checking",
     "encode": "encoding",
+    "words": "reading words",
 }

@@ -80,8 +80,8 @@ def verify(
 
 
 def _root_of(index: Path) -> Path:
-    """The folder that an index is of."""
+    """The folder that an index is of, or a word for it where nobody knows."""
     from clipsearch.store import open_snapshot
 
     with open_snapshot(index) as snapshot:
-        return snapshot.root
+        return snapshot.root if snapshot.manifest.root else Path("FOLDER")

@@ -20,7 +20,7 @@ from clipsearch.daemon.client import is_own_user, message, receive, socket_path
 from clipsearch.encoder import Encoder
 from clipsearch.errors import ClipsearchError
 from clipsearch.places import expanded
-from clipsearch.query import Query, parse_query
+from clipsearch.query import MARK, Query, parse_query
 from clipsearch.server.engine import Engine, ServedIndex
 
 PATIENCE_S = 5.0  # with a client that connects and says nothing
@@ -92,7 +92,7 @@ class LocalSocket:
         parsed = Query("", ())  # what lists the newest pictures
         if asked["query"].strip():
             parsed = parse_query(asked["query"], is_file=lambda name: _is_file(folder, name))
-        if any(term.kind == "picture" for term in parsed.terms):
+        if any(term.kind == "picture" or MARK in term.value for term in parsed.terms):
             return {}
         with self._served.lease(at_least=generation) as photos:
             if photos.manifest.generation != generation:

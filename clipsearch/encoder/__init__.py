@@ -123,6 +123,25 @@ class Encoder(Protocol):
         """An encoder that gives the vectors of texts that a new process gives, to the last bit."""
         ...
 
+    def dense_tower(self) -> PlacesTower | None:
+        """The image tower in two parts, where it can tell places of a picture apart. None: it cannot.
+
+        Raises: NotDense, which means the same.
+        """
+        ...
+
+
+class PlacesTower(Protocol):
+    """An image tower that tells what is where in a picture; see `dense.DenseTower`."""
+
+    def features(self, pixels: PixelArray) -> FloatArray:
+        """What it sees at each place. Shapes: pixels (H, W, 3) uint8, of any size; result (h, w, C)."""
+        ...
+
+    def vectors(self, features: FloatArray) -> FloatArray:
+        """Features as vectors of pictures. Shapes: (N, C); result (N, D), unit L2."""
+        ...
+
 
 def check_encoder(value: object) -> None:
     """Raise for what has not the methods of an encoder. Raises: InvalidArgument."""
@@ -179,3 +198,6 @@ class BaseEncoder:
 
     def as_new(self: Encoder) -> Encoder:
         return self
+
+    def dense_tower(self) -> PlacesTower | None:
+        return None

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Iterator
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -21,6 +20,7 @@ import xxhash
 from clipsearch.checksums import file_checksum
 from clipsearch.encoder.languages import FILES as GATE_FILES
 from clipsearch.encoder.layout import TEXTUAL_MODEL, VISUAL_MODEL, ModelDirectory, read_model_directory
+from clipsearch.encoder.protobuf import fields
 from clipsearch.errors import InvalidModel
 from clipsearch.records import Preprocessing
 
@@ -106,8 +106,7 @@ def tower_files(directory: Path, relative: str) -> list[Path]:
     return [model, *files]
 
 
-# Where a model keeps external data is the one thing needed of its protobuf, so it is walked here: reading it
-# with the onnx package would add a dependency and copy all weights. Field numbers are those of onnx.proto.
+# Field numbers are those of onnx.proto.
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_EXTERNAL_DATA, _ENTRY_KEY, _ENTRY_VALUE = 7, 5, 13, 1, 2
 
 
@@ -127,12 +126,12 @@ def _locations_in(directory: Path, relative: str, _identity: tuple[int, ...]) ->
             raise InvalidModel(directory, f"{relative} is empty")
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
-                graphs = list(_fields(data, 0, len(data), _MODEL_GRAPH))
+                graphs = list(fields(data, 0, len(data), _MODEL_GRAPH))
                 for graph in graphs:
-                    for tensor in _fields(data, *graph, _GRAPH_INITIALIZER):
-                        for entry in _fields(data, *tensor, _TENSOR_EXTERNAL_DATA):
+                    for tensor in fields(data, *graph, _GRAPH_INITIALIZER):
+                        for entry in fields(data, *tensor, _TENSOR_EXTERNAL_DATA):
                             key, value = (
-                                b"".join(data[start:end] for start, end in _fields(data, *entry, number))
+                                b"".join(data[start:end] for start, end in fields(data, *entry, number))
                                 for number in (_ENTRY_KEY, _ENTRY_VALUE)
                             )
                             if key == b"location":
@@ -142,40 +141,3 @@ def _locations_in(directory: Path, relative: str, _identity: tuple[int, ...]) ->
     if not graphs:
         raise InvalidModel(directory, f"{relative} is not an ONNX file")
     return frozenset(locations)
-
-
-def _fields(data: mmap.mmap, start: int, end: int, wanted: int) -> Iterator[tuple[int, int]]:
-    """Spans of the length-delimited fields number `wanted` of the message at data[start:end]."""
-    position = start
-    while position < end:
-        tag, position = _varint(data, position)
-        number, kind = tag >> 3, tag & 7
-        if kind == 0:
-            _, position = _varint(data, position)
-        elif kind in (1, 5):
-            position += 8 if kind == 1 else 4
-        elif kind == 2:
-            length, position = _varint(data, position)
-            if position + length > end:
-                raise ValueError("a field extends past the end of its message")
-            if number == wanted:
-                yield position, position + length
-            position += length
-        else:
-            raise ValueError("unknown wire type")
-    if position != end:
-        raise ValueError("a field extends past the end of its message")
-
-
-def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
-    value = data[position]
-    if value < 0x80:  # nearly always
-        return value, position + 1
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ValueError("a number is too long")

@@ -30,6 +30,7 @@ from clipsearch.errors import ClipsearchError, InvalidModel, ModelNotFound, Unsu
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 if TYPE_CHECKING:
+    from clipsearch.encoder.dense import DenseTower
     from clipsearch.encoder.precision import Choice, Precision
 
 BULK_PICTURES = 16  # so many at once are worth a tower that is made for many
@@ -321,6 +322,17 @@ class OnnxEncoder(BaseEncoder):
         if self._model.multilingual is not None:
             prepare_text_tower(self._model.multilingual)
 
+    def dense_tower(self) -> DenseTower:
+        """The image tower cut before its pooling, in fp32. Raises: NotDense if it cannot be; InvalidModel."""
+        from clipsearch.encoder.dense import DenseTower
+
+        if not self._model.has_visual:
+            raise self._no_image_tower()
+        with self._images.lock:
+            if self._images.dense is None:
+                self._images.dense = DenseTower(self._model, self.preprocessing, _bulk_threads(self._threads))
+            return self._images.dense
+
     def _image_tower(self, pixels: PixelArray) -> tuple[Bulk, int]:
         """What encodes these pictures, and how many in a run. Loaded, and chosen, when first needed."""
         from clipsearch.encoder.precision import PLAIN
@@ -411,6 +423,7 @@ class _ImageParts:
     choices: dict[str | None, Choice] = field(default_factory=dict)  # by the precision that was wanted
     towers: dict[tuple[str, str], _Towers] = field(default_factory=dict)  # by engine and precision
     fingerprint: str | None = None
+    dense: DenseTower | None = None
 
 
 class _TokenizerLoading:

@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 from clipsearch.records import SkipStatus
 
 Kind = Literal[
-    "JPEG", "PNG", "WEBP", "GIF", "BMP", "JPEG2000", "RAW", "TIFF", "AVIF", "HEIF", "PPM", "DIB"
-]  # what clipsearch reads; all but two are Pillow's names
+    "JPEG", "PNG", "WEBP", "GIF", "BMP", "JPEG2000", "RAW", "TIFF", "AVIF", "HEIF", "PPM", "DIB", "VIDEO"
+]  # what clipsearch reads; all but three are Pillow's names
 
 HEAD_BYTES = 4096  # what `identify` wants to see of a file
 TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")  # classic and BigTIFF
@@ -51,6 +51,20 @@ def _brands(head: bytes) -> set[bytes]:
 
 def _is_ppm(head: bytes, name: str) -> bool:
     return head[:1] == b"P" and head[1:2] in b"123456fF" and head[2:3].isspace()
+
+
+def _is_video(head: bytes, name: str) -> bool:
+    """After AVIF, HEIF and CR3, which share the container of MP4."""
+    return video_container(head) is not None
+
+
+def video_container(head: bytes) -> str | None:
+    """FFmpeg's name of the container that a video is in, by its first bytes; None for what is no video."""
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"):
+        return "mov"
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return "matroska"
+    return "avi" if head[:4] == b"RIFF" and head[8:12] == b"AVI " else None
 
 
 def _is_dib(head: bytes, name: str) -> bool:
@@ -190,6 +204,15 @@ FORMATS: tuple[Format, ...] = (
         plugin=("PIL.PpmImagePlugin", "PpmImageFile"),
     ),
     Format("DIB", "DIB", "dib", "image/x-ms-bmp", test=_is_dib, plugin=("PIL.BmpImagePlugin", "DibImageFile")),
+    Format(  # last
+        "VIDEO",
+        "video (MP4, QuickTime, Matroska, WebM, AVI)",
+        "mp4 mov m4v 3gp 3g2 mkv webm avi",
+        "video/mp4 video/quicktime video/x-m4v video/3gpp video/x-matroska video/webm video/x-msvideo",
+        test=_is_video,
+        extra="video",
+        module="av",
+    ),
 )
 """What clipsearch reads, in the order in which files are tested for it."""
 
@@ -321,8 +344,13 @@ def is_picture_name(name: str) -> bool:
 
 
 def is_candidate(name: str) -> bool:
-    """Whether a file of this name is worth opening."""
-    return classify_name(name) is None
+    """Whether a file of this name is worth opening as a picture."""
+    return classify_name(name) is None and not is_video_name(name)
+
+
+def is_video_name(name: str) -> bool:
+    """Whether a file is a video by its name."""
+    return _kind_by_name(name) == "VIDEO"
 
 
 def extra_is_installed(name: str) -> bool:
@@ -342,8 +370,18 @@ def identify(head: bytes, name: str) -> Kind | None:
     return None
 
 
+POINTER = "a pointer of Git LFS or git-annex to a picture that is not here"
+_POINTERS = (
+    b"version https://git-lfs.github.com/spec/",
+    b"version https://hawser.github.com/spec/",
+    b"/annex/objects/",
+)
+
+
 def classify_unidentified(head: bytes, name: str) -> tuple[SkipStatus, str]:
     """Return the status and reason of a file that `identify` did not know."""
+    if head.startswith(_POINTERS) or b".git/annex/objects/" in head[:512]:
+        return "not_a_picture", POINTER
     by_name = classify_name(name)
     if by_name is not None and by_name[0] == "unsupported_format":
         return by_name  # first, since Targa files start like Windows icons
@@ -352,6 +390,4 @@ def classify_unidentified(head: bytes, name: str) -> tuple[SkipStatus, str]:
             return "unsupported_format", f"{found.name} files are not supported"
     if b"<svg" in head[:1024]:
         return "unsupported_format", "SVG files are not supported"
-    if head[4:8] == b"ftyp":
-        return "not_a_picture", "a video"
     return "not_a_picture", "its content is not in a known picture format"

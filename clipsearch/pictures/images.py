@@ -28,7 +28,7 @@ import xxhash
 from PIL import Image, ImageChops, ImageFile
 
 from clipsearch.errors import UnreadablePicture
-from clipsearch.pictures import holes, repair, tiff
+from clipsearch.pictures import holes, repair, tiff, video
 from clipsearch.pictures.appearance import NOT_SEEN, Appearance, appearance
 from clipsearch.pictures.formats import (
     HEAD_BYTES,
@@ -39,6 +39,8 @@ from clipsearch.pictures.formats import (
     format_of,
     identify,
     is_candidate,
+    is_installed,
+    is_video_name,
     missing_extra,
 )
 from clipsearch.pictures.gamma import profile_of
@@ -58,6 +60,7 @@ from clipsearch.pictures.metadata.stripping import (
     without_bad_metadata,
     without_items,
 )
+from clipsearch.query.crops import Crop, OutsidePicture
 from clipsearch.records import MOST_PIECES, OUT_OF_MEMORY, PictureMetadata, PixelArray, Preprocessing, SkipStatus
 
 __all__ = [
@@ -72,6 +75,7 @@ __all__ = [
     "prepare",
     "read_picture",
     "see",
+    "view_boxes",
 ]
 
 # 2^28 pixels are 1 GiB at Pillow's 4 bytes each, and up to 2.5 GiB while alpha is composited. Phones make
@@ -123,6 +127,7 @@ class Picture:
     partial: str | None = None  # what is missing of the picture, in words; None where nothing is
     beside_unread: bool = False  # a file beside it that may say more could not be read
     appearance: Appearance = NOT_SEEN
+    is_tiled: bool = False  # whether the pieces are the whole picture and its tiles: see `view_boxes`
 
     @property
     def pixels(self) -> PixelArray:
@@ -151,14 +156,18 @@ def read_picture(
     content_hash: bool = True,
     content: bytes | None = None,
     pieces: bool = False,
+    crop: Crop | None = None,
+    views: int = 1,
 ) -> Picture:
     """Read, decode and prepare the picture at `path`; or `content`, the bytes of a picture file called `path`.
 
-    `pieces`: see `PictureFile.decode`. Raises: UnreadablePicture, whatever is wrong with the file.
+    `pieces`, `crop`, `views`: see `PictureFile.decode`. Raises: UnreadablePicture, whatever is wrong with the file.
     """
     with PictureFile(path, content) as file:
         hashed = file.content_hash() if content_hash else None
-        return file.decode(preprocessing, max_pixels=max_pixels, content_hash=hashed, pieces=pieces)
+        return file.decode(
+            preprocessing, max_pixels=max_pixels, content_hash=hashed, pieces=pieces, crop=crop, views=views
+        )
 
 
 def open_picture(
@@ -167,13 +176,15 @@ def open_picture(
     longest: int | None = None,
     max_pixels: int = MAX_PIXELS,
     content: bytes | None = None,
+    time_s: float = 0.0,
 ) -> Image.Image:
     """Return the picture at `path` upright in sRGB, with its longer side at most `longest` pixels.
 
-    The image carries no metadata of the file. `content`: as for `read_picture`. Raises: UnreadablePicture.
+    The image carries no metadata of the file. `content`: as for `read_picture`. `time_s`: of a video, the moment that
+    is shown. Raises: UnreadablePicture.
     """
     with PictureFile(path, content) as file:
-        return file.open(longest=longest, max_pixels=max_pixels)
+        return file.open(longest=longest, max_pixels=max_pixels, time_s=time_s)
 
 
 def prepare(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
@@ -186,8 +197,9 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
     return _resize_and_crop(_Decoded(rgb, image.size, None, to_srgb, Embedded()), preprocessing)
 
 
-def see(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
-    """What an encoder is given of an image that somebody has opened: upright, a long one in pieces.
+def see(image: Image.Image, preprocessing: Preprocessing, views: int = 1) -> tuple[PixelArray, bool]:
+    """What an encoder is given of an image that somebody has opened: upright, a long one in pieces, any other in
+    `views`; and whether it is tiled.
 
     Shape: (K, H, W, 3) uint8. Raises: UnreadablePicture.
     """
@@ -195,9 +207,9 @@ def see(image: Image.Image, preprocessing: Preprocessing) -> PixelArray:
         rgb, to_srgb = _to_rgb(image)
         upright, _ = _turn_upright(rgb, None, orientation_of(read_exif(image), 1))
         decoded = _Decoded(upright, upright.size, None, to_srgb, Embedded())
-        boxes = piece_boxes(upright.size)
-        parts = [_piece(decoded, box) for box in boxes] if boxes else [decoded]
-        return np.stack([_resize_and_crop(part, preprocessing) for part in parts])
+        boxes, is_tiled = _parts(upright.size, True, views)
+        parts = [_piece(decoded, box, exact=is_tiled) for box in boxes] if boxes else [decoded]
+        return np.stack([_resize_and_crop(part, preprocessing) for part in parts]), is_tiled
 
 
 def as_file(image: Image.Image) -> bytes:
@@ -252,6 +264,8 @@ class PictureFile:
             kind = identify(head, name)
             if kind is None:
                 raise UnreadablePicture(self.path, *classify_unidentified(head, name))
+            if kind == "VIDEO" and not (is_video_name(name) or is_installed(format_of(kind))):
+                raise UnreadablePicture(self.path, "not_a_picture", "a video")
             self.kind: Kind = kind
             self._head: bytes | None = head
         except BaseException:
@@ -283,7 +297,8 @@ class PictureFile:
     def content_hash(self) -> str:
         """Return the xxh3-128 of the file's bytes, hexadecimal. Reads a file of ordinary size into memory."""
         if self._hash is None:
-            self._read()
+            if self.kind != "VIDEO":  # which is read from the disk, a part at a time
+                self._read()
             hasher = xxhash.xxh3_128()
             with self._reporting_errors("file"):
                 self._stream.seek(0)
@@ -302,19 +317,31 @@ class PictureFile:
         max_pixels: int = MAX_PIXELS,
         content_hash: str | None = None,
         pieces: bool = False,
+        crop: Crop | None = None,
+        views: int = 1,
         look: bool = False,
     ) -> Picture:
         """Decode the picture for an image tower. Draft-mode JPEG decoding: see _DRAFT_FACTOR.
 
-        `pieces`: return a long picture in several, rather than its middle. `look`: also say what its pixels say.
+        `pieces`: return a long picture in several, rather than its middle. `crop`: return this part of it, as if it
+        were a picture of its own. `views`: return the whole and its tiles, if more than one. `look`: also say what its
+        pixels say. Of a video, its first frame.
         """
-
+        if self.kind == "VIDEO" and crop is not None:
+            raise UnreadablePicture(
+                self.path, "unreadable", "only a part of a picture can be searched for, not of a video"
+            )
+        if self.kind == "VIDEO":
+            first = self.frame_at(0.0, preprocessing)
+            metadata, beside_unread = self.metadata()
+            return replace(first, metadata=metadata, content_hash=content_hash, beside_unread=beside_unread)
         self._read()
         with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
-            decoded = _decode(self._stream, self.kind, _wanted(preprocessing, pieces), max_pixels)
-            boxes = piece_boxes(decoded.full_size) if pieces else []
+            decoded = _decode(self._stream, self.kind, _wanted(preprocessing, pieces, crop, views), max_pixels)
+            boxes, is_tiled = _boxes(decoded.full_size, pieces, crop, views)
             if boxes:
-                seen = np.stack([_resize_and_crop(_piece(decoded, box), preprocessing) for box in boxes])
+                parts = [_piece(decoded, box, exact=crop is not None or is_tiled) for box in boxes]
+                seen = np.stack([_resize_and_crop(part, preprocessing) for part in parts])
             else:
                 seen = _resize_and_crop(decoded, preprocessing)[None]
         width, height = decoded.full_size
@@ -329,7 +356,7 @@ class PictureFile:
         if look:
             with suppress(Exception):  # of these measures none is worth a picture
                 looks = _look_at(decoded, self.path, metadata)
-        return Picture(seen, width, height, metadata, content_hash, decoded.partial, beside_unread, looks)
+        return Picture(seen, width, height, metadata, content_hash, decoded.partial, beside_unread, looks, is_tiled)
 
     def describe(
         self, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS, pieces: bool = False
@@ -338,6 +365,11 @@ class PictureFile:
 
         Only a file whose metadata is damaged is decoded all the same.
         """
+        if self.kind == "VIDEO":
+            metadata, unread = self.metadata()
+            if unread:
+                raise UnreadablePicture(self.path, "unreadable", _BESIDE_UNREAD)
+            return metadata
         try:
             with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
                 embedded = _read_metadata(self._stream, self.kind, _wanted(preprocessing, pieces))
@@ -354,13 +386,71 @@ class PictureFile:
         except OSError as error:
             raise UnreadablePicture(self.path, "unreadable", _BESIDE_UNREAD) from error
 
-    def open(self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    def read_part(
+        self, preprocessing: Preprocessing, *, start_s: float, most: int, look: bool = False
+    ) -> tuple[video.Part, PixelArray, list[Appearance]]:
+        """Some frames of a video after `start_s`, as an encoder is given them, and what their pixels say.
+
+        Shape: (F, H, W, 3) uint8.
+        """
+        with self._reading_video():
+            shortest = _DRAFT_FACTOR * max(preprocessing.width, preprocessing.height)
+            part = video.read_part(self._stream, start_s=start_s, most=most, shortest=shortest)
+        decoded = [_Decoded(frame.image, part.full_size, None, None, Embedded()) for frame in part.frames]
+        looks = []
+        for one in decoded if look else ():
+            with suppress(Exception):  # what pixels say is an extra: without it the frame is found all the same
+                looks.append(_look_at(one, "", PictureMetadata()))
+                continue
+            looks.append(NOT_SEEN)
+        empty = np.empty((0, preprocessing.height, preprocessing.width, 3), np.uint8)
+        pixels = [_resize_and_crop(one, preprocessing) for one in decoded]
+        return part, np.stack(pixels) if pixels else empty, looks
+
+    def metadata(self) -> tuple[PictureMetadata, bool]:
+        """What is known of a video, and whether a file beside it that may say more could not be read."""
+        embedded = Embedded("VIDEO")
+        with suppress(UnreadablePicture), self._reading_video():
+            embedded = Embedded("VIDEO", (video.read_said(self._stream),))
+        try:
+            return describe(embedded, self.path, beside=self._is_on_disk), False
+        except OSError:
+            return describe(embedded, self.path, beside=False), True
+
+    @contextmanager
+    def _reading_video(self) -> Iterator[None]:
+        """The stream as it is: a video is not brought into memory. Raises: UnreadablePicture."""
+        if not is_installed(format_of("VIDEO")):
+            raise UnreadablePicture(self.path, "missing_extra", missing_extra("VIDEO"))
+        with self._reporting_errors("video"):
+            try:
+                yield
+            except video.VideoError as error:
+                raise UnreadablePicture(self.path, error.status, error.reason) from error
+
+    def frame_at(self, time_s: float, preprocessing: Preprocessing) -> Picture:
+        """What a video shows at a moment, as `decode` gives a picture."""
+        with self._reading_video():
+            image, size = video.frame_at(self._stream, time_s, fit=_wanted(preprocessing, False))
+        seen = _resize_and_crop(_Decoded(image, size, None, None, Embedded()), preprocessing)[None]
+        return Picture(seen, *size, PictureMetadata("VIDEO"), None)
+
+    def open(self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS, time_s: float = 0.0) -> Image.Image:
         """Decode the picture for people: see `open_picture`."""
+        return self.open_sized(longest=longest, max_pixels=max_pixels, time_s=time_s)[0]
+
+    def open_sized(
+        self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS, time_s: float = 0.0
+    ) -> tuple[Image.Image, Size]:
+        """The same, and the size of the whole picture."""
 
         def fit(size: Size) -> Size:
             scale = 1.0 if longest is None else min(1.0, longest / max(size))
             return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
+        if self.kind == "VIDEO":
+            with self._reading_video():
+                return video.frame_at(self._stream, time_s, fit=fit)
         self._read()
         with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
             decoded = _decode(self._stream, self.kind, fit, max_pixels)
@@ -369,7 +459,7 @@ class PictureFile:
                 image = image.resize(size, Image.Resampling.LANCZOS, box=decoded.box, reducing_gap=2.0)
             image = _apply(decoded.to_srgb, image)
         image.info.clear()
-        return image
+        return image, decoded.full_size
 
     def steps(self) -> list[int] | None:
         """The steps that the luminance of a JPEG was rounded to, of waves along and across as they appear upright, row
@@ -436,7 +526,7 @@ def _classify_error(error: Exception, kind: str, stream: IO[bytes] | None) -> tu
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too_large", message
     if kind in ("BMP", "DIB") and lower.startswith("unsupported") and stream is not None:
-        with suppress(Exception):
+        with suppress(Exception):  # the header is damaged as well: the decoder's own words stay
             message = _compression_of_bmp(stream, kind) or message
     if isinstance(error, NotImplementedError) or lower.startswith(("unsupported", "unknown", "cannot handle")):
         return "unsupported_format", f"an unsupported kind of {kind}: {message[:120]}"
@@ -646,17 +736,48 @@ def _missing(
     return holes.missing_of(content, kind, decode, ends_grey=ends_grey)
 
 
-def _wanted(preprocessing: Preprocessing, pieces: bool) -> Callable[[Size], Size]:
+def _wanted(
+    preprocessing: Preprocessing, pieces: bool, crop: Crop | None = None, views: int = 1
+) -> Callable[[Size], Size]:
     """How large a picture of some size must be decoded at least."""
 
     def wanted(size: Size) -> Size:
-        boxes = piece_boxes(size) if pieces else []
+        try:
+            boxes, _ = _boxes(size, pieces, crop, views)
+        except _Rejected:  # said when the picture is decoded, which tells whether it can be
+            boxes = []
         if not boxes:
             return _resized_size(size, preprocessing)
-        scale = max(preprocessing.width, preprocessing.height) / min(size)
-        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+        scale_x, scale_y = 0.0, 0.0
+        for left, top, right, bottom in boxes:
+            own = (right - left, bottom - top)
+            resized = _resized_size(own, preprocessing)
+            scale_x, scale_y = max(scale_x, resized[0] / own[0]), max(scale_y, resized[1] / own[1])
+        return max(1, round(size[0] * scale_x)), max(1, round(size[1] * scale_y))
 
     return wanted
+
+
+def _boxes(size: Size, pieces: bool, crop: Crop | None, views: int) -> tuple[list[tuple[int, int, int, int]], bool]:
+    """The parts of an upright picture that an encoder is given, in its pixels; none where it is given the whole. And
+    whether they are the whole and its tiles: a long picture is seen in pieces all the same.
+
+    Raises: _Rejected for a crop that is not inside the picture.
+    """
+    if crop is None:
+        return _parts(size, pieces, views)
+    try:
+        left, top, right, bottom = crop.box(size)
+    except OutsidePicture as error:
+        raise _Rejected("unreadable", str(error)) from error
+    within, is_tiled = _parts((right - left, bottom - top), pieces, views)
+    moved = [(left + a, top + b, left + c, top + d) for a, b, c, d in within] or [(left, top, right, bottom)]
+    return moved, is_tiled
+
+
+def _parts(size: Size, pieces: bool, views: int) -> tuple[list[tuple[int, int, int, int]], bool]:
+    boxes = piece_boxes(size) if pieces else []
+    return (boxes, False) if boxes or views == 1 else (view_boxes(size), True)
 
 
 def _read_metadata(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size]) -> Embedded:
@@ -1629,13 +1750,34 @@ def piece_boxes(size: Size) -> list[tuple[int, int, int, int]]:
     return [(0, start, width, start + short) for start in starts]
 
 
-def _piece(decoded: _Decoded, box: tuple[int, int, int, int]) -> _Decoded:
-    """A part of a decoded picture, `box` in pixels of the file, as a picture of its own."""
+_TILE = 0.6  # of both sides: neighbours share a fifth of the picture
+
+
+def view_boxes(size: Size) -> list[tuple[int, int, int, int]]:
+    """The five views of a picture (left, top, right, bottom): the whole, then four tiles that overlap.
+
+    Small things are larger in a tile than in the whole, and a tower that squeezes pictures into a square squeezes a
+    tile less hard. Tiles of 1/1.8, which share a tenth, were worse: see docs/views.md.
+    """
+    width, height = size
+    wide, high = max(1, round(_TILE * width)), max(1, round(_TILE * height))
+    corners = ((0, 0), (width - wide, 0), (0, height - high), (width - wide, height - high))
+    return [(0, 0, width, height), *((left, top, left + wide, top + high) for left, top in corners)]
+
+
+def _piece(decoded: _Decoded, box: tuple[int, int, int, int], *, exact: bool = False) -> _Decoded:
+    """A part of a decoded picture, `box` in pixels of the file, as a picture of its own.
+
+    `exact`: resizing it mixes no pixels into its edge that are beside it, unless it was decoded at a reduced size.
+    """
+    size = (box[2] - box[0], box[3] - box[1])
+    if exact and decoded.box is None and decoded.image.size == decoded.full_size:
+        return replace(decoded, image=decoded.image.crop(box), full_size=size)
     left, top, right, bottom = decoded.box or (0.0, 0.0, float(decoded.image.width), float(decoded.image.height))
     scale_x, scale_y = (right - left) / decoded.full_size[0], (bottom - top) / decoded.full_size[1]
     part = (left + box[0] * scale_x, top + box[1] * scale_y, left + box[2] * scale_x, top + box[3] * scale_y)
     clipped = (*part[:2], min(part[2], right), min(part[3], bottom))
-    return replace(decoded, full_size=(box[2] - box[0], box[3] - box[1]), box=clipped)
+    return replace(decoded, full_size=size, box=clipped)
 
 
 # Preprocessing, after open_clip/transform.py and torchvision

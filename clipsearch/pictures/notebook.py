@@ -10,10 +10,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from clipsearch.checksums import file_checksum
 from clipsearch.errors import ClipsearchError, UnreadablePicture
 from clipsearch.filenames import readable
 from clipsearch.pictures.images import open_picture
-from clipsearch.records import NOTHING_CERTAIN, Hit, Hits
+from clipsearch.places import is_file, is_unchanged
+from clipsearch.records import NOTHING_CERTAIN, Hit, Hits, ImageRecord
 
 MOST_SHOWN = 20
 SIDE = 200  # pixels of the longer side
@@ -23,10 +25,10 @@ _CARD = "display:inline-block;width:200px;margin:4px;vertical-align:top;font:12p
 _BOX = "display:flex;align-items:center;justify-content:center;width:200px;height:150px;background:#ccc;color:#333"
 
 
-def as_html(hits: Hits, thumbnail: Callable[[int], bytes] | None = None) -> str:
+def as_html(hits: Hits, thumbnail: Callable[[Hit], bytes] | None = None) -> str:
     """The first MOST_SHOWN hits, each with its name, score and band; a grey box where a picture cannot be shown.
 
-    `thumbnail` gives the JPEG of a row id, where paths are those of another machine.
+    `thumbnail` gives the JPEG of a hit, where paths are those of another machine.
     """
     cards = "".join(_card(hit, thumbnail) for hit in hits[:MOST_SHOWN])
     more = len(hits) - MOST_SHOWN
@@ -35,8 +37,8 @@ def as_html(hits: Hits, thumbnail: Callable[[int], bytes] | None = None) -> str:
     return f"{above}<div>{cards}</div>" + (f"<p>{said}</p>" if said else "")
 
 
-def _card(hit: Hit, thumbnail: Callable[[int], bytes] | None) -> str:
-    name = html.escape(_shown(hit.record.path))
+def _card(hit: Hit, thumbnail: Callable[[Hit], bytes] | None) -> str:
+    name = html.escape(_shown(hit.record.where(hit.record.path)))
     jpeg = small_copy(hit, thumbnail)
     if jpeg is None:
         picture = f'<div style="{_BOX}">{name}</div>'
@@ -49,22 +51,36 @@ def _card(hit: Hit, thumbnail: Callable[[int], bytes] | None) -> str:
     return f'<div style="{_CARD}" title="{title}">{picture}<div>{hit.rank}.{score}{band}<br>{name}</div></div>'
 
 
-def small_copy(hit: Hit, thumbnail: Callable[[int], bytes] | None = None, longest: int = SIDE) -> bytes | None:
+def small_copy(hit: Hit, thumbnail: Callable[[Hit], bytes] | None = None, longest: int = SIDE) -> bytes | None:
     """A small copy of a hit's picture as a JPEG; None where there is none, or its file is another now."""
     with suppress(ClipsearchError, OSError, ValueError, RuntimeError):  # the last: a connection that was closed
         if thumbnail is not None:
-            return thumbnail(hit.record.row_id)
-        if Path(hit.path).stat().st_size != hit.record.size_bytes:
-            return None
-        return thumbnail_of(hit.path, hit.path, longest)
+            return thumbnail(hit)
+        if is_as_indexed(hit.path, hit.record):
+            return thumbnail_of(hit.path, hit.path, longest, hit.record.start_s or 0.0)
     return None
 
 
-def thumbnail_of(path: str, name: str, longest: int) -> bytes:
-    """A small copy of the picture at `path` as a JPEG, without metadata. Raises: UnreadablePicture, of `name`."""
+def is_as_indexed(path: str, record: ImageRecord) -> bool:
+    """Whether the file at `path` is there, and as a record says: of that size and time, or of that content."""
+    if not is_file(path):
+        return False
+    if is_unchanged(path, record.size_bytes, record.mtime_ns):
+        return True
+    file = Path(path)
+    if record.content_hash is None or file.stat().st_size != record.size_bytes:
+        return False
+    return file_checksum(file, remember_from_bytes=record.size_bytes + 1) == record.content_hash
+
+
+def thumbnail_of(path: str, name: str, longest: int, time_s: float = 0.0) -> bytes:
+    """A small copy of the picture at `path` as a JPEG, without metadata; of a video, what it shows at a moment.
+
+    Raises: UnreadablePicture, of `name`.
+    """
     file = io.BytesIO()
     try:
-        open_picture(path, longest=longest, max_pixels=MAX_PIXELS).save(file, "JPEG", quality=_QUALITY)
+        open_picture(path, longest=longest, max_pixels=MAX_PIXELS, time_s=time_s).save(file, "JPEG", quality=_QUALITY)
     except UnreadablePicture as error:
         raise UnreadablePicture(name, error.status, error.reason) from None
     return file.getvalue()

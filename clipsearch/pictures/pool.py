@@ -33,10 +33,12 @@ from clipsearch.cores import available_cores, usable_memory
 from clipsearch.errors import ClipsearchError
 from clipsearch.pictures.appearance import NOT_SEEN, Appearance
 from clipsearch.pictures.worker import nameless_file, receive, send, share_memory
+from clipsearch.query.crops import Crop
 from clipsearch.records import (
     MOST_PIECES,
     OUT_OF_MEMORY,
     SKIP_STATUSES,
+    Line,
     PictureMetadata,
     PixelArray,
     Preprocessing,
@@ -54,26 +56,56 @@ _LEAST_MEMORY_BYTES = 2**30
 
 @dataclass(frozen=True, slots=True)
 class DecodeTask:
-    """A file to be hashed, or hashed and decoded; or only its metadata to be read ("describe").
+    """A file to be hashed, or hashed and decoded; or only its metadata to be read ("describe"); or hashed, and its
+    words read ("words"): its longer side at most `longest` pixels, and, where `gated`, only if there seem to be any.
 
     `key` is the caller's; `size_bytes` allows large files more time. `member`: instead of the whole file, `size_bytes`
-    of it at `offset`, which are a picture file of that name.
+    of it at `offset`, which are a picture file of that name. `crop`: decode this part of the picture.
     """
 
     key: int
     path: str
-    mode: Literal["decode", "hash", "describe"] = "decode"
+    mode: Literal["decode", "hash", "describe", "words"] = "decode"
     size_bytes: int = 0
     member: str | None = None
     offset: int = 0
     timeout_s: float | None = None  # for decoding it; None: the pool's
+    longest: int = 0
+    gated: bool = False
+    crop: Crop | None = None
+    start_s: float | None = None  # of a video: after which moment, and nothing is hashed; None: from the beginning
+
+
+@dataclass(frozen=True, slots=True)
+class VideoPart:
+    """Some frames of a video: when they are shown, in seconds from its beginning, and what their pixels say."""
+
+    times_s: tuple[float, ...]
+    looks: tuple[Appearance, ...]
+    next_s: float | None  # `start_s` of the task that reads on; None at the end
+    duration_s: float | None
+
+    @classmethod
+    def from_dict(cls, body: dict[str, Any]) -> VideoPart:
+        """What a worker tells. Raises: KeyError, TypeError, ValueError."""
+        next_s, duration_s = body["next_s"], body["duration_s"]
+        times_s = tuple(float(time_s) for time_s in body["times_s"])
+        if not all(0 <= time_s < math.inf for time_s in (*times_s, next_s or 0.0, duration_s or 0.0)):
+            raise ValueError("no times")
+        return cls(
+            times_s,
+            tuple(Appearance.from_dict(look) for look in body["looks"]),
+            None if next_s is None else float(next_s),
+            None if duration_s is None else float(duration_s),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeResult:
     """What became of a task. Shapes: pieces (K, H, W, 3) uint8, the caller's to keep; None unless it was decoded.
 
-    There is one piece, the whole picture, unless the pool was asked for more and the picture is long.
+    There is one piece, the whole picture, unless the pool was asked for more and the picture is long. Of a video
+    (`video`), the pieces are frames; there may be none in a part that is not the first.
 
     `content_hash` is there whenever the bytes could be read, also for a picture that was skipped after that; not in
     mode describe.
@@ -89,6 +121,9 @@ class DecodeResult:
     partial: str | None = None  # what is missing of the picture, in words
     beside_unread: bool = False  # a file beside it that may say more could not be read
     appearance: Appearance = NOT_SEEN
+    lines: tuple[Line, ...] | None = None  # in mode words, in pixels of a picture of width and height; None: not read
+    video: VideoPart | None = None
+    is_tiled: bool = False  # whether the pieces are the whole picture and its tiles
 
     @property
     def pixels(self) -> PixelArray | None:
@@ -120,6 +155,7 @@ class DecodePool:
         memory_limit_bytes: int | None = None,
         command: list[str] | None = None,
         pieces: bool = False,
+        views: int = 1,
         single_use: bool = False,
     ) -> None:
         """Make a pool of `workers` processes (default: one for each core, at most 8) that are at most
@@ -128,10 +164,10 @@ class DecodePool:
         `timeout_s` limits the decoding of one picture; reading it has the same again, and a second more for each
         megabyte. `memory_limit_bytes` limits one process (default: 4 GiB, or half of what the machine has or the
         container may use, if that is less). `command` replaces the worker program, for tests. `pieces`: long pictures
-        come in several (`images.piece_boxes`). `single_use`: a process decodes one picture and is replaced, for
-        pictures of strangers.
+        come in several (`images.piece_boxes`). `views`: others in so many (`images.view_boxes`). `single_use`: a
+        process decodes one picture and is replaced, for pictures of strangers.
         """
-        count = workers or min(8, available_cores())
+        self.workers = count = workers or min(8, available_cores())
         self.capacity = capacity or max(128, 16 * count)
         """How many tasks `run` keeps between submitted and returned."""
         self.pending = 0
@@ -143,7 +179,9 @@ class DecodePool:
             max_pixels=max_pixels,
             limit_bytes=memory_limit_bytes or _memory_limit(),
             command=command,
-            most_pieces=MOST_PIECES if pieces else 1,
+            most_pieces=MOST_PIECES if pieces else views,
+            pieces=pieces,
+            views=views,
             depth=1 if single_use else _DEPTH,
             single_use=single_use,
         )
@@ -230,6 +268,8 @@ class _Shared:
         limit_bytes: int,
         command: list[str] | None,
         most_pieces: int,
+        pieces: bool,
+        views: int,
         depth: int,
         single_use: bool,
     ) -> None:
@@ -246,6 +286,8 @@ class _Shared:
             "memory": self.handle,
             "memory_bytes": memory_bytes,
             "most_pieces": most_pieces,
+            "pieces": pieces,
+            "views": views,
             "limit_bytes": limit_bytes,
         }
         # -P: the current folder, which may be a folder of anything, is not a place to import from.
@@ -376,8 +418,14 @@ class _Worker:
         # Should this process die, nobody ends a decoder that hangs: it then ends itself.
         alarm_s = 2 * (self._read_limit_s(task) + self._limit_s(task)) + 10
         message = {"path": task.path, "mode": task.mode, "slot": slot, "alarm_s": math.ceil(alarm_s)}
+        if task.mode == "words":
+            message |= {"longest": task.longest, "gated": task.gated}
         if task.member is not None:
             message |= {"member": task.member, "offset": task.offset, "size_bytes": task.size_bytes}
+        if task.start_s is not None:
+            message["start_s"] = task.start_s
+        if task.crop is not None:
+            message["crop"] = str(task.crop)
         # A process that died still has its last answers in the pipe; after them comes the end of its stdout.
         with suppress(OSError):
             send(self._pipe("stdin"), message)
@@ -424,18 +472,28 @@ class _Worker:
             return DecodeResult(task.key, message.get("hash"), skip=(status, reason))
         if task.mode == "hash":
             return DecodeResult(task.key, message["hash"])
+        if task.mode == "words":
+            told = message["lines"]
+            lines = None if told is None else tuple(map(Line.from_dict, told))
+            return DecodeResult(task.key, message["hash"], int(message["width"]), int(message["height"]), lines=lines)
         if task.mode == "describe":
-            return DecodeResult(task.key, metadata=PictureMetadata(**message["metadata"]))
+            return DecodeResult(task.key, metadata=PictureMetadata.from_dict(message["metadata"]))
+        video = None if "video" not in message else VideoPart.from_dict(message["video"])
+        pieces = min(max(video is None, int(message.get("pieces", 1))), self.shared.shape[0])
+        if video is not None and not len(video.times_s) == len(video.looks) == pieces:
+            raise ValueError("not a frame for each time")
         return DecodeResult(
             task.key,
-            message["hash"],
+            message.get("hash") if task.start_s is not None else message["hash"],
             message["width"],
             message["height"],
-            PictureMetadata(**message["metadata"]),
-            self.shared.slots[slot, : min(max(1, int(message.get("pieces", 1))), self.shared.shape[0])].copy(),
+            PictureMetadata.from_dict(message.get("metadata", {})),
+            self.shared.slots[slot, :pieces].copy(),
             partial=None if message.get("partial") is None else str(message["partial"]),
             beside_unread=bool(message.get("beside_unread")),
             appearance=Appearance.from_dict(message.get("appearance", {})),
+            video=video,
+            is_tiled=bool(message.get("tiled")),
         )
 
     def _start_clock(self) -> bool:

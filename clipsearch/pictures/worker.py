@@ -14,8 +14,13 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clipsearch.pictures.images import PictureFile
+    from clipsearch.records import PixelArray, Preprocessing
 
 _MAX_MESSAGE_BYTES = 2**20
 
@@ -85,6 +90,30 @@ def _read_member(task: dict[str, Any]) -> bytes:
     return content
 
 
+def _reader_of_words() -> Any:
+    from clipsearch.pictures.words import Reader
+
+    return Reader()
+
+
+def _read_part(file: PictureFile, preprocessing: Preprocessing, slot: PixelArray, start_s: float) -> dict[str, Any]:
+    """Read a part of a video into `slot`, shape (F, H, W, 3). Returns what is told of it. Raises: UnreadablePicture."""
+    part, pixels, looks = file.read_part(preprocessing, start_s=start_s, most=len(slot), look=True)
+    slot[: len(pixels)] = pixels
+    told: dict[str, Any] = {"width": part.full_size[0], "height": part.full_size[1], "pieces": len(pixels)}
+    told["video"] = {
+        "times_s": [frame.time_s for frame in part.frames],
+        "looks": [asdict(look) for look in looks],
+        "next_s": part.next_s,
+        "duration_s": part.duration_s,
+    }
+    told["partial"] = part.partial
+    if start_s < 0:
+        metadata, told["beside_unread"] = file.metadata()
+        told["metadata"] = asdict(metadata)
+    return told
+
+
 def _limit_memory(limit_bytes: int) -> None:
     """Make allocations beyond `limit_bytes` fail in this process, where the system can (Linux)."""
     import resource
@@ -94,8 +123,8 @@ def _limit_memory(limit_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def main() -> None:
-    """Answer tasks until stdin ends."""
+def main(reader_of_words: Callable[[], Any] | None = None) -> None:
+    """Answer tasks until stdin ends. `reader_of_words`: what to read words with, for tests."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     tasks = os.fdopen(os.dup(0), "rb")
     results = os.fdopen(os.dup(1), "wb")
@@ -108,6 +137,7 @@ def main() -> None:
 
     from clipsearch.errors import UnreadablePicture
     from clipsearch.pictures import images
+    from clipsearch.query.crops import read_crop
     from clipsearch.records import Preprocessing
 
     settings = json.loads(sys.argv[1])
@@ -120,6 +150,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     os.dup2(null, 2)  # from here on only libtiff and the like write there
+    reader: Any = None
     send(results, {"ready": True})
 
     while (task := receive(tasks)) is not None:
@@ -128,18 +159,48 @@ def main() -> None:
         try:
             member = _read_member(task) if "member" in task else None
             with images.PictureFile(task.get("member", task["path"]), member) as file:
-                pieces = settings["most_pieces"] > 1
+                pieces = settings["pieces"]
                 if task["mode"] == "describe":
                     send(results, {"read": True})
                     about = file.describe(preprocessing, max_pixels=max_pixels, pieces=pieces)
                     result["metadata"] = asdict(about)
-                else:
+                elif "start_s" not in task:
                     result["hash"] = file.content_hash()
-                if task["mode"] == "decode":
+                if task["mode"] == "words":
                     send(results, {"read": True})
-                    picture = file.decode(preprocessing, max_pixels=max_pixels, pieces=pieces, look=True)
+                    image = file.open(longest=task["longest"], max_pixels=max_pixels)
+                    if reader is None:
+                        reader = (reader_of_words or _reader_of_words)()
+                    has_words = not task["gated"] or reader.has_words(image)
+                    lines = [line.to_dict() for line in reader.read(image)] if has_words else None
+                    result |= {"width": image.width, "height": image.height, "lines": lines}
+                if task["mode"] == "decode" and file.kind == "VIDEO" and (pieces or "start_s" in task):
+                    send(results, {"read": True})
+                    start_s = task.get("start_s", -1.0)
+                    if pieces:
+                        result |= _read_part(file, preprocessing, slots[task["slot"]], start_s)
+                    else:
+                        shown = file.frame_at(start_s, preprocessing)
+                        slots[task["slot"], :1] = shown.pieces
+                        result |= {"width": shown.width, "height": shown.height, "pieces": 1}
+                elif task["mode"] == "decode":
+                    send(results, {"read": True})
+                    crop = read_crop(task["crop"]) if "crop" in task else None
+                    picture = file.decode(
+                        preprocessing,
+                        max_pixels=max_pixels,
+                        pieces=pieces,
+                        crop=crop,
+                        views=settings["views"],
+                        look=True,
+                    )
                     slots[task["slot"], : len(picture.pieces)] = picture.pieces
-                    result |= {"width": picture.width, "height": picture.height, "pieces": len(picture.pieces)}
+                    result |= {
+                        "width": picture.width,
+                        "height": picture.height,
+                        "pieces": len(picture.pieces),
+                        "tiled": picture.is_tiled,
+                    }
                     result |= {"partial": picture.partial, "beside_unread": picture.beside_unread}
                     result["metadata"] = asdict(picture.metadata)
                     result["appearance"] = asdict(picture.appearance)

@@ -28,8 +28,8 @@ TermKind = Literal["text", "picture", "like"]
 @dataclass(frozen=True, slots=True)
 class Term:
     """Something that pictures are compared with: words, the path of a picture, or what `like:` names (a row id or a
-    concept). `weight` is negative for what is taken away. `position`: where it begins in the query. `vector`: of a
-    picture that was encoded elsewhere."""
+    concept). A path or a row id may end with a part of the picture (see `crops`). `weight` is negative for what is
+    taken away. `position`: where it begins in the query. `vector`: of a picture that was encoded elsewhere."""
 
     kind: TermKind
     value: str
@@ -60,18 +60,40 @@ def parse_query(source: str, *, is_file: Callable[[str], bool] | None = None) ->
 
     `is_file` says whether a term that does not begin like a path names a picture all the same (`cat.jpg`).
     """
-    if len(source) > LENGTH_LIMIT:
-        raise InvalidQuery(f"the query has {len(source):,} characters; the limit is {LENGTH_LIMIT:,}")
+    check_length(source)
     text = source.strip()
     if not text:
         raise EmptyQuery
     if _PLAIN.fullmatch(text) is not None:
         return Query(source, (Term("text", without_end(text), position=source.index(text[0])),))
+    if is_file is not None and MARK in text:
+        is_file = _or_part(is_file)
     if is_file is not None and is_file(text):
         return Query(source, (Term("picture", text, position=source.index(text[0])),))
     from clipsearch.query.parser import parse
 
     return parse(source, is_file)
+
+
+def check_length(source: str) -> None:
+    """Raises: InvalidQuery, for a query of more than LENGTH_LIMIT characters."""
+    if len(source) > LENGTH_LIMIT:
+        raise InvalidQuery(f"the query has {len(source):,} characters; the limit is {LENGTH_LIMIT:,}")
+
+
+MARK = "#xywh="
+
+
+def _or_part(is_file: Callable[[str], bool]) -> Callable[[str], bool]:
+    """Whether a term names a picture or a part of one. That the part is one is for whoever reads it to see."""
+
+    def is_picture(name: str) -> bool:
+        if is_file(name):
+            return True
+        whole, mark, part = name.rpartition(MARK)
+        return bool(mark) and not any(map(str.isspace, part)) and is_file(whole)
+
+    return is_picture
 
 
 def without_end(text: str) -> str:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from clipsearch.errors import InvalidArgument, InvalidQuery, NoSuchPicture, no_picture
-from clipsearch.query import LENGTH_LIMIT, Query
+from clipsearch.query import LENGTH_LIMIT, Query, check_length
 from clipsearch.records import Sort
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ MOST_TEXTS = 256  # and so on, of one request
 MOST_VECTORS = 1000
 MOST_DIMENSIONS = 8192
 LARGEST_ROW_ID = 2**63 - 1
+LONGEST_ID = 19  # digits
 SORTS: tuple[Sort, ...] = get_args(Sort)
 A_PICTURE = "a hit, a row id or the path of a picture"
 Size = Literal[128, 256, 512, 1024, 2048, 4096]  # of a thumbnail
@@ -50,6 +51,7 @@ class Arguments:
     vector: FloatArray | None
     all: bool
     min_confidence: float | None
+    each: bool = False
 
 
 def read_arguments(
@@ -62,11 +64,10 @@ def read_arguments(
     vector: object,
     all: object,
     min_confidence: object,
+    each: object = False,
 ) -> Arguments:
     """The arguments of a search, checked. Raises: InvalidQuery."""
-    if min_confidence is not None and all:
-        raise InvalidQuery("use all or min_confidence, not both")
-    return Arguments(
+    read = Arguments(
         read_sort(sort),
         read_switch("unique", unique),
         read_diversity(diverse),
@@ -75,23 +76,28 @@ def read_arguments(
         read_vector(vector),
         read_switch("all", all),
         read_confidence(min_confidence),
+        read_switch("each", each),
     )
+    if read.min_confidence is not None and read.all:
+        raise InvalidQuery("use all or min_confidence, not both")
+    return read
 
 
 def read_given(given: Mapping[Any, Any], names: Iterable[str]) -> dict[Any, Any]:
     """A request with those of its fields read that a search in Python has too. Raises: InvalidQuery, NoSuchPicture."""
+    known = set(names)
     wanted = {
-        name
-        for name in names
-        if name in _READERS and name in given and (given[name] is not None or name not in _MAY_BE_NONE)
+        name: read
+        for name, read in _READERS.items()  # in this order, as a collection does: the first fault is told
+        if name in known and name in given and (given[name] is not None or name not in _MAY_BE_NONE)
     }
-    read = {name: _READERS[name](value) if name in wanted else value for name, value in given.items()}
-    return read | ({"vector": read["vector"].tolist()} if "vector" in wanted else {})
+    found = {**given, **{name: read(given[name]) for name, read in wanted.items()}}
+    return found | ({"vector": found["vector"].tolist()} if "vector" in wanted else {})
 
 
 def read_window(k: object, offset: object = 0) -> tuple[int, int]:
     """How many hits are wanted, and from which number on. Raises: InvalidQuery."""
-    return min(read_count(k), FARTHEST), min(read_offset(offset), FARTHEST)
+    return min(read_count(k), FARTHEST), read_offset(offset)
 
 
 def read_count(k: object) -> int:
@@ -103,11 +109,11 @@ def read_count(k: object) -> int:
 
 
 def read_offset(offset: object) -> int:
-    """From which number of hit on. Raises: InvalidQuery."""
+    """From which number of hit on, at most FARTHEST. Raises: InvalidQuery."""
     first = read_whole("offset", offset)
     if first < 0:
         raise InvalidQuery(f"offset is {shown(first)}: it must be at least 0")
-    return first
+    return min(first, FARTHEST)
 
 
 def read_sort(sort: object) -> Sort:
@@ -131,8 +137,21 @@ def read_query(query: Any) -> Any:
         query = os.fspath(query)
     if not isinstance(query, str | os.PathLike | Query):
         also = ". Search with its vector: encode_picture returns it" if is_image(query) else ""
-        raise InvalidQuery(f"{shown(query)} is not a query: a query is a text or a path{also}")
+        raise InvalidQuery(f"{not_a_query(query)}{also}")
     return query
+
+
+def read_words(query: Any) -> str:
+    """A query that was sent: a text. Raises: InvalidQuery, also for one that is too long."""
+    if not isinstance(query, str):
+        raise InvalidQuery(not_a_query(query))
+    check_length(query)
+    return query
+
+
+def not_a_query(query: object) -> str:
+    """That something is no query, in words."""
+    return f"{shown(query)} is not a query: a query is a text or a path"
 
 
 def read_whole(name: str, value: Any) -> int:
@@ -270,6 +289,14 @@ def read_path(name: str, value: Any) -> str:
     raise InvalidArgument(name, shown(value), "a path")
 
 
+def read_known_path(value: Any) -> str:
+    """The path of a picture of an index. Raises: NoSuchPicture for one that is too long to be, else InvalidArgument."""
+    path = read_path("path", value)
+    if len(path) > LENGTH_LIMIT:
+        raise NoSuchPicture(None, f"{path[:MOST_SHOWN]}...")
+    return path
+
+
 def read_place(name: str, value: Any) -> str:
     """A path of this machine that a file or folder can have. Raises: InvalidArgument."""
     if "\0" in (path := read_path(name, value)):
@@ -368,19 +395,23 @@ def _whole(value: Any) -> int:
     return int(operator.index(value))
 
 
-_MAY_BE_NONE = ("vector", "row_id", "min_confidence")
+_MAY_BE_NONE = ("vector", "row_id", "path", "min_confidence")
 _READERS: dict[str, Callable[[Any], Any]] = {
     "k": read_count,
     "offset": read_offset,
     "sort": read_sort,
     "unique": partial(read_switch, "unique"),
-    "all": partial(read_switch, "all"),
+    "each": partial(read_switch, "each"),
     "diverse": read_diversity,
-    "min_confidence": read_confidence,
     "like": partial(read_examples, "like"),
     "unlike": partial(read_examples, "unlike"),
+    "vector": read_vector,
+    "all": partial(read_switch, "all"),
+    "min_confidence": read_confidence,
+    "query": read_words,
+    "path": read_known_path,
+    "texts": read_texts,
     "row_ids": partial(read_row_ids, "row_ids"),
     "row_id": read_row_id,
     "size": read_size,
-    "vector": read_vector,
 }

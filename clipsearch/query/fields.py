@@ -7,6 +7,7 @@ AI assistants are told, and the controls of the page come from it. Knows no inde
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -22,10 +23,12 @@ Kind = Literal[
     "seen",  # names of what pixels say, several separated by commas
     "place",  # latitude, longitude, distance; or a town
     "tag",
+    "words",  # words that stand in the picture
     "term",  # no filter: what `like:` names is compared with
 ]
 Column = str | Callable[[Mapping[str, Any]], Any]
 
+STARS: Mapping[str, int] = {"": 1, "star": 1, "stars": 1}
 PIXELS: Mapping[str, int] = {"": 1, "px": 1}
 BYTES: Mapping[str, int] = {
     "": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9,
@@ -57,6 +60,8 @@ class Field(NamedTuple):
     control: Control | None = None
     units: Mapping[str, int] | None = None  # of numbers: what each is multiplied with
     exact: bool = True  # whether a number may stand alone, for exactly that one
+    lowest: int = 0  # of numbers
+    also: tuple[str, ...] = ()  # other names that mean the same
 
     @property
     def asks(self) -> str:
@@ -74,6 +79,7 @@ SAME_NAMES = {
 }  # fmt: skip
 """What people call the same as one of these names or colours."""
 
+_NEEDS_QUOTES = re.compile(r'[\s()"“”„]')
 _FROM = "from this date on, or before it. `after:2023 before:2024` is the year 2023"
 _PIXELS = "by size in pixels, after rotation"
 
@@ -96,7 +102,7 @@ _FIELDS = (
         "whose file name contains this; with `*` or `?`, whose whole name matches",
         ("name:beach", "name:IMG_*.jpg"),
         "name:IMG_*",
-        "file filename title basename filetitle",
+        "file filename basename filetitle",
         Control("File name", "*beach*"),
     ),
     Field(
@@ -106,8 +112,69 @@ _FIELDS = (
         "with this tag, or found by this concept",
         ("tag:holiday",),
         "tag:holiday",
-        "label labels keyword keywords category concept tags hashtag subject",
+        "label labels category concept tags hashtag",
         Control("Tag", "my-dog"),
+    ),
+    Field(
+        "keyword",
+        "text",
+        "keyword",
+        "with a keyword that other programs wrote into the file or beside it. Each level of `Places/Italy/Rome` "
+        "counts, as a whole if you write `*` or `?`",
+        ("keyword:wedding", "keyword:italy/rome"),
+        "keyword:wedding",
+        "keywords subject subjects taglist",
+        Control("Keyword", "wedding"),
+    ),
+    Field(
+        "person",
+        "text",
+        "person",
+        "of somebody, as other programs named the faces",
+        ("person:anna", 'person:"anna b*"'),
+        "person:anna",
+        "people persons face faces personinimage",
+        Control("Person", "Anna"),
+    ),
+    Field(
+        "caption",
+        "text",
+        "caption",
+        "whose title, caption, description or comment contains this, or matches a pattern",
+        ("caption:harbour",),
+        "caption:harbour",
+        "title description headline comment captions titles comments",
+        Control("Caption", "harbour"),
+    ),
+    Field(
+        "rating",
+        "number",
+        "rating",
+        "by stars, 1 to 5. Rejected ones have -1; unrated ones never match",
+        ("rating:>3", "rating:5", "rating:-1"),
+        "rating:>3, rating:5 or rating:2..4",
+        "stars ratings rate rated",
+        Control(
+            "Rating",
+            options=(
+                (">=1", "1 star or more"),
+                *((f">={n}", f"{n} stars or more") for n in (2, 3, 4)),
+                ("5", "5 stars"),
+                ("-1", "Rejected"),
+            ),
+        ),
+        STARS,
+        lowest=-1,
+    ),
+    Field(
+        "text",
+        "words",
+        "words",
+        "in which these words stand, or letters of them, in any order, as `clipsearch read` has read them",
+        ("text:invoice", 'text:"re16 tgk"'),
+        "text:invoice",
+        "ocr words writing written letters inscription",
+        Control("Words in it", "invoice"),
     ),
     Field(
         "camera",
@@ -146,9 +213,9 @@ _FIELDS = (
         "taken within this distance (`m`, `km`, `mi`) of coordinates or of a town (20 km if you give none)",
         ("near:48.85,2.35,10km", "near:lisbon", 'near:"new york, 5km"'),
         "near:48.85,2.35,10km or near:lisbon",
-        "gps location loc place city town village region country geo lat lon latitude longitude where coordinates "
-        "around at",
+        "gps location loc city town village region country geo lat lon latitude longitude where coordinates around at",
         Control("Near", "Lisbon, 10km"),
+        also=("place",),
     ),
     Field(
         "ext",
@@ -246,10 +313,19 @@ _FIELDS = (
 )
 FIELDS: dict[str, Field] = {field.name: field for field in _FIELDS}
 """What can stand before a colon."""
+SAME_FIELDS: dict[str, str] = {other: field.name for field in _FIELDS for other in field.also}
+"""What else can: another name, and whose."""
 FILTERS: dict[str, Field] = {name: field for name, field in FIELDS.items() if field.kind != "term"}
 """The fields that are filters, in the order in which the page offers them."""
+WORDS = frozenset({"keyword", "person", "caption", "rating"})
+"""Those that ask for what people wrote with other programs."""
 DATE_WORDS = "date dates year month day taken when time datetime created modified daterange during on"
 """Words of other programs for what `after:` and `before:` say together."""
+
+
+def as_filter(name: str, value: str) -> str:
+    """A filter as it is written in a query, in quotes where its value needs them. `value` has no double quote."""
+    return f'{name}:"{value}"' if _NEEDS_QUOTES.search(value) else f"{name}:{value}"
 
 
 def column_of(asked: str) -> Column:

@@ -107,8 +107,9 @@ def hints(query: Query) -> list[str]:
     return list(dict.fromkeys(told))
 
 
-def unknown_tags(query: Query, tags: Iterable[str]) -> list[str]:
-    """That a query filters by tags that there are not, a line each. `tags`: the names of those that there are."""
+def unknown_tags(query: Query, tags: Iterable[str], with_keyword: Callable[[str], int] = lambda _: 0) -> list[str]:
+    """That a query filters by tags that there are not, a line each. `tags`: the names of those that there are;
+    `with_keyword`: how many pictures have a keyword that other programs wrote."""
     if query.filter is None:
         return []
     from clipsearch.folding import fold_name
@@ -121,11 +122,14 @@ def unknown_tags(query: Query, tags: Iterable[str]) -> list[str]:
         if names
         else ("There are none yet: clipsearch concept add NAME PICTURE... makes one")
     )
-    return [
-        f"no tag or concept is called {name}, so tag:{name} matches nothing. {there}"
-        for name in dict.fromkeys(unknown)
-        if fold_name(name) not in known
-    ]
+    told = []
+    for name in dict.fromkeys(unknown):
+        if fold_name(name) not in known:
+            written = f'"{name}"' if " " in name else name
+            found = with_keyword(name)
+            where = there if not found else f"For the {found:,} with this keyword, write keyword:{written}"
+            told.append(f"no tag or concept is called {name}, so tag:{name} matches nothing. {where}")
+    return told
 
 
 def _without(query: Query, text: str) -> list[str]:

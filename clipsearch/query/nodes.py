@@ -76,6 +76,14 @@ class Tagged:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """Pictures in which all of some words stand, or letters of longer ones; `words` are as the query has them."""
+
+    words: tuple[str, ...]
+    span: Span = field(default=_NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class AllOf:
     """Pictures that pass every one of `parts`."""
 
@@ -96,7 +104,7 @@ class Not:
     part: Filter
 
 
-Leaf = Glob | Range | Oriented | Seen | Near | Tagged
+Leaf = Glob | Range | Oriented | Seen | Near | Tagged | Written
 Filter = Leaf | AllOf | AnyOf | Not
 
 

@@ -10,7 +10,7 @@ import difflib
 import re
 from datetime import date, timedelta
 
-from clipsearch.query.fields import DATE_WORDS, FIELDS, FILTERS, Field
+from clipsearch.query.fields import DATE_WORDS, FIELDS, FILTERS, SAME_FIELDS, Field, as_filter
 from clipsearch.query.nodes import Span
 from clipsearch.query.values import BadValue, read_value
 
@@ -28,7 +28,7 @@ _NO_COLON = re.compile(r"([A-Za-z]+)(?:([<>]=?)|=)?(?=[^\s<>=:])(\S+)")
 def offer(name: str, value: str) -> str | None:
     """One line for `name:value`, where it is near a filter; None where it is a word with a colon."""
     word = name.lower()
-    if value.startswith(("//", "\\")) or word in FIELDS:
+    if value.startswith(("//", "\\")) or word in FIELDS or word in SAME_FIELDS:
         return None
     plain = value.strip('"“”„')
     field = _KNOWN_AS.get(word)
@@ -61,7 +61,7 @@ def offer_colon(written: str) -> str | None:
         # `h=5` and `to=x` are of formulas and addresses, and words with digits behind them are names, but of dates
         if field is None or not (has_sign or is_date) or (sign and field.kind != "number"):
             return None
-        instead = _written(field, sign + value) if _problem(field, sign + value) is None else None
+        instead = as_filter(field.name, sign + value) if _problem(field, sign + value) is None else None
     if instead is None:
         return None
     return f"a filter has a colon, so {written} was searched as words. Did you mean {instead}?"
@@ -87,11 +87,7 @@ def _instead(name: str, value: str, said: str) -> str:
     if field.kind == "place" and _COORDINATES.fullmatch(value):
         value = f"{''.join(value.split())},10km"
     problem = _problem(field, value)
-    return f"The nearest filter is {name}:. {problem}" if problem else f"Did you mean {_written(field, value)}?"
-
-
-def _written(field: Field, value: str) -> str:
-    return f'{field.name}:"{value}"' if " " in value else f"{field.name}:{value}"
+    return f"The nearest filter is {name}:. {problem}" if problem else f"Did you mean {as_filter(field.name, value)}?"
 
 
 def _problem(field: Field, value: str) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clipsearch.errors import MalformedQuery
-from clipsearch.query.fields import FIELDS, FILTERS
+from clipsearch.query.fields import FIELDS, FILTERS, SAME_FIELDS
 from clipsearch.query.nodes import Leaf, Near, Span
 from clipsearch.query.values import BadValue, read_value
 
@@ -34,10 +34,16 @@ WEIGHT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?):(?=[^\s\d:])")
 _QUOTES = {'"': '"', "“": "”", "„": "“”"}
 _QUOTED = re.compile(r'"[^"]*"|“[^”]*”|„[^“”]*[“”]')
 _SENTENCE_END = re.compile(r"\w[.?!…]+(?=\s|$)")
-_AMOUNT = r"\d{1,15}(?:\.\d{1,9})?(?:\s+(?:[kmg]i?b|px)\b)?"
+_AMOUNT = r"-?\d{1,15}(?:\.\d{1,9})?(?:\s+(?:[kmg]i?b|px|stars?)\b)?"
 _SPACED = re.compile(rf"(?:(?:>=|<=|>|<|=)\s*)?{_AMOUNT}(?:\s*\.\.\s*{_AMOUNT})?(?=\s|\)|$)", re.IGNORECASE)
 _SIGNS = {"+": 1, "-": -1, "−": -1}
-PATH = re.compile(r"(?:\.{1,2}|~)[/\\]\S|/.*\.\w{2,5}$", re.DOTALL)
+PATH = re.compile(r"(?:\.{1,2}|~)[/\\]\S|/.*\.\w{2,5}(?:#xywh=\S*)?$", re.DOTALL)
+
+
+def _named(match: re.Match[str]) -> str:
+    """The field that stands before a colon."""
+    name = match[1].lower()
+    return SAME_FIELDS.get(name, name)
 
 
 class Scanner:
@@ -118,7 +124,7 @@ class Scanner:
             self.depth -= 1
             return Item("close", at, at + 1)
         match = _FIELD.match(source, at)
-        if match is not None and (name := match[1].lower()) in FIELDS:
+        if match is not None and (name := _named(match)) in FIELDS:
             return self._filter(name, at, match.end())
         end = at
         while end < len(source) and not source[end].isspace() and not (self.depth and source[end] == ")" and end > at):
@@ -183,7 +189,7 @@ class Scanner:
                     break
             match = _FIELD.match(self.source, end)
             self._group_end = end
-            self._group_is_filter = match is not None and match[1].lower() in FILTERS
+            self._group_is_filter = match is not None and _named(match) in FILTERS
         return self._group_is_filter
 
     def _filter(self, name: str, start: int, at: int) -> Item:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from math import floor
 
+from clipsearch.folding import folded_words
 from clipsearch.query.fields import KINDS, SAME_NAMES, Field, Kind
-from clipsearch.query.nodes import Glob, Leaf, Near, Oriented, Range, Seen, Shape, Span, Tagged
+from clipsearch.query.nodes import Glob, Leaf, Near, Oriented, Range, Seen, Shape, Span, Tagged, Written
 from clipsearch.records import COLORS
 
 
@@ -14,7 +16,7 @@ class BadValue(Exception):
     """What is wrong with a value, and what to say instead."""
 
 
-_NUMBER = re.compile(r"(>=|<=|>|<|=)?\s*(\d{1,15}(?:\.\d{1,9})?)\s*([a-zA-Z]*)")
+_NUMBER = re.compile(r"(>=|<=|>|<|=)?\s*(-?\d{1,15}(?:\.\d{1,9})?)\s*([a-zA-Z]*)")
 _DATE = re.compile(r"(\d{4})(?:[-/.](\d{1,2})(?:[-/.](\d{1,2})(?:[T ](\d{1,2}):(\d{2}))?)?)?", re.ASCII)
 _DISTANCE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([a-zA-Z]+)", re.ASCII)
 _COORDINATE = re.compile(r"[-+.\d]|$", re.ASCII)  # how a coordinate begins; towns begin with a letter
@@ -35,41 +37,50 @@ def _tag_value(field: Field, value: str, span: Span) -> Leaf:
     return Tagged(value, span)
 
 
+def _words_value(field: Field, value: str, span: Span) -> Leaf:
+    words = tuple(word for word in value.split() if folded_words(word))
+    if not words:
+        raise BadValue(f"{field.name}: needs a word that can be read", f"Write {field.say}.")
+    return Written(words, span)
+
+
 def _number_value(field: Field, value: str, span: Span) -> Leaf:
-    name, units = field.asks, field.units or {"": 1}
+    name = field.asks
     advice = f"Write {field.say}."
     low, dots, high = (part.strip() for part in value.partition(".."))
     if dots:
         bounds = [_NUMBER.fullmatch(end) if end else None for end in (low, high)]
         if any(end and (match is None or match[1]) for end, match in zip((low, high), bounds, strict=True)):
             raise BadValue(f"{value} is not a range", advice)
-        first, last = (None if match is None else _amount(match, units, advice) for match in bounds)
+        first, last = (None if match is None else _amount(match, field, advice) for match in bounds)
         if first is None and last is None:
             raise BadValue(f"{value} is not a range", advice)
-        return Range(name, None if first is None else _ceil(first), None if last is None else int(last) + 1, span)
+        return Range(name, None if first is None else _ceil(first), None if last is None else floor(last) + 1, span)
     match = _NUMBER.fullmatch(value)
     if match is None:
         raise BadValue(f"{name}: needs a number", advice)
-    amount = _amount(match, units, advice)
+    amount = _amount(match, field, advice)
     operator = match[1] or "="
     if match[1] is None and not field.exact:
         raise BadValue(f"{name}: needs > or < or a range", advice)
     if operator in (">", ">="):
-        return Range(name, int(amount) + 1 if operator == ">" else _ceil(amount), None, span)
+        return Range(name, floor(amount) + 1 if operator == ">" else _ceil(amount), None, span)
     if operator in ("<", "<="):
-        return Range(name, None, _ceil(amount) if operator == "<" else int(amount) + 1, span)
-    return Range(name, _ceil(amount), int(amount) + 1, span)
+        return Range(name, None, _ceil(amount) if operator == "<" else floor(amount) + 1, span)
+    return Range(name, _ceil(amount), floor(amount) + 1, span)
 
 
-def _amount(match: re.Match[str], units: Mapping[str, int], advice: str) -> float:
-    factor = units.get(match[3].lower())
+def _amount(match: re.Match[str], field: Field, advice: str) -> float:
+    factor = (field.units or {"": 1}).get(match[3].lower())
+    if float(match[2]) < field.lowest:
+        raise BadValue(f"{field.name}: needs a number{f' from {field.lowest} on' if field.lowest else ''}", advice)
     if factor is None:
         raise BadValue(f"unknown unit {match[3]}", advice)
     return float(match[2]) * factor
 
 
 def _ceil(amount: float) -> int:
-    return -int(-amount // 1)
+    return -floor(-amount)
 
 
 def _date_value(field: Field, value: str, span: Span) -> Leaf:
@@ -150,6 +161,7 @@ _READERS: dict[Kind, Callable[[Field, str, Span], Leaf]] = {
     "text": _text_value,
     "list": _list_value,
     "tag": _tag_value,
+    "words": _words_value,
     "number": _number_value,
     "since": _date_value,
     "until": _date_value,
@@ -161,6 +173,6 @@ _READERS: dict[Kind, Callable[[Field, str, Span], Leaf]] = {
 
 def read_value(field: Field, value: str, span: Span) -> Leaf:
     """The filter that a value makes of a field. Raises: BadValue."""
-    if not value and field.kind in ("text", "list", "tag", "seen"):
+    if not value and field.kind in ("text", "list", "tag", "words", "seen"):
         raise BadValue(f"{field.name}: needs a value", f"Write {field.say}.")
     return _READERS[field.kind](field, value, span)

@@ -9,8 +9,8 @@ import dataclasses
 import heapq
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, overload
@@ -29,14 +29,16 @@ from clipsearch.errors import (
     InvalidQuery,
     MalformedQuery,
     NoSuchPicture,
+    OtherPicture,
     UnknownTag,
     UnreadablePicture,
     no_picture,
 )
 from clipsearch.filenames import well_formed
 from clipsearch.places import is_file, leads_out
-from clipsearch.query import Query, Term, parse_query
+from clipsearch.query import MARK, Query, Term, parse_query
 from clipsearch.query.arguments import (
+    A_PICTURE,
     Arguments,
     Size,
     read_arguments,
@@ -51,8 +53,10 @@ from clipsearch.query.arguments import (
     read_texts,
     read_window,
 )
+from clipsearch.query.crops import Crop, picture_file, split_crop
 from clipsearch.records import (
     DEFAULT_HITS,
+    FIRST_WITH_WORDS,
     AnyPicture,
     Band,
     FloatArray,
@@ -65,8 +69,16 @@ from clipsearch.records import (
     TagRef,
 )
 from clipsearch.search.embedding import Encoder as ModelEncoder
-from clipsearch.search.embedding import encode_picture, encode_text, read_file
-from clipsearch.search.order import DIVERSITY, Order, Wish, put_all_in_order, put_in_order, reach_together
+from clipsearch.search.embedding import encode_picture, encode_text, read_file, where_in
+from clipsearch.search.order import (
+    DIVERSITY,
+    Order,
+    Wish,
+    asks_in_words,
+    put_all_in_order,
+    put_in_order,
+    reach_together,
+)
 from clipsearch.store import LiveRows, Snapshot, open_live_rows, open_snapshot
 from clipsearch.timing import lap
 from clipsearch.vectors import VectorSegment, check_queries, directed, distinct, empty_result, merge, open_segments
@@ -74,13 +86,17 @@ from clipsearch.vectors import VectorSegment, check_queries, directed, distinct,
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    from PIL.Image import Image
 
     from clipsearch.query.nodes import Filter
     from clipsearch.search.confidence import Background, QueryKind
     from clipsearch.search.variety import Nearness
+    from clipsearch.search.where import HeatMap
     from clipsearch.store.columns import Columns
     from clipsearch.store.tags import Direction, Tag
+    from clipsearch.store.words import WordFiles
 
+ReadPart = Callable[[str, Crop], tuple[FloatArray, str | None]]
 SAMPLE_ROWS = 4096
 WORD_PROMPT = "a photo of {}"
 """A word by itself is also encoded in this, and the mean is searched for: with the built-in model precision@20 rises by
@@ -118,9 +134,12 @@ class Collection:
         self._mapped = open_segments(manifest, self._opened.file, self._opened.marks)
         self._fragments: list[LiveRows] | None = None
         self._tags: dict[str, Tag] = {}
+        self._word_files: WordFiles | None = None
         self._sample: FloatArray | None = None
         self._background: Background | None = None
         self._nearness: Nearness | None = None
+        self.read_part: ReadPart | None = None
+        """What encodes a part of a file of the index; None: this process."""
 
     @property
     def _snapshot(self) -> Snapshot:
@@ -155,8 +174,13 @@ class Collection:
         return all(segment.faiss is None for segment in self.manifest.segments)
 
     def __len__(self) -> int:
-        """How many pictures can be found."""
+        """How many pictures can be found; a video is one of them."""
         return self.manifest.pictures
+
+    @property
+    def has_views(self) -> bool:
+        """Whether some files are seen as several things, such as the shots of a video."""
+        return any(fragment.views for fragment in self.manifest.fragments)
 
     def __iter__(self) -> Iterator[ImageRecord]:
         """What the index knows of each picture that can be found, by row id."""
@@ -201,6 +225,7 @@ class Collection:
         local_files: bool = ...,
         all: bool = ...,
         min_confidence: float | None = ...,
+        each: bool = ...,
     ) -> Hits: ...
     @overload
     def search(
@@ -218,6 +243,7 @@ class Collection:
         local_files: bool = ...,
         all: bool = ...,
         min_confidence: float | None = ...,
+        each: bool = ...,
     ) -> list[Hits]: ...
     def search(
         self,
@@ -234,6 +260,7 @@ class Collection:
         local_files: bool = True,
         all: bool = False,
         min_confidence: float | None = None,
+        each: bool = False,
     ) -> Hits | list[Hits]:
         """Return k hits of `query` from number `offset` on, best first.
 
@@ -243,10 +270,12 @@ class Collection:
         `query` is in the query language (docs/query.md): a sentence, pictures, sums of them, filters; a `Path` is a
         picture. A picture of the index is compared by its stored vector, also if its file is away. Without anything
         to compare with, it lists what passes the filters, the newest first. `sort` puts all hits in another order.
-        `unique` folds near-duplicates into their best (see Hit.others); `diverse` (0..1, True: 0.5) prefers hits that
-        differ from those before them. `like` and `unlike` are row ids of pictures to learn from, up to 10,000 each.
-        `vector`, shape (D,), is added to the query's terms. `local_files=False` opens no file that the query names:
-        for queries that come from elsewhere. The absolute path of a picture in the index is that picture.
+        A file that is seen as several things (the shots of a video) is one hit, where it is best (see
+        Hit.where); with `each`, each of them is a hit. `unique` folds near-duplicates into their best (see
+        Hit.others); `diverse` (0..1, True: 0.5) prefers hits that differ from those before them. `like` and
+        `unlike` are row ids of pictures to learn from, up to 10,000 each. `vector`, shape (D,), is added to the
+        query's terms. `local_files=False` opens no file that the query names: for queries that come from
+        elsewhere. The absolute path of a picture in the index is that picture.
 
         Several queries have a list of hits each: their texts are encoded together, and they share the passes over the
         vectors.
@@ -264,6 +293,7 @@ class Collection:
             vector=vector,
             all=all,
             min_confidence=min_confidence,
+            each=each,
         )
         queries, is_one = read_queries(query)
         wishes = [self._wish(one, about, local_files=local_files) for one in queries]
@@ -287,6 +317,7 @@ class Collection:
         pictures: Mapping[str, FloatArray] | None = None,
         all: bool = False,
         min_confidence: float | None = None,
+        each: bool = False,
     ) -> Order:
         """The order that `search` returns hits of, for windows and counts of it. Raises: as `search`.
 
@@ -302,6 +333,7 @@ class Collection:
             vector=vector,
             all=all,
             min_confidence=min_confidence,
+            each=each,
         )
         return put_in_order(self, self._wish(query, about, local_files=local_files, pictures=pictures))
 
@@ -327,6 +359,7 @@ class Collection:
             about.unlike,
             about.all,
             about.min_confidence,
+            about.each,
         )
 
     def _check_open(self) -> None:
@@ -337,8 +370,10 @@ class Collection:
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
         """Return the k pictures most like one, without that one and other files of the same content.
 
-        `picture` is a hit, a row id, or a path: of a picture file, or else of a picture of the index that is away.
-        None is left out for being unlikely. Raises: NoSuchPicture, UnreadablePicture, InvalidQuery.
+        `picture` is a hit, a row id, or a path: of a picture file, or else of a picture of the index that is away. A
+        path or a row id may name a part: "photo.jpg#xywh=10,20,300,200", "4711#xywh=percent:0,0,50,50".
+        A hit is known by its content, also where the index was made anew and its row id is that of another picture.
+        None is left out for being unlikely. Raises: NoSuchPicture, OtherPicture, UnreadablePicture, InvalidQuery.
         """
         from clipsearch.search.similar import similar_to
 
@@ -406,18 +441,23 @@ class Collection:
         if not isinstance(query, str):
             path = os.fspath(query)
             return Query(path, (Term("picture", path),))
-        typed = well_formed(query)
-        query = self._requoted(typed)
         sent = pictures or {}
-        parsed = parse_query(
-            query, is_file=self._is_picture if local_files else lambda name: name in sent or self._is_indexed(name)
-        )
-        if query != typed:
-            parsed = dataclasses.replace(parsed, offers=(*parsed.offers, f"{typed} was read as {query}"))
+        parsed = self._read_query(query, None if local_files else sent)
         if local_files or all(term.kind != "picture" for term in parsed.terms):
             return parsed
-        terms = tuple(self._without_file(query, term, sent) for term in parsed.terms)
+        terms = tuple(self._without_file(parsed.source, term, sent) for term in parsed.terms)
         return dataclasses.replace(parsed, terms=terms)
+
+    def _read_query(self, typed: str, files: Container[str] | None) -> Query:
+        """A text in the query language. `files`: the names in it that are those of files; None: as it is here."""
+        typed = well_formed(typed)
+        query = self._requoted(typed)
+        parsed = parse_query(
+            query, is_file=self._is_picture if files is None else lambda name: name in files or self._is_indexed(name)
+        )
+        if query == typed:
+            return parsed
+        return dataclasses.replace(parsed, offers=(*parsed.offers, f"{typed} was read as {query}"))
 
     def _requoted(self, query: str) -> str:
         """A query with the quotes put back that a shell took from `folder:"my trips"`: where there is no folder `my`,
@@ -451,30 +491,42 @@ class Collection:
             return dataclasses.replace(term, vector=self._unit(sent[term.value]))
         from clipsearch.search.similar import find_picture
 
-        row_id = find_picture(self, term.value) if os.path.isabs(term.value) else None  # noqa: PTH117
+        is_absolute = os.path.isabs(term.value)  # noqa: PTH117
+        row_id, part = find_picture(self, term.value) if is_absolute else None, ""
+        if row_id is None and is_absolute:
+            path, crop = split_crop(term.value)
+            row_id, part = (None, "") if crop is None else (find_picture(self, path), f"{MARK}{crop}")
         if row_id is None:
             raise MalformedQuery(
-                query, term.position, "the server opens no files by path", "Use like:ID, or upload the picture."
+                query,
+                term.position,
+                "the server opens no files by path",
+                "Use like:ROW_ID, or send the picture where that is possible.",
             )
-        return dataclasses.replace(term, kind="like", value=str(row_id))
+        return dataclasses.replace(term, kind="like", value=f"{row_id}{part}")
 
     def _unit(self, vector: FloatArray) -> FloatArray:
         """A vector that was sent, of length 1. Raises: DimensionMismatch, InvalidQuery."""
         return directed(self.manifest.model.dim, vector)
 
-    def notices(self, query: str | os.PathLike[str] | Query) -> list[str]:
+    def notices(self, query: str | os.PathLike[str] | Query, *, files: Container[str] | None = None) -> list[str]:
         """What should be said of a query beside its hits, a line each: what it could also have meant (`query.hints`),
-        and words that the model does not read. Raises: MalformedQuery."""
+        and words that the model does not read.
+
+        `files`: which names in it are those of files, for queries that come from elsewhere. Raises: MalformedQuery.
+        """
         from clipsearch.query.hints import hints, unknown_tags
 
         self._check_open()
         if isinstance(query, str) and not query.strip():
             return []
-        parsed = self.parse(query)
-        unseen = [] if parsed.filter is None else self._unseen(parsed.filter)
+        parsed = self._read_query(query, files) if isinstance(query, str) else self.parse(query)
+        unseen = [] if parsed.filter is None else [*self._unseen(parsed.filter), *self._without_words(parsed.filter)]
+        if parsed.filter is not None:
+            unseen += self._unread_words(parsed.filter)
         texts = [term.value for term in parsed.terms if term.kind == "text"]
-        untagged = unknown_tags(parsed, [tag.name for tag in self.tags])
-        return [*parsed.offers, *untagged, *unseen, *hints(parsed), *self.unread(texts)]
+        untagged = unknown_tags(parsed, [tag.name for tag in self.tags], self._pictures_with_keyword)
+        return [*parsed.offers, *untagged, *unseen, *hints(parsed), *self.unread(texts), *self._written(parsed)]
 
     def _unseen(self, expression: Filter) -> list[str]:
         """That a filter asks what pixels say, and that nobody has looked at those of some pictures."""
@@ -490,6 +542,54 @@ class Collection:
         return [
             f"{unseen:,} of {len(self):,} pictures were indexed before clipsearch looked at their kind and colours; "
             "is: and color: leave them out. To include them, run: clipsearch index --reindex"
+        ]
+
+    def _written(self, query: Query) -> list[str]:
+        """That the words of a query stand in a few pictures, which are among the first hits for that."""
+        if not self.manifest.words or not asks_in_words(query):
+            return []
+        from clipsearch.search.words import rows_with_words, said_words
+
+        words = said_words(query)
+        found = len(rows_with_words(self, words, None if query.filter is None else self.select(query.filter)))
+        if not found:
+            return []
+        said = f"text:{words[0]}" if len(words) == 1 else f'text:"{" ".join(words)}"'
+        pictures = f"{found:,} pictures, which are" if found > 1 else "one picture, which is"
+        return [f"the words are in {pictures} among the first hits for that. To see no others, write: {said}"]
+
+    def _unread_words(self, expression: Filter) -> list[str]:
+        """That a filter asks for words in pictures, and that nobody has read them."""
+        from clipsearch.query.nodes import Written, leaves_of
+
+        if self.manifest.words or not any(isinstance(leaf, Written) for leaf in leaves_of(expression)):
+            return []
+        return [
+            "the words in the pictures have not been read yet, so text: finds none. Read them with: clipsearch read"
+        ]
+
+    def _pictures_with_keyword(self, keyword: str) -> int:
+        from clipsearch.query.nodes import Glob
+
+        return len(self.select(Glob("keyword", (keyword,))))
+
+    def _without_words(self, expression: Filter) -> list[str]:
+        """That a filter asks for what people wrote, and that older versions did not read that of some pictures."""
+        from clipsearch.query.fields import WORDS
+        from clipsearch.query.nodes import Glob, Range, leaves_of
+
+        if not any(isinstance(leaf, Glob | Range) and leaf.column in WORDS for leaf in leaves_of(expression)):
+            return []
+        older = 0
+        for rows in self._live_rows():
+            versions = rows.file.columns.numbers.get("metadata_version")
+            was_read = np.zeros(rows.file.pictures, bool) if versions is None else versions >= FIRST_WITH_WORDS
+            older += int(np.count_nonzero(~was_read & rows.alive))
+        if not older:
+            return []
+        return [
+            f"{older:,} of {len(self):,} pictures were indexed before clipsearch read keywords, captions, names and "
+            "stars. To include theirs, run: clipsearch index --reread-metadata"
         ]
 
     def unread(self, texts: Iterable[str]) -> list[str]:
@@ -572,20 +672,61 @@ class Collection:
 
     def _term_vector(self, query: Query, term: Term) -> FloatArray:
         if term.kind == "like":
-            if not term.value.removeprefix("-").isdecimal():
+            value, crop = self._liked(query, term)
+            if not value.removeprefix("-").isdecimal():
                 return self.concept(term.value).vector
             try:
-                return self.vector(int(term.value))
+                return self.vector(int(value)) if crop is None else self.encode_part(int(value), crop)[0]
             except (NoSuchPicture, ValueError):  # ValueError: it has thousands of digits
-                problem = f"the index has no picture {term.value}"
+                problem = f"the index has no picture {value}"
                 raise MalformedQuery(query.source, term.position, problem, "Use the row_id of a hit.") from None
         if term.vector is not None:
             sent: FloatArray = term.vector
             return sent
-        from clipsearch.search.similar import row_of_file
+        from clipsearch.search.similar import find_picture, row_of_file
 
-        row_id = row_of_file(self, term.value)
-        return self.encode_picture(term.value) if row_id is None else self.vector(row_id)
+        path, crop = picture_file(term.value)
+        if crop is not None:
+            row_id = None if is_file(path) or not os.path.isabs(path) else find_picture(self, path)  # noqa: PTH117
+            return self.encode_picture(term.value) if row_id is None else self.encode_part(row_id, crop)[0]
+        row_id = row_of_file(self, path)
+        return self.encode_picture(path) if row_id is None else self.vector(row_id)
+
+    def _liked(self, query: Query, term: Term) -> tuple[str, Crop | None]:
+        """What `like:` names, and the part of it that is meant. Raises: InvalidQuery."""
+        name, mark, _ = term.value.rpartition(MARK)
+        if not mark or any(tag.name == term.value for tag in self.tags):
+            return term.value, None
+        value, crop = split_crop(term.value)
+        if not value.removeprefix("-").isdecimal():
+            problem, advice = f"{name} is not a picture, and only pictures have parts", "Use the row_id of a hit."
+            raise MalformedQuery(query.source, term.position, problem, advice)
+        return value, crop
+
+    def encode_part(self, row_id: int, crop: Crop) -> tuple[FloatArray, str | None]:
+        """The vector of a part of a picture of the index, shape (D,), and the picture's content hash.
+
+        Raises: NoSuchPicture, UnreadablePicture.
+        """
+        record = self.record(row_id)
+        if record.member or record.view:
+            raise UnreadablePicture(record.path, "unreadable", "only a part of a whole picture can be searched for")
+        path = self._file_of(record)
+        try:
+            vector, content = self.read_part(path, crop) if self.read_part is not None else self._read(path, crop)
+        except UnreadablePicture as error:
+            raise UnreadablePicture(record.path, error.status, error.reason) from None
+        if record.content_hash not in (None, content):
+            raise UnreadablePicture(record.path, "unreadable", "its file has changed since it was indexed")
+        return vector, content
+
+    def _read(self, path: str, crop: Crop | None) -> tuple[FloatArray, str | None]:
+        from clipsearch.encoder.pieces import encode_decoded
+        from clipsearch.pictures.images import read_picture
+
+        read = read_picture(path, self.encoder.preprocessing, pieces=True, crop=crop, views=self.manifest.model.views)
+        vector: FloatArray = encode_decoded(self.encoder, [read.pieces], [read.is_tiled])[0]
+        return vector, read.content_hash
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """The vectors of texts, as they stand. Shape: (B, D) float32, unit L2.
@@ -606,17 +747,43 @@ class Collection:
     def encode_picture(self, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
         """The vector of a picture, shape (D,), or of each of several, shape (N, D); float32, unit L2.
 
-        A picture is a path or a PIL image. Raises: UnreadablePicture, InvalidArgument.
+        A picture is a path or a PIL image; a path may name a part (`photo.jpg#xywh=10,20,300,200`). Raises:
+        UnreadablePicture, InvalidArgument, InvalidQuery for a part that is none.
         """
         self._check_open()
-        return encode_picture(self.encoder, picture)
+        return encode_picture(self.encoder, picture, self.manifest.model.views)
+
+    def where(
+        self, query: str | os.PathLike[str] | Query, picture: int | str | os.PathLike[str] | Hit | Image
+    ) -> HeatMap:
+        """Where in a picture a query matches: a map of cosines, with a box around its peak (docs/where.md).
+
+        `picture` is a hit, a row id, a path or a PIL image. It always points somewhere, also if nothing matches.
+        Raises: InvalidQuery, also for a query with filters only; NoSuchPicture, UnreadablePicture, EncoderMismatch.
+        """
+        from clipsearch.query.arguments import is_image
+        from clipsearch.search.similar import row_of_content
+
+        vector = self.encode_query(query)
+        if isinstance(picture, str | os.PathLike) or is_image(picture):
+            return where_in(self.encoder, vector, picture)  # type: ignore[arg-type]
+        if isinstance(picture, Hit):
+            row_id = row_of_content(self, picture.record.row_id, picture.record.content_hash)
+        else:
+            row_id = read_row_id(picture, "picture", A_PICTURE)
+        record = self.record(row_id)
+        try:
+            return where_in(self.encoder, vector, self._file_of(record), record.start_s or 0.0)
+        except UnreadablePicture as error:
+            raise UnreadablePicture(record.path, error.status, error.reason) from None
 
     def read_picture(self, path: str | os.PathLike[str]) -> tuple[FloatArray, str | None]:
         """The vector of a picture file, shape (D,), and its content hash. Raises: UnreadablePicture."""
         from clipsearch.encoder.pieces import encode_decoded
 
-        read = read_file(path, self.encoder.preprocessing, content_hash=True)
-        vector: FloatArray = encode_decoded(self.encoder, [read.pieces])[0]
+        views = self.manifest.model.views
+        read = read_file(path, self.encoder.preprocessing, content_hash=True, views=views)
+        vector: FloatArray = encode_decoded(self.encoder, [read.pieces], [read.is_tiled])[0]
         return vector, read.content_hash
 
     def refined(self, vector: FloatArray | None, like: Sequence[int], unlike: Sequence[int]) -> FloatArray | None:
@@ -675,7 +842,7 @@ class Collection:
         """
         k = read_count(k)
         check_queries(queries, self.manifest.model.dim)
-        k = min(k, max(1, len(self) if selection is None else len(selection)))
+        k = min(k, max(1, self.manifest.answered if selection is None else len(selection)))
         vectors = None if selection is None else self._vector_ids(selection)
         found = [segment.search(queries, k, exact=exact, selection=vectors) for segment in self._segments]
         scores, vector_ids = merge([empty_result(len(queries), k), *found], k)
@@ -750,15 +917,27 @@ class Collection:
         except NoSuchPicture:
             return None
 
-    def thumbnail(self, row_id: int, size: Size = 256) -> bytes:
-        """A small copy of a picture as a JPEG, without metadata.
+    def thumbnail(self, row_id: int | Hit, size: Size = 256) -> bytes:
+        """A small copy of a picture as a JPEG, without metadata: of a row as its file is now, of a hit as it was found.
 
-        Raises: NoSuchPicture, UnreadablePicture, IndexAway, InvalidQuery for another size.
+        Raises: NoSuchPicture, OtherPicture, UnreadablePicture, IndexAway, InvalidQuery for another size.
         """
-        from clipsearch.pictures.notebook import thumbnail_of
+        from clipsearch.pictures.notebook import is_as_indexed, thumbnail_of
+        from clipsearch.search.similar import has_content, part_of
 
         size_px = read_size(size)
+        hit, row_id = (row_id, row_id.record.row_id) if isinstance(row_id, Hit) else (None, row_id)
         record = self.record(row_id)
+        if hit is not None and not has_content(record, hit.record.content_hash, part_of(hit.record)):
+            raise OtherPicture(row_id)
+        path = self._file_of(record)
+        if hit is not None and not is_as_indexed(path, record):
+            raise OtherPicture(row_id, "its file has changed since it was indexed")
+        return thumbnail_of(path, record.path, size_px, record.start_s or 0.0)
+
+    def _file_of(self, record: ImageRecord) -> str:
+        """The file of a picture, to be read. Raises: UnreadablePicture if it is away, or leads out of the folder;
+        IndexAway."""
         if self.manifest.links == "inside" and leads_out(self.root, record.path):
             raise UnreadablePicture(record.path, "unreadable", "its file is a link out of the folder now")
         path = os.path.join(self.root, record.path)
@@ -766,7 +945,7 @@ class Collection:
             if not self.index.is_dir():
                 raise IndexAway(self.index)
             raise UnreadablePicture(record.path, "unreadable", GONE)
-        return thumbnail_of(path, record.path, size_px)
+        return path
 
     def vector(self, row_id: int) -> FloatArray:
         """The vector of a picture, also of one that was deleted since: a link or a thumb may still name it.
@@ -806,8 +985,24 @@ class Collection:
         found: FloatArray = taken[back[places]]
         return found
 
+    def files_of(self, row_ids: IntArray) -> IntArray:
+        """What the file of each row is known by: the row id of its first row. Shapes: (N,) int64."""
+        self._check_open()
+        if not self.has_views:
+            return row_ids
+        files = row_ids.copy()
+        order = np.argsort(row_ids, kind="stable")
+        ascending = row_ids[order]
+        for rows in self._live_rows():
+            if rows.has_views:
+                own = rows.file.columns.row_ids
+                at = np.searchsorted(own, ascending)
+                here = np.flatnonzero(own[np.minimum(at, len(own) - 1)] == ascending) if len(own) else at[:0]
+                files[order[here]] = rows.files_of(at[here])
+        return files
+
     def row_ids(self) -> IntArray:
-        """The row ids of all pictures. Shape: (N,) int64, ascending."""
+        """The row ids of all pictures, and of all views of them. Shape: (N,) int64, ascending."""
         return np.sort(np.concatenate([np.empty(0, np.int64), *(rows.row_ids() for rows in self._live_rows())]))
 
     # -- as a table
@@ -839,17 +1034,42 @@ class Collection:
     @property
     def tags(self) -> tuple[TagRef, ...]:
         """The tags and concepts of the index."""
-        return self.manifest.tags
+        return tuple(ref for ref in self.manifest.tags if ref.kind != "search")
 
-    def select(self, expression: Filter) -> IntArray:
-        """Row ids of the pictures that pass a filter expression. Shape: (S,) int64, ascending."""
+    def select(self, expression: Filter, *, missing: bool = False) -> IntArray:
+        """Row ids of the pictures that pass a filter expression. Shape: (S,) int64, ascending.
+
+        `missing`: also of those whose files cannot be seen.
+        """
         from clipsearch.search.filters import passing
 
         found = [np.empty(0, np.int64)]
-        for rows in self._live_rows():
-            mask = passing(expression, rows.file.columns, partial(self._tagged, rows))
+        holding = lru_cache(maxsize=None)(self._holding)  # each fragment asks
+        fragments = self._live_rows()
+        if missing:
+            there = [fragment for fragment in self.manifest.fragments if fragment.rows_file is not None]
+            fragments = [open_live_rows(self.index, fragment, missing=True) for fragment in there]
+        for rows in fragments:
+            mask = passing(expression, rows.file.columns, partial(self._tagged, rows), holding)
             found.append(rows.file.columns.row_ids[mask & rows.alive])
         return np.sort(np.concatenate(found))
+
+    @property
+    def words(self) -> WordFiles:
+        """The words in the pictures, as far as `clipsearch read` has read them. Raises: MissingFeature."""
+        snapshot = self._snapshot
+        if self._word_files is None:
+            from clipsearch.store.words import WordFiles
+
+            self._word_files = WordFiles(self.index, snapshot.manifest.words)
+        return self._word_files
+
+    def live_rows(self) -> list[LiveRows]:
+        """The rows of each fragment, with which of them are answered. Raises: CorruptIndex."""
+        return self._live_rows()
+
+    def _holding(self, words: tuple[str, ...]) -> IntArray:
+        return self.words.holding(words)
 
     def columns(self) -> list[Columns]:
         """What filters ask, for each fragment; of pictures that are gone too. Raises: CorruptIndex."""
@@ -914,6 +1134,8 @@ class Collection:
     def close(self) -> None:
         """Let go of the generation. Hits stay valid; every other method raises ClosedCollection from now on."""
         self._opened.close()
+        if self._word_files is not None:
+            self._word_files.close()
 
     def __enter__(self) -> Self:
         return self
@@ -924,7 +1146,7 @@ class Collection:
 
 def _records_of(rows: LiveRows) -> Iterator[ImageRecord]:
     """Of the pictures of a fragment that can be found, by row id."""
-    return (rows.file.record(int(at)) for at in np.flatnonzero(rows.alive))
+    return (rows.file.record(int(at)) for at in np.flatnonzero(rows.starts))
 
 
 def _cut_short(text: str, part: str) -> str:

@@ -117,11 +117,11 @@ def find_duplicates(photos: Collection, *, progress: Callable[[int, int], None] 
 
 def _proposed(photos: Collection) -> IntArray:
     """Pairs of row ids to compare, the smaller first, in ascending order. Shape: (P, 2) int64."""
-    row_ids = photos.row_ids()
+    row_ids, copies = _whole_pictures(photos)
     hashes = _hashes(photos, row_ids)
     known = hashes != 0
     hashed = row_ids[known]
-    found = [np.empty((0, 2), np.int64)]
+    found = [np.empty((0, 2), np.int64), copies]
     for one, two in near_hashes(hashes[known], NEAR_BITS, NEIGHBOURS):
         found.append(np.stack([hashed[one], hashed[two]], axis=1))
     for one, two, _ in _candidates(photos, row_ids):
@@ -130,6 +130,30 @@ def _proposed(photos: Collection) -> IntArray:
         near = (apart <= FAR_BITS) | (first == 0) | (second == 0)
         found.append(np.stack([one[near], two[near]], axis=1))
     return np.unique(np.concatenate(found), axis=0)
+
+
+def _whole_pictures(photos: Collection) -> tuple[IntArray, IntArray]:
+    """The rows of whole pictures, ascending; and pairs of files of the same bytes that are only seen in parts (videos).
+
+    Shapes: (N,) int64; (P, 2) int64.
+    """
+    row_ids = photos.row_ids()
+    if not photos.has_views:
+        return row_ids, np.empty((0, 2), np.int64)
+    whole, parts, contents = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty((0, 2), np.int64)]
+    for columns in photos.columns():
+        alive = np.isin(columns.row_ids, row_ids, assume_unique=True)
+        in_part = columns.numbers["view"] != 0
+        first = alive & in_part & columns.starts
+        whole.append(columns.row_ids[alive & ~in_part])
+        parts.append(columns.row_ids[first])
+        contents.append(columns.hashes[first])
+    videos, keys = np.concatenate(parts), np.concatenate(contents)
+    order = np.lexsort((videos, keys[:, 1], keys[:, 0]))
+    order = order[keys[order].any(axis=1)]
+    same = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)
+    pairs = np.stack([videos[order[:-1][same]], videos[order[1:][same]]], axis=1)
+    return np.sort(np.concatenate(whole)), np.sort(pairs, axis=1)
 
 
 def _hashes(photos: Collection, row_ids: IntArray) -> IntArray:
@@ -247,6 +271,8 @@ class _Versions:
         one, two = self._file(one_id), self._file(two_id)
         if one is None or two is None:
             return False
+        if one.record.view:  # of which nothing but bytes is compared
+            return one.has_bytes_of(two)
         if one.has_bytes_of(two):
             return self._look(one) is not None
         one_look, two_look = self._look(one), self._look(two)
@@ -279,7 +305,7 @@ class _Versions:
         """A picture that was found to be the same as another."""
         file = self._file(row_id)
         assert file is not None
-        return file.copy(self._sharpness[file.key])
+        return file.copy(self._sharpness.get(file.key, 0.0))
 
     def _file(self, row_id: int) -> _File | None:
         if row_id not in self._files:

@@ -13,12 +13,16 @@ from clipsearch.encoder import check_encoder, names
 from clipsearch.errors import NO_SUCH_PICTURE, UnreadablePicture
 from clipsearch.places import expanded, is_file
 from clipsearch.query.arguments import read_path, read_pictures, read_text, read_texts
+from clipsearch.query.crops import picture_file
 from clipsearch.records import AnyPicture, FloatArray, PixelArray
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from clipsearch.encoder.kinds import Notice, Precision
     from clipsearch.pictures.images import Picture
     from clipsearch.records import Preprocessing
+    from clipsearch.search.where import HeatMap
 
 
 class Encoder:
@@ -71,9 +75,46 @@ class Encoder:
     def encode_picture(self, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
         """The vector of a picture, shape (D,), or of each of several, shape (N, D); float32, unit L2.
 
-        A picture is a path or a PIL image. Raises: UnreadablePicture, InvalidArgument.
+        A picture is a path or a PIL image; a path may name a part (`photo.jpg#xywh=10,20,300,200`). Raises:
+        UnreadablePicture, InvalidArgument, InvalidQuery for a part that is none.
         """
         return encode_picture(self.model, picture)
+
+    def where(self, text: str, picture: AnyPicture) -> HeatMap:
+        """Where in a picture a text matches; a picture is a path or a PIL image. See docs/where.md.
+
+        Raises: UnreadablePicture, InvalidQuery, InvalidModel, InvalidArgument.
+        """
+        return where_in(self.model, self.encode_text(text), picture)
+
+
+def where_in(encoder: AnyEncoder, vector: FloatArray, picture: AnyPicture, time_s: float = 0.0) -> HeatMap:
+    """Where in a picture, or in a video at a moment, a vector, shape (D,), matches. Raises: UnreadablePicture,
+    InvalidModel, InvalidArgument."""
+    from clipsearch.search.where import find_where
+
+    image, size = open_for_map(picture, time_s)
+    return find_where(encoder, vector, image, size)
+
+
+def open_for_map(picture: AnyPicture, time_s: float = 0.0) -> tuple[Image, tuple[int, int]]:
+    """A picture as `where` looks at it, upright and not too large, and its whole size. Raises: UnreadablePicture,
+    InvalidArgument."""
+    from clipsearch.pictures.images import PictureFile, as_file, name_of
+    from clipsearch.search.where import LONGEST
+
+    (given,), _ = read_pictures([picture])
+    if isinstance(given, str | os.PathLike):
+        name = read_path("picture", given)
+        if not is_file(name):
+            raise UnreadablePicture(name, "unreadable", NO_SUCH_PICTURE)
+        file = PictureFile(expanded(name))
+    else:
+        name = name_of(given)
+        file = PictureFile(name, as_file(given))
+    with file:
+        image, size = file.open_sized(longest=LONGEST, time_s=time_s)
+    return image, size
 
 
 def encode_text(encoder: AnyEncoder, text: str | Iterable[str]) -> FloatArray:
@@ -84,41 +125,49 @@ def encode_text(encoder: AnyEncoder, text: str | Iterable[str]) -> FloatArray:
     return encoder.encode_texts(read_texts(text))
 
 
-def encode_picture(encoder: AnyEncoder, picture: AnyPicture | Iterable[AnyPicture]) -> FloatArray:
-    """See `Encoder.encode_picture`."""
+def encode_picture(encoder: AnyEncoder, picture: AnyPicture | Iterable[AnyPicture], views: int = 1) -> FloatArray:
+    """See `Encoder.encode_picture`. `views`: in how many to see each, as an index does."""
     from clipsearch.encoder.pieces import encode_decoded
 
     pictures, is_one = read_pictures(picture)
     vectors = [np.empty((0, encoder.dim), np.float32)]
-    waiting: list[PixelArray] = []
-    for one in pictures:
-        waiting.append(_seen(encoder, one))
-        if len(waiting) >= encoder.pictures_per_call:
-            vectors.append(encode_decoded(encoder, waiting))
+    waiting: list[tuple[PixelArray, bool]] = []
+    for number, one in enumerate(pictures, 1):
+        waiting.append(_seen(encoder, one, views))
+        if len(waiting) >= encoder.pictures_per_call or number == len(pictures):
+            vectors.append(encode_decoded(encoder, [seen for seen, _ in waiting], [tiled for _, tiled in waiting]))
             waiting = []
-    if waiting:
-        vectors.append(encode_decoded(encoder, waiting))
     every: FloatArray = np.concatenate(vectors)
     return every[0] if is_one else every
 
 
-def _seen(encoder: AnyEncoder, picture: AnyPicture) -> PixelArray:
-    """What the encoder is given of a picture. Shape: (K, H, W, 3) uint8. Raises: UnreadablePicture."""
+def _seen(encoder: AnyEncoder, picture: AnyPicture, views: int) -> tuple[PixelArray, bool]:
+    """What the encoder is given of a picture, and whether it is tiled. Shape: (K, H, W, 3) uint8. Raises:
+    UnreadablePicture."""
     from clipsearch.pictures.images import see
 
     if isinstance(picture, str | os.PathLike):
-        return read_file(picture, encoder.preprocessing, content_hash=False).pieces
-    return see(picture, encoder.preprocessing)
+        read = read_file(picture, encoder.preprocessing, content_hash=False, views=views)
+        return read.pieces, read.is_tiled
+    return see(picture, encoder.preprocessing, views)
 
 
-def read_file(path: str | os.PathLike[str], preprocessing: Preprocessing, *, content_hash: bool) -> Picture:
-    """Read a picture file for an encoder. Raises: UnreadablePicture, which calls it `path` as it was given."""
+def read_file(
+    path: str | os.PathLike[str], preprocessing: Preprocessing, *, content_hash: bool, views: int = 1
+) -> Picture:
+    """Read a picture file, or a part of one (`photo.jpg#xywh=10,20,300,200`), for an encoder.
+
+    Raises: UnreadablePicture, which calls it `path` as it was given; InvalidQuery for a part that is none.
+    """
     from clipsearch.pictures.images import read_picture
 
     name = read_path("picture", path)
-    if not is_file(name):
+    file, crop = picture_file(name)
+    if not is_file(file):
         raise UnreadablePicture(name, "unreadable", NO_SUCH_PICTURE)
     try:
-        return read_picture(expanded(name), preprocessing, content_hash=content_hash, pieces=True)
+        return read_picture(
+            expanded(file), preprocessing, content_hash=content_hash, pieces=True, crop=crop, views=views
+        )
     except UnreadablePicture as error:
         raise UnreadablePicture(name, error.status, error.reason) from error

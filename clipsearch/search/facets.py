@@ -1,4 +1,5 @@
-"""What the hits of a question are made of: how many of each year, folder, camera, type and tag, and of each month.
+"""What the hits of a question are made of: how many of each year, folder, camera, type, tag, keyword and person, and of
+each month.
 
 Counted from columns, like filters: no object per row. Each value comes with the filters that keep exactly its
 pictures, in the query language.
@@ -16,9 +17,9 @@ import numpy.typing as npt
 
 from clipsearch.folding import fold_name
 from clipsearch.query.nodes import Span, Tagged
-from clipsearch.records import IntArray
-from clipsearch.search.filters import folder_fits, text_fits
-from clipsearch.store.columns import Columns
+from clipsearch.records import ImageRecord, IntArray
+from clipsearch.search.filters import folder_fits, keyword_fits, text_fits
+from clipsearch.store.columns import LIST_COLUMNS, Columns
 
 if TYPE_CHECKING:
     from clipsearch.search.collection import Collection
@@ -55,6 +56,8 @@ def count_facets(photos: Collection, ids: IntArray, *, most: int = MOST_VALUES) 
         "camera": _cameras(photos, found, most),
         "type": _types(found, most),
         "tag": _tags(photos, ids, most),
+        "keyword": _words(photos, found, "keyword", keyword_fits, lambda record: record.metadata.keywords, most),
+        "person": _words(photos, found, "person", text_fits, lambda record: record.metadata.people, most),
     }
 
 
@@ -74,7 +77,7 @@ def _years(found: Found, most: int) -> list[FacetValue]:
 
 def _folders(photos: Collection, found: Found, most: int) -> list[FacetValue]:
     """The folders that the hits are divided into: those within the deepest that holds all of them."""
-    counts, examples = _counted(found, "folder")
+    counts, examples = count_texts(found, "folder")
     if not counts:
         return []
     split = {text: text.split("/") if text else [] for text in counts}
@@ -102,7 +105,7 @@ def _folder_is(pattern: str) -> Callable[[str], bool]:
 
 
 def _cameras(photos: Collection, found: Found, most: int) -> list[FacetValue]:
-    counts, examples = _counted(found, "camera")
+    counts, examples = count_texts(found, "camera")
     known = {text for columns in photos.columns() for text in columns.texts("camera")}
     values = []
     for text, count in _most_frequent(counts, most):
@@ -117,7 +120,7 @@ def _types(found: Found, most: int) -> list[FacetValue]:
     from clipsearch.pictures.formats import usual_extension
 
     counts: dict[str, int] = {}
-    for text, count in _counted(found, "ext")[0].items():
+    for text, count in count_texts(found, "ext")[0].items():
         if re.fullmatch(r"\w+", text):  # others cannot be asked for
             usual = usual_extension(text)
             counts[usual] = counts.get(usual, 0) + count
@@ -126,25 +129,52 @@ def _types(found: Found, most: int) -> list[FacetValue]:
 
 def _tags(photos: Collection, ids: IntArray, most: int) -> list[FacetValue]:
     counts = {}
+    files = np.unique(photos.files_of(ids))
     for tag in sorted(photos.tags, key=lambda tag: (tag.kind != "tag", -tag.pictures))[:MOST_TAGS]:
         carrying = photos.select(Tagged(tag.name, Span(0, 0)))
-        counts[tag.name] = int(np.isin(carrying, ids, assume_unique=True).sum())
+        counts[tag.name] = int(np.isin(files, photos.files_of(carrying)).sum())
     return [FacetValue(name, count, (("tag", name),)) for name, count in _most_frequent(counts, most) if count]
 
 
-def _counted(found: Found, name: str) -> tuple[dict[str, int], dict[str, int]]:
+def _words(
+    photos: Collection,
+    found: Found,
+    name: str,
+    fits: Callable[[str], Callable[[str], bool]],
+    texts_of: Callable[[ImageRecord], Iterable[str]],
+    most: int,
+) -> list[FacetValue]:
+    """The values of a column of lists."""
+    counts, examples = count_texts(found, name)
+    known = {text for columns in photos.columns() for text in columns.texts(name)} if counts else set()
+    values = []
+    for text, count in _most_frequent(counts, most):
+        written = texts_of(photos.record(examples[text]))
+        label = next((one for one in written if fold_name(one) == text), text)
+        value = said_exactly(label, text, known, fits)
+        if value is not None:
+            values.append(FacetValue(label, count, ((name, value),)))
+    return values
+
+
+def count_texts(found: Found, name: str) -> tuple[dict[str, int], dict[str, int]]:
     """How many pictures have each text of a column, and the row id of one of them."""
     counts: dict[str, int] = {}
     examples: dict[str, int] = {}
     for columns, at in found:
-        codes = columns.codes(name)[at]
+        if name in LIST_COLUMNS:
+            which, codes = columns.listed(name, at)
+            row_ids = columns.row_ids[at[which]]
+        else:
+            codes, row_ids = columns.codes(name)[at], columns.row_ids[at]
+            codes, row_ids = codes[codes >= 0], row_ids[codes >= 0]
+        each = np.bincount(codes)
+        first = np.zeros(len(each), np.int64)
+        first[codes[::-1]] = row_ids[::-1]  # of several, the last that is put there stays
         texts = columns.texts(name)
-        numbers, first, each = np.unique(codes, return_index=True, return_counts=True)
-        row_ids = columns.row_ids[at[first]]
-        for number, row_id, count in zip(numbers.tolist(), row_ids.tolist(), each.tolist(), strict=True):
-            if number >= 0:
-                counts[texts[number]] = counts.get(texts[number], 0) + count
-                examples.setdefault(texts[number], row_id)
+        for number in np.flatnonzero(each).tolist():
+            counts[texts[number]] = counts.get(texts[number], 0) + int(each[number])
+            examples.setdefault(texts[number], int(first[number]))
     return counts, examples
 
 

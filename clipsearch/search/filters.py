@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from clipsearch.folding import fold_name
 from clipsearch.query.fields import PANORAMA, Column, column_of
-from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Seen, Tagged
+from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Seen, Tagged, Written
 from clipsearch.records import COLORS, TRAITS, IntArray
-from clipsearch.store.columns import NUMBERS, Columns
+from clipsearch.store.columns import LIST_COLUMNS, NUMBERS, SEPARATOR, Columns
+from clipsearch.store.hashes import among
 
 BoolArray = npt.NDArray[np.bool_]
 DegreesArray = npt.NDArray[np.float64]
@@ -25,23 +26,29 @@ DegreesArray = npt.NDArray[np.float64]
 EARTH_RADIUS_M = 6_371_008.8  # mean radius, IUGG
 
 
-def passing(expression: Filter, columns: Columns, tagged: Callable[[str], BoolArray]) -> BoolArray:
-    """Which rows pass. `tagged` says which rows carry a tag. Shapes: (N,) bool, in the order of the columns' rows."""
+def passing(
+    expression: Filter,
+    columns: Columns,
+    tagged: Callable[[str], BoolArray],
+    holding: Callable[[tuple[str, ...]], IntArray] = lambda words: np.empty((0, 2), np.int64),
+) -> BoolArray:
+    """Which rows pass. `tagged` says which rows carry a tag, `holding` the content hashes, (M, 2) int64, of pictures in
+    which words stand. Shapes: (N,) bool, in the order of the columns' rows."""
     match expression:
         case AllOf(parts):
-            mask = passing(parts[0], columns, tagged)
+            mask = passing(parts[0], columns, tagged, holding)
             for part in parts[1:]:
                 if not mask.any():
                     break
-                mask = mask & passing(part, columns, tagged)
+                mask = mask & passing(part, columns, tagged, holding)
             return mask
         case AnyOf(parts):
-            mask = passing(parts[0], columns, tagged)
+            mask = passing(parts[0], columns, tagged, holding)
             for part in parts[1:]:
-                mask = mask | passing(part, columns, tagged)
+                mask = mask | passing(part, columns, tagged, holding)
             return mask
         case Not(part):
-            rest: BoolArray = ~passing(part, columns, tagged)
+            rest: BoolArray = ~passing(part, columns, tagged, holding)
             return rest
         case Glob(asked, values):
             return _fitting(str(column_of(asked)), values, columns)
@@ -63,6 +70,8 @@ def passing(expression: Filter, columns: Columns, tagged: Callable[[str], BoolAr
             return within
         case Tagged(name):
             return tagged(name)
+        case Written(words):
+            return among(columns.hashes, holding(words))
 
 
 def _seen(asked: str, names: tuple[str, ...], columns: Columns) -> BoolArray:
@@ -99,6 +108,10 @@ def distance_m(
 
 
 def _fitting(column: str, values: tuple[str, ...], columns: Columns) -> BoolArray:
+    if column in LIST_COLUMNS:
+        return columns.having(
+            column, np.logical_or.reduce([_texts_that_fit(value, column, columns) for value in values])
+        )
     fits = {"folder": folder_fits, "ext": _ext_fits}.get(column, text_fits)
     tests = [fits(value) for value in values]
     if column == "name":
@@ -107,6 +120,49 @@ def _fitting(column: str, values: tuple[str, ...], columns: Columns) -> BoolArra
     table = np.array([any(test(text) for test in tests) for text in columns.texts(column)] + [False], bool)
     fitting: BoolArray = table[columns.codes(column)]  # -1, for none, is the last
     return fitting
+
+
+def _texts_that_fit(pattern: str, column: str, columns: Columns) -> BoolArray:
+    """Which texts of a column of lists fit a pattern. Shape: (T,), by their numbers."""
+    wanted = fold_name(pattern)
+    if column == "keyword" or "*" in wanted or "?" in wanted:
+        test = keyword_fits(pattern) if column == "keyword" else text_fits(pattern)
+        return np.array([test(text) for text in columns.texts(column)], bool)
+    # Captions are as many as pictures: no object is made of one that does not fit.
+    joined = columns.joined(column)
+    separators = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord(SEPARATOR))
+    found = np.zeros(len(separators), bool)
+    behind = re.escape(wanted.encode("utf-8", "surrogatepass")) + rb"[^\0]*"
+    starts = [match.start() for match in re.finditer(behind, joined)]
+    found[np.searchsorted(separators, starts, "right") - 1] = True
+    return found
+
+
+def keyword_fits(pattern: str) -> Callable[[str], bool]:
+    """A test of folded keywords, whose levels have a bar between them: as `text_fits`, but a pattern describes one
+    level or several that follow each other. A slash stands for a bar as well."""
+    wanted = fold_name(pattern)
+    slashed = wanted.replace("|", "/")
+    if "*" not in wanted and "?" not in wanted:
+        if slashed == wanted and "/" not in wanted:
+            return lambda text: wanted in text
+        return lambda text: wanted in text or slashed in text.replace("|", "/")
+    described = _described(slashed)
+
+    def fits(text: str) -> bool:
+        if "|" not in text:
+            return described.match(text) is not None
+        levels = text.split("|")[:_MOST_LEVELS]
+        return any(
+            described.match("/".join(levels[start:end])) is not None
+            for start in range(len(levels))
+            for end in range(start + 1, len(levels) + 1)
+        )
+
+    return fits
+
+
+_MOST_LEVELS = 32
 
 
 def _names_that_fit(pattern: str, names: list[str]) -> BoolArray:

@@ -1,12 +1,14 @@
 """The one ranking: what a question puts an index in order by, whoever asks it.
 
-refine (thumbs), select (filters), nearest (vectors), judge (confidence), cut (what is unlikely), sort (date, path),
-fold (near-duplicates), vary (hits that differ). The command line, Python, the HTTP API, assistants and the page
-all take windows of the order that is made here, so that:
+refine (thumbs), select (filters), nearest (vectors), judge (confidence), cut (what is unlikely), merge (views of one
+file into the best of them), lift (what has the words of the question in it), sort (date, path), fold (near-duplicates),
+vary (hits that differ). The command line,
+Python, the HTTP API, assistants and the page all take windows of the order that is made here, so that:
 
 - The first k hits are the first k of any larger number: no step depends on how many are asked for. Folding looks at
   the first FOLDED_AMONG of an order, variety at the first VARIED_AMONG of those.
 - What is unlikely is left out, of every kind of question, unless `all` is wished.
+- Where all words of a question stand in a few pictures, these come among the first, by turns with the nearest.
 - `sort` orders everything that passes the filter and the cut. Equals follow each other by row id.
 
 Only what is asked for is looked for, in STEPS: the nearest 20, 100, ..., then, exactly, all. What approximate search
@@ -63,6 +65,7 @@ class Wish:
     unlike: tuple[int, ...] = ()
     all: bool = False
     min_confidence: float | None = None  # the cut, if it is not that of the bands
+    each: bool = False  # views of one file (shots of a video) are hits of their own
 
     @property
     def kind(self) -> QueryKind:
@@ -75,6 +78,12 @@ class Wish:
         """Whether what is unlikely is left out: not of a list, where a concept's own threshold has decided, or where
         thumbs down alone say what comes last."""
         return not self.all and bool(self.query.terms or self.vector is not None or self.like)
+
+    @property
+    def means_words(self) -> bool:
+        """Whether pictures count in which the words of the question stand: of text alone, unless a confidence is asked
+        for, which words have none of."""
+        return self.kind == "text" and self.min_confidence is None
 
     @property
     def without_thumbs(self) -> Wish:
@@ -103,10 +112,12 @@ class Order:
     wish: Wish
     vector: FloatArray | None  # what was compared with; None in a list
     selection: IntArray | None  # row ids that pass the filter, ascending; None without a filter
-    everything: int  # how many pass the filter
+    everything: int  # how many rows pass the filter
+    pictures: int  # and how many pictures they are of; with `each` the same
     ids: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # the beginning of the order
     scores: FloatArray = field(default_factory=lambda: np.empty(0, np.float32))  # theirs; NaN until it is asked for
     asked: Order | None = None  # that of the question alone, where thumbs have moved it
+    written: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # rows with its words in them, best first
     is_whole: bool = False  # whether `ids` is all of it
     folded: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # row ids, scores folded into a row
     _found: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # nearest first, what passes the cut
@@ -130,19 +141,21 @@ class Order:
         lap("look up the rows")
         hits = self._judged(photos, hits)
         lap("judge what is shown")
-        return [self._with_others(photos, replace(hit, rank=hit.rank + offset)) for hit in hits]
+        hits = [self._with_others(photos, replace(hit, rank=hit.rank + offset)) for hit in hits]
+        return self._with_words(photos, hits)
 
     def count(self, photos: Collection) -> tuple[int, int]:
         """How many hits there are in all, and how many are hidden because they are unlikely."""
         with self._lock:
             if self.vector is None or not self.wish.cuts:
                 self._reach(photos, 1)  # what is folded
-                everything = self.everything if self.vector is None else min(DEEPEST, self.everything)
+                everything = self.pictures if self.vector is None else min(DEEPEST, self.pictures)
                 return len(self.ids) if self.is_whole else everything - self._spare, 0
             self._reach(photos, 1)
             while not self._is_cut:
                 self._deepen(photos, self._depth + 1)
-            return len(self._found) - self._spare, self.everything - len(self._found)
+            found = len(self._found) + int((~np.isin(self.written, self._found)).sum())
+            return found - self._spare, self.pictures - found
 
     def why_empty(self, photos: Collection) -> str:
         """Why there are no hits, or none at an offset."""
@@ -177,11 +190,11 @@ class Order:
         with self._lock:
             self._reach(photos, 1)
             if self.vector is None or not self.wish.cuts:
-                ids = photos.row_ids() if self.selection is None else self.selection
+                ids = self._listed(photos)
             else:
                 while not self._is_cut:
                     self._deepen(photos, self._depth + 1)
-                ids = np.sort(self._found)
+                ids = np.union1d(self._found, self.written)
             folded = [row_id for others in self.folded.values() for row_id, _ in others]
         return ids[~np.isin(ids, folded)] if folded else ids
 
@@ -193,10 +206,14 @@ class Order:
     def place_of(self, photos: Collection, row_id: int) -> int | None:
         """At which place, from 0, a picture is, or the one that it is folded into; None if it is not among them."""
         with self._lock:
+            wanted = self._pictures_of(photos, np.array([row_id], np.int64))[0]
             while True:
                 known = len(self.ids)
-                best = (best for best, others in self.folded.items() if any(row_id == other for other, _ in others))
-                found = np.flatnonzero(self.ids == next(best, row_id))
+                found = np.flatnonzero(self._pictures_of(photos, self.ids) == wanted)
+                for best, others in self.folded.items() if not len(found) else ():
+                    folded = np.array([other for other, _ in others], np.int64)
+                    if (self._pictures_of(photos, folded) == wanted).any():
+                        found = np.flatnonzero(self.ids == best)
                 if len(found):
                     return int(found[0])
                 self._reach(photos, known + 1)
@@ -216,6 +233,30 @@ class Order:
             scores = photos.vectors(ids) @ self.vector
         others = self._judged(photos, photos.hits(scores, ids))
         return replace(hit, others=tuple(replace(other, rank=hit.rank) for other in others))
+
+    def _with_words(self, photos: Collection, hits: list[Hit]) -> list[Hit]:
+        """Hits with the lines in them that the query asks for."""
+        if not photos.manifest.words or (self.wish.query.filter is None and not len(self.written)):
+            return hits
+        from clipsearch.search.words import MOST_LINES, asked_words, lines_with_parts, lines_with_words, said_words
+
+        asked = asked_words(self.wish.query.filter)
+        written = frozenset(self.written.tolist())
+        if not asked and not written:
+            return hits
+        said = said_words(self.wish.query)
+
+        def shown(hit: Hit) -> Hit:
+            is_written = hit.record.row_id in written
+            if not asked and not is_written:
+                return hit
+            lines = photos.words.lines(hit.record.content_hash)
+            found = lines_with_parts(lines, asked) if asked else []
+            if is_written:
+                found = list(dict.fromkeys([*found, *lines_with_words(lines, said)]))
+            return replace(hit, words=tuple(found[:MOST_LINES])) if found else hit
+
+        return [replace(shown(hit), others=tuple(map(shown, hit.others))) for hit in hits]
 
     @property
     def _judges(self) -> list[Order]:
@@ -246,6 +287,28 @@ class Order:
 
     # -- how it is found
 
+    def _pictures_of(self, photos: Collection, row_ids: IntArray) -> IntArray:
+        """What tells the rows of one hit: their file, or each by itself. Shapes: (N,) int64."""
+        return row_ids if self.wish.each else photos.files_of(row_ids)
+
+    def _first_of_each(self, photos: Collection, row_ids: IntArray, but: IntArray) -> IntArray:
+        """Where the first row of each picture is among some, without pictures that have a row among `but`.
+
+        Shapes: row_ids (N,), but (M,) int64; result (K,) ascending.
+        """
+        if self.wish.each or not photos.has_views:
+            return np.arange(len(row_ids))
+        pictures = photos.files_of(row_ids)
+        _, first = np.unique(pictures, return_index=True)
+        first = np.sort(first)
+        found: IntArray = first[~np.isin(pictures[first], photos.files_of(but))]
+        return found
+
+    def _listed(self, photos: Collection) -> IntArray:
+        """A row of each picture that passes the filter, ascending. Shape: (N,) int64."""
+        ids = photos.row_ids() if self.selection is None else self.selection
+        return ids if self.pictures == self.everything else ids[self._first_of_each(photos, ids, ids[:0])]
+
     def _keep_what_is_likely(self, photos: Collection) -> None:
         """Know all that passes the cut by any of the judges; the nearest if nothing does."""
         assert self.vector is not None
@@ -255,13 +318,14 @@ class Order:
                 judge._deepen(photos, judge._depth + 1)
         certain = [judge for judge in judges if not judge.is_uncertain]
         ids, scores = self._found[:0], self._found_scores[:0]
-        for judge in certain or judges[:1]:
+        for judge in certain or ([] if len(self.written) else judges[:1]):
             fresh = judge._found[~np.isin(judge._found, ids)]
             own = self._found_scores if judge is self else photos.vectors(fresh) @ self.vector
             ids, scores = np.concatenate([ids, fresh]), np.concatenate([scores, own])
         nearest_first = np.lexsort((ids, -scores))
+        nearest_first = nearest_first[self._first_of_each(photos, ids[nearest_first], ids[:0])]
         self._found, self._found_scores = ids[nearest_first], scores[nearest_first]
-        self._is_cut, self.is_uncertain = True, not certain
+        self._is_cut, self.is_uncertain = True, not certain and not len(self.written)
 
     def _reach(self, photos: Collection, count: int) -> None:
         """Know the first `count` of the order, or all."""
@@ -274,12 +338,14 @@ class Order:
             if self.vector is None or (wish.sort != "score" and not wish.cuts):
                 self._list(photos, count)
             elif wish.sort != "score":
-                by_row = np.argsort(self._found)
-                ids = listed(photos, self._found[by_row], by_path=wish.sort == "path")
-                scores = self._found_scores[by_row][np.searchsorted(self._found[by_row], ids)]
+                found, found_scores = self._lifted(photos, self._found, self._found_scores)
+                by_row = np.argsort(found)
+                ids = listed(photos, found[by_row], by_path=wish.sort == "path")
+                scores = found_scores[by_row][np.searchsorted(found[by_row], ids)]
                 self._arrange(photos, ids, scores, is_whole=True)
             else:
-                self._arrange(photos, self._found, self._found_scores, is_whole=self._is_cut)
+                found, found_scores = self._lifted(photos, self._found, self._found_scores)
+                self._arrange(photos, found, found_scores, is_whole=self._is_cut)
         lap("sort, fold and vary")
 
     def wanted(self, count: int) -> int | None:
@@ -294,14 +360,14 @@ class Order:
                 return self._depth + 1
             return FIRST if self._best is None else None  # confidence depends on the best
         varied = max(FOLDED_AMONG * wish.unique, VARIED_AMONG * bool(wish.diverse))
-        wanted = max(count + self._spare, varied)
+        wanted = max(count + self._spare, varied) + len(self.written)
         if len(self._found) >= wanted:
             return None
-        return count if wish.cuts else wanted  # the cut mostly comes before what can be folded
+        return count + len(self.written) if wish.cuts else wanted  # the cut mostly comes before what can be folded
 
     def _list(self, photos: Collection, count: int) -> None:
         """By date or path, what passes the filter: the first of it, unless more are wanted."""
-        chosen = photos.row_ids() if self.selection is None else self.selection
+        chosen = self._listed(photos)
         first = max(FIRST, FOLDED_AMONG * self.wish.unique)
         first = first if count <= first and not self.ids.size else len(chosen)
         ids = listed(photos, chosen, by_path=self.wish.sort == "path", first=first)
@@ -329,11 +395,18 @@ class Order:
         if self._best is None and len(fresh_ids):
             self._best = float(fresh_scores[0])
         likely = self._likely(photos, fresh_scores) if self.wish.cuts else len(fresh_ids)
-        if not likely and not len(self._found) and len(fresh_ids) and self.wish.min_confidence is None:
-            self.is_uncertain, likely = True, min(NEAREST, len(fresh_ids))
+        is_first = not len(self._found) and not len(self.written)
+        chosen = self._first_of_each(photos, fresh_ids, self._found)
+        if not likely and is_first and len(fresh_ids) and self.wish.min_confidence is None:
+            if len(chosen) < min(NEAREST, self.pictures) and depth < min(DEEPEST, self.everything):
+                self._depth = depth  # these are views of few files: look further
+                return
+            self.is_uncertain, chosen = True, chosen[:NEAREST]
+        else:
+            chosen = chosen[: np.searchsorted(chosen, likely)]
         lap("judge and cut")
-        self._found = np.concatenate([self._found, fresh_ids[:likely]])
-        self._found_scores = np.concatenate([self._found_scores, fresh_scores[:likely]])
+        self._found = np.concatenate([self._found, fresh_ids[chosen]])
+        self._found_scores = np.concatenate([self._found_scores, fresh_scores[chosen]])
         self._depth = depth
         self._is_cut = self.is_uncertain or likely < len(fresh_ids) or depth == min(DEEPEST, self.everything)
 
@@ -354,6 +427,30 @@ class Order:
         step = math.isqrt(len(scores))
         start = max(0, passing(scores[::step]) - 1) * step
         return start + passing(scores[start : start + step])
+
+    def _lifted(
+        self, photos: Collection, ids: IntArray, scores: FloatArray, *, only_there: bool = False
+    ) -> tuple[IntArray, FloatArray]:
+        """An order in which pictures with the words in them come by turns with the others, as long as there are any.
+
+        A strong hit comes first where there is one, else a picture with the words. `only_there`: none that is not in
+        the order already. The first of it are the same however much of it is known beyond as many as there are.
+        """
+        if not len(self.written):
+            return ids, scores
+        assert self.vector is not None
+        lifted = self.written[np.isin(self.written, ids)] if only_there else self.written
+        others = ~np.isin(ids, lifted)
+        rest, rest_scores = ids[others], scores[others]
+        is_strong = False
+        if self._best is not None and len(self._found):
+            best = np.array([self._best], np.float32)
+            ((_, band),) = photos.confidences(best, self.vector, self.wish.kind, self._best)
+            is_strong = band == "strong"
+        turns = np.concatenate([2 * np.arange(len(lifted)) + is_strong, 2 * np.arange(len(rest)) + (not is_strong)])
+        order = np.argsort(turns, kind="stable")
+        own_scores = photos.vectors(lifted) @ self.vector
+        return np.concatenate([lifted, rest])[order], np.concatenate([own_scores, rest_scores])[order]
 
     def _arrange(self, photos: Collection, ids: IntArray, scores: FloatArray, *, is_whole: bool) -> None:
         """Take an order over, its first rows folded and varied; they are the same however much of it is known."""
@@ -377,6 +474,8 @@ class Order:
             chosen = diversify(head_scores, vectors, head, wish.diverse)
             ids = np.concatenate([head_ids[chosen], ids[head:]])
             scores = np.concatenate([head_scores[chosen], scores[head:]])
+            if len(self.written):
+                ids, scores = self._lifted(photos, ids, scores, only_there=True)
         self.ids, self.scores, self.is_whole = ids, scores, is_whole
 
 
@@ -404,10 +503,18 @@ def put_all_in_order(photos: Collection, wishes: Sequence[Wish]) -> list[Order]:
             if chosen not in selections:
                 selections[chosen] = photos.select(chosen)
             selection = selections[chosen]
-        everything = len(photos) if selection is None else len(selection)
-        order = Order(wish, moved, selection, everything)
+        everything = photos.manifest.answered if selection is None else len(selection)
+        pictures = everything
+        if photos.has_views and not wish.each:
+            pictures = len(photos) if selection is None else len(np.unique(photos.files_of(selection)))
+        order = Order(wish, moved, selection, everything, pictures)
+        if photos.manifest.words and wish.means_words:
+            from clipsearch.search.words import rows_with_words, said_words
+
+            order.written = rows_with_words(photos, said_words(wish.query), selection)
         if vector is not None and (wish.like or wish.unlike):
-            order.asked = Order(wish.without_thumbs, vector, selection, everything)
+            # By rows: which view of a file is the best is for the vector that moved to say.
+            order.asked = Order(replace(wish.without_thumbs, each=True), vector, selection, everything, everything)
         orders.append(order)
     lap("refine and select")
     return orders
@@ -473,6 +580,8 @@ def _versions(photos: Collection, ids: IntArray) -> tuple[list[bytes], list[int]
         to = order[np.searchsorted(ascending, columns.row_ids[at])]
         hashes = columns.hashes[at]
         known = hashes.any(axis=1)
+        if (views := columns.numbers.get("view")) is not None:  # the same part of the same content
+            hashes = np.stack([hashes[:, 0], hashes[:, 1] ^ views[at]], axis=1)
         keys[to[known]] = hashes[known]
         pixels[to] = columns.whole("width")[at].astype(np.int64) * columns.whole("height")[at]
         sizes[to] = columns.whole("size_bytes")[at]

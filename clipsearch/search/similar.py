@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipsearch.errors import NoSuchPicture
+from clipsearch.errors import NO_SUCH_PICTURE, NoSuchPicture, OtherPicture, UnreadablePicture
 from clipsearch.folding import fold_name
 from clipsearch.places import absolute, is_file, is_unchanged
 from clipsearch.query import Query
-from clipsearch.query.arguments import A_PICTURE, read_path, read_row_id
-from clipsearch.records import FloatArray, Hit
+from clipsearch.query.arguments import A_PICTURE, LONGEST_ID, read_path, read_row_id
+from clipsearch.query.crops import Crop, picture_file
+from clipsearch.records import FloatArray, Hit, ImageRecord
 from clipsearch.search.order import Wish, put_in_order
 
 if TYPE_CHECKING:
@@ -24,15 +26,37 @@ def similar_to(photos: Collection, picture: int | str | os.PathLike[str] | Hit, 
     """See `Collection.similar`."""
     if isinstance(picture, str | os.PathLike):
         path = read_path("picture", picture)
-        row_id = row_of_file(photos, path)
-        if row_id is None and not is_file(path):
+        file, crop = picture_file(path)
+        if crop is not None and not is_file(file):
+            is_id = file.isdecimal() and len(file) <= LONGEST_ID
+            return similar_to_part(photos, int(file) if is_id else row_of_away(photos, file), crop, k)
+        row_id = None if crop is not None else row_of_file(photos, path)
+        if row_id is None and crop is None and not is_file(path):
             row_id = find_picture(photos, path)
         if row_id is None:
             vector, content = photos.read_picture(path)
             return similar_to_vector(photos, vector, k, content=content)
         picture = row_id
-    row_id = picture.record.row_id if isinstance(picture, Hit) else read_row_id(picture, "picture", A_PICTURE)
+    if isinstance(picture, Hit):
+        row_id = row_of_content(photos, picture.record.row_id, picture.record.content_hash, part_of(picture.record))
+    else:
+        row_id = read_row_id(picture, "picture", A_PICTURE)
     return similar_to_row(photos, row_id, k)
+
+
+def similar_to_part(photos: Collection, row_id: int, crop: Crop, k: int, offset: int = 0) -> list[Hit]:
+    """The k pictures most like a part of one of the index, which is no hit itself. Raises: NoSuchPicture,
+    UnreadablePicture."""
+    vector, content = photos.encode_part(row_id, crop)
+    return similar_to_vector(photos, vector, k, content=content, but=row_id, offset=offset)
+
+
+def row_of_away(photos: Collection, path: str) -> int:
+    """The row id of a picture that is no file here. Raises: UnreadablePicture."""
+    row_id = find_picture(photos, path)
+    if row_id is None:
+        raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE)
+    return row_id
 
 
 def similar_to_row(photos: Collection, row_id: int, k: int, offset: int = 0) -> list[Hit]:
@@ -62,6 +86,57 @@ def similar_to_vector(
         seen += len(window)
         hits += [h for h in window if h.record.row_id != but and (content is None or h.record.content_hash != content)]
     return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits[: offset + k], 1)][offset:]
+
+
+Part = tuple[str, str]
+"""What of a file is meant: a member of an archive, a view."""
+
+
+def part_of(record: ImageRecord) -> Part:
+    """Which part of its file a record is."""
+    return record.member, record.view
+
+
+def row_of_content(photos: Collection, row_id: int, content: str | None, part: Part | None = None) -> int:
+    """The row of a picture that a hit was told of: its row id, or in an index that was made anew another one.
+
+    `content`: the first digits of its hash; None if it is not known. Raises: NoSuchPicture, OtherPicture.
+    """
+    if content is None:
+        return row_id
+    try:
+        record = photos.record(row_id)
+    except NoSuchPicture:
+        found = find_content(photos, content, part)
+        if found is None:
+            raise
+        return found.row_id
+    if has_content(record, content, part):
+        return row_id
+    found = find_content(photos, content, part)
+    if found is None:
+        raise OtherPicture(row_id)
+    return found.row_id
+
+
+def has_content(record: ImageRecord, content: str | None, part: Part | None = None) -> bool:
+    """Whether a record is the picture whose hash begins with `content`, and that part of it; None is any."""
+    is_part = part is None or part_of(record) == part
+    return is_part and (content is None or (record.content_hash or "").startswith(content))
+
+
+def find_content(photos: Collection, content: str, part: Part | None = None) -> ImageRecord | None:
+    """A picture of this content, by the first digits of its hash; the one with the lowest row id."""
+    (wanted,) = struct.unpack("<q", bytes.fromhex(content[:16]))
+    found = [columns.row_ids[columns.hashes[:, 0] == wanted] for columns in photos.columns()]
+    for row_id in np.sort(np.concatenate(found)).tolist() if found else []:
+        try:
+            record = photos.record(row_id)
+        except NoSuchPicture:  # gone
+            continue
+        if has_content(record, content, part):
+            return record
+    return None
 
 
 def row_at(photos: Collection, path: str) -> int:

@@ -10,6 +10,7 @@ from queue import LifoQueue
 
 from clipsearch.errors import GONE, UnreadablePicture
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
+from clipsearch.query.crops import Crop
 from clipsearch.records import Preprocessing
 
 MEMORY_LIMIT_BYTES = 2 << 30
@@ -20,7 +21,7 @@ class Decoders:
     """Decoder processes, each for one picture at a time; they start when they are needed.
 
     A picture that hangs or kills its process costs only itself. `single_use`: a process reads one picture in its life,
-    so that what a stranger sent cannot touch what the next one sends. `pieces`: see `DecodePool`.
+    so that what a stranger sent cannot touch what the next one sends. `pieces`, `views`: see `DecodePool`.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Decoders:
         max_pixels: int = MAX_PIXELS,
         single_use: bool = False,
         pieces: bool = False,
+        views: int = 1,
     ) -> None:
         self.preprocessing = preprocessing
         self._lock = threading.Lock()
@@ -43,15 +45,22 @@ class Decoders:
         self._max_pixels = max_pixels
         self._single_use = single_use
         self._pieces = pieces
+        self._views = views
 
-    def read(self, path: str | os.PathLike[str]) -> DecodeResult:
-        """Decode the picture at `path`, as `preprocessing` wants it. Raises: UnreadablePicture."""
+    def read(
+        self, path: str | os.PathLike[str], crop: Crop | None = None, *, start_s: float | None = None
+    ) -> DecodeResult:
+        """Decode the picture at `path`, or a part of it, as `preprocessing` wants it; or what a video shows at a
+        moment, unhashed.
+
+        Raises: UnreadablePicture.
+        """
         try:
             size_bytes = os.stat(path).st_size  # noqa: PTH116
         except (OSError, ValueError):
             raise UnreadablePicture(os.fspath(path), "unreadable", GONE) from None
         with self._pool() as pool:
-            pool.submit(DecodeTask(0, os.fspath(path), size_bytes=size_bytes))
+            pool.submit(DecodeTask(0, os.fspath(path), size_bytes=size_bytes, crop=crop, start_s=start_s))
             result = pool.next_result()
         if result is None:
             raise UnreadablePicture(os.fspath(path), "unreadable", "the server is shutting down")
@@ -74,6 +83,7 @@ class Decoders:
                     memory_limit_bytes=MEMORY_LIMIT_BYTES,
                     single_use=self._single_use,
                     pieces=self._pieces,
+                    views=self._views,
                 )
                 self._pools.append(made)
                 self._free.put(made)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import os
 import threading
 import time
 import weakref
@@ -20,6 +21,7 @@ from clipsearch.config import marker_of
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import ClipsearchError, EncoderMismatch, UnknownIndex
+from clipsearch.query.crops import Crop
 from clipsearch.records import FloatArray, IntArray
 from clipsearch.search.collection import Collection
 from clipsearch.server.batching import Batches, BatchingEncoder
@@ -68,7 +70,7 @@ class SharedCollection(Collection):
         """As Collection.nearest."""
         if exact or k < 1 or len(queries) != 1 or any(value is not None for value in more.values()):
             return super().nearest(queries, k, exact=exact, **more)
-        ((scores, ids),) = self._batches.run([(queries[0], min(k, max(1, len(self))))])
+        ((scores, ids),) = self._batches.run([(queries[0], min(k, max(1, self.manifest.answered)))])
         return scores[None], ids[None]
 
     def _nearest_of_many(self, asked: list[tuple[FloatArray, int]]) -> list[tuple[FloatArray, IntArray]]:
@@ -86,6 +88,13 @@ class Stopping(ClipsearchError):
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down")
+
+
+class NothingIndexed(ClipsearchError):
+    """The server has no index yet."""
+
+    def __init__(self) -> None:
+        super().__init__("nothing is indexed yet: open the page of this server in a browser, or use clipsearch index")
 
 
 @dataclass(slots=True)
@@ -207,12 +216,11 @@ class Engine:
         observe_batch: Callable[[str, int], None] = lambda kind, items: None,
         observe_reload: Callable[[str, str], None] = lambda index, result: None,
     ) -> None:
-        """Open `indexes` (index folders). `encoder` is used instead of the indexes' own model where given.
+        """Open `indexes` (index folders), perhaps none yet (see `add`). `encoder` is used instead of the indexes' own
+        model where given.
 
         Raises: IndexNotFound, CorruptIndex, UnsupportedIndex, ModelNotFound, InvalidModel, EncoderMismatch.
         """
-        if not indexes:
-            raise ValueError("there is no index to serve")
         self.observe_reload = observe_reload
         self._observe_batch = observe_batch
         self._given = None if encoder is None else BatchingEncoder(encoder, observe=observe_batch)
@@ -221,22 +229,35 @@ class Engine:
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._warming: list[threading.Thread] = []
+        self._adding = threading.Lock()
+        self.read_part: Callable[[Collection, str, Crop], tuple[FloatArray, str | None]] | None = None
+        """What encodes a part of a picture file for a collection; None: this process."""
         self.indexes: dict[str, ServedIndex] = {}
         try:
             for path in indexes:
-                served = ServedIndex("", path.absolute(), self)
-                served.reload(wait=True)
-                with served.lease() as collection:
-                    served.name = _name(collection.root, self.indexes)
-                self.indexes[served.name] = served
-                # No daemon: ending inside onnxruntime aborts the process.
-                self._warming.append(threading.Thread(target=self._warm_up, args=(served,)))
-                self._warming[-1].start()
+                self.add(path)
         except BaseException:
             self.close()
             raise
         self._poller = threading.Thread(target=self._poll, name="clipsearch-reload", daemon=True)
         self._poller.start()
+
+    def add(self, path: Path) -> ServedIndex:
+        """Serve one more index, or the same again. Raises: see __init__."""
+        with self._adding:
+            place = os.path.realpath(path)
+            for known in self.indexes.values():
+                if os.path.realpath(known.path) == place:
+                    return known
+            served = ServedIndex("", path.absolute(), self)
+            served.reload(wait=True)
+            with served.lease() as collection:
+                served.name = _name(collection.root, self.indexes)
+            self.indexes = {**self.indexes, served.name: served}  # others go through the dictionary meanwhile
+            # No daemon: ending inside onnxruntime aborts the process.
+            self._warming.append(threading.Thread(target=self._warm_up, args=(served,)))
+            self._warming[-1].start()
+            return served
 
     @property
     def names(self) -> list[str]:
@@ -249,9 +270,11 @@ class Engine:
         return self._closed.is_set()
 
     def index(self, name: str | None = None) -> ServedIndex:
-        """The index of that name, or the default one. Raises: UnknownIndex."""
+        """The index of that name, or the default one. Raises: UnknownIndex, NothingIndexed."""
         if name is None:
-            return next(iter(self.indexes.values()))
+            for first in self.indexes.values():
+                return first
+            raise NothingIndexed
         try:
             return self.indexes[name]
         except KeyError:
@@ -266,7 +289,7 @@ class Engine:
     def open(self, index: Path) -> SharedCollection:
         """Open the newest generation of an index with an encoder that is shared. Raises: see __init__."""
         if self._given is not None:
-            return SharedCollection(index, self._given, self._observe_batch)
+            return self._reading_apart(SharedCollection(index, self._given, self._observe_batch))
         with contextlib.ExitStack() as stack:
             probe = stack.enter_context(Collection(index))
             model = probe.manifest.model
@@ -277,7 +300,21 @@ class Engine:
                     if encoder.fingerprint != model.fingerprint:
                         raise EncoderMismatch(index, model.name, encoder.name, str(probe.root))
                     self._encoders[model.name] = encoder
-            return SharedCollection(index, encoder, self._observe_batch)
+            return self._reading_apart(SharedCollection(index, encoder, self._observe_batch))
+
+    def _reading_apart(self, collection: SharedCollection) -> SharedCollection:
+        """A collection that reads parts of pictures as the engine's user does, as soon as that is known."""
+        itself, engine = weakref.ref(collection), weakref.ref(self)
+
+        def read(path: str, crop: Crop) -> tuple[FloatArray, str | None]:
+            photos, own = itself(), engine()
+            assert photos is not None  # whoever asks holds it
+            if own is None or own.read_part is None:
+                return photos._read(path, crop)
+            return own.read_part(photos, path, crop)
+
+        collection.read_part = read
+        return collection
 
     def encoder_of_its_own(self, index: Path) -> Encoder:
         """The encoder of an index for a run, which shall not keep searches waiting. Raises: see __init__."""

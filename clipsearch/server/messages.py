@@ -23,6 +23,7 @@ MOST_FIELDS = 100
 DEEPEST = FARTHEST
 MOST_CHARACTERS = LENGTH_LIMIT
 MOST_PICTURES = 32
+MOST_FILES = 1000
 
 IndexName = Annotated[
     str | None, Field(description="Name of an index (see /v1/status). Default: the first.", max_length=1000)
@@ -34,12 +35,22 @@ Bytes = Annotated[
         pattern="^([0-9a-f]{2})*$", description="The exact bytes of text that is not UTF-8, in hexadecimal.", repr=False
     ),
 ]
+PART = "Part of the picture: X,Y,WIDTH,HEIGHT in pixels of the upright picture, or percent:X,Y,WIDTH,HEIGHT."
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 IndexId = Annotated[
     str | None,
     Field(
         pattern="^[0-9a-f]{8,32}$",
         description="The first 8 digits or more of the index's id (see /v1/status): another index answers 409.",
+    ),
+]
+
+ToldId = Annotated[str, Field(description="Id of the index that the row ids belong to.")]
+Content = Annotated[
+    str | None,
+    Field(
+        pattern="^[0-9a-f]{16,32}$",
+        description="The first 16 digits or more of the picture's content_hash: no other picture is meant.",
     ),
 ]
 
@@ -61,11 +72,16 @@ class Request(BaseModel):
         return read_given(given, cls.model_fields) if isinstance(given, dict) else given
 
 
-class SentPicture(Request):
+class NamedFile(Request):
     """A picture file of the client that a query names."""
 
     path: Annotated[str, Field(max_length=MOST_CHARACTERS, description="As the query has it. It is not opened.")]
     path_bytes: Bytes = None
+
+
+class SentPicture(NamedFile):
+    """The same, with its vector."""
+
     vector: Annotated[
         list[float], Field(max_length=MOST_DIMENSIONS, description="Its vector, as returned by /v1/embed/upload.")
     ]
@@ -98,6 +114,7 @@ class SearchRequest(Request):
         float | None, Field(ge=0, le=1, description="Leave out hits with a lower confidence, and only these.")
     ] = None
     unique: Annotated[bool, Field(description="Show near-duplicates as one hit, the best.")] = False
+    each: Annotated[bool, Field(description="Return every matching moment of a video, not only the best.")] = False
     diverse: Annotated[
         bool | Annotated[float, Field(ge=0, le=1)], Field(description="How strongly to prefer varied hits. true: 0.5.")
     ] = False
@@ -123,9 +140,12 @@ class SimilarRequest(Request):
         str | None, Field(max_length=MOST_CHARACTERS, description="Path of a picture in the index, instead of row_id.")
     ] = None
     path_bytes: Bytes = None
+    content: Content = None
+    xywh: Annotated[str | None, Field(max_length=200, description=PART, examples=["10,20,300,200"])] = None
     k: Annotated[int, Field(ge=1, le=MOST_AT_ONCE, description="Number of hits.")] = DEFAULT_HITS
     offset: Annotated[int, Field(ge=0, le=DEEPEST, description="Number of hits to skip.")] = 0
     index: IndexName = None
+    index_id: IndexId = None
 
 
 class PictureRequest(Request):
@@ -137,16 +157,23 @@ class PictureRequest(Request):
 
 
 class NoticesRequest(Request):
-    """Texts of a query."""
+    """A query, to be told what /v1/search would say of it."""
 
-    texts: Annotated[list[Text], Field(max_length=MOST_CHARACTERS)]
+    query: Annotated[Text, Field(description="Query in the query language (docs/query.md).")]
+    query_bytes: Bytes = None
+    files: Annotated[
+        list[NamedFile], Field(max_length=MOST_FILES, description="Picture files of the client in the query.")
+    ] = []
     index: IndexName = None
 
 
 class NoticesAnswer(BaseModel):
-    """What the model does not read."""
+    """What should be said of a query."""
 
-    notices: Annotated[list[str], Field(description="A line for each text that is longer than the model reads.")]
+    notices: Annotated[
+        list[str],
+        Field(description="Words that are almost filters, how the query was read, and what the model does not read."),
+    ]
 
 
 class EmbedRequest(Request):
@@ -161,6 +188,7 @@ class VectorsRequest(Request):
 
     row_ids: Annotated[list[Id], Field(max_length=MOST_VECTORS)]
     index: IndexName = None
+    index_id: IndexId = None
 
 
 def told(names: Iterable[str]) -> dict[str, Any]:
@@ -173,23 +201,51 @@ class _Shown(BaseModel):
 
     thumbnail: Annotated[str, Field(description="URL of a thumbnail, relative to the server.")]
     kept: Annotated[dict[str, int], Field(description="What else the index keeps, for clipsearch.connect.")]
+    where: Annotated[
+        str | None,
+        Field(default=None, description="Only for a part of a file: where it is, as trip.mp4#t=73."),
+    ]
 
 
 _OF_PICTURE = [name for name, field in HIT_FIELDS.items() if field.of_picture]
 Picture = create_model("Picture", __base__=_Shown, __doc__=_Shown.__doc__, **told(_OF_PICTURE))
+
+
+class KnownPicture(Picture):  # type: ignore[valid-type,misc]
+    """A picture in the index, and in which."""
+
+    index_id: ToldId
+
+
 _Found = create_model("_Found", __base__=Picture, **told(name for name in HIT_FIELDS if name not in _OF_PICTURE))
+
+
+class WrittenLine(BaseModel):
+    """A line of words in a picture."""
+
+    text: str
+    box: Annotated[list[int], Field(description="Left, top, width, height in pixels of the upright picture.")]
+    score: Annotated[float, Field(description="How surely it was read, 0 to 1.")]
+
+
+Words = Annotated[
+    list[WrittenLine],
+    Field(default_factory=list, description="Lines in the picture that the query asks for: by text:, or as its words."),
+]
 
 
 class FoundPicture(_Found):  # type: ignore[valid-type,misc]
     """A hit."""
 
     others: Annotated[list[FoundPicture], Field(default_factory=list, description="Near-duplicates of this hit.")]
+    words: Words
 
 
 class SimilarAnswer(BaseModel):
     """Hits, best first."""
 
     index: str
+    index_id: ToldId
     generation: int
     took_ms: float
     hits: list[FoundPicture]
@@ -205,7 +261,6 @@ class SimilarAnswer(BaseModel):
 class SearchAnswer(SimilarAnswer):
     """A page of hits, with the total."""
 
-    index_id: Annotated[str, Field(description="Id of the index that the row ids belong to.")]
     position: Annotated[
         int | None, Field(description="Position of the picture in `locate`, from 0; null if it is not a hit.")
     ] = None
@@ -216,6 +271,7 @@ class SearchAnswer(SimilarAnswer):
 class EmbedAnswer(BaseModel):
     """Unit vectors, comparable with those in the index."""
 
+    index_id: ToldId
     model: str
     fingerprint: str
     dim: int

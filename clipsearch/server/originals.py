@@ -3,11 +3,15 @@
 A file is named by row id and content hash, never by path. It is sent only if its bytes still have that hash, with a
 type from our own table, by what its first bytes are: nothing that a browser would run. What a browser cannot show is
 sent to be saved.
+
+A video is sent in the parts that a player asks for. It is not hashed for each of them: its size and time must be those
+that it was indexed with.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,15 +22,17 @@ import xxhash
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from clipsearch.errors import ClipsearchError
+from clipsearch.errors import ClipsearchError, OtherPicture
 from clipsearch.filenames import for_parsers
-from clipsearch.pictures.formats import FORMATS, HEAD_BYTES, Kind, identify
-from clipsearch.server.identity import OtherPicture
+from clipsearch.pictures.formats import FORMATS, HEAD_BYTES, Kind, identify, video_container
+from clipsearch.records import ImageRecord
 from clipsearch.server.security import is_loopback
 
 SHOWN_TYPES: dict[Kind, str] = {found.kind: found.media_types.split()[0] for found in FORMATS if found.shown}
 """What every browser shows. All else is `SAVED_TYPE`."""
 SAVED_TYPE = "application/octet-stream"
+PLAYED_TYPES = {"mov": "video/mp4", "matroska": "video/webm"}
+"""What browsers play, by container: QuickTime and Matroska too, as far as they know what is in them."""
 POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
 _BLOCK = 1 << 20
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
@@ -48,10 +54,13 @@ class Original:
     media_type: str
     disposition: str
 
-    def blocks(self) -> Iterator[bytes]:
-        """Its bytes; closes it."""
+    def blocks(self, part: range | None = None) -> Iterator[bytes]:
+        """Its bytes, or a part of them; closes it."""
         with self.file:
             left = self.size_bytes
+            if part is not None:
+                self.file.seek(part.start)
+                left = len(part)
             while left and (block := self.file.read(min(_BLOCK, left))):
                 left -= len(block)
                 yield block
@@ -70,17 +79,53 @@ def may_have_originals(request: Request, *, allowed: bool | None, local: bool) -
     return request.client is None or is_loopback(request.client.host)
 
 
-def open_original(path: str, name: str, row_id: int, content_hash: str) -> Original:
-    """Open a picture file that has this content. Raises: OtherPicture."""
+def open_video(path: str, record: ImageRecord) -> Original:
+    """Open a video that has not changed since it was indexed. Raises: OtherPicture."""
+    file = _opened(path, record.row_id)
+    try:
+        status = os.fstat(file.fileno())
+        if (status.st_size, status.st_mtime_ns) != (record.size_bytes, record.mtime_ns):
+            raise OtherPicture(record.row_id, "its file has changed since it was indexed")
+        head = file.read(HEAD_BYTES)
+        file.seek(0)
+        shown = PLAYED_TYPES.get(video_container(head) or "") if identify(head, record.path) == "VIDEO" else None
+        disposition = f"{'inline' if shown else 'attachment'}; {_file_name(record.path)}"
+        return Original(file, status.st_size, shown or SAVED_TYPE, disposition)
+    except BaseException:
+        file.close()
+        raise
+
+
+def wanted_part(header: str | None, size_bytes: int) -> range | None:
+    """The part of a file that a request asks for (RFC 9110): one range of bytes; None for the whole file.
+
+    An empty range is one that the file does not have.
+    """
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", (header or "").replace(" ", ""))
+    if match is None or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        return range(max(0, size_bytes - int(match[2])), size_bytes)
+    start, stop = int(match[1]), int(match[2]) + 1 if match[2] else size_bytes
+    return None if match[2] and stop <= start else range(start, max(start, min(stop, size_bytes)))
+
+
+def _opened(path: str, row_id: int) -> IO[bytes]:
+    """A plain file, open. Raises: OtherPicture."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError):
         raise OtherPicture(row_id, "there is no such file any more") from None
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OtherPicture(row_id, "its file is no file any more")
-    file = os.fdopen(descriptor, "rb")
+    return os.fdopen(descriptor, "rb")
+
+
+def open_original(path: str, name: str, row_id: int, content_hash: str) -> Original:
+    """Open a picture file that has this content. Raises: OtherPicture."""
+    file = _opened(path, row_id)
+    status = os.fstat(file.fileno())
     try:
         try:
             head = file.read(HEAD_BYTES)

@@ -25,6 +25,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from clipsearch import __version__
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import (
+    GONE,
     ClipsearchError,
     DimensionMismatch,
     IndexLocked,
@@ -34,32 +35,38 @@ from clipsearch.errors import (
     MalformedQuery,
     MissingExtra,
     NoSuchPicture,
+    OtherIndex,
+    OtherPicture,
+    SearchExists,
     TagExists,
     UnknownIndex,
     UnreadablePicture,
 )
 from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
-from clipsearch.places import leads_out
+from clipsearch.places import is_file, leads_out
 from clipsearch.query.arguments import MOST_AT_ONCE, THUMBNAIL_SIZES, read_size
+from clipsearch.query.crops import Crop, read_crop, split_crop
 from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, NOTHING_FOUND, FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import Order, Orders
-from clipsearch.search.similar import row_at, similar_to_row, similar_to_vector
+from clipsearch.search.similar import (
+    find_content,
+    find_picture,
+    has_content,
+    row_at,
+    row_of_content,
+    similar_to_part,
+    similar_to_row,
+    similar_to_vector,
+)
 from clipsearch.server import messages
 from clipsearch.server.decoders import Decoders
-from clipsearch.server.engine import Engine, ServedIndex, SharedCollection, Stopping
-from clipsearch.server.identity import (
-    ADDRESS_DIGITS,
-    Content,
-    OtherIndex,
-    OtherPicture,
-    check_index,
-    find_content,
-    has_content,
-)
+from clipsearch.server.engine import Engine, NothingIndexed, ServedIndex, SharedCollection, Stopping
+from clipsearch.server.identity import ADDRESS_DIGITS, Content, IndexId, check_index
 from clipsearch.server.metrics import CONTENT_TYPE, Metrics
 from clipsearch.server.originals import (
+    PLAYED_TYPES,
     POLICY,
     SAVED_TYPE,
     SHOWN_TYPES,
@@ -67,11 +74,14 @@ from clipsearch.server.originals import (
     OriginalsClosed,
     may_have_originals,
     open_original,
+    open_video,
+    wanted_part,
 )
 from clipsearch.server.thumbnails import MEDIA_TYPE, Thumbnails
 from clipsearch.server.work import Overloaded, WorkQueue
 from clipsearch.server.wrong_input import problems
 from clipsearch.store import read_writer
+from clipsearch.store.hashes import vector_key
 
 Result = TypeVar("Result")
 RowId = Annotated[int, InPath(description="Row id of a picture.")]
@@ -84,6 +94,7 @@ ThumbnailSize = Annotated[
         "may be up to three times as long.",
     ),
 ]
+PartForm = Annotated[str | None, Form(max_length=200, description=messages.PART)]
 THUMBNAIL_THREADS = 4
 UPLOAD_THREADS = 2
 RETRY_AFTER_S = 1
@@ -121,8 +132,9 @@ class Service:
         self.uploads = WorkQueue("upload", threads=UPLOAD_THREADS, most_waiting=most_waiting, observe=metrics.work)
         self.exports = WorkQueue("export", threads=1, most_waiting=most_waiting, observe=metrics.work)
         self._decode_timeout_s = decode_timeout_s
-        self._decoders: dict[str, Decoders] = {}  # by model fingerprint
+        self._decoders: dict[tuple[str, int], Decoders] = {}  # by model fingerprint and views
         self._orders = Orders()
+        engine.read_part = lambda photos, path, crop: self._read_file(Path(path), photos, crop)
 
     def search(self, asked: messages.SearchRequest) -> dict[str, Any]:
         """Answer a question; see `messages.SearchAnswer`."""
@@ -135,7 +147,7 @@ class Service:
             uncertain = [NOTHING_CERTAIN] if order.is_uncertain else []
             notices = [*empty, *uncertain, *photos.notices(order.wish.query)]
             answer = self._answer(served, photos, hits, began, notices)
-            return {**answer, "index_id": photos.identity, "position": position, "total": total, "hidden": hidden}
+            return {**answer, "position": position, "total": total, "hidden": hidden}
 
     @contextmanager
     def ordered(self, asked: messages.SearchRequest) -> Iterator[tuple[ServedIndex, SharedCollection, Order]]:
@@ -155,33 +167,50 @@ class Service:
             yield served, photos, order
 
     def similar(self, asked: messages.SimilarRequest) -> dict[str, Any]:
-        """Find what is like a picture of the index; see `messages.SimilarAnswer`. Raises: NoSuchPicture."""
+        """Find what is like a picture of the index; see `messages.SimilarAnswer`.
+
+        Raises: NoSuchPicture, OtherPicture, OtherIndex.
+        """
         began = time.perf_counter()
         served = self.engine.index(asked.index)
         with served.lease() as photos:
+            check_index(photos.identity, served.name, asked.index_id)
             row_id = asked.row_id
             if (row_id is None) == (asked.path is None):
                 raise InvalidQuery(ONE_PICTURE if row_id is None else f"{ONE_PICTURE}, not both")
+            crop = None if asked.xywh is None else read_crop(asked.xywh)
             if row_id is None:
-                row_id = row_at(photos, _exact(asked.path or "", asked.path_bytes))
+                path = _exact(asked.path or "", asked.path_bytes)
+                found = find_picture(photos, path)
+                if found is None and crop is None:
+                    path, crop = split_crop(path)
+                row_id = row_at(photos, path) if found is None else found
+            row_id = row_of_content(photos, row_id, asked.content)
+            if crop is not None:
+                hits = similar_to_part(photos, row_id, crop, asked.k, asked.offset)
+                return self._answer(served, photos, hits, began)
             return self._answer(served, photos, similar_to_row(photos, row_id, asked.k, asked.offset), began)
 
-    def similar_to_file(self, path: Path, index: str | None, k: int, offset: int = 0) -> dict[str, Any]:
+    def similar_to_file(
+        self, path: Path, index: str | None, k: int, offset: int = 0, xywh: str | None = None
+    ) -> dict[str, Any]:
         """Find what is like the picture in a file; see `messages.SimilarAnswer`. Raises: UnreadablePicture."""
         began = time.perf_counter()
         served = self.engine.index(index)
         with served.lease() as photos:
-            vector, content = self._read_file(path, photos)
+            vector, content = self._read_file(path, photos, None if xywh is None else read_crop(xywh))
             hits = similar_to_vector(photos, vector, k, content=content, offset=offset)
             return self._answer(served, photos, hits, began)
 
-    def encode_file(self, path: Path, photos: Collection) -> FloatArray:
-        """The vector of a picture that was sent here. Shape: (D,). Raises: UnreadablePicture."""
-        return self._read_file(path, photos)[0]
+    def encode_file(self, path: Path, photos: Collection, xywh: str | None = None) -> FloatArray:
+        """The vector of a picture that was sent here, or of a part of it. Shape: (D,). Raises: UnreadablePicture,
+        InvalidQuery."""
+        return self._read_file(path, photos, None if xywh is None else read_crop(xywh))[0]
 
-    def _read_file(self, path: Path, photos: Collection) -> tuple[FloatArray, str | None]:
+    def _read_file(self, path: Path, photos: Collection, crop: Crop | None = None) -> tuple[FloatArray, str | None]:
         encoder = photos.encoder
-        decoders = self._decoders.get(encoder.fingerprint)
+        kind = (encoder.fingerprint, photos.manifest.model.views)
+        decoders = self._decoders.get(kind)
         if decoders is None:
             made = Decoders(
                 encoder.preprocessing,
@@ -189,14 +218,15 @@ class Service:
                 timeout_s=self._decode_timeout_s,
                 single_use=True,
                 pieces=True,
+                views=kind[1],
             )
-            decoders = self._decoders.setdefault(encoder.fingerprint, made)
+            decoders = self._decoders.setdefault(kind, made)
         try:
-            read = decoders.read(path)
+            read = decoders.read(path, crop)
         except UnreadablePicture as error:
             raise UnreadablePicture("the picture", error.status, error.reason) from None
         assert read.pieces is not None
-        vector: FloatArray = encode_decoded(encoder, [read.pieces])[0]
+        vector: FloatArray = encode_decoded(encoder, [read.pieces], [read.is_tiled])[0]
         return vector, read.content_hash
 
     def embed(self, asked: messages.EmbedRequest) -> dict[str, Any]:
@@ -205,33 +235,40 @@ class Service:
             return self._vectors(photos, photos.encoder.encode_texts(asked.texts))
 
     def notices(self, asked: messages.NoticesRequest) -> dict[str, Any]:
-        """What the model does not read of texts; see `messages.NoticesAnswer`."""
+        """What should be said of a query; see `messages.NoticesAnswer`. Raises: MalformedQuery."""
         with self.engine.lease(asked.index) as photos:
-            return {"notices": photos.unread(asked.texts)}
+            files = {_exact(file.path, file.path_bytes) for file in asked.files}
+            return {"notices": photos.notices(_exact(asked.query, asked.query_bytes), files=files)}
 
-    def embed_file(self, path: Path, index: str | None) -> dict[str, Any]:
+    def embed_file(self, path: Path, index: str | None, xywh: str | None = None) -> dict[str, Any]:
         """Make the picture in a file into a vector; see `messages.EmbedAnswer`. Raises: UnreadablePicture."""
         with self.engine.lease(index) as photos:
-            return self._vectors(photos, self.encode_file(path, photos)[None])
+            return self._vectors(photos, self.encode_file(path, photos, xywh)[None])
 
-    def vector(self, row_id: int, index: str | None) -> dict[str, Any]:
-        """The vector of a picture; see `messages.EmbedAnswer`. Raises: NoSuchPicture."""
+    def vector(self, row_id: int, index: str | None, index_id: str | None = None) -> dict[str, Any]:
+        """The vector of a picture; see `messages.EmbedAnswer`. Raises: NoSuchPicture, OtherIndex."""
         served = self.engine.index(index)
         with served.lease() as photos:
+            check_index(photos.identity, served.name, index_id)
             return self._vectors(photos, photos.vector(row_id)[None])
 
     def vectors(self, asked: messages.VectorsRequest) -> dict[str, Any]:
-        """The vectors of pictures; see `messages.EmbedAnswer`. Raises: InvalidQuery for an unknown row id."""
-        with self.engine.lease(asked.index) as photos:
+        """The vectors of pictures; see `messages.EmbedAnswer`. Raises: InvalidQuery, OtherIndex."""
+        served = self.engine.index(asked.index)
+        with served.lease() as photos:
+            check_index(photos.identity, served.name, asked.index_id)
             return self._vectors(photos, photos.vectors(asked.row_ids))
 
-    def picture(self, row_id: int, index: str | None, content: str | None = None) -> dict[str, Any]:
-        """What the index knows of a picture; see `messages.Picture`. Raises: NoSuchPicture.
+    def picture(
+        self, row_id: int, index: str | None, content: str | None = None, index_id: str | None = None
+    ) -> dict[str, Any]:
+        """What the index knows of a picture; see `messages.KnownPicture`. Raises: NoSuchPicture, OtherIndex.
 
         With `content`, of the picture that has it, whichever its row id is.
         """
         served = self.engine.index(index)
         with served.lease() as photos:
+            check_index(photos.identity, served.name, index_id)
             try:
                 record: ImageRecord | None = photos.record(row_id)
             except NoSuchPicture:
@@ -240,43 +277,52 @@ class Service:
                 record = find_content(photos, content)
             if record is None:
                 raise NoSuchPicture(row_id)
-            return self._with_address(served, record.to_dict(path_of(photos, record), whole=True))
+            return self._known(served, photos, record)
 
     def picture_at(self, asked: messages.PictureRequest) -> dict[str, Any]:
-        """What the index knows of the picture at a path; see `messages.Picture`. Raises: NoSuchPicture."""
+        """What the index knows of the picture at a path; see `messages.KnownPicture`. Raises: NoSuchPicture."""
         served = self.engine.index(asked.index)
         with served.lease() as photos:
             record = photos.record(row_at(photos, _exact(asked.path, asked.path_bytes)))
-            return self._with_address(served, record.to_dict(path_of(photos, record), whole=True))
+            return self._known(served, photos, record)
 
-    def thumbnail(self, row_id: int, index: str | None, size: int, content: str | None = None) -> tuple[bytes, str]:
+    def thumbnail(
+        self, row_id: int, index: str | None, size: int, content: str | None = None, index_id: str | None = None
+    ) -> tuple[bytes, str]:
         """The JPEG, and what changes when it does.
 
-        Raises: NoSuchPicture, OtherPicture, UnreadablePicture, InvalidQuery.
+        Raises: NoSuchPicture, OtherPicture, OtherIndex, UnreadablePicture, InvalidQuery.
         """
         size = read_size(size)
-        record, path = self._file(row_id, index, content)
+        record, path = self._file(row_id, index, content, index_id)
         try:
             jpeg, shown = self.thumbnails.get(record, path, size)
         except UnreadablePicture as error:
+            if not is_file(path):
+                raise UnreadablePicture(record.path, "unreadable", GONE) from None
             raise UnreadablePicture(record.path, error.status, error.reason) from None
         if shown != record.content_hash:
-            self._file(row_id, index, content)  # not a link that was put there meanwhile
+            self._file(row_id, index, content, index_id)  # not a link that was put there meanwhile
         if content is not None and shown != record.content_hash:
             raise OtherPicture(row_id, "its file has changed since it was indexed")
-        return jpeg, f"{shown}-{size}"
+        return jpeg, f"{vector_key(record) if shown == record.content_hash else shown}-{size}"
 
     def original(self, row_id: int, index: str | None, content: str) -> Original:
         """The file itself. Raises: NoSuchPicture, OtherPicture."""
         record, path = self._file(row_id, index, content)
         if record.member or record.content_hash is None:
             raise OtherPicture(row_id, "it is part of another file")
+        if record.start_s is not None:
+            return open_video(path, record)
         return open_original(path, record.path, row_id, record.content_hash)
 
-    def _file(self, row_id: int, index: str | None, content: str | None) -> tuple[ImageRecord, str]:
-        """A picture's record and path. Raises: NoSuchPicture, OtherPicture."""
+    def _file(
+        self, row_id: int, index: str | None, content: str | None, index_id: str | None = None
+    ) -> tuple[ImageRecord, str]:
+        """A picture's record and path. Raises: NoSuchPicture, OtherPicture, OtherIndex."""
         served = self.engine.index(index)
         with served.lease() as photos:
+            check_index(photos.identity, served.name, index_id)
             record = photos.record(row_id)
             if not has_content(record, content):
                 raise OtherPicture(row_id)
@@ -342,16 +388,17 @@ class Service:
                 "dim": manifest.model.dim,
                 "pictures": manifest.pictures,
                 "skipped": manifest.skipped,
-                "tags": [{"name": tag.name, "kind": tag.kind, "pictures": tag.pictures} for tag in manifest.tags],
+                "tags": [{"name": tag.name, "kind": tag.kind, "pictures": tag.pictures} for tag in photos.tags],
                 "is_being_written": writer is not None,
                 "progress": None if progress is None else dataclasses.asdict(progress),
             }
 
     def _answer(
-        self, served: ServedIndex, photos: Collection, hits: list[Hit], began: float, notices: Sequence[str] = ()
+        self, served: ServedIndex, photos: SharedCollection, hits: list[Hit], began: float, notices: Sequence[str] = ()
     ) -> dict[str, Any]:
         return {
             "index": served.name,
+            "index_id": photos.identity,
             "generation": photos.manifest.generation,
             "took_ms": round(1000 * (time.perf_counter() - began), 3),
             "hits": [self._with_address(served, hit.to_dict(whole=True)) for hit in hits],
@@ -359,14 +406,19 @@ class Service:
         }
 
     @staticmethod
-    def _vectors(photos: Collection, vectors: FloatArray) -> dict[str, Any]:
+    def _vectors(photos: SharedCollection, vectors: FloatArray) -> dict[str, Any]:
         encoder = photos.encoder
         return {
+            "index_id": photos.identity,
             "model": encoder.name,
             "fingerprint": encoder.fingerprint,
             "dim": encoder.dim,
             "vectors": np.asarray(vectors, np.float32).tolist(),
         }
+
+    def _known(self, served: ServedIndex, photos: SharedCollection, record: ImageRecord) -> dict[str, Any]:
+        told = self._with_address(served, record.to_dict(path_of(photos, record), whole=True))
+        return {**told, "index_id": photos.identity}
 
     def _with_address(self, served: ServedIndex, picture: dict[str, Any]) -> dict[str, Any]:
         """What is told of a picture, with the address of a small copy; see `messages.Picture`."""
@@ -423,7 +475,7 @@ def _add_searches(app: FastAPI, service: Service) -> None:
         """Find pictures. File names and URLs in a query are plain text: nothing is opened or fetched."""
         return AsciiJSON(await service.searches.run(lambda: service.search(asked)))
 
-    @app.post("/v1/similar", tags=["search"], **documented(messages.SimilarAnswer, 400, 404, 413, 422, 503))
+    @app.post("/v1/similar", tags=["search"], **documented(messages.SimilarAnswer, 400, 404, 409, 413, 422, 503))
     async def similar(asked: messages.SimilarRequest) -> Response:
         """Find pictures similar to one of the index, which is not a hit itself. A path is looked up, never opened."""
         return AsciiJSON(await service.searches.run(lambda: service.similar(asked)))
@@ -434,20 +486,21 @@ def _add_searches(app: FastAPI, service: Service) -> None:
         k: Annotated[int, Form(ge=1, le=MOST_AT_ONCE)] = DEFAULT_HITS,
         offset: Annotated[int, Form(ge=0, le=messages.DEEPEST)] = 0,
         index: Annotated[str | None, Form(max_length=1000)] = None,
+        xywh: PartForm = None,
     ) -> Response:
         """Find pictures similar to an uploaded one. It is decoded in a separate process and then deleted."""
 
         def answer(path: Path) -> dict[str, Any]:
-            return service.similar_to_file(path, index, k, offset)
+            return service.similar_to_file(path, index, k, offset, xywh)
 
         return AsciiJSON(await service.uploads.run(lambda: _with_file(image, answer)))
 
-    @app.post("/v1/notices", tags=["search"], **documented(messages.NoticesAnswer, 404, 413, 422, 503))
+    @app.post("/v1/notices", tags=["search"], **documented(messages.NoticesAnswer, 400, 404, 413, 422, 503))
     async def notices(asked: messages.NoticesRequest) -> Response:
-        """Tell where the model stops reading texts."""
+        """Tell what a query could also mean, how it was read, and what the model does not read of it."""
         return AsciiJSON(await service.searches.run(lambda: service.notices(asked)))
 
-    @app.post("/v1/embed", tags=["search"], **documented(messages.EmbedAnswer, 404, 413, 422, 503))
+    @app.post("/v1/embed", tags=["search"], **documented(messages.EmbedAnswer, 400, 404, 413, 422, 503))
     async def embed(asked: messages.EmbedRequest) -> Response:
         """Encode texts as vectors."""
         return AsciiJSON(await service.searches.run(lambda: service.embed(asked)))
@@ -456,10 +509,11 @@ def _add_searches(app: FastAPI, service: Service) -> None:
     async def embed_upload(
         image: Annotated[UploadFile, File(description="A picture file.")],
         index: Annotated[str | None, Form(max_length=1000)] = None,
+        xywh: PartForm = None,
     ) -> Response:
         """Encode an uploaded picture as a vector. It is decoded in a separate process and then deleted."""
         return AsciiJSON(
-            await service.uploads.run(lambda: _with_file(image, lambda path: service.embed_file(path, index)))
+            await service.uploads.run(lambda: _with_file(image, lambda path: service.embed_file(path, index, xywh)))
         )
 
 
@@ -478,22 +532,24 @@ def _with_file(image: UploadFile, use: Callable[[Path], Result]) -> Result:
 
 
 def _add_pictures(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/images/{id}", tags=["pictures"], **documented(messages.Picture, 404, 422, 503))
-    async def picture(id: RowId, index: IndexName = None, content: Content = None) -> Response:
+    @app.get("/v1/images/{id}", tags=["pictures"], **documented(messages.KnownPicture, 404, 409, 422, 503))
+    async def picture(
+        id: RowId, index: IndexName = None, content: Content = None, index_id: IndexId = None
+    ) -> Response:
         """Get what the index knows about a picture. With `content`, the one with this content hash, whatever its id."""
-        return AsciiJSON(await service.searches.run(lambda: service.picture(id, index, content)))
+        return AsciiJSON(await service.searches.run(lambda: service.picture(id, index, content, index_id)))
 
-    @app.post("/v1/picture", tags=["pictures"], **documented(messages.Picture, 404, 413, 422, 503))
+    @app.post("/v1/picture", tags=["pictures"], **documented(messages.KnownPicture, 400, 404, 413, 422, 503))
     async def picture_at(asked: messages.PictureRequest) -> Response:
         """Get what the index knows about the picture at a path. The path is looked up, never opened."""
         return AsciiJSON(await service.searches.run(lambda: service.picture_at(asked)))
 
-    @app.get("/v1/images/{id}/vector", tags=["pictures"], **documented(messages.EmbedAnswer, 404, 422, 503))
-    async def vector(id: RowId, index: IndexName = None) -> Response:
+    @app.get("/v1/images/{id}/vector", tags=["pictures"], **documented(messages.EmbedAnswer, 404, 409, 422, 503))
+    async def vector(id: RowId, index: IndexName = None, index_id: IndexId = None) -> Response:
         """Get the vector of a picture."""
-        return AsciiJSON(await service.searches.run(lambda: service.vector(id, index)))
+        return AsciiJSON(await service.searches.run(lambda: service.vector(id, index, index_id)))
 
-    @app.post("/v1/vectors", tags=["pictures"], **documented(messages.EmbedAnswer, 400, 404, 413, 422, 503))
+    @app.post("/v1/vectors", tags=["pictures"], **documented(messages.EmbedAnswer, 400, 404, 409, 413, 422, 503))
     async def vectors(asked: messages.VectorsRequest) -> Response:
         """Get the vectors of several pictures, in the order of `row_ids`."""
         return AsciiJSON(await service.searches.run(lambda: service.vectors(asked)))
@@ -505,17 +561,22 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         responses={
             200: {"content": {MEDIA_TYPE: {}}, "description": "A JPEG without metadata."},
             304: {"description": "Not modified (If-None-Match)."},
-            **documented(messages.Picture, 404, 422, 503)["responses"],
+            **documented(messages.Picture, 404, 409, 422, 503)["responses"],
         },
     )
     async def thumbnail(
-        request: Request, id: RowId, size: ThumbnailSize = 256, index: IndexName = None, content: Content = None
+        request: Request,
+        id: RowId,
+        size: ThumbnailSize = 256,
+        index: IndexName = None,
+        content: Content = None,
+        index_id: IndexId = None,
     ) -> Response:
         """Get a small upright copy of a picture, with a longer side of at most `size` pixels.
 
         With `content`, the address always means the same picture and can be cached for ever.
         """
-        jpeg, tag = await service.pictures.run(lambda: service.thumbnail(id, index, size, content))
+        jpeg, tag = await service.pictures.run(lambda: service.thumbnail(id, index, size, content, index_id))
         headers = {"etag": f'"{tag}"', "cache-control": "private, no-cache" if content is None else IMMUTABLE}
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
@@ -527,9 +588,11 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         response_class=Response,
         responses={
             200: {
-                "content": {kind: {} for kind in (*SHOWN_TYPES.values(), SAVED_TYPE)},
+                "content": {kind: {} for kind in (*SHOWN_TYPES.values(), *PLAYED_TYPES.values(), SAVED_TYPE)},
                 "description": "The file, if it still has this content.",
             },
+            206: {"description": "The part of a video that Range asks for."},
+            416: {"model": messages.Problem, "description": "The video has no such part."},
             403: {"model": messages.Problem, "description": "Originals are for browsers on this machine only."},
             **documented(messages.Picture, 404, 422, 503)["responses"],
         },
@@ -540,7 +603,10 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         content: Annotated[str, InQuery(pattern="^[0-9a-f]{16,32}$", description="As for the thumbnail.")],
         index: IndexName = None,
     ) -> Response:
-        """The picture's own file, with all that stands in it: for browsers on this machine (see --originals)."""
+        """The picture's own file, with all that stands in it: for browsers on this machine (see --originals).
+
+        A video is sent in parts, if a player asks for them (Range).
+        """
         if not may_have_originals(request, allowed=service.originals, local=service.local):
             raise OriginalsClosed
         found = await service.pictures.run(lambda: service.original(id, index, content))
@@ -550,7 +616,18 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
             "content-length": str(found.size_bytes),
             "content-security-policy": POLICY,
         }
-        return StreamingResponse(found.blocks(), media_type=found.media_type, headers=headers)
+        if not found.media_type.startswith("video/"):
+            return StreamingResponse(found.blocks(), media_type=found.media_type, headers=headers)
+        headers["accept-ranges"] = "bytes"
+        part = wanted_part(request.headers.get("range"), found.size_bytes)
+        if part is None:
+            return StreamingResponse(found.blocks(), media_type=found.media_type, headers=headers)
+        if not part:
+            found.file.close()
+            raise HTTPException(416, "The video has no such part.", {"content-range": f"bytes */{found.size_bytes}"})
+        headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{found.size_bytes}"
+        headers["content-length"] = str(len(part))
+        return StreamingResponse(found.blocks(part), 206, media_type=found.media_type, headers=headers)
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
@@ -615,6 +692,7 @@ def add_errors(app: FastAPI) -> None:
 
 _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (TagExists, 409),
+    (SearchExists, 409),
     (InvalidQuery, 400),
     (InvalidArgument, 400),
     (DimensionMismatch, 400),
@@ -627,6 +705,7 @@ _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (Overloaded, 503),
     (IndexLocked, 409),
     (Stopping, 503),
+    (NothingIndexed, 404),
     (IndexNotFound, 503),  # it was there when the server was started
     (MissingExtra, 501),
     (ClipsearchError, 500),

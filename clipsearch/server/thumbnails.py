@@ -23,11 +23,13 @@ from PIL import Image
 from clipsearch.config import cache_dir
 from clipsearch.errors import UnreadablePicture
 from clipsearch.pictures.pool import DecodeResult
+from clipsearch.places import is_unchanged
 from clipsearch.query.arguments import THUMBNAIL_SIZES
 from clipsearch.records import ImageRecord, Preprocessing
 from clipsearch.removing import remove_own
 from clipsearch.replacing import replacing
 from clipsearch.server.decoders import Decoders
+from clipsearch.store.hashes import vector_key
 
 CACHE_BYTES = 1 << 30
 MEDIA_TYPE = "image/jpeg"
@@ -80,20 +82,25 @@ class Thumbnails:
 
         A picture that changed since it was indexed is shown as it is now. Raises: UnreadablePicture.
         """
-        if record.content_hash is not None and (kept := self._kept(record.content_hash, size)) is not None:
+        name = vector_key(record)  # of a part of a file: the part, too
+        if name is not None and (kept := self._kept(name, size)) is not None:
             self._observe("kept")
             return kept, record.content_hash
         box, most = _box(record, size)
         try:
-            result = self._decoders[box].read(path)
+            result = self._decoders[box].read(path, start_s=record.start_s)
         except UnreadablePicture:
             self._observe("failed")
             raise
         self._observe("made")
         jpeg = _encode(result, box, most)
-        if result.content_hash is not None:
-            self._keep(result.content_hash, size, jpeg)
-        return jpeg, result.content_hash
+        if record.start_s is not None:  # nothing was hashed: of a video that would take long
+            shown = record.content_hash if is_unchanged(path, record.size_bytes, record.mtime_ns) else None
+        else:
+            shown = name = result.content_hash
+        if shown is not None and name is not None:
+            self._keep(name, size, jpeg)
+        return jpeg, shown
 
     def _file(self, content_hash: str, size: int) -> Path:
         return self.folder / content_hash[:2] / f"{content_hash}-{size}.jpg"

@@ -14,6 +14,7 @@
       faiss/<hash>.faiss       derived: inverted files
       marks/<hash>.marks       which rows are dead or missing, which vectors are hidden
       tags/<hash>.tag          content hashes of the pictures that carry a tag, with scores; each twice
+      words/<hash>.words       SQLite: the words in pictures, by content hash, as `clipsearch read` found them
       staging/                 files being written
       damaged/                 what a repair put aside
 

@@ -26,7 +26,7 @@ def from_numbers(numbers: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
 
 
 def to_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """An array of numbers, bools, texts or bytes, null where a value is None.
+    """An array of numbers, bools, texts, bytes or lists of these, null where a value is None.
 
     Raises: ValueError or OverflowError for what the type cannot hold.
     """
@@ -34,6 +34,12 @@ def to_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
     present = np.array([value is not None for value in values], bool)
     valid = None if present.all() else pa.py_buffer(np.packbits(present, bitorder="little"))
+    if pa.types.is_list(kind):
+        lists = [value or () for value in values] if any(values) else [()] * len(values)
+        starts = np.cumsum([0, *map(len, lists)])
+        flat = to_array([part for value in lists for part in value], kind.value_type)
+        parts = [valid, pa.py_buffer(starts.astype(np.int32))]
+        return pa.Array.from_buffers(kind, len(lists), parts, children=[flat])
     empty = _EMPTY[str(kind)]
     filled = [empty if value is None else value for value in values]
     if isinstance(empty, str):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from operator import attrgetter
@@ -21,7 +21,7 @@ import xxhash
 
 from clipsearch.filenames import to_bytes
 from clipsearch.folding import fold_name
-from clipsearch.records import SKIP_STATUSES, ImageRecord, IntArray, Status
+from clipsearch.records import SKIP_STATUSES, ImageRecord, IntArray, PictureMetadata, Status
 
 _EPOCH = datetime(1970, 1, 1)
 SEPARATOR = "\0"
@@ -60,18 +60,26 @@ def split_path(path: str) -> NameParts:
 
 class NumberColumn(NamedTuple):
     """A column of numbers. `unknown` stands for what is not known, also in files that were written before there was
-    the column; None where it is always known."""
+    the column; None where it is always known. One that is `sparse` is written only where a row has something else."""
 
     dtype: str
     of: Callable[[ImageRecord], Any]  # what a record has in it
     width: int = 1  # how many numbers a row has
     unknown: float | None = None
+    sparse: bool = False
 
 
 class TextColumn(NamedTuple):
     """A column of texts, of which each is kept once, folded: a row has its number, or -1 where there is none."""
 
     of: Callable[[ImageRecord, NameParts], str | None]
+
+
+class ListColumn(NamedTuple):
+    """A column of any number of texts a row, each of which is kept once, folded: a row has how many it has, and the
+    numbers of all rows' texts stand one behind the other."""
+
+    of: Callable[[ImageRecord], Collection[str]]
 
 
 class NameParts(NamedTuple):
@@ -87,6 +95,12 @@ TEXT_COLUMNS: dict[str, TextColumn] = {
     "ext": TextColumn(lambda record, parts: parts.ext),
     "camera": TextColumn(lambda record, parts: _folded(record.metadata.camera)),
 }
+LIST_COLUMNS: dict[str, ListColumn] = {
+    "keyword": ListColumn(lambda record: record.metadata.keywords),
+    "person": ListColumn(lambda record: record.metadata.people),
+    "caption": ListColumn(lambda record: _written(record.metadata)),
+}
+COUNTS = "<u2"  # the dtype of how many texts rows have in these
 FILTER_NUMBERS: dict[str, NumberColumn] = {
     "row_id": NumberColumn("<i8", attrgetter("row_id")),
     "hash": NumberColumn("<i8", lambda record: _halves(record.content_hash), width=2),  # of the content; 0, 0: unknown
@@ -99,6 +113,7 @@ FILTER_NUMBERS: dict[str, NumberColumn] = {
     "traits": NumberColumn("<i4", attrgetter("traits"), unknown=0),
     "colors": NumberColumn("<i4", attrgetter("colors"), unknown=0),
     "perceptual_hash": NumberColumn("<i8", attrgetter("perceptual_hash"), unknown=0),
+    "rating": NumberColumn("<i1", lambda record: record.metadata.rating or 0, unknown=0),
 }
 RUN_NUMBERS: dict[str, NumberColumn] = {
     "vector_id": NumberColumn("<i8", attrgetter("vector_id")),  # -1: none
@@ -109,13 +124,31 @@ RUN_NUMBERS: dict[str, NumberColumn] = {
     "attempts": NumberColumn("<u1", lambda record: record.attempts if record.attempts < 255 else 255),
     "sidecars": NumberColumn("<i4", attrgetter("sidecars"), unknown=0),
     "metadata_version": NumberColumn("<u1", attrgetter("metadata_version"), unknown=0),
+    "member": NumberColumn("<i8", lambda record: _name_key(record.member), unknown=0, sparse=True),  # 0: none
+    "view": NumberColumn("<i8", lambda record: _name_key(record.view), unknown=0, sparse=True),  # 0: the whole file
 }
 NUMBERS = FILTER_NUMBERS | RUN_NUMBERS
-_TYPECODES = {"<i8": "q", "<u8": "Q", "<f8": "d", "<i4": "i", "<u1": "B"}
+_TYPECODES = {"<i8": "q", "<u8": "Q", "<f8": "d", "<i4": "i", "<i1": "b", "<u1": "B"}
+SEQUENCES = ("name", *(f"{name}.codes" for name in LIST_COLUMNS))
+"""Which of the texts go from row to row."""
+
+
+def _name_key(name: str) -> int:
+    """What a member or view is known by: 0 where there is none."""
+    if not name:
+        return 0
+    key: int = struct.unpack("<q", xxhash.xxh3_64_digest(to_bytes(name)))[0]
+    return key or 1
 
 
 def _folded(text: str | None) -> str | None:
     return fold_name(text) if text else None
+
+
+def _written(metadata: PictureMetadata) -> Collection[str]:
+    if metadata.title is None and metadata.caption is None:
+        return ()
+    return (*filter(None, [metadata.title]), *(metadata.caption or "").splitlines())
 
 
 def _degrees(value: float | None) -> float:
@@ -172,6 +205,17 @@ class Columns:
         """A column of whole numbers: size_bytes, width, height or date_us. Shape: (N,)."""
         return self._numbers[name]
 
+    @cached_property
+    def starts(self) -> npt.NDArray[np.bool_]:
+        """Of each row, whether it is the first of its file, or of its member of an archive. Shape: (N,) bool.
+
+        All rows of a file follow each other.
+        """
+        same = np.zeros(len(self), bool)
+        paths, members = self._numbers["path"], self._numbers["member"]
+        same[1:] = (paths[1:] == paths[:-1]).all(axis=1) & (members[1:] == members[:-1])
+        return ~same
+
     @property
     def numbers(self) -> Mapping[str, npt.NDArray[Any]]:
         """All columns of numbers, by name."""
@@ -186,8 +230,38 @@ class Columns:
         return self._numbers[name]
 
     def texts(self, name: str) -> list[str]:
-        """The different folders, exts or cameras."""
+        """The different folders, exts or cameras, or texts of a column of lists."""
         return str(self._texts[name], "utf-8", "surrogatepass").split(SEPARATOR)[1:]
+
+    def having(self, name: str, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Which rows have a chosen text in a column of lists. Shapes: chosen (T,), by the number in `texts(name)`;
+        result (N,)."""
+        counts = self._numbers[name]
+        ends = np.cumsum(counts, dtype=np.int64)
+        codes = np.frombuffer(self._texts[f"{name}.codes"], CODES, int(ends[-1]) if len(ends) else 0)
+        if not len(codes) or not chosen.any():
+            return np.zeros(len(self), bool)
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(chosen[codes], dtype=np.int64)])
+        found: npt.NDArray[np.bool_] = before[ends] > before[ends - counts]
+        return found
+
+    def listed(self, name: str, at: IntArray) -> tuple[IntArray, IntArray]:
+        """The texts that some rows have in a column of lists: which of the rows, and the number in `texts(name)`.
+
+        Shapes: at (M,) positions; both results (L,).
+        """
+        counts = self._numbers[name].astype(np.int64)
+        ends = np.cumsum(counts)
+        codes = np.frombuffer(self._texts[f"{name}.codes"], CODES)
+        lengths = counts[at]
+        which = np.repeat(np.arange(len(at)), lengths)
+        within = np.arange(len(which)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        found: IntArray = codes[np.repeat((ends - counts)[at], lengths) + within]
+        return which, found
+
+    def joined(self, name: str) -> bytes | memoryview:
+        """All of `texts(name)` in UTF-8, each behind a SEPARATOR."""
+        return self._texts[name]
 
     @cached_property
     def names(self) -> list[str]:
@@ -213,6 +287,13 @@ class ColumnsBuilder:
         self._codes = {name: array("i") for name in TEXT_COLUMNS}
         self._known: dict[str, dict[str, int]] = {name: {} for name in TEXT_COLUMNS}
         self._texts = [(self._codes[name].append, self._known[name], c.of) for name, c in TEXT_COLUMNS.items()]
+        self._counts = {name: array("H") for name in LIST_COLUMNS}
+        self._listed = {name: array("i") for name in LIST_COLUMNS}
+        self._known |= {name: {} for name in LIST_COLUMNS}
+        self._lists = [
+            (self._counts[name].append, self._listed[name].append, self._known[name], c.of)
+            for name, c in LIST_COLUMNS.items()
+        ]
         self._names = bytearray()
 
     def add(self, record: ImageRecord) -> None:
@@ -225,6 +306,16 @@ class ColumnsBuilder:
         for append, known, text_of in self._texts:
             text = text_of(record, parts)
             append(-1 if text is None else known.setdefault(text, len(known)))
+        for count, append, known, texts_of in self._lists:
+            texts = texts_of(record)
+            if not texts:
+                count(0)
+                continue
+            folded = dict.fromkeys(fold_name(text) for text in texts)
+            folded.pop("", None)
+            count(len(folded))
+            for text in folded:
+                append(known.setdefault(text, len(known)))
         self._names += (SEPARATOR + parts.name).encode("utf-8", "surrogatepass")
 
     def columns(self) -> Columns:
@@ -235,17 +326,21 @@ class ColumnsBuilder:
             numbers[name] = flat.reshape(-1, column.width) if column.width > 1 else flat
         for name, codes in self._codes.items():
             numbers[name] = np.array(codes, CODES)
-        numbers = {name: numbers[name] for name in (*FILTER_NUMBERS, *TEXT_COLUMNS, *RUN_NUMBERS)}
+        for name, counts in self._counts.items():
+            numbers[name] = np.array(counts, COUNTS)
+        numbers = {name: numbers[name] for name in (*FILTER_NUMBERS, *TEXT_COLUMNS, *LIST_COLUMNS, *RUN_NUMBERS)}
         texts = {
             name: "".join(SEPARATOR + text for text in known).encode("utf-8", "surrogatepass")
             for name, known in self._known.items()
         }
-        return Columns(numbers, {**texts, "name": bytes(self._names)})
+        listed = {f"{name}.codes": np.array(codes, CODES).tobytes() for name, codes in self._listed.items()}
+        return Columns(numbers, {**texts, **listed, "name": bytes(self._names)})
 
     def take(self) -> Columns:
         """As `columns`, of what was added since the last time; texts keep their numbers."""
         taken = self.columns()
-        for collected in (*self._numbers.values(), *self._codes.values()):
+        by_row = (self._numbers, self._codes, self._counts, self._listed)
+        for collected in (each for arrays in by_row for each in arrays.values()):
             del collected[:]
         self._names.clear()
         return taken
@@ -267,17 +362,29 @@ def read_columns(
         if flat is None:
             if column.unknown is None:
                 raise KeyError(name)
-            flat = np.full(rows * column.width, column.unknown, column.dtype)
+            flat = np.broadcast_to(np.array(column.unknown, column.dtype), rows * column.width)
         numbers[name] = flat.reshape(rows, column.width) if column.width > 1 else flat
     texts: dict[str, bytes | memoryview] = {}
     for name in TEXT_COLUMNS:
         blob, codes = text(name), number(name, CODES, rows)
         texts[name] = b"" if blob is None else blob
         numbers[name] = np.full(rows, -1, CODES) if blob is None or codes is None else codes
+    for name in LIST_COLUMNS:
+        blob, listed, counts = text(name), text(f"{name}.codes"), number(name, COUNTS, rows)
+        if blob is None or listed is None or counts is None:
+            blob, listed, counts = b"", b"", np.zeros(rows, COUNTS)
+        texts |= {name: blob, f"{name}.codes": listed}
+        numbers[name] = counts
     names = text("name")
     if names is None:
         raise KeyError("name")
     return Columns(numbers, {**texts, "name": names})
+
+
+def is_written(name: str, column: npt.NDArray[Any]) -> bool:
+    """Whether a column of a file is to be written: not one that says nothing, of those that are sparse."""
+    known = NUMBERS.get(name)
+    return known is None or not known.sparse or bool((column != known.unknown).any())
 
 
 def build_columns(records: Iterable[ImageRecord]) -> Columns:

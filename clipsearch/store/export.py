@@ -1,4 +1,4 @@
-"""Rows and vectors of an index as one table of Arrow's: as Parquet for other programs, or in memory."""
+"""Rows and vectors of an index as one table of Arrow's."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipsearch.records import Manifest, ModelRef
-from clipsearch.replacing import creating
 from clipsearch.store.arrow import from_numbers
-from clipsearch.store.files import storage_errors
 from clipsearch.store.fragments import BATCH_ROWS, MODEL_KEY, read_pictures, record_schema, to_table
 from clipsearch.store.rows import open_live_rows
-from clipsearch.store.snapshot import open_snapshot
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,21 +64,3 @@ def picture_table(index_dir: Path, manifest: Manifest, *, vectors: bool = True) 
         return table
     order = np.argsort(row_ids, kind="stable")
     return table.take(from_numbers(order, pa.int64()))
-
-
-def export_parquet(index_dir: Path, target: Path) -> int:
-    """Write every picture that is answered, with all that is known of it and its vector (float32, unit L2), as Parquet.
-
-    The columns are those of `records/`, and `vector`; the model is in the metadata. Returns the pictures written.
-    Raises: StorageError if `target` exists or cannot be written, IndexNotFound, CorruptIndex, OutOfSpace.
-    """
-    import pyarrow.parquet as pq
-
-    count = 0
-    with open_snapshot(index_dir) as snapshot, storage_errors(target), creating(target) as file:
-        manifest = snapshot.manifest
-        with pq.ParquetWriter(file, picture_schema(manifest.model), compression="zstd") as parquet:
-            for batch in picture_batches(index_dir, manifest):
-                parquet.write_batch(batch)
-                count += batch.num_rows
-    return count

@@ -10,8 +10,9 @@ import dataclasses
 import heapq
 import json
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -45,6 +46,7 @@ MODEL_FIELDS = ("name", "fingerprint", "dim", "score_scale")
 BATCH_ROWS = 8192
 _RECORD_FIELDS = [field for field in dataclasses.fields(ImageRecord) if field.name != "metadata"]
 _METADATA_FIELDS = list(dataclasses.fields(PictureMetadata))
+_LISTS = frozenset(field.name for field in _METADATA_FIELDS if str(field.type).startswith("tuple["))
 _REPEATING = ("status", "format", "camera", "date_source")
 
 
@@ -56,7 +58,7 @@ def record_schema() -> pa.Schema:
     them as they are."""
     import pyarrow as pa
 
-    kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+    kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "tuple[str, ...]": pa.list_(pa.string())}
     columns = []
     for field in (*_RECORD_FIELDS, *_METADATA_FIELDS):
         name, _, rest = str(field.type).partition(" | ")
@@ -68,6 +70,8 @@ def record_schema() -> pa.Schema:
 
 
 def _utf8(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_utf8(part) for part in value]
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
@@ -76,10 +80,10 @@ def to_table(records: list[ImageRecord]) -> pa.Table:
     import pyarrow as pa
 
     columns: dict[str, list[Any]] = {}
-    for field in _RECORD_FIELDS:
-        columns[field.name] = [_utf8(getattr(record, field.name)) for record in records]
-    for field in _METADATA_FIELDS:
-        columns[field.name] = [_utf8(getattr(record.metadata, field.name)) for record in records]
+    for fields, of in ((_RECORD_FIELDS, records), (_METADATA_FIELDS, [record.metadata for record in records])):
+        for field in fields:
+            values = list(map(attrgetter(field.name), of))
+            columns[field.name] = list(map(_utf8, values)) if "str" in str(field.type) else values
     columns["path"] = [readable(record.path) for record in records]
     columns["path_bytes"] = [None if is_utf8(record.path) else to_bytes(record.path) for record in records]
     schema = record_schema()
@@ -92,8 +96,13 @@ def to_records(table: pa.Table) -> list[ImageRecord]:
     there = set(table.column_names)
     own = [field.name for field in _RECORD_FIELDS if field.name in there]
     meta = [field.name for field in _METADATA_FIELDS if field.name in there]
-    columns = table.select([*own, *meta, "path_bytes"]).to_pydict()
+    lists = _LISTS.intersection(meta)
+    columns = table.select([*(name for name in (*own, *meta) if name not in lists), "path_bytes"]).to_pydict()
     raw_paths = columns.pop("path_bytes")
+    for name in lists:
+        column = table.column(name)
+        has_some = any(len(chunk.flatten()) for chunk in column.chunks)
+        columns[name] = [tuple(value or ()) for value in column.to_pylist()] if has_some else [()] * len(column)
     records = []
     for values, about, raw in zip(
         zip(*(columns[name] for name in own), strict=True),
@@ -108,12 +117,23 @@ def to_records(table: pa.Table) -> list[ImageRecord]:
     return records
 
 
-def write_records(file: HashingFile, batches: Iterable[list[ImageRecord]]) -> tuple[int, int, int, int]:
-    """Write records, whose row ids ascend. Returns rows, rows with status "ok", first and last row id."""
+class Shape(NamedTuple):
+    """What was written of a fragment: see `Fragment`."""
+
+    rows: int
+    pictures: int  # rows with status "ok"
+    first_row_id: int
+    last_row_id: int
+    views: int
+    members: int
+
+
+def write_records(file: HashingFile, batches: Iterable[list[ImageRecord]]) -> Shape:
+    """Write records, whose row ids ascend."""
     import pyarrow.parquet as pq
 
     schema = record_schema()
-    rows = pictures = 0
+    rows = pictures = views = members = 0
     first = last = -1
     with pq.ParquetWriter(
         file,
@@ -130,10 +150,12 @@ def write_records(file: HashingFile, batches: Iterable[list[ImageRecord]]) -> tu
                 first = record.row_id if first < 0 else first
                 last = record.row_id
                 pictures += record.status == "ok"
+                views += record.view != ""
+                members += record.member != ""
             rows += len(records)
             if records:
                 parquet.write_table(to_table(records))
-    return rows, pictures, first, last
+    return Shape(rows, pictures, first, last, views, members)
 
 
 def read_fragment_records(index_dir: Path, fragment: Fragment, *, afresh: bool = False) -> Iterator[ImageRecord]:
@@ -230,7 +252,7 @@ def write_vector_blocks(file: HashingFile, blocks: Iterable[VectorBlock], model:
     plain = vector_schema(model.dim)
     with pq.ParquetWriter(
         file,
-        plain.with_metadata({MODEL_KEY: json.dumps({name: getattr(model, name) for name in MODEL_FIELDS})}),
+        plain.with_metadata({MODEL_KEY: json.dumps(_named(model))}),
         compression={"vector_id": "zstd", "content_hash": "zstd", "vector.list.element": "none"},
         use_dictionary=False,
         write_statistics=["vector_id"],
@@ -287,14 +309,15 @@ def _to_block(table: pa.Table, dim: int) -> VectorBlock:
     )
 
 
-def read_pictures(index_dir: Path, manifest: Manifest) -> Iterator[EmbeddingBatch]:
+def read_pictures(index_dir: Path, manifest: Manifest, *, missing: bool = False) -> Iterator[EmbeddingBatch]:
     """Every picture that is answered with its vector, some thousand at a time, in the order of the vectors.
 
-    Raises: CorruptIndex.
+    `missing`: also those whose files cannot be seen. Raises: CorruptIndex.
     """
     from clipsearch.store.rows import open_live_rows
 
-    fragments = [open_live_rows(index_dir, fragment) for fragment in manifest.fragments if fragment.rows_file]
+    there = [fragment for fragment in manifest.fragments if fragment.rows_file]
+    fragments = [open_live_rows(index_dir, fragment, missing=missing) for fragment in there]
     for segment in manifest.segments:
         for block in read_vector_blocks(index_dir, segment, manifest.model.dim):
             records: list[ImageRecord] = []
@@ -374,6 +397,12 @@ def read_orphan_records(path: Path) -> list[ImageRecord]:
         raise ValueError(f"{path} is not a fragment: {error}") from error
 
 
+def _named(model: ModelRef) -> dict[str, Any]:
+    """What a file of vectors says of the model that made them."""
+    named = {name: getattr(model, name) for name in MODEL_FIELDS}
+    return {**named, "tiled": model.tiled} if model.tiled else named
+
+
 def read_orphan_vectors(path: Path) -> tuple[ModelRef, VectorBlock]:
     """A segment's vectors that no manifest describes, whole. Raises: ValueError if the file holds none."""
     import pyarrow as pa
@@ -388,7 +417,7 @@ def read_orphan_vectors(path: Path) -> tuple[ModelRef, VectorBlock]:
         raise ValueError(f"{path} holds no vectors: {error}") from error
 
 
-def make_fragment(data: FileRef, shape: tuple[int, int, int, int], rows_file: FileRef) -> Fragment:
+def make_fragment(data: FileRef, shape: Shape, rows_file: FileRef) -> Fragment:
     """A fragment without dead or missing rows. `shape` is what `write_records` returned."""
-    rows, pictures, first, last = shape
-    return Fragment(data, rows, pictures, first, last, rows_file)
+    rows, pictures, first, last, views, members = shape
+    return Fragment(data, rows, pictures, first, last, rows_file, views=views, members=members)

@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
+import xxhash
 
-from clipsearch.records import IntArray
+from clipsearch.filenames import to_bytes
+from clipsearch.records import ImageRecord, IntArray
 
 
 def hash_texts(keys: IntArray) -> list[str]:
     """Content hashes (hexadecimal) of keys. Shape: (N, 2) int64."""
     digits = np.ascontiguousarray(keys, "<i8").tobytes().hex()
     return [digits[at : at + 32] for at in range(0, len(digits), 32)]
+
+
+def vector_key(record: ImageRecord) -> str | None:
+    """What the vector of a row is known by: the content of its file, and what of it is seen. Hexadecimal."""
+    if record.content_hash is None or not record.view:
+        return record.content_hash
+    return xxhash.xxh3_128_hexdigest(to_bytes(f"{record.content_hash}#{record.view}"))
 
 
 def hash_keys(content_hashes: Iterable[str | None]) -> IntArray:
@@ -22,3 +32,13 @@ def hash_keys(content_hashes: Iterable[str | None]) -> IntArray:
     if len(raw) != 16 * len(texts):
         raise ValueError("a content hash has 32 hexadecimal digits")
     return np.frombuffer(raw, "<i8").reshape(-1, 2)
+
+
+def among(keys: IntArray, wanted: IntArray) -> npt.NDArray[np.bool_]:
+    """Which keys are among some others. Shapes: (N, 2) int64, (M, 2) int64; result (N,)."""
+    found: npt.NDArray[np.bool_] = np.isin(keys[:, 0], wanted[:, 0])
+    at = np.flatnonzero(found)
+    if len(at):  # two hashes may agree in their first half
+        known = {key.tobytes() for key in np.ascontiguousarray(wanted, "<i8")}
+        found[at] = [key.tobytes() in known for key in np.ascontiguousarray(keys[at], "<i8")]
+    return found

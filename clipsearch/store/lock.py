@@ -15,12 +15,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import re
 import socket
 import stat
 import time
 import warnings
+import zlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -37,9 +39,11 @@ NOTHING_YET = b"clipsearch has committed nothing to this index yet\n"
 HELD_SUFFIX = ".held"
 COMMIT_WAIT_S = 60.0
 COMMITTED = b"committed\n"
-"""What COMMIT says once there was a generation."""
+"""What COMMIT says once there was a generation; then, on a line with a CRC-32, of which folder the index is. Nothing
+else knows that of an index elsewhere that loses its manifests."""
 BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _MOST_BYTES = 1000
+_ROOT_LINE = re.compile(rb"committed\n(root \".*\") ([0-9a-f]{8})\n")
 _HOLDER = re.compile(r"process (\d+) on (.*) since (.*)")
 
 
@@ -64,6 +68,24 @@ class WriterState:
 
     holder: str
     progress: RunProgress | None
+
+
+def committed(root: str) -> bytes:
+    """What to write into COMMIT. `root`: as a manifest names it."""
+    said = f"root {json.dumps(root)}".encode("ascii")
+    return COMMITTED + said + f" {zlib.crc32(said):08x}\n".encode("ascii")
+
+
+def committed_root(index_dir: Path) -> str | None:
+    """The root that COMMIT names, None where it names none that is whole."""
+    try:
+        match = _ROOT_LINE.match(read_plain(index_dir / COMMIT))
+        if match is None or f"{zlib.crc32(match[1]):08x}".encode() != match[2]:
+            return None
+        root = json.loads(match[1].removeprefix(b"root "))
+    except (OSError, ValueError):
+        return None
+    return root if isinstance(root, str) else None
 
 
 class FileLock:

@@ -16,24 +16,44 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import xxhash
 
 from clipsearch.errors import CorruptIndex, UnsupportedIndex
-from clipsearch.records import FileRef, Fragment, IvfParameters, Manifest, ModelRef, Rebuild, Segment, TagRef
+from clipsearch.folding import fold
+from clipsearch.records import (
+    FileRef,
+    Fragment,
+    IvfParameters,
+    Manifest,
+    ModelRef,
+    Rebuild,
+    Segment,
+    TagKind,
+    TagRef,
+    WordsRef,
+)
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 T = TypeVar("T", bound="DataclassInstance")
 FORMAT_VERSION = 2
-KNOWN_READER_FEATURES: frozenset[str] = frozenset()
-KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({"tags"})
+KNOWN_READER_FEATURES: frozenset[str] = frozenset({"views", "members"})
+TILES = "tiles"  # the writer feature of an index whose pictures were encoded in several views
+KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({"tags", "searches", "words", TILES})
 MANIFEST_NAME = re.compile(r"(\d{8,})\.json")
 OWN_NAME = re.compile(r"[0-9a-f]{32}(\.[a-z]+)")
 """Names of files that belong to generations."""
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
-    body = _plain(manifest)
+    body = _plain(_with_features(manifest))
     body["checksum"] = xxhash.xxh3_128_hexdigest(_canonical(body))
     return (json.dumps(body, separators=(",", ":")) + "\n").encode("ascii")
+
+
+def _with_features(manifest: Manifest) -> Manifest:
+    """A manifest that keeps versions from writing that would encode pictures in one view beside others in five."""
+    tiled = manifest.model.tiled or (manifest.rebuild is not None and manifest.rebuild.model.tiled)
+    features = tuple(feature for feature in manifest.writer_features if feature != TILES)
+    return dataclasses.replace(manifest, writer_features=(*features, TILES) if tiled else features)
 
 
 def _plain(value: Any) -> Any:
@@ -77,6 +97,7 @@ def load_manifest(path: Path, raw: bytes, index_dir: Path) -> Manifest:
             writer_features=tuple(body.get("writer_features", ())),
             tags=_tags(body.get("tags", ())),
             tags_before=_tags(body.get("tags_before", ())),
+            words=tuple(_make(WordsRef, words, **_refs(words, "file")) for words in body.get("words", ())),
             ancestors=_ancestors(body.get("ancestors")),
             **parsed,
         )
@@ -142,6 +163,14 @@ def is_of_format_1(fragment: Fragment) -> bool:
     return fragment.data.path.startswith("data/")
 
 
+def needed_features(manifest: Manifest) -> tuple[str, ...]:
+    """What a reader must know to read a generation correctly: only what it makes use of."""
+    rebuilt = () if manifest.rebuild is None else manifest.rebuild.fragments
+    fragments = (*manifest.fragments, *rebuilt)
+    used = {"members": any(f.members for f in fragments), "views": any(f.views for f in fragments)}
+    return tuple(name for name, is_used in used.items() if is_used)
+
+
 def _refs(body: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: _ref(body.get(name)) for name in names}
 
@@ -162,6 +191,11 @@ def _make(kind: type[T], body: dict[str, Any], **parsed: Any) -> T:
 
 def _ref(body: dict[str, Any] | None) -> FileRef | None:
     return None if body is None else _make(FileRef, body)
+
+
+def key_of(name: str, kind: TagKind) -> str:
+    """What a tag or a saved search is known by, whatever its capitals: a search may have the name of a tag."""
+    return f"\0{fold(name)}" if kind == "search" else fold(name)
 
 
 def manifest_name(generation: int) -> str:

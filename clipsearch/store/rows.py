@@ -23,7 +23,7 @@ import numpy.typing as npt
 from clipsearch.config import reading
 from clipsearch.errors import CorruptIndex
 from clipsearch.records import Fragment, ImageRecord, IntArray, PictureMetadata
-from clipsearch.store.columns import FILTER_NUMBERS, Columns, ColumnsBuilder, build_columns, read_columns
+from clipsearch.store.columns import FILTER_NUMBERS, Columns, ColumnsBuilder, build_columns, is_written, read_columns
 from clipsearch.store.files import HashingFile, verify_file
 from clipsearch.store.marks import dead_rows, marked, missing_rows
 
@@ -36,7 +36,6 @@ BoolArray = npt.NDArray[np.bool_]
 Batches = Callable[[], Iterable[list[ImageRecord]]]
 
 _RECORD_FIELDS = {field.name: field for field in dataclasses.fields(ImageRecord)}
-_METADATA_NAMES = {field.name for field in dataclasses.fields(PictureMetadata)}
 
 
 class RowsFile:
@@ -182,10 +181,14 @@ def open_rows(index_dir: Path, fragment: Fragment, *, verified: bool = False) ->
 class LiveRows:
     """The rows of a fragment, and which of its pictures are answered."""
 
-    def __init__(self, file: RowsFile, gone: IntArray) -> None:
-        """`gone`: row ids that are dead or missing. Shape: (G,) int64, ascending."""
+    def __init__(self, file: RowsFile, gone: IntArray, *, has_views: bool = False) -> None:
+        """`gone`: row ids that are dead or missing. Shape: (G,) int64, ascending.
+
+        `has_views`: some files have several rows.
+        """
         self.file = file
         self._gone = gone
+        self.has_views = has_views
 
     @cached_property
     def alive(self) -> BoolArray:
@@ -199,6 +202,25 @@ class LiveRows:
         """Of the pictures that are answered. Shape: (N,) int64, ascending."""
         row_ids = self.file.columns.row_ids
         return row_ids[self.alive] if len(self._gone) else row_ids
+
+    def files_of(self, positions: IntArray) -> IntArray:
+        """What the files of some pictures are known by: the row id of the first row of each. Shapes: (N,) int64."""
+        row_ids = self.file.columns.row_ids
+        found: IntArray = row_ids[self._firsts[positions]] if self.has_views else row_ids[positions]
+        return found
+
+    @cached_property
+    def _firsts(self) -> IntArray:
+        """Of each picture, where the first row of its file is."""
+        starts = self.file.columns.starts
+        firsts: IntArray = np.flatnonzero(starts)[np.cumsum(starts) - 1]
+        return firsts
+
+    @cached_property
+    def starts(self) -> BoolArray:
+        """Of each picture, whether it is answered, and the first row of its file. Shape: (N,) bool."""
+        starts: BoolArray = self.alive & self.file.columns.starts if self.has_views else self.alive
+        return starts
 
     def is_gone(self, row_id: int) -> bool:
         """Whether a row is dead or missing."""
@@ -267,10 +289,15 @@ class _Sorted:
         return at
 
 
-def open_live_rows(index_dir: Path, fragment: Fragment, *, verified: bool = False) -> LiveRows:
-    """Open the rows of a fragment with its marks. Raises: CorruptIndex, StorageError."""
-    gone = [dead_rows(index_dir, fragment), marked(missing_rows(index_dir, fragment))]
-    return LiveRows(open_rows(index_dir, fragment, verified=verified), np.union1d(*gone))
+def open_live_rows(index_dir: Path, fragment: Fragment, *, verified: bool = False, missing: bool = False) -> LiveRows:
+    """Open the rows of a fragment with its marks. With `missing`, rows whose files cannot be seen are answered, too.
+
+    Raises: CorruptIndex, StorageError.
+    """
+    gone = dead_rows(index_dir, fragment)
+    if not missing:
+        gone = np.union1d(gone, marked(missing_rows(index_dir, fragment)))
+    return LiveRows(open_rows(index_dir, fragment, verified=verified), gone, has_views=fragment.views > 0)
 
 
 # -- writing
@@ -295,7 +322,9 @@ def write_rows(file: HashingFile, batches: Batches) -> None:
     numbers, texts = columns.blobs()
     places: dict[str, tuple[int, int]] = {}
     by_vector = np.argsort(numbers["vector_id"][:pictures], kind="stable").astype("<i4")
-    parts: list[tuple[str, bytes | memoryview]] = [(name, column.tobytes()) for name, column in numbers.items()]
+    parts: list[tuple[str, bytes | memoryview]] = [
+        (name, column.tobytes()) for name, column in numbers.items() if is_written(name, column)
+    ]
     parts += [(f"{name}.texts", blob) for name, blob in texts.items()]
     parts += [("offsets", np.array(offsets, "<i8").tobytes()), ("by_vector", by_vector.tobytes())]
     for name, raw in parts:
@@ -329,9 +358,9 @@ def _text(record: ImageRecord) -> bytes:
 
 def _record(body: dict[str, Any], row_id: int, metadata_version: int) -> ImageRecord:
     """The reverse of `_text`. Fields of later versions are passed over."""
-    about = {name: value for name, value in body.pop("metadata", {}).items() if name in _METADATA_NAMES}
+    metadata = PictureMetadata.from_dict(body.pop("metadata", {}))
     known = {name: value for name, value in body.items() if name in _RECORD_FIELDS}
-    own = {"row_id": row_id, "metadata_version": metadata_version, "metadata": PictureMetadata(**about)}
+    own = {"row_id": row_id, "metadata_version": metadata_version, "metadata": metadata}
     return ImageRecord(**{**known, **own})
 
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import time
+import warnings
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ from typing import Self
 import xxhash
 
 from clipsearch.config import CURRENT_LINE, NEWER_LINE, index_error, open_plain, read_plain
-from clipsearch.errors import CorruptIndex, IndexNotFound, StorageError, UnsupportedIndex
+from clipsearch.errors import CorruptIndex, IndexNotFound, IndexWarning, StorageError, UnsupportedIndex
 from clipsearch.records import FileRef, IntArray, Manifest, TagRef
 from clipsearch.store.files import verify_file
 from clipsearch.store.lock import BUSY, COMMIT, is_new
@@ -35,7 +36,9 @@ class Snapshot:
 
     @cached_property
     def root(self) -> Path:
-        """The collection's folder, absolute."""
+        """The collection's folder, absolute. Warns where nobody knows it; it is then the index folder."""
+        if not self.manifest.root:
+            warnings.warn(unknown_root(self.index_dir), IndexWarning, stacklevel=3)
         return root_path(self.index_dir, self.manifest.root)
 
     def file(self, ref: FileRef, *, afresh: bool = False) -> Path:
@@ -49,7 +52,7 @@ class Snapshot:
     @property
     def tags(self) -> tuple[TagRef, ...]:
         """The tags and concepts of this generation."""
-        return self.manifest.tags
+        return tuple(ref for ref in self.manifest.tags if ref.kind != "search")
 
     @property
     def is_closed(self) -> bool:
@@ -74,6 +77,14 @@ class Snapshot:
 def root_path(index_dir: Path, root: str) -> Path:
     """The collection's folder that the manifest's `root` means."""
     return Path(os.path.normpath(index_dir.absolute() / root))
+
+
+def unknown_root(index_dir: Path) -> str:
+    """What to say of an index that lost its manifests, and with them the name of its folder."""
+    return (
+        f"nothing says any more which folder {index_dir} is the index of, so its pictures cannot be opened. Name the "
+        f"folder with: clipsearch index FOLDER --index {index_dir}"
+    )
 
 
 def resolve_current(index_dir: Path) -> tuple[int, str]:

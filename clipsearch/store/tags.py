@@ -3,7 +3,7 @@
 They belong to a picture's content (its xxh3-128), not to its path or row, so they survive renames, compaction and
 re-indexing with another model. One immutable file per tag, named in the manifest; it says of itself what it is, so
 that a repair can do without manifests. A concept is a tag with a direction among the vectors of one model: it finds
-pictures that nobody has tagged.
+pictures that nobody has tagged. A saved search (`store.searches`) is a tag without pictures, with a query.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from clipsearch.config import read_plain, reading
 from clipsearch.errors import CorruptIndex, InvalidTag, StorageError, TagExists, UnknownTag
-from clipsearch.folding import fold
-from clipsearch.records import FileRef, FloatArray, IntArray, Manifest, TagKind, TagRef
+from clipsearch.records import FileRef, FloatArray, IntArray, Manifest, SavedSearch, Sort, TagKind, TagRef
 from clipsearch.store.files import HashingFile, verify_file
 from clipsearch.store.hashes import hash_keys, hash_texts
+from clipsearch.store.manifest import key_of
 from clipsearch.store.writer import add_file, change_tags, own_files
 
 MAGIC = b"CLIPTAG1"
@@ -55,9 +55,12 @@ class Tag:
     scores: FloatArray
     direction: Direction | None = None
     written_at: str = field(default="")  # ISO 8601, UTC
+    search: SavedSearch | None = None
 
     @property
     def kind(self) -> TagKind:
+        if self.search is not None:
+            return "search"
         return "tag" if self.direction is None else "concept"
 
     def as_dict(self) -> dict[str, float]:
@@ -83,6 +86,8 @@ class Tag:
 def make_tag(name: str, scores: Mapping[str, float], direction: Direction | None = None) -> Tag:
     """A tag from scores by content hash. Raises: InvalidTag for a name or a hash that cannot be one."""
     check_name(name)
+    if direction is not None and name.removeprefix("-").isdecimal():
+        raise InvalidTag(f"{name!r} cannot be the name of a concept: like:{name} means the picture with this row id")
     keys = hash_keys(list(scores))
     order = np.lexsort((keys[:, 1], keys[:, 0]))
     values = np.array(list(scores.values()), np.float32)
@@ -100,6 +105,27 @@ def check_name(name: str) -> None:
         )
 
 
+MOST_WRITTEN = 10_000
+"""Characters of a query that can be saved: what a query can have."""
+
+
+def make_search(
+    name: str, query: str, sort: Sort = "score", unique: bool = False, diverse: bool = False, all: bool = False
+) -> SavedSearch:
+    """A search to be saved. Raises: InvalidTag for a name that cannot be one; ValueError for values of no search."""
+    check_name(name)
+    if not isinstance(query, str) or len(query) > MOST_WRITTEN or sort not in get_args(Sort):
+        raise ValueError("it is not a saved search")
+    return SavedSearch(name, query, sort, bool(unique), bool(diverse), bool(all))
+
+
+def renamed(tag: Tag, name: str) -> Tag:
+    """The same under another name. Raises: InvalidTag."""
+    check_name(name)
+    search = None if tag.search is None else dataclasses.replace(tag.search, name=name)
+    return dataclasses.replace(tag, name=name, search=search)
+
+
 def write_tag(file: HashingFile, tag: Tag, *, copy: bool = False) -> None:
     """Layout, little-endian: 8 bytes magic, int64 length of a JSON text, that text padded to 8 bytes,
     int64 hashes[n, 2] ascending, float32 scores[n], and for a concept float32 vector[dim]."""
@@ -111,6 +137,8 @@ def write_tag(file: HashingFile, tag: Tag, *, copy: bool = False) -> None:
             "threshold": float(direction.threshold),
             "fingerprint": direction.fingerprint,
         }
+    if tag.search is not None:
+        about["search"] = dataclasses.asdict(tag.search)
     if copy:
         about["copy"] = True  # so that the two files of a tag have different names
     text = json.dumps(about).encode("ascii")
@@ -138,7 +166,8 @@ def parse_tag(raw: bytes) -> Tag:
         if concept is not None:
             vector: FloatArray = np.frombuffer(raw, "<f4", concept["dim"], at + 20 * n)
             direction = Direction(vector, concept["threshold"], concept["fingerprint"])
-        return Tag(about["name"], hashes, scores, direction, about["written_at"])
+        search = None if "search" not in about else make_search(**{**about["search"], "name": about["name"]})
+        return Tag(about["name"], hashes, scores, direction, about["written_at"], search)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is not a tag file ({error})") from error
 
@@ -168,9 +197,14 @@ def read_tag_file(index_dir: Path, ref: FileRef, *, afresh: bool = False) -> Tag
 
 
 def find_tag(manifest: Manifest, name: str) -> TagRef | None:
-    """The tag that `name` means, whatever its capitals."""
-    wanted = fold(name)
-    return next((ref for ref in manifest.tags if fold(ref.name) == wanted), None)
+    """The tag or concept that `name` means, whatever its capitals."""
+    wanted = key_of(name, "tag")
+    return next((ref for ref in manifest.tags if key_of(ref.name, ref.kind) == wanted), None)
+
+
+def tags_of(manifest: Manifest) -> tuple[TagRef, ...]:
+    """The tags and concepts of a generation, without saved searches."""
+    return tuple(ref for ref in manifest.tags if ref.kind != "search")
 
 
 def add_tags(
@@ -182,19 +216,19 @@ def add_tags(
     the new ones. Raises: TagExists without either, and for a tag that would extend a concept; but not if it stands for
     the same pictures, so that a command can be repeated.
     """
-    kept = {fold(ref.name): ref for ref in manifest.tags}
+    kept = {key_of(ref.name, ref.kind): ref for ref in manifest.tags}
     for tag in tags:  # before any is written
-        older = kept.get(fold(tag.name))
+        older = kept.get(key_of(tag.name, tag.kind))
         if older is None or replace or (extend and older.kind == tag.kind == "tag"):
             continue
         if older.kind != tag.kind or read_tag(index_dir, older).as_dict() != tag.as_dict():
             raise TagExists(older.name, older.kind, older.pictures)
     for tag in tags:
-        older = kept.get(fold(tag.name))
+        older = kept.get(key_of(tag.name, tag.kind))
         if older is not None and extend:
             before = read_tag(index_dir, older)
             tag = make_tag(before.name, {**before.as_dict(), **tag.as_dict()})
-        kept[fold(tag.name)] = _written_now(index_dir, tag)
+        kept[key_of(tag.name, tag.kind)] = written_now(index_dir, tag)
     return with_tags(manifest, kept)
 
 
@@ -207,12 +241,10 @@ def add_tag_file(index_dir: Path, tag: Tag) -> TagRef:
 
 def with_tags(manifest: Manifest, refs: Mapping[str, TagRef]) -> Manifest:
     """`manifest` with exactly these tags. Writers that know no tags are kept from losing them."""
-    features = [feature for feature in manifest.writer_features if feature != "tags"]
-    return dataclasses.replace(
-        manifest,
-        tags=tuple(refs[key] for key in sorted(refs)),
-        writer_features=(*features, "tags") if refs else tuple(features),
-    )
+    features = [feature for feature in manifest.writer_features if feature not in ("tags", "searches")]
+    features += ["tags"] if refs else []
+    features += ["searches"] if any(ref.kind == "search" for ref in refs.values()) else []
+    return dataclasses.replace(manifest, tags=tuple(refs[key] for key in sorted(refs)), writer_features=tuple(features))
 
 
 def write_tags(
@@ -237,8 +269,8 @@ def remove_tag(index_dir: Path, name: str) -> None:
     def without(manifest: Manifest) -> Manifest:
         gone = find_tag(manifest, name)
         if gone is None:
-            raise UnknownTag(name, [ref.name for ref in manifest.tags])
-        return with_tags(manifest, {fold(ref.name): ref for ref in manifest.tags if ref is not gone})
+            raise UnknownTag(name, [ref.name for ref in tags_of(manifest)])
+        return with_tags(manifest, {key_of(ref.name, ref.kind): ref for ref in manifest.tags if ref is not gone})
 
     change_tags(index_dir, without)
 
@@ -259,7 +291,7 @@ def whole_tags(index_dir: Path, but: Container[str] = ()) -> list[tuple[Tag, Tag
             tag = read_tag_file(index_dir, file, afresh=True)
         except (CorruptIndex, StorageError):
             continue
-        key = (fold(tag.name), tag.kind, tag.written_at)
+        key = (key_of(tag.name, tag.kind), tag.kind, tag.written_at)
         if key not in found:
             found[key] = (tag, TagRef(tag.name, tag.kind, len(tag.hashes), file))
         else:
@@ -269,7 +301,7 @@ def whole_tags(index_dir: Path, but: Container[str] = ()) -> list[tuple[Tag, Tag
 
 def recover_tags(index_dir: Path) -> dict[str, TagRef]:
     """Every whole tag of an index whose manifests are lost, the newest of each name."""
-    return {fold(tag.name): ref for tag, ref in whole_tags(index_dir)}
+    return {key_of(tag.name, tag.kind): ref for tag, ref in whole_tags(index_dir)}
 
 
 def written_twice(index_dir: Path, ref: TagRef) -> TagRef:
@@ -282,26 +314,27 @@ def joined(index_dir: Path, manifest: Manifest, found: list[tuple[Tag, TagRef]])
 
     A tag of the same name gets the pictures of both. Concepts cannot be joined: a newer one gets a name of its own.
     """
-    kept = {fold(ref.name): ref for ref in manifest.tags}
+    kept = {key_of(ref.name, ref.kind): ref for ref in manifest.tags}
     said: list[str] = []
     taken: list[TagRef] = []
     for tag, ref in found:
-        held = kept.get(fold(tag.name))
+        held = kept.get(key_of(tag.name, tag.kind))
         known = None if held is None else read_tag(index_dir, held)
         if known is None:
-            kept[fold(tag.name)] = written_twice(index_dir, ref)
+            kept[key_of(tag.name, tag.kind)] = written_twice(index_dir, ref)
             said.append(f"the {tag.kind} {tag.name!r}: no generation had it, now it is back")
             continue
-        if known.direction is None and tag.direction is None:
+        if known.kind == tag.kind == "tag":
             scores = tag.as_dict() | known.as_dict()
             more = len(scores) - len(known.hashes)
             taken.append(ref)
             if more:
-                kept[fold(tag.name)] = _written_now(index_dir, make_tag(known.name, scores))
+                kept[key_of(tag.name, tag.kind)] = written_now(index_dir, make_tag(known.name, scores))
                 said.append(f"the tag {known.name!r}: {more} pictures added that carried it in another generation")
         elif tag.written_at > known.written_at:
-            name = next(n for i in itertools.count(2) if fold(n := f"{tag.name[: NAME_LIMIT - 9]} ({i})") not in kept)
-            kept[fold(name)] = _written_now(index_dir, dataclasses.replace(tag, name=name))
+            names = (f"{tag.name[: NAME_LIMIT - 9]} ({i})" for i in itertools.count(2))
+            name = next(name for name in names if key_of(name, tag.kind) not in kept)
+            kept[key_of(name, tag.kind)] = written_now(index_dir, renamed(tag, name))
             taken.append(ref)
             said.append(f"the {tag.kind} {tag.name!r} of another generation: now {name!r}")
     if taken and not said:
@@ -311,6 +344,7 @@ def joined(index_dir: Path, manifest: Manifest, found: list[tuple[Tag, TagRef]])
     return dataclasses.replace(with_tags(manifest, kept), tags_before=(*manifest.tags_before, *taken)), said
 
 
-def _written_now(index_dir: Path, tag: Tag) -> TagRef:
+def written_now(index_dir: Path, tag: Tag) -> TagRef:
+    """Write a tag as of now."""
     written_at = datetime.now(UTC).isoformat(timespec="microseconds")
     return add_tag_file(index_dir, dataclasses.replace(tag, written_at=written_at))

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import json
 import os
 import re
 import time
@@ -38,19 +39,18 @@ from clipsearch.errors import (
     StorageError,
     UnsupportedIndex,
 )
-from clipsearch.folding import fold
 from clipsearch.records import FileRef, Fragment, IntArray, Manifest
 from clipsearch.store.files import REMEMBER_FROM_BYTES, HashingFile, storage_errors, sync_file, sync_folder, unlink_own
 from clipsearch.store.lock import (
     BUSY,
     COMMIT,
     COMMIT_WAIT_S,
-    COMMITTED,
     LOCK,
     NEW,
     NOTHING_YET,
     FileLock,
     RunProgress,
+    committed,
     is_new,
     who,
 )
@@ -60,9 +60,11 @@ from clipsearch.store.manifest import (
     MANIFEST_NAME,
     OWN_NAME,
     dump_manifest,
+    key_of,
     load_manifest,
     manifest_name,
     manifests_of,
+    needed_features,
 )
 from clipsearch.store.marks import write_marks
 from clipsearch.store.snapshot import open_snapshot
@@ -75,12 +77,13 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "faiss": (".faiss",),
     "marks": (".marks",),
     "tags": (".tag",),
+    "words": (".words",),
     "data": (".parquet",),  # format 1
     "columns": (".columns",),  # format 1
     "tombstones": (".npy",),  # format 1
 }
 """The files that belong to generations: folders, and the suffixes of the names in them (32 hexadecimal digits)."""
-FOLDERS = ("manifests", "records", "rows", "vectors", "search", "faiss", "marks", "tags", "staging")
+FOLDERS = ("manifests", "records", "rows", "vectors", "search", "faiss", "marks", "tags", "words", "staging")
 GRACE_S = 3600.0
 """How old a file of no generation must be to be deleted; without locks, how old a manifest."""
 NOTHING_LOST = "Nothing is lost. Run the same command again, on one machine at a time."
@@ -303,7 +306,7 @@ class Writer:
         if before is None or base is None or before == base:
             return manifest
         # What was saved, changed or removed since, and beside it what this writer changed.
-        kept, known, now = ({fold(ref.name): ref for ref in m.tags} for m in (manifest, base, before))
+        kept, known, now = ({key_of(ref.name, ref.kind): ref for ref in m.tags} for m in (manifest, base, before))
         kept |= {name: ref for name, ref in now.items() if ref != known.get(name)}
         if before.generation > base.generation:  # it comes after ours: elsewhere each may have tags of its own
             kept = {name: ref for name, ref in kept.items() if name in now or name not in known}
@@ -483,18 +486,23 @@ def _completed_or_said(
     current, ref = _current_and_file(index_dir)
     if current is None or ref is None:
         return None, None
-    above = {n: path for n, path in manifests_of(index_dir).items() if n > current.generation}
-    for number, path in reversed(above.items()):
-        try:
-            raw = read_plain(path)
-            manifest = load_manifest(path, raw, index_dir)
-            comes_from_it = ref in (manifest.ancestors or ()) and manifest.generation == number
-            if comes_from_it and not lacking(index_dir, manifest.files()):
-                line = _line_of_current(index_dir)
-                _make_current(index_dir, number, raw, Check(index_dir, check_place, lock, line))
-                return _current_and_file(index_dir)
-        except (CorruptIndex, UnsupportedIndex, FileNotFoundError):
-            continue
+    found, is_next = current.generation, True
+    while (after := _after(index_dir, current, ref)) is not None:
+        number, raw, ancestors = after
+        is_next = is_next and current.generation == found and ancestors[0] == ref
+        line = _line_of_current(index_dir)
+        _make_current(index_dir, number, raw, Check(index_dir, check_place, lock, line))
+        current, ref = _current_and_file(index_dir)
+        if current is None or ref is None:
+            return None, None
+    if not is_next:  # no single commit that was cut short
+        warnings.warn(
+            f"the file CURRENT of {index_dir} named the older generation {found}: an older index was put back, "
+            f"perhaps. Generation {current.generation}, which comes from it, is the current one again",
+            IndexWarning,
+            stacklevel=2,
+        )
+    above = [number for number in manifests_of(index_dir) if number > current.generation]
     if above:
         warnings.warn(
             f"{index_dir} has a generation {max(above)}, but its file CURRENT names the older generation "
@@ -504,6 +512,22 @@ def _completed_or_said(
             stacklevel=2,
         )
     return current, ref
+
+
+def _after(index_dir: Path, current: Manifest, ref: FileRef) -> tuple[int, bytes, tuple[FileRef, ...]] | None:
+    """The newest whole generation that comes from the current one: its number, its manifest, its ancestors."""
+    for number, path in reversed(manifests_of(index_dir).items()):
+        if number <= current.generation:
+            break
+        try:
+            raw = read_plain(path)
+            manifest = load_manifest(path, raw, index_dir)
+            ancestors = manifest.ancestors or ()
+            if ref in ancestors and manifest.generation == number and not lacking(index_dir, manifest.files()):
+                return number, raw, ancestors
+        except (CorruptIndex, UnsupportedIndex, FileNotFoundError):
+            continue
+    return None
 
 
 def lacking(index_dir: Path, refs: Iterable[FileRef]) -> list[FileRef]:
@@ -567,6 +591,7 @@ def _commit(index_dir: Path, manifest: Manifest, ancestors: tuple[FileRef, ...],
             created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             ancestors=ancestors,
             format_version=FORMAT_VERSION,
+            reader_features=needed_features(manifest),
         )
         raw = dump_manifest(manifest)
         staged = _stage(index_dir, raw)
@@ -600,7 +625,9 @@ def _make_current(index_dir: Path, generation: int, raw: bytes, check: Check) ->
     finally:
         unlink_own(staged)
     sync_folder(index_dir)
-    check.lock.write(COMMITTED)  # an index that loses its manifests is then known from one that never had any
+    check.lock.write(
+        committed(json.loads(raw)["root"])
+    )  # an index that loses its manifests is then known from one that never had any
     if is_new(index_dir):
         unlink_own(index_dir / NEW)
     dataclasses.replace(check, line=line)()  # before anything is deleted

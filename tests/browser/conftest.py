@@ -83,11 +83,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def serve(
-    indexes: list[Path], photos: Path, encoder: FakeEncoder, *, token: str | None = None, root_path: str = ""
+    indexes: list[Path],
+    photos: Path,
+    encoder: FakeEncoder,
+    *,
+    token: str | None = None,
+    root_path: str = "",
+    interface: Callable[..., Any] = add_page,
 ) -> Iterator[Site]:
     """Serve indexes with the page, in a thread, for as long as the generator lasts."""
     app = create_app(
-        indexes, encoder=encoder, interface=add_page, options=ServerOptions(token=token, root_path=root_path)
+        indexes, encoder=encoder, interface=interface, options=ServerOptions(token=token, root_path=root_path)
     )
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))

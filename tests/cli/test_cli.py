@@ -140,6 +140,24 @@ def test_mistakes_in_a_query_are_pointed_at(indexed: Path) -> None:
     assert "no tag or concept is called dog" in clipsearch("query", "tag:dog", folder=indexed, status=3).stderr
 
 
+def test_saved_searches(indexed: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    shutil.copytree(indexed, here)
+    said = clipsearch("saved", "add", "my reds", "name:red*", "--sort", "path", folder=here).stdout
+    assert "clipsearch query --saved 'my reds'" in said
+    assert "red.png" in clipsearch("query", "--saved", "MY reds", "--paths", folder=here).stdout
+    assert clipsearch("query", "--saved", "my reds", "name:blue*", "--paths", folder=here, status=3).stdout == ""
+    taken = clipsearch("saved", "add", "My Reds", "blue", folder=here, status=2).stderr
+    assert "there is a saved search 'my reds' already" in taken
+    clipsearch("saved", "rename", "my reds", "reds", folder=here)
+    assert clipsearch("saved", "list", folder=here).stdout == "reds: name:red*\n"
+    assert json.loads(clipsearch("saved", "list", "--json", folder=here).stdout)[0]["sort"] == "path"
+    assert "no saved search 'my reds'" in clipsearch("query", "--saved", "my reds", folder=here, status=2).stderr
+    assert "width" in clipsearch("saved", "add", "wrong", "width:x", folder=here, status=2).stderr
+    assert clipsearch("saved", "remove", "REDS", folder=here).stdout == "Removed. It was: name:red*\n"
+    assert clipsearch("saved", "list", folder=here).stdout == ""
+
+
 def test_similar_concepts_and_duplicates(indexed: Path, tmp_path: Path) -> None:
     here = tmp_path / "photos"
     shutil.copytree(indexed, here)

@@ -104,6 +104,17 @@ def test_index_and_query_reach_nobody(session: Session, photos: Path) -> None:
 
 
 @pytest.mark.slow
+def test_reading_words_reaches_nobody(session: Session, photos: Path) -> None:
+    pytest.importorskip("rapidocr")
+    fill(photos, 2)
+    session.run("index", photos, "--model", "builtin", "-q")
+    session.run("read", "--all", "--workers", "1", "--index", photos)
+    session.run("query", "text:total", "--index", photos, codes=(0, 3))
+    session.run("query", "total amount", "--index", photos, codes=(0, 3))
+    session.check()
+
+
+@pytest.mark.slow
 def test_a_command_that_is_told_no_model_asks_no_hub(session: Session, tmp_path: Path) -> None:
     """But `index`, which fetches one. That the recorder would see it: `classify --model auto` asks."""
     pairs = write_shapes(tmp_path / "pairs", 2)

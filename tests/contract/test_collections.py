@@ -24,6 +24,7 @@ from clipsearch.errors import (
     UnreadablePicture,
 )
 from clipsearch.query import Query
+from clipsearch.query.crops import Crop
 from clipsearch.query.nodes import Tagged
 from clipsearch.records import Hit
 from clipsearch.search.concepts import add_concept
@@ -137,6 +138,8 @@ CALLS: dict[str, Call] = {
     "very diverse": lambda p: p.search("red", diverse=0.9, all=True),
     "a file": lambda p: p.search(Path(a_file(p))),
     "the path of a hit": lambda p: p.search(a_file(p), all=True),
+    "a part of a file": lambda p: p.search(f"{other(p)}#xywh=3,4,20,10 + red", all=True),
+    "similar to a part": lambda p: p.similar(f"{other(p)}#xywh=3,4,20,10", 5),
     "a file and a vector": lambda p: p.search(a_file(p), vector=p.vector(30), all=True),
     "a word and surrogates": lambda p: p.search("\ud800 red caf\udce9_dog.jpg", all=True),
     "a filter with surrogates": lambda p: p.search("name:IMG_02\udce9*"),
@@ -183,6 +186,12 @@ CALLS: dict[str, Call] = {
     "similar to more than all": lambda p: p.similar(5, 20_000),
     "similar to a file, more than all": lambda p: p.similar(p.root.parent / "other.png", 20_000),
     "notices": lambda p: p.notices("red camara:canon"),
+    "notices of a folder of two words": lambda p: [
+        p.notices("red folder:my trips"),
+        p.notices(f"folder:my trips - {other(p)}"),
+        p.notices(f"+ {odd(p)} folder:my trips camara:canon"),
+    ],
+    "notices of what pixels say": lambda p: p.notices("red is:dark color:red tag:nosuch"),
     "len": len,
     "root": lambda p: p.root,
     "generation": lambda p: p.generation,
@@ -215,6 +224,7 @@ ERRORS: dict[str, Call] = {
     "words as a switch": lambda p: p.search("red", unique="yes"),
     "a number as a switch": lambda p: p.search("red", all=2),
     "an array as a switch": lambda p: p.search("red", all=np.array([True, False])),
+    "an array as a switch, with a confidence": lambda p: p.search("red", min_confidence=0.2, all=np.array([1, 2])),
     "an order that is no text": lambda p: p.search("red", sort=7),
     "words as examples": lambda p: p.search("red", like=["x"]),
     "a text of examples": lambda p: p.search("red", like="12"),
@@ -250,6 +260,7 @@ ERRORS: dict[str, Call] = {
     "a folder": lambda p: p.search(p.root),
     "similar to a folder": lambda p: p.similar(p.root),
     "to encode a folder": lambda p: p.encode_picture(p.root),
+    "similar to a very long name": lambda p: p.similar("a" * 20_000),
     "similar to words": lambda p: p.similar("red"),
     "an empty picture": lambda p: p.search(p.root.parent / "empty.jpg"),
     "a picture that is cut": lambda p: p.similar(p.root.parent / "cut.png"),
@@ -304,6 +315,23 @@ def test_a_remote_collection_answers_as_a_local_one(both: tuple[Collection, Remo
             assert there == here, name
 
 
+def test_a_remote_collection_says_how_a_query_was_read_and_what_it_leaves_out(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "my trips").mkdir(parents=True)
+    Image.new("RGB", (30, 20), (200, 60, 20)).save(folder / "my trips" / "a.png")
+    encoder = FakeEncoder(dim=DIM)
+    clipsearch.index(folder, encoder=encoder)
+    with through_both_doors(folder, encoder) as doors:
+        for query in ("folder:my trips", "red folder:my trips camara:canon"):
+            here, there = (photos.notices(query) for photos in doors)
+            assert here == there
+            assert f"{query} was read as {query.replace('my trips', chr(34) + 'my trips' + chr(34))}" in here
+    varied_index(tmp_path / "old", encoder)  # nobody looked at its pixels
+    with through_both_doors(tmp_path / "old", encoder) as doors:
+        here, there = (photos.notices("red is:dark") for photos in doors)
+        assert here == there and "300 of 300 pictures were indexed before" in here[0]
+
+
 def test_the_errors_of_a_remote_collection_are_those_of_a_local_one(both: tuple[Collection, RemoteCollection]) -> None:
     for name, call in ERRORS.items():
         raised: list[ClipsearchError] = []
@@ -320,6 +348,16 @@ def test_the_errors_of_a_remote_collection_are_those_of_a_local_one(both: tuple[
         if isinstance(here, UnreadablePicture) and isinstance(there, UnreadablePicture):
             assert (there.path, there.reason) == (here.path, here.reason), name
             assert isinstance(here.path, str) and str(there) == str(here), name
+
+
+def test_a_picture_whose_place_is_a_folder_now_is_refused_alike(both: tuple[Collection, RemoteCollection]) -> None:
+    (both[0].root / both[0].record(4).path).mkdir()
+    told = set()
+    for photos in both:
+        with pytest.raises(UnreadablePicture) as caught:
+            photos.thumbnail(4)
+        told.add((str(caught.value), caught.value.status))
+    assert len(told) == 1
 
 
 def test_similar_goes_in_steps(both: tuple[Collection, RemoteCollection], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,6 +387,8 @@ ASKED_WITH: dict[str, tuple[Any, ...]] = {
     "encode_text": ("red",),
     "encode_texts": ([],),
     "encode_picture": ([],),
+    "encode_part": (5, Crop(0, 0, 9, 9)),
+    "where": ("red", 5),
     "read_picture": ("other.png",),
     "refined": (None, [3], []),
     "search_vectors": (np.ones((1, DIM), np.float32),),
@@ -361,6 +401,7 @@ ASKED_WITH: dict[str, tuple[Any, ...]] = {
     "thumbnail": (5,),
     "vector": (5,),
     "vectors": ([],),
+    "files_of": (np.arange(3),),
     "select": (Tagged("seen"),),
     "tag": ("seen",),
     "concept": ("reds",),

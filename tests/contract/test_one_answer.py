@@ -19,14 +19,16 @@ from clipsearch.daemon.server import answer_locally
 from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, Hit, Hits
 from clipsearch.search.collection import Collection
 from clipsearch.server.mcp import assistant_server
+from clipsearch.store import open_snapshot, read_records
 from tests.support.cases import thinned
 from tests.support.collections import serving, varied_index
 from tests.support.commands import Commands
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.fake_main import DIM
+from tests.support.words import write_words
 
 Asked = dict[str, Any]
-Row = tuple[int, float | None, float | None, str | None, tuple[int, ...]]
+Row = tuple[Any, ...]  # row_id, score, confidence, band, others, words
 Told = tuple[list[Row], bool]  # the hits, and whether they are certain
 
 DOUBTFUL = "a submarine"
@@ -72,6 +74,16 @@ REQUESTS: list[Asked] = [
     {"query": "red", "sort": "path", "unique": True, "all": True},
     {"query": "green", "like": [12], "sort": "date", "unique": True},
     {"query": "red folder:nowhere"},
+    {"query": "yellow"},
+    {"query": "yellow", "k": 4, "offset": 3},
+    {"query": "yellow", "all": True, "k": 30},
+    {"query": "yellow", "sort": "date", "unique": True},
+    {"query": "yellow", "diverse": 0.5, "unique": True, "all": True},
+    {"query": "yellow folder:trips"},
+    {"query": "yellow", "unlike": [140]},
+    {"query": "yellow", "min_confidence": 0.1},
+    {"query": "text:yel"},
+    {"query": 'red text:"TIMES new" or text:w'},
     {"query": "red", "min_confidence": 0.0, "k": 90},
     {"query": "red", "min_confidence": 0.2, "sort": "path"},
     {"query": "like:3", "min_confidence": 0.9},
@@ -100,7 +112,14 @@ def rows_of(hits: list[Hit] | list[dict[str, Any]]) -> list[Row]:
         else True
     )
     return [
-        (b["row_id"], b["score"], b["confidence"], b["band"], tuple(other["row_id"] for other in b["others"]))
+        (
+            b["row_id"],
+            b["score"],
+            b["confidence"],
+            b["band"],
+            tuple(other["row_id"] for other in b["others"]),
+            *(line["text"] for line in b["words"]),
+        )
         for b in bodies
     ]
 
@@ -116,7 +135,11 @@ def same(one: list[Row], other: list[Row]) -> bool:
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """No test writes to it."""
-    return varied_index(tmp_path_factory.mktemp("doors") / "photos", FakeEncoder(dim=DIM))
+    index = varied_index(tmp_path_factory.mktemp("doors") / "photos", FakeEncoder(dim=DIM))
+    with open_snapshot(index) as snapshot:
+        names = [record.path for record in read_records(index, snapshot.manifest)]
+    write_words(index, {names[n]: ["Yellow pages", f"New times {n}"] for n in (7, 44, 61, 62, 63, 150)})
+    return index
 
 
 def question(asked: Asked, photos: Collection) -> Asked:

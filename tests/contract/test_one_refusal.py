@@ -213,6 +213,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"query": "dog (ext:jpg or", "all": True, "min_confidence": 0}, "use all or min_confidence, not both"),
     ({"query": "dog (ext:jpg or", "sort": "size"}, "hits cannot be sorted by 'size'. Use one of: score, date, path"),
     ({"query": "dog (ext:jpg or", "like": [999]}, ""),
+    ({"query": None}, "None is not a query: a query is a text or a path"),
+    ({"query": 5}, "5 is not a query: a query is a text or a path"),
+    ({"query": 5, "sort": "size"}, "hits cannot be sorted by 'size'. Use one of: score, date, path"),
+    ({"query": "x" * 10_001}, "the query has 10,001 characters; the limit is 10,000"),
+    ({"all": 2, "min_confidence": 0.2}, "all is 2: it must be True or False"),
+    ({"sort": "size", "all": True, "min_confidence": 0.2}, ""),
+    ({"offset": -(2**60)}, f"offset is {-(2**60)}: it must be at least 0"),
 ]
 
 
@@ -257,6 +264,8 @@ def test_a_question_is_refused_in_the_same_words_through_every_door(folder: Path
 def _words_of(asked: dict[str, Any]) -> list[str] | None:
     """The same on a command line; None where its options cannot say it."""
     words = [asked["query"]]
+    if not isinstance(words[0], str):
+        return None
     for name, value in asked.items():
         if name in ("like", "unlike") and isinstance(value, list) and isinstance(value[0], int):
             words += [f"--{name}={value[0]}"]
@@ -269,6 +278,47 @@ def _words_of(asked: dict[str, Any]) -> list[str] | None:
         elif name != "query":
             return None
     return words
+
+
+def test_what_is_beyond_every_index_is_answered_alike_through_every_door(folder: Path) -> None:
+    encoder = FakeEncoder(dim=DIM)
+    long = "a" * 20_000
+    with (
+        clipsearch.open(folder, encoder=encoder) as photos,
+        serving(folder / ".clipsearch", encoder) as (url, app),
+        clipsearch.connect(url) as remote,
+        httpx.Client(base_url=url, trust_env=False, timeout=60) as http,
+    ):
+        for offset in (2**53, 2**53 + 1, 2**60, 10**30):
+            assert photos.search("red", offset=offset) == remote.search("red", offset=offset) == []
+            for route in ("/v1/search", "/v1/gallery"):
+                answer = http.post(route, json={"query": "red", "offset": offset})
+                assert (answer.status_code, answer.json()["hits"]) == (200, []), (route, answer.text)
+        told = [outcome(lambda p: p.similar(long), one) for one in (photos, remote)]
+        assert told[0] == told[1] and told[0][0] is clipsearch.errors.UnreadablePicture
+        for path, name in ((long, "aaa..."), ("/nowhere/a.jpg", "/nowhere/a.jpg")):
+            for route in ("/v1/similar", "/v1/picture"):
+                answer = http.post(route, json={"path": path})
+                assert (answer.status_code, answer.json()["error"]) == (404, "NoSuchPicture")
+                assert f"{name}, and no other file is opened" in answer.json()["message"]
+        answer = http.post("/v1/embed", json={"texts": ["x" * 10_001]})
+        with pytest.raises(clipsearch.errors.InvalidQuery) as caught:
+            photos.encode_texts(["x" * 10_001])
+        assert (answer.status_code, answer.json()["message"]) == (400, str(caught.value))
+
+        async def ask_as_an_assistant() -> list[Any]:
+            async with Client(assistant_server(app.state.service)) as client:
+                asked: list[tuple[str, dict[str, Any]]] = [
+                    ("search", {"query": "red", "offset": 2**60}),
+                    ("similar", {"path": long}),
+                    ("search", {"query": "./cat.jpg"}),
+                ]
+                return [await client.call_tool(tool, options) for tool, options in asked]
+
+        answers = anyio.run(ask_as_an_assistant)
+        assert not answers[0].is_error
+        assert "aaa..., and no other file is opened" in answers[1].content[0].text
+        assert answers[2].content[0].text.endswith("Use like:ROW_ID, or send the picture where that is possible.")
 
 
 NONSENSE: list[Any] = [5, b"x", 1.5, ["a"], {"a": 1}, object(), True, np.ones(3), "\0"]

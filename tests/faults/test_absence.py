@@ -246,6 +246,35 @@ def on_the_drive(state: State) -> set[str]:
     return {path for path in state.paths if path.startswith("drive/set01") and path.endswith(".jpg")}
 
 
+@pytest.mark.parametrize("leads_to", ["the mount", "a folder in the mount", "a folder above the mount"])
+@pytest.mark.parametrize("link", ["drive", "set000/drive"])
+def test_a_link_to_a_mount_of_the_same_file_system_that_is_away(leads_to: str, link: str, world: World) -> None:
+    """A few of its pictures are missing, too, where others lie in the folder that it was mounted on."""
+    mount = world.home / "elsewhere" / "mount"
+    within = "album" if leads_to == "a folder in the mount" else ""
+    fill(world.store / within, 5, first=100)
+    for path in (mount / within, world.store / within):
+        path.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(next((world.photos / "set000").glob("*.jpg")), path / "left.jpg")
+    target = mount.parent if leads_to == "a folder above the mount" else mount / within
+    (world.photos / link).parent.mkdir(exist_ok=True)
+    (world.photos / link).symlink_to(target)
+    world.mounts.bind(world.store, mount)
+    for path in (world.store / within / "set010").glob("*.jpg"):
+        path.rename(path.parent.parent / path.name)  # so that no folder goes whole
+    before = world.run()
+    paths = world.state().paths
+    world.mounts.unmount(mount)
+    away = world.run()
+    assert (away["removed"], away["missing"]) == (0, 5)
+    world.mounts.bind(world.store, mount)
+    back = world.run()
+    assert (back["indexed"], back["returned"], back["pictures"]) == (0, 5, before["pictures"])
+    assert world.state().paths == paths
+    (world.store / within / "p00100.jpg").unlink()
+    assert world.run()["removed"] == 1  # and while it is there, what is deleted is deleted
+
+
 @pytest.mark.parametrize("name", thinned(ABSENCES, 8))
 def test_what_goes_and_comes_back_is_not_encoded_again(name: str, world: World) -> None:
     absence = ABSENCES[name]

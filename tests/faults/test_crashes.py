@@ -20,8 +20,9 @@ from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.verify import verify
 from clipsearch.search.collection import Collection
 from clipsearch.store import Writer, read_records
-from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import fill
+from tests.support.videos import colours, write_video
 
 KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "8"))
 PICTURES = 80
@@ -190,3 +191,64 @@ def test_readers_see_whole_generations_while_commits_go_on(tmp_path: Path) -> No
         reader.join()
     assert not errors, errors[0]
     assert max(seen) - min(seen) >= 40
+
+
+def views_of(folder: Path) -> dict[str, list[str]]:
+    """What each file is seen as in the last committed generation, after checking that it is whole."""
+    committed(folder)
+    try:
+        with Collection(folder / ".clipsearch", encoder=FakeEncoder(dim=256)) as photos:
+            records = read_records(photos.index, photos.manifest)
+    except IndexNotFound:
+        return {}
+    found: dict[str, list[str]] = {}
+    for record in records:
+        found.setdefault(record.path, []).append(record.view)
+    return found
+
+
+@pytest.mark.slow
+def test_a_killed_run_never_leaves_a_file_with_some_of_its_views(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    rng = random.Random(11)
+    folder = tmp_path / "photos"
+    fill(folder, 10)
+    names = list(COLOURS)
+    for number in range(10):
+        shown = [names[(number + n) % len(names)] for n in range(8 + number)]
+        write_video(folder / f"v{number}.mp4", colours(shown), seconds=1, fps=10)
+    began = time.monotonic()
+    start(folder).communicate()
+    whole_run_s = time.monotonic() - began
+    whole = views_of(folder)
+    assert len(whole) == 20
+    assert sum(map(len, whole.values())) > 80
+    shutil.rmtree(folder / ".clipsearch")
+    before: dict[str, list[str]] = {}
+    for _ in range(KILLS):
+        process = start(folder)
+        time.sleep(rng.uniform(0.2, 1.05) * whole_run_s)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        after = views_of(folder)
+        assert after == {path: whole[path] for path in after}
+        assert before.keys() <= after.keys()
+        before = after
+        if len(after) == len(whole):
+            # renames and deletions, which drop all rows of a file and add them under another name
+            video = rng.choice([path for path in whole if path.endswith(".mp4")])
+            (folder / video).rename(folder / f"renamed-{video}")
+            whole[f"renamed-{video}"] = whole.pop(video)
+            before = {path: views for path, views in after.items() if path != video}
+            process = start(folder)
+            time.sleep(rng.uniform(0.2, 1.05) * whole_run_s)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            known = {**whole, video: whole[f"renamed-{video}"]}
+            after = views_of(folder)
+            assert after == {path: known[path] for path in after}
+            assert len(after) in (len(whole), len(whole) - 1)
+            shutil.rmtree(folder / ".clipsearch")
+            before = {}
+    start(folder).communicate()
+    assert views_of(folder) == whole

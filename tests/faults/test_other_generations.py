@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from clipsearch.errors import ClipsearchError, CorruptIndex, NotAnIndex, StorageError
+from clipsearch.errors import ClipsearchError, CorruptIndex, IndexWarning, NotAnIndex, StorageError
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.repair import _Repair, repair
 from clipsearch.indexer.verify import verify
@@ -97,6 +98,34 @@ def test_a_newer_generation_is_kept_and_said_and_taken_back(photos: Path, index:
     repair(index)
     assert {"first", "kept"} <= tags_of(index).keys()
     assert len(contents(index)) == 9
+    assert verify(index).ok
+
+
+@pytest.mark.filterwarnings("default::clipsearch.errors.IndexWarning")
+@pytest.mark.parametrize("changes", range(1, 7))
+def test_an_older_index_that_is_put_back_over_a_newer_one_is_said_at_once(
+    changes: int, photos: Path, index: Path, tmp_path: Path
+) -> None:
+    """The next command goes on from the newest generation that comes from the older one, and not a step at a time."""
+    shutil.copytree(index, tmp_path / "backup")
+    for number in range(changes):
+        write_tags(index, {f"tag {number}": {contents(index)[0]: 1.0}})
+    shutil.copytree(tmp_path / "backup", index, dirs_exist_ok=True)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        run(photos, 1)
+    words = " ".join(str(one.message) for one in said if issubclass(one.category, IndexWarning))
+    is_newest = f"tag {changes - 1}" in tags_of(index)
+    if changes == 1:
+        assert is_newest
+        assert not words  # as a commit that was cut short
+    else:
+        assert ("is the current one again" in words) if is_newest else ("verify --repair" in words)
+    before = tags_of(index).keys()
+    run(photos, 1)
+    assert tags_of(index).keys() == before
+    repair(index)
+    assert f"tag {changes - 1}" in tags_of(index)
     assert verify(index).ok
 
 

@@ -18,7 +18,8 @@ import pytest
 
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.repair import repair
-from clipsearch.store import Writer
+from clipsearch.indexer.verify import verify
+from clipsearch.store import Writer, open_snapshot
 from tests.support.cases import thinned
 from tests.support.commands import Commands, State
 from tests.support.fake_encoder import FakeEncoder
@@ -245,6 +246,88 @@ def test_damaged_marks_do_not_bring_back_what_is_not_there(lost: str, tmp_path: 
     assert (report["indexed"], report["pictures"]) == (0, 22)
     # Where nothing says any more that they were deleted, the two pictures are missing for a while.
     assert report["missing"] <= (0 if lost in ("main", "copy") else 2)
+
+
+@pytest.mark.parametrize("which", ["of the tag", "of the tag before its last change", "all but one of each", "all"])
+def test_a_repair_of_damaged_tags_ends(which: str, whole: tuple[Path, State], tmp_path: Path) -> None:
+    """After it, `verify` has nothing more to say: it named damaged tags for ever where an older list still had them."""
+    photos = tmp_path / "photos"
+    shutil.copytree(whole[0], photos)
+    index = photos / ".clipsearch"
+    with open_snapshot(index) as snapshot:
+        tags, before = snapshot.manifest.tags, snapshot.manifest.tags_before
+    chosen = {
+        "of the tag": [tag.files() for tag in tags if tag.name == "dog"],
+        "of the tag before its last change": [tag.files() for tag in before],
+        "all but one of each": [tag.files()[:1] for tag in (*tags, *before)],
+        "all": [tag.files() for tag in (*tags, *before)],
+    }[which]
+    names = {file.path for files in chosen for file in files}
+    assert names
+    for name in names:
+        damage(index / name, "changed")
+    assert not verify(index).ok
+    report = repair(index)
+    assert report.actions
+    assert len(report.put_aside) >= len(names)
+    checked = verify(index)
+    assert checked.ok, checked.problems
+    assert not repair(index).actions
+    with open_snapshot(index) as snapshot:
+        kept = {tag.name for tag in snapshot.manifest.tags}
+    assert kept == ({"dog"} if which == "all" else {"cat", "dog"})  # an older generation has another dog
+
+
+@pytest.mark.parametrize("mended_by", ["repair", "the run"])
+def test_missing_pictures_whose_vectors_are_lost_are_encoded_when_they_are_back(mended_by: str, tmp_path: Path) -> None:
+    """Also where a repair of an earlier version has left their rows with vectors that are nowhere."""
+    photos, drive = tmp_path / "photos", tmp_path / "photos" / "drive"
+    index = photos / ".clipsearch"
+    fill(photos, 30)
+    index_folder(photos, FakeEncoder(), options=ONE)
+    fill(drive, 6, first=40)
+    index_folder(photos, FakeEncoder(), options=ONE)
+    drive.rename(tmp_path / "drive")
+    assert index_folder(photos, FakeEncoder(), options=ONE).missing == 6
+    with Writer(index) as writer:
+        manifest = writer.current()
+        assert manifest is not None
+        lost = manifest.segments[-1]
+        assert lost.vectors == 6
+        if mended_by == "the run":
+            writer.commit(dataclasses.replace(manifest, segments=manifest.segments[:-1]))
+    if mended_by == "repair":
+        (index / lost.data.path).unlink()
+        (index / lost.mapped.path).unlink()
+        report = repair(index)
+        assert report.lost_rows == 0
+        assert any("6 missing pictures lost their vectors" in action for action in report.actions)
+    checked = verify(index)
+    assert (checked.ok, checked.pictures, checked.missing) == (True, 30, 6)
+    assert index_folder(photos, FakeEncoder(), options=ONE).missing == 6
+    (tmp_path / "drive").rename(drive)
+    back = index_folder(photos, FakeEncoder(), options=ONE)
+    assert (back.encoded, back.missing, back.pictures) == (6, 0, 36)
+    checked = verify(index)
+    assert (checked.ok, checked.pictures, checked.missing) == (True, 36, 0), checked.problems
+    assert index_folder(photos, FakeEncoder(), options=ONE).encoded == 0
+
+
+def test_search_files_replace_vectors_also_where_all_manifests_are_lost(tmp_path: Path) -> None:
+    """The other files of vectors name the model."""
+    photos, index = tmp_path / "photos", tmp_path / "photos" / ".clipsearch"
+    fill(photos, 30)
+    index_folder(photos, FakeEncoder(), options=ONE)
+    fill(photos, 6, first=40)
+    index_folder(photos, FakeEncoder(), options=ONE)
+    with open_snapshot(index) as snapshot:
+        segments = snapshot.manifest.segments
+    assert len(segments) == 2
+    damage(index / segments[1].data.path, "changed")
+    shutil.rmtree(index / "manifests")
+    assert repair(index).pictures == 36
+    assert verify(index).ok
+    assert index_folder(photos, FakeEncoder(), options=ONE).encoded == 0
 
 
 def test_the_last_two_generations_are_kept(photos: Path, commands: Commands) -> None:

@@ -5,6 +5,7 @@ Set CLIPSEARCH_FILES to try every place with every kind.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable
@@ -12,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from clipsearch.errors import ClipsearchError
+from clipsearch.errors import ClipsearchError, IndexWarning
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.repair import repair
 from clipsearch.indexer.verify import verify
 from clipsearch.records import Manifest
 from clipsearch.search.collection import Collection
-from clipsearch.store import open_snapshot
+from clipsearch.store import Writer, open_snapshot
 from clipsearch.store.tags import write_tags
 from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
@@ -211,3 +212,51 @@ def test_a_manifest_of_another_index_does_not_cost_ours(number: str, whole: Path
     assert repair(ours).lost_rows == 0
     assert answers(ours) == before
     assert not verify(ours).problems
+
+
+@pytest.mark.parametrize("lost", ["manifests", "manifests and COMMIT", "by an earlier version"])
+def test_an_index_elsewhere_that_lost_its_manifests_finds_its_folder_again(lost: str, tmp_path: Path) -> None:
+    """And is never given another one: neither the folder that it lies in, nor one with other pictures."""
+    photos, index, options = tmp_path / "photos", tmp_path / "elsewhere" / "index", IndexOptions(workers=1)
+    fill(photos, 12)
+    fill(tmp_path / "others", 12, first=100)
+    index_folder(photos, FakeEncoder(), index=index, options=options)
+    if lost == "by an earlier version":
+        with Writer(index) as writer:
+            manifest = writer.current()
+            assert manifest is not None
+            writer.commit(dataclasses.replace(manifest, root=".."))
+    else:
+        shutil.rmtree(index / "manifests")
+        (index / "CURRENT").unlink()
+        if lost == "manifests and COMMIT":
+            (index / "COMMIT").unlink()
+        report = repair(index)
+        assert report.pictures == 12
+        assert verify(index).ok
+    if lost == "manifests":
+        assert current(index).root == str(photos)
+    elif lost == "manifests and COMMIT":
+        assert any("which folder" in action for action in report.actions)
+        with Collection(index, encoder=FakeEncoder()) as found, pytest.warns(IndexWarning, match="which folder"):
+            assert found.root == index
+    with pytest.raises(ClipsearchError, match=r"index of|which folder"):
+        index_folder(tmp_path / "others", FakeEncoder(), index=index, options=options)
+    report_of_run = index_folder(photos, FakeEncoder(), index=index, options=options)
+    assert (report_of_run.encoded, report_of_run.unchanged, report_of_run.pictures) == (0, 12, 12)
+    assert current(index).root == str(photos)
+    shutil.rmtree(index / "manifests")
+    repair(index)
+    assert current(index).root == str(photos)
+
+
+def test_an_index_beside_its_pictures_that_lost_its_manifests_stays_with_them(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    fill(photos, 12)
+    run(photos)
+    index = photos / ".clipsearch"
+    shutil.rmtree(index / "manifests")
+    (index / "COMMIT").write_bytes(b"committed\n")  # as earlier versions wrote it
+    photos.rename(tmp_path / "moved")
+    assert repair(tmp_path / "moved" / ".clipsearch").pictures == 12
+    assert current(tmp_path / "moved" / ".clipsearch").root == ".."

@@ -248,7 +248,7 @@ def test_mistakes_are_tool_errors_that_say_how_to_mend_them(service: Service) ->
     assert problem(call(service, "show_image", row_id=0, size=0)).startswith("size is 0. Use one of: 128, 256")
     assert problem(call(service, "show_image", row_id=-1)) == "the index has no picture -1. Use the row_id of a hit"
     assert problem(call(service, "show_image")) == "row_id is missing"
-    assert problem(call(service, "search", query=["red"])) == "query: it must be a text"
+    assert problem(call(service, "search", query=["red"])) == "a list is not a query: a query is a text or a path"
     assert problem(call(service, "similar", row_id="3")) == "row_id is '3': it must be a whole number"
     assert problem(call(service, "search", query="red", k=1000)) == "k: it must be at most 100"
     assert "\x1b" not in problem(call(service, "search", query="near:\x1b[31m"))

@@ -65,7 +65,11 @@ def build(folder: Path, told: list[dict[str, Any]]) -> Collection:
     def record(number: int) -> ImageRecord:
         one = told[number]
         width, height = one["size"] or (None, None)
-        metadata = PictureMetadata("JPEG", one["taken_at"], one["camera"])
+        keywords = tuple(
+            dict.fromkeys(filter(fold_name, (one["camera"] or "", one["path"], "Places|Rome"[: number + 6])))
+        )
+        people = (one["camera"],) if one["camera"] else ()
+        metadata = PictureMetadata("JPEG", one["taken_at"], one["camera"], keywords=keywords, people=people)
         path = f"{number}/{one['path']}" if number % 2 else f"top/{number % 4}/{one['path']}"
         stem, dot, ext = path.rpartition(".")
         path = f"{stem}{number}{dot}{ext}" if dot else f"{path}{number}"

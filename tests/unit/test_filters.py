@@ -62,6 +62,13 @@ pictures = st.builds(
         camera=st.none() | st.sampled_from(["Canon EOS", "NIKON D90", "", "Käm [1]"]),
         latitude=st.none() | st.floats(-90, 90),
         longitude=st.none() | st.floats(-180, 180),
+        title=st.none() | st.sampled_from(["Rome", "a", "Été à la plage"]),
+        caption=st.none() | st.sampled_from(["a\nrome 2", "Käm [1]", "café"]),
+        keywords=st.lists(st.sampled_from(["a", "Rome", "Places|Italy|Rome", "a|b|c", "x[1]", "Café"]), max_size=3).map(
+            tuple
+        ),
+        people=st.lists(st.sampled_from(["Ann B", "ann", "Éva"]), max_size=2).map(tuple),
+        rating=st.none() | st.sampled_from([-1, 1, 2, 3, 4, 5]),
     ),
 )
 collections = st.lists(pictures, max_size=25).map(
@@ -99,6 +106,19 @@ leaves = st.one_of(
         st.integers(1, 20_100),
     ),
     st.sampled_from(["tag:red", "tag:RED", 'tag:"a tag"']),
+    st.builds(lambda value: f'caption:"{value}"', quotable),
+    st.builds(lambda value: f'person:"{value}"', st.sampled_from(["ann", "ann*", "*b", "eva", "?"])),
+    st.builds(
+        lambda value: f'keyword:"{value}"',
+        st.sampled_from(
+            ["italy", "rome*", "*", "?", "italy|rome", "italy/r*", "a|?", "PLACES/*", "b|c", "café", "s|i"]
+        ),
+    ),
+    st.builds(
+        lambda operator, number: f"rating:{operator}{number}",
+        st.sampled_from(["", "=", ">", ">=", "<", "<="]),
+        st.integers(-1, 5),
+    ),
 )
 queries = st.recursive(
     leaves,
@@ -175,8 +195,8 @@ def passes(record: ImageRecord, node: Filter, tags: dict[str, set[str]]) -> bool
         order = (record.width > record.height) - (record.width < record.height)
         return {"landscape": 1, "portrait": -1, "square": 0}[node.shape] == order
     if isinstance(node, Seen):
-        known, bits = (COLORS, record.colors) if node.column == "color" else (TRAITS, record.traits)
-        own = {name for number, name in enumerate(known) if bits & 2**number}
+        names_known, bits = (COLORS, record.colors) if node.column == "color" else (TRAITS, record.traits)
+        own = {name for number, name in enumerate(names_known) if bits & 2**number}
         sides = sorted((record.width or 0, record.height or 0))
         if node.column == "is" and "photo" in own and sides[1] >= 2 * sides[0]:
             own.add("panorama")
@@ -191,7 +211,8 @@ def passes(record: ImageRecord, node: Filter, tags: dict[str, set[str]]) -> bool
         if node.column == "date":
             value = (moment_of(record) - datetime(1970, 1, 1)) / timedelta(microseconds=1)
         else:
-            value = {"width": record.width, "height": record.height, "size": record.size_bytes}[node.column]
+            known = {"width": record.width, "height": record.height, "size": record.size_bytes, "rating": meta.rating}
+            value = known[node.column]
         if value is None:
             return False
         return (node.low is None or value >= node.low) and (node.high is None or value < node.high)
@@ -208,6 +229,17 @@ def passes(record: ImageRecord, node: Filter, tags: dict[str, set[str]]) -> bool
             alias = {"jpeg": "jpg", "tiff": "tif"}
             ext, wanted = (ext if dot and stem else ""), value_.removeprefix(".")
             answer = glob_fits(wanted, ext) if wild else alias.get(ext, ext) == alias.get(wanted, wanted)
+        elif node.column == "keyword":
+            levels = [same(keyword).split("|") for keyword in meta.keywords]
+            if not wild:
+                answer = any(value_.replace("|", "/") in "/".join(parts) for parts in levels)
+            else:
+                parts_of = [parts[a:b] for parts in levels for a in range(len(parts)) for b in range(a + 1, 9)]
+                answer = any(glob_fits(value_.replace("|", "/"), "/".join(parts)) for parts in parts_of)
+        elif node.column in ("person", "caption"):
+            captions = [meta.title or "", *(meta.caption or "").split("\n")]
+            texts = [same(text) for text in (meta.people if node.column == "person" else captions) if text]
+            answer = any(glob_fits(value_, text) if wild else value_ in text for text in texts)
         else:
             text = same(name) if node.column == "name" else None if not meta.camera else same(meta.camera)
             answer = text is not None and (glob_fits(value_, text) if wild else value_ in text)

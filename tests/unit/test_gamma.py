@@ -55,7 +55,7 @@ def gamma(value: int) -> tuple[bytes, bytes]:
 def colour(content: bytes) -> list[int]:
     pixels = read_picture("x.png", SMALL, content=content).pixels
     with Image.open(io.BytesIO(content)) as image:
-        assert np.array_equal(see(image, SMALL)[0], pixels)  # what somebody opened is seen alike
+        assert np.array_equal(see(image, SMALL)[0][0], pixels)  # what somebody opened is seen alike
         assert np.array_equal(read_picture("y.png", SMALL, content=as_file(image)).pixels, pixels)
     found: list[int] = pixels[16, 16].tolist()
     return found

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsearch.cli.output import hits_csv
-from clipsearch.records import HIT_FIELDS, KEPT, Hit, ImageRecord, PictureMetadata
+from clipsearch.records import HIT_FIELDS, KEPT, Hit, ImageRecord, Line, PictureMetadata
 from clipsearch.server.mcp import Found
 from clipsearch.server.messages import FoundPicture, Picture
 from clipsearch.ui.exports import CSV_COLUMNS
@@ -25,16 +25,17 @@ OF_PICTURE = [name for name, field in HIT_FIELDS.items() if field.of_picture]
 def hit() -> Hit:
     metadata = PictureMetadata("JPEG", "2023-05-01T10:00:00", "Maker X100", 48.1, 2.2, "exif:DateTimeOriginal")
     record = ImageRecord(7, "trips/a.jpg", 5, 6, 1, "0" * 32, 40, 30, metadata, partial="the last rows")
-    return Hit(1, 0.5, "/photos/trips/a.jpg", record, (), 0.9, "strong")
+    return Hit(1, 0.5, "/photos/trips/a.jpg", record, (), 0.9, "strong", (Line("Total 12", (1, 2, 30, 8), 0.97),))
 
 
 def test_every_answer_tells_the_same_fields() -> None:
     told = hit().to_dict()
-    assert list(told) == [*HIT_FIELDS, "others"]
+    assert list(told) == [*HIT_FIELDS, "others", "words"]
     assert list(hit().record.to_dict("/x")) == OF_PICTURE
-    assert set(FoundPicture.model_fields) == {*HIT_FIELDS, "others", "thumbnail", "kept"}
-    assert set(Picture.model_fields) == {*OF_PICTURE, "thumbnail", "kept"}
-    assert set(Found.model_fields) == {*(n for n, field in HIT_FIELDS.items() if field.is_brief), "others", "date"}
+    assert set(FoundPicture.model_fields) == {*HIT_FIELDS, "others", "words", "thumbnail", "kept", "where"}
+    assert set(Picture.model_fields) == {*OF_PICTURE, "thumbnail", "kept", "where"}
+    brief = {name for name, field in HIT_FIELDS.items() if field.is_brief}
+    assert set(Found.model_fields) == {*brief, "others", "words", "date"}
     assert next(csv.reader(io.StringIO(hits_csv([]).decode()))) == list(HIT_FIELDS)
     assert list(CSV_COLUMNS) == OF_PICTURE
     FoundPicture.model_validate({**hit().to_dict(whole=True), "thumbnail": "/x"}, strict=True)
@@ -57,7 +58,7 @@ RECORDS = st.builds(
 @given(record=RECORDS, others=st.lists(RECORDS, max_size=2))
 def test_what_a_program_of_ours_is_told_is_the_whole_record(record: ImageRecord, others: list[ImageRecord]) -> None:
     folded = tuple(Hit(1, 0.25, other.path, other, (), 0.5, "maybe") for other in others)
-    whole = Hit(1, 0.5, record.path, record, folded, 0.9, "strong")
+    whole = Hit(1, 0.5, record.path, record, folded, 0.9, "strong", (Line("é", (0, 1, 2, 3), 0.5),))
     assert Hit.from_dict(json.loads(json.dumps(whole.to_dict(whole=True)))) == whole
 
 
@@ -70,6 +71,6 @@ def test_every_field_of_a_record_is_told_or_kept() -> None:
 def test_the_documentation_lists_them() -> None:
     (table,) = re.findall(r"\*\*A hit\*\* .*?\n\n\| \| \|\n\|---\|---\|\n(.*?)\n\n", API, re.DOTALL)
     documented = [name for row in table.split("\n") for name in re.findall(r"`(\w+)`", row.split("|")[1])]
-    assert sorted(documented) == sorted([*HIT_FIELDS, "others", "thumbnail", "kept"])
+    assert sorted(documented) == sorted([*HIT_FIELDS, "others", "words", "thumbnail", "kept", "where"])
     (left_out,) = re.findall(r"Hits with the fields above \(without ([^)]*), but with", API)
     assert re.findall(r"`(\w+)`", left_out) == [name for name, field in HIT_FIELDS.items() if not field.is_brief]

@@ -113,7 +113,7 @@ def test_wherever_the_zeros_are(name: str, start: float, share: float, keep: int
     content = whole(name)
     uncompressed = name in ("tiff", "bmp", "ppm")
     if uncompressed:  # what begins at the edge may be a black part
-        row = SIZE[0] * 3
+        row = -(-SIZE[0] * 3 // 4) * 4 if name == "bmp" else SIZE[0] * 3  # whose rows are of whole words
         first = int(len(content) * start)
         first += (row // 2 - first) % row
         start = (first + 0.5) / len(content)

@@ -104,7 +104,7 @@ def test_candidates(name: str) -> None:
     ("name", "status"),
     [
         ("notes.txt", "not_a_picture"),
-        ("clip.mp4", "not_a_picture"),
+        ("song.mp3", "not_a_picture"),
         (".DS_Store", "not_a_picture"),
         ("._IMG_1.jpg", "not_a_picture"),
         ("art.psd", "unsupported_format"),

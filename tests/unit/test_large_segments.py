@@ -22,6 +22,7 @@ from tests.support.pictures import fill
 
 @pytest.fixture
 def index(photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("clipsearch.indexer.build.FIRST_COMMIT_S", 1000.0)  # one segment, however busy the machine
     monkeypatch.setattr("clipsearch.indexer.segments.IVF_FROM_ROWS", 80)
     fill(photos, 100)
     grow(photos, encoder)
@@ -109,6 +110,7 @@ def test_what_parquet_lost_comes_back_from_float16(index: Path) -> None:
 def test_float32_vectors_of_an_older_index_stay_readable(
     photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("clipsearch.indexer.build.FIRST_COMMIT_S", 1000.0)
     monkeypatch.setattr("clipsearch.indexer.segments.IVF_FROM_ROWS", 80)
     fill(photos, 100)
     with monkeypatch.context() as patch:
@@ -148,6 +150,7 @@ def recall_target(index: Path) -> float:
 def test_the_recall_asked_for_is_kept_and_tuned_for(
     photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("clipsearch.indexer.build.FIRST_COMMIT_S", 1000.0)
     monkeypatch.setattr("clipsearch.indexer.segments.IVF_FROM_ROWS", 200)
     index = photos / ".clipsearch"
     fill(photos, 300)

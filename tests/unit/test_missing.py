@@ -20,7 +20,8 @@ from typing import Literal
 import pytest
 
 from clipsearch.config import read_plain
-from clipsearch.errors import NoPictures, NotAnIndex, OtherCollection, StorageError
+from clipsearch.errors import InvalidTarget, NoPictures, NotAnIndex, OtherCollection, StorageError
+from clipsearch.exports.run import export_index
 from clipsearch.indexer import build, drives
 from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
 from clipsearch.indexer.compact import compact
@@ -31,7 +32,6 @@ from clipsearch.pictures.pool import DecodeResult, DecodeTask
 from clipsearch.records import OUT_OF_MEMORY, SkipStatus
 from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot
-from clipsearch.store.export import export_parquet
 from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.mounts import Mounts
@@ -308,6 +308,27 @@ def test_an_index_elsewhere_is_not_taken_over_by_another_folder(
     assert (report.encoded, report.unchanged, report.pictures) == (0, 6, 6)
 
 
+@pytest.mark.parametrize("reindex", [False, True])
+def test_what_did_not_move_with_its_folder_is_missing(tmp_path: Path, encoder: FakeEncoder, reindex: bool) -> None:
+    """A copy that was cut short, say, of which the old folder is deleted."""
+    photos, moved, index = tmp_path / "photos", tmp_path / "moved", tmp_path / "index"
+    paths = fill(photos, 30)
+    options = IndexOptions(workers=1, reindex=reindex)
+    index_folder(photos, encoder, index=index, options=IndexOptions(workers=1))
+    (tmp_path / "kept").mkdir()
+    for path in (paths[3], paths[14]):
+        path.rename(tmp_path / "kept" / path.name)
+    photos.rename(moved)
+    report = index_folder(moved, encoder, index=index, options=options)
+    assert (report.removed, report.missing, report.pictures) == (0, 2, 28)
+    for path in (paths[3], paths[14]):
+        (tmp_path / "kept" / path.name).rename(moved / path.relative_to(photos))
+    report = index_folder(moved, encoder, index=index, options=IndexOptions(workers=1))
+    assert (report.encoded, report.returned, report.pictures) == (0, 2, 30)
+    (moved / paths[3].relative_to(photos)).unlink()
+    assert index_folder(moved, encoder, index=index, options=IndexOptions(workers=1)).removed == 1
+
+
 def test_an_empty_root_changes_nothing(tmp_path: Path, encoder: FakeEncoder) -> None:
     photos, index = tmp_path / "photos", tmp_path / "index"
     fill(photos, 6)
@@ -345,7 +366,7 @@ def test_an_export_holds_rows_and_vectors(photos: Path, encoder: FakeEncoder, tm
     (photos / "set001" / "p00011.jpg").unlink()
     run(photos, encoder)
     target = tmp_path / "out.parquet"
-    assert export_parquet(photos / ".clipsearch", target) == 11
+    assert export_index(photos / ".clipsearch", str(target)).rows == 11
     table = pq.read_table(target)
     with Collection(photos / ".clipsearch", encoder=encoder) as collection:
         rows = {row["path"]: row["vector"] for row in table.select(["path", "vector"]).to_pylist()}
@@ -353,8 +374,8 @@ def test_an_export_holds_rows_and_vectors(photos: Path, encoder: FakeEncoder, tm
             record = collection.record(row_id)
             assert rows[record.path] == pytest.approx(collection.vector(row_id).tolist())
     before = target.read_bytes()
-    with pytest.raises(StorageError, match="already exists"):
-        export_parquet(photos / ".clipsearch", target)
+    with pytest.raises(InvalidTarget, match=r"already exists.*--overwrite"):
+        export_index(photos / ".clipsearch", str(target))
     assert target.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "photos"]
 
@@ -590,6 +611,56 @@ def test_what_is_spoiled_in_bulk_keeps_its_vectors(
     assert found(photos / ".clipsearch") == before
     for path, content in zip(paths, contents, strict=True):
         path.write_bytes(content)
+    report = run(photos, encoder)
+    assert (report.encoded, report.pictures, report.kept) == (0, 12, 0)
+
+
+@pytest.mark.parametrize("placeholder", [".{}.icloud", "{}.nextcloud", "{}.owncloud", "{}.cloud", "{}.dvc"])
+@pytest.mark.parametrize("of", ["a picture", "a folder"])
+def test_what_a_sync_client_has_evicted_is_missing(
+    placeholder: str, of: str, photos: Path, tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    paths = fill(photos, 24)
+    gone = [paths[3], paths[13]] if of == "a picture" else [paths[3].parent]
+    run(photos, encoder)
+    number = 2 if of == "a picture" else len(list(gone[0].iterdir()))
+    for path in gone:
+        path.rename(tmp_path / path.name)
+        path.with_name(placeholder.format(path.name)).write_bytes(b"")
+    report = run(photos, encoder)
+    assert (report.removed, report.missing, report.pictures) == (0, number, 24 - number)
+    assert run(photos, encoder, keep_missing_days=0).forgotten == 0  # as long as the placeholder is there
+    for path in gone:
+        path.with_name(placeholder.format(path.name)).unlink()
+        (tmp_path / path.name).rename(path)
+    report = run(photos, encoder)
+    assert (report.encoded, report.returned, report.pictures) == (0, number, 24)
+    paths[4].unlink()
+    assert run(photos, encoder).removed == 1
+
+
+@pytest.mark.parametrize(
+    "pointer",
+    [
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 12345\n",
+        "/annex/objects/SHA256E-s12345--4d7a214614ab2935.jpg\n",
+        "../.git/annex/objects/Xx/9k/SHA256E-s12345--4d7a.jpg/SHA256E-s12345--4d7a.jpg",
+    ],
+)
+def test_a_picture_that_became_a_pointer_keeps_its_vector(
+    pointer: str, photos: Path, tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    paths = fill(photos, 12)
+    run(photos, encoder)
+    shutil.copy2(paths[2], tmp_path / "kept.jpg")
+    paths[2].write_text(pointer)
+    (photos / "new.jpg").write_text(pointer)
+    for _ in range(2):
+        report = run(photos, encoder)
+        assert (report.pictures, report.kept, report.removed) == (12, 1, 0)
+        assert {skip.path for skip in report.skipped} == {"new.jpg", paths[2].relative_to(photos).as_posix()}
+        assert all("pointer" in skip.reason for skip in report.skipped)
+    shutil.copy2(tmp_path / "kept.jpg", paths[2])
     report = run(photos, encoder)
     assert (report.encoded, report.pictures, report.kept) == (0, 12, 0)
 

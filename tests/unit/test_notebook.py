@@ -17,15 +17,17 @@ from PIL import Image
 import clipsearch
 from clipsearch.pictures.notebook import MOST_SHOWN, SIDE
 from clipsearch.records import NOTHING_CERTAIN, Band, Hit, Hits, ImageRecord
-from tests.support.collections import serving, varied_index
+from tests.support.collections import serving
 from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill
 
 
 def hit(
     path: Path, rank: int = 1, *, score: float = 0.25, band: Band | None = "strong", size: int | None = None
 ) -> Hit:
     size = path.stat().st_size if size is None else size
-    return Hit(rank, score, str(path), ImageRecord(rank, path.name, size, 1, 1, None), (), 0.9, band)
+    mtime_ns = path.stat().st_mtime_ns if path.exists() else 1
+    return Hit(rank, score, str(path), ImageRecord(rank, path.name, size, mtime_ns, 1, None), (), 0.9, band)
 
 
 def photo(path: Path, size: tuple[int, int] = (600, 300)) -> Path:
@@ -94,7 +96,7 @@ def test_a_page_of_hits_is_bounded(tmp_path: Path) -> None:
 
 def test_hits_are_a_list_for_everything_else(tmp_path: Path) -> None:
     plain = [hit(photo(tmp_path / "a.jpg"), rank) for rank in (1, 2, 3)]
-    hits = Hits(plain, lambda row_id: b"")
+    hits = Hits(plain, lambda hit: b"")
     assert hits == plain
     assert isinstance(hits, list)
     assert repr(hits) == repr(plain)
@@ -108,14 +110,15 @@ def test_hits_are_a_list_for_everything_else(tmp_path: Path) -> None:
 
 def test_collections_give_such_lists(tmp_path: Path) -> None:
     encoder = FakeEncoder()
-    index = varied_index(tmp_path / "photos", encoder)
+    fill(tmp_path / "photos", 7)
+    index = clipsearch.index(tmp_path / "photos", encoder=encoder).index
     with clipsearch.open(index, encoder=encoder) as local, serving(index, encoder) as (url, _):
         remote = clipsearch.connect(url)
         for photos in (local, remote):
             assert all(
                 type(hits) is Hits for hits in (photos.search("red"), photos.similar(5), *photos.search(["red"]))
             )
-        there = next(record.row_id for record in local if (local.root / record.path).exists())
+        there = 5
         shown = remote.search(f"like:{there}", 1)
         assert Path(shown[0].path).exists()
         (jpeg,) = pictures_in(shown._repr_html_())  # as the server makes it

@@ -45,7 +45,12 @@ from tests.support.pictures import fill
         ("etx:png", "ext:png"),
         ("filetype:png", "ext:png"),
         ("tga:cat", "tag:cat"),
-        ("keyword:cat", "tag:cat"),
+        ("label:cat", "tag:cat"),
+        ("keywords:cat", "keyword:cat"),
+        ("keywrd:cat", "keyword:cat"),
+        ("title:harbour", "caption:harbour"),
+        ("people:anna", "person:anna"),
+        ("stars:5", "rating:5"),
         ("aftr:2020", "after:2020"),
         ("since:2020-05", "after:2020-05"),
         ("until:2020", "before:2020"),
@@ -101,7 +106,7 @@ def test_filters_without_their_colon_are_offered(query: str, offered: str) -> No
 @pytest.mark.parametrize(
     ("query", "filters"),
     [("date:2023-13", "after: and before:"), ("since:2020-13", "after:"), ("colour:mauve", "color:"),
-     ("resolution:1920x1080", "width:"), ("place:200,300", "near:"), ("filesize:5MB", "size:")],
+     ("resolution:1920x1080", "width:"), ("location:200,300", "near:"), ("filesize:5MB", "size:")],
 )  # fmt: skip
 def test_a_value_that_does_not_fit_is_not_replaced_by_another_one(query: str, filters: str) -> None:
     (line,) = parse_query(query).offers

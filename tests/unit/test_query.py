@@ -134,6 +134,16 @@ def test_sums_of_text_and_pictures(source: str, terms: list[tuple[str, str, floa
         ("not color:red", Not(Seen("color", ("red",)))),
         ("near:48.85,2.35,10km", Near(48.85, 2.35, 10_000)),
         ('near:"-33.9, 151.2, 500 m"', Near(-33.9, 151.2, 500)),
+        ("place:48.85,2.35,10km", Near(48.85, 2.35, 10_000)),
+        ("keyword:italy/rome", Glob("keyword", ("italy/rome",))),
+        ('person:"Anna B"', Glob("person", ("Anna B",))),
+        ("caption:harbour", Glob("caption", ("harbour",))),
+        ("rating:>3", Range("rating", 4, None)),
+        ("rating:-1", Range("rating", -1, 0)),
+        ("rating:>-1", Range("rating", 0, None)),
+        ("rating:<=-0.5", Range("rating", None, 0)),
+        ("rating:-1..2", Range("rating", -1, 3)),
+        ("rating:>= 4 stars", Range("rating", 4, None)),
     ],
 )
 def test_filters(source: str, expected: Filter) -> None:

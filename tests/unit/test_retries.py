@@ -60,12 +60,12 @@ def rows(index: Path) -> dict[str, ImageRecord]:
         return {r.path: r for r in read_records(index, snapshot.manifest)}
 
 
-TOO_LITTLE_S = 0.03  # for slow pictures, not for others on a busy machine
+TOO_LITTLE_S = 0.06  # for slow pictures, not for others on a busy machine
 
 
 def slow_picture(width: int) -> Image.Image:
     """One that takes a hundred times as long to decode as the others."""
-    return Image.linear_gradient("L").resize((width, 3000)).convert("RGB")
+    return Image.linear_gradient("L").resize((width, 12_000)).convert("RGB")
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ LOCAL = "http://127.0.0.1:7860"
 TOKEN = "s3cret-" + "x" * 20
 SECRET = "nobody must ever see this"
 OPEN = {"/healthz", "/login"}
-FILLING: dict[str, Any] = {"ids": [0], "like": [0], "texts": ["x"], "form": "csv", "name": "a"}
+FILLING: dict[str, Any] = {"query": "red", "ids": [0], "like": [0], "texts": ["x"], "form": "csv", "name": "a"}
 """What required fields of requests hold while another one is tried; others hold 0."""
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 BOTH = ("/v1/status", "/v1/skipped", "/healthz", "/metrics", "/docs", "/openapi.json", "/login")

@@ -42,6 +42,7 @@ from clipsearch.store import (
     read_writer,
 )
 from clipsearch.store.fragments import (
+    Shape,
     VectorBlock,
     make_fragment,
     read_fragment_records,
@@ -109,7 +110,7 @@ def own_file(index: Path, folder: str, suffix: str, content: bytes) -> Path:
 
 
 def add_rows(writer: Writer, rows: list[ImageRecord]) -> Fragment:
-    shape: list[tuple[int, int, int, int]] = []
+    shape: list[Shape] = []
     data = writer.add_file("records", ".parquet", lambda file: shape.append(write_records(file, [rows])))
     return make_fragment(
         data, shape[0], writer.add_file("rows", ".rows", lambda file: write_rows(file, lambda: [rows]))

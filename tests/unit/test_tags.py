@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsearch.errors import CorruptIndex, TagExists, UnknownTag, UnsupportedIndex
+from clipsearch.errors import CorruptIndex, InvalidTag, TagExists, UnknownTag, UnsupportedIndex
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.compact import compact
 from clipsearch.indexer.repair import repair
 from clipsearch.indexer.verify import verify
+from clipsearch.query import parse_query
+from clipsearch.query.fields import as_filter
+from clipsearch.query.nodes import Tagged
 from clipsearch.records import Manifest
 from clipsearch.store import Writer, open_snapshot, read_records
 from clipsearch.store.hashes import hash_keys, hash_texts
@@ -102,6 +105,27 @@ def test_names_that_cannot_be_typed_are_refused(photos: Path, name: str) -> None
     index = index_of(photos, 1)
     with pytest.raises(ValueError, match="cannot be a tag name"):
         write_tags(index, {name: {}})
+
+
+@pytest.mark.parametrize("name", ["16", "-5", "007", "٣"])
+def test_a_concept_has_no_name_that_is_a_row_id(name: str) -> None:
+    with pytest.raises(InvalidTag, match="means the picture with this row id"):
+        make_tag(name, {}, Direction(np.ones(4, np.float32), 0.5, "x"))
+    assert make_tag(name, {}).name == name  # a label of digits: tag:16 finds it
+
+
+@given(
+    name=st.text(st.one_of(st.sampled_from("\"“”„'() :*?-+.,<>0a"), st.characters()), min_size=1, max_size=12),
+    before=st.sampled_from(["", "dog ", "2:dog + ", "not ", "dog -", "(ext:png or ", "-"]),
+)
+def test_every_name_can_be_searched_for_as_it_is_written(name: str, before: str) -> None:
+    try:
+        make_tag(name, {})
+    except InvalidTag:
+        return
+    query = parse_query(before + as_filter("tag", name) + (")" if "(" in before else ""))
+    assert [leaf.name for leaf in query.leaves() if isinstance(leaf, Tagged)] == [name]
+    assert [term.value for term in query.terms] == (["dog"] if "dog" in before else [])
 
 
 def test_tags_outlive_renames_reindexing_compaction_and_repair(photos: Path) -> None:

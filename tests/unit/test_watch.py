@@ -165,7 +165,7 @@ def test_files_that_no_scan_takes_are_no_change_however_often_they_are_written(p
     (photos / "quiet" / ".nomedia").touch()
     (photos / ".clipsearchignore").write_text("left/\n")
     watching = Watching(photos, exclude=("*.gif",))  # type: ignore[arg-type]
-    names = "x.log x.txt x.tmp syslog x.mp4 Thumbs.db x.gif .x.jpg @eaDir/x.jpg left/x.jpg quiet/x.jpg"
+    names = "x.log x.txt x.tmp syslog x.mp3 Thumbs.db x.gif .x.jpg @eaDir/x.jpg left/x.jpg quiet/x.jpg"
     files = [photos / name for name in names.split()]
     for number in range(20):
         for file in files:

@@ -62,6 +62,15 @@ export async function alike(question, signal) {
 }
 /** Where the hits were taken. */
 export const earth = async (question, signal) => (await post("v1/gallery/earth", question, signal)).json();
+export const suggest = async (asked, signal) => (await post("v1/suggest", asked, signal)).json();
+export const searches = async (index) => (await get("v1/searches", { index })).json();
+export const saveSearch = async (asked) => (await post("v1/searches", asked)).json();
+export const renameSearch = async (asked) => (await post("v1/searches/rename", asked)).json();
+export const removeSearch = async (asked) => (await post("v1/searches/remove", asked)).json();
+export const start = async () => (await get("v1/start")).json();
+export const startIndexing = async () => (await post("v1/start/index", {})).json();
+export const stopIndexing = async () => (await post("v1/start/stop", {})).json();
+export const openKnown = async (id) => (await post("v1/start/open", { id })).json();
 export const keepConcept = async (asked) => (await post("v1/concepts", asked)).json();
 export const exported = (asked, signal) => post("v1/export", asked, signal);
 

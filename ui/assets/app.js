@@ -8,10 +8,13 @@ import { Facets } from "./facets.js";
 import { Gallery } from "./gallery.js";
 import { Help } from "./help.js";
 import { PictureMap } from "./map.js";
-import { filtersOf, withFilter } from "./query.js";
+import { filtersOf, quoted, withFilter } from "./query.js";
 import { EMPTY, fromAddress, namesRows, toAddress, withoutRows } from "./state.js";
+import { Saved, searchOf } from "./saved.js";
 import { Scrubber } from "./scrubber.js";
+import { Start } from "./start.js";
 import { Status } from "./status.js";
+import { remember, Suggestions } from "./suggest.js";
 import { Viewer } from "./viewer.js";
 import * as tables from "./tables.js";
 
@@ -40,6 +43,7 @@ const input = make("input.cs-query", {
 const file = make("input", { type: "file", accept: tables.accepted, hidden: true, onchange: () => file.files[0] && send(file.files[0]) });
 const chip = make("span.cs-chip", { hidden: true });
 const form = make("form.cs-search", { role: "search" }, icon("search"), chip, input,
+  button("cs-plain.cs-star", "star", "Saved searches", () => saved.show()),
   button("cs-plain.cs-send", "picture", "Search with a picture (or drop or paste one)", () => file.click()), file);
 const filterButton = button("cs-plain.cs-filter", "filter", "Filters", () => toggleFilters());
 filterButton.setAttribute("aria-expanded", "false");
@@ -48,7 +52,7 @@ const tabs = make("nav.cs-tabs", { "aria-label": "Views" }, ...["search", "map",
     view[0].toUpperCase() + view.slice(1))));
 const helpButton = button("cs-plain.cs-help-button", "help", "Help (?)", () => help.show());
 const theme = button("cs-plain.cs-theme", "sun", "Theme", () => setTheme(THEMES[(THEMES.indexOf(currentTheme()) + 1) % THEMES.length]));
-const which = make("select.cs-which", { hidden: true, "aria-label": "Index", onchange: () => go({ index: which.value, up: [], down: [], id: null }) });
+const which = make("select.cs-which", { hidden: true, "aria-label": "Index", onchange: () => switchTo(which.selectedOptions[0]) });
 const header = make("header.cs-header", {}, make("a.cs-mark", { href: api.root, onclick: home }, "clipsearch"), form, filterButton, which, tabs, helpButton, theme);
 
 const filters = make("section.cs-filters", { hidden: true, "aria-label": "Filters" });
@@ -62,12 +66,13 @@ const summary = make("p.cs-summary", { role: "status", "aria-live": "polite" });
 const feedback = make("p.cs-feedback", { hidden: true });
 const bar = make("div.cs-bar-row", {}, summary, feedback, make("span.cs-space"), all.label, diverse.label, unique.label, sort);
 const told = make("p.cs-told", { hidden: true, role: "status" });
+const named = make("p.cs-named", { hidden: true, role: "status" }); // what file names say, where pictures do not
 const problem = make("div.cs-problem", { role: "alert", hidden: true });
 const grid = make("div.cs-grid", { role: "list", "aria-label": "Pictures", tabIndex: -1 });
 const rail = make("div.cs-rail", { hidden: true });
 const nothing = make("div.cs-nothing", { hidden: true });
 const rest = make("p.cs-rest", { hidden: true });
-const results = make("main.cs-results", {}, bar, told, problem, nothing, grid, rail, rest);
+const results = make("main.cs-results", {}, bar, told, named, problem, nothing, grid, rail, rest);
 const mapView = make("main.cs-map", { hidden: true });
 const statusView = make("main.cs-status", { hidden: true });
 const panel = make("section.cs-detail", { "aria-label": "Information" });
@@ -80,6 +85,14 @@ const lost = make("p.cs-lost", { role: "status", hidden: true });
 root.tabIndex = -1; // a click beside everything leaves the focus here, not at the document
 root.replaceChildren(header, filters, results, mapView, statusView, selection, progress, stage, toast, lost, drop);
 const help = new Help(root);
+const saved = new Saved(root, {
+  index: () => state.index,
+  present: () => {
+    const unsaved = [sent ? "the picture" : "", state.up.length || state.down.length ? "thumbs (save these as a tag)" : ""].filter(Boolean);
+    return { search: state.q ? searchOf(question()) : null, unsaved: unsaved.length ? `Not saved: ${unsaved.join(", ")}.` : "" };
+  },
+  open: (one) => openSaved(one),
+});
 
 const gallery = new Gallery(grid, {
   ask: (offset, k, signal) => api.search({ ...question(), offset, k }, signal),
@@ -102,6 +115,7 @@ const detail = new Detail(panel, {
   without: (hit) => go({ q: `${state.q} - like:${hit.row_id}`.trim(), id: null }),
   near: (place) => go({ q: withFilter(state.q, "near", `${place},5km`), id: null }),
   folder: (folder) => go({ q: withFilter(state.q, "folder", `${folder}/**`), id: null }),
+  only: (field, value) => go({ q: withFilter(state.q, field, value.replaceAll('"', "?")), id: null }),
 });
 const viewer = new Viewer(stage, gallery, detail, {
   at: (n) => gallery.activate(n, false),
@@ -121,6 +135,26 @@ const map = new PictureMap(mapView, { alike: api.alike, earth: api.earth }, {
   open: (picture) => go({ id: picture.row_id, content: api.contentOf(picture) }, { under: true }),
 });
 const status = new Status(statusView, { news });
+const start = new Start({
+  known: () => drawIndexes(),
+  opened: (name) => {
+    answered = null;
+    status.poll();
+    if (!state.index && state.view === "search") draw();
+    else if (!indexes.length) go({ index: name, view: "search" });
+  },
+  done: () => {
+    answered = null;
+    status.poll();
+    if (state.view === "search") draw();
+  },
+});
+start.place(statusView);
+const suggestions = new Suggestions(input, async (word, signal) => (await api.suggest({ word, ...(state.index ? { index: state.index } : {}) }, signal)).suggestions, () => saved.searches, {
+  open: (one) => openSaved(one),
+  run: (q) => { input.value = q; search(); },
+});
+form.append(suggestions.list, suggestions.said);
 
 // ---- what is asked
 
@@ -205,6 +239,10 @@ async function ask() {
     if (gallery.index !== answer.index || (answered ?? answer).index_id !== answer.index_id) gallery.selected.clear();
     answered = { key: asked, ...answer };
     identities.set(state.index, answer.index_id).set(answer.index, answer.index_id);
+    if (saved.of !== answer.index_id || saved.generation !== answer.generation) {
+      saved.generation = answer.generation;
+      saved.load();
+    }
     problem.hidden = true;
     gallery.ratings = new Map([...state.up.map((id) => [id, 1]), ...state.down.map((id) => [id, -1])]);
     gallery.show(answer.index, answer.total, answer.hits, answer.timeline);
@@ -224,7 +262,7 @@ async function ask() {
     answered = null;
     gallery.show(gallery.index, 0, []);
     summary.textContent = "";
-    nothing.hidden = rest.hidden = told.hidden = true;
+    nothing.hidden = rest.hidden = told.hidden = named.hidden = true;
     drawProblem(error);
   } finally {
     if (running?.controller === controller) {
@@ -237,6 +275,11 @@ async function ask() {
 /** Whether an error is dealt with: the server is away, or has another index now. */
 function failed(error) {
   if (error.status === 0) return true; // `lost` says so, and asks again
+  if (error.kind === "NothingIndexed") {
+    problem.hidden = nothing.hidden = rest.hidden = told.hidden = true;
+    summary.textContent = "";
+    return true; // `start` offers to index
+  }
   if (error.kind !== "OtherIndex") return false;
   const before = namesRows(state);
   identities.clear();
@@ -271,12 +314,30 @@ function drawSummary(took) {
       make("p", {}, empty ? "Index a folder: clipsearch index ./photos" : answered.notices[0].replace(/^nothing found: /, "")),
     );
   }
+  offerNames();
   rest.hidden = !total || !hidden;
   rest.replaceChildren(
     `${counted(hidden, "picture")} unlikely to match ${hidden === 1 ? "is" : "are"} not shown. `,
     button("cs-button", null, "Show unlikely matches", () => go({ all: true }), "Show unlikely matches"),
   );
   all.label.hidden = !state.all && !hidden && !hits.some((hit) => hit.band);
+}
+
+const WORDS = /^[^\s:"“”()+*?^-][^:"“”()+*?^]*$/; // a query of words alone
+
+/** Where no picture surely shows what was asked, offer those that have the words in their file names. */
+async function offerNames() {
+  named.hidden = true;
+  const asked = answered;
+  if (sent || !WORDS.test(state.q) || asked.hits.some(({ band }) => band === "strong")) return;
+  const query = state.q.trim().split(/\s+/).map((word) => `name:${quoted(word)}`).join(" ");
+  try {
+    const { total } = await api.search({ query, ...(state.index ? { index: state.index } : {}), index_id: asked.index_id, unique: state.unique, offset: 0, k: 1 });
+    if (answered !== asked || !total) return;
+    named.replaceChildren(`${counted(total, "picture")} ${total === 1 ? "has" : "have"} this in the file name. `,
+      button("cs-link", null, "Show the pictures with this in their file name", () => go({ q: query, id: null }), "Show"));
+    named.hidden = false;
+  } catch { /* nothing is offered, then */ }
 }
 
 function drawProblem(error) {
@@ -508,9 +569,9 @@ function keepConcept() {
         index: gallery.index, index_id: answered?.index_id, name: name.value.trim(), like: state.up, unlike: state.down,
         replace: taken === name.value.trim(),
       });
-      say(`Saved. Search for it with tag:${kept.name}`);
+      say(`Saved. Search for it with ${withFilter("", "tag", kept.name)}`);
       status.poll();
-      go({ q: `tag:${/\s/.test(kept.name) ? `"${kept.name}"` : kept.name}`, id: null });
+      go({ q: withFilter("", "tag", kept.name), id: null });
     } catch (error) {
       say(error.kind === "TagExists" ? "There is a tag with this name. Choose another name, or replace it." : error.message);
       if (error.kind === "TagExists") {
@@ -603,23 +664,56 @@ function news(latest) {
     const now = indexes.find((index) => index.name === (answered?.index ?? ""))?.id;
     if (answered && now !== answered.index_id && !running) failed(new api.ApiError(409, { error: "OtherIndex" }));
   }
-  const names = indexes.map((index) => index.name);
-  if ([...which.options].map((option) => option.value).join("\n") !== names.join("\n")) {
-    which.replaceChildren(...names.map((name) => make("option", { value: name }, shown(name))));
-  }
-  which.hidden = names.length < 2;
-  which.value = names.includes(state.index) ? state.index : names[0] ?? "";
+  if (latest && (start.served ?? indexes.length) !== indexes.length) start.load(); // another page may have opened one
+  if (latest) start.served = indexes.length;
+  drawIndexes();
+}
+
+function drawIndexes() {
+  const isEmpty = Boolean(status.latest) && !indexes.length;
+  start.place(isEmpty ? results : statusView);
+  root.classList.toggle("cs-empty", isEmpty);
+  drawWhich();
   const known = indexes.find((index) => index.name === which.value)?.tags ?? [];
   tags.replaceChildren(...known.map((tag) => make("option", { value: tag.name })));
   const writing = indexes.filter((index) => index.is_being_written);
   const current = indexes.find((index) => index.name === answered?.index);
-  progress.hidden = !(writing.length || (current && answered.generation < current.generation));
+  progress.hidden = !(writing.length || start.isUnfinished || (current && answered.generation < current.generation));
   if (writing.length) progress.textContent = `Indexing ${shown(writing[0].name)}: ${writing[0].progress?.total ? percent(writing[0].progress) : counted(writing[0].pictures, "picture")}`;
+  else if (start.isUnfinished) progress.textContent = "Not all pictures are indexed yet. Go on";
   else if (!progress.hidden) progress.textContent = "The index has changed. Show the changes";
   progress.onclick = () => {
-    if (writing.length) go({ view: "status", id: null });
+    if (writing.length || start.isUnfinished) go({ view: "status", id: null });
     else { answered = null; go({ view: "search" }); progress.hidden = true; }
   };
+}
+
+/** The indexes that are served, and those that were used before and can be opened. */
+function drawWhich() {
+  const names = indexes.map((index) => index.name);
+  const key = JSON.stringify([names, start.known]);
+  if (which.dataset.key !== key) {
+    which.dataset.key = key;
+    const others = start.known.map(({ id, folder }) => make("option", { value: `\0${id}`, dataset: { id } }, shown(folder)));
+    which.replaceChildren(...names.map((name) => make("option", { value: name }, shown(name))),
+      ...(others.length ? [make("optgroup", { label: "Used before" }, ...others)] : []));
+  }
+  which.hidden = names.length + start.known.length < 2;
+  which.value = names.includes(state.index) ? state.index : names[0] ?? "";
+}
+
+async function switchTo(option) {
+  let index = option.value;
+  try {
+    if (option.dataset.id) ({ index } = await api.openKnown(option.dataset.id));
+  } catch (error) {
+    say(error.message);
+    drawWhich();
+    return;
+  }
+  go({ index, up: [], down: [], id: null });
+  status.poll();
+  if (option.dataset.id) start.load();
 }
 
 // ---- a server that is away, and comes back
@@ -660,10 +754,21 @@ function setTheme(name) {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  answered = answered && input.value === state.q ? null : answered; // asking again asks again
-  go({ q: input.value.trim(), view: "search", id: null });
+  suggestions.close();
+  search();
   if (matchMedia("(pointer: coarse)").matches) input.blur();
 });
+/** Show what a saved search finds. */
+function openSaved({ query, sort, unique, diverse, all }) {
+  go({ q: query, sort, unique, diverse, all, up: [], down: [], view: "search", id: null }, { picture: null });
+}
+
+/** Ask what the box says. */
+function search() {
+  remember(input.value);
+  answered = answered && input.value === state.q ? null : answered; // asking again asks again
+  go({ q: input.value.trim(), view: "search", id: null });
+}
 input.addEventListener("search", () => { if (!input.value && state.q) go({ q: "", id: null }); });
 
 function home(event) {
@@ -675,7 +780,8 @@ function home(event) {
 const isTyping = (element) => element.matches?.("input:not([type=checkbox]), textarea, select");
 
 addEventListener("keydown", (event) => {
-  if (event.defaultPrevented || event.altKey || help.isOpen) return;
+  if (event.target === input && suggestions.key(event)) { event.preventDefault(); return; }
+  if (event.defaultPrevented || event.altKey || help.isOpen || saved.isOpen) return;
   const typing = isTyping(event.target);
   if (event.ctrlKey || event.metaKey) {
     if (event.key !== "a" || typing || viewer.isOpen || state.view !== "search" || !gallery.total) return;
@@ -765,5 +871,6 @@ setTheme(currentTheme());
 restoring = history.state?.place ?? null;
 draw();
 status.poll();
+start.load();
 if (!state.q && matchMedia("(pointer: fine)").matches) input.focus({ preventScroll: true });
 root.dataset.ready = "1";

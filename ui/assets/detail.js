@@ -14,7 +14,7 @@ function focal({ focal_length_mm: real, focal_length_35mm: as35 }) {
 }
 
 export class Detail {
-  /** `on` has hide, rate, similar, without, select, near, folder, open(hit), copy(text), rating(hit), isSelected(hit). */
+  /** `on` has hide, rate, similar, without, select, near, folder, only(field, value), open(hit), copy(text), rating(hit), isSelected(hit). */
   constructor(root, on) {
     this.root = root;
     this.on = on;
@@ -56,10 +56,15 @@ export class Detail {
 
   facts(hit) {
     const rows = [];
+    if (hit.title) rows.push(["Title", make("span.cs-words", {}, hit.title)]);
+    if (hit.caption) rows.push(["Caption", make("span.cs-words", {}, hit.caption)]);
+    if (hit.people?.length) rows.push(["People", this.values("person", hit.people, (name) => name)]);
+    if (hit.keywords?.length) rows.push(["Keywords", this.values("keyword", hit.keywords, (word) => word.replaceAll("|", " › "))]);
+    if (hit.rating) rows.push(["Rating", hit.rating < 0 ? "rejected" : `${"★".repeat(hit.rating)}${"☆".repeat(5 - hit.rating)}`]);
     if (hit.band) rows.push(["Match", bandTitle(hit)]);
     else if (typeof hit.score === "number") rows.push(["Score", hit.score.toFixed(3)]);
-    if (hit.width) rows.push(["Size", `${number(hit.width)} × ${number(hit.height)}, ${bytes(hit.size_bytes)}`]);
-    else rows.push(["Size", bytes(hit.size_bytes)]);
+    const size = hit.width ? `${number(hit.width)} × ${number(hit.height)}, ${bytes(hit.size_bytes)}` : bytes(hit.size_bytes);
+    rows.push(["Size", make("span.cs-size", {}, size)]);
     if (hit.taken_at) rows.push(["Taken", hit.taken_at.replace("T", " ")]);
     if (hit.camera) rows.push(["Camera", make("span.cs-camera", {}, hit.camera)]);
     if (typeof hit.latitude === "number" && typeof hit.longitude === "number") {
@@ -74,6 +79,12 @@ export class Detail {
     rows.push(["Path", make("code", {}, shown(hit.path))]);
     rows.push(["Row", `${hit.row_id} (like:${hit.row_id})`]);
     return rows;
+  }
+
+  /** Words that a click asks for. */
+  values(field, words, text) {
+    const all = words.map((word) => button("cs-link", null, `Only pictures with this ${field}`, () => this.on.only(field, word), text(word)));
+    return make("span.cs-words", {}, ...all.flatMap((one, n) => (n ? [", ", one] : [one])));
   }
 
   /** What only the file says: asked for when it is looked at, put in when it comes. */
@@ -93,7 +104,7 @@ export class Detail {
     const rows = [];
     if (told.lens) rows.push(["Lens", told.lens]);
     if (settings.length) rows.push(["Exposure", settings.join(" · ")]);
-    const camera = facts.querySelector(".cs-camera")?.parentNode ?? [...facts.querySelectorAll("dd")].at(1);
+    const camera = (facts.querySelector(".cs-camera") ?? facts.querySelector(".cs-size"))?.parentNode;
     for (const [what, value] of rows.reverse()) camera?.after(make("dt", {}, what), make("dd", {}, value));
     if (told.place) facts.querySelector(".cs-place")?.prepend(`${told.place} · `);
   }

@@ -1,10 +1,10 @@
-// What the hits are made of: years, folders, cameras, types and tags with their numbers. A click adds the filter.
+// What the hits are made of: years, folders, cameras, types, tags, keywords and people with their numbers. A click adds the filter.
 
 import { button, make, number } from "./dom.js";
 import { filtersOf, withFilter } from "./query.js";
 
-const NAMES = { year: "Year", folder: "Folder", camera: "Camera", type: "Type", tag: "Tag" };
-const FIELDS = { year: ["after", "before"], folder: ["folder"], camera: ["camera"], type: ["ext"], tag: ["tag"] };
+const NAMES = { year: "Year", folder: "Folder", camera: "Camera", type: "Type", tag: "Tag", keyword: "Keyword", person: "Person" };
+const FIELDS = { year: ["after", "before"], folder: ["folder"], camera: ["camera"], type: ["ext"], tag: ["tag"], keyword: ["keyword"], person: ["person"] };
 
 export class Facets {
   /** `ask(signal)` returns {facets, total}; `on` has query() and go(query). */

@@ -14,6 +14,10 @@ const STILL = 10; // pixels that a finger may move while it presses
 
 export const baseName = (hit) => shown(hit.name).split("/").pop();
 
+/** Seconds as players show them: 1:13, 1:02:03. */
+const clock = (seconds) => [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, Math.floor(seconds) % 60]
+  .filter((part, n) => n > 0 || part).map((part, n) => (n ? String(part).padStart(2, "0") : part)).join(":");
+
 export class Gallery {
   /** `ask(offset, count, signal)` returns {hits}, `rows(offset, count)` row ids; `on` has open, select, rate, similar,
    * failed, and moved (the window was scrolled). */
@@ -249,6 +253,9 @@ export class Gallery {
     tile.append(open, button("cs-check", "check", `Select ${name}`, () => this.toggle(n)), tools);
     if (hit.others?.length) {
       tile.append(make("span.cs-others", { title: `${hit.others.length} near-duplicates` }, `+${hit.others.length}`));
+    }
+    if (hit.view?.startsWith("t=")) {
+      tile.append(make("span.cs-moment", { title: "The moment of the video that is shown" }, clock(Number.parseFloat(hit.view.slice(2)))));
     }
     if (hit.band) {
       tile.dataset.band = hit.band;

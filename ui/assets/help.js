@@ -3,7 +3,7 @@
 import { button, make } from "./dom.js";
 
 const KEYS = [
-  ["/", "to the box; ↓ from there to the pictures"],
+  ["/", "to the box; ↓ from there to the pictures, or into the suggestions"],
   ["arrows, Home, End, PgUp, PgDn", "from picture to picture"],
   ["Enter", "open a picture; Esc closes it"],
   ["x, space", "select; Shift-click selects a range, Ctrl-A everything"],

@@ -3,7 +3,8 @@
 
 import { filters } from "./tables.js";
 
-const FILTER = new RegExp(`^(${filters.map((filter) => filter.name).join("|")}):(.+)$`, "is");
+const NAMES = Object.fromEntries(filters.flatMap(({ name, also }) => [name, ...also].map((one) => [one, name])));
+const FILTER = new RegExp(`^(${Object.keys(NAMES).join("|")}):(.+)$`, "is");
 const CLOSING = { '"': '"', "“": "”" };
 
 /** The words of a query: [{text, start, end}], where quotations and parentheses hold together. */
@@ -36,12 +37,12 @@ function filterWords(query) {
     const match = FILTER.exec(word.text);
     const joined = (other) => /^(not|or)$/i.test(other?.text ?? "");
     if (!match || joined(all[n - 1]) || /^or$/i.test(all[n + 1]?.text ?? "")) return [];
-    return [{ ...word, field: match[1].toLowerCase(), value: unquoted(match[2]) }];
+    return [{ ...word, field: NAMES[match[1].toLowerCase()], value: unquoted(match[2]) }];
   });
 }
 
 const unquoted = (value) => (/^(".*"|“.*”)$/s.test(value) ? value.slice(1, -1) : value);
-const quoted = (value) => (/[\s()"“”]/.test(value) ? `"${value.replaceAll('"', "")}"` : value);
+export const quoted = (value) => (/[\s()"“”„]/.test(value) ? `"${value.replaceAll('"', "")}"` : value);
 
 /** The filters of a query that controls can show, by field. The first of each field counts. */
 export function filtersOf(query) {

@@ -96,6 +96,7 @@ export class Viewer {
   shut() {
     const { pswp } = this;
     this.pause();
+    this.stopVideo();
     this.pswp = null;
     this.hit = null;
     pswp?.destroy();
@@ -134,6 +135,7 @@ export class Viewer {
     this.hit = hit;
     this.root.setAttribute("aria-label", baseName(hit));
     if (isOther) {
+      this.stopVideo();
       this.detail.show(hit, this.on.index());
       this.on.moved(hit);
     }
@@ -166,12 +168,36 @@ export class Viewer {
     if (!hit || !this.on.originals()) return;
     const address = original(hit, this.on.index());
     const content = pswp.currSlide?.content;
+    if (hit.view?.startsWith("t=")) {
+      this.playVideo(address, hit.view);
+      return;
+    }
     if (!pictures.shown.includes(hit.format)) {
       make("a", { href: address, download: baseName(hit) }).click();
       return;
     }
     content.data.largest = true;
     this.on.say((await this.swap(content, address)) ? "This is the original file." : "The original cannot be shown: it was changed, moved or deleted.");
+  }
+
+  /** A video from the moment that was found, over its picture; again: stops it. */
+  playVideo(address, view) {
+    if (this.stopVideo()) return;
+    this.pause();
+    const video = make("video.cs-video", { src: `${address}#${view.split(",")[0]}`, controls: true, autoplay: true });
+    video.addEventListener("error", () => {
+      if (this.stopVideo()) this.on.say("This browser cannot play the video, or it was changed, moved or deleted.");
+    });
+    this.video = video;
+    this.pswp.element.append(video);
+    video.focus({ preventScroll: true });
+  }
+
+  stopVideo() {
+    const { video } = this;
+    this.video = null;
+    video?.remove();
+    return Boolean(video);
   }
 
   // ---- moving

@@ -26,6 +26,7 @@ from clipsearch.pictures.metadata.moments import Moment, choose, moment_of_name
 from clipsearch.pictures.metadata.png_texts import said_in_png_texts
 from clipsearch.pictures.metadata.sidecars import said_beside
 from clipsearch.pictures.metadata.statements import NOTHING, Place, Said
+from clipsearch.pictures.metadata.words import Words, comment_of, written
 from clipsearch.pictures.metadata.xmp import said_in_xmp
 from clipsearch.records import PictureMetadata
 
@@ -43,7 +44,7 @@ __all__ = [
     "read_tiff_exif",
 ]
 
-METADATA_VERSION = 2
+METADATA_VERSION = 3
 """Raised when more, or something else, is read than before: `index --reread-metadata` reads what is of lower ones. At
 most 255."""
 
@@ -56,6 +57,7 @@ SOURCES = (
     "xmp:DateCreated",
     "iptc:DateCreated",
     "png:DateTimeOriginal",
+    "video:creationdate",
     # When it became a file: of a camera's picture the same, of a scan later.
     "sidecar:CreateDate",
     "sidecar:DateTimeDigitized",
@@ -69,6 +71,7 @@ SOURCES = (
     "sidecar:GPSTimeStamp",
     "xmp:GPSTimeStamp",
     "takeout:photoTakenTime",
+    "video:creation_time",
     "name",
     # When it was changed last: often all that scanners and old phones write.
     "sidecar:date",
@@ -118,6 +121,8 @@ def read_embedded(kind: Kind, exif: Exif | None, info: dict[Any, Any] | None = N
         if kind == "PNG":
             said.append(said_in_png_texts(info))
             said += said_in_profiles(info)
+        if kind == "JPEG" and (comment := comment_of(info.get("comment"))):
+            said.append(Said(words=Words(captions=(comment,), trust=5)))
     except Exception:  # a decoder's objects can raise anything: what was read so far counts
         pass
     return Embedded(kind, tuple(part for part in said if part != NOTHING))
@@ -153,13 +158,20 @@ def describe(embedded: Embedded, path: str, *, beside: bool = True) -> PictureMe
     if named is not None:
         said.append(("name", named))
     taken_at, source = _decide(said, place)
+    camera = next((camera for camera in cameras if camera is not None), None)
+    words = written((part.words for part in (*inside, takeout)), camera, first=sidecar.words)
     return PictureMetadata(
         embedded.kind,
         taken_at,
-        next((camera for camera in cameras if camera is not None), None),
+        camera,
         None if place is None else place[0],
         None if place is None else place[1],
         source,
+        words.title,
+        words.caption,
+        words.keywords,
+        words.people,
+        words.rating,
     )
 
 
@@ -183,14 +195,28 @@ def describe_again(known: PictureMetadata, path: str) -> PictureMetadata:
     place = None if known.latitude is None or known.longitude is None else (known.latitude, known.longitude)
     place = sidecar.place or place or takeout.place
     taken_at, source = _decide(said, place)
+    camera = known.camera or sidecar.camera or takeout.camera
+    own = Words(
+        (known.title,) if known.title else (),
+        tuple((known.caption or "").splitlines()),
+        known.keywords,
+        known.people,
+        known.rating,
+    )
+    words = written((own, takeout.words), camera, first=sidecar.words)
     latitude, longitude = (None, None) if place is None else place
     return replace(
         known,
         taken_at=taken_at,
-        camera=known.camera or sidecar.camera or takeout.camera,
+        camera=camera,
         latitude=latitude,
         longitude=longitude,
         date_source=source,
+        title=words.title,
+        caption=words.caption,
+        keywords=words.keywords,
+        people=words.people,
+        rating=words.rating,
     )
 
 

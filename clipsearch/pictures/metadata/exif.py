@@ -18,6 +18,7 @@ from PIL import Image
 
 from clipsearch.pictures.metadata.moments import Moment, read_moment, with_fraction
 from clipsearch.pictures.metadata.statements import NOTHING, Said, camera_of, degrees_of, place_of, text_of
+from clipsearch.pictures.metadata.words import Words, decoded, decoded_utf16, levels_of, stars
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class Tags:
 
     def __init__(self, stream: IO[bytes], order: str, big: bool, starts: Sequence[int]) -> None:
         """`starts`: where directories stand, of which the first that has a tag counts."""
-        self._stream, self._order, self._big = stream, order, big
+        self._stream, self.order, self._big = stream, order, big
         self._entries: dict[int, tuple[int, int, bytes]] = {}  # its type, how many, and the value or where it stands
         for start in reversed(starts):
             with suppress(struct.error, OSError, ValueError, OverflowError):
@@ -65,12 +66,12 @@ class Tags:
     def _read_entries(self, start: int) -> None:
         self._stream.seek(start)
         number = self._stream.read(8 if self._big else 2)
-        count = struct.unpack(self._order + ("Q" if self._big else "H"), number)[0]
+        count = struct.unpack(self.order + ("Q" if self._big else "H"), number)[0]
         size, inline = (20, 8) if self._big else (12, 4)
         table = self._stream.read(min(count, _MOST_ENTRIES) * size)
         for at in range(0, len(table) - size + 1, size):
             entry = table[at : at + size]
-            tag, kind, many = struct.unpack(self._order + ("HHQ" if self._big else "HHI"), entry[:-inline])
+            tag, kind, many = struct.unpack(self.order + ("HHQ" if self._big else "HHI"), entry[:-inline])
             if kind in _TYPES and many:
                 self._entries[tag] = kind, many, entry[-inline:]
 
@@ -87,7 +88,7 @@ class Tags:
             return value[:length]
         wanted = min(length, _LONGEST_VALUE_BYTES)
         try:
-            self._stream.seek(struct.unpack(self._order + ("Q" if self._big else "I"), value)[0])
+            self._stream.seek(struct.unpack(self.order + ("Q" if self._big else "I"), value)[0])
             value = self._stream.read(wanted)
         except (OSError, ValueError, OverflowError):
             return None
@@ -102,7 +103,7 @@ class Tags:
         if code == "s" or (code == "B" and len(raw) > 1):
             return raw
         number = min(len(raw) // struct.calcsize("=" + code[0]), _MOST_NUMBERS)
-        values = struct.unpack(f"{self._order}{number}{code[0]}", raw[: number * struct.calcsize("=" + code[0])])
+        values = struct.unpack(f"{self.order}{number}{code[0]}", raw[: number * struct.calcsize("=" + code[0])])
         if len(code) == 2:
             values = tuple(a / b if b else float("nan") for a, b in zip(values[::2], values[1::2], strict=False))
         return values[0] if len(values) == 1 else values
@@ -110,7 +111,7 @@ class Tags:
     def get_ifd(self, tag: int) -> Tags:
         """The tags of the directory that a tag points to; none where there is no such."""
         start = self.get(tag)
-        return Tags(self._stream, self._order, self._big, [start] if isinstance(start, int) and start > 0 else [])
+        return Tags(self._stream, self.order, self._big, [start] if isinstance(start, int) and start > 0 else [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +206,60 @@ def said_in_exif(exif: Exif | None) -> Said:
     if (moment := _gps_moment(gps)) is not None:
         dates["exif:GPSDateStamp"] = moment
     place = place_of(_degrees(gps, 2, 1, "NS"), _degrees(gps, 4, 3, "EW"))
-    return Said(dates, place, camera_of(_field(exif, _MAKE), _field(exif, _MODEL)))
+    return Said(dates, place, camera_of(_field(exif, _MAKE), _field(exif, _MODEL)), _words(exif, details))
+
+
+_DESCRIPTION, _USER_COMMENT, _RATING, _RATING_PERCENT = 0x010E, 0x9286, 0x4746, 0x4749
+_XP_TITLE, _XP_COMMENT, _XP_KEYWORDS, _XP_SUBJECT = 0x9C9B, 0x9C9C, 0x9C9E, 0x9C9F
+
+
+def _words(exif: Exif, details: Any) -> Words:
+    """What people wrote."""
+
+    def explorer(tag: int) -> str:
+        raw = _bytes_of(_field(exif, tag))
+        return "" if raw is None else decoded_utf16(raw)
+
+    description = _bytes_of(_field(exif, _DESCRIPTION))
+    comment = _bytes_of(_field(details, _USER_COMMENT)) or _bytes_of(_field(exif, _USER_COMMENT))
+    order = exif.tags.order if exif.tags is not None else "<"
+    keywords = [levels_of(part, "|") for part in explorer(_XP_KEYWORDS).split(";")]
+    ratings = [stars(_field(exif, _RATING)), stars(_field(exif, _RATING_PERCENT), percent=True)]
+    title = explorer(_XP_TITLE)
+    captions = (
+        explorer(_XP_COMMENT),
+        "" if description is None else decoded(description),
+        "" if comment is None else _user_comment(comment, order),
+        explorer(_XP_SUBJECT),
+    )
+    said = [rating for rating in ratings if rating is not None]
+    rating = next((rating for rating in said if rating), next(iter(said), None))
+    return Words((title,) if title else (), tuple(filter(None, captions)), tuple(filter(None, keywords)), (), rating, 3)
+
+
+def _bytes_of(value: object) -> bytes | None:
+    """A field's bytes, which Pillow gives as text or as numbers."""
+    if isinstance(value, str):
+        return value.encode("latin-1", "replace")
+    if isinstance(value, (tuple, list)) and all(isinstance(part, int) and 0 <= part < 256 for part in value):
+        return bytes(value)
+    return bytes(value) if isinstance(value, (bytes, bytearray)) else None
+
+
+def _user_comment(raw: bytes, order: str) -> str:
+    """A comment behind the name of its encoding, which some programs leave out or fill with NULs or blanks."""
+    head, body = raw[:8], raw[8:]
+    code = head.rstrip(b"\0 ").upper()
+    if code == b"UNICODE":
+        utf8 = body.rstrip(b"\0")
+        if utf8.decode("latin-1").isprintable() and utf8.isascii() and len(utf8) > 2:
+            return utf8.decode("ascii")
+        return decoded_utf16(body, order)
+    if code == b"JIS":
+        return decoded(body, "iso2022_jp" if b"\x1b" in body else "shift_jis")
+    if code in (b"ASCII", b"") or head.strip(b"\0 ") == b"":
+        return decoded(body)
+    return decoded(raw)
 
 
 def _field(fields: Any, tag: int) -> object:

@@ -178,16 +178,31 @@ def _agree(doubtful: Moment, firm: Moment) -> bool:
 
 # --- reading -----------------------------------------------------------------------------------------------
 
-# Halves of the day: English, Spanish and others, Turkish, Greek, Arabic, Chinese, Japanese, Korean.
-_HALF = r"(?:[上下]午|午[前後]|오[전후]|(?:[ap]\.?\s?m|ö[ös]|[πμ]\.?\s?μ|[صم])(?![^\W\d_])\.?)"
-_AFTERNOON = {"pm", "ös", "μμ", "م", "下午", "午後", "오후"}
-_MORNING = {"am", "öö", "πμ", "ص", "上午", "午前", "오전"}
+# Halves of the day: English, Spanish and others, Turkish, Greek, Arabic, Chinese, Japanese, Korean, Persian, Hindi,
+# Thai, Bulgarian, Macedonian, Ukrainian, Hebrew, Czech.
+_HALF = (
+    r"(?:[上下]午|午[前後]|오[전후]|凌晨|清晨|早上|中午|傍晚|晚上|पूर्वाह्न|अपराह्न|ก่อนเที่ยง|หลังเที่ยง"
+    r"|(?:[ap]\.?\s?m|ö[ös]|[πμ]\.?\s?μ|[صم]|[قب]\.?ظ|(?:пр|сл)\.\s?об|претпл|попл|[дп]п|(?:לפנה|אחה)[״\"]?צ|dop|odp)"
+    r"(?![^\W\d_])\.?)"
+)
+_AFTERNOON, _MORNING = (
+    frozenset(words.split())
+    for words in (
+        "pm ös μμ م 下午 午後 오후 傍晚 晚上 अपराह्न หลังเที่ยง بظ слоб попл пп אחהצ odp",
+        "am öö πμ ص 上午 午前 오전 凌晨 清晨 早上 पूर्वाह्न ก่อนเที่ยง قظ проб претпл дп לפנהצ dop",
+    )
+)
+# What is a half only behind a time that its language's word for "at" stands before, as in `lúc 10.11.12 CH`.
+_HALVES_BEHIND = {"lúc": ("sa", "ch"), "pada": ("pg", "ptg"), "në": ("pd", "md"), "klo": ("ap", "ip")}
+_BEHIND = "|".join(half for pair in _HALVES_BEHIND.values() for half in pair)
+_AT_A_HALF = re.compile(rf"\b({'|'.join(_HALVES_BEHIND)})\s.*\b({_BEHIND})\.?$", re.DOTALL)
 _TIME = re.compile(
-    r"(?!-\d\d:\d\d$)(?:\s*[t,;_./\-]?\s*|,?\s*\b(?:at|um|à|às|à\(s\)|a la(?:s|\(s\))|alle|om|o|kl\.?|klo)\s+)"
+    r"(?!-\d\d:\d\d$)(?:\s*[t,;_./\-]?\s*|,?\s*\b(?:at|um|à|às|à\(s\)|a la(?:s|\(s\))|alle|ore|om|o|u|kl\.?|"
+    r"klo|kell|lúc|saat|pada|në|στις|в)\s+)"
     rf"(?P<before>{_HALF})?\s*"
     r"(?P<hour>\d{1,2})\s*(?P<sep>[:.h時时시\-_])\s*(?P<minute>\d{1,2})"
-    r"(?:\s*(?:(?P=sep)|[.m分분'])\s*(?P<second>\d{1,2})?(?:\s*[s秒초\"])?(?:[.,:](?P<fraction>\d{1,12}))?)?"
-    rf"(?:\s*(?P<after>{_HALF}))?"
+    r"(?:\s*(?:(?P=sep)|[.m分분'])\s*(?P<second>\d{1,2})?(?:\s*(?:s(?![^\W\d_])|[秒초\"]))?(?:[.,:](?P<fraction>\d{1,12}))?)?"
+    rf"(?:\s*(?P<after>{_HALF}|(?:{_BEHIND})(?![^\W\d_])\.?))?"
 )
 _COMPACT_TIME = re.compile(
     r"[t_\-\s]*(?P<hour>\d{2})(?P<minute>\d{2})(?:(?P<second>\d{2})(?:[.,]?(?P<fraction>\d{1,12}))?)?(?!\d)"
@@ -239,6 +254,7 @@ _MONTHS = {
 }
 _WORD = re.compile(r"[^\W\d_]+")
 _CLOCK = re.compile(
+    rf"(?:{_HALF}\s*)?"
     r"(?<![\d.])\d{1,2}(?P<sep>[:.])\d{2}(?:(?P=sep)\d{2}(?:[.,]\d{1,12})?)?"
     rf"(?:\s*{_HALF})?(?!\.?\d)"
 )
@@ -333,10 +349,16 @@ def _iso_day(match: re.Match[str]) -> Moment | None:
     return Moment(start, _DAY) if start.year == year else None
 
 
-def _in_half(hour: int, written: str | None) -> int:
-    """An hour of twelve as one of 24, by what is written for the half of the day."""
-    half = re.sub(r"[.\s]", "", written or "")
-    if half in _AFTERNOON and hour < 12:
+def _in_half(hour: int, match: re.Match[str]) -> int | None:
+    """An hour of twelve as one of 24, by what is written for the half of the day; None where that leaves two."""
+    parts = match.groupdict()
+    half = re.sub(r"[.\s״\"]", "", parts.get("before") or parts.get("after") or "")
+    if (found := _AT_A_HALF.search(match[0].rstrip())) is not None:
+        morning, afternoon = _HALVES_BEHIND[found[1]]
+        half = {morning: "am", afternoon: "pm"}.get(half, "")
+    if half == "晚上" and hour == 12:
+        return None
+    if (half in _AFTERNOON and hour < 12) or (half == "中午" and hour < 4):
         return hour + 12
     return 0 if half in _MORNING and hour == 12 else hour
 
@@ -363,7 +385,10 @@ def _timed(date: Moment | None, match: re.Match[str] | None) -> Moment | None:
     hour, minute, second = int(parts["hour"]), int(parts["minute"]), int(parts["second"] or 0)
     if date.span != _DAY:
         return replace(date, unset=(hour, minute, second) == (0, 0, 0))
-    hour = _in_half(hour, parts.get("before") or parts.get("after"))
+    in_day = _in_half(hour, match)
+    if in_day is None:
+        return date
+    hour = in_day
     micros = int((parts["fraction"] or "0")[:6].ljust(6, "0"))
     if (hour, minute, second) == (24, 0, 0):  # the end of the day, and no other
         hour, minute, second, micros = 23, 59, 59, 0
@@ -446,13 +471,13 @@ _NAMED_TIME = re.compile(
     r"(?:[\-.]?(?P<fraction>\d{3}|\d\d(?=-\s*$)))?(?!\d)"
     r"|(?P<hour1>\d|[01]\d|2[0-3])(?P<sep1>[.:h])(?P<minute1>[0-5]\d)(?:(?P=sep1)(?P<second1>[0-5]\d))?(?!\d)"
     r"|(?<=\d)(?P<hour2>[01]\d|2[0-3])(?P<minute2>[0-5]\d)(?=\s*$))"
-    rf"(?:[\s_]*(?P<after>{_HALF}))?"
+    rf"(?:[\s_]*(?P<after>{_HALF}|(?:{_BEHIND})(?![^\W\d_])\.?))?"
 )
 _NAMED_SECONDS = re.compile(
     r"(?:fb_img_|img[_-]|mmexport|wx_camera_|micromsg\.|image[_-]|photo[_-]|picture[_-]|pic[_-]|camera[_-]|cache[_-]|"
-    r"screenshot[_-]|collage[_-]|inshot[_-]|^)(\d{10})\d{3}(?!\d)"
+    r"screenshot[_-]|collage[_-]|inshot[_-]|photogrid_|beautyplus_|line_|kakaotalk_|retouch_|^)(\d{10})\d{3}(?!\d)"
     # programs that write whole seconds, or thousandths
-    r"|(?:rpreplay_final|received_|faceapp_|fb_img_|snapchat[_-]|screenshot[_-])(\d{10})(?:\d{3})?(?!\d)"
+    r"|(?:rpreplay[_-]?final|received_|faceapp_|photofunia-|fb_img_|snapchat[_-]|screenshot[_-])(\d{10})(?:\d{3})?(?!\d)"
 )
 _UNLIKELY_MONTHS = frozenset({"set", "out"})  # abbreviated September and October, and English words
 _A_YEAR = r"((?:18|19|20)\d\d)(?!\d)"
@@ -488,7 +513,9 @@ def moment_of_name(name: str) -> Moment | None:
             what: found.get(what) or found.get(f"{what}1") or found.get(f"{what}2") for what in ("hour", "minute")
         }
         second = found["second"] or found["second1"] or 0
-        hour = _in_half(int(values["hour"] or 0), found["before"] or found["after"])
+        hour = _in_half(int(values["hour"] or 0), time_of_day)
+        if hour is None:
+            return date
         micros = int((found["fraction"] or "0").ljust(6, "0"))
         try:
             clock = date.start.replace(hour=hour, minute=int(values["minute"] or 0), second=int(second))

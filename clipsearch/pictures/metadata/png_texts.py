@@ -6,8 +6,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from PIL.PngImagePlugin import iTXt
+
 from clipsearch.pictures.metadata.moments import Moment, read_moment
 from clipsearch.pictures.metadata.statements import Said, text_of
+from clipsearch.pictures.metadata.words import MOST_CHARACTERS, Words, levels_of
 
 _LONGEST_PROFILE_CHARACTERS = 2**25
 _KEYWORDS = {
@@ -32,15 +35,44 @@ def _source(keyword: str) -> str | None:
     return None if prefix is None else _DATES.get(name.removeprefix(prefix))
 
 
+_WORDS = {
+    "title": "titles",
+    "headline": "titles",
+    "description": "captions",
+    "imagedescription": "captions",
+    "exif:imagedescription": "captions",
+    "caption": "captions",
+    "comment": "captions",
+    "usercomment": "captions",
+    "exif:usercomment": "captions",
+    "keywords": "keywords",
+    "tags": "keywords",
+}
+
+
 def said_in_png_texts(info: dict[Any, Any]) -> Said:
     """What the texts of a PNG say, by their keywords in any spelling."""
     dates: dict[str, Moment] = {}
+    words: dict[str, list[str]] = {what: [] for what in ("titles", "captions", "keywords")}
     for key, value in info.items():
+        if isinstance(key, str) and isinstance(value, str) and (what := _WORDS.get(key.strip().lower())) is not None:
+            text = _as_written(value)
+            parts = re.split(r"[,;\n]", text[:MOST_CHARACTERS]) if what == "keywords" else [text]
+            words[what] += [levels_of(part, "|") if what == "keywords" else part for part in parts]
         source = _source(key) if isinstance(key, str) and isinstance(value, str) else None
         moment = None if source is None else read_moment(text_of(value))
         if source is not None and moment is not None:
             dates.setdefault(source, moment)
-    return Said(dates)
+    kept = {what: tuple(filter(None, texts)) for what, texts in words.items()}
+    return Said(dates, words=Words(kept["titles"], kept["captions"], kept["keywords"], trust=2))
+
+
+def _as_written(value: str) -> str:
+    """A text whose bytes are UTF-8, although its kind of block says Latin-1, as many programs write it."""
+    try:
+        return value if isinstance(value, iTXt) else value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value
 
 
 def unpacked_profiles(info: dict[Any, Any]) -> Iterator[tuple[str, bytes]]:

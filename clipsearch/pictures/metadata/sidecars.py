@@ -17,6 +17,7 @@ from typing import Any
 from clipsearch.pictures.formats import PICTURE_ENDINGS
 from clipsearch.pictures.metadata.moments import Moment, read_moment, since_1970
 from clipsearch.pictures.metadata.statements import NOTHING, Place, Said, camera_of, place_of, text_of, written_degrees
+from clipsearch.pictures.metadata.words import LEVELS, MOST_KEYWORDS, Words, levels_of, stars
 from clipsearch.pictures.metadata.xmp import LONGEST_PACKET_BYTES, said_in_xmp
 
 _LONGEST_JSON_BYTES = 2**18
@@ -257,7 +258,15 @@ def _said_by_takeout(body: dict[str, Any]) -> Said:
         said = body.get(key)
         if place is None and isinstance(said, dict):
             place = place_of(_number(said.get("latitude")), _number(said.get("longitude")))
-    return Said({} if moment is None else {"takeout:photoTakenTime": moment}, place)
+    description = body.get("description")
+    people = body.get("people")
+    names = [one.get("name") for one in people if isinstance(one, dict)] if isinstance(people, list) else []
+    words = Words(
+        captions=(description,) if isinstance(description, str) and description else (),
+        people=tuple(name for name in names if isinstance(name, str)),
+        trust=4,
+    )
+    return Said({} if moment is None else {"takeout:photoTakenTime": moment}, place, words=words)
 
 
 # --- ExifTool's JSON, which exports of Apple's Photos write too --------------------------------------------------
@@ -287,7 +296,80 @@ def _said_by_exiftool(body: dict[str, Any]) -> Said:
         _exiftool_degrees(fields.get("GPSLatitude"), fields.get("GPSLatitudeRef"), "NS"),
         _exiftool_degrees(fields.get("GPSLongitude"), fields.get("GPSLongitudeRef"), "EW"),
     )
-    return Said(dates, place, camera_of(fields.get("Make"), fields.get("Model")))
+    return Said(dates, place, camera_of(fields.get("Make"), fields.get("Model")), _exiftool_words(fields))
+
+
+_EXIFTOOL_TITLES = ("Title", "ObjectName", "XPTitle", "Headline")
+_EXIFTOOL_CAPTIONS = (
+    "Description", "Caption-Abstract", "ImageDescription", "Caption", "XPComment", "UserComment", "Notes", "XPSubject",
+)  # fmt: skip
+_EXIFTOOL_KEYWORDS = {
+    "HierarchicalSubject": "|",
+    "TagsList": "/",
+    "LastKeywordXMP": "/",
+    "CatalogSets": "|",
+    "Subject": "|",
+    "Keywords": "|",
+    "XPKeywords": "|",
+    "SupplementalCategories": "|",
+}
+
+
+def _exiftool_words(fields: dict[str, Any]) -> Words:
+    regions = fields.get("RegionInfo"), fields.get("RegionInfoMP")
+    listed = [
+        found
+        for info, key in zip(regions, ("RegionList", "Regions"), strict=True)
+        if isinstance(info, dict) and isinstance(info.get(key), list)
+        for found in info[key]
+        if isinstance(found, dict)
+    ]
+    people = [found.get("Name", found.get("PersonDisplayName")) for found in listed if _shows_a_person(found)]
+    if not listed:
+        kinds = _texts_of(fields.get("RegionType"))
+        names = _texts_of(fields.get("RegionName"))
+        kinds = kinds if len(kinds) == len(names) else ["Face"] * len(names)
+        people = [name for name, kind in zip(names, kinds, strict=True) if kind == "Face"]
+    people += [*_texts_of(fields.get("RegionPersonDisplayName")), *_texts_of(fields.get("PersonInImage"))]
+    details = fields.get("PersonInImageWDetails")
+    people += [one.get("PersonName") for one in details if isinstance(one, dict)] if isinstance(details, list) else []
+    tree = fields.get("KeywordInfo")
+    paths = _paths_in(tree.get("Hierarchy")) if isinstance(tree, dict) else []
+    pets = [found.get("Name") for found in listed if found.get("Type") == "Pet"]
+    keywords = [
+        levels_of(part, levels)
+        for name, levels in _EXIFTOOL_KEYWORDS.items()
+        for text in _texts_of(fields.get(name))
+        for part in (text.split(";") if name == "XPKeywords" else [text])
+    ]
+    ratings = (stars(fields.get("Rating")), stars(fields.get("RatingPercent"), percent=True))
+    return Words(
+        tuple(text for name in _EXIFTOOL_TITLES for text in _texts_of(fields.get(name))),
+        tuple(text for name in _EXIFTOOL_CAPTIONS for text in _texts_of(fields.get(name))),
+        (*keywords, *(LEVELS.join(path) for path in paths), *(name for name in pets if isinstance(name, str))),
+        tuple(name for name in people if isinstance(name, str)),
+        next((rating for rating in ratings if rating is not None), None),
+    )
+
+
+def _paths_in(tree: object, depth: int = 0) -> list[list[str]]:
+    """The keywords of a tree, each with those above it."""
+    found: list[list[str]] = []
+    for one in tree if isinstance(tree, list) and depth < 32 else ():
+        if isinstance(one, dict) and isinstance(one.get("Keyword"), str) and len(found) < MOST_KEYWORDS:
+            below = _paths_in(one.get("Children"), depth + 1)
+            found += [[one["Keyword"], *path] for path in below] or [[one["Keyword"]]]
+    return found
+
+
+def _shows_a_person(region: dict[str, Any]) -> bool:
+    return bool(region.get("Type", "Face") == "Face")
+
+
+def _texts_of(value: object) -> list[str]:
+    """The texts of a field that has one or several; a number is one that ExifTool took for such."""
+    values = value if isinstance(value, list) else [value]
+    return [str(one) for one in values if isinstance(one, (str, int, float)) and not isinstance(one, bool)]
 
 
 def _exiftool_degrees(value: object, half: object, letters: str) -> float | None:

@@ -1,4 +1,5 @@
-"""What one source says of a picture: when, where, with what. Every value is checked here before it goes further."""
+"""What one source says of a picture: when, where, with what, in what words. Every value is checked here (words in
+`words`) before it goes further."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from clipsearch.pictures.metadata.moments import Moment
+from clipsearch.pictures.metadata.words import NO_WORDS, Words
 
 LONGEST_TEXT = 100  # characters of a camera's name
 
@@ -22,6 +24,7 @@ class Said:
     dates: dict[str, Moment] = field(default_factory=dict)
     place: Place | None = None
     camera: str | None = None
+    words: Words = NO_WORDS
 
 
 NOTHING = Said()

@@ -1,0 +1,73 @@
+"""`clipsearch where`: where in a picture a query matches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipsearch import config
+from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, notice, picture_or_id, print_json
+from clipsearch.cli.terminal import shown
+from clipsearch.errors import IndexNotFound, StorageError
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def where(
+    query: Annotated[str, typer.Argument(help="What to look for, as in `clipsearch query`.", metavar="TEXT")],
+    picture: Annotated[str, typer.Argument(help="Path of a picture, or row_id of a hit.", metavar="PICTURE|ID")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Write the picture with the map over it (.png, .jpg or .webp).", metavar="FILE"
+        ),
+    ] = None,
+    index: IndexOption = None,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where in a picture a query matches: a box, and a heat map.
+
+    \b
+    The box is printed as a part of the picture, which `clipsearch query` takes. It always points somewhere, also in
+    a picture that does not show what you look for. docs/where.md says how often it is right. The model is that of
+    the index, where there is one; else --model.
+
+    \b
+    Examples:
+      clipsearch where "a dog" holiday.jpg -o map.png
+      clipsearch where "a red car" 4711 --json
+    """
+    from clipsearch.search.collection import Collection, open_collection
+    from clipsearch.search.embedding import Encoder, open_for_map
+
+    if out is not None and out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise typer.BadParameter(f"{out.name} must end with .png, .jpg or .webp.", param_hint="--out")
+    wanted = picture_or_id(picture)
+    photos: Collection | None = None
+    try:
+        photos = open_collection(index, model=model)
+    except IndexNotFound:
+        if index is not None or isinstance(wanted, int):
+            raise
+    if photos is not None:
+        with photos:
+            path = wanted if isinstance(wanted, str) else str(photos.root / photos.record(wanted).path)
+            found = photos.where(query, wanted)
+            config.remember_index(photos.index)
+    else:
+        alone = Encoder(model or "auto", notice=notice)
+        path, found = str(wanted), alone.where(query, str(wanted))
+    if out is not None:
+        image, _ = open_for_map(path)
+        try:
+            found.over(image).save(out)
+        except OSError as error:
+            raise StorageError(out, error.strerror or str(error), "Name another file") from error
+    if as_json:
+        print_json({"path": path, **found.to_dict()})
+    else:
+        print(f"{shown(path)}{found.fragment}")

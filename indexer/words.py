@@ -1,0 +1,264 @@
+"""Read the words in the pictures of an index: a second pass, since it takes many times as long as the first.
+
+What probably has words comes first: screenshots and documents, by their pixels. The others are looked at in a small
+copy before, and read if there seem to be lines in them, unless all are wanted. What was found is committed every
+COMMIT_S seconds; a pass that was stopped or killed goes on from there. An index run can write at the same time: this
+one takes the lock only to commit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from clipsearch.config import is_index
+from clipsearch.cores import available_cores, usable_memory
+from clipsearch.errors import IndexLocked, IndexNotFound
+from clipsearch.indexer.build import Progress, StopRequests
+from clipsearch.indexer.retries import MOST_ATTEMPTS, is_circumstance
+from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
+from clipsearch.pictures.words import check_reader, longest_for, scaled
+from clipsearch.records import TRAITS, ImageRecord, IntArray, Preprocessing, SkippedImage
+from clipsearch.store import LiveRows, Snapshot, Writer, open_live_rows, open_snapshot
+from clipsearch.store.hashes import among
+from clipsearch.store.words import ReadPicture, WordFiles, add_words, check_sqlite, with_words
+
+COMMIT_S = 30.0
+COMMIT_PICTURES = 512
+LOCK_PATIENCE_S = 600.0  # for an index run that commits its last
+TIMEOUT_S = 60.0
+_TICK_S = 0.2
+_WORKER_BYTES = 1 << 30  # that one reader may need
+_FIRST = sum(1 << TRAITS.index(trait) for trait in ("screenshot", "document"))
+_NO_PIXELS = Preprocessing(1, 1, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How a pass works. `all`: read every picture, also where no words are seen at a glance."""
+
+    all: bool = False
+    again: bool = False  # forget what was read, and begin anew
+    retry_skipped: bool = False  # also pictures that could not be read before
+    workers: int | None = None  # processes; None: one for each core, as far as memory goes
+    timeout_s: float = TIMEOUT_S  # for one picture
+    commit_s: float = COMMIT_S
+    commit_pictures: int = COMMIT_PICTURES
+    command: list[str] | None = None  # instead of the worker program, for tests
+
+
+@dataclass(slots=True)
+class ReadReport:
+    """What a pass did."""
+
+    index: Path
+    read: int = 0
+    written: int = 0  # of these, with words
+    lines: int = 0
+    passed_over: int = 0  # no words seen at a glance
+    known: int = 0  # read before
+    changed: int = 0  # files that are others than when they were indexed
+    skipped: list[SkippedImage] = field(default_factory=list)
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def pictures_per_s(self) -> float:
+        """Pictures that were looked at, a second."""
+        return (self.read + self.passed_over) / self.seconds if self.seconds else 0.0
+
+
+def read_words(
+    index_dir: Path, options: ReadOptions | None = None, progress: Callable[[Progress], None] = lambda _: None
+) -> ReadReport:
+    """Read the words in the pictures of an index that were not read yet.
+
+    Ctrl-C or SIGTERM commits what is done and returns with `interrupted` set. Raises: IndexNotFound, MissingExtra,
+    MissingFeature, IndexLocked, CorruptIndex, OutOfSpace, StorageError.
+    """
+    options = options or ReadOptions()
+    if not is_index(index_dir):
+        raise IndexNotFound([index_dir])
+    check_sqlite()
+    if options.command is None:
+        check_reader()
+    started = time.monotonic()
+    if options.again:
+        forget_words(index_dir)
+    with open_snapshot(index_dir) as snapshot:
+        run = _Pass(snapshot, options, progress)
+        with StopRequests() as stop:
+            run.read(stop)
+    run.report.seconds = time.monotonic() - started
+    return run.report
+
+
+def forget_words(index_dir: Path) -> bool:
+    """Forget all words; whether there were any. Raises: IndexNotFound, IndexLocked, CorruptIndex, OutOfSpace."""
+    if not is_index(index_dir):
+        raise IndexNotFound([index_dir])
+    with Writer(index_dir) as writer:
+        manifest = writer.current()
+        if manifest is None:
+            raise IndexNotFound([index_dir])
+        if manifest.words:
+            writer.commit(with_words(manifest, ()))
+        return bool(manifest.words)
+
+
+class _Pass:
+    """One pass over a generation. Pictures are known by content: an index run may change the rows meanwhile."""
+
+    def __init__(self, snapshot: Snapshot, options: ReadOptions, notify: Callable[[Progress], None]) -> None:
+        self._index_dir = snapshot.index_dir
+        self._root = snapshot.root
+        self._options = options
+        self._notify = notify
+        self.report = ReadReport(snapshot.index_dir)
+        self._fragments: list[LiveRows] = [
+            open_live_rows(snapshot.index_dir, fragment)
+            for fragment in snapshot.manifest.fragments
+            if fragment.rows_file is not None
+        ]
+        self._attempts: dict[str, int] = {}
+        self._todo = self._to_read(snapshot)
+        self._not_read = 0
+        self._records: dict[int, ImageRecord] = {}  # those that are being read, by number
+        self._done: list[ReadPicture] = []
+        self._last_commit = time.monotonic()
+
+    def _to_read(self, snapshot: Snapshot) -> IntArray:
+        """Fragment and position of a row of each content that is to be read, likely ones first. Shape: (N, 2)."""
+        known = self._known(snapshot)
+        found = [np.empty((0, 5), np.int64)]
+        for number, rows in enumerate(self._fragments):
+            columns = rows.file.columns
+            at = np.flatnonzero(rows.alive & columns.hashes.any(axis=1))
+            is_first = (columns.whole("traits")[at] & _FIRST) != 0
+            parts = (np.where(is_first, 0, 1), np.full(len(at), number), at, *columns.hashes[at].T)
+            found.append(np.stack([np.asarray(part, np.int64) for part in parts], axis=1))
+        every = np.concatenate(found)
+        _, first = np.unique(every[:, 3:], axis=0, return_index=True)
+        every = every[np.sort(first)]
+        is_known = among(every[:, 3:], known)
+        self.report.known = int(is_known.sum())
+        every = every[~is_known]
+        return every[np.argsort(every[:, 0], kind="stable"), :3]
+
+    def _known(self, snapshot: Snapshot) -> IntArray:
+        """The contents that need not be read (again). Shape: (N, 2)."""
+        files = WordFiles(self._index_dir, snapshot.manifest.words)
+        known: list[bytes] = []
+        for content_hash, status, reason, attempts, thorough in files.states():
+            if status == "ok":
+                is_known = thorough or not self._options.all
+            else:
+                self._attempts[content_hash.hex()] = attempts
+                again = is_circumstance(status, reason) and attempts < MOST_ATTEMPTS  # type: ignore[arg-type]
+                is_known = not (again or self._options.retry_skipped)
+            if is_known:
+                known.append(content_hash)
+        files.close()
+        return np.frombuffer(b"".join(known), "<i8").reshape(-1, 2)
+
+    def read(self, stop: StopRequests) -> None:
+        """Read until all is read, or somebody wants to stop; commit on the way, and at the end."""
+        options, total = self._options, len(self._todo)
+        if not total:
+            return
+        self._notify(Progress("words", 0, total))
+        workers = options.workers or max(1, min(available_cores(), usable_memory() // _WORKER_BYTES))
+        tasks, ended, done = self._tasks(), False, 0
+        with DecodePool(
+            _NO_PIXELS, workers=workers, capacity=4 * workers, timeout_s=options.timeout_s, command=options.command
+        ) as pool:
+            while not stop.requested:
+                while not ended and pool.pending < pool.capacity:
+                    task = next(tasks, None)
+                    if task is None:
+                        ended = True
+                    else:
+                        pool.submit(task)
+                if not pool.pending:
+                    break
+                result = pool.next_result(_TICK_S)
+                if result is not None:
+                    self._take(result)
+                    done += 1
+                    self._notify(Progress("words", done + self._not_read, total, done))
+                waited_s = time.monotonic() - self._last_commit
+                if len(self._done) >= options.commit_pictures or (self._done and waited_s >= options.commit_s):
+                    self._try_commit()
+        self.report.interrupted = stop.requested and done + self._not_read < total
+        self._commit()
+
+    def _tasks(self) -> Iterator[DecodeTask]:
+        for key, (later, number, position) in enumerate(self._todo.tolist()):
+            record = self._fragments[number].file.record(position)
+            if record.member or record.view or record.content_hash is None:
+                self._not_read += 1  # a moment of a video, a part of an archive
+                continue
+            self._records[key] = record
+            attempts = self._attempts.get(record.content_hash, 0)
+            yield DecodeTask(
+                key,
+                str(self._root / record.path),
+                "words",
+                record.size_bytes,
+                timeout_s=self._options.timeout_s * (1 + attempts),
+                longest=longest_for(record.width or 0, record.height or 0),
+                gated=bool(later) and not self._options.all,
+            )
+
+    def _take(self, result: DecodeResult) -> None:
+        record, report = self._records.pop(result.key), self.report
+        content_hash = record.content_hash
+        assert content_hash is not None
+        if result.content_hash is not None and result.content_hash != content_hash:
+            report.changed += 1  # the next index run sees it, and the next pass reads it
+            return
+        if result.skip is not None:
+            status, reason = result.skip
+            report.skipped.append(SkippedImage(record.path, status, reason))
+            if status not in ("unreadable", "missing_extra"):  # these say nothing of the picture
+                attempts = self._attempts.get(content_hash, 0) + is_circumstance(status, reason)
+                self._done.append(ReadPicture(content_hash, (), status, reason, attempts))
+            return
+        if result.lines is None:
+            report.passed_over += 1
+            self._done.append(ReadPicture(content_hash, thorough=False))
+            return
+        across = (record.width or 1) / max(1, result.width or 1)
+        down = (record.height or 1) / max(1, result.height or 1)
+        lines = tuple(scaled(line, across, down) for line in result.lines)
+        report.read += 1
+        report.written += bool(lines)
+        report.lines += len(lines)
+        self._done.append(ReadPicture(content_hash, lines))
+
+    def _try_commit(self) -> IndexLocked | None:
+        """Commit what was read; later, where an index run is writing, which is returned."""
+        self._last_commit = time.monotonic()
+        try:
+            with Writer(self._index_dir) as writer:
+                manifest = writer.current()
+                if manifest is None:
+                    raise IndexNotFound([self._index_dir])
+                writer.commit(add_words(writer, manifest, self._done))
+        except IndexLocked as locked:
+            return locked
+        self._done = []
+        self._last_commit = time.monotonic()
+        return None
+
+    def _commit(self) -> None:
+        """Commit what was read, and wait for an index run that is writing. Raises: IndexLocked."""
+        give_up = time.monotonic() + LOCK_PATIENCE_S
+        while self._done:
+            locked = self._try_commit()
+            if locked is not None and time.monotonic() > give_up:
+                raise locked

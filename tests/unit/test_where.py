@@ -1,0 +1,174 @@
+"""Where in a picture a query matches: by the features of places, by crops, from Python and the command line."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import clipsearch
+from clipsearch.encoder.dense import DenseTower
+from clipsearch.encoder.layout import read_model_directory
+from clipsearch.encoder.names import load_encoder
+from clipsearch.encoder.onnx import OnnxEncoder
+from clipsearch.errors import InvalidQuery, NoSuchPicture, NotDense, UnreadablePicture
+from clipsearch.pictures.images import prepare
+from clipsearch.search.confidence import DRAWINGS
+from clipsearch.search.where import HeatMap, find_where
+from tests.support.commands import clipsearch as run
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import picture, scene
+from tests.support.tiny_models import write_model_directory
+
+THINGS = ("dog", "elephant", "dolphin", "butterfly")
+
+
+def overlap(found: HeatMap, box: tuple[int, int, int, int]) -> float:
+    """Intersection over union of the found box and one of left, top, right and bottom."""
+    left, top, width, height = found.box
+    across = min(left + width, box[2]) - max(left, box[0])
+    down = min(top + height, box[3]) - max(top, box[1])
+    both = max(0, across) * max(0, down)
+    return both / (width * height + (box[2] - box[0]) * (box[3] - box[1]) - both)
+
+
+def is_inside(point: tuple[int, int], box: tuple[int, int, int, int]) -> bool:
+    return box[0] <= point[0] < box[2] and box[1] <= point[1] < box[3]
+
+
+def drawings() -> Image.Image:
+    """Four drawings, one in each quarter."""
+    sheet = Image.new("RGB", (800, 600), "white")
+    with tarfile.open(DRAWINGS) as archive:
+        for place, thing in enumerate(THINGS):
+            stream = archive.extractfile(f"{thing}.webp")
+            assert stream is not None
+            image = Image.open(io.BytesIO(stream.read())).convert("RGB").resize((300, 240))
+            sheet.paste(image, (50 + place % 2 * 400, 30 + place // 2 * 300))
+    return sheet
+
+
+def quarter(thing: str) -> tuple[int, int, int, int]:
+    place = THINGS.index(thing)
+    left, top = place % 2 * 400, place // 2 * 300
+    return left, top, left + 400, top + 300
+
+
+@pytest.fixture(scope="module")
+def builtin() -> clipsearch.Encoder:
+    return clipsearch.Encoder("builtin", precision="fp32")
+
+
+def test_halves_of_the_tower_are_the_whole(builtin: clipsearch.Encoder) -> None:
+    tower = builtin.model.dense_tower()
+    assert tower is not None
+    for seed in range(3):
+        pixels = prepare(scene(seed), builtin.model.preprocessing)
+        features = tower.features(pixels)
+        vector = tower.vectors(features.mean(axis=(0, 1))[None])[0]
+        assert float(vector @ builtin.model.encode_images(pixels[None])[0]) > 0.99999
+        assert tower.features(np.tile(pixels, (2, 3, 1))).shape == (2 * len(features), 3 * len(features), 1280)
+
+
+def test_a_thing_is_found_by_features(builtin: clipsearch.Encoder) -> None:
+    """One that the model knows: of line drawings it knows few. How often it is right, `benchmarks/pointing.py` says."""
+    found = builtin.where("a drawing of an elephant", drawings())
+    assert found.by == "features" and (found.width, found.height) == (800, 600)
+    assert is_inside(found.peak, quarter("elephant"))
+
+
+def test_a_tower_that_cannot_be_cut_is_not(tmp_path: Path) -> None:
+    external = read_model_directory(write_model_directory(tmp_path / "a", external=True))
+    assert external.preprocessing is not None
+    with pytest.raises(NotDense, match="other files"):
+        DenseTower(external, external.preprocessing, 1)
+    broken = write_model_directory(tmp_path / "b")
+    content = (broken / "visual/model.onnx").read_bytes().replace(b"GlobalAveragePool", b"GlobalMaximumPool")
+    (broken / "visual/model.onnx").write_bytes(content)
+    with pytest.raises(NotDense, match="does not average"):
+        OnnxEncoder(broken).dense_tower()
+
+
+def test_a_tiny_tower_of_either_kind_gives_a_map(tmp_path: Path) -> None:
+    for name, external in (("a", True), ("b", False)):
+        encoder = load_encoder(str(write_model_directory(tmp_path / name, external=external)))
+        found = find_where(encoder, encoder.encode_texts(["red"])[0], scene(1))
+        assert found.scores.shape == (36, 48) and np.isfinite(found.scores).all()
+    assert found.by in ("features", "crops")
+
+
+@pytest.mark.parametrize("orientation", [1, 6, 8])
+@pytest.mark.parametrize("colour", ["blue", "green"])
+def test_patches_are_found_by_crops(tmp_path: Path, orientation: int, colour: str) -> None:
+    """In the upright picture, whatever way the file lies."""
+    upright = Image.new("RGB", (3000, 2000), COLOURS["red"])
+    box = (1800, 900, 2700, 1600)
+    ImageDraw.Draw(upright).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=COLOURS[colour])
+    lies = {1: upright, 6: upright.rotate(90, expand=True), 8: upright.rotate(-90, expand=True)}[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    lies.save(tmp_path / "a.jpg", exif=exif)
+    found = clipsearch.Encoder(FakeEncoder()).where(colour, tmp_path / "a.jpg")
+    assert found.by == "crops" and (found.width, found.height) == (3000, 2000)
+    assert is_inside(found.peak, box)
+    assert overlap(found, box) > 0.5
+    left, top, width, height = found.box
+    assert 0 <= left < left + width <= 3000 and 0 <= top < top + height <= 2000
+
+
+def test_a_map_of_nothing_is_one() -> None:
+    found = clipsearch.Encoder(FakeEncoder()).where("red", Image.new("RGB", (7, 900), COLOURS["blue"]))
+    assert found.scores.shape == (48, 4) and found.over(Image.new("RGB", (7, 900))).size == (7, 900)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    picture(1).save(folder / "a.png")
+    image = Image.new("RGB", (400, 300), COLOURS["red"])
+    ImageDraw.Draw(image).rectangle((200, 150, 350, 270), fill=COLOURS["blue"])
+    image.save(folder / "b.png")
+    clipsearch.index(folder, encoder=FakeEncoder())
+    return folder
+
+
+def test_a_collection_says_where(photos: Path) -> None:
+    with clipsearch.open(photos, encoder=FakeEncoder()) as collection:
+        row = next(record.row_id for record in collection if record.path == "b.png")
+        hit = collection.search("name:b.png")[0]
+        maps = [collection.where("blue", one) for one in (row, hit, photos / "b.png", Image.open(photos / "b.png"))]
+        assert len({found.fragment for found in maps}) == 1
+        assert is_inside(maps[0].peak, (200, 150, 350, 270))
+        assert collection.search(f"{photos / 'b.png'}{maps[0].fragment}", all=True)  # the box is a query
+        assert not is_inside(collection.where("blue - red + red - blue + red", row).peak, (200, 150, 350, 270))
+        with pytest.raises(InvalidQuery, match="only filters"):
+            collection.where("ext:png", row)
+        with pytest.raises(NoSuchPicture):
+            collection.where("blue", 999)
+        with pytest.raises(UnreadablePicture):
+            collection.where("blue", photos / "none.png")
+        (photos / "b.png").unlink()
+        with pytest.raises(UnreadablePicture, match=r"^b\.png"):
+            collection.where("blue", row)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    drawings().save(tmp_path / "sheet.png")
+    done = run("where", "a drawing of an elephant", "sheet.png", "-o", "map.png", "--json", folder=tmp_path)
+    told = json.loads(done.stdout)
+    assert is_inside((told["peak"][0], told["peak"][1]), quarter("elephant"))
+    assert told["fragment"] == "#xywh=" + ",".join(map(str, told["box"])) and len(told["scores"][0]) == 48
+    with Image.open(tmp_path / "map.png") as shown:
+        assert shown.size == (800, 600)
+    run("index", ".", folder=tmp_path)
+    line = run("where", "a drawing of an elephant", "sheet.png", folder=tmp_path).stdout.strip()
+    assert line.startswith("sheet.png#xywh=")
+    run("query", f"./{line}", "--all", folder=tmp_path)
+    run("where", "a dog", "sheet.png", "-o", "map.txt", folder=tmp_path, status=2)
+    run("where", "a dog", "none.png", folder=tmp_path, status=1)
