@@ -34,7 +34,7 @@ from builtin_model.image_backbone import CLASSES, ImageBackbone
 from builtin_model.language_gate import learn_gate, write_gate
 from builtin_model.multilingual import Lessons, encode, encode_pictures, make_multilingual, write_config
 from builtin_model.multilingual import Recipe as MultilingualRecipe
-from builtin_model.pairs import SOURCES, CaptionedPicture, class_texts, read_source, shorten, wordnet_texts
+from builtin_model.pairs import DEVELOPMENT, SOURCES, CaptionedPicture, class_texts, read_source, shorten, wordnet_texts
 from builtin_model.text_backbone import PAD_ID, TextBackbone
 from builtin_model.text_layers import token_states
 from builtin_model.training import Recipe, TrainingSet, train_ensemble
@@ -118,7 +118,8 @@ def _make_multilingual(options: argparse.Namespace, heads: Ensemble, pairs: Pair
 def _lessons(options: argparse.Namespace, heads: Ensemble, pairs: Pairs, labels: list[str]) -> Lessons:
     """English captions, labels and translations, each with the vector that the English tower gives it or, where the
     English is not known, the mean of those of the same picture's captions."""
-    translations = read_translations(options.data / FOLDER, pairs.photos)
+    unseen = read_source(options.data, DEVELOPMENT)
+    translations = read_translations(options.data / FOLDER, pairs.photos, unseen)
     originals = sorted({sentence.english for sentence in translations if sentence.english})
     english = [*pairs.captions, *labels, *originals]
     vectors = torch.from_numpy(

@@ -32,6 +32,8 @@ SOURCES = (
 )
 """What is trained on. The shares were chosen on the development pictures. Products are left out: they are what the
 trainer is shown on, and measured with."""
+DEVELOPMENT = Source("flickr8k-dev", "flickr8k-dev-*.tar", 0)
+"""Photos to measure with, whose captions must not be trained on in translation either."""
 FEWEST_WORDS, MOST_WORDS = 2, 5  # of a shortened caption, articles among them
 _GOES_ON = re.compile(
     r"\b(in|on|with|while|at|near|by|next|that|who|wearing|and|of|for|from|through|over|under|behind|against|as|is|are|has"

@@ -29,11 +29,15 @@ class Translation:
     picture: int | None
 
 
-def read_translations(folder: Path, pictures: Sequence[CaptionedPicture]) -> list[Translation]:
-    """Return the sentences whose English original, or whose picture among `pictures` (of Flickr8k), is known.
+def read_translations(
+    folder: Path, pictures: Sequence[CaptionedPicture], unseen: Sequence[CaptionedPicture] = ()
+) -> list[Translation]:
+    """Return the sentences whose English original, or whose picture among `pictures` (of Flickr8k), is known, but none
+    that translates a caption of the `unseen` pictures.
 
     Raises: FileNotFoundError.
     """
+    held_out = {_plain(text) for picture in unseen for text in picture.captions}
     numbers = {_plain(text): number for number, picture in enumerate(pictures) for text in picture.captions}
     votes: dict[str, Counter[int]] = {}
     found: list[Translation] = []
@@ -54,6 +58,8 @@ def read_translations(folder: Path, pictures: Sequence[CaptionedPicture]) -> lis
             if _photo(key) in of_photo
         ]
     for english, *others in _rows(folder / "multi30k-train.tsv.gz", header=True):
+        if _plain(english) in held_out:
+            continue
         number = numbers.get(_plain(english))
         found += [
             Translation(language, text, english, number)
