@@ -1,8 +1,9 @@
-"""Makes the text tower for other languages: a head on the multilingual encoder, learned from English alone.
+"""Makes the text tower for other languages: a head on the multilingual encoder.
 
 The encoder gives a sentence and its translation nearly the same vector. The head takes that to the vector that the
-English text tower makes of the sentence, so it never needs a translation. It is learned on what the shipped graph
-computes, so what the compression of the tokens takes away, it is used to.
+English text tower makes of the sentence, so languages of which it saw no sentence are understood as well; translations
+teach it where the encoder's vectors of two languages differ. It is learned on what the shipped graph computes, so what
+the compression of the tokens takes away, it is used to.
 """
 
 from __future__ import annotations
@@ -44,9 +45,8 @@ log = logging.getLogger(__name__)
 class Recipe:
     """All that can be turned."""
 
-    steps: int = 1200
+    steps: int = 3000
     batch: int = 768
-    captions: float = 0.65  # share of the batch; the others are texts of classes
     hidden: int = 512
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
@@ -61,14 +61,15 @@ class Recipe:
 class Lessons:
     """What the head learns from.
 
-    Texts: the captions of the pictures in turn, then others. Shapes: targets (texts, D) the English tower's vectors,
-    pictures (views, N, D), all unit L2.
+    Shapes: texts T, targets (T, D) what the head is to make of them, pictures (views, N, D), all unit L2, owners (T,)
+    the picture that a text describes or -1, chances (T,) how likely a text is drawn.
     """
 
     texts: list[str]
     targets: Tensor
     pictures: Tensor
-    captions_per_picture: int
+    owners: Tensor
+    chances: Tensor
 
 
 class MultilingualHead(nn.Module):
@@ -203,9 +204,8 @@ def encode(model: Path, tokenizer: Tokenizer, texts: Sequence[str], pad_id: int)
 def learn_head(features: Tensor, lessons: Lessons, recipe: Recipe) -> MultilingualHead:
     """Return a head that imitates the English tower and tells the pictures apart."""
     torch.manual_seed(recipe.seed)
-    captions = lessons.pictures.shape[1] * lessons.captions_per_picture
-    mean = features[:captions].mean(dim=0)
-    scale = (features[:captions] - mean).pow(2).mean().sqrt()
+    mean = features.mean(dim=0)
+    scale = (features - mean).pow(2).mean().sqrt()
     head = MultilingualHead(mean, scale, lessons.targets.shape[1], recipe)
     optimizer = torch.optim.AdamW(
         head.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98)
@@ -213,19 +213,16 @@ def learn_head(features: Tensor, lessons: Lessons, recipe: Recipe) -> Multilingu
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.1, cycle_momentum=False
     )
-    of_captions = int(recipe.batch * recipe.captions)
     log_scale = torch.tensor(recipe.scale)
     for step in range(recipe.steps):
-        shown = torch.randint(captions, (of_captions,))
-        rows = torch.cat([shown, torch.randint(captions, len(features), (recipe.batch - of_captions,))])
+        rows = torch.multinomial(lessons.chances, recipe.batch, replacement=True)
         with torch.autocast("cpu", torch.bfloat16):
             vectors = head(features[rows])
         imitation = 1 - (vectors * lessons.targets[rows]).sum(dim=1).mean()
-        pictures = shown // lessons.captions_per_picture
-        views = torch.randint(lessons.pictures.shape[0], (of_captions,))
-        contrast = contrastive_loss(
-            lessons.pictures[views, pictures].float(), vectors[:of_captions], pictures, log_scale
-        )
+        describing = (lessons.owners[rows] >= 0).nonzero().squeeze(1)
+        pictures = lessons.owners[rows[describing]]
+        views = torch.randint(lessons.pictures.shape[0], (len(pictures),))
+        contrast = contrastive_loss(lessons.pictures[views, pictures].float(), vectors[describing], pictures, log_scale)
         loss = recipe.imitation * imitation + contrast
         optimizer.zero_grad()
         loss.backward()

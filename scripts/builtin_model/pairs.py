@@ -4,14 +4,43 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import timm
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 from PIL import Image
+
+
+class Source(NamedTuple):
+    """Captioned pictures of one kind. `shown`: how often an epoch shows each of them."""
+
+    name: str
+    pattern: str
+    shown: int
+
+
+SOURCES = (
+    Source("flickr8k", "flickr8k-train-*.tar", 5),
+    Source("coco", "coco-train-*.tar", 4),
+    Source("textbook", "textbook-train-*.tar", 3),
+    Source("food", "food-train-*.tar", 3),
+)
+"""What is trained on. The shares were chosen on the development pictures. Products are left out: they are what the
+trainer is shown on, and measured with."""
+DEVELOPMENT = Source("flickr8k-dev", "flickr8k-dev-*.tar", 0)
+"""Photos to measure with, whose captions must not be trained on in translation either."""
+FEWEST_WORDS, MOST_WORDS = 2, 5  # of a shortened caption, articles among them
+_GOES_ON = re.compile(
+    r"\b(in|on|with|while|at|near|by|next|that|who|wearing|and|of|for|from|through|over|under|behind|against|as|is|are|has"
+    r"|which|to|holding|standing|sitting)\b"
+)
+_ARTICLE = re.compile(r"^(there is a|this is a|this is|a|an|the|some) ")
+LONGEST = 400  # letters of a caption: what comes after is beyond the text tower's tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +55,14 @@ class CaptionedPicture:
         return Image.open(io.BytesIO(self.data)).convert("RGB")
 
 
-def read_tars(folder: Path, pattern: str) -> list[CaptionedPicture]:
-    """Return the pictures of all matching WebDataset tars, in the order of file name and key.
+def read_source(folder: Path, source: Source) -> list[CaptionedPicture]:
+    """Return the pictures of a source that have a caption, in the order of file name and key.
 
-    Raises: FileNotFoundError if no tar matches.
+    Raises: FileNotFoundError if there is no tar of it.
     """
-    tars = sorted(folder.glob(pattern))
+    tars = sorted(folder.glob(source.pattern))
     if not tars:
-        raise FileNotFoundError(f"no {pattern} in {folder}: give the folder of the tars with --data")
+        raise FileNotFoundError(f"no {source.pattern} in {folder}: give the folder of the tars with --data")
     return [picture for tar in tars for picture in _read_tar(tar)]
 
 
@@ -50,8 +79,23 @@ def _read_tar(path: Path) -> Iterator[CaptionedPicture]:
                 pictures[key] = content.read()
             elif suffix == "json":
                 captions[key] = json.loads(content.read())["captions"]
+            elif suffix == "txt":
+                captions[key] = [content.read().decode("utf-8").strip()]
     for key in sorted(pictures):
-        yield CaptionedPicture(pictures[key], captions[key])
+        said = [text[:LONGEST] for text in captions.get(key, []) if text.strip()]
+        if said:
+            yield CaptionedPicture(pictures[key], said)
+
+
+def shorten(caption: str) -> str:
+    """What somebody might type to find a picture: the caption up to the first word that goes on to say where or what
+    is done, without an article."""
+    text = caption.strip().rstrip(" .").lower()
+    words = text.split()
+    ends = (match.start() for match in _GOES_ON.finditer(text))
+    end = next((end for end in ends if len(text[:end].split()) >= FEWEST_WORDS), None)
+    short = " ".join(words[:MOST_WORDS]) if end is None else text[:end]
+    return _ARTICLE.sub("", short).strip(" ,") or " ".join(words[:MOST_WORDS])
 
 
 @dataclass(frozen=True, slots=True)

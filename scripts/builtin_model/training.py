@@ -19,6 +19,7 @@ from .heads import DIM, Dropout, DualHeads, Ensemble, principal_directions, stan
 from .text_layers import TokenStates
 
 TEXT_CHUNK = 320
+ROWS_AT_ONCE = 4000
 log = logging.getLogger(__name__)
 
 
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 class Recipe:
     """All that can be turned."""
 
-    epochs: int = 8  # over the captions
+    steps: int = 500
     batch: int = 1024  # pictures with a caption
     prototypes: int = 256  # added to every batch
     prototype_strength: tuple[float, float] = (0.3, 1.0)  # times the features' spread
@@ -35,8 +36,11 @@ class Recipe:
     learning_rate: float = 1e-3
     warmup: float = 0.1  # share of the steps
     weight_decay: float = 0.2
+    shortened: float = 0.15  # share of captions that are shown shortened
     dropped_tokens: float = 0.1  # share of a text's tokens hidden from the text head
     names_every: int = 20  # steps after which the classes' names are encoded again
+    teachers: int = 2  # heads trained first, whose scores of all views the shipped heads learn as well
+    taught: float = 0.5  # weight of that beside the contrastive loss
     dropout: Dropout = field(default_factory=Dropout)
     seed: int = 0
 
@@ -45,12 +49,16 @@ class Recipe:
 class TrainingSet:
     """Features of everything that is trained on.
 
-    Shapes: pictures (views, N, 1280), captions N * captions texts, class_texts M texts, class_labels (M,) int64,
-    class_chances (M,), class_names (1000, names) rows of class_texts, class_weight (1000, 1280), class_bias (1000,).
+    Shapes: pictures (views, N, 1280), captions 2 T texts, T as written, those of a picture side by side, then the same
+    shortened, caption_counts (N,) how many it has, shown (N,) how often an epoch shows it, class_texts M texts,
+    class_labels (M,) int64, class_chances (M,), class_names (1000, names) rows of class_texts, class_weight
+    (1000, 1280), class_bias (1000,).
     """
 
     pictures: Tensor
     captions: TokenStates
+    caption_counts: Tensor
+    shown: Tensor
     class_texts: TokenStates
     class_labels: Tensor
     class_chances: Tensor
@@ -59,14 +67,47 @@ class TrainingSet:
     class_bias: Tensor
 
 
-def train(data: TrainingSet, recipe: Recipe) -> DualHeads:
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """What trained heads make of the training set. Shapes: pictures (N, D), the mean of all views, captions (2 T, D),
+    both unit L2; scale: what their products are multiplied with."""
+
+    pictures: Tensor
+    captions: Tensor
+    scale: float
+
+
+class _Order:
+    """The pictures and captions to be shown next. A picture that is shown again has its next caption."""
+
+    def __init__(self, data: TrainingSet) -> None:
+        self._shown, self._counts = data.shown, data.caption_counts
+        self._starts = data.caption_counts.cumsum(0) - data.caption_counts
+        self._left = torch.empty(2, 0, dtype=torch.long)
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return pictures and captions, each (count,)."""
+        while self._left.shape[1] < count:
+            self._left = torch.cat([self._left, self._epoch()], dim=1)
+        drawn, self._left = self._left[:, :count], self._left[:, count:]
+        return drawn[0], drawn[1]
+
+    def _epoch(self) -> Tensor:
+        pictures = torch.arange(len(self._shown)).repeat_interleave(self._shown)
+        before = (self._shown.cumsum(0) - self._shown)[pictures]
+        time = torch.arange(len(pictures)) - before
+        first = torch.randint(1000, (len(self._shown),))[pictures]
+        captions = self._starts[pictures] + (first + time) % self._counts[pictures]
+        return torch.stack([pictures, captions])[:, torch.randperm(len(pictures))]
+
+
+def train(data: TrainingSet, recipe: Recipe, teacher: Teacher | None = None) -> DualHeads:
     """Return heads trained from scratch; the same arguments give the same heads on the same machine."""
     torch.manual_seed(recipe.seed)
     views, count, _ = data.pictures.shape
-    total = len(data.captions.lengths)
-    captions = total // count
     image = standardisation(data.pictures[0])
-    text = standardisation(_mean_states(data.captions))
+    captions = int(data.caption_counts.sum())
+    text = standardisation(_mean_states(data.captions, captions))
     classifier = (data.class_weight, data.class_bias)
     heads = DualHeads(image, text, classifier, recipe.dropout)
     prototypes = _Prototypes(data, recipe, *image)
@@ -77,18 +118,15 @@ def train(data: TrainingSet, recipe: Recipe) -> DualHeads:
         lr=recipe.learning_rate,
         betas=(0.9, 0.98),
     )
-    steps_per_epoch = total // recipe.batch
-    steps = recipe.epochs * steps_per_epoch
+    steps, order = recipe.steps, _Order(data)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, recipe.warmup))
     for step in range(steps):
-        if step % steps_per_epoch == 0:
-            order = torch.randperm(total)
         if step % recipe.names_every == 0:
             _encode_names(heads, data)
         heads.train()
-        start = step % steps_per_epoch * recipe.batch
-        rows = order[start : start + recipe.batch]
-        pictures, view = rows // captions, torch.randint(views, (len(rows),))
+        pictures, rows = order.draw(recipe.batch)
+        view = torch.randint(views, (len(rows),))
+        rows = rows + captions * (torch.rand(len(rows)) < recipe.shortened)
         prototype_features, prototype_texts, labels = prototypes.draw()
         images = torch.cat([data.pictures[view, pictures].float(), prototype_features])
         # What a row shows: the picture's number, or the class's after all pictures.
@@ -101,6 +139,10 @@ def train(data: TrainingSet, recipe: Recipe) -> DualHeads:
             text_vectors = heads.encode_text(torch.cat([caption_features, class_features]))
         scale = heads.log_scale.exp().clamp(max=100.0)
         loss = contrastive_loss(image_vectors.float(), text_vectors.float(), identity, scale)
+        if teacher is not None:
+            seen, said = image_vectors[: len(rows)].float(), text_vectors[: len(rows)].float()
+            lesson = _imitation_loss(scale * seen @ said.T, teacher, pictures, rows)
+            loss = (1 - recipe.taught) * loss + recipe.taught * lesson
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -112,21 +154,51 @@ def train(data: TrainingSet, recipe: Recipe) -> DualHeads:
 
 
 def train_ensemble(data: TrainingSet, recipe: Recipe, members: int) -> Ensemble:
-    """Return heads of `members` seeds, from the recipe's on, as one."""
-    trained = [train(data, replace(recipe, seed=recipe.seed + index)) for index in range(members)]
+    """Return heads of `members` seeds, from the recipe's on, as one. They learn from heads of other seeds."""
+    teacher = None
+    if recipe.teachers:
+        first = recipe.seed + members
+        log.info("teachers")
+        teacher = _teacher([train(data, replace(recipe, seed=first + index)) for index in range(recipe.teachers)], data)
+    log.info("heads")
+    trained = [train(data, replace(recipe, seed=recipe.seed + index), teacher) for index in range(members)]
     return Ensemble(trained, [_directions(heads, data, DIM // members) for heads in trained])
 
 
 @torch.no_grad()
 def _directions(heads: DualHeads, data: TrainingSet, count: int) -> Tensor:
     """Return the directions that hold most of the vectors of the pictures and captions, which weigh the same."""
-    rows = torch.arange(len(data.captions.lengths))
-    with torch.autocast("cpu", torch.bfloat16):
-        images = heads.encode_image(data.pictures[0].float()).float()
-        texts = heads.encode_text(pool_texts(heads, data.captions, rows)).float()
+    images = _picture_vectors(heads, data.pictures[0])
+    texts = _caption_vectors(heads, data, int(data.caption_counts.sum()))
     directions = principal_directions(torch.cat([images, texts * (len(images) / len(texts)) ** 0.5]), count)
     log.info("%d directions hold %.5f of the captions", count, (texts @ directions.T).pow(2).sum(dim=1).mean().item())
     return directions
+
+
+@torch.no_grad()
+def _teacher(members: list[DualHeads], data: TrainingSet) -> Teacher:
+    """Return what the members make of the training set together, their vectors side by side."""
+    views = [torch.cat([_picture_vectors(heads, view) for heads in members], dim=1) for view in data.pictures]
+    texts = [_caption_vectors(heads, data, len(data.captions.lengths)) for heads in members]
+    return Teacher(
+        pictures=F.normalize(torch.stack(views).sum(dim=0), dim=1),
+        captions=F.normalize(torch.cat(texts, dim=1), dim=1),
+        scale=sum(heads.score_scale for heads in members) / len(members),
+    )
+
+
+@torch.autocast("cpu", torch.bfloat16)
+def _picture_vectors(heads: DualHeads, features: Tensor) -> Tensor:
+    heads.eval()
+    return torch.cat([heads.encode_image(part.float()).float() for part in features.split(ROWS_AT_ONCE)])
+
+
+@torch.autocast("cpu", torch.bfloat16)
+def _caption_vectors(heads: DualHeads, data: TrainingSet, count: int) -> Tensor:
+    """Return the vectors of the first `count` captions."""
+    heads.eval()
+    parts = torch.arange(count).split(ROWS_AT_ONCE)
+    return torch.cat([heads.encode_text(pool_texts(heads, data.captions, rows)).float() for rows in parts])
 
 
 def pool_texts(heads: DualHeads, texts: TokenStates, rows: Tensor, dropped: float = 0.0) -> Tensor:
@@ -153,10 +225,10 @@ def _encode_names(heads: DualHeads, data: TrainingSet) -> None:
 
 
 @torch.no_grad()
-def _mean_states(texts: TokenStates) -> Tensor:
-    """Return the mean token state of every 10th text."""
+def _mean_states(texts: TokenStates, count: int) -> Tensor:
+    """Return the mean token state of every 10th of the first `count` texts."""
     means = []
-    for _, states, is_token in texts.batches(torch.arange(0, len(texts.lengths), 10), TEXT_CHUNK):
+    for _, states, is_token in texts.batches(torch.arange(0, count, 10), TEXT_CHUNK):
         mask = is_token[:, :, None]
         means.append((states.float() * mask).sum(dim=1) / mask.sum(dim=1))
     return torch.cat(means)
@@ -172,6 +244,15 @@ def contrastive_loss(images: Tensor, texts: Tensor, identity: Tensor, scale: Ten
     target = same / same.sum(dim=1, keepdim=True)
     forth = -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
     back = -(target * logits.log_softmax(dim=0)).sum(dim=0).mean()
+    return (forth + back) / 2
+
+
+def _imitation_loss(logits: Tensor, teacher: Teacher, pictures: Tensor, captions: Tensor) -> Tensor:
+    """Return how far the scores of a batch, among each other, are from the teacher's, both ways: the Kullback-Leibler
+    divergence. Shapes: logits (B, B), pictures and captions (B,)."""
+    wanted = teacher.scale * teacher.pictures[pictures] @ teacher.captions[captions].T
+    forth = F.kl_div(logits.log_softmax(dim=1), wanted.softmax(dim=1), reduction="batchmean")
+    back = F.kl_div(logits.T.log_softmax(dim=1), wanted.T.softmax(dim=1), reduction="batchmean")
     return (forth + back) / 2
 
 

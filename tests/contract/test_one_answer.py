@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import clipsearch
 from clipsearch.daemon import client
 from clipsearch.daemon.server import answer_locally
 from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, Hit, Hits
+from clipsearch.search import confidence
 from clipsearch.search.collection import Collection
 from clipsearch.server.mcp import assistant_server
 from clipsearch.store import open_snapshot, read_records
@@ -389,7 +391,12 @@ def test_a_thumb_down_moves_what_is_found_and_is_no_evidence_for_it(options: Ask
 THUMBS: list[Asked] = [{"like": [10]}, {"like": [3, 4]}, {"like": [10], "unlike": [140]}]
 
 
-def test_a_thumb_up_adds_to_what_is_found_and_hides_none_of_it(index: Path) -> None:
+def test_a_thumb_up_adds_to_what_is_found_and_hides_none_of_it(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = confidence.shipped_calibration()
+    # The pictures here are unlike each other: only a judge who is easily convinced finds more.
+    picture = dataclasses.replace(shipped.picture, intercept=shipped.picture.intercept + 1)
+    lenient = dataclasses.replace(shipped, picture=picture)
+    monkeypatch.setattr(confidence, "shipped_calibration", lambda: lenient)
     with clipsearch.open(index, encoder=FakeEncoder(dim=DIM)) as photos:
         certain = set()
         for query in QUERIES:

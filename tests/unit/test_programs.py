@@ -76,7 +76,7 @@ def test_another_process_gets_what_python_gets(address: str, folder: Path) -> No
         (["red folder:trips"], {"k": 7, "offset": 3}),
         (["blue"], {"sort": "path", "unique": True}),
         (["red"], {"like": [3], "unlike": [9], "diverse": 0.5, "all": True}),
-        (["red"], {"min_confidence": 0.97, "k": 100}),
+        (["red"], {"min_confidence": 0.5, "k": 100}),
         (["a submarine"], {"unlike": [0, 140]}),
     ]
     answers = call(address, *((given, {**options, **search}) for given, options in queries))
