@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from clipsearch.records import SavedSearch, Sort
+from clipsearch.search.collection import Collection
 from clipsearch.server import messages
-from clipsearch.server.engine import SharedCollection
 from clipsearch.server.identity import check_index
 from clipsearch.server.routes import AsciiJSON, IndexName, Service, documented
 from clipsearch.store.searches import make_search, read_searches, remove_search, rename_search, save_search
@@ -83,7 +83,7 @@ class SavedSearches:
         """Save a search. Raises: SearchExists, InvalidTag, OtherIndex."""
         search = make_search(asked.name, asked.query, asked.sort, asked.unique, asked.diverse, asked.all)
 
-        def save(photos: SharedCollection) -> SavedSearch:
+        def save(photos: Collection) -> SavedSearch:
             save_search(photos.index, search, replace=asked.replace)
             return search
 
@@ -97,7 +97,7 @@ class SavedSearches:
         """Forget a search, which is the answer. Raises: UnknownSearch, OtherIndex."""
         return self._changed(asked, lambda photos: remove_search(photos.index, asked.name))
 
-    def _changed(self, asked: OneSearchRequest, change: Callable[[SharedCollection], SavedSearch]) -> dict[str, Any]:
+    def _changed(self, asked: OneSearchRequest, change: Callable[[Collection], SavedSearch]) -> dict[str, Any]:
         served = self._service.engine.index(asked.index)
         with served.lease() as photos:
             check_index(photos.identity, served.name, asked.index_id)
