@@ -103,8 +103,8 @@ class Together(Collection):
 
     def _forget(self) -> None:
         """What is known of the parts together is no longer true."""
-        self._by_number = sorted(self._parts, key=lambda part: part.by)
-        self._firsts = np.array([part.by for part in self._by_number], np.int64)
+        numbered = sorted(self._parts, key=lambda part: part.by)
+        self._numbered = numbered, np.array([part.by for part in numbered], np.int64)
         self._sample = self._background = self._nearness = None
         self._manifest: Manifest | None = None
         self._columns: list[Columns] | None = None
@@ -131,7 +131,7 @@ class Together(Collection):
     def _each(self, ask: Callable[[Collection], Answer]) -> list[tuple[Part, Answer]]:
         """What each part answers, in the order of their row ids here. Raises: PartLost."""
         self._check_open()
-        return [(part, self._of(part, ask)) for part in list(self._by_number)]
+        return [(part, self._of(part, ask)) for part in self._numbered[0]]
 
     # -- what it is
 
@@ -167,9 +167,10 @@ class Together(Collection):
     def manifest(self) -> Manifest:
         """The generations that are open, as one."""
         self._check_open()
-        if self._manifest is None:
+        manifest = self._manifest  # another thread may lose a part meanwhile
+        if manifest is None:
             each = [part.photos.manifest for part in self._parts]
-            self._manifest = dataclasses.replace(
+            self._manifest = manifest = dataclasses.replace(
                 each[0],
                 generation=sum(one.generation for one in each),
                 created_at=" ".join(one.created_at for one in each),
@@ -183,7 +184,7 @@ class Together(Collection):
                 tags=_tags_of(each),
                 words=tuple(itertools.chain.from_iterable(one.words for one in each)),
             )
-        return self._manifest
+        return manifest
 
     @property
     def _segments(self) -> list[VectorSegment]:
@@ -197,7 +198,7 @@ class Together(Collection):
         self._check_open()
         return itertools.chain.from_iterable(
             (dataclasses.replace(record, row_id=record.row_id + part.by) for record in part.photos)
-            for part in self._by_number
+            for part in self._numbered[0]
         )
 
     def __repr__(self) -> str:
@@ -224,11 +225,12 @@ class Together(Collection):
 
     def _divided(self, row_ids: IntArray) -> list[tuple[Part, npt.NDArray[np.bool_]]]:
         """Which of some row ids each part has. Raises: PictureOfOne. Shapes: (N,)."""
-        which = np.searchsorted(self._firsts, row_ids, "right") - 1
-        strange = (which < 0) | (row_ids - self._firsts[which] >= 1 << ROW_BITS)
+        parts, firsts = self._numbered
+        which = np.searchsorted(firsts, row_ids, "right") - 1
+        strange = (which < 0) | (row_ids - firsts[which] >= 1 << ROW_BITS)
         if strange.any():
             raise PictureOfOne(int(row_ids[strange][0]))
-        return [(self._by_number[n], which == n) for n in np.unique(which).tolist()]
+        return [(parts[n], which == n) for n in np.unique(which).tolist()]
 
     def _part_of(self, row_id: int) -> Part:
         """The index of a row. Raises: PictureOfOne."""
@@ -287,13 +289,14 @@ class Together(Collection):
         return np.concatenate([np.empty(0, np.int64), *(ids + part.by for part, ids in found)])
 
     def columns(self) -> list[Columns]:
-        if self._columns is None:
-            self._columns = [
+        found = self._columns
+        if found is None:
+            self._columns = found = [
                 columns.moved(part.by, fold_name(readable(str(part.photos.root)).replace(os.sep, "/").rstrip("/")))
                 for part, own in self._each(lambda photos: photos.columns())
                 for columns in own
             ]
-        return self._columns
+        return found
 
     def alive(self) -> list[npt.NDArray[np.bool_]]:
         return [one for _, own in self._each(lambda photos: photos.alive()) for one in own]
@@ -305,7 +308,7 @@ class Together(Collection):
         check_queries(queries, self.manifest.model.dim)
         k = min(k, max(1, self.manifest.answered if selection is None else len(selection)))
         found = [empty_result(len(queries), k)]
-        for part in list(self._by_number):
+        for part in self._numbered[0]:
             own = None
             if selection is not None:
                 first, last = np.searchsorted(selection, [part.by, part.by + (1 << ROW_BITS)])

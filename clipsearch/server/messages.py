@@ -330,12 +330,25 @@ class IndexState(BaseModel):
     progress: Annotated[RunState | None, Field(description="Progress of the run, if known.")]
 
 
+class TogetherState(BaseModel):
+    """All indexes that are served, as one that is called *."""
+
+    name: str
+    id: Annotated[str | None, Field(description="Id that the row ids of its answers belong to.")]
+    generation: Annotated[int | None, Field(description="Sum of the generations of the indexes.")]
+    pictures: int | None
+    problem: Annotated[str | None, Field(description="Why they cannot be searched together; null if they can.")]
+
+
 class StatusAnswer(BaseModel):
     """The indexes that are served."""
 
     version: str
     originals: Annotated[bool, Field(description="Whether browsers on this machine can get original files.")]
     indexes: list[IndexState]
+    together: Annotated[TogetherState | None, Field(description="All of them together; null for fewer than two.")] = (
+        None
+    )
 
 
 class SkippedFile(BaseModel):

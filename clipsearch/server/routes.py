@@ -33,6 +33,7 @@ from clipsearch.errors import (
     InvalidQuery,
     MalformedQuery,
     MissingExtra,
+    MixedModels,
     NoSuchPicture,
     OtherIndex,
     OtherPicture,
@@ -48,6 +49,7 @@ from clipsearch.places import is_file
 from clipsearch.query.arguments import MOST_AT_ONCE, THUMBNAIL_SIZES, read_size
 from clipsearch.query.crops import Crop, read_crop, split_crop
 from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, FloatArray, Hit, ImageRecord
+from clipsearch.remote import ALL
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import Order, Orders
 from clipsearch.search.similar import (
@@ -349,7 +351,19 @@ class Service:
             "version": __version__,
             "originals": self.gives_originals,
             "indexes": [self._state(served) for served in self.engine.indexes.values()],
+            "together": self._together(),
         }
+
+    def _together(self) -> dict[str, Any] | None:
+        """What is known of all indexes together; None where there is one, or none."""
+        if len(self.engine.indexes) < 2:
+            return None
+        try:
+            with self.engine.lease(ALL) as photos:
+                told = {"id": photos.identity, "generation": photos.generation, "pictures": len(photos)}
+                return {"name": ALL, **told, "problem": None}
+        except MixedModels as error:
+            return {"name": ALL, "id": None, "generation": None, "pictures": None, "problem": str(error)}
 
     def skipped(self, index: str | None, most: int) -> dict[str, Any]:
         """Files that cannot be found; see `messages.SkippedAnswer`."""
@@ -717,6 +731,7 @@ _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (SearchExists, 409),
     (InvalidQuery, 400),
     (InvalidArgument, 400),
+    (MixedModels, 400),
     (DimensionMismatch, 400),
     (UnknownIndex, 404),
     (NoSuchPicture, 404),

@@ -161,6 +161,35 @@ def test_assistants_search_all_indexes(client: TestClient) -> None:
     assert len(answer["hits"]) == 7 and {hit["index"] for hit in answer["hits"]} == set(FOLDERS)
 
 
+def test_indexes_of_different_models_are_served_one_by_one(indexes: list[Path], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    plain(COLOURS["red"]).save(other / "red.png")
+    clipsearch.index(other, encoder=FakeEncoder(seed=3, name="other"))
+    together = TestClient(create_app(indexes[:1], encoder=FakeEncoder()), base_url="http://127.0.0.1:7860")
+    with together:
+        assert together.get("/v1/status").json()["together"] is None
+        engine = together.app.state.service.engine  # type: ignore[attr-defined]
+        engine._given = None
+        engine.open = Collection
+        engine.add(other / ".clipsearch")
+        told = together.get("/v1/status").json()["together"]
+        assert told["id"] is None and f"the index {other}" in told["problem"]
+        assert ask(together, status=400, query="red")["error"] == "MixedModels"
+
+
+def test_the_status_tells_of_all_indexes_together(client: TestClient) -> None:
+    told = client.get("/v1/status").json()["together"]
+    found = ask(client, query="red")
+    assert told == {
+        "name": ALL,
+        "id": found["index_id"],
+        "generation": found["generation"],
+        "pictures": 7,
+        "problem": None,
+    }
+
+
 def test_nothing_is_kept_open_for_searches_of_all(client: TestClient) -> None:
     ask(client, query="red")
     engine = client.app.state.service.engine  # type: ignore[attr-defined]
