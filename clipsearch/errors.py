@@ -9,12 +9,14 @@
     ├── NotAnIndex            a folder that holds other things than an index
     ├── UnsupportedIndex      the index was written by a newer clipsearch
     ├── EncoderMismatch       vectors of another model than the one asked for
+    │   └── MixedModels       indexes of different models that were to be searched together
     ├── ViewsMismatch         vectors of other views of each picture than those asked for
     ├── DimensionMismatch     vectors of another length than the index's
     ├── NoPictures            nothing to index
     ├── OtherCollection       the index belongs to another folder than the one named
     ├── OutOfSpace            the disk filled up
     ├── OutOfDeviceMemory     the memory of a GPU does not hold the model and a picture
+    ├── PartLost              one of several indexes can no longer be read; the others can
     ├── StorageError          the index cannot be read or written for another reason
     ├── ModelNotFound         no model of that name
     │   └── HubUnreachable    it may exist, but the hub cannot be asked
@@ -38,6 +40,8 @@
     │   └── AccessDenied      one that wants another token
     └── InvalidQuery          a query that cannot be understood
         ├── EmptyQuery        one without a word
+        ├── OneIndexOnly      what is done in one index, asked of several that are searched together
+        ├── PictureOfOne      the row id of one index, sent to several (also a NoSuchPicture)
         ├── MalformedQuery    one that breaks the rules of the query language, and where
         ├── UnknownTag        one with a tag or concept that the index does not have
         ├── UnknownSearch     a saved search that the index does not have
@@ -185,6 +189,32 @@ class EncoderMismatch(ClipsearchError):
             f"comparable with it. Leave out --model to use the model of the index, or encode everything again with: "
             f"clipsearch index {source} --model {model} --reindex"
         )
+
+
+class MixedModels(EncoderMismatch):
+    """The index at `index` cannot be searched together with others: it holds vectors of another model, or of other
+    views of each picture, than `other`. `remake` is the command that makes them comparable."""
+
+    def __init__(self, index: Path, index_model: str, model: str, other: Path, remake: str) -> None:
+        self.index = index
+        self.index_model = index_model
+        self.model = model
+        self.other = other
+        self.remake = remake
+        ClipsearchError.__init__(
+            self,
+            f"the index {index} was built with {index_model}, and {other} with {model}: their scores cannot be "
+            f"compared. Search them one by one, or encode the pictures of one again with: {remake}",
+        )
+
+
+class PartLost(ClipsearchError):
+    """The index that is called `name` could be opened, but cannot be read now: `problem` says why. Others can."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        self.name = name
+        self.problem = problem
+        super().__init__(f"{name} cannot be read: {problem}. Try again to search the other indexes")
 
 
 class ViewsMismatch(ClipsearchError):
@@ -477,6 +507,29 @@ class AccessDenied(ServerError):
 
 class InvalidQuery(ClipsearchError):
     """A query that cannot be answered as it stands."""
+
+
+class PictureOfOne(InvalidQuery, NoSuchPicture):
+    """A `row_id` by which no picture is known where several indexes are searched together."""
+
+    def __init__(self, row_id: int) -> None:
+        self.row_id = row_id
+        self.path = None
+        Exception.__init__(
+            self,
+            f"{row_id} names no picture of the indexes that are searched together. Use the row_id of a hit of that "
+            "search or a path, or search the one index that this row_id is of",
+        )
+
+
+class OneIndexOnly(InvalidQuery):
+    """Something that is done in one index was asked of several, which are called `known`."""
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self.known = list(known)
+        super().__init__(
+            f"this is done in one index, and several are searched together. Name one of them: {', '.join(self.known)}"
+        )
 
 
 class EmptyQuery(InvalidQuery):

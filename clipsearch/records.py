@@ -260,6 +260,27 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundIn:
+    """Which of several indexes that were searched together has a picture: what the index is called where it was
+    searched (a folder, or a name of a server), its id, and the row id that the picture has there."""
+
+    index: str
+    index_id: str
+    row_id: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same in the words of every answer (docs/api.md)."""
+        return {"index": self.index, "index_id": self.index_id, "index_row_id": self.row_id}
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> FoundIn | None:
+        """What `to_dict` told; None of an answer from one index. Raises: KeyError."""
+        return (
+            cls(body["index"], body["index_id"], body["index_row_id"]) if body.get("index_row_id") is not None else None
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One answer to a query. `path` can be opened from anywhere; `score` is a cosine in -1..1, or NaN where the query
     has only filters. `others`: near-duplicates that this hit stands for. `confidence`: the probability (0..1) that the
@@ -274,6 +295,7 @@ class Hit:
     confidence: float | None = None
     band: Band | None = None
     words: tuple[Line, ...] = ()
+    found_in: FoundIn | None = None  # of a search of several indexes
 
     @property
     def where(self) -> str:
@@ -291,7 +313,8 @@ class Hit:
         judged = {"rank": self.rank, "score": score, "confidence": confidence, "band": self.band}
         others = [other.to_dict(exact=exact, whole=whole) for other in self.others]
         words = [line.to_dict() for line in self.words]
-        return {**judged, **self.record.to_dict(self.path, whole=whole), "others": others, "words": words}
+        told = {**judged, **self.record.to_dict(self.path, whole=whole), "others": others, "words": words}
+        return told if self.found_in is None else {**told, **self.found_in.to_dict()}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Hit:
@@ -300,7 +323,8 @@ class Hit:
         others = tuple(cls.from_dict(other) for other in body["others"])
         record = ImageRecord.from_dict(body)
         words = tuple(map(Line.from_dict, body.get("words", ())))
-        return cls(body["rank"], score, body["path"], record, others, body["confidence"], body["band"], words)
+        found_in = FoundIn.from_dict(body)
+        return cls(body["rank"], score, body["path"], record, others, body["confidence"], body["band"], words, found_in)
 
     def _repr_html_(self) -> str:
         """The hit with its picture, for notebooks."""

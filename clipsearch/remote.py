@@ -75,6 +75,8 @@ from clipsearch.records import (
 if TYPE_CHECKING:
     import httpx
 
+ALL = "*"
+"""The name of all indexes of a server, searched together."""
 MOST_LETTERS = 500_000  # of all texts in one request; a server takes 4 MB of JSON
 SIDE_BY_SIDE = 4  # requests
 MOST_REMEMBERED = 100_000  # rows that hits told of
@@ -123,7 +125,8 @@ class RemoteCollection:
         timeout_s: float = TIMEOUT_S,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`index` is a name from `status`; the server's first one if left out. `transport`: see httpx, for tests.
+        """`index` is a name from `status`, or "*" for all together; the server's first one if left out.
+        `transport`: see httpx, for tests.
 
         Raises: InvalidArgument, also for what is no address.
         """
@@ -562,6 +565,8 @@ class RemoteCollection:
     def _state(self) -> dict[str, Any]:
         """The part of `status` that is about this index. Raises: UnknownIndex."""
         states = self.status()["indexes"]
+        if self.index == ALL and states:
+            return _together(states)
         for state in states:
             if self.index in (None, state["name"]):
                 found: dict[str, Any] = state
@@ -648,7 +653,8 @@ def connect(
 ) -> RemoteCollection:
     """Connect to `clipsearch serve` at `url`, such as "http://127.0.0.1:7860".
 
-    `index` is the name of one of its indexes; the first if left out. Nothing is asked before a method is called.
+    `index` is the name of one of its indexes, or "*" for all together; the first if left out. Nothing is asked before a
+    method is called.
     """
     return RemoteCollection(url, token=token, index=index, timeout_s=timeout_s)
 
@@ -684,6 +690,22 @@ def _hits(answer: dict[str, Any]) -> list[Hit]:
 def _state_of(answer: Mapping[str, Any]) -> tuple[str, int | None, str | None]:
     """Of which state of an index an answer is: the index, and its generation or its model."""
     return answer["index_id"], answer.get("generation"), answer.get("fingerprint")
+
+
+def _together(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is known of all indexes of a server, as of one."""
+    tags: dict[str, dict[str, Any]] = {}
+    for tag in (tag for state in states for tag in state["tags"]):
+        known = tags.setdefault(tag["name"], {**tag, "pictures": 0})
+        known["pictures"] += tag["pictures"]
+    return {
+        **states[0],
+        "name": ALL,
+        "root": os.path.commonpath([state["root"] for state in states]),
+        "generation": sum(state["generation"] for state in states),
+        "pictures": sum(state["pictures"] for state in states),
+        "tags": list(tags.values()),
+    }
 
 
 def _rows_named(terms: Iterable[Term]) -> list[int]:

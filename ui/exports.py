@@ -20,7 +20,8 @@ import numpy as np
 from clipsearch.errors import InvalidQuery, NoSuchPicture, OtherIndex, OtherPicture, UnreadablePicture
 from clipsearch.filenames import for_parsers
 from clipsearch.records import HIT_FIELDS, in_one_cell
-from clipsearch.server.engine import ServedIndex, SharedCollection
+from clipsearch.search.collection import Collection
+from clipsearch.server.engine import ServedIndex
 from clipsearch.server.routes import Service, path_of
 from clipsearch.server.work import WorkQueue
 
@@ -46,7 +47,7 @@ class Export:
             raise InvalidQuery(f"{len(ids):,} pictures are too many for one archive: select {MOST_ZIPPED:,} or fewer")
         self._service, self._work, self._served, self._ids, self._form = service, work, served, ids, form
         self._stack = ExitStack()
-        self._photos: SharedCollection = self._stack.enter_context(served.lease())
+        self._photos: Collection = self._stack.enter_context(served.lease())
         missing = np.setdiff1d(np.array(ids, np.int64), self._photos.row_ids())
         if len(missing):
             self.close()

@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from clipsearch.folding import fold_name
 from clipsearch.records import SavedSearch, Sort
+from clipsearch.search.collection import Collection
 from clipsearch.server import messages
-from clipsearch.server.engine import SharedCollection
 from clipsearch.server.identity import check_index
 from clipsearch.server.routes import AsciiJSON, IndexName, Service, documented
 from clipsearch.store.searches import make_search, read_searches, remove_search, rename_search, save_search
@@ -72,18 +73,19 @@ class SavedSearches:
         self._service = service
 
     def list(self, index: str | None) -> dict[str, Any]:
-        """The saved searches of an index."""
+        """The saved searches of an index; of all together, of searches with one name the first."""
         served = self._service.engine.index(index)
         with served.lease() as photos:
-            searches = read_searches(served.path, photos.manifest)
-            told = [dataclasses.asdict(search) for search in searches]
+            found = [search for one, _ in photos.parts for search in read_searches(one.index, one.manifest)]
+            searches = {fold_name(search.name): search for search in reversed(found)}
+            told = [dataclasses.asdict(search) for _, search in sorted(searches.items())]
             return {"index": served.name, "index_id": photos.identity, "searches": told}
 
     def save(self, asked: SaveRequest) -> dict[str, Any]:
         """Save a search. Raises: SearchExists, InvalidTag, OtherIndex."""
         search = make_search(asked.name, asked.query, asked.sort, asked.unique, asked.diverse, asked.all)
 
-        def save(photos: SharedCollection) -> SavedSearch:
+        def save(photos: Collection) -> SavedSearch:
             save_search(photos.index, search, replace=asked.replace)
             return search
 
@@ -97,7 +99,7 @@ class SavedSearches:
         """Forget a search, which is the answer. Raises: UnknownSearch, OtherIndex."""
         return self._changed(asked, lambda photos: remove_search(photos.index, asked.name))
 
-    def _changed(self, asked: OneSearchRequest, change: Callable[[SharedCollection], SavedSearch]) -> dict[str, Any]:
+    def _changed(self, asked: OneSearchRequest, change: Callable[[Collection], SavedSearch]) -> dict[str, Any]:
         served = self._service.engine.index(asked.index)
         with served.lease() as photos:
             check_index(photos.identity, served.name, asked.index_id)

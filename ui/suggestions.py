@@ -11,9 +11,9 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from clipsearch.search.collection import Collection
 from clipsearch.search.suggest import MOST_READ, MOST_SUGGESTED, Vocabulary, suggest
 from clipsearch.server import messages
-from clipsearch.server.engine import SharedCollection
 from clipsearch.server.routes import AsciiJSON, Service, documented
 
 VOCABULARIES_KEPT = 4
@@ -60,7 +60,7 @@ class Suggestions:
             told = [dataclasses.asdict(one) for one in found]
             return {"index": served.name, "index_id": photos.identity, "suggestions": told}
 
-    def _vocabulary(self, name: str, photos: SharedCollection) -> Vocabulary:
+    def _vocabulary(self, name: str, photos: Collection) -> Vocabulary:
         key = (name, photos.identity, photos.manifest.generation, photos.manifest.created_at)
         with self._counting:
             if key not in self._known:

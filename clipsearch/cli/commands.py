@@ -3,6 +3,7 @@ query waits for no other."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from importlib import import_module
 from typing import Any
@@ -54,10 +55,25 @@ def load_command(name: str) -> Any:
 
     group = typer.main.get_group(import_module(f"clipsearch.cli.{name}").app)
     for command in (group, *group.commands.values()):
+        if any("--index" in parameter.opts and not parameter.multiple for parameter in command.params):
+            _refuse_several_indexes(command)
         for parameter in command.params:
             if parameter.type.name.startswith("float"):
                 _refuse_nan(parameter.type)
     return group.commands.get(name, group)
+
+
+def _refuse_several_indexes(command: Any) -> None:
+    """Let a command that works with one index refuse `--index` twice: it would take the last."""
+    parse = command.parse_args
+
+    def parse_args(context: Any, arguments: list[str]) -> Any:
+        options = itertools.takewhile(lambda argument: argument != "--", arguments)
+        if sum(argument == "--index" or argument.startswith("--index=") for argument in options) > 1:
+            context.fail("--index can be given only once here. Several are taken by: query, similar, serve, ui, mcp.")
+        return parse(context, arguments)
+
+    command.parse_args = parse_args
 
 
 def _refuse_nan(kind: Any) -> None:

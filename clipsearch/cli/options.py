@@ -8,12 +8,15 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clipsearch.cli.terminal import shown
 from clipsearch.filenames import for_parsers, safe, to_bytes
+
+if TYPE_CHECKING:
+    from clipsearch.search.collection import Collection
 
 EXIT_ERROR, EXIT_USAGE, EXIT_NOTHING_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -24,6 +27,15 @@ IndexOption = Annotated[
         help="Folder of the index, if not `.clipsearch` in the photo folder.",
         metavar="DIR",
         readable=False,  # what the system says when it is read says more
+    ),
+]
+IndexesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--index",
+        help="Folder of the index, if not `.clipsearch` in the photo folder. Repeat it to search several together.",
+        metavar="DIR",
+        readable=False,
     ),
 ]
 ModelOption = Annotated[
@@ -53,6 +65,19 @@ RecallOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def searched(index: list[Path] | None) -> Path | list[Path] | None:
+    """What `--index` names, given any number of times, for `open_collection`."""
+    return index[0] if index and len(index) == 1 else index or None
+
+
+def remember(photos: Collection) -> None:
+    """Note that an index was used, or several, of which the first counts as the one used last."""
+    from clipsearch import config
+
+    for one, _ in reversed(photos.parts):
+        config.remember_index(one.index)
 
 
 def picture_or_id(word: str) -> int | str:

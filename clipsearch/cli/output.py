@@ -19,7 +19,9 @@ LONGEST_WORDS = 90  # characters of the words in a picture, under a hit
 def hits_csv(hits: Iterable[Hit]) -> bytes:
     """A line for each hit, after a line of names. Texts are exact in a pipe or a file."""
     buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, [*HIT_FIELDS], extrasaction="ignore")
+    hits = list(hits)
+    several = next((list(hit.found_in.to_dict()) for hit in hits if hit.found_in is not None), [])
+    writer = csv.DictWriter(buffer, [*HIT_FIELDS, *several], extrasaction="ignore")
     writer.writeheader()
     for hit in hits:
         row = hit.to_dict()
@@ -33,13 +35,21 @@ def print_hit(hit: Hit) -> None:
     score = "    -" if math.isnan(hit.score) else f"{hit.score:.3f}"
     word = "words" if hit.words and hit.band == "unlikely" else hit.band  # these are why it is shown
     band = "" if word is None else f"{word:8}  "
-    print(f"{hit.rank:3d}  {score}  {band}{shown(hit.record.where(_shortest(hit.path)))}")
+    print(f"{hit.rank:3d}  {score}  {band}{shown(_place_of(hit))}")
     if hit.words:
         print(f"{'':22}{shown(said_words(hit.words))}")
     if words := words_of(hit.record.metadata):
         print(f"{'':22}{shown(words)}")
     for other in hit.others:
-        print(f"                      = {shown(other.record.where(_shortest(other.path)))}")
+        print(f"                      = {shown(_place_of(other))}")
+
+
+def _place_of(hit: Hit) -> str:
+    """Where a picture is: from here, or of several indexes in which folder, and where in it."""
+    if hit.found_in is None:
+        return hit.record.where(_shortest(hit.path))
+    root = hit.path.removesuffix(hit.record.path).rstrip("/") or "/"
+    return f"{_shortest(root)}: {hit.record.where(hit.record.path)}"
 
 
 def words_of(metadata: PictureMetadata) -> str:

@@ -15,13 +15,15 @@ from clipsearch.cli.options import (
     EXIT_NOTHING_FOUND,
     AllowPickleOption,
     CheckpointOption,
-    IndexOption,
+    IndexesOption,
     JsonOption,
     ModelOption,
     notice,
     print_bytes,
     print_json,
     print_names,
+    remember,
+    searched,
 )
 from clipsearch.cli.output import hits_csv, print_hit
 from clipsearch.cli.terminal import shown
@@ -32,6 +34,7 @@ from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
     from clipsearch.cli.preview import Preview
+    from clipsearch.search.order import Order
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -99,7 +102,7 @@ def query(
             "--saved", help="A saved search (see clipsearch saved list), and what else the query says.", metavar="NAME"
         ),
     ] = None,
-    index: IndexOption = None,
+    index: IndexesOption = None,
     model: ModelOption = None,
     checkpoint: CheckpointOption = None,
     allow_pickle: AllowPickleOption = False,
@@ -134,6 +137,7 @@ def query(
       clipsearch query "(camera:canon or ext:png) not tag:seen" --sort date
       clipsearch query "red car" -0 | xargs -0 cp -t ./red-cars
       clipsearch query "sunset" --json --unique --index ./photos
+      clipsearch query "a dog" --index ./photos --index /media/old-photos        (both together)
     """
     if as_json + as_csv + paths + zero + preview > 1:
         raise InvalidQuery("use only one of --json, --csv, --paths, -0 and --preview")
@@ -141,7 +145,7 @@ def query(
     if saved is not None:
         from clipsearch.cli.saved import saved_search
 
-        kept = saved_search(index, saved)
+        kept = saved_search(index or [], saved)
         words = f"{kept.query} {words}".strip()
         sort = kept.sort if sort == "score" else sort
         show_all, unique, diverse = show_all or kept.all, unique or kept.unique, diverse or kept.diverse
@@ -167,7 +171,7 @@ def query(
     if checkpoint is not None or allow_pickle:
         from clipsearch.indexer.api import encoder_for
 
-        place = config.find_index(index)
+        place = config.find_index(index[0] if index else None)
         encoder = encoder_for(place, model, checkpoint=checkpoint, allow_pickle=allow_pickle, notice=notice)
     options: dict[str, Any] = {
         "sort": sort,
@@ -181,20 +185,27 @@ def query(
     }
     lap("start and imports")
     asked = {**options, "offset": offset}
-    hits = _hits_of_server(index, words, k, asked) if model is None and encoder is None else None
+    named = searched(index)
+    hits = None
+    if not isinstance(named, list) and model is None and encoder is None:
+        hits = _hits_of_server(named, words, k, asked)
     if hits is None:
         from clipsearch.search.collection import open_collection
 
-        with open_collection(index, model=model, encoder=encoder) as photos:
-            order = photos.order(words, **options)
-            hits = Hits(order.window(photos, offset, k), are_certain=not order.is_uncertain)
-            if daemon == "auto" and model is None and encoder is None:
+        with open_collection(named, model=model, encoder=encoder) as photos:
+
+            def ask() -> tuple[Order, Hits]:
+                order = photos.order(words, **options)
+                return order, Hits(order.window(photos, offset, k), are_certain=not order.is_uncertain)
+
+            order, hits = photos.answered(ask)
+            if daemon == "auto" and not isinstance(named, list) and model is None and encoder is None:
                 from clipsearch.daemon.client import start_daemon
 
                 start_daemon(photos.index)
             for line in photos.notices(order.wish.query):
                 notice(line)
-            config.remember_index(photos.index)
+            remember(photos)
             empty = "" if hits else f"{safe(str(photos.root))}: {safe(order.why_empty(photos))}"
     if not hits.are_certain and (paths or zero):  # for other programs, which see no heading
         print("nothing certain (--all prints the nearest)", file=sys.stderr)

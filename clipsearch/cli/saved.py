@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +13,7 @@ import typer
 from clipsearch import config
 from clipsearch.cli.options import IndexOption, JsonOption, print_json, quoted
 from clipsearch.cli.terminal import shown
+from clipsearch.errors import UnknownSearch
 from clipsearch.records import Sort
 
 if TYPE_CHECKING:
@@ -105,11 +108,16 @@ def remove(name: NameArgument, index: IndexOption = None) -> None:
     print(f"Removed. It was: {shown(gone.query)}")
 
 
-def saved_search(index: Path | None, name: str) -> SavedSearch:
-    """The search of that name. Raises: UnknownSearch, IndexNotFound, CorruptIndex."""
+def saved_search(indexes: Sequence[Path | None], name: str) -> SavedSearch:
+    """The search of that name, of the first index that has one. Raises: UnknownSearch, IndexNotFound, CorruptIndex."""
     from clipsearch.store import open_snapshot
     from clipsearch.store.searches import find_search
 
-    place = config.find_index(index)
+    *others, last = indexes or [None]
+    for index in others:
+        place = config.find_index(index)
+        with contextlib.suppress(UnknownSearch), open_snapshot(place) as snapshot:
+            return find_search(place, snapshot.manifest, name)
+    place = config.find_index(last)
     with open_snapshot(place) as snapshot:
         return find_search(place, snapshot.manifest, name)

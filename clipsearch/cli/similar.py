@@ -7,8 +7,16 @@ from typing import Annotated
 
 import typer
 
-from clipsearch import config
-from clipsearch.cli.options import EXIT_NOTHING_FOUND, IndexOption, JsonOption, picture_or_id, print_json
+from clipsearch.cli.options import (
+    EXIT_NOTHING_FOUND,
+    IndexesOption,
+    JsonOption,
+    notice,
+    picture_or_id,
+    print_json,
+    remember,
+    searched,
+)
 from clipsearch.cli.output import print_hit
 from clipsearch.records import DEFAULT_HITS, NOTHING_SIMILAR
 
@@ -19,7 +27,7 @@ app = typer.Typer(rich_markup_mode=None)
 def similar(
     picture: Annotated[str, typer.Argument(help="Path of a picture, or row_id of a hit.", metavar="PICTURE|ID")],
     k: Annotated[int, typer.Option("-k", "--hits", help="Number of hits.", metavar="N")] = DEFAULT_HITS,
-    index: IndexOption = None,
+    index: IndexesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find pictures similar to one picture. That picture itself is not a hit.
@@ -32,9 +40,11 @@ def similar(
     """
     from clipsearch.search.collection import open_collection
 
-    with open_collection(index) as photos:
+    with open_collection(searched(index)) as photos:
         hits = photos.similar(picture_or_id(picture), k)
-        config.remember_index(photos.index)
+        for line in photos.partial():
+            notice(line)
+        remember(photos)
     if as_json:
         print_json([hit.to_dict() for hit in hits])
     else:

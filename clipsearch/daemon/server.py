@@ -94,7 +94,7 @@ class LocalSocket:
             parsed = parse_query(asked["query"], is_file=lambda name: _is_file(folder, name))
         if any(term.kind == "picture" or MARK in term.value for term in parsed.terms):
             return {}
-        with self._served.lease(at_least=generation) as photos:
+        with self._served.lease_alone(at_least=generation) as photos:
             if photos.manifest.generation != generation:
                 return {}
             alone = photos.alone(self._own_encoder(photos.encoder))
@@ -103,7 +103,7 @@ class LocalSocket:
             return {"hits": [hit.to_dict(exact=True, whole=True) for hit in hits], **told}
 
     def _warm_up(self) -> None:
-        with contextlib.suppress(ClipsearchError, OSError), self._served.lease() as photos:
+        with contextlib.suppress(ClipsearchError, OSError), self._served.lease_alone() as photos:
             photos.alone(self._own_encoder(photos.encoder)).search("a picture", 1)
 
     def _own_encoder(self, shared: Encoder) -> Encoder:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, overload
+from typing import TYPE_CHECKING, Self, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +98,8 @@ if TYPE_CHECKING:
     from clipsearch.store.words import WordFiles
 
 ReadPart = Callable[[str, Crop], tuple[FloatArray, str | None]]
+Answer = TypeVar("Answer")
+NO_IDENTITY = "0" * 32  # of indexes made before there were markers
 SAMPLE_ROWS = 4096
 WORD_PROMPT = "a photo of {}"
 """A word by itself is also encoded in this, and the mean is searched for: with the built-in model precision@20 rises by
@@ -115,6 +117,9 @@ class Collection:
     Use `clipsearch.open` to make one. Close it, or use it in a `with`, so that old files can be deleted.
     """
 
+    _unknown = "the index has no picture {}"  # what is said of a number that names none, and what does
+    _named_by = "Use the row_id of a hit."
+
     def __init__(
         self,
         index: str | os.PathLike[str],
@@ -127,6 +132,8 @@ class Collection:
         if model is not None:
             read_name("model", model)
         encoder = encoder.model if isinstance(encoder, ModelEncoder) else encoder
+        self.identity = config.marker_of(index) or NO_IDENTITY
+        """The random id of the index."""
         self._opened = open_snapshot(index)
         self._model_name = model
         self._encoder = None if encoder is None else self._fitting(encoder)
@@ -152,6 +159,30 @@ class Collection:
         """The vectors. Raises: ClosedCollection."""
         self._check_open()
         return self._mapped
+
+    @property
+    def parts(self) -> Sequence[tuple[Collection, int]]:
+        """The indexes that are searched, each with what its row ids are raised by here: of one index, itself."""
+        self._check_open()
+        return ((self, 0),)
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """Of several indexes that were to be searched together, those that cannot be read, and why (see `together`)."""
+        self._check_open()
+        return {}
+
+    def partial(self) -> list[str]:
+        """That some indexes were left out, a line for each."""
+        return [
+            sentence("not_searched", "{name} was not searched: {why}", name=name, why=why)
+            for name, why in self.missing.items()
+        ]
+
+    def answered(self, ask: Callable[[], Answer]) -> Answer:
+        """What `ask` gives. Of several indexes, it is asked again without one that turns out to be unreadable."""
+        self._check_open()
+        return ask()
 
     @property
     def root(self) -> Path:
@@ -296,11 +327,15 @@ class Collection:
             each=each,
         )
         queries, is_one = read_queries(query)
-        wishes = [self._wish(one, about, local_files=local_files) for one in queries]
-        orders = put_all_in_order(self, wishes)
-        if not is_one:
-            reach_together(self, orders, offset + k)
-        hits = [Hits(order.window(self, offset, k), are_certain=not order.is_uncertain) for order in orders]
+
+        def ask() -> list[Hits]:
+            wishes = [self._wish(one, about, local_files=local_files) for one in queries]
+            orders = put_all_in_order(self, wishes)
+            if not is_one:
+                reach_together(self, orders, offset + k)
+            return [Hits(order.window(self, offset, k), are_certain=not order.is_uncertain) for order in orders]
+
+        hits = self.answered(ask)
         return hits[0] if is_one else hits
 
     def order(
@@ -379,7 +414,7 @@ class Collection:
 
         self._check_open()
         k, _ = read_window(k)
-        return Hits(similar_to(self, picture, k))
+        return Hits(self.answered(lambda: similar_to(self, picture, k)))
 
     def judge(
         self, hits: list[Hit], vector: FloatArray, kind: QueryKind = "text", best: float | None = None
@@ -721,8 +756,8 @@ class Collection:
             try:
                 return self.vector(int(value)) if crop is None else self.encode_part(int(value), crop)[0]
             except (NoSuchPicture, ValueError):  # ValueError: it has thousands of digits
-                problem = f"the index has no picture {value}"
-                raise MalformedQuery(query.source, term.position, problem, "Use the row_id of a hit.") from None
+                problem = self._unknown.format(value)
+                raise MalformedQuery(query.source, term.position, problem, self._named_by) from None
         if term.vector is not None:
             sent: FloatArray = term.vector
             return sent
@@ -845,9 +880,13 @@ class Collection:
         """Vectors of up to SAMPLE_ROWS pictures, evenly spread, deleted ones too. Shape: (N, D) float32."""
         self._check_open()
         if self._sample is None:
-            rows = sum(len(segment) for segment in self._segments)
-            step = max(1, -(-rows // SAMPLE_ROWS))
-            parts = [segment.file.take(np.arange(0, len(segment), step)) for segment in self._segments]
+            ends = np.cumsum([0, *map(len, self._segments)])
+            step = max(1, -(-int(ends[-1]) // SAMPLE_ROWS))
+            # Evenly over all of them: a collection in many parts is sampled as one in a single part is.
+            parts = [
+                segment.file.take(np.arange(-start % step, len(segment), step))
+                for segment, start in zip(self._segments, ends.tolist(), strict=False)
+            ]
             self._sample = np.concatenate([np.empty((0, self.manifest.model.dim), np.float32), *parts])
         return self._sample
 
@@ -941,7 +980,15 @@ class Collection:
     def _hit(self, rank: int, score: float, row_id: int) -> Hit:
         record = self.record(row_id)
         score = score if math.isnan(score) else max(-1.0, min(1.0, score))
-        return Hit(rank, score, os.path.join(self.root, record.path), record)
+        return Hit(rank, score, self.path_of(record), record)
+
+    def path_of(self, record: ImageRecord) -> str:
+        """Where a picture of the index is, absolute."""
+        return os.path.join(self.root, record.path)
+
+    def leads_out(self, record: ImageRecord) -> bool:
+        """Whether a picture's file is a link out of the folder now, of an index that follows none."""
+        return self.manifest.links == "inside" and leads_out(self.root, record.path)
 
     def record(self, row_id: int) -> ImageRecord:
         """What the index knows of a picture. Raises: NoSuchPicture if none has this row id (any more)."""
@@ -981,9 +1028,9 @@ class Collection:
     def _file_of(self, record: ImageRecord) -> str:
         """The file of a picture, to be read. Raises: UnreadablePicture if it is away, or leads out of the folder;
         IndexAway."""
-        if self.manifest.links == "inside" and leads_out(self.root, record.path):
+        if self.leads_out(record):
             raise UnreadablePicture(record.path, "unreadable", "its file is a link out of the folder now")
-        path = os.path.join(self.root, record.path)
+        path = self.path_of(record)
         if not is_file(path):
             if not self.index.is_dir():
                 raise IndexAway(self.index)
@@ -999,6 +1046,8 @@ class Collection:
         row_id = read_row_id(row_id)
         try:
             vector: FloatArray = self.vectors([row_id])[0]
+        except NoSuchPicture:
+            raise
         except InvalidQuery:
             raise NoSuchPicture(row_id) from None
         return vector
@@ -1107,16 +1156,16 @@ class Collection:
             self._word_files = WordFiles(self.index, snapshot.manifest.words)
         return self._word_files
 
-    def live_rows(self) -> list[LiveRows]:
-        """The rows of each fragment, with which of them are answered. Raises: CorruptIndex."""
-        return self._live_rows()
-
     def _holding(self, words: tuple[str, ...]) -> IntArray:
         return self.words.holding(words)
 
     def columns(self) -> list[Columns]:
         """What filters ask, for each fragment; of pictures that are gone too. Raises: CorruptIndex."""
         return [rows.file.columns for rows in self._live_rows()]
+
+    def alive(self) -> list[npt.NDArray[np.bool_]]:
+        """Which rows of each of `columns` are answered. Raises: CorruptIndex."""
+        return [rows.alive for rows in self._live_rows()]
 
     def tag(self, name: str) -> Tag:
         """A tag or concept. Raises: UnknownTag, CorruptIndex."""
@@ -1209,17 +1258,22 @@ def _cut_short(text: str, part: str) -> str:
 
 
 def open_collection(
-    folder: str | os.PathLike[str] | None = None,
+    folder: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
     *,
     model: str | None = None,
     encoder: Encoder | ModelEncoder | None = None,
 ) -> Collection:
-    """Open the index of a photo folder (or an index folder) for searching.
+    """Open the index of a photo folder (or an index folder) for searching, or several, to be searched together.
 
     Without `folder`: the one that a command in the current folder would use (see config.find_index).
-    `model` names another model than the index's, with the same image tower. Raises: IndexNotFound, CorruptIndex,
-    UnsupportedIndex, EncoderMismatch, InvalidArgument.
+    `model` names another model than the index's, with the same image tower. Of several indexes, those that cannot be
+    read are left out, and named by `missing`; all must be of one model (docs/collections.md).
+    Raises: IndexNotFound, CorruptIndex, UnsupportedIndex, EncoderMismatch, InvalidArgument.
     """
+    if folder is not None and not isinstance(folder, str | bytes | os.PathLike) and isinstance(folder, Iterable):
+        from clipsearch.search.together import open_together
+
+        return open_together(list(folder), model=model, encoder=encoder)
     index = config.find_index(None if folder is None else Path(read_place("folder", folder)))
     photos = Collection(index, model=model, encoder=encoder)
     lap("open and verify the index")

@@ -610,6 +610,7 @@ def listed(photos: Collection, chosen: IntArray, *, by_path: bool, first: int | 
                 columns.row_ids,
             )
             at = np.flatnonzero(np.isin(row_ids, chosen, assume_unique=True))
+            folders = [columns.placed(folder) for folder in folders]
             rows += [(folders[codes[n]], names[n], int(row_ids[n])) for n in at]
         rows = sorted(rows) if first == len(rows) else heapq.nsmallest(first, rows)
         return np.array([row_id for _, _, row_id in rows], np.int64)

@@ -151,7 +151,13 @@ def find_picture(photos: Collection, path: str) -> int | None:
     """The row id of the picture at `path` (absolute, or relative to the collection's root); None if it is no row's.
 
     Compares texts: the path is not opened. Letters' case and Unicode form count only where two names differ in them.
+    Of several indexes, the first that has it; what is relative must be in one of them alone.
     """
+    found = [by + row_id for one, by in photos.parts if (row_id := _find_picture(one, path)) is not None]
+    return found[0] if len(found) == 1 or (found and os.path.isabs(path)) else None  # noqa: PTH117
+
+
+def _find_picture(photos: Collection, path: str) -> int | None:
     name = os.path.normpath(path) if path else ""
     root = os.path.join(photos.root, "")  # noqa: PTH118
     name = name.removeprefix(root).replace(os.sep, "/")

@@ -82,9 +82,8 @@ def rows_with_words(photos: Collection, words: Sequence[str], selection: IntArra
         return none
     wanted = np.frombuffer(b"".join(ranks), "<i8").reshape(-1, 2)
     found: list[tuple[tuple[bool, float], int]] = []
-    for rows in photos.live_rows():
-        columns = rows.file.columns
-        at = np.flatnonzero(among(columns.hashes, wanted) & rows.alive)
+    for columns, alive in zip(photos.columns(), photos.alive(), strict=True):
+        at = np.flatnonzero(among(columns.hashes, wanted) & alive)
         hashes = hash_texts(columns.hashes[at])
         found += [
             (ranks[bytes.fromhex(content_hash)], int(row_id))

@@ -17,19 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from clipsearch.config import marker_of
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
-from clipsearch.errors import ClipsearchError, EncoderMismatch, UnknownIndex
+from clipsearch.errors import ClipsearchError, EncoderMismatch, OneIndexOnly, UnknownIndex
 from clipsearch.query.crops import Crop
 from clipsearch.records import FloatArray, IntArray
+from clipsearch.remote import ALL
 from clipsearch.search.collection import Collection
+from clipsearch.search.together import UNREADABLE, Together, said_of
 from clipsearch.server.batching import Batches, BatchingEncoder
 
 POLL_S = 0.5
 RETRY_S = 5.0
 SEARCHES_AT_ONCE = 32
-NO_IDENTITY = "0" * 32  # of indexes made before there were markers
 
 _log = logging.getLogger("clipsearch.server")
 
@@ -42,8 +42,6 @@ class SharedCollection(Collection):
 
     def __init__(self, index: Path, encoder: Encoder, observe: Callable[[str, int], None]) -> None:
         """`observe` is told "search" and the number of queries in each batch. Raises: see Collection."""
-        self.identity = marker_of(index) or NO_IDENTITY
-        """The random id of the index."""
         super().__init__(index, encoder=encoder)
         self._twin: tuple[Encoder, Collection] | None = None
         # Weakly, or a generation that nobody uses any more would wait for the garbage collector with all it has read.
@@ -122,7 +120,13 @@ class ServedIndex:
     _told: str = ""
 
     @contextmanager
-    def lease(self, *, at_least: int | None = None) -> Iterator[SharedCollection]:
+    def lease(self, *, at_least: int | None = None) -> Iterator[Collection]:
+        """As `lease_alone`, where nothing is asked that only an index by itself can."""
+        with self.lease_alone(at_least=at_least) as photos:
+            yield photos
+
+    @contextmanager
+    def lease_alone(self, *, at_least: int | None = None) -> Iterator[SharedCollection]:
         """The newest generation that is open, for as long as the `with` lasts.
 
         `at_least` waits for that generation (and returns an older one if there is none such).
@@ -177,6 +181,7 @@ class ServedIndex:
                     before.retired = True
                     done = not before.users
             if before is not None:
+                self._engine.forget_together()
                 self._engine.observe_reload(self.name, "opened")
                 if done:
                     before.collection.close()
@@ -205,6 +210,61 @@ class ServedIndex:
             last.collection.close()
 
 
+class ServedTogether(ServedIndex):
+    """All indexes of a server, searched together (see `search.together`)."""
+
+    _last: tuple[tuple[Collection, ...], Together] | None = None
+
+    @contextmanager
+    def lease(self, *, at_least: int | None = None) -> Iterator[Collection]:
+        """The newest generation of each index, for as long as the `with` lasts. One that cannot be opened is left out.
+
+        Raises: MixedModels, NothingIndexed, OneIndexOnly for `at_least`; what opening the first raises if none can be.
+        """
+        if at_least is not None:
+            raise OneIndexOnly(self._engine.names)
+        with contextlib.ExitStack() as stack:
+            found: list[tuple[str, Collection]] = []
+            missing: dict[str, str] = {}
+            failures: list[Exception] = []
+            for name, served in self._engine.indexes.items():
+                try:
+                    found.append((name, stack.enter_context(served.lease())))
+                except UNREADABLE as error:
+                    failures.append(error)
+                    missing[name] = said_of(error)
+            if not found:
+                raise failures[0] if failures else NothingIndexed()
+            key = tuple(photos for _, photos in found)
+            with self._lock:
+                if self._last is None or self._last[0] != key or set(missing) - set(self._last[1].missing):
+                    self._last = key, Together(found, missing, owned=False)
+                together = self._last[1]
+            yield together
+
+    def forget(self) -> None:
+        """Keep no generation."""
+        with self._lock:
+            self._last = None
+
+    def reload(self, *, wait: bool = False) -> bool:
+        """Open the newest generations."""
+        reloaded = [served.reload(wait=wait) for served in self._engine.indexes.values()]
+        return all(reloaded)
+
+    def _changed(self) -> bool:
+        return False
+
+    @property
+    def path(self) -> Path:
+        """Raises: OneIndexOnly."""
+        raise OneIndexOnly(self._engine.names)
+
+    @path.setter
+    def path(self, path: Path) -> None:
+        pass
+
+
 class Engine:
     """The indexes of a server, and their encoders. Close it, or use it in a `with`."""
 
@@ -230,6 +290,7 @@ class Engine:
         self._closed = threading.Event()
         self._warming: list[threading.Thread] = []
         self._adding = threading.Lock()
+        self._together = ServedTogether(ALL, Path(), self)
         self.read_part: Callable[[Collection, str, Crop], tuple[FloatArray, str | None]] | None = None
         """What encodes a part of a picture file for a collection; None: this process."""
         self.indexes: dict[str, ServedIndex] = {}
@@ -259,6 +320,10 @@ class Engine:
             self._warming[-1].start()
             return served
 
+    def forget_together(self) -> None:
+        """Keep no generation open for searches of all indexes together that is not open otherwise."""
+        self._together.forget()
+
     @property
     def names(self) -> list[str]:
         """The names of the indexes, the default one first."""
@@ -275,13 +340,15 @@ class Engine:
             for first in self.indexes.values():
                 return first
             raise NothingIndexed
+        if name == ALL:
+            return self._together
         try:
             return self.indexes[name]
         except KeyError:
             raise UnknownIndex(name, self.names) from None
 
     @contextmanager
-    def lease(self, name: str | None = None, *, at_least: int | None = None) -> Iterator[SharedCollection]:
+    def lease(self, name: str | None = None, *, at_least: int | None = None) -> Iterator[Collection]:
         """The newest open generation of an index; see `ServedIndex.lease`. Raises: UnknownIndex."""
         with self.index(name).lease(at_least=at_least) as collection:
             yield collection
@@ -376,4 +443,5 @@ def _warm_up(photos: Collection) -> None:
 def _name(root: Path, taken: dict[str, ServedIndex]) -> str:
     """A name for the index of `root`: the folder's, with a number if that is taken."""
     base = root.name.encode("utf-8", "replace").decode("utf-8") or "index"
-    return next(name for n in itertools.count(1) if (name := base if n == 1 else f"{base}-{n}") not in taken)
+    names = (base if n == 1 else f"{base}-{n}" for n in itertools.count(1))
+    return next(name for name in names if name not in taken and name != ALL)

@@ -64,6 +64,7 @@ class Found(_Brief):  # type: ignore[valid-type,misc]
     date: Annotated[str, Field(description="taken_at, or else the file's modification time. Date filters use this.")]
     others: Annotated[list[Found], Field(default_factory=list, description="Near-duplicates of this hit.")]
     words: messages.Words
+    index: Annotated[str | None, Field(description="Of a search of all indexes: the one that has it.")] = None
 
 
 class Answer(BaseModel):
@@ -98,7 +99,10 @@ class Summary(BaseModel):
 
 HitCount = Annotated[int, Field(ge=1, le=MOST_HITS, description="Largest number of hits.")]
 IndexName = Annotated[
-    str | None, Field(max_length=1000, description="Name of an index (see status). Default: the first.")
+    str | None,
+    Field(
+        max_length=1000, description="Name of an index (see status), or * for all of them together. Default: the first."
+    ),
 ]
 Result = TypeVar("Result")
 
@@ -245,6 +249,10 @@ def _refuse_addresses(query: Query) -> None:
 def _told(answer: Callable[[], BaseModel]) -> CallToolResult:
     """An answer for programs, and as JSON text for models, in which nothing is markup."""
     body = _or_tool_error(answer).model_dump(mode="json")
+    for hit in body.get("hits", ()):
+        for one in (hit, *hit["others"]):
+            if one["index"] is None:  # that of the answer
+                del one["index"]
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).translate(_MARKUP)
     return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=body)
 

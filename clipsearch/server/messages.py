@@ -26,7 +26,11 @@ MOST_PICTURES = 32
 MOST_FILES = 1000
 
 IndexName = Annotated[
-    str | None, Field(description="Name of an index (see /v1/status). Default: the first.", max_length=1000)
+    str | None,
+    Field(
+        description="Name of an index (see /v1/status), or * for all of them together. Default: the first.",
+        max_length=1000,
+    ),
 ]
 Id = Annotated[int, Field(ge=0, lt=2**63)]
 Bytes = Annotated[
@@ -239,6 +243,16 @@ class FoundPicture(_Found):  # type: ignore[valid-type,misc]
 
     others: Annotated[list[FoundPicture], Field(default_factory=list, description="Near-duplicates of this hit.")]
     words: Words
+    index: Annotated[str | None, Field(default=None, description="Of a search of several: the index that has it.")]
+    index_id: Annotated[str | None, Field(default=None, description="Id of that index.")]
+    index_row_id: Annotated[int | None, Field(default=None, description="Its row id there.")]
+
+
+class MissingIndex(BaseModel):
+    """An index that was left out."""
+
+    index: str
+    reason: str
 
 
 class SimilarAnswer(BaseModel):
@@ -256,6 +270,8 @@ class SimilarAnswer(BaseModel):
             "model does not read, words that are almost filters."
         ),
     ] = []
+    partial: Annotated[bool, Field(description="Of several indexes, whether some were left out.")] = False
+    missing: Annotated[list[MissingIndex], Field(description="Those that were left out.")] = []
 
 
 class SearchAnswer(SimilarAnswer):
@@ -314,12 +330,25 @@ class IndexState(BaseModel):
     progress: Annotated[RunState | None, Field(description="Progress of the run, if known.")]
 
 
+class TogetherState(BaseModel):
+    """All indexes that are served, as one that is called *."""
+
+    name: str
+    id: Annotated[str | None, Field(description="Id that the row ids of its answers belong to.")]
+    generation: Annotated[int | None, Field(description="Sum of the generations of the indexes.")]
+    pictures: int | None
+    problem: Annotated[str | None, Field(description="Why they cannot be searched together; null if they can.")]
+
+
 class StatusAnswer(BaseModel):
     """The indexes that are served."""
 
     version: str
     originals: Annotated[bool, Field(description="Whether browsers on this machine can get original files.")]
     indexes: list[IndexState]
+    together: Annotated[TogetherState | None, Field(description="All of them together; null for fewer than two.")] = (
+        None
+    )
 
 
 class SkippedFile(BaseModel):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import tempfile
 import time
@@ -34,9 +33,11 @@ from clipsearch.errors import (
     InvalidQuery,
     MalformedQuery,
     MissingExtra,
+    MixedModels,
     NoSuchPicture,
     OtherIndex,
     OtherPicture,
+    PartLost,
     SearchExists,
     TagExists,
     UnknownIndex,
@@ -44,10 +45,11 @@ from clipsearch.errors import (
 )
 from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
-from clipsearch.places import is_file, leads_out
+from clipsearch.places import is_file
 from clipsearch.query.arguments import MOST_AT_ONCE, THUMBNAIL_SIZES, read_size
 from clipsearch.query.crops import Crop, read_crop, split_crop
 from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, FloatArray, Hit, ImageRecord
+from clipsearch.remote import ALL
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import Order, Orders
 from clipsearch.search.similar import (
@@ -63,7 +65,7 @@ from clipsearch.search.similar import (
 from clipsearch.sentences import sentence, told
 from clipsearch.server import messages
 from clipsearch.server.decoders import Decoders
-from clipsearch.server.engine import Engine, NothingIndexed, ServedIndex, SharedCollection, Stopping
+from clipsearch.server.engine import Engine, NothingIndexed, ServedIndex, Stopping
 from clipsearch.server.identity import ADDRESS_DIGITS, Content, IndexId, check_index
 from clipsearch.server.metrics import CONTENT_TYPE, Metrics
 from clipsearch.server.originals import (
@@ -139,6 +141,13 @@ class Service:
 
     def search(self, asked: messages.SearchRequest) -> dict[str, Any]:
         """Answer a question; see `messages.SearchAnswer`."""
+        while True:
+            try:
+                return self._search(asked)
+            except PartLost:
+                continue  # of several indexes, one less is asked
+
+    def _search(self, asked: messages.SearchRequest) -> dict[str, Any]:
         began = time.perf_counter()
         with self.ordered(asked) as (served, photos, order):
             hits = order.window(photos, asked.offset, asked.k)
@@ -151,7 +160,7 @@ class Service:
             return {**answer, "position": position, "total": total, "hidden": hidden}
 
     @contextmanager
-    def ordered(self, asked: messages.SearchRequest) -> Iterator[tuple[ServedIndex, SharedCollection, Order]]:
+    def ordered(self, asked: messages.SearchRequest) -> Iterator[tuple[ServedIndex, Collection, Order]]:
         """The order that a question asks for, its index open as long as the `with` lasts. Raises: OtherIndex."""
         served = self.engine.index(asked.index)
         with served.lease(at_least=asked.at_least_generation) as photos:
@@ -327,7 +336,7 @@ class Service:
             record = photos.record(row_id)
             if not has_content(record, content):
                 raise OtherPicture(row_id)
-            if photos.manifest.links == "inside" and leads_out(photos.root, record.path):
+            if photos.leads_out(record):
                 raise OtherPicture(row_id, "its file is a link out of the folder now")
             return record, path_of(photos, record)
 
@@ -342,7 +351,19 @@ class Service:
             "version": __version__,
             "originals": self.gives_originals,
             "indexes": [self._state(served) for served in self.engine.indexes.values()],
+            "together": self._together(),
         }
+
+    def _together(self) -> dict[str, Any] | None:
+        """What is known of all indexes together; None where there is one, or none."""
+        if len(self.engine.indexes) < 2:
+            return None
+        try:
+            with self.engine.lease(ALL) as photos:
+                told = {"id": photos.identity, "generation": photos.generation, "pictures": len(photos)}
+                return {"name": ALL, **told, "problem": None}
+        except MixedModels as error:
+            return {"name": ALL, "id": None, "generation": None, "pictures": None, "problem": str(error)}
 
     def skipped(self, index: str | None, most: int) -> dict[str, Any]:
         """Files that cannot be found; see `messages.SkippedAnswer`."""
@@ -395,7 +416,7 @@ class Service:
             }
 
     def _answer(
-        self, served: ServedIndex, photos: SharedCollection, hits: list[Hit], began: float, notices: Sequence[str] = ()
+        self, served: ServedIndex, photos: Collection, hits: list[Hit], began: float, notices: Sequence[str] = ()
     ) -> dict[str, Any]:
         return {
             "index": served.name,
@@ -404,10 +425,11 @@ class Service:
             "took_ms": round(1000 * (time.perf_counter() - began), 3),
             "hits": [self._with_address(served, hit.to_dict(whole=True)) for hit in hits],
             "notices": list(notices),
+            **_absent(photos),
         }
 
     @staticmethod
-    def _vectors(photos: SharedCollection, vectors: FloatArray) -> dict[str, Any]:
+    def _vectors(photos: Collection, vectors: FloatArray) -> dict[str, Any]:
         encoder = photos.encoder
         return {
             "index_id": photos.identity,
@@ -417,7 +439,7 @@ class Service:
             "vectors": np.asarray(vectors, np.float32).tolist(),
         }
 
-    def _known(self, served: ServedIndex, photos: SharedCollection, record: ImageRecord) -> dict[str, Any]:
+    def _known(self, served: ServedIndex, photos: Collection, record: ImageRecord) -> dict[str, Any]:
         told = self._with_address(served, record.to_dict(path_of(photos, record), whole=True))
         return {**told, "index_id": photos.identity}
 
@@ -438,7 +460,13 @@ def _exact(text: str, exact: str | None) -> str:
 
 def path_of(photos: Collection, record: ImageRecord) -> str:
     """Where a picture is, absolute."""
-    return os.path.join(photos.root, record.path)  # noqa: PTH118  surrogates, and speed
+    return photos.path_of(record)
+
+
+def _absent(photos: Collection) -> dict[str, Any]:
+    """Of several indexes, which were left out."""
+    missing = [{"index": name, "reason": why} for name, why in photos.missing.items()]
+    return {"partial": bool(missing), "missing": missing}
 
 
 class AsciiJSON(Response):
@@ -703,6 +731,7 @@ _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (SearchExists, 409),
     (InvalidQuery, 400),
     (InvalidArgument, 400),
+    (MixedModels, 400),
     (DimensionMismatch, 400),
     (UnknownIndex, 404),
     (NoSuchPicture, 404),
@@ -713,6 +742,7 @@ _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (Overloaded, 503),
     (IndexLocked, 409),
     (Stopping, 503),
+    (PartLost, 503),
     (NothingIndexed, 404),
     (IndexNotFound, 503),  # it was there when the server was started
     (MissingExtra, 501),

@@ -162,9 +162,13 @@ def _halves(content_hash: str | None) -> tuple[int, ...]:
 class Columns:
     """The columns of a fragment's pictures, by row, in the order of their row ids."""
 
-    def __init__(self, numbers: dict[str, npt.NDArray[Any]], texts: Mapping[str, bytes | memoryview]) -> None:
+    def __init__(
+        self, numbers: dict[str, npt.NDArray[Any]], texts: Mapping[str, bytes | memoryview], place: str = ""
+    ) -> None:
+        """`place`: see `moved`."""
         self._numbers = numbers
         self._texts = texts
+        self._place = place
 
     def __len__(self) -> int:
         return len(self._numbers["row_id"])
@@ -268,9 +272,18 @@ class Columns:
         """The file name of each row."""
         return self.texts("name")[: len(self)]
 
+    def moved(self, by: int, place: str) -> Columns:
+        """The same with row ids raised by a number, for a search of several indexes; `place` is the folded folder that
+        theirs lie in."""
+        return Columns({**self._numbers, "row_id": self.row_ids + by}, self._texts, place)
+
+    def placed(self, folder: str) -> str:
+        """A folded folder within all that is searched."""
+        return "/".join(filter(None, (self._place, folder))) if self._place else folder
+
     def first(self, rows: int) -> Columns:
         """The first rows only."""
-        return Columns({name: column[:rows] for name, column in self._numbers.items()}, self._texts)
+        return Columns({name: column[:rows] for name, column in self._numbers.items()}, self._texts, self._place)
 
     def blobs(self) -> tuple[dict[str, npt.NDArray[Any]], Mapping[str, bytes | memoryview]]:
         """What is written: columns of numbers, and texts joined."""

@@ -26,7 +26,7 @@ from clipsearch.errors import (
 from clipsearch.query import Query
 from clipsearch.query.crops import Crop
 from clipsearch.query.nodes import Tagged
-from clipsearch.records import Hit
+from clipsearch.records import Hit, ImageRecord
 from clipsearch.search.concepts import add_concept
 from tests.support.cases import thinned
 from tests.support.collections import serving, through_both_doors, varied_index
@@ -388,6 +388,9 @@ ASKED_WITH: dict[str, tuple[Any, ...]] = {
     "encode_texts": ([],),
     "encode_picture": ([],),
     "encode_part": (5, Crop(0, 0, 9, 9)),
+    "answered": (lambda: None,),
+    "path_of": (ImageRecord(5, "5.png", 0, 0, 0, None),),
+    "leads_out": (ImageRecord(5, "5.png", 0, 0, 0, None),),
     "where": ("red", 5),
     "read_picture": ("other.png",),
     "refined": (None, [3], []),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,9 +32,31 @@ DAY_NS = 86_400 * 10**9
 
 
 def varied_index(folder: Path, encoder: FakeEncoder) -> Path:
-    """An index of 300 pictures: 60 scenes in five versions each, two of them the same bytes; dates, places, tags.
+    """An index of `varied_pictures`, in two fragments and segments, with a tag."""
+    pictures = varied_pictures(folder, encoder)
+    return write_index(folder / ".clipsearch", "..", encoder, pictures, (slice(0, 200), slice(200, None)))
 
-    Some dates are equal. The first picture of each colour is a file that is there.
+
+def write_index(
+    index: Path, root: str, encoder: FakeEncoder, pictures: EmbeddingBatch, parts: Sequence[slice] = (slice(None),)
+) -> Path:
+    """An index of some pictures, each part in a fragment and a segment of its own. Every third picture is tagged."""
+    model = ModelRef(encoder.name, encoder.fingerprint, encoder.dim, float(encoder.score_scale))
+    with Writer(index) as writer:
+        manifest = Manifest(0, "", root, model, 0)
+        for part in parts:
+            batch = EmbeddingBatch(pictures.records[part], pictures.vectors[part])
+            manifest = writer.commit(with_pictures(writer, manifest, lambda batch=batch: [batch]))  # type: ignore[misc]
+    write_tags(
+        index, {"seen": {record.content_hash or "": 1.0 for record in pictures.records if record.inode % 3 == 1}}
+    )
+    return index
+
+
+def varied_pictures(folder: Path, encoder: FakeEncoder) -> EmbeddingBatch:
+    """300 pictures: 60 scenes in five versions each, two of them the same bytes; dates, places.
+
+    Some dates are equal. The first picture of each colour is a file that is there. `inode` is the row id and one.
     """
     rng = np.random.default_rng(5)
     colours = list(COLOURS)
@@ -67,16 +89,7 @@ def varied_index(folder: Path, encoder: FakeEncoder) -> Path:
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels[-1]).save(path)
-    index = folder / ".clipsearch"
-    vectors = encoder.encode_images(_stacked(pixels))
-    model = ModelRef(encoder.name, encoder.fingerprint, encoder.dim, float(encoder.score_scale))
-    with Writer(index) as writer:
-        manifest = Manifest(0, "", "..", model, 0)
-        for part in (slice(0, 200), slice(200, None)):  # two fragments, two segments
-            batch = EmbeddingBatch(records[part], vectors[part])
-            manifest = writer.commit(with_pictures(writer, manifest, lambda batch=batch: [batch]))  # type: ignore[misc]
-    write_tags(index, {"seen": {record.content_hash or "": 1.0 for record in records[::3]}})
-    return index
+    return EmbeddingBatch(records, encoder.encode_images(_stacked(pixels)))
 
 
 def _stacked(pixels: list[PixelArray]) -> PixelArray:
@@ -101,14 +114,15 @@ def through_both_doors(folder: Path, encoder: FakeEncoder) -> Iterator[tuple[Col
 
 @contextmanager
 def serving(
-    index: Path,
+    index: Path | Sequence[Path],
     encoder: Encoder,
     *,
     interface: Callable[[FastAPI, Service], Callable[[], None]] = _routes_of_the_page,
 ) -> Iterator[tuple[str, FastAPI]]:
-    """The address of a server on loopback that serves an index with the page's routes, and its application."""
+    """The address of a server on loopback that serves an index, or several, with the page's routes, and its program."""
     options = ServerOptions(warm_pictures_after_s=None)
-    app = create_app([index], encoder=encoder, options=options, interface=interface)
+    indexes = [index] if isinstance(index, Path) else index
+    app = create_app(indexes, encoder=encoder, options=options, interface=interface)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="on"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -32,10 +32,13 @@ def test_every_answer_tells_the_same_fields() -> None:
     told = hit().to_dict()
     assert list(told) == [*HIT_FIELDS, "others", "words"]
     assert list(hit().record.to_dict("/x")) == OF_PICTURE
-    assert set(FoundPicture.model_fields) == {*HIT_FIELDS, "others", "words", "thumbnail", "kept", "where"}
+    assert set(FoundPicture.model_fields) == {
+        *(*HIT_FIELDS, "others", "words", "thumbnail", "kept", "where"),
+        *("index", "index_id", "index_row_id"),  # of a search of several indexes
+    }
     assert set(Picture.model_fields) == {*OF_PICTURE, "thumbnail", "kept", "where"}
     brief = {name for name, field in HIT_FIELDS.items() if field.is_brief}
-    assert set(Found.model_fields) == {*brief, "others", "words", "date"}
+    assert set(Found.model_fields) == {*brief, "others", "words", "date", "index"}
     assert next(csv.reader(io.StringIO(hits_csv([]).decode()))) == list(HIT_FIELDS)
     assert list(CSV_COLUMNS) == OF_PICTURE
     FoundPicture.model_validate({**hit().to_dict(whole=True), "thumbnail": "/x"}, strict=True)
