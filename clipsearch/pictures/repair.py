@@ -488,7 +488,11 @@ def inflate(data: bytes, most_bytes: int) -> tuple[bytes, bool]:
 
 
 def repair_webp(content: bytes, *, bare: bool = False) -> Repaired | None:
-    """The first picture of a WebP with nothing but its profile (`bare`: without); what is missing is zero bytes."""
+    """The first picture of a WebP with nothing but its profile (`bare`: without); what is missing is zero bytes.
+
+    There are more of them than bytes are missing: a decoder refuses a picture whose data runs out before its last
+    pixel, and zeros may say less in as many bytes.
+    """
     alpha, profile = b"", b""
     at = 12
     size = len(content)
@@ -508,11 +512,34 @@ def repair_webp(content: bytes, *, bare: bool = False) -> Repaired | None:
             first = 10 + (int.from_bytes(body[:3], "little") >> 5) if name == b"VP8 " else 0
             if (len(body) - first) * 10 < length - first:
                 return None  # with loss, the pixels come behind a part that says what kind of blocks there are
-            return Repaired(_webp(name, body.ljust(length, b"\0"), alpha, profile), len(body) == length)
+            missing = length - len(body)
+            room = missing and missing + _room_in_webp(name, body)
+            return Repaired(_webp(name, body + bytes(room), alpha, profile), not missing)
         elif not name.strip().isalnum():
             return None
         at += 8 + length + (length & 1)
     return None
+
+
+_MOST_ROOM = 2**26  # bytes
+
+
+def _room_in_webp(name: bytes, body: bytes) -> int:
+    """How many bytes zeros may take to say a whole picture.
+
+    With loss, 25 blocks of 16 x 16 pixels that are empty, each of a bit that costs up to eight; without, two bytes for
+    a pixel, where good files have one.
+    """
+    width, height = _webp_size(name, body)
+    return 64 + min(_MOST_ROOM, 25 * -(-width // 16) * -(-height // 16) if name == b"VP8 " else 2 * width * height)
+
+
+def _webp_size(name: bytes, body: bytes) -> tuple[int, int]:
+    """Width and height, by the coded pixels."""
+    if name == b"VP8 ":
+        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+    packed = int.from_bytes(body[1:5], "little")
+    return (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
 
 
 def webp_of(name: bytes, body: bytes) -> bytes:
@@ -523,11 +550,7 @@ def webp_of(name: bytes, body: bytes) -> bytes:
 def _webp(name: bytes, body: bytes, alpha: bytes, profile: bytes) -> bytes:
     chunks = [(name, body)]
     if (alpha and name == b"VP8 ") or profile:
-        if name == b"VP8 ":
-            width, height = (int.from_bytes(body[at : at + 2], "little") & 0x3FFF for at in (6, 8))
-        else:
-            packed = int.from_bytes(body[1:5], "little")
-            width, height = (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
+        width, height = _webp_size(name, body)
         has_alpha = bool(alpha) or (name == b"VP8L" and bool(body[4] & 0x10))
         flags = 0x10 * has_alpha | 0x20 * bool(profile)
         header = bytes([flags, 0, 0, 0]) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")

@@ -217,6 +217,34 @@ def test_other_formats_that_lost_their_end(name: str, lost: float) -> None:
     assert "ends before the picture does" in partial
 
 
+WEBPS: dict[str, dict[str, Any]] = {
+    "worst": {"quality": 5},
+    "half": {"quality": 50, "method": 0},
+    "usual": {"quality": 75},
+    "good": {"quality": 90},
+    "best": {"quality": 100, "method": 6},
+    "quick": {"quality": 80, "method": 0},
+    "small": {"quality": 20, "method": 6},
+    "alpha": {"quality": 80},
+    "lossless": {"lossless": True},
+}
+
+
+@pytest.mark.parametrize("kind", WEBPS)
+def test_a_webp_that_lost_its_last_bytes_is_partial(kind: str) -> None:
+    """Zeros in the place of what is missing may say less than it did in as many bytes."""
+    for seed in range(4):
+        image = scene(seed).crop((0, 0, 96 + 13 * seed, 70 + 21 * seed))
+        if kind == "alpha":
+            image.putalpha(Image.linear_gradient("L").resize(image.size))
+        buffer = io.BytesIO()
+        image.save(buffer, "WEBP", **WEBPS[kind])
+        whole = buffer.getvalue()
+        for lost in (*range(2, 41), len(whole) // 50 + 2, len(whole) // 10):
+            assert partial_of(whole[:-lost]) == "the WEBP ends before the picture does"
+        assert np.abs(pixels_of(whole[:-4]) - pixels_of(whole)).mean() < 0.5
+
+
 @pytest.mark.parametrize("name", [name for name in OTHER_NAMES if name not in ("gif",)])
 def test_less_than_a_tenth_is_refused(name: str) -> None:
     whole = others()[name]
