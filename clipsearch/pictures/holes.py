@@ -8,6 +8,7 @@ them by evidence that whole pictures cannot give, black and grey ones included:
   most in pictures made for it. In a JPEG its tables tell what zeros mean: if it is blocks without change, the run may
   only not be longer than the picture.
 - Where zeros may be data (WebP, some JPEGs): the end of the data is not needed for the picture, or more would be.
+- A JPEG of which no end marker follows the last scan's data, whatever else does.
 - Scans that a progressive JPEG promises and lacks, and data that ends before the picture does: other bytes behind it
   change the picture.
 - In pixels that are not compressed: zeros from the middle of a row on, which the row before does not have anywhere.
@@ -124,6 +125,8 @@ def _in_jpeg(content: bytes, decode: Decode, *, ends_grey: bool) -> str | None:
     frame, in_first, of_all, at = header
     hole = has_hole(content, at, len(content), _LONGEST_RUNS["JPEG"])
     several = frame in repair.PROGRESSIVE or in_first < of_all
+    if not (repair.ends_as_usual(content, at) or repair.end_of_scans(content, at)[1]):
+        return CUT if repair.is_jpeg_cut(content) else DAMAGED
     if not hole and not several and not ends_grey:
         return None
     jpeg = _read_jpeg(content, with_tables=hole)

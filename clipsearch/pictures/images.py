@@ -560,7 +560,7 @@ def _ends_early(stream: IO[bytes], kind: str) -> bool:
     stream.seek(max(0, size - 65_536))
     tail = stream.read()
     if kind == "JPEG":
-        return b"\xff\xd9" not in tail
+        return repair.is_jpeg_cut(_content(stream, _MOST_REPAIRED_BYTES))
     if kind == "PNG":
         return b"IEND" not in tail
     if kind == "GIF":
@@ -670,6 +670,8 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
             decoded = _decode_image(image, kind, wanted, max_pixels)
             ends_grey = kind == "JPEG" and _ends_grey(image)
         decoded.partial = _missing(stream, kind, where, ends_grey=ends_grey)
+        if kind == "JPEG" and decoded.partial == holes.CUT.format(kind):
+            return _without_trailer(stream, decoded, wanted, max_pixels)
         return decoded
     except (_Rejected, MemoryError):
         raise
@@ -698,6 +700,15 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
         else:
             decoded.partial = _missing(stream, kind)
         return decoded
+
+
+def _without_trailer(stream: IO[bytes], decoded: _Decoded, wanted: Callable[[Size], Size], max_pixels: int) -> _Decoded:
+    """A JPEG that lacks its end, as it is without what was put there: of which a decoder makes more of the picture."""
+    shorter = repair.without_trailer(_content(stream, _MOST_REPAIRED_BYTES))
+    if shorter is not None:
+        with suppress(Exception), _open_image(io.BytesIO(shorter), "JPEG") as image:
+            return replace(_decode_image(image, "JPEG", wanted, max_pixels), partial=decoded.partial)
+    return decoded
 
 
 def _rows_as_they_are(image: ImageFile.ImageFile) -> tuple[int, int, int] | None:

@@ -248,6 +248,54 @@ def _end_of_scan(content: bytes, at: int) -> int:
 
 
 _AFTER_SCAN = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")
+_LAST_BYTES = 2**17
+
+
+def end_of_scans(content: bytes, at: int) -> tuple[int, bool]:
+    """Where the coded data ends of the last scan after `at`, where a scan's data starts; and whether the end marker
+    follows it, as it does in a whole JPEG, whatever comes behind that."""
+    size = len(content)
+    while True:
+        end = at = _end_of_scan(content, at)
+        while at + 1 < size and content[at] == 0xFF:
+            marker = content[at + 1]
+            if marker == 0xD9:
+                return end, True
+            if marker < 0xC0 or 0xD0 <= marker <= 0xD8:
+                return end, False
+            at = at + 1 if marker == 0xFF else at + 2 + max(2, int.from_bytes(content[at + 2 : at + 4], "big"))
+            if marker == 0xDA:
+                break
+        else:
+            return end, False
+
+
+def ends_as_usual(content: bytes, at: int) -> bool:
+    """Whether a JPEG ends with coded data and an end marker, by its last bytes: the rest would take long to read."""
+    near = max(at, len(content) - _LAST_BYTES)
+    return content.endswith(END_OF_JPEG) and _end_of_scan(content, near) == len(content) - 2
+
+
+# What programs put behind a JPEG, where a scan's data would go on: text, a film, Samsung's notes.
+_TRAILER = re.compile(rb"(?:[\t\n\r\x20-\x7e]\0?){48}|\0\0[^\xff]{2}ftyp|\0\0[^\xff]{2}.\0\0\0Image_UTC|SEFH")
+
+
+def without_trailer(content: bytes) -> bytes | None:
+    """A JPEG without end marker and without what certainly is none of its coded data. None where nothing is found."""
+    header = jpeg_header(content)
+    found = None if header is None else _TRAILER.search(content, header[3])
+    return None if found is None else content[: found.start()] + END_OF_JPEG
+
+
+def is_jpeg_cut(content: bytes) -> bool:
+    """Whether it is the end that a JPEG lacks: coded data that stops at a marker which is none, with the end of the
+    picture still to come, is damaged."""
+    header = jpeg_header(content)
+    if header is None:
+        return END_OF_JPEG not in content[-_LAST_BYTES:]
+    end, has_end = end_of_scans(content, header[3])
+    is_another = content[end + 1 : end + 2] == b"\xd8"
+    return not has_end and (is_another or not content.rstrip(b"\0").endswith(END_OF_JPEG))
 
 
 def repair_jpeg(content: bytes, *, bare: bool = False) -> Repaired | None:
@@ -287,6 +335,8 @@ def repair_jpeg(content: bytes, *, bare: bool = False) -> Repaired | None:
     if not scans:
         return None
     ended = content[at : at + 2] == END_OF_JPEG
+    if not ended and (found := _TRAILER.search(kept[needed - 1])):
+        kept[needed - 1] = kept[needed - 1][: found.start()]
     return Repaired(b"".join((*kept[:needed], END_OF_JPEG)), ended)
 
 
