@@ -337,15 +337,15 @@ def _in_webp(content: bytes, decode: Decode) -> str | None:
 
 def coded_extents(content: bytes) -> Iterator[tuple[int, int]]:
     """Where in a HEIF or AVIF the coded data of its pictures are."""
-    meta = next((box for name, *box in _boxes(content, 0, len(content)) if name == b"meta"), None)
+    meta = next((box for name, *box in boxes(content, 0, len(content)) if name == b"meta"), None)
     if meta is None:
         return
-    inner = {name: (start, end) for name, start, end in _boxes(content, meta[0] + 4, meta[1])}
+    inner = {name: (start, end) for name, start, end in boxes(content, meta[0] + 4, meta[1])}
     if b"iloc" not in inner or b"iinf" not in inner:
         return
     start, end = inner[b"iinf"]
     coded = set()
-    for name, at, _ in _boxes(content, start + (6 if content[start] == 0 else 8), end):
+    for name, at, _ in boxes(content, start + (6 if content[start] == 0 else 8), end):
         if name == b"infe" and content[at] in (2, 3):
             width = 2 if content[at] == 2 else 4
             if content[at + 6 + width : at + 10 + width] in (b"hvc1", b"av01"):
@@ -376,7 +376,7 @@ def coded_extents(content: bytes) -> Iterator[tuple[int, int]]:
             return
 
 
-def _boxes(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Name, start and end of the body of each box of an ISO media file."""
     while start + 8 <= end:
         size, head = int.from_bytes(content[start : start + 4], "big"), 8

@@ -381,6 +381,7 @@ def join_jpeg_tables(tables: bytes, data: bytes, transform: int | None) -> tuple
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_PNG_COLOURS = {b"cICP": 4, b"cHRM": 32, b"gAMA": 4, b"sRGB": 1}  # what says them in numbers, and of how many bytes
 _MOST_PROFILE_BYTES = 2**22
 
 
@@ -399,7 +400,9 @@ def repair_png(content: bytes, most_bytes: int, *, bare: bool = False) -> Repair
         elif name in (b"PLTE", b"tRNS") and name not in kept:
             if whole or name == b"PLTE":
                 kept[name] = body
-        elif whole and (name == b"eXIf" or (name == b"iCCP" and _is_profile(body))):
+        elif whole and (
+            name == b"eXIf" or (name == b"iCCP" and _is_profile(body)) or len(body) == _PNG_COLOURS.get(name)
+        ):
             kept[name] = body
         elif name == b"IDAT":
             pixels.append(body)
@@ -431,7 +434,7 @@ def repair_png(content: bytes, most_bytes: int, *, bare: bool = False) -> Repair
         start += count * length
     if len(kept.get(b"tRNS", b"")) < {0: 2, 2: 6, 3: 1}.get(colour, 2**31):
         kept.pop(b"tRNS", None)
-    order = (b"PLTE", b"tRNS") if bare else (b"iCCP", b"PLTE", b"tRNS", b"eXIf")
+    order = (b"PLTE", b"tRNS") if bare else (*_PNG_COLOURS, b"iCCP", b"PLTE", b"tRNS", b"eXIf")
     chunks = [(b"IHDR", header), *((name, kept[name]) for name in order if name in kept)]
     chunks += [(b"IDAT", zlib.compress(padded, 1)), (b"IEND", b"")]
     grid = _ADAM7_GRIDS[_whole_passes(rows, len(there))] if interlaced else (1, 1)
