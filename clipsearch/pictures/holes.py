@@ -8,6 +8,7 @@ them by evidence that whole pictures cannot give, black and grey ones included:
   most in pictures made for it. In a JPEG its tables tell what zeros mean: if it is blocks without change, the run may
   only not be longer than the picture.
 - Where zeros may be data (WebP, some JPEGs): the end of the data is not needed for the picture, or more would be.
+- A JPEG of which no end marker follows the last scan's data, whatever else does.
 - Scans that a progressive JPEG promises and lacks, and data that ends before the picture does: other bytes behind it
   change the picture.
 - In pixels that are not compressed: zeros from the middle of a row on, which the row before does not have anywhere.
@@ -124,6 +125,8 @@ def _in_jpeg(content: bytes, decode: Decode, *, ends_grey: bool) -> str | None:
     frame, in_first, of_all, at = header
     hole = has_hole(content, at, len(content), _LONGEST_RUNS["JPEG"])
     several = frame in repair.PROGRESSIVE or in_first < of_all
+    if not (repair.ends_as_usual(content, at) or repair.end_of_scans(content, at)[1]):
+        return CUT if repair.is_jpeg_cut(content) else DAMAGED
     if not hole and not several and not ends_grey:
         return None
     jpeg = _read_jpeg(content, with_tables=hole)
@@ -334,15 +337,15 @@ def _in_webp(content: bytes, decode: Decode) -> str | None:
 
 def coded_extents(content: bytes) -> Iterator[tuple[int, int]]:
     """Where in a HEIF or AVIF the coded data of its pictures are."""
-    meta = next((box for name, *box in _boxes(content, 0, len(content)) if name == b"meta"), None)
+    meta = next((box for name, *box in boxes(content, 0, len(content)) if name == b"meta"), None)
     if meta is None:
         return
-    inner = {name: (start, end) for name, start, end in _boxes(content, meta[0] + 4, meta[1])}
+    inner = {name: (start, end) for name, start, end in boxes(content, meta[0] + 4, meta[1])}
     if b"iloc" not in inner or b"iinf" not in inner:
         return
     start, end = inner[b"iinf"]
     coded = set()
-    for name, at, _ in _boxes(content, start + (6 if content[start] == 0 else 8), end):
+    for name, at, _ in boxes(content, start + (6 if content[start] == 0 else 8), end):
         if name == b"infe" and content[at] in (2, 3):
             width = 2 if content[at] == 2 else 4
             if content[at + 6 + width : at + 10 + width] in (b"hvc1", b"av01"):
@@ -373,7 +376,7 @@ def coded_extents(content: bytes) -> Iterator[tuple[int, int]]:
             return
 
 
-def _boxes(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Name, start and end of the body of each box of an ISO media file."""
     while start + 8 <= end:
         size, head = int.from_bytes(content[start : start + 4], "big"), 8

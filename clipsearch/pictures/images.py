@@ -43,7 +43,7 @@ from clipsearch.pictures.formats import (
     is_video_name,
     missing_extra,
 )
-from clipsearch.pictures.gamma import profile_of
+from clipsearch.pictures.gamma import profile_of, said_of_colours
 from clipsearch.pictures.metadata import (
     Embedded,
     Exif,
@@ -560,7 +560,7 @@ def _ends_early(stream: IO[bytes], kind: str) -> bool:
     stream.seek(max(0, size - 65_536))
     tail = stream.read()
     if kind == "JPEG":
-        return b"\xff\xd9" not in tail
+        return repair.is_jpeg_cut(_content(stream, _MOST_REPAIRED_BYTES))
     if kind == "PNG":
         return b"IEND" not in tail
     if kind == "GIF":
@@ -670,6 +670,8 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
             decoded = _decode_image(image, kind, wanted, max_pixels)
             ends_grey = kind == "JPEG" and _ends_grey(image)
         decoded.partial = _missing(stream, kind, where, ends_grey=ends_grey)
+        if kind == "JPEG" and decoded.partial == holes.CUT.format(kind):
+            return _without_trailer(stream, decoded, wanted, max_pixels)
         return decoded
     except (_Rejected, MemoryError):
         raise
@@ -698,6 +700,15 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
         else:
             decoded.partial = _missing(stream, kind)
         return decoded
+
+
+def _without_trailer(stream: IO[bytes], decoded: _Decoded, wanted: Callable[[Size], Size], max_pixels: int) -> _Decoded:
+    """A JPEG that lacks its end, as it is without what was put there: of which a decoder makes more of the picture."""
+    shorter = repair.without_trailer(_content(stream, _MOST_REPAIRED_BYTES))
+    if shorter is not None:
+        with suppress(Exception), _open_image(io.BytesIO(shorter), "JPEG") as image:
+            return replace(_decode_image(image, "JPEG", wanted, max_pixels), partial=decoded.partial)
+    return decoded
 
 
 def _rows_as_they_are(image: ImageFile.ImageFile) -> tuple[int, int, int] | None:
@@ -1026,6 +1037,11 @@ def _open_image(stream: IO[bytes], kind: Kind) -> ImageFile.ImageFile:
     if kind == "PPM":
         stream = _with_plain_header(stream)
     image: ImageFile.ImageFile = getattr(module, class_name)(stream)
+    if kind in ("PNG", "AVIF", "BMP", "DIB") and (kind != "AVIF" or "icc_profile" not in image.info):
+        at = stream.tell()
+        with suppress(Exception):  # colours that cannot be read are no reason to lose the picture
+            image.info.update(said_of_colours(stream, kind))
+        stream.seek(at)
     return image
 
 
@@ -1197,9 +1213,10 @@ def _decode_bit_fields(stream: IO[bytes], kind: Kind, masks: tuple[int, ...], ma
     if out.shape[2] == 4 and not out[:rows, :, 3].any():
         out = out[..., :3]
     image = Image.fromarray(np.ascontiguousarray(out if top_down else out[::-1]))
-    rgb, _ = _to_rgb(image)
+    image.info.update(said_of_colours(stream, kind))
+    rgb, to_srgb = _to_rgb(image)
     partial = None if rows == height else f"the {kind} ends before the picture does"
-    return _Decoded(rgb, (width, height), None, None, Embedded(kind), partial)
+    return _Decoded(rgb, (width, height), None, to_srgb, Embedded(kind), partial)
 
 
 def _bits_of_runs(stream: IO[bytes], kind: Kind) -> int:
@@ -1234,9 +1251,11 @@ def _decode_runs(stream: IO[bytes], kind: Kind, bits: int, max_pixels: int) -> _
     numbers, rows = _runs_to_numbers(stream.read(), width, height, bits)
     if rows * 10 < height:
         raise EOFError
-    pixels = palette[numbers if top_down else numbers[::-1]]
+    image = Image.fromarray(palette[numbers if top_down else numbers[::-1]])
+    image.info.update(said_of_colours(stream, kind))
+    rgb, to_srgb = _to_rgb(image)
     partial = None if rows == height else f"the {kind} ends before the picture does"
-    return _Decoded(Image.fromarray(pixels), (width, height), None, None, Embedded(kind), partial)
+    return _Decoded(rgb, (width, height), None, to_srgb, Embedded(kind), partial)
 
 
 def _runs_to_numbers(data: bytes, width: int, height: int, bits: int) -> tuple[PixelArray, int]:

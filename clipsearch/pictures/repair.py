@@ -248,6 +248,54 @@ def _end_of_scan(content: bytes, at: int) -> int:
 
 
 _AFTER_SCAN = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")
+_LAST_BYTES = 2**17
+
+
+def end_of_scans(content: bytes, at: int) -> tuple[int, bool]:
+    """Where the coded data ends of the last scan after `at`, where a scan's data starts; and whether the end marker
+    follows it, as it does in a whole JPEG, whatever comes behind that."""
+    size = len(content)
+    while True:
+        end = at = _end_of_scan(content, at)
+        while at + 1 < size and content[at] == 0xFF:
+            marker = content[at + 1]
+            if marker == 0xD9:
+                return end, True
+            if marker < 0xC0 or 0xD0 <= marker <= 0xD8:
+                return end, False
+            at = at + 1 if marker == 0xFF else at + 2 + max(2, int.from_bytes(content[at + 2 : at + 4], "big"))
+            if marker == 0xDA:
+                break
+        else:
+            return end, False
+
+
+def ends_as_usual(content: bytes, at: int) -> bool:
+    """Whether a JPEG ends with coded data and an end marker, by its last bytes: the rest would take long to read."""
+    near = max(at, len(content) - _LAST_BYTES)
+    return content.endswith(END_OF_JPEG) and _end_of_scan(content, near) == len(content) - 2
+
+
+# What programs put behind a JPEG, where a scan's data would go on: text, a film, Samsung's notes.
+_TRAILER = re.compile(rb"(?:[\t\n\r\x20-\x7e]\0?){48}|\0\0[^\xff]{2}ftyp|\0\0[^\xff]{2}.\0\0\0Image_UTC|SEFH")
+
+
+def without_trailer(content: bytes) -> bytes | None:
+    """A JPEG without end marker and without what certainly is none of its coded data. None where nothing is found."""
+    header = jpeg_header(content)
+    found = None if header is None else _TRAILER.search(content, header[3])
+    return None if found is None else content[: found.start()] + END_OF_JPEG
+
+
+def is_jpeg_cut(content: bytes) -> bool:
+    """Whether it is the end that a JPEG lacks: coded data that stops at a marker which is none, with the end of the
+    picture still to come, is damaged."""
+    header = jpeg_header(content)
+    if header is None:
+        return END_OF_JPEG not in content[-_LAST_BYTES:]
+    end, has_end = end_of_scans(content, header[3])
+    is_another = content[end + 1 : end + 2] == b"\xd8"
+    return not has_end and (is_another or not content.rstrip(b"\0").endswith(END_OF_JPEG))
 
 
 def repair_jpeg(content: bytes, *, bare: bool = False) -> Repaired | None:
@@ -287,6 +335,8 @@ def repair_jpeg(content: bytes, *, bare: bool = False) -> Repaired | None:
     if not scans:
         return None
     ended = content[at : at + 2] == END_OF_JPEG
+    if not ended and (found := _TRAILER.search(kept[needed - 1])):
+        kept[needed - 1] = kept[needed - 1][: found.start()]
     return Repaired(b"".join((*kept[:needed], END_OF_JPEG)), ended)
 
 
@@ -331,6 +381,7 @@ def join_jpeg_tables(tables: bytes, data: bytes, transform: int | None) -> tuple
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_PNG_COLOURS = {b"cICP": 4, b"cHRM": 32, b"gAMA": 4, b"sRGB": 1}  # what says them in numbers, and of how many bytes
 _MOST_PROFILE_BYTES = 2**22
 
 
@@ -349,7 +400,9 @@ def repair_png(content: bytes, most_bytes: int, *, bare: bool = False) -> Repair
         elif name in (b"PLTE", b"tRNS") and name not in kept:
             if whole or name == b"PLTE":
                 kept[name] = body
-        elif whole and (name == b"eXIf" or (name == b"iCCP" and _is_profile(body))):
+        elif whole and (
+            name == b"eXIf" or (name == b"iCCP" and _is_profile(body)) or len(body) == _PNG_COLOURS.get(name)
+        ):
             kept[name] = body
         elif name == b"IDAT":
             pixels.append(body)
@@ -381,7 +434,7 @@ def repair_png(content: bytes, most_bytes: int, *, bare: bool = False) -> Repair
         start += count * length
     if len(kept.get(b"tRNS", b"")) < {0: 2, 2: 6, 3: 1}.get(colour, 2**31):
         kept.pop(b"tRNS", None)
-    order = (b"PLTE", b"tRNS") if bare else (b"iCCP", b"PLTE", b"tRNS", b"eXIf")
+    order = (b"PLTE", b"tRNS") if bare else (*_PNG_COLOURS, b"iCCP", b"PLTE", b"tRNS", b"eXIf")
     chunks = [(b"IHDR", header), *((name, kept[name]) for name in order if name in kept)]
     chunks += [(b"IDAT", zlib.compress(padded, 1)), (b"IEND", b"")]
     grid = _ADAM7_GRIDS[_whole_passes(rows, len(there))] if interlaced else (1, 1)
@@ -488,7 +541,11 @@ def inflate(data: bytes, most_bytes: int) -> tuple[bytes, bool]:
 
 
 def repair_webp(content: bytes, *, bare: bool = False) -> Repaired | None:
-    """The first picture of a WebP with nothing but its profile (`bare`: without); what is missing is zero bytes."""
+    """The first picture of a WebP with nothing but its profile (`bare`: without); what is missing is zero bytes.
+
+    There are more of them than bytes are missing: a decoder refuses a picture whose data runs out before its last
+    pixel, and zeros may say less in as many bytes.
+    """
     alpha, profile = b"", b""
     at = 12
     size = len(content)
@@ -508,11 +565,34 @@ def repair_webp(content: bytes, *, bare: bool = False) -> Repaired | None:
             first = 10 + (int.from_bytes(body[:3], "little") >> 5) if name == b"VP8 " else 0
             if (len(body) - first) * 10 < length - first:
                 return None  # with loss, the pixels come behind a part that says what kind of blocks there are
-            return Repaired(_webp(name, body.ljust(length, b"\0"), alpha, profile), len(body) == length)
+            missing = length - len(body)
+            room = missing and missing + _room_in_webp(name, body)
+            return Repaired(_webp(name, body + bytes(room), alpha, profile), not missing)
         elif not name.strip().isalnum():
             return None
         at += 8 + length + (length & 1)
     return None
+
+
+_MOST_ROOM = 2**26  # bytes
+
+
+def _room_in_webp(name: bytes, body: bytes) -> int:
+    """How many bytes zeros may take to say a whole picture.
+
+    With loss, 25 blocks of 16 x 16 pixels that are empty, each of a bit that costs up to eight; without, two bytes for
+    a pixel, where good files have one.
+    """
+    width, height = _webp_size(name, body)
+    return 64 + min(_MOST_ROOM, 25 * -(-width // 16) * -(-height // 16) if name == b"VP8 " else 2 * width * height)
+
+
+def _webp_size(name: bytes, body: bytes) -> tuple[int, int]:
+    """Width and height, by the coded pixels."""
+    if name == b"VP8 ":
+        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+    packed = int.from_bytes(body[1:5], "little")
+    return (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
 
 
 def webp_of(name: bytes, body: bytes) -> bytes:
@@ -523,11 +603,7 @@ def webp_of(name: bytes, body: bytes) -> bytes:
 def _webp(name: bytes, body: bytes, alpha: bytes, profile: bytes) -> bytes:
     chunks = [(name, body)]
     if (alpha and name == b"VP8 ") or profile:
-        if name == b"VP8 ":
-            width, height = (int.from_bytes(body[at : at + 2], "little") & 0x3FFF for at in (6, 8))
-        else:
-            packed = int.from_bytes(body[1:5], "little")
-            width, height = (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
+        width, height = _webp_size(name, body)
         has_alpha = bool(alpha) or (name == b"VP8L" and bool(body[4] & 0x10))
         flags = 0x10 * has_alpha | 0x20 * bool(profile)
         header = bytes([flags, 0, 0, 0]) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
