@@ -1168,7 +1168,7 @@ class Collection:
 
     def alive(self) -> list[npt.NDArray[np.bool_]]:
         """Which rows of each of `columns` are answered. Raises: CorruptIndex."""
-        return [rows.alive for rows in self._live_rows()]
+        return [rows.alive for rows in self.live_rows()]
 
     def tag(self, name: str) -> Tag:
         """A tag or concept. Raises: UnknownTag, CorruptIndex."""

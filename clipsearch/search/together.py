@@ -192,8 +192,8 @@ class Together(Collection):
         self._check_open()
         return [segment for part in self._parts for segment in part.photos._segments]
 
-    def _live_rows(self) -> list[LiveRows]:
-        return [rows for _, own in self._each(lambda photos: photos._live_rows()) for rows in own]
+    def live_rows(self) -> list[LiveRows]:
+        return [rows for _, own in self._each(lambda photos: photos.live_rows()) for rows in own]
 
     def __iter__(self) -> Iterator[ImageRecord]:
         self._check_open()

@@ -187,18 +187,18 @@ def _teacher(members: list[DualHeads], data: TrainingSet) -> Teacher:
     )
 
 
-@torch.autocast("cpu", torch.bfloat16)
 def _picture_vectors(heads: DualHeads, features: Tensor) -> Tensor:
     heads.eval()
-    return torch.cat([heads.encode_image(part.float()).float() for part in features.split(ROWS_AT_ONCE)])
+    with torch.autocast("cpu", torch.bfloat16):
+        return torch.cat([heads.encode_image(part.float()).float() for part in torch.split(features, ROWS_AT_ONCE)])
 
 
-@torch.autocast("cpu", torch.bfloat16)
 def _caption_vectors(heads: DualHeads, data: TrainingSet, count: int) -> Tensor:
     """Return the vectors of the first `count` captions."""
     heads.eval()
-    parts = torch.arange(count).split(ROWS_AT_ONCE)
-    return torch.cat([heads.encode_text(pool_texts(heads, data.captions, rows)).float() for rows in parts])
+    parts = torch.split(torch.arange(count), ROWS_AT_ONCE)
+    with torch.autocast("cpu", torch.bfloat16):
+        return torch.cat([heads.encode_text(pool_texts(heads, data.captions, rows)).float() for rows in parts])
 
 
 def pool_texts(heads: DualHeads, texts: TokenStates, rows: Tensor, dropped: float = 0.0) -> Tensor:
