@@ -174,6 +174,13 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
                     has_words = not task["gated"] or reader.has_words(image)
                     lines = [line.to_dict() for line in reader.read(image)] if has_words else None
                     result |= {"width": image.width, "height": image.height, "lines": lines}
+                if task["mode"] == "look":
+                    send(results, {"read": True})
+                    start_s = task.get("start_s", 0.0)
+                    image, size = file.open_sized(longest=task["longest"], max_pixels=max_pixels, time_s=start_s)
+                    pixels = np.asarray(image.convert("RGB"))
+                    slots[task["slot"]].reshape(-1)[: pixels.size] = pixels.reshape(-1)
+                    result |= {"width": size[0], "height": size[1], "rows": image.height, "columns": image.width}
                 if task["mode"] == "decode" and file.kind == "VIDEO" and (pieces or "start_s" in task):
                     send(results, {"read": True})
                     start_s = task.get("start_s", -1.0)
