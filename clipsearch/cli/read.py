@@ -91,5 +91,7 @@ def _print_report(report: ReadReport) -> None:
     print(f"{', '.join(parts)} in {duration(report.seconds)}{rate}")
     for skip in report.skipped[:EXAMPLES]:
         print(f"    {shown(skip.path)}: {shown(skip.reason)}")
-    if report.read:
+    if report.subtitled:
+        print(f"subtitles of {count(report.subtitled, 'video')}")
+    if report.read or report.subtitled:
         print(f"{count(report.lines, 'line')} of words in {count(report.written, 'picture')}")

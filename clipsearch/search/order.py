@@ -266,7 +266,7 @@ class Order:
             is_written = hit.record.row_id in written
             if not asked and not is_written:
                 return hit
-            lines = photos.words.lines(hit.record.content_hash)
+            lines = photos.words.lines_of(hit.record)
             found = lines_with_parts(lines, asked) if asked else []
             if is_written:
                 found = list(dict.fromkeys([*found, *lines_with_words(lines, said)]))

@@ -255,6 +255,9 @@ class WrittenLine(BaseModel):
     text: str
     box: Annotated[list[int], Field(description="Left, top, width, height in pixels of the upright picture.")]
     score: Annotated[float, Field(description="How surely it was read, 0 to 1.")]
+    start_s: Annotated[
+        float | None, Field(description="Of words that are said in a video: when, in seconds. They have no box.")
+    ] = None
 
 
 Words = Annotated[

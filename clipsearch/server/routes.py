@@ -350,7 +350,7 @@ class Service:
         with served.lease() as photos:
             check_index(photos.identity, served.name, index_id)
             record = photos.record(row_of_content(photos, row_id, content))
-            lines = photos.words.lines(record.content_hash) if photos.manifest.words else []
+            lines = photos.words.lines_of(record) if photos.manifest.words else []
             told = [line.to_dict() for line in lines]
             return {"index_id": photos.identity, "row_id": record.row_id, "lines": told}
 
