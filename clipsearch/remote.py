@@ -434,9 +434,7 @@ class RemoteCollection:
         from clipsearch.pictures.heatmap import HeatMap
 
         self._check_open()
-        queries, is_one = read_queries(query)
-        if not is_one:
-            raise InvalidArgument("query", "several", "one query")
+        asked = self._split(read_query(query))
         if isinstance(picture, Hit):
             row_id, means = picture.record.row_id, self._means(picture)
         else:
@@ -453,7 +451,6 @@ class RemoteCollection:
             else:
                 row_id = read_row_id(picture, "picture", A_PICTURE)
             means = self._index_of([row_id])
-        asked = self._split(queries[0])
         body = {**self._worded(asked), "row_id": row_id, **self._index_of(asked.row_ids), **means, "index": self.index}
         return self._read(HeatMap.from_dict, self._asked(asked, "/v1/where", body))
 

@@ -807,6 +807,7 @@ class Collection:
         picture of the index, `band` says how likely it shows what is asked for.
         Raises: InvalidQuery, also for a query with filters only; NoSuchPicture, UnreadablePicture, EncoderMismatch.
         """
+        from clipsearch.pictures.notebook import is_as_indexed
         from clipsearch.query.arguments import is_image
         from clipsearch.search.similar import row_of_content, row_of_file
 
@@ -821,6 +822,8 @@ class Collection:
         else:
             row_id = read_row_id(picture, "picture", A_PICTURE)
         record = self.record(row_id)
+        if isinstance(picture, Hit) and not is_as_indexed(self._file_of(record), record):
+            raise OtherPicture(row_id, "its file has changed since it was indexed")
         try:
             found = where_in(self.encoder, vector, self._file_of(record), record.start_s or 0.0)
         except UnreadablePicture as error:
@@ -969,12 +972,11 @@ class Collection:
         """What the index knows of each part of a picture's file that is searched by itself (the shots of a video), in
         their order; the picture alone where it has no parts. Raises: NoSuchPicture."""
         record = self.record(row_id)
-        (first,) = self.files_of(np.array([row_id], np.int64))
+        first = int(self.files_of(np.array([row_id], np.int64))[0])
         for rows in self._live_rows():
-            at = rows.file.position(int(first))
-            if rows.has_views and at is not None:
-                at = np.flatnonzero(rows.alive & (rows.files_of(np.arange(rows.file.pictures)) == first))
-                return [rows.file.record(n) for n in at.tolist()]
+            if rows.has_views and rows.file.position(first) is not None:
+                same = rows.alive & (rows.files_of(np.arange(rows.file.pictures)) == first)
+                return [rows.file.record(at) for at in np.flatnonzero(same).tolist()]
         return [record]
 
     def content_hash(self, row_id: int) -> str | None:
