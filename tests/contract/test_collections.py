@@ -405,6 +405,7 @@ ASKED_WITH: dict[str, tuple[Any, ...]] = {
     "judge": ([], np.ones(DIM, np.float32)),
     "confidences": (np.ones(0, np.float32), np.ones(DIM, np.float32)),
     "record": (5,),
+    "views": (5,),
     "content_hash": (5,),
     "thumbnail": (5,),
     "vector": (5,),
