@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import bisect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +43,12 @@ def read_subtitles(root: Path, fragments: list[LiveRows], known: Mapping[str, st
     """
     found = Subtitled()
     done = set[str]()
+    names_in = lru_cache(maxsize=64)(_subtitles_in)  # videos of a folder follow each other
     for shots in _videos(fragments):
         content, path = shots[0].content_hash, shots[0].path
         if content is None or content in done:
             continue
-        files = _beside(root, path, links_inside=links_inside)
+        files = _beside(root, path, names_in, links_inside=links_inside)
         if not files and content not in known:
             continue
         done.add(content)
@@ -94,17 +96,23 @@ def _videos(fragments: list[LiveRows]) -> Iterator[list[ImageRecord]]:
             yield shots
 
 
-def _beside(root: Path, path: str, *, links_inside: bool) -> list[tuple[str, bytes]]:
+def _subtitles_in(folder: str) -> list[str]:
+    """The names of the subtitle files in a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if is_subtitles(entry.name)]
+    except OSError:
+        return []
+
+
+def _beside(
+    root: Path, path: str, names_in: Callable[[str], list[str]], *, links_inside: bool
+) -> list[tuple[str, bytes]]:
     """The subtitle files of a video, by their names, and what is in them."""
     folder, name = os.path.split(os.path.join(root, path))  # noqa: PTH118
     found = []
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if is_subtitles(entry.name)]
-    except OSError:
-        return []
     inside = os.path.dirname(path)  # noqa: PTH120
-    for other in subtitles_of(name, names):
+    for other in subtitles_of(name, names_in(folder)):
         if links_inside and leads_out(root, os.path.join(inside, other)):  # noqa: PTH118
             continue
         try:
