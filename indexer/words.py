@@ -144,7 +144,10 @@ class _Pass:
             columns = rows.file.columns
             wanted = rows.alive & columns.hashes.any(axis=1)
             if (views := columns.numbers.get("view")) is not None:
-                wanted = wanted & (views == 0)  # not a moment of a video
+                parts_of_files = np.flatnonzero(wanted & (views != 0))
+                wanted = wanted & (views == 0)  # not a moment of a video, but of an animated picture
+                moving = [at for at in parts_of_files.tolist() if columns.starts[at] and not _is_video(rows, at)]
+                wanted[moving] = True
             at = np.flatnonzero(wanted)
             is_first = (columns.whole("traits")[at] & _FIRST) != 0
             parts = (np.where(is_first, 0, 1), np.full(len(at), number), at, *columns.hashes[at].T)
@@ -223,8 +226,8 @@ class _Pass:
     def _tasks(self) -> Iterator[DecodeTask]:
         for key, (later, number, position) in enumerate(self._todo.tolist()):
             record = self._fragments[number].file.record(position)
-            if record.member or record.view or record.content_hash is None:
-                self._not_read += 1  # a moment of a video, a part of an archive
+            if record.member or record.content_hash is None:
+                self._not_read += 1  # a part of an archive
                 continue
             self._records[key] = record
             attempts = self._attempts.get(record.content_hash, 0)
@@ -286,3 +289,8 @@ class _Pass:
             locked = self._try_commit()
             if locked is not None and time.monotonic() > give_up:
                 raise locked
+
+
+def _is_video(rows: LiveRows, at: int) -> bool:
+    """Whether the picture at a position is a part of a video."""
+    return rows.file.record(at).metadata.format == "VIDEO"

@@ -74,6 +74,7 @@ class DecodeTask:
     longest: int = 0
     gated: bool = False
     crop: Crop | None = None
+    frames: bool = False  # of an animated picture, some of its frames, as of a video; else it is its first
     start_s: float | None = None  # of a video: after which moment, and nothing is hashed; None: from the beginning
 
 
@@ -424,6 +425,8 @@ class _Worker:
             message |= {"longest": task.longest, "gated": task.gated}
         if task.member is not None:
             message |= {"member": task.member, "offset": task.offset, "size_bytes": task.size_bytes}
+        if task.frames:
+            message["frames"] = True
         if task.start_s is not None:
             message["start_s"] = task.start_s
         if task.crop is not None:

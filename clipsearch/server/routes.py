@@ -405,7 +405,7 @@ class Service:
         record, path = self._file(row_id, index, content)
         if record.member or record.content_hash is None:
             raise OtherPicture(row_id, "it is part of another file")
-        if record.start_s is not None:
+        if record.metadata.format == "VIDEO":
             return open_video(path, record)
         return open_original(path, record.path, row_id, record.content_hash)
 

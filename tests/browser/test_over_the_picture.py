@@ -196,8 +196,13 @@ def test_a_rectangle_of_the_keyboard_is_searched_for(open_page: Open, looked_at:
 
 
 def test_a_rectangle_of_a_finger_is_searched_for(open_page: Open, looked_at: Site) -> None:
-    page = opened(open_page, looked_at, "red", "patched.png", **PHONE)
+    page = opened(open_page, looked_at, "red", "patched.png", **PHONE, color_scheme="dark")
+    page.get_by_role("button", name="Where in the picture?").tap()
+    expect(page.locator(".cs-where")).to_have_count(1)
+    assert serious_findings(page, "where, on a phone in the dark") == []
     page.get_by_role("button", name="Search with a part of the picture").tap()
+    assert serious_findings(page, "a part, on a phone in the dark") == []
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
     picture = page.locator(".cs-over").bounding_box()
     assert picture is not None
     scale = picture["width"] / 1200
@@ -296,3 +301,23 @@ def test_the_part_that_a_hit_is_has_a_frame(open_page: Open, tmp_path: Path) -> 
     with running([index]) as site:
         page = opened(open_page, site, "name:a.png", "a.png")
         assert place(page, page.locator(".cs-part")) == pytest.approx([0.25, 0.25, 0.5, 0.5], abs=0.01)
+
+
+def test_an_animated_picture_has_a_strip_and_is_shown_as_a_picture(open_page: Open, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    frames = [Image.new("RGB", (300, 200), COLOURS[name]) for name in ("red", "blue")]
+    frames[0].save(photos / "party.gif", save_all=True, append_images=frames[1:], duration=1500, loop=0)
+    with running([clipsearch.index(photos, encoder=FakeEncoder()).index]) as site:
+        page = opened(open_page, site, "blue", "party.gif")
+        shots = page.locator(".cs-shot")
+        expect(shots).to_have_count(2)
+        expect(page.locator(".cs-shot[aria-current=true]")).to_have_text("0:01")
+        shots.nth(0).click()
+        row_id = next(one["row_id"] for one in page.request.get(f"{site.address}/v1/images/0/views").json()["views"])
+        shown = ".pswp__item[aria-hidden=false] .pswp__img:not(.pswp__img--placeholder)"
+        until(page, f"document.querySelector('{shown}').src.includes('/images/{row_id}/thumbnail')")
+        expect(page.locator(".cs-video")).to_have_count(0)
+        page.keyboard.press("o")
+        expect(page.locator(".cs-toast")).to_have_text("This is the original file.")
+        until(page, f"document.querySelector('{shown}').src.includes('/original')")

@@ -199,7 +199,7 @@ export class Viewer {
     if (!hit || !this.on.originals()) return;
     const address = original(hit, this.on.index());
     const content = pswp.currSlide?.content;
-    if (hit.view?.startsWith("t=")) {
+    if (isVideo(hit)) {
       this.playVideo(address, startOf(this.shown));
       return;
     }
@@ -242,7 +242,7 @@ export class Viewer {
     if (video) {
       video.currentTime = seconds;
       video.play();
-    } else if (this.on.originals()) this.playVideo(original(hit, this.on.index()), seconds);
+    } else if (isVideo(hit) && this.on.originals()) this.playVideo(original(hit, this.on.index()), seconds);
     const content = pswp.currSlide?.content;
     if (content) {
       content.data.largest = true;
@@ -420,6 +420,9 @@ export class Viewer {
     this.pswp.updateSize(true);
   }
 }
+
+/** Whether a hit is a moment of a video, and not of an animated picture, which browsers show as a picture. */
+const isVideo = ({ view, format }) => view?.startsWith("t=") && format === "VIDEO";
 
 /** When a shot begins, in seconds; where a line that was said was found, when that was said. */
 function startOf({ view, words: lines }) {
