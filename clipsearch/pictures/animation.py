@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -9,7 +10,8 @@ from PIL import Image
 
 KINDS = ("GIF", "WEBP", "PNG")
 LEAST_APART_S = 0.5  # no two frames that are looked at are nearer
-MOST_PIXELS = 1_500_000_000  # to be decoded of one animation
+MOST_PIXELS = 500_000_000  # to be decoded of one animation,
+MOST_S = 3.0  # in this time: what comes after is left out
 _SHORTEST_S = 0.02  # of a frame: what is said to be shorter is shown, as by browsers,
 _USUAL_S = 0.1  # for this long
 Seen = TypeVar("Seen")
@@ -22,9 +24,12 @@ def is_animated(image: Image.Image) -> bool:
 
 def moments(image: Image.Image) -> Iterator[tuple[float, float]]:
     """When each frame of an animation begins and ends, in seconds; `image` then is that frame, until the next is asked
-    for. An animation that is damaged ends before the damage. Raises: what a decoder raises at the first frame."""
-    start_s = 0.0
+    for. An animation that is damaged ends before the damage, a long one where it has taken enough time. Raises: what a
+    decoder raises at the first frame."""
+    start_s, began = 0.0, time.monotonic()
     for number in range(max(1, MOST_PIXELS // max(1, image.width * image.height))):
+        if number and time.monotonic() - began > MOST_S:
+            return
         try:
             image.seek(number)
             image.load()

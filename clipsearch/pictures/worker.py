@@ -226,7 +226,8 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
                     result["metadata"] = asdict(picture.metadata)
                     result["appearance"] = asdict(picture.appearance)
                     if task.get("frames") and file.is_animated:
-                        result |= _read_frames(file, preprocessing, slots[task["slot"]])
+                        with contextlib.suppress(UnreadablePicture):  # it is a picture, then
+                            result |= _read_frames(file, preprocessing, slots[task["slot"]])
         except UnreadablePicture as error:
             result["skip"] = (error.status, error.reason)
         send(results, result)

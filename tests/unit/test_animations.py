@@ -164,6 +164,18 @@ def test_frames_are_spread_over_the_time(durations_ms: list[int], most: int) -> 
     assert set(np.round(times, 3)) <= set(np.round(np.cumsum([0, *shown]) / 1000, 3))
 
 
+def test_a_long_animation_takes_no_more_than_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    animated(tmp_path / "a.gif", ["red", "blue", "yellow"])
+    monkeypatch.setattr(animation, "MOST_PIXELS", 120 * 80 * 8)
+    with Image.open(tmp_path / "a.gif") as image:
+        found, duration_s = animation.spread(image, lambda: None, 32)
+    assert [time_s for time_s, _ in found] == [0.0, pytest.approx(0.6), pytest.approx(1.2)]
+    assert duration_s == pytest.approx(1.6)
+    monkeypatch.setattr(animation, "MOST_S", -1.0)
+    with Image.open(tmp_path / "a.gif") as image:
+        assert len(animation.spread(image, lambda: None, 32)[0]) == 1
+
+
 def test_what_is_shown_after_the_end_is_the_last(tmp_path: Path) -> None:
     animated(tmp_path / "a.gif", ["red", "blue"])
     for time_s, colour in ((0.0, "red"), (1.1, "red"), (1.3, "blue"), (99.0, "blue")):

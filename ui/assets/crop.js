@@ -2,7 +2,7 @@
 // and resized with keys.
 
 import { button, make } from "./dom.js";
-import { t } from "./messages.js";
+import { share, t } from "./messages.js";
 
 const LEAST = 0.02; // of a side
 const STEP = 0.02;
@@ -13,7 +13,8 @@ export class Crop {
     Object.assign(this, { picture, on });
     this.frame = make("div.cs-frame", { tabIndex: 0, role: "application", "aria-label": t("crop.frame") });
     this.frame.addEventListener("keydown", (event) => this.key(event));
-    this.bar = make("div.cs-crop-bar", {}, make("span.cs-crop-hint", {}, t("crop.hint")),
+    this.hint = make("span.cs-crop-hint", { role: "status" });
+    this.bar = make("div.cs-crop-bar", {}, this.hint,
       button("cs-button.cs-main", "search", t("crop.search"), () => this.on.search(...this.part), t("crop.search")),
       button("cs-plain", "close", t("crop.cancel"), () => this.end()));
     this.root = make("div.cs-crop", { hidden: true }, this.frame, this.bar);
@@ -27,6 +28,7 @@ export class Crop {
 
   start() {
     this.root.hidden = false;
+    this.hint.textContent = t("crop.hint");
     this.part = this.middle(); // left, top, width, height, in shares of the picture
     this.draw();
     this.frame.focus({ preventScroll: true });
@@ -93,6 +95,8 @@ export class Crop {
       if (event.shiftKey) this.part[axis + 2] = Math.min(1 - start, Math.max(LEAST, length + by));
       else this.part[axis] = Math.min(1 - length, Math.max(0, start + by));
       this.draw();
+      const [x, y, w, h] = this.part.map(share);
+      this.hint.textContent = `${x}, ${y} · ${w} × ${h}`; // also for those who do not see it
     } else return;
     event.preventDefault();
   }

@@ -160,16 +160,20 @@ export class Viewer {
     const isOther = hit.row_id !== this.hit?.row_id || !this.detail.hit;
     this.hit = hit;
     this.root.setAttribute("aria-label", baseName(hit));
-    if (isOther) {
-      this.stopVideo();
+    const { container } = pswp.currSlide;
+    const isNew = isOther || this.overlay.root.parentNode !== container;
+    if (isNew) {
       this.hideWhere();
       this.crop.end();
+    }
+    if (isOther) {
+      this.stopVideo();
       this.shown = hit;
       this.detail.show(hit, this.on.index());
       this.shots.show(hit);
       this.on.moved(hit);
     }
-    if (isOther || this.overlay.root.parentNode !== pswp.currSlide.container) this.overlay.over(pswp.currSlide, hit);
+    if (isNew) this.overlay.over(pswp.currSlide, hit);
     this.drawBar();
     if (this.isPlaying) this.play();
   }
