@@ -115,6 +115,7 @@ SILENT = {
     "pydantic": "no network code",
     "pymilvus": "connects where it is told; reads a file .env beside it",
     "pypdfium2": "no network code",
+    "pysubs2": "no network code",
     "pytest": "development only",
     "pytest-xdist": "development only: starts processes, which it speaks to through pipes",
     "python-multipart": "no network code",

@@ -242,21 +242,26 @@ def told_confidence(confidence: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of words in a picture. `box`: left, top, width and height in pixels of the upright picture."""
+    """A line of words in a picture. `box`: left, top, width and height in pixels of the upright picture. `start_s`: of
+    one that is said in a video, when, in seconds from its beginning; its box is empty."""
 
     text: str
     box: tuple[int, int, int, int]
     score: float  # how surely it was read, 0..1
+    start_s: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The line in the words of every answer (docs/api.md)."""
-        return {"text": self.text, "box": list(self.box), "score": self.score}
+        said = {} if self.start_s is None else {"start_s": self.start_s}
+        return {"text": self.text, "box": list(self.box), "score": self.score, **said}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Line:
         """The line that `to_dict` told. Raises: KeyError, ValueError, TypeError."""
         left, top, width, height = map(int, body["box"])
-        return cls(str(body["text"]), (left, top, width, height), float(body["score"]))
+        start_s = body.get("start_s")
+        start_s = None if start_s is None else float(start_s)
+        return cls(str(body["text"]), (left, top, width, height), float(body["score"]), start_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,8 @@ from clipsearch.records import (
 if TYPE_CHECKING:
     import httpx
 
+    from clipsearch.pictures.heatmap import HeatMap
+
 ALL = "*"
 """The name of all indexes of a server, searched together."""
 MOST_LETTERS = 500_000  # of all texts in one request; a server takes 4 MB of JSON
@@ -273,6 +275,15 @@ class RemoteCollection:
         options: dict[str, Any],
     ) -> Hits:
         """The hits of one query."""
+        body = {**self._worded(asked, vector), **options}
+
+        def ask(**window: int) -> dict[str, Any]:
+            return self._asked(asked, "/v1/search", {**body, **window})
+
+        return self._in_steps(k, ask, offset)
+
+    def _worded(self, asked: _Asked, vector: FloatArray | None = None) -> dict[str, Any]:
+        """The part of a request that is a query. Raises: DimensionMismatch, UnreadablePicture."""
         if vector is not None and len(vector) > MOST_DIMENSIONS:
             raise DimensionMismatch(int(self._state()["dim"]), len(vector))
         if asked.file is not None:
@@ -281,23 +292,21 @@ class RemoteCollection:
             of_file = self.encode_picture(asked.file)
             vector = of_file if vector is None else directed(len(of_file), vector, of_file)
         pictures = [{"path": path, "vector": vector_of.tolist()} for path, vector_of in asked.sent.items()]
-        body = {
+        return {
             "query": asked.words,
             "vector": None if vector is None else vector.tolist(),
             "pictures": pictures,
-            **options,
         }
 
-        def ask(**window: int) -> dict[str, Any]:
-            try:
-                return self._post("/v1/search", {**body, **window})
-            except MalformedQuery as error:
-                if error.position in asked.elsewhere:
-                    path = asked.elsewhere[error.position]
-                    raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE) from None
-                raise
-
-        return self._in_steps(k, ask, offset)
+    def _asked(self, asked: _Asked, route: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a query. Raises: UnreadablePicture for a picture in it that is nowhere."""
+        try:
+            return self._post(route, body)
+        except MalformedQuery as error:
+            if error.position in asked.elsewhere:
+                path = asked.elsewhere[error.position]
+                raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE) from None
+            raise
 
     def _split(self, query: str | os.PathLike[str]) -> _Asked:
         """How to ask the server. Raises: MalformedQuery, UnreadablePicture."""
@@ -419,6 +428,34 @@ class RemoteCollection:
             return self._similar({"path": file, **part}, k)
         except NoSuchPicture:
             raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE) from None
+
+    def where(self, query: str | os.PathLike[str], picture: int | str | os.PathLike[str] | Hit) -> HeatMap:
+        """As `Collection.where`, of a picture of the index: no other is sent.
+
+        Raises: InvalidQuery, NoSuchPicture, OtherPicture, OtherIndex, UnreadablePicture.
+        """
+        from clipsearch.pictures.heatmap import HeatMap
+
+        self._check_open()
+        asked = self._split(read_query(query))
+        if isinstance(picture, Hit):
+            row_id, means = picture.record.row_id, self._means(picture)
+        else:
+            if isinstance(picture, str | os.PathLike):
+                path = read_path("picture", picture)
+                found = self._row_of(path)
+                if found is None and not is_file(path):
+                    raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE)
+                if found is None:
+                    raise UnreadablePicture(
+                        path, "unreadable", "the index has no such picture, or it has changed since"
+                    )
+                row_id = found
+            else:
+                row_id = read_row_id(picture, "picture", A_PICTURE)
+            means = self._index_of([row_id])
+        body = {**self._worded(asked), "row_id": row_id, **self._index_of(asked.row_ids), **means, "index": self.index}
+        return self._read(HeatMap.from_dict, self._asked(asked, "/v1/where", body))
 
     def _similar_to_row(self, row_id: int, k: int, part: dict[str, str] | None = None) -> Hits:
         return self._similar({"row_id": row_id, **(part or {}), **self._index_of([row_id])}, k)

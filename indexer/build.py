@@ -51,7 +51,7 @@ from clipsearch.indexer.remark import remarked, with_hidden
 from clipsearch.indexer.retries import attempts_after, is_read_again, limit_for, says_nothing
 from clipsearch.indexer.scan import FoundFile, Scan
 from clipsearch.indexer.segments import write_fragment, write_segment
-from clipsearch.indexer.shots import MORE_TIME, Video
+from clipsearch.indexer.shots import MORE_TIME, Shot, Video
 from clipsearch.indexer.sidecars import NOT_LOOKED_AT, has_older_versions
 from clipsearch.indexer.tune import retuned
 from clipsearch.indexer.upgrade import upgraded
@@ -425,6 +425,7 @@ class _Run:
         self._gone: set[int] = set()  # rows that were dropped in this run
         self._batch: list[tuple[FoundFile, DecodeResult, PixelArray]] = []
         self._batch_hashes: dict[str, list[tuple[FoundFile, DecodeResult]]] = {}  # more files of the same content
+        self._still: dict[int, list[tuple[FoundFile, DecodeResult]]] = {}  # copies of animations read as pictures
         self._watching: dict[int, Video] = {}  # videos that are being read, by key of their task
         self._videos: dict[str, list[ImageRecord]] = {}  # rows of those read in this run, by content
         self._done = 0
@@ -691,7 +692,8 @@ class _Run:
     def _task(self, key: int, file: FoundFile, mode: Literal["decode", "hash", "describe"]) -> DecodeTask:
         limit_s = limit_for(self._same_as_before(file), self.options.timeout_s)
         limit_s *= MORE_TIME if is_video_name(_name(file.path)) else 1
-        return DecodeTask(key, os.path.join(self.root, file.path), mode, file.size_bytes, timeout_s=limit_s)
+        path = os.path.join(self.root, file.path)
+        return DecodeTask(key, path, mode, file.size_bytes, timeout_s=limit_s, frames=mode == "decode")
 
     def _mode(self, file: FoundFile) -> Literal["decode", "hash"]:
         """Hash first where the size says that the content may be known; decode at once where it cannot be."""
@@ -739,7 +741,7 @@ class _Run:
         else:
             self._batch.append((file, result, result.pieces))
             if content is not None:
-                self._batch_hashes[content] = []
+                self._batch_hashes[content] = self._still.pop(result.key, [])
             if len(self._batch) >= self._batch_pictures():
                 self._encode_batch()
         return None
@@ -763,10 +765,14 @@ class _Run:
         if next_s is not None:
             return dataclasses.replace(self._task(result.key, file, "decode"), start_s=next_s)
         del self._watching[result.key]
-        self._add_video(video)
+        shots = video.shots()
+        if len(shots) == 1 and not is_video_name(_name(file.path)):  # what moves in it is of no account
+            self._still[result.key] = video.copies
+            return dataclasses.replace(self._task(result.key, file, "decode"), frames=False)
+        self._add_video(video, shots)
         return None
 
-    def _add_video(self, video: Video) -> None:
+    def _add_video(self, video: Video, shots: list[Shot]) -> None:
         """Add the shots of a video that was read, and those of its copies: all of a file in one step."""
         file, content = video.file, video.first.content_hash
         try:
@@ -778,7 +784,7 @@ class _Run:
             self._skip(file, "unreadable", "the file changed while it was read", None)
             return
         rows: list[Pending] = []
-        for shot in video.shots():
+        for shot in shots:
             about = asdict(shot.look)
             record = dataclasses.replace(_decoded(file, video.first), view=shot.view, partial=video.partial, **about)
             key = vector_key(record)

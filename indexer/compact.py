@@ -100,7 +100,10 @@ def _known_contents(index_dir: Path, manifest: Manifest) -> IntArray:
     for fragment in manifest.fragments:
         rows = open_rows(index_dir, fragment)
         alive = ~np.isin(rows.number("row_id"), dead_rows(index_dir, fragment))
-        found.append(rows.all_columns.hashes[alive])
+        columns = rows.all_columns
+        found.append(columns.hashes[alive])
+        if columns.part_hashes is not columns.hashes:
+            found.append(columns.part_hashes[alive])
     return np.concatenate(found)
 
 

@@ -20,6 +20,7 @@ from clipsearch.cores import available_cores, usable_memory
 from clipsearch.errors import IndexLocked, IndexNotFound
 from clipsearch.indexer.build import Progress, StopRequests
 from clipsearch.indexer.retries import MOST_ATTEMPTS, is_circumstance
+from clipsearch.indexer.subtitles import MARK, read_subtitles
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.pictures.words import check_reader, longest_for, scaled
 from clipsearch.records import TRAITS, ImageRecord, IntArray, Preprocessing, SkippedImage
@@ -62,6 +63,7 @@ class ReadReport:
     passed_over: int = 0  # no words seen at a glance
     known: int = 0  # read before
     changed: int = 0  # files that are others than when they were indexed
+    subtitled: int = 0  # videos whose subtitles were read
     skipped: list[SkippedImage] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: bool = False
@@ -84,13 +86,14 @@ def read_words(
     if not is_index(index_dir):
         raise IndexNotFound([index_dir])
     check_sqlite()
-    if options.command is None:
-        check_reader()
     started = time.monotonic()
     if options.again:
         forget_words(index_dir)
     with open_snapshot(index_dir) as snapshot:
         run = _Pass(snapshot, options, progress)
+        run.read_subtitles()
+        if options.command is None and (run.has_pictures or not run.report.subtitled):
+            check_reader()
         with StopRequests() as stop:
             run.read(stop)
     run.report.seconds = time.monotonic() - started
@@ -125,6 +128,8 @@ class _Pass:
             if fragment.rows_file is not None
         ]
         self._attempts: dict[str, int] = {}
+        self._links_inside = snapshot.manifest.links == "inside"
+        self._subtitles: dict[str, str] = {}  # that were read of videos, by their content
         self._todo = self._to_read(snapshot)
         self._not_read = 0
         self._records: dict[int, ImageRecord] = {}  # those that are being read, by number
@@ -137,7 +142,13 @@ class _Pass:
         found = [np.empty((0, 5), np.int64)]
         for number, rows in enumerate(self._fragments):
             columns = rows.file.columns
-            at = np.flatnonzero(rows.alive & columns.hashes.any(axis=1))
+            wanted = rows.alive & columns.hashes.any(axis=1)
+            if (views := columns.numbers.get("view")) is not None:
+                parts_of_files = np.flatnonzero(wanted & (views != 0))
+                wanted = wanted & (views == 0)  # not a moment of a video, but of an animated picture
+                moving = [at for at in parts_of_files.tolist() if columns.starts[at] and not _is_video(rows, at)]
+                wanted[moving] = True
+            at = np.flatnonzero(wanted)
             is_first = (columns.whole("traits")[at] & _FIRST) != 0
             parts = (np.where(is_first, 0, 1), np.full(len(at), number), at, *columns.hashes[at].T)
             found.append(np.stack([np.asarray(part, np.int64) for part in parts], axis=1))
@@ -154,6 +165,8 @@ class _Pass:
         files = WordFiles(self._index_dir, snapshot.manifest.words)
         known: list[bytes] = []
         for content_hash, status, reason, attempts, thorough in files.states():
+            if reason is not None and reason.startswith(MARK):
+                self._subtitles[content_hash.hex()] = reason
             if status == "ok":
                 is_known = thorough or not self._options.all
             else:
@@ -164,6 +177,20 @@ class _Pass:
                 known.append(content_hash)
         files.close()
         return np.frombuffer(b"".join(known), "<i8").reshape(-1, 2)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there are pictures to be read."""
+        return len(self._todo) > 0
+
+    def read_subtitles(self) -> None:
+        """Read what is said in videos beside which there are subtitles."""
+        found = read_subtitles(self._root, self._fragments, self._subtitles, links_inside=self._links_inside)
+        self.report.subtitled = found.videos
+        self.report.lines += found.lines
+        if found.words:
+            self._done += found.words
+            self._commit()
 
     def read(self, stop: StopRequests) -> None:
         """Read until all is read, or somebody wants to stop; commit on the way, and at the end."""
@@ -199,8 +226,8 @@ class _Pass:
     def _tasks(self) -> Iterator[DecodeTask]:
         for key, (later, number, position) in enumerate(self._todo.tolist()):
             record = self._fragments[number].file.record(position)
-            if record.member or record.view or record.content_hash is None:
-                self._not_read += 1  # a moment of a video, a part of an archive
+            if record.member or record.content_hash is None:
+                self._not_read += 1  # a part of an archive
                 continue
             self._records[key] = record
             attempts = self._attempts.get(record.content_hash, 0)
@@ -262,3 +289,8 @@ class _Pass:
             locked = self._try_commit()
             if locked is not None and time.monotonic() > give_up:
                 raise locked
+
+
+def _is_video(rows: LiveRows, at: int) -> bool:
+    """Whether the picture at a position is a part of a video."""
+    return rows.file.record(at).metadata.format == "VIDEO"

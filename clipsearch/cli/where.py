@@ -12,6 +12,11 @@ from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, notice,
 from clipsearch.cli.terminal import shown
 from clipsearch.errors import IndexNotFound, StorageError
 
+NOT_CERTAIN = {
+    "maybe": "nothing certain: the picture may show something else",
+    "unlikely": "the picture probably does not show this: the place is a guess",
+}
+
 app = typer.Typer(rich_markup_mode=None)
 
 
@@ -33,8 +38,8 @@ def where(
 
     \b
     The box is printed as a part of the picture, which `clipsearch query` takes. It always points somewhere, also in
-    a picture that does not show what you look for. docs/where.md says how often it is right. The model is that of
-    the index, where there is one; else --model.
+    a picture that does not show what you look for: a line on stderr says so, if the index knows the picture.
+    docs/where.md says how often the place is right. The model is that of the index, where there is one; else --model.
 
     \b
     Examples:
@@ -67,6 +72,8 @@ def where(
             found.over(image).save(out)
         except OSError as error:
             raise StorageError(out, error.strerror or str(error), "Name another file") from error
+    if found.band in ("maybe", "unlikely"):
+        notice(NOT_CERTAIN[found.band])
     if as_json:
         print_json({"path": path, **found.to_dict()})
     else:

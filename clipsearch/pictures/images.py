@@ -28,7 +28,7 @@ import xxhash
 from PIL import Image, ImageChops, ImageFile
 
 from clipsearch.errors import UnreadablePicture
-from clipsearch.pictures import holes, repair, tiff, video
+from clipsearch.pictures import animation, holes, repair, tiff, video
 from clipsearch.pictures.appearance import NOT_SEEN, Appearance, appearance
 from clipsearch.pictures.formats import (
     HEAD_BYTES,
@@ -429,11 +429,60 @@ class PictureFile:
                 raise UnreadablePicture(self.path, error.status, error.reason) from error
 
     def frame_at(self, time_s: float, preprocessing: Preprocessing) -> Picture:
-        """What a video shows at a moment, as `decode` gives a picture."""
-        with self._reading_video():
-            image, size = video.frame_at(self._stream, time_s, fit=_wanted(preprocessing, False))
+        """What a video, or an animated picture, shows at a moment, as `decode` gives a picture."""
+        if self.kind != "VIDEO":
+            image = self._animated_at(time_s)
+            size = image.size
+        else:
+            with self._reading_video():
+                image, size = video.frame_at(self._stream, time_s, fit=_wanted(preprocessing, False))
         seen = _resize_and_crop(_Decoded(image, size, None, None, Embedded()), preprocessing)[None]
-        return Picture(seen, *size, PictureMetadata("VIDEO"), None)
+        return Picture(seen, *size, PictureMetadata(self.kind), None)
+
+    @contextmanager
+    def _opened_animation(self) -> Iterator[ImageFile.ImageFile]:
+        """The picture, if it is animated. Raises: UnreadablePicture."""
+        self._read()
+        with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
+            self._stream.seek(0)
+            with _open_image(self._stream, self.kind) as image:
+                yield image
+
+    @property
+    def is_animated(self) -> bool:
+        """Whether it is an animated picture, whose frames `read_frames` gives."""
+        if self.kind not in animation.KINDS:
+            return False
+        with suppress(UnreadablePicture), self._opened_animation() as image:
+            return animation.is_animated(image)
+        return False
+
+    def read_frames(
+        self, preprocessing: Preprocessing, *, most: int
+    ) -> tuple[list[float], float, PixelArray, list[Appearance]]:
+        """Some frames of an animated picture: when they are shown, in seconds, how long it is, how an encoder is given
+        them, and what their pixels say. Shape: (F, H, W, 3) uint8. Raises: UnreadablePicture."""
+        with self._opened_animation() as image:
+            orientation = image.getexif().get(0x0112, 1)
+
+            def see() -> tuple[PixelArray, Appearance]:
+                upright = _upright_frame(image, orientation)
+                decoded = _Decoded(upright, upright.size, None, None, Embedded())
+                look = NOT_SEEN
+                with suppress(Exception):  # what pixels say is an extra: without it the frame is found all the same
+                    look = _look_at(decoded, "", PictureMetadata())
+                return _resize_and_crop(decoded, preprocessing), look
+
+            found, duration_s = animation.spread(image, see, most)
+        pixels = np.stack([seen for _, (seen, _) in found])
+        return [start_s for start_s, _ in found], duration_s, pixels, [look for _, (_, look) in found]
+
+    def _animated_at(self, time_s: float) -> Image.Image:
+        """What an animated picture shows at a moment, upright. Raises: UnreadablePicture."""
+        with self._opened_animation() as image:
+            orientation = image.getexif().get(0x0112, 1)
+            animation.seek_moment(image, time_s)
+            return _upright_frame(image, orientation)
 
     def open(self, *, longest: int | None = None, max_pixels: int = MAX_PIXELS, time_s: float = 0.0) -> Image.Image:
         """Decode the picture for people: see `open_picture`."""
@@ -451,6 +500,9 @@ class PictureFile:
         if self.kind == "VIDEO":
             with self._reading_video():
                 return video.frame_at(self._stream, time_s, fit=fit)
+        if time_s > 0 and self.kind in animation.KINDS:
+            shown = self._animated_at(time_s)
+            return shown.resize(fit(shown.size), Image.Resampling.LANCZOS, reducing_gap=2.0), shown.size
         self._read()
         with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
             decoded = _decode(self._stream, self.kind, fit, max_pixels)
@@ -1602,6 +1654,13 @@ def _turn_upright(image: Image.Image, box: Box | None, orientation: int) -> tupl
     left = upright.width - right if flip_x else 0.0
     top = upright.height - bottom if flip_y else 0.0
     return upright, (left, top, left + right, top + bottom)
+
+
+def _upright_frame(image: Image.Image, orientation: int) -> Image.Image:
+    """What an animated picture shows now, as a picture of its own."""
+    rgb, transform = _to_rgb(image)
+    upright, _ = _turn_upright(_apply(transform, rgb), None, orientation if orientation in _UPRIGHT else 1)
+    return upright.copy()
 
 
 # Colour

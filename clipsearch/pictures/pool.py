@@ -57,7 +57,8 @@ _LEAST_MEMORY_BYTES = 2**30
 @dataclass(frozen=True, slots=True)
 class DecodeTask:
     """A file to be hashed, or hashed and decoded; or only its metadata to be read ("describe"); or hashed, and its
-    words read ("words"): its longer side at most `longest` pixels, and, where `gated`, only if there seem to be any.
+    words read ("words"): its longer side at most `longest` pixels, and, where `gated`, only if there seem to be any; or
+    hashed, and decoded as a whole, its longer side at most `longest` ("look").
 
     `key` is the caller's; `size_bytes` allows large files more time. `member`: instead of the whole file, `size_bytes`
     of it at `offset`, which are a picture file of that name. `crop`: decode this part of the picture.
@@ -65,7 +66,7 @@ class DecodeTask:
 
     key: int
     path: str
-    mode: Literal["decode", "hash", "describe", "words"] = "decode"
+    mode: Literal["decode", "hash", "describe", "words", "look"] = "decode"
     size_bytes: int = 0
     member: str | None = None
     offset: int = 0
@@ -73,6 +74,7 @@ class DecodeTask:
     longest: int = 0
     gated: bool = False
     crop: Crop | None = None
+    frames: bool = False  # of an animated picture, some of its frames, as of a video; else it is its first
     start_s: float | None = None  # of a video: after which moment, and nothing is hashed; None: from the beginning
 
 
@@ -105,7 +107,8 @@ class DecodeResult:
     """What became of a task. Shapes: pieces (K, H, W, 3) uint8, the caller's to keep; None unless it was decoded.
 
     There is one piece, the whole picture, unless the pool was asked for more and the picture is long. Of a video
-    (`video`), the pieces are frames; there may be none in a part that is not the first.
+    (`video`), the pieces are frames; there may be none in a part that is not the first. In mode look, the one piece
+    has the shape of the picture, which is of `width` and `height` itself.
 
     `content_hash` is there whenever the bytes could be read, also for a picture that was skipped after that; not in
     mode describe.
@@ -418,10 +421,12 @@ class _Worker:
         # Should this process die, nobody ends a decoder that hangs: it then ends itself.
         alarm_s = 2 * (self._read_limit_s(task) + self._limit_s(task)) + 10
         message = {"path": task.path, "mode": task.mode, "slot": slot, "alarm_s": math.ceil(alarm_s)}
-        if task.mode == "words":
+        if task.mode in ("words", "look"):
             message |= {"longest": task.longest, "gated": task.gated}
         if task.member is not None:
             message |= {"member": task.member, "offset": task.offset, "size_bytes": task.size_bytes}
+        if task.frames:
+            message["frames"] = True
         if task.start_s is not None:
             message["start_s"] = task.start_s
         if task.crop is not None:
@@ -476,6 +481,14 @@ class _Worker:
             told = message["lines"]
             lines = None if told is None else tuple(map(Line.from_dict, told))
             return DecodeResult(task.key, message["hash"], int(message["width"]), int(message["height"]), lines=lines)
+        if task.mode == "look":
+            shape = (1, int(message["rows"]), int(message["columns"]), 3)
+            flat = self.shared.slots[slot].reshape(-1)
+            if min(shape) < 1 or math.prod(shape) > len(flat):
+                raise ValueError("no picture")
+            pixels = flat[: math.prod(shape)].reshape(shape).copy()
+            content = message.get("hash") if task.start_s is not None else message["hash"]
+            return DecodeResult(task.key, content, int(message["width"]), int(message["height"]), pieces=pixels)
         if task.mode == "describe":
             return DecodeResult(task.key, metadata=PictureMetadata.from_dict(message["metadata"]))
         video = None if "video" not in message else VideoPart.from_dict(message["video"])

@@ -114,6 +114,15 @@ def _read_part(file: PictureFile, preprocessing: Preprocessing, slot: PixelArray
     return told
 
 
+def _read_frames(file: PictureFile, preprocessing: Preprocessing, slot: PixelArray) -> dict[str, Any]:
+    """Read frames of an animated picture into `slot`, shape (F, H, W, 3). Returns what is told of them. Raises:
+    UnreadablePicture."""
+    times_s, duration_s, pixels, looks = file.read_frames(preprocessing, most=len(slot))
+    slot[: len(pixels)] = pixels
+    video = {"times_s": times_s, "looks": [asdict(look) for look in looks], "next_s": None, "duration_s": duration_s}
+    return {"pieces": len(pixels), "tiled": False, "video": video}
+
+
 def _limit_memory(limit_bytes: int) -> None:
     """Make allocations beyond `limit_bytes` fail in this process, where the system can (Linux)."""
     import resource
@@ -174,7 +183,19 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
                     has_words = not task["gated"] or reader.has_words(image)
                     lines = [line.to_dict() for line in reader.read(image)] if has_words else None
                     result |= {"width": image.width, "height": image.height, "lines": lines}
-                if task["mode"] == "decode" and file.kind == "VIDEO" and (pieces or "start_s" in task):
+                if task["mode"] == "look":
+                    send(results, {"read": True})
+                    start_s = task.get("start_s", 0.0)
+                    image, size = file.open_sized(longest=task["longest"], max_pixels=max_pixels, time_s=start_s)
+                    pixels = np.asarray(image.convert("RGB"))
+                    slots[task["slot"]].reshape(-1)[: pixels.size] = pixels.reshape(-1)
+                    result |= {"width": size[0], "height": size[1], "rows": image.height, "columns": image.width}
+                if task["mode"] == "decode" and "start_s" in task and file.kind != "VIDEO":
+                    send(results, {"read": True})
+                    shown = file.frame_at(task["start_s"], preprocessing)
+                    slots[task["slot"], :1] = shown.pieces
+                    result |= {"width": shown.width, "height": shown.height, "pieces": 1}
+                elif task["mode"] == "decode" and file.kind == "VIDEO" and (pieces or "start_s" in task):
                     send(results, {"read": True})
                     start_s = task.get("start_s", -1.0)
                     if pieces:
@@ -204,6 +225,9 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
                     result |= {"partial": picture.partial, "beside_unread": picture.beside_unread}
                     result["metadata"] = asdict(picture.metadata)
                     result["appearance"] = asdict(picture.appearance)
+                    if task.get("frames") and file.is_animated:
+                        with contextlib.suppress(UnreadablePicture):  # it is a picture, then
+                            result |= _read_frames(file, preprocessing, slots[task["slot"]])
         except UnreadablePicture as error:
             result["skip"] = (error.status, error.reason)
         send(results, result)

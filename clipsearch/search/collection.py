@@ -24,6 +24,7 @@ from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import (
     GONE,
     ClosedCollection,
+    EmptyQuery,
     EncoderMismatch,
     IndexAway,
     InvalidQuery,
@@ -44,6 +45,7 @@ from clipsearch.query.arguments import (
     read_arguments,
     read_count,
     read_name,
+    read_path,
     read_place,
     read_queries,
     read_query,
@@ -89,10 +91,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from PIL.Image import Image
 
+    from clipsearch.pictures.heatmap import HeatMap
     from clipsearch.query.nodes import Filter
     from clipsearch.search.confidence import Background, QueryKind
     from clipsearch.search.variety import Nearness
-    from clipsearch.search.where import HeatMap
     from clipsearch.store.columns import Columns
     from clipsearch.store.tags import Direction, Tag
     from clipsearch.store.words import WordFiles
@@ -684,7 +686,7 @@ class Collection:
         parsed = self.parse(query)
         vector = self.query_vector(parsed)
         if vector is None:
-            raise InvalidQuery(f"{parsed.source} has only filters and nothing to compare pictures with")
+            raise nothing_to_compare(parsed)
         return vector
 
     def query_vector(self, query: Query) -> FloatArray | None:
@@ -836,24 +838,37 @@ class Collection:
     ) -> HeatMap:
         """Where in a picture a query matches: a map of cosines, with a box around its peak (docs/where.md).
 
-        `picture` is a hit, a row id, a path or a PIL image. It always points somewhere, also if nothing matches.
+        `picture` is a hit, a row id, a path or a PIL image. It always points somewhere, also if nothing matches: of a
+        picture of the index, `band` says how likely it shows what is asked for.
         Raises: InvalidQuery, also for a query with filters only; NoSuchPicture, UnreadablePicture, EncoderMismatch.
         """
+        from clipsearch.pictures.notebook import is_as_indexed
         from clipsearch.query.arguments import is_image
-        from clipsearch.search.similar import row_of_content
+        from clipsearch.search.similar import row_of_content, row_of_file
 
-        vector = self.encode_query(query)
+        parsed = self.parse(query)
+        vector = self.encode_query(parsed)
         if isinstance(picture, str | os.PathLike) or is_image(picture):
-            return where_in(self.encoder, vector, picture)  # type: ignore[arg-type]
+            found = where_in(self.encoder, vector, picture)  # type: ignore[arg-type]
+            known = row_of_file(self, read_path("picture", picture)) if isinstance(picture, str | os.PathLike) else None
+            return found if known is None else self._with_confidence(found, parsed, known)
         if isinstance(picture, Hit):
             row_id = row_of_content(self, picture.record.row_id, picture.record.content_hash)
         else:
             row_id = read_row_id(picture, "picture", A_PICTURE)
         record = self.record(row_id)
+        if isinstance(picture, Hit) and not is_as_indexed(self._file_of(record), record):
+            raise OtherPicture(row_id, "its file has changed since it was indexed")
         try:
-            return where_in(self.encoder, vector, self._file_of(record), record.start_s or 0.0)
+            found = where_in(self.encoder, vector, self._file_of(record), record.start_s or 0.0)
         except UnreadablePicture as error:
             raise UnreadablePicture(record.path, error.status, error.reason) from None
+        return self._with_confidence(found, parsed, row_id)
+
+    def _with_confidence(self, found: HeatMap, query: Query, row_id: int) -> HeatMap:
+        """A map with how likely the picture shows what the query asks for at all."""
+        confidence, band = put_in_order(self, Wish(query)).confidence_of(self, row_id) or (None, None)
+        return dataclasses.replace(found, confidence=confidence, band=band)
 
     def read_picture(self, path: str | os.PathLike[str]) -> tuple[FloatArray, str | None]:
         """The vector of a picture file, shape (D,), and its content hash. Raises: UnreadablePicture."""
@@ -1002,6 +1017,17 @@ class Collection:
             if at is not None and at < fragment.file.pictures and not fragment.is_gone(row_id):
                 return fragment.file.record(at)
         raise NoSuchPicture(row_id)
+
+    def views(self, row_id: int) -> list[ImageRecord]:
+        """What the index knows of each part of a picture's file that is searched by itself (the shots of a video), in
+        their order; the picture alone where it has no parts. Raises: NoSuchPicture."""
+        record = self.record(row_id)
+        first = int(self.files_of(np.array([row_id], np.int64))[0])
+        for rows in self._live_rows():
+            if rows.has_views and rows.file.position(first) is not None:
+                same = rows.alive & (rows.files_of(np.arange(rows.file.pictures)) == first)
+                return [rows.file.record(at) for at in np.flatnonzero(same).tolist()]
+        return [record]
 
     def content_hash(self, row_id: int) -> str | None:
         """Of a picture's bytes; None if it is not known, or the picture is gone."""
@@ -1241,6 +1267,13 @@ class Collection:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def nothing_to_compare(query: Query) -> InvalidQuery:
+    """That a query has filters only, or nothing at all."""
+    if not query.source.strip():
+        return EmptyQuery()
+    return InvalidQuery(f"{query.source} has only filters and nothing to compare pictures with")
 
 
 def _records_of(rows: LiveRows) -> Iterator[ImageRecord]:

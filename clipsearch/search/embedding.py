@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from clipsearch.encoder.kinds import Notice, Precision
+    from clipsearch.pictures.heatmap import HeatMap
     from clipsearch.pictures.images import Picture
     from clipsearch.records import Preprocessing
-    from clipsearch.search.where import HeatMap
 
 
 class Encoder:

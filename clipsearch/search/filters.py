@@ -71,7 +71,9 @@ def passing(
         case Tagged(name):
             return tagged(name)
         case Written(words):
-            return among(columns.hashes, holding(words))
+            held = holding(words)
+            inside: BoolArray = among(columns.hashes, held)
+            return inside if columns.part_hashes is columns.hashes else inside | among(columns.part_hashes, held)
 
 
 def _seen(asked: str, names: tuple[str, ...], columns: Columns) -> BoolArray:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipsearch.query import Query
-from clipsearch.records import FloatArray, Hit, IntArray, Sort, told_confidence
+from clipsearch.records import Band, FloatArray, Hit, IntArray, Sort, told_confidence
 from clipsearch.sentences import sentence
 from clipsearch.timing import lap
 from clipsearch.vectors import directed, empty_result
@@ -226,6 +226,16 @@ class Order:
                 if len(self.ids) == known:
                     return None
 
+    def confidence_of(self, photos: Collection, row_id: int) -> tuple[float, Band] | None:
+        """How likely a picture shows what is asked for, whether it is a hit or not; None in a list."""
+        if self.vector is None:
+            return None
+        ids = np.array([row_id], np.int64)
+        with self._lock:
+            self._reach(photos, 1)
+        (hit,) = self._judged(photos, photos.hits(photos.vectors(ids) @ self.vector, ids))
+        return None if hit.confidence is None or hit.band is None else (hit.confidence, hit.band)
+
     @property
     def _spare(self) -> int:
         return sum(map(len, self.folded.values()))
@@ -256,7 +266,7 @@ class Order:
             is_written = hit.record.row_id in written
             if not asked and not is_written:
                 return hit
-            lines = photos.words.lines(hit.record.content_hash)
+            lines = photos.words.lines_of(hit.record)
             found = lines_with_parts(lines, asked) if asked else []
             if is_written:
                 found = list(dict.fromkeys([*found, *lines_with_words(lines, said)]))

@@ -83,8 +83,9 @@ def rows_with_words(photos: Collection, words: Sequence[str], selection: IntArra
     wanted = np.frombuffer(b"".join(ranks), "<i8").reshape(-1, 2)
     found: list[tuple[tuple[bool, float], int]] = []
     for columns, alive in zip(photos.columns(), photos.alive(), strict=True):
-        at = np.flatnonzero(among(columns.hashes, wanted) & alive)
-        hashes = hash_texts(columns.hashes[at])
+        is_part = among(columns.part_hashes, wanted)
+        at = np.flatnonzero((is_part | among(columns.hashes, wanted)) & alive)
+        hashes = hash_texts(np.where(is_part[at, None], columns.part_hashes[at], columns.hashes[at]))
         found += [
             (ranks[bytes.fromhex(content_hash)], int(row_id))
             for content_hash, row_id in zip(hashes, columns.row_ids[at], strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from queue import LifoQueue
 from clipsearch.errors import GONE, UnreadablePicture
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.query.crops import Crop
-from clipsearch.records import Preprocessing
+from clipsearch.records import PixelArray, Preprocessing
 
 MEMORY_LIMIT_BYTES = 2 << 30
 MAX_PIXELS = 2**27  # a JPEG that is decoded at a reduced size may have four times as many
@@ -55,17 +56,35 @@ class Decoders:
 
         Raises: UnreadablePicture.
         """
+        return self._result(DecodeTask(0, os.fspath(path), crop=crop, start_s=start_s))
+
+    def look(
+        self, path: str | os.PathLike[str], longest: int, *, start_s: float | None = None
+    ) -> tuple[PixelArray, tuple[int, int], str | None]:
+        """The picture at `path` as it is, upright, its longer side at most `longest` (no more than `preprocessing`
+        takes); or what a video shows at a moment.
+
+        Returns: pixels (H, W, 3), the size of the whole picture, its content hash. Raises: UnreadablePicture.
+        """
+        result = self._result(DecodeTask(0, os.fspath(path), "look", longest=longest, start_s=start_s))
+        assert result.pixels is not None
+        assert result.width is not None
+        assert result.height is not None
+        return result.pixels, (result.width, result.height), result.content_hash
+
+    def _result(self, task: DecodeTask) -> DecodeResult:
+        path = task.path
         try:
             size_bytes = os.stat(path).st_size  # noqa: PTH116
         except (OSError, ValueError):
-            raise UnreadablePicture(os.fspath(path), "unreadable", GONE) from None
+            raise UnreadablePicture(path, "unreadable", GONE) from None
         with self._pool() as pool:
-            pool.submit(DecodeTask(0, os.fspath(path), size_bytes=size_bytes, crop=crop, start_s=start_s))
+            pool.submit(dataclasses.replace(task, size_bytes=size_bytes))
             result = pool.next_result()
         if result is None:
-            raise UnreadablePicture(os.fspath(path), "unreadable", "the server is shutting down")
+            raise UnreadablePicture(path, "unreadable", "the server is shutting down")
         if result.skip is not None:
-            raise UnreadablePicture(os.fspath(path), *result.skip)
+            raise UnreadablePicture(path, *result.skip)
         return result
 
     @contextmanager

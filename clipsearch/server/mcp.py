@@ -1,4 +1,4 @@
-"""Search for AI assistants, over the Model Context Protocol: four tools that only read, and only what is indexed.
+"""Search for AI assistants, over the Model Context Protocol: five tools that only read, and only what is indexed.
 
 The assistant is not the user: it may be steered by texts that others wrote. So no path and no address that it names is
 opened; pictures are named by row id, or by a path that is looked up among the index's rows; what it sees of a picture
@@ -8,6 +8,7 @@ is a re-encoded thumbnail. Names of files are written with escapes where they co
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from clipsearch.server.routes import Service
 from clipsearch.server.wrong_input import problems
 
 MOST_HITS = 100
+WHERE_SIDE = 768  # pixels
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _MARKUP = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 _READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
@@ -207,6 +209,31 @@ def assistant_server(service: Service) -> MCPServer:
 
         return _told(answer)
 
+    def where(
+        query: Annotated[
+            str, Field(max_length=messages.MOST_CHARACTERS, description="What to look for in it, as for search.")
+        ],
+        row_id: Annotated[int, Field(description="row_id of a hit.")],
+        index: IndexName = None,
+    ) -> CallToolResult:
+        """Show where in a picture a query matches: a box, and the picture with a heat map over it. It always points
+        somewhere, also if the picture does not show it: then the band is unlikely."""
+
+        def look() -> tuple[bytes, str]:
+            asked = messages.WhereRequest(query=query, row_id=row_id, index=index)
+            with service.ordered(asked.question) as (_, _, order):
+                _refuse_addresses(order.wish.query)
+            found, image, row, _ = service.where_map(asked)
+            about = {name: value for name, value in found.to_dict().items() if name != "scores"}
+            path = safe(service.picture(row, index)["path"])
+            told = {"row_id": row, "path": path, **about, "fragment": f"like:{row}{found.fragment}"}
+            image.thumbnail((WHERE_SIDE, WHERE_SIDE))
+            jpeg = io.BytesIO()
+            found.over(image).save(jpeg, "JPEG")
+            return jpeg.getvalue(), json.dumps(told, ensure_ascii=False)
+
+        return _shown(*_or_tool_error(look))
+
     def show_image(
         row_id: Annotated[int, Field(description="row_id of a hit.")],
         size: Annotated[
@@ -221,13 +248,7 @@ def assistant_server(service: Service) -> MCPServer:
             jpeg, _ = service.thumbnail(row_id, index, size)
             return jpeg, json.dumps({"row_id": row_id, "path": safe(record["path"])}, ensure_ascii=False)
 
-        jpeg, caption = _or_tool_error(look)
-        return CallToolResult(
-            content=[
-                ImageContent(type="image", data=base64.b64encode(jpeg).decode("ascii"), mime_type="image/jpeg"),
-                TextContent(type="text", text=caption.translate(_MARKUP)),
-            ]
-        )
+        return _shown(*_or_tool_error(look))
 
     def status() -> Annotated[CallToolResult, Summary]:
         """List the indexes that can be searched, with their names, folders, picture counts and tags."""
@@ -235,6 +256,7 @@ def assistant_server(service: Service) -> MCPServer:
 
     server.add_tool(search, title="Search pictures", description=QUERY_LANGUAGE, annotations=_READS)
     server.add_tool(similar, title="Find similar pictures", annotations=_READS)
+    server.add_tool(where, title="Show where in a picture", annotations=_READS)
     server.add_tool(show_image, title="Look at a picture", annotations=_READS)
     server.add_tool(status, title="List indexes", annotations=_READS)
     return server
@@ -244,6 +266,16 @@ def _refuse_addresses(query: Query) -> None:
     for term in query.terms:
         if term.kind == "text" and _ADDRESS.match(term.value):
             raise InvalidQuery("URLs are not fetched: describe the picture in words, or use like:ROW_ID")
+
+
+def _shown(jpeg: bytes, caption: str) -> CallToolResult:
+    """A picture, and JSON text about it in which nothing is markup."""
+    return CallToolResult(
+        content=[
+            ImageContent(type="image", data=base64.b64encode(jpeg).decode("ascii"), mime_type="image/jpeg"),
+            TextContent(type="text", text=caption.translate(_MARKUP)),
+        ]
+    )
 
 
 def _told(answer: Callable[[], BaseModel]) -> CallToolResult:

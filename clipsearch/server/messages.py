@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, create_model, model_validator
 
@@ -17,7 +17,7 @@ from clipsearch.query.arguments import (
     MOST_VECTORS,
     read_given,
 )
-from clipsearch.records import DEFAULT_HITS, HIT_FIELDS, Sort
+from clipsearch.records import DEFAULT_HITS, HIT_FIELDS, Band, Sort
 
 MOST_FIELDS = 100
 DEEPEST = FARTHEST
@@ -152,6 +152,35 @@ class SimilarRequest(Request):
     index_id: IndexId = None
 
 
+class WhereRequest(Request):
+    """A picture of the index, and what to look for in it."""
+
+    query: Annotated[
+        Text, Field(description="Query in the query language (docs/query.md).", examples=["a dog on a beach"])
+    ] = ""
+    query_bytes: Bytes = None
+    vector: Annotated[
+        list[float] | None, Field(max_length=MOST_DIMENSIONS, description="Vector to add to the terms of the query.")
+    ] = None
+    pictures: Annotated[
+        list[SentPicture], Field(max_length=MOST_PICTURES, description="Picture files of the client in the query.")
+    ] = []
+    like: Annotated[list[Id], Field(max_length=MOST_EXAMPLES, description="Row ids of relevant hits.")] = []
+    unlike: Annotated[list[Id], Field(max_length=MOST_EXAMPLES, description="Row ids of irrelevant hits.")] = []
+    row_id: Annotated[int, Field(description="Row id of the picture.", examples=[7])]
+    content: Content = None
+    form: Annotated[
+        Literal["json", "png"], Field(description="png: the picture with the map and the box drawn over it.")
+    ] = "json"
+    index: IndexName = None
+    index_id: IndexId = None
+
+    @property
+    def question(self) -> SearchRequest:
+        """The search with that query, of everything."""
+        return SearchRequest(**self.model_dump(exclude={"row_id", "content", "form"}), all=True)
+
+
 class PictureRequest(Request):
     """A picture of the index, by its path."""
 
@@ -230,6 +259,9 @@ class WrittenLine(BaseModel):
     text: str
     box: Annotated[list[int], Field(description="Left, top, width, height in pixels of the upright picture.")]
     score: Annotated[float, Field(description="How surely it was read, 0 to 1.")]
+    start_s: Annotated[
+        float | None, Field(description="Of words that are said in a video: when, in seconds. They have no box.")
+    ] = None
 
 
 Words = Annotated[
@@ -253,6 +285,51 @@ class MissingIndex(BaseModel):
 
     index: str
     reason: str
+
+
+class WhereAnswer(BaseModel):
+    """Where in a picture a query matches."""
+
+    index_id: ToldId
+    row_id: int
+    width: Annotated[int, Field(description="Of the upright picture, in pixels, which all places are in.")]
+    height: int
+    box: Annotated[list[int], Field(description="Left, top, width, height of what matches around the peak.")]
+    fragment: Annotated[
+        str, Field(description="The box as queries take it, behind like:ID.", examples=["#xywh=1,2,3,4"])
+    ]
+    peak: Annotated[list[int], Field(description="x, y of the place that matches best.")]
+    score: Annotated[float, Field(description="Its cosine.")]
+    by: Annotated[str, Field(description="features of places, or crops of the picture.")]
+    confidence: Annotated[
+        float | None, Field(description="How likely the picture shows what is asked for at all, 0 to 1.")
+    ]
+    band: Annotated[Band | None, Field(description="The same in a word. A map always points somewhere.")]
+    scores: Annotated[list[list[float]], Field(description="Cosines of places: rows from the top, from the left.")]
+
+
+class WordsAnswer(BaseModel):
+    """The words in a picture, as far as `clipsearch read` has read them."""
+
+    index_id: ToldId
+    row_id: int
+    lines: Annotated[list[WrittenLine], Field(description="In reading order.")]
+
+
+class ViewState(BaseModel):
+    """A part of a file that is searched by itself, such as a shot of a video."""
+
+    row_id: int
+    view: Annotated[str, Field(description="What it is of the file; empty for a whole one.", examples=["t=73,78.5"])]
+    start_s: Annotated[float | None, Field(description="When a shot begins, in seconds.")]
+    thumbnail: Annotated[str, Field(description="URL of a thumbnail, relative to the server.")]
+
+
+class ViewsAnswer(BaseModel):
+    """The parts of a file, in their order."""
+
+    index_id: ToldId
+    views: list[ViewState]
 
 
 class SimilarAnswer(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
 import tempfile
@@ -18,6 +19,7 @@ from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi import Path as InPath
 from fastapi import Query as InQuery
 from fastapi.exceptions import RequestValidationError
+from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
@@ -45,12 +47,20 @@ from clipsearch.errors import (
 )
 from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
-from clipsearch.places import is_file
+from clipsearch.pictures.heatmap import HeatMap
+from clipsearch.places import is_file, is_unchanged
 from clipsearch.query.arguments import MOST_AT_ONCE, THUMBNAIL_SIZES, read_size
 from clipsearch.query.crops import Crop, read_crop, split_crop
-from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, FloatArray, Hit, ImageRecord
+from clipsearch.records import (
+    DEFAULT_HITS,
+    NOTHING_CERTAIN,
+    FloatArray,
+    Hit,
+    ImageRecord,
+    Preprocessing,
+)
 from clipsearch.remote import ALL
-from clipsearch.search.collection import Collection
+from clipsearch.search.collection import Collection, nothing_to_compare
 from clipsearch.search.order import Order, Orders
 from clipsearch.search.similar import (
     find_content,
@@ -62,6 +72,7 @@ from clipsearch.search.similar import (
     similar_to_row,
     similar_to_vector,
 )
+from clipsearch.search.where import LONGEST, find_where
 from clipsearch.sentences import sentence, told
 from clipsearch.server import messages
 from clipsearch.server.decoders import Decoders
@@ -100,9 +111,12 @@ ThumbnailSize = Annotated[
 PartForm = Annotated[str | None, Form(max_length=200, description=messages.PART)]
 THUMBNAIL_THREADS = 4
 UPLOAD_THREADS = 2
+MAPS_WAITING = 16  # each takes seconds
 RETRY_AFTER_S = 1
 _NOT_OF_THE_ORDER = {"offset", "k", "locate", "index", "index_id", "at_least_generation"}
 ONE_PICTURE = "name a picture: give its row_id or its path"
+CHANGED = "its file has changed since it was indexed"
+PNG = "image/png"
 IMMUTABLE = "private, max-age=31536000, immutable"  # of an address that carries a content hash
 
 
@@ -134,6 +148,10 @@ class Service:
         )
         self.uploads = WorkQueue("upload", threads=UPLOAD_THREADS, most_waiting=most_waiting, observe=metrics.work)
         self.exports = WorkQueue("export", threads=1, most_waiting=most_waiting, observe=metrics.work)
+        self.maps = WorkQueue("where", threads=1, most_waiting=MAPS_WAITING, observe=metrics.work)
+        self._lookers = Decoders(
+            Preprocessing(LONGEST, LONGEST, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), workers=1, timeout_s=decode_timeout_s
+        )
         self._decode_timeout_s = decode_timeout_s
         self._decoders: dict[tuple[str, int], Decoders] = {}  # by model fingerprint and views
         self._orders = Orders()
@@ -239,6 +257,50 @@ class Service:
         vector: FloatArray = encode_decoded(encoder, [read.pieces], [read.is_tiled])[0]
         return vector, read.content_hash
 
+    def where(self, asked: messages.WhereRequest) -> dict[str, Any]:
+        """Show where in a picture a query matches; see `messages.WhereAnswer`. Raises: as `where_map`."""
+        found, _, row_id, identity = self.where_map(asked)
+        return {"index_id": identity, "row_id": row_id, **found.to_dict()}
+
+    def where_png(self, asked: messages.WhereRequest, side: int = LONGEST) -> bytes:
+        """The picture with the map over it, its longer side at most `side`, as a PNG. Raises: as `where_map`."""
+        found, image, _, _ = self.where_map(asked)
+        image.thumbnail((side, side))
+        drawn = io.BytesIO()
+        found.over(image).save(drawn, "PNG")
+        return drawn.getvalue()
+
+    def where_map(self, asked: messages.WhereRequest) -> tuple[HeatMap, Image.Image, int, str]:
+        """The map, the picture that it is of, its row id, and the id of the index.
+
+        Raises: InvalidQuery, also for a query with filters only; NoSuchPicture, OtherPicture, OtherIndex,
+        UnreadablePicture.
+        """
+        with self.ordered(asked.question) as (_, photos, order):
+            if order.vector is None:
+                raise nothing_to_compare(order.wish.query)
+            row_id = row_of_content(photos, asked.row_id, asked.content)
+            record, path = self._of(photos, row_id)
+            image, size = self._look(record, path, changed_is_other=asked.content is not None)
+            found = find_where(photos.encoder, order.vector, image, size)
+            confidence, band = order.confidence_of(photos, row_id) or (None, None)
+            return dataclasses.replace(found, confidence=confidence, band=band), image, row_id, photos.identity
+
+    def _look(self, record: ImageRecord, path: str, *, changed_is_other: bool) -> tuple[Image.Image, tuple[int, int]]:
+        """A picture as `where` looks at it, read in a process of its own, and its whole size. Raises:
+        UnreadablePicture, OtherPicture."""
+        try:
+            pixels, size, content = self._lookers.look(path, LONGEST, start_s=record.start_s)
+        except UnreadablePicture as error:
+            raise UnreadablePicture(record.path, error.status, error.reason) from None
+        if record.start_s is not None:  # nothing was hashed: of a video that would take long
+            same = is_unchanged(path, record.size_bytes, record.mtime_ns)
+        else:
+            same = content == record.content_hash
+        if changed_is_other and not same:
+            raise OtherPicture(record.row_id, CHANGED)
+        return Image.fromarray(pixels), size
+
     def embed(self, asked: messages.EmbedRequest) -> dict[str, Any]:
         """Make texts into vectors; see `messages.EmbedAnswer`."""
         with self.engine.lease(asked.index) as photos:
@@ -289,6 +351,36 @@ class Service:
                 raise NoSuchPicture(row_id)
             return self._known(served, photos, record)
 
+    def words(
+        self, row_id: int, index: str | None, content: str | None = None, index_id: str | None = None
+    ) -> dict[str, Any]:
+        """The words in a picture; see `messages.WordsAnswer`. Raises: NoSuchPicture, OtherPicture, OtherIndex."""
+        served = self.engine.index(index)
+        with served.lease() as photos:
+            check_index(photos.identity, served.name, index_id)
+            record = photos.record(row_of_content(photos, row_id, content))
+            lines = photos.words.lines_of(record) if photos.manifest.words else []
+            told = [line.to_dict() for line in lines]
+            return {"index_id": photos.identity, "row_id": record.row_id, "lines": told}
+
+    def views(
+        self, row_id: int, index: str | None, content: str | None = None, index_id: str | None = None
+    ) -> dict[str, Any]:
+        """The parts of a file; see `messages.ViewsAnswer`. Raises: NoSuchPicture, OtherPicture, OtherIndex."""
+        served = self.engine.index(index)
+        with served.lease() as photos:
+            check_index(photos.identity, served.name, index_id)
+            told = [
+                {
+                    "row_id": one.row_id,
+                    "view": one.view,
+                    "start_s": one.start_s,
+                    "thumbnail": self._address(served, one.row_id, one.content_hash),
+                }
+                for one in photos.views(row_of_content(photos, row_id, content))
+            ]
+            return {"index_id": photos.identity, "views": told}
+
     def picture_at(self, asked: messages.PictureRequest) -> dict[str, Any]:
         """What the index knows of the picture at a path; see `messages.KnownPicture`. Raises: NoSuchPicture."""
         served = self.engine.index(asked.index)
@@ -314,7 +406,7 @@ class Service:
         if shown != record.content_hash:
             self._file(row_id, index, content, index_id)  # not a link that was put there meanwhile
         if content is not None and shown != record.content_hash:
-            raise OtherPicture(row_id, "its file has changed since it was indexed")
+            raise OtherPicture(row_id, CHANGED)
         return jpeg, f"{vector_key(record) if shown == record.content_hash else shown}-{size}"
 
     def original(self, row_id: int, index: str | None, content: str) -> Original:
@@ -322,7 +414,7 @@ class Service:
         record, path = self._file(row_id, index, content)
         if record.member or record.content_hash is None:
             raise OtherPicture(row_id, "it is part of another file")
-        if record.start_s is not None:
+        if record.metadata.format == "VIDEO":
             return open_video(path, record)
         return open_original(path, record.path, row_id, record.content_hash)
 
@@ -333,12 +425,17 @@ class Service:
         served = self.engine.index(index)
         with served.lease() as photos:
             check_index(photos.identity, served.name, index_id)
-            record = photos.record(row_id)
-            if not has_content(record, content):
+            if not has_content(photos.record(row_id), content):
                 raise OtherPicture(row_id)
-            if photos.leads_out(record):
-                raise OtherPicture(row_id, "its file is a link out of the folder now")
-            return record, path_of(photos, record)
+            return self._of(photos, row_id)
+
+    @staticmethod
+    def _of(photos: Collection, row_id: int) -> tuple[ImageRecord, str]:
+        """A picture's record and path. Raises: NoSuchPicture, OtherPicture."""
+        record = photos.record(row_id)
+        if photos.leads_out(record):
+            raise OtherPicture(row_id, "its file is a link out of the folder now")
+        return record, path_of(photos, record)
 
     @property
     def gives_originals(self) -> bool:
@@ -381,15 +478,20 @@ class Service:
             with served.lease() as photos:
                 self.metrics.generation.labels(served.name).set(photos.manifest.generation)
                 self.metrics.pictures.labels(served.name).set(len(photos))
-        for queue in (self.searches, self.pictures, self.uploads, self.exports):
+        for queue in self._queues:
             self.metrics.unfinished.labels(queue.name).set(queue.unfinished)
         return self.metrics.text()
 
+    @property
+    def _queues(self) -> tuple[WorkQueue, ...]:
+        return self.searches, self.pictures, self.uploads, self.exports, self.maps
+
     def close(self) -> None:
         """Let work that is running finish, end processes, let go of the indexes."""
-        for queue in (self.searches, self.pictures, self.uploads, self.exports):
+        for queue in self._queues:
             queue.close()
         self.thumbnails.close()
+        self._lookers.close()
         for decoders in self._decoders.values():
             decoders.close()
         self.engine.close()
@@ -446,11 +548,12 @@ class Service:
     def _with_address(self, served: ServedIndex, picture: dict[str, Any]) -> dict[str, Any]:
         """What is told of a picture, with the address of a small copy; see `messages.Picture`."""
         others = {"others": [self._with_address(served, o) for o in picture["others"]]} if "others" in picture else {}
-        address = f"{self.root}/v1/images/{picture['row_id']}/thumbnail?index={quote(served.name, safe='')}"
-        content = picture["content_hash"]
-        if content is not None:
-            address += f"&content={content[:ADDRESS_DIGITS]}"
-        return {**picture, **others, "thumbnail": address}
+        return {**picture, **others, "thumbnail": self._address(served, picture["row_id"], picture["content_hash"])}
+
+    def _address(self, served: ServedIndex, row_id: int, content: str | None) -> str:
+        """Where a small copy of a picture is."""
+        address = f"{self.root}/v1/images/{row_id}/thumbnail?index={quote(served.name, safe='')}"
+        return address if content is None else f"{address}&content={content[:ADDRESS_DIGITS]}"
 
 
 def _exact(text: str, exact: str | None) -> str:
@@ -524,6 +627,21 @@ def _add_searches(app: FastAPI, service: Service) -> None:
 
         return AsciiJSON(await service.uploads.run(lambda: _with_file(image, answer)))
 
+    @app.post(
+        "/v1/where",
+        tags=["search"],
+        response_model=messages.WhereAnswer,
+        responses={
+            200: {"content": {PNG: {}}, "description": "The map and its box; with form png, the picture with both."},
+            **documented(messages.WhereAnswer, 400, 404, 409, 413, 422, 503)["responses"],
+        },
+    )
+    async def where(asked: messages.WhereRequest) -> Response:
+        """Show where in a picture a query matches. It always points somewhere, also if nothing matches: see `band`."""
+        if asked.form == "json":
+            return AsciiJSON(await service.maps.run(lambda: service.where(asked)))
+        return Response(await service.maps.run(lambda: service.where_png(asked)), media_type=PNG)
+
     @app.post("/v1/notices", tags=["search"], **documented(messages.NoticesAnswer, 400, 404, 413, 422, 503))
     async def notices(asked: messages.NoticesRequest) -> Response:
         """Tell what a query could also mean, how it was read, and what the model does not read of it."""
@@ -567,6 +685,16 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
     ) -> Response:
         """Get what the index knows about a picture. With `content`, the one with this content hash, whatever its id."""
         return AsciiJSON(await service.searches.run(lambda: service.picture(id, index, content, index_id)))
+
+    @app.get("/v1/images/{id}/words", tags=["pictures"], **documented(messages.WordsAnswer, 404, 409, 422, 503))
+    async def words(id: RowId, index: IndexName = None, content: Content = None, index_id: IndexId = None) -> Response:
+        """Get the words that stand in a picture, with their boxes."""
+        return AsciiJSON(await service.searches.run(lambda: service.words(id, index, content, index_id)))
+
+    @app.get("/v1/images/{id}/views", tags=["pictures"], **documented(messages.ViewsAnswer, 404, 409, 422, 503))
+    async def views(id: RowId, index: IndexName = None, content: Content = None, index_id: IndexId = None) -> Response:
+        """Get the parts of a picture's file that are searched by themselves: the shots of a video."""
+        return AsciiJSON(await service.searches.run(lambda: service.views(id, index, content, index_id)))
 
     @app.post("/v1/picture", tags=["pictures"], **documented(messages.KnownPicture, 400, 404, 413, 422, 503))
     async def picture_at(asked: messages.PictureRequest) -> Response:

@@ -22,6 +22,7 @@ import xxhash
 from clipsearch.filenames import to_bytes
 from clipsearch.folding import fold_name
 from clipsearch.records import SKIP_STATUSES, ImageRecord, IntArray, PictureMetadata, Status
+from clipsearch.store.hashes import name_key
 
 _EPOCH = datetime(1970, 1, 1)
 SEPARATOR = "\0"
@@ -124,21 +125,13 @@ RUN_NUMBERS: dict[str, NumberColumn] = {
     "attempts": NumberColumn("<u1", lambda record: record.attempts if record.attempts < 255 else 255),
     "sidecars": NumberColumn("<i4", attrgetter("sidecars"), unknown=0),
     "metadata_version": NumberColumn("<u1", attrgetter("metadata_version"), unknown=0),
-    "member": NumberColumn("<i8", lambda record: _name_key(record.member), unknown=0, sparse=True),  # 0: none
-    "view": NumberColumn("<i8", lambda record: _name_key(record.view), unknown=0, sparse=True),  # 0: the whole file
+    "member": NumberColumn("<i8", lambda record: name_key(record.member), unknown=0, sparse=True),  # 0: none
+    "view": NumberColumn("<i8", lambda record: name_key(record.view), unknown=0, sparse=True),  # 0: the whole file
 }
 NUMBERS = FILTER_NUMBERS | RUN_NUMBERS
 _TYPECODES = {"<i8": "q", "<u8": "Q", "<f8": "d", "<i4": "i", "<i1": "b", "<u1": "B"}
 SEQUENCES = ("name", *(f"{name}.codes" for name in LIST_COLUMNS))
 """Which of the texts go from row to row."""
-
-
-def _name_key(name: str) -> int:
-    """What a member or view is known by: 0 where there is none."""
-    if not name:
-        return 0
-    key: int = struct.unpack("<q", xxhash.xxh3_64_digest(to_bytes(name)))[0]
-    return key or 1
 
 
 def _folded(text: str | None) -> str | None:
@@ -219,6 +212,14 @@ class Columns:
         paths, members = self._numbers["path"], self._numbers["member"]
         same[1:] = (paths[1:] == paths[:-1]).all(axis=1) & (members[1:] == members[:-1])
         return ~same
+
+    @cached_property
+    def part_hashes(self) -> IntArray:
+        """Of each row what `store.hashes.part_key` gives: its content hash, if it is a whole file. Shape: (N, 2)."""
+        views = self._numbers.get("view")
+        if views is None:
+            return self.hashes
+        return np.stack([self.hashes[:, 0], self.hashes[:, 1] ^ views], axis=1)
 
     @property
     def numbers(self) -> Mapping[str, npt.NDArray[Any]]:

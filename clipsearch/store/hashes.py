@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 
 import numpy as np
@@ -23,6 +24,20 @@ def vector_key(record: ImageRecord) -> str | None:
     if record.content_hash is None or not record.view:
         return record.content_hash
     return xxhash.xxh3_128_hexdigest(to_bytes(f"{record.content_hash}#{record.view}"))
+
+
+def part_key(content_hash: str, view: str) -> str:
+    """What the words of a part of a file are known by, in hexadecimal: as `Columns.part_hashes` has it of its row."""
+    low, high = hash_keys([content_hash])[0].tolist()
+    return hash_texts(np.array([[low, high ^ name_key(view)]], np.int64))[0]
+
+
+def name_key(name: str) -> int:
+    """What a member or view is known by in the columns of rows: 0 where there is none."""
+    if not name:
+        return 0
+    key: int = struct.unpack("<q", xxhash.xxh3_64_digest(to_bytes(name)))[0]
+    return key or 1
 
 
 def hash_keys(content_hashes: Iterable[str | None]) -> IntArray:

@@ -29,9 +29,9 @@ import numpy as np
 from clipsearch.config import reading
 from clipsearch.errors import CorruptIndex, MissingFeature
 from clipsearch.folding import folded_words
-from clipsearch.records import FileRef, IntArray, Line, Manifest, SkipStatus, WordsRef
+from clipsearch.records import FileRef, ImageRecord, IntArray, Line, Manifest, SkipStatus, WordsRef
 from clipsearch.store.files import HashingFile, storage_errors, unlink_own, verify_file
-from clipsearch.store.hashes import among
+from clipsearch.store.hashes import among, part_key
 from clipsearch.store.writer import Writer, own_files
 
 if TYPE_CHECKING:
@@ -69,9 +69,10 @@ class ReadPicture:
     content_hash: str
     lines: tuple[Line, ...] = ()
     status: SkipStatus | None = None  # why it could not be read
-    reason: str | None = None
+    reason: str | None = None  # or, of a video, which subtitles were read: see indexer/subtitles.py
     attempts: int = 0  # to read it, that circumstances ended; see indexer/retries.py
     thorough: bool = True
+    again: bool = False  # it was read before, and may have had other words then
 
 
 def text_of(lines: Iterable[Line]) -> str:
@@ -149,10 +150,14 @@ def _to_merge(words: tuple[WordsRef, ...]) -> tuple[WordsRef, ...] | None:
 def _merged(writer: Writer, refs: tuple[WordsRef, ...], kept: IntArray | None = None) -> WordsRef | None:
     """One file of what is in several, or in one with what is not kept; None where nothing is."""
 
+    again = False
+
     def pictures() -> Iterator[ReadPicture]:
+        nonlocal again
         seen = set[str]()
         for ref in reversed(refs):  # the newest say what holds
             with WordsFile(writer.index_dir, ref) as file:
+                again = again or file.again
                 for picture in file.pictures(kept):
                     if picture.content_hash not in seen:
                         seen.add(picture.content_hash)
@@ -164,19 +169,27 @@ def _merged(writer: Writer, refs: tuple[WordsRef, ...], kept: IntArray | None = 
             return None
         if len(refs) == 1 and count == refs[0].pictures:
             return refs[0]
-    return _written(writer, pictures)
+    return _written(writer, pictures, lambda: again)
 
 
-def _written(writer: Writer, pictures: Callable[[], Iterator[ReadPicture]]) -> WordsRef:
+def _written(
+    writer: Writer, pictures: Callable[[], Iterator[ReadPicture]], again: Callable[[], bool] = lambda: False
+) -> WordsRef:
+    """`again` is asked last: whether there are pictures in it that older files have other words of."""
     check_sqlite()
     count = written = 0
+    is_again = False
 
     def rows() -> Iterator[tuple[Any, ...]]:
-        nonlocal count, written
+        nonlocal count, written, is_again
         for picture in pictures():
             count += 1
-            written += bool(picture.lines)
-            lines = [[line.text, *line.box, round(line.score, 3)] for line in picture.lines]
+            written += bool(picture.lines) or picture.again  # what was changed must be looked for, too
+            is_again = is_again or picture.again
+            lines = [
+                [line.text, *line.box, round(line.score, 3), *([] if line.start_s is None else [line.start_s])]
+                for line in picture.lines
+            ]
             yield (
                 bytes.fromhex(picture.content_hash),
                 text_of(picture.lines),
@@ -199,6 +212,8 @@ def _written(writer: Writer, pictures: Callable[[], Iterator[ReadPicture]]) -> W
                     database.executescript(_TABLES)
                     database.execute("INSERT INTO about VALUES ('format', ?)", (str(FORMAT),))
                     database.executemany(_ADD, rows())
+                    if is_again or again():
+                        database.execute("INSERT INTO about VALUES ('again', '1')")
                     database.execute("INSERT INTO found(rowid, text) SELECT id, text FROM pictures")
                     database.execute("INSERT INTO found(found) VALUES ('optimize')")
                     database.commit()
@@ -244,7 +259,9 @@ class WordsFile:
                 _address(self.path, "ro") + "&immutable=1", uri=True, check_same_thread=False, isolation_level=None
             )
             self._database.execute("PRAGMA mmap_size=268435456")
-            (form,) = self._database.execute("SELECT value FROM about WHERE name = 'format'").fetchone() or ("",)
+            about = dict(self._database.execute("SELECT name, value FROM about").fetchall())
+        form = about.get("format", "")
+        self.again = about.get("again") == "1"
         if form != str(FORMAT):
             raise CorruptIndex(self.path, "not a file of words that this version knows", index=index_dir)
 
@@ -292,11 +309,20 @@ class WordsFile:
             return False
         return True
 
-    def lines(self, content_hash: str) -> list[Line]:
-        """The lines in a picture, in reading order."""
+    def lines(self, content_hash: str) -> list[Line] | None:
+        """The lines in a picture, in reading order; None if nothing is known of it."""
         rows = self._rows("SELECT lines FROM pictures WHERE hash = ?", (bytes.fromhex(content_hash),))
         with self._reading():
-            return [line for (lines,) in rows for line in _lines(lines)]
+            return [line for (lines,) in rows for line in _lines(lines)] if rows else None
+
+    def known(self, hashes: Iterable[bytes]) -> set[bytes]:
+        """Those of some content hashes of which something is known."""
+        asked, found = list(hashes), set[bytes]()
+        for start in range(0, len(asked), 500):
+            part = asked[start : start + 500]
+            marks = ",".join("?" * len(part))
+            found.update(row[0] for row in self._rows(f"SELECT hash FROM pictures WHERE hash IN ({marks})", part))
+        return found
 
     def pictures(self, kept: IntArray | None = None) -> Iterator[ReadPicture]:
         """All that is known of each picture, or of those whose hashes are kept. Shape: kept (N, 2) int64."""
@@ -345,7 +371,8 @@ class WordsFile:
 
 def _lines(raw: str) -> tuple[Line, ...]:
     return tuple(
-        Line(text, (left, top, width, height), score) for text, left, top, width, height, score in json.loads(raw)
+        Line(text, (left, top, width, height), score, *start_s)
+        for text, left, top, width, height, score, *start_s in json.loads(raw)
     )
 
 
@@ -388,11 +415,17 @@ class WordFiles:
         if not folded or not all(folded):
             return []
         found = set[bytes]()
+        changed: list[WordsFile] = []  # newer files, in which some have other words than before
         for file in self._opened():
             own = file.holding(folded, most)
             if own is None:
                 return None
-            found.update(own)
+            fresh = set(own)
+            for newer in changed:
+                fresh -= newer.known(fresh)
+            found |= fresh
+            if file.again:
+                changed.append(file)
         return None if most is not None and len(found) > most else sorted(found)
 
     def states(self) -> Iterator[tuple[bytes, str, str | None, int, bool]]:
@@ -405,7 +438,18 @@ class WordFiles:
         """The lines in a picture, in reading order. Raises: CorruptIndex."""
         if content_hash is None:
             return []
-        return next((lines for file in self._opened() if (lines := file.lines(content_hash))), [])
+        for file in self._opened():
+            lines = file.lines(content_hash)
+            if lines is not None:
+                return lines
+        return []
+
+    def lines_of(self, record: ImageRecord) -> list[Line]:
+        """The lines in the picture of a row; of a moment of a video, what is said then. Raises: CorruptIndex."""
+        lines = self.lines(record.content_hash)
+        if record.content_hash is None or not record.view:
+            return lines
+        return [*lines, *self.lines(part_key(record.content_hash, record.view))]
 
     def close(self) -> None:
         """Let go of the files."""

@@ -43,7 +43,7 @@ def test_a_table_for_people(place: Path) -> None:
     out = clipsearch("eval", "pairs/p.csv", "--model", "builtin", "-q", folder=place).stdout.splitlines()
     assert out[0] == "5 pictures, 10 captions (2 entries left out)"
     assert out[1].split() == ["model", "R@1", "R@5", "R@10", "median", "rank", "mAP"]
-    assert re.fullmatch(r"text to image  builtin  [\d.]+ \[[\d.]+, [\d.]+\]  100.0 \[100.0, 100.0\] .*", out[2])
+    assert re.fullmatch(r"text to image  builtin  [\d.]+ \[[\d.]+, [\d.]+\] +100.0 \[100.0, 100.0\] .*", out[2])
     assert out[3].startswith("image to text  builtin")
     assert out[4] == "Recall and mAP in %; [95 % intervals, 1,000 resamples of the pictures]."
     assert out[5].startswith("left out: ")

@@ -70,6 +70,7 @@ def test_an_assistant_searches_looks_and_sees_new_pictures(indexed: Path) -> Non
         assert {tool.name for tool in (await client.list_tools()).tools} == {
             "search",
             "similar",
+            "where",
             "show_image",
             "status",
         }

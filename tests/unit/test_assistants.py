@@ -94,7 +94,7 @@ def test_the_tools_say_that_they_only_read_and_teach_the_query_language(service:
             return (await client.list_tools()).tools
 
     tools = {tool.name: tool for tool in anyio.run(ask)}
-    assert set(tools) == {"search", "similar", "show_image", "status"}
+    assert set(tools) == {"search", "similar", "where", "show_image", "status"}
     for tool in tools.values():
         assert tool.annotations is not None
         assert tool.annotations.read_only_hint is True

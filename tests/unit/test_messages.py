@@ -56,6 +56,7 @@ FAMILIES = {
     ),
     "theme.{}": ("auto", "light", "dark"),
     "view.{}": ("search", "map", "status"),
+    "where.{}": ("strong", "maybe", "unlikely"),
 }  # fmt: skip
 """Keys that the page puts together, with what it puts in."""
 FAMILIES = {pattern: tuple(parts) for pattern, parts in FAMILIES.items()}

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,9 +28,11 @@ from clipsearch.records import FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.search.dedupe import find_duplicates
 from clipsearch.store import Writer, manifest, open_rows, open_snapshot, read_records
+from tests.support.collections import serving
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 from tests.support.viewed import viewed_index
+from tests.support.words import write_words
 
 FILES = 12
 VIEWS = {
@@ -363,3 +366,26 @@ def test_tags_are_of_files(folder: Path) -> None:
     with Collection(folder / ".clipsearch", encoder=FakeEncoder()) as photos:
         assert [hit.record.path for hit in photos.search("tag:trip", 10)] == ["set000/p00001.jpg"]
         assert len(photos.search("tag:trip", 10, each=True)) == 3
+
+
+def test_the_parts_and_the_words_of_a_file_over_http(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, FILES)
+    index, _ = viewed_index(photos, encoder, VIEWS)
+    write_words(index, {"set000/p00002.jpg": ["INVOICE 12", "Total"]})
+    with clipsearch.open(photos, encoder=encoder) as here, serving(index, encoder) as (url, _):
+        every = list(read_records(index, here.manifest))
+        rows = {(record.path, record.view): record for record in every}
+        for (path, view), record in rows.items():
+            said = httpx.get(f"{url}/v1/images/{record.row_id}/views?content={record.content_hash}").json()["views"]
+            assert [one["view"] for one in said] == list(VIEWS.get(path, [""])), (path, view)
+            assert [one["row_id"] for one in said] == [rows[path, one["view"]].row_id for one in said]
+            assert [one.view for one in here.views(record.row_id)] == [one["view"] for one in said]
+            assert said[0]["start_s"] == (0 if said[0]["view"].startswith("t=0,") else None)
+            lines = httpx.get(f"{url}/v1/images/{record.row_id}/words").json()["lines"]
+            texts = ["INVOICE 12", "Total"] if path == "set000/p00002.jpg" else []
+            assert [line["text"] for line in lines] == texts
+            assert all(len(line["box"]) == 4 for line in lines)
+        for part in ("words", "views"):
+            assert httpx.get(f"{url}/v1/images/9999/{part}").status_code == 404
+            assert httpx.get(f"{url}/v1/images/0/{part}?content={'0' * 16}").status_code == 404
+            assert httpx.get(f"{url}/v1/images/0/{part}?index_id={'0' * 8}").status_code == 409

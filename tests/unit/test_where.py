@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import tarfile
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import anyio
+import httpx
 import numpy as np
 import pytest
+from mcp import Client
 from PIL import Image, ImageDraw
 
 import clipsearch
+from clipsearch.config import marker_of
 from clipsearch.encoder.dense import DenseTower
 from clipsearch.encoder.layout import read_model_directory
 from clipsearch.encoder.names import load_encoder
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import InvalidQuery, NoSuchPicture, NotDense, UnreadablePicture
+from clipsearch.pictures.heatmap import HeatMap
 from clipsearch.pictures.images import prepare
 from clipsearch.search.confidence import DRAWINGS
-from clipsearch.search.where import HeatMap, find_where
+from clipsearch.search.where import find_where
+from clipsearch.server.mcp import assistant_server
+from tests.support.collections import serving
 from tests.support.commands import clipsearch as run
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import picture, scene
@@ -173,6 +183,74 @@ def test_the_command(tmp_path: Path) -> None:
     run("index", ".", folder=tmp_path)
     line = run("where", "a drawing of an elephant", "sheet.png", folder=tmp_path).stdout.strip()
     assert line.startswith("sheet.png#xywh=")
+    doubtful = run("where", "a plate of spaghetti", "sheet.png", folder=tmp_path)
+    assert "the place is a guess" in doubtful.stderr, doubtful
     run("query", f"./{line}", "--all", folder=tmp_path)
     run("where", "a dog", "sheet.png", "-o", "map.txt", folder=tmp_path, status=2)
     run("where", "a dog", "none.png", folder=tmp_path, status=1)
+
+
+def test_every_door_shows_the_same_place(photos: Path) -> None:
+    encoder = FakeEncoder()
+    with clipsearch.open(photos, encoder=encoder) as here:
+        row = next(record.row_id for record in here if record.path == "b.png")
+        asked = here.where("blue - red", row)
+        assert asked.confidence is not None and asked.band is not None
+        sure, unsure = here.where("red", row), here.where("a submarine", row)
+        assert sure.confidence is not None and unsure.confidence is not None
+        assert sure.confidence > unsure.confidence and unsure.band == "unlikely"
+        assert here.where("red", picture(3)).band is None
+        told = {**asked.to_dict(), "confidence": pytest.approx(asked.to_dict()["confidence"], abs=1e-3)}
+        assert HeatMap.from_dict(asked.to_dict()).to_dict() == asked.to_dict()
+    with serving(photos / ".clipsearch", encoder) as (url, app), clipsearch.connect(url) as there:
+        assert there.where("blue - red", row).to_dict() == told
+        assert there.where("blue - red", photos / "b.png").to_dict() == told
+        hit = there.search("name:b.png")[0]
+        assert there.where("blue - red", hit).to_dict() == told
+        body = {"query": "blue - red", "row_id": row, "content": hit.record.content_hash}
+        assert httpx.post(f"{url}/v1/where", json=body).json() == {
+            **told,
+            "index_id": marker_of(photos / ".clipsearch"),
+            "row_id": row,
+        }
+        png = httpx.post(f"{url}/v1/where", json={**body, "form": "png"})
+        assert png.headers["content-type"] == "image/png"
+        with Image.open(io.BytesIO(png.content)) as shown, Image.open(photos / "b.png") as image:
+            assert shown.tobytes() == asked.over(image.convert("RGB")).tobytes()
+        for wrong, status in (
+            ({**body, "query": "ext:png"}, 400),
+            ({**body, "query": ""}, 400),
+            ({**body, "query": "red - red"}, 400),
+            ({**body, "row_id": 99, "content": None}, 404),
+            ({**body, "content": "0" * 16}, 404),
+            ({**body, "index_id": "0" * 8}, 409),
+            ({**body, "form": "svg"}, 422),
+            ({"query": "red"}, 422),
+        ):
+            assert httpx.post(f"{url}/v1/where", json=wrong).status_code == status, wrong
+
+        async def ask(**arguments: Any) -> Any:
+            async with Client(assistant_server(app.state.service)) as client:
+                return await client.call_tool("where", arguments)
+
+        shown_to, caption = anyio.run(partial(ask, query="blue - red", row_id=row)).content
+        said = json.loads(caption.text)
+        assert said["box"] == list(asked.box) and said["fragment"] == f"like:{row}{asked.fragment}"
+        assert "scores" not in said and base64.b64decode(shown_to.data).startswith(b"\xff\xd8")
+        assert anyio.run(partial(ask, query="https://example.org/x.jpg", row_id=row)).is_error
+        picture(9, size=(400, 300)).save(photos / "b.png")
+        assert httpx.post(f"{url}/v1/where", json=body).status_code == 404
+        (photos / "b.png").unlink()
+        for photo in (row, hit):
+            with pytest.raises(UnreadablePicture, match=r"^b\.png"):
+                there.where("blue", photo)
+
+
+def test_thumbs_move_the_place(photos: Path) -> None:
+    """What the page asks with: the question as thumbs have moved it."""
+    with serving(photos / ".clipsearch", FakeEncoder()) as (url, _):
+        maps = [
+            httpx.post(f"{url}/v1/where", json={"query": "blue", "row_id": 1, **more}).json()["scores"]
+            for more in ({}, {"like": [0]}, {"unlike": [0]})
+        ]
+        assert maps[0] != maps[1] != maps[2]

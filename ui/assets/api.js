@@ -60,6 +60,12 @@ const get = (path, parameters = {}, signal) => {
   return answer(given.length ? `${path}?${new URLSearchParams(given)}` : path, { signal });
 };
 
+/** Where in a picture a question matches. */
+export const where = async (asked, signal) => (await post("v1/where", asked, signal)).json();
+/** The lines of words that stand in a picture. */
+export const words = async (hit, index) => (await (await answer(address(hit, "words", { index }).slice(root.length))).json()).lines;
+/** The shots of a video. */
+export const views = async (hit, index) => (await (await answer(address(hit, "views", { index }).slice(root.length))).json()).views;
 export const search = async (question, signal) => (await post("v1/gallery", question, signal)).json();
 export const rows = async (question) => (await post("v1/gallery/rows", question)).json();
 export const picture = async (id, index, content) => (await get(`v1/images/${id}`, { index, content })).json();

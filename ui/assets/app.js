@@ -127,6 +127,18 @@ const viewer = new Viewer(stage, gallery, detail, {
   closed: closeViewer, say,
   index: () => gallery.index || state.index || indexes[0]?.name || "",
   originals: () => server.originals,
+  question: (hit) => {
+    const { query, vector, like, unlike, index, index_id } = question();
+    return hit.score !== null && (query || vector || like) ? { query, vector, like, unlike, index, index_id } : null;
+  },
+  part: (hit, part) => {
+    const inPixels = hit.width ? [hit.width, hit.height].flatMap((side, n) => {
+      const start = Math.min(side - 1, Math.round(part[n] * side));
+      return [[start, Math.max(1, Math.min(side - start, Math.round(part[n + 2] * side)))]];
+    }) : null;
+    const box = inPixels ? `${inPixels[0][0]},${inPixels[1][0]},${inPixels[0][1]},${inPixels[1][1]}` : `percent:${part.map((one) => (100 * one).toFixed(2))}`;
+    go({ q: `like:${hit.row_id}#xywh=${box}`, id: null, up: [], down: [] }, { picture: null });
+  },
 });
 const map = new PictureMap(mapView, { alike: api.alike, earth: api.earth }, {
   kind: (kind) => go({ view: kind === "earth" ? "places" : "map", id: null }),
@@ -801,7 +813,7 @@ addEventListener("keydown", (event) => {
   } else if (viewer.isOpen && event.key === "Tab") {
     if (!trapped(event)) return;
   } else if (event.key === "Escape") {
-    if (viewer.isOpen) closeViewer();
+    if (viewer.isOpen) { if (!viewer.cancel()) closeViewer(); }
     else if (typing) event.target.blur();
     else if (gallery.selected.size) { gallery.clearSelection(); if (!grid.contains(document.activeElement)) focusPlace(); }
     else if (!filters.hidden) toggleFilters(false);
@@ -849,12 +861,13 @@ addEventListener("keyup", (event) => { if (event.key === " " && event.target.clo
 
 const VIEWER_KEYS = {
   z: () => viewer.zoom(0), "=": () => viewer.zoom(1.5), _: () => viewer.zoom(1 / 1.5), p: () => viewer.togglePlay(),
+  w: () => viewer.toggleWhere(), r: () => viewer.toggleCrop(), t: () => viewer.toggleWords(),
   f: () => viewer.toggleFullScreen(), i: () => viewer.toggleInfo(), o: () => viewer.showOriginal(),
 };
 
 /** Keep Tab within the large view; whether it would have left it. */
 function trapped(event) {
-  const all = [...stage.querySelectorAll("button:not([disabled]), a[href]")].filter((one) => one.checkVisibility({ visibilityProperty: true }));
+  const all = [...stage.querySelectorAll("button:not([disabled], [tabindex='-1']), a[href], [tabindex='0']")].filter((one) => one.checkVisibility({ visibilityProperty: true }));
   const at = all.indexOf(document.activeElement);
   if (!all.length || (event.shiftKey ? at > 0 : at >= 0 && at < all.length - 1)) return false;
   all.at(event.shiftKey ? -1 : 0).focus();

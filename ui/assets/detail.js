@@ -61,6 +61,7 @@ export class Detail {
     if (hit.caption) rows.push([t("fact.caption"), make("span.cs-words", {}, hit.caption)]);
     if (hit.people?.length) rows.push([t("fact.people"), this.values("person", hit.people, (name) => name)]);
     if (hit.keywords?.length) rows.push([t("fact.keywords"), this.values("keyword", hit.keywords, (word) => word.replaceAll("|", " › "))]);
+    if (hit.words?.length) rows.push([t("fact.words"), make("span.cs-words", {}, hit.words.map(({ text }) => text).join("\n"))]);
     if (hit.rating) rows.push([t("fact.rating"), hit.rating < 0 ? t("fact.rejected") : `${"★".repeat(hit.rating)}${"☆".repeat(5 - hit.rating)}`]);
     if (hit.band) rows.push([t("fact.match"), bandTitle(hit)]);
     else if (typeof hit.score === "number") rows.push([t("fact.score"), hit.score.toLocaleString(locale, { minimumFractionDigits: 3, maximumFractionDigits: 3 })]);

@@ -15,7 +15,8 @@ const STILL = 10; // pixels that a finger may move while it presses
 export const baseName = (hit) => shown(hit.name).split("/").pop();
 
 /** Seconds as players show them: 1:13, 1:02:03. */
-const clock = (seconds) => [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, Math.floor(seconds) % 60]
+/** A moment of a video: 1:05, 1:02:03. */
+export const clock = (seconds) => [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, Math.floor(seconds) % 60]
   .filter((part, n) => n > 0 || part).map((part, n) => (n ? String(part).padStart(2, "0") : part)).join(":");
 
 export class Gallery {

@@ -3,7 +3,7 @@
 
 const SORTS = ["score", "date", "path"];
 const VIEWS = ["search", "map", "places", "status"];
-const LIKE = /(^|[\s(]|[+-]\s*)((?:[+-]\s*)?like:\d+)\b(\^[\d.]+)?/gi;
+const LIKE = /(^|[\s(]|[+-]\s*)((?:[+-]\s*)?like:\d+)\b(?:#xywh=[\w:.,]*)?(\^[\d.]+)?/gi;
 
 const ids = (text) => (text ?? "").split(",").filter((id) => /^\d{1,18}$/.test(id)).map(Number);
 

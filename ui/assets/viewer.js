@@ -1,10 +1,13 @@
 // One picture, as large as the screen: zoom, pan, next and previous, a slideshow. PhotoSwipe moves the pictures; they are
 // copies that the server made, so that RAW, HEIC and TIFF are seen too, and larger ones come when somebody zooms in.
 
-import { original, thumbnail } from "./api.js";
+import { contentOf, original, thumbnail, views, where, words } from "./api.js";
+import { Crop } from "./crop.js";
 import { button, icon, make } from "./dom.js";
 import { baseName } from "./gallery.js";
 import { t } from "./messages.js";
+import { Overlay, surety } from "./overlay.js";
+import { Shots } from "./shots.js";
 import { pictures } from "./tables.js";
 import PhotoSwipe from "./vendor/photoswipe.js";
 
@@ -18,12 +21,26 @@ const INFO_BESIDE = 900; // pixels: narrower windows have the information below
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Viewer {
-  /** `gallery` gives the pictures; `detail` fills the panel; `on` has at(n), moved(hit), closed(), index(), originals(), say(text). */
+  /** `gallery` gives the pictures; `detail` fills the panel; `on` has at(n), moved(hit), closed(), index(),
+   *  originals(), say(text), question(hit), part(hit, box). */
   constructor(root, gallery, detail, on) {
     Object.assign(this, { root, gallery, detail, on });
     this.pswp = null;
     this.hit = null;
     this.timer = 0;
+    this.overlay = new Overlay();
+    this.crop = new Crop(() => this.overlay.root.getBoundingClientRect(), {
+      search: (...part) => { const { hit } = this; this.crop.end(); this.on.part(hit, part); },
+      ended: () => { this.drawBar(); this.root.focus({ preventScroll: true }); },
+    });
+    this.shots = new Shots({
+      index: () => this.on.index(), views: (hit) => views(hit, this.on.index()), play: (seconds, shot) => this.playShot(seconds, shot),
+      drawn: (there) => {
+        this.root.classList.toggle("cs-has-shots", there);
+        this.pswp?.updateSize(true);
+      },
+    });
+    this.told = make("p.cs-where-said", { role: "status", hidden: true });
     root.append(detail.root);
     detail.root.addEventListener("wheel", (event) => event.stopPropagation());
     addEventListener("fullscreenchange", () => this.pswp?.updateSize(true));
@@ -55,7 +72,7 @@ export class Viewer {
       preload: [1, 3],
       errorMsg: t("viewer.gone"),
       closeTitle: t("close"), zoomTitle: t("viewer.zoom"), arrowPrevTitle: t("viewer.previous"), arrowNextTitle: t("viewer.next"),
-      getViewportSizeFn: () => ({ x: this.root.clientWidth - this.aside(), y: innerHeight }),
+      getViewportSizeFn: () => ({ x: this.root.clientWidth - this.aside(), y: innerHeight - this.shots.height }),
       initialZoomLevel: (zoom) => (isLong(zoom) ? zoom.fill : zoom.fit),
       secondaryZoomLevel: (zoom) => (isLong(zoom) ? zoom.fit : Math.max(1, zoom.fit * 2)),
       maxZoomLevel: (zoom) => Math.max(2, zoom.fit * 4),
@@ -67,11 +84,16 @@ export class Viewer {
     pswp.on("initialZoomPan", ({ slide }) => startAt(slide));
     pswp.on("wheel", (event) => panAlong(event, pswp.currSlide));
     pswp.on("change", () => this.changed());
-    pswp.on("imageSizeChange", ({ content, width }) => this.sharpen(content, width));
+    pswp.on("imageSizeChange", ({ content, width }) => {
+      if (content.slide === pswp.currSlide) this.overlay.fit(content);
+      this.sharpen(content, width);
+    });
+    pswp.on("resize", () => { if (this.crop.isOn) this.crop.draw(); });
     pswp.on("loadComplete", ({ content }) => this.sharpen(content, content.displayedImageWidth));
     pswp.on("destroy", () => { if (this.pswp === pswp) this.on.closed(); });
     pswp.init();
     pswp.element.removeAttribute("role"); // the viewer around it is the dialog
+    pswp.element.append(this.crop.root, this.told, this.shots.root);
     pswp.element.addEventListener("dblclick", (event) => {
       if (event.target.classList.contains("pswp__img")) pswp.currSlide?.toggleZoom({ x: event.clientX, y: event.clientY });
     });
@@ -98,6 +120,9 @@ export class Viewer {
     const { pswp } = this;
     this.pause();
     this.stopVideo();
+    this.hideWhere();
+    this.crop.end();
+    this.shots.show(null);
     this.pswp = null;
     this.hit = null;
     pswp?.destroy();
@@ -135,11 +160,20 @@ export class Viewer {
     const isOther = hit.row_id !== this.hit?.row_id || !this.detail.hit;
     this.hit = hit;
     this.root.setAttribute("aria-label", baseName(hit));
+    const { container } = pswp.currSlide;
+    const isNew = isOther || this.overlay.root.parentNode !== container;
+    if (isNew) {
+      this.hideWhere();
+      this.crop.end();
+    }
     if (isOther) {
       this.stopVideo();
+      this.shown = hit;
       this.detail.show(hit, this.on.index());
+      this.shots.show(hit);
       this.on.moved(hit);
     }
+    if (isNew) this.overlay.over(pswp.currSlide, hit);
     this.drawBar();
     if (this.isPlaying) this.play();
   }
@@ -169,8 +203,8 @@ export class Viewer {
     if (!hit || !this.on.originals()) return;
     const address = original(hit, this.on.index());
     const content = pswp.currSlide?.content;
-    if (hit.view?.startsWith("t=")) {
-      this.playVideo(address, hit.view);
+    if (isVideo(hit)) {
+      this.playVideo(address, startOf(this.shown));
       return;
     }
     if (!pictures.shown.includes(hit.format)) {
@@ -182,10 +216,11 @@ export class Viewer {
   }
 
   /** A video from the moment that was found, over its picture; again: stops it. */
-  playVideo(address, view) {
+  playVideo(address, seconds) {
     if (this.stopVideo()) return;
     this.pause();
-    const video = make("video.cs-video", { src: `${address}#${view.split(",")[0]}`, controls: true, autoplay: true });
+    const video = make("video.cs-video", { src: `${address}#t=${seconds}`, controls: true, autoplay: true });
+    video.addEventListener("timeupdate", () => { if (this.video === video) this.shots.mark(video.currentTime); });
     video.addEventListener("error", () => {
       if (this.stopVideo()) this.on.say(t("viewer.no_video"));
     });
@@ -199,6 +234,94 @@ export class Viewer {
     this.video = null;
     video?.remove();
     return Boolean(video);
+  }
+
+  /** Show a shot of the video, and play from there where that is allowed. */
+  async playShot(seconds, shot) {
+    const { hit, pswp, video } = this;
+    this.hideWhere();
+    this.crop.end();
+    this.overlay.clear(".cs-box");
+    this.shown = { ...hit, row_id: shot.row_id, view: shot.view, words: [] };
+    if (video) {
+      video.currentTime = seconds;
+      video.play();
+    } else if (isVideo(hit) && this.on.originals()) this.playVideo(original(hit, this.on.index()), seconds);
+    const content = pswp.currSlide?.content;
+    if (content) {
+      content.data.largest = true;
+      await this.swap(content, thumbnail(shot, this.on.index(), LARGE));
+    }
+  }
+
+  // ---- where, words, and a part
+
+  /** Show where in the picture the question matches; again: hides it. */
+  async toggleWhere() {
+    if (this.looking || this.overlay.isWhereShown) { this.hideWhere(); this.drawBar(); return; }
+    const { shown } = this;
+    const asked = this.on.question(this.hit);
+    if (!asked) { this.on.say(t("where.nothing")); return; }
+    this.stopVideo();
+    const looking = this.looking = new AbortController();
+    this.tell(t("where.looking"));
+    this.drawBar();
+    try {
+      const found = await where({ ...asked, row_id: shown.row_id, content: contentOf(shown) }, looking.signal);
+      if (this.looking !== looking) return;
+      this.overlay.showWhere(found);
+      this.tell(surety(found));
+    } catch (error) {
+      if (this.looking !== looking) return;
+      this.tell("");
+      this.on.say(error.message);
+    } finally {
+      if (this.looking === looking) this.looking = null;
+      this.drawBar();
+    }
+  }
+
+  hideWhere() {
+    this.looking?.abort();
+    this.looking = null;
+    this.overlay.hideWhere();
+    this.tell("");
+  }
+
+  tell(text) {
+    this.told.hidden = !text;
+    this.told.textContent = text;
+  }
+
+  /** Show every line of words in the picture; again: only those that were asked for. */
+  async toggleWords() {
+    const { hit, overlay } = this;
+    if (overlay.root.querySelector(".cs-all")) { overlay.clear(".cs-all"); return; }
+    try {
+      const lines = await words(hit, this.on.index());
+      if (this.hit !== hit) return;
+      overlay.words(lines, "all");
+      this.on.say(lines.length ? t("words.all", { n: lines.length }) : t("words.none"));
+    } catch (error) { this.on.say(error.message); }
+  }
+
+  /** Draw a rectangle to search by; not in a moment of a video, or a part of another file. */
+  toggleCrop() {
+    if (this.crop.isOn) { this.crop.end(); return; }
+    if (!this.canCrop) { this.on.say(t("crop.none")); return; }
+    this.pause();
+    this.hideWhere();
+    this.crop.start();
+    this.drawBar();
+  }
+
+  get canCrop() { return !this.hit.view && !this.hit.member; }
+
+  /** Leave what is going on over the picture; whether anything was. */
+  cancel() {
+    const { isOn } = this.crop;
+    this.crop.end();
+    return isOn;
   }
 
   // ---- moving
@@ -261,6 +384,8 @@ export class Viewer {
     bar.classList.add("cs-viewer-bar");
     this.buttons = {
       play: button("cs-view", "play", t("viewer.slideshow"), () => this.togglePlay()),
+      where: button("cs-view", "target", t("viewer.where"), () => this.toggleWhere()),
+      crop: button("cs-view", "crop", t("viewer.crop"), () => this.toggleCrop()),
       original: button("cs-view", "file", t("viewer.original"), () => this.showOriginal()),
       whole: button("cs-view.cs-wide-only", "whole", t("viewer.whole"), () => this.toggleFullScreen()),
       info: button("cs-view", "info", t("viewer.info"), () => this.toggleInfo()),
@@ -271,7 +396,12 @@ export class Viewer {
 
   drawBar() {
     if (!this.buttons) return;
-    const { play, original: file, info } = this.buttons;
+    const { play, where: target, crop, original: file, info } = this.buttons;
+    target.hidden = !this.hit || !this.on.question(this.hit);
+    target.setAttribute("aria-pressed", String(this.overlay.isWhereShown));
+    target.setAttribute("aria-busy", String(Boolean(this.looking)));
+    crop.hidden = !this.hit || !this.canCrop;
+    crop.setAttribute("aria-pressed", String(this.crop.isOn));
     play.replaceChildren(icon(this.isPlaying ? "pause" : "play"));
     play.setAttribute("aria-pressed", String(this.isPlaying));
     file.hidden = !this.on.originals();
@@ -293,6 +423,14 @@ export class Viewer {
     this.drawBar();
     this.pswp.updateSize(true);
   }
+}
+
+/** Whether a hit is a moment of a video, and not of an animated picture, which browsers show as a picture. */
+const isVideo = ({ view, format }) => view?.startsWith("t=") && format === "VIDEO";
+
+/** When a shot begins, in seconds; where a line that was said was found, when that was said. */
+function startOf({ view, words: lines }) {
+  return lines?.find((line) => typeof line.start_s === "number")?.start_s ?? Number.parseFloat(view.slice(2));
 }
 
 function isLong({ elementSize, panAreaSize }) {
