@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from clipsearch.folding import fold_name
 from clipsearch.records import SavedSearch, Sort
 from clipsearch.search.collection import Collection
 from clipsearch.server import messages
@@ -72,11 +73,12 @@ class SavedSearches:
         self._service = service
 
     def list(self, index: str | None) -> dict[str, Any]:
-        """The saved searches of an index."""
+        """The saved searches of an index; of all together, of searches with one name the first."""
         served = self._service.engine.index(index)
         with served.lease() as photos:
-            searches = read_searches(served.path, photos.manifest)
-            told = [dataclasses.asdict(search) for search in searches]
+            found = [search for one, _ in photos.parts for search in read_searches(one.index, one.manifest)]
+            searches = {fold_name(search.name): search for search in reversed(found)}
+            told = [dataclasses.asdict(search) for _, search in sorted(searches.items())]
             return {"index": served.name, "index_id": photos.identity, "searches": told}
 
     def save(self, asked: SaveRequest) -> dict[str, Any]:

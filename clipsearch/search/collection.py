@@ -174,7 +174,10 @@ class Collection:
 
     def partial(self) -> list[str]:
         """That some indexes were left out, a line for each."""
-        return [f"{name} was not searched: {why}" for name, why in self.missing.items()]
+        return [
+            sentence("not_searched", "{name} was not searched: {why}", name=name, why=why)
+            for name, why in self.missing.items()
+        ]
 
     def answered(self, ask: Callable[[], Answer]) -> Answer:
         """What `ask` gives. Of several indexes, it is asked again without one that turns out to be unreadable."""

@@ -47,6 +47,7 @@ from clipsearch.query.arguments import read_count, read_place, read_row_id, read
 from clipsearch.records import FloatArray, FoundIn, Hit, ImageRecord, IntArray, Line, Manifest, ModelRef, TagRef
 from clipsearch.search.collection import NO_IDENTITY, Collection, open_collection
 from clipsearch.search.embedding import Encoder as ModelEncoder
+from clipsearch.sentences import sentence
 from clipsearch.store import LiveRows
 from clipsearch.store.tags import find_tag
 from clipsearch.timing import lap
@@ -373,7 +374,11 @@ class Together(Collection):
         return self._said_of_each(lambda photos: photos._unread_words(expression))
 
     def _said_of_each(self, say: Callable[[Collection], list[str]]) -> list[str]:
-        return [f"{part.name}: {line}" for part, lines in self._each(say) for line in lines]
+        return [
+            sentence("of_index", "{name}: {line}", name=part.name, line=line)
+            for part, lines in self._each(say)
+            for line in lines
+        ]
 
     # -- its end
 

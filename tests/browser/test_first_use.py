@@ -79,7 +79,7 @@ def test_an_index_that_was_used_before_is_opened_from_the_list(open_page: Open, 
         which.select_option(label=str(scans.parent))
         expect(page.locator(".cs-summary")).to_contain_text("3 results")
         assert asked(page) == {"q": "name:*png", "index": "scans"}
-        assert which.locator("option").all_inner_texts() == ["photos", "scans"]
+        assert which.locator("option").all_inner_texts() == ["photos", "scans", "All of these"]
         which.select_option("photos")
         settled(page)
         expect(page.locator(".cs-summary")).to_contain_text("5 results")

@@ -430,6 +430,50 @@ def test_several_indexes(open_page: Open) -> None:
     expect(page.locator(".cs-tile img")).to_have_js_property("naturalWidth", 200)
 
 
+def test_all_indexes_are_searched_together(open_page: Open) -> None:
+    page = open_page("/?all=1")
+    assert page.locator(".cs-which option").all_inner_texts() == ["photos", "scans", "All of these"]
+    page.select_option(".cs-which", label="All of these")
+    settled(page)
+    assert asked(page) == {"index": "*", "all": "1"}
+    expect(page.locator(".cs-summary")).to_contain_text("pictures")
+    ask(page, "pink")
+    first(page, "pink.jpg")
+    expect(page.locator(".cs-tile[data-n='0'] img")).to_have_js_property("naturalWidth", 200)
+    page.click(".cs-tile[data-n='0']")
+    panel = page.locator(".cs-detail")
+    expect(panel.locator("h2")).to_have_text("pink.jpg")
+    expect(panel.locator("dt", has_text="Index").locator("+ dd")).to_have_text("scans")
+    page.keyboard.press("s")  # similar ones, of the other index
+    settled(page)
+    expect(page.locator(".cs-tile[data-n='0']")).to_be_visible()
+    assert asked(page)["q"].startswith("like:") and {"index", "ix"} <= asked(page).keys()
+    names = shown(page)
+    assert "pink.jpg" in names and any(name.startswith("plain/") for name in names)
+    page.reload()
+    page.wait_for_selector("#clipsearch:not(.cs-busy)")
+    until(page, f"document.querySelectorAll('.cs-tile[data-id]').length >= {len(names)}")
+    expect(page.locator(".cs-which")).to_have_value("*")
+    assert shown(page) == names
+    page.select_option(".cs-which", "photos")  # where the row id means nothing
+    settled(page)
+    expect(page.locator(".cs-which")).to_have_value("photos")
+
+
+def test_what_is_done_in_one_index_is_refused_in_words_where_all_are_shown(open_page: Open) -> None:
+    page = open_page("/?index=*&q=red&all=1")
+    row = page.locator(".cs-tile[data-n='0']").get_attribute("data-id")
+    page.hover(".cs-tile[data-n='0']")
+    page.click(".cs-tile[data-n='0'] .cs-up")
+    settled(page)
+    expect(page.locator(".cs-problem")).to_be_hidden()  # thumbs learn from all of them
+    assert asked(page)["up"] == row
+    page.click("text=save as tag")
+    page.fill(".cs-name-it", "lawn")
+    page.press(".cs-name-it", "Enter")
+    expect(page.get_by_text("several are searched together. Name one of them: photos, scans")).to_be_visible()
+
+
 def test_the_progress_of_a_run_has_a_total_a_rate_and_an_end(open_page: Open, site: Site) -> None:
     with Writer(site.photos / ".clipsearch") as writer:
         writer.note(RunProgress("read", 30, 120, 25, 10.0))

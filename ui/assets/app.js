@@ -32,6 +32,8 @@ let leaving = null; // what is to be done when the browser has gone back
 let running = null;
 let answered = null; // what the gallery shows the answer of
 let indexes = [];
+let together = null; // all of them, searched as one
+const served = (name) => (together?.name === name ? together : indexes.find((one) => one.name === name));
 let server = { originals: false, version: null };
 const identities = new Map(); // the id of each index, by its name; "" is the first one
 
@@ -308,7 +310,7 @@ function drawSummary(took) {
   told.hidden = !notices.length;
   nothing.hidden = total > 0;
   if (!total) {
-    const index = indexes.find((one) => one.name === answered.index);
+    const index = served(answered.index);
     const empty = index && !index.pictures;
     nothing.replaceChildren(
       make("h2", {}, t(empty ? "nothing.empty" : "nothing.found")),
@@ -665,11 +667,12 @@ function say(text) {
 
 function news(latest) {
   indexes = latest?.indexes ?? [];
+  together = latest?.together ?? null;
   if (latest) {
     const updated = server.version && latest.version !== server.version;
     server = { originals: latest.originals, version: server.version ?? latest.version };
     if (updated) { lost.hidden = false; lost.replaceChildren(`${t("server.updated")} `, button("cs-link", null, t("server.reload"), () => location.reload(), t("server.reload"))); }
-    const now = indexes.find((index) => index.name === (answered?.index ?? ""))?.id;
+    const now = served(answered?.index)?.id;
     if (answered && now !== answered.index_id && !running) failed(new api.ApiError(409, { error: "OtherIndex" }));
   }
   if (latest && (start.served ?? indexes.length) !== indexes.length) start.load(); // another page may have opened one
@@ -682,10 +685,10 @@ function drawIndexes() {
   start.place(isEmpty ? results : statusView);
   root.classList.toggle("cs-empty", isEmpty);
   drawWhich();
-  const known = indexes.find((index) => index.name === which.value)?.tags ?? [];
-  tags.replaceChildren(...known.map((tag) => make("option", { value: tag.name })));
+  const known = indexes.filter(({ name }) => name === which.value || which.value === together?.name).flatMap((index) => index.tags);
+  tags.replaceChildren(...[...new Set(known.map((tag) => tag.name))].map((value) => make("option", { value })));
   const writing = indexes.filter((index) => index.is_being_written);
-  const current = indexes.find((index) => index.name === answered?.index);
+  const current = served(answered?.index);
   progress.hidden = !(writing.length || start.isUnfinished || (current && answered.generation < current.generation));
   if (writing.length) progress.textContent = t("pill.indexing", { name: shown(writing[0].name), how_far: writing[0].progress?.total ? percent(writing[0].progress) : t("pictures", { n: writing[0].pictures }) });
   else if (start.isUnfinished) progress.textContent = t("pill.go_on");
@@ -699,15 +702,16 @@ function drawIndexes() {
 /** The indexes that are served, and those that were used before and can be opened. */
 function drawWhich() {
   const names = indexes.map((index) => index.name);
-  const key = JSON.stringify([names, start.known]);
+  const key = JSON.stringify([names, together?.problem, start.known]);
   if (which.dataset.key !== key) {
     which.dataset.key = key;
     const others = start.known.map(({ id, folder }) => make("option", { value: `\0${id}`, dataset: { id } }, shown(folder)));
-    which.replaceChildren(...names.map((name) => make("option", { value: name }, shown(name))),
+    const all = together && make("option", { value: together.name, disabled: Boolean(together.problem), title: together.problem ?? "" }, t("indexes.all"));
+    which.replaceChildren(...names.map((name) => make("option", { value: name }, shown(name))), ...(all ? [all] : []),
       ...(others.length ? [make("optgroup", { label: t("indexes.before") }, ...others)] : []));
   }
   which.hidden = names.length + start.known.length < 2;
-  which.value = names.includes(state.index) ? state.index : names[0] ?? "";
+  which.value = served(state.index) ? state.index : names[0] ?? "";
 }
 
 async function switchTo(option) {

@@ -77,6 +77,7 @@ export class Detail {
     if (hit.format) rows.push([t("fact.format"), hit.format]);
     const folder = shown(hit.name).split("/").slice(0, -1).join("/");
     if (folder) rows.push([t("fact.folder"), button("cs-link", null, t("detail.folder"), () => this.on.folder(folder), folder)]);
+    if (hit.index) rows.push([t("fact.index"), shown(hit.index)]);
     rows.push([t("fact.path"), make("code", {}, shown(hit.path))]);
     rows.push([t("fact.row"), `${hit.row_id} (like:${hit.row_id})`]);
     return rows;
