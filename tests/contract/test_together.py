@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import clipsearch
 from clipsearch import config
@@ -26,7 +29,7 @@ from clipsearch.errors import (
     OneIndexOnly,
     PictureOfOne,
 )
-from clipsearch.records import EmbeddingBatch, Hit
+from clipsearch.records import EmbeddingBatch, Hit, ImageRecord
 from clipsearch.search import confidence
 from clipsearch.search.collection import Collection
 from clipsearch.search.concepts import add_concept
@@ -40,6 +43,7 @@ from tests.support.fake_encoder import FakeEncoder
 from tests.support.words import write_words
 
 DIM = 16
+EXAMPLES = max(8, int(os.environ.get("CLIPSEARCH_EXAMPLES", "0")) // 50)
 WRITTEN = (7, 44, 61, 62, 63, 150)
 
 
@@ -318,3 +322,45 @@ def test_concepts_filter_in_each_index_and_are_like_only_what_is_one_thing(divid
             together.search("like:mine")
         with pytest.raises(OneIndexOnly):
             add_concept(together, "new", [int(together.row_ids()[0])], [])
+
+
+@settings(max_examples=EXAMPLES)
+@given(data=st.data())
+def test_files_in_any_number_of_indexes_answer_as_in_one(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whichever index each file is in, also one with parts (the shots of a video)."""
+    files = data.draw(st.integers(2, 20))
+    shots = data.draw(st.lists(st.integers(1, 3), min_size=files, max_size=files))
+    homes = data.draw(st.lists(st.integers(0, 3), min_size=files, max_size=files))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    folder, encoder = tmp_path_factory.mktemp("any"), FakeEncoder(dim=8)
+    records = [
+        ImageRecord(-1, f"{n % 3}/{n}.png", 100 + n, n * 10**9, n, f"{n + 1:032x}", 40, 30, view=f"t={shot},{shot + 1}")
+        if many > 1
+        else ImageRecord(-1, f"{n % 3}/{n}.png", 100 + n, n * 10**9, n, f"{n + 1:032x}", 40, 30)
+        for n, many in enumerate(shots)
+        for shot in range(many)
+    ]
+    vectors = rng.standard_normal((len(records), encoder.dim)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def index(name: str, wanted: list[bool]) -> Path:
+        chosen = [n for n, record in enumerate(records) if wanted[record.inode]]
+        own = EmbeddingBatch([records[n] for n in chosen], vectors[chosen])
+        return write_index(folder / name, str(folder), encoder, own)
+
+    whole = index("whole", [True] * files)
+    parts = [index(str(home), [own == home for own in homes]) for home in sorted(set(homes))]
+    asked: dict[str, Any] = {
+        "query": data.draw(st.sampled_from(["red", "red ext:png", "blue folder:1 or folder:2", "red - green"])),
+        "k": data.draw(st.integers(1, 30)),
+        "offset": data.draw(st.integers(0, 3)),
+        "sort": data.draw(st.sampled_from(["score", "date", "path"])),
+        "all": data.draw(st.booleans()),
+        "each": data.draw(st.booleans()),
+        "unique": data.draw(st.booleans()),
+    }
+    with clipsearch.open(whole, encoder=encoder) as one, clipsearch.open(parts, encoder=encoder) as several:
+        assert_same(one.search(**asked), several.search(**asked))
+        assert len(one) == len(several) == files
