@@ -1023,7 +1023,7 @@ class Collection:
         their order; the picture alone where it has no parts. Raises: NoSuchPicture."""
         record = self.record(row_id)
         first = int(self.files_of(np.array([row_id], np.int64))[0])
-        for rows in self._live_rows():
+        for rows in self.live_rows():
             if rows.has_views and rows.file.position(first) is not None:
                 same = rows.alive & (rows.files_of(np.arange(rows.file.pictures)) == first)
                 return [rows.file.record(at) for at in np.flatnonzero(same).tolist()]
