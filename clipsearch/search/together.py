@@ -410,7 +410,13 @@ class _Words:
         return None if most is not None and len(found) > most else sorted(found)
 
     def lines(self, content_hash: str | None) -> list[Line]:
-        each = (self._photos._of(part, lambda photos: photos.words.lines(content_hash)) for part in self._photos._parts)
+        return self._first(lambda photos: photos.words.lines(content_hash))
+
+    def lines_of(self, record: ImageRecord) -> list[Line]:
+        return self._first(lambda photos: photos.words.lines_of(record))
+
+    def _first(self, ask: Callable[[Collection], list[Line]]) -> list[Line]:
+        each = (self._photos._of(part, ask) for part in self._photos._parts)
         return next(filter(None, each), [])
 
 
