@@ -57,7 +57,12 @@ class IndexCommand(typer.core.TyperCommand):
 @app.command(name="index", cls=IndexCommand)
 def index_command(
     folder: Annotated[
-        Path, typer.Argument(help="Folder with the pictures, including its subfolders.", metavar="FOLDER")
+        Path,
+        typer.Argument(
+            help="Folder with the pictures, including its subfolders; or a tar, a Parquet or Arrow file, or a list of "
+            "paths (docs/sources.md).",
+            metavar="SOURCE",
+        ),
     ],
     index: IndexOption = None,
     model: ModelOption = None,
@@ -126,7 +131,14 @@ def index_command(
         bool | None,
         typer.Option(
             "--follow-links/--no-follow-links",
-            help="Follow links that lead out of FOLDER. Later runs do the same. A new index does not.",
+            help="Follow links that lead out of SOURCE. Later runs do the same. A new index does not.",
+        ),
+    ] = None,
+    archives: Annotated[
+        bool | None,
+        typer.Option(
+            "--archives/--no-archives",
+            help="Also index pictures in tars, Parquet and Arrow files of SOURCE. Later runs do the same.",
         ),
     ] = None,
     new: Annotated[bool, typer.Option("--new", help="Make a new index where an earlier one was deleted.")] = False,
@@ -149,6 +161,8 @@ def index_command(
     \b
     Examples:
       clipsearch index ./photos
+      clipsearch index shards-0000.tar                          (its index: shards-0000.tar.clipsearch)
+      clipsearch index ./shards --archives                      (a folder of tars or Parquet files)
       clipsearch index /mnt/nas/photos --index ~/photo-index    (if the folder is read-only)
       clipsearch index ./photos --model ViT-B-32-SigLIP2-256__webli --reindex
       clipsearch index ./photos --reread-metadata               (dates and keywords that older versions missed)
@@ -176,6 +190,7 @@ def index_command(
         prune=prune,
         keep_missing_days=keep_missing,
         follow_links=follow_links,
+        archives=archives,
         exclude=tuple(exclude or ()),
         new=True if new else None,
     )

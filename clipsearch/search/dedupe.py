@@ -407,6 +407,8 @@ class _File(Copy):
 
 def _describe(photos: Collection, row_id: int) -> _File | None:
     record = photos.record(row_id)
+    if record.member:  # no file that could be deleted
+        return None
     path = photos.root / record.path
     try:
         status = path.stat()

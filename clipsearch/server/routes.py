@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from clipsearch import __version__
+from clipsearch.archives import file_of
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import (
     GONE,
@@ -301,7 +302,7 @@ class Service:
         except UnreadablePicture as error:
             if not is_file(path):
                 raise UnreadablePicture(record.path, "unreadable", GONE) from None
-            raise UnreadablePicture(record.path, error.status, error.reason) from None
+            raise UnreadablePicture(record.place, error.status, error.reason) from None
         if shown != record.content_hash:
             self._file(row_id, index, content, index_id)  # not a link that was put there meanwhile
         if content is not None and shown != record.content_hash:
@@ -311,11 +312,15 @@ class Service:
     def original(self, row_id: int, index: str | None, content: str) -> Original:
         """The file itself. Raises: NoSuchPicture, OtherPicture."""
         record, path = self._file(row_id, index, content)
-        if record.member or record.content_hash is None:
-            raise OtherPicture(row_id, "it is part of another file")
+        if record.content_hash is None:
+            raise OtherPicture(row_id, "nobody knows what it was")
         if record.start_s is not None:
             return open_video(path, record)
-        return open_original(path, record.path, row_id, record.content_hash)
+        try:
+            file = file_of(path, record)
+        except UnreadablePicture as error:
+            raise OtherPicture(row_id, error.reason) from None
+        return open_original(file, record.place, row_id, record.content_hash)
 
     def _file(
         self, row_id: int, index: str | None, content: str | None, index_id: str | None = None
