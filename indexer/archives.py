@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.archives import Archive, open_archive
-from clipsearch.archives.listing import TABLE_ENDINGS
+from clipsearch.archives.listing import TABLE_ENDINGS, Spool
+from clipsearch.archives.remote import Storage
 from clipsearch.archives.tables import row_of
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.changes import Changes, is_cut
@@ -36,6 +37,7 @@ class ArchiveToRead:
     file: FoundFile
     done: list[int] = field(default_factory=list)
     opened: Archive | None = None
+    copy: Spool | None = None
     given: set[str] = field(default_factory=set)  # names of what the index has as it is, or the run was given to read
 
 
@@ -102,10 +104,16 @@ def block_of(file: FoundFile) -> FileBlock:
     )
 
 
-def opened(root: str | os.PathLike[str], archive: ArchiveToRead) -> Archive | tuple[SkipStatus, str]:
-    """An archive, open; or why it cannot be read."""
+def opened(
+    root: str | os.PathLike[str], archive: ArchiveToRead, storage: Storage | None = None
+) -> Archive | tuple[SkipStatus, str]:
+    """An archive, open; or why it cannot be read. From object storage a copy is fetched."""
     try:
-        archive.opened = open_archive(os.path.join(root, archive.file.path))
+        if storage is not None:
+            archive.copy = storage.fetch(archive.file.path, archive.file.size_bytes)
+            archive.opened = open_archive(archive.copy.path)
+        else:
+            archive.opened = open_archive(os.path.join(root, archive.file.path))
     except OSError as error:
         return "unreadable", f"it cannot be read ({error.strerror or error})"
     except ValueError as error:
@@ -122,5 +130,13 @@ def members_to_read(catalog: Catalog, archive: ArchiveToRead) -> Iterator[FoundF
     done = {row_of(name) if is_table else name for name in archive.given}
     for member in source.members(lambda name: name not in done):
         archive.given.add(member.name)
-        within = Within(file.size_bytes, source.rows, member.offset, member.said, member.place, member.at, member.keeps)
+        within = Within(
+            file.size_bytes,
+            source.rows,
+            member.offset,
+            member.said,
+            member.place,
+            member.at,
+            member.keeps or archive.copy,
+        )
         yield FoundFile(file.path, member.size_bytes, file.mtime_ns, file.inode, member=member.name, within=within)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clipsearch.archives import ARCHIVE_ENDINGS
+from clipsearch.archives import ARCHIVE_ENDINGS, is_archive_name
+from clipsearch.archives.remote import Storage
 from clipsearch.config import INDEX_DIR_NAME, is_index
 from clipsearch.errors import NoPictures, NotAnIndex, OtherCollection, StorageError
 from clipsearch.indexer.catalog import Catalog
@@ -16,6 +17,7 @@ from clipsearch.indexer.ignore import Ignore
 from clipsearch.indexer.listed import check_list
 from clipsearch.indexer.scan import Scan, walk
 from clipsearch.pictures.formats import classify_name
+from clipsearch.places import is_address
 from clipsearch.records import Manifest
 from clipsearch.store.snapshot import open_snapshot, root_path
 
@@ -29,7 +31,10 @@ ELSEWHERE = -1  # no drive has this number
 
 
 def check_folder(folder: Path) -> None:
-    """Raise StorageError unless `folder` is a folder, or a file that is a source."""
+    """Raise StorageError unless `folder` is a folder, a file that is a source, or an address of object storage."""
+    if is_address(folder):
+        Storage(folder)
+        return
     try:
         if folder.is_dir():
             return
@@ -51,7 +56,8 @@ def split_source(source: Path, index_dir: Path) -> tuple[Path, str]:
     Raises: OtherCollection.
     """
     whole = source.absolute()
-    root, listed = (whole, "") if source.is_dir() else (whole.parent, whole.name)
+    is_whole = not is_archive_name(whole.name) if is_address(whole) else source.is_dir()
+    root, listed = (whole, "") if is_whole else (whole.parent, whole.name)
     if is_index(index_dir):
         with open_snapshot(index_dir) as snapshot:
             known = snapshot.manifest.listed

@@ -26,6 +26,8 @@ from typing import Any, Literal, Self, cast
 
 import numpy as np
 
+from clipsearch.archives.listing import Spool
+from clipsearch.archives.remote import Storage
 from clipsearch.archives.said import with_said
 from clipsearch.config import INDEX_DIR_NAME, check_not_away, index_dir_for, is_index
 from clipsearch.cores import available_cores
@@ -63,11 +65,13 @@ from clipsearch.indexer.scan import FoundFile, Scan
 from clipsearch.indexer.segments import write_fragment, write_segment
 from clipsearch.indexer.shots import MORE_TIME, Video
 from clipsearch.indexer.sidecars import NOT_LOOKED_AT, has_older_versions
+from clipsearch.indexer.stored import MOST_FAILED, with_copies
 from clipsearch.indexer.tune import retuned
 from clipsearch.indexer.upgrade import upgraded
 from clipsearch.pictures.formats import classify_name, is_video_name
 from clipsearch.pictures.metadata import METADATA_VERSION, describe_again
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
+from clipsearch.places import is_address
 from clipsearch.query.arguments import read_number, shown
 from clipsearch.records import (
     VIEWS,
@@ -464,15 +468,19 @@ class _Run:
         self._devices_before: dict[str, int] = {}
         self._reusing: dict[int, int] = {}  # rows whose vectors files will share, by key of the file's task
         self._told_of_precision = False
+        self._storage = Storage(root) if is_address(root) else None
         self._archives: list[ArchiveToRead] = []
         self._read_archives: list[ArchiveToRead] = []  # those whose pictures were all given to be read
         self._members: dict[tuple[bool, str], dict[str, int]] = {}  # rows of archives, by path and member
+        self._copies: dict[int, Spool] = {}  # that processes read, by key of their tasks
         self._listed = 0  # pictures in archives that were found so far
         self._moved = False  # of another folder than its manifest says, with other links, or at another time
 
     def _root_name(self) -> str:
         """The root as the manifest names it: relative where the index lies in it, so that both can be moved."""
         index_dir = self.writer.index_dir.absolute()
+        if is_address(self.root):
+            return os.fspath(self.root)
         beside = index_dir.name.endswith(INDEX_DIR_NAME) and not index_dir.is_symlink()
         return ".." if beside and index_dir.parent.samefile(self.root) else os.fspath(self.root)
 
@@ -500,7 +508,8 @@ class _Run:
         links = "" if current is None else current.links
         wish = self.options.follow_links
         if wish is not None or current is None:
-            links = "followed" if wish or self.ignore.listed else "inside"  # what is listed was named by the user
+            is_free = self.ignore.listed or is_address(self.root)  # what is listed was named by the user
+            links = "followed" if wish or is_free else "inside"
         self._moved |= current is not None and links != current.links  # which is committed by itself
         self.ignore.follow_links = links != "inside"
         self.ignore.archives = archives_of(self.root, self.ignore.listed, self.options, current)
@@ -669,10 +678,13 @@ class _Run:
 
     def _files_to_read(self) -> Iterator[FoundFile]:
         """What is new or different: files, then the pictures in archives, of which one is open at a time."""
-        for block in self.changes.to_read:
-            yield from block
+        if self._storage is None:
+            for block in self.changes.to_read:
+                yield from block
+        else:
+            yield from self._fetched(self._storage)
         for archive in self._archives:
-            source = opened(self.root, archive)
+            source = opened(self.root, archive, self._storage)
             if isinstance(source, tuple):
                 self._skip_archive(archive, *source)
                 continue
@@ -683,6 +695,21 @@ class _Run:
                 self._skip_archive(archive, "unreadable", f"it cannot be read ({error.strerror or error})")
             else:
                 self._read_archives.append(archive)
+            archive.copy = None  # its members hold it
+
+    def _fetched(self, storage: Storage) -> Iterator[FoundFile]:
+        """Copies of objects. Where MOST_FAILED in a row cannot be fetched, the storage is gone, as a drive may be."""
+        failed = 0
+        for file, problem in with_copies(storage, (file for block in self.changes.to_read for file in block)):
+            failed = 0 if problem is None else failed + 1
+            if problem is None:
+                yield file
+                continue
+            self._skip(file, "unreadable", problem, None)
+            self._done += 1
+            if failed >= MOST_FAILED:
+                self._is_root_gone = True
+                return
 
     def _finish_archives(self) -> None:
         """Drop the rows of what archives do not have any more. Of one that is damaged they stay."""
@@ -761,6 +788,7 @@ class _Run:
             self.notify(Progress("describe", 0, total))
         for done, result in enumerate(pool.run(tasks()), 1):
             file, row, is_moved = files.pop(result.key)
+            self._copies.pop(result.key, None)
             rows = self.catalog.of_file(row)
             if result.skip is None:
                 self._add_again(rows, file, result.metadata)
@@ -779,6 +807,12 @@ class _Run:
         limit_s = limit_for(self._same_as_before(file), self.options.timeout_s)
         if (within := file.within) is not None:
             return DecodeTask(key, within.place, mode, file.size_bytes, file.member, within.at, timeout_s=limit_s)
+        if self._storage is not None and file.copy is None:  # of which only the metadata is read again
+            with contextlib.suppress(OSError):
+                self._copies[key] = self._storage.fetch(file.path, file.size_bytes)
+                file = dataclasses.replace(file, copy=self._copies[key])
+        if file.copy is not None:
+            return DecodeTask(key, file.copy.path, mode, file.size_bytes, file.name, timeout_s=limit_s)
         limit_s *= MORE_TIME if is_video_name(file.name) else 1
         return DecodeTask(key, os.path.join(self.root, file.path), mode, file.size_bytes, timeout_s=limit_s)
 
@@ -1309,11 +1343,12 @@ class _Run:
             return
         self.commit()
         if self._rebuilding:
-            self._stop_rebuild("the folder went away during the run")
+            self._stop_rebuild("its pictures went away during the run")
+        what = "the folder went away" if self._storage is None else "the storage could not be reached any more"
         raise StorageError(
             self.root,
-            "the folder went away during the run",
-            "Finished work is kept, and nothing was forgotten. Run the same command when the folder is back.",
+            f"{what} during the run",
+            "Finished work is kept, and nothing was forgotten. Run the same command when it is back.",
         )
 
     def _stop_rebuild(self, problem: str) -> None:

@@ -27,6 +27,7 @@ from clipsearch.indexer.retries import is_read_again
 from clipsearch.indexer.scan import FoundFile
 from clipsearch.pictures.formats import classify_name, is_candidate
 from clipsearch.pictures.pool import DecodeTask
+from clipsearch.places import is_address
 from clipsearch.records import Fragment, Manifest, PixelArray
 from clipsearch.store import open_snapshot
 
@@ -195,9 +196,9 @@ def _count(plan: IndexPlan, seen: Look, catalog: Catalog) -> None:
         plan.to_read += 1
         plan.bytes_to_read += file.size_bytes
     for archive in seen.archives:
+        plan.bytes_to_read += archive.file.size_bytes
         if archive.opened is not None:
             plan.to_read += max(0, archive.opened.rows - len(archive.done))
-            plan.bytes_to_read += archive.file.size_bytes
     plan.unchanged = changes.unchanged
     plan.to_describe = sum(len(block) for block in changes.to_describe)
     plan.retimed = len(changes.retimed)
@@ -211,7 +212,7 @@ def _count(plan: IndexPlan, seen: Look, catalog: Catalog) -> None:
 
 def _open_archives(plan: IndexPlan, seen: Look) -> None:
     """Look how many pictures are in the archives to read. What cannot be opened has none."""
-    for archive in seen.archives:
+    for archive in seen.archives if not is_address(plan.root) else ():  # they would have to be fetched
         opened(plan.root, archive)
 
 
@@ -248,7 +249,7 @@ def _measure(
     chosen = [file for number, file in enumerate(_pictures(seen)) if number in places and is_candidate(file.path)]
     if not chosen:  # all are in archives, of which the first tells how large they are
         chosen = list(itertools.islice(_members(seen, catalog), count))
-    if len(chosen) < batch + LEAST_MEASURED:
+    if is_address(plan.root) or len(chosen) < batch + LEAST_MEASURED:
         return
     # In no order: the first are of all parts, too. Pictures of one camera lie together.
     chosen = [chosen[number] for number in np.random.default_rng(0).permutation(len(chosen)).tolist()]

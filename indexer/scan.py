@@ -19,6 +19,7 @@ import numpy.typing as npt
 import xxhash
 
 from clipsearch.archives import is_archive_name
+from clipsearch.archives.listing import Spool
 from clipsearch.config import INDEX_DIR_NAME
 from clipsearch.filenames import to_bytes
 from clipsearch.indexer.drives import MountPoints, drive_identity
@@ -26,6 +27,7 @@ from clipsearch.indexer.ignore import HIDDEN, OF_THE_PROCESS, PASSING_ERRORS, Fo
 from clipsearch.indexer.placeholders import stands_for
 from clipsearch.indexer.sidecars import Sidecars
 from clipsearch.pictures.formats import PICTURE_ENDINGS, classify_name, is_picture_name, is_video_name
+from clipsearch.places import is_address
 from clipsearch.records import IntArray, PictureMetadata, SkippedImage
 
 BLOCK_FILES = 65_536
@@ -67,6 +69,7 @@ class FoundFile:
     sidecars: int = 0  # what lies beside it; see indexer/sidecars.py
     member: str = ""  # of an archive, whose time and inode these are
     within: Within | None = None  # where, of a member
+    copy: Spool | None = None  # of what is in object storage
 
     @property
     def place(self) -> str:
@@ -242,6 +245,11 @@ def walk(root: Path, result: Scan, *, exclude: Path | None = None, ignore: Ignor
     Of a source that is one file (`Ignore.listed`), see `listed`. What `ignore` names (see there; by default, what it
     always names) and the folder `exclude` are left out. What cannot be read is put into `result`, not raised.
     """
+    if is_address(root):
+        from clipsearch.indexer.stored import walk_storage
+
+        yield from walk_storage(root, result, ignore or Ignore(root))
+        return
     if ignore is not None and ignore.listed:
         from clipsearch.indexer.listed import walk_list  # which needs what stands here
 

@@ -23,8 +23,8 @@ def is_archive_name(name: str) -> bool:
 class Spool:
     """A temporary file with pictures one behind the other, for other processes. It goes with its last member."""
 
-    def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.NamedTemporaryFile(prefix="clipsearch-", suffix=".spool")  # noqa: SIM115
+    def __init__(self, suffix: str = "") -> None:
+        self._file: IO[bytes] = tempfile.NamedTemporaryFile(prefix="clipsearch-", suffix=suffix)  # noqa: SIM115
         self.path = self._file.name
         self.size_bytes = 0
 

@@ -12,6 +12,7 @@ import xxhash
 from clipsearch.archives.listing import TABLE_ENDINGS
 from clipsearch.config import cache_dir
 from clipsearch.errors import UnreadablePicture
+from clipsearch.places import is_address
 from clipsearch.records import ImageRecord
 from clipsearch.removing import remove_own
 from clipsearch.replacing import replacing
@@ -23,13 +24,19 @@ CHANGED = "its file has changed since it was indexed"
 
 
 def read_member(path: str, record: ImageRecord) -> bytes:
-    """The bytes of a picture in the archive at `path`. Raises: UnreadablePicture, also if they are others now."""
+    """The bytes of a picture in the archive, or at the address, `path`. Raises: UnreadablePicture, also if they are
+    others now."""
     name = record.where(record.path)
     try:
-        if path.lower().endswith(TABLE_ENDINGS):
+        if record.member and path.lower().endswith(TABLE_ENDINGS):
             from clipsearch.archives.tables import read_row
 
             content = read_row(path, record.offset)
+        elif is_address(path):
+            from clipsearch.archives.remote import read_object
+
+            part = (record.offset, record.offset + record.size_bytes) if record.member else ()
+            content = read_object(path, *part)
         else:
             from clipsearch.archives.tars import read_part
 
@@ -44,13 +51,14 @@ def read_member(path: str, record: ImageRecord) -> bytes:
 
 
 def file_of(path: str, record: ImageRecord) -> str:
-    """A file with the picture of a record, which is at `path`: that file, or a copy of what is in an archive.
+    """A file with the picture of a record, which is at `path`: that file, or a copy of what is in an archive or in
+    object storage.
 
     Copies are kept by content in the cache, as long as there is space. Raises: UnreadablePicture.
     """
-    if not record.member:
+    if not record.member and not is_address(path):
         return path
-    suffix = os.path.splitext(record.member)[1].lower()
+    suffix = os.path.splitext(record.place)[1].lower()
     suffix = suffix if _SUFFIX.fullmatch(suffix) else ""
     if record.content_hash is None:
         raise UnreadablePicture(record.where(record.path), "unreadable", "nobody knows what it was")

@@ -14,6 +14,7 @@ from clipsearch.archives.listing import Archive, Member, Spool
 from clipsearch.archives.said import plain_name, said_in
 from clipsearch.errors import first_line
 from clipsearch.pictures.formats import HEAD_BYTES, format_of, identify
+from clipsearch.places import is_address
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -192,20 +193,40 @@ def _is_parquet(path: str) -> bool:
 def _shape(path: str) -> tuple[pa.Schema, int]:
     """The schema of a table, and how many rows it has."""
     if _is_parquet(path):
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(path) as file:
+        with _parquet(path) as file:
             return file.schema_arrow, file.metadata.num_rows
     parts = iter(_arrow(path))
     schema, _ = next(parts)
     return schema, sum(0 if batch is None else batch.num_rows for _, batch in parts)
 
 
+@contextmanager
+def _parquet(path: str) -> Iterator[Any]:
+    """A Parquet file, here or in object storage, of which only the parts that are asked for are read."""
+    import pyarrow.parquet as pq
+
+    if not is_address(path):
+        with pq.ParquetFile(path) as file:
+            yield file
+        return
+    from clipsearch.archives.remote import storage_of
+
+    storage, inside = storage_of(path)
+    with storage.open(inside) as source, pq.ParquetFile(source) as file:
+        yield file
+
+
 def _arrow(path: str) -> Iterator[tuple[pa.Schema, pa.RecordBatch | None]]:
     """The schema alone, and then with each batch of an Arrow file, of either form. Batches are mapped, not read."""
     import pyarrow as pa
 
-    with pa.memory_map(path) as source:
+    if is_address(path):
+        from clipsearch.archives.remote import read_object
+
+        opened = pa.BufferReader(read_object(path))
+    else:
+        opened = pa.memory_map(path)
+    with opened as source:
         try:
             reader = pa.ipc.open_file(source)
         except pa.ArrowInvalid:
@@ -233,9 +254,7 @@ def _batches(path: str, columns: list[str], wanted: Callable[[int], bool]) -> It
                     yield first + start, part.select(columns)
             first += batch.num_rows
         return
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
+    with _parquet(path) as file:
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             at = first

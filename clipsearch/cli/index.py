@@ -29,6 +29,7 @@ from clipsearch.cli.options import (
 from clipsearch.cli.skipped import STATUS_WORDS, TRIED_AGAIN
 from clipsearch.cli.terminal import count, duration, progress_display, shown, size
 from clipsearch.errors import ClipsearchError
+from clipsearch.places import as_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,8 +60,8 @@ def index_command(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="Folder with the pictures, including its subfolders; or a tar, a Parquet or Arrow file, or a list of "
-            "paths (docs/sources.md).",
+            help="Folder with the pictures, including its subfolders; or a tar, a Parquet or Arrow file, a list of "
+            "paths, or an address such as s3://bucket/photos (docs/sources.md).",
             metavar="SOURCE",
         ),
     ],
@@ -194,6 +195,9 @@ def index_command(
         exclude=tuple(exclude or ()),
         new=True if new else None,
     )
+    folder = as_address(folder)
+    if watch and not folder.is_dir():
+        raise typer.BadParameter("only a folder of this machine can be watched", param_hint="--watch")
     check_folder(folder)
     if not new:
         config.check_not_away(config.index_dir_for(folder, index))

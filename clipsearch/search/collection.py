@@ -35,7 +35,7 @@ from clipsearch.errors import (
     no_picture,
 )
 from clipsearch.filenames import well_formed
-from clipsearch.places import is_file, leads_out
+from clipsearch.places import is_address, is_file, leads_out
 from clipsearch.query import MARK, Query, Term, parse_query
 from clipsearch.query.arguments import (
     A_PICTURE,
@@ -944,9 +944,9 @@ class Collection:
         return Hit(rank, score, os.path.join(self.root, record.path), record)
 
     def _shown(self, hits: list[Hit], *, are_certain: bool = True) -> Hits:
-        """Hits that notebooks show: those in archives by what this collection reads of them."""
-        in_archives = any(hit.record.member for hit in hits)
-        return Hits(hits, self.thumbnail if in_archives else None, are_certain=are_certain)
+        """Hits that notebooks show: those in archives and in object storage by what this collection reads of them."""
+        are_copied = is_address(self.root) or any(hit.record.member for hit in hits)
+        return Hits(hits, self.thumbnail if are_copied else None, are_certain=are_certain)
 
     def record(self, row_id: int) -> ImageRecord:
         """What the index knows of a picture. Raises: NoSuchPicture if none has this row id (any more)."""
@@ -979,21 +979,24 @@ class Collection:
         if hit is not None and not has_content(record, hit.record.content_hash, part_of(hit.record)):
             raise OtherPicture(row_id)
         path = self._file_of(record)
-        if hit is not None and not record.member and not is_as_indexed(path, record):
+        is_copy = record.member or is_address(self.root)  # of which every byte was compared
+        if hit is not None and not is_copy and not is_as_indexed(path, record):
             raise OtherPicture(row_id, "its file has changed since it was indexed")
         return thumbnail_of(path, record.place, size_px, record.start_s or 0.0)
 
     def _file_of(self, record: ImageRecord) -> str:
         """The file of a picture, to be read, or a copy of it. Raises: UnreadablePicture if it is away, or leads out of
         the folder; IndexAway."""
-        if self.manifest.links == "inside" and leads_out(self.root, record.path):
-            raise UnreadablePicture(record.path, "unreadable", "its file is a link out of the folder now")
         path = os.path.join(self.root, record.path)
-        if not is_file(path):
-            if not self.index.is_dir():
-                raise IndexAway(self.index)
-            raise UnreadablePicture(record.path, "unreadable", GONE)
-        if not record.member:
+        is_remote = is_address(path)
+        if not is_remote:
+            if self.manifest.links == "inside" and leads_out(self.root, record.path):
+                raise UnreadablePicture(record.path, "unreadable", "its file is a link out of the folder now")
+            if not is_file(path):
+                if not self.index.is_dir():
+                    raise IndexAway(self.index)
+                raise UnreadablePicture(record.path, "unreadable", GONE)
+        if not record.member and not is_remote:
             return path
         from clipsearch.archives import file_of
 

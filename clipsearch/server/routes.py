@@ -45,7 +45,7 @@ from clipsearch.errors import (
 )
 from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
-from clipsearch.places import is_file, leads_out
+from clipsearch.places import is_address, is_file, leads_out
 from clipsearch.query.arguments import MOST_AT_ONCE, THUMBNAIL_SIZES, read_size
 from clipsearch.query.crops import Crop, read_crop, split_crop
 from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, FloatArray, Hit, ImageRecord
@@ -300,7 +300,7 @@ class Service:
         try:
             jpeg, shown = self.thumbnails.get(record, path, size)
         except UnreadablePicture as error:
-            if not is_file(path):
+            if not is_address(path) and not is_file(path):
                 raise UnreadablePicture(record.path, "unreadable", GONE) from None
             raise UnreadablePicture(record.place, error.status, error.reason) from None
         if shown != record.content_hash:
