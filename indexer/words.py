@@ -23,6 +23,7 @@ from clipsearch.indexer.build import Progress, StopRequests
 from clipsearch.indexer.retries import MOST_ATTEMPTS, is_circumstance
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.pictures.words import check_reader, longest_for, scaled
+from clipsearch.places import is_address
 from clipsearch.records import TRAITS, ImageRecord, IntArray, Preprocessing, SkippedImage
 from clipsearch.store import LiveRows, Snapshot, Writer, open_live_rows, open_snapshot
 from clipsearch.store.hashes import among
@@ -201,8 +202,8 @@ class _Pass:
         for key, (later, number, position) in enumerate(self._todo.tolist()):
             record = self._fragments[number].file.record(position)
             is_in_table = record.member and not record.path.lower().endswith(".tar")  # of which each look takes long
-            if is_in_table or record.view or record.content_hash is None:
-                self._not_read += 1  # a moment of a video, a row of a table
+            if is_in_table or is_address(self._root) or record.view or record.content_hash is None:
+                self._not_read += 1  # a moment of a video, a row of a table, an object elsewhere
                 continue
             self._records[key] = record
             attempts = self._attempts.get(record.content_hash, 0)

@@ -19,6 +19,7 @@ import xxhash
 
 from clipsearch.archives.listing import Spool
 from clipsearch.errors import MissingExtra, StorageError, first_line
+from clipsearch.places import Address
 
 S3 = ("s3", "s3a")
 ATTEMPTS = 3
@@ -48,11 +49,12 @@ class Storage:
     def __init__(self, address: str | os.PathLike[str]) -> None:
         """Raises: StorageError for an address that is not one of object storage, MissingExtra."""
         self.address = os.fspath(address).rstrip("/")
+        place = Address(self.address)
         protocol = self.address.partition("://")[0]
         if protocol in REFUSED or "::" in self.address:
-            raise StorageError(address, f"{protocol}: is not object storage", "Download the pictures first.")
+            raise StorageError(place, f"{protocol}: is not object storage", "Download the pictures first.")
         if re.match(r"[^/]*://[^/]*:[^/]*@", self.address):
-            raise StorageError(address, "it has a password in it", "Put it into the storage's own configuration.")
+            raise StorageError(place, "it has a password in it", "Put it into the storage's own configuration.")
         from fsspec.core import url_to_fs
 
         options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
@@ -63,9 +65,9 @@ class Storage:
         except ImportError as error:
             if protocol in S3:
                 raise MissingExtra("s3", "reading s3:// addresses") from error
-            raise StorageError(address, f"reading {protocol}: addresses needs a package", first_line(error)) from error
+            raise StorageError(place, f"reading {protocol}: addresses needs a package", first_line(error)) from error
         except (ValueError, OSError) as error:
-            raise StorageError(address, first_line(error), "Check the address.") from error
+            raise StorageError(place, first_line(error), "Check the address.") from error
 
     def walk(self, take: Callable[[str], bool]) -> Iterator[list[StoredObject]]:
         """The objects of one folder after another. `take` says of a folder, by its relative path, whether to look into
@@ -79,7 +81,8 @@ class Storage:
             seen.add(folder)
             found: list[StoredObject] = []
             below: list[str] = []
-            for entry in self._patiently(folder, lambda folder=folder: self._fs.ls(folder, detail=True)):  # type: ignore[misc]
+            relative = folder.removeprefix(self._root.rstrip("/")).lstrip("/")
+            for entry in self._patiently(relative, lambda place=folder: self._fs.ls(place, detail=True)):  # type: ignore[misc]
                 name = str(entry["name"]).rstrip("/")
                 path = name.removeprefix(self._root.rstrip("/")).lstrip("/")
                 if name == folder or not path:  # an object that stands for the folder itself
@@ -96,7 +99,7 @@ class Storage:
         """One object. Raises: StorageError."""
         entry = self._patiently(path, lambda: self._fs.info(self._full(path)))
         if entry.get("type") != "file":
-            raise StorageError(f"{self.address}/{path}", "there is no such object", "Check the address.")
+            raise StorageError(Address(self.address) / path, "there is no such object", "Check the address.")
         return StoredObject(path, int(entry["size"] or 0), _time_of(entry), _tag_of(entry))
 
     def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
@@ -157,7 +160,7 @@ class Storage:
         except OSError as error:
             problem = f"it cannot be listed ({error.strerror or first_line(error)})"
             advice = "Nothing was changed. Check the address, the network and the permissions, then run it again."
-            raise StorageError(path, problem, advice) from error
+            raise StorageError(Address(self.address) / path, problem, advice) from error
 
 
 def _again(ask: Callable[[], T]) -> T:

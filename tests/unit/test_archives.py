@@ -10,15 +10,19 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import clipsearch
 from clipsearch.archives import file_of, is_archive_name, open_archive
 from clipsearch.archives.said import said_in, with_said
 from clipsearch.archives.tars import read_part
+from clipsearch.cli.taking import copy_hits
 from clipsearch.config import find_index
 from clipsearch.errors import ClipsearchError, NoPictures, OtherCollection, StorageError, UnreadablePicture
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
@@ -27,10 +31,12 @@ from clipsearch.indexer.plan import plan_index
 from clipsearch.indexer.repair import repair
 from clipsearch.indexer.status import read_status
 from clipsearch.indexer.verify import verify
+from clipsearch.indexer.watch import _Interest
 from clipsearch.records import FloatArray, PictureMetadata
 from clipsearch.search.collection import Collection
 from clipsearch.search.dedupe import find_duplicates
 from tests.support.archives import dataset_table, jpeg, table, write_arrow, write_parquet, write_tar
+from tests.support.collections import serving
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 
@@ -500,3 +506,72 @@ def test_damage_is_told_and_never_raised(
 )  # fmt: skip
 def test_names_of_archives(name: str, is_archive: bool) -> None:
     assert is_archive_name(name) is is_archive
+
+
+def test_hits_are_copied_out_of_archives(
+    tmp_path: Path, encoder: FakeEncoder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = {jpeg(n) for n in range(4)}
+    folder = tmp_path / "f"
+    folder.mkdir()
+    first, second, third, fourth = sorted(contents)
+    write_tar(folder / "x.tar", {"a/0.jpg": first, "b/0.jpg": second})
+    write_parquet(folder / "t.parquet", table([third]))
+    (folder / "plain.jpg").write_bytes(fourth)
+    report = run(folder, encoder)
+    with Collection(report.index, encoder=encoder) as photos:
+        hits = photos.search("", k=9)
+    for _ in range(2):
+        copy_hits(hits, tmp_path / "out" / "here")
+        copied = list((tmp_path / "out" / "here").iterdir())
+        assert {path.read_bytes() for path in copied} == contents
+        assert len(copied) == 4
+        assert all(path.suffix == ".jpg" for path in copied)
+    (folder / "plain.jpg").unlink()
+    with pytest.raises(typer.Exit):
+        copy_hits(hits, tmp_path / "again")
+    assert len(list((tmp_path / "again").iterdir())) == 3
+    assert "plain.jpg" in capsys.readouterr().err
+    names = [path.name for path in copied]
+    for name in names:
+        (tmp_path / "again" / name).write_bytes(b"mine")
+    with pytest.raises(StorageError, match="another file"):
+        copy_hits(hits, tmp_path / "again")
+    assert all((tmp_path / "again" / name).read_bytes() == b"mine" for name in names)
+
+
+def test_the_page_shows_pictures_of_archives(tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    write_tar(tmp_path / "x.tar", {"a.jpg": jpeg(0), "a.json": {"license": "cc"}})
+    write_parquet(tmp_path / "t.parquet", table([jpeg(1)]))
+    index = run(tmp_path, encoder).index
+    contents = {"x.tar": jpeg(0), "t.parquet": jpeg(1)}
+    with serving(index, encoder) as (url, _), httpx.Client(base_url=url, timeout=60) as client:
+        hits = client.post("/v1/search", json={"query": "", "k": 9}).json()["hits"]
+        assert {hit["name"] for hit in hits} == set(contents)
+        for hit in hits:
+            assert Image.open(io.BytesIO(client.get(hit["thumbnail"]).content)).size == (48, 36)
+            address = f"/v1/images/{hit['row_id']}/original?content={hit['content_hash']}"
+            whole = client.get(address)
+            assert (whole.content, whole.headers["content-type"]) == (contents[hit["name"]], "image/jpeg")
+            assert client.get(f"/v1/images/{hit['row_id']}/exposure?content={hit['content_hash']}").status_code == 200
+        write_tar(tmp_path / "x.tar", {"a.jpg": jpeg(5)})
+        (hit,) = (hit for hit in hits if hit["name"] == "x.tar")
+        assert client.get(hit["thumbnail"]).status_code == 200  # kept, by its content
+        with clipsearch.connect(url) as photos:
+            (found,) = photos.search("column:license=cc", k=9)
+            assert found.record.metadata.columns == ("license=cc",)
+            assert (found.record.member, found.record.offset > 0) == ("a.jpg", True)
+            assert photos.search(f"like:{found.record.row_id}", k=2, all=True)
+
+
+def test_a_watched_folder_notices_its_archives(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 1)
+    write_tar(photos / "x.tar", {"a.jpg": jpeg(100)})
+    index = run(photos, encoder, archives=None).index
+    interest = _Interest(str(photos), str(index), ())
+    assert not interest.counts("modified", str(photos / "x.tar"))
+    run(photos, encoder)
+    interest = _Interest(str(photos), str(index), ())
+    assert interest.counts("modified", str(photos / "x.tar"))
+    assert not interest.counts("modified", str(photos / "x.txt"))

@@ -28,6 +28,7 @@ ONLY_IMPORTERS = {
     "pymilvus": {"exports"},
     "qdrant_client": {"exports"},
     "faiss": {"vectors"},
+    "fsspec": {"archives"},
     "torch": {"encoder", "training"},
     "open_clip": {"encoder", "training"},
     "matplotlib": {"evaluation", "training"},
