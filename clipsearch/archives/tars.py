@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from clipsearch.archives.listing import Archive, Member
 from clipsearch.archives.said import MOST_CAPTION_BYTES, said_in, said_in_json
+from clipsearch.filenames import readable
 from clipsearch.pictures.formats import is_candidate
 
 _SAID = ("txt", "json", "caption", "cls", "label", "url")
@@ -55,7 +56,7 @@ class Tar(Archive):
                 for member in members_of(archive, os.fstat(file.fileno()).st_size, self._note_damage):
                     if not member.isreg() or member.issparse() or is_hidden(member.name):
                         continue
-                    name = member.name.removeprefix("./")
+                    name = readable(member.name.removeprefix("./"))  # the offset says which it is
                     stem, _, suffix = name.rpartition(".")
                     if suffix.lower() in _SAID and stem:
                         length = min(member.size, MOST_CAPTION_BYTES, left_bytes)

@@ -28,6 +28,7 @@ from tests.support.archives import jpeg, table, write_parquet, write_tar
 from tests.support.fake_encoder import FakeEncoder
 
 pytest.importorskip("s3fs")
+pytestmark = pytest.mark.slow  # a server
 moto = pytest.importorskip("moto.server")
 BUCKET = "photos"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import shutil
+import tarfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 import typer
+import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -85,6 +86,7 @@ def written(kind: str, folder: Path, contents: list[bytes]) -> Path:
 KINDS = ("tar", "parquet", "arrow", "stream", "list")
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.tuples(st.integers(8, 300), st.integers(8, 300)), min_size=3, max_size=20), seed=st.integers(0)
@@ -232,24 +234,71 @@ def test_an_archive_that_is_gone_is_missing_and_one_that_is_back_is_not_read(
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet", "stream"])
-def test_a_source_that_stops_half_way_resumes(kind: str, tmp_path: Path, encoder: FakeEncoder) -> None:
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_source_that_stops_half_way_resumes(kind: str, dies: bool, tmp_path: Path, encoder: FakeEncoder) -> None:
     contents = [jpeg(number) for number in range(40)]
     source = written(kind, tmp_path / "s", contents)
-    for _ in itertools.count():
+    runs = 0
+    while True:
+        runs += 1
         stop = threading.Event()
 
         def watch(progress: Progress, stop: threading.Event = stop, before: int = encoder.images_encoded) -> None:
             if encoder.images_encoded >= before + 12:
                 stop.set()
+                if dies:  # as if it were killed: nothing more is committed
+                    raise KeyboardInterrupt
 
         options = IndexOptions(workers=1, commit_rows=4, batch_pictures=4)
-        report = index_folder(source, encoder, options=options, progress=watch, stop=stop)
-        assert verify(report.index).ok
+        try:
+            report = index_folder(source, encoder, options=options, progress=watch, stop=stop)
+        except KeyboardInterrupt:
+            continue
+        finally:
+            assert verify(find_index(source)).ok
         if not report.interrupted:
             break
+    assert runs > 2
     assert report.pictures == 40
-    assert encoder.images_encoded <= 40  # nothing twice
+    assert encoder.images_encoded <= 40 + 8 * dies * runs  # nothing twice, but for what a kill takes
     assert run(source, encoder).unchanged == 40
+
+
+CONTENTS = [jpeg(number) for number in range(6)] + [b"no picture"]
+Members = dict[str, int]
+
+
+@pytest.mark.slow
+@settings(max_examples=2 * EXAMPLES)
+@given(
+    st.lists(st.dictionaries(st.sampled_from("abcdefg"), st.integers(0, len(CONTENTS) - 1)), min_size=2, max_size=5),
+    st.sampled_from(["x.tar", "x.parquet"]),
+    st.booleans(),
+)
+def test_whatever_becomes_of_an_archive_the_index_says_what_is_in_it(
+    tmp_path_factory: pytest.TempPathFactory, states: list[Members], name: str, is_alone: bool
+) -> None:
+    folder, encoder = tmp_path_factory.mktemp("a"), FakeEncoder()
+    if not is_alone:
+        fill(folder, 3, first=70)
+    source = folder / name
+    for number, members in enumerate(states):
+        contents = {f"{key}.jpg": CONTENTS[which] for key, which in members.items()}
+        if name.endswith(".tar"):
+            write_tar(source, contents)
+        else:
+            write_parquet(source, table(list(contents.values())), 2)
+        os.utime(source, ns=(number * 10**9 + 1, number * 10**9 + 1))
+        report = run(folder, encoder, commit_rows=2, batch_pictures=2)
+        found = [
+            (record.place.removeprefix(name), record.content_hash)
+            for record in collection_records(report.index, encoder)
+            if record.member
+        ]
+        wanted = sorted(xxhash.xxh3_128_hexdigest(c) for c in contents.values() if c != CONTENTS[-1])
+        assert sorted(str(content) for _, content in found) == wanted
+        if name.endswith(".tar"):
+            assert {place for place, _ in found} == {f"/{n}" for n, c in contents.items() if c != CONTENTS[-1]}
 
 
 def test_a_damaged_archive_says_so_and_loses_nothing(photos: Path, encoder: FakeEncoder) -> None:
@@ -393,12 +442,11 @@ def test_data_sets_of_hugging_face(tmp_path: Path, encoder: FakeEncoder) -> None
         assert len(photos.search("folder:train column:label=dog", k=99)) == 3
 
 
-def test_members_of_one_name_are_two_pictures(tmp_path: Path, encoder: FakeEncoder) -> None:
-    import tarfile
-
-    with tarfile.open(tmp_path / "x.tar", "w") as archive:
-        for content in (jpeg(0), jpeg(1)):
-            info = tarfile.TarInfo("a.jpg")
+@pytest.mark.parametrize("names", [("a.jpg", "a.jpg"), ("é\udce9.jpg", "é\udcff.jpg"), ("../a.jpg", "/b\n.jpg")])
+def test_members_of_odd_names_are_two_pictures(tmp_path: Path, encoder: FakeEncoder, names: tuple[str, str]) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w", encoding="utf-8", errors="surrogateescape") as archive:
+        for name, content in zip(names, (jpeg(0), jpeg(1)), strict=True):
+            info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     report = run(tmp_path, encoder)
@@ -406,6 +454,7 @@ def test_members_of_one_name_are_two_pictures(tmp_path: Path, encoder: FakeEncod
     with Collection(report.index, encoder=encoder) as photos:
         contents = {Path(photos.file_of(hit)).read_bytes() for hit in photos.search("", k=9)}
         assert contents == {jpeg(0), jpeg(1)}
+    assert run(tmp_path, encoder).generation == report.generation
 
 
 def test_a_copy_of_a_picture_says_what_its_own_archive_says(photos: Path, encoder: FakeEncoder) -> None:
