@@ -166,6 +166,7 @@ _FIELDS = (
         ("column:license=cc-by", "column:id=17"),
         "column:license=cc-by",
         "field attribute property",
+        Control("Column", "license=cc-by"),
     ),
     Field(
         "rating",
