@@ -639,10 +639,12 @@ class _Run:
             self._finish_archives()
             return
         with decode_pool(self.encoder, self.options, self.model.views) as pool:
+            # Copies come slowly at times: what was read is used, and committed, before the next is waited for.
+            ahead = pool.capacity if self._storage is None else 4 * pool.workers
             self._describe(pool, stop, to_describe)
             self.notify(Progress("read", 0, self._total))
             while (waiting is not None or pool.pending) and not stop.requested and not self._is_root_gone:
-                while waiting is not None and pool.pending < pool.capacity:
+                while waiting is not None and pool.pending < ahead:
                     if is_video_name(waiting.name):  # whose frames take 30 times the memory of a picture
                         at_once = sum(is_video_name(file.name) for file in files.values())
                         if at_once >= VIDEOS_AT_ONCE * pool.workers:

@@ -164,7 +164,7 @@ _FIELDS = (
         "of which another column of its table or archive says this: a number exactly, a text in part, or a pattern "
         "that describes all of it",
         ("column:license=cc-by", "column:id=17"),
-        "column:license=cc-by",
+        ("column:license=cc-by",),
         "field attribute property",
         Control("Column", "license=cc-by"),
     ),
