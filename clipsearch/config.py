@@ -20,7 +20,7 @@ from typing import IO, Literal
 
 from clipsearch.errors import ClipsearchError, CorruptIndex, IndexAway, IndexNotFound, StorageError
 from clipsearch.filenames import from_bytes, readable, to_bytes
-from clipsearch.places import absolute, expanded, own_folder
+from clipsearch.places import absolute, expanded, is_address, own_folder
 from clipsearch.replacing import replacing
 
 INDEX_DIR_NAME = ".clipsearch"
@@ -59,6 +59,11 @@ def index_dir_for(folder: Path, index: Path | None = None) -> Path:
     """The index folder that `clipsearch index FOLDER [--index INDEX]` writes to."""
     if index is not None:
         return index
+    if is_address(folder):
+        raise StorageError(folder, "an index cannot be in object storage", "Say where to put it with: --index DIR")
+    beside = folder.with_name(folder.name + INDEX_DIR_NAME) if folder.name else folder
+    if folder.is_file() or (is_index(beside) and not folder.is_dir()):  # a tar, say
+        return beside
     return folder if is_index(folder) else folder / INDEX_DIR_NAME
 
 
@@ -149,7 +154,7 @@ def find_index(index: Path | None = None) -> Path:
     for named in (index, os.environ.get(INDEX_ENV)):
         if named:
             place = expanded(named)
-            for candidate in (place, place / INDEX_DIR_NAME):
+            for candidate in (place, place / INDEX_DIR_NAME, index_dir_for(place)):
                 if is_index(candidate):
                     return candidate
             raise IndexNotFound([place])

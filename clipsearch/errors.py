@@ -242,18 +242,22 @@ class DimensionMismatch(ClipsearchError):
 
 
 class NoPictures(ClipsearchError):
-    """`folder` holds no picture (`files` other files were seen; `left_out`: how many were not looked at, and why)."""
+    """`folder` holds no picture (`files` other files were seen; `left_out`: how many were not looked at, and why).
 
-    def __init__(self, folder: Path, files: int, left_out: Mapping[str, int] | None = None) -> None:
+    `archives`: how many of the other files may have pictures in them.
+    """
+
+    def __init__(self, folder: Path, files: int, left_out: Mapping[str, int] | None = None, archives: int = 0) -> None:
         self.folder = folder
         self.files = files
         self.left_out = dict(left_out or {})
         seen = f"{files} other files" if files else "the folder has no files"
         if self.left_out:
             seen += "; left out: " + ", ".join(f"{reason} ({number:,})" for reason, number in self.left_out.items())
-        super().__init__(
-            f"no pictures in {folder} ({seen}). Name a folder with JPEG, PNG, WebP, TIFF, HEIC or other picture files."
-        )
+        advice = "Name a folder with JPEG, PNG, WebP, TIFF, HEIC or other picture files."
+        if archives:
+            advice = f"To index the pictures in its {archives:,} tars and tables: --archives"
+        super().__init__(f"no pictures in {folder} ({seen}). {advice}")
 
 
 class OtherCollection(ClipsearchError):

@@ -4,13 +4,51 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Literal
 
 NOWHERE = Path("/nonexistent/clipsearch")
 """A folder that cannot be made: what is kept there is not kept, which is no error."""
+
+
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])(.*)", re.S)
+
+
+class Address(PosixPath):
+    """The address of a folder or file in object storage, as s3://bucket/photos: a path that no system call takes."""
+
+    def __str__(self) -> str:
+        """With the two slashes that a path would make one."""
+        match = _ADDRESS.fullmatch(super().__str__())
+        return super().__str__() if match is None else f"{match[1]}://{match[2]}"
+
+    def absolute(self) -> Address:
+        """An address is."""
+        return self
+
+    def exists(self, *, follow_symlinks: bool = True) -> bool:
+        """Nobody here can say that it does not."""
+        return True
+
+    def samefile(self, other_path: str | os.PathLike[str]) -> bool:
+        """Whether the other is the same address."""
+        return str(self) == os.fspath(other_path)
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is the address of object storage."""
+    return isinstance(path, Address) or (isinstance(path, str) and re.match(r"[a-z][a-z0-9+.-]+://", path) is not None)
+
+
+def as_address(path: str | os.PathLike[str]) -> Path:
+    """A path as an Address if it is one, and no folder here has that name: else as it is."""
+    text = os.fspath(path)
+    if isinstance(path, Address) or _ADDRESS.fullmatch(text) is None or os.path.lexists(text):
+        return Path(path) if not isinstance(path, Path) else path
+    return Address(text)
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

@@ -84,6 +84,7 @@ class PictureMetadata:
     keywords: tuple[str, ...] = ()  # with "|" between the levels of hierarchical ones
     people: tuple[str, ...] = ()  # who is in it
     rating: int | None = None  # stars, 1..5; -1: rejected
+    columns: tuple[str, ...] = ()  # what else stands beside it in a table or an archive, as name=value
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> PictureMetadata:
@@ -126,6 +127,19 @@ class ImageRecord:
     traits: int = 0  # a bit for each of TRAITS; 0 where nobody looked, as in all of these three
     colors: int = 0  # a bit for each of COLORS
     perceptual_hash: int = 0  # 64 bits, signed; see pictures/appearance.py
+    offset: int = 0  # of a member: the byte of a tar, or the row of a table, where it is
+    archive_bytes: int = 0  # of a member: the size of its archive; `size_bytes` is that of the picture
+    archive_rows: int = 0  # of a member: how many pictures its archive has
+
+    @property
+    def place(self) -> str:
+        """What a picture is called in its collection: its path, and its member, if it is one."""
+        return f"{self.path}/{self.member}" if self.member else self.path
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the file at `path`."""
+        return self.archive_bytes if self.member else self.size_bytes
 
     @property
     def start_s(self) -> float | None:
@@ -148,13 +162,13 @@ class ImageRecord:
     def to_dict(self, path: str, *, whole: bool = False) -> dict[str, Any]:
         """What is known of a picture at `path`, in the words of every answer (docs/api.md).
 
-        `where` is there for a part of a file. `whole`: also `kept`, what else `from_dict` makes the same record of.
-        """
+        `where` is there for a part of a file, also of an archive.
+        `whole`: also `kept`, what else `from_dict` makes the same record of."""
         known = {name: getattr(self, name) for name in _TOLD}
         about = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.metadata).items()}
         told = {"path": path, "row_id": self.row_id, "name": self.path, **known, **about}
         kept = {"kept": {name: getattr(self, name) for name in KEPT}} if whole else {}
-        place = {"where": self.where(path)} if self.view else {}
+        place = {"where": self.where(path)} if self.view or self.member else {}
         return {**{name: told[name] for name, field in HIT_FIELDS.items() if field.of_picture}, **place, **kept}
 
     @classmethod
@@ -195,6 +209,7 @@ HIT_FIELDS: dict[str, HitField] = {
     "keywords": HitField(list[str], 'Keywords, with "|" between the levels of hierarchical ones.'),
     "people": HitField(list[str], "Names of people in it."),
     "rating": HitField(int | None, "Stars, 1 to 5; -1 if rejected; null if not rated."),
+    "columns": HitField(list[str], "Other columns of the table or archive that it is in, as name=value."),
     "name": HitField(str, "Path relative to the indexed folder."),
     "mtime_ns": HitField(int, "When the file was changed, in nanoseconds since 1970.", is_brief=False),
     "content_hash": HitField(str | None, "xxh3-128 of the file, in hexadecimal.", is_brief=False),
@@ -213,7 +228,10 @@ def in_one_cell(value: Any) -> Any:
     return "; ".join(map(str, value)) if isinstance(value, list) else value
 
 
-KEPT = ("inode", "vector_id", "attempts", "sidecars", "metadata_version", "traits", "colors", "perceptual_hash")
+KEPT = (
+    "inode", "vector_id", "attempts", "sidecars", "metadata_version", "traits", "colors", "perceptual_hash", "offset",
+    "archive_bytes", "archive_rows",
+)  # fmt: skip
 """What an index keeps of a picture besides, which only programs of ours are told."""
 _TOLD = ("width", "height", "size_bytes", "mtime_ns", "content_hash", "member", "view", "partial")
 
@@ -565,6 +583,8 @@ class Manifest:
     clock_waiting_s: int = 0
     metadata_version: int = 0  # the last whose readers told the user what they could read of older rows
     links: str = ""  # out of the folder: "inside": not followed; "followed"; "": followed, as always once
+    archives: str = ""  # "read": also what is in tars and tables
+    listed: str = ""  # the file in the folder that is the source, if it is not the folder: an archive, or a list
     rebuild: Rebuild | None = None
     tags: tuple[TagRef, ...] = ()  # by folded name; the writer feature "tags" is set where there are any
     tags_before: tuple[TagRef, ...] = ()  # the same before their last change

@@ -41,6 +41,8 @@ def split_vanished(
     paths = {row: catalog.path(row) for row in vanished[~catalog.away[vanished]].tolist()}
     if scan.left_out:  # the user may want it back
         missing |= {row for row, path in paths.items() if scan.leaves_out(path) is not None}
+    if catalog.has_members:  # a whole archive is gone: no one picture of it was deleted
+        missing |= {row for row in paths if catalog.is_member(row)}
     moved = scan.moved_devices(devices)
     missing |= {row for row, path in paths.items() if scan.hides(path) or (moved and _inside(path, moved))}
     rest = [row for row in paths if row not in missing]
@@ -57,7 +59,7 @@ def went_in_bulk(catalog: Catalog, unread: Iterable[str]) -> bool:
     """Whether files that were seen, and could not be read then, are so many that their drive may have gone since: as
     many as are missing when they vanish, or all of a folder.
 
-    `unread`: paths of files that `catalog` has as pictures.
+    `unread`: places of files, or members of archives, that `catalog` has as pictures.
     """
     lost = Counter(path.rpartition("/")[0] for path in unread)
     rows = np.flatnonzero((catalog.vector_ids >= 0) & ~catalog.away & catalog.starts)
@@ -66,7 +68,7 @@ def went_in_bulk(catalog: Catalog, unread: Iterable[str]) -> bool:
     may_be_whole = {folder for folder, number in lost.items() if number >= MISSING_OF_FEW}
     if not may_be_whole:
         return False
-    known = Counter(catalog.path(row).rpartition("/")[0] for row in rows.tolist())
+    known = Counter(catalog.record(row).place.rpartition("/")[0] for row in rows.tolist())
     return any(lost[folder] >= known[folder] for folder in may_be_whole)
 
 

@@ -16,6 +16,7 @@ from clipsearch.errors import ClipsearchError, IndexNotFound, InvalidArgument
 from clipsearch.filenames import warn_about_locale
 from clipsearch.indexer.belonging import check_folder
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
+from clipsearch.places import as_address
 from clipsearch.query.arguments import read_place, shown
 from clipsearch.search.confidence import bank_vectors, drawing_vectors
 from clipsearch.search.embedding import Encoder as ModelEncoder
@@ -47,7 +48,7 @@ def index(
     InvalidArgument.
     """
     warn_about_locale()
-    root, place = Path(read_place("folder", folder)), None if index is None else Path(read_place("index", index))
+    root, place = as_address(read_place("folder", folder)), None if index is None else Path(read_place("index", index))
     if not isinstance(options, IndexOptions | None):
         raise InvalidArgument("options", shown(options), "IndexOptions")
     if isinstance(encoder, ModelEncoder):

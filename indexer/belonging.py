@@ -8,14 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
+from clipsearch.archives import ARCHIVE_ENDINGS, is_archive_name
+from clipsearch.archives.remote import Storage
 from clipsearch.config import INDEX_DIR_NAME, is_index
 from clipsearch.errors import NoPictures, NotAnIndex, OtherCollection, StorageError
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.ignore import Ignore
+from clipsearch.indexer.listed import check_list
 from clipsearch.indexer.scan import Scan, walk
 from clipsearch.pictures.formats import classify_name
+from clipsearch.places import is_address
 from clipsearch.records import Manifest
-from clipsearch.store.snapshot import root_path
+from clipsearch.store.snapshot import open_snapshot, root_path
 
 ADOPT_SHARE = 0.9
 """An index elsewhere goes over to another folder if its own is gone and so many of its pictures are in that one: a
@@ -27,9 +31,15 @@ ELSEWHERE = -1  # no drive has this number
 
 
 def check_folder(folder: Path) -> None:
-    """Raise StorageError unless `folder` is a folder."""
+    """Raise StorageError unless `folder` is a folder, a file that is a source, or an address of object storage."""
+    if is_address(folder):
+        Storage(folder)
+        return
     try:
         if folder.is_dir():
+            return
+        if folder.is_file():
+            check_list(folder)
             return
         problem = "it is not a folder" if folder.exists() else "the folder does not exist"
     except OSError as error:
@@ -39,12 +49,31 @@ def check_folder(folder: Path) -> None:
     raise StorageError(folder, problem, "Name the folder that holds the pictures.")
 
 
+def split_source(source: Path, index_dir: Path) -> tuple[Path, str]:
+    """The root of a collection, absolute, and the file in it that is the source, if it is not all of it.
+
+    The index of a file goes on with that file, also where its folder is named (as the page does).
+    Raises: OtherCollection.
+    """
+    whole = source.absolute()
+    is_whole = not is_archive_name(whole.name) if is_address(whole) else source.is_dir()
+    root, listed = (whole, "") if is_whole else (whole.parent, whole.name)
+    if is_index(index_dir):
+        with open_snapshot(index_dir) as snapshot:
+            known = snapshot.manifest.listed
+            if listed != known and listed:
+                raise OtherCollection(index_dir, snapshot.root / known, whole)
+            return root, known
+    return root, listed
+
+
 def nothing_in(root: Path, found: Scan) -> NoPictures | StorageError:
     for unreadable in found.unreadable:
         if unreadable.path == "" or found.holds(unreadable.path):
             place = root / unreadable.path if unreadable.path else root
             return StorageError(place, unreadable.reason, "Check its permissions and that its drive is there.")
-    return NoPictures(root, found.files + sum(found.others.values()), Counter(found.left_out.values()))
+    archives = sum(found.others[f"{ending} files"] for ending in ARCHIVE_ENDINGS)
+    return NoPictures(root, found.files + sum(found.others.values()), Counter(found.left_out.values()), archives)
 
 
 def check_place(index_dir: Path, root: Path) -> None:
@@ -59,10 +88,12 @@ def check_place(index_dir: Path, root: Path) -> None:
 def check_pictures(root: Path, index_dir: Path, ignore: Ignore) -> None:
     """Raise before anything is made for a folder without pictures."""
     found = Scan()
-    if not any(
-        classify_name(name) is None
-        for block in walk(root, found, exclude=index_dir, ignore=ignore)
-        for name in block.names
+    if (
+        not any(
+            found.archives or any(classify_name(name) is None for name in block.names)
+            for block in walk(root, found, exclude=index_dir, ignore=ignore)
+        )
+        and not found.archives
     ):
         raise nothing_in(root, found)
 
@@ -79,7 +110,7 @@ def moved_from(root: Path, index_dir: Path, current: Manifest) -> Path | None:
     except OSError:  # a drive that does not answer is there, perhaps
         is_there = is_other = True
     if is_other and not _may_name_its_root(index_dir, current):
-        beside = index_dir.name == INDEX_DIR_NAME and root.samefile(index_dir.parent)
+        beside = index_dir.name.endswith(INDEX_DIR_NAME) and root.samefile(index_dir.parent)
         if beside or holds_pictures_of(root, index_dir, current, share=UNKNOWN_SHARE):
             return None
         problem = f"nothing says any more which folder it is the index of, and few of its pictures are in {root}"
@@ -103,7 +134,7 @@ def devices_before(root: Path, index_dir: Path, current: Manifest) -> dict[str, 
 def _may_name_its_root(index_dir: Path, current: Manifest) -> bool:
     """Whether a manifest's root can be that of its index. An earlier `verify --repair` gave ".." also to those that lie
     elsewhere, where only `.clipsearch` in a folder has that; this one gives "" where nothing says it any more."""
-    return current.root != "" and (current.root != ".." or index_dir.name == INDEX_DIR_NAME)
+    return current.root != "" and (current.root != ".." or index_dir.name.endswith(INDEX_DIR_NAME))
 
 
 def holds_pictures_of(root: Path, index_dir: Path, current: Manifest, *, share: float = ADOPT_SHARE) -> bool:
@@ -117,5 +148,5 @@ def holds_pictures_of(root: Path, index_dir: Path, current: Manifest, *, share: 
             info = (root / record.path).stat()
         except OSError:
             continue
-        found += info.st_size == record.size_bytes
+        found += info.st_size == record.file_bytes
     return len(chosen) > 0 and found >= share * len(chosen)

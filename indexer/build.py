@@ -26,6 +26,9 @@ from typing import Any, Literal, Self, cast
 
 import numpy as np
 
+from clipsearch.archives.listing import Spool
+from clipsearch.archives.remote import Storage
+from clipsearch.archives.said import with_said
 from clipsearch.config import INDEX_DIR_NAME, check_not_away, index_dir_for, is_index
 from clipsearch.cores import available_cores
 from clipsearch.encoder import Encoder
@@ -39,11 +42,20 @@ from clipsearch.errors import (
     ViewsMismatch,
 )
 from clipsearch.indexer.absence import Root, went_in_bulk
-from clipsearch.indexer.belonging import check_folder, check_pictures, check_place, devices_before, moved_from
+from clipsearch.indexer.archives import ArchiveToRead, members_to_read, opened
+from clipsearch.indexer.belonging import (
+    check_folder,
+    check_pictures,
+    check_place,
+    devices_before,
+    moved_from,
+    split_source,
+)
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
 from clipsearch.indexer.changes import Changes
 from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
 from clipsearch.indexer.ignore import EXCLUDED, Ignore, overlapping
+from clipsearch.indexer.listed import is_dataset
 from clipsearch.indexer.look import look
 from clipsearch.indexer.patience import IndexClock
 from clipsearch.indexer.rebuild import carried_over
@@ -53,11 +65,13 @@ from clipsearch.indexer.scan import FoundFile, Scan
 from clipsearch.indexer.segments import write_fragment, write_segment
 from clipsearch.indexer.shots import MORE_TIME, Shot, Video
 from clipsearch.indexer.sidecars import NOT_LOOKED_AT, has_older_versions
+from clipsearch.indexer.stored import MOST_FAILED, with_copies
 from clipsearch.indexer.tune import retuned
 from clipsearch.indexer.upgrade import upgraded
 from clipsearch.pictures.formats import classify_name, is_video_name
 from clipsearch.pictures.metadata import METADATA_VERSION, describe_again
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
+from clipsearch.places import is_address
 from clipsearch.query.arguments import read_number, shown
 from clipsearch.records import (
     VIEWS,
@@ -111,6 +125,7 @@ class Progress:
 
 
 VIDEOS_AT_ONCE = 2  # for each decoding process
+OPEN_ARCHIVES = 8  # whose rows are remembered by their members
 AHEAD_OF_GPU = 1024  # pictures: it takes many at once, and workers go on reading meanwhile
 
 
@@ -131,6 +146,7 @@ class IndexOptions:
     prune: bool = False  # forget missing pictures now
     keep_missing_days: float = KEEP_MISSING_DAYS  # forget what nobody has seen for so long
     follow_links: bool | None = None  # out of the folder; None: as in the last run, at first no
+    archives: bool | None = None  # also what is in tars, Parquet and Arrow; None: as in the last run, at first no
     views: int | None = None  # of each picture: 1, or 5 with its tiles; None: as before, at first 1
     exclude: tuple[str, ...] = ()  # patterns of what to leave out in this run, as in .clipsearchignore
     new: bool | None = None  # make an index where there is none; None: only where none is known to have been
@@ -263,12 +279,14 @@ def _index_folder(
     asked: threading.Event | None = None,
 ) -> IndexReport:
     check_folder(folder)
-    root = folder.absolute()
-    index_dir = index_dir_for(root, index)
+    index_dir = index_dir_for(folder.absolute(), index)
+    root, listed = split_source(folder, index_dir)
     check_place(index_dir, root)
     started = time.monotonic()
     notify(Progress("scan"))
     ignore = Ignore(root, options.exclude, follow_links=bool(options.follow_links))
+    ignore.listed = listed
+    ignore.archives = archives_of(root, listed, options, None)
     if not is_index(index_dir):
         if options.new is False:
             raise IndexAway(index_dir.absolute(), remake="--new")
@@ -307,6 +325,16 @@ def decode_pool(encoder: Encoder, options: IndexOptions, views: int) -> DecodePo
         pieces=True,
         views=views,
     )
+
+
+def archives_of(root: Path, listed: str, options: IndexOptions, current: Manifest | None) -> bool | None:
+    """Whether a run looks into tars and tables: as the user says, or as before; at first where the source itself is
+    one, or a data set of Hugging Face's `datasets`, or a list, in which they are named. None: nobody said so."""
+    if options.archives is not None:
+        return options.archives
+    if current is not None:
+        return {"": None, "read": True}.get(current.archives, False)
+    return True if listed or is_dataset(root) else None
 
 
 def model_of(encoder: Encoder, views: int = 1) -> ModelRef:
@@ -441,12 +469,20 @@ class _Run:
         self._devices_before: dict[str, int] = {}
         self._reusing: dict[int, int] = {}  # rows whose vectors files will share, by key of the file's task
         self._told_of_precision = False
+        self._storage = Storage(root) if is_address(root) else None
+        self._archives: list[ArchiveToRead] = []
+        self._read_archives: list[ArchiveToRead] = []  # those whose pictures were all given to be read
+        self._members: dict[tuple[bool, str], dict[str, int]] = {}  # rows of archives, by path and member
+        self._copies: dict[int, Spool] = {}  # that processes read, by key of their tasks
+        self._listed = 0  # pictures in archives that were found so far
         self._moved = False  # of another folder than its manifest says, with other links, or at another time
 
     def _root_name(self) -> str:
         """The root as the manifest names it: relative where the index lies in it, so that both can be moved."""
         index_dir = self.writer.index_dir.absolute()
-        beside = index_dir.name == INDEX_DIR_NAME and not index_dir.is_symlink()
+        if is_address(self.root):
+            return os.fspath(self.root)
+        beside = index_dir.name.endswith(INDEX_DIR_NAME) and not index_dir.is_symlink()
         return ".." if beside and index_dir.parent.samefile(self.root) else os.fspath(self.root)
 
     # -- rows and vectors, of the index or of what replaces it
@@ -473,10 +509,14 @@ class _Run:
         links = "" if current is None else current.links
         wish = self.options.follow_links
         if wish is not None or current is None:
-            links = "followed" if wish else "inside"
+            is_free = self.ignore.listed or is_address(self.root)  # what is listed was named by the user
+            links = "followed" if wish or is_free else "inside"
         self._moved |= current is not None and links != current.links  # which is committed by itself
         self.ignore.follow_links = links != "inside"
-        self.manifest = dataclasses.replace(self.manifest, links=links)
+        self.ignore.archives = archives_of(self.root, self.ignore.listed, self.options, current)
+        archives = {None: "", True: "read", False: "left out"}[self.ignore.archives]
+        self._moved |= current is not None and archives != current.archives
+        self.manifest = dataclasses.replace(self.manifest, links=links, archives=archives, listed=self.ignore.listed)
 
     def _read_clock(self, current: Manifest) -> None:
         now = self._clock.read_at
@@ -532,6 +572,7 @@ class _Run:
             known=self._old_catalog() if self._rebuilding and self.manifest.more_views else None,
         )
         self.scan, self.changes, self._vanished = seen.scan, seen.changes, set(seen.vanished)
+        self._archives = seen.archives
         self._deleted, self._missed = seen.deleted, seen.missed
         scan, report, changes = self.scan, self.report, self.changes
         report.found = scan.files + sum(scan.others.values())
@@ -544,7 +585,7 @@ class _Run:
             report.warnings.append(f"{number} left out. To search videos, too: pip install 'clipsearch[video]'")
         report.unchanged = changes.unchanged
         report.skipped += [
-            SkippedImage(r.path, r.status, r.reason or "") for r in changes.unchanged_skipped if r.status != "ok"
+            SkippedImage(r.place, r.status, r.reason or "") for r in changes.unchanged_skipped if r.status != "ok"
         ]
         report.skipped += scan.unreadable
 
@@ -592,23 +633,25 @@ class _Run:
         to_describe = [*self._take_known()]
         files: dict[int, FoundFile] = {}  # what the pool has, by key
         keys = itertools.count()
-        total = self.changes.files
-        todo: Iterator[FoundFile] = (file for block in self.changes.to_read for file in block)
+        todo = self._files_to_read()
         waiting = next(todo, None)
         if waiting is None and not to_describe and not self.changes.to_describe:
-            self.notify(Progress("read", 0, total))
+            self.notify(Progress("read", 0, self._total))
+            self._finish_archives()
             return
         with decode_pool(self.encoder, self.options, self.model.views) as pool:
+            # Copies come slowly at times: what was read is used, and committed, before the next is waited for.
+            ahead = pool.capacity if self._storage is None else 4 * pool.workers
             self._describe(pool, stop, to_describe)
-            self.notify(Progress("read", 0, total))
+            self.notify(Progress("read", 0, self._total))
             while (waiting is not None or pool.pending) and not stop.requested and not self._is_root_gone:
-                while waiting is not None and pool.pending < pool.capacity:
-                    if is_video_name(_name(waiting.path)):  # whose frames take 30 times the memory of a picture
-                        at_once = sum(is_video_name(_name(file.path)) for file in files.values())
+                while waiting is not None and pool.pending < ahead:
+                    if is_video_name(waiting.name):  # whose frames take 30 times the memory of a picture
+                        at_once = sum(is_video_name(file.name) for file in files.values())
                         if at_once >= VIDEOS_AT_ONCE * pool.workers:
                             break
                     file, waiting = waiting, next(todo, None)
-                    refusal = classify_name(_name(file.path))
+                    refusal = None if file.member else classify_name(file.name)
                     if refusal is not None:
                         self._skip(file, *refusal, None)
                         self._done += 1
@@ -625,9 +668,82 @@ class _Run:
                     else:
                         pool.submit(again)
                 self._maybe_commit()
-                self.notify(Progress("read", self._done, total, self.report.encoded))
+                self.notify(Progress("read", self._done, self._total, self.report.encoded))
             self._encode_batch()
-        self.notify(Progress("read", self._done, total, self.report.encoded))
+        if waiting is None and not stop.requested and not self._is_root_gone:
+            self._finish_archives()
+        self.notify(Progress("read", self._done, self._total, self.report.encoded))
+
+    @property
+    def _total(self) -> int:
+        """How many files and members of archives there are to read, as far as that is known."""
+        return self.changes.files + self._listed
+
+    def _files_to_read(self) -> Iterator[FoundFile]:
+        """What is new or different: files, then the pictures in archives, of which one is open at a time."""
+        if self._storage is None:
+            for block in self.changes.to_read:
+                yield from block
+        else:
+            yield from self._fetched(self._storage)
+        for archive in self._archives:
+            source = opened(self.root, archive, self._storage)
+            if isinstance(source, tuple):
+                self._skip_archive(archive, *source)
+                continue
+            self._listed += source.rows - sum(self.catalog.is_member(row) for row in archive.done)
+            try:
+                yield from members_to_read(self.catalog, archive)
+            except OSError as error:
+                self._skip_archive(archive, "unreadable", f"it cannot be read ({error.strerror or error})")
+            else:
+                self._read_archives.append(archive)
+            archive.copy = None  # its members hold it
+
+    def _fetched(self, storage: Storage) -> Iterator[FoundFile]:
+        """Copies of objects. Where MOST_FAILED in a row cannot be fetched, the storage is gone, as a drive may be."""
+        failed = 0
+        for file, problem in with_copies(storage, (file for block in self.changes.to_read for file in block)):
+            failed = 0 if problem is None else failed + 1
+            if problem is None:
+                yield file
+                continue
+            self._skip(file, "unreadable", problem, None)
+            self._done += 1
+            if failed >= MOST_FAILED:
+                self._is_root_gone = True
+                return
+
+    def _finish_archives(self) -> None:
+        """Drop the rows of what archives do not have any more. Of one that is damaged they stay."""
+        for archive in self._read_archives:
+            source = archive.opened
+            assert source is not None
+            if source.damage is not None:
+                self._skip_archive(archive, "truncated", source.damage)
+                continue
+            if not source.rows:
+                self._skip_archive(archive, "not_a_picture", source.why_empty)
+            for row in self.catalog.rows_at(archive.file.path).tolist():
+                record = self.catalog.record(row)
+                if row not in self._gone and record.member not in archive.given and (record.member or source.rows):
+                    self._drop(row)
+                    self.report.removed += record.status == "ok"
+
+    def _skip_archive(self, archive: ArchiveToRead, status: SkipStatus, reason: str) -> None:
+        """Note that an archive, or a part of it, cannot be read. Rows of its pictures stay as they were."""
+        file = archive.file
+        if status == "unreadable" and (self._is_root_gone or self._place.is_gone()):
+            self._is_root_gone = True
+            return
+        self.report.skipped.append(SkippedImage(file.path, status, reason))
+        old = self._old_catalog()
+        for row in old.rows_at(file.path).tolist():
+            if old.statuses[row] == 0 and (record := old.record(row)).member not in archive.given:
+                self._not_read[record.place] = status
+        record = dataclasses.replace(_record(file, None, None, None, PictureMetadata()), status=status, reason=reason)
+        if not any(_says_the_same(self.catalog.record(row), record) for row in self._rows_of(file.path)):
+            self._add(record, None)
 
     def _take_known(self) -> Iterator[tuple[FoundFile, int]]:
         """What needs no reading: files that are back, that were moved, and whose times were cut. Yields those of the
@@ -675,6 +791,7 @@ class _Run:
             self.notify(Progress("describe", 0, total))
         for done, result in enumerate(pool.run(tasks()), 1):
             file, row, is_moved = files.pop(result.key)
+            self._copies.pop(result.key, None)
             rows = self.catalog.of_file(row)
             if result.skip is None:
                 self._add_again(rows, file, result.metadata)
@@ -691,7 +808,15 @@ class _Run:
 
     def _task(self, key: int, file: FoundFile, mode: Literal["decode", "hash", "describe"]) -> DecodeTask:
         limit_s = limit_for(self._same_as_before(file), self.options.timeout_s)
-        limit_s *= MORE_TIME if is_video_name(_name(file.path)) else 1
+        if (within := file.within) is not None:
+            return DecodeTask(key, within.place, mode, file.size_bytes, file.member, within.at, timeout_s=limit_s)
+        if self._storage is not None and file.copy is None:  # of which only the metadata is read again
+            with contextlib.suppress(OSError):
+                self._copies[key] = self._storage.fetch(file.path, file.size_bytes)
+                file = dataclasses.replace(file, copy=self._copies[key])
+        if file.copy is not None:
+            return DecodeTask(key, file.copy.path, mode, file.size_bytes, file.name, timeout_s=limit_s)
+        limit_s *= MORE_TIME if is_video_name(file.name) else 1
         path = os.path.join(self.root, file.path)
         return DecodeTask(key, path, mode, file.size_bytes, timeout_s=limit_s, frames=mode == "decode")
 
@@ -711,7 +836,7 @@ class _Run:
             self._skip(file, *result.skip, content)
             return None
         row = self._row_with(content, file)
-        if row is not None and self.catalog.statuses[row] != 0 and self._was_read(file.path):
+        if row is not None and self.catalog.statuses[row] != 0 and self._was_read(file):
             other = self.catalog.record(row)  # which is as empty or damaged as this file is now
             assert other.status != "ok"
             self._skip(file, other.status, other.reason or "", content)
@@ -828,7 +953,7 @@ class _Run:
         if not rows:
             return None
         for row in rows:
-            if self.catalog.path(row) == file.path:
+            if self.catalog.record(row).place == file.place:
                 return row
         return next((row for row in rows if row in self._vanished and row not in self._gone), rows[0])
 
@@ -880,18 +1005,22 @@ class _Run:
         known = self.catalog.record(row)
         if known.status != "ok":
             return False
+        if file.member or known.member:  # an archive says things of its own
+            return True
         return known.sidecars != file.sidecars or (file.sidecars != 0 and known.path != file.path)
 
     def _reuse(self, file: FoundFile, row: int, metadata: PictureMetadata | None = None) -> None:
         """The content is in the index already: a rename, a copy, or the same file with a new time. `metadata`: what is
         known of it now, where it was read."""
         known = self.catalog.record(row)
-        rows = self.catalog.of_file(row)
-        unread = metadata is None and self._is_said_of_differently(file, row)
+        rows = self.catalog.of_picture(row)
+        if metadata is not None and file.within is not None:
+            metadata = with_said(metadata, file.within.said)
+        unread = not file.member and metadata is None and self._is_said_of_differently(file, row)
         self._add_again(rows, file, metadata, unread=unread)
         if known.status != "ok":
-            self.report.skipped.append(SkippedImage(file.path, known.status, known.reason or ""))
-        if known.path == file.path:
+            self.report.skipped.append(SkippedImage(file.place, known.status, known.reason or ""))
+        if known.place == file.place:
             self.report.touched += 1
         elif row in self._vanished and row not in self._gone and not self.scan.hides(known.path):
             for other in rows:
@@ -910,7 +1039,8 @@ class _Run:
         records = []
         for row in rows:
             record = self._at(self.catalog.record(row), file, metadata)
-            metadata = record.metadata if record.status == "ok" else metadata  # is the same of every view
+            if record.status == "ok" and not record.member:
+                metadata = record.metadata  # is the same of every view
             records.append(dataclasses.replace(record, sidecars=NOT_LOOKED_AT) if unread else record)
         self._add_rows([(record, None) for record in records])
 
@@ -918,7 +1048,14 @@ class _Run:
         """What is known of a content, at another place or time: `metadata`, if it was read there; else its own name
         may say more."""
         version, sidecars = METADATA_VERSION, file.sidecars
-        if metadata is None or record.status != "ok":
+        if file.within is None and record.member and file.path != record.path:  # its archive was moved
+            return dataclasses.replace(record, path=file.path, mtime_ns=file.mtime_ns, inode=file.inode)
+        if file.within is None and record.member and record.archive_bytes == file.size_bytes and metadata is None:
+            return dataclasses.replace(record, mtime_ns=file.mtime_ns, inode=file.inode)
+        if file.within is not None and (metadata is None or record.status != "ok"):
+            own = dataclasses.replace(record.metadata, title=None, caption=None, keywords=(), columns=())
+            metadata, version = with_said(own, file.within.said), record.metadata_version
+        elif metadata is None or record.status != "ok":
             version = record.metadata_version
             try:
                 metadata = describe_again(record.metadata, os.path.join(self.root, file.path))
@@ -933,6 +1070,7 @@ class _Run:
             metadata=metadata,
             sidecars=sidecars,
             metadata_version=version,
+            **_within(file),
         )
 
     def _skip(self, file: FoundFile, status: SkipStatus, reason: str, content_hash: str | None) -> None:
@@ -940,14 +1078,15 @@ class _Run:
         if status == "unreadable" and (self._is_root_gone or self._place.is_gone()):
             self._is_root_gone = True
             return  # that says nothing of the file
-        rows = self._rows_of(file.path)
-        was_read = self._was_read(file.path)
-        if status in ("not_a_picture", "empty", "unreadable") and "." not in _name(file.path) and not was_read:
+        rows = self._rows_of(file.path, file.member)
+        was_read = self._was_read(file)
+        is_nameless = "." not in file.name and not file.member
+        if status in ("not_a_picture", "empty", "unreadable") and is_nameless and not was_read:
             self.report.other_files["other files"] = self.report.other_files.get("other files", 0) + 1
             return  # not even its name says that it may be one: no row
-        self.report.skipped.append(SkippedImage(file.path, status, reason))
+        self.report.skipped.append(SkippedImage(file.place, status, reason))
         if was_read and (says_nothing(status, reason) or self._is_as_it_was_read(file)):
-            self._not_read[file.path] = status
+            self._not_read[file.place] = status
             return
         record = dataclasses.replace(
             _record(file, content_hash, None, None, PictureMetadata()),
@@ -958,7 +1097,7 @@ class _Run:
         if any(_says_the_same(self.catalog.record(row), record) for row in rows):
             return
         if was_read:
-            self._spoiled[file.path] = record  # if it is the only one: see finish
+            self._spoiled[file.place] = record  # if it is the only one: see finish
         else:
             self._add(record, None)
 
@@ -979,24 +1118,24 @@ class _Run:
                 "them. The index keeps them as they were until they can be read, or until their files are deleted"
             )
 
-    def _was_read(self, path: str) -> bool:
-        """Whether there is a picture at `path`, also among the rows that a rebuild is to replace."""
-        if any(self.catalog.statuses[row] == 0 for row in self._rows_of(path)):
+    def _was_read(self, file: FoundFile) -> bool:
+        """Whether a file was a picture, also among the rows that a rebuild is to replace."""
+        if any(self.catalog.statuses[row] == 0 for row in self._rows_of(file.path, file.member)):
             return True
-        return self._rebuilding and self._old_row(path) is not None
+        return self._rebuilding and self._old_row(file) is not None
 
-    def _old_row(self, path: str) -> int | None:
-        """The row of a picture at `path`, in the index as it is before a rebuild takes its place."""
+    def _old_row(self, file: FoundFile) -> int | None:
+        """The row of a file that was a picture, in the index as it is before a rebuild takes its place."""
         old = self._old_catalog()
-        rows = old.same_path(np.frombuffer(path_key(path), "<i8"))
+        rows = self._rows_in(old, file.path, file.member)
         return next((row for row in rows if old.statuses[row] == 0), None)
 
     def _is_as_it_was_read(self, file: FoundFile) -> bool:
         """Whether a file that was a picture is unchanged: not it is to blame then."""
-        row, old = self._old_row(file.path), self._old_catalog()
+        row, old = self._old_row(file), self._old_catalog()
         if row is None or old.vector_ids[row] < 0:
             return False
-        return bool((old.sizes[row], old.mtimes_ns[row]) == (file.size_bytes, file.mtime_ns))
+        return bool((old.sizes[row], old.mtimes_ns[row]) == (file.file_bytes, file.mtime_ns))
 
     def _old_catalog(self) -> Catalog:
         if not self._rebuilding:
@@ -1007,14 +1146,28 @@ class _Run:
 
     def _same_as_before(self, file: FoundFile) -> ImageRecord | None:
         """The row that the file has, if it did not change since."""
-        for row in self._rows_of(file.path):
-            if (self.catalog.sizes[row], self.catalog.mtimes_ns[row]) == (file.size_bytes, file.mtime_ns):
+        for row in self._rows_of(file.path, file.member):
+            if (self.catalog.sizes[row], self.catalog.mtimes_ns[row]) == (file.file_bytes, file.mtime_ns):
                 return self.catalog.record(row)
         return None
 
-    def _rows_of(self, path: str) -> list[int]:
-        key = np.frombuffer(path_key(path), "<i8")
-        return [row for row in self.catalog.same_path(key) if row not in self._gone]
+    def _rows_of(self, path: str, member: str = "") -> list[int]:
+        return [row for row in self._rows_in(self.catalog, path, member) if row not in self._gone]
+
+    def _rows_in(self, catalog: Catalog, path: str, member: str) -> list[int]:
+        """The rows of a file, or of a member of an archive."""
+        if not catalog.has_members:
+            return [] if member else catalog.same_path(np.frombuffer(path_key(path), "<i8"))
+        key = (catalog is self.catalog, path)
+        if key not in self._members:
+            rows = catalog.rows_at(path).tolist()
+            if not any(catalog.is_member(row) for row in rows):
+                return [] if member else rows
+            if len(self._members) >= OPEN_ARCHIVES:
+                del self._members[next(iter(self._members))]
+            self._members[key] = {catalog.record(row).member: row for row in rows}
+        row = self._members[key].get(member)
+        return [] if row is None else [row]
 
     def _add(self, record: ImageRecord, vector: FloatArray | None) -> Pending:
         """Let `record` take the place of the rows of its file, if any; see `_add_rows`."""
@@ -1026,8 +1179,9 @@ class _Run:
         Their row ids are given there; so are those of their vectors, if these are new, or if they are those of other
         pending rows with the same content.
         """
-        for row in self._rows_of(rows[0][0].path):
-            self._drop(row)
+        for path, member in dict.fromkeys((record.path, record.member) for record, _ in rows):
+            for row in self._rows_of(path, member):
+                self._drop(row)
         self._pending += rows
         return rows
 
@@ -1053,7 +1207,7 @@ class _Run:
         manifest = self.manifest
         changed = self._pending or self._dropped or self._marked_missing or self._unmarked or self._moved
         if changed or manifest.generation == 0:
-            self.notify(Progress("commit", self._done, self.changes.files, self.report.encoded))
+            self.notify(Progress("commit", self._done, self._total, self.report.encoded))
             fragments, segments = self._fragments, self._segments
             if self._pending:
                 records, block = self._numbered(manifest)
@@ -1184,7 +1338,7 @@ class _Run:
         merged = merge_due(
             self.writer,
             target,
-            lambda: self.notify(Progress("merge", self._done, self.changes.files, self.report.encoded)),
+            lambda: self.notify(Progress("merge", self._done, self._total, self.report.encoded)),
             drop_unused=drop_unused,
         )
         if merged.fragments != target.fragments or merged.segments != target.segments:
@@ -1197,11 +1351,12 @@ class _Run:
             return
         self.commit()
         if self._rebuilding:
-            self._stop_rebuild("the folder went away during the run")
+            self._stop_rebuild("its pictures went away during the run")
+        what = "the folder went away" if self._storage is None else "the storage could not be reached any more"
         raise StorageError(
             self.root,
-            "the folder went away during the run",
-            "Finished work is kept, and nothing was forgotten. Run the same command when the folder is back.",
+            f"{what} during the run",
+            "Finished work is kept, and nothing was forgotten. Run the same command when it is back.",
         )
 
     def _stop_rebuild(self, problem: str) -> None:
@@ -1293,15 +1448,12 @@ def _seconds(created_at: str, default: int) -> int:
         return default
 
 
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
-
-
 def _says_the_same(one: ImageRecord, other: ImageRecord) -> bool:
     """Whether two rows of skipped files differ in nothing that matters: there is nothing new to write then."""
 
     def said(record: ImageRecord) -> tuple[object, ...]:
-        return record.path, record.size_bytes, record.mtime_ns, record.status, record.reason, record.attempts
+        own = record.path, record.member, record.size_bytes, record.archive_rows, record.mtime_ns
+        return *own, record.status, record.reason, record.attempts
 
     return said(one) == said(other)
 
@@ -1312,7 +1464,8 @@ def _key(content_hash: str) -> tuple[int, int]:
 
 
 def _decoded(file: FoundFile, result: DecodeResult) -> ImageRecord:
-    record = _record(file, result.content_hash, result.width, result.height, result.metadata)
+    metadata = result.metadata if file.within is None else with_said(result.metadata, file.within.said)
+    record = _record(file, result.content_hash, result.width, result.height, metadata)
     sidecars = NOT_LOOKED_AT if result.beside_unread else file.sidecars
     return dataclasses.replace(record, partial=result.partial, sidecars=sidecars, **asdict(result.appearance))
 
@@ -1332,4 +1485,18 @@ def _record(
         metadata=metadata,
         sidecars=file.sidecars,
         metadata_version=METADATA_VERSION,
+        **_within(file),
     )
+
+
+def _within(file: FoundFile) -> dict[str, Any]:
+    """What a record says of where a member of an archive is."""
+    if file.within is None:
+        return {"member": "", "offset": 0, "archive_bytes": 0, "archive_rows": 0}
+    within = file.within
+    return {
+        "member": file.member,
+        "offset": within.offset,
+        "archive_bytes": within.archive_bytes,
+        "archive_rows": within.archive_rows,
+    }

@@ -65,6 +65,13 @@ class Catalog:
         del paths
         self.vector_ids: IntArray = self.column("vector_id")
         self.sizes: IntArray = self.column("size_bytes")
+        self._picture_sizes = self.sizes
+        self.has_members = any(fragment.members for fragment in fragments)
+        self._are_members: BoolArray | None = None
+        if self.has_members:  # of a member, its archive's size is that of the file
+            archive_bytes = self.column("archive_bytes")
+            self._are_members = archive_bytes > 0
+            self.sizes = np.where(self._are_members, archive_bytes, self.sizes)
         self.mtimes_ns: IntArray = self.column("mtime_ns")
         self.statuses: npt.NDArray[np.uint8] = self.column("status")
         self.missed_since_s: IntArray = np.zeros(len(self), np.int64)
@@ -79,7 +86,7 @@ class Catalog:
             if fragment.views:
                 own, alive = self.files[number].all_columns.starts, self._alive[number]
                 self.starts[starts[number] : starts[number + 1]] = own if alive is None else own[alive]
-        self._shares_paths = self.has_views or any(fragment.members for fragment in fragments)
+        self._shares_paths = self.has_views or self.has_members
         self._sizes_asked = 0
         self._known_sizes: IntArray | None = None
         self._contents: _Keys | None = None
@@ -175,6 +182,33 @@ class Catalog:
         high = int(np.searchsorted(self._firsts, paths[0], "right"))
         return [int(self._by_path[at]) for at in range(low, high) if self._seconds[at] == paths[1]]
 
+    def rows_at(self, path: str) -> IntArray:
+        """All rows of the file at `path`. Shape: (R,) int64, ascending."""
+        first, second = np.frombuffer(path_key(path), "<i8")
+        low, high = np.searchsorted(self._firsts, first, "left"), np.searchsorted(self._firsts, first, "right")
+        found: IntArray = np.sort(self._by_path[low:high][self._seconds[low:high] == second].astype(np.int64))
+        return found
+
+    def numbers_of(self, name: str, numbers: IntArray) -> npt.NDArray[Any]:
+        """What some rows have in a column of one number. Shapes: numbers (M,), ascending; (M,)."""
+        found = np.empty(len(numbers), NUMBERS[name].dtype)
+        fragments = np.searchsorted(self._starts, numbers, "right") - 1
+        for fragment in np.unique(fragments).tolist():
+            own = fragments == fragment
+            found[own] = self._of_fragment(fragment, name)[numbers[own] - self._starts[fragment]]
+        return found
+
+    def is_member(self, number: int) -> bool:
+        """Whether a row is of a picture in an archive."""
+        return self._are_members is not None and bool(self._are_members[number])
+
+    def of_picture(self, number: int) -> list[int]:
+        """All rows of the picture that a row is of, ascending: of its file, or of its member of an archive."""
+        if self.is_member(number):
+            return [number]  # has one view
+        rows = self.of_file(number)
+        return [row for row in rows if not self.is_member(row)] if self.has_members else rows
+
     def of_file(self, number: int) -> list[int]:
         """All rows of the file that a row is of, ascending."""
         if not self._shares_paths:
@@ -214,8 +248,8 @@ class Catalog:
         if self._known_sizes is None:
             self._sizes_asked += 1
             if self._sizes_asked <= FEW:
-                return bool((self.sizes == size_bytes).any())
-            self._known_sizes = np.sort(self.sizes)
+                return bool((self._picture_sizes == size_bytes).any())
+            self._known_sizes = np.sort(self._picture_sizes)
         at = int(np.searchsorted(self._known_sizes, size_bytes))
         return at < len(self._known_sizes) and bool(self._known_sizes[at] == size_bytes)
 

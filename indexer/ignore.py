@@ -307,6 +307,10 @@ class Ignore:
         """
         self.root = os.path.abspath(root)
         self.follow_links = follow_links
+        self.archives: bool | None = None
+        """Whether to look into tars and tables. None: nobody said so, and they are files like any other."""
+        self.listed = ""
+        """The file in `root` that is the source, if it is not all of it: an archive, or a list of paths."""
         self.problems: list[str] = []
         """What could not be understood, one sentence each."""
         self.held: dict[str, str] = {}

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from clipsearch.archives import is_archive_name
 from clipsearch.indexer.absence import split_vanished
+from clipsearch.indexer.archives import ArchiveToRead, block_of, compare_archives
 from clipsearch.indexer.belonging import nothing_in
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.changes import Changes, compare, find_moved
 from clipsearch.indexer.ignore import Ignore
+from clipsearch.indexer.listed import NOT_LISTED
 from clipsearch.indexer.scan import Scan, kind_of_name, walk
 from clipsearch.indexer.sidecars import Outdated
 from clipsearch.pictures.formats import classify_name, format_of, is_installed, is_video_name
-from clipsearch.records import ImageRecord
+from clipsearch.records import ImageRecord, IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class Look:
     vanished: frozenset[int]  # rows whose files were not seen where they were, nor anywhere else
     deleted: list[int]  # of those, the ones that somebody deleted
     missed: list[int]  # of those, the ones that nobody can see now
+    archives: list[ArchiveToRead]
 
 
 def look(
@@ -55,6 +60,7 @@ def look(
         retry=retry,
         outdated=Outdated(catalog, older_versions=reread_metadata),
     )
+    archives = compare_archives(catalog, scan.archives, changes, seen, retry=retry, reread_metadata=reread_metadata)
     if not is_installed(format_of("VIDEO")):
         _set_videos_aside(catalog if known is None else known, scan, changes)
     if expected and not scan.folders and not _finds_pictures(changes):
@@ -63,10 +69,30 @@ def look(
     if scan.held:
         vanished = vanished[[not scan.holds(catalog.path(row)) for row in vanished.tolist()]]
     find_moved(catalog, changes, vanished[~catalog.away[vanished]])
+    archives = _without_moved(catalog, changes, archives, vanished[~catalog.away[vanished]])
     moved = {other for row, _, _ in changes.moved for other in catalog.of_file(row)}
     vanished = np.array([row for row in vanished.tolist() if row not in moved], np.int64)
+    if ignore.listed and not is_archive_name(ignore.listed):
+        gone = {catalog.path(row) for row in vanished.tolist()}
+        scan.left_out |= {path: NOT_LISTED for path in gone if os.path.lexists(os.path.join(root, path))}
     deleted, missed = split_vanished(catalog, scan, devices, vanished)
-    return Look(scan, changes, frozenset(vanished.tolist()), deleted, missed)
+    return Look(scan, changes, frozenset(vanished.tolist()), deleted, missed, archives)
+
+
+def _without_moved(
+    catalog: Catalog, changes: Changes, archives: list[ArchiveToRead], vanished: IntArray
+) -> list[ArchiveToRead]:
+    """The archives that are no vanished ones under another name, which are noted in `changes`."""
+    new = {
+        archive.file.path: block_of(archive.file) for archive in archives if not len(catalog.rows_at(archive.file.path))
+    }
+    if not new or not catalog.has_members:
+        return archives
+    moved = Changes(to_read=list(new.values()))
+    find_moved(catalog, moved, vanished)
+    changes.moved += moved.moved
+    gone = {block.path(number) for _, block, number in moved.moved}
+    return [archive for archive in archives if archive.file.path not in gone]
 
 
 def _set_videos_aside(catalog: Catalog, scan: Scan, changes: Changes) -> None:

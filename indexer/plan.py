@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -14,8 +16,9 @@ from clipsearch.config import check_not_away, index_dir_for, is_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import ClipsearchError, EncoderMismatch, IndexAway
-from clipsearch.indexer.belonging import check_folder, check_place, devices_before, moved_from
-from clipsearch.indexer.build import IndexOptions, check_views, decode_pool, model_of, tiled_of
+from clipsearch.indexer.archives import members_to_read, opened
+from clipsearch.indexer.belonging import check_folder, check_place, devices_before, moved_from, split_source
+from clipsearch.indexer.build import IndexOptions, archives_of, check_views, decode_pool, model_of, tiled_of
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.compact import needs_upgrade
 from clipsearch.indexer.ignore import Folder, Ignore
@@ -24,6 +27,7 @@ from clipsearch.indexer.retries import is_read_again
 from clipsearch.indexer.scan import FoundFile
 from clipsearch.pictures.formats import classify_name, is_candidate
 from clipsearch.pictures.pool import DecodeTask
+from clipsearch.places import is_address
 from clipsearch.records import Fragment, Manifest, PixelArray
 from clipsearch.store import open_snapshot
 
@@ -103,17 +107,17 @@ def plan_index(
     """
     options = options or IndexOptions()
     check_folder(folder)
-    root = folder.absolute()
-    index_dir = index_dir_for(root, index)
+    index_dir = index_dir_for(folder.absolute(), index)
+    root, listed = split_source(folder, index_dir)
     check_place(index_dir, root)
     if not is_index(index_dir):
         if options.new is False:
             raise IndexAway(index_dir.absolute(), remake="--new")
         if options.new is None:
             check_not_away(index_dir)
-        return _plan(root, index_dir, encoder, options, None, stop)
+        return _plan(root, listed, index_dir, encoder, options, None, stop)
     with open_snapshot(index_dir) as snapshot:
-        return _plan(root, index_dir, encoder, options, snapshot.manifest, stop)
+        return _plan(root, listed, index_dir, encoder, options, snapshot.manifest, stop)
 
 
 class PlanStopped(ClipsearchError):
@@ -134,6 +138,7 @@ class _Ignore(Ignore):
 
 def _plan(
     root: Path,
+    listed: str,
     index_dir: Path,
     encoder: Encoder,
     options: IndexOptions,
@@ -163,7 +168,8 @@ def _plan(
     all_skipped = options.retry_skipped or (current is not None and needs_upgrade(current))
     catalog = Catalog(index_dir, fragments)
     ignore = _Ignore(root, options.exclude, follow_links=bool(links))
-    ignore.stop = stop
+    ignore.stop, ignore.listed = stop, listed
+    ignore.archives = archives_of(root, listed, options, current)
     seen = look(
         catalog,
         root,
@@ -174,8 +180,9 @@ def _plan(
         retry=lambda record: is_read_again(record, all_skipped=all_skipped),
         reread_metadata=options.reread_metadata,
     )
+    _open_archives(plan, seen)
     _count(plan, seen, catalog)
-    _measure(plan, seen, encoder, options, stop, views)
+    _measure(plan, seen, catalog, encoder, options, stop, views)
     return plan
 
 
@@ -188,6 +195,10 @@ def _count(plan: IndexPlan, seen: Look, catalog: Catalog) -> None:
     for file in _pictures(seen):
         plan.to_read += 1
         plan.bytes_to_read += file.size_bytes
+    for archive in seen.archives:
+        plan.bytes_to_read += archive.file.size_bytes
+        if archive.opened is not None:
+            plan.to_read += max(0, archive.opened.rows - len(archive.done))
     plan.unchanged = changes.unchanged
     plan.to_describe = sum(len(block) for block in changes.to_describe)
     plan.retimed = len(changes.retimed)
@@ -199,6 +210,22 @@ def _count(plan: IndexPlan, seen: Look, catalog: Catalog) -> None:
     )
 
 
+def _open_archives(plan: IndexPlan, seen: Look) -> None:
+    """Look how many pictures are in the archives to read. What cannot be opened has none."""
+    for archive in seen.archives if not is_address(plan.root) else ():  # they would have to be fetched
+        opened(plan.root, archive)
+
+
+def _members(seen: Look, catalog: Catalog) -> Iterator[FoundFile]:
+    """The pictures in archives to read."""
+    for archive in seen.archives:
+        if archive.opened is not None:
+            try:
+                yield from members_to_read(catalog, archive)
+            except OSError:  # a run says more of it
+                continue
+
+
 def _pictures(seen: Look) -> Iterator[FoundFile]:
     """The files to read that are pictures by their names, or may be."""
     for block in seen.changes.to_read:
@@ -206,7 +233,13 @@ def _pictures(seen: Look) -> Iterator[FoundFile]:
 
 
 def _measure(
-    plan: IndexPlan, seen: Look, encoder: Encoder, options: IndexOptions, stop: Callable[[], bool], views: int
+    plan: IndexPlan,
+    seen: Look,
+    catalog: Catalog,
+    encoder: Encoder,
+    options: IndexOptions,
+    stop: Callable[[], bool],
+    views: int,
 ) -> None:
     """Read and encode pictures from all parts of the folder, as a run does. The first batch, which starts everything,
     does not count."""
@@ -214,10 +247,12 @@ def _measure(
     count = min(plan.to_read, max(MEASURED, 2 * batch) + batch)
     places = set(np.linspace(0, plan.to_read - 1, count).astype(int).tolist())
     chosen = [file for number, file in enumerate(_pictures(seen)) if number in places and is_candidate(file.path)]
-    if len(chosen) < batch + LEAST_MEASURED:
+    if not chosen:  # all are in archives, of which the first tells how large they are
+        chosen = list(itertools.islice(_members(seen, catalog), count))
+    if is_address(plan.root) or len(chosen) < batch + LEAST_MEASURED:
         return
     # In no order: the first are of all parts, too. Pictures of one camera lie together.
-    chosen = [chosen[number] for number in np.random.default_rng(0).permutation(count).tolist()]
+    chosen = [chosen[number] for number in np.random.default_rng(0).permutation(len(chosen)).tolist()]
     began = time.monotonic()
     counts_from = began
     waiting: list[tuple[PixelArray, bool]] = []
@@ -232,7 +267,10 @@ def _measure(
         for number, file in enumerate(chosen):
             if number >= batch + LEAST_MEASURED and time.monotonic() - began > LONGEST_MEASUREMENT_S:
                 return
-            yield DecodeTask(number, f"{plan.root}/{file.path}", "decode", file.size_bytes)
+            if (within := file.within) is not None:
+                yield DecodeTask(number, within.place, "decode", file.size_bytes, file.member, within.at)
+            else:
+                yield DecodeTask(number, os.path.join(plan.root, file.path), "decode", file.size_bytes)
 
     with decode_pool(encoder, options, views) as pool:
         for result in pool.run(tasks()):

@@ -27,8 +27,8 @@ def carried_over(
     """`new`, not yet committed, with the rows of `old` whose pictures nobody can see now, or could not read this time;
     with their vectors too if these are of the same model. And how many pictures were deleted.
 
-    `not_read`: paths of files that could be read before. `prune`: forget what nobody can see instead, but
-    not what only this run leaves out.
+    `not_read`: places of files, or members of archives, that could be read before. `prune`: forget what nobody can see
+    instead, but not what only this run leaves out.
     """
     index_dir = writer.index_dir
     before, made = Catalog(index_dir, old.fragments), Catalog(index_dir, new.fragments)
@@ -37,6 +37,10 @@ def carried_over(
     absent = np.flatnonzero(made.match(before.paths_by_number()) < 0)
     unread = {row for row in absent.tolist() if before.path(row) in not_read} if not_read else set()
     absent = np.array([row for row in absent.tolist() if row not in unread], np.int64)
+    if not_read and before.has_members:
+        places = {made.record(row).place for row in range(len(made)) if made.is_member(row) and made.statuses[row] == 0}
+        members = (row for row in range(len(before)) if before.is_member(row))
+        unread |= {row for row in members if (place := before.record(row).place) in not_read and place not in places}
     if prune:
         deleted: list[int] = []
         missing = [row for row in absent.tolist() if scan.leaves_out(before.path(row)) == EXCLUDED]

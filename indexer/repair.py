@@ -31,6 +31,7 @@ from clipsearch.errors import (
     StorageError,
     UnsupportedIndex,
 )
+from clipsearch.indexer.archives import block_of
 from clipsearch.indexer.aside import Aside
 from clipsearch.indexer.compact import counted
 from clipsearch.indexer.ignore import Ignore
@@ -334,12 +335,21 @@ class _Repair:
             empty = dataclasses.replace(
                 empty,
                 links=last.links,
+                archives=last.archives,
+                listed=last.listed,
                 devices=last.devices,
                 clock_s=last.clock_s,
                 clock_read_s=last.clock_read_s,
                 clock_waiting_s=last.clock_waiting_s,
             )
-        elif not empty.root:
+        else:
+            listed = self.index_dir.absolute().name.removesuffix(INDEX_DIR_NAME)  # of photos.tar.clipsearch
+            has_members = any(record.member for record in rows.values())
+            is_beside = listed != self.index_dir.absolute().name
+            empty = dataclasses.replace(
+                empty, archives="read" if has_members else "", listed=listed if is_beside else ""
+            )
+        if not self.before and not empty.root:
             self._say(unknown_root(self.index_dir))
         made = self._with_stored(empty, model, vectors, rows)
         return with_tags(with_words(made, recovered_words(self.index_dir)), recover_tags(self.index_dir))
@@ -353,7 +363,7 @@ class _Repair:
         if root is not None:
             return root
         beside = root_path(self.index_dir, "..")
-        is_beside = self.index_dir.name == INDEX_DIR_NAME and any(
+        is_beside = self.index_dir.name.endswith(INDEX_DIR_NAME) and any(
             os.path.lexists(beside / record.path) for record in rows.values()
         )
         return ".." if is_beside else ""
@@ -437,8 +447,8 @@ class _Repair:
         ]
         taken = {record.row_id for record in records}
         parts = [record for record in rows.values() if record.view or record.member]
-        divided = {record.path for record in parts if record.row_id not in taken}
-        records = [record for record in records if record.path not in divided]  # these files are read again
+        divided = {record.place for record in parts if record.row_id not in taken}
+        records = [record for record in records if record.place not in divided]  # these files are read again
         segments, fragments = manifest.segments, manifest.fragments
         if ids:
             stack = np.stack([vectors[i][1].vectors[vectors[i][2]] for i in ids])
@@ -706,9 +716,11 @@ class _Repair:
             self.report.lost_rows += int(lost.sum())
             self._say(f"{int(lost.sum())} rows lost their vectors: the next run encodes these pictures again")
         has_parts = bool(states.parts.any())
+        whole = np.concatenate([states.paths, states.parts], axis=1)
+        pictures = whole[:, :3]  # without the view
         if has_parts:  # a file is answered with all of its rows, or read again
-            lost = live & _of_same_paths(states.paths, lost | states.divided)
-            away = live & ~answered & (states.vector_ids >= 0) & _of_same_paths(states.paths, away)
+            lost = live & _of_same_paths(pictures, lost | states.divided)
+            away = live & ~answered & (states.vector_ids >= 0) & _of_same_paths(pictures, away)
         fragments = manifest.fragments
         if away.any():
             self._say(
@@ -716,15 +728,14 @@ class _Repair:
             )
             fragments = tuple(self._without_vectors(fragment, states.row_ids[away]) for fragment in fragments)
         older = np.zeros(len(live), bool)
-        whole = np.concatenate([states.paths, states.parts], axis=1)
         order = np.lexsort((states.row_ids, *whole.T[::-1]))
         order = order[(live & ~lost)[order]]
         rows = whole[order]
         older[order[:-1][(rows[:-1] == rows[1:]).all(axis=1)]] = True
         if has_parts:  # rows of one file were written together: those of other fragments are older
-            order = np.lexsort((states.row_ids, states.paths[:, 1], states.paths[:, 0]))
+            order = np.lexsort((states.row_ids, *pictures.T[::-1]))
             order = order[(live & ~lost & ~older)[order]]
-            paths = states.paths[order]
+            paths = pictures[order]
             ends = np.append(np.flatnonzero((paths[:-1] != paths[1:]).any(axis=1)), len(order) - 1)[: len(order)]
             last = ends[np.searchsorted(ends, np.arange(len(order)))]
             older[order[states.fragments[order] != states.fragments[order[last]]]] = True
@@ -856,7 +867,7 @@ class _Repair:
 
 
 def _of_same_paths(paths: IntArray, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """`chosen` and all other rows of the same paths. Shapes: (N, 2) int64, (N,) bool."""
+    """`chosen` and all other rows of the same paths. Shapes: (N, K) int64, (N,) bool."""
     _, number = np.unique(paths, axis=0, return_inverse=True)
     found: npt.NDArray[np.bool_] = np.isin(number.ravel(), number.ravel()[chosen])
     return found
@@ -879,7 +890,10 @@ class _Seen:
     """The files of a folder that may be pictures and are not left out, by what their paths are known by."""
 
     def __init__(self, root: Path, index_dir: Path) -> None:
-        blocks = [block.paths for block in walk(root, Scan(), exclude=index_dir, ignore=Ignore(root))]
+        ignore, found = Ignore(root), Scan()
+        ignore.archives = True
+        blocks = [block.paths for block in walk(root, found, exclude=index_dir, ignore=ignore)]
+        blocks += [block_of(archive).paths for archive in found.archives]
         self._paths = {key for paths in blocks for key in map(tuple, paths.tolist())}
 
     def has(self, paths: IntArray) -> npt.NDArray[np.bool_]:

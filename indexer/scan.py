@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from clipsearch.archives import is_archive_name
+from clipsearch.archives.listing import Spool
 from clipsearch.config import INDEX_DIR_NAME
 from clipsearch.filenames import to_bytes
 from clipsearch.indexer.drives import MountPoints, drive_identity
@@ -25,16 +27,32 @@ from clipsearch.indexer.ignore import HIDDEN, OF_THE_PROCESS, PASSING_ERRORS, Fo
 from clipsearch.indexer.placeholders import stands_for
 from clipsearch.indexer.sidecars import Sidecars
 from clipsearch.pictures.formats import PICTURE_ENDINGS, classify_name, is_picture_name, is_video_name
-from clipsearch.records import IntArray, SkippedImage
+from clipsearch.places import is_address
+from clipsearch.records import IntArray, PictureMetadata, SkippedImage
 
 BLOCK_FILES = 65_536
 PASSING = PASSING_ERRORS
 OUTSIDE = "links out of the folder: see --follow-links"
+ARCHIVES = "tars and tables: see --archives"
 ATTEMPTS = 3
 PATIENCE_S = 3.0  # of all waiting in one walk, so that a drive that is gone does not take forever
 _SHORT_ENDINGS = frozenset(ending for ending in PICTURE_ENDINGS if len(ending) == 4)
 _KIND_OF_FILE = 0o170000  # of st_mode
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Where a picture is that is a part of another file. `place`: the file that has its bytes, from `at` on: the
+    archive, or a copy, which stays as long as `keeps`. `said`: what stands beside it."""
+
+    archive_bytes: int
+    archive_rows: int  # how many pictures it has
+    offset: int
+    said: PictureMetadata
+    place: str
+    at: int
+    keeps: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +67,24 @@ class FoundFile:
     mtime_ns: int
     inode: int
     sidecars: int = 0  # what lies beside it; see indexer/sidecars.py
+    member: str = ""  # of an archive, whose time and inode these are
+    within: Within | None = None  # where, of a member
+    copy: Spool | None = None  # of what is in object storage
+
+    @property
+    def place(self) -> str:
+        """What it is called in the collection."""
+        return f"{self.path}/{self.member}" if self.member else self.path
+
+    @property
+    def name(self) -> str:
+        """The last part of that."""
+        return (self.member or self.path).rpartition("/")[2]
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the file at `path`."""
+        return self.size_bytes if self.within is None else self.within.archive_bytes
 
 
 class FileBlock:
@@ -157,6 +193,7 @@ class Scan:
     left_out: dict[str, str] = field(default_factory=dict)  # files and folders that `ignore` names, and why; no hidden
     held: set[str] = field(default_factory=set)  # folders that stay as they were; see indexer/ignore.py
     indexed: list[str] = field(default_factory=list)  # folders below the root that have an index of their own
+    archives: list[FoundFile] = field(default_factory=list)  # tars and tables, where they are asked for
     _unreadable: set[str] = field(default_factory=set)  # the paths of `unreadable` and `lost_links`
 
     def holds(self, path: str) -> bool:
@@ -205,9 +242,19 @@ def walk(root: Path, result: Scan, *, exclude: Path | None = None, ignore: Ignor
     """Yield the files below `root` whose names may be those of pictures, following links but no folder twice. Links
     that lead out of `root` are followed if `ignore` says so.
 
-    What `ignore` names (see there; by default, what it always names) and the folder `exclude` are left out. What cannot
-    be read is put into `result`, not raised.
+    Of a source that is one file (`Ignore.listed`), see `listed`. What `ignore` names (see there; by default, what it
+    always names) and the folder `exclude` are left out. What cannot be read is put into `result`, not raised.
     """
+    if is_address(root):
+        from clipsearch.indexer.stored import walk_storage
+
+        yield from walk_storage(root, result, ignore or Ignore(root))
+        return
+    if ignore is not None and ignore.listed:
+        from clipsearch.indexer.listed import walk_list  # which needs what stands here
+
+        yield from walk_list(root, ignore.listed, result, archives=ignore.archives)
+        return
     try:
         yield from _walk(root, result, exclude, ignore or Ignore(root))
     except _CannotGoOn as error:
@@ -262,7 +309,7 @@ class _Folder:
         try:
             fd = self._patience(lambda: os.open(self.place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         except OSError as error:
-            result.unreadable.append(_unreadable(relative, error))
+            result.unreadable.append(unreadable(relative, error))
             return
         try:
             info = os.fstat(fd)
@@ -272,7 +319,7 @@ class _Folder:
             try:
                 blocks = self._patience(lambda: self._list(fd))
             except OSError as error:  # what was seen of it counts, what was not is hidden
-                result.unreadable.append(_unreadable(relative, error))
+                result.unreadable.append(unreadable(relative, error))
                 blocks = list(self._blocks())
             try:
                 rules = self._ignore.enter_folder(relative, _Names(self._rest, blocks))
@@ -383,7 +430,11 @@ class _Folder:
             if is_dir:
                 (self.linked if is_link else self.subfolders).append((path, device))
                 return
-            if not is_link and not is_picture_name(name):
+            is_archive = self._ignore.archives is not None and is_archive_name(name)
+            if is_archive and not self._ignore.archives:
+                result.left_out[path] = ARCHIVES
+                return
+            if not is_link and not is_archive and not is_picture_name(name):
                 result.others[kind_of_name(name)] += 1
                 self._sidecars.add(name)
                 return
@@ -393,6 +444,11 @@ class _Folder:
             return
         if not stat.S_ISREG(info.st_mode):
             result.others["neither files nor folders"] += 1
+        elif is_archive:
+            result.files += 1
+            result.folders.add(self.relative)
+            mtime_ns = max(INT64_MIN, min(INT64_MAX, info.st_mtime_ns))
+            result.archives.append(FoundFile(path, info.st_size, mtime_ns, info.st_ino))
         elif is_picture_name(name):
             self._names.append(name)
             self._sizes.append(info.st_size)
@@ -406,10 +462,10 @@ class _Folder:
         """Write down what cannot be looked at. What was deleted this moment is no news."""
         result = self._result
         if not isinstance(error, FileNotFoundError):
-            result.unreadable.append(_unreadable(self._prefix + name, error))
+            result.unreadable.append(unreadable(self._prefix + name, error))
         elif is_link:
             result.others["links to nowhere"] += 1
-            lost = _unreadable(self._prefix + name, error, "a link to nowhere")
+            lost = unreadable(self._prefix + name, error, "a link to nowhere")
             is_picture = "." in name and is_picture_name(name)
             (result.unreadable if is_picture else result.lost_links).append(lost)
 
@@ -425,7 +481,7 @@ class _Folder:
             names,
             np.frombuffer(b"".join(map(xxhash.xxh3_128_digest, paths)), "<i8").reshape(-1, 2),
             np.array(sizes, np.int64),
-            _clamped(mtimes_ns),
+            clamped(mtimes_ns),
             np.array(inodes, np.uint64),
         )
 
@@ -451,14 +507,16 @@ class _Names:
         return len(self._rest) + sum(len(block) for block in self._blocks)
 
 
-def _clamped(numbers: list[int]) -> IntArray:
+def clamped(numbers: list[int]) -> IntArray:
+    """Times in nanoseconds that fit 64 bits."""
     try:
         return np.array(numbers, np.int64)
     except OverflowError:
         return np.array([max(INT64_MIN, min(INT64_MAX, number)) for number in numbers], np.int64)
 
 
-def _unreadable(path: str, error: OSError, reason: str | None = None) -> SkippedImage:
+def unreadable(path: str, error: OSError, reason: str | None = None) -> SkippedImage:
+    """What cannot be looked at, in the system's words."""
     return SkippedImage(path, "unreadable", reason or f"it cannot be read ({error.strerror or error})")
 
 

@@ -49,7 +49,7 @@ def read_status(index_dir: Path) -> IndexStatus:
     with open_snapshot(index_dir) as snapshot:
         manifest = snapshot.manifest
         skipped = [
-            SkippedImage(record.path, record.status, record.reason or "")
+            SkippedImage(record.place, record.status, record.reason or "")
             for record in (read_records(index_dir, manifest) if manifest.skipped else ())
             if record.status != "ok"
         ]

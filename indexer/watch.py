@@ -21,11 +21,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from clipsearch.archives import is_archive_name
 from clipsearch.config import read_plain
-from clipsearch.errors import MissingExtra
+from clipsearch.errors import ClipsearchError, MissingExtra
 from clipsearch.indexer.ignore import MARKERS, Folder, Ignore
 from clipsearch.pictures.formats import HEAD_BYTES, classify_name, format_of, identify, is_installed, is_video_name
 from clipsearch.pictures.metadata.sidecars import says_of_whom
+from clipsearch.store import open_snapshot
 
 QUIET_S = 1.0
 LONGEST_BURST_S = 30.0
@@ -183,6 +185,7 @@ class _Interest:
         self._prefix = root.rstrip("/") + "/"
         self._index = index
         self._exclude = exclude
+        self._has_archives = _looks_into_archives(Path(index))
         self._no_pictures: set[str] = (
             set()
         )  # paths of files that are none, so that their removal is known for what it is
@@ -209,7 +212,8 @@ class _Interest:
             return False
         if kind == "folder":
             return change == "added" and self._ignore.why(relative, True, self._entered) is None
-        if kind == "file" and not says_of_whom(name) and not _may_be_a_picture(path, name):
+        is_archive = self._has_archives and is_archive_name(name)
+        if kind == "file" and not is_archive and not says_of_whom(name) and not _may_be_a_picture(path, name):
             if len(self._no_pictures) >= REMEMBERED_PATHS:
                 self._no_pictures.clear()
             self._no_pictures.add(path)
@@ -219,6 +223,15 @@ class _Interest:
             return False
         # Nobody says whether what is gone was a folder.
         return self._ignore.why(relative, kind == "deleted" and not _is_read(name), self._entered) is None
+
+
+def _looks_into_archives(index_dir: Path) -> bool:
+    """Whether runs look into tars and tables."""
+    try:
+        with open_snapshot(index_dir) as snapshot:
+            return snapshot.manifest.archives == "read"
+    except (ClipsearchError, OSError):
+        return False
 
 
 class _Growing:

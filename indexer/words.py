@@ -8,6 +8,7 @@ one takes the lock only to commit.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from clipsearch.indexer.retries import MOST_ATTEMPTS, is_circumstance
 from clipsearch.indexer.subtitles import MARK, read_subtitles
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.pictures.words import check_reader, longest_for, scaled
+from clipsearch.places import is_address
 from clipsearch.records import TRAITS, ImageRecord, IntArray, Preprocessing, SkippedImage
 from clipsearch.store import LiveRows, Snapshot, Writer, open_live_rows, open_snapshot
 from clipsearch.store.hashes import among
@@ -226,16 +228,19 @@ class _Pass:
     def _tasks(self) -> Iterator[DecodeTask]:
         for key, (later, number, position) in enumerate(self._todo.tolist()):
             record = self._fragments[number].file.record(position)
-            if record.member or record.content_hash is None:
-                self._not_read += 1  # a part of an archive
+            is_in_table = record.member and not record.path.lower().endswith(".tar")  # of which each look takes long
+            if is_in_table or is_address(self._root) or record.content_hash is None:
+                self._not_read += 1  # a row of a table, an object elsewhere
                 continue
             self._records[key] = record
             attempts = self._attempts.get(record.content_hash, 0)
             yield DecodeTask(
                 key,
-                str(self._root / record.path),
+                os.path.join(self._root, record.path),  # noqa: PTH118  as it is stored
                 "words",
                 record.size_bytes,
+                record.member or None,
+                record.offset,
                 timeout_s=self._options.timeout_s * (1 + attempts),
                 longest=longest_for(record.width or 0, record.height or 0),
                 gated=bool(later) and not self._options.all,
@@ -250,7 +255,7 @@ class _Pass:
             return
         if result.skip is not None:
             status, reason = result.skip
-            report.skipped.append(SkippedImage(record.path, status, reason))
+            report.skipped.append(SkippedImage(record.place, status, reason))
             if status not in ("unreadable", "missing_extra"):  # these say nothing of the picture
                 attempts = self._attempts.get(content_hash, 0) + is_circumstance(status, reason)
                 self._done.append(ReadPicture(content_hash, (), status, reason, attempts))

@@ -225,7 +225,7 @@ def _caption(hit: Hit) -> str:
     """The name of a picture and how likely it is meant."""
     sure = "" if hit.confidence is None else f" · {100 * hit.confidence:.0f} % {hit.band}"
     more = f" · +{len(hit.others)}" if hit.others else ""
-    return f"{_plain(hit.record.path)}{sure}{more}"
+    return f"{_plain(hit.record.place)}{sure}{more}"
 
 
 def _opened(copy: bytes | None) -> Image.Image:

@@ -18,6 +18,8 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from clipsearch import gazetteer
+from clipsearch.archives import file_of
+from clipsearch.errors import UnreadablePicture
 from clipsearch.pictures.formats import HEAD_BYTES, identify
 from clipsearch.pictures.metadata.exposure import Exposure, read_exposure
 from clipsearch.records import ImageRecord, IntArray
@@ -233,16 +235,17 @@ class Overviews:
 
 def _exposure_of(record: ImageRecord, path: str) -> Exposure:
     try:
+        path = file_of(path, record)
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (OSError, ValueError):
+    except (OSError, ValueError, UnreadablePicture):
         return Exposure()
     status = os.fstat(descriptor)
-    seen = (status.st_size, status.st_mtime_ns) == (record.size_bytes, record.mtime_ns)
-    if not seen or not stat.S_ISREG(status.st_mode) or record.member:
+    seen = bool(record.member) or (status.st_size, status.st_mtime_ns) == (record.size_bytes, record.mtime_ns)
+    if not seen or not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         return Exposure()
     with os.fdopen(descriptor, "rb") as file:
-        kind = identify(file.read(HEAD_BYTES), record.path)
+        kind = identify(file.read(HEAD_BYTES), record.place)
         return Exposure() if kind is None else read_exposure(file, kind)
 
 

@@ -265,7 +265,7 @@ def _of_index(
         likeliest = Likeliest(classifier) if isinstance(classifier, ZeroShot) else None
         parts = [np.empty((0, len(classifier.labels)), np.float32)]
         for records, vectors in indexed_pictures(collection.index):
-            paths += [os.path.join(collection.root, record.path) for record in records]  # noqa: PTH118  as it is stored
+            paths += [os.path.join(collection.root, record.place) for record in records]  # noqa: PTH118  as it is stored
             hashes += [record.content_hash for record in records]
             parts.append(classifier.probabilities(vectors))
             if likeliest is not None:

@@ -29,6 +29,7 @@ from clipsearch.cli.options import (
 from clipsearch.cli.skipped import STATUS_WORDS, TRIED_AGAIN
 from clipsearch.cli.terminal import count, duration, progress_display, shown, size
 from clipsearch.errors import ClipsearchError
+from clipsearch.places import as_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +58,12 @@ class IndexCommand(typer.core.TyperCommand):
 @app.command(name="index", cls=IndexCommand)
 def index_command(
     folder: Annotated[
-        Path, typer.Argument(help="Folder with the pictures, including its subfolders.", metavar="FOLDER")
+        Path,
+        typer.Argument(
+            help="Folder with the pictures, including its subfolders; or a tar, a Parquet or Arrow file, a list of "
+            "paths, or an address such as s3://bucket/photos (docs/sources.md).",
+            metavar="SOURCE",
+        ),
     ],
     index: IndexOption = None,
     model: ModelOption = None,
@@ -126,7 +132,14 @@ def index_command(
         bool | None,
         typer.Option(
             "--follow-links/--no-follow-links",
-            help="Follow links that lead out of FOLDER. Later runs do the same. A new index does not.",
+            help="Follow links that lead out of SOURCE. Later runs do the same. A new index does not.",
+        ),
+    ] = None,
+    archives: Annotated[
+        bool | None,
+        typer.Option(
+            "--archives/--no-archives",
+            help="Also index pictures in tars, Parquet and Arrow files of SOURCE. Later runs do the same.",
         ),
     ] = None,
     new: Annotated[bool, typer.Option("--new", help="Make a new index where an earlier one was deleted.")] = False,
@@ -149,6 +162,8 @@ def index_command(
     \b
     Examples:
       clipsearch index ./photos
+      clipsearch index shards-0000.tar                          (its index: shards-0000.tar.clipsearch)
+      clipsearch index ./shards --archives                      (a folder of tars or Parquet files)
       clipsearch index /mnt/nas/photos --index ~/photo-index    (if the folder is read-only)
       clipsearch index ./photos --model ViT-B-32-SigLIP2-256__webli --reindex
       clipsearch index ./photos --reread-metadata               (dates and keywords that older versions missed)
@@ -176,9 +191,13 @@ def index_command(
         prune=prune,
         keep_missing_days=keep_missing,
         follow_links=follow_links,
+        archives=archives,
         exclude=tuple(exclude or ()),
         new=True if new else None,
     )
+    folder = as_address(folder)
+    if watch and not folder.is_dir():
+        raise typer.BadParameter("only a folder of this machine can be watched", param_hint="--watch")
     check_folder(folder)
     if not new:
         config.check_not_away(config.index_dir_for(folder, index))

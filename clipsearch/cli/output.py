@@ -60,6 +60,7 @@ def words_of(metadata: PictureMetadata) -> str:
         "keywords": ", ".join(metadata.keywords),
         "title": metadata.title or "",
         "caption": (metadata.caption or "").replace("\n", " / "),
+        "columns": ", ".join(metadata.columns),
     }
     return "; ".join(f"{name}: {_cut(text)}" for name, text in told.items() if text)
 

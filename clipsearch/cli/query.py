@@ -29,7 +29,7 @@ from clipsearch.cli.output import hits_csv, print_hit
 from clipsearch.cli.terminal import shown
 from clipsearch.errors import InvalidQuery, UnreadablePicture
 from clipsearch.filenames import as_typed, is_utf8, safe, to_bytes
-from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, NOTHING_FOUND, Hits, Sort
+from clipsearch.records import DEFAULT_HITS, NOTHING_CERTAIN, NOTHING_FOUND, Hit, Hits, Sort
 from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
@@ -113,6 +113,13 @@ def query(
     preview: Annotated[
         bool, typer.Option("--preview", help="Show the pictures in the terminal (kitty, sixel or half blocks).")
     ] = False,
+    copy: Annotated[
+        Path | None,
+        typer.Option(
+            "--copy", help="Also copy the hits into this folder, out of their archives too.", metavar="FOLDER"
+        ),
+    ] = None,
+    open_first: Annotated[bool, typer.Option("--open", help="Also open the first hit.")] = False,
     daemon: Annotated[
         Literal["auto", "off"],
         typer.Option(
@@ -138,6 +145,7 @@ def query(
       clipsearch query "red car" -0 | xargs -0 cp -t ./red-cars
       clipsearch query "sunset" --json --unique --index ./photos
       clipsearch query "a dog" --index ./photos --index /media/old-photos        (both together)
+      clipsearch query "sunset" --copy ./sunsets                (also out of tars and tables)
     """
     if as_json + as_csv + paths + zero + preview > 1:
         raise InvalidQuery("use only one of --json, --csv, --paths, -0 and --preview")
@@ -217,16 +225,23 @@ def query(
     elif as_csv:
         print_bytes(hits_csv(hits))
     elif zero:
-        print_bytes(b"".join(to_bytes(hit.path) + b"\0" for hit in hits))
+        print_bytes(b"".join(to_bytes(_path_of(hit)) + b"\0" for hit in hits))
     elif paths:
-        print_names(hit.path for hit in hits)
+        print_names(map(_path_of, hits))
     else:
         for hit in hits:
             print_hit(hit)
             if drawing is not None:
-                _draw(drawing, hit.path)
+                _draw(drawing, hit)
     lap("remember the index and print")
     print_laps()
+    if copy is not None or open_first:
+        from clipsearch.cli.taking import copy_hits, open_hit
+
+        if copy is not None and hits:
+            copy_hits(hits, copy)
+        if open_first and hits:
+            open_hit(hits[0])
     if not hits:
         print(f"{NOTHING_FOUND}{empty}", file=sys.stderr)
     if not hits or not hits.are_certain:
@@ -245,10 +260,17 @@ def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, A
     return hits
 
 
-def _draw(drawing: Preview, path: str) -> None:
+def _path_of(hit: Hit) -> str:
+    """The path of a hit; of one in an archive, what stands for it there."""
+    return hit.where if hit.record.member else hit.path
+
+
+def _draw(drawing: Preview, hit: Hit) -> None:
+    from clipsearch.archives import file_of
+
     sys.stdout.flush()
     try:
-        drawing.show(path)
+        drawing.show(file_of(hit.path, hit.record))
     except UnreadablePicture as error:
         print(f"     ({shown(error.reason)})")
 

@@ -20,7 +20,10 @@ from clipsearch.search.collection import Collection
 from clipsearch.store.fragments import BATCH_ROWS, read_pictures
 from clipsearch.store.marks import marked, missing_rows
 
-OURS = ("inode", "vector_id", "attempts", "sidecars", "metadata_version", "status", "reason")
+OURS = (
+    "inode", "vector_id", "attempts", "sidecars", "metadata_version", "status", "reason", "archive_bytes",
+    "archive_rows",
+)  # fmt: skip
 """Fields of a record that say nothing to other programs."""
 WORDS = {"traits": TRAITS, "colors": COLORS}
 """Fields whose bits are written as words."""

@@ -24,6 +24,8 @@ from typing import Any, Literal, get_args, overload
 
 import xxhash
 
+from clipsearch.archives.said import CAPTION_COLUMNS, MOST_CAPTION_BYTES, captions_in, plain_name
+from clipsearch.archives.tars import is_hidden, members_of
 from clipsearch.errors import InvalidPairs, UnreadablePicture, first_line
 from clipsearch.pictures.formats import is_candidate
 
@@ -41,15 +43,10 @@ IMAGE_COLUMNS = (
     "image", "filepath", "file_path", "file_name", "filename", "image_path", "img_path", "path", "file", "img",
     "image_file", "image_name", "picture", "photo",
 )  # fmt: skip
-CAPTION_COLUMNS = (
-    "caption", "captions", "title", "text", "texts", "description", "sentence", "sentences", "comment", "alt_text",
-    "alt", "raw",
-)  # fmt: skip
 _ADDRESS_COLUMNS = ("url", "image_url", "img_url", "link")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet")
 _METADATA_NAMES = tuple(f"metadata{suffix}" for suffix in (".csv", ".tsv", ".jsonl", ".parquet"))
 _CAPTION_SUFFIXES = ("txt", "json")
-_MAX_CAPTION_BYTES = 2**20
 _SAMPLE_BYTES = 4096
 
 
@@ -288,24 +285,6 @@ def _read_file(path: str, reading: _Reading, image_column: str | None, caption_c
 # Captions
 
 
-def _captions_in(value: Any) -> list[str] | None:
-    """The captions that a cell or a JSON value holds; None if it is something else."""
-    if value is None:
-        return []
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, list):
-        found: list[str] = []
-        for item in value:
-            if isinstance(item, dict):  # {"raw": "a dog"}, as some caption sets have it
-                item = next((item[name] for name in CAPTION_COLUMNS if name in item), None)
-            if not isinstance(item, str):
-                return None
-            found.append(item)
-        return found
-    return None
-
-
 def _parse_captions(data: bytes, suffix: str, caption_column: str | None) -> list[str] | None:
     """The captions in a `.txt` (one a line) or `.json`; None if it cannot be understood."""
     try:
@@ -317,9 +296,9 @@ def _parse_captions(data: bytes, suffix: str, caption_column: str | None) -> lis
         return None
     if isinstance(value, dict):
         names = [caption_column] if caption_column else CAPTION_COLUMNS
-        column = next((name for name in value if _plain(name) in map(_plain, names)), None)
-        return [] if column is None else _captions_in(value[column])
-    return _captions_in(value)
+        column = next((name for name in value if plain_name(name) in map(plain_name, names)), None)
+        return [] if column is None else captions_in(value[column])
+    return captions_in(value)
 
 
 def _join_captions(found: dict[str, list[str]]) -> list[str]:
@@ -338,14 +317,15 @@ def _read_tar(path: str, reading: _Reading, caption_column: str | None) -> None:
     malformed: list[str] = []
     try:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            for member in _members(archive, path, reading):
-                if not member.isreg() or member.issparse() or _is_hidden(member.name):
+            size_bytes = os.path.getsize(path)
+            for member in members_of(archive, size_bytes, lambda where: reading.leave_out(path, where, "damaged")):
+                if not member.isreg() or member.issparse() or is_hidden(member.name):
                     continue
                 key, _, suffix = member.name.removeprefix("./").rpartition(".")
                 suffix = suffix.lower()
                 if suffix in _CAPTION_SUFFIXES:
                     file.seek(member.offset_data)
-                    found = _parse_captions(file.read(min(member.size, _MAX_CAPTION_BYTES)), suffix, caption_column)
+                    found = _parse_captions(file.read(min(member.size, MOST_CAPTION_BYTES)), suffix, caption_column)
                     if found is None:
                         malformed.append(member.name.removeprefix("./"))
                     else:
@@ -365,30 +345,6 @@ def _read_tar(path: str, reading: _Reading, caption_column: str | None) -> None:
         reading.leave_out(path, key, "missing_picture")
 
 
-def _members(archive: tarfile.TarFile, path: str, reading: _Reading) -> Iterator[tarfile.TarInfo]:
-    """The members up to the end, or up to where a damaged tar can no longer be followed."""
-    try:
-        size_bytes = os.path.getsize(path)
-        while (member := archive.next()) is not None:
-            if member.offset_data + member.size > size_bytes:
-                reading.leave_out(path, member.name, "damaged")
-                return
-            yield member
-            archive.members.clear()  # type: ignore[attr-defined]  # or they would all stay in memory
-    except (tarfile.ReadError, EOFError) as error:
-        reading.leave_out(path, str(error), "damaged")
-        return
-    assert archive.fileobj is not None
-    archive.fileobj.seek(archive.offset)
-    if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):  # neither the end nor a member: tarfile stops silently
-        reading.leave_out(path, f"byte {archive.offset:,}", "damaged")
-
-
-def _is_hidden(path: str) -> bool:
-    """Whether a name starts with a dot, such as the `._photo.jpg` that macOS adds."""
-    return path.rpartition("/")[2].startswith(".")
-
-
 # Folders
 
 
@@ -405,7 +361,7 @@ def _read_folder(folder: str, reading: _Reading, image_column: str | None, capti
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = os.path.relpath(root, folder).replace(os.sep, "/")
-        for name in sorted(name for name in names if not _is_hidden(name)):
+        for name in sorted(name for name in names if not is_hidden(name)):
             key, _, suffix = (name if inside == "." else f"{inside}/{name}").rpartition(".")
             suffix = suffix.lower()
             if suffix in _CAPTION_SUFFIXES:
@@ -442,7 +398,7 @@ def _read_folder(folder: str, reading: _Reading, image_column: str | None, capti
 def _first_bytes(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read(_MAX_CAPTION_BYTES)
+            return file.read(MOST_CAPTION_BYTES)
     except OSError:
         return b"\xff"  # which is not UTF-8: malformed
 
@@ -464,7 +420,7 @@ def _read_table(path: str, reading: _Reading, image_column: str | None, caption_
     found: dict[str, list[str]] = {}
     named: dict[str, str] = {}  # the path as first written
     for entry, image, caption in _rows(path, reading, image_column, caption_column):
-        captions = _captions_in(caption)
+        captions = captions_in(caption)
         if not isinstance(image, str) or not image.strip():
             reading.leave_out(path, entry, "missing_picture" if image is None or image == "" else "malformed")
         elif captions is None:
@@ -590,17 +546,13 @@ def _parquet_rows(path: str, image_column: str | None, caption_column: str | Non
         raise InvalidPairs(path, f"not a readable Parquet file: {first_line(error)}") from error
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[\s-]+", "_", name.strip().lower())
-
-
 def _column(path: str, header: list[str], asked: str | None, usual: Sequence[str], what: str) -> str:
     """The column that was asked for, or the first of the usual ones. Raises: InvalidPairs."""
     if asked is not None:
         if asked in header:
             return asked
         raise InvalidPairs(path, f"no column {asked!r} (it has: {', '.join(header)})")
-    plain = {_plain(name): name for name in reversed(header)}
+    plain = {plain_name(name): name for name in reversed(header)}
     for name in usual:
         if name in plain:
             return plain[name]

@@ -168,6 +168,10 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
         try:
             member = _read_member(task) if "member" in task else None
             with images.PictureFile(task.get("member", task["path"]), member) as file:
+                if member is not None and file.kind == "VIDEO":
+                    raise UnreadablePicture(
+                        file.path, "not_a_picture", "a video in an archive, which nobody reads there"
+                    )
                 pieces = settings["pieces"]
                 if task["mode"] == "describe":
                     send(results, {"read": True})

@@ -158,6 +158,17 @@ _FIELDS = (
         Control("Caption", "harbour"),
     ),
     Field(
+        "column",
+        "text",
+        "column",
+        "of which another column of its table or archive says this: a number exactly, a text in part, or a pattern "
+        "that describes all of it",
+        ("column:license=cc-by", "column:id=17"),
+        ("column:license=cc-by",),
+        "field attribute property",
+        Control("Column", "license=cc-by"),
+    ),
+    Field(
         "rating",
         "number",
         "rating",

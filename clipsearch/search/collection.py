@@ -36,7 +36,7 @@ from clipsearch.errors import (
     no_picture,
 )
 from clipsearch.filenames import well_formed
-from clipsearch.places import is_file, leads_out
+from clipsearch.places import is_address, is_file, leads_out
 from clipsearch.query import MARK, Query, Term, parse_query
 from clipsearch.query.arguments import (
     A_PICTURE,
@@ -335,7 +335,7 @@ class Collection:
             orders = put_all_in_order(self, wishes)
             if not is_one:
                 reach_together(self, orders, offset + k)
-            return [Hits(order.window(self, offset, k), are_certain=not order.is_uncertain) for order in orders]
+            return [self._shown(order.window(self, offset, k), are_certain=not order.is_uncertain) for order in orders]
 
         hits = self.answered(ask)
         return hits[0] if is_one else hits
@@ -416,7 +416,7 @@ class Collection:
 
         self._check_open()
         k, _ = read_window(k)
-        return Hits(self.answered(lambda: similar_to(self, picture, k)))
+        return self._shown(self.answered(lambda: similar_to(self, picture, k)))
 
     def judge(
         self, hits: list[Hit], vector: FloatArray, kind: QueryKind = "text", best: float | None = None
@@ -789,13 +789,13 @@ class Collection:
         Raises: NoSuchPicture, UnreadablePicture.
         """
         record = self.record(row_id)
-        if record.member or record.view:
+        if record.view:
             raise UnreadablePicture(record.path, "unreadable", "only a part of a whole picture can be searched for")
         path = self._file_of(record)
         try:
             vector, content = self.read_part(path, crop) if self.read_part is not None else self._read(path, crop)
         except UnreadablePicture as error:
-            raise UnreadablePicture(record.path, error.status, error.reason) from None
+            raise UnreadablePicture(record.place, error.status, error.reason) from None
         if record.content_hash not in (None, content):
             raise UnreadablePicture(record.path, "unreadable", "its file has changed since it was indexed")
         return vector, content
@@ -1008,6 +1008,11 @@ class Collection:
         """Whether a picture's file is a link out of the folder now, of an index that follows none."""
         return self.manifest.links == "inside" and leads_out(self.root, record.path)
 
+    def _shown(self, hits: list[Hit], *, are_certain: bool = True) -> Hits:
+        """Hits that notebooks show: those in archives and in object storage by what this collection reads of them."""
+        are_copied = is_address(self.root) or any(hit.record.member for hit in hits)
+        return Hits(hits, self.thumbnail if are_copied else None, are_certain=are_certain)
+
     def record(self, row_id: int) -> ImageRecord:
         """What the index knows of a picture. Raises: NoSuchPicture if none has this row id (any more)."""
         self._check_open()
@@ -1050,21 +1055,36 @@ class Collection:
         if hit is not None and not has_content(record, hit.record.content_hash, part_of(hit.record)):
             raise OtherPicture(row_id)
         path = self._file_of(record)
-        if hit is not None and not is_as_indexed(path, record):
+        is_copy = record.member or is_address(self.root)  # of which every byte was compared
+        if hit is not None and not is_copy and not is_as_indexed(path, record):
             raise OtherPicture(row_id, "its file has changed since it was indexed")
-        return thumbnail_of(path, record.path, size_px, record.start_s or 0.0)
+        return thumbnail_of(path, record.place, size_px, record.start_s or 0.0)
 
     def _file_of(self, record: ImageRecord) -> str:
-        """The file of a picture, to be read. Raises: UnreadablePicture if it is away, or leads out of the folder;
-        IndexAway."""
-        if self.leads_out(record):
-            raise UnreadablePicture(record.path, "unreadable", "its file is a link out of the folder now")
+        """The file of a picture, to be read, or a copy of it. Raises: UnreadablePicture if it is away, or leads out of
+        the folder; IndexAway."""
         path = self.path_of(record)
-        if not is_file(path):
-            if not self.index.is_dir():
-                raise IndexAway(self.index)
-            raise UnreadablePicture(record.path, "unreadable", GONE)
-        return path
+        is_remote = is_address(path)
+        if not is_remote:
+            if self.leads_out(record):
+                raise UnreadablePicture(record.path, "unreadable", "its file is a link out of the folder now")
+            if not is_file(path):
+                if not self.index.is_dir():
+                    raise IndexAway(self.index)
+                raise UnreadablePicture(record.path, "unreadable", GONE)
+        if not record.member and not is_remote:
+            return path
+        from clipsearch.archives import file_of
+
+        return file_of(path, record)
+
+    def file_of(self, row_id: int | Hit) -> str:
+        """A file with the picture of a row: its own, or a copy in the cache of what is in an archive.
+
+        Raises: NoSuchPicture, UnreadablePicture, IndexAway.
+        """
+        record = row_id.record if isinstance(row_id, Hit) else self.record(row_id)
+        return self._file_of(record)
 
     def vector(self, row_id: int) -> FloatArray:
         """The vector of a picture, also of one that was deleted since: a link or a thumb may still name it.

@@ -26,6 +26,7 @@ from clipsearch.errors import UnreadablePicture
 from clipsearch.filenames import to_bytes
 from clipsearch.pictures.images import PictureFile, read_picture
 from clipsearch.pictures.lineage import Lineage, is_enlarged, original_of
+from clipsearch.places import is_address
 from clipsearch.records import FloatArray, ImageRecord, IntArray, PixelArray, Preprocessing
 from clipsearch.search.collection import Collection
 from clipsearch.store.columns import date_of
@@ -407,6 +408,8 @@ class _File(Copy):
 
 def _describe(photos: Collection, row_id: int) -> _File | None:
     record = photos.record(row_id)
+    if record.member or is_address(photos.root):  # no file that could be deleted
+        return None
     path = photos.root / record.path
     try:
         status = path.stat()

@@ -92,7 +92,7 @@ def _folders(photos: Collection, found: Found, most: int) -> list[FacetValue]:
             example.setdefault(folder, examples[text])
     values = []
     for folder, count in _most_frequent(within, most):
-        label = "/".join(photos.record(example[folder]).path.split("/")[: depth + 1])
+        label = "/".join(photos.record(example[folder]).place.split("/")[: depth + 1])
         value = said_exactly(f"/{label}", f"/{folder}", (f"/{other}" for other in within), _folder_is)
         if value is not None:
             values.append(FacetValue(label, count, (("folder", value),)))

@@ -127,6 +127,9 @@ def _fitting(column: str, values: tuple[str, ...], columns: Columns) -> BoolArra
 def _texts_that_fit(pattern: str, column: str, columns: Columns) -> BoolArray:
     """Which texts of a column of lists fit a pattern. Shape: (T,), by their numbers."""
     wanted = fold_name(pattern)
+    if column == "column":
+        fits = column_fits(pattern)
+        return np.array([fits(text) for text in columns.texts(column)], bool)
     if column == "keyword" or "*" in wanted or "?" in wanted:
         test = keyword_fits(pattern) if column == "keyword" else text_fits(pattern)
         return np.array([test(text) for text in columns.texts(column)], bool)
@@ -138,6 +141,24 @@ def _texts_that_fit(pattern: str, column: str, columns: Columns) -> BoolArray:
     starts = [match.start() for match in re.finditer(behind, joined)]
     found[np.searchsorted(separators, starts, "right") - 1] = True
     return found
+
+
+def column_fits(pattern: str) -> Callable[[str], bool]:
+    """A test of folded texts `name=value`: a number must be that one, any other value is as for `text_fits`. A pattern
+    without a name is one of values."""
+    name, equals, value = fold_name(pattern).partition("=")
+    if not equals:
+        fits = text_fits(pattern)
+        return lambda text: fits(text.partition("=")[2])
+    fits = text_fits(value)
+    is_number = re.fullmatch(r"[+-]?\d+(\.\d+)?", value) is not None
+    wanted = name.strip()
+
+    def fits_both(text: str) -> bool:
+        own, _, said = text.partition("=")
+        return own == wanted and (said == value if is_number else fits(said))
+
+    return fits_both
 
 
 def keyword_fits(pattern: str) -> Callable[[str], bool]:

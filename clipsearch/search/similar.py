@@ -169,7 +169,7 @@ def _find_picture(photos: Collection, path: str) -> int | None:
             rows = np.flatnonzero(columns.codes("folder") == folders.index(folder))
             near += [int(columns.row_ids[row]) for row in rows if columns.names[row] == base]
     alive = np.array(near)[np.isin(near, photos.row_ids())].tolist() if near else []
-    named = {row_id: photos.record(row_id).path for row_id in alive}
+    named = {row_id: photos.record(row_id).place for row_id in alive}
     exact = [row_id for row_id, own in named.items() if own == name]
     return exact[0] if exact else alive[0] if len(alive) == 1 else None
 

@@ -148,7 +148,7 @@ def _said(photos: Collection, field: Field, one: _Known) -> Suggestion | None:
     label = one.text
     record = photos.record(one.row_id)
     if field.column == "folder":
-        written = "/".join(record.path.split("/")[: one.text.count("/") + 1])
+        written = "/".join(record.place.split("/")[: one.text.count("/") + 1])
     elif field.column == "camera":
         written = record.metadata.camera or ""
     else:

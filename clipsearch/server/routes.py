@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from clipsearch import __version__
+from clipsearch.archives import file_of
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import (
     GONE,
@@ -48,7 +49,7 @@ from clipsearch.errors import (
 from clipsearch.filenames import for_parsers, from_bytes
 from clipsearch.indexer.status import read_status
 from clipsearch.pictures.heatmap import HeatMap
-from clipsearch.places import is_file, is_unchanged
+from clipsearch.places import is_address, is_file, is_unchanged
 from clipsearch.query.arguments import MOST_AT_ONCE, THUMBNAIL_SIZES, read_size
 from clipsearch.query.crops import Crop, read_crop, split_crop
 from clipsearch.records import (
@@ -290,9 +291,10 @@ class Service:
         """A picture as `where` looks at it, read in a process of its own, and its whole size. Raises:
         UnreadablePicture, OtherPicture."""
         try:
-            pixels, size, content = self._lookers.look(path, LONGEST, start_s=record.start_s)
+            file = path if record.start_s is not None else file_of(path, record)
+            pixels, size, content = self._lookers.look(file, LONGEST, start_s=record.start_s)
         except UnreadablePicture as error:
-            raise UnreadablePicture(record.path, error.status, error.reason) from None
+            raise UnreadablePicture(record.place, error.status, error.reason) from None
         if record.start_s is not None:  # nothing was hashed: of a video that would take long
             same = is_unchanged(path, record.size_bytes, record.mtime_ns)
         else:
@@ -400,9 +402,9 @@ class Service:
         try:
             jpeg, shown = self.thumbnails.get(record, path, size)
         except UnreadablePicture as error:
-            if not is_file(path):
+            if not is_address(path) and not is_file(path):
                 raise UnreadablePicture(record.path, "unreadable", GONE) from None
-            raise UnreadablePicture(record.path, error.status, error.reason) from None
+            raise UnreadablePicture(record.place, error.status, error.reason) from None
         if shown != record.content_hash:
             self._file(row_id, index, content, index_id)  # not a link that was put there meanwhile
         if content is not None and shown != record.content_hash:
@@ -412,11 +414,15 @@ class Service:
     def original(self, row_id: int, index: str | None, content: str) -> Original:
         """The file itself. Raises: NoSuchPicture, OtherPicture."""
         record, path = self._file(row_id, index, content)
-        if record.member or record.content_hash is None:
-            raise OtherPicture(row_id, "it is part of another file")
-        if record.metadata.format == "VIDEO":
+        if record.content_hash is None:
+            raise OtherPicture(row_id, "nobody knows what it was")
+        if record.start_s is not None:
             return open_video(path, record)
-        return open_original(path, record.path, row_id, record.content_hash)
+        try:
+            file = file_of(path, record)
+        except UnreadablePicture as error:
+            raise OtherPicture(row_id, error.reason) from None
+        return open_original(file, record.place, row_id, record.content_hash)
 
     def _file(
         self, row_id: int, index: str | None, content: str | None, index_id: str | None = None

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from clipsearch.archives import file_of
 from clipsearch.config import cache_dir
 from clipsearch.errors import UnreadablePicture
 from clipsearch.pictures.pool import DecodeResult
@@ -80,7 +81,8 @@ class Thumbnails:
     def get(self, record: ImageRecord, path: str, size: int) -> tuple[bytes, str | None]:
         """The thumbnail of the picture at `path` as a JPEG of `size`, and the hash of the content that it shows.
 
-        A picture that changed since it was indexed is shown as it is now. Raises: UnreadablePicture.
+        A picture that changed since it was indexed is shown as it is now; not one in an archive. Raises:
+        UnreadablePicture.
         """
         name = vector_key(record)  # of a part of a file: the part, too
         if name is not None and (kept := self._kept(name, size)) is not None:
@@ -88,7 +90,7 @@ class Thumbnails:
             return kept, record.content_hash
         box, most = _box(record, size)
         try:
-            result = self._decoders[box].read(path, start_s=record.start_s)
+            result = self._decoders[box].read(file_of(path, record), start_s=record.start_s)
         except UnreadablePicture:
             self._observe("failed")
             raise

@@ -53,7 +53,7 @@ def date_of(record: ImageRecord) -> int:
 
 
 def split_path(path: str) -> NameParts:
-    """Folder (empty for the collection's own), name and extension (without its dot) of a record's path, folded."""
+    """Folder (empty for the collection's own), name and extension (without its dot) of a record's place, folded."""
     folder, _, name = fold_name(path).rpartition("/")
     stem, dot, ext = name.rpartition(".")
     return NameParts(folder, name, ext if dot and stem else "")
@@ -100,6 +100,7 @@ LIST_COLUMNS: dict[str, ListColumn] = {
     "keyword": ListColumn(lambda record: record.metadata.keywords),
     "person": ListColumn(lambda record: record.metadata.people),
     "caption": ListColumn(lambda record: _written(record.metadata)),
+    "column": ListColumn(lambda record: record.metadata.columns),
 }
 COUNTS = "<u2"  # the dtype of how many texts rows have in these
 FILTER_NUMBERS: dict[str, NumberColumn] = {
@@ -127,6 +128,8 @@ RUN_NUMBERS: dict[str, NumberColumn] = {
     "metadata_version": NumberColumn("<u1", attrgetter("metadata_version"), unknown=0),
     "member": NumberColumn("<i8", lambda record: name_key(record.member), unknown=0, sparse=True),  # 0: none
     "view": NumberColumn("<i8", lambda record: name_key(record.view), unknown=0, sparse=True),  # 0: the whole file
+    "archive_bytes": NumberColumn("<i8", attrgetter("archive_bytes"), unknown=0, sparse=True),
+    "archive_rows": NumberColumn("<i4", attrgetter("archive_rows"), unknown=0, sparse=True),
 }
 NUMBERS = FILTER_NUMBERS | RUN_NUMBERS
 _TYPECODES = {"<i8": "q", "<u8": "Q", "<f8": "d", "<i4": "i", "<i1": "b", "<u1": "B"}
@@ -312,7 +315,7 @@ class ColumnsBuilder:
 
     def add(self, record: ImageRecord) -> None:
         """Take the next record."""
-        parts = split_path(record.path)
+        parts = split_path(record.place)
         for append, of in self._single:
             append(of(record))
         for extend, of in self._several:

@@ -16,6 +16,7 @@ import xxhash
 
 from clipsearch.config import CURRENT_LINE, NEWER_LINE, index_error, open_plain, read_plain
 from clipsearch.errors import CorruptIndex, IndexNotFound, IndexWarning, StorageError, UnsupportedIndex
+from clipsearch.places import Address, is_address
 from clipsearch.records import FileRef, IntArray, Manifest, TagRef
 from clipsearch.store.files import verify_file
 from clipsearch.store.lock import BUSY, COMMIT, is_new
@@ -75,7 +76,9 @@ class Snapshot:
 
 
 def root_path(index_dir: Path, root: str) -> Path:
-    """The collection's folder that the manifest's `root` means."""
+    """The collection's folder that the manifest's `root` means, or its Address."""
+    if is_address(root):
+        return Address(root)
     return Path(os.path.normpath(index_dir.absolute() / root))
 
 

@@ -21,13 +21,14 @@ LAYERS = [set(line.split("  ")[0].split()) for line in LAW.split("```")[1].strip
 """Lowest first, as docs/architecture.md has them. A part imports from lower layers and from itself only."""
 
 ONLY_IMPORTERS = {
-    "pyarrow": {"store", "pairs", "exports"},
+    "pyarrow": {"archives", "store", "pairs", "exports"},
     "lancedb": {"exports"},
     "pgvector": {"exports"},
     "psycopg": {"exports"},
     "pymilvus": {"exports"},
     "qdrant_client": {"exports"},
     "faiss": {"vectors"},
+    "fsspec": {"archives"},
     "torch": {"encoder", "training"},
     "open_clip": {"encoder", "training"},
     "matplotlib": {"evaluation", "training"},

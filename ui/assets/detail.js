@@ -62,6 +62,7 @@ export class Detail {
     if (hit.people?.length) rows.push([t("fact.people"), this.values("person", hit.people, (name) => name)]);
     if (hit.keywords?.length) rows.push([t("fact.keywords"), this.values("keyword", hit.keywords, (word) => word.replaceAll("|", " › "))]);
     if (hit.words?.length) rows.push([t("fact.words"), make("span.cs-words", {}, hit.words.map(({ text }) => text).join("\n"))]);
+    if (hit.columns?.length) rows.push([t("fact.columns"), this.values("column", hit.columns, (one) => one.replace("=", ": "))]);
     if (hit.rating) rows.push([t("fact.rating"), hit.rating < 0 ? t("fact.rejected") : `${"★".repeat(hit.rating)}${"☆".repeat(5 - hit.rating)}`]);
     if (hit.band) rows.push([t("fact.match"), bandTitle(hit)]);
     else if (typeof hit.score === "number") rows.push([t("fact.score"), hit.score.toLocaleString(locale, { minimumFractionDigits: 3, maximumFractionDigits: 3 })]);
@@ -76,10 +77,10 @@ export class Detail {
     }
     rows.push([t("fact.changed"), moment(new Date(hit.mtime_ns / 1e6))]);
     if (hit.format) rows.push([t("fact.format"), hit.format]);
-    const folder = shown(hit.name).split("/").slice(0, -1).join("/");
+    const folder = shown(hit.member ? `${hit.name}/${hit.member}` : hit.name).split("/").slice(0, -1).join("/");
     if (folder) rows.push([t("fact.folder"), button("cs-link", null, t("detail.folder"), () => this.on.folder(folder), folder)]);
     if (hit.index) rows.push([t("fact.index"), shown(hit.index)]);
-    rows.push([t("fact.path"), make("code", {}, shown(hit.path))]);
+    rows.push([t("fact.path"), make("code", {}, shown(hit.member ? hit.where : hit.path))]);
     rows.push([t("fact.row"), `${hit.row_id} (like:${hit.row_id})`]);
     return rows;
   }

@@ -12,7 +12,7 @@ const ASK_AFTER_MS = 40;
 const LONG_PRESS_MS = 450;
 const STILL = 10; // pixels that a finger may move while it presses
 
-export const baseName = (hit) => shown(hit.name).split("/").pop();
+export const baseName = (hit) => shown(hit.member || hit.name).split("/").pop();
 
 /** Seconds as players show them: 1:13, 1:02:03. */
 /** A moment of a video: 1:05, 1:02:03. */

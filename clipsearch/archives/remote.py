@@ -1,0 +1,221 @@
+"""Object storage (S3 and what else fsspec reads): listing folder by folder, and fetching with a limited patience.
+
+What the network does not give is an error that says so, never a sign that something was deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import IO, Any, TypeVar
+
+import xxhash
+
+from clipsearch.archives.listing import Spool
+from clipsearch.errors import MissingExtra, StorageError, first_line
+from clipsearch.places import Address
+
+S3 = ("s3", "s3a")
+ATTEMPTS = 3
+FIRST_WAIT_S = 0.2  # four times as long after each attempt
+AT_ONCE = 16
+AHEAD = 48  # objects that are fetched, or wait to be used
+REFUSED = ("http", "https", "ftp", "data", "file", "local", "github", "git")
+"""Protocols of fsspec that are no object storage."""
+_TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object as a listing tells of it. `path` is relative to the address. `tag`: of its content, 0 if unknown."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    tag: int
+
+
+class Storage:
+    """What lies at an address. Connects when it is first asked."""
+
+    def __init__(self, address: str | os.PathLike[str]) -> None:
+        """Raises: StorageError for an address that is not one of object storage, MissingExtra."""
+        self.address = os.fspath(address).rstrip("/")
+        place = Address(self.address)
+        protocol = self.address.partition("://")[0]
+        if protocol in REFUSED or "::" in self.address:
+            raise StorageError(place, f"{protocol}: is not object storage", "Download the pictures first.")
+        if re.match(r"[^/]*://[^/]*:[^/]*@", self.address):
+            raise StorageError(place, "it has a password in it", "Put it into the storage's own configuration.")
+        from fsspec.core import url_to_fs
+
+        options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+        if protocol in S3:  # s3fs and we try again: boto, which would as well, need not multiply that
+            options["config_kwargs"] = {"retries": {"mode": "standard", "max_attempts": 1}}
+        try:
+            self._fs, self._root = url_to_fs(self.address, **options)
+        except ImportError as error:
+            if protocol in S3:
+                raise MissingExtra("s3", "reading s3:// addresses") from error
+            raise StorageError(place, f"reading {protocol}: addresses needs a package", first_line(error)) from error
+        except (ValueError, OSError) as error:
+            raise StorageError(place, first_line(error), "Check the address.") from error
+
+    def walk(self, take: Callable[[str], bool]) -> Iterator[list[StoredObject]]:
+        """The objects of one folder after another. `take` says of a folder, by its relative path, whether to look into
+        it. Raises: StorageError, if any cannot be listed: then nobody knows what is there."""
+        pending = [self._root.rstrip("/")]
+        seen: set[str] = set()
+        while pending:
+            folder = pending.pop()
+            if folder in seen:
+                continue
+            seen.add(folder)
+            found: list[StoredObject] = []
+            below: list[str] = []
+            relative = folder.removeprefix(self._root.rstrip("/")).lstrip("/")
+            for entry in self._patiently(relative, lambda place=folder: self._fs.ls(place, detail=True)):  # type: ignore[misc]
+                name = str(entry["name"]).rstrip("/")
+                path = name.removeprefix(self._root.rstrip("/")).lstrip("/")
+                if name == folder or not path:  # an object that stands for the folder itself
+                    continue
+                if entry["type"] == "directory":
+                    if take(path):
+                        below.append(name)
+                elif entry["type"] == "file":
+                    found.append(StoredObject(path, int(entry["size"] or 0), _time_of(entry), _tag_of(entry)))
+            pending += sorted(below, reverse=True)
+            yield sorted(found, key=lambda one: one.path)
+
+    def about(self, path: str) -> StoredObject:
+        """One object. Raises: StorageError."""
+        entry = self._patiently(path, lambda: self._fs.info(self._full(path)))
+        if entry.get("type") != "file":
+            raise StorageError(Address(self.address) / path, "there is no such object", "Check the address.")
+        return StoredObject(path, int(entry["size"] or 0), _time_of(entry), _tag_of(entry))
+
+    def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
+        """The bytes of an object, or a part of them. Raises: OSError."""
+        content: bytes = _again(lambda: self._fs.cat_file(self._full(path), start=start, end=stop))
+        return content
+
+    def open(self, path: str) -> IO[bytes]:
+        """An object, to be read in parts. Raises: OSError."""
+        file: IO[bytes] = _again(lambda: self._fs.open(self._full(path), "rb"))
+        return file
+
+    def fetch(self, path: str, size_bytes: int) -> Spool:
+        """A copy of an object, which goes when nobody holds it any more. Raises: OSError."""
+        spool = Spool(os.path.splitext(path)[1])
+        _again(lambda: self._fs.get_file(self._full(path), spool.path))
+        found = os.path.getsize(spool.path)
+        if found != size_bytes:
+            raise OSError(f"it has {found:,} bytes now, not {size_bytes:,}")
+        return spool
+
+    def fetch_all(
+        self, items: Iterable[Item], what: Callable[[Item], tuple[str, int] | None]
+    ) -> Iterator[tuple[Item, Spool | OSError | None]]:
+        """Copies of many objects, AT_ONCE at a time, in the order of `items`. `what` says which path and size an item
+        needs; None for nothing."""
+        waiting: deque[tuple[Item, Future[Spool] | None]] = deque()
+
+        def first() -> tuple[Item, Spool | OSError | None]:
+            item, future = waiting.popleft()
+            if future is None:
+                return item, None
+            try:
+                return item, future.result()
+            except OSError as error:
+                return item, error
+
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="clipsearch-fetch") as pool:
+            try:
+                for item in items:
+                    wanted = what(item)
+                    waiting.append((item, None if wanted is None else pool.submit(self.fetch, *wanted)))
+                    if len(waiting) >= AHEAD:
+                        yield first()
+                while waiting:
+                    yield first()
+            finally:
+                for _, future in waiting:
+                    if future is not None:
+                        future.cancel()
+
+    def _full(self, path: str) -> str:
+        return f"{self._root.rstrip('/')}/{path}" if path else self._root
+
+    def _patiently(self, path: str, ask: Callable[[], T]) -> T:
+        try:
+            return _again(ask)
+        except OSError as error:
+            problem = f"it cannot be listed ({error.strerror or first_line(error)})"
+            advice = "Nothing was changed. Check the address, the network and the permissions, then run it again."
+            raise StorageError(Address(self.address) / path, problem, advice) from error
+
+
+def _again(ask: Callable[[], T]) -> T:
+    """What `ask` gives, at most at the ATTEMPTS-th time. Raises: OSError, at once for what will not pass."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return ask()
+        except (FileNotFoundError, PermissionError, IsADirectoryError):
+            raise
+        except Exception as error:  # every kind of storage has errors of its own
+            if attempt + 1 == ATTEMPTS:
+                if isinstance(error, OSError):
+                    raise
+                raise OSError(first_line(error)) from error
+            time.sleep(FIRST_WAIT_S * 4**attempt)
+    raise AssertionError
+
+
+def _time_of(entry: dict[str, Any]) -> int:
+    """When an object was written, in nanoseconds since 1970; 0 where nothing says so."""
+    for name in _TIMES:
+        value = entry.get(name)
+        if isinstance(value, datetime):
+            return int(value.timestamp() * 1e6) * 1000
+        if isinstance(value, (int, float)):
+            return int(value * 1e6) * 1000
+        if isinstance(value, str):
+            try:
+                return int(datetime.fromisoformat(value).timestamp() * 1e6) * 1000
+            except ValueError:
+                continue
+    return _tag_of(entry) % 2**62
+
+
+def _tag_of(entry: dict[str, Any]) -> int:
+    tag = entry.get("ETag") or entry.get("etag") or entry.get("md5Hash") or ""
+    return xxhash.xxh3_64_intdigest(str(tag).encode()) if tag else 0
+
+
+_STORAGES: dict[str, Storage] = {}
+
+
+def read_object(address: str, start: int | None = None, stop: int | None = None) -> bytes:
+    """The bytes at an address, or a part of them. Raises: OSError."""
+    storage, path = storage_of(address)
+    return storage.read(path, start, stop)
+
+
+def storage_of(address: str) -> tuple[Storage, str]:
+    """The storage that an address is in, with its connection kept, and the path there. Raises: OSError."""
+    protocol, _, rest = address.partition("://")
+    bucket, _, path = rest.partition("/")
+    root = f"{protocol}://{bucket}"
+    try:
+        storage = _STORAGES.setdefault(root, Storage(root)) if root not in _STORAGES else _STORAGES[root]
+    except (StorageError, MissingExtra) as error:
+        raise OSError(first_line(error)) from error
+    return storage, path

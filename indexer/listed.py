@@ -1,0 +1,199 @@
+"""Sources that are one file: an archive, or a list of paths.
+
+A list has a path on each line, or paths that end with NUL (`find -print0`). Relative ones are relative to its folder,
+which is the root of the collection; a file elsewhere has its absolute path.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from clipsearch.archives import is_archive_name
+from clipsearch.archives.listing import COMPRESSED
+from clipsearch.errors import StorageError
+from clipsearch.filenames import from_bytes, to_bytes
+from clipsearch.indexer.scan import ARCHIVES, FileBlock, FoundFile, Scan, clamped, kind_of_name, unreadable
+from clipsearch.indexer.sidecars import Sidecars
+from clipsearch.pictures.formats import HEAD_BYTES, identify, is_picture_name
+from clipsearch.records import SkippedImage
+
+DATASET_FILES = ("dataset_dict.json", "state.json", "dataset_info.json")
+"""What Hugging Face's `datasets` writes beside its Arrow files."""
+NOT_LISTED = "no longer in the list"
+_BLOCK_FILES = 16_384
+_HEAD_BYTES = 65_536
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a folder is one that Hugging Face's `datasets` has saved."""
+    try:
+        return any((folder / name).is_file() for name in DATASET_FILES)
+    except OSError:
+        return False
+
+
+def check_list(path: Path) -> None:
+    """Raise StorageError unless a file is an archive or a list of paths."""
+    name = path.name.lower()
+    if is_archive_name(path.name):
+        return
+    if name.endswith(COMPRESSED):
+        problem, advice = "a compressed tar cannot be read in random order", "Decompress it first (gunzip, xz -d)."
+        raise StorageError(path, problem, advice)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise StorageError(path, f"it cannot be read ({error.strerror})", "Check its permissions.") from error
+    if identify(head[:HEAD_BYTES], path.name) is not None:
+        raise StorageError(path, "it is a picture, not a folder", "Name the folder that holds the pictures.")
+    if not any(os.path.lexists(_joined(path.parent, raw)) for raw in _split([head])):
+        problem = "it is neither a tar nor a table, and none of its lines is the path of a file"
+        raise StorageError(path, problem, "Name a folder that holds pictures, or a list of paths of which some exist.")
+
+
+def walk_list(root: Path, name: str, result: Scan, *, archives: bool | None) -> Iterator[FileBlock]:
+    """As `scan.walk`, of what the file `name` in `root` is or lists. Raises: StorageError if it cannot be read."""
+    place = root / name
+    if is_archive_name(name):
+        try:
+            info = place.stat()
+        except OSError as error:
+            raise _not_there(place, error) from error
+        _take_archive(name, info, result)
+        return
+    try:
+        with place.open("rb") as file:
+            yield from _listed(root, _split(iter(lambda: file.read(_HEAD_BYTES), b"")), result, archives)
+    except OSError as error:
+        raise _not_there(place, error) from error
+
+
+def _not_there(place: Path, error: OSError) -> StorageError:
+    return StorageError(
+        place, f"it cannot be read ({error.strerror or error})", "Nothing was changed. Check that its drive is there."
+    )
+
+
+def _take_archive(path: str, info: os.stat_result, result: Scan) -> None:
+    result.files += 1
+    result.folders.add(path.rpartition("/")[0])
+    mtime_ns = int(clamped([info.st_mtime_ns])[0])
+    result.archives.append(FoundFile(path, info.st_size, mtime_ns, info.st_ino))
+
+
+def _split(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The paths in a list, which comes in blocks."""
+    rest, ending = b"", b""
+    for block in blocks:
+        rest += block
+        if not ending:
+            rest = rest.removeprefix(b"\xef\xbb\xbf")
+            ending = b"\0" if b"\0" in rest else b"\n"
+        *lines, rest = rest.split(ending)
+        yield from (line for line in map(_stripped, lines) if line)
+    if _stripped(rest):
+        yield _stripped(rest)
+
+
+def _stripped(line: bytes) -> bytes:
+    return line.removesuffix(b"\r")
+
+
+def _joined(root: Path, raw: bytes) -> str:
+    return os.path.normpath(os.path.join(root, from_bytes(raw)))
+
+
+def _listed(root: Path, lines: Iterable[bytes], result: Scan, archives: bool | None) -> Iterator[FileBlock]:
+    """The files of a list, some at a time, each once."""
+    seen: set[bytes] = set()
+    inside = os.path.join(root, "")
+    waiting: dict[str, list[tuple[str, os.stat_result]]] = {}
+    sidecars: dict[str, Sidecars] = {}
+    number = 0
+    for raw in lines:
+        place = _joined(root, raw)
+        path = place.removeprefix(inside).replace(os.sep, "/")
+        digest = xxhash.xxh3_128_digest(to_bytes(path))
+        if digest in seen:
+            continue
+        seen.add(digest)
+        folder, _, name = path.rpartition("/")
+        try:
+            info = os.stat(place)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError):
+                result.unreadable.append(unreadable(path, error))
+            else:
+                result.unreadable.append(SkippedImage(path, "unreadable", "it is no path"))
+            continue
+        if not stat.S_ISREG(info.st_mode):
+            result.others["folders" if stat.S_ISDIR(info.st_mode) else "neither files nor folders"] += 1
+        elif is_archive_name(name) and archives is not False:
+            _take_archive(path, info, result)
+        elif is_archive_name(name):
+            result.left_out[path] = ARCHIVES
+        elif not is_picture_name(name):
+            result.others[kind_of_name(name)] += 1
+        else:
+            waiting.setdefault(folder, []).append((name, info))
+            number += 1
+            if number % _BLOCK_FILES == 0:
+                yield from _blocks(root, waiting, sidecars, result)
+                waiting = {}
+    yield from _blocks(root, waiting, sidecars, result)
+
+
+def _blocks(
+    root: Path,
+    waiting: dict[str, list[tuple[str, os.stat_result]]],
+    sidecars: dict[str, Sidecars],
+    result: Scan,
+) -> Iterator[FileBlock]:
+    for folder, files in waiting.items():
+        result.files += len(files)
+        result.folders.add(folder)
+        names = [name for name, _ in files]
+        paths = [f"{folder}/{name}" if folder else name for name in names]
+        digests = b"".join(xxhash.xxh3_128_digest(to_bytes(path)) for path in paths)
+        infos = [info for _, info in files]
+        if folder not in sidecars:
+            sidecars[folder] = _beside(os.path.join(root, folder))
+        yield FileBlock(
+            folder,
+            names,
+            np.frombuffer(digests, "<i8").reshape(-1, 2),
+            np.array([info.st_size for info in infos], np.int64),
+            clamped([info.st_mtime_ns for info in infos]),
+            _inodes(infos),
+            sidecars[folder].numbers(names),
+        )
+
+
+def _inodes(infos: list[os.stat_result]) -> npt.NDArray[np.uint64]:
+    return np.array([info.st_ino for info in infos], np.uint64)
+
+
+def _beside(folder: str) -> Sidecars:
+    """What lies in a folder that may speak of pictures."""
+    found = Sidecars()
+    try:
+        descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return found
+    try:
+        for name in os.listdir(descriptor):
+            found.add(name)
+        found.look(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+    return found

@@ -1,0 +1,97 @@
+"""Collections in object storage: what a walk finds there, and copies of what is to be read.
+
+Files beside pictures (XMP) and videos are not looked at there, and `.clipsearchignore` is not read; `--exclude` is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from clipsearch.archives import is_archive_name
+from clipsearch.archives.listing import Spool
+from clipsearch.archives.remote import Storage, StoredObject
+from clipsearch.config import INDEX_DIR_NAME
+from clipsearch.filenames import to_bytes
+from clipsearch.indexer.ignore import HIDDEN, Folder, Ignore
+from clipsearch.indexer.scan import ARCHIVES, FileBlock, FoundFile, Scan, clamped, kind_of_name
+from clipsearch.pictures.formats import classify_name, is_picture_name, is_video_name
+
+MOST_FAILED = 16
+"""So many objects one after another that cannot be fetched: the storage is not to be reached, and the run stops."""
+
+
+def walk_storage(root: Path, result: Scan, ignore: Ignore) -> Iterator[FileBlock]:
+    """As `scan.walk`, of object storage. Raises: StorageError, if anything there cannot be listed."""
+    storage = Storage(root)
+    if ignore.listed:
+        _take_archive(storage.about(ignore.listed), result)
+        return
+    rules: dict[str, Folder] = {}
+
+    def skipped(path: str, is_dir: bool) -> bool:
+        folder, _, name = path.rpartition("/")
+        if folder not in rules:
+            rules[folder] = ignore.enter_folder(folder, ())
+        why = rules[folder].skips(path, name, is_dir)
+        if why is not None and why != HIDDEN:
+            result.left_out[path] = why
+        return why is not None or name == INDEX_DIR_NAME
+
+    for objects in storage.walk(lambda path: not skipped(path, True)):
+        pictures = []
+        for one in objects:
+            name = one.path.rpartition("/")[2]
+            if skipped(one.path, False):
+                continue
+            if is_archive_name(name) and ignore.archives is not None:
+                if ignore.archives:
+                    _take_archive(one, result)
+                else:
+                    result.left_out[one.path] = ARCHIVES
+            elif is_picture_name(name) and not is_video_name(name) and "." in name:
+                pictures.append(one)
+            else:
+                result.others[kind_of_name(name)] += 1
+        if pictures:
+            yield _block(pictures, result)
+
+
+def _take_archive(one: StoredObject, result: Scan) -> None:
+    result.files += 1
+    result.folders.add(one.path.rpartition("/")[0])
+    result.archives.append(FoundFile(one.path, one.size_bytes, int(clamped([one.mtime_ns])[0]), one.tag))
+
+
+def _block(objects: list[StoredObject], result: Scan) -> FileBlock:
+    folder = objects[0].path.rpartition("/")[0]
+    result.files += len(objects)
+    result.folders.add(folder)
+    digests = b"".join(xxhash.xxh3_128_digest(to_bytes(one.path)) for one in objects)
+    return FileBlock(
+        folder,
+        [one.path.rpartition("/")[2] for one in objects],
+        np.frombuffer(digests, "<i8").reshape(-1, 2),
+        np.array([one.size_bytes for one in objects], np.int64),
+        clamped([one.mtime_ns for one in objects]),
+        np.array([one.tag for one in objects], np.uint64),
+    )
+
+
+def with_copies(storage: Storage, files: Iterable[FoundFile]) -> Iterator[tuple[FoundFile, str | None]]:
+    """Each file with a copy of it, or with the reason why there is none."""
+
+    def wanted(file: FoundFile) -> tuple[str, int] | None:
+        return (file.path, file.size_bytes) if classify_name(file.name) is None else None
+
+    for file, copy in storage.fetch_all(files, wanted):
+        if isinstance(copy, Spool):
+            yield dataclasses.replace(file, copy=copy), None
+        elif copy is None:
+            yield file, None
+        else:
+            yield file, f"it cannot be fetched ({copy.strerror or copy})"

@@ -1,0 +1,279 @@
+"""Collections in object storage: a real S3 server on this machine, which can be slow, wrong, or gone."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsearch.archives import remote
+from clipsearch.archives.remote import Storage
+from clipsearch.config import find_index
+from clipsearch.errors import MissingExtra, OtherCollection, StorageError, UnreadablePicture
+from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
+from clipsearch.indexer.plan import plan_index
+from clipsearch.indexer.verify import verify
+from clipsearch.places import Address, as_address, is_address
+from clipsearch.search.collection import Collection
+from clipsearch.search.dedupe import find_duplicates
+from clipsearch.server.thumbnails import Thumbnails
+from tests.support.archives import jpeg, table, write_parquet, write_tar
+from tests.support.fake_encoder import FakeEncoder
+
+pytest.importorskip("s3fs")
+pytestmark = pytest.mark.slow  # a server
+moto = pytest.importorskip("moto.server")
+BUCKET = "photos"
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of a server with an empty bucket, and an environment in which that server is S3."""
+    import boto3
+
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.001)
+    remote._STORAGES.clear()
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket=BUCKET)
+    yield client
+    for one in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
+        client.delete_object(Bucket=BUCKET, Key=one["Key"])
+    client.delete_bucket(Bucket=BUCKET)
+    remote._STORAGES.clear()
+
+
+def run(encoder: FakeEncoder, index: Path, address: str = f"s3://{BUCKET}/a", **options: Any) -> IndexReport:
+    report = index_folder(
+        as_address(address), encoder, index=index, options=IndexOptions(**{"workers": 1, "archives": True, **options})
+    )
+    checked = verify(report.index)
+    assert checked.ok, checked.problems
+    return report
+
+
+def put(s3: Any, tmp_path: Path) -> dict[str, bytes]:
+    """Pictures in the bucket: plain, in a tar and in a Parquet file. Returns them by place."""
+    contents = {f"b/{n}.jpg": jpeg(n) for n in range(4)} | {"top.jpg": jpeg(10), "c d/é#?.jpg": jpeg(11)}
+    for name, content in contents.items():
+        s3.put_object(Bucket=BUCKET, Key=f"a/{name}", Body=content)
+    write_tar(tmp_path / "x.tar", {"0.jpg": jpeg(20), "0.txt": "a harbour", "1.jpg": jpeg(21)})
+    write_parquet(tmp_path / "t.parquet", table([jpeg(30), jpeg(31)], {"text": ["a barn", "a dog"]}))
+    for name in ("x.tar", "t.parquet"):
+        s3.upload_file(str(tmp_path / name), BUCKET, f"a/{name}")
+    s3.put_object(Bucket=BUCKET, Key="a/notes.txt", Body=b"")
+    s3.put_object(Bucket=BUCKET, Key="a/b/", Body=b"")  # a folder, as some programs make them
+    s3.put_object(Bucket=BUCKET, Key="ab/other.jpg", Body=jpeg(99))
+    archived = {
+        "x.tar/0.jpg": jpeg(20),
+        "x.tar/1.jpg": jpeg(21),
+        "t.parquet/0.jpg": jpeg(30),
+        "t.parquet/1.jpg": jpeg(31),
+    }
+    return contents | archived
+
+
+def test_a_bucket_is_indexed_as_a_folder_is(s3: Any, tmp_path: Path, encoder: FakeEncoder) -> None:
+    contents = put(s3, tmp_path)
+    report = run(encoder, tmp_path / "index")
+    assert (report.pictures, report.encoded, report.skipped) == (10, 10, [])
+    files = tmp_path / "files"
+    for number, content in enumerate(contents.values()):
+        files.mkdir(exist_ok=True)
+        (files / f"{number}.jpg").write_bytes(content)
+    wanted = by_content(index_folder(files, encoder, options=IndexOptions(workers=1)).index, encoder)
+    found = by_content(report.index, encoder)
+    assert found.keys() == wanted.keys()
+    assert all(np.abs(found[key] - wanted[key]).max() <= 1e-6 for key in found)
+    again = run(encoder, tmp_path / "index")
+    assert (again.unchanged, again.encoded, again.generation) == (10, 0, report.generation)
+    thumbnails = Thumbnails(tmp_path / "thumbnails")
+    with Collection(find_index(tmp_path / "index"), encoder=encoder) as photos:
+        assert str(photos.root) == f"s3://{BUCKET}/a"
+        hits = photos.search("", k=99)
+        assert {hit.record.place for hit in hits} == set(contents)
+        for hit in hits:
+            assert hit.path.startswith(f"s3://{BUCKET}/a/")
+            assert Path(photos.file_of(hit)).read_bytes() == contents[hit.record.place]
+            assert photos.thumbnail(hit)
+            assert thumbnails.get(hit.record, hit.path, 256)[1] == hit.record.content_hash
+            assert photos.search(f"like:{hit.record.row_id}#xywh=0,0,9,9", k=1, all=True)
+        assert [hit.record.place for hit in photos.search("caption:harbour")] == ["x.tar/0.jpg"]
+        assert find_duplicates(photos) == []
+    thumbnails.close()
+
+
+def by_content(index: Path, encoder: FakeEncoder) -> dict[str, Any]:
+    with Collection(index, encoder=encoder) as photos:
+        ids = photos.row_ids()
+        return {str(photos.record(int(i)).content_hash): v for i, v in zip(ids, photos.vectors(ids), strict=True)}
+
+
+def test_what_changes_in_a_bucket(s3: Any, tmp_path: Path, encoder: FakeEncoder) -> None:
+    put(s3, tmp_path)
+    index = tmp_path / "index"
+    run(encoder, index, exclude=("c*",))
+    report = run(encoder, index)
+    assert (report.pictures, report.encoded) == (10, 1)
+    s3.put_object(Bucket=BUCKET, Key="a/b/0.jpg", Body=jpeg(50, (60, 60)))
+    s3.copy_object(Bucket=BUCKET, Key="a/b/moved.jpg", CopySource=f"{BUCKET}/a/b/1.jpg")
+    s3.delete_object(Bucket=BUCKET, Key="a/b/1.jpg")
+    write_tar(tmp_path / "x.tar", {"0.jpg": jpeg(20), "2.jpg": jpeg(22)})
+    s3.upload_file(str(tmp_path / "x.tar"), BUCKET, "a/x.tar")
+    plan = plan_index(as_address(f"s3://{BUCKET}/a"), encoder, index=index, options=IndexOptions(workers=1))
+    assert (plan.to_read, plan.unchanged) == (2, 6)
+    report = run(encoder, index)
+    assert (report.encoded, report.renamed, report.pictures) == (2, 1, 10)
+    report = run(encoder, index, reread_metadata=True, reindex=True)
+    assert (report.encoded, report.pictures) == (10, 10)
+    s3.delete_object(Bucket=BUCKET, Key="a/x.tar")
+    report = run(encoder, index)
+    assert (report.missing, report.removed, report.pictures) == (2, 0, 8)
+
+
+def test_one_archive_at_an_address(s3: Any, tmp_path: Path, encoder: FakeEncoder) -> None:
+    put(s3, tmp_path)
+    report = run(encoder, tmp_path / "index", f"s3://{BUCKET}/a/x.tar", archives=None)
+    assert report.pictures == 2
+    assert run(encoder, tmp_path / "index", f"s3://{BUCKET}/a/x.tar", archives=None).unchanged == 2
+    with pytest.raises(StorageError):
+        run(encoder, tmp_path / "other", f"s3://{BUCKET}/a/none.tar")
+    with pytest.raises(OtherCollection):
+        run(encoder, tmp_path / "index", f"s3://{BUCKET}/ab")
+
+
+def test_an_object_that_cannot_be_fetched_loses_nothing(
+    s3: Any, tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(s3, tmp_path)
+    index = tmp_path / "index"
+    tries: dict[str, int] = {}
+    fetched = Storage._full
+
+    def fails(times: int) -> None:
+        def full(storage: Storage, path: str) -> str:
+            if path == "b/2.jpg":
+                tries[path] = tries.get(path, 0) + 1
+                if tries[path] <= times:
+                    raise ConnectionResetError("connection reset")
+            return fetched(storage, path)
+
+        tries.clear()
+        monkeypatch.setattr(Storage, "_full", full)
+
+    fails(remote.ATTEMPTS - 1)
+    report = run(encoder, index)
+    assert (report.pictures, report.skipped) == (10, [])
+    s3.put_object(Bucket=BUCKET, Key="a/b/2.jpg", Body=jpeg(60))
+    fails(10**9)
+    report = run(encoder, index)
+    assert [skip.path for skip in report.skipped] == ["b/2.jpg"]
+    assert (report.pictures, report.kept) == (10, 1)  # as it was
+    assert 1 < tries["b/2.jpg"] <= remote.ATTEMPTS
+    fails(0)
+    report = run(encoder, index)
+    assert (report.pictures, report.encoded, report.skipped) == (10, 1, [])
+
+
+def test_a_storage_that_is_gone_is_an_error_and_no_deletion(
+    s3: Any, tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(s3, tmp_path)
+    for number in range(40):
+        s3.put_object(Bucket=BUCKET, Key=f"a/many/{number:02d}.jpg", Body=jpeg(200 + number))
+    index = tmp_path / "index"
+    fetch = Storage.fetch
+
+    def dies(storage: Storage, path: str, size_bytes: int) -> Any:
+        if path >= "many/10":
+            raise OSError("connection refused")
+        return fetch(storage, path, size_bytes)
+
+    monkeypatch.setattr(Storage, "fetch", dies)
+    with pytest.raises(StorageError, match="could not be reached any more"):
+        run(encoder, index, batch_pictures=4)
+    before = encoder.images_encoded
+    assert verify(index).pictures == before > 0
+    monkeypatch.setattr(Storage, "fetch", fetch)
+    report = run(encoder, index)
+    assert (report.pictures, encoder.images_encoded) == (50, 50)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # where nobody listens
+    remote._STORAGES.clear()
+    with pytest.raises(StorageError, match="listed"):
+        run(encoder, index)
+    assert verify(index).pictures == 50
+    with Collection(index, encoder=encoder) as photos:
+        hit = photos.search("", k=1)[0]
+        assert photos.search("red", k=3, all=True)
+        with pytest.raises(UnreadablePicture):
+            photos.file_of(hit)
+
+
+def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: FakeEncoder) -> None:
+    for text in ("s3://b/p", "s3:/b/p", "gs://b", "s3://b/p q/é#1"):
+        address = as_address(Path(text))
+        assert is_address(address)
+        assert str(address) == os.fspath(address) == f"{text.partition(':')[0]}://{text.partition(':')[2].lstrip('/')}"
+        assert os.path.join(address, "x.jpg") == f"{address}/x.jpg"  # noqa: PTH118
+        assert isinstance(address / "x", Address)
+        assert address.absolute() == address
+    for text in ("a/b", "/a", "C:/x", ":/", "s3:"):
+        assert not is_address(as_address(Path(text)))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s3:" / "b").mkdir(parents=True)
+    assert not is_address(as_address(Path("s3:/b")))
+    for text, problem in (
+        ("https://example.org/a", "not object storage"),
+        ("s3://key:secret@bucket/a", "password"),
+        ("zip://a::s3://b/x.zip", "not object storage"),
+        ("nothing://b", "nothing"),
+    ):
+        with pytest.raises(StorageError, match=problem):
+            Storage(text)
+    with pytest.raises(StorageError, match="--index"):
+        index_folder(as_address("s3://b/a"), encoder)
+
+
+def test_what_reads_addresses_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = importlib.import_module("fsspec.registry")
+
+    for package, protocol, kind, problem in (
+        ("gcsfs", "gs", StorageError, "gcsfs"),
+        ("s3fs", "s3", MissingExtra, r"clipsearch\[s3\]"),
+    ):
+        monkeypatch.setitem(sys.modules, package, None)
+        monkeypatch.delitem(registry._registry, protocol, raising=False)
+        with pytest.raises(kind, match=problem):
+            Storage(f"{protocol}://bucket/a")
+
+
+def test_a_changed_object_is_not_shown(s3: Any, tmp_path: Path, encoder: FakeEncoder) -> None:
+    s3.put_object(Bucket=BUCKET, Key="a/x.jpg", Body=jpeg(0))
+    report = run(encoder, tmp_path / "index")
+    s3.put_object(Bucket=BUCKET, Key="a/x.jpg", Body=jpeg(1))
+    with Collection(report.index, encoder=encoder) as photos, pytest.raises(UnreadablePicture, match="changed"):
+        photos.file_of(photos.search("", k=1)[0])

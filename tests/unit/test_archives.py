@@ -1,0 +1,626 @@
+"""Pictures in tars, Parquet and Arrow: the same vectors as of files, and every promise that files have."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import typer
+import xxhash
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import clipsearch
+from clipsearch.archives import file_of, is_archive_name, open_archive
+from clipsearch.archives.said import said_in, with_said
+from clipsearch.archives.tars import read_part
+from clipsearch.cli.taking import copy_hits
+from clipsearch.config import find_index
+from clipsearch.errors import ClipsearchError, NoPictures, OtherCollection, StorageError, UnreadablePicture
+from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
+from clipsearch.indexer.compact import compact
+from clipsearch.indexer.plan import plan_index
+from clipsearch.indexer.repair import repair
+from clipsearch.indexer.status import read_status
+from clipsearch.indexer.verify import verify
+from clipsearch.indexer.watch import _Interest
+from clipsearch.records import FloatArray, PictureMetadata
+from clipsearch.search.collection import Collection
+from clipsearch.search.dedupe import find_duplicates
+from tests.support.archives import dataset_table, jpeg, table, write_arrow, write_parquet, write_tar
+from tests.support.collections import serving
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill
+
+EXAMPLES = max(3, int(os.environ.get("CLIPSEARCH_EXAMPLES", "0")) // 100)
+
+
+def run(source: Path, encoder: FakeEncoder, **options: Any) -> IndexReport:
+    report = index_folder(source, encoder, options=IndexOptions(**{"workers": 1, "archives": True, **options}))
+    checked = verify(report.index)
+    assert checked.ok, checked.problems
+    assert checked.pictures == report.pictures
+    return report
+
+
+def vectors_by_content(index: Path, encoder: FakeEncoder) -> dict[str, FloatArray]:
+    with Collection(index, encoder=encoder) as photos:
+        ids = photos.row_ids()
+        found = photos.vectors(ids)
+        return {str(photos.record(int(i)).content_hash): v for i, v in zip(ids, found, strict=True)}
+
+
+def places(index: Path, encoder: FakeEncoder) -> set[str]:
+    with Collection(index, encoder=encoder) as photos:
+        return {photos.record(int(row_id)).place for row_id in photos.row_ids()}
+
+
+def written(kind: str, folder: Path, contents: list[bytes]) -> Path:
+    """The same pictures as a source of a kind."""
+    folder.mkdir()
+    if kind == "files":
+        for number, content in enumerate(contents):
+            (folder / f"{number}.jpg").write_bytes(content)
+        return folder
+    if kind == "list":
+        written("files", folder / "elsewhere", contents)
+        (folder / "paths.txt").write_text("".join(f"elsewhere/{n}.jpg\n" for n in range(len(contents))))
+        return folder / "paths.txt"
+    if kind == "tar":
+        return write_tar(folder / "x.tar", {f"a/{n}.jpg": content for n, content in enumerate(contents)})
+    if kind == "parquet":
+        return write_parquet(folder / "x.parquet", table(contents))
+    made = dataset_table(contents, [0] * len(contents), ["a"])
+    return write_arrow(folder / "x.arrow", made, stream=kind == "stream")
+
+
+KINDS = ("tar", "parquet", "arrow", "stream", "list")
+
+
+@pytest.mark.slow
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(st.tuples(st.integers(8, 300), st.integers(8, 300)), min_size=3, max_size=20), seed=st.integers(0)
+)
+def test_every_source_gives_the_vectors_that_files_give(
+    tmp_path_factory: pytest.TempPathFactory, encoder: FakeEncoder, sizes: list[tuple[int, int]], seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("sources")
+    contents = [jpeg(seed % 10_000 + number, size) for number, size in enumerate(sizes)]
+    wanted = vectors_by_content(run(written("files", folder / "files", contents), encoder).index, encoder)
+    assert len(wanted) == len(contents)
+    for kind in KINDS:
+        report = run(written(kind, folder / kind, contents), encoder)
+        assert (report.encoded, report.pictures, report.skipped) == (len(contents), len(contents), [])
+        found = vectors_by_content(report.index, encoder)
+        assert found.keys() == wanted.keys()
+        for content, vector in found.items():
+            assert np.abs(vector - wanted[content]).max() <= 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_found_can_be_opened_and_searched_for(kind: str, tmp_path: Path, encoder: FakeEncoder) -> None:
+    contents = [jpeg(number) for number in range(4)]
+    source = written(kind, tmp_path / "s", contents)
+    report = run(source, encoder)
+    assert find_index(source) == report.index
+    with Collection(find_index(source), encoder=encoder) as photos:
+        hits = photos.search("", k=10)
+        assert len(hits) == 4
+        for hit in hits:
+            assert Path(photos.file_of(hit)).read_bytes() in contents
+            assert Path(photos.file_of(hit)).suffix == ".jpg"
+            assert Image.open(io.BytesIO(photos.thumbnail(hit))).size == (48, 36)
+            again = photos.search(f"like:{hit.record.row_id}", k=1, all=True)
+            assert again[0].record.row_id == hit.record.row_id
+            part = photos.search(f"like:{hit.record.row_id}#xywh=0,0,20,20", k=1, all=True)
+            assert len(part) == 1
+            assert "data:image/jpeg" in photos.search(f"like:{hit.record.row_id}", k=1, all=True)._repr_html_()
+            if kind == "tar":
+                assert photos.similar(hit.where, 3)[0].record.row_id != hit.record.row_id
+                assert hit.to_dict()["where"] == f"{source}/{hit.record.member}"
+
+
+def test_captions_and_columns_are_searched(tmp_path: Path, encoder: FakeEncoder) -> None:
+    write_tar(
+        tmp_path / "w.tar",
+        {
+            "00.jpg": jpeg(0),
+            "00.txt": "a harbour at dusk\nboats",
+            "00.json": {"license": "cc-by", "id": 17, "tags": ["sea", "evening"], "title": "Harbour", "x": None},
+            "01.json": {"license": "cc-by-sa", "id": 170, "caption": "a dog"},
+            "01.jpg": jpeg(1),
+            "02.jpg": jpeg(2),
+            "02.cls": "3",
+        },
+    )
+    columns: dict[str, list[Any]] = {"text": ["a red barn", None], "id": [17, 18], "score": [0.5, 1.0]}
+    write_parquet(tmp_path / "t.parquet", table([jpeg(3), jpeg(4)], columns))
+    write_arrow(tmp_path / "d.arrow", dataset_table([jpeg(5)], [1], ["cat", "dog"]), stream=True)
+    report = run(tmp_path, encoder)
+    with Collection(report.index, encoder=encoder) as photos:
+
+        def found(query: str) -> set[str]:
+            return {hit.record.place for hit in photos.search(query, k=99)}
+
+        assert found("caption:harbour") == {"w.tar/00.jpg"}
+        assert found("caption:boats keyword:sea") == {"w.tar/00.jpg"}
+        assert found("caption:barn") == {"t.parquet/0.jpg"}
+        assert found("column:license=cc-by") == {"w.tar/00.jpg", "w.tar/01.jpg"}
+        assert found("column:license=cc-by*a") == {"w.tar/01.jpg"}
+        assert found("column:ID=17") == {"w.tar/00.jpg", "t.parquet/0.jpg"}
+        assert found("column:17") == {"w.tar/00.jpg", "w.tar/01.jpg", "t.parquet/0.jpg"}
+        assert found("column:cls=3") == {"w.tar/02.jpg"}
+        assert found("column:score=0.5") == {"t.parquet/0.jpg"}
+        assert found("column:label=dog") == {"d.arrow/0/p0.jpg"}
+        assert found("folder:w.tar -column:cls=3") == {"w.tar/00.jpg", "w.tar/01.jpg"}
+        assert found("name:p0.jpg ext:jpg") == {"d.arrow/0/p0.jpg"}
+        (hit,) = photos.search("caption:harbour")
+        told = hit.to_dict()
+        assert told["columns"] == ["license=cc-by", "id=17"]
+        assert (told["title"], told["keywords"]) == ("Harbour", ["sea", "evening"])
+        assert (told["caption"], told["member"]) == ("a harbour at dusk\nboats", "00.jpg")
+
+
+def test_an_archive_in_a_folder_is_read_only_if_asked_for(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 2)
+    write_tar(photos / "x.tar", {"a.jpg": jpeg(100)})
+    report = run(photos, encoder, archives=None)
+    assert (report.pictures, report.other_files) == (2, {".tar files": 1})
+    assert run(photos, encoder).pictures == 3
+    assert run(photos, encoder, archives=None).pictures == 3  # as before
+    report = run(photos, encoder, archives=False)
+    assert (report.pictures, report.missing, report.withdrawn) == (2, 1, 1)
+    assert report.left_out == {"tars and tables: see --archives": 1}
+    report = run(photos, encoder, archives=None)
+    assert (report.pictures, report.missing) == (2, 1)
+    report = run(photos, encoder)
+    assert (report.pictures, report.encoded, report.returned) == (3, 0, 1)
+    with pytest.raises(NoPictures, match="--archives"):
+        (photos.parent / "only").mkdir()
+        shutil.copy(photos / "x.tar", photos.parent / "only")
+        run(photos.parent / "only", encoder, archives=None)
+
+
+def test_a_changed_archive_is_read_again_and_only_what_is_new_is_encoded(photos: Path, encoder: FakeEncoder) -> None:
+    members = {f"{n}.jpg": jpeg(n) for n in range(6)}
+    write_tar(photos / "x.tar", members)
+    assert run(photos, encoder).encoded == 6
+    assert run(photos, encoder).unchanged == 6
+    os.utime(photos / "x.tar", ns=(1, 1))
+    report = run(photos, encoder)
+    assert (report.encoded, report.touched, report.pictures) == (0, 6, 6)
+    del members["0.jpg"]
+    members |= {"1.jpg": jpeg(101), "new.jpg": jpeg(7)}
+    write_tar(photos / "x.tar", members)
+    report = run(photos, encoder)
+    assert (report.encoded, report.removed, report.pictures) == (2, 1, 6)
+    assert places(report.index, encoder) == {f"x.tar/{name}" for name in members}
+    assert run(photos, encoder).generation == report.generation
+
+
+def test_an_archive_that_is_gone_is_missing_and_one_that_is_back_is_not_read(
+    photos: Path, encoder: FakeEncoder
+) -> None:
+    fill(photos, 30)
+    write_tar(photos / "x.tar", {f"{n}.jpg": jpeg(100 + n) for n in range(2)})
+    run(photos, encoder)
+    (photos / "x.tar").rename(photos.parent / "x.tar")
+    report = run(photos, encoder)
+    assert (report.missing, report.removed, report.pictures) == (2, 0, 30)
+    (photos.parent / "x.tar").rename(photos / "x.tar")
+    report = run(photos, encoder)
+    assert (report.returned, report.encoded, report.missing, report.pictures) == (2, 0, 0, 32)
+    (photos / "x.tar").rename(photos / "y.tar")
+    report = run(photos, encoder)
+    assert (report.renamed, report.encoded, report.pictures) == (1, 0, 32)
+    assert {"y.tar/0.jpg", "y.tar/1.jpg"} < places(report.index, encoder)
+    now_ns = (photos / "y.tar").stat().st_mtime_ns
+    os.utime(photos / "y.tar", ns=(now_ns, now_ns // 10**9 * 10**9))  # as a copy of it has
+    report = run(photos, encoder)
+    assert (report.touched, report.encoded, report.unchanged) == (1, 0, 30)
+    (photos / "y.tar").unlink()
+    report = run(photos, encoder, prune=True)
+    assert (report.forgotten, report.missing, report.pictures) == (2, 0, 30)
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet", "stream"])
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_source_that_stops_half_way_resumes(kind: str, dies: bool, tmp_path: Path, encoder: FakeEncoder) -> None:
+    contents = [jpeg(number) for number in range(40)]
+    source = written(kind, tmp_path / "s", contents)
+    runs = 0
+    while True:
+        runs += 1
+        stop = threading.Event()
+
+        def watch(progress: Progress, stop: threading.Event = stop, before: int = encoder.images_encoded) -> None:
+            if encoder.images_encoded >= before + 12:
+                stop.set()
+                if dies:  # as if it were killed: nothing more is committed
+                    raise KeyboardInterrupt
+
+        options = IndexOptions(workers=1, commit_rows=4, batch_pictures=4)
+        try:
+            report = index_folder(source, encoder, options=options, progress=watch, stop=stop)
+        except KeyboardInterrupt:
+            continue
+        finally:
+            assert verify(find_index(source)).ok
+        if not report.interrupted:
+            break
+    assert runs > 2
+    assert report.pictures == 40
+    assert encoder.images_encoded <= 40 + 8 * dies * runs  # nothing twice, but for what a kill takes
+    assert run(source, encoder).unchanged == 40
+
+
+CONTENTS = [jpeg(number) for number in range(6)] + [b"no picture"]
+Members = dict[str, int]
+
+
+@pytest.mark.slow
+@settings(max_examples=2 * EXAMPLES)
+@given(
+    st.lists(st.dictionaries(st.sampled_from("abcdefg"), st.integers(0, len(CONTENTS) - 1)), min_size=2, max_size=5),
+    st.sampled_from(["x.tar", "x.parquet"]),
+    st.booleans(),
+)
+def test_whatever_becomes_of_an_archive_the_index_says_what_is_in_it(
+    tmp_path_factory: pytest.TempPathFactory, states: list[Members], name: str, is_alone: bool
+) -> None:
+    folder, encoder = tmp_path_factory.mktemp("a"), FakeEncoder()
+    if not is_alone:
+        fill(folder, 3, first=70)
+    source = folder / name
+    for number, members in enumerate(states):
+        contents = {f"{key}.jpg": CONTENTS[which] for key, which in members.items()}
+        if name.endswith(".tar"):
+            write_tar(source, contents)
+        else:
+            write_parquet(source, table(list(contents.values())), 2)
+        os.utime(source, ns=(number * 10**9 + 1, number * 10**9 + 1))
+        report = run(folder, encoder, commit_rows=2, batch_pictures=2)
+        found = [
+            (record.place.removeprefix(name), record.content_hash)
+            for record in collection_records(report.index, encoder)
+            if record.member
+        ]
+        wanted = sorted(xxhash.xxh3_128_hexdigest(c) for c in contents.values() if c != CONTENTS[-1])
+        assert sorted(str(content) for _, content in found) == wanted
+        if name.endswith(".tar"):
+            assert {place for place, _ in found} == {f"/{n}" for n, c in contents.items() if c != CONTENTS[-1]}
+
+
+def test_a_damaged_archive_says_so_and_loses_nothing(photos: Path, encoder: FakeEncoder) -> None:
+    members = {f"{n}.jpg": jpeg(n) for n in range(6)}
+    whole = write_tar(photos / "x.tar", members).read_bytes()
+    (photos / "x.tar").write_bytes(whole[: len(whole) // 3])
+    report = run(photos, encoder)
+    first = report.pictures
+    assert 0 < first < 6
+    assert [(skip.path, skip.status) for skip in report.skipped] == [("x.tar", "truncated")]
+    assert run(photos, encoder).unchanged == first
+    (photos / "x.tar").write_bytes(whole)
+    report = run(photos, encoder)
+    assert (report.pictures, report.skipped, report.encoded) == (6, [], 6 - first)
+    (photos / "x.tar").write_bytes(whole[: len(whole) // 3])
+    report = run(photos, encoder)
+    assert (report.pictures, report.kept, report.removed) == (6, 6 - first, 0)
+    (photos / "x.tar").write_bytes(b"")
+    report = run(photos, encoder)
+    assert (report.pictures, report.kept) == (6, 6)
+    (photos / "x.tar").write_bytes(whole)
+    report = run(photos, encoder)
+    assert (report.pictures, report.skipped, report.encoded) == (6, [], 0)
+    shutil.copy(photos / "x.tar", photos / "y.parquet")
+    report = run(photos, encoder)
+    assert [skip.path for skip in report.skipped] == ["y.parquet"]
+    assert "Parquet" in report.skipped[0].reason
+
+
+def test_pictures_that_cannot_be_read_are_rows_with_a_reason(photos: Path, encoder: FakeEncoder) -> None:
+    contents = [jpeg(0), b"no picture", None, jpeg(1)[:200], jpeg(2)]
+    write_parquet(photos / "t.parquet", table(contents))
+    write_parquet(photos / "u.parquet", table([], {"a": []}).drop(["jpg"]))
+    report = run(photos, encoder)
+    assert report.pictures == 2
+    assert {skip.path: skip.status for skip in report.skipped} == {
+        "t.parquet/1": "not_a_picture",
+        "t.parquet/2": "empty",
+        "t.parquet/3.jpg": "truncated",
+        "u.parquet": "not_a_picture",
+    }
+    again = run(photos, encoder)
+    assert (again.unchanged, again.generation) == (2, report.generation)
+    assert sorted(skip.path for skip in again.skipped) == sorted(skip.path for skip in report.skipped)
+    assert len(read_status(report.index).skipped) == 4
+    assert run(photos, encoder, retry_skipped=True).pictures == 2
+
+
+def test_reindex_compact_plan_and_repair(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 3)
+    write_tar(photos / "x.tar", {f"{n}.jpg": jpeg(100 + n) for n in range(6)})
+    plan = plan_index(photos, encoder, options=IndexOptions(workers=1, archives=True))
+    assert (plan.to_read, plan.files) == (9, 4)
+    report = run(photos, encoder, commit_rows=2, batch_pictures=2)
+    compact(report.index)
+    assert verify(report.index).ok
+    wanted = places(report.index, encoder)
+    plan = plan_index(photos, encoder)
+    assert (plan.to_read, plan.unchanged) == (0, 9)
+    report = run(photos, encoder, reindex=True)
+    assert (report.encoded, report.pictures) == (9, 9)
+    assert places(report.index, encoder) == wanted
+    for file in (report.index / "manifests").iterdir():
+        file.unlink()
+    repair(report.index)
+    assert run(photos, encoder, archives=None).pictures == 9
+    assert places(report.index, encoder) == wanted
+
+
+def test_the_index_of_a_file_stays_that_of_the_file(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 2)
+    source = write_tar(photos / "x.tar", {f"{n}.jpg": jpeg(100 + n) for n in range(3)})
+    report = run(source, encoder, archives=None)
+    assert report.index == photos / "x.tar.clipsearch"
+    assert (report.pictures, report.root) == (3, photos)
+    again = index_folder(photos, encoder, index=report.index, options=IndexOptions(workers=1))  # as the page does
+    assert (again.pictures, again.unchanged) == (3, 3)
+    assert run(photos, encoder, archives=None).pictures == 2  # the folder has an index of its own
+    with pytest.raises(OtherCollection):
+        index_folder(source, encoder, index=photos / ".clipsearch", options=IndexOptions(workers=1))
+    shutil.move(photos, photos.parent / "moved")
+    assert run(photos.parent / "moved" / "x.tar", encoder).unchanged == 3
+    (photos.parent / "moved" / "x.tar").unlink()
+    with pytest.raises(StorageError):
+        run(photos.parent / "moved" / "x.tar", encoder)
+    assert read_status(photos.parent / "moved" / "x.tar.clipsearch").pictures == 3
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\0"])
+def test_lists_of_paths(ending: str, tmp_path: Path, encoder: FakeEncoder) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    for folder in (inside, outside):
+        folder.mkdir()
+    paths = fill(inside, 3) + fill(outside, 3, first=50)
+    odd = outside / "so\n and so.jpg"
+    odd.write_bytes(jpeg(99))
+    if ending == "\0":
+        paths.append(odd)
+    write_tar(inside / "x.tar", {"a.jpg": jpeg(100)})
+    names = [os.path.relpath(path, inside) if n % 2 else str(path) for n, path in enumerate(paths)]
+    listed = inside / "paths.txt"
+    listed.write_bytes(ending.join([*names, names[0], "gone.jpg", "x.tar", ""]).encode())
+    report = run(listed, encoder, archives=None)
+    assert report.pictures == len(paths) + 1
+    assert [(skip.path, skip.status) for skip in report.skipped] == [("gone.jpg", "unreadable")]
+    with Collection(report.index, encoder=encoder) as photos:
+        found = {Path(hit.path) for hit in photos.search("", k=99)}
+        assert found == {*paths, inside / "x.tar"}
+        assert all(photos.thumbnail(hit) for hit in photos.search("", k=99))
+    listed.write_bytes(ending.join(names[1:]).encode())  # what is not listed is not deleted
+    report = run(listed, encoder, archives=None)
+    assert (report.missing, report.encoded) == (2, 0)
+    paths[1].unlink()
+    report = run(listed, encoder, archives=None)
+    assert report.pictures == len(paths) - 2
+
+
+def test_files_that_are_no_sources(tmp_path: Path, encoder: FakeEncoder) -> None:
+    for name, content, problem in (
+        ("a.jpg", jpeg(0), "a picture"),
+        ("notes.txt", b"buy milk\n", "neither"),
+        ("empty.txt", b"", "neither"),
+        ("x.tar.gz", b"\x1f\x8b", "compressed"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(StorageError, match=problem):
+            run(tmp_path / name, encoder)
+    assert not list(tmp_path.glob("*.clipsearch"))
+
+
+def test_data_sets_of_hugging_face(tmp_path: Path, encoder: FakeEncoder) -> None:
+    for split, first in (("train", 0), ("test", 10)):
+        (tmp_path / split).mkdir()
+        made = dataset_table([jpeg(first + n) for n in range(6)], [0, 1] * 3, ["cat", "dog"])
+        write_arrow(tmp_path / split / "data-00000-of-00001.arrow", made, stream=True)
+        (tmp_path / split / "state.json").write_text("{}")
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    report = run(tmp_path, encoder, archives=None)
+    assert report.pictures == 12
+    with Collection(report.index, encoder=encoder) as photos:
+        assert len(photos.search("folder:train column:label=dog", k=99)) == 3
+
+
+@pytest.mark.parametrize("names", [("a.jpg", "a.jpg"), ("é\udce9.jpg", "é\udcff.jpg"), ("../a.jpg", "/b\n.jpg")])
+def test_members_of_odd_names_are_two_pictures(tmp_path: Path, encoder: FakeEncoder, names: tuple[str, str]) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w", encoding="utf-8", errors="surrogateescape") as archive:
+        for name, content in zip(names, (jpeg(0), jpeg(1)), strict=True):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    report = run(tmp_path, encoder)
+    assert report.pictures == 2
+    with Collection(report.index, encoder=encoder) as photos:
+        contents = {Path(photos.file_of(hit)).read_bytes() for hit in photos.search("", k=9)}
+        assert contents == {jpeg(0), jpeg(1)}
+    assert run(tmp_path, encoder).generation == report.generation
+
+
+def test_a_copy_of_a_picture_says_what_its_own_archive_says(photos: Path, encoder: FakeEncoder) -> None:
+    (photos / "plain.jpg").write_bytes(jpeg(0))
+    write_tar(photos / "a.tar", {"x.jpg": jpeg(0), "x.txt": "one thing"})
+    write_tar(photos / "b.tar", {"x.jpg": jpeg(0), "x.txt": "another"})
+    report = run(photos, encoder)
+    assert (report.encoded, report.pictures) == (1, 3)
+    write_tar(photos / "c.tar", {"x.jpg": jpeg(0), "x.json": {"a": "b"}})
+    (photos / "again.jpg").write_bytes(jpeg(0))
+    assert run(photos, encoder).encoded == 0
+    with Collection(report.index, encoder=encoder) as collection:
+        said = {hit.record.place: hit.record.metadata for hit in collection.search("", k=9)}
+    assert {place: about.caption for place, about in said.items()} == {
+        "plain.jpg": None, "again.jpg": None, "a.tar/x.jpg": "one thing", "b.tar/x.jpg": "another", "c.tar/x.jpg": None,
+    }  # fmt: skip
+    assert said["c.tar/x.jpg"].columns == ("a=b",)
+
+
+def test_nothing_in_an_archive_is_called_a_duplicate_to_delete(photos: Path, encoder: FakeEncoder) -> None:
+    content = jpeg(0)
+    (photos / "plain.jpg").write_bytes(content)
+    write_tar(photos / "a.tar", {"x.jpg": content, "y.jpg": content})
+    report = run(photos, encoder)
+    with Collection(report.index, encoder=encoder) as collection:
+        assert find_duplicates(collection) == []
+
+
+def test_a_changed_archive_does_not_show_another_picture(photos: Path, encoder: FakeEncoder) -> None:
+    write_tar(photos / "x.tar", {"a.jpg": jpeg(0), "b.jpg": jpeg(1)})
+    write_parquet(photos / "x.parquet", table([jpeg(2), jpeg(3)]))
+    report = run(photos, encoder)
+    write_tar(photos / "x.tar", {"b.jpg": jpeg(4), "a.jpg": jpeg(5)})
+    write_parquet(photos / "x.parquet", table([jpeg(6)]))
+    with Collection(report.index, encoder=encoder) as collection:
+        for hit in collection.search("", k=9):
+            with pytest.raises(UnreadablePicture):
+                collection.file_of(hit)
+            with pytest.raises(ClipsearchError):
+                collection.thumbnail(hit)
+    (photos / "x.tar").unlink()
+    with pytest.raises(UnreadablePicture):
+        file_of(str(photos / "x.tar"), next(iter(collection_records(report.index, encoder))))
+
+
+def collection_records(index: Path, encoder: FakeEncoder) -> list[Any]:
+    with Collection(index, encoder=encoder) as photos:
+        return [photos.record(int(row_id)) for row_id in photos.row_ids()]
+
+
+texts = st.text(max_size=30)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts | st.binary(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=20 * EXAMPLES)
+@given(st.dictionaries(texts | st.sampled_from(["title", "caption", "tags", "text"]), values, max_size=8))
+def test_whatever_stands_beside_a_picture_becomes_clean_text(columns: dict[str, Any]) -> None:
+    said = said_in(columns)
+    assert isinstance(with_said(PictureMetadata(), said), PictureMetadata)
+    for text in (said.title or "", *(said.caption or "").splitlines(), *said.keywords, *said.columns):
+        assert "\0" not in text
+        assert text.isprintable()
+        text.encode("utf-8")
+    assert all(column.partition("=")[1] for column in said.columns)
+    assert said_in(columns) == said
+
+
+@settings(max_examples=20 * EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.integers(0, 20_000), flips=st.lists(st.tuples(st.integers(0, 20_000), st.integers(1, 255)), max_size=4))
+@pytest.mark.parametrize("kind", ["tar", "parquet", "arrow", "stream"])
+def test_damage_is_told_and_never_raised(
+    kind: str, tmp_path_factory: pytest.TempPathFactory, cut: int, flips: list[tuple[int, int]]
+) -> None:
+    source = written(kind, tmp_path_factory.mktemp("d") / "s", [jpeg(n) for n in range(5)])
+    content = bytearray(source.read_bytes()[:cut])
+    for at, bits in flips:
+        if at < len(content):
+            content[at] ^= bits
+    source.write_bytes(content)
+    try:
+        archive = open_archive(str(source))
+        found = list(archive.members(lambda name: True))
+    except (OSError, ValueError):
+        return
+    assert len(found) <= archive.rows or archive.damage
+    for member in found:
+        assert len(read_part(member.place, member.at, member.size_bytes)) == member.size_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "is_archive"),
+    [("a.tar", True), ("A.TAR", True), ("a.parquet", True), ("a.arrow", True), (".a.tar", False), ("a.tar.gz", False),
+     ("tar", False), ("a.jpg", False), ("parquet", False)],
+)  # fmt: skip
+def test_names_of_archives(name: str, is_archive: bool) -> None:
+    assert is_archive_name(name) is is_archive
+
+
+def test_hits_are_copied_out_of_archives(
+    tmp_path: Path, encoder: FakeEncoder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = {jpeg(n) for n in range(4)}
+    folder = tmp_path / "f"
+    folder.mkdir()
+    first, second, third, fourth = sorted(contents)
+    write_tar(folder / "x.tar", {"a/0.jpg": first, "b/0.jpg": second})
+    write_parquet(folder / "t.parquet", table([third]))
+    (folder / "plain.jpg").write_bytes(fourth)
+    report = run(folder, encoder)
+    with Collection(report.index, encoder=encoder) as photos:
+        hits = photos.search("", k=9)
+    for _ in range(2):
+        copy_hits(hits, tmp_path / "out" / "here")
+        copied = list((tmp_path / "out" / "here").iterdir())
+        assert {path.read_bytes() for path in copied} == contents
+        assert len(copied) == 4
+        assert all(path.suffix == ".jpg" for path in copied)
+    (folder / "plain.jpg").unlink()
+    with pytest.raises(typer.Exit):
+        copy_hits(hits, tmp_path / "again")
+    assert len(list((tmp_path / "again").iterdir())) == 3
+    assert "plain.jpg" in capsys.readouterr().err
+    names = [path.name for path in copied]
+    for name in names:
+        (tmp_path / "again" / name).write_bytes(b"mine")
+    with pytest.raises(StorageError, match="another file"):
+        copy_hits(hits, tmp_path / "again")
+    assert all((tmp_path / "again" / name).read_bytes() == b"mine" for name in names)
+
+
+def test_the_page_shows_pictures_of_archives(tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    write_tar(tmp_path / "x.tar", {"a.jpg": jpeg(0), "a.json": {"license": "cc"}})
+    write_parquet(tmp_path / "t.parquet", table([jpeg(1)]))
+    index = run(tmp_path, encoder).index
+    contents = {"x.tar": jpeg(0), "t.parquet": jpeg(1)}
+    with serving(index, encoder) as (url, _), httpx.Client(base_url=url, timeout=60) as client:
+        hits = client.post("/v1/search", json={"query": "", "k": 9}).json()["hits"]
+        assert {hit["name"] for hit in hits} == set(contents)
+        for hit in hits:
+            assert Image.open(io.BytesIO(client.get(hit["thumbnail"]).content)).size == (48, 36)
+            address = f"/v1/images/{hit['row_id']}/original?content={hit['content_hash']}"
+            whole = client.get(address)
+            assert (whole.content, whole.headers["content-type"]) == (contents[hit["name"]], "image/jpeg")
+            assert client.get(f"/v1/images/{hit['row_id']}/exposure?content={hit['content_hash']}").status_code == 200
+        write_tar(tmp_path / "x.tar", {"a.jpg": jpeg(5)})
+        (hit,) = (hit for hit in hits if hit["name"] == "x.tar")
+        assert client.get(hit["thumbnail"]).status_code == 200  # kept, by its content
+        with clipsearch.connect(url) as photos:
+            (found,) = photos.search("column:license=cc", k=9)
+            assert found.record.metadata.columns == ("license=cc",)
+            assert (found.record.member, found.record.offset > 0) == ("a.jpg", True)
+            assert photos.search(f"like:{found.record.row_id}", k=2, all=True)
+
+
+def test_a_watched_folder_notices_its_archives(photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, 1)
+    write_tar(photos / "x.tar", {"a.jpg": jpeg(100)})
+    index = run(photos, encoder, archives=None).index
+    interest = _Interest(str(photos), str(index), ())
+    assert not interest.counts("modified", str(photos / "x.tar"))
+    run(photos, encoder)
+    interest = _Interest(str(photos), str(index), ())
+    assert interest.counts("modified", str(photos / "x.tar"))
+    assert not interest.counts("modified", str(photos / "x.txt"))
