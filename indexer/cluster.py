@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections import Counter, deque
@@ -39,6 +40,7 @@ FIRST_UNIT = 16  # pictures
 LARGEST_UNIT = 1024
 UNIT_S = 2.0  # of work: what a unit should be, and at most twice that is lost with a worker
 _TICK_S = 0.5
+_CONNECT_S = 10.0
 _NODES_EVERY_S = 1.0
 _OBJECT_STORE_BYTES = 256 * 2**20  # of a cluster that is begun here: a unit's vectors are 2 MB at most
 _START_TRIES = 3  # of a worker that dies before it has done anything
@@ -240,6 +242,7 @@ class RayPool:
             quiet |= {"object_store_memory": _OBJECT_STORE_BYTES}
         else:
             quiet |= {"address": address}
+        _check_answers(address)
         main = threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGTERM)
         try:
@@ -254,6 +257,24 @@ class RayPool:
             if main:
                 signal.signal(signal.SIGTERM, handler)  # Ray sets its own
         self._connected = True
+        self._silence()
+
+    def _silence(self) -> None:
+        """Keep Ray from printing on stdout, where only answers belong, that a worker died: this run sees to that.
+
+        There is no option for it, beside `log_to_driver`, which is for what workers print.
+        """
+        from ray._private import worker
+
+        self._prints = getattr(worker, "print_to_stdstream", None)
+        if self._prints is not None:
+            worker.print_to_stdstream = lambda *args, **named: None
+
+    def _unsilence(self) -> None:
+        from ray._private import worker
+
+        if self._prints is not None:
+            worker.print_to_stdstream = self._prints
 
     def _alive(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]
@@ -471,7 +492,7 @@ class RayPool:
         if not found:
             return  # it was lost meanwhile
         worker = found[0]
-        from ray.exceptions import ActorUnavailableError, ObjectLostError, RayActorError, RayTaskError
+        from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
         try:
             answer = self._ray.get(ref)
@@ -481,9 +502,6 @@ class RayPool:
                 self._refuse(worker, problem)
                 return
             raise ClusterError(f"a worker on {self._labels[worker.node]}: {problem}") from error
-        except ActorUnavailableError:
-            self._lose(worker, to_blame=False)
-            return
         except ObjectLostError:
             unit = worker.busy.pop(ref, None)
             if unit is not None:
@@ -538,7 +556,7 @@ class RayPool:
             if self._deaths[worker.node] >= _START_TRIES:
                 self._refuse(worker, f"its workers die when they start ({_first_line(error)})")
                 return
-        self._lose(worker, to_blame=alive and "node" not in _cause(error))
+        self._lose(worker, to_blame=alive and "its node has died" not in str(error))
         self._looked_at = -_NODES_EVERY_S
 
     def _lose(self, worker: _Worker, *, to_blame: bool) -> None:
@@ -568,6 +586,7 @@ class RayPool:
         if self._connected:
             self._connected = False
             self._ray.shutdown()
+            self._unsilence()
 
     def __enter__(self) -> Self:
         return self
@@ -578,9 +597,16 @@ class RayPool:
         self.close()
 
 
-def _cause(error: Exception) -> str:
-    """Why Ray says that a worker ended, in lower case."""
-    return str(error).lower()
+def _check_answers(address: str | None) -> None:
+    """Find in seconds that nobody listens at HOST:PORT, which takes Ray minutes. Raises: ClusterError."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        problem = (error.strerror or str(error)).lower()
+        raise ClusterError(f"no Ray cluster at {address}: {problem}") from error
 
 
 def _first_line(error: BaseException) -> str:
