@@ -246,7 +246,13 @@ class RayPool:
         main = threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(**quiet)
+            try:
+                ray.init(**quiet)
+            except Exception as error:  # a busy machine does not begin one in the 30 s that Ray allows
+                if address is not None or "timed out" not in str(error):
+                    raise
+                ray.shutdown()
+                ray.init(**quiet)
         except Exception as error:  # of many kinds, which Ray does not list
             with contextlib.suppress(Exception):
                 ray.shutdown()

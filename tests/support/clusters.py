@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import secrets
@@ -67,10 +68,9 @@ def place_for_ray() -> Iterator[Path]:
     }
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
-    from ray._raylet import AuthenticationTokenLoader, Config
-
-    Config.initialize("")  # Ray reads its variables once
-    AuthenticationTokenLoader.instance().reset_cache()
+    raylet: Any = importlib.import_module("ray._raylet")
+    raylet.Config.initialize("")  # Ray reads its variables once
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
     try:
         yield place
     finally:
