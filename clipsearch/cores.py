@@ -10,12 +10,25 @@ CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
+_share: int | None = None
+
+
 def available_cores() -> int:
-    """Cores by the machine, this process's affinity, and the limit of its container (a part of a core counts whole)."""
+    """Cores by the machine, this process's affinity, and the limit of its container (a part of a core counts whole).
+
+    A process that shares a machine may have been given fewer: see `use_cores`.
+    """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     quota = container_cores()
-    return cores if quota is None else max(1, min(cores, -int(-quota // 1)))
+    cores = cores if quota is None else max(1, min(cores, -int(-quota // 1)))
+    return cores if _share is None else max(1, min(cores, _share))
+
+
+def use_cores(count: int | None) -> None:
+    """Let this process use so many cores at most: its share of a machine on which others work beside it."""
+    global _share
+    _share = count
 
 
 @lru_cache

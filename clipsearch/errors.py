@@ -28,6 +28,7 @@
     ├── InvalidPairs          pictures with captions that cannot be used
     ├── InvalidLabels         classes that cannot be told apart, or no classes
     ├── InvalidProbe          a probe that cannot be used
+    ├── ClusterError          a cluster that cannot be reached, or cannot do its work
     ├── MissingExtra          an optional dependency is not installed
     ├── MissingFeature        this Python, or the system, lacks what is needed
     ├── ClosedCollection      a collection that was closed before it was asked
@@ -370,6 +371,10 @@ class InvalidModel(ClipsearchError):
 
 class NotDense(InvalidModel):
     """An image tower that cannot be cut before its pooling, and so says nothing of places in a picture."""
+
+
+class ClusterError(ClipsearchError):
+    """A cluster that cannot be reached, or whose machines cannot do the work."""
 
 
 class MissingExtra(ClipsearchError):

@@ -16,6 +16,7 @@ from clipsearch.errors import ClipsearchError, IndexNotFound, InvalidArgument
 from clipsearch.filenames import warn_about_locale
 from clipsearch.indexer.belonging import check_folder
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
+from clipsearch.indexer.executors import Executor
 from clipsearch.places import as_address
 from clipsearch.query.arguments import read_place, shown
 from clipsearch.search.confidence import bank_vectors, drawing_vectors
@@ -37,13 +38,15 @@ def index(
     progress: Callable[[Progress], None] | None = None,
     notice: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
+    executor: Executor | None = None,
 ) -> IndexReport:
     """Index the pictures in `folder`, or bring its index up to date: what `clipsearch index` does.
 
     `model` is what `--model` takes; without it, the model that the index was made with, or "auto" for a new one. It is
     loaded with `checkpoint`, `device`, `precision` and `allow_pickle` (see `load_encoder`). `encoder` is used instead
     where given. `index` puts the index elsewhere than in `folder`. `notice` is told what to know, a line at a time.
-    Setting `stop` ends the run soon, as Ctrl-C does: what is done is kept.
+    Setting `stop` ends the run soon, as Ctrl-C does: what is done is kept. `executor` reads and encodes the pictures
+    instead of this machine: see `clipsearch.indexer.cluster.RayExecutor`.
     Raises: NoPictures, ModelNotFound, EncoderMismatch, IndexLocked, OutOfSpace, CorruptIndex, StorageError,
     InvalidArgument.
     """
@@ -66,7 +69,7 @@ def index(
             allow_pickle=allow_pickle,
             notice=notice,
         )
-    report = index_folder(root, encoder, index=place, options=options, progress=progress, stop=stop)
+    report = index_folder(root, encoder, index=place, options=options, progress=progress, stop=stop, executor=executor)
     if notice is not None:
         for warning in report.warnings:
             notice(warning)

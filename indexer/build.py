@@ -30,7 +30,6 @@ from clipsearch.archives.listing import Spool
 from clipsearch.archives.remote import Storage
 from clipsearch.archives.said import with_said
 from clipsearch.config import INDEX_DIR_NAME, check_not_away, index_dir_for, is_index
-from clipsearch.cores import available_cores
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import (
@@ -54,6 +53,7 @@ from clipsearch.indexer.belonging import (
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
 from clipsearch.indexer.changes import Changes
 from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
+from clipsearch.indexer.executors import Executor, LocalExecutor, LocalPool, Pool, Work, open_local
 from clipsearch.indexer.ignore import EXCLUDED, Ignore, overlapping
 from clipsearch.indexer.listed import is_dataset
 from clipsearch.indexer.look import look
@@ -70,7 +70,7 @@ from clipsearch.indexer.tune import retuned
 from clipsearch.indexer.upgrade import upgraded
 from clipsearch.pictures.formats import classify_name, is_video_name
 from clipsearch.pictures.metadata import METADATA_VERSION, describe_again
-from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
+from clipsearch.pictures.pool import DecodeResult, DecodeTask
 from clipsearch.places import is_address
 from clipsearch.query.arguments import read_number, shown
 from clipsearch.records import (
@@ -122,11 +122,11 @@ class Progress:
     total: int = 0
     encoded: int = 0
     described: int = 0  # of which only the metadata was read again
+    nodes: tuple[tuple[str, float], ...] = ()  # machines that work on it, and files a second of each, if others do
 
 
 VIDEOS_AT_ONCE = 2  # for each decoding process
 OPEN_ARCHIVES = 8  # whose rows are remembered by their members
-AHEAD_OF_GPU = 1024  # pictures: it takes many at once, and workers go on reading meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,15 +259,17 @@ def index_folder(
     options: IndexOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
+    executor: Executor | None = None,
 ) -> IndexReport:
-    """Index `folder`, or bring its index up to date.
+    """Index `folder`, or bring its index up to date. `executor` reads and encodes (default: this machine).
 
     Ctrl-C, SIGTERM or `stop` being set commits what is done and returns with `interrupted` set.
     Raises: NoPictures, NotAnIndex, IndexAway, EncoderMismatch, OtherCollection, IndexLocked, OutOfSpace, CorruptIndex,
     StorageError.
     """
     with storage_errors(folder):
-        return _index_folder(folder, encoder, index, options or IndexOptions(), progress or (lambda _: None), stop)
+        notify = progress or (lambda _: None)
+        return _index_folder(folder, encoder, index, options or IndexOptions(), notify, stop, executor)
 
 
 def _index_folder(
@@ -277,6 +279,7 @@ def _index_folder(
     options: IndexOptions,
     notify: Callable[[Progress], None],
     asked: threading.Event | None = None,
+    executor: Executor | None = None,
 ) -> IndexReport:
     check_folder(folder)
     index_dir = index_dir_for(folder.absolute(), index)
@@ -294,7 +297,7 @@ def _index_folder(
             check_not_away(index_dir)
         check_pictures(root, index_dir, ignore)
     with Writer(index_dir) as writer:
-        run = _Run(writer, root, encoder, options, ignore, _Teller(writer, notify))
+        run = _Run(writer, root, encoder, options, ignore, _Teller(writer, notify), executor or LocalExecutor())
         try:
             run.open()
             report = run.report
@@ -314,16 +317,17 @@ def _index_folder(
         return report
 
 
-def decode_pool(encoder: Encoder, options: IndexOptions, views: int) -> DecodePool:
-    """What reads pictures for an encoder, in so many views."""
-    return DecodePool(
-        encoder.preprocessing,
-        workers=options.workers or (available_cores() if encoder.is_on_gpu else None),
-        capacity=AHEAD_OF_GPU if encoder.is_on_gpu else None,
-        timeout_s=options.timeout_s,
-        max_pixels=options.max_pixels,
-        pieces=True,
-        views=views,
+def work_of(root: Path, encoder: Encoder, options: IndexOptions, views: int, precision: str | None = None) -> Work:
+    """What a run asks of whoever reads and encodes for it."""
+    return Work(
+        root,
+        encoder,
+        precision,
+        views,
+        options.workers,
+        options.batch_pictures,
+        options.timeout_s,
+        options.max_pixels,
     )
 
 
@@ -335,6 +339,11 @@ def archives_of(root: Path, listed: str, options: IndexOptions, current: Manifes
     if current is not None:
         return {"": None, "read": True}.get(current.archives, False)
     return True if listed or is_dataset(root) else None
+
+
+def decode_pool(encoder: Encoder, options: IndexOptions, views: int) -> LocalPool:
+    """What reads pictures for an encoder, in so many views."""
+    return open_local(work_of(Path(), encoder, options, views))
 
 
 def model_of(encoder: Encoder, views: int = 1) -> ModelRef:
@@ -428,8 +437,10 @@ class _Run:
         options: IndexOptions,
         ignore: Ignore,
         notify: Callable[[Progress], None],
+        executor: Executor,
     ) -> None:
         self.writer = writer
+        self.executor = executor
         self.root = root
         self.encoder = encoder
         self.options = options
@@ -639,7 +650,8 @@ class _Run:
             self.notify(Progress("read", 0, self._total))
             self._finish_archives()
             return
-        with decode_pool(self.encoder, self.options, self.model.views) as pool:
+        work = work_of(self.root, self.encoder, self.options, self.model.views, self.model.precision)
+        with self.executor.open(work) as pool:
             # Copies come slowly at times: what was read is used, and committed, before the next is waited for.
             ahead = pool.capacity if self._storage is None else 4 * pool.workers
             self._describe(pool, stop, to_describe)
@@ -668,8 +680,9 @@ class _Run:
                     else:
                         pool.submit(again)
                 self._maybe_commit()
-                self.notify(Progress("read", self._done, self._total, self.report.encoded))
+                self.notify(Progress("read", self._done, self._total, self.report.encoded, nodes=pool.rates()))
             self._encode_batch()
+            self.report.warnings += pool.warnings()
         if waiting is None and not stop.requested and not self._is_root_gone:
             self._finish_archives()
         self.notify(Progress("read", self._done, self._total, self.report.encoded))
@@ -768,7 +781,7 @@ class _Run:
             else:
                 self._add_again(self.catalog.of_file(row), file)
 
-    def _describe(self, pool: DecodePool, stop: StopRequests, moved: list[tuple[FoundFile, int]]) -> None:
+    def _describe(self, pool: Pool, stop: StopRequests, moved: list[tuple[FoundFile, int]]) -> None:
         """Read the metadata again of pictures beside which something changed, and of all of older versions if asked to.
 
         Their vectors stay. A row whose file cannot be read now stays as it is, and its file is looked at by the next
@@ -841,11 +854,11 @@ class _Run:
             assert other.status != "ok"
             self._skip(file, other.status, other.reason or "", content)
         elif row is not None:
-            if result.pieces is None and self._is_said_of_differently(file, row):
+            if not result.is_decoded and self._is_said_of_differently(file, row):
                 self._reusing[result.key] = row
                 return self._task(result.key, file, "describe")
-            self._reuse(file, row, None if result.pieces is None or result.beside_unread else result.metadata)
-        elif result.pieces is None:
+            self._reuse(file, row, None if not result.is_decoded or result.beside_unread else result.metadata)
+        elif not result.is_decoded:
             return self._task(result.key, file, "decode")
         elif content is not None and (rows := self._videos.get(content)) is not None:
             self._add_video_copy(file, result, rows)
@@ -863,7 +876,10 @@ class _Run:
         elif content is not None and (vector_id := self._vectors.find(_key(content))) is not None:
             self._add(dataclasses.replace(_decoded(file, result), vector_id=vector_id), None)
             self.report.copied += 1
-        else:
+        elif result.vectors is not None:
+            self._note_precision(result.precision)
+            self._add_encoded(file, result, result.vectors[0])
+        elif result.pieces is not None:
             self._batch.append((file, result, result.pieces))
             if content is not None:
                 self._batch_hashes[content] = self._still.pop(result.key, [])
@@ -878,9 +894,13 @@ class _Run:
             del self._watching[result.key]
             self._skip(file, *result.skip, video.first.content_hash)
             return None
-        if result.skip is not None or result.pieces is None:
+        if result.skip is not None or not result.is_decoded:
             next_s = video.pass_over()
+        elif result.vectors is not None:
+            self._note_precision(result.precision)
+            next_s = video.take(result, result.vectors)
         else:
+            assert result.pieces is not None
             encoder = self._precise_encoder()
             vectors = np.empty((0, self.model.dim), np.float32)
             if len(result.pieces):
@@ -891,7 +911,7 @@ class _Run:
             return dataclasses.replace(self._task(result.key, file, "decode"), start_s=next_s)
         del self._watching[result.key]
         shots = video.shots()
-        if len(shots) == 1 and not is_video_name(_name(file.path)):  # what moves in it is of no account
+        if len(shots) == 1 and not is_video_name(file.name):  # what moves in it is of no account
             self._still[result.key] = video.copies
             return dataclasses.replace(self._task(result.key, file, "decode"), frames=False)
         self._add_video(video, shots)
@@ -971,15 +991,19 @@ class _Run:
         vectors = encode_decoded(encoder, pictures, tiled)
         self._note_precision(encoder.image_precision)
         for (file, result, _), vector in zip(self._batch, vectors, strict=True):
-            pending = self._add(_decoded(file, result), vector)
-            self.report.encoded += 1
-            self.report.partial += result.partial is not None
-            if result.content_hash is not None:
-                self._pending_keys[result.content_hash] = pending
-                for other, its in self._batch_hashes.pop(result.content_hash, ()):
-                    self._add_copy(other, its, pending)
+            self._add_encoded(file, result, vector)
         self._batch.clear()
         self._batch_hashes.clear()
+
+    def _add_encoded(self, file: FoundFile, result: DecodeResult, vector: FloatArray) -> None:
+        """Add a picture with its vector, shape (D,), and the files of the same content that wait for it."""
+        pending = self._add(_decoded(file, result), vector)
+        self.report.encoded += 1
+        self.report.partial += result.partial is not None
+        if result.content_hash is not None:
+            self._pending_keys[result.content_hash] = pending
+            for other, its in self._batch_hashes.pop(result.content_hash, ()):
+                self._add_copy(other, its, pending)
 
     def _note_precision(self, used: str | None) -> None:
         """Let the index say in which arithmetic its vectors are made, so that later runs use the same."""

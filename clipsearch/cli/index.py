@@ -32,9 +32,10 @@ from clipsearch.errors import ClipsearchError
 from clipsearch.places import as_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from clipsearch.indexer.build import IndexOptions, IndexReport
+    from clipsearch.indexer.executors import Executor
     from clipsearch.indexer.plan import IndexPlan
 
 EXAMPLES_PER_REASON = 3
@@ -147,6 +148,34 @@ def index_command(
         bool,
         typer.Option("--plan", help="Say what a run would do and how long it would take, and change nothing."),
     ] = False,
+    executor: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="Who reads and encodes the pictures: this machine, or a Ray cluster (docs/scaling.md)."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Head of the Ray cluster, HOST:PORT or auto. Default: RAY_ADDRESS, else a cluster on this machine.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
+    worker_cpus: Annotated[
+        int | None, typer.Option(min=1, help="Processor cores of each Ray worker. Default: up to 8.", metavar="N")
+    ] = None,
+    worker_gpus: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GPUs of each Ray worker; 0 for none. Default: 1 if the model can use it.",
+            metavar="N",
+        ),
+    ] = None,
+    unit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Pictures that a Ray worker is given at once. Default: two seconds' worth.", metavar="N"
+        ),
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep the index up to date as files change, until Ctrl-C.")
     ] = False,
@@ -170,6 +199,7 @@ def index_command(
       clipsearch index ./photos --exclude Screenshots --exclude "*.gif"
       clipsearch index ./photos --plan                          (what would be done, how long it would take)
       clipsearch index ./photos --watch                         (keep it up to date until Ctrl-C)
+      clipsearch index /mnt/photos --executor ray --address head:6379     (on all machines of a Ray cluster)
     """
     from contextlib import ExitStack
 
@@ -210,6 +240,8 @@ def index_command(
 
         check_watching()
     place = config.index_dir_for(folder, index)
+    of_ray = {"--address": address, "--worker-cpus": worker_cpus, "--worker-gpus": worker_gpus, "--unit": unit}
+    _check_executor(executor, of_ray)
     try:
         encoder = encoder_for(
             place,
@@ -233,11 +265,24 @@ def index_command(
             _print_plan(found)
         return
 
+    on: Executor | None = None
+    if executor == "ray":
+        from clipsearch.indexer.cluster import RayExecutor, Recipe
+
+        load = Recipe(encoder.name, None if checkpoint is None else str(checkpoint), device, precision, allow_pickle)
+        on = RayExecutor(address, load, worker_cpus, worker_gpus, unit)
+
     def run(options: IndexOptions, tell: Callable[[str], None] | None = None) -> IndexReport:
         with ExitStack() as stack:
             report_progress = None if quiet else stack.enter_context(progress_display())
             return index_pictures(
-                folder, encoder=encoder, index=index, options=options, progress=report_progress, notice=tell
+                folder,
+                encoder=encoder,
+                index=index,
+                options=options,
+                progress=report_progress,
+                notice=tell,
+                executor=on,
             )
 
     def show(report: IndexReport) -> None:
@@ -266,6 +311,17 @@ def index_command(
         raise typer.Exit(EXIT_INTERRUPTED)
     if strict and any(skip.status != "not_a_picture" for skip in report.skipped):
         raise typer.Exit(EXIT_ERROR)
+
+
+def _check_executor(executor: str, given: Mapping[str, object]) -> None:
+    """Refuse options that mean nothing without a cluster, and a cluster without Ray, before anything is loaded."""
+    for option, value in given.items():
+        if executor != "ray" and value is not None:
+            raise typer.BadParameter("only for --executor ray", param_hint=option)
+    if executor == "ray":
+        from clipsearch.indexer.cluster import check_ray
+
+        check_ray()
 
 
 def _keep_current(

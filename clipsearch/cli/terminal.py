@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from clipsearch.indexer.build import Progress as RunProgress
 
 PLAIN_EVERY_S = 10.0
+MOST_MACHINES = 4  # of which each is named
 
 
 def shown(text: str) -> str:
@@ -171,7 +172,7 @@ def _bar(stream: TextIO) -> Iterator[Reporter]:
                 description=_STAGES[progress.stage],
                 completed=progress.done,
                 total=progress.total,
-                rate=f"{rate:.1f} pictures/s" if done else "",
+                rate=(f"{rate:.1f} pictures/s" if done else "") + _of_machines(progress),
             )
 
         yield report
@@ -228,6 +229,15 @@ class _StageLines:
         print(f"{stage}: {done:,} of {total:,}{left}", file=self._stream, flush=True)
 
 
+def _of_machines(progress: RunProgress) -> str:
+    """How fast each machine of a cluster is: all of them if they are few, else the slowest and the fastest."""
+    nodes = sorted(progress.nodes, key=lambda node: node[1])
+    if len(nodes) > MOST_MACHINES:
+        (slowest, low), (fastest, high) = nodes[0], nodes[-1]
+        return f" ({len(nodes)} machines: {safe(slowest)} {low:.1f}/s to {safe(fastest)} {high:.1f}/s)"
+    return f" ({', '.join(f'{safe(name)} {rate:.1f}/s' for name, rate in sorted(nodes))})" if nodes else ""
+
+
 class _PlainLines:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -243,7 +253,8 @@ class _PlainLines:
         left = duration(spent / progress.done * (progress.total - progress.done)) if progress.done else "?"
         print(
             f"{_STAGES[progress.stage]}: {progress.done:,} of {progress.total:,} files, "
-            f"{(progress.encoded or progress.described) / spent:.1f} pictures/s, about {left} left",
+            f"{(progress.encoded or progress.described) / spent:.1f} pictures/s{_of_machines(progress)}, "
+            f"about {left} left",
             file=self._stream,
             flush=True,
         )

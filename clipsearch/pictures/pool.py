@@ -38,6 +38,7 @@ from clipsearch.records import (
     MOST_PIECES,
     OUT_OF_MEMORY,
     SKIP_STATUSES,
+    FloatArray,
     Line,
     PictureMetadata,
     PixelArray,
@@ -127,6 +128,13 @@ class DecodeResult:
     lines: tuple[Line, ...] | None = None  # in mode words, in pixels of a picture of width and height; None: not read
     video: VideoPart | None = None
     is_tiled: bool = False  # whether the pieces are the whole picture and its tiles
+    vectors: FloatArray | None = None  # instead of pieces, from a worker that has encoded them: see `indexer.units`
+    precision: str | None = None  # the arithmetic that made these
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether its pixels, or vectors made of them, are there."""
+        return self.pieces is not None or self.vectors is not None
 
     @property
     def pixels(self) -> PixelArray | None:
@@ -144,7 +152,8 @@ class DecodePool:
                 if is_new(result.content_hash):
                     pool.submit(DecodeTask(result.key, path, "decode"))
 
-    or pair `submit` with `next_result`. Processes start when there is work for them. Meant for one caller's thread.
+    or pair `submit` with `next_result`. Processes start when there is work for them. One thread takes results; others
+    may submit.
     """
 
     def __init__(
@@ -175,6 +184,7 @@ class DecodePool:
         """How many tasks `run` keeps between submitted and returned."""
         self.pending = 0
         """How many tasks were submitted whose results were not returned yet."""
+        self._counting = threading.Lock()
         self._shared = _Shared(
             preprocessing,
             workers=count,
@@ -200,7 +210,8 @@ class DecodePool:
         """Queue a task; never blocks."""
         if self._shared.closed.is_set():
             raise ValueError("the pool is closed")
-        self.pending += 1
+        with self._counting:
+            self.pending += 1
         self._shared.put(task)
 
     def next_result(self, timeout_s: float | None = None) -> DecodeResult | None:
@@ -217,7 +228,8 @@ class DecodePool:
         if isinstance(result, ClipsearchError):
             self.close()
             raise result
-        self.pending -= 1
+        with self._counting:
+            self.pending -= 1
         return result
 
     def run(self, tasks: Iterable[DecodeTask]) -> Iterator[DecodeResult]:
