@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -21,20 +20,18 @@ pytest.importorskip("onnx")
 import clipsearch
 from clipsearch.encoder.names import load_encoder, resolve
 from clipsearch.errors import EncoderMismatch, ModelNotFound
-from tests.support.commands import clipsearch as command
+from tests.support import commands
 from tests.support.training_pairs import WORDS, write_shapes
 
 pytestmark = pytest.mark.torch
 
 
 def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Only training needs a new Python: PyTorch is not imported in the process that the others are forked from."""
-    if arguments[0] != "train":
-        return command(*arguments, folder=Path.cwd(), status=code)
-    started = [sys.executable, "-m", "clipsearch", *map(str, arguments)]
-    done = subprocess.run(started, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == code, done.stderr + done.stdout
-    return done
+    """PyTorch is only imported in the process that training is forked from."""
+    first, *rest = arguments
+    if first == "train":
+        return commands.train(*rest, folder=Path.cwd(), status=code)
+    return commands.clipsearch(*arguments, folder=Path.cwd(), status=code)
 
 
 @pytest.fixture

@@ -63,12 +63,21 @@ class Commands:
     """A server for commands. `env` is the environment of each of them, `within` a command that starts the server.
 
     `real`: models are what they are called, and each command gets the environment that this process has then.
+    `trains`: PyTorch has been imported, too.
     """
 
-    def __init__(self, env: Mapping[str, str] | None = None, *, within: Sequence[str] = (), real: bool = False) -> None:
+    def __init__(
+        self,
+        env: Mapping[str, str] | None = None,
+        *,
+        within: Sequence[str] = (),
+        real: bool = False,
+        trains: bool = False,
+    ) -> None:
         self._real = real
+        words = [word for word, is_so in (("real", real), ("trains", trains)) if is_so]
         self._process = subprocess.Popen(
-            [*within, sys.executable, "-m", "tests.support.commands", *(["real"] if real else [])],
+            [*within, sys.executable, "-m", "tests.support.commands", *words],
             cwd=REPOSITORY,
             env=environment(env or {}, {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1"}),
             stdin=subprocess.PIPE,
@@ -121,8 +130,8 @@ class Commands:
 
 
 @cache
-def _real_commands() -> Commands:
-    commands = Commands(real=True)
+def _real_commands(*, trains: bool) -> Commands:
+    commands = Commands(real=True, trains=trains)
     atexit.register(commands.close)
     return commands
 
@@ -131,8 +140,21 @@ def clipsearch(
     *arguments: str | bytes | Path, folder: Path, status: int = 0, timeout_s: float = 120.0
 ) -> subprocess.CompletedProcess[str]:
     """Run `clipsearch ARGUMENTS` in `folder` with real models. It must end with `status`, and without a traceback."""
+    return _run(_real_commands(trains=False), arguments, folder, status, timeout_s)
+
+
+def train(
+    *arguments: str | Path, folder: Path, status: int = 0, timeout_s: float = 300.0
+) -> subprocess.CompletedProcess[str]:
+    """Run `clipsearch train ARGUMENTS` likewise, in a process that has PyTorch: importing it takes four seconds."""
+    return _run(_real_commands(trains=True), ("train", *arguments), folder, status, timeout_s)
+
+
+def _run(
+    commands: Commands, arguments: Sequence[str | bytes | Path], folder: Path, status: int, timeout_s: float
+) -> subprocess.CompletedProcess[str]:
     words = [os.fsdecode(part) for part in arguments]
-    done = _real_commands().run(*words, cwd=folder, timeout_s=timeout_s)
+    done = commands.run(*words, cwd=folder, timeout_s=timeout_s)
     assert done.status == status, f"exit {done.status}\n{done.out}\n{done.err}"
     assert "Traceback" not in done.err, done.err
     return subprocess.CompletedProcess(["clipsearch", *words], done.status, done.out, done.err)
@@ -144,6 +166,7 @@ def clipsearch(
 _REAL = (
     "onnxruntime tokenizers clipsearch.encoder.onnx clipsearch.cli.classify clipsearch.cli.eval clipsearch.cli.models"
 )
+_TRAINS = "torch clipsearch.cli.train clipsearch.training.run clipsearch.training.heads"
 _BOTH = (
     "pandas pyarrow.compute pyarrow.parquet PIL.Image numpy.ma numpy.random tarfile "  # pyarrow uses pandas where it is
     "clipsearch.cli.app clipsearch.cli.index clipsearch.cli.query clipsearch.cli.status clipsearch.cli.verify "
@@ -155,7 +178,7 @@ _BOTH = (
 """What is imported before anything is forked."""
 
 
-def _serve(*, real: bool) -> None:
+def _serve(*, real: bool, trains: bool) -> None:
     if real:
         from clipsearch import cores
 
@@ -164,7 +187,7 @@ def _serve(*, real: bool) -> None:
         from tests.support import fake_main
 
         fake_main.prepare()
-    for name in f"{_REAL} {_BOTH}".split() if real else _BOTH.split():
+    for name in f"{_BOTH} {_REAL if real else ''} {_TRAINS if trains else ''}".split():
         import_module(name)
 
     asked = os.fdopen(os.dup(0), "rb")
@@ -287,4 +310,4 @@ def _state(index: Path, *, check: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    _serve(real="real" in sys.argv[1:])
+    _serve(real="real" in sys.argv[1:], trains="trains" in sys.argv[1:])

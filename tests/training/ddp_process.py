@@ -1,11 +1,12 @@
 """One process of a data-parallel step: writes its loss and its averaged gradients.
 
-python -m tests.training.ddp_process PAIRS RUN OUT [MICRO_BATCH]; RANK, WORLD_SIZE, ... as torchrun sets them.
+The tests fork it from a server that has imported PyTorch once.
 """
 
 from __future__ import annotations
 
-import sys
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -23,15 +24,15 @@ from tests.support.open_clip_models import SMALL_VIT, small_encoder
 BATCH = 12
 
 
-def main() -> None:
-    folder, run, out = map(Path, sys.argv[1:4])
-    micro = int(sys.argv[4]) if len(sys.argv) > 4 else None
+def carry_out(environment: Mapping[str, str], folder: Path, out: Path, micro: int | None) -> None:
+    """`environment`: RANK, WORLD_SIZE, ... as torchrun sets them. `micro`: pictures at a time, by gradient caching."""
+    os.environ.update(environment)
     torch.set_num_threads(1)
     with distributed.joined(distributed.world_of_environment(), torch.device("cpu")) as world:
         pairs = open_pairs([folder])
         settings = Settings("full", epochs=2, batch=BATCH, micro_batch=micro, views=2, gradient_norm=0)
         trainee = TowersTrainee(small_encoder(SMALL_VIT), settings, pairs, {"dev": pairs}, world)
-        loop = Loop(trainee, trainee.order, settings, RunFolder(run), world=world)
+        loop = Loop(trainee, trainee.order, settings, RunFolder(out / "run"), world=world)
         trainee.set_training(True)
         loss = whole_backward(loop._parts(0), trainee.encode, loop._loss)
         value = distributed.mean_over_processes(float(loss), trainee.device)
@@ -41,7 +42,3 @@ def main() -> None:
         save_file(
             {name: tensor.contiguous() for name, tensor in found.items()}, str(out / f"rank{world.rank}.safetensors")
         )
-
-
-if __name__ == "__main__":
-    main()

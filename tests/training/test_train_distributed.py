@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,10 +12,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 
 from tests.support.training_pairs import write_pairs  # noqa: E402
+from tests.training.ddp_process import carry_out  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.training.ddp_process"])
 
 
 def free_port() -> int:
@@ -26,26 +26,16 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def launch(folder: Path, out: Path, processes: int, *arguments: str) -> list[Path]:
+def launch(folder: Path, out: Path, processes: int, micro: int | None = None) -> list[Path]:
     out.mkdir()
-    port = str(free_port())
-    started = []
-    for rank in range(processes):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-        environment = {**os.environ, **own, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        command = [
-            sys.executable,
-            "-m",
-            "tests.training.ddp_process",
-            str(folder),
-            str(out / "run"),
-            str(out),
-            *arguments,
-        ]
-        started.append(subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True))
+    world = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = [{**world, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    started = [FORKS.Process(target=carry_out, args=(rank, folder, out, micro)) for rank in ranks]
     for process in started:
-        _, err = process.communicate(timeout=300)
-        assert process.returncode == 0, err
+        process.start()
+    for process in started:
+        process.join(300)
+        assert process.exitcode == 0
     return sorted(out.glob("rank*.safetensors"))
 
 
@@ -56,8 +46,8 @@ def test_two_processes_make_the_step_of_one(tmp_path: Path) -> None:
     (folder / "p00003.txt").write_text((folder / "p00011.txt").read_text())  # a match that may be in both halves
     [alone] = launch(folder, tmp_path / "one", 1)
     expected = load_file(alone)
-    for number, arguments in enumerate(([], ["2"])):  # at once, and by gradient caching
-        for file in launch(folder, tmp_path / f"two{number}", 2, *arguments):
+    for number, micro in enumerate((None, 2)):  # at once, and by gradient caching
+        for file in launch(folder, tmp_path / f"two{number}", 2, micro):
             found = load_file(file)
             assert found["loss"] == pytest.approx(float(expected["loss"]), abs=1e-5)
             assert set(found) == set(expected)
