@@ -131,18 +131,6 @@ def test_a_command_that_is_told_no_model_asks_no_hub(session: Session, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.torch
-def test_training_that_is_told_no_model_asks_no_hub(session: Session, tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    pairs, out = write_shapes(tmp_path / "pairs", 6), tmp_path / "run"
-    session.run(
-        "train", pairs, "--out", out, "--batch", "16", "--epochs", "1", "--views", "1", "--method", "heads",
-        "--accept-anchor-drop", "--no-gate", "--quiet",
-    )  # fmt: skip
-    session.check()
-
-
-@pytest.mark.slow
 def test_servers_and_the_daemon_reach_nobody(session: Session, photos: Path) -> None:
     """With thumbnails, an uploaded picture the page, and Gradio's endpoints."""
     fill(photos, 12)
@@ -186,11 +174,11 @@ def test_servers_and_the_daemon_reach_nobody(session: Session, photos: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.torch
-def test_training_and_its_pictures_reach_nobody(session: Session, tmp_path: Path) -> None:
+def test_training_that_is_told_no_model_and_its_pictures_reach_nobody(session: Session, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pairs, out = write_shapes(tmp_path / "pairs", 6), tmp_path / "run"
     session.run(
-        "train", pairs, "--model", "builtin", "--out", out, "--batch", "16", "--epochs", "2", "--views", "1",
+        "train", pairs, "--out", out, "--batch", "16", "--epochs", "2", "--views", "1",
         "--accept-anchor-drop", "--no-gate", "--quiet",
     )  # fmt: skip
     assert find_spec("matplotlib") is None or (out / "curves.png").is_file()
