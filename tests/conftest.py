@@ -20,6 +20,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the backgrou
 
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+TESTS = Path(__file__).parent
 NO_SKIPS = os.environ.get("CLIPSEARCH_NO_SKIPS", "") not in ("", "0")
 RIGHTS = (
     "mounting",
@@ -60,12 +61,17 @@ def as_failure(report: Report) -> Report:
     return report
 
 
-ALL_TORCH = re.compile(r"^pytestmark = .*\bpytest\.mark\.torch\b", re.M)
+FOLDERS = ("browser", "packaging")
+"""Folders all of whose tests have the mark of their name."""
+ALL_TORCH = re.compile(r"^pytestmark = (?:\[\s*)?[^\]\n]*\bpytest\.mark\.torch\b", re.M)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Import no module that is all about PyTorch where that was not asked for: five seconds in each process."""
-    if collection_path.suffix != ".py" or "not torch" not in config.option.markexpr:
+    """Import nothing that is all about what was not asked for: PyTorch alone takes each process three seconds."""
+    left_out = re.findall(r"\bnot (\w+)", config.option.markexpr)
+    if collection_path.parent == TESTS and collection_path.is_dir():
+        return (collection_path.name in FOLDERS and collection_path.name in left_out) or None
+    if collection_path.suffix != ".py" or "torch" not in left_out:
         return None
     return bool(ALL_TORCH.search(collection_path.read_text(encoding="utf-8"))) or None
 
@@ -77,8 +83,17 @@ LONGEST = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before cases are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest: each is one process's, and none is to be left with one in the end."""
+    """Mark cases as slow that only `make test` tries, and begin with the files that take longest: each is one
+    process's, and none is to be left with one in the end."""
+    tried = set()
+    for item in items:
+        if item.get_closest_marker("many") and not item.get_closest_marker("slow"):
+            test = item.nodeid.partition("[")[0]
+            if test in tried:
+                item.add_marker("slow")
+            tried.add(test)
     places = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 

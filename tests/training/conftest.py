@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import sys
 
-with contextlib.suppress(ImportError):
-    import torch
+import pytest
 
-    torch.set_num_threads(1)
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch = sys.modules.get("torch")  # tests that need it have imported it: three seconds for those that do not
+    if torch is not None:
+        torch.set_num_threads(1)
