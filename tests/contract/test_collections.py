@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,22 +37,29 @@ from tests.support.fake_main import DIM
 Call = Callable[[Any], Any]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    index = varied_index(folder, FakeEncoder(dim=DIM))
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What each test gets a copy of."""
+    place = tmp_path_factory.mktemp("collections")
+    index = varied_index(place / "photos", FakeEncoder(dim=DIM))
     with Collection(index, encoder=FakeEncoder(dim=DIM)) as photos:
         add_concept(photos, "reds", [0, 1], [20])
-    (tmp_path / "bad.jpg").write_bytes(b"no picture")
-    Image.new("RGB", (30, 20), (200, 60, 20)).save(tmp_path / "other.png")
-    Image.new("RGB", (30, 20), (20, 160, 200)).save(tmp_path / "odd.png")
-    (tmp_path / "odd.png").rename(tmp_path / "caf\udce9.png")
-    (tmp_path / "empty.jpg").touch()
-    (tmp_path / "drawing.tga").write_bytes(b"\0\0\2" + b"\0" * 40)
+    (place / "bad.jpg").write_bytes(b"no picture")
+    Image.new("RGB", (30, 20), (200, 60, 20)).save(place / "other.png")
+    Image.new("RGB", (30, 20), (20, 160, 200)).save(place / "odd.png")
+    (place / "odd.png").rename(place / "caf\udce9.png")
+    (place / "empty.jpg").touch()
+    (place / "drawing.tga").write_bytes(b"\0\0\2" + b"\0" * 40)
     noise = io.BytesIO()
     Image.effect_noise((64, 64), 50).save(noise, "PNG")
-    (tmp_path / "cut.png").write_bytes(noise.getvalue()[:40])
-    return folder
+    (place / "cut.png").write_bytes(noise.getvalue()[:40])
+    return place
+
+
+@pytest.fixture
+def folder(once: Path, tmp_path: Path) -> Path:
+    shutil.copytree(once, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "photos"
 
 
 @pytest.fixture
@@ -468,6 +476,7 @@ ODD_NAMES = [
 ]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", thinned(ODD_NAMES, 4))
 def test_a_picture_of_the_index_is_its_stored_vector_unless_it_has_changed(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

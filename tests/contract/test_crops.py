@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -46,22 +47,39 @@ def quilt() -> Image.Image:
     return image
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What each test gets a copy of."""
+    folder = tmp_path_factory.mktemp("crops") / "photos"
     folder.mkdir()
     for number in range(8):
         picture(number).save(folder / f"p{number}.png")
     for name in ("red", "blue", "green"):
         plain(COLOURS[name]).save(folder / f"{name}.png")
     quilt().save(folder / "quilt.png")
-    quilt().resize((199, 120)).save(tmp_path / "other.png")
+    quilt().resize((199, 120)).save(folder.parent / "other.png")
     clipsearch.index(folder, encoder=FakeEncoder(dim=DIM))
     return folder
 
 
 @pytest.fixture
+def folder(once: Path, tmp_path: Path) -> Path:
+    shutil.copytree(once.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
 def both(folder: Path) -> Iterator[tuple[Collection, RemoteCollection, str]]:
+    yield from through_both_doors(folder)
+
+
+@pytest.fixture(scope="module")
+def both_unchanged(once: Path) -> Iterator[tuple[Collection, RemoteCollection, str]]:
+    """For tests that change nothing."""
+    yield from through_both_doors(once)
+
+
+def through_both_doors(folder: Path) -> Iterator[tuple[Collection, RemoteCollection, str]]:
     with (
         clipsearch.open(folder, encoder=FakeEncoder(dim=DIM)) as local,
         serving(folder / ".clipsearch", FakeEncoder(dim=DIM)) as (url, _),
@@ -125,6 +143,7 @@ def test_a_file_of_that_name_comes_first(tmp_path: Path) -> None:
 # -- its pixels
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("crop", [Crop(0, 0, 640, 480), Crop(37, 50, 201, 99), Crop(60, 60, 40, 40, in_percent=True)])
 def test_pixels_are_those_of_the_upright_picture(tmp_path: Path, orientation: int, crop: Crop) -> None:
@@ -248,12 +267,12 @@ WRONG: list[tuple[Callable[[Collection], str], type[ClipsearchError], str]] = [
 
 @pytest.mark.parametrize(("query", "error", "words"), WRONG)
 def test_what_is_wrong_is_said_alike(
-    both: tuple[Collection, RemoteCollection, str],
+    both_unchanged: tuple[Collection, RemoteCollection, str],
     query: Callable[[Collection], str],
     error: type[ClipsearchError],
     words: str,
 ) -> None:
-    local, remote, _ = both
+    local, remote, _ = both_unchanged
     asked = query(local)
     for photos in (local, remote):
         with pytest.raises(error, match=words):
