@@ -89,6 +89,7 @@ def test_pictures_that_show_none_of_the_labels_get_none(place: Path) -> None:
     assert "wrote 2 tags on 0 pictures; 9 left untagged" in done.stderr
 
 
+@pytest.mark.slow
 def test_tags_of_before_stay_unless_replaced(place: Path) -> None:
     def tagged(name: str) -> set[str]:
         with open_snapshot(place / "colours/.clipsearch") as snapshot:

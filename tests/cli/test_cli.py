@@ -39,6 +39,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_summary_of_a_run(photos: Path) -> None:
     fill(photos, 2)
     (photos / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
@@ -78,6 +79,7 @@ def test_hits_for_people(indexed: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_where_nothing_is_certain_the_nearest_are_shown_below_a_line_that_says_so(indexed: Path) -> None:
     sought = ("query", "a picture of the stock exchange in 1929")
     done = clipsearch(*sought, folder=indexed, status=3)
@@ -158,6 +160,7 @@ def test_saved_searches(indexed: Path, tmp_path: Path) -> None:
     assert clipsearch("saved", "list", folder=here).stdout == ""
 
 
+@pytest.mark.slow
 def test_similar_concepts_and_duplicates(indexed: Path, tmp_path: Path) -> None:
     here = tmp_path / "photos"
     shutil.copytree(indexed, here)
@@ -212,6 +215,7 @@ def test_a_text_is_illustrated(indexed: Path, tmp_path: Path) -> None:
     assert "no such file" in clipsearch("illustrate", "none.md", folder=indexed, status=1).stderr.lower()
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_folded_and_listed(photos: Path) -> None:
     picture(1, size=(640, 480)).save(photos / "large.png")
     picture(1, size=(640, 480)).resize((320, 240)).save(photos / "small.png")
@@ -233,6 +237,7 @@ def test_similar_pictures(indexed: Path) -> None:
     assert hit["score"] == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_index_is_found_from_below_by_name_by_variable_and_by_memory(
     indexed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -439,6 +444,7 @@ def every_parameter() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_no_option_takes_what_is_no_number(tmp_path: Path) -> None:
     given = 0
     for name, parameter in every_parameter().items():

@@ -113,6 +113,7 @@ def test_the_share_of_the_exact_answer_is_measured() -> None:
         measure_index(cast(Collection, collection), [])
 
 
+@pytest.mark.slow
 def test_zero_shot_on_a_folder_for_each_class(tmp_path: Path) -> None:
     data = tmp_path / "colours/test"
     for folder, colour in (("1", "red"), ("2", "blue"), ("3", "green")):

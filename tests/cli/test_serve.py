@@ -178,6 +178,7 @@ def test_a_server_answers_from_the_generation_that_is_there(server: Server, inde
     assert str(indexed / "pink.png") in output.splitlines()
 
 
+@pytest.mark.slow
 def test_a_server_of_another_build_is_not_asked(server: Server, indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from clipsearch.daemon import client
 
@@ -188,6 +189,7 @@ def test_a_server_of_another_build_is_not_asked(server: Server, indexed: Path, m
     assert not client.is_answered(current)
 
 
+@pytest.mark.slow
 def test_a_server_that_was_killed_costs_nothing(server: Server, indexed: Path) -> None:
     path = socket_path(indexed / ".clipsearch")
     assert path is not None
@@ -221,6 +223,7 @@ def test_a_server_that_is_none_is_passed_over_quickly(indexed: Path, says: bytes
         assert time.perf_counter() - began < 2
 
 
+@pytest.mark.slow
 def test_others_cannot_reach_the_socket(server: Server, indexed: Path) -> None:
     path = socket_path(indexed / ".clipsearch")
     assert path is not None

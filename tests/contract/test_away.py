@@ -69,6 +69,7 @@ def outcome(call: Callable[[Collection], Any], photos: Collection) -> Clipsearch
     return None
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("before", ["nothing was read", "rows were read", "all was read"])
 def test_an_index_that_went_away_is_away(before: str, photos: Collection) -> None:
     if before == "rows were read":

@@ -319,6 +319,7 @@ def mark_gone(photos: Path, kind: str, row_ids: list[int]) -> None:
 # -- databases
 
 
+@pytest.mark.many
 def test_everything_arrives_and_the_nearest_are_the_same(base: Base, photos: Path) -> None:
     seen: list[tuple[int, int]] = []
     report = export(photos, base.target, progress=lambda done, total: seen.append((done, total)))
@@ -345,6 +346,7 @@ def test_everything_arrives_and_the_nearest_are_the_same(base: Base, photos: Pat
             assert distinct <= set(found)
 
 
+@pytest.mark.many
 def test_a_second_export_writes_nothing_and_a_third_what_changed(base: Base, photos: Path) -> None:
     export(photos, base.target)
     again = export(photos, base.target)
@@ -362,6 +364,7 @@ def test_a_second_export_writes_nothing_and_a_third_what_changed(base: Base, pho
     assert base.note() == "mine"  # a field that somebody added to a row that changed
 
 
+@pytest.mark.many
 def test_a_table_of_an_older_version_gets_the_columns_that_are_new(
     base: Base, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +378,7 @@ def test_a_table_of_an_older_version_gets_the_columns_that_are_new(
     compare(base.read(), wanted(photos))
 
 
+@pytest.mark.many
 def test_missing_pictures_go_along_only_when_asked_for(base: Base, photos: Path) -> None:
     mark_gone(photos, "missing", [0, 3])
     assert export(photos, base.target).rows == 298
@@ -386,6 +390,7 @@ def test_missing_pictures_go_along_only_when_asked_for(base: Base, photos: Path)
     assert list(there[0]["tags"]) == ["seen"]
 
 
+@pytest.mark.many
 def test_filters_choose(base: Base, photos: Path) -> None:
     with Collection(photos / ".clipsearch", encoder=FakeEncoder(dim=DIM)) as collection:
         ids = np.array(sorted(row for row in collection.row_ids() if collection.record(row).path.startswith("trips/")))
@@ -405,6 +410,7 @@ def test_a_table_of_somebody_else_is_left_alone(base: Base, photos: Path) -> Non
     assert len(base.read()) == 300
 
 
+@pytest.mark.many
 def test_another_index_and_another_model_are_refused(base: Base, photos: Path, tmp_path: Path) -> None:
     export(photos, base.target)
     other = varied_index(tmp_path / "other", FakeEncoder(dim=DIM)).parent
@@ -428,6 +434,7 @@ def test_an_index_that_has_nothing_to_show_empties_no_table(base: Base, photos: 
     assert len(base.read()) == 300
 
 
+@pytest.mark.many
 def test_an_interrupted_export_is_finished_by_the_next(
     base: Base, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,7 @@ def named(photos: AnyCollection, colour: str) -> Hit:
     return next(hit for hit in photos.search("", 20) if colour_of(hit.path) == colour)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("is_remote", [True, False], ids=["remote", "local"])
 @pytest.mark.parametrize("change", ["pickled", "searched again", "as it is"])
 def test_a_hit_is_its_picture_after_its_index_was_made_anew(
@@ -146,6 +147,7 @@ def test_pages_of_hits_show_no_other_picture(remote: RemoteCollection, photos: P
         assert all(colour_in(jpeg) == colour_of(hit.path) for jpeg in pictures_in(card))
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("is_remote", [True, False], ids=["remote", "local"])
 def test_pages_of_hits_show_no_file_that_changed(is_remote: bool, photos: Path) -> None:
     from tests.unit.test_notebook import pictures_in
@@ -213,6 +215,7 @@ ASKED: dict[str, tuple[str, Callable[[RemoteCollection], Any]]] = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", ASKED)
 def test_an_answer_of_several_requests_is_of_one_generation(name: str, many: RemoteCollection, photos: Path) -> None:
     plain(COLOURS["red"]).save(photos.parent / "other.png")
@@ -231,6 +234,7 @@ def test_an_answer_of_several_requests_is_of_one_generation(name: str, many: Rem
     assert [hit.rank for hit in hits] == list(range(1, len(left) + 1))
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", ASKED)
 def test_an_index_that_changes_without_end_is_said_to(name: str, many: RemoteCollection, photos: Path) -> None:
     plain(COLOURS["red"]).save(photos.parent / "other.png")

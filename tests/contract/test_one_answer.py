@@ -224,7 +224,7 @@ def answering(app: Any, index: Path) -> Iterator[None]:
         close()
 
 
-PARTS = 3
+PARTS = 4
 PART = pytest.mark.parametrize("requests", thinned([REQUESTS[n::PARTS] for n in range(PARTS)], PARTS), ids=range(PARTS))
 
 
@@ -279,6 +279,7 @@ def test_every_door_gives_the_same_answer(requests: list[Asked], index: Path) ->
         assert sum(size > 0 for size in sizes) > 0.75 * len(requests)  # the table asks for something
 
 
+@pytest.mark.slow
 @PART
 def test_the_first_hits_are_the_first_of_more_hits(requests: list[Asked], index: Path) -> None:
     with clipsearch.open(index, encoder=FakeEncoder(dim=DIM)) as photos:
@@ -296,6 +297,7 @@ def test_the_first_hits_are_the_first_of_more_hits(requests: list[Asked], index:
                 assert total + folded + hidden == len(photos), request
 
 
+@pytest.mark.slow
 @PART
 def test_places_and_row_ids_are_those_of_the_windows(requests: list[Asked], index: Path) -> None:
     with clipsearch.open(index, encoder=FakeEncoder(dim=DIM)) as photos:
@@ -326,6 +328,7 @@ NOTHING: list[tuple[Asked, str]] = [
 ]
 
 
+@pytest.mark.slow
 def test_why_nothing_is_found_is_said_in_the_same_words_through_every_door(index: Path) -> None:
     encoder = FakeEncoder(dim=DIM)
     with (
@@ -369,6 +372,7 @@ def test_one_thumb_does_not_show_everything(index: Path) -> None:
 QUERIES = ["red", "green", DOUBTFUL, "xyzzy", "a dog", "like:3", "red + like:17", "red folder:trips", "red - blue"]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("options", [{}, {"min_confidence": 0.3}, {"sort": "path"}, {"all": True}], ids=str)
 def test_a_thumb_down_moves_what_is_found_and_is_no_evidence_for_it(options: Asked, index: Path) -> None:
     with clipsearch.open(index, encoder=FakeEncoder(dim=DIM)) as photos:

@@ -170,6 +170,7 @@ CALLS: list[tuple[str, st.SearchStrategy[Any], Callable[[Any, Any], Any]]] = [
 BY_NAME = {name: (values, call) for name, values, call in CALLS}
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_local_and_a_remote_collection_answer_and_refuse_alike(
     name: str, both: tuple[Collection, RemoteCollection], monkeypatch: pytest.MonkeyPatch
@@ -223,6 +224,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.slow
 def test_a_question_is_refused_in_the_same_words_through_every_door(folder: Path) -> None:
     encoder = FakeEncoder(dim=DIM)
     index = folder / ".clipsearch"

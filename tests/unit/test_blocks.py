@@ -73,6 +73,7 @@ def test_its_search_is_that_of_the_collection(client: Any, photos: AnyCollection
             assert Image.open(picture["image"]).size
 
 
+@pytest.mark.slow
 def test_its_summary_says_what_should_be_said_of_a_query(client: Any, photos: AnyCollection) -> None:
     certain = set()
     for query in ("a submarine", "red", "boats without people", "blue tag:none", "red camara:<b>x</b>_*y*"):
@@ -88,6 +89,7 @@ def test_its_summary_says_what_should_be_said_of_a_query(client: Any, photos: An
     assert certain == {True, False}
 
 
+@pytest.mark.slow
 def test_a_picture_is_compared_alone_and_with_words(client: Any, photos: AnyCollection, tmp_path: Path) -> None:
     file = tmp_path / "blue.png"
     Image.new("RGB", (40, 30), COLOURS["blue"]).save(file)
@@ -103,6 +105,7 @@ def test_a_picture_is_compared_alone_and_with_words(client: Any, photos: AnyColl
     assert [hit["row_id"] for hit in hits] == [hit.record.row_id for hit in photos.similar(5, 7)]
 
 
+@pytest.mark.slow
 def test_errors_are_told_and_no_file_is_opened(client: Any, photos: AnyCollection, tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
     Image.new("RGB", (40, 30), COLOURS["red"]).save(secret)
@@ -120,6 +123,7 @@ def test_errors_are_told_and_no_file_is_opened(client: Any, photos: AnyCollectio
         client.predict(999, api_name="/similar")
 
 
+@pytest.mark.slow
 def test_every_filter_has_a_component(client: Any) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(endpoints) == {"/search", "/similar"}

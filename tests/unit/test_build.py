@@ -64,6 +64,7 @@ def test_pictures_are_found_by_what_they_show(photos: Path, encoder: FakeEncoder
         assert len(collection) == 3
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("unit_ns", CUT_TO_NS)
 def test_a_restore_that_cuts_file_times_opens_no_picture(photos: Path, encoder: FakeEncoder, unit_ns: int) -> None:
     paths = fill(photos, 12)
@@ -267,6 +268,7 @@ def test_another_model_needs_a_reindex(photos: Path, encoder: FakeEncoder) -> No
         assert len(collection.search("red", all=True)) == 4
 
 
+@pytest.mark.slow
 def test_many_small_commits_are_joined(photos: Path, encoder: FakeEncoder) -> None:
     fill(photos, 60)
     report = run(photos, encoder, commit_rows=2, batch_pictures=2)

@@ -90,6 +90,7 @@ def block_of(folder: str, files: list[FoundFile]) -> FileBlock:
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(parts=fragments, few=st.sampled_from([0, 100]))
 def test_a_catalog_says_what_its_rows_are(
@@ -137,6 +138,7 @@ def found_in(names: list[str]) -> Iterator[tuple[str, list[str]]]:
         yield folder, [name for name in names if name.rpartition("/")[0] == folder]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(
     parts=fragments,

@@ -244,6 +244,7 @@ def with_last_part_to_the_end(content: bytes) -> bytes:
     return content[:at] + bytes(4) + content[at + 4 :]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("to_the_end", [False, True])
 @pytest.mark.parametrize("bare", [False, True])
 def test_a_jpeg_2000_without_its_last_bytes_is_partial(bare: bool, to_the_end: bool) -> None:
@@ -458,6 +459,7 @@ def heif(turned: bool) -> tuple[bytes, Array]:
     return buffer.getvalue(), whole
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("share", "turned"), thinned([(share, turned) for turned in (False, True) for share in (0.7, 0.99, 0.9, 0.4)], 7)
 )

@@ -220,6 +220,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
         assert [result.skip for result in pool.run([DecodeTask(0, path)])] == [None]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("trouble", thinned(["crash", "exit", "hang", "nonsense", "garbage"], 2))
 def test_a_bad_picture_costs_only_itself(trouble: str) -> None:
     """Those queued behind it in the same worker are done by the next one."""
@@ -241,6 +242,7 @@ def test_a_bad_picture_costs_only_itself(trouble: str) -> None:
         assert results[3].skip == ("decoder_crashed", "the process that decoded it was ended by SIGSEGV")
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("trouble", "workers"), thinned(itertools.product(["poison", "spoiler", "killer", "hungry"], [1, 2]), 3)
 )
@@ -273,6 +275,7 @@ def test_a_worker_that_was_killed_at_work_harms_no_picture() -> None:
     assert result.skip is None
 
 
+@pytest.mark.slow
 def test_each_picture_of_a_stranger_has_a_process_of_its_own() -> None:
     names = [f"{'poison' if index % 2 else 'crash' if index % 6 == 0 else 'spoiler'}-{index}" for index in range(12)]
     seen: set[int] = set()
@@ -324,6 +327,7 @@ def test_reading_has_its_own_time() -> None:
     assert results[1].skip is None
 
 
+@pytest.mark.slow
 def test_workers_killed_from_outside(photos: list[Path]) -> None:
     """An idle worker that is killed costs nothing."""
     with DecodePool(PREPROCESSING, workers=1) as pool:
@@ -396,6 +400,7 @@ print(*pool.worker_pids(), flush=True)
 """
 
 
+@pytest.mark.slow
 def test_script_without_a_main_guard_that_forgets_to_close(photos: list[Path]) -> None:
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT, str(photos[0])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

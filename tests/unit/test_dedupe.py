@@ -224,6 +224,7 @@ def saved_again(image: Image.Image, path: Path, how: str) -> None:
             image.save(path, quality=int(quality))
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("how", ["30", "50", "70", "85", "95", "half", "double", "lighter"])
 @pytest.mark.parametrize("first", ["a", "z"])
 def test_a_copy_of_a_photo_is_found_and_never_kept(photos: Path, how: str, first: str) -> None:
@@ -288,6 +289,7 @@ def reworded(seed: int) -> tuple[Image.Image, Image.Image]:
     return page, other
 
 
+@pytest.mark.slow
 def test_pictures_of_a_series_and_pages_with_other_words_are_not_copies(photos: Path) -> None:
     for seed in range(6):
         image = scene(seed)

@@ -220,6 +220,7 @@ def set_preprocess(**values: Any) -> Any:
     return change
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -269,6 +270,7 @@ def test_missing_directory_and_missing_towers(tmp_path: Path) -> None:
         OnnxEncoder(write_model_directory(tmp_path, visual=False, textual=False))
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
 def test_what_is_no_vector_is_not_returned(tmp_path: Path, value: float) -> None:
     directory = write_model_directory(tmp_path, external=True)

@@ -201,6 +201,7 @@ def test_pictures_as_queries_are_seen_alike(folder: Path, tmp_path: Path) -> Non
         assert not np.allclose(clipsearch.Encoder(FakeEncoder()).encode_picture(other), expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_status_says_it(folder: Path) -> None:
     from tests.support.commands import Commands
 

@@ -131,6 +131,7 @@ def test_a_damaged_table_in_the_cache_is_made_anew(monkeypatch: pytest.MonkeyPat
     gazetteer._table.cache_clear()
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("place", "name"),
     [

@@ -98,6 +98,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("name", "damage"), thinned(itertools.product(FORMATS, DAMAGES), 2))
 def test_zeros_in_the_place_of_a_picture_are_said(name: str, damage: str) -> None:
     content = whole(name)
@@ -177,6 +178,7 @@ GOOD: dict[str, Callable[[], Image.Image]] = {
 }  # fmt: skip
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("name", "motif"), thinned(itertools.product(FORMATS, GOOD), 3))
 def test_black_and_grey_parts_of_pictures_are_no_damage(name: str, motif: str) -> None:
     content = written(GOOD[motif](), name)

@@ -207,6 +207,7 @@ def test_a_file_put_in_the_place_of_a_picture_is_not_sent(client: TestClient, ph
         assert SECRET not in answer.content
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("options", "headers", "client", "expected"),
     thinned(

@@ -704,6 +704,7 @@ class Fields(dict[Any, Any]):
         return self.setdefault(("ifd", tag), {})
 
 
+@pytest.mark.slow
 @settings(max_examples=5 * EXAMPLES, deadline=None)
 @given(
     main=st.dictionaries(st.sampled_from([0x0132, 0x010F, 0x0110, 0x0112, 700, 33723, 34377, 0x9003]), anything),
@@ -791,6 +792,7 @@ def test_any_chunk_of_a_png_leaves_its_picture(junk: bytes, name: bytes, head: b
     assert (found.width, found.height) == (256, 256)
 
 
+@pytest.mark.slow
 def test_large_metadata_leaves_the_picture_and_what_else_it_says() -> None:
     bomb = zlib.compress(bytes(100 << 20), 9)
     date = chunk(b"tEXt", b"Creation Time\x002017:03:09 21:04:33")

@@ -200,6 +200,7 @@ def test_any_box_of_a_jpeg_2000_leaves_its_picture(junk: bytes, head: bytes) -> 
     assert (found.width, found.height) == (256, 256)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("kind", "content"),
     [

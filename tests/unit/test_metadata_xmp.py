@@ -89,6 +89,7 @@ def test_text_that_is_not_escaped_loses_nothing_behind_it(text: str, as_attribut
     assert said_in_xmp(packet).dates["xmp:DateTimeOriginal"].start == datetime(2017, 3, 9, 21, 4, 33)
 
 
+@pytest.mark.slow
 def test_no_packet_takes_long() -> None:
     declares = b"".join(
         b"<rdf:Description xmlns:p%d='http://ns.adobe.com/exif/1.0/'>" % number for number in range(30_000)

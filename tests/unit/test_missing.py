@@ -92,6 +92,7 @@ def test_a_link_to_a_drive_that_is_away(tmp_path: Path, encoder: FakeEncoder) ->
     assert encoder.images_encoded == 12
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EACCES, errno.ETIMEDOUT])
 def test_a_folder_that_answers_with_an_error(
     photos: Path, encoder: FakeEncoder, number: int, monkeypatch: pytest.MonkeyPatch
@@ -213,6 +214,7 @@ def test_missing_pictures_survive_compaction_and_other_runs(photos: Path, encode
     assert (report.encoded, report.returned, report.pictures) == (0, 10, 32)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("changed", [24, 32])
 def test_dropping_unused_vectors_keeps_those_of_missing_pictures(
     changed: int, tmp_path: Path, encoder: FakeEncoder
@@ -404,6 +406,7 @@ def test_the_old_vectors_answer_until_all_is_encoded_again(photos: Path) -> None
         assert len(collection.search("red", k=100, all=True)) == 30
 
 
+@pytest.mark.slow
 def test_encoding_again_goes_on_where_it_was_stopped(photos: Path) -> None:
     fill(photos, 30)
     old, new = FakeEncoder(), FakeEncoder(dim=48, seed=1)
@@ -493,6 +496,7 @@ def going(leave: Callable[[], object], patch: pytest.MonkeyPatch, *, after: int)
     patch.setattr(build._Run, "_task", task)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("prune", "part"), thinned([(False, "drive"), (True, "drive"), (False, ""), (True, "")], 4))
 def test_a_drive_that_goes_while_encoding_again_changes_nothing(
     part: str, prune: bool, tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
@@ -586,6 +590,7 @@ def spoil(paths: list[Path], how: str) -> None:
         path.write_bytes(b"" if how == "emptied" else b"\0" * size if how == "zeroed" else path.read_bytes()[:200])
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("how", ["emptied", "zeroed", "cut"])
 @pytest.mark.parametrize("options", [{}, {"reindex": True}], ids=["run", "reindex"])
 @pytest.mark.parametrize("neighbour", [False, True])
@@ -615,6 +620,7 @@ def test_what_is_spoiled_in_bulk_keeps_its_vectors(
     assert (report.encoded, report.pictures, report.kept) == (0, 12, 0)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("placeholder", [".{}.icloud", "{}.nextcloud", "{}.owncloud", "{}.cloud", "{}.dvc"])
 @pytest.mark.parametrize("of", ["a picture", "a folder"])
 def test_what_a_sync_client_has_evicted_is_missing(
@@ -639,6 +645,7 @@ def test_what_a_sync_client_has_evicted_is_missing(
     assert run(photos, encoder).removed == 1
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "pointer",
     [
@@ -678,6 +685,7 @@ def test_one_that_is_spoiled_is_a_picture_no_more_but_an_empty_file_says_nothing
     assert run(photos, encoder).pictures == 10
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
@@ -775,6 +783,7 @@ def unreadable_file(name: str, number: int, patch: pytest.MonkeyPatch) -> Iterat
         yield
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ELOOP])
 @pytest.mark.parametrize("name", [".clipsearchignore", "CACHEDIR.TAG"])
 @pytest.mark.parametrize("options", [{}, {"prune": True, "keep_missing_days": 0.0}], ids=["run", "prune"])
@@ -831,6 +840,7 @@ def test_an_index_is_not_begun_where_nobody_knows_what_is_left_out(
 # -- which drive is it?
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("said", ["id", "size", "source", "uuid"])
 def test_another_drive_with_the_same_device_number_deletes_nothing(
     said: str, photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
@@ -922,6 +932,7 @@ def test_a_clock_that_jumps_ahead_and_back_makes_nothing_old(
     assert encoder.images_encoded == 30
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("every", [1, 7, 31])
 def test_days_are_counted_from_run_to_run(
     every: int, photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch

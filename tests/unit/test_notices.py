@@ -114,6 +114,7 @@ def test_a_value_that_does_not_fit_is_not_replaced_by_another_one(query: str, fi
     assert f" {filters}. Write " in line
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", [field.known_as.split()[0] for field in FILTERS.values()] + ["foldr", "camrea"])
 @given(value=st.from_regex(r"[<>]?[a-z0-9]{1,6}([.,][a-z0-9]{1,4}){0,2}", fullmatch=True))
 def test_what_is_meant_has_the_value_that_was_written(name: str, value: str) -> None:
@@ -153,6 +154,7 @@ def test_every_filter_is_found_with_one_letter_missing() -> None:
 LONG = "a very long description of " + "a dog and a cat and a horse beside the red house, " * 30
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared_cache")
 @pytest.mark.parametrize(
     "text",

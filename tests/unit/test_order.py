@@ -176,6 +176,7 @@ def near_red(folder: Path, encoder: FakeEncoder, *, groups: int, copies: int, sp
     return write_index(folder, encoder, blocks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", thinned(["red", ""], 2))
 def test_a_window_is_full_though_much_was_folded(query: str, tmp_path: Path, encoder: FakeEncoder) -> None:
     """900 of the first 1,000 are copies of others: what comes after them fills the window."""
@@ -228,6 +229,7 @@ def test_a_least_confidence_takes_the_place_of_the_cut(index: Path, encoder: Fak
                 photos.search("red", min_confidence=wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("like", "unlike"), [((), (2,)), ((0,), ()), ((0, 1), (5,))])
 def test_thumbs_move_what_words_find_and_hide_none_of_it(
     tmp_path: Path,

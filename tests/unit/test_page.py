@@ -75,6 +75,7 @@ def ids(found: dict[str, Any]) -> list[int]:
     return [hit["row_id"] for hit in found["hits"]]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("query", ["date:2023", "camara:canon cat", "cat name:* kamera:leica", "orientaton:landscape"])
 def test_a_gallery_says_what_a_search_says(client: TestClient, query: str) -> None:
     answer = client.post("/v1/search", json={"query": query}).json()

@@ -36,6 +36,7 @@ def fault_of(case: Case) -> str | None:
     return None
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.__name__)
 def test_matrix(group: Callable[[], Iterator[Case]]) -> None:
     cases = list(group())

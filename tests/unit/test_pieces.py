@@ -111,6 +111,7 @@ def test_empty_pieces_hardly_count() -> None:
 SIZES = [(1600, 160), (160, 1600), (5000, 100), (400, 180), (230, 100), (6000, 60), (60, 6000)]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("extension", "size"), thinned(itertools.product(["jpg", "png", "webp"], SIZES), 4))
 def test_a_long_picture_finds_itself(tmp_path: Path, size: tuple[int, int], extension: str) -> None:
     for seed in range(6):

@@ -101,6 +101,7 @@ def test_a_missing_extra_and_a_bad_picture(picture: Path, monkeypatch: pytest.Mo
     terminal.text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared_cache")
 def test_a_query_shows_its_hits_and_goes_on_where_a_picture_is_gone(photos: Path) -> None:
     for name in ("red", "blue"):

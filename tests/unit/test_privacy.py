@@ -57,6 +57,7 @@ def started(program: str, *, flags: tuple[str, ...] = ()) -> dict[str, str | Non
     return seen
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "module",
     ["", ".__main__", ".pictures.worker", ".encoder.trial", ".daemon.__main__", ".daemon.client", ".records"],

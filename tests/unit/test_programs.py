@@ -92,6 +92,7 @@ def test_another_process_gets_what_python_gets(address: str, folder: Path) -> No
                 assert other == {**one, **close}
 
 
+@pytest.mark.slow
 def test_the_other_endpoints_answer_as_well(address: str, folder: Path) -> None:
     import base64
 
@@ -237,6 +238,7 @@ def test_a_client_waits_for_gradio_as_long_as_it_takes(folder: Path, monkeypatch
         assert http.get("/gradio_api/info").json()["named_endpoints"]
 
 
+@pytest.mark.slow
 def test_without_gradio_the_command_says_what_to_install(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['gradio'] = None\n")
     done = subprocess.run(

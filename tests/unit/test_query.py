@@ -217,13 +217,13 @@ def test_mistakes_have_a_position_and_advice(source: str, position: int, said: s
 
 def test_the_caret_stands_right_below_wide_and_control_characters_and_in_long_queries() -> None:
     with pytest.raises(MalformedQuery) as error:
-        parse_query("狗\x1b\n near:x")
-    assert str(error.value).splitlines()[1:3] == ["  狗   near:x", "            ^"]
+        parse_query("狗\x1b\n size:x")
+    assert str(error.value).splitlines()[1:3] == ["  狗   size:x", "            ^"]
     with pytest.raises(MalformedQuery) as error:
-        parse_query("word " * 100 + "near:x" + " word" * 100)
+        parse_query("word " * 100 + "size:x" + " word" * 100)
     shown, caret = str(error.value).splitlines()[1:3]
     assert len(shown) < 140
-    assert shown[caret.index("^") - 5 :].startswith("near:x")
+    assert shown[caret.index("^") - 5 :].startswith("size:x")
 
 
 @pytest.mark.parametrize("source", ["", "  ", "\n"])

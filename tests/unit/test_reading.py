@@ -81,6 +81,7 @@ def test_a_pass_reads_what_has_words_and_the_next_one_only_what_is_new(photos: P
     assert verify(index).ok
 
 
+@pytest.mark.slow
 def test_all_also_reads_what_seems_to_have_no_words_and_again_begins_anew(photos: Path) -> None:
     index = index_of(photos, {"a.png": "Total", "b.png": ""})
     assert counts(read_words(index, options())) == (1, 1, 0, 0)
@@ -113,6 +114,7 @@ def test_a_picture_that_hangs_or_crashes_the_reader_costs_only_itself(photos: Pa
     assert counts(read_words(index, options(timeout_s=0.3, retry_skipped=True))) == (0, 0, 6, 2)
 
 
+@pytest.mark.slow
 def test_a_file_that_changed_or_went_is_left_to_the_next_pass(photos: Path) -> None:
     index = index_of(photos, {"a.png": "alpha", "b.png": "beta", "c.png": "gamma"})
     write_picture(photos / "a.png", "other", 7)
@@ -126,6 +128,7 @@ def test_a_file_that_changed_or_went_is_left_to_the_next_pass(photos: Path) -> N
     assert found(index, "text:other") == ["a.png"]
 
 
+@pytest.mark.slow
 def test_an_index_run_at_the_same_time_loses_nothing(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = index_of(photos, {f"{n}.png": f"word{n}" for n in range(6)})
     monkeypatch.setattr(reading, "LOCK_PATIENCE_S", 0.0)
@@ -164,6 +167,7 @@ def read_so_far(index: Path) -> int:
         return sum(ref.pictures for ref in snapshot.manifest.words)
 
 
+@pytest.mark.slow
 def test_a_killed_pass_loses_at_most_a_batch(photos: Path) -> None:
     names = [f"{n:02d}.png" for n in range(40)]
     index = index_of(photos, {name: f"word{name[:2]}x" for name in names})
@@ -190,6 +194,7 @@ def test_a_killed_pass_loses_at_most_a_batch(photos: Path) -> None:
     assert not any(path.suffix == ".part" and time.time() - path.stat().st_mtime > 3600 for path in index.rglob("*"))
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_pass_keeps_all_that_it_has_read(photos: Path, number: signal.Signals) -> None:
     index = index_of(photos, {f"{n:02d}.png": f"word{n:02d}" for n in range(30)})
@@ -205,6 +210,7 @@ def test_a_stopped_pass_keeps_all_that_it_has_read(photos: Path, number: signal.
     assert read_words(index, options()).read == 30 - int(read)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_did_and_forgets(photos: Path, commands: Commands) -> None:
     index = index_of(photos, {"a.png": "Total 12", "b.png": "", "hang.png": "hang"})
     read_words(index, options(timeout_s=0.5))

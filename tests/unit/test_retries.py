@@ -75,6 +75,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_busy_machine_is_given_three_attempts(folder: Path) -> None:
     options = IndexOptions(timeout_s=TOO_LITTLE_S, workers=1)
     for attempt in (1, 2, 3):
@@ -97,6 +98,7 @@ def test_the_next_run_reads_what_was_too_slow(folder: Path) -> None:
     assert (report.pictures, report.encoded, report.skipped) == (2, 1, [])
 
 
+@pytest.mark.slow
 def test_a_file_that_changed_has_all_its_attempts_again(folder: Path) -> None:
     options = IndexOptions(timeout_s=TOO_LITTLE_S, workers=1)
     for _ in range(2):

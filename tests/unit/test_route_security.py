@@ -157,6 +157,7 @@ def test_without_the_token_every_route_but_two_is_refused(guarded: TestClient) -
             assert answer.status_code == 401, (method, variant)
 
 
+@pytest.mark.slow
 def test_every_error_of_every_route_is_json(client: TestClient, guarded: TestClient) -> None:
     for each, headers in ((client, {}), (guarded, {}), (client, {"host": "evil.example"}), (client, {"origin": "x"})):
         paths = {path for _, path in every_route(each)}
@@ -279,6 +280,7 @@ def all_of(routes: Iterable[Any]) -> Iterator[Any]:
             yield route
 
 
+@pytest.mark.slow
 def test_of_gradio_only_what_its_clients_need_is_reachable(client: TestClient, collection: Path) -> None:
     assert client.get("/config").status_code == 200
     server = application(client).state.page.programs._server

@@ -133,6 +133,7 @@ def test_a_query_that_cannot_be_understood_says_where(client: TestClient) -> Non
     assert client.post("/v1/search", json={"query": "like:999"}).status_code == 400
 
 
+@pytest.mark.slow
 def test_an_upload_cannot_hurt_the_next_one(client: TestClient, encoder: FakeEncoder) -> None:
     """Lossless JPEGs, long pictures, damage: the picture after them has the vector that it has alone."""
     rng = np.random.default_rng(0)

@@ -86,6 +86,7 @@ WRITERS: dict[str, tuple[str, Callable[[int], bytes]]] = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", thinned(WRITERS, 4))
 def test_what_lies_beside_a_picture_is_noticed_when_it_comes_changes_and_goes(photos: Path, name: str) -> None:
     of, content = WRITERS[name]
@@ -138,6 +139,7 @@ def test_letters_in_another_form_are_the_same(photos: Path, form: Literal["NFC",
     assert (taken or "").startswith("2011-06-05")
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "name", ["a.AAE", "a.jpg.txt", "a.thm", "notes.json", "package.xmp", "b2.xmp", "plain/e.xmp", "xmp", "json", ".xmp"]
 )
@@ -254,6 +256,7 @@ def test_a_read_that_fails_leaves_the_row_and_is_made_again(photos: Path, monkey
     assert (rows(photos)["a.jpg"].metadata.taken_at or "").startswith("2011")
 
 
+@pytest.mark.slow
 def test_what_was_read_is_committed_while_the_run_goes_on(photos: Path) -> None:
     for number in range(4, 40):
         picture(number).save(photos / f"p{number}.jpg")
@@ -424,6 +427,7 @@ def test_the_pool_reads_metadata_without_pixels(tmp_path: Path) -> None:
     assert (result.metadata, result.pieces, result.skip, result.content_hash) == (expected, None, None, None)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", thinned(FORMATS, 3))
 def test_metadata_of_damaged_files_is_read_where_their_pixels_are(tmp_path: Path, name: str) -> None:
     preprocessing = Preprocessing(32, 32, (0.0,) * 3, (1.0,) * 3)

@@ -140,6 +140,7 @@ def test_the_whole_of_it_works_at_a_sub_path(address: str) -> None:
         assert len(photos.search("waves", k=3, all=True)) == 3
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "elsewhere", ["//evil.example/", "https://evil.example/", "/other/", "/photos-evil/", "\\\\evil", "/"]
 )

@@ -113,6 +113,7 @@ def do(folder: Path, step: str, number: int) -> None:
         Image.new("RGB", (8, 9), (number, number, 7)).save(chosen)
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(runs=st.lists(STEPS, min_size=1, max_size=4))
 def test_whatever_was_done_to_the_folder_rows_and_vectors_belong_together(

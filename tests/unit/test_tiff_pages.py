@@ -37,6 +37,7 @@ REDUCED = {"subfiletype": 1}
 DOCUMENT = {"subfiletype": 2}
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize(
     ("pages", "expected"),

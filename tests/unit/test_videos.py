@@ -213,6 +213,7 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return made
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("how", ["cut", "zeroed", "flipped", "noise", "holed"])
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "webm", "avi"])
 def test_damaged_videos_are_read_as_far_as_they_go_or_refused_in_words(
@@ -404,6 +405,7 @@ def test_memory_of_frames_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPat
     assert most <= build.VIDEOS_AT_ONCE + 3
 
 
+@pytest.mark.slow
 def test_a_video_that_is_being_written_waits_for_the_next_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = FakeEncoder()
     take = shots.Video.take
@@ -435,6 +437,7 @@ def test_parts_that_kill_their_decoder_are_passed_over(folder: Path, monkeypatch
     assert partial.reason == "parts of the video are damaged"
 
 
+@pytest.mark.slow
 def test_without_the_extra_videos_are_counted_and_those_of_the_index_stay(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def builtin() -> clipsearch.Encoder:
     return clipsearch.Encoder("builtin", precision="fp32")
 
 
+@pytest.mark.slow
 def test_halves_of_the_tower_are_the_whole(builtin: clipsearch.Encoder) -> None:
     tower = builtin.model.dense_tower()
     assert tower is not None
@@ -75,6 +76,7 @@ def test_halves_of_the_tower_are_the_whole(builtin: clipsearch.Encoder) -> None:
         assert tower.features(np.tile(pixels, (2, 3, 1))).shape == (2 * len(features), 3 * len(features), 1280)
 
 
+@pytest.mark.slow
 def test_a_thing_is_found_by_features(builtin: clipsearch.Encoder) -> None:
     """One that the model knows: of line drawings it knows few. How often it is right, `benchmarks/pointing.py` says."""
     found = builtin.where("a drawing of an elephant", drawings())
@@ -102,6 +104,7 @@ def test_a_tiny_tower_of_either_kind_gives_a_map(tmp_path: Path) -> None:
     assert found.by in ("features", "crops")
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("orientation", [1, 6, 8])
 @pytest.mark.parametrize("colour", ["blue", "green"])
 def test_patches_are_found_by_crops(tmp_path: Path, orientation: int, colour: str) -> None:
@@ -158,6 +161,7 @@ def test_a_collection_says_where(photos: Path) -> None:
             collection.where("blue", row)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     drawings().save(tmp_path / "sheet.png")
     done = run("where", "a drawing of an elephant", "sheet.png", "-o", "map.png", "--json", folder=tmp_path)

@@ -576,6 +576,7 @@ LAUGHS = (
 )
 
 
+@pytest.mark.slow
 def test_no_packet_takes_long_or_much() -> None:
     bag = b"<dc:subject><rdf:Bag>%s</rdf:Bag></dc:subject>"
     regions = "<mwg-rs:Regions><mwg-rs:RegionList><rdf:Bag>%s</rdf:Bag></mwg-rs:RegionList></mwg-rs:Regions>"
