@@ -184,7 +184,7 @@ class Collection:
 
     def __iter__(self) -> Iterator[ImageRecord]:
         """What the index knows of each picture that can be found, by row id."""
-        return heapq.merge(*map(_records_of, self._live_rows()), key=lambda record: record.row_id)
+        return heapq.merge(*map(_records_of, self.live_rows()), key=lambda record: record.row_id)
 
     def __repr__(self) -> str:
         manifest, closed = self._opened.manifest, ", closed" if self._opened.is_closed else ""
@@ -535,7 +535,7 @@ class Collection:
         if not any(isinstance(leaf, Seen) for leaf in leaves_of(expression)):
             return []
         unseen = sum(
-            int(np.count_nonzero((rows.file.columns.whole("traits") == 0) & rows.alive)) for rows in self._live_rows()
+            int(np.count_nonzero((rows.file.columns.whole("traits") == 0) & rows.alive)) for rows in self.live_rows()
         )
         if not unseen:
             return []
@@ -599,7 +599,7 @@ class Collection:
         if not any(isinstance(leaf, Glob | Range) and leaf.column in WORDS for leaf in leaves_of(expression)):
             return []
         older = 0
-        for rows in self._live_rows():
+        for rows in self.live_rows():
             versions = rows.file.columns.numbers.get("metadata_version")
             was_read = np.zeros(rows.file.pictures, bool) if versions is None else versions >= FIRST_WITH_WORDS
             older += int(np.count_nonzero(~was_read & rows.alive))
@@ -897,7 +897,7 @@ class Collection:
         """The rows that have the vectors found; a picture that is there several times comes as often."""
         wanted = distinct(vector_ids[vector_ids >= 0])
         which, row_ids = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for fragment in self._live_rows():
+        for fragment in self.live_rows():
             numbers, positions = fragment.of_vectors(wanted)
             which.append(numbers)
             row_ids.append(fragment.file.columns.row_ids[positions])
@@ -921,8 +921,11 @@ class Collection:
             best_scores[q, : len(chosen)], best_rows[q, : len(chosen)] = own[chosen], rows[chosen]
         return best_scores, best_rows
 
-    def _live_rows(self) -> list[LiveRows]:
-        """The rows of each fragment, opened when they are first needed. Raises: ClosedCollection."""
+    def live_rows(self) -> list[LiveRows]:
+        """The rows of each fragment, with which of them are answered; opened when they are first needed.
+
+        Raises: ClosedCollection, CorruptIndex.
+        """
         self._check_open()
         if self._fragments is None:
             fragments = [fragment for fragment in self.manifest.fragments if fragment.rows_file is not None]
@@ -932,7 +935,7 @@ class Collection:
     def _vector_ids(self, row_ids: IntArray) -> IntArray:
         """The vectors of rows. Shapes: row_ids (N,) int64, ascending; result ascending without repeating."""
         found = [np.empty(0, np.int64)]
-        for fragment in self._live_rows():
+        for fragment in self.live_rows():
             own = fragment.file.columns.row_ids
             found.append(fragment.file.number("vector_id")[: len(own)][np.isin(own, row_ids, assume_unique=True)])
         every = np.concatenate(found)
@@ -947,7 +950,7 @@ class Collection:
         """What the index knows of a picture. Raises: NoSuchPicture if none has this row id (any more)."""
         self._check_open()
         row_id = read_row_id(row_id)
-        for fragment in self._live_rows():
+        for fragment in self.live_rows():
             at = fragment.file.position(row_id)
             if at is not None and at < fragment.file.pictures and not fragment.is_gone(row_id):
                 return fragment.file.record(at)
@@ -1010,7 +1013,7 @@ class Collection:
             row_ids = read_row_ids("row_ids", row_ids)
         wanted, places = np.unique(np.asarray(row_ids, np.int64), return_inverse=True)
         vector_ids = np.full(len(wanted), -1, np.int64)
-        for fragment in self._live_rows():
+        for fragment in self.live_rows():
             own = fragment.file.columns.row_ids
             at = np.minimum(np.searchsorted(own, wanted), max(0, len(own) - 1))
             here = own[at] == wanted if len(own) else np.zeros(len(wanted), bool)
@@ -1036,7 +1039,7 @@ class Collection:
         files = row_ids.copy()
         order = np.argsort(row_ids, kind="stable")
         ascending = row_ids[order]
-        for rows in self._live_rows():
+        for rows in self.live_rows():
             if rows.has_views:
                 own = rows.file.columns.row_ids
                 at = np.searchsorted(own, ascending)
@@ -1046,7 +1049,7 @@ class Collection:
 
     def row_ids(self) -> IntArray:
         """The row ids of all pictures, and of all views of them. Shape: (N,) int64, ascending."""
-        return np.sort(np.concatenate([np.empty(0, np.int64), *(rows.row_ids() for rows in self._live_rows())]))
+        return np.sort(np.concatenate([np.empty(0, np.int64), *(rows.row_ids() for rows in self.live_rows())]))
 
     # -- as a table
 
@@ -1088,7 +1091,7 @@ class Collection:
 
         found = [np.empty(0, np.int64)]
         holding = lru_cache(maxsize=None)(self._holding)  # each fragment asks
-        fragments = self._live_rows()
+        fragments = self.live_rows()
         if missing:
             there = [fragment for fragment in self.manifest.fragments if fragment.rows_file is not None]
             fragments = [open_live_rows(self.index, fragment, missing=True) for fragment in there]
@@ -1107,16 +1110,12 @@ class Collection:
             self._word_files = WordFiles(self.index, snapshot.manifest.words)
         return self._word_files
 
-    def live_rows(self) -> list[LiveRows]:
-        """The rows of each fragment, with which of them are answered. Raises: CorruptIndex."""
-        return self._live_rows()
-
     def _holding(self, words: tuple[str, ...]) -> IntArray:
         return self.words.holding(words)
 
     def columns(self) -> list[Columns]:
         """What filters ask, for each fragment; of pictures that are gone too. Raises: CorruptIndex."""
-        return [rows.file.columns for rows in self._live_rows()]
+        return [rows.file.columns for rows in self.live_rows()]
 
     def tag(self, name: str) -> Tag:
         """A tag or concept. Raises: UnknownTag, CorruptIndex."""
