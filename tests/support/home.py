@@ -50,6 +50,7 @@ def _leave_home() -> Path:
             "MPLCONFIGDIR": str(place / "matplotlib"),
             "SKIMAGE_DATADIR": str(place / "scikit-image"),
             "GRADIO_TEMP_DIR": str(place / "gradio"),
+            "GRPC_VERBOSITY": "NONE",  # of a database in this process, also while another test reads what is printed
             "HYPOTHESIS_STORAGE_DIRECTORY": str(place / "hypothesis"),
         }
     )
