@@ -164,6 +164,7 @@ def add_endpoints(server: gradio.Server, service: Service) -> None:
         like: list[int] | None = None,
         unlike: list[int] | None = None,
         index: str | None = None,
+        index_id: str | None = None,
     ) -> list[Picture]:
         """Find pictures. Takes the query language, like `clipsearch query`, and returns the hits, best first."""
         asked = _checked(
@@ -180,6 +181,7 @@ def add_endpoints(server: gradio.Server, service: Service) -> None:
             like=like or [],
             unlike=unlike or [],
             index=index,
+            index_id=index_id,
         )
         found = await _answered(service.searches.run(lambda: service.search(asked)))
         return _pictures(found["hits"])
@@ -192,10 +194,13 @@ def add_endpoints(server: gradio.Server, service: Service) -> None:
         k: int = DEFAULT_HITS,
         offset: int = 0,
         index: str | None = None,
+        index_id: str | None = None,
     ) -> list[Picture]:
         """Find pictures similar to one of the index, by its row id or path, or to a picture file, sent as base64."""
         if picture is None:
-            asked = _checked(messages.SimilarRequest, row_id=row_id, path=path, k=k, offset=offset, index=index)
+            asked = _checked(
+                messages.SimilarRequest, row_id=row_id, path=path, k=k, offset=offset, index=index, index_id=index_id
+            )
             found = await _answered(service.searches.run(lambda: service.similar(asked)))
             return _pictures(found["hits"])
         sent = _checked(_Sent, picture=picture)
@@ -238,11 +243,14 @@ def add_endpoints(server: gradio.Server, service: Service) -> None:
         offset: int = 0,
         row_ids: list[int] | None = None,
         index: str | None = None,
+        index_id: str | None = None,
     ) -> list[Picture]:
         """Tell which of your labels each picture of a query (default: the newest), or of row_ids, shows. | separates
         synonyms: "dog|puppy"."""
         names = _checked(_Labels, labels=labels).labels
-        asked = _checked(messages.SearchRequest, query=query, k=k, offset=offset, all=True, index=index)
+        asked = _checked(
+            messages.SearchRequest, query=query, k=k, offset=offset, all=True, index=index, index_id=index_id
+        )
         rows = None if row_ids is None else _checked(messages.VectorsRequest, row_ids=row_ids).row_ids
 
         def answer() -> list[Picture]:

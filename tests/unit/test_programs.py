@@ -104,16 +104,17 @@ def test_the_other_endpoints_answer_as_well(address: str, folder: Path) -> None:
         of_file = photos.encode_picture(path).tolist()
         newest = [hit.record.row_id for hit in photos.search("", 3)]
     sent = base64.b64encode(path.read_bytes()).decode()
+    identity = httpx.get(f"{address}/v1/status", trust_env=False).json()["indexes"][0]["id"]
     answers = call(
         address,
-        ([row], {"k": 5, "api_name": "/similar"}),
+        ([row], {"k": 5, "index_id": identity, "api_name": "/similar"}),
         ([], {"path": str(path), "k": 2, "api_name": "/similar"}),
         ([], {"picture": f"data:image/png;base64,{sent}", "k": 2, "api_name": "/similar"}),
         ([["red", "a dog"]], {"api_name": "/embed"}),
         ([], {"picture": sent, "api_name": "/embed"}),
         ([["red", "blue"], "red", 2], {"api_name": "/classify"}),
         ([["red|crimson", "blue"]], {"k": 3, "api_name": "/classify"}),
-        ([["red", "blue"]], {"row_ids": [row, 7], "api_name": "/classify"}),
+        ([["red", "blue"]], {"row_ids": [row, 7], "index_id": identity[:8], "api_name": "/classify"}),
         ([], {"api_name": "/status"}),
     )[1:]
     found = [answer["found"] for answer in answers]
@@ -142,6 +143,10 @@ def test_errors_are_those_of_the_library(address: str) -> None:
         ([["one"]], {"api_name": "/classify"}),
         ([["red", "red"]], {"api_name": "/classify"}),
         ([], {"index": "nowhere", "api_name": "/index"}),
+        (["red"], {"like": [3], "index_id": "0" * 32, "api_name": "/search"}),
+        ([3], {"index_id": "0" * 32, "api_name": "/similar"}),
+        ([["red", "blue"]], {"row_ids": [3], "index_id": "0" * 32, "api_name": "/classify"}),
+        (["red"], {"index_id": "short", "api_name": "/search"}),
     )[1:]
     assert [answer["error"] for answer in answers] == [
         "MalformedQuery",
@@ -154,6 +159,8 @@ def test_errors_are_those_of_the_library(address: str) -> None:
         "WrongInput",
         "InvalidLabels",
         "UnknownIndex",
+        *3 * ["OtherIndex"],
+        "WrongInput",
     ]
     assert "dog (ext:jpg or\n" in answers[0]["message"]
 
