@@ -277,6 +277,7 @@ def places(hits: list[Hit]) -> list[tuple[str, str]]:
     return [(hit.record.path, hit.record.view) for hit in hits]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
