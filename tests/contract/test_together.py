@@ -179,6 +179,13 @@ def test_similar_pictures_facets_and_months_are_those_of_the_whole(divided: Divi
     assert together.notices("yellow tag:sean folder:trips") == whole.notices("yellow tag:sean folder:trips") != []
 
 
+def test_where_and_the_parts_of_a_file_are_those_of_the_whole(divided: Divided) -> None:
+    row_id = divided.row_id(5)
+    one, several = divided.whole.where("red", 5).to_dict(), divided.together.where("red", row_id).to_dict()
+    assert several == {**one, "confidence": pytest.approx(one["confidence"], abs=1e-3)}
+    assert [record.row_id for record in divided.together.views(row_id)] == [row_id]
+
+
 def test_the_row_id_of_one_index_is_refused_by_several(divided: Divided) -> None:
     together = divided.together
     for ask in (together.record, together.vector, together.thumbnail, together.similar):

@@ -271,3 +271,13 @@ def test_a_remote_collection_of_all_indexes_is_the_local_one(indexes: list[Path]
         assert (len(remote), remote.root, remote.generation) == (len(local), local.root, local.generation)
         assert remote.similar(hits[0])[0].path == local.similar(hits[0].record.row_id)[0].path
         assert remote.thumbnail(hits[0])[:2] == b"\xff\xd8"
+
+
+def test_where_words_and_parts_of_a_picture_of_several(client: TestClient) -> None:
+    hit = ask(client, query="blue")["hits"][0]
+    row_id = hit["row_id"]
+    found = ask(client, "/v1/where", query="blue", row_id=row_id, content=hit["content_hash"])
+    assert (found["row_id"], found["width"], found["band"]) == (row_id, hit["width"], hit["band"])
+    assert client.get(f"/v1/images/{row_id}/words", params={"index": ALL}).json()["lines"] == []
+    (part,) = client.get(f"/v1/images/{row_id}/views", params={"index": ALL}).json()["views"]
+    assert part["row_id"] == row_id and client.get(part["thumbnail"]).status_code == 200
