@@ -261,6 +261,12 @@ class Together(Collection):
             raise NoSuchPicture(row_id) from None
         return dataclasses.replace(record, row_id=row_id)
 
+    def views(self, row_id: int) -> list[ImageRecord]:
+        part = self._part_of(row_id)
+        self.record(row_id)  # which names the picture by this number, if there is none
+        views = self._of(part, lambda photos: photos.views(row_id - part.by))
+        return [dataclasses.replace(record, row_id=record.row_id + part.by) for record in views]
+
     def _hit(self, rank: int, score: float, row_id: int) -> Hit:
         part = self._part_of(row_id)
         found_in = FoundIn(part.name, part.photos.identity, row_id - part.by)

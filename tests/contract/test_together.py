@@ -380,3 +380,9 @@ def test_files_in_any_number_of_indexes_answer_as_in_one(
     with clipsearch.open(whole, encoder=encoder) as one, clipsearch.open(parts, encoder=encoder) as several:
         assert_same(one.search(**asked), several.search(**asked))
         assert len(one) == len(several) == files
+        for hit in several.search("", 30):
+            shots_of = [(record.path, record.view) for record in several.views(hit.record.row_id)]
+            assert len(shots_of) == shots[int(Path(hit.path).stem)]
+            assert [several.record(record.row_id) for record in several.views(hit.record.row_id)]
+            by_path = {record.path: record.row_id for record in one}
+            assert shots_of == [(record.path, record.view) for record in one.views(by_path[hit.record.path])]
