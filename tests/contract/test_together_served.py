@@ -85,6 +85,9 @@ def test_row_ids_of_all_indexes_are_taken_wherever_pictures_are_named(client: Te
     assert similar[0]["row_id"] == other["row_id"] and len(similar) == 6
     assert ask(client, query=f"like:{hit['row_id']}")["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
     assert ask(client, query="", like=[hit["row_id"]], unlike=[other["row_id"]], all=True)["total"] == 7
+    views = client.get(f"/v1/images/{hit['row_id']}/views?index=*").json()["views"]
+    assert [view["row_id"] for view in views] == [hit["row_id"]]
+    assert client.get(f"/v1/images/{hit['row_id']}/words?index=*").json()["lines"] == []
     exported = client.post("/v1/export", json={"index": ALL, "ids": [hit["row_id"], other["row_id"]], "form": "paths"})
     assert exported.text.split() == [hit["path"], other["path"]]
     for wrong in (0, 5):
