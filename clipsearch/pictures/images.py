@@ -939,6 +939,8 @@ def _repaired(content: bytes, kind: Kind, max_pixels: int, bare: bool) -> repair
         return repair.repair_png(content, max_pixels * 8 + 2**24, bare=bare)
     if kind == "WEBP":
         return repair.repair_webp(content, bare=bare)
+    if kind == "PPM":
+        return repair.repair_pnm(content, max_pixels * 3)
     return repair.repair_jpeg2000(content, bare=bare) if kind == "JPEG2000" else None
 
 

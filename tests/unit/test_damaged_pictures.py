@@ -668,6 +668,54 @@ def test_comments_in_a_ppm(header: bytes) -> None:
     assert partial_of(content) is None
 
 
+PLAIN = (23, 17)  # pixels
+
+
+def plain_pnm(magic: bytes, *, most: int = 255, separator: bytes = b" ") -> tuple[bytes, Array]:
+    """A picture in text that ends with its last number, and its pixels."""
+    width, height = PLAIN
+    shape = (height, width, 3) if magic == b"P3" else (height, width)
+    values = np.random.default_rng(4).integers(0, 2 if magic == b"P1" else most + 1, shape)
+    head = magic + b"\n%d %d\n" % PLAIN + (b"" if magic == b"P1" else b"%d\n" % most)
+    shown = ((1 - values) if magic == b"P1" else values) * 255 // (1 if magic == b"P1" else most)
+    shown = np.dstack([shown] * 3) if shown.ndim == 2 else shown
+    return head + separator.join(b"%d" % value for value in values.ravel()), shown.astype(int)
+
+
+BEHIND_NUMBERS: dict[str, bytes] = {
+    "zeros": b"\n" + bytes(500),
+    "zeros at once": bytes(500),
+    "text": b"\nappended by some program, without blanks:" + b"x" * 40,
+    "a word": b" end",
+    "a long number": b"\n" + b"7" * 40,
+    "numbers": b" 1 2 3 99999 -4",
+    "Ctrl-Z": b"\n\x1a",
+    "another": b"\nP3 1 1 255 1 2 3",
+    "markup": b"\n</pre>",
+    "bytes": b"\n\xff\xd8\xff\xe0 \x80",
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND_NUMBERS)
+@pytest.mark.parametrize("magic", [b"P1", b"P2", b"P3"])
+def test_what_follows_the_numbers_of_a_pnm_is_none_of_it(magic: bytes, behind: str) -> None:
+    for separator in (b" ", b"\n", b" # a remark\n"):
+        content, pixels = plain_pnm(magic, separator=separator)
+        found, partial = seen_of(content + BEHIND_NUMBERS[behind])
+        assert partial is None
+        assert np.abs(found - pixels).max() <= 1
+
+
+@pytest.mark.parametrize("behind", ["", "text", "Ctrl-Z", "bytes", "zeros"])
+@pytest.mark.parametrize("magic", [b"P1", b"P2", b"P3"])
+def test_a_pnm_in_text_that_lost_its_end_is_partial(magic: bytes, behind: str) -> None:
+    content, pixels = plain_pnm(magic)
+    cut = content[: len(content) * 3 // 5].rsplit(b" ", 1)[0]
+    found, partial = seen_of(cut + BEHIND_NUMBERS.get(behind, b""))
+    assert partial is not None
+    assert np.abs(found - pixels)[: PLAIN[1] // 2].max() <= 1
+
+
 @pytest.mark.parametrize(("inside", "number"), [("JPEG", 4), ("PNG", 5)])
 def test_a_bmp_around_another_format_is_called_that(inside: str, number: int) -> None:
     raw = saved(inside)
