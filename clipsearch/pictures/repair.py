@@ -85,6 +85,21 @@ def unsupported_jpeg(content: bytes) -> str | None:
     return None
 
 
+def with_height(content: bytes) -> bytes | None:
+    """A JPEG whose height stands behind its first scan (DNL), with it where decoders look. None for others."""
+    frame: _Part | None = None
+    for part in jpeg_parts(content):
+        if part.marker in FRAMES and part.end - part.body > 5:
+            if content[part.body + 1 : part.body + 3] != b"\0\0":
+                return None
+            frame = part
+        elif part.marker == 0xDC and frame is not None and part.end - part.body == 2:
+            height = content[part.body : part.end]
+            before, between = content[: frame.body + 1], content[frame.body + 3 : part.start]
+            return None if height == b"\0\0" else before + height + between + content[part.end :]
+    return None
+
+
 def end_of_boxes(content: bytes) -> int:
     """Where the outermost boxes of an ISO media file (HEIF, AVIF) say that it ends; 0 where they are no such boxes."""
     at = 0

@@ -729,6 +729,69 @@ def test_a_bmp_around_another_format_is_called_that(inside: str, number: int) ->
     )
 
 
+def bmp_of_kind(size: int, bits: int, compression: int) -> bytes:
+    body = np.random.default_rng(1).bytes(400)
+    head = struct.pack("<IiiHHIIiiII", size, 20, 20, 1, bits, compression, len(body), 0, 0, 0, 0).ljust(size, b"\0")[
+        :size
+    ]
+    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(body), 0, 0, 14 + len(head)) + head + body
+
+
+def with_first_chunk(name: bytes, body: bytes) -> bytes:
+    whole = saved("PNG")
+    chunk = struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    return whole[:8] + chunk + whole[8:33] + b"\0\0\1\0IDAT" + np.random.default_rng(2).bytes(260) + whole[-12:]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (lambda: bmp_of_kind(64, 24, 4), "runs of 24 bits"),
+        (lambda: bmp_of_kind(64, 1, 3), "fax code"),
+        (lambda: bmp_of_kind(46, 24, 4), "runs of 24 bits"),
+        (lambda: bmp_of_kind(40, 24, 4), "as JPEG"),
+        (lambda: bmp_of_kind(108, 0, 5), "as PNG"),
+        (lambda: with_first_chunk(b"CgBI", b"\x50\0\x20\2"), "CgBI"),
+        (lambda: with_first_chunk(b"CgBI", b"\x50\0\x20\6"), "CgBI"),
+        (lambda: b"\x8aMNG\r\n\x1a\n" + bytes(99), "MNG"),
+        (lambda: b"\x8bJNG\r\n\x1a\n" + bytes(99), "JNG"),
+        *((lambda number=number: tiff_of_compression(number), name) for number, name in (
+            (33004, "lossy JPEG 2000"), (22610, "JPEG XR"), (34692, "LuraDocument"), (34718, "Microsoft Document"),
+            (48124, "Jetraw"), (50013, "Pixtiff"), (65001, "electron events"), (32772, "Samsung SRW"))),
+    ],
+)  # fmt: skip
+def test_a_kind_that_is_not_read_is_called_that_and_not_damaged(content: Callable[[], bytes], said: str) -> None:
+    with pytest.raises(UnreadablePicture) as caught:
+        read_picture("x", SQUASH, content=content())
+    assert caught.value.status == "unsupported_format"
+    assert said in caught.value.reason
+
+
+def tiff_of_compression(number: int) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.asarray(scene()), photometric="rgb")
+    content = bytearray(buffer.getvalue())
+    at = content.index(struct.pack("<HHI", 259, 3, 1))
+    content[at + 8 : at + 10] = struct.pack("<H", number)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["baseline", "without subsampling", "progressive", "restart", "rgb"])
+def test_a_jpeg_that_says_its_height_behind_its_first_scan(kind: str) -> None:
+    """Cameras that count rows while they scan write it so; libjpeg does not know it."""
+    whole = bytearray(saved("JPEG", **JPEGS[kind]))
+    frame = next(part for part in repair.jpeg_parts(bytes(whole)) if part.marker in repair.FRAMES)
+    height = bytes(whole[frame.body + 1 : frame.body + 3])
+    end = next(part.end for part in repair.jpeg_parts(bytes(whole)) if part.marker == 0xDA)
+    changed = bytearray(whole)
+    changed[frame.body + 1 : frame.body + 3] = b"\0\0"
+    changed[end:end] = b"\xff\xdc\0\4" + height
+    assert partial_of(bytes(changed)) is None
+    assert np.array_equal(pixels_of(bytes(changed)), pixels_of(bytes(whole)))
+    del changed[end : end + 6]
+    assert refusal_of(bytes(changed)) == "corrupt"
+
+
 @given(lost=st.integers(8, 3000), compression=st.sampled_from(["jpeg", "tiff_lzw", "raw"]))
 @settings(deadline=None, max_examples=30)
 def test_a_tiff_that_lost_its_end_says_so_wherever_its_tags_are(lost: int, compression: str) -> None:
