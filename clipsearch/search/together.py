@@ -42,6 +42,7 @@ from clipsearch.errors import (
 )
 from clipsearch.filenames import readable, safe, to_bytes
 from clipsearch.folding import fold_name
+from clipsearch.places import is_address
 from clipsearch.query import Query
 from clipsearch.query.arguments import read_count, read_place, read_row_id, read_row_ids, shown
 from clipsearch.records import FloatArray, FoundIn, Hit, ImageRecord, IntArray, Line, Manifest, ModelRef, TagRef
@@ -168,8 +169,11 @@ class Together(Collection):
 
     @property
     def root(self) -> Path:
-        """The folder that those of all parts lie in."""
-        return Path(os.path.commonpath([str(part.photos.root.absolute()) for part in self._parts]))
+        """The folder that those of all parts lie in; that of the first, where some lie in object storage."""
+        roots = [part.photos.root for part in self._parts]
+        if any(map(is_address, roots)):
+            return roots[0]
+        return Path(os.path.commonpath([root.absolute() for root in roots]))
 
     @property
     def manifest(self) -> Manifest:
