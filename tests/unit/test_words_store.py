@@ -178,9 +178,9 @@ def test_what_was_read_again_is_found_by_its_newest_words_alone(
             if compact:
                 manifest = compacted(writer, manifest, hash_keys(now))
             files = WordFiles(folder / "i", manifest.words)
-            for word in ("word1", "word2", "word3"):
-                expected = {key for key, text in now.items() if text == word}
-                assert set(hash_texts(files.holding([word]))) == expected, (word, compact)
+            for asked in ("word1", "word2", "word3"):
+                expected = {key for key, text in now.items() if text == asked}
+                assert set(hash_texts(files.holding([asked]))) == expected, (asked, compact)
             for key, text in now.items():
                 assert files.lines(key) == ([line(text)] if text else [])
             files.close()
