@@ -101,17 +101,25 @@ def test_workers_killed_during_a_run_cost_no_row(cluster: Any, tmp_path: Path) -
     rng = random.Random(3)
     killed: set[int] = set()
 
+    done = 0
+
+    def watch(progress: Progress) -> None:
+        nonlocal done
+        done = progress.done
+
     def kill(over: threading.Event) -> None:
-        while len(killed) < KILLS and not over.wait(rng.uniform(0.2, 0.8)):
+        before = 0
+        while len(killed) < KILLS and not over.wait(rng.uniform(0.1, 0.4)):
             victims = [pid for pid in alive(pids) if pid not in killed]
-            if victims:
+            if victims and done > before:  # the run goes on between two of them
+                before = done
                 victim = rng.choice(victims)
                 with suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)
                     killed.add(victim)
 
     with meanwhile(kill):
-        report = run(folder, ray_executor(cluster.address, pids=pids, per_picture_s=0.05, unit_pictures=6))
+        report = run(folder, ray_executor(cluster.address, pids=pids, per_picture_s=0.05, unit_pictures=6), watch)
     assert len(killed) == KILLS
     assert not report.skipped
     assert report.encoded == report.pictures == 120 + 60 * KILLS
