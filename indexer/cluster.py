@@ -243,6 +243,7 @@ class RayPool:
         else:
             quiet |= {"address": address}
         _check_answers(address)
+        umask = os.umask(0o077) if address is None else None  # Ray lets everybody read its token and its logs
         main = threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGTERM)
         try:
@@ -260,6 +261,8 @@ class RayPool:
             where = "no Ray cluster can be started here" if address is None else f"no Ray cluster at {address}"
             raise ClusterError(f"{where}: {problem}") from error
         finally:
+            if umask is not None:
+                os.umask(umask)
             if main:
                 signal.signal(signal.SIGTERM, handler)  # Ray sets its own
         self._connected = True

@@ -69,10 +69,11 @@ class Schedule:
             tasks: list[DecodeTask] = []
             while self._backlog and len(tasks) < most and not (closed and self._backlog[0].mode == "decode"):
                 tasks.append(self._backlog.popleft())
-            return self._give(self._new(tasks, 0), worker, now_s) if tasks else None
-        if has or whole or self._backlog or closed:
+            if tasks:
+                return self._give(self._new(tasks, 0), worker, now_s)
+        if has or whole:
             return None
-        if self._suspects:
+        if self._suspects and not closed:
             return self._give(self._suspects.popleft(), worker, now_s)
         return self._slow(worker, now_s)
 

@@ -159,8 +159,10 @@ def test_one_unit_is_encoded_until_the_arithmetic_is_known() -> None:
     assert first is not None and keys(first) == [0, 1]
     assert schedule.next_for("b", 2, 0.0) is None
     assert schedule.next_for("a", 2, 0.0) is None
+    assert schedule.next_for("b", 2, 60.0) is first  # if that takes too long, another does it, too
+    assert schedule.answered(first, "b", 61.0)
     closed = False
-    assert keys(schedule.next_for("b", 5, 0.0)) == [2, 3, 4]
+    assert keys(schedule.next_for("b", 5, 62.0)) == [2, 3, 4]
 
 
 def test_a_lost_answer_is_asked_for_again() -> None:
