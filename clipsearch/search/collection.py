@@ -1010,7 +1010,7 @@ class Collection:
 
     def _shown(self, hits: list[Hit], *, are_certain: bool = True) -> Hits:
         """Hits that notebooks show: those in archives and in object storage by what this collection reads of them."""
-        are_copied = is_address(self.root) or any(hit.record.member for hit in hits)
+        are_copied = any(hit.record.member or is_address(hit.path) for hit in hits)
         return Hits(hits, self.thumbnail if are_copied else None, are_certain=are_certain)
 
     def record(self, row_id: int) -> ImageRecord:
@@ -1055,7 +1055,7 @@ class Collection:
         if hit is not None and not has_content(record, hit.record.content_hash, part_of(hit.record)):
             raise OtherPicture(row_id)
         path = self._file_of(record)
-        is_copy = record.member or is_address(self.root)  # of which every byte was compared
+        is_copy = record.member or is_address(self.path_of(record))  # of which every byte was compared
         if hit is not None and not is_copy and not is_as_indexed(path, record):
             raise OtherPicture(row_id, "its file has changed since it was indexed")
         return thumbnail_of(path, record.place, size_px, record.start_s or 0.0)

@@ -42,6 +42,7 @@ from clipsearch.errors import (
 )
 from clipsearch.filenames import readable, safe, to_bytes
 from clipsearch.folding import fold_name
+from clipsearch.places import is_address
 from clipsearch.query import Query
 from clipsearch.query.arguments import read_count, read_place, read_row_id, read_row_ids, shown
 from clipsearch.records import FloatArray, FoundIn, Hit, ImageRecord, IntArray, Line, Manifest, ModelRef, TagRef
@@ -162,7 +163,10 @@ class Together(Collection):
     @property
     def root(self) -> Path:
         """The folder that those of all parts lie in."""
-        return Path(os.path.commonpath([str(part.photos.root.absolute()) for part in self._parts]))
+        roots = [part.photos.root.absolute() for part in self._parts]
+        if any(map(is_address, roots)):  # which lie in no folder
+            return roots[0] if len(set(map(str, roots))) == 1 else Path("/")
+        return Path(os.path.commonpath(list(map(str, roots))))
 
     @property
     def manifest(self) -> Manifest:

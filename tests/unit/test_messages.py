@@ -41,7 +41,7 @@ FORMS = {
 """The plural forms that CLDR has for each language. The test in Chromium compares them with the browser's."""
 FAMILIES = {
     "band.{}": ("strong", "maybe", "unlikely"),
-    "detail.only_{}": ("person", "keyword"),
+    "detail.only_{}": ("person", "keyword", "column"),
     "example.{}": (
         name for name, one in FILTERS.items() if one.control and one.control.placeholder and not one.control.options
     ),
