@@ -4,6 +4,7 @@ import gc
 import os
 import re
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +12,7 @@ from typing import TypeVar
 import hypothesis
 import pytest
 
+from clipsearch import gazetteer
 from tests.support import decoders
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.home import go_back, left_behind
@@ -117,15 +119,24 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         print(f"\nFAILED: the tests left something in a home: {', '.join(left)}")
 
 
-@pytest.fixture(autouse=True)
-def own_places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache and a registry of indexes for each test."""
-    home = tmp_path_factory.mktemp("home")
-    monkeypatch.setenv("CLIPSEARCH_STATE_DIR", str(home / "state"))
-    monkeypatch.setenv("CLIPSEARCH_CACHE_DIR", str(home / "cache"))
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """PyTorch on one core: the tests already run side by side, and its threads wait for each other in vain."""
+    torch = sys.modules.get("torch")  # tests that need it have imported it: three seconds for those that do not
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 CACHE = os.environ["CLIPSEARCH_CACHE_DIR"]
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache and a registry of indexes for each test, but one table of towns, which takes four seconds to make."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("CLIPSEARCH_STATE_DIR", str(home / "state"))
+    monkeypatch.setenv("CLIPSEARCH_CACHE_DIR", str(home / "cache"))
+    monkeypatch.setattr(gazetteer, "cache_dir", lambda: Path(CACHE))
 
 
 @pytest.fixture

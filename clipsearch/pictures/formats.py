@@ -236,6 +236,7 @@ UNSUPPORTED = (
     Unsupported("DirectDraw", "dds", (b"DDS ",)),
     Unsupported("GIMP", "xcf gbr", (b"gimp xcf",)),
     Unsupported("Krita", "kra"),
+    Unsupported("MNG or JNG", "mng jng", (b"\x8aMNG", b"\x8bJNG")),
     Unsupported("FITS", "fits fit fts", (b"SIMPLE  =",)),
     Unsupported("OpenEXR", "exr", (b"v/1\x01",)),
     Unsupported("Radiance", "hdr rgbe", (b"#?RADIANCE",)),

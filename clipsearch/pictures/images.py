@@ -591,6 +591,7 @@ def _classify_error(error: Exception, kind: str, stream: IO[bytes] | None) -> tu
     return "corrupt", f"the {kind} is damaged: {message[:120] or type(error).__name__}"
 
 
+_OS2_COMPRESSIONS = {3: "a fax code (OS/2)", 4: "runs of 24 bits (OS/2)"}
 _BMP_COMPRESSIONS = {4: "JPEG", 5: "PNG", 11: "CMYK", 12: "CMYK in runs", 13: "CMYK in runs"}
 
 
@@ -598,9 +599,11 @@ def _compression_of_bmp(stream: IO[bytes], kind: str) -> str | None:
     """What to say of a BMP whose pixels are in a form that is not read; None where that is not known."""
     stream.seek(0 if kind == "DIB" else _BMP_FILE_HEADER)
     head = stream.read(20)
-    if len(head) < 20 or int.from_bytes(head[:4], "little") < 40:
+    size = int.from_bytes(head[:4], "little")
+    is_os2 = 16 <= size <= 64 and size not in (40, 52, 56)
+    if len(head) < 20 or (size < 40 and not is_os2):
         return None
-    inside = _BMP_COMPRESSIONS.get(int.from_bytes(head[16:20], "little"))
+    inside = (_OS2_COMPRESSIONS if is_os2 else _BMP_COMPRESSIONS).get(int.from_bytes(head[16:20], "little"))
     return None if inside is None else f"its pixels are stored as {inside}"
 
 
@@ -730,6 +733,10 @@ def _decode(stream: IO[bytes], kind: Kind, wanted: Callable[[Size], Size], max_p
     except Exception as error:
         if kind == "JPEG" and (name := repair.unsupported_jpeg(_content(stream, _MOST_REPAIRED_BYTES))) is not None:
             raise _Rejected("unsupported_format", f"{name} is not supported") from error
+        if kind == "JPEG" and (other := repair.with_height(_content(stream, _MOST_REPAIRED_BYTES))) is not None:
+            return _decode(io.BytesIO(other), kind, wanted, max_pixels)
+        if kind == "PNG" and _content(stream, HEAD_BYTES)[12:16] == b"CgBI":
+            raise _Rejected("unsupported_format", "a PNG as in iPhone apps (CgBI) is not supported") from error
         # Perhaps only for its metadata.
         spared = without_bad_metadata(stream, kind)
         if spared is not None:
@@ -991,6 +998,8 @@ def _repaired(content: bytes, kind: Kind, max_pixels: int, bare: bool) -> repair
         return repair.repair_png(content, max_pixels * 8 + 2**24, bare=bare)
     if kind == "WEBP":
         return repair.repair_webp(content, bare=bare)
+    if kind == "PPM":
+        return repair.repair_pnm(content, max_pixels * 3)
     return repair.repair_jpeg2000(content, bare=bare) if kind == "JPEG2000" else None
 
 

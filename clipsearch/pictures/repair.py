@@ -85,6 +85,21 @@ def unsupported_jpeg(content: bytes) -> str | None:
     return None
 
 
+def with_height(content: bytes) -> bytes | None:
+    """A JPEG whose height stands behind its first scan (DNL), with it where decoders look. None for others."""
+    frame: _Part | None = None
+    for part in jpeg_parts(content):
+        if part.marker in FRAMES and part.end - part.body > 5:
+            if content[part.body + 1 : part.body + 3] != b"\0\0":
+                return None
+            frame = part
+        elif part.marker == 0xDC and frame is not None and part.end - part.body == 2:
+            height = content[part.body : part.end]
+            before, between = content[: frame.body + 1], content[frame.body + 3 : part.start]
+            return None if height == b"\0\0" else before + height + between + content[part.end :]
+    return None
+
+
 def end_of_boxes(content: bytes) -> int:
     """Where the outermost boxes of an ISO media file (HEIF, AVIF) say that it ends; 0 where they are no such boxes."""
     at = 0
@@ -613,6 +628,43 @@ def _webp(name: bytes, body: bytes, alpha: bytes, profile: bytes) -> bytes:
         chunks.append((name, body))
     packed_chunks = b"".join(n + struct.pack("<I", len(b)) + b + b"\0" * (len(b) & 1) for n, b in chunks)
     return b"RIFF" + struct.pack("<I", 4 + len(packed_chunks)) + b"WEBP" + packed_chunks
+
+
+# PPM, PGM and PBM in text
+
+_COMMENT = re.compile(rb"#[^\n\r]*")
+_NUMBERS, _BITS = re.compile(rb"[\d\s]*"), re.compile(rb"[01\s]*")
+_PNM_HEADER = re.compile(rb"P[1-6](?:(?:\s|#[^\n\r]*[\n\r])*\d+){2}")
+
+
+def repair_pnm(content: bytes, most_bytes: int) -> Repaired | None:
+    """The numbers that a picture in text needs, without what stands behind them; missing ones are zero.
+
+    `most_bytes`: of the pixels. None for other files.
+    """
+    found = _PNM_HEADER.match(content)
+    if found is None or content[:2] not in (b"P1", b"P2", b"P3"):
+        return None
+    body = _COMMENT.sub(b" ", content[2:])
+    is_bits = content[:2] == b"P1"
+    words = body.split(None, 2 if is_bits else 3)
+    if len(words) < (3 if is_bits else 4) or not all(word.isdigit() for word in words[:-1]):
+        return None
+    width, height = int(words[0]), int(words[1])
+    count = width * height * (3 if content[:2] == b"P3" else 1)
+    if not 0 < count <= most_bytes:
+        return None
+    rest = words[-1]
+    if is_bits:
+        there = b"".join(_BITS.match(rest)[0].split())[:count]  # type: ignore[index]  # it matches nothing as well
+        numbers, has = there.ljust(count, b"0"), len(there)
+    else:
+        items = _NUMBERS.match(rest)[0].split(None, count)[:count]  # type: ignore[index]
+        numbers, has = b" ".join(items + [b"0"] * (count - len(items))), len(items)
+    if not has:
+        return None
+    head = b" ".join((content[:2], *words[:-1]))
+    return Repaired(head + b"\n" + numbers + b"\n", has == count)
 
 
 # JPEG 2000

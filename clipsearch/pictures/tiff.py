@@ -37,6 +37,9 @@ _TYPES |= {13: "I", 16: "Q", 17: "q", 18: "Q"}
 _COMPRESSIONS = {
     1: "no", 2: "CCITT", 3: "CCITT Group 3", 4: "CCITT Group 4", 5: "LZW", 6: "old-style JPEG", 7: "JPEG",
     8: "Deflate", 9: "JBIG", 10: "JBIG", 32766: "NeXT", 32767: "Sony ARW", 32769: "Epson ERF", 32770: "Samsung SRW",
+    22610: "JPEG XR", 32772: "Samsung SRW", 33004: "lossy JPEG 2000", 34692: "LuraDocument",
+    34718: "Microsoft Document", 34719: "Microsoft Document", 34720: "Microsoft Document", 48124: "Jetraw",
+    50013: "Pixtiff", 65001: "electron events", 65002: "electron events", 99: "JPEG", 103: "IMPAC", 262: "Kodak",
     32771: "CCITT", 32773: "PackBits", 32809: "ThunderScan", 32867: "Kodak KDC", 32895: "IT8", 32896: "IT8",
     32897: "IT8", 32898: "IT8", 32908: "Pixar film", 32909: "PixarLog", 32946: "Deflate", 32947: "DCS",
     33003: "JPEG 2000", 33005: "JPEG 2000", 33007: "JPEG 2000", 34661: "JBIG", 34676: "SGI LogLuv",

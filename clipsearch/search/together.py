@@ -87,14 +87,20 @@ class Together(Collection):
     _named_by = "Use the row_id of a hit of this search, or the path of the picture."
 
     def __init__(
-        self, parts: Sequence[tuple[str, Collection]], missing: Mapping[str, str] | None = None, *, owned: bool = True
+        self,
+        parts: Sequence[tuple[str, Collection]],
+        missing: Mapping[str, str] | None = None,
+        *,
+        owned: bool = True,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         """`parts`: open collections, by what they are called. `missing`: others, which cannot be read, and why.
-        `owned`: they are closed with this one. Raises: MixedModels, InvalidArgument for no parts at all."""
+        `owned`: they are closed with this one. `numbers`: what their row ids are raised by, if not by `row_numbers`: of
+        the parts of one index, by where each begins in it. Raises: MixedModels, InvalidArgument for no parts at all."""
         if not parts:
             raise InvalidArgument("parts", "empty", "a list of collections")
         check_models([photos for _, photos in parts])
-        numbers = row_numbers([photos for _, photos in parts])
+        numbers = numbers or row_numbers([photos for _, photos in parts])
         self._parts = [Part(photos, name, by) for (name, photos), by in zip(parts, numbers, strict=True)]
         self._missing = dict(missing or {})
         self._owned = owned
@@ -106,7 +112,8 @@ class Together(Collection):
     def _forget(self) -> None:
         """What is known of the parts together is no longer true."""
         numbered = sorted(self._parts, key=lambda part: part.by)
-        self._numbered = numbered, np.array([part.by for part in numbered], np.int64)
+        firsts = [part.by for part in numbered]
+        self._numbered = numbered, np.array([*firsts, firsts[-1] + (1 << ROW_BITS)], np.int64)
         self._sample = self._background = self._nearness = None
         self._manifest: Manifest | None = None
         self._columns: list[Columns] | None = None
@@ -230,9 +237,9 @@ class Together(Collection):
 
     def _divided(self, row_ids: IntArray) -> list[tuple[Part, npt.NDArray[np.bool_]]]:
         """Which of some row ids each part has. Raises: PictureOfOne. Shapes: (N,)."""
-        parts, firsts = self._numbered
-        which = np.searchsorted(firsts, row_ids, "right") - 1
-        strange = (which < 0) | (row_ids - firsts[which] >= 1 << ROW_BITS)
+        parts, bounds = self._numbered
+        which = np.searchsorted(bounds, row_ids, "right") - 1
+        strange = (which < 0) | (which >= len(parts)) | (row_ids - bounds[which] >= 1 << ROW_BITS)
         if strange.any():
             raise PictureOfOne(int(row_ids[strange][0]))
         return [(parts[n], which == n) for n in np.unique(which).tolist()]
@@ -257,6 +264,14 @@ class Together(Collection):
         except NoSuchPicture:
             raise NoSuchPicture(row_id) from None
         return dataclasses.replace(record, row_id=row_id)
+
+    def views(self, row_id: int) -> list[ImageRecord]:
+        part = self._part_of(row_id)
+        try:
+            found = self._of(part, lambda photos: photos.views(row_id - part.by))
+        except NoSuchPicture:
+            raise NoSuchPicture(row_id) from None
+        return [dataclasses.replace(record, row_id=record.row_id + part.by) for record in found]
 
     def _hit(self, rank: int, score: float, row_id: int) -> Hit:
         part = self._part_of(row_id)
@@ -313,10 +328,11 @@ class Together(Collection):
         check_queries(queries, self.manifest.model.dim)
         k = min(k, max(1, self.manifest.answered if selection is None else len(selection)))
         found = [empty_result(len(queries), k)]
-        for part in self._numbered[0]:
+        parts, bounds = self._numbered
+        for n, part in enumerate(parts):
             own = None
             if selection is not None:
-                first, last = np.searchsorted(selection, [part.by, part.by + (1 << ROW_BITS)])
+                first, last = np.searchsorted(selection, bounds[n : n + 2])
                 if first == last:
                     continue
                 own = selection[first:last] - part.by

@@ -416,7 +416,7 @@ class Service:
         record, path = self._file(row_id, index, content)
         if record.content_hash is None:
             raise OtherPicture(row_id, "nobody knows what it was")
-        if record.start_s is not None:
+        if record.metadata.format == "VIDEO":
             return open_video(path, record)
         try:
             file = file_of(path, record)

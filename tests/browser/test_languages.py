@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +14,12 @@ pytest.importorskip("playwright")
 from playwright.sync_api import Page, expect
 
 from clipsearch.ui.languages import ENGLISH, Language, read_languages
+from clipsearch.ui.page import add_page
 from tests.browser.axe import serious_findings
-from tests.browser.conftest import PATIENCE_MS, Open, Site
+from tests.browser.conftest import PATIENCE_MS, Open, Site, serve
 from tests.browser.test_page import PHONE, ask, settled
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import picture
 from tests.unit.test_messages import FORMS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -151,6 +156,25 @@ def _formats() -> set[str]:
     from clipsearch.ui.tables import extensions
 
     return {label for _, label in extensions()}
+
+
+@pytest.mark.parametrize("tag", OTHERS)
+def test_first_use_has_no_english(open_page: Open, tmp_path: Path, tag: str) -> None:
+    photos = tmp_path / "fotos"
+    photos.mkdir()
+    for number in range(5):
+        picture(number, size=(160, 120)).save(photos / f"{number}.png")
+    (photos / "@eaDir").mkdir()
+    encoder = FakeEncoder()
+    english = sentences(LANGUAGES[ENGLISH]) - sentences(LANGUAGES[tag])
+    for site in serve([], photos, encoder, interface=partial(add_page, folder=photos, encoder=encoder)):
+        page = open_page("/", at=site, locale=tag.removesuffix("-Hans"))
+        expect(page.locator(".cs-start .cs-big")).to_be_visible()
+        found = texts(page)
+        assert {text for text in found if re.sub(r"[\d.,]+", "", text).strip() in english} == set()
+        assert any(str(LANGUAGES[tag].messages["left_out.folders_of_nas_systems"]) in text for text in found)
+        page.click(".cs-start .cs-main")
+        expect(page.locator(".cs-summary")).to_contain_text("5")
 
 
 def test_plural_forms_are_those_of_the_browser(open_page: Open) -> None:

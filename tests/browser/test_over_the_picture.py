@@ -159,6 +159,7 @@ def test_a_rectangle_of_the_mouse_is_searched_for(open_page: Open, looked_at: Si
     page.mouse.up()
     assert place(page, frame) == pytest.approx([820 / 1200, 470 / 800, 260 / 1200, 210 / 800], abs=0.01)
     page.get_by_role("button", name="Search with this part").click()
+    until(page, "location.search.includes('xywh')")
     settled(page)
     query = asked(page)["q"]
     found = re.fullmatch(r"like:\d+#xywh=(\d+),(\d+),(\d+),(\d+)", query)
@@ -191,6 +192,7 @@ def test_a_rectangle_of_the_keyboard_is_searched_for(open_page: Open, looked_at:
         assert page.evaluate("document.activeElement.closest('.cs-viewer') !== null")
     frame.focus()
     page.keyboard.press("Enter")
+    until(page, "location.search.includes('xywh')")
     settled(page)
     assert re.fullmatch(r"like:\d+#xywh=\d+,\d+,\d+,\d+", asked(page)["q"])
 
@@ -219,6 +221,7 @@ def test_a_rectangle_of_a_finger_is_searched_for(open_page: Open, looked_at: Sit
     expected = [820 / 1200, 460 / 800, 260 / 1200, 230 / 800]
     assert place(page, page.get_by_role("application")) == pytest.approx(expected, abs=0.02)
     page.get_by_role("button", name="Search with this part").tap()
+    until(page, "location.search.includes('xywh')")
     settled(page)
     found = re.fullmatch(r"like:\d+#xywh=(\d+),(\d+),(\d+),(\d+)", asked(page)["q"])
     assert found is not None

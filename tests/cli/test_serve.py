@@ -97,6 +97,7 @@ def test_ctrl_c_ends_it_cleanly(server: Server) -> None:
     assert "photos: 15 pictures in " in err
 
 
+@pytest.mark.slow
 def test_dots_in_a_raw_path_lead_nowhere(server: Server) -> None:
     for path in ("/v1/images/../../../../etc/passwd", "/../../../../etc/passwd", "//etc/passwd"):
         with socket.create_connection(("127.0.0.1", server.port)) as raw:

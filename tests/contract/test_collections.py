@@ -408,6 +408,7 @@ ASKED_WITH: dict[str, tuple[Any, ...]] = {
     "path_of": (ImageRecord(5, "5.png", 0, 0, 0, None),),
     "leads_out": (ImageRecord(5, "5.png", 0, 0, 0, None),),
     "where": ("red", 5),
+    "file_of": (5,),
     "read_picture": ("other.png",),
     "refined": (None, [3], []),
     "search_vectors": (np.ones((1, DIM), np.float32),),

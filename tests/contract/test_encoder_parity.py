@@ -42,6 +42,7 @@ from clipsearch.errors import ExportFailed, StorageError  # noqa: E402
 from clipsearch.records import PixelArray  # noqa: E402
 from tests.support.open_clip_models import SMALL_RESNET, SMALL_SIGLIP, SMALL_VIT, small_encoder, small_model  # noqa: E402
 
+EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "600"))
 LAYERS = int(os.environ.get("CLIPSEARCH_LAYERS", "3"))
 SAMPLE_PHOTOS = ("astronaut", "cat", "chelsea", "coffee", "rocket", "retina", "colorwheel", "immunohistochemistry")
 
@@ -135,17 +136,6 @@ def test_texts_are_only_padded_for_towers_that_look_at_the_padding(
     assert together[0] @ ours == pytest.approx(1.0, abs=1e-5)
 
 
-def test_big_weights_go_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from clipsearch.encoder import export as module
-
-    monkeypatch.setattr(module, "EXTERNAL_FROM_BYTES", 1000)
-    encoder = small_encoder(SMALL_VIT)
-    export(encoder, tmp_path / "out", check_pictures=photos(64))
-    assert len(list((tmp_path / "out/visual").iterdir())) == 3
-    (tmp_path / "out").rename(tmp_path / "moved")
-    assert OnnxEncoder(tmp_path / "moved").fingerprint == encoder.fingerprint
-
-
 def test_a_failed_export_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exports: Callable[[str], Exported]
 ) -> None:
@@ -167,15 +157,20 @@ def test_a_failed_export_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_is_overwritten_unless_asked(tmp_path: Path, exports: Callable[[str], Exported]) -> None:
+def test_nothing_is_overwritten_unless_asked_and_big_weights_go_beside_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exports: Callable[[str], Exported]
+) -> None:
     first, second = exports("vit").encoder, small_encoder(SMALL_VIT, seed=1)
     target = Path(shutil.copytree(exports("vit").path, tmp_path / "out"))
     with pytest.raises(StorageError, match="--overwrite"):
         export(second, target)
     assert OnnxEncoder(target).fingerprint == first.fingerprint
-    export(second, target, overwrite=True)
-    assert OnnxEncoder(target).fingerprint == second.fingerprint
+    monkeypatch.setattr("clipsearch.encoder.export.EXTERNAL_FROM_BYTES", 1000)
+    export(second, target, check_pictures=photos(64), overwrite=True)
+    assert len(list((target / "visual").iterdir())) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    target.rename(tmp_path / "moved")
+    assert OnnxEncoder(tmp_path / "moved").fingerprint == second.fingerprint
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
     with pytest.raises(StorageError, match="not a model directory"):
@@ -275,7 +270,7 @@ WORDS = st.lists(
 ).map(" ".join)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(st.one_of(TEXTS, WORDS))
 @example("x" * 75 + " " + "y" * 10)
 @example(" ".join(["dog"] * 74))
@@ -291,7 +286,7 @@ def test_any_text_has_the_same_ids(text: str) -> None:
     assert (found == 49407).any()  # the closing token survives truncation
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=EXAMPLES // 3, deadline=None)
 @given(st.one_of(TEXTS, WORDS))
 def test_the_file_alone_has_the_same_ids_for_clean_text(text: str) -> None:
     """As used by a program that does not clean texts itself: the file lower-cases and collapses white space."""

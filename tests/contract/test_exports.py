@@ -402,6 +402,7 @@ def test_filters_choose(base: Base, photos: Path) -> None:
     assert len(base.read()) == len(ids)
 
 
+@pytest.mark.many
 def test_a_table_of_somebody_else_is_left_alone(base: Base, photos: Path) -> None:
     base.foreign("theirs")
     with pytest.raises(InvalidTarget, match=r"theirs exists, and clipsearch did not create it.*--table"):
@@ -426,6 +427,7 @@ def test_another_index_and_another_model_are_refused(base: Base, photos: Path, t
     assert len(base.read()) == 300
 
 
+@pytest.mark.many
 def test_an_index_that_has_nothing_to_show_empties_no_table(base: Base, photos: Path) -> None:
     export(photos, base.target)
     mark_gone(photos, "missing", list(range(300)))
@@ -449,6 +451,7 @@ def test_an_interrupted_export_is_finished_by_the_next(
     compare(base.read(), wanted(photos))
 
 
+@pytest.mark.many
 def test_a_damaged_index_is_told_as_such(base: Base, photos: Path) -> None:
     export(photos, base.target)
     segment = next((photos / ".clipsearch").glob("**/*.parquet"))
@@ -521,6 +524,7 @@ def test_nothing_is_written_into_an_index(photos: Path) -> None:
 # -- targets
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("kind", ["lancedb", "qdrant", "milvus"])
 def test_a_folder_with_other_things_is_refused(kind: str, photos: Path) -> None:
     needs({"lancedb": "lancedb", "qdrant": "qdrant_client", "milvus": "pymilvus"}[kind])
@@ -594,6 +598,7 @@ def test_no_password_is_shown(secret: str) -> None:
     assert shown == "postgresql://me:***@db.example/photos"
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "target",
     [

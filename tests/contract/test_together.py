@@ -147,6 +147,22 @@ def test_confidence_is_judged_against_one_sample_of_all(divided: Divided, monkey
             assert_same(whole.search(query, 50, all=True), together.search(query, 50, all=True))
 
 
+def test_parts_of_one_index_can_keep_its_row_ids(divided: Divided) -> None:
+    """As the shards of a large index do."""
+    size = len(divided.whole) // len(divided.indexes)
+    opened = [
+        (str(n), clipsearch.open(index, encoder=divided.whole.encoder)) for n, index in enumerate(divided.indexes)
+    ]
+    with Together(opened, numbers=range(0, len(divided.whole), size)) as shards:
+        for query in ("red", "blue folder:trips tag:seen", "like:77", "text:yel", DOUBTFUL):
+            one, several = divided.whole.search(query, 40, unique=True), shards.search(query, 40, unique=True)
+            assert_same(one, several)
+            assert [hit.record.row_id for hit in one] == [hit.record.row_id for hit in several]
+        for wrong in (-1, len(divided.whole), 10**15):
+            with pytest.raises(NoSuchPicture):
+                shards.record(wrong)
+
+
 def test_several_queries_at_once_answer_as_each_alone(divided: Divided) -> None:
     queries = ["red", "blue folder:trips", DOUBTFUL, ""]
     for query, several in zip(queries, divided.together.search(queries, 7), strict=True):
@@ -177,6 +193,13 @@ def test_similar_pictures_facets_and_months_are_those_of_the_whole(divided: Divi
     assert len(together) == len(whole) == len(list(together)) == len(rows[1])
     assert [record.path for record in together] == [record.path for record in whole]
     assert together.notices("yellow tag:sean folder:trips") == whole.notices("yellow tag:sean folder:trips") != []
+
+
+def test_where_and_the_parts_of_a_file_are_those_of_the_whole(divided: Divided) -> None:
+    row_id = divided.row_id(5)
+    one, several = divided.whole.where("red", 5).to_dict(), divided.together.where("red", row_id).to_dict()
+    assert several == {**one, "confidence": pytest.approx(one["confidence"], abs=1e-3)}
+    assert [record.row_id for record in divided.together.views(row_id)] == [row_id]
 
 
 def test_the_row_id_of_one_index_is_refused_by_several(divided: Divided) -> None:
@@ -364,3 +387,9 @@ def test_files_in_any_number_of_indexes_answer_as_in_one(
     with clipsearch.open(whole, encoder=encoder) as one, clipsearch.open(parts, encoder=encoder) as several:
         assert_same(one.search(**asked), several.search(**asked))
         assert len(one) == len(several) == files
+        for hit in several.search("", 30):
+            shots_of = [(record.path, record.view) for record in several.views(hit.record.row_id)]
+            assert len(shots_of) == shots[int(Path(hit.path).stem)]
+            assert [several.record(record.row_id) for record in several.views(hit.record.row_id)]
+            by_path = {record.path: record.row_id for record in one}
+            assert shots_of == [(record.path, record.view) for record in one.views(by_path[hit.record.path])]

@@ -85,6 +85,9 @@ def test_row_ids_of_all_indexes_are_taken_wherever_pictures_are_named(client: Te
     assert similar[0]["row_id"] == other["row_id"] and len(similar) == 6
     assert ask(client, query=f"like:{hit['row_id']}")["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
     assert ask(client, query="", like=[hit["row_id"]], unlike=[other["row_id"]], all=True)["total"] == 7
+    views = client.get(f"/v1/images/{hit['row_id']}/views?index=*").json()["views"]
+    assert [view["row_id"] for view in views] == [hit["row_id"]]
+    assert client.get(f"/v1/images/{hit['row_id']}/words?index=*").json()["lines"] == []
     exported = client.post("/v1/export", json={"index": ALL, "ids": [hit["row_id"], other["row_id"]], "form": "paths"})
     assert exported.text.split() == [hit["path"], other["path"]]
     for wrong in (0, 5):
@@ -271,3 +274,13 @@ def test_a_remote_collection_of_all_indexes_is_the_local_one(indexes: list[Path]
         assert (len(remote), remote.root, remote.generation) == (len(local), local.root, local.generation)
         assert remote.similar(hits[0])[0].path == local.similar(hits[0].record.row_id)[0].path
         assert remote.thumbnail(hits[0])[:2] == b"\xff\xd8"
+
+
+def test_where_words_and_parts_of_a_picture_of_several(client: TestClient) -> None:
+    hit = ask(client, query="blue")["hits"][0]
+    row_id = hit["row_id"]
+    found = ask(client, "/v1/where", query="blue", row_id=row_id, content=hit["content_hash"])
+    assert (found["row_id"], found["width"], found["band"]) == (row_id, hit["width"], hit["band"])
+    assert client.get(f"/v1/images/{row_id}/words", params={"index": ALL}).json()["lines"] == []
+    (part,) = client.get(f"/v1/images/{row_id}/views", params={"index": ALL}).json()["views"]
+    assert part["row_id"] == row_id and client.get(part["thumbnail"]).status_code == 200

@@ -28,7 +28,7 @@ from tests.support.trees import differences, not_ours, tree
 
 pytestmark = pytest.mark.slow
 
-CASES = os.environ.get("CLIPSEARCH_INJECTIONS", "48")
+CASES = os.environ.get("CLIPSEARCH_INJECTIONS", "36")
 ONE = os.environ.get("CLIPSEARCH_INJECTION")
 SEED = int(os.environ.get("CLIPSEARCH_INJECTIONS_SEED", "10"))
 CALLS = 200

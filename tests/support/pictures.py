@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import colorsys
+import io
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +31,25 @@ def fill(folder: Path, count: int, *, first: int = 0) -> list[Path]:
     for number in range(first, first + count):
         path = folder / f"set{number // 10:03d}" / f"p{number:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture(number).save(path, quality=85)
+        path.write_bytes(_jpeg(number))
         paths.append(path)
     return paths
 
 
+@lru_cache(maxsize=256)  # the same few are written by hundreds of tests
+def _jpeg(number: int) -> bytes:
+    file = io.BytesIO()
+    picture(number).save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
 def scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
     """Something like a photo: soft shapes of all sizes, sharp edges, grain."""
+    return _scene(seed, size).copy()
+
+
+@lru_cache(maxsize=128)
+def _scene(seed: int, size: tuple[int, int]) -> Image.Image:
     generator = np.random.default_rng(seed)
     width, height = size
     total = np.zeros((height, width, 3), np.float32)

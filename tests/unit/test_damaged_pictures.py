@@ -299,7 +299,6 @@ def with_last_part_to_the_end(content: bytes) -> bytes:
     return content[:at] + bytes(4) + content[at + 4 :]
 
 
-@pytest.mark.many
 @pytest.mark.parametrize("to_the_end", [False, True])
 @pytest.mark.parametrize("bare", [False, True])
 def test_a_jpeg_2000_without_its_last_bytes_is_partial(bare: bool, to_the_end: bool) -> None:
@@ -514,7 +513,6 @@ def heif(turned: bool) -> tuple[bytes, Array]:
     return buffer.getvalue(), whole
 
 
-@pytest.mark.many
 @pytest.mark.parametrize(
     ("share", "turned"), thinned([(share, turned) for turned in (False, True) for share in (0.7, 0.99, 0.9, 0.4)], 7)
 )
@@ -670,6 +668,54 @@ def test_comments_in_a_ppm(header: bytes) -> None:
     assert partial_of(content) is None
 
 
+PLAIN = (23, 17)  # pixels
+
+
+def plain_pnm(magic: bytes, *, most: int = 255, separator: bytes = b" ") -> tuple[bytes, Array]:
+    """A picture in text that ends with its last number, and its pixels."""
+    width, height = PLAIN
+    shape = (height, width, 3) if magic == b"P3" else (height, width)
+    values = np.random.default_rng(4).integers(0, 2 if magic == b"P1" else most + 1, shape)
+    head = magic + b"\n%d %d\n" % PLAIN + (b"" if magic == b"P1" else b"%d\n" % most)
+    shown = ((1 - values) if magic == b"P1" else values) * 255 // (1 if magic == b"P1" else most)
+    shown = np.dstack([shown] * 3) if shown.ndim == 2 else shown
+    return head + separator.join(b"%d" % value for value in values.ravel()), shown.astype(int)
+
+
+BEHIND_NUMBERS: dict[str, bytes] = {
+    "zeros": b"\n" + bytes(500),
+    "zeros at once": bytes(500),
+    "text": b"\nappended by some program, without blanks:" + b"x" * 40,
+    "a word": b" end",
+    "a long number": b"\n" + b"7" * 40,
+    "numbers": b" 1 2 3 99999 -4",
+    "Ctrl-Z": b"\n\x1a",
+    "another": b"\nP3 1 1 255 1 2 3",
+    "markup": b"\n</pre>",
+    "bytes": b"\n\xff\xd8\xff\xe0 \x80",
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND_NUMBERS)
+@pytest.mark.parametrize("magic", [b"P1", b"P2", b"P3"])
+def test_what_follows_the_numbers_of_a_pnm_is_none_of_it(magic: bytes, behind: str) -> None:
+    for separator in (b" ", b"\n", b" # a remark\n"):
+        content, pixels = plain_pnm(magic, separator=separator)
+        found, partial = seen_of(content + BEHIND_NUMBERS[behind])
+        assert partial is None
+        assert np.abs(found - pixels).max() <= 1
+
+
+@pytest.mark.parametrize("behind", ["", "text", "Ctrl-Z", "bytes", "zeros"])
+@pytest.mark.parametrize("magic", [b"P1", b"P2", b"P3"])
+def test_a_pnm_in_text_that_lost_its_end_is_partial(magic: bytes, behind: str) -> None:
+    content, pixels = plain_pnm(magic)
+    cut = content[: len(content) * 3 // 5].rsplit(b" ", 1)[0]
+    found, partial = seen_of(cut + BEHIND_NUMBERS.get(behind, b""))
+    assert partial is not None
+    assert np.abs(found - pixels)[: PLAIN[1] // 2].max() <= 1
+
+
 @pytest.mark.parametrize(("inside", "number"), [("JPEG", 4), ("PNG", 5)])
 def test_a_bmp_around_another_format_is_called_that(inside: str, number: int) -> None:
     raw = saved(inside)
@@ -681,6 +727,69 @@ def test_a_bmp_around_another_format_is_called_that(inside: str, number: int) ->
         "unsupported_format",
         f"an unsupported kind of BMP: its pixels are stored as {inside}",
     )
+
+
+def bmp_of_kind(size: int, bits: int, compression: int) -> bytes:
+    body = np.random.default_rng(1).bytes(400)
+    head = struct.pack("<IiiHHIIiiII", size, 20, 20, 1, bits, compression, len(body), 0, 0, 0, 0).ljust(size, b"\0")[
+        :size
+    ]
+    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(body), 0, 0, 14 + len(head)) + head + body
+
+
+def with_first_chunk(name: bytes, body: bytes) -> bytes:
+    whole = saved("PNG")
+    chunk = struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    return whole[:8] + chunk + whole[8:33] + b"\0\0\1\0IDAT" + np.random.default_rng(2).bytes(260) + whole[-12:]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (lambda: bmp_of_kind(64, 24, 4), "runs of 24 bits"),
+        (lambda: bmp_of_kind(64, 1, 3), "fax code"),
+        (lambda: bmp_of_kind(46, 24, 4), "runs of 24 bits"),
+        (lambda: bmp_of_kind(40, 24, 4), "as JPEG"),
+        (lambda: bmp_of_kind(108, 0, 5), "as PNG"),
+        (lambda: with_first_chunk(b"CgBI", b"\x50\0\x20\2"), "CgBI"),
+        (lambda: with_first_chunk(b"CgBI", b"\x50\0\x20\6"), "CgBI"),
+        (lambda: b"\x8aMNG\r\n\x1a\n" + bytes(99), "MNG"),
+        (lambda: b"\x8bJNG\r\n\x1a\n" + bytes(99), "JNG"),
+        *((lambda number=number: tiff_of_compression(number), name) for number, name in (
+            (33004, "lossy JPEG 2000"), (22610, "JPEG XR"), (34692, "LuraDocument"), (34718, "Microsoft Document"),
+            (48124, "Jetraw"), (50013, "Pixtiff"), (65001, "electron events"), (32772, "Samsung SRW"))),
+    ],
+)  # fmt: skip
+def test_a_kind_that_is_not_read_is_called_that_and_not_damaged(content: Callable[[], bytes], said: str) -> None:
+    with pytest.raises(UnreadablePicture) as caught:
+        read_picture("x", SQUASH, content=content())
+    assert caught.value.status == "unsupported_format"
+    assert said in caught.value.reason
+
+
+def tiff_of_compression(number: int) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.asarray(scene()), photometric="rgb")
+    content = bytearray(buffer.getvalue())
+    at = content.index(struct.pack("<HHI", 259, 3, 1))
+    content[at + 8 : at + 10] = struct.pack("<H", number)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["baseline", "without subsampling", "progressive", "restart", "rgb"])
+def test_a_jpeg_that_says_its_height_behind_its_first_scan(kind: str) -> None:
+    """Cameras that count rows while they scan write it so; libjpeg does not know it."""
+    whole = bytearray(saved("JPEG", **JPEGS[kind]))
+    frame = next(part for part in repair.jpeg_parts(bytes(whole)) if part.marker in repair.FRAMES)
+    height = bytes(whole[frame.body + 1 : frame.body + 3])
+    end = next(part.end for part in repair.jpeg_parts(bytes(whole)) if part.marker == 0xDA)
+    changed = bytearray(whole)
+    changed[frame.body + 1 : frame.body + 3] = b"\0\0"
+    changed[end:end] = b"\xff\xdc\0\4" + height
+    assert partial_of(bytes(changed)) is None
+    assert np.array_equal(pixels_of(bytes(changed)), pixels_of(bytes(whole)))
+    del changed[end : end + 6]
+    assert refusal_of(bytes(changed)) == "corrupt"
 
 
 @given(lost=st.integers(8, 3000), compression=st.sampled_from(["jpeg", "tiff_lzw", "raw"]))

@@ -154,6 +154,7 @@ def instead(path: Path, make: Callable[[], object]) -> None:
     make()
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "happens",
     [

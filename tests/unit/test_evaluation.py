@@ -93,6 +93,7 @@ def test_agrees_with_brute_force_ties_included(
             assert values[name] == value, name
 
 
+@pytest.mark.slow
 def test_a_real_size_agrees_to_the_last_digit() -> None:
     rng = np.random.default_rng(5)
     images = unit(rng.standard_normal((60, 256)))

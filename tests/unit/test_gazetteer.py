@@ -120,6 +120,7 @@ def test_without_the_package_a_name_says_what_to_install(monkeypatch: pytest.Mon
 
 @pytest.mark.slow
 def test_a_damaged_table_in_the_cache_is_made_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(gazetteer, "cache_dir", cache_dir)
     gazetteer._table.cache_clear()
     find_town("lisbon")
     (kept,) = sorted((cache_dir() / "places").glob("15000-*.npz"))

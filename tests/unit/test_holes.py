@@ -108,6 +108,7 @@ def test_zeros_in_the_place_of_a_picture_are_said(name: str, damage: str) -> Non
     assert said_of(damaged) is not None
 
 
+@pytest.mark.slow
 @given(name=st.sampled_from([*FORMATS]), start=st.floats(0.3, 0.85), share=st.floats(0.1, 0.6), keep=st.integers(0, 80))
 @settings(max_examples=max(30, int(os.environ.get("CLIPSEARCH_EXAMPLES", "0"))), deadline=None)
 def test_wherever_the_zeros_are(name: str, start: float, share: float, keep: int) -> None:

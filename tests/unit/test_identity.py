@@ -172,6 +172,7 @@ def test_an_original_is_the_file_with_a_type_of_ours(client: TestClient, photos:
     assert client.get("/v1/images/1/original?content=" + "0" * 16).status_code == 404
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("kind", "expected", "shown"),
     [

@@ -258,6 +258,7 @@ LINES = st.builds(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("git") is None, reason="compared with git, which is not here")
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(

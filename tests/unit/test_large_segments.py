@@ -107,6 +107,7 @@ def test_what_parquet_lost_comes_back_from_float16(index: Path) -> None:
         np.testing.assert_array_equal(row, before[path].astype(np.float16))
 
 
+@pytest.mark.slow
 def test_float32_vectors_of_an_older_index_stay_readable(
     photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ def with_text(key: str, text: str, *, itxt: bool, zipped: bool) -> bytes:
     return saved("PNG", pnginfo=info)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("way", ["iTXt", "compressed iTXt", "profile", "compressed profile", "WEBP", "AVIF", "JPEG"])
 def test_xmp_of_more_than_two_megabytes(way: str, late: bool) -> None:

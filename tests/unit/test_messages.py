@@ -63,7 +63,8 @@ FAMILIES = {pattern: tuple(parts) for pattern, parts in FAMILIES.items()}
 NOT_SAID = {
     "AbortError", "Arrow", "ArrowDown", "ArrowLeft", "ArrowRight", "ArrowUp", "Backspace", "End", "Enter",
     "Escape", "Event", "Files", "Home", "NothingIndexed", "OtherIndex", "PageDown", "PageUp", "POST", "SearchExists",
-    "Tab", "TagExists", "UTC", "clipsearch index ./photos", "input:not([type=checkbox]), textarea, select",
+    "Tab", "TagExists", "TooLarge", "UTC", "clipsearch index ./photos", "the picture",
+    "input:not([type=checkbox]), textarea, select",
 }  # fmt: skip
 """Texts in the page's program that look like words for people, and are names of keys and errors."""
 
@@ -142,7 +143,7 @@ def test_every_sentence_of_the_server_is_in_the_file_of_english_messages() -> No
 
 def test_errors_and_reasons_of_the_server_are_in_the_file() -> None:
     keys = [key.split(".", 1) for key in LANGUAGES[ENGLISH].messages if key.startswith(OF_THE_SERVER)]
-    of_other_modules = {"Overloaded", "Stopping", "OriginalsClosed", "WrongInput", "Refused", "Failed"}
+    of_other_modules = {"Overloaded", "Stopping", "OriginalsClosed", "WrongInput", "Refused", "Failed", "TooLarge"}
     assert {key for kind, key in keys if kind == "error"} - of_other_modules <= set(vars(errors))
     assert [key for kind, key in keys if kind == "skipped"] == list(SKIP_STATUSES)
     left_out = {key for kind, key in keys if kind == "left_out"}

@@ -441,6 +441,7 @@ def test_encoding_again_goes_on_where_it_was_stopped(photos: Path) -> None:
     assert read_status(index).rebuilt is None
 
 
+@pytest.mark.slow
 def test_encoding_again_keeps_what_is_away_and_tags(tmp_path: Path, encoder: FakeEncoder) -> None:
     photos, usb = tmp_path / "photos", tmp_path / "usb"
     fill(photos, 25)
@@ -950,6 +951,7 @@ def test_days_are_counted_from_run_to_run(
     assert days >= 30
 
 
+@pytest.mark.slow
 def test_a_run_that_only_tells_the_time_is_a_rare_one(
     photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -960,6 +962,7 @@ def test_a_run_that_only_tells_the_time_is_a_rare_one(
     assert len(generations) <= 5
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("reindex", [False, True])
 def test_what_is_excluded_is_not_deleted(reindex: bool, photos: Path, encoder: FakeEncoder) -> None:
     fill(photos, 30)

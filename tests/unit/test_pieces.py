@@ -48,6 +48,7 @@ def test_pieces_cover_a_long_picture(width: int, height: int) -> None:
 LONG = [(900, 120), (130, 1500), (4000, 500), (700, 300), (9000, 90), (60, 6000)]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("mode", "extension", "size"),
     thinned(itertools.product(["shortest", "squash", "longest"], ["png", "jpg"], LONG), 5),

@@ -46,6 +46,7 @@ def test_a_new_folder(photos: Path) -> None:
     assert not (photos / ".clipsearch").exists()
 
 
+@pytest.mark.slow
 def test_a_rate_is_measured_on_pictures_of_all_parts(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(photos, 120)
     found = plan(photos)

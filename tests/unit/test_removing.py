@@ -121,6 +121,7 @@ def test_features_make_room_among_their_own(tmp_path: Path, monkeypatch: pytest.
     assert {path for path in tmp_path.rglob("*.npz") if path not in mine} == {tmp_path / "link.npz"}
 
 
+@pytest.mark.slow
 def test_checkpoints_are_told_from_other_files(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file

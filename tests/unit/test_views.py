@@ -277,6 +277,7 @@ def places(hits: list[Hit]) -> list[tuple[str, str]]:
     return [(hit.record.path, hit.record.view) for hit in hits]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
@@ -389,3 +390,16 @@ def test_the_parts_and_the_words_of_a_file_over_http(photos: Path, encoder: Fake
             assert httpx.get(f"{url}/v1/images/9999/{part}").status_code == 404
             assert httpx.get(f"{url}/v1/images/0/{part}?content={'0' * 16}").status_code == 404
             assert httpx.get(f"{url}/v1/images/0/{part}?index_id={'0' * 8}").status_code == 409
+
+
+def test_the_parts_of_a_file_of_several_indexes(tmp_path: Path, encoder: FakeEncoder) -> None:
+    indexes: list[Path] = []
+    for name in ("one", "two"):
+        fill(tmp_path / name, FILES)
+        indexes.append(viewed_index(tmp_path / name, encoder, VIEWS, seed=len(indexes))[0])
+    with clipsearch.open(indexes, encoder=encoder) as several:
+        for row_id in several.row_ids().tolist():
+            record = several.record(row_id)
+            parts = several.views(row_id)
+            assert [part.view for part in parts] == list(VIEWS.get(record.path, [""]))
+            assert row_id in [part.row_id for part in parts] and {part.path for part in parts} == {record.path}

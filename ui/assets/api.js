@@ -19,8 +19,9 @@ export function told(status, { error, message, fields, sentences }) {
   if (language === "en" && message) return message;
   const lines = (sentences ?? []).map(said);
   if (lines.length && lines.every(Boolean)) return lines.join("\n");
-  const key = `error.${error}`;
-  if (knows(key)) return t(key, { ...fields, why: skipReason(fields ?? {}) });
+  const key = `error.${status === 413 ? "TooLarge" : error}`;
+  const path = fields?.path === "the picture" ? t("search.the_picture") : fields?.path; // one that was sent
+  if (knows(key)) return t(key, { ...fields, path, why: skipReason(fields ?? {}) });
   return message || t("server.answered", { status: String(status) });
 }
 

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 _LONGEST_TEXT = 100  # characters that are looked at
 _DAY = timedelta(days=1)
@@ -180,6 +181,11 @@ def _agree(doubtful: Moment, firm: Moment) -> bool:
 
 # Halves of the day: English, Spanish and others, Turkish, Greek, Arabic, Chinese, Japanese, Korean, Persian, Hindi,
 # Thai, Bulgarian, Macedonian, Ukrainian, Hebrew, Czech.
+# A letter, or a mark of one that is written with marks.
+_L = (
+    r"(?:[^\W\d_]|[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0963\u0970-\u09e3\u09f0-\u0df4\u0e31-\u0e4e"
+    r"\u0eb1-\u0ece\u0f71-\u0fbc\u102b-\u103e\u1780-\u17d3])"
+)
 _HALF = (
     r"(?:[上下]午|午[前後]|오[전후]|凌晨|清晨|早上|中午|傍晚|晚上|पूर्वाह्न|अपराह्न|ก่อนเที่ยง|หลังเที่ยง"
     r"|(?:[ap]\.?\s?m|ö[ös]|[πμ]\.?\s?μ|[صم]|[قب]\.?ظ|(?:пр|сл)\.\s?об|претпл|попл|[дп]п|(?:לפנה|אחה)[״\"]?צ|dop|odp)"
@@ -217,8 +223,26 @@ _MONTH_ONLY = re.compile(r"(\d{4})\s*[:\-/.年년]\s*(\d{1,2})\s*[月월]?\s*")
 _ISO_DAY = re.compile(
     r"(\d{4})(?:-(?P<day>\d{3})|(?P<compact>\d{3})(?=t\d)|-?w(?P<week>\d\d)-?(?P<weekday>[1-7]))(?=t\d|\s|z?$)"
 )
-_OFFSET = re.compile(r"\b(?:utc|gmt)\s?[+\-]\d{1,2}\b(?!:)|(?:\b(?:utc|gmt)|(?<=\d)\s*|\s)[+\-]\d{2}:?\d{2}\b")
-_SECONDS_SINCE_1970 = re.compile(r"(\d{9,10})(\d{3})?(?:\.\d+)?")
+_OFFSET = re.compile(
+    r"\b(?:utc|gmt)\s?[+\-]\d{1,2}\b(?!:)|(?:\b(?:utc|gmt)|(?<=\d)\s*|\s)[+\-](?:0\d|1[0-4]):?[0-5]\d\b"
+)
+_SECONDS_SINCE_1970 = re.compile(r"(?:(\d{9,10})(?:\d{3})?|(\d{10})(?:\d{6}|\d{9}))(?:\.\d+)?")
+_OF_JSON = re.compile(r"\\?/?date\((-?\d{1,14})(?:[+\-]\d{4})?\)\\?/?")  # thousandths of seconds
+_ABOUT = re.compile(
+    r"^(?:c\.?|ca\.?|circa|about|approx\.?|approximately|around|etwa|um|vers|env\.?|environ|hacia|verso|около|約|约|~)"
+    r"\s*(?=\d{4})|(?<=\d)\s*(?:\(\?\)|[?~%])$"
+)
+_UNKNOWN_PART = re.compile(r"(?<=[\dxu])-(?:xx|uu)(?![^\W_])")
+_GLUED = re.compile(r"^(\d{4}[:\-/.]\d\d[:\-/.]\d\d):?(?=\d\d[:.]\d\d)")
+# What may stand behind a date and is another one, not a time: where something lasted, or a list.
+_ANOTHER = re.compile(
+    r"[\s_]*(?:--?|[/~,;&]|\.{2,3}|(?:to|bis|until|till|au|al|до|по|и|and|und|et|y|e)(?=[\s_]))?[\s_]*"
+    r"(?:(?:1[89]|2\d)\d\d(?P<sep>[\-/.:_])\d{1,2}(?P=sep)\d{1,2}(?!\d)"
+    r"|\d{1,2}(?P<sep2>[\-/._])\d{1,2}(?P=sep2)(?:1[89]|2\d)\d\d(?!\d)"
+    r"|(?:18|19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?!\d))"
+    r"|(?:\s+|(?<=\s))[\-/~]\s+(?:\d{4}|\d{1,2}-\d{1,2})(?!\d|[:.\-]\d)|/\d{4}(?!\d)"
+)
+_UNTIL = re.compile(r"\s(?:--?|to|bis|until|till|au|al|до|по)\s|[/~]")
 
 _MONTHS = {
     name: number
@@ -252,16 +276,69 @@ _MONTHS = {
     )
     for name in names.split()
 }
-_WORD = re.compile(r"[^\W\d_]+")
+
+
+def _month(word: str) -> int | None:
+    """The number of a month by its name."""
+    return _MONTHS.get(word) or _other_months().get(word)
+
+
+@lru_cache(maxsize=1)
+def _other_months() -> dict[str, int]:
+    """Names of months in many languages, of one word, also without accents; for texts with a name that is not above."""
+    from clipsearch.pictures.metadata.months import NAMES
+
+    found = {name.replace("_", ""): number for number, names in enumerate(NAMES, 1) for name in names.split()}
+    for name, number in [*_MONTHS.items(), *found.items()]:
+        if name[0] < "\u0530" and not name.isascii():
+            found.setdefault(_without_accents(name), number)
+    return found
+
+
+def _without_accents(word: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
+
+
+_ENGLISH = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_ERAS = {"明治": 1867, "大正": 1911, "昭和": 1925, "平成": 1988, "令和": 2018, "民國": 1911, "民国": 1911}
+_ERA_LETTERS = {"m": 1867, "t": 1911, "s": 1925, "h": 1988, "r": 2018}
+_SPELLED = re.compile(
+    rf"(?P<era>{'|'.join(_ERAS)})\s?(?P<year>\d{{1,3}}|元)\s?年"
+    r"|\b(?:tháng|thang|thg)\.?\s?(?P<month>1[0-2]|0?[1-9])(?!\d)"  # Vietnamese
+    r"|(?P<october>(?<=\d\.\s)listopada\b)"  # Croatian; without a dot it is Polish, and November
+    r"|(?P<dot>(?<=[\u0e01-\u0e5b])\.(?=[\u0e01-\u0e5b]))"
+    r"|(?P<two>كانون الثاني|كانون الأول|تشرين الأول|تشرين الثاني|meán fómhair|deireadh fómhair)"
+)
+_ERA_OF_ONE_LETTER = re.compile(r"([mtshr])(\d{1,2})(?=[./\-]\d{1,2}[./\-]\d{1,2}(?!\d))")
+_TURNS = dict.fromkeys((0x200E, 0x200F, 0x061C, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))  # marks of direction
+
+
+def _spelled_out(text: str) -> str:
+    """A text in which years of emperors are of the calendar, and months are one word."""
+
+    def other(match: re.Match[str]) -> str:
+        if (era := match["era"]) is not None:
+            return f"{_ERAS[era] + (1 if match['year'] == '元' else int(match['year']))}年"
+        if (month := match["month"]) is not None:
+            return f" {_ENGLISH[int(month) - 1]}"
+        if match["october"]:
+            return "october"
+        return (match["two"] or "").replace(" ", "")
+
+    return _SPELLED.sub(other, text)
+
+
+_WORD = re.compile(rf"{_L}+")
 _CLOCK = re.compile(
     rf"(?:{_HALF}\s*)?"
     r"(?<![\d.])\d{1,2}(?P<sep>[:.])\d{2}(?:(?P=sep)\d{2}(?:[.,]\d{1,12})?)?"
     rf"(?:\s*{_HALF})?(?!\.?\d)"
 )
 _SHORT_YEAR = re.compile(
-    r"(?:[^\W\d_]{2,12}\.?,?\s+)?(\d{1,2})\.?(?P<sep>[\-/ ])([^\W\d_]{3,12})\.?,?(?P=sep)['’]?(\d{2})(?![\d:.h])"
+    rf"(?:{_L}{{2,12}}\.?,?\s+)?(\d{{1,2}})\.?(?P<sep>[\-/ ])({_L}{{2,20}})\.?,?(?P=sep)['’]?(\d{{2}})(?![\d:.h])"
 )
 _A_FULL_YEAR = re.compile(r"(?<![\d+\-])(?:18|19|20)\d\d(?!\d)")
+_FOUR_DIGITS = re.compile(r"(?<!\d)\d{4}(?!\d)")
 _DASHES = dict.fromkeys((*range(0x2010, 0x2016), 0x2212, 0xFE58, 0xFE63, 0xFF0D), "-")
 _OF_PDF = re.compile(r"d:(?=\d{4})")
 
@@ -270,19 +347,28 @@ def read_moment(text: str) -> Moment | None:
     """What a field that should hold a date says; None where that is no date.
 
     ISO 8601, EXIF (blanks for what is not known), RFC 2822 and 1123, compact digits, year, month and day in this or,
-    where that is clear, in the other order, names of months in a dozen languages, seconds since 1970.
+    where that is clear, in the other order, names of months in many languages, years of Japanese emperors, seconds
+    since 1970. Of two dates, the first.
     """
     text = _plain(text)
     if not text:
         return None
+    since = _OF_JSON.fullmatch(text)
+    if since is not None:
+        return since_1970(int(since[1]) // 1000)
+    if (era := _ERA_OF_ONE_LETTER.match(text)) is not None:
+        text = f"{_ERA_LETTERS[era[1]] + int(era[2])}{text[era.end() :]}"
+    text = _GLUED.sub(r"\1 ", _UNKNOWN_PART.sub("-00", _ABOUT.sub("", _spelled_out(text))))
     compact = _COMPACT.match(text)
     if compact is not None:
         found = _date(compact[1], compact[2], compact[3])
         if found is not None:
-            return _timed(found, _COMPACT_TIME.match(text, compact.end()) or _TIME.match(text, compact.end()))
+            is_followed = _ANOTHER.match(text, compact.end()) is not None
+            at = _COMPACT_TIME.match(text, compact.end()) or _TIME.match(text, compact.end())
+            return _timed(found, None if is_followed else at)
     since = _SECONDS_SINCE_1970.fullmatch(text)
     if since is not None:
-        return since_1970(int(since[1]))
+        return since_1970(int(since[1] or since[2]))
     match = _ISO_DAY.match(text)
     if match is not None:
         return _timed(_iso_day(match), _time_at(text, match.end()))
@@ -297,7 +383,7 @@ def read_moment(text: str) -> Moment | None:
         return _date(match[1], match[2], "")
     if len(text) == 4 and text.isdecimal():
         return _date(text, "", "")
-    return _named_month(text)
+    return _named_month(text) or (_named_month(text[: two.start()]) if (two := _UNTIL.search(text)) else None)
 
 
 def since_1970(seconds: float) -> Moment | None:
@@ -315,10 +401,16 @@ def _plain(text: str) -> str:
     """The beginning of a text, lower-case, with plain digits and nothing but single spaces between what it holds."""
     text = _NUL_BEFORE_TIME.sub(" ", text.strip("\0 \t\r\n")[:_LONGEST_TEXT]).split("\0")[0]
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text.translate(_DASHES))
-        text = "".join(str(unicodedata.digit(c)) if c.isdigit() else c for c in text)
-    text = "".join(c if c.isprintable() else " " for c in text.lower()).strip()
+        text = _with_plain_digits(unicodedata.normalize("NFKC", text.translate(_DASHES | _TURNS)))
+    text = "".join(c if c.isprintable() else " " for c in text.lower()).strip().strip(_QUOTES).strip()
     return text[2:] if _OF_PDF.match(text) else text
+
+
+_QUOTES = "\"'`“”„«»‘’‚"
+
+
+def _with_plain_digits(text: str) -> str:
+    return "".join(str(unicodedata.digit(c)) if c.isdigit() else c for c in text).replace("İ", "i")
 
 
 def _date(year: str, month: str, day: str) -> Moment | None:
@@ -374,6 +466,8 @@ def _day_first(match: re.Match[str]) -> Moment | None:
 
 
 def _time_at(text: str, at: int) -> re.Match[str] | None:
+    if _ANOTHER.match(text, at) is not None:
+        return None
     return _TIME.match(text, at) or _COMPACT_TIME.match(text, at) or _SPACED_TIME.match(text, at)
 
 
@@ -402,13 +496,16 @@ def _timed(date: Moment | None, match: re.Match[str] | None) -> Moment | None:
 def _named_month(text: str) -> Moment | None:
     """`Sun, 05 Jun 2011 10:11:12 +0200`, `Sun Jun  5 10:11:12 2011`, `5 de junio de 2011`, `June 2011`."""
     short = _SHORT_YEAR.match(text)  # 05-Jun-11, 5 Jun 11, as databases and mail write it: the day first
-    if short is not None and short[3] in _MONTHS and not _A_FULL_YEAR.search(text, short.end()):
+    if short is not None and (month := _month(short[3])) and not _A_FULL_YEAR.search(text, short.end()):
         year = int(short[4]) + (2000 if int(short[4]) < 69 else 1900)
-        return _timed(_date(str(year), str(_MONTHS[short[3]]), short[1]), _time_at(text, short.end()))
-    words = [word for word in _WORD.findall(text) if word in _MONTHS]
+        return _timed(_date(str(year), str(month), short[1]), _time_at(text, short.end()))
+    if not _FOUR_DIGITS.search(text):
+        return None
+    words = _WORD.findall(text)
+    words = [word for word in words if word in _MONTHS] or [word for word in words if word in _other_months()]
     if len(words) > 1 and "mar" in words:
         words.remove("mar")  # Tuesday: mardi, martes, martedì
-    months = [_MONTHS[word] for word in words]
+    months = [_month(word) for word in words]
     if len(months) != 1:
         return None
     rest = _OFFSET.sub(" ", text)
@@ -442,6 +539,7 @@ _NAMED_DATE = re.compile(
     r"|(?P<year2>20\d\d)[_\-](?P<month2>0[1-9]|1[0-2])(?P<day2>0[1-9]|[12]\d|3[01])(?=[_\-]\d{6}(?!\d))"
     r"|(?P<year3>\d{4})[年년]\s?(?P<month3>\d{1,2})[月월]\s?(?P<day3>\d{1,2})[日일]"
     r"|(?P<day4>0?[1-9]|[12]\d|3[01])\.(?P<month4>0?[1-9]|1[0-2])\.(?P<year4>(?:18|19|20)\d\d)"
+    r"|(?P<year14>20\d\d)_(?P<month14>0?[1-9]|1[0-2])_(?P<day14>[12]\d|3[01]|0?[1-9])(?=_\d{1,2}_\d{1,2}(?!\d))"
     r"|(?P<year5>(?:18|19|20)\d\d)(?P<sep5>[\-.])(?P<month5>0?[1-9]|1[0-2])(?P=sep5)(?P<day5>[12]\d|3[01]|0?[1-9])(?!\d)"
     r"(?!\.\d{1,4}(?:\D|$)(?!\d))"  # versions
     r"|(?<=@)(?P<day6>[0-3]\d)-(?P<month6>[01]\d)-(?P<year6>20\d\d)(?=_)"  # Telegram Desktop
@@ -465,32 +563,49 @@ _NO_YEAR_FOLLOWS = re.compile(
 _OLD = 1990  # before there were cameras that count their pictures
 _COUNTED = re.compile(r"\d[\-_. ]$")
 _NAMED_TIME = re.compile(
-    rf"(?:[\-_., t]{{0,3}}|,?\s(?!{_HALF})[^\W\d_]{{1,7}}(?:\(s\)|\.)?(?:\s(?!{_HALF})[^\W\d_]{{1,4}}(?:\(s\))?)?\s)"
+    r"(?:[\-_., t]{0,3}"
+    rf"|,?[\s_](?!{_HALF}){_L}{{1,7}}(?:\(s\)|\.)?(?:[\s_](?!{_HALF}){_L}{{1,4}}(?:\(s\))?)?[\s_])"
     rf"(?P<before>{_HALF})?\s?"
     r"(?:(?P<hour>[01]\d|2[0-3])(?P<sep>[\-_.:h時时시 ]?)(?P<minute>[0-5]\d)(?:(?P=sep)|[.m:'分분])(?P<second>[0-5]\d)"
     r"(?:[\-.]?(?P<fraction>\d{3}|\d\d(?=-\s*$)))?(?!\d)"
     r"|(?P<hour1>\d|[01]\d|2[0-3])(?P<sep1>[.:h])(?P<minute1>[0-5]\d)(?:(?P=sep1)(?P<second1>[0-5]\d))?(?!\d)"
-    r"|(?<=\d)(?P<hour2>[01]\d|2[0-3])(?P<minute2>[0-5]\d)(?=\s*$))"
+    r"|(?<=\d)(?P<hour2>[01]\d|2[0-3])(?P<minute2>[0-5]\d)(?=\s*$)"
+    r"|(?P<hour3>\d|[01]\d|2[0-3])[時时시]\s?(?P<minute3>[0-5]?\d)[分분](?:\s?(?P<second3>[0-5]?\d)[秒초])?)"
     rf"(?:[\s_]*(?P<after>{_HALF}|(?:{_BEHIND})(?![^\W\d_])\.?))?"
 )
+# A time without seconds, close behind a day: 1011 or 10-11. Counters begin with zeros, and some numbers are sizes.
+_NAMED_MINUTE = re.compile(
+    r"(?:[\-_ t]|[\s_](?:at|um|à|om|kl|kl\.)[\s_])(?P<hour>0[1-9]|1\d|2[0-3])(?P<sep>[\-_ ]?)(?P<minute>[0-5]\d)"
+    r"(?=$|[\s_(]|[\-.](?!\d))(?![\s_](?:480|600|720|768|1080)(?!\d))"
+)
+_NAMED_SINGLE_DIGITS = re.compile(r"_(?P<hour>\d{1,2})_(?P<minute>\d{1,2})(?:_(?P<second>\d{1,2}))?(?!\d)")
 _NAMED_SECONDS = re.compile(
     r"(?:fb_img_|img[_-]|mmexport|wx_camera_|micromsg\.|image[_-]|photo[_-]|picture[_-]|pic[_-]|camera[_-]|cache[_-]|"
     r"screenshot[_-]|collage[_-]|inshot[_-]|photogrid_|beautyplus_|line_|kakaotalk_|retouch_|^)(\d{10})\d{3}(?!\d)"
+    # any name with thousandths of seconds, but of things that are counted
+    r"|(?<![^\W\d_])(?!(?:ean|isbn|upc|gtin|tel|phone|telephone|telefon|fax|mobil|mobile|handy|call|no|nr|id|order|sku|artikel|"
+    r"item|tracking|barcode)[_-])[^\W\d_]{2,20}[_-](1[0-9]{9})\d{3}(?![\d\-])"
     # programs that write whole seconds, or thousandths
-    r"|(?:rpreplay[_-]?final|received_|faceapp_|photofunia-|fb_img_|snapchat[_-]|screenshot[_-])(\d{10})(?:\d{3})?(?!\d)"
+    r"|(?:rpreplay[_-]?final|received_|faceapp_|photofunia-|fb_img_|snapchat[_-]|screenshot[_-]|"
+    r"photogrid_|messenger_creation_|creation_|picsart_|b612_|camera360_|beauty_|beautyplus_|meitu_|faceu_|snow_|inshot_|"
+    r"collage_|polish_|lightroom_|vsco_|viber_image_|telegram_|tiktok_|wechat_|weixin_|wx_camera_|line_|kakaotalk_|zalo_)(\d{10})(?:\d{3})?(?!\d)"
 )
 _UNLIKELY_MONTHS = frozenset({"set", "out"})  # abbreviated September and October, and English words
-_A_YEAR = r"((?:18|19|20)\d\d)(?!\d)"
+_A_YEAR = r"((?:18|19|20|25)\d\d)(?!\d)"
+_OF = r"(?:(?:(?:de|di|del|of|năm|nam)[\s_]|d['’]))?"
 _NAMED_DAY_FIRST = re.compile(
-    r"(?<![\d.,])(\d{1,2})(?:\.|st|nd|rd|th|er|re|º|°)?[\s_\-]{0,3}(?:(?:de|di|del|of)[\s_])?([^\W\d_]{3,12})[.,]?[\s_\-]{0,3}"
-    r"(?:(?:de|di|del|of)[\s_])?" + _A_YEAR
+    rf"(?<![\d.,])(\d{{1,2}})(?:\.|st|nd|rd|th|er|re|º|°)?[\s_\-]{{0,3}}{_OF}({_L}{{2,20}})[.,]?[\s_\-]{{0,3}}{_OF}"
+    + _A_YEAR
 )
 _NAMED_MONTH_FIRST = re.compile(
-    r"(?<![^\W\d_])([^\W\d_]{3,12})\.?[\s_\-]{0,3}(\d{1,2})(?:st|nd|rd|th)?(?:,[\s_\-]?|[\s_\-]{1,3})" + _A_YEAR
+    rf"(?<![^\W\d_])({_L}{{2,20}})\.?[\s_\-]{{0,3}}(\d{{1,2}})(?:st|nd|rd|th)?(?:,[\s_\-]?|[\s_\-]{{1,3}})" + _A_YEAR
 )
 _NAMED_MONTH_BETWEEN = re.compile(
-    r"(?<!\d)((?:18|19|20)\d\d)[\s_\-.,]{0,3}([^\W\d_]{3,12})\.?[\s_\-]{0,3}(\d{1,2})(?:st|nd|rd|th|\.)?(?!\d)"
+    r"(?<!\d)((?:18|19|20|25)\d\d)(?:\s(?:m|metų)\.?(?=\s))?(?:\(?e\)?ko)?[\s_\-.,]{0,3}"
+    rf"({_L}{{2,20}})\.?[\s_\-]{{0,3}}(\d{{1,2}})(?:st|nd|rd|th|\.)?(?!\d)"
 )
+_NAMED_LATVIAN = re.compile(rf"(?<!\d)((?:18|19|20)\d\d)\.?\sgada\s(\d{{1,2}})\.\s({_L}{{2,20}})")
+_NAMED_SHORT_YEAR = re.compile(rf"(?<![\d.,])(\d{{1,2}})(?P<sep>[\-_. ]?)({_L}{{3,20}})(?P=sep)(\d{{2}})(?![\d.,])")
 
 
 def moment_of_name(name: str) -> Moment | None:
@@ -498,36 +613,44 @@ def moment_of_name(name: str) -> Moment | None:
 
     IMG-20110605-WA0007, PXL_20110605_101112345, Screenshot 2011-06-05 at 10.11.12, 2011_0605_101112, 5.6.2011.
     """
-    text = unicodedata.normalize("NFKC", name[:255].rpartition("/")[2]).lower()
+    text = unicodedata.normalize("NFKC", name[:255].rpartition("/")[2])
+    text = (text if text.isascii() else _with_plain_digits(text.translate(_TURNS))).lower()
     stem, dot, ending = text.rpartition(".")
     text = stem if dot and stem and len(ending) <= 5 and not ending.isdecimal() else text
-    text = _LONG_HEX.sub(" ", _UUID.sub(" ", text))
+    text = _spelled_out(_LONG_HEX.sub(" ", _UUID.sub(" ", text)))
     for date, end in _dates_in(text):
         if date is None or not is_possible(date):
             continue
-        time_of_day = _NAMED_TIME.match(text, end)
-        if time_of_day is None:
-            return date
-        found = time_of_day.groupdict()
-        values = {
-            what: found.get(what) or found.get(f"{what}1") or found.get(f"{what}2") for what in ("hour", "minute")
-        }
-        second = found["second"] or found["second1"] or 0
-        hour = _in_half(int(values["hour"] or 0), time_of_day)
-        if hour is None:
-            return date
-        micros = int((found["fraction"] or "0").ljust(6, "0"))
-        try:
-            clock = date.start.replace(hour=hour, minute=int(values["minute"] or 0), second=int(second))
-            return Moment(clock.replace(microsecond=micros))
-        except ValueError:
-            return date
+        return _at_named_time(date, text, end)
     seconds = _NAMED_SECONDS.search(text)
     if seconds is not None:
-        moment = since_1970(int(seconds[1] or seconds[2]))
+        moment = since_1970(int(seconds[1] or seconds[2] or seconds[3]))
         if moment is not None and moment.start.year >= 2000 and is_possible(moment):
             return moment
     return None
+
+
+def _at_named_time(date: Moment, text: str, end: int) -> Moment:
+    """A day in a name with the time that stands behind it, if there is one."""
+    if _ANOTHER.match(text, end) is not None:
+        return date
+    found = (
+        _NAMED_TIME.match(text, end)
+        or _NAMED_MINUTE.match(text, end)
+        or (_NAMED_SINGLE_DIGITS.match(text, end) if text[end - 2] == "_" or text[end - 3] == "_" else None)
+    )
+    if found is None:
+        return date
+    parts = {key.rstrip("123"): value for key, value in found.groupdict().items() if value is not None}
+    hour = _in_half(int(parts["hour"]), found)
+    if hour is None:
+        return date
+    micros = int(parts.get("fraction", "0").ljust(6, "0"))
+    try:
+        clock = date.start.replace(hour=hour, minute=int(parts["minute"]), second=int(parts.get("second", 0)))
+        return Moment(clock.replace(microsecond=micros))
+    except ValueError:
+        return date
 
 
 def _may_begin(year: str, separator: str, before: str) -> bool:
@@ -543,7 +666,9 @@ def _dates_in(text: str) -> Iterator[tuple[Moment | None, int]]:
     for match in _NAMED_DATE.finditer(text):
         parts = {key.rstrip("0123456789"): value for key, value in match.groupdict().items() if value is not None}
         year = parts["year"] if len(parts["year"]) == 4 else f"20{parts['year']}"
-        if match["year"] is not None and not _may_begin(year, match["sep"], text[: match.start()]):
+        separator = "_" if match["year14"] else match["sep"]
+        is_year_first = (match["year"] or match["year14"]) is not None
+        if is_year_first and not _may_begin(year, separator, text[: match.start()]):
             continue
         if (match["day11"] or match["day12"]) is not None and int(parts["day"]) != int(parts["month"]):
             continue
@@ -552,8 +677,15 @@ def _dates_in(text: str) -> Iterator[tuple[Moment | None, int]]:
         (_NAMED_DAY_FIRST, (2, 1, 0)),
         (_NAMED_MONTH_FIRST, (2, 0, 1)),
         (_NAMED_MONTH_BETWEEN, (0, 1, 2)),
+        (_NAMED_LATVIAN, (0, 2, 1)),
     ):
         for match in pattern.finditer(text):
             year, word, day = (match[group + 1] for group in order)
-            if word in _MONTHS and word not in _UNLIKELY_MONTHS and int(day):
-                yield _date(year, str(_MONTHS[word]), day), match.end()
+            month = None if word in _UNLIKELY_MONTHS else _month(word)
+            if month is not None and int(day):
+                yield _date(year, str(month), day), match.end()
+    for match in _NAMED_SHORT_YEAR.finditer(text):
+        month = None if match[3] in _UNLIKELY_MONTHS else _MONTHS.get(match[3])
+        if month is not None and int(match[1]):
+            year = int(match[4]) + (2000 if int(match[4]) < 69 else 1900)
+            yield _date(str(year), str(month), match[1]), match.end()
