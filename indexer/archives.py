@@ -40,6 +40,10 @@ class ArchiveToRead:
     copy: Spool | None = None
     given: set[str] = field(default_factory=set)  # names of what the index has as it is, or the run was given to read
 
+    def pictures_done(self, catalog: Catalog) -> int:
+        """How many pictures of it the index has as they are."""
+        return sum(catalog.is_member(row) and bool(catalog.starts[row]) for row in self.done)
+
 
 def compare_archives(
     catalog: Catalog,
@@ -78,7 +82,7 @@ def compare_archives(
         done = [row for row in rows[good].tolist() if row not in again]
         changes.returned += [row for row in done if catalog.away[row]]
         changes.unchanged_skipped += [record for row, record in skipped if row not in again]
-        changes.unchanged += sum(int(catalog.statuses[row]) == 0 for row in done)
+        changes.unchanged += sum(int(catalog.statuses[row]) == 0 and bool(catalog.starts[row]) for row in done)
         if len(done) < len(rows) or not _are_all(catalog, rows):
             to_read.append(ArchiveToRead(file, done))
     return to_read
@@ -87,7 +91,7 @@ def compare_archives(
 def _are_all(catalog: Catalog, rows: IntArray) -> bool:
     """Whether rows of one archive, as it was at one time, are of all pictures that it has."""
     pictures = catalog.numbers_of("archive_rows", rows)
-    members = int((pictures > 0).sum())
+    members = int(((pictures > 0) & catalog.starts[rows]).sum())
     return members == int(pictures.max()) if members else len(rows) > 0
 
 

@@ -483,7 +483,7 @@ class _Run:
         self._storage = Storage(root) if is_address(root) else None
         self._archives: list[ArchiveToRead] = []
         self._read_archives: list[ArchiveToRead] = []  # those whose pictures were all given to be read
-        self._members: dict[tuple[bool, str], dict[str, int]] = {}  # rows of archives, by path and member
+        self._members: dict[tuple[bool, str], dict[str, list[int]]] = {}  # rows of archives, by path and member
         self._copies: dict[int, Spool] = {}  # that processes read, by key of their tasks
         self._listed = 0  # pictures in archives that were found so far
         self._moved = False  # of another folder than its manifest says, with other links, or at another time
@@ -653,7 +653,7 @@ class _Run:
         work = work_of(self.root, self.encoder, self.options, self.model.views, self.model.precision)
         with self.executor.open(work) as pool:
             # Copies come slowly at times: what was read is used, and committed, before the next is waited for.
-            ahead = pool.capacity if self._storage is None else 4 * pool.workers
+            ahead = pool.capacity if self._storage is None else max(pool.workers, pool.capacity // 4)
             self._describe(pool, stop, to_describe)
             self.notify(Progress("read", 0, self._total))
             while (waiting is not None or pool.pending) and not stop.requested and not self._is_root_gone:
@@ -704,7 +704,7 @@ class _Run:
             if isinstance(source, tuple):
                 self._skip_archive(archive, *source)
                 continue
-            self._listed += source.rows - sum(self.catalog.is_member(row) for row in archive.done)
+            self._listed += source.rows - archive.pictures_done(self.catalog)
             try:
                 yield from members_to_read(self.catalog, archive)
             except OSError as error:
@@ -741,7 +741,7 @@ class _Run:
                 record = self.catalog.record(row)
                 if row not in self._gone and record.member not in archive.given and (record.member or source.rows):
                     self._drop(row)
-                    self.report.removed += record.status == "ok"
+                    self.report.removed += record.status == "ok" and bool(self.catalog.starts[row])
 
     def _skip_archive(self, archive: ArchiveToRead, status: SkipStatus, reason: str) -> None:
         """Note that an archive, or a part of it, cannot be read. Rows of its pictures stay as they were."""
@@ -1189,9 +1189,10 @@ class _Run:
                 return [] if member else rows
             if len(self._members) >= OPEN_ARCHIVES:
                 del self._members[next(iter(self._members))]
-            self._members[key] = {catalog.record(row).member: row for row in rows}
-        row = self._members[key].get(member)
-        return [] if row is None else [row]
+            by_member = self._members[key] = {}
+            for row in rows:
+                by_member.setdefault(catalog.record(row).member, []).append(row)
+        return self._members[key].get(member, [])
 
     def _add(self, record: ImageRecord, vector: FloatArray | None) -> Pending:
         """Let `record` take the place of the rows of its file, if any; see `_add_rows`."""

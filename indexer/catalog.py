@@ -204,8 +204,13 @@ class Catalog:
 
     def of_picture(self, number: int) -> list[int]:
         """All rows of the picture that a row is of, ascending: of its file, or of its member of an archive."""
-        if self.is_member(number):
-            return [number]  # has one view
+        if self.is_member(number):  # whose rows follow each other
+            first = last = number
+            while not self.starts[first]:
+                first -= 1
+            while last + 1 < len(self) and not self.starts[last + 1]:
+                last += 1
+            return list(range(first, last + 1))
         rows = self.of_file(number)
         return [row for row in rows if not self.is_member(row)] if self.has_members else rows
 

@@ -198,7 +198,7 @@ def _count(plan: IndexPlan, seen: Look, catalog: Catalog) -> None:
     for archive in seen.archives:
         plan.bytes_to_read += archive.file.size_bytes
         if archive.opened is not None:
-            plan.to_read += max(0, archive.opened.rows - len(archive.done))
+            plan.to_read += archive.opened.rows - archive.pictures_done(catalog)
     plan.unchanged = changes.unchanged
     plan.to_describe = sum(len(block) for block in changes.to_describe)
     plan.retimed = len(changes.retimed)

@@ -35,7 +35,7 @@ def is_read_again(record: ImageRecord, *, all_skipped: bool = False) -> bool:
     """Whether the next run reads a skipped file again that is unchanged; `all_skipped`: the user wants all of them."""
     if all_skipped or record.status == "unreadable" or should_retry(record):
         return True
-    return record.status == "missing_extra" and extra_is_installed(record.path.rpartition("/")[2])
+    return record.status == "missing_extra" and extra_is_installed(record.place.rpartition("/")[2])
 
 
 def limit_for(record: ImageRecord | None, timeout_s: float) -> float:

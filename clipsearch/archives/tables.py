@@ -248,10 +248,13 @@ def _batches(path: str, columns: list[str], wanted: Callable[[int], bool]) -> It
         for _, batch in _arrow(path):
             if batch is None:
                 continue
-            for start in range(0, batch.num_rows, ROWS_AT_ONCE):
-                part = batch.slice(start, ROWS_AT_ONCE)
-                if any(wanted(first + start + n) for n in range(part.num_rows)):
-                    yield first + start, part.select(columns)
+            chosen = batch.select(columns)
+            if any(wanted(first + n) for n in range(batch.num_rows)):
+                chosen.validate(full=True)  # offsets that lead out of a damaged file would end this process
+                for start in range(0, batch.num_rows, ROWS_AT_ONCE):
+                    part = chosen.slice(start, ROWS_AT_ONCE)
+                    if any(wanted(first + start + n) for n in range(part.num_rows)):
+                        yield first + start, part
             first += batch.num_rows
         return
     with _parquet(path) as file:
@@ -260,6 +263,7 @@ def _batches(path: str, columns: list[str], wanted: Callable[[int], bool]) -> It
             at = first
             if any(wanted(first + n) for n in range(rows)):
                 for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=columns, use_threads=False):
+                    batch.validate(full=True)
                     yield at, batch
                     at += batch.num_rows
             first += rows

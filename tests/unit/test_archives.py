@@ -624,3 +624,27 @@ def test_a_watched_folder_notices_its_archives(photos: Path, encoder: FakeEncode
     interest = _Interest(str(photos), str(index), ())
     assert interest.counts("modified", str(photos / "x.tar"))
     assert not interest.counts("modified", str(photos / "x.txt"))
+
+
+def test_an_animation_that_is_known_is_known_in_an_archive(photos: Path, encoder: FakeEncoder) -> None:
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue", "yellow")]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=4000)
+    (photos / "a.gif").write_bytes(buffer.getvalue())
+    rows = run(photos, encoder).rows
+    assert rows > 1
+    write_tar(photos / "x.tar", {"a.gif": buffer.getvalue(), "b.jpg": jpeg(0), "c.gif": buffer.getvalue()})
+    report = run(photos, encoder)
+    assert (report.pictures, report.encoded) == (4, 1)
+    assert run(photos, encoder).generation == report.generation
+    shutil.copy(photos / "x.tar", photos / "y.tar")
+    report = run(photos, encoder)
+    assert (report.pictures, report.encoded) == (7, 0)
+    write_tar(photos / "x.tar", {"a.gif": buffer.getvalue(), "b.jpg": jpeg(0)})
+    os.utime(photos / "x.tar", ns=(1, 1))
+    report = run(photos, encoder)
+    assert (report.pictures, report.encoded, report.removed) == (6, 0, 1)
+    with Collection(report.index, encoder=encoder) as collection:
+        assert {hit.record.place for hit in collection.search("", k=99)} == {
+            "a.gif", "x.tar/a.gif", "x.tar/b.jpg", "y.tar/a.gif", "y.tar/b.jpg", "y.tar/c.gif",
+        }  # fmt: skip
