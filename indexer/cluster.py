@@ -413,10 +413,17 @@ class RayPool:
         """Wait for a result; None if nothing is pending, or nothing came for a moment. Raises: ClusterError."""
         if self.pending == 0:
             return None
-        if not self._results:
-            self._pump(_TICK_S)
-        elif len(self._results) % FIRST_UNIT == 0:
-            self._pump(0.0)
+        from ray.exceptions import RayError
+
+        try:
+            if not self._results:
+                self._pump(_TICK_S)
+            elif len(self._results) % FIRST_UNIT == 0:
+                self._pump(0.0)
+        except RayError as error:
+            raise ClusterError(
+                f"the cluster was lost: {_first_line(error)}. Finished work is kept. Run the same command again"
+            ) from error
         if not self._results:
             return None
         self.pending -= 1

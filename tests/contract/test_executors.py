@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
+from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
 from clipsearch.indexer.executors import Executor, LocalExecutor
 from clipsearch.indexer.units import carry
 from clipsearch.indexer.verify import verify
@@ -117,6 +118,24 @@ def test_later_runs_find_the_same_changes(folder: Path, tmp_path: Path, executor
     assert again.encoded and again.renamed and again.copied and again.removed
     check_same(local, other)
     assert run(folder, other, executor).encoded == 0
+
+
+def test_a_run_that_is_stopped_keeps_what_is_done(folder: Path, tmp_path: Path, executor: Executor) -> None:
+    stop = threading.Event()
+
+    def soon(progress: Progress) -> None:
+        if progress.encoded >= 10:
+            stop.set()
+
+    index, options = tmp_path / "other", IndexOptions(workers=1)
+    report = index_folder(
+        folder, ClusterEncoder(), index=index, executor=executor, options=options, progress=soon, stop=stop
+    )
+    assert report.interrupted and 10 <= report.encoded < 42
+    rest = run(folder, index, executor)
+    assert report.encoded + rest.encoded == 42
+    run(folder, tmp_path / "local", LocalExecutor())
+    check_same(tmp_path / "local", index)
 
 
 def test_everything_is_encoded_again_in_five_views(folder: Path, tmp_path: Path, executor: Executor) -> None:
