@@ -205,6 +205,15 @@ def test_a_picture_that_kills_each_worker_is_skipped_after_three_tries(cluster: 
     assert verify(folder / ".clipsearch").ok
 
 
+def test_a_worker_that_hangs_does_not_hold_the_run(cluster: Any, tmp_path: Path) -> None:
+    folder, hangs = tmp_path / "photos", tmp_path / "hangs"
+    fill(folder, 60)
+    report = run(folder, ray_executor(cluster.address, hangs=hangs, unit_pictures=8))
+    assert hangs.exists()
+    assert report.encoded == report.pictures == 60
+    check_whole(folder, tmp_path)
+
+
 def test_a_machine_that_cannot_do_it_is_told_of(cluster: Any, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     fill(folder, 3)
