@@ -95,6 +95,7 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
+@pytest.mark.many
 def test_the_first_run_makes_the_same_index(folder: Path, tmp_path: Path, executor: Executor) -> None:
     local = run(folder, tmp_path / "local", LocalExecutor())
     other = run(folder, tmp_path / "other", executor)
@@ -103,6 +104,7 @@ def test_the_first_run_makes_the_same_index(folder: Path, tmp_path: Path, execut
     check_same(tmp_path / "local", tmp_path / "other")
 
 
+@pytest.mark.many
 def test_later_runs_find_the_same_changes(folder: Path, tmp_path: Path, executor: Executor) -> None:
     local, other = tmp_path / "local", tmp_path / "other"
     for index, who in ((local, LocalExecutor()), (other, executor)):
@@ -120,6 +122,7 @@ def test_later_runs_find_the_same_changes(folder: Path, tmp_path: Path, executor
     assert run(folder, other, executor).encoded == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_keeps_what_is_done(folder: Path, tmp_path: Path, executor: Executor) -> None:
     stop = threading.Event()
 
@@ -138,6 +141,7 @@ def test_a_run_that_is_stopped_keeps_what_is_done(folder: Path, tmp_path: Path, 
     check_same(tmp_path / "local", index)
 
 
+@pytest.mark.slow
 def test_everything_is_encoded_again_in_five_views(folder: Path, tmp_path: Path, executor: Executor) -> None:
     local, other = tmp_path / "local", tmp_path / "other"
     for index, who in ((local, LocalExecutor()), (other, executor)):
@@ -147,6 +151,7 @@ def test_everything_is_encoded_again_in_five_views(folder: Path, tmp_path: Path,
     check_same(local, other)
 
 
+@pytest.mark.many
 def test_metadata_is_read_again_by_whoever_reads(folder: Path, tmp_path: Path, executor: Executor) -> None:
     local, other = tmp_path / "local", tmp_path / "other"
     for index, who in ((local, LocalExecutor()), (other, executor)):

@@ -226,6 +226,7 @@ def folders(tmp_path: Path, commands: Commands) -> list[Path]:
     return [tmp_path / name for name in FOLDERS]
 
 
+@pytest.mark.slow
 def test_a_command_shows_in_which_folder_a_hit_is(commands: Commands, folders: list[Path]) -> None:
     named = [word for folder in folders for word in ("--index", folder)]
     shown = commands.run("query", "red", "--all", *named, cwd=folders[0].parent)
