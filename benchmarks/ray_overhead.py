@@ -31,7 +31,7 @@ from clipsearch.indexer.cluster import RayExecutor
 from clipsearch.indexer.executors import Executor, LocalExecutor
 
 MOST_RATIO = 1.15
-EVERY_S = 0.2
+EVERY_S = 1.0
 
 
 def main() -> None:

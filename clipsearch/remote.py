@@ -34,7 +34,7 @@ from clipsearch.errors import (
     rebuilt,
 )
 from clipsearch.filenames import for_parsers, from_parsers, readable, to_bytes, well_formed
-from clipsearch.places import absolute, expanded, is_file, is_unchanged
+from clipsearch.places import absolute, expanded, is_address, is_file, is_unchanged
 from clipsearch.query import LENGTH_LIMIT, MARK, Term, parse_query
 from clipsearch.query.arguments import (
     A_PICTURE,
@@ -738,11 +738,16 @@ def _together(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         **states[0],
         "name": ALL,
-        "root": os.path.commonpath([state["root"] for state in states]),
+        "root": _common([state["root"] for state in states]),
         "generation": sum(state["generation"] for state in states),
         "pictures": sum(state["pictures"] for state in states),
         "tags": list(tags.values()),
     }
+
+
+def _common(roots: Sequence[str]) -> str:
+    """The folder that some lie in; the first, where some are addresses."""
+    return roots[0] if any(map(is_address, roots)) else os.path.commonpath(roots)
 
 
 def _rows_named(terms: Iterable[Term]) -> list[int]:

@@ -29,8 +29,18 @@ from clipsearch.encoder.kinds import Precision
 from clipsearch.errors import ClipsearchError, ClusterError, InvalidArgument, MissingExtra
 from clipsearch.indexer.executors import LocalPool, Work, open_local
 from clipsearch.indexer.schedule import DEPTH, TRIES, Schedule, Unit
-from clipsearch.indexer.units import FragmentEncoder, FragmentPlan, Receipt, encode_fragment, packed, unpacked
+from clipsearch.indexer.units import (
+    FragmentEncoder,
+    FragmentPlan,
+    Receipt,
+    carry,
+    encode_fragment,
+    is_carried,
+    packed,
+    unpacked,
+)
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
+from clipsearch.places import is_address
 from clipsearch.query.arguments import read_number
 from clipsearch.records import FloatArray, Preprocessing
 
@@ -116,7 +126,7 @@ class RayExecutor:
 class _Setup:
     """What each worker is told when it starts."""
 
-    root: str
+    root: str | None  # None: no folder
     load: Callable[[], Encoder]
     fingerprint: str
     preprocessing: Preprocessing
@@ -155,7 +165,7 @@ class UnitWorker:
         setup = self._setup
         if self._version != clipsearch.__version__:
             return Refusal(f"it has clipsearch {clipsearch.__version__}, and the index is made by {self._version}")
-        if not Path(setup.root).is_dir():
+        if setup.root is not None and not Path(setup.root).is_dir():
             return Refusal(f"it has no folder {setup.root}. Mount the pictures at the same path on each machine")
         use_cores(setup.cores)
         try:
@@ -208,7 +218,10 @@ class RayPool:
         self._ray = ray
         self._executor = executor
         self._work = work
-        self._schedule = Schedule(lambda: not self._settled)
+        self._root = os.fspath(work.root)
+        self._schedule = Schedule(
+            lambda: not self._settled, lambda task: task.size_bytes if is_carried(task, self._root) else 0
+        )
         self._precision = work.precision
         self._settled = work.precision is not None
         self._results: deque[DecodeResult] = deque()
@@ -243,6 +256,7 @@ class RayPool:
         else:
             quiet |= {"address": address}
         _check_answers(address)
+        umask = os.umask(0o077) if address is None else None  # Ray lets everybody read its token and its logs
         main = threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGTERM)
         try:
@@ -260,6 +274,8 @@ class RayPool:
             where = "no Ray cluster can be started here" if address is None else f"no Ray cluster at {address}"
             raise ClusterError(f"{where}: {problem}") from error
         finally:
+            if umask is not None:
+                os.umask(umask)
             if main:
                 signal.signal(signal.SIGTERM, handler)  # Ray sets its own
         self._connected = True
@@ -354,7 +370,7 @@ class RayPool:
 
         work = self._work
         setup = _Setup(
-            os.fspath(work.root),
+            None if is_address(work.root) else self._root,
             self._executor.load or Recipe(work.encoder.name),
             work.encoder.fingerprint,
             work.encoder.preprocessing,
@@ -397,10 +413,17 @@ class RayPool:
         """Wait for a result; None if nothing is pending, or nothing came for a moment. Raises: ClusterError."""
         if self.pending == 0:
             return None
-        if not self._results:
-            self._pump(_TICK_S)
-        elif len(self._results) % FIRST_UNIT == 0:
-            self._pump(0.0)
+        from ray.exceptions import RayError
+
+        try:
+            if not self._results:
+                self._pump(_TICK_S)
+            elif len(self._results) % FIRST_UNIT == 0:
+                self._pump(0.0)
+        except RayError as error:
+            raise ClusterError(
+                f"the cluster was lost: {_first_line(error)}. Finished work is kept. Run the same command again"
+            ) from error
         if not self._results:
             return None
         self.pending -= 1
@@ -483,12 +506,14 @@ class RayPool:
                     continue
                 unit = self._schedule.next_for(worker.name, self._unit_size(worker), now, whole=whole)
                 if unit is not None:
+                    tasks, carried = carry(unit.tasks, self._root)
                     plan = FragmentPlan(
-                        unit.tasks,
+                        tasks,
                         self._work.encoder.fingerprint,
                         self._precision,
                         self._work.views,
                         self._work.batch_pictures,
+                        carried,
                     )
                     worker.busy[worker.handle.encode.remote(plan)] = unit
 

@@ -164,8 +164,8 @@ class _Pattern:
         """Raises: ValueError."""
         from pathspec import GitIgnoreSpec
 
-        line, classes = _without_classes(line)
-        text = line.rstrip()
+        line, classes = _without_classes(_trimmed(line))
+        text = line
         self._folders = text.endswith("/**/")  # the folders in a folder, at any depth
         folders = set(text.removeprefix("!").strip("/").split("/")[:-1]) - {"**"}
         self._contents = text.endswith(("/**", "/**/")) and bool(folders)  # what is in these, not they themselves
@@ -177,7 +177,10 @@ class _Pattern:
                 expression = expression.replace(mark, written)
             self._expression = re.compile(expression)
         self.wanted = text.startswith("!")
-        self.literal = not classes and re.search(r"[*?]", text.rstrip("/").rpartition("/")[2]) is None
+        self.literal = (
+            not any(written[0] in "[(" for written in classes.values())
+            and re.search(r"[*?]", text.rstrip("/").rpartition("/")[2]) is None
+        )
 
     def matches(self, path: str, is_dir: bool) -> bool:
         """`path` ends with a slash if `is_dir`."""
@@ -200,24 +203,38 @@ _POSIX = {
 }  # fmt: skip
 
 
+_ENDS_WITH_BLANKS = re.compile(r"((?:[^\\]|\\.)*?) *", re.DOTALL)
+
+
+def _trimmed(line: str) -> str:
+    """A line without the blanks at its end, as git reads it: no other white space, and none behind a backslash."""
+    found = _ENDS_WITH_BLANKS.fullmatch(line)
+    return line if found is None else found[1]
+
+
+_WHITE = re.compile(r"[^\S ]")
+
+
 def _without_classes(line: str) -> tuple[str, dict[str, str]]:
     """A line with a character of its own in place of each class such as [a-c], and regular expressions for these.
 
-    pathspec's classes match a slash, end at one and know no [:alpha:]; git's do not, or do. Raises: ValueError.
+    pathspec's classes match a slash, end at one and know no [:alpha:]; git's do not, or do. Also in place of tabs and
+    other white space, which pathspec takes away at the end of a line. Raises: ValueError.
     """
-    if "[" not in line or line.startswith("#"):
+    if ("[" not in line and _WHITE.search(line) is None) or line.startswith("#"):
         return line, {}
     marks = (chr(code) for code in range(0xE000, 0xF900) if chr(code) not in line)
     kept: list[str] = []
     classes: dict[str, str] = {}
     at, slash_within = 0, False
     while at < len(line):
-        if line[at] != "[":
+        white = _WHITE.match(line, at + (line[at] == "\\"))
+        if line[at] != "[" and white is None:
             step = 2 if line[at] == "\\" else 1
             kept.append(line[at : at + step])
             at += step
             continue
-        expression, end = _class_at(line, at)
+        expression, end = _class_at(line, at) if white is None else (re.escape(white[0]), white.end())
         mark = next(marks, None)
         if mark is None:
             raise ValueError("too many classes in one line")

@@ -17,6 +17,7 @@ from clipsearch.pictures.pool import DecodeTask
 
 TRIES = 3
 DEPTH = 2  # units of a worker: one is read while the other is encoded
+MOST_CARRIED_BYTES = 64 * 2**20  # with a unit
 _SLOW = 3.0  # times as long as usual: then another worker, which has nothing to do, does the unit, too
 _SLOW_LEAST_S = 2.0
 _USUAL_OF = 50  # units
@@ -33,10 +34,16 @@ class Unit:
 
 
 class Schedule:
-    """The units of a run. `gated`: while this says so, one unit at a time has files that are to be encoded."""
+    """The units of a run. `gated`: while this says so, one unit at a time has files that are to be encoded.
 
-    def __init__(self, gated: Callable[[], bool] = lambda: False) -> None:
+    `carried_bytes`: how many of a task's bytes go to the worker with it.
+    """
+
+    def __init__(
+        self, gated: Callable[[], bool] = lambda: False, carried_bytes: Callable[[DecodeTask], int] = lambda task: 0
+    ) -> None:
         self._gated = gated
+        self._carried_bytes = carried_bytes
         self._backlog: deque[DecodeTask] = deque()
         self._again: deque[Unit] = deque()  # of workers that went for no fault of theirs
         self._suspects: deque[Unit] = deque()
@@ -67,12 +74,17 @@ class Schedule:
             return self._give(self._again.popleft(), worker, now_s)
         if self._backlog and not (whole and len(self._backlog) < most):
             tasks: list[DecodeTask] = []
+            carried = 0
             while self._backlog and len(tasks) < most and not (closed and self._backlog[0].mode == "decode"):
+                carried += self._carried_bytes(self._backlog[0])
+                if tasks and carried > MOST_CARRIED_BYTES:
+                    break
                 tasks.append(self._backlog.popleft())
-            return self._give(self._new(tasks, 0), worker, now_s) if tasks else None
-        if has or whole or self._backlog or closed:
+            if tasks:
+                return self._give(self._new(tasks, 0), worker, now_s)
+        if has or whole:
             return None
-        if self._suspects:
+        if self._suspects and not closed:
             return self._give(self._suspects.popleft(), worker, now_s)
         return self._slow(worker, now_s)
 

@@ -7,8 +7,10 @@ process that commits is what only that one can know: which contents are in the i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import queue
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,13 +28,17 @@ from clipsearch.records import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class FragmentPlan:
-    """Some files, and what decides which vectors they get. `precision`: see `Encoder.in_precision`."""
+    """Some files, and what decides which vectors they get. `precision`: see `Encoder.in_precision`.
+
+    `carried`: the bytes of tasks whose path is CARRIED, of which they are a part; see `carry`.
+    """
 
     tasks: tuple[DecodeTask, ...]
     fingerprint: str
     precision: str | None = None
     views: int = 1
     batch_pictures: int | None = None  # None: as many as suit the encoder
+    carried: bytes = b""
 
     @property
     def name(self) -> str:
@@ -41,7 +47,33 @@ class FragmentPlan:
         for task in self.tasks:
             told = dataclasses.replace(task, key=0, timeout_s=None)
             digest.update(f"\n{told!r}".encode("utf-8", "surrogatepass"))
+        digest.update(self.carried)
         return digest.hexdigest()
+
+
+CARRIED = ""
+
+
+def carry(tasks: Sequence[DecodeTask], root: str) -> tuple[tuple[DecodeTask, ...], bytes]:
+    """Tasks for another machine, with the bytes of what lies in temporary files of this one: pictures of tables, and of
+    object storage. What cannot be read here stays as it is."""
+    there: list[DecodeTask] = []
+    parts: list[bytes] = []
+    at = 0
+    for task in tasks:
+        if is_carried(task, root):
+            with contextlib.suppress(OSError), open(task.path, "rb") as file:
+                file.seek(task.offset)
+                parts.append(file.read(task.size_bytes))
+                task = dataclasses.replace(task, path=CARRIED, offset=at)
+                at += len(parts[-1])
+        there.append(task)
+    return tuple(there), b"".join(parts)
+
+
+def is_carried(task: DecodeTask, root: str) -> bool:
+    """Whether a task is of a part of a file that is not in the collection's folder."""
+    return task.member is not None and not task.path.startswith(root.rstrip("/") + "/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +183,7 @@ def encode_fragment(plan: FragmentPlan, encoder: FragmentEncoder, out: Output) -
             done.append(_encoded(picture, vector[None], tower))
         batch.clear()
 
-    for result in encoder.read(plan.tasks):
+    for result in _read(plan, encoder):
         if result.pieces is None:
             done.append(result)
         elif result.video is not None:
@@ -165,6 +197,17 @@ def encode_fragment(plan: FragmentPlan, encoder: FragmentEncoder, out: Output) -
     out(plan.name, done)
     encoded = sum(result.vectors is not None for result in done)
     return Receipt(plan.name, len(done), encoded, tower.image_precision, time.monotonic() - began)
+
+
+def _read(plan: FragmentPlan, encoder: FragmentEncoder) -> Iterator[DecodeResult]:
+    if not plan.carried:
+        yield from encoder.read(plan.tasks)
+        return
+    with tempfile.NamedTemporaryFile(prefix="clipsearch-") as file:
+        file.write(plan.carried)
+        file.flush()
+        tasks = [dataclasses.replace(t, path=file.name) if t.path == CARRIED else t for t in plan.tasks]
+        yield from encoder.read(tasks)
 
 
 def _encoded(result: DecodeResult, vectors: FloatArray, tower: Encoder) -> DecodeResult:

@@ -15,7 +15,9 @@ import typer
 
 from clipsearch import config
 from clipsearch.cli.terminal import count
+from clipsearch.errors import IndexNotFound
 from clipsearch.filenames import safe, to_bytes
+from clipsearch.places import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,14 +108,18 @@ def listen(
         interface=interface,
         background=(lambda service: answer_locally(service.engine),),
     )
+    absent = served.state.service.engine.absent
     for place in places:
-        config.remember_index(place)
+        if place not in absent:
+            config.remember_index(place)
     bases = [f"http://{shown}:{listening.getsockname()[1]}{root}" for shown in reachable_at(host)]
     page = "/" if interface is not None else "/docs"
     entries = [base + (page if token is None else f"/login?{urlencode({'token': to_bytes(token)})}") for base in bases]
     for name, open_index in served.state.service.engine.indexes.items():
         with open_index.lease() as photos:
             print(f"{safe(name)}: {count(len(photos), 'picture')} in {safe(str(photos.root))}", file=sys.stderr)
+    for place, why in absent.items():
+        print(f"{safe(str(place))}: not served now: {safe(why)}", file=sys.stderr)
     for entry in entries:
         print(f"clipsearch: {entry} (stop with Ctrl-C)", file=sys.stderr, flush=True)
     if not local and interface is not None and sys.stderr.isatty():
@@ -124,6 +130,22 @@ def listen(
         _open_browser(f"{bases[0]}/{ticket}")
 
     _serve(served, listening, open_browser if browser else None)
+
+
+def found_indexes(named: list[Path]) -> list[Path]:
+    """The indexes that were named; of several, one that is not there stays as it was named. Raises: IndexNotFound,
+    IndexAway."""
+    found: list[Path] = []
+    failures: list[IndexNotFound] = []
+    for place in named:
+        try:
+            found.append(config.find_index(place))
+        except IndexNotFound as error:
+            failures.append(error)
+            found.append(expanded(place))
+    if failures and len(failures) == len(named):
+        raise failures[0]
+    return found
 
 
 def reachable_at(host: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from clipsearch import config
+from clipsearch.cli.listening import found_indexes
 from clipsearch.errors import MissingExtra
 
 DECODE_TIMEOUT_S = 10.0
@@ -33,7 +34,7 @@ def mcp(
     Examples:
       clipsearch mcp --index ~/Pictures
     """
-    places = [config.find_index(place) for place in index] if index else [config.find_index()]
+    places = found_indexes(index) if index else [config.find_index()]
     try:
         from clipsearch.server.mcp import assistant_server
     except ModuleNotFoundError as error:
@@ -46,6 +47,8 @@ def mcp(
 
     service = Service(Engine(places), Metrics(), search_threads=1, most_waiting=0, decode_timeout_s=DECODE_TIMEOUT_S)
     for place in places:
+        if place in service.engine.absent:
+            continue
         config.remember_index(place)
     # A thread waits in read(2) for the assistant's next message: an interrupt would wait for it, too.
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)

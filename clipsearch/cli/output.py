@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from clipsearch.cli.terminal import cell, shown
 from clipsearch.filenames import to_bytes
+from clipsearch.places import is_address
 from clipsearch.records import HIT_FIELDS, Hit, Line, PictureMetadata, in_one_cell
 
 LONGEST_SHOWN = 80  # characters of a text under a hit
@@ -35,16 +36,16 @@ def print_hit(hit: Hit) -> None:
     score = "    -" if math.isnan(hit.score) else f"{hit.score:.3f}"
     word = "words" if hit.words and hit.band == "unlikely" else hit.band  # these are why it is shown
     band = "" if word is None else f"{word:8}  "
-    print(f"{hit.rank:3d}  {score}  {band}{shown(_place_of(hit))}")
+    print(f"{hit.rank:3d}  {score}  {band}{shown(place_of(hit))}")
     if hit.words:
         print(f"{'':22}{shown(said_words(hit.words))}")
     if words := words_of(hit.record.metadata):
         print(f"{'':22}{shown(words)}")
     for other in hit.others:
-        print(f"                      = {shown(_place_of(other))}")
+        print(f"                      = {shown(place_of(other))}")
 
 
-def _place_of(hit: Hit) -> str:
+def place_of(hit: Hit) -> str:
     """Where a picture is: from here, or of several indexes in which folder, and where in it."""
     if hit.found_in is None:
         return hit.record.where(_shortest(hit.path))
@@ -77,6 +78,8 @@ def said_words(lines: Iterable[Line]) -> str:
 
 def _shortest(path: str) -> str:
     """`path` as it is shortest to type from here."""
+    if is_address(path):
+        return path
     try:
         relative = os.path.relpath(path)
     except (OSError, ValueError):  # this folder is no more

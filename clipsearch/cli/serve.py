@@ -13,6 +13,7 @@ from clipsearch.cli.listening import (
     PortOption,
     RootPathOption,
     TokenOption,
+    found_indexes,
     listen,
 )
 
@@ -38,5 +39,5 @@ def serve(
       CLIPSEARCH_TOKEN=... clipsearch serve --host 0.0.0.0
       clipsearch serve --root-path /photos --host-name example.org     (behind a proxy; see docs/api.md)
     """
-    places = [config.find_index(place) for place in index] if index else [config.find_index()]
+    places = found_indexes(index) if index else [config.find_index()]
     listen(places, host, port, token, host_name, root_path, originals, interface=None, browser=False)

@@ -18,6 +18,7 @@ from clipsearch.cli.listening import (
     PortOption,
     RootPathOption,
     TokenOption,
+    found_indexes,
     listen,
 )
 from clipsearch.cli.options import notice, quoted
@@ -77,6 +78,19 @@ def _say_which(place: Path) -> None:
         notice(f"{quoted(here)} has no index; showing the one used last. To index this folder: clipsearch ui .")
 
 
+def _has_none_yet(place: Path) -> bool:
+    """Whether a folder has no index, nor one on a drive that is away. Raises: IndexAway."""
+    try:
+        config.find_index(place)
+    except IndexAway:
+        return False
+    except IndexNotFound:
+        if place.is_dir():
+            config.check_not_away(config.index_dir_for(place))
+            return True
+    return False
+
+
 def _places(named: list[Path]) -> tuple[list[Path], Path | None]:
     """The indexes to show, and a folder that has none yet. Raises: IndexNotFound, IndexAway, BadParameter."""
     if not named:
@@ -89,18 +103,9 @@ def _places(named: list[Path]) -> tuple[list[Path], Path | None]:
             if here is None or os.environ.get(config.INDEX_ENV):
                 raise
             return [], here
-    found: list[Path] = []
-    new: list[Path] = []
-    for place in named:
-        try:
-            found.append(config.find_index(place))
-        except IndexAway:
-            raise
-        except IndexNotFound:
-            if not place.is_dir():
-                raise
-            config.check_not_away(config.index_dir_for(place))
-            new.append(place)
+    there = [place for place in named if not _has_none_yet(place)]
+    new = [place for place in named if place not in there]
+    found = found_indexes(there)
     if len(new) > 1:
         raise typer.BadParameter(
             f"{quoted(new[0])} and {quoted(new[1])} have no index yet: name one such folder at a time",

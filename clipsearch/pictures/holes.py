@@ -11,7 +11,10 @@ them by evidence that whole pictures cannot give, black and grey ones included:
 - A JPEG of which no end marker follows the last scan's data, whatever else does.
 - Scans that a progressive JPEG promises and lacks, and data that ends before the picture does: other bytes behind it
   change the picture.
-- In pixels that are not compressed: zeros from the middle of a row on, which the row before does not have anywhere.
+- In pixels that are not compressed: zeros, or ones, from or up to the middle of a row, which the next row does not have
+  anywhere.
+- Restart markers of a JPEG that are not all there, or not in their order.
+- Coded data of HEVC and AV1 that is text, or a single byte: both look like noise wherever they are whole.
 
 Bytes in, words out. What is decoded for it, only of files that are suspect, is decoded by whoever asks.
 """
@@ -31,7 +34,7 @@ CUT, DAMAGED = "the {} ends before the picture does", "parts of the {} are damag
 
 Decode = Callable[[bytes], bytes | None]  # a file to its pixels; None where it cannot be decoded
 
-_NOT_ZERO = re.compile(rb"[^\0]")
+_NOT_ZERO, _NOT_ONES = re.compile(rb"[^\0]"), re.compile(rb"[^\xff]")
 _LONGEST_RUNS = {"JPEG": 64, "WEBP": 256, "AVIF": 256, "HEIF": 16, "JPEG2000": 512}  # bytes: so many are suspect
 _FILLERS = (b"\xaa\xd5" * 2048, b"\x55\x2b" * 2048)
 _LAST = 8  # bytes of coded data, of which every picture needs some
@@ -49,8 +52,11 @@ def missing_of(content: bytes, kind: Kind, decode: Decode, *, ends_grey: bool = 
     elif kind == "WEBP":
         found = _in_webp(content, decode)
     elif kind in ("AVIF", "HEIF"):
-        runs = (has_hole(content, start, end, _LONGEST_RUNS[kind]) for start, end in coded_extents(content))
-        found = DAMAGED if any(runs) else None
+        length = _LONGEST_RUNS[kind]
+        extents = coded_extents(content)
+        found = (
+            DAMAGED if any(has_hole(content, *one, length) or _is_no_noise(content, *one) for one in extents) else None
+        )
     elif kind == "JPEG2000":
         found = _in_jpeg2000(content)
     else:
@@ -61,6 +67,16 @@ def missing_of(content: bytes, kind: Kind, decode: Decode, *, ends_grey: bool = 
 def has_hole(content: bytes, start: int, end: int, length: int) -> bool:
     """Whether so many zeros stand in a row in a part of a file."""
     return content.find(bytes(length), start, end) >= 0
+
+
+_WINDOW, _STEP = 64, 2048  # bytes
+
+
+def _is_no_noise(content: bytes, start: int, end: int) -> bool:
+    """Whether a part of coded data is text, or one byte over and over. Looks at its end, and here and there."""
+    starts = [*range(start + _WINDOW, end - 2 * _WINDOW, _STEP), end - 2 * _WINDOW]
+    windows = (content[at : at + _WINDOW] for at in starts if at > start + _WINDOW)
+    return any(window.isascii() or window.count(window[0]) == len(window) for window in windows)
 
 
 def _run_at(content: bytes, at: int, end: int) -> int:
@@ -127,6 +143,8 @@ def _in_jpeg(content: bytes, decode: Decode, *, ends_grey: bool) -> str | None:
     several = frame in repair.PROGRESSIVE or in_first < of_all
     if not (repair.ends_as_usual(content, at) or repair.end_of_scans(content, at)[1]):
         return CUT if repair.is_jpeg_cut(content) else DAMAGED
+    if frame in (0xC0, 0xC1) and not several and (found := _lacks_restarts(content, at)):
+        return found
     if not hole and not several and not ends_grey:
         return None
     jpeg = _read_jpeg(content, with_tables=hole)
@@ -153,6 +171,24 @@ def _in_jpeg(content: bytes, decode: Decode, *, ends_grey: bool) -> str | None:
     if hole and _needs(content, last.start, decode) and not _needs(content, last.end - _LAST, decode):
         return DAMAGED
     return None
+
+
+_RESTART = re.compile(rb"\xff([\xd0-\xd7])")
+
+
+def _lacks_restarts(content: bytes, at: int) -> str | None:
+    """What is missing of a JPEG of one scan, whose data starts at a place, by its restart markers."""
+    beginning = _read_jpeg(content[:at] + b"\0" + repair.END_OF_JPEG, with_tables=False)
+    if not beginning.scans or not beginning.scans[0].interval:
+        return None
+    units, _ = beginning.units(beginning.scans[0])
+    needed = -(-units // beginning.scans[0].interval) - 1
+    end, _ = repair.end_of_scans(content, at)
+    found = b"".join(_RESTART.findall(content, at, end))
+    in_order = (bytes(range(0xD0, 0xD8)) * (needed // 8 + 1))[: needed + 1]  # some write one more at the end
+    if not in_order.startswith(found):
+        return DAMAGED
+    return CUT if len(found) < needed else None
 
 
 def _depends_on(decode: Decode, one: bytes, other: bytes) -> bool:
@@ -335,8 +371,8 @@ def _in_webp(content: bytes, decode: Decode) -> str | None:
 # HEIF and AVIF
 
 
-def coded_extents(content: bytes) -> Iterator[tuple[int, int]]:
-    """Where in a HEIF or AVIF the coded data of its pictures are."""
+def coded_extents(content: bytes, *, without: int | None = None) -> Iterator[tuple[int, int]]:
+    """Where in a HEIF or AVIF the coded data of its pictures are, `without` one of the items."""
     meta = next((box for name, *box in boxes(content, 0, len(content)) if name == b"meta"), None)
     if meta is None:
         return
@@ -370,7 +406,7 @@ def coded_extents(content: bytes) -> Iterator[tuple[int, int]]:
             take(of_index if version else 0)
             offset = base + take(of_offset)
             length = take(of_length) or len(content) - offset
-            if item in coded and in_file:
+            if item in coded and in_file and item != without:
                 yield offset, offset + length
         if at > end:
             return
@@ -405,27 +441,29 @@ def _in_jpeg2000(content: bytes) -> str | None:
 
 
 def rows_have_hole(content: bytes, start: int, end: int, row_bytes: int) -> bool:
-    """Whether zeros stand in pixels from the middle of a row on, beside rows that have none.
+    """Whether zeros or ones stand in pixels from or up to the middle of a row, beside rows that have none.
 
     A black part of a picture begins and ends at the edge of something: not once in a row, to its end and beyond.
     """
+    return any(_rows_have_run(content, start, end, row_bytes, byte) for byte in (b"\0", b"\xff"))
+
+
+def _rows_have_run(content: bytes, start: int, end: int, row_bytes: int, byte: bytes) -> bool:
     least = max(512, 2 * row_bytes)
     margin = max(12, row_bytes // 25)
-    run_at = content.find(bytes(least), start, end)
+    run_at = content.find(byte * least, start, end)
     while run_at >= 0:
-        stop = run_at + _run_at(content, run_at, end)
+        found = _NOT_ZERO.search(content, run_at, end) if byte == b"\0" else _NOT_ONES.search(content, run_at, end)
+        stop = end if found is None else found.start()
         before, after = content[max(start, run_at - row_bytes) : run_at], content[stop : min(end, stop + row_bytes)]
-        begins_inside = 12 <= (run_at - start) % row_bytes <= row_bytes - margin  # dark corners end rows with zeros
+        # Dark corners begin and end rows with zeros, and dark parts of a picture whole rows.
+        is_inside = any(12 <= (at - start) % row_bytes <= row_bytes - margin for at in (run_at, stop))
         if (
-            begins_inside
+            is_inside
             and len(before) == row_bytes
-            and _is_rich(before)
-            and (stop > end - row_bytes or _is_rich(after))
+            and before.count(byte) * 50 <= row_bytes
+            and (stop > end - row_bytes or after.count(byte) * 50 <= len(after))
         ):
             return True
-        run_at = content.find(bytes(least), stop, end)
+        run_at = content.find(byte * least, stop, end)
     return False
-
-
-def _is_rich(data: bytes) -> bool:
-    return data.count(0) * 50 <= len(data)

@@ -784,7 +784,7 @@ def _rows_as_they_are(image: ImageFile.ImageFile) -> tuple[int, int, int] | None
 def _ends_grey(image: Image.Image) -> bool:
     """Whether the last pixel of a JPEG is what decoders show where there is no data."""
     last = image.getpixel((image.width - 1, image.height - 1))
-    return last == 128 or (isinstance(last, tuple) and set(last) == {128})
+    return last == 128 or (isinstance(last, tuple) and set(last) <= {127, 128})
 
 
 def _missing(
@@ -894,7 +894,10 @@ def _decode_what_is_left(
     """
     content = _content(stream, _MOST_REPAIRED_BYTES)
     if kind in ("AVIF", "HEIF"):
-        return _decode_padded(content, kind, wanted, max_pixels)
+        for other in (content, repair.without_filled_end(content)):
+            if other is not None and (found := _decode_coded(other, kind, wanted, max_pixels)) is not None:
+                return found
+        return None
     decoded: _Decoded | None = None
     repaired: repair.Repaired | None = None
     for bare in (False, True):
@@ -936,6 +939,31 @@ _MORE_ROOM = 4096  # bytes, and as many as are missing
 _BLOCK = 8  # pixels beside those that differ may be wrong by a filter
 _NEXT_TO_NOTHING = 32  # bytes
 _MOST_PADDING = 10  # times as much as there is of a file
+
+
+def _decode_coded(
+    content: bytes, kind: Kind, wanted: Callable[[Size], Size], max_pixels: int
+) -> tuple[_Decoded, bool] | None:
+    """Decode a file of video coding that is damaged, without its opacity where only that is, or where it is in the way.
+
+    A HEIF has it behind its colours, an AVIF before them.
+    """
+    opacity = repair.opacity_in_boxes(content)
+    if opacity >= 0:
+        plain = content[:opacity] + b"free" + content[opacity + 4 :]
+        item = int.from_bytes(content[opacity + 4 : opacity + 6], "big")
+        end = repair.end_of_boxes(content)
+        if all(
+            stop <= len(content) for _, stop in holes.coded_extents(content, without=item)
+        ) and end <= _MOST_PADDING * len(content):
+            errors = (OSError, SyntaxError, ValueError, RuntimeError, EOFError)
+            padded = io.BytesIO(plain + bytes(max(0, end - len(content))))
+            with suppress(*errors), _open_image(padded, kind) as image:
+                return _decode_image(image, kind, wanted, max_pixels), False
+    else:
+        plain = content
+    saved = _decode_padded(content if kind == "AVIF" else plain, kind, wanted, max_pixels)
+    return saved or (_decode_padded(plain, kind, wanted, max_pixels) if kind == "AVIF" and opacity >= 0 else None)
 
 
 def _decode_padded(

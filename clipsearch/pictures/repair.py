@@ -115,6 +115,25 @@ def end_of_boxes(content: bytes) -> int:
     return at
 
 
+_TEXT_BACKWARDS = re.compile(rb"[\t\n\r\x20-\x7e]{64,}")
+_LEAST_MENDED_END, _LONGEST_MENDED_END = 16, 2**24  # bytes
+
+
+def opacity_in_boxes(content: bytes) -> int:
+    """Where a HEIF or AVIF says that an item is the opacity of another; -1 where it says nothing of the kind."""
+    start = content.find(b"iref")
+    end = start + int.from_bytes(content[start - 4 : start], "big") if start >= 4 else 0
+    return content.find(b"auxl", start, end) if start >= 4 else -1
+
+
+def without_filled_end(content: bytes) -> bytes | None:
+    """A file without the text, or the one byte over and over, that it ends with. None where it does not."""
+    kept = len(content.rstrip(content[-1:]))
+    text = _TEXT_BACKWARDS.match(content[: -_LONGEST_MENDED_END - 1 : -1])
+    kept = len(content) - text.end() if text is not None else kept
+    return content[:kept] if kept <= len(content) - _LEAST_MENDED_END else None
+
+
 def with_room_in_avif(content: bytes, end: int, room: int) -> tuple[bytes, int] | None:
     """The bytes there are of an AVIF that lacks its end, changed so that it says to be longer, by `room` or as much as
     it can say, and by how much. None where it cannot.

@@ -169,11 +169,11 @@ class Together(Collection):
 
     @property
     def root(self) -> Path:
-        """The folder that those of all parts lie in."""
-        roots = [part.photos.root.absolute() for part in self._parts]
-        if any(map(is_address, roots)):  # which lie in no folder
-            return roots[0] if len(set(map(str, roots))) == 1 else Path("/")
-        return Path(os.path.commonpath(list(map(str, roots))))
+        """The folder that those of all parts lie in; that of the first, where some lie in object storage."""
+        roots = [part.photos.root for part in self._parts]
+        if any(map(is_address, roots)):
+            return roots[0]
+        return Path(os.path.commonpath([root.absolute() for root in roots]))
 
     @property
     def manifest(self) -> Manifest:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from clipsearch.config import find_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import ClipsearchError, EncoderMismatch, OneIndexOnly, UnknownIndex
@@ -225,7 +226,7 @@ class ServedTogether(ServedIndex):
             raise OneIndexOnly(self._engine.names)
         with contextlib.ExitStack() as stack:
             found: list[tuple[str, Collection]] = []
-            missing: dict[str, str] = {}
+            missing = {str(path): why for path, why in self._engine.absent.items()}
             failures: list[Exception] = []
             for name, served in self._engine.indexes.items():
                 try:
@@ -237,7 +238,8 @@ class ServedTogether(ServedIndex):
                 raise failures[0] if failures else NothingIndexed()
             key = tuple(photos for _, photos in found)
             with self._lock:
-                if self._last is None or self._last[0] != key or set(missing) - set(self._last[1].missing):
+                known = None if self._last is None else self._last[1].missing
+                if self._last is None or self._last[0] != key or not missing.items() <= dict(known or {}).items():
                     self._last = key, Together(found, missing, owned=False)
                 together = self._last[1]
             yield together
@@ -277,7 +279,7 @@ class Engine:
         observe_reload: Callable[[str, str], None] = lambda index, result: None,
     ) -> None:
         """Open `indexes` (index folders), perhaps none yet (see `add`). `encoder` is used instead of the indexes' own
-        model where given.
+        model where given. Of several, those that cannot be read are absent, and looked for now and then.
 
         Raises: IndexNotFound, CorruptIndex, UnsupportedIndex, ModelNotFound, InvalidModel, EncoderMismatch.
         """
@@ -294,9 +296,19 @@ class Engine:
         self.read_part: Callable[[Collection, str, Crop], tuple[FloatArray, str | None]] | None = None
         """What encodes a part of a picture file for a collection; None: this process."""
         self.indexes: dict[str, ServedIndex] = {}
+        self.absent: dict[Path, str] = {}
+        """Indexes that were to be served and cannot be read, and why."""
+        self._look_at = time.monotonic() + RETRY_S
         try:
+            failures: list[Exception] = []
             for path in indexes:
-                self.add(path)
+                try:
+                    self.add(path)
+                except UNREADABLE as error:
+                    failures.append(error)
+                    self.absent[path] = said_of(error)
+            if failures and not self.indexes:
+                raise failures[0]
         except BaseException:
             self.close()
             raise
@@ -408,6 +420,8 @@ class Engine:
         while not self._closed.is_set():
             self._wake.wait(POLL_S)
             self._wake.clear()
+            if self.absent and time.monotonic() >= self._look_at:
+                self._look_for_absent()
             for served in self.indexes.values():
                 if self._closed.is_set():
                     return
@@ -417,6 +431,19 @@ class Engine:
                     except Exception:
                         _log.exception("looking for a new generation of %s", served.name)
                         served._refused, served._retry_at = served._current(), time.monotonic() + RETRY_S
+
+    def _look_for_absent(self) -> None:
+        for path in list(self.absent):
+            try:
+                self.add(find_index(path))
+            except UNREADABLE as error:
+                self.absent = {**self.absent, path: said_of(error)}
+            except ClipsearchError as error:
+                _log.warning("not serving %s: %s", path, error)
+                self.absent = {**self.absent, path: said_of(error)}
+            else:
+                self.absent = {other: why for other, why in self.absent.items() if other != path}
+        self._look_at = time.monotonic() + RETRY_S
 
     def close(self) -> None:
         """Let go of every index; a generation in use is closed by its last user."""

@@ -423,6 +423,7 @@ class StatusAnswer(BaseModel):
     version: str
     originals: Annotated[bool, Field(description="Whether browsers on this machine can get original files.")]
     indexes: list[IndexState]
+    missing: Annotated[list[MissingIndex], Field(description="Those that were to be served and cannot be read.")] = []
     together: Annotated[TogetherState | None, Field(description="All of them together; null for fewer than two.")] = (
         None
     )

@@ -454,12 +454,13 @@ class Service:
             "version": __version__,
             "originals": self.gives_originals,
             "indexes": [self._state(served) for served in self.engine.indexes.values()],
+            "missing": [{"index": str(path), "reason": why} for path, why in self.engine.absent.items()],
             "together": self._together(),
         }
 
     def _together(self) -> dict[str, Any] | None:
         """What is known of all indexes together; None where there is one, or none."""
-        if len(self.engine.indexes) < 2:
+        if len(self.engine.indexes) + len(self.engine.absent) < 2:
             return None
         try:
             with self.engine.lease(ALL) as photos:

@@ -108,12 +108,14 @@ def check_sqlite() -> None:
 def add_words(writer: Writer, manifest: Manifest, pictures: Sequence[ReadPicture]) -> Manifest:
     """`manifest`, not yet committed, with a file of what was read of some pictures; files of a size are merged.
 
+    One with pictures that older files have other words of (`ReadPicture.again`) is not: it must stay newer than they.
     Raises: MissingFeature, OutOfSpace, StorageError, CorruptIndex.
     """
     words = manifest.words
     if pictures:
         words = (*words, _written(writer, lambda: iter(pictures)))
-    while (alike := _to_merge(words)) is not None:
+    is_again = lru_cache(maxsize=None)(lambda ref: _is_again(writer.index_dir, ref))
+    while (alike := _to_merge(words, is_again)) is not None:
         merged = _merged(writer, alike)
         words = tuple(ref for ref in words if ref not in alike)
         words = (merged, *words) if merged is not None else words
@@ -128,7 +130,7 @@ def compacted(writer: Writer, manifest: Manifest, kept: IntArray) -> Manifest:
             groups[-1].append(ref)
         else:
             groups.append([ref])
-    merged = [_merged(writer, tuple(group), kept) for group in groups]
+    merged = [_merged(writer, tuple(group), kept, is_oldest=n == 0) for n, group in enumerate(groups)]
     return with_words(manifest, tuple(ref for ref in merged if ref is not None))
 
 
@@ -139,17 +141,26 @@ def with_words(manifest: Manifest, words: tuple[WordsRef, ...]) -> Manifest:
     return dataclasses.replace(manifest, words=words, writer_features=(*features, "words") if words else features)
 
 
-def _to_merge(words: tuple[WordsRef, ...]) -> tuple[WordsRef, ...] | None:
+def _is_again(index_dir: Path, ref: WordsRef) -> bool:
+    with WordsFile(index_dir, ref) as file:
+        return file.again
+
+
+def _to_merge(words: tuple[WordsRef, ...], is_again: Callable[[WordsRef], bool]) -> tuple[WordsRef, ...] | None:
     tiers: dict[int, list[WordsRef]] = {}
     for ref in words:
         if ref.pictures * MERGED_AT_ONCE <= MOST_PICTURES:
             tiers.setdefault((max(1, ref.pictures).bit_length() - 1) // 3, []).append(ref)
-    return next((tuple(tier) for tier in tiers.values() if len(tier) >= MERGED_AT_ONCE), None)
+    many = (tier for tier in tiers.values() if len(tier) >= MERGED_AT_ONCE)
+    alike = (tuple(ref for ref in tier if not is_again(ref)) for tier in many)
+    return next((refs for refs in alike if len(refs) >= MERGED_AT_ONCE), None)
 
 
-def _merged(writer: Writer, refs: tuple[WordsRef, ...], kept: IntArray | None = None) -> WordsRef | None:
-    """One file of what is in several, or in one with what is not kept; None where nothing is."""
-
+def _merged(
+    writer: Writer, refs: tuple[WordsRef, ...], kept: IntArray | None = None, *, is_oldest: bool = True
+) -> WordsRef | None:
+    """One file of what is in several, or in one with what is not kept; None where nothing is. `is_oldest`: no file is
+    older, of which it could have other words."""
     again = False
 
     def pictures() -> Iterator[ReadPicture]:
@@ -157,7 +168,7 @@ def _merged(writer: Writer, refs: tuple[WordsRef, ...], kept: IntArray | None = 
         seen = set[str]()
         for ref in reversed(refs):  # the newest say what holds
             with WordsFile(writer.index_dir, ref) as file:
-                again = again or file.again
+                again = again or (file.again and not is_oldest)
                 for picture in file.pictures(kept):
                     if picture.content_hash not in seen:
                         seen.add(picture.content_hash)

@@ -75,11 +75,11 @@ def test_an_index_that_was_used_before_is_opened_from_the_list(open_page: Open, 
         expect(page.locator(".cs-summary")).to_contain_text("5 results")
         which = page.locator(".cs-which")
         expect(which).to_be_visible()
-        assert which.locator("option").all_inner_texts() == ["photos", str(scans.parent)]
+        expect(which.locator("option")).to_have_text(["photos", str(scans.parent)])
         which.select_option(label=str(scans.parent))
         expect(page.locator(".cs-summary")).to_contain_text("3 results")
         assert asked(page) == {"q": "name:*png", "index": "scans"}
-        assert which.locator("option").all_inner_texts() == ["photos", "scans", "All of these"]
+        expect(which.locator("option")).to_have_text(["photos", "scans", "All of these"])
         which.select_option("photos")
         settled(page)
         expect(page.locator(".cs-summary")).to_contain_text("5 results")

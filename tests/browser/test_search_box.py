@@ -174,7 +174,7 @@ def test_file_names_are_offered_where_no_picture_is_a_strong_match(open_page: Op
     settled(page)
     assert asked(page) == {"q": "name:graded name:7"}
     assert shown(page) == ["graded 7.jpg"]
-    for query in ("blue", "name:graded", "graded -7", "qqqq"):  # shown, a filter, an expression, in no name
+    for query in ("yellow", "name:graded", "graded -7", "qqqq"):  # shown, a filter, an expression, in no name
         ask(page, query)
         page.wait_for_timeout(300)
         expect(named).to_be_hidden()

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import clipsearch
 from clipsearch import config
+from clipsearch.cli.output import place_of
 from clipsearch.errors import (
     ClosedCollection,
     EncoderMismatch,
@@ -393,3 +394,17 @@ def test_files_in_any_number_of_indexes_answer_as_in_one(
             assert [several.record(record.row_id) for record in several.views(hit.record.row_id)]
             by_path = {record.path: record.row_id for record in one}
             assert shots_of == [(record.path, record.view) for record in one.views(by_path[hit.record.path])]
+
+
+def test_pictures_in_object_storage_are_searched_with_those_in_folders(divided: Divided, tmp_path: Path) -> None:
+    remote = tmp_path / "remote"
+    pictures = varied_pictures(tmp_path / "files", FakeEncoder(dim=DIM))
+    write_index(remote, "s3://bucket/photos", FakeEncoder(dim=DIM), pictures)
+    with clipsearch.open([divided.indexes[0], remote], encoder=divided.whole.encoder) as together:
+        paths = {hit.path for hit in together.search("red", 100, all=True)}
+        assert {path.startswith("s3://bucket/photos/") for path in paths} == {True, False}
+        assert str(together.root)
+        last = together.search("red", 1000, all=True, sort="path")[-1]  # addresses come after folders
+        name = last.record.path
+        assert place_of(last) == f"s3://bucket/photos: {name}"
+        assert place_of(dataclasses.replace(last, found_in=None)) == f"s3://bucket/photos/{name}"

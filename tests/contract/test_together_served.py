@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from mcp import Client
 from starlette.testclient import TestClient
 
 import clipsearch
+from clipsearch.cli.listening import found_indexes
+from clipsearch.cli.ui import _places as places_to_show
+from clipsearch.errors import IndexNotFound
 from clipsearch.search.collection import Collection
 from clipsearch.search.together import Together
 from clipsearch.server.app import ServerOptions, create_app
@@ -222,6 +226,7 @@ def folders(tmp_path: Path, commands: Commands) -> list[Path]:
     return [tmp_path / name for name in FOLDERS]
 
 
+@pytest.mark.slow
 def test_a_command_shows_in_which_folder_a_hit_is(commands: Commands, folders: list[Path]) -> None:
     named = [word for folder in folders for word in ("--index", folder)]
     shown = commands.run("query", "red", "--all", *named, cwd=folders[0].parent)
@@ -284,3 +289,38 @@ def test_where_words_and_parts_of_a_picture_of_several(client: TestClient) -> No
     assert client.get(f"/v1/images/{row_id}/words", params={"index": ALL}).json()["lines"] == []
     (part,) = client.get(f"/v1/images/{row_id}/views", params={"index": ALL}).json()["views"]
     assert part["row_id"] == row_id and client.get(part["thumbnail"]).status_code == 200
+
+
+def test_a_server_serves_what_is_there_and_the_rest_when_it_comes(
+    indexes: list[Path], encoder: FakeEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipsearch.server.engine.RETRY_S", 0.0)
+    folder, away = indexes[1].parent, tmp_path / "away"
+    folder.rename(away)
+    with TestClient(create_app([folder, indexes[0]], encoder=encoder), base_url="http://127.0.0.1:7860") as client:
+        found = ask(client, query="red", all=True)
+        assert len(found["hits"]) == 3 and found["partial"]
+        assert [one["index"] for one in found["missing"]] == [str(folder)]
+        state = client.get("/v1/status").json()
+        assert [one["name"] for one in state["indexes"]] == ["here"] and state["together"]["pictures"] == 3
+        assert state["missing"][0]["reason"].startswith("no index found")
+        away.rename(folder)
+        deadline = time.monotonic() + 30
+        while ask(client, query="red", all=True)["partial"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert len(ask(client, query="red", all=True)["hits"]) == 7
+        assert client.get("/v1/status").json()["missing"] == []
+    with pytest.raises(IndexNotFound):
+        create_app([tmp_path / "nowhere", tmp_path / "neither"], encoder=encoder)
+
+
+def test_places_that_are_named_may_be_away_but_not_all(indexes: list[Path], tmp_path: Path) -> None:
+    here, new, away = indexes[0].parent, tmp_path / "new", tmp_path / "away"
+    new.mkdir()
+    assert found_indexes([away, here]) == [away, indexes[0]]
+    assert places_to_show([here, away]) == ([indexes[0], away], None)
+    assert places_to_show([new, here]) == ([indexes[0]], new)
+    for ask_for in (found_indexes, places_to_show):
+        with pytest.raises(IndexNotFound):
+            ask_for([away, tmp_path / "further"])

@@ -11,7 +11,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,16 @@ POISON = "purple"
 
 
 class ClusterEncoder(FakeEncoder):
-    """A fake encoder that takes its time, and dies of pictures in the colour POISON."""
+    """A fake encoder that takes its time, and dies of pictures in the colour POISON.
 
-    def __init__(self, pids: str = "", per_picture_s: float = 0.0, *, dies: bool = False) -> None:
+    `hangs`: a file; whoever makes it hangs in its next call.
+    """
+
+    def __init__(
+        self, pids: str = "", per_picture_s: float = 0.0, *, dies: bool = False, hangs: Path | None = None
+    ) -> None:
         super().__init__(dim=DIM)
+        self.hangs = hangs
         self.per_picture_s = per_picture_s
         self.dies = dies
         if pids:
@@ -43,13 +49,16 @@ class ClusterEncoder(FakeEncoder):
             means = pixels.mean(axis=(1, 2))
             if (np.abs(means - np.array(COLOURS[POISON])).max(axis=1) < 8).any():
                 os.kill(os.getpid(), signal.SIGKILL)
+        if self.hangs is not None:
+            with suppress(FileExistsError), self.hangs.open("x"):
+                time.sleep(10_000)
         time.sleep(self.per_picture_s * len(pixels))
         return super().encode_images(pixels)
 
 
 def ray_executor(address: str | None = None, *, pids: Path | None = None, **options: Any) -> RayExecutor:
     """Workers with a fake encoder, which write their process ids into `pids`."""
-    made = {name: options.pop(name) for name in ("per_picture_s", "dies") if name in options}
+    made = {name: options.pop(name) for name in ("per_picture_s", "dies", "hangs") if name in options}
     load = partial(ClusterEncoder, "" if pids is None else str(pids), **made)
     return RayExecutor(address, load, **options)
 

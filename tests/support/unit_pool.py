@@ -7,7 +7,7 @@ from collections import deque
 
 from clipsearch.indexer.executors import LocalPool, Work, open_local
 from clipsearch.indexer.schedule import Schedule
-from clipsearch.indexer.units import FragmentEncoder, FragmentPlan, encode_fragment, packed, unpacked
+from clipsearch.indexer.units import FragmentEncoder, FragmentPlan, carry, encode_fragment, packed, unpacked
 from clipsearch.pictures.pool import DecodeResult, DecodeTask
 
 UNIT = 7
@@ -42,7 +42,9 @@ class UnitPool(LocalPool):
         if self.pending and not self._results:
             unit = self._schedule.next_for("this", UNIT, next(self._now))
             assert unit is not None
-            plan = FragmentPlan(unit.tasks, self._work.encoder.fingerprint, self._work.precision, self._work.views)
+            tasks, carried = carry(unit.tasks, str(self._work.root))
+            about = (self._work.encoder.fingerprint, self._work.precision, self._work.views, None)
+            plan = FragmentPlan(tasks, *about, carried)
             made: dict[str, list[DecodeResult]] = {}
             receipt = encode_fragment(plan, self._encoder, made.__setitem__)
             assert receipt.name == plan.name and receipt.files == len(unit.tasks)

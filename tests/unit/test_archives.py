@@ -241,6 +241,7 @@ def test_an_archive_that_is_gone_is_missing_and_one_that_is_back_is_not_read(
     assert (report.forgotten, report.missing, report.pictures) == (2, 0, 30)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("kind", ["tar", "parquet", "stream"])
 @pytest.mark.parametrize("dies", [False, True])
 def test_a_source_that_stops_half_way_resumes(kind: str, dies: bool, tmp_path: Path, encoder: FakeEncoder) -> None:
@@ -521,6 +522,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=20 * EXAMPLES)
 @given(st.dictionaries(texts | st.sampled_from(["title", "caption", "tags", "text"]), values, max_size=8))
 def test_whatever_stands_beside_a_picture_becomes_clean_text(columns: dict[str, Any]) -> None:

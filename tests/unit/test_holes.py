@@ -122,6 +122,103 @@ def test_wherever_the_zeros_are(name: str, start: float, share: float, keep: int
     assert said_of(zeroed(content, start, start + share, keep)) is not None
 
 
+FILLINGS: dict[str, Callable[[int], bytes]] = {
+    "zeros": bytes,
+    "ones": lambda count: b"\xff" * count,
+    "text": lambda count: (b"Lorem ipsum dolor sit amet. " * count)[:count],
+    "one byte": lambda count: b"\xd5" * count,
+}
+
+
+CODED = ("heif", "avif", "avif opaque in part", "heif opaque in part")
+
+
+@pytest.mark.parametrize(
+    ("place", "filling", "name"), thinned(itertools.product(["its end", "its middle"], FILLINGS, CODED), 5)
+)
+def test_coded_video_that_was_overwritten_is_said(place: str, filling: str, name: str) -> None:
+    format_, options = FORMATS[name[:4]]
+    image = photo().crop((0, 0, 240, 180))
+    if name.endswith("part"):
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    if format_ == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    buffer = io.BytesIO()
+    image.save(buffer, format_, **options)
+    content = buffer.getvalue()
+    first = int(len(content) * (0.9 if place == "its end" else 0.5))
+    last = len(content) if place == "its end" else first + 2500
+    said = said_of(content[:first] + FILLINGS[filling](last - first) + content[last:])
+    assert said is not None
+    if place == "its end":
+        assert said in ("parts of the HEIF are damaged", "parts of the AVIF are damaged",
+                        "the HEIF ends before the picture does", "the AVIF ends before the picture does")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lost", "format_", "quality"), thinned(itertools.product([0.1, 0.02], ["HEIF", "AVIF"], [60, 85, 95]), 5)
+)
+def test_coded_video_with_opacity_that_lost_its_end_is_partial(lost: float, format_: str, quality: int) -> None:
+    if format_ == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    image = photo().crop((0, 0, 240, 180))
+    image.putalpha(Image.radial_gradient("L").resize(image.size))
+    buffer = io.BytesIO()
+    image.save(buffer, format_, quality=quality)
+    cut = buffer.getvalue()[: int(len(buffer.getvalue()) * (1 - lost))]
+    assert read_picture("x", SQUASH, content=cut).partial == f"the {format_} ends before the picture does"
+
+
+RESTARTS: dict[str, dict[str, int]] = {
+    "each row": {"restart_marker_rows": 1},
+    "each third row": {"restart_marker_rows": 3},
+    "each block": {"restart_marker_blocks": 1},
+    "each seventh block": {"restart_marker_blocks": 7},
+    "large": {"restart_marker_blocks": 20, "quality": 97},
+    "grey": {"restart_marker_rows": 1},
+    "CMYK": {"restart_marker_rows": 1},
+}
+
+
+@pytest.mark.parametrize("kind", RESTARTS)
+def test_restart_markers_that_are_missing_are_said(kind: str) -> None:
+    image = photo().convert({"grey": "L"}.get(kind, kind if kind == "CMYK" else "RGB"))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", **({"quality": 85} | RESTARTS[kind]))
+    content = buffer.getvalue()
+    assert said_of(content) is None
+    half = len(content) // 2
+    for damaged in (
+        content[:half] + content[half + 4096 :],
+        content[:half] + b"\xff" * 4096 + content[half + 4096 :],
+        content[:half] + FILLINGS["text"](4096) + content[half + 4096 :],
+        content[: half // 2] + content[half // 2 + 2000 :],
+    ):
+        assert said_of(damaged) in ("parts of the JPEG are damaged", "the JPEG ends before the picture does")
+
+
+@pytest.mark.parametrize(("mode", "at"), thinned(itertools.product(["CMYK", "RGB", "L"], [0.2, 0.35, 0.5, 0.65]), 3))
+def test_a_jpeg_that_misses_a_page_of_its_data_is_said(mode: str, at: float) -> None:
+    buffer = io.BytesIO()
+    photo().convert(mode).save(buffer, "JPEG", quality=92)
+    content = buffer.getvalue()
+    first = int(len(content) * at)
+    assert said_of(content[:first] + content[first + 4096 :]) == "the JPEG ends before the picture does"
+
+
+@pytest.mark.parametrize("byte", [b"\0", b"\xff"])
+@pytest.mark.parametrize("name", ["bmp", "ppm"])
+def test_a_hole_in_pixels_shows_at_either_end(name: str, byte: bytes) -> None:
+    """Of one that begins at the edge of a row, where it ends tells."""
+    content = whole(name)
+    row = -(-SIZE[0] * 3 // 4) * 4 if name == "bmp" else SIZE[0] * 3
+    header = len(content) - row * SIZE[1]
+    for shift in (0, 3, row - 6, row // 2):
+        first = header + 100 * row + shift
+        length = 20 * row + (row // 3 if shift != row // 2 else 0)
+        assert said_of(content[:first] + byte * length + content[first + length :]) is not None, shift
+
+
 @pytest.mark.parametrize("kept", [0.35, 0.6, 0.9, 0.97])
 @pytest.mark.parametrize("name", ["jpeg", "jpeg optimised", "jpeg restarts"])
 def test_a_cut_jpeg_with_an_end_marker_is_partial(name: str, kept: float) -> None:
@@ -165,6 +262,15 @@ GOOD: dict[str, Callable[[], Image.Image]] = {
     "white": lambda: Image.new("RGB", SIZE, "white"),
     "grey": lambda: Image.new("RGB", SIZE, (128, 128, 128)),
     "black below": lambda: padded((SIZE[0], 3 * SIZE[1]), 0),
+    "black above": lambda: ImageOps.flip(padded((SIZE[0], 3 * SIZE[1]), 0)),
+    "white below": lambda: padded((SIZE[0], 3 * SIZE[1]), 255),
+    "white above": lambda: ImageOps.flip(padded((SIZE[0], 3 * SIZE[1]), 255)),
+    "white beside": lambda: padded((3 * SIZE[0], SIZE[1]), 255),
+    "a page of text": lambda: ImageOps.invert(terminal()),
+    "blown out": lambda: photo().point(lambda value: min(255, value * 3)),
+    "turned on white": lambda: photo().rotate(7, expand=True, fillcolor="white"),
+    "a disc on white": lambda: Image.composite(photo(), Image.new("RGB", SIZE, "white"),
+        Image.radial_gradient("L").resize(SIZE).point(lambda value: 255 * (value < 120))),
     "black beside": lambda: padded((3 * SIZE[0], SIZE[1]), 0),
     "grey below": lambda: padded((SIZE[0], 3 * SIZE[1]), 128),
     "turned": lambda: photo().rotate(7, expand=True),

@@ -233,7 +233,28 @@ def test_a_class_that_is_none_is_a_problem_and_matches_nothing(line: str, tmp_pa
     assert ".clipsearchignore, line 2" in ignore.problems[0]
 
 
-NAMES = st.sampled_from(["a", "b", "ab", "abc", "d e", "a.jpg", "x#", "B", "a-", "7", "b]", "[", "^a"])
+WHITE_ENDS = [
+    ("/**\t", ["a\t"]), ("*\t", ["a\t"]), ("a\t", ["a\t"]), ("b/\t", []), ("a\\\t", ["a\t"]), ("c\u00a0", ["c\u00a0"]),
+    ("*\u3000", ["d\u3000"]), ("**/*\v", []), ("a \t", []), ("a\t ", ["a\t"]), ("e\\ ", ["e "]), ("e\\  ", ["e "]),
+    (" f", [" f"]), ("g  ", ["g"]), ("\t", []), ("[a]\t", ["a\t"]), ("?\t", ["a\t"]), ("!a\t\nb", ["b/a"]),
+    ("a\t/", []), ("h\\", []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "left"), WHITE_ENDS)
+def test_only_blanks_at_the_end_of_a_pattern_are_none_of_it(lines: str, left: list[str], tmp_path: Path) -> None:
+    names = ["a", "a\t", "b/a", "c", "c\u00a0", "d", "d\u3000", "e", "e ", "f", " f", "g", "h"]
+    write(tmp_path, *names)
+    (tmp_path / ".clipsearchignore").write_bytes(f"{lines}\r\n".encode())
+    assert found(tmp_path) == sorted(set(names) - set(left))
+    if shutil.which("git") is not None:
+        subprocess.run(["git", "init", "-q", tmp_path], check=True)
+        listed = ["git", "-C", str(tmp_path), "ls-files", "-z", "--others", "--exclude-per-directory=.clipsearchignore"]
+        theirs = subprocess.run(listed, capture_output=True, check=True).stdout.decode().split("\0")
+        assert sorted(name for name in theirs if name and name != ".clipsearchignore") == sorted(set(names) - set(left))
+
+
+NAMES = st.sampled_from(["a", "b", "ab", "abc", "d e", "a.jpg", "x#", "B", "a-", "7", "b]", "[", "^a", "a\t"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 IN_CLASSES = st.sampled_from([
     "a", "b", "B", "-", "!", "^", "]", "[", r"\]", r"\\", r"\-", "a-c", "+-9", "7-0", "[:", ":]",
@@ -247,7 +268,29 @@ CLASSES = st.builds(
     st.sampled_from(["", "*", "b", "?", "[", "]"]),
 )
 PIECES = (
-    st.sampled_from(["a", "b", "ab", "*", "**", "?", "a*", "*b", "[ab]", "[!a]", "d e", r"d\ e", r"\#", "B"]) | CLASSES
+    st.sampled_from(
+        [
+            "a",
+            "b",
+            "ab",
+            "*",
+            "**",
+            "?",
+            "a*",
+            "*b",
+            "[ab]",
+            "[!a]",
+            "d e",
+            r"d\ e",
+            r"\#",
+            "B",
+            "a\t",
+            "*\t",
+            " ",
+            "a ",
+        ]
+    )
+    | CLASSES
 )
 LINES = st.builds(
     lambda negated, start, pieces, end: negated + start + "/".join(pieces) + end,

@@ -10,7 +10,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipsearch.indexer.schedule import DEPTH, TRIES, Schedule, Unit
+from clipsearch.indexer.schedule import DEPTH, MOST_CARRIED_BYTES, TRIES, Schedule, Unit
 from clipsearch.pictures.pool import DecodeTask
 
 EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "60"))
@@ -159,8 +159,20 @@ def test_one_unit_is_encoded_until_the_arithmetic_is_known() -> None:
     assert first is not None and keys(first) == [0, 1]
     assert schedule.next_for("b", 2, 0.0) is None
     assert schedule.next_for("a", 2, 0.0) is None
+    assert schedule.next_for("b", 2, 60.0) is first  # if that takes too long, another does it, too
+    assert schedule.answered(first, "b", 61.0)
     closed = False
-    assert keys(schedule.next_for("b", 5, 0.0)) == [2, 3, 4]
+    assert keys(schedule.next_for("b", 5, 62.0)) == [2, 3, 4]
+
+
+def test_units_that_carry_pictures_are_not_too_large() -> None:
+    schedule = Schedule(carried_bytes=lambda task: MOST_CARRIED_BYTES // 3 + 1 if task.key else 2 * MOST_CARRIED_BYTES)
+    for key in range(6):
+        schedule.add(task(key))
+    found: list[list[int]] = []
+    while (unit := schedule.next_for(f"w{len(found)}", 10, 0.0)) is not None:
+        found.append(keys(unit))
+    assert found == [[0], [1, 2], [3, 4], [5]]
 
 
 def test_a_lost_answer_is_asked_for_again() -> None:

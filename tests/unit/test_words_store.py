@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import clipsearch
@@ -24,8 +24,8 @@ from clipsearch.indexer.verify import verify
 from clipsearch.records import Line, Manifest, WordsRef
 from clipsearch.search.collection import Collection
 from clipsearch.store import Writer, open_snapshot, words
-from clipsearch.store.hashes import hash_texts
-from clipsearch.store.words import ReadPicture, WordFiles, WordsFile, add_words, text_of
+from clipsearch.store.hashes import hash_keys, hash_texts
+from clipsearch.store.words import ReadPicture, WordFiles, WordsFile, add_words, compacted, text_of
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 from tests.support.words import line, read_picture, write_words
@@ -155,6 +155,36 @@ def test_files_are_merged_as_they_grow_in_number(tmp_path: Path) -> None:
         assert all(len(files.holding([f"word{n}"])) for n in range(130))
         assert files.lines("0" * 32) == [line("other")]  # the newest
         files.close()
+
+
+@given(changes=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3)), min_size=1, max_size=20))
+@example(changes=[(0, 2), *((number, 3) for number in range(20, 30))])
+@settings(max_examples=int(os.environ.get("CLIPSEARCH_EXAMPLES", "4")), deadline=None)
+def test_what_was_read_again_is_found_by_its_newest_words_alone(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
+) -> None:
+    """However many files there are, in whatever order they were merged; also after compaction."""
+    folder = tmp_path_factory.mktemp("index")
+    now: dict[str, str | None] = {f"{n:032x}": "word1" for n in range(20)}
+    with Writer(folder / "i") as writer:
+        manifest = Manifest(0, "", "..", None, 0)  # type: ignore[arg-type]
+        manifest = add_words(writer, manifest, [read_picture(key, "word1") for key in now])
+        for number, word in changes:
+            key, text = f"{number:032x}", f"word{word}" if word else None
+            read = ReadPicture(key, (line(text),) if text else (), again=key in now)
+            now[key] = text
+            manifest = add_words(writer, manifest, [read])
+        for compact in (False, True):
+            if compact:
+                manifest = compacted(writer, manifest, hash_keys(now))
+            files = WordFiles(folder / "i", manifest.words)
+            for asked in ("word1", "word2", "word3"):
+                expected = {key for key, text in now.items() if text == asked}
+                assert set(hash_texts(files.holding([asked]))) == expected, (asked, compact)
+            for key, text in now.items():
+                assert files.lines(key) == ([line(text)] if text else [])
+            files.close()
+    shutil.rmtree(folder)
 
 
 def test_words_stay_through_renames_copies_removals_and_compaction(photos: Path) -> None:

@@ -19,6 +19,9 @@ export class Crop {
       button("cs-plain", "close", t("crop.cancel"), () => this.end()));
     this.root = make("div.cs-crop", { hidden: true }, this.frame, this.bar);
     this.root.addEventListener("pointerdown", (event) => this.begin(event));
+    this.root.addEventListener("touchstart", (event) => {
+      if (!this.bar.contains(event.target)) event.preventDefault(); // no fling, which would swallow the next tap
+    }, { passive: false });
     for (const name of ["pointermove", "pointerup", "pointercancel", "click", "dblclick", "wheel"]) {
       this.root.addEventListener(name, (event) => event.stopPropagation()); // not for what lies below
     }
