@@ -20,7 +20,7 @@ from typing import IO, Literal
 
 from clipsearch.errors import ClipsearchError, CorruptIndex, IndexAway, IndexNotFound, StorageError
 from clipsearch.filenames import from_bytes, readable, to_bytes
-from clipsearch.places import absolute, expanded, is_address, own_folder
+from clipsearch.places import absolute, expanded, is_address, is_file, own_folder
 from clipsearch.replacing import replacing
 
 INDEX_DIR_NAME = ".clipsearch"
@@ -62,7 +62,8 @@ def index_dir_for(folder: Path, index: Path | None = None) -> Path:
     if is_address(folder):
         raise StorageError(folder, "an index cannot be in object storage", "Say where to put it with: --index DIR")
     beside = folder.with_name(folder.name + INDEX_DIR_NAME) if folder.name else folder
-    if folder.is_file() or (is_index(beside) and not folder.is_dir()):  # a tar, say
+    is_folder = os.path.isdir(folder)  # noqa: PTH112  Path.is_dir raises what a broken drive says
+    if is_file(folder) or (is_index(beside) and not is_folder):  # a tar, say
         return beside
     return folder if is_index(folder) else folder / INDEX_DIR_NAME
 

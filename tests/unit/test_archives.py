@@ -7,6 +7,7 @@ import os
 import shutil
 import tarfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,15 @@ from clipsearch.archives import file_of, is_archive_name, open_archive
 from clipsearch.archives.said import said_in, with_said
 from clipsearch.archives.tars import read_part
 from clipsearch.cli.taking import copy_hits
-from clipsearch.config import find_index
-from clipsearch.errors import ClipsearchError, NoPictures, OtherCollection, StorageError, UnreadablePicture
+from clipsearch.config import find_index, index_dir_for
+from clipsearch.errors import (
+    ClipsearchError,
+    IndexNotFound,
+    NoPictures,
+    OtherCollection,
+    StorageError,
+    UnreadablePicture,
+)
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
 from clipsearch.indexer.compact import compact
 from clipsearch.indexer.plan import plan_index
@@ -650,3 +658,10 @@ def test_an_animation_that_is_known_is_known_in_an_archive(photos: Path, encoder
         assert {hit.record.place for hit in collection.search("", k=99)} == {
             "a.gif", "x.tar/a.gif", "x.tar/b.jpg", "y.tar/a.gif", "y.tar/b.jpg", "y.tar/c.gif",
         }  # fmt: skip
+
+
+def test_any_text_may_be_asked_for_an_index(tmp_path: Path) -> None:
+    for place in (tmp_path / ("x" * 300), tmp_path / "none.tar", Path(), Path("..")):
+        with suppress(IndexNotFound):
+            find_index(place)
+        assert index_dir_for(place).name == ".clipsearch"
