@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -128,8 +129,9 @@ def test_ctrl_c_saves_and_resume_goes_on(pairs: Path, held_out: Path, tmp_path: 
     out = tmp_path / "run"
     started = [sys.executable, "-m", "clipsearch", "train", str(pairs), "--model", "builtin", "--out", str(out),
                "--dev", str(held_out), "--batch", "8", "--epochs", "400", "--patience", "400", "--views", "1",
-               "--checkpoint-steps", "50"]  # fmt: skip
-    process = subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+               "--checkpoint-steps", "10"]  # fmt: skip
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=one_thread)
     deadline = time.monotonic() + 120
     while not (out / "checkpoints" / "state.json").exists():
         assert process.poll() is None, process.communicate()

@@ -70,6 +70,7 @@ def test_large_segments_are_float16_and_small_ones_float32(index: Path, encoder:
     assert sorted(kinds(index)) == ["<f2", "<f4"]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("folder", thinned(["search", "faiss"], 2))
 def test_repair_makes_the_same_files_again(index: Path, folder: str) -> None:
     before = {name: files(index, name) for name in ("records", "vectors", "search", "faiss")}
@@ -95,6 +96,7 @@ def test_compaction_takes_its_vectors_from_parquet(index: Path, encoder: FakeEnc
     assert kinds(index) == ["<f2"]
 
 
+@pytest.mark.slow
 def test_what_parquet_lost_comes_back_from_float16(index: Path) -> None:
     before = stored_vectors(index)
     (data,) = current_files(index, "vectors")
