@@ -269,7 +269,8 @@ def index_command(
     if executor == "ray":
         from clipsearch.indexer.cluster import RayExecutor, Recipe
 
-        load = Recipe(encoder.name, None if checkpoint is None else str(checkpoint), device, precision, allow_pickle)
+        weights = None if checkpoint is None else str(checkpoint.absolute())  # workers are in other folders
+        load = Recipe(encoder.name, weights, device, precision, allow_pickle)
         on = RayExecutor(address, load, worker_cpus, worker_gpus, unit)
 
     def run(options: IndexOptions, tell: Callable[[str], None] | None = None) -> IndexReport:
