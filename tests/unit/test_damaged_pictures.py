@@ -231,6 +231,7 @@ OTHER_NAMES = (
 )  # fmt: skip
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("name", "lost"), thinned(itertools.product(OTHER_NAMES, [0.002, 0.05, 0.1, 0.3, 0.5]), 3))
 def test_other_formats_that_lost_their_end(name: str, lost: float) -> None:
     whole = others()[name]
@@ -278,6 +279,7 @@ def test_less_than_a_tenth_is_refused(name: str) -> None:
     assert refusal_of(whole[: int(len(whole) * 0.06)]) == "truncated"
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("name", "lost"), thinned(itertools.product(["gif", "png", "jp2", "j2k"], [0.01, 0.1, 0.3, 0.6]), 3)
 )
@@ -299,6 +301,7 @@ def with_last_part_to_the_end(content: bytes) -> bytes:
     return content[:at] + bytes(4) + content[at + 4 :]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("to_the_end", [False, True])
 @pytest.mark.parametrize("bare", [False, True])
 def test_a_jpeg_2000_without_its_last_bytes_is_partial(bare: bool, to_the_end: bool) -> None:
@@ -513,6 +516,7 @@ def heif(turned: bool) -> tuple[bytes, Array]:
     return buffer.getvalue(), whole
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("share", "turned"), thinned([(share, turned) for turned in (False, True) for share in (0.7, 0.99, 0.9, 0.4)], 7)
 )
@@ -528,6 +532,7 @@ def test_a_heif_that_is_cut_shows_what_is_there(share: float, turned: bool) -> N
 CUTS = (1, 2, 3, 5, 12, 40, 150, 500, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5)  # bytes, or a share of the file
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("options", "size"),
     thinned(
@@ -558,6 +563,7 @@ def test_an_avif_that_is_cut_shows_what_is_there(size: tuple[int, int], options:
         assert grey.mean() < 0.35 + lost / len(content), lost
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("quality", [50, 85, -1])
 @pytest.mark.parametrize("size", [(64, 48), (200, 150)])
 def test_heif_without_its_last_bytes_is_partial(size: tuple[int, int], quality: int) -> None:
