@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from clipsearch.archives import ARCHIVE_ENDINGS, is_archive_name
 from clipsearch.archives.remote import Storage
 from clipsearch.config import INDEX_DIR_NAME, is_index
-from clipsearch.errors import NoPictures, NotAnIndex, OtherCollection, StorageError
+from clipsearch.errors import CorruptIndex, IndexNotFound, NoPictures, NotAnIndex, OtherCollection, StorageError
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.ignore import Ignore
 from clipsearch.indexer.listed import check_list
@@ -52,19 +53,23 @@ def check_folder(folder: Path) -> None:
 def split_source(source: Path, index_dir: Path) -> tuple[Path, str]:
     """The root of a collection, absolute, and the file in it that is the source, if it is not all of it.
 
-    The index of a file goes on with that file, also where its folder is named (as the page does).
-    Raises: OtherCollection.
+    The index of a file goes on with that file, also where its folder is named (as the page does). An index that has no
+    whole generation says nothing of it yet: see `agreed_source`. Raises: OtherCollection.
     """
     whole = source.absolute()
     is_whole = not is_archive_name(whole.name) if is_address(whole) else source.is_dir()
     root, listed = (whole, "") if is_whole else (whole.parent, whole.name)
     if is_index(index_dir):
-        with open_snapshot(index_dir) as snapshot:
-            known = snapshot.manifest.listed
-            if listed != known and listed:
-                raise OtherCollection(index_dir, snapshot.root / known, whole)
-            return root, known
+        with contextlib.suppress(IndexNotFound, CorruptIndex), open_snapshot(index_dir) as snapshot:
+            return root, agreed_source(root, listed, index_dir, snapshot.manifest)
     return root, listed
+
+
+def agreed_source(root: Path, listed: str, index_dir: Path, current: Manifest) -> str:
+    """The file that an index is of, "" for all of `root`. Raises: OtherCollection if `listed` is another."""
+    if listed and listed != current.listed:
+        raise OtherCollection(index_dir, root_path(index_dir, current.root) / current.listed, root / listed)
+    return current.listed
 
 
 def nothing_in(root: Path, found: Scan) -> NoPictures | StorageError:

@@ -43,6 +43,7 @@ from clipsearch.errors import (
 from clipsearch.indexer.absence import Root, went_in_bulk
 from clipsearch.indexer.archives import ArchiveToRead, members_to_read, opened
 from clipsearch.indexer.belonging import (
+    agreed_source,
     check_folder,
     check_pictures,
     check_place,
@@ -516,7 +517,9 @@ class _Run:
     # -- looking
 
     def _choose_links(self, current: Manifest | None) -> None:
-        """Follow links out of the folder if the user says so, or else as before."""
+        """Follow links out of the folder if the user says so, or else as before; the same of looking into archives."""
+        if current is not None:
+            self.ignore.listed = agreed_source(self.root, self.ignore.listed, self.writer.index_dir, current)
         links = "" if current is None else current.links
         wish = self.options.follow_links
         if wish is not None or current is None:

@@ -15,7 +15,7 @@ import numpy as np
 from clipsearch.config import check_not_away, index_dir_for, is_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
-from clipsearch.errors import ClipsearchError, EncoderMismatch, IndexAway
+from clipsearch.errors import ClipsearchError, EncoderMismatch, IndexAway, IndexNotFound
 from clipsearch.indexer.archives import members_to_read, opened
 from clipsearch.indexer.belonging import check_folder, check_place, devices_before, moved_from, split_source
 from clipsearch.indexer.build import IndexOptions, archives_of, check_views, decode_pool, model_of, tiled_of
@@ -116,7 +116,11 @@ def plan_index(
         if options.new is None:
             check_not_away(index_dir)
         return _plan(root, listed, index_dir, encoder, options, None, stop)
-    with open_snapshot(index_dir) as snapshot:
+    try:
+        snapshot = open_snapshot(index_dir)
+    except IndexNotFound:  # the first run was killed before its first commit
+        return _plan(root, listed, index_dir, encoder, options, None, stop)
+    with snapshot:
         return _plan(root, listed, index_dir, encoder, options, snapshot.manifest, stop)
 
 

@@ -26,7 +26,7 @@ from clipsearch.indexer.tune import show_tuning, tune
 from clipsearch.indexer.verify import verify
 from clipsearch.records import PixelArray
 from clipsearch.search.collection import Collection
-from clipsearch.store import read_writer
+from clipsearch.store import Writer, read_writer
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill, picture, plain
 
@@ -439,3 +439,15 @@ def test_large_collections_get_inverted_files(
     assert not verify(photos / ".clipsearch").ok
     assert repair(photos / ".clipsearch").lost_rows == 0
     assert verify(photos / ".clipsearch").ok
+
+
+@pytest.mark.parametrize("source", ["", "paths.txt"], ids=["folder", "list"])
+def test_a_first_run_that_was_killed_before_its_first_commit_is_begun_again(photos: Path, source: str) -> None:
+    paths = fill(photos, 3)
+    (photos / "paths.txt").write_text("\n".join(map(str, paths[:2])))
+    index = photos / "index"
+    with Writer(index):  # which marks the folder as an index
+        pass
+    assert (index / "INDEX").is_file() and not (index / "CURRENT").exists()
+    report = index_folder(photos / source, FakeEncoder(), index=index)
+    assert (report.pictures, report.encoded) == ((2, 2) if source else (3, 3))
