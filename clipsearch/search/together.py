@@ -1,10 +1,10 @@
 """Several indexes, searched together as one: the only place where answers of indexes are merged.
 
 The parts are collections of one model. Here, the row id of a picture is that of its index, raised by a number that
-belongs to the index alone, so that it means the same picture whichever other indexes are searched. All that ranks,
-judges, filters, folds and counts asks collections by row id, and works on the whole as on one index: a query is encoded
-once, the nearest of each part are merged by score, and confidence is judged against one background, a sample of all
-vectors. So an index that is divided into several answers as before.
+belongs to the index at its place alone, so that it means the same picture whichever other indexes are searched. All
+that ranks, judges, filters, folds and counts asks collections by row id, and works on the whole as on one index: a
+query is encoded once, the nearest of each part are merged by score, and confidence is judged against one background, a
+sample of all vectors. So an index that is divided into several answers as before.
 
 A part that cannot be read is left out and named; the rest is asked again.
 """
@@ -46,7 +46,7 @@ from clipsearch.places import is_address
 from clipsearch.query import Query
 from clipsearch.query.arguments import read_count, read_place, read_row_id, read_row_ids, shown
 from clipsearch.records import FloatArray, FoundIn, Hit, ImageRecord, IntArray, Line, Manifest, ModelRef, TagRef
-from clipsearch.search.collection import NO_IDENTITY, Collection, open_collection
+from clipsearch.search.collection import Collection, open_collection
 from clipsearch.search.embedding import Encoder as ModelEncoder
 from clipsearch.sentences import sentence
 from clipsearch.store import LiveRows
@@ -117,8 +117,8 @@ class Together(Collection):
         self._sample = self._background = self._nearness = None
         self._manifest: Manifest | None = None
         self._columns: list[Columns] | None = None
-        identities = sorted(f"{part.by} {part.photos.identity}" for part in self._parts)
-        self.identity = xxhash.xxh3_128_hexdigest("\n".join(identities).encode())
+        identities = sorted(f"{part.by} {_which(part.photos)}" for part in self._parts)
+        self.identity = xxhash.xxh3_128_hexdigest(to_bytes("\n".join(identities)))
 
     def _lost(self, part: Part, error: Exception) -> Exception:
         """What to raise for a part that cannot be read: it is left out from now on, unless it is the last."""
@@ -451,16 +451,22 @@ def _tags_of(manifests: Sequence[Manifest]) -> tuple[TagRef, ...]:
 
 
 def row_numbers(collections: Sequence[Collection]) -> list[int]:
-    """What to raise the row ids of each of several indexes by: a number that the index's id gives, and so the same
-    whichever others there are; another only for what has the id of one before it, as a copy has."""
-    numbers: list[int] = []
-    for photos in collections:
-        known = photos.identity if photos.identity != NO_IDENTITY else os.path.realpath(photos.index)
-        tries = (xxhash.xxh3_64_intdigest(to_bytes(f"{known} {salt}")) for salt in itertools.count())
+    """What to raise the row ids of each of several indexes by: a number that the index's id and its place give, and so
+    the same whichever others there are, in whatever order. A copy of an index, which has its id, is at another place.
+    """
+    which = [_which(photos) for photos in collections]
+    numbers: dict[int, int] = {}
+    for at in sorted(range(len(which)), key=which.__getitem__):
+        tries = (xxhash.xxh3_64_intdigest(to_bytes(f"{which[at]} {salt}")) for salt in itertools.count())
         # Never 0, so that the row id of one index is none of several.
         own = (digest % ((1 << NUMBER_BITS) - 1) + 1 for digest in tries)
-        numbers.append(next(number for number in own if number not in numbers))
-    return [number << ROW_BITS for number in numbers]
+        numbers[at] = next(number for number in own if number not in numbers.values())
+    return [numbers[at] << ROW_BITS for at in range(len(which))]
+
+
+def _which(photos: Collection) -> str:
+    """What no other index is called, nor a copy of this one: its id and where it is."""
+    return f"{photos.identity} {os.path.realpath(photos.index)}"
 
 
 def check_models(collections: Sequence[Collection]) -> None:

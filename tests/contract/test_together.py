@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import re
 import shutil
@@ -249,6 +250,30 @@ def test_a_copy_of_an_index_has_row_ids_of_its_own(divided: Divided, tmp_path: P
         assert paths[::2] == paths[1::2] and len({hit.record.row_id for hit in hits}) == 4
         folded = together.search("red", 1, all=True, unique=True)
         assert {other.found_in and other.found_in.index for other in folded[0].others} >= {str(copy)}
+
+
+def test_a_row_id_never_means_a_picture_of_a_copy(divided: Divided, tmp_path: Path) -> None:
+    """Whichever of an index, a copy of it and others are there, in whatever order."""
+    copy, moved, encoder = tmp_path / "copy", tmp_path / "moved", divided.whole.encoder
+    shutil.copytree(divided.indexes[0], copy)
+    there = [divided.indexes[0], copy, divided.indexes[1]]
+    known: dict[int, tuple[str, int]] = {}
+    numbers: dict[frozenset[Path], str] = {}
+    for few in (2, 3):
+        for named in itertools.permutations(there, few):
+            away = [tmp_path / "away"] if few == 2 else []
+            with clipsearch.open([*away, *named], encoder=encoder) as together:
+                assert isinstance(together, Together)
+                for photos, by in together.parts:
+                    for row_id in photos.row_ids().tolist():
+                        assert known.setdefault(row_id + by, (str(photos.index), row_id)) == (str(photos.index), row_id)
+                assert numbers.setdefault(frozenset(named), together.identity) == together.identity
+    assert len(set(numbers.values())) == len(numbers)
+    with clipsearch.open([copy, divided.indexes[1]], encoder=encoder) as together:
+        of_copy = next(by for photos, by in together.parts if photos.index == copy)
+    copy.rename(moved)
+    with clipsearch.open([moved, divided.indexes[0]], encoder=encoder) as together, pytest.raises(PictureOfOne):
+        together.record(of_copy)
 
 
 def test_what_is_named_twice_is_searched_once(divided: Divided, tmp_path: Path) -> None:
