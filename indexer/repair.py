@@ -45,6 +45,7 @@ from clipsearch.indexer.segments import (
     write_segment,
 )
 from clipsearch.indexer.verify import check_fragment, check_segment, relative, row_states, tag_problem, words_problem
+from clipsearch.places import is_address, is_file
 from clipsearch.records import FileRef, Fragment, ImageRecord, IntArray, Manifest, ModelRef, Segment, TagRef
 from clipsearch.store import RowsFile, Writer, open_rows, root_path, verify_file
 from clipsearch.store.files import READ_AGAIN_S, READ_ATTEMPTS, storage_errors, unlink_own
@@ -57,7 +58,7 @@ from clipsearch.store.fragments import (
     read_vector_blocks,
 )
 from clipsearch.store.hashes import hash_keys
-from clipsearch.store.lock import committed_root
+from clipsearch.store.lock import committed_root, committed_source
 from clipsearch.store.manifest import FORMAT_VERSION, is_of_format_1, key_of, load_manifest, manifests_of
 from clipsearch.store.marks import dead_rows, marked, missing_rows, read_marks
 from clipsearch.store.snapshot import unknown_root
@@ -343,16 +344,29 @@ class _Repair:
                 clock_waiting_s=last.clock_waiting_s,
             )
         else:
-            listed = self.index_dir.absolute().name.removesuffix(INDEX_DIR_NAME)  # of photos.tar.clipsearch
-            has_members = any(record.member for record in rows.values())
-            is_beside = listed != self.index_dir.absolute().name
+            source = self._source(empty.root, rows)
             empty = dataclasses.replace(
-                empty, archives="read" if has_members else "", listed=listed if is_beside else ""
+                empty, archives=source["archives"], links=source["links"], listed=source["listed"]
             )
         if not self.before and not empty.root:
             self._say(unknown_root(self.index_dir))
         made = self._with_stored(empty, model, vectors, rows)
         return with_tags(with_words(made, recovered_words(self.index_dir)), recover_tags(self.index_dir))
+
+    def _source(self, root: str, rows: dict[int, ImageRecord]) -> dict[str, str]:
+        """What of the root the index is of, by COMMIT; else by where the index is, and its rows."""
+        if (known := committed_source(self.index_dir)) is not None:
+            return known
+        listed, name = "", self.index_dir.absolute().name
+        of_archives = {record.path for record in rows.values() if record.member}
+        if name != INDEX_DIR_NAME:  # that one is in the folder that it is of
+            beside, place = name.removesuffix(INDEX_DIR_NAME), root_path(self.index_dir, root)
+            if beside != name and not is_address(place) and is_file(place / beside):  # photos.tar.clipsearch
+                listed = beside
+            elif len(of_archives) == 1 and all(record.member for record in rows.values()):
+                (only,) = of_archives
+                listed = "" if "/" in only else only
+        return {"archives": "read" if of_archives or listed else "", "links": "", "listed": listed}
 
     def _root(self, rows: dict[int, ImageRecord]) -> str:
         """The root of an index, by a manifest or by COMMIT; else the folder that it lies in if that has any picture of

@@ -23,9 +23,11 @@ import stat
 import time
 import warnings
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from clipsearch.config import open_plain, read_plain
 from clipsearch.errors import IndexLocked, IndexWarning, NotAnIndex
@@ -39,11 +41,14 @@ NOTHING_YET = b"clipsearch has committed nothing to this index yet\n"
 HELD_SUFFIX = ".held"
 COMMIT_WAIT_S = 60.0
 COMMITTED = b"committed\n"
-"""What COMMIT says once there was a generation; then, on a line with a CRC-32, of which folder the index is. Nothing
-else knows that of an index elsewhere that loses its manifests."""
+"""What COMMIT says once there was a generation; then, on lines with a CRC-32 each, of which folder the index is, and of
+what in it. Nothing else knows that of an index that loses its manifests."""
+OF_SOURCE = ("archives", "links", "listed")
+"""What COMMIT says beside the root: fields of a manifest."""
 BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _MOST_BYTES = 1000
 _ROOT_LINE = re.compile(rb"committed\n(root \".*\") ([0-9a-f]{8})\n")
+_SOURCE_LINE = re.compile(rb"(source \{.*\}) ([0-9a-f]{8})\n")
 _HOLDER = re.compile(r"process (\d+) on (.*) since (.*)")
 
 
@@ -70,22 +75,46 @@ class WriterState:
     progress: RunProgress | None
 
 
-def committed(root: str) -> bytes:
-    """What to write into COMMIT. `root`: as a manifest names it."""
-    said = f"root {json.dumps(root)}".encode("ascii")
-    return COMMITTED + said + f" {zlib.crc32(said):08x}\n".encode("ascii")
+def committed(manifest: Mapping[str, Any]) -> bytes:
+    """What to write into COMMIT for a manifest, as its file says it."""
+    root = f"root {json.dumps(manifest['root'])}".encode("ascii")
+    source = b"source " + json.dumps({name: manifest.get(name, "") for name in OF_SOURCE}).encode("ascii")
+    return COMMITTED + _with_sum(root, root) + _with_sum(source, root + source)
+
+
+def _with_sum(said: bytes, summed: bytes) -> bytes:
+    return said + f" {zlib.crc32(summed):08x}\n".encode("ascii")
 
 
 def committed_root(index_dir: Path) -> str | None:
     """The root that COMMIT names, None where it names none that is whole."""
+    return _read_commit(index_dir)[0]
+
+
+def committed_source(index_dir: Path) -> dict[str, str] | None:
+    """What COMMIT says of the source beside its root, by OF_SOURCE; None where it says nothing whole, as in indexes of
+    earlier versions."""
+    return _read_commit(index_dir)[1]
+
+
+def _read_commit(index_dir: Path) -> tuple[str | None, dict[str, str] | None]:
     try:
-        match = _ROOT_LINE.match(read_plain(index_dir / COMMIT))
-        if match is None or f"{zlib.crc32(match[1]):08x}".encode() != match[2]:
-            return None
-        root = json.loads(match[1].removeprefix(b"root "))
+        said = read_plain(index_dir / COMMIT)
+        line = _ROOT_LINE.match(said)
+        if line is None or _with_sum(line[1], line[1]) != line[0].removeprefix(COMMITTED):
+            return None, None
+        root = json.loads(line[1].removeprefix(b"root "))
+        if not isinstance(root, str):
+            return None, None
+        # What an earlier version wrote is shorter, and may stand before the rest of a line of ours of another root.
+        more = _SOURCE_LINE.match(said, line.end())
+        if more is None or _with_sum(more[1], line[1] + more[1]) != more[0]:
+            return root, None
+        source = json.loads(more[1].removeprefix(b"source "))
     except (OSError, ValueError):
-        return None
-    return root if isinstance(root, str) else None
+        return None, None
+    is_whole = source.keys() == set(OF_SOURCE) and all(isinstance(value, str) for value in source.values())
+    return root, source if is_whole else None
 
 
 class FileLock:

@@ -625,9 +625,8 @@ def _make_current(index_dir: Path, generation: int, raw: bytes, check: Check) ->
     finally:
         unlink_own(staged)
     sync_folder(index_dir)
-    check.lock.write(
-        committed(json.loads(raw)["root"])
-    )  # an index that loses its manifests is then known from one that never had any
+    # An index that loses its manifests is then known from one that never had any.
+    check.lock.write(committed(json.loads(raw)))
     if is_new(index_dir):
         unlink_own(index_dir / NEW)
     dataclasses.replace(check, line=line)()  # before anything is deleted

@@ -21,6 +21,7 @@ from clipsearch.records import Manifest
 from clipsearch.search.collection import Collection
 from clipsearch.store import Writer, open_snapshot
 from clipsearch.store.tags import write_tags
+from tests.support.archives import jpeg, write_tar
 from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
@@ -260,3 +261,44 @@ def test_an_index_beside_its_pictures_that_lost_its_manifests_stays_with_them(tm
     photos.rename(tmp_path / "moved")
     assert repair(tmp_path / "moved" / ".clipsearch").pictures == 12
     assert current(tmp_path / "moved" / ".clipsearch").root == ".."
+
+
+@pytest.mark.parametrize("commit", ["whole", "of an earlier version", "gone"])
+@pytest.mark.parametrize("source", ["folder", "folder with one tar", "tar", "tar beside", "list beside"])
+def test_an_index_that_lost_its_manifests_stays_with_its_source(source: str, commit: str, tmp_path: Path) -> None:
+    """A run goes on with it as before: with the folder, whatever the index is called, or with the one file."""
+    photos, members = tmp_path / "photos", {f"{n}.jpg": jpeg(n) for n in range(20, 23)}
+    fill(photos, 3)
+    options = IndexOptions(workers=1)
+    if source == "folder":
+        named, index = photos, tmp_path / "photos.clipsearch"
+    elif source == "folder with one tar":
+        shutil.rmtree(photos)
+        photos.mkdir()
+        write_tar(photos / "y.tar", members)
+        named, index, options = photos, photos / ".clipsearch", IndexOptions(workers=1, archives=True)
+    elif source == "list beside":
+        (photos / "some.txt").write_text(
+            "\n".join(str(path.relative_to(photos)) for path in sorted(photos.rglob("*.jpg")))
+        )
+        named, index = photos / "some.txt", photos / "some.txt.clipsearch"
+    else:
+        named = write_tar(photos / "y.tar", members)
+        index = tmp_path / "elsewhere" / "index" if source == "tar" else photos / "y.tar.clipsearch"
+    index_folder(named, FakeEncoder(), index=index, options=options)
+    before = current(index)
+    shutil.rmtree(index / "manifests")
+    (index / "CURRENT").unlink()
+    if commit == "of an earlier version":
+        said = (index / "COMMIT").read_bytes().splitlines(keepends=True)
+        (index / "COMMIT").write_bytes(b"".join(said[:2]))
+    elif commit == "gone":
+        (index / "COMMIT").unlink()
+    assert repair(index).pictures == 3
+    found = current(index)
+    assert (found.listed, found.archives) == (before.listed, before.archives)
+    if commit == "whole":
+        assert (found.root, found.links) == (before.root, before.links)
+    report = index_folder(named, FakeEncoder(), index=index, options=IndexOptions(workers=1))
+    assert (report.encoded, report.unchanged, report.pictures) == (0, 3, 3)
+    assert (current(index).listed, current(index).root) == (before.listed, before.root)
