@@ -608,13 +608,13 @@ class SearchExists(InvalidTag):
 
 
 class UnknownSearch(InvalidQuery):
-    """The index has no saved search of that name."""
+    """The index has no saved search of that name. `unread`: why other indexes, which may have one, cannot be asked."""
 
-    def __init__(self, name: str, known: Sequence[str]) -> None:
+    def __init__(self, name: str, known: Sequence[str], unread: Sequence[str] = ()) -> None:
         self.name = name
         self.known = list(known)
         there = f"There are: {', '.join(self.known[:20])}" if known else "There are none yet"
-        super().__init__(f"there is no saved search {name!r}. {there}")
+        super().__init__(". ".join([f"there is no saved search {name!r}", there, *unread]))
 
 
 _SHOWN_AROUND = 60
@@ -635,3 +635,7 @@ def _point_at(text: str, position: int) -> str:
 def first_line(error: BaseException) -> str:
     """What an error of another library says, without its pages of advice."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+UNREADABLE = (CorruptIndex, IndexNotFound, StorageError, UnsupportedIndex, OSError)
+"""What says that an index cannot be read, whatever is asked of it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from clipsearch import config
 from clipsearch.cli.options import IndexOption, JsonOption, print_json, quoted
 from clipsearch.cli.terminal import shown
-from clipsearch.errors import UnknownSearch
+from clipsearch.errors import UNREADABLE, UnknownSearch
 from clipsearch.records import Sort
 
 if TYPE_CHECKING:
@@ -109,15 +108,25 @@ def remove(name: NameArgument, index: IndexOption = None) -> None:
 
 
 def saved_search(indexes: Sequence[Path | None], name: str) -> SavedSearch:
-    """The search of that name, of the first index that has one. Raises: UnknownSearch, IndexNotFound, CorruptIndex."""
+    """The search of that name, of the first index that has one. Of several, those that cannot be read are left out.
+
+    Raises: UnknownSearch; what opening the first raises where none can be read.
+    """
     from clipsearch.store import open_snapshot
     from clipsearch.store.searches import find_search
 
-    *others, last = indexes or [None]
-    for index in others:
-        place = config.find_index(index)
-        with contextlib.suppress(UnknownSearch), open_snapshot(place) as snapshot:
-            return find_search(place, snapshot.manifest, name)
-    place = config.find_index(last)
-    with open_snapshot(place) as snapshot:
-        return find_search(place, snapshot.manifest, name)
+    known: list[str] = []
+    failures: list[Exception] = []
+    places = indexes or [None]
+    for index in places:
+        try:
+            place = config.find_index(index)
+            with open_snapshot(place) as snapshot:
+                return find_search(place, snapshot.manifest, name)
+        except UnknownSearch as error:
+            known += error.known
+        except UNREADABLE as error:
+            failures.append(error)
+    if len(failures) == len(places):
+        raise failures[0]
+    raise UnknownSearch(name, sorted(set(known)), [str(error).rstrip(".") for error in failures])

@@ -25,10 +25,9 @@ import xxhash
 from clipsearch import config
 from clipsearch.encoder import Encoder
 from clipsearch.errors import (
+    UNREADABLE,
     ClipsearchError,
     ClosedCollection,
-    CorruptIndex,
-    IndexNotFound,
     InvalidArgument,
     InvalidQuery,
     MixedModels,
@@ -36,9 +35,7 @@ from clipsearch.errors import (
     OneIndexOnly,
     PartLost,
     PictureOfOne,
-    StorageError,
     UnknownTag,
-    UnsupportedIndex,
 )
 from clipsearch.filenames import readable, safe, to_bytes
 from clipsearch.folding import fold_name
@@ -62,8 +59,6 @@ if TYPE_CHECKING:
 ROW_BITS = 32
 """Of a row id, those that are the index's own. With NUMBER_BITS, all fit into the numbers of JavaScript."""
 NUMBER_BITS = 20
-UNREADABLE = (CorruptIndex, IndexNotFound, StorageError, UnsupportedIndex, OSError)
-"""What says that an index cannot be read, whatever is asked of it."""
 Answer = TypeVar("Answer")
 
 

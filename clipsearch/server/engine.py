@@ -20,12 +20,12 @@ import numpy as np
 from clipsearch.config import find_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.names import load_encoder
-from clipsearch.errors import ClipsearchError, EncoderMismatch, OneIndexOnly, UnknownIndex
+from clipsearch.errors import UNREADABLE, ClipsearchError, EncoderMismatch, OneIndexOnly, UnknownIndex
 from clipsearch.query.crops import Crop
 from clipsearch.records import FloatArray, IntArray
 from clipsearch.remote import ALL
 from clipsearch.search.collection import Collection
-from clipsearch.search.together import UNREADABLE, Together, said_of
+from clipsearch.search.together import Together, said_of
 from clipsearch.server.batching import Batches, BatchingEncoder
 
 POLL_S = 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,9 @@ from starlette.testclient import TestClient
 
 import clipsearch
 from clipsearch.cli.listening import found_indexes
+from clipsearch.cli.saved import saved_search
 from clipsearch.cli.ui import _places as places_to_show
-from clipsearch.errors import IndexNotFound
+from clipsearch.errors import CorruptIndex, IndexNotFound, UnknownSearch
 from clipsearch.search.collection import Collection
 from clipsearch.search.together import Together
 from clipsearch.server.app import ServerOptions, create_app
@@ -265,6 +267,27 @@ def test_a_saved_search_is_that_of_the_first_index_that_has_it(commands: Command
     named = [word for folder in folders for word in ("--index", folder)]
     assert commands.run("query", "--saved", "mine", "--all", "--json", *named).json()[0]["name"] == "red.png"
     assert "there is no saved search 'other'" in commands.run("query", "--saved", "other", *named).err
+    folders[0].rename(folders[0].with_name("away"))
+    found = commands.run("query", "--saved", "mine", "--all", "--json", *named)
+    assert found.json()[0]["name"] == "red.png" and f"{folders[0]} was not searched" in found.err
+
+
+@pytest.mark.parametrize("first", ["away", "damaged"])
+def test_a_saved_search_is_found_though_another_index_cannot_be_read(
+    first: str, indexes: list[Path], commands: Commands
+) -> None:
+    there = indexes[1]
+    assert commands.run("saved", "add", "mine", "red", "--index", there).status == 0
+    if first == "away":
+        indexes[0].parent.rename(indexes[0].parent.with_name("elsewhere"))
+    else:
+        shutil.rmtree(indexes[0] / "manifests")
+    for named in ([indexes[0], there], [there, indexes[0]]):
+        assert saved_search(named, "mine").query == "red"
+        with pytest.raises(UnknownSearch, match=rf"no saved search 'other'. There are: mine. .*{indexes[0]}"):
+            saved_search(named, "other")
+    with pytest.raises((IndexNotFound, CorruptIndex)):
+        saved_search([indexes[0]], "mine")
 
 
 def test_a_remote_collection_of_all_indexes_is_the_local_one(indexes: list[Path], encoder: FakeEncoder) -> None:
