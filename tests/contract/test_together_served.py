@@ -101,6 +101,29 @@ def test_row_ids_of_all_indexes_are_taken_wherever_pictures_are_named(client: Te
         assert "names no picture" in ask(client, "/v1/similar", 400, row_id=wrong)["message"]
 
 
+def test_row_ids_are_refused_once_a_copy_of_an_index_is_served_instead(
+    indexes: list[Path], encoder: FakeEncoder, tmp_path: Path
+) -> None:
+    """The copy has other pictures since then, and the same id."""
+    here, there = indexes
+    copied = tmp_path / "copied"
+    shutil.copytree(here.parent, copied)
+    (copied / "red.png").unlink()
+    plain(COLOURS["grey"]).save(copied / "grey.png")
+    clipsearch.index(copied, encoder=encoder)
+    copy = copied / ".clipsearch"
+    known: dict[str, str] = {}
+    for served in ([here, copy], [copy, here], [here, there], [there, copy], [copy, there]):
+        with TestClient(create_app(served, encoder=encoder), base_url="http://127.0.0.1:7860") as client:
+            for hit in ask(client, query="red", all=True)["hits"]:
+                assert known.setdefault(hit["row_id"], hit["path"]) == hit["path"]
+            state = client.get("/v1/status").json()["together"]["id"]
+            assert known.setdefault(state, str(sorted(served))) == str(sorted(served))
+    with TestClient(create_app([there, copy], encoder=encoder), base_url="http://127.0.0.1:7860") as client:
+        of_both = next(name for name, what in known.items() if what == str(sorted([here, there])))
+        ask(client, query="red", index_id=of_both, status=409)
+
+
 def test_the_page_counts_groups_and_sorts_over_all_indexes(client: TestClient) -> None:
     facets = ask(client, "/v1/gallery/facets")
     assert facets["total"] == 7 and facets["facets"]["type"][0]["count"] == 7
