@@ -10,12 +10,15 @@ import typer
 from clipsearch import config
 from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, notice, picture_or_id, print_json
 from clipsearch.cli.terminal import shown
-from clipsearch.errors import IndexNotFound, StorageError
+from clipsearch.errors import IndexNotFound
+from clipsearch.replacing import creating, refuse_existing
 
 NOT_CERTAIN = {
     "maybe": "nothing certain: the picture may show something else",
     "unlikely": "the picture probably does not show this: the place is a guess",
 }
+
+WRITTEN = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -27,7 +30,7 @@ def where(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="Write the picture with the map over it (.png, .jpg or .webp).", metavar="FILE"
+            "--out", "-o", help="Write the picture with the map to a new file (.png, .jpg or .webp).", metavar="FILE"
         ),
     ] = None,
     index: IndexOption = None,
@@ -48,9 +51,13 @@ def where(
     """
     from clipsearch.search.collection import Collection, open_collection
     from clipsearch.search.embedding import Encoder, open_for_map
+    from clipsearch.store.files import storage_errors
 
-    if out is not None and out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise typer.BadParameter(f"{out.name} must end with .png, .jpg or .webp.", param_hint="--out")
+    if out is not None:
+        if out.suffix.lower() not in WRITTEN:
+            raise typer.BadParameter(f"{out.name} must end with .png, .jpg or .webp.", param_hint="--out")
+        with storage_errors(out):
+            refuse_existing(out)
     wanted = picture_or_id(picture)
     photos: Collection | None = None
     try:
@@ -68,10 +75,8 @@ def where(
         path, found = str(wanted), alone.where(query, str(wanted))
     if out is not None:
         image, _ = open_for_map(path)
-        try:
-            found.over(image).save(out)
-        except OSError as error:
-            raise StorageError(out, error.strerror or str(error), "Name another file") from error
+        with storage_errors(out), creating(out) as file:
+            found.over(image).save(file, WRITTEN[out.suffix.lower()])
     if found.band in ("maybe", "unlikely"):
         notice(NOT_CERTAIN[found.band])
     if as_json:

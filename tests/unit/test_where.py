@@ -190,6 +190,16 @@ def test_the_command(tmp_path: Path) -> None:
     run("where", "a dog", "none.png", folder=tmp_path, status=1)
 
 
+@pytest.mark.parametrize("name", ["b.png", "../photos/a.png", "link.jpg"])
+def test_a_map_overwrites_nothing(photos: Path, name: str) -> None:
+    (photos / "link.jpg").symlink_to("elsewhere.jpg")
+    before = {path: path.read_bytes() for path in photos.glob("*.png")}
+    told = run("where", "red", "b.png", "-o", name, folder=photos, status=1)
+    assert "already exists" in told.stderr
+    assert {path: path.read_bytes() for path in photos.glob("*.png")} == before
+    assert not (photos / "elsewhere.jpg").exists()
+
+
 def test_every_door_shows_the_same_place(photos: Path) -> None:
     encoder = FakeEncoder()
     with clipsearch.open(photos, encoder=encoder) as here:
