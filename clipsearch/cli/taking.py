@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import filecmp
-import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import typer
@@ -15,10 +13,14 @@ from clipsearch.cli.options import EXIT_ERROR, notice, quoted
 from clipsearch.cli.terminal import count
 from clipsearch.errors import StorageError, UnreadablePicture
 from clipsearch.records import Hit
+from clipsearch.replacing import creating
+
+_BLOCK = 2**20
 
 
 def copy_hits(hits: Iterable[Hit], folder: Path) -> None:
-    """Copy the pictures of hits into a folder, which is made if need be. No file there is overwritten.
+    """Copy the pictures of hits into a folder, which is made if need be. No file there is overwritten, and each copy
+    is whole.
 
     Raises: StorageError, and typer.Exit if a picture could not be copied.
     """
@@ -30,14 +32,13 @@ def copy_hits(hits: Iterable[Hit], folder: Path) -> None:
                 source = Path(file_of(hit.path, hit.record))
                 target = _target(folder, hit, source)
                 if target is not None:
-                    shutil.copyfile(source, target)
+                    with creating(target) as file:
+                        for block in _blocks(source, hit):
+                            file.write(block)
                 copied += 1
             except UnreadablePicture as error:
                 failed += 1
                 notice(str(error))
-            except FileNotFoundError:
-                failed += 1
-                notice(str(UnreadablePicture(hit.where, "unreadable", "there is no such file any more")))
     except OSError as error:
         raise StorageError(folder, f"cannot copy to it ({error.strerror or error})", "Name another folder.") from error
     print(f"{count(copied, 'picture')} copied to {quoted(folder)}", file=sys.stderr)
@@ -45,8 +46,20 @@ def copy_hits(hits: Iterable[Hit], folder: Path) -> None:
         raise typer.Exit(EXIT_ERROR)
 
 
+def _blocks(source: Path, hit: Hit) -> Iterator[bytes]:
+    """What is in the file of a hit. Raises: UnreadablePicture."""
+    try:
+        with source.open("rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
+    except FileNotFoundError:
+        raise UnreadablePicture(hit.where, "unreadable", "there is no such file any more") from None
+    except OSError as error:
+        raise UnreadablePicture(hit.where, "unreadable", (error.strerror or str(error)).lower()) from error
+
+
 def _target(folder: Path, hit: Hit, source: Path) -> Path | None:
-    """What to call the copy of a hit; None if it is there already."""
+    """What to call the copy of a hit; None if it is there already. Raises: UnreadablePicture."""
     name = hit.record.place.rpartition("/")[2]
     if not Path(name).suffix:
         name += source.suffix
@@ -55,9 +68,15 @@ def _target(folder: Path, hit: Hit, source: Path) -> Path | None:
         target = folder / tried
         if not target.exists() and not target.is_symlink():
             return target
-        if target.is_file() and filecmp.cmp(source, target, shallow=False):
+        if target.is_file() and _is_copy(target, source, hit):
             return None
     raise StorageError(folder / name, "another file has this name", "Name an empty folder.")
+
+
+def _is_copy(target: Path, source: Path, hit: Hit) -> bool:
+    """Whether a file holds the bytes of a hit. Raises: UnreadablePicture, OSError."""
+    with target.open("rb") as file:
+        return all(block == file.read(len(block)) for block in _blocks(source, hit)) and not file.read(1)
 
 
 def open_hit(hit: Hit) -> None:

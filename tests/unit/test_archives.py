@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import shutil
 import tarfile
 import threading
@@ -597,6 +598,46 @@ def test_hits_are_copied_out_of_archives(
     with pytest.raises(StorageError, match="another file"):
         copy_hits(hits, tmp_path / "again")
     assert all((tmp_path / "again" / name).read_bytes() == b"mine" for name in names)
+
+
+def test_a_disk_that_is_full_leaves_no_cut_copies(tmp_path: Path, encoder: FakeEncoder) -> None:
+    folder, out = tmp_path / "f", tmp_path / "out"
+    folder.mkdir()
+    (folder / "plain.jpg").write_bytes(jpeg(0))
+    with Collection(run(folder, encoder).index, encoder=encoder) as photos:
+        hits = photos.search("", k=9)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(jpeg(0)) // 2, limits[1]))
+    try:
+        with pytest.raises(StorageError):
+            copy_hits(hits, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(out.iterdir()) == []
+    copy_hits(hits, out)
+    assert (out / "plain.jpg").read_bytes() == jpeg(0)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_cannot_be_read_is_not_copied_and_the_rest_is(
+    tmp_path: Path, encoder: FakeEncoder, is_there: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "f", tmp_path / "out"
+    folder.mkdir()
+    out.mkdir()
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(jpeg(number))
+    with Collection(run(folder, encoder).index, encoder=encoder) as photos:
+        hits = photos.search("", k=9)
+    (folder / "1.jpg").unlink()
+    (folder / "1.jpg").mkdir()
+    if is_there:
+        (out / "1.jpg").write_bytes(jpeg(1))
+    with pytest.raises(typer.Exit):
+        copy_hits(hits, out)
+    assert {path.name for path in out.iterdir()} == {"0.jpg", "2.jpg"} | ({"1.jpg"} if is_there else set())
+    told = capsys.readouterr().err
+    assert "1.jpg" in told and "2 pictures copied" in told
 
 
 def test_the_page_shows_pictures_of_archives(tmp_path: Path) -> None:
