@@ -48,7 +48,7 @@ def creating(path: Path) -> Iterator[IO[bytes]]:
         with path.open("wb") as file:
             yield file
         return
-    part = path.with_name(f".{path.name[:100]}.{os.getpid()}.{time.monotonic_ns()}")
+    part = path.with_name(f".{path.name[:50]}.{os.getpid()}.{time.monotonic_ns()}")
     with part.open("xb") as file:
         try:
             yield file

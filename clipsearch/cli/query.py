@@ -238,7 +238,9 @@ def query(
     if copy is not None or open_first:
         from clipsearch.cli.taking import copy_hits, open_hit
 
-        if copy is not None and hits:
+        if copy is not None and hits and not hits.are_certain:
+            notice("nothing copied: nothing is certain (--all copies the nearest)")
+        elif copy is not None and hits:
             copy_hits(hits, copy)
         if open_first and hits:
             open_hit(hits[0])
@@ -266,11 +268,11 @@ def _path_of(hit: Hit) -> str:
 
 
 def _draw(drawing: Preview, hit: Hit) -> None:
-    from clipsearch.archives import file_of
+    from clipsearch.cli.taking import file_of_hit
 
     sys.stdout.flush()
     try:
-        drawing.show(file_of(hit.path, hit.record))
+        drawing.show(file_of_hit(hit))
     except UnreadablePicture as error:
         print(f"     ({shown(error.reason)})")
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipsearch import config
 from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, notice, picture_or_id, print_json
 from clipsearch.cli.terminal import shown
-from clipsearch.errors import IndexNotFound, StorageError
+from clipsearch.errors import IndexNotFound
+from clipsearch.places import absolute, is_address, is_file
+from clipsearch.replacing import creating, refuse_existing
+
+if TYPE_CHECKING:
+    from clipsearch.search.collection import Collection
 
 NOT_CERTAIN = {
     "maybe": "nothing certain: the picture may show something else",
     "unlikely": "the picture probably does not show this: the place is a guess",
 }
+
+WRITTEN = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -27,7 +36,7 @@ def where(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="Write the picture with the map over it (.png, .jpg or .webp).", metavar="FILE"
+            "--out", "-o", help="Write the picture with the map to a new file (.png, .jpg or .webp).", metavar="FILE"
         ),
     ] = None,
     index: IndexOption = None,
@@ -46,13 +55,18 @@ def where(
       clipsearch where "a dog" holiday.jpg -o map.png
       clipsearch where "a red car" 4711 --json
     """
-    from clipsearch.search.collection import Collection, open_collection
+    from clipsearch.search.collection import open_collection
     from clipsearch.search.embedding import Encoder, open_for_map
+    from clipsearch.store.files import storage_errors
 
-    if out is not None and out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise typer.BadParameter(f"{out.name} must end with .png, .jpg or .webp.", param_hint="--out")
+    if out is not None:
+        if out.suffix.lower() not in WRITTEN:
+            raise typer.BadParameter(f"{out.name} must end with .png, .jpg or .webp.", param_hint="--out")
+        with storage_errors(out):
+            refuse_existing(out)
     wanted = picture_or_id(picture)
     photos: Collection | None = None
+    asked, time_s = "", 0.0
     try:
         photos = open_collection(index, model=model)
     except IndexNotFound:
@@ -60,21 +74,38 @@ def where(
             raise
     if photos is not None:
         with photos:
-            path = wanted if isinstance(wanted, str) else str(photos.root / photos.record(wanted).path)
-            found = photos.where(query, wanted)
+            row_id = _row_of(photos, wanted)
+            found = photos.where(query, wanted if row_id is None else row_id)
+            if row_id is None:
+                path = source = str(wanted)
+            else:
+                record = photos.record(row_id)
+                path, time_s = os.path.join(photos.root, record.place), record.start_s or 0.0  # noqa: PTH118  addresses
+                source = path if out is None else photos.file_of(row_id)
+                if record.member or is_address(path):  # of which no query takes the path
+                    asked = f"like:{row_id}"
             config.remember_index(photos.index)
     else:
-        alone = Encoder(model or "auto", notice=notice)
-        path, found = str(wanted), alone.where(query, str(wanted))
+        path = source = str(wanted)
+        found = Encoder(model or "auto", notice=notice).where(query, path)
     if out is not None:
-        image, _ = open_for_map(path)
-        try:
-            found.over(image).save(out)
-        except OSError as error:
-            raise StorageError(out, error.strerror or str(error), "Name another file") from error
+        image, _ = open_for_map(source, time_s)
+        with storage_errors(out), creating(out) as file:
+            found.over(image).save(file, WRITTEN[out.suffix.lower()])
     if found.band in ("maybe", "unlikely"):
         notice(NOT_CERTAIN[found.band])
     if as_json:
         print_json({"path": path, **found.to_dict()})
     else:
-        print(f"{shown(path)}{found.fragment}")
+        print(f"{asked or shown(path)}{found.fragment}")
+
+
+def _row_of(photos: Collection, wanted: int | str) -> int | None:
+    """The row of a picture that is no file by itself; None for a file, and for what the index does not know."""
+    from clipsearch.search.similar import find_picture
+
+    if isinstance(wanted, int) or is_file(wanted):
+        return wanted if isinstance(wanted, int) else None
+    with contextlib.suppress(OSError):  # the current folder is gone
+        return find_picture(photos, absolute(wanted))
+    return None

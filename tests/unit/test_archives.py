@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import shutil
 import tarfile
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow
 import pytest
 import typer
 import xxhash
@@ -24,7 +26,7 @@ import clipsearch
 from clipsearch.archives import file_of, is_archive_name, open_archive
 from clipsearch.archives.said import said_in, with_said
 from clipsearch.archives.tars import read_part
-from clipsearch.cli.taking import copy_hits
+from clipsearch.cli.taking import copy_hits, file_of_hit
 from clipsearch.config import find_index, index_dir_for
 from clipsearch.errors import (
     ClipsearchError,
@@ -597,6 +599,97 @@ def test_hits_are_copied_out_of_archives(
     with pytest.raises(StorageError, match="another file"):
         copy_hits(hits, tmp_path / "again")
     assert all((tmp_path / "again" / name).read_bytes() == b"mine" for name in names)
+
+
+def test_a_disk_that_is_full_leaves_no_cut_copies(tmp_path: Path, encoder: FakeEncoder) -> None:
+    folder, out = tmp_path / "f", tmp_path / "out"
+    folder.mkdir()
+    (folder / "plain.jpg").write_bytes(jpeg(0))
+    with Collection(run(folder, encoder).index, encoder=encoder) as photos:
+        hits = photos.search("", k=9)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(jpeg(0)) // 2, limits[1]))
+    try:
+        with pytest.raises(StorageError):
+            copy_hits(hits, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(out.iterdir()) == []
+    copy_hits(hits, out)
+    assert (out / "plain.jpg").read_bytes() == jpeg(0)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_cannot_be_read_is_not_copied_and_the_rest_is(
+    tmp_path: Path, encoder: FakeEncoder, is_there: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "f", tmp_path / "out"
+    folder.mkdir()
+    out.mkdir()
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(jpeg(number))
+    with Collection(run(folder, encoder).index, encoder=encoder) as photos:
+        hits = photos.search("", k=9)
+    (folder / "1.jpg").unlink()
+    (folder / "1.jpg").mkdir()
+    if is_there:
+        (out / "1.jpg").write_bytes(jpeg(1))
+    with pytest.raises(typer.Exit):
+        copy_hits(hits, out)
+    assert {path.name for path in out.iterdir()} == {"0.jpg", "2.jpg"} | ({"1.jpg"} if is_there else set())
+    told = capsys.readouterr().err
+    assert "1.jpg" in told and "2 pictures copied" in told
+
+
+NAMES = ("a.html", "b.desktop", "c.sh", "d", "e.JPEG", "f.1", "g.php.jpg", "h.png", "i.svg", "j.jpg.exe", "k.tar")
+
+
+def test_copies_of_an_archive_have_the_ending_of_what_they_are(tmp_path: Path, encoder: FakeEncoder) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    column = [{"bytes": jpeg(number), "path": f"x/{name}"} for number, name in enumerate(NAMES)]
+    write_parquet(folder / "t.parquet", pyarrow.table({"image": column}))
+    write_tar(folder / "x.tar", {"a.png": jpeg(50), "b.jfif": jpeg(51), "c.gif": jpeg(52)})
+    with Collection(run(folder, encoder).index, encoder=encoder) as photos:
+        hits = photos.search("", k=30)
+        assert len(hits) == len(NAMES) + 3
+        for hit in hits:
+            assert Path(photos.file_of(hit)).suffix in (".jpg", ".jpeg", ".jfif"), hit.where
+    copy_hits(hits, tmp_path / "out")
+    copied = list((tmp_path / "out").iterdir())
+    assert len(copied) == len(hits)
+    assert {path.suffix.lower() for path in copied} == {".jpg", ".jpeg", ".jfif"}
+
+
+@pytest.mark.parametrize("becomes", ["another", "a link", "a link that looks the same", "a link to the same"])
+def test_only_what_was_indexed_is_copied(tmp_path: Path, encoder: FakeEncoder, becomes: str) -> None:
+    folder, out, other = tmp_path / "f", tmp_path / "out", tmp_path / "other.jpg"
+    folder.mkdir()
+    fill(folder, 1, first=70)
+    file = folder / "plain.jpg"
+    file.write_bytes(jpeg(0))
+    before = file.stat()
+    with Collection(run(folder, encoder).index, encoder=encoder) as photos:
+        hits = photos.search("", k=9)
+    is_same = becomes == "a link to the same"
+    other.write_bytes(jpeg(0) if is_same else jpeg(1))
+    if "looks" in becomes:
+        other.write_bytes(jpeg(0)[:-3] + bytes(3))
+        os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    file.unlink()
+    if "link" in becomes:
+        file.symlink_to(other)
+    else:
+        other.rename(file)
+    with suppress(typer.Exit):
+        copy_hits(hits, out)
+    assert len(list(out.iterdir())) == 1 + is_same
+    (hit,) = (hit for hit in hits if hit.record.path == "plain.jpg")
+    if is_same:
+        assert (out / "plain.jpg").read_bytes() == jpeg(0)
+    else:
+        with pytest.raises(UnreadablePicture, match="has changed"):
+            file_of_hit(hit)
 
 
 def test_the_page_shows_pictures_of_archives(tmp_path: Path) -> None:

@@ -23,12 +23,13 @@ from clipsearch.encoder.dense import DenseTower
 from clipsearch.encoder.layout import read_model_directory
 from clipsearch.encoder.names import load_encoder
 from clipsearch.encoder.onnx import OnnxEncoder
-from clipsearch.errors import InvalidQuery, NoSuchPicture, NotDense, UnreadablePicture
+from clipsearch.errors import InvalidQuery, NoSuchPicture, NotDense, OtherPicture, UnreadablePicture
 from clipsearch.pictures.heatmap import HeatMap
 from clipsearch.pictures.images import prepare
 from clipsearch.search.confidence import DRAWINGS
 from clipsearch.search.where import find_where
 from clipsearch.server.mcp import assistant_server
+from tests.support.archives import write_tar
 from tests.support.collections import serving
 from tests.support.commands import clipsearch as run
 from tests.support.fake_encoder import COLOURS, FakeEncoder
@@ -190,6 +191,28 @@ def test_the_command(tmp_path: Path) -> None:
     run("where", "a dog", "none.png", folder=tmp_path, status=1)
 
 
+@pytest.mark.parametrize("name", ["b.png", "../photos/a.png", "link.jpg"])
+def test_a_map_overwrites_nothing(photos: Path, name: str) -> None:
+    (photos / "link.jpg").symlink_to("elsewhere.jpg")
+    before = {path: path.read_bytes() for path in photos.glob("*.png")}
+    told = run("where", "red", "b.png", "-o", name, folder=photos, status=1)
+    assert "already exists" in told.stderr
+    assert {path: path.read_bytes() for path in photos.glob("*.png")} == before
+    assert not (photos / "elsewhere.jpg").exists()
+
+
+def test_the_command_shows_pictures_of_archives(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    picture(1, size=(64, 48)).save(data, "PNG")
+    write_tar(tmp_path / "x.tar", {"a/b.png": data.getvalue()})
+    run("index", ".", "--archives", "--model", "builtin", "-q", folder=tmp_path)
+    told = run("where", "red", "x.tar/a/b.png", "-o", "map.png", folder=tmp_path).stdout
+    assert told.startswith("like:0#xywh=")
+    assert Image.open(tmp_path / "map.png").size == (64, 48)
+    as_json = json.loads(run("where", "red", "0", "--json", folder=tmp_path).stdout)
+    assert as_json["path"] == str(tmp_path / "x.tar/a/b.png") and told.strip().endswith(as_json["fragment"])
+
+
 def test_every_door_shows_the_same_place(photos: Path) -> None:
     encoder = FakeEncoder()
     with clipsearch.open(photos, encoder=encoder) as here:
@@ -239,7 +262,12 @@ def test_every_door_shows_the_same_place(photos: Path) -> None:
         assert "scores" not in said and base64.b64decode(shown_to.data).startswith(b"\xff\xd8")
         assert anyio.run(partial(ask, query="https://example.org/x.jpg", row_id=row)).is_error
         picture(9, size=(400, 300)).save(photos / "b.png")
-        assert httpx.post(f"{url}/v1/where", json=body).status_code == 404
+        for asked_of in (body, {**body, "content": None}):
+            assert httpx.post(f"{url}/v1/where", json=asked_of).status_code == 404
+        with pytest.raises(OtherPicture), clipsearch.open(photos, encoder=encoder) as here:
+            here.where("blue", row)
+        with clipsearch.open(photos, encoder=encoder) as here:
+            assert here.where("blue", photos / "b.png").confidence is None
         (photos / "b.png").unlink()
         for photo in (row, hit):
             with pytest.raises(UnreadablePicture, match=r"^b\.png"):
