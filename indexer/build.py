@@ -39,6 +39,7 @@ from clipsearch.errors import (
     InvalidArgument,
     StorageError,
     ViewsMismatch,
+    first_line,
 )
 from clipsearch.indexer.absence import Root, went_in_bulk
 from clipsearch.indexer.archives import ArchiveToRead, members_to_read, opened
@@ -55,8 +56,8 @@ from clipsearch.indexer.catalog import Catalog, References, StoredVectors
 from clipsearch.indexer.changes import Changes
 from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
 from clipsearch.indexer.executors import Executor, LocalExecutor, LocalPool, Pool, Work, open_local
-from clipsearch.indexer.ignore import EXCLUDED, Ignore, overlapping
-from clipsearch.indexer.listed import is_dataset
+from clipsearch.indexer.ignore import EXCLUDED, OF_DATASET, Archives, Ignore, overlapping
+from clipsearch.indexer.listed import dataset_files
 from clipsearch.indexer.look import look
 from clipsearch.indexer.patience import IndexClock
 from clipsearch.indexer.rebuild import carried_over
@@ -332,14 +333,18 @@ def work_of(root: Path, encoder: Encoder, options: IndexOptions, views: int, pre
     )
 
 
-def archives_of(root: Path, listed: str, options: IndexOptions, current: Manifest | None) -> bool | None:
+def archives_of(root: Path, listed: str, options: IndexOptions, current: Manifest | None) -> Archives:
     """Whether a run looks into tars and tables: as the user says, or as before; at first where the source itself is
-    one, or a data set of Hugging Face's `datasets`, or a list, in which they are named. None: nobody said so."""
+    one, or a list, in which they are named. Of a data set of Hugging Face's `datasets`, the paths of its own files.
+    None: nobody said so."""
     if options.archives is not None:
         return options.archives
-    if current is not None:
+    if current is not None and current.archives != OF_DATASET:
         return {"": None, "read": True}.get(current.archives, False)
-    return True if listed or is_dataset(root) else None
+    if listed:
+        return True
+    # Of one that does not tell its files any more, they are missing.
+    return dataset_files(root) or (None if current is None else False)
 
 
 def decode_pool(encoder: Encoder, options: IndexOptions, views: int) -> LocalPool:
@@ -528,7 +533,12 @@ class _Run:
         self._moved |= current is not None and links != current.links  # which is committed by itself
         self.ignore.follow_links = links != "inside"
         self.ignore.archives = archives_of(self.root, self.ignore.listed, self.options, current)
-        archives = {None: "", True: "read", False: "left out"}[self.ignore.archives]
+        chosen = self.ignore.archives
+        was_dataset = current is not None and current.archives == OF_DATASET and self.options.archives is None
+        if was_dataset or isinstance(chosen, frozenset):
+            archives = OF_DATASET
+        else:
+            archives = {None: "", True: "read", False: "left out"}[chosen]
         self._moved |= current is not None and archives != current.archives
         self.manifest = dataclasses.replace(self.manifest, links=links, archives=archives, listed=self.ignore.listed)
 
@@ -712,6 +722,8 @@ class _Run:
                 yield from members_to_read(self.catalog, archive)
             except OSError as error:
                 self._skip_archive(archive, "unreadable", f"it cannot be read ({error.strerror or error})")
+            except Exception as error:  # whatever a reader meets in somebody's file, the other files are read
+                self._skip_archive(archive, "corrupt", f"it cannot be read ({first_line(error)})")
             else:
                 self._read_archives.append(archive)
             archive.copy = None  # its members hold it
@@ -738,23 +750,27 @@ class _Run:
             if source.damage is not None:
                 self._skip_archive(archive, "truncated", source.damage)
                 continue
+            rows = {row: self.catalog.record(row) for row in self.catalog.rows_at(archive.file.path).tolist()}
+            rows = {row: old for row, old in rows.items() if row not in self._gone and old.member not in archive.given}
+            if source.doubt is not None and any(old.member and old.status == "ok" for old in rows.values()):
+                self._skip_archive(archive, "truncated" if source.rows else "not_a_picture", source.doubt)
+                continue
             if not source.rows:
-                self._skip_archive(archive, "not_a_picture", source.why_empty)
-            for row in self.catalog.rows_at(archive.file.path).tolist():
-                record = self.catalog.record(row)
-                if row not in self._gone and record.member not in archive.given and (record.member or source.rows):
-                    self._drop(row)
-                    self.report.removed += record.status == "ok" and bool(self.catalog.starts[row])
+                self._skip_archive(archive, "not_a_picture", source.why_empty, keeps=False)
+                rows = {row: old for row, old in rows.items() if old.member}
+            for row, old in rows.items():
+                self._drop(row)
+                self.report.removed += old.status == "ok" and bool(self.catalog.starts[row])
 
-    def _skip_archive(self, archive: ArchiveToRead, status: SkipStatus, reason: str) -> None:
-        """Note that an archive, or a part of it, cannot be read. Rows of its pictures stay as they were."""
+    def _skip_archive(self, archive: ArchiveToRead, status: SkipStatus, reason: str, *, keeps: bool = True) -> None:
+        """Note that an archive, or a part of it, cannot be read. Unless it has no pictures, their rows stay."""
         file = archive.file
         if status == "unreadable" and (self._is_root_gone or self._place.is_gone()):
             self._is_root_gone = True
             return
         self.report.skipped.append(SkippedImage(file.path, status, reason))
         old = self._old_catalog()
-        for row in old.rows_at(file.path).tolist():
+        for row in old.rows_at(file.path).tolist() if keeps else ():
             if old.statuses[row] == 0 and (record := old.record(row)).member not in archive.given:
                 self._not_read[record.place] = status
         record = dataclasses.replace(_record(file, None, None, None, PictureMetadata()), status=status, reason=reason)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import resource
 import shutil
+import subprocess
+import sys
 import tarfile
 import threading
 from contextlib import suppress
@@ -14,7 +17,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-import pyarrow
+import pyarrow as pa
 import pytest
 import typer
 import xxhash
@@ -440,12 +443,46 @@ def test_files_that_are_no_sources(tmp_path: Path, encoder: FakeEncoder) -> None
     assert not list(tmp_path.glob("*.clipsearch"))
 
 
+def write_state(folder: Path, name: str = "data-00000-of-00001.arrow") -> None:
+    """What `datasets` writes beside its Arrow files."""
+    state = {"_data_files": [{"filename": name}], "_fingerprint": "9c1", "_format_type": None, "_split": None}
+    (folder / "state.json").write_text(json.dumps(state))
+
+
+def test_of_a_data_set_only_its_own_files_are_read(tmp_path: Path, encoder: FakeEncoder) -> None:
+    name = "data-00000-of-00001.arrow"
+    write_arrow(tmp_path / name, dataset_table([jpeg(n) for n in range(3)], [0] * 3, ["a"]), stream=True)
+    write_tar(tmp_path / "backup.tar", {"secret.jpg": jpeg(9)})
+    fill(tmp_path, 1, first=50)
+    for text in (
+        '{"last_sync": 5}',
+        "[]",
+        "no JSON",
+        '{"_data_files": [{"filename": "no.arrow"}], "_fingerprint": "1"}',
+    ):
+        (tmp_path / "state.json").write_text(text)
+        report = run(tmp_path, encoder, archives=None)
+        assert (report.pictures, report.left_out) == (1, {})
+    shutil.rmtree(report.index)
+    write_state(tmp_path)
+    for _ in range(2):
+        report = run(tmp_path, encoder, archives=None)
+        assert report.pictures == 4
+        assert report.left_out == {"tars and tables: see --archives": 1}
+    (tmp_path / "state.json").unlink()
+    report = run(tmp_path, encoder, archives=None)
+    assert (report.pictures, report.removed, report.missing) == (1, 0, 3)
+    write_state(tmp_path)
+    report = run(tmp_path, encoder, archives=None)
+    assert (report.pictures, report.encoded) == (4, 0)
+
+
 def test_data_sets_of_hugging_face(tmp_path: Path, encoder: FakeEncoder) -> None:
     for split, first in (("train", 0), ("test", 10)):
         (tmp_path / split).mkdir()
         made = dataset_table([jpeg(first + n) for n in range(6)], [0, 1] * 3, ["cat", "dog"])
         write_arrow(tmp_path / split / "data-00000-of-00001.arrow", made, stream=True)
-        (tmp_path / split / "state.json").write_text("{}")
+        write_state(tmp_path / split)
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     report = run(tmp_path, encoder, archives=None)
     assert report.pictures == 12
@@ -648,7 +685,7 @@ def test_copies_of_an_archive_have_the_ending_of_what_they_are(tmp_path: Path, e
     folder = tmp_path / "f"
     folder.mkdir()
     column = [{"bytes": jpeg(number), "path": f"x/{name}"} for number, name in enumerate(NAMES)]
-    write_parquet(folder / "t.parquet", pyarrow.table({"image": column}))
+    write_parquet(folder / "t.parquet", pa.table({"image": column}))
     write_tar(folder / "x.tar", {"a.png": jpeg(50), "b.jfif": jpeg(51), "c.gif": jpeg(52)})
     with Collection(run(folder, encoder).index, encoder=encoder) as photos:
         hits = photos.search("", k=30)
@@ -758,3 +795,203 @@ def test_any_text_may_be_asked_for_an_index(tmp_path: Path) -> None:
         with suppress(IndexNotFound):
             find_index(place)
         assert index_dir_for(place).name == ".clipsearch"
+
+
+def end_of(content: bytes) -> int:
+    """Where the zeros begin that end a tar."""
+    return -(-len(content.rstrip(b"\0")) // 512) * 512
+
+
+@pytest.mark.parametrize("kind", ["hole", "zeros at the end", "cut between members", "all zeros", "no column"])
+def test_an_archive_that_lost_pictures_keeps_them_and_says_so(kind: str, photos: Path, encoder: FakeEncoder) -> None:
+    name = "x.parquet" if kind == "no column" else "x.tar"
+    if kind == "no column":
+        write_parquet(photos / name, table([jpeg(n) for n in range(40)]))
+    else:
+        write_tar(photos / name, {f"{n}.jpg": jpeg(n, (200, 200)) for n in range(40)})
+    assert run(photos, encoder).pictures == 40
+    content = bytearray((photos / name).read_bytes())
+    length = len(content)
+    if kind == "hole":
+        content[length // 3 : 2 * length // 3] = bytes(2 * length // 3 - length // 3)
+    elif kind == "zeros at the end":
+        content[length // 3 :] = bytes(length - length // 3)
+    elif kind == "cut between members":
+        with tarfile.open(photos / name) as archive:
+            del content[archive.getmembers()[20].offset :]
+    elif kind == "all zeros":
+        content[:] = bytes(length)
+    if kind == "no column":
+        write_parquet(photos / name, pa.table({"a": [1, 2]}))
+    else:
+        (photos / name).write_bytes(content)
+    report = run(photos, encoder)
+    assert (report.pictures, report.removed) == (40, 0)
+    assert name in {skip.path for skip in report.skipped}
+    assert report.kept > 0
+
+
+def test_tars_one_behind_the_other_are_read_to_the_end(photos: Path, encoder: FakeEncoder) -> None:
+    for name, first in (("a.tar", 0), ("b.tar", 3)):
+        write_tar(photos / name, {f"{n}.jpg": jpeg(n) for n in range(first, first + 3)})
+    both = (photos / "a.tar").read_bytes() + (photos / "b.tar").read_bytes()
+    (photos / "b.tar").unlink()
+    (photos / "a.tar").write_bytes(both)
+    report = run(photos, encoder)
+    assert (report.pictures, report.skipped) == (6, [])
+    (photos / "a.tar").write_bytes(both[: end_of(both)] + b"something else" * 99)
+    report = run(photos, encoder)
+    assert [(skip.path, skip.status) for skip in report.skipped] == [("a.tar", "truncated")]
+    assert report.pictures == 6
+
+
+def test_a_member_that_was_taken_out_goes(photos: Path, encoder: FakeEncoder) -> None:
+    write_tar(photos / "x.tar", {f"{n}.jpg": jpeg(n) for n in range(3)})
+    run(photos, encoder)
+    write_tar(photos / "x.tar", {f"{n}.jpg": jpeg(n) for n in range(2)})
+    report = run(photos, encoder)
+    assert (report.pictures, report.removed, report.skipped) == (2, 1, [])
+
+
+def test_pictures_of_a_table_that_became_zeros_are_kept(photos: Path, encoder: FakeEncoder) -> None:
+    contents: list[bytes | None] = [jpeg(n) for n in range(40)]
+    write_parquet(photos / "x.parquet", table(contents))
+    run(photos, encoder)
+    contents[10:] = [bytes(len(content or b"")) for content in contents[10:]]
+    write_parquet(photos / "x.parquet", table(contents))
+    report = run(photos, encoder)
+    assert (report.pictures, report.kept, report.removed) == (40, 30, 0)
+
+
+def header(name: str, size_bytes: int, kind: bytes = b"0") -> bytes:
+    """The first block of a member of a tar."""
+    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
+    block[124:136] = b"%011o\0" % size_bytes if size_bytes >= 0 else b"\xff" * 4 + size_bytes.to_bytes(8, signed=True)
+    block[156:157] = kind
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def said_before(records: dict[str, str], name: str, size_bytes: int) -> bytes:
+    """A member of a tar with records in front of it."""
+    body = b""
+    for key, value in records.items():
+        rest = f" {key}={value}\n".encode()
+        length = next(n for n in range(10**4) if n == len(str(n)) + len(rest))
+        body += str(length).encode() + rest
+    return header("p", len(body), b"x") + body + bytes(-len(body) % 512) + header(name, size_bytes)
+
+
+BAD_MEMBERS = {
+    "negative": header("n.bin", -1024),
+    "negative record": said_before({"size": "-2048"}, "n.bin", 0),
+    "huge": said_before({"size": "9" * 40}, "n.bin", 0),
+    "not a number": said_before({"size": "x", "mtime": "1e999"}, "n.bin", 0),
+    "deep": said_before({"comment": "x"}, "n.bin", 0)[:-512] * 3000 + header("n.bin", 0),
+    "sparse": said_before({"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}, "s.jpg", 512)
+    + b"99999999999999999999\n1\n1\n".ljust(512, b"\0"),
+    "sparse of letters": said_before(
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}, "s.jpg", 512
+    )
+    + b"x\n1\n1\n".ljust(512, b"\0"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_MEMBERS)
+def test_a_bad_member_of_a_tar_costs_neither_what_came_before_it_nor_other_files(
+    kind: str, photos: Path, encoder: FakeEncoder
+) -> None:
+    fill(photos, 2)
+    content = jpeg(1)
+    good = header("good.jpg", len(content)) + content + bytes(-len(content) % 512)
+    for name, data in (("x.tar", good + BAD_MEMBERS[kind] + good), ("y.tar", BAD_MEMBERS[kind] + good)):
+        (photos / name).write_bytes(data + bytes(1024))
+    report = run(photos, encoder)
+    assert "x.tar/good.jpg" in places(report.index, encoder)
+    assert len(places(report.index, encoder)) >= 3
+
+
+def odd_tables() -> dict[str, pa.Table]:
+    """Tables of four pictures that not every reader understands."""
+    contents = [jpeg(n) for n in range(4)]
+    pictures = pa.array(contents, pa.binary())
+    texts = pa.array(["a", "b", "c", "d"])
+    struct = pa.StructArray.from_arrays([pa.array([1] * 4), pa.array([2] * 4)], names=["x", "x"])
+    return {
+        "two of one name": pa.table([pictures, texts, texts, pictures], names=["jpg", "caption", "caption", "jpg"]),
+        "text of the same name": pa.table([texts, pictures], names=["jpg", "jpg"]),
+        "far": pa.table({"jpg": pictures, "when": pa.array([0, 0, 300_000_000_000, 0], pa.timestamp("s"))}),
+        "far day": pa.table({"jpg": pictures, "when": pa.array([0, 0, 2**31 - 1, 0], pa.date32())}),
+        "nanoseconds": pa.table(
+            {"jpg": pictures, "when": pa.array([1_700_000_000_000_000_001] * 4, pa.timestamp("ns"))}
+        ),
+        "nanoseconds in a list": pa.table({"jpg": pictures, "when": pa.array([[1]] * 4, pa.list_(pa.timestamp("ns")))}),
+        "zone": pa.table({"jpg": pictures, "when": pa.array([0] * 4, pa.timestamp("ns", "Mars/Olympus"))}),
+        "one name twice in a struct": pa.table([pictures, struct], names=["jpg", "about"]),
+        "hash first": pa.table({"hash": pa.array([b"\0\1" * 8] * 4, pa.binary()), "photo of it": pictures}),
+        "views": pa.table({"jpg": pictures.cast(pa.binary_view())}),
+        "dictionary": pa.table({"jpg": pictures.dictionary_encode()}),
+    }
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+@pytest.mark.parametrize("kind", odd_tables())
+def test_odd_tables_are_read(kind: str, ending: str, photos: Path, encoder: FakeEncoder) -> None:
+    made = odd_tables()[kind]
+    path = photos / f"x.{ending}"
+    if ending == "parquet":
+        write_parquet(path, made)
+    else:
+        write_arrow(path, made, stream=False)
+    report = run(photos, encoder)
+    assert (report.pictures, report.skipped) == (4, [])
+    with Collection(report.index, encoder=encoder) as found:
+        hits = found.search("", k=9)
+        assert {Path(found.file_of(hit)).read_bytes() for hit in hits} == {jpeg(n) for n in range(4)}
+        if kind.startswith("nanoseconds") and kind.endswith("s"):
+            assert len(found.search("column:when=2023-11-14*", k=9)) == 4
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_arrow_file_that_is_cut_short_while_it_is_read_ends_no_process(stream: bool, tmp_path: Path) -> None:
+    path = tmp_path / "x.arrow"
+    made = pa.concat_tables([table([jpeg(n, (300, 300))]) for n in range(100)])
+    write_arrow(path, made, stream=stream)
+    code = (
+        "import os, sys; from clipsearch.archives import tables; tables.SPOOL_BYTES = 1; path = sys.argv[1];"
+        "archive = tables.Table(path); found = archive.members(lambda name: True); next(found);"
+        "os.truncate(path, os.path.getsize(path) // 3); print(len(list(found)), archive.damage)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "damage" in done.stdout or "Arrow" in done.stdout
+
+
+@pytest.mark.parametrize("ending", ["tar", "parquet"])
+def test_an_archive_that_was_read_in_part_and_renamed_is_read_to_its_end(
+    ending: str, photos: Path, encoder: FakeEncoder
+) -> None:
+    contents = [jpeg(n) for n in range(30)]
+    source = photos / f"x.{ending}"
+    if ending == "tar":
+        write_tar(source, {f"{n}.jpg": content for n, content in enumerate(contents)})
+    else:
+        write_parquet(source, table(contents))
+    stop = threading.Event()
+
+    def watch(progress: Progress) -> None:
+        if progress.encoded >= 4:
+            stop.set()
+
+    options = IndexOptions(workers=1, archives=True, commit_rows=2, batch_pictures=2)
+    first = index_folder(photos, encoder, options=options, progress=watch, stop=stop)
+    assert 0 < first.pictures < 30
+    source.rename(photos / f"y.{ending}")
+    report = run(photos, encoder)
+    assert (report.pictures, report.encoded) == (30, 30 - first.pictures)
+    assert {place.partition("/")[0] for place in places(report.index, encoder)} == {f"y.{ending}"}
+    (photos / f"y.{ending}").rename(source)
+    report = run(photos, encoder)
+    assert (report.pictures, report.encoded) == (30, 0)
+    assert report.renamed == 1
