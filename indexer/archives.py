@@ -17,6 +17,7 @@ from clipsearch.archives import Archive, open_archive
 from clipsearch.archives.listing import TABLE_ENDINGS, Spool
 from clipsearch.archives.remote import Storage
 from clipsearch.archives.tables import row_of
+from clipsearch.errors import first_line
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.changes import Changes, is_cut
 from clipsearch.indexer.scan import FileBlock, FoundFile, Within
@@ -122,6 +123,8 @@ def opened(
         return "unreadable", f"it cannot be read ({error.strerror or error})"
     except ValueError as error:
         return ("empty", "the file is empty") if not archive.file.size_bytes else ("corrupt", str(error))
+    except Exception as error:  # whatever a reader meets in somebody's file
+        return "corrupt", f"it cannot be read ({first_line(error)})"
     return archive.opened
 
 
@@ -132,8 +135,15 @@ def members_to_read(catalog: Catalog, archive: ArchiveToRead) -> Iterator[FoundF
     is_table = file.path.lower().endswith(TABLE_ENDINGS)
     archive.given |= {catalog.record(row).member for row in archive.done}
     done = {row_of(name) if is_table else name for name in archive.given}
+    before: dict[str, str] | None = None  # names of rows, where any has lost what tells its format
     for member in source.members(lambda name: name not in done):
-        archive.given.add(member.name)
+        name = member.name
+        if is_table and name.isdigit():
+            if before is None:
+                names = [catalog.record(row).member for row in catalog.rows_at(file.path).tolist()]
+                before = {row_of(own): own for own in names if own}
+            name = before.get(name, name)
+        archive.given.add(name)
         within = Within(
             file.size_bytes,
             source.rows,
@@ -143,4 +153,4 @@ def members_to_read(catalog: Catalog, archive: ArchiveToRead) -> Iterator[FoundF
             member.at,
             member.keeps or archive.copy,
         )
-        yield FoundFile(file.path, member.size_bytes, file.mtime_ns, file.inode, member=member.name, within=within)
+        yield FoundFile(file.path, member.size_bytes, file.mtime_ns, file.inode, member=name, within=within)

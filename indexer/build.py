@@ -39,6 +39,7 @@ from clipsearch.errors import (
     InvalidArgument,
     StorageError,
     ViewsMismatch,
+    first_line,
 )
 from clipsearch.indexer.absence import Root, went_in_bulk
 from clipsearch.indexer.archives import ArchiveToRead, members_to_read, opened
@@ -712,6 +713,8 @@ class _Run:
                 yield from members_to_read(self.catalog, archive)
             except OSError as error:
                 self._skip_archive(archive, "unreadable", f"it cannot be read ({error.strerror or error})")
+            except Exception as error:  # whatever a reader meets in somebody's file, the other files are read
+                self._skip_archive(archive, "corrupt", f"it cannot be read ({first_line(error)})")
             else:
                 self._read_archives.append(archive)
             archive.copy = None  # its members hold it
@@ -740,11 +743,15 @@ class _Run:
                 continue
             if not source.rows:
                 self._skip_archive(archive, "not_a_picture", source.why_empty)
-            for row in self.catalog.rows_at(archive.file.path).tolist():
-                record = self.catalog.record(row)
-                if row not in self._gone and record.member not in archive.given and (record.member or source.rows):
-                    self._drop(row)
-                    self.report.removed += record.status == "ok" and bool(self.catalog.starts[row])
+                continue
+            rows = {row: self.catalog.record(row) for row in self.catalog.rows_at(archive.file.path).tolist()}
+            rows = {row: old for row, old in rows.items() if row not in self._gone and old.member not in archive.given}
+            if source.doubt is not None and any(old.member and old.status == "ok" for old in rows.values()):
+                self._skip_archive(archive, "truncated", source.doubt)
+                continue
+            for row, old in rows.items():
+                self._drop(row)
+                self.report.removed += old.status == "ok" and bool(self.catalog.starts[row])
 
     def _skip_archive(self, archive: ArchiveToRead, status: SkipStatus, reason: str) -> None:
         """Note that an archive, or a part of it, cannot be read. Rows of its pictures stay as they were."""

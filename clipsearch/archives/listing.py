@@ -56,13 +56,15 @@ class Member:
 
 
 class Archive:
-    """The pictures of an archive. `damage` says what is wrong with it, as soon as that is known."""
+    """The pictures of an archive. `damage` says what is wrong with it, as soon as that is known; `doubt`, what may be,
+    if it has not all the pictures any more that it had."""
 
     rows: int  # how many pictures it has, read or not
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.damage: str | None = None
+        self.doubt: str | None = None
         self.why_empty = "it has no pictures"
 
     @abstractmethod

@@ -8,33 +8,84 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from clipsearch.archives.listing import Archive, Member
 from clipsearch.archives.said import MOST_CAPTION_BYTES, said_in, said_in_json
+from clipsearch.errors import first_line
 from clipsearch.filenames import readable
 from clipsearch.pictures.formats import is_candidate
 
 _SAID = ("txt", "json", "caption", "cls", "label", "url")
+END_BYTES = tarfile.RECORDSIZE + 2 * tarfile.BLOCKSIZE  # of zeros, as nearly all programs end a tar
+MOST_END_BYTES = 2**21  # for tapes
+AT_ONCE = 2**20
 MOST_SAID_BYTES = 2**28  # of all that is said of the pictures of a tar, so that no tar fills the memory
 
 
-def members_of(archive: tarfile.TarFile, size_bytes: int, damaged: Callable[[str], None]) -> Iterator[tarfile.TarInfo]:
-    """The members up to the end, or up to where a damaged tar can no longer be followed: `damaged` is told where."""
-    try:
-        while (member := archive.next()) is not None:
-            if member.offset_data + member.size > size_bytes:
+def members_of(
+    archive: tarfile.TarFile,
+    size_bytes: int,
+    damaged: Callable[[str], None],
+    doubtful: Callable[[str], None] = lambda _: None,
+) -> Iterator[tarfile.TarInfo]:
+    """The members up to the end, also of tars that were written one behind the other, or up to where a damaged tar can
+    no longer be followed: `damaged` is told where. `doubtful` is told of an end that no program is known to write."""
+    while True:
+        before = archive.offset
+        try:
+            member = archive.next()
+        except OSError:
+            raise
+        except Exception as error:  # tarfile trusts what headers say: numbers, depths, maps of sparse files
+            damaged(first_line(error) if isinstance(error, tarfile.TarError | EOFError) else f"byte {before:,}")
+            return
+        if member is not None:
+            if member.size < 0 or archive.offset <= before < member.offset_data:  # it would lead back
+                damaged(f"byte {before:,}")
+                return
+            if not member.issparse() and member.offset_data + member.size > size_bytes:
                 damaged(member.name)
                 return
             yield member
             archive.members.clear()  # type: ignore[attr-defined]  # or they would all stay in memory
-    except (tarfile.ReadError, EOFError) as error:
-        damaged(str(error))
-        return
-    assert archive.fileobj is not None
-    archive.fileobj.seek(archive.offset)
-    if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):  # neither the end nor a member: tarfile stops silently
-        damaged(f"byte {archive.offset:,}")
+            continue
+        at = archive.offset
+        zeros, block = _after_zeros(cast(IO[bytes], archive.fileobj), at)
+        if not block:  # the end
+            if zeros > MOST_END_BYTES:
+                damaged(f"byte {at:,}, from where it has only zeros")
+            elif not zeros or zeros > END_BYTES:
+                doubtful(f"the tar may be cut short at byte {at:,}, where no end of a tar is as usual")
+            return
+        if not _is_header(block):  # neither the end nor a member: tarfile stops silently
+            damaged(f"byte {at:,}")
+            return
+        if zeros > END_BYTES:
+            damaged(f"byte {at:,}, where it has {zeros:,} zeros")
+        archive.offset = at + zeros  # the next of several tars
+
+
+def _after_zeros(file: IO[bytes], at: int) -> tuple[int, bytes]:
+    """How many bytes in whole blocks are zeros from `at` on, and the block that follows them; none at the end."""
+    start = at
+    file.seek(at)
+    while data := file.read(AT_ONCE):
+        if data.count(0) < len(data):
+            zeros = len(data) - len(data.lstrip(b"\0"))
+            at += zeros - zeros % tarfile.BLOCKSIZE
+            file.seek(at)
+            return at - start, file.read(tarfile.BLOCKSIZE)
+        at += len(data)
+    return at - start, b""
+
+
+def _is_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError):
+        return False
+    return True
 
 
 def is_hidden(path: str) -> bool:
@@ -53,7 +104,8 @@ class Tar(Archive):
         left_bytes = MOST_SAID_BYTES
         try:
             with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-                for member in members_of(archive, os.fstat(file.fileno()).st_size, self._note_damage):
+                size_bytes = os.fstat(file.fileno()).st_size
+                for member in members_of(archive, size_bytes, self._note_damage, self._note_doubt):
                     if not member.isreg() or member.issparse() or is_hidden(member.name):
                         continue
                     name = readable(member.name.removeprefix("./"))  # the offset says which it is
@@ -67,13 +119,19 @@ class Tar(Archive):
                         if name in pictures:  # a later one of the same name, which tar would write over the first
                             name = f"{name}@{member.offset_data}"
                         pictures[name] = (member.offset_data, member.size)
-        except tarfile.TarError as error:
-            raise ValueError(f"not a readable tar: {error}") from error
+        except OSError:
+            raise
+        except Exception as error:  # of its first header: see members_of
+            raise ValueError(f"not a readable tar: {first_line(error)}") from error
         self._pictures, self._said = pictures, said
         self.rows = len(pictures)
 
     def _note_damage(self, where: str) -> None:
-        self.damage = f"the tar is damaged or cut short at {where}; what follows is lost"
+        if self.damage is None:
+            self.damage = f"the tar is damaged or cut short at {where}; what follows may be lost"
+
+    def _note_doubt(self, what: str) -> None:
+        self.doubt = what
 
     def members(self, wanted: Callable[[str], bool]) -> Iterator[Member]:
         for name, (offset, size_bytes) in self._pictures.items():

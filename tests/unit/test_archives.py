@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
 import typer
 import xxhash
@@ -665,3 +666,118 @@ def test_any_text_may_be_asked_for_an_index(tmp_path: Path) -> None:
         with suppress(IndexNotFound):
             find_index(place)
         assert index_dir_for(place).name == ".clipsearch"
+
+
+def end_of(content: bytes) -> int:
+    """Where the zeros begin that end a tar."""
+    return -(-len(content.rstrip(b"\0")) // 512) * 512
+
+
+@pytest.mark.parametrize("kind", ["hole", "zeros at the end", "cut between members", "all zeros", "no column"])
+def test_an_archive_that_lost_pictures_keeps_them_and_says_so(kind: str, photos: Path, encoder: FakeEncoder) -> None:
+    name = "x.parquet" if kind == "no column" else "x.tar"
+    if kind == "no column":
+        write_parquet(photos / name, table([jpeg(n) for n in range(40)]))
+    else:
+        write_tar(photos / name, {f"{n}.jpg": jpeg(n, (200, 200)) for n in range(40)})
+    assert run(photos, encoder).pictures == 40
+    content = bytearray((photos / name).read_bytes())
+    length = len(content)
+    if kind == "hole":
+        content[length // 3 : 2 * length // 3] = bytes(2 * length // 3 - length // 3)
+    elif kind == "zeros at the end":
+        content[length // 3 :] = bytes(length - length // 3)
+    elif kind == "cut between members":
+        with tarfile.open(photos / name) as archive:
+            del content[archive.getmembers()[20].offset :]
+    elif kind == "all zeros":
+        content[:] = bytes(length)
+    if kind == "no column":
+        write_parquet(photos / name, pa.table({"a": [1, 2]}))
+    else:
+        (photos / name).write_bytes(content)
+    report = run(photos, encoder)
+    assert (report.pictures, report.removed) == (40, 0)
+    assert name in {skip.path for skip in report.skipped}
+    assert report.kept > 0
+
+
+def test_tars_one_behind_the_other_are_read_to_the_end(photos: Path, encoder: FakeEncoder) -> None:
+    for name, first in (("a.tar", 0), ("b.tar", 3)):
+        write_tar(photos / name, {f"{n}.jpg": jpeg(n) for n in range(first, first + 3)})
+    both = (photos / "a.tar").read_bytes() + (photos / "b.tar").read_bytes()
+    (photos / "b.tar").unlink()
+    (photos / "a.tar").write_bytes(both)
+    report = run(photos, encoder)
+    assert (report.pictures, report.skipped) == (6, [])
+    (photos / "a.tar").write_bytes(both[: end_of(both)] + b"something else" * 99)
+    report = run(photos, encoder)
+    assert [(skip.path, skip.status) for skip in report.skipped] == [("a.tar", "truncated")]
+    assert report.pictures == 6
+
+
+def test_a_member_that_was_taken_out_goes(photos: Path, encoder: FakeEncoder) -> None:
+    write_tar(photos / "x.tar", {f"{n}.jpg": jpeg(n) for n in range(3)})
+    run(photos, encoder)
+    write_tar(photos / "x.tar", {f"{n}.jpg": jpeg(n) for n in range(2)})
+    report = run(photos, encoder)
+    assert (report.pictures, report.removed, report.skipped) == (2, 1, [])
+
+
+def test_pictures_of_a_table_that_became_zeros_are_kept(photos: Path, encoder: FakeEncoder) -> None:
+    contents: list[bytes | None] = [jpeg(n) for n in range(40)]
+    write_parquet(photos / "x.parquet", table(contents))
+    run(photos, encoder)
+    contents[10:] = [bytes(len(content or b"")) for content in contents[10:]]
+    write_parquet(photos / "x.parquet", table(contents))
+    report = run(photos, encoder)
+    assert (report.pictures, report.kept, report.removed) == (40, 30, 0)
+
+
+def header(name: str, size_bytes: int, kind: bytes = b"0") -> bytes:
+    """The first block of a member of a tar."""
+    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
+    block[124:136] = b"%011o\0" % size_bytes if size_bytes >= 0 else b"\xff" * 4 + size_bytes.to_bytes(8, signed=True)
+    block[156:157] = kind
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def said_before(records: dict[str, str], name: str, size_bytes: int) -> bytes:
+    """A member of a tar with records in front of it."""
+    body = b""
+    for key, value in records.items():
+        rest = f" {key}={value}\n".encode()
+        length = next(n for n in range(10**4) if n == len(str(n)) + len(rest))
+        body += str(length).encode() + rest
+    return header("p", len(body), b"x") + body + bytes(-len(body) % 512) + header(name, size_bytes)
+
+
+BAD_MEMBERS = {
+    "negative": header("n.bin", -1024),
+    "negative record": said_before({"size": "-2048"}, "n.bin", 0),
+    "huge": said_before({"size": "9" * 40}, "n.bin", 0),
+    "not a number": said_before({"size": "x", "mtime": "1e999"}, "n.bin", 0),
+    "deep": said_before({"comment": "x"}, "n.bin", 0)[:-512] * 3000 + header("n.bin", 0),
+    "sparse": said_before({"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}, "s.jpg", 512)
+    + b"99999999999999999999\n1\n1\n".ljust(512, b"\0"),
+    "sparse of letters": said_before(
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}, "s.jpg", 512
+    )
+    + b"x\n1\n1\n".ljust(512, b"\0"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_MEMBERS)
+def test_a_bad_member_of_a_tar_costs_neither_what_came_before_it_nor_other_files(
+    kind: str, photos: Path, encoder: FakeEncoder
+) -> None:
+    fill(photos, 2)
+    content = jpeg(1)
+    good = header("good.jpg", len(content)) + content + bytes(-len(content) % 512)
+    for name, data in (("x.tar", good + BAD_MEMBERS[kind] + good), ("y.tar", BAD_MEMBERS[kind] + good)):
+        (photos / name).write_bytes(data + bytes(1024))
+    report = run(photos, encoder)
+    assert "x.tar/good.jpg" in places(report.index, encoder)
+    assert len(places(report.index, encoder)) >= 3
