@@ -1,6 +1,7 @@
 """Parquet and Arrow files with pictures in a column: as img2dataset, pandas and Hugging Face's `datasets` write them.
 
 A column of pictures has bytes, or a struct with `bytes` and `path`. A picture is called by the number of its row.
+Several columns of a table may have one name: of these the first is used that has what is asked for.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ class Table(Archive):
         super().__init__(path)
         with _reporting(path):
             schema, self.rows = _shape(path)
-        self._picture = picture_column(schema)
+            self._picture = picture_column(path, schema)
         if self._picture is None:
             self.rows = 0
-            self.why_empty = "it has no column of pictures"
+            self.why_empty = self.doubt = "it has no column of pictures"
             return
-        self._others = [field.name for field in schema if field.name != self._picture and _is_text(field.type)]
+        names = [field.name for field in schema if field.name != self._picture and _is_text(field.type)]
+        self._others = list(dict.fromkeys(names))
         self._labels = _labels(schema)
 
     def members(self, wanted: Callable[[str], bool]) -> Iterator[Member]:
@@ -55,8 +57,8 @@ class Table(Archive):
             with _reporting(self.path):
                 columns = list(dict.fromkeys([self._picture, *self._others]))
                 for first, batch in _batches(self.path, columns, lambda row: wanted(str(row))):
-                    pictures = batch.column(self._picture).to_pylist()
-                    others = {name: batch.column(name).to_pylist() for name in self._others}
+                    pictures = _column(batch, self._picture, _may_be_picture).to_pylist()
+                    others = {name: _values(_column(batch, name, _is_text)) for name in self._others}
                     for number, value in enumerate(pictures):
                         if not wanted(str(first + number)):
                             continue
@@ -69,8 +71,10 @@ class Table(Archive):
                     if spool.size_bytes >= SPOOL_BYTES:
                         yield from filled()
                         spool, waiting = Spool(), []
-        except ValueError as error:
-            self.damage = str(error)
+        except OSError:
+            raise
+        except Exception as error:  # whatever pyarrow meets in a file of somebody
+            self.damage = f"it is damaged: {first_line(error)}" if not isinstance(error, ValueError) else str(error)
         yield from filled()
 
     def _label(self, column: str, value: Any) -> Any:
@@ -85,28 +89,61 @@ def read_row(path: str, row: int) -> bytes:
     """The picture in a row. Raises: OSError, ValueError."""
     with _reporting(path):
         schema, rows = _shape(path)
-        column = picture_column(schema)
+        column = picture_column(path, schema)
         if column is None or not 0 <= row < rows:
             raise ValueError("it has no such picture any more")
-        for first, batch in _batches(path, [column], lambda number: number == row):
+        for first, batch in _batches(path, [column], lambda number: number == row, mapped=True):
             if first <= row < first + batch.num_rows:
-                return _content(batch.column(column)[row - first].as_py())[0]
+                return _content(_column(batch, column, _may_be_picture)[row - first].as_py())[0]
     raise ValueError("it has no such picture any more")
 
 
-def picture_column(schema: pa.Schema) -> str | None:
-    """The column of a table that has pictures: of a usual name, or the first that may."""
-    found: list[str] = [field.name for field in schema if _may_be_picture(field.type)]
+def picture_column(path: str, schema: pa.Schema) -> str | None:
+    """The column of a table that has pictures: of a usual name, or the first that may. Of several that may, it is the
+    first whose first rows hold any. Raises: OSError, ValueError if the file is damaged."""
+    found = list(dict.fromkeys(field.name for field in schema if _may_be_picture(field.type)))
     by_name: dict[str, str] = {plain_name(name): name for name in reversed(found)}
-    for name in PICTURE_COLUMNS:
-        if name in by_name:
-            return by_name[name]
-    return found[0] if found else None
+    usual = [by_name[name] for name in PICTURE_COLUMNS if name in by_name]
+    likely = list(dict.fromkeys([*usual, *found]))
+    if len(likely) > 1:
+        for _, batch in _batches(path, likely, lambda row: row < ROWS_AT_ONCE, mapped=True):
+            for name in likely:
+                contents = [_content(value)[0] for value in _values(_column(batch, name, _may_be_picture))]
+                if any(identify(content[:HEAD_BYTES], "") is not None for content in contents if content):
+                    return str(name)
+            break
+    return likely[0] if likely else None
+
+
+def _column(batch: Any, name: str, has: Callable[[pa.DataType], bool]) -> Any:
+    """The first column of this name of a batch that has what is asked for."""
+    return batch.column(next(n for n in batch.schema.get_all_field_indices(name) if has(batch.schema.field(n).type)))
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of a column; None for those that Python cannot have, such as a day after the year 9999."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":  # which only pandas has
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    try:
+        return list(column.to_pylist())
+    except Exception:
+        return [_value(one) for one in column]
+
+
+def _value(one: Any) -> Any:
+    try:
+        return one.as_py()
+    except Exception:
+        return None
 
 
 def _may_be_picture(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
+    if pa.types.is_dictionary(kind):
+        return _is_bytes(kind.value_type)
     if pa.types.is_struct(kind):
         at = kind.get_field_index("bytes")
         return at >= 0 and _is_bytes(kind.field(at).type)
@@ -116,7 +153,7 @@ def _may_be_picture(kind: pa.DataType) -> bool:
 def _is_bytes(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -195,7 +232,7 @@ def _shape(path: str) -> tuple[pa.Schema, int]:
     if _is_parquet(path):
         with _parquet(path) as file:
             return file.schema_arrow, file.metadata.num_rows
-    parts = iter(_arrow(path))
+    parts = iter(_arrow(path, mapped=True))  # reads only the head of each batch
     schema, _ = next(parts)
     return schema, sum(0 if batch is None else batch.num_rows for _, batch in parts)
 
@@ -216,8 +253,11 @@ def _parquet(path: str) -> Iterator[Any]:
         yield file
 
 
-def _arrow(path: str) -> Iterator[tuple[pa.Schema, pa.RecordBatch | None]]:
-    """The schema alone, and then with each batch of an Arrow file, of either form. Batches are mapped, not read."""
+def _arrow(path: str, *, mapped: bool = False) -> Iterator[tuple[pa.Schema, pa.RecordBatch | None]]:
+    """The schema alone, and then with each batch of an Arrow file, of either form.
+
+    `mapped` is for a moment's look: a file that is cut short while it is mapped ends the process.
+    """
     import pyarrow as pa
 
     if is_address(path):
@@ -225,7 +265,7 @@ def _arrow(path: str) -> Iterator[tuple[pa.Schema, pa.RecordBatch | None]]:
 
         opened = pa.BufferReader(read_object(path))
     else:
-        opened = pa.memory_map(path)
+        opened = pa.memory_map(path) if mapped else pa.OSFile(path)
     with opened as source:
         try:
             reader = pa.ipc.open_file(source)
@@ -241,14 +281,16 @@ def _arrow(path: str) -> Iterator[tuple[pa.Schema, pa.RecordBatch | None]]:
             yield reader.schema, reader.get_batch(number)
 
 
-def _batches(path: str, columns: list[str], wanted: Callable[[int], bool]) -> Iterator[tuple[int, Any]]:
+def _batches(
+    path: str, columns: list[str], wanted: Callable[[int], bool], *, mapped: bool = False
+) -> Iterator[tuple[int, Any]]:
     """Some rows at a time, with the number of the first; without parts of the file of which no row is wanted."""
     first = 0
     if not _is_parquet(path):
-        for _, batch in _arrow(path):
+        for _, batch in _arrow(path, mapped=mapped):
             if batch is None:
                 continue
-            chosen = batch.select(columns)
+            chosen = batch.select([n for n, name in enumerate(batch.schema.names) if name in columns])
             if any(wanted(first + n) for n in range(batch.num_rows)):
                 chosen.validate(full=True)  # offsets that lead out of a damaged file would end this process
                 for start in range(0, batch.num_rows, ROWS_AT_ONCE):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import threading
 from contextlib import suppress
@@ -781,3 +783,59 @@ def test_a_bad_member_of_a_tar_costs_neither_what_came_before_it_nor_other_files
     report = run(photos, encoder)
     assert "x.tar/good.jpg" in places(report.index, encoder)
     assert len(places(report.index, encoder)) >= 3
+
+
+def odd_tables() -> dict[str, pa.Table]:
+    """Tables of four pictures that not every reader understands."""
+    contents = [jpeg(n) for n in range(4)]
+    pictures = pa.array(contents, pa.binary())
+    texts = pa.array(["a", "b", "c", "d"])
+    struct = pa.StructArray.from_arrays([pa.array([1] * 4), pa.array([2] * 4)], names=["x", "x"])
+    return {
+        "two of one name": pa.table([pictures, texts, texts, pictures], names=["jpg", "caption", "caption", "jpg"]),
+        "text of the same name": pa.table([texts, pictures], names=["jpg", "jpg"]),
+        "far": pa.table({"jpg": pictures, "when": pa.array([0, 0, 300_000_000_000, 0], pa.timestamp("s"))}),
+        "far day": pa.table({"jpg": pictures, "when": pa.array([0, 0, 2**31 - 1, 0], pa.date32())}),
+        "nanoseconds": pa.table(
+            {"jpg": pictures, "when": pa.array([1_700_000_000_000_000_001] * 4, pa.timestamp("ns"))}
+        ),
+        "nanoseconds in a list": pa.table({"jpg": pictures, "when": pa.array([[1]] * 4, pa.list_(pa.timestamp("ns")))}),
+        "zone": pa.table({"jpg": pictures, "when": pa.array([0] * 4, pa.timestamp("ns", "Mars/Olympus"))}),
+        "one name twice in a struct": pa.table([pictures, struct], names=["jpg", "about"]),
+        "hash first": pa.table({"hash": pa.array([b"\0\1" * 8] * 4, pa.binary()), "photo of it": pictures}),
+        "views": pa.table({"jpg": pictures.cast(pa.binary_view())}),
+        "dictionary": pa.table({"jpg": pictures.dictionary_encode()}),
+    }
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+@pytest.mark.parametrize("kind", odd_tables())
+def test_odd_tables_are_read(kind: str, ending: str, photos: Path, encoder: FakeEncoder) -> None:
+    made = odd_tables()[kind]
+    path = photos / f"x.{ending}"
+    if ending == "parquet":
+        write_parquet(path, made)
+    else:
+        write_arrow(path, made, stream=False)
+    report = run(photos, encoder)
+    assert (report.pictures, report.skipped) == (4, [])
+    with Collection(report.index, encoder=encoder) as found:
+        hits = found.search("", k=9)
+        assert {Path(found.file_of(hit)).read_bytes() for hit in hits} == {jpeg(n) for n in range(4)}
+        if kind.startswith("nanoseconds") and kind.endswith("s"):
+            assert len(found.search("column:when=2023-11-14*", k=9)) == 4
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_arrow_file_that_is_cut_short_while_it_is_read_ends_no_process(stream: bool, tmp_path: Path) -> None:
+    path = tmp_path / "x.arrow"
+    made = pa.concat_tables([table([jpeg(n, (300, 300))]) for n in range(100)])
+    write_arrow(path, made, stream=stream)
+    code = (
+        "import os, sys; from clipsearch.archives import tables; tables.SPOOL_BYTES = 1; path = sys.argv[1];"
+        "archive = tables.Table(path); found = archive.members(lambda name: True); next(found);"
+        "os.truncate(path, os.path.getsize(path) // 3); print(len(list(found)), archive.damage)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "damage" in done.stdout or "Arrow" in done.stdout
