@@ -741,27 +741,27 @@ class _Run:
             if source.damage is not None:
                 self._skip_archive(archive, "truncated", source.damage)
                 continue
-            if not source.rows:
-                self._skip_archive(archive, "not_a_picture", source.why_empty)
-                continue
             rows = {row: self.catalog.record(row) for row in self.catalog.rows_at(archive.file.path).tolist()}
             rows = {row: old for row, old in rows.items() if row not in self._gone and old.member not in archive.given}
             if source.doubt is not None and any(old.member and old.status == "ok" for old in rows.values()):
-                self._skip_archive(archive, "truncated", source.doubt)
+                self._skip_archive(archive, "truncated" if source.rows else "not_a_picture", source.doubt)
                 continue
+            if not source.rows:
+                self._skip_archive(archive, "not_a_picture", source.why_empty, keeps=False)
+                rows = {row: old for row, old in rows.items() if old.member}
             for row, old in rows.items():
                 self._drop(row)
                 self.report.removed += old.status == "ok" and bool(self.catalog.starts[row])
 
-    def _skip_archive(self, archive: ArchiveToRead, status: SkipStatus, reason: str) -> None:
-        """Note that an archive, or a part of it, cannot be read. Rows of its pictures stay as they were."""
+    def _skip_archive(self, archive: ArchiveToRead, status: SkipStatus, reason: str, *, keeps: bool = True) -> None:
+        """Note that an archive, or a part of it, cannot be read. Unless it has no pictures, their rows stay."""
         file = archive.file
         if status == "unreadable" and (self._is_root_gone or self._place.is_gone()):
             self._is_root_gone = True
             return
         self.report.skipped.append(SkippedImage(file.path, status, reason))
         old = self._old_catalog()
-        for row in old.rows_at(file.path).tolist():
+        for row in old.rows_at(file.path).tolist() if keeps else ():
             if old.statuses[row] == 0 and (record := old.record(row)).member not in archive.given:
                 self._not_read[record.place] = status
         record = dataclasses.replace(_record(file, None, None, None, PictureMetadata()), status=status, reason=reason)
