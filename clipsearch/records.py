@@ -583,7 +583,7 @@ class Manifest:
     clock_waiting_s: int = 0
     metadata_version: int = 0  # the last whose readers told the user what they could read of older rows
     links: str = ""  # out of the folder: "inside": not followed; "followed"; "": followed, as always once
-    archives: str = ""  # "read": also what is in tars and tables
+    archives: str = ""  # "read": also in tars and tables; "data set": only in those of the data set itself
     listed: str = ""  # the file in the folder that is the source, if it is not the folder: an archive, or a list
     rebuild: Rebuild | None = None
     tags: tuple[TagRef, ...] = ()  # by folded name; the writer feature "tags" is set where there are any

@@ -56,8 +56,8 @@ from clipsearch.indexer.catalog import Catalog, References, StoredVectors
 from clipsearch.indexer.changes import Changes
 from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
 from clipsearch.indexer.executors import Executor, LocalExecutor, LocalPool, Pool, Work, open_local
-from clipsearch.indexer.ignore import EXCLUDED, Ignore, overlapping
-from clipsearch.indexer.listed import is_dataset
+from clipsearch.indexer.ignore import EXCLUDED, OF_DATASET, Archives, Ignore, overlapping
+from clipsearch.indexer.listed import dataset_files
 from clipsearch.indexer.look import look
 from clipsearch.indexer.patience import IndexClock
 from clipsearch.indexer.rebuild import carried_over
@@ -333,14 +333,18 @@ def work_of(root: Path, encoder: Encoder, options: IndexOptions, views: int, pre
     )
 
 
-def archives_of(root: Path, listed: str, options: IndexOptions, current: Manifest | None) -> bool | None:
+def archives_of(root: Path, listed: str, options: IndexOptions, current: Manifest | None) -> Archives:
     """Whether a run looks into tars and tables: as the user says, or as before; at first where the source itself is
-    one, or a data set of Hugging Face's `datasets`, or a list, in which they are named. None: nobody said so."""
+    one, or a list, in which they are named. Of a data set of Hugging Face's `datasets`, the paths of its own files.
+    None: nobody said so."""
     if options.archives is not None:
         return options.archives
-    if current is not None:
+    if current is not None and current.archives != OF_DATASET:
         return {"": None, "read": True}.get(current.archives, False)
-    return True if listed or is_dataset(root) else None
+    if listed:
+        return True
+    # Of one that does not tell its files any more, they are missing.
+    return dataset_files(root) or (None if current is None else False)
 
 
 def decode_pool(encoder: Encoder, options: IndexOptions, views: int) -> LocalPool:
@@ -529,7 +533,12 @@ class _Run:
         self._moved |= current is not None and links != current.links  # which is committed by itself
         self.ignore.follow_links = links != "inside"
         self.ignore.archives = archives_of(self.root, self.ignore.listed, self.options, current)
-        archives = {None: "", True: "read", False: "left out"}[self.ignore.archives]
+        chosen = self.ignore.archives
+        was_dataset = current is not None and current.archives == OF_DATASET and self.options.archives is None
+        if was_dataset or isinstance(chosen, frozenset):
+            archives = OF_DATASET
+        else:
+            archives = {None: "", True: "read", False: "left out"}[chosen]
         self._moved |= current is not None and archives != current.archives
         self.manifest = dataclasses.replace(self.manifest, links=links, archives=archives, listed=self.ignore.listed)
 

@@ -24,6 +24,9 @@ from typing import NamedTuple
 from clipsearch.config import INDEX_DIR_NAME, MARKER, is_index, read_plain
 from clipsearch.places import leads_out
 
+Archives = bool | frozenset[str] | None
+OF_DATASET = "data set"
+"""What a manifest says of archives where only those of a data set of Hugging Face's `datasets` are read."""
 IGNORE_FILE = ".clipsearchignore"
 NO_MEDIA = frozenset({".nomedia", ".NOMEDIA", ".Nomedia"})
 CACHE_TAG = "CACHEDIR.TAG"
@@ -324,8 +327,8 @@ class Ignore:
         """
         self.root = os.path.abspath(root)
         self.follow_links = follow_links
-        self.archives: bool | None = None
-        """Whether to look into tars and tables. None: nobody said so, and they are files like any other."""
+        self.archives: Archives = None
+        """Whether to look into tars and tables, or into which. None: nobody said so, and they are other files."""
         self.listed = ""
         """The file in `root` that is the source, if it is not all of it: an archive, or a list of paths."""
         self.problems: list[str] = []
@@ -338,6 +341,10 @@ class Ignore:
             patterns = [_Pattern(pattern_from(given, self.root)) for given in exclude]
             self._excluded = _Rules("", patterns[::-1], EXCLUDED)
         self._libraries: set[str] = set()  # iPhoto libraries, which only their content tells
+
+    def takes_archive(self, path: str) -> bool:
+        """Whether to look into a tar or table, where anybody said which."""
+        return path in self.archives if isinstance(self.archives, frozenset) else bool(self.archives)
 
     def enter_folder(self, relative: str, names: Collection[str]) -> Folder:
         """What applies in the folder `relative` ("": the root), whose entries are called `names`.

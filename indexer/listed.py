@@ -6,10 +6,12 @@ which is the root of the collection; a file elsewhere has its absolute path.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,24 +21,56 @@ from clipsearch.archives import is_archive_name
 from clipsearch.archives.listing import COMPRESSED
 from clipsearch.errors import StorageError
 from clipsearch.filenames import from_bytes, to_bytes
+from clipsearch.indexer.ignore import Archives
 from clipsearch.indexer.scan import ARCHIVES, FileBlock, FoundFile, Scan, clamped, kind_of_name, unreadable
 from clipsearch.indexer.sidecars import Sidecars
 from clipsearch.pictures.formats import HEAD_BYTES, identify, is_picture_name
 from clipsearch.records import SkippedImage
 
-DATASET_FILES = ("dataset_dict.json", "state.json", "dataset_info.json")
-"""What Hugging Face's `datasets` writes beside its Arrow files."""
 NOT_LISTED = "no longer in the list"
 _BLOCK_FILES = 16_384
 _HEAD_BYTES = 65_536
+_MOST_TOLD_BYTES = 2**24
 
 
-def is_dataset(folder: Path) -> bool:
-    """Whether a folder is one that Hugging Face's `datasets` has saved."""
+def dataset_files(folder: Path) -> frozenset[str]:
+    """The Arrow files of a folder that Hugging Face's `datasets` has saved, by their paths in it; none if it is no such
+    folder. That a file has the name of one of theirs says nothing: it must name Arrow files that are there."""
+    splits = _told(folder / "dataset_dict.json").get("splits")
+    if isinstance(splits, list):
+        names = [name for name in splits if isinstance(name, str) and name not in ("", ".", "..") and "/" not in name]
+        return frozenset(f"{name}/{file}" for name in names for file in _arrow_files(folder / name))
+    return frozenset(_arrow_files(folder))
+
+
+def _arrow_files(folder: Path) -> list[str]:
+    """The Arrow files of one split."""
+    state = _told(folder / "state.json")
+    told = state.get("_data_files")
+    if isinstance(state.get("_fingerprint"), str) and isinstance(told, list):
+        names = [one.get("filename") for one in told if isinstance(one, dict)]
+        return [name for name in names if isinstance(name, str) and _is_arrow(folder, name)]
+    about = _told(folder / "dataset_info.json")  # as they lie in the cache of `datasets`
+    if isinstance(about.get("features"), dict) and isinstance(about.get("splits"), dict):
+        try:
+            return [name for name in os.listdir(folder) if _is_arrow(folder, name)]
+        except OSError:
+            return []
+    return []
+
+
+def _is_arrow(folder: Path, name: str) -> bool:
+    return name.endswith(".arrow") and "/" not in name and "\0" not in name and (folder / name).is_file()
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """What a small JSON file has; nothing if it is none."""
     try:
-        return any((folder / name).is_file() for name in DATASET_FILES)
-    except OSError:
-        return False
+        with path.open("rb") as file:
+            told = json.loads(file.read(_MOST_TOLD_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def check_list(path: Path) -> None:
@@ -59,7 +93,7 @@ def check_list(path: Path) -> None:
         raise StorageError(path, problem, "Name a folder that holds pictures, or a list of paths of which some exist.")
 
 
-def walk_list(root: Path, name: str, result: Scan, *, archives: bool | None) -> Iterator[FileBlock]:
+def walk_list(root: Path, name: str, result: Scan, *, archives: Archives) -> Iterator[FileBlock]:
     """As `scan.walk`, of what the file `name` in `root` is or lists. Raises: StorageError if it cannot be read."""
     place = root / name
     if is_archive_name(name):
@@ -111,7 +145,7 @@ def _joined(root: Path, raw: bytes) -> str:
     return os.path.normpath(os.path.join(root, from_bytes(raw)))
 
 
-def _listed(root: Path, lines: Iterable[bytes], result: Scan, archives: bool | None) -> Iterator[FileBlock]:
+def _listed(root: Path, lines: Iterable[bytes], result: Scan, archives: Archives) -> Iterator[FileBlock]:
     """The files of a list, some at a time, each once."""
     seen: set[bytes] = set()
     inside = os.path.join(root, "")

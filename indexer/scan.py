@@ -431,7 +431,7 @@ class _Folder:
                 (self.linked if is_link else self.subfolders).append((path, device))
                 return
             is_archive = self._ignore.archives is not None and is_archive_name(name)
-            if is_archive and not self._ignore.archives:
+            if is_archive and not self._ignore.takes_archive(path):
                 result.left_out[path] = ARCHIVES
                 return
             if not is_link and not is_archive and not is_picture_name(name):

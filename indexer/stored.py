@@ -49,7 +49,7 @@ def walk_storage(root: Path, result: Scan, ignore: Ignore) -> Iterator[FileBlock
             if skipped(one.path, False):
                 continue
             if is_archive_name(name) and ignore.archives is not None:
-                if ignore.archives:
+                if ignore.takes_archive(one.path):
                     _take_archive(one, result)
                 else:
                     result.left_out[one.path] = ARCHIVES

@@ -24,7 +24,7 @@ from typing import Any
 from clipsearch.archives import is_archive_name
 from clipsearch.config import read_plain
 from clipsearch.errors import ClipsearchError, MissingExtra
-from clipsearch.indexer.ignore import MARKERS, Folder, Ignore
+from clipsearch.indexer.ignore import MARKERS, OF_DATASET, Folder, Ignore
 from clipsearch.pictures.formats import HEAD_BYTES, classify_name, format_of, identify, is_installed, is_video_name
 from clipsearch.pictures.metadata.sidecars import says_of_whom
 from clipsearch.store import open_snapshot
@@ -229,7 +229,7 @@ def _looks_into_archives(index_dir: Path) -> bool:
     """Whether runs look into tars and tables."""
     try:
         with open_snapshot(index_dir) as snapshot:
-            return snapshot.manifest.archives == "read"
+            return snapshot.manifest.archives in ("read", OF_DATASET)
     except (ClipsearchError, OSError):
         return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -441,12 +442,46 @@ def test_files_that_are_no_sources(tmp_path: Path, encoder: FakeEncoder) -> None
     assert not list(tmp_path.glob("*.clipsearch"))
 
 
+def write_state(folder: Path, name: str = "data-00000-of-00001.arrow") -> None:
+    """What `datasets` writes beside its Arrow files."""
+    state = {"_data_files": [{"filename": name}], "_fingerprint": "9c1", "_format_type": None, "_split": None}
+    (folder / "state.json").write_text(json.dumps(state))
+
+
+def test_of_a_data_set_only_its_own_files_are_read(tmp_path: Path, encoder: FakeEncoder) -> None:
+    name = "data-00000-of-00001.arrow"
+    write_arrow(tmp_path / name, dataset_table([jpeg(n) for n in range(3)], [0] * 3, ["a"]), stream=True)
+    write_tar(tmp_path / "backup.tar", {"secret.jpg": jpeg(9)})
+    fill(tmp_path, 1, first=50)
+    for text in (
+        '{"last_sync": 5}',
+        "[]",
+        "no JSON",
+        '{"_data_files": [{"filename": "no.arrow"}], "_fingerprint": "1"}',
+    ):
+        (tmp_path / "state.json").write_text(text)
+        report = run(tmp_path, encoder, archives=None)
+        assert (report.pictures, report.left_out) == (1, {})
+    shutil.rmtree(report.index)
+    write_state(tmp_path)
+    for _ in range(2):
+        report = run(tmp_path, encoder, archives=None)
+        assert report.pictures == 4
+        assert report.left_out == {"tars and tables: see --archives": 1}
+    (tmp_path / "state.json").unlink()
+    report = run(tmp_path, encoder, archives=None)
+    assert (report.pictures, report.removed, report.missing) == (1, 0, 3)
+    write_state(tmp_path)
+    report = run(tmp_path, encoder, archives=None)
+    assert (report.pictures, report.encoded) == (4, 0)
+
+
 def test_data_sets_of_hugging_face(tmp_path: Path, encoder: FakeEncoder) -> None:
     for split, first in (("train", 0), ("test", 10)):
         (tmp_path / split).mkdir()
         made = dataset_table([jpeg(first + n) for n in range(6)], [0, 1] * 3, ["cat", "dog"])
         write_arrow(tmp_path / split / "data-00000-of-00001.arrow", made, stream=True)
-        (tmp_path / split / "state.json").write_text("{}")
+        write_state(tmp_path / split)
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     report = run(tmp_path, encoder, archives=None)
     assert report.pictures == 12
