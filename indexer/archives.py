@@ -72,7 +72,7 @@ def compare_archives(
         if not same.any() and whole.all() and has_vector.all():
             now_ns = np.full(len(rows), file.mtime_ns, np.int64)
             is_same_time = bool(is_cut(catalog.mtimes_ns[rows], now_ns).all())
-            if is_same_time and not catalog.away[rows].any() and _are_all(catalog, rows):
+            if is_same_time and not catalog.away[rows].any() and are_all(catalog, rows):
                 changes.retimed.append((int(rows[0]), block_of(file), 0))
                 continue
         good = same & has_vector
@@ -84,12 +84,12 @@ def compare_archives(
         changes.returned += [row for row in done if catalog.away[row]]
         changes.unchanged_skipped += [record for row, record in skipped if row not in again]
         changes.unchanged += sum(int(catalog.statuses[row]) == 0 and bool(catalog.starts[row]) for row in done)
-        if len(done) < len(rows) or not _are_all(catalog, rows):
+        if len(done) < len(rows) or not are_all(catalog, rows):
             to_read.append(ArchiveToRead(file, done))
     return to_read
 
 
-def _are_all(catalog: Catalog, rows: IntArray) -> bool:
+def are_all(catalog: Catalog, rows: IntArray) -> bool:
     """Whether rows of one archive, as it was at one time, are of all pictures that it has."""
     pictures = catalog.numbers_of("archive_rows", rows)
     members = int(((pictures > 0) & catalog.starts[rows]).sum())

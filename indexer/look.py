@@ -11,7 +11,7 @@ import numpy as np
 
 from clipsearch.archives import is_archive_name
 from clipsearch.indexer.absence import split_vanished
-from clipsearch.indexer.archives import ArchiveToRead, block_of, compare_archives
+from clipsearch.indexer.archives import ArchiveToRead, are_all, block_of, compare_archives
 from clipsearch.indexer.belonging import nothing_in
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.changes import Changes, compare, find_moved
@@ -89,10 +89,20 @@ def _without_moved(
     if not new or not catalog.has_members:
         return archives
     moved = Changes(to_read=list(new.values()))
-    find_moved(catalog, moved, vanished)
+    find_moved(catalog, moved, _of_whole_archives(catalog, vanished))
     changes.moved += moved.moved
     gone = {block.path(number) for _, block, number in moved.moved}
     return [archive for archive in archives if archive.file.path not in gone]
+
+
+def _of_whole_archives(catalog: Catalog, rows: IntArray) -> IntArray:
+    """The rows of archives of which the index has all pictures: another run has read the rest of none of them."""
+    whole: dict[str, bool] = {}
+    for path in {catalog.path(row) for row in rows.tolist() if catalog.is_member(row)}:
+        own = catalog.rows_at(path)
+        times = catalog.mtimes_ns[own[catalog.starts[own] & (catalog.statuses[own] == 0)]]
+        whole[path] = are_all(catalog, own) and len(np.unique(times)) <= 1
+    return rows[[whole.get(catalog.path(row), False) for row in rows.tolist()]]
 
 
 def _set_videos_aside(catalog: Catalog, scan: Scan, changes: Changes) -> None:

@@ -874,3 +874,32 @@ def test_an_arrow_file_that_is_cut_short_while_it_is_read_ends_no_process(stream
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "damage" in done.stdout or "Arrow" in done.stdout
+
+
+@pytest.mark.parametrize("ending", ["tar", "parquet"])
+def test_an_archive_that_was_read_in_part_and_renamed_is_read_to_its_end(
+    ending: str, photos: Path, encoder: FakeEncoder
+) -> None:
+    contents = [jpeg(n) for n in range(30)]
+    source = photos / f"x.{ending}"
+    if ending == "tar":
+        write_tar(source, {f"{n}.jpg": content for n, content in enumerate(contents)})
+    else:
+        write_parquet(source, table(contents))
+    stop = threading.Event()
+
+    def watch(progress: Progress) -> None:
+        if progress.encoded >= 4:
+            stop.set()
+
+    options = IndexOptions(workers=1, archives=True, commit_rows=2, batch_pictures=2)
+    first = index_folder(photos, encoder, options=options, progress=watch, stop=stop)
+    assert 0 < first.pictures < 30
+    source.rename(photos / f"y.{ending}")
+    report = run(photos, encoder)
+    assert (report.pictures, report.encoded) == (30, 30 - first.pictures)
+    assert {place.partition("/")[0] for place in places(report.index, encoder)} == {f"y.{ending}"}
+    (photos / f"y.{ending}").rename(source)
+    report = run(photos, encoder)
+    assert (report.pictures, report.encoded) == (30, 0)
+    assert report.renamed == 1
