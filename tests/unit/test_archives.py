@@ -903,3 +903,14 @@ def test_an_archive_that_was_read_in_part_and_renamed_is_read_to_its_end(
     report = run(photos, encoder)
     assert (report.pictures, report.encoded) == (30, 0)
     assert report.renamed == 1
+
+
+def test_hidden_members_and_folders_of_other_programs_are_left_out(photos: Path, encoder: FakeEncoder) -> None:
+    names = [
+        "a.jpg", "./b/c.jpg", "../d.jpg", "e..f/g.jpg", ".h.jpg", "._a.jpg", ".hidden/x.jpg", "a/.trash/y.jpg",
+        "@eaDir/z.jpg/SYNOPHOTO_THUMB_M.jpg", "p/__MACOSX/q.jpg", "$RECYCLE.BIN/r.jpg", ".Trash-1000/files/s.jpg",
+        "found.000/t.jpg",
+    ]  # fmt: skip
+    write_tar(photos / "x.tar", {name: jpeg(number) for number, name in enumerate(names)})
+    report = run(photos, encoder)
+    assert places(report.index, encoder) == {f"x.tar/{name}" for name in ("a.jpg", "b/c.jpg", "../d.jpg", "e..f/g.jpg")}
