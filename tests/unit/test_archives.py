@@ -839,6 +839,7 @@ def odd_tables() -> dict[str, pa.Table]:
         "one name twice in a struct": pa.table([pictures, struct], names=["jpg", "about"]),
         "hash first": pa.table({"hash": pa.array([b"\0\1" * 8] * 4, pa.binary()), "photo of it": pictures}),
         "views": pa.table({"jpg": pictures.cast(pa.binary_view())}),
+        "lists": pa.table({"jpg": pa.array([[content, b"x"] for content in contents], pa.list_(pa.binary()))}),
         "dictionary": pa.table({"jpg": pictures.dictionary_encode()}),
     }
 
