@@ -154,6 +154,18 @@ _PATTERN = re.compile("|".join(f"(?P<p{number}>{pattern})" for number, (pattern,
 _OF_THE_SYSTEM = {f"/{name}": "folders of Linux" for name in ("proc", "sys", "dev", "run")}
 
 
+def category_of(name: str) -> str | None:
+    """Why a folder is none of the user's by its name alone."""
+    folded = name.casefold()
+    known = FOLDERS.get(folded)
+    if known is not None:
+        return known
+    match = _PATTERN.fullmatch(folded)
+    if match is None or match.lastgroup is None:
+        return None
+    return next(PATTERNS[number][1] for number in range(len(PATTERNS)) if match[f"p{number}"] is not None)
+
+
 class _Pattern:
     """One line of gitignore syntax, for a scan that goes down folder by folder.
 
@@ -518,12 +530,9 @@ class Folder:
     def _of_others(self, path: str, name: str) -> str | None:
         """Why a folder is none of the user's, by its name, its place and what is beside it."""
         folded = name.casefold()
-        known = FOLDERS.get(folded)
+        known = category_of(name)
         if known is not None:
             return known
-        match = _PATTERN.fullmatch(folded)
-        if match is not None and match.lastgroup is not None:
-            return next(PATTERNS[number][1] for number in range(len(PATTERNS)) if match[f"p{number}"] is not None)
         parent = (self._relative or self._ignore.root).rpartition("/")[2].casefold()
         known = INSIDE.get((parent, folded))
         if known is not None:

@@ -144,6 +144,8 @@ def _may_be_picture(kind: pa.DataType) -> bool:
 
     if pa.types.is_dictionary(kind):
         return _is_bytes(kind.value_type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):  # of which the first is taken
+        return not pa.types.is_list(kind.value_type) and _may_be_picture(kind.value_type)
     if pa.types.is_struct(kind):
         at = kind.get_field_index("bytes")
         return at >= 0 and _is_bytes(kind.field(at).type)
@@ -173,6 +175,8 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _content(value: Any) -> tuple[bytes, str]:
     """The bytes of a picture, none if it has none, and what its file was called."""
+    if isinstance(value, list):
+        value = next(iter(value), None)
     if isinstance(value, dict):
         name, value = value.get("path"), value.get("bytes")
         return value or b"", name if isinstance(name, str) else ""

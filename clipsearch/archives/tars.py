@@ -14,6 +14,7 @@ from clipsearch.archives.listing import Archive, Member
 from clipsearch.archives.said import MOST_CAPTION_BYTES, said_in, said_in_json
 from clipsearch.errors import first_line
 from clipsearch.filenames import readable
+from clipsearch.indexer.ignore import category_of
 from clipsearch.pictures.formats import is_candidate
 
 _SAID = ("txt", "json", "caption", "cls", "label", "url")
@@ -89,8 +90,14 @@ def _is_header(block: bytes) -> bool:
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a name starts with a dot, such as the `._photo.jpg` that macOS adds."""
-    return path.rpartition("/")[2].startswith(".")
+    """Whether a member is none of the user's, as of a folder: its name or one of its folders starts with a dot, such as
+    the `._photo.jpg` that macOS adds, or is one of other programs, such as `@eaDir`."""
+    *folders, name = path.split("/")
+    if name.startswith("."):
+        return True
+    return any(
+        (one.startswith(".") and one not in (".", "..")) or category_of(one) is not None for one in folders if one
+    )
 
 
 class Tar(Archive):

@@ -931,6 +931,7 @@ def odd_tables() -> dict[str, pa.Table]:
         "one name twice in a struct": pa.table([pictures, struct], names=["jpg", "about"]),
         "hash first": pa.table({"hash": pa.array([b"\0\1" * 8] * 4, pa.binary()), "photo of it": pictures}),
         "views": pa.table({"jpg": pictures.cast(pa.binary_view())}),
+        "lists": pa.table({"jpg": pa.array([[content, b"x"] for content in contents], pa.list_(pa.binary()))}),
         "dictionary": pa.table({"jpg": pictures.dictionary_encode()}),
     }
 
@@ -995,3 +996,14 @@ def test_an_archive_that_was_read_in_part_and_renamed_is_read_to_its_end(
     report = run(photos, encoder)
     assert (report.pictures, report.encoded) == (30, 0)
     assert report.renamed == 1
+
+
+def test_hidden_members_and_folders_of_other_programs_are_left_out(photos: Path, encoder: FakeEncoder) -> None:
+    names = [
+        "a.jpg", "./b/c.jpg", "../d.jpg", "e..f/g.jpg", ".h.jpg", "._a.jpg", ".hidden/x.jpg", "a/.trash/y.jpg",
+        "@eaDir/z.jpg/SYNOPHOTO_THUMB_M.jpg", "p/__MACOSX/q.jpg", "$RECYCLE.BIN/r.jpg", ".Trash-1000/files/s.jpg",
+        "found.000/t.jpg",
+    ]  # fmt: skip
+    write_tar(photos / "x.tar", {name: jpeg(number) for number, name in enumerate(names)})
+    report = run(photos, encoder)
+    assert places(report.index, encoder) == {f"x.tar/{name}" for name in ("a.jpg", "b/c.jpg", "../d.jpg", "e..f/g.jpg")}
