@@ -266,11 +266,11 @@ def _path_of(hit: Hit) -> str:
 
 
 def _draw(drawing: Preview, hit: Hit) -> None:
-    from clipsearch.archives import file_of
+    from clipsearch.cli.taking import file_of_hit
 
     sys.stdout.flush()
     try:
-        drawing.show(file_of(hit.path, hit.record))
+        drawing.show(file_of_hit(hit))
     except UnreadablePicture as error:
         print(f"     ({shown(error.reason)})")
 

@@ -9,12 +9,17 @@ from pathlib import Path
 import typer
 
 from clipsearch.archives import file_of
+from clipsearch.archives.members import CHANGED
+from clipsearch.checksums import file_checksum
 from clipsearch.cli.options import EXIT_ERROR, notice, quoted
 from clipsearch.cli.terminal import count
 from clipsearch.errors import StorageError, UnreadablePicture
+from clipsearch.pictures.notebook import is_as_indexed
+from clipsearch.places import is_address, is_file, leads_out
 from clipsearch.records import Hit
 from clipsearch.replacing import creating
 
+GONE = "there is no such file any more"
 _BLOCK = 2**20
 
 
@@ -29,7 +34,7 @@ def copy_hits(hits: Iterable[Hit], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for hit in hits:
             try:
-                source = Path(file_of(hit.path, hit.record))
+                source = Path(file_of_hit(hit))
                 target = _target(folder, hit, source)
                 if target is not None:
                     with creating(target) as file:
@@ -53,7 +58,7 @@ def _blocks(source: Path, hit: Hit) -> Iterator[bytes]:
             while block := file.read(_BLOCK):
                 yield block
     except FileNotFoundError:
-        raise UnreadablePicture(hit.where, "unreadable", "there is no such file any more") from None
+        raise UnreadablePicture(hit.where, "unreadable", GONE) from None
     except OSError as error:
         raise UnreadablePicture(hit.where, "unreadable", (error.strerror or str(error)).lower()) from error
 
@@ -81,4 +86,26 @@ def _is_copy(target: Path, source: Path, hit: Hit) -> bool:
 
 def open_hit(hit: Hit) -> None:
     """Open the picture of a hit with the program that the system has for it. Raises: UnreadablePicture."""
-    typer.launch(file_of(hit.path, hit.record))
+    typer.launch(file_of_hit(hit))
+
+
+def file_of_hit(hit: Hit) -> str:
+    """A file with the picture of a hit, as it was indexed: another one may have its name now, or a link to one.
+
+    Raises: UnreadablePicture.
+    """
+    record = hit.record
+    if record.member or is_address(hit.path):  # of which every byte is compared
+        return file_of(hit.path, record)
+    if not is_file(hit.path):
+        raise UnreadablePicture(hit.where, "unreadable", GONE)
+    try:
+        same = is_as_indexed(hit.path, record)
+        if same and leads_out(hit.path.removesuffix(record.path), record.path):  # where size and time prove less
+            content = file_checksum(Path(hit.path), remember_from_bytes=record.size_bytes + 1)
+            same = content == record.content_hash
+    except OSError as error:
+        raise UnreadablePicture(hit.where, "unreadable", (error.strerror or str(error)).lower()) from error
+    if not same:
+        raise UnreadablePicture(hit.where, "unreadable", CHANGED)
+    return hit.path

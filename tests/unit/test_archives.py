@@ -25,7 +25,7 @@ import clipsearch
 from clipsearch.archives import file_of, is_archive_name, open_archive
 from clipsearch.archives.said import said_in, with_said
 from clipsearch.archives.tars import read_part
-from clipsearch.cli.taking import copy_hits
+from clipsearch.cli.taking import copy_hits, file_of_hit
 from clipsearch.config import find_index, index_dir_for
 from clipsearch.errors import (
     ClipsearchError,
@@ -638,6 +638,37 @@ def test_what_cannot_be_read_is_not_copied_and_the_rest_is(
     assert {path.name for path in out.iterdir()} == {"0.jpg", "2.jpg"} | ({"1.jpg"} if is_there else set())
     told = capsys.readouterr().err
     assert "1.jpg" in told and "2 pictures copied" in told
+
+
+@pytest.mark.parametrize("becomes", ["another", "a link", "a link that looks the same", "a link to the same"])
+def test_only_what_was_indexed_is_copied(tmp_path: Path, encoder: FakeEncoder, becomes: str) -> None:
+    folder, out, other = tmp_path / "f", tmp_path / "out", tmp_path / "other.jpg"
+    folder.mkdir()
+    fill(folder, 1, first=70)
+    file = folder / "plain.jpg"
+    file.write_bytes(jpeg(0))
+    before = file.stat()
+    with Collection(run(folder, encoder).index, encoder=encoder) as photos:
+        hits = photos.search("", k=9)
+    is_same = becomes == "a link to the same"
+    other.write_bytes(jpeg(0) if is_same else jpeg(1))
+    if "looks" in becomes:
+        other.write_bytes(jpeg(0)[:-3] + bytes(3))
+        os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    file.unlink()
+    if "link" in becomes:
+        file.symlink_to(other)
+    else:
+        other.rename(file)
+    with suppress(typer.Exit):
+        copy_hits(hits, out)
+    assert len(list(out.iterdir())) == 1 + is_same
+    (hit,) = (hit for hit in hits if hit.record.path == "plain.jpg")
+    if is_same:
+        assert (out / "plain.jpg").read_bytes() == jpeg(0)
+    else:
+        with pytest.raises(UnreadablePicture, match="has changed"):
+            file_of_hit(hit)
 
 
 def test_the_page_shows_pictures_of_archives(tmp_path: Path) -> None:
