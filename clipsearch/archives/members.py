@@ -12,13 +12,13 @@ import xxhash
 from clipsearch.archives.listing import TABLE_ENDINGS
 from clipsearch.config import cache_dir
 from clipsearch.errors import UnreadablePicture
+from clipsearch.pictures.formats import true_extension
 from clipsearch.places import is_address
 from clipsearch.records import ImageRecord
 from clipsearch.removing import remove_own
 from clipsearch.replacing import replacing
 
 CACHE_BYTES = 2**30
-_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 _NAME = re.compile(r"[0-9a-f]{32}(\.[a-z0-9]{1,8})?")
 CHANGED = "its file has changed since it was indexed"
 
@@ -54,12 +54,13 @@ def file_of(path: str, record: ImageRecord) -> str:
     """A file with the picture of a record, which is at `path`: that file, or a copy of what is in an archive or in
     object storage.
 
-    Copies are kept by content in the cache, as long as there is space. Raises: UnreadablePicture.
+    Copies are kept by content in the cache, as long as there is space. Their extension is that of what they are, since
+    programs go by it, and an archive may call a picture anything. Raises: UnreadablePicture.
     """
     if not record.member and not is_address(path):
         return path
-    suffix = os.path.splitext(record.place)[1].lower()
-    suffix = suffix if _SUFFIX.fullmatch(suffix) else ""
+    extension = true_extension(record.metadata.format, record.place)
+    suffix = f".{extension}" if extension else ""
     if record.content_hash is None:
         raise UnreadablePicture(record.where(record.path), "unreadable", "nobody knows what it was")
     place = cache_dir() / "members" / record.content_hash[:2] / f"{record.content_hash}{suffix}"

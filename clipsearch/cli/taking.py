@@ -66,7 +66,7 @@ def _blocks(source: Path, hit: Hit) -> Iterator[bytes]:
 def _target(folder: Path, hit: Hit, source: Path) -> Path | None:
     """What to call the copy of a hit; None if it is there already. Raises: UnreadablePicture."""
     name = hit.record.place.rpartition("/")[2]
-    if not Path(name).suffix:
+    if Path(name).suffix.lower() != source.suffix.lower():  # a copy out of an archive, named by what it is
         name += source.suffix
     stem, suffix = Path(name).stem, Path(name).suffix
     for tried in (name, f"{stem}-{hit.record.row_id}{suffix}"):

@@ -284,6 +284,16 @@ def usual_extension(extension: str) -> str:
     return _USUAL.get(extension, extension)
 
 
+def true_extension(kind: str | None, name: str) -> str:
+    """The extension that a file of this format should have: that of `name` if it is one of the format's, else its
+    first. Of an unknown format, that of `name` if pictures have it, else none."""
+    own = _extension(name)
+    extensions = next((found.extensions.split() for found in FORMATS if found.kind == kind), None)
+    if extensions is None:
+        return own if own in _KIND_OF_EXTENSION else ""
+    return own if own in extensions else extensions[0]
+
+
 def is_installed(found: Format) -> bool:
     """Whether what a format needs beside the core, if anything, is there."""
     return found.module is None or importlib.util.find_spec(found.module) is not None

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow
 import pytest
 import typer
 import xxhash
@@ -638,6 +639,26 @@ def test_what_cannot_be_read_is_not_copied_and_the_rest_is(
     assert {path.name for path in out.iterdir()} == {"0.jpg", "2.jpg"} | ({"1.jpg"} if is_there else set())
     told = capsys.readouterr().err
     assert "1.jpg" in told and "2 pictures copied" in told
+
+
+NAMES = ("a.html", "b.desktop", "c.sh", "d", "e.JPEG", "f.1", "g.php.jpg", "h.png", "i.svg", "j.jpg.exe", "k.tar")
+
+
+def test_copies_of_an_archive_have_the_ending_of_what_they_are(tmp_path: Path, encoder: FakeEncoder) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    column = [{"bytes": jpeg(number), "path": f"x/{name}"} for number, name in enumerate(NAMES)]
+    write_parquet(folder / "t.parquet", pyarrow.table({"image": column}))
+    write_tar(folder / "x.tar", {"a.png": jpeg(50), "b.jfif": jpeg(51), "c.gif": jpeg(52)})
+    with Collection(run(folder, encoder).index, encoder=encoder) as photos:
+        hits = photos.search("", k=30)
+        assert len(hits) == len(NAMES) + 3
+        for hit in hits:
+            assert Path(photos.file_of(hit)).suffix in (".jpg", ".jpeg", ".jfif"), hit.where
+    copy_hits(hits, tmp_path / "out")
+    copied = list((tmp_path / "out").iterdir())
+    assert len(copied) == len(hits)
+    assert {path.suffix.lower() for path in copied} == {".jpg", ".jpeg", ".jfif"}
 
 
 @pytest.mark.parametrize("becomes", ["another", "a link", "a link that looks the same", "a link to the same"])
