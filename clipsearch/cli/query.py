@@ -238,7 +238,9 @@ def query(
     if copy is not None or open_first:
         from clipsearch.cli.taking import copy_hits, open_hit
 
-        if copy is not None and hits:
+        if copy is not None and hits and not hits.are_certain:
+            notice("nothing copied: nothing is certain (--all copies the nearest)")
+        elif copy is not None and hits:
             copy_hits(hits, copy)
         if open_first and hits:
             open_hit(hits[0])

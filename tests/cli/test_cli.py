@@ -95,6 +95,15 @@ def test_where_nothing_is_certain_the_nearest_are_shown_below_a_line_that_says_s
     assert done.stdout == "" and "no picture matches folder:nowhere" in done.stderr
 
 
+def test_what_is_not_certain_is_not_copied(indexed: Path, tmp_path: Path) -> None:
+    sought = ("query", "a picture of the stock exchange in 1929", "--copy", tmp_path / "out")
+    done = clipsearch(*sought, folder=indexed, status=3)
+    assert done.stdout.count("unlikely") == 3 and "nothing copied" in done.stderr
+    assert not (tmp_path / "out").exists()
+    clipsearch(*sought, "--all", folder=indexed)
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
 def test_hits_as_json(indexed: Path) -> None:
     hits = json.loads(clipsearch("query", "--all", "blue", "--json", folder=indexed).stdout)
     assert [hit["rank"] for hit in hits] == [1, 2, 3]
