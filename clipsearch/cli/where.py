@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +13,11 @@ from clipsearch import config
 from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, notice, picture_or_id, print_json
 from clipsearch.cli.terminal import shown
 from clipsearch.errors import IndexNotFound
+from clipsearch.places import absolute, is_address, is_file
 from clipsearch.replacing import creating, refuse_existing
+
+if TYPE_CHECKING:
+    from clipsearch.search.collection import Collection
 
 NOT_CERTAIN = {
     "maybe": "nothing certain: the picture may show something else",
@@ -49,7 +55,7 @@ def where(
       clipsearch where "a dog" holiday.jpg -o map.png
       clipsearch where "a red car" 4711 --json
     """
-    from clipsearch.search.collection import Collection, open_collection
+    from clipsearch.search.collection import open_collection
     from clipsearch.search.embedding import Encoder, open_for_map
     from clipsearch.store.files import storage_errors
 
@@ -60,6 +66,7 @@ def where(
             refuse_existing(out)
     wanted = picture_or_id(picture)
     photos: Collection | None = None
+    asked, time_s = "", 0.0
     try:
         photos = open_collection(index, model=model)
     except IndexNotFound:
@@ -67,14 +74,22 @@ def where(
             raise
     if photos is not None:
         with photos:
-            path = wanted if isinstance(wanted, str) else str(photos.root / photos.record(wanted).path)
-            found = photos.where(query, wanted)
+            row_id = _row_of(photos, wanted)
+            found = photos.where(query, wanted if row_id is None else row_id)
+            if row_id is None:
+                path = source = str(wanted)
+            else:
+                record = photos.record(row_id)
+                path, time_s = os.path.join(photos.root, record.place), record.start_s or 0.0  # noqa: PTH118  addresses
+                source = path if out is None else photos.file_of(row_id)
+                if record.member or is_address(path):  # of which no query takes the path
+                    asked = f"like:{row_id}"
             config.remember_index(photos.index)
     else:
-        alone = Encoder(model or "auto", notice=notice)
-        path, found = str(wanted), alone.where(query, str(wanted))
+        path = source = str(wanted)
+        found = Encoder(model or "auto", notice=notice).where(query, path)
     if out is not None:
-        image, _ = open_for_map(path)
+        image, _ = open_for_map(source, time_s)
         with storage_errors(out), creating(out) as file:
             found.over(image).save(file, WRITTEN[out.suffix.lower()])
     if found.band in ("maybe", "unlikely"):
@@ -82,4 +97,15 @@ def where(
     if as_json:
         print_json({"path": path, **found.to_dict()})
     else:
-        print(f"{shown(path)}{found.fragment}")
+        print(f"{asked or shown(path)}{found.fragment}")
+
+
+def _row_of(photos: Collection, wanted: int | str) -> int | None:
+    """The row of a picture that is no file by itself; None for a file, and for what the index does not know."""
+    from clipsearch.search.similar import find_picture
+
+    if isinstance(wanted, int) or is_file(wanted):
+        return wanted if isinstance(wanted, int) else None
+    with contextlib.suppress(OSError):  # the current folder is gone
+        return find_picture(photos, absolute(wanted))
+    return None

@@ -29,6 +29,7 @@ from clipsearch.pictures.images import prepare
 from clipsearch.search.confidence import DRAWINGS
 from clipsearch.search.where import find_where
 from clipsearch.server.mcp import assistant_server
+from tests.support.archives import write_tar
 from tests.support.collections import serving
 from tests.support.commands import clipsearch as run
 from tests.support.fake_encoder import COLOURS, FakeEncoder
@@ -198,6 +199,18 @@ def test_a_map_overwrites_nothing(photos: Path, name: str) -> None:
     assert "already exists" in told.stderr
     assert {path: path.read_bytes() for path in photos.glob("*.png")} == before
     assert not (photos / "elsewhere.jpg").exists()
+
+
+def test_the_command_shows_pictures_of_archives(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    picture(1, size=(64, 48)).save(data, "PNG")
+    write_tar(tmp_path / "x.tar", {"a/b.png": data.getvalue()})
+    run("index", ".", "--archives", "--model", "builtin", "-q", folder=tmp_path)
+    told = run("where", "red", "x.tar/a/b.png", "-o", "map.png", folder=tmp_path).stdout
+    assert told.startswith("like:0#xywh=")
+    assert Image.open(tmp_path / "map.png").size == (64, 48)
+    as_json = json.loads(run("where", "red", "0", "--json", folder=tmp_path).stdout)
+    assert as_json["path"] == str(tmp_path / "x.tar/a/b.png") and told.strip().endswith(as_json["fragment"])
 
 
 def test_every_door_shows_the_same_place(photos: Path) -> None:
