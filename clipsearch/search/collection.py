@@ -840,7 +840,8 @@ class Collection:
 
         `picture` is a hit, a row id, a path or a PIL image. It always points somewhere, also if nothing matches: of a
         picture of the index, `band` says how likely it shows what is asked for.
-        Raises: InvalidQuery, also for a query with filters only; NoSuchPicture, UnreadablePicture, EncoderMismatch.
+        Raises: InvalidQuery, also for a query with filters only; NoSuchPicture, OtherPicture if a row's file has
+        changed, UnreadablePicture, EncoderMismatch.
         """
         from clipsearch.pictures.notebook import is_as_indexed
         from clipsearch.query.arguments import is_image
@@ -857,10 +858,11 @@ class Collection:
         else:
             row_id = read_row_id(picture, "picture", A_PICTURE)
         record = self.record(row_id)
-        if isinstance(picture, Hit) and not is_as_indexed(self._file_of(record), record):
+        file = self._file_of(record)
+        if not is_as_indexed(file, record):  # of which nobody knows the confidence
             raise OtherPicture(row_id, "its file has changed since it was indexed")
         try:
-            found = where_in(self.encoder, vector, self._file_of(record), record.start_s or 0.0)
+            found = where_in(self.encoder, vector, file, record.start_s or 0.0)
         except UnreadablePicture as error:
             raise UnreadablePicture(record.path, error.status, error.reason) from None
         return self._with_confidence(found, parsed, row_id)

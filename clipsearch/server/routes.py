@@ -282,12 +282,12 @@ class Service:
                 raise nothing_to_compare(order.wish.query)
             row_id = row_of_content(photos, asked.row_id, asked.content)
             record, path = self._of(photos, row_id)
-            image, size = self._look(record, path, changed_is_other=asked.content is not None)
+            image, size = self._look(record, path)
             found = find_where(photos.encoder, order.vector, image, size)
             confidence, band = order.confidence_of(photos, row_id) or (None, None)
             return dataclasses.replace(found, confidence=confidence, band=band), image, row_id, photos.identity
 
-    def _look(self, record: ImageRecord, path: str, *, changed_is_other: bool) -> tuple[Image.Image, tuple[int, int]]:
+    def _look(self, record: ImageRecord, path: str) -> tuple[Image.Image, tuple[int, int]]:
         """A picture as `where` looks at it, read in a process of its own, and its whole size. Raises:
         UnreadablePicture, OtherPicture."""
         try:
@@ -295,11 +295,11 @@ class Service:
             pixels, size, content = self._lookers.look(file, LONGEST, start_s=record.start_s)
         except UnreadablePicture as error:
             raise UnreadablePicture(record.place, error.status, error.reason) from None
-        if record.start_s is not None:  # nothing was hashed: of a video that would take long
+        if record.start_s is not None or record.content_hash is None:  # of a video, hashing would take long
             same = is_unchanged(path, record.size_bytes, record.mtime_ns)
         else:
             same = content == record.content_hash
-        if changed_is_other and not same:
+        if not same:
             raise OtherPicture(record.row_id, CHANGED)
         return Image.fromarray(pixels), size
 

@@ -142,7 +142,7 @@ CALLS: list[tuple[str, st.SearchStrategy[Any], Callable[[Any, Any], Any]]] = [
     ("vector", IDS, lambda p, x: p.vector(x)),
     ("similar", VALUES, lambda p, x: p.similar(x)),
     ("where", st.one_of(IDS, st.integers(0, 10)), lambda p, x: p.where("red", x).to_dict()),
-    ("where, of a query", VALUES, lambda p, x: p.where(x, 0).to_dict()),
+    ("where, of a query", VALUES, lambda p, x: p.where(x, 5).to_dict()),
     ("similar to an image", IMAGES, lambda p, x: p.similar(x)),
     ("similar, k", IDS, lambda p, x: p.similar(5, x)),
     ("vectors", st.one_of(VALUES, st.lists(IDS, max_size=3)), lambda p, x: p.vectors(x)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import uvicorn
+import xxhash
 from fastapi import FastAPI
 from PIL import Image
 
@@ -56,7 +59,8 @@ def write_index(
 def varied_pictures(folder: Path, encoder: FakeEncoder) -> EmbeddingBatch:
     """300 pictures: 60 scenes in five versions each, two of them the same bytes; dates, places.
 
-    Some dates are equal. The first picture of each colour is a file that is there. `inode` is the row id and one.
+    Some dates are equal. The first picture of each colour is a file that is there; that of the first colour has changed
+    since. `inode` is the row id and one.
     """
     rng = np.random.default_rng(5)
     colours = list(COLOURS)
@@ -72,23 +76,23 @@ def varied_pictures(folder: Path, encoder: FakeEncoder) -> EmbeddingBatch:
             place = (48.0 + scene / 100, 2.0 + scene / 50) if scene % 4 == 0 else (None, None)
             metadata = PictureMetadata("PNG", taken_at, "Maker X100" if scene % 5 == 0 else None, *place)
             name = f"{'Été' if scene % 7 == 0 else 'trips'}/{colours[scene % len(colours)]}/IMG_{299 - number:04d}.png"
+            content, size_bytes = f"{scene * VERSIONS + max(1, version):032x}", 1000 + 10 * version
+            mtime_ns = 1_700_000_000 * 10**9 + number // 4 * DAY_NS
+            if scene < len(colours) and version < 2:
+                file = io.BytesIO()
+                Image.fromarray(pixels[-1]).save(file, "PNG")
+                data = file.getvalue().ljust(1000, b"\0")
+                content = xxhash.xxh3_128_hexdigest(data) if scene else content
+                if version == 0:
+                    path = folder / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(data)
+                    os.utime(path, ns=(mtime_ns, mtime_ns + (scene == 0)))
             records.append(
                 ImageRecord(
-                    number,
-                    name,
-                    1000 + 10 * version,
-                    1_700_000_000 * 10**9 + number // 4 * DAY_NS,
-                    number + 1,
-                    f"{scene * VERSIONS + max(1, version):032x}",
-                    32 * (1 + version % 3),
-                    32,
-                    metadata,
+                    number, name, size_bytes, mtime_ns, number + 1, content, 32 * (1 + version % 3), 32, metadata
                 )
             )
-            if scene < len(colours) and version == 0:
-                path = folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels[-1]).save(path)
     return EmbeddingBatch(records, encoder.encode_images(_stacked(pixels)))
 
 

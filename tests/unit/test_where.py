@@ -23,7 +23,7 @@ from clipsearch.encoder.dense import DenseTower
 from clipsearch.encoder.layout import read_model_directory
 from clipsearch.encoder.names import load_encoder
 from clipsearch.encoder.onnx import OnnxEncoder
-from clipsearch.errors import InvalidQuery, NoSuchPicture, NotDense, UnreadablePicture
+from clipsearch.errors import InvalidQuery, NoSuchPicture, NotDense, OtherPicture, UnreadablePicture
 from clipsearch.pictures.heatmap import HeatMap
 from clipsearch.pictures.images import prepare
 from clipsearch.search.confidence import DRAWINGS
@@ -262,7 +262,12 @@ def test_every_door_shows_the_same_place(photos: Path) -> None:
         assert "scores" not in said and base64.b64decode(shown_to.data).startswith(b"\xff\xd8")
         assert anyio.run(partial(ask, query="https://example.org/x.jpg", row_id=row)).is_error
         picture(9, size=(400, 300)).save(photos / "b.png")
-        assert httpx.post(f"{url}/v1/where", json=body).status_code == 404
+        for asked_of in (body, {**body, "content": None}):
+            assert httpx.post(f"{url}/v1/where", json=asked_of).status_code == 404
+        with pytest.raises(OtherPicture), clipsearch.open(photos, encoder=encoder) as here:
+            here.where("blue", row)
+        with clipsearch.open(photos, encoder=encoder) as here:
+            assert here.where("blue", photos / "b.png").confidence is None
         (photos / "b.png").unlink()
         for photo in (row, hit):
             with pytest.raises(UnreadablePicture, match=r"^b\.png"):
