@@ -6,7 +6,8 @@ the tables back if it names it (a wildcard does not). The folder that is indexed
 
 Where such a file is there and cannot be read, nobody knows what it leaves out: its folder is *held*, as it was before.
 
-To add a program: put its folder's name into FOLDERS, with the category that people read. Capitals make no difference.
+To add a program: put its folder's name into FOLDERS (`pictures/folders`), with the category that people read. Capitals
+make no difference.
 A name that people may well give needs evidence beside it: see INSIDE, BESIDE and PACKAGES.
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipsearch.config import INDEX_DIR_NAME, MARKER, is_index, read_plain
+from clipsearch.pictures.folders import FOLDERS, category_of
 from clipsearch.places import leads_out
 
 Archives = bool | frozenset[str] | None
@@ -40,52 +42,6 @@ HIDDEN = "hidden"
 EXCLUDED = "--exclude"
 LARGEST_IGNORE_FILE_BYTES = 1 << 20
 
-FOLDERS: dict[str, str] = {
-    name: category
-    for category, names in {
-        # Windows, Samba, Synology, Unraid, QNAP, UGREEN, Buffalo, Netatalk, Nextcloud
-        "recycle bins": """$recycle.bin recycler recycled recycle_bin recyclebin #recycle @recycle @recycled trashbox
-            network_trash_folder files_trashbin $avg.trash _recycle @__qini""",
-        # Synology, QNAP, NetApp, Btrfs, Time Machine, Nextcloud, Windows
-        "snapshots and backups": """#snapshot @snapshot @snapshots @recently-snapshot ~snapshot @sharesnap @gmt_snapshot
-            backups.backupdb timeshift-btrfs files_versions windowsimagebackup""",
-        # Synology, QNAP, TrueNAS, Thecus, WD
-        "folders of NAS systems": """
-            @eadir @tmp @sharebin @database @appstore @appconf @appdata @apphome @appshare @apptemp @appcache @docker
-            @containermanager @cloudsync @activebackup @iscsi @lun @s2s @synologydrive @synofinder-log
-            @synoconfd @synocalendar @synologyapplicationservice @synoaudiod @synodldb @syno
-            @userpreference @img_bkp_cache @imagesync @maillog @autoupdate @ssbackup @guestimage
-            @m2virtual @xfs_quota @quarantine @config_backup @sysdata @__thumb @transcode @upload_cache
-            @metadata @station_config @synoeastream ix-applications nas_prog _nas_module_source_ wdcache""",
-        "folders of Windows": """system_volume_information $extend $winreagent $windows.~bt $windows.~ws $sysreset
-            $getcurrent config.msi msocache appdata temporary_internet_files inetcache perflogs""",
-        "folders of macOS": """__macosx temporary_items thevolumesettingsfolder thefindbycontentfolder ipod_photo_cache
-            apple_tv_photo_cache""",
-        "recovered fragments": "lost+found lost.dir",
-        "folders of programs": "node_modules bower_components __pycache__ site-packages dist-packages",
-        "previews of other programs": "pwg_representative",  # Piwigo
-        "originals that an editor put aside": ".picasaoriginals [originals]",  # Picasa, ACDSee
-    }.items()
-    for written in names.split()
-    for name in {written, written.replace("_", " ")}
-}
-"""Names that hardly anybody but systems and programs gives, in lower case (here with _ for a space), and what to call
-them."""
-
-PATTERNS: tuple[tuple[str, str], ...] = (
-    (r"found\.\d{3}", "recovered fragments"),  # Windows' chkdsk
-    (r"network recycle bin( \d+)?|_nas_recycle_.*|\.trash-\d+", "recycle bins"),
-    (r"@gmt-\d{4}\.\d\d\.\d\d-\d\d\.\d\d\.\d\d", "snapshots and backups"),  # Samba
-    (r"\d{4}-\d\d-\d\d-\d{6}\.(backup|inprogress|interrupted|previous)", "snapshots and backups"),  # Time Machine
-    (r"appdata_oc[0-9a-z]+", "previews of other programs"),  # Nextcloud
-    (r"mipmaps-[0-9a-f]{40}\.d", "previews of other programs"),  # darktable
-    (r"(?!mobile downloads\.).*\.lrdata", "previews of other programs"),  # Lightroom; the exception holds originals
-    (r".*\.lrcat-data|.*\.lrmprev", "previews of other programs"),
-    (r".*\.noindex", "folders of macOS"),
-    (r".*\.(backupbundle|sparsebundle)", "snapshots and backups"),
-    (r"adobe (bridge|camera raw) cache.*|camera raw cache|bridgecache", "previews of other programs"),
-)
-"""Regular expressions of whole names in lower case."""
 
 INSIDE: dict[tuple[str, str], str] = {
     ("captureone", "cache"): "previews of other programs",  # beside the pictures of a Capture One session
@@ -150,20 +106,7 @@ _ROTATED = re.compile(r"(hourly|daily|weekly|monthly|yearly|alpha|beta|gamma|del
 _YEAR = re.compile(r"\d{4}", re.ASCII)
 PICASA = frozenset({".picasa.ini", "Picasa.ini", "picasa.ini"})
 
-_PATTERN = re.compile("|".join(f"(?P<p{number}>{pattern})" for number, (pattern, _) in enumerate(PATTERNS)))
 _OF_THE_SYSTEM = {f"/{name}": "folders of Linux" for name in ("proc", "sys", "dev", "run")}
-
-
-def category_of(name: str) -> str | None:
-    """Why a folder is none of the user's by its name alone."""
-    folded = name.casefold()
-    known = FOLDERS.get(folded)
-    if known is not None:
-        return known
-    match = _PATTERN.fullmatch(folded)
-    if match is None or match.lastgroup is None:
-        return None
-    return next(PATTERNS[number][1] for number in range(len(PATTERNS)) if match[f"p{number}"] is not None)
 
 
 class _Pattern:

@@ -14,7 +14,7 @@ from clipsearch.archives.listing import Archive, Member
 from clipsearch.archives.said import MOST_CAPTION_BYTES, said_in, said_in_json
 from clipsearch.errors import first_line
 from clipsearch.filenames import readable
-from clipsearch.indexer.ignore import category_of
+from clipsearch.pictures.folders import category_of
 from clipsearch.pictures.formats import is_candidate
 
 _SAID = ("txt", "json", "caption", "cls", "label", "url")

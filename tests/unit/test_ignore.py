@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 import clipsearch
 from clipsearch.errors import NoPictures
 from clipsearch.indexer.build import IndexOptions
-from clipsearch.indexer.ignore import FOLDERS, Ignore, pattern_from
+from clipsearch.indexer.ignore import Ignore, pattern_from
 from clipsearch.indexer.scan import Scan, scan
+from clipsearch.pictures.folders import FOLDERS
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill, picture
 

@@ -17,6 +17,7 @@ import clipsearch
 from clipsearch import errors
 from clipsearch.errors import MalformedQuery
 from clipsearch.indexer import ignore
+from clipsearch.pictures import folders
 from clipsearch.query import parse_query
 from clipsearch.query.fields import FILTERS, KINDS
 from clipsearch.query.hints import hints
@@ -147,7 +148,7 @@ def test_errors_and_reasons_of_the_server_are_in_the_file() -> None:
     assert {key for kind, key in keys if kind == "error"} - of_other_modules <= set(vars(errors))
     assert [key for kind, key in keys if kind == "skipped"] == list(SKIP_STATUSES)
     left_out = {key for kind, key in keys if kind == "left_out"}
-    assert {_slug(reason) for reason in {*ignore.FOLDERS.values(), ignore.HIDDEN}} <= left_out
+    assert {_slug(reason) for reason in {*folders.FOLDERS.values(), ignore.HIDDEN}} <= left_out
     assert {key for kind, key in keys if kind == "login"} == set(LOGIN_TEXTS) - {"language"}
     assert all(LANGUAGES[ENGLISH].messages[f"login.{key}"] == LOGIN_TEXTS[key] for kind, key in keys if kind == "login")
     assert [key for kind, key in keys if kind == "thing"] == [_slug(thing) for thing in bank_things()]
