@@ -843,7 +843,7 @@ class _Run:
         if (within := file.within) is not None:
             return DecodeTask(key, within.place, mode, file.size_bytes, file.member, within.at, timeout_s=limit_s)
         if self._storage is not None and file.copy is None:  # of which only the metadata is read again
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the row stays, and its metadata as it was
                 self._copies[key] = self._storage.fetch(file.path, file.size_bytes)
                 file = dataclasses.replace(file, copy=self._copies[key])
         if file.copy is not None:

@@ -39,7 +39,7 @@ from clipsearch.indexer.units import (
     packed,
     unpacked,
 )
-from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
+from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask, results_of
 from clipsearch.places import is_address
 from clipsearch.query.arguments import read_number
 from clipsearch.records import FloatArray, Preprocessing
@@ -268,7 +268,7 @@ class RayPool:
                 ray.shutdown()
                 ray.init(**quiet)
         except Exception as error:  # of many kinds, which Ray does not list
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # that it did not begin is what is told
                 ray.shutdown()
             problem = str(error).strip().partition("\n")[0] or type(error).__name__
             where = "no Ray cluster can be started here" if address is None else f"no Ray cluster at {address}"
@@ -431,20 +431,7 @@ class RayPool:
 
     def run(self, tasks: Iterable[DecodeTask]) -> Iterator[DecodeResult]:
         """See `DecodePool.run`."""
-        remaining = iter(tasks)
-        exhausted = False
-        while True:
-            while not exhausted and self.pending < self.capacity:
-                task = next(remaining, None)
-                if task is None:
-                    exhausted = True
-                else:
-                    self.submit(task)
-            if self.pending == 0:
-                return
-            result = self.next_result()
-            if result is not None:
-                yield result
+        return results_of(self, tasks)
 
     def rates(self) -> tuple[tuple[str, float], ...]:
         """Files a second of each machine that works, since its first worker started."""
@@ -592,7 +579,7 @@ class RayPool:
 
     def _lose(self, worker: _Worker, *, to_blame: bool) -> None:
         self._workers.pop(worker.name, None)
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # it is dead already, mostly
             self._ray.kill(worker.handle)
         reason = f"the worker that read it died, {TRIES} times"
         for task in self._schedule.lost(worker.name, to_blame=to_blame):
@@ -611,7 +598,7 @@ class RayPool:
         if self._own is not None:
             self._own.close()
         for worker in list(self._workers.values()):
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # Ray ends those of a program that ended
                 self._ray.kill(worker.handle)
         self._workers.clear()
         if self._connected:

@@ -227,7 +227,7 @@ def _beside(folder: str) -> Sidecars:
             found.add(name)
         found.look(descriptor)
     except OSError:
-        pass
+        pass  # the pictures are read all the same, and say themselves if they cannot be
     finally:
         os.close(descriptor)
     return found

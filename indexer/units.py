@@ -62,6 +62,7 @@ def carry(tasks: Sequence[DecodeTask], root: str) -> tuple[tuple[DecodeTask, ...
     at = 0
     for task in tasks:
         if is_carried(task, root):
+            # What cannot be read here is asked of the worker, whose answer says so.
             with contextlib.suppress(OSError), open(task.path, "rb") as file:
                 file.seek(task.offset)
                 parts.append(file.read(task.size_bytes))

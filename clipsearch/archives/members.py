@@ -65,7 +65,7 @@ def file_of(path: str, record: ImageRecord) -> str:
         raise UnreadablePicture(record.where(record.path), "unreadable", "nobody knows what it was")
     place = cache_dir() / "members" / record.content_hash[:2] / f"{record.content_hash}{suffix}"
     if _is_whole(place, record):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it only goes earlier when room is made
             os.utime(place)
         return os.fspath(place)
     content = read_member(path, record)
@@ -97,7 +97,7 @@ def _is_named_by_its_content(file: Path) -> bool:
 def _delete_oldest(but: Path) -> None:
     """Keep the folder of copies below CACHE_BYTES. Files of other names in it are not ours."""
     found = []
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # what cannot be listed is not removed
         for folder in but.parent.parent.iterdir():
             if len(folder.name) == 2 and folder.is_dir() and not folder.is_symlink():
                 found += [

@@ -128,14 +128,14 @@ def _values(column: Any) -> list[Any]:
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
     try:
         return list(column.to_pylist())
-    except Exception:
+    except Exception:  # one value that Python cannot hold, such as a year 10000: the others are told
         return [_value(one) for one in column]
 
 
 def _value(one: Any) -> Any:
     try:
         return one.as_py()
-    except Exception:
+    except Exception:  # the value itself; the picture beside it counts
         return None
 
 

@@ -765,6 +765,7 @@ def _without_trailer(stream: IO[bytes], decoded: _Decoded, wanted: Callable[[Siz
     """A JPEG that lacks its end, as it is without what was put there: of which a decoder makes more of the picture."""
     shorter = repair.without_trailer(_content(stream, _MOST_REPAIRED_BYTES))
     if shorter is not None:
+        # Where it cannot be read without its trailer, what was decoded with it stays.
         with suppress(Exception), _open_image(io.BytesIO(shorter), "JPEG") as image:
             return replace(_decode_image(image, "JPEG", wanted, max_pixels), partial=decoded.partial)
     return decoded
@@ -958,6 +959,7 @@ def _decode_coded(
         ) and end <= _MOST_PADDING * len(content):
             errors = (OSError, SyntaxError, ValueError, RuntimeError, EOFError)
             padded = io.BytesIO(plain + bytes(max(0, end - len(content))))
+            # What cannot be read so either is refused below.
             with suppress(*errors), _open_image(padded, kind) as image:
                 return _decode_image(image, kind, wanted, max_pixels), False
     else:

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Literal, Protocol, Self
 
 import numpy as np
 
@@ -142,6 +142,38 @@ class DecodeResult:
         return None if self.pieces is None else self.pieces[0]
 
 
+class Feedable(Protocol):
+    """What takes tasks and gives results: see `DecodePool`."""
+
+    @property
+    def capacity(self) -> int: ...
+
+    @property
+    def pending(self) -> int: ...
+
+    def submit(self, task: DecodeTask) -> None: ...
+
+    def next_result(self) -> DecodeResult | None: ...
+
+
+def results_of(pool: Feedable, tasks: Iterable[DecodeTask]) -> Iterator[DecodeResult]:
+    """Yield the results of tasks, of which no more are taken than a pool has room for, until none is pending."""
+    remaining = iter(tasks)
+    exhausted = False
+    while True:
+        while not exhausted and pool.pending < pool.capacity:
+            task = next(remaining, None)
+            if task is None:
+                exhausted = True
+            else:
+                pool.submit(task)
+        if not pool.pending:
+            return
+        result = pool.next_result()
+        if result is not None:
+            yield result
+
+
 class DecodePool:
     """Worker processes that hash and decode picture files, in no particular order.
 
@@ -237,19 +269,7 @@ class DecodePool:
 
         Takes from `tasks` only while fewer than `capacity` are pending.
         """
-        remaining = iter(tasks)
-        exhausted = False
-        while True:
-            while not exhausted and self.pending < self.capacity:
-                task = next(remaining, None)
-                if task is None:
-                    exhausted = True
-                else:
-                    self.submit(task)
-            result = self.next_result()
-            if result is None:
-                return
-            yield result
+        return results_of(self, tasks)
 
     def worker_pids(self) -> list[int]:
         """The process ids of the workers that are running."""

@@ -264,7 +264,7 @@ class ServedTogether(ServedIndex):
 
     @path.setter
     def path(self, path: Path) -> None:
-        pass
+        pass  # of an index that goes elsewhere: all of them together are in no place
 
 
 class Engine:

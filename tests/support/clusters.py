@@ -67,7 +67,7 @@ def ray_executor(address: str | None = None, *, pids: Path | None = None, **opti
 def place_for_ray() -> Iterator[Path]:
     """A short folder for Ray's files, whose sockets have short names; a token; the tests importable for workers."""
     if importlib.util.find_spec("ray") is None:
-        pytest.skip("needs the extra ray")
+        pytest.skip("needs the extra ray")  # half a gigabyte that few need: the local executor is tested all the same
     place = Path(tempfile.mkdtemp(prefix="cr", dir="/tmp"))
     wanted = {
         "RAY_TMPDIR": str(place),
