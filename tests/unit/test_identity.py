@@ -37,7 +37,7 @@ def fill(folder: Path, colours: list[str]) -> Path:
 
 
 def asking(*indexes: Path, client: tuple[str, int] = HERE, **options: Any) -> TestClient:
-    chosen = ServerOptions(warm_pictures_after_s=None, **options)
+    chosen = ServerOptions(**{"warm_pictures_after_s": None, "decode_timeout_s": 60, **options})
     app = create_app(list(indexes), encoder=FakeEncoder(), options=chosen, interface=add_page)
     return TestClient(app, base_url=LOCAL, client=client)
 

@@ -199,10 +199,12 @@ def test_where_nothing_passes_the_nearest_are_shown_and_are_not_certain(index: P
         assert everything[0].band == "unlikely"
         hits = photos.search("blue", 40)
         assert not hits.are_certain and len(hits) == NEAREST
-        for hit, same in zip(hits, everything, strict=False):  # the arithmetic of more rows may round differently
+        later = photos.search("blue", 40, offset=3)
+        assert len(later) == NEAREST - 3
+        # the arithmetic of more rows may round differently
+        for hit, same in [*zip(hits, everything, strict=False), *zip(hits[3:], later, strict=True)]:
             assert hit == dataclasses.replace(same, confidence=hit.confidence)
             assert hit.confidence == pytest.approx(same.confidence)
-        assert hits[3:] == photos.search("blue", 40, offset=3)
         order = photos.order("blue")
         assert order.count(photos) == (NEAREST, len(photos) - NEAREST) and order.is_uncertain
         by_date = photos.search("blue", 40, sort="date")
