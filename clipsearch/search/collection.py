@@ -563,7 +563,37 @@ class Collection:
             unseen += self._unread_words(parsed.filter)
         texts = [term.value for term in parsed.terms if term.kind == "text"]
         untagged = unknown_tags(parsed, [tag.name for tag in self.tags], self._pictures_with_keyword)
-        return [*parsed.offers, *untagged, *unseen, *hints(parsed), *self.unread(texts), *self._written(parsed)]
+        beside = [*hints(parsed), *self.unread(texts), *self._written(parsed)]
+        return [*parsed.offers, *untagged, *unseen, *beside, *self._less_asked(parsed)]
+
+    def _less_asked(self, query: Query) -> list[str]:
+        """That nothing is certain for a query of several words, and something is for the thing that it is about."""
+        from clipsearch.query.hints import head_of
+
+        head = head_of(query)
+        if head is None:
+            return []
+        asked = self.order(query)
+        asked.count(self)
+        if not asked.is_uncertain:
+            return []
+        word, written = head
+        alone = self.order(written)
+        found, _ = alone.count(self)
+        if alone.is_uncertain or not found:
+            return []
+        return [
+            sentence(
+                "less_asked",
+                "nothing is certain for all of it, but {n:,} pictures are likely for {word} alone. To see them, "
+                "write: {query}",
+                one="nothing is certain for all of it, but one picture is likely for {word} alone. To see it, "
+                "write: {query}",
+                n=found,
+                word=word,
+                query=written,
+            )
+        ]
 
     def _unseen(self, expression: Filter) -> list[str]:
         """That a filter asks what pixels say, and that nobody has looked at those of some pictures."""

@@ -1,0 +1,58 @@
+"""What a query of several words is about, and that it is offered where nothing is certain for all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import clipsearch
+from clipsearch.query import parse_query
+from clipsearch.query.hints import head_of
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import picture, plain
+
+
+@pytest.mark.parametrize(
+    ("query", "word", "written"),
+    [
+        ("men watch", "watch", "watch"),
+        ("a men watch on a table", "watch", "watch"),
+        ("a photo of a red car", "car", "car"),
+        ("two pictures of the old building at night", "building", "building"),
+        ("a brown dog running along the beach", "dog", "dog"),
+        ("white cat sleeping", "cat", "cat"),
+        ("wedding dress in a shop", "dress", "dress"),
+        ("woman wearing a green hat", "woman", "woman"),
+        ("glass, broken", "glass", "glass"),
+        ("red car after:2020", "car", "after:2020 car"),
+    ],
+)
+def test_the_head_of_a_query(query: str, word: str, written: str) -> None:
+    assert head_of(parse_query(query)) == (word, written)
+
+
+@pytest.mark.parametrize("query", ["dog", "like:4", "after:2020", "red car + blue car", "a of b", "in on"])
+def test_queries_without_a_head(query: str) -> None:
+    assert head_of(parse_query(query)) is None
+
+
+@pytest.mark.usefixtures("shared_cache")
+def test_it_is_offered_where_nothing_is_certain_and_it_alone_is(tmp_path: Path) -> None:
+    for number in range(60):
+        picture(number).save(tmp_path / f"{number:03}.png")
+    for number in range(3):
+        plain(COLOURS["red"]).resize((40 + number, 40)).save(tmp_path / f"red-{number}.png")
+    encoder = FakeEncoder()
+    clipsearch.index(tmp_path, encoder=encoder)
+    with clipsearch.open(tmp_path, encoder=encoder) as photos:
+        assert photos.search("red").are_certain
+        assert not photos.search("cyan red").are_certain
+        told = [line for line in photos.notices("cyan red") if "red alone" in line]
+        assert len(told) == 1
+        written = told[0].partition(", write: ")[2]
+        assert photos.search(written).are_certain
+        found = photos.order(written).count(photos)[0]
+        assert f"{found:,} pictures are likely" in told[0]
+        for query in ("red", "red cyan"):
+            assert not any("alone. To see" in line for line in photos.notices(query))
