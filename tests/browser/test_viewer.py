@@ -390,6 +390,30 @@ def test_a_thumb_in_the_large_view_keeps_the_picture(open_page: Open, pictures: 
     expect(title(page)).to_have_text(shown(page)[place + 1])
 
 
+@pytest.mark.parametrize("leave", ["Escape", "Back"])
+def test_a_thumb_given_in_the_large_view_holds_when_it_is_left(open_page: Open, pictures: Site, leave: str) -> None:
+    page = open_page("/?q=red&all=1", at=pictures)
+    page.click(tile(page, "3 yellow.jpg"))
+    expect(title(page)).to_have_text("3 yellow.jpg")
+    page.keyboard.press("+")
+    expect(page).to_have_url(re.compile("up="))
+    settled(page)
+    if leave == "Back":
+        page.go_back()
+    else:
+        page.keyboard.press("Escape")
+    expect(page.locator(".pswp--open")).to_have_count(0)
+    expect(page.locator(".cs-feedback")).to_contain_text("1")
+    expect(page).to_have_url(re.compile("up="))
+    page.reload()
+    expect(page.locator(".cs-feedback")).to_contain_text("1")
+    page.click(tile(page, "3 yellow.jpg"))
+    page.keyboard.press("+")  # taken back
+    expect(page).not_to_have_url(re.compile("up="))
+    page.keyboard.press("Escape")
+    expect(page.locator(".cs-feedback")).to_be_hidden()
+
+
 # --- the selection
 
 

@@ -883,8 +883,13 @@ history.scrollRestoration = "manual";
 addEventListener("pagehide", keepPlace);
 addEventListener("popstate", (event) => {
   const waiting = leaving ?? [];
+  const was = { ...state, isLarge: leaving !== null || state.id !== null };
   leaving = null;
   state = fromAddress(location.search);
+  if (was.isLarge && state.id === null && ["q", "index", "view"].every((name) => was[name] === state[name]) && (!state.ix || !was.ix || state.ix === was.ix)) {
+    state = { ...state, up: was.up, down: was.down, ix: was.ix }; // thumbs given in the large view hold when it is left
+    history.replaceState(event.state, "", toAddress(state));
+  }
   sent = everSent.get(event.state?.sent) ?? null;
   const stays = answered?.key === key() && results.checkVisibility(); // the pictures were there all the time
   restoring = stays ? null : event.state?.place ?? null;
