@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from clipsearch.cores import available_cores
 from clipsearch.encoder.export import export
-from clipsearch.encoder.layout import preprocess_cfg
-from clipsearch.encoder.openclip import OPEN_CLIP_CONFIG, PREPROCESS_KEY, OpenClipEncoder, set_batch_first
+from clipsearch.encoder.layout import OPEN_CLIP_CONFIG, preprocess_cfg
+from clipsearch.encoder.openclip import PREPROCESS_KEY, OpenClipEncoder, set_batch_first
 from clipsearch.errors import UnreadablePicture
 from clipsearch.evaluation.recall import Metrics, evaluate
 from clipsearch.pairs.reading import PairSet
