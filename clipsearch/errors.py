@@ -347,6 +347,17 @@ class ExportFailed(ClipsearchError):
         super().__init__(f"{model} cannot be exported: {problem}. Nothing was written")
 
 
+class NotPushed(ClipsearchError):
+    """The run `model` was not published as `repository`: `problem` says why, `advice` what helps."""
+
+    def __init__(self, model: str, repository: str, problem: str, advice: str) -> None:
+        self.model = model
+        self.repository = repository
+        self.problem = problem
+        self.advice = advice
+        super().__init__(f"{model} was not pushed to {repository}: {problem}. {advice}")
+
+
 class InvalidTarget(ClipsearchError):
     """An index cannot be exported to `target`, a file or database, in which no password is: `problem` says why."""
 

@@ -1,4 +1,4 @@
-"""`clipsearch models`: list, fetch, describe and export models."""
+"""`clipsearch models`: list, fetch, describe, export and publish models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipsearch.cli.options import JsonOption, notice
+from clipsearch.cli.options import JsonOption, notice, print_json
 from clipsearch.cli.terminal import size
 from clipsearch.filenames import safe
 from clipsearch.places import expanded
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 CHECK_PICTURES = 16
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, download, describe and export models.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="List, download, describe, export and publish models."
+)
 
 
 @app.command(name="list")
@@ -148,6 +150,48 @@ def export(
     pixels = _check_pictures(pictures or _sample_pictures(), encoder.preprocessing)
     for line in str(write(encoder, directory, check_pictures=pixels, overwrite=overwrite)).splitlines():
         print(safe(line))
+
+
+@app.command()
+def push(
+    run: Annotated[str, typer.Argument(help="Folder of a finished training run.", metavar="RUN")],
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME on the hub. Created if it is new.", metavar="REPO")],
+    public: Annotated[bool, typer.Option("--public", help="Let anyone read it (default: a private one).")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the model in a repository that holds files.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and send nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish the model of a training run on a model hub (Hugging Face, or HF_ENDPOINT).
+
+    \b
+    Sent are the model, its weights and its card, which names the files of the pairs. Pictures, captions, settings and
+    metrics stay here. The hub's client takes the token from HF_TOKEN or from: hf auth login
+
+    \b
+    Examples:
+      clipsearch models push runs/products me/products --dry-run
+      clipsearch models push runs/products me/products
+    """
+    from clipsearch.training import publishing
+
+    if dry_run:
+        parcels = publishing.parcels_of(run, repository)
+        if as_json:
+            print_json([{"name": parcel.name, "size_bytes": parcel.size_bytes} for parcel in parcels])
+            return
+        for parcel in parcels:
+            print(f"{size(parcel.size_bytes):>9}  {safe(parcel.name)}")
+        print(f"{size(sum(parcel.size_bytes for parcel in parcels)):>9}  in all. Nothing was sent")
+        return
+    done = publishing.push(run, repository, public=public, overwrite=overwrite)
+    if as_json:
+        print_json(dataclasses.asdict(done))
+        return
+    who = "private" if done.private else "public: anyone can read it"
+    print(f"pushed {len(done.files):,} files, {size(done.size_bytes)}, to {safe(done.repository)} ({who})")
+    print(safe(done.url))
 
 
 def _sample_pictures() -> Path:

@@ -24,6 +24,7 @@ from clipsearch.encoder.fingerprints import visual_checksum
 from clipsearch.encoder.layout import preprocess_cfg, read_model_directory
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.encoder.openclip import OpenClipEncoder, set_batch_first
+from clipsearch.encoder.origins import forget_origins_of
 from clipsearch.errors import ExportFailed, MissingExtra, OutOfSpace, StorageError, first_line
 from clipsearch.places import expanded
 from clipsearch.records import FloatArray, PixelArray
@@ -284,6 +285,7 @@ def _write_tower(
             external_data=weights_bytes >= EXTERNAL_FROM_BYTES,
             verbose=False,
         )
+    forget_origins_of(file)
 
 
 def _write_tokenizer(encoder: OpenClipEncoder, folder: Path, text_cfg: dict[str, Any]) -> None:

@@ -139,7 +139,7 @@ def remembered_offline() -> str | None:
     try:
         entry = json.loads((state_dir() / "hub-offline.json").read_text(encoding="utf-8"))
         age_s = time.time() - float(entry["at"])
-        if entry["endpoint"] == _endpoint() and 0 <= age_s < REMEMBER_OFFLINE_S:
+        if entry["endpoint"] == endpoint() and 0 <= age_s < REMEMBER_OFFLINE_S:
             return str(entry["problem"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -148,7 +148,7 @@ def remembered_offline() -> str | None:
 
 def remember_offline(problem: str) -> None:
     """Keep in mind for an hour that the hub cannot be reached, so that waiting for it costs only once."""
-    entry = {"at": time.time(), "endpoint": _endpoint(), "problem": problem}
+    entry = {"at": time.time(), "endpoint": endpoint(), "problem": problem}
     write_small(state_dir() / "hub-offline.json", json.dumps(entry))
 
 
@@ -163,9 +163,7 @@ def _probe(name: str) -> None:
 
     The client's own timeouts do not cover name resolution and its retries multiply them.
     """
-    status = _within(
-        CONNECT_TIMEOUT_S, lambda: _status(f"{_endpoint()}/api/models/{ORGANISATION}/{name}/revision/main")
-    )
+    status = _within(CONNECT_TIMEOUT_S, lambda: _status(f"{endpoint()}/api/models/{ORGANISATION}/{name}/revision/main"))
     if status == 404:
         raise ModelNotFound(name, f"{ORGANISATION} has no such export on the hub")
     if isinstance(status, str):
@@ -203,7 +201,8 @@ def _within(timeout_s: float, task: Callable[[], int | str]) -> int | str:
     return answers[0] if answers else f"no answer within {timeout_s:.0f} s"
 
 
-def _endpoint() -> str:
+def endpoint() -> str:
+    """Address of the hub, which HF_ENDPOINT sets."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 

@@ -40,6 +40,10 @@ TOKENIZER = "textual/tokenizer.json"
 TOKENIZER_CONFIG = "textual/tokenizer_config.json"
 MULTILINGUAL = "multilingual"
 
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+"""What open_clip itself looks for in a folder, or in a repository of a hub."""
+
 DEFAULT_CONTEXT_LENGTH = 77  # open_clip's, also for its Hugging Face text towers
 CLIP_SCORE_SCALE = 100.0  # CLIP clamps exp(logit_scale) there and trained models end at it
 SIGLIP_SCORE_SCALE = 115.0  # published SigLIP and SigLIP 2 checkpoints lie between 110 and 118

@@ -29,7 +29,7 @@ from clipsearch.encoder import PICTURES_PER_CALL, BaseEncoder
 from clipsearch.encoder.arrays import check_pixels, unit_rows
 from clipsearch.encoder.fingerprints import fingerprint_of
 from clipsearch.encoder.kinds import OPEN_CLIP, LoadOptions, ModelInfo, ResolvedModel
-from clipsearch.encoder.layout import DEFAULT_CONTEXT_LENGTH, PREPROCESS_CFG, parse_preprocessing
+from clipsearch.encoder.layout import DEFAULT_CONTEXT_LENGTH, OPEN_CLIP_CONFIG, PREPROCESS_CFG, parse_preprocessing
 from clipsearch.encoder.precision import trial_pictures
 from clipsearch.encoder.quiet import quiet_logging
 from clipsearch.encoder.runs import Runs, Tower
@@ -52,7 +52,6 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 PREPROCESS_KEY = "preprocess_cfg"
 """In the metadata of a .safetensors file: open_clip's preprocessing configuration, as JSON."""
-OPEN_CLIP_CONFIG = "open_clip_config.json"
 
 IMAGES_PER_RUN = {"cuda": 512, "mps": 64, "cpu": 32}
 LEAST_CALL = 256  # pictures

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from clipsearch.encoder.hub import ORGANISATION, is_export_name
 from clipsearch.filenames import readable
 
 if TYPE_CHECKING:
     from clipsearch.training.run import TrainReport
 
 CARD = "MODEL_CARD.md"
-_ONE_WORD = re.compile(r"[A-Za-z0-9.-]+")
+_HUB_LICENCES = (
+    "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-4.0",
+    "cc0-1.0", "gpl-3.0", "lgpl-3.0", "mit", "mpl-2.0", "openrail", "unlicense",
+)  # fmt: skip
+"""A hub refuses a card with another word there, as it does with a base model that it does not have."""
 _MEASURES = ("r1", "r5", "r10")
+
+
+def public_name(model: str) -> str:
+    """A model's name for others: of a folder its last part, since where it lies is nobody's business."""
+    return PurePath(model).name if PurePath(model).is_absolute() else model
 
 
 def model_card(outcome: TrainReport, settings: dict[str, Any], sources: Sequence[str], licence: str | None) -> str:
@@ -23,15 +32,15 @@ def model_card(outcome: TrainReport, settings: dict[str, Any], sources: Sequence
     changed = {name: value for name, value in settings.items() if value not in (None, (), [], {}) and name != "method"}
     lines = [
         "---",
-        f"license: {licence.lower() if licence and _ONE_WORD.fullmatch(licence) else 'other'}",
+        f"license: {licence.lower() if licence and licence.lower() in _HUB_LICENCES else 'other'}",
         "library_name: clipsearch",
         "pipeline_tag: zero-shot-image-classification",
-        f"base_model: {outcome.model or 'a model in memory'}",
+        *([f"base_model: {ORGANISATION}/{outcome.model}"] if is_export_name(outcome.model) else []),
         "---",
         "",
         f"# {PurePath(outcome.run).name}",
         "",
-        f"`{outcome.model or 'A model in memory'}`, fine-tuned by clipsearch (`{outcome.method}`) on "
+        f"`{public_name(outcome.model) or 'A model in memory'}`, fine-tuned by clipsearch (`{outcome.method}`) on "
         f"{outcome.pairs:,} pairs of pictures and captions from {names}.",
         "",
         f"{outcome.steps:,} steps of {outcome.batch:,} pairs; the weights are those of epoch {outcome.best_epoch}, "

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clipsearch.encoder.origins import forget_origins
 from clipsearch.training.graph_cut import load_graph, main_output
 
 HIDDEN = 1024
@@ -155,6 +156,7 @@ def append_residual(source: Path, features: str, residual: Residual, target: Pat
     output.name = result
     output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     target.parent.mkdir(parents=True, exist_ok=True)
+    forget_origins(model)
     if model.ByteSize() > INLINE_BYTES:
         onnx.save(model, str(target), save_as_external_data=True, location="weights.bin")
     else:

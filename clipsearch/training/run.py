@@ -23,7 +23,7 @@ from clipsearch.errors import InvalidModel, MissingExtra, UnreadablePicture, fir
 from clipsearch.pairs.reading import PairSet, open_pairs
 from clipsearch.records import FloatArray, PixelArray
 from clipsearch.removing import remove_made, replace_tree
-from clipsearch.training.card import CARD, model_card
+from clipsearch.training.card import CARD, model_card, public_name
 from clipsearch.training.checkpoints import write_atomically
 from clipsearch.training.run_folder import REPORT, SETTINGS, Row, RunFolder
 from clipsearch.training.settings import InvalidSettings, Method, Settings, TrainingInterrupted, TrainingStopped
@@ -413,7 +413,7 @@ def _carry_out(
 
 def _write_model(trainee: Trained, folder: RunFolder, request: Request, dev: PairSet, base_fingerprint: str) -> str:
     """Write the model directory, compare it with what was trained, and put it in place. Returns its fingerprint."""
-    name = request.model.removeprefix(OPEN_CLIP) if request.model else "a model in memory"
+    name = public_name(request.model).removeprefix(OPEN_CLIP) if request.model else "a model in memory"
     work = Path(tempfile.mkdtemp(prefix=".model-", dir=folder.path))
     try:
         partial = work / "model"

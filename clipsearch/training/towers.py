@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from clipsearch.cores import available_cores
 from clipsearch.encoder.export import export
-from clipsearch.encoder.layout import preprocess_cfg
-from clipsearch.encoder.openclip import OPEN_CLIP_CONFIG, PREPROCESS_KEY, OpenClipEncoder, set_batch_first
+from clipsearch.encoder.layout import OPEN_CLIP_CONFIG, preprocess_cfg
+from clipsearch.encoder.openclip import PREPROCESS_KEY, OpenClipEncoder, set_batch_first
 from clipsearch.errors import UnreadablePicture
 from clipsearch.evaluation.recall import Metrics, evaluate
 from clipsearch.pairs.reading import PairSet
 from clipsearch.records import FloatArray, IntArray, PixelArray
+from clipsearch.training.captions import TEXTS_AT_ONCE, Captions
 from clipsearch.training.checkpoints import write_atomically
 from clipsearch.training.distributed import World
 from clipsearch.training.freezing import LAYER, STEM, frozen_by, plain_name
@@ -34,30 +35,14 @@ from clipsearch.training.mirroring import may_be_mirrored, mirroring_notice
 from clipsearch.training.order import Draw, Order
 from clipsearch.training.plan import plan
 from clipsearch.training.run_folder import WEIGHTS
-from clipsearch.training.sameness import check_variety, numbered, same_pictures
+from clipsearch.training.sameness import check_variety, same_pictures
 from clipsearch.training.settings import InvalidSettings, LoraTarget, Objective, Settings
 from clipsearch.training.views import WHOLE, view_of
 
 PICTURES_AT_ONCE = 64
-TEXTS_AT_ONCE = 256
 LARGEST_KEPT_BYTES = 512 << 20  # of the pixels of a set that is measured
 MICRO_BATCHES = {"cuda": 128, "mps": 32, "cpu": 32}  # pairs in memory at once, if nobody says otherwise
 LEARNING_RATES = {"lora": 5e-4, "locked-image": 1e-5, "full": 1e-5}
-
-
-class Captions:
-    """All captions of some pairs: their tokens, their pictures, and which are the same text."""
-
-    def __init__(self, pairs: PairSet, tokenize: Callable[[list[str]], Tensor]) -> None:
-        unique: dict[str, int] = {}
-        rows = [[unique.setdefault(caption, len(unique)) for caption in pair.captions] for pair in pairs]
-        self.texts = list(unique)
-        self.rows = np.array([row for own in rows for row in own], dtype=np.int64)
-        self.first: IntArray = np.cumsum([0, *map(len, rows)]).astype(np.int64)
-        self.owners: IntArray = np.repeat(np.arange(len(rows)), [len(own) for own in rows])
-        parts = [tokenize(self.texts[at : at + TEXTS_AT_ONCE]) for at in range(0, len(self.texts), TEXTS_AT_ONCE)]
-        self.tokens = torch.cat(parts)  # (T, L) int64
-        self.same = torch.from_numpy(numbered(row.tobytes() for row in self.tokens.numpy()))  # (T,)
 
 
 class TowersTrainee:
@@ -156,15 +141,15 @@ class TowersTrainee:
                 draw.pictures[place] = number
                 draw.captions[place] = self._captions.first[number]
             pixels.append(found)
-        rows = torch.from_numpy(self._captions.rows[draw.captions])
+        rows = self._captions.rows[draw.captions]
         host = torch.from_numpy(np.stack(pixels))
         if self.device.type == "cuda":
             host = host.pin_memory()
         return Loaded(
             host.to(self.device, non_blocking=True),
-            self._captions.tokens[rows].to(self.device, non_blocking=True),
+            self._captions.tokens(rows).to(self.device, non_blocking=True),
             torch.from_numpy(self._same_pictures[draw.pictures]).to(self.device),
-            self._captions.same[rows].to(self.device),
+            self._captions.same[torch.from_numpy(rows)].to(self.device),
         )
 
     def look_ahead(self, draws: list[Draw]) -> None:
@@ -261,9 +246,10 @@ class TowersTrainee:
         """Vectors of all readable pictures and of all different captions of a set."""
         self.set_training(False)
         captions = self._set_captions[name]
+        numbers = np.arange(len(captions.texts))
         texts = [
-            self._text_vectors(captions.tokens[start : start + TEXTS_AT_ONCE].to(self.device)).cpu().numpy()
-            for start in range(0, len(captions.texts), TEXTS_AT_ONCE)
+            self._text_vectors(captions.tokens(numbers[start : start + TEXTS_AT_ONCE]).to(self.device)).cpu().numpy()
+            for start in range(0, len(numbers), TEXTS_AT_ONCE)
         ]
         if name not in self._locked_images:
             images = self._set_images(name)

@@ -96,6 +96,8 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exporte
 def test_an_export_gives_the_vectors_of_pytorch(kind: str, exports: Callable[[str], Exported]) -> None:
     config, made = CONFIGS[kind], exports(kind)
     encoder, given, report = made.encoder, made.given, made.report
+    for tower in ("visual", "textual"):  # the exporter notes for each node the lines of code, with their folders
+        assert b".py" not in (made.path / tower / "model.onnx").read_bytes()
     assert report.images is not None
     assert report.images.least > 0.99999
     assert report.texts.least > 0.99999

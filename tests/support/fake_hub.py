@@ -1,9 +1,14 @@
-"""A model hub on 127.0.0.1 that serves folders as repositories: the few endpoints that snapshot_download asks."""
+"""A model hub on 127.0.0.1 that serves folders as repositories: the few endpoints that its client asks.
+
+It takes uploads, too, from whoever has TOKEN: small files in the commit, large ones before it, as the real one does.
+"""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,21 +17,31 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+TOKEN = "hf_of_a_test"
+LARGE_BYTES = 10_000  # what is sent before the commit
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @dataclass
 class FakeHub:
-    """`requests` are the paths that were asked for; `broken` files break off in the middle."""
+    """`requests` are the paths that were asked for; `broken` files break off in the middle.
+
+    `public`: repositories that anyone may read. `received`: bodies of all uploads, as they came. `fails_at`: the path
+    whose upload is answered with status 500.
+    """
 
     url: str
     requests: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
+    public: set[str] = field(default_factory=set)
+    received: list[bytes] = field(default_factory=list)
+    fails_at: str | None = None
 
 
 @contextmanager
-def fake_hub(repositories: dict[str, Path]) -> Iterator[FakeHub]:
-    """Serve each folder under its repository name ("organisation/name")."""
+def fake_hub(repositories: dict[str, Path], new: Path | None = None) -> Iterator[FakeHub]:
+    """Serve each folder under its repository name ("organisation/name"). `new`: where created ones lie."""
+    large: dict[str, bytes] = {}
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -40,13 +55,88 @@ def fake_hub(repositories: dict[str, Path]) -> Iterator[FakeHub]:
         def do_GET(self) -> None:
             self._answer(body=True)
 
+        def do_PUT(self) -> None:
+            path = urlsplit(self.path).path.lstrip("/")
+            large[path.removeprefix("lfs/")] = self._received()
+            self._json({}, True)
+
+        def do_POST(self) -> None:
+            path = unquote(urlsplit(self.path).path).lstrip("/")
+            hub.requests.append(path)
+            data = self._received()
+            if path == "api/validate-yaml":
+                self._json({"errors": [], "warnings": []}, True)
+                return
+            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                self._json({"error": "Invalid username or password."}, True, 401)
+                return
+            if path == "api/repos/create":
+                self._create(json.loads(data))
+            elif found := re.fullmatch(r"api/models/(.+)/preupload/main", path):
+                self._json({"files": [_mode(file) for file in json.loads(data)["files"]]}, True)
+            elif found := re.fullmatch(r"(.+)\.git/info/lfs/objects/batch", path):
+                objects = [
+                    {**entry, "actions": {"upload": {"href": f"{hub.url}/lfs/{entry['oid']}"}}}
+                    for entry in json.loads(data)["objects"]
+                ]
+                self._json({"objects": objects, "transfer": "basic"}, True)
+            elif (found := re.fullmatch(r"api/models/(.+)/commit/main", path)) and found[1] in repositories:
+                self._commit(found[1], [json.loads(line) for line in data.splitlines()])
+            else:
+                self._json({"error": "Repository not found"}, True, 404, {"X-Error-Code": "RepoNotFound"})
+
+        def _received(self) -> bytes:
+            if self.headers.get("Transfer-Encoding") == "chunked":
+                parts = []
+                while size := int(self.rfile.readline(), 16):
+                    parts.append(self.rfile.read(size))
+                    self.rfile.readline()
+                self.rfile.readline()
+                data = b"".join(parts)
+            else:
+                data = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            hub.received.append(data)
+            return data
+
+        def _create(self, asked: dict[str, str]) -> None:
+            name = f"{asked['organization']}/{asked['name']}"
+            url = {"url": f"{hub.url}/{name}", "name": name}
+            if name in repositories:
+                self._json({"error": "You already created this model repo", **url}, True, 409)
+                return
+            assert new is not None
+            repositories[name] = new / name
+            repositories[name].mkdir(parents=True)
+            if asked.get("visibility") != "private":
+                hub.public.add(name)
+            self._json(url, True)
+
+        def _commit(self, name: str, lines: list[dict[str, dict[str, str]]]) -> None:
+            folder = repositories[name]
+            if hub.fails_at == "commit":
+                self._json({"error": "Internal error"}, True, 500)
+                return
+            for line in lines:
+                kind, value = str(line["key"]), line["value"]
+                if kind == "header":
+                    continue
+                target = folder / value["path"]
+                if kind == "deletedFile":
+                    target.unlink()
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(large[value["oid"]] if kind == "lfsFile" else base64.b64decode(value["content"]))
+            url = f"{hub.url}/{name}/commit/{COMMIT}"
+            self._json({"success": True, "commitOid": COMMIT, "commitUrl": url}, True)
+
         def _answer(self, *, body: bool) -> None:
             path = unquote(urlsplit(self.path).path).lstrip("/")
             hub.requests.append(path)
             for name, folder in repositories.items():
-                if path.startswith(f"api/models/{name}/revision/"):
+                if path.startswith(f"api/models/{name}/revision/") or path == f"api/models/{name}":
                     files = [{"rfilename": file} for file in _files(folder)]
-                    self._json({"id": name, "sha": COMMIT, "siblings": files, "private": False}, body)
+                    private = new is not None and name not in hub.public
+                    self._json({"id": name, "sha": COMMIT, "siblings": files, "private": private}, body)
                     return
                 if path.startswith(f"api/models/{name}/tree/"):
                     self._json([_entry(folder, file) for file in _files(folder)], body)
@@ -98,6 +188,12 @@ def fake_hub(repositories: dict[str, Path]) -> Iterator[FakeHub]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def _mode(file: dict[str, object]) -> dict[str, object]:
+    size = file["size"]
+    assert isinstance(size, int)
+    return {"path": file["path"], "uploadMode": "lfs" if size > LARGE_BYTES else "regular", "shouldIgnore": False}
 
 
 def _files(folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ open_clip = pytest.importorskip("open_clip")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from clipsearch.encoder.layout import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS  # noqa: E402
 from clipsearch.encoder.openclip import OpenClipEncoder  # noqa: E402
 from clipsearch.errors import InvalidModel  # noqa: E402
 from clipsearch.pairs.reading import open_pairs  # noqa: E402
 from clipsearch.records import FloatArray  # noqa: E402
 from clipsearch.training.loop import Loop, ema_decay  # noqa: E402
-from clipsearch.training.run_folder import RunFolder  # noqa: E402
+from clipsearch.training.run_folder import WEIGHTS, RunFolder  # noqa: E402
 from clipsearch.training.settings import Settings  # noqa: E402
 from clipsearch.training.towers import TowersTrainee, write_weights  # noqa: E402
 from clipsearch.training.views import WHOLE, view_of  # noqa: E402
@@ -100,6 +102,16 @@ def test_a_checkpoint_gives_the_vectors_of_the_run(name: str, tmp_path: Path) ->
     assert found.preprocessing == trained.preprocessing
     assert found.fingerprint == trained.fingerprint
     np.testing.assert_allclose(vectors(found, folder), vectors(trained, folder), atol=1e-6)
+    # Under the names that `models push` gives them, open_clip itself finds the weights.
+    (tmp_path / "hub").mkdir()
+    shutil.copy(run.path / WEIGHTS, tmp_path / "hub" / OPEN_CLIP_WEIGHTS)
+    shutil.copy(run.path / OPEN_CLIP_CONFIG, tmp_path / "hub")
+    theirs, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path / 'hub'}")
+    tokens = trained.tokenizer(["a red boat and a tall hill"])
+    with torch.no_grad():
+        expected = trained.model.eval().encode_text(tokens)
+        torch.testing.assert_close(theirs.eval().encode_text(tokens), expected, atol=1e-5, rtol=1e-4)
+    assert tuple(preprocess.transforms[-1].mean) == trained.preprocessing.mean
     if trainee.bias is not None:
         assert float(trainee.bias.detach()) != pytest.approx(-10.0, abs=1e-5)
         assert float(found.model.logit_bias.detach()) == pytest.approx(float(trainee.bias.detach()), abs=1e-6)
