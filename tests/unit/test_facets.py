@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from clipsearch.query import parse_query
 from clipsearch.records import ImageRecord, PictureMetadata
 from clipsearch.search.collection import Collection
 from clipsearch.search.facets import count_facets, timeline
+from clipsearch.search.suggest import Vocabulary, suggest
 from clipsearch.store.columns import Columns
 from clipsearch.store.tags import make_tag, write_tags
 from tests.support.fake_encoder import FakeEncoder
@@ -182,14 +184,31 @@ def test_positions_are_those_of_a_search(ids: set[int], own: set[int]) -> None:
     assert columns.row_ids[found].tolist() == sorted(ids & own)
 
 
-@pytest.mark.slow
-def test_facets_of_100_000_pictures_take_a_fraction_of_a_second(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
     encoder = FakeEncoder(8)
-    index = write_index(tmp_path / "photos", encoder, lambda: random_blocks(100_000, 8), record=photo_record)
+    folder = tmp_path_factory.mktemp("many") / "photos"
+    index = write_index(folder, encoder, lambda: random_blocks(100_000, 8), record=photo_record)
     with Collection(index, encoder=encoder) as photos:
-        ids = photos.row_ids()
-        count_facets(photos, ids)
-        began = time.process_time()
-        count_facets(photos, ids)
-        timeline(photos, ids[::-1])
-        assert time.process_time() - began < 0.3  # 0.03 by itself
+        yield photos
+
+
+@pytest.mark.slow
+def test_facets_of_100_000_pictures_take_a_fraction_of_a_second(many: Collection) -> None:
+    ids = many.row_ids()
+    count_facets(many, ids)
+    began = time.process_time()
+    count_facets(many, ids)
+    timeline(many, ids[::-1])
+    assert time.process_time() - began < 0.3  # 0.03 by itself
+
+
+@pytest.mark.slow
+def test_a_keystroke_over_100_000_pictures_costs_milliseconds(many: Collection) -> None:
+    began = time.process_time()
+    known = Vocabulary(many)
+    assert time.process_time() - began < 0.5  # once for a generation; 0.013 by itself
+    began = time.process_time()
+    for word in ("c", "ca", "can", "folder:2", "camera:c", "tag:x", "20"):
+        suggest(many, known, word)
+    assert (time.process_time() - began) / 7 < 0.02  # 0.0003 by itself

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -105,17 +104,3 @@ def test_the_page_is_told_over_http(index: Path) -> None:
         assert client.post("/v1/suggest", json={"word": "x" * 2000}).status_code == 422
         cross = client.post("/v1/suggest", json={"word": "x"}, headers={"origin": "http://evil.example"})
         assert cross.status_code == 403
-
-
-@pytest.mark.slow
-def test_a_keystroke_over_100_000_pictures_costs_milliseconds(tmp_path: Path) -> None:
-    encoder = FakeEncoder(8)
-    index = write_index(tmp_path / "photos", encoder, lambda: random_blocks(100_000, 8), record=photo_record)
-    with Collection(index, encoder=encoder) as photos:
-        began = time.process_time()
-        known = Vocabulary(photos)
-        assert time.process_time() - began < 0.5  # once for a generation; 0.013 by itself
-        began = time.process_time()
-        for word in ("c", "ca", "can", "folder:2", "camera:c", "tag:x", "20"):
-            suggest(photos, known, word)
-        assert (time.process_time() - began) / 7 < 0.02  # 0.0003 by itself
