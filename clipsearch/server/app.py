@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clipsearch import __version__
 from clipsearch.encoder import Encoder
-from clipsearch.server.engine import Engine
+from clipsearch.server.engine import Engine, Make, SharedCollection
 from clipsearch.server.metrics import Metrics
 from clipsearch.server.reference import add_reference, add_security
 from clipsearch.server.routes import Service, add_routes
@@ -47,12 +47,13 @@ def create_app(
     encoder: Encoder | None = None,
     interface: Callable[[FastAPI, Service], Callable[[], None]] | None = None,
     background: Iterable[Callable[[Service], Callable[[], None]]] = (),
+    make: Make = SharedCollection,
 ) -> FastAPI:
     """Make the application that serves `indexes` (index folders).
 
     `encoder` is used instead of the indexes' own model where given. `interface` adds the browser interface, and
     returns what is called when the server ends. Each of `background` is started with the server and returns what
-    stops it.
+    stops it. `make` opens a generation of an index.
     Raises: IndexNotFound, CorruptIndex, UnsupportedIndex, ModelNotFound, InvalidModel; ValueError without a token
     where one is needed, and for a root path that is none.
     """
@@ -61,7 +62,7 @@ def create_app(
         raise ValueError("a server that other machines can reach needs a token")
     root = checked_root(options.root_path)
     metrics = Metrics()
-    engine = Engine(indexes, encoder=encoder, observe_batch=metrics.batch, observe_reload=metrics.reload)
+    engine = Engine(indexes, encoder=encoder, observe_batch=metrics.batch, observe_reload=metrics.reload, make=make)
     service = Service(
         engine,
         metrics,

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,10 @@ class SharedCollection(Collection):
             search, SEARCHES_AT_ONCE, lambda items: observe("search", items)
         )
 
+    def in_use(self) -> AbstractContextManager[None]:
+        """What goes on as long as a thread answers from this."""
+        return contextlib.nullcontext()
+
     def alone(self, encoder: Encoder) -> Collection:
         """This generation with another encoder, for one thread that shares nothing. Valid as long as this is."""
         if self._twin is None or self._twin[0] is not encoder:
@@ -80,6 +84,9 @@ class SharedCollection(Collection):
             found = super().nearest(np.stack([asked[place][0] for place in places]), k)
             answers.update(zip(places, zip(*found, strict=True), strict=True))
         return [answers[place] for place in range(len(asked))]
+
+
+Make = Callable[[Path, Encoder, Callable[[str, int], None]], SharedCollection]
 
 
 class Stopping(ClipsearchError):
@@ -145,7 +152,8 @@ class ServedIndex:
         if self._changed():
             self._engine.wake()
         try:
-            yield mine.collection
+            with mine.collection.in_use():
+                yield mine.collection
         finally:
             with self._lock:
                 mine.users -= 1
@@ -277,14 +285,17 @@ class Engine:
         encoder: Encoder | None = None,
         observe_batch: Callable[[str, int], None] = lambda kind, items: None,
         observe_reload: Callable[[str, str], None] = lambda index, result: None,
+        make: Make = SharedCollection,
     ) -> None:
         """Open `indexes` (index folders), perhaps none yet (see `add`). `encoder` is used instead of the indexes' own
-        model where given. Of several, those that cannot be read are absent, and looked for now and then.
+        model where given. `make` opens a generation. Of several, those that cannot be read are absent, and looked for
+        now and then.
 
         Raises: IndexNotFound, CorruptIndex, UnsupportedIndex, ModelNotFound, InvalidModel, EncoderMismatch.
         """
         self.observe_reload = observe_reload
         self._observe_batch = observe_batch
+        self._make = make
         self._given = None if encoder is None else BatchingEncoder(encoder, observe=observe_batch)
         self._encoders: dict[str, BatchingEncoder] = {}
         self._encoders_lock = threading.Lock()
@@ -368,7 +379,7 @@ class Engine:
     def open(self, index: Path) -> SharedCollection:
         """Open the newest generation of an index with an encoder that is shared. Raises: see __init__."""
         if self._given is not None:
-            return self._reading_apart(SharedCollection(index, self._given, self._observe_batch))
+            return self._reading_apart(self._make(index, self._given, self._observe_batch))
         with contextlib.ExitStack() as stack:
             probe = stack.enter_context(Collection(index))
             model = probe.manifest.model
@@ -379,7 +390,7 @@ class Engine:
                     if encoder.fingerprint != model.fingerprint:
                         raise EncoderMismatch(index, model.name, encoder.name, str(probe.root))
                     self._encoders[model.name] = encoder
-            return self._reading_apart(SharedCollection(index, encoder, self._observe_batch))
+            return self._reading_apart(self._make(index, encoder, self._observe_batch))
 
     def _reading_apart(self, collection: SharedCollection) -> SharedCollection:
         """A collection that reads parts of pictures as the engine's user does, as soon as that is known."""

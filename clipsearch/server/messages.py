@@ -347,7 +347,7 @@ class SimilarAnswer(BaseModel):
             "model does not read, words that are almost filters."
         ),
     ] = []
-    partial: Annotated[bool, Field(description="Of several indexes, whether some were left out.")] = False
+    partial: Annotated[bool, Field(description="Of several indexes, or shards, whether some were left out.")] = False
     missing: Annotated[list[MissingIndex], Field(description="Those that were left out.")] = []
 
 

@@ -29,6 +29,7 @@ from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import (
     GONE,
     ClipsearchError,
+    ClusterError,
     DimensionMismatch,
     IndexLocked,
     IndexNotFound,
@@ -185,7 +186,8 @@ class Service:
         with served.lease(at_least=asked.at_least_generation) as photos:
             check_index(photos.identity, served.name, asked.index_id)
             question = asked.model_dump(exclude=_NOT_OF_THE_ORDER)
-            key = json.dumps([served.name, photos.identity, photos.generation, photos.manifest.created_at, question])
+            of = [served.name, photos.identity, photos.generation, photos.manifest.created_at, sorted(photos.missing)]
+            key = json.dumps([*of, question])
             order = self._orders.find(key)
             if order is None:
                 vector = None if asked.vector is None else np.array(asked.vector, np.float64)
@@ -216,9 +218,10 @@ class Service:
                 row_id = row_at(photos, path) if found is None else found
             row_id = row_of_content(photos, row_id, asked.content)
             if crop is not None:
-                hits = similar_to_part(photos, row_id, crop, asked.k, asked.offset)
+                hits = photos.answered(lambda: similar_to_part(photos, row_id, crop, asked.k, asked.offset))
                 return self._answer(served, photos, hits, began)
-            return self._answer(served, photos, similar_to_row(photos, row_id, asked.k, asked.offset), began)
+            hits = photos.answered(lambda: similar_to_row(photos, row_id, asked.k, asked.offset))
+            return self._answer(served, photos, hits, began)
 
     def similar_to_file(
         self, path: Path, index: str | None, k: int, offset: int = 0, xywh: str | None = None
@@ -228,7 +231,7 @@ class Service:
         served = self.engine.index(index)
         with served.lease() as photos:
             vector, content = self._read_file(path, photos, None if xywh is None else read_crop(xywh))
-            hits = similar_to_vector(photos, vector, k, content=content, offset=offset)
+            hits = photos.answered(lambda: similar_to_vector(photos, vector, k, content=content, offset=offset))
             return self._answer(served, photos, hits, began)
 
     def encode_file(self, path: Path, photos: Collection, xywh: str | None = None) -> FloatArray:
@@ -878,6 +881,7 @@ _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (IndexLocked, 409),
     (Stopping, 503),
     (PartLost, 503),
+    (ClusterError, 503),
     (NothingIndexed, 404),
     (IndexNotFound, 503),  # it was there when the server was started
     (MissingExtra, 501),

@@ -4,6 +4,7 @@ from clipsearch.vectors.directions import directed
 from clipsearch.vectors.files import BinaryWriter, VectorsFile, check_vectors, write_vectors
 from clipsearch.vectors.segments import (
     IVF_FROM_ROWS,
+    Share,
     VectorSegment,
     check_queries,
     distinct,
@@ -16,6 +17,7 @@ from clipsearch.vectors.segments import (
 __all__ = [
     "IVF_FROM_ROWS",
     "BinaryWriter",
+    "Share",
     "VectorSegment",
     "VectorsFile",
     "check_queries",

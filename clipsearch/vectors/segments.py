@@ -34,6 +34,10 @@ ROWS_PER_EXACT_ROW = 50
 """To pick out a vector and multiply it takes as long as to scan the codes of so many rows: 0.5 to 2 us, and 0.015."""
 RERANK_OF_UNLIKE = 4
 LISTS_SHARE_WORTH_CHOOSING = 1 / 4  # of all; where more are needed, all are visited
+Share = tuple[int, int]
+"""Which part of how many: a range of the rows where all are scored, every so many lists of an inverted file. The best
+of all shares are those of the whole, or better: each proposes as many candidates as the whole does."""
+ALL_OF_IT: Share = (0, 1)
 
 
 class VectorSegment:
@@ -47,8 +51,9 @@ class VectorSegment:
         faiss_file: Path | None = None,
         ivf: IvfParameters | None = None,
         exclude: IntArray | None = None,
+        share: Share = ALL_OF_IT,
     ) -> None:
-        """Map a vectors file. `exclude`: sorted ids of vectors that are never answered.
+        """Map a vectors file. `exclude`: sorted ids of vectors that are never answered. `share`: what is searched.
 
         Raises: CorruptIndex, DimensionMismatch.
         """
@@ -63,6 +68,7 @@ class VectorSegment:
             self.file.expect_few()
         self._selector: Any = None
         self._list_of_row: npt.NDArray[np.int32] | None = None
+        self._share = share
 
     def __len__(self) -> int:
         return len(self.file)
@@ -161,10 +167,12 @@ class VectorSegment:
     def _search_exact(
         self, queries: FloatArray, k: int, positions: IntArray | None = None
     ) -> tuple[FloatArray, IntArray]:
-        """Score every live row, or those at `positions` (sorted, live)."""
+        """Score every live row of the share, or those at `positions` (sorted, live)."""
         best = empty_result(len(queries), k)
-        for start in range(0, len(self), EXACT_BLOCK_ROWS):
-            stop = min(start + EXACT_BLOCK_ROWS, len(self))
+        number, of = self._share
+        first, last = len(self) * number // of, len(self) * (number + 1) // of
+        for start in range(first, last, EXACT_BLOCK_ROWS):
+            stop = min(start + EXACT_BLOCK_ROWS, last)
             if positions is None:
                 scores, ids = self.file.products(queries, slice(start, stop)), self.ids[start:stop]
                 dead = self._dead[(self._dead >= start) & (self._dead < stop)]
@@ -188,7 +196,11 @@ class VectorSegment:
         if selector is not None:
             parameters.sel = selector
         wanted = min(k * ivf.rerank, len(self))
-        _, candidates = self._faiss.search(np.ascontiguousarray(queries), wanted, params=parameters)
+        queries = np.ascontiguousarray(queries)
+        if self._share == ALL_OF_IT:
+            _, candidates = self._faiss.search(queries, wanted, params=parameters)
+        else:
+            candidates = self._candidates_of_share(queries, wanted, nprobe, parameters)
         scores, ids = empty_result(len(queries), k)
         for q, row_ids in enumerate(candidates):
             row_ids = distinct(row_ids[row_ids >= 0])
@@ -196,12 +208,27 @@ class VectorSegment:
             scores[q : q + 1], ids[q : q + 1] = top_k(exact, row_ids, k)
         return scores, ids
 
+    def _candidates_of_share(self, queries: FloatArray, wanted: int, nprobe: int, parameters: Any) -> IntArray:
+        """What the share's lists propose, of those that a query visits. Shape: (Q, wanted) int64, -1 for none."""
+        faiss = import_faiss()
+        number, of = self._share
+        nearness, lists = self._faiss.quantizer.search(queries, nprobe)
+        lists[lists % of != number] = -1  # which FAISS passes over
+        distances, found = np.empty((len(queries), wanted), np.float32), np.empty((len(queries), wanted), np.int64)
+        arrays = [faiss.swig_ptr(array) for array in (lists, nearness, distances, found)]
+        # FAISS's function for Python takes no parameters.
+        self._faiss.search_preassigned_c(len(queries), faiss.swig_ptr(queries), wanted, *arrays, False, parameters)
+        return found
+
 
 def open_segments(
-    manifest: Manifest, locate: Callable[[FileRef], Path], hidden: Callable[[FileRef | None], IntArray]
+    manifest: Manifest,
+    locate: Callable[[FileRef], Path],
+    hidden: Callable[[FileRef | None], IntArray],
+    share: Share = ALL_OF_IT,
 ) -> list[VectorSegment]:
     """Open every segment of a generation. `locate` returns the verified path of a file, `hidden` the ids in a file of
-    marks. Raises: CorruptIndex, DimensionMismatch.
+    marks; of each, `share` is searched. Raises: CorruptIndex, DimensionMismatch.
     """
     return [
         VectorSegment(
@@ -210,6 +237,7 @@ def open_segments(
             faiss_file=None if segment.faiss is None else locate(segment.faiss),
             ivf=segment.ivf,
             exclude=hidden(segment.hidden),
+            share=share,
         )
         for segment in manifest.segments
     ]

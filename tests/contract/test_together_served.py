@@ -203,7 +203,8 @@ def test_indexes_of_different_models_are_served_one_by_one(indexes: list[Path], 
         assert together.get("/v1/status").json()["together"] is None
         engine = together.app.state.service.engine  # type: ignore[attr-defined]
         engine._given = None
-        engine.open = Collection
+        others = FakeEncoder(seed=3, name="other")
+        engine.open = lambda index: SharedCollection(index, others, lambda kind, items: None)
         engine.add(other / ".clipsearch")
         told = together.get("/v1/status").json()["together"]
         assert told["id"] is None and f"the index {other}" in told["problem"]

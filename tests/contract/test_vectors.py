@@ -307,3 +307,54 @@ def test_asking_for_everything_finds_everything(large: tuple[VectorSegment, Path
         ids = indexed.search(clustered(2, 32), k)[1]
         assert (ids >= 0).all()
     assert set(ids[0].tolist()) == set(row_ids.tolist())
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 60), st.integers(1, 7), st.integers(1, 70), st.booleans(), st.integers(0, 2**32 - 1))
+def test_the_best_of_all_shares_are_those_of_the_whole(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, of: int, k: int, filtered: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = unit(rng.standard_normal((rows, 8))) if rows else np.empty((0, 8), np.float32)
+    row_ids = np.sort(rng.choice(100, rows, replace=False)).astype(np.int64)
+    dead = row_ids[rng.random(rows) < 0.2]
+    selection = np.flatnonzero(rng.random(120) < 0.5).astype(np.int64) if filtered else None
+    queries = unit(rng.standard_normal((3, 8)))
+    folder = tmp_path_factory.mktemp("v")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clipsearch.vectors.segments.EXACT_BLOCK_ROWS", 7)
+        whole = make(folder, row_ids, matrix, exclude=dead).search(queries, k, selection=selection)
+        parts = [
+            make(folder, row_ids, matrix, exclude=dead, share=(number, of)).search(queries, k, selection=selection)
+            for number in range(of)
+        ]
+    for q in range(3):
+        each = [{i for i in ids[q].tolist() if i >= 0} for _, ids in parts]
+        assert sum(map(len, each)) == len(set().union(*each))  # none is in two shares
+    scores, ids = merge(parts, k)
+    np.testing.assert_array_equal(ids, whole[1])
+    np.testing.assert_allclose(scores, whole[0], atol=1e-6)
+
+
+def test_shares_of_an_inverted_file_find_no_less_than_the_whole(
+    large: tuple[VectorSegment, Path, IvfParameters, IntArray],
+) -> None:
+    whole, faiss_file, ivf, row_ids = large
+    rows = whole.file.take(np.arange(len(whole)))
+    dead = row_ids[::7]
+    queries = unit(rows[5::600] + 0.1 * np.random.default_rng(3).standard_normal((10, 32)))
+
+    def opened(**options: Any) -> VectorSegment:
+        return VectorSegment(faiss_file.parent / "vectors.npy", 32, faiss_file=faiss_file, ivf=ivf, **options)
+
+    for selection in (None, np.setdiff1d(row_ids[1::3], dead)):
+        truth = opened(exclude=dead).search(queries, 10, exact=True, selection=selection)[1]
+        one = opened(exclude=dead).search(queries, 10, selection=selection)[1]
+        parts = [opened(exclude=dead, share=(n, 4)).search(queries, 10, selection=selection) for n in range(4)]
+        found = merge(parts, 10)[1]
+        assert all((ids[:, 0] >= 0).any() for _, ids in parts)  # each has some to give
+        for q in range(len(queries)):
+            each = [{i for i in ids[q].tolist() if i >= 0} for _, ids in parts]
+            assert sum(map(len, each)) == len(set().union(*each))
+            assert not set(found[q].tolist()) & set(dead.tolist())
+            assert len(np.intersect1d(found[q], truth[q])) >= len(np.intersect1d(one[q], truth[q]))

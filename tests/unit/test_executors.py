@@ -14,7 +14,8 @@ from clipsearch.cli.terminal import progress_display
 from clipsearch.cores import available_cores, use_cores
 from clipsearch.errors import InvalidArgument, MissingExtra
 from clipsearch.indexer.build import Progress
-from clipsearch.indexer.cluster import RayExecutor, check_ray
+from clipsearch.indexer.cluster import RayExecutor
+from clipsearch.indexer.connection import check_ray
 from tests.support.pictures import fill
 
 
@@ -38,13 +39,13 @@ def test_ray_must_be_there_and_new_enough(installed: str | None, monkeypatch: py
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     with pytest.raises(MissingExtra, match=r"clipsearch\[ray\]"):
-        check_ray()
+        check_ray("indexing on a cluster")
 
 
 @pytest.mark.parametrize("installed", ["2.60.0", "2.61.0rc1", "3.0.0"])
 def test_newer_ones_will_do(installed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: installed)
-    check_ray()
+    check_ray("indexing on a cluster")
 
 
 @pytest.mark.parametrize(
