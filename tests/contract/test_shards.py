@@ -55,8 +55,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     write_words(index, {path: ["Yellow pages", f"New times {n}"] for n, path in zip(WRITTEN, paths, strict=True)})
     options = ServerOptions(warm_pictures_after_s=None)
     with place_for_ray():
+        from clipsearch.server import ray_serve
         from clipsearch.server.ray_serve import RayServe, Sharding
 
+        ray_serve.START_S = 600.0  # beside other tests; how fast it starts is not what is tested
         one = create_app([index], encoder=encoder, options=options)
         with RayServe(Sharding(shards=SHARDS), 1) as fleet:
             sharded = create_app([index], encoder=encoder, options=options, make=fleet.open)

@@ -29,6 +29,7 @@ from clipsearch.store import open_snapshot
 from tests.support.collections import serving
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill, picture, scene
+from tests.support.videos import write_video
 
 FIVE = IndexOptions(views=5)
 PREPROCESSING = Preprocessing(64, 64, (0.5,) * 3, (0.5,) * 3, "bicubic", "squash")
@@ -199,6 +200,32 @@ def test_pictures_as_queries_are_seen_alike(folder: Path, tmp_path: Path) -> Non
             assert np.allclose(part, five_of(other.crop((20, 30, 220, 170)), FakeEncoder()), atol=1e-5)
         assert httpx.get(f"{url}/v1/status").status_code == 200
         assert not np.allclose(clipsearch.Encoder(FakeEncoder()).encode_picture(other), expected, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_what_moves_is_seen_whole(tmp_path: Path) -> None:
+    """The shots of videos and animations have the same vectors with five views as with one; stills have not."""
+    scenes = [scene(number) for number in (1, 5, 9)]
+    found = []
+    for options in (IndexOptions(views=1), FIVE):
+        folder = tmp_path / f"views-{options.views}"
+        folder.mkdir()
+        write_video(folder / "trip.mp4", scenes)
+        scenes[0].save(folder / "party.png", save_all=True, append_images=scenes[1:], duration=1000)
+        scenes[0].save(folder / "still.png")
+        index = clipsearch.index(folder, encoder=FakeEncoder(), options=options).index
+        with Collection(index, encoder=FakeEncoder()) as photos:
+            found.append(
+                {
+                    (row.path, row.view): photos.vector(row.row_id)
+                    for row in map(photos.record, photos.row_ids().tolist())
+                }
+            )
+    one, five = found
+    assert one.keys() == five.keys()
+    assert {path for path, view in one if view} == {"trip.mp4", "party.png"}
+    for key, vector in one.items():
+        assert np.allclose(vector, five[key], atol=1e-6) == bool(key[1]), key
 
 
 @pytest.mark.slow
