@@ -1,5 +1,7 @@
 """Data-parallel training: several processes, each with its share of every batch. One process is the plain case.
 
+What is measured is shared out, too (`gather_shares`).
+
 Started by `torchrun`, which sets RANK, LOCAL_RANK and WORLD_SIZE. Features are gathered with their gradients, each
 process computes the loss of its own rows, and gradients of parameters are averaged after the backward pass, so a
 step equals that of one process with the whole batch.
@@ -12,11 +14,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from itertools import zip_longest
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,15 @@ def mean_over_processes(value: float, device: torch.device) -> float:
 def any_process(flag: bool, device: torch.device) -> bool:
     """Whether one of the processes says so: all of them then do the same (stop, save)."""
     return mean_over_processes(float(flag), device) > 0
+
+
+def gather_shares(own: list[T]) -> list[T]:
+    """What all processes have, in the order of the whole: item i is the business of process i modulo their number."""
+    if not _several():
+        return own
+    shares: list[list[T]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(shares, own)
+    return [item for turn in zip_longest(*shares) for item in turn if item is not None]
 
 
 def wait_for_all() -> None:

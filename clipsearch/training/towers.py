@@ -23,6 +23,7 @@ from clipsearch.errors import UnreadablePicture
 from clipsearch.evaluation.recall import Metrics, evaluate
 from clipsearch.pairs.reading import PairSet
 from clipsearch.records import FloatArray, IntArray, PixelArray
+from clipsearch.training import distributed
 from clipsearch.training.captions import TEXTS_AT_ONCE, Captions
 from clipsearch.training.checkpoints import write_atomically
 from clipsearch.training.distributed import World
@@ -91,7 +92,7 @@ class TowersTrainee:
         self._same_pictures = same_pictures(train)
         check_variety(train, self._same_pictures, self._captions.same.numpy())
         self._set_captions = {name: Captions(pairs, encoder.tokenizer) for name, pairs in sets.items()}
-        self._pixels: dict[str, list[tuple[list[int], PixelArray]]] = {}
+        self._pixels: dict[tuple[str, int], list[tuple[list[int], PixelArray]]] = {}
         self._readable: dict[str, IntArray] = {}
         self._locked_images: dict[str, FloatArray] = {}
         self._ahead: dict[bytes, list[Future[PixelArray | None]]] = {}
@@ -183,6 +184,8 @@ class TowersTrainee:
         return self._image_vectors(part.images), self._text_vectors(part.texts)
 
     def _image_vectors(self, pixels: Tensor) -> Tensor:
+        if len(pixels) == 0:
+            return torch.empty((0, self._encoder.dim))
         side = self._encoder.preprocessing
         mean = torch.tensor(side.mean, device=self.device).view(1, 3, 1, 1)
         std = torch.tensor(side.std, device=self.device).view(1, 3, 1, 1)
@@ -232,8 +235,8 @@ class TowersTrainee:
                 value.copy_(torch.lerp(self._start[name], self._end[name], strength))
 
     def measure(self, name: str) -> Metrics:
-        """Retrieval on one of the sets."""
-        images, texts = self.vectors(name)
+        """Retrieval on one of the sets. All processes must ask together: each encodes its share."""
+        images, texts = self._vectors(name, self._world)
         captions, readable = self._set_captions[name], self._readable[name]
         if len(readable) == 0:
             raise InvalidSettings(f"none of the {name} pictures can be read", "See why with: clipsearch train --check")
@@ -241,55 +244,66 @@ class TowersTrainee:
         owners = np.searchsorted(readable, captions.owners[chosen])
         return evaluate(images, texts[captions.rows[chosen]], owners)
 
-    @torch.no_grad()
     def vectors(self, name: str) -> tuple[FloatArray, FloatArray]:
-        """Vectors of all readable pictures and of all different captions of a set."""
+        """Vectors of all readable pictures and of all different captions of a set, from this process alone."""
+        return self._vectors(name, World())
+
+    @torch.no_grad()
+    def _vectors(self, name: str, world: World) -> tuple[FloatArray, FloatArray]:
         self.set_training(False)
         captions = self._set_captions[name]
         numbers = np.arange(len(captions.texts))
+        starts = range(world.rank * TEXTS_AT_ONCE, len(numbers), world.size * TEXTS_AT_ONCE)
         texts = [
             self._text_vectors(captions.tokens(numbers[start : start + TEXTS_AT_ONCE]).to(self.device)).cpu().numpy()
-            for start in range(0, len(numbers), TEXTS_AT_ONCE)
+            for start in starts
         ]
+        if world.size > 1:
+            texts = distributed.gather_shares(texts)
         if name not in self._locked_images:
-            images = self._set_images(name)
+            images = self._set_images(name, world)
             if self._settings.method == "locked-image":
                 self._locked_images[name] = images
         else:
             images = self._locked_images[name]
         return images, np.concatenate(texts)
 
-    def _set_images(self, name: str) -> FloatArray:
-        readable: list[int] = []
-        vectors: list[FloatArray] = []
-        for numbers, pixels in self._set_pixels(name):
-            vectors.append(self._image_vectors(torch.from_numpy(pixels).to(self.device)).cpu().numpy())
-            readable += numbers
-        self._readable[name] = np.array(readable, dtype=np.int64)
-        return np.concatenate(vectors) if vectors else np.empty((0, self._encoder.dim), np.float32)
+    def _set_images(self, name: str, world: World) -> FloatArray:
+        own = [
+            (numbers, self._image_vectors(torch.from_numpy(pixels).to(self.device)).cpu().numpy())
+            for numbers, pixels in self._set_pixels(name, world)
+        ]
+        groups = distributed.gather_shares(own) if world.size > 1 else own
+        self._readable[name] = np.array([number for numbers, _ in groups for number in numbers], dtype=np.int64)
+        return np.concatenate([np.empty((0, self._encoder.dim), np.float32), *(vectors for _, vectors in groups)])
 
-    def _set_pixels(self, name: str) -> Iterable[tuple[list[int], PixelArray]]:
-        """Numbers and pixels of a set's readable pictures, in groups; small sets are decoded once and kept."""
+    def _set_pixels(self, name: str, world: World) -> Iterable[tuple[list[int], PixelArray]]:
+        """Numbers and pixels of this process's share of a set's readable pictures, in groups, of which some are empty.
+
+        Small sets are decoded once and kept.
+        """
+        side, key = self._encoder.preprocessing, (name, world.size)
+        if len(self._sets[name]) * side.height * side.width * 3 > LARGEST_KEPT_BYTES * world.size:
+            return self._decoded_set(self._sets[name], world)
+        if key not in self._pixels:
+            self._pixels[key] = list(self._decoded_set(self._sets[name], world))
+        return self._pixels[key]
+
+    def _decoded_set(self, pairs: PairSet, world: World) -> Iterator[tuple[list[int], PixelArray]]:
         side = self._encoder.preprocessing
-        if len(self._sets[name]) * side.height * side.width * 3 > LARGEST_KEPT_BYTES:
-            return self._decoded_set(self._sets[name])
-        if name not in self._pixels:
-            self._pixels[name] = list(self._decoded_set(self._sets[name]))
-        return self._pixels[name]
 
-    def _decoded_set(self, pairs: PairSet) -> Iterator[tuple[list[int], PixelArray]]:
         def whole(number: int) -> PixelArray | None:
             try:
-                return view_of(pairs[number], WHOLE, 0, self._encoder.preprocessing)
+                return view_of(pairs[number], WHOLE, 0, side)
             except UnreadablePicture:
                 return None
 
-        for start in range(0, len(pairs), PICTURES_AT_ONCE):
+        for start in range(world.rank * PICTURES_AT_ONCE, len(pairs), world.size * PICTURES_AT_ONCE):
             numbers = range(start, min(start + PICTURES_AT_ONCE, len(pairs)))
             found = zip(numbers, self._pool.map(whole, numbers), strict=True)
             good = [(number, pixels) for number, pixels in found if pixels is not None]
-            if good:
-                yield [number for number, _ in good], np.stack([pixels for _, pixels in good])
+            none = np.empty((0, side.height, side.width, 3), np.uint8)
+            yield [number for number, _ in good], np.stack([pixels for _, pixels in good]) if good else none
 
     def counts(self) -> Counts:
         """Of what training and measuring have seen by now."""

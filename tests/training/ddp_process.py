@@ -5,6 +5,7 @@ The tests fork it from a server that has imported PyTorch once.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,14 +25,25 @@ from tests.support.open_clip_models import SMALL_VIT, small_encoder
 BATCH = 12
 
 
-def carry_out(environment: Mapping[str, str], folder: Path, out: Path, micro: int | None) -> None:
-    """`environment`: RANK, WORLD_SIZE, ... as torchrun sets them. `micro`: pictures at a time, by gradient caching."""
+def carry_out(
+    environment: Mapping[str, str], folder: Path, out: Path, micro: int | None, measured: bool = False
+) -> None:
+    """`environment`: RANK, WORLD_SIZE, ... as torchrun sets them. `micro`: pictures at a time, by gradient caching.
+
+    `measured`: write the ranks of held-out pairs instead.
+    """
     os.environ.update(environment)
     torch.set_num_threads(1)
     with distributed.joined(distributed.world_of_environment(), torch.device("cpu")) as world:
         pairs = open_pairs([folder])
         settings = Settings("full", epochs=2, batch=BATCH, micro_batch=micro, views=2, gradient_norm=0)
         trainee = TowersTrainee(small_encoder(SMALL_VIT), settings, pairs, {"dev": pairs}, world)
+        if measured:
+            metrics = trainee.measure("dev")
+            shares = [[number for numbers, _ in groups for number in numbers] for groups in trainee._pixels.values()]
+            found = {"ranks": metrics.text_to_image.ranks.tolist(), "back": metrics.image_to_text.ranks.tolist()}
+            (out / f"rank{world.rank}.json").write_text(json.dumps({**found, "decoded": shares}))
+            return
         loop = Loop(trainee, trainee.order, settings, RunFolder(out / "run"), world=world)
         trainee.set_training(True)
         loss = whole_backward(loop._parts(0), trainee.encode, loop._loss)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import socket
 from pathlib import Path
@@ -26,17 +27,17 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def launch(folder: Path, out: Path, processes: int, micro: int | None = None) -> list[Path]:
+def launch(folder: Path, out: Path, processes: int, micro: int | None = None, *, measured: bool = False) -> list[Path]:
     out.mkdir()
     world = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     ranks = [{**world, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-    started = [FORKS.Process(target=carry_out, args=(rank, folder, out, micro)) for rank in ranks]
+    started = [FORKS.Process(target=carry_out, args=(rank, folder, out, micro, measured)) for rank in ranks]
     for process in started:
         process.start()
     for process in started:
         process.join(300)
         assert process.exitcode == 0
-    return sorted(out.glob("rank*.safetensors"))
+    return sorted(out.glob("rank*.json" if measured else "rank*.safetensors"))
 
 
 def test_two_processes_make_the_step_of_one(tmp_path: Path) -> None:
@@ -53,3 +54,17 @@ def test_two_processes_make_the_step_of_one(tmp_path: Path) -> None:
             assert set(found) == set(expected)
             for name, tensor in expected.items():
                 torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_two_processes_share_out_what_is_measured(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 150)
+    (folder / "p00070.png").write_bytes(b"not a picture")
+    [alone] = launch(folder, tmp_path / "one", 1, measured=True)
+    expected = json.loads(alone.read_text())
+    halves = [json.loads(file.read_text()) for file in launch(folder, tmp_path / "two", 2, measured=True)]
+    for half in halves:
+        assert half["ranks"] == expected["ranks"]
+        assert half["back"] == expected["back"]
+    decoded = [number for half in halves for group in half["decoded"] for number in group]
+    assert sorted(decoded) == sorted(set(range(150)) - {70})  # each picture by one process only
+    assert all(half["decoded"][0] for half in halves)
