@@ -14,7 +14,7 @@ PIP_FLAGS = --quiet --disable-pip-version-check -c constraints.txt
 export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser-test lint check wheel-test bench clean
+.PHONY: help demo test cluster-test browser-test lint check wheel-test bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,11 +22,14 @@ help: ## Show this help
 demo: $(DEMO_VENV)/.ready ## Index real photographs and search them (PHOTOS=~/Pictures for your own)
 	$(DEMO_VENV)/bin/python scripts/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-test: $(VENV)/.ready ## Run all tests that need no GPU, network or browser
-	$(PYTEST) $(SPREAD) --durations 20 -m "not gpu and not network and not browser and not packaging"
+test: $(VENV)/.ready ## Run all tests that need no GPU, network, browser or machine of their own
+	$(PYTEST) $(SPREAD) --durations 20 -m "not gpu and not network and not browser and not cluster and not packaging"
 
 browser-test: $(VENV)/.ready ## Test the page in Chromium; screenshots go to build/screenshots
 	CLIPSEARCH_SCREENSHOTS=build/screenshots $(PYTEST) --durations 20 -m browser tests/browser
+
+cluster-test: $(VENV)/.ready ## Test search in shards behind Ray Serve, with nothing beside it
+	$(PYTEST) --durations 5 -m cluster tests/contract/test_shards.py
 
 lint: $(VENV)/.ready ## Lint, check the format and the types
 	$(BIN)/ruff check .
@@ -34,7 +37,7 @@ lint: $(VENV)/.ready ## Lint, check the format and the types
 	$(BIN)/mypy
 
 check: lint ## Lint, check types, run the fast tests but those of faults (before each commit)
-	$(PYTEST) $(SPREAD) --ignore tests/faults -m "not slow and not torch and not gpu and not network and not browser and not packaging"
+	$(PYTEST) $(SPREAD) --ignore tests/faults -m "not slow and not torch and not gpu and not network and not browser and not cluster and not packaging"
 
 wheel-test: $(VENV)/.ready ## Build the wheel and test it in a new environment outside the repository
 	$(PYTEST) -s -m packaging tests/packaging

@@ -24,7 +24,7 @@ from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import plain
 from tests.support.words import write_words
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 SHARDS = 4
 PATIENT_S = 30.0  # on a machine that runs other tests, where a slow answer is not what is tested
