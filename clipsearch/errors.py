@@ -24,6 +24,7 @@
     │   └── NotDense          an image tower that tells nothing of places in a picture
     ├── UnsupportedPrecision  arithmetic that a model does not have (also a ValueError)
     ├── ExportFailed          an export that does not give the original's vectors
+    ├── NotPushed             a model that a hub did not take, or that is not to be sent
     ├── InvalidTarget         a file or database that an index cannot be exported to
     ├── InvalidPairs          pictures with captions that cannot be used
     ├── InvalidLabels         classes that cannot be told apart, or no classes

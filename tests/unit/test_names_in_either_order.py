@@ -38,6 +38,26 @@ def test_the_day_first_is_a_date_only_where_it_is_clear(
 
 @pytest.mark.parametrize(
     "name",
+    ["25570709_8786444771.jpg", "19040507_9725447881.jpg", "25410401_6680566134_o.jpg", "20110605_8786a44b71_b.jpg",
+     "20110605_aabbccddee.png"],
+)  # fmt: skip
+def test_a_number_with_a_secret_behind_it_is_no_date(name: str) -> None:
+    """As sites that keep pictures name what is fetched from them."""
+    assert moment_of_name(name) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["20110605_101112.jpg", "20110605_101112345.jpg", "20110605_101112123456.jpg", "25540605_101112.jpg",
+     "20110605_1307268671.jpg", "20110605_defaced.jpg"],
+)  # fmt: skip
+def test_what_else_stands_behind_a_date_leaves_it_one(name: str) -> None:
+    moment = moment_of_name(name)
+    assert moment is not None and str(moment.start).startswith("2011-06-05")
+
+
+@pytest.mark.parametrize(
+    "name",
     ["Photo 05-06-2011 10 11 12.jpg", "Photo 12-05-2011 06 07 08.jpg", "05_06_2011_10_11_12.jpg",
      "Facetune_05-06-2011-10-11-12.jpg", "1-5-2011-10-11.jpg", "05 06 2011 10 11 12.jpg",
      "vacances_2010-2011-12-24.jpg", "2015-2016-10-01.jpg", "Saison 1999_2000_10_11.jpg", "1200x2000-10-11.jpg",

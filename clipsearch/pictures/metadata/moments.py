@@ -553,6 +553,7 @@ _NAMED_DATE = re.compile(
     r"|(?P<day12>0[1-9]|1[0-2]) (?P<month12>0[1-9]|1[0-2]) (?P<year12>(?:18|19|20)\d\d)"
     r"|(?P<year13>(?:18|19|20)\d\d)\. (?P<month13>0?[1-9]|1[0-2])\. (?P<day13>[12]\d|3[01]|0?[1-9])\."  # Hungary, Korea
     r")(?=\d{6}(?:\d{3})?(?!\d)|\d{4}(?!\d)|\D|$|\d{8}-\s*$|(?<=[日일])\d{1,2}[時时시])"
+    r"(?!_(?!1\d{9}(?!\d))[0-9a-f]{10}(?![0-9a-z]))"  # a number of a site that keeps pictures, and the secret behind it
 )
 _MOST_BEFORE = 40  # characters
 # Before what looks like a date that begins with its year: a size in pixels, another year, a telephone number.
