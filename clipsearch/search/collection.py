@@ -31,6 +31,7 @@ from clipsearch.errors import (
     MalformedQuery,
     NoSuchPicture,
     OtherPicture,
+    PartLost,
     UnknownTag,
     UnreadablePicture,
     no_picture,
@@ -182,9 +183,13 @@ class Collection:
         ]
 
     def answered(self, ask: Callable[[], Answer]) -> Answer:
-        """What `ask` gives. Of several indexes, it is asked again without one that turns out to be unreadable."""
-        self._check_open()
-        return ask()
+        """What `ask` gives. Of several indexes or shards, it is asked again without one that is lost meanwhile."""
+        while True:
+            self._check_open()
+            try:
+                return ask()
+            except PartLost:
+                continue  # with one part less each time; an index alone has none to lose
 
     @property
     def root(self) -> Path:

@@ -151,14 +151,6 @@ class Together(Collection):
         shards = {name: why for part in self._parts for name, why in part.photos.missing.items()}
         return {**self._missing, **shards} if shards else self._missing
 
-    def answered(self, ask: Callable[[], Answer]) -> Answer:
-        while True:
-            self._check_open()
-            try:
-                return ask()
-            except PartLost:
-                continue  # with one part less each time
-
     @property
     def index(self) -> Path:  # type: ignore[override]
         """Raises: OneIndexOnly."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from clipsearch.encoder import Encoder
 from clipsearch.errors import ClusterError, PartLost, first_line
@@ -33,7 +33,6 @@ BEHIND_S = 0.5  # the same, where it has another generation than this server
 LOOK_S = 0.5
 OPEN_S = 30.0
 
-Answer = TypeVar("Answer")
 _log = logging.getLogger("clipsearch.server")
 
 
@@ -192,14 +191,6 @@ class ShardedCollection(SharedCollection):
         self._check_open()
         without: dict[str, str] | None = getattr(self._mine, "without", None)
         return self._shards.lost() if without is None else without
-
-    def answered(self, ask: Callable[[], Answer]) -> Answer:
-        while True:
-            self._check_open()
-            try:
-                return ask()
-            except PartLost:
-                continue  # with one shard less each time
 
     def notices(self, query: str | Any | Query, *, files: Container[str] | None = None) -> list[str]:
         return [*self.partial(), *super().notices(query, files=files)]
