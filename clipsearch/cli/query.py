@@ -211,7 +211,7 @@ def query(
                 from clipsearch.daemon.client import start_daemon
 
                 start_daemon(photos.index)
-            for line in photos.notices(order.wish.query):
+            for line in photos.notices(order.wish.query, uncertain=order.is_uncertain):
                 notice(line)
             remember(photos)
             empty = "" if hits else f"{safe(str(photos.root))}: {safe(order.why_empty(photos))}"

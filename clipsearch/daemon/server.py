@@ -99,7 +99,8 @@ class LocalSocket:
                 return {}
             alone = photos.alone(self._own_encoder(photos.encoder))
             hits = alone.search(parsed, asked["k"], **asked["options"])
-            told = {"are_certain": hits.are_certain, "notices": alone.notices(parsed)}
+            notices = alone.notices(parsed, uncertain=not hits.are_certain)
+            told = {"are_certain": hits.are_certain, "notices": notices}
             return {"hits": [hit.to_dict(exact=True, whole=True) for hit in hits], **told}
 
     def _warm_up(self) -> None:

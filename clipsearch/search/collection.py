@@ -551,11 +551,18 @@ class Collection:
         """A vector that was sent, of length 1. Raises: DimensionMismatch, InvalidQuery."""
         return directed(self.manifest.model.dim, vector)
 
-    def notices(self, query: str | os.PathLike[str] | Query, *, files: Container[str] | None = None) -> list[str]:
+    def notices(
+        self,
+        query: str | os.PathLike[str] | Query,
+        *,
+        files: Container[str] | None = None,
+        uncertain: bool | None = None,
+    ) -> list[str]:
         """What should be said of a query beside its hits, a line each: what it could also have meant (`query.hints`),
         and words that the model does not read.
 
-        `files`: which names in it are those of files, for queries that come from elsewhere. Raises: MalformedQuery.
+        `files`: which names in it are those of files, for queries that come from elsewhere. `uncertain`: whether
+        nothing is certain for it, where that is known; else it is looked for. Raises: MalformedQuery.
         """
         from clipsearch.query.hints import hints, unknown_tags
 
@@ -569,18 +576,20 @@ class Collection:
         texts = [term.value for term in parsed.terms if term.kind == "text"]
         untagged = unknown_tags(parsed, [tag.name for tag in self.tags], self._pictures_with_keyword)
         beside = [*hints(parsed), *self.unread(texts), *self._written(parsed)]
-        return [*parsed.offers, *untagged, *unseen, *beside, *self._less_asked(parsed)]
+        return [*parsed.offers, *untagged, *unseen, *beside, *self._less_asked(parsed, uncertain)]
 
-    def _less_asked(self, query: Query) -> list[str]:
+    def _less_asked(self, query: Query, uncertain: bool | None) -> list[str]:
         """That nothing is certain for a query of several words, and something is for the thing that it is about."""
         from clipsearch.query.hints import head_of
 
-        head = head_of(query)
+        head = None if uncertain is False else head_of(query)
         if head is None:
             return []
-        asked = self.order(query)
-        asked.row_ids(self, 0, 1)  # whether anything passes: no more is looked for
-        if not asked.is_uncertain:
+        if uncertain is None:
+            asked = self.order(query)
+            asked.row_ids(self, 0, 1)  # whether anything passes: no more is looked for
+            uncertain = asked.is_uncertain
+        if not uncertain:
             return []
         word, written = head
         alone = self.order(written)

@@ -377,8 +377,8 @@ class Together(Collection):
 
     # -- what is said
 
-    def notices(self, query: Any, *, files: Any = None) -> list[str]:
-        return [*self.partial(), *super().notices(query, files=files)]
+    def notices(self, query: Any, **known: Any) -> list[str]:
+        return [*self.partial(), *super().notices(query, **known)]
 
     def _unseen(self, expression: Filter) -> list[str]:
         return self._said_of_each(lambda photos: photos._unseen(expression))

@@ -175,7 +175,7 @@ class Service:
             position = None if asked.locate is None else order.place_of(photos, asked.locate)
             empty = [] if hits else [sentence("nothing_found", "nothing found: {why}", why=order.why_empty(photos))]
             uncertain = [NOTHING_CERTAIN] if order.is_uncertain else []
-            notices = [*empty, *uncertain, *photos.notices(order.wish.query)]
+            notices = [*empty, *uncertain, *photos.notices(order.wish.query, uncertain=order.is_uncertain)]
             answer = self._answer(served, photos, hits, began, notices)
             return {**answer, "position": position, "total": total, "hidden": hidden}
 

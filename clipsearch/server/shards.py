@@ -192,8 +192,8 @@ class ShardedCollection(SharedCollection):
         without: dict[str, str] | None = getattr(self._mine, "without", None)
         return self._shards.lost() if without is None else without
 
-    def notices(self, query: str | Any | Query, *, files: Container[str] | None = None) -> list[str]:
-        return [*self.partial(), *super().notices(query, files=files)]
+    def notices(self, query: str | Any | Query, **known: Any) -> list[str]:
+        return [*self.partial(), *super().notices(query, **known)]
 
     def nearest(self, queries: FloatArray, k: int, *, exact: bool = False, **more: Any) -> tuple[FloatArray, IntArray]:
         return Collection.nearest(self, queries, k, exact=exact, **more)  # each by itself: what is missing may differ

@@ -9,6 +9,7 @@ import pytest
 import clipsearch
 from clipsearch.query import parse_query
 from clipsearch.query.hints import head_of
+from clipsearch.search.collection import Collection
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import picture, plain
 
@@ -38,7 +39,9 @@ def test_queries_without_a_head(query: str) -> None:
 
 
 @pytest.mark.usefixtures("shared_cache")
-def test_it_is_offered_where_nothing_is_certain_and_it_alone_is(tmp_path: Path) -> None:
+def test_it_is_offered_where_nothing_is_certain_and_it_alone_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(60):
         picture(number).save(tmp_path / f"{number:03}.png")
     for number in range(3):
@@ -56,3 +59,7 @@ def test_it_is_offered_where_nothing_is_certain_and_it_alone_is(tmp_path: Path) 
         assert f"{found:,} pictures are likely" in told[0]
         for query in ("red", "red cyan"):
             assert not any("alone. To see" in line for line in photos.notices(query))
+        with monkeypatch.context() as patched:  # where it is known, nothing is searched for once more
+            patched.setattr(Collection, "order", lambda *_, **__: pytest.fail("searched again"))
+            assert not any("red alone" in line for line in photos.notices("cyan red", uncertain=False))
+        assert photos.notices("cyan red", uncertain=True) == photos.notices("cyan red")
