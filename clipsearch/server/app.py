@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +107,7 @@ def create_app(
     add_security(app, COOKIE)
     end = None if interface is None else interface(app, service)
     app.add_middleware(_Timed, metrics=metrics)
+    app.add_middleware(_Heads)
     app.add_middleware(
         Guard,
         token=options.token,
@@ -118,6 +119,31 @@ def create_app(
     if root:
         app.add_middleware(SubPath, root=root)
     return app
+
+
+class _Heads:
+    """ASGI middleware that answers HEAD as GET without its body (RFC 9110, section 9.3.2), but for Gradio's streams."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD" or scope["path"].startswith("/gradio_api"):
+            await self._app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                await send({"type": "http.response.body"})
+                raise _BodyIsNotWanted
+            await send(message)
+
+        with suppress(_BodyIsNotWanted):
+            await self._app({**scope, "method": "GET"}, receive, without_body)
+
+
+class _BodyIsNotWanted(Exception):
+    """Ends what makes an answer."""
 
 
 class _Timed:

@@ -198,8 +198,8 @@ class Guard:
                 if len(body) > _LOGIN_BYTES:
                     return refusal(413, "too large")
             given = parse_qs(body.decode("latin-1"), errors="surrogateescape").get("token", [""])[0]
-        elif scope["method"] != "GET":
-            return refusal(405, "Method Not Allowed", {"allow": "GET, POST"})
+        elif scope["method"] not in ("GET", "HEAD"):
+            return refusal(405, "Method Not Allowed", {"allow": "GET, HEAD, POST"})
         ticket = asked.get("ticket", [""])[0] if scope["method"] == "GET" else ""
         if self._is_token(_utf8(given)) or (ticket.isascii() and self._tickets.take(ticket)):
             done = RedirectResponse(target, 303)

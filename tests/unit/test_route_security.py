@@ -177,6 +177,18 @@ def test_every_error_of_every_route_is_json(client: TestClient, guarded: TestCli
                     assert answer.headers["allow"], (method, path)
 
 
+def test_head_is_answered_as_get_without_a_body(client: TestClient) -> None:
+    for path in sorted({path for method, path in every_route(client) if method == "GET"} | {"/nowhere"}):
+        if path in ROUTES:
+            continue  # Gradio's, which answers another way while it is being loaded
+        whole, head = (client.request(method, filled(path), follow_redirects=False) for method in ("GET", "HEAD"))
+        assert head.status_code == whole.status_code, path
+        assert head.content == b"", path
+        assert head.headers.get("content-type") == whole.headers.get("content-type"), path
+        if path != "/metrics":  # grows with each request
+            assert head.headers.get("content-length") == whole.headers.get("content-length"), path
+
+
 def test_openapi_says_what_errors_and_tokens_look_like(client: TestClient) -> None:
     described = client.get("/openapi.json").json()
     assert described["components"]["securitySchemes"]["token"] == {
