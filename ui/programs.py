@@ -77,7 +77,7 @@ class Programs:
                 if not done:
                     await self._answer_slowly(scope, receive, send)
                     return
-        await (await self._ready())(_inner(scope), receive, send)
+        await _without_tracebacks(await self._ready(), _inner(scope), receive, send)
 
     async def _ready(self) -> EndpointServer:
         if self._server is not None:
@@ -136,6 +136,25 @@ def _made(service: Service) -> EndpointServer:
 def _inner(scope: Scope) -> Scope:
     """A request without what the application around has noted of it."""
     return {name: scope[name] for name in _OF_THE_REQUEST if name in scope}
+
+
+async def _without_tracebacks(server: EndpointServer, scope: Scope, receive: Receive, send: Send) -> None:
+    """Where Gradio cannot go on with a stream, as of an unknown session, it raises after the start of the answer."""
+    last: Message | None = None
+
+    async def noted(message: Message) -> None:
+        nonlocal last
+        await send(message)
+        last = message
+
+    try:
+        await server(scope, receive, noted)
+    except Exception as error:
+        if last is None:
+            raise
+        _log.warning("a stream of Gradio ended early: %s", error.__cause__ or error)
+        if last["type"] == "http.response.start" or last.get("more_body", False):
+            await send({"type": "http.response.body", "body": b""})
 
 
 async def _collected(server: EndpointServer, scope: Scope, receive: Receive) -> bytes:

@@ -195,24 +195,39 @@ class Connection(H11Protocol):
 
 
 class Sparingly(logging.Filter):
-    """Lets through so many lines a minute that a log cannot fill a disk, and says how many were left out."""
+    """Lets through so many lines a minute that a log cannot fill a disk, and says how many were left out.
+
+    Of the tracebacks of a minute the first is written whole, of others the last line.
+    """
 
     def __init__(self, lines_per_minute: int = LINES_PER_MINUTE) -> None:
         super().__init__()
         self._most = lines_per_minute
         self._minute = -1
         self._lines = 0
+        self._traced = False
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a line is written."""
         minute = int(time.monotonic() // 60)
         if minute != self._minute:
-            left_out, self._minute, self._lines = self._lines - self._most, minute, 0
+            left_out, self._minute, self._lines, self._traced = self._lines - self._most, minute, 0, False
             if left_out > 0:
-                record.msg = f"({left_out:,} lines were left out) {record.getMessage()}"
-                record.args = ()
-        self._lines += 1
+                _reword(record, f"({left_out:,} lines were left out) {record.getMessage()}")
+        if record.exc_info and self._traced:
+            kind, error, _ = record.exc_info
+            _reword(record, f"{record.getMessage().strip()}: {kind.__name__ if kind else ''}: {error}")
+            record.exc_info = record.exc_text = None
+        said = record.getMessage().splitlines()
+        if len(said) > self._most:  # of a program's own, such as a traceback that is the message
+            _reword(record, "\n".join([*said[: self._most // 2], "...", *said[-self._most // 2 + 1 :]]))
+        self._traced = self._traced or bool(record.exc_info)
+        self._lines += max(1, min(len(said), self._most))
         return self._lines <= self._most
+
+
+def _reword(record: logging.LogRecord, message: str) -> None:
+    record.msg, record.args = message, ()
 
 
 def settings(app: Any, limits: Limits | None = None, **more: Any) -> uvicorn.Config:

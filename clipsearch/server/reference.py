@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -45,9 +46,13 @@ def add_security(app: FastAPI, cookie: str) -> None:
 def add_reference(app: FastAPI) -> None:
     """Add the page to `app`, as /docs."""
 
+    @cache  # made once: whoever asks for it again and again would keep others waiting
+    def page() -> str:
+        return reference_page(app.openapi())
+
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        return HTMLResponse(reference_page(app.openapi()), headers={"content-security-policy": _POLICY})
+        return HTMLResponse(page(), headers={"content-security-policy": _POLICY})
 
 
 def reference_page(described: dict[str, Any]) -> str:

@@ -9,13 +9,13 @@ from playwright.sync_api import Page
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 
 
-def serious_findings(page: Page, where: str) -> list[str]:
-    """The serious and critical findings on the page as it is now, a line each."""
+def axe_findings(page: Page, where: str) -> list[str]:
+    """The moderate, serious and critical findings on the page as it is now, a line each."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE.read_text(encoding="utf-8"))
     result = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     return [
         f"{where}: {one['id']}: {one['nodes'][0]['html'][:200]}"
         for one in result["violations"]
-        if one["impact"] in ("serious", "critical")
+        if one["impact"] in ("moderate", "serious", "critical")
     ]

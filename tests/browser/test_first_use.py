@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 import clipsearch
 from clipsearch import config
 from clipsearch.ui.page import add_page
-from tests.browser.axe import serious_findings
+from tests.browser.axe import axe_findings
 from tests.browser.conftest import HOSTILE, PATIENCE_MS, Open, Site, serve
 from tests.browser.test_page import PHONE, asked, settled, shown
 from tests.support.fake_encoder import FakeEncoder
@@ -48,7 +48,7 @@ def test_a_folder_is_indexed_with_one_click(open_page: Open, new: Site) -> None:
     expect(card).to_contain_text("not indexed yet")
     expect(card).to_contain_text(HOSTILE)
     expect(card.locator(".cs-big")).to_have_text("30 pictures")
-    assert serious_findings(page, "first use") == []
+    assert axe_findings(page, "first use") == []
     phone = open_page("/", at=new, **PHONE, color_scheme="dark")
     expect(phone.locator(f"{CARD} .cs-big")).to_have_text("30 pictures")
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390

@@ -18,7 +18,7 @@ from playwright.sync_api import Locator, Page, expect
 
 import clipsearch
 from clipsearch.indexer.words import ReadOptions, read_words
-from tests.browser.axe import serious_findings
+from tests.browser.axe import axe_findings
 from tests.browser.conftest import PATIENCE_MS, Open, Site
 from tests.browser.test_page import PHONE, asked, settled, until
 from tests.browser.test_viewer import loaded, running, title
@@ -108,7 +108,7 @@ def test_where_shows_the_place_on_request_and_how_sure_it_is(open_page: Open, lo
     expect(said).to_contain_text("certain")  # a red picture
     button = page.get_by_role("button", name="Where in the picture?")
     expect(button).to_have_attribute("aria-pressed", "true")
-    assert serious_findings(page, "where") == []
+    assert axe_findings(page, "where") == []
     before = place(page, box)
     page.keyboard.press("z")
     page.wait_for_timeout(400)
@@ -148,7 +148,7 @@ def test_a_rectangle_of_the_mouse_is_searched_for(open_page: Open, looked_at: Si
     page.get_by_role("button", name="Search with a part of the picture").click()
     frame = page.get_by_role("application")
     expect(frame).to_be_focused()
-    assert serious_findings(page, "a part") == []
+    assert axe_findings(page, "a part") == []
     picture = page.locator(".cs-over").bounding_box()
     assert picture is not None
     scale = picture["width"] / 1200
@@ -201,9 +201,9 @@ def test_a_rectangle_of_a_finger_is_searched_for(open_page: Open, looked_at: Sit
     page = opened(open_page, looked_at, "red", "patched.png", **PHONE, color_scheme="dark")
     page.get_by_role("button", name="Where in the picture?").tap()
     expect(page.locator(".cs-where")).to_have_count(1)
-    assert serious_findings(page, "where, on a phone in the dark") == []
+    assert axe_findings(page, "where, on a phone in the dark") == []
     page.get_by_role("button", name="Search with a part of the picture").tap()
-    assert serious_findings(page, "a part, on a phone in the dark") == []
+    assert axe_findings(page, "a part, on a phone in the dark") == []
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     picture = page.locator(".cs-over").bounding_box()
     assert picture is not None
@@ -240,7 +240,7 @@ def test_words_that_were_asked_for_are_marked_and_all_on_request(open_page: Open
     page.keyboard.press("t")
     expect(page.locator(".cs-all")).to_have_count(3)
     expect(page.locator(".cs-toast")).to_have_text("3 lines of words were read in this picture.")
-    assert serious_findings(page, "words") == []
+    assert axe_findings(page, "words") == []
     page.keyboard.press("t")
     expect(page.locator(".cs-all")).to_have_count(0)
     expect(words).to_have_count(1)
@@ -256,7 +256,7 @@ def test_the_shots_of_a_video_play_from_their_moments(open_page: Open, filmed: S
     assert [text.strip() for text in shots.all_text_contents()] == ["0:00", "0:04", "0:08"]
     expect(page.locator(".cs-shot[aria-current=true]")).to_have_text("0:04")
     expect(page.get_by_role("button", name="Search with a part of the picture")).to_be_hidden()
-    assert serious_findings(page, "shots") == []
+    assert axe_findings(page, "shots") == []
     shots.nth(2).click()
     until(page, "document.querySelector('.cs-video')?.currentTime >= 8")
     assert Path(page.locator(".cs-video").get_attribute("src") or "").name.endswith("#t=8")

@@ -12,7 +12,7 @@ pytest.importorskip("playwright")
 from playwright.sync_api import Page, Route, expect
 
 import clipsearch
-from tests.browser.axe import serious_findings
+from tests.browser.axe import axe_findings
 from tests.browser.conftest import HOSTILE, PATIENCE_MS, Open, Site, serve
 from tests.browser.test_page import PHONE, ask, asked, settled, shown
 from tests.support.fake_encoder import FakeEncoder
@@ -153,7 +153,7 @@ def test_the_list_is_accessible_and_fits_a_phone(open_page: Open) -> None:
     page = open_page()
     write(page, "c")
     expect(page.locator(LIST)).to_be_visible()
-    assert serious_findings(page, "suggestions") == []
+    assert axe_findings(page, "suggestions") == []
     for scheme in ("light", "dark"):
         phone = open_page(**PHONE, color_scheme=scheme)
         write(phone, "c")
@@ -204,7 +204,7 @@ def test_searches_are_saved_opened_renamed_deleted_and_brought_back(open_page: O
     rows = page.locator(f"{DIALOG} li")
     expect(rows).to_have_count(1)
     expect(rows.first).to_contain_text(HOSTILE)
-    assert serious_findings(page, "saved searches") == []
+    assert axe_findings(page, "saved searches") == []
     page.fill(f"{DIALOG} .cs-save-as input", HOSTILE.upper())
     page.press(f"{DIALOG} .cs-save-as input", "Enter")
     expect(said).to_contain_text("Saved as")  # the same search under other capitals: one, and no error

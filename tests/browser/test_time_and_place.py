@@ -19,7 +19,7 @@ from playwright.sync_api import Page, expect
 
 import clipsearch
 from benchmarks.common import photo_record, random_blocks, write_index
-from tests.browser.axe import serious_findings
+from tests.browser.axe import axe_findings
 from tests.browser.conftest import PATIENCE_MS, Open, Site, serve
 from tests.browser.test_page import PHONE, asked, settled, until
 from tests.support.fake_encoder import COLOURS, FakeEncoder
@@ -353,19 +353,19 @@ def test_the_panel_tells_lens_exposure_and_place(open_page: Open, trips: Site) -
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_has_no_serious_findings(open_page: Open, trips: Site, scheme: Any) -> None:
+def test_axe_has_no_axe_findings(open_page: Open, trips: Site, scheme: Any) -> None:
     page = open_page("/?unique=0", at=trips, color_scheme=scheme, viewport={"width": 1280, "height": 600})
     expect(page.locator(".cs-rail")).to_be_visible()
     page.focus(".cs-handle")
     expect(page.locator(".cs-bubble")).to_be_visible()
-    found = serious_findings(page, "rows and rail")
+    found = axe_findings(page, "rows and rail")
     page.click(".cs-filter")
     page.locator(".cs-value", has_text="2021").click()
     settled(page)
     expect(page.locator(".cs-value[aria-pressed=true]")).to_be_visible()
-    found += serious_findings(page, "facets")
+    found += axe_findings(page, "facets")
     for view in ("map", "places"):
         page.goto(f"{trips.address}/?view={view}")
         expect(page.locator(".cs-map .cs-note")).to_contain_text("picture")
-        found += serious_findings(page, view)
+        found += axe_findings(page, view)
     assert found == []

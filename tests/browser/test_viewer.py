@@ -25,7 +25,7 @@ import clipsearch
 from benchmarks.common import random_blocks, write_index
 from clipsearch.server.app import ServerOptions, create_app
 from clipsearch.ui.page import add_page
-from tests.browser.axe import serious_findings
+from tests.browser.axe import axe_findings
 from tests.browser.conftest import Open, Site
 from tests.browser.test_page import PHONE, ask, first, settled, shown, tile, until
 from tests.support.fake_encoder import COLOURS, FakeEncoder
@@ -584,23 +584,23 @@ def test_tab_stays_within_the_large_view(open_page: Open, pictures: Site) -> Non
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_has_no_serious_findings(open_page: Open, pictures: Site, scheme: Any) -> None:
+def test_axe_has_no_axe_findings(open_page: Open, pictures: Site, scheme: Any) -> None:
     page = open_page("/?q=red&all=1", at=pictures, color_scheme=scheme)
-    found = serious_findings(page, "results")
+    found = axe_findings(page, "results")
     page.click(".cs-filter")
     page.click(".cs-tile[data-n='0'] .cs-check")
-    found += serious_findings(page, "filters and a selection")
+    found += axe_findings(page, "filters and a selection")
     page.click(".cs-tile[data-n='0'] .cs-open")
     loaded(page)
-    found += serious_findings(page, "large view")
+    found += axe_findings(page, "large view")
     page.keyboard.press("Escape")
     page.keyboard.press("?")
-    found += serious_findings(page, "help")
+    found += axe_findings(page, "help")
     page.keyboard.press("Escape")
     page.click(".cs-tab[data-view=status]")
-    found += serious_findings(page, "status")
+    found += axe_findings(page, "status")
     page.click(".cs-tab[data-view=map]")
-    found += serious_findings(page, "map")
+    found += axe_findings(page, "map")
     assert found == []
     sizes = page.evaluate("[...document.querySelectorAll('.cs-tile')].map(t => [t.ariaPosInSet, t.ariaSetSize])")
     total = len(sizes)

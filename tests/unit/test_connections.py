@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -220,3 +221,28 @@ def test_a_log_has_so_many_lines_a_minute(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(written) == 15
     assert written[0] == "line 0"
     assert written[5] == "(5,995 lines were left out) line 60"
+
+
+def test_a_log_has_one_traceback_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.addFilter(Sparingly(5))
+    monkeypatch.setattr(handler, "emit", lambda record: said.append(handler.format(record)))
+    for second in range(0, 90, 10):
+        now = float(second)
+        try:
+            raise ValueError(f"bad {second}")
+        except ValueError:
+            handler.handle(logging.LogRecord("x", logging.ERROR, "", 0, "it failed\n", (), sys.exc_info()))
+    assert [entry.count("Traceback") for entry in said] == [1, 0, 0, 0, 0, 1, 0, 0]
+    assert said[1] == "it failed: ValueError: bad 10"
+    assert "(1 lines were left out)" in said[5]
+
+
+def test_a_long_message_is_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    record = logging.LogRecord("x", logging.ERROR, "", 0, "\n".join(map(str, range(100))), (), None)
+    assert Sparingly(6).filter(record)
+    assert record.getMessage().splitlines() == ["0", "1", "2", "...", "98", "99"]

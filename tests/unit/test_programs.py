@@ -68,6 +68,14 @@ def told(hit: dict[str, Any]) -> dict[str, Any]:
     return {("file" if name == "path" else name): value for name, value in hit.items() if name not in ("others",)}
 
 
+def test_the_stream_of_an_unknown_session_ends_without_a_traceback(
+    address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = httpx.get(f"{address}/gradio_api/queue/data", params={"session_hash": "nobody"}, timeout=60)
+    assert "Not Found" in answer.text
+    assert not [record for record in caplog.records if record.exc_info or record.name.startswith("uvicorn")]
+
+
 def test_another_process_gets_what_python_gets(address: str, folder: Path) -> None:
     search = {"api_name": "/search"}
     queries: list[tuple[list[Any], dict[str, Any]]] = [

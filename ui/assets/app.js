@@ -85,6 +85,8 @@ const toast = make("div.cs-toast", { role: "status", hidden: true });
 const drop = make("div.cs-drop", { hidden: true }, make("p", {}, t("search.drop")));
 const lost = make("p.cs-lost", { role: "status", hidden: true });
 root.tabIndex = -1; // a click beside everything leaves the focus here, not at the document
+const heading = make("h1.cs-unseen", {}, "clipsearch");
+header.prepend(heading);
 root.replaceChildren(header, filters, results, mapView, statusView, selection, progress, stage, toast, lost, drop);
 const help = new Help(root);
 const saved = new Saved(root, {
@@ -220,7 +222,7 @@ function draw() {
   const isMap = state.view === "map" || state.view === "places";
   const shows = isMap ? "map" : state.view;
   for (const tab of tabs.children) tab.setAttribute("aria-current", tab.dataset.view === shows ? "page" : "false");
-  document.title = state.q ? `${state.q} – clipsearch` : "clipsearch";
+  document.title = heading.textContent = state.q ? `${state.q} – clipsearch` : "clipsearch";
   results.hidden = state.view !== "search";
   mapView.hidden = !isMap;
   root.dataset.view = shows;

@@ -45,7 +45,7 @@ export class Facets {
       const divides = this.facets[facet].length > 1 || this.facets[facet].some(({ count }) => count < this.total);
       if (!divides && !stated.length) return [];
       const id = `cs-facet-${facet}`;
-      return [make("h3", { id }, t(`facet.${facet}`)), make("div.cs-values", { role: "group", "aria-labelledby": id }, ...values)];
+      return [make("h2", { id }, t(`facet.${facet}`)), make("div.cs-values", { role: "group", "aria-labelledby": id }, ...values)];
     });
     this.root.replaceChildren(...groups);
     if (held) [...this.root.querySelectorAll("button")].find((one) => one.dataset.value === held)?.focus();
