@@ -294,7 +294,7 @@ def add_first_use(app: FastAPI, service: Service, set_up: SetUp | None, known: K
     @app.get("/v1/start", tags=["page"], **documented(StartAnswer, 503))
     async def start() -> Response:
         """Show the folder that `clipsearch ui` offers to index, and the indexes used before that can be opened."""
-        return AsciiJSON(await service.searches.run(told))
+        return await service.searches.run(lambda: AsciiJSON(told()))
 
     def offered() -> SetUp:
         if set_up is None:
@@ -304,12 +304,12 @@ def add_first_use(app: FastAPI, service: Service, set_up: SetUp | None, known: K
     @app.post("/v1/start/index", tags=["page"], **documented(SetUpAnswer, 404, 503))
     async def index() -> Response:
         """Index the folder that is offered, or go on with it."""
-        return AsciiJSON(await service.searches.run(offered().start))
+        return await service.searches.run(lambda: AsciiJSON(offered().start()))
 
     @app.post("/v1/start/stop", tags=["page"], **documented(SetUpAnswer, 404, 503))
     async def stop() -> Response:
         """Stop indexing. What is done is kept."""
-        return AsciiJSON(await service.searches.run(offered().stop))
+        return await service.searches.run(lambda: AsciiJSON(offered().stop()))
 
     @app.post("/v1/start/open", tags=["page"], **documented(OpenAnswer, 404, 413, 422, 503))
     async def open_known(asked: OpenRequest) -> Response:
@@ -320,4 +320,4 @@ def add_first_use(app: FastAPI, service: Service, set_up: SetUp | None, known: K
                 raise UnknownIndex(asked.id, service.engine.names)
             return known.open(asked.id)
 
-        return AsciiJSON(await service.searches.run(opened))
+        return await service.searches.run(lambda: AsciiJSON(opened()))

@@ -264,24 +264,24 @@ def add_overview_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/gallery", tags=["page"], **documented(GalleryAnswer, 400, 404, 409, 413, 422, 503))
     async def gallery(asked: GalleryRequest) -> Response:
         """Same as `/v1/search`, with `timeline`: the number of hits in each month, and the shape of each hit."""
-        return AsciiJSON(await service.searches.run(lambda: overviews.gallery(asked)))
+        return await service.searches.run(lambda: AsciiJSON(overviews.gallery(asked)))
 
     @app.post("/v1/gallery/facets", tags=["page"], **documented(FacetsAnswer, 400, 404, 409, 413, 422, 503))
     async def facets(asked: messages.SearchRequest) -> Response:
         """Count the hits of each year, folder, camera, type and tag, with the filters that keep them."""
-        return AsciiJSON(await service.searches.run(lambda: overviews.facets(asked)))
+        return await service.searches.run(lambda: AsciiJSON(overviews.facets(asked)))
 
     @app.post("/v1/gallery/map", tags=["page"], **documented(MapAnswer, 400, 404, 409, 413, 422, 503))
     async def picture_map(asked: messages.SearchRequest) -> Response:
         """Get the positions of the hits on a map. Similar pictures lie near each other; labels say what they show."""
-        return AsciiJSON(await service.exports.run(lambda: overviews.map(asked)))
+        return await service.exports.run(lambda: AsciiJSON(overviews.map(asked)))
 
     @app.post("/v1/gallery/earth", tags=["page"], **documented(EarthAnswer, 400, 404, 409, 413, 422, 503))
     async def earth_map(asked: messages.SearchRequest) -> Response:
         """Get where the hits were taken that have coordinates, and the names of the nearest towns."""
-        return AsciiJSON(await service.exports.run(lambda: overviews.earth(asked)))
+        return await service.exports.run(lambda: AsciiJSON(overviews.earth(asked)))
 
     @app.get("/v1/images/{id}/exposure", tags=["page"], **documented(ExposureAnswer, 404, 409, 422, 503))
     async def exposure(id: RowId, index: IndexName = None, content: Content = None) -> Response:
         """Get how a picture was taken (lens, exposure, aperture, ISO, focal length) and the nearest town."""
-        return AsciiJSON(await service.pictures.run(lambda: overviews.exposure(id, index, content)))
+        return await service.pictures.run(lambda: AsciiJSON(overviews.exposure(id, index, content)))

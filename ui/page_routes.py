@@ -104,12 +104,12 @@ def add_page_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/gallery/rows", tags=["page"], **documented(RowsAnswer, 400, 404, 409, 413, 422, 503))
     async def gallery_rows(asked: RowsRequest) -> Response:
         """Row ids of a part of an index in the order of a question, for a selection."""
-        return AsciiJSON(await service.searches.run(lambda: page.rows(asked)))
+        return await service.searches.run(lambda: AsciiJSON(page.rows(asked)))
 
     @app.post("/v1/concepts", tags=["page"], **documented(ConceptAnswer, 400, 404, 409, 413, 422, 503))
     async def concepts(asked: ConceptRequest) -> Response:
         """Save what example pictures have in common as a concept, for `tag:NAME` and `like:NAME`."""
-        return AsciiJSON(await service.exports.run(lambda: page.keep_concept(asked)))
+        return await service.exports.run(lambda: AsciiJSON(page.keep_concept(asked)))
 
     @app.post(
         "/v1/export",

@@ -115,19 +115,19 @@ def add_saved_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/searches", tags=["page"], **documented(SavedSearchesAnswer, 404, 422, 503))
     async def searches(index: IndexName = None) -> Response:
         """List the saved searches of an index."""
-        return AsciiJSON(await service.searches.run(lambda: saved.list(index)))
+        return await service.searches.run(lambda: AsciiJSON(saved.list(index)))
 
     @app.post("/v1/searches", tags=["page"], **documented(SavedSearchAnswer, 400, 404, 409, 413, 422, 503))
     async def save(asked: SaveRequest) -> Response:
         """Save a search in an index, under a name."""
-        return AsciiJSON(await service.exports.run(lambda: saved.save(asked)))
+        return await service.exports.run(lambda: AsciiJSON(saved.save(asked)))
 
     @app.post("/v1/searches/rename", tags=["page"], **documented(SavedSearchAnswer, 400, 404, 409, 413, 422, 503))
     async def rename(asked: RenameRequest) -> Response:
         """Give a saved search another name."""
-        return AsciiJSON(await service.exports.run(lambda: saved.rename(asked)))
+        return await service.exports.run(lambda: AsciiJSON(saved.rename(asked)))
 
     @app.post("/v1/searches/remove", tags=["page"], **documented(SavedSearchAnswer, 400, 404, 409, 413, 422, 503))
     async def remove(asked: OneSearchRequest) -> Response:
         """Forget a saved search. It is the answer: saving it again undoes this."""
-        return AsciiJSON(await service.exports.run(lambda: saved.remove(asked)))
+        return await service.exports.run(lambda: AsciiJSON(saved.remove(asked)))

@@ -78,4 +78,4 @@ def add_suggestion_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/suggest", tags=["page"], **documented(SuggestionsAnswer, 404, 413, 422, 503))
     async def suggested(asked: SuggestRequest) -> Response:
         """Suggest fields and values for the word of a query that is being written."""
-        return AsciiJSON(await service.searches.run(lambda: suggestions.suggest(asked)))
+        return await service.searches.run(lambda: AsciiJSON(suggestions.suggest(asked)))

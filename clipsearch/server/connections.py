@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ LOOK_EVERY_S = 0.5
 MOST = 1500
 GRACE_S = 0.5
 LINES_PER_MINUTE = 20
+TURN_S = 0.02  # between requests of one client that it sent before it had the answers to earlier ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class _All:
     by_client: defaultdict[str, OrderedDict[Connection, None]] = field(default_factory=lambda: defaultdict(OrderedDict))
     answered: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     open: set[Connection] = field(default_factory=set)
+    turns: dict[str, deque[Connection]] = field(default_factory=dict)  # clients with requests sent too early
     sweeping: asyncio.TimerHandle | None = None
 
     def thin_out(self, client: str) -> None:
@@ -60,6 +62,25 @@ class _All:
         before = time.monotonic() - GRACE_S
         while len(mine) > self.limits.waiting_per_client and next(iter(mine)).waiting_since < before:
             next(iter(mine)).make_room()
+
+    def queue(self, connection: Connection, client: str) -> None:
+        """Let a connection go on when it is its turn among those of its client."""
+        if client not in self.turns:
+            self.turns[client] = deque()
+            connection.loop.call_later(TURN_S, self._next_turn, client)
+        self.turns[client].append(connection)
+
+    def _next_turn(self, client: str) -> None:
+        mine = self.turns[client]
+        while mine:
+            connection = mine.popleft()
+            if not connection.transport.is_closing():
+                connection.go_on()
+                break
+        if mine:
+            asyncio.get_running_loop().call_later(TURN_S, self._next_turn, client)
+        else:
+            del self.turns[client]
 
     def sweep(self) -> None:
         """Close what has taken too long, and what is too many."""
@@ -116,8 +137,29 @@ class Connection(H11Protocol):
         self.idle_deadline = time.monotonic() + self.everything.limits.idle_s if self._owes_body else None
 
     def on_response_complete(self) -> None:
+        self._is_between = True
         super().on_response_complete()
+        self._is_between = False
         self._note()
+
+    def handle_events(self) -> None:
+        """Look at what has arrived. A request that came before the last answer was sent waits for its turn."""
+        if self._is_between and self.conn.trailing_data[0] and not self._is_queued:
+            self._is_queued = True
+            self.flow.pause_reading()
+            self.everything.queue(self, self._name)
+        if not self._is_queued:
+            super().handle_events()
+
+    def go_on(self) -> None:
+        """Look at the request that waited."""
+        self._is_queued = False
+        self.flow.resume_reading()
+        self.handle_events()
+        self._note()
+
+    _is_between = False  # the end of an answer and what comes after it
+    _is_queued = False
 
     def pause_writing(self) -> None:
         super().pause_writing()

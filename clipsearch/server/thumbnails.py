@@ -78,14 +78,15 @@ class Thumbnails:
             for width, height in boxes
         }
 
-    def get(self, record: ImageRecord, path: str, size: int) -> tuple[bytes, str | None]:
+    def get(self, record: ImageRecord, path: str, size: int, *, as_now: bool = False) -> tuple[bytes, str | None]:
         """The thumbnail of the picture at `path` as a JPEG of `size`, and the hash of the content that it shows.
 
-        A picture that changed since it was indexed is shown as it is now; not one in an archive. Raises:
-        UnreadablePicture.
+        A picture that changed since it was indexed is shown as it is now, not one in an archive: where it was kept as
+        it was, only with `as_now`. Raises: UnreadablePicture.
         """
         name = vector_key(record)  # of a part of a file: the part, too
-        if name is not None and (kept := self._kept(name, size)) is not None:
+        changed = as_now and not record.member and not is_unchanged(path, record.size_bytes, record.mtime_ns)
+        if name is not None and not changed and (kept := self._kept(name, size)) is not None:
             self._observe("kept")
             return kept, record.content_hash
         box, most = _box(record, size)

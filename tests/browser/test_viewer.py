@@ -390,6 +390,29 @@ def test_a_thumb_in_the_large_view_keeps_the_picture(open_page: Open, pictures: 
     expect(title(page)).to_have_text(shown(page)[place + 1])
 
 
+@pytest.mark.parametrize("query", ["", "ext:jpg"])
+def test_a_thumb_given_while_looking_through_pictures_is_a_mark(open_page: Open, pictures: Site, query: str) -> None:
+    page = open_page(f"/?sort=path&q={query}", at=pictures)
+    before = shown(page)
+    page.click(f".cs-tile[data-name='{before[2]}']")
+    expect(title(page)).to_have_text(before[2])
+    counter = page.locator(".pswp__counter").inner_text()
+    page.keyboard.press("+")
+    expect(page).to_have_url(re.compile("up="))
+    settled(page)
+    assert page.locator(".pswp__counter").inner_text() == counter
+    page.keyboard.press("ArrowRight")
+    expect(title(page)).to_have_text(before[3])
+    page.keyboard.press("Escape")
+    expect(page.locator(".pswp--open")).to_have_count(0)
+    assert shown(page) == before
+    expect(page.locator(f".cs-tile[data-name='{before[2]}']")).to_have_attribute("data-rating", "1")
+    page.click("text=show similar")
+    expect(page.locator(".cs-query")).to_have_value(re.compile(rf"^{query} ?like:\d+$"))
+    expect(page.locator(".cs-feedback")).to_be_hidden()
+    first(page, before[2])
+
+
 @pytest.mark.parametrize("leave", ["Escape", "Back"])
 def test_a_thumb_given_in_the_large_view_holds_when_it_is_left(open_page: Open, pictures: Site, leave: str) -> None:
     page = open_page("/?q=red&all=1", at=pictures)

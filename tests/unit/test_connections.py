@@ -34,6 +34,11 @@ async def length(request: Request) -> Response:
     return PlainTextResponse(str(len(await request.body())))
 
 
+async def busy(request: Request) -> Response:
+    time.sleep(0.004)
+    return PlainTextResponse("done")
+
+
 async def large(request: Request) -> Response:
     return PlainTextResponse("x" * 20_000_000)
 
@@ -66,8 +71,17 @@ class Serving:
 
 @contextlib.contextmanager
 def serving(limits: Limits | None = None) -> Iterator[Serving]:
-    app = Starlette(routes=[Route("/", hello), Route("/length", length, methods=["POST"]), Route("/large", large)])
+    app = Starlette(
+        routes=[
+            Route("/", hello),
+            Route("/length", length, methods=["POST"]),
+            Route("/large", large),
+            Route("/busy", busy),
+        ]
+    )
     config = settings(app, limits)
+    for handler in logging.getLogger("uvicorn").handlers:  # as the command does: each half body ends in a traceback
+        handler.addFilter(Sparingly())
     server = uvicorn.Server(config)
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
@@ -118,6 +132,42 @@ def test_a_flood_of_requests_that_never_end_keeps_nobody_waiting(half: bytes) ->
 
 
 @pytest.mark.slow
+def test_requests_sent_before_their_turn_keep_nobody_waiting() -> None:
+    early = b"GET /busy HTTP/1.1\r\nHost: x\r\n\r\n"
+    with serving() as server:
+        for _ in range(100):
+            server.connect(early * 30)  # 12 seconds of work
+        time.sleep(0.7)  # the first of each
+        slowest = 0.0
+        for _ in range(10):
+            began = time.monotonic()
+            one = server.connect(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert one.recv(100).startswith(b"HTTP/1.1 200")
+            slowest = max(slowest, time.monotonic() - began)
+        assert slowest < 1
+        assert server.kind.everything.turns
+        for one in server.sockets:
+            one.close()
+        end = time.monotonic() + 10
+        while server.kind.everything.turns:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+def test_requests_sent_together_are_answered_in_order() -> None:
+    with serving() as server:
+        body = b"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+        sent = b"".join(body % n + b"y" * n for n in range(1, 9))
+        one = server.connect(
+            sent + body % 70_000 + b"z" * 70_000 + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        got = b""
+        while part := one.recv(65_536):
+            got += part
+    answers = [part.partition(b"\r\n\r\n")[2] for part in got.split(b"HTTP/1.1 200")[1:]]
+    assert answers == [*(str(n).encode() for n in range(1, 9)), b"70000", b"hello"]
+
+
 def test_half_requests_are_closed_after_a_while_and_whole_ones_are_not() -> None:
     limits = Limits(header_s=0.6, body_s=0.9, body_bytes_per_s=10_000)
     with serving(limits) as server:

@@ -103,12 +103,15 @@ def test_an_address_without_content_is_never_kept_without_asking(client: TestCli
 
 def test_a_file_that_changed_is_not_shown_under_the_address_of_what_it_was(client: TestClient, photos: Path) -> None:
     hit = rows(client)["0.png"]
+    assert colour_of(client.get(f"/v1/images/{hit['row_id']}/thumbnail").content) == "red"  # kept
     plain(COLOURS["yellow"]).save(photos / "0.png")
+    assert colour_of(client.get(hit["thumbnail"]).content) == "red"  # as the address says
     changed = client.get(f"{hit['thumbnail']}&size=1024")
     assert (changed.status_code, changed.json()["error"]) == (404, "OtherPicture")
-    now = client.get(f"/v1/images/{hit['row_id']}/thumbnail?size=1024")
-    assert colour_of(now.content) == "yellow"
-    assert hit["content_hash"] not in now.headers["etag"]
+    for size in (256, 1024):
+        now = client.get(f"/v1/images/{hit['row_id']}/thumbnail?size={size}")
+        assert colour_of(now.content) == "yellow"
+        assert hit["content_hash"] not in now.headers["etag"]
     assert client.get(original(hit)).status_code == 404
 
 

@@ -9,7 +9,7 @@ import { Gallery } from "./gallery.js";
 import { Help } from "./help.js";
 import { PictureMap } from "./map.js";
 import { bytes, percent, said, t } from "./messages.js";
-import { filtersOf, quoted, withFilter } from "./query.js";
+import { filtersOf, quoted, ranks, withFilter } from "./query.js";
 import { EMPTY, fromAddress, namesRows, toAddress, withoutRows } from "./state.js";
 import { Saved, searchOf } from "./saved.js";
 import { Scrubber } from "./scrubber.js";
@@ -177,13 +177,15 @@ form.append(suggestions.list, suggestions.said);
 function question() {
   const asked = { query: state.q, sort: state.sort, unique: state.unique, diverse: state.diverse, all: state.all };
   if (state.index) asked.index = state.index;
-  if (state.up.length) asked.like = state.up;
-  if (state.down.length) asked.unlike = state.down;
+  if (learns()) Object.assign(asked, state.up.length ? { like: state.up } : {}, state.down.length ? { unlike: state.down } : {});
   if (sent) asked.vector = sent.vector;
   const identity = state.ix ?? identities.get(state.index);
   if (identity) asked.index_id = identity;
   return asked;
 }
+
+/** Whether thumbs move the answer: who only looks through pictures marks some, and does not lose the place. */
+const learns = () => Boolean(sent) || ranks(state.q);
 
 /** What the answer depends on: the same key, the same gallery. */
 function key() {
@@ -238,6 +240,8 @@ function draw() {
 async function ask() {
   const asked = key();
   if (answered?.key === asked || running?.key === asked) {
+    rated();
+    gallery.marks();
     if (restoring && answered?.key === asked && gallery.total) gallery.restore(restoring);
     if (answered?.key === asked) restoring = null;
     return;
@@ -260,7 +264,7 @@ async function ask() {
       saved.load();
     }
     problem.hidden = true;
-    gallery.ratings = new Map([...state.up.map((id) => [id, 1]), ...state.down.map((id) => [id, -1])]);
+    rated();
     gallery.show(answer.index, answer.total, answer.hits, answer.timeline);
     if (restoring && answer.total) gallery.restore(restoring); else scrollTo(0, 0);
     restoring = null;
@@ -556,6 +560,10 @@ function similar(hit) {
 
 // ---- thumbs
 
+function rated() {
+  gallery.ratings = new Map([...state.up.map((id) => [id, 1]), ...state.down.map((id) => [id, -1])]);
+}
+
 function rate(hit, way) {
   const before = gallery.ratings.get(hit.row_id) ?? 0;
   const [up, down] = [state.up, state.down].map((ids) => ids.filter((id) => id !== hit.row_id));
@@ -571,8 +579,14 @@ function drawFeedback() {
   if (count) {
     feedback.replaceChildren(icon("up"), ` ${state.up.length} `, icon("down"), ` ${state.down.length} `,
       state.up.length ? button("cs-link", null, t("thumbs.save_title"), keepConcept, t("thumbs.save")) : "",
+      ...(state.up.length && !learns() ? [" ", button("cs-link", null, t("thumbs.show_title"), showAlike, t("thumbs.show"))] : []),
       " ", button("cs-link", null, t("thumbs.reset_title"), () => go({ up: [], down: [] }), t("thumbs.reset")));
   }
+}
+
+/** Look for what is like the marked pictures, among what is shown. */
+function showAlike() {
+  go({ q: [state.q, ...state.up.map((id) => `like:${id}`), ...state.down.map((id) => `- like:${id}`)].join(" ").trim(), id: null });
 }
 
 /** Ask for a name, and keep what the thumbs say under it. */

@@ -51,6 +51,9 @@ export function filtersOf(query) {
   return found;
 }
 
+/** Whether something in a query puts pictures in an order of likeness: it is not empty, nor filters alone. */
+export const ranks = (query) => words(query).length > filterWords(query).length;
+
 /** The query with this filter put in, changed, or (without a value) taken out. */
 export function withFilter(query, field, value) {
   const old = filterWords(query).find((word) => word.field === field);
