@@ -127,6 +127,11 @@ class ServedIndex:
     _retry_at: float = 0.0
     _told: str = ""
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is a newer state that cannot be opened, or none any more."""
+        return bool(self._told)
+
     @contextmanager
     def lease(self, *, at_least: int | None = None) -> Iterator[Collection]:
         """As `lease_alone`, where nothing is asked that only an index by itself can."""

@@ -175,7 +175,8 @@ class Service:
             position = None if asked.locate is None else order.place_of(photos, asked.locate)
             empty = [] if hits else [sentence("nothing_found", "nothing found: {why}", why=order.why_empty(photos))]
             uncertain = [NOTHING_CERTAIN] if order.is_uncertain else []
-            notices = [*empty, *uncertain, *photos.notices(order.wish.query, uncertain=order.is_uncertain)]
+            behind = [_behind()] if served.is_behind else []
+            notices = [*behind, *empty, *uncertain, *photos.notices(order.wish.query, uncertain=order.is_uncertain)]
             answer = self._answer(served, photos, hits, began, notices)
             return {**answer, "position": position, "total": total, "hidden": hidden}
 
@@ -580,6 +581,14 @@ def _absent(photos: Collection) -> dict[str, Any]:
     """Of several indexes, which were left out."""
     missing = [{"index": name, "reason": why} for name, why in photos.missing.items()]
     return {"partial": bool(missing), "missing": missing}
+
+
+def _behind() -> str:
+    return sentence(
+        "behind",
+        "the newest state of the index cannot be read, or was removed: these are the pictures of the state before. The "
+        "server's log says more",
+    )
 
 
 class AsciiJSON(Response):

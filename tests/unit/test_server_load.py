@@ -277,18 +277,21 @@ def test_an_index_deleted_and_made_anew_is_taken_up_without_a_traceback(
     with TestClient(create_app([index], encoder=encoder), base_url=LOCAL) as client:
         shutil.rmtree(index)  # also while a first search is being made ready
         until = time.monotonic() + gone_s
-        asked = True
+        asked, told = True, False
         while asked or time.monotonic() < until:
             answer = client.post("/v1/search", json={"query": "red", "k": 1})
             assert answer.status_code in (200, 500, 503)
             assert "hits" in answer.json() or answer.json()["message"]
+            told |= any("newest state" in line for line in answer.json().get("notices", []))
             asked = False
+        assert told or not gone_s
         plain(COLOURS["blue"]).save(photos / "blue.png")
         clipsearch.index(photos, encoder=encoder)
         until = time.monotonic() + 3  # sooner than what cannot be opened is tried again
         while (answer := client.get("/v1/status")).json()["indexes"][0]["pictures"] != 2:
             assert time.monotonic() < until, answer.json()
             time.sleep(0.05)
+        assert "newest state" not in str(client.post("/v1/search", json={"query": "red", "k": 1}).json()["notices"])
     assert "Traceback" not in capfd.readouterr().err + caplog.text
     assert caplog.text.count("still serving") <= 1
 
