@@ -76,17 +76,21 @@ class DecodeTask:
     gated: bool = False
     crop: Crop | None = None
     frames: bool = False  # of an animated picture, some of its frames, as of a video; else it is its first
-    start_s: float | None = None  # of a video: after which moment, and nothing is hashed; None: from the beginning
+    start_s: float | None = None  # of a video: after which moment, and nothing is hashed; None: from the beginning.
+    # Of a document, after which page; where one place in it is asked for, which page
+    most: int | None = None  # frames or pages of a part; None: as many as there is room for
 
 
 @dataclass(frozen=True, slots=True)
 class VideoPart:
-    """Some frames of a video: when they are shown, in seconds from its beginning, and what their pixels say."""
+    """Some frames of a video: when they are shown, in seconds from its beginning, and what their pixels say. Or some
+    pages of a document: for times, their numbers from 1; for the duration, how many it has."""
 
     times_s: tuple[float, ...]
     looks: tuple[Appearance, ...]
     next_s: float | None  # `start_s` of the task that reads on; None at the end
     duration_s: float | None
+    sizes: tuple[tuple[int, int], ...] | None = None  # of each page (width, height); None: it is a video
 
     @classmethod
     def from_dict(cls, body: dict[str, Any]) -> VideoPart:
@@ -95,11 +99,17 @@ class VideoPart:
         times_s = tuple(float(time_s) for time_s in body["times_s"])
         if not all(0 <= time_s < math.inf for time_s in (*times_s, next_s or 0.0, duration_s or 0.0)):
             raise ValueError("no times")
+        sizes = None
+        if "sizes" in body:
+            sizes = tuple((int(width), int(height)) for width, height in body["sizes"])
+            if len(sizes) != len(times_s) or not all(min(size) > 0 for size in sizes):
+                raise ValueError("no sizes")
         return cls(
             times_s,
             tuple(Appearance.from_dict(look) for look in body["looks"]),
             None if next_s is None else float(next_s),
             None if duration_s is None else float(duration_s),
+            sizes,
         )
 
 
@@ -461,6 +471,8 @@ class _Worker:
             message["frames"] = True
         if task.start_s is not None:
             message["start_s"] = task.start_s
+        if task.most is not None:
+            message["most"] = task.most
         if task.crop is not None:
             message["crop"] = str(task.crop)
         # A process that died still has its last answers in the pipe; after them comes the end of its stdout.

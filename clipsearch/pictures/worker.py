@@ -114,6 +114,27 @@ def _read_part(file: PictureFile, preprocessing: Preprocessing, slot: PixelArray
     return told
 
 
+def _read_pages(file: PictureFile, preprocessing: Preprocessing, slot: PixelArray, after: int) -> dict[str, Any]:
+    """Read pages of a document after one into `slot`, shape (F, H, W, 3); of one that nobody has seen yet (-1), the
+    first. Returns what is told of them. Raises: UnreadablePicture."""
+    is_first = after < 0
+    read, pixels, looks = file.read_pages(preprocessing, after=max(0, after), most=1 if is_first else len(slot))
+    slot[: len(pixels)] = pixels
+    width, height = read.pages[0].size if read.pages else (0, 0)
+    told: dict[str, Any] = {"width": width, "height": height, "pieces": len(pixels), "partial": read.partial}
+    told["video"] = {
+        "times_s": [page.number for page in read.pages],
+        "looks": [asdict(look) for look in looks],
+        "next_s": read.next_page,
+        "duration_s": read.count,
+        "sizes": [page.size for page in read.pages],
+    }
+    if is_first:
+        metadata, told["beside_unread"] = file.metadata()
+        told["metadata"] = asdict(metadata)
+    return told
+
+
 def _read_frames(file: PictureFile, preprocessing: Preprocessing, slot: PixelArray) -> dict[str, Any]:
     """Read frames of an animated picture into `slot`, shape (F, H, W, 3). Returns what is told of them. Raises:
     UnreadablePicture."""
@@ -146,6 +167,7 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
 
     from clipsearch.errors import UnreadablePicture
     from clipsearch.pictures import images
+    from clipsearch.pictures.formats import IN_PARTS
     from clipsearch.query.crops import read_crop
     from clipsearch.records import Preprocessing
 
@@ -168,9 +190,10 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
         try:
             member = _read_member(task) if "member" in task else None
             with images.PictureFile(task.get("member", task["path"]), member) as file:
-                if member is not None and file.kind == "VIDEO":
+                if member is not None and file.kind in IN_PARTS:
+                    what = "a video" if file.kind == "VIDEO" else "a PDF document"
                     raise UnreadablePicture(
-                        file.path, "not_a_picture", "a video in an archive, which nobody reads there"
+                        file.path, "not_a_picture", f"{what} in an archive, which nobody reads there"
                     )
                 pieces = settings["pieces"]
                 if task["mode"] == "describe":
@@ -194,16 +217,19 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
                     pixels = np.asarray(image.convert("RGB"))
                     slots[task["slot"]].reshape(-1)[: pixels.size] = pixels.reshape(-1)
                     result |= {"width": size[0], "height": size[1], "rows": image.height, "columns": image.width}
-                if task["mode"] == "decode" and "start_s" in task and file.kind != "VIDEO":
+                if task["mode"] == "decode" and "start_s" in task and file.kind not in IN_PARTS:
                     send(results, {"read": True})
                     shown = file.frame_at(task["start_s"], preprocessing)
                     slots[task["slot"], :1] = shown.pieces
                     result |= {"width": shown.width, "height": shown.height, "pieces": 1}
-                elif task["mode"] == "decode" and file.kind == "VIDEO" and (pieces or "start_s" in task):
+                elif task["mode"] == "decode" and file.kind in IN_PARTS and (pieces or "start_s" in task):
                     send(results, {"read": True})
                     start_s = task.get("start_s", -1.0)
-                    if pieces:
-                        result |= _read_part(file, preprocessing, slots[task["slot"]], start_s)
+                    slot = slots[task["slot"]][: task.get("most")]
+                    if pieces and file.kind == "VIDEO":
+                        result |= _read_part(file, preprocessing, slot, start_s)
+                    elif pieces:
+                        result |= _read_pages(file, preprocessing, slot, int(start_s))
                     else:
                         shown = file.frame_at(start_s, preprocessing)
                         slots[task["slot"], :1] = shown.pieces

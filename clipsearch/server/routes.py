@@ -294,11 +294,11 @@ class Service:
         """A picture as `where` looks at it, read in a process of its own, and its whole size. Raises:
         UnreadablePicture, OtherPicture."""
         try:
-            file = path if record.start_s is not None else file_of(path, record)
-            pixels, size, content = self._lookers.look(file, LONGEST, start_s=record.start_s)
+            file = path if record.part_at is not None else file_of(path, record)
+            pixels, size, content = self._lookers.look(file, LONGEST, start_s=record.part_at)
         except UnreadablePicture as error:
             raise UnreadablePicture(record.place, error.status, error.reason) from None
-        if record.start_s is not None or record.content_hash is None:  # of a video, hashing would take long
+        if record.part_at is not None or record.content_hash is None:  # of a video, hashing would take long
             same = is_unchanged(path, record.size_bytes, record.mtime_ns)
         else:
             same = content == record.content_hash
