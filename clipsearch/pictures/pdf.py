@@ -14,7 +14,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -24,6 +24,7 @@ from PIL import Image
 from clipsearch.pictures.metadata.moments import Moment, read_moment
 from clipsearch.pictures.metadata.statements import Said
 from clipsearch.pictures.metadata.words import Words
+from clipsearch.pictures.words import bounded
 from clipsearch.records import Line, SkipStatus
 
 Size = tuple[int, int]  # width, height
@@ -31,7 +32,8 @@ Fit = Callable[[Size], Size]
 
 DOTS_PER_INCH = 200  # a page is as large, in pixels, as a scan of it
 MOST_PAGES = 5000  # of one document
-MOST_CHARACTERS = 100_000  # of the text layer of a page
+MOST_CHARACTERS = 60_000  # of the text layer of a page
+LEAST_LETTERS = 20  # of a text layer that says what stands on its page: a stamp of a scanner does not
 PART_S = 5.0  # after which a part ends with the page that it is at
 _LONGEST_SIDE = 100_000  # of a page, in pixels: some say that they are miles long
 _LONGEST_DRAWN = 4096  # of a page for the encoder
@@ -98,8 +100,8 @@ def read_pages(stream: IO[bytes], *, after: int = 0, most: int = 32, shortest: i
             except Exception:
                 unread += 1
                 read.partial = "some of its pages are damaged"
-                if unread >= _MOST_UNREAD:
-                    number = last  # there may be a million
+                if unread >= _MOST_UNREAD:  # there may be a million
+                    last = number
                 continue
             if not _is_blank(page.image) or (not after and not read.pages):
                 read.pages.append(page)
@@ -107,7 +109,7 @@ def read_pages(stream: IO[bytes], *, after: int = 0, most: int = 32, shortest: i
                 break
         if number < last:
             read.next_page = number
-        elif read.count > MOST_PAGES:
+        elif number == MOST_PAGES < read.count:
             read.partial = f"only its first {MOST_PAGES:,} pages of {read.count:,} were read"
     if not read.pages and not after and read.next_page is None:
         raise PdfError("corrupt", "the document is damaged: no page of it can be shown")
@@ -151,7 +153,12 @@ def read_lines(stream: IO[bytes], number: int) -> tuple[list[Line], Size]:
         page = document[max(1, min(number, len(document))) - 1]
         with contextlib.closing(page), contextlib.closing(page.get_textpage()) as text:
             size = _size_of(page)
-            return [line.as_line(page, size) for line in _lines(text)], size
+            return bounded(line.as_line(page, size) for line in _lines(text)), size
+
+
+def letters_in(lines: Iterable[Line]) -> int:
+    """How many letters and digits stand in lines."""
+    return sum(c.isalnum() for line in lines for c in line.text)
 
 
 @dataclass(slots=True)
@@ -273,6 +280,7 @@ def _opened(stream: IO[bytes]) -> Iterator[Any]:
     with _alone:
         document = None
         try:
+            _forget_errors()
             document = pdfium.PdfDocument(source)
             with contextlib.suppress(pdfium.PdfiumError):  # the pages are there without it
                 document.init_forms()
@@ -282,6 +290,13 @@ def _opened(stream: IO[bytes]) -> Iterator[Any]:
         finally:
             if document is not None:
                 document.close()
+
+
+def _forget_errors() -> None:
+    """Let PDFium remember that a document is damaged, and not what was wrong with an earlier one."""
+    import pypdfium2.raw as c
+
+    c.FPDF_LoadMemDocument64(b"x", 1, None)
 
 
 def _explained(error: Any, source: _Source) -> Exception:
@@ -295,6 +310,4 @@ def _explained(error: Any, source: _Source) -> Exception:
     source.seek(max(0, source.tell() - 1024))
     if error.err_code == c.FPDF_ERR_FORMAT and b"%%EOF" not in source.read():
         return PdfError("truncated", "the document ends before its end")
-    if error.err_code == c.FPDF_ERR_SUCCESS:
-        return PdfError("corrupt", "the document has no pages")
     return PdfError("corrupt", "the document is damaged: no page of it can be found")

@@ -58,8 +58,9 @@ _LEAST_MEMORY_BYTES = 2**30
 @dataclass(frozen=True, slots=True)
 class DecodeTask:
     """A file to be hashed, or hashed and decoded; or only its metadata to be read ("describe"); or hashed, and its
-    words read ("words"): its longer side at most `longest` pixels, and, where `gated`, only if there seem to be any; or
-    hashed, and decoded as a whole, its longer side at most `longest` ("look").
+    words read ("words"): its longer side at most `longest` pixels, and, where `gated`, only if there seem to be any,
+    or of a document those of the page `start_s`; or hashed, and decoded as a whole, its longer side at most `longest`
+    ("look").
 
     `key` is the caller's; `size_bytes` allows large files more time. `member`: instead of the whole file, `size_bytes`
     of it at `offset`, which are a picture file of that name. `crop`: decode this part of the picture.
@@ -74,6 +75,7 @@ class DecodeTask:
     timeout_s: float | None = None  # for decoding it; None: the pool's
     longest: int = 0
     gated: bool = False
+    text_only: bool = False  # of the page of a document, read the text layer alone
     crop: Crop | None = None
     frames: bool = False  # of an animated picture, some of its frames, as of a video; else it is its first
     start_s: float | None = None  # of a video: after which moment, and nothing is hashed; None: from the beginning.
@@ -464,7 +466,7 @@ class _Worker:
         alarm_s = 2 * (self._read_limit_s(task) + self._limit_s(task)) + 10
         message = {"path": task.path, "mode": task.mode, "slot": slot, "alarm_s": math.ceil(alarm_s)}
         if task.mode in ("words", "look"):
-            message |= {"longest": task.longest, "gated": task.gated}
+            message |= {"longest": task.longest, "gated": task.gated, "text_only": task.text_only}
         if task.member is not None:
             message |= {"member": task.member, "offset": task.offset, "size_bytes": task.size_bytes}
         if task.frames:
@@ -524,7 +526,8 @@ class _Worker:
         if task.mode == "words":
             told = message["lines"]
             lines = None if told is None else tuple(map(Line.from_dict, told))
-            return DecodeResult(task.key, message["hash"], int(message["width"]), int(message["height"]), lines=lines)
+            content = message.get("hash") if task.start_s is not None else message["hash"]
+            return DecodeResult(task.key, content, int(message["width"]), int(message["height"]), lines=lines)
         if task.mode == "look":
             shape = (1, int(message["rows"]), int(message["columns"]), 3)
             flat = self.shared.slots[slot].reshape(-1)

@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -94,6 +95,22 @@ def _reader_of_words() -> Any:
     from clipsearch.pictures.words import Reader
 
     return Reader()
+
+
+def _words_of_page(file: PictureFile, task: dict[str, Any], reader: Callable[[], Any]) -> dict[str, Any]:
+    """What stands on a page of a document: its text layer, or else what `reader` reads, unless only the former is
+    wanted. Raises: UnreadablePicture."""
+    from clipsearch.pictures.pdf import LEAST_LETTERS, letters_in
+    from clipsearch.pictures.words import scaled
+
+    number = int(task["start_s"])
+    lines, (width, height) = file.read_text(number)
+    if letters_in(lines) < LEAST_LETTERS and not task.get("text_only"):
+        image = file.open(longest=task["longest"], time_s=number)
+        across, down = width / image.width, height / image.height
+        read = [scaled(line, across, down) for line in reader().read(image)]
+        lines = max(lines, read, key=letters_in)
+    return {"width": width, "height": height, "lines": [line.to_dict() for line in lines]}
 
 
 def _read_part(file: PictureFile, preprocessing: Preprocessing, slot: PixelArray, start_s: float) -> dict[str, Any]:
@@ -181,7 +198,7 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
     warnings.simplefilter("ignore")
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     os.dup2(null, 2)  # from here on only libtiff and the like write there
-    reader: Any = None
+    words_reader = lru_cache(maxsize=1)(reader_of_words or _reader_of_words)
     send(results, {"ready": True})
 
     while (task := receive(tasks)) is not None:
@@ -202,13 +219,14 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
                     result["metadata"] = asdict(about)
                 elif "start_s" not in task:
                     result["hash"] = file.content_hash()
-                if task["mode"] == "words":
+                if task["mode"] == "words" and "start_s" in task:
+                    send(results, {"read": True})
+                    result |= _words_of_page(file, task, words_reader)
+                elif task["mode"] == "words":
                     send(results, {"read": True})
                     image = file.open(longest=task["longest"], max_pixels=max_pixels)
-                    if reader is None:
-                        reader = (reader_of_words or _reader_of_words)()
-                    has_words = not task["gated"] or reader.has_words(image)
-                    lines = [line.to_dict() for line in reader.read(image)] if has_words else None
+                    has_words = not task["gated"] or words_reader().has_words(image)
+                    lines = [line.to_dict() for line in words_reader().read(image)] if has_words else None
                     result |= {"width": image.width, "height": image.height, "lines": lines}
                 if task["mode"] == "look":
                     send(results, {"read": True})

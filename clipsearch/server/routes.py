@@ -380,6 +380,7 @@ class Service:
                     "row_id": one.row_id,
                     "view": one.view,
                     "start_s": one.start_s,
+                    "page": one.page,
                     "thumbnail": self._address(served, one.row_id, one.content_hash),
                 }
                 for one in photos.views(row_of_content(photos, row_id, content))
@@ -703,7 +704,7 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/images/{id}/views", tags=["pictures"], **documented(messages.ViewsAnswer, 404, 409, 422, 503))
     async def views(id: RowId, index: IndexName = None, content: Content = None, index_id: IndexId = None) -> Response:
-        """Get the parts of a picture's file that are searched by themselves: the shots of a video."""
+        """Get the parts of a file that are searched by themselves: shots of a video, pages of a document."""
         return AsciiJSON(await service.searches.run(lambda: service.views(id, index, content, index_id)))
 
     @app.post("/v1/picture", tags=["pictures"], **documented(messages.KnownPicture, 400, 404, 413, 422, 503))
