@@ -97,6 +97,7 @@ def test_a_document_is_found_by_its_page(folder: Path) -> None:
     assert (report.removed, report.rows) == (1, 3 + 2 + 90)
 
 
+@pytest.mark.slow
 def test_without_the_extra_documents_are_counted_and_those_of_the_index_stay(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +143,7 @@ def drawn(words: str) -> Image.Image:
     return image
 
 
+@pytest.mark.slow
 def test_words_of_text_layers_are_found_on_their_pages_without_a_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +205,7 @@ def test_words_of_text_layers_are_found_on_their_pages_without_a_reader(
 # -- over HTTP
 
 
+@pytest.mark.slow
 def test_a_server_shows_the_page_and_lists_all(folder: Path) -> None:
     encoder = FakeEncoder()
     index = run(folder, encoder).index
