@@ -56,11 +56,13 @@ class PdfError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """How a page looks, not larger than was wanted, and its own size. `number` is from 1."""
+    """How a page looks, not larger than was wanted, and its own size. `number` is from 1. `is_blank`: nothing is on it,
+    not even a picture that could not be drawn."""
 
     number: int
     image: Image.Image
     size: Size
+    is_blank: bool
 
 
 @dataclass(slots=True)
@@ -103,7 +105,7 @@ def read_pages(stream: IO[bytes], *, after: int = 0, most: int = 32, shortest: i
                 if unread >= _MOST_UNREAD:  # there may be a million
                     last = number
                 continue
-            if not _is_blank(page.image) or (not after and not read.pages):
+            if not page.is_blank or (not after and not read.pages):
                 read.pages.append(page)
             if time.monotonic() - began > PART_S:
                 break
@@ -229,7 +231,7 @@ def _drawn(document: Any, number: int, fit: Fit) -> Page:
             if document.formenv:
                 c.FPDF_FFLDraw(document.formenv, *placed)
             image = Image.fromarray(np.array(bitmap.to_numpy()[:, :, :3]))
-    return Page(number, image, size)
+        return Page(number, image, size, _is_white(image) and not _has_pictures(page))
 
 
 def _size_of(page: Any) -> Size:
@@ -241,8 +243,14 @@ def _size_of(page: Any) -> Size:
     return max(1, round(across * scale)), max(1, round(down * scale))
 
 
-def _is_blank(image: Image.Image) -> bool:
-    """Whether nothing is on a page."""
+def _has_pictures(page: Any) -> bool:
+    import pypdfium2.raw as c
+
+    objects = (c.FPDFPage_GetObject(page, at) for at in range(c.FPDFPage_CountObjects(page)))
+    return any(c.FPDFPageObj_GetType(one) in (c.FPDF_PAGEOBJ_IMAGE, c.FPDF_PAGEOBJ_FORM) for one in objects)
+
+
+def _is_white(image: Image.Image) -> bool:
     return all(low == 255 for low, _ in image.getextrema())  # type: ignore[misc]
 
 

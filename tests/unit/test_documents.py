@@ -271,6 +271,10 @@ def test_odd_documents_are_read_as_far_as_they_go() -> None:
     blank, said = Sheet(), Sheet(["Words"])
     assert [page.number for page in read(document([blank, said, blank, said, blank])).pages] == [1, 2, 4]
     assert [page.number for page in read(document([blank, blank])).pages] == [1]
+    lost = [b"<</Type/XObject/Subtype/Image/Width 9/Height 9/Length 0>>stream\n\nendstream"]  # what nobody can draw
+    white = [Sheet(["Words"]), Sheet(commands=b"q 500 0 0 500 0 0 cm /B Do Q")]
+    pages = read(document(white, extra=lost, shared=b"/XObject<</B 5 0 R>>")).pages
+    assert [page.number for page in pages] == [1, 2]
     sizes = [(595, 842), (14400, 10), (10, 14400), (1, 1)]
     red = COLOURS["red"]
     for page, size in zip(read(document([Sheet(colour=red, size=size) for size in sizes])).pages, sizes, strict=True):
