@@ -118,7 +118,7 @@ SILENT = {
     "pyarrow": "its S3 client asks the cloud's metadata service only when an s3 address is opened",
     "pydantic": "no network code",
     "pymilvus": "connects where it is told; reads a file .env beside it",
-    "pypdfium2": "no network code",
+    "pypdfium2": "no network code, and its PDFium is built without JavaScript",
     "pysubs2": "no network code",
     "pytest": "development only",
     "pytest-xdist": "development only: starts processes, which it speaks to through pipes",

@@ -152,6 +152,19 @@ class ImageRecord:
             return None
         return start_s if math.isfinite(start_s) else None
 
+    @property
+    def page(self) -> int | None:
+        """The number of a page of a document, from 1; None for what is none."""
+        number = self.view.removeprefix("page=")
+        is_page = number != self.view and number.isascii() and number.isdecimal() and len(number) < 10
+        return int(number) if is_page else None
+
+    @property
+    def part_at(self) -> float | None:
+        """Where in its file a part is, as decoders are asked for it: a second of a video, a page of a document; None
+        for a whole file."""
+        return self.start_s if self.page is None else float(self.page)
+
     def where(self, path: str) -> str:
         """What is seen, and where: `path`, or a part of what is there, as trip.mp4#t=73 or scan.pdf#page=3."""
         whole = f"{path}/{self.member}" if self.member else path
@@ -177,6 +190,11 @@ class ImageRecord:
         known = {**{name: body[name] for name in _TOLD}, **{name: body["kept"][name] for name in KEPT}}
         metadata = PictureMetadata.from_dict({part.name: body[part.name] for part in fields(PictureMetadata)})
         return cls(row_id=body["row_id"], path=body["name"], metadata=metadata, **known)
+
+
+def page_view(number: int) -> str:
+    """The locator of a page of a document."""
+    return f"page={number}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ from clipsearch.indexer.executors import Executor, LocalExecutor, LocalPool, Poo
 from clipsearch.indexer.ignore import EXCLUDED, OF_DATASET, Archives, Ignore, overlapping
 from clipsearch.indexer.listed import dataset_files
 from clipsearch.indexer.look import look
+from clipsearch.indexer.pages import watched
 from clipsearch.indexer.patience import IndexClock
 from clipsearch.indexer.rebuild import carried_over
 from clipsearch.indexer.remark import remarked, with_hidden
@@ -70,7 +71,7 @@ from clipsearch.indexer.sidecars import NOT_LOOKED_AT, has_older_versions
 from clipsearch.indexer.stored import MOST_FAILED, with_copies
 from clipsearch.indexer.tune import retuned
 from clipsearch.indexer.upgrade import upgraded
-from clipsearch.pictures.formats import classify_name, is_video_name
+from clipsearch.pictures.formats import IN_PARTS, classify_name, format_of, is_in_parts
 from clipsearch.pictures.metadata import METADATA_VERSION, describe_again
 from clipsearch.pictures.pool import DecodeResult, DecodeTask
 from clipsearch.places import is_address
@@ -127,6 +128,7 @@ class Progress:
     nodes: tuple[tuple[str, float], ...] = ()  # machines that work on it, and files a second of each, if others do
 
 
+SEEN_OF_PARTS = ("view", "partial", "traits", "colors", "perceptual_hash", "width", "height")  # alike in all copies
 VIDEOS_AT_ONCE = 2  # for each decoding process
 OPEN_ARCHIVES = 8  # whose rows are remembered by their members
 
@@ -197,7 +199,7 @@ class IndexReport:
     left_out: dict[str, int] = field(default_factory=dict)  # files and folders that were left out, for each reason
     warnings: list[str] = field(default_factory=list)
     pictures: int = 0  # searchable after the run
-    rows: int = 0  # what these are seen as: more than they are where there are videos
+    rows: int = 0  # what these are seen as: more than they are where there are videos or documents
     partial: int = 0  # of those encoded, pictures of which only a part could be read
     skipped: list[SkippedImage] = field(default_factory=list)  # every picture-like file that is not, and why
     other_files: dict[str, int] = field(default_factory=dict)  # what is no picture by its name, by kind
@@ -604,9 +606,11 @@ class _Run:
         if current is None:
             report.warnings += overlapping(self.root, index_dir.absolute(), scan.indexed)
         report.other_files = dict(scan.others.most_common())
-        if scan.videos:
-            number = "one video was" if scan.videos == 1 else f"{scan.videos:,} videos were"
-            report.warnings.append(f"{number} left out. To search videos, too: pip install 'clipsearch[video]'")
+        for kind, number in sorted(scan.lacking.items(), reverse=True):
+            one, many = IN_PARTS[kind]
+            said = f"{one} was" if number == 1 else f"{number:,} {many} were"
+            extra = format_of(kind).extra
+            report.warnings.append(f"{said} left out. To search {many}, too: pip install 'clipsearch[{extra}]'")
         report.unchanged = changes.unchanged
         report.skipped += [
             SkippedImage(r.place, r.status, r.reason or "") for r in changes.unchanged_skipped if r.status != "ok"
@@ -671,8 +675,8 @@ class _Run:
             self.notify(Progress("read", 0, self._total))
             while (waiting is not None or pool.pending) and not stop.requested and not self._is_root_gone:
                 while waiting is not None and pool.pending < ahead:
-                    if is_video_name(waiting.name):  # whose frames take 30 times the memory of a picture
-                        at_once = sum(is_video_name(file.name) for file in files.values())
+                    if is_in_parts(waiting.name):  # whose frames take 30 times the memory of a picture
+                        at_once = sum(is_in_parts(file.name) for file in files.values())
                         if at_once >= VIDEOS_AT_ONCE * pool.workers:
                             break
                     file, waiting = waiting, next(todo, None)
@@ -848,7 +852,7 @@ class _Run:
                 file = dataclasses.replace(file, copy=self._copies[key])
         if file.copy is not None:
             return DecodeTask(key, file.copy.path, mode, file.size_bytes, file.name, timeout_s=limit_s)
-        limit_s *= MORE_TIME if is_video_name(file.name) else 1
+        limit_s *= MORE_TIME if is_in_parts(file.name) else 1
         path = os.path.join(self.root, file.path)
         return DecodeTask(key, path, mode, file.size_bytes, timeout_s=limit_s, frames=mode == "decode")
 
@@ -886,7 +890,7 @@ class _Run:
                 if content is not None and video.first.content_hash == content:
                     video.copies.append((file, result))
                     return None
-            self._watching[result.key] = Video(file, result)
+            self._watching[result.key] = watched(file, result)
             return self._watch(self._watching[result.key], result)
         elif content is not None and (same := self._batch_hashes.get(content)) is not None:
             same.append((file, result))  # as a file that is about to be encoded
@@ -927,10 +931,10 @@ class _Run:
                 self._note_precision(encoder.image_precision)
             next_s = video.take(result, vectors)
         if next_s is not None:
-            return dataclasses.replace(self._task(result.key, file, "decode"), start_s=next_s)
+            return dataclasses.replace(self._task(result.key, file, "decode"), start_s=next_s, most=video.most)
         del self._watching[result.key]
         shots = video.shots()
-        if len(shots) == 1 and not is_video_name(file.name):  # what moves in it is of no account
+        if len(shots) == 1 and video.is_animation:  # what moves in it is of no account
             self._still[result.key] = video.copies
             return dataclasses.replace(self._task(result.key, file, "decode"), frames=False)
         self._add_video(video, shots)
@@ -951,6 +955,8 @@ class _Run:
         for shot in shots:
             about = asdict(shot.look)
             record = dataclasses.replace(_decoded(file, video.first), view=shot.view, partial=video.partial, **about)
+            if shot.size is not None:
+                record = dataclasses.replace(record, width=shot.size[0], height=shot.size[1])
             key = vector_key(record)
             known = None if key is None else self._vectors.find(_key(key))
             rows.append(
@@ -971,7 +977,7 @@ class _Run:
         for record in same:
             key = vector_key(record)
             known = record.vector_id if key is None or record.vector_id >= 0 else self._vectors.find(_key(key))
-            seen = {name: getattr(record, name) for name in ("view", "partial", "traits", "colors", "perceptual_hash")}
+            seen = {name: getattr(record, name) for name in SEEN_OF_PARTS}
             rows.append((dataclasses.replace(own, **seen, vector_id=-1 if known is None else known), None))
         self._add_rows(rows)
         self.report.copied += 1

@@ -19,7 +19,7 @@ from clipsearch.indexer.ignore import Ignore
 from clipsearch.indexer.listed import NOT_LISTED
 from clipsearch.indexer.scan import Scan, kind_of_name, walk
 from clipsearch.indexer.sidecars import Outdated
-from clipsearch.pictures.formats import classify_name, format_of, is_installed, is_video_name
+from clipsearch.pictures.formats import IN_PARTS, Kind, classify_name, format_of, is_installed, parts_kind
 from clipsearch.records import ImageRecord, IntArray
 
 
@@ -61,8 +61,9 @@ def look(
         outdated=Outdated(catalog, older_versions=reread_metadata),
     )
     archives = compare_archives(catalog, scan.archives, changes, seen, retry=retry, reread_metadata=reread_metadata)
-    if not is_installed(format_of("VIDEO")):
-        _set_videos_aside(catalog if known is None else known, scan, changes)
+    lacking = {kind for kind in IN_PARTS if not is_installed(format_of(kind))}
+    if lacking:
+        _set_aside(catalog if known is None else known, scan, changes, lacking)
     if expected and not scan.folders and not _finds_pictures(changes):
         raise nothing_in(root, scan)
     vanished = np.flatnonzero(~seen)
@@ -105,16 +106,17 @@ def _of_whole_archives(catalog: Catalog, rows: IntArray) -> IntArray:
     return rows[[whole.get(catalog.path(row), False) for row in rows.tolist()]]
 
 
-def _set_videos_aside(catalog: Catalog, scan: Scan, changes: Changes) -> None:
-    """Count videos that are not in the index among other files: what reads them is not installed."""
+def _set_aside(catalog: Catalog, scan: Scan, changes: Changes, lacking: set[Kind]) -> None:
+    """Count videos and documents that are not in the index among other files: what reads these is not installed."""
     kept = []
     for block in changes.to_read:
-        videos = [is_video_name(name) for name in block.names]
-        if any(videos):
-            new = np.array(videos) & (catalog.match(block.paths) < 0)
-            for number in np.flatnonzero(new).tolist():
-                scan.others[kind_of_name(block.names[number])] += 1
-            scan.videos += int(new.sum())
+        kinds = [parts_kind(name) for name in block.names]
+        if not lacking.isdisjoint(kinds):
+            new = np.array([kind in lacking for kind in kinds]) & (catalog.match(block.paths) < 0)
+            for name, kind, is_new in zip(block.names, kinds, new.tolist(), strict=True):
+                if is_new and kind is not None:
+                    scan.others[kind_of_name(name)] += 1
+                    scan.lacking[kind] += 1
             scan.files -= int(new.sum())
             block = block.only(np.flatnonzero(~new))
         if len(block):

@@ -26,7 +26,7 @@ from clipsearch.indexer.drives import MountPoints, drive_identity
 from clipsearch.indexer.ignore import HIDDEN, OF_THE_PROCESS, PASSING_ERRORS, Folder, Ignore
 from clipsearch.indexer.placeholders import stands_for
 from clipsearch.indexer.sidecars import Sidecars
-from clipsearch.pictures.formats import PICTURE_ENDINGS, classify_name, is_picture_name, is_video_name
+from clipsearch.pictures.formats import PICTURE_ENDINGS, Kind, classify_name, is_in_parts, is_picture_name
 from clipsearch.places import is_address
 from clipsearch.records import IntArray, PictureMetadata, SkippedImage
 
@@ -178,7 +178,7 @@ class Scan:
     files: int = 0  # with the names of pictures
     others: Counter[str] = field(default_factory=Counter)  # what is no picture by its name, by its kind
     unreadable: list[SkippedImage] = field(default_factory=list)  # files and folders that cannot be looked at
-    videos: int = 0  # of these, videos that nothing installed here reads
+    lacking: Counter[Kind] = field(default_factory=Counter)  # of these, videos and documents that nothing here reads
     lost_links: list[SkippedImage] = field(default_factory=list)  # of names of no pictures: to folders, perhaps
     evicted: set[str] = field(default_factory=set)  # files and folders of which only placeholders are here
     folders: set[str] = field(default_factory=set)  # those that hold files with the names of pictures
@@ -524,7 +524,7 @@ def kind_of_name(name: str) -> str:
     """What to count a file as that is no picture by its name: ".txt files", ..."""
     refusal = classify_name(name)
     _, dot, extension = name.rpartition(".")
-    if (refusal is None and not is_video_name(name)) or not dot or not 0 < len(extension) <= 12:
+    if (refusal is None and not is_in_parts(name)) or not dot or not 0 < len(extension) <= 12:
         return "other files"
     return f".{extension.lower()} files"
 

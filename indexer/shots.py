@@ -9,6 +9,7 @@ import numpy as np
 
 from clipsearch.indexer.scan import FoundFile
 from clipsearch.pictures.appearance import Appearance
+from clipsearch.pictures.formats import IN_PARTS
 from clipsearch.pictures.pool import DecodeResult
 from clipsearch.records import FloatArray
 
@@ -33,6 +34,12 @@ class Video:
     partial: str | None = None
     failures: int = 0
     copies: list[tuple[FoundFile, DecodeResult]] = field(default_factory=list)  # more files of the same content
+    most: int | None = None  # frames of the next part; None: as many as there is room for
+
+    @property
+    def is_animation(self) -> bool:
+        """Whether it is an animated picture, which is still if it has one shot."""
+        return self.first.metadata.format not in IN_PARTS
 
     def take(self, result: DecodeResult, vectors: FloatArray) -> float | None:
         """Take a part, whose frames have these vectors, shape (F, D). Returns where to read on, if anywhere."""
@@ -70,11 +77,13 @@ class Video:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A shot: its locator, the mean vector of its frames (shape (D,), unit L2), and what its first frame looks like."""
+    """A shot: its locator, the mean vector of its frames (shape (D,), unit L2), and what its first frame looks like. Or
+    a page of a document."""
 
     view: str
     vector: FloatArray
     look: Appearance
+    size: tuple[int, int] | None = None  # width and height, where not all have the same
 
 
 def divided(times_s: list[float], vectors: FloatArray, looks: list[Appearance], duration_s: float | None) -> list[Shot]:

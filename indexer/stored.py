@@ -19,7 +19,7 @@ from clipsearch.config import INDEX_DIR_NAME
 from clipsearch.filenames import to_bytes
 from clipsearch.indexer.ignore import HIDDEN, Folder, Ignore
 from clipsearch.indexer.scan import ARCHIVES, FileBlock, FoundFile, Scan, clamped, kind_of_name
-from clipsearch.pictures.formats import classify_name, is_picture_name, is_video_name
+from clipsearch.pictures.formats import classify_name, is_in_parts, is_picture_name
 
 MOST_FAILED = 16
 """So many objects one after another that cannot be fetched: the storage is not to be reached, and the run stops."""
@@ -53,7 +53,7 @@ def walk_storage(root: Path, result: Scan, ignore: Ignore) -> Iterator[FileBlock
                     _take_archive(one, result)
                 else:
                     result.left_out[one.path] = ARCHIVES
-            elif is_picture_name(name) and not is_video_name(name) and "." in name:
+            elif is_picture_name(name) and not is_in_parts(name) and "." in name:
                 pictures.append(one)
             else:
                 result.others[kind_of_name(name)] += 1

@@ -25,7 +25,7 @@ from clipsearch.archives import is_archive_name
 from clipsearch.config import read_plain
 from clipsearch.errors import ClipsearchError, MissingExtra
 from clipsearch.indexer.ignore import MARKERS, OF_DATASET, Folder, Ignore
-from clipsearch.pictures.formats import HEAD_BYTES, classify_name, format_of, identify, is_installed, is_video_name
+from clipsearch.pictures.formats import HEAD_BYTES, classify_name, extra_is_installed, identify, is_in_parts
 from clipsearch.pictures.metadata.sidecars import says_of_whom
 from clipsearch.store import open_snapshot
 
@@ -283,8 +283,8 @@ def _kind(path: str) -> str:
 
 
 def _is_read(name: str) -> bool:
-    """Whether a run opens a file of this name: a video only where what reads videos is there."""
-    return classify_name(name) is None and (not is_video_name(name) or is_installed(format_of("VIDEO")))
+    """Whether a run opens a file of this name: a video or a document only where what reads them is there."""
+    return classify_name(name) is None and (not is_in_parts(name) or extra_is_installed(name))
 
 
 def _may_be_a_picture(path: str, name: str) -> bool:

@@ -1,39 +1,46 @@
 """Read the words in the pictures of an index: a second pass, since it takes many times as long as the first.
 
 What probably has words comes first: screenshots and documents, by their pixels. The others are looked at in a small
-copy before, and read if there seem to be lines in them, unless all are wanted. What was found is committed every
+copy before, and read if there seem to be lines in them, unless all are wanted. Of pages of documents, the text layer
+is read, and only those without one are read as pictures; where nothing is installed that reads pictures, these wait
+until there is. What was found is committed every
 COMMIT_S seconds; a pass that was stopped or killed goes on from there. An index run can write at the same time: this
 one takes the lock only to commit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from clipsearch.config import is_index
 from clipsearch.cores import available_cores, usable_memory
-from clipsearch.errors import IndexLocked, IndexNotFound
+from clipsearch.errors import IndexLocked, IndexNotFound, MissingExtra, MissingFeature
 from clipsearch.indexer.build import Progress, StopRequests
 from clipsearch.indexer.retries import MOST_ATTEMPTS, is_circumstance
 from clipsearch.indexer.subtitles import MARK, read_subtitles
+from clipsearch.pictures.pdf import LEAST_LETTERS, MOST_PAGES, letters_in
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.pictures.words import check_reader, longest_for, scaled
-from clipsearch.places import is_address
-from clipsearch.records import TRAITS, ImageRecord, IntArray, Preprocessing, SkippedImage
+from clipsearch.places import is_address, is_unchanged
+from clipsearch.records import TRAITS, ImageRecord, IntArray, Preprocessing, SkippedImage, page_view
 from clipsearch.store import LiveRows, Snapshot, Writer, open_live_rows, open_snapshot
-from clipsearch.store.hashes import among
+from clipsearch.store.hashes import among, name_key, part_key
 from clipsearch.store.words import ReadPicture, WordFiles, add_words, check_sqlite, with_words
 
 COMMIT_S = 30.0
 COMMIT_PICTURES = 512
 LOCK_PATIENCE_S = 600.0  # for an index run that commits its last
 TIMEOUT_S = 60.0
+ONLY_LAYER = "little text layer"
+"""The reason of a page whose text layer says little, and that nothing installed could read as a picture."""
 _TICK_S = 0.2
 _WORKER_BYTES = 1 << 30  # that one reader may need
 _FIRST = sum(1 << TRAITS.index(trait) for trait in ("screenshot", "document"))
@@ -66,6 +73,7 @@ class ReadReport:
     known: int = 0  # read before
     changed: int = 0  # files that are others than when they were indexed
     subtitled: int = 0  # videos whose subtitles were read
+    lacking: int = 0  # pictures, and pages without a text layer, that nothing installed here reads
     skipped: list[SkippedImage] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: bool = False
@@ -95,7 +103,11 @@ def read_words(
         run = _Pass(snapshot, options, progress)
         run.read_subtitles()
         if options.command is None and (run.has_pictures or not run.report.subtitled):
-            check_reader()
+            try:
+                check_reader()
+            except (MissingExtra, MissingFeature):
+                if not run.keep_pages():
+                    raise
         with StopRequests() as stop:
             run.read(stop)
     run.report.seconds = time.monotonic() - started
@@ -131,36 +143,52 @@ class _Pass:
         ]
         self._attempts: dict[str, int] = {}
         self._links_inside = snapshot.manifest.links == "inside"
+        self._can_read = options.command is not None or _has_reader()
+        self._has_layer: set[str] = set()  # pages whose text layer is known, and is all that could be read
         self._subtitles: dict[str, str] = {}  # that were read of videos, by their content
-        self._todo = self._to_read(snapshot)
+        self._todo = self._to_read(snapshot)  # fragment, position, whether it may have no words, whether it is a page
+        self._text_only = False
         self._not_read = 0
         self._records: dict[int, ImageRecord] = {}  # those that are being read, by number
         self._done: list[ReadPicture] = []
         self._last_commit = time.monotonic()
 
     def _to_read(self, snapshot: Snapshot) -> IntArray:
-        """Fragment and position of a row of each content that is to be read, likely ones first. Shape: (N, 2)."""
+        """What is to be read, likely ones first: of each content a row, by fragment and position, whether it may have
+        no words, and whether it is a page. Shape: (N, 4)."""
         known = self._known(snapshot)
-        found = [np.empty((0, 5), np.int64)]
+        found = [np.empty((0, 6), np.int64)]
         for number, rows in enumerate(self._fragments):
             columns = rows.file.columns
             wanted = rows.alive & columns.hashes.any(axis=1)
+            is_page = np.zeros(len(wanted), bool)
             if (views := columns.numbers.get("view")) is not None:
                 parts_of_files = np.flatnonzero(wanted & (views != 0))
                 wanted = wanted & (views == 0)  # not a moment of a video, but of an animated picture
                 moving = [at for at in parts_of_files.tolist() if columns.starts[at] and not _is_video(rows, at)]
                 wanted[moving] = True
+                is_page = rows.alive & columns.hashes.any(axis=1) & np.isin(views, page_keys())
+                wanted |= is_page
             at = np.flatnonzero(wanted)
             is_first = (columns.whole("traits")[at] & _FIRST) != 0
-            parts = (np.where(is_first, 0, 1), np.full(len(at), number), at, *columns.hashes[at].T)
+            hashes = np.where(is_page[at, None], columns.part_hashes[at], columns.hashes[at])
+            parts = (np.full(len(at), number), at, ~is_first, is_page[at], *hashes.T)
             found.append(np.stack([np.asarray(part, np.int64) for part in parts], axis=1))
         every = np.concatenate(found)
-        _, first = np.unique(every[:, 3:], axis=0, return_index=True)
+        _, first = np.unique(every[:, 4:], axis=0, return_index=True)
         every = every[np.sort(first)]
-        is_known = among(every[:, 3:], known)
+        is_known = among(every[:, 4:], known)
         self.report.known = int(is_known.sum())
         every = every[~is_known]
-        return every[np.argsort(every[:, 0], kind="stable"), :3]
+        return every[np.argsort(every[:, 2], kind="stable"), :4]
+
+    def keep_pages(self) -> bool:
+        """Leave all to be read but pages, and of these read text layers only; whether there are any."""
+        is_page = self._todo[:, 3] != 0
+        self.report.lacking = int((~is_page).sum())
+        self._todo = self._todo[is_page]
+        self._text_only = True
+        return len(self._todo) > 0
 
     def _known(self, snapshot: Snapshot) -> IntArray:
         """The contents that need not be read (again). Shape: (N, 2)."""
@@ -169,7 +197,9 @@ class _Pass:
         for content_hash, status, reason, attempts, thorough in files.states():
             if reason is not None and reason.startswith(MARK):
                 self._subtitles[content_hash.hex()] = reason
-            if status == "ok":
+            if reason == ONLY_LAYER:
+                is_known = not self._can_read
+            elif status == "ok":
                 is_known = thorough or not self._options.all
             else:
                 self._attempts[content_hash.hex()] = attempts
@@ -177,6 +207,8 @@ class _Pass:
                 is_known = not (again or self._options.retry_skipped)
             if is_known:
                 known.append(content_hash)
+            if reason == ONLY_LAYER:
+                self._has_layer.add(content_hash.hex())
         files.close()
         return np.frombuffer(b"".join(known), "<i8").reshape(-1, 2)
 
@@ -226,14 +258,14 @@ class _Pass:
         self._commit()
 
     def _tasks(self) -> Iterator[DecodeTask]:
-        for key, (later, number, position) in enumerate(self._todo.tolist()):
+        for key, (number, position, later, is_page) in enumerate(self._todo.tolist()):
             record = self._fragments[number].file.record(position)
             is_in_table = record.member and not record.path.lower().endswith(".tar")  # of which each look takes long
             if is_in_table or is_address(self._root) or record.content_hash is None:
                 self._not_read += 1  # a row of a table, an object elsewhere
                 continue
             self._records[key] = record
-            attempts = self._attempts.get(record.content_hash, 0)
+            attempts = self._attempts.get(_key_of(record), 0)
             yield DecodeTask(
                 key,
                 os.path.join(self._root, record.path),  # noqa: PTH118  as it is stored
@@ -244,13 +276,19 @@ class _Pass:
                 timeout_s=self._options.timeout_s * (1 + attempts),
                 longest=longest_for(record.width or 0, record.height or 0),
                 gated=bool(later) and not self._options.all,
+                text_only=self._text_only,
+                start_s=record.part_at if is_page else None,
             )
 
     def _take(self, result: DecodeResult) -> None:
         record, report = self._records.pop(result.key), self.report
-        content_hash = record.content_hash
-        assert content_hash is not None
-        if result.content_hash is not None and result.content_hash != content_hash:
+        content_hash = _key_of(record)
+        if record.page is not None:  # the file was not hashed for each
+            path = os.path.join(self._root, record.path)  # noqa: PTH118  as it is stored
+            is_same = is_unchanged(path, record.size_bytes, record.mtime_ns)
+        else:
+            is_same = result.content_hash in (None, content_hash)
+        if not is_same:
             report.changed += 1  # the next index run sees it, and the next pass reads it
             return
         if result.skip is not None:
@@ -267,10 +305,16 @@ class _Pass:
         across = (record.width or 1) / max(1, result.width or 1)
         down = (record.height or 1) / max(1, result.height or 1)
         lines = tuple(scaled(line, across, down) for line in result.lines)
+        if self._text_only and letters_in(lines) < LEAST_LETTERS:
+            report.lacking += 1
+            if lines:
+                report.lines += len(lines)
+                self._done.append(ReadPicture(content_hash, lines, reason=ONLY_LAYER, thorough=False))
+            return
         report.read += 1
         report.written += bool(lines)
         report.lines += len(lines)
-        self._done.append(ReadPicture(content_hash, lines))
+        self._done.append(ReadPicture(content_hash, lines, again=content_hash in self._has_layer))
 
     def _try_commit(self) -> IndexLocked | None:
         """Commit what was read; later, where an index run is writing, which is returned."""
@@ -294,6 +338,26 @@ class _Pass:
             locked = self._try_commit()
             if locked is not None and time.monotonic() > give_up:
                 raise locked
+
+
+def _has_reader() -> bool:
+    """Whether what reads pictures is installed."""
+    with contextlib.suppress(MissingExtra, MissingFeature):
+        check_reader()
+        return True
+    return False
+
+
+def _key_of(record: ImageRecord) -> str:
+    """What the words of a row are kept by: its content, and of a document the page."""
+    assert record.content_hash is not None
+    return record.content_hash if record.page is None else part_key(record.content_hash, record.view)
+
+
+@lru_cache(maxsize=1)
+def page_keys() -> IntArray:
+    """What pages are known by in the columns of rows. Shape: (MOST_PAGES,)."""
+    return np.array([name_key(page_view(number)) for number in range(1, MOST_PAGES + 1)], np.int64)
 
 
 def _is_video(rows: LiveRows, at: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from clipsearch.pictures.formats import FORMATS, is_installed
+from clipsearch.pictures.formats import FORMATS, IN_PARTS, is_installed
 from clipsearch.query.fields import FILTERS
 
 
@@ -13,7 +13,7 @@ def tables() -> dict[str, Any]:
 
     `shown`: formats of which a browser shows the original.
     """
-    read = [found for found in FORMATS if is_installed(found) and found.kind != "VIDEO"]
+    read = [found for found in FORMATS if is_installed(found) and found.kind not in IN_PARTS]
     return {
         "filters": [
             {

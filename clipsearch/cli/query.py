@@ -84,7 +84,7 @@ def query(
         bool, typer.Option("--unique", help="Show near-duplicates as one hit, the best, with the others below it.")
     ] = False,
     each: Annotated[
-        bool, typer.Option("--each", help="Show every matching moment of a video as a hit, not only the best.")
+        bool, typer.Option("--each", help="Show every matching moment of a video or page of a document as a hit.")
     ] = False,
     diverse: Annotated[bool, typer.Option("--diverse", help="Prefer hits that differ from each other.")] = False,
     diversity: Annotated[

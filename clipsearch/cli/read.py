@@ -47,7 +47,8 @@ def read(
     Then `clipsearch query text:invoice` finds them, and a query whose words stand in a few pictures shows these, too.
     Takes much longer than indexing. Ctrl-C is safe at any time: the next run continues from there.
     Needs: pip install 'clipsearch[ocr]'. Everything stays on this machine. Subtitles beside videos (trip.srt,
-    trip.en.vtt) are words of their moments; they need 'clipsearch[video]' only.
+    trip.en.vtt) are words of their moments; they need 'clipsearch[video]' only. Text layers of PDF documents
+    need 'clipsearch[pdf]' only.
 
     \b
     Examples:
@@ -92,7 +93,10 @@ def _print_report(report: ReadReport) -> None:
     print(f"{', '.join(parts)} in {duration(report.seconds)}{rate}")
     for skip in report.skipped[:EXAMPLES]:
         print(f"    {shown(skip.path)}: {shown(skip.reason)}")
+    if report.lacking:
+        pictures = count(report.lacking, "picture or page", "pictures and pages")
+        print(f"{pictures} without a text layer not read. To read them: pip install 'clipsearch[ocr]'")
     if report.subtitled:
         print(f"subtitles of {count(report.subtitled, 'video')}")
-    if report.read or report.subtitled:
+    if report.read or report.subtitled or report.lines:
         print(f"{count(report.lines, 'line')} of words in {count(report.written, 'picture')}")

@@ -50,7 +50,7 @@ def status(
         return
     print(f"pictures    {found.pictures:,}")
     if found.rows != found.pictures:
-        print(f"              in {found.rows:,} rows, with the shots of videos")
+        print(f"              in {found.rows:,} rows, with shots of videos and pages of documents")
     if found.partial:
         print(f"              {len(found.partial):,} of them partly read")
     if found.missing:

@@ -80,7 +80,7 @@ def where(
                 path = source = str(wanted)
             else:
                 record = photos.record(row_id)
-                path, time_s = os.path.join(photos.root, record.place), record.start_s or 0.0  # noqa: PTH118  addresses
+                path, time_s = os.path.join(photos.root, record.place), record.part_at or 0.0  # noqa: PTH118  addresses
                 source = path if out is None else photos.file_of(row_id)
                 if record.member or is_address(path):  # of which no query takes the path
                     asked = f"like:{row_id}"

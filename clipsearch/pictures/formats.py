@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 from clipsearch.records import SkipStatus
 
 Kind = Literal[
-    "JPEG", "PNG", "WEBP", "GIF", "BMP", "JPEG2000", "RAW", "TIFF", "AVIF", "HEIF", "PPM", "DIB", "VIDEO"
-]  # what clipsearch reads; all but three are Pillow's names
+    "JPEG", "PNG", "WEBP", "GIF", "BMP", "JPEG2000", "RAW", "TIFF", "AVIF", "HEIF", "PPM", "DIB", "PDF", "VIDEO"
+]  # what clipsearch reads; all but four are Pillow's names
 
 HEAD_BYTES = 4096  # what `identify` wants to see of a file
 TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")  # classic and BigTIFF
@@ -65,6 +65,11 @@ def video_container(head: bytes) -> str | None:
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return "matroska"
     return "avi" if head[:4] == b"RIFF" and head[8:12] == b"AVI " else None
+
+
+def _is_pdf(head: bytes, name: str) -> bool:
+    """Readers accept a document that begins within the first 1,024 bytes of what is called one."""
+    return head.startswith(b"%PDF-") or (_kind_by_name(name) == "PDF" and b"%PDF-" in head[:1024])
 
 
 def _is_dib(head: bytes, name: str) -> bool:
@@ -204,6 +209,16 @@ FORMATS: tuple[Format, ...] = (
         plugin=("PIL.PpmImagePlugin", "PpmImageFile"),
     ),
     Format("DIB", "DIB", "dib", "image/x-ms-bmp", test=_is_dib, plugin=("PIL.BmpImagePlugin", "DibImageFile")),
+    Format(
+        "PDF",
+        "PDF",
+        "pdf",
+        "application/pdf",
+        test=_is_pdf,
+        offered=True,
+        extra="pdf",
+        module="pypdfium2",
+    ),
     Format(  # last
         "VIDEO",
         "video (MP4, QuickTime, Matroska, WebM, AVI)",
@@ -263,6 +278,12 @@ UNSUPPORTED = (
     Unsupported("Procreate", "procreate"),
     Unsupported("Clip Studio", "clip"),
 )
+
+IN_PARTS: dict[Kind, tuple[str, str]] = {
+    "PDF": ("one PDF document", "PDF documents"),
+    "VIDEO": ("one video", "videos"),
+}
+"""Formats whose files are read a part at a time and seen as several things, and what one and many files are called."""
 
 _FORMATS = {found.kind: found for found in FORMATS}
 _KIND_OF_EXTENSION: dict[str, Kind] = {
@@ -356,12 +377,23 @@ def is_picture_name(name: str) -> bool:
 
 def is_candidate(name: str) -> bool:
     """Whether a file of this name is worth opening as a picture."""
-    return classify_name(name) is None and not is_video_name(name)
+    return classify_name(name) is None and not is_in_parts(name)
 
 
 def is_video_name(name: str) -> bool:
     """Whether a file is a video by its name."""
     return _kind_by_name(name) == "VIDEO"
+
+
+def is_in_parts(name: str) -> bool:
+    """Whether a file is, by its name, one that is read a part at a time: see IN_PARTS."""
+    return _kind_by_name(name) in IN_PARTS
+
+
+def parts_kind(name: str) -> Kind | None:
+    """Which of IN_PARTS a file is by its name."""
+    kind = _kind_by_name(name)
+    return kind if kind in IN_PARTS else None
 
 
 def extra_is_installed(name: str) -> bool:

@@ -28,10 +28,11 @@ import xxhash
 from PIL import Image, ImageChops, ImageFile
 
 from clipsearch.errors import UnreadablePicture
-from clipsearch.pictures import animation, holes, repair, tiff, video
+from clipsearch.pictures import animation, holes, pdf, repair, tiff, video
 from clipsearch.pictures.appearance import NOT_SEEN, Appearance, appearance
 from clipsearch.pictures.formats import (
     HEAD_BYTES,
+    IN_PARTS,
     TIFF_SIGNATURES,
     Kind,
     classify_name,
@@ -39,8 +40,8 @@ from clipsearch.pictures.formats import (
     format_of,
     identify,
     is_candidate,
+    is_in_parts,
     is_installed,
-    is_video_name,
     missing_extra,
 )
 from clipsearch.pictures.gamma import profile_of, said_of_colours
@@ -61,7 +62,16 @@ from clipsearch.pictures.metadata.stripping import (
     without_items,
 )
 from clipsearch.query.crops import Crop, OutsidePicture
-from clipsearch.records import MOST_PIECES, OUT_OF_MEMORY, PictureMetadata, PixelArray, Preprocessing, SkipStatus
+from clipsearch.records import (
+    MOST_PIECES,
+    OUT_OF_MEMORY,
+    TRAITS,
+    Line,
+    PictureMetadata,
+    PixelArray,
+    Preprocessing,
+    SkipStatus,
+)
 
 __all__ = [
     "MAX_PIXELS",
@@ -82,6 +92,9 @@ __all__ = [
 # 200-megapixel pictures. A JPEG that is decoded at a reduced size may declare four times as many.
 MAX_PIXELS = 2**28
 _MAX_DRAFT_FACTOR = 4
+
+_A_PART_OF: dict[Kind, str] = {"VIDEO": "a video", "PDF": "a PDF document"}
+_DOCUMENT, _SCREENSHOT = (1 << TRAITS.index(trait) for trait in ("document", "screenshot"))
 
 _BESIDE_UNREAD = "a file beside it, which may say more of it, cannot be read"
 
@@ -181,7 +194,7 @@ def open_picture(
     """Return the picture at `path` upright in sRGB, with its longer side at most `longest` pixels.
 
     The image carries no metadata of the file. `content`: as for `read_picture`. `time_s`: of a video, the moment that
-    is shown. Raises: UnreadablePicture.
+    is shown; of a document, the number of the page. Raises: UnreadablePicture.
     """
     with PictureFile(path, content) as file:
         return file.open(longest=longest, max_pixels=max_pixels, time_s=time_s)
@@ -264,8 +277,8 @@ class PictureFile:
             kind = identify(head, name)
             if kind is None:
                 raise UnreadablePicture(self.path, *classify_unidentified(head, name))
-            if kind == "VIDEO" and not (is_video_name(name) or is_installed(format_of(kind))):
-                raise UnreadablePicture(self.path, "not_a_picture", "a video")
+            if kind in IN_PARTS and not (is_in_parts(name) or is_installed(format_of(kind))):
+                raise UnreadablePicture(self.path, "not_a_picture", _A_PART_OF[kind])
             self.kind: Kind = kind
             self._head: bytes | None = head
         except BaseException:
@@ -297,7 +310,7 @@ class PictureFile:
     def content_hash(self) -> str:
         """Return the xxh3-128 of the file's bytes, hexadecimal. Reads a file of ordinary size into memory."""
         if self._hash is None:
-            if self.kind != "VIDEO":  # which is read from the disk, a part at a time
+            if self.kind not in IN_PARTS:  # which are read from the disk, a part at a time
                 self._read()
             hasher = xxhash.xxh3_128()
             with self._reporting_errors("file"):
@@ -325,13 +338,13 @@ class PictureFile:
 
         `pieces`: return a long picture in several, rather than its middle. `crop`: return this part of it, as if it
         were a picture of its own. `views`: return the whole and its tiles, if more than one. `look`: also say what its
-        pixels say. Of a video, its first frame.
+        pixels say. Of a video, its first frame; of a document, its first page.
         """
-        if self.kind == "VIDEO" and crop is not None:
+        if self.kind in IN_PARTS and crop is not None:
             raise UnreadablePicture(
-                self.path, "unreadable", "only a part of a picture can be searched for, not of a video"
+                self.path, "unreadable", f"only a part of a picture can be searched for, not of {_A_PART_OF[self.kind]}"
             )
-        if self.kind == "VIDEO":
+        if self.kind in IN_PARTS:
             first = self.frame_at(0.0, preprocessing)
             metadata, beside_unread = self.metadata()
             return replace(first, metadata=metadata, content_hash=content_hash, beside_unread=beside_unread)
@@ -365,7 +378,7 @@ class PictureFile:
 
         Only a file whose metadata is damaged is decoded all the same.
         """
-        if self.kind == "VIDEO":
+        if self.kind in IN_PARTS:
             metadata, unread = self.metadata()
             if unread:
                 raise UnreadablePicture(self.path, "unreadable", _BESIDE_UNREAD)
@@ -393,7 +406,7 @@ class PictureFile:
 
         Shape: (F, H, W, 3) uint8.
         """
-        with self._reading_video():
+        with self._reading_part():
             shortest = _DRAFT_FACTOR * max(preprocessing.width, preprocessing.height)
             part = video.read_part(self._stream, start_s=start_s, most=most, shortest=shortest)
         decoded = [_Decoded(frame.image, part.full_size, None, None, Embedded()) for frame in part.frames]
@@ -407,37 +420,65 @@ class PictureFile:
         pixels = [_resize_and_crop(one, preprocessing) for one in decoded]
         return part, np.stack(pixels) if pixels else empty, looks
 
+    def read_pages(
+        self, preprocessing: Preprocessing, *, after: int, most: int
+    ) -> tuple[pdf.PagesRead, PixelArray, list[Appearance]]:
+        """Some pages of a document after one, as an encoder is given them, and what their pixels say.
+
+        Shape: (F, H, W, 3) uint8. Raises: UnreadablePicture.
+        """
+        with self._reading_part():
+            shortest = _DRAFT_FACTOR * max(preprocessing.width, preprocessing.height)
+            read = pdf.read_pages(self._stream, after=after, most=most, shortest=shortest)
+        decoded = [_Decoded(page.image, page.size, None, None, Embedded()) for page in read.pages]
+        looks = [_look_of_page(one) for one in decoded]
+        empty = np.empty((0, preprocessing.height, preprocessing.width, 3), np.uint8)
+        pixels = [_resize_and_crop(one, preprocessing) for one in decoded]
+        return read, np.stack(pixels) if pixels else empty, looks
+
+    def read_text(self, number: int) -> tuple[list[Line], Size]:
+        """The lines of the text layer of a page of a document, and its size. Raises: UnreadablePicture."""
+        with self._reading_part():
+            return pdf.read_lines(self._stream, number)
+
     def metadata(self) -> tuple[PictureMetadata, bool]:
-        """What is known of a video, and whether a file beside it that may say more could not be read."""
-        embedded = Embedded("VIDEO")
-        with suppress(UnreadablePicture), self._reading_video():
-            embedded = Embedded("VIDEO", (video.read_said(self._stream),))
+        """What is known of a video or document, and whether a file beside it that may say more could not be read."""
+        embedded = Embedded(self.kind)
+        with suppress(UnreadablePicture), self._reading_part():
+            read_said = video.read_said if self.kind == "VIDEO" else pdf.read_said
+            embedded = Embedded(self.kind, (read_said(self._stream),))
         try:
             return describe(embedded, self.path, beside=self._is_on_disk), False
         except OSError:
             return describe(embedded, self.path, beside=False), True
 
     @contextmanager
-    def _reading_video(self) -> Iterator[None]:
-        """The stream as it is: a video is not brought into memory. Raises: UnreadablePicture."""
-        if not is_installed(format_of("VIDEO")):
-            raise UnreadablePicture(self.path, "missing_extra", missing_extra("VIDEO"))
-        with self._reporting_errors("video"):
+    def _reading_part(self) -> Iterator[None]:
+        """The stream as it is: what is read in parts is not brought into memory. Raises: UnreadablePicture."""
+        if not is_installed(format_of(self.kind)):
+            raise UnreadablePicture(self.path, "missing_extra", missing_extra(self.kind))
+        with self._reporting_errors("video" if self.kind == "VIDEO" else "document"):
             try:
                 yield
-            except video.VideoError as error:
+            except (video.VideoError, pdf.PdfError) as error:
                 raise UnreadablePicture(self.path, error.status, error.reason) from error
 
     def frame_at(self, time_s: float, preprocessing: Preprocessing) -> Picture:
-        """What a video, or an animated picture, shows at a moment, as `decode` gives a picture."""
-        if self.kind != "VIDEO":
+        """What a video or an animated picture shows at a moment, a document on a page, as `decode` gives a picture."""
+        if self.kind not in IN_PARTS:
             image = self._animated_at(time_s)
             size = image.size
         else:
-            with self._reading_video():
-                image, size = video.frame_at(self._stream, time_s, fit=_wanted(preprocessing, False))
+            image, size = self._part_at(time_s, _wanted(preprocessing, False))
         seen = _resize_and_crop(_Decoded(image, size, None, None, Embedded()), preprocessing)[None]
         return Picture(seen, *size, PictureMetadata(self.kind), None)
+
+    def _part_at(self, place: float, fit: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
+        """What a video shows at a moment, or a document on a page, and its own size. Raises: UnreadablePicture."""
+        with self._reading_part():
+            if self.kind == "VIDEO":
+                return video.frame_at(self._stream, place, fit=fit)
+            return pdf.page_at(self._stream, int(place), fit=fit)
 
     @contextmanager
     def _opened_animation(self) -> Iterator[ImageFile.ImageFile]:
@@ -497,9 +538,8 @@ class PictureFile:
             scale = 1.0 if longest is None else min(1.0, longest / max(size))
             return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
-        if self.kind == "VIDEO":
-            with self._reading_video():
-                return video.frame_at(self._stream, time_s, fit=fit)
+        if self.kind in IN_PARTS:
+            return self._part_at(time_s, fit)
         if time_s > 0 and self.kind in animation.KINDS:
             shown = self._animated_at(time_s)
             return shown.resize(fit(shown.size), Image.Resampling.LANCZOS, reducing_gap=2.0), shown.size
@@ -1768,6 +1808,14 @@ def _look_at(decoded: _Decoded, path: str, metadata: PictureMetadata) -> Appeara
         transparent=bool(decoded.image.info.get(_SEE_THROUGH)),
         camera=metadata.camera is not None,
     )
+
+
+def _look_of_page(decoded: _Decoded) -> Appearance:
+    """What the pixels of a page say, which is of a document whatever they are."""
+    seen = NOT_SEEN
+    with suppress(Exception):  # of these measures none is worth a page
+        seen = _look_at(decoded, "", PictureMetadata())
+    return replace(seen, traits=(seen.traits | _DOCUMENT) & ~_SCREENSHOT)
 
 
 def _deep_to_grey(image: Image.Image) -> Image.Image:

@@ -57,7 +57,7 @@ def small_copy(hit: Hit, thumbnail: Callable[[Hit], bytes] | None = None, longes
         if thumbnail is not None:
             return thumbnail(hit)
         if is_as_indexed(hit.path, hit.record):
-            return thumbnail_of(hit.path, hit.path, longest, hit.record.start_s or 0.0)
+            return thumbnail_of(hit.path, hit.path, longest, hit.record.part_at or 0.0)
     return None
 
 
@@ -74,7 +74,8 @@ def is_as_indexed(path: str, record: ImageRecord) -> bool:
 
 
 def thumbnail_of(path: str, name: str, longest: int, time_s: float = 0.0) -> bytes:
-    """A small copy of the picture at `path` as a JPEG, without metadata; of a video, what it shows at a moment.
+    """A small copy of the picture at `path` as a JPEG, without metadata; of a video, what it shows at a moment; of a
+    document, a page.
 
     Raises: UnreadablePicture, of `name`.
     """

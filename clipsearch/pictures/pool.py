@@ -58,8 +58,9 @@ _LEAST_MEMORY_BYTES = 2**30
 @dataclass(frozen=True, slots=True)
 class DecodeTask:
     """A file to be hashed, or hashed and decoded; or only its metadata to be read ("describe"); or hashed, and its
-    words read ("words"): its longer side at most `longest` pixels, and, where `gated`, only if there seem to be any; or
-    hashed, and decoded as a whole, its longer side at most `longest` ("look").
+    words read ("words"): its longer side at most `longest` pixels, and, where `gated`, only if there seem to be any,
+    or of a document those of the page `start_s`; or hashed, and decoded as a whole, its longer side at most `longest`
+    ("look").
 
     `key` is the caller's; `size_bytes` allows large files more time. `member`: instead of the whole file, `size_bytes`
     of it at `offset`, which are a picture file of that name. `crop`: decode this part of the picture.
@@ -74,19 +75,24 @@ class DecodeTask:
     timeout_s: float | None = None  # for decoding it; None: the pool's
     longest: int = 0
     gated: bool = False
+    text_only: bool = False  # of the page of a document, read the text layer alone
     crop: Crop | None = None
     frames: bool = False  # of an animated picture, some of its frames, as of a video; else it is its first
-    start_s: float | None = None  # of a video: after which moment, and nothing is hashed; None: from the beginning
+    start_s: float | None = None  # of a video: after which moment, and nothing is hashed; None: from the beginning.
+    # Of a document, after which page; where one place in it is asked for, which page
+    most: int | None = None  # frames or pages of a part; None: as many as there is room for
 
 
 @dataclass(frozen=True, slots=True)
 class VideoPart:
-    """Some frames of a video: when they are shown, in seconds from its beginning, and what their pixels say."""
+    """Some frames of a video: when they are shown, in seconds from its beginning, and what their pixels say. Or some
+    pages of a document: for times, their numbers from 1; for the duration, how many it has."""
 
     times_s: tuple[float, ...]
     looks: tuple[Appearance, ...]
     next_s: float | None  # `start_s` of the task that reads on; None at the end
     duration_s: float | None
+    sizes: tuple[tuple[int, int], ...] | None = None  # of each page (width, height); None: it is a video
 
     @classmethod
     def from_dict(cls, body: dict[str, Any]) -> VideoPart:
@@ -95,11 +101,17 @@ class VideoPart:
         times_s = tuple(float(time_s) for time_s in body["times_s"])
         if not all(0 <= time_s < math.inf for time_s in (*times_s, next_s or 0.0, duration_s or 0.0)):
             raise ValueError("no times")
+        sizes = None
+        if "sizes" in body:
+            sizes = tuple((int(width), int(height)) for width, height in body["sizes"])
+            if len(sizes) != len(times_s) or not all(min(size) > 0 for size in sizes):
+                raise ValueError("no sizes")
         return cls(
             times_s,
             tuple(Appearance.from_dict(look) for look in body["looks"]),
             None if next_s is None else float(next_s),
             None if duration_s is None else float(duration_s),
+            sizes,
         )
 
 
@@ -454,13 +466,15 @@ class _Worker:
         alarm_s = 2 * (self._read_limit_s(task) + self._limit_s(task)) + 10
         message = {"path": task.path, "mode": task.mode, "slot": slot, "alarm_s": math.ceil(alarm_s)}
         if task.mode in ("words", "look"):
-            message |= {"longest": task.longest, "gated": task.gated}
+            message |= {"longest": task.longest, "gated": task.gated, "text_only": task.text_only}
         if task.member is not None:
             message |= {"member": task.member, "offset": task.offset, "size_bytes": task.size_bytes}
         if task.frames:
             message["frames"] = True
         if task.start_s is not None:
             message["start_s"] = task.start_s
+        if task.most is not None:
+            message["most"] = task.most
         if task.crop is not None:
             message["crop"] = str(task.crop)
         # A process that died still has its last answers in the pipe; after them comes the end of its stdout.
@@ -512,7 +526,8 @@ class _Worker:
         if task.mode == "words":
             told = message["lines"]
             lines = None if told is None else tuple(map(Line.from_dict, told))
-            return DecodeResult(task.key, message["hash"], int(message["width"]), int(message["height"]), lines=lines)
+            content = message.get("hash") if task.start_s is not None else message["hash"]
+            return DecodeResult(task.key, content, int(message["width"]), int(message["height"]), lines=lines)
         if task.mode == "look":
             shape = (1, int(message["rows"]), int(message["columns"]), 3)
             flat = self.shared.slots[slot].reshape(-1)

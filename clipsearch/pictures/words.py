@@ -7,8 +7,9 @@ pieces, or nobody could read it. Runs in decoder processes only (`pictures.worke
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class Reader:
                 middle = left + line.box[2] / 2, top + line.box[3] / 2
                 if own[0] <= middle[0] < own[2] and own[1] <= middle[1] < own[3]:
                     lines.append(Line(line.text, (left, top, line.box[2], line.box[3]), line.score))
-        return _bounded(lines if scale == 1 else [scaled(line, 1 / scale, 1 / scale) for line in lines])
+        return bounded(lines if scale == 1 else [scaled(line, 1 / scale, 1 / scale) for line in lines])
 
     def _lines(self, image: Image.Image) -> Iterator[Line]:
         found = self._engine(_bgr(image), use_det=True, use_cls=True, use_rec=True)
@@ -104,9 +105,10 @@ def _enlarged(image: Image.Image) -> tuple[Image.Image, float]:
     return image.resize(size, Image.Resampling.BICUBIC), scale
 
 
-def _bounded(lines: list[Line]) -> list[Line]:
+def bounded(lines: Iterable[Line]) -> list[Line]:
+    """As many lines as are kept of one picture."""
     kept, left = [], MOST_CHARACTERS
-    for line in lines[:MOST_LINES]:
+    for line in itertools.islice(lines, MOST_LINES):
         left -= len(line.text)
         if left < 0:
             break

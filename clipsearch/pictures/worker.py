@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -96,6 +97,22 @@ def _reader_of_words() -> Any:
     return Reader()
 
 
+def _words_of_page(file: PictureFile, task: dict[str, Any], reader: Callable[[], Any]) -> dict[str, Any]:
+    """What stands on a page of a document: its text layer, or else what `reader` reads, unless only the former is
+    wanted. Raises: UnreadablePicture."""
+    from clipsearch.pictures.pdf import LEAST_LETTERS, letters_in
+    from clipsearch.pictures.words import scaled
+
+    number = int(task["start_s"])
+    lines, (width, height) = file.read_text(number)
+    if letters_in(lines) < LEAST_LETTERS and not task.get("text_only"):
+        image = file.open(longest=task["longest"], time_s=number)
+        across, down = width / image.width, height / image.height
+        read = [scaled(line, across, down) for line in reader().read(image)]
+        lines = max(lines, read, key=letters_in)
+    return {"width": width, "height": height, "lines": [line.to_dict() for line in lines]}
+
+
 def _read_part(file: PictureFile, preprocessing: Preprocessing, slot: PixelArray, start_s: float) -> dict[str, Any]:
     """Read a part of a video into `slot`, shape (F, H, W, 3). Returns what is told of it. Raises: UnreadablePicture."""
     part, pixels, looks = file.read_part(preprocessing, start_s=start_s, most=len(slot), look=True)
@@ -109,6 +126,27 @@ def _read_part(file: PictureFile, preprocessing: Preprocessing, slot: PixelArray
     }
     told["partial"] = part.partial
     if start_s < 0:
+        metadata, told["beside_unread"] = file.metadata()
+        told["metadata"] = asdict(metadata)
+    return told
+
+
+def _read_pages(file: PictureFile, preprocessing: Preprocessing, slot: PixelArray, after: int) -> dict[str, Any]:
+    """Read pages of a document after one into `slot`, shape (F, H, W, 3); of one that nobody has seen yet (-1), the
+    first. Returns what is told of them. Raises: UnreadablePicture."""
+    is_first = after < 0
+    read, pixels, looks = file.read_pages(preprocessing, after=max(0, after), most=1 if is_first else len(slot))
+    slot[: len(pixels)] = pixels
+    width, height = read.pages[0].size if read.pages else (0, 0)
+    told: dict[str, Any] = {"width": width, "height": height, "pieces": len(pixels), "partial": read.partial}
+    told["video"] = {
+        "times_s": [page.number for page in read.pages],
+        "looks": [asdict(look) for look in looks],
+        "next_s": read.next_page,
+        "duration_s": read.count,
+        "sizes": [page.size for page in read.pages],
+    }
+    if is_first:
         metadata, told["beside_unread"] = file.metadata()
         told["metadata"] = asdict(metadata)
     return told
@@ -146,6 +184,7 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
 
     from clipsearch.errors import UnreadablePicture
     from clipsearch.pictures import images
+    from clipsearch.pictures.formats import IN_PARTS
     from clipsearch.query.crops import read_crop
     from clipsearch.records import Preprocessing
 
@@ -159,7 +198,7 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
     warnings.simplefilter("ignore")
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     os.dup2(null, 2)  # from here on only libtiff and the like write there
-    reader: Any = None
+    words_reader = lru_cache(maxsize=1)(reader_of_words or _reader_of_words)
     send(results, {"ready": True})
 
     while (task := receive(tasks)) is not None:
@@ -168,9 +207,10 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
         try:
             member = _read_member(task) if "member" in task else None
             with images.PictureFile(task.get("member", task["path"]), member) as file:
-                if member is not None and file.kind == "VIDEO":
+                if member is not None and file.kind in IN_PARTS:
+                    what = "a video" if file.kind == "VIDEO" else "a PDF document"
                     raise UnreadablePicture(
-                        file.path, "not_a_picture", "a video in an archive, which nobody reads there"
+                        file.path, "not_a_picture", f"{what} in an archive, which nobody reads there"
                     )
                 pieces = settings["pieces"]
                 if task["mode"] == "describe":
@@ -179,13 +219,14 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
                     result["metadata"] = asdict(about)
                 elif "start_s" not in task:
                     result["hash"] = file.content_hash()
-                if task["mode"] == "words":
+                if task["mode"] == "words" and "start_s" in task:
+                    send(results, {"read": True})
+                    result |= _words_of_page(file, task, words_reader)
+                elif task["mode"] == "words":
                     send(results, {"read": True})
                     image = file.open(longest=task["longest"], max_pixels=max_pixels)
-                    if reader is None:
-                        reader = (reader_of_words or _reader_of_words)()
-                    has_words = not task["gated"] or reader.has_words(image)
-                    lines = [line.to_dict() for line in reader.read(image)] if has_words else None
+                    has_words = not task["gated"] or words_reader().has_words(image)
+                    lines = [line.to_dict() for line in words_reader().read(image)] if has_words else None
                     result |= {"width": image.width, "height": image.height, "lines": lines}
                 if task["mode"] == "look":
                     send(results, {"read": True})
@@ -194,16 +235,19 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
                     pixels = np.asarray(image.convert("RGB"))
                     slots[task["slot"]].reshape(-1)[: pixels.size] = pixels.reshape(-1)
                     result |= {"width": size[0], "height": size[1], "rows": image.height, "columns": image.width}
-                if task["mode"] == "decode" and "start_s" in task and file.kind != "VIDEO":
+                if task["mode"] == "decode" and "start_s" in task and file.kind not in IN_PARTS:
                     send(results, {"read": True})
                     shown = file.frame_at(task["start_s"], preprocessing)
                     slots[task["slot"], :1] = shown.pieces
                     result |= {"width": shown.width, "height": shown.height, "pieces": 1}
-                elif task["mode"] == "decode" and file.kind == "VIDEO" and (pieces or "start_s" in task):
+                elif task["mode"] == "decode" and file.kind in IN_PARTS and (pieces or "start_s" in task):
                     send(results, {"read": True})
                     start_s = task.get("start_s", -1.0)
-                    if pieces:
-                        result |= _read_part(file, preprocessing, slots[task["slot"]], start_s)
+                    slot = slots[task["slot"]][: task.get("most")]
+                    if pieces and file.kind == "VIDEO":
+                        result |= _read_part(file, preprocessing, slot, start_s)
+                    elif pieces:
+                        result |= _read_pages(file, preprocessing, slot, int(start_s))
                     else:
                         shown = file.frame_at(start_s, preprocessing)
                         slots[task["slot"], :1] = shown.pieces

@@ -906,7 +906,7 @@ class Collection:
         if not is_as_indexed(file, record):  # of which nobody knows the confidence
             raise OtherPicture(row_id, "its file has changed since it was indexed")
         try:
-            found = where_in(self.encoder, vector, file, record.start_s or 0.0)
+            found = where_in(self.encoder, vector, file, record.part_at or 0.0)
         except UnreadablePicture as error:
             raise UnreadablePicture(record.path, error.status, error.reason) from None
         return self._with_confidence(found, parsed, row_id)
@@ -1110,7 +1110,7 @@ class Collection:
         is_copy = record.member or is_address(self.path_of(record))  # of which every byte was compared
         if hit is not None and not is_copy and not is_as_indexed(path, record):
             raise OtherPicture(row_id, "its file has changed since it was indexed")
-        return thumbnail_of(path, record.place, size_px, record.start_s or 0.0)
+        return thumbnail_of(path, record.place, size_px, record.part_at or 0.0)
 
     def _file_of(self, record: ImageRecord) -> str:
         """The file of a picture, to be read, or a copy of it. Raises: UnreadablePicture if it is away, or leads out of

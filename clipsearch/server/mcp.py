@@ -159,7 +159,9 @@ def assistant_server(service: Service) -> MCPServer:
         ] = None,
         sort: Annotated[Sort, Field(description="Order of the hits.")] = "score",
         unique: Annotated[bool, Field(description="Show near-duplicates as one hit, the best.")] = False,
-        each: Annotated[bool, Field(description="Return every matching moment of a video, not only the best.")] = False,
+        each: Annotated[
+            bool, Field(description="Return every matching moment of a video or page of a document, not only the best.")
+        ] = False,
         diverse: Annotated[
             bool | Annotated[float, Field(ge=0, le=1)],
             Field(description="How strongly to prefer varied hits. true: 0.5."),

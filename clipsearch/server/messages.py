@@ -118,7 +118,9 @@ class SearchRequest(Request):
         float | None, Field(ge=0, le=1, description="Leave out hits with a lower confidence, and only these.")
     ] = None
     unique: Annotated[bool, Field(description="Show near-duplicates as one hit, the best.")] = False
-    each: Annotated[bool, Field(description="Return every matching moment of a video, not only the best.")] = False
+    each: Annotated[
+        bool, Field(description="Return every matching moment of a video or page of a document, not only the best.")
+    ] = False
     diverse: Annotated[
         bool | Annotated[float, Field(ge=0, le=1)], Field(description="How strongly to prefer varied hits. true: 0.5.")
     ] = False
@@ -317,11 +319,12 @@ class WordsAnswer(BaseModel):
 
 
 class ViewState(BaseModel):
-    """A part of a file that is searched by itself, such as a shot of a video."""
+    """A part of a file that is searched by itself: a shot of a video, a page of a document."""
 
     row_id: int
     view: Annotated[str, Field(description="What it is of the file; empty for a whole one.", examples=["t=73,78.5"])]
     start_s: Annotated[float | None, Field(description="When a shot begins, in seconds.")]
+    page: Annotated[int | None, Field(description="The number of a page, from 1.")]
     thumbnail: Annotated[str, Field(description="URL of a thumbnail, relative to the server.")]
 
 

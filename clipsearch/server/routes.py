@@ -295,11 +295,11 @@ class Service:
         """A picture as `where` looks at it, read in a process of its own, and its whole size. Raises:
         UnreadablePicture, OtherPicture."""
         try:
-            file = path if record.start_s is not None else file_of(path, record)
-            pixels, size, content = self._lookers.look(file, LONGEST, start_s=record.start_s)
+            file = path if record.part_at is not None else file_of(path, record)
+            pixels, size, content = self._lookers.look(file, LONGEST, start_s=record.part_at)
         except UnreadablePicture as error:
             raise UnreadablePicture(record.place, error.status, error.reason) from None
-        if record.start_s is not None or record.content_hash is None:  # of a video, hashing would take long
+        if record.part_at is not None or record.content_hash is None:  # of a video, hashing would take long
             same = is_unchanged(path, record.size_bytes, record.mtime_ns)
         else:
             same = content == record.content_hash
@@ -381,6 +381,7 @@ class Service:
                     "row_id": one.row_id,
                     "view": one.view,
                     "start_s": one.start_s,
+                    "page": one.page,
                     "thumbnail": self._address(served, one.row_id, one.content_hash),
                 }
                 for one in photos.views(row_of_content(photos, row_id, content))
@@ -715,7 +716,7 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/images/{id}/views", tags=["pictures"], **documented(messages.ViewsAnswer, 404, 409, 422, 503))
     async def views(id: RowId, index: IndexName = None, content: Content = None, index_id: IndexId = None) -> Response:
-        """Get the parts of a picture's file that are searched by themselves: the shots of a video."""
+        """Get the parts of a file that are searched by themselves: shots of a video, pages of a document."""
         return await service.searches.run(lambda: AsciiJSON(service.views(id, index, content, index_id)))
 
     @app.post("/v1/picture", tags=["pictures"], **documented(messages.KnownPicture, 400, 404, 413, 422, 503))

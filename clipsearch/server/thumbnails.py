@@ -91,13 +91,13 @@ class Thumbnails:
             return kept, record.content_hash
         box, most = _box(record, size)
         try:
-            result = self._decoders[box].read(file_of(path, record), start_s=record.start_s)
+            result = self._decoders[box].read(file_of(path, record), start_s=record.part_at)
         except UnreadablePicture:
             self._observe("failed")
             raise
         self._observe("made")
         jpeg = _encode(result, box, most)
-        if record.start_s is not None:  # nothing was hashed: of a video that would take long
+        if record.part_at is not None:  # nothing was hashed: of a video that would take long
             shown = record.content_hash if is_unchanged(path, record.size_bytes, record.mtime_ns) else None
         else:
             shown = name = result.content_hash

@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import struct
+import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -479,6 +480,20 @@ def test_odd_files_are_told_apart(folder: Path) -> None:
         "text.webm": "not_a_picture",
     }
     assert (report.pictures, report.copied) == (7, 2)
+
+
+def test_a_video_of_one_shot_without_a_name_for_it_is_read_once(tmp_path: Path) -> None:
+    """It was taken for an animated picture that is still, and read again for ever."""
+    (tmp_path / "photos").mkdir()
+    write_video(tmp_path / "x.mp4", colours(("red",)), size=(96, 64))
+    (tmp_path / "x.mp4").rename(tmp_path / "photos/clip")
+    stop = threading.Event()
+    timer = threading.Timer(60, stop.set)
+    timer.start()
+    report = index_folder(tmp_path / "photos", FakeEncoder(), options=IndexOptions(workers=1), stop=stop)
+    timer.cancel()
+    assert not report.interrupted
+    assert (report.pictures, report.rows) == (1, 1)
 
 
 def test_vectors_of_moments_are_means(folder: Path) -> None:

@@ -255,7 +255,9 @@ export class Gallery {
     if (hit.others?.length) {
       tile.append(make("span.cs-others", { title: t("tile.others", { n: hit.others.length }) }, `+${hit.others.length}`));
     }
-    if (hit.view?.startsWith("t=")) {
+    if (hit.view?.startsWith("page=")) {
+      tile.append(make("span.cs-moment", { title: t("tile.page") }, t("tile.page_n", { n: Number.parseInt(hit.view.slice(5), 10) })));
+    } else if (hit.view?.startsWith("t=")) {
       tile.append(make("span.cs-moment", { title: t("tile.moment") }, clock(Number.parseFloat(hit.view.slice(2)))));
     }
     if (hit.band) {

@@ -1,15 +1,21 @@
-// The shots of a video, below it in the large view: each plays from its moment.
+// The shots of a video, or the pages of a document, below it in the large view: each plays from its moment, or is shown.
 
 import { thumbnail } from "./api.js";
 import { make } from "./dom.js";
 import { clock } from "./gallery.js";
-import { t } from "./messages.js";
+import { number, t } from "./messages.js";
+
+/** Which page of a document a hit is; null for what is none. */
+export const pageOf = ({ view }) => (view?.startsWith("page=") ? Number.parseInt(view.slice(5), 10) : null);
+
+/** Where in its file a part is: a second of a video, a page of a document; null for a whole file. */
+const placeOf = (hit) => pageOf(hit) ?? (hit.view?.startsWith("t=") ? Number.parseFloat(hit.view.slice(2)) : null);
 
 export class Shots {
-  /** `on` has views(hit), index(), play(seconds, shot), drawn(there). */
+  /** `on` has views(hit), index(), play(place, part), drawn(there). */
   constructor(on) {
     this.on = on;
-    this.root = make("div.cs-shots", { hidden: true, role: "group", "aria-label": t("shots.label") });
+    this.root = make("div.cs-shots", { hidden: true, role: "group", "aria-label": "" });
     this.root.addEventListener("keydown", (event) => this.key(event));
     this.root.addEventListener("pointerdown", (event) => event.stopPropagation());
     this.root.addEventListener("click", (event) => event.stopPropagation());
@@ -24,40 +30,44 @@ export class Shots {
 
   get buttons() { return [...this.root.children]; }
 
-  /** Show those of the video that a hit is of; nothing where it is no video, or one of a single shot. */
+  /** Show those of the file that a hit is a part of; nothing where it is whole, or has a single part. */
   async show(hit) {
-    const isVideo = hit?.view?.startsWith("t=");
-    if (isVideo && this.file === hit.content_hash) {
-      this.mark(Number.parseFloat(hit.view.slice(2)));
+    const place = hit ? placeOf(hit) : null;
+    const isPart = place !== null;
+    if (isPart && this.file === hit.content_hash) {
+      this.mark(place);
       return;
     }
-    this.file = isVideo ? hit.content_hash : null;
+    this.file = isPart ? hit.content_hash : null;
     if (!this.root.hidden) {
       this.root.hidden = true;
       this.root.replaceChildren();
       this.on.drawn(false);
     }
-    if (!isVideo) return;
+    if (!isPart) return;
+    const isDocument = pageOf(hit) !== null;
+    this.root.setAttribute("aria-label", t(isDocument ? "shots.pages" : "shots.label"));
     let views;
     try { views = await this.on.views(hit); } catch { return; } // it is gone, or another index is served
     if (this.file !== hit.content_hash || views.length < 2) return;
-    this.starts = views.map((view) => view.start_s ?? 0);
+    this.starts = views.map((view) => view.page ?? view.start_s ?? 0);
     this.root.replaceChildren(...views.map((view, n) => {
       const shot = { row_id: view.row_id, content_hash: hit.content_hash, view: view.view };
-      const time = clock(this.starts[n]);
+      const said = isDocument ? number(this.starts[n]) : clock(this.starts[n]);
+      const title = isDocument ? t("shots.page", { n: this.starts[n] }) : t("shots.play", { time: said });
       const image = make("img", { alt: "", loading: "lazy", width: 96, height: 64, src: thumbnail(shot, this.on.index(), 128) });
-      return make("button.cs-shot", { type: "button", tabIndex: -1, "aria-label": t("shots.play", { time }), title: t("shots.play", { time }),
-        onclick: () => { this.mark(this.starts[n]); this.on.play(this.starts[n], shot); } }, image, make("span", {}, time));
+      return make("button.cs-shot", { type: "button", tabIndex: -1, "aria-label": title, title,
+        onclick: () => { this.mark(this.starts[n]); this.on.play(this.starts[n], shot); } }, image, make("span", {}, said));
     }));
     this.root.hidden = false;
     this.on.drawn(true);
-    this.mark(Number.parseFloat(hit.view.slice(2)));
+    this.mark(place);
   }
 
-  /** Mark the shot of a moment, in seconds. */
-  mark(seconds) {
+  /** Mark the part at a place. */
+  mark(place) {
     if (this.root.hidden) return;
-    const now = Math.max(0, this.starts.findLastIndex((start) => start <= seconds + 0.05));
+    const now = Math.max(0, this.starts.findLastIndex((start) => start <= place + 0.05));
     if (this.now === now && this.buttons[now]?.ariaCurrent === "true") return;
     this.now = now;
     this.buttons.forEach((one, n) => {

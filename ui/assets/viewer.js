@@ -1,13 +1,13 @@
 // One picture, as large as the screen: zoom, pan, next and previous, a slideshow. PhotoSwipe moves the pictures; they are
 // copies that the server made, so that RAW, HEIC and TIFF are seen too, and larger ones come when somebody zooms in.
 
-import { contentOf, original, thumbnail, views, where, words } from "./api.js";
+import { contentOf, original, picture, thumbnail, views, where, words } from "./api.js";
 import { Crop } from "./crop.js";
 import { button, icon, make } from "./dom.js";
 import { baseName } from "./gallery.js";
 import { t } from "./messages.js";
 import { Overlay, surety } from "./overlay.js";
-import { Shots } from "./shots.js";
+import { Shots, pageOf } from "./shots.js";
 import { pictures } from "./tables.js";
 import PhotoSwipe from "./vendor/photoswipe.js";
 
@@ -34,7 +34,7 @@ export class Viewer {
       ended: () => { this.drawBar(); this.root.focus({ preventScroll: true }); },
     });
     this.shots = new Shots({
-      index: () => this.on.index(), views: (hit) => views(hit, this.on.index()), play: (seconds, shot) => this.playShot(seconds, shot),
+      index: () => this.on.index(), views: (hit) => views(hit, this.on.index()), play: (place, part) => this.showPart(place, part),
       drawn: (there) => {
         this.root.classList.toggle("cs-has-shots", there);
         this.pswp?.updateSize(true);
@@ -54,6 +54,7 @@ export class Viewer {
     this.alone = n === null;
     this.hit = hit;
     this.given = new Set();
+    this.instead = null;
     this.root.hidden = false;
     this.root.classList.toggle("cs-with-info", this.wantsInfo());
     const pswp = this.pswp = new PhotoSwipe({
@@ -104,6 +105,7 @@ export class Viewer {
   moveTo(n) {
     const { pswp } = this;
     this.alone = n === null;
+    this.instead = null;
     const at = n ?? 0;
     for (const index of this.given) if (index !== pswp.currIndex) pswp.contentLoader.removeByIndex(index);
     this.given = new Set([at]);
@@ -131,7 +133,11 @@ export class Viewer {
     if (document.fullscreenElement) document.exitFullscreen();
   }
 
-  at(n) { return this.alone ? (n === 0 ? this.hit : undefined) : this.gallery.item(n); }
+  /** What is at a place: `instead` is another page of the same document. */
+  at(n) {
+    if (this.instead?.n === n) return this.instead.hit;
+    return this.alone ? (n === 0 ? this.hit : undefined) : this.gallery.item(n);
+  }
 
   /** What PhotoSwipe shows at a place; nothing yet where the picture is not known, which is asked for. */
   slide(n) {
@@ -153,7 +159,12 @@ export class Viewer {
   }
 
   changed() {
-    const { pswp } = this;
+    const { pswp, instead } = this;
+    if (instead && instead.n !== pswp.currIndex) {
+      this.instead = null;
+      pswp.refreshSlideContent(instead.n); // which comes back here
+      return;
+    }
     const hit = this.at(pswp.currIndex);
     if (!this.alone) this.on.at(pswp.currIndex); // also where the picture is still asked for
     if (!hit) return;
@@ -171,7 +182,7 @@ export class Viewer {
       this.shown = hit;
       this.detail.show(hit, this.on.index());
       this.shots.show(hit);
-      this.on.moved(hit);
+      if (!instead) this.on.moved(hit);
     }
     if (isNew) this.overlay.over(pswp.currSlide, hit);
     this.drawBar();
@@ -236,7 +247,23 @@ export class Viewer {
     return Boolean(video);
   }
 
-  /** Show a shot of the video, and play from there where that is allowed. */
+  /** Show another page of the document; or a shot of the video, and play from there where that is allowed. */
+  showPart(place, part) {
+    if (pageOf(part) === null) this.playShot(place, part);
+    else this.showPage(part);
+  }
+
+  async showPage(part) {
+    const { pswp } = this;
+    const n = pswp.currIndex;
+    const wanted = this.wanted = part;
+    let hit;
+    try { hit = await picture(part.row_id, this.on.index(), contentOf(part)); } catch (error) { this.on.say(error.message); return; }
+    if (this.pswp !== pswp || pswp.currIndex !== n || this.wanted !== wanted) return;
+    this.instead = { n, hit };
+    pswp.refreshSlideContent(n);
+  }
+
   async playShot(seconds, shot) {
     const { hit, pswp, video } = this;
     this.hideWhere();

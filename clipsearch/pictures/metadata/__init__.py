@@ -66,6 +66,7 @@ SOURCES = (
     "xmp:DateTimeDigitized",
     "iptc:DigitalCreationDate",
     "png:CreationTime",
+    "pdf:CreationDate",
     # When, by satellites or a server: UTC, put on the clocks of the place where that is known.
     "exif:GPSDateStamp",
     "sidecar:GPSTimeStamp",
