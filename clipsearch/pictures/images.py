@@ -61,7 +61,7 @@ from clipsearch.pictures.metadata.stripping import (
     without_items,
 )
 from clipsearch.query.crops import Crop, OutsidePicture
-from clipsearch.records import MOST_PIECES, OUT_OF_MEMORY, PictureMetadata, PixelArray, Preprocessing, SkipStatus
+from clipsearch.records import MOST_PIECES, OUT_OF_MEMORY, Line, PictureMetadata, PixelArray, Preprocessing, SkipStatus
 
 __all__ = [
     "MAX_PIXELS",
@@ -416,6 +416,11 @@ class PictureFile:
             return describe(embedded, self.path, beside=self._is_on_disk), False
         except OSError:
             return describe(embedded, self.path, beside=False), True
+
+    def subtitles(self) -> list[Line] | None:
+        """What is said in the subtitles inside a video; None where it has none."""
+        with self._reading_video():
+            return video.read_subtitles(self._stream)
 
     @contextmanager
     def _reading_video(self) -> Iterator[None]:

@@ -14,6 +14,8 @@ PyAV is the extra `video`.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -24,7 +26,8 @@ from PIL import Image
 from clipsearch.pictures.formats import video_container
 from clipsearch.pictures.metadata.moments import Moment, read_moment
 from clipsearch.pictures.metadata.statements import Place, Said, camera_of, place_of
-from clipsearch.records import FloatArray, PixelArray, SkipStatus
+from clipsearch.pictures.subtitles import cue, said_in_ass
+from clipsearch.records import FloatArray, Line, PixelArray, SkipStatus
 
 Size = tuple[int, int]  # width, height
 
@@ -38,6 +41,11 @@ _PIXELS_OF_A_PART = 1_500_000_000
 _FAR_FROM_KEY_S = 20.0  # a part that would have to decode more before its first frame goes to the next key frame
 _MOST_ERRORS = 200  # of one part
 _MOST_PIXELS = 2**26  # of one frame: 8192 x 8192
+_SUBTITLES = frozenset({"mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"})
+_MOST_CUES = 50_000  # of all subtitles in a video
+_MOST_SAID_BYTES = 3 << 20  # of them, as JSON
+_BYTES_OF_A_CUE = 24  # beside what is said
+_MOST_SUBTITLE_PACKETS = 4 * _MOST_CUES
 _ENDS_EARLY_S = 2.0
 _ENDS_EARLY_SHARE = 0.05
 
@@ -109,6 +117,56 @@ def read_said(stream: IO[bytes]) -> Said:
         make = tags.get("com.apple.quicktime.make") or tags.get("make") or tags.get("com.android.manufacturer")
         model = tags.get("com.apple.quicktime.model") or tags.get("model") or tags.get("com.android.model")
         return Said(dates, place, camera_of(make or "", model or ""))
+
+
+def read_subtitles(stream: IO[bytes]) -> list[Line] | None:
+    """What is said in the subtitles inside a video, of all languages; None where it has none that are text.
+
+    Of an MP4 only these are read; of a Matroska, in which they lie between the pictures, the whole file is. What is
+    damaged is passed over. Raises: VideoError.
+    """
+    with _opened(stream) as (container, video):
+        tracks = [track for track in container.streams.subtitles if _is_text(track)]
+        if not tracks:
+            return None
+        return list(itertools.islice(_cues(container, video, tracks), _MOST_CUES))
+
+
+def _is_text(track: Any) -> bool:
+    return track.codec_context is not None and track.codec_context.name in _SUBTITLES
+
+
+def _cues(container: Any, video: Any, tracks: list[Any]) -> Iterator[Line]:
+    import av
+    from av.stream import Discard
+
+    for other in container.streams:
+        if other not in tracks:
+            other.discard = Discard.all
+    begin = float((video.start_time or 0) * video.time_base)
+    room = _MOST_SAID_BYTES
+    packets = container.demux(tracks)
+    for _ in range(_MOST_SUBTITLE_PACKETS):
+        try:
+            packet = next(packets, None)
+        except (av.error.FFmpegError, ValueError):
+            return  # what follows cannot be found
+        if packet is None:
+            return
+        if packet.pts is None or not packet.size:
+            continue
+        start_s = max(0.0, round(float(packet.pts * packet.time_base) - begin, 3))
+        try:
+            texts = [one.ass.decode("utf-8", "replace") for one in packet.decode() if one.type == b"ass"]
+        except (av.error.FFmpegError, ValueError):
+            continue
+        for text in texts:
+            said = said_in_ass(text.split(",", 8)[-1])  # after the fields of an event
+            room -= len(json.dumps(said)) + _BYTES_OF_A_CUE
+            if room < 0:
+                return
+            if said:
+                yield cue(said, start_s)
 
 
 def _place(text: str) -> Place | None:
