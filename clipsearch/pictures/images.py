@@ -60,8 +60,18 @@ from clipsearch.pictures.metadata.stripping import (
     without_bad_metadata,
     without_items,
 )
+from clipsearch.pictures.motion import clip_start
 from clipsearch.query.crops import Crop, OutsidePicture
-from clipsearch.records import MOST_PIECES, OUT_OF_MEMORY, Line, PictureMetadata, PixelArray, Preprocessing, SkipStatus
+from clipsearch.records import (
+    MOST_PIECES,
+    OUT_OF_MEMORY,
+    TRAITS,
+    Line,
+    PictureMetadata,
+    PixelArray,
+    Preprocessing,
+    SkipStatus,
+)
 
 __all__ = [
     "MAX_PIXELS",
@@ -83,6 +93,7 @@ __all__ = [
 MAX_PIXELS = 2**28
 _MAX_DRAFT_FACTOR = 4
 
+_WITH_CLIPS = ("JPEG", "HEIF", "AVIF")  # of motion photos
 _BESIDE_UNREAD = "a file beside it, which may say more of it, cannot be read"
 
 # A picture longer than this, long side to short side, is seen in pieces; see `piece_boxes`.
@@ -356,6 +367,8 @@ class PictureFile:
         if look:
             with suppress(Exception):  # of these measures none is worth a picture
                 looks = _look_at(decoded, self.path, metadata)
+            if self.kind in _WITH_CLIPS and clip_start(_content(self._stream, 0)) is not None:
+                looks = replace(looks, traits=looks.traits | 1 << TRAITS.index("motion"))
         return Picture(seen, width, height, metadata, content_hash, decoded.partial, beside_unread, looks, is_tiled)
 
     def describe(
