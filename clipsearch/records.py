@@ -41,9 +41,12 @@ Status = Literal["ok"] | SkipStatus
 OUT_OF_MEMORY = "decoding it needs more memory than is allowed"  # the reason of "too_large", where that is why
 Band = Literal["strong", "maybe", "unlikely"]  # how sure a hit is, in a word
 
-TRAITS = ("monochrome", "dark", "bright", "blurred", "transparent", "screenshot", "document", "drawing", "photo")
+TRAITS = (
+    "monochrome", "dark", "bright", "blurred", "transparent", "screenshot", "document", "drawing", "photo", "motion",
+)  # fmt: skip
 COLORS = ("black", "white", "gray", "red", "orange", "yellow", "green", "teal", "blue", "purple", "pink", "brown")
-"""What pixels say of a picture, stored as bits by their numbers: new ones go to the end."""
+"""What pixels say of a picture, stored as bits by their numbers: new ones go to the end. `motion` is said by its file:
+there is a clip in it."""
 
 DEFAULT_HITS = 20  # of an answer, where nobody says how many
 MOST_PIECES = 32  # in which one long picture is seen

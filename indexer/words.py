@@ -13,10 +13,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
+from sys import maxsize
 
 import numpy as np
 
@@ -25,12 +27,12 @@ from clipsearch.cores import available_cores, usable_memory
 from clipsearch.errors import IndexLocked, IndexNotFound, MissingExtra, MissingFeature
 from clipsearch.indexer.build import Progress, StopRequests
 from clipsearch.indexer.retries import MOST_ATTEMPTS, is_circumstance
-from clipsearch.indexer.subtitles import MARK, read_subtitles
+from clipsearch.indexer.subtitles import MARK, SubtitledVideo, videos_to_read
 from clipsearch.pictures.pdf import LEAST_LETTERS, MOST_PAGES, letters_in
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.pictures.words import check_reader, longest_for, scaled
 from clipsearch.places import is_address, is_unchanged
-from clipsearch.records import TRAITS, ImageRecord, IntArray, Preprocessing, SkippedImage, page_view
+from clipsearch.records import TRAITS, ImageRecord, IntArray, Line, Preprocessing, SkippedImage, page_view
 from clipsearch.store import LiveRows, Snapshot, Writer, open_live_rows, open_snapshot
 from clipsearch.store.hashes import among, name_key, part_key
 from clipsearch.store.words import ReadPicture, WordFiles, add_words, check_sqlite, with_words
@@ -101,14 +103,14 @@ def read_words(
         forget_words(index_dir)
     with open_snapshot(index_dir) as snapshot:
         run = _Pass(snapshot, options, progress)
-        run.read_subtitles()
-        if options.command is None and (run.has_pictures or not run.report.subtitled):
-            try:
-                check_reader()
-            except (MissingExtra, MissingFeature):
-                if not run.keep_pages():
-                    raise
         with StopRequests() as stop:
+            run.read_subtitles(stop)
+            if options.command is None and (run.has_pictures or not run.has_videos):
+                try:
+                    check_reader()
+                except (MissingExtra, MissingFeature):
+                    if not run.keep_pages():
+                        raise
             run.read(stop)
     run.report.seconds = time.monotonic() - started
     return run.report
@@ -145,9 +147,11 @@ class _Pass:
         self._links_inside = snapshot.manifest.links == "inside"
         self._can_read = options.command is not None or _has_reader()
         self._has_layer: set[str] = set()  # pages whose text layer is known, and is all that could be read
-        self._subtitles: dict[str, str] = {}  # that were read of videos, by their content
+        self._subtitles: dict[str, tuple[str, int]] = {}  # what is remembered of those that were read, and attempts
         self._todo = self._to_read(snapshot)  # fragment, position, whether it may have no words, whether it is a page
         self._text_only = False
+        self._has_videos = bool(self._subtitles)
+        self._watched: dict[int, SubtitledVideo] = {}  # those whose subtitles are being read, by number
         self._not_read = 0
         self._records: dict[int, ImageRecord] = {}  # those that are being read, by number
         self._done: list[ReadPicture] = []
@@ -196,7 +200,7 @@ class _Pass:
         known: list[bytes] = []
         for content_hash, status, reason, attempts, thorough in files.states():
             if reason is not None and reason.startswith(MARK):
-                self._subtitles[content_hash.hex()] = reason
+                self._subtitles[content_hash.hex()] = reason, attempts
             if reason == ONLY_LAYER:
                 is_known = not self._can_read
             elif status == "ok":
@@ -217,14 +221,65 @@ class _Pass:
         """Whether there are pictures to be read."""
         return len(self._todo) > 0
 
-    def read_subtitles(self) -> None:
-        """Read what is said in videos beside which there are subtitles."""
-        found = read_subtitles(self._root, self._fragments, self._subtitles, links_inside=self._links_inside)
-        self.report.subtitled = found.videos
-        self.report.lines += found.lines
-        if found.words:
-            self._done += found.words
-            self._commit()
+    @property
+    def has_videos(self) -> bool:
+        """Whether the subtitles of videos were read, now or before."""
+        return self._has_videos
+
+    def read_subtitles(self, stop: StopRequests) -> None:
+        """Read what is said in videos, by the subtitles beside and inside them."""
+        tasks = self._tasks_inside()
+        first = next(tasks, None)
+        if first is not None:  # else no process is started
+            workers = self._options.workers or available_cores()
+            self._work(chain([first], tasks), workers, self._take_subtitles, stop)
+            self.report.interrupted = stop.requested and (bool(self._watched) or next(tasks, None) is not None)
+        self._watched.clear()
+        self._commit()
+
+    def _tasks_inside(self) -> Iterator[DecodeTask]:
+        """Read subtitles beside videos, and give tasks for those inside them."""
+        most_attempts = maxsize if self._options.retry_skipped else MOST_ATTEMPTS
+        videos = videos_to_read(
+            self._root, self._fragments, self._subtitles, links_inside=self._links_inside, most_attempts=most_attempts
+        )
+        for key, video in enumerate(videos):
+            self._has_videos = True
+            path = os.path.join(self._root, video.record.path)  # noqa: PTH118  as it is stored
+            if not video.inside:
+                self._add_subtitles(video)
+            elif self._is_unchanged(path, video.record):
+                self._watched[key] = video
+                timeout_s = self._options.timeout_s * (1 + video.attempts)
+                yield DecodeTask(key, path, "subtitles", video.record.size_bytes, timeout_s=timeout_s)
+
+    def _is_unchanged(self, path: str, record: ImageRecord) -> bool:
+        """Whether a video is the file that was indexed, going by its size and time."""
+        if not os.path.exists(path):  # noqa: PTH110
+            return False
+        same = is_unchanged(path, record.size_bytes, record.mtime_ns)
+        self.report.changed += not same  # the next index run sees it, and the next pass reads it
+        return same
+
+    def _take_subtitles(self, result: DecodeResult) -> None:
+        video = self._watched.pop(result.key)
+        attempts = 0
+        if result.content_hash not in (None, video.content_hash):
+            self.report.changed += 1
+            return
+        if result.skip is not None:
+            status, reason = result.skip
+            self.report.skipped.append(SkippedImage(video.record.place, status, f"its subtitles: {reason}"))
+            if status in ("unreadable", "missing_extra"):  # these say nothing of the video
+                return
+            attempts = video.attempts + 1 if is_circumstance(status, reason) else 0
+        self._add_subtitles(video, result.lines or (), attempts)
+
+    def _add_subtitles(self, video: SubtitledVideo, inside: Sequence[Line] = (), attempts: int = 0) -> None:
+        words = video.said(inside, attempts)
+        self._done += words
+        self.report.subtitled += bool(video.beside or inside)
+        self.report.lines += sum(len(one.lines) for one in words)
 
     def read(self, stop: StopRequests) -> None:
         """Read until all is read, or somebody wants to stop; commit on the way, and at the end."""
@@ -233,7 +288,29 @@ class _Pass:
             return
         self._notify(Progress("words", 0, total))
         workers = options.workers or max(1, min(available_cores(), usable_memory() // _WORKER_BYTES))
-        tasks, ended, done = self._tasks(), False, 0
+        done = self._work(
+            self._tasks(),
+            workers,
+            self._take,
+            stop,
+            lambda done: self._notify(Progress("words", done + self._not_read, total, done)),
+        )
+        self.report.interrupted |= stop.requested and done + self._not_read < total
+        self._commit()
+
+    def _work(
+        self,
+        tasks: Iterator[DecodeTask],
+        workers: int,
+        take: Callable[[DecodeResult], None],
+        stop: StopRequests,
+        notify: Callable[[int], None] = lambda _: None,
+    ) -> int:
+        """Have tasks done, and take their results, until somebody wants to stop; commit on the way.
+
+        Returns how many were done.
+        """
+        options, ended, done = self._options, False, 0
         with DecodePool(
             _NO_PIXELS, workers=workers, capacity=4 * workers, timeout_s=options.timeout_s, command=options.command
         ) as pool:
@@ -248,14 +325,13 @@ class _Pass:
                     break
                 result = pool.next_result(_TICK_S)
                 if result is not None:
-                    self._take(result)
+                    take(result)
                     done += 1
-                    self._notify(Progress("words", done + self._not_read, total, done))
+                    notify(done)
                 waited_s = time.monotonic() - self._last_commit
                 if len(self._done) >= options.commit_pictures or (self._done and waited_s >= options.commit_s):
                     self._try_commit()
-        self.report.interrupted = stop.requested and done + self._not_read < total
-        self._commit()
+        return done
 
     def _tasks(self) -> Iterator[DecodeTask]:
         for key, (number, position, later, is_page) in enumerate(self._todo.tolist()):

@@ -46,9 +46,9 @@ def read(
     \b
     Then `clipsearch query text:invoice` finds them, and a query whose words stand in a few pictures shows these, too.
     Takes much longer than indexing. Ctrl-C is safe at any time: the next run continues from there.
-    Needs: pip install 'clipsearch[ocr]'. Everything stays on this machine. Subtitles beside videos (trip.srt,
-    trip.en.vtt) are words of their moments; they need 'clipsearch[video]' only. Text layers of PDF documents
-    need 'clipsearch[pdf]' only.
+    Needs: pip install 'clipsearch[ocr]'. Everything stays on this machine. Subtitles of videos, beside them
+    (trip.srt, trip.en.vtt) and inside them, are words of their moments; they need 'clipsearch[video]' only. Text
+    layers of PDF documents need 'clipsearch[pdf]' only.
 
     \b
     Examples:

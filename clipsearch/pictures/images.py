@@ -61,6 +61,7 @@ from clipsearch.pictures.metadata.stripping import (
     without_bad_metadata,
     without_items,
 )
+from clipsearch.pictures.motion import clip_start
 from clipsearch.query.crops import Crop, OutsidePicture
 from clipsearch.records import (
     MOST_PIECES,
@@ -95,7 +96,7 @@ _MAX_DRAFT_FACTOR = 4
 
 _A_PART_OF: dict[Kind, str] = {"VIDEO": "a video", "PDF": "a PDF document"}
 _DOCUMENT, _SCREENSHOT = (1 << TRAITS.index(trait) for trait in ("document", "screenshot"))
-
+_WITH_CLIPS = ("JPEG", "HEIF", "AVIF")  # of motion photos
 _BESIDE_UNREAD = "a file beside it, which may say more of it, cannot be read"
 
 # A picture longer than this, long side to short side, is seen in pieces; see `piece_boxes`.
@@ -369,6 +370,8 @@ class PictureFile:
         if look:
             with suppress(Exception):  # of these measures none is worth a picture
                 looks = _look_at(decoded, self.path, metadata)
+            if self.kind in _WITH_CLIPS and clip_start(_content(self._stream, 0)) is not None:
+                looks = replace(looks, traits=looks.traits | 1 << TRAITS.index("motion"))
         return Picture(seen, width, height, metadata, content_hash, decoded.partial, beside_unread, looks, is_tiled)
 
     def describe(
@@ -451,6 +454,11 @@ class PictureFile:
             return describe(embedded, self.path, beside=self._is_on_disk), False
         except OSError:
             return describe(embedded, self.path, beside=False), True
+
+    def subtitles(self) -> list[Line] | None:
+        """What is said in the subtitles inside a video; None where it has none."""
+        with self._reading_part():
+            return video.read_subtitles(self._stream)
 
     @contextmanager
     def _reading_part(self) -> Iterator[None]:

@@ -32,6 +32,7 @@ import numpy as np
 from clipsearch.cores import available_cores, usable_memory
 from clipsearch.errors import ClipsearchError
 from clipsearch.pictures.appearance import NOT_SEEN, Appearance
+from clipsearch.pictures.subtitles import cue
 from clipsearch.pictures.worker import nameless_file, receive, send, share_memory
 from clipsearch.query.crops import Crop
 from clipsearch.records import (
@@ -60,7 +61,7 @@ class DecodeTask:
     """A file to be hashed, or hashed and decoded; or only its metadata to be read ("describe"); or hashed, and its
     words read ("words"): its longer side at most `longest` pixels, and, where `gated`, only if there seem to be any,
     or of a document those of the page `start_s`; or hashed, and decoded as a whole, its longer side at most `longest`
-    ("look").
+    ("look"); or the subtitles inside a video read, and it is hashed if it has any ("subtitles").
 
     `key` is the caller's; `size_bytes` allows large files more time. `member`: instead of the whole file, `size_bytes`
     of it at `offset`, which are a picture file of that name. `crop`: decode this part of the picture.
@@ -68,7 +69,7 @@ class DecodeTask:
 
     key: int
     path: str
-    mode: Literal["decode", "hash", "describe", "words", "look"] = "decode"
+    mode: Literal["decode", "hash", "describe", "words", "look", "subtitles"] = "decode"
     size_bytes: int = 0
     member: str | None = None
     offset: int = 0
@@ -138,6 +139,7 @@ class DecodeResult:
     beside_unread: bool = False  # a file beside it that may say more could not be read
     appearance: Appearance = NOT_SEEN
     lines: tuple[Line, ...] | None = None  # in mode words, in pixels of a picture of width and height; None: not read
+    # (in mode subtitles: what is said; None: there are none)
     video: VideoPart | None = None
     is_tiled: bool = False  # whether the pieces are the whole picture and its tiles
     vectors: FloatArray | None = None  # instead of pieces, from a worker that has encoded them: see `indexer.units`
@@ -528,6 +530,10 @@ class _Worker:
             lines = None if told is None else tuple(map(Line.from_dict, told))
             content = message.get("hash") if task.start_s is not None else message["hash"]
             return DecodeResult(task.key, content, int(message["width"]), int(message["height"]), lines=lines)
+        if task.mode == "subtitles":
+            cues = message.get("cues")
+            said = None if cues is None else tuple(cue(str(text), _moment(start_s)) for start_s, text in cues)
+            return DecodeResult(task.key, message["hash"] if said is not None else None, lines=said)
         if task.mode == "look":
             shape = (1, int(message["rows"]), int(message["columns"]), 3)
             flat = self.shared.slots[slot].reshape(-1)
@@ -644,6 +650,14 @@ def _shut_down(shared: _Shared, workers: list[_Worker], threads: list[threading.
     shared.stderr.close()
     os.close(shared.handle)
     del shared.slots, shared.memory
+
+
+def _moment(told: Any) -> float:
+    """A time in a video. Raises: TypeError, ValueError."""
+    time_s = float(told)
+    if not 0 <= time_s < math.inf:
+        raise ValueError("no time")
+    return time_s
 
 
 def _memory_limit() -> int:

@@ -1,13 +1,15 @@
-"""Subtitles beside a video (`.srt`, `.vtt`): what is said in it, and when. The one module that knows pysubs2 (extra
-`video`). Read-only and bounded."""
+"""Subtitles of a video: what is said in it, and when. Those beside it (`.srt`, `.vtt`), and what is written in those
+inside it (`video.read_subtitles`). The one module that knows pysubs2 (extra `video`). Read-only and bounded."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import stat
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 from clipsearch.errors import MissingExtra
 from clipsearch.records import Line
@@ -16,6 +18,7 @@ ENDINGS = (".srt", ".vtt")
 LONGEST_BYTES = 8 << 20
 MOST_CUES = 20_000  # of one file
 LONGEST_CUE = 2_000  # characters
+SAME_S = 0.05  # a line that two files, or tracks, begin within this time is said once
 _TAG = re.compile(r"<[^<>]{0,200}>")
 _LANGUAGE = re.compile(r"(?:\.[a-z0-9_-]{1,20}){0,2}")  # trip.en.srt, trip.en.sdh.srt
 
@@ -69,10 +72,43 @@ def read_cues(content: bytes, ending: str) -> list[Line]:
         return []
     cues = []
     for event in sorted(events[:MOST_CUES], key=lambda event: event.start):
-        said = " ".join(_TAG.sub("", event.plaintext).split())[:LONGEST_CUE]
+        said = _said(event)
         if said and event.start >= 0 and not event.is_comment:
-            cues.append(Line(said, (0, 0, 0, 0), 1.0, event.start / 1000))
+            cues.append(cue(said, event.start / 1000))
     return cues
+
+
+def cue(said: str, start_s: float) -> Line:
+    """A line that is said from a moment on, and has no place."""
+    return Line(said, (0, 0, 0, 0), 1.0, start_s)
+
+
+def said_in_ass(text: str) -> str:
+    """What is said in the text of an ASS event, to which FFmpeg brings every kind of subtitles. "" for a drawing."""
+    import pysubs2
+
+    return _said(pysubs2.SSAEvent(text=text))
+
+
+def can_read() -> bool:
+    """Whether what reads subtitles is installed."""
+    return importlib.util.find_spec("pysubs2") is not None
+
+
+def joined(cues: Iterable[Line]) -> list[Line]:
+    """What is said, in its order: what several files or tracks say at the same moment is said once."""
+    found: list[Line] = []
+    last: dict[str, float] = {}
+    for one in sorted(cues, key=lambda one: one.start_s or 0.0):
+        start_s = one.start_s or 0.0
+        if start_s - last.get(one.text, -1.0) > SAME_S:
+            last[one.text] = start_s
+            found.append(one)
+    return found
+
+
+def _said(event: Any) -> str:
+    return "" if event.is_drawing else " ".join(_TAG.sub("", event.plaintext).split())[:LONGEST_CUE]
 
 
 def _text(content: bytes) -> str:

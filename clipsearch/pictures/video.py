@@ -14,6 +14,9 @@ PyAV is the extra `video`.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -24,7 +27,8 @@ from PIL import Image
 from clipsearch.pictures.formats import video_container
 from clipsearch.pictures.metadata.moments import Moment, read_moment
 from clipsearch.pictures.metadata.statements import Place, Said, camera_of, place_of
-from clipsearch.records import FloatArray, PixelArray, SkipStatus
+from clipsearch.pictures.subtitles import cue, said_in_ass
+from clipsearch.records import FloatArray, Line, PixelArray, SkipStatus
 
 Size = tuple[int, int]  # width, height
 
@@ -35,9 +39,17 @@ _MOST_BETWEEN_S = 8.0
 _BETWEEN_UP_TO_S = 900.0
 _MOST_PIXELS_BETWEEN = 1_000_000_000  # to be decoded for one frame between key frames: 2 s of 4K at 60 a second
 _PIXELS_OF_A_PART = 1_500_000_000
-_FAR_FROM_KEY_S = 20.0  # a part that would have to decode more before its first frame goes to the next key frame
+_FAR_FROM_KEY_S = 20.0  # a part that has to decode more before its first frame sees all up to the next key frame
+_MOST_FAR_S = 20.0  # of processor time, for that
+_FAR_BETWEEN_S = 60.0  # then, where nobody knows how long the video is
+_TOO_FAR = "parts of the video were not seen: its key frames are too far apart"
 _MOST_ERRORS = 200  # of one part
 _MOST_PIXELS = 2**26  # of one frame: 8192 x 8192
+_SUBTITLES = frozenset({"mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"})
+_MOST_CUES = 50_000  # of all subtitles in a video
+_MOST_SAID_BYTES = 3 << 20  # of them, as JSON
+_BYTES_OF_A_CUE = 24  # beside what is said
+_MOST_SUBTITLE_PACKETS = 4 * _MOST_CUES
 _ENDS_EARLY_S = 2.0
 _ENDS_EARLY_SHARE = 0.05
 
@@ -109,6 +121,56 @@ def read_said(stream: IO[bytes]) -> Said:
         make = tags.get("com.apple.quicktime.make") or tags.get("make") or tags.get("com.android.manufacturer")
         model = tags.get("com.apple.quicktime.model") or tags.get("model") or tags.get("com.android.model")
         return Said(dates, place, camera_of(make or "", model or ""))
+
+
+def read_subtitles(stream: IO[bytes]) -> list[Line] | None:
+    """What is said in the subtitles inside a video, of all languages; None where it has none that are text.
+
+    Of an MP4 only these are read; of a Matroska, in which they lie between the pictures, the whole file is. What is
+    damaged is passed over. Raises: VideoError.
+    """
+    with _opened(stream) as (container, video):
+        tracks = [track for track in container.streams.subtitles if _is_text(track)]
+        if not tracks:
+            return None
+        return list(itertools.islice(_cues(container, video, tracks), _MOST_CUES))
+
+
+def _is_text(track: Any) -> bool:
+    return track.codec_context is not None and track.codec_context.name in _SUBTITLES
+
+
+def _cues(container: Any, video: Any, tracks: list[Any]) -> Iterator[Line]:
+    import av
+    from av.stream import Discard
+
+    for other in container.streams:
+        if other not in tracks:
+            other.discard = Discard.all
+    begin = float((video.start_time or 0) * video.time_base)
+    room = _MOST_SAID_BYTES
+    packets = container.demux(tracks)
+    for _ in range(_MOST_SUBTITLE_PACKETS):
+        try:
+            packet = next(packets, None)
+        except (av.error.FFmpegError, ValueError):
+            return  # what follows cannot be found
+        if packet is None:
+            return
+        if packet.pts is None or not packet.size:
+            continue
+        start_s = max(0.0, round(float(packet.pts * packet.time_base) - begin, 3))
+        try:
+            texts = [one.ass.decode("utf-8", "replace") for one in packet.decode() if one.type == b"ass"]
+        except (av.error.FFmpegError, ValueError):
+            continue
+        for text in texts:
+            said = said_in_ass(text.split(",", 8)[-1])  # after the fields of an event
+            room -= len(json.dumps(said)) + _BYTES_OF_A_CUE
+            if room < 0:
+                return
+            if said:
+                yield cue(said, start_s)
 
 
 def _place(text: str) -> Place | None:
@@ -201,6 +263,9 @@ class _PartReader:
         self._errors = 0
         self._is_damaged = False
         self._seen_until = 0.0
+        self._far_until_s: float | None = None  # of processor time, while frames far from their key frame are decoded
+        self._far_between_s = 0.0
+        self._is_too_far = False
         self.part = Part(duration_s=_duration(container, video))
         duration = self.part.duration_s or 0.0
         self._apart_s = max(LEAST_APART_S, duration / MOST_FRAMES)
@@ -229,6 +294,8 @@ class _PartReader:
         early = max(_ENDS_EARLY_S, _ENDS_EARLY_SHARE * (duration or 0.0))
         if reached_end and duration is not None and self._seen_until + early < duration:
             part.partial = f"the video ends after {_clock(self._seen_until)} of {_clock(duration)}"
+        elif self._is_too_far:
+            part.partial = _TOO_FAR
         elif self._is_damaged:
             part.partial = "parts of the video are damaged"
         return part
@@ -290,10 +357,17 @@ class _PartReader:
             self._seen_until = max(self._seen_until, time_s)
             if packet.is_keyframe:
                 self._finish(held, is_between, key_s)
+                self._end_far()
                 held, key_s, is_between = [packet], time_s, False
             elif is_between:
                 self._feed(packet)
-            elif held and self._goes_between and self._start_s - key_s < _FAR_FROM_KEY_S:
+                if self._far_until_s is not None and time.process_time() > self._far_until_s:
+                    self._is_too_far = True
+                    self._end_far()
+                    held, is_between = [], False  # until the next key frame
+            elif held and self._goes_between:
+                if self._start_s - key_s >= _FAR_FROM_KEY_S:
+                    self._begin_far()
                 held.append(packet)
                 if time_s - key_s > self._between_s:
                     is_between = True
@@ -303,6 +377,30 @@ class _PartReader:
                     held = []
         self._finish(held, is_between, key_s)
         return True
+
+    def _begin_far(self) -> None:
+        """Decode all from a key frame that is far before this part, once: frames are as far apart as the part's have to
+        be to reach the end, since the next part would have to decode all of it again."""
+        if self._far_until_s is None:
+            self._far_until_s = time.process_time() + _MOST_FAR_S
+            end_s = self._next_key_s() or self.part.duration_s
+            left = _FAR_BETWEEN_S * self._most if end_s is None else end_s - self._start_s
+            self._far_between_s = max(self._between_s, left / max(1, self._most - 1))
+            self._codec.skip_frame = "NONREF"
+
+    def _next_key_s(self) -> float | None:
+        """When the first key frame after the beginning of this part is shown, if the file's index says so."""
+        for entry in self._video.index_entries:
+            if entry.is_keyframe:
+                time_s = float(entry.timestamp * self._video.time_base - self._begin)
+                if time_s > self._start_s:
+                    return time_s
+        return None
+
+    def _end_far(self) -> None:
+        if self._far_until_s is not None:
+            self._far_until_s = None
+            self._codec.skip_frame = "DEFAULT"
 
     def _finish(self, held: list[Any], is_between: bool, key_s: float) -> None:
         """Take the key frame of what is held, if it is wanted; or the frames that the decoder still has."""
@@ -319,7 +417,8 @@ class _PartReader:
         """Decode on, and take the frames that are far enough from the last one."""
         for frame in self._decoded(packet):
             time_s = self._time(frame)
-            apart = self._apart_s if frame.key_frame else self._between_s
+            between_s = self._between_s if self._far_until_s is None else self._far_between_s
+            apart = self._apart_s if frame.key_frame else between_s
             if time_s is None or time_s >= self._last + apart - 1e-6:
                 self._take(frame)
 
@@ -347,7 +446,8 @@ class _PartReader:
             return False
         self.part.frames.append(Frame(time_s, self._picture(frame)))
         self._last = time_s
-        if len(self.part.frames) == self._most or self._pixels > _PIXELS_OF_A_PART:
+        is_costly = self._pixels > _PIXELS_OF_A_PART and self._far_until_s is None
+        if len(self.part.frames) == self._most or is_costly:
             raise _Full
         return True
 

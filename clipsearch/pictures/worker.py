@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from clipsearch.pictures.images import PictureFile
     from clipsearch.records import PixelArray, Preprocessing
 
-_MAX_MESSAGE_BYTES = 2**20
+_MAX_MESSAGE_BYTES = 2**22
 
 
 def send(stream: IO[bytes], message: dict[str, Any]) -> None:
@@ -217,6 +217,9 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
                     send(results, {"read": True})
                     about = file.describe(preprocessing, max_pixels=max_pixels, pieces=pieces)
                     result["metadata"] = asdict(about)
+                elif task["mode"] == "subtitles":  # all of its time is for reading: no picture is decoded
+                    if (cues := file.subtitles()) is not None:
+                        result |= {"cues": [[cue.start_s, cue.text] for cue in cues], "hash": file.content_hash()}
                 elif "start_s" not in task:
                     result["hash"] = file.content_hash()
                 if task["mode"] == "words" and "start_s" in task:

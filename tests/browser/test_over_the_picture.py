@@ -56,7 +56,7 @@ def filmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     write_video(photos / "trip.webm", colours(["red", "blue", "yellow"]), seconds=4, codec="libvpx-vp9")
     (photos / "trip.srt").write_text("1\n00:00:05,500 --> 00:00:06,000\nWhere is the boarding pass?\n")
     index = clipsearch.index(photos, encoder=FakeEncoder()).index
-    read_words(index, ReadOptions(workers=1, command=["false"]))  # no picture is read
+    read_words(index, ReadOptions(workers=1))
     Image.new("RGB", (300, 200), COLOURS["pink"]).save(photos / "pink.png")
     clipsearch.index(photos, encoder=FakeEncoder())
     with running([index]) as site:

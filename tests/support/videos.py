@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -69,3 +69,51 @@ def write_video(
                 count += 1
                 container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+_ASS_HEADER = b"""[Script Info]
+ScriptType: v4.00+
+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize
+Style: Default,Arial,16
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+"""
+
+
+def add_subtitles(path: Path, codec: str, tracks: Mapping[str, Sequence[tuple[float, str]]]) -> None:
+    """Put subtitles into a video: for each language, from when a line is said, for a second, and its text as in ASS."""
+    import av
+    from av.subtitles.subtitle import SubtitleSet
+
+    made = path.with_stem("with-subtitles")
+    with av.open(str(path)) as source, av.open(str(made), "w") as target:
+        shown: Any = source.streams.video[0]
+        packets: list[tuple[float, Any]] = []
+        video: Any = target.add_stream_from_template(shown)
+        streams = []
+        for language in tracks:
+            stream: Any = target.add_stream(codec)
+            stream.codec_context.subtitle_header = _ASS_HEADER
+            stream.metadata["language"] = language
+            stream.time_base = Fraction(1, 1000)
+            streams.append(stream)
+        target.start_encoding()
+        for stream, cues in zip(streams, tracks.values(), strict=True):
+            for number, (start_s, text) in enumerate(cues):
+                start = round(start_s / stream.time_base)
+                event = f"{number},0,Default,,0,0,0,,{text}".encode()
+                packet = stream.codec_context.encode_subtitle(SubtitleSet.create(event, 0, 1000, start))
+                packet.stream, packet.pts, packet.dts, packet.time_base = stream, start, start, stream.time_base
+                packet.duration = round(1 / stream.time_base)
+                packets.append((start_s, packet))
+        for packet in source.demux(shown):
+            if packet.dts is not None:
+                moment = float(packet.dts * packet.time_base)
+                packet.stream = video
+                packets.append((moment, packet))
+        for _, packet in sorted(packets, key=lambda one: one[0]):
+            target.mux(packet)
+    made.replace(path)

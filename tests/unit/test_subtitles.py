@@ -1,10 +1,13 @@
-"""Subtitles beside a video are words of its moments."""
+"""Subtitles beside and inside a video are words of its moments."""
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,16 +15,22 @@ from hypothesis import strategies as st
 pytest.importorskip("av")
 
 import clipsearch
+from clipsearch.indexer import words
 from clipsearch.indexer.compact import compact
 from clipsearch.indexer.subtitles import divided
 from clipsearch.indexer.verify import verify
 from clipsearch.indexer.words import ReadOptions, ReadReport, read_words
-from clipsearch.pictures.subtitles import read_cues, subtitles_of
+from clipsearch.pictures import video
+from clipsearch.pictures.subtitles import LONGEST_CUE, read_cues, subtitles_of
+from clipsearch.pictures.video import VideoError
+from clipsearch.pictures.video import read_subtitles as read_inside
+from clipsearch.pictures.worker import _MAX_MESSAGE_BYTES
 from clipsearch.records import Hit, ImageRecord, Line
 from tests.support.collections import serving
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import plain
-from tests.support.videos import colours, write_video
+from tests.support.slow_subtitles import COMMAND
+from tests.support.videos import add_subtitles, colours, write_video
 
 SRT = """1
 00:00:00,500 --> 00:00:02,000
@@ -54,7 +63,7 @@ def filmed(tmp_path: Path) -> Path:
 
 
 def read(folder: Path) -> ReadReport:
-    return read_words(folder / ".clipsearch", ReadOptions(workers=1, command=["false"]))
+    return read_words(folder / ".clipsearch", ReadOptions(workers=1))
 
 
 def found(folder: Path, query: str, **options: Any) -> list[tuple[str, list[str]]]:
@@ -156,3 +165,155 @@ def test_a_link_out_of_the_folder_is_not_read(filmed: Path) -> None:
     (filmed / "other.srt").symlink_to(outside)
     only_subtitles(filmed)
     assert found(filmed, "text:secret") == []
+
+
+INSIDE = {
+    "eng": [(0.5, r"Good {\i1}morning{\i0}, Ärzte"), (4.2, r"Where is the\Nboarding pass?")],
+    "deu": [(6.0, "Guten Tag")],
+}
+KINDS = {"mp4": "mov_text", "mov": "mov_text", "mkv": "subrip", "ass.mkv": "ass", "vtt.mkv": "webvtt", "webm": "webvtt"}
+
+
+def write_filmed(path: Path, subtitles: str, tracks: dict[str, list[tuple[float, str]]] | None = None) -> None:
+    codec = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
+    write_video(path, colours(["red", "blue", "yellow"]), seconds=4, codec=codec)
+    add_subtitles(path, subtitles, INSIDE if tracks is None else tracks)
+
+
+@pytest.mark.parametrize("ending", KINDS)
+def test_words_inside_a_video_find_the_moment(ending: str, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    drawn = [(9.0, r"{\p1}m 0 0 l 100 0 100 100{\p0}")] if ending == "ass.mkv" else []  # it says nothing
+    write_filmed(folder / f"trip.{ending}", KINDS[ending], {**INSIDE, "und": [(1.0, "?"), *drawn]})
+    clipsearch.index(folder, encoder=FakeEncoder())
+    report = read(folder)
+    assert (report.subtitled, report.lines, report.skipped) == (1, 4, [])
+    assert found(folder, "text:morning") == [(f"trip.{ending}#t=0", ["Good morning, Ärzte"])]
+    assert found(folder, 'text:"boarding pass"') == [(f"trip.{ending}#t=4", ["Where is the boarding pass?"])]
+    assert found(folder, "text:guten") == [(f"trip.{ending}#t=4", ["Guten Tag"])]
+    for nothing in ("text:i1", "text:100"):
+        assert found(folder, nothing) == [], nothing
+    with clipsearch.open(folder, encoder=FakeEncoder()) as photos:
+        (hit,) = photos.search("text:boarding")
+        assert [line.start_s for line in hit.words] == [pytest.approx(4.2, abs=0.01)]
+
+
+def test_a_video_is_looked_into_once_whether_or_not_anything_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    write_filmed(folder / "said.mkv", "subrip")
+    write_video(folder / "silent.mp4", colours(["green"]))
+    clipsearch.index(folder, encoder=FakeEncoder())
+    assert read(folder).subtitled == 1
+
+    def no_pool(*_: Any, **__: Any) -> None:
+        raise AssertionError("a process was started again")
+
+    monkeypatch.setattr(words, "DecodePool", no_pool)
+    again = read(folder)
+    assert (again.subtitled, again.lines, again.changed) == (0, 0, 0)
+    assert found(folder, "text:guten") == [("said.mkv#t=4", ["Guten Tag"])]
+
+
+def test_what_is_said_beside_and_inside_is_joined_and_said_once(filmed: Path) -> None:
+    add_subtitles(
+        filmed / "trips" / "trip.mp4", "mov_text", {"eng": [(0.5, "Good morning, Ärzte"), (8.5, "Last call")]}
+    )
+    assert only_subtitles(filmed).lines == 5
+    assert found(filmed, "text:morning") == [("trip.mp4#t=0", ["Good morning, Ärzte"])]  # once
+    assert found(filmed, 'text:"last call"') == [("trip.mp4#t=8", ["Last call"])]
+    for name in ("trip.srt", "Trip.de.vtt"):
+        (filmed / "trips" / name).unlink()
+    assert read(filmed).lines == 2
+    assert found(filmed, "text:gate") == []
+    assert found(filmed, 'text:"last call"') == [("trip.mp4#t=8", ["Last call"])]
+
+
+def test_of_copies_the_one_with_subtitles_beside_it_is_read(filmed: Path) -> None:
+    copy = filmed / "a" / "trip.mp4"  # before the one with subtitles
+    copy.parent.mkdir()
+    copy.write_bytes((filmed / "trips" / "trip.mp4").read_bytes())
+    assert only_subtitles(filmed).lines == 4
+    assert read(filmed).lines == 0
+    assert len(found(filmed, "text:gate")) == 2
+
+
+def test_a_video_that_has_changed_is_read_after_the_next_index_run(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    write_filmed(folder / "trip.mkv", "subrip")
+    clipsearch.index(folder, encoder=FakeEncoder())
+    write_filmed(folder / "trip.mkv", "subrip", {"eng": [(1.0, "Something else")]})
+    report = read(folder)
+    assert (report.changed, report.lines) == (1, 0)
+    status = (folder / "trip.mkv").stat()
+    clipsearch.index(folder, encoder=FakeEncoder())
+    write_filmed(folder / "trip.mkv", "subrip", {"eng": [(1.0, "Something what")]})  # of the same size and time
+    os.utime(folder / "trip.mkv", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (folder / "trip.mkv").stat().st_size == status.st_size
+    assert (read(folder).changed, found(folder, "text:something")) == (1, [])
+    os.utime(folder / "trip.mkv")
+    clipsearch.index(folder, encoder=FakeEncoder())
+    assert read(folder).lines == 1
+    assert found(folder, "text:what") == [("trip.mkv#t=0", ["Something what"])]
+
+
+@pytest.mark.slow
+def test_a_video_that_hangs_is_tried_three_times_and_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    write_filmed(folder / "trip.mkv", "subrip")
+    write_filmed(folder / "hang.mkv", "subrip", {"eng": [(1.0, "never")]})
+    clipsearch.index(folder, encoder=FakeEncoder())
+    options = ReadOptions(workers=1, timeout_s=3.0, command=COMMAND)
+    for attempt in range(4):
+        report = read_words(folder / ".clipsearch", options)
+        if attempt < 3:
+            (skip,) = report.skipped
+            assert (skip.path, skip.status) == ("hang.mkv", "timeout")
+            assert skip.reason.startswith("its subtitles: took longer than")
+        else:
+            assert report.skipped == []
+        assert report.subtitled == (attempt == 0)
+    assert found(folder, "text:guten") == [("trip.mkv#t=4", ["Guten Tag"])]
+    assert verify(folder / ".clipsearch").ok
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_subtitles_of_a_damaged_video_are_read_as_far_as_they_go(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x.{ending}"
+    write_filmed(path, KINDS[ending], {"eng": [(n / 4, f"line {n}") for n in range(40)]})
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        changed = bytearray(content)
+        for at in rng.integers(0, len(content), 20):
+            changed[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed[: int(rng.integers(100, len(content) + 1))])
+        with path.open("rb") as file:
+            try:
+                cues = read_inside(file) or []
+            except VideoError as error:
+                assert error.reason
+                continue
+        assert all(cue.text.strip() and cue.start_s is not None and cue.start_s >= 0 for cue in cues)
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        assert len(read_inside(file) or []) == 40
+
+
+def test_what_a_video_says_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_filmed(tmp_path / "x.mkv", "subrip", {"eng": [(n / 100, "語" * 3000) for n in range(400)]})
+    with (tmp_path / "x.mkv").open("rb") as file:
+        cues = read_inside(file)
+        assert cues
+        assert max(len(one.text) for one in cues) == LONGEST_CUE
+        told = {"cues": [[one.start_s, one.text] for one in cues], "hash": "0" * 32}
+        assert 2_000_000 < len(json.dumps(told)) < _MAX_MESSAGE_BYTES
+        monkeypatch.setattr(video, "_MOST_CUES", 7)
+        assert len(read_inside(file) or []) == 7

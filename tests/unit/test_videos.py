@@ -113,6 +113,34 @@ def test_long_shots_have_more_frames_and_short_ones_not_too_many(keys: int, tmp_
     assert times[-1] >= 20 - 2 * video._BETWEEN_S
 
 
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_a_video_with_a_single_key_frame_is_seen_to_its_end(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x.{ending}"
+    write_video(path, colours(SHOWN), size=(64, 48), seconds=40, fps=5, keys=10_000)
+    (first, second) = parts(path)
+    assert first.partial is second.partial is None
+    assert len(first.frames) == 32
+    times = [frame.time_s for frame in (*first.frames, *second.frames)]
+    assert times == sorted(set(times))
+    assert times[-1] > 160 - 2 * video._BETWEEN_S - 96 / 31
+    for frame in (*first.frames, *second.frames):
+        assert colour_of(frame.image) == SHOWN[min(3, int((frame.time_s + 0.01) // 40))]
+
+
+def test_what_takes_too_long_to_reach_is_said_and_the_next_key_frame_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(tmp_path / "x.mp4", colours(SHOWN), size=(64, 48), seconds=60, fps=5, keys=700)  # at 0 and 140 s
+    seen = [frame.time_s for part in parts(tmp_path / "x.mp4", most=16) for frame in part.frames]
+    assert np.diff(seen).max() < 10
+    monkeypatch.setattr(video, "_MOST_FAR_S", -1.0)
+    found = list(parts(tmp_path / "x.mp4", most=16))
+    assert video._TOO_FAR in [part.partial for part in found]
+    seen = [frame.time_s for part in found for frame in part.frames]
+    assert np.diff(seen).max() > 50
+    assert 140.0 in seen
+
+
 @pytest.mark.parametrize("degrees", [0, 90, 180, -90])
 def test_frames_are_upright(degrees: int, tmp_path: Path) -> None:
     image = Image.new("RGB", (320, 240), COLOURS["blue"])
