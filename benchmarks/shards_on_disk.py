@@ -64,7 +64,7 @@ def unit(rows: FloatArray) -> FloatArray:
     return found
 
 
-def build(place: Path) -> Made:
+def build(place: Path, code: str | None) -> Made:
     """Build the inverted file of the vectors in a folder."""
     most, over = [0.0], threading.Event()
 
@@ -78,7 +78,7 @@ def build(place: Path) -> Made:
     began = time.perf_counter()
     dim = json.loads((place / "dim.json").read_text(encoding="ascii"))
     with (place / "x.faiss").open("wb") as file:
-        ivf = build_ivf(VectorsFile(place / "x.npy", dim), lambda serialise: serialise(file))
+        ivf = build_ivf(VectorsFile(place / "x.npy", dim), lambda serialise: serialise(file), code=code)
     spent = time.perf_counter() - began
     over.set()
     watching.join()
@@ -103,15 +103,24 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100, help="of each kind")
     parser.add_argument("--cold", type=int, default=10, help="queries with nothing in memory")
     parser.add_argument("--place", type=Path, help="where to put the files (default: a temporary folder)")
+    parser.add_argument("--code", help="how vectors are coded, as FAISS names it, such as RaBitQfs (default: by rows)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.build is not None:
-        print(json.dumps(asdict(build(arguments.build))))
+        print(json.dumps(asdict(build(arguments.build, arguments.code))))
         return
     place = Path(tempfile.mkdtemp(prefix="shards", dir=arguments.place))
     try:
-        result = measure(place, arguments.rows, arguments.shards, arguments.dim, arguments.queries, arguments.cold)
+        result = measure(
+            place,
+            arguments.rows,
+            arguments.shards,
+            arguments.dim,
+            arguments.queries,
+            arguments.cold,
+            code=arguments.code,
+        )
     finally:
         shutil.rmtree(place)
     if arguments.json is not None:
@@ -119,7 +128,9 @@ def main() -> None:
         arguments.json.write_text(json.dumps(result), encoding="utf-8")
 
 
-def measure(place: Path, rows: int, shards: int, dim: int, count: int, cold: int) -> dict[str, Any]:
+def measure(
+    place: Path, rows: int, shards: int, dim: int, count: int, cold: int, *, code: str | None
+) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     centres = unit(rng.standard_normal((max(50, rows // ROWS_PER_CENTRE), dim)))
     bounds = [rows * n // shards for n in range(shards + 1)]
@@ -142,6 +153,7 @@ def measure(place: Path, rows: int, shards: int, dim: int, count: int, cold: int
         with (own / "x.npy").open("wb") as file:
             write_vectors(file, parts(), bounds[n + 1] - bounds[n], dim, half=True)
         command = [sys.executable, "-m", "benchmarks.shards_on_disk", "--build", str(own)]
+        command += [] if code is None else ["--code", code]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         told = json.loads(done.stdout)
         made.append(Made(**{**told, "ivf": IvfParameters(**told["ivf"])}))

@@ -82,9 +82,12 @@ def compare_archives(
         again = {row for row, record in skipped if retry(record)}
         done = [row for row in rows[good].tolist() if row not in again]
         changes.returned += [row for row in done if catalog.away[row]]
-        changes.unchanged_skipped += [record for row, record in skipped if row not in again]
         changes.unchanged += sum(int(catalog.statuses[row]) == 0 and bool(catalog.starts[row]) for row in done)
-        if len(done) < len(rows) or not are_all(catalog, rows):
+        is_read = len(done) < len(rows) or not are_all(catalog, rows)
+        # What is wrong with an archive itself is found, and told, again where it is read.
+        told = [record for row, record in skipped if row not in again and (record.member or not is_read)]
+        changes.unchanged_skipped += told
+        if is_read:
             to_read.append(ArchiveToRead(file, done))
     return to_read
 

@@ -72,10 +72,10 @@ def retuned(index_dir: Path, manifest: Manifest, recall: float) -> Manifest:
 
 
 def _open(index_dir: Path, manifest: Manifest, segment: Segment) -> Tuning | None:
-    if segment.faiss is None:
+    if segment.faiss is None or segment.ivf is None:
         return None
     vectors = VectorsFile(verify_file(index_dir, segment.mapped), manifest.model.dim)
-    return open_tuning(vectors, verify_file(index_dir, segment.faiss))
+    return open_tuning(vectors, verify_file(index_dir, segment.faiss), segment.ivf.code)
 
 
 def _measured(segment: Segment, ivf: IvfParameters, tuning: Tuning) -> SegmentTuning:

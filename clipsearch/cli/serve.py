@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -25,6 +26,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def serve(
+    context: typer.Context,
     index: IndexesOption = None,
     host: HostOption = "127.0.0.1",
     port: PortOption = None,
@@ -46,9 +48,14 @@ def serve(
         int | None,
         typer.Option(min=1, max=1024, help="Most processes for each shard under load (with --ray).", metavar="N"),
     ] = None,
-    shard_timeout: Annotated[
+    timeout_s: Annotated[
         float | None,
-        typer.Option(min=0.05, help="How long to wait for a shard (with --ray; default: 1.5).", metavar="SECONDS"),
+        typer.Option(
+            "--shard-timeout",
+            min=0.05,
+            help="How long to wait for a shard (with --ray; default: 1.5).",
+            metavar="SECONDS",
+        ),
     ] = None,
     address: Annotated[
         str | None,
@@ -72,22 +79,15 @@ def serve(
     listening = partial(
         listen, places, host, port, token, host_name, root_path, originals, interface=None, browser=False
     )
-    options = {
-        "shards": shards,
-        "replicas": replicas,
-        "most_replicas": most_replicas,
-        "timeout_s": shard_timeout,
-        "address": address,
-    }
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    from clipsearch.server.ray_serve import RayServe, Sharding  # its fields are options of this command
+
+    told = {field.name: context.params[field.name] for field in fields(Sharding)}
+    given = {name: value for name, value in told.items() if value is not None}
     if not ray:
         if given:
-            named = {"timeout_s": "shard-timeout", "most_replicas": "most-replicas"}
-            first = next(iter(given))
-            raise typer.BadParameter("needs --ray", param_hint=f"--{named.get(first, first)}")
+            (option,) = (own.opts[0] for own in context.command.params if own.name == next(iter(given)))
+            raise typer.BadParameter("needs --ray", param_hint=option)
         listening()
         return
-    from clipsearch.server.ray_serve import RayServe, Sharding
-
     with RayServe(Sharding(**given), len(places)) as fleet:
         listening(make=fleet.open)

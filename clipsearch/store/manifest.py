@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 FORMAT_VERSION = 2
-KNOWN_READER_FEATURES: frozenset[str] = frozenset({"views", "members"})
+KNOWN_READER_FEATURES: frozenset[str] = frozenset({"views", "members", "rabitq"})
 TILES = "tiles"  # the writer feature of an index whose pictures were encoded in several views
 KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({"tags", "searches", "words", TILES})
 MANIFEST_NAME = re.compile(r"(\d{8,})\.json")
@@ -167,7 +167,12 @@ def needed_features(manifest: Manifest) -> tuple[str, ...]:
     """What a reader must know to read a generation correctly: only what it makes use of."""
     rebuilt = () if manifest.rebuild is None else manifest.rebuild.fragments
     fragments = (*manifest.fragments, *rebuilt)
-    used = {"members": any(f.members for f in fragments), "views": any(f.views for f in fragments)}
+    segments = (*manifest.segments, *(() if manifest.rebuild is None else manifest.rebuild.segments))
+    used = {
+        "members": any(f.members for f in fragments),
+        "views": any(f.views for f in fragments),
+        "rabitq": any(s.ivf is not None and s.ivf.code.startswith("RaBitQ") for s in segments),
+    }
     return tuple(name for name, is_used in used.items() if is_used)
 
 

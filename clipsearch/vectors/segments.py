@@ -1,8 +1,9 @@
 """Segments: ids and unit vectors in a form that can be searched.
 
 A small segment is a NumPy file that is mapped and multiplied with the query: exact, nothing to load. A large
-one has a FAISS inverted file (IVF with 4-bit product quantisation) beside it that proposes candidates, which are
-scored again from the stored vectors. This module knows no Parquet, no paths of pictures and no encoder.
+one has a FAISS inverted file beside it (IVF with 4-bit product quantisation; with 1-bit codes, RaBitQ, where it is
+huge) that proposes candidates, which are scored again from the stored vectors. This module knows no Parquet, no paths
+of pictures and no encoder.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,11 @@ IVF_VISITED_ROWS_PER_HIT = 20
 ROWS_PER_EXACT_ROW = 50
 """To pick out a vector and multiply it takes as long as to scan the codes of so many rows: 0.5 to 2 us, and 0.015."""
 RERANK_OF_UNLIKE = 4
+LISTS_LOOKED_AT, LEAST_CELLS = 4, 16
 LISTS_SHARE_WORTH_CHOOSING = 1 / 4  # of all; where more are needed, all are visited
+OF_1_BIT_CODES = b"Iwrn"  # how FAISS begins such a file
+END_OF_CODES = b"end of clipsearch codes\n"
+"""What is written after them. FAISS does not read it."""
 Share = tuple[int, int]
 """Which part of how many: a range of the rows where all are scored, every so many lists of an inverted file. The best
 of all shares are those of the whole, or better: each proposes as many candidates as the whole does."""
@@ -125,7 +130,7 @@ class VectorSegment:
         the query, no list is better than others, and all are visited.
         """
         self.load()
-        nearest = self._faiss.quantizer.search(query[None], self._faiss.nlist)[1][0]
+        nearest = lists_by_nearness(self._faiss, query[None])[0]
         lists = int(np.searchsorted(np.cumsum(counts[nearest]), wanted)) + 1
         return lists if lists <= self._faiss.nlist * LISTS_SHARE_WORTH_CHOOSING else int(self._faiss.nlist)
 
@@ -190,9 +195,8 @@ class VectorSegment:
     def _search_ivf(
         self, queries: FloatArray, k: int, ivf: IvfParameters, nprobe: int, selector: Any
     ) -> tuple[FloatArray, IntArray]:
-        faiss = import_faiss()
         self.load()
-        parameters = faiss.SearchParametersIVF(nprobe=nprobe)
+        parameters = probing(self._faiss, nprobe)
         if selector is not None:
             parameters.sel = selector
         wanted = min(k * ivf.rerank, len(self))
@@ -212,7 +216,7 @@ class VectorSegment:
         """What the share's lists propose, of those that a query visits. Shape: (Q, wanted) int64, -1 for none."""
         faiss = import_faiss()
         number, of = self._share
-        nearness, lists = self._faiss.quantizer.search(queries, nprobe)
+        nearness, lists = self._faiss.quantizer.search(queries, nprobe, params=_cells(self._faiss, nprobe))
         lists[lists % of != number] = -1  # which FAISS passes over
         distances, found = np.empty((len(queries), wanted), np.float32), np.empty((len(queries), wanted), np.int64)
         arrays = [faiss.swig_ptr(array) for array in (lists, nearness, distances, found)]
@@ -308,10 +312,33 @@ def import_faiss() -> Any:
     return importlib.import_module("faiss")
 
 
+def lists_by_nearness(index: Any, queries: FloatArray) -> IntArray:
+    """All lists of an inverted file, for each query the nearest first. Shape: (Q, nlist)."""
+    lists: IntArray = index.quantizer.search(queries, index.nlist, params=_cells(index, index.nlist))[1]
+    return lists
+
+
+def probing(index: Any, nprobe: int) -> Any:
+    """FAISS's parameters to visit the `nprobe` nearest lists."""
+    return import_faiss().SearchParametersIVF(nprobe=nprobe, quantizer_params=_cells(index, nprobe))
+
+
+def _cells(index: Any, lists: int) -> Any:
+    """FAISS's parameters to find the nearest lists. Where these are divided into cells: to look at as many cells as
+    hold LISTS_LOOKED_AT times as many, or at all."""
+    faiss = import_faiss()
+    cells = getattr(faiss.downcast_index(index.quantizer), "nlist", None)
+    if cells is None:
+        return None
+    wanted = cells if lists == index.nlist else math.ceil(LISTS_LOOKED_AT * lists * cells / index.nlist)
+    return faiss.SearchParametersIVF(nprobe=min(cells, max(LEAST_CELLS, wanted)))
+
+
 def open_faiss(path: Path, dim: int, rows: int) -> Any:
     faiss = import_faiss()
     try:
-        with reading(path), path.open("rb"), native_path(path) as name:
+        with reading(path), path.open("rb") as file, native_path(path) as name:
+            _check_whole(path, file)
             index = faiss.read_index(name, faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
     except RuntimeError as error:
         raise CorruptIndex(path, f"FAISS cannot read it ({first_line(error)})") from error
@@ -320,3 +347,11 @@ def open_faiss(path: Path, dim: int, rows: int) -> Any:
     if index.ntotal != rows:
         raise CorruptIndex(path, f"it has {index.ntotal} rows, but its segment has {rows}")
     return index
+
+
+def _check_whole(path: Path, file: IO[bytes]) -> None:
+    """FAISS 1.15 ends the process where a file of 1-bit codes is cut short. Raises: CorruptIndex."""
+    if file.read(len(OF_1_BIT_CODES)) == OF_1_BIT_CODES:
+        file.seek(-min(len(END_OF_CODES), os.fstat(file.fileno()).st_size), os.SEEK_END)
+        if file.read() != END_OF_CODES:
+            raise CorruptIndex(path, "FAISS cannot read it (it is cut short)")

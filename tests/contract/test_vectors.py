@@ -11,11 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import CorruptIndex, DimensionMismatch, InvalidQuery
+from clipsearch.pictures.images import prepare
 from clipsearch.records import FloatArray, IntArray, IvfParameters
 from clipsearch.vectors import VectorSegment, merge, top_k, write_vectors
 from clipsearch.vectors.files import as_float32
-from clipsearch.vectors.inverted import build_ivf
+from clipsearch.vectors.inverted import RABITQ, build_ivf, ivf_code
+from clipsearch.vectors.segments import import_faiss, open_faiss
+from tests.support.pictures import scene
 
 
 def unit(rows: npt.NDArray[np.floating[Any]]) -> FloatArray:
@@ -110,9 +114,12 @@ def test_equal_scores_come_by_row_id() -> None:
     assert merged[1].tolist() == [[2, 3, 7]]
 
 
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[VectorSegment, Path, IvfParameters, IntArray]:
+@pytest.fixture(scope="module", params=["4-bit codes", "1-bit codes", "1-bit codes, divided centroids"])
+def large(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> tuple[VectorSegment, Path, IvfParameters, IntArray]:
     folder = tmp_path_factory.mktemp("ivf")
+    code = RABITQ if "1-bit" in request.param else None
     rows = clustered(6000, 32)
     row_ids = np.arange(6000, dtype=np.int64) * 2 + 1
     segment = make(folder, row_ids, rows)
@@ -122,7 +129,15 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[VectorSegment, Path
         with faiss_file.open("wb") as file:
             serialise(file)  # type: ignore[operator]
 
-    return segment, faiss_file, build_ivf(segment.file, write), row_ids
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clipsearch.vectors.inverted.TWO_LEVELS_FROM_LISTS", 100 if "divided" in request.param else 10**9)
+        ivf = build_ivf(segment.file, write, code=code)
+    assert ivf.code == (code or "PQ16x4fs")
+    opened = open_faiss(faiss_file, 32, 6000)
+    assert getattr(import_faiss().downcast_index(opened.quantizer), "nlist", 0) == (
+        11 if "divided" in request.param else 0
+    )
+    return segment, faiss_file, ivf, row_ids
 
 
 def test_the_inverted_file_finds_what_exact_search_finds(
@@ -200,9 +215,10 @@ def test_an_inverted_file_of_other_vectors_is_refused(
     with pytest.raises(CorruptIndex, match="6000 rows"):
         VectorSegment(smaller.file.path, 32, faiss_file=faiss_file, ivf=ivf).load()
     faiss_file_cut = tmp_path / "cut.faiss"
-    faiss_file_cut.write_bytes(faiss_file.read_bytes()[:100])
-    with pytest.raises(CorruptIndex, match="FAISS cannot read"):
-        VectorSegment(smaller.file.path, 32, faiss_file=faiss_file_cut, ivf=ivf).load()
+    for kept in (0, 3, 4, 100, faiss_file.stat().st_size // 2):
+        faiss_file_cut.write_bytes(faiss_file.read_bytes()[:kept])
+        with pytest.raises(CorruptIndex, match="FAISS cannot read"):
+            VectorSegment(smaller.file.path, 32, faiss_file=faiss_file_cut, ivf=ivf).load()
 
 
 def test_an_error_while_the_inverted_file_is_written_comes_through(tmp_path: Path) -> None:
@@ -358,3 +374,49 @@ def test_shares_of_an_inverted_file_find_no_less_than_the_whole(
             assert sum(map(len, each)) == len(set().union(*each))
             assert not set(found[q].tolist()) & set(dead.tolist())
             assert len(np.intersect1d(found[q], truth[q])) >= len(np.intersect1d(one[q], truth[q]))
+
+
+def test_the_code_of_an_inverted_file_goes_by_its_rows() -> None:
+    assert [ivf_code(512, rows) for rows in (200_000, 99_999_999, 100_000_000)] == ["PQ256x4fs", "PQ256x4fs", RABITQ]
+    assert ivf_code(33, 200_000) == "SQ8"
+
+
+@pytest.mark.slow  # hundreds of pictures through a model
+@pytest.mark.parametrize("divided", [False, True])
+def test_1_bit_codes_find_what_brute_force_finds_of_a_models_vectors(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model_vectors: tuple[FloatArray, FloatArray, FloatArray],
+    divided: bool,
+) -> None:
+    monkeypatch.setattr("clipsearch.vectors.inverted.TWO_LEVELS_FROM_LISTS", 10 if divided else 10**9)
+    rows, pictures, sentences = model_vectors
+    segment = make(tmp_path, np.arange(len(rows)), rows, half=True)
+
+    def write(serialise: Any) -> None:
+        with (tmp_path / "x.faiss").open("wb") as file:
+            serialise(file)
+
+    ivf = build_ivf(segment.file, write, code=RABITQ)
+    indexed = VectorSegment(segment.file.path, rows.shape[1], faiss_file=tmp_path / "x.faiss", ivf=ivf)
+    for queries in (pictures, sentences):
+        expected = np.argsort(-(queries @ rows.T), axis=1, kind="stable")[:, :10]
+        found = indexed.search(queries, 10)[1]
+        assert np.mean([np.isin(a, b).mean() for a, b in zip(expected, found, strict=True)]) >= 0.95
+
+
+@pytest.fixture(scope="module")
+def model_vectors() -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Crops of pictures that look like photographs, more of them as queries, and sentences, by the built-in model."""
+    encoder = load_encoder("builtin")
+    rng = np.random.default_rng(5)
+    crops = []
+    for seed in range(24):
+        whole = scene(seed)
+        for _ in range(20):
+            (x, y), size = rng.integers(0, 100, 2).tolist(), int(rng.integers(100, 140))
+            crops.append(prepare(whole.crop((x, y, x + size, y + size)), encoder.preprocessing))
+    vectors = np.concatenate([encoder.encode_images(np.stack(crops[n : n + 100])) for n in range(0, len(crops), 100)])
+    things = ("dog", "beach", "red car", "mountain lake", "old man", "street at night", "flower", "abstract texture")
+    texts = [f"{view} of a {thing}" for thing in things for view in ("a photo", "a close-up", "a blurred picture")]
+    return vectors[:440], vectors[440:], encoder.encode_texts(texts)

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import typer
 import xxhash
@@ -340,6 +341,19 @@ def test_a_damaged_archive_says_so_and_loses_nothing(photos: Path, encoder: Fake
     report = run(photos, encoder)
     assert [skip.path for skip in report.skipped] == ["y.parquet"]
     assert "Parquet" in report.skipped[0].reason
+
+
+def test_a_table_that_is_damaged_in_the_middle_is_told_once(photos: Path, encoder: FakeEncoder) -> None:
+    path = write_parquet(photos / "x.parquet", table([jpeg(n) for n in range(12)]), 3)
+    first = pq.ParquetFile(path).metadata.row_group(2).column(0)
+    content = bytearray(path.read_bytes())
+    at = first.dictionary_page_offset or first.data_page_offset
+    content[at : at + 40] = b"\xff" * 40
+    path.write_bytes(content)
+    for encoded in (6, 0, 0):
+        report = run(photos, encoder)
+        assert (report.encoded, report.pictures) == (encoded, 6)
+        assert [(skip.path, skip.status) for skip in report.skipped] == [("x.parquet", "truncated")]
 
 
 def test_pictures_that_cannot_be_read_are_rows_with_a_reason(photos: Path, encoder: FakeEncoder) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clipsearch.errors import UnsupportedIndex
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.compact import compact
 from clipsearch.indexer.repair import repair
@@ -179,3 +180,23 @@ def test_the_recall_asked_for_is_kept_and_tuned_for(
     run(reindex=True)
     assert recall_target(index) == 0.999
     assert verify(index).ok
+
+
+def test_1_bit_codes_are_a_feature_that_readers_must_know(
+    index: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_snapshot(index) as snapshot:
+        assert snapshot.manifest.reader_features == ()
+    monkeypatch.setattr("clipsearch.vectors.inverted.RABITQ_FROM_ROWS", 80)
+    with Collection(index, encoder=encoder) as photos:
+        before = {hit.path for hit in photos.search("red", k=10, all=True)}
+    index_folder(index.parent, encoder, options=IndexOptions(workers=1, commit_s=1000, reindex=True))
+    with open_snapshot(index) as snapshot:
+        assert snapshot.manifest.reader_features == ("rabitq",)
+        assert [segment.ivf.code for segment in snapshot.manifest.segments if segment.ivf] == ["RaBitQfs"]
+    assert verify(index).ok
+    with Collection(index, encoder=encoder) as photos:
+        assert {hit.path for hit in photos.search("red", k=10, all=True)} == before
+    monkeypatch.setattr("clipsearch.store.manifest.KNOWN_READER_FEATURES", frozenset({"views", "members"}))
+    with pytest.raises(UnsupportedIndex, match="rabitq"):  # as versions do that do not know it
+        Collection(index, encoder=encoder)
