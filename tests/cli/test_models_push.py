@@ -78,6 +78,7 @@ def test_a_run_arrives_whole_and_private_and_names_no_folder_of_this_machine(
     np.testing.assert_array_equal(mine.encode_texts(["a dog"]), theirs.encode_texts(["a dog"]))
 
 
+@pytest.mark.slow
 def test_what_a_repository_holds_is_only_replaced_when_asked(hub: tuple[FakeHub, Path], run: Path) -> None:
     server, arrived = hub
     push(run, REPOSITORY, hub=server)
@@ -94,6 +95,7 @@ def test_what_a_repository_holds_is_only_replaced_when_asked(hub: tuple[FakeHub,
     assert (arrived / "config.json").read_bytes() == (run / "model" / "config.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_nothing_becomes_public_that_was_not_asked_to(hub: tuple[FakeHub, Path], run: Path) -> None:
     server, arrived = hub
     push(run, REPOSITORY, "--public", hub=server)

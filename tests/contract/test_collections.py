@@ -377,6 +377,7 @@ def test_a_picture_whose_place_is_a_folder_now_is_refused_alike(both: tuple[Coll
     assert len(told) == 1
 
 
+@pytest.mark.slow
 def test_similar_goes_in_steps(both: tuple[Collection, RemoteCollection], monkeypatch: pytest.MonkeyPatch) -> None:
     local, remote = both
     monkeypatch.setattr("clipsearch.remote.MOST_AT_ONCE", 7)
@@ -385,6 +386,7 @@ def test_similar_goes_in_steps(both: tuple[Collection, RemoteCollection], monkey
         assert [(hit.rank, hit.path) for hit in there] == [(hit.rank, hit.path) for hit in here]
 
 
+@pytest.mark.slow
 def test_ranks_are_numbers_of_python(both: tuple[Collection, RemoteCollection]) -> None:
     for photos in both:
         hits = CALLS["numbers of NumPy"](photos)
@@ -490,6 +492,7 @@ ODD_NAMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("name", thinned(ODD_NAMES, 4))
 def test_a_picture_of_the_index_is_its_stored_vector_unless_it_has_changed(

@@ -279,6 +279,7 @@ def test_what_is_wrong_is_said_alike(
             photos.search(asked)
 
 
+@pytest.mark.slow
 def test_assistants(folder: Path) -> None:
     engine = Engine([folder / ".clipsearch"], encoder=FakeEncoder(dim=DIM))
     service = Service(engine, Metrics(), search_threads=1, most_waiting=0, decode_timeout_s=10)

@@ -120,6 +120,7 @@ def test_colours(name: str, rgb: tuple[int, int, int]) -> None:
     assert colors(as_jpeg(small)) == {"gray"}
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("size", [(1280, 800), (1170, 2532), (1000, 640)])
 def test_screenshots(size: tuple[int, int]) -> None:
     window = text_page(size, (30, 32, 38), (225, 225, 225))

@@ -258,6 +258,7 @@ WEBPS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("kind", WEBPS)
 def test_a_webp_that_lost_its_last_bytes_is_partial(kind: str) -> None:
     """Zeros in the place of what is missing may say less than it did in as many bytes."""

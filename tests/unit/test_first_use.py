@@ -85,6 +85,7 @@ def test_a_folder_is_planned_and_indexed_only_when_somebody_asks(photos: Path, s
     assert client.post("/v1/start/index", json={}).json()["state"] == "done"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_keeps_what_is_done_and_goes_on(
     photos: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

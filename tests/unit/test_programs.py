@@ -68,6 +68,7 @@ def told(hit: dict[str, Any]) -> dict[str, Any]:
     return {("file" if name == "path" else name): value for name, value in hit.items() if name not in ("others",)}
 
 
+@pytest.mark.slow
 def test_another_process_gets_what_python_gets(address: str, folder: Path) -> None:
     search = {"api_name": "/search"}
     queries: list[tuple[list[Any], dict[str, Any]]] = [
