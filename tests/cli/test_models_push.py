@@ -145,6 +145,7 @@ def test_a_push_that_cannot_be_is_refused_with_advice(
     assert not arrived.exists() or files(arrived) == set()
 
 
+@pytest.mark.slow
 def test_a_dry_run_lists_the_files_and_sends_nothing(hub: tuple[FakeHub, Path], run: Path) -> None:
     server, arrived = hub
     listed = push(run, REPOSITORY, "--dry-run", hub=server, token=None)

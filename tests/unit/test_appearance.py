@@ -68,6 +68,7 @@ def test_photos_are_photos_and_nothing_else(name: str) -> None:
     assert traits(as_jpeg(photo(name))) & {"photo", "monochrome", "blurred", "screenshot", "document"} == {"photo"}
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", PHOTOS + GREY)
 @pytest.mark.parametrize("quality", [40, 90])
 def test_without_colour_or_in_one_tone(name: str, quality: int) -> None:
@@ -85,6 +86,7 @@ def test_one_spot_of_colour_is_colour() -> None:
     assert "monochrome" not in traits(image)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", PHOTOS)
 def test_blurred(name: str) -> None:
     sharp = photo(name)

@@ -959,6 +959,7 @@ def test_odd_tables_are_read(kind: str, ending: str, photos: Path, encoder: Fake
             assert len(found.search("column:when=2023-11-14*", k=9)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_arrow_file_that_is_cut_short_while_it_is_read_ends_no_process(stream: bool, tmp_path: Path) -> None:

@@ -229,6 +229,7 @@ def test_auto_gives_vectors_comparable_with_fp32(tmp_path: Path) -> None:
     assert encoder.image_choice is not None
 
 
+@pytest.mark.slow
 def test_bf16_by_openvino(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     for variant in ({}, {"fixed_batch": 4}, {"external": True}, {"names": ("input", "input", "output")}):

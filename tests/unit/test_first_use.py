@@ -176,6 +176,7 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path, serve: Serve) -> No
     assert not (empty / ".clipsearch").exists()
 
 
+@pytest.mark.slow
 def test_only_indexes_that_were_used_before_can_be_opened(
     tmp_path: Path, photos: Path, serve: Serve, encoder: FakeEncoder
 ) -> None:
