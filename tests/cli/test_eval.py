@@ -39,6 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_a_table_for_people(place: Path) -> None:
     out = clipsearch("eval", "pairs/p.csv", "--model", "builtin", "-q", folder=place).stdout.splitlines()
     assert out[0] == "5 pictures, 10 captions (2 entries left out)"

@@ -45,6 +45,7 @@ def first(drawings: Path, text: str) -> str:
     return Path(clipsearch("query", text, "--paths", "-k", "1", folder=drawings).stdout.strip()).stem
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("thing", SAME)
 def test_other_languages_find_what_english_finds(drawings: Path, thing: str) -> None:

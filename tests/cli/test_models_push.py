@@ -78,6 +78,7 @@ def test_a_run_arrives_whole_and_private_and_names_no_folder_of_this_machine(
     np.testing.assert_array_equal(mine.encode_texts(["a dog"]), theirs.encode_texts(["a dog"]))
 
 
+@pytest.mark.slow
 def test_what_a_repository_holds_is_only_replaced_when_asked(hub: tuple[FakeHub, Path], run: Path) -> None:
     server, arrived = hub
     push(run, REPOSITORY, hub=server)
@@ -94,6 +95,7 @@ def test_what_a_repository_holds_is_only_replaced_when_asked(hub: tuple[FakeHub,
     assert (arrived / "config.json").read_bytes() == (run / "model" / "config.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_nothing_becomes_public_that_was_not_asked_to(hub: tuple[FakeHub, Path], run: Path) -> None:
     server, arrived = hub
     push(run, REPOSITORY, "--public", hub=server)
@@ -143,6 +145,7 @@ def test_a_push_that_cannot_be_is_refused_with_advice(
     assert not arrived.exists() or files(arrived) == set()
 
 
+@pytest.mark.slow
 def test_a_dry_run_lists_the_files_and_sends_nothing(hub: tuple[FakeHub, Path], run: Path) -> None:
     server, arrived = hub
     listed = push(run, REPOSITORY, "--dry-run", hub=server, token=None)

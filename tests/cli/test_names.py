@@ -214,8 +214,8 @@ def test_every_command_below_a_folder_of_any_name(
     monkeypatch.setenv("CLIPSEARCH_CACHE_DIR", str(top / "cache"))
     clipsearch("index", os.fsencode(photos), "--model", "builtin", folder=tmp_path, env=env)
     picture(3).save(photos / "p3.jpg")
-    for number, command in enumerate(COMMANDS):  # each is started in that locale with some of the names
-        clipsearch(*command, folder=photos, env=env if number % 3 == BELOW.index(name) % 3 else {})
+    for number, command in enumerate(COMMANDS):  # each is started in that locale with one of the names
+        clipsearch(*command, folder=photos, env=env if number % len(BELOW) == BELOW.index(name) else {})
     found = clipsearch("query", "ext:jpg", "-0", folder=tmp_path, env=env)  # by the registry
     assert set(found.split(b"\0")[:-1]) == {os.fsencode(photos / f"p{number}.jpg") for number in range(4)}
     moved = tmp_path / "moved"

@@ -24,11 +24,14 @@ OURS = (".cache/clipsearch", ".local/state/clipsearch", ".local/share/clipsearch
 
 
 class Session:
-    """A user who has only just got this machine: an empty home, no settings."""
+    """A user without settings, who has only just got this machine, or whose home is a copy of `used`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, used: Path | None = None) -> None:
         self.home = folder / "home"
-        self.home.mkdir()
+        if used is None:
+            self.home.mkdir()
+        else:
+            shutil.copytree(used, self.home)
         self.seen = folder / "seen.txt"
         library = folder / "watch.so"
         compiler = shutil.which("cc")
@@ -70,11 +73,29 @@ class Session:
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Session:
+def new_session(tmp_path: Path) -> Session:
     return Session(tmp_path)
 
 
-def test_the_recorder_sees_who_is_asked_and_written_to(session: Session) -> None:
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of somebody who has indexed and searched before: the first time takes five seconds longer."""
+    session, photos = Session(tmp_path_factory.mktemp("used")), tmp_path_factory.mktemp("photos")
+    fill(photos, 2)
+    session.run("index", photos, "--model", "builtin", "-q")
+    session.run("query", "waves", "--all", "--index", photos)
+    session.check()
+    shutil.rmtree(session.home / ".local")
+    return session.home
+
+
+@pytest.fixture
+def session(used: Path, tmp_path: Path) -> Session:
+    return Session(tmp_path, used)
+
+
+def test_the_recorder_sees_who_is_asked_and_written_to(new_session: Session) -> None:
+    session = new_session
     session.python(
         "import socket, pathlib\n"
         "try: socket.create_connection(('collector.invalid', 443), 1)\n"
@@ -93,7 +114,8 @@ def test_the_recorder_sees_who_is_asked_and_written_to(session: Session) -> None
 
 
 @pytest.mark.slow
-def test_index_and_query_reach_nobody(session: Session, photos: Path) -> None:
+def test_index_and_query_reach_nobody(new_session: Session, photos: Path) -> None:
+    session = new_session
     fill(photos, 12)
     session.run("index", photos, "--model", "builtin", "-q")
     session.run("query", "waves", "--all", "--index", photos)
@@ -187,7 +209,8 @@ def test_training_that_is_told_no_model_and_its_pictures_reach_nobody(session: S
 
 @pytest.mark.slow
 @pytest.mark.torch
-def test_training_processes_reach_only_each_other(session: Session) -> None:
+def test_training_processes_reach_only_each_other(new_session: Session) -> None:
+    session = new_session
     pytest.importorskip("torch")
     program = (
         "import torch\nfrom clipsearch.training.distributed import gather, joined, world_of_environment\n"
@@ -211,8 +234,9 @@ def test_training_processes_reach_only_each_other(session: Session) -> None:
 
 
 @pytest.mark.slow
-def test_in_a_notebook_importing_clipsearch_is_enough(session: Session) -> None:
+def test_in_a_notebook_importing_clipsearch_is_enough(new_session: Session) -> None:
     """Also where it is imported only after huggingface-hub, which has read its variables by then."""
+    session = new_session
     optional = [name for name in ("openvino", "torch", "open_clip", "gradio") if find_spec(name)]
     model = Path(__file__).parents[2] / "clipsearch/models/builtin/visual/model.onnx"
     said = session.python(

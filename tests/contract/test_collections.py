@@ -305,9 +305,12 @@ def plainly(answer: Any) -> Any:
     return answer
 
 
-def test_a_remote_collection_answers_as_a_local_one(both: tuple[Collection, RemoteCollection]) -> None:
+@pytest.mark.parametrize("calls", thinned([dict(list(CALLS.items())[n::3]) for n in range(3)], 3), ids=range(3))
+def test_a_remote_collection_answers_as_a_local_one(
+    calls: dict[str, Call], both: tuple[Collection, RemoteCollection]
+) -> None:
     local, remote = both
-    for name, call in CALLS.items():
+    for name, call in calls.items():
         here, there = plainly(call(local)), plainly(call(remote))
         if isinstance(here, np.ndarray):
             np.testing.assert_allclose(there, here, atol=1e-6, err_msg=name)
@@ -377,6 +380,7 @@ def test_a_picture_whose_place_is_a_folder_now_is_refused_alike(both: tuple[Coll
     assert len(told) == 1
 
 
+@pytest.mark.slow
 def test_similar_goes_in_steps(both: tuple[Collection, RemoteCollection], monkeypatch: pytest.MonkeyPatch) -> None:
     local, remote = both
     monkeypatch.setattr("clipsearch.remote.MOST_AT_ONCE", 7)
@@ -385,6 +389,7 @@ def test_similar_goes_in_steps(both: tuple[Collection, RemoteCollection], monkey
         assert [(hit.rank, hit.path) for hit in there] == [(hit.rank, hit.path) for hit in here]
 
 
+@pytest.mark.slow
 def test_ranks_are_numbers_of_python(both: tuple[Collection, RemoteCollection]) -> None:
     for photos in both:
         hits = CALLS["numbers of NumPy"](photos)
@@ -490,6 +495,7 @@ ODD_NAMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("name", thinned(ODD_NAMES, 4))
 def test_a_picture_of_the_index_is_its_stored_vector_unless_it_has_changed(

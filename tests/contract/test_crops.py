@@ -143,6 +143,7 @@ def test_a_file_of_that_name_comes_first(tmp_path: Path) -> None:
 # -- its pixels
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("crop", [Crop(0, 0, 640, 480), Crop(37, 50, 201, 99), Crop(60, 60, 40, 40, in_percent=True)])
@@ -207,6 +208,7 @@ def test_a_file_whose_name_reads_as_a_part(
         assert best(photos, f"./other.png#xywh={BLUE}#xywh=1,1,5,5") == ("green.png", 1.0)
 
 
+@pytest.mark.slow
 def test_a_part_of_a_hit(both: tuple[Collection, RemoteCollection, str]) -> None:
     local, remote, url = both
     row = row_of(local, "quilt.png")
@@ -279,6 +281,7 @@ def test_what_is_wrong_is_said_alike(
             photos.search(asked)
 
 
+@pytest.mark.slow
 def test_assistants(folder: Path) -> None:
     engine = Engine([folder / ".clipsearch"], encoder=FakeEncoder(dim=DIM))
     service = Service(engine, Metrics(), search_threads=1, most_waiting=0, decode_timeout_s=10)

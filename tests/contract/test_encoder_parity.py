@@ -43,7 +43,7 @@ from clipsearch.records import PixelArray  # noqa: E402
 from tests.support.open_clip_models import SMALL_RESNET, SMALL_SIGLIP, SMALL_VIT, small_encoder, small_model  # noqa: E402
 
 EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "600"))
-LAYERS = int(os.environ.get("CLIPSEARCH_LAYERS", "3"))
+LAYERS = int(os.environ.get("CLIPSEARCH_LAYERS", "2"))
 SAMPLE_PHOTOS = ("astronaut", "cat", "chelsea", "coffee", "rocket", "retina", "colorwheel", "immunohistochemistry")
 
 
@@ -66,6 +66,8 @@ def photos(side: int) -> PixelArray:
 
 
 CONFIGS = {"vit": SMALL_VIT, "resnet": SMALL_RESNET, "siglip": SMALL_SIGLIP}
+TINY_VIT = SMALL_VIT | {part: SMALL_VIT[part] | {"layers": 1} for part in ("vision_cfg", "text_cfg")}
+"""For exports of which not the vectors are tested: every layer takes two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ def test_texts_are_only_padded_for_towers_that_look_at_the_padding(
 def test_a_failed_export_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exports: Callable[[str], Exported]
 ) -> None:
-    encoder, other = small_encoder(SMALL_VIT), exports("resnet").path
+    encoder, other = small_encoder(TINY_VIT), exports("resnet").path
     with monkeypatch.context() as patch, pytest.raises(ExportFailed, match=r"picture .* has a cosine of"):
         patch.setattr(OpenClipEncoder, "encode_images", lambda self, pixels: OnnxEncoder(other).encode_images(pixels))
         export(encoder, tmp_path / "out", check_pictures=photos(64))
@@ -162,7 +164,7 @@ def test_a_failed_export_leaves_nothing(
 def test_nothing_is_overwritten_unless_asked_and_big_weights_go_beside_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exports: Callable[[str], Exported]
 ) -> None:
-    first, second = exports("vit").encoder, small_encoder(SMALL_VIT, seed=1)
+    first, second = exports("vit").encoder, small_encoder(TINY_VIT, seed=1)
     target = Path(shutil.copytree(exports("vit").path, tmp_path / "out"))
     with pytest.raises(StorageError, match="--overwrite"):
         export(second, target)

@@ -104,6 +104,7 @@ def test_the_first_run_makes_the_same_index(folder: Path, tmp_path: Path, execut
     check_same(tmp_path / "local", tmp_path / "other")
 
 
+@pytest.mark.slow
 @pytest.mark.many
 def test_later_runs_find_the_same_changes(folder: Path, tmp_path: Path, executor: Executor) -> None:
     local, other = tmp_path / "local", tmp_path / "other"
@@ -151,6 +152,7 @@ def test_everything_is_encoded_again_in_five_views(folder: Path, tmp_path: Path,
     check_same(local, other)
 
 
+@pytest.mark.slow
 @pytest.mark.many
 def test_metadata_is_read_again_by_whoever_reads(folder: Path, tmp_path: Path, executor: Executor) -> None:
     local, other = tmp_path / "local", tmp_path / "other"
@@ -179,6 +181,7 @@ def test_videos_become_the_same_shots(tmp_path: Path, executor: Executor) -> Non
     check_same(tmp_path / "local", tmp_path / "other")
 
 
+@pytest.mark.many
 def test_pictures_in_tars_and_tables_are_the_same(tmp_path: Path, executor: Executor) -> None:
     """Of tables, whose pictures a run copies into temporary files, the bytes go to the workers."""
     folder = tmp_path / "archives"

@@ -305,6 +305,7 @@ def test_an_index_that_cannot_be_read_is_left_out_and_named(divided: Divided, tm
             clipsearch.open(nothing)  # type: ignore[arg-type]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("method", ["nearest", "record", "columns", "select", "vectors"])
 def test_an_index_that_is_damaged_while_it_is_open_is_left_out_from_then_on(
     divided: Divided, monkeypatch: pytest.MonkeyPatch, method: str
@@ -421,6 +422,7 @@ def test_files_in_any_number_of_indexes_answer_as_in_one(
             assert shots_of == [(record.path, record.view) for record in one.views(by_path[hit.record.path])]
 
 
+@pytest.mark.many
 def test_pictures_in_object_storage_are_searched_with_those_in_folders(divided: Divided, tmp_path: Path) -> None:
     remote = tmp_path / "remote"
     pictures = varied_pictures(tmp_path / "files", FakeEncoder(dim=DIM))

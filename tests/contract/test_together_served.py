@@ -101,6 +101,7 @@ def test_row_ids_of_all_indexes_are_taken_wherever_pictures_are_named(client: Te
         assert "names no picture" in ask(client, "/v1/similar", 400, row_id=wrong)["message"]
 
 
+@pytest.mark.slow
 def test_row_ids_are_refused_once_a_copy_of_an_index_is_served_instead(
     indexes: list[Path], encoder: FakeEncoder, tmp_path: Path
 ) -> None:

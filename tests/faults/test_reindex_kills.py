@@ -19,7 +19,7 @@ from tests.support.commands import REPOSITORY, Commands, State
 from tests.support.faults import Faults, environment
 from tests.support.pictures import fill
 
-KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "8"))
+KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "5"))
 PICTURES = 48
 
 

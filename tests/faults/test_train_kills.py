@@ -23,7 +23,7 @@ from tests.faults.train_process import STEPS, carry_out, write_inputs
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
-KILLS = int(os.environ.get("CLIPSEARCH_TRAIN_KILLS", "4"))
+KILLS = int(os.environ.get("CLIPSEARCH_TRAIN_KILLS", "2"))
 MODULE = "tests.faults.train_process"
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([MODULE])

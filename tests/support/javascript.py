@@ -29,14 +29,14 @@ def _scan(source: str, at: int, found: list[Literal], *, in_template: bool) -> i
     """Read code from `at` on, to the end or to the brace that ends an expression of a template. Returns its end."""
     code, depth = "", 0
     while at < len(source):
-        letter, line = source[at], source.count("\n", 0, at) + 1
+        letter = source[at]
         if source.startswith("//", at):
             end = source.find("\n", at)
             at = len(source) if end < 0 else end
         elif source.startswith("/*", at):
             at = source.index("*/", at) + 2
         elif letter in "\"'" and (match := _PLAIN.match(source, at)):
-            found.append(Literal(match[2], line, code[-60:]))
+            found.append(Literal(match[2], _line(source, at), code[-60:]))
             at, code = match.end(), code + '""'
         elif letter == "`":
             at = _template(source, at + 1, found, code)
@@ -54,7 +54,7 @@ def _scan(source: str, at: int, found: list[Literal], *, in_template: bool) -> i
 
 def _template(source: str, at: int, found: list[Literal], before: str) -> int:
     """Read a template whose first letter is at `at`; returns where it ends."""
-    text, line = "", source.count("\n", 0, at) + 1
+    text, line = "", _line(source, at)
     while source[at] != "`":
         if source[at] == "\\":
             text, at = text + source[at + 1], at + 2
@@ -64,3 +64,7 @@ def _template(source: str, at: int, found: list[Literal], before: str) -> int:
             text, at = text + source[at], at + 1
     found.append(Literal(text, line, before[-60:]))
     return at + 1
+
+
+def _line(source: str, at: int) -> int:
+    return source.count("\n", 0, at) + 1

@@ -24,12 +24,12 @@ SMALL_RESNET: dict[str, Any] = {
     "text_cfg": _TEXT,
 }
 SMALL_SIGLIP: dict[str, Any] = {
-    "embed_dim": 192,
+    "embed_dim": 64,
     "init_logit_bias": -10,
     "custom_text": True,
     "vision_cfg": {
-        "image_size": 224,
-        "timm_model_name": "vit_tiny_patch16_224",
+        "image_size": 96,
+        "timm_model_name": "test_vit",
         "timm_model_pretrained": False,
         "timm_pool": "map",
         "timm_proj": "none",
@@ -37,8 +37,8 @@ SMALL_SIGLIP: dict[str, Any] = {
     "text_cfg": {
         "context_length": 64,
         "vocab_size": 49408,
-        "width": 192,
-        "heads": 3,
+        "width": 64,
+        "heads": 2,
         "layers": 2,
         "tokenizer_kwargs": {"clean": "canonicalize"},
         "no_causal_mask": True,

@@ -68,6 +68,7 @@ def test_photos_are_photos_and_nothing_else(name: str) -> None:
     assert traits(as_jpeg(photo(name))) & {"photo", "monochrome", "blurred", "screenshot", "document"} == {"photo"}
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", PHOTOS + GREY)
 @pytest.mark.parametrize("quality", [40, 90])
 def test_without_colour_or_in_one_tone(name: str, quality: int) -> None:
@@ -85,6 +86,7 @@ def test_one_spot_of_colour_is_colour() -> None:
     assert "monochrome" not in traits(image)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", PHOTOS)
 def test_blurred(name: str) -> None:
     sharp = photo(name)
@@ -120,6 +122,7 @@ def test_colours(name: str, rgb: tuple[int, int, int]) -> None:
     assert colors(as_jpeg(small)) == {"gray"}
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("size", [(1280, 800), (1170, 2532), (1000, 640)])
 def test_screenshots(size: tuple[int, int]) -> None:
     window = text_page(size, (30, 32, 38), (225, 225, 225))

@@ -51,6 +51,7 @@ from clipsearch.records import FloatArray, PictureMetadata
 from clipsearch.search.collection import Collection
 from clipsearch.search.dedupe import find_duplicates
 from tests.support.archives import dataset_table, jpeg, table, write_arrow, write_parquet, write_tar
+from tests.support.cases import thinned
 from tests.support.collections import serving
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
@@ -121,6 +122,7 @@ def test_every_source_gives_the_vectors_that_files_give(
             assert np.abs(vector - wanted[content]).max() <= 1e-6
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_found_can_be_opened_and_searched_for(kind: str, tmp_path: Path, encoder: FakeEncoder) -> None:
     contents = [jpeg(number) for number in range(4)]
@@ -589,6 +591,7 @@ def test_whatever_stands_beside_a_picture_becomes_clean_text(columns: dict[str, 
     assert said_in(columns) == said
 
 
+@pytest.mark.many
 @settings(max_examples=20 * EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 20_000), flips=st.lists(st.tuples(st.integers(0, 20_000), st.integers(1, 255)), max_size=4))
 @pytest.mark.parametrize("kind", ["tar", "parquet", "arrow", "stream"])
@@ -816,6 +819,7 @@ def end_of(content: bytes) -> int:
     return -(-len(content.rstrip(b"\0")) // 512) * 512
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("kind", ["hole", "zeros at the end", "cut between members", "all zeros", "no column"])
 def test_an_archive_that_lost_pictures_keeps_them_and_says_so(kind: str, photos: Path, encoder: FakeEncoder) -> None:
     name = "x.parquet" if kind == "no column" else "x.tar"
@@ -912,6 +916,7 @@ BAD_MEMBERS = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("kind", BAD_MEMBERS)
 def test_a_bad_member_of_a_tar_costs_neither_what_came_before_it_nor_other_files(
     kind: str, photos: Path, encoder: FakeEncoder
@@ -951,7 +956,7 @@ def odd_tables() -> dict[str, pa.Table]:
 
 
 @pytest.mark.parametrize("ending", ["parquet", "arrow"])
-@pytest.mark.parametrize("kind", odd_tables())
+@pytest.mark.parametrize("kind", thinned(odd_tables(), 4))
 def test_odd_tables_are_read(kind: str, ending: str, photos: Path, encoder: FakeEncoder) -> None:
     made = odd_tables()[kind]
     path = photos / f"x.{ending}"
@@ -968,6 +973,8 @@ def test_odd_tables_are_read(kind: str, ending: str, photos: Path, encoder: Fake
             assert len(found.search("column:when=2023-11-14*", k=9)) == 4
 
 
+@pytest.mark.slow
+@pytest.mark.many
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_arrow_file_that_is_cut_short_while_it_is_read_ends_no_process(stream: bool, tmp_path: Path) -> None:
     path = tmp_path / "x.arrow"
@@ -983,6 +990,7 @@ def test_an_arrow_file_that_is_cut_short_while_it_is_read_ends_no_process(stream
     assert "damage" in done.stdout or "Arrow" in done.stdout
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("ending", ["tar", "parquet"])
 def test_an_archive_that_was_read_in_part_and_renamed_is_read_to_its_end(
     ending: str, photos: Path, encoder: FakeEncoder

@@ -133,6 +133,7 @@ def test_a_hit_says_what_it_is(service: Service, collection: Path) -> None:
     assert [(hit["score"], hit["confidence"], hit["camera"]) for hit in listed] == [(None, None, "Maker X100")]
 
 
+@pytest.mark.slow
 def test_nothing_found_is_said_in_words(service: Service) -> None:
     answer = told(call(service, "search", query="a cave folder:nowhere"))
     assert answer["hits"] == []
@@ -174,6 +175,7 @@ def test_names_of_files_steer_nothing(service: Service) -> None:
     assert json.loads(caption.text) == {"row_id": row_id, "path": path}
 
 
+@pytest.mark.slow
 def test_similar_pictures_by_row_id_and_by_path(service: Service, collection: Path) -> None:
     red = hits(service, "red", k=1)[0]["row_id"]
     by_id = told(call(service, "similar", row_id=red, k=2))["hits"]

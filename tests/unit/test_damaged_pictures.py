@@ -96,6 +96,7 @@ TRAILERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("ending", "kind"), thinned(itertools.product(["none", "half", *TRAILERS], JPEGS), 3))
 def test_jpeg_without_end_marker(kind: str, ending: str) -> None:
     """All its pixels are there, whatever follows them."""
@@ -147,6 +148,7 @@ def test_the_end_of_a_jpeg_may_follow_other_segments() -> None:
         assert partial_of(whole[:-2] + between + b"\xff\xd9" + bytes(999)) is None
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("lost", "kind"), thinned(itertools.product([0.001, 0.02, 0.05, 0.1, 0.3, 0.5], JPEGS), 3))
 def test_jpeg_that_lost_its_end(kind: str, lost: float) -> None:
     whole = saved("JPEG", **JPEGS[kind])
@@ -258,6 +260,7 @@ WEBPS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("kind", WEBPS)
 def test_a_webp_that_lost_its_last_bytes_is_partial(kind: str) -> None:
     """Zeros in the place of what is missing may say less than it did in as many bytes."""
@@ -301,6 +304,7 @@ def with_last_part_to_the_end(content: bytes) -> bytes:
     return content[:at] + bytes(4) + content[at + 4 :]
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("to_the_end", [False, True])
 @pytest.mark.parametrize("bare", [False, True])
@@ -427,6 +431,7 @@ JPEG_FAULTS: dict[str, bytes] = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("fault", JPEG_FAULTS)
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpeg_metadata_never_loses_the_picture(fault: str, progressive: bool) -> None:
@@ -516,6 +521,7 @@ def heif(turned: bool) -> tuple[bytes, Array]:
     return buffer.getvalue(), whole
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize(
     ("share", "turned"), thinned([(share, turned) for turned in (False, True) for share in (0.7, 0.99, 0.9, 0.4)], 7)
@@ -629,6 +635,7 @@ METADATA_FAULTS = (
 )
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("kind", "fault"),
     [*itertools.product(["AVIF"], METADATA_FAULTS), *itertools.product(["HEIF"], METADATA_FAULTS[:3])],

@@ -118,6 +118,7 @@ def test_results_equal_decoding_in_process(photos: list[Path]) -> None:
         assert result.skip is None
 
 
+@pytest.mark.slow
 def test_parts_of_one_large_file_decode_as_files_do(photos: list[Path], tmp_path: Path) -> None:
     joined = tmp_path / "joined.bin"
     contents = [path.read_bytes() for path in photos]
@@ -140,6 +141,7 @@ def test_parts_of_one_large_file_decode_as_files_do(photos: list[Path], tmp_path
     assert results[41].skip == ("unreadable", "no such file or directory")
 
 
+@pytest.mark.slow
 def test_hash_then_decode_what_is_new(photos: list[Path]) -> None:
     known = {xxhash.xxh3_128_hexdigest(path.read_bytes()) for path in photos[::2]}
     decoded, hashed = set(), set()
@@ -168,6 +170,7 @@ def test_submit_and_next_result(photos: list[Path]) -> None:
         pool.submit(DecodeTask(8, str(photos[0])))
 
 
+@pytest.mark.slow
 def test_tasks_are_pulled_as_needed(photos: list[Path]) -> None:
     pulled = 0
 
@@ -184,6 +187,7 @@ def test_tasks_are_pulled_as_needed(photos: list[Path]) -> None:
             assert pulled <= count + pool.capacity
 
 
+@pytest.mark.slow
 def test_decoding_goes_on_while_the_caller_is_busy(photos: list[Path]) -> None:
     with DecodePool(PREPROCESSING, workers=1) as pool:
         for task in tasks_of(photos):
@@ -194,6 +198,7 @@ def test_decoding_goes_on_while_the_caller_is_busy(photos: list[Path]) -> None:
         assert pool._shared.results.qsize() == 40
 
 
+@pytest.mark.slow
 def test_skips(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "empty.jpg").write_bytes(b"")
@@ -242,6 +247,7 @@ def test_a_bad_picture_costs_only_itself(trouble: str) -> None:
         assert results[3].skip == ("decoder_crashed", "the process that decoded it was ended by SIGSEGV")
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize(
     ("trouble", "workers"), thinned(itertools.product(["poison", "spoiler", "killer", "hungry"], [1, 2]), 3)
@@ -298,6 +304,7 @@ def test_a_task_may_have_more_time_than_others() -> None:
     assert results[1].skip is None
 
 
+@pytest.mark.slow
 def test_pieces_and_what_is_missing_come_back(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, size in {"wide.png": (600, 60), "tall.jpg": (50, 2000), "square.png": (90, 80)}.items():
@@ -377,6 +384,7 @@ def test_close_ends_workers_at_work() -> None:
     pool.close()  # twice is fine
 
 
+@pytest.mark.slow
 def test_a_forgotten_pool_closes_itself(photos: list[Path]) -> None:
     pool = DecodePool(PREPROCESSING, workers=1)
     pool.submit(DecodeTask(0, str(photos[0])))

@@ -115,6 +115,7 @@ def indexed(photos: Path) -> None:
     index_folder(photos, FakeEncoder(), options=IndexOptions(workers=1, follow_links=True))
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("link", ["z.png", "a.png", "sub/a.png"])
 @pytest.mark.parametrize("make", [os.symlink, os.link])
 def test_no_other_name_of_a_kept_picture_is_removed(

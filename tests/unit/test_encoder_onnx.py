@@ -171,6 +171,7 @@ def test_a_text_only_directory_names_its_image_tower(tmp_path: Path) -> None:
         OnnxEncoder(write_model_directory(tmp_path / "nameless", visual=False))
 
 
+@pytest.mark.slow
 def test_importing_the_encoder_loads_nothing_heavy(tmp_path: Path) -> None:
     directory = write_model_directory(tmp_path)
     code = (

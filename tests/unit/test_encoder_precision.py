@@ -70,6 +70,7 @@ def test_what_a_crashed_trial_printed_counts() -> None:
     assert read_measured(json.dumps({**asdict(BF16), "engine": "other"}).encode()) == [PLAIN]
 
 
+@pytest.mark.slow
 def test_a_trial_measures_every_candidate_on_the_pictures_at_hand(tmp_path: Path) -> None:
     directory = write_model_directory(tmp_path)
     np.save(tmp_path / "pictures.npy", pixels(8))
@@ -218,6 +219,7 @@ def test_nothing_is_chosen_before_the_first_picture(tmp_path: Path, monkeypatch:
     assert encoder.pictures_per_call >= BULK_PICTURES
 
 
+@pytest.mark.slow
 def test_auto_gives_vectors_comparable_with_fp32(tmp_path: Path) -> None:
     encoder = OnnxEncoder(write_model_directory(tmp_path), threads=2)
     exact = OnnxEncoder(tmp_path, precision="fp32")
@@ -227,6 +229,7 @@ def test_auto_gives_vectors_comparable_with_fp32(tmp_path: Path) -> None:
     assert encoder.image_choice is not None
 
 
+@pytest.mark.slow
 def test_bf16_by_openvino(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     for variant in ({}, {"fixed_batch": 4}, {"external": True}, {"names": ("input", "input", "output")}):
@@ -341,6 +344,7 @@ def test_lanes() -> None:
     assert [lanes_for(threads) for threads in (0, 1, 2, 8, 64)] == [1, 1, 2, 8, MOST_LANES]
 
 
+@pytest.mark.slow
 def test_a_text_query_loads_no_image_library(tmp_path: Path) -> None:
     directory = write_model_directory(tmp_path)
     code = (

@@ -149,6 +149,7 @@ def test_members_are_all_hits_of_each_kind_of_question(photos: Collection) -> No
         assert len(order.members(photos)) == total
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("query", ["", "camera:canon", "after:3000"])
 def test_the_timeline_has_every_hit_in_its_month(photos: Collection, query: str) -> None:
     order = photos.order(query, sort="date")

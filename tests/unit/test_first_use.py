@@ -85,6 +85,7 @@ def test_a_folder_is_planned_and_indexed_only_when_somebody_asks(photos: Path, s
     assert client.post("/v1/start/index", json={}).json()["state"] == "done"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_keeps_what_is_done_and_goes_on(
     photos: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +176,7 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path, serve: Serve) -> No
     assert not (empty / ".clipsearch").exists()
 
 
+@pytest.mark.slow
 def test_only_indexes_that_were_used_before_can_be_opened(
     tmp_path: Path, photos: Path, serve: Serve, encoder: FakeEncoder
 ) -> None:

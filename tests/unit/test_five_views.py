@@ -127,6 +127,7 @@ def test_updates_go_on_with_the_views_of_the_index(folder: Path) -> None:
         assert snapshot.manifest.writer_features == (manifests.TILES,)
 
 
+@pytest.mark.slow
 def test_other_views_need_a_reindex(folder: Path) -> None:
     encoder = FakeEncoder()
     index = clipsearch.index(folder, encoder=encoder).index
@@ -181,6 +182,7 @@ def test_compact_and_repair_keep_them(folder: Path) -> None:
         assert manifests.TILES in snapshot.manifest.writer_features
 
 
+@pytest.mark.slow
 def test_pictures_as_queries_are_seen_alike(folder: Path, tmp_path: Path) -> None:
     index = clipsearch.index(folder, encoder=FakeEncoder(), options=FIVE).index
     other = scene(3, (120, 90)).resize((240, 180))

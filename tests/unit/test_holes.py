@@ -133,6 +133,7 @@ FILLINGS: dict[str, Callable[[int], bytes]] = {
 CODED = ("heif", "avif", "avif opaque in part", "heif opaque in part")
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("place", "filling", "name"), thinned(itertools.product(["its end", "its middle"], FILLINGS, CODED), 5)
 )
@@ -303,6 +304,7 @@ def test_any_damage_to_the_pixels_of_a_png_is_said() -> None:
         assert said_of(bytes(damaged)) is not None, at
 
 
+@pytest.mark.slow
 def test_only_the_extents_of_coded_pictures_count() -> None:
     """Zeros in metadata, which HEIF keeps in the same box, are nobody's loss."""
     pytest.importorskip("pillow_heif").register_heif_opener()

@@ -64,6 +64,7 @@ def colour_of(jpeg: bytes) -> str:
     return min(names, key=lambda name: sum(abs(a - b) for a, b in zip(COLOURS[name], pixel, strict=True)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_addresses_of_one_index_show_no_picture_of_another(photos: Path, seed: int) -> None:
     """The same names and row ids, other colours: what each address shows is what it showed before, or nothing."""

@@ -294,6 +294,7 @@ def test_raw_orientation(tmp_path: Path) -> None:
     assert corners(picture.pixels)[1].argmax() == 0  # red moved to the right
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("share", [0.95, 0.6, 0.3])
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_the_preview_of_a_raw_file_that_is_cut(tmp_path: Path, share: float, orientation: int) -> None:
@@ -325,6 +326,7 @@ def test_a_raw_file_that_is_cut_and_has_no_preview(tmp_path: Path, hidden: bytes
         assert error.status == "truncated"
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("orientation", [1, 8])
 @pytest.mark.parametrize("compression", [9, 52546, 61234])
 def test_the_preview_of_a_raw_file_whose_coding_is_not_known(
@@ -855,6 +857,7 @@ def test_bytes_read_as_the_file_that_they_come_from(tmp_path: Path) -> None:
         assert caught.value.status == status
 
 
+@pytest.mark.slow
 def test_pillows_own_cap_stays_a_number_while_pictures_are_read() -> None:
     # Image.crop in another thread compares with twice of it, after a look whether it is None.
     before = Image.MAX_IMAGE_PIXELS

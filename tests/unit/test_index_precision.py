@@ -51,6 +51,7 @@ def vectors(folder: Path) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.f
         return {record.path: photos.vector(record.row_id) for record in photos}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measured", [pytest.param(PLAIN, marks=pytest.mark.slow), INT8])
 def test_one_by_one_and_all_at_once_give_the_same_vectors(
     tmp_path: Path, model: Path, measured: Choice, monkeypatch: pytest.MonkeyPatch

@@ -71,6 +71,7 @@ def test_large_segments_are_float16_and_small_ones_float32(index: Path, encoder:
     assert sorted(kinds(index)) == ["<f2", "<f4"]
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("folder", thinned(["search", "faiss"], 2))
 def test_repair_makes_the_same_files_again(index: Path, folder: str) -> None:
@@ -83,6 +84,7 @@ def test_repair_makes_the_same_files_again(index: Path, folder: str) -> None:
     assert {name: files(index, name) for name in before} == before
 
 
+@pytest.mark.slow
 def test_compaction_takes_its_vectors_from_parquet(index: Path, encoder: FakeEncoder) -> None:
     before = stored_vectors(index)
     assert any(np.any(row != row.astype(np.float16)) for row in before.values())

@@ -91,6 +91,7 @@ def test_photoshops_resources_in_a_png(tmp_path: Path, keyword: bytes, compresse
     assert (found.taken_at, found.date_source) == (SECOND, "iptc:DateCreated")
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("size", [32, 64])
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize(

@@ -214,6 +214,7 @@ def test_missing_pictures_survive_compaction_and_other_runs(photos: Path, encode
     assert (report.encoded, report.returned, report.pictures) == (0, 10, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("changed", [24, 32])
 def test_dropping_unused_vectors_keeps_those_of_missing_pictures(
@@ -310,6 +311,7 @@ def test_an_index_elsewhere_is_not_taken_over_by_another_folder(
     assert (report.encoded, report.unchanged, report.pictures) == (0, 6, 6)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("reindex", [False, True])
 def test_what_did_not_move_with_its_folder_is_missing(tmp_path: Path, encoder: FakeEncoder, reindex: bool) -> None:
     """A copy that was cut short, say, of which the old folder is deleted."""
@@ -385,6 +387,7 @@ def test_an_export_holds_rows_and_vectors(photos: Path, encoder: FakeEncoder, tm
 # -- encoding everything again
 
 
+@pytest.mark.slow
 def test_the_old_vectors_answer_until_all_is_encoded_again(photos: Path) -> None:
     fill(photos, 30)
     old, new = FakeEncoder(), FakeEncoder(dim=48, seed=1)
@@ -549,6 +552,7 @@ def test_a_folder_that_goes_during_a_run_is_told_of(
         shutil.rmtree(index)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("prune", [False, True])
 def test_forgetting_spares_what_was_seen_and_cannot_be_read(
     prune: bool, photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
@@ -686,6 +690,7 @@ def test_one_that_is_spoiled_is_a_picture_no_more_but_an_empty_file_says_nothing
     assert run(photos, encoder).pictures == 10
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize(
     ("status", "reason"),
@@ -784,6 +789,7 @@ def unreadable_file(name: str, number: int, patch: pytest.MonkeyPatch) -> Iterat
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ELOOP])
 @pytest.mark.parametrize("name", [".clipsearchignore", "CACHEDIR.TAG"])
@@ -841,6 +847,7 @@ def test_an_index_is_not_begun_where_nobody_knows_what_is_left_out(
 # -- which drive is it?
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("said", ["id", "size", "source", "uuid"])
 def test_another_drive_with_the_same_device_number_deletes_nothing(
@@ -919,6 +926,7 @@ def run_at(
         return run(folder, encoder, **options)
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_ahead_and_back_makes_nothing_old(
     photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -933,6 +941,7 @@ def test_a_clock_that_jumps_ahead_and_back_makes_nothing_old(
     assert encoder.images_encoded == 30
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("every", [1, 7, 31])
 def test_days_are_counted_from_run_to_run(

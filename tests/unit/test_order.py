@@ -147,6 +147,7 @@ def test_an_empty_collection_has_an_order(tmp_path: Path, encoder: FakeEncoder) 
     assert DEEPEST >= ROWS
 
 
+@pytest.mark.slow
 def test_every_door_can_say_where_the_time_goes(index: Path) -> None:
     code = (
         "import clipsearch; from clipsearch.timing import print_laps\n"
@@ -234,6 +235,7 @@ def test_a_least_confidence_takes_the_place_of_the_cut(index: Path, encoder: Fak
                 photos.search("red", min_confidence=wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize(("like", "unlike"), [((), (2,)), ((0,), ()), ((0, 1), (5,))])
 def test_thumbs_move_what_words_find_and_hide_none_of_it(

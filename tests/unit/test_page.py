@@ -103,6 +103,7 @@ def test_windows_together_are_the_whole_index_in_order(many: TestClient, encoder
     assert window(many, query="red", offset=MANY + 5)["hits"] == []
 
 
+@pytest.mark.slow
 def test_a_deep_window_first_is_the_same_as_one_after_others(many: TestClient) -> None:
     deep = window(many, query="blue", offset=2000, k=100)
     assert deep["total"] == MANY
@@ -171,6 +172,7 @@ def test_what_is_unlikely_is_left_out_of_windows_and_counted(
     assert [hit["band"] for hit in shown["hits"]] == [hit.band for hit in every[:1000]]
 
 
+@pytest.mark.slow
 def test_a_cut_beyond_the_first_rows_is_found(many: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def judge(photos: Any, scores: Any, *_: Any) -> list[tuple[float, str]]:
         return [(float(score), "maybe" if score > 0 else "unlikely") for score in scores]

@@ -127,6 +127,7 @@ def test_a_long_picture_finds_itself(tmp_path: Path, size: tuple[int, int], exte
     assert clipsearch.__version__
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("upright", [False, True])
 @pytest.mark.parametrize("aspect", [3, 12, 30, 100, 400])
 @pytest.mark.parametrize("at", [0.0, 0.25, 0.5, 0.8, 1.0])

@@ -76,6 +76,7 @@ def test_the_stream_of_an_unknown_session_ends_without_a_traceback(
     assert not [record for record in caplog.records if record.exc_info or record.name.startswith("uvicorn")]
 
 
+@pytest.mark.slow
 def test_another_process_gets_what_python_gets(address: str, folder: Path) -> None:
     search = {"api_name": "/search"}
     queries: list[tuple[list[Any], dict[str, Any]]] = [

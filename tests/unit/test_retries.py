@@ -70,9 +70,13 @@ def slow_picture(width: int) -> Image.Image:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    slow_picture(9000).save(tmp_path / "slow.png", compress_level=1)
-    picture(2).save(tmp_path / "quick.png")
-    return tmp_path
+    return folder_of(tmp_path, 9000)
+
+
+def folder_of(folder: Path, width: int) -> Path:
+    slow_picture(width).save(folder / "slow.png", compress_level=1)
+    picture(2).save(folder / "quick.png")
+    return folder
 
 
 @pytest.mark.slow
@@ -91,8 +95,8 @@ def test_a_busy_machine_is_given_three_attempts(folder: Path) -> None:
     assert rows(asked.index)["slow.png"].attempts == 0
 
 
-def test_the_next_run_reads_what_was_too_slow(folder: Path) -> None:
-    encoder = FakeEncoder()
+def test_the_next_run_reads_what_was_too_slow(tmp_path: Path) -> None:
+    folder, encoder = folder_of(tmp_path, 4000), FakeEncoder()
     read = index_folder(folder, encoder, options=IndexOptions(timeout_s=TOO_LITTLE_S)).pictures
     assert read < 2  # on a machine that is busy elsewhere, not even the small one is read in time
     report = index_folder(folder, encoder, options=IndexOptions(timeout_s=60))

@@ -145,6 +145,7 @@ def test_hosts_and_origins_of_others_are_refused_by_every_route(client: TestClie
             assert status(foreign) == 403, (method, path)
 
 
+@pytest.mark.slow
 def test_without_the_token_every_route_but_two_is_refused(guarded: TestClient) -> None:
     for method, path in every_route(guarded):
         where = filled(path)

@@ -223,6 +223,7 @@ def test_an_old_generation_is_let_go_once_its_last_user_is_done(
         assert not (manifests / f"{first:08d}.json").exists()
 
 
+@pytest.mark.slow
 def test_an_old_generation_frees_its_memory_without_the_garbage_collector(
     index: Path, photos: Path, encoder: FakeEncoder
 ) -> None:
@@ -242,6 +243,7 @@ def test_an_old_generation_frees_its_memory_without_the_garbage_collector(
             gc.enable()
 
 
+@pytest.mark.slow
 def test_an_idle_server_moves_on_by_itself(index: Path, photos: Path, encoder: FakeEncoder) -> None:
     with Engine([index], encoder=encoder) as engine:
         plain(COLOURS["pink"]).save(photos / "pink.png")

@@ -262,6 +262,7 @@ def outside(photos: Path) -> list[str]:
     return names + [f"file://{name}" for name in names if name.startswith("/")]
 
 
+@pytest.mark.slow
 def test_no_route_gives_a_file_by_its_path(with_page: TestClient, index: Path) -> None:
     own = (index.parent / "red.png").read_bytes()
     for name in outside(index.parent):
@@ -418,6 +419,7 @@ def test_pictures_that_are_bombs_broken_or_none_are_refused(client: TestClient, 
     assert client.get("/healthz").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_picture_that_takes_too_long_is_refused(index: Path, encoder: FakeEncoder) -> None:
     slow = png(9000, 9000, zlib.compress(bytes(9000 * 27_001), 1))
     options = ServerOptions(decode_timeout_s=0.05)

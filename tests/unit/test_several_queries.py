@@ -123,6 +123,7 @@ def test_so_it_is_in_approximate_search(tmp_path: Path, encoder: FakeEncoder, mo
                 assert_same(found, [photos.search(query, k, **options) for query in queries])
 
 
+@pytest.mark.slow
 def test_texts_are_encoded_in_one_call_and_vectors_read_in_one_pass(tmp_path: Path) -> None:
     encoder = Counting()
     index = varied_index(tmp_path / "photos", encoder)

@@ -124,6 +124,7 @@ def test_what_it_says_is_found(photos: Path) -> None:
         assert [h.record.path for h in collection.search("near:48.5,11.5,9km", k=9)] == ["plain/d.jpg"]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("form", "ending"),
     thinned(itertools.product(["NFC", "NFD"], ["xmp", "jpg.xmp", "jpg.json", "jpg.supplemental-metadata.json"]), 3),

@@ -129,6 +129,7 @@ def commit_rows(writer: Writer, manifest: Manifest, count: int) -> Manifest:
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(records, max_size=12))
 def test_a_table_gives_back_its_rows(rows: list[ImageRecord]) -> None:
@@ -150,6 +151,7 @@ def test_a_rows_file_gives_back_its_rows(tmp_path_factory: pytest.TempPathFactor
     assert file.pictures == sum(record.status == "ok" for record in rows)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=20), st.lists(st.integers(0, 9), max_size=6))
 def test_rows_are_found_by_their_vectors(
@@ -173,6 +175,7 @@ def test_rows_are_found_by_their_vectors(
     assert sorted(found) == sorted(expected)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.integers(0, 2**40), st.sets(st.integers(0, 3000))))
 def test_marks_give_back_their_sets(sets: dict[int, set[int]]) -> None:
     class Bytes:

@@ -100,6 +100,7 @@ def test_tags_are_added_to_replaced_and_removed(photos: Path) -> None:
     assert len(list((index / "tags").iterdir())) == 6  # two files of each; the two states before are kept
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", ["", " dog", "dog\n", 'a"b', "\x1b[2J", "x" * 101])
 def test_names_that_cannot_be_typed_are_refused(photos: Path, name: str) -> None:
     index = index_of(photos, 1)

@@ -118,6 +118,7 @@ def test_tags_that_were_saved_last_survive_the_loss_of_their_manifest(photos: Pa
     assert tag_names(index) == ["new", "old"]
 
 
+@pytest.mark.slow
 def test_what_another_machine_s_manifest_names_is_kept(photos: Path, encoder: FakeEncoder) -> None:
     fill(photos, 5)
     run(photos, encoder)
@@ -190,6 +191,7 @@ def test_wrong_clocks_forget_nothing(photos: Path, encoder: FakeEncoder, monkeyp
     assert encoder.images_encoded == 30
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_does_not_forget_which_drive_was_there(tmp_path: Path, encoder: FakeEncoder) -> None:
     photos, usb = tmp_path / "photos", Path("/dev/shm") / f"clipsearch-test-{os.getpid()}"
     if not usb.parent.is_dir() or usb.parent.stat().st_dev == tmp_path.stat().st_dev:

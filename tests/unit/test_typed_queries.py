@@ -16,6 +16,7 @@ from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import ClipsearchError
 from clipsearch.search.collection import Collection
 from clipsearch.store.tags import write_tags
+from tests.support.cases import thinned
 from tests.support.pictures import picture
 
 TABLE = Path(__file__).parents[1] / "fixtures" / "typed_queries.txt"
@@ -54,7 +55,7 @@ def test_the_table_has_100_queries_and_none_twice() -> None:
 
 
 @pytest.mark.usefixtures("shared_cache")
-@pytest.mark.parametrize(("query", "terms", "filters", "said"), lines())
+@pytest.mark.parametrize(("query", "terms", "filters", "said"), thinned(map(tuple, lines()), 4))
 def test_a_typed_query(collection: Collection, query: str, terms: str, filters: str, said: str) -> None:
     if said.startswith("error:"):
         with pytest.raises(ClipsearchError) as raised:

@@ -80,6 +80,7 @@ def run(folder: Path, encoder: FakeEncoder, **options: Any) -> IndexReport:
 # -- frames
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("ending", CONTAINERS)
 def test_every_container_is_read(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"x.{ending}"
@@ -407,6 +408,7 @@ def test_a_video_is_found_at_its_moment(folder: Path) -> None:
     assert run(folder, encoder, reindex=True).rows == 3 + 4 + 180
 
 
+@pytest.mark.slow
 def test_copies_in_one_run_are_read_once(folder: Path) -> None:
     for number in range(4):
         shutil.copy(folder / "long.mkv", folder / f"copy{number}.mkv")
@@ -416,6 +418,7 @@ def test_copies_in_one_run_are_read_once(folder: Path) -> None:
     assert encoder.images_encoded == 3 + 4 + 90
 
 
+@pytest.mark.slow
 def test_memory_of_frames_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(12):
         shutil.copy(folder / "trip.mp4", folder / f"{number}.mp4")
@@ -451,6 +454,7 @@ def test_a_video_that_is_being_written_waits_for_the_next_run(folder: Path, monk
     assert run(folder, encoder).pictures == 5
 
 
+@pytest.mark.slow
 def test_parts_that_kill_their_decoder_are_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     take = build._Run._watch
 

@@ -162,6 +162,7 @@ def test_missing_files_come_back_with_all_views(folder: Path, tmp_path: Path) ->
     assert run(folder, encoder, prune=True).forgotten == 10
 
 
+@pytest.mark.slow
 @settings(max_examples=RUNS, deadline=None)
 @given(data=st.data())
 def test_whatever_is_done_to_files_their_views_stay_together(made: Path, data: st.DataObject) -> None:
@@ -373,23 +374,27 @@ def test_the_parts_and_the_words_of_a_file_over_http(photos: Path, encoder: Fake
     fill(photos, FILES)
     index, _ = viewed_index(photos, encoder, VIEWS)
     write_words(index, {"set000/p00002.jpg": ["INVOICE 12", "Total"]})
-    with clipsearch.open(photos, encoder=encoder) as here, serving(index, encoder) as (url, _):
+    with (
+        clipsearch.open(photos, encoder=encoder) as here,
+        serving(index, encoder) as (url, _),
+        httpx.Client(base_url=url) as http,  # making one takes as long as ten answers
+    ):
         every = list(read_records(index, here.manifest))
         rows = {(record.path, record.view): record for record in every}
         for (path, view), record in rows.items():
-            said = httpx.get(f"{url}/v1/images/{record.row_id}/views?content={record.content_hash}").json()["views"]
+            said = http.get(f"/v1/images/{record.row_id}/views?content={record.content_hash}").json()["views"]
             assert [one["view"] for one in said] == list(VIEWS.get(path, [""])), (path, view)
             assert [one["row_id"] for one in said] == [rows[path, one["view"]].row_id for one in said]
             assert [one.view for one in here.views(record.row_id)] == [one["view"] for one in said]
             assert said[0]["start_s"] == (0 if said[0]["view"].startswith("t=0,") else None)
-            lines = httpx.get(f"{url}/v1/images/{record.row_id}/words").json()["lines"]
+            lines = http.get(f"/v1/images/{record.row_id}/words").json()["lines"]
             texts = ["INVOICE 12", "Total"] if path == "set000/p00002.jpg" else []
             assert [line["text"] for line in lines] == texts
             assert all(len(line["box"]) == 4 for line in lines)
         for part in ("words", "views"):
-            assert httpx.get(f"{url}/v1/images/9999/{part}").status_code == 404
-            assert httpx.get(f"{url}/v1/images/0/{part}?content={'0' * 16}").status_code == 404
-            assert httpx.get(f"{url}/v1/images/0/{part}?index_id={'0' * 8}").status_code == 409
+            assert http.get(f"/v1/images/9999/{part}").status_code == 404
+            assert http.get(f"/v1/images/0/{part}?content={'0' * 16}").status_code == 404
+            assert http.get(f"/v1/images/0/{part}?index_id={'0' * 8}").status_code == 409
 
 
 def test_the_parts_of_a_file_of_several_indexes(tmp_path: Path, encoder: FakeEncoder) -> None:

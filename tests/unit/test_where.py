@@ -201,6 +201,7 @@ def test_a_map_overwrites_nothing(photos: Path, name: str) -> None:
     assert not (photos / "elsewhere.jpg").exists()
 
 
+@pytest.mark.slow
 def test_the_command_shows_pictures_of_archives(tmp_path: Path) -> None:
     data = io.BytesIO()
     picture(1, size=(64, 48)).save(data, "PNG")
@@ -274,6 +275,7 @@ def test_every_door_shows_the_same_place(photos: Path) -> None:
                 there.where("blue", photo)
 
 
+@pytest.mark.slow
 def test_thumbs_move_the_place(photos: Path) -> None:
     """What the page asks with: the question as thumbs have moved it."""
     with serving(photos / ".clipsearch", FakeEncoder()) as (url, _):

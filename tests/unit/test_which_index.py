@@ -92,6 +92,7 @@ def drive(tmp_path: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("given", ["as before", "with dots", "through a link"])
 @pytest.mark.parametrize("below", ["", "index"])
 def test_no_index_is_made_where_one_is_away(

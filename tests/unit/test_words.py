@@ -301,6 +301,7 @@ def test_any_text_is_found(text: str, write: Callable[[str], PictureMetadata]) -
         assert filtered(Glob("person", (attribute,)), found) == [True]
 
 
+@pytest.mark.slow
 @given(texts=st.lists(st.text(max_size=300), max_size=20))
 def test_what_is_kept_is_bounded_and_fits_a_message(texts: list[str]) -> None:
     many = tuple(texts) * 60
