@@ -83,6 +83,14 @@ def train_command(
             metavar="PAIRS",
         ),
     ] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weight",
+            help="Show the pairs of a source X times an epoch, as in a.csv=2 (default: 1). Can be repeated.",
+            metavar="SOURCE=X",
+        ),
+    ] = None,
     anchor: Annotated[
         list[str] | None,
         typer.Option(
@@ -245,6 +253,7 @@ def train_command(
       clipsearch train products.csv --method locked-image --out runs/words    (existing indexes stay valid)
       clipsearch train --resume runs/products
     """
+    weights = _weights(weight or [])
     if check:
         from clipsearch.encoder.names import AUTO, load_encoder
 
@@ -314,6 +323,7 @@ def train_command(
             device=device,
             alpha=alpha,
             max_anchor_drop=max_anchor_drop,
+            weights=weights,
         )
 
     def watch(stack: ExitStack, folder: Path | None) -> runs.Watch:
@@ -378,6 +388,24 @@ def _check(
         print_json(check_json(found))
     else:
         print_check(found)
+
+
+def _weights(given: list[str]) -> dict[str, float]:
+    """Weights by source, from `SOURCE=X`."""
+    if not given:
+        return {}
+    from clipsearch.training.mixing import parse_weight
+
+    found: dict[str, float] = {}
+    for text in given:
+        try:
+            source, weight = parse_weight(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--weight") from error
+        if _absolute(source) in found:
+            raise typer.BadParameter(f"{source!r} is given twice", param_hint="--weight")
+        found[_absolute(source)] = weight
+    return found
 
 
 def _absolute(source: str) -> str:

@@ -95,6 +95,8 @@ class Pair:
     key: str
     captions: tuple[str, ...]
     source: PictureSource
+    origin: str = ""
+    """The table, folder or tar that names it, as `open_pairs` was given it."""
 
     def read(self) -> bytes:
         """Return the picture file's bytes. Raises: UnreadablePicture."""
@@ -176,6 +178,7 @@ class _Reading:
 
     pairs: list[Pair] = field(default_factory=list)
     bad: list[BadEntry] = field(default_factory=list)
+    origin: str = ""  # what is being read
 
     def leave_out(self, source: str, entry: str, reason: BadReason) -> None:
         self.bad.append(BadEntry(source, entry, reason))
@@ -191,7 +194,7 @@ class _Reading:
             else:
                 self.leave_out(source, key, "empty_caption")
         if kept:
-            self.pairs.append(Pair(key, tuple(kept), picture))
+            self.pairs.append(Pair(key, tuple(kept), picture, self.origin))
         elif not given:
             self.leave_out(source, key, "no_caption")
 
@@ -213,9 +216,10 @@ def open_pairs(
     Raises: InvalidPairs if a source is not there, cannot be understood, or all of them hold no pair.
     """
     given = [sources] if isinstance(sources, (str, Path)) else list(sources)
-    places = [place for source in given for place in _expand(os.fspath(source))]
+    places = [place for source in given for place in expand_source(os.fspath(source))]
     reading = _Reading()
     for place in places:
+        reading.origin = place
         if os.path.isdir(place):
             _read_folder(place, reading, image_column, caption_column)
         else:
@@ -231,8 +235,11 @@ def open_pairs(
 # Which files
 
 
-def _expand(source: str) -> list[str]:
-    """Return the files and folders that a source names. Patterns are tried only if no file has that name."""
+def expand_source(source: str) -> list[str]:
+    """Return the files and folders that a source names. Patterns are tried only if no file has that name.
+
+    Raises: InvalidPairs if one is not there.
+    """
     source = os.path.expanduser(source)
     if os.path.exists(source):
         return [source]

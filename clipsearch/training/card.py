@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipsearch.encoder.hub import ORGANISATION, is_export_name
 from clipsearch.filenames import readable
+from clipsearch.training.mixing import Share, mixing_notice
 
 if TYPE_CHECKING:
     from clipsearch.training.run import TrainReport
@@ -30,6 +31,9 @@ def model_card(outcome: TrainReport, settings: dict[str, Any], sources: Sequence
     """Return the card as Markdown. `settings`: as run.json has them; `sources`: only their names are given."""
     names = ", ".join(f"`{readable(PurePath(source).name)}`" for source in sources)
     changed = {name: value for name, value in settings.items() if value not in (None, (), [], {}) and name != "method"}
+    mixed = []
+    if outcome.mixture:
+        mixed = [f"Where sources were mixed, {mixing_notice([Share(**share) for share in outcome.mixture])}.", ""]
     lines = [
         "---",
         f"license: {licence.lower() if licence and licence.lower() in _HUB_LICENCES else 'other'}",
@@ -47,6 +51,7 @@ def model_card(outcome: TrainReport, settings: dict[str, Any], sources: Sequence
         f"{outcome.alpha:.0%} of the change from the original ones (WiSE-FT). Image tower: `{outcome.fingerprint}`"
         f"{', that of the original' if outcome.same_images else ''}.",
         "",
+        *mixed,
         "## Measured",
         "",
         "| text to image, % | R@1 | R@5 | R@10 |",

@@ -13,13 +13,14 @@ from clipsearch.encoder.kinds import OPEN_CLIP
 from clipsearch.encoder.names import load_encoder, resolve
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.pairs.reading import PairSet
+from clipsearch.records import FloatArray
 from clipsearch.training.distributed import World
 from clipsearch.training.feature_cache import cached_features, cached_sentences
 from clipsearch.training.frozen import FrozenModel
 from clipsearch.training.heads import HeadsTrainee
 from clipsearch.training.mirroring import may_be_mirrored, mirroring_notice
+from clipsearch.training.mixing import make_order
 from clipsearch.training.order import Order
-from clipsearch.training.plan import plan
 from clipsearch.training.run_folder import RunFolder
 from clipsearch.training.sameness import check_variety, numbered, same_pictures
 from clipsearch.training.sentences import general_sentences
@@ -80,8 +81,9 @@ def prepare(
     base: OpenClipEncoder | None,
     report: Report,
     notice: Notice,
+    weights: FloatArray | None = None,
 ) -> Work:
-    """Load the base model and make its trainee. Raises: as `run.train`."""
+    """Load the base model and make its trainee. `weights`: of the training pairs. Raises: as `run.train`."""
     settings = request.settings
     encoder = base
     if encoder is None and request.model.startswith(OPEN_CLIP):
@@ -97,7 +99,7 @@ def prepare(
     if encoder is not None and settings.method != "heads":
         from clipsearch.training.towers import prepare_towers
 
-        return prepare_towers(encoder, settings, train, dev, anchor, world, report, notice)
+        return prepare_towers(encoder, settings, train, dev, anchor, world, report, notice, weights)
     if encoder is not None:
         directory = _exported(encoder, folder, report)
     else:
@@ -130,7 +132,8 @@ def prepare(
         notice(f"{unreadable:,} pictures cannot be read and are left out; see them with: clipsearch train --check")
     general = cached_sentences(model, general_sentences(), report) if settings.keep_general else None
     trainee = HeadsTrainee(model, pictures, sets, settings, general)
-    order = Order(pictures.first_caption, plan(len(pictures.pairs), settings).batch, settings.seed)
+    own = None if weights is None else weights[pictures.pairs]
+    order = make_order(pictures.first_caption, own, settings)
     counts = Counts(len(pictures.pairs), len(sets["dev"].pairs), len(sets["anchor"].pairs), unreadable)
     return Work(trainee, order, OnnxEncoder(directory).fingerprint, lambda: counts)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipsearch.records import IntArray
+from clipsearch.records import FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,15 @@ class Order:
 
     `first_caption[i]:first_caption[i + 1]` are the captions of picture i. With several processes the batches are
     multiples of their number, for which the last one begins the epoch's order again.
+    `weights`: how often an epoch shows each picture; of a fraction, that share of the epochs. Shape: (N,).
     """
 
-    def __init__(self, first_caption: IntArray, batch: int, seed: int, processes: int = 1) -> None:
+    def __init__(
+        self, first_caption: IntArray, batch: int, seed: int, processes: int = 1, weights: FloatArray | None = None
+    ) -> None:
         self._first = first_caption
-        self._count = len(first_caption) - 1
+        self._weights = weights
+        self._count = epoch_length(len(first_caption) - 1, weights)
         self.batch = min(batch, self._count)
         self.steps_per_epoch = math.ceil(self._count / self.batch)
         self._seed = seed
@@ -39,7 +43,7 @@ class Order:
 
     @property
     def pairs(self) -> int:
-        """How many pictures an epoch shows."""
+        """How many pictures an epoch shows, each as often as it does."""
         return self._count
 
     def draw(self, step: int, rank: int = 0, processes: int = 1) -> Draw:
@@ -49,16 +53,45 @@ class Order:
         start, end = self._bounds[place], self._bounds[place + 1]
         share = (end - start) // processes
         places = np.arange(start + rank * share, start + (rank + 1) * share) % self._count
-        rows = order[places]
-        return Draw(rows, chosen[rows], seeds[rows])
+        return Draw(order[places], chosen[places], seeds[places])
 
     def _shuffled(self, epoch: int) -> tuple[IntArray, IntArray, IntArray]:
-        """The order of an epoch, and by picture the caption and the seed of its view."""
+        """The pictures of an epoch in their order, and for each the caption and the seed of its view."""
         if epoch not in self._epochs:
             if len(self._epochs) > 1:  # reading ahead needs the next one, too
                 del self._epochs[min(self._epochs)]
             random = np.random.default_rng((self._seed, epoch))
-            order = random.permutation(self._count)
-            chosen = self._first[:-1] + (random.random(self._count) * np.diff(self._first)).astype(np.int64)
-            self._epochs[epoch] = (order, chosen, random.integers(0, 2**31, self._count))
+            if self._weights is None:
+                order = shown = random.permutation(self._count)
+            else:
+                shown, order = _weighted(self._weights, self._count, random), np.arange(self._count)
+            # By picture where each is shown once, so that the steps are those of earlier versions.
+            first, counts = (self._first[:-1], np.diff(self._first))
+            if self._weights is not None:
+                first, counts = first[shown], counts[shown]
+            chosen = first + (random.random(self._count) * counts).astype(np.int64)
+            seeds = random.integers(0, 2**31, self._count)
+            self._epochs[epoch] = (shown, chosen[order], seeds[order])
         return self._epochs[epoch]
+
+
+def epoch_length(pictures: int, weights: FloatArray | None) -> int:
+    """How many pictures an epoch shows: all of them once, or the sum of their weights."""
+    return pictures if weights is None else max(1, round(float(weights.sum(dtype=np.float64))))
+
+
+def _weighted(weights: FloatArray, count: int, random: np.random.Generator) -> IntArray:
+    """Pictures in the order of an epoch, each its weight rounded up or down times, and its repetitions far apart.
+
+    Systematic sampling: the places of the weights, laid one behind the other in a random order, on a grid with a random
+    start. So the counts differ by less than one from the weights, and in the mean over the epochs not at all.
+    """
+    mixed = random.permutation(len(weights))
+    ends = np.cumsum(weights[mixed].astype(np.float64))
+    ends *= count / ends[-1]
+    ends[-1] = count
+    times = np.diff(np.floor(ends + random.random()), prepend=0.0).astype(np.int64)
+    shown = np.repeat(mixed, times)
+    repetition = np.arange(count) - np.repeat(np.cumsum(times) - times, times)
+    place = (repetition + np.repeat(random.random(len(mixed)), times)) / np.repeat(times, times)
+    return shown[np.argsort(place, kind="stable")]

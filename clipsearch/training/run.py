@@ -25,6 +25,7 @@ from clipsearch.records import FloatArray, PixelArray
 from clipsearch.removing import remove_made, replace_tree
 from clipsearch.training.card import CARD, model_card, public_name
 from clipsearch.training.checkpoints import write_atomically
+from clipsearch.training.mixing import Share, mixing_notice, weights_of
 from clipsearch.training.run_folder import REPORT, SETTINGS, Row, RunFolder
 from clipsearch.training.settings import InvalidSettings, Method, Settings, TrainingInterrupted, TrainingStopped
 from clipsearch.training.shortages import OutOfMemory, is_out_of_memory, shortages_named
@@ -76,6 +77,7 @@ class Request:
     device: str | None = None
     alpha: float | None = None  # None: chosen
     max_anchor_drop: float = ALLOWED_ANCHOR_DROP
+    weights: dict[str, float] = field(default_factory=dict)  # of sources (see `mixing`)
 
     def as_json(self) -> dict[str, Any]:
         """What run.json keeps."""
@@ -118,6 +120,7 @@ class TrainReport:
     dev_changes: dict[str, list[float]] = field(default_factory=dict)  # by measure: change, bounds of its 95 % interval
     median_before: float = 0.0
     median_after: float = 0.0
+    mixture: list[dict[str, Any]] = field(default_factory=list)  # what an epoch draws of each source, where weighted
 
     @property
     def lost_too_much(self) -> bool:
@@ -209,7 +212,16 @@ def find_learning_rate(
             watch = doing.watched(watch if world.is_first else Watch())
             pairs = _Pairs.open(request, watch.notice)
             work = prepare(
-                request, pairs.train, pairs.dev, pairs.anchor, folder, world, base, watch.report, watch.notice
+                request,
+                pairs.train,
+                pairs.dev,
+                pairs.anchor,
+                folder,
+                world,
+                base,
+                watch.report,
+                watch.notice,
+                pairs.weights,
             )
             loop: Loop = Loop(
                 work.trainee,
@@ -275,6 +287,8 @@ class _Pairs:
     train: PairSet
     dev: PairSet
     anchor: PairSet
+    weights: FloatArray | None = None
+    mixture: list[Share] = field(default_factory=list)
 
     @classmethod
     def open(cls, request: Request, notice: Notice) -> _Pairs:
@@ -294,7 +308,11 @@ class _Pairs:
         if left_out:
             reasons = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in everything.bad_by_reason.items())
             notice(f"{left_out:,} bad pairs are left out ({reasons}); see them with: clipsearch train --check")
-        return cls(train_pairs, dev, anchor)
+        weighted = weights_of(train_pairs, request.weights)
+        if weighted is None:
+            return cls(train_pairs, dev, anchor)
+        notice(mixing_notice(weighted[1]))
+        return cls(train_pairs, dev, anchor, *weighted)
 
     @property
     def digests(self) -> dict[str, str]:
@@ -336,7 +354,9 @@ def _carry_out(
         if stage != "training" and world.size == 1 and watch.interrupted():
             raise TrainingInterrupted(str(folder.path), folder.steps_done())
 
-    work = prepare(request, pairs.train, pairs.dev, pairs.anchor, folder, world, base, report, watch.notice)
+    work = prepare(
+        request, pairs.train, pairs.dev, pairs.anchor, folder, world, base, report, watch.notice, pairs.weights
+    )
     loop: Loop = Loop(
         work.trainee,
         work.order,
@@ -393,6 +413,7 @@ def _carry_out(
         dev_changes={name: list(change) for name, change in verdict.changes.items()},
         median_before=verdict.median_before,
         median_after=verdict.median_after,
+        mixture=[asdict(share) for share in pairs.mixture],
     )
     if world.is_first:
         report("writing the model", 0, 1)

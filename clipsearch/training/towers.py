@@ -33,8 +33,8 @@ from clipsearch.training.heads import SIGLIP_BIAS
 from clipsearch.training.lora import LoraReport, add_lora, merge_lora, set_strength
 from clipsearch.training.methods import Counts, Work
 from clipsearch.training.mirroring import may_be_mirrored, mirroring_notice
-from clipsearch.training.order import Draw, Order
-from clipsearch.training.plan import plan
+from clipsearch.training.mixing import make_order
+from clipsearch.training.order import Draw
 from clipsearch.training.run_folder import WEIGHTS
 from clipsearch.training.sameness import check_variety, same_pictures
 from clipsearch.training.settings import InvalidSettings, LoraTarget, Objective, Settings
@@ -56,7 +56,9 @@ class TowersTrainee:
         train: PairSet,
         sets: dict[str, PairSet],
         world: World | None = None,
+        weights: FloatArray | None = None,
     ) -> None:
+        """`weights`: how often an epoch shows each pair of `train` (see `Order`)."""
         self._encoder = encoder
         self._settings = settings
         self._world = world or World()
@@ -98,7 +100,7 @@ class TowersTrainee:
         self._ahead: dict[bytes, list[Future[PixelArray | None]]] = {}
         self._pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
         size = self._world.size
-        self.order = Order(self._captions.first, plan(len(train), settings, size).batch, settings.seed, size)
+        self.order = make_order(self._captions.first, weights, settings, size)
         self.unreadable: set[int] = set()
 
     def _choose_trained(self, settings: Settings) -> None:
@@ -394,9 +396,10 @@ def prepare_towers(
     world: World,
     report: Callable[[str, int, int], None],
     notice: Callable[[str], None],
+    weights: FloatArray | None = None,
 ) -> Work:
     """The trainee of an open_clip model. Raises: InvalidSettings, ModelNotFound (a tokenizer that cannot be had)."""
-    trainee = TowersTrainee(encoder, settings, train, {"dev": dev, "anchor": anchor}, world)
+    trainee = TowersTrainee(encoder, settings, train, {"dev": dev, "anchor": anchor}, world, weights)
     if trainee.order.batch % world.size:
         raise InvalidSettings(
             f"a batch of {trainee.order.batch} cannot be split across {world.size} processes", "Choose another --batch"

@@ -158,6 +158,12 @@ def test_mistakes_are_named(pairs: Path, tmp_path: Path) -> None:
 
     assert "--out" in fails(pairs, code=2)
     assert "PAIRS" in fails("--out", tmp_path / "run", code=2)
+    assert "is not SOURCE=X" in fails(pairs, "--out", tmp_path / "run", "--weight", "2", code=2)
+    twice = ("--weight", f"{pairs}=2", "--weight", f"{pairs}=3")
+    assert "given twice" in fails(pairs, "--out", tmp_path / "run", *twice, code=2)
+    unknown = fails(pairs, "--model", "builtin", "--out", tmp_path / "run", "--weight", f"{tmp_path}=2")
+    assert "which is not one of the sources of pairs" in unknown
+    assert not (tmp_path / "run").exists()
     assert "lora" in fails(pairs, "--model", "builtin", "--method", "lora", "--out", tmp_path / "run")
     full = tmp_path / "full"
     full.mkdir()
