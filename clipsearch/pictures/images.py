@@ -803,7 +803,10 @@ def _missing(
         return None
 
     if rows is not None:
-        return holes.DAMAGED.format(kind) if holes.rows_have_hole(content, *rows) else None
+        if holes.rows_are_text(content, *rows[:2]):
+            return holes.AS_TEXT.format(kind)
+        is_damaged = holes.rows_have_hole(content, *rows) or holes.begins_again(content, *rows[:2], content[: rows[0]])
+        return holes.DAMAGED.format(kind) if is_damaged else None
     return holes.missing_of(content, kind, decode, ends_grey=ends_grey)
 
 

@@ -342,6 +342,8 @@ class _Chunks:
         self.decoded = 0
         self.cut = False
         self.has_hole = False
+        stream.seek(0)
+        self.head = stream.read(16)
         self.error: Exception | None = None
         self.rows_there = 0
         self.colour: int | None = None  # channels, where the decompressor deals with colour as well
@@ -452,9 +454,13 @@ class _Chunks:
         return data
 
     def _look_for_hole(self, data: bytes) -> None:
-        """Notice zeros in rows that are not compressed, where a picture has none."""
+        """Notice zeros in rows that are not compressed, where a picture has none, and the beginning of a file."""
         row_bytes = self.layout.row_bytes(self.chunk_width)
-        self.has_hole = self.has_hole or holes.rows_have_hole(data, 0, len(data), row_bytes)
+        self.has_hole = (
+            self.has_hole
+            or holes.rows_have_hole(data, 0, len(data), row_bytes)
+            or holes.begins_again(data, 0, len(data), self.head)
+        )
 
     def _stored_as_they_are(self, first: int, count: int) -> Array | None:
         """Every strip of a plane at once, where they are not compressed and follow each other."""
