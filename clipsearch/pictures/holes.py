@@ -14,7 +14,10 @@ them by evidence that whole pictures cannot give, black and grey ones included:
 - In pixels that are not compressed: zeros, or ones, from or up to the middle of a row, which the next row does not have
   anywhere.
 - Restart markers of a JPEG that are not all there, or not in their order.
-- Coded data of HEVC and AV1 that is text, or a single byte: both look like noise wherever they are whole.
+- Coded data of HEVC and AV1 that is text, or a single byte: both look like noise wherever they are whole. In others,
+  that of a picture of one colour may repeat itself, but does not read as text.
+- Another file, or the same once more, that begins inside the coded data.
+- Line ends as in text, all of them: a transfer as text made them.
 
 Bytes in, words out. What is decoded for it, only of files that are suspect, is decoded by whoever asks.
 """
@@ -31,6 +34,7 @@ from clipsearch.pictures import repair
 from clipsearch.pictures.formats import Kind
 
 CUT, DAMAGED = "the {} ends before the picture does", "parts of the {} are damaged"
+AS_TEXT = "the {} was changed by a transfer as text (line ends)"
 
 Decode = Callable[[bytes], bytes | None]  # a file to its pixels; None where it cannot be decoded
 
@@ -62,6 +66,36 @@ def missing_of(content: bytes, kind: Kind, decode: Decode, *, ends_grey: bool = 
     else:
         found = None
     return None if found is None else found.format(kind)
+
+
+_AS_IN_TEXT = b"\t\n\r" + bytes(range(0x20, 0x7F))
+_PIECE = 128  # bytes
+_MOST_REPEATED = 16  # different bytes in them, of codes that repeat themselves
+
+
+def has_text(content: bytes, start: int, end: int) -> bool:
+    """Whether text stands in coded data, of twice a piece at least: noise yields none, nor codes that repeat."""
+    for at in range(start, end - _PIECE, _PIECE):
+        piece = content[at : at + _PIECE]
+        if piece.isascii() and not piece.translate(None, _AS_IN_TEXT) and len(set(piece)) > _MOST_REPEATED:
+            letters = sum(chr(byte).isalpha() for byte in piece) + piece.count(b" ")
+            if 2 * letters > _PIECE:
+                return True
+    return False
+
+
+_FEWEST_ENDS = 8  # lines
+_LOOKED_AT = 2**16  # bytes
+
+
+def has_ends_of_lines(content: bytes, start: int, end: int) -> bool:
+    """Whether each line feed in coded data follows a carriage return, and these stand alone as well.
+
+    One of 256 such line feeds does by chance. Codes that repeat themselves may have the pair, but nothing else of it.
+    """
+    part = content[start : min(end, start + _LOOKED_AT)]
+    feeds, pairs = part.count(b"\n"), part.count(b"\r\n")
+    return feeds == pairs >= _FEWEST_ENDS and part.count(b"\r") - pairs >= _FEWEST_ENDS // 2
 
 
 def has_hole(content: bytes, start: int, end: int, length: int) -> bool:
@@ -141,10 +175,16 @@ def _in_jpeg(content: bytes, decode: Decode, *, ends_grey: bool) -> str | None:
     frame, in_first, of_all, at = header
     hole = has_hole(content, at, len(content), _LONGEST_RUNS["JPEG"])
     several = frame in repair.PROGRESSIVE or in_first < of_all
-    if not (repair.ends_as_usual(content, at) or repair.end_of_scans(content, at)[1]):
+    ends_as_usual = repair.ends_as_usual(content, at)
+    stop, has_end = (len(content), True) if ends_as_usual else repair.end_of_scans(content, at)
+    if has_ends_of_lines(content, at, stop):
+        return AS_TEXT
+    if not has_end:
         return CUT if repair.is_jpeg_cut(content) else DAMAGED
     if frame in (0xC0, 0xC1) and not several and (found := _lacks_restarts(content, at)):
         return found
+    if has_text(content, at, stop) and has_text(content, at, repair.end_of_scans(content, at)[0]):
+        return DAMAGED  # not in a second picture behind it
     if not hole and not several and not ends_grey:
         return None
     jpeg = _read_jpeg(content, with_tables=hole)
@@ -342,8 +382,6 @@ def _in_png(content: bytes) -> str | None:
 
 def _in_webp(content: bytes, decode: Decode) -> str | None:
     length = _LONGEST_RUNS["WEBP"]
-    if not has_hole(content, 12, len(content), length):
-        return None
     at = 12
     while at + 8 <= len(content):
         name, size = content[at : at + 4], int.from_bytes(content[at + 4 : at + 8], "little")
@@ -351,10 +389,15 @@ def _in_webp(content: bytes, decode: Decode) -> str | None:
             at += 24
             continue
         start, end = at + 8, min(at + 8 + size, len(content))
+        if name in (b"ALPH", b"VP8 ", b"VP8L"):
+            if has_ends_of_lines(content, start, end):
+                return AS_TEXT
+            if has_text(content, start, end) or _ANOTHER_WEBP.search(content, start, end):
+                return DAMAGED
         if name == b"ALPH" and has_hole(content, start, end, length) and not _needs(content, end - _LAST, decode):
             return DAMAGED
         if name in (b"VP8 ", b"VP8L"):
-            if not has_hole(content, start, end, length):
+            if not _has_run(content, start, end, length):
                 return None
             if name == b"VP8 ":
                 first = start + 10 + (int.from_bytes(content[start : start + 3], "little") >> 5)
@@ -366,6 +409,17 @@ def _in_webp(content: bytes, decode: Decode) -> str | None:
             return CUT if _depends_on(decode, *(repair.webp_of(name, body) for body in bodies)) else None
         at += 8 + size + (size & 1)
     return None
+
+
+_ANOTHER_WEBP = re.compile(rb"RIFF.{4}WEBPVP8[ LX]", re.DOTALL)
+
+
+def _has_run(content: bytes, start: int, end: int, length: int) -> bool:
+    """Whether zeros stand in a row as often as said, or any other byte about twice as often."""
+    steps = range(start, end - length + 1, length)
+    return has_hole(content, start, end, length) or any(
+        content.startswith(content[at : at + 1] * length, at) for at in steps
+    )
 
 
 # HEIF and AVIF
@@ -430,34 +484,77 @@ def boxes(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, in
 
 def _in_jpeg2000(content: bytes) -> str | None:
     start = repair.codestream(content)
-    run_at = content.find(bytes(_LONGEST_RUNS["JPEG2000"]), start) if start >= 0 else -1
-    if run_at < 0:
+    if start < 0:
         return None
     end = repair.end_of_codestream(content)
-    return DAMAGED if run_at <= (content.rfind(repair.END_OF_JPEG) if end is None else end) else None
+    end = content.rfind(repair.END_OF_JPEG) if end is None else min(end, len(content))
+    data = content.find(b"\xff\x93", start, end)  # headers may have text
+    if data >= 0 and has_ends_of_lines(content, data, end):
+        return AS_TEXT
+    if data >= 0 and has_text(content, data, end):
+        return DAMAGED
+    run_at = content.find(bytes(_LONGEST_RUNS["JPEG2000"]), start)
+    return DAMAGED if 0 <= run_at <= end else None
 
 
 # Pixels that are not compressed
 
 
 def rows_have_hole(content: bytes, start: int, end: int, row_bytes: int) -> bool:
-    """Whether zeros or ones stand in pixels from or up to the middle of a row, beside rows that have none.
+    """Whether zeros or ones stand in pixels from or up to the middle of a row, beside rows that have none; or any other
+    byte from there to the end.
 
     A black part of a picture begins and ends at the edge of something: not once in a row, to its end and beyond.
     """
-    return any(_rows_have_run(content, start, end, row_bytes, byte) for byte in (b"\0", b"\xff"))
+    end = min(end, len(content))
+    last = content[end - 1 : end]
+    return any(_rows_have_run(content, start, end, row_bytes, byte) for byte in (b"\0", b"\xff")) or _rows_end_in_run(
+        content, start, end, row_bytes, last
+    )
+
+
+def _rows_end_in_run(content: bytes, start: int, end: int, row_bytes: int, byte: bytes) -> bool:
+    least = max(512, 2 * row_bytes)
+    if end - least < start or not content.startswith(byte * least, end - least):
+        return False
+    run_at = start + len(content[start:end].rstrip(byte))
+    before = content[max(start, run_at - row_bytes) : run_at]
+    return (
+        _is_inside_row(run_at - start, row_bytes) and len(before) == row_bytes and before.count(byte) * 50 <= row_bytes
+    )
+
+
+def _is_inside_row(at: int, row_bytes: int) -> bool:
+    """Dark corners begin and end rows with zeros, and dark parts of a picture whole rows."""
+    return 12 <= at % row_bytes <= row_bytes - max(12, row_bytes // 25)
+
+
+def begins_again(content: bytes, start: int, end: int, head: bytes) -> bool:
+    """Whether a file begins once more inside its pixels: a download that was begun again behind its first part."""
+    head = head[:_HEAD]
+    return len(head) >= _LEAST_HEAD and content.find(head, start + 1, end) >= 0
+
+
+_HEAD, _LEAST_HEAD = 32, 11  # bytes
+
+
+def rows_are_text(content: bytes, start: int, end: int) -> bool:
+    """Whether a transfer as text changed a file with pixels: by the ends of lines, and its length without them."""
+    feeds = content.count(b"\n")
+    if feeds < _FEWEST_ENDS or feeds != content.count(b"\r\n"):
+        return False
+    in_header = content.count(b"\n", 0, start)  # of a header in text: what follows it begins later
+    return len(content) - feeds in (end, end - in_header)
 
 
 def _rows_have_run(content: bytes, start: int, end: int, row_bytes: int, byte: bytes) -> bool:
     least = max(512, 2 * row_bytes)
-    margin = max(12, row_bytes // 25)
     run_at = content.find(byte * least, start, end)
     while run_at >= 0:
         found = _NOT_ZERO.search(content, run_at, end) if byte == b"\0" else _NOT_ONES.search(content, run_at, end)
         stop = end if found is None else found.start()
         before, after = content[max(start, run_at - row_bytes) : run_at], content[stop : min(end, stop + row_bytes)]
-        # Dark corners begin and end rows with zeros, and dark parts of a picture whole rows.
-        is_inside = any(12 <= (at - start) % row_bytes <= row_bytes - margin for at in (run_at, stop))
+        is_inside = any(_is_inside_row(at - start, row_bytes) for at in (run_at, stop))
         if (
             is_inside
             and len(before) == row_bytes

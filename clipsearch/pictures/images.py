@@ -851,7 +851,10 @@ def _missing(
         return None
 
     if rows is not None:
-        return holes.DAMAGED.format(kind) if holes.rows_have_hole(content, *rows) else None
+        if holes.rows_are_text(content, *rows[:2]):
+            return holes.AS_TEXT.format(kind)
+        is_damaged = holes.rows_have_hole(content, *rows) or holes.begins_again(content, *rows[:2], content[: rows[0]])
+        return holes.DAMAGED.format(kind) if is_damaged else None
     return holes.missing_of(content, kind, decode, ends_grey=ends_grey)
 
 
@@ -1151,7 +1154,7 @@ def _decode_colour_pfm(stream: IO[bytes], max_pixels: int) -> _Decoded:
         raise EOFError
     values = np.frombuffer(data, "<f4" if scale < 0 else ">f4", rows * width * 3).reshape(rows, width, 3)
     found = tiff.extremes_of(lambda: [values])
-    low, high = tiff.span_of(found.low, found.high, "f", 32)
+    low, high = tiff.span_of(found, "f", 32)
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[height - rows :] = tiff.to_bytes(values, low, high, found.nothing)[::-1]  # from the bottom upwards
     partial = None if rows == height else "the PPM ends before the picture does"
@@ -1837,8 +1840,9 @@ def _deep_to_grey(image: Image.Image) -> Image.Image:
     low, high = 0.0, 65535.0
     nothing: tuple[float, ...] = ()
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
-        low, high, nothing = tiff.extremes_of(lambda: (np.asarray(image.crop(box)) for box in boxes))
-        low, high = tiff.span_of(low, high, "f" if image.mode == "F" else "i", 32)
+        found = tiff.extremes_of(lambda: (np.asarray(image.crop(box)) for box in boxes))
+        low, high = tiff.span_of(found, "f" if image.mode == "F" else "i", 32)
+        nothing = found.nothing
     transparent = image.info.get("transparency")
     grey = Image.new("LA" if isinstance(transparent, int) else "L", image.size)
     for box in boxes:

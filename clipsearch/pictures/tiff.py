@@ -342,6 +342,8 @@ class _Chunks:
         self.decoded = 0
         self.cut = False
         self.has_hole = False
+        stream.seek(0)
+        self.head = stream.read(16)
         self.error: Exception | None = None
         self.rows_there = 0
         self.colour: int | None = None  # channels, where the decompressor deals with colour as well
@@ -452,9 +454,13 @@ class _Chunks:
         return data
 
     def _look_for_hole(self, data: bytes) -> None:
-        """Notice zeros in rows that are not compressed, where a picture has none."""
+        """Notice zeros in rows that are not compressed, where a picture has none, and the beginning of a file."""
         row_bytes = self.layout.row_bytes(self.chunk_width)
-        self.has_hole = self.has_hole or holes.rows_have_hole(data, 0, len(data), row_bytes)
+        self.has_hole = (
+            self.has_hole
+            or holes.rows_have_hole(data, 0, len(data), row_bytes)
+            or holes.begins_again(data, 0, len(data), self.head)
+        )
 
     def _stored_as_they_are(self, first: int, count: int) -> Array | None:
         """Every strip of a plane at once, where they are not compressed and follow each other."""
@@ -789,7 +795,7 @@ def _scale_of(
     found = extremes_of(
         lambda: (channel for _, values in _blocks(layout, planes, colours) for channel in values), nodata
     )
-    span = span_of(found.low, found.high, layout.kind, layout.bits[0])
+    span = span_of(found, layout.kind, layout.bits[0])
 
     def scaled(values: Array, channel: int) -> Array:
         if channel == layout.alpha:
@@ -816,6 +822,9 @@ class Extremes(NamedTuple):
     low: float
     high: float
     nothing: tuple[float, ...]
+    most: tuple[float, float]  # all but a thousandth at either end lie between them
+    bright: float  # all but a twentieth are no greater
+    whole: bool  # whether all are whole numbers, as far as it was looked
 
 
 _USUAL_NOTHING = (9999.0, 99999.0, 999999.0, 32767.0)
@@ -840,18 +849,45 @@ def extremes_of(parts: Callable[[], Iterable[Array]], nodata: float | None = Non
         else:
             break
         nothing, low, high = (*nothing, value), inner_low, inner_high
-    return Extremes(low, high, nothing)
+    return Extremes(low, high, nothing, *_distribution(parts(), nothing))
 
 
 def _extremes_without(parts: Iterable[Array], nothing: tuple[float, ...]) -> tuple[float, float]:
     low, high = math.inf, -math.inf
     for values in parts:
-        kept = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-        for value in nothing:
-            kept = kept[~_equal(kept, value)]
+        kept = _without(values, nothing)
         if kept.size:
             low, high = min(low, float(kept.min())), max(high, float(kept.max()))
     return low, high
+
+
+def _without(values: Array, nothing: tuple[float, ...]) -> Array:
+    kept = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    for value in nothing:
+        kept = kept[~_equal(kept, value)]
+    return kept
+
+
+_MOST_LOOKED_AT = 2**19  # samples
+
+
+def _distribution(parts: Iterable[Array], nothing: tuple[float, ...]) -> tuple[tuple[float, float], float, bool]:
+    """The last three of `Extremes`, from samples at equal distances."""
+    taken: list[Array] = []
+    step = 1
+    for values in parts:
+        taken.append(_without(values, nothing).reshape(-1)[::step].copy())
+        while sum(some.size for some in taken) > _MOST_LOOKED_AT:
+            taken, step = [some[::2].copy() for some in taken], 2 * step
+    looked_at = np.concatenate(taken) if taken else np.empty(0)
+    if not looked_at.size:
+        return (math.inf, -math.inf), -math.inf, False
+    # The nearest samples outwards: a small picture has none that are few.
+    last = looked_at.size - 1
+    places = [last // 1000, last - last // 20, last - last // 1000]
+    low, bright, high = (float(value) for value in np.partition(looked_at, places)[places])
+    whole = looked_at.dtype.kind != "f" or bool((looked_at == np.rint(looked_at)).all())
+    return (low, high), bright, whole
 
 
 def _equal(values: Array, value: float) -> Array:
@@ -864,33 +900,50 @@ def _equal(values: Array, value: float) -> Array:
     return np.asarray((values >= least) & (values <= most))
 
 
-def span_of(low: float, high: float, kind: str, bits: int) -> tuple[float, float]:
+def span_of(found: Extremes, kind: str, bits: int) -> tuple[float, float]:
     """Which values are black and white, where a type alone does not say it, from the values that occur.
 
-    The smallest usual span that holds them: 0..1 (floats only), 0..255, that of 10, 12, 14 or 16 bits, all that the
-    type holds. Floats a little above 1 are highlights of 0..1. Numbers with a sign span all of their type if they use
-    much of it; what fits nothing, as heights do and temperatures, spans its own values.
+    The smallest usual span that holds most of them: 0..1 (floats only), 0..255, that of 10, 12, 14 or 16 bits, all that
+    the type holds. Few may lie outside: hot pixels, and in floats the sun and lamps above a white of 1. Numbers with a
+    sign span all of their type if they use much of it; what fits nothing, as heights do and temperatures, spans its own
+    values.
     """
-    if not low <= high:
+    if not found.low <= found.high:
         return 0.0, 1.0
+    low, high = found.most
     fitting = next((float(span) for span in _USUAL_SPANS if low >= 0 and high <= span), None)
-    if kind == "f":
-        if low >= -0.01 and high <= 1.0:
+    if kind == "f" and low >= -0.01:
+        if high <= 1.0:
             return 0.0, 1.0
-        if low >= -0.01 and high <= 16.0:
+        if found.whole and high <= _BRIGHTEST:
             return 0.0, high
+        if not found.whole and (high <= _BRIGHTEST or found.bright <= _BRIGHT):
+            return 0.0, max(1.0, found.bright)
+    own_low, own_high = _own_span(found)
+    if kind == "f":
         far_from_zero = fitting is not None and fitting > 255 and high - low < high / 4
-        return (low, high) if fitting is None or far_from_zero else (0.0, fitting)
+        return (own_low, own_high) if fitting is None or far_from_zero else (0.0, fitting)
     top = 2.0 ** (bits - (kind == "i")) - 1
     if low < 0:
-        return (-top - 1, top) if high - low > top / 2 else (low, high)
+        return (-top - 1, top) if own_high - own_low > top / 2 else (own_low, own_high)
     if bits <= 8:
         return 0.0, top
     if fitting is not None:
         return 0.0, min(fitting, top)
-    return (0.0, top) if high > top / 4 else (low, high)
+    return (0.0, top) if own_high > top / 4 else (own_low, own_high)
 
 
+def _own_span(found: Extremes) -> tuple[float, float]:
+    """From the least value to the greatest, but for few that are far from all others."""
+    low, high = found.most
+    far = _FAR * (high - low)
+    if far <= 0:
+        return found.low, found.high
+    return (found.low if low - found.low <= far else low), (found.high if found.high - high <= far else high)
+
+
+_FAR = 4  # times the span of most
+_BRIGHT, _BRIGHTEST = 4.0, 16.0  # times white: a twentieth of an HDR picture, and nearly all of it
 _USUAL_SPANS = (255, 1023, 4095, 16383, 65535)
 
 

@@ -319,3 +319,102 @@ def test_only_the_extents_of_coded_pictures_count() -> None:
         assert extents
         assert all(0 < start < end <= len(content) for start, end in extents)
         assert said_of(content) is None
+
+
+PAGE = b"<!DOCTYPE html><html><body><h1>503</h1> The service is unavailable; try again later.</body></html>\n" * 80
+OF_CODED = (
+    "jpeg",
+    "jpeg optimised",
+    "jpeg progressive",
+    "jpeg restarts",
+    "webp",
+    "webp lossless",
+    "jp2 lossy",
+    "tiff jpeg",
+)
+
+
+@pytest.mark.parametrize("at", [0.3, 0.6, 0.85])
+@pytest.mark.parametrize("name", OF_CODED)
+def test_text_in_coded_data_is_said(name: str, at: float) -> None:
+    content = whole(name)
+    first = int(len(content) * at)
+    damaged = content[:first] + PAGE[:4096] + content[first + 4096 :]
+    assert said_of(damaged[: len(content)]) is not None
+    if name.startswith("webp"):
+        assert said_of(content[:first] + PAGE * 8) is not None
+
+
+@pytest.mark.parametrize("at", [0.3, 0.7])
+@pytest.mark.parametrize("byte", [b"\xe5", b"\xf6", b"\xaa", b"\x20", b"\xff"])
+@pytest.mark.parametrize("name", ["webp", "webp quick", "tiff", "bmp", "ppm"])
+def test_a_rest_of_one_byte_is_said(name: str, byte: bytes, at: float) -> None:
+    """As formatting leaves it in sectors, and recovery copies it."""
+    content = whole(name)
+    first = int(len(content) * at)
+    if name in ("tiff", "bmp", "ppm"):  # not from the edge of a row: that may be a border
+        row = -(-SIZE[0] * 3 // 4) * 4 if name == "bmp" else SIZE[0] * 3
+        start = {"tiff": 8 if content[4] != 8 else len(content) - row * SIZE[1], "bmp": 54}.get(
+            name, len(content) - row * SIZE[1]
+        )
+        first += (row // 2 - (first - start)) % row
+    assert said_of(content[:first] + byte * (len(content) - first)) is not None
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.8])
+@pytest.mark.parametrize("name", ["webp", "webp lossless", "tiff", "bmp", "ppm", "jpeg"])
+def test_a_file_that_begins_again_inside_is_said(name: str, at: float) -> None:
+    """A download that was begun again behind its first part."""
+    content = whole(name)
+    assert said_of(content[: int(len(content) * at)] + content) is not None
+
+
+@pytest.mark.parametrize("name", ["jpeg", "jpeg optimised", "jpeg progressive", "jpeg restarts", "bmp", "ppm"])
+def test_a_transfer_as_text_is_said(name: str) -> None:
+    content = written(photo().point(lambda value: max(value - 20, 0)), name)  # with values of 10
+    assert said_of(content) is None
+    said = said_of(content.replace(b"\n", b"\r\n"))
+    assert said is not None
+    if name in ("jpeg", "bmp", "ppm"):
+        assert "text" in said
+
+
+def bordered(colour: int, *, words: bool) -> Image.Image:
+    """A photograph with a plain part below it, or words on it."""
+    image = photo().crop((0, 0, 400, 300))
+    image.paste((colour,) * 3, (0, 200, 400, 300))
+    if words:
+        drawing = ImageDraw.Draw(image)
+        for row in range(4):
+            drawing.text((10, 205 + 14 * row), "a caption of the picture " * (row + 1), (0, 0, 0))
+    return image
+
+
+@pytest.mark.parametrize(
+    "name", ["jpeg", "jpeg optimised", "webp", "webp lossless", "tiff", "bmp", "ppm", "jp2", "jp2 lossy"]
+)
+@pytest.mark.parametrize("colour", [0, 0x0A, 0x0D, 0x20, 0x41, 0xAA, 0xE5, 0xF6, 0xFF])
+def test_plain_parts_below_a_picture_are_no_damage(name: str, colour: int) -> None:
+    for words in (False, True):
+        assert said_of(written(bordered(colour, words=words), name)) is None
+    image = bordered(colour, words=False)
+    image.paste((colour,) * 3, (0, 0, 400, 300))
+    assert said_of(written(image, name)) is None
+    image.paste((0x0D, 0x0A, 0x0D), (0, 0, 400, 150))
+    assert said_of(written(image, name)) is None
+
+
+def test_texts_in_the_headers_and_behind_a_picture_are_no_damage() -> None:
+    jpeg = whole("jpeg")
+    comment = b"\xff\xfe" + (len(PAGE) + 2).to_bytes(2, "big") + PAGE
+    assert said_of(jpeg[:2] + comment + jpeg[2:]) is None
+    assert said_of(jpeg + PAGE) is None
+    assert said_of(jpeg + PAGE.replace(b"\n", b"\r\n") + jpeg) is None
+    codestream = whole("jp2 lossy")
+    end = codestream.rindex(b"\xff\xd9") + 2
+    assert said_of(codestream[:end] + (len(PAGE) + 8).to_bytes(4, "big") + b"xml " + PAGE) is None
+    webp = whole("webp")
+    extra = b"XMP " + len(PAGE).to_bytes(4, "little") + PAGE
+    assert said_of(webp[:4] + (len(webp) - 8 + len(extra)).to_bytes(4, "little") + webp[8:] + extra) is None
+    for name in ("bmp", "ppm"):
+        assert said_of(whole(name) + PAGE.replace(b"\n", b"\r\n")) is None

@@ -189,3 +189,64 @@ def test_extremes_that_are_part_of_the_picture_stay(tmp_path: Path) -> None:
         shown = grey_of(np.repeat(np.array([samples], "f4"), 3, axis=0), tmp_path / "a.tif")
         assert shown[0].argmin() == 0
         assert len(set(shown[0])) == len(set(samples))
+
+
+def photo_of_values(top: float, kind: str) -> np.ndarray[Any, Any]:
+    """A grey picture of all values up to one, few of them near it."""
+    rng = np.random.default_rng(5)
+    return (np.sort(rng.beta(1.5, 3, (120, 160)), axis=1) * top).clip(0, top).astype(kind)
+
+
+@pytest.mark.parametrize("peak", [1.0, 1.2, 2, 4, 15, 40, 300, 1e5])
+@pytest.mark.parametrize("count", [1, 4, 300])
+@pytest.mark.parametrize("container", ["tif", "pfm", "colour"])
+def test_bright_pixels_of_hdr_do_not_darken_the_picture(
+    peak: float, count: int, container: str, tmp_path: Path
+) -> None:
+    """White is at 1, as where viewers clip."""
+    samples = photo_of_values(1, "f4")
+    samples[5, :count] = samples[6:8, :count] = peak
+    expected = samples.clip(0, 1) * 255
+    path = tmp_path / f"sun.{container}"
+    if container == "tif":
+        shown = grey_of(samples, path)
+    else:
+        colours = 3 if container == "colour" else 1
+        stored = np.repeat(samples[::-1, :, None], colours, axis=2).astype("<f4")
+        path.write_bytes(b"P%c\n160 120\n-1.0\n" % (b"F" if colours == 3 else b"f") + stored.tobytes())
+        shown = np.asarray(open_picture(path))[..., 0].astype(int)
+    assert np.abs(shown - expected).max() <= 1
+
+
+HOT = [
+    ("f4", 255, 300), ("f4", 255, 70_000), ("f4", 255, -80), ("f4", 65535, 1e7), ("f8", 1023, 5000),
+    ("i4", 255, 1_000_000), ("i4", 255, -1_000_000), ("i4", 65535, 2**31 - 1), ("u4", 65535, 2**32 - 1),
+    ("u4", 4095, 65535), ("i2", 4095, 30_000), ("f2", 255, 60_000),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "top", "hot"), HOT)
+def test_a_hot_pixel_does_not_flatten_the_picture(kind: str, top: float, hot: float, tmp_path: Path) -> None:
+    samples = photo_of_values(top, kind)
+    samples[0, -4:] = top  # that reach it: else fewer bits would hold them
+    expected = samples.astype(float) / top * 255
+    samples[40, 77] = hot
+    shown = grey_of(samples, tmp_path / "hot.tif")
+    expected[40, 77] = shown[40, 77]
+    assert shown[40, 77] == (255 if hot > 0 else 0)
+    assert np.abs(shown - expected).max() <= 1
+
+
+def test_heights_with_a_hot_pixel_span_the_others(tmp_path: Path) -> None:
+    heights = np.repeat(np.linspace(-60, 40, 64, dtype="f4")[None], 40, axis=0)
+    heights[3, 3] = 1e6
+    shown = grey_of(heights, tmp_path / "heights.tif")
+    assert (shown[30][0], shown[30][-1]) == (0, 255)
+
+
+def test_an_hdr_picture_brighter_than_white_spans_most_of_itself(tmp_path: Path) -> None:
+    samples = photo_of_values(3, "f4")
+    samples[0, :3] = 5000
+    shown = grey_of(samples, tmp_path / "bright.tif")
+    assert 80 < shown.mean() < 160
+    assert (shown == 255).mean() < 0.06
