@@ -71,8 +71,8 @@ BESIDE: dict[str, tuple[frozenset[str], str]] = {
     "program files (x86)": (frozenset({"windows", "users"}), "folders of Windows"),
     "programdata": (frozenset({"windows", "users"}), "folders of Windows"),
     "cache": (frozenset({"sidecar"}), "previews of other programs"),  # PhotoPrism
-    "small": (frozenset({"thumb"}), "previews of other programs"),  # Lychee
-    "medium": (frozenset({"thumb", "small"}), "previews of other programs"),
+    "small": (frozenset({"thumb", "import"}), "previews of other programs"),  # Lychee
+    "medium": (frozenset({"thumb", "small", "import"}), "previews of other programs"),
     "thumbnails": (frozenset({"files"}), "previews of other programs"),  # ownCloud, Nextcloud
 }
 """Names that say something only beside certain others."""

@@ -42,7 +42,7 @@ def search_blocks(collection: AnyCollection, title: str) -> gradio.Blocks:
     with gradio.Blocks(title=title, analytics_enabled=False) as blocks:
         rows, liked, unliked = (gradio.State([]) for _ in range(3))
         chosen = gradio.State(None)
-        gradio.Markdown(f"# {_plain(title)}", visible=bool(title))
+        gradio.Markdown(f"# {_as_text(title)}", visible=bool(title))
         with gradio.Row():
             query = gradio.Textbox(
                 "", label="Search", placeholder="a dog on a beach", max_length=10_000, scale=4, autofocus=True
@@ -192,7 +192,7 @@ def _answer(search: _Searching, hits: Hits, notices: Sequence[str] = ()) -> list
         hit["others"] = [other["row_id"] for other in hit["others"]]
     found = f"{len(hits):,} picture{'' if len(hits) == 1 else 's'}" if hits else "Nothing found."
     found = found if hits.are_certain else f"{NOTHING_CERTAIN} {found}"
-    summary = "\n\n".join([found, *(_MARKDOWN.sub(r"\\\g<0>", _plain(line)) for line in notices)])
+    summary = "\n\n".join([found, *map(_as_text, notices)])
     return [search.pictures(hits), for_parsers(told), summary, [hit.record.row_id for hit in hits], None]
 
 
@@ -233,6 +233,11 @@ def _opened(copy: bytes | None) -> Image.Image:
     if copy is None:
         return Image.new("RGB", (SIDE, SIDE * 3 // 4), (200, 200, 200))
     return Image.open(io.BytesIO(copy)).convert("RGB")
+
+
+def _as_text(text: str) -> str:
+    """Markdown that shows a text as it is."""
+    return _MARKDOWN.sub(r"\\\g<0>", _plain(text))
 
 
 def _plain(text: str) -> str:

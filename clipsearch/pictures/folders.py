@@ -22,11 +22,13 @@ FOLDERS: dict[str, str] = {
             @m2virtual @xfs_quota @quarantine @config_backup @sysdata @__thumb @transcode @upload_cache
             @metadata @station_config @synoeastream ix-applications nas_prog _nas_module_source_ wdcache""",
         "folders of Windows": """system_volume_information $extend $winreagent $windows.~bt $windows.~ws $sysreset
-            $getcurrent config.msi msocache appdata temporary_internet_files inetcache perflogs""",
+            $getcurrent config.msi msocache appdata temporary_internet_files inetcache perflogs
+            onedrivetemp""",
         "folders of macOS": """__macosx temporary_items thevolumesettingsfolder thefindbycontentfolder ipod_photo_cache
             apple_tv_photo_cache""",
         "recovered fragments": "lost+found lost.dir",
-        "folders of programs": "node_modules bower_components __pycache__ site-packages dist-packages",
+        "folders of programs": """node_modules bower_components __pycache__ site-packages dist-packages
+            _vti_cnf""",  # FrontPage
         "previews of other programs": "pwg_representative",  # Piwigo
         "originals that an editor put aside": ".picasaoriginals [originals]",  # Picasa, ACDSee
     }.items()
@@ -47,6 +49,7 @@ PATTERNS: tuple[tuple[str, str], ...] = (
     (r".*\.lrcat-data|.*\.lrmprev", "previews of other programs"),
     (r".*\.noindex", "folders of macOS"),
     (r".*\.(backupbundle|sparsebundle)", "snapshots and backups"),
+    (r"media cache files|adobe premiere pro (preview files|(audio|video) previews)", "previews of other programs"),
     (r"adobe (bridge|camera raw) cache.*|camera raw cache|bridgecache", "previews of other programs"),
 )
 """Regular expressions of whole names in lower case."""

@@ -332,7 +332,9 @@ def _is_no_picture(jpeg: _Jpeg, scan: _Scan, bits: int) -> bool:
         flat = all(table is not None and table.symbol == 0 for table in dc)
         return not flat or bits > units * _bits_of_unit(jpeg, scan, [table.bits for table in dc if table])
     table = ac[0]
-    if scan.high or table is None or table.symbol & 15 or table.symbol == 0xF0 or table.has_runs:
+    if scan.high:  # bits that correct coefficients, each of which may be zero: a hole is at least a sector of a drive
+        return bits > min(8 * 512, blocks * (scan.last - scan.first + 1))
+    if table is None or table.symbol & 15 or table.symbol == 0xF0 or table.has_runs:
         return True  # coefficients in every place; or one end of a block after the other, which are written as a run
     return bits > blocks * table.bits
 

@@ -132,11 +132,17 @@ class _Heads:
             await self._app(scope, receive, send)
             return
 
+        is_done = False
+
         async def without_body(message: Message) -> None:
-            if message["type"] == "http.response.body":
+            nonlocal is_done
+            if message["type"] == "http.response.start":
+                await send(message)
+                return
+            if not is_done:
+                is_done = True
                 await send({"type": "http.response.body"})
-                raise _BodyIsNotWanted
-            await send(message)
+            raise _BodyIsNotWanted
 
         with suppress(_BodyIsNotWanted):
             await self._app({**scope, "method": "GET"}, receive, without_body)

@@ -407,6 +407,9 @@ class IndexState(BaseModel):
     skipped: int
     tags: list[TagState]
     is_being_written: Annotated[bool, Field(description="Whether an indexing run is in progress.")]
+    is_behind: Annotated[
+        bool, Field(description="Whether its newest state cannot be read, or was removed: the one before is served.")
+    ] = False
     progress: Annotated[RunState | None, Field(description="Progress of the run, if known.")]
 
 

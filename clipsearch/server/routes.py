@@ -526,6 +526,7 @@ class Service:
                 "skipped": manifest.skipped,
                 "tags": [{"name": tag.name, "kind": tag.kind, "pictures": tag.pictures} for tag in photos.tags],
                 "is_being_written": writer is not None,
+                "is_behind": served.is_behind,
                 "progress": None if progress is None else dataclasses.asdict(progress),
             }
 

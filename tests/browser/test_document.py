@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -53,6 +54,15 @@ def test_the_page_that_was_found_is_shown_and_others_can_be(open_page: Open, fil
     until(page, f"{shown}?.complete && {shown}.naturalWidth > {shown}.naturalHeight")
     box = page.evaluate(f"(({{width, height}}) => [width, height])({shown}.getBoundingClientRect())")
     assert abs(box[0] / box[1] - 842 / 595) < 0.02  # not stretched
+    address = page.url
+    page.keyboard.press("+")  # of this page
+    until(page, "!document.querySelector('.cs-feedback').hidden")
+    until(page, "!document.querySelector('#clipsearch').classList.contains('cs-busy')")
+    expect(pages.nth(1)).to_have_attribute("aria-current", "true")
+    assert re.search(r"id=\d+", address)[0] == re.search(r"id=\d+", page.url)[0]  # type: ignore[index]
+    page.keyboard.press("+")
+    until(page, "document.querySelector('.cs-feedback').hidden")
+    expect(pages.nth(1)).to_have_attribute("aria-current", "true")
     page.click(".pswp__button--arrow--next")  # arrow keys move along the strip now
     until(page, "document.querySelector('.cs-detail h2')?.textContent === 'other.jpg'")
     expect(pages).to_have_count(0)

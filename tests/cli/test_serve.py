@@ -270,7 +270,9 @@ def test_a_query_may_start_a_process_that_answers_the_next_ones(indexed: Path) -
         while not is_answered(index):
             assert daemons_of(index) and time.monotonic() < deadline
             time.sleep(0.1)
-        assert asks_server("red", folder=indexed) == (cold, True)
+        while not (told := asks_server("red", folder=indexed))[1]:  # on a busy machine it is not waited for
+            assert told[0] == cold and time.monotonic() < deadline
+        assert told == (cold, True)
     finally:
         path = socket_path(index)
         assert path is not None

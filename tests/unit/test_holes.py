@@ -220,6 +220,25 @@ def test_a_hole_in_pixels_shows_at_either_end(name: str, byte: bytes) -> None:
         assert said_of(content[:first] + byte * length + content[first + length :]) is not None, shift
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_progressive_jpeg_whose_corrections_are_all_zero_is_whole(seed: int) -> None:
+    """Of 6,620 photographs seven were called damaged by 70 to 90 zero bytes in a scan that corrects coefficients."""
+    random = np.random.default_rng(seed)
+    wave = np.cos((2 * np.arange(8) + 1) * np.arange(8)[:, None] * np.pi / 16) / 2
+    wave[0] /= np.sqrt(2)
+    coefficients = np.zeros(64)
+    coefficients[1 + random.choice(63, 15, replace=False)] = 4 * random.choice([-1, 1], 15)  # low bits zero
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "JPEG", quality=90)
+    steps = np.array(Image.open(buffer).quantization[0])  # type: ignore[attr-defined]
+    block = wave.T @ (coefficients * steps).reshape(8, 8) @ wave + 128
+    noise = random.integers(90, 160, (64, 240))
+    pixels = np.vstack([noise, np.tile(block, (4, 30)), noise]).clip(0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=90, progressive=True)
+    assert said_of(buffer.getvalue()) is None
+
+
 @pytest.mark.parametrize("kept", [0.35, 0.6, 0.9, 0.97])
 @pytest.mark.parametrize("name", ["jpeg", "jpeg optimised", "jpeg restarts"])
 def test_a_cut_jpeg_with_an_end_marker_is_partial(name: str, kept: float) -> None:

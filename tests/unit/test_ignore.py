@@ -57,6 +57,7 @@ SYSTEMS = [
     "D.migratedphotolibrary/Thumbnails", "E.cocatalog/Cache", "F.lrlibrary/0a1b/previews", "G.app/Contents/Resources",
     "Adobe Camera Raw Cache 2", "gallery3/var/thumbs", "gallery3/var/resizes/album", "pwg_representative",
     ".kodi/userdata/Thumbnails/0", "portable_data/userdata/Thumbnails", "lychee/uploads/thumb",
+    "Media Cache Files", "Adobe Premiere Pro Preview Files/trip.PRV", "OneDriveTemp", "_vti_cnf",
     "shotwell/thumbs/thumbs128", "pp/storage/cache/thumbnails", "@SynoEAStream", "@__qini", "_recycle",
     "X.framework/Versions/A/Resources", "Y.framework/Resources",
 ]  # fmt: skip
@@ -124,6 +125,7 @@ def test_the_originals_of_an_old_iphoto_library_lie_in_days(marker: str, library
 
 def test_backups_that_rsnapshot_rotates_and_previews_of_clouds(tmp_path: Path) -> None:
     made = ["r/hourly.0/a.jpg", "r/hourly.1/a.jpg", "r/weekly.3/a.jpg", "s/daily.0/x/a.jpg", "s/monthly.0/a.jpg"]
+    own = [f"export/{name}/a.jpg" for name in ("thumb", "small", "medium", "large")]  # for a page of one's own
     people = ["t/daily.0/a.jpg", "u/weekly.12/a.jpg", "u/weekly.x/a.jpg", "v/thumbnails/a.jpg", "n/files/a.jpg"]
     write(
         tmp_path,
@@ -133,11 +135,13 @@ def test_backups_that_rsnapshot_rotates_and_previews_of_clouds(tmp_path: Path) -
         "l/small/a.jpg",
         "l/medium/a.jpg",
         "l/thumb/Thumbs.db",
+        "l/import/Thumbs.db",
         "w/var/thumb/a.jpg",
         "w/small/a.jpg",
+        *own,
     )
     pictures = [path for path in found(tmp_path) if path.endswith(".jpg")]
-    assert pictures == sorted([*people, "w/var/thumb/a.jpg", "w/small/a.jpg"])
+    assert pictures == sorted([*people, *own, "w/var/thumb/a.jpg", "w/small/a.jpg"])
 
 
 def test_nomedia_and_cache_tags_leave_out_their_folder_and_what_is_below(tmp_path: Path) -> None:

@@ -442,7 +442,7 @@ def test_the_satellites_time_is_put_on_the_clocks_of_the_place(tmp_path: Path) -
         (" xmlns:a='http://ns.acdsee.com/iptc/1.0/' a:datetime='2017-03-09T21:04:33'>", "xmp:DateCreated"),
         (
             " xmlns:M='http://ns.microsoft.com/photo/1.0/'><M:DateAcquired>2017-03-09T21:04:33</M:DateAcquired>",
-            "xmp:date",
+            "xmp:DateAcquired",
         ),
         (
             " xmlns:DM='http://ns.adobe.com/xmp/1.0/DynamicMedia/' DM:shotDate='2017-03-09T21:04:33'>",
@@ -479,6 +479,16 @@ def test_xmp_in_pictures(tmp_path: Path, kind: str, properties: str, source: str
 )
 def test_xmp_as_it_comes(packet: bytes) -> None:
     assert said_in_xmp(packet).dates["xmp:DateTimeOriginal"].isoformat() == SECOND
+
+
+def test_the_day_of_an_import_does_not_beat_a_date_of_the_camera(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0132] = "2011:06:05 10:11:12"
+    packet = xmp(" xmlns:M='http://ns.microsoft.com/photo/1.0/'><M:DateAcquired>2020-03-04T05:06:07</M:DateAcquired>")
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG", exif=exif, xmp=packet)
+    found = metadata_of(tmp_path / "a.jpg", buffer.getvalue())
+    assert (found.taken_at, found.date_source) == ("2011-06-05T10:11:12", "exif:DateTime")
 
 
 def test_xmp_with_entities_that_grow_says_nothing() -> None:

@@ -287,6 +287,7 @@ def test_an_index_deleted_and_made_anew_is_taken_up_without_a_traceback(
             told |= any("newest state" in line for line in answer.json().get("notices", []))
             asked = False
         assert told or not gone_s
+        assert client.get("/v1/status").json()["indexes"][0]["is_behind"] or not gone_s
         plain(COLOURS["blue"]).save(photos / "blue.png")
         clipsearch.index(photos, encoder=encoder)
         until = time.monotonic() + 3  # sooner than what cannot be opened is tried again

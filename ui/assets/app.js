@@ -693,6 +693,7 @@ function say(text) {
 
 // ---- indexes and progress
 
+let isBehind = false;
 function news(latest) {
   indexes = latest?.indexes ?? [];
   together = latest?.together ?? null;
@@ -700,6 +701,9 @@ function news(latest) {
     const updated = server.version && latest.version !== server.version;
     server = { originals: latest.originals, version: server.version ?? latest.version };
     if (updated) { lost.hidden = false; lost.replaceChildren(`${t("server.updated")} `, button("cs-link", null, t("server.reload"), () => location.reload(), t("server.reload"))); }
+    const behind = indexes.some((index) => index.is_behind);
+    if (behind) { lost.hidden = false; lost.textContent = t("said.behind"); } else if (isBehind) lost.hidden = true;
+    isBehind = behind;
     const now = served(answered?.index)?.id;
     if (answered && now !== answered.index_id && !running) failed(new api.ApiError(409, { error: "OtherIndex" }));
   }

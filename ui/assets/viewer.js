@@ -182,7 +182,7 @@ export class Viewer {
       this.shown = hit;
       this.detail.show(hit, this.on.index());
       this.shots.show(hit);
-      if (!instead) this.on.moved(hit);
+      this.on.moved(hit); // also of another page of a document: the address names what is seen
     }
     if (isNew) this.overlay.over(pswp.currSlide, hit);
     this.drawBar();

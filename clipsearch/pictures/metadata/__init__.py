@@ -80,6 +80,8 @@ SOURCES = (
     "exif:DateTime",
     "sidecar:DateTime",
     "xmp:DateTime",
+    "sidecar:DateAcquired",  # when a computer got it from the camera
+    "xmp:DateAcquired",
     "sidecar:ModifyDate",
     "xmp:ModifyDate",
     "png:ModifyDate",

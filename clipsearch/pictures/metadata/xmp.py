@@ -65,7 +65,7 @@ _DATES = {
     "exif:GPSDateTime": "GPSTimeStamp",
     "dc:date": "date",
     "dcterms:date": "date",
-    "MicrosoftPhoto:DateAcquired": "date",  # when it came from the camera
+    "MicrosoftPhoto:DateAcquired": "DateAcquired",
     "xmp:ModifyDate": "ModifyDate",
     "tiff:DateTime": "DateTime",
     "dcterms:modified": "ModifyDate",
