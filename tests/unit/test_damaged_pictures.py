@@ -808,8 +808,12 @@ def test_a_jpeg_that_says_its_height_behind_its_first_scan(kind: str) -> None:
 @given(lost=st.integers(8, 3000), compression=st.sampled_from(["jpeg", "tiff_lzw", "raw"]))
 @settings(deadline=None, max_examples=30)
 def test_a_tiff_that_lost_its_end_says_so_wherever_its_tags_are(lost: int, compression: str) -> None:
+    whole = saved("TIFF", compression=compression)
     try:
-        said = partial_of(saved("TIFF", compression=compression)[:-lost])
+        said = partial_of(whole[:-lost])
+        if said is None:  # of tables behind the picture, those that nothing needs
+            assert np.array_equal(pixels_of(whole[:-lost]), pixels_of(whole))
+            return
     except UnreadablePicture as error:
         assert error.status == "truncated"
         said = error.reason

@@ -105,7 +105,7 @@ export class Viewer {
   moveTo(n) {
     const { pswp } = this;
     this.alone = n === null;
-    this.instead = null;
+    this.instead = this.instead && n !== null ? { n, hit: this.instead.hit } : null;
     const at = n ?? 0;
     for (const index of this.given) if (index !== pswp.currIndex) pswp.contentLoader.removeByIndex(index);
     this.given = new Set([at]);
