@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 COOKIE = "clipsearch_language"
 """What the page keeps a choice in, so that the document comes in that language."""
 ENGLISH = "en"
+_TRADITIONAL = {"tw", "hk", "mo"}
+"""Regions that write Chinese in traditional characters (CLDR's likely subtags)."""
 
 Message = str | dict[str, str]
 """A sentence with `{parts}`; or one for each plural form of the part `n`, by CLDR's names of forms."""
@@ -36,20 +38,37 @@ def read_languages() -> dict[str, Language]:
 def choose(tags: Iterable[str], chosen: str, accepted: str) -> str:
     """The tag of the language to show: the one that was chosen, else the first of those that are accepted.
 
-    `accepted`: the header Accept-Language. `de-AT` gets `de`, and `zh-TW` gets `zh-Hans`, if there is no nearer one.
+    `accepted`: the header Accept-Language. `de-AT` gets `de`, if there is no nearer one. Another script is no other
+    region: `zh-TW` gets `zh-Hans` only where nothing else that is accepted is there, or plain `zh` comes first.
     """
     known = {tag.lower(): tag for tag in tags}
     if chosen.lower() in known:
         return known[chosen.lower()]
-    alike = {tag.split("-")[0]: known[tag] for tag in sorted(known, reverse=True)}
-    for wanted in _in_order(accepted):
+    in_order = _in_order(accepted)
+    for wanted in in_order:
         parts = wanted.split("-")
         for length in range(len(parts), 0, -1):
             if (tag := known.get("-".join(parts[:length]))) is not None:
                 return tag
-        if parts[0] in alike:
-            return alike[parts[0]]
+        if (tag := next((known[tag] for tag in sorted(known) if _written(tag) == _written(wanted)), None)) is not None:
+            return tag
+    for wanted in in_order:
+        if (
+            tag := next((known[tag] for tag in sorted(known) if _language(tag) == _language(wanted)), None)
+        ) is not None:
+            return tag
     return ENGLISH
+
+
+def _language(tag: str) -> str:
+    return tag.split("-", maxsplit=1)[0]
+
+
+def _written(tag: str) -> tuple[str, bool]:
+    """A language, and whether in traditional characters: of a tag in small letters."""
+    language, *others = tag.split("-")
+    is_traditional = "hant" in others or bool(_TRADITIONAL & set(others) and "hans" not in others)
+    return language, language == "zh" and is_traditional
 
 
 def sent(languages: Mapping[str, Language], tag: str, chosen: str) -> dict[str, Any]:

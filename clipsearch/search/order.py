@@ -136,12 +136,7 @@ class Order:
         with self._lock:
             self._reach(photos, offset + count)
             ids, scores = self.ids[offset : offset + count], self.scores[offset : offset + count].copy()
-        if self.vector is not None and np.isnan(scores).any():
-            scores = photos.vectors(ids) @ self.vector
-        hits = photos.hits(scores, ids)
-        lap("look up the rows")
-        hits = self._judged(photos, hits)
-        lap("judge what is shown")
+        hits = self._looked_up(photos, ids, scores)
         hits = [self._with_others(photos, replace(hit, rank=hit.rank + offset)) for hit in hits]
         return self._with_words(photos, hits)
 
@@ -230,11 +225,31 @@ class Order:
         """How likely a picture shows what is asked for, whether it is a hit or not; None in a list."""
         if self.vector is None:
             return None
-        ids = np.array([row_id], np.int64)
+        hit = self._judged_alone(photos, row_id)
+        return None if hit.confidence is None or hit.band is None else (hit.confidence, hit.band)
+
+    def hit_of(self, photos: Collection, row_id: int) -> Hit:
+        """A row as hits are shown, whether it is among them or not, or another view of its file is; without those
+        folded into it, and with rank 0. Raises: NoSuchPicture."""
+        photos.record(row_id)
+        (hit,) = self._with_words(photos, [self._judged_alone(photos, row_id)])
+        return replace(hit, rank=0)
+
+    def _judged_alone(self, photos: Collection, row_id: int) -> Hit:
         with self._lock:
             self._reach(photos, 1)
-        (hit,) = self._judged(photos, photos.hits(photos.vectors(ids) @ self.vector, ids))
-        return None if hit.confidence is None or hit.band is None else (hit.confidence, hit.band)
+        (hit,) = self._looked_up(photos, np.array([row_id], np.int64), np.full(1, np.nan, np.float32))
+        return hit
+
+    def _looked_up(self, photos: Collection, ids: IntArray, scores: FloatArray) -> list[Hit]:
+        """Rows as hits, with confidence. `scores`: NaN where they are not known."""
+        if self.vector is not None and np.isnan(scores).any():
+            scores = photos.vectors(ids) @ self.vector
+        hits = photos.hits(scores, ids)
+        lap("look up the rows")
+        hits = self._judged(photos, hits)
+        lap("judge what is shown")
+        return hits
 
     @property
     def _spare(self) -> int:
@@ -245,9 +260,7 @@ class Order:
         if not folded:
             return hit
         ids, scores = np.array([i for i, _ in folded], np.int64), np.array([s for _, s in folded], np.float32)
-        if self.vector is not None and np.isnan(scores).any():
-            scores = photos.vectors(ids) @ self.vector
-        others = self._judged(photos, photos.hits(scores, ids))
+        others = self._looked_up(photos, ids, scores)
         return replace(hit, others=tuple(replace(other, rank=hit.rank) for other in others))
 
     def _with_words(self, photos: Collection, hits: list[Hit]) -> list[Hit]:

@@ -127,7 +127,9 @@ class SearchRequest(Request):
     like: Annotated[list[Id], Field(max_length=MOST_EXAMPLES, description="Row ids of relevant hits.")] = []
     unlike: Annotated[list[Id], Field(max_length=MOST_EXAMPLES, description="Row ids of irrelevant hits.")] = []
     offset: Annotated[int, Field(ge=0, le=DEEPEST, description="Number of hits to skip.")] = 0
-    locate: Annotated[Id | None, Field(description="Row id of a picture. `position` tells where it is.")] = None
+    locate: Annotated[
+        Id | None, Field(description="Row id of a picture. `position` tells where it is, `located` what it is.")
+    ] = None
     index: IndexName = None
     index_id: IndexId = None
     at_least_generation: Annotated[
@@ -359,6 +361,13 @@ class SearchAnswer(SimilarAnswer):
 
     position: Annotated[
         int | None, Field(description="Position of the picture in `locate`, from 0; null if it is not a hit.")
+    ] = None
+    located: Annotated[
+        FoundPicture | None,
+        Field(
+            description="The picture in `locate` as a hit of this question: itself, also where another moment or page "
+            "of its file, or a near-duplicate, stands for it. Its rank is 0 if it is not a hit."
+        ),
     ] = None
     total: Annotated[int, Field(description="Number of hits in all.")]
     hidden: Annotated[int, Field(description="Number of unlikely matches left out.")]

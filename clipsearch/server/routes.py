@@ -172,13 +172,28 @@ class Service:
         with self.ordered(asked) as (served, photos, order):
             hits = order.window(photos, asked.offset, asked.k)
             total, hidden = order.count(photos)
-            position = None if asked.locate is None else order.place_of(photos, asked.locate)
+            position, located = self._locate(served, photos, order, asked.locate)
             empty = [] if hits else [sentence("nothing_found", "nothing found: {why}", why=order.why_empty(photos))]
             uncertain = [NOTHING_CERTAIN] if order.is_uncertain else []
             behind = [_behind()] if served.is_behind else []
             notices = [*behind, *empty, *uncertain, *photos.notices(order.wish.query, uncertain=order.is_uncertain)]
             answer = self._answer(served, photos, hits, began, notices)
-            return {**answer, "position": position, "total": total, "hidden": hidden}
+            return {**answer, "position": position, "located": located, "total": total, "hidden": hidden}
+
+    def _locate(
+        self, served: ServedIndex, photos: Collection, order: Order, row_id: int | None
+    ) -> tuple[int | None, dict[str, Any] | None]:
+        """At which place a picture is, and what the order says of it; None where there is none of this row id."""
+        if row_id is None:
+            return None, None
+        try:
+            hit = order.hit_of(photos, row_id)
+        except NoSuchPicture:
+            return None, None
+        position = order.place_of(photos, row_id)
+        if position is not None:
+            hit = dataclasses.replace(hit, rank=position + 1)
+        return position, self._with_address(served, hit.to_dict(whole=True))
 
     @contextmanager
     def ordered(self, asked: messages.SearchRequest) -> Iterator[tuple[ServedIndex, Collection, Order]]:

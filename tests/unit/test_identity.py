@@ -296,7 +296,13 @@ def test_places_and_rows_are_those_of_the_windows(photos: Path) -> None:
                 for one in (hit, *hit["others"]):
                     found = client.post("/v1/gallery", json={**question, "locate": one["row_id"], "k": 1}).json()
                     assert found["position"] == place
-            assert client.post("/v1/gallery", json={**question, "locate": 99}).json()["position"] is None
+                    assert found["located"] == {**one, "score": pytest.approx(one["score"], abs=2e-6), "others": []}
+            lost = client.post("/v1/gallery", json={**question, "locate": 99}).json()
+            assert (lost["position"], lost["located"]) == (None, None)
+        name = client.get("/v1/images/0").json()["name"]
+        other = client.post("/v1/gallery", json={"query": f"red name:{name}", "locate": 1}).json()
+        assert (other["position"], other["located"]["row_id"], other["located"]["rank"]) == (None, 1, 0)
+        assert 0 < other["located"]["confidence"] < 1
 
 
 def test_exports_are_whole_and_in_the_order_of_the_selection(client: TestClient, photos: Path) -> None:

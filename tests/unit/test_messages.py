@@ -239,6 +239,9 @@ def test_sentences_in_the_program_are_found() -> None:
     [
         ("de", "de"), ("de-AT,de;q=0.9,en;q=0.8", "de"), ("en-GB,de;q=0.9", "en"), ("nl,fr;q=0.5,de;q=0.7", "de"),
         ("nl,pt", "en"), ("", "en"), ("*", "en"), ("zh-CN", "zh-Hans"), ("zh-TW,zh;q=0.9", "zh-Hans"),
+        ("zh-TW,zh;q=0.9,en-US;q=0.8,en;q=0.7", "zh-Hans"), ("zh-TW", "zh-Hans"), ("zh-TW,nl", "zh-Hans"),
+        ("zh-HK,en-GB;q=0.8", "en"), ("zh-Hant,de;q=0.5", "de"), ("zh-Hant-TW,ja,en", "ja"),
+        ("zh-SG,en", "zh-Hans"), ("zh,en", "zh-Hans"), ("zh-Hans-HK,en", "zh-Hans"),
         ("zh-Hant-HK", "zh-Hans"), ("DE", "de"), ("de;q=0,fr", "fr"), ("es;q=abc,ja", "ja"), (";;q=1,,", "en"),
     ],
 )  # fmt: skip

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import clipsearch
-from clipsearch.errors import UnsupportedIndex
+from clipsearch.errors import NoSuchPicture, UnsupportedIndex
 from clipsearch.exports.run import export_index
 from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
 from clipsearch.indexer.compact import compact
@@ -310,6 +310,20 @@ def test_one_hit_stands_for_a_file_where_it_is_best(made: Path, seed: int, query
         assert len(order.members(photos)) == total
         first = photos.search(query, 2, vector=vector, **options)
         assert places(first) == places(hits)[:2]
+
+
+def test_each_part_of_a_file_is_judged_for_itself(made: Path) -> None:
+    vector = np.random.default_rng(3).standard_normal(64).astype(np.float32)
+    with Collection(made / ".clipsearch", encoder=FakeEncoder()) as photos:
+        order = photos.order("", vector=vector, all=True)
+        parts = photos.search("", 1000, vector=vector, all=True, each=True)
+        assert len(parts) > order.count(photos)[0]
+        for part in parts:
+            alone = order.hit_of(photos, part.record.row_id)
+            assert (alone.record, alone.band, alone.others, alone.rank) == (part.record, part.band, (), 0)
+            assert (alone.score, alone.confidence) == pytest.approx((part.score, part.confidence), abs=1e-5)
+        with pytest.raises(NoSuchPicture):
+            order.hit_of(photos, 10**9)
 
 
 @pytest.mark.parametrize("sort", ["score", "date", "path"])

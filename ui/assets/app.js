@@ -115,7 +115,7 @@ const detail = new Detail(panel, {
   rating: (hit) => gallery.ratings.get(hit.row_id) ?? 0,
   isSelected: (hit) => gallery.selected.has(hit.row_id),
   select: (hit) => { gallery.toggleHit(hit); detail.show(hit, detail.index); },
-  open: (hit) => viewer.open(hit, null),
+  open: (hit) => viewer.showInstead(hit),
   without: (hit) => go({ q: `${state.q} - like:${hit.row_id}`.trim(), id: null }),
   near: (place) => go({ q: withFilter(state.q, "near", `${place},5km`), id: null }),
   folder: (folder) => go({ q: withFilter(state.q, "folder", `${folder}/**`), id: null }),
@@ -132,6 +132,10 @@ const viewer = new Viewer(stage, gallery, detail, {
   question: (hit) => {
     const { query, vector, like, unlike, index, index_id } = question();
     return hit.score !== null && (query || vector || like) ? { query, vector, like, unlike, index, index_id } : null;
+  },
+  hitOf: async (part) => {
+    const { located } = await api.search({ ...question(), offset: 0, k: 1, locate: part.row_id }).catch(() => ({}));
+    return located ?? api.picture(part.row_id, gallery.index || state.index || undefined, api.contentOf(part));
   },
   part: (hit, part) => {
     const inPixels = hit.width ? [hit.width, hit.height].flatMap((side, n) => {
@@ -269,7 +273,7 @@ async function ask() {
     if (restoring && answer.total) gallery.restore(restoring); else scrollTo(0, 0);
     restoring = null;
     if (viewer.isOpen && viewer.hit.row_id === open) {
-      viewer.moveTo(answer.position);
+      viewer.moveTo(answer.position, answer.located);
       if (answer.position !== null) gallery.activate(answer.position, false);
     }
     drawSummary(performance.now() - began);
@@ -518,12 +522,12 @@ async function drawViewer() {
   const id = opening = state.id;
   try {
     const hit = await api.picture(id, state.index || undefined, state.content ?? undefined);
-    const { position } = state.view === "search"
+    const { position, located } = state.view === "search"
       ? await api.search({ ...question(), offset: 0, k: 1, locate: hit.row_id }) : { position: null };
     if (state.id !== id || opening !== id) return;
-    const known = position === null ? hit : await gallery.load(position) ?? hit;
-    if (position !== null) gallery.activate(position, false);
-    viewer.open(known.row_id === hit.row_id ? known : hit, known.row_id === hit.row_id ? position : null);
+    const known = position === null ? undefined : await gallery.load(position); // of the same file, or of alike pictures
+    if (known) gallery.activate(position, false);
+    viewer.open(known?.row_id === hit.row_id ? known : located ?? hit, known ? position : null);
     for (const part of hides) part.inert = true;
     if (hit.row_id !== state.id) go({ id: hit.row_id, content: api.contentOf(hit) }, { replace: true });
   } catch (error) {

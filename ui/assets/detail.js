@@ -2,8 +2,9 @@
 
 import { exposure, thumbnail } from "./api.js";
 import { button, make, shown } from "./dom.js";
-import { bandTitle, baseName } from "./gallery.js";
+import { bandTitle, baseName, clock } from "./gallery.js";
 import { bytes, country, locale, localMoment, moment, number, t } from "./messages.js";
+import { pageOf, placeOf } from "./shots.js";
 
 const MOST_KEPT = 500;
 
@@ -25,6 +26,7 @@ export class Detail {
 
   show(hit, index) {
     const held = this.root.contains(document.activeElement) ? document.activeElement.dataset.what : null;
+    const stays = this.hit?.row_id === hit.row_id ? this.root.scrollTop : 0;
     this.hit = hit;
     this.index = index;
     const rating = this.on.rating(hit);
@@ -52,7 +54,7 @@ export class Detail {
     );
     for (const one of this.root.querySelectorAll("button")) one.dataset.what = one.title;
     if (held) [...this.root.querySelectorAll("button")].find((one) => one.dataset.what === held)?.focus();
-    this.root.scrollTop = 0;
+    this.root.scrollTop = stays;
   }
 
   facts(hit) {
@@ -64,6 +66,8 @@ export class Detail {
     if (hit.words?.length) rows.push([t("fact.words"), make("span.cs-words", {}, hit.words.map(({ text }) => text).join("\n"))]);
     if (hit.columns?.length) rows.push([t("fact.columns"), this.values("column", hit.columns, (one) => one.replace("=", ": "))]);
     if (hit.rating) rows.push([t("fact.rating"), hit.rating < 0 ? t("fact.rejected") : `${"★".repeat(hit.rating)}${"☆".repeat(5 - hit.rating)}`]);
+    const place = placeOf(hit);
+    if (place !== null) rows.push(pageOf(hit) === null ? [t("fact.moment"), clock(place)] : [t("fact.page"), number(place)]);
     if (hit.band) rows.push([t("fact.match"), bandTitle(hit)]);
     else if (typeof hit.score === "number") rows.push([t("fact.score"), hit.score.toLocaleString(locale, { minimumFractionDigits: 3, maximumFractionDigits: 3 })]);
     const size = hit.width ? `${number(hit.width)} × ${number(hit.height)}, ${bytes(hit.size_bytes)}` : bytes(hit.size_bytes);

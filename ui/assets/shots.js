@@ -9,12 +9,13 @@ import { number, t } from "./messages.js";
 export const pageOf = ({ view }) => (view?.startsWith("page=") ? Number.parseInt(view.slice(5), 10) : null);
 
 /** Where in its file a part is: a second of a video, a page of a document; null for a whole file. */
-const placeOf = (hit) => pageOf(hit) ?? (hit.view?.startsWith("t=") ? Number.parseFloat(hit.view.slice(2)) : null);
+export const placeOf = (hit) => pageOf(hit) ?? (hit.view?.startsWith("t=") ? Number.parseFloat(hit.view.slice(2)) : null);
 
 export class Shots {
-  /** `on` has views(hit), index(), play(place, part), drawn(there). */
+  /** `on` has views(hit), index(), play(part), drawn(there). */
   constructor(on) {
     this.on = on;
+    this.parts = []; // {row_id, content_hash, view, place}
     this.root = make("div.cs-shots", { hidden: true, role: "group", "aria-label": "" });
     this.root.addEventListener("keydown", (event) => this.key(event));
     this.root.addEventListener("pointerdown", (event) => event.stopPropagation());
@@ -30,46 +31,47 @@ export class Shots {
 
   get buttons() { return [...this.root.children]; }
 
+  /** Whether a hit is one of them. */
+  has({ row_id: id }) { return this.parts.some(({ row_id }) => row_id === id); }
+
+  /** The one at a place: the last that begins before it; undefined where there are none. */
+  at(place) { return this.parts.findLast((part) => part.place <= place + 0.05) ?? this.parts[0]; }
+
   /** Show those of the file that a hit is a part of; nothing where it is whole, or has a single part. */
   async show(hit) {
-    const place = hit ? placeOf(hit) : null;
-    const isPart = place !== null;
-    if (isPart && this.file === hit.content_hash) {
-      this.mark(place);
+    this.of = hit;
+    if (hit && this.has(hit)) {
+      this.mark(hit);
       return;
     }
-    this.file = isPart ? hit.content_hash : null;
+    this.parts = [];
     if (!this.root.hidden) {
       this.root.hidden = true;
       this.root.replaceChildren();
       this.on.drawn(false);
     }
-    if (!isPart) return;
+    if (!hit || placeOf(hit) === null) return;
     const isDocument = pageOf(hit) !== null;
     this.root.setAttribute("aria-label", t(isDocument ? "shots.pages" : "shots.label"));
     let views;
     try { views = await this.on.views(hit); } catch { return; } // it is gone, or another index is served
-    if (this.file !== hit.content_hash || views.length < 2) return;
-    this.starts = views.map((view) => view.page ?? view.start_s ?? 0);
-    this.root.replaceChildren(...views.map((view, n) => {
-      const shot = { row_id: view.row_id, content_hash: hit.content_hash, view: view.view };
-      const said = isDocument ? number(this.starts[n]) : clock(this.starts[n]);
-      const title = isDocument ? t("shots.page", { n: this.starts[n] }) : t("shots.play", { time: said });
-      const image = make("img", { alt: "", loading: "lazy", width: 96, height: 64, src: thumbnail(shot, this.on.index(), 128) });
-      return make("button.cs-shot", { type: "button", tabIndex: -1, "aria-label": title, title,
-        onclick: () => { this.mark(this.starts[n]); this.on.play(this.starts[n], shot); } }, image, make("span", {}, said));
+    if (this.of !== hit || views.length < 2) return;
+    this.parts = views.map(({ row_id, view, page, start_s: start }) => ({ row_id, view, content_hash: hit.content_hash, place: page ?? start ?? 0 }));
+    this.root.replaceChildren(...this.parts.map((part) => {
+      const said = isDocument ? number(part.place) : clock(part.place);
+      const title = isDocument ? t("shots.page", { n: part.place }) : t("shots.play", { time: said });
+      const image = make("img", { alt: "", loading: "lazy", width: 96, height: 64, src: thumbnail(part, this.on.index(), 128) });
+      return make("button.cs-shot", { type: "button", tabIndex: -1, "aria-label": title, title, onclick: () => this.on.play(part) },
+        image, make("span", {}, said));
     }));
     this.root.hidden = false;
     this.on.drawn(true);
-    this.mark(place);
+    this.mark(hit);
   }
 
-  /** Mark the part at a place. */
-  mark(place) {
-    if (this.root.hidden) return;
-    const now = Math.max(0, this.starts.findLastIndex((start) => start <= place + 0.05));
-    if (this.now === now && this.buttons[now]?.ariaCurrent === "true") return;
-    this.now = now;
+  /** Mark the part that a hit is. */
+  mark({ row_id: id }) {
+    const now = Math.max(0, this.parts.findIndex(({ row_id }) => row_id === id));
     this.buttons.forEach((one, n) => {
       one.setAttribute("aria-current", String(n === now));
       one.tabIndex = n === now ? 0 : -1;

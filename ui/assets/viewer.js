@@ -1,13 +1,13 @@
 // One picture, as large as the screen: zoom, pan, next and previous, a slideshow. PhotoSwipe moves the pictures; they are
 // copies that the server made, so that RAW, HEIC and TIFF are seen too, and larger ones come when somebody zooms in.
 
-import { contentOf, original, picture, thumbnail, views, where, words } from "./api.js";
+import { contentOf, original, thumbnail, views, where, words } from "./api.js";
 import { Crop } from "./crop.js";
 import { button, icon, make } from "./dom.js";
 import { baseName } from "./gallery.js";
 import { t } from "./messages.js";
 import { Overlay, surety } from "./overlay.js";
-import { Shots, pageOf } from "./shots.js";
+import { Shots } from "./shots.js";
 import { pictures } from "./tables.js";
 import PhotoSwipe from "./vendor/photoswipe.js";
 
@@ -22,7 +22,7 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Viewer {
   /** `gallery` gives the pictures; `detail` fills the panel; `on` has at(n), moved(hit), closed(), index(),
-   *  originals(), say(text), question(hit), part(hit, box). */
+   *  originals(), say(text), question(hit), part(hit, box), hitOf(part), which promises another part of a file as a hit. */
   constructor(root, gallery, detail, on) {
     Object.assign(this, { root, gallery, detail, on });
     this.pswp = null;
@@ -34,7 +34,7 @@ export class Viewer {
       ended: () => { this.drawBar(); this.root.focus({ preventScroll: true }); },
     });
     this.shots = new Shots({
-      index: () => this.on.index(), views: (hit) => views(hit, this.on.index()), play: (place, part) => this.showPart(place, part),
+      index: () => this.on.index(), views: (hit) => views(hit, this.on.index()), play: (part) => this.showPart(part),
       drawn: (there) => {
         this.root.classList.toggle("cs-has-shots", there);
         this.pswp?.updateSize(true);
@@ -48,13 +48,13 @@ export class Viewer {
 
   get isOpen() { return this.hit !== null; }
 
-  /** Show the picture at place `n` of the gallery, or (n null) `hit` by itself. */
+  /** Show a picture at place `n` of the gallery, which may have another part of the file there; or (n null) by itself. */
   open(hit, n) {
     if (this.isOpen) this.shut();
     this.alone = n === null;
     this.hit = hit;
     this.given = new Set();
-    this.instead = null;
+    this.keepAt(n, hit);
     this.root.hidden = false;
     this.root.classList.toggle("cs-with-info", this.wantsInfo());
     const pswp = this.pswp = new PhotoSwipe({
@@ -101,11 +101,16 @@ export class Viewer {
     this.root.focus({ preventScroll: true });
   }
 
-  /** The same picture is now at another place of a new order, or at none. */
-  moveTo(n) {
+  /** The same picture is now at another place of a new order, or at none; `hit` is what that order says of it. */
+  moveTo(n, hit) {
     const { pswp } = this;
     this.alone = n === null;
-    this.instead = this.instead && n !== null ? { n, hit: this.instead.hit } : null;
+    const now = [n === null ? null : this.gallery.item(n), hit].find((one) => one?.row_id === this.hit.row_id);
+    if (now) {
+      this.hit = now;
+      this.detail.show(now, this.on.index());
+    }
+    this.keepAt(n, this.hit);
     const at = n ?? 0;
     for (const index of this.given) if (index !== pswp.currIndex) pswp.contentLoader.removeByIndex(index);
     this.given = new Set([at]);
@@ -115,16 +120,22 @@ export class Viewer {
     pswp.dispatch("change");
   }
 
+  /** See to it that `hit` is what is seen at a place, whatever the gallery has there. */
+  keepAt(n, hit) {
+    this.instead = n === null || this.gallery.item(n)?.row_id === hit.row_id ? null : { n, hit };
+  }
+
   close() { this.pswp?.close(); }
 
   /** Take it off the screen and tell nobody. */
   shut() {
     const { pswp } = this;
     this.pause();
-    this.stopVideo();
+    this.dropVideo();
     this.hideWhere();
     this.crop.end();
     this.shots.show(null);
+    this.wanted = null;
     this.pswp = null;
     this.hit = null;
     pswp?.destroy();
@@ -133,7 +144,7 @@ export class Viewer {
     if (document.fullscreenElement) document.exitFullscreen();
   }
 
-  /** What is at a place: `instead` is another page of the same document. */
+  /** What is at a place: `instead` is another part of the file that the gallery has there, or a near-duplicate of it. */
   at(n) {
     if (this.instead?.n === n) return this.instead.hit;
     return this.alone ? (n === 0 ? this.hit : undefined) : this.gallery.item(n);
@@ -178,11 +189,13 @@ export class Viewer {
       this.crop.end();
     }
     if (isOther) {
-      this.stopVideo();
-      this.shown = hit;
+      if (this.wanted?.row_id !== hit.row_id) { // not the next shot of a video that plays
+        this.wanted = null;
+        this.stopVideo();
+      }
       this.detail.show(hit, this.on.index());
       this.shots.show(hit);
-      this.on.moved(hit); // also of another page of a document: the address names what is seen
+      this.on.moved(hit); // also of another part of the file: the address names what is seen
     }
     if (isNew) this.overlay.over(pswp.currSlide, hit);
     this.drawBar();
@@ -215,7 +228,7 @@ export class Viewer {
     const address = original(hit, this.on.index());
     const content = pswp.currSlide?.content;
     if (isVideo(hit)) {
-      this.playVideo(address, startOf(this.shown));
+      this.playVideo(address, startOf(hit));
       return;
     }
     if (!pictures.shown.includes(hit.format)) {
@@ -231,16 +244,31 @@ export class Viewer {
     if (this.stopVideo()) return;
     this.pause();
     const video = make("video.cs-video", { src: `${address}#t=${seconds}`, controls: true, autoplay: true });
-    video.addEventListener("timeupdate", () => { if (this.video === video) this.shots.mark(video.currentTime); });
+    video.addEventListener("timeupdate", () => { if (this.video === video) this.follow(video); });
     video.addEventListener("error", () => {
-      if (this.stopVideo()) this.on.say(t("viewer.no_video"));
+      if (this.video === video && this.stopVideo()) this.on.say(t("viewer.no_video"));
     });
     this.video = video;
     this.pswp.element.append(video);
     video.focus({ preventScroll: true });
   }
 
+  /** Keep everything with the shot that plays. */
+  follow(video) {
+    const part = video.seeking || video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA ? null : this.shots.at(video.currentTime);
+    if (part && part.row_id !== (this.wanted ?? this.hit).row_id) this.become(part);
+  }
+
+  /** Take the video away: the picture below it is then of the shot that played. Whether there was any. */
   stopVideo() {
+    const { pswp } = this;
+    const had = this.dropVideo();
+    const shown = pswp.currSlide?.content.data.hit;
+    if (had && shown && shown.row_id !== this.at(pswp.currIndex)?.row_id) pswp.refreshSlideContent(pswp.currIndex);
+    return had;
+  }
+
+  dropVideo() {
     const { video } = this;
     this.video = null;
     video?.remove();
@@ -248,37 +276,33 @@ export class Viewer {
   }
 
   /** Show another page of the document; or a shot of the video, and play from there where that is allowed. */
-  showPart(place, part) {
-    if (pageOf(part) === null) this.playShot(place, part);
-    else this.showPage(part);
-  }
-
-  async showPage(part) {
-    const { pswp } = this;
-    const n = pswp.currIndex;
-    const wanted = this.wanted = part;
-    let hit;
-    try { hit = await picture(part.row_id, this.on.index(), contentOf(part)); } catch (error) { this.on.say(error.message); return; }
-    if (this.pswp !== pswp || pswp.currIndex !== n || this.wanted !== wanted) return;
-    this.instead = { n, hit };
-    pswp.refreshSlideContent(n);
-  }
-
-  async playShot(seconds, shot) {
-    const { hit, pswp, video } = this;
-    this.hideWhere();
-    this.crop.end();
-    this.overlay.clear(".cs-box");
-    this.shown = { ...hit, row_id: shot.row_id, view: shot.view, words: [] };
+  showPart(part) {
+    this.become(part);
+    const { hit, video } = this;
     if (video) {
-      video.currentTime = seconds;
+      video.currentTime = part.place;
       video.play();
-    } else if (isVideo(hit) && this.on.originals()) this.playVideo(original(hit, this.on.index()), seconds);
-    const content = pswp.currSlide?.content;
-    if (content) {
-      content.data.largest = true;
-      await this.swap(content, thumbnail(shot, this.on.index(), LARGE));
+    } else if (isVideo(hit) && this.on.originals()) this.playVideo(original(hit, this.on.index()), part.place);
+  }
+
+  /** Show another part of the file, of which the row is known. */
+  async become(part) {
+    const { pswp } = this;
+    this.wanted = part;
+    let hit;
+    try { hit = await this.on.hitOf(part); } catch (error) {
+      if (this.pswp === pswp && this.wanted === part) this.on.say(error.message);
+      return;
     }
+    if (this.pswp === pswp && this.wanted === part && this.shots.has(hit)) this.showInstead(hit);
+  }
+
+  /** Show what is no place of its own: another part of this file, or a near-duplicate. */
+  showInstead(hit) {
+    const { pswp } = this;
+    this.instead = { n: pswp.currIndex, hit };
+    if (this.video) pswp.dispatch("change"); // the picture lies under it
+    else pswp.refreshSlideContent(pswp.currIndex);
   }
 
   // ---- where, words, and a part
@@ -286,15 +310,15 @@ export class Viewer {
   /** Show where in the picture the question matches; again: hides it. */
   async toggleWhere() {
     if (this.looking || this.overlay.isWhereShown) { this.hideWhere(); this.drawBar(); return; }
-    const { shown } = this;
-    const asked = this.on.question(this.hit);
+    const { hit } = this;
+    const asked = this.on.question(hit);
     if (!asked) { this.on.say(t("where.nothing")); return; }
     this.stopVideo();
     const looking = this.looking = new AbortController();
     this.tell(t("where.looking"));
     this.drawBar();
     try {
-      const found = await where({ ...asked, row_id: shown.row_id, content: contentOf(shown) }, looking.signal);
+      const found = await where({ ...asked, row_id: hit.row_id, content: contentOf(hit) }, looking.signal);
       if (this.looking !== looking) return;
       this.overlay.showWhere(found);
       this.tell(surety(found));
