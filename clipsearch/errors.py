@@ -11,6 +11,7 @@
     ├── EncoderMismatch       vectors of another model than the one asked for
     │   └── MixedModels       indexes of different models that were to be searched together
     ├── ViewsMismatch         vectors of other views of each picture than those asked for
+    ├── RegionsMismatch       regions of pictures are kept, and were not asked for, or the other way round
     ├── DimensionMismatch     vectors of another length than the index's
     ├── NoPictures            nothing to index
     ├── OtherCollection       the index belongs to another folder than the one named
@@ -231,6 +232,20 @@ class ViewsMismatch(ClipsearchError):
         super().__init__(
             f"the index {index} was built with {seen} of each picture. Leave out --views to go on with it, or encode "
             f"everything again with: clipsearch index {source} --views {wanted} --reindex"
+        )
+
+
+class RegionsMismatch(ClipsearchError):
+    """The index keeps vectors of the regions of pictures, or not, and the other was `wanted`."""
+
+    def __init__(self, index: Path, wanted: bool, source: str) -> None:
+        self.index = index
+        self.wanted = wanted
+        self.source = source
+        found, option = ("without", "--regions") if wanted else ("with", "--no-regions")
+        super().__init__(
+            f"the index {index} was built {found} regions of pictures. Leave out {option} to go on with it, or encode "
+            f"everything again with: clipsearch index {source} {option} --reindex"
         )
 
 

@@ -51,6 +51,7 @@ there is a clip in it."""
 DEFAULT_HITS = 20  # of an answer, where nobody says how many
 MOST_PIECES = 32  # in which one long picture is seen
 VIEWS = 5  # the whole picture and its four tiles: what `--views` takes beside 1
+REGIONS = VIEWS - 1  # whose vectors `--regions` keeps beside that of the picture
 
 FIRST_WITH_WORDS = 3  # the first version of the reader of metadata that reads what people wrote
 
@@ -161,6 +162,11 @@ class ImageRecord:
         number = self.view.removeprefix("page=")
         is_page = number != self.view and number.isascii() and number.isdecimal() and len(number) < 10
         return int(number) if is_page else None
+
+    @property
+    def is_region(self) -> bool:
+        """Whether it is a part of a picture, which is found with the picture and never instead of it."""
+        return self.view.startswith("xywh=")
 
     @property
     def part_at(self) -> float | None:
@@ -514,6 +520,7 @@ class ModelRef:
     score_scale: float
     precision: str | None = None  # the arithmetic that made the vectors, as far as it was noted: fp32, bf16, int8
     tiled: int = 0  # in how many views each picture was encoded, the whole and its tiles; 0: as a whole alone
+    regions: int = 0  # of how many tiles of each picture the vectors are kept, too; 0: of none
 
     @property
     def views(self) -> int:
@@ -522,7 +529,7 @@ class ModelRef:
 
     def makes_vectors_of(self, other: ModelRef) -> bool:
         """Whether its vectors and those of another can stand in one index."""
-        return (self.fingerprint, self.tiled) == (other.fingerprint, other.tiled)
+        return (self.fingerprint, self.tiled, self.regions) == (other.fingerprint, other.tiled, other.regions)
 
 
 TagKind = Literal["tag", "concept", "search"]

@@ -377,7 +377,7 @@ class RemoteCollection:
         """What says, beside its row id, which picture a hit is of: its content, or where that says too little its
         index."""
         record = hit.record
-        if record.content_hash is None or record.member or record.view:
+        if record.content_hash is None or record.member or (record.view and not record.is_region):
             return self._index_of([record.row_id])
         return {"content": record.content_hash}
 

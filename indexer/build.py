@@ -31,12 +31,13 @@ from clipsearch.archives.remote import Storage
 from clipsearch.archives.said import with_said
 from clipsearch.config import INDEX_DIR_NAME, check_not_away, index_dir_for, is_index
 from clipsearch.encoder import Encoder
-from clipsearch.encoder.pieces import encode_decoded
+from clipsearch.encoder.pieces import encode_decoded, encode_with_regions
 from clipsearch.errors import (
     ClipsearchError,
     EncoderMismatch,
     IndexAway,
     InvalidArgument,
+    RegionsMismatch,
     StorageError,
     ViewsMismatch,
     first_line,
@@ -62,6 +63,7 @@ from clipsearch.indexer.look import look
 from clipsearch.indexer.pages import watched
 from clipsearch.indexer.patience import IndexClock
 from clipsearch.indexer.rebuild import carried_over
+from clipsearch.indexer.regions import regions_of
 from clipsearch.indexer.remark import remarked, with_hidden
 from clipsearch.indexer.retries import attempts_after, is_read_again, limit_for, says_nothing
 from clipsearch.indexer.scan import FoundFile, Scan
@@ -77,6 +79,7 @@ from clipsearch.pictures.pool import DecodeResult, DecodeTask
 from clipsearch.places import is_address
 from clipsearch.query.arguments import read_number, shown
 from clipsearch.records import (
+    REGIONS,
     VIEWS,
     FloatArray,
     Fragment,
@@ -152,6 +155,7 @@ class IndexOptions:
     follow_links: bool | None = None  # out of the folder; None: as in the last run, at first no
     archives: bool | None = None  # also what is in tars, Parquet and Arrow; None: as in the last run, at first no
     views: int | None = None  # of each picture: 1, or 5 with its tiles; None: as before, at first 1
+    regions: bool | None = None  # keep the vectors of the tiles of each picture, too; None: as before, at first no
     exclude: tuple[str, ...] = ()  # patterns of what to leave out in this run, as in .clipsearchignore
     new: bool | None = None  # make an index where there is none; None: only where none is known to have been
 
@@ -171,6 +175,8 @@ class IndexOptions:
                 read_number(name, value, least, most)
         if self.views not in (None, 1, VIEWS) or isinstance(self.views, bool):
             raise InvalidArgument("views", shown(self.views), f"1 or {VIEWS}")
+        if not isinstance(self.regions, bool | None):
+            raise InvalidArgument("regions", shown(self.regions), "True or False")
         given: object = self.exclude
         if not isinstance(given, list | tuple) or not all(isinstance(pattern, str) for pattern in given):
             raise InvalidArgument("exclude", shown(given), "patterns in a tuple")
@@ -199,7 +205,8 @@ class IndexReport:
     left_out: dict[str, int] = field(default_factory=dict)  # files and folders that were left out, for each reason
     warnings: list[str] = field(default_factory=list)
     pictures: int = 0  # searchable after the run
-    rows: int = 0  # what these are seen as: more than they are where there are videos or documents
+    rows: int = 0  # what these are seen as: more than they are where there are videos, documents or regions
+    regions: int = 0  # of each picture
     partial: int = 0  # of those encoded, pictures of which only a part could be read
     skipped: list[SkippedImage] = field(default_factory=list)  # every picture-like file that is not, and why
     other_files: dict[str, int] = field(default_factory=dict)  # what is no picture by its name, by kind
@@ -321,13 +328,14 @@ def _index_folder(
         return report
 
 
-def work_of(root: Path, encoder: Encoder, options: IndexOptions, views: int, precision: str | None = None) -> Work:
-    """What a run asks of whoever reads and encodes for it."""
+def work_of(root: Path, encoder: Encoder, options: IndexOptions, model: ModelRef) -> Work:
+    """What a run asks of whoever reads and encodes for it, to make vectors as those of `model` are."""
     return Work(
         root,
         encoder,
-        precision,
-        views,
+        model.precision,
+        model.views,
+        model.regions,
         options.workers,
         options.batch_pictures,
         options.timeout_s,
@@ -349,30 +357,42 @@ def archives_of(root: Path, listed: str, options: IndexOptions, current: Manifes
     return dataset_files(root) or (None if current is None else False)
 
 
-def decode_pool(encoder: Encoder, options: IndexOptions, views: int) -> LocalPool:
-    """What reads pictures for an encoder, in so many views."""
-    return open_local(work_of(Path(), encoder, options, views))
+def decode_pool(encoder: Encoder, options: IndexOptions, model: ModelRef) -> LocalPool:
+    """What reads pictures for an encoder, as a run does that makes vectors of `model`."""
+    return open_local(work_of(Path(), encoder, options, model))
 
 
-def model_of(encoder: Encoder, views: int = 1) -> ModelRef:
-    """How a manifest names an encoder, and in how many views it sees each picture."""
-    tiled = views if views > 1 else 0
-    return ModelRef(encoder.name, encoder.fingerprint, encoder.dim, float(encoder.score_scale), tiled=tiled)
+def model_of(encoder: Encoder, options: IndexOptions) -> ModelRef:
+    """How a manifest names an encoder, and what it sees of each picture, as far as the user says."""
+    views = options.views or 1
+    return ModelRef(
+        encoder.name,
+        encoder.fingerprint,
+        encoder.dim,
+        float(encoder.score_scale),
+        tiled=views if views > 1 else 0,
+        regions=REGIONS if options.regions else 0,
+    )
 
 
-def tiled_of(wish: int | None, model: ModelRef, current: Manifest) -> int:
-    """In which views a `--reindex` encodes: as the user says; as one that it continues; as before."""
-    if wish is not None:
-        return wish if wish > 1 else 0
-    rebuild = current.rebuild
-    same = rebuild is not None and rebuild.model.fingerprint == model.fingerprint
-    return rebuild.model.tiled if rebuild is not None and same else current.model.tiled
+def model_to_rebuild(encoder: Encoder, options: IndexOptions, current: Manifest) -> ModelRef:
+    """What a `--reindex` makes: as the user says; as one that it continues; as before."""
+    model, rebuild = model_of(encoder, options), current.rebuild
+    continued = rebuild is not None and rebuild.model.fingerprint == model.fingerprint
+    before = rebuild.model if rebuild is not None and continued else current.model
+    return dataclasses.replace(
+        model,
+        tiled=before.tiled if options.views is None else model.tiled,
+        regions=before.regions if options.regions is None else model.regions,
+    )
 
 
 def check_views(options: IndexOptions, current: Manifest, index_dir: Path, root: Path) -> None:
-    """Raises: ViewsMismatch if other views are wished than the index has."""
+    """Raises: ViewsMismatch, RegionsMismatch if other views are wished than the index has."""
     if options.views is not None and options.views != current.model.views:
         raise ViewsMismatch(index_dir, current.model.views, options.views, str(root))
+    if options.regions is not None and options.regions != bool(current.model.regions):
+        raise RegionsMismatch(index_dir, options.regions, str(root))
 
 
 class _Teller:
@@ -455,7 +475,7 @@ class _Run:
         self.ignore = ignore
         self.notify = notify
         self.report = IndexReport(writer.index_dir, root)
-        self.model = model_of(encoder, options.views or 1)
+        self.model = model_of(encoder, options)
         self.manifest = Manifest(0, "", self._root_name(), self.model, 0)
         self.changes = Changes()
         self.scan = Scan()
@@ -638,7 +658,7 @@ class _Run:
         if self.options.reindex:
             self._rebuilding = True
             rebuild = current.rebuild
-            self.model = dataclasses.replace(self.model, tiled=tiled_of(self.options.views, self.model, current))
+            self.model = model_to_rebuild(self.encoder, self.options, current)
             if rebuild is None or not rebuild.model.makes_vectors_of(self.model):
                 rebuild = Rebuild(self.model)
             self.model = dataclasses.replace(self.model, precision=rebuild.model.precision)
@@ -646,7 +666,9 @@ class _Run:
         elif current.model.fingerprint == self.model.fingerprint:
             check_views(self.options, current, index_dir, self.root)
             model = current.model
-            self.model = dataclasses.replace(self.model, precision=model.precision, tiled=model.tiled)
+            self.model = dataclasses.replace(
+                self.model, precision=model.precision, tiled=model.tiled, regions=model.regions
+            )
             self.manifest = dataclasses.replace(current, root=self._root_name(), model=self.model)
         else:
             raise EncoderMismatch(index_dir, current.model.name, self.encoder.name, str(self.root))
@@ -667,7 +689,7 @@ class _Run:
             self.notify(Progress("read", 0, self._total))
             self._finish_archives()
             return
-        work = work_of(self.root, self.encoder, self.options, self.model.views, self.model.precision)
+        work = work_of(self.root, self.encoder, self.options, self.model)
         with self.executor.open(work) as pool:
             # Copies come slowly at times: what was read is used, and committed, before the next is waited for.
             ahead = pool.capacity if self._storage is None else max(pool.workers, pool.capacity // 4)
@@ -896,12 +918,12 @@ class _Run:
             same.append((file, result))  # as a file that is about to be encoded
         elif content is not None and (known := self._pending_keys.get(content)) is not None:
             self._add_copy(file, result, known)
-        elif content is not None and (vector_id := self._vectors.find(_key(content))) is not None:
-            self._add(dataclasses.replace(_decoded(file, result), vector_id=vector_id), None)
+        elif content is not None and (stored := self._stored(file, result)) is not None:
+            self._add_rows(stored)
             self.report.copied += 1
         elif result.vectors is not None:
             self._note_precision(result.precision)
-            self._add_encoded(file, result, result.vectors[0])
+            self._add_encoded(file, result, result.vectors)
         elif result.pieces is not None:
             self._batch.append((file, result, result.pieces))
             if content is not None:
@@ -1013,16 +1035,37 @@ class _Run:
             return
         encoder = self._precise_encoder()
         pictures, tiled = [pieces for _, _, pieces in self._batch], [result.is_tiled for _, result, _ in self._batch]
-        vectors = encode_decoded(encoder, pictures, tiled)
+        if self.model.regions:
+            made = encode_with_regions(encoder, pictures, tiled, views=self.model.views)
+        else:
+            made = list(encode_decoded(encoder, pictures, tiled)[:, None])
         self._note_precision(encoder.image_precision)
-        for (file, result, _), vector in zip(self._batch, vectors, strict=True):
-            self._add_encoded(file, result, vector)
+        for (file, result, _), vectors in zip(self._batch, made, strict=True):
+            self._add_encoded(file, result, vectors)
         self._batch.clear()
         self._batch_hashes.clear()
 
-    def _add_encoded(self, file: FoundFile, result: DecodeResult, vector: FloatArray) -> None:
-        """Add a picture with its vector, shape (D,), and the files of the same content that wait for it."""
-        pending = self._add(_decoded(file, result), vector)
+    def _rows_as_seen(self, file: FoundFile, result: DecodeResult) -> list[ImageRecord]:
+        """The rows of a decoded picture: that of the whole, then those of its regions, if the index keeps any."""
+        whole = _decoded(file, result)
+        regions = regions_of(result) if self.model.regions else ()
+        return [whole, *(dataclasses.replace(whole, view=view) for view in regions)]
+
+    def _stored(self, file: FoundFile, result: DecodeResult) -> list[Pending] | None:
+        """The rows of a picture whose vectors are all there, of one that was deleted; else None."""
+        rows: list[Pending] = []
+        for record in self._rows_as_seen(file, result):
+            key = vector_key(record)
+            vector_id = None if key is None else self._vectors.find(_key(key))
+            if vector_id is None:
+                return None
+            rows.append((dataclasses.replace(record, vector_id=vector_id), None))
+        return rows
+
+    def _add_encoded(self, file: FoundFile, result: DecodeResult, vectors: FloatArray) -> None:
+        """Add a picture with its vector and those of its regions, shape (1 + R, D), and the files of the same content
+        that wait for it."""
+        pending = self._add_rows(list(zip(self._rows_as_seen(file, result), vectors, strict=True)))[0]
         self.report.encoded += 1
         self.report.partial += result.partial is not None
         if result.content_hash is not None:
@@ -1046,7 +1089,7 @@ class _Run:
 
     def _add_copy(self, file: FoundFile, result: DecodeResult, same: Pending) -> None:
         """A file with the content of one that waits for its commit: the vector is found by the content then."""
-        self._add(_decoded(file, result), None)
+        self._add_rows([(record, None) for record in self._rows_as_seen(file, result)])
         self.report.copied += 1
 
     def _is_said_of_differently(self, file: FoundFile, row: int) -> bool:
@@ -1291,6 +1334,7 @@ class _Run:
         self.report.generation = self.manifest.generation
         self.report.pictures = self.manifest.pictures
         self.report.rows = self.manifest.answered
+        self.report.regions = self.manifest.model.regions
         self.report.missing = self.manifest.missing
 
     def _numbered(self, manifest: Manifest) -> tuple[list[ImageRecord], VectorBlock]:

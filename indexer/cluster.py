@@ -305,7 +305,7 @@ class RayPool:
             work.workers,
             work.timeout_s,
             work.max_pixels,
-            work.views,
+            work.views_to_read,
         )
         actor = self._ray.remote(UnitWorker).options(
             num_cpus=cpus,
@@ -426,6 +426,7 @@ class RayPool:
                         self._work.encoder.fingerprint,
                         self._precision,
                         self._work.views,
+                        self._work.regions,
                         self._work.batch_pictures,
                         carried,
                     )

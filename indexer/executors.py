@@ -13,6 +13,7 @@ from typing import Protocol, Self
 
 from clipsearch.encoder import Encoder
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
+from clipsearch.records import VIEWS
 
 AHEAD_OF_GPU = 1024  # pictures: it takes many at once, and workers go on reading meanwhile
 
@@ -25,10 +26,16 @@ class Work:
     encoder: Encoder
     precision: str | None = None
     views: int = 1
+    regions: int = 0  # of each picture, whose vectors are wanted, too
     workers: int | None = None  # decoding processes; None: as many as pay
     batch_pictures: int | None = None
     timeout_s: float = 10.0
     max_pixels: int | None = None
+
+    @property
+    def views_to_read(self) -> int:
+        """In how many views pictures are decoded."""
+        return VIEWS if self.regions else self.views
 
 
 class Pool(Protocol):
@@ -112,5 +119,5 @@ def open_local(work: Work) -> LocalPool:
         timeout_s=work.timeout_s,
         max_pixels=work.max_pixels,
         pieces=True,
-        views=work.views,
+        views=work.views_to_read,
     )

@@ -18,7 +18,7 @@ from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import ClipsearchError, EncoderMismatch, IndexAway, IndexNotFound
 from clipsearch.indexer.archives import members_to_read, opened
 from clipsearch.indexer.belonging import check_folder, check_place, devices_before, moved_from, split_source
-from clipsearch.indexer.build import IndexOptions, archives_of, check_views, decode_pool, model_of, tiled_of
+from clipsearch.indexer.build import IndexOptions, archives_of, check_views, decode_pool, model_of, model_to_rebuild
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.compact import needs_upgrade
 from clipsearch.indexer.ignore import Folder, Ignore
@@ -28,7 +28,7 @@ from clipsearch.indexer.scan import FoundFile
 from clipsearch.pictures.formats import classify_name, is_candidate
 from clipsearch.pictures.pool import DecodeTask
 from clipsearch.places import is_address
-from clipsearch.records import Fragment, Manifest, PixelArray
+from clipsearch.records import Fragment, Manifest, ModelRef, PixelArray
 from clipsearch.store import open_snapshot
 
 MEASURED = 96  # pictures, at least
@@ -153,7 +153,7 @@ def _plan(
     fragments: tuple[Fragment, ...] = ()
     devices: dict[str, int] = {}
     links = options.follow_links
-    views = options.views or 1
+    model = model_of(encoder, options)
     if current is not None:
         moved_from(root, index_dir, current)
         devices = devices_before(root, index_dir, current)
@@ -161,14 +161,14 @@ def _plan(
         fragments = current.fragments
         if options.reindex:  # only what was encoded anew by an interrupted run is there
             rebuild = current.rebuild
-            views = tiled_of(options.views, model_of(encoder), current) or 1
-            same = rebuild is not None and rebuild.model.makes_vectors_of(model_of(encoder, views))
+            model = model_to_rebuild(encoder, options, current)
+            same = rebuild is not None and rebuild.model.makes_vectors_of(model)
             fragments = rebuild.fragments if rebuild is not None and same else ()
         elif current.model.fingerprint != encoder.fingerprint:
             raise EncoderMismatch(index_dir, current.model.name, encoder.name, str(root))
         else:
             check_views(options, current, index_dir, root)
-            encoder, views = encoder.in_precision(current.model.precision), current.model.views
+            encoder, model = encoder.in_precision(current.model.precision), current.model
     all_skipped = options.retry_skipped or (current is not None and needs_upgrade(current))
     catalog = Catalog(index_dir, fragments)
     ignore = _Ignore(root, options.exclude, follow_links=bool(links))
@@ -186,7 +186,7 @@ def _plan(
     )
     _open_archives(plan, seen)
     _count(plan, seen, catalog)
-    _measure(plan, seen, catalog, encoder, options, stop, views)
+    _measure(plan, seen, catalog, encoder, options, stop, model)
     return plan
 
 
@@ -243,7 +243,7 @@ def _measure(
     encoder: Encoder,
     options: IndexOptions,
     stop: Callable[[], bool],
-    views: int,
+    model: ModelRef,
 ) -> None:
     """Read and encode pictures from all parts of the folder, as a run does. The first batch, which starts everything,
     does not count."""
@@ -276,7 +276,7 @@ def _measure(
             else:
                 yield DecodeTask(number, os.path.join(plan.root, file.path), "decode", file.size_bytes)
 
-    with decode_pool(encoder, options, views) as pool:
+    with decode_pool(encoder, options, model) as pool:
         for result in pool.run(tasks()):
             if stop():
                 raise PlanStopped("the plan was stopped")

@@ -30,6 +30,7 @@ class IndexStatus:
     fingerprint: str
     dim: int
     views_per_picture: int  # in how many each was encoded: 1 or 5
+    regions_per_picture: int  # tiles whose vectors are kept, too: 0 or 4
     pictures: int
     rows: int  # what these are seen as: more than they are where there are videos
     skipped_by_status: dict[SkipStatus, int]
@@ -62,6 +63,7 @@ def read_status(index_dir: Path) -> IndexStatus:
             fingerprint=manifest.model.fingerprint,
             dim=manifest.model.dim,
             views_per_picture=manifest.model.views,
+            regions_per_picture=manifest.model.regions,
             pictures=manifest.pictures,
             rows=manifest.answered,
             skipped_by_status=dict(Counter(skip.status for skip in skipped).most_common()),

@@ -20,7 +20,7 @@ import numpy as np
 import xxhash
 
 from clipsearch.encoder import Encoder
-from clipsearch.encoder.pieces import encode_decoded
+from clipsearch.encoder.pieces import encode_decoded, encode_with_regions
 from clipsearch.errors import ClipsearchError
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.records import FloatArray
@@ -37,13 +37,14 @@ class FragmentPlan:
     fingerprint: str
     precision: str | None = None
     views: int = 1
+    regions: int = 0
     batch_pictures: int | None = None  # None: as many as suit the encoder
     carried: bytes = b""
 
     @property
     def name(self) -> str:
         """What to call its output: the same for the same plan, whoever makes it, and whenever."""
-        digest = xxhash.xxh3_128(f"{self.fingerprint} {self.precision} {self.views}".encode())
+        digest = xxhash.xxh3_128(f"{self.fingerprint} {self.precision} {self.views} {self.regions}".encode())
         for task in self.tasks:
             told = dataclasses.replace(task, key=0, timeout_s=None)
             digest.update(f"\n{told!r}".encode("utf-8", "surrogatepass"))
@@ -116,11 +117,16 @@ class FragmentEncoder:
                 self._in_precision[precision] = self.encoder.in_precision(precision)
             return self._in_precision[precision]
 
-    def encode(self, encoder: Encoder, pictures: Sequence[DecodeResult]) -> FloatArray:
-        """One vector for each picture. Shape: (B, D) float32, unit L2."""
+    def encode(
+        self, encoder: Encoder, pictures: Sequence[DecodeResult], *, views: int = 1, regions: int = 0
+    ) -> list[FloatArray]:
+        """The vector of each picture, and of its `regions`. Shapes: (1 + R, D) float32, unit L2."""
         pieces = [picture.pieces for picture in pictures if picture.pieces is not None]
+        tiled = [picture.is_tiled for picture in pictures]
         with self._lock:
-            return encode_decoded(encoder, pieces, [picture.is_tiled for picture in pictures])
+            if regions:
+                return encode_with_regions(encoder, pieces, tiled, views=views)
+            return list(encode_decoded(encoder, pieces, tiled)[:, None])
 
     def encode_frames(self, encoder: Encoder, frames: DecodeResult) -> FloatArray:
         """One vector for each frame of a part of a video; there may be none. Shape: (F, D) float32, unit L2."""
@@ -180,8 +186,9 @@ def encode_fragment(plan: FragmentPlan, encoder: FragmentEncoder, out: Output) -
     batch: list[DecodeResult] = []
 
     def encode() -> None:
-        for picture, vector in zip(batch, encoder.encode(tower, batch), strict=True):
-            done.append(_encoded(picture, vector[None], tower))
+        made = encoder.encode(tower, batch, views=plan.views, regions=plan.regions)
+        for picture, vectors in zip(batch, made, strict=True):
+            done.append(_encoded(picture, vectors, tower))
         batch.clear()
 
     for result in _read(plan, encoder):

@@ -139,7 +139,7 @@ class _Pass:
         self._notify = notify
         self.report = ReadReport(snapshot.index_dir)
         self._fragments: list[LiveRows] = [
-            open_live_rows(snapshot.index_dir, fragment)
+            open_live_rows(snapshot.index_dir, fragment, has_regions=snapshot.manifest.model.regions > 0)
             for fragment in snapshot.manifest.fragments
             if fragment.rows_file is not None
         ]

@@ -10,6 +10,7 @@ a hit of a sentence if its captions have four of five of its words, wrong if the
 out in between. The calibration measured is fitted on other pictures and other words: both are split in two halves, and
 each half is judged by the fit of the other. Then each kind of query is judged by a fit that has seen none of its kind,
 and with `--large` the same fits judge collections of 900 to 5,900 pictures, filled up from the training pictures.
+`--regions` judges pictures by their regions as well (`index --regions`), with the calibration fitted without them.
 `--fit` at last fits on everything but those and writes it. Needs timm's lists (the extra torch).
 """
 
@@ -34,7 +35,7 @@ from PIL import Image
 
 import clipsearch
 from clipsearch.encoder import Encoder
-from clipsearch.pictures.images import prepare
+from clipsearch.pictures.images import prepare, view_boxes
 from clipsearch.records import FloatArray
 from clipsearch.search.confidence import (
     Background,
@@ -46,6 +47,7 @@ from clipsearch.search.confidence import (
     sample_positions,
     shipped_calibration,
 )
+from clipsearch.search.regions import joined
 
 BoolArray = npt.NDArray[np.bool_]
 STOP_WORDS = frozenset(
@@ -114,6 +116,7 @@ class Pictures:
     owner: npt.NDArray[np.int64]
     text_vectors: FloatArray
     words: list[Counter[str]]  # of each picture: how many of its texts have a word
+    regions: FloatArray  # (N, R, D); R is 0 without --regions
 
     def subset(self, chosen: npt.NDArray[np.int64]) -> Pictures:
         at = {int(old): new for new, old in enumerate(chosen)}
@@ -125,6 +128,7 @@ class Pictures:
             np.array([at[int(self.owner[i])] for i in kept], np.int64),
             self.text_vectors[kept],
             [self.words[i] for i in chosen],
+            self.regions[chosen],
         )
 
 
@@ -160,11 +164,15 @@ def main() -> None:
     parser.add_argument("--fit", type=Path, help="write the calibration fitted on all development data here")
     parser.add_argument("--seeds", type=int, default=2, help="how often collections are drawn")
     parser.add_argument("--cache", type=Path, help="folder to keep vectors in between runs")
+    parser.add_argument("--regions", action="store_true", help="also compare four tiles of each picture")
     parser.add_argument("--large", action="store_true", help="also judge collections of 900 to 5,900 pictures")
     options = parser.parse_args()
     encoder = clipsearch.load_encoder(options.model)
-    photos = _load(options.data, "flickr8k-dev-*.tar", "sentence", encoder, options.cache)
-    products = _load(options.data, "fashion-dev-*.tar", "product", encoder, options.cache)
+    if options.regions and (options.fit or options.large):
+        raise SystemExit("--regions measures what was fitted without them, on the development pictures")
+    tiles = 4 if options.regions else 0
+    photos = _load(options.data, "flickr8k-dev-*.tar", "sentence", encoder, options.cache, tiles)
+    products = _load(options.data, "fashion-dev-*.tar", "product", encoder, options.cache, tiles)
     nouns, absent_names = _vocabulary(options.data)
     labels = _encode_labels([*nouns, *absent_names, *_goods()], encoder)
     bank, drawings = bank_vectors(encoder), drawing_vectors(encoder)
@@ -180,6 +188,12 @@ def main() -> None:
             asked += maker.ask()
         halves.append(asked)
         large.append([] if filling is None else maker.ask_large(filling))
+    if options.regions:
+        print(
+            f"{options.model} with regions: {sum(map(len, halves))} queries, judged by the calibration that is shipped"
+        )
+        _report(halves, [shipped_calibration()] * 2)
+        return
     fits = [fit_calibration(asked, photos_of) for asked, photos_of in zip(halves, _alike(photos, bank), strict=True)]
     print(f"{options.model}: {sum(map(len, halves))} queries, each judged by the fit of the other half")
     _report(halves, fits)
@@ -198,8 +212,11 @@ def main() -> None:
 # --- data ------------------------------------------------------------------------------------------------
 
 
-def _load(folder: Path, pattern: str, kind: str, encoder: Encoder, cache: Path | None) -> Pictures:
+def _load(folder: Path, pattern: str, kind: str, encoder: Encoder, cache: Path | None, tiles: int = 0) -> Pictures:
     files, texts = _read(folder, pattern)
+    regions = np.empty((len(files), 0, encoder.dim), np.float32)
+    if tiles:
+        regions = _regions(files, encoder, None if cache is None else cache / f"{kind}-{encoder.fingerprint[:12]}.npy")
     flat = [text for of_one in texts for text in of_one]
     kept = None if cache is None else cache / f"{kind}-{encoder.fingerprint[:12]}-{_tower(encoder)}.npz"
     if kept is not None and kept.exists():
@@ -224,7 +241,24 @@ def _load(folder: Path, pattern: str, kind: str, encoder: Encoder, cache: Path |
             np.savez(kept, vectors=vectors, texts=text_vectors)
     owner = np.repeat(np.arange(len(texts)), [len(of_one) for of_one in texts])
     words = [Counter(word for text in of_one for word in set(_words(text))) for of_one in texts]
-    return Pictures(kind, vectors, flat, owner, text_vectors, words)
+    return Pictures(kind, vectors, flat, owner, text_vectors, words, regions)
+
+
+def _regions(files: list[bytes], encoder: Encoder, kept: Path | None) -> FloatArray:
+    """The vectors of the four tiles of each picture. Shape: (N, 4, D)."""
+    if kept is not None and kept.exists():
+        stored: FloatArray = np.load(kept)
+        return stored
+    found = []
+    for file in files:
+        with Image.open(io.BytesIO(file)) as image:
+            pixels = [prepare(image.crop(box), encoder.preprocessing) for box in view_boxes(image.size)[1:]]
+        found.append(encoder.encode_images(np.stack(pixels)))
+    regions = np.stack(found)
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.save(kept, regions)
+    return regions
 
 
 def _tower(encoder: Encoder) -> str:
@@ -384,6 +418,7 @@ class Maker:
             chosen = np.sort(rng.choice(len(filling.vectors), size, replace=False))
             words = [filling.words[i] for i in chosen]
             beside = replace(filling, vectors=filling.vectors[chosen], texts=[], owner=filling.owner[:0], words=words)
+            beside = replace(beside, regions=filling.regions[chosen])
             found += self._ask_one(f"photos {400 + size}", [own, beside], rng)
         return found
 
@@ -405,7 +440,7 @@ class Maker:
     def _ask_one(self, name: str, parts: list[Pictures], rng: np.random.Generator) -> list[Asked]:
         vectors = np.concatenate([part.vectors for part in parts])
         words = [of_one for part in parts for of_one in part.words]
-        asked, ask = self._asking(name, vectors)
+        asked, ask = self._asking(name, vectors, np.concatenate([part.regions for part in parts]))
         nobody = np.zeros(len(vectors), dtype=bool)
         start = 0
         for part in parts:
@@ -429,9 +464,12 @@ class Maker:
         self._ask_labels(ask, words, nobody, rng, leave_out=WORN if goods else frozenset())
         return asked
 
-    def _asking(self, name: str, vectors: FloatArray) -> tuple[list[Asked], Ask]:
+    def _asking(self, name: str, vectors: FloatArray, regions: FloatArray) -> tuple[list[Asked], Ask]:
         """A list, and what asks a collection and puts the answer there."""
-        background = Background(self.bank, vectors[sample_positions([len(vectors)])[0]], self.drawings)
+        sampled = sample_positions([len(vectors)])[0]
+        flat, count = regions.reshape(-1, vectors.shape[1]), regions.shape[1]
+        of_sample = np.repeat(np.arange(len(sampled)), count), regions[sampled].reshape(-1, vectors.shape[1])
+        background = Background(self.bank, vectors[sampled], self.drawings, of_sample if count else None)
         asked: list[Asked] = []
 
         rng = np.random.default_rng(zlib.crc32(name.encode()))
@@ -444,7 +482,7 @@ class Maker:
             present: bool,
             told: DoubleArray | None = None,
         ) -> None:
-            scores = vectors @ query
+            scores = joined(vectors @ query, np.repeat(np.arange(len(vectors)), count), flat @ query)
             order = np.argsort(-scores)
             deeper = np.concatenate(
                 [rng.integers(0, min(reach, len(order)), DEEPER // 2) for reach in (6 * SHOWN, len(order))]
@@ -456,7 +494,8 @@ class Maker:
             if told is not None:
                 known = right | (told[chosen] >= MOST_LIKELY_RIGHT) | (told[chosen] < CERTAINLY_WRONG)
                 right = right | (told[chosen] >= MOST_LIKELY_RIGHT)
-            features = background.features(query, scores[chosen], float(scores.max()))
+            as_whole, best = background.as_whole(query, scores[chosen], float(scores.max()))
+            features = background.features(query, as_whole, best)
             asked.append(
                 Asked(name, style, text, present, scores[chosen].astype(np.float64), right, known, features, own)
             )
@@ -468,7 +507,7 @@ class Maker:
 
     def _ask_goods(self, name: str, part: Pictures, rng: np.random.Generator) -> list[Asked]:
         """Ask pictures of products for what their titles name, or others' titles, or captions of photos."""
-        asked, ask = self._asking(name, part.vectors)
+        asked, ask = self._asking(name, part.vectors, part.regions)
         titles = [_plain(text) for text in part.texts]
         ways = _goods()
         for noun in self._mine(ways):

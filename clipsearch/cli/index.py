@@ -27,7 +27,7 @@ from clipsearch.cli.options import (
     system_words,
 )
 from clipsearch.cli.skipped import STATUS_WORDS, TRIED_AGAIN
-from clipsearch.cli.terminal import count, duration, progress_display, shown, size
+from clipsearch.cli.terminal import count, duration, progress_display, rows_of, shown, size
 from clipsearch.errors import ClipsearchError
 from clipsearch.places import as_address
 
@@ -113,6 +113,13 @@ def index_command(
         typer.Option(
             help="Views of each picture: 1, or 5 to find more, at several times the cost (docs/views.md). Saved.",
             metavar="1|5",
+        ),
+    ] = None,
+    regions: Annotated[
+        bool | None,
+        typer.Option(
+            "--regions/--no-regions",
+            help="Also keep the vectors of four tiles of each picture, to find small things (docs/views.md). Saved.",
         ),
     ] = None,
     prune: Annotated[
@@ -218,6 +225,7 @@ def index_command(
         reread_metadata=reread_metadata,
         recall=recall,
         views=views,
+        regions=regions,
         prune=prune,
         keep_missing_days=keep_missing,
         follow_links=follow_links,
@@ -306,6 +314,8 @@ def index_command(
             command += (f" --model {quoted(model)}" if model else "") + " --reindex"
         if views is not None:
             command += f" --views {views}"
+        if regions is not None:
+            command += " --regions" if regions else " --no-regions"
         if reread_metadata:
             command += " --reread-metadata"
         print(f"Stopped. Finished work is kept. Continue with: {command}", file=sys.stderr)
@@ -444,5 +454,5 @@ def _print_report(report: IndexReport, place: Path) -> None:
         print(f"  left out: {reasons}")
     found = count(report.pictures, "picture")
     if report.rows != report.pictures:
-        found += f" ({report.rows:,} rows, with shots of videos and pages of documents)"
+        found += f" ({report.rows:,} rows, {rows_of(report.regions)})"
     print(f'{found} in the index. Search with: clipsearch query "a dog on a beach" --index {quoted(place)}')

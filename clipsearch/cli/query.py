@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
 from pathlib import Path
@@ -264,6 +265,8 @@ def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, A
 
 def _path_of(hit: Hit) -> str:
     """The path of a hit; of one in an archive, what stands for it there."""
+    if hit.record.is_region:  # which is no picture
+        hit = dataclasses.replace(hit, record=dataclasses.replace(hit.record, view=""))
     return hit.where if hit.record.member else hit.path
 
 

@@ -10,7 +10,7 @@ import typer
 from clipsearch import config
 from clipsearch.cli.options import IndexOption, JsonOption, print_json
 from clipsearch.cli.skipped import STATUS_WORDS
-from clipsearch.cli.terminal import count, shown, size
+from clipsearch.cli.terminal import count, rows_of, shown, size
 from clipsearch.filenames import safe
 from clipsearch.records import SKIP_STATUSES
 
@@ -50,7 +50,7 @@ def status(
         return
     print(f"pictures    {found.pictures:,}")
     if found.rows != found.pictures:
-        print(f"              in {found.rows:,} rows, with shots of videos and pages of documents")
+        print(f"              in {found.rows:,} rows, {rows_of(found.regions_per_picture)}")
     if found.partial:
         print(f"              {len(found.partial):,} of them partly read")
     if found.missing:
@@ -63,7 +63,8 @@ def status(
     print(f"folder      {shown(str(found.root))}")
     print(f"index       {shown(str(found.index))} ({size(found.size_bytes)})")
     views = f", {found.views_per_picture} views of each picture" if found.views_per_picture > 1 else ""
-    print(f"model       {safe(found.model)}, {found.dim} dimensions{views}")
+    regions = f", {found.regions_per_picture} regions of each" if found.regions_per_picture else ""
+    print(f"model       {safe(found.model)}, {found.dim} dimensions{views}{regions}")
     print(f"generation  {found.generation}, committed {found.committed_at}")
     print(f"fragments   {found.fragments}, with {count(found.deleted_rows, 'deleted row')}")
     if found.rebuilt is not None:

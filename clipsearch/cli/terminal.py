@@ -104,6 +104,12 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def rows_of(regions: int) -> str:
+    """What rows of an index are beside pictures. `regions`: of each picture."""
+    parts = "shots of videos and pages of documents"
+    return f"with regions of pictures, {parts}" if regions else f"with {parts}"
+
+
 def size(size_bytes: int) -> str:
     """A size for people, in decimal units: "3.2 MB"."""
     if size_bytes < 1000:

@@ -38,17 +38,46 @@ def encode_decoded(encoder: Encoder, pictures: Sequence[PixelArray], tiled: Sequ
     """
     if all(len(pieces) == 1 for pieces in pictures):
         return encoder.encode_images(np.concatenate(pictures))
-    counts = np.array([len(pieces) for pieces in pictures])
+    return _joined(_of_all_pieces(encoder, pictures), pictures, tiled or [False] * len(pictures))
+
+
+def encode_with_regions(
+    encoder: Encoder, pictures: Sequence[PixelArray], tiled: Sequence[bool], *, views: int
+) -> list[FloatArray]:
+    """As `encode_decoded`, and behind the vector of each picture those of its regions: its tiles, or the pieces of a
+    long one. `views`: the whole alone is the vector of a picture that is tiled, if it is 1.
+
+    Shapes: each picture (K, H, W, 3) uint8; each result (1 + R, D) float32, unit L2.
+    """
+    vectors = _of_all_pieces(encoder, pictures)
+    ends = np.cumsum([len(pieces) for pieces in pictures])
+    found: list[FloatArray] = []
+    for whole, own, is_tiled in zip(
+        _joined(vectors, pictures, tiled), np.split(vectors, ends[:-1]), tiled, strict=True
+    ):
+        if is_tiled:
+            found.append(own if views == 1 else np.concatenate([whole[None], own[1:]]))
+        else:
+            found.append(own if len(own) == 1 else np.concatenate([whole[None], own]))
+    return found
+
+
+def _of_all_pieces(encoder: Encoder, pictures: Sequence[PixelArray]) -> FloatArray:
+    """The vectors of all pieces of all pictures. Shape: (N, D)."""
     pixels = np.concatenate(pictures)
     size = max(len(pictures), _LEAST_PER_CALL)  # at once: no more than if all were one piece each
-    parts = [encoder.encode_images(pixels[start : start + size]) for start in range(0, len(pixels), size)]
-    kinds = tiled or [False] * len(pictures)
-    weights = np.concatenate([_weights(*picture) for picture in zip(pictures, kinds, strict=True)])[:, None]
+    return np.concatenate([encoder.encode_images(pixels[at : at + size]) for at in range(0, len(pixels), size)])
+
+
+def _joined(vectors: FloatArray, pictures: Sequence[PixelArray], tiled: Sequence[bool]) -> FloatArray:
+    """The vector of each picture, of those of all pieces. Shapes: vectors (N, D); (B, D)."""
+    counts = np.array([len(pieces) for pieces in pictures])
+    weights = np.concatenate([_weights(*picture) for picture in zip(pictures, tiled, strict=True)])[:, None]
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    totals = np.add.reduceat(np.concatenate(parts) * weights, starts, axis=0)
+    totals = np.add.reduceat(vectors * weights, starts, axis=0)
     lengths = np.linalg.norm(totals, axis=1, keepdims=True)
-    vectors: FloatArray = (totals / np.maximum(lengths, 1e-12)).astype(np.float32)
-    return vectors
+    joined: FloatArray = (totals / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return joined
 
 
 def _weights(pieces: PixelArray, is_tiled: bool) -> FloatArray:

@@ -65,7 +65,7 @@ class Pictures:
                 ]
             )
         )
-        every = manifest.pictures + manifest.more_views + len(self._missing)
+        every = manifest.pictures + (0 if photos.has_regions else manifest.more_views) + len(self._missing)
         self.count = every if self._chosen is None else len(self._chosen)  # about, with missing rows
         self._tags = [(tag.name, self._carriers(tag.name)) for tag in photos.tags]
 

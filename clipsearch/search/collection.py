@@ -220,6 +220,11 @@ class Collection:
         """Whether some files are seen as several things, such as the shots of a video."""
         return any(fragment.views for fragment in self.manifest.fragments)
 
+    @property
+    def has_regions(self) -> bool:
+        """Whether pictures are also found by parts of them, whose vectors the index keeps."""
+        return self.manifest.model.regions > 0
+
     def __iter__(self) -> Iterator[ImageRecord]:
         """What the index knows of each picture that can be found, by row id."""
         return heapq.merge(*map(_records_of, self.live_rows()), key=lambda record: record.row_id)
@@ -430,16 +435,24 @@ class Collection:
         self._check_open()
         if not hits:
             return hits
-        judged = self.confidences(np.array([hit.score for hit in hits], np.float32), vector, kind, best)
+        scores = np.array([hit.score for hit in hits], np.float32)
+        judged = self.confidences(scores, vector, kind, best, of_regions=self.has_regions)
         return [
             dataclasses.replace(hit, confidence=confidence, band=band)
             for hit, (confidence, band) in zip(hits, judged, strict=True)
         ]
 
     def confidences(
-        self, scores: FloatArray, vector: FloatArray, kind: QueryKind = "text", best: float | None = None
+        self,
+        scores: FloatArray,
+        vector: FloatArray,
+        kind: QueryKind = "text",
+        best: float | None = None,
+        *,
+        of_regions: bool = False,
     ) -> list[tuple[float, Band]]:
-        """The confidence of each score, and the word for it. Shape: scores (K,).
+        """The confidence of each score, and the word for it. Shape: scores (K,). `of_regions`: the scores are of
+        pictures with their regions (`search.regions`).
 
         `vector` is what they were found with, shape (D,); `kind` what it is of; `best` the score of the first of all
         hits, if it is not among these. Needs the model's vectors of a bank of texts and some drawings: encoded by
@@ -457,10 +470,19 @@ class Collection:
         if not len(scores):
             return []
         if self._background is None:
-            positions = sample_positions([len(segment) for segment in self._segments])
-            parts = [segment.file.take(rows) for segment, rows in zip(self._segments, positions, strict=True)]
             bank, drawings = bank_vectors(self.encoder), drawing_vectors(self.encoder)
-            self._background = Background(bank, np.concatenate(parts), drawings)
+            if self.has_regions:
+                every = self.row_ids()
+                sampled = every[sample_positions([len(every)])[0]]
+                which, region_ids = self.regions_of(sampled)
+                regions = which, self.vectors(region_ids)
+                self._background = Background(bank, self.vectors(sampled), drawings, regions)
+            else:
+                positions = sample_positions([len(segment) for segment in self._segments])
+                parts = [segment.file.take(rows) for segment, rows in zip(self._segments, positions, strict=True)]
+                self._background = Background(bank, np.concatenate(parts), drawings)
+        if of_regions:
+            scores, best = self._background.as_whole(vector, scores, best)
         calibration = shipped_calibration()
         found = calibration.confidences(self._background, vector, scores, kind, best).tolist()
         return [(confidence, calibration.band(confidence)) for confidence in found]
@@ -833,7 +855,7 @@ class Collection:
         Raises: NoSuchPicture, UnreadablePicture.
         """
         record = self.record(row_id)
-        if record.view:
+        if record.view and not record.is_region:
             raise UnreadablePicture(record.path, "unreadable", "only a part of a whole picture can be searched for")
         path = self._file_of(record)
         try:
@@ -940,6 +962,9 @@ class Collection:
     def sample(self) -> FloatArray:
         """Vectors of up to SAMPLE_ROWS pictures, evenly spread, deleted ones too. Shape: (N, D) float32."""
         self._check_open()
+        if self._sample is None and self.has_regions:  # of which there are no more than one wants to know
+            every = self.row_ids()
+            self._sample = self.vectors(every[:: max(1, -(-len(every) // SAMPLE_ROWS))])
         if self._sample is None:
             ends = np.cumsum([0, *map(len, self._segments)])
             step = max(1, -(-int(ends[-1]) // SAMPLE_ROWS))
@@ -962,6 +987,11 @@ class Collection:
 
     def search_vectors(self, queries: FloatArray, k: int = DEFAULT_HITS) -> list[list[Hit]]:
         """Return the k pictures nearest to each vector. Shape: queries (Q, D) float32, unit L2."""
+        if self.has_regions:
+            check_queries(queries, self.manifest.model.dim)
+            orders = put_all_in_order(self, [Wish(Query("", ()), vector, all=True) for vector in queries])
+            reach_together(self, orders, read_count(k))
+            return [order.window(self, 0, k) for order in orders]
         scores, ids = self.nearest(queries, k)
         return [self.hits(row_scores, row_ids) for row_scores, row_ids in zip(scores, ids, strict=True)]
 
@@ -977,7 +1007,8 @@ class Collection:
     def nearest(
         self, queries: FloatArray, k: int, *, exact: bool = False, selection: IntArray | None = None
     ) -> tuple[FloatArray, IntArray]:
-        """Return scores and row ids of the k nearest pictures, without looking them up.
+        """Return scores and row ids of the k nearest pictures, without looking them up; also of regions of pictures,
+        where the index has any.
 
         Shapes: queries (Q, D) float32, unit L2; selection (S,) int64, sorted: only these are answered; scores
         (Q, k) cosine; ids (Q, k) int64, -1 where there is none. `exact` searches large segments exhaustively too.
@@ -1035,7 +1066,8 @@ class Collection:
         self._check_open()
         if self._fragments is None:
             fragments = [fragment for fragment in self.manifest.fragments if fragment.rows_file is not None]
-            self._fragments = [open_live_rows(self.index, fragment) for fragment in fragments]
+            has_regions = self.manifest.model.regions > 0
+            self._fragments = [open_live_rows(self.index, part, has_regions=has_regions) for part in fragments]
         return self._fragments
 
     def _vector_ids(self, row_ids: IntArray) -> IntArray:
@@ -1082,7 +1114,7 @@ class Collection:
         first = int(self.files_of(np.array([row_id], np.int64))[0])
         for rows in self.live_rows():
             if rows.has_views and rows.file.position(first) is not None:
-                same = rows.alive & (rows.files_of(np.arange(rows.file.pictures)) == first)
+                same = rows.there & (rows.files_of(np.arange(rows.file.pictures)) == first)
                 return [rows.file.record(at) for at in np.flatnonzero(same).tolist()]
         return [record]
 
@@ -1194,8 +1226,42 @@ class Collection:
                 files[order[here]] = rows.files_of(at[here])
         return files
 
+    def wholes_of(self, row_ids: IntArray) -> IntArray:
+        """The pictures that some rows are of: of a region, the row of its picture. Shapes: (N,) int64."""
+        self._check_open()
+        if not self.has_regions or not len(row_ids):
+            return row_ids
+        wholes = row_ids.copy()
+        order = np.argsort(row_ids, kind="stable")
+        ascending = row_ids[order]
+        for rows in self.live_rows():
+            own = rows.file.columns.row_ids
+            at = np.searchsorted(own, ascending)
+            here = np.flatnonzero(own[np.minimum(at, len(own) - 1)] == ascending) if len(own) else at[:0]
+            wholes[order[here]] = rows.wholes_of(at[here])
+        return wholes
+
+    def regions_of(self, row_ids: IntArray) -> tuple[IntArray, IntArray]:
+        """The regions of some pictures: which of these each is of, and its row id. Shapes: row_ids (N,) int64; both
+        results (R,) int64."""
+        self._check_open()
+        which, found = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        if self.has_regions and len(row_ids):
+            order = np.argsort(row_ids, kind="stable")
+            ascending = row_ids[order]
+            for rows in self.live_rows():
+                of_these, own = rows.regions_of(ascending)
+                which.append(order[of_these])
+                found.append(own)
+        return np.concatenate(which), np.concatenate(found)
+
+    def with_regions(self, row_ids: IntArray) -> IntArray:
+        """Some pictures, and the regions of them. Shapes: (N,) int64, ascending; (M,) int64, ascending."""
+        _, regions = self.regions_of(row_ids)
+        return np.sort(np.concatenate([row_ids, regions])) if len(regions) else row_ids
+
     def row_ids(self) -> IntArray:
-        """The row ids of all pictures, and of all views of them. Shape: (N,) int64, ascending."""
+        """The row ids of all pictures, and of all views of them but regions. Shape: (N,) int64, ascending."""
         return np.sort(np.concatenate([np.empty(0, np.int64), *(rows.row_ids() for rows in self.live_rows())]))
 
     # -- as a table
@@ -1241,7 +1307,8 @@ class Collection:
         fragments = self.live_rows()
         if missing:
             there = [fragment for fragment in self.manifest.fragments if fragment.rows_file is not None]
-            fragments = [open_live_rows(self.index, fragment, missing=True) for fragment in there]
+            has_regions = self.has_regions
+            fragments = [open_live_rows(self.index, part, missing=True, has_regions=has_regions) for part in there]
         for rows in fragments:
             mask = passing(expression, rows.file.columns, partial(self._tagged, rows), holding)
             found.append(rows.file.columns.row_ids[mask & rows.alive])

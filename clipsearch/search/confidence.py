@@ -29,6 +29,7 @@ from clipsearch.errors import ClipsearchError
 from clipsearch.npy import read_array
 from clipsearch.records import Band, FloatArray, IntArray
 from clipsearch.replacing import replacing
+from clipsearch.search.regions import joined
 
 QueryKind = Literal["text", "picture"]
 DoubleArray = npt.NDArray[np.float64]
@@ -180,13 +181,39 @@ class Background:
     """What scores look like in one collection for one model.
 
     Shapes: bank (B, D), sample (M, D), drawings (R, D), float32, unit L2. Without drawings, the sample says where
-    the model's cosines lie, which makes narrow collections look more alike than they are.
+    the model's cosines lie, which makes narrow collections look more alike than they are. `regions`: which picture of
+    the sample each region is of, and its vector; shapes (S,) int64, (S, D).
     """
 
-    def __init__(self, bank: FloatArray, sample: FloatArray, drawings: FloatArray | None) -> None:
+    def __init__(
+        self,
+        bank: FloatArray,
+        sample: FloatArray,
+        drawings: FloatArray | None,
+        regions: tuple[IntArray, FloatArray] | None = None,
+    ) -> None:
         self._bank = bank
         self._sample = sample
         self._drawings = drawings
+        self._regions = regions
+
+    def as_whole(self, query: FloatArray, scores: FloatArray, best: float | None) -> tuple[FloatArray, float | None]:
+        """Scores of pictures with their regions (`search.regions`), as far from what the sample scores as whole
+        pictures': the best of several is higher by chance. Shapes: query (D,), scores (K,)."""
+        if self._regions is None or len(self._sample) < FEWEST_ROWS:
+            return scores, best
+        which, vectors = self._regions
+        plain = self._sample @ query
+        sampled = joined(plain, which, vectors @ query)
+        middle, usual = float(sampled.mean()), float(plain.mean())
+        ratio = _spread(plain) / _spread(sampled)
+
+        def as_whole(score: FloatArray) -> FloatArray:
+            told = np.minimum(score, usual + ratio * (score - middle))
+            return np.where(score >= SAME_PICTURE, score, told)
+
+        told = None if best is None else float(as_whole(np.array([best], np.float32))[0])
+        return as_whole(scores), told
 
     @cached_property
     def _model_cosines(self) -> tuple[float, float]:

@@ -44,10 +44,9 @@ def illustrate(photos: Collection, text: str, *, everything: bool = False) -> li
     if len(told) > PARAGRAPH_LIMIT:
         raise InvalidQuery(f"the text has {len(told)} paragraphs; the limit is {PARAGRAPH_LIMIT}")
     queries = photos.encoder.encode_texts([blocks[n].text or "" for n in told])
-    scores, ids = photos.nearest(queries, len(told) + SPARE_CANDIDATES)
     hits: list[dict[int, Hit]] = []
-    for query, row_scores, row_ids in zip(queries, scores, ids, strict=True):
-        found = photos.judge(photos.hits(row_scores, row_ids), query)
+    for query, nearest in zip(queries, photos.search_vectors(queries, len(told) + SPARE_CANDIDATES), strict=True):
+        found = photos.judge(nearest, query)
         hits.append({hit.record.row_id: hit for hit in found if everything or hit.band != "unlikely"})
     columns = sorted({row_id for candidates in hits for row_id in candidates})
     number = {row_id: n for n, row_id in enumerate(columns)}

@@ -29,6 +29,7 @@ import numpy as np
 
 from clipsearch.query import Query
 from clipsearch.records import Band, FloatArray, Hit, IntArray, Sort, told_confidence
+from clipsearch.search.regions import pictures_of, scores_of, with_places
 from clipsearch.sentences import sentence
 from clipsearch.timing import lap
 from clipsearch.vectors import directed, empty_result
@@ -48,6 +49,7 @@ DEEPEST = 1_000_000
 ORDERS_KEPT = 16
 TOGETHER = 64  # questions in one pass over the vectors: 64 MB of scores
 FOUND_AT_ONCE = 4_000_000  # of all of them: 48 MB
+ROWS_A_PICTURE = 5  # in an index with regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,8 @@ class Order:
     selection: IntArray | None  # row ids that pass the filter, ascending; None without a filter
     everything: int  # how many rows pass the filter
     pictures: int  # and how many pictures they are of; with `each` the same
+    by_regions: bool = False  # pictures score with their regions, which are no hits
+    searched: IntArray | None = None  # `selection`, with the regions of its pictures
     ids: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # the beginning of the order
     scores: FloatArray = field(default_factory=lambda: np.empty(0, np.float32))  # theirs; NaN until it is asked for
     asked: Order | None = None  # that of the question alone, where thumbs have moved it
@@ -238,18 +242,20 @@ class Order:
     def _judged_alone(self, photos: Collection, row_id: int) -> Hit:
         with self._lock:
             self._reach(photos, 1)
-        (hit,) = self._looked_up(photos, np.array([row_id], np.int64), np.full(1, np.nan, np.float32))
+        ids = np.array([row_id], np.int64)
+        ids = photos.wholes_of(ids) if self.by_regions else ids
+        (hit,) = self._looked_up(photos, ids, np.full(1, np.nan, np.float32))
         return hit
 
     def _looked_up(self, photos: Collection, ids: IntArray, scores: FloatArray) -> list[Hit]:
         """Rows as hits, with confidence. `scores`: NaN where they are not known."""
         if self.vector is not None and np.isnan(scores).any():
-            scores = photos.vectors(ids) @ self.vector
+            scores = self._scores_of(photos, ids)
         hits = photos.hits(scores, ids)
         lap("look up the rows")
         hits = self._judged(photos, hits)
         lap("judge what is shown")
-        return hits
+        return with_places(photos, self.vector, hits) if self.by_regions and self.vector is not None else hits
 
     @property
     def _spare(self) -> int:
@@ -296,16 +302,16 @@ class Order:
 
     def _judged(self, photos: Collection, hits: list[Hit]) -> list[Hit]:
         """Hits with confidence: the highest that any of the judges gives."""
-        row_ids = [hit.record.row_id for hit in hits]
+        row_ids = np.array([hit.record.row_id for hit in hits], np.int64)
         for judge in self._judges if hits else ():
             assert judge.vector is not None
             scores = np.array([hit.score for hit in hits], np.float32)
             if judge is not self:
-                scores = photos.vectors(row_ids) @ judge.vector
+                scores = judge._scores_of(photos, row_ids)
                 with judge._lock:
                     if judge._best is None:
                         judge._deepen(photos, FIRST)
-            found = photos.confidences(scores, judge.vector, judge.wish.kind, judge._best)
+            found = judge._confidences(photos, scores)
             hits = [
                 hit
                 if hit.confidence is not None and hit.confidence >= confidence
@@ -315,6 +321,19 @@ class Order:
         return hits
 
     # -- how it is found
+
+    def _scores_of(self, photos: Collection, row_ids: IntArray) -> FloatArray:
+        """What rows score. Shapes: (N,) int64, (N,) float32."""
+        assert self.vector is not None
+        if self.by_regions:
+            return scores_of(photos, row_ids, self.vector)
+        scores: FloatArray = photos.vectors(row_ids) @ self.vector
+        return scores
+
+    def _confidences(self, photos: Collection, scores: FloatArray) -> list[tuple[float, Band]]:
+        """How likely rows with some scores show what is asked for. Shape: (N,)."""
+        assert self.vector is not None
+        return photos.confidences(scores, self.vector, self.wish.kind, self._best, of_regions=self.by_regions)
 
     def _pictures_of(self, photos: Collection, row_ids: IntArray) -> IntArray:
         """What tells the rows of one hit: their file, or each by itself. Shapes: (N,) int64."""
@@ -349,7 +368,7 @@ class Order:
         ids, scores = self._found[:0], self._found_scores[:0]
         for judge in certain or ([] if len(self.written) else judges[:1]):
             fresh = judge._found[~np.isin(judge._found, ids)]
-            own = self._found_scores if judge is self else photos.vectors(fresh) @ self.vector
+            own = self._found_scores if judge is self else self._scores_of(photos, fresh)
             ids, scores = np.concatenate([ids, fresh]), np.concatenate([scores, own])
         nearest_first = np.lexsort((ids, -scores))
         nearest_first = nearest_first[self._first_of_each(photos, ids[nearest_first], ids[:0])]
@@ -412,13 +431,20 @@ class Order:
     def next_depth(self, photos: Collection, wanted: int) -> int:
         """How many of the nearest to look at next, if `wanted` are; 0: there are none."""
         deepest = min(DEEPEST, self.everything)
-        steps = [step for step in STEPS if self._depth < step < deepest]
+        of_each = ROWS_A_PICTURE if self.by_regions else 1
+        steps = [of_each * step for step in STEPS if self._depth < of_each * step < deepest]
+        wanted *= of_each
         if photos.is_exact:  # a deeper search finds the same first ones
             steps = [step for step in steps if step >= wanted]
         return steps[0] if steps else deepest
 
     def take(self, photos: Collection, depth: int, scores: FloatArray, ids: IntArray) -> None:
         """Take over what was found at a depth. Shapes: (K,) float32, best first; (K,) int64, -1 where there is none."""
+        if self.by_regions:
+            assert self.vector is not None
+            are_all = depth == min(DEEPEST, self.everything)
+            scores, ids = pictures_of(photos, self.vector, scores, ids, are_all=are_all)
+            lap("join regions to pictures")
         fresh = (ids >= 0) & ~np.isin(ids, self._found)
         fresh_ids, fresh_scores = ids[fresh], scores[fresh]
         if self._best is None and len(fresh_ids):
@@ -444,7 +470,7 @@ class Order:
 
         def passing(some: FloatArray) -> int:
             assert self.vector is not None
-            judged = photos.confidences(some, self.vector, self.wish.kind, self._best)
+            judged = self._confidences(photos, some)
             least = self.wish.min_confidence
             if least is None:
                 return sum(band != "unlikely" for _, band in judged)
@@ -474,11 +500,11 @@ class Order:
         is_strong = False
         if self._best is not None and len(self._found):
             best = np.array([self._best], np.float32)
-            ((_, band),) = photos.confidences(best, self.vector, self.wish.kind, self._best)
+            ((_, band),) = self._confidences(photos, best)
             is_strong = band == "strong"
         turns = np.concatenate([2 * np.arange(len(lifted)) + is_strong, 2 * np.arange(len(rest)) + (not is_strong)])
         order = np.argsort(turns, kind="stable")
-        own_scores = photos.vectors(lifted) @ self.vector
+        own_scores = self._scores_of(photos, lifted)
         return np.concatenate([lifted, rest])[order], np.concatenate([own_scores, rest_scores])[order]
 
     def _arrange(self, photos: Collection, ids: IntArray, scores: FloatArray, *, is_whole: bool) -> None:
@@ -499,7 +525,7 @@ class Order:
             # one small difference would change all that follows: scores of a pass over several queries are not used
             head_ids = np.sort(ids[:head])
             vectors = photos.vectors(head_ids)
-            head_scores = vectors @ self.vector
+            head_scores = self._scores_of(photos, head_ids) if self.by_regions else vectors @ self.vector
             chosen = diversify(head_scores, vectors, head, wish.diverse)
             ids = np.concatenate([head_ids[chosen], ids[head:]])
             scores = np.concatenate([head_scores[chosen], scores[head:]])
@@ -521,29 +547,38 @@ def put_all_in_order(photos: Collection, wishes: Sequence[Wish]) -> list[Order]:
     """Begin the orders of several questions, their texts encoded together. Raises: as `put_in_order`."""
     of_terms = photos.query_vectors([wish.query for wish in wishes])
     lap("load the model and encode the query")
-    selections: dict[Filter, IntArray] = {}
+    selections: dict[tuple[Filter, bool], tuple[IntArray, IntArray]] = {}
     orders = []
     for wish, vector in zip(wishes, of_terms, strict=True):
         if wish.vector is not None:
             vector = directed(photos.manifest.model.dim, wish.vector, vector if wish.query.terms else None)
         moved = photos.refined(vector, wish.like, wish.unlike)
-        chosen, selection = wish.query.filter, None
+        chosen, selection, searched = wish.query.filter, None, None
         if chosen is not None:
-            if chosen not in selections:
-                selections[chosen] = photos.select(chosen)
-            selection = selections[chosen]
-        everything = photos.manifest.answered if selection is None else len(selection)
+            if (chosen, wish.each) not in selections:
+                passing = photos.select(chosen)
+                with_regions = photos.with_regions(passing) if photos.has_regions else passing
+                selections[chosen, wish.each] = (with_regions if wish.each else passing), with_regions
+            selection, searched = selections[chosen, wish.each]
+        elif wish.each and photos.has_regions:  # which are hits, then
+            selection = searched = photos.with_regions(photos.row_ids())
+        everything = photos.manifest.answered if searched is None else len(searched)
         pictures = everything
         if photos.has_views and not wish.each:
             pictures = len(photos) if selection is None else len(np.unique(photos.files_of(selection)))
-        order = Order(wish, moved, selection, everything, pictures)
+        by_regions = photos.has_regions and not wish.each
+        order = Order(wish, moved, selection, everything, pictures, by_regions, searched)
         if photos.manifest.words and wish.means_words:
             from clipsearch.search.words import rows_with_words, said_words
 
             order.written = rows_with_words(photos, said_words(wish.query), selection)
         if vector is not None and (wish.like or wish.unlike):
             # By rows: which view of a file is the best is for the vector that moved to say.
-            order.asked = Order(replace(wish.without_thumbs, each=True), vector, selection, everything, everything)
+            alone = replace(wish.without_thumbs, each=True)
+            rows = everything
+            if by_regions:
+                rows = len(photos.row_ids() if selection is None else selection)
+            order.asked = Order(alone, vector, selection, everything, rows, by_regions, searched)
         orders.append(order)
     lap("refine and select")
     return orders
@@ -560,7 +595,7 @@ def reach_together(photos: Collection, orders: Sequence[Order], count: int) -> N
         for order in waiting:
             wanted = order.wanted(count)
             if wanted is not None:
-                passes.setdefault((order.next_depth(photos, wanted), id(order.selection)), []).append(order)
+                passes.setdefault((order.next_depth(photos, wanted), id(order.searched)), []).append(order)
         waiting = []
         for (depth, _), alike in passes.items():
             waiting += alike
@@ -576,7 +611,8 @@ def nearest(photos: Collection, orders: Sequence[Order], depth: int) -> tuple[Fl
     if not depth:
         return empty_result(len(orders), 0)
     queries = np.stack([order.vector for order in orders if order.vector is not None])
-    found = photos.nearest(queries, depth, exact=depth > LAST_STEP, selection=orders[0].selection)
+    last = LAST_STEP * (ROWS_A_PICTURE if orders[0].by_regions else 1)
+    found = photos.nearest(queries, depth, exact=depth > last, selection=orders[0].searched)
     lap("find the nearest")
     return found
 

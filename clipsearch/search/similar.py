@@ -93,8 +93,8 @@ Part = tuple[str, str]
 
 
 def part_of(record: ImageRecord) -> Part:
-    """Which part of its file a record is."""
-    return record.member, record.view
+    """Which part of its file a record is: of a region of a picture, the picture."""
+    return record.member, "" if record.is_region else record.view
 
 
 def row_of_content(photos: Collection, row_id: int, content: str | None, part: Part | None = None) -> int:

@@ -289,6 +289,19 @@ class Together(Collection):
         self._check_open()
         return self._in_order(row_ids, lambda photos, own: photos.files_of(own)) if self.has_views else row_ids
 
+    def wholes_of(self, row_ids: IntArray) -> IntArray:
+        self._check_open()
+        return self._in_order(row_ids, lambda photos, own: photos.wholes_of(own)) if self.has_regions else row_ids
+
+    def regions_of(self, row_ids: IntArray) -> tuple[IntArray, IntArray]:
+        self._check_open()
+        which, found = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for part, own in self._divided(row_ids) if self.has_regions else ():
+            of_these, regions = self._of(part, lambda photos, own=own, by=part.by: photos.regions_of(row_ids[own] - by))  # type: ignore[misc]
+            which.append(np.flatnonzero(own)[of_these])
+            found.append(regions + part.by)
+        return np.concatenate(which), np.concatenate(found)
+
     def row_ids(self) -> IntArray:
         found = [ids + part.by for part, ids in self._each(lambda photos: photos.row_ids())]
         return np.concatenate([np.empty(0, np.int64), *found])
@@ -474,12 +487,15 @@ def check_models(collections: Sequence[Collection]) -> None:
         if not model.makes_vectors_of(usual):
             views = f" --views {usual.views}" if usual.views != model.views else ""
             root = safe(str(photos.root))
+            if bool(usual.regions) != bool(model.regions):
+                views += " --regions" if usual.regions else " --no-regions"
             remake = f"clipsearch index {root} --index {safe(str(photos.index))} --model {usual.name}{views} --reindex"
             raise MixedModels(photos.index, _described(model), _described(usual), like.index, remake)
 
 
 def _described(model: ModelRef) -> str:
     views = f" in {model.views} views of each picture" if model.views > 1 else ""
+    views += " with regions" if model.regions else ""
     return f"the model {model.name} ({model.fingerprint[:8]}){views}"
 
 

@@ -217,6 +217,21 @@ class Columns:
         return ~same
 
     @cached_property
+    def firsts(self) -> IntArray:
+        """Of each row, where the first row of its file is. Shape: (N,) int64."""
+        firsts: IntArray = np.flatnonzero(self.starts)[np.cumsum(self.starts) - 1]
+        return firsts
+
+    @cached_property
+    def are_behind_wholes(self) -> npt.NDArray[np.bool_]:
+        """Which rows are parts of a file that follow the row of the whole of it. Shape: (N,) bool."""
+        views = self._numbers.get("view")
+        if views is None or not (in_part := views != 0).any():
+            return np.zeros(len(self), bool)
+        found: npt.NDArray[np.bool_] = in_part & ~in_part[self.firsts]
+        return found
+
+    @cached_property
     def part_hashes(self) -> IntArray:
         """Of each row what `store.hashes.part_key` gives: its content hash, if it is a whole file. Shape: (N, 2)."""
         views = self._numbers.get("view")

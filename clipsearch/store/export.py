@@ -47,7 +47,7 @@ def picture_batches(index_dir: Path, manifest: Manifest, *, vectors: bool = True
     for fragment in manifest.fragments:
         if fragment.rows_file is None:
             continue
-        rows = open_live_rows(index_dir, fragment)
+        rows = open_live_rows(index_dir, fragment, has_regions=manifest.model.regions > 0)
         alive = np.flatnonzero(rows.alive)
         for start in range(0, len(alive), BATCH_ROWS):
             yield from to_table(rows.file.records(alive[start : start + BATCH_ROWS])).cast(schema).to_batches()

@@ -317,13 +317,16 @@ def read_pictures(index_dir: Path, manifest: Manifest, *, missing: bool = False)
     from clipsearch.store.rows import open_live_rows
 
     there = [fragment for fragment in manifest.fragments if fragment.rows_file]
-    fragments = [open_live_rows(index_dir, fragment, missing=missing) for fragment in there]
+    has_regions = manifest.model.regions > 0
+    fragments = [open_live_rows(index_dir, part, missing=missing, has_regions=has_regions) for part in there]
     for segment in manifest.segments:
         for block in read_vector_blocks(index_dir, segment, manifest.model.dim):
             records: list[ImageRecord] = []
             taken: list[int] = []
             for rows in fragments:
                 which, positions = rows.of_vectors(block.ids)
+                are_pictures = ~rows.are_regions[positions]
+                which, positions = which[are_pictures], positions[are_pictures]
                 records += rows.file.records(positions)
                 taken += which.tolist()
             if records:
@@ -400,7 +403,7 @@ def read_orphan_records(path: Path) -> list[ImageRecord]:
 def _named(model: ModelRef) -> dict[str, Any]:
     """What a file of vectors says of the model that made them."""
     named = {name: getattr(model, name) for name in MODEL_FIELDS}
-    return {**named, "tiled": model.tiled} if model.tiled else named
+    return {**named, **{name: value for name in ("tiled", "regions") if (value := getattr(model, name))}}
 
 
 def read_orphan_vectors(path: Path) -> tuple[ModelRef, VectorBlock]:

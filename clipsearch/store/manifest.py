@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 FORMAT_VERSION = 2
-KNOWN_READER_FEATURES: frozenset[str] = frozenset({"views", "members", "rabitq"})
+KNOWN_READER_FEATURES: frozenset[str] = frozenset({"views", "members", "rabitq", "regions"})
 TILES = "tiles"  # the writer feature of an index whose pictures were encoded in several views
 KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({"tags", "searches", "words", TILES})
 MANIFEST_NAME = re.compile(r"(\d{8,})\.json")
@@ -168,7 +168,9 @@ def needed_features(manifest: Manifest) -> tuple[str, ...]:
     rebuilt = () if manifest.rebuild is None else manifest.rebuild.fragments
     fragments = (*manifest.fragments, *rebuilt)
     segments = (*manifest.segments, *(() if manifest.rebuild is None else manifest.rebuild.segments))
+    models = (manifest.model, *(() if manifest.rebuild is None else (manifest.rebuild.model,)))
     used = {
+        "regions": any(model.regions for model in models),  # parts of pictures are no pictures
         "members": any(f.members for f in fragments),
         "views": any(f.views for f in fragments),
         "rabitq": any(s.ivf is not None and s.ivf.code.startswith("RaBitQ") for s in segments),

@@ -181,18 +181,39 @@ def open_rows(index_dir: Path, fragment: Fragment, *, verified: bool = False) ->
 class LiveRows:
     """The rows of a fragment, and which of its pictures are answered."""
 
-    def __init__(self, file: RowsFile, gone: IntArray, *, has_views: bool = False) -> None:
+    def __init__(self, file: RowsFile, gone: IntArray, *, has_views: bool = False, has_regions: bool = False) -> None:
         """`gone`: row ids that are dead or missing. Shape: (G,) int64, ascending.
 
-        `has_views`: some files have several rows.
+        `has_views`: some files have several rows. `has_regions`: what follows the row of a whole picture is a part of
+        it, which is found with it and is no picture.
         """
         self.file = file
         self._gone = gone
         self.has_views = has_views
+        self._has_regions = has_views and has_regions
+
+    @cached_property
+    def are_regions(self) -> BoolArray:
+        """Which rows are regions of pictures. Shape: (N,) bool."""
+        columns = self.file.columns
+        return columns.are_behind_wholes if self._has_regions else np.zeros(len(columns), bool)
+
+    @cached_property
+    def _regions_behind(self) -> IntArray:
+        """How many regions follow each row. Shape: (N,) int64."""
+        columns = self.file.columns
+        counts: IntArray = np.bincount(columns.firsts[self.are_regions], minlength=len(columns)).astype(np.int64)
+        return counts
 
     @cached_property
     def alive(self) -> BoolArray:
-        """Of each picture, whether it is answered. Shape: (N,) bool, in the order of the columns."""
+        """Of each row, whether it is answered, and no region of a picture. Shape: (N,) bool, in the order of the
+        columns."""
+        return self.there & ~self.are_regions if self._has_regions else self.there
+
+    @cached_property
+    def there(self) -> BoolArray:
+        """As `alive`, with the regions of pictures."""
         row_ids = self.file.columns.row_ids
         if not len(self._gone):
             return np.ones(len(row_ids), bool)
@@ -201,20 +222,35 @@ class LiveRows:
     def row_ids(self) -> IntArray:
         """Of the pictures that are answered. Shape: (N,) int64, ascending."""
         row_ids = self.file.columns.row_ids
-        return row_ids[self.alive] if len(self._gone) else row_ids
+        return row_ids[self.alive] if len(self._gone) or self._has_regions else row_ids
 
     def files_of(self, positions: IntArray) -> IntArray:
         """What the files of some pictures are known by: the row id of the first row of each. Shapes: (N,) int64."""
         row_ids = self.file.columns.row_ids
-        found: IntArray = row_ids[self._firsts[positions]] if self.has_views else row_ids[positions]
+        found: IntArray = row_ids[self.file.columns.firsts[positions]] if self.has_views else row_ids[positions]
         return found
 
-    @cached_property
-    def _firsts(self) -> IntArray:
-        """Of each picture, where the first row of its file is."""
-        starts = self.file.columns.starts
-        firsts: IntArray = np.flatnonzero(starts)[np.cumsum(starts) - 1]
-        return firsts
+    def wholes_of(self, positions: IntArray) -> IntArray:
+        """The row ids of some rows; of a region, that of its picture. Shapes: (N,) int64."""
+        columns = self.file.columns
+        if not self._has_regions:
+            return columns.row_ids[positions]
+        return columns.row_ids[np.where(self.are_regions[positions], columns.firsts[positions], positions)]
+
+    def regions_of(self, row_ids: IntArray) -> tuple[IntArray, IntArray]:
+        """The regions of some pictures: which of these each is of, and its row id. Shapes: row_ids (N,) int64; both
+        results (R,)."""
+        own = self.file.columns.row_ids
+        if not self._has_regions or not len(own):
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        at = np.minimum(np.searchsorted(own, row_ids), len(own) - 1)
+        which = np.flatnonzero(own[at] == row_ids)
+        at = at[which]
+        lengths = self._regions_behind[at]
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        which, found = np.repeat(which, lengths), own[np.repeat(at, lengths) + 1 + within]
+        kept = ~np.isin(found, self._gone)
+        return which[kept], found[kept]
 
     @cached_property
     def starts(self) -> BoolArray:
@@ -289,15 +325,19 @@ class _Sorted:
         return at
 
 
-def open_live_rows(index_dir: Path, fragment: Fragment, *, verified: bool = False, missing: bool = False) -> LiveRows:
+def open_live_rows(
+    index_dir: Path, fragment: Fragment, *, verified: bool = False, missing: bool = False, has_regions: bool = False
+) -> LiveRows:
     """Open the rows of a fragment with its marks. With `missing`, rows whose files cannot be seen are answered, too.
+    `has_regions`: whether the index has any (ModelRef.regions).
 
     Raises: CorruptIndex, StorageError.
     """
     gone = dead_rows(index_dir, fragment)
     if not missing:
         gone = np.union1d(gone, marked(missing_rows(index_dir, fragment)))
-    return LiveRows(open_rows(index_dir, fragment, verified=verified), gone, has_views=fragment.views > 0)
+    rows = open_rows(index_dir, fragment, verified=verified)
+    return LiveRows(rows, gone, has_views=fragment.views > 0, has_regions=has_regions)
 
 
 # -- writing

@@ -1,6 +1,6 @@
 """A process that indexes with the fake encoder, to be killed.
 
-python -m tests.faults.index_process FOLDER [COMMIT_ROWS [reindex]]
+python -m tests.faults.index_process FOLDER [COMMIT_ROWS [reindex|regions]]
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ def main() -> None:
     folder = Path(sys.argv[1])
     rows = int(sys.argv[2]) if len(sys.argv) > 2 else 8
     again = sys.argv[3:] == ["reindex"]
+    regions = True if sys.argv[3:] == ["regions"] else None
     encoder = FakeEncoder(dim=48, seed=1) if again else FakeEncoder(dim=256)
     try:
-        options = IndexOptions(workers=1, batch_pictures=4, commit_rows=rows, commit_s=1e9, reindex=again)
+        options = IndexOptions(
+            workers=1, batch_pictures=4, commit_rows=rows, commit_s=1e9, reindex=again, regions=regions
+        )
         report = index_folder(folder, encoder, options=options)
     except ClipsearchError as error:
         print(error, file=sys.stderr)

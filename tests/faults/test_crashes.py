@@ -31,9 +31,9 @@ COMMIT_ROWS = 8
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.index_process", str(folder), str(COMMIT_ROWS)],
+        [sys.executable, "-m", "tests.faults.index_process", str(folder), str(COMMIT_ROWS), *more],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -252,4 +252,34 @@ def test_a_killed_run_never_leaves_a_file_with_some_of_its_views(tmp_path: Path)
             shutil.rmtree(folder / ".clipsearch")
             before = {}
     start(folder).communicate()
+    assert views_of(folder) == whole
+
+
+@pytest.mark.slow
+def test_a_killed_run_never_leaves_a_picture_with_some_of_its_regions(tmp_path: Path) -> None:
+    rng = random.Random(12)
+    folder = tmp_path / "photos"
+    fill(folder, 30)
+    began = time.monotonic()
+    start(folder, "regions").communicate()
+    whole_run_s = time.monotonic() - began
+    whole = views_of(folder)
+    assert len(whole) == 30 and {len(views) for views in whole.values()} == {5}
+    shutil.rmtree(folder / ".clipsearch")
+    before: set[str] = set()
+    for number in range(KILLS):
+        process = start(folder, "regions")
+        time.sleep(rng.uniform(0.2, 1.05) * whole_run_s)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        after = views_of(folder)
+        assert after == {path: whole[path] for path in after}
+        assert before <= after.keys()
+        before = set(after)
+        if len(after) == len(whole):  # a rename, which drops all rows of a picture and adds them under another name
+            path, other = sorted(whole)[number], f"renamed-{number}.jpg"
+            (folder / path).rename(folder / other)
+            whole[other] = whole.pop(path)
+            before.discard(path)
+    start(folder, "regions").communicate()
     assert views_of(folder) == whole

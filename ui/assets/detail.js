@@ -84,7 +84,7 @@ export class Detail {
     const folder = shown(hit.member ? `${hit.name}/${hit.member}` : hit.name).split("/").slice(0, -1).join("/");
     if (folder) rows.push([t("fact.folder"), button("cs-link", null, t("detail.folder"), () => this.on.folder(folder), folder)]);
     if (hit.index) rows.push([t("fact.index"), shown(hit.index)]);
-    rows.push([t("fact.path"), make("code", {}, shown(hit.member ? hit.where : hit.path))]);
+    rows.push([t("fact.path"), make("code", {}, shown(hit.member ? hit.where.replace(/#xywh=[^#]*$/, "") : hit.path))]);
     rows.push([t("fact.row"), `${hit.row_id} (like:${hit.row_id})`]);
     return rows;
   }
