@@ -146,6 +146,11 @@ class ImageRecord:
         return self.archive_bytes if self.member else self.size_bytes
 
     @property
+    def is_motion(self) -> bool:
+        """Whether there is a clip in the picture's file."""
+        return bool(self.traits >> TRAITS.index("motion") & 1)
+
+    @property
     def start_s(self) -> float | None:
         """When a part of a video begins; None for what is none."""
         if not self.view.startswith("t="):

@@ -18,6 +18,7 @@ _SEMANTIC = re.compile(rb"Semantic=[\"']([A-Za-z]+)")
 _LENGTH = re.compile(rb"Length=[\"']\s*(\d{1,12})")
 _FILM = re.compile(rb"\0\0\0[\x08-\xff]ftyp")
 _MOST_BOXES = 1000
+_NAME = re.compile(rb"[0-9A-Za-z \xa9]{4}")
 
 
 def clip_start(content: bytes | memoryview) -> int | None:
@@ -30,6 +31,23 @@ def clip_start(content: bytes | memoryview) -> int | None:
     if found is None:
         found = _said(view)
     return found
+
+
+def clip_span(content: bytes | memoryview) -> range | None:
+    """Which bytes of a motion photo are its clip, without what stands behind that: whole boxes of an MP4."""
+    view = memoryview(content)
+    start = clip_start(view)
+    if start is None:
+        return None
+    end = start
+    for _ in range(_MOST_BOXES):
+        size, name = int.from_bytes(view[end : end + 4], "big"), bytes(view[end + 4 : end + 8])
+        if size == 1:
+            size = int.from_bytes(view[end + 8 : end + 16], "big")
+        if size < 8 or end + size > len(view) or not _NAME.fullmatch(name):
+            break
+        end += size
+    return range(start, end)
 
 
 def _is_film(view: memoryview, at: int) -> bool:

@@ -242,6 +242,10 @@ class _Shown(BaseModel):
         str | None,
         Field(default=None, description="Only for a part of a file: where it is, as trip.mp4#t=73."),
     ]
+    moment: Annotated[
+        str | None,
+        Field(default=None, description="Only for a motion photo: URL of its clip, sent to whom original files are."),
+    ]
 
 
 _OF_PICTURE = [name for name, field in HIT_FIELDS.items() if field.of_picture]

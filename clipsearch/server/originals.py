@@ -5,7 +5,7 @@ type from our own table, by what its first bytes are: nothing that a browser wou
 sent to be saved.
 
 A video is sent in the parts that a player asks for. It is not hashed for each of them: its size and time must be those
-that it was indexed with.
+that it was indexed with. So is the clip in a motion photo, whose file is small enough to be hashed each time.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from starlette.requests import Request
 from clipsearch.errors import ClipsearchError, OtherPicture
 from clipsearch.filenames import for_parsers
 from clipsearch.pictures.formats import FORMATS, HEAD_BYTES, Kind, identify, video_container
+from clipsearch.pictures.motion import clip_span
 from clipsearch.records import ImageRecord
 from clipsearch.server.security import is_loopback
 
@@ -33,7 +34,9 @@ SHOWN_TYPES: dict[Kind, str] = {found.kind: found.media_types.split()[0] for fou
 SAVED_TYPE = "application/octet-stream"
 PLAYED_TYPES = {"mov": "video/mp4", "matroska": "video/webm"}
 """What browsers play, by container: QuickTime and Matroska too, as far as they know what is in them."""
+CLIP_TYPE = "video/mp4"
 POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+NO_CLIP = "there is no clip in it"
 _BLOCK = 1 << 20
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
@@ -47,20 +50,19 @@ class OriginalsClosed(ClipsearchError):
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """An open file at its start, and how to send it."""
+    """An open file, and how to send it, or a part of it from `start` on."""
 
     file: IO[bytes]
-    size_bytes: int
+    size_bytes: int  # of what is sent
     media_type: str
     disposition: str
+    start: int = 0
 
     def blocks(self, part: range | None = None) -> Iterator[bytes]:
         """Its bytes, or a part of them; closes it."""
         with self.file:
-            left = self.size_bytes
-            if part is not None:
-                self.file.seek(part.start)
-                left = len(part)
+            left = self.size_bytes if part is None else len(part)
+            self.file.seek(self.start + (0 if part is None else part.start))
             while left and (block := self.file.read(min(_BLOCK, left))):
                 left -= len(block)
                 yield block
@@ -91,6 +93,27 @@ def open_video(path: str, record: ImageRecord) -> Original:
         shown = PLAYED_TYPES.get(video_container(head) or "") if identify(head, record.path) == "VIDEO" else None
         disposition = f"{'inline' if shown else 'attachment'}; {_file_name(record.path)}"
         return Original(file, status.st_size, shown or SAVED_TYPE, disposition)
+    except BaseException:
+        file.close()
+        raise
+
+
+def open_clip(path: str, record: ImageRecord) -> Original:
+    """Open a motion photo that has the content of its row, at its clip. Raises: OtherPicture, also for one without."""
+    file = _opened(path, record.row_id)
+    try:
+        try:
+            if os.fstat(file.fileno()).st_size != record.size_bytes:
+                raise OtherPicture(record.row_id, "its file has changed since it was indexed")
+            content = file.read()
+        except OSError:
+            raise OtherPicture(record.row_id, "its file cannot be read") from None
+        if xxhash.xxh3_128_hexdigest(content) != record.content_hash:
+            raise OtherPicture(record.row_id, "its file has changed since it was indexed")
+        span = clip_span(content)
+        if not span:
+            raise OtherPicture(record.row_id, NO_CLIP)
+        return Original(file, len(span), CLIP_TYPE, "inline", span.start)
     except BaseException:
         file.close()
         raise

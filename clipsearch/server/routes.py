@@ -82,6 +82,8 @@ from clipsearch.server.engine import Engine, NothingIndexed, ServedIndex, Stoppi
 from clipsearch.server.identity import ADDRESS_DIGITS, Content, IndexId, check_index
 from clipsearch.server.metrics import CONTENT_TYPE, Metrics
 from clipsearch.server.originals import (
+    CLIP_TYPE,
+    NO_CLIP,
     PLAYED_TYPES,
     POLICY,
     SAVED_TYPE,
@@ -89,6 +91,7 @@ from clipsearch.server.originals import (
     Original,
     OriginalsClosed,
     may_have_originals,
+    open_clip,
     open_original,
     open_video,
     wanted_part,
@@ -444,6 +447,17 @@ class Service:
             raise OtherPicture(row_id, error.reason) from None
         return open_original(file, record.place, row_id, record.content_hash)
 
+    def clip(self, row_id: int, index: str | None, content: str) -> Original:
+        """The clip in a motion photo. Raises: NoSuchPicture, OtherPicture, also where there is none."""
+        record, path = self._file(row_id, index, content)
+        if not record.is_motion:
+            raise OtherPicture(row_id, NO_CLIP)
+        try:
+            file = file_of(path, record)
+        except UnreadablePicture as error:
+            raise OtherPicture(row_id, error.reason) from None
+        return open_clip(file, record)
+
     def _file(
         self, row_id: int, index: str | None, content: str | None, index_id: str | None = None
     ) -> tuple[ImageRecord, str]:
@@ -553,7 +567,7 @@ class Service:
             "index_id": photos.identity,
             "generation": photos.manifest.generation,
             "took_ms": round(1000 * (time.perf_counter() - began), 3),
-            "hits": [self._with_address(served, hit.to_dict(whole=True)) for hit in hits],
+            "hits": [self._told(served, hit) for hit in hits],
             "notices": list(notices),
             **_absent(photos),
         }
@@ -570,17 +584,24 @@ class Service:
         }
 
     def _known(self, served: ServedIndex, photos: Collection, record: ImageRecord) -> dict[str, Any]:
-        told = self._with_address(served, record.to_dict(path_of(photos, record), whole=True))
-        return {**told, "index_id": photos.identity}
+        told = record.to_dict(path_of(photos, record), whole=True)
+        return {**told, **self._addresses(served, record), "index_id": photos.identity}
 
-    def _with_address(self, served: ServedIndex, picture: dict[str, Any]) -> dict[str, Any]:
-        """What is told of a picture, with the address of a small copy; see `messages.Picture`."""
-        others = {"others": [self._with_address(served, o) for o in picture["others"]]} if "others" in picture else {}
-        return {**picture, **others, "thumbnail": self._address(served, picture["row_id"], picture["content_hash"])}
+    def _told(self, served: ServedIndex, hit: Hit) -> dict[str, Any]:
+        """What is told of a hit, with the addresses of what belongs to it; see `messages.FoundPicture`."""
+        others = [self._told(served, other) for other in hit.others]
+        return {**hit.to_dict(whole=True), **self._addresses(served, hit.record), "others": others}
 
-    def _address(self, served: ServedIndex, row_id: int, content: str | None) -> str:
-        """Where a small copy of a picture is."""
-        address = f"{self.root}/v1/images/{row_id}/thumbnail?index={quote(served.name, safe='')}"
+    def _addresses(self, served: ServedIndex, record: ImageRecord) -> dict[str, str]:
+        """Where a small copy of a picture is, and its clip, if it has one."""
+        thumbnail = {"thumbnail": self._address(served, record.row_id, record.content_hash)}
+        if not record.is_motion or record.content_hash is None:
+            return thumbnail
+        return {**thumbnail, "moment": self._address(served, record.row_id, record.content_hash, "clip")}
+
+    def _address(self, served: ServedIndex, row_id: int, content: str | None, kind: str = "thumbnail") -> str:
+        """Where something of a picture is."""
+        address = f"{self.root}/v1/images/{row_id}/{kind}?index={quote(served.name, safe='')}"
         return address if content is None else f"{address}&content={content[:ADDRESS_DIGITS]}"
 
 
@@ -806,24 +827,52 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         if not may_have_originals(request, allowed=service.originals, local=service.local):
             raise OriginalsClosed
         found = await service.pictures.run(lambda: service.original(id, index, content))
-        headers = {
-            "cache-control": "private, no-store",
-            "content-disposition": found.disposition,
-            "content-length": str(found.size_bytes),
-            "content-security-policy": POLICY,
-        }
-        if not found.media_type.startswith("video/"):
-            return StreamingResponse(found.blocks(), media_type=found.media_type, headers=headers)
-        headers["accept-ranges"] = "bytes"
-        part = wanted_part(request.headers.get("range"), found.size_bytes)
-        if part is None:
-            return StreamingResponse(found.blocks(), media_type=found.media_type, headers=headers)
-        if not part:
-            found.file.close()
-            raise HTTPException(416, "The video has no such part.", {"content-range": f"bytes */{found.size_bytes}"})
-        headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{found.size_bytes}"
-        headers["content-length"] = str(len(part))
-        return StreamingResponse(found.blocks(part), 206, media_type=found.media_type, headers=headers)
+        return _sent(request, found)
+
+    @app.get(
+        "/v1/images/{id}/clip",
+        tags=["pictures"],
+        response_class=Response,
+        responses={
+            200: {"content": {CLIP_TYPE: {}}, "description": "The clip, if the file still has this content."},
+            206: {"description": "The part of it that Range asks for."},
+            416: {"model": messages.Problem, "description": "The clip has no such part."},
+            403: {"model": messages.Problem, "description": "Originals are for browsers on this machine only."},
+            **documented(messages.Picture, 404, 422, 503)["responses"],
+        },
+    )
+    async def clip(
+        request: Request,
+        id: RowId,
+        content: Annotated[str, InQuery(pattern="^[0-9a-f]{16,32}$", description="As for the thumbnail.")],
+        index: IndexName = None,
+    ) -> Response:
+        """The clip in a motion photo: for browsers on this machine, as the original file (see --originals)."""
+        if not may_have_originals(request, allowed=service.originals, local=service.local):
+            raise OriginalsClosed
+        return _sent(request, await service.pictures.run(lambda: service.clip(id, index, content)))
+
+
+def _sent(request: Request, found: Original) -> Response:
+    """A file, or of a video the part that a player asks for."""
+    headers = {
+        "cache-control": "private, no-store",
+        "content-disposition": found.disposition,
+        "content-length": str(found.size_bytes),
+        "content-security-policy": POLICY,
+    }
+    if not found.media_type.startswith("video/"):
+        return StreamingResponse(found.blocks(), media_type=found.media_type, headers=headers)
+    headers["accept-ranges"] = "bytes"
+    part = wanted_part(request.headers.get("range"), found.size_bytes)
+    if part is None:
+        return StreamingResponse(found.blocks(), media_type=found.media_type, headers=headers)
+    if not part:
+        found.file.close()
+        raise HTTPException(416, "The video has no such part.", {"content-range": f"bytes */{found.size_bytes}"})
+    headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{found.size_bytes}"
+    headers["content-length"] = str(len(part))
+    return StreamingResponse(found.blocks(part), 206, media_type=found.media_type, headers=headers)
 
 
 def _add_state(app: FastAPI, service: Service) -> None:

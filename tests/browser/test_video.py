@@ -1,4 +1,4 @@
-"""A video in the large view plays from the moment that was found."""
+"""A video in the large view plays from the moment that was found, and the clip of a motion photo over its picture."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 pytest.importorskip("playwright")
 pytest.importorskip("av")
@@ -18,7 +19,7 @@ import clipsearch
 from tests.browser.conftest import Open, Site
 from tests.browser.test_page import until
 from tests.browser.test_viewer import LARGE, running
-from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import picture
 from tests.support.videos import colours, write_video
 
@@ -108,3 +109,76 @@ def test_a_link_to_a_shot_shows_it_among_the_others(open_page: Open, filmed: Sit
     assert "%" in fact(page, "Match")
     page.click(".pswp__button--arrow--next")
     until(page, "document.querySelector('.cs-detail h2')?.textContent === 'other.jpg'")
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
+    """A motion photo and a plain one."""
+    photos = tmp_path_factory.mktemp("moving") / "photos"
+    photos.mkdir()
+    write_video(photos.parent / "clip.mp4", colours(["red", "blue"]), seconds=0.5, codec="libvpx-vp9")
+    for name in ("yellow", "green"):
+        Image.new("RGB", (320, 240), COLOURS[name]).save(photos / f"{name}.jpg")
+    with (photos / "yellow.jpg").open("ab") as file:
+        file.write(b"MotionPhoto_Data" + (photos.parent / "clip.mp4").read_bytes())
+    yield [clipsearch.index(photos, encoder=FakeEncoder()).index]
+
+
+def opened(open_page: Open, site: Site, **context: str) -> Page:
+    page = open_page("/?q=yellow", at=site, **context)
+    page.click(".cs-tile[data-n='0']")
+    page.wait_for_selector(".cs-detail h2")
+    return page
+
+
+WATCH = """() => new MutationObserver((changes) => {
+  for (const node of changes.flatMap(({ addedNodes }) => [...addedNodes])) {
+    if (node.tagName !== 'VIDEO') continue;
+    window.seen = { muted: node.muted };
+    node.addEventListener('ended', () => { window.seen.played = node.currentTime; });
+  }
+}).observe(document.body, { childList: true, subtree: true })"""
+MOMENT = "button[title='Play the moment (m)']"
+
+
+def test_the_moment_of_a_motion_photo_plays_once_over_it(open_page: Open, moving: list[Path]) -> None:
+    with running(moving) as site:
+        page = opened(open_page, site)
+        video = page.locator(".cs-video")
+        expect(video).to_have_count(0)  # the picture first
+        page.evaluate(WATCH)
+        for play in (lambda: page.click(MOMENT), lambda: page.keyboard.press("m")):
+            page.evaluate("window.seen = null")
+            play()
+            until(page, "window.seen?.played > 0.8 && window.seen.muted")
+            expect(video).to_have_count(0)
+
+
+def test_a_plain_picture_offers_no_moment(open_page: Open, moving: list[Path]) -> None:
+    with running(moving) as site:
+        page = open_page("/?q=green", at=site)
+        page.click(".cs-tile[data-n='0']")
+        page.wait_for_selector(".cs-detail h2")
+        expect(page.locator(MOMENT)).to_be_hidden()
+        page.keyboard.press("m")
+        expect(page.locator(".cs-video")).to_have_count(0)
+
+
+def test_who_prefers_less_motion_starts_it(open_page: Open, moving: list[Path]) -> None:
+    with running(moving) as site:
+        page = opened(open_page, site, reduced_motion="reduce")
+        page.keyboard.press("m")
+        until(page, "document.querySelector('.cs-video')?.readyState >= 2")
+        assert page.evaluate(
+            "document.querySelector('.cs-video').paused && document.querySelector('.cs-video').controls"
+        )
+        page.keyboard.press("m")
+        expect(page.locator(".cs-video")).to_have_count(0)  # it has played
+
+
+def test_without_originals_there_is_no_moment(open_page: Open, moving: list[Path]) -> None:
+    with running(moving, originals=False) as site:
+        page = opened(open_page, site)
+        expect(page.locator(MOMENT)).to_be_hidden()
+        page.keyboard.press("m")
+        expect(page.locator(".cs-video")).to_have_count(0)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 pytest.importorskip("av")
 
 import clipsearch
 from clipsearch.pictures.images import PictureFile
-from clipsearch.pictures.motion import clip_start
+from clipsearch.pictures.motion import clip_span, clip_start
 from clipsearch.pictures.video import read_part
 from clipsearch.records import TRAITS
+from clipsearch.server.app import ServerOptions, create_app
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import picture
 from tests.support.videos import colours, write_video
@@ -87,6 +90,7 @@ def test_the_clip_is_found_and_the_picture_is_whole(name: str, clip: bytes, tmp_
     start = clip_start(content)
     assert start is not None
     assert content[start : start + len(clip)] == clip
+    assert clip_span(content) == range(start, start + len(clip))
     assert read_part(io.BytesIO(content[start:])).frames
     plain = still("HEIF" if name.endswith("heic") else "JPEG")
     (tmp_path / name).write_bytes(content)
@@ -105,7 +109,7 @@ def test_what_lost_its_clip_is_a_picture_like_any_other(clip: bytes, tmp_path: P
         start = clip_start(content)
         assert start is not None
         (tmp_path / name).write_bytes(content[:start])
-        assert clip_start(content[:start]) is None
+        assert clip_start(content[:start]) is clip_span(content[:start]) is None
         if not name.endswith("heic"):  # whose box then lacks its end
             assert not is_motion(tmp_path / name)
     for other in (still() + clip, clip, b"", b"\xff\xd8" + b"MotionPhoto_Data" * 9, still("HEIF")):
@@ -135,3 +139,97 @@ def test_is_motion_is_a_filter(clip: bytes, tmp_path: Path) -> None:
     with clipsearch.open(folder, encoder=FakeEncoder()) as photos:
         assert [Path(hit.path).name for hit in photos.search("is:motion")] == ["PXL.MP.jpg"]
         assert [Path(hit.path).name for hit in photos.search("not is:motion")] == ["plain.jpg"]
+
+
+def test_a_clip_that_was_cut_short_ends_with_its_last_whole_box(clip: bytes) -> None:
+    content = still() + b"MotionPhoto_Data" + clip
+    start = clip_start(content)
+    span = clip_span(content[:-9])
+    assert start is not None
+    assert span is not None
+    assert span.start == start
+    assert len(span) < len(clip) - 9
+    end = len(span)
+    assert clip.startswith(content[start : start + end])
+    assert int.from_bytes(clip[end : end + 4], "big") + end == len(clip)
+
+
+HERE = ("127.0.0.1", 50000)
+
+
+def asking(index: Path, client: tuple[str, int] = HERE, originals: bool | None = None) -> TestClient:
+    options = ServerOptions(warm_pictures_after_s=None, originals=originals)
+    app = create_app([index], encoder=FakeEncoder(), options=options)
+    return TestClient(app, base_url="http://127.0.0.1:7860", client=client)
+
+
+def test_a_server_sends_the_clip_in_parts_and_nothing_else(clip: bytes, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "plain.jpg").write_bytes(still())
+    (folder / "samsung.jpg").write_bytes(motion_photos(clip)["samsung.jpg"])
+    index = clipsearch.index(folder, encoder=FakeEncoder()).index
+    with asking(index) as client:
+        hits = {hit["name"]: hit for hit in client.post("/v1/search", json={}).json()["hits"]}
+        assert "moment" not in hits["plain.jpg"]
+        address = hits["samsung.jpg"]["moment"]
+        whole = client.get(address)
+        assert (whole.status_code, whole.content) == (200, clip)
+        assert whole.headers["content-type"] == "video/mp4"
+        assert whole.headers["accept-ranges"] == "bytes"
+        assert whole.headers["x-content-type-options"] == "nosniff"
+        assert whole.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+        assert whole.headers["cache-control"] == "private, no-store"
+        for asked, part in (("0-99", clip[:100]), ("100-", clip[100:]), ("-50", clip[-50:]), ("9-1000000", clip[9:])):
+            answer = client.get(address, headers={"range": f"bytes={asked}"})
+            assert (answer.status_code, answer.content) == (206, part)
+        assert answer.headers["content-range"] == f"bytes 9-{len(clip) - 1}/{len(clip)}"
+        beyond = client.get(address, headers={"range": f"bytes={len(clip)}-"})  # of the file, but not of the clip
+        assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"bytes */{len(clip)}")
+        plain = hits["plain.jpg"]
+        other = f"/v1/images/{plain['row_id']}/clip?content={plain['content_hash'][:16]}"
+        assert client.get(other).status_code == 404
+        assert client.get(address.partition("?")[0]).status_code == 422  # without a content
+        known = client.get(f"/v1/images/{hits['samsung.jpg']['row_id']}").json()
+        assert known["moment"] == address
+
+
+@pytest.mark.parametrize(
+    ("originals", "client", "expected"),
+    [
+        (None, ("203.0.113.7", 1), 403),
+        (False, HERE, 403),
+        (True, ("203.0.113.7", 1), 200),
+    ],
+)
+def test_who_gets_originals_gets_clips(
+    clip: bytes, tmp_path: Path, originals: bool | None, client: tuple[str, int], expected: int
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "PXL.MP.jpg").write_bytes(with_directory(clip))
+    index = clipsearch.index(folder, encoder=FakeEncoder()).index
+    with asking(index, client, originals) as asked:
+        (hit,) = asked.post("/v1/search", json={}).json()["hits"]
+        answer = asked.get(hit["moment"])
+        assert answer.status_code == expected
+        assert (answer.content == clip) is (expected == 200)
+
+
+def test_a_file_that_changed_is_not_sent(clip: bytes, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    photo = folder / "samsung.jpg"
+    content = motion_photos(clip)["samsung.jpg"]
+    photo.write_bytes(content)
+    times = photo.stat()
+    with asking(clipsearch.index(folder, encoder=FakeEncoder()).index) as client:
+        (hit,) = client.post("/v1/search", json={}).json()["hits"]
+        secret = b"s" * len(clip)
+        photo.write_bytes(content[: -len(clip)] + secret)
+        os.utime(photo, ns=(times.st_atime_ns, times.st_mtime_ns))  # of the same size and time
+        answer = client.get(hit["moment"])
+        assert answer.status_code == 404
+        assert secret not in answer.content
+        photo.unlink()
+        assert client.get(hit["moment"]).status_code == 404

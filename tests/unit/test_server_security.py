@@ -83,6 +83,7 @@ EVERY_ROUTE = [
     ("GET", "/v1/images/0/vector"),
     ("GET", "/v1/images/0/thumbnail"),
     ("GET", "/v1/images/0/original"),
+    ("GET", "/v1/images/0/clip"),
     ("GET", "/v1/images/0/views"),
     ("GET", "/v1/images/0/words"),
     ("POST", "/v1/where"),

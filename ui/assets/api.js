@@ -112,3 +112,5 @@ function address(hit, kind, given) {
 }
 export const thumbnail = (hit, index, size) => address(hit, "thumbnail", { index, size });
 export const original = (hit, index) => address(hit, "original", { index });
+/** The clip of a motion photo. */
+export const clip = (hit, index) => address(hit, "clip", { index });

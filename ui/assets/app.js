@@ -886,7 +886,7 @@ addEventListener("keyup", (event) => { if (event.key === " " && event.target.clo
 const VIEWER_KEYS = {
   z: () => viewer.zoom(0), "=": () => viewer.zoom(1.5), _: () => viewer.zoom(1 / 1.5), p: () => viewer.togglePlay(),
   w: () => viewer.toggleWhere(), r: () => viewer.toggleCrop(), t: () => viewer.toggleWords(),
-  f: () => viewer.toggleFullScreen(), i: () => viewer.toggleInfo(), o: () => viewer.showOriginal(),
+  f: () => viewer.toggleFullScreen(), i: () => viewer.toggleInfo(), o: () => viewer.showOriginal(), m: () => viewer.playMoment(),
 };
 
 /** Keep Tab within the large view; whether it would have left it. */

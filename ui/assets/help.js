@@ -10,7 +10,7 @@ const QUERIES = [
   ["folder:trips/** width:>2000", "size"], ["near:lisbon", "near"], ["like:12 + snow", "like"],
 ];
 const KEYS = [["/", "box"], [null, "arrows"], ["Enter", "open"], [null, "select"], ["+ −", "thumbs"], ["s", "similar"], ["c", "copy"]];
-const LARGE = [["← →", "step"], [null, "zoom"], ["p", "slideshow"], ["f", "whole"], ["i", "info"], ["w", "where"], ["r", "crop"], ["t", "words"], ["o", "original"]];
+const LARGE = [["← →", "step"], [null, "zoom"], ["p", "slideshow"], ["f", "whole"], ["i", "info"], ["w", "where"], ["r", "crop"], ["t", "words"], ["o", "original"], ["m", "moment"]];
 
 /** A list of the languages, each called as it calls itself: for those who cannot read this one. */
 export function languageChoice() {

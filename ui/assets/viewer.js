@@ -1,7 +1,7 @@
 // One picture, as large as the screen: zoom, pan, next and previous, a slideshow. PhotoSwipe moves the pictures; they are
 // copies that the server made, so that RAW, HEIC and TIFF are seen too, and larger ones come when somebody zooms in.
 
-import { contentOf, original, thumbnail, views, where, words } from "./api.js";
+import { clip, contentOf, original, picture, thumbnail, views, where, words } from "./api.js";
 import { Crop } from "./crop.js";
 import { button, icon, make } from "./dom.js";
 import { baseName } from "./gallery.js";
@@ -248,9 +248,33 @@ export class Viewer {
     video.addEventListener("error", () => {
       if (this.video === video && this.stopVideo()) this.on.say(t("viewer.no_video"));
     });
+    this.put(video);
+    video.focus({ preventScroll: true });
+  }
+
+  /** The clip of a motion photo over its picture, once and without sound; again: stops it. Who prefers less motion sees
+   *  it at rest first, and starts it. */
+  playMoment() {
+    const { hit, video: shown } = this;
+    if (!hit?.moment || !this.on.originals()) return;
+    if (calm.matches && shown?.paused && !shown.ended) { shown.play().catch(() => {}); return; }
+    if (this.stopVideo()) return;
+    this.pause();
+    this.hideWhere();
+    this.crop.end();
+    const video = make("video.cs-video.cs-moving", { src: clip(hit, this.on.index()), muted: true, playsInline: true,
+      autoplay: !calm.matches, controls: calm.matches, "aria-label": t("viewer.moment") });
+    video.addEventListener("ended", () => { if (this.video === video) this.stopVideo(); });
+    video.addEventListener("error", () => {
+      if (this.video === video && this.stopVideo()) this.on.say(t("viewer.no_video"));
+    });
+    this.put(video);
+  }
+
+  put(video) {
     this.video = video;
     this.pswp.element.append(video);
-    video.focus({ preventScroll: true });
+    this.drawBar();
   }
 
   /** Keep everything with the shot that plays. */
@@ -272,6 +296,7 @@ export class Viewer {
     const { video } = this;
     this.video = null;
     video?.remove();
+    this.drawBar();
     return Boolean(video);
   }
 
@@ -437,6 +462,7 @@ export class Viewer {
       play: button("cs-view", "play", t("viewer.slideshow"), () => this.togglePlay()),
       where: button("cs-view", "target", t("viewer.where"), () => this.toggleWhere()),
       crop: button("cs-view", "crop", t("viewer.crop"), () => this.toggleCrop()),
+      moment: button("cs-view", "moment", t("viewer.moment"), () => this.playMoment()),
       original: button("cs-view", "file", t("viewer.original"), () => this.showOriginal()),
       whole: button("cs-view.cs-wide-only", "whole", t("viewer.whole"), () => this.toggleFullScreen()),
       info: button("cs-view", "info", t("viewer.info"), () => this.toggleInfo()),
@@ -447,7 +473,7 @@ export class Viewer {
 
   drawBar() {
     if (!this.buttons) return;
-    const { play, where: target, crop, original: file, info } = this.buttons;
+    const { play, where: target, crop, moment, original: file, info } = this.buttons;
     target.hidden = !this.hit || !this.on.question(this.hit);
     target.setAttribute("aria-pressed", String(this.overlay.isWhereShown));
     target.setAttribute("aria-busy", String(Boolean(this.looking)));
@@ -456,6 +482,8 @@ export class Viewer {
     play.replaceChildren(icon(this.isPlaying ? "pause" : "play"));
     play.setAttribute("aria-pressed", String(this.isPlaying));
     file.hidden = !this.on.originals();
+    moment.hidden = !this.hit?.moment || !this.on.originals();
+    moment.setAttribute("aria-pressed", String(Boolean(this.video)));
     info.setAttribute("aria-pressed", String(this.root.classList.contains("cs-with-info")));
   }
 
