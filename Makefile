@@ -7,14 +7,15 @@ DATA ?=
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -q -p no:cacheprovider
 # one more than there are cores: many tests wait
-SPREAD = --numprocesses $(shell $(PYTHON) -c 'import os; print(min(8, os.cpu_count() + 1))') --dist loadfile --no-loadscope-reorder
+PROCESSES = $(shell $(PYTHON) -c 'import os; print(min(8, os.cpu_count() + 1))')
+SPREAD = -p tests.support.side_by_side --side-by-side $(PROCESSES) -o console_output_style=classic
 PIP_FLAGS = --quiet --disable-pip-version-check -c constraints.txt
 
 # the tests start hundreds of processes: without compiled modules each compiles clipsearch anew, which takes 0.1 s
 export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cluster-test browser-test lint check wheel-test bench clean
+.PHONY: help demo test fast-tests cluster-test browser-test lint check wheel-test bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,7 +37,10 @@ lint: $(VENV)/.ready ## Lint, check the format and the types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint ## Lint, check types, run the fast tests but those of faults (before each commit)
+check: $(VENV)/.ready ## Lint, check types, run the fast tests but those of faults (before each commit)
+	$(MAKE) --jobs 2 lint fast-tests
+
+fast-tests: $(VENV)/.ready
 	$(PYTEST) $(SPREAD) --ignore tests/faults -m "not slow and not torch and not gpu and not network and not browser and not cluster and not packaging"
 
 wheel-test: $(VENV)/.ready ## Build the wheel and test it in a new environment outside the repository

@@ -121,7 +121,6 @@ SILENT = {
     "pypdfium2": "no network code, and its PDFium is built without JavaScript",
     "pysubs2": "no network code",
     "pytest": "development only",
-    "pytest-xdist": "development only: starts processes, which it speaks to through pipes",
     "python-multipart": "no network code",
     "qdrant-client": "connects where it is told",
     "rapidfuzz": "no network code",

@@ -85,18 +85,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return bool(ALL_TORCH.search(collection_path.read_text(encoding="utf-8"))) or None
 
 
-LONGEST = (
-    *("test_encoder_parity", "test_names", "test_odd_machines", "test_injected_errors", "test_repair", "test_train"),
-    *("test_train_kills", "test_crashes", "test_watch", "test_upgrade", "test_absence", "test_foreign_files"),
-    *("test_quiet_and_locks", "test_train_towers", "test_privacy", "test_serve", "test_cli", "test_reindex_kills"),
-    *("test_watch_survives",),
-)
-
-
 @pytest.hookimpl(tryfirst=True)  # before cases are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark cases as slow that only `make test` tries, and begin with the files that take longest: each is one
-    process's, and none is to be left with one in the end."""
+    """Mark cases as slow that only `make test` tries."""
     tried = set()
     for item in items:
         if item.get_closest_marker("many") and not item.get_closest_marker("slow"):
@@ -104,8 +95,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if test in tried:
                 item.add_marker("slow")
             tried.add(test)
-    places = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
 def pytest_collection_finish() -> None:
@@ -164,18 +153,11 @@ def shared_cache(own_places: None, monkeypatch: pytest.MonkeyPatch) -> None:
 ABOUT_DECODERS = ("test_decoding", "test_cores", "test_hostile_pictures", "test_odd_machines")
 
 
-@pytest.fixture(scope="session")
-def forks() -> Iterator[decoders.Forks]:
-    forks = decoders.Forks()
-    yield forks
-    forks.close()
-
-
 @pytest.fixture(autouse=True)
-def forked_decoders(request: pytest.FixtureRequest, forks: decoders.Forks, monkeypatch: pytest.MonkeyPatch) -> None:
+def forked_decoders(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fork decoders from a process that has imported what they need, where their start is not what is tested."""
     if request.path.stem not in ABOUT_DECODERS:
-        monkeypatch.setattr("clipsearch.pictures.pool.subprocess", decoders.as_subprocess(forks))
+        monkeypatch.setattr("clipsearch.pictures.pool.subprocess", decoders.as_subprocess(decoders.shared()))
 
 
 @pytest.fixture

@@ -58,6 +58,7 @@ def test_json_csv_and_confusion(place: Path) -> None:
     assert body["accuracy"]["top1"] == pytest.approx(sum(row["label"] == row["truth"] for row in rows) / 9)
 
 
+@pytest.mark.slow
 def test_tags_are_written_where_the_model_is_sure(place: Path) -> None:
     arguments = ("classify", "--index", "colours", "--labels", "red, green|lawn, blue", "--all")
     pictures = json.loads(clipsearch(*arguments, "--json", folder=place).stdout)["pictures"]

@@ -127,6 +127,7 @@ def paths_of(*arguments: str, folder: Path, status: int = 0) -> list[str]:
     return [Path(hit["path"]).name for hit in json.loads(out)]
 
 
+@pytest.mark.slow
 def test_the_query_language(indexed: Path) -> None:
     vector = paths_of("blue - red", folder=indexed)
     assert paths_of("blue", "-", "red", folder=indexed) == vector
@@ -152,6 +153,7 @@ def test_mistakes_in_a_query_are_pointed_at(indexed: Path) -> None:
     assert "no tag or concept is called dog" in clipsearch("query", "tag:dog", folder=indexed, status=3).stderr
 
 
+@pytest.mark.slow
 def test_saved_searches(indexed: Path, tmp_path: Path) -> None:
     here = tmp_path / "here"
     shutil.copytree(indexed, here)
@@ -280,6 +282,7 @@ def test_status_and_its_list_of_skipped_files(indexed: Path) -> None:
     assert {skip["path"] for skip in body["skipped"]} == {"cut.jpg"}
 
 
+@pytest.mark.slow
 def test_verify_compact_and_repair(indexed: Path, tmp_path: Path) -> None:
     shutil.copytree(indexed, tmp_path / "photos")
     here = tmp_path / "photos"
@@ -365,6 +368,7 @@ def test_another_model_is_refused_with_the_command_that_reindexes(indexed: Path,
         assert "--reindex" in err
 
 
+@pytest.mark.slow
 def test_strict_runs_fail_on_bad_pictures(photos: Path) -> None:
     fill(photos, 1)
     (photos / "readme.txt").write_text("not a picture, and no reason to fail")
@@ -396,6 +400,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(photos: Path) -> None:
     assert (report["indexed"], report["pictures"]) == (300 - done, 300)
 
 
+@pytest.mark.slow
 def test_timing_is_told_on_request(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert clipsearch("query", "--all", "x", folder=indexed).stderr == ""
     monkeypatch.setenv("CLIPSEARCH_TIMING", "1")
@@ -417,6 +422,7 @@ def test_timing_is_told_on_request(indexed: Path, monkeypatch: pytest.MonkeyPatc
     assert sum(steps[:-1]) == pytest.approx(steps[-1], abs=1)
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error(indexed: Path) -> None:
     done = subprocess.run(
         f"'{sys.executable}' -m clipsearch query x --json | head -c 1", shell=True, cwd=indexed, capture_output=True
@@ -491,6 +497,7 @@ def test_models_are_listed_and_described(tmp_path: Path) -> None:
     assert clipsearch("--version", folder=tmp_path).stdout.startswith("clipsearch 0.")
 
 
+@pytest.mark.slow
 def test_a_query_imports_neither_torch_nor_gradio_nor_pandas(indexed: Path) -> None:
     code = (
         "import sys; sys.argv = ['clipsearch', 'query', 'a dog', '--all']\n"

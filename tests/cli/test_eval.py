@@ -69,6 +69,7 @@ def test_models_side_by_side(place: Path) -> None:
     assert "+0.0 [+0.0, +0.0]" in table[6]
 
 
+@pytest.mark.slow
 def test_an_index_against_exact_search(place: Path) -> None:
     clipsearch("index", "pairs", "--model", "builtin", "-q", folder=place)
     out = clipsearch("eval", "pairs/p.csv", "--ann", "pairs", folder=place).stdout

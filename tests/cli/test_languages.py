@@ -86,6 +86,7 @@ def test_what_neither_tower_reads_goes_to_the_english_one() -> None:
     assert not any(gate.is_english(text) for text in SAME["bicycle"][1:])
 
 
+@pytest.mark.slow
 def test_a_batch_of_all_languages_has_the_vectors_of_each_text() -> None:
     encoder = load_encoder("builtin")
     texts = [*(text for texts in SAME.values() for text in texts), *UNREAD, ""]

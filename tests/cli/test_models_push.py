@@ -106,6 +106,7 @@ def test_nothing_becomes_public_that_was_not_asked_to(hub: tuple[FakeHub, Path],
     assert files(arrived) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "said"),
     [

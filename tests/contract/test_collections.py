@@ -305,6 +305,7 @@ def plainly(answer: Any) -> Any:
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", thinned([dict(list(CALLS.items())[n::3]) for n in range(3)], 3), ids=range(3))
 def test_a_remote_collection_answers_as_a_local_one(
     calls: dict[str, Call], both: tuple[Collection, RemoteCollection]
@@ -335,6 +336,7 @@ def test_a_remote_collection_answers_as_a_local_one(
             assert there == here, name
 
 
+@pytest.mark.slow
 def test_a_remote_collection_says_how_a_query_was_read_and_what_it_leaves_out(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     (folder / "my trips").mkdir(parents=True)

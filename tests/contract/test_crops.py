@@ -173,6 +173,7 @@ def best(photos: Any, query: Any) -> tuple[str, float]:
     return Path(hit.path).name, round(hit.score, 4)
 
 
+@pytest.mark.slow
 def test_a_part_of_a_file_finds_what_is_like_it(both: tuple[Collection, RemoteCollection, str]) -> None:
     local, remote, _ = both
     for photos in (local, remote):

@@ -69,6 +69,7 @@ def named(photos: AnyCollection, colour: str) -> Hit:
     return next(hit for hit in photos.search("", 20) if colour_of(hit.path) == colour)
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("is_remote", [True, False], ids=["remote", "local"])
 @pytest.mark.parametrize("change", ["pickled", "searched again", "as it is"])
@@ -234,6 +235,7 @@ def test_an_answer_of_several_requests_is_of_one_generation(name: str, many: Rem
     assert [hit.rank for hit in hits] == list(range(1, len(left) + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("name", ASKED)
 def test_an_index_that_changes_without_end_is_said_to(name: str, many: RemoteCollection, photos: Path) -> None:
@@ -250,6 +252,7 @@ def test_an_index_that_changes_without_end_is_said_to(name: str, many: RemoteCol
         call(many)
 
 
+@pytest.mark.slow
 def test_vectors_of_several_requests_are_of_one_index(many: RemoteCollection, photos: Path) -> None:
     wanted = list(range(12))
 

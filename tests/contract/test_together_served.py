@@ -125,6 +125,7 @@ def test_row_ids_are_refused_once_a_copy_of_an_index_is_served_instead(
         ask(client, query="red", index_id=of_both, status=409)
 
 
+@pytest.mark.slow
 def test_the_page_counts_groups_and_sorts_over_all_indexes(client: TestClient) -> None:
     facets = ask(client, "/v1/gallery/facets")
     assert facets["total"] == 7 and facets["facets"]["type"][0]["count"] == 7
@@ -151,6 +152,7 @@ def test_what_is_done_in_one_index_is_refused_in_a_sentence(client: TestClient) 
     assert ask(client, status=409, index_id="0" * 32)["error"] == "OtherIndex"
 
 
+@pytest.mark.slow
 def test_new_pictures_of_one_index_are_found_among_all(
     client: TestClient, indexes: list[Path], encoder: FakeEncoder
 ) -> None:
@@ -184,6 +186,7 @@ def test_an_index_that_cannot_be_read_is_left_out_of_the_answer_and_named(
     assert "here was not searched: Input/output error" in partial["notices"]
 
 
+@pytest.mark.slow
 def test_assistants_search_all_indexes(client: TestClient) -> None:
     async def call() -> Any:
         service = client.app.state.service  # type: ignore[attr-defined]
@@ -194,6 +197,7 @@ def test_assistants_search_all_indexes(client: TestClient) -> None:
     assert len(answer["hits"]) == 7 and {hit["index"] for hit in answer["hits"]} == set(FOLDERS)
 
 
+@pytest.mark.slow
 def test_indexes_of_different_models_are_served_one_by_one(indexes: list[Path], tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
@@ -212,6 +216,7 @@ def test_indexes_of_different_models_are_served_one_by_one(indexes: list[Path], 
         assert ask(together, status=400, query="red")["error"] == "MixedModels"
 
 
+@pytest.mark.slow
 def test_the_status_tells_of_all_indexes_together(client: TestClient) -> None:
     told = client.get("/v1/status").json()["together"]
     found = ask(client, query="red")
@@ -224,6 +229,7 @@ def test_the_status_tells_of_all_indexes_together(client: TestClient) -> None:
     }
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_open_for_searches_of_all(client: TestClient) -> None:
     ask(client, query="red")
     engine = client.app.state.service.engine  # type: ignore[attr-defined]
@@ -270,6 +276,7 @@ def test_a_command_shows_in_which_folder_a_hit_is(commands: Commands, folders: l
     assert set(commands.run("query", "red", "--all", "--paths", *named).out.split()) == {hit["path"] for hit in hits}
 
 
+@pytest.mark.slow
 def test_a_command_answers_without_an_index_that_is_away(commands: Commands, folders: list[Path]) -> None:
     away = folders[0].parent / "away"
     found = commands.run(
@@ -287,6 +294,7 @@ def test_a_command_that_works_with_one_index_takes_no_second(commands: Commands,
         assert done.status == 2 and "--index can be given only once here" in done.err, words
 
 
+@pytest.mark.slow
 def test_a_saved_search_is_that_of_the_first_index_that_has_it(commands: Commands, folders: list[Path]) -> None:
     assert commands.run("saved", "add", "mine", "red", "--index", folders[1]).status == 0
     named = [word for folder in folders for word in ("--index", folder)]
@@ -315,6 +323,7 @@ def test_a_saved_search_is_found_though_another_index_cannot_be_read(
         saved_search([indexes[0]], "mine")
 
 
+@pytest.mark.slow
 def test_a_remote_collection_of_all_indexes_is_the_local_one(indexes: list[Path], encoder: FakeEncoder) -> None:
     with (
         serving(indexes, encoder) as (url, _),
@@ -329,6 +338,7 @@ def test_a_remote_collection_of_all_indexes_is_the_local_one(indexes: list[Path]
         assert remote.thumbnail(hits[0])[:2] == b"\xff\xd8"
 
 
+@pytest.mark.slow
 def test_where_words_and_parts_of_a_picture_of_several(client: TestClient) -> None:
     hit = ask(client, query="blue")["hits"][0]
     row_id = hit["row_id"]

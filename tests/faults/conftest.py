@@ -26,7 +26,7 @@ def faults(fault_library: Path) -> Iterator[Faults]:
 
 @pytest.fixture(scope="session")
 def command_server(faults: Faults) -> Iterator[Commands]:
-    with Commands(faults.env) as commands:
+    with Commands(preload=faults.env) as commands:
         yield commands
 
 
@@ -56,7 +56,7 @@ def obedient_server(faults: Faults) -> Iterator[Commands]:
             "--bounding-set=-dac_override,-dac_read_search",
             "--inh-caps=-dac_override,-dac_read_search",
         ]
-    with Commands(faults.env, within=within) as commands:
+    with Commands(preload=faults.env, within=within) as commands:
         yield commands
 
 

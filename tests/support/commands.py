@@ -1,6 +1,7 @@
 """Commands of clipsearch, each in a process of its own that starts in milliseconds.
 
 A server process has imported everything and forks for each command. What a command prints and how it ends comes back.
+Whatever is forked from a process of tests has the same servers.
 `Commands` has the fake encoder (tests/support/fake_main.py) stand for every model; `clipsearch` runs commands with real
 ones, as whoever types them would. Run as a module, this is that server.
 
@@ -14,9 +15,11 @@ import gc
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +33,7 @@ from tests.support.faults import environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 60.0
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,41 +63,70 @@ class State:
         return set(self.found)
 
 
-class Commands:
-    """A server for commands. `env` is the environment of each of them, `within` a command that starts the server.
+class Server:
+    """A process that has imported everything, and forks for each request of this process and those forked from it."""
 
-    `real`: models are what they are called, and each command gets the environment that this process has then.
-    `trains`: PyTorch has been imported, too.
+    def __init__(
+        self, *words: str, env: Mapping[str, str], within: Sequence[str] = (), fds: Sequence[int] = ()
+    ) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [*within, sys.executable, "-m", "tests.support.commands", str(theirs.fileno()), *words],
+                cwd=REPOSITORY,
+                env=environment(env, _ONE_THREAD),
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), *fds),
+            )
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                socket.send_fds(self._socket, [b"?"], [theirs.fileno()])
+            ours.sendall(json.dumps(request).encode("ascii"))
+            ours.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: ours.recv(1 << 16), b""))
+        assert answer, "the server of commands has ended"
+        body: dict[str, Any] = json.loads(answer)
+        return body
+
+    def close(self) -> None:
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+
+@cache
+def shared(*, real: bool = False, trains: bool = False) -> Server:
+    """The server of all commands that need nothing to be decided when it starts. It ends with this process."""
+    forks = decoders.shared()
+    forks.begin()
+    words = [word for word, is_so in (("real", real), ("trains", trains)) if is_so]
+    server = Server(*words, f"decoders={forks.fileno()}", env={}, fds=[forks.fileno()])
+    atexit.register(server.close)
+    return server
+
+
+class Commands:
+    """Commands with the fake encoder. `env` is the environment of each of them.
+
+    `preload`: part of the environment that a server of their own starts with; `within`: a command that starts it.
     """
 
     def __init__(
         self,
         env: Mapping[str, str] | None = None,
         *,
+        preload: Mapping[str, str] | None = None,
         within: Sequence[str] = (),
-        real: bool = False,
-        trains: bool = False,
     ) -> None:
-        self._real = real
-        words = [word for word, is_so in (("real", real), ("trains", trains)) if is_so]
-        self._process = subprocess.Popen(
-            [*within, sys.executable, "-m", "tests.support.commands", *words],
-            cwd=REPOSITORY,
-            env=environment(env or {}, {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1"}),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._own = Server(env=preload or {}, within=within) if preload or within else None
+        self._env = environment(env or {}, preload or {}, _ONE_THREAD)
 
     def run(self, *arguments: str | Path, cwd: Path | None = None, timeout_s: float = TIMEOUT_S) -> Done:
         """Run `clipsearch ARGUMENTS`. A command that takes longer than `timeout_s` fails the test."""
-        request: dict[str, Any] = {"argv": [os.fspath(part) for part in arguments], "timeout": timeout_s}
-        if self._real:
-            request["env"] = dict(os.environ)
-        body = self._ask({**request, "cwd": str(cwd or "/")})
-        done = Done(body["status"], body["out"], body["err"])
-        assert not body["timed_out"], f"{arguments} took more than {timeout_s} s\n{done.out}\n{done.err}"
-        return done
+        return _run(self._server, arguments, self._env, str(cwd or "/"), timeout_s)
 
     def index(self, *arguments: str | Path, cwd: Path | None = None) -> dict[str, Any]:
         """The report of `clipsearch index ARGUMENTS --json`, which must succeed."""
@@ -104,23 +137,19 @@ class Commands:
 
     def state(self, index: Path, *, check: bool = True) -> State:
         """What the index at `index` answers; `check` also verifies all of it."""
-        body = self._ask({"state": os.fspath(index), "check": check, "cwd": "/", "timeout": TIMEOUT_S})
+        asked = {"state": os.fspath(index), "check": check, "env": self._env, "cwd": "/", "timeout": TIMEOUT_S}
+        body = self._server.ask(asked)
         assert body["status"] == 0, body["err"]
         told = json.loads(body["out"])
         return State(told["found"], tuple(told["tags"]), tuple(told["problems"]), told["error"], told["model"])
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        assert line, "the server of commands has ended"
-        body: dict[str, Any] = json.loads(line)
-        return body
+    @property
+    def _server(self) -> Server:
+        return self._own or shared()
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        if self._own is not None:
+            self._own.close()
 
     def __enter__(self) -> Self:
         return self
@@ -129,35 +158,36 @@ class Commands:
         self.close()
 
 
-@cache
-def _real_commands(*, trains: bool) -> Commands:
-    commands = Commands(real=True, trains=trains)
-    atexit.register(commands.close)
-    return commands
-
-
 def clipsearch(
     *arguments: str | bytes | Path, folder: Path, status: int = 0, timeout_s: float = 120.0
 ) -> subprocess.CompletedProcess[str]:
     """Run `clipsearch ARGUMENTS` in `folder` with real models. It must end with `status`, and without a traceback."""
-    return _run(_real_commands(trains=False), arguments, folder, status, timeout_s)
+    return _completed(shared(real=True), arguments, folder, status, timeout_s)
 
 
 def train(
     *arguments: str | Path, folder: Path, status: int = 0, timeout_s: float = 300.0
 ) -> subprocess.CompletedProcess[str]:
     """Run `clipsearch train ARGUMENTS` likewise, in a process that has PyTorch: importing it takes four seconds."""
-    return _run(_real_commands(trains=True), ("train", *arguments), folder, status, timeout_s)
+    return _completed(shared(real=True, trains=True), ("train", *arguments), folder, status, timeout_s)
 
 
-def _run(
-    commands: Commands, arguments: Sequence[str | bytes | Path], folder: Path, status: int, timeout_s: float
+def _completed(
+    server: Server, arguments: Sequence[str | bytes | Path], folder: Path, status: int, timeout_s: float
 ) -> subprocess.CompletedProcess[str]:
     words = [os.fsdecode(part) for part in arguments]
-    done = commands.run(*words, cwd=folder, timeout_s=timeout_s)
+    done = _run(server, words, dict(os.environ), str(folder), timeout_s)
     assert done.status == status, f"exit {done.status}\n{done.out}\n{done.err}"
     assert "Traceback" not in done.err, done.err
     return subprocess.CompletedProcess(["clipsearch", *words], done.status, done.out, done.err)
+
+
+def _run(server: Server, arguments: Sequence[str | Path], env: Mapping[str, str], cwd: str, timeout_s: float) -> Done:
+    words = [os.fspath(part) for part in arguments]
+    body = server.ask({"argv": words, "env": dict(env), "cwd": cwd, "timeout": timeout_s})
+    done = Done(body["status"], body["out"], body["err"])
+    assert not body["timed_out"], f"{arguments} took more than {timeout_s} s\n{done.out}\n{done.err}"
+    return done
 
 
 # -- the server
@@ -178,7 +208,7 @@ _BOTH = (
 """What is imported before anything is forked."""
 
 
-def _serve(*, real: bool, trains: bool) -> None:
+def _serve(requests: socket.socket, *, real: bool, trains: bool, forks: decoders.Forks) -> None:
     if real:
         from clipsearch import cores
 
@@ -190,28 +220,40 @@ def _serve(*, real: bool, trains: bool) -> None:
     for name in f"{_BOTH} {_REAL if real else ''} {_TRAINS if trains else ''}".split():
         import_module(name)
 
-    asked = os.fdopen(os.dup(0), "rb")
-    answers = os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
     os.dup2(2, 1)
-    forks = decoders.Forks()
     forks.begin()
     vars(import_module("clipsearch.pictures.pool"))["subprocess"] = decoders.as_subprocess(forks)
     gc.freeze()  # no command is to look through it, and so to copy it
-    for line in asked:
-        body = json.dumps(_answer(json.loads(line))).encode("ascii")
-        answers.write(body + b"\n")
-        answers.flush()
+    while True:
+        word, fds, _, _ = socket.recv_fds(requests, 1, 1)
+        decoders.bury_the_dead()
+        if not word:
+            return
+        if os.fork() == 0:
+            requests.close()
+            _keep(socket.socket(fileno=fds[0]))
+        os.close(fds[0])
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def _keep(client: socket.socket) -> None:
+    """Run the command that `client` asks for, and answer."""
+    try:
+        request = json.loads(b"".join(iter(lambda: client.recv(1 << 16), b"")))
+        client.sendall(json.dumps(_answer(request, client)).encode("ascii"))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _answer(request: dict[str, Any], client: socket.socket) -> dict[str, Any]:
     out, err = (os.memfd_create(name) for name in ("out", "err"))
     pid = os.fork()
     if pid == 0:
+        client.close()
         _be_the_command(request, out, err)
     deadline = time.monotonic() + request["timeout"]
-    timed_out = False
+    timed_out, pause_s = False, 0.002
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -220,7 +262,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
             timed_out = True
             os.kill(pid, signal.SIGKILL)
             deadline += 60
-        time.sleep(0.002)
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.1, 0.03)
     texts = []
     for fd in (out, err):
         texts.append(os.pread(fd, os.fstat(fd).st_size, 0).decode("utf-8", "surrogateescape"))
@@ -239,8 +282,7 @@ def _be_the_command(request: dict[str, Any], out: int, err: int) -> None:
         os.dup2(out, 1)
         os.dup2(err, 2)
         os.chdir(request["cwd"])
-        if "env" in request:
-            _take_environment(request["env"])
+        _take_environment(request["env"])
         faults.be_the_command()
         for number, name in ((1, "stdout"), (2, "stderr")):
             stream = os.fdopen(number, "w", closefd=False, encoding="utf-8", errors="surrogateescape")
@@ -258,8 +300,6 @@ def _be_the_command(request: dict[str, Any], out: int, err: int) -> None:
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     finally:
         atexit._run_exitfuncs()
@@ -309,5 +349,10 @@ def _state(index: Path, *, check: bool) -> dict[str, Any]:
     return told
 
 
+def _main(fd: str, *words: str) -> None:
+    forks = decoders.Forks(*(int(word.removeprefix("decoders=")) for word in words if word.startswith("decoders=")))
+    _serve(socket.socket(fileno=int(fd)), real="real" in words, trains="trains" in words, forks=forks)
+
+
 if __name__ == "__main__":
-    _serve(real="real" in sys.argv[1:], trains="trains" in sys.argv[1:])
+    _main(*sys.argv[1:])

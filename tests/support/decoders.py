@@ -7,6 +7,7 @@ process that forks.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import json
@@ -18,6 +19,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
@@ -31,18 +33,22 @@ _MOST_FDS = 16
 class Forks:
     """A process that forks decoders for this process and for those that it forks; begun with the first decoder."""
 
-    def __init__(self) -> None:
+    def __init__(self, inherited: int | None = None) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._socket = None if inherited is None else socket.socket(fileno=inherited)
         self._lock = threading.Lock()  # each decoder is started by a thread of its own
 
-    def begin(self) -> None:
+    def begin(self) -> socket.socket:
         with self._lock:
-            if self._process is None:
-                self._begin()
+            if self._socket is None:
+                self._socket = self._begin()
+            return self._socket
 
-    def _begin(self) -> None:
+    def fileno(self) -> int:
+        return self.begin().fileno()
+
+    def _begin(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket = ours
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.decoders", str(theirs.fileno())],
@@ -52,6 +58,12 @@ class Forks:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
+        return ours
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes] | Forked:
         """`subprocess.Popen`, of a decoder in little time."""
@@ -60,13 +72,15 @@ class Forks:
         return Forked(self._ask, command[-1], **options)
 
     def _ask(self, request: dict[str, Any], fds: Sequence[int]) -> None:
-        self.begin()
-        socket.send_fds(self._socket, [json.dumps(request).encode("ascii")], list(fds))
+        socket.send_fds(self.begin(), [json.dumps(request).encode("ascii")], list(fds))
 
-    def close(self) -> None:
-        if self._process is not None:
-            self._socket.close()
-            self._process.wait()
+
+@cache
+def shared() -> Forks:
+    """The one of this process and of those that are forked from it. It ends with this process."""
+    forks = Forks()
+    atexit.register(forks.close)
+    return forks
 
 
 class Forked:
@@ -158,7 +172,7 @@ def _serve(requests: socket.socket) -> None:
     gc.freeze()  # no decoder is to look through it, and so to copy it
     while True:
         body, fds, _, _ = socket.recv_fds(requests, 2**18, _MOST_FDS)
-        _bury_the_dead()
+        bury_the_dead()
         if not body:
             return
         if os.fork() == 0:
@@ -168,7 +182,7 @@ def _serve(requests: socket.socket) -> None:
             os.close(fd)
 
 
-def _bury_the_dead() -> None:
+def bury_the_dead() -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG) != (0, 0):
             pass

@@ -80,6 +80,7 @@ def test_each_scene_is_found_at_its_moment(folder: Path) -> None:
     assert verify(folder / ".clipsearch").ok
 
 
+@pytest.mark.slow
 def test_a_server_shows_the_moment_and_sends_the_animation(folder: Path) -> None:
     with serving(folder / ".clipsearch", FakeEncoder()) as (url, _):
         hit = httpx.post(f"{url}/v1/search", json={"query": "yellow"}).json()["hits"][0]
@@ -93,6 +94,7 @@ def test_a_server_shows_the_moment_and_sends_the_animation(folder: Path) -> None
         assert httpx.post(f"{url}/v1/where", json=body).json()["width"] == 120
 
 
+@pytest.mark.slow
 def test_copies_renames_and_changes_of_animations(folder: Path) -> None:
     content = (folder / "still.gif").read_bytes()
     (folder / "still 2.gif").write_bytes(content)

@@ -178,6 +178,7 @@ def test_transparency_is_of_the_file(tmp_path: Path) -> None:
             assert file.decode(PREPROCESSING).appearance == NOT_SEEN
 
 
+@pytest.mark.slow
 def test_versions_of_a_picture_have_hashes_that_differ_in_few_bits() -> None:
     def bits(one: Image.Image, other: Image.Image) -> int:
         hashes = [appearance(image, image.size, "x").perceptual_hash for image in (one, other)]

@@ -249,6 +249,7 @@ def test_an_archive_that_is_gone_is_missing_and_one_that_is_back_is_not_read(
     assert (report.forgotten, report.missing, report.pictures) == (2, 0, 30)
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("kind", ["tar", "parquet", "stream"])
 @pytest.mark.parametrize("dies", [False, True])
@@ -746,6 +747,7 @@ def test_only_what_was_indexed_is_copied(tmp_path: Path, encoder: FakeEncoder, b
             file_of_hit(hit)
 
 
+@pytest.mark.slow
 def test_the_page_shows_pictures_of_archives(tmp_path: Path) -> None:
     encoder = FakeEncoder()
     write_tar(tmp_path / "x.tar", {"a.jpg": jpeg(0), "a.json": {"license": "cc"}})
@@ -783,6 +785,7 @@ def test_a_watched_folder_notices_its_archives(photos: Path, encoder: FakeEncode
     assert not interest.counts("modified", str(photos / "x.txt"))
 
 
+@pytest.mark.slow
 def test_an_animation_that_is_known_is_known_in_an_archive(photos: Path, encoder: FakeEncoder) -> None:
     frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue", "yellow")]
     buffer = io.BytesIO()

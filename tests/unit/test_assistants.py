@@ -105,6 +105,7 @@ def test_the_tools_say_that_they_only_read_and_teach_the_query_language(service:
         assert words in taught
 
 
+@pytest.mark.slow
 def test_what_the_description_teaches_is_understood(service: Service) -> None:
     for query in (
         "horse + stripes",
@@ -148,6 +149,7 @@ def test_nothing_found_is_said_in_words(service: Service) -> None:
     assert (beyond["hits"], beyond["note"]) == ([], "nothing found: there are 5 hits in all")
 
 
+@pytest.mark.slow
 def test_orders_and_clicks(service: Service) -> None:
     assert [hit["path"] for hit in hits(service, "red", sort="path")] == sorted(
         (hit["path"] for hit in hits(service, "red")), key=lambda path: (Path(path).parent, path.lower())
@@ -225,6 +227,7 @@ def test_files_and_addresses_that_an_assistant_names_are_not_opened(
     assert not [path for path in opened if "outside" in path or "passwd" in path]
 
 
+@pytest.mark.slow
 def test_a_picture_comes_as_a_small_copy_without_metadata(service: Service) -> None:
     row_id = hits(service, "folder:trips")[0]["row_id"]
     for size in (128, 512):

@@ -221,6 +221,7 @@ print(*sorted(sys.modules))
 """
 
 
+@pytest.mark.slow
 def test_a_run_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
     """pyarrow imports pandas by itself, wherever it is installed, unless arrays are made of buffers."""
     from tests.support.pictures import fill

@@ -538,6 +538,7 @@ def test_a_heif_that_is_cut_shows_what_is_there(share: float, turned: bool) -> N
 CUTS = (1, 2, 3, 5, 12, 40, 150, 500, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5)  # bytes, or a share of the file
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize(
     ("options", "size"),

@@ -7,6 +7,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from tests.unit.test_layers import imports_of, modules
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +43,7 @@ def imported() -> set[str]:
     return {name for name in names if name not in sys.stdlib_module_names and name != "clipsearch"}
 
 
+@pytest.mark.slow
 def test_every_package_that_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     known = declared(*(extra for extra in project["optional-dependencies"] if extra != "dev"))

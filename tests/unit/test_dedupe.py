@@ -63,6 +63,7 @@ def candidates(photos: Collection) -> set[tuple[int, int]]:
     return pairs
 
 
+@pytest.mark.slow
 def test_cells_hold_nearly_every_pair_that_comparing_all_finds(
     collection: Path, vectors: FloatArray, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -191,6 +191,7 @@ def load_elsewhere(name: str, endpoint: str) -> dict[str, str]:
     return answer
 
 
+@pytest.mark.slow
 def test_an_export_is_fetched_once_with_only_what_is_needed(local_hub: FakeHub) -> None:
     first = load_elsewhere("auto", local_hub.url)
     assert first["name"] == RECOMMENDED

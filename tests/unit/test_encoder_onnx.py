@@ -150,6 +150,7 @@ def test_one_string_is_no_list_of_texts(tmp_path: Path) -> None:
         OnnxEncoder(write_model_directory(tmp_path)).encode_texts("a dog")
 
 
+@pytest.mark.slow
 def test_a_text_query_needs_no_image_tower_and_the_other_way_round(tmp_path: Path) -> None:
     directory = write_model_directory(tmp_path)
     (directory / "visual/model.onnx").write_bytes(b"broken")

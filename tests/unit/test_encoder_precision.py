@@ -243,6 +243,7 @@ def test_bf16_by_openvino(tmp_path: Path) -> None:
             assert encoder.image_choice.engine == "openvino"
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_a_request_after_towers_have_come_and_gone(tmp_path: Path) -> None:
     """As while `precision` compares engines: a signal's stack that is gone ended the process."""
     pytest.importorskip("openvino")

@@ -131,6 +131,7 @@ def test_a_cache_that_cannot_be_written_is_an_error_with_a_way_on(model: Path, m
     assert OnnxEncoder(model).encode_texts(TEXTS).shape == (3, 512)
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("is_prepared", [True, False])
 def test_an_encoder_as_new_encodes_as_a_new_process_does(is_prepared: bool) -> None:

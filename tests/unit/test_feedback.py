@@ -83,6 +83,7 @@ def test_liked_pictures_rank_higher(index: Path) -> None:
             photos.search("red", like=[999])
 
 
+@pytest.mark.slow
 def test_a_concept_is_a_filter_and_a_query_and_outlives_reindexing_as_a_tag(index: Path, photos: Path) -> None:
     with Collection(index, encoder=FakeEncoder()) as collection:
         other = collection.search("blue", 1, all=True)[0].record.row_id

@@ -267,6 +267,7 @@ def test_filters_equal_brute_force(records: list[ImageRecord], query: str, data:
     assert np.array_equal(rest, ~mask)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(collections)
 def test_columns_are_read_as_they_were_written(records: list[ImageRecord]) -> None:

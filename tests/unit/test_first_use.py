@@ -128,6 +128,7 @@ def test_a_server_that_ends_while_it_indexes_leaves_a_whole_index(photos: Path, 
     assert report.pictures == 5
 
 
+@pytest.mark.slow
 def test_what_was_stopped_is_offered_the_next_time(photos: Path, serve: Serve, encoder: FakeEncoder) -> None:
     place = clipsearch.index(photos, encoder=encoder).index
     assert not is_unfinished(place)

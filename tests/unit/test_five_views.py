@@ -48,6 +48,7 @@ def test_tiles_cover_the_picture_and_overlap(width: int, height: int) -> None:
         assert tiles[0][2] - tiles[1][0] == pytest.approx(0.2 * width, abs=1.1)
 
 
+@pytest.mark.slow
 def test_views_are_decoded_once_and_large_enough(tmp_path: Path) -> None:
     image = scene(5, (1600, 1200))
     image.save(tmp_path / "a.jpg", quality=92)

@@ -116,6 +116,7 @@ def test_a_file_that_changed_is_not_shown_under_the_address_of_what_it_was(clien
     assert client.get(original(hit)).status_code == 404
 
 
+@pytest.mark.slow
 def test_a_picture_is_found_by_its_content_where_its_number_has_changed(photos: Path) -> None:
     index = fill(photos, ["red", "blue", "green"])
     with asking(index) as client:
@@ -305,6 +306,7 @@ def test_places_and_rows_are_those_of_the_windows(photos: Path) -> None:
         assert 0 < other["located"]["confidence"] < 1
 
 
+@pytest.mark.slow
 def test_exports_are_whole_and_in_the_order_of_the_selection(client: TestClient, photos: Path) -> None:
     names = {hit["row_id"]: hit["name"] for hit in rows(client).values()}
     paths = client.post("/v1/export", json={"ids": [2, 0, 1, 0], "form": "paths"})

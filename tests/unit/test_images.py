@@ -835,6 +835,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert read_picture(path, SQUASH).width == 120
 
 
+@pytest.mark.slow
 def test_import_is_light() -> None:
     code = (
         "import sys, clipsearch.pictures.images; "

@@ -12,6 +12,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 import clipsearch
@@ -108,6 +109,7 @@ def test_hits_are_a_list_for_everything_else(tmp_path: Path) -> None:
         assert (type(same), same) == (Hits, plain)
 
 
+@pytest.mark.slow
 def test_collections_give_such_lists(tmp_path: Path) -> None:
     encoder = FakeEncoder()
     fill(tmp_path / "photos", 7)

@@ -58,6 +58,7 @@ def depths_of(index: Path, encoder: FakeEncoder, query: str, k: int, **options: 
         return photos.depths
 
 
+@pytest.mark.slow
 def test_no_more_is_looked_for_than_is_asked_for(index: Path, encoder: FakeEncoder) -> None:
     assert depths_of(index, encoder, "red", 5) == [FIRST]
     assert depths_of(index, encoder, "red", FIRST, all=True) == [FIRST]

@@ -73,6 +73,7 @@ def test_facets_are_those_of_the_question(client: TestClient) -> None:
     assert client.post("/v1/gallery/facets", json={"query": "size:x"}).status_code == 400
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("route", ["/map", "/earth"])
 def test_maps_show_the_hits_of_the_question(client: TestClient, route: str) -> None:

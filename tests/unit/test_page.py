@@ -89,6 +89,7 @@ def test_a_gallery_says_what_a_search_says(client: TestClient, query: str) -> No
     assert window(client, query="cat")["notices"] == window(client)["notices"] == []
 
 
+@pytest.mark.slow
 def test_windows_together_are_the_whole_index_in_order(many: TestClient, encoder: FakeEncoder) -> None:
     assert MANY > 2 * ordering.LAST_STEP
     vectors = np.concatenate(list(random_blocks(MANY, encoder.dim)))
@@ -156,6 +157,7 @@ def test_a_picture_and_words_make_one_question(client: TestClient, encoder: Fake
     assert client.post("/v1/gallery", json={"like": [999]}).status_code == 400
 
 
+@pytest.mark.slow
 def test_what_is_unlikely_is_left_out_of_windows_and_counted(
     many: TestClient, encoder: FakeEncoder, tmp_path: Path
 ) -> None:

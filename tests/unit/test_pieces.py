@@ -85,6 +85,7 @@ def pixels(count: int, seed: int = 0) -> PixelArray:
     return np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES)
 @given(st.lists(st.integers(1, MOST_PIECES), min_size=1, max_size=12))
 def test_encoding_together_is_encoding_alone(counts: list[int]) -> None:

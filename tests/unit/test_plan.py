@@ -58,6 +58,7 @@ def test_a_rate_is_measured_on_pictures_of_all_parts(photos: Path, monkeypatch: 
     assert plan(photos).measured < 88
 
 
+@pytest.mark.slow
 @settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changed=st.sets(st.integers(0, 9), max_size=4),

@@ -189,6 +189,7 @@ def test_a_run_is_streamed_and_its_pictures_are_found(photos: Path, encoder: Fak
     assert status["found"]["indexes"][0]["pictures"] == 40
 
 
+@pytest.mark.slow
 def test_the_documentation_names_the_parameters_of_every_endpoint(address: str) -> None:
     rows = re.findall(r"^\| `(/\w+)` \| (.*) \|$", (ROOT / "docs" / "ui.md").read_text(encoding="utf-8"), re.MULTILINE)
     named = httpx.get(f"{address}/gradio_api/info", trust_env=False).json()["named_endpoints"]

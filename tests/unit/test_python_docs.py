@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import pytest
 from PIL import Image
 
 import clipsearch
-from tests.support.cases import thinned
 
+COUNTS = [("README.md", 1), ("docs/python.md", 5)]
 TOP = Path(clipsearch.__file__).parent.parent
 
 
@@ -18,8 +19,22 @@ def examples(name: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (TOP / name).read_text(encoding="utf-8"), re.M | re.S)
 
 
+@pytest.mark.parametrize(("name", "count"), COUNTS)
+def test_the_examples_compile_and_use_what_is_public(name: str, count: int) -> None:
+    parts = examples(name)
+    assert len(parts) == count
+    tree = ast.parse("\n".join(parts), name)
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "clipsearch"
+    }
+    assert used and used <= set(clipsearch.__all__)
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared_cache")
-@pytest.mark.parametrize(("name", "count"), thinned([("README.md", 1), ("docs/python.md", 5)], 2))
+@pytest.mark.parametrize(("name", "count"), COUNTS)
 def test_the_examples_run(name: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # the built-in model, wherever this runs

@@ -38,6 +38,7 @@ def test_queries_without_a_head(query: str) -> None:
     assert head_of(parse_query(query)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared_cache")
 def test_it_is_offered_where_nothing_is_certain_and_it_alone_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -194,6 +194,7 @@ def test_a_killed_pass_loses_at_most_a_batch(photos: Path) -> None:
     assert not any(path.suffix == ".part" and time.time() - path.stat().st_mtime > 3600 for path in index.rglob("*"))
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_pass_keeps_all_that_it_has_read(photos: Path, number: signal.Signals) -> None:

@@ -206,6 +206,7 @@ def test_a_folder_with_anything_else_in_it_stays(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_drawing_replaces_drawings_only(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from clipsearch.evaluation.plots import check_plots, draw_confusion

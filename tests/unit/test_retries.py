@@ -95,6 +95,7 @@ def test_a_busy_machine_is_given_three_attempts(folder: Path) -> None:
     assert rows(asked.index)["slow.png"].attempts == 0
 
 
+@pytest.mark.slow
 def test_the_next_run_reads_what_was_too_slow(tmp_path: Path) -> None:
     folder, encoder = folder_of(tmp_path, 4000), FakeEncoder()
     read = index_folder(folder, encoder, options=IndexOptions(timeout_s=TOO_LITTLE_S)).pictures

@@ -326,6 +326,7 @@ def test_of_gradio_only_what_its_clients_need_is_reachable(client: TestClient, c
         assert client.request(method, path).status_code == 404, path
 
 
+@pytest.mark.slow
 def test_no_parameter_of_an_assistants_tool_names_a_file(client: TestClient, collection: Path) -> None:
     service = application(client).state.service
     service.engine.wait_until_warm()

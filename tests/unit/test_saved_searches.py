@@ -155,6 +155,7 @@ def test_a_file_with_other_values_is_damaged(damage: bytes) -> None:
         parse_tag(raw.replace(b'"sort": "date"', damage))
 
 
+@pytest.mark.slow
 def test_the_page_saves_lists_renames_and_removes(index: Path, encoder: FakeEncoder) -> None:
     body = {"name": "Beach", "query": "dog", "sort": "date", "unique": True}
     with TestClient(create_app([index], encoder=encoder, interface=add_page), base_url=LOCAL) as client:

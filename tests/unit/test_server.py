@@ -78,6 +78,7 @@ def test_hits_come_in_pages(client: TestClient) -> None:
     assert second == everything[2:]
 
 
+@pytest.mark.slow
 def test_the_query_language_and_its_options(client: TestClient, index: Path, encoder: FakeEncoder) -> None:
     def names(**asked: object) -> list[str]:
         answer = client.post("/v1/search", json=asked)
@@ -254,6 +255,7 @@ def test_errors_say_what_is_wrong(client: TestClient) -> None:
     assert client.get("/nowhere").status_code == 404
 
 
+@pytest.mark.slow
 def test_several_indexes(index: Path, tmp_path: Path, encoder: FakeEncoder) -> None:
     other = tmp_path / "other" / "photos"
     other.mkdir(parents=True)
@@ -289,6 +291,7 @@ def test_a_server_that_others_can_reach_needs_a_token(index: Path, encoder: Fake
         pass
 
 
+@pytest.mark.slow
 def test_the_reference_names_every_route_and_loads_nothing(client: TestClient) -> None:
     page = client.get("/docs")
     for path, methods in client.get("/openapi.json").json()["paths"].items():

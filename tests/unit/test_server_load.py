@@ -143,6 +143,7 @@ def test_searches_that_come_together_answer_as_alone(index: Path, encoder: FakeE
     assert sum(items for kind, items in sizes if kind == "search") >= 64  # and what warmed it up
 
 
+@pytest.mark.slow
 def test_a_server_with_too_much_to_do_says_when_to_come_again(index: Path) -> None:
     options = ServerOptions(search_threads=1, most_waiting=2)
     app = create_app([index], encoder=SlowEncoder(0.2), options=options)
@@ -205,6 +206,7 @@ def test_new_generations_are_served_and_no_request_is_dropped(index: Path, photo
     assert newest == max(seen)
 
 
+@pytest.mark.slow
 def test_an_old_generation_is_let_go_once_its_last_user_is_done(
     index: Path, photos: Path, encoder: FakeEncoder
 ) -> None:

@@ -430,6 +430,7 @@ def test_a_picture_that_takes_too_long_is_refused(index: Path, encoder: FakeEnco
         assert "took longer than 0.05 s" in answer.json()["message"]
 
 
+@pytest.mark.slow
 def test_bodies_that_are_too_large_are_refused_before_they_are_read(index: Path, encoder: FakeEncoder) -> None:
     options = ServerOptions(most_upload_bytes=100_000)
     with TestClient(

@@ -82,6 +82,7 @@ def assert_same(found: Sequence[list[Hit]], alone: Sequence[list[Hit]], *, by_sc
                 assert any(abs(hit.score - edge) < TIE for edge in edges)
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES)
 @given(
     queries=st.lists(st.sampled_from(QUERIES), max_size=8),

@@ -137,6 +137,7 @@ def paths(answer: dict[str, Any]) -> list[str]:
     return [hit["name"] for hit in answer["hits"]]
 
 
+@pytest.mark.slow
 def test_a_shard_that_fails_is_named_and_asked_again_by_itself(client: TestClient, fleet: Fleet) -> None:
     whole = until_whole(client)
     assert len(whole["hits"]) == 4
@@ -154,6 +155,7 @@ def test_a_shard_that_fails_is_named_and_asked_again_by_itself(client: TestClien
     assert len(until_whole(client, query="dark red")["hits"]) == 4
 
 
+@pytest.mark.slow
 def test_only_the_first_query_waits_for_a_shard_that_hangs(client: TestClient, fleet: Fleet) -> None:
     until_whole(client)
     bad = fleet.members["here"][2]

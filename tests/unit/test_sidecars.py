@@ -331,6 +331,7 @@ def test_metadata_of_older_versions_is_read_again_when_asked_for(photos: Path, m
     assert run(photos, reread_metadata=True).described == 0  # all of it is new
 
 
+@pytest.mark.slow
 def test_only_rows_of_older_versions_are_read_again(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(photos)
     with monkeypatch.context() as patch:

@@ -732,6 +732,7 @@ def test_manifests_need_no_hard_links(tmp_path: Path, monkeypatch: pytest.Monkey
             _put_if_absent(tmp_path / "CURRENT", tmp_path / "manifests" / "00000002.json")
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("batch", [1, 3, 8192])
 def test_every_byte_of_what_is_derived_from_rows_is_held_against_them(

@@ -95,6 +95,7 @@ def address(request: pytest.FixtureRequest, index: Path, encoder: FakeEncoder) -
     listening.close()
 
 
+@pytest.mark.slow
 @pytest.mark.many
 def test_the_whole_of_it_works_at_a_sub_path(address: str) -> None:
     """As a browser goes through it: to the page, to the form for the token, back, to its files, to the API."""

@@ -80,6 +80,7 @@ def only_subtitles(folder: Path) -> ReadReport:
     return read(folder)
 
 
+@pytest.mark.slow
 def test_words_find_the_moment_in_which_they_are_said(filmed: Path) -> None:
     report = only_subtitles(filmed)
     assert (report.subtitled, report.lines) == (1, 4)
@@ -100,6 +101,7 @@ def test_words_find_the_moment_in_which_they_are_said(filmed: Path) -> None:
     assert verify(filmed / ".clipsearch").ok
 
 
+@pytest.mark.slow
 def test_they_are_read_again_only_if_they_change_and_go_when_they_are_gone(filmed: Path) -> None:
     assert only_subtitles(filmed).subtitled == 1
     assert read(filmed).subtitled == 0

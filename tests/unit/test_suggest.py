@@ -92,6 +92,7 @@ def test_values_of_a_field(photos: Collection) -> None:
     assert said(photos, f'folder:"{top[0].label.upper()}')[0] == top[0]
 
 
+@pytest.mark.slow
 def test_the_page_is_told_over_http(index: Path) -> None:
     encoder = FakeEncoder()
     with TestClient(create_app([index], encoder=encoder, interface=add_page), base_url=LOCAL) as client:

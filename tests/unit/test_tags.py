@@ -129,6 +129,7 @@ def test_every_name_can_be_searched_for_as_it_is_written(name: str, before: str)
     assert [term.value for term in query.terms] == (["dog"] if "dog" in before else [])
 
 
+@pytest.mark.slow
 def test_tags_outlive_renames_reindexing_compaction_and_repair(photos: Path) -> None:
     index = index_of(photos)
     a, b, *_ = content_hashes(index)

@@ -177,6 +177,7 @@ def test_an_unreadable_file_stops_a_repair_before_it_changes_anything(
     assert {path: path.read_bytes() for path in index.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_wrong_clocks_forget_nothing(photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(photos, 30)
     run(photos, encoder)
@@ -266,6 +267,7 @@ def test_a_root_that_answers_with_an_error_is_an_error_of_ours(
         run(photos, encoder)
 
 
+@pytest.mark.slow
 def test_what_is_left_out_for_one_run_is_not_encoded_again(photos: Path, encoder: FakeEncoder) -> None:
     fill(photos, 30)
     run(photos, encoder)

@@ -382,6 +382,7 @@ def folder(filmed: Path, tmp_path: Path) -> Path:
     return shutil.copytree(filmed, tmp_path / "photos")
 
 
+@pytest.mark.slow
 def test_a_video_is_found_at_its_moment(folder: Path) -> None:
     encoder = FakeEncoder()
     report = run(folder, encoder)
@@ -498,6 +499,7 @@ def test_without_the_extra_videos_are_counted_and_those_of_the_index_stay(
     assert (report.kept, report.pictures + report.missing) == (2, 5)
 
 
+@pytest.mark.slow
 def test_odd_files_are_told_apart(folder: Path) -> None:
     content = (folder / "trip.mp4").read_bytes()
     (folder / "picture.jpg").write_bytes(content)  # a video by its bytes
@@ -537,6 +539,7 @@ def test_vectors_of_moments_are_means(folder: Path) -> None:
     assert max(float(a @ b) for n, a in enumerate(whole) for b in whole[:n]) < shots.SAME_SHOT
 
 
+@pytest.mark.slow
 def test_a_server_shows_the_moment_and_sends_the_video_in_parts(folder: Path) -> None:
     encoder = FakeEncoder()
     index = run(folder, encoder).index

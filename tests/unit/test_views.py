@@ -384,6 +384,7 @@ def test_tags_are_of_files(folder: Path) -> None:
         assert len(photos.search("tag:trip", 10, each=True)) == 3
 
 
+@pytest.mark.slow
 def test_the_parts_and_the_words_of_a_file_over_http(photos: Path, encoder: FakeEncoder) -> None:
     fill(photos, FILES)
     index, _ = viewed_index(photos, encoder, VIEWS)
@@ -411,6 +412,7 @@ def test_the_parts_and_the_words_of_a_file_over_http(photos: Path, encoder: Fake
             assert http.get(f"/v1/images/0/{part}?index_id={'0' * 8}").status_code == 409
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_file_of_several_indexes(tmp_path: Path, encoder: FakeEncoder) -> None:
     indexes: list[Path] = []
     for name in ("one", "two"):

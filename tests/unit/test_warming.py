@@ -46,6 +46,7 @@ def test_a_server_that_is_idle_gets_ready_for_pictures(index: Path, encoder: Fak
     assert encoder.images_encoded == 1
 
 
+@pytest.mark.slow
 def test_it_waits_for_searches_to_end_and_for_nobody_when_the_server_stops(index: Path, encoder: FakeEncoder) -> None:
     app = create_app([index], encoder=encoder, options=ServerOptions(warm_pictures_after_s=0.0))
     app.state.service.searches.unfinished = 1

@@ -107,6 +107,7 @@ def test_a_tower_that_cannot_be_cut_is_not(tmp_path: Path) -> None:
         OnnxEncoder(broken).dense_tower()
 
 
+@pytest.mark.slow
 def test_a_tiny_tower_of_either_kind_gives_a_map(tmp_path: Path) -> None:
     for name, external in (("a", True), ("b", False)):
         encoder = load_encoder(str(write_model_directory(tmp_path / name, external=external)))
@@ -115,6 +116,7 @@ def test_a_tiny_tower_of_either_kind_gives_a_map(tmp_path: Path) -> None:
     assert found.by in ("features", "crops")
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("orientation", [1, 6, 8])
 @pytest.mark.parametrize("colour", ["blue", "green"])

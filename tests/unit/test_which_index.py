@@ -116,6 +116,7 @@ def test_no_index_is_made_where_one_is_away(
     assert index(photos, encoder=encoder, index=place, options=IndexOptions(workers=1)).unchanged == 3
 
 
+@pytest.mark.slow
 def test_an_index_that_was_deleted_is_made_anew(tmp_path: Path, encoder: FakeEncoder) -> None:
     """From the file system that it was on: there is no drive that may be away."""
     photos, place = tmp_path / "photos", tmp_path / "elsewhere" / "index"
