@@ -479,7 +479,7 @@ class Collection:
                 self._background = Background(bank, self.vectors(sampled), drawings, regions)
             else:
                 positions = sample_positions([len(segment) for segment in self._segments])
-                parts = [segment.file.take(rows) for segment, rows in zip(self._segments, positions, strict=True)]
+                parts = [self._take(segment, rows) for segment, rows in zip(self._segments, positions, strict=True)]
                 self._background = Background(bank, np.concatenate(parts), drawings)
         if of_regions:
             scores, best = self._background.as_whole(vector, scores, best)
@@ -970,11 +970,16 @@ class Collection:
             step = max(1, -(-int(ends[-1]) // SAMPLE_ROWS))
             # Evenly over all of them: a collection in many parts is sampled as one in a single part is.
             parts = [
-                segment.file.take(np.arange(-start % step, len(segment), step))
+                self._take(segment, np.arange(-start % step, len(segment), step))
                 for segment, start in zip(self._segments, ends.tolist(), strict=False)
             ]
             self._sample = np.concatenate([np.empty((0, self.manifest.model.dim), np.float32), *parts])
         return self._sample
+
+    def _take(self, segment: VectorSegment, positions: IntArray) -> FloatArray:
+        """Vectors of one of the segments. Shapes: positions (N,), result (N, D) float32."""
+        taken: FloatArray = segment.file.take(positions)
+        return taken
 
     def nearness(self) -> Nearness:
         """How near pictures of this collection must be to each other to be versions of one."""

@@ -192,6 +192,14 @@ class Together(Collection):
         self._check_open()
         return [segment for part in self._parts for segment in part.photos._segments]
 
+    def _take(self, segment: VectorSegment, positions: IntArray) -> FloatArray:
+        of = [part for part in self._parts if any(own is segment for own in part.photos._segments)]
+        return (
+            self._of(of[0], lambda photos: photos._take(segment, positions))
+            if of
+            else super()._take(segment, positions)
+        )
+
     def live_rows(self) -> list[LiveRows]:
         return [rows for _, own in self._each(lambda photos: photos.live_rows()) for rows in own]
 

@@ -196,7 +196,7 @@ class Service:
         position = order.place_of(photos, row_id)
         if position is not None:
             hit = dataclasses.replace(hit, rank=position + 1)
-        return position, self._with_address(served, hit.to_dict(whole=True))
+        return position, self._told(served, hit)
 
     @contextmanager
     def ordered(self, asked: messages.SearchRequest) -> Iterator[tuple[ServedIndex, Collection, Order]]:

@@ -327,6 +327,24 @@ def test_an_index_that_is_damaged_while_it_is_open_is_left_out_from_then_on(
         assert "was not searched: Input/output error" in together.notices("red")[0]
 
 
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"unique": True}, {"diverse": True}, {"sort": "path"}, {"like": True}],
+    ids=lambda how: "".join(how) or "plain",
+)
+def test_an_index_whose_drive_goes_away_is_left_out_whatever_is_asked(
+    divided: Divided, tmp_path: Path, how: dict[str, Any]
+) -> None:
+    goes = tmp_path / "goes"
+    shutil.copytree(divided.indexes[1], goes)
+    with clipsearch.open([divided.indexes[0], goes], encoder=divided.whole.encoder) as photos:
+        if "like" in how:
+            how = {"like": [int(photos.row_ids()[0])]}
+        goes.rename(tmp_path / "gone")
+        assert photos.search("red", 5, **how)
+        assert not photos.missing or set(photos.missing) == {str(goes)}
+
+
 def test_the_last_that_cannot_be_read_says_why(divided: Divided, monkeypatch: pytest.MonkeyPatch) -> None:
     with clipsearch.open(divided.indexes, encoder=divided.whole.encoder) as together:
         for one, _ in together.parts:

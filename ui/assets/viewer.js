@@ -1,7 +1,7 @@
 // One picture, as large as the screen: zoom, pan, next and previous, a slideshow. PhotoSwipe moves the pictures; they are
 // copies that the server made, so that RAW, HEIC and TIFF are seen too, and larger ones come when somebody zooms in.
 
-import { clip, contentOf, original, picture, thumbnail, views, where, words } from "./api.js";
+import { clip, contentOf, original, thumbnail, views, where, words } from "./api.js";
 import { Crop } from "./crop.js";
 import { button, icon, make } from "./dom.js";
 import { baseName } from "./gallery.js";
