@@ -553,8 +553,12 @@ class PictureOfOne(InvalidQuery, NoSuchPicture):
         self.path = None
         Exception.__init__(
             self,
-            f"{row_id} names no picture of the indexes that are searched together. Use the row_id of a hit of that "
-            "search or a path, or search the one index that this row_id is of",
+            sentence(
+                "picture_of_one",
+                "{number} names no picture of the indexes that are searched together. Use the row_id of a hit of that "
+                "search or a path, or search the one index that this row_id is of",
+                number=row_id,
+            ),
         )
 
 

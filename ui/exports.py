@@ -18,9 +18,10 @@ from typing import Any, Literal
 import numpy as np
 
 from clipsearch.errors import InvalidQuery, NoSuchPicture, OtherIndex, OtherPicture, UnreadablePicture
-from clipsearch.filenames import for_parsers
+from clipsearch.filenames import safe
 from clipsearch.records import HIT_FIELDS, in_one_cell
 from clipsearch.search.collection import Collection
+from clipsearch.sentences import sentence
 from clipsearch.server.engine import ServedIndex
 from clipsearch.server.routes import Service, path_of
 from clipsearch.server.work import WorkQueue
@@ -36,22 +37,37 @@ MEDIA_TYPES: dict[Form, str] = {
     "zip": "application/zip",
 }
 _ROWS_AT_ONCE = 500
+_GONE = "it is not there any more"
 
 
 class Export:
-    """Pictures of one generation of an index, which stays open until the export has ended. Close it."""
+    """Pictures of one generation of an index, which stays open until the export has ended. Close it.
+
+    Attributes:
+        left_out: row ids of pictures that the index has no more.
+    """
 
     def __init__(self, service: Service, work: WorkQueue, served: ServedIndex, ids: list[int], form: Form) -> None:
-        """Raises: NoSuchPicture, InvalidQuery."""
+        """Raises: NoSuchPicture if the index has none of them; InvalidQuery."""
         if form == "zip" and len(ids) > MOST_ZIPPED:
-            raise InvalidQuery(f"{len(ids):,} pictures are too many for one archive: select {MOST_ZIPPED:,} or fewer")
+            raise InvalidQuery(
+                sentence(
+                    "too_many_zipped",
+                    "{n} pictures are too many for one archive: select {most} or fewer",
+                    n=len(ids),
+                    most=MOST_ZIPPED,
+                )
+            )
         self._service, self._work, self._served, self._ids, self._form = service, work, served, ids, form
         self._stack = ExitStack()
         self._photos: Collection = self._stack.enter_context(served.lease())
-        missing = np.setdiff1d(np.array(ids, np.int64), self._photos.row_ids())
-        if len(missing):
-            self.close()
-            raise NoSuchPicture(int(missing[0]))
+        self.left_out = np.setdiff1d(np.array(ids, np.int64), self._photos.row_ids()).tolist()
+        if self.left_out:
+            gone = set(self.left_out)
+            self._ids = [row_id for row_id in ids if row_id not in gone]
+            if not self._ids:
+                self.close()
+                raise NoSuchPicture(self.left_out[0])
 
     def close(self) -> None:
         """Let go of the index."""
@@ -78,7 +94,7 @@ class Export:
     async def _archive(self) -> AsyncIterator[bytes]:
         """A ZIP archive. A picture that cannot be read any more is named in `left-out.txt`."""
         sink = _Sink()
-        left_out: list[str] = []
+        left_out = [f"picture {row_id}: {_GONE}" for row_id in self.left_out]
         with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
             for number, row_id in enumerate(self._ids, 1):
                 name, jpeg, problem = await self._work.run(lambda row_id=row_id: self._preview(row_id))  # type: ignore[misc]
@@ -98,7 +114,7 @@ class Export:
         except (OtherPicture, OtherIndex) as error:
             return name, None, str(error)
         except (UnreadablePicture, NoSuchPicture) as error:
-            return name, None, error.reason if isinstance(error, UnreadablePicture) else "it is not there any more"
+            return name, None, error.reason if isinstance(error, UnreadablePicture) else _GONE
         return name, jpeg, ""
 
 
@@ -133,7 +149,7 @@ def _table(rows: list[dict[str, Any]], *, header: bool) -> bytes:
 
 
 def _paths(rows: list[dict[str, Any]]) -> bytes:
-    return "".join(f"{for_parsers(row['path'])}\n" for row in rows).encode("utf-8", "replace")
+    return "".join(f"{safe(row['path'])}\n" for row in rows).encode("utf-8", "replace")
 
 
 def _cell(value: Any) -> Any:

@@ -17,6 +17,7 @@ from clipsearch.ui.overviews import add_overview_routes
 from clipsearch.ui.saved import add_saved_routes
 from clipsearch.ui.suggestions import add_suggestion_routes
 
+LEFT_OUT = "clipsearch-left-out"
 EXPORT_NAMES: dict[Form, str] = {"csv": "clipsearch.csv", "paths": "clipsearch.txt", "zip": "clipsearch.zip"}
 
 Id = Annotated[int, Field(ge=0, lt=2**63)]
@@ -121,10 +122,16 @@ def add_page_routes(app: FastAPI, service: Service) -> None:
         },
     )
     async def export(asked: ExportRequest) -> Response:
-        """Export pictures as a table, as paths, or as an archive of re-encoded previews, never as originals."""
+        """Export pictures as a table, as paths, or as an archive of re-encoded previews, never as originals.
+
+        The header `Clipsearch-Left-Out` says how many are left out, as the index has them no more.
+        """
         export = await service.searches.run(lambda: page.export(asked))
         return StreamingResponse(
             export.blocks(),
             media_type=MEDIA_TYPES[asked.form],
-            headers={"content-disposition": f'attachment; filename="{EXPORT_NAMES[asked.form]}"'},
+            headers={
+                "content-disposition": f'attachment; filename="{EXPORT_NAMES[asked.form]}"',
+                LEFT_OUT: str(len(export.left_out)),
+            },
         )

@@ -28,7 +28,7 @@ class Item:
     weight: float | None = None
 
 
-_FIELD = re.compile(r"([A-Za-z]+):(?=\S)")
+_FIELD = re.compile("([A-Za-z]+)[:\uff1a](?=\\S)")  # the second is the colon of Chinese and Japanese input methods
 _WITHOUT_COLON = re.compile(r"[A-Za-z]+(?:[<>=]|\d{4})")
 MOST_WITHOUT_COLON = 100
 WEIGHT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?):(?=[^\s\d:])")

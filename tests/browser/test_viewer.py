@@ -440,6 +440,20 @@ def test_a_thumb_given_in_the_large_view_holds_when_it_is_left(open_page: Open, 
 # --- the selection
 
 
+def test_a_range_begins_in_the_order_it_ends_in(open_page: Open, many: Site) -> None:
+    page = open_page("/?sort=path", at=many)
+    settled(page)
+    page.click(".cs-tile[data-n='9']", modifiers=["Control"])
+    page.keyboard.press("Escape")
+    page.fill(".cs-query", "name:*1*")
+    page.press(".cs-query", "Enter")
+    settled(page)
+    page.click(".cs-tile[data-n='3']", modifiers=["Shift"])
+    expect(page.locator(".cs-selection strong")).to_have_text("1 selected")
+    page.click(".cs-tile[data-n='5']", modifiers=["Shift"])
+    expect(page.locator(".cs-selection strong")).to_have_text("3 selected")
+
+
 def test_a_range_over_pictures_that_were_not_loaded_is_whole(open_page: Open, many: Site) -> None:
     page = open_page("/?sort=path", at=many)
     settled(page)

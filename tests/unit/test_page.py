@@ -176,7 +176,7 @@ def test_what_is_unlikely_is_left_out_of_windows_and_counted(
 
 @pytest.mark.slow
 def test_a_cut_beyond_the_first_rows_is_found(many: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def judge(photos: Any, scores: Any, *_: Any) -> list[tuple[float, str]]:
+    def judge(photos: Any, scores: Any, *_: Any, **__: Any) -> list[tuple[float, str]]:
         return [(float(score), "maybe" if score > 0 else "unlikely") for score in scores]
 
     monkeypatch.setattr("clipsearch.search.collection.Collection.confidences", judge)
@@ -224,6 +224,17 @@ def test_a_table_cannot_run_formulas(client: TestClient, photos: Path) -> None:
     assert _cell("@x\udce9") == "'@x?"
 
 
+def test_paths_are_a_line_each(tmp_path: Path) -> None:
+    for name in ("a\nb.png", "caf\udce9.png", "plain.png"):
+        Image.new("RGB", (32, 32), "red").save(tmp_path / name)
+    index = clipsearch.index(tmp_path, encoder=FakeEncoder()).index
+    app = create_app([index], encoder=FakeEncoder(), interface=add_page)
+    with TestClient(app, base_url=LOCAL) as client:
+        rows = [hit["row_id"] for hit in window(client, k=10, sort="path")["hits"]]
+        answer = client.post("/v1/export", json={"ids": rows, "form": "paths"})
+    assert [Path(line).name for line in answer.text.splitlines()] == ["a\\x0ab.png", "caf\\xe9.png", "plain.png"]
+
+
 def test_an_archive_holds_previews_and_says_what_is_missing(client: TestClient, photos: Path) -> None:
     rows = {hit["name"]: hit["row_id"] for hit in window(client, k=100)["hits"]}
     (photos / "green.png").unlink()
@@ -234,6 +245,15 @@ def test_an_archive_holds_previews_and_says_what_is_missing(client: TestClient, 
         assert Image.open(io.BytesIO(archive.read("0001-_large red.jpg"))).size == (80, 80)
         assert archive.read("left-out.txt").startswith(b"green.png: ")
     assert client.post("/v1/export", json={"ids": [999], "form": "csv"}).status_code == 404
+    answer = client.post("/v1/export", json={"ids": [999, *asked, 998], "form": "zip"})
+    assert answer.headers["clipsearch-left-out"] == "2"
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        said = archive.read("left-out.txt").decode().splitlines()
+        assert archive.namelist()[0] == "0001-_large red.jpg"
+        assert [line.partition(":")[0] for line in said] == ["picture 998", "picture 999", "green.png"]
+    table = client.post("/v1/export", json={"ids": [998, *asked], "form": "csv"})
+    assert len(list(csv.DictReader(io.StringIO(table.content.decode("utf-8-sig"))))) == 2
+    assert table.headers["clipsearch-left-out"] == "1"
     assert client.post("/v1/export", json={"ids": [], "form": "csv"}).status_code == 422
     assert client.post("/v1/export", json={"ids": [0] * 5001, "form": "zip"}).status_code == 400
 

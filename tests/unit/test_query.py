@@ -284,3 +284,12 @@ def test_no_query_takes_long(piece: str) -> None:
     with contextlib.suppress(InvalidQuery):
         parse_query(source)
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("query", ["dog after:2015", "name:003", "-name:003 dog", 'folder:"my trips"', "dog like:5"])
+def test_the_colon_of_chinese_and_japanese_input_methods_is_one(query: str) -> None:
+    meant, written = parse_query(query), parse_query(query.replace(":", "\uff1a"))
+    assert written.filter == meant.filter
+    assert [(term.kind, term.value) for term in written.terms] == [(term.kind, term.value) for term in meant.terms]
+    if '"' not in query:
+        assert parse_query(query.replace(" ", "\u3000")).filter == meant.filter

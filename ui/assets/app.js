@@ -653,8 +653,9 @@ async function saveSelection(form) {
   const row = make("div.cs-saving", { role: "status" }, state, button("cs-button", null, t("export.stop"), () => controller.abort(), t("export.stop")));
   root.append(row);
   try {
-    const blob = await download(asked(form), controller.signal, (done) => { state.textContent = exportProgress(done, total); });
-    say(t("export.saved", { name: saveFile(blob, form) }));
+    const { blob, leftOut } = await download(asked(form), controller.signal, (done) => { state.textContent = exportProgress(done, total); });
+    const name = saveFile(blob, form);
+    say(leftOut ? t("export.saved_without", { name, n: leftOut }) : t("export.saved", { name }));
   } catch (error) {
     if (error.name !== "AbortError") say(t("export.failed", { problem: error.message }));
   } finally {
@@ -662,17 +663,21 @@ async function saveSelection(form) {
   }
 }
 
+/** Whether a path is text of one line; of others the server writes what is in them as escapes: \\x0a. */
+const isLine = (path) => !/[\p{C}\p{Zl}\p{Zp}]/u.test(path) && shown(path) === path;
+
 async function copyPaths() {
   const hits = [...gallery.selected.values()];
-  if (hits.every(Boolean)) { copy(hits.map((hit) => shown(hit.path)).join("\n")); return; }
+  if (hits.every((hit) => hit && isLine(hit.path))) { copy(hits.map((hit) => hit.path).join("\n"), hits.length); return; }
   try {
-    copy((await (await download(asked("paths"), undefined, () => {})).text()).trimEnd());
+    const { blob, leftOut } = await download(asked("paths"), undefined, () => {});
+    copy((await blob.text()).trimEnd(), hits.length - leftOut);
   } catch (error) {
     say(t("copy.failed", { problem: error.message }));
   }
 }
 
-async function copy(text) {
+async function copy(text, paths = 1) {
   try {
     await navigator.clipboard.writeText(text);
   } catch { // only pages that are served over TLS, or from this machine, may use it
@@ -683,8 +688,7 @@ async function copy(text) {
     area.remove();
     focused?.focus({ preventScroll: true });
   }
-  const lines = text.split("\n").length;
-  say(t("copy.done", { n: lines }));
+  say(t("copy.done", { n: paths }));
 }
 
 let saying = 0;

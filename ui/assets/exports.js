@@ -7,7 +7,8 @@ import { t } from "./messages.js";
 const ENDINGS = { csv: "csv", paths: "txt", zip: "zip" };
 const ENTRY = [0x50, 0x4b, 0x03, 0x04]; // begins each picture of an archive
 
-/** Export pictures; `tell(done)` is told of an archive how many of them are in it. Returns the file's content. */
+/** Export pictures; `tell(done)` is told of an archive how many of them are in it. Returns the file's content, and how
+ *  many are left out because the index has them no more. */
 export async function download(asked, signal, tell) {
   const answer = await api.exported(asked, signal);
   const parts = [];
@@ -25,7 +26,7 @@ export async function download(asked, signal, tell) {
     }
     tell(done);
   }
-  return new Blob(parts, { type: answer.headers.get("content-type") });
+  return { blob: new Blob(parts, { type: answer.headers.get("content-type") }), leftOut: Number(answer.headers.get("clipsearch-left-out")) };
 }
 
 export function save(blob, form) {

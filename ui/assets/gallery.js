@@ -57,6 +57,7 @@ export class Gallery {
     this.index = index;
     this.total = total;
     this.version++;
+    this.anchor = null;
     for (const { controller } of this.asking.values()) controller.abort();
     this.asking.clear();
     this.wanted.clear();
@@ -305,7 +306,8 @@ export class Gallery {
   }
 
   selectTo(n) {
-    const [first, last] = [Math.min(this.anchor ?? 0, this.total - 1), n].sort((a, b) => a - b);
+    this.anchor ??= n;
+    const [first, last] = [Math.min(this.anchor, this.total - 1), n].sort((a, b) => a - b);
     return this.selectRange(first, last);
   }
 
@@ -326,6 +328,7 @@ export class Gallery {
 
   clearSelection() {
     this.selected.clear();
+    this.anchor = null;
     this.marks();
     this.on.select();
   }
