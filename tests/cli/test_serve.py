@@ -88,6 +88,7 @@ def asks_server(*arguments: str, folder: Path, status: int = 0) -> tuple[str, bo
     return done.stdout, "ask the server" in done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_cleanly(server: Server) -> None:
     assert json.loads(server.get("/v1/status")[1])["indexes"][0]["pictures"] == 15
     status, err = server.stop()

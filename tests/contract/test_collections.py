@@ -467,6 +467,7 @@ def test_a_collection_that_is_closed_says_so(both: tuple[Collection, RemoteColle
         assert shown.rstrip(">") in repr(photos)
 
 
+@pytest.mark.slow
 def test_an_index_that_the_server_has_not_is_an_error_of_every_method(
     both: tuple[Collection, RemoteCollection],
 ) -> None:

@@ -159,6 +159,7 @@ def test_pixels_are_those_of_the_upright_picture(tmp_path: Path, orientation: in
     assert np.abs(found.pixels - expected).mean() < 1.5
 
 
+@pytest.mark.slow
 def test_a_long_part_is_seen_in_pieces(tmp_path: Path) -> None:
     scene(4, (900, 600)).save(tmp_path / "a.png")
     assert len(read_picture(tmp_path / "a.png", PREPROCESSING, crop=Crop(0, 0, 900, 100), pieces=True).pieces) > 5
@@ -187,6 +188,7 @@ def test_a_part_of_a_file_finds_what_is_like_it(both: tuple[Collection, RemoteCo
             assert Path(photos.similar(blue, 1)[0].path).name == "blue.png"
 
 
+@pytest.mark.slow
 def test_relative_paths_and_names_with_spaces(
     both: tuple[Collection, RemoteCollection, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +200,7 @@ def test_relative_paths_and_names_with_spaces(
             assert best(photos, query) == ("blue.png", 1.0), query
 
 
+@pytest.mark.slow
 def test_a_file_whose_name_reads_as_a_part(
     both: tuple[Collection, RemoteCollection, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,7 @@ def test_a_hit_is_its_picture_after_its_index_was_made_anew(
     here.close()
 
 
+@pytest.mark.slow
 def test_row_ids_that_hits_told_are_refused_after_their_index_was_made_anew(
     remote: RemoteCollection, photos: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_row_ids_that_hits_told_are_refused_after_their_index_was_made_anew(
         call(red)  # the row ids are those of the new index
 
 
+@pytest.mark.slow
 def test_pages_of_hits_show_no_other_picture(remote: RemoteCollection, photos: Path) -> None:
     from tests.unit.test_notebook import pictures_in
 

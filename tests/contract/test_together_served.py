@@ -349,6 +349,7 @@ def test_where_words_and_parts_of_a_picture_of_several(client: TestClient) -> No
     assert part["row_id"] == row_id and client.get(part["thumbnail"]).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_server_serves_what_is_there_and_the_rest_when_it_comes(
     indexes: list[Path], encoder: FakeEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

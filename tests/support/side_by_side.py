@@ -27,7 +27,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis.internal.charmap import charmap
+from hypothesis import strategies
+from hypothesis.internal.conjecture.providers import _get_local_constants
 
 from tests.support import commands
 
@@ -40,13 +41,16 @@ LONGEST = (
 """Files to begin with, so that no process is left with one of them in the end."""
 
 NEEDED = (
-    "base64 csv hypothesis.strategies numpy.ma numpy.random pandas pyarrow.compute pyarrow.dataset pyarrow.parquet "
+    "numpy.ma numpy.random pandas pyarrow.compute pyarrow.dataset pyarrow.parquet "
     "PIL.Image PIL.ImageDraw PIL.JpegImagePlugin PIL.PngImagePlugin httpx onnxruntime starlette.testclient tokenizers "
-    "gradio mcp uvicorn xxhash "
+    "av faiss gradio imagecodecs jsonschema mcp onnx pillow_heif uvicorn xxhash "
     "clipsearch.cli.app clipsearch.cli.index clipsearch.cli.query clipsearch.daemon.client clipsearch.encoder.onnx "
     "clipsearch.indexer.api clipsearch.indexer.build clipsearch.indexer.compact clipsearch.indexer.repair "
     "clipsearch.indexer.verify clipsearch.pictures.images clipsearch.search.collection clipsearch.search.confidence "
-    "clipsearch.search.filters clipsearch.server.app clipsearch.store.tags"
+    "clipsearch.search.filters clipsearch.server.app clipsearch.store.tags clipsearch.cli.ui clipsearch.cli.serve "
+    "clipsearch.ui.page clipsearch.server.mcp clipsearch.server.shards clipsearch.daemon.server clipsearch.exports.run "
+    "clipsearch.encoder.int8 clipsearch.evaluation.recall clipsearch.indexer.plan clipsearch.indexer.subtitles "
+    "clipsearch.indexer.words clipsearch.classify.zero_shot clipsearch.pairs.encoding clipsearch.search.variety"
 )
 """What is imported before anything is forked, as far as it is there."""
 TORCH = "torch open_clip"
@@ -122,10 +126,11 @@ class SideBySide:
             commands.shared(real=True)
             if "torch" not in left_out:
                 commands.shared(real=True, trains=True)
-            charmap()  # a second's work
             for name in f"{NEEDED} {'' if 'torch' in left_out else TORCH}".split():
                 with contextlib.suppress(ImportError):
                     import_module(name)
+            strategies.text().validate()  # what Hypothesis makes for the first test that has it: seconds of work
+            _get_local_constants()
         gc.freeze()
         self._basetemp = self._config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
         reader, writer = os.pipe()  # of numbers of files: whoever is free takes the next one

@@ -187,6 +187,7 @@ def test_captions_and_columns_are_searched(tmp_path: Path, encoder: FakeEncoder)
         assert (told["caption"], told["member"]) == ("a harbour at dusk\nboats", "00.jpg")
 
 
+@pytest.mark.slow
 def test_an_archive_in_a_folder_is_read_only_if_asked_for(photos: Path, encoder: FakeEncoder) -> None:
     fill(photos, 2)
     write_tar(photos / "x.tar", {"a.jpg": jpeg(100)})
@@ -378,6 +379,7 @@ def test_pictures_that_cannot_be_read_are_rows_with_a_reason(photos: Path, encod
     assert run(photos, encoder, retry_skipped=True).pictures == 2
 
 
+@pytest.mark.slow
 def test_reindex_compact_plan_and_repair(photos: Path, encoder: FakeEncoder) -> None:
     fill(photos, 3)
     write_tar(photos / "x.tar", {f"{n}.jpg": jpeg(100 + n) for n in range(6)})
@@ -699,6 +701,7 @@ def test_what_cannot_be_read_is_not_copied_and_the_rest_is(
 NAMES = ("a.html", "b.desktop", "c.sh", "d", "e.JPEG", "f.1", "g.php.jpg", "h.png", "i.svg", "j.jpg.exe", "k.tar")
 
 
+@pytest.mark.slow
 def test_copies_of_an_archive_have_the_ending_of_what_they_are(tmp_path: Path, encoder: FakeEncoder) -> None:
     folder = tmp_path / "f"
     folder.mkdir()
@@ -874,6 +877,7 @@ def test_a_member_that_was_taken_out_goes(photos: Path, encoder: FakeEncoder) ->
     assert (report.pictures, report.removed, report.skipped) == (2, 1, [])
 
 
+@pytest.mark.slow
 def test_pictures_of_a_table_that_became_zeros_are_kept(photos: Path, encoder: FakeEncoder) -> None:
     contents: list[bytes | None] = [jpeg(n) for n in range(40)]
     write_parquet(photos / "x.parquet", table(contents))

@@ -79,6 +79,7 @@ def test_cells_hold_nearly_every_pair_that_comparing_all_finds(
     assert all(scores[one, two] >= dedupe.CANDIDATE_COSINE - 0.002 for one, two in every | in_cells)
 
 
+@pytest.mark.slow
 def test_a_row_has_no_more_than_so_many_neighbours(
     collection: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

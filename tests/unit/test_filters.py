@@ -35,7 +35,7 @@ from clipsearch.store.tags import write_tags
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 
-EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "60"))
 
 words = st.sampled_from(["a", "b", "ab", "Rome", "rome 2", "Café", "cafe\u0301", "ÉTÉ", "trips", "x[1]", "\udce9", "ß"])
 extensions = st.sampled_from([".jpg", ".JPEG", ".png", ".tiff", "", ".tar.gz", "."])

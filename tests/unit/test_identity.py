@@ -156,6 +156,7 @@ def test_row_ids_of_another_index_are_refused_wherever_several_are_sent(photos: 
             assert client.post(f"/v1/{route}", json={**body, "index_id": now}).status_code == 200, route
 
 
+@pytest.mark.slow
 def test_the_map_names_pictures_by_their_content(client: TestClient) -> None:
     drawn = client.post("/v1/gallery/map", json={}).json()
     known = {hit["row_id"]: hit["content_hash"][:16] for hit in rows(client).values()}
@@ -285,6 +286,7 @@ def test_large_copies_of_long_pictures_are_longer(
 # --- a selection, and its export
 
 
+@pytest.mark.slow
 def test_places_and_rows_are_those_of_the_windows(photos: Path) -> None:
     with asking(fill(photos, ["red", "blue", "green", "pink", "red"])) as client:
         for question in ({}, {"query": "red", "all": True}, {"query": "red", "all": True, "unique": True}):

@@ -75,6 +75,7 @@ def failing(place: Path, number: int, calls: tuple[str, ...], patch: pytest.Monk
         yield
 
 
+@pytest.mark.slow
 def test_a_link_to_a_drive_that_is_away(tmp_path: Path, encoder: FakeEncoder) -> None:
     photos, usb = tmp_path / "photos", tmp_path / "usb"
     fill(photos, 3)
@@ -92,6 +93,7 @@ def test_a_link_to_a_drive_that_is_away(tmp_path: Path, encoder: FakeEncoder) ->
     assert encoder.images_encoded == 12
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EACCES, errno.ETIMEDOUT])
 def test_a_folder_that_answers_with_an_error(
@@ -124,6 +126,7 @@ def test_a_mount_point_without_its_drive_but_with_a_readme(tmp_path: Path, encod
     assert (report.encoded, report.returned, report.pictures) == (0, 6, 8)
 
 
+@pytest.mark.slow
 def test_a_real_mount_that_is_away(tmp_path: Path, encoder: FakeEncoder) -> None:
     """A single picture is missing too where another device has taken the place of the one that it was on."""
     photos, nas = tmp_path / "photos", tmp_path / "photos" / "nas"
@@ -466,6 +469,7 @@ def test_encoding_again_keeps_what_is_away_and_tags(tmp_path: Path, encoder: Fak
     assert (report.encoded, report.pictures, report.missing) == (5, 30, 0)
 
 
+@pytest.mark.slow
 def test_encoding_again_does_not_lose_what_cannot_be_read_just_now(photos: Path, encoder: FakeEncoder) -> None:
     paths = fill(photos, 6)
     run(photos, encoder)
@@ -625,6 +629,7 @@ def test_what_is_spoiled_in_bulk_keeps_its_vectors(
     assert (report.encoded, report.pictures, report.kept) == (0, 12, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("placeholder", [".{}.icloud", "{}.nextcloud", "{}.owncloud", "{}.cloud", "{}.dvc"])
 @pytest.mark.parametrize("of", ["a picture", "a folder"])
@@ -738,6 +743,7 @@ def test_no_failure_of_ours_replaces_a_picture(
     assert found(photos / ".clipsearch") == before
 
 
+@pytest.mark.slow
 def test_with_prune_what_only_we_cannot_read_does_not_hold_up_a_reindex(
     photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -884,6 +890,7 @@ def _with(told: os.statvfs_result, **other: int) -> object:
     return type("Told", (), {**{name: getattr(told, name) for name in names}, **other})()
 
 
+@pytest.mark.slow
 def test_another_real_drive_at_the_same_mount_point_deletes_nothing(tmp_path: Path, encoder: FakeEncoder) -> None:
     photos, usb = tmp_path / "photos", tmp_path / "photos" / "usb"
     fill(photos, 30)

@@ -84,6 +84,7 @@ def is_motion(path: Path) -> bool:
     return bool(seen.appearance.traits >> TRAITS.index("motion") & 1)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", motion_photos(b""))
 def test_the_clip_is_found_and_the_picture_is_whole(name: str, clip: bytes, tmp_path: Path) -> None:
     content = motion_photos(clip)[name]

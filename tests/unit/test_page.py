@@ -187,6 +187,7 @@ def test_a_cut_beyond_the_first_rows_is_found(many: TestClient, monkeypatch: pyt
     assert (cut["total"], cut["hidden"], len(cut["hits"])) == (positive, MANY - positive, 5)
 
 
+@pytest.mark.slow
 def test_thumbs_can_be_kept_as_a_concept(client: TestClient) -> None:
     rows = {hit["name"]: hit["row_id"] for hit in window(client, k=100)["hits"]}
     asked = {"name": "my red", "like": [rows["red.png"], rows["=large red.png"]], "unlike": [rows["blue.png"]]}
@@ -296,6 +297,7 @@ def test_large_maps_place_the_rest_beside_their_like(monkeypatch: pytest.MonkeyP
     assert (own < other).mean() > 0.98
 
 
+@pytest.mark.slow
 def test_the_map_of_an_index(client: TestClient) -> None:
     drawn = client.post("/v1/gallery/map", json={"unique": False}).json()
     assert drawn["total"] == len(drawn["ids"]) == len(drawn["x"]) == len(drawn["y"]) == 16

@@ -202,7 +202,7 @@ def test_the_documentation_names_the_parameters_of_every_endpoint(address: str) 
 def test_calls_that_are_none_are_refused_in_json_and_not_logged(
     address: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with httpx.Client(base_url=address) as http:
+    with httpx.Client(base_url=address, timeout=60) as http:
         assert http.get("/config").status_code == 200
         functions = len(http.get("/gradio_api/info").json()["named_endpoints"])
         capfd.readouterr()

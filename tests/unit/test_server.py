@@ -193,6 +193,7 @@ def test_a_thumbnail_is_small_upright_and_says_nothing_of_the_file(client: TestC
     assert (again.status_code, again.content) == (304, b"")
 
 
+@pytest.mark.slow
 def test_a_kept_thumbnail_is_not_made_again(client: TestClient, photos: Path) -> None:
     row = row_of(client, "green")
     first = client.get(f"/v1/images/{row}/thumbnail").content
@@ -268,6 +269,7 @@ def test_several_indexes(index: Path, tmp_path: Path, encoder: FakeEncoder) -> N
         assert client.get(hit["thumbnail"]).status_code == 200
 
 
+@pytest.mark.slow
 def test_names_that_are_not_utf8_and_markup_in_names(photos: Path, encoder: FakeEncoder) -> None:
     name = b"\xe9t\xe9 <img src=x onerror=alert(1)>.png"
     plain(COLOURS["red"]).save(photos / "a.png")
@@ -302,6 +304,7 @@ def test_the_reference_names_every_route_and_loads_nothing(client: TestClient) -
     assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
+@pytest.mark.slow
 def test_a_deleted_picture_is_not_shown_any_more(
     client: TestClient, index: Path, photos: Path, encoder: FakeEncoder
 ) -> None:

@@ -125,6 +125,7 @@ def index(photos: Path, encoder: FakeEncoder) -> Path:
     return clipsearch.index(photos, encoder=encoder).index
 
 
+@pytest.mark.slow
 def test_searches_that_come_together_answer_as_alone(index: Path, encoder: FakeEncoder) -> None:
     queries = encoder.encode_texts([f"text {n}" for n in range(64)])
     sizes: list[tuple[str, int]] = []
@@ -256,6 +257,7 @@ def test_an_idle_server_moves_on_by_itself(index: Path, photos: Path, encoder: F
             time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_damaged_generation_does_not_end_the_service(index: Path, encoder: FakeEncoder) -> None:
     with Engine([index], encoder=encoder) as engine:
         with engine.lease() as photos:

@@ -220,6 +220,7 @@ def test_a_ticket_logs_a_browser_in_once(guarded: TestClient) -> None:
     assert guarded.get("/login", params={"ticket": ticket}).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token", ["pässwörd-ключ-鍵", "with spaces & signs=%?#"])
 def test_a_token_may_have_any_letters(index: Path, token: str) -> None:
     app = create_app([index], encoder=FakeEncoder(), options=ServerOptions(token=token))

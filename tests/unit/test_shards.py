@@ -172,6 +172,7 @@ def test_only_the_first_query_waits_for_a_shard_that_hangs(client: TestClient, f
     assert len(until_whole(client, query="dark red")["hits"]) == 4
 
 
+@pytest.mark.slow
 def test_without_any_shard_the_answer_is_an_error_not_nothing(client: TestClient, fleet: Fleet) -> None:
     until_whole(client)
     for member in fleet.members["here"]:

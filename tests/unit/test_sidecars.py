@@ -210,6 +210,7 @@ def test_one_that_a_new_version_of_the_picture_brings(photos: Path) -> None:
     assert run(photos).described == 0
 
 
+@pytest.mark.slow
 def test_a_picture_moved_away_from_its_sidecar_has_its_own_date_again(photos: Path) -> None:
     (photos / "a.xmp").write_bytes(sidecar(2011))
     run(photos)
@@ -300,6 +301,7 @@ def make_old(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         index_folder(photos, FakeEncoder(), options=IndexOptions(workers=1))
 
 
+@pytest.mark.slow
 def test_an_older_index_opens_and_only_pictures_with_sidecars_are_looked_at(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +318,7 @@ def test_an_older_index_opens_and_only_pictures_with_sidecars_are_looked_at(
     assert {path for path, row in found.items() if row.metadata_version == METADATA_VERSION} == {"a.jpg"}
 
 
+@pytest.mark.slow
 def test_metadata_of_older_versions_is_read_again_when_asked_for(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
     make_old(photos, monkeypatch)

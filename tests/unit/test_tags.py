@@ -151,6 +151,7 @@ def test_tags_outlive_renames_reindexing_compaction_and_repair(photos: Path) -> 
     assert verify(index).ok
 
 
+@pytest.mark.slow
 def test_tags_are_found_again_when_every_manifest_is_lost(photos: Path) -> None:
     index = index_of(photos)
     (a, *_) = content_hashes(index)
@@ -174,6 +175,7 @@ def harm(file: Path) -> None:
     file.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
 
 
+@pytest.mark.slow
 def test_a_tag_with_one_damaged_file_is_read_from_the_other(photos: Path) -> None:
     index = index_of(photos)
     a, b, *_ = content_hashes(index)

@@ -224,6 +224,7 @@ def test_an_interrupted_run_does_not_forget_which_drive_was_there(tmp_path: Path
         shutil.rmtree(usb, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_a_moved_folder_is_answered_where_it_is_now(tmp_path: Path, encoder: FakeEncoder) -> None:
     photos, index = tmp_path / "photos", tmp_path / "index"
     fill(photos, 5)
@@ -237,6 +238,7 @@ def test_a_moved_folder_is_answered_where_it_is_now(tmp_path: Path, encoder: Fak
     assert run(tmp_path / "moved", encoder, index).unchanged == 5
 
 
+@pytest.mark.slow
 def test_a_backup_of_a_part_does_not_take_the_index_over(tmp_path: Path, encoder: FakeEncoder) -> None:
     photos, index = tmp_path / "photos", tmp_path / "index"
     paths = fill(photos, 20)

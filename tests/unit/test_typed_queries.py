@@ -55,7 +55,7 @@ def test_the_table_has_100_queries_and_none_twice() -> None:
 
 
 @pytest.mark.usefixtures("shared_cache")
-@pytest.mark.parametrize(("query", "terms", "filters", "said"), thinned(map(tuple, lines()), 4))
+@pytest.mark.parametrize(("query", "terms", "filters", "said"), thinned(map(tuple, lines()), 10))
 def test_a_typed_query(collection: Collection, query: str, terms: str, filters: str, said: str) -> None:
     if said.startswith("error:"):
         with pytest.raises(ClipsearchError) as raised:

@@ -530,6 +530,7 @@ def test_a_video_of_one_shot_without_a_name_for_it_is_read_once(tmp_path: Path) 
     assert (report.pictures, report.rows) == (1, 1)
 
 
+@pytest.mark.slow
 def test_vectors_of_moments_are_means(folder: Path) -> None:
     encoder = FakeEncoder()
     with Collection(run(folder, encoder).index, encoder=encoder) as photos:

@@ -62,6 +62,7 @@ def test_it_waits_for_searches_to_end_and_for_nobody_when_the_server_stops(index
     assert not encoder.images_encoded
 
 
+@pytest.mark.slow
 def test_where_memory_matters_nothing_is_loaded_ahead(
     index: Path, encoder: FakeEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
