@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, get_args, overload
 
@@ -192,7 +192,8 @@ class ImageRecord:
         `where` is there for a part of a file, also of an archive.
         `whole`: also `kept`, what else `from_dict` makes the same record of."""
         known = {name: getattr(self, name) for name in _TOLD}
-        about = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.metadata).items()}
+        said = [(name, getattr(self.metadata, name)) for name in _SAID]
+        about = {name: list(value) if isinstance(value, tuple) else value for name, value in said}
         told = {"path": path, "row_id": self.row_id, "name": self.path, **known, **about}
         kept = {"kept": {name: getattr(self, name) for name in KEPT}} if whole else {}
         place = {"where": self.where(path)} if self.view or self.member else {}
@@ -265,6 +266,7 @@ KEPT = (
     "archive_bytes", "archive_rows",
 )  # fmt: skip
 """What an index keeps of a picture besides, which only programs of ours are told."""
+_SAID = tuple(part.name for part in fields(PictureMetadata))
 _TOLD = ("width", "height", "size_bytes", "mtime_ns", "content_hash", "member", "view", "partial")
 
 

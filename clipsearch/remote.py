@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 from clipsearch.errors import (
     NO_SUCH_PICTURE,
     AccessDenied,
+    ClipsearchError,
     ClosedCollection,
     DimensionMismatch,
     InvalidArgument,
@@ -44,7 +45,6 @@ from clipsearch.query.arguments import (
     MOST_TEXTS,
     MOST_VECTORS,
     Size,
-    read_address,
     read_arguments,
     read_name,
     read_number,
@@ -54,6 +54,7 @@ from clipsearch.query.arguments import (
     read_query,
     read_row_id,
     read_row_ids,
+    read_server,
     read_size,
     read_texts,
     read_token,
@@ -85,6 +86,11 @@ MOST_REMEMBERED = 100_000  # rows that hits told of
 MOST_DIGITS = 20  # of a row id
 TRIES = 4  # to get an answer of several requests from one state of the index
 TIMEOUT_S = 30.0
+LEAST_TIMEOUT_S = 0.001
+LONGEST_TIMEOUT_S = 1e8  # three years: what is longer is for ever
+JPEG = b"\xff\xd8"
+NO_SERVER = "it is not a clipsearch server, or one of another version"
+Answer = TypeVar("Answer")
 Result = TypeVar("Result")
 
 
@@ -134,7 +140,7 @@ class RemoteCollection:
         """
         import httpx
 
-        self.url = read_address("url", url)
+        self.url, secret = read_server("url", url)
         self.index = None if index is None else read_name("index", index)
         self._indexes: dict[int, str] = {}  # by row id, the id of the index that told of it last
         self._indexes_lock = threading.Lock()
@@ -144,7 +150,8 @@ class RemoteCollection:
             self._http = httpx.Client(
                 base_url=self.url,
                 headers=headers,
-                timeout=read_number("timeout_s", timeout_s, 0),
+                auth=secret,
+                timeout=_patience(read_number("timeout_s", timeout_s, LEAST_TIMEOUT_S)),
                 transport=transport,
                 trust_env=False,
             )
@@ -154,21 +161,21 @@ class RemoteCollection:
     @property
     def root(self) -> Path:
         """The folder whose pictures these are, on the server's machine."""
-        return Path(self._state()["root"])
+        return self._read(lambda state: Path(state["root"]), self._state())
 
     @property
     def generation(self) -> int:
         """The number of the commit that the server has open."""
-        return int(self._state()["generation"])
+        return self._read(lambda state: int(state["generation"]), self._state())
 
     @property
     def tags(self) -> tuple[RemoteTag, ...]:
         """The tags and concepts of the index."""
-        return tuple(RemoteTag(**tag) for tag in self._state()["tags"])
+        return self._read(lambda state: tuple(RemoteTag(**tag) for tag in state["tags"]), self._state())
 
     def __len__(self) -> int:
         """How many pictures can be found."""
-        return int(self._state()["pictures"])
+        return self._read(lambda state: int(state["pictures"]), self._state())
 
     def __repr__(self) -> str:
         named = "" if self.index is None else f", index {self.index}"
@@ -285,7 +292,7 @@ class RemoteCollection:
     def _worded(self, asked: _Asked, vector: FloatArray | None = None) -> dict[str, Any]:
         """The part of a request that is a query. Raises: DimensionMismatch, UnreadablePicture."""
         if vector is not None and len(vector) > MOST_DIMENSIONS:
-            raise DimensionMismatch(int(self._state()["dim"]), len(vector))
+            raise DimensionMismatch(self._read(lambda state: int(state["dim"]), self._state()), len(vector))
         if asked.file is not None:
             from clipsearch.vectors import directed
 
@@ -303,8 +310,8 @@ class RemoteCollection:
         try:
             return self._post(route, body)
         except MalformedQuery as error:
-            if error.position in asked.elsewhere:
-                path = asked.elsewhere[error.position]
+            path = asked.elsewhere.get(getattr(error, "position", -1))  # of a stranger's error nothing is known
+            if path is not None:
                 raise UnreadablePicture(path, "unreadable", NO_SUCH_PICTURE) from None
             raise
 
@@ -404,7 +411,7 @@ class RemoteCollection:
             parse_query(query, is_file=is_here)
         named = [{"path": name} for name in dict.fromkeys(files)]
         answer = self._post("/v1/notices", {"query": query, "files": named, "index": self.index})
-        return [str(line) for line in self._read(lambda answer: answer["notices"], answer)]
+        return self._read(lambda answer: [str(line) for line in answer["notices"]], answer)
 
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
         """As `Collection.similar`; a picture file of this machine is sent, another path is looked up in the index."""
@@ -478,7 +485,7 @@ class RemoteCollection:
 
         answers = self._of_one_state(steps)
         hits = self._shown([hit for answer in answers for hit in self._read(_hits, answer)])
-        hits.are_certain = all(NOTHING_CERTAIN not in answer["notices"] for answer in answers)
+        hits.are_certain = all(self._read(lambda answer: NOTHING_CERTAIN not in answer["notices"], a) for a in answers)
         rows = [one.record.row_id for hit in hits for one in (hit, *hit.others)]
         self._remember(rows, answers[0]["index_id"])
         return hits
@@ -498,7 +505,6 @@ class RemoteCollection:
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """As `Collection.encode_texts`."""
-        import numpy as np
 
         self._check_open()
         every = [text.encode("utf-8", "replace").decode() for text in read_texts(texts)]  # as models read them
@@ -515,8 +521,7 @@ class RemoteCollection:
         found = self._of_one_state(
             lambda: (self._post("/v1/embed", {"texts": part, "index": self.index}) for part in parts)
         )
-        joined: FloatArray = np.concatenate([_array(answer["vectors"]) for answer in found])
-        return joined
+        return self._joined(found, parts)
 
     def encode_text(self, text: str | Iterable[str]) -> FloatArray:
         """As `Collection.encode_text`."""
@@ -533,7 +538,7 @@ class RemoteCollection:
         self._check_open()
         pictures, is_one = read_pictures(picture)
         found = self._of_one_state(lambda: (self._send("/v1/embed/upload", one) for one in pictures))
-        vectors = [_vector(answer) for answer in found]
+        vectors = [self._vector(answer) for answer in found]
         return vectors[0] if is_one else np.stack(vectors) if vectors else self.vectors([])
 
     def record(self, row_id: int) -> ImageRecord:
@@ -546,22 +551,20 @@ class RemoteCollection:
         """The vector of a picture of the index. Shape: (D,) float32, unit L2. Raises: NoSuchPicture, OtherIndex."""
         self._check_open()
         row_id = read_row_id(row_id)
-        return _vector(self._get(f"{_address(row_id)}/vector", self._index_of([row_id])))
+        return self._vector(self._get(f"{_address(row_id)}/vector", self._index_of([row_id])))
 
     def vectors(self, row_ids: Iterable[int]) -> FloatArray:
         """The vectors of pictures, in this order. Shape: (N, D) float32.
 
         Raises: InvalidQuery for an unknown row id, OtherIndex.
         """
-        import numpy as np
 
         self._check_open()
         wanted = read_row_ids("row_ids", row_ids)
         parts = [wanted[at : at + MOST_VECTORS] for at in range(0, max(1, len(wanted)), MOST_VECTORS)]
         about = {"index": self.index, **self._index_of(wanted)}
         found = self._of_one_state(lambda: (self._post("/v1/vectors", {"row_ids": part, **about}) for part in parts))
-        joined: FloatArray = np.concatenate([_array(answer["vectors"]).reshape(-1, answer["dim"]) for answer in found])
-        return joined
+        return self._joined(found, parts)
 
     def thumbnail(self, row_id: int | Hit, size: Size = 256) -> bytes:
         """As `Collection.thumbnail`.
@@ -576,7 +579,10 @@ class RemoteCollection:
             row_id = read_row_id(row_id)
             means = self._index_of([row_id])
         parameters = {"size": size_px, **means, **self._named()}
-        return self._response("GET", f"{_address(row_id)}/thumbnail", params=parameters).content
+        jpeg = self._response("GET", f"{_address(row_id)}/thumbnail", params=parameters).content
+        if not jpeg.startswith(JPEG):
+            raise ServerError(self.url, NO_SERVER, 200)
+        return jpeg
 
     def status(self) -> dict[str, Any]:
         """What is served: see `GET /v1/status`."""
@@ -601,14 +607,19 @@ class RemoteCollection:
 
     def _state(self) -> dict[str, Any]:
         """The part of `status` that is about this index. Raises: UnknownIndex."""
-        states = self.status()["indexes"]
-        if self.index == ALL and states:
-            return _together(states)
-        for state in states:
-            if self.index in (None, state["name"]):
-                found: dict[str, Any] = state
-                return found
-        raise UnknownIndex(str(self.index), [state["name"] for state in states])
+        states = self.status()
+
+        def of_this(answer: dict[str, Any]) -> dict[str, Any]:
+            states: list[dict[str, Any]] = list(answer["indexes"])
+            names = [str(state["name"]) for state in states]
+            if self.index == ALL and states:
+                return _together(states)
+            for state, name in zip(states, names, strict=True):
+                if self.index in (None, name):
+                    return state
+            raise UnknownIndex(str(self.index), names)
+
+        return self._read(of_this, states)
 
     def _shown(self, hits: list[Hit]) -> Hits:
         """Hits whose pictures a notebook gets from the server."""
@@ -628,7 +639,8 @@ class RemoteCollection:
         try:
             return self._ask("POST", route, files={"image": (named, content)}, data={**form, **self._named()})
         except UnreadablePicture as error:
-            raise UnreadablePicture(path, error.status, error.reason) from None
+            status, reason = (str(getattr(error, name, error)) for name in ("status", "reason"))
+            raise UnreadablePicture(path, status, reason) from None
 
     def _named(self) -> dict[str, str]:
         return {} if self.index is None else {"index": self.index}
@@ -646,7 +658,7 @@ class RemoteCollection:
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            raise ServerError(self.url, "it is not a clipsearch server", answer.status_code)
+            raise ServerError(self.url, NO_SERVER, answer.status_code)
         whole: dict[str, Any] = from_parsers(body)
         return whole
 
@@ -656,6 +668,9 @@ class RemoteCollection:
         self._check_open()
         try:
             answer = self._http.request(method, path, **request)
+        except httpx.ReadTimeout as error:
+            problem = f"it did not answer within {self._http.timeout.read:g} s. Wait longer with: timeout_s="
+            raise ServerError(self.url, problem) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             problem = f"it cannot be reached ({error}). Start it with: clipsearch serve"
             raise ServerError(self.url, problem) from error
@@ -663,12 +678,28 @@ class RemoteCollection:
             self._fail(answer)
         return answer
 
-    def _read(self, read: Callable[[dict[str, Any]], Result], answer: dict[str, Any]) -> Result:
-        """What an answer tells of pictures. Raises: ServerError."""
+    def _read(self, read: Callable[[Answer], Result], answer: Answer) -> Result:
+        """What an answer tells. Raises: ServerError where it is none of ours."""
         try:
             return read(answer)
-        except (KeyError, TypeError) as error:
-            raise ServerError(self.url, "it is not a clipsearch server, or one of another version") from error
+        except ClipsearchError:
+            raise
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+            raise ServerError(self.url, NO_SERVER) from error
+
+    def _vector(self, answer: dict[str, Any]) -> FloatArray:
+        vector: FloatArray = self._read(lambda answer: _vectors(answer, 1), answer)[0]
+        return vector
+
+    def _joined(self, answers: Sequence[dict[str, Any]], parts: Sequence[Sequence[object]]) -> FloatArray:
+        """The vectors of several answers, of a part of what was asked for each. Shape: (N, D) float32."""
+        import numpy as np
+
+        def join(answers: Sequence[dict[str, Any]]) -> FloatArray:
+            joined: FloatArray = np.concatenate([_vectors(a, len(p)) for a, p in zip(answers, parts, strict=True)])
+            return joined
+
+        return self._read(join, answers)
 
     def _fail(self, answer: httpx.Response) -> NoReturn:
         status = answer.status_code
@@ -681,6 +712,9 @@ class RemoteCollection:
             raise AccessDenied(self.url, "it requires a token: clipsearch.connect(url, token=...)", status)
         if kind == "WrongInput":
             raise InvalidQuery(message)
+        if answer.has_redirect_location:
+            place = readable(answer.headers["location"])
+            raise ServerError(self.url, f"{status}: it sends on to {place!r}. Connect to the server there", status)
         error = rebuilt(kind, message, fields) if status != 503 else None
         raise error or ServerError(self.url, f"{status}: {message}", status)
 
@@ -696,15 +730,15 @@ def connect(
     return RemoteCollection(url, token=token, index=index, timeout_s=timeout_s)
 
 
-def _array(vectors: list[list[float]]) -> FloatArray:
+def _patience(timeout_s: float) -> float | None:
+    return timeout_s if timeout_s <= LONGEST_TIMEOUT_S else None
+
+
+def _vectors(answer: dict[str, Any], count: int) -> FloatArray:
+    """As many vectors as an answer must have. Shape: (count, D). Raises: KeyError, TypeError, ValueError."""
     import numpy as np
 
-    return np.array(vectors, np.float32)
-
-
-def _vector(answer: dict[str, Any]) -> FloatArray:
-    vector: FloatArray = _array(answer["vectors"])[0]
-    return vector
+    return np.array(answer["vectors"], np.float32).reshape(count, int(answer["dim"]))
 
 
 def _content(path: str, file: str) -> bytes:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +101,13 @@ class LanguageGate:
     def is_english_word(self, word: str) -> bool:
         """Whether a word, in lower case, is in the list of English ones. Those came from captions, slips included."""
         return _holds(self._english, hash_word(word))
+
+    def english_among(self, words: Sequence[str]) -> list[str]:
+        """Those of some words for which `is_english_word` is true, in their order."""
+        hashed = np.fromiter(map(hash_word, words), np.int64, len(words))
+        places = np.minimum(np.searchsorted(self._english, hashed), max(0, len(self._english) - 1))
+        held = self._english[places] == hashed if len(self._english) else np.zeros(len(words), bool)
+        return [word for word, is_held in zip(words, held.tolist(), strict=True) if is_held]
 
     def odds(self, signs: Signs) -> float:
         """Return the logarithm of the odds that a text with these signs is English; 0 for one without words."""

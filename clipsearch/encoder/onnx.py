@@ -224,12 +224,15 @@ class OnnxEncoder(BaseEncoder):
 
     def _not_english(self, texts: Sequence[str]) -> list[int]:
         """Which texts the tower for other languages is to encode: none where there is no such tower."""
-        if self._model.multilingual is None:
-            return []
+        gate = self._language_gate()
+        return [] if gate is None else [index for index, text in enumerate(texts) if not gate.is_english(text)]
+
+    def _language_gate(self) -> LanguageGate | None:
+        """What tells English from other languages; None where there is no tower for these. Raises: InvalidModel."""
         with self._texts.lock:
-            if self._texts.gate is None:
-                self._texts.gate = LanguageGate.read(self._model.multilingual)
-        return [index for index, text in enumerate(texts) if not self._texts.gate.is_english(text)]
+            if self._texts.gate is None and (folder := self._model.multilingual) is not None:
+                self._texts.gate = LanguageGate.read(folder)
+            return self._texts.gate
 
     def _other_languages(self) -> OnnxEncoder:
         """The text tower for other languages, loaded when first needed. Raises: InvalidModel."""
@@ -297,15 +300,15 @@ class OnnxEncoder(BaseEncoder):
 
     def is_english_word(self, word: str) -> bool:
         """Whether a word, in lower case, is in the list of English words that came with the model, if one did."""
-        self._not_english([])
-        return self._texts.gate is not None and self._texts.gate.is_english_word(word)
+        gate = self._language_gate()
+        return gate is not None and gate.is_english_word(word)
 
     def words(self) -> Sequence[str]:
         """The words that are one token each, the most frequent first. Raises: InvalidModel."""
         if self._texts.words is None:
             words = self._text_tower().tokenizer.words()
-            if self._model.multilingual is not None:
-                words = [word for word in words if self.is_english_word(word)]  # without names
+            if (gate := self._language_gate()) is not None:
+                words = gate.english_among(words)  # without names
             self._texts.words = words
         return self._texts.words
 

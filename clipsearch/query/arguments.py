@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from clipsearch.errors import InvalidArgument, InvalidQuery, NoSuchPicture, no_picture
+from clipsearch.filenames import to_bytes
 from clipsearch.query import LENGTH_LIMIT, Query, check_length
 from clipsearch.records import Sort
 
@@ -347,9 +348,25 @@ def read_address(name: str, value: Any) -> str:
     except ValueError:
         is_place = False
     if not is_place or parts.scheme not in ("http", "https") or parts.query or parts.fragment or not _is_word(value):
-        raise InvalidArgument(name, shown(value), "the address of a server, such as http://127.0.0.1:7860")
+        told = _ANY_SECRET.sub(r"\1", value) if isinstance(value, str) else value
+        raise InvalidArgument(name, shown(told), "the address of a server, such as http://127.0.0.1:7860")
     address: str = value.rstrip("/")
     return address
+
+
+def read_server(name: str, value: Any) -> tuple[str, tuple[str, str] | None]:
+    """The address of a server without the user and password that may stand in it, and these. Raises: InvalidArgument,
+    which does not tell them."""
+    from urllib.parse import unquote, urlsplit
+
+    address = read_address(name, value)
+    parts = urlsplit(address)
+    secret = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
+    return _SECRET.sub(r"\1", address), secret
+
+
+_SECRET = re.compile(r"^([^/]*//)[^/?#]*@")
+_ANY_SECRET = re.compile(r"^((?:[^/]*//)?).*@", re.DOTALL)  # also in what is no address
 
 
 def read_token(name: str, value: Any) -> str:
@@ -358,6 +375,10 @@ def read_token(name: str, value: Any) -> str:
         raise InvalidArgument(name, f"of the type {type(value).__name__}", "a text")
     if value != value.strip() or _CONTROL.search(value):
         raise InvalidArgument(name, "a text with control characters or with spaces around it", "that of the server")
+    try:
+        to_bytes(value)
+    except UnicodeEncodeError:
+        raise InvalidArgument(name, "a text with halves of characters", "that of the server") from None
     return value
 
 

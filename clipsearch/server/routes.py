@@ -629,6 +629,9 @@ def _behind() -> str:
     )
 
 
+_SURROGATE = "\\ud"  # how JSON in ASCII writes one; also of what is no name, and of letters beyond U+FFFF
+
+
 class AsciiJSON(Response):
     """JSON in ASCII. Names of files that are not UTF-8: see `filenames.for_parsers`.
 
@@ -638,7 +641,10 @@ class AsciiJSON(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(for_parsers(content), separators=(",", ":")).encode("ascii")
+        text = json.dumps(content, separators=(",", ":"))
+        if _SURROGATE in text:
+            text = json.dumps(for_parsers(content), separators=(",", ":"))
+        return text.encode("ascii")
 
 
 def documented(model: type, *codes: int) -> dict[str, Any]:

@@ -215,3 +215,27 @@ def test_nothing_overflows_a_phone(open_page: Open, tag: str) -> None:
     assert page.evaluate(wide) <= 0
     page.click(".cs-tab[data-view=map]")
     assert page.evaluate(wide) <= 0
+
+
+@pytest.mark.parametrize("tag", LANGUAGES)
+def test_the_order_is_chosen_beside_the_number_of_results_on_phones(open_page: Open, tag: str) -> None:
+    page = open_page("/?q=blue&all=1", locale=tag.removesuffix("-Hans"), **PHONE)
+    settled(page)
+    for width in (360, 390):
+        page.set_viewport_size({"width": width, "height": 780})
+        summary, order = (page.locator(f".cs-bar-row {name}").bounding_box() for name in (".cs-summary", "select"))
+        assert summary is not None
+        assert order is not None
+        assert abs(summary["y"] + summary["height"] / 2 - order["y"] - order["height"] / 2) < 3, width
+        assert summary["x"] + summary["width"] <= order["x"] + 1
+        toggles = [box for one in page.locator(".cs-toggle:visible").all() if (box := one.bounding_box())]
+        assert len(toggles) == 3
+        assert min(box["y"] for box in toggles) > order["y"]
+        bar = page.locator(".cs-bar-row").bounding_box()
+        assert bar is not None
+        assert bar["height"] < 90, width
+        assert all(box["x"] + box["width"] <= width for box in (*toggles, order))
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        header = page.locator(".cs-header").bounding_box()
+        assert header is not None
+        assert header["height"] < 120, width

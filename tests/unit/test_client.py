@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,100 @@ def test_a_server_that_is_not_there_or_is_none() -> None:
         RemoteCollection(LOCAL, transport=stranger).search("red")
 
 
+STRANGERS: dict[str, Any] = {
+    "a health page": {"status": "ok"},
+    "indexes": {"indexes": None},
+    "index": {"indexes": [{"name": "x"}], "hits": [{}], "notices": None},
+    "nulls": {"hits": None, "index_id": "x", "generation": 1, "notices": [], "vectors": None, "dim": 3},
+    "no vectors": {"hits": [], "index_id": "x", "generation": 1, "notices": [], "vectors": [], "dim": 3},
+    "words": {"hits": [{"path": 1}], "index_id": "x", "vectors": [["a"]], "dim": 1, "indexes": [{"pictures": "many"}]},
+}
+CALLS: dict[str, Callable[[RemoteCollection], Any]] = {
+    "search": lambda photos: photos.search("red"),
+    "len": len,
+    "root": lambda photos: photos.root,
+    "tags": lambda photos: photos.tags,
+    "generation": lambda photos: photos.generation,
+    "vector": lambda photos: photos.vector(1),
+    "vectors": lambda photos: photos.vectors([1]),
+    "encode_text": lambda photos: photos.encode_text("red"),
+    "encode_picture": lambda photos: photos.encode_picture(plain(COLOURS["red"])),
+    "record": lambda photos: photos.record(1),
+    "thumbnail": lambda photos: photos.thumbnail(1),
+    "similar": lambda photos: photos.similar(1),
+    "where": lambda photos: photos.where("red", 1),
+    "notices": lambda photos: photos.notices("red"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_what_a_stranger_answers_is_an_error_of_ours(stranger: str, call: str) -> None:
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=STRANGERS[stranger]))
+    with RemoteCollection(LOCAL, transport=transport) as remote:
+        if (stranger, call) in {("no vectors", "search"), ("no vectors", "similar"), ("no vectors", "notices")}:
+            assert not CALLS[call](remote)
+        elif (stranger, call) == ("nulls", "notices"):
+            assert CALLS[call](remote) == []
+        else:
+            with pytest.raises(ServerError, match="not a clipsearch server"):
+                CALLS[call](remote)
+
+
+@pytest.mark.parametrize("kind", ["MalformedQuery", "UnreadablePicture", "NoSuchPicture", "ClipsearchError", "int"])
+def test_an_error_that_lacks_what_ours_have_is_one_of_ours(kind: str) -> None:
+    body = {"error": kind, "message": "no", "fields": {}}
+    transport = httpx.MockTransport(lambda request: httpx.Response(400, json=body))
+    with RemoteCollection(LOCAL, transport=transport) as remote:
+        for call in CALLS.values():
+            with pytest.raises(clipsearch.ClipsearchError):
+                call(remote)
+
+
+def test_a_password_in_an_address_is_sent_and_not_shown() -> None:
+    sent: list[str] = []
+
+    def carry(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers.get("authorization", ""))
+        return httpx.Response(500, text="no")
+
+    with RemoteCollection("http://me:se%40cret@photos.example/x@y", transport=httpx.MockTransport(carry)) as remote:
+        assert remote.url == "http://photos.example/x@y"
+        with pytest.raises(ServerError) as caught:
+            remote.search("red")
+        assert sent == ["Basic " + base64.b64encode(b"me:se@cret").decode()]
+        assert "cret" not in repr(remote) + str(caught.value) + str(vars(caught.value))
+    for url in ("http://me:secret@127.0.0.1:99999", "http://me:se/cret@h", "ftp://me:secret@h", "me:secret@h"):
+        with pytest.raises(InvalidArgument) as refused:
+            clipsearch.connect(url)
+        assert "cret" not in str(refused.value) + str(vars(refused.value)), url
+
+
+def test_patience_may_be_without_end_and_not_nothing() -> None:
+    for endless in (float("inf"), 1e300):
+        with clipsearch.connect("http://127.0.0.1:9", timeout_s=endless) as remote, pytest.raises(ServerError):
+            remote.search("red")
+    with pytest.raises(InvalidArgument, match="timeout_s"):
+        clipsearch.connect(LOCAL, timeout_s=0)
+
+
+def test_a_server_that_is_slow_is_not_said_to_be_away() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with clipsearch.connect(address, timeout_s=0.1) as remote, pytest.raises(ServerError) as caught:
+            remote.search("red")
+    assert "did not answer within 0.1 s" in str(caught.value) and "reached" not in str(caught.value)
+
+
+def test_where_a_server_sends_on_to_is_said() -> None:
+    moved = httpx.MockTransport(lambda request: httpx.Response(301, headers={"location": "https://photos.example/v1"}))
+    with (
+        RemoteCollection(LOCAL, transport=moved) as remote,
+        pytest.raises(ServerError, match=r"https://photos\.example"),
+    ):
+        remote.search("red")
+
+
 def test_names_that_are_not_utf8_arrive_whole(photos: Path, encoder: FakeEncoder) -> None:
     plain(COLOURS["red"]).save(photos / "a.png")
     (photos / "a.png").rename(photos / b"caf\xe9 \xf0\x9f\x98\x80.png".decode("utf-8", "surrogateescape"))
@@ -190,7 +286,19 @@ def test_addresses_are_taken(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "token", ["a\nb", "secret\r\nX: y", "secret\n", " secret", "secret ", "secret\0", "\x7f", "a\tb\x1b", b"secret"]
+    "token",
+    [
+        "a\nb",
+        "secret\r\nX: y",
+        "secret\n",
+        " secret",
+        "secret ",
+        "secret\0",
+        "\x7f",
+        "a\tb\x1b",
+        b"secret",
+        "secret\ud800",
+    ],
 )
 def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(token: Any) -> None:
     with pytest.raises(InvalidArgument) as caught:

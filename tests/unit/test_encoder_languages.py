@@ -72,6 +72,15 @@ def test_other_languages_are_told(gate: LanguageGate, text: str) -> None:
     assert not gate.is_english(text)
 
 
+def test_words_are_looked_up_together_as_one_by_one(gate: LanguageGate) -> None:
+    words = ["dog", "hund", "perro", "beach", "", "日本", "xqzzy", "dog"]
+    found = [word for word in words if gate.is_english_word(word)]
+    assert gate.english_among(words) == found
+    assert gate.english_among([]) == []
+    nothing = LanguageGate(gate.arrays[0][:0], *gate.arrays[1:])
+    assert nothing.english_among(words) == []
+
+
 def test_only_letters_have_a_script() -> None:
     assert other_scripts("ビーチ 犬 й가") == {"KATAKANA", "KATAKANA-HIRAGANA", "CJK", "CYRILLIC", "HANGUL"}
     assert not any(other_scripts(text) for text in ("naïve café", "Łódź", "10 µm → 5 …", "😀", "Việt", "rockʼn"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import shutil
@@ -17,7 +18,9 @@ from starlette.testclient import TestClient
 
 import clipsearch
 from clipsearch import IndexOptions
+from clipsearch.filenames import for_parsers
 from clipsearch.server.app import ServerOptions, create_app
+from clipsearch.server.routes import AsciiJSON
 from clipsearch.ui.page import add_page
 from tests.support.cases import thinned
 from tests.support.fake_encoder import COLOURS, FakeEncoder
@@ -281,6 +284,12 @@ def test_large_copies_of_long_pictures_are_longer(
         answer = client.get("/v1/images/0/thumbnail", params={"size": asked})
         assert answer.headers["content-type"] == "image/jpeg"
         assert Image.open(io.BytesIO(answer.content)).size == pytest.approx(expected, abs=3)
+
+
+@pytest.mark.parametrize("text", ["plain", "\U0001f600", "caf\udce9", "\ud800", "\\ud", "a\\udce9"])
+def test_answers_are_ascii_and_clean_whatever_is_in_them(text: str) -> None:
+    body = {"hits": [{"path": text, "words": (text, 1)}], text: None}
+    assert AsciiJSON(body).body == json.dumps(for_parsers(body), separators=(",", ":")).encode("ascii")
 
 
 # --- a selection, and its export

@@ -68,7 +68,8 @@ export class Gallery {
     for (const heading of this.months.values()) heading.remove();
     this.months.clear();
     this.plan = layoutOf(total, timeline);
-    this.layout();
+    this.layout(0); // what is seen is painted first
+    requestAnimationFrame(() => this.later());
     if (focused) {
       const same = hits.findIndex((hit) => String(hit.row_id) === id);
       if (total) this.activate(Math.max(0, same)); else this.root.focus();
@@ -92,7 +93,7 @@ export class Gallery {
 
   later() { this.frame ||= requestAnimationFrame(() => { this.frame = 0; this.layout(); }); }
 
-  layout() {
+  layout(beyond = ROWS_BEYOND) {
     const width = this.root.clientWidth;
     const { plan } = this;
     if (!width) return;
@@ -104,7 +105,7 @@ export class Gallery {
       this.root.style.height = `${plan.height}px`;
     }
     const top = -this.root.getBoundingClientRect().top;
-    const [first, last] = plan.range(top, top + innerHeight, ROWS_BEYOND);
+    const [first, last] = plan.range(top, top + innerHeight, beyond);
     for (const [n, tile] of [...this.tiles]) {
       const keeps = n === this.active && tile.contains(document.activeElement); // or the focus would be lost
       if ((n < first || n >= last) && !keeps) this.drop(n);
