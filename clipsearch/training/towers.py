@@ -254,7 +254,7 @@ class TowersTrainee:
     def _vectors(self, name: str, world: World) -> tuple[FloatArray, FloatArray]:
         self.set_training(False)
         captions = self._set_captions[name]
-        numbers = np.arange(len(captions.texts))
+        numbers = np.arange(captions.count)
         starts = range(world.rank * TEXTS_AT_ONCE, len(numbers), world.size * TEXTS_AT_ONCE)
         texts = [
             self._text_vectors(captions.tokens(numbers[start : start + TEXTS_AT_ONCE]).to(self.device)).cpu().numpy()
