@@ -154,6 +154,14 @@ def train_command(
     targets: Annotated[
         Literal["soft", "hard"], typer.Option(help="soft: equal captions or pictures in a batch all count as correct.")
     ] = "soft",
+    hard_negatives: Annotated[
+        Literal["captions", "mined", "both"] | None,
+        typer.Option(
+            "--hard-negatives",
+            help="Add wrong captions (captions), put near pairs in one batch (mined), or both.",
+            show_default=False,
+        ),
+    ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Precision of the towers that are trained.")
     ] = "auto",
@@ -293,6 +301,7 @@ def train_command(
             ema=ema,
             objective=None if objective == "auto" else objective,
             targets=targets,
+            hard_negatives=hard_negatives,
             precision=arithmetic,
             checkpoint_layers=checkpoint_layers,
             lora_rank=rank,

@@ -19,15 +19,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
+import numpy as np
 import xxhash
 
 from clipsearch.archives.said import CAPTION_COLUMNS, MOST_CAPTION_BYTES, captions_in, plain_name
 from clipsearch.archives.tars import is_hidden, members_of
 from clipsearch.errors import InvalidPairs, UnreadablePicture, first_line
+from clipsearch.pairs.spilling import Rows, first_seen
 from clipsearch.pictures.formats import is_candidate
+from clipsearch.records import IntArray
 
 BadReason = Literal[
     "missing_picture",  # a caption whose picture is not there
@@ -112,14 +116,48 @@ class BadEntry:
     reason: BadReason
 
 
+class _StoredPairs(Sequence[Pair]):
+    """Pairs that are made of rows when they are asked for (see `spilling`): a million do not have to be in memory."""
+
+    def __init__(self, rows: Rows, chosen: IntArray | None = None) -> None:
+        """`chosen`: the rows that belong to it, in their order; all by default."""
+        self._rows = rows
+        self._chosen = chosen
+
+    def __len__(self) -> int:
+        return len(self._rows) if self._chosen is None else len(self._chosen)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+    @overload
+    def __getitem__(self, index: slice) -> _StoredPairs: ...
+    def __getitem__(self, index: int | slice) -> Pair | _StoredPairs:
+        if isinstance(index, slice):
+            return self.subset(range(len(self))[index])
+        number = range(len(self))[index]
+        key, captions, origin, *source = self._rows[number if self._chosen is None else int(self._chosen[number])]
+        return Pair(key, captions, PictureSource(*source), origin)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return (self[number] for number in range(len(self)))
+
+    def subset(self, indices: Iterable[int]) -> _StoredPairs:
+        numbers = np.fromiter(indices, np.int64)
+        return _StoredPairs(self._rows, numbers if self._chosen is None else self._chosen[numbers])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets the pairs themselves."""
+        return list, (list(self),)
+
+
 class PairSet(Sequence[Pair]):
     """Pairs in a fixed order: that of the sources named, and within each that of its entries.
 
-    Holds captions and places, no pictures. Can be pickled and sent to other processes.
+    Knows captions and places, no pictures. Can be pickled and sent to other processes.
     """
 
     def __init__(self, pairs: Sequence[Pair], bad: Sequence[BadEntry] = (), sources: Sequence[str] = ()) -> None:
-        self._pairs = list(pairs)
+        self._pairs = pairs if isinstance(pairs, _StoredPairs) else list(pairs)
         self.bad = tuple(bad)
         """What was left out."""
         self.sources = tuple(sources)
@@ -140,6 +178,8 @@ class PairSet(Sequence[Pair]):
 
     def subset(self, indices: Iterable[int]) -> PairSet:
         """Return the pairs at `indices`, in that order."""
+        if isinstance(self._pairs, _StoredPairs):
+            return PairSet(self._pairs.subset(indices), sources=self.sources)
         return PairSet([self._pairs[index] for index in indices], sources=self.sources)
 
     @property
@@ -176,7 +216,7 @@ class PairSet(Sequence[Pair]):
 class _Reading:
     """What has been read so far, of one source or of several."""
 
-    pairs: list[Pair] = field(default_factory=list)
+    pairs: Rows = field(default_factory=Rows)  # of what `_StoredPairs` makes pairs
     bad: list[BadEntry] = field(default_factory=list)
     origin: str = ""  # what is being read
 
@@ -194,7 +234,8 @@ class _Reading:
             else:
                 self.leave_out(source, key, "empty_caption")
         if kept:
-            self.pairs.append(Pair(key, tuple(kept), picture, self.origin))
+            source_of = (picture.path, picture.size_bytes, picture.member, picture.offset)
+            self.pairs.append((key, tuple(kept), self.origin, *source_of))
         elif not given:
             self.leave_out(source, key, "no_caption")
 
@@ -224,12 +265,12 @@ def open_pairs(
             _read_folder(place, reading, image_column, caption_column)
         else:
             _read_file(place, reading, image_column, caption_column)
-    if not reading.pairs:
+    if not len(reading.pairs):
         counted = Counter(entry.reason for entry in reading.bad).most_common()
         found = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in counted) or "it is empty"
         first = f"; first: {reading.bad[0].entry}" if reading.bad else ""
         raise InvalidPairs(", ".join(map(str, given)), f"no picture with a caption ({found}{first})")
-    return PairSet(reading.pairs, reading.bad, places)
+    return PairSet(_StoredPairs(reading.pairs), reading.bad, places)
 
 
 # Which files
@@ -424,8 +465,8 @@ def _picture_file(path: str) -> PictureSource | None:
 def _read_table(path: str, reading: _Reading, image_column: str | None, caption_column: str | None) -> None:
     """Read a table's rows; those of one picture, wherever they are, become one pair at the place of the first."""
     folder = os.path.dirname(os.path.abspath(path))
-    found: dict[str, list[str]] = {}
-    named: dict[str, str] = {}  # the path as first written
+    rows = Rows()
+    places = bytearray()
     for entry, image, caption in _rows(path, reading, image_column, caption_column):
         captions = captions_in(caption)
         if not isinstance(image, str) or not image.strip():
@@ -436,14 +477,19 @@ def _read_table(path: str, reading: _Reading, image_column: str | None, caption_
             reading.leave_out(path, f"{entry} ({image})", "web_address")
         else:
             place = os.path.join(folder, os.path.expanduser(image.strip()))
-            named.setdefault(place, image.strip())
-            found.setdefault(place, []).extend(captions)
-    for place, captions in found.items():
-        picture = _picture_file(place)
+            places += xxhash.xxh3_128_digest(place.encode("utf-8", "surrogatepass"))
+            rows.append((image.strip(), captions))
+    numbers = first_seen(places)
+    order = np.argsort(numbers, kind="stable")
+    bounds = np.flatnonzero(np.diff(numbers[order], prepend=-1, append=-1))
+    for start, end in pairwise(bounds):
+        own = order[start:end]
+        named = rows[own[0]][0]  # the path as first written
+        picture = _picture_file(os.path.join(folder, os.path.expanduser(named)))
         if picture is None:
-            reading.leave_out(path, named[place], "missing_picture")
+            reading.leave_out(path, named, "missing_picture")
         else:
-            reading.add(path, named[place], captions, picture)
+            reading.add(path, named, [caption for row in own for caption in rows[row][1]], picture)
 
 
 def _rows(

@@ -144,6 +144,15 @@ def gather_shares(own: list[T]) -> list[T]:
     return [item for turn in zip_longest(*shares) for item in turn if item is not None]
 
 
+def of_first(tensor: Tensor, device: torch.device) -> Tensor:
+    """The first process's tensor, in all of them, on the CPU. Every process must bring one of that shape."""
+    if not _several():
+        return tensor
+    sent = tensor.to(device)
+    dist.broadcast(sent, src=0)
+    return sent.cpu()
+
+
 def wait_for_all() -> None:
     """Return once every process has come this far."""
     if _several():

@@ -30,6 +30,7 @@ from clipsearch.records import IntArray, PixelArray
 from clipsearch.removing import remove_own
 from clipsearch.replacing import replacing
 from clipsearch.training.frozen import FrozenModel
+from clipsearch.training.swapping import choice_of, swapped, usable
 from clipsearch.training.views import PLAIN, Augmentation, view_of
 
 FORMAT = "1"
@@ -52,6 +53,26 @@ class Features:
 
 
 @dataclass(frozen=True, slots=True)
+class WrongCaptions:
+    """Features of captions that were made wrong: `rows[first[i]:first[i + 1]]` of `texts` are those of caption i."""
+
+    texts: Features
+    rows: IntArray
+    first: IntArray
+
+    def drawn(self, captions: IntArray, seeds: IntArray) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+        """One for each of some captions, features and vectors side by side, and 1 where there is one, 0 elsewhere.
+
+        Shapes: captions and seeds (B,); results (B, F + D) and (B,).
+        """
+        many = self.first[captions + 1] - self.first[captions]
+        places = np.where(many > 0, self.first[captions] + choice_of(seeds, np.maximum(many, 1)), 0)
+        chosen = self.rows[places]
+        both = np.concatenate([self.texts.features[chosen], self.texts.vectors[chosen]], axis=1)
+        return both, (many > 0).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
 class CachedPairs:
     """Features of all readable pictures, view by view, and of all different captions.
 
@@ -67,6 +88,7 @@ class CachedPairs:
     unreadable: int
     same_pictures: IntArray | None = None  # a number for each row of a view, equal for the same picture
     same_texts: IntArray | None = None  # a number for each row of `texts`, equal where the model reads the same
+    wrong: WrongCaptions | None = None
 
     @property
     def owners(self) -> IntArray:
@@ -118,6 +140,22 @@ def cached_features(
         same_pictures=None if same is None else same[0][numbers],
         same_texts=None if same is None else same[1],
     )
+
+
+def wrong_captions(
+    model: FrozenModel, captions: Sequence[str], readings: Sequence[bytes], report: Report
+) -> WrongCaptions | None:
+    """Features of captions made wrong (see `swapping`), None if none of them can be.
+
+    `readings`: what the model reads of the captions of all pairs.
+    """
+    variants = usable([swapped(caption) for caption in captions], model.readings, set(readings))
+    unique: dict[str, int] = {}
+    rows = [unique.setdefault(text, len(unique)) for own in variants for text in own]
+    if not rows:
+        return None
+    first = np.cumsum([0, *map(len, variants)]).astype(np.int64)
+    return WrongCaptions(cached_sentences(model, list(unique), report), np.array(rows, dtype=np.int64), first)
 
 
 def cached_sentences(model: FrozenModel, sentences: Sequence[str], report: Report) -> Features:

@@ -17,14 +17,15 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-Vectors = tuple[Tensor, Tensor]
+Vectors = tuple[Tensor, ...]
+"""Of pictures, of captions, and where a batch has them, of wrong captions: as many of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """Some rows of a batch: what the towers take, what the loss asks, and the seed of what is random in them.
 
-    Shapes: images (B, ...), texts (B, ...), pictures and captions (B,) int64.
+    Shapes: images (B, ...), texts (B, ...), pictures and captions (B,) int64, wrong as texts, counts (B,) float32.
     """
 
     images: Tensor
@@ -32,15 +33,29 @@ class Part:
     pictures: Tensor
     captions: Tensor
     seed: int
+    wrong: Tensor | None = None
+    counts: Tensor | None = None
 
 
 class Loaded(NamedTuple):
-    """The rows of a step: inputs of both towers, and numbers that are equal for the same picture or caption."""
+    """The rows of a step: inputs of both towers, and numbers that are equal for the same picture or caption.
+
+    `wrong`: for each row a caption that is right for no picture, where `counts` is 1.
+    """
 
     images: Tensor
     texts: Tensor
     pictures: Tensor
     captions: Tensor
+    wrong: Tensor | None = None
+    counts: Tensor | None = None
+
+    def part(self, rows: slice, seed: int) -> Part:
+        """Some of the rows."""
+        images, texts, pictures, captions = (tensor[rows] for tensor in self[:4])
+        if self.wrong is None or self.counts is None:
+            return Part(images, texts, pictures, captions, seed)
+        return Part(images, texts, pictures, captions, seed, self.wrong[rows], self.counts[rows])
 
 
 class Encode(Protocol):
@@ -49,8 +64,8 @@ class Encode(Protocol):
     def __call__(self, part: Part) -> Vectors: ...
 
 
-Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""Of image vectors, text vectors, picture numbers, caption numbers."""
+Loss = Callable[..., Tensor]
+"""Of image vectors, text vectors, picture numbers, caption numbers; of vectors of wrong captions and their counts."""
 
 
 def whole_backward(
@@ -61,23 +76,19 @@ def whole_backward(
     One part is done at once, several by gradient caching. `scale_loss`: a GradScaler's, for fp16.
     """
     if len(parts) == 1:
-        images, texts = _seeded(parts[0], encode)
-        value = loss(images, texts, parts[0].pictures, parts[0].captions)
+        value = _loss_of(parts, _seeded(parts[0], encode), loss)
         _backward(value, scale_loss)
         return value.detach()
     with torch.no_grad():
         cached = [_seeded(part, encode) for part in parts]
-    images = torch.cat([pair[0] for pair in cached]).detach().requires_grad_()
-    texts = torch.cat([pair[1] for pair in cached]).detach().requires_grad_()
-    pictures = torch.cat([part.pictures for part in parts])
-    captions = torch.cat([part.captions for part in parts])
-    value = loss(images, texts, pictures, captions)
+    whole = tuple(torch.cat(vectors).detach().requires_grad_() for vectors in zip(*cached, strict=True))
+    value = _loss_of(parts, whole, loss)
     _backward(value, scale_loss)  # reaches the vectors, the temperature and the bias
     start = 0
     for part in parts:
         rows = slice(start, start + len(part.pictures))
         start = rows.stop
-        both = zip(_seeded(part, encode), (images.grad, texts.grad), strict=True)
+        both = zip(_seeded(part, encode), (vectors.grad for vectors in whole), strict=True)
         # A frozen tower's vectors have no gradient to carry on.
         pairs = [
             (vectors, gradient[rows]) for vectors, gradient in both if vectors.requires_grad and gradient is not None
@@ -93,11 +104,18 @@ def accumulated_backward(
     """Accumulate the gradients of the mean of the parts' own losses; returns that mean."""
     total = torch.zeros((), device=parts[0].images.device)
     for part in parts:
-        images, texts = _seeded(part, encode)
-        value = loss(images, texts, part.pictures, part.captions) / len(parts)
+        value = _loss_of([part], _seeded(part, encode), loss) / len(parts)
         _backward(value, scale_loss)
         total += value.detach()
     return total
+
+
+def _loss_of(parts: Sequence[Part], vectors: Vectors, loss: Loss) -> Tensor:
+    """Of all rows of the parts, whose vectors are given."""
+    images, texts, *wrong = vectors
+    numbers = [torch.cat([getattr(part, name) for part in parts]) for name in ("pictures", "captions")]
+    counts = [part.counts for part in parts if part.counts is not None] if wrong else []
+    return loss(images, texts, *numbers, *wrong, *([torch.cat(counts)] if counts else []))
 
 
 def _seeded(part: Part, encode: Encode) -> Vectors:

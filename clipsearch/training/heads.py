@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from clipsearch.encoder.layout import CONFIG, MULTILINGUAL, TEXTUAL_MODEL, VISUAL_MODEL
 from clipsearch.evaluation.recall import Metrics, evaluate
-from clipsearch.records import FloatArray
+from clipsearch.records import FloatArray, IntArray
 from clipsearch.training.feature_cache import CachedPairs, Features
 from clipsearch.training.frozen import FrozenModel
 from clipsearch.training.grad_cache import Loaded, Part, Vectors
 from clipsearch.training.licences import licence_note
+from clipsearch.training.mining import Neighbourhood
 from clipsearch.training.order import Draw
 from clipsearch.training.residual import Residual, append_residual
 from clipsearch.training.settings import Objective, Settings
@@ -88,13 +89,16 @@ class HeadsTrainee:
                 for view, row in zip(views, draw.pictures, strict=True)
             ]
         )
-        texts = np.concatenate([self._train.texts.features[rows], self._train.texts.vectors[rows]], axis=1)
-        return Loaded(
+        loaded = Loaded(
             self._tensor(images),
-            self._tensor(texts),
+            self._tensor(_side_by_side(self._train.texts, rows)),
             torch.from_numpy(self._same_pictures[draw.pictures]).to(self.device),
             torch.from_numpy(self._same_texts[rows]).to(self.device),
         )
+        if self._train.wrong is None:
+            return loaded
+        wrong, counts = self._train.wrong.drawn(rows, draw.seeds)
+        return loaded._replace(wrong=self._tensor(wrong), counts=self._tensor(counts))
 
     def look_ahead(self, draws: list[Draw]) -> None:
         """Features are in memory."""
@@ -103,14 +107,15 @@ class HeadsTrainee:
         """Shapes: images (B, F + D), texts (B, F' + D)."""
         dim = self.model.dim
         image_features, image_vectors = part.images[:, :-dim], part.images[:, -dim:]
-        text_features, text_vectors = part.texts[:, :-dim], part.texts[:, -dim:]
+        given = part.texts if part.wrong is None else torch.cat([part.texts, part.wrong])
+        text_features, text_vectors = given[:, :-dim], given[:, -dim:]
         keep = None
         if self.text.training and self.image is not None and self._settings.keep_texts:
             # Some captions stay where the base model has them, so that pictures do not move out of their reach.
             keep = (torch.rand(len(text_features), 1) >= self._settings.keep_texts).float().to(self.device)
         texts = self.text(text_features, text_vectors, keep)
         images = image_vectors if self.image is None else self.image(image_features, image_vectors)
-        return images, texts
+        return (images, texts) if part.wrong is None else (images, texts[: len(images)], texts[len(images) :])
 
     def penalty(self, seed: int) -> Tensor | None:
         """How far general sentences have moved: the mean of 1 - cosine to where they were, weighted."""
@@ -138,6 +143,15 @@ class HeadsTrainee:
         pairs = self._sets[name]
         images, texts = self.vectors(name)
         return evaluate(images, texts[pairs.captions], pairs.owners)
+
+    @torch.no_grad()
+    def neighbourhood(self) -> Neighbourhood:
+        """By pictures and captions, side by side."""
+        self.set_training(False)
+        train = self._train
+        texts = self._changed(self.text, train.texts)[train.captions[train.first_caption[:-1]]]
+        both = np.concatenate([self._changed(self.image, train.views[0]), texts], axis=1) / np.sqrt(np.float32(2))
+        return Neighbourhood(both, self._same_pictures, self._same_texts[train.captions[train.first_caption[:-1]]])
 
     @torch.no_grad()
     def vectors(self, name: str) -> tuple[FloatArray, FloatArray]:
@@ -196,6 +210,10 @@ class HeadsTrainee:
 
     def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self.device)
+
+
+def _side_by_side(given: Features, rows: IntArray) -> npt.NDArray[Any]:
+    return np.concatenate([given.features[rows], given.vectors[rows]], axis=1)
 
 
 def _residual(features: Tensor, dim: int, settings: Settings) -> Residual:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from clipsearch.training.checkpoints import Checkpoint, CheckpointFolder
 from clipsearch.training.distributed import World
 from clipsearch.training.grad_cache import Loaded, Part, Vectors, accumulated_backward, whole_backward
 from clipsearch.training.losses import Side, clamp_temperature_, contrastive_loss, largest_log_scale
+from clipsearch.training.mining import Neighbourhood, mined_places
 from clipsearch.training.order import Draw, Order
 from clipsearch.training.plan import plan
 from clipsearch.training.rates import STEPS as RATE_STEPS
@@ -37,6 +39,7 @@ LEAST_SCALE = 1.0
 TIE_BREAK = 1e-4
 PERFECT_SCORE = 1.0 + TIE_BREAK  # of `score_of`: every pair found first, both ways
 STEPS_AHEAD = 3
+REGROUPED = "regrouped."  # before an epoch's number, in the names of a checkpoint's tensors
 PARTS_APART = 1_000_003  # between the seeds of a step's parts
 
 Report = Callable[[str, int, int], None]
@@ -82,6 +85,10 @@ class Trainee(Protocol):
 
     def measure(self, name: str) -> Metrics:
         """Retrieval on one of its sets of pairs, as the weights are now."""
+        ...
+
+    def neighbourhood(self) -> Neighbourhood:
+        """Where the training pairs are now. All processes must ask together."""
         ...
 
 
@@ -219,6 +226,8 @@ class Loop:
             rate = self.trainee.learning_rate * factor if self._sweeping_rate is None else self._sweeping_rate
             group["lr"] = rate * group["factor"]
         self._optimizer.zero_grad(set_to_none=True)
+        if settings.mines:
+            self._mine(step // self.order.steps_per_epoch)
         trainee.set_training(True)
         parts = self._parts(step)
         value = self._backward(step, parts)
@@ -262,12 +271,14 @@ class Loop:
                 raise
         # The failed pass holds memory until its exception is gone.
         size = max(len(part.pictures) for part in parts)
+        first = parts[0]
+        rows = Loaded(first.images, first.texts, first.pictures, first.captions, first.wrong, first.counts)
 
         def attempt(smaller: int) -> None:
             self._optimizer.zero_grad(set_to_none=True)
             if self.trainee.device.type == "cuda":
                 torch.cuda.empty_cache()
-            small = [_cut(parts[0], slice(0, smaller)), _cut(parts[0], slice(smaller, 2 * smaller))]
+            small = [rows.part(slice(start, start + smaller), parts[0].seed) for start in (0, smaller)]
             whole_backward(small, self.trainee.encode, self._loss_of_one_process, scale_loss)
 
         fitting = fitting_size(size, attempt)
@@ -279,28 +290,36 @@ class Loop:
             advice = f"{fitting:,} fit. Start again with --micro-batch {fitting}, which gives {same} for less memory"
         raise OutOfMemory(f"training, at step {step:,}", at_once, advice, fitting)
 
-    def _loss_of_one_process(self, images: Tensor, texts: Tensor, pictures: Tensor, captions: Tensor) -> Tensor:
-        both = Side(images, texts, pictures, captions)
+    def _loss_of_one_process(self, *rows: Tensor) -> Tensor:
+        both = Side(*rows)
         return contrastive_loss(both, both, self.trainee.log_scale.exp(), self.trainee.bias)
 
     def _parts(self, step: int) -> list[Part]:
-        draws = [
-            self.order.draw(number, self.world.rank, self.world.size)
-            for number in range(step, min(step + STEPS_AHEAD, self.total_steps))
-        ]
+        known = min(step + STEPS_AHEAD, self.total_steps)
+        if self.settings.mines:  # the next epoch's order follows from what this one teaches
+            known = min(known, (step // self.order.steps_per_epoch + 1) * self.order.steps_per_epoch)
+        draws = [self.order.draw(number, self.world.rank, self.world.size) for number in range(step, known)]
         self.trainee.look_ahead(draws)
-        draw = draws[0]
-        images, texts, pictures, captions = self.trainee.load(draw)
-        size = self.settings.micro_batch or self.trainee.micro_batch or len(pictures)
+        loaded = self.trainee.load(draws[0])
+        count = len(loaded.pictures)
+        size = self.settings.micro_batch or self.trainee.micro_batch or count
         seed = (self.settings.seed * 7_919 + step) * PARTS_APART + self.world.rank * 10_007
-        return [
-            Part(images[rows], texts[rows], pictures[rows], captions[rows], (seed + rows.start) % 2**63)
-            for rows in (slice(start, start + size) for start in range(0, len(pictures), size))
-        ]
+        return [loaded.part(slice(start, start + size), (seed + start) % 2**63) for start in range(0, count, size)]
 
-    def _loss(self, images: Tensor, texts: Tensor, pictures: Tensor, captions: Tensor) -> Tensor:
-        local = Side(images, texts, pictures, captions)
-        everything = Side(*(distributed.gather(rows) for rows in (images, texts, pictures, captions)))
+    def _mine(self, epoch: int) -> None:
+        """Let an epoch show pairs together that are near each other by now, unless that is decided already."""
+        if epoch in self.order.regrouped:
+            return
+        now = self.trainee.neighbourhood()
+        shown = self.order.shown(epoch)
+        random = np.random.default_rng((self.settings.seed, epoch, 1))
+        places = mined_places(now.vectors[shown], now.pictures[shown], now.captions[shown], random)
+        # Other processes may round differently.
+        self.order.regroup(epoch, distributed.of_first(torch.from_numpy(places), self.trainee.device).numpy())
+
+    def _loss(self, images: Tensor, *others: Tensor) -> Tensor:
+        local = Side(images, *others)
+        everything = Side(*(distributed.gather(rows) for rows in (images, *others)))
         return contrastive_loss(
             local,
             everything,
@@ -410,6 +429,8 @@ class Loop:
         for name, value in self.parameters.items():
             for key, moment in self._optimizer.state.get(value, {}).items():
                 tensors[f"optimizer.{name}.{key}"] = moment
+        for epoch, places in self.order.regrouped.items():
+            tensors[f"{REGROUPED}{epoch}"] = torch.from_numpy(places)
         progress = self.progress
         if self._scaler.is_enabled():
             progress.scaler = self._scaler.state_dict()
@@ -424,6 +445,9 @@ class Loop:
         self.progress = Progress(**checkpoint.facts)
         tensors = checkpoint.tensors
         self._put_in_place({name.removeprefix("weights."): value for name, value in tensors.items()})
+        for name, value in tensors.items():
+            if name.startswith(REGROUPED):
+                self.order.regroup(int(name.removeprefix(REGROUPED)), value.numpy())
         with torch.no_grad():
             for name, average in self._average.items():
                 average.copy_(tensors[f"average.{name}"])
@@ -440,10 +464,6 @@ class Loop:
             self._scaler.load_state_dict(self.progress.scaler)
         if self.world.is_first:
             self.folder.restart_metrics(self.progress.rows)
-
-
-def _cut(part: Part, rows: slice) -> Part:
-    return Part(part.images[rows], part.texts[rows], part.pictures[rows], part.captions[rows], part.seed)
 
 
 def ema_decay(decay: float, step: int) -> float:

@@ -26,13 +26,15 @@ class Side:
     """One batch as a loss sees it: vectors of unit length, and what each row is.
 
     Shapes: images and texts (B, D); pictures and captions (B,) int64, equal numbers meaning the same picture or
-    the same caption.
+    the same caption; `wrong` (B, D), texts that are right for no picture (see `swapping`), where `counts` (B,) is 1.
     """
 
     images: Tensor
     texts: Tensor
     pictures: Tensor
     captions: Tensor
+    wrong: Tensor | None = None
+    counts: Tensor | None = None
 
 
 def contrastive_loss(
@@ -51,6 +53,8 @@ def contrastive_loss(
     `targets`: "soft" counts every caption equal to a row's own, and every caption of the same picture, as a match
     (ActionCLIP, Wang et al. 2021: the KL divergence to the matches' uniform distribution, which has the gradient of
     the cross-entropy with it); "hard" only the row's own.
+    Wrong texts are more texts that a picture must not match (NegCLIP, Yuksekgonul et al. 2023). They match nothing, so
+    no row asks which picture is theirs.
     """
     if targets == "soft":
         matches = _matches(local, everything)
@@ -63,10 +67,18 @@ def contrastive_loss(
         if bias is not None:
             logits_of_images = logits_of_images + bias
         signs = 2 * matches - 1
-        return -F.logsigmoid(signs * logits_of_images).sum() / len(local.images)
+        judged = F.logsigmoid(signs * logits_of_images).sum()
+        if everything.wrong is not None and everything.counts is not None:
+            logits = scale * local.images @ everything.wrong.T
+            judged = judged + (F.logsigmoid(-(logits if bias is None else logits + bias)) * everything.counts).sum()
+        return -judged / len(local.images)
+    columns = logits_of_images.shape[1]
+    if everything.wrong is not None and everything.counts is not None:
+        logits = (scale * local.images @ everything.wrong.T).masked_fill(everything.counts == 0, -torch.inf)
+        logits_of_images = torch.cat([logits_of_images, logits], dim=1)
     logits_of_texts = scale * local.texts @ everything.images.T
     share = matches / matches.sum(dim=1, keepdim=True)
-    forth = -(share * logits_of_images.log_softmax(dim=1)).sum(dim=1).mean()
+    forth = -(share * logits_of_images.log_softmax(dim=1)[:, :columns]).sum(dim=1).mean()
     back = -(share * logits_of_texts.log_softmax(dim=1)).sum(dim=1).mean()
     return (forth + back) / 2
 

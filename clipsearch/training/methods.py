@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.pairs.reading import PairSet
 from clipsearch.records import FloatArray
 from clipsearch.training.distributed import World
-from clipsearch.training.feature_cache import cached_features, cached_sentences
+from clipsearch.training.feature_cache import cached_features, cached_sentences, wrong_captions
 from clipsearch.training.frozen import FrozenModel
 from clipsearch.training.heads import HeadsTrainee
 from clipsearch.training.mirroring import may_be_mirrored, mirroring_notice
@@ -25,6 +25,7 @@ from clipsearch.training.run_folder import RunFolder
 from clipsearch.training.sameness import check_variety, numbered, same_pictures
 from clipsearch.training.sentences import general_sentences
 from clipsearch.training.settings import InvalidSettings, Method
+from clipsearch.training.swapping import nothing_to_swap, swapping_notice
 
 if TYPE_CHECKING:
     from clipsearch.encoder.openclip import OpenClipEncoder
@@ -69,6 +70,12 @@ def check_method(request: Request, base: OpenClipEncoder | None, world: World) -
             f"{request.model} is an ONNX model, and --method {method} cannot train its towers",
             "Choose --method heads or locked-image, or an open_clip: model",
         )
+    if request.settings.mines and request.settings.targets == "hard":
+        raise InvalidSettings(
+            "with --targets hard, pairs that say the same would be each other's negatives in the batches that "
+            f"--hard-negatives {request.settings.hard_negatives} makes",
+            "Leave out --targets hard",
+        )
 
 
 def prepare(
@@ -85,6 +92,8 @@ def prepare(
 ) -> Work:
     """Load the base model and make its trainee. `weights`: of the training pairs. Raises: as `run.train`."""
     settings = request.settings
+    if settings.swaps_captions:
+        notice(swapping_notice(train))
     encoder = base
     if encoder is None and request.model.startswith(OPEN_CLIP):
         loaded = load_encoder(
@@ -112,14 +121,19 @@ def prepare(
     model = FrozenModel(directory)
     views = settings.views if settings.method == "heads" else 1
     texts = list(dict.fromkeys(caption for pair in train for caption in pair.captions))
-    same = same_pictures(train), numbered(model.readings(texts))
+    readings = model.readings(texts)
+    same = same_pictures(train), numbered(readings)
     check_variety(train, *same)
+    wrong = wrong_captions(model, texts, readings, report) if settings.swaps_captions else None
+    if settings.swaps_captions and wrong is None:
+        raise nothing_to_swap()
     mirror = may_be_mirrored(train, settings.mirror)
     if views > 1 and settings.mirror is None and (said := mirroring_notice(mirror)):
         notice(said)
     pictures = cached_features(
         model, train, views, settings.seed, report, same=same, mirror=mirror, augmentation=settings.augmentation
     )
+    pictures = replace(pictures, wrong=wrong)
     sets = {
         "dev": cached_features(model, dev, 1, settings.seed, report, exact=True),
         "anchor": cached_features(model, anchor, 1, settings.seed, report, exact=True),

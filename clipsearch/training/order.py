@@ -40,11 +40,21 @@ class Order:
         bounds = np.arange(self.steps_per_epoch + 1) * shares // self.steps_per_epoch
         self._bounds = [int(bound) * processes for bound in bounds]
         self._epochs: dict[int, tuple[IntArray, IntArray, IntArray]] = {}
+        self.regrouped: dict[int, IntArray] = {}
+        """Of the last epoch with an order of its own (see `regroup`): its places."""
 
     @property
     def pairs(self) -> int:
         """How many pictures an epoch shows, each as often as it does."""
         return self._count
+
+    def shown(self, epoch: int) -> IntArray:
+        """The pictures of an epoch in their order, without what `regroup` makes of it. Shape: (pairs,)."""
+        return self._shuffled(epoch)[0]
+
+    def regroup(self, epoch: int, places: IntArray) -> None:
+        """Let an epoch show what it shows in another order: a permutation of its places. Shape: (pairs,)."""
+        self.regrouped = {epoch: places}
 
     def draw(self, step: int, rank: int = 0, processes: int = 1) -> Draw:
         """The part of step number `step` (from 0) that belongs to a process."""
@@ -53,6 +63,8 @@ class Order:
         start, end = self._bounds[place], self._bounds[place + 1]
         share = (end - start) // processes
         places = np.arange(start + rank * share, start + (rank + 1) * share) % self._count
+        if epoch in self.regrouped:
+            places = self.regrouped[epoch][places]
         return Draw(order[places], chosen[places], seeds[places])
 
     def _shuffled(self, epoch: int) -> tuple[IntArray, IntArray, IntArray]:

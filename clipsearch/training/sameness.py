@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Hashable, Iterable
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from clipsearch.errors import UnreadablePicture
 from clipsearch.pairs.reading import PairSet
+from clipsearch.pairs.spilling import first_seen
 from clipsearch.records import IntArray
 from clipsearch.training.settings import InvalidSettings
 
@@ -21,22 +22,29 @@ def same_pictures(pairs: PairSet) -> IntArray:
 
     Only files of the same size with the same sample are read whole.
     """
-    samples: list[Hashable] = []
-    groups: dict[Hashable, list[int]] = defaultdict(list)
+    samples = np.empty((len(pairs), 2), dtype=np.uint64)
     for number, pair in enumerate(pairs):
         try:
-            sample: Hashable = (pair.source.size_bytes, xxhash.xxh3_128_digest(pair.source.sample()))
+            sample = pair.source.sample()
         except UnreadablePicture:
-            sample = number
-        samples.append(sample)
-        groups[sample].append(number)
-    for numbers in groups.values():
-        for number in numbers if len(numbers) > 1 else ():
-            try:
-                samples[number] = xxhash.xxh3_128_digest(pairs[number].read())
-            except UnreadablePicture:
-                samples[number] = number
-    return numbered(samples)
+            sample = _nothing_else(number)
+        samples[number] = _digest(pair.source.size_bytes.to_bytes(8, "little") + sample)
+    alike = first_seen(samples.tobytes())
+    for number in np.flatnonzero(np.bincount(alike)[alike] > 1).tolist():
+        try:
+            content = pairs[number].read()
+        except UnreadablePicture:
+            content = _nothing_else(number)
+        samples[number] = _digest(content)
+    return first_seen(samples.tobytes())
+
+
+def _nothing_else(number: int) -> bytes:
+    return f"what nothing else contains, {number}".encode()
+
+
+def _digest(content: bytes) -> npt.NDArray[np.uint64]:
+    return np.frombuffer(xxhash.xxh3_128_digest(content), dtype=np.uint64)
 
 
 def numbered(values: Iterable[Hashable]) -> IntArray:

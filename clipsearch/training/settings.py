@@ -11,6 +11,7 @@ from clipsearch.training.views import Augmentation
 Method = Literal["heads", "locked-image", "lora", "full"]
 Objective = Literal["clip", "siglip"]
 Targets = Literal["soft", "hard"]
+HardNegatives = Literal["captions", "mined", "both"]
 METHODS: tuple[Method, ...] = get_args(Method)
 LoraTarget = Literal["attention", "mlp", "projection", "convolution"]
 LORA_TARGETS: tuple[LoraTarget, ...] = get_args(LoraTarget)
@@ -61,6 +62,7 @@ class Settings:
     ema: float = 0.0  # decay of averaged weights, which are then what is evaluated and kept; 0: none
     objective: Objective | None = None  # None: the one that the model was trained with
     targets: Targets = "soft"
+    hard_negatives: HardNegatives | None = None  # wrong captions (see `swapping`), near pairs in one batch (`mining`)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpoint_layers: bool = False  # gradient checkpointing
     lora_rank: int = 8
@@ -81,6 +83,16 @@ class Settings:
     seed: int = 0
     checkpoint_s: float = 60.0
     checkpoint_steps: int | None = None
+
+    @property
+    def swaps_captions(self) -> bool:
+        """Whether each picture has a wrong caption in its batch."""
+        return self.hard_negatives in ("captions", "both")
+
+    @property
+    def mines(self) -> bool:
+        """Whether batches are made of pairs that are near each other."""
+        return self.hard_negatives in ("mined", "both")
 
     @property
     def augmentation(self) -> Augmentation:

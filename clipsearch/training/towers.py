@@ -32,12 +32,14 @@ from clipsearch.training.grad_cache import Loaded, Part, Vectors
 from clipsearch.training.heads import SIGLIP_BIAS
 from clipsearch.training.lora import LoraReport, add_lora, merge_lora, set_strength
 from clipsearch.training.methods import Counts, Work
+from clipsearch.training.mining import Neighbourhood
 from clipsearch.training.mirroring import may_be_mirrored, mirroring_notice
 from clipsearch.training.mixing import make_order
 from clipsearch.training.order import Draw
 from clipsearch.training.run_folder import WEIGHTS
 from clipsearch.training.sameness import check_variety, same_pictures
 from clipsearch.training.settings import InvalidSettings, LoraTarget, Objective, Settings
+from clipsearch.training.swapping import choice_of, swapped, usable
 from clipsearch.training.views import WHOLE, view_of
 
 PICTURES_AT_ONCE = 64
@@ -148,12 +150,30 @@ class TowersTrainee:
         host = torch.from_numpy(np.stack(pixels))
         if self.device.type == "cuda":
             host = host.pin_memory()
-        return Loaded(
+        loaded = Loaded(
             host.to(self.device, non_blocking=True),
             self._captions.tokens(rows).to(self.device, non_blocking=True),
             torch.from_numpy(self._same_pictures[draw.pictures]).to(self.device),
             self._captions.same[torch.from_numpy(rows)].to(self.device),
         )
+        if not self._settings.swaps_captions:
+            return loaded
+        wrong, counts = self._wrong_captions(draw)
+        return loaded._replace(wrong=wrong.to(self.device), counts=counts.to(self.device))
+
+    def _wrong_captions(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Tokens of a wrong caption for each that is drawn, and 1 where there is one. Shapes: (B, L), (B,)."""
+        places = (draw.captions - self._captions.first[draw.pictures]).tolist()
+        own = [
+            self._train[number].captions[place] for number, place in zip(draw.pictures.tolist(), places, strict=True)
+        ]
+        variants = usable([swapped(caption) for caption in own], self._captions.reading_of, self._captions)
+        chosen = choice_of(draw.seeds, np.array([max(1, len(texts)) for texts in variants]))
+        texts = [
+            found[one] if found else own[row] for row, (found, one) in enumerate(zip(variants, chosen, strict=True))
+        ]
+        counts = torch.tensor([float(bool(found)) for found in variants])
+        return self._captions.tokenize(texts), counts
 
     def look_ahead(self, draws: list[Draw]) -> None:
         """Begin to decode the pictures of steps to come."""
@@ -183,7 +203,10 @@ class TowersTrainee:
 
     def encode(self, part: Part) -> Vectors:
         """Unit vectors of a part, in float32."""
-        return self._image_vectors(part.images), self._text_vectors(part.texts)
+        if part.wrong is None:
+            return self._image_vectors(part.images), self._text_vectors(part.texts)
+        texts = self._text_vectors(torch.cat([part.texts, part.wrong]))
+        return self._image_vectors(part.images), texts[: len(part.texts)], texts[len(part.texts) :]
 
     def _image_vectors(self, pixels: Tensor) -> Tensor:
         if len(pixels) == 0:
@@ -246,6 +269,15 @@ class TowersTrainee:
         owners = np.searchsorted(readable, captions.owners[chosen])
         return evaluate(images, texts[captions.rows[chosen]], owners)
 
+    @torch.no_grad()
+    def neighbourhood(self) -> Neighbourhood:
+        """By captions, the first of each picture: all pictures would have to be read once more."""
+        self.set_training(False)
+        first = self._captions.rows[self._captions.first[:-1]]
+        numbers, places = np.unique(first, return_inverse=True)
+        vectors = self._caption_vectors(self._captions, numbers, self._world)[places]
+        return Neighbourhood(vectors, self._same_pictures, self._captions.same.numpy()[first])
+
     def vectors(self, name: str) -> tuple[FloatArray, FloatArray]:
         """Vectors of all readable pictures and of all different captions of a set, from this process alone."""
         return self._vectors(name, World())
@@ -254,21 +286,23 @@ class TowersTrainee:
     def _vectors(self, name: str, world: World) -> tuple[FloatArray, FloatArray]:
         self.set_training(False)
         captions = self._set_captions[name]
-        numbers = np.arange(len(captions.texts))
-        starts = range(world.rank * TEXTS_AT_ONCE, len(numbers), world.size * TEXTS_AT_ONCE)
-        texts = [
-            self._text_vectors(captions.tokens(numbers[start : start + TEXTS_AT_ONCE]).to(self.device)).cpu().numpy()
-            for start in starts
-        ]
-        if world.size > 1:
-            texts = distributed.gather_shares(texts)
+        texts = self._caption_vectors(captions, np.arange(captions.count), world)
         if name not in self._locked_images:
             images = self._set_images(name, world)
             if self._settings.method == "locked-image":
                 self._locked_images[name] = images
         else:
             images = self._locked_images[name]
-        return images, np.concatenate(texts)
+        return images, texts
+
+    def _caption_vectors(self, captions: Captions, numbers: IntArray, world: World) -> FloatArray:
+        """Of some texts, shared out among the processes. Shapes: (T,), (T, D)."""
+        starts = range(world.rank * TEXTS_AT_ONCE, len(numbers), world.size * TEXTS_AT_ONCE)
+        found = [
+            self._text_vectors(captions.tokens(numbers[start : start + TEXTS_AT_ONCE]).to(self.device)).cpu().numpy()
+            for start in starts
+        ]
+        return np.concatenate(distributed.gather_shares(found) if world.size > 1 else found)
 
     def _set_images(self, name: str, world: World) -> FloatArray:
         own = [

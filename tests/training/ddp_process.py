@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,17 +27,24 @@ BATCH = 12
 
 
 def carry_out(
-    environment: Mapping[str, str], folder: Path, out: Path, micro: int | None, measured: bool = False
+    environment: Mapping[str, str],
+    folder: Path,
+    out: Path,
+    micro: int | None,
+    measured: bool = False,
+    hard: bool = False,
 ) -> None:
     """`environment`: RANK, WORLD_SIZE, ... as torchrun sets them. `micro`: pictures at a time, by gradient caching.
 
-    `measured`: write the ranks of held-out pairs instead.
+    `measured`: write the ranks of held-out pairs instead. `hard`: with both kinds of hard negatives.
     """
     os.environ.update(environment)
     torch.set_num_threads(1)
     with distributed.joined(distributed.world_of_environment(), torch.device("cpu")) as world:
         pairs = open_pairs([folder])
         settings = Settings("full", epochs=2, batch=BATCH, micro_batch=micro, views=2, gradient_norm=0)
+        if hard:
+            settings = replace(settings, hard_negatives="both")
         trainee = TowersTrainee(small_encoder(SMALL_VIT), settings, pairs, {"dev": pairs}, world)
         if measured:
             metrics = trainee.measure("dev")
@@ -45,6 +53,8 @@ def carry_out(
             (out / f"rank{world.rank}.json").write_text(json.dumps({**found, "decoded": shares}))
             return
         loop = Loop(trainee, trainee.order, settings, RunFolder(out / "run"), world=world)
+        if hard:
+            loop._mine(0)
         trainee.set_training(True)
         loss = whole_backward(loop._parts(0), trainee.encode, loop._loss)
         value = distributed.mean_over_processes(float(loss), trainee.device)

@@ -27,11 +27,13 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def launch(folder: Path, out: Path, processes: int, micro: int | None = None, *, measured: bool = False) -> list[Path]:
+def launch(
+    folder: Path, out: Path, processes: int, micro: int | None = None, *, measured: bool = False, hard: bool = False
+) -> list[Path]:
     out.mkdir()
     world = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     ranks = [{**world, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-    started = [FORKS.Process(target=carry_out, args=(rank, folder, out, micro, measured)) for rank in ranks]
+    started = [FORKS.Process(target=carry_out, args=(rank, folder, out, micro, measured, hard)) for rank in ranks]
     for process in started:
         process.start()
     for process in started:
@@ -40,15 +42,16 @@ def launch(folder: Path, out: Path, processes: int, micro: int | None = None, *,
     return sorted(out.glob("rank*.json" if measured else "rank*.safetensors"))
 
 
-def test_two_processes_make_the_step_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hard", [False, True], ids=["plain", "hard negatives"])
+def test_two_processes_make_the_step_of_one(hard: bool, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     folder = write_pairs(tmp_path / "pairs", 24)
     (folder / "p00003.txt").write_text((folder / "p00011.txt").read_text())  # a match that may be in both halves
-    [alone] = launch(folder, tmp_path / "one", 1)
+    [alone] = launch(folder, tmp_path / "one", 1, hard=hard)
     expected = load_file(alone)
     for number, micro in enumerate((None, 2)):  # at once, and by gradient caching
-        for file in launch(folder, tmp_path / f"two{number}", 2, micro):
+        for file in launch(folder, tmp_path / f"two{number}", 2, micro, hard=hard):
             found = load_file(file)
             assert found["loss"] == pytest.approx(float(expected["loss"]), abs=1e-5)
             assert set(found) == set(expected)
