@@ -181,10 +181,14 @@ class ImageRecord:
 
     def where(self, path: str) -> str:
         """What is seen, and where: `path`, or a part of what is there, as trip.mp4#t=73 or scan.pdf#page=3."""
-        whole = f"{path}/{self.member}" if self.member else path
+        return (f"{path}/{self.member}" if self.member else path) + self.fragment
+
+    @property
+    def fragment(self) -> str:
+        """What of its file is seen, to be put behind its path: "#t=73", "#page=3"; empty for a whole file."""
         if not self.view:
-            return whole
-        return f"{whole}#{self.view.partition(',')[0] if self.view.startswith('t=') else self.view}"
+            return ""
+        return f"#{self.view.partition(',')[0] if self.view.startswith('t=') else self.view}"
 
     def to_dict(self, path: str, *, whole: bool = False) -> dict[str, Any]:
         """What is known of a picture at `path`, in the words of every answer (docs/api.md).

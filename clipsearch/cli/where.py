@@ -14,6 +14,7 @@ from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, notice,
 from clipsearch.cli.terminal import shown
 from clipsearch.errors import IndexNotFound
 from clipsearch.places import absolute, is_address, is_file
+from clipsearch.records import page_view
 from clipsearch.replacing import creating, refuse_existing
 
 if TYPE_CHECKING:
@@ -46,9 +47,10 @@ def where(
     """Show where in a picture a query matches: a box, and a heat map.
 
     \b
-    The box is printed as a part of the picture, which `clipsearch query` takes. It always points somewhere, also in
-    a picture that does not show what you look for: a line on stderr says so, if the index knows the picture.
-    docs/where.md says how often the place is right. The model is that of the index, where there is one; else --model.
+    The box is printed as a part of the picture, which `clipsearch query` takes. Of a document or a video it names the
+    page or second, too: that of the row_id, or the first of a path. It always points somewhere, also in a picture that
+    does not show what you look for: a line on stderr says so, if the index knows the picture. docs/where.md says how
+    often the place is right. The model is that of the index, where there is one; else --model.
 
     \b
     Examples:
@@ -66,7 +68,7 @@ def where(
             refuse_existing(out)
     wanted = picture_or_id(picture)
     photos: Collection | None = None
-    asked, time_s = "", 0.0
+    asked, time_s, part = "", 0.0, ""
     try:
         photos = open_collection(index, model=model)
     except IndexNotFound:
@@ -78,15 +80,18 @@ def where(
             found = photos.where(query, wanted if row_id is None else row_id)
             if row_id is None:
                 path = source = str(wanted)
+                part = _seen_of(path)
             else:
                 record = photos.record(row_id)
                 path, time_s = os.path.join(photos.root, record.place), record.part_at or 0.0  # noqa: PTH118  addresses
                 source = path if out is None else photos.file_of(row_id)
+                part = record.fragment
                 if record.member or is_address(path):  # of which no query takes the path
                     asked = f"like:{row_id}"
             config.remember_index(photos.index)
     else:
         path = source = str(wanted)
+        part = _seen_of(path)
         found = Encoder(model or "auto", notice=notice).where(query, path)
     if out is not None:
         image, _ = open_for_map(source, time_s)
@@ -95,9 +100,23 @@ def where(
     if found.band in ("maybe", "unlikely"):
         notice(NOT_CERTAIN[found.band])
     if as_json:
-        print_json({"path": path, **found.to_dict()})
+        print_json({"path": path, **({"where": f"{path}{part}"} if part else {}), **found.to_dict()})
+    elif part:
+        print(f"{shown(path)}{part}&{found.fragment.removeprefix('#')}")
     else:
         print(f"{asked or shown(path)}{found.fragment}")
+
+
+def _seen_of(path: str) -> str:
+    """Which part of a file is looked at that has parts: of a document the first page, of a video its beginning."""
+    from clipsearch.pictures.formats import HEAD_BYTES, identify
+
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            kind = identify(file.read(HEAD_BYTES), path)
+    except (OSError, ValueError):
+        return ""  # whoever reads it says so
+    return {"PDF": f"#{page_view(1)}", "VIDEO": "#t=0"}.get(kind or "", "")
 
 
 def _row_of(photos: Collection, wanted: int | str) -> int | None:

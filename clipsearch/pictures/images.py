@@ -439,8 +439,9 @@ class PictureFile:
         pixels = [_resize_and_crop(one, preprocessing) for one in decoded]
         return read, np.stack(pixels) if pixels else empty, looks
 
-    def read_text(self, number: int) -> tuple[list[Line], Size]:
-        """The lines of the text layer of a page of a document, and its size. Raises: UnreadablePicture."""
+    def read_text(self, number: int) -> tuple[list[Line], list[Line], Size]:
+        """The lines of the text layer of a page of a document, those of its forms and notes, and its size. Raises:
+        UnreadablePicture."""
         with self._reading_part():
             return pdf.read_lines(self._stream, number)
 

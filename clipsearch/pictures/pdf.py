@@ -1,5 +1,5 @@
-"""Pages of PDF documents: how they look, and the words that their text layers hold. The one module that knows pypdfium2
-(extra `pdf`).
+"""Pages of PDF documents: how they look, and the words that their text layers, forms and notes hold. The one module
+that knows pypdfium2 (extra `pdf`).
 
 The file is read as a stream, as far as a page needs it. A part of a document ends after so many pages, or after so much
 time, and says where the next one begins: each has its own time limit, so that of a document grows with its pages, and
@@ -37,6 +37,8 @@ LEAST_LETTERS = 20  # of a text layer that says what stands on its page: a stamp
 PART_S = 5.0  # after which a part ends with the page that it is at
 _LONGEST_SIDE = 100_000  # of a page, in pixels: some say that they are miles long
 _LONGEST_DRAWN = 4096  # of a page for the encoder
+_MOST_NOTES = 2000  # annotations of a page, of which the fields of forms are some
+_LONGEST_NOTE_BYTES = 2**20
 _MOST_UNREAD = 20  # pages that cannot be read of one part, until the rest is given up
 _POINTS_PER_INCH = 72
 _BREAKS = "\r\n\x0b\x0c\u2028\u2029"
@@ -149,13 +151,15 @@ def _moment(text: str) -> Moment | None:
     return read_moment(f"{date}T{':'.join(clock)}" if rest[1] and rest[2] else date)
 
 
-def read_lines(stream: IO[bytes], number: int) -> tuple[list[Line], Size]:
-    """The lines of the text layer of a page, in its own pixels, and its size. Raises: PdfError."""
+def read_lines(stream: IO[bytes], number: int) -> tuple[list[Line], list[Line], Size]:
+    """The lines of the text layer of a page, in its own pixels; those that are filled into its forms and stand in its
+    notes; and its size. Raises: PdfError."""
     with _opened(stream) as document:
         page = document[max(1, min(number, len(document))) - 1]
         with contextlib.closing(page), contextlib.closing(page.get_textpage()) as text:
             size = _size_of(page)
-            return bounded(line.as_line(page, size) for line in _lines(text)), size
+            layer = bounded(line.as_line(page, size) for line in _lines(text))
+            return layer, bounded(line.as_line(page, size) for line in _filled(document, page)), size
 
 
 def letters_in(lines: Iterable[Line]) -> int:
@@ -212,6 +216,68 @@ def _lines(text: Any) -> Iterator[_TextLine]:
             line.box = [*map(min, line.box[:2], low), *map(max, line.box[2:], high)]
     if line.text:
         yield line
+
+
+def _filled(document: Any, page: Any) -> Iterator[_TextLine]:
+    """What people have put on a page that stands in no text layer."""
+    import pypdfium2.raw as c
+
+    room = MOST_CHARACTERS
+    for at in range(min(c.FPDFPage_GetAnnotCount(page.raw), _MOST_NOTES)):
+        note = c.FPDFPage_GetAnnot(page.raw, at)
+        if not note:
+            continue
+        try:
+            edges = c.FS_RECTF()
+            text = _said_in(document, note)
+            if not text or not c.FPDFAnnot_GetRect(note, edges):
+                continue
+        finally:
+            c.FPDFPage_CloseAnnot(note)
+        for said in text.splitlines():
+            line = _TextLine([said[:room]], [edges.left, edges.bottom, edges.right, edges.top])
+            room -= len(said)
+            if line.text:
+                yield line
+            if room <= 0:
+                return
+
+
+def _said_in(document: Any, note: Any) -> str:
+    """The value of a field of a form, or the text of another annotation; "" where it is not seen, or is a password."""
+    import pypdfium2.raw as c
+
+    if c.FPDFAnnot_GetFlags(note) & (c.FPDF_ANNOT_FLAG_HIDDEN | c.FPDF_ANNOT_FLAG_NOVIEW):
+        return ""
+    kind, form = c.FPDFAnnot_GetSubtype(note), document.formenv
+    if kind in (c.FPDF_ANNOT_LINK, c.FPDF_ANNOT_POPUP):  # a popup shows what another one says
+        return ""
+    if kind != c.FPDF_ANNOT_WIDGET:
+        return _text_of(lambda *into: c.FPDFAnnot_GetStringValue(note, b"Contents", *into))
+    if not form:
+        return ""
+    field_kind = c.FPDFAnnot_GetFormFieldType(form, note)
+    is_password = (
+        field_kind == c.FPDF_FORMFIELD_TEXTFIELD
+        and c.FPDFAnnot_GetFormFieldFlags(form, note) & c.FPDF_FORMFLAG_TEXT_PASSWORD
+    )
+    if is_password or field_kind not in (
+        c.FPDF_FORMFIELD_TEXTFIELD,
+        c.FPDF_FORMFIELD_COMBOBOX,
+        c.FPDF_FORMFIELD_LISTBOX,
+    ):
+        return ""
+    return _text_of(lambda *into: c.FPDFAnnot_GetFormFieldValue(form, note, *into))
+
+
+def _text_of(ask: Callable[..., int]) -> str:
+    """A text of PDFium, which says how many bytes of UTF-16 it has."""
+    size = ask(None, 0)
+    if not 2 < size <= _LONGEST_NOTE_BYTES:
+        return ""
+    buffer = (ctypes.c_ushort * (size // 2 + 1))()
+    ask(buffer, size)
+    return bytes(buffer).decode("utf-16-le", "replace").partition("\0")[0]
 
 
 def _drawn(document: Any, number: int, fit: Fit) -> Page:

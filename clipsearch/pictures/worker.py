@@ -99,17 +99,20 @@ def _reader_of_words() -> Any:
 
 def _words_of_page(file: PictureFile, task: dict[str, Any], reader: Callable[[], Any]) -> dict[str, Any]:
     """What stands on a page of a document: its text layer, or else what `reader` reads, unless only the former is
-    wanted. Raises: UnreadablePicture."""
+    wanted; and what is filled into its forms. Raises: UnreadablePicture."""
     from clipsearch.pictures.pdf import LEAST_LETTERS, letters_in
-    from clipsearch.pictures.words import scaled
+    from clipsearch.pictures.words import bounded, scaled
 
     number = int(task["start_s"])
-    lines, (width, height) = file.read_text(number)
-    if letters_in(lines) < LEAST_LETTERS and not task.get("text_only"):
+    lines, filled, (width, height) = file.read_text(number)
+    is_thin = letters_in(lines) < LEAST_LETTERS
+    if is_thin and not task.get("text_only"):
         image = file.open(longest=task["longest"], time_s=number)
         across, down = width / image.width, height / image.height
         read = [scaled(line, across, down) for line in reader().read(image)]
         lines = max(lines, read, key=letters_in)
+    if not (is_thin and task.get("text_only")):  # else the page counts as read, and waits for no reader
+        lines = bounded([*lines, *filled])
     return {"width": width, "height": height, "lines": [line.to_dict() for line in lines]}
 
 

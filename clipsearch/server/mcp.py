@@ -227,8 +227,11 @@ def assistant_server(service: Service) -> MCPServer:
                 _refuse_addresses(order.wish.query)
             found, image, row, _ = service.where_map(asked)
             about = {name: value for name, value in found.to_dict().items() if name != "scores"}
-            path = safe(service.picture(row, index)["path"])
-            told = {"row_id": row, "path": path, **about, "fragment": f"like:{row}{found.fragment}"}
+            known = service.picture(row, index)
+            fragment = f"like:{row}{found.fragment}"
+            if known["view"]:  # a page of a document, a moment of a video: no query takes a part of it
+                fragment = f"{safe(known['where'])}&{found.fragment.removeprefix('#')}"
+            told = {"row_id": row, "path": safe(known["path"]), **about, "fragment": fragment}
             image.thumbnail((WHERE_SIDE, WHERE_SIDE))
             jpeg = io.BytesIO()
             found.over(image).save(jpeg, "JPEG")

@@ -13,7 +13,8 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Sheet:
-    """A page: its `size` in points, a colour all over it, a picture in its middle, lines of words, a turn."""
+    """A page: its `size` in points, a colour all over it, a picture in its middle, lines of words, a turn, annotations
+    (of which those with /FT are fields of a form)."""
 
     lines: Sequence[str] = ()
     colour: tuple[int, int, int] | None = None
@@ -21,6 +22,7 @@ class Sheet:
     size: tuple[float, float] = (595, 842)
     turned: int = 0
     commands: bytes = b""  # more to draw
+    notes: Sequence[bytes] = ()
 
 
 def document(
@@ -41,6 +43,7 @@ def document(
         *extra,
     ]
     pages = []
+    fields = b""
     for sheet in sheets:
         width, height = sheet.size
         drawn = b""
@@ -63,10 +66,19 @@ def document(
             drawn += b"BT /F1 18 Tf 60 %g Td (%s) Tj ET\n" % (height - 80 - 26 * number, said)
         packed = zlib.compress(drawn + sheet.commands)
         objects.append(b"<</Length %d/Filter/FlateDecode>>stream\n%s\nendstream" % (len(packed), packed))
-        page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 %g %g]/Rotate %d/Contents %d 0 R/Resources<<%s>>>>"
-        objects.append(page % (width, height, sheet.turned, len(objects), resources))
+        page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 %g %g]/Rotate %d/Contents %d 0 R/Resources<<%s>>%s>>"
+        contents, noted = len(objects), b""
+        for note in sheet.notes:
+            objects.append(b"<</Type/Annot%s>>" % note)
+            noted += b"%d 0 R " % len(objects)
+            fields += b"%d 0 R " % len(objects) if b"/FT" in note else b""
+        noted = b"/Annots[%s]" % noted if noted else b""
+        objects.append(page % (width, height, sheet.turned, contents, resources, noted))
         pages.append(len(objects))
     kids = b" ".join(b"%d 0 R" % number for number in pages)
+    if fields:
+        form = b"/AcroForm<</Fields[%s]/DA(/F1 12 Tf)/DR<</Font<</F1 3 0 R>>>>>>" % fields
+        objects[0] = b"<</Type/Catalog/Pages 2 0 R%s>>" % form
     objects[1] = b"<</Type/Pages/Kids[%s]/Count %d>>" % (kids, len(pages))
     return put_together(objects, trailer)
 

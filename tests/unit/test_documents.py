@@ -297,14 +297,14 @@ def test_what_a_document_says_of_itself(tmp_path: Path) -> None:
 def test_lines_have_their_words_and_places() -> None:
     lines = ["A long exam-", "ple of two lines", "\N{EURO SIGN} 12.50 (net)"]
     for turned in (0, 90, 180, 270):
-        found, size = pdf.read_lines(io.BytesIO(document([Sheet(["First", "Second"], turned=turned)])), 1)
+        found, _, size = pdf.read_lines(io.BytesIO(document([Sheet(["First", "Second"], turned=turned)])), 1)
         found.sort(key=lambda line: line.text)  # who reads a page from its side takes lines in any order
         assert [line.text for line in found] == ["First", "Second"]
         x, y = (found[0].box[at] + found[0].box[at + 2] / 2 for at in (0, 1))
         x, y = (x / size[0], y / size[1]) if turned % 180 == 0 else (y / size[1], x / size[0])
         assert min(x, 1 - x) < 0.2
         assert min(y, 1 - y) < 0.12
-    found, _ = pdf.read_lines(io.BytesIO(document([Sheet(lines)])), 1)
+    found, _, _ = pdf.read_lines(io.BytesIO(document([Sheet(lines)])), 1)
     assert [line.text for line in found] == ["A long example", "of two lines", "\N{EURO SIGN} 12.50 (net)"]
 
 
@@ -371,3 +371,61 @@ def test_a_thousand_pages_are_read_in_parts_and_bounded_memory(tmp_path: Path) -
             parts += 1
     assert numbers == list(range(1, 1001))
     assert 1 + 999 / 32 <= parts < 100
+
+
+# -- forms and notes
+
+WIDGET = b"/Subtype/Widget/F 4/DA(/F1 12 Tf)/Rect[60 500 300 540]"
+FORM = Sheet(
+    ["Application for a fishing licence"],
+    notes=[
+        WIDGET + b"/FT/Tx/T(name)/V(Ada Lovelace)",
+        WIDGET + b"/FT/Tx/Ff 4096/T(address)/V(12 Analytical Row\\rLondon)",
+        WIDGET + b"/FT/Tx/T(town)/V<FEFF004D00FC006E006300680065006E>",
+        WIDGET + b"/FT/Ch/Ff 131072/T(fish)/Opt[(trout)(haddock)]/V(haddock)",
+        WIDGET + b"/FT/Tx/Ff 8192/T(password)/V(correcthorse)",
+        WIDGET.replace(b"/F 4", b"/F 2") + b"/FT/Tx/T(hidden)/V(unseen)",
+        WIDGET + b"/FT/Btn/T(box)/V/Yes/AS/Yes",
+        WIDGET + b"/FT/Tx/T(empty)",
+        b"/Subtype/FreeText/F 4/Rect[60 300 300 340]/DA(/F1 12 Tf)/Contents(approved by the warden)",
+        b"/Subtype/Text/F 4/Rect[400 700 420 720]/Contents(ask again in spring)",
+        b"/Subtype/Popup/F 4/Rect[400 600 500 700]/Contents(ask again in spring)",
+        b"/Subtype/Link/Rect[60 700 300 740]/Contents(a link)",
+        b"/Subtype/Text/F 4/Rect[1e9 -1e9 nan 7]/Contents(far away)",
+    ],
+)
+FILLED = ["Ada Lovelace", "12 Analytical Row", "London", "M\u00fcnchen", "haddock", "approved by the warden"]
+NOTED = ["ask again in spring", "far away"]
+
+
+def test_what_is_filled_into_a_form_and_noted_is_read() -> None:
+    layer, filled, size = pdf.read_lines(io.BytesIO(document([FORM])), 1)
+    assert [line.text for line in layer] == ["Application for a fishing licence"]
+    assert [line.text for line in filled] == FILLED + NOTED
+    left, top, width, height = filled[0].box
+    scale = 200 / 72
+    assert (left, top) == pytest.approx((60 * scale, (842 - 540) * scale), abs=2)
+    assert (width, height) == pytest.approx((240 * scale, 40 * scale), abs=2)
+    for line in filled:
+        assert 0 <= line.box[0] < size[0]
+        assert 0 <= line.box[1] < size[1]
+    assert pdf.read_lines(io.BytesIO(document([Sheet(["Plain"])])), 1)[1] == []
+
+
+def test_a_page_of_notes_without_end_is_bounded() -> None:
+    long = b"/Subtype/Text/F 4/Rect[0 0 9 9]/Contents(%s)" % (b"word " * 4000)
+    _, filled, _ = pdf.read_lines(io.BytesIO(document([Sheet(notes=[long] * 30)])), 1)
+    assert 0 < sum(len(line.text) for line in filled) <= pdf.MOST_CHARACTERS
+
+
+def test_words_of_forms_are_found_on_their_page(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "licence.pdf").write_bytes(document([Sheet(["Instructions for this licence"]), FORM]))
+    index = run(folder, FakeEncoder()).index
+    read(index)
+    with Collection(index, encoder=FakeEncoder()) as photos:
+        for words in ("lovelace", "munchen", "haddock", '"ask again"', "warden"):
+            assert [hit.record.page for hit in photos.search(f"text:{words}")] == [2], words
+        for words in ("correcthorse", "unseen"):
+            assert not photos.search(f"text:{words}")

@@ -33,6 +33,7 @@ from tests.support.archives import write_tar
 from tests.support.collections import serving
 from tests.support.commands import clipsearch as run
 from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pdfs import coloured
 from tests.support.pictures import picture, scene
 from tests.support.tiny_models import write_model_directory
 
@@ -214,6 +215,22 @@ def test_the_command_shows_pictures_of_archives(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "map.png").size == (64, 48)
     as_json = json.loads(run("where", "red", "0", "--json", folder=tmp_path).stdout)
     assert as_json["path"] == str(tmp_path / "x.tar/a/b.png") and told.strip().endswith(as_json["fragment"])
+
+
+@pytest.mark.slow
+def test_the_command_names_the_page_with_the_box(tmp_path: Path) -> None:
+    pytest.importorskip("pypdfium2")
+    (tmp_path / "scan.pdf").write_bytes(coloured([COLOURS[name] for name in ("red", "blue", "green")]))
+    run("index", ".", "--model", "builtin", "-q", folder=tmp_path)
+    with clipsearch.open(tmp_path) as photos:
+        rows = {record.page: record.row_id for record in map(photos.record, photos.row_ids().tolist())}
+        asked = photos.where("a dog", rows[3])
+    box = ",".join(map(str, asked.box))
+    told = run("where", "a dog", str(rows[3]), folder=tmp_path).stdout.strip()
+    assert told == f"{tmp_path}/scan.pdf#page=3&xywh={box}"
+    as_json = json.loads(run("where", "a dog", str(rows[3]), "--json", folder=tmp_path).stdout)
+    assert (as_json["where"], as_json["fragment"]) == (f"{tmp_path}/scan.pdf#page=3", f"#xywh={box}")
+    assert run("where", "a dog", "scan.pdf", folder=tmp_path).stdout.startswith("scan.pdf#page=1&xywh=")
 
 
 def test_every_door_shows_the_same_place(photos: Path) -> None:
