@@ -6,7 +6,8 @@ PAIRS is a tar of pictures with captions (WebDataset). Sentences: each picture i
 there are no boxes that people drew, so photographs are pasted into others at known sizes (as in `benchmarks.pointing`),
 and each is asked for with its own caption: the one scene that has it is right, among all scenes, so its average
 precision is 1 over its rank. Places: whether the tile that a scene is found by has the middle of what was pasted in it.
-Also as many weights of the region, and nine smaller tiles beside the four, as were tried.
+Bands: what confidence says of the hits of captions, with `--photos` also of those whose picture is not there. Also as
+many weights of the region, and nine smaller tiles beside the four, as were tried.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from benchmarks.pointing import SHORT_SIDE, SIZES, Box
 from clipsearch.pairs.reading import open_pairs
 from clipsearch.pictures.images import prepare, view_boxes
 from clipsearch.records import FloatArray
+from clipsearch.search.confidence import Background, bank_vectors, drawing_vectors, shipped_calibration
+from clipsearch.search.regions import joined
 
 NINTH = 0.4  # of both sides: a tile of three by three, which shares a quarter of its side with its neighbour
 WEIGHTS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -64,17 +68,19 @@ def scenes_of(pairs: list[tuple[bytes, str]], count: int, seed: int) -> list[tup
     return made
 
 
-def encoded(encoder: clipsearch.Encoder, images: list[Image.Image]) -> FloatArray:
-    """The vectors of the whole and all tiles. Shape: (N, 14, D)."""
+def encoded(encoder: clipsearch.Encoder, images: list[Image.Image], views: int) -> FloatArray:
+    """The vectors of the whole and its tiles. Shape: (N, views, D)."""
     found = []
     for image in images:
-        pixels = np.stack([prepare(image.crop(box), encoder.model.preprocessing) for box in boxes_of(image.size)])
-        found.append(encoder.model.encode_images(pixels))
+        boxes = boxes_of(image.size)[:views]
+        found.append(
+            encoder.model.encode_images(np.stack([prepare(image.crop(b), encoder.model.preprocessing) for b in boxes]))
+        )
     return np.stack(found)
 
 
 def five(vectors: FloatArray) -> FloatArray:
-    """One vector of five views. Shapes: (N, 14, D); (N, D)."""
+    """One vector of five views. Shapes: (N, V, D); (N, D)."""
     total = vectors[:, :5].sum(axis=1) + vectors[:, 0]
     unit: FloatArray = total / np.linalg.norm(total, axis=1, keepdims=True)
     return unit
@@ -85,7 +91,7 @@ def ways(vectors: FloatArray, queries: FloatArray) -> dict[str, Scores]:
     every = np.einsum("qd,ntd->qnt", queries, vectors)
     whole, mean = every[..., 0], queries @ five(vectors).T
     found = {"one view": whole, "five views": mean}
-    for name, tiles in (("4 tiles", slice(1, 5)), ("4 and 9 tiles", slice(1, 14))):
+    for name, tiles in (("4 tiles", slice(1, 5)), ("4 and 9 tiles", slice(1, 14)))[: 1 + (vectors.shape[1] > 5)]:
         best = every[..., tiles].max(axis=-1)
         for weight in WEIGHTS:
             found[f"{name}, {weight:g}"] = whole + weight * np.maximum(0, best - whole)
@@ -101,10 +107,42 @@ def ranks(scores: Scores) -> npt.NDArray[np.int64]:
     return places
 
 
+def bands(encoder: clipsearch.Encoder, photos: FloatArray, own: FloatArray, others: FloatArray) -> dict[str, Any]:
+    """What confidence says of whole pictures, of pictures with their tiles as `search.confidence` puts them on the same
+    scale, and of these as they are. Of captions of the pictures and of others: whether their picture, or anything, is
+    called maybe or strong; and how many hits are. That no other picture fits a caption is not so, but the same for all.
+    """
+    calibration, count = shipped_calibration(), len(photos)
+    which, flat = np.repeat(np.arange(count), 4), photos[:, 1:5].reshape(-1, photos.shape[-1])
+    about = bank_vectors(encoder.model), photos[:, 0], drawing_vectors(encoder.model)
+    background = Background(*about, (which, flat))
+    found: dict[str, Any] = {}
+    for way in ("one view", "regions", "regions, not scaled"):
+        told: dict[str, list[float]] = {}
+        for queries, kind in ((own, "own"), (others, "other")):
+            for n, query in enumerate(queries):
+                scores = photos[:, 0] @ query
+                if way != "one view":
+                    scores = joined(scores, which, flat @ query)
+                best: float | None = float(scores.max())
+                if way == "regions":
+                    scores, best = background.as_whole(query, scores, best)
+                sure = calibration.confidences(background, query, scores, "text", best)
+                for name, least in (("maybe", calibration.cut), ("strong", calibration.strong)):
+                    told.setdefault(f"{kind} captions: hits at least {name}", []).append(float((sure >= least).sum()))
+                    told.setdefault(f"{kind} captions: any at least {name}", []).append(float(sure.max() >= least))
+                    if kind == "own":
+                        told.setdefault(f"own captions: theirs is at least {name}", []).append(float(sure[n] >= least))
+        found[way] = {name: round(float(np.mean(values)), 3) for name, values in told.items()}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path)
     parser.add_argument("--scenes", type=int, default=300)
+    parser.add_argument("--photos", type=int, help="how many of the pictures are asked for by sentences")
+    parser.add_argument("--views", type=int, choices=(5, 14), default=14, help="14: with nine smaller tiles")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--cache", type=Path)
@@ -113,25 +151,29 @@ def main() -> None:
     pairs = [(pair.read(), pair.captions[0]) for pair in open_pairs(asked.pairs)]
     scenes = scenes_of(pairs, asked.scenes, asked.seed)
     encoder = clipsearch.Encoder(asked.model)
+    every, pairs = pairs, pairs[: asked.photos]
     if asked.cache is not None and asked.cache.exists():
         stored = np.load(asked.cache)
         photos, made, texts, captions = (stored[name] for name in ("photos", "made", "texts", "captions"))
     else:
-        photos = encoded(encoder, [Image.open(io.BytesIO(content)).convert("RGB") for content, _ in pairs])
-        made = encoded(encoder, [scene for scene, *_ in scenes])
+        began = time.process_time()
+        photos = encoded(encoder, [Image.open(io.BytesIO(content)).convert("RGB") for content, _ in pairs], asked.views)
+        made = encoded(encoder, [scene for scene, *_ in scenes], asked.views)
+        print(f"encoded in {time.process_time() - began:.0f} s of processor time")
         texts = encoder.encode_text([caption for _, caption in pairs])
         captions = encoder.encode_text([caption for _, _, caption, _ in scenes])
         if asked.cache is not None:
             np.savez(asked.cache, photos=photos, made=made, texts=texts, captions=captions)
     report: dict[str, Any] = {"sentences": {}, "things": {}, "places": {}}
+    of_sentences = ways(photos, texts)
     names = [name for *_, name in SIZES]
     classes = np.array([name for *_, name in scenes])
     things = ways(made, captions)
     print(f"{len(pairs)} sentences: R@1, 5, 10; {len(scenes)} things by share of the picture ({', '.join(names)}): mAP")
-    for way, scores in ways(photos, texts).items():
-        found = ranks(scores)
-        recall = [round(float((found <= k).mean()), 4) for k in (1, 5, 10)]
-        precision = 1 / ranks(things[way])
+    for way, scores in things.items():
+        places = ranks(of_sentences[way])
+        recall = [round(float((places <= k).mean()), 4) for k in (1, 5, 10)]
+        precision = 1 / ranks(scores)
         by_size = [round(float(precision[classes == name].mean()), 4) for name in names]
         report["sentences"][way], report["things"][way] = recall, [*by_size, round(float(precision.mean()), 4)]
         print(f"{way:36} {' '.join(f'{100 * r:5.1f}' for r in recall)}   {' '.join(f'{p:.3f}' for p in by_size)}"
@@ -154,6 +196,10 @@ def main() -> None:
         }  # fmt: skip
         print(f"{name}: a tile is told of {told} of {(classes == name).sum()}, has the middle of it in "
               f"{np.mean(hits):.1%} (by chance {np.mean(chances):.1%})")  # fmt: skip
+    others = encoder.encode_text([caption for _, caption in every[len(pairs) :]])
+    report["bands"] = bands(encoder, photos, texts, others)
+    for name in report["bands"]["one view"]:
+        print(f"{name:44} {', '.join(f'{way} {told[name]}' for way, told in report['bands'].items())}")
     if asked.json is not None:
         asked.json.write_text(json.dumps(report, indent=1))
 

@@ -426,9 +426,9 @@ class RayPool:
                         self._work.encoder.fingerprint,
                         self._precision,
                         self._work.views,
-                        self._work.regions,
                         self._work.batch_pictures,
                         carried,
+                        self._work.regions,
                     )
                     worker.busy[worker.handle.encode.remote(plan)] = unit
 

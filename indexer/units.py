@@ -37,9 +37,9 @@ class FragmentPlan:
     fingerprint: str
     precision: str | None = None
     views: int = 1
-    regions: int = 0
     batch_pictures: int | None = None  # None: as many as suit the encoder
     carried: bytes = b""
+    regions: int = 0
 
     @property
     def name(self) -> str:

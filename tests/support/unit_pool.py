@@ -44,7 +44,7 @@ class UnitPool(LocalPool):
             assert unit is not None
             tasks, carried = carry(unit.tasks, str(self._work.root))
             about = (self._work.encoder.fingerprint, self._work.precision, self._work.views, None)
-            plan = FragmentPlan(tasks, *about, carried)
+            plan = FragmentPlan(tasks, *about, carried, self._work.regions)
             made: dict[str, list[DecodeResult]] = {}
             receipt = encode_fragment(plan, self._encoder, made.__setitem__)
             assert receipt.name == plan.name and receipt.files == len(unit.tasks)

@@ -192,6 +192,7 @@ def test_names_of_plans_say_what_is_in_them() -> None:
         dataclasses.replace(plan, fingerprint="e" * 32),
         dataclasses.replace(plan, precision="bf16"),
         dataclasses.replace(plan, views=5),
+        dataclasses.replace(plan, regions=4),
         dataclasses.replace(plan, tasks=plan.tasks[:1]),
         dataclasses.replace(plan, tasks=(task(1), task(2, "hash"))),
         dataclasses.replace(plan, tasks=(task(1), dataclasses.replace(task(2), member="a.jpg", offset=512))),
