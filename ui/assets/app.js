@@ -13,6 +13,7 @@ import { filtersOf, quoted, ranks, withFilter } from "./query.js";
 import { EMPTY, fromAddress, namesRows, toAddress, withoutRows } from "./state.js";
 import { Saved, searchOf } from "./saved.js";
 import { Scrubber } from "./scrubber.js";
+import { Sketch } from "./sketch.js";
 import { Start } from "./start.js";
 import { Status } from "./status.js";
 import { remember, Suggestions } from "./suggest.js";
@@ -47,6 +48,7 @@ const file = make("input", { type: "file", accept: tables.accepted, hidden: true
 const chip = make("span.cs-chip", { hidden: true });
 const form = make("form.cs-search", { role: "search" }, icon("search"), chip, input,
   button("cs-plain.cs-star", "star", t("saved.title"), () => saved.show()),
+  button("cs-plain.cs-draw", "sketch", t("sketch.open"), () => sketch.show()),
   button("cs-plain.cs-send", "picture", t("search.send"), () => file.click()), file);
 const filterButton = button("cs-plain.cs-filter", "filter", t("filters.title"), () => toggleFilters());
 filterButton.setAttribute("aria-expanded", "false");
@@ -89,6 +91,7 @@ const heading = make("h1.cs-unseen", {}, "clipsearch");
 header.prepend(heading);
 root.replaceChildren(header, filters, results, mapView, statusView, selection, progress, stage, toast, lost, drop);
 const help = new Help(root);
+const sketch = new Sketch(root, { search: (picture) => send(picture) });
 const saved = new Saved(root, {
   index: () => state.index,
   present: () => {
@@ -833,7 +836,7 @@ const isTyping = (element) => element.matches?.("input:not([type=checkbox]), tex
 
 addEventListener("keydown", (event) => {
   if (event.target === input && suggestions.key(event)) { event.preventDefault(); return; }
-  if (event.defaultPrevented || event.altKey || help.isOpen || saved.isOpen) return;
+  if (event.defaultPrevented || event.altKey || help.isOpen || saved.isOpen || sketch.isOpen) return;
   const typing = isTyping(event.target);
   if (event.ctrlKey || event.metaKey) {
     if (event.key !== "a" || typing || viewer.isOpen || state.view !== "search" || !gallery.total) return;
