@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -369,3 +370,24 @@ def test_axe_has_no_axe_findings(open_page: Open, trips: Site, scheme: Any) -> N
         expect(page.locator(".cs-map .cs-note")).to_contain_text("picture")
         found += axe_findings(page, view)
     assert found == []
+
+
+def test_page_down_goes_on_where_years_share_a_line(open_page: Open, tmp_path: Path) -> None:
+    photos = tmp_path / "years"
+    photos.mkdir()
+    for number in range(60):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0x9003] = f"{1950 + number}:06:10 12:00:00"
+        picture(number, size=(120, 80)).save(photos / f"{number}.jpg", exif=exif)
+    encoder = FakeEncoder()
+    for site in serve([clipsearch.index(photos, encoder=encoder).index], photos, encoder):
+        page = open_page("/?sort=date", at=site, viewport={"width": 900, "height": 420})
+        page.locator(".cs-handle").focus()
+        end = page.evaluate("document.documentElement.scrollHeight - innerHeight")
+        assert end > 400
+        seen = [-1, page.evaluate("scrollY")]
+        while seen[-1] > seen[-2]:
+            page.keyboard.press("PageDown")
+            page.wait_for_timeout(60)
+            seen.append(page.evaluate("scrollY"))
+        assert seen[-1] > end - 420  # the last line is in the window

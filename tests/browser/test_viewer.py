@@ -643,3 +643,55 @@ def test_axe_has_no_axe_findings(open_page: Open, pictures: Site, scheme: Any) -
     total = len(sizes)
     assert sorted(int(place) for place, _ in sizes) == list(range(1, total + 1))
     assert {size for _, size in sizes} == {str(total)}
+
+
+def test_keys_go_far_in_the_large_view(open_page: Open, pictures: Site) -> None:
+    page = open_page("/?sort=path", at=pictures)
+    page.click(".cs-tile[data-n='3']")
+    counter = page.locator(".pswp__counter")
+    for key, place in (("End", 9), ("Home", 1), ("PageDown", 9), ("PageUp", 1)):
+        page.keyboard.press(key)
+        expect(counter).to_have_text(re.compile(rf"^\s*{place}\s*/\s*9\s*$"))
+    expect(title(page)).to_have_text("0 red.jpg")
+
+
+def test_a_part_can_be_searched_with_the_information_open_on_phones(open_page: Open, pictures: Site) -> None:
+    page = open_page("/?sort=path", at=pictures, **PHONE)
+    page.click(".cs-tile[data-n='0']")
+    page.wait_for_selector(".cs-detail h2", state="attached")
+    page.locator(".cs-view[title*='nformation']").click()
+    expect(page.locator(".cs-detail")).to_be_visible()
+    page.keyboard.press("r")
+    page.locator(".cs-crop-bar .cs-main").click()
+    until(page, "document.querySelector('.cs-query').value.startsWith('like:')")
+
+
+def test_what_an_input_method_composes_is_its_own(open_page: Open) -> None:
+    page = open_page("/")
+    page.click(".cs-query")
+    for key in ("ArrowDown", "Escape"):
+        page.evaluate(
+            "key => document.activeElement.dispatchEvent("
+            "new KeyboardEvent('keydown', {key, isComposing: true, keyCode: 229, bubbles: true, cancelable: true}))",
+            key,
+        )
+        assert page.evaluate("document.activeElement.className") == "cs-query", key
+
+
+def test_back_leaves_a_dialog_with_what_it_lay_over(open_page: Open) -> None:
+    page = open_page("/")
+    ask(page, "red")
+    page.click(".cs-star")
+    expect(page.locator("dialog[open]")).to_have_count(1)
+    page.go_back()
+    expect(page.locator("dialog[open]")).to_have_count(0)
+    expect(page.locator(".cs-query")).to_have_value("")
+
+
+def test_a_range_does_not_begin_at_a_place_of_the_search_before(open_page: Open) -> None:
+    page = open_page("/?sort=path&unique=0")
+    page.click(".cs-tile[data-n='9'] .cs-check", force=True)
+    page.locator("body").press("Escape")
+    ask(page, "name:graded")
+    page.click(".cs-tile[data-n='2'] .cs-open", modifiers=["Shift"])
+    expect(page.locator(".cs-selection strong")).to_contain_text("3")

@@ -835,6 +835,7 @@ function home(event) {
 const isTyping = (element) => element.matches?.("input:not([type=checkbox]), textarea, select");
 
 addEventListener("keydown", (event) => {
+  if (event.isComposing || event.keyCode === 229) return; // the input method's own
   if (event.target === input && suggestions.key(event)) { event.preventDefault(); return; }
   if (event.defaultPrevented || event.altKey || help.isOpen || saved.isOpen || sketch.isOpen) return;
   const typing = isTyping(event.target);
@@ -859,9 +860,12 @@ addEventListener("keydown", (event) => {
     viewer.arrow(event.key);
   } else if (event.target.closest?.("button:not(.cs-open), a") && (event.key === "Enter" || event.key === " ")) {
     return; // the button's own
+  } else if (viewer.isOpen && JUMPS[event.key]) {
+    if (event.target.closest?.(".cs-detail") || event.target === viewer.video) return; // which scroll, and seek, by them
+    viewer.jump(JUMPS[event.key]);
   } else if (viewer.isOpen && VIEWER_KEYS[event.key]) {
     VIEWER_KEYS[event.key]();
-  } else if (viewer.isOpen && ["/", "Home", "End", "PageUp", "PageDown", "Enter"].includes(event.key)) {
+  } else if (viewer.isOpen && ["/", "Enter"].includes(event.key)) {
     return;
   } else if (event.key === "/") {
     input.focus();
@@ -890,6 +894,7 @@ addEventListener("keydown", (event) => {
 });
 addEventListener("keyup", (event) => { if (event.key === " " && event.target.closest?.(".cs-open")) event.preventDefault(); });
 
+const JUMPS = { Home: -Infinity, End: Infinity, PageUp: -10, PageDown: 10 };
 const VIEWER_KEYS = {
   z: () => viewer.zoom(0), "=": () => viewer.zoom(1.5), _: () => viewer.zoom(1 / 1.5), p: () => viewer.togglePlay(),
   w: () => viewer.toggleWhere(), r: () => viewer.toggleCrop(), t: () => viewer.toggleWords(),
@@ -913,6 +918,7 @@ addEventListener("focusout", () => requestAnimationFrame(() => {
 history.scrollRestoration = "manual";
 addEventListener("pagehide", keepPlace);
 addEventListener("popstate", (event) => {
+  for (const dialog of root.querySelectorAll("dialog[open]")) dialog.close(); // what it lay over is left
   const waiting = leaving ?? [];
   const was = { ...state, isLarge: leaving !== null || state.id !== null };
   leaving = null;

@@ -64,6 +64,7 @@ export class Gallery {
     this.pages.clear();
     for (let n = 0; n * PAGE < hits.length; n++) this.pages.set(n, hits.slice(n * PAGE, (n + 1) * PAGE));
     this.active = -1;
+    this.anchor = undefined; // a place of another order
     for (const n of [...this.tiles.keys()]) this.drop(n);
     for (const heading of this.months.values()) heading.remove();
     this.months.clear();

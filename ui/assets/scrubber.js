@@ -148,7 +148,11 @@ export class Scrubber {
     let to;
     if (event.key === "ArrowDown" || event.key === "ArrowRight") to = this.layout.monthBeside(now, 1);
     else if (event.key === "ArrowUp" || event.key === "ArrowLeft") to = this.layout.monthBeside(now, -1);
-    else if (event.key === "PageDown") { to = now; while (to < headings.length - 1 && year(to) === year(now)) to++; }
+    else if (event.key === "PageDown") {
+      const { y } = headings[now]; // a line may be of several years
+      to = now;
+      while (to < headings.length - 1 && (year(to) === year(now) || headings[to].y === y)) to++;
+    }
     else if (event.key === "PageUp") {
       to = now;
       while (to > 0 && year(to) === year(now)) to--;

@@ -421,6 +421,13 @@ export class Viewer {
     this.pswp[by > 0 ? "next" : "prev"]();
   }
 
+  /** Go on or back by some pictures, as far as there are any. */
+  jump(by) {
+    this.pause();
+    const { pswp } = this;
+    pswp.goTo(Math.max(0, Math.min(pswp.getNumItems() - 1, pswp.currIndex + by)));
+  }
+
   zoom(by) {
     const slide = this.pswp.currSlide;
     if (by) slide?.zoomTo(slide.currZoomLevel * by, this.pswp.getViewportCenterPoint(), calm.matches ? 0 : 200);
