@@ -42,16 +42,23 @@ class Export:
     """Pictures of one generation of an index, which stays open until the export has ended. Close it."""
 
     def __init__(self, service: Service, work: WorkQueue, served: ServedIndex, ids: list[int], form: Form) -> None:
-        """Raises: NoSuchPicture, InvalidQuery."""
+        """Pictures that are not in the index any more are left out. Raises: NoSuchPicture if all are, InvalidQuery."""
         if form == "zip" and len(ids) > MOST_ZIPPED:
             raise InvalidQuery(f"{len(ids):,} pictures are too many for one archive: select {MOST_ZIPPED:,} or fewer")
-        self._service, self._work, self._served, self._ids, self._form = service, work, served, ids, form
+        self._service, self._work, self._served, self._form = service, work, served, form
         self._stack = ExitStack()
         self._photos: Collection = self._stack.enter_context(served.lease())
-        missing = np.setdiff1d(np.array(ids, np.int64), self._photos.row_ids())
-        if len(missing):
+        gone = set(np.setdiff1d(np.array(ids, np.int64), self._photos.row_ids()).tolist())
+        self._ids = [row_id for row_id in ids if row_id not in gone]
+        self._gone = [row_id for row_id in ids if row_id in gone]
+        if not self._ids:
             self.close()
-            raise NoSuchPicture(int(missing[0]))
+            raise NoSuchPicture(self._gone[0])
+
+    @property
+    def left_out(self) -> int:
+        """How many pictures are not in the index any more."""
+        return len(self._gone)
 
     def close(self) -> None:
         """Let go of the index."""
@@ -78,7 +85,7 @@ class Export:
     async def _archive(self) -> AsyncIterator[bytes]:
         """A ZIP archive. A picture that cannot be read any more is named in `left-out.txt`."""
         sink = _Sink()
-        left_out: list[str] = []
+        left_out = [f"picture {row_id}: it is not in the index any more" for row_id in self._gone]
         with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
             for number, row_id in enumerate(self._ids, 1):
                 name, jpeg, problem = await self._work.run(lambda row_id=row_id: self._preview(row_id))  # type: ignore[misc]

@@ -19,6 +19,9 @@ from clipsearch.ui.suggestions import add_suggestion_routes
 
 EXPORT_NAMES: dict[Form, str] = {"csv": "clipsearch.csv", "paths": "clipsearch.txt", "zip": "clipsearch.zip"}
 
+LEFT_OUT = "x-clipsearch-left-out"
+"""A header: how many pictures are not in the index any more."""
+
 Id = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -87,7 +90,7 @@ class PageService:
         return {"index": served.name, "index_id": photos.identity, "total": total, "ids": ids}
 
     def export(self, asked: ExportRequest) -> Export:
-        """Begin an export. Raises: NoSuchPicture, InvalidQuery, OtherIndex."""
+        """Begin an export. Raises: NoSuchPicture if none is there any more, InvalidQuery, OtherIndex."""
         served = self._service.engine.index(asked.index)
         with served.lease() as photos:
             check_index(photos.identity, served.name, asked.index_id)
@@ -121,10 +124,15 @@ def add_page_routes(app: FastAPI, service: Service) -> None:
         },
     )
     async def export(asked: ExportRequest) -> Response:
-        """Export pictures as a table, as paths, or as an archive of re-encoded previews, never as originals."""
+        """Export pictures as a table, as paths, or as an archive of re-encoded previews, never as originals.
+
+        What is not in the index any more is left out; the header x-clipsearch-left-out says how many."""
         export = await service.searches.run(lambda: page.export(asked))
         return StreamingResponse(
             export.blocks(),
             media_type=MEDIA_TYPES[asked.form],
-            headers={"content-disposition": f'attachment; filename="{EXPORT_NAMES[asked.form]}"'},
+            headers={
+                "content-disposition": f'attachment; filename="{EXPORT_NAMES[asked.form]}"',
+                LEFT_OUT: str(export.left_out),
+            },
         )

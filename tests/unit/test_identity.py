@@ -314,6 +314,22 @@ def test_places_and_rows_are_those_of_the_windows(photos: Path) -> None:
         assert 0 < other["located"]["confidence"] < 1
 
 
+def test_an_export_leaves_out_what_has_left_the_index(photos: Path) -> None:
+    with asking(fill(photos, ["red", "blue", "green"])) as client:
+        asked = {"ids": [1, 99, 0], "index_id": None}
+        whole = client.post("/v1/export", json={"ids": [1, 0], "form": "paths"})
+        paths = client.post("/v1/export", json={**asked, "form": "paths"})
+        assert (paths.status_code, paths.text) == (200, whole.text)
+        counts = [one.headers["x-clipsearch-left-out"] for one in (whole, paths)]
+        assert counts == ["0", "1"]
+        assert client.post("/v1/export", json={**asked, "form": "csv"}).text.count("\n") == 3
+        archive = client.post("/v1/export", json={**asked, "form": "zip"})
+        with zipfile.ZipFile(io.BytesIO(archive.content)) as read:
+            assert len(read.namelist()) == 3
+            assert read.read("left-out.txt") == b"picture 99: it is not in the index any more\n"
+        assert client.post("/v1/export", json={"ids": [99], "form": "csv"}).status_code == 404
+
+
 def test_exports_are_whole_and_in_the_order_of_the_selection(client: TestClient, photos: Path) -> None:
     names = {hit["row_id"]: hit["name"] for hit in rows(client).values()}
     paths = client.post("/v1/export", json={"ids": [2, 0, 1, 0], "form": "paths"})
@@ -325,7 +341,7 @@ def test_exports_are_whole_and_in_the_order_of_the_selection(client: TestClient,
     with zipfile.ZipFile(io.BytesIO(archive.content)) as files:
         assert files.testzip() is None
         assert files.namelist() == [f"{n:04d}-{names[n][0]}.jpg" for n in (1, 2)]
-    assert client.post("/v1/export", json={"ids": [0, 77], "form": "paths"}).status_code == 404
+    assert client.post("/v1/export", json={"ids": [77], "form": "paths"}).status_code == 404
 
 
 def test_a_file_that_became_a_link_out_of_the_folder_is_not_shown(tmp_path: Path) -> None:

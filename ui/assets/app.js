@@ -653,8 +653,8 @@ async function saveSelection(form) {
   const row = make("div.cs-saving", { role: "status" }, state, button("cs-button", null, t("export.stop"), () => controller.abort(), t("export.stop")));
   root.append(row);
   try {
-    const blob = await download(asked(form), controller.signal, (done) => { state.textContent = exportProgress(done, total); });
-    say(t("export.saved", { name: saveFile(blob, form) }));
+    const { blob, leftOut } = await download(asked(form), controller.signal, (done) => { state.textContent = exportProgress(done, total); });
+    say([t("export.saved", { name: saveFile(blob, form) }), leftOut ? t("export.left_out", { n: leftOut }) : ""].filter(Boolean).join(" · "));
   } catch (error) {
     if (error.name !== "AbortError") say(t("export.failed", { problem: error.message }));
   } finally {
@@ -666,7 +666,9 @@ async function copyPaths() {
   const hits = [...gallery.selected.values()];
   if (hits.every(Boolean)) { copy(hits.map((hit) => shown(hit.path)).join("\n")); return; }
   try {
-    copy((await (await download(asked("paths"), undefined, () => {})).text()).trimEnd());
+    const { blob, leftOut } = await download(asked("paths"), undefined, () => {});
+    await copy((await blob.text()).trimEnd());
+    if (leftOut) say(t("export.left_out", { n: leftOut }));
   } catch (error) {
     say(t("copy.failed", { problem: error.message }));
   }

@@ -7,7 +7,8 @@ import { t } from "./messages.js";
 const ENDINGS = { csv: "csv", paths: "txt", zip: "zip" };
 const ENTRY = [0x50, 0x4b, 0x03, 0x04]; // begins each picture of an archive
 
-/** Export pictures; `tell(done)` is told of an archive how many of them are in it. Returns the file's content. */
+/** Export pictures; `tell(done)` is told of an archive how many of them are in it. Returns the file's
+ * content, and how many pictures have left the index. */
 export async function download(asked, signal, tell) {
   const answer = await api.exported(asked, signal);
   const parts = [];
@@ -25,7 +26,10 @@ export async function download(asked, signal, tell) {
     }
     tell(done);
   }
-  return new Blob(parts, { type: answer.headers.get("content-type") });
+  return {
+    blob: new Blob(parts, { type: answer.headers.get("content-type") }),
+    leftOut: Number(answer.headers.get("x-clipsearch-left-out") ?? 0),
+  };
 }
 
 export function save(blob, form) {
