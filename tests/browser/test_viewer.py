@@ -686,12 +686,3 @@ def test_back_leaves_a_dialog_with_what_it_lay_over(open_page: Open) -> None:
     page.go_back()
     expect(page.locator("dialog[open]")).to_have_count(0)
     expect(page.locator(".cs-query")).to_have_value("")
-
-
-def test_a_range_does_not_begin_at_a_place_of_the_search_before(open_page: Open) -> None:
-    page = open_page("/?sort=path&unique=0")
-    page.click(".cs-tile[data-n='9'] .cs-check", force=True)
-    page.locator("body").press("Escape")
-    ask(page, "name:graded")
-    page.click(".cs-tile[data-n='2'] .cs-open", modifiers=["Shift"])
-    expect(page.locator(".cs-selection strong")).to_contain_text("3")

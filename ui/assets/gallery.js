@@ -57,14 +57,13 @@ export class Gallery {
     this.index = index;
     this.total = total;
     this.version++;
-    this.anchor = null;
     for (const { controller } of this.asking.values()) controller.abort();
     this.asking.clear();
     this.wanted.clear();
     this.pages.clear();
     for (let n = 0; n * PAGE < hits.length; n++) this.pages.set(n, hits.slice(n * PAGE, (n + 1) * PAGE));
     this.active = -1;
-    this.anchor = undefined; // a place of another order
+    this.anchor = null; // a place of another order
     for (const n of [...this.tiles.keys()]) this.drop(n);
     for (const heading of this.months.values()) heading.remove();
     this.months.clear();
