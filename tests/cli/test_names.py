@@ -18,6 +18,7 @@ import pytest
 
 from tests.support import commands
 from tests.support.pictures import picture
+from tests.support.tiny_models import any_model
 
 pytestmark = [
     pytest.mark.slow,
@@ -212,7 +213,7 @@ def test_every_command_below_a_folder_of_any_name(
         picture(number).save(photos / f"p{number}.jpg")
     monkeypatch.setenv("CLIPSEARCH_STATE_DIR", str(top / "state"))
     monkeypatch.setenv("CLIPSEARCH_CACHE_DIR", str(top / "cache"))
-    clipsearch("index", os.fsencode(photos), "--model", "builtin", folder=tmp_path, env=env)
+    clipsearch("index", os.fsencode(photos), "--model", any_model(), folder=tmp_path, env=env)
     picture(3).save(photos / "p3.jpg")
     for number, command in enumerate(COMMANDS):  # each is started in that locale with one of the names
         clipsearch(*command, folder=photos, env=env if number % len(BELOW) == BELOW.index(name) else {})
@@ -245,7 +246,7 @@ def test_locales_of_other_encodings_read_the_same_names(tmp_path: Path, locale: 
     photos.mkdir()
     picture(1).save(photos / "Café.jpg")
     picture(2).save(photos / os.fsdecode(b"caf\xe9.jpg"))
-    clipsearch("index", "p", "--model", "builtin", folder=tmp_path, env=env)
+    clipsearch("index", "p", "--model", any_model(), folder=tmp_path, env=env)
     for seen_in in ({}, env):
         clipsearch("verify", folder=photos, env=seen_in)
         found = set(clipsearch("query", "ext:jpg", "-0", folder=photos, env=seen_in).split(b"\0")[:-1])

@@ -19,6 +19,7 @@ from clipsearch import places
 from tests.support.cases import thinned
 from tests.support.commands import clipsearch
 from tests.support.pictures import fill
+from tests.support.tiny_models import any_model
 
 SLOW = pytest.mark.slow
 pytestmark = SLOW  # each starts commands
@@ -31,7 +32,7 @@ ALL_CASES = "CLIPSEARCH_EXAMPLES" in os.environ
 def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("odd") / "photos"
     fill(folder, 12)
-    run("index", folder, "--model", "builtin", "-q")
+    run("index", folder, "--model", any_model(), "-q")
     return folder
 
 
@@ -68,7 +69,7 @@ def test_a_home_that_is_none(home: str, photos: Path, tmp_path: Path) -> None:
     here.mkdir()
     settings = {"HOME": home, "TMPDIR": str(tmp_path)}
     for arguments in (
-        ("index", photos, "--model", "builtin"),
+        ("index", photos, "--model", any_model() if home else "builtin"),
         ("query", "waves", "--all", "--index", photos),
         ("status", "--index", photos),
     ):
@@ -167,7 +168,7 @@ def test_a_cache_that_cannot_be_written_to_costs_speed_only(precision: str, phot
 )
 def test_tmpdir_that_is_not_there(temporary: str, photos: Path) -> None:
     fill(photos, 3)
-    run("index", photos, "--model", "builtin", TMPDIR=temporary)
+    run("index", photos, "--model", any_model(), TMPDIR=temporary)
     run("query", "waves", "--all", "--index", photos, TMPDIR=temporary)
 
 
@@ -184,7 +185,7 @@ def test_no_folder_for_temporary_files_and_no_shared_memory(photos: Path) -> Non
         pytest.skip("no unshare here")
     if probe.returncode:
         pytest.skip("no mount namespaces here")
-    run("index", photos, "--model", "builtin", before=before, TMPDIR="/nonexistent")
+    run("index", photos, "--model", any_model(), before=before, TMPDIR="/nonexistent")
     run("query", "waves", "--all", "--index", photos, before=before, TMPDIR="/nonexistent")
 
 
@@ -203,7 +204,7 @@ WITHOUT_A_FOLDER: list[tuple[list[str], int]] = [
     (["query", "waves", "--all", "--index", "photos"], 0), (["status", "--index", "photos"], 0),
     (["illustrate", "text.md", "--index", "photos"], 0), (["similar", "p00001.jpg", "--index", "photos"], 0),
     (["dedupe", "--index", "photos"], 0), (["verify", "--index", "photos"], 0),
-    (["index", "photos", "--model", "builtin", "-q"], 0), (["query", "waves", "--all", "--index", "nowhere"], 1),
+    (["index", "photos", "-q"], 0), (["query", "waves", "--all", "--index", "nowhere"], 1),
     (["index", "nowhere", "--model", "builtin"], 1),
 ]  # fmt: skip
 
@@ -240,7 +241,7 @@ ALL = [
 
 def in_photos(words: list[str], indexed: Path) -> list[str]:
     (indexed / "text.md").write_text("Waves.\n\nSand.\n")
-    more = ["--model", "builtin"] if words[0] in ("index", "classify") and words[-1] != "--help" else []
+    more = ["--model", any_model()] if words[0] in ("index", "classify") and words[-1] != "--help" else []
     return command(*(str(next(indexed.rglob(word))) if word == "p00001.jpg" else word for word in words), *more)
 
 
@@ -288,7 +289,7 @@ def test_a_run_is_complete_though_nobody_reads_what_it_says(both: str, photos: P
     fill(photos, 12)
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     line = f'set -o pipefail; "$@" {both} | head -0'
-    told = command("index", photos, "--model", "builtin")
+    told = command("index", photos, "--model", any_model())
     done = subprocess.run(["bash", "-c", line, "bash", *told], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
     assert json.loads(run("status", "--json", "--index", photos).stdout)["pictures"] == 12
@@ -380,7 +381,7 @@ def _said(terminal: int, pid: int) -> Iterator[bytes]:
 )
 def test_small_and_simple_terminals(columns: int, kind: str, photos: Path) -> None:
     fill(photos, 12)
-    said = on_a_terminal(command("index", photos, "--model", "builtin"), columns, TERM=kind)
+    said = on_a_terminal(command("index", photos, "--model", any_model()), columns, TERM=kind)
     assert "12 indexed" in said.replace("\r\n", " ")
     assert "Traceback" not in said
     if kind in ("dumb", ""):

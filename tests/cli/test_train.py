@@ -58,12 +58,12 @@ def test_locked_image_improves_an_index_made_before(pairs: Path, held_out: Path,
     before = {file: file.read_bytes() for file in (photos / ".clipsearch").rglob("*") if file.is_file()}
 
     def found(model: str | None) -> int:
-        arguments = [] if model is None else ["--model", model]
-        right = 0
-        for word in WORDS:
-            out = run("query", "--all", f"{word} number 51", "--index", photos, "-k", "3", "--paths", *arguments).stdout
-            right += sum(Path(line).name.startswith(word) for line in out.splitlines())
-        return right
+        with clipsearch.open(photos, model=model) as collection:
+            return sum(
+                Path(hit.path).name.startswith(word)
+                for word in WORDS
+                for hit in collection.search(f"{word} number 51", 3, all=True)
+            )
 
     start = found(None)
     done = run(

@@ -152,7 +152,7 @@ def test_a_tag_does_not_wait_for_a_run_and_survives_it(
     try:
         saving = start(faults, "concept", "add", "new", photos / "set000" / "p00002.jpg", "--index", photos)
         with suppress(subprocess.TimeoutExpired):
-            saving.wait(WAIT_S)
+            saving.wait(WAIT_S if moment == IN_A_COMMIT else 60)
         waited = saving.poll() is None  # right only while the run stands in the middle of a commit
         if not waited:
             meanwhile = commands.state(index, check=False)

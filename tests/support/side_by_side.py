@@ -200,8 +200,8 @@ class SideBySide:
         try:
             what, body = worker.connection.recv()
         except (EOFError, OSError):
-            _, status = os.waitpid(worker.pid, 0)
-            worker.status = os.waitstatus_to_exitcode(status)
+            if worker.status is None:
+                worker.status = os.waitstatus_to_exitcode(os.waitpid(worker.pid, 0)[1])
             worker.connection.close()
             return
         match what:
@@ -247,6 +247,7 @@ class SideBySide:
 
     def _end(self) -> None:
         """End what is still there, as if somebody had pressed Ctrl-C."""
+        self._workers = [worker for worker in self._workers if worker.status is None]
         for sign in (signal.SIGINT, signal.SIGKILL):
             for worker in self._workers:
                 with contextlib.suppress(ProcessLookupError):

@@ -6,11 +6,15 @@ Image tower: mean colour (B, 3) times a fixed matrix. Text tower: mean of the to
 from __future__ import annotations
 
 import json
+import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from tests.support.home import HOME
 
 FLOAT, INT32, INT64 = 1, 6, 7
 WORDS = ["<pad>", "<unk>", "<s>", "</s>", "a", "dog", "cat", "on", "the", "beach", "red", "blue", "&", "don't"]
@@ -70,6 +74,12 @@ def write_model_directory(
         data = model(nodes, [tensor], [(text_name, text_type, [batch, length])], [(output, FLOAT, [batch, dim])])
         (path / "textual/model.onnx").write_bytes(data)
     return path
+
+
+@cache
+def any_model() -> str:
+    """What `--model` takes where commands need any model: its towers take no time."""
+    return str(write_model_directory(HOME.parent / f"any-model-{os.getpid()}"))
 
 
 def preprocess_cfg(size: int | list[int] = 16) -> dict[str, Any]:

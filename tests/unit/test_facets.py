@@ -29,6 +29,7 @@ from clipsearch.store.tags import make_tag, write_tags
 from tests.support.fake_encoder import FakeEncoder
 
 EXAMPLES = max(20, int(os.environ.get("CLIPSEARCH_EXAMPLES", "300")) // 10)
+MANY = 30_000
 FOLDERS = max(8, int(os.environ.get("CLIPSEARCH_EXAMPLES", "0")) // 10)
 HOSTILE = [
     "a",
@@ -189,26 +190,26 @@ def test_positions_are_those_of_a_search(ids: set[int], own: set[int]) -> None:
 def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
     encoder = FakeEncoder(8)
     folder = tmp_path_factory.mktemp("many") / "photos"
-    index = write_index(folder, encoder, lambda: random_blocks(100_000, 8), record=photo_record)
+    index = write_index(folder, encoder, lambda: random_blocks(MANY, 8), record=photo_record)
     with Collection(index, encoder=encoder) as photos:
         yield photos
 
 
 @pytest.mark.slow
-def test_facets_of_100_000_pictures_take_a_fraction_of_a_second(many: Collection) -> None:
+def test_facets_of_many_pictures_take_a_fraction_of_a_second(many: Collection) -> None:
     ids = many.row_ids()
     count_facets(many, ids)
     began = time.process_time()
     count_facets(many, ids)
     timeline(many, ids[::-1])
-    assert time.process_time() - began < 0.3  # 0.03 by itself
+    assert time.process_time() - began < 0.3 * MANY / 100_000  # a tenth of that by itself
 
 
 @pytest.mark.slow
-def test_a_keystroke_over_100_000_pictures_costs_milliseconds(many: Collection) -> None:
+def test_a_keystroke_over_many_pictures_costs_milliseconds(many: Collection) -> None:
     began = time.process_time()
     known = Vocabulary(many)
-    assert time.process_time() - began < 0.5  # once for a generation; 0.013 by itself
+    assert time.process_time() - began < 0.2  # once for a generation; 0.004 by itself
     began = time.process_time()
     for word in ("c", "ca", "can", "folder:2", "camera:c", "tag:x", "20"):
         suggest(many, known, word)

@@ -33,6 +33,13 @@ FILES = {
         "def test_that_breaks_later(broken): pass\n"
     ),
     "test_imports.py": "import nothing_of_that_name\n",
+    "test_leaves.py": (
+        "import os, time\n"
+        "def test_that_leaves_a_process():\n"
+        "    if os.fork() == 0:\n"
+        "        time.sleep(3)\n"
+        "        os._exit(0)\n"
+    ),
     "test_more.py": "import pytest\n@pytest.mark.parametrize('n', range(5))\ndef test_many(n): pass\n",
 }
 
@@ -57,7 +64,7 @@ def test_each_test_is_told_once(tmp_path: Path) -> None:
     last = out.splitlines()[-1]
     counted = {word: int(number) for number, word in re.findall(r"(\d+) (\w+)", last)}
     counted = {word.removesuffix("s"): number for word, number in counted.items() if word not in ("in",)}
-    assert counted == {"failed": 2, "passed": 9, "skipped": 1, "deselected": 1, "warning": 1, "error": 2}, out
+    assert counted == {"failed": 2, "passed": 10, "skipped": 1, "deselected": 1, "warning": 1, "error": 2}, out
     for said in (
         "the process of this test ended with 9",
         "assert [1, 2] == [1, 3]",
