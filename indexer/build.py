@@ -16,6 +16,7 @@ import signal
 import struct
 import threading
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -59,7 +60,7 @@ from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
 from clipsearch.indexer.executors import Executor, LocalExecutor, LocalPool, Pool, Work, open_local
 from clipsearch.indexer.ignore import EXCLUDED, OF_DATASET, Archives, Ignore, overlapping
 from clipsearch.indexer.listed import dataset_files
-from clipsearch.indexer.look import look
+from clipsearch.indexer.look import Asked, Look, Stream, look
 from clipsearch.indexer.pages import watched
 from clipsearch.indexer.patience import IndexClock
 from clipsearch.indexer.rebuild import carried_over
@@ -70,7 +71,7 @@ from clipsearch.indexer.scan import FoundFile, Scan
 from clipsearch.indexer.segments import write_fragment, write_segment
 from clipsearch.indexer.shots import MORE_TIME, Shot, Video
 from clipsearch.indexer.sidecars import NOT_LOOKED_AT, has_older_versions
-from clipsearch.indexer.stored import MOST_FAILED, with_copies
+from clipsearch.indexer.stored import MOST_FAILED, PAUSE, with_copies
 from clipsearch.indexer.tune import retuned
 from clipsearch.indexer.upgrade import upgraded
 from clipsearch.pictures.formats import IN_PARTS, classify_name, format_of, is_in_parts
@@ -103,6 +104,7 @@ COMMIT_ROWS = 2048
 FIRST_COMMIT_S = 2.0
 COMMIT_S = 15.0
 NOTE_EVERY_S = 0.5
+PAUSE_EVERY_S = 0.5  # of a listing in which there is little to read
 KEEP_MISSING_DAYS = 30.0
 
 
@@ -129,6 +131,7 @@ class Progress:
     encoded: int = 0
     described: int = 0  # of which only the metadata was read again
     nodes: tuple[tuple[str, float], ...] = ()  # machines that work on it, and files a second of each, if others do
+    is_listing: bool = False  # more files may be found: `total` is of those so far
 
 
 SEEN_OF_PARTS = ("view", "partial", "traits", "colors", "perceptual_hash", "width", "height")  # alike in all copies
@@ -411,7 +414,8 @@ class _Teller:
         if progress.stage != stage or progress.done == progress.total or now - noted_at >= NOTE_EVERY_S:
             self._noted = (progress.stage, now)
             seconds = now - self._began
-            self._writer.note(RunProgress(progress.stage, progress.done, progress.total, progress.encoded, seconds))
+            total = 0 if progress.is_listing else progress.total  # which nobody knows yet
+            self._writer.note(RunProgress(progress.stage, progress.done, total, progress.encoded, seconds))
 
 
 class StopRequests:
@@ -484,6 +488,12 @@ class _Run:
         self._retry_all = options.retry_skipped
         self._deleted: list[int] = []
         self._missed: list[int] = []  # rows that nobody can see, as far as the run knows
+        self._vanished: set[int] = set()
+        self._stream: Stream | None = None  # of what is in object storage
+        self._unlisted: StorageError | None = None  # why it could not be listed to its end
+        self._copied = array("q")  # contents that files share with rows of which nobody knows yet whether they vanished
+        self._to_read = 0  # files, as far as they are known
+        self._to_describe: list[tuple[FoundFile, int]] = []  # files that were moved, or whose times were cut
         self._pending: list[Pending] = []
         self._pending_keys: dict[str, Pending] = {}  # those with a new vector, by content hash
         self._dropped: list[int] = []
@@ -606,35 +616,39 @@ class _Run:
             missing=int((catalog.away & catalog.starts).sum()),
             more_views=int((answered & ~catalog.starts).sum()),
         )
-        seen = look(
-            catalog,
-            self.root,
-            index_dir,
-            self.ignore,
-            devices=self.manifest.devices,
+        asked = Asked(
+            self.manifest.devices,
             expected=current is None or current.pictures > 0 or current.missing > 0,
             retry=self._retry,
             reread_metadata=self.options.reread_metadata,
             known=self._old_catalog() if self._rebuilding and self.manifest.more_views else None,
         )
-        self.scan, self.changes, self._vanished = seen.scan, seen.changes, set(seen.vanished)
-        self._archives = seen.archives
-        self._deleted, self._missed = seen.deleted, seen.missed
-        scan, report, changes = self.scan, self.report, self.changes
-        report.found = scan.files + sum(scan.others.values())
-        report.left_out = dict(Counter(scan.left_out.values()).most_common())
+        if self._storage is not None:
+            self._stream = Stream(catalog, self.root, index_dir, self.ignore, asked)
+            self.scan = self._stream.scan
+            return
+        seen = look(catalog, self.root, index_dir, self.ignore, asked)
+        self.scan, self.changes = seen.scan, seen.changes
+        self._know_all(seen)
         if current is None:
-            report.warnings += overlapping(self.root, index_dir.absolute(), scan.indexed)
-        report.other_files = dict(scan.others.most_common())
-        for kind, number in sorted(scan.lacking.items(), reverse=True):
+            self.report.warnings += overlapping(self.root, index_dir.absolute(), self.scan.indexed)
+        for kind, number in sorted(self.scan.lacking.items(), reverse=True):
             one, many = IN_PARTS[kind]
             said = f"{one} was" if number == 1 else f"{number:,} {many} were"
             extra = format_of(kind).extra
-            report.warnings.append(f"{said} left out. To search {many}, too: pip install 'clipsearch[{extra}]'")
-        report.unchanged = changes.unchanged
-        report.skipped += [
-            SkippedImage(r.place, r.status, r.reason or "") for r in changes.unchanged_skipped if r.status != "ok"
-        ]
+            self.report.warnings.append(f"{said} left out. To search {many}, too: pip install 'clipsearch[{extra}]'")
+
+    def _know_all(self, seen: Look) -> None:
+        """Note what is only known when everything was listed: what is absent, and what archives there are."""
+        self._vanished, self._archives = set(seen.vanished), seen.archives
+        self._deleted, self._missed = seen.deleted, seen.missed
+
+    def _report_scan(self) -> None:
+        """Report what was seen, all of it or so far."""
+        scan, report = self.scan, self.report
+        report.found = scan.files + sum(scan.others.values())
+        report.left_out = dict(Counter(scan.left_out.values()).most_common())
+        report.other_files = dict(scan.others.most_common())
         report.skipped += scan.unreadable
 
     def _tell_of_old_metadata(self) -> None:
@@ -680,23 +694,30 @@ class _Run:
 
     def read(self, stop: StopRequests) -> None:
         """Deal with every file that is new or different, until `stop` is requested."""
-        to_describe = [*self._take_known()]
+        if self._stream is None:
+            self._take_changes(self.changes)
+            self._report_scan()
         files: dict[int, FoundFile] = {}  # what the pool has, by key
         keys = itertools.count()
         todo = self._files_to_read()
         waiting = next(todo, None)
-        if waiting is None and not to_describe and not self.changes.to_describe:
-            self.notify(Progress("read", 0, self._total))
-            self._finish_archives()
+        while waiting is PAUSE and not stop.requested:
+            waiting = next(todo, None)
+        if waiting is PAUSE or (waiting is None and not self._to_describe and not self.changes.to_describe):
+            self._tell("read")
+            self._end_reading(is_whole=waiting is None)
             return
         work = work_of(self.root, self.encoder, self.options, self.model)
         with self.executor.open(work) as pool:
             # Copies come slowly at times: what was read is used, and committed, before the next is waited for.
             ahead = pool.capacity if self._storage is None else max(pool.workers, pool.capacity // 4)
-            self._describe(pool, stop, to_describe)
-            self.notify(Progress("read", 0, self._total))
+            self._describe(pool, stop)
+            self._tell("read")
             while (waiting is not None or pool.pending) and not stop.requested and not self._is_root_gone:
                 while waiting is not None and pool.pending < ahead:
+                    if waiting is PAUSE:
+                        waiting = next(todo, None)
+                        break
                     if is_in_parts(waiting.name):  # whose frames take 30 times the memory of a picture
                         at_once = sum(is_in_parts(file.name) for file in files.values())
                         if at_once >= VIDEOS_AT_ONCE * pool.workers:
@@ -719,25 +740,35 @@ class _Run:
                     else:
                         pool.submit(again)
                 self._maybe_commit()
-                self.notify(Progress("read", self._done, self._total, self.report.encoded, nodes=pool.rates()))
+                self._tell("read", pool.rates())
             self._encode_batch()
+            if waiting is None and not stop.requested and not self._is_root_gone:
+                self._describe(pool, stop)  # what a listing has found since
             self.report.warnings += pool.warnings()
-        if waiting is None and not stop.requested and not self._is_root_gone:
-            self._finish_archives()
-        self.notify(Progress("read", self._done, self._total, self.report.encoded))
+        self._end_reading(is_whole=waiting is None and not stop.requested)
+        self._tell("read")
 
-    @property
-    def _total(self) -> int:
-        """How many files and members of archives there are to read, as far as that is known."""
-        return self.changes.files + self._listed
+    def _end_reading(self, *, is_whole: bool) -> None:
+        """`is_whole`: everything that was found is dealt with."""
+        self._is_root_gone |= self._unlisted is not None
+        if is_whole and not self._is_root_gone:
+            self._finish_archives()
+        if self._stream is not None:
+            self._report_scan()
+
+    def _tell(self, stage: Literal["read", "commit", "merge"], nodes: tuple[tuple[str, float], ...] = ()) -> None:
+        """Say how far the run is."""
+        total = self._to_read + self._listed  # files and members of archives, as far as they are known
+        is_listing = self._stream is not None and self._stream.end is None
+        self.notify(Progress(stage, self._done, total, self.report.encoded, nodes=nodes, is_listing=is_listing))
 
     def _files_to_read(self) -> Iterator[FoundFile]:
         """What is new or different: files, then the pictures in archives, of which one is open at a time."""
-        if self._storage is None:
+        if self._storage is None or self._stream is None:
             for block in self.changes.to_read:
                 yield from block
         else:
-            yield from self._fetched(self._storage)
+            yield from self._fetched(self._storage, self._streamed(self._stream))
         for archive in self._archives:
             source = opened(self.root, archive, self._storage)
             if isinstance(source, tuple):
@@ -754,10 +785,60 @@ class _Run:
                 self._read_archives.append(archive)
             archive.copy = None  # its members hold it
 
-    def _fetched(self, storage: Storage) -> Iterator[FoundFile]:
+    def _streamed(self, stream: Stream) -> Iterator[FoundFile]:
+        """What is new or different in object storage, while it is listed, and PAUSEs between pages. What was listed
+        before an error is read all the same."""
+        pages = iter(stream)
+        paused_at = time.monotonic()
+        while True:
+            try:
+                changes = next(pages, None)
+            except StorageError as error:
+                self._unlisted = error
+                return
+            if changes is None:
+                break
+            if stream.end is not None:
+                self._know_all(stream.end)
+            self._take_changes(changes)
+            self.changes.to_describe += changes.to_describe
+            self._maybe_commit()
+            for block in changes.to_read:
+                yield from block
+            if time.monotonic() - paused_at >= PAUSE_EVERY_S:
+                yield PAUSE
+                paused_at = time.monotonic()
+        self._tell_moved()
+
+    def _take_changes(self, changes: Changes) -> None:
+        """Do what needs no reading of the files of a walk, or of a part of it, and note what does."""
+        self._to_read += changes.files
+        self.report.unchanged += changes.unchanged
+        self.report.skipped += [
+            SkippedImage(r.place, r.status, r.reason or "") for r in changes.unchanged_skipped if r.status != "ok"
+        ]
+        self._to_describe += self._take_known(changes)
+
+    def _tell_moved(self) -> None:
+        """Let rows that vanished go whose contents were found at other places before that was known."""
+        contents = np.frombuffer(self._copied, np.int64).reshape(-1, 2)
+        for first, second in contents.tolist() if self._vanished else ():
+            rows = self.catalog.with_content((first, second))
+            row = next((row for row in rows if row in self._vanished and row not in self._gone), None)
+            if row is not None:
+                for other in self.catalog.of_picture(row):
+                    self._drop(other)
+                self.report.copied -= 1
+                self.report.renamed += 1
+        self._copied = array("q")
+
+    def _fetched(self, storage: Storage, files: Iterator[FoundFile]) -> Iterator[FoundFile]:
         """Copies of objects. Where MOST_FAILED in a row cannot be fetched, the storage is gone, as a drive may be."""
         failed = 0
-        for file, problem in with_copies(storage, (file for block in self.changes.to_read for file in block)):
+        for file, problem in with_copies(storage, files):
+            if file is PAUSE:
+                yield file
+                continue
             failed = 0 if problem is None else failed + 1
             if problem is None:
                 yield file
@@ -803,12 +884,12 @@ class _Run:
         if not any(_says_the_same(self.catalog.record(row), record) for row in self._rows_of(file.path)):
             self._add(record, None)
 
-    def _take_known(self) -> Iterator[tuple[FoundFile, int]]:
+    def _take_known(self, changes: Changes) -> Iterator[tuple[FoundFile, int]]:
         """What needs no reading: files that are back, that were moved, and whose times were cut. Yields those of the
         latter two, with their rows, of which files beside them spoke or speak now."""
-        for row in self.changes.returned:
+        for row in changes.returned:
             self._unmark(row)
-        for row, block, number in self.changes.moved:
+        for row, block, number in changes.moved:
             file, record = block.file(number), self.catalog.record(row)
             self.report.renamed += 1
             rows = self.catalog.of_file(row)
@@ -818,7 +899,7 @@ class _Run:
                 yield file, row
             else:
                 self._add_again(rows, file)
-        for row, block, number in self.changes.retimed:
+        for row, block, number in changes.retimed:
             file, record = block.file(number), self.catalog.record(row)
             self.report.touched += 1
             if record.sidecars or file.sidecars:
@@ -826,19 +907,21 @@ class _Run:
             else:
                 self._add_again(self.catalog.of_file(row), file)
 
-    def _describe(self, pool: Pool, stop: StopRequests, moved: list[tuple[FoundFile, int]]) -> None:
+    def _describe(self, pool: Pool, stop: StopRequests) -> None:
         """Read the metadata again of pictures beside which something changed, and of all of older versions if asked to.
 
         Their vectors stay. A row whose file cannot be read now stays as it is, and its file is looked at by the next
-        run; but a file that was `moved` has its new place.
+        run; but a file that was moved has its new place.
         """
+        moved, self._to_describe = self._to_describe, []
+        blocks, self.changes.to_describe = self.changes.to_describe, []
         files: dict[int, tuple[FoundFile, int, bool]] = {}
-        total = sum(map(len, self.changes.to_describe)) + len(moved)
+        total = sum(map(len, blocks)) + len(moved)
 
         def tasks() -> Iterator[DecodeTask]:
             unchanged = (
                 (block.file(number), row, False)
-                for block in self.changes.to_describe
+                for block in blocks
                 for number, row in enumerate(self.catalog.match(block.paths).tolist())
             )
             for key, item in enumerate(itertools.chain(((*item, True) for item in moved), unchanged)):
@@ -1120,6 +1203,8 @@ class _Run:
             self.report.renamed += 1
         else:
             self.report.copied += 1
+            if self._stream is not None and self._stream.end is None and known.content_hash is not None:
+                self._copied.extend(_key(known.content_hash))
 
     def _add_again(
         self, rows: list[int], file: FoundFile, metadata: PictureMetadata | None = None, *, unread: bool = False
@@ -1300,7 +1385,7 @@ class _Run:
         manifest = self.manifest
         changed = self._pending or self._dropped or self._marked_missing or self._unmarked or self._moved
         if changed or manifest.generation == 0:
-            self.notify(Progress("commit", self._done, self._total, self.report.encoded))
+            self._tell("commit")
             fragments, segments = self._fragments, self._segments
             if self._pending:
                 records, block = self._numbered(manifest)
@@ -1432,7 +1517,7 @@ class _Run:
         merged = merge_due(
             self.writer,
             target,
-            lambda: self.notify(Progress("merge", self._done, self._total, self.report.encoded)),
+            lambda: self._tell("merge"),
             drop_unused=drop_unused,
         )
         if merged.fragments != target.fragments or merged.segments != target.segments:
@@ -1445,7 +1530,15 @@ class _Run:
             return
         self.commit()
         if self._rebuilding:
-            self._stop_rebuild("its pictures went away during the run")
+            gone = "its pictures went away during the run"
+            self._stop_rebuild(gone if self._unlisted is None else self._unlisted.problem)
+        if self._unlisted is not None:
+            raise StorageError(
+                self._unlisted.path,
+                self._unlisted.problem,
+                "Finished work is kept, and no picture was taken for deleted. Check the network and the permissions, "
+                "then run the same command again: it goes on from there.",
+            ) from self._unlisted
         what = "the folder went away" if self._storage is None else "the storage could not be reached any more"
         raise StorageError(
             self.root,
@@ -1465,6 +1558,7 @@ class _Run:
     def finish(self) -> None:
         """Commit the rest; forget what was deleted, and mark what is missing."""
         report, scan = self.report, self.scan
+        assert self._stream is None or self._stream.end is not None, "of a listing that has not ended nothing is absent"
         self._replace_spoiled()
         now_s = self._clock.seconds
         oldest_s = now_s - 86_400 * self.options.keep_missing_days

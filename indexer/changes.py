@@ -50,10 +50,29 @@ def compare(
     `retry` says which unchanged skipped files to try again, `outdated` whose metadata to read again. Returns the
     changes so far, and which rows were seen.
     """
-    changes = Changes()
-    seen = np.zeros(len(catalog), bool)
-    special = (catalog.statuses != 0) | catalog.away | (catalog.vector_ids < 0)
+    changes, comparison = Changes(), Comparison(catalog, retry=retry, outdated=outdated)
     for batch in _batches(blocks):
+        comparison.take(batch, changes)
+    return changes, comparison.seen()
+
+
+class Comparison:
+    """An index beside what a walk finds, some at a time; see `compare`."""
+
+    def __init__(self, catalog: Catalog, *, retry: Callable[[ImageRecord], bool], outdated: Outdated | None) -> None:
+        self._catalog = catalog
+        self._retry = retry
+        self._outdated = outdated
+        self._seen = np.zeros(len(catalog), bool)
+        self._special = (catalog.statuses != 0) | catalog.away | (catalog.vector_ids < 0)
+
+    def seen(self) -> BoolArray:
+        """Which rows were seen so far. Shape: (N,) bool."""
+        return self._catalog.of_same_files(self._seen)
+
+    def take(self, batch: list[FileBlock], changes: Changes) -> None:
+        """Note in `changes` what of some files is different, and what is not."""
+        catalog, special, seen = self._catalog, self._special, self._seen
         paths = np.concatenate([block.paths for block in batch])
         rows = catalog.match(paths)
         there = rows >= 0
@@ -67,7 +86,7 @@ def compare(
             row = int(rows[number])
             if catalog.statuses[row]:
                 record = catalog.record(row)
-                again[number] = retry(record)
+                again[number] = self._retry(record)
                 if not again[number]:
                     changes.unchanged_skipped.append(record)
             elif catalog.vector_ids[row] < 0:
@@ -82,12 +101,11 @@ def compare(
         changes.retimed += _each(batch, rows, cut)
         same &= ~again
         changes.unchanged += int(same.sum())
-        old = None if outdated is None else outdated(rows, _sidecars(batch))
+        old = None if self._outdated is None else self._outdated(rows, _sidecars(batch))
         if old is not None and (old & same).any():
             changes.to_describe += _parts(batch, old & same)
         if not (same | cut).all():
             changes.to_read += _parts(batch, ~same & ~cut)
-    return changes, catalog.of_same_files(seen)
 
 
 def is_cut(known_ns: IntArray, now_ns: IntArray) -> BoolArray:
@@ -149,8 +167,7 @@ def find_moved(catalog: Catalog, changes: Changes, vanished: IntArray) -> None:
 
     Only where the time is finer than a second; what remains is told by its content. Shape: vanished (V,) numbers.
     """
-    known = vanished[(catalog.statuses[vanished] == 0) & (catalog.vector_ids[vanished] >= 0)]
-    known = known[catalog.mtimes_ns[known] % COARSE_NS != 0]
+    known = _known_by_inode(catalog, vanished)
     if not len(known):
         return
     inodes = catalog.inodes_of(known)
@@ -172,3 +189,42 @@ def find_moved(catalog: Catalog, changes: Changes, vanished: IntArray) -> None:
                     break
         kept.append(block if stays.all() else block.only(np.flatnonzero(stays)))
     changes.to_read = [block for block in kept if len(block)]
+
+
+def _known_by_inode(catalog: Catalog, rows: IntArray) -> IntArray:
+    """Those of some rows whose files are known under any name. Shape: (N,) numbers."""
+    known = rows[(catalog.statuses[rows] == 0) & (catalog.vector_ids[rows] >= 0)]
+    found: IntArray = known[catalog.mtimes_ns[known] % COARSE_NS != 0]
+    return found
+
+
+class PerhapsMoved:
+    """New files that `find_moved` may tell, once it is known what vanished: put aside until then, 8 bytes a row."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        rows = _known_by_inode(catalog, np.flatnonzero(~catalog.away))
+        self._marks = np.unique(_marks(catalog.inodes_of(rows), catalog.sizes[rows], catalog.mtimes_ns[rows]))
+        self.blocks: list[FileBlock] = []
+
+    def take_from(self, changes: Changes) -> None:
+        """Take such files out of `changes.to_read`."""
+        kept: list[FileBlock] = []
+        for block in changes.to_read if len(self._marks) else ():
+            alike = np.isin(_marks(block.inodes, block.sizes, block.mtimes_ns), self._marks)
+            alike &= self._catalog.match(block.paths) < 0
+            if alike.any():
+                self.blocks.append(block.only(np.flatnonzero(alike)))
+                block = block.only(np.flatnonzero(~alike))
+            if len(block):
+                kept.append(block)
+        if len(self._marks):
+            changes.to_read = kept
+
+
+def _marks(inodes: npt.NDArray[np.uint64], sizes: IntArray, mtimes_ns: IntArray) -> npt.NDArray[np.uint64]:
+    """Alike where all three are. Shapes: (N,)."""
+    mixed: npt.NDArray[np.uint64] = inodes * np.uint64(3)
+    mixed ^= sizes.astype(np.uint64) * np.uint64(5)
+    mixed ^= mtimes_ns.astype(np.uint64)
+    return mixed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from clipsearch.indexer.absence import split_vanished
 from clipsearch.indexer.archives import ArchiveToRead, are_all, block_of, compare_archives
 from clipsearch.indexer.belonging import nothing_in
 from clipsearch.indexer.catalog import Catalog
-from clipsearch.indexer.changes import Changes, compare, find_moved
+from clipsearch.indexer.changes import BoolArray, Changes, Comparison, PerhapsMoved, compare, find_moved
 from clipsearch.indexer.ignore import Ignore
 from clipsearch.indexer.listed import NOT_LISTED
 from clipsearch.indexer.scan import Scan, kind_of_name, walk
@@ -35,36 +35,74 @@ class Look:
     archives: list[ArchiveToRead]
 
 
-def look(
-    catalog: Catalog,
-    root: Path,
-    index_dir: Path,
-    ignore: Ignore,
-    *,
-    devices: dict[str, int],
-    expected: bool,
-    retry: Callable[[ImageRecord], bool],
-    reread_metadata: bool = False,
-    known: Catalog | None = None,
-) -> Look:
-    """Walk `root` and compare.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to compare with.
 
-    `devices`: the drives below it as they were; `expected`: whether there must be pictures; `retry`: which skipped
-    files to read again; `reread_metadata`: see `IndexOptions`; `known`: the rows that are to be replaced, if any.
-    Raises: NoPictures where there must be some and nothing is there: rather an unplugged drive than 100,000 deletions.
+    `devices`: the drives below the root as they were; `expected`: whether there must be pictures; `retry`: which
+    skipped files to read again; `reread_metadata`: see `IndexOptions`; `known`: the rows that are to be replaced, if
+    any.
     """
+
+    devices: dict[str, int]
+    expected: bool
+    retry: Callable[[ImageRecord], bool]
+    reread_metadata: bool = False
+    known: Catalog | None = None
+
+
+def look(catalog: Catalog, root: Path, index_dir: Path, ignore: Ignore, asked: Asked) -> Look:
+    """Walk `root` and compare. Raises: NoPictures where there must be some and nothing is there: rather an unplugged
+    drive than 100,000 deletions."""
     scan = Scan()
-    changes, seen = compare(
-        catalog,
-        walk(root, scan, exclude=index_dir, ignore=ignore),
-        retry=retry,
-        outdated=Outdated(catalog, older_versions=reread_metadata),
-    )
+    outdated = Outdated(catalog, older_versions=asked.reread_metadata)
+    blocks = walk(root, scan, exclude=index_dir, ignore=ignore)
+    changes, seen = compare(catalog, blocks, retry=asked.retry, outdated=outdated)
+    return _settled(catalog, root, ignore, scan, changes, seen, asked)
+
+
+class Stream:
+    """As `look`, while a run reads already: what the walk finds is compared as it comes.
+
+    Nothing is said of what is absent, or of archives, before the walk has ended: `end` is None until then.
+    """
+
+    def __init__(self, catalog: Catalog, root: Path, index_dir: Path, ignore: Ignore, asked: Asked) -> None:
+        self.scan = Scan()
+        self.end: Look | None = None
+        self._catalog = catalog
+        self._root = root
+        self._ignore = ignore
+        self._asked = asked
+        self._blocks = walk(root, self.scan, exclude=index_dir, ignore=ignore)
+
+    def __iter__(self) -> Iterator[Changes]:
+        """What is to be done, some files at a time. Raises: as `look`; StorageError, if the walk cannot go on."""
+        catalog, asked = self._catalog, self._asked
+        outdated = Outdated(catalog, older_versions=asked.reread_metadata)
+        comparison = Comparison(catalog, retry=asked.retry, outdated=outdated)
+        perhaps_moved = PerhapsMoved(catalog)
+        for block in self._blocks:
+            if len(block):
+                changes = Changes()
+                comparison.take([block], changes)
+                perhaps_moved.take_from(changes)
+                yield changes
+        last = Changes(to_read=perhaps_moved.blocks)
+        self.end = _settled(catalog, self._root, self._ignore, self.scan, last, comparison.seen(), asked)
+        yield last
+
+
+def _settled(
+    catalog: Catalog, root: Path, ignore: Ignore, scan: Scan, changes: Changes, seen: BoolArray, asked: Asked
+) -> Look:
+    """What can be said once the whole walk is known. Shape: seen (N,)."""
+    retry, reread_metadata, known = asked.retry, asked.reread_metadata, asked.known
     archives = compare_archives(catalog, scan.archives, changes, seen, retry=retry, reread_metadata=reread_metadata)
     lacking = {kind for kind in IN_PARTS if not is_installed(format_of(kind))}
     if lacking:
         _set_aside(catalog if known is None else known, scan, changes, lacking)
-    if expected and not scan.folders and not _finds_pictures(changes):
+    if asked.expected and not scan.folders and not _finds_pictures(changes):
         raise nothing_in(root, scan)
     vanished = np.flatnonzero(~seen)
     if scan.held:
@@ -76,7 +114,7 @@ def look(
     if ignore.listed and not is_archive_name(ignore.listed):
         gone = {catalog.path(row) for row in vanished.tolist()}
         scan.left_out |= {path: NOT_LISTED for path in gone if os.path.lexists(os.path.join(root, path))}
-    deleted, missed = split_vanished(catalog, scan, devices, vanished)
+    deleted, missed = split_vanished(catalog, scan, asked.devices, vanished)
     return Look(scan, changes, frozenset(vanished.tolist()), deleted, missed, archives)
 
 

@@ -20,9 +20,10 @@ from clipsearch.indexer.archives import members_to_read, opened
 from clipsearch.indexer.belonging import check_folder, check_place, devices_before, moved_from, split_source
 from clipsearch.indexer.build import IndexOptions, archives_of, check_views, decode_pool, model_of, model_to_rebuild
 from clipsearch.indexer.catalog import Catalog
+from clipsearch.indexer.changes import Changes
 from clipsearch.indexer.compact import needs_upgrade
 from clipsearch.indexer.ignore import Folder, Ignore
-from clipsearch.indexer.look import Look, look
+from clipsearch.indexer.look import Asked, Look, Stream, look
 from clipsearch.indexer.retries import is_read_again
 from clipsearch.indexer.scan import FoundFile
 from clipsearch.pictures.formats import classify_name, is_candidate
@@ -174,50 +175,54 @@ def _plan(
     ignore = _Ignore(root, options.exclude, follow_links=bool(links))
     ignore.stop, ignore.listed = stop, listed
     ignore.archives = archives_of(root, listed, options, current)
-    seen = look(
-        catalog,
-        root,
-        index_dir,
-        ignore,
-        devices=devices,
+    asked = Asked(
+        devices,
         expected=current is None or current.pictures > 0 or current.missing > 0,
         retry=lambda record: is_read_again(record, all_skipped=all_skipped),
         reread_metadata=options.reread_metadata,
     )
-    _open_archives(plan, seen)
-    _count(plan, seen, catalog)
+    if is_address(root):  # whose listing may not fit into memory, and of which nothing is fetched
+        stream = Stream(catalog, root, index_dir, ignore, asked)
+        for changes in stream:
+            _count(plan, changes, catalog)
+        assert stream.end is not None
+        _count_rest(plan, stream.end, catalog)
+        return plan
+    seen = look(catalog, root, index_dir, ignore, asked)
+    for archive in seen.archives:  # what cannot be opened has no pictures
+        opened(plan.root, archive)
+    _count(plan, seen.changes, catalog)
+    _count_rest(plan, seen, catalog)
     _measure(plan, seen, catalog, encoder, options, stop, model)
     return plan
 
 
-def _count(plan: IndexPlan, seen: Look, catalog: Catalog) -> None:
-    scan, changes = seen.scan, seen.changes
+def _count(plan: IndexPlan, changes: Changes, catalog: Catalog) -> None:
+    for file in _pictures(changes):
+        plan.to_read += 1
+        plan.bytes_to_read += file.size_bytes
+    plan.unchanged += changes.unchanged
+    plan.to_describe += sum(len(block) for block in changes.to_describe)
+    plan.retimed += len(changes.retimed)
+    plan.renamed += len(changes.moved)
+    plan.returned += int(catalog.starts[np.array(changes.returned, np.int64)].sum())  # others are views of the same
+
+
+def _count_rest(plan: IndexPlan, seen: Look, catalog: Catalog) -> None:
+    """Count what only the end of the walk tells."""
+    scan = seen.scan
     plan.files = scan.files + sum(scan.others.values())
     plan.other_files = dict(scan.others.most_common())
     for reason in scan.left_out.values():
         plan.left_out[reason] = plan.left_out.get(reason, 0) + 1
-    for file in _pictures(seen):
-        plan.to_read += 1
-        plan.bytes_to_read += file.size_bytes
     for archive in seen.archives:
         plan.bytes_to_read += archive.file.size_bytes
         if archive.opened is not None:
             plan.to_read += archive.opened.rows - archive.pictures_done(catalog)
-    plan.unchanged = changes.unchanged
-    plan.to_describe = sum(len(block) for block in changes.to_describe)
-    plan.retimed = len(changes.retimed)
-    starts = catalog.starts  # others are views of the same
-    plan.renamed, plan.returned = len(changes.moved), int(starts[np.array(changes.returned, np.int64)].sum())
     plan.deleted, plan.missing = (
-        int(starts[np.array(seen.deleted, np.int64)].sum()),
-        int(starts[np.array(seen.missed, np.int64)].sum()),
+        int(catalog.starts[np.array(seen.deleted, np.int64)].sum()),
+        int(catalog.starts[np.array(seen.missed, np.int64)].sum()),
     )
-
-
-def _open_archives(plan: IndexPlan, seen: Look) -> None:
-    """Look how many pictures are in the archives to read. What cannot be opened has none."""
-    for archive in seen.archives if not is_address(plan.root) else ():  # they would have to be fetched
-        opened(plan.root, archive)
 
 
 def _members(seen: Look, catalog: Catalog) -> Iterator[FoundFile]:
@@ -230,9 +235,9 @@ def _members(seen: Look, catalog: Catalog) -> Iterator[FoundFile]:
                 continue
 
 
-def _pictures(seen: Look) -> Iterator[FoundFile]:
+def _pictures(changes: Changes) -> Iterator[FoundFile]:
     """The files to read that are pictures by their names, or may be."""
-    for block in seen.changes.to_read:
+    for block in changes.to_read:
         yield from (file for file in block if classify_name(file.path.rpartition("/")[2]) is None)
 
 
@@ -250,10 +255,12 @@ def _measure(
     batch = options.batch_pictures or min(encoder.pictures_per_call, MOST_WARM_UP)
     count = min(plan.to_read, max(MEASURED, 2 * batch) + batch)
     places = set(np.linspace(0, plan.to_read - 1, count).astype(int).tolist())
-    chosen = [file for number, file in enumerate(_pictures(seen)) if number in places and is_candidate(file.path)]
+    chosen = [
+        file for number, file in enumerate(_pictures(seen.changes)) if number in places and is_candidate(file.path)
+    ]
     if not chosen:  # all are in archives, of which the first tells how large they are
         chosen = list(itertools.islice(_members(seen, catalog), count))
-    if is_address(plan.root) or len(chosen) < batch + LEAST_MEASURED:
+    if len(chosen) < batch + LEAST_MEASURED:
         return
     # In no order: the first are of all parts, too. Pictures of one camera lie together.
     chosen = [chosen[number] for number in np.random.default_rng(0).permutation(len(chosen)).tolist()]

@@ -24,6 +24,9 @@ from clipsearch.pictures.formats import classify_name, is_in_parts, is_picture_n
 MOST_FAILED = 16
 """So many objects one after another that cannot be fetched: the storage is not to be reached, and the run stops."""
 
+PAUSE = FoundFile("", 0, 0, 0)
+"""Among files to read, instead of one: use what was read, and see whether to stop, before the listing goes on."""
+
 
 def walk_storage(root: Path, result: Scan, ignore: Ignore) -> Iterator[FileBlock]:
     """As `scan.walk`, of object storage. Raises: StorageError, if anything there cannot be listed."""
@@ -43,7 +46,7 @@ def walk_storage(root: Path, result: Scan, ignore: Ignore) -> Iterator[FileBlock
         return why is not None or name == INDEX_DIR_NAME
 
     for objects in storage.walk(lambda path: not skipped(path, True)):
-        pictures = []
+        pictures, archives = [], len(result.archives)
         for one in objects:
             name = one.path.rpartition("/")[2]
             if skipped(one.path, False):
@@ -57,7 +60,7 @@ def walk_storage(root: Path, result: Scan, ignore: Ignore) -> Iterator[FileBlock
                 pictures.append(one)
             else:
                 result.others[kind_of_name(name)] += 1
-        if pictures:
+        if pictures or len(result.archives) > archives:  # who asks only whether there are any need not wait longer
             yield _block(pictures, result)
 
 
@@ -68,9 +71,10 @@ def _take_archive(one: StoredObject, result: Scan) -> None:
 
 
 def _block(objects: list[StoredObject], result: Scan) -> FileBlock:
-    folder = objects[0].path.rpartition("/")[0]
+    folder = objects[0].path.rpartition("/")[0] if objects else ""
     result.files += len(objects)
-    result.folders.add(folder)
+    if objects:
+        result.folders.add(folder)
     digests = b"".join(xxhash.xxh3_128_digest(to_bytes(one.path)) for one in objects)
     return FileBlock(
         folder,
@@ -86,7 +90,7 @@ def with_copies(storage: Storage, files: Iterable[FoundFile]) -> Iterator[tuple[
     """Each file with a copy of it, or with the reason why there is none."""
 
     def wanted(file: FoundFile) -> tuple[str, int] | None:
-        return (file.path, file.size_bytes) if classify_name(file.name) is None else None
+        return (file.path, file.size_bytes) if file is not PAUSE and classify_name(file.name) is None else None
 
     for file, copy in storage.fetch_all(files, wanted):
         if isinstance(copy, Spool):

@@ -62,6 +62,7 @@ class Storage:
             options["config_kwargs"] = {"retries": {"mode": "standard", "max_attempts": 1}}
         try:
             self._fs, self._root = url_to_fs(self.address, **options)
+            self._gives_pages = protocol in S3 and not getattr(self._fs, "version_aware", False)
         except ImportError as error:
             if protocol in S3:
                 raise MissingExtra("s3", "reading s3:// addresses") from error
@@ -70,30 +71,66 @@ class Storage:
             raise StorageError(place, first_line(error), "Check the address.") from error
 
     def walk(self, take: Callable[[str], bool]) -> Iterator[list[StoredObject]]:
-        """The objects of one folder after another. `take` says of a folder, by its relative path, whether to look into
-        it. Raises: StorageError, if any cannot be listed: then nobody knows what is there."""
-        pending = [self._root.rstrip("/")]
+        """The objects of one folder after another; of S3, a page of a folder's listing at a time. `take` says of a
+        folder, by its relative path, whether to look into it. Raises: StorageError, if any cannot be listed: then
+        nobody knows what is there."""
+        base = self._root.rstrip("/")
+        pending = [base]
         seen: set[str] = set()
         while pending:
             folder = pending.pop()
             if folder in seen:
                 continue
             seen.add(folder)
-            found: list[StoredObject] = []
-            below: list[str] = []
-            relative = folder.removeprefix(self._root.rstrip("/")).lstrip("/")
-            for entry in self._patiently(relative, lambda place=folder: self._fs.ls(place, detail=True)):  # type: ignore[misc]
-                name = str(entry["name"]).rstrip("/")
-                path = name.removeprefix(self._root.rstrip("/")).lstrip("/")
-                if name == folder or not path:  # an object that stands for the folder itself
-                    continue
-                if entry["type"] == "directory":
-                    if take(path):
-                        below.append(name)
-                elif entry["type"] == "file":
-                    found.append(StoredObject(path, int(entry["size"] or 0), _time_of(entry), _tag_of(entry)))
+            below: set[str] = set()
+            for entries in self._pages(folder):
+                found: list[StoredObject] = []
+                for entry in entries:
+                    name = str(entry["name"]).rstrip("/")
+                    path = name.removeprefix(base).lstrip("/")
+                    if name == folder or not path:  # an object that stands for the folder itself
+                        continue
+                    if entry["type"] == "directory":
+                        if take(path):
+                            below.add(name)
+                    elif entry["type"] == "file":
+                        found.append(StoredObject(path, int(entry["size"] or 0), _time_of(entry), _tag_of(entry)))
+                yield sorted(found, key=lambda one: one.path)
             pending += sorted(below, reverse=True)
-            yield sorted(found, key=lambda one: one.path)
+
+    def _pages(self, folder: str) -> Iterator[list[dict[str, Any]]]:
+        """What the listing of a folder tells, in order. Raises: StorageError."""
+        relative = folder.removeprefix(self._root.rstrip("/")).lstrip("/")
+        is_empty = True
+        for entries in self._s3_pages(folder, relative) if self._gives_pages else ():
+            is_empty = is_empty and not entries
+            yield entries
+        if is_empty:  # of S3, this says whether there is no such folder, or whether it is an object
+            yield self._patiently(relative, lambda: self._fs.ls(folder, detail=True))
+
+    def _s3_pages(self, folder: str, relative: str) -> Iterator[list[dict[str, Any]]]:
+        """The pages of a folder; the next one is asked for while one is used."""
+        bucket, _, key = folder.partition("/")
+        asked = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/"}
+
+        def page(before: str | None) -> tuple[list[dict[str, Any]], str | None]:
+            more = {} if before is None else {"ContinuationToken": before}
+            told = self._patiently(relative, lambda: self._fs.call_s3("list_objects_v2", **asked, **more))
+            token = told.get("NextContinuationToken") if told.get("IsTruncated") else None
+            if told.get("IsTruncated") and token in (None, before):  # what follows is not to be taken for absent
+                raise self._unlisted(relative, "the server does not say where its listing goes on")
+            return _entries(bucket, told), token
+
+        ahead = ThreadPoolExecutor(1, thread_name_prefix="clipsearch-list")
+        try:
+            entries, token = page(None)
+            while token is not None:
+                following = ahead.submit(page, token)
+                yield entries
+                entries, token = following.result()
+            yield entries
+        finally:
+            ahead.shutdown(wait=False, cancel_futures=True)
 
     def about(self, path: str) -> StoredObject:
         """One object. Raises: StorageError."""
@@ -158,9 +195,11 @@ class Storage:
         try:
             return _again(ask)
         except OSError as error:
-            problem = f"it cannot be listed ({error.strerror or first_line(error)})"
-            advice = "Nothing was changed. Check the address, the network and the permissions, then run it again."
-            raise StorageError(Address(self.address) / path, problem, advice) from error
+            raise self._unlisted(path, error.strerror or first_line(error)) from error
+
+    def _unlisted(self, path: str, why: str) -> StorageError:
+        advice = "Nothing was changed. Check the address, the network and the permissions, then run it again."
+        return StorageError(Address(self.address) / path, f"it cannot be listed ({why})", advice)
 
 
 def _again(ask: Callable[[], T]) -> T:
@@ -177,6 +216,13 @@ def _again(ask: Callable[[], T]) -> T:
                 raise OSError(first_line(error)) from error
             time.sleep(FIRST_WAIT_S * 4**attempt)
     raise AssertionError
+
+
+def _entries(bucket: str, page: dict[str, Any]) -> list[dict[str, Any]]:
+    """A page of S3 as fsspec tells of a folder."""
+    below = [{"name": f"{bucket}/{one['Prefix'][:-1]}", "type": "directory"} for one in page.get("CommonPrefixes", [])]
+    objects = page.get("Contents", [])
+    return below + [{**one, "name": f"{bucket}/{one['Key']}", "type": "file", "size": one["Size"]} for one in objects]
 
 
 def _time_of(entry: dict[str, Any]) -> int:

@@ -162,13 +162,13 @@ def _bar(stream: TextIO) -> Iterator[Reporter]:
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:,}/{task.total:,}"),
+        TextColumn("{task.fields[so_far]}"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True),
     )
     started = time.monotonic()
     with Progress(*columns, console=Console(file=stream), transient=True) as bars:
-        task = bars.add_task("scanning", total=0, rate="")
+        task = bars.add_task("scanning", total=None, rate="", so_far="0/0")
 
         def report(progress: RunProgress) -> None:
             done = progress.encoded or progress.described
@@ -177,7 +177,8 @@ def _bar(stream: TextIO) -> Iterator[Reporter]:
                 task,
                 description=_STAGES[progress.stage],
                 completed=progress.done,
-                total=progress.total,
+                total=None if progress.is_listing or progress.stage == "scan" else progress.total,  # None: no time left
+                so_far=f"{progress.done:,}/{progress.total:,}" + (" so far" if progress.is_listing else ""),
                 rate=(f"{rate:.1f} pictures/s" if done else "") + _of_machines(progress),
             )
 
@@ -257,10 +258,10 @@ class _PlainLines:
         self._next_at = now + PLAIN_EVERY_S
         spent = now - self._started
         left = duration(spent / progress.done * (progress.total - progress.done)) if progress.done else "?"
+        more, left = (" so far", "") if progress.is_listing else ("", f", about {left} left")
         print(
-            f"{_STAGES[progress.stage]}: {progress.done:,} of {progress.total:,} files, "
-            f"{(progress.encoded or progress.described) / spent:.1f} pictures/s{_of_machines(progress)}, "
-            f"about {left} left",
+            f"{_STAGES[progress.stage]}: {progress.done:,} of {progress.total:,} files{more}, "
+            f"{(progress.encoded or progress.described) / spent:.1f} pictures/s{_of_machines(progress)}{left}",
             file=self._stream,
             flush=True,
         )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,45 +24,10 @@ from clipsearch.search.dedupe import find_duplicates
 from clipsearch.server.thumbnails import Thumbnails
 from tests.support.archives import jpeg, table, write_parquet, write_tar
 from tests.support.fake_encoder import FakeEncoder
+from tests.support.storage import BUCKET
 
 pytest.importorskip("s3fs")
 pytestmark = pytest.mark.slow  # a server
-moto = pytest.importorskip("moto.server")
-BUCKET = "photos"
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of a server with an empty bucket, and an environment in which that server is S3."""
-    import boto3
-
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.001)
-    remote._STORAGES.clear()
-    client = boto3.client("s3", endpoint_url=endpoint)
-    client.create_bucket(Bucket=BUCKET)
-    yield client
-    for one in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
-        client.delete_object(Bucket=BUCKET, Key=one["Key"])
-    client.delete_bucket(Bucket=BUCKET)
-    remote._STORAGES.clear()
 
 
 def run(encoder: FakeEncoder, index: Path, address: str = f"s3://{BUCKET}/a", **options: Any) -> IndexReport:

@@ -69,6 +69,17 @@ def test_progress_names_machines_while_they_are_few(monkeypatch: pytest.MonkeyPa
     assert "(9 machines: n0 0.0/s to n8 8.0/s)" in many
 
 
+def test_progress_promises_no_end_while_files_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipsearch.cli.terminal.PLAIN_EVERY_S", 0.0)
+    stream = io.StringIO()
+    with progress_display(stream) as report:
+        report(Progress("read", 5, 1000, 5, is_listing=True))
+        report(Progress("read", 6, 2000, 6))
+    going, known = stream.getvalue().splitlines()
+    assert "5 of 1,000 files so far" in going and "left" not in going
+    assert "6 of 2,000 files, " in known and known.endswith(" left")
+
+
 def test_a_process_can_be_told_how_many_cores_are_its_own() -> None:
     before = available_cores()
     try:

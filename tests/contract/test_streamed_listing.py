@@ -1,0 +1,241 @@
+"""Object storage is read while it is listed: what comes of pages that are late, refused, or never asked for."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsearch.archives import remote
+from clipsearch.errors import IndexNotFound, NoPictures, StorageError
+from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
+from clipsearch.indexer.plan import plan_index
+from clipsearch.indexer.verify import verify
+from clipsearch.places import as_address
+from clipsearch.search.collection import Collection
+from clipsearch.store import open_snapshot, read_writer
+from tests.support.archives import jpeg, write_tar
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.storage import BUCKET, Wire
+
+pytest.importorskip("s3fs")
+pytestmark = pytest.mark.slow  # a server
+ADDRESS = as_address(f"s3://{BUCKET}/a")
+PICTURES = 80
+PAGES = 9  # one of the folder above, eight of ten pictures each
+ROWS = 8  # of a commit
+
+
+@pytest.fixture(autouse=True)
+def few_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "AHEAD", 4)
+    monkeypatch.setattr("clipsearch.indexer.build.PAUSE_EVERY_S", 0.0)
+
+
+@pytest.fixture
+def bucket(s3: Any, wire: Wire) -> Any:
+    for number in range(PICTURES):
+        s3.put_object(Bucket=BUCKET, Key=f"a/many/{number:03d}.jpg", Body=jpeg(number))
+    return s3
+
+
+def run(encoder: FakeEncoder, index: Path, *, batch: int = 4, **more: Any) -> IndexReport:
+    options = IndexOptions(workers=1, batch_pictures=batch, commit_rows=ROWS, commit_s=1e9, archives=True)
+    return index_folder(ADDRESS, encoder, index=index, options=options, **more)
+
+
+def pictures(index: Path) -> int:
+    """How many an index has now."""
+    try:
+        with open_snapshot(index) as snapshot:
+            return snapshot.manifest.pictures
+    except IndexNotFound:
+        return 0
+
+
+def vectors(index: Path, encoder: FakeEncoder) -> dict[str, Any]:
+    with Collection(index, encoder=encoder) as photos:
+        ids = photos.row_ids()
+        places = [photos.record(int(i)).place for i in ids]
+        assert len(set(places)) == len(places)
+        return dict(zip(places, photos.vectors(ids), strict=True))
+
+
+def test_the_first_fragment_does_not_wait_for_the_last_page(
+    bucket: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, told, noted = tmp_path / "index", list[Progress](), list[int]()
+    committed: dict[int, int] = {}
+    wire.before = lambda number: committed.update({number: pictures(index)})
+
+    def notify(progress: Progress) -> None:
+        told.append(progress)
+        state = read_writer(index)
+        if progress.stage == "read" and progress.is_listing and state is not None and state.progress is not None:
+            noted.append(state.progress.total)
+
+    report = run(encoder, index, progress=notify)
+    assert (report.found, report.encoded, report.pictures) == (PICTURES, PICTURES, PICTURES)
+    assert committed[wire.pages] > 0
+    assert wire.pages == PAGES + 2 + 1  # two to see whether there are pictures, and the one after these
+    assert verify(index).ok
+    going = [progress for progress in told if progress.is_listing and progress.stage == "read"]
+    assert going and max(progress.total for progress in going[:3]) < PICTURES
+    assert not told[-1].is_listing and told[-1].total == told[-1].done == PICTURES
+    assert noted and not any(noted)  # nobody is told a share of what nobody knows
+
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "1000")
+    run(encoder, tmp_path / "at once")
+    one, other = vectors(index, encoder), vectors(tmp_path / "at once", encoder)
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[place], other[place]) for place in one)
+
+
+def test_a_listing_that_fails_keeps_what_was_read_and_deletes_nothing(
+    bucket: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    index = tmp_path / "index"
+    wire.before = lambda number: 403 if number >= 8 else None
+    with pytest.raises(StorageError, match=r"a/many: it cannot be listed .* no picture was taken for deleted"):
+        run(encoder, index)
+    done = pictures(index)
+    assert 0 < done < PICTURES and done == encoder.images_encoded
+    assert done == 30  # all of the pages that came
+    assert verify(index).ok
+    bucket.delete_object(Bucket=BUCKET, Key="a/many/003.jpg")
+    wire.pages, wire.before = 0, lambda number: 403 if number >= 6 else None
+    with pytest.raises(StorageError, match="no picture was taken for deleted"):
+        run(encoder, index)
+    assert pictures(index) == 41
+    with open_snapshot(index) as snapshot:
+        assert snapshot.manifest.missing == 0
+    wire.before = lambda number: None
+    report = run(encoder, index)
+    assert (report.removed, report.missing, report.pictures) == (1, 0, PICTURES - 1)
+    assert encoder.images_encoded == PICTURES
+    assert set(vectors(index, encoder)) == {f"many/{n:03d}.jpg" for n in range(PICTURES) if n != 3}
+    assert verify(index).ok
+
+
+def test_a_page_that_is_refused_once_is_asked_for_again(
+    bucket: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    wire.before = lambda number: 503 if number in (5, 6) else None
+    report = run(encoder, tmp_path / "index")
+    assert (report.found, report.encoded) == (PICTURES, PICTURES)
+
+
+def test_a_run_that_is_killed_while_it_lists_goes_on(
+    bucket: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    index = tmp_path / "index"
+    begin = "from clipsearch.archives import remote; from tests.faults import index_process; "
+    begin += "remote.AHEAD = 4; index_process.main()"
+    command = [sys.executable, "-c", begin, str(ADDRESS), str(ROWS), str(index)]
+    for page in (PAGES + 3, PAGES):  # the last one
+        wire.pages = 0
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+
+        def kill(number: int, page: int = page, process: subprocess.Popen[bytes] = process) -> None:
+            if number == page:
+                process.send_signal(signal.SIGKILL)
+
+        wire.before = kill
+        assert process.wait(300) == -signal.SIGKILL
+    done = pictures(index)
+    assert 0 < done < PICTURES
+    wire.before = lambda number: None
+    other = FakeEncoder(dim=256)
+    report = run(other, index)
+    assert (report.pictures, report.missing, report.removed, report.copied) == (PICTURES, 0, 0, 0)
+    assert (report.unchanged, other.images_encoded) == (done, PICTURES - done)
+    assert len(vectors(index, other)) == PICTURES
+    assert verify(index).ok
+
+
+def test_a_run_that_is_stopped_while_it_lists_deletes_nothing(
+    bucket: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    index, stop = tmp_path / "index", threading.Event()
+    run(encoder, index)
+    for number in range(5):
+        bucket.delete_object(Bucket=BUCKET, Key=f"a/many/{79 - number:03d}.jpg")
+        bucket.put_object(Bucket=BUCKET, Key=f"a/many/{number:03d}.jpg", Body=jpeg(200 + number))
+
+    def notify(progress: Progress) -> None:
+        if progress.encoded and progress.is_listing:
+            stop.set()
+
+    wire.pages = 0
+    report = run(encoder, index, batch=1, progress=notify, stop=stop)
+    assert wire.pages < PAGES  # it was not listed to its end first
+    assert report.interrupted
+    assert (report.removed, report.missing, report.pictures) == (0, 0, PICTURES)
+    report = run(encoder, index)
+    assert (report.removed, report.pictures) == (5, PICTURES - 5)
+    assert verify(index).ok
+
+
+def test_what_moved_is_told_although_its_new_name_comes_first(
+    bucket: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    index = tmp_path / "index"
+    run(encoder, index)
+    for number in (40, 41):
+        name = f"a/many/{number:03d}.jpg"
+        bucket.copy_object(Bucket=BUCKET, Key=f"a/many/000-{number}.jpg", CopySource=f"{BUCKET}/{name}")
+        bucket.delete_object(Bucket=BUCKET, Key=name)
+    bucket.copy_object(Bucket=BUCKET, Key="a/many/000-copy.jpg", CopySource=f"{BUCKET}/a/many/050.jpg")
+    report = run(encoder, index)
+    assert (report.renamed, report.copied, report.removed, report.missing) == (2, 1, 0, 0)
+    assert (report.encoded, report.pictures) == (0, PICTURES + 1)
+    assert encoder.images_encoded == PICTURES
+    assert verify(index).ok
+
+
+def test_everything_gone_is_no_deletion(bucket: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder) -> None:
+    index = tmp_path / "index"
+    run(encoder, index)
+    for number in range(PICTURES):
+        bucket.delete_object(Bucket=BUCKET, Key=f"a/many/{number:03d}.jpg")
+    with pytest.raises(StorageError, match="listed"):  # there is no such prefix any more
+        run(encoder, index)
+    bucket.put_object(Bucket=BUCKET, Key="a/notes.txt", Body=b"")
+    with pytest.raises(NoPictures):
+        run(encoder, index)
+    assert pictures(index) == PICTURES
+
+
+def test_a_new_index_waits_for_one_page_only(s3: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder) -> None:
+    for number in range(30):
+        s3.put_object(Bucket=BUCKET, Key=f"a/{number:03d}.txt", Body=b"")
+    with pytest.raises(NoPictures):
+        run(encoder, tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+    for number in range(30):
+        write_tar(tmp_path / "x.tar", {"0.jpg": jpeg(number)})
+        s3.upload_file(str(tmp_path / "x.tar"), BUCKET, f"a/{number:03d}.tar")
+    wire.pages = 0
+    plan = plan_index(ADDRESS, encoder, index=tmp_path / "index", options=IndexOptions(workers=1, archives=True))
+    assert (plan.files, wire.pages) == (60, 6)
+    report = run(encoder, tmp_path / "index")
+    assert report.pictures == 30
+    assert wire.pages == 6 + 2 + 6
+
+
+def test_a_plan_counts_all_pages(bucket: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder) -> None:
+    index, options = tmp_path / "index", IndexOptions(workers=1)
+    plan = plan_index(ADDRESS, encoder, index=index, options=options)
+    assert (plan.to_read, plan.files, plan.unchanged) == (PICTURES, PICTURES, 0)
+    assert plan.bytes_to_read == sum(len(jpeg(number)) for number in range(PICTURES))
+    run(encoder, index)
+    bucket.delete_object(Bucket=BUCKET, Key="a/many/050.jpg")
+    bucket.put_object(Bucket=BUCKET, Key="a/many/051.jpg", Body=jpeg(300, (60, 60)))
+    plan = plan_index(ADDRESS, encoder, index=index, options=options)
+    assert (plan.to_read, plan.unchanged, plan.deleted, plan.missing) == (1, PICTURES - 2, 1, 0)

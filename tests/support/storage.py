@@ -1,0 +1,75 @@
+"""The wire between clipsearch and an S3 server. It counts the pages of listings, and may refuse them."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self
+from urllib.parse import parse_qs, urlsplit
+
+BUCKET = "photos"
+REFUSALS = {403: "AccessDenied", 503: "SlowDown"}
+_OF_ONE_HOP = ("connection", "keep-alive", "transfer-encoding", "content-length")
+
+
+class Wire:
+    """Passes requests on. `before`: called with the number of a page of a listing (from 1) before it is asked for; what
+    it returns, if anything, is the status that the page is refused with. `change`: called with what the server says."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.pages = 0
+        self.before: Callable[[int], int | None] = lambda number: None
+        self.change: Callable[[bytes], bytes] = lambda page: page
+        wire, target = self, urlsplit(endpoint).netloc
+        counting = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None: ...
+
+            def _pass_on(self) -> None:
+                content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                is_page = "list-type" in parse_qs(urlsplit(self.path).query)
+                if is_page:
+                    with counting:
+                        wire.pages += 1
+                        refused = wire.before(wire.pages)
+                    if refused is not None:
+                        body = f"<Error><Code>{REFUSALS[refused]}</Code><Message>no</Message></Error>".encode()
+                        self._answer(refused, [("Content-Type", "application/xml")], body)
+                        return
+                server = http.client.HTTPConnection(target)
+                server.request(self.command, self.path, content, dict(self.headers))
+                answer = server.getresponse()
+                told = [(name, value) for name, value in answer.getheaders() if name.lower() not in _OF_ONE_HOP]
+                length = answer.getheader("Content-Length")
+                body = answer.read()
+                body = wire.change(body) if is_page else body
+                self._answer(answer.status, told, body, length if self.command == "HEAD" else None)
+                server.close()
+
+            def _answer(self, status: int, told: list[tuple[str, str]], body: bytes, length: str | None = None) -> None:
+                self.send_response_only(status)
+                for name, value in told:
+                    self.send_header(name, value)
+                self.send_header("Content-Length", length or str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._server.shutdown()
+        self._server.server_close()
