@@ -89,6 +89,7 @@ class PictureMetadata:
     people: tuple[str, ...] = ()  # who is in it
     rating: int | None = None  # stars, 1..5; -1: rejected
     columns: tuple[str, ...] = ()  # what else stands beside it in a table or an archive, as name=value
+    live: str | None = None  # what the still and the clip of a Live Photo have in common; see search/live.py
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> PictureMetadata:
@@ -200,6 +201,8 @@ class ImageRecord:
         about = {name: list(value) if isinstance(value, tuple) else value for name, value in said}
         told = {"path": path, "row_id": self.row_id, "name": self.path, **known, **about}
         kept = {"kept": {name: getattr(self, name) for name in KEPT}} if whole else {}
+        if whole and self.metadata.live is not None:
+            kept["kept"]["live"] = self.metadata.live
         place = {"where": self.where(path)} if self.view or self.member else {}
         return {**{name: told[name] for name, field in HIT_FIELDS.items() if field.of_picture}, **place, **kept}
 
@@ -207,7 +210,8 @@ class ImageRecord:
     def from_dict(cls, body: Mapping[str, Any]) -> ImageRecord:
         """The record that `to_dict` told the whole of. Raises: KeyError."""
         known = {**{name: body[name] for name in _TOLD}, **{name: body["kept"][name] for name in KEPT}}
-        metadata = PictureMetadata.from_dict({part.name: body[part.name] for part in fields(PictureMetadata)})
+        about = {name: body[name] for name in _SAID}
+        metadata = PictureMetadata.from_dict({**about, "live": body["kept"].get("live")})
         return cls(row_id=body["row_id"], path=body["name"], metadata=metadata, **known)
 
 
@@ -270,7 +274,7 @@ KEPT = (
     "archive_bytes", "archive_rows",
 )  # fmt: skip
 """What an index keeps of a picture besides, which only programs of ours are told."""
-_SAID = tuple(part.name for part in fields(PictureMetadata))
+_SAID = tuple(part.name for part in fields(PictureMetadata) if part.name in HIT_FIELDS)
 _TOLD = ("width", "height", "size_bytes", "mtime_ns", "content_hash", "member", "view", "partial")
 
 
@@ -357,6 +361,7 @@ class Hit:
     band: Band | None = None
     words: tuple[Line, ...] = ()
     found_in: FoundIn | None = None  # of a search of several indexes
+    clip: Hit | None = None  # of the still of a Live Photo: its clip, for which it stands as well
 
     @property
     def where(self) -> str:
@@ -375,6 +380,8 @@ class Hit:
         others = [other.to_dict(exact=exact, whole=whole) for other in self.others]
         words = [line.to_dict() for line in self.words]
         told = {**judged, **self.record.to_dict(self.path, whole=whole), "others": others, "words": words}
+        if self.clip is not None:
+            told["clip"] = self.clip.to_dict(exact=exact, whole=whole)
         return told if self.found_in is None else {**told, **self.found_in.to_dict()}
 
     @classmethod
@@ -385,7 +392,9 @@ class Hit:
         record = ImageRecord.from_dict(body)
         words = tuple(map(Line.from_dict, body.get("words", ())))
         found_in = FoundIn.from_dict(body)
-        return cls(body["rank"], score, body["path"], record, others, body["confidence"], body["band"], words, found_in)
+        clip = None if body.get("clip") is None else cls.from_dict(body["clip"])
+        judged = body["confidence"], body["band"]
+        return cls(body["rank"], score, body["path"], record, others, *judged, words, found_in, clip)
 
     def _repr_html_(self) -> str:
         """The hit with its picture, for notebooks."""

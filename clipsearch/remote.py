@@ -486,7 +486,8 @@ class RemoteCollection:
         answers = self._of_one_state(steps)
         hits = self._shown([hit for answer in answers for hit in self._read(_hits, answer)])
         hits.are_certain = all(self._read(lambda answer: NOTHING_CERTAIN not in answer["notices"], a) for a in answers)
-        rows = [one.record.row_id for hit in hits for one in (hit, *hit.others)]
+        told = [one for hit in hits for one in (hit, *hit.others)]
+        rows = [one.record.row_id for hit in told for one in (hit, hit.clip) if one is not None]
         self._remember(rows, answers[0]["index_id"])
         return hits
 

@@ -25,11 +25,15 @@ Blocks = Callable[[], Iterable[VectorBlock]]
 
 def write_fragment(writer: Writer, records: Records) -> Fragment | None:
     """Write rows, which `records` yields by ascending row id, again at each call. None where there are none."""
-    shape: list[Shape] = []
-    data = writer.add_file("records", ".parquet", lambda file: shape.append(write_records(file, records())))
-    if not shape[0][0]:
+    if not any(records()):
         return None
-    return make_fragment(data, shape[0], write_rows_file(writer, records))
+    live: list[bool] = []
+    rows = writer.add_file("rows", ".rows", lambda file: live.append(write_rows(file, records)))
+    shape: list[Shape] = []
+    data = writer.add_file(
+        "records", ".parquet", lambda file: shape.append(write_records(file, records(), live=live[0]))
+    )
+    return make_fragment(data, shape[0], rows)
 
 
 def write_rows_file(writer: Writer, records: Records) -> FileRef:

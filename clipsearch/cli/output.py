@@ -32,7 +32,8 @@ def hits_csv(hits: Iterable[Hit]) -> bytes:
 
 
 def print_hit(hit: Hit) -> None:
-    """Print a line for people, and one for each near-duplicate that the hit stands for."""
+    """Print a line for people, one for the clip of a Live Photo, and one for each near-duplicate that the hit stands
+    for."""
     score = "    -" if math.isnan(hit.score) else f"{hit.score:.3f}"
     word = "words" if hit.words and hit.band == "unlikely" else hit.band  # these are why it is shown
     band = "" if word is None else f"{word:8}  "
@@ -41,6 +42,8 @@ def print_hit(hit: Hit) -> None:
         print(f"{'':22}{shown(said_words(hit.words))}")
     if words := words_of(hit.record.metadata):
         print(f"{'':22}{shown(words)}")
+    if hit.clip is not None:
+        print(f"                      + {shown(place_of(hit.clip))}")
     for other in hit.others:
         print(f"                      = {shown(place_of(other))}")
 

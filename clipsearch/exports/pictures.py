@@ -22,7 +22,7 @@ from clipsearch.store.marks import marked, missing_rows
 
 OURS = (
     "inode", "vector_id", "attempts", "sidecars", "metadata_version", "status", "reason", "archive_bytes",
-    "archive_rows",
+    "archive_rows", "live",
 )  # fmt: skip
 """Fields of a record that say nothing to other programs."""
 WORDS = {"traits": TRAITS, "colors": COLORS}
@@ -31,7 +31,7 @@ ADDED = {"path_hex": "text", "tags": "texts", "missing": "bool", "digest": "int"
 """Columns beside the fields of a record. `digest` tells which rows changed, and which rows an export wrote."""
 _KINDS = {"int": "int", "float": "float", "bool": "bool", "str": "text", "tuple[str, ...]": "texts"}
 _FIELDS = [field for field in dataclasses.fields(ImageRecord) if field.name not in (*OURS, "metadata")]
-_METADATA = dataclasses.fields(PictureMetadata)
+_METADATA = [field for field in dataclasses.fields(PictureMetadata) if field.name not in OURS]
 
 
 def columns() -> dict[str, str]:

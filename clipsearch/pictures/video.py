@@ -26,7 +26,7 @@ from PIL import Image
 
 from clipsearch.pictures.formats import video_container
 from clipsearch.pictures.metadata.moments import Moment, read_moment
-from clipsearch.pictures.metadata.statements import Place, Said, camera_of, place_of
+from clipsearch.pictures.metadata.statements import Place, Said, camera_of, live_of, place_of
 from clipsearch.pictures.subtitles import cue, said_in_ass
 from clipsearch.records import FloatArray, Line, PixelArray, SkipStatus
 
@@ -52,6 +52,7 @@ _BYTES_OF_A_CUE = 24  # beside what is said
 _MOST_SUBTITLE_PACKETS = 4 * _MOST_CUES
 _ENDS_EARLY_S = 2.0
 _ENDS_EARLY_SHARE = 0.05
+_LONGEST_LIVE_S = 10.0  # of the clip of a Live Photo, which is 3 seconds long
 
 _PQ, _HLG = 16, 18  # transfer functions, ITU-T H.273
 
@@ -120,7 +121,9 @@ def read_said(stream: IO[bytes]) -> Said:
         place = _place(tags.get("com.apple.quicktime.location.iso6709") or tags.get("location") or "")
         make = tags.get("com.apple.quicktime.make") or tags.get("make") or tags.get("com.android.manufacturer")
         model = tags.get("com.apple.quicktime.model") or tags.get("model") or tags.get("com.android.model")
-        return Said(dates, place, camera_of(make or "", model or ""))
+        is_short = 0 < (_duration(container, video) or 0) <= _LONGEST_LIVE_S
+        live = live_of(tags.get("com.apple.quicktime.content.identifier")) if is_short else None
+        return Said(dates, place, camera_of(make or "", model or ""), live=live)
 
 
 def read_subtitles(stream: IO[bytes]) -> list[Line] | None:

@@ -264,7 +264,7 @@ _FIELDS = (
         "seen",
         "traits",
         "of this kind, by its pixels; also `photo`, `document`, `drawing`, `panorama`, `blurred`, `dark`, `bright`, "
-        "`transparent`; and `motion`, with a clip in the file",
+        "`transparent`; and `motion`, with a clip in the file or, of a Live Photo, beside it",
         ("is:monochrome", "is:screenshot"),
         ("is:monochrome",),
         "kind mode",

@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     from clipsearch.pictures.heatmap import HeatMap
     from clipsearch.query.nodes import Filter
     from clipsearch.search.confidence import Background, QueryKind
+    from clipsearch.search.live import LivePhotos
     from clipsearch.search.variety import Nearness
     from clipsearch.store.columns import Columns
     from clipsearch.store.tags import Direction, Tag
@@ -148,6 +149,7 @@ class Collection:
         self._sample: FloatArray | None = None
         self._background: Background | None = None
         self._nearness: Nearness | None = None
+        self._live: LivePhotos | None = None
         self.read_part: ReadPart | None = None
         """What encodes a part of a file of the index; None: this process."""
 
@@ -314,7 +316,8 @@ class Collection:
         picture. A picture of the index is compared by its stored vector, also if its file is away. Without anything
         to compare with, it lists what passes the filters, the newest first. `sort` puts all hits in another order.
         A file that is seen as several things (the shots of a video) is one hit, where it is best (see
-        Hit.where); with `each`, each of them is a hit. `unique` folds near-duplicates into their best (see
+        Hit.where), and so is a Live Photo, the still of which stands for its clip as well (see Hit.clip); with `each`,
+        each of them is a hit. `unique` folds near-duplicates into their best (see
         Hit.others); `diverse` (0..1, True: 0.5) prefers hits that differ from those before them. `like` and
         `unlike` are row ids of pictures to learn from, up to 10,000 each. `vector`, shape (D,), is added to the
         query's terms. `local_files=False` opens no file that the query names: for queries that come from
@@ -1265,6 +1268,26 @@ class Collection:
         _, regions = self.regions_of(row_ids)
         return np.sort(np.concatenate([row_ids, regions])) if len(regions) else row_ids
 
+    @property
+    def live(self) -> LivePhotos:
+        """The Live Photos: which clip belongs to which still. Raises: CorruptIndex."""
+        rows = self.live_rows()
+        if self._live is None:
+            from clipsearch.search.live import find_live
+
+            self._live = find_live(rows)
+        return self._live
+
+    def pictures_of(self, row_ids: IntArray) -> IntArray:
+        """What the picture of each row is known by: its file (see `files_of`), of the clip of a Live Photo its still.
+        Shapes: (N,) int64."""
+        files = self.files_of(row_ids)
+        if not len(self.live):
+            return files
+        stills = self.live.still_of(files)
+        found: IntArray = np.where(stills >= 0, stills, files)
+        return found
+
     def row_ids(self) -> IntArray:
         """The row ids of all pictures, and of all views of them but regions. Shape: (N,) int64, ascending."""
         return np.sort(np.concatenate([np.empty(0, np.int64), *(rows.row_ids() for rows in self.live_rows())]))
@@ -1309,13 +1332,14 @@ class Collection:
 
         found = [np.empty(0, np.int64)]
         holding = lru_cache(maxsize=None)(self._holding)  # each fragment asks
+        moving = lru_cache(maxsize=None)(lambda: self.live.row_ids)
         fragments = self.live_rows()
         if missing:
             there = [fragment for fragment in self.manifest.fragments if fragment.rows_file is not None]
             has_regions = self.has_regions
             fragments = [open_live_rows(self.index, part, missing=True, has_regions=has_regions) for part in there]
         for rows in fragments:
-            mask = passing(expression, rows.file.columns, partial(self._tagged, rows), holding)
+            mask = passing(expression, rows.file.columns, partial(self._tagged, rows), holding, moving)
             found.append(rows.file.columns.row_ids[mask & rows.alive])
         return np.sort(np.concatenate(found))
 

@@ -102,14 +102,18 @@ class DuplicateGroup:
 def find_duplicates(photos: Collection, *, progress: Callable[[int, int], None] | None = None) -> list[DuplicateGroup]:
     """Every group of near-duplicates, by path of the picture to keep. Files that cannot be read are left out.
 
-    No other path to a file that is kept is among the others.
+    No other path to a file that is kept is among the others, nor is half of a Live Photo: without it, the other half is
+    what nobody took.
     """
     versions = _Versions(photos)
     pairs = _proposed(photos)
+    halves = frozenset(photos.live.row_ids.tolist())
     kept: dict[int, set[int]] = {}  # of each version, the worse ones
     for done, (one, two) in enumerate(pairs.tolist()):
         if versions.are_same(one, two):
             better, worse = (one, two) if versions.is_better(one, two) else (two, one)
+            if worse in halves:
+                continue
             kept.setdefault(better, set()).add(worse)
         if progress is not None:
             progress(done + 1, len(pairs))

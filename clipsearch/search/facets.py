@@ -129,10 +129,10 @@ def _types(found: Found, most: int) -> list[FacetValue]:
 
 def _tags(photos: Collection, ids: IntArray, most: int) -> list[FacetValue]:
     counts = {}
-    files = np.unique(photos.files_of(ids))
+    pictures = np.unique(photos.pictures_of(ids))
     for tag in sorted(photos.tags, key=lambda tag: (tag.kind != "tag", -tag.pictures))[:MOST_TAGS]:
         carrying = photos.select(Tagged(tag.name, Span(0, 0)))
-        counts[tag.name] = int(np.isin(files, photos.files_of(carrying)).sum())
+        counts[tag.name] = int(np.isin(pictures, photos.pictures_of(carrying)).sum())
     return [FacetValue(name, count, (("tag", name),)) for name, count in _most_frequent(counts, most) if count]
 
 

@@ -31,24 +31,26 @@ def passing(
     columns: Columns,
     tagged: Callable[[str], BoolArray],
     holding: Callable[[tuple[str, ...]], IntArray] = lambda words: np.empty((0, 2), np.int64),
+    moving: Callable[[], IntArray] = lambda: np.empty(0, np.int64),
 ) -> BoolArray:
     """Which rows pass. `tagged` says which rows carry a tag, `holding` the content hashes, (M, 2) int64, of pictures in
-    which words stand. Shapes: (N,) bool, in the order of the columns' rows."""
+    which words stand, `moving` the row ids, ascending, of Live Photos. Shapes: (N,) bool, in the order of the columns'
+    rows."""
     match expression:
         case AllOf(parts):
-            mask = passing(parts[0], columns, tagged, holding)
+            mask = passing(parts[0], columns, tagged, holding, moving)
             for part in parts[1:]:
                 if not mask.any():
                     break
-                mask = mask & passing(part, columns, tagged, holding)
+                mask = mask & passing(part, columns, tagged, holding, moving)
             return mask
         case AnyOf(parts):
-            mask = passing(parts[0], columns, tagged, holding)
+            mask = passing(parts[0], columns, tagged, holding, moving)
             for part in parts[1:]:
-                mask = mask | passing(part, columns, tagged, holding)
+                mask = mask | passing(part, columns, tagged, holding, moving)
             return mask
         case Not(part):
-            rest: BoolArray = ~passing(part, columns, tagged, holding)
+            rest: BoolArray = ~passing(part, columns, tagged, holding, moving)
             return rest
         case Glob(asked, values):
             return _fitting(str(column_of(asked)), values, columns)
@@ -63,7 +65,9 @@ def passing(
             oriented: BoolArray = fits & (width > 0) & (height > 0)
             return oriented
         case Seen(asked, names):
-            return _seen(asked, names, columns)
+            seen = _seen(asked, names, columns)
+            is_asked = asked != "color" and "motion" in names and len(moving())
+            return seen | np.isin(columns.row_ids, moving(), assume_unique=True) if is_asked else seen
         case Near(latitude, longitude, radius_m):
             distances = distance_m(latitude, longitude, columns.degrees("latitude"), columns.degrees("longitude"))
             within: BoolArray = distances <= radius_m  # NaN is not

@@ -1,9 +1,9 @@
 """The one ranking: what a question puts an index in order by, whoever asks it.
 
 refine (thumbs), select (filters), nearest (vectors), judge (confidence), cut (what is unlikely), merge (views of one
-file into the best of them), lift (what has the words of the question in it), sort (date, path), fold (near-duplicates),
-vary (hits that differ). The command line,
-Python, the HTTP API, assistants and the page all take windows of the order that is made here, so that:
+file into the best of them, the clips of Live Photos into their stills), lift (what has the words of the question in
+it), sort (date, path), fold (near-duplicates), vary (hits that differ). The command line, Python, the HTTP API,
+assistants and the page all take windows of the order that is made here, so that:
 
 - The first k hits are the first k of any larger number: no step depends on how many are asked for. Folding looks at
   the first FOLDED_AMONG of an order, variety at the first VARIED_AMONG of those.
@@ -125,6 +125,7 @@ class Order:
     written: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # rows with its words in them, best first
     is_whole: bool = False  # whether `ids` is all of it
     folded: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # row ids, scores folded into a row
+    lent: dict[int, float] = field(default_factory=dict)  # to stills of Live Photos: the score of their clip
     _found: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # nearest first, what passes the cut
     _found_scores: FloatArray = field(default_factory=lambda: np.empty(0, np.float32))
     _depth: int = 0  # how many of the nearest were looked at
@@ -142,6 +143,7 @@ class Order:
             ids, scores = self.ids[offset : offset + count], self.scores[offset : offset + count].copy()
         hits = self._looked_up(photos, ids, scores)
         hits = [self._with_others(photos, replace(hit, rank=hit.rank + offset)) for hit in hits]
+        hits = self._with_clips(photos, hits)
         return self._with_words(photos, hits)
 
     def count(self, photos: Collection) -> tuple[int, int]:
@@ -251,6 +253,9 @@ class Order:
         """Rows as hits, with confidence. `scores`: NaN where they are not known."""
         if self.vector is not None and np.isnan(scores).any():
             scores = self._scores_of(photos, ids)
+        if self.lent:
+            least = [self.lent.get(row_id, -math.inf) for row_id in ids.tolist()]
+            scores = np.maximum(scores, np.array(least, np.float32))
         hits = photos.hits(scores, ids)
         lap("look up the rows")
         hits = self._judged(photos, hits)
@@ -268,6 +273,26 @@ class Order:
         ids, scores = np.array([i for i, _ in folded], np.int64), np.array([s for _, s in folded], np.float32)
         others = self._looked_up(photos, ids, scores)
         return replace(hit, others=tuple(replace(other, rank=hit.rank) for other in others))
+
+    def _with_clips(self, photos: Collection, hits: Sequence[Hit]) -> list[Hit]:
+        """Hits of which the stills of Live Photos have their clip, where that is best."""
+        if self.wish.each or not len(photos.live):
+            return list(hits)
+
+        def whole(hit: Hit) -> Hit:
+            rows = photos.live.clip_of(hit.record.row_id)
+            others = tuple(map(whole, hit.others))
+            if rows is None:
+                return replace(hit, others=others)
+            ids = np.arange(rows.start, rows.stop, dtype=np.int64)
+            if self.selection is not None and (passing := ids[np.isin(ids, self.selection)]).size:
+                ids = passing
+            scores = np.full(len(ids), np.nan, np.float32) if self.vector is None else photos.vectors(ids) @ self.vector
+            best = [0] if self.vector is None else [int(np.argmax(scores))]
+            (clip,) = self._judged(photos, photos.hits(scores[best], ids[best]))
+            return replace(hit, others=others, clip=replace(clip, rank=hit.rank))
+
+        return list(map(whole, hits))
 
     def _with_words(self, photos: Collection, hits: list[Hit]) -> list[Hit]:
         """Hits with the lines in them that the query asks for."""
@@ -336,8 +361,8 @@ class Order:
         return photos.confidences(scores, self.vector, self.wish.kind, self._best, of_regions=self.by_regions)
 
     def _pictures_of(self, photos: Collection, row_ids: IntArray) -> IntArray:
-        """What tells the rows of one hit: their file, or each by itself. Shapes: (N,) int64."""
-        return row_ids if self.wish.each else photos.files_of(row_ids)
+        """What tells the rows of one hit: their picture, or each by itself. Shapes: (N,) int64."""
+        return row_ids if self.wish.each else photos.pictures_of(row_ids)
 
     def _first_of_each(self, photos: Collection, row_ids: IntArray, but: IntArray) -> IntArray:
         """Where the first row of each picture is among some, without pictures that have a row among `but`.
@@ -346,16 +371,32 @@ class Order:
         """
         if self.wish.each or not photos.has_views:
             return np.arange(len(row_ids))
-        pictures = photos.files_of(row_ids)
+        pictures = photos.pictures_of(row_ids)
         _, first = np.unique(pictures, return_index=True)
         first = np.sort(first)
-        found: IntArray = first[~np.isin(pictures[first], photos.files_of(but))]
+        found: IntArray = first[~np.isin(pictures[first], photos.pictures_of(but))]
+        return found
+
+    def _as_stills(self, photos: Collection, row_ids: IntArray, scores: FloatArray | None = None) -> IntArray:
+        """Rows, of which those of the clips of Live Photos became their stills, where these pass the filter. Their
+        scores are lent to them. Shapes: (N,)."""
+        if self.wish.each or not len(photos.live):
+            return row_ids
+        stills = photos.live.still_of(photos.files_of(row_ids))
+        are_clips = stills >= 0
+        if self.selection is not None:
+            are_clips &= np.isin(stills, self.selection)
+        if scores is not None:
+            self.lent.update(zip(stills[are_clips].tolist(), scores[are_clips].tolist(), strict=True))
+        found: IntArray = np.where(are_clips, stills, row_ids)
         return found
 
     def _listed(self, photos: Collection) -> IntArray:
         """A row of each picture that passes the filter, ascending. Shape: (N,) int64."""
         ids = photos.row_ids() if self.selection is None else self.selection
-        return ids if self.pictures == self.everything else ids[self._first_of_each(photos, ids, ids[:0])]
+        if self.pictures == self.everything:
+            return ids
+        return np.sort(self._as_stills(photos, ids[self._first_of_each(photos, ids, ids[:0])]))
 
     def _keep_what_is_likely(self, photos: Collection) -> None:
         """Know all that passes the cut by any of the judges; the nearest if nothing does."""
@@ -372,7 +413,8 @@ class Order:
             ids, scores = np.concatenate([ids, fresh]), np.concatenate([scores, own])
         nearest_first = np.lexsort((ids, -scores))
         nearest_first = nearest_first[self._first_of_each(photos, ids[nearest_first], ids[:0])]
-        self._found, self._found_scores = ids[nearest_first], scores[nearest_first]
+        self._found_scores = scores[nearest_first]
+        self._found = self._as_stills(photos, ids[nearest_first], self._found_scores)
         self._is_cut, self.is_uncertain = True, not certain and not len(self.written)
 
     def _reach(self, photos: Collection, count: int) -> None:
@@ -460,7 +502,8 @@ class Order:
         else:
             chosen = chosen[: np.searchsorted(chosen, likely)]
         lap("judge and cut")
-        self._found = np.concatenate([self._found, fresh_ids[chosen]])
+        found = self._as_stills(photos, fresh_ids[chosen], fresh_scores[chosen])
+        self._found = np.concatenate([self._found, found])
         self._found_scores = np.concatenate([self._found_scores, fresh_scores[chosen]])
         self._depth = depth
         self._is_cut = self.is_uncertain or likely < len(fresh_ids) or depth == min(DEEPEST, self.everything)
@@ -565,7 +608,9 @@ def put_all_in_order(photos: Collection, wishes: Sequence[Wish]) -> list[Order]:
         everything = photos.manifest.answered if searched is None else len(searched)
         pictures = everything
         if photos.has_views and not wish.each:
-            pictures = len(photos) if selection is None else len(np.unique(photos.files_of(selection)))
+            pictures = len(photos) - len(photos.live)
+            if selection is not None:
+                pictures = len(np.unique(photos.pictures_of(selection)))
         by_regions = photos.has_regions and not wish.each
         order = Order(wish, moved, selection, everything, pictures, by_regions, searched)
         if photos.manifest.words and wish.means_words:

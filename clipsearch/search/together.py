@@ -46,6 +46,7 @@ from clipsearch.query.arguments import read_count, read_place, read_row_id, read
 from clipsearch.records import FloatArray, FoundIn, Hit, ImageRecord, IntArray, Line, Manifest, ModelRef, TagRef
 from clipsearch.search.collection import Collection, open_collection
 from clipsearch.search.embedding import Encoder as ModelEncoder
+from clipsearch.search.live import LivePhotos, joined
 from clipsearch.sentences import sentence
 from clipsearch.store import LiveRows
 from clipsearch.store.tags import find_tag
@@ -110,7 +111,7 @@ class Together(Collection):
         numbered = sorted(self._parts, key=lambda part: part.by)
         firsts = [part.by for part in numbered]
         self._numbered = numbered, np.array([*firsts, firsts[-1] + (1 << ROW_BITS)], np.int64)
-        self._sample = self._background = self._nearness = None
+        self._sample = self._background = self._nearness = self._live = None
         self._manifest: Manifest | None = None
         self._columns: list[Columns] | None = None
         identities = sorted(f"{part.by} {_which(part.photos)}" for part in self._parts)
@@ -309,6 +310,13 @@ class Together(Collection):
             which.append(np.flatnonzero(own)[of_these])
             found.append(regions + part.by)
         return np.concatenate(which), np.concatenate(found)
+
+    @property
+    def live(self) -> LivePhotos:
+        found = self._live
+        if found is None:
+            self._live = found = joined((pairs, part.by) for part, pairs in self._each(lambda photos: photos.live))
+        return found
 
     def row_ids(self) -> IntArray:
         found = [ids + part.by for part, ids in self._each(lambda photos: photos.row_ids())]

@@ -237,14 +237,17 @@ class _Shown(BaseModel):
     """A picture in the index."""
 
     thumbnail: Annotated[str, Field(description="URL of a thumbnail, relative to the server.")]
-    kept: Annotated[dict[str, int], Field(description="What else the index keeps, for clipsearch.connect.")]
+    kept: Annotated[dict[str, int | str], Field(description="What else the index keeps, for clipsearch.connect.")]
     where: Annotated[
         str | None,
         Field(default=None, description="Only for a part of a file: where it is, as trip.mp4#t=73."),
     ]
     moment: Annotated[
         str | None,
-        Field(default=None, description="Only for a motion photo: URL of its clip, sent to whom original files are."),
+        Field(
+            default=None,
+            description="Only for motion photos and Live Photos: URL of the clip, sent to whom original files are.",
+        ),
     ]
 
 
@@ -283,6 +286,10 @@ class FoundPicture(_Found):  # type: ignore[valid-type,misc]
 
     others: Annotated[list[FoundPicture], Field(default_factory=list, description="Near-duplicates of this hit.")]
     words: Words
+    clip: Annotated[
+        FoundPicture | None,
+        Field(default=None, description="Of the still of a Live Photo: its clip, where it is best."),
+    ]
     index: Annotated[str | None, Field(default=None, description="Of a search of several: the index that has it.")]
     index_id: Annotated[str | None, Field(default=None, description="Id of that index.")]
     index_row_id: Annotated[int | None, Field(default=None, description="Its row id there.")]

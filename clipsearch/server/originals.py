@@ -81,8 +81,9 @@ def may_have_originals(request: Request, *, allowed: bool | None, local: bool) -
     return request.client is None or is_loopback(request.client.host)
 
 
-def open_video(path: str, record: ImageRecord) -> Original:
-    """Open a video that has not changed since it was indexed. Raises: OtherPicture."""
+def open_video(path: str, record: ImageRecord, *, played: bool = False) -> Original:
+    """Open a video that has not changed since it was indexed. `played`: only what browsers play, as CLIP_TYPE. Raises:
+    OtherPicture."""
     file = _opened(path, record.row_id)
     try:
         status = os.fstat(file.fileno())
@@ -91,8 +92,10 @@ def open_video(path: str, record: ImageRecord) -> Original:
         head = file.read(HEAD_BYTES)
         file.seek(0)
         shown = PLAYED_TYPES.get(video_container(head) or "") if identify(head, record.path) == "VIDEO" else None
+        if played and shown is None:
+            raise OtherPicture(record.row_id, NO_CLIP)
         disposition = f"{'inline' if shown else 'attachment'}; {_file_name(record.path)}"
-        return Original(file, status.st_size, shown or SAVED_TYPE, disposition)
+        return Original(file, status.st_size, CLIP_TYPE if played else shown or SAVED_TYPE, disposition)
     except BaseException:
         file.close()
         raise

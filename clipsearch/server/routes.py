@@ -196,7 +196,7 @@ class Service:
         position = order.place_of(photos, row_id)
         if position is not None:
             hit = dataclasses.replace(hit, rank=position + 1)
-        return position, self._told(served, hit)
+        return position, self._told(served, photos, hit)
 
     @contextmanager
     def ordered(self, asked: messages.SearchRequest) -> Iterator[tuple[ServedIndex, Collection, Order]]:
@@ -448,10 +448,16 @@ class Service:
         return open_original(file, record.place, row_id, record.content_hash)
 
     def clip(self, row_id: int, index: str | None, content: str) -> Original:
-        """The clip in a motion photo. Raises: NoSuchPicture, OtherPicture, also where there is none."""
+        """The clip in a motion photo, or that of a Live Photo. Raises: NoSuchPicture, OtherPicture, also where there is
+        none."""
         record, path = self._file(row_id, index, content)
         if not record.is_motion:
-            raise OtherPicture(row_id, NO_CLIP)
+            with self.engine.index(index).lease() as photos:
+                rows = photos.live.clip_of(row_id)
+                if rows is None:
+                    raise OtherPicture(row_id, NO_CLIP)
+                clip, path = self._of(photos, rows.start)
+            return open_video(path, clip, played=True)
         try:
             file = file_of(path, record)
         except UnreadablePicture as error:
@@ -567,7 +573,7 @@ class Service:
             "index_id": photos.identity,
             "generation": photos.manifest.generation,
             "took_ms": round(1000 * (time.perf_counter() - began), 3),
-            "hits": [self._told(served, hit) for hit in hits],
+            "hits": [self._told(served, photos, hit) for hit in hits],
             "notices": list(notices),
             **_absent(photos),
         }
@@ -585,17 +591,19 @@ class Service:
 
     def _known(self, served: ServedIndex, photos: Collection, record: ImageRecord) -> dict[str, Any]:
         told = record.to_dict(path_of(photos, record), whole=True)
-        return {**told, **self._addresses(served, record), "index_id": photos.identity}
+        return {**told, **self._addresses(served, photos, record), "index_id": photos.identity}
 
-    def _told(self, served: ServedIndex, hit: Hit) -> dict[str, Any]:
+    def _told(self, served: ServedIndex, photos: Collection, hit: Hit) -> dict[str, Any]:
         """What is told of a hit, with the addresses of what belongs to it; see `messages.FoundPicture`."""
-        others = [self._told(served, other) for other in hit.others]
-        return {**hit.to_dict(whole=True), **self._addresses(served, hit.record), "others": others}
+        others = [self._told(served, photos, other) for other in hit.others]
+        clip = {} if hit.clip is None else {"clip": self._told(served, photos, hit.clip)}
+        return {**hit.to_dict(whole=True), **self._addresses(served, photos, hit.record), "others": others, **clip}
 
-    def _addresses(self, served: ServedIndex, record: ImageRecord) -> dict[str, str]:
+    def _addresses(self, served: ServedIndex, photos: Collection, record: ImageRecord) -> dict[str, str]:
         """Where a small copy of a picture is, and its clip, if it has one."""
         thumbnail = {"thumbnail": self._address(served, record.row_id, record.content_hash)}
-        if not record.is_motion or record.content_hash is None:
+        has_clip = record.is_motion or photos.live.clip_of(record.row_id) is not None
+        if not has_clip or record.content_hash is None:
             return thumbnail
         return {**thumbnail, "moment": self._address(served, record.row_id, record.content_hash, "clip")}
 
@@ -853,7 +861,8 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         content: Annotated[str, InQuery(pattern="^[0-9a-f]{16,32}$", description="As for the thumbnail.")],
         index: IndexName = None,
     ) -> Response:
-        """The clip in a motion photo: for browsers on this machine, as the original file (see --originals)."""
+        """The clip in a motion photo, or that of a Live Photo, by its still: for browsers on this machine, as the
+        original file (see --originals)."""
         if not may_have_originals(request, allowed=service.originals, local=service.local):
             raise OriginalsClosed
         return _sent(request, await service.pictures.run(lambda: service.clip(id, index, content)))

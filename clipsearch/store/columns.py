@@ -130,6 +130,7 @@ RUN_NUMBERS: dict[str, NumberColumn] = {
     "view": NumberColumn("<i8", lambda record: name_key(record.view), unknown=0, sparse=True),  # 0: the whole file
     "archive_bytes": NumberColumn("<i8", attrgetter("archive_bytes"), unknown=0, sparse=True),
     "archive_rows": NumberColumn("<i4", attrgetter("archive_rows"), unknown=0, sparse=True),
+    "live": NumberColumn("<i8", lambda record: name_key(record.metadata.live or ""), unknown=0, sparse=True),  # 0: none
 }
 NUMBERS = FILTER_NUMBERS | RUN_NUMBERS
 _TYPECODES = {"<i8": "q", "<u8": "Q", "<f8": "d", "<i4": "i", "<i1": "b", "<u1": "B"}

@@ -46,6 +46,7 @@ MODEL_FIELDS = ("name", "fingerprint", "dim", "score_scale")
 BATCH_ROWS = 8192
 _RECORD_FIELDS = [field for field in dataclasses.fields(ImageRecord) if field.name != "metadata"]
 _METADATA_FIELDS = list(dataclasses.fields(PictureMetadata))
+_SPARSE = ("live",)
 _LISTS = frozenset(field.name for field in _METADATA_FIELDS if str(field.type).startswith("tuple["))
 _REPEATING = ("status", "format", "camera", "date_source")
 
@@ -53,14 +54,16 @@ _REPEATING = ("status", "format", "camera", "date_source")
 # -- records
 
 
-def record_schema() -> pa.Schema:
+def record_schema(*, live: bool = False) -> pa.Schema:
     """Columns of a fragment. `path` is for people and other programs; where its bytes are not UTF-8, `path_bytes` has
-    them as they are."""
+    them as they are. `live`: also the one that only fragments with Live Photos have."""
     import pyarrow as pa
 
     kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "tuple[str, ...]": pa.list_(pa.string())}
     columns = []
     for field in (*_RECORD_FIELDS, *_METADATA_FIELDS):
+        if field.name in _SPARSE and not live:
+            continue
         name, _, rest = str(field.type).partition(" | ")
         kind = pa.uint64() if field.name == "inode" else kinds.get(name, pa.string())
         columns.append(pa.field(field.name, kind, nullable=rest == "None"))
@@ -75,8 +78,8 @@ def _utf8(value: Any) -> Any:
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
-def to_table(records: list[ImageRecord]) -> pa.Table:
-    """A fragment's table."""
+def to_table(records: list[ImageRecord], *, live: bool = False) -> pa.Table:
+    """A fragment's table; see `record_schema`."""
     import pyarrow as pa
 
     columns: dict[str, list[Any]] = {}
@@ -86,7 +89,7 @@ def to_table(records: list[ImageRecord]) -> pa.Table:
             columns[field.name] = list(map(_utf8, values)) if "str" in str(field.type) else values
     columns["path"] = [readable(record.path) for record in records]
     columns["path_bytes"] = [None if is_utf8(record.path) else to_bytes(record.path) for record in records]
-    schema = record_schema()
+    schema = record_schema(live=live)
     arrays = [to_array(columns[field.name], field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
 
@@ -128,11 +131,11 @@ class Shape(NamedTuple):
     members: int
 
 
-def write_records(file: HashingFile, batches: Iterable[list[ImageRecord]]) -> Shape:
-    """Write records, whose row ids ascend."""
+def write_records(file: HashingFile, batches: Iterable[list[ImageRecord]], *, live: bool = False) -> Shape:
+    """Write records, whose row ids ascend. `live`: some may be a part of a Live Photo."""
     import pyarrow.parquet as pq
 
-    schema = record_schema()
+    schema = record_schema(live=live)
     rows = pictures = views = members = 0
     first = last = -1
     with pq.ParquetWriter(
@@ -154,7 +157,7 @@ def write_records(file: HashingFile, batches: Iterable[list[ImageRecord]]) -> Sh
                 members += record.member != ""
             rows += len(records)
             if records:
-                parquet.write_table(to_table(records))
+                parquet.write_table(to_table(records, live=live))
     return Shape(rows, pictures, first, last, views, members)
 
 

@@ -343,8 +343,9 @@ def open_live_rows(
 # -- writing
 
 
-def write_rows(file: HashingFile, batches: Batches) -> None:
-    """Write the rows of records, which `batches` yields by ascending row id, again at each call."""
+def write_rows(file: HashingFile, batches: Batches) -> bool:
+    """Write the rows of records, which `batches` yields by ascending row id, again at each call. Whether any is a part
+    of a Live Photo."""
     file.write(MAGIC)
     builder = ColumnsBuilder()
     offsets = array("q", [file.size_bytes])
@@ -376,6 +377,7 @@ def write_rows(file: HashingFile, batches: Batches) -> None:
     footer = json.dumps(about).encode("ascii")
     file.write(footer)
     file.write(FOOTER.pack(len(footer), MAGIC))
+    return "live" in places
 
 
 def _text(record: ImageRecord) -> bytes:

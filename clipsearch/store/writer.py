@@ -212,7 +212,7 @@ class Writer:
 
     # -- files
 
-    def add_file(self, folder: str, suffix: str, write: Callable[[HashingFile], None]) -> FileRef:
+    def add_file(self, folder: str, suffix: str, write: Callable[[HashingFile], object]) -> FileRef:
         """Write one immutable file: staged, synced, named by the hash of its bytes.
 
         Raises: OutOfSpace, StorageError.
@@ -366,7 +366,7 @@ def _beside_tags(manifest: Manifest | None) -> bytes:
     )
 
 
-def add_file(index_dir: Path, folder: str, suffix: str, write: Callable[[HashingFile], None]) -> FileRef:
+def add_file(index_dir: Path, folder: str, suffix: str, write: Callable[[HashingFile], object]) -> FileRef:
     """Write one immutable file of an index: staged, synced, named by the hash of its bytes. Raises: OutOfSpace."""
     part = index_dir / "staging" / f"{uuid.uuid4().hex}.part"
     with storage_errors(index_dir):

@@ -431,6 +431,7 @@ ASKED_WITH: dict[str, tuple[Any, ...]] = {
     "vector": (5,),
     "vectors": ([],),
     "files_of": (np.arange(3),),
+    "pictures_of": (np.arange(3),),
     "select": (Tagged("seen"),),
     "tag": ("seen",),
     "concept": ("reds",),

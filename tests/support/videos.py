@@ -33,12 +33,15 @@ def write_video(
     tags: dict[str, str] | None = None,
     noise: float = 0.0,
     faststart: bool = False,
+    free_tags: bool = False,
 ) -> None:
     """A video of pictures, each shown for some seconds, or from its moment on. `keys`: frames between key frames; else
-    one where each picture begins. `noise`: so that it does not shrink to nothing."""
+    one where each picture begins. `noise`: so that it does not shrink to nothing. `free_tags`: with `tags` as Apple has
+    them, of any name."""
     import av
 
-    options = {"movflags": "+faststart"} if faststart else {}
+    flags = f"{'+faststart' * faststart}{'+use_metadata_tags' * free_tags}"
+    options = {"movflags": flags} if flags else {}
     grain = np.random.default_rng(0).normal(0, noise, (size[1], size[0], 3)).astype(np.float32)
     with av.open(str(path), "w", options=options) as container:
         container.metadata.update(tags or {})

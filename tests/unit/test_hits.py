@@ -33,15 +33,18 @@ def test_every_answer_tells_the_same_fields() -> None:
     assert list(told) == [*HIT_FIELDS, "others", "words"]
     assert list(hit().record.to_dict("/x")) == OF_PICTURE
     assert set(FoundPicture.model_fields) == {
-        *(*HIT_FIELDS, "others", "words", "thumbnail", "kept", "where"),
+        *(*HIT_FIELDS, "others", "words", "clip", "thumbnail", "moment", "kept", "where"),
         *("index", "index_id", "index_row_id"),  # of a search of several indexes
     }
-    assert set(Picture.model_fields) == {*OF_PICTURE, "thumbnail", "kept", "where"}
+    assert set(Picture.model_fields) == {*OF_PICTURE, "thumbnail", "moment", "kept", "where"}
     brief = {name for name, field in HIT_FIELDS.items() if field.is_brief}
     assert set(Found.model_fields) == {*brief, "others", "words", "date", "index"}
     assert next(csv.reader(io.StringIO(hits_csv([]).decode()))) == list(HIT_FIELDS)
     assert list(CSV_COLUMNS) == OF_PICTURE
-    FoundPicture.model_validate({**hit().to_dict(whole=True), "thumbnail": "/x"}, strict=True)
+    found = {**hit().to_dict(whole=True), "thumbnail": "/x"}
+    FoundPicture.model_validate(found, strict=True)
+    live = {**found, "kept": {**found["kept"], "live": "5B1A"}}
+    FoundPicture.model_validate({**live, "clip": live, "moment": "/y"}, strict=True)
 
 
 RECORDS = st.builds(
@@ -50,7 +53,7 @@ RECORDS = st.builds(
     st.integers(0, 2**64 - 1),
     st.one_of(st.none(), st.text("0123456789abcdef", min_size=32, max_size=32)),
     *(st.one_of(st.none(), st.integers(1, 10**6)), st.one_of(st.none(), st.integers(1, 10**6))),
-    st.builds(PictureMetadata, st.one_of(st.none(), st.text())),
+    st.builds(PictureMetadata, st.one_of(st.none(), st.text()), live=st.one_of(st.none(), st.text())),
     member=st.text(),
     view=st.text(),
     partial=st.one_of(st.none(), st.text()),
@@ -58,10 +61,13 @@ RECORDS = st.builds(
 )
 
 
-@given(record=RECORDS, others=st.lists(RECORDS, max_size=2))
-def test_what_a_program_of_ours_is_told_is_the_whole_record(record: ImageRecord, others: list[ImageRecord]) -> None:
+@given(record=RECORDS, others=st.lists(RECORDS, max_size=2), clip=st.one_of(st.none(), RECORDS))
+def test_what_a_program_of_ours_is_told_is_the_whole_record(
+    record: ImageRecord, others: list[ImageRecord], clip: ImageRecord | None
+) -> None:
     folded = tuple(Hit(1, 0.25, other.path, other, (), 0.5, "maybe") for other in others)
-    whole = Hit(1, 0.5, record.path, record, folded, 0.9, "strong", (Line("é", (0, 1, 2, 3), 0.5),))
+    moving = None if clip is None else Hit(1, 0.25, clip.path, clip, (), 0.5, "maybe")
+    whole = Hit(1, 0.5, record.path, record, folded, 0.9, "strong", (Line("é", (0, 1, 2, 3), 0.5),), None, moving)
     assert Hit.from_dict(json.loads(json.dumps(whole.to_dict(whole=True)))) == whole
 
 
@@ -74,6 +80,8 @@ def test_every_field_of_a_record_is_told_or_kept() -> None:
 def test_the_documentation_lists_them() -> None:
     (table,) = re.findall(r"\*\*A hit\*\* .*?\n\n\| \| \|\n\|---\|---\|\n(.*?)\n\n", API, re.DOTALL)
     documented = [name for row in table.split("\n") for name in re.findall(r"`(\w+)`", row.split("|")[1])]
-    assert sorted(documented) == sorted([*HIT_FIELDS, "others", "words", "thumbnail", "kept", "where"])
+    assert sorted(documented) == sorted(
+        [*HIT_FIELDS, "others", "words", "clip", "thumbnail", "moment", "kept", "where"]
+    )
     (left_out,) = re.findall(r"Hits with the fields above \(without ([^)]*), but with", API)
     assert re.findall(r"`(\w+)`", left_out) == [name for name, field in HIT_FIELDS.items() if not field.is_brief]

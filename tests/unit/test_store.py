@@ -767,7 +767,7 @@ def test_every_byte_of_what_is_derived_from_rows_is_held_against_them(
                     check_fragment(tmp_path, dataclasses.replace(fragment, rows_file=ref))
         damaged = bytearray(whole)
         damaged[8 + whole[8:].index(b"p4.jpg")] ^= 1  # in a row's own text
-        ref = writer.add_file("rows", ".rows", lambda file: file.write(damaged))  # type: ignore[arg-type]
+        ref = writer.add_file("rows", ".rows", lambda file: file.write(damaged))
         with pytest.raises(CorruptIndex, match="row 4 does not match"):
             check_fragment(tmp_path, dataclasses.replace(fragment, rows_file=ref))
         for missing in (rows[:-1], rows[1:], rows[::-1]):

@@ -175,6 +175,7 @@ def describe(embedded: Embedded, path: str, *, beside: bool = True) -> PictureMe
         words.keywords,
         words.people,
         words.rating,
+        live=next((said.live for said in inside if said.live is not None), None),
     )
 
 

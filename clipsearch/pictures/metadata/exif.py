@@ -17,7 +17,15 @@ from typing import IO, Any, TypeVar
 from PIL import Image
 
 from clipsearch.pictures.metadata.moments import Moment, read_moment, with_fraction
-from clipsearch.pictures.metadata.statements import NOTHING, Said, camera_of, degrees_of, place_of, text_of
+from clipsearch.pictures.metadata.statements import (
+    NOTHING,
+    Said,
+    camera_of,
+    degrees_of,
+    live_of,
+    place_of,
+    text_of,
+)
 from clipsearch.pictures.metadata.words import Words, decoded, decoded_utf16, levels_of, stars
 
 T = TypeVar("T")
@@ -206,7 +214,21 @@ def said_in_exif(exif: Exif | None) -> Said:
     if (moment := _gps_moment(gps)) is not None:
         dates["exif:GPSDateStamp"] = moment
     place = place_of(_degrees(gps, 2, 1, "NS"), _degrees(gps, 4, 3, "EW"))
-    return Said(dates, place, camera_of(_field(exif, _MAKE), _field(exif, _MODEL)), _words(exif, details))
+    camera = camera_of(_field(exif, _MAKE), _field(exif, _MODEL))
+    return Said(dates, place, camera, _words(exif, details), _live(_bytes_of(field(_MAKER_NOTE))))
+
+
+_MAKER_NOTE, _CONTENT_IDENTIFIER = 0x927C, 0x0011
+_APPLE = b"Apple iOS\0"
+
+
+def _live(note: bytes | None) -> str | None:
+    """What says that a picture is the still of a Live Photo, in what Apple's phones note: tags of their own, whose
+    places count from the beginning of the note."""
+    if note is None or not note.startswith(_APPLE):
+        return None
+    order = ">" if note[12:14] == b"MM" else "<"
+    return live_of(Tags(io.BytesIO(note), order, False, [14]).get(_CONTENT_IDENTIFIER))
 
 
 _DESCRIPTION, _USER_COMMENT, _RATING, _RATING_PERCENT = 0x010E, 0x9286, 0x4746, 0x4749

@@ -25,11 +25,13 @@ class Said:
     place: Place | None = None
     camera: str | None = None
     words: Words = NO_WORDS
+    live: str | None = None  # see `live_of`
 
 
 NOTHING = Said()
 
 
+_UUID = re.compile(r"[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}")
 # What stands behind a NUL is left over from something else, but for the time of a day that stands before it.
 _NUL_IN_MOMENT = re.compile(r"(?<=\d)\0+(?=\s?\d{1,2}:\d\d(?::|\b))")
 
@@ -44,6 +46,12 @@ def text_of(value: object, longest: int = 4 * LONGEST_TEXT) -> str:
         return ""
     value = _NUL_IN_MOMENT.sub(" ", value[:longest].strip("\0 ")).split("\0")[0]
     return " ".join("".join(c if c.isprintable() else " " for c in value).split())
+
+
+def live_of(value: object) -> str | None:
+    """What Apple's phones write into the still and the clip of a Live Photo, and into no others: a UUID."""
+    text = text_of(value).upper()
+    return text if _UUID.fullmatch(text) else None
 
 
 def camera_of(make: object, model: object) -> str | None:
