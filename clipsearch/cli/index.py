@@ -119,7 +119,7 @@ def index_command(
         bool | None,
         typer.Option(
             "--regions/--no-regions",
-            help="Also keep the vectors of four tiles of each picture, to find small things (docs/views.md). Saved.",
+            help="Also keep the vectors of four tiles of each picture, to find parts of it (docs/views.md). Saved.",
         ),
     ] = None,
     prune: Annotated[

@@ -39,6 +39,11 @@ SAMPLE_BLOCK_ROWS = 16  # neighbours are read together: few places on the disk, 
 LEAST_SPREAD = 1e-6
 SAME_PICTURE = 0.99  # from here on a picture is the one that was asked with, whatever else there is
 FEWEST_PICTURES = 24  # fewer say little of how alike pictures are: drawings stand beside them
+BY_CHANCE = 0.5
+"""How much of what regions add over a sample is taken off. Of hits of captions that are called maybe, 52 % are right
+with whole pictures; with regions 49 % (0), 55 % (0.5), 59 % (1). Something passes for 16 % of the captions of what is
+not there; 20, 14, 11 %; and for 56 % of those of what is; 64, 58, 51 % (360 photographs of Flickr8k's development
+files)."""
 FEWEST_ROWS = 4  # fewer pictures have no mean and spread to speak of
 CALIBRATION = Path(__file__).with_name("confidence.json")
 DRAWINGS = Path(__file__).parent.parent / "training" / "anchor.tar"  # 117 drawings, in the public domain
@@ -198,8 +203,11 @@ class Background:
         self._regions = regions
 
     def as_whole(self, query: FloatArray, scores: FloatArray, best: float | None) -> tuple[FloatArray, float | None]:
-        """Scores of pictures with their regions (`search.regions`), as far from what the sample scores as whole
-        pictures': the best of several is higher by chance. Shapes: query (D,), scores (K,)."""
+        """Scores of pictures with their regions (`search.regions`) on the scale of whole pictures': the best of several
+        is higher by chance. Shapes: query (D,), scores (K,).
+
+        Halfway between what they are, and what has their mean and spread over the sample: see BY_CHANCE.
+        """
         if self._regions is None or len(self._sample) < FEWEST_ROWS:
             return scores, best
         which, vectors = self._regions
@@ -209,7 +217,8 @@ class Background:
         ratio = _spread(plain) / _spread(sampled)
 
         def as_whole(score: FloatArray) -> FloatArray:
-            told = np.minimum(score, usual + ratio * (score - middle))
+            alike = np.minimum(score, usual + ratio * (score - middle))
+            told = (1 - BY_CHANCE) * score + BY_CHANCE * alike
             return np.where(score >= SAME_PICTURE, score, told)
 
         told = None if best is None else float(as_whole(np.array([best], np.float32))[0])

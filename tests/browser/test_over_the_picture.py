@@ -306,6 +306,20 @@ def test_the_part_that_a_hit_is_has_a_frame(open_page: Open, tmp_path: Path) -> 
         assert place(page, page.locator(".cs-part")) == pytest.approx([0.25, 0.25, 0.5, 0.5], abs=0.01)
 
 
+def test_the_tile_that_a_picture_is_found_by_has_a_frame(open_page: Open, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    image = Image.new("RGB", (1200, 800), COLOURS["grey"])
+    image.paste(COLOURS["blue"], (800, 500, 1200, 800))
+    image.save(photos / "a.png")
+    Image.new("RGB", (480, 360), COLOURS["red"]).save(photos / "b.png")
+    options = clipsearch.IndexOptions(regions=True)
+    with running([clipsearch.index(photos, encoder=FakeEncoder(), options=options).index]) as site:
+        page = opened(open_page, site, "blue name:a.png", "a.png")
+        assert place(page, page.locator(".cs-part")) == pytest.approx([0.4, 0.4, 0.6, 0.6], abs=0.01)
+        expect(page.locator(".cs-shot")).to_have_count(0)  # tiles are no shots
+
+
 def test_an_animated_picture_has_a_strip_and_is_shown_as_a_picture(open_page: Open, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
