@@ -444,5 +444,5 @@ def _print_report(report: IndexReport, place: Path) -> None:
         print(f"  left out: {reasons}")
     found = count(report.pictures, "picture")
     if report.rows != report.pictures:
-        found += f" ({report.rows:,} rows, with shots of videos and pages of documents)"
+        found += f" ({report.rows:,} rows, with shots of videos, pages of documents and angles of 3-D models)"
     print(f'{found} in the index. Search with: clipsearch query "a dog on a beach" --index {quoted(place)}')

@@ -50,7 +50,9 @@ def status(
         return
     print(f"pictures    {found.pictures:,}")
     if found.rows != found.pictures:
-        print(f"              in {found.rows:,} rows, with shots of videos and pages of documents")
+        print(
+            f"              in {found.rows:,} rows, with shots of videos, pages of documents and angles of 3-D models"
+        )
     if found.partial:
         print(f"              {len(found.partial):,} of them partly read")
     if found.missing:

@@ -7,7 +7,7 @@ import { button, icon, make } from "./dom.js";
 import { baseName } from "./gallery.js";
 import { t } from "./messages.js";
 import { Overlay, surety } from "./overlay.js";
-import { Shots, pageOf } from "./shots.js";
+import { Shots, angleOf, pageOf } from "./shots.js";
 import { pictures } from "./tables.js";
 import PhotoSwipe from "./vendor/photoswipe.js";
 
@@ -247,9 +247,9 @@ export class Viewer {
     return Boolean(video);
   }
 
-  /** Show another page of the document; or a shot of the video, and play from there where that is allowed. */
+  /** Show another page of the document or angle of the model; or a shot of the video, and play from there where that is allowed. */
   showPart(place, part) {
-    if (pageOf(part) === null) this.playShot(place, part);
+    if (pageOf(part) === null && angleOf(part) === null) this.playShot(place, part);
     else this.showPage(part);
   }
 
