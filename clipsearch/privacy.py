@@ -139,6 +139,7 @@ SILENT = {
     "tokenizers": "fetches only by from_pretrained, which is not used",
     "torch": "its usage hooks are empty outside the companies that fill them; torch.hub, which fetches, is not used",
     "torchvision": "fetches weights and data sets only when asked for them",
+    "trimesh": "fetches addresses and runs programs only where asked to; clipsearch gives it the bytes of files",
     "typer": "no network code",
     "usearch": "no network code; benchmarks only",
     "uvicorn": "serves",

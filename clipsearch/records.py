@@ -165,9 +165,17 @@ class ImageRecord:
     @property
     def page(self) -> int | None:
         """The number of a page of a document, from 1; None for what is none."""
-        number = self.view.removeprefix("page=")
-        is_page = number != self.view and number.isascii() and number.isdecimal() and len(number) < 10
-        return int(number) if is_page else None
+        return self._numbered("page=")
+
+    @property
+    def angle(self) -> int | None:
+        """From which of its angles a 3-D model is seen, from 1; None for what is none."""
+        return self._numbered("angle=")
+
+    def _numbered(self, prefix: str) -> int | None:
+        number = self.view.removeprefix(prefix)
+        is_number = number != self.view and number.isascii() and number.isdecimal() and len(number) < 10
+        return int(number) if is_number else None
 
     @property
     def is_region(self) -> bool:
@@ -176,9 +184,10 @@ class ImageRecord:
 
     @property
     def part_at(self) -> float | None:
-        """Where in its file a part is, as decoders are asked for it: a second of a video, a page of a document; None
-        for a whole file."""
-        return self.start_s if self.page is None else float(self.page)
+        """Where in its file a part is, as decoders are asked for it: a second of a video, a page of a document, an
+        angle of a 3-D model; None for a whole file."""
+        number = self.angle if self.page is None else self.page
+        return self.start_s if number is None else float(number)
 
     def where(self, path: str) -> str:
         """What is seen, and where: `path`, or a part of what is there, as trip.mp4#t=73 or scan.pdf#page=3."""
@@ -218,6 +227,11 @@ class ImageRecord:
 def page_view(number: int) -> str:
     """The locator of a page of a document."""
     return f"page={number}"
+
+
+def angle_view(number: int) -> str:
+    """The locator of an angle of a 3-D model."""
+    return f"angle={number}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""The pages of a document: each is a row. They are read a part at a time, as videos are (`shots`)."""
+"""The pages of a document, or the angles of a 3-D model: each is a row. They are read in parts, as videos are
+(`shots`)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from dataclasses import dataclass, field
 from clipsearch.indexer.scan import FoundFile
 from clipsearch.indexer.shots import MOST_FAILURES, Shot, Video
 from clipsearch.pictures.pool import DecodeResult
-from clipsearch.records import FloatArray, page_view
+from clipsearch.records import FloatArray, angle_view, page_view
 
 
 @dataclass(slots=True)
@@ -52,7 +53,8 @@ class Document(Video):
     def shots(self) -> list[Shot]:
         """Its pages in their order."""
         pages = zip(self.times_s, self.vectors, self.looks, self.sizes, strict=True)
-        return [Shot(page_view(int(page)), vector, look, size) for page, vector, look, size in pages]
+        locate = angle_view if self.first.metadata.format == "MESH" else page_view
+        return [Shot(locate(int(page)), vector, look, size) for page, vector, look, size in pages]
 
 
 def watched(file: FoundFile, first: DecodeResult) -> Video:

@@ -169,7 +169,7 @@ class _Pass:
             if (views := columns.numbers.get("view")) is not None:
                 parts_of_files = np.flatnonzero(wanted & (views != 0))
                 wanted = wanted & (views == 0)  # not a moment of a video, but of an animated picture
-                moving = [at for at in parts_of_files.tolist() if columns.starts[at] and not _is_video(rows, at)]
+                moving = [at for at in parts_of_files.tolist() if columns.starts[at] and not _has_no_words(rows, at)]
                 wanted[moving] = True
                 is_page = rows.alive & columns.hashes.any(axis=1) & np.isin(views, page_keys())
                 wanted |= is_page
@@ -436,6 +436,6 @@ def page_keys() -> IntArray:
     return np.array([name_key(page_view(number)) for number in range(1, MOST_PAGES + 1)], np.int64)
 
 
-def _is_video(rows: LiveRows, at: int) -> bool:
-    """Whether the picture at a position is a part of a video."""
-    return rows.file.record(at).metadata.format == "VIDEO"
+def _has_no_words(rows: LiveRows, at: int) -> bool:
+    """Whether the picture at a position is a part of a video or of a 3-D model."""
+    return rows.file.record(at).metadata.format in ("VIDEO", "MESH")

@@ -106,7 +106,7 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 
 def rows_of(regions: int) -> str:
     """What rows of an index are beside pictures. `regions`: of each picture."""
-    parts = "shots of videos and pages of documents"
+    parts = "shots of videos, pages of documents and angles of 3-D models"
     return f"with regions of pictures, {parts}" if regions else f"with {parts}"
 
 

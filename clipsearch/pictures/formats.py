@@ -14,11 +14,12 @@ from typing import Literal, NamedTuple
 from clipsearch.records import SkipStatus
 
 Kind = Literal[
-    "JPEG", "PNG", "WEBP", "GIF", "BMP", "JPEG2000", "RAW", "TIFF", "AVIF", "HEIF", "PPM", "DIB", "PDF", "VIDEO"
-]  # what clipsearch reads; all but four are Pillow's names
+    "JPEG", "PNG", "WEBP", "GIF", "BMP", "JPEG2000", "RAW", "TIFF", "AVIF", "HEIF", "PPM", "DIB", "PDF", "MESH", "VIDEO"
+]  # what clipsearch reads; all but five are Pillow's names
 
 HEAD_BYTES = 4096  # what `identify` wants to see of a file
 TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")  # classic and BigTIFF
+_STL_HEAD_BYTES = 84
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 
 
@@ -70,6 +71,28 @@ def video_container(head: bytes) -> str | None:
 def _is_pdf(head: bytes, name: str) -> bool:
     """Readers accept a document that begins within the first 1,024 bytes of what is called one."""
     return head.startswith(b"%PDF-") or (_kind_by_name(name) == "PDF" and b"%PDF-" in head[:1024])
+
+
+def _is_mesh(head: bytes, name: str) -> bool:
+    """After PDF: a binary STL has no signature, so it goes by its name."""
+    return mesh_container(head, name) is not None
+
+
+def mesh_container(head: bytes, name: str) -> str | None:
+    """Which of glb, gltf, ply, obj and stl a 3-D model is, by its first bytes and name; None for what is none."""
+    if head.startswith(b"glTF"):
+        return "glb"
+    if head.startswith((b"ply\n", b"ply\r")):
+        return "ply"
+    extension = _extension(name)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if extension == "gltf" and text.startswith(b"{"):
+        return "gltf"
+    if extension == "obj" and b"\0" not in head and text[:1] in b"#vfomgsul":  # programs have such files, too
+        return "obj"
+    is_text = text[:5].lower() == b"solid"
+    is_binary = len(head) >= _STL_HEAD_BYTES and any(head[80:84]) and head[3:6] != b"STL"  # as subtitles have it
+    return "stl" if extension == "stl" and (is_text or is_binary) else None
 
 
 def _is_dib(head: bytes, name: str) -> bool:
@@ -219,6 +242,15 @@ FORMATS: tuple[Format, ...] = (
         extra="pdf",
         module="pypdfium2",
     ),
+    Format(
+        "MESH",
+        "3-D model (STL, OBJ, PLY, glTF)",
+        "stl obj ply glb gltf",
+        "model/stl model/obj model/ply model/gltf-binary model/gltf+json",
+        test=_is_mesh,
+        extra="3d",
+        module="trimesh",
+    ),
     Format(  # last
         "VIDEO",
         "video (MP4, QuickTime, Matroska, WebM, AVI)",
@@ -281,6 +313,7 @@ UNSUPPORTED = (
 
 IN_PARTS: dict[Kind, tuple[str, str]] = {
     "PDF": ("one PDF document", "PDF documents"),
+    "MESH": ("one 3-D model", "3-D models"),
     "VIDEO": ("one video", "videos"),
 }
 """Formats whose files are read a part at a time and seen as several things, and what one and many files are called."""

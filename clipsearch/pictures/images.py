@@ -28,7 +28,7 @@ import xxhash
 from PIL import Image, ImageChops, ImageFile
 
 from clipsearch.errors import UnreadablePicture
-from clipsearch.pictures import animation, holes, pdf, repair, tiff, video
+from clipsearch.pictures import animation, holes, meshes, pdf, repair, tiff, video
 from clipsearch.pictures.appearance import NOT_SEEN, Appearance, appearance
 from clipsearch.pictures.formats import (
     HEAD_BYTES,
@@ -94,7 +94,7 @@ __all__ = [
 MAX_PIXELS = 2**28
 _MAX_DRAFT_FACTOR = 4
 
-_A_PART_OF: dict[Kind, str] = {"VIDEO": "a video", "PDF": "a PDF document"}
+A_PART_OF: dict[Kind, str] = {"VIDEO": "a video", "PDF": "a PDF document", "MESH": "a 3-D model"}
 _DOCUMENT, _SCREENSHOT = (1 << TRAITS.index(trait) for trait in ("document", "screenshot"))
 _WITH_CLIPS = ("JPEG", "HEIF", "AVIF")  # of motion photos
 _BESIDE_UNREAD = "a file beside it, which may say more of it, cannot be read"
@@ -279,7 +279,7 @@ class PictureFile:
             if kind is None:
                 raise UnreadablePicture(self.path, *classify_unidentified(head, name))
             if kind in IN_PARTS and not (is_in_parts(name) or is_installed(format_of(kind))):
-                raise UnreadablePicture(self.path, "not_a_picture", _A_PART_OF[kind])
+                raise UnreadablePicture(self.path, "not_a_picture", A_PART_OF[kind])
             self.kind: Kind = kind
             self._head: bytes | None = head
         except BaseException:
@@ -343,7 +343,7 @@ class PictureFile:
         """
         if self.kind in IN_PARTS and crop is not None:
             raise UnreadablePicture(
-                self.path, "unreadable", f"only a part of a picture can be searched for, not of {_A_PART_OF[self.kind]}"
+                self.path, "unreadable", f"only a part of a picture can be searched for, not of {A_PART_OF[self.kind]}"
             )
         if self.kind in IN_PARTS:
             first = self.frame_at(0.0, preprocessing)
@@ -426,15 +426,21 @@ class PictureFile:
     def read_pages(
         self, preprocessing: Preprocessing, *, after: int, most: int
     ) -> tuple[pdf.PagesRead, PixelArray, list[Appearance]]:
-        """Some pages of a document after one, as an encoder is given them, and what their pixels say.
+        """Some pages of a document, or angles of a 3-D model, after one, as an encoder is given them, and what their
+        pixels say.
 
         Shape: (F, H, W, 3) uint8. Raises: UnreadablePicture.
         """
         with self._reading_part():
             shortest = _DRAFT_FACTOR * max(preprocessing.width, preprocessing.height)
-            read = pdf.read_pages(self._stream, after=after, most=most, shortest=shortest)
+            if self.kind == "MESH":
+                read = meshes.read_angles(
+                    self._stream, self.path, beside=self._is_on_disk, after=after, most=most, shortest=shortest
+                )
+            else:
+                read = pdf.read_pages(self._stream, after=after, most=most, shortest=shortest)
         decoded = [_Decoded(page.image, page.size, None, None, Embedded()) for page in read.pages]
-        looks = [_look_of_page(one) for one in decoded]
+        looks = [_look_of_page(one) for one in decoded] if self.kind == "PDF" else [NOT_SEEN] * len(decoded)
         empty = np.empty((0, preprocessing.height, preprocessing.width, 3), np.uint8)
         pixels = [_resize_and_crop(one, preprocessing) for one in decoded]
         return read, np.stack(pixels) if pixels else empty, looks
@@ -448,9 +454,10 @@ class PictureFile:
     def metadata(self) -> tuple[PictureMetadata, bool]:
         """What is known of a video or document, and whether a file beside it that may say more could not be read."""
         embedded = Embedded(self.kind)
-        with suppress(UnreadablePicture), self._reading_part():
-            read_said = video.read_said if self.kind == "VIDEO" else pdf.read_said
-            embedded = Embedded(self.kind, (read_said(self._stream),))
+        if self.kind != "MESH":  # which says nothing of itself
+            with suppress(UnreadablePicture), self._reading_part():
+                read_said = video.read_said if self.kind == "VIDEO" else pdf.read_said
+                embedded = Embedded(self.kind, (read_said(self._stream),))
         try:
             return describe(embedded, self.path, beside=self._is_on_disk), False
         except OSError:
@@ -466,10 +473,10 @@ class PictureFile:
         """The stream as it is: what is read in parts is not brought into memory. Raises: UnreadablePicture."""
         if not is_installed(format_of(self.kind)):
             raise UnreadablePicture(self.path, "missing_extra", missing_extra(self.kind))
-        with self._reporting_errors("video" if self.kind == "VIDEO" else "document"):
+        with self._reporting_errors({"VIDEO": "video", "MESH": "model"}.get(self.kind, "document")):
             try:
                 yield
-            except (video.VideoError, pdf.PdfError) as error:
+            except (video.VideoError, pdf.PdfError, meshes.MeshError) as error:
                 raise UnreadablePicture(self.path, error.status, error.reason) from error
 
     def frame_at(self, time_s: float, preprocessing: Preprocessing) -> Picture:
@@ -483,10 +490,14 @@ class PictureFile:
         return Picture(seen, *size, PictureMetadata(self.kind), None)
 
     def _part_at(self, place: float, fit: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
-        """What a video shows at a moment, or a document on a page, and its own size. Raises: UnreadablePicture."""
+        """What a video shows at a moment, a document on a page, a model from an angle, and its own size.
+
+        Raises: UnreadablePicture."""
         with self._reading_part():
             if self.kind == "VIDEO":
                 return video.frame_at(self._stream, place, fit=fit)
+            if self.kind == "MESH":
+                return meshes.angle_at(self._stream, self.path, int(place), beside=self._is_on_disk, fit=fit)
             return pdf.page_at(self._stream, int(place), fit=fit)
 
     @contextmanager

@@ -136,9 +136,10 @@ def _read_part(file: PictureFile, preprocessing: Preprocessing, slot: PixelArray
 
 def _read_pages(file: PictureFile, preprocessing: Preprocessing, slot: PixelArray, after: int) -> dict[str, Any]:
     """Read pages of a document after one into `slot`, shape (F, H, W, 3); of one that nobody has seen yet (-1), the
-    first. Returns what is told of them. Raises: UnreadablePicture."""
+    first. Or angles of a 3-D model, all at once. Returns what is told of them. Raises: UnreadablePicture."""
     is_first = after < 0
-    read, pixels, looks = file.read_pages(preprocessing, after=max(0, after), most=1 if is_first else len(slot))
+    most = 1 if is_first and file.kind == "PDF" else len(slot)
+    read, pixels, looks = file.read_pages(preprocessing, after=max(0, after), most=most)
     slot[: len(pixels)] = pixels
     width, height = read.pages[0].size if read.pages else (0, 0)
     told: dict[str, Any] = {"width": width, "height": height, "pieces": len(pixels), "partial": read.partial}
@@ -211,7 +212,7 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
             member = _read_member(task) if "member" in task else None
             with images.PictureFile(task.get("member", task["path"]), member) as file:
                 if member is not None and file.kind in IN_PARTS:
-                    what = "a video" if file.kind == "VIDEO" else "a PDF document"
+                    what = images.A_PART_OF[file.kind]
                     raise UnreadablePicture(
                         file.path, "not_a_picture", f"{what} in an archive, which nobody reads there"
                     )

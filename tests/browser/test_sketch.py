@@ -265,12 +265,12 @@ def test_fingers_and_pens_draw(open_page: Open) -> None:
 @pytest.mark.parametrize("size", ["desktop", "phone", "small phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_sheet_fits_is_accessible_and_white_in_the_dark(open_page: Open, size: str, scheme: str) -> None:
-    windows = {
+    windows: dict[str, Any] = {
         "desktop": {"viewport": {"width": 1440, "height": 900}},
         "phone": PHONE,
         "small phone": {**PHONE, "viewport": {"width": 320, "height": 560}},
     }
-    width = windows[size]["viewport"]["width"]  # type: ignore[index]
+    width = windows[size]["viewport"]["width"]
     page = open_page(color_scheme=scheme, **windows[size])
     box = page.locator(".cs-query").bounding_box()
     assert box is not None

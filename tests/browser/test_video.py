@@ -147,7 +147,8 @@ def test_the_moment_of_a_motion_photo_plays_once_over_it(open_page: Open, moving
         video = page.locator(".cs-video")
         expect(video).to_have_count(0)  # the picture first
         page.evaluate(WATCH)
-        for play in (lambda: page.click(MOMENT), lambda: page.keyboard.press("m")):
+        plays: list[Callable[[], None]] = [lambda: page.click(MOMENT), lambda: page.keyboard.press("m")]
+        for play in plays:
             page.evaluate("window.seen = null")
             play()
             until(page, "window.seen?.played > 0.8 && window.seen.muted")

@@ -40,7 +40,7 @@ def test_every_kind_is_a_line_and_every_extension_means_one_format() -> None:
     for found in FORMATS:
         assert set(found.same.split()) <= set(found.extensions.split())
         assert found.signatures or found.test is not None
-        assert found.plugin is not None or found.kind in ("RAW", "PDF", "VIDEO")
+        assert found.plugin is not None or found.kind in ("RAW", "PDF", "MESH", "VIDEO")
         if found.plugin is not None and found.extra is None:
             assert hasattr(import_module(found.plugin[0]), found.plugin[1])
 

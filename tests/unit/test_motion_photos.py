@@ -110,7 +110,7 @@ def test_what_lost_its_clip_is_a_picture_like_any_other(clip: bytes, tmp_path: P
         start = clip_start(content)
         assert start is not None
         (tmp_path / name).write_bytes(content[:start])
-        assert clip_start(content[:start]) is clip_span(content[:start]) is None
+        assert (clip_start(content[:start]), clip_span(content[:start])) == (None, None)
         if not name.endswith("heic"):  # whose box then lacks its end
             assert not is_motion(tmp_path / name)
     for other in (still() + clip, clip, b"", b"\xff\xd8" + b"MotionPhoto_Data" * 9, still("HEIF")):

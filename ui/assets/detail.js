@@ -4,7 +4,7 @@ import { exposure, thumbnail } from "./api.js";
 import { button, make, shown } from "./dom.js";
 import { bandTitle, baseName, clock } from "./gallery.js";
 import { bytes, country, locale, localMoment, moment, number, t } from "./messages.js";
-import { pageOf, placeOf } from "./shots.js";
+import { angleOf, pageOf, placeOf } from "./shots.js";
 
 const MOST_KEPT = 500;
 
@@ -67,7 +67,8 @@ export class Detail {
     if (hit.columns?.length) rows.push([t("fact.columns"), this.values("column", hit.columns, (one) => one.replace("=", ": "))]);
     if (hit.rating) rows.push([t("fact.rating"), hit.rating < 0 ? t("fact.rejected") : `${"★".repeat(hit.rating)}${"☆".repeat(5 - hit.rating)}`]);
     const place = placeOf(hit);
-    if (place !== null) rows.push(pageOf(hit) === null ? [t("fact.moment"), clock(place)] : [t("fact.page"), number(place)]);
+    const kind = pageOf(hit) !== null ? "fact.page" : angleOf(hit) !== null ? "fact.angle" : "fact.moment";
+    if (place !== null) rows.push([t(kind), kind === "fact.moment" ? clock(place) : number(place)]);
     if (hit.band) rows.push([t("fact.match"), bandTitle(hit)]);
     else if (typeof hit.score === "number") rows.push([t("fact.score"), hit.score.toLocaleString(locale, { minimumFractionDigits: 3, maximumFractionDigits: 3 })]);
     const size = hit.width ? `${number(hit.width)} × ${number(hit.height)}, ${bytes(hit.size_bytes)}` : bytes(hit.size_bytes);

@@ -259,6 +259,8 @@ export class Gallery {
     }
     if (hit.view?.startsWith("page=")) {
       tile.append(make("span.cs-moment", { title: t("tile.page") }, t("tile.page_n", { n: Number.parseInt(hit.view.slice(5), 10) })));
+    } else if (hit.view?.startsWith("angle=")) {
+      tile.append(make("span.cs-moment", { title: t("tile.angle") }, t("tile.model")));
     } else if (hit.view?.startsWith("t=")) {
       tile.append(make("span.cs-moment", { title: t("tile.moment") }, clock(Number.parseFloat(hit.view.slice(2)))));
     }

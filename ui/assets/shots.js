@@ -1,4 +1,4 @@
-// The shots of a video, or the pages of a document, below it in the large view: each plays from its moment, or is shown.
+// The shots of a video, the pages of a document, or the angles of a 3-D model, below it in the large view: each plays from its moment, or is shown.
 
 import { thumbnail } from "./api.js";
 import { make } from "./dom.js";
@@ -8,8 +8,11 @@ import { number, t } from "./messages.js";
 /** Which page of a document a hit is; null for what is none. */
 export const pageOf = ({ view }) => (view?.startsWith("page=") ? Number.parseInt(view.slice(5), 10) : null);
 
-/** Where in its file a part is: a second of a video, a page of a document; null for a whole file. */
-export const placeOf = (hit) => pageOf(hit) ?? (hit.view?.startsWith("t=") ? Number.parseFloat(hit.view.slice(2)) : null);
+/** Which angle of a 3-D model a hit is; null for what is none. */
+export const angleOf = ({ view }) => (view?.startsWith("angle=") ? Number.parseInt(view.slice(6), 10) : null);
+
+/** Where in its file a part is: a second of a video, a page of a document, an angle of a model; null for a whole file. */
+export const placeOf = (hit) => pageOf(hit) ?? angleOf(hit) ?? (hit.view?.startsWith("t=") ? Number.parseFloat(hit.view.slice(2)) : null);
 
 export class Shots {
   /** `on` has views(hit), index(), play(part), drawn(there). */
@@ -51,15 +54,15 @@ export class Shots {
       this.on.drawn(false);
     }
     if (!hit || placeOf(hit) === null) return;
-    const isDocument = pageOf(hit) !== null;
-    this.root.setAttribute("aria-label", t(isDocument ? "shots.pages" : "shots.label"));
+    const [isDocument, isModel] = [pageOf(hit) !== null, angleOf(hit) !== null];
+    this.root.setAttribute("aria-label", t(isDocument ? "shots.pages" : isModel ? "shots.angles" : "shots.label"));
     let views;
     try { views = await this.on.views(hit); } catch { return; } // it is gone, or another index is served
     if (this.of !== hit || views.length < 2) return;
-    this.parts = views.map(({ row_id, view, page, start_s: start }) => ({ row_id, view, content_hash: hit.content_hash, place: page ?? start ?? 0 }));
+    this.parts = views.map((part) => ({ row_id: part.row_id, view: part.view, content_hash: hit.content_hash, place: placeOf(part) ?? 0 }));
     this.root.replaceChildren(...this.parts.map((part) => {
-      const said = isDocument ? number(part.place) : clock(part.place);
-      const title = isDocument ? t("shots.page", { n: part.place }) : t("shots.play", { time: said });
+      const said = isDocument || isModel ? number(part.place) : clock(part.place);
+      const title = isDocument ? t("shots.page", { n: part.place }) : isModel ? t("shots.angle", { n: part.place }) : t("shots.play", { time: said });
       const image = make("img", { alt: "", loading: "lazy", width: 96, height: 64, src: thumbnail(part, this.on.index(), 128) });
       return make("button.cs-shot", { type: "button", tabIndex: -1, "aria-label": title, title, onclick: () => this.on.play(part) },
         image, make("span", {}, said));
