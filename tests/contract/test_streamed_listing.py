@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -131,6 +133,18 @@ def test_a_page_that_is_refused_once_is_asked_for_again(
     assert (report.found, report.encoded) == (PICTURES, PICTURES)
 
 
+def test_a_server_that_loses_the_thread_deletes_nothing(
+    bucket: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    index = tmp_path / "index"
+    run(encoder, index)
+    lost = re.compile(rb"<NextContinuationToken>.*?</NextContinuationToken>")
+    wire.change = lambda page: lost.sub(b"", page)
+    with pytest.raises(StorageError, match="does not say where its listing goes on"):
+        run(encoder, index)
+    assert pictures(index) == PICTURES
+
+
 def test_a_run_that_is_killed_while_it_lists_goes_on(
     bucket: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder
 ) -> None:
@@ -197,6 +211,26 @@ def test_what_moved_is_told_although_its_new_name_comes_first(
     assert (report.encoded, report.pictures) == (0, PICTURES + 1)
     assert encoder.images_encoded == PICTURES
     assert verify(index).ok
+
+
+def test_what_keeps_its_time_where_it_goes_is_not_even_fetched(
+    tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = fsspec.filesystem("memory").store
+    address, options = as_address("memory://bucket"), IndexOptions(workers=1)
+    try:
+        for folder in "abc":
+            for number in range(4):
+                fsspec.filesystem("memory").pipe(f"/bucket/{folder}/{number}.jpg", jpeg(ord(folder) * 9 + number))
+        index_folder(address, encoder, index=tmp_path / "index", options=options)
+        store["/bucket/a/moved.jpg"] = store.pop("/bucket/c/2.jpg")
+        monkeypatch.setattr(remote.Storage, "fetch", None)
+        report = index_folder(address, encoder, index=tmp_path / "index", options=options)
+        assert (report.renamed, report.unchanged, report.removed, report.missing) == (1, 11, 0, 0)
+        assert "a/moved.jpg" in vectors(tmp_path / "index", encoder)
+    finally:
+        for name in [name for name in store if name.startswith("/bucket/")]:
+            del store[name]
 
 
 def test_everything_gone_is_no_deletion(bucket: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder) -> None:
