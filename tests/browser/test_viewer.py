@@ -629,3 +629,15 @@ def test_axe_has_no_axe_findings(open_page: Open, pictures: Site, scheme: Any) -
     total = len(sizes)
     assert sorted(int(place) for place, _ in sizes) == list(range(1, total + 1))
     assert {size for _, size in sizes} == {str(total)}
+
+
+def test_a_part_is_searched_on_a_phone_while_the_panel_is_open(open_page: Open) -> None:
+    page = open_page("/?q=red", **PHONE)
+    page.locator(".cs-tile[data-n='0'] .cs-open").tap()
+    page.wait_for_selector(".pswp--open")
+    page.locator(".cs-view[title*='(i)']").tap()
+    expect(page.locator(".cs-detail")).to_be_visible()
+    page.locator(".cs-view[title*='(r)']").tap()
+    expect(page.locator(".cs-detail")).to_be_hidden()
+    page.locator(".cs-crop-bar .cs-plain").tap()
+    expect(page.locator(".cs-detail")).to_be_visible()
