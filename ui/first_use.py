@@ -1,7 +1,8 @@
 """First use: a folder without an index, which the page offers to index; and the indexes that were used before.
 
-The folder is the one that `clipsearch ui` was started with or in, and the indexes are those of the registry: a browser
-names no path. Nothing is written before somebody asks for it, and what was done is kept when the server ends.
+The folder is the one that `clipsearch ui` was started with or in, or one that is named in the page where only this
+machine can ask; the indexes are those of the registry. Nothing is written before somebody asks for it, and what was
+done is kept when the server ends.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from clipsearch import config
 from clipsearch.encoder import Encoder
 from clipsearch.errors import ClipsearchError, UnknownIndex
 from clipsearch.filenames import readable, to_bytes
+from clipsearch.places import expanded
 from clipsearch.server import messages
+from clipsearch.server.originals import is_of_this_machine
 from clipsearch.server.routes import FAILED, AsciiJSON, Service, documented, told_error
 
 if TYPE_CHECKING:
@@ -58,6 +62,7 @@ class SetUpAnswer(BaseModel):
     problem: str | None
     error: Annotated[messages.Problem | None, Field(description="The same, as answers tell errors.")]
     index: Annotated[str | None, Field(description="Name of the index, once there are pictures in it.")]
+    others: Annotated[bool, Field(description="Whether another folder may be named instead.")]
 
 
 class KnownAnswer(BaseModel):
@@ -80,6 +85,12 @@ class OpenRequest(messages.Request):
     id: Annotated[str, Field(pattern="^[0-9a-f]{32}$", description="Its id, as /v1/start returns it.")]
 
 
+class FolderRequest(messages.Request):
+    """Another folder to index."""
+
+    folder: Annotated[str, Field(min_length=1, max_length=4096, pattern="^[^\\x00]+$", description="Its path.")]
+
+
 class OpenAnswer(BaseModel):
     """The name of an index that is served now."""
 
@@ -89,8 +100,15 @@ class OpenAnswer(BaseModel):
 class SetUp:
     """The index of one folder: planned in a thread, and made in another when somebody asks. Close it."""
 
-    def __init__(self, service: Service, folder: Path, *, encoder: Encoder | None = None) -> None:
-        """`encoder` is used instead of the best model that is here, where given."""
+    def __init__(
+        self,
+        service: Service,
+        folder: Path,
+        *,
+        encoder: Encoder | None = None,
+        problem: dict[str, Any] | None = None,
+    ) -> None:
+        """`encoder` is used instead of the best model that is here, where given. `problem`: what was wrong before."""
         self.folder = folder.absolute()
         self._place = config.index_dir_for(self.folder)
         self._service = service
@@ -98,7 +116,7 @@ class SetUp:
         self._state: State = "looking"
         self._plan: IndexPlan | None = None
         self._progress: dict[str, Any] | None = None
-        self._problem: dict[str, Any] | None = None
+        self._problem = problem
         self._name: str | None = None
         self._began = time.monotonic()
         self._lock = threading.Lock()
@@ -131,6 +149,28 @@ class SetUp:
                 self._thread.start()
         return self.told()
 
+    def again(self, encoder: Encoder | None) -> SetUp | None:
+        """Look anew at the same folder. None while something is done, and once there is an index."""
+        with self._lock:
+            if self._state not in ("ready", "stopped") or self._name is not None or self._stop.is_set():
+                return None
+            self._stop.set()
+            loaded = encoder if config.is_index(self._place) else encoder or self._encoder
+            return SetUp(self._service, self.folder, encoder=loaded, problem=self._problem)
+
+    def leave(self) -> bool:
+        """Give the folder up for another, unless it is being indexed or is. The thread ends soon."""
+        with self._lock:
+            if self._state not in ("looking", "ready", "stopped") or self._name is not None:
+                return False
+            self._stop.set()
+            return True
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its thread has."""
+        return not self._thread.is_alive()
+
     def stop(self) -> dict[str, Any]:
         """Stop soon. What is done is kept, and `start` goes on from there."""
         with self._lock:
@@ -149,7 +189,7 @@ class SetUp:
         problem = plan = None
         state: State = "ready"
         try:
-            if config.is_index(self._place):  # a run was stopped
+            if config.is_index(self._place) and not self._stop.is_set():  # a run was stopped
                 self._serve()
             encoder = self._loaded()
             if not self._stop.is_set():
@@ -182,10 +222,25 @@ class SetUp:
         except Exception:
             _log.exception("indexing %s", self.folder)
             problem = FAILED
+        is_done = not stopped and problem is None
+        plan = self._plan if is_done else self._left()
         with self._lock:
-            self._problem = problem
-            self._state = "stopped" if stopped or problem else "done"
+            self._problem, self._plan = problem, plan
+            self._state = "done" if is_done else "stopped"
             self._progress = None
+
+    def _left(self) -> IndexPlan | None:
+        """What there is still to do after a run that was stopped, if that can be told."""
+        from clipsearch.indexer.plan import plan_index
+
+        try:
+            plan = None if self._stop.is_set() else plan_index(self.folder, self._loaded(), stop=self._stop.is_set)
+        except (ClipsearchError, OSError):  # the run said what is wrong
+            return None
+        except Exception:
+            _log.exception("planning what is left of %s", self.folder)
+            return None
+        return plan if plan is not None and plan.to_read else None
 
     def _note(self, progress: Progress) -> None:
         with self._lock:
@@ -226,6 +281,59 @@ class _Asked(threading.Event):
 
     def is_set(self) -> bool:
         return self._set_up._stop.is_set() or self._set_up._state == "stopping"
+
+
+class FirstUse:
+    """The folder that is offered: another one where that may be named, and looked at again. Close it."""
+
+    def __init__(self, service: Service, folder: Path, *, encoder: Encoder | None, others: bool) -> None:
+        """`others`: whether another folder may be named."""
+        self._service = service
+        self._encoder = encoder
+        self._others = others
+        self._lock = threading.Lock()
+        self._left: list[SetUp] = []
+        self.set_up = SetUp(service, folder, encoder=encoder)
+
+    def told(self) -> dict[str, Any]:
+        """See `SetUpAnswer`."""
+        return {**self.set_up.told(), "others": self._others}
+
+    def start(self) -> dict[str, Any]:
+        """Index the folder, or go on."""
+        self.set_up.start()
+        return self.told()
+
+    def stop(self) -> dict[str, Any]:
+        """Stop soon."""
+        self.set_up.stop()
+        return self.told()
+
+    def look(self) -> dict[str, Any]:
+        """Look again at the folder, which may have got pictures since."""
+        with self._lock:
+            self._replace(self.set_up.again(self._encoder))
+        return self.told()
+
+    def name(self, folder: str) -> dict[str, Any]:
+        """Offer another folder, unless this one is being indexed or is. Raises: HTTPException."""
+        if not self._others:
+            raise HTTPException(404, "no other folder may be named on this server")
+        with self._lock:
+            if self.set_up.leave():
+                self._replace(SetUp(self._service, expanded(folder), encoder=self._encoder))
+        return self.told()
+
+    def close(self) -> None:
+        """Stop, and wait until what is done is saved."""
+        with self._lock:
+            for one in (*self._left, self.set_up):
+                one.close()
+
+    def _replace(self, new: SetUp | None) -> None:
+        if new is not None:
+            self._left = [one for one in (*self._left, self.set_up) if not one.has_ended]
+            self.set_up = new
 
 
 def is_unfinished(place: Path) -> bool:
@@ -282,12 +390,12 @@ def _folder_of(index: Path) -> Path:
     return index.parent if index.name == config.INDEX_DIR_NAME else index
 
 
-def add_first_use(app: FastAPI, service: Service, set_up: SetUp | None, known: Known | None) -> None:
+def add_first_use(app: FastAPI, service: Service, first: FirstUse | None, known: Known | None) -> None:
     """Add what the page asks of indexes that are not served yet to `app`; what is None is not offered."""
 
     def told() -> dict[str, Any]:
         return {
-            "set_up": None if set_up is None else set_up.told(),
+            "set_up": None if first is None else first.told(),
             "known": [] if known is None else known.told(),
         }
 
@@ -296,10 +404,10 @@ def add_first_use(app: FastAPI, service: Service, set_up: SetUp | None, known: K
         """Show the folder that `clipsearch ui` offers to index, and the indexes used before that can be opened."""
         return await service.searches.run(lambda: AsciiJSON(told()))
 
-    def offered() -> SetUp:
-        if set_up is None:
+    def offered() -> FirstUse:
+        if first is None:
             raise HTTPException(404, "every folder that this server was started with has an index")
-        return set_up
+        return first
 
     @app.post("/v1/start/index", tags=["page"], **documented(SetUpAnswer, 404, 503))
     async def index() -> Response:
@@ -310,6 +418,18 @@ def add_first_use(app: FastAPI, service: Service, set_up: SetUp | None, known: K
     async def stop() -> Response:
         """Stop indexing. What is done is kept."""
         return await service.searches.run(lambda: AsciiJSON(offered().stop()))
+
+    @app.post("/v1/start/look", tags=["page"], **documented(SetUpAnswer, 404, 503))
+    async def look() -> Response:
+        """Look again at the folder that is offered. Nothing is written."""
+        return await service.searches.run(lambda: AsciiJSON(offered().look()))
+
+    @app.post("/v1/start/folder", tags=["page"], **documented(SetUpAnswer, 404, 413, 422, 503))
+    async def folder(asked: FolderRequest, request: Request) -> Response:
+        """Offer another folder of this machine instead, where the server may. Nothing is written."""
+        if not is_of_this_machine(request):
+            raise HTTPException(404, "no other folder may be named from another machine")
+        return await service.searches.run(lambda: AsciiJSON(offered().name(asked.folder)))
 
     @app.post("/v1/start/open", tags=["page"], **documented(OpenAnswer, 404, 413, 422, 503))
     async def open_known(asked: OpenRequest) -> Response:

@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse, Response
 from clipsearch.encoder import Encoder
 from clipsearch.server.routes import Service
 from clipsearch.server.security import LOGIN_TEXTS
-from clipsearch.ui.first_use import Known, SetUp, add_first_use
+from clipsearch.ui.first_use import FirstUse, Known, add_first_use
 from clipsearch.ui.languages import COOKIE, ENGLISH, choose, read_languages, sent
 from clipsearch.ui.page_routes import add_page_routes
 from clipsearch.ui.programs import Programs, add_programs
@@ -130,14 +130,16 @@ def add_page(
     folder: Path | None = None,
     encoder: Encoder | None = None,
     open_known: bool = False,
+    other_folders: bool = False,
 ) -> Callable[[], None]:
     """Add the browser interface to `app`, at "/", and what programs ask. Returns what is called at the end.
 
     `folder` has no index yet: the page offers to make one (with `encoder`, where given). `open_known`: the page may
-    open any index that was used on this machine; of no use where other machines can ask.
+    open any index that was used on this machine, `other_folders`: and offer another folder than `folder`;
+    neither is for servers that other machines can ask.
     """
-    set_up = None if folder is None else SetUp(service, folder, encoder=encoder)
-    add_first_use(app, service, set_up, Known(service) if open_known else None)
+    first = None if folder is None else FirstUse(service, folder, encoder=encoder, others=other_folders)
+    add_first_use(app, service, first, Known(service) if open_known else None)
     add_page_routes(app, service)
     page = Page(add_programs(app, service))
     app.state.page = page
@@ -147,8 +149,8 @@ def add_page(
         app.add_route(path, page.file, methods=["GET"], include_in_schema=False)
 
     def end() -> None:
-        if set_up is not None:
-            set_up.close()
+        if first is not None:
+            first.close()
         page.programs.close()
 
     return end

@@ -67,7 +67,7 @@ def ui(
     new = new or next((place.parent for place in unfinished), None)
     local = is_loopback(host) and not host_name and not root_path
     open_known = local and not (folder or index or os.environ.get(config.INDEX_ENV))
-    page = partial(add_page, folder=new, open_known=open_known)
+    page = partial(add_page, folder=new, open_known=open_known, other_folders=local)
     listen(places, host, port, token, host_name, root_path, originals, interface=page, browser=not no_browser)
 
 

@@ -75,8 +75,13 @@ def may_have_originals(request: Request, *, allowed: bool | None, local: bool) -
     """
     if allowed is not None:
         return allowed
+    return local and is_of_this_machine(request)
+
+
+def is_of_this_machine(request: Request) -> bool:
+    """Whether a client is on this machine, and did not come through a proxy."""
     headers = Headers(scope=request.scope)
-    if not local or any(name in headers for name in _FORWARDED):
+    if any(name in headers for name in _FORWARDED):
         return False
     return request.client is None or is_loopback(request.client.host)
 

@@ -63,6 +63,30 @@ def test_a_folder_is_indexed_with_one_click(open_page: Open, new: Site) -> None:
     expect(page.locator(CARD)).to_be_hidden()
 
 
+def test_a_folder_without_pictures_is_no_dead_end(open_page: Open, tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    empty, other = tmp_path / "empty", folder_of(tmp_path / "other", 4)
+    empty.mkdir()
+    page_of = partial(add_page, folder=empty, encoder=encoder, other_folders=True)
+    for site in serve([], empty, encoder, interface=page_of):
+        page = open_page("/", at=site)
+        card = page.locator(CARD)
+        expect(card).to_contain_text("no pictures")
+        assert axe_findings(page, "an empty folder") == []
+        page.get_by_role("button", name="Look again").click()
+        expect(card).to_contain_text("no pictures")
+        folder_of(empty / "later", 2)
+        expect(card.locator(".cs-big")).to_have_text("2 pictures")  # by itself
+        page.get_by_text("Another folder").click()
+        page.get_by_label("Path of a folder").fill(str(other))
+        page.keyboard.press("Enter")
+        expect(card.locator(".cs-big")).to_have_text("4 pictures")
+        expect(card.locator("code")).to_have_text(str(other))
+        page.get_by_role("button", name="Index 4 pictures").click()
+        expect(page.locator(".cs-summary")).to_contain_text("4 pictures")
+        assert not (empty / ".clipsearch").exists()
+
+
 def test_an_index_that_was_used_before_is_opened_from_the_list(open_page: Open, tmp_path: Path) -> None:
     encoder = FakeEncoder()
     state = config.state_dir() / "indexes.json"

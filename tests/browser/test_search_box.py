@@ -237,6 +237,22 @@ def test_searches_are_saved_opened_renamed_deleted_and_brought_back(open_page: O
     assert asked(other)["q"] == "name:3*"
 
 
+def test_a_long_query_is_cut_in_the_list_of_saved_searches(open_page: Open, own: Site) -> None:
+    query = " OR ".join(f"name:{number}*" for number in range(100))
+    page = open_page("/?q=name:2*", at=own)
+    page.fill(".cs-query", query)
+    page.press(".cs-query", "Enter")
+    page.wait_for_timeout(500)
+    page.click(".cs-star")
+    page.fill(f"{DIALOG} .cs-save-as input", "many")
+    page.press(f"{DIALOG} .cs-save-as input", "Enter")
+    row = page.locator(f"{DIALOG} .cs-saved-open", has_text="many")
+    expect(row).to_have_attribute("title", query)
+    box = row.bounding_box()
+    assert box is not None
+    assert box["height"] < 100
+
+
 def test_saved_searches_fit_a_phone(open_page: Open, own: Site) -> None:
     for scheme in ("light", "dark"):
         page = open_page("/?q=name:2*", at=own, **PHONE, color_scheme=scheme)
@@ -244,5 +260,7 @@ def test_saved_searches_fit_a_phone(open_page: Open, own: Site) -> None:
         page.fill(f"{DIALOG} .cs-save-as input", f"{scheme} {'long ' * 12}")
         page.press(f"{DIALOG} .cs-save-as input", "Enter")
         expect(page.locator(f"{DIALOG} .cs-saved-said")).to_contain_text("Saved as")
+        page.wait_for_timeout(1000)
+        expect(page.locator(".cs-pill")).to_be_hidden()  # the pictures are the same
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.evaluate(f"document.querySelector('{DIALOG}').scrollWidth") <= 390

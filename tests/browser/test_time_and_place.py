@@ -317,6 +317,25 @@ def test_the_map_of_the_earth_names_towns_and_opens_pictures(open_page: Open, tr
     assert "id" in asked(page) or asked(page)["q"].startswith("near:35.6")
 
 
+def test_back_from_a_place_shows_the_map_as_it_was(open_page: Open, trips: Site) -> None:
+    page = open_page("/?unique=0&view=places", at=trips)
+    expect(page.locator(".cs-map .cs-note")).to_contain_text("with a place")
+    canvas = page.locator(".cs-map canvas")
+    canvas.focus()
+    for _ in range(4):
+        page.keyboard.press("+")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_timeout(600)
+    pixels = "document.querySelector('.cs-map canvas').toDataURL()"
+    before = page.evaluate(pixels)
+    page.fill(".cs-query", "camera:pixel")
+    page.press(".cs-query", "Enter")
+    settled(page)
+    page.go_back()
+    expect(canvas).to_be_visible()
+    until(page, f"{pixels} === {before!r}")
+
+
 @needs_towns
 def test_towns_in_a_query(open_page: Open, trips: Site) -> None:
     page = open_page("/?unique=0&q=near%3Alisbon", at=trips)

@@ -655,17 +655,6 @@ def test_keys_go_far_in_the_large_view(open_page: Open, pictures: Site) -> None:
     expect(title(page)).to_have_text("0 red.jpg")
 
 
-def test_a_part_can_be_searched_with_the_information_open_on_phones(open_page: Open, pictures: Site) -> None:
-    page = open_page("/?sort=path", at=pictures, **PHONE)
-    page.click(".cs-tile[data-n='0']")
-    page.wait_for_selector(".cs-detail h2", state="attached")
-    page.locator(".cs-view[title*='nformation']").click()
-    expect(page.locator(".cs-detail")).to_be_visible()
-    page.keyboard.press("r")
-    page.locator(".cs-crop-bar .cs-main").click()
-    until(page, "document.querySelector('.cs-query').value.startsWith('like:')")
-
-
 def test_what_an_input_method_composes_is_its_own(open_page: Open) -> None:
     page = open_page("/")
     page.click(".cs-query")
@@ -686,3 +675,15 @@ def test_back_leaves_a_dialog_with_what_it_lay_over(open_page: Open) -> None:
     page.go_back()
     expect(page.locator("dialog[open]")).to_have_count(0)
     expect(page.locator(".cs-query")).to_have_value("")
+
+
+def test_a_part_is_searched_on_a_phone_while_the_panel_is_open(open_page: Open) -> None:
+    page = open_page("/?q=red", **PHONE)
+    page.locator(".cs-tile[data-n='0'] .cs-open").tap()
+    page.wait_for_selector(".pswp--open")
+    page.locator(".cs-view[title*='(i)']").tap()
+    expect(page.locator(".cs-detail")).to_be_visible()
+    page.locator(".cs-view[title*='(r)']").tap()
+    expect(page.locator(".cs-detail")).to_be_hidden()
+    page.locator(".cs-crop-bar .cs-plain").tap()
+    expect(page.locator(".cs-detail")).to_be_visible()

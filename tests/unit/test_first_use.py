@@ -48,7 +48,7 @@ def serve(encoder: FakeEncoder) -> Iterator[Serve]:
 
     def begin(*indexes: Path, **page: Any) -> TestClient:
         app = create_app(list(indexes), encoder=encoder, interface=partial(add_page, encoder=encoder, **page))
-        opened.append(TestClient(app, base_url=LOCAL).__enter__())
+        opened.append(TestClient(app, base_url=LOCAL, client=("127.0.0.1", 50000)).__enter__())
         return opened[-1]
 
     yield begin
@@ -109,8 +109,9 @@ def test_a_run_that_is_stopped_keeps_what_is_done_and_goes_on(
     assert client.post("/v1/start/stop", json={}).json()["state"] == "stopping"
     go_on.set()
     assert until(client, "stopped")["problem"] is None
-    done = client.post("/v1/gallery", json={}).json()["total"]
+    done = client.post("/v1/gallery", json={"unique": False}).json()["total"]
     assert done > 0
+    assert client.get("/v1/start").json()["set_up"]["plan"]["to_read"] == 60 - done
     client.post("/v1/start/index", json={})
     until(client, "done")
     assert client.post("/v1/gallery", json={"k": 1, "unique": False}).json()["total"] == 60
@@ -175,6 +176,48 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path, serve: Serve) -> No
     client.post("/v1/start/index", json={})
     assert "no pictures" in until(client, "stopped")["problem"].lower()
     assert not (empty / ".clipsearch").exists()
+
+
+def test_a_folder_without_pictures_is_looked_at_again(tmp_path: Path, serve: Serve) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    client = serve(folder=empty)
+    problem = until(client, "ready")["problem"]
+    assert "no pictures" in problem
+    assert client.post("/v1/start/look", json={}).json()["problem"] == problem  # until it is known to be settled
+    until(client, "ready")
+    picture(1).save(empty / "a.png")
+    client.post("/v1/start/look", json={})
+    told = until(client, "ready")
+    assert (told["problem"], told["plan"]["to_read"]) == (None, 1)
+    client.post("/v1/start/index", json={})
+    assert until(client, "done")["index"] == "empty"
+    assert client.post("/v1/start/look", json={}).json()["state"] == "done"
+
+
+def test_another_folder_is_named_only_where_the_server_may_use_it(tmp_path: Path, photos: Path, serve: Serve) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    asked = {"folder": str(photos)}
+    assert serve(folder=empty).post("/v1/start/folder", json=asked).status_code == 404
+    assert serve(other_folders=True).post("/v1/start/folder", json=asked).status_code == 404
+    client = serve(folder=empty, other_folders=True)
+    until(client, "ready")
+    for header in ({"x-forwarded-for": "127.0.0.1"}, {"forwarded": "for=127.0.0.1"}):
+        assert client.post("/v1/start/folder", json=asked, headers=header).status_code == 404
+    evil = client.post("/v1/start/folder", json=asked, headers={"origin": "http://evil.example"})
+    assert evil.status_code == 403
+    for wrong in ("", "a\0b", 7, None, "x" * 5000):
+        assert client.post("/v1/start/folder", json={"folder": wrong}).status_code == 422
+    client.post("/v1/start/folder", json={"folder": str(tmp_path / "missing")})
+    assert "missing" in until(client, "ready")["problem"]
+    client.post("/v1/start/folder", json=asked)
+    told = until(client, "ready")
+    assert (told["folder"], told["plan"]["to_read"], told["problem"]) == (str(photos), 5, None)
+    assert not (photos / ".clipsearch").exists()
+    client.post("/v1/start/index", json={})
+    assert until(client, "done")["index"] == "photos"
+    assert client.post("/v1/start/folder", json={"folder": str(empty)}).json()["folder"] == str(photos)
 
 
 @pytest.mark.slow

@@ -89,6 +89,8 @@ export const removeSearch = async (asked) => (await post("v1/searches/remove", a
 export const start = async () => (await get("v1/start")).json();
 export const startIndexing = async () => (await post("v1/start/index", {})).json();
 export const stopIndexing = async () => (await post("v1/start/stop", {})).json();
+export const lookAgain = async () => (await post("v1/start/look", {})).json();
+export const nameFolder = async (folder) => (await post("v1/start/folder", { folder })).json();
 export const openKnown = async (id) => (await post("v1/start/open", { id })).json();
 export const keepConcept = async (asked) => (await post("v1/concepts", asked)).json();
 export const exported = (asked, signal) => post("v1/export", asked, signal);

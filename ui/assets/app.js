@@ -99,6 +99,14 @@ const saved = new Saved(root, {
     return { search: state.q ? searchOf(question()) : null, unsaved: unsaved.filter(Boolean).join(" ") };
   },
   open: (one) => openSaved(one),
+  changed: async () => { // a saved search makes a state of the index with the same pictures
+    const [shows, before] = [answered, answered?.generation];
+    await status.poll();
+    const now = served(shows?.index)?.generation;
+    if (answered !== shows || now !== before + 1) return; // others changed it, too
+    answered.generation = saved.generation = now;
+    drawIndexes();
+  },
 });
 
 const gallery = new Gallery(grid, {
@@ -204,7 +212,7 @@ function key() {
 function go(changes, { replace = false, picture = sent, under = false } = {}) {
   if (leaving) { leaving.push(() => go(changes, { replace, picture, under })); return; }
   if ("q" in changes && changes.q !== state.q) changes = { up: [], down: [], view: "search", ...changes };
-  if (!replace) keepPlace();
+  if (!replace) { keepPlace(); map.restoring = null; }
   const returns = changes.view === "search" && state.view !== "search";
   state = { ...state, ...changes };
   if (state.id === null) state.content = null;
@@ -219,6 +227,7 @@ function go(changes, { replace = false, picture = sent, under = false } = {}) {
 
 /** Note in the browser's history where the gallery is, for whoever comes back. */
 function keepPlace() {
+  if (!mapView.hidden && map.kept()) history.replaceState({ ...history.state, map: map.kept() }, "");
   if (state.view !== "search" || !gallery.total) return;
   lastPlace = gallery.place();
   history.replaceState({ ...history.state, place: lastPlace }, "");
@@ -766,7 +775,7 @@ async function switchTo(option) {
     drawWhich();
     return;
   }
-  go({ index, up: [], down: [], id: null });
+  go({ ...withoutRows(state), index, id: null }); // numbers of pictures mean others there
   status.poll();
   if (option.dataset.id) start.load();
 }
@@ -930,12 +939,14 @@ addEventListener("popstate", (event) => {
   sent = everSent.get(event.state?.sent) ?? null;
   const stays = answered?.key === key() && results.checkVisibility(); // the pictures were there all the time
   restoring = stays ? null : event.state?.place ?? null;
+  map.restoring = event.state?.map ?? null;
   draw();
   for (const act of waiting) act();
 });
 
 setTheme(currentTheme());
 restoring = history.state?.place ?? null;
+map.restoring = history.state?.map ?? null;
 draw();
 status.poll();
 start.load();

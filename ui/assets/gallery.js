@@ -246,8 +246,8 @@ export class Gallery {
       tile.title = t("tile.broken", { name: shown(hit.name) });
     };
     image.src = thumbnail(hit, this.index, size);
-    const open = make("button.cs-open", { type: "button", title: shown(hit.name) }, image, make("span.cs-name", {}, name));
-    open.setAttribute("aria-label", [name, hit.band && bandTitle(hit)].filter(Boolean).join(", "));
+    const open = make("button.cs-open", { type: "button", title: shown(hit.index ? `${hit.name} (${hit.index})` : hit.name) }, image, make("span.cs-name", {}, name));
+    open.setAttribute("aria-label", [name, hit.index && shown(hit.index), hit.band && bandTitle(hit)].filter(Boolean).join(", "));
     const tools = make("div.cs-tools", {},
       button("cs-tool.cs-up", "up", t("tile.up", { name }), () => this.on.rate(hit, 1)),
       button("cs-tool.cs-down", "down", t("tile.down", { name }), () => this.on.rate(hit, -1)),

@@ -48,7 +48,7 @@ export class PictureMap {
   async show(kind, key, question) {
     for (const one of this.kinds.children) one.setAttribute("aria-pressed", String(one.dataset.kind === kind));
     const asked = `${kind} ${key}`;
-    if (this.asked === asked && this.points) { this.later(); return; }
+    if (this.asked === asked && this.points) { this.restore(); this.later(); return; }
     this.asked = asked;
     this.kind = kind;
     this.points = null;
@@ -70,12 +70,21 @@ export class PictureMap {
       }
       for (const label of points.labels ?? []) label.text = named("thing", label.text);
       if (this.isEarth) this.takeEarth(points); else this.takeAlike(points);
+      this.restore();
     } catch (error) {
       if (error.name === "AbortError") return;
       this.asked = null;
       this.note.textContent = error.message.split("\n")[0];
     }
     this.later();
+  }
+
+  /** What is looked at, for whoever comes back: `restoring` is that, then. */
+  kept() { return this.points && { ...this.view }; }
+
+  restore() {
+    if (this.restoring) this.view = { ...this.restoring };
+    this.restoring = null;
   }
 
   takeAlike(points) {

@@ -8,7 +8,7 @@ const OF_A_SEARCH = ["query", "sort", "unique", "diverse", "all"];
 
 export class Saved {
   /** `on` has index() and identity() of the index that is shown, present(), the search that is shown or null, what is
-   * not saved of it in words, open(search), and say(text). */
+   * not saved of it in words, open(search), changed() (the list was), and say(text). */
   constructor(root, on) {
     this.on = on;
     this.searches = [];
@@ -85,7 +85,7 @@ export class Saved {
     const { name } = search;
     if (this.renaming === name) return this.renamingRow(search);
     return make("li", {},
-      make("button.cs-saved-open", { type: "button", dataset: { what: `open ${name}` }, onclick: () => { this.dialog.close(); this.on.open(search); } },
+      make("button.cs-saved-open", { type: "button", title: shown(search.query), dataset: { what: `open ${name}` }, onclick: () => { this.dialog.close(); this.on.open(search); } },
         icon("star"), make("span", {}, make("strong", {}, shown(name)), search.query === name ? null : make("span.cs-muted", {}, shown(search.query)))),
       this.named(button("cs-plain", "pen", t("saved.rename_it", { name: shown(name) }), () => { this.renaming = name; this.draw(); this.dialog.querySelector(".cs-rename input").select(); }), `rename ${name}`),
       this.named(button("cs-plain", "bin", t("saved.delete_it", { name: shown(name) }), () => this.act(async () => {
@@ -143,6 +143,7 @@ export class Saved {
       if (this.isOpen) this.draw();
       return;
     }
+    this.on.changed();
     await this.load();
   }
 }
