@@ -70,6 +70,11 @@ def check_method(request: Request, base: OpenClipEncoder | None, world: World) -
             f"{request.model} is an ONNX model, and --method {method} cannot train its towers",
             "Choose --method heads or locked-image, or an open_clip: model",
         )
+    if request.settings.compile and (method == "heads" or not is_open_clip):
+        raise InvalidSettings(
+            f"--compile is for towers that are trained, and {method} trains on cached features",
+            "Leave out --compile, or choose --method lora or full with an open_clip: model",
+        )
     if request.settings.mines and request.settings.targets == "hard":
         raise InvalidSettings(
             "with --targets hard, pairs that say the same would be each other's negatives in the batches that "
