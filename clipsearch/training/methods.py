@@ -146,7 +146,7 @@ def prepare(
     for name, found in (("training", pictures), ("held-out", sets["dev"]), ("anchor", sets["anchor"])):
         if len(found.pairs) == 0:
             raise InvalidSettings(f"none of the {name} pictures can be read", "See why with: clipsearch train --check")
-    unreadable = pictures.unreadable + sets["dev"].unreadable
+    unreadable = pictures.unreadable + (0 if dev is train else sets["dev"].unreadable)
     if unreadable:
         notice(f"{unreadable:,} pictures cannot be read and are left out; see them with: clipsearch train --check")
     general = cached_sentences(model, general_sentences(), report) if settings.keep_general else None

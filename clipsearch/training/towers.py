@@ -287,6 +287,10 @@ class TowersTrainee:
             for name, value in self.trained.items():
                 value.copy_(torch.lerp(self._start[name], self._end[name], strength))
 
+    def readable(self, name: str) -> IntArray:
+        """Which pairs of a set have a picture that can be read, once it was measured."""
+        return self._readable[name]
+
     def measure(self, name: str) -> Metrics:
         """Retrieval on one of the sets. All processes must ask together: each encodes its share."""
         images, texts = self._vectors(name, self._world)
@@ -373,7 +377,9 @@ class TowersTrainee:
         """Of what training and measuring have seen by now."""
         train = len(self._train) - len(self.unreadable)
         dev, anchor = (len(self._readable.get(name, self._sets[name])) for name in ("dev", "anchor"))
-        unseen = sum(len(pairs) for pairs in (self._train, self._sets["dev"])) - train - dev
+        unseen = len(self._train) - train
+        if self._sets["dev"] is not self._train:
+            unseen += len(self._sets["dev"]) - dev
         return Counts(train, dev, anchor, unseen)
 
     def trained_encoder(self, name: str) -> OpenClipEncoder:
