@@ -168,6 +168,10 @@ def train_command(
     checkpoint_layers: Annotated[
         bool, typer.Option("--checkpoint-layers", help="Use gradient checkpointing: less memory, more computation.")
     ] = False,
+    compile_towers: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the towers (torch.compile): a slow start, then quicker steps."),
+    ] = False,
     rank: Annotated[int, typer.Option("--rank", min=1, help="LoRA rank.", metavar="N")] = 8,
     lora_alpha: Annotated[
         float | None,
@@ -304,6 +308,7 @@ def train_command(
             hard_negatives=hard_negatives,
             precision=arithmetic,
             checkpoint_layers=checkpoint_layers,
+            compile=compile_towers,
             lora_rank=rank,
             lora_alpha=lora_alpha,
             lora_targets=tuple(lora_targets or TARGETS),

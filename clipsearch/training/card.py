@@ -31,6 +31,7 @@ def model_card(outcome: TrainReport, settings: dict[str, Any], sources: Sequence
     """Return the card as Markdown. `settings`: as run.json has them; `sources`: only their names are given."""
     names = ", ".join(f"`{readable(PurePath(source).name)}`" for source in sources)
     changed = {name: value for name, value in settings.items() if value not in (None, (), [], {}) and name != "method"}
+    turns = ", in turns" if outcome.folds else ""
     mixed = []
     if outcome.mixture:
         mixed = [f"Where sources were mixed, {mixing_notice([Share(**share) for share in outcome.mixture])}.", ""]
@@ -58,7 +59,7 @@ def model_card(outcome: TrainReport, settings: dict[str, Any], sources: Sequence
         "|---|---:|---:|---:|",
     ]
     for title, before, after in (
-        (f"{outcome.dev_pairs:,} held-out pairs", outcome.dev_before, outcome.dev_after),
+        (f"{outcome.dev_pairs:,} held-out pairs{turns}", outcome.dev_before, outcome.dev_after),
         (f"{outcome.anchor_pairs:,} general pairs", outcome.anchor_before, outcome.anchor_after),
     ):
         cells = [f"{before[f'text_to_image_{k}']:.1f} → {after[f'text_to_image_{k}']:.1f}" for k in _MEASURES]

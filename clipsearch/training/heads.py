@@ -138,6 +138,10 @@ class HeadsTrainee:
         for residual in self._residuals():
             residual.strength = strength
 
+    def readable(self, name: str) -> IntArray:
+        """Which pairs of a set have a picture that can be read: those that are measured."""
+        return self._sets[name].pairs
+
     def measure(self, name: str) -> Metrics:
         """Retrieval on one of the sets, in float32."""
         pairs = self._sets[name]

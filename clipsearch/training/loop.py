@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -142,8 +142,17 @@ class Loop:
         interrupted: Callable[[], bool] = lambda: False,
         anyway: bool = False,
         measured: Callable[[Row], None] = lambda _: None,
+        held: Callable[[Metrics], Metrics] | None = None,
+        measured_before: Sequence[Row] | None = None,
     ) -> None:
-        """`anyway`: go on when held-out recall collapses. `measured` is given each row of metrics."""
+        """`anyway`: go on when held-out recall collapses. `measured` is given each row of metrics.
+
+        With one of these two, the last epoch is kept, whatever was measured. `held`: the part of what is measured that
+        belongs to held-out pairs. `measured_before`: rows of metrics for the epochs, of which nothing is measured then.
+        """
+        self._held = held
+        self._measured_before = measured_before
+        self._keeps_last = held is not None or measured_before is not None
         self._anyway = anyway
         self._measured_row = measured
         self.trainee = trainee
@@ -350,8 +359,8 @@ class Loop:
 
     def _measure_start(self) -> None:
         metrics = self._measured()
-        self.progress.start_recall = metrics.text_to_image.recall(10)
-        self.progress.rows = [{"epoch": 0, "step": 0, "loss": None, **percentages(metrics)}]
+        self.progress.start_recall = 0.0 if metrics is None else metrics.text_to_image.recall(10)
+        self.progress.rows = [{"epoch": 0, "step": 0, "loss": None, **self._percentages(metrics, 0)}]
         if self.world.is_first:
             self.folder.restart_metrics(self.progress.rows)
             self._measured_row(self.progress.rows[0])
@@ -359,17 +368,21 @@ class Loop:
     def _end_epoch(self, epoch: int) -> None:
         progress = self.progress
         metrics = self._measured()
-        score, recall = score_of(metrics), metrics.text_to_image.recall(10)
+        score = recall = 1.0
+        if metrics is not None:
+            score, recall = score_of(metrics), metrics.text_to_image.recall(10)
         row: Row = {
             "epoch": epoch,
             "step": progress.step,
             "loss": progress.loss_sum / max(1, progress.loss_steps),
             "scale": float(self.trainee.log_scale.detach().exp()),
-            **percentages(metrics),
+            **self._percentages(metrics, epoch),
         }
         progress.loss_sum, progress.loss_steps = 0.0, 0
         progress.rows.append(row)
-        if progress.best_score is None or score > progress.best_score:
+        if self._keeps_last and progress.step < self.total_steps:
+            pass
+        elif progress.best_score is None or score > progress.best_score:
             progress.best_score, progress.best_epoch, progress.stale_epochs = score, epoch, 0
             if self.world.is_first:
                 progress.best_file = self._checkpoints.save_best(progress.step, self._weights())
@@ -377,8 +390,9 @@ class Loop:
                 progress.best_file = f"best-{progress.step:06d}.safetensors"
         else:
             progress.stale_epochs += 1
-        perfect = progress.best_score >= PERFECT_SCORE  # no later epoch could be kept instead
-        progress.stopped_early = perfect or progress.stale_epochs >= self.plan.patience
+        # No later epoch than a perfect one could be kept instead.
+        perfect = progress.best_score is not None and progress.best_score >= PERFECT_SCORE
+        progress.stopped_early = not self._keeps_last and (perfect or progress.stale_epochs >= self.plan.patience)
         progress.finished = progress.stopped_early or progress.step >= self.total_steps
         self.save()
         if self.world.is_first:
@@ -390,8 +404,20 @@ class Loop:
             fall = f"held-out recall@10 fell from {progress.start_recall:.1%} to {recall:.1%} in {epoch} epochs"
             raise TrainingStopped(progress.step, fall, self._advice())
 
-    def _measured(self) -> Metrics:
+    def _percentages(self, metrics: Metrics | None, epoch: int) -> Row:
+        if metrics is not None:
+            return {**percentages(metrics)}
+        assert self._measured_before is not None
+        return dict(self._measured_before[min(epoch, len(self._measured_before) - 1)])
+
+    def _measured(self) -> Metrics | None:
         """Measure the weights that would be kept: the averaged ones, where there are any."""
+        if self._measured_before is not None:
+            return None
+        found = self._measured_as_kept()
+        return found if self._held is None else self._held(found)
+
+    def _measured_as_kept(self) -> Metrics:
         self.trainee.set_training(False)
         if not self._average:
             return self.trainee.measure("dev")

@@ -70,6 +70,11 @@ def check_method(request: Request, base: OpenClipEncoder | None, world: World) -
             f"{request.model} is an ONNX model, and --method {method} cannot train its towers",
             "Choose --method heads or locked-image, or an open_clip: model",
         )
+    if request.settings.compile and (method == "heads" or not is_open_clip):
+        raise InvalidSettings(
+            f"--compile is for towers that are trained, and {method} trains on cached features",
+            "Leave out --compile, or choose --method lora or full with an open_clip: model",
+        )
     if request.settings.mines and request.settings.targets == "hard":
         raise InvalidSettings(
             "with --targets hard, pairs that say the same would be each other's negatives in the batches that "
@@ -141,7 +146,7 @@ def prepare(
     for name, found in (("training", pictures), ("held-out", sets["dev"]), ("anchor", sets["anchor"])):
         if len(found.pairs) == 0:
             raise InvalidSettings(f"none of the {name} pictures can be read", "See why with: clipsearch train --check")
-    unreadable = pictures.unreadable + sets["dev"].unreadable
+    unreadable = pictures.unreadable + (0 if dev is train else sets["dev"].unreadable)
     if unreadable:
         notice(f"{unreadable:,} pictures cannot be read and are left out; see them with: clipsearch train --check")
     general = cached_sentences(model, general_sentences(), report) if settings.keep_general else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -21,15 +21,16 @@ from clipsearch.encoder.names import resolve
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import InvalidModel, MissingExtra, UnreadablePicture, first_line
 from clipsearch.pairs.reading import PairSet, open_pairs
-from clipsearch.records import FloatArray, PixelArray
+from clipsearch.records import FloatArray, IntArray, PixelArray
 from clipsearch.removing import remove_made, replace_tree
 from clipsearch.training.card import CARD, model_card, public_name
 from clipsearch.training.checkpoints import write_atomically
 from clipsearch.training.mixing import Share, mixing_notice, weights_of
+from clipsearch.training.run_folder import FOLDS as FOLDS_FOLDER
 from clipsearch.training.run_folder import REPORT, SETTINGS, Row, RunFolder
 from clipsearch.training.settings import InvalidSettings, Method, Settings, TrainingInterrupted, TrainingStopped
 from clipsearch.training.shortages import OutOfMemory, is_out_of_memory, shortages_named
-from clipsearch.training.split import common_pictures, split
+from clipsearch.training.split import FOLDS, LEAST_HELD_OUT, common_pictures, fold_numbers, split, takes_turns
 from clipsearch.training.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class TrainReport:
     median_before: float = 0.0
     median_after: float = 0.0
     mixture: list[dict[str, Any]] = field(default_factory=list)  # what an epoch draws of each source, where weighted
+    folds: int = 0  # runs that held-out pairs were measured by in turns, where they are few
 
     @property
     def lost_too_much(self) -> bool:
@@ -289,11 +291,13 @@ class _Pairs:
     anchor: PairSet
     weights: FloatArray | None = None
     mixture: list[Share] = field(default_factory=list)
+    folds: IntArray | None = None  # for each pair the turn in which it is held out, where all are trained on
 
     @classmethod
     def open(cls, request: Request, notice: Notice) -> _Pairs:
         columns = {"image_column": request.image_column, "caption_column": request.caption_column}
         everything = open_pairs(request.sources, **columns)
+        folds: IntArray | None = None
         if request.dev is not None:
             train_pairs, dev = everything, open_pairs(request.dev, **columns)
             common = common_pictures(train_pairs, dev)
@@ -301,6 +305,13 @@ class _Pairs:
                 notice(
                     f"{common:,} held-out pictures are also in the training pairs: recall will look better than it is"
                 )
+        elif takes_turns(everything):
+            folds = fold_numbers(everything)
+            train_pairs = dev = everything
+            notice(
+                f"{len(everything)} pairs are too few to set {LEAST_HELD_OUT} aside: {FOLDS} runs hold a part of them "
+                "out each (cross-validation), then one learns from all"
+            )
         else:
             train_pairs, dev = split(everything)
         anchor = open_pairs(request.anchor, **columns) if request.anchor is not None else builtin_anchor()
@@ -310,9 +321,9 @@ class _Pairs:
             notice(f"{left_out:,} bad pairs are left out ({reasons}); see them with: clipsearch train --check")
         weighted = weights_of(train_pairs, request.weights)
         if weighted is None:
-            return cls(train_pairs, dev, anchor)
+            return cls(train_pairs, dev, anchor, folds=folds)
         notice(mixing_notice(weighted[1]))
-        return cls(train_pairs, dev, anchor, *weighted)
+        return cls(train_pairs, dev, anchor, *weighted, folds=folds)
 
     @property
     def digests(self) -> dict[str, str]:
@@ -354,6 +365,14 @@ def _carry_out(
         if stage != "training" and world.size == 1 and watch.interrupted():
             raise TrainingInterrupted(str(folder.path), folder.steps_done())
 
+    turns = None
+    if pairs.folds is not None:
+        from clipsearch.training.folds import take_turns
+
+        with _stops_noted(folder, world):
+            turns = take_turns(
+                request, pairs.train, pairs.anchor, pairs.folds, pairs.weights, folder, world, base, report, watch
+            )
     work = prepare(
         request, pairs.train, pairs.dev, pairs.anchor, folder, world, base, report, watch.notice, pairs.weights
     )
@@ -367,16 +386,15 @@ def _carry_out(
         interrupted=watch.interrupted,
         anyway=folder.goes_on_anyway,
         measured=watch.measured,
+        measured_before=None if turns is None else turns.rows,
     )
-    try:
+    with _stops_noted(folder, world):
         progress = loop.run()
-    except TrainingStopped as stopped:
-        if world.is_first:
-            folder.note_stop(stopped)
-        raise
     trainee: Trained = work.trainee
 
     def measure(alpha: float, name: str) -> Metrics:
+        if turns is not None and name == "dev":
+            return turns.by_alpha[alpha]
         trainee.set_strength(alpha)
         return trainee.measure(name)
 
@@ -391,7 +409,7 @@ def _carry_out(
         model=request.model,
         method=request.settings.method,
         pairs=counts.train,
-        dev_pairs=counts.dev,
+        dev_pairs=counts.dev if turns is None else turns.by_alpha[0.0].pictures,
         anchor_pairs=counts.anchor,
         unreadable=counts.unreadable,
         epochs=-(-progress.step // work.order.steps_per_epoch),
@@ -414,7 +432,12 @@ def _carry_out(
         median_before=verdict.median_before,
         median_after=verdict.median_after,
         mixture=[asdict(share) for share in pairs.mixture],
+        folds=0 if turns is None else FOLDS,
     )
+    if turns is not None:
+        outcome.notes.append(
+            f"each held-out pair was measured by one of {FOLDS} runs on the others; the model has learned from all"
+        )
     if world.is_first:
         report("writing the model", 0, 1)
         fingerprint = _write_model(trainee, folder, request, pairs.dev, work.base_fingerprint)
@@ -429,7 +452,20 @@ def _carry_out(
         outcome.seconds = round(time.monotonic() - started, 1)
         folder.write_json(REPORT, asdict(outcome))
         loop.forget_checkpoints()
+        if turns is not None:
+            remove_made(folder.path / FOLDS_FOLDER)
     return outcome
+
+
+@contextmanager
+def _stops_noted(folder: RunFolder, world: World) -> Iterator[None]:
+    """Keep why a run was stopped, so that it stays so."""
+    try:
+        yield
+    except TrainingStopped as stopped:
+        if world.is_first:
+            folder.note_stop(stopped)
+        raise
 
 
 def _write_model(trainee: Trained, folder: RunFolder, request: Request, dev: PairSet, base_fingerprint: str) -> str:

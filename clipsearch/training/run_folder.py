@@ -8,6 +8,7 @@ RUN/
   MODEL_CARD.md         what the model was made from and what was measured
   tensorboard/          the metrics for TensorBoard, if asked for
   report.json           the outcome: before and after, and the interpolation that was chosen; written last
+  folds/                runs that hold a part of few pairs out each (see `folds`); only while the run goes on
   checkpoints/          see `checkpoints`; only while the run goes on
   model/                the model directory that `--model RUN` loads; see encoder.layout
   weights.safetensors   open_clip models only: the weights, for a later run and for GPUs; they say what pictures must
@@ -33,6 +34,7 @@ from clipsearch.training.settings import TrainingStopped
 SETTINGS, MODEL = RUN_SETTINGS, RUN_MODEL
 REPORT, METRICS, TABLE, CURVES = "report.json", "metrics.jsonl", "metrics.csv", "curves.png"
 STOPPED = "stopped.json"
+FOLDS = "folds"
 WEIGHTS = "weights.safetensors"
 
 Row = dict[str, float | int | None]

@@ -65,6 +65,7 @@ class Settings:
     hard_negatives: HardNegatives | None = None  # wrong captions (see `swapping`), near pairs in one batch (`mining`)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpoint_layers: bool = False  # gradient checkpointing
+    compile: bool = False  # torch.compile, for towers
     lora_rank: int = 8
     lora_alpha: float | None = None  # None: twice the rank
     lora_targets: tuple[str, ...] = LORA_TARGETS

@@ -1,4 +1,7 @@
-"""Held-out pairs, by the content of the pictures: the same picture is on the same side in every run."""
+"""Held-out pairs, by the content of the pictures: the same picture is on the same side in every run.
+
+Of few pairs none are set aside: each is held out once, in turns (see `folds`).
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,36 @@ import xxhash
 
 from clipsearch.errors import UnreadablePicture
 from clipsearch.pairs.reading import Pair, PairSet
+from clipsearch.records import IntArray
 from clipsearch.training.settings import InvalidSettings
 
 HELD_OUT_SHARE = 0.1
 MOST_HELD_OUT = 2000
 LEAST_HELD_OUT = 30  # a third of them in the first ten by chance; of ten, all
-FEWEST_PAIRS = 20
+FEWEST_PAIRS = 10
+FEWEST_TO_SPLIT = 2 * LEAST_HELD_OUT  # of fewer, thirty held out would leave less than half to learn from
+FOLDS = 5
+
+
+def takes_turns(pairs: PairSet) -> bool:
+    """Whether so few pairs are held out in turns."""
+    return FEWEST_PAIRS <= len(pairs) < FEWEST_TO_SPLIT
+
+
+def fold_numbers(pairs: PairSet) -> IntArray:
+    """For each pair the turn in which it is held out, 0 to 4; pairs with the same picture in the same one. Shape: (N,).
+
+    Raises: InvalidSettings if there are too few different pictures.
+    """
+    places = np.fromiter(map(_place, pairs), np.uint64, len(pairs))
+    different, inverse = np.unique(places, return_inverse=True)
+    if len(different) < FEWEST_PAIRS:
+        raise InvalidSettings(
+            f"the {len(pairs)} pairs have {len(different)} different pictures, too few to hold some of them out",
+            f"Give at least {FEWEST_PAIRS}, or held-out pairs with --dev PAIRS",
+        )
+    found: IntArray = inverse % FOLDS
+    return found
 
 
 def held_out_count(pairs: int) -> int:

@@ -26,6 +26,7 @@ from clipsearch.records import FloatArray, IntArray, PixelArray
 from clipsearch.training import distributed
 from clipsearch.training.captions import TEXTS_AT_ONCE, Captions
 from clipsearch.training.checkpoints import write_atomically
+from clipsearch.training.compiling import Towers, compiled
 from clipsearch.training.distributed import World
 from clipsearch.training.freezing import LAYER, STEM, frozen_by, plain_name
 from clipsearch.training.grad_cache import Loaded, Part, Vectors
@@ -104,6 +105,7 @@ class TowersTrainee:
         size = self._world.size
         self.order = make_order(self._captions.first, weights, settings, size)
         self.unreadable: set[int] = set()
+        self._compiled: Towers | None = None
 
     def _choose_trained(self, settings: Settings) -> None:
         frozen = frozen_by([name for name, _ in self.model.named_parameters()], settings.freeze, settings.freeze_layers)
@@ -218,13 +220,39 @@ class TowersTrainee:
         # A locked tower needs no graph to go back through.
         graph = torch.no_grad() if self._settings.method == "locked-image" else contextlib.nullcontext()
         with graph, self._autocast():
-            features = self.model.encode_image(scaled)
+            features = self._towers.image(scaled)
         return F.normalize(features.float(), dim=1)
 
     def _text_vectors(self, tokens: Tensor) -> Tensor:
         with self._autocast():
-            features = self.model.encode_text(tokens)
+            features = self._towers.text(tokens)
         return F.normalize(features.float(), dim=1)
+
+    @property
+    def _towers(self) -> Towers:
+        """What is measured is never compiled: it is to be what will be written."""
+        plain = Towers(self.model.encode_image, self.model.encode_text)
+        return self._compiled if self._compiled is not None and self.model.training else plain
+
+    def compile(self, notice: Callable[[str], None]) -> None:
+        """Compile the towers, or say that it fails."""
+        plain = Towers(self.model.encode_image, self.model.encode_text)
+        side = self._encoder.preprocessing
+        count = min(self._settings.micro_batch or self.micro_batch or self.order.batch, self.order.batch)
+        pixels = torch.zeros((count, side.height, side.width, 3), dtype=torch.uint8, device=self.device)
+        tokens = self._captions.tokens(np.arange(count) % self._captions.count).to(self.device)
+
+        def attempt(made: Towers) -> None:
+            self._compiled = made
+            both = self._image_vectors(pixels), self._text_vectors(tokens)
+            sum(vectors.sum() for vectors in both if vectors.requires_grad).backward()  # type: ignore[union-attr]
+
+        self.set_training(True)
+        try:
+            self._compiled = compiled(plain, attempt, notice)
+        finally:
+            self.model.zero_grad(set_to_none=True)
+            self.set_training(False)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if not torch.is_grad_enabled() and not self.model.training:
@@ -258,6 +286,10 @@ class TowersTrainee:
         with torch.no_grad():
             for name, value in self.trained.items():
                 value.copy_(torch.lerp(self._start[name], self._end[name], strength))
+
+    def readable(self, name: str) -> IntArray:
+        """Which pairs of a set have a picture that can be read, once it was measured."""
+        return self._readable[name]
 
     def measure(self, name: str) -> Metrics:
         """Retrieval on one of the sets. All processes must ask together: each encodes its share."""
@@ -345,7 +377,9 @@ class TowersTrainee:
         """Of what training and measuring have seen by now."""
         train = len(self._train) - len(self.unreadable)
         dev, anchor = (len(self._readable.get(name, self._sets[name])) for name in ("dev", "anchor"))
-        unseen = sum(len(pairs) for pairs in (self._train, self._sets["dev"])) - train - dev
+        unseen = len(self._train) - train
+        if self._sets["dev"] is not self._train:
+            unseen += len(self._sets["dev"]) - dev
         return Counts(train, dev, anchor, unseen)
 
     def trained_encoder(self, name: str) -> OpenClipEncoder:
@@ -440,6 +474,9 @@ def prepare_towers(
         )
     if settings.views > 1 and settings.mirror is None and (said := mirroring_notice(trainee.mirror)):
         notice(said)
+    if settings.compile:
+        report("compiling the towers", 0, 1)
+        trainee.compile(notice)
     if trainee.lora is not None:
         notice(f"LoRA trains {trainee.lora.trained:,} parameters, {trainee.lora.share:.2%} of the model")
     return Work(trainee, trainee.order, encoder.fingerprint, trainee.counts)

@@ -108,8 +108,12 @@ def test_heads_on_the_embedded_model(pairs: Path, held_out: Path, tmp_path: Path
     assert Path(hits[0]["path"]).name.startswith("zorp")
     # And a base for a further run.
     second = run("train", pairs, "--model", out, "--out", tmp_path / "second", "--dev", held_out, "--json", *QUICK,
-                 "--accept-anchor-drop", "--max-steps", "2")  # fmt: skip
+                 "--accept-anchor-drop", "--max-steps", "2", "--weight", f"{pairs}=1.5")  # fmt: skip
     assert json.loads(second.stdout)["dev_before"] == report["dev_after"]
+    said = "an epoch draws 108 pairs: 108 of the 72 in pairs (weight 1.5)"
+    assert said in second.stderr
+    assert said in (tmp_path / "second" / "MODEL_CARD.md").read_text()
+    assert json.loads((tmp_path / "second" / "run.json").read_text())["request"]["weights"] == {str(pairs): 1.5}
     run("models", "export", out, tmp_path / "exported")
     assert load_encoder(str(tmp_path / "exported")).fingerprint == report["fingerprint"]
 

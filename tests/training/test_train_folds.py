@@ -1,0 +1,114 @@
+"""Few pairs are held out in turns: every number of pairs is either refused, taken in turns, or has thirty held out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("open_clip")
+
+from clipsearch.evaluation.recall import evaluate  # noqa: E402
+from clipsearch.pairs.reading import open_pairs  # noqa: E402
+from clipsearch.training.folds import Fold, mean_rows, of_pictures, pooled  # noqa: E402
+from clipsearch.training.loop import percentages  # noqa: E402
+from clipsearch.training.run import Request, Watch, resume, train  # noqa: E402
+from clipsearch.training.settings import InvalidSettings, Settings, TrainingInterrupted  # noqa: E402
+from clipsearch.training.split import fold_numbers, split, takes_turns  # noqa: E402
+from tests.support.open_clip_models import SMALL_VIT, small_encoder  # noqa: E402
+from tests.support.training_pairs import write_pairs  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+NARROW = {**SMALL_VIT, "text_cfg": {**SMALL_VIT["text_cfg"], "context_length": 16, "width": 32, "layers": 1}}
+
+
+def test_every_number_of_pairs_has_thirty_held_out_or_takes_turns(tmp_path: Path) -> None:
+    everything = open_pairs([write_pairs(tmp_path / "pairs", 200)])
+    for count in range(2, 201):
+        pairs = everything.subset(range(count))
+        if takes_turns(pairs):
+            numbers = fold_numbers(pairs)
+            sizes = np.bincount(numbers)
+            assert len(sizes) == 5
+            assert sizes.max() - sizes.min() <= 1
+        elif count < 10:
+            with pytest.raises(InvalidSettings, match="--dev PAIRS"):
+                split(pairs)
+        else:
+            kept, held = split(pairs)
+            assert len(held) >= 30
+            assert len(kept) >= 30
+
+
+def test_the_same_picture_has_one_turn(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 20)
+    for name in ("q", "r"):
+        (folder / f"{name}.png").write_bytes((folder / "p00003.png").read_bytes())
+        (folder / f"{name}.txt").write_text("the same again")
+    pairs = open_pairs([folder])
+    numbers = {pair.key: int(number) for pair, number in zip(pairs, fold_numbers(pairs), strict=True)}
+    assert numbers["q"] == numbers["r"] == numbers["p00003"]
+    again = pairs.subset(reversed(range(22)))
+    assert {pair.key: int(number) for pair, number in zip(again, fold_numbers(again), strict=True)} == numbers
+    for name in list(numbers)[:13]:
+        (folder / f"{name}.png").write_bytes((folder / "q.png").read_bytes())
+    with pytest.raises(InvalidSettings, match="different pictures, too few"):
+        fold_numbers(open_pairs([folder]))
+
+
+def test_what_folds_measure_is_put_together() -> None:
+    random = np.random.default_rng(0)
+    images = random.normal(size=(12, 6)).astype(np.float32)
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    texts = images[np.arange(24) // 2] + random.normal(size=(24, 6)).astype(np.float32)
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    whole = evaluate(images, texts, np.arange(24) // 2)
+    turns = [np.array([0, 5, 7, 11]), np.array([1, 2, 3, 4, 6, 8, 9, 10])]
+    parts = [of_pictures(whole, turn) for turn in turns]
+    assert parts[0].text_to_image.pictures.tolist() == [0, 0, 5, 5, 7, 7, 11, 11]
+    own = whole.text_to_image.ranks[[0, 1, 10, 11, 14, 15, 22, 23]]
+    assert parts[0].text_to_image.ranks.tolist() == own.tolist()
+    together = pooled(parts)
+    assert percentages(together) == percentages(whole)
+    folds = [Fold([{"epoch": 0, **percentages(part)}], {0.0: part}) for part in parts]
+    assert mean_rows(folds)[0] == pytest.approx(percentages(whole), abs=1e-3)
+    again = Fold.from_json(json.loads(json.dumps(folds[0].as_json())))
+    assert again.rows == folds[0].rows
+    assert again.by_alpha[0.0].values() == parts[0].values()
+
+
+@pytest.mark.slow
+def test_a_run_on_few_pairs_takes_turns_and_can_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_pairs(tmp_path / "pairs", 15)
+    (folder / "p00004.png").write_bytes(b"not a picture")
+    settings = Settings("full", max_steps=3, learning_rate=1e-3, views=1)
+    anchor = [str(write_pairs(tmp_path / "anchor", 12, first=100))]
+    request = Request([str(folder)], "", settings, anchor=anchor, alpha=1.0, max_anchor_drop=100.0)
+    seen: list[tuple[str, int]] = []
+    told: list[str] = []
+    stopping = [True]
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage == "training":
+            seen.append((stage, done))
+
+    interrupted = lambda: stopping[0] and len(seen) == 5  # noqa: E731  in the second of six runs
+    watch = Watch(report, told.append, interrupted)
+    with pytest.raises(TrainingInterrupted, match=f"--resume {tmp_path / 'run'}"):
+        train(request, tmp_path / "run", base=small_encoder(NARROW), watch=watch)
+    assert "cross-validation" in told[0]
+    stopping[0] = False
+    outcome = resume(tmp_path / "run", base=small_encoder(NARROW), watch=watch)
+    assert len(seen) == 6 * 3  # no step was made twice
+    assert (outcome.folds, outcome.pairs, outcome.dev_pairs, outcome.steps, outcome.best_epoch) == (5, 14, 14, 3, 3)
+    assert any("one of 5 runs" in note for note in outcome.notes)
+    assert not (tmp_path / "run" / "folds").exists()
+    assert "held-out pairs, in turns" in (tmp_path / "run" / "MODEL_CARD.md").read_text()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert rows[0]["text_to_image_r1"] == outcome.dev_before["text_to_image_r1"]
+    assert rows[-1]["text_to_image_r1"] == outcome.dev_after["text_to_image_r1"]
