@@ -67,8 +67,9 @@ export class Detail {
     if (hit.columns?.length) rows.push([t("fact.columns"), this.values("column", hit.columns, (one) => one.replace("=", ": "))]);
     if (hit.rating) rows.push([t("fact.rating"), hit.rating < 0 ? t("fact.rejected") : `${"★".repeat(hit.rating)}${"☆".repeat(5 - hit.rating)}`]);
     const place = placeOf(hit);
-    const kind = pageOf(hit) !== null ? "fact.page" : angleOf(hit) !== null ? "fact.angle" : "fact.moment";
-    if (place !== null) rows.push([t(kind), kind === "fact.moment" ? clock(place) : number(place)]);
+    if (pageOf(hit) !== null) rows.push([t("fact.page"), number(place)]);
+    else if (angleOf(hit) !== null) rows.push([t("fact.angle"), number(place)]);
+    else if (place !== null) rows.push([t("fact.moment"), clock(place)]);
     if (hit.band) rows.push([t("fact.match"), bandTitle(hit)]);
     else if (typeof hit.score === "number") rows.push([t("fact.score"), hit.score.toLocaleString(locale, { minimumFractionDigits: 3, maximumFractionDigits: 3 })]);
     const size = hit.width ? `${number(hit.width)} × ${number(hit.height)}, ${bytes(hit.size_bytes)}` : bytes(hit.size_bytes);
