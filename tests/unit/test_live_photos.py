@@ -230,7 +230,7 @@ def test_what_only_the_clip_shows_finds_the_still(folder: Path) -> None:
         assert live.clip is not None
         assert live.clip.record.view.startswith("t=1,")
         assert live.score == live.clip.score == pytest.approx(blue[0].score, abs=0.02)
-        assert live.confidence == live.clip.confidence
+        assert live.confidence == pytest.approx(live.clip.confidence)
         red = photos.search("red", 1)[0]
         assert names([red]) == ["IMG_1.JPG+IMG_1.MOV"]
         assert red.clip is not None
