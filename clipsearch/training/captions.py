@@ -19,7 +19,7 @@ TEXTS_AT_ONCE = 256
 class Captions:
     """All captions of some pairs: their tokens, their pictures, and which are the same text.
 
-    In memory are 40 bytes for each; what the tokens need is read from a temporary file, if they are many.
+    In memory are some 130 bytes for each; what the tokens need is read from a temporary file, if they are many.
     """
 
     def __init__(self, pairs: PairSet, tokenize: Callable[[list[str]], Tensor]) -> None:
