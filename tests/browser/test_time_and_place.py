@@ -317,6 +317,31 @@ def test_the_map_of_the_earth_names_towns_and_opens_pictures(open_page: Open, tr
     assert "id" in asked(page) or asked(page)["q"].startswith("near:35.6")
 
 
+def test_pictures_on_both_sides_of_the_date_line_are_beside_each_other(open_page: Open, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, longitude in enumerate((179.99, -179.99, 179.995)):
+        exif = exif_of(1)
+        gps = exif.get_ifd(0x8825)
+        gps[1], gps[2] = "S", degrees(-17)
+        gps[3], gps[4] = "E" if longitude > 0 else "W", degrees(longitude)
+        picture(number).save(photos / f"{number}.jpg", exif=exif)
+    encoder = FakeEncoder()
+    for site in serve([clipsearch.index(photos, encoder=encoder).index], photos, encoder):
+        page = open_page("/?unique=0&view=places", at=site)
+        expect(page.locator(".cs-map .cs-note")).to_contain_text("with a place")
+        page.locator(".cs-map canvas").focus()
+        for _ in range(6):
+            page.keyboard.press("Enter")
+            page.wait_for_timeout(200)
+            if "q" in asked(page):
+                break
+        north, east, *_ = asked(page)["q"].removeprefix("near:").split(",")
+        assert float(north) == pytest.approx(-17, abs=0.01)
+        assert abs(float(east)) == pytest.approx(180, abs=0.01)
+        expect(page.locator(".cs-summary")).to_contain_text("3")
+
+
 def test_back_from_a_place_shows_the_map_as_it_was(open_page: Open, trips: Site) -> None:
     page = open_page("/?unique=0&view=places", at=trips)
     expect(page.locator(".cs-map .cs-note")).to_contain_text("with a place")

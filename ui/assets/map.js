@@ -13,6 +13,7 @@ const REACH = 14;
 const NEAR_SCALE = 2.2; // from here on, what smaller groups show is said, too
 const MOST_REGIONS = 8;
 const PILL_FONT = "600 13.5px system-ui, sans-serif";
+const A_QUARTER = 90; // degrees that a map cut elsewhere than at the date line must save
 const METROPOLIS = 1.2; // degrees: what lies nearer together is named after its largest town
 
 export class PictureMap {
@@ -96,9 +97,11 @@ export class PictureMap {
   }
 
   takeEarth(points) {
-    const x = Float64Array.from(points.longitudes, (one) => one / 360 + 0.5);
+    const from = westernmost(points.longitudes);
+    const longitudes = points.longitudes.map((one) => (one < from ? one + 360 : one)); // beyond 180, in the west of the date line
+    const x = Float64Array.from(longitudes, (one) => one / 360 + 0.5);
     const y = Float64Array.from(points.latitudes, mercator);
-    this.points = { ...points, x, y, labels: [] };
+    this.points = { ...points, longitudes, x, y, labels: [] };
     this.fit(points.ids.map((_, n) => n));
     const { ids: { length }, with_place: known, total } = points;
     const part = length < known ? t("map.earth_of", { shown: length, n: known }) : t("map.earth_all", { n: known });
@@ -133,7 +136,8 @@ export class PictureMap {
     if (right < left) [left, right, top, bottom] = [0, 1, 0.2, 0.75];
     const [width, height] = [this.canvas.clientWidth || innerWidth, this.canvas.clientHeight || innerHeight];
     const side = 0.82 * Math.min(width, height);
-    const scale = Math.min((width - 140) / Math.max(right - left, 1e-9), (height - 190) / Math.max(bottom - top, 1e-9)) / side;
+    const [aside, above] = [Math.min(140, SIDE + width / 12), Math.min(190, SIDE + height / 6)]; // thumbnails stand out, and words
+    const scale = Math.min((width - aside) / Math.max(right - left, 1e-9), (height - above) / Math.max(bottom - top, 1e-9)) / side;
     this.view = { scale: Math.max(0.5, Math.min(this.closest * 0.25, scale)), x: (left + right) / 2, y: (top + bottom) / 2 };
   }
 
@@ -204,7 +208,7 @@ export class PictureMap {
     const [north, east] = [latitudes, longitudes].map((all) => Math.max(...group.map((n) => all[n])));
     const [south, west] = [latitudes, longitudes].map((all) => Math.min(...group.map((n) => all[n])));
     const km = 111.2 * Math.hypot(north - south, (east - west) * Math.cos((north * Math.PI) / 180)) / 2;
-    if (km < 0.3 || this.view.scale >= this.closest * 0.2) this.on.near((north + south) / 2, (east + west) / 2, Math.max(0.1, km * 1.05));
+    if (km < 0.3 || this.view.scale >= this.closest * 0.2) this.on.near((north + south) / 2, (((east + west) / 2 + 540) % 360) - 180, Math.max(0.1, km * 1.05));
     else { this.fit(group); this.later(); }
   }
 
@@ -286,7 +290,10 @@ export class PictureMap {
     if (!this.points) return;
     const style = getComputedStyle(canvas);
     const colour = (name) => style.getPropertyValue(`--cs-${name}`);
-    if (this.isEarth) this.land.draw(context, this.view, this.extent(), width, height, colour);
+    if (this.isEarth) {
+      const isTwice = this.points.longitudes.some((one) => one > 180);
+      for (const turn of isTwice ? [0, 1] : [0]) this.land.draw(context, { ...this.view, x: this.view.x - turn }, this.extent(), width, height, colour);
+    }
     context.fillStyle = colour("accent");
     context.globalAlpha = 0.55;
     const taken = new Map(); // "column row" of the screen: the picture whose thumbnail is there
@@ -397,6 +404,17 @@ export class PictureMap {
     const [w, h] = [image.naturalWidth * scale, image.naturalHeight * scale];
     context.drawImage(image, x - w / 2, y - h / 2, w, h);
   }
+}
+
+/** The longitude from which eastwards all are on the shortest way around the Earth; -180 where that is the usual map's. */
+function westernmost(longitudes) {
+  const sorted = Float64Array.from(longitudes).sort();
+  let [from, widest] = [-180, sorted.length ? sorted[0] + 360 - sorted.at(-1) : 360];
+  for (let n = 1; n < sorted.length; n++) {
+    const gap = sorted[n] - sorted[n - 1];
+    if (gap > widest + A_QUARTER) [from, widest] = [sorted[n], gap - A_QUARTER];
+  }
+  return from;
 }
 
 /** The thumbnail that one at x, y would cover. */
