@@ -408,7 +408,7 @@ def test_selected_pictures_can_be_copied_and_exported(open_page: Open, site: Sit
 def test_the_map_shows_thumbnails_and_opens_pictures(open_page: Open) -> None:
     page = open_page("/?view=map&unique=0")
     expect(page.locator(".cs-map .cs-note")).to_contain_text("18 pictures")
-    canvas = page.locator("canvas")
+    canvas = page.locator(".cs-map canvas")
     box = canvas.bounding_box()
     assert box is not None
     places = [(x, y) for x in range(30, int(box["width"]), 40) for y in range(30, int(box["height"]), 40)]

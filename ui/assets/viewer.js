@@ -311,7 +311,9 @@ export class Viewer {
   }
 
   /** Show another part of the file, of which the row is known. */
-  async become(part) {
+  become(part) { return this.becoming = this.ask(part); }
+
+  async ask(part) {
     const { pswp } = this;
     this.wanted = part;
     let hit;
@@ -334,6 +336,8 @@ export class Viewer {
 
   /** Show where in the picture the question matches; again: hides it. */
   async toggleWhere() {
+    await this.becoming; // the part that was just chosen is meant
+    if (!this.isOpen) return;
     if (this.looking || this.overlay.isWhereShown) { this.hideWhere(); this.drawBar(); return; }
     const { hit } = this;
     const asked = this.on.question(hit);
