@@ -339,7 +339,8 @@ def test_an_index_whose_drive_goes_away_is_left_out_whatever_is_asked(
     shutil.copytree(divided.indexes[1], goes)
     with clipsearch.open([divided.indexes[0], goes], encoder=divided.whole.encoder) as photos:
         if "like" in how:
-            how = {"like": [int(photos.row_ids()[0])]}
+            stays, by = next((one, by) for one, by in photos.parts if one.index == divided.indexes[0])
+            how = {"like": [int(stays.row_ids()[0]) + by]}
         goes.rename(tmp_path / "gone")
         assert photos.search("red", 5, **how)
         assert not photos.missing or set(photos.missing) == {str(goes)}
