@@ -173,10 +173,12 @@ def test_another_picture_that_is_there_keeps_its_json(tmp_path: Path) -> None:
     takeout(tmp_path / "s5.png.json", "s5.png")
     (tmp_path / "s5.png").write_bytes(encoded("PNG"))
     assert metadata_of(tmp_path / "s5.jpg", encoded()).taken_at is None
-    takeout(tmp_path / "s6.heic.json", "s6.heic")
-    (tmp_path / "s6.heic").write_bytes(b"")
-    said_beside(str(tmp_path / "s6.jpg"))
-    assert metadata_of(tmp_path / "s6.jpg", encoded()).taken_at is not None
+    other = tmp_path / "other"  # a folder that changes is listed again only now and then
+    other.mkdir()
+    takeout(other / "s6.heic.json", "s6.heic")
+    (other / "s6.heic").write_bytes(b"")
+    said_beside(str(other / "s6.jpg"))
+    assert metadata_of(other / "s6.jpg", encoded()).taken_at is not None
 
 
 def test_the_own_json_comes_first(tmp_path: Path) -> None:
