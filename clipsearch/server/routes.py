@@ -104,6 +104,7 @@ from clipsearch.store.hashes import vector_key
 
 Result = TypeVar("Result")
 RowId = Annotated[int, InPath(description="Row id of a picture.")]
+ContentDigits = Annotated[str, InQuery(pattern="^[0-9a-f]{16,32}$", description="As for the thumbnail.")]
 IndexName = Annotated[str | None, InQuery(max_length=1000, description="Name of an index. See /v1/status.")]
 ThumbnailSize = Annotated[
     int,
@@ -831,7 +832,7 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
     async def original(
         request: Request,
         id: RowId,
-        content: Annotated[str, InQuery(pattern="^[0-9a-f]{16,32}$", description="As for the thumbnail.")],
+        content: ContentDigits,
         index: IndexName = None,
     ) -> Response:
         """The picture's own file, with all that stands in it: for browsers on this machine (see --originals).
@@ -858,7 +859,7 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
     async def clip(
         request: Request,
         id: RowId,
-        content: Annotated[str, InQuery(pattern="^[0-9a-f]{16,32}$", description="As for the thumbnail.")],
+        content: ContentDigits,
         index: IndexName = None,
     ) -> Response:
         """The clip in a motion photo, or that of a Live Photo, by its still: for browsers on this machine, as the

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
 
 from clipsearch.encoder import Encoder
+from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
 from clipsearch.indexer.scan import scan
 from clipsearch.indexer.segments import with_pictures
+from clipsearch.indexer.verify import verify
 from clipsearch.records import EmbeddingBatch, FloatArray, ImageRecord, Manifest, ModelRef
-from clipsearch.store import Writer
+from clipsearch.store import Writer, open_snapshot, read_records
 
 
 def viewed_index(
@@ -43,3 +46,22 @@ def viewed_index(
             batch = EmbeddingBatch(records[start:stop], vectors[start:stop])
             manifest = writer.commit(with_pictures(writer, manifest, lambda batch=batch: [batch]))  # type: ignore[misc]
     return index, dict(enumerate(vectors))
+
+
+def checked_run(folder: Path, encoder: Encoder, **options: Any) -> IndexReport:
+    """Index a folder, and see that the index is whole."""
+    report = index_folder(folder, encoder, options=IndexOptions(**{"workers": 1, **options}))
+    checked = verify(report.index)
+    assert checked.ok, checked.problems
+    assert (checked.pictures, checked.more_views) == (report.pictures, report.rows - report.pictures)
+    return report
+
+
+def seen(index: Path) -> dict[str, list[str]]:
+    """The views of each path that is answered."""
+    found: dict[str, list[str]] = {}
+    with open_snapshot(index) as snapshot:
+        for record in read_records(index, snapshot.manifest):
+            if record.status == "ok":
+                found.setdefault(record.path, []).append(record.view)
+    return found

@@ -34,12 +34,13 @@ from clipsearch.search.dedupe import find_duplicates
 from clipsearch.search.facets import count_facets
 from clipsearch.search.regions import REGION_COUNTS, joined
 from clipsearch.store import manifest as manifests
-from clipsearch.store import open_snapshot, read_records
+from clipsearch.store import open_snapshot
 from tests.support.collections import serving
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import scene
 from tests.support.unit_pool import UnitExecutor
 from tests.support.videos import write_video
+from tests.support.viewed import checked_run, seen
 
 SIZE = (120, 90)
 TILES = view_boxes(SIZE)[1:]
@@ -55,21 +56,7 @@ def patched(colour: str, tile: int, *, ground: str = "grey") -> Image.Image:
 
 
 def run(folder: Path, **options: Any) -> IndexReport:
-    report = index_folder(folder, FakeEncoder(), options=IndexOptions(**{"workers": 1, **options}))
-    checked = verify(report.index)
-    assert checked.ok, checked.problems
-    assert (checked.pictures, checked.more_views) == (report.pictures, report.rows - report.pictures)
-    return report
-
-
-def seen(index: Path) -> dict[str, list[str]]:
-    """The views of each path that is answered."""
-    found: dict[str, list[str]] = {}
-    with open_snapshot(index) as snapshot:
-        for record in read_records(index, snapshot.manifest):
-            if record.status == "ok":
-                found.setdefault(record.path, []).append(record.view)
-    return found
+    return checked_run(folder, FakeEncoder(), **options)
 
 
 def said(box: tuple[int, int, int, int]) -> str:

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 import clipsearch
 from clipsearch.errors import NoSuchPicture, UnsupportedIndex
 from clipsearch.exports.run import export_index
-from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
 from clipsearch.indexer.compact import compact
 from clipsearch.indexer.repair import repair
 from clipsearch.indexer.status import read_status
@@ -31,7 +30,7 @@ from clipsearch.store import Writer, manifest, open_rows, open_snapshot, read_re
 from tests.support.collections import serving
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
-from tests.support.viewed import viewed_index
+from tests.support.viewed import checked_run, seen, viewed_index
 from tests.support.words import write_words
 
 FILES = 12
@@ -42,24 +41,6 @@ VIEWS = {
     "set001/p00010.jpg": ["page=1", "page=2"],
 }
 RUNS = int(os.environ.get("CLIPSEARCH_RUNS", "8"))
-
-
-def run(folder: Path, encoder: FakeEncoder, **options: Any) -> IndexReport:
-    report = index_folder(folder, encoder, options=IndexOptions(**{"workers": 1, **options}))
-    checked = verify(report.index)
-    assert checked.ok, checked.problems
-    assert (checked.pictures, checked.more_views) == (report.pictures, report.rows - report.pictures)
-    return report
-
-
-def seen(index: Path) -> dict[str, list[str]]:
-    """The views of each path that is answered."""
-    found: dict[str, list[str]] = {}
-    with open_snapshot(index) as snapshot:
-        for record in read_records(index, snapshot.manifest):
-            if record.status == "ok":
-                found.setdefault(record.path, []).append(record.view)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +61,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 def test_an_index_without_views_says_nothing_of_them(tmp_path: Path) -> None:
     fill(tmp_path / "photos", 3)
-    report = run(tmp_path / "photos", FakeEncoder())
+    report = checked_run(tmp_path / "photos", FakeEncoder())
     with open_snapshot(report.index) as snapshot:
         path = report.index / "manifests" / f"{report.generation:08d}.json"
         body = json.loads(path.read_bytes())
@@ -109,7 +90,7 @@ def test_older_versions_refuse_an_index_with_views(folder: Path, monkeypatch: py
 def test_the_feature_goes_with_the_last_view(folder: Path) -> None:
     for path in VIEWS:
         (folder / path).unlink()
-    assert run(folder, FakeEncoder(), prune=True).removed == len(VIEWS)
+    assert checked_run(folder, FakeEncoder(), prune=True).removed == len(VIEWS)
     compact(folder / ".clipsearch")
     with open_snapshot(folder / ".clipsearch") as snapshot:
         assert snapshot.manifest.reader_features == ()
@@ -122,11 +103,11 @@ def test_the_feature_goes_with_the_last_view(folder: Path) -> None:
 def test_rows_of_a_file_change_together(folder: Path) -> None:
     encoder = FakeEncoder()
     video, other = (folder / path for path in ("set000/p00004.jpg", "set000/p00001.jpg"))
-    assert run(folder, encoder).unchanged == FILES
+    assert checked_run(folder, encoder).unchanged == FILES
     video.rename(folder / "set000" / "renamed.jpg")
     shutil.copy2(other, folder / "set001" / "copy.jpg")
     os.utime(folder / "set000/p00003.jpg", ns=(1, 1))
-    report = run(folder, encoder)
+    report = checked_run(folder, encoder)
     assert (report.renamed, report.copied, report.touched, report.encoded, report.removed) == (1, 1, 1, 0, 0)
     now = seen(report.index)
     assert now["set000/renamed.jpg"] == VIEWS["set000/p00004.jpg"]
@@ -134,32 +115,32 @@ def test_rows_of_a_file_change_together(folder: Path) -> None:
     assert now["set000/p00003.jpg"] == VIEWS["set000/p00003.jpg"]
     assert len(now) == FILES + 1
     (folder / "set001/copy.jpg").unlink()
-    report = run(folder, encoder)
+    report = checked_run(folder, encoder)
     assert (report.removed, report.missing, report.pictures) == (1, 0, FILES)
     fill(folder, 1, first=3)  # other content
     (folder / "set000/p00003.jpg").write_bytes((folder / "set000/p00000.jpg").read_bytes() + b"\0")
-    report = run(folder, encoder)
+    report = checked_run(folder, encoder)
     assert seen(report.index)["set000/p00003.jpg"] == [""]
     assert report.encoded == 1
 
 
 def test_one_deleted_video_of_many_views_is_not_a_drive_that_went(folder: Path) -> None:
     (folder / "set000/p00004.jpg").unlink()
-    report = run(folder, FakeEncoder())
+    report = checked_run(folder, FakeEncoder())
     assert (report.removed, report.missing) == (1, 0)
 
 
 def test_missing_files_come_back_with_all_views(folder: Path, tmp_path: Path) -> None:
     encoder = FakeEncoder()
     shutil.move(folder / "set000", tmp_path / "away")
-    report = run(folder, encoder)
+    report = checked_run(folder, encoder)
     assert (report.missing, report.pictures, report.rows) == (10, 2, 3)
     shutil.move(tmp_path / "away", folder / "set000")
-    report = run(folder, encoder)
+    report = checked_run(folder, encoder)
     assert (report.returned, report.missing, report.encoded) == (10, 0, 0)
     assert {path: views for path, views in seen(report.index).items() if views != [""]} == VIEWS
     shutil.move(folder / "set000", tmp_path / "away")
-    assert run(folder, encoder, prune=True).forgotten == 10
+    assert checked_run(folder, encoder, prune=True).forgotten == 10
 
 
 @pytest.mark.slow
@@ -197,9 +178,9 @@ def test_whatever_is_done_to_files_their_views_stay_together(made: Path, data: s
             if what == "compact":
                 compact(folder / ".clipsearch")
             if data.draw(st.booleans()):
-                run(folder, encoder, commit_rows=data.draw(st.integers(1, 9)))
+                checked_run(folder, encoder, commit_rows=data.draw(st.integers(1, 9)))
                 assert seen(folder / ".clipsearch") == expected
-        run(folder, encoder, commit_rows=3)
+        checked_run(folder, encoder, commit_rows=3)
         assert seen(folder / ".clipsearch") == expected
         assert encoder.images_encoded == 0
         shutil.rmtree(folder)
@@ -233,7 +214,7 @@ def test_a_file_that_lost_a_row_is_found_and_read_again(folder: Path) -> None:
     repair(index)
     assert verify(index).ok
     assert "set000/p00001.jpg" not in seen(index)
-    assert run(folder, FakeEncoder()).encoded == 1
+    assert checked_run(folder, FakeEncoder()).encoded == 1
 
 
 def test_a_lost_segment_costs_whole_files(folder: Path) -> None:
@@ -246,7 +227,7 @@ def test_a_lost_segment_costs_whole_files(folder: Path) -> None:
     assert verify(index).ok
     views = {path: views for path, views in seen(index).items() if views != [""]}
     assert views == {path: own for path, own in VIEWS.items() if path in views}
-    assert run(folder, FakeEncoder()).pictures == FILES
+    assert checked_run(folder, FakeEncoder()).pictures == FILES
 
 
 def test_everything_is_found_again_without_any_manifest(folder: Path) -> None:
@@ -354,7 +335,7 @@ def test_a_hit_says_where(made: Path, vectors: dict[int, FloatArray]) -> None:
 
 def test_near_duplicates_are_of_files(folder: Path) -> None:
     shutil.copy2(folder / "set000/p00004.jpg", folder / "set001/copy.jpg")
-    index = run(folder, FakeEncoder()).index
+    index = checked_run(folder, FakeEncoder()).index
     with Collection(index, encoder=FakeEncoder()) as photos:
         row = next(int(r) for r in photos.row_ids() if photos.record(int(r)).view == "t=17,18")
         vector = photos.vector(row)
