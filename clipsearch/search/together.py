@@ -100,6 +100,8 @@ class Together(Collection):
         numbers = numbers or row_numbers([photos for _, photos in parts])
         self._parts = [Part(photos, name, by) for (name, photos), by in zip(parts, numbers, strict=True)]
         self._missing = dict(missing or {})
+        self.has_lost = False
+        """Whether a part could not be read since, and is left out."""
         self._owned = owned
         self._is_closed = False
         self.read_part = next((part.photos.read_part for part in self._parts if part.photos.read_part), None)
@@ -123,6 +125,7 @@ class Together(Collection):
             return error
         if part in self._parts:
             self._missing[part.name] = said_of(error)
+            self.has_lost = True
             self._parts = [other for other in self._parts if other is not part]
             self._forget()
         return PartLost(part.name, self._missing[part.name])

@@ -175,6 +175,9 @@ class ServedIndex:
                 raise Stopping
             seen = self._current()
             if self._open is not None and seen == self._seen:
+                if self._told:  # it was away for a while, and is as it was
+                    self._told = ""
+                    self._engine.forget_together()
                 return True
             try:
                 fresh = self._engine.open(self.path)
@@ -212,7 +215,9 @@ class ServedIndex:
 
     def _changed(self) -> bool:
         now = self._current()
-        return now != self._seen and (now != self._refused or time.monotonic() >= self._retry_at)
+        if now == self._seen:
+            return bool(self._told)
+        return now != self._refused or time.monotonic() >= self._retry_at
 
     def close(self) -> None:
         with self._lock:
@@ -227,7 +232,9 @@ class ServedIndex:
 class ServedTogether(ServedIndex):
     """All indexes of a server, searched together (see `search.together`)."""
 
-    _last: tuple[tuple[Collection, ...], Together] | None = None
+    _last: tuple[tuple[Collection, ...], dict[str, str], Together] | None = None
+    """Of what the last answer came: the parts, what was missing then, and them together."""
+    _made_at: float = 0.0
 
     @contextmanager
     def lease(self, *, at_least: int | None = None) -> Iterator[Collection]:
@@ -251,10 +258,11 @@ class ServedTogether(ServedIndex):
                 raise failures[0] if failures else NothingIndexed()
             key = tuple(photos for _, photos in found)
             with self._lock:
-                known = None if self._last is None else self._last[1].missing
-                if self._last is None or self._last[0] != key or not missing.items() <= dict(known or {}).items():
-                    self._last = key, Together(found, missing, owned=False)
-                together = self._last[1]
+                again = time.monotonic() >= self._made_at + RETRY_S  # for a part that was lost while it was read
+                if self._last is None or self._last[:2] != (key, missing) or (again and self._last[2].has_lost):
+                    self._last = key, missing, Together(found, missing, owned=False)
+                    self._made_at = time.monotonic()
+                together = self._last[2]
             yield together
 
     def forget(self) -> None:

@@ -18,10 +18,11 @@ from clipsearch.cli.listening import found_indexes
 from clipsearch.cli.saved import saved_search
 from clipsearch.cli.ui import _places as places_to_show
 from clipsearch.errors import CorruptIndex, IndexNotFound, UnknownSearch
+from clipsearch.remote import ALL
 from clipsearch.search.collection import Collection
 from clipsearch.search.together import Together
 from clipsearch.server.app import ServerOptions, create_app
-from clipsearch.server.engine import SharedCollection
+from clipsearch.server.engine import Engine, SharedCollection
 from clipsearch.server.mcp import assistant_server
 from clipsearch.ui.page_routes import add_page_routes
 from tests.support.collections import serving
@@ -372,6 +373,40 @@ def test_a_server_serves_what_is_there_and_the_rest_when_it_comes(
         assert client.get("/v1/status").json()["missing"] == []
     with pytest.raises(IndexNotFound):
         create_app([tmp_path / "nowhere", tmp_path / "neither"], encoder=encoder)
+
+
+def test_an_answer_between_the_return_of_an_index_and_the_word_of_it_is_not_kept(
+    indexes: list[Path], encoder: FakeEncoder
+) -> None:
+    with Engine(indexes[:2], encoder=encoder) as engine:
+        engine.absent = {indexes[1]: "away"}  # found, and not taken from the list yet
+        with engine.lease(ALL) as photos:
+            assert list(photos.missing) == [str(indexes[1])]
+        engine.absent = {}
+        with engine.lease(ALL) as photos:
+            assert not photos.missing
+        with engine.lease(ALL) as again:
+            assert again is photos
+
+
+def test_a_part_that_could_not_be_read_for_a_while_is_asked_again(
+    indexes: list[Path], encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Engine(indexes[:2], encoder=encoder) as engine:
+        engine.wait_until_warm()
+
+        def fails(*_: Any, **__: Any) -> Any:
+            raise CorruptIndex(indexes[1], "cannot be read just now")
+
+        with engine.lease(ALL) as photos, monkeypatch.context() as broken:
+            broken.setattr(photos.parts[1][0], "nearest", fails)
+            photos.search("red", all=True)
+            assert len(photos.missing) == 1
+        with engine.lease(ALL) as photos:
+            assert len(photos.missing) == 1
+        monkeypatch.setattr("clipsearch.server.engine.RETRY_S", 0.0)
+        with engine.lease(ALL) as photos:
+            assert not photos.missing and len(photos.search("red", all=True)) == 7
 
 
 def test_places_that_are_named_may_be_away_but_not_all(indexes: list[Path], tmp_path: Path) -> None:

@@ -280,7 +280,10 @@ def test_an_index_deleted_and_made_anew_is_taken_up_without_a_traceback(
 ) -> None:
     plain(COLOURS["red"]).save(photos / "red.png")
     index = clipsearch.index(photos, encoder=encoder).index
-    with TestClient(create_app([index], encoder=encoder), base_url=LOCAL) as client:
+    app = create_app([index], encoder=encoder)
+    with TestClient(app, base_url=LOCAL) as client:
+        if gone_s:
+            app.state.service.engine.wait_until_warm()
         shutil.rmtree(index)  # also while a first search is being made ready
         until = time.monotonic() + gone_s
         asked, told = True, False
@@ -318,3 +321,18 @@ def test_an_error_of_the_system_is_a_clear_answer(
         assert answer.status_code == 503
         assert os.strerror(errno.EIO) in answer.json()["message"]
         assert str(index) not in answer.text
+
+
+@pytest.mark.slow
+def test_an_index_that_was_away_and_is_back_as_it_was_is_no_longer_called_behind(
+    index: Path, encoder: FakeEncoder, tmp_path: Path
+) -> None:
+    with Engine([index], encoder=encoder) as engine:
+        engine.wait_until_warm()
+        for away in (True, False):
+            before, after = (index, tmp_path / "away")[:: 1 if away else -1]
+            before.rename(after)
+            deadline = time.monotonic() + 10
+            while engine.index().is_behind is not away:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
