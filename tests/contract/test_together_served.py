@@ -18,7 +18,6 @@ from clipsearch.cli.listening import found_indexes
 from clipsearch.cli.saved import saved_search
 from clipsearch.cli.ui import _places as places_to_show
 from clipsearch.errors import CorruptIndex, IndexNotFound, UnknownSearch
-from clipsearch.remote import ALL
 from clipsearch.search.collection import Collection
 from clipsearch.search.together import Together
 from clipsearch.server.app import ServerOptions, create_app
