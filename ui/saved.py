@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from clipsearch.folding import fold_name
+from clipsearch.query import with_rows_raised
 from clipsearch.records import SavedSearch, Sort
 from clipsearch.search.collection import Collection
 from clipsearch.server import messages
@@ -73,12 +74,16 @@ class SavedSearches:
         self._service = service
 
     def list(self, index: str | None) -> dict[str, Any]:
-        """The saved searches of an index; of all together, of searches with one name the first."""
+        """The saved searches of an index; of all together, of searches with one name the first, with the row ids that
+        pictures have there."""
         served = self._service.engine.index(index)
         with served.lease() as photos:
-            found = [search for one, _ in photos.parts for search in read_searches(one.index, one.manifest)]
-            searches = {fold_name(search.name): search for search in reversed(found)}
-            told = [dataclasses.asdict(search) for _, search in sorted(searches.items())]
+            found = [(search, by) for one, by in photos.parts for search in read_searches(one.index, one.manifest)]
+            searches = {fold_name(search.name): (search, by) for search, by in reversed(found)}
+            told = [
+                dataclasses.asdict(search) | {"query": with_rows_raised(search.query, by)}
+                for _, (search, by) in sorted(searches.items())
+            ]
             return {"index": served.name, "index_id": photos.identity, "searches": told}
 
     def save(self, asked: SaveRequest) -> dict[str, Any]:

@@ -76,6 +76,24 @@ def parse_query(source: str, *, is_file: Callable[[str], bool] | None = None) ->
     return parse(source, is_file)
 
 
+def with_rows_raised(source: str, by: int) -> str:
+    """A query whose `like:` names each row id raised by a number: the same picture, where several indexes are searched
+    together. What cannot be understood stays as it is."""
+    if not by or "like" not in source.lower():
+        return source
+    from clipsearch.query.scanner import Scanner
+
+    try:
+        items = Scanner(source).scan()
+    except InvalidQuery:
+        return source
+    for item in reversed(items):
+        if item.kind == "like" and (match := _ROW.match(item.text)) and int(match[0]) < by:
+            at = source.rindex(item.text, item.start, item.end)
+            source = f"{source[:at]}{int(match[0]) + by}{source[at + match.end() :]}"
+    return source
+
+
 def check_length(source: str) -> None:
     """Raises: InvalidQuery, for a query of more than LENGTH_LIMIT characters."""
     if len(source) > LENGTH_LIMIT:
@@ -87,6 +105,7 @@ def check_length(source: str) -> None:
 
 
 MARK = "#xywh="
+_ROW = re.compile(rf"\d{{1,18}}(?=$|{MARK})", re.ASCII)
 
 
 def _or_part(is_file: Callable[[str], bool]) -> Callable[[str], bool]:

@@ -12,6 +12,7 @@ pytest.importorskip("playwright")
 from playwright.sync_api import Page, Route, expect
 
 import clipsearch
+from clipsearch.store.searches import make_search, save_search
 from tests.browser.axe import axe_findings
 from tests.browser.conftest import HOSTILE, PATIENCE_MS, Open, Site, serve
 from tests.browser.test_page import PHONE, ask, asked, settled, shown
@@ -235,6 +236,33 @@ def test_searches_are_saved_opened_renamed_deleted_and_brought_back(open_page: O
     other.click(f"{DIALOG} .cs-saved-open")
     expect(other.locator(DIALOG)).to_be_hidden()
     assert asked(other)["q"] == "name:3*"
+
+
+def test_a_saved_search_by_row_id_opens_where_several_indexes_are_searched(open_page: Open, tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    indexes: list[Path] = []
+    names = {}
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            picture(number + 3 * len(indexes)).save(tmp_path / folder / f"{folder} {number}.png")
+        indexes.append(clipsearch.index(tmp_path / folder, encoder=encoder).index)
+        save_search(indexes[-1], make_search(f"of {folder}", "like:2"))
+        with clipsearch.open(indexes[-1], encoder=encoder) as photos:
+            names[folder] = Path(photos.record(2).path).name
+    for site in serve(indexes, tmp_path, encoder):
+        page = open_page("/?index=*", at=site)
+        for folder in ("one", "two"):
+            page.click(".cs-star")
+            page.locator(f"{DIALOG} .cs-saved-open", has_text=f"of {folder}").click()
+            settled(page)
+            expect(page.locator(".cs-problem")).to_be_hidden()
+            assert asked(page)["index"] == "*"
+            assert shown(page)[0] == names[folder]
+        page = open_page("/?index=one", at=site)
+        page.click(".cs-star")
+        page.click(f"{DIALOG} .cs-saved-open")
+        assert asked(page)["q"] == "like:2"
 
 
 def test_a_long_query_is_cut_in_the_list_of_saved_searches(open_page: Open, own: Site) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsearch.errors import EmptyQuery, InvalidQuery, MalformedQuery
-from clipsearch.query import LENGTH_LIMIT, Query, Term, parse_query
+from clipsearch.query import LENGTH_LIMIT, Query, Term, parse_query, with_rows_raised
 from clipsearch.query.fields import FIELDS, FILTERS, filter_rows
 from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Seen, Tagged
 
@@ -293,3 +293,19 @@ def test_the_colon_of_chinese_and_japanese_input_methods_is_one(query: str) -> N
     assert [(term.kind, term.value) for term in written.terms] == [(term.kind, term.value) for term in meant.terms]
     if '"' not in query:
         assert parse_query(query.replace(" ", "\u3000")).filter == meant.filter
+
+
+@pytest.mark.parametrize(
+    ("source", "raised"),
+    [
+        ("like:5", "like:105"),
+        ("dog +like:5 - LIKE:7 name:like", "dog +like:105 - LIKE:107 name:like"),
+        ('2:like:5#xywh=1,2,30,40 like:"6"', '2:like:105#xywh=1,2,30,40 like:"106"'),
+        ('like:beach like:5a "like:5" i like:/a/5', 'like:beach like:5a "like:5" i like:/a/5'),
+        ('like:5 "open', 'like:5 "open'),
+        ("like:100", "like:100"),  # no row id of one index, then
+    ],
+)
+def test_row_ids_of_a_query_are_raised(source: str, raised: str) -> None:
+    assert with_rows_raised(source, 100) == raised
+    assert with_rows_raised(source, 0) == source
