@@ -46,6 +46,17 @@ TEXTS = """() => {
   return found;
 }"""
 
+# how wide a list of options must be for the name of each: with its padding, border and arrow
+WIDEST_OPTION = """selector => {
+  const copy = document.querySelector(selector).cloneNode(true);
+  for (const option of copy.options) option.hidden = option.disabled = false;
+  copy.style.maxWidth = copy.style.width = "max-content";
+  document.querySelector(selector).parentNode.append(copy);
+  const { width } = copy.getBoundingClientRect();
+  copy.remove();
+  return width;
+}"""
+
 
 def texts(page: Page) -> set[str]:
     """What people read or hear on the page as it is now."""
@@ -228,6 +239,7 @@ def test_the_order_is_chosen_beside_the_number_of_results_on_phones(open_page: O
         assert order is not None
         assert abs(summary["y"] + summary["height"] / 2 - order["y"] - order["height"] / 2) < 3, width
         assert summary["x"] + summary["width"] <= order["x"] + 1
+        assert page.evaluate(WIDEST_OPTION, ".cs-bar-row select") <= order["width"], width
         toggles = [box for one in page.locator(".cs-toggle:visible").all() if (box := one.bounding_box())]
         assert len(toggles) == 3
         assert min(box["y"] for box in toggles) > order["y"]

@@ -435,3 +435,58 @@ def test_page_down_goes_on_where_years_share_a_line(open_page: Open, tmp_path: P
             page.wait_for_timeout(60)
             seen.append(page.evaluate("scrollY"))
         assert seen[-1] > end - 420  # the last line is in the window
+
+
+SLIDER = "document.querySelector('.cs-handle').getAttribute('aria-value{}')"
+OVERPRINTED = """() => {
+  const marks = [...document.querySelectorAll(".cs-rail :is(.cs-year, .cs-tick)")];
+  const boxes = marks.map((one) => one.getBoundingClientRect());
+  const areOver = (one, other) => one.top < other.bottom && other.top < one.bottom;
+  return boxes.filter((one, n) => boxes.slice(n + 1).some((other) => areOver(one, other))).length;
+}"""
+
+
+def test_every_line_of_months_is_reached_and_named_also_the_last(open_page: Open, trips: Site) -> None:
+    page = open_page("/?unique=0&sort=date", at=trips, viewport={"width": 1280, "height": 800})
+    page.locator(".cs-handle").focus()
+    last = int(page.evaluate(SLIDER.format("max")))
+    page.keyboard.press("End")
+    until(page, f"{SLIDER.format('text')}.startsWith('January 2020')")
+    assert int(page.evaluate(SLIDER.format("now"))) == last
+    page.keyboard.press("Home")
+    until(page, f"{SLIDER.format('now')} === '0'")
+    seen = [0]
+    for _ in range(last):
+        page.keyboard.press("ArrowDown")
+        page.wait_for_timeout(60)
+        seen.append(int(page.evaluate(SLIDER.format("now"))))
+    assert seen == sorted(seen)
+    lines = sorted(set(seen))
+    assert last - lines[-1] < 4  # the last line is of so many months at most
+    assert max(after - before for before, after in itertools.pairwise(lines)) < 4
+
+
+def test_years_and_ticks_of_the_rail_lie_beside_each_other(open_page: Open, tmp_path: Path) -> None:
+    photos = tmp_path / "years"
+    photos.mkdir()
+    for number in range(60):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0x9003] = f"{1950 + number}:06:10 12:00:00"
+        picture(number, size=(480, 120)).save(photos / f"{number}.jpg", exif=exif)
+    encoder = FakeEncoder()
+    for site in serve([clipsearch.index(photos, encoder=encoder).index], photos, encoder):
+        page = open_page("/?sort=date&unique=0", at=site, viewport={"width": 1280, "height": 640})
+        page.wait_for_selector(".cs-rail .cs-year")
+        assert page.evaluate(OVERPRINTED) == 0
+        assert page.locator(".cs-rail .cs-tick").count() > 3
+
+
+def test_the_words_of_a_map_lie_over_no_picture_on_a_phone(open_page: Open, trips: Site) -> None:
+    for view in ("map", "places"):
+        page = open_page(f"/?unique=0&view={view}", at=trips, **PHONE)
+        expect(page.locator(".cs-map .cs-note")).to_contain_text("pictures")
+        boxes = [page.locator(f".cs-map {part}").bounding_box() for part in ("canvas", ".cs-map-foot")]
+        canvas, foot = (box for box in boxes if box is not None)
+        assert canvas["y"] + canvas["height"] <= foot["y"] + 0.5
+        assert canvas["height"] > 380
+        assert foot["y"] + foot["height"] <= page.evaluate("innerHeight") + 0.5

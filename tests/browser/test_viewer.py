@@ -222,6 +222,12 @@ def test_zoom_pan_next_and_the_slideshow(open_page: Open, pictures: Site) -> Non
     page.keyboard.press("p")
     page.clock.run_for(9000)
     expect(title(page)).to_have_text("2 blue.jpg")
+    page.keyboard.press("p")
+    page.keyboard.press("?")  # pictures do not go by behind the help
+    expect(page.locator("dialog.cs-help[open]").first).to_be_visible()
+    page.clock.run_for(9000)
+    page.keyboard.press("Escape")
+    expect(title(page)).to_have_text("2 blue.jpg")
 
 
 def test_long_pictures_fill_the_window_from_their_beginning(open_page: Open, pictures: Site) -> None:

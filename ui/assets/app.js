@@ -864,6 +864,7 @@ addEventListener("keydown", (event) => {
   } else if (typing) {
     return;
   } else if (event.key === "?") {
+    viewer.pause(); // pictures would go by behind it
     help.show();
   } else if (viewer.isOpen && event.key.startsWith("Arrow")) {
     viewer.arrow(event.key);

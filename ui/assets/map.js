@@ -39,7 +39,7 @@ export class PictureMap {
     this.hover = -1;
     this.fingers = new Map();
     this.drawn = [];
-    new ResizeObserver(() => this.later()).observe(root);
+    new ResizeObserver(() => this.later()).observe(this.canvas); // the words below it may take more lines
     this.listen();
   }
 
@@ -102,12 +102,12 @@ export class PictureMap {
     const x = Float64Array.from(longitudes, (one) => one / 360 + 0.5);
     const y = Float64Array.from(points.latitudes, mercator);
     this.points = { ...points, longitudes, x, y, labels: [] };
-    this.fit(points.ids.map((_, n) => n));
     const { ids: { length }, with_place: known, total } = points;
     const part = length < known ? t("map.earth_of", { shown: length, n: known }) : t("map.earth_all", { n: known });
     const others = total - known ? t("map.elsewhere", { n: total - known }) : "";
     this.note.textContent = known ? [part, others, t("map.help")].filter(Boolean).join(" ") : t(total ? "map.nowhere" : "map.nothing");
     this.drawRegions();
+    this.fit(points.ids.map((_, n) => n)); // above the words
   }
 
   /** The towns with most pictures, as buttons: for those who use no pointer, too. */
@@ -377,10 +377,11 @@ export class PictureMap {
     const boxes = [];
     context.font = PILL_FONT;
     for (const label of this.points.labels.filter((one) => one.level === level).sort((a, b) => b.pictures - a.pictures)) {
-      const x = width / 2 + (label.x - this.view.x) * this.extent();
+      const middle = width / 2 + (label.x - this.view.x) * this.extent();
       const y = height / 2 + (label.y - this.view.y) * this.extent();
       const half = [context.measureText(label.text).width / 2 + 16, 16];
-      if (x < 0 || y < 0 || x > width || y > height) continue;
+      if (middle < 0 || y < 0 || middle > width || y > height) continue;
+      const x = inside(middle, half[0], width);
       if (boxes.some((box) => Math.abs(box[0] - x) < box[2] + half[0] && Math.abs(box[1] - y) < 2 * half[1])) continue;
       boxes.push([x, y, half[0]]);
       pill(context, label.text, x, y, colour);
@@ -429,9 +430,13 @@ function inTheWay(taken, x, y) {
   return null;
 }
 
+/** The middle of something as wide as twice `half`, at x or so near to it that the window cuts nothing off. */
+const inside = (x, half, width) => (x < 0 || x > width ? x : Math.max(half, Math.min(width - half, x)));
+
 /** Text that can be read over anything. */
-function write(context, text, x, y, size, colour) {
+function write(context, text, middle, y, size, colour) {
   context.font = `600 ${size}px system-ui, sans-serif`;
+  const x = inside(middle, context.measureText(text).width / 2 + 6, context.canvas.clientWidth);
   context.textAlign = "center";
   context.textBaseline = "middle";
   context.lineJoin = "round";

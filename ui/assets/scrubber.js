@@ -4,9 +4,11 @@ import { make } from "./dom.js";
 import { monthName, t } from "./messages.js";
 
 const LEAST_BETWEEN = 26; // pixels between two years that are named
+const TICK_BETWEEN = 9; // pixels between the name of a year and a tick, which would lie over it
 const SHOWN_MS = 1200; // how long the month stays beside the handle after scrolling
 const AWAKE_MS = 2500; // how long a phone's handle stays
 const FEWEST_MONTHS = 4; // or there is nothing to go to
+const AT_TOP = 40; // pixels: a month that begins so little below the top is the one that the window is at
 
 export class Scrubber {
   constructor(root, gallery) {
@@ -33,20 +35,27 @@ export class Scrubber {
     const headings = this.layout?.headings ?? [];
     this.drawn = `${this.layout?.width} ${this.layout?.height}`;
     const top = this.top();
-    const reach = (this.layout?.height ?? 0) - innerHeight;
-    this.root.hidden = headings.length < FEWEST_MONTHS || reach < innerHeight || this.gallery.root.offsetParent === null;
+    this.root.hidden = headings.length < FEWEST_MONTHS || this.layout.height < 2 * innerHeight || this.gallery.root.offsetParent === null;
     document.documentElement.classList.toggle("cs-scrubbed", !this.root.hidden);
     if (this.root.hidden) return;
     this.root.style.top = `${top}px`;
     const length = this.length();
+    const { reach } = this;
     const marks = [];
-    let last = -Infinity;
+    let last = -Infinity, lastTick = -Infinity;
     headings.forEach(({ y, month }, at) => {
       const year = month.slice(0, 4);
       if (year === headings[at - 1]?.month.slice(0, 4)) return;
-      const place = Math.min(1, y / reach) * length;
+      const place = (this.scrolledTo(y) / reach) * length;
       const named = place - last >= LEAST_BETWEEN && place <= length - 8;
-      if (named) last = place;
+      if (named) {
+        while (marks.at(-1)?.className === "cs-tick" && place - lastTick < TICK_BETWEEN) {
+          marks.pop();
+          lastTick = parseFloat(marks.at(-1)?.style.top ?? -Infinity);
+        }
+        last = place;
+      } else if (place - last < TICK_BETWEEN) return;
+      else lastTick = place;
       const mark = make(named ? "span.cs-year" : "span.cs-tick", {}, named ? year : "");
       mark.style.top = `${place}px`;
       marks.push(mark);
@@ -61,17 +70,41 @@ export class Scrubber {
 
   length() { return Math.max(80, innerHeight - this.top() - 24 - this.handle.offsetHeight); }
 
-  /** Where the window is, as a height of the gallery. */
-  get here() { return -this.gallery.root.getBoundingClientRect().top + this.top(); }
+  /** How far the window is scrolled from where the gallery is at its top; and how far it can be. */
+  get scrolled() { return -this.gallery.root.getBoundingClientRect().top; }
+
+  get reach() { return Math.max(1, document.documentElement.scrollHeight - innerHeight - scrollY + this.scrolled); }
+
+  /** The last window cannot be scrolled to have each of its months at the top: over its height, the month that is told
+   *  goes from the one at the top to the last. Where that begins, and how far it goes beyond the window's own way. */
+  get ending() {
+    const { reach } = this;
+    const height = Math.min(innerHeight - this.top(), reach);
+    return { from: reach - height, height, more: Math.max(0, this.layout.height - 1 - AT_TOP - reach - this.top()) };
+  }
+
+  /** How far to scroll, to be told of what is at a height of the gallery. */
+  scrolledTo(y) {
+    const { from, height, more } = this.ending;
+    const above = y - this.top();
+    return Math.max(0, Math.min(this.reach, above <= from ? above : (above * height + more * from) / (height + more)));
+  }
+
+  /** The month that the window is at. */
+  monthHere() {
+    const { scrolled, reach } = this;
+    if (reach - scrolled < 1.5) return this.layout.headings.length - 1; // a line may be of several
+    const { from, height, more } = this.ending;
+    return this.layout.monthAt(scrolled + this.top() + AT_TOP + (more * Math.max(0, scrolled - from)) / height);
+  }
 
   /** The handle goes where the window is. */
   follow() {
     if (this.root.hidden) return;
-    const reach = Math.max(1, this.layout.height - innerHeight);
-    const share = Math.max(0, Math.min(1, (this.here - this.top()) / reach));
+    const share = Math.max(0, Math.min(1, this.scrolled / this.reach));
     this.handle.style.translate = `0 ${share * this.length()}px`;
     this.bubble.style.translate = `0 ${share * this.length()}px`;
-    const at = this.at = this.layout.monthAt(this.here + 40);
+    const at = this.at = this.monthHere();
     const { month, count } = this.layout.headings[at];
     const text = t("scrubber.at", { month: monthName(month), n: count });
     if (this.bubble.firstChild?.data !== monthName(month)) this.bubble.replaceChildren(monthName(month));
@@ -106,15 +139,12 @@ export class Scrubber {
     this.seenAt = scrollY;
   }
 
-  goTo(y) {
-    const offset = this.gallery.root.getBoundingClientRect().top + scrollY;
-    scrollTo(0, Math.max(0, offset + y - this.top()));
-  }
+  goTo(scrolled) { scrollTo(0, Math.max(0, scrollY - this.scrolled + scrolled)); }
 
   goToMonth(at) {
     const { headings } = this.layout;
     const next = headings[Math.max(0, Math.min(headings.length - 1, at))];
-    if (next) this.goTo(next.y);
+    if (next) this.goTo(this.scrolledTo(next.y));
     this.tell();
   }
 
@@ -131,7 +161,7 @@ export class Scrubber {
   drag(event) {
     if (!this.held) { this.tell(); return; }
     const share = Math.max(0, Math.min(1, (event.clientY - this.top()) / this.length()));
-    this.goTo(share * (this.layout.height - innerHeight) + this.top());
+    this.goTo(share * this.reach);
     this.tell();
   }
 
@@ -144,7 +174,7 @@ export class Scrubber {
   key(event) {
     const { headings } = this.layout;
     const year = (at) => headings[at]?.month.slice(0, 4);
-    const now = this.layout.monthAt(this.here + 4);
+    const now = this.monthHere();
     let to;
     if (event.key === "ArrowDown" || event.key === "ArrowRight") to = this.layout.monthBeside(now, 1);
     else if (event.key === "ArrowUp" || event.key === "ArrowLeft") to = this.layout.monthBeside(now, -1);
@@ -158,10 +188,9 @@ export class Scrubber {
       while (to > 0 && year(to) === year(now)) to--;
       while (to > 0 && year(to - 1) === year(to)) to--;
     } else if (event.key === "Home") to = 0;
-    else if (event.key === "End") to = headings.length - 1;
-    else return;
+    else if (event.key !== "End") return;
     event.preventDefault();
     event.stopPropagation();
-    this.goToMonth(to);
+    if (event.key === "End") { this.goTo(this.reach); this.tell(); } else this.goToMonth(to);
   }
 }
