@@ -387,7 +387,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(photos: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (photos / ".clipsearch" / "CURRENT").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

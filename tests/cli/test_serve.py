@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -49,7 +51,7 @@ class Server:
             self.port = free.getsockname()[1]
         command = [sys.executable, "-m", "clipsearch", "serve", "--index", str(photos), "--port", str(self.port)]
         self.process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while self.get("/healthz")[0] != 200:
             assert time.monotonic() < deadline
             assert self.process.poll() is None
@@ -57,7 +59,7 @@ class Server:
 
     def get(self, path: str) -> tuple[int, bytes]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=120) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, b""
@@ -67,7 +69,7 @@ class Server:
     def stop(self, number: int = signal.SIGINT) -> tuple[int, str]:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        _, err = self.process.communicate(timeout=30)
+        _, err = self.process.communicate(timeout=120)
         return self.process.returncode, err
 
 
@@ -216,13 +218,20 @@ def test_a_server_that_is_none_is_passed_over_quickly(indexed: Path, says: bytes
             import threading
 
             def greet() -> None:
-                with listening.accept()[0] as connection:
-                    connection.sendall(says)
+                with contextlib.suppress(OSError):  # it is closed in the end
+                    while True:
+                        with listening.accept()[0] as connection:
+                            connection.sendall(says)
 
             threading.Thread(target=greet, daemon=True).start()
-        began = time.perf_counter()
-        assert ask(indexed / ".clipsearch", "red", 3, {}) is None
-        assert time.perf_counter() - began < 2
+        took_s = math.inf
+        for _ in range(5):  # once may be a busy machine
+            began = time.perf_counter()
+            assert ask(indexed / ".clipsearch", "red", 3, {}) is None
+            took_s = time.perf_counter() - began
+            if took_s < 2:
+                break
+        assert took_s < 2
 
 
 @pytest.mark.slow
@@ -244,14 +253,14 @@ def test_an_index_is_kept_current_until_ctrl_c(indexed: Path) -> None:
         assert "Watching" in next(line for line in watching.stderr if "Watching" in line)
         plain(COLOURS["pink"]).save(indexed / "pink.png")
         (indexed / "red.png").unlink()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             found = clipsearch("query", "red", "--all", "--paths", "-k", "99", folder=indexed).stdout
             if "pink.png" in found and "red.png" not in found:
                 break
             assert time.monotonic() < deadline
         watching.send_signal(signal.SIGINT)
-        out, err = watching.communicate(timeout=60)
+        out, err = watching.communicate(timeout=120)
     finally:
         watching.kill()
     assert watching.returncode == 0, err
@@ -279,7 +288,7 @@ def test_a_query_may_start_a_process_that_answers_the_next_ones(indexed: Path) -
         assert path is not None
         for process in daemons_of(index):
             os.kill(process, signal.SIGTERM)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)

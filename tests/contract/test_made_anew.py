@@ -49,7 +49,7 @@ def make_anew(remote: RemoteCollection, folder: Path, colours: list[str]) -> Non
     """The index of the same folder made anew: other pictures have its row ids."""
     identity = remote.status()["indexes"][0]["id"]
     make(folder, colours)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while remote.status()["indexes"][0]["id"] == identity:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -205,7 +205,7 @@ def many(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteCollec
 def index_again(remote: RemoteCollection, photos: Path) -> None:
     before = remote.generation
     clipsearch.index(photos, encoder=FakeEncoder())
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while remote.generation == before:
         assert time.monotonic() < deadline
         time.sleep(0.02)

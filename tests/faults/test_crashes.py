@@ -144,7 +144,7 @@ def test_the_second_of_two_indexers_says_who_the_first_is(tmp_path: Path) -> Non
     fill(tmp_path, 150)
     first = start(tmp_path)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not (tmp_path / ".clipsearch" / "CURRENT").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         os.kill(first.pid, signal.SIGSTOP)

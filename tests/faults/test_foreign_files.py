@@ -538,5 +538,5 @@ def test_a_pipe_in_the_place_of_a_file_makes_nobody_wait(
         ["compact", "--index", index],
     )
     for arguments in commands_given:
-        done = commands.run(*arguments, timeout_s=30)
+        done = commands.run(*arguments, timeout_s=120)
         assert "Traceback" not in done.err, done.err

@@ -196,7 +196,7 @@ def faults_of(case: Case, commands: Commands, faults: Faults, template: Template
     pictures = tree(folder, but=index)
     order(faults, case, folder)
     try:
-        done = commands.run(*job.arguments(folder), timeout_s=20)
+        done = commands.run(*job.arguments(folder), timeout_s=60)
     except AssertionError as hung:
         return [f"{case} ({faults.disarm().where}): {hung}"]
     struck = faults.disarm()

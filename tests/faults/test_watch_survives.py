@@ -50,7 +50,7 @@ class Watch:
     def said(self) -> str:
         return self._said.read_text()
 
-    def wait_for(self, words: str, within_s: float = 30) -> None:
+    def wait_for(self, words: str, within_s: float = 120) -> None:
         until = time.monotonic() + within_s
         while words not in self.said:
             assert self._process.poll() is None, self.said
@@ -59,7 +59,7 @@ class Watch:
 
     def close(self) -> None:
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(120)
         assert "Traceback" not in self.said
 
 

@@ -131,7 +131,7 @@ def serving(
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not server.started:
             assert time.monotonic() < deadline and thread.is_alive(), "the server does not start"
             time.sleep(0.01)
@@ -139,4 +139,4 @@ def serving(
         yield f"http://127.0.0.1:{port}", app
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(120)

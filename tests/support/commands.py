@@ -32,7 +32,7 @@ from tests.support import decoders, faults
 from tests.support.faults import environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 60.0
+TIMEOUT_S = 180.0
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1"}
 
 

@@ -50,7 +50,7 @@ class Serving:
     sockets: list[socket.socket] = field(default_factory=list)
 
     def connect(self, sent: bytes) -> socket.socket:
-        one = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        one = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         self.sockets.append(one)
         with contextlib.suppress(OSError):  # closed already
             one.sendall(sent)

@@ -73,7 +73,7 @@ def fake_pool(workers: int = 2, timeout_s: float = 1.0, *, single_use: bool = Fa
     return DecodePool(PREPROCESSING, workers=workers, timeout_s=timeout_s, command=command, single_use=single_use)
 
 
-def wait_until_gone(pids: list[int], timeout_s: float = 10.0) -> bool:
+def wait_until_gone(pids: list[int], timeout_s: float = 120.0) -> bool:
     def alive(pid: int) -> bool:
         try:
             os.kill(pid, 0)
@@ -192,7 +192,7 @@ def test_decoding_goes_on_while_the_caller_is_busy(photos: list[Path]) -> None:
     with DecodePool(PREPROCESSING, workers=1) as pool:
         for task in tasks_of(photos):
             pool.submit(task)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 120
         while pool._shared.results.qsize() < 40 and time.monotonic() < end:
             time.sleep(0.01)
         assert pool._shared.results.qsize() == 40
@@ -269,9 +269,9 @@ def test_no_picture_is_blamed_for_what_another_one_did(trouble: str, workers: in
 
 def test_a_worker_that_was_killed_at_work_harms_no_picture() -> None:
     """Whoever ended it (for memory, say): its picture is tried once more."""
-    with fake_pool(1, timeout_s=30) as pool:
+    with fake_pool(1, timeout_s=60) as pool:
         pool.submit(DecodeTask(0, "slowread-0"))
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while not pool.worker_pids() and time.monotonic() < end:
             time.sleep(0.01)
         time.sleep(0.4)  # it starts, and reads for 0.9 s
@@ -298,7 +298,7 @@ def test_each_picture_of_a_stranger_has_a_process_of_its_own() -> None:
 def test_a_task_may_have_more_time_than_others() -> None:
     with fake_pool(1, timeout_s=0.3) as pool:
         pool.submit(DecodeTask(0, "slowread-0"))
-        pool.submit(DecodeTask(1, "slowread-1", timeout_s=20))
+        pool.submit(DecodeTask(1, "slowread-1", timeout_s=120))
         results = {result.key: result for result in (pool.next_result(), pool.next_result()) if result is not None}
     assert results[0].skip == ("timeout", "took longer than 0.3 s")
     assert results[1].skip is None
@@ -372,14 +372,14 @@ def test_close_ends_workers_at_work() -> None:
     pool = fake_pool(timeout_s=60)
     for index in range(10):
         pool.submit(DecodeTask(index, "hang"))
-    end = time.monotonic() + 10
+    end = time.monotonic() + 120
     while len(pool.worker_pids()) < 2 and time.monotonic() < end:
         time.sleep(0.02)
     pids = pool.worker_pids()
     assert len(pids) == 2
     started = time.monotonic()
     pool.close()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20
     assert wait_until_gone(pids, 0)
     pool.close()  # twice is fine
 

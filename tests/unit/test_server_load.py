@@ -64,10 +64,12 @@ def test_texts_that_come_together_are_one_call_and_everyone_gets_his_own() -> No
 def test_a_text_that_comes_alone_waits_for_nobody() -> None:
     slow = SlowEncoder(0)
     batching = BatchingEncoder(slow)
-    began = time.perf_counter()
+    took_s = []
     for n in range(20):
+        began = time.perf_counter()
         batching.encode_texts([f"text {n}"])
-    assert time.perf_counter() - began < 0.5
+        took_s.append(time.perf_counter() - began)
+    assert min(took_s) < 0.025  # what waits for others waits each time; what waits for a processor, now and then
     assert len(slow.calls) == 20
 
 
@@ -251,7 +253,7 @@ def test_an_idle_server_moves_on_by_itself(index: Path, photos: Path, encoder: F
     with Engine([index], encoder=encoder) as engine:
         plain(COLOURS["pink"]).save(photos / "pink.png")
         newest = clipsearch.index(photos, encoder=encoder).generation
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while engine.index()._open.collection.manifest.generation < newest:  # type: ignore[union-attr]
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -276,8 +278,10 @@ def test_an_index_deleted_and_made_anew_is_taken_up_without_a_traceback(
     encoder: FakeEncoder,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
     gone_s: float,
 ) -> None:
+    monkeypatch.setattr("clipsearch.server.engine.RETRY_S", 600.0)  # what cannot be opened is not what is waited for
     plain(COLOURS["red"]).save(photos / "red.png")
     index = clipsearch.index(photos, encoder=encoder).index
     app = create_app([index], encoder=encoder)
@@ -297,7 +301,7 @@ def test_an_index_deleted_and_made_anew_is_taken_up_without_a_traceback(
         assert client.get("/v1/status").json()["indexes"][0]["is_behind"] or not gone_s
         plain(COLOURS["blue"]).save(photos / "blue.png")
         clipsearch.index(photos, encoder=encoder)
-        until = time.monotonic() + 3  # sooner than what cannot be opened is tried again
+        until = time.monotonic() + 120
         while (answer := client.get("/v1/status")).json()["indexes"][0]["pictures"] != 2:
             assert time.monotonic() < until, answer.json()
             time.sleep(0.05)
@@ -332,7 +336,7 @@ def test_an_index_that_was_away_and_is_back_as_it_was_is_no_longer_called_behind
         for away in (True, False):
             before, after = (index, tmp_path / "away")[:: 1 if away else -1]
             before.rename(after)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 120
             while engine.index().is_behind is not away:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)

@@ -91,7 +91,7 @@ def address(request: pytest.FixtureRequest, index: Path, encoder: FakeEncoder) -
     front.shutdown()
     front.server_close()
     server.should_exit = True
-    threads[0].join(20)
+    threads[0].join(120)
     listening.close()
 
 

@@ -33,7 +33,7 @@ def index(photos: Path, encoder: FakeEncoder) -> Path:
 def test_a_server_that_is_idle_gets_ready_for_pictures(index: Path, encoder: FakeEncoder) -> None:
     app = create_app([index], encoder=encoder, options=ServerOptions(warm_pictures_after_s=0.01))
     with TestClient(app, base_url=LOCAL):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not encoder.images_encoded:
             assert time.monotonic() < deadline
             time.sleep(0.02)
