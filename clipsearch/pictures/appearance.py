@@ -114,6 +114,18 @@ def appearance(
     return Appearance(traits, _colors(lab), _perceptual_hash(grey))
 
 
+def appearance_of_model(colours: PixelArray) -> Appearance:
+    """What is known of a 3-D model from an angle, which is a drawing, whatever the light, the white around it and the
+    grey of one without colours look like. `colours`: those of its own that are seen; shape (N, 3)."""
+    traits, colors = {"drawing"}, 0
+    if len(colours):
+        lab = _to_lab(colours)
+        colors = _colors(lab)
+        if np.count_nonzero(np.hypot(lab[:, 1], lab[:, 2]) >= _NO_CHROMA) <= len(lab) / 100:
+            traits.add("monochrome")
+    return Appearance(sum(1 << number for number, trait in enumerate(TRAITS) if trait in traits), colors)
+
+
 @lru_cache(maxsize=1)
 def _linear() -> FloatArray:
     """Of each sRGB value 0..255, the linear one 0..1 (IEC 61966-2-1)."""
@@ -199,6 +211,7 @@ _HUES: tuple[tuple[str, float, float, float, float, float], ...] = (
     ("teal", 170, 228, 25, 101, 18),
     ("blue", 228, 300, 15, 101, 20),
     ("purple", 300, 335, 15, 80, 18),
+    ("blue", 300, 308, 10, 80, 78),  # of screens: there, CIELAB turns blue toward purple
 )
 
 

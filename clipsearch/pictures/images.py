@@ -29,7 +29,7 @@ from PIL import Image, ImageChops, ImageFile
 
 from clipsearch.errors import UnreadablePicture
 from clipsearch.pictures import animation, holes, meshes, pdf, repair, tiff, video
-from clipsearch.pictures.appearance import NOT_SEEN, Appearance, appearance
+from clipsearch.pictures.appearance import NOT_SEEN, Appearance, appearance, appearance_of_model
 from clipsearch.pictures.formats import (
     HEAD_BYTES,
     IN_PARTS,
@@ -433,14 +433,15 @@ class PictureFile:
         """
         with self._reading_part():
             shortest = _DRAFT_FACTOR * max(preprocessing.width, preprocessing.height)
+            own: list[PixelArray] = []
             if self.kind == "MESH":
-                read = meshes.read_angles(
+                read, own = meshes.read_angles(
                     self._stream, self.path, beside=self._is_on_disk, after=after, most=most, shortest=shortest
                 )
             else:
                 read = pdf.read_pages(self._stream, after=after, most=most, shortest=shortest)
         decoded = [_Decoded(page.image, page.size, None, None, Embedded()) for page in read.pages]
-        looks = [_look_of_page(one) for one in decoded] if self.kind == "PDF" else [NOT_SEEN] * len(decoded)
+        looks = [_look_of_page(one) for one in decoded] if self.kind == "PDF" else [*map(appearance_of_model, own)]
         empty = np.empty((0, preprocessing.height, preprocessing.width, 3), np.uint8)
         pixels = [_resize_and_crop(one, preprocessing) for one in decoded]
         return read, np.stack(pixels) if pixels else empty, looks

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from PIL import Image
 
 from clipsearch.pictures.formats import HEAD_BYTES, mesh_container
 from clipsearch.pictures.pdf import Fit, Page, PagesRead, Size
-from clipsearch.records import OUT_OF_MEMORY, SkipStatus
+from clipsearch.records import OUT_OF_MEMORY, PixelArray, SkipStatus
 
 Floats = npt.NDArray[np.float32]
 
@@ -36,6 +36,7 @@ _CELLS = 256  # along the longest side of a model that is simplified
 _MOST_PARTS = 20_000
 _MOST_PIXELS = 40_000_000  # that are looked at for one angle; beyond that, it is drawn smaller
 _AT_ONCE = 400_000
+_COLOURS_SEEN = 4096  # pixels whose colours are told
 _MARGIN = 0.06
 _PLAIN = (184, 184, 184)  # a model without colours
 _LIGHT = np.array([-0.35, 0.5, 0.79], np.float32)  # from the left and above, behind the viewer
@@ -61,21 +62,29 @@ class _Model:
     corners: Floats
     colours: Floats
     partial: str | None = None
+    is_plain: bool = False
+    """It has no colours of its own."""
+
+
+class AnglesRead(NamedTuple):
+    """Some angles of a model, and of each the colours of the model's own that are seen, unlit; shape (P, 3) uint8."""
+
+    read: PagesRead
+    colours: list[PixelArray]
 
 
 def read_angles(
     stream: IO[bytes], path: str, *, beside: bool, after: int = 0, most: int = 32, shortest: int | None = None
-) -> PagesRead:
+) -> AnglesRead:
     """The angles after one, `most` at most, as `pdf.read_pages` gives pages. `beside`: files in the folder of `path`
     that the model names may be read. Raises: MeshError."""
     model = _read(stream, path, beside=beside)
     last = min(len(ANGLES), after + most)
     side = SIDE if shortest is None else min(SIDE, shortest)
     read = PagesRead(len(ANGLES), next_page=last if last < len(ANGLES) else None, partial=model.partial)
-    read.pages = [
-        Page(number, _drawn(model, number, side), (SIDE, SIDE), False) for number in range(after + 1, last + 1)
-    ]
-    return read
+    seen = [_drawn(model, number, side) for number in range(after + 1, last + 1)]
+    read.pages = [Page(number, image, (SIDE, SIDE), False) for number, (image, _) in enumerate(seen, after + 1)]
+    return AnglesRead(read, [colours[:0] if model.is_plain else colours for _, colours in seen])
 
 
 def angle_at(
@@ -84,7 +93,7 @@ def angle_at(
     """How a model looks from an angle, and the size that this is said to have. Raises: MeshError."""
     side = max((fit or (lambda size: size))((SIDE, SIDE)))
     model = _read(stream, path, beside=beside)
-    image = _drawn(model, max(1, min(number, len(ANGLES))), min(SIDE, 2 * side))  # twice as large: for smooth edges
+    image, _ = _drawn(model, max(1, min(number, len(ANGLES))), min(SIDE, 2 * side))  # twice as large: for smooth edges
     return image.resize((side, side), Image.Resampling.BOX if side <= SIDE // 2 else Image.Resampling.LANCZOS), (
         SIDE,
         SIDE,
@@ -196,7 +205,7 @@ def _without_programs() -> Iterator[None]:
 
 def _model_of(trimesh: Any, scene: Any, *, is_upright: bool) -> _Model:
     """The faces of a scene that can be drawn. Raises: MeshError."""
-    corners, colours, count, whole, points = [], [], 0, True, 0
+    corners, colours, count, whole, points, is_plain = [], [], 0, True, 0, True
     for part, node in enumerate(scene.graph.nodes_geometry):
         transform, name = scene.graph[node]
         mesh = scene.geometry[name]
@@ -214,18 +223,35 @@ def _model_of(trimesh: Any, scene: Any, *, is_upright: bool) -> _Model:
         count += int(good.sum())
         corners.append(placed[faces[good]])
         colours.append(_colours(mesh, faces, good))
+        is_plain &= not _has_colours(mesh)
     if not count:
         what = "there are only points or lines in it" if points else "there is no face in it that can be drawn"
         raise MeshError("unsupported_format" if points else "corrupt", f"{what}: only surfaces are seen")
     together = np.concatenate(corners)
     together = together if is_upright else together @ _UPRIGHT.T
-    return _Model(together, np.concatenate(colours), None if whole else "parts of the model are damaged")
+    return _Model(together, np.concatenate(colours), None if whole else "parts of the model are damaged", is_plain)
+
+
+def _has_colours(mesh: Any) -> bool:
+    """Whether a part of a model says which colours it has, and they can be read."""
+    with contextlib.suppress(MemoryError, Exception):
+        if mesh.visual.kind != "texture":
+            return bool(mesh.visual.defined)
+        material = mesh.visual.material
+        if hasattr(material, "baseColorFactor"):
+            return material.baseColorFactor is not None or material.baseColorTexture is not None
+        # of a material that is not there, trimesh makes a grey one with four pixels of it as texture
+        is_made_up = material.image is None or material.image.size == (2, 2)
+        return bool(material.kwargs) or not is_made_up or not np.array_equal(material.diffuse, type(material)().diffuse)
+    return False
 
 
 def _colours(mesh: Any, faces: npt.NDArray[Any], good: npt.NDArray[np.bool_]) -> Floats:
     """The colours of faces, shape (F, 3): their own, the mean of their corners', or a texture's in their middle."""
     plain = np.full((int(good.sum()), 3), _PLAIN, np.float32)
     visual = mesh.visual
+    if not _has_colours(mesh):
+        return plain
     with contextlib.suppress(MemoryError, Exception):  # without its colours a model is found by its shape
         if visual.kind == "vertex":
             plain[:] = np.asarray(visual.vertex_colors)[:, :3][faces[good]].mean(axis=1)
@@ -260,15 +286,16 @@ def _simplified(model: _Model) -> _Model:
             break
     if not len(chosen):  # something far away makes all the rest small
         some = slice(None, None, math.ceil(count / MOST_FACES))
-        return _Model(model.corners[some], model.colours[some], model.partial)
-    return _Model(flat[first[faces[chosen]]], model.colours[chosen], model.partial)
+        return _Model(model.corners[some], model.colours[some], model.partial, model.is_plain)
+    return _Model(flat[first[faces[chosen]]], model.colours[chosen], model.partial, model.is_plain)
 
 
 # -- drawing
 
 
-def _drawn(model: _Model, number: int, side: int) -> Image.Image:
-    """A model from an angle on white, in a square. Raises: MeshError."""
+def _drawn(model: _Model, number: int, side: int) -> tuple[Image.Image, PixelArray]:
+    """A model from an angle on white, in a square, and the colours of what is seen, unlit, shape (P, 3). Raises:
+    MeshError."""
     turn, height = (math.radians(degrees) for degrees in ANGLES[number - 1])
     turn -= math.pi / 2  # whose front looks along -y
     to_viewer = (math.cos(height) * math.cos(turn), math.cos(height) * math.sin(turn), math.sin(height))
@@ -289,11 +316,14 @@ def _drawn(model: _Model, number: int, side: int) -> Image.Image:
     shade = _SHADOW + (1 - _SHADOW) * np.minimum(light, 1)
     owner = _nearest(placed, side)
     if owner is None:
-        return _drawn(model, number, side // 2).resize((side, side), Image.Resampling.BICUBIC)
+        image, colours = _drawn(model, number, side // 2)
+        return image.resize((side, side), Image.Resampling.BICUBIC), colours
     pixels = np.full((side * side, 3), 255, np.uint8)
     hit = owner >= 0
     pixels[hit] = np.clip(model.colours * shade[:, None], 0, 255).astype(np.uint8)[owner[hit]]
-    return Image.fromarray(pixels.reshape(side, side, 3))
+    some = owner[hit]
+    some = some[:: 1 + len(some) // _COLOURS_SEEN]
+    return Image.fromarray(pixels.reshape(side, side, 3)), np.clip(model.colours[some], 0, 255).astype(np.uint8)
 
 
 def _nearest(faces: Floats, side: int) -> npt.NDArray[np.int64] | None:

@@ -53,6 +53,7 @@ def test_the_angle_that_was_found_is_shown_and_others_can_be(
     expect(page.locator(".cs-shots")).to_have_attribute("aria-label", "Angles of the 3-D model")
     expect(angles.nth(4)).to_have_attribute("title", "Show angle 5")
     until(page, f"{SHOWN}?.complete && {SHOWN}.naturalWidth > 0")
+    expect(page.locator(".cs-facts dt:text-is('Format') + dd")).to_have_text("3-D model (GLB)")
     before = page.evaluate(f"{SHOWN}.src")
     angles.nth(4).click()
     expect(angles.nth(4)).to_have_attribute("aria-current", "true")

@@ -111,6 +111,7 @@ def test_dark_and_bright() -> None:
         ("black", (10, 10, 12)), ("white", (250, 250, 248)), ("gray", (128, 128, 128)), ("red", (200, 25, 30)),
         ("orange", (245, 140, 20)), ("yellow", (250, 215, 30)), ("green", (40, 140, 50)), ("teal", (20, 160, 165)),
         ("blue", (30, 70, 200)), ("purple", (130, 40, 160)), ("pink", (245, 140, 175)), ("brown", (120, 70, 30)),
+        ("blue", (0, 0, 255)), ("blue", (0, 0, 128)), ("purple", (128, 0, 128)), ("purple", (138, 43, 226)),
     ],
 )  # fmt: skip
 def test_colours(name: str, rgb: tuple[int, int, int]) -> None:

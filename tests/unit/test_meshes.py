@@ -24,6 +24,7 @@ from clipsearch.pictures import formats, meshes
 from clipsearch.pictures.formats import identify
 from clipsearch.pictures.images import open_picture
 from clipsearch.search.collection import Collection
+from clipsearch.server.thumbnails import Thumbnails
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import fill
 from tests.support.word_reader import COMMAND as READER
@@ -121,6 +122,10 @@ def test_colours_of_corners_faces_and_textures() -> None:
     painted = trimesh.Trimesh(BOX, corners.faces, visual=texture, process=False)
     assert hue(angle(written(corners), 1)[64, 64]) == "blue"
     assert hue(angle(written(painted), 1)[64, 64]) == "green"
+    bare = trimesh.visual.TextureVisuals(
+        uv, material=trimesh.visual.material.SimpleMaterial(image=Image.new("RGB", (8, 8)))
+    )
+    assert meshes._has_colours(trimesh.Trimesh(BOX, corners.faces, visual=bare, process=False))
     assert hue(angle(written(box("yellow"), kind="ply"), 1, name="x.ply")[64, 64]) == "yellow"
     plain = angle(written(box("red"), kind="stl"), 1, name="x.stl")[64, 64]
     assert plain.max() - plain.min() < 3  # STL knows no colours
@@ -180,6 +185,48 @@ def test_a_model_is_found_by_an_angle(tmp_path: Path) -> None:
     assert run(folder, encoder).removed == 1
     read = read_words(report.index, ReadOptions(workers=1, command=READER))
     assert (read.read + read.passed_over, read.skipped) == (2, [])  # the pictures: a drawn model has no words
+
+
+def test_colours_are_those_of_the_model_and_not_of_how_it_is_drawn(tmp_path: Path) -> None:
+    kinds = {"red.glb": box("red"), "grey.ply": box("grey"), "blue.obj": box("blue"), "plain.stl": box("red")}
+    for name, one in kinds.items():
+        (tmp_path / name).write_bytes(written(one, kind=name[-3:]))
+    uncoloured = trimesh.creation.box()
+    (tmp_path / "plain.glb").write_bytes(written(uncoloured))
+    shape = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nusemtl a\nf 1/1 2/1 3/1\n"
+    (tmp_path / "lost.obj").write_text(f"mtllib lost.mtl\n{shape}")  # whose colours are not here
+    (tmp_path / "m.mtl").write_text("newmtl a\nKd 0.9 0.1 0.1\n")
+    (tmp_path / "red.obj").write_text(f"mtllib m.mtl\n{shape}")
+    fill(tmp_path / "photos", 1)
+    report = run(tmp_path, FakeEncoder())
+    assert report.skipped == []
+    with Collection(report.index, encoder=FakeEncoder()) as photos:
+
+        def found(query: str) -> set[str]:
+            return {hit.record.path for hit in photos.search(f"{query} (ext:glb or ext:ply or ext:obj or ext:stl)", 99)}
+
+        every = {*kinds, "plain.glb", "lost.obj", "red.obj"}
+        assert found("color:red") == {"red.glb", "red.obj"}
+        assert found("color:blue") == {"blue.obj"}
+        assert found("color:gray") == found("is:monochrome") == {"grey.ply"}
+        assert found("color:white") == found("is:photo or is:bright or is:document") == set()
+        assert found("is:drawing") == found("-is:photo") == every
+        assert photos.notices("color:red") == photos.notices("is:photo") == []  # nobody is told to index them anew
+
+
+def test_a_thumbnail_of_an_angle_is_drawn_once(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "x.glb").write_bytes(written(box("red", (2, 2, 0.2), (0, 0, 1)), box("blue", (2, 2, 0.2))))
+    told: list[str] = []
+    thumbnails = Thumbnails(tmp_path / "thumbnails", observe=told.append)
+    with Collection(run(tmp_path / "photos", FakeEncoder()).index, encoder=FakeEncoder()) as photos:
+        hits = photos.search("", 9, each=True)
+        first = [thumbnails.get(hit.record, hit.path, 256, as_now=True) for hit in hits]
+        again = [thumbnails.get(hit.record, hit.path, 256, as_now=True) for hit in hits]
+    thumbnails.close()
+    assert told == ["made"] * 8 + ["kept"] * 8
+    assert again == first
+    assert len({jpeg for jpeg, _ in first}) > 4  # each its own
 
 
 def test_models_without_the_extra_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,6 +331,7 @@ def test_materials_outside_the_folder_are_not_read_and_the_shape_is_seen(tmp_pat
         image = np.asarray(open_picture(tmp_path / "in" / "x.obj", longest=64)).astype(int)
         ink = image[image.min(axis=2) < 240]
         assert len(ink) > 50
+        assert ink.max() > 160  # the grey of models without colours, not a darker one
         seen[name] = hue(ink.mean(axis=0)) if np.ptp(ink.mean(axis=0)) > 30 else "grey"
     assert seen == {"../m.mtl": "grey", "m.mtl": "blue", str(tmp_path / "m.mtl"): "grey", "nowhere.mtl": "grey"}
 

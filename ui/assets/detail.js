@@ -15,6 +15,14 @@ function focal({ focal_length_mm: real, focal_length_35mm: as35 }) {
   return as35 && Math.abs(as35 / real - 1) > 0.1 ? t("focal.as_35mm", { length, n: Math.round(as35) }) : length;
 }
 
+/** What people call the format of a file: of those that are known by a family of formats, which of it. */
+function formatOf({ format, name }) {
+  const ending = name.match(/\.(\w+)$/)?.[1].toUpperCase();
+  const kind = ending === "GLTF" ? "glTF" : ending;
+  if (format === "MESH" && kind) return t("format.model", { kind });
+  return format === "VIDEO" && kind ? t("format.video", { kind }) : format;
+}
+
 export class Detail {
   /** `on` has hide, rate, similar, without, select, near, folder, only(field, value), open(hit), copy(text), rating(hit), isSelected(hit). */
   constructor(root, on) {
@@ -82,7 +90,7 @@ export class Detail {
         () => this.on.near(place), t("detail.near_here")))]);
     }
     rows.push([t("fact.changed"), moment(new Date(hit.mtime_ns / 1e6))]);
-    if (hit.format) rows.push([t("fact.format"), hit.format]);
+    if (hit.format) rows.push([t("fact.format"), formatOf(hit)]);
     const folder = shown(hit.member ? `${hit.name}/${hit.member}` : hit.name).split("/").slice(0, -1).join("/");
     if (folder) rows.push([t("fact.folder"), button("cs-link", null, t("detail.folder"), () => this.on.folder(folder), folder)]);
     if (hit.index) rows.push([t("fact.index"), shown(hit.index)]);
