@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from clipsearch.archives.said import with_said
@@ -49,9 +49,7 @@ def row_of_decoded(file: FoundFile, result: DecodeResult) -> ImageRecord:
     return dataclasses.replace(record, partial=result.partial, sidecars=sidecars, **asdict(result.appearance))
 
 
-def row_at(
-    root: os.PathLike[str], record: ImageRecord, file: FoundFile, metadata: PictureMetadata | None = None
-) -> ImageRecord:
+def row_at(root: Path, record: ImageRecord, file: FoundFile, metadata: PictureMetadata | None = None) -> ImageRecord:
     """What is known of a content, at another place or time: `metadata`, if it was read there; else its own name
     may say more."""
     version, sidecars = METADATA_VERSION, file.sidecars
@@ -65,7 +63,7 @@ def row_at(
     elif metadata is None or record.status != "ok":
         version = record.metadata_version
         try:
-            metadata = describe_again(record.metadata, f"{os.fspath(root)}/{file.path}")
+            metadata = describe_again(record.metadata, str(root / file.path))
         except OSError:
             metadata, sidecars = record.metadata, NOT_LOOKED_AT
     return dataclasses.replace(
