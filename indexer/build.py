@@ -41,10 +41,8 @@ from clipsearch.errors import (
     RegionsMismatch,
     StorageError,
     ViewsMismatch,
-    first_line,
 )
 from clipsearch.indexer.absence import Root, went_in_bulk
-from clipsearch.indexer.archives import ArchiveToRead, members_to_read, opened
 from clipsearch.indexer.belonging import (
     agreed_source,
     check_folder,
@@ -55,7 +53,7 @@ from clipsearch.indexer.belonging import (
     split_source,
 )
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
-from clipsearch.indexer.changes import Changes
+from clipsearch.indexer.changes import ArchiveToRead, Changes
 from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
 from clipsearch.indexer.executors import Executor, LocalExecutor, LocalPool, Pool, Work, open_local
 from clipsearch.indexer.ignore import EXCLUDED, OF_DATASET, Archives, Ignore, overlapping
@@ -74,6 +72,7 @@ from clipsearch.indexer.shots import MORE_TIME, Shot, Video
 from clipsearch.indexer.sidecars import NOT_LOOKED_AT, has_older_versions
 from clipsearch.indexer.stored import MOST_FAILED, PAUSE, with_copies
 from clipsearch.indexer.tune import retuned
+from clipsearch.indexer.unpack import Unpacking, Unread
 from clipsearch.indexer.upgrade import upgraded
 from clipsearch.pictures.formats import IN_PARTS, classify_name, format_of, is_in_parts
 from clipsearch.pictures.metadata import METADATA_VERSION
@@ -518,10 +517,7 @@ class _Run:
         self._reusing: dict[int, int] = {}  # rows whose vectors files will share, by key of the file's task
         self._told_of_precision = False
         self._storage = Storage(root) if is_address(root) else None
-        self._archives: list[ArchiveToRead] = []
-        self._read_archives: list[ArchiveToRead] = []  # those whose pictures were all given to be read
         self._copies: dict[int, Spool] = {}  # that processes read, by key of their tasks
-        self._listed = 0  # pictures in archives that were found so far
         self._moved = False  # of another folder than its manifest says, with other links, or at another time
 
     def _root_name(self) -> str:
@@ -602,6 +598,7 @@ class _Run:
         self._choose_links(current)
         self._note_clock()
         self.catalog = catalog = Catalog(index_dir, self._fragments)
+        self._unpacking = Unpacking(self.root, catalog, self._storage)
         self._tell_of_old_metadata()
         self._before = open_snapshot(index_dir) if current is not None else None
         self._vectors = StoredVectors(index_dir, self._segments, self.model.dim)
@@ -637,8 +634,8 @@ class _Run:
             self.report.warnings.append(f"{said} left out. To search {many}, too: pip install 'clipsearch[{extra}]'")
 
     def _know_all(self, seen: Look) -> None:
-        """Note what is only known when everything was listed: what is absent, and what archives there are."""
-        self._vanished, self._archives = set(seen.vanished), seen.archives
+        """Note what is only known when everything was listed: what is absent."""
+        self._vanished = set(seen.vanished)
         self._deleted, self._missed = seen.deleted, seen.missed
 
     def _report_scan(self) -> None:
@@ -756,7 +753,7 @@ class _Run:
 
     def _tell(self, stage: Literal["read", "commit", "merge"], nodes: tuple[tuple[str, float], ...] = ()) -> None:
         """Say how far the run is."""
-        total = self._to_read + self._listed  # files and members of archives, as far as they are known
+        total = self._to_read + self._unpacking.found  # files and members of archives, as far as they are known
         is_listing = self._stream is not None and self._stream.end is None
         self.notify(Progress(stage, self._done, total, self.report.encoded, nodes=nodes, is_listing=is_listing))
 
@@ -767,21 +764,15 @@ class _Run:
                 yield from block
         else:
             yield from self._fetched(self._storage, self._streamed(self._stream))
-        for archive in self._archives:
-            source = opened(self.root, archive, self._storage)
-            if isinstance(source, tuple):
-                self._skip_archive(archive, *source)
-                continue
-            self._listed += source.rows - archive.pictures_done(self.catalog)
-            try:
-                yield from members_to_read(self.catalog, archive)
-            except OSError as error:
-                self._skip_archive(archive, "unreadable", f"it cannot be read ({error.strerror or error})")
-            except Exception as error:  # whatever a reader meets in somebody's file, the other files are read
-                self._skip_archive(archive, "corrupt", f"it cannot be read ({first_line(error)})")
+        for archive in self.changes.archives:
+            yield from self._inside(archive)
+
+    def _inside(self, archive: ArchiveToRead) -> Iterator[FoundFile]:
+        for file in self._unpacking.members(archive):
+            if isinstance(file, Unread):
+                self._skip_archive(file)
             else:
-                self._read_archives.append(archive)
-            archive.copy = None  # its members hold it
+                yield file
 
     def _streamed(self, stream: Stream) -> Iterator[FoundFile]:
         """What is new or different in object storage, while it is listed, and PAUSEs between pages. What was listed
@@ -800,6 +791,7 @@ class _Run:
                 self._know_all(stream.end)
             self._take_changes(changes)
             self.changes.to_describe += changes.to_describe
+            self.changes.archives += changes.archives
             self._maybe_commit()
             for block in changes.to_read:
                 yield from block
@@ -849,36 +841,25 @@ class _Run:
 
     def _finish_archives(self) -> None:
         """Drop the rows of what archives do not have any more. Of one that is damaged they stay."""
-        for archive in self._read_archives:
-            source = archive.opened
-            assert source is not None
-            if source.damage is not None:
-                self._skip_archive(archive, "truncated", source.damage)
-                continue
-            rows = {row: self.catalog.record(row) for row in self.catalog.rows_at(archive.file.path).tolist()}
-            rows = {row: old for row, old in rows.items() if row not in self._gone and old.member not in archive.given}
-            if source.doubt is not None and any(old.member and old.status == "ok" for old in rows.values()):
-                self._skip_archive(archive, "truncated" if source.rows else "not_a_picture", source.doubt)
-                continue
-            if not source.rows:
-                self._skip_archive(archive, "not_a_picture", source.why_empty, keeps=False)
-                rows = {row: old for row, old in rows.items() if old.member}
-            for row, old in rows.items():
+        for row in self._unpacking.gone(self._gone):
+            if isinstance(row, Unread):
+                self._skip_archive(row)
+            else:
                 self._drop(row)
-                self.report.removed += old.status == "ok" and bool(self.catalog.starts[row])
+                self.report.removed += self.catalog.statuses[row] == 0 and bool(self.catalog.starts[row])
 
-    def _skip_archive(self, archive: ArchiveToRead, status: SkipStatus, reason: str, *, keeps: bool = True) -> None:
+    def _skip_archive(self, archive: Unread) -> None:
         """Note that an archive, or a part of it, cannot be read. Unless it has no pictures, their rows stay."""
         file = archive.file
-        if status == "unreadable" and (self._is_root_gone or self._place.is_gone()):
+        if archive.status == "unreadable" and (self._is_root_gone or self._place.is_gone()):
             self._is_root_gone = True
             return
-        self.report.skipped.append(SkippedImage(file.path, status, reason))
+        self.report.skipped.append(SkippedImage(file.path, archive.status, archive.reason))
         old = self._old_catalog()
-        for row in old.rows_at(file.path).tolist() if keeps else ():
+        for row in old.rows_at(file.path).tolist() if archive.has_pictures else ():
             if old.statuses[row] == 0 and (record := old.record(row)).member not in archive.given:
-                self._not_read[record.place] = status
-        record = dataclasses.replace(row_of(file), status=status, reason=reason)
+                self._not_read[record.place] = archive.status
+        record = dataclasses.replace(row_of(file), status=archive.status, reason=archive.reason)
         if not any(says_the_same(self.catalog.record(row), record) for row in self._rows_of(file.path)):
             self._add(record, None)
 
