@@ -6,44 +6,19 @@ opened. Of any other, the pictures that an interrupted run has committed already
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.archives import Archive, open_archive
-from clipsearch.archives.listing import TABLE_ENDINGS, Spool
-from clipsearch.archives.remote import Storage
-from clipsearch.archives.tables import row_of
-from clipsearch.errors import first_line
 from clipsearch.indexer.catalog import Catalog
-from clipsearch.indexer.changes import Changes, is_cut
-from clipsearch.indexer.scan import FileBlock, FoundFile, Within
+from clipsearch.indexer.changes import ArchiveToRead, Changes, find_moved, is_cut
+from clipsearch.indexer.scan import FileBlock, FoundFile
 from clipsearch.pictures.metadata import METADATA_VERSION
-from clipsearch.records import ImageRecord, IntArray, SkipStatus
+from clipsearch.records import ImageRecord, IntArray
 from clipsearch.store.columns import path_key
 
 BoolArray = npt.NDArray[np.bool_]
-
-
-@dataclass(slots=True)
-class ArchiveToRead:
-    """An archive that is new or different, or of which the index has only some pictures.
-
-    `done`: the rows of pictures that the index has as they are, by number in the catalog.
-    """
-
-    file: FoundFile
-    done: list[int] = field(default_factory=list)
-    opened: Archive | None = None
-    copy: Spool | None = None
-    given: set[str] = field(default_factory=set)  # names of what the index has as it is, or the run was given to read
-
-    def pictures_done(self, catalog: Catalog) -> int:
-        """How many pictures of it the index has as they are."""
-        return sum(catalog.is_member(row) and bool(catalog.starts[row]) for row in self.done)
 
 
 def compare_archives(
@@ -54,17 +29,16 @@ def compare_archives(
     *,
     retry: Callable[[ImageRecord], bool],
     reread_metadata: bool = False,
-) -> list[ArchiveToRead]:
+) -> None:
     """Compare an index with the archives that a walk has found, in order of their paths.
 
-    Notes in `changes` what needs no reading, and in `seen` which rows were seen. Shape: seen (N,).
+    Notes in `changes` what is to be read and what is not, and in `seen` which rows were seen. Shape: seen (N,).
     """
-    to_read = []
     for file in sorted(found, key=lambda file: file.path):
         rows = catalog.rows_at(file.path)
         seen[rows] = True
         if not len(rows):
-            to_read.append(ArchiveToRead(file))
+            changes.archives.append(ArchiveToRead(file))
             continue
         whole = catalog.sizes[rows] == file.size_bytes
         same = whole & (catalog.mtimes_ns[rows] == file.mtime_ns)
@@ -88,8 +62,7 @@ def compare_archives(
         told = [record for row, record in skipped if row not in again and (record.member or not is_read)]
         changes.unchanged_skipped += told
         if is_read:
-            to_read.append(ArchiveToRead(file, done))
-    return to_read
+            changes.archives.append(ArchiveToRead(file, done))
 
 
 def are_all(catalog: Catalog, rows: IntArray) -> bool:
@@ -112,48 +85,28 @@ def block_of(file: FoundFile) -> FileBlock:
     )
 
 
-def opened(
-    root: str | os.PathLike[str], archive: ArchiveToRead, storage: Storage | None = None
-) -> Archive | tuple[SkipStatus, str]:
-    """An archive, open; or why it cannot be read. From object storage a copy is fetched."""
-    try:
-        if storage is not None:
-            archive.copy = storage.fetch(archive.file.path, archive.file.size_bytes)
-            archive.opened = open_archive(archive.copy.path)
-        else:
-            archive.opened = open_archive(os.path.join(root, archive.file.path))
-    except OSError as error:
-        return "unreadable", f"it cannot be read ({error.strerror or error})"
-    except ValueError as error:
-        return ("empty", "the file is empty") if not archive.file.size_bytes else ("corrupt", str(error))
-    except Exception as error:  # whatever a reader meets in somebody's file
-        return "corrupt", f"it cannot be read ({first_line(error)})"
-    return archive.opened
+def find_moved_archives(catalog: Catalog, changes: Changes, vanished: IntArray) -> None:
+    """As `find_moved`, of archives: take out of `changes.archives` the vanished ones that have another name now."""
+    new = {archive.file.path: block_of(archive.file) for archive in changes.archives if is_new(catalog, archive)}
+    if not new or not catalog.has_members:
+        return
+    moved = Changes(to_read=list(new.values()))
+    find_moved(catalog, moved, _of_whole_archives(catalog, vanished))
+    changes.moved += moved.moved
+    gone = {block.path(number) for _, block, number in moved.moved}
+    changes.archives = [archive for archive in changes.archives if archive.file.path not in gone]
 
 
-def members_to_read(catalog: Catalog, archive: ArchiveToRead) -> Iterator[FoundFile]:
-    """The pictures of an open archive that the index has not yet."""
-    file, source = archive.file, archive.opened
-    assert source is not None
-    is_table = file.path.lower().endswith(TABLE_ENDINGS)
-    archive.given |= {catalog.record(row).member for row in archive.done}
-    done = {row_of(name) if is_table else name for name in archive.given}
-    before: dict[str, str] | None = None  # names of rows, where any has lost what tells its format
-    for member in source.members(lambda name: name not in done):
-        name = member.name
-        if is_table and name.isdigit():
-            if before is None:
-                names = [catalog.record(row).member for row in catalog.rows_at(file.path).tolist()]
-                before = {row_of(own): own for own in names if own}
-            name = before.get(name, name)
-        archive.given.add(name)
-        within = Within(
-            file.size_bytes,
-            source.rows,
-            member.offset,
-            member.said,
-            member.place,
-            member.at,
-            member.keeps or archive.copy,
-        )
-        yield FoundFile(file.path, member.size_bytes, file.mtime_ns, file.inode, member=name, within=within)
+def is_new(catalog: Catalog, archive: ArchiveToRead) -> bool:
+    """Whether the index has nothing of an archive."""
+    return not len(catalog.rows_at(archive.file.path))
+
+
+def _of_whole_archives(catalog: Catalog, rows: IntArray) -> IntArray:
+    """The rows of archives of which the index has all pictures: another run has read the rest of none of them."""
+    whole: dict[str, bool] = {}
+    for path in {catalog.path(row) for row in rows.tolist() if catalog.is_member(row)}:
+        own = catalog.rows_at(path)
+        times = catalog.mtimes_ns[own[catalog.starts[own] & (catalog.statuses[own] == 0)]]
+        whole[path] = are_all(catalog, own) and len(np.unique(times)) <= 1
+    return rows[[whole.get(catalog.path(row), False) for row in rows.tolist()]]

@@ -41,10 +41,8 @@ from clipsearch.errors import (
     RegionsMismatch,
     StorageError,
     ViewsMismatch,
-    first_line,
 )
 from clipsearch.indexer.absence import Root, went_in_bulk
-from clipsearch.indexer.archives import ArchiveToRead, members_to_read, opened
 from clipsearch.indexer.belonging import (
     agreed_source,
     check_folder,
@@ -55,7 +53,7 @@ from clipsearch.indexer.belonging import (
     split_source,
 )
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
-from clipsearch.indexer.changes import Changes
+from clipsearch.indexer.changes import ArchiveToRead, Changes
 from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
 from clipsearch.indexer.executors import Executor, LocalExecutor, LocalPool, Pool, Work, open_local
 from clipsearch.indexer.ignore import EXCLUDED, OF_DATASET, Archives, Ignore, overlapping
@@ -67,15 +65,17 @@ from clipsearch.indexer.rebuild import carried_over
 from clipsearch.indexer.regions import regions_of
 from clipsearch.indexer.remark import remarked, with_hidden
 from clipsearch.indexer.retries import attempts_after, is_read_again, limit_for, says_nothing
+from clipsearch.indexer.rows import row_at, row_of, row_of_decoded, says_the_same
 from clipsearch.indexer.scan import FoundFile, Scan
 from clipsearch.indexer.segments import write_fragment, write_segment
 from clipsearch.indexer.shots import MORE_TIME, Shot, Video
 from clipsearch.indexer.sidecars import NOT_LOOKED_AT, has_older_versions
 from clipsearch.indexer.stored import MOST_FAILED, PAUSE, with_copies
 from clipsearch.indexer.tune import retuned
+from clipsearch.indexer.unpack import Unpacking, Unread
 from clipsearch.indexer.upgrade import upgraded
 from clipsearch.pictures.formats import IN_PARTS, classify_name, format_of, is_in_parts
-from clipsearch.pictures.metadata import METADATA_VERSION, describe_again
+from clipsearch.pictures.metadata import METADATA_VERSION
 from clipsearch.pictures.pool import DecodeResult, DecodeTask
 from clipsearch.places import is_address
 from clipsearch.query.arguments import read_number, shown
@@ -95,7 +95,6 @@ from clipsearch.records import (
     SkipStatus,
 )
 from clipsearch.store import RunProgress, Snapshot, Writer, open_snapshot
-from clipsearch.store.columns import path_key
 from clipsearch.store.files import storage_errors
 from clipsearch.store.fragments import VectorBlock
 from clipsearch.store.hashes import hash_keys, vector_key
@@ -136,7 +135,6 @@ class Progress:
 
 SEEN_OF_PARTS = ("view", "partial", "traits", "colors", "perceptual_hash", "width", "height")  # alike in all copies
 VIDEOS_AT_ONCE = 2  # for each decoding process
-OPEN_ARCHIVES = 8  # whose rows are remembered by their members
 
 
 @dataclass(frozen=True, slots=True)
@@ -519,11 +517,7 @@ class _Run:
         self._reusing: dict[int, int] = {}  # rows whose vectors files will share, by key of the file's task
         self._told_of_precision = False
         self._storage = Storage(root) if is_address(root) else None
-        self._archives: list[ArchiveToRead] = []
-        self._read_archives: list[ArchiveToRead] = []  # those whose pictures were all given to be read
-        self._members: dict[tuple[bool, str], dict[str, list[int]]] = {}  # rows of archives, by path and member
         self._copies: dict[int, Spool] = {}  # that processes read, by key of their tasks
-        self._listed = 0  # pictures in archives that were found so far
         self._moved = False  # of another folder than its manifest says, with other links, or at another time
 
     def _root_name(self) -> str:
@@ -604,6 +598,7 @@ class _Run:
         self._choose_links(current)
         self._note_clock()
         self.catalog = catalog = Catalog(index_dir, self._fragments)
+        self._unpacking = Unpacking(self.root, catalog, self._storage)
         self._tell_of_old_metadata()
         self._before = open_snapshot(index_dir) if current is not None else None
         self._vectors = StoredVectors(index_dir, self._segments, self.model.dim)
@@ -639,8 +634,8 @@ class _Run:
             self.report.warnings.append(f"{said} left out. To search {many}, too: pip install 'clipsearch[{extra}]'")
 
     def _know_all(self, seen: Look) -> None:
-        """Note what is only known when everything was listed: what is absent, and what archives there are."""
-        self._vanished, self._archives = set(seen.vanished), seen.archives
+        """Note what is only known when everything was listed: what is absent."""
+        self._vanished = set(seen.vanished)
         self._deleted, self._missed = seen.deleted, seen.missed
 
     def _report_scan(self) -> None:
@@ -758,7 +753,7 @@ class _Run:
 
     def _tell(self, stage: Literal["read", "commit", "merge"], nodes: tuple[tuple[str, float], ...] = ()) -> None:
         """Say how far the run is."""
-        total = self._to_read + self._listed  # files and members of archives, as far as they are known
+        total = self._to_read + self._unpacking.found  # files and members of archives, as far as they are known
         is_listing = self._stream is not None and self._stream.end is None
         self.notify(Progress(stage, self._done, total, self.report.encoded, nodes=nodes, is_listing=is_listing))
 
@@ -769,21 +764,15 @@ class _Run:
                 yield from block
         else:
             yield from self._fetched(self._storage, self._streamed(self._stream))
-        for archive in self._archives:
-            source = opened(self.root, archive, self._storage)
-            if isinstance(source, tuple):
-                self._skip_archive(archive, *source)
-                continue
-            self._listed += source.rows - archive.pictures_done(self.catalog)
-            try:
-                yield from members_to_read(self.catalog, archive)
-            except OSError as error:
-                self._skip_archive(archive, "unreadable", f"it cannot be read ({error.strerror or error})")
-            except Exception as error:  # whatever a reader meets in somebody's file, the other files are read
-                self._skip_archive(archive, "corrupt", f"it cannot be read ({first_line(error)})")
+        for archive in self.changes.archives:
+            yield from self._inside(archive)
+
+    def _inside(self, archive: ArchiveToRead) -> Iterator[FoundFile]:
+        for file in self._unpacking.members(archive):
+            if isinstance(file, Unread):
+                self._skip_archive(file)
             else:
-                self._read_archives.append(archive)
-            archive.copy = None  # its members hold it
+                yield file
 
     def _streamed(self, stream: Stream) -> Iterator[FoundFile]:
         """What is new or different in object storage, while it is listed, and PAUSEs between pages. What was listed
@@ -802,6 +791,7 @@ class _Run:
                 self._know_all(stream.end)
             self._take_changes(changes)
             self.changes.to_describe += changes.to_describe
+            self.changes.archives += changes.archives
             self._maybe_commit()
             for block in changes.to_read:
                 yield from block
@@ -851,37 +841,26 @@ class _Run:
 
     def _finish_archives(self) -> None:
         """Drop the rows of what archives do not have any more. Of one that is damaged they stay."""
-        for archive in self._read_archives:
-            source = archive.opened
-            assert source is not None
-            if source.damage is not None:
-                self._skip_archive(archive, "truncated", source.damage)
-                continue
-            rows = {row: self.catalog.record(row) for row in self.catalog.rows_at(archive.file.path).tolist()}
-            rows = {row: old for row, old in rows.items() if row not in self._gone and old.member not in archive.given}
-            if source.doubt is not None and any(old.member and old.status == "ok" for old in rows.values()):
-                self._skip_archive(archive, "truncated" if source.rows else "not_a_picture", source.doubt)
-                continue
-            if not source.rows:
-                self._skip_archive(archive, "not_a_picture", source.why_empty, keeps=False)
-                rows = {row: old for row, old in rows.items() if old.member}
-            for row, old in rows.items():
+        for row in self._unpacking.gone(self._gone):
+            if isinstance(row, Unread):
+                self._skip_archive(row)
+            else:
                 self._drop(row)
-                self.report.removed += old.status == "ok" and bool(self.catalog.starts[row])
+                self.report.removed += self.catalog.statuses[row] == 0 and bool(self.catalog.starts[row])
 
-    def _skip_archive(self, archive: ArchiveToRead, status: SkipStatus, reason: str, *, keeps: bool = True) -> None:
+    def _skip_archive(self, archive: Unread) -> None:
         """Note that an archive, or a part of it, cannot be read. Unless it has no pictures, their rows stay."""
         file = archive.file
-        if status == "unreadable" and (self._is_root_gone or self._place.is_gone()):
+        if archive.status == "unreadable" and (self._is_root_gone or self._place.is_gone()):
             self._is_root_gone = True
             return
-        self.report.skipped.append(SkippedImage(file.path, status, reason))
+        self.report.skipped.append(SkippedImage(file.path, archive.status, archive.reason))
         old = self._old_catalog()
-        for row in old.rows_at(file.path).tolist() if keeps else ():
+        for row in old.rows_at(file.path).tolist() if archive.has_pictures else ():
             if old.statuses[row] == 0 and (record := old.record(row)).member not in archive.given:
-                self._not_read[record.place] = status
-        record = dataclasses.replace(_record(file, None, None, None, PictureMetadata()), status=status, reason=reason)
-        if not any(_says_the_same(self.catalog.record(row), record) for row in self._rows_of(file.path)):
+                self._not_read[record.place] = archive.status
+        record = dataclasses.replace(row_of(file), status=archive.status, reason=archive.reason)
+        if not any(says_the_same(self.catalog.record(row), record) for row in self._rows_of(file.path)):
             self._add(record, None)
 
     def _take_known(self, changes: Changes) -> Iterator[tuple[FoundFile, int]]:
@@ -1059,7 +1038,9 @@ class _Run:
         rows: list[Pending] = []
         for shot in shots:
             about = asdict(shot.look)
-            record = dataclasses.replace(_decoded(file, video.first), view=shot.view, partial=video.partial, **about)
+            record = dataclasses.replace(
+                row_of_decoded(file, video.first), view=shot.view, partial=video.partial, **about
+            )
             if shot.size is not None:
                 record = dataclasses.replace(record, width=shot.size[0], height=shot.size[1])
             key = vector_key(record)
@@ -1077,7 +1058,7 @@ class _Run:
 
     def _add_video_copy(self, file: FoundFile, result: DecodeResult, same: list[ImageRecord]) -> None:
         """A file with the content of a video that this run has read: its vectors are found by their views."""
-        own = _decoded(file, result)
+        own = row_of_decoded(file, result)
         rows: list[Pending] = []
         for record in same:
             key = vector_key(record)
@@ -1130,7 +1111,7 @@ class _Run:
 
     def _rows_as_seen(self, file: FoundFile, result: DecodeResult) -> list[ImageRecord]:
         """The rows of a decoded picture: that of the whole, then those of its regions, if the index keeps any."""
-        whole = _decoded(file, result)
+        whole = row_of_decoded(file, result)
         regions = regions_of(result) if self.model.regions else ()
         return [whole, *(dataclasses.replace(whole, view=view) for view in regions)]
 
@@ -1211,44 +1192,15 @@ class _Run:
     ) -> None:
         """Let the rows of one file be those of `file`, which has the same content: all of them together.
 
-        `metadata`: see `_at`. `unread`: what lies beside `file` could not be read, or was not.
+        `metadata`: see `row_at`. `unread`: what lies beside `file` could not be read, or was not.
         """
         records = []
         for row in rows:
-            record = self._at(self.catalog.record(row), file, metadata)
+            record = row_at(self.root, self.catalog.record(row), file, metadata)
             if record.status == "ok" and not record.member:
                 metadata = record.metadata  # is the same of every view
             records.append(dataclasses.replace(record, sidecars=NOT_LOOKED_AT) if unread else record)
         self._add_rows([(record, None) for record in records])
-
-    def _at(self, record: ImageRecord, file: FoundFile, metadata: PictureMetadata | None = None) -> ImageRecord:
-        """What is known of a content, at another place or time: `metadata`, if it was read there; else its own name
-        may say more."""
-        version, sidecars = METADATA_VERSION, file.sidecars
-        if file.within is None and record.member and file.path != record.path:  # its archive was moved
-            return dataclasses.replace(record, path=file.path, mtime_ns=file.mtime_ns, inode=file.inode)
-        if file.within is None and record.member and record.archive_bytes == file.size_bytes and metadata is None:
-            return dataclasses.replace(record, mtime_ns=file.mtime_ns, inode=file.inode)
-        if file.within is not None and (metadata is None or record.status != "ok"):
-            own = dataclasses.replace(record.metadata, title=None, caption=None, keywords=(), columns=())
-            metadata, version = with_said(own, file.within.said), record.metadata_version
-        elif metadata is None or record.status != "ok":
-            version = record.metadata_version
-            try:
-                metadata = describe_again(record.metadata, os.path.join(self.root, file.path))
-            except OSError:
-                metadata, sidecars = record.metadata, NOT_LOOKED_AT
-        return dataclasses.replace(
-            record,
-            path=file.path,
-            size_bytes=file.size_bytes,
-            mtime_ns=file.mtime_ns,
-            inode=file.inode,
-            metadata=metadata,
-            sidecars=sidecars,
-            metadata_version=version,
-            **_within(file),
-        )
 
     def _skip(self, file: FoundFile, status: SkipStatus, reason: str, content_hash: str | None) -> None:
         """Note that a file gives no vector. A row that has one is not replaced because of the moment."""
@@ -1266,12 +1218,12 @@ class _Run:
             self._not_read[file.place] = status
             return
         record = dataclasses.replace(
-            _record(file, content_hash, None, None, PictureMetadata()),
+            row_of(file, content_hash),
             status=status,
             reason=reason,
             attempts=attempts_after(self._same_as_before(file), status, reason),
         )
-        if any(_says_the_same(self.catalog.record(row), record) for row in rows):
+        if any(says_the_same(self.catalog.record(row), record) for row in rows):
             return
         if was_read:
             self._spoiled[file.place] = record  # if it is the only one: see finish
@@ -1304,7 +1256,7 @@ class _Run:
     def _old_row(self, file: FoundFile) -> int | None:
         """The row of a file that was a picture, in the index as it is before a rebuild takes its place."""
         old = self._old_catalog()
-        rows = self._rows_in(old, file.path, file.member)
+        rows = old.at_place(file.path, file.member)
         return next((row for row in rows if old.statuses[row] == 0), None)
 
     def _is_as_it_was_read(self, file: FoundFile) -> bool:
@@ -1329,23 +1281,7 @@ class _Run:
         return None
 
     def _rows_of(self, path: str, member: str = "") -> list[int]:
-        return [row for row in self._rows_in(self.catalog, path, member) if row not in self._gone]
-
-    def _rows_in(self, catalog: Catalog, path: str, member: str) -> list[int]:
-        """The rows of a file, or of a member of an archive."""
-        if not catalog.has_members:
-            return [] if member else catalog.same_path(np.frombuffer(path_key(path), "<i8"))
-        key = (catalog is self.catalog, path)
-        if key not in self._members:
-            rows = catalog.rows_at(path).tolist()
-            if not any(catalog.is_member(row) for row in rows):
-                return [] if member else rows
-            if len(self._members) >= OPEN_ARCHIVES:
-                del self._members[next(iter(self._members))]
-            by_member = self._members[key] = {}
-            for row in rows:
-                by_member.setdefault(catalog.record(row).member, []).append(row)
-        return self._members[key].get(member, [])
+        return [row for row in self.catalog.at_place(path, member) if row not in self._gone]
 
     def _add(self, record: ImageRecord, vector: FloatArray | None) -> Pending:
         """Let `record` take the place of the rows of its file, if any; see `_add_rows`."""
@@ -1636,55 +1572,6 @@ def _seconds(created_at: str, default: int) -> int:
         return default
 
 
-def _says_the_same(one: ImageRecord, other: ImageRecord) -> bool:
-    """Whether two rows of skipped files differ in nothing that matters: there is nothing new to write then."""
-
-    def said(record: ImageRecord) -> tuple[object, ...]:
-        own = record.path, record.member, record.size_bytes, record.archive_rows, record.mtime_ns
-        return *own, record.status, record.reason, record.attempts
-
-    return said(one) == said(other)
-
-
 def _key(content_hash: str) -> tuple[int, int]:
     first, second = struct.unpack("<2q", bytes.fromhex(content_hash))
     return first, second
-
-
-def _decoded(file: FoundFile, result: DecodeResult) -> ImageRecord:
-    metadata = result.metadata if file.within is None else with_said(result.metadata, file.within.said)
-    record = _record(file, result.content_hash, result.width, result.height, metadata)
-    sidecars = NOT_LOOKED_AT if result.beside_unread else file.sidecars
-    return dataclasses.replace(record, partial=result.partial, sidecars=sidecars, **asdict(result.appearance))
-
-
-def _record(
-    file: FoundFile, content_hash: str | None, width: int | None, height: int | None, metadata: PictureMetadata
-) -> ImageRecord:
-    return ImageRecord(
-        row_id=-1,
-        path=file.path,
-        size_bytes=file.size_bytes,
-        mtime_ns=file.mtime_ns,
-        inode=file.inode,
-        content_hash=content_hash,
-        width=width,
-        height=height,
-        metadata=metadata,
-        sidecars=file.sidecars,
-        metadata_version=METADATA_VERSION,
-        **_within(file),
-    )
-
-
-def _within(file: FoundFile) -> dict[str, Any]:
-    """What a record says of where a member of an archive is."""
-    if file.within is None:
-        return {"member": "", "offset": 0, "archive_bytes": 0, "archive_rows": 0}
-    within = file.within
-    return {
-        "member": file.member,
-        "offset": within.offset,
-        "archive_bytes": within.archive_bytes,
-        "archive_rows": within.archive_rows,
-    }

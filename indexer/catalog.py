@@ -22,6 +22,7 @@ BoolArray = npt.NDArray[np.bool_]
 FEW = 100
 """For fewer look-ups of a content than this, hashes are looked through; for more they are sorted, which takes 40 bytes
 a row."""
+OPEN_ARCHIVES = 8  # whose rows are remembered by their members
 
 
 @dataclass(slots=True)
@@ -91,6 +92,7 @@ class Catalog:
         self._known_sizes: IntArray | None = None
         self._contents: _Keys | None = None
         self._asked = 0
+        self._by_member: dict[str, dict[str, list[int]]] = {}  # rows of archives, by path and member
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -188,6 +190,21 @@ class Catalog:
         low, high = np.searchsorted(self._firsts, first, "left"), np.searchsorted(self._firsts, first, "right")
         found: IntArray = np.sort(self._by_path[low:high][self._seconds[low:high] == second].astype(np.int64))
         return found
+
+    def at_place(self, path: str, member: str = "") -> list[int]:
+        """All rows of a file, or of a member of an archive."""
+        if not self.has_members:
+            return [] if member else self.same_path(np.frombuffer(path_key(path), "<i8"))
+        if path not in self._by_member:
+            rows = self.rows_at(path).tolist()
+            if not any(self.is_member(row) for row in rows):
+                return [] if member else rows
+            if len(self._by_member) >= OPEN_ARCHIVES:
+                del self._by_member[next(iter(self._by_member))]
+            by_member = self._by_member[path] = {}
+            for row in rows:
+                by_member.setdefault(self.record(row).member, []).append(row)
+        return self._by_member[path].get(member, [])
 
     def numbers_of(self, name: str, numbers: IntArray) -> npt.NDArray[Any]:
         """What some rows have in a column of one number. Shapes: numbers (M,), ascending; (M,)."""

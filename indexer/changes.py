@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.archives import Archive
+from clipsearch.archives.listing import Spool
 from clipsearch.indexer.catalog import Catalog
-from clipsearch.indexer.scan import FileBlock
+from clipsearch.indexer.scan import FileBlock, FoundFile
 from clipsearch.indexer.sidecars import Outdated
 from clipsearch.records import ImageRecord, IntArray
 
@@ -21,10 +23,29 @@ COARSE_NS = 1_000_000_000
 
 
 @dataclass(slots=True)
+class ArchiveToRead:
+    """An archive that is new or different, or of which the index has only some pictures.
+
+    `done`: the rows of pictures that the index has as they are, by number in the catalog.
+    """
+
+    file: FoundFile
+    done: list[int] = field(default_factory=list)
+    opened: Archive | None = None
+    copy: Spool | None = None
+    given: set[str] = field(default_factory=set)  # names of what the index has as it is, or the run was given to read
+
+    def pictures_done(self, catalog: Catalog) -> int:
+        """How many pictures of it the index has as they are."""
+        return sum(catalog.is_member(row) and bool(catalog.starts[row]) for row in self.done)
+
+
+@dataclass(slots=True)
 class Changes:
     """What an incremental run has to look at, and what it has not. Rows are given by their numbers in the catalog."""
 
     to_read: list[FileBlock] = field(default_factory=list)
+    archives: list[ArchiveToRead] = field(default_factory=list)
     unchanged: int = 0
     unchanged_skipped: list[ImageRecord] = field(default_factory=list)
     returned: list[int] = field(default_factory=list)  # missing rows whose files are back

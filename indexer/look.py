@@ -11,7 +11,7 @@ import numpy as np
 
 from clipsearch.archives import is_archive_name
 from clipsearch.indexer.absence import split_vanished
-from clipsearch.indexer.archives import ArchiveToRead, are_all, block_of, compare_archives
+from clipsearch.indexer.archives import compare_archives, find_moved_archives
 from clipsearch.indexer.belonging import nothing_in
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.changes import BoolArray, Changes, Comparison, PerhapsMoved, compare, find_moved
@@ -20,7 +20,7 @@ from clipsearch.indexer.listed import NOT_LISTED
 from clipsearch.indexer.scan import Scan, kind_of_name, walk
 from clipsearch.indexer.sidecars import Outdated
 from clipsearch.pictures.formats import IN_PARTS, Kind, classify_name, format_of, is_installed, parts_kind
-from clipsearch.records import ImageRecord, IntArray
+from clipsearch.records import ImageRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,6 @@ class Look:
     vanished: frozenset[int]  # rows whose files were not seen where they were, nor anywhere else
     deleted: list[int]  # of those, the ones that somebody deleted
     missed: list[int]  # of those, the ones that nobody can see now
-    archives: list[ArchiveToRead]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def _settled(
 ) -> Look:
     """What can be said once the whole walk is known. Shape: seen (N,)."""
     retry, reread_metadata, known = asked.retry, asked.reread_metadata, asked.known
-    archives = compare_archives(catalog, scan.archives, changes, seen, retry=retry, reread_metadata=reread_metadata)
+    compare_archives(catalog, scan.archives, changes, seen, retry=retry, reread_metadata=reread_metadata)
     lacking = {kind for kind in IN_PARTS if not is_installed(format_of(kind))}
     if lacking:
         _set_aside(catalog if known is None else known, scan, changes, lacking)
@@ -108,40 +107,14 @@ def _settled(
     if scan.held:
         vanished = vanished[[not scan.holds(catalog.path(row)) for row in vanished.tolist()]]
     find_moved(catalog, changes, vanished[~catalog.away[vanished]])
-    archives = _without_moved(catalog, changes, archives, vanished[~catalog.away[vanished]])
+    find_moved_archives(catalog, changes, vanished[~catalog.away[vanished]])
     moved = {other for row, _, _ in changes.moved for other in catalog.of_file(row)}
     vanished = np.array([row for row in vanished.tolist() if row not in moved], np.int64)
     if ignore.listed and not is_archive_name(ignore.listed):
         gone = {catalog.path(row) for row in vanished.tolist()}
         scan.left_out |= {path: NOT_LISTED for path in gone if os.path.lexists(os.path.join(root, path))}
     deleted, missed = split_vanished(catalog, scan, asked.devices, vanished)
-    return Look(scan, changes, frozenset(vanished.tolist()), deleted, missed, archives)
-
-
-def _without_moved(
-    catalog: Catalog, changes: Changes, archives: list[ArchiveToRead], vanished: IntArray
-) -> list[ArchiveToRead]:
-    """The archives that are no vanished ones under another name, which are noted in `changes`."""
-    new = {
-        archive.file.path: block_of(archive.file) for archive in archives if not len(catalog.rows_at(archive.file.path))
-    }
-    if not new or not catalog.has_members:
-        return archives
-    moved = Changes(to_read=list(new.values()))
-    find_moved(catalog, moved, _of_whole_archives(catalog, vanished))
-    changes.moved += moved.moved
-    gone = {block.path(number) for _, block, number in moved.moved}
-    return [archive for archive in archives if archive.file.path not in gone]
-
-
-def _of_whole_archives(catalog: Catalog, rows: IntArray) -> IntArray:
-    """The rows of archives of which the index has all pictures: another run has read the rest of none of them."""
-    whole: dict[str, bool] = {}
-    for path in {catalog.path(row) for row in rows.tolist() if catalog.is_member(row)}:
-        own = catalog.rows_at(path)
-        times = catalog.mtimes_ns[own[catalog.starts[own] & (catalog.statuses[own] == 0)]]
-        whole[path] = are_all(catalog, own) and len(np.unique(times)) <= 1
-    return rows[[whole.get(catalog.path(row), False) for row in rows.tolist()]]
+    return Look(scan, changes, frozenset(vanished.tolist()), deleted, missed)
 
 
 def _set_aside(catalog: Catalog, scan: Scan, changes: Changes, lacking: set[Kind]) -> None:

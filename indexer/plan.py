@@ -16,7 +16,6 @@ from clipsearch.config import check_not_away, index_dir_for, is_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import ClipsearchError, EncoderMismatch, IndexAway, IndexNotFound
-from clipsearch.indexer.archives import members_to_read, opened
 from clipsearch.indexer.belonging import check_folder, check_place, devices_before, moved_from, split_source
 from clipsearch.indexer.build import IndexOptions, archives_of, check_views, decode_pool, model_of, model_to_rebuild
 from clipsearch.indexer.catalog import Catalog
@@ -26,6 +25,7 @@ from clipsearch.indexer.ignore import Folder, Ignore
 from clipsearch.indexer.look import Asked, Look, Stream, look
 from clipsearch.indexer.retries import is_read_again
 from clipsearch.indexer.scan import FoundFile
+from clipsearch.indexer.unpack import members_to_read, opened
 from clipsearch.pictures.formats import classify_name, is_candidate
 from clipsearch.pictures.pool import DecodeTask
 from clipsearch.places import is_address
@@ -189,7 +189,7 @@ def _plan(
         _count_rest(plan, stream.end, catalog)
         return plan
     seen = look(catalog, root, index_dir, ignore, asked)
-    for archive in seen.archives:  # what cannot be opened has no pictures
+    for archive in seen.changes.archives:  # what cannot be opened has no pictures
         opened(plan.root, archive)
     _count(plan, seen.changes, catalog)
     _count_rest(plan, seen, catalog)
@@ -201,6 +201,10 @@ def _count(plan: IndexPlan, changes: Changes, catalog: Catalog) -> None:
     for file in _pictures(changes):
         plan.to_read += 1
         plan.bytes_to_read += file.size_bytes
+    for archive in changes.archives:
+        plan.bytes_to_read += archive.file.size_bytes
+        if archive.opened is not None:
+            plan.to_read += archive.opened.rows - archive.pictures_done(catalog)
     plan.unchanged += changes.unchanged
     plan.to_describe += sum(len(block) for block in changes.to_describe)
     plan.retimed += len(changes.retimed)
@@ -215,10 +219,6 @@ def _count_rest(plan: IndexPlan, seen: Look, catalog: Catalog) -> None:
     plan.other_files = dict(scan.others.most_common())
     for reason in scan.left_out.values():
         plan.left_out[reason] = plan.left_out.get(reason, 0) + 1
-    for archive in seen.archives:
-        plan.bytes_to_read += archive.file.size_bytes
-        if archive.opened is not None:
-            plan.to_read += archive.opened.rows - archive.pictures_done(catalog)
     plan.deleted, plan.missing = (
         int(catalog.starts[np.array(seen.deleted, np.int64)].sum()),
         int(catalog.starts[np.array(seen.missed, np.int64)].sum()),
@@ -227,7 +227,7 @@ def _count_rest(plan: IndexPlan, seen: Look, catalog: Catalog) -> None:
 
 def _members(seen: Look, catalog: Catalog) -> Iterator[FoundFile]:
     """The pictures in archives to read."""
-    for archive in seen.archives:
+    for archive in seen.changes.archives:
         if archive.opened is not None:
             try:
                 yield from members_to_read(catalog, archive)

@@ -9,6 +9,7 @@ module reads captions, not pixels: whether a picture can be decoded is for `chec
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
 import json
@@ -30,7 +31,8 @@ from clipsearch.archives.said import CAPTION_COLUMNS, MOST_CAPTION_BYTES, captio
 from clipsearch.archives.tars import is_hidden, members_of
 from clipsearch.errors import InvalidPairs, UnreadablePicture, first_line
 from clipsearch.pairs.spilling import Rows, first_seen
-from clipsearch.pictures.formats import is_candidate
+from clipsearch.pairs.tables import rows_of_text
+from clipsearch.pictures.formats import is_candidate, is_picture_name
 from clipsearch.records import IntArray
 
 BadReason = Literal[
@@ -52,6 +54,8 @@ _TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parqu
 _METADATA_NAMES = tuple(f"metadata{suffix}" for suffix in (".csv", ".tsv", ".jsonl", ".parquet"))
 _CAPTION_SUFFIXES = ("txt", "json")
 _SAMPLE_BYTES = 4096
+_PLAIN_SUFFIXES = (".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".tga")
+"""Of formats without compression, where an edit may change a part of the file only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +201,14 @@ class PairSet(Sequence[Pair]):
         """Identity of the content: xxh3-128, hexadecimal; the same after the files were copied or moved.
 
         Covers, in order, every key and caption, and of each picture its size and 4 KiB from its middle: an
-        edited picture in a compressed format differs there, and a NAS is spared reading everything.
+        edited picture in a compressed format differs there, and a NAS is spared reading everything. Of pictures in
+        other formats it covers all.
         """
         hasher = xxhash.xxh3_128()
         for pair in self._pairs:
             try:
-                sample = pair.source.sample()
+                is_plain = pair.source.name.lower().endswith(_PLAIN_SUFFIXES)
+                sample = pair.source.read() if is_plain else pair.source.sample()
             except UnreadablePicture:
                 sample = b""
             for part in (pair.key, *pair.captions):
@@ -503,8 +509,10 @@ def _rows(
         elif suffix in (".jsonl", ".ndjson", ".json"):
             yield from _json_rows(path, reading, image_column, caption_column)
         else:
-            yield from _csv_rows(path, image_column, caption_column)
-    except UnicodeDecodeError as error:
+            yield from _csv_rows(path, reading, image_column, caption_column)
+    except UnicodeError as error:
+        if not isinstance(error, UnicodeDecodeError) or error.encoding.startswith("utf-16"):
+            raise InvalidPairs(path, f"it begins as UTF-16, and is damaged ({first_line(error)})") from error
         raise InvalidPairs(
             path, f"not UTF-8 (byte {error.start}); convert it with: iconv -f latin1 -t utf-8"
         ) from error
@@ -512,31 +520,48 @@ def _rows(
         raise InvalidPairs(path, (error.strerror or str(error)).lower()) from error
 
 
-def _csv_rows(path: str, image_column: str | None, caption_column: str | None) -> Iterator[tuple[str, str, str | None]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
+def _encoding(path: str) -> str:
+    """UTF-8, or UTF-16 where the first bytes say so (Excel's "Unicode text"). Raises: OSError."""
+    with open(path, "rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _csv_rows(
+    path: str, reading: _Reading, image_column: str | None, caption_column: str | None
+) -> Iterator[tuple[str, str, str | None]]:
+    with open(path, encoding=_encoding(path), newline="") as file:
         first = file.readline()
-        file.seek(0)
         # By content, since many files named .csv hold tabs or semicolons.
         delimiter = max("\t,;|", key=first.count)
-        rows = csv.reader(file, delimiter=delimiter)
         try:
-            header = [name.strip() for name in next(rows, [])]
-            image = _column(path, header, image_column, IMAGE_COLUMNS, "image")
-            caption = _column(path, header, caption_column, CAPTION_COLUMNS, "caption")
-            image_at, caption_at = header.index(image), header.index(caption)
-            for row in rows:
-                if row:
-                    entry = f"line {rows.line_num}"
-                    picture = row[image_at] if image_at < len(row) else ""
-                    yield entry, picture, row[caption_at] if caption_at < len(row) else None
+            header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
         except csv.Error as error:
-            raise InvalidPairs(path, f"line {rows.line_num}: {error}") from error
+            raise InvalidPairs(path, f"line 1: {error}") from error
+        image = _column(path, header, image_column, IMAGE_COLUMNS, "image")
+        caption = _column(path, header, caption_column, CAPTION_COLUMNS, "caption")
+        image_at, caption_at = header.index(image), header.index(caption)
+
+        def is_row(fields: list[str]) -> bool:
+            if len(fields) != len(header):
+                return False
+            name = os.path.basename(fields[image_at].strip())
+            return is_picture_name(name) and (
+                "." in name or (delimiter == "\t" and re.fullmatch(r"\w+", name) is not None)
+            )
+
+        for number, row in rows_of_text(file, delimiter, is_row, first=2):
+            if row is None:
+                reading.leave_out(path, f"line {number}", "malformed")
+            else:
+                picture = row[image_at] if image_at < len(row) else ""
+                yield f"line {number}", picture, row[caption_at] if caption_at < len(row) else None
 
 
 def _json_rows(
     path: str, reading: _Reading, image_column: str | None, caption_column: str | None
 ) -> Iterator[tuple[str, Any, Any]]:
     names: tuple[str, str] | None = None
+    lacking: InvalidPairs | None = None
     for entry, row in _json_objects(path):
         if not isinstance(row, dict):
             reading.leave_out(path, entry, "malformed")
@@ -545,16 +570,30 @@ def _json_rows(
             if names is not None and names[0] in row:  # this one only lacks its caption
                 yield entry, row[names[0]], None
                 continue
-            names = (
-                _column(path, list(row), image_column, IMAGE_COLUMNS, "image"),
-                _column(path, list(row), caption_column, CAPTION_COLUMNS, "caption"),
-            )
+            try:
+                image = _column(path, list(row), image_column, IMAGE_COLUMNS, "image")
+            except InvalidPairs as error:
+                lacking = lacking or _at_entry(error, entry)
+                reading.leave_out(path, entry, "missing_picture")
+                continue
+            try:
+                names = image, _column(path, list(row), caption_column, CAPTION_COLUMNS, "caption")
+            except InvalidPairs as error:
+                lacking = lacking or _at_entry(error, entry)
+                yield entry, row[image], None
+                continue
         yield entry, row[names[0]], row[names[1]]
+    if names is None and lacking is not None:
+        raise lacking
+
+
+def _at_entry(error: InvalidPairs, entry: str) -> InvalidPairs:
+    return InvalidPairs(error.source, f"{entry}: {error.problem}")
 
 
 def _json_objects(path: str) -> Iterator[tuple[str, Any]]:
     """The objects of a JSON array, or one a line; None for a line that is not JSON."""
-    with open(path, encoding="utf-8-sig") as file:
+    with open(path, encoding=_encoding(path)) as file:
         first = file.read(1)
         while first and first.isspace():
             first = file.read(1)

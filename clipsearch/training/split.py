@@ -5,7 +5,10 @@ Of few pairs none are set aside: each is held out once, in turns (see `folds`).
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from clipsearch.errors import UnreadablePicture
@@ -31,14 +34,13 @@ def fold_numbers(pairs: PairSet) -> IntArray:
 
     Raises: InvalidSettings if there are too few different pictures.
     """
-    places = np.fromiter(map(_place, pairs), np.uint64, len(pairs))
-    different, inverse = np.unique(places, return_inverse=True)
+    different, inverse = np.unique(_places(pairs)[0], axis=0, return_inverse=True)
     if len(different) < FEWEST_PAIRS:
         raise InvalidSettings(
             f"the {len(pairs)} pairs have {len(different)} different pictures, too few to hold some of them out",
             f"Give at least {FEWEST_PAIRS}, or held-out pairs with --dev PAIRS",
         )
-    found: IntArray = inverse % FOLDS
+    found: IntArray = inverse.reshape(-1) % FOLDS
     return found
 
 
@@ -57,10 +59,10 @@ def split(pairs: PairSet) -> tuple[PairSet, PairSet]:
             f"{len(pairs)} pairs are too few to split off a held-out set",
             f"Give at least {FEWEST_PAIRS}, or held-out pairs with --dev PAIRS",
         )
-    places = [_place(pair) for pair in pairs]
+    places: list[tuple[int, int]] = [tuple(place) for place in _places(pairs)[0].tolist()]
     bound = sorted(places)[held_out_count(len(pairs)) - 1]
     if bound == max(places):  # nearly all are one picture, which goes to the training side
-        bound = max((place for place in places if place < bound), default=-1)
+        bound = max((place for place in places if place < bound), default=(-1, -1))
     held = [number for number, place in enumerate(places) if place <= bound]
     if not held:
         raise InvalidSettings(
@@ -73,18 +75,38 @@ def split(pairs: PairSet) -> tuple[PairSet, PairSet]:
 
 def common_pictures(train: PairSet, dev: PairSet) -> int:
     """How many pictures of `dev` are in `train`, too."""
-    known, others = (np.fromiter(map(_place, pairs), np.uint64, len(pairs)) for pairs in (train, dev))
-    return int(np.isin(others, known).sum())
+    known, others = (Counter(map(tuple, places.tolist())) for places in _places(train, dev))
+    return sum(many for place, many in others.items() if place in known)
 
 
-def _place(pair: Pair) -> int:
-    """Where a picture's content lies among all possible ones."""
-    return xxhash.xxh3_64_intdigest(_content(pair))
+def _places(*sets: PairSet) -> list[npt.NDArray[np.uint64]]:
+    """Where the content of each picture lies among all possible ones: by its size and a sample; where others have the
+    same, as uncompressed pictures may, also by all of it. Shape of each: (N, 2)."""
+    samples = [np.fromiter(map(_sampled, pairs), np.uint64, len(pairs)) for pairs in sets]
+    values, counts = np.unique(np.concatenate(samples), return_counts=True)
+    places = []
+    for pairs, sampled in zip(sets, samples, strict=True):
+        whole = np.zeros(len(pairs), np.uint64)
+        for number in np.flatnonzero(np.isin(sampled, values[counts > 1])).tolist():
+            whole[number] = _whole(pairs[number])
+        places.append(np.stack([sampled, whole], axis=1))
+    return places
 
 
-def _content(pair: Pair) -> bytes:
+def _sampled(pair: Pair) -> int:
     try:
         sample = pair.source.sample()
     except UnreadablePicture:
-        sample = pair.key.encode("utf-8", "surrogatepass")
-    return pair.source.size_bytes.to_bytes(8, "little") + sample
+        sample = _nothing_else(pair)
+    return xxhash.xxh3_64_intdigest(pair.source.size_bytes.to_bytes(8, "little") + sample)
+
+
+def _whole(pair: Pair) -> int:
+    try:
+        return xxhash.xxh3_64_intdigest(pair.read())
+    except UnreadablePicture:
+        return xxhash.xxh3_64_intdigest(_nothing_else(pair))
+
+
+def _nothing_else(pair: Pair) -> bytes:
+    return pair.key.encode("utf-8", "surrogatepass")

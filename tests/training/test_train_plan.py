@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from clipsearch.evaluation.recall import Metrics, evaluate
 from clipsearch.pairs.reading import open_pairs
@@ -16,7 +17,7 @@ from clipsearch.training.order import Order
 from clipsearch.training.plan import FEWEST_STEPS, plan
 from clipsearch.training.sameness import check_variety, numbered, same_pictures
 from clipsearch.training.settings import InvalidSettings, Settings
-from clipsearch.training.split import held_out_count, split
+from clipsearch.training.split import common_pictures, fold_numbers, held_out_count, split
 from clipsearch.training.verdict import judge
 from tests.support.training_pairs import write_pairs
 
@@ -136,3 +137,42 @@ def test_the_verdict_follows_the_intervals() -> None:
     few = judge(metrics(3.0, 2, 10), metrics(0.5, 2, 10))
     assert few.changes["recall@10"] == (0.0, 0.0, 0.0)
     assert few.outcome == "better"
+
+
+def white_in_the_middle(folder: Path, many: int) -> Path:
+    """Uncompressed pictures of one size with captions. They differ at their edges only, as things on white may."""
+    folder.mkdir()
+    for number in range(many):
+        picture = Image.new("RGB", (60, 80), "white")
+        for row in (0, 79):
+            picture.paste((number, 5 * row // 79, 200 - number), (0, row, 60, row + 1))
+        picture.save(folder / f"{number:03d}.bmp")
+        (folder / f"{number:03d}.txt").write_text(f"thing number {number}")
+    return folder
+
+
+def test_uncompressed_pictures_that_agree_in_their_middle_are_different(tmp_path: Path) -> None:
+    folder = white_in_the_middle(tmp_path / "pairs", 100)
+    copies = {"copy1.bmp": "007.bmp", "copy2.bmp": "007.bmp"}
+    for name, of in copies.items():
+        (folder / name).write_bytes((folder / of).read_bytes())
+        (folder / name).with_suffix(".txt").write_text("the same again")
+    pairs = open_pairs(folder)
+    kept, held = split(pairs)
+    assert (len(kept) + len(held), len(held) in (30, 31, 32)) == (102, True)
+    same = {"007", "copy1", "copy2"}
+    assert same <= {pair.key for pair in kept} or same <= {pair.key for pair in held}
+    assert common_pictures(kept, held) == 0
+    assert common_pictures(pairs, held) == len(held)
+    few = pairs.subset(range(40))
+    assert np.bincount(fold_numbers(few)).tolist() == [8] * 5
+
+
+def test_what_an_uncompressed_picture_shows_at_its_edge_is_part_of_the_digest(tmp_path: Path) -> None:
+    folder = white_in_the_middle(tmp_path / "pairs", 12)
+    before = open_pairs(folder).digest
+    assert open_pairs(folder).digest == before
+    content = bytearray((folder / "003.bmp").read_bytes())
+    content[-1] ^= 255
+    (folder / "003.bmp").write_bytes(content)
+    assert open_pairs(folder).digest != before

@@ -366,3 +366,75 @@ def test_damage_is_never_more_than_an_error_of_ours(
     assert len(pairs) > 0
     assert all(pair.captions and all(text.strip() == text != "" for text in pair.captions) for pair in pairs)
     assert pairs.digest
+
+
+def captioned(folder: Path, many: int) -> dict[str, str]:
+    """Pictures with captions."""
+    for number in range(many):
+        (folder / f"{number:02d}.jpg").write_bytes(b"x%d" % number)
+    return {f"{number:02d}.jpg": f"a thing, number {number}" for number in range(many)}
+
+
+@pytest.mark.parametrize("later", ["", 'a 12" plate', 'the "Rose"', 'Rose"', '"quoted" text'])
+@pytest.mark.parametrize("delimiter", ["\t", ",", ";"])
+def test_a_quote_that_is_not_closed_swallows_no_other_row(tmp_path: Path, delimiter: str, later: str) -> None:
+    wanted = captioned(tmp_path, 20)
+    wanted["05.jpg"] = '"Sunset over the bay'
+    if later:
+        wanted["11.jpg"] = later
+    lines = [f"{image}{delimiter}{said}" for image, said in wanted.items()]
+    if delimiter == ",":  # as it quotes all but the slips
+        lines = [
+            line if image == "05.jpg" or (later and image == "11.jpg") else f'{image},"{wanted[image]}"'
+            for image, line in zip(wanted, lines, strict=True)
+        ]
+    (tmp_path / "p.txt").write_text("\n".join([f"image{delimiter}caption", *lines]) + "\n")
+    pairs = open_pairs(tmp_path / "p.txt")
+    found = {pair.key: pair.captions[0] for pair in pairs}
+    if delimiter == "\t":
+        assert (found, pairs.bad) == (wanted, ())
+        return
+    assert [(entry.entry, entry.reason) for entry in pairs.bad] == [("line 7", "malformed")]
+    del wanted["05.jpg"]
+    found |= {"11.jpg": wanted["11.jpg"]} if later == '"quoted" text' else {}  # of which CSV drops the quotes
+    assert found == wanted
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ",", ";"])
+def test_a_caption_may_have_lines_between_quotes(tmp_path: Path, delimiter: str) -> None:
+    wanted = captioned(tmp_path, 3)
+    wanted["01.jpg"] = 'A dog, brown\n\nruns, fast\r\nafter a "ball"; it\tis red'
+    with open(tmp_path / "p.csv", "w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([("image", "caption"), *wanted.items()])
+    pairs = open_pairs(tmp_path / "p.csv")
+    assert ({pair.key: pair.captions[0] for pair in pairs}, pairs.bad) == (wanted, ())
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_an_entry_without_image_or_caption_is_counted_wherever_it_is(tmp_path: Path, ending: str) -> None:
+    wanted = captioned(tmp_path, 6)
+    rows = [{"image": image, "caption": said} for image, said in wanted.items()]
+    rows = [{"image": "00.jpg"}, *rows[1:3], {"caption": "lost"}, {}, *rows[3:5], {"image": "05.jpg"}]
+    text = json.dumps(rows) if ending == "json" else "\n".join(map(json.dumps, rows))
+    (tmp_path / f"p.{ending}").write_text(text)
+    pairs = open_pairs(tmp_path / f"p.{ending}")
+    assert {pair.key for pair in pairs} == {f"0{n}.jpg" for n in range(1, 5)}
+    assert pairs.bad_by_reason == {"missing_picture": 2, "no_caption": 2}
+    (tmp_path / "none.jsonl").write_text('{"picture": 3}\n{"caption": "x"}\n')
+    with pytest.raises(InvalidPairs, match=r"line 1: no caption column \(it has: picture\)"):
+        open_pairs(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_tables_in_utf_16_are_read(tmp_path: Path, encoding: str) -> None:
+    wanted = captioned(tmp_path, 3) | {"01.jpg": "ein Schloß \N{FIRE}"}
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    text = "".join(f"{image}\t{said}\r\n" for image, said in {"image": "caption", **wanted}.items())
+    (tmp_path / "p.txt").write_bytes((mark + text).encode(encoding))
+    assert {pair.key: pair.captions[0] for pair in open_pairs(tmp_path / "p.txt")} == wanted
+    lines = "".join(json.dumps({"image": i, "caption": c}, ensure_ascii=False) + "\n" for i, c in wanted.items())
+    (tmp_path / "p.jsonl").write_bytes((mark + lines).encode(encoding))
+    assert {pair.key: pair.captions[0] for pair in open_pairs(tmp_path / "p.jsonl")} == wanted
+    (tmp_path / "cut.csv").write_bytes((mark + "image,caption\n00.jpg,a cat").encode(encoding)[:-1])
+    with pytest.raises(InvalidPairs, match="begins as UTF-16, and is damaged"):
+        open_pairs(tmp_path / "cut.csv")

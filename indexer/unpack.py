@@ -1,0 +1,122 @@
+"""The pictures in the archives of a run: given to be read, one archive after another, and what is gone from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsearch.archives import Archive, open_archive
+from clipsearch.archives.listing import TABLE_ENDINGS
+from clipsearch.archives.remote import Storage
+from clipsearch.archives.tables import row_of
+from clipsearch.errors import first_line
+from clipsearch.indexer.catalog import Catalog
+from clipsearch.indexer.changes import ArchiveToRead
+from clipsearch.indexer.scan import FoundFile, Within
+from clipsearch.records import SkipStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """An archive that cannot be read, or not to its end, and why. `given`: names of pictures that are there."""
+
+    file: FoundFile
+    status: SkipStatus
+    reason: str
+    given: Collection[str] = ()
+    has_pictures: bool = True
+
+
+class Unpacking:
+    """The archives that a run reads. `found`: the pictures in those that were opened so far."""
+
+    def __init__(self, root: Path, catalog: Catalog, storage: Storage | None) -> None:
+        self.found = 0
+        self._root = root
+        self._catalog = catalog
+        self._storage = storage
+        self._read: list[ArchiveToRead] = []  # whose pictures were all given to be read
+
+    def members(self, archive: ArchiveToRead) -> Iterator[FoundFile | Unread]:
+        """The pictures of an archive that are to be read; what cannot be said of it."""
+        source = opened(self._root, archive, self._storage)
+        if isinstance(source, tuple):
+            yield Unread(archive.file, *source)
+            return
+        self.found += source.rows - archive.pictures_done(self._catalog)
+        try:
+            yield from members_to_read(self._catalog, archive)
+        except OSError as error:
+            reason = f"it cannot be read ({error.strerror or error})"
+            yield Unread(archive.file, "unreadable", reason, archive.given)
+        except Exception as error:  # whatever a reader meets in somebody's file, the other files are read
+            yield Unread(archive.file, "corrupt", f"it cannot be read ({first_line(error)})", archive.given)
+        else:
+            self._read.append(archive)
+        archive.copy = None  # its members hold it
+
+    def gone(self, dropped: Collection[int]) -> Iterator[int | Unread]:
+        """The rows of what archives do not have any more, but for those that are `dropped` already. Of an archive that
+        is damaged they stay."""
+        for archive in self._read:
+            source = archive.opened
+            assert source is not None
+            if source.damage is not None:
+                yield Unread(archive.file, "truncated", source.damage, archive.given)
+                continue
+            rows = [row for row in self._catalog.rows_at(archive.file.path).tolist() if row not in dropped]
+            gone = {row: old for row in rows if (old := self._catalog.record(row)).member not in archive.given}
+            if source.doubt is not None and any(old.member and old.status == "ok" for old in gone.values()):
+                yield Unread(archive.file, "truncated" if source.rows else "not_a_picture", source.doubt, archive.given)
+                continue
+            if not source.rows:
+                yield Unread(archive.file, "not_a_picture", source.why_empty, archive.given, has_pictures=False)
+                gone = {row: old for row, old in gone.items() if old.member}
+            yield from gone
+
+
+def opened(root: Path, archive: ArchiveToRead, storage: Storage | None = None) -> Archive | tuple[SkipStatus, str]:
+    """An archive, open; or why it cannot be read. From object storage a copy is fetched."""
+    try:
+        if storage is not None:
+            archive.copy = storage.fetch(archive.file.path, archive.file.size_bytes)
+            archive.opened = open_archive(archive.copy.path)
+        else:
+            archive.opened = open_archive(os.fspath(root / archive.file.path))
+    except OSError as error:
+        return "unreadable", f"it cannot be read ({error.strerror or error})"
+    except ValueError as error:
+        return ("empty", "the file is empty") if not archive.file.size_bytes else ("corrupt", str(error))
+    except Exception as error:  # whatever a reader meets in somebody's file
+        return "corrupt", f"it cannot be read ({first_line(error)})"
+    return archive.opened
+
+
+def members_to_read(catalog: Catalog, archive: ArchiveToRead) -> Iterator[FoundFile]:
+    """The pictures of an open archive that the index has not yet."""
+    file, source = archive.file, archive.opened
+    assert source is not None
+    is_table = file.path.lower().endswith(TABLE_ENDINGS)
+    archive.given |= {catalog.record(row).member for row in archive.done}
+    done = {row_of(name) if is_table else name for name in archive.given}
+    before: dict[str, str] | None = None  # names of rows, where any has lost what tells its format
+    for member in source.members(lambda name: name not in done):
+        name = member.name
+        if is_table and name.isdigit():
+            if before is None:
+                names = [catalog.record(row).member for row in catalog.rows_at(file.path).tolist()]
+                before = {row_of(own): own for own in names if own}
+            name = before.get(name, name)
+        archive.given.add(name)
+        within = Within(
+            file.size_bytes,
+            source.rows,
+            member.offset,
+            member.said,
+            member.place,
+            member.at,
+            member.keeps or archive.copy,
+        )
+        yield FoundFile(file.path, member.size_bytes, file.mtime_ns, file.inode, member=name, within=within)
