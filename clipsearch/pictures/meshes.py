@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,7 @@ _CELLS = 256  # along the longest side of a model that is simplified
 _MOST_PARTS = 20_000
 _MOST_PIXELS = 40_000_000  # that are looked at for one angle; beyond that, it is drawn smaller
 _AT_ONCE = 400_000
+_MOST_APART = 200  # times as large as most of it a model may be, and still be shown whole
 _COLOURS_SEEN = 4096  # pixels whose colours are told
 _MARGIN = 0.06
 _PLAIN = (184, 184, 184)  # a model without colours
@@ -83,6 +85,8 @@ def read_angles(
     side = SIDE if shortest is None else min(SIDE, shortest)
     read = PagesRead(len(ANGLES), next_page=last if last < len(ANGLES) else None, partial=model.partial)
     seen = [_drawn(model, number, side) for number in range(after + 1, last + 1)]
+    if len(seen) == len(ANGLES) and not any(len(colours) for _, colours in seen):
+        raise MeshError("corrupt", "nothing of it can be seen: its faces have no area")
     read.pages = [Page(number, image, (SIDE, SIDE), False) for number, (image, _) in enumerate(seen, after + 1)]
     return AnglesRead(read, [colours[:0] if model.is_plain else colours for _, colours in seen])
 
@@ -113,12 +117,19 @@ def _read(stream: IO[bytes], path: str, *, beside: bool) -> _Model:
         raise MeshError("too_large", f"the model has {size:,} bytes, more than the {MOST_BYTES:,} that are read of one")
     kind = mesh_container(stream.read(HEAD_BYTES), path)
     stream.seek(0)
-    source = io.BytesIO(_whole_stl(stream.read(), size) if kind == "stl" else stream.read())
-    resolver = _resolver(os.path.dirname(os.path.abspath(path)) if beside else None)  # noqa: PTH100, PTH120
+    content = stream.read()
+    if kind == "stl":
+        content = _whole_stl(content.removeprefix(b"\xef\xbb\xbf"))
+    elif kind == "obj" and b"\n" not in content:  # as old Macs end lines
+        content = content.replace(b"\r", b"\n")
+    source = io.BytesIO(content)
+    del content
+    folder = os.path.dirname(os.path.abspath(path)) if beside else None  # noqa: PTH100, PTH120
+    resolver = _resolver(folder, in_addresses=kind in ("glb", "gltf"))
     try:
         with _without_programs(), np.errstate(all="ignore"):
-            if kind == "gltf":
-                json.loads(source.getbuffer().tobytes())  # or trimesh would look for another file
+            if kind in ("glb", "gltf"):
+                _check_gltf(source.getbuffer(), is_binary=kind == "glb")
             scene = trimesh.load_scene(source, file_type=kind, resolver=resolver, process=False)
             model = _model_of(trimesh, scene, is_upright=kind in ("stl", "ply"))
     except (MeshError, MemoryError):
@@ -129,17 +140,55 @@ def _read(stream: IO[bytes], path: str, *, beside: bool) -> _Model:
         if "out of memory" in str(error).lower() or "allocate" in str(error).lower():
             raise MeshError("too_large", OUT_OF_MEMORY) from error
         raise MeshError("corrupt", "the model is damaged: it cannot be read") from error
-    return _simplified(model)
+    return _simplified(_together(model))
 
 
-def _whole_stl(content: bytes, size: int) -> bytes:
+_COMPRESSED = {
+    "KHR_draco_mesh_compression": "Draco",
+    "EXT_meshopt_compression": "meshopt",
+    "KHR_meshopt_compression": "meshopt",
+}
+
+
+def _check_gltf(content: memoryview, *, is_binary: bool) -> None:
+    """Refuse a glTF whose corners trimesh does not read: for those it would take zeros. Raises: MeshError, ValueError,
+    whatever else a file that is none leads to."""
+    about = content[20 : 20 + int.from_bytes(content[12:16], "little")] if is_binary else content
+    told = json.loads(about.tobytes())  # a glTF that is no JSON would have trimesh look for another file
+    for name in told.get("extensionsRequired", ()):
+        if name in _COMPRESSED:
+            raise MeshError("unsupported_format", f"it is compressed with {_COMPRESSED[name]}, which is not read")
+    accessors = told.get("accessors", [])
+    for mesh in told.get("meshes", ()):
+        for primitive in mesh.get("primitives", ()):
+            for number in (primitive.get("attributes", {}).get("POSITION"), primitive.get("indices")):
+                if number is not None and ("sparse" in accessors[number] or "bufferView" not in accessors[number]):
+                    raise MeshError("unsupported_format", "it keeps its corners in a way that is not read")
+
+
+def _together(model: _Model) -> _Model:
+    """A model without what lies so far from the rest of it that nothing else would be seen."""
+    flat = model.corners.reshape(-1, 3)
+    extent = float((flat.max(axis=0).astype(np.float64) - flat.min(axis=0)).max())
+    low, high = np.percentile(flat[:: 1 + len(flat) // 200_000].astype(np.float64), (10, 90), axis=0)
+    size = float((high - low).max())
+    if not 0 < size * _MOST_APART < extent:
+        return model
+    near = ((model.corners >= low - size) & (model.corners <= high + size)).all(axis=(1, 2))
+    if not near.any():
+        return model
+    partial = model.partial or "parts of the model lie far from the rest of it, and are not shown"
+    return _Model(model.corners[near], model.colours[near], partial, model.is_plain)
+
+
+def _whole_stl(content: bytes) -> bytes:
     """The bytes of an STL file that are its model. Raises: MeshError."""
     if content[:5].lower() == b"solid" and b"\0" not in content[:512]:
-        if b"endsolid" not in content[-1024:].lower():
+        if b"endsolid" not in content[-65_536:].rstrip()[-1024:].lower():
             raise MeshError("truncated", "the file ends before the model does")
         return content
     end = 84 + 50 * int.from_bytes(content[80:84], "little")
-    if size < end:
+    if len(content) < end:
         raise MeshError("truncated", "the file ends before the model does")
     return content[:end]
 
@@ -148,8 +197,9 @@ class _Beside(Exception):
     """A file beside a model that is needed and cannot be read."""
 
 
-def _resolver(folder: str | None) -> Any:
-    """What opens the files that a model names: those in its folder and below, none elsewhere, and no address."""
+def _resolver(folder: str | None, *, in_addresses: bool) -> Any:
+    """What opens the files that a model names: those in its folder and below, none elsewhere, and no address.
+    `in_addresses`: names are written as in addresses, "my%20file.bin"."""
     from trimesh.resolvers import Resolver
 
     class Folder(Resolver):  # type: ignore[misc]
@@ -161,10 +211,12 @@ def _resolver(folder: str | None) -> Any:
         def get(self, name: str) -> bytes:
             """The content of a file. Raises: _Beside."""
             refused = f"it needs the file {str(name)[:100]!r}, which is not in its folder"
-            if folder is None or not isinstance(name, str) or "\0" in name:
+            if folder is None or not isinstance(name, str) or "\0" in unquote(name):
                 raise _Beside(refused)
             root = os.path.realpath(folder)
             path = os.path.realpath(os.path.join(root, name.strip().replace("\\", "/")))  # noqa: PTH118
+            if in_addresses and "%" in name and not os.path.isfile(path):  # noqa: PTH113
+                path = os.path.realpath(os.path.join(root, unquote(name.strip())))  # noqa: PTH118
             if os.path.commonpath([root, path]) != root or not os.path.isfile(path):  # noqa: PTH113
                 raise _Beside(refused)
             if os.path.getsize(path) > self.left:  # noqa: PTH202
@@ -206,6 +258,7 @@ def _without_programs() -> Iterator[None]:
 def _model_of(trimesh: Any, scene: Any, *, is_upright: bool) -> _Model:
     """The faces of a scene that can be drawn. Raises: MeshError."""
     corners, colours, count, whole, points, is_plain = [], [], 0, True, 0, True
+    origin = None  # near the model: single precision has no room for metres in the numbers of a map
     for part, node in enumerate(scene.graph.nodes_geometry):
         transform, name = scene.graph[node]
         mesh = scene.geometry[name]
@@ -215,7 +268,10 @@ def _model_of(trimesh: Any, scene: Any, *, is_upright: bool) -> _Model:
         if part >= _MOST_PARTS or count + len(mesh.faces) > 20 * MOST_FACES:
             raise MeshError("too_large", f"the model has more than {20 * MOST_FACES:,} faces")
         faces, vertices = np.asarray(mesh.faces), np.asarray(mesh.vertices, np.float64)
-        placed = (vertices @ transform[:3, :3].T + transform[:3, 3]).astype(np.float32)
+        exact = vertices @ transform[:3, :3].T + transform[:3, 3]
+        if origin is None and len(there := np.flatnonzero(np.isfinite(exact).all(axis=1))):
+            origin = exact[there[0]]
+        placed = (exact if origin is None else exact - origin).astype(np.float32)
         inside = np.all((faces >= 0) & (faces < len(placed)), axis=1)
         good = inside.copy()
         good[inside] = np.isfinite(placed[faces[inside]]).all(axis=(1, 2))

@@ -38,6 +38,7 @@ PART_S = 5.0  # after which a part ends with the page that it is at
 _LONGEST_SIDE = 100_000  # of a page, in pixels: some say that they are miles long
 _LONGEST_DRAWN = 4096  # of a page for the encoder
 _MOST_NOTES = 2000  # annotations of a page, of which the fields of forms are some
+_MOST_OPTIONS = 5000  # of a list in a form
 _LONGEST_NOTE_BYTES = 2**20
 _MOST_UNREAD = 20  # pages that cannot be read of one part, until the rest is given up
 _POINTS_PER_INCH = 72
@@ -267,7 +268,19 @@ def _said_in(document: Any, note: Any) -> str:
         c.FPDF_FORMFIELD_LISTBOX,
     ):
         return ""
-    return _text_of(lambda *into: c.FPDFAnnot_GetFormFieldValue(form, note, *into))
+    chosen = [] if field_kind == c.FPDF_FORMFIELD_TEXTFIELD else _chosen(form, note)
+    return "\n".join(chosen) or _text_of(lambda *into: c.FPDFAnnot_GetFormFieldValue(form, note, *into))
+
+
+def _chosen(form: Any, note: Any) -> list[str]:
+    """What is chosen in a list, in the words that are shown: the value of the field may be a code for them, or one of
+    several."""
+    import pypdfium2.raw as c
+
+    count = min(c.FPDFAnnot_GetOptionCount(form, note), _MOST_OPTIONS)
+    selected = [at for at in range(count) if c.FPDFAnnot_IsOptionSelected(form, note, at)]
+    labels = [_text_of(lambda *into, at=at: c.FPDFAnnot_GetOptionLabel(form, note, at, *into)) for at in selected]
+    return [label for label in labels if label]
 
 
 def _text_of(ask: Callable[..., int]) -> str:

@@ -383,6 +383,9 @@ FORM = Sheet(
         WIDGET + b"/FT/Tx/Ff 4096/T(address)/V(12 Analytical Row\\rLondon)",
         WIDGET + b"/FT/Tx/T(town)/V<FEFF004D00FC006E006300680065006E>",
         WIDGET + b"/FT/Ch/Ff 131072/T(fish)/Opt[(trout)(haddock)]/V(haddock)",
+        WIDGET + b"/FT/Ch/Ff 131072/T(land)/Opt[[(XK)(Kosovo)][(XX)(Atlantis)]]/V(XK)",  # what is seen, not its code
+        WIDGET + b"/FT/Ch/Ff 2097152/T(baits)/Opt[(worm)(fly)(maggot)]/V[(worm)(fly)]",
+        WIDGET + b"/FT/Ch/Ff 393216/T(other)/Opt[(worm)]/V(breadcrumbs)",
         WIDGET + b"/FT/Tx/Ff 8192/T(password)/V(correcthorse)",
         WIDGET.replace(b"/F 4", b"/F 2") + b"/FT/Tx/T(hidden)/V(unseen)",
         WIDGET + b"/FT/Btn/T(box)/V/Yes/AS/Yes",
@@ -394,7 +397,18 @@ FORM = Sheet(
         b"/Subtype/Text/F 4/Rect[1e9 -1e9 nan 7]/Contents(far away)",
     ],
 )
-FILLED = ["Ada Lovelace", "12 Analytical Row", "London", "M\u00fcnchen", "haddock", "approved by the warden"]
+FILLED = [
+    "Ada Lovelace",
+    "12 Analytical Row",
+    "London",
+    "M\u00fcnchen",
+    "haddock",
+    "Kosovo",
+    "worm",
+    "fly",
+    "breadcrumbs",
+]
+FILLED += ["approved by the warden"]
 NOTED = ["ask again in spring", "far away"]
 
 

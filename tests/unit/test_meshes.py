@@ -288,9 +288,80 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "link.gltf": (json.dumps(gltf("link.bin")).encode(), "unreadable"),
     "far.gltf": (json.dumps(gltf("http://127.0.0.1:PORT/x.bin")).encode(), "unreadable"),
     "count.gltf": (
-        json.dumps(gltf(accessors=[{"componentType": 5126, "count": 10**12, "type": "VEC3"}])).encode(), "too_large",
+        json.dumps(gltf(accessors=[{"componentType": 5126, "count": 10**12, "type": "VEC3"}])).encode(),
+        "unsupported_format",
     ),
 }  # fmt: skip
+
+
+def status_of(content: bytes, name: str) -> str:
+    with pytest.raises(meshes.MeshError) as caught:
+        meshes.read_angles(io.BytesIO(content), name, beside=False, shortest=64)
+    return f"{caught.value.status}: {caught.value.reason}"
+
+
+def test_corners_that_are_not_read_are_not_taken_for_zeros() -> None:
+    """As trimesh takes them, which draws white pictures."""
+    for name, said in (("KHR_draco_mesh_compression", "Draco"), ("EXT_meshopt_compression", "meshopt")):
+        compressed = gltf(extensionsUsed=[name], extensionsRequired=[name])
+        assert status_of(json.dumps(compressed).encode(), "x.gltf") == (
+            f"unsupported_format: it is compressed with {said}, which is not read"
+        )
+        text = json.dumps(compressed).encode()
+        head = b"glTF" + struct.pack("<III4s", 2, 20 + len(text), len(text), b"JSON")
+        assert status_of(head + text, "x.glb").startswith("unsupported_format")
+    apart = [{"mesh": 0}, {"mesh": 0, "translation": [3, 0, 0]}]
+    for accessor in ({}, {"bufferView": 0, "sparse": {"count": 1}}):
+        lost = gltf(nodes=apart, accessors=[{**accessor, "componentType": 5126, "count": 3, "type": "VEC3"}])
+        lost["scenes"] = [{"nodes": [0, 1]}]
+        assert status_of(json.dumps(lost).encode(), "x.gltf").startswith("unsupported_format")
+
+
+def test_files_beside_a_gltf_have_their_names_in_addresses(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "mein k\xf6rper.bin").write_bytes(TRIANGLE)
+    (tmp_path / "100%25.bin").write_bytes(TRIANGLE)
+    made = tmp_path / "in" / "x.gltf"
+    made.write_text(json.dumps(gltf("mein%20k%C3%B6rper.bin")))
+    assert open_picture(made, longest=32).size == (32, 32)
+    for outside in ("%2e%2e/100%25.bin", "%2e%2e%2f100%2525.bin", f"{tmp_path}/100%2525.bin", "a%00b"):
+        made.write_text(json.dumps(gltf(outside)))
+        with pytest.raises(UnreadablePicture, match="not in its folder"):
+            open_picture(made, longest=32)
+
+
+def test_models_far_away_keep_their_shape() -> None:
+    near = trimesh.creation.icosphere(subdivisions=2)
+    far = near.copy()
+    far.apply_translation((691_607_000, 5_334_760_000, 0))
+    seen, wanted = (angle(written(one, kind="obj"), 1, name="x.obj") for one in (far, near))
+    assert np.abs(seen - wanted).mean() < 1
+
+
+def test_what_lies_far_from_the_rest_does_not_hide_it() -> None:
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    stray = stl(len(ball.faces) + 1, [*ball.triangles, [[1e6, 0, 0], [1e6, 1, 0], [1e6, 0, 1]]])
+    read = meshes.read_angles(io.BytesIO(stray), "x.stl", beside=False, shortest=64).read
+    assert read.partial == "parts of the model lie far from the rest of it, and are not shown"
+    for page in read.pages:
+        assert (np.asarray(page.image).min(axis=2) < 250).mean() > 0.4
+    ground = trimesh.creation.box((40, 40, 0.1))  # no reason to leave a garden out
+    read = meshes.read_angles(io.BytesIO(written(ground, ball)), "x.glb", beside=False, shortest=64).read
+    assert read.partial is None
+
+
+def test_what_shows_nothing_is_damaged() -> None:
+    line = stl(2, [[[0, 0, 0], [1, 0, 0], [2, 0, 0]], [[0, 0, 0], [0, 0, 1], [0, 0, 2]]])
+    assert status_of(line, "x.stl") == "corrupt: nothing of it can be seen: its faces have no area"
+
+
+def test_texts_are_read_as_programs_write_them() -> None:
+    text = written(box(), kind="stl_ascii")
+    for one in (b"\xef\xbb\xbf" + text, text + b"\n" * 5000, text.replace(b"\n", b"\r\n")):
+        assert (angle(one, 1, name="x.stl") == angle(text, 1, name="x.stl")).all()
+    assert status_of(text[: len(text) // 2], "x.stl").startswith("truncated")
+    shape = written(box(), kind="obj")
+    assert (angle(shape.replace(b"\n", b"\r"), 1, name="x.obj") == angle(shape, 1, name="x.obj")).all()
 
 
 @pytest.mark.slow
