@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.indexer.catalog import Catalog
-from clipsearch.indexer.changes import ArchiveToRead, Changes, find_moved, is_cut
-from clipsearch.indexer.scan import FileBlock, FoundFile
+from clipsearch.indexer.changes import ArchiveToRead, Changes, block_of, find_moved, is_cut
+from clipsearch.indexer.scan import FoundFile
 from clipsearch.pictures.metadata import METADATA_VERSION
 from clipsearch.records import ImageRecord, IntArray
-from clipsearch.store.columns import path_key
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -70,19 +69,6 @@ def are_all(catalog: Catalog, rows: IntArray) -> bool:
     pictures = catalog.numbers_of("archive_rows", rows)
     members = int(((pictures > 0) & catalog.starts[rows]).sum())
     return members == int(pictures.max()) if members else len(rows) > 0
-
-
-def block_of(file: FoundFile) -> FileBlock:
-    """An archive as a walk tells of files."""
-    folder, _, name = file.path.rpartition("/")
-    return FileBlock(
-        folder,
-        [name],
-        np.frombuffer(path_key(file.path), "<i8").reshape(1, 2),
-        np.array([file.size_bytes], np.int64),
-        np.array([file.mtime_ns], np.int64),
-        np.array([file.inode], np.uint64),
-    )
 
 
 def find_moved_archives(catalog: Catalog, changes: Changes, vanished: IntArray) -> None:

@@ -517,6 +517,7 @@ class _Run:
         self._reusing: dict[int, int] = {}  # rows whose vectors files will share, by key of the file's task
         self._told_of_precision = False
         self._storage = Storage(root) if is_address(root) else None
+        self._failed = 0  # objects in a row that could not be fetched
         self._copies: dict[int, Spool] = {}  # that processes read, by key of their tasks
         self._moved = False  # of another folder than its manifest says, with other links, or at another time
 
@@ -598,7 +599,7 @@ class _Run:
         self._choose_links(current)
         self._note_clock()
         self.catalog = catalog = Catalog(index_dir, self._fragments)
-        self._unpacking = Unpacking(self.root, catalog, self._storage)
+        self._unpacking = Unpacking(self.root, catalog, self._storage, keeps_names=self._rebuilding)
         self._tell_of_old_metadata()
         self._before = open_snapshot(index_dir) if current is not None else None
         self._vectors = StoredVectors(index_dir, self._segments, self.model.dim)
@@ -758,23 +759,26 @@ class _Run:
         self.notify(Progress(stage, self._done, total, self.report.encoded, nodes=nodes, is_listing=is_listing))
 
     def _files_to_read(self) -> Iterator[FoundFile]:
-        """What is new or different: files, then the pictures in archives, of which one is open at a time."""
-        if self._storage is None or self._stream is None:
-            for block in self.changes.to_read:
-                yield from block
-        else:
-            yield from self._fetched(self._storage, self._streamed(self._stream))
-        for archive in self.changes.archives:
-            yield from self._inside(archive)
+        """What is new or different, of a walk or while it goes on: files, and the pictures in archives, of which one is
+        open at a time."""
+        found = self.changes.all_to_read()
+        if self._storage is not None and self._stream is not None:
+            found = self._fetched(self._storage, self._streamed(self._stream))
+        for item in found:
+            if isinstance(item, FoundFile):
+                yield item
+                continue
+            for file in self._unpacking.members(item):
+                if self._storage is not None:
+                    self._note_fetched(file.error if isinstance(file, Unread) else None)
+                if isinstance(file, Unread):
+                    self._skip_archive(file)
+                else:
+                    yield file
+            if self._is_root_gone:
+                return
 
-    def _inside(self, archive: ArchiveToRead) -> Iterator[FoundFile]:
-        for file in self._unpacking.members(archive):
-            if isinstance(file, Unread):
-                self._skip_archive(file)
-            else:
-                yield file
-
-    def _streamed(self, stream: Stream) -> Iterator[FoundFile]:
+    def _streamed(self, stream: Stream) -> Iterator[FoundFile | ArchiveToRead]:
         """What is new or different in object storage, while it is listed, and PAUSEs between pages. What was listed
         before an error is read all the same."""
         pages = iter(stream)
@@ -791,10 +795,8 @@ class _Run:
                 self._know_all(stream.end)
             self._take_changes(changes)
             self.changes.to_describe += changes.to_describe
-            self.changes.archives += changes.archives
             self._maybe_commit()
-            for block in changes.to_read:
-                yield from block
+            yield from changes.all_to_read()
             if time.monotonic() - paused_at >= PAUSE_EVERY_S:
                 yield PAUSE
                 paused_at = time.monotonic()
@@ -822,22 +824,27 @@ class _Run:
                 self.report.renamed += 1
         self._copied = array("q")
 
-    def _fetched(self, storage: Storage, files: Iterator[FoundFile]) -> Iterator[FoundFile]:
-        """Copies of objects. Where MOST_FAILED in a row cannot be fetched, the storage is gone, as a drive may be."""
-        failed = 0
+    def _fetched(
+        self, storage: Storage, files: Iterator[FoundFile | ArchiveToRead]
+    ) -> Iterator[FoundFile | ArchiveToRead]:
+        """Copies of objects; archives as they are."""
         for file, problem in with_copies(storage, files):
-            if file is PAUSE:
+            if file is PAUSE or not isinstance(file, FoundFile):
                 yield file
                 continue
-            failed = 0 if problem is None else failed + 1
+            self._note_fetched(problem)
             if problem is None:
                 yield file
                 continue
-            self._skip(file, "unreadable", problem, None)
+            self._skip(file, "unreadable", f"it cannot be fetched ({problem.strerror or problem})", None)
             self._done += 1
-            if failed >= MOST_FAILED:
-                self._is_root_gone = True
+            if self._is_root_gone:
                 return
+
+    def _note_fetched(self, error: OSError | None) -> None:
+        """Count of what the storage says nothing: MOST_FAILED in a row, and it is gone, as a drive may be."""
+        self._failed = 0 if error is None or Storage.is_answer(error) else self._failed + 1
+        self._is_root_gone |= self._failed >= MOST_FAILED
 
     def _finish_archives(self) -> None:
         """Drop the rows of what archives do not have any more. Of one that is damaged they stay."""

@@ -14,6 +14,7 @@ from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.scan import FileBlock, FoundFile
 from clipsearch.indexer.sidecars import Outdated
 from clipsearch.records import ImageRecord, IntArray
+from clipsearch.store.columns import path_key
 
 BoolArray = npt.NDArray[np.bool_]
 BATCH_FILES = 65_536
@@ -55,8 +56,14 @@ class Changes:
 
     @property
     def files(self) -> int:
-        """How many files have to be read."""
+        """How many files have to be read, but for archives."""
         return sum(len(block) for block in self.to_read)
+
+    def all_to_read(self) -> Iterator[FoundFile | ArchiveToRead]:
+        """The files that have to be read, then the archives."""
+        for block in self.to_read:
+            yield from block
+        yield from self.archives
 
 
 def compare(
@@ -84,16 +91,16 @@ class Comparison:
         self._catalog = catalog
         self._retry = retry
         self._outdated = outdated
-        self._seen = np.zeros(len(catalog), bool)
+        self.found = np.zeros(len(catalog), bool)  # rows; of files with several, at least one
         self._special = (catalog.statuses != 0) | catalog.away | (catalog.vector_ids < 0)
 
     def seen(self) -> BoolArray:
         """Which rows were seen so far. Shape: (N,) bool."""
-        return self._catalog.of_same_files(self._seen)
+        return self._catalog.of_same_files(self.found)
 
     def take(self, batch: list[FileBlock], changes: Changes) -> None:
         """Note in `changes` what of some files is different, and what is not."""
-        catalog, special, seen = self._catalog, self._special, self._seen
+        catalog, special = self._catalog, self._special
         paths = np.concatenate([block.paths for block in batch])
         rows = catalog.match(paths)
         there = rows >= 0
@@ -114,7 +121,7 @@ class Comparison:
                 again[number] = True
             if catalog.away[row] and not again[number]:
                 changes.returned += catalog.same_path(paths[number])
-        seen[at] = True
+        self.found[at] = True
         cut = np.zeros(len(rows), bool)  # the same file, as a copy or an archive gives it back
         cut[there] = catalog.sizes[at] == np.concatenate([block.sizes for block in batch])[there]
         cut[there] &= is_cut(catalog.mtimes_ns[at], np.concatenate([block.mtimes_ns for block in batch])[there])
@@ -219,28 +226,51 @@ def _known_by_inode(catalog: Catalog, rows: IntArray) -> IntArray:
     return found
 
 
+def block_of(file: FoundFile) -> FileBlock:
+    """An archive as a walk tells of files."""
+    folder, _, name = file.path.rpartition("/")
+    return FileBlock(
+        folder,
+        [name],
+        np.frombuffer(path_key(file.path), "<i8").reshape(1, 2),
+        np.array([file.size_bytes], np.int64),
+        np.array([file.mtime_ns], np.int64),
+        np.array([file.inode], np.uint64),
+    )
+
+
 class PerhapsMoved:
-    """New files that `find_moved` may tell, once it is known what vanished: put aside until then, 8 bytes a row."""
+    """New files and archives that `find_moved` may tell, once it is known what vanished: put aside until then. 8 bytes
+    a row."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         rows = _known_by_inode(catalog, np.flatnonzero(~catalog.away))
         self._marks = np.unique(_marks(catalog.inodes_of(rows), catalog.sizes[rows], catalog.mtimes_ns[rows]))
-        self.blocks: list[FileBlock] = []
+        self.aside = Changes()
 
     def take_from(self, changes: Changes) -> None:
-        """Take such files out of `changes.to_read`."""
+        """Take such files out of what `changes` says is to be read."""
+        if not len(self._marks):
+            return
         kept: list[FileBlock] = []
-        for block in changes.to_read if len(self._marks) else ():
-            alike = np.isin(_marks(block.inodes, block.sizes, block.mtimes_ns), self._marks)
-            alike &= self._catalog.match(block.paths) < 0
+        for block in changes.to_read:
+            alike = self._are_alike(block)
             if alike.any():
-                self.blocks.append(block.only(np.flatnonzero(alike)))
+                self.aside.to_read.append(block.only(np.flatnonzero(alike)))
                 block = block.only(np.flatnonzero(~alike))
             if len(block):
                 kept.append(block)
-        if len(self._marks):
-            changes.to_read = kept
+        changes.to_read = kept
+        archives, changes.archives = changes.archives, []
+        for archive in archives:
+            is_alike = self._are_alike(block_of(archive.file)).any()
+            (self.aside if is_alike else changes).archives.append(archive)
+
+    def _are_alike(self, block: FileBlock) -> BoolArray:
+        """Which of some files have no row, and what some rows have."""
+        alike: BoolArray = np.isin(_marks(block.inodes, block.sizes, block.mtimes_ns), self._marks)
+        return alike & (self._catalog.match(block.paths) < 0)
 
 
 def _marks(inodes: npt.NDArray[np.uint64], sizes: IntArray, mtimes_ns: IntArray) -> npt.NDArray[np.uint64]:

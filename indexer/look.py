@@ -17,7 +17,7 @@ from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.changes import BoolArray, Changes, Comparison, PerhapsMoved, compare, find_moved
 from clipsearch.indexer.ignore import Ignore
 from clipsearch.indexer.listed import NOT_LISTED
-from clipsearch.indexer.scan import Scan, kind_of_name, walk
+from clipsearch.indexer.scan import FoundFile, Scan, kind_of_name, walk
 from clipsearch.indexer.sidecars import Outdated
 from clipsearch.pictures.formats import IN_PARTS, Kind, classify_name, format_of, is_installed, parts_kind
 from clipsearch.records import ImageRecord
@@ -57,13 +57,13 @@ def look(catalog: Catalog, root: Path, index_dir: Path, ignore: Ignore, asked: A
     outdated = Outdated(catalog, older_versions=asked.reread_metadata)
     blocks = walk(root, scan, exclude=index_dir, ignore=ignore)
     changes, seen = compare(catalog, blocks, retry=asked.retry, outdated=outdated)
-    return _settled(catalog, root, ignore, scan, changes, seen, asked)
+    return _settled(catalog, root, ignore, scan, scan.archives, changes, seen, asked)
 
 
 class Stream:
     """As `look`, while a run reads already: what the walk finds is compared as it comes.
 
-    Nothing is said of what is absent, or of archives, before the walk has ended: `end` is None until then.
+    Nothing is said of what is absent before the walk has ended: `end` is None until then.
     """
 
     def __init__(self, catalog: Catalog, root: Path, index_dir: Path, ignore: Ignore, asked: Asked) -> None:
@@ -81,23 +81,41 @@ class Stream:
         outdated = Outdated(catalog, older_versions=asked.reread_metadata)
         comparison = Comparison(catalog, retry=asked.retry, outdated=outdated)
         perhaps_moved = PerhapsMoved(catalog)
+        compared = 0  # archives
         for block in self._blocks:
+            changes, archives = Changes(), self.scan.archives[compared:]
+            compared += len(archives)
             if len(block):
-                changes = Changes()
                 comparison.take([block], changes)
-                perhaps_moved.take_from(changes)
+            _compare_archives(catalog, archives, changes, comparison.found, asked)
+            perhaps_moved.take_from(changes)
+            if len(block) or archives:
                 yield changes
-        last = Changes(to_read=perhaps_moved.blocks)
-        self.end = _settled(catalog, self._root, self._ignore, self.scan, last, comparison.seen(), asked)
+        last, rest = perhaps_moved.aside, self.scan.archives[compared:]
+        self.end = _settled(catalog, self._root, self._ignore, self.scan, rest, last, comparison.seen(), asked)
         yield last
 
 
+def _compare_archives(
+    catalog: Catalog, archives: list[FoundFile], changes: Changes, seen: BoolArray, asked: Asked
+) -> None:
+    retry, reread_metadata = asked.retry, asked.reread_metadata
+    compare_archives(catalog, archives, changes, seen, retry=retry, reread_metadata=reread_metadata)
+
+
 def _settled(
-    catalog: Catalog, root: Path, ignore: Ignore, scan: Scan, changes: Changes, seen: BoolArray, asked: Asked
+    catalog: Catalog,
+    root: Path,
+    ignore: Ignore,
+    scan: Scan,
+    archives: list[FoundFile],
+    changes: Changes,
+    seen: BoolArray,
+    asked: Asked,
 ) -> Look:
-    """What can be said once the whole walk is known. Shape: seen (N,)."""
-    retry, reread_metadata, known = asked.retry, asked.reread_metadata, asked.known
-    compare_archives(catalog, scan.archives, changes, seen, retry=retry, reread_metadata=reread_metadata)
+    """What can be said once the whole walk is known. `archives`: not compared yet. Shape: seen (N,)."""
+    _compare_archives(catalog, archives, changes, seen, asked)
+    known = asked.known
     lacking = {kind for kind in IN_PARTS if not is_installed(format_of(kind))}
     if lacking:
         _set_aside(catalog if known is None else known, scan, changes, lacking)

@@ -31,8 +31,8 @@ from clipsearch.errors import (
     StorageError,
     UnsupportedIndex,
 )
-from clipsearch.indexer.archives import block_of
 from clipsearch.indexer.aside import Aside
+from clipsearch.indexer.changes import block_of
 from clipsearch.indexer.compact import counted
 from clipsearch.indexer.ignore import Ignore
 from clipsearch.indexer.patience import IndexClock

@@ -17,12 +17,14 @@ from clipsearch.archives.listing import Spool
 from clipsearch.archives.remote import Storage, StoredObject
 from clipsearch.config import INDEX_DIR_NAME
 from clipsearch.filenames import to_bytes
+from clipsearch.indexer.changes import ArchiveToRead
 from clipsearch.indexer.ignore import HIDDEN, Folder, Ignore
 from clipsearch.indexer.scan import ARCHIVES, FileBlock, FoundFile, Scan, clamped, kind_of_name
 from clipsearch.pictures.formats import classify_name, is_in_parts, is_picture_name
 
+NO_PATH = "keys with an empty part (a//b)"
 MOST_FAILED = 16
-"""So many objects one after another that cannot be fetched: the storage is not to be reached, and the run stops."""
+"""So many objects one after another of which the storage says nothing: it is not to be reached, and the run stops."""
 
 PAUSE = FoundFile("", 0, 0, 0)
 """Among files to read, instead of one: use what was read, and see whether to stop, before the listing goes on."""
@@ -45,7 +47,10 @@ def walk_storage(root: Path, result: Scan, ignore: Ignore) -> Iterator[FileBlock
             result.left_out[path] = why
         return why is not None or name == INDEX_DIR_NAME
 
-    for objects in storage.walk(lambda path: not skipped(path, True)):
+    def no_path(key: str) -> None:
+        result.left_out[key] = NO_PATH
+
+    for objects in storage.walk(lambda path: not skipped(path, True), no_path):
         pictures, archives = [], len(result.archives)
         for one in objects:
             name = one.path.rpartition("/")[2]
@@ -86,16 +91,20 @@ def _block(objects: list[StoredObject], result: Scan) -> FileBlock:
     )
 
 
-def with_copies(storage: Storage, files: Iterable[FoundFile]) -> Iterator[tuple[FoundFile, str | None]]:
-    """Each file with a copy of it, or with the reason why there is none."""
+def with_copies(
+    storage: Storage, files: Iterable[FoundFile | ArchiveToRead]
+) -> Iterator[tuple[FoundFile | ArchiveToRead, OSError | None]]:
+    """Each file with a copy of it, or with the error that says why there is none; archives, which may be large,
+    without."""
 
-    def wanted(file: FoundFile) -> tuple[str, int] | None:
-        return (file.path, file.size_bytes) if file is not PAUSE and classify_name(file.name) is None else None
+    def wanted(file: FoundFile | ArchiveToRead) -> tuple[str, int] | None:
+        if file is PAUSE or not isinstance(file, FoundFile) or classify_name(file.name) is not None:
+            return None
+        return file.path, file.size_bytes
 
     for file, copy in storage.fetch_all(files, wanted):
         if isinstance(copy, Spool):
+            assert isinstance(file, FoundFile)
             yield dataclasses.replace(file, copy=copy), None
-        elif copy is None:
-            yield file, None
         else:
-            yield file, f"it cannot be fetched ({copy.strerror or copy})"
+            yield file, copy

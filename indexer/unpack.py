@@ -27,70 +27,89 @@ class Unread:
     reason: str
     given: Collection[str] = ()
     has_pictures: bool = True
+    error: OSError | None = None  # of whoever was asked for it
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What is remembered of an archive whose pictures were all given to be read. There may be 100,000 of them."""
+
+    file: FoundFile
+    rows: int
+    damage: str | None
+    doubt: str | None
+    why_empty: str
+    given: Collection[str]
 
 
 class Unpacking:
     """The archives that a run reads. `found`: the pictures in those that were opened so far."""
 
-    def __init__(self, root: Path, catalog: Catalog, storage: Storage | None) -> None:
+    def __init__(self, root: Path, catalog: Catalog, storage: Storage | None, *, keeps_names: bool = False) -> None:
+        """`keeps_names`: of archives of which the catalog has nothing, too."""
         self.found = 0
+        self._keeps_names = keeps_names
         self._root = root
         self._catalog = catalog
         self._storage = storage
-        self._read: list[ArchiveToRead] = []  # whose pictures were all given to be read
+        self._read: list[_Read] = []
 
     def members(self, archive: ArchiveToRead) -> Iterator[FoundFile | Unread]:
         """The pictures of an archive that are to be read; what cannot be said of it."""
         source = opened(self._root, archive, self._storage)
-        if isinstance(source, tuple):
-            yield Unread(archive.file, *source)
+        if isinstance(source, Unread):
+            yield source
             return
         self.found += source.rows - archive.pictures_done(self._catalog)
         try:
             yield from members_to_read(self._catalog, archive)
         except OSError as error:
             reason = f"it cannot be read ({error.strerror or error})"
-            yield Unread(archive.file, "unreadable", reason, archive.given)
+            yield Unread(archive.file, "unreadable", reason, archive.given, error=error)
         except Exception as error:  # whatever a reader meets in somebody's file, the other files are read
             yield Unread(archive.file, "corrupt", f"it cannot be read ({first_line(error)})", archive.given)
         else:
-            self._read.append(archive)
-        archive.copy = None  # its members hold it
+            is_known = self._keeps_names or len(self._catalog.rows_at(archive.file.path)) > 0
+            given = archive.given if is_known else ()
+            damage, doubt = source.damage, source.doubt
+            self._read.append(_Read(archive.file, source.rows, damage, doubt, source.why_empty, given))
+        archive.copy = archive.opened = None  # its members hold the copy
 
     def gone(self, dropped: Collection[int]) -> Iterator[int | Unread]:
         """The rows of what archives do not have any more, but for those that are `dropped` already. Of an archive that
         is damaged they stay."""
-        for archive in self._read:
-            source = archive.opened
-            assert source is not None
-            if source.damage is not None:
-                yield Unread(archive.file, "truncated", source.damage, archive.given)
+        for read in self._read:
+            if read.damage is not None:
+                yield Unread(read.file, "truncated", read.damage, read.given)
                 continue
-            rows = [row for row in self._catalog.rows_at(archive.file.path).tolist() if row not in dropped]
-            gone = {row: old for row in rows if (old := self._catalog.record(row)).member not in archive.given}
-            if source.doubt is not None and any(old.member and old.status == "ok" for old in gone.values()):
-                yield Unread(archive.file, "truncated" if source.rows else "not_a_picture", source.doubt, archive.given)
+            rows = [row for row in self._catalog.rows_at(read.file.path).tolist() if row not in dropped]
+            gone = {row: old for row in rows if (old := self._catalog.record(row)).member not in read.given}
+            if read.doubt is not None and any(old.member and old.status == "ok" for old in gone.values()):
+                yield Unread(read.file, "truncated" if read.rows else "not_a_picture", read.doubt, read.given)
                 continue
-            if not source.rows:
-                yield Unread(archive.file, "not_a_picture", source.why_empty, archive.given, has_pictures=False)
+            if not read.rows:
+                yield Unread(read.file, "not_a_picture", read.why_empty, read.given, has_pictures=False)
                 gone = {row: old for row, old in gone.items() if old.member}
             yield from gone
 
 
-def opened(root: Path, archive: ArchiveToRead, storage: Storage | None = None) -> Archive | tuple[SkipStatus, str]:
+def opened(root: Path, archive: ArchiveToRead, storage: Storage | None = None) -> Archive | Unread:
     """An archive, open; or why it cannot be read. From object storage a copy is fetched."""
+    file = archive.file
     try:
         if storage is not None:
-            archive.copy = storage.fetch(archive.file.path, archive.file.size_bytes)
+            archive.copy = storage.fetch(file.path, file.size_bytes)
             archive.opened = open_archive(archive.copy.path)
         else:
-            archive.opened = open_archive(os.fspath(root / archive.file.path))
+            archive.opened = open_archive(os.fspath(root / file.path))
     except OSError as error:
-        return "unreadable", f"it cannot be read ({error.strerror or error})"
+        return Unread(file, "unreadable", f"it cannot be read ({error.strerror or error})", error=error)
     except ValueError as error:
-        return ("empty", "the file is empty") if not archive.file.size_bytes else ("corrupt", str(error))
+        if not file.size_bytes:
+            return Unread(file, "empty", "the file is empty")
+        return Unread(file, "corrupt", str(error))
     except Exception as error:  # whatever a reader meets in somebody's file
-        return "corrupt", f"it cannot be read ({first_line(error)})"
+        return Unread(file, "corrupt", f"it cannot be read ({first_line(error)})")
     return archive.opened
 
 

@@ -28,6 +28,10 @@ AT_ONCE = 16
 AHEAD = 48  # objects that are fetched, or wait to be used
 REFUSED = ("http", "https", "ftp", "data", "file", "local", "github", "git")
 """Protocols of fsspec that are no object storage."""
+REFUSALS = (FileNotFoundError, PermissionError, IsADirectoryError)
+"""What will not pass by asking again."""
+ABOUT_WHO_ASKS = ("ExpiredToken", "InvalidAccessKeyId", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "NoSuchBucket")
+"""Refusals of S3 that would be the same of any object."""
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -63,6 +67,8 @@ class Storage:
         try:
             self._fs, self._root = url_to_fs(self.address, **options)
             self._gives_pages = protocol in S3 and not getattr(self._fs, "version_aware", False)
+            if self._gives_pages:
+                _keep_keys_whole(self._fs)
         except ImportError as error:
             if protocol in S3:
                 raise MissingExtra("s3", "reading s3:// addresses") from error
@@ -70,10 +76,12 @@ class Storage:
         except (ValueError, OSError) as error:
             raise StorageError(place, first_line(error), "Check the address.") from error
 
-    def walk(self, take: Callable[[str], bool]) -> Iterator[list[StoredObject]]:
+    def walk(
+        self, take: Callable[[str], bool], no_path: Callable[[str], None] = lambda key: None
+    ) -> Iterator[list[StoredObject]]:
         """The objects of one folder after another; of S3, a page of a folder's listing at a time. `take` says of a
-        folder, by its relative path, whether to look into it. Raises: StorageError, if any cannot be listed: then
-        nobody knows what is there."""
+        folder, by its relative path, whether to look into it; `no_path` is told what no path can name. Raises:
+        StorageError, if any cannot be listed: then nobody knows what is there."""
         base = self._root.rstrip("/")
         pending = [base]
         seen: set[str] = set()
@@ -86,9 +94,13 @@ class Storage:
             for entries in self._pages(folder):
                 found: list[StoredObject] = []
                 for entry in entries:
-                    name = str(entry["name"]).rstrip("/")
+                    key = str(entry["name"])
+                    name = key.rstrip("/")
                     path = name.removeprefix(base).lstrip("/")
-                    if name == folder or not path:  # an object that stands for the folder itself
+                    if name == folder or not path:  # an object that stands for the folder itself, if it is empty
+                        is_filled = entry["type"] == "file" and entry.get("size") and key != folder
+                        if is_filled or entry.get("is_nameless"):
+                            no_path(key.removeprefix(base).removeprefix("/"))
                         continue
                     if entry["type"] == "directory":
                         if take(path):
@@ -139,6 +151,12 @@ class Storage:
             raise StorageError(Address(self.address) / path, "there is no such object", "Check the address.")
         return StoredObject(path, int(entry["size"] or 0), _time_of(entry), _tag_of(entry))
 
+    @staticmethod
+    def is_answer(error: OSError) -> bool:
+        """Whether an error says something of the object that was asked for: then the storage is there."""
+        code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+        return isinstance(error, REFUSALS) and code not in ABOUT_WHO_ASKS
+
     def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
         """The bytes of an object, or a part of them. Raises: OSError."""
         content: bytes = _again(lambda: self._fs.cat_file(self._full(path), start=start, end=stop))
@@ -161,8 +179,8 @@ class Storage:
     def fetch_all(
         self, items: Iterable[Item], what: Callable[[Item], tuple[str, int] | None]
     ) -> Iterator[tuple[Item, Spool | OSError | None]]:
-        """Copies of many objects, AT_ONCE at a time, in the order of `items`. `what` says which path and size an item
-        needs; None for nothing."""
+        """Copies of many objects, AT_ONCE at a time, in the order of `items`, none later than it could be. `what` says
+        which path and size an item needs; None for nothing."""
         waiting: deque[tuple[Item, Future[Spool] | None]] = deque()
 
         def first() -> tuple[Item, Spool | OSError | None]:
@@ -179,7 +197,7 @@ class Storage:
                 for item in items:
                     wanted = what(item)
                     waiting.append((item, None if wanted is None else pool.submit(self.fetch, *wanted)))
-                    if len(waiting) >= AHEAD:
+                    while waiting and (len(waiting) >= AHEAD or waiting[0][1] is None or waiting[0][1].done()):
                         yield first()
                 while waiting:
                     yield first()
@@ -207,7 +225,7 @@ def _again(ask: Callable[[], T]) -> T:
     for attempt in range(ATTEMPTS):
         try:
             return ask()
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
+        except REFUSALS:
             raise
         except Exception as error:  # every kind of storage has errors of its own
             if attempt + 1 == ATTEMPTS:
@@ -218,9 +236,26 @@ def _again(ask: Callable[[], T]) -> T:
     raise AssertionError
 
 
+def _keep_keys_whole(files: Any) -> None:
+    """Let s3fs take what follows `?versionId=` in a key for a part of it, which it is: else it asks for another key."""
+    split = files.split_path
+
+    def whole(path: str) -> tuple[str, str, None]:
+        path, mark, rest = path.partition("?versionId=")
+        bucket, key, _ = split(path)
+        return bucket, f"{key}{mark}{rest}", None
+
+    files.split_path = whole
+
+
 def _entries(bucket: str, page: dict[str, Any]) -> list[dict[str, Any]]:
     """A page of S3 as fsspec tells of a folder."""
-    below = [{"name": f"{bucket}/{one['Prefix'][:-1]}", "type": "directory"} for one in page.get("CommonPrefixes", [])]
+    below: list[dict[str, Any]] = []
+    for one in page.get("CommonPrefixes", []):
+        prefix = one["Prefix"]
+        is_nameless = prefix == "/" or prefix.endswith("//")  # a folder whose name is empty
+        name = prefix if is_nameless else prefix[:-1]
+        below.append({"name": f"{bucket}/{name}", "type": "directory", "is_nameless": is_nameless})
     objects = page.get("Contents", [])
     return below + [{**one, "name": f"{bucket}/{one['Key']}", "type": "file", "size": one["Size"]} for one in objects]
 

@@ -17,6 +17,7 @@ from clipsearch.config import find_index
 from clipsearch.errors import MissingExtra, OtherCollection, StorageError, UnreadablePicture
 from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
 from clipsearch.indexer.plan import plan_index
+from clipsearch.indexer.stored import NO_PATH
 from clipsearch.indexer.verify import verify
 from clipsearch.places import Address, as_address, is_address
 from clipsearch.search.collection import Collection
@@ -194,6 +195,51 @@ def test_a_storage_that_is_gone_is_an_error_and_no_deletion(
         assert photos.search("red", k=3, all=True)
         with pytest.raises(UnreadablePicture):
             photos.file_of(hit)
+
+
+def test_keys_that_no_path_can_name_are_counted(s3: Any, tmp_path: Path, encoder: FakeEncoder) -> None:
+    s3.put_object(Bucket=BUCKET, Key="a/1.jpg", Body=jpeg(1))
+    s3.put_object(Bucket=BUCKET, Key="a/b/", Body=b"")
+    for key in ("a/b//2.jpg", "a//3.jpg", "/4.jpg", "s3://5.jpg", "a/6.jpg/"):
+        s3.put_object(Bucket=BUCKET, Key=key, Body=jpeg(2))
+    report = run(encoder, tmp_path / "index")
+    assert (report.pictures, report.left_out) == (1, {NO_PATH: 3})
+    report = run(encoder, tmp_path / "all", f"s3://{BUCKET}")
+    assert (report.pictures, report.left_out) == (1, {NO_PATH: 5})
+    plan = plan_index(as_address(f"s3://{BUCKET}"), encoder, index=tmp_path / "all", options=IndexOptions(workers=1))
+    assert plan.left_out == {NO_PATH: 5}
+
+
+def test_a_key_with_a_version_in_its_name_is_that_key(s3: Any, tmp_path: Path, encoder: FakeEncoder) -> None:
+    contents = {"q": jpeg(1), "q?versionId=2.jpg": jpeg(2), "r.jpg?versionId=null": jpeg(3), "r.jpg": jpeg(4)}
+    for name, content in contents.items():
+        s3.put_object(Bucket=BUCKET, Key=f"a/{name}", Body=content)
+    index = tmp_path / "index"
+    assert run(encoder, index).skipped == []
+    with Collection(index, encoder=encoder) as photos:
+        hits = photos.search("", k=9)
+        assert {"q?versionId=2.jpg", "r.jpg"} <= {hit.record.place for hit in hits}
+        for hit in hits:
+            assert Path(photos.file_of(hit)).read_bytes() == contents[hit.record.place]
+
+
+def test_what_the_storage_refuses_is_skipped_and_does_not_stop_a_run(
+    s3: Any, tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of pictures that a rule has moved to an archive class of S3, the oldest of which come first."""
+    for number in range(20):
+        write_tar(tmp_path / "x.tar", {"0.jpg": jpeg(300 + number)})
+        for name, content in (("jpg", jpeg(number)), ("tar", (tmp_path / "x.tar").read_bytes())):
+            key = f"a/2009/{number:02d}.{name}"
+            s3.put_object(Bucket=BUCKET, Key=key, Body=content, StorageClass="GLACIER")
+    for number in range(5):
+        s3.put_object(Bucket=BUCKET, Key=f"a/2020/{number}.jpg", Body=jpeg(100 + number))
+    monkeypatch.setattr(remote, "FIRST_WAIT_S", 1e9)  # what is refused for good is not asked for again
+    report = run(encoder, tmp_path / "index")
+    assert (report.pictures, report.skipped_by_status) == (5, {"unreadable": 40})
+    assert all("storage class" in skip.reason for skip in report.skipped)
+    report = run(encoder, tmp_path / "index")
+    assert (report.pictures, report.encoded, len(report.skipped)) == (5, 0, 40)
 
 
 def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: FakeEncoder) -> None:

@@ -61,6 +61,21 @@ def pictures(index: Path) -> int:
         return 0
 
 
+def put_tar(s3: Any, tmp_path: Path, key: str, members: dict[str, bytes]) -> None:
+    write_tar(tmp_path / "x.tar", members)
+    s3.upload_file(str(tmp_path / "x.tar"), BUCKET, f"a/{key}")
+
+
+def put_tars(s3: Any, tmp_path: Path, many: int = 24) -> set[str]:
+    """Tars of two pictures each, after 10 pictures. Returns the places of all."""
+    for number in range(10):
+        s3.put_object(Bucket=BUCKET, Key=f"a/{number:03d}.jpg", Body=jpeg(number))
+    for number in range(many):
+        members = {f"{n}.jpg": jpeg(100 + 2 * number + n) for n in range(2)}
+        put_tar(s3, tmp_path, f"t{number:03d}.tar", members)
+    return {f"{n:03d}.jpg" for n in range(10)} | {f"t{n:03d}.tar/{m}.jpg" for n in range(many) for m in range(2)}
+
+
 def vectors(index: Path, encoder: FakeEncoder) -> dict[str, Any]:
     with Collection(index, encoder=encoder) as photos:
         ids = photos.row_ids()
@@ -217,17 +232,20 @@ def test_what_keeps_its_time_where_it_goes_is_not_even_fetched(
     tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = fsspec.filesystem("memory").store
-    address, options = as_address("memory://bucket"), IndexOptions(workers=1)
+    address, options = as_address("memory://bucket"), IndexOptions(workers=1, archives=True)
     try:
         for folder in "abc":
             for number in range(4):
                 fsspec.filesystem("memory").pipe(f"/bucket/{folder}/{number}.jpg", jpeg(ord(folder) * 9 + number))
+        write_tar(tmp_path / "x.tar", {"0.jpg": jpeg(7777)})
+        fsspec.filesystem("memory").pipe("/bucket/c/x.tar", (tmp_path / "x.tar").read_bytes())
         index_folder(address, encoder, index=tmp_path / "index", options=options)
         store["/bucket/a/moved.jpg"] = store.pop("/bucket/c/2.jpg")
+        store["/bucket/a/moved.tar"] = store.pop("/bucket/c/x.tar")
         monkeypatch.setattr(remote.Storage, "fetch", None)
         report = index_folder(address, encoder, index=tmp_path / "index", options=options)
-        assert (report.renamed, report.unchanged, report.removed, report.missing) == (1, 11, 0, 0)
-        assert "a/moved.jpg" in vectors(tmp_path / "index", encoder)
+        assert (report.renamed, report.unchanged, report.removed, report.missing) == (2, 11, 0, 0)
+        assert {"a/moved.jpg", "a/moved.tar/0.jpg"} <= vectors(tmp_path / "index", encoder).keys()
     finally:
         for name in [name for name in store if name.startswith("/bucket/")]:
             del store[name]
@@ -261,6 +279,84 @@ def test_a_new_index_waits_for_one_page_only(s3: Any, wire: Wire, tmp_path: Path
     report = run(encoder, tmp_path / "index")
     assert report.pictures == 30
     assert wire.pages == 6 + 2 + 6
+
+
+def test_archives_do_not_wait_for_the_last_page(s3: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder) -> None:
+    index, places = tmp_path / "index", put_tars(s3, tmp_path, 60)
+    committed: dict[int, int] = {}
+    wire.before = lambda number: committed.update({number: pictures(index)})
+    report = run(encoder, index)
+    assert (report.encoded, report.pictures, report.skipped) == (130, 130, [])
+    assert set(vectors(index, encoder)) == places
+    assert wire.pages == 2 + 7  # two to see whether there are pictures
+    assert committed[wire.pages] > 10  # of the archives on the page before
+    assert verify(index).ok
+    again = run(encoder, index)
+    assert (again.unchanged, again.encoded, again.generation) == (130, 0, report.generation)
+
+
+def test_a_listing_that_fails_takes_nothing_in_archives_for_gone(
+    s3: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    index, places = tmp_path / "index", put_tars(s3, tmp_path)
+    wire.before = lambda number: 403 if number >= 6 else None
+    with pytest.raises(StorageError, match="no picture was taken for deleted"):
+        run(encoder, index)
+    assert 10 < pictures(index) == encoder.images_encoded < len(places)
+    wire.before = lambda number: None
+    assert run(encoder, index).pictures == len(places)
+    put_tar(s3, tmp_path, "t001.tar", {"0.jpg": jpeg(102), "2.jpg": jpeg(900)})  # of which 1.jpg is gone
+    s3.delete_object(Bucket=BUCKET, Key="a/t002.tar")
+    wire.pages, wire.before = 0, lambda number: 403 if number >= 3 else None
+    with pytest.raises(StorageError, match="no picture was taken for deleted"):
+        run(encoder, index)
+    with open_snapshot(index) as snapshot:
+        assert (snapshot.manifest.pictures, snapshot.manifest.missing) == (len(places) + 1, 0)
+    wire.before = lambda number: None
+    report = run(encoder, index)
+    assert (report.removed, report.missing, report.encoded) == (1, 2, 0)
+    assert set(vectors(index, encoder)) == places - {"t001.tar/1.jpg", *(f"t002.tar/{n}.jpg" for n in range(2))} | {
+        "t001.tar/2.jpg"
+    }
+    assert verify(index).ok
+
+
+def test_an_archive_that_moved_is_told_although_its_new_name_comes_first(
+    s3: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    index, places = tmp_path / "index", put_tars(s3, tmp_path)
+    run(encoder, index)
+    s3.copy_object(Bucket=BUCKET, Key="a/000.tar", CopySource=f"{BUCKET}/a/t020.tar")
+    s3.delete_object(Bucket=BUCKET, Key="a/t020.tar")
+    report = run(encoder, index)
+    assert (report.renamed, report.copied, report.removed, report.missing, report.encoded) == (2, 0, 0, 0, 0)
+    now = places - {"t020.tar/0.jpg", "t020.tar/1.jpg"} | {"000.tar/0.jpg", "000.tar/1.jpg"}
+    assert set(vectors(index, encoder)) == now
+    assert verify(index).ok
+
+
+def test_a_storage_that_goes_while_archives_are_read_is_an_error_and_no_deletion(
+    s3: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    index, _ = tmp_path / "index", put_tars(s3, tmp_path)
+    fetched = list[str]()
+    fetch = remote.Storage.fetch
+
+    def gone(storage: remote.Storage, path: str, size_bytes: int) -> Any:
+        fetched.append(path)
+        if path >= "t003":
+            raise OSError("no route")
+        return fetch(storage, path, size_bytes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote.Storage, "fetch", gone)
+        with pytest.raises(StorageError, match="the storage could not be reached any more"):
+            run(encoder, index)
+    done = pictures(index)
+    assert done <= 16 and fetched[-1] < "t023.tar"
+    report = run(encoder, index)
+    assert (report.unchanged, report.pictures, report.skipped) == (done, 58, [])
+    assert verify(index).ok
 
 
 def test_a_plan_counts_all_pages(bucket: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder) -> None:

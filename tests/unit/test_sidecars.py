@@ -291,6 +291,7 @@ def make_old(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Index as the version before did: without these columns, and with fewer dates."""
     with monkeypatch.context() as patch:
         patch.setattr(build, "METADATA_VERSION", 0)
+        patch.setattr("clipsearch.indexer.rows.METADATA_VERSION", 0)
         for table in ("NUMBERS", "RUN_NUMBERS"):
             known = getattr(columns, table).items()
             before = {name: column for name, column in known if name not in ("sidecars", "metadata_version")}
@@ -339,6 +340,7 @@ def test_only_rows_of_older_versions_are_read_again(photos: Path, monkeypatch: p
     run(photos)
     with monkeypatch.context() as patch:
         patch.setattr(build, "METADATA_VERSION", METADATA_VERSION + 1)
+        patch.setattr("clipsearch.indexer.rows.METADATA_VERSION", METADATA_VERSION + 1)
         patch.setattr("clipsearch.indexer.sidecars.METADATA_VERSION", METADATA_VERSION + 1)
         picture(50).save(photos / "new.jpg")
         assert METADATA_IS_OLD in run(photos).warnings

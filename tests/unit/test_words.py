@@ -20,7 +20,7 @@ from PIL import Image
 
 from clipsearch.cli.output import hits_csv, words_of
 from clipsearch.folding import fold_name
-from clipsearch.indexer import build
+from clipsearch.indexer import build, rows
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.verify import verify
 from clipsearch.pictures.metadata import describe, describe_again, read_embedded
@@ -625,12 +625,13 @@ def test_an_older_index_says_how_to_read_them(files: Path, tmp_path: Path, monke
     (photos / "basic.jpg").write_bytes((files / "basic.jpg").read_bytes())
     with monkeypatch.context() as patch:
         patch.setattr(build, "METADATA_VERSION", 2)
-        record = build._record
+        patch.setattr(rows, "METADATA_VERSION", 2)
+        row_of = rows.row_of
         nothing = {"title": None, "caption": None, "keywords": (), "people": (), "rating": None}
         patch.setattr(
-            build,
-            "_record",
-            lambda *args: dataclasses.replace(record(*args), metadata=dataclasses.replace(args[-1], **nothing)),
+            rows,
+            "row_of",
+            lambda *args: dataclasses.replace(row_of(*args), metadata=dataclasses.replace(args[-1], **nothing)),
         )
         patch.setattr("clipsearch.store.columns.LIST_COLUMNS", {})
         patch.setattr("clipsearch.store.columns.SEQUENCES", ("name",))
