@@ -384,6 +384,7 @@ class Hit:
     words: tuple[Line, ...] = ()
     found_in: FoundIn | None = None  # of a search of several indexes
     clip: Hit | None = None  # of the still of a Live Photo: its clip, for which it stands as well
+    likelihood: float | None = None  # of one that was re-ranked: see search/rerank.py
 
     @property
     def where(self) -> str:
@@ -404,6 +405,8 @@ class Hit:
         told = {**judged, **self.record.to_dict(self.path, whole=whole), "others": others, "words": words}
         if self.clip is not None:
             told["clip"] = self.clip.to_dict(exact=exact, whole=whole)
+        if self.likelihood is not None:
+            told["likelihood"] = self.likelihood if exact else round(self.likelihood, 6)
         return told if self.found_in is None else {**told, **self.found_in.to_dict()}
 
     @classmethod
@@ -416,7 +419,8 @@ class Hit:
         found_in = FoundIn.from_dict(body)
         clip = None if body.get("clip") is None else cls.from_dict(body["clip"])
         judged = body["confidence"], body["band"]
-        return cls(body["rank"], score, body["path"], record, others, *judged, words, found_in, clip)
+        likelihood = body.get("likelihood")
+        return cls(body["rank"], score, body["path"], record, others, *judged, words, found_in, clip, likelihood)
 
     def _repr_html_(self) -> str:
         """The hit with its picture, for notebooks."""

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch import config
-from clipsearch.encoder import Encoder, check_encoder
+from clipsearch.encoder import Encoder, captioner_of, check_encoder
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import (
     GONE,
@@ -387,6 +387,41 @@ class Collection:
             each=each,
         )
         return put_in_order(self, self._wish(query, about, local_files=local_files, pictures=pictures))
+
+    def rerank(
+        self,
+        query: str | os.PathLike[str] | Query,
+        encoder: str | Encoder | ModelEncoder,
+        k: int = DEFAULT_HITS,
+        *,
+        offset: int = 0,
+        unique: bool = False,
+        all: bool = False,
+        min_confidence: float | None = None,
+        each: bool = False,
+    ) -> Hits:
+        """The hits of `search`, the first 50 of which are put in the order of how likely their pictures make the text
+        of the query, by a model that writes captions (`Hit.likelihood`: the mean logarithm of the probability of its
+        tokens). Scores, confidence, bands, and which pictures are hits, stay as they were. See docs/captions.md.
+
+        `encoder` is such a model, or its name. Pictures that cannot be read keep their places.
+        Raises: InvalidQuery for anything but one text with filters; MissingFeature for a model that writes none;
+        as `search` and `load_encoder`.
+        """
+        from clipsearch.search.rerank import reranked, text_to_rank_by
+
+        self._check_open()
+        k, offset = read_window(k, offset)
+        text_to_rank_by(query if isinstance(query, Query) else self.parse(read_query(query)))
+        model = load_encoder(encoder) if isinstance(encoder, str) else encoder
+        model = model.model if isinstance(model, ModelEncoder) else model
+        captioner = captioner_of(model)
+
+        def ask() -> Hits:
+            order = self.order(query, unique=unique, all=all, min_confidence=min_confidence, each=each)
+            return reranked(self, order, model, captioner, k, offset).hits
+
+        return self._shown(self.answered(ask))
 
     def _wish(
         self,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -27,14 +28,17 @@ import clipsearch  # noqa: E402
 from clipsearch.cli.commands import load_command  # noqa: E402
 from clipsearch.cli.output import print_hit  # noqa: E402
 from clipsearch.encoder.openclip import OpenClipEncoder  # noqa: E402
-from clipsearch.errors import IndexNotFound, MissingFeature  # noqa: E402
+from clipsearch.errors import IndexNotFound, InvalidQuery, MissingFeature  # noqa: E402
 from clipsearch.indexer.build import IndexOptions, Progress, index_folder  # noqa: E402
 from clipsearch.indexer.captions import CaptionOptions, caption_pictures, forget_captions  # noqa: E402
 from clipsearch.indexer.compact import compact  # noqa: E402
 from clipsearch.indexer.repair import repair  # noqa: E402
 from clipsearch.indexer.verify import verify  # noqa: E402
+from clipsearch.pictures.images import prepare  # noqa: E402
 from clipsearch.records import Hit  # noqa: E402
+from clipsearch.search import rerank  # noqa: E402
 from clipsearch.search.collection import Collection  # noqa: E402
+from clipsearch.search.rerank import reranked  # noqa: E402
 from clipsearch.search.together import open_together  # noqa: E402
 from clipsearch.store import open_snapshot, read_records  # noqa: E402
 from tests.support.collections import serving  # noqa: E402
@@ -275,6 +279,54 @@ def test_repair_keeps_captions_apart(photos: Path, encoder: Captioning) -> None:
     assert captions_of(index) == captions
 
 
+def test_a_query_is_reranked_on_request(photos: Path, encoder: Captioning) -> None:
+    index = index_of(photos)
+    (photos / "0.png").unlink()  # its row is still there, but nobody can read it
+    with Collection(index, encoder=FakeEncoder()) as collection:
+        before = collection.search("red", 9, all=True)
+        after = collection.rerank("red", encoder, 9, all=True)
+        assert len(before) == len(after) == 5
+        gone = next(hit.rank for hit in before if hit.record.path == "0.png")
+        assert after[gone - 1].record.path == "0.png" and after[gone - 1].likelihood is None
+        read = [hit for hit in after if hit.record.path != "0.png"]
+        paths = [photos / hit.record.path for hit in read]
+        pixels = np.stack([prepare(Image.open(path).convert("RGB"), encoder.preprocessing) for path in paths])
+        captioner = encoder.captioner()
+        likely = [hit.likelihood or 0.0 for hit in read]
+        np.testing.assert_allclose(likely, captioner.likelihoods(pixels, "red"), atol=1e-3)
+        assert likely == sorted(likely, reverse=True) and len(set(likely)) > 1
+        assert [hit.rank for hit in after] == [1, 2, 3, 4, 5]
+        known = {hit.record.path: hit for hit in before}
+        for hit in after:  # nothing else changes
+            same = known[hit.record.path]
+            assert (hit.score, hit.confidence, hit.band) == (same.score, same.confidence, same.band)
+        assert collection.rerank("red", encoder, 2, offset=1, all=True) == after[1:3]
+        told = read[0].to_dict(whole=True)
+        assert told["likelihood"] == round(read[0].likelihood or 0, 6)
+        assert all("likelihood" not in hit.to_dict() for hit in (*before, after[gone - 1]))
+        for query in ("red - blue", str(photos / "1.png"), "ext:png", "red + blue"):
+            with pytest.raises(InvalidQuery, match="one text"):
+                collection.rerank(query, encoder)
+        with pytest.raises(MissingFeature, match="cannot write captions"):
+            collection.rerank("red", FakeEncoder())
+        assert len(collection.rerank("red ext:png", encoder, all=True)) == 4
+        wish = collection.order("red", sort="date")
+        with pytest.raises(InvalidQuery, match="sorted"):
+            reranked(collection, wish, encoder, captioner, 5)
+
+
+def test_only_the_first_are_reranked(photos: Path, encoder: Captioning, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rerank, "RERANKED", 3)
+    index = index_of(photos)
+    with Collection(index, encoder=FakeEncoder()) as collection:
+        before = [hit.record.path for hit in collection.search("red", 9, all=True)]
+        after = collection.rerank("red", encoder, 9, all=True)
+        paths = [hit.record.path for hit in after]
+        assert paths[3:] == before[3:] and sorted(paths[:3]) == sorted(before[:3])
+        assert [hit.likelihood is None for hit in after] == [False] * 3 + [True] * 2
+        assert collection.rerank("red", encoder, 1, all=True) == after[:1]
+
+
 def run(name: str, *arguments: str) -> None:
     load_command(name).main(list(arguments), prog_name=f"clipsearch {name}", standalone_mode=False)
 
@@ -296,6 +348,11 @@ def test_the_commands_take_a_checkpoint(
     assert "0 captioned, 5 known from before in" in capsys.readouterr().out
     run("query", "generated:*", "--index", str(index))
     assert capsys.readouterr().out.count(f"caption by open_clip:test-coca@{weights}: ") == 5
+    run("query", "red ext:png", "--all", "--json", "--index", str(index), "--rerank", f"open_clip:test-coca@{weights}")
+    told = capsys.readouterr()
+    likely = [hit["likelihood"] for hit in json.loads(told.out)]
+    assert len(likely) == 4 and likely == sorted(likely, reverse=True)
+    assert "the order of the first 4 is that of open_clip:test-coca@" in told.err
     run("caption", "--index", str(index), "--forget")
     assert capsys.readouterr().out == "Forgot all captions of models.\n"
 
