@@ -317,17 +317,20 @@ def told_confidence(confidence: float) -> float:
 @dataclass(frozen=True, slots=True)
 class Line:
     """A line of words in a picture. `box`: left, top, width and height in pixels of the upright picture. `start_s`: of
-    one that is said in a video, when, in seconds from its beginning; its box is empty."""
+    one that is said in a video, when, in seconds from its beginning; its box is empty. `by`: of a caption, which stands
+    nowhere in the picture either, the model that wrote it."""
 
     text: str
     box: tuple[int, int, int, int]
     score: float  # how surely it was read, 0..1
     start_s: float | None = None
+    by: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The line in the words of every answer (docs/api.md)."""
         said = {} if self.start_s is None else {"start_s": self.start_s}
-        return {"text": self.text, "box": list(self.box), "score": self.score, **said}
+        by = {"by": self.by} if self.by else {}
+        return {"text": self.text, "box": list(self.box), "score": self.score, **said, **by}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Line:
@@ -335,7 +338,12 @@ class Line:
         left, top, width, height = map(int, body["box"])
         start_s = body.get("start_s")
         start_s = None if start_s is None else float(start_s)
-        return cls(str(body["text"]), (left, top, width, height), float(body["score"]), start_s)
+        return cls(
+            str(body["text"]), (left, top, width, height), float(body["score"]), start_s, str(body.get("by", ""))
+        )
+
+
+NO_BOX = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +384,7 @@ class Hit:
     words: tuple[Line, ...] = ()
     found_in: FoundIn | None = None  # of a search of several indexes
     clip: Hit | None = None  # of the still of a Live Photo: its clip, for which it stands as well
+    likelihood: float | None = None  # of one that was re-ranked: see search/rerank.py
 
     @property
     def where(self) -> str:
@@ -396,6 +405,8 @@ class Hit:
         told = {**judged, **self.record.to_dict(self.path, whole=whole), "others": others, "words": words}
         if self.clip is not None:
             told["clip"] = self.clip.to_dict(exact=exact, whole=whole)
+        if self.likelihood is not None:
+            told["likelihood"] = self.likelihood if exact else round(self.likelihood, 6)
         return told if self.found_in is None else {**told, **self.found_in.to_dict()}
 
     @classmethod
@@ -408,7 +419,8 @@ class Hit:
         found_in = FoundIn.from_dict(body)
         clip = None if body.get("clip") is None else cls.from_dict(body["clip"])
         judged = body["confidence"], body["band"]
-        return cls(body["rank"], score, body["path"], record, others, *judged, words, found_in, clip)
+        likelihood = body.get("likelihood")
+        return cls(body["rank"], score, body["path"], record, others, *judged, words, found_in, clip, likelihood)
 
     def _repr_html_(self) -> str:
         """The hit with its picture, for notebooks."""
@@ -651,6 +663,7 @@ class Manifest:
     tags: tuple[TagRef, ...] = ()  # by folded name; the writer feature "tags" is set where there are any
     tags_before: tuple[TagRef, ...] = ()  # the same before their last change
     words: tuple[WordsRef, ...] = ()  # oldest first; the writer feature "words" is set where there are any
+    captions: tuple[WordsRef, ...] = ()  # the same of captions that a model wrote; the writer feature is "captions"
     ancestors: tuple[FileRef, ...] | None = None
     """Manifests, still there when this was written, of the generations that it came from, the last one first; None:
     written by a version that took every lower number for one."""
@@ -669,7 +682,7 @@ class Manifest:
         refs = [ref for fragment in self.fragments for ref in fragment.files()]
         refs += [ref for segment in self.segments for ref in segment.files()]
         refs += [ref for tag in (*self.tags, *self.tags_before) for ref in tag.files()]
-        refs += [words.file for words in self.words]
+        refs += [words.file for words in (*self.words, *self.captions)]
         if self.rebuild is not None:
             refs += self.rebuild.files()
         return list({ref.path: ref for ref in refs}.values())

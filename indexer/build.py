@@ -124,7 +124,7 @@ class Progress:
     In the stage "describe", of files whose metadata is read again.
     """
 
-    stage: Literal["scan", "describe", "read", "commit", "merge", "check", "encode", "words"]
+    stage: Literal["scan", "describe", "read", "commit", "merge", "check", "encode", "words", "captions"]
     done: int = 0
     total: int = 0
     encoded: int = 0

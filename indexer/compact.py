@@ -78,7 +78,7 @@ def _compacted(writer: Writer, recall: float | None) -> CompactReport:
         target = merge_segments(writer, target, range(len(target.segments)), unused)
     elif recall != before.recall_target:
         target = retuned(index_dir, target, recall)
-    if target.words:
+    if target.words or target.captions:
         target = compacted(writer, target, _known_contents(index_dir, target))
     if target != before:
         after = writer.commit(target)

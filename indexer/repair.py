@@ -74,7 +74,7 @@ from clipsearch.store.tags import (
     with_tags,
     written_twice,
 )
-from clipsearch.store.words import recovered_words, with_words
+from clipsearch.store.words import KINDS, Kind, with_recovered_words, with_words, words_of
 from clipsearch.store.writer import is_named_by_its_content, own_files
 from clipsearch.vectors import VectorsFile, check_vectors
 
@@ -351,7 +351,7 @@ class _Repair:
         if not self.before and not empty.root:
             self._say(unknown_root(self.index_dir))
         made = self._with_stored(empty, model, vectors, rows)
-        return with_tags(with_words(made, recovered_words(self.index_dir)), recover_tags(self.index_dir))
+        return with_tags(with_recovered_words(self.index_dir, made), recover_tags(self.index_dir))
 
     def _source(self, root: str, rows: dict[int, ImageRecord]) -> dict[str, str]:
         """What of the root the index is of, by COMMIT; else by where the index is, and its rows."""
@@ -497,7 +497,9 @@ class _Repair:
     # -- everything of a generation
 
     def _repaired(self, manifest: Manifest) -> Manifest:
-        manifest = self._repaired_words(self._repaired_tags(manifest))
+        manifest = self._repaired_tags(manifest)
+        for kind in KINDS:
+            manifest = self._repaired_words(manifest, kind)
         manifest = self._without_damaged_rebuild(manifest)
         fragments = [self._repaired_fragment(manifest, fragment) for fragment in manifest.fragments]
         manifest = dataclasses.replace(manifest, fragments=tuple(f for f in fragments if f is not None))
@@ -848,17 +850,19 @@ class _Repair:
                 self._say(f"{names}: damaged; an older {ref.kind} {ref.name!r} is no longer kept")
         return tuple(kept)
 
-    def _repaired_words(self, manifest: Manifest) -> Manifest:
+    def _repaired_words(self, manifest: Manifest, kind: Kind) -> Manifest:
         kept = []
-        for ref in manifest.words:
+        again = "read the words of" if kind == "words" else "caption"
+        command = "read" if kind == "words" else "caption"
+        for ref in words_of(manifest, kind):
             message = words_problem(self.index_dir, ref) if self._is_whole(ref.file) else "damaged"
             if message is None:
                 kept.append(ref)
                 continue
             self._put_aside(self.index_dir / ref.file.path)
             pictures = f"{ref.pictures:,} pictures" if ref.pictures > 1 else "one picture"
-            self._say(f"{ref.file.path}: {message}; to read the words of {pictures} again, run: clipsearch read")
-        return manifest if len(kept) == len(manifest.words) else with_words(manifest, tuple(kept))
+            self._say(f"{ref.file.path}: {message}; to {again} {pictures} again, run: clipsearch {command}")
+        return manifest if len(kept) == len(words_of(manifest, kind)) else with_words(manifest, tuple(kept), kind)
 
     def _tag_problem(self, ref: TagRef, file: FileRef) -> str | None:
         """What is wrong with one of a tag's files. Raises: StorageError if it cannot be read."""

@@ -40,6 +40,7 @@ class IndexStatus:
     missing: int  # pictures that cannot be seen at present
     rebuilt: int | None  # pictures that an unfinished --reindex has encoded, None where there is none
     words_read: int  # pictures whose words `clipsearch read` has looked for
+    captioned: int  # pictures that a model has been asked to caption
     size_bytes: int
     skipped: list[SkippedImage]
     partial: list[PartialPicture]
@@ -73,6 +74,7 @@ def read_status(index_dir: Path) -> IndexStatus:
             missing=manifest.missing,
             rebuilt=None if manifest.rebuild is None else sum(f.pictures for f in manifest.rebuild.fragments),
             words_read=sum(words.pictures for words in manifest.words),
+            captioned=sum(captions.pictures for captions in manifest.captions),
             size_bytes=sum(ref.size_bytes for ref in manifest.files()),
             skipped=skipped,
             partial=[

@@ -86,7 +86,7 @@ def _verified(index_dir: Path) -> VerifyReport:
             for segment in manifest.rebuild.segments:
                 _noted(index_dir, report, lambda s=segment: check_segment(index_dir, s, manifest.rebuild.model.dim))
         _check_tags(index_dir, manifest, bad, report)
-        for words in manifest.words:
+        for words in (*manifest.words, *manifest.captions):
             message = None if words.file.path in bad else words_problem(index_dir, words)
             if message is not None:
                 report.problems.append(Problem(words.file.path, message))

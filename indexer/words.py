@@ -24,22 +24,20 @@ import numpy as np
 
 from clipsearch.config import is_index
 from clipsearch.cores import available_cores, usable_memory
-from clipsearch.errors import IndexLocked, IndexNotFound, MissingExtra, MissingFeature
+from clipsearch.errors import IndexNotFound, MissingExtra, MissingFeature
 from clipsearch.indexer.build import Progress, StopRequests
+from clipsearch.indexer.passes import COMMIT_PICTURES, COMMIT_S, Commits, forget, is_read_here, is_settled
 from clipsearch.indexer.retries import MOST_ATTEMPTS, is_circumstance
 from clipsearch.indexer.subtitles import MARK, SubtitledVideo, videos_to_read
 from clipsearch.pictures.pdf import LEAST_LETTERS, MOST_PAGES, letters_in
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.pictures.words import check_reader, longest_for, scaled
-from clipsearch.places import is_address, is_unchanged
+from clipsearch.places import is_unchanged
 from clipsearch.records import TRAITS, ImageRecord, IntArray, Line, Preprocessing, SkippedImage, page_view
-from clipsearch.store import LiveRows, Snapshot, Writer, open_live_rows, open_snapshot
+from clipsearch.store import LiveRows, Snapshot, open_live_rows, open_snapshot
 from clipsearch.store.hashes import among, name_key, part_key
-from clipsearch.store.words import ReadPicture, WordFiles, add_words, check_sqlite, with_words
+from clipsearch.store.words import ReadPicture, WordFiles, check_sqlite
 
-COMMIT_S = 30.0
-COMMIT_PICTURES = 512
-LOCK_PATIENCE_S = 600.0  # for an index run that commits its last
 TIMEOUT_S = 60.0
 ONLY_LAYER = "little text layer"
 """The reason of a page whose text layer says little, and that nothing installed could read as a picture."""
@@ -120,13 +118,7 @@ def forget_words(index_dir: Path) -> bool:
     """Forget all words; whether there were any. Raises: IndexNotFound, IndexLocked, CorruptIndex, OutOfSpace."""
     if not is_index(index_dir):
         raise IndexNotFound([index_dir])
-    with Writer(index_dir) as writer:
-        manifest = writer.current()
-        if manifest is None:
-            raise IndexNotFound([index_dir])
-        if manifest.words:
-            writer.commit(with_words(manifest, ()))
-        return bool(manifest.words)
+    return forget(index_dir, "words")
 
 
 class _Pass:
@@ -154,8 +146,7 @@ class _Pass:
         self._watched: dict[int, SubtitledVideo] = {}  # those whose subtitles are being read, by number
         self._not_read = 0
         self._records: dict[int, ImageRecord] = {}  # those that are being read, by number
-        self._done: list[ReadPicture] = []
-        self._last_commit = time.monotonic()
+        self._commits = Commits(snapshot.index_dir, "words", options.commit_s, options.commit_pictures)
 
     def _to_read(self, snapshot: Snapshot) -> IntArray:
         """What is to be read, likely ones first: of each content a row, by fragment and position, whether it may have
@@ -207,8 +198,7 @@ class _Pass:
                 is_known = thorough or not self._options.all
             else:
                 self._attempts[content_hash.hex()] = attempts
-                again = is_circumstance(status, reason) and attempts < MOST_ATTEMPTS  # type: ignore[arg-type]
-                is_known = not (again or self._options.retry_skipped)
+                is_known = is_settled(status, reason, attempts, retry_skipped=self._options.retry_skipped)
             if is_known:
                 known.append(content_hash)
             if reason == ONLY_LAYER:
@@ -235,7 +225,7 @@ class _Pass:
             self._work(chain([first], tasks), workers, self._take_subtitles, stop)
             self.report.interrupted = stop.requested and (bool(self._watched) or next(tasks, None) is not None)
         self._watched.clear()
-        self._commit()
+        self._commits.finish()
 
     def _tasks_inside(self) -> Iterator[DecodeTask]:
         """Read subtitles beside videos, and give tasks for those inside them."""
@@ -277,7 +267,7 @@ class _Pass:
 
     def _add_subtitles(self, video: SubtitledVideo, inside: Sequence[Line] = (), attempts: int = 0) -> None:
         words = video.said(inside, attempts)
-        self._done += words
+        self._commits.done += words
         self.report.subtitled += bool(video.beside or inside)
         self.report.lines += sum(len(one.lines) for one in words)
 
@@ -296,7 +286,7 @@ class _Pass:
             lambda done: self._notify(Progress("words", done + self._not_read, total, done)),
         )
         self.report.interrupted |= stop.requested and done + self._not_read < total
-        self._commit()
+        self._commits.finish()
 
     def _work(
         self,
@@ -328,17 +318,14 @@ class _Pass:
                     take(result)
                     done += 1
                     notify(done)
-                waited_s = time.monotonic() - self._last_commit
-                if len(self._done) >= options.commit_pictures or (self._done and waited_s >= options.commit_s):
-                    self._try_commit()
+                self._commits.commit_if_due()
         return done
 
     def _tasks(self) -> Iterator[DecodeTask]:
         for key, (number, position, later, is_page) in enumerate(self._todo.tolist()):
             record = self._fragments[number].file.record(position)
-            is_in_table = record.member and not record.path.lower().endswith(".tar")  # of which each look takes long
-            if is_in_table or is_address(self._root) or record.content_hash is None:
-                self._not_read += 1  # a row of a table, an object elsewhere
+            if not is_read_here(self._root, record):
+                self._not_read += 1
                 continue
             self._records[key] = record
             attempts = self._attempts.get(_key_of(record), 0)
@@ -372,11 +359,11 @@ class _Pass:
             report.skipped.append(SkippedImage(record.place, status, reason))
             if status not in ("unreadable", "missing_extra"):  # these say nothing of the picture
                 attempts = self._attempts.get(content_hash, 0) + is_circumstance(status, reason)
-                self._done.append(ReadPicture(content_hash, (), status, reason, attempts))
+                self._commits.done.append(ReadPicture(content_hash, (), status, reason, attempts))
             return
         if result.lines is None:
             report.passed_over += 1
-            self._done.append(ReadPicture(content_hash, thorough=False))
+            self._commits.done.append(ReadPicture(content_hash, thorough=False))
             return
         across = (record.width or 1) / max(1, result.width or 1)
         down = (record.height or 1) / max(1, result.height or 1)
@@ -385,35 +372,12 @@ class _Pass:
             report.lacking += 1
             if lines:
                 report.lines += len(lines)
-                self._done.append(ReadPicture(content_hash, lines, reason=ONLY_LAYER, thorough=False))
+                self._commits.done.append(ReadPicture(content_hash, lines, reason=ONLY_LAYER, thorough=False))
             return
         report.read += 1
         report.written += bool(lines)
         report.lines += len(lines)
-        self._done.append(ReadPicture(content_hash, lines, again=content_hash in self._has_layer))
-
-    def _try_commit(self) -> IndexLocked | None:
-        """Commit what was read; later, where an index run is writing, which is returned."""
-        self._last_commit = time.monotonic()
-        try:
-            with Writer(self._index_dir) as writer:
-                manifest = writer.current()
-                if manifest is None:
-                    raise IndexNotFound([self._index_dir])
-                writer.commit(add_words(writer, manifest, self._done))
-        except IndexLocked as locked:
-            return locked
-        self._done = []
-        self._last_commit = time.monotonic()
-        return None
-
-    def _commit(self) -> None:
-        """Commit what was read, and wait for an index run that is writing. Raises: IndexLocked."""
-        give_up = time.monotonic() + LOCK_PATIENCE_S
-        while self._done:
-            locked = self._try_commit()
-            if locked is not None and time.monotonic() > give_up:
-                raise locked
+        self._commits.done.append(ReadPicture(content_hash, lines, again=content_hash in self._has_layer))
 
 
 def _has_reader() -> bool:

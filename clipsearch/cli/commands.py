@@ -23,6 +23,7 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "index": Command(),
     "read": Command(),
+    "caption": Command(),
     "query": Command(answers=True, brief=True),
     "status": Command(),
     "verify": Command(),

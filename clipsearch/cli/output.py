@@ -35,11 +35,15 @@ def print_hit(hit: Hit) -> None:
     """Print a line for people, one for the clip of a Live Photo, and one for each near-duplicate that the hit stands
     for."""
     score = "    -" if math.isnan(hit.score) else f"{hit.score:.3f}"
-    word = "words" if hit.words and hit.band == "unlikely" else hit.band  # these are why it is shown
+    read = [line for line in hit.words if not line.by]
+    word = "words" if read and hit.band == "unlikely" else hit.band  # these are why it is shown
     band = "" if word is None else f"{word:8}  "
     print(f"{hit.rank:3d}  {score}  {band}{shown(place_of(hit))}")
-    if hit.words:
-        print(f"{'':22}{shown(said_words(hit.words))}")
+    if read:
+        print(f"{'':22}{shown(said_words(read))}")
+    for line in hit.words:
+        if line.by:
+            print(f"{'':22}caption by {shown(line.by)}: {shown(said_words([line]))}")
     if words := words_of(hit.record.metadata):
         print(f"{'':22}{shown(words)}")
     if hit.clip is not None:

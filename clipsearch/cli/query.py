@@ -35,6 +35,7 @@ from clipsearch.timing import lap, print_laps
 
 if TYPE_CHECKING:
     from clipsearch.cli.preview import Preview
+    from clipsearch.search.collection import Collection
     from clipsearch.search.order import Order
 
 app = typer.Typer(rich_markup_mode=None)
@@ -96,6 +97,15 @@ def query(
     ] = None,
     unlike: Annotated[
         list[int] | None, typer.Option(help="row_id of an irrelevant hit (see --json). Can be repeated.", metavar="ID")
+    ] = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            "--rerank",
+            help="Put the first 50 hits in the order of a model that writes captions, such as "
+            "open_clip:coca_ViT-B-32/laion2b_s13b_b90k.",
+            metavar="MODEL",
+        ),
     ] = None,
     saved: Annotated[
         str | None,
@@ -196,7 +206,7 @@ def query(
     asked = {**options, "offset": offset}
     named = searched(index)
     hits = None
-    if not isinstance(named, list) and model is None and encoder is None:
+    if not isinstance(named, list) and model is None and encoder is None and rerank is None:
         hits = _hits_of_server(named, words, k, asked)
     if hits is None:
         from clipsearch.search.collection import open_collection
@@ -205,6 +215,8 @@ def query(
 
             def ask() -> tuple[Order, Hits]:
                 order = photos.order(words, **options)
+                if rerank is not None:
+                    return order, _reranked(photos, order, rerank, k, offset)
                 return order, Hits(order.window(photos, offset, k), are_certain=not order.is_uncertain)
 
             order, hits = photos.answered(ask)
@@ -249,6 +261,21 @@ def query(
         print(f"{NOTHING_FOUND}{empty}", file=sys.stderr)
     if not hits or not hits.are_certain:
         raise typer.Exit(EXIT_NOTHING_FOUND)
+
+
+def _reranked(photos: Collection, order: Order, model: str, k: int, offset: int) -> Hits:
+    from clipsearch.encoder import captioner_of
+    from clipsearch.encoder.names import load_encoder
+    from clipsearch.search.rerank import reranked, text_to_rank_by
+
+    text_to_rank_by(order.wish.query)
+    encoder = load_encoder(model, notice=notice)
+    found = reranked(photos, order, encoder, captioner_of(encoder), k, offset)
+    notice(
+        f"the order of the first {found.reranked} is that of {encoder.name}; scores and confidence are still those of "
+        "the search" + (f". {found.unread} could not be read, and kept their places" if found.unread else "")
+    )
+    return found.hits
 
 
 def _hits_of_server(index: Path | None, query: str, k: int, options: dict[str, Any]) -> Hits | None:

@@ -60,6 +60,8 @@ def status(
         print(f"              {number:,} {STATUS_WORDS[name]}")
     if found.words_read:
         print(f"words       read in {count(found.words_read, 'picture')}")
+    if found.captioned:
+        print(f"captions    by a model, of {count(found.captioned, 'picture')}")
     print(f"folder      {shown(str(found.root))}")
     print(f"index       {shown(str(found.index))} ({size(found.size_bytes)})")
     views = f", {found.views_per_picture} views of each picture" if found.views_per_picture > 1 else ""

@@ -276,4 +276,5 @@ _STAGES = {
     "check": "checking",
     "encode": "encoding",
     "words": "reading words",
+    "captions": "captioning",
 }

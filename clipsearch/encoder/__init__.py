@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from clipsearch.errors import InvalidArgument
+from clipsearch.errors import InvalidArgument, MissingFeature
 from clipsearch.query.arguments import shown
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 PICTURES_PER_CALL = 32
+KNOWN_TO_CAPTION = "open_clip:coca_ViT-B-32/mscoco_finetuned_laion2b_s13b_b90k"
+"""A published model that can: named where one cannot, and never fetched unless the user names it."""
 
 
 class Encoder(Protocol):
@@ -130,6 +132,10 @@ class Encoder(Protocol):
         """
         ...
 
+    def captioner(self) -> CaptionWriter | None:
+        """What writes captions with this model. None: it cannot."""
+        ...
+
 
 class PlacesTower(Protocol):
     """An image tower that tells what is where in a picture; see `dense.DenseTower`."""
@@ -141,6 +147,26 @@ class PlacesTower(Protocol):
     def vectors(self, features: FloatArray) -> FloatArray:
         """Features as vectors of pictures. Shapes: (N, C); result (N, D), unit L2."""
         ...
+
+
+class CaptionWriter(Protocol):
+    """A model that describes pictures; see `captions.Captioner`, which says what the methods do."""
+
+    pictures_per_call: int
+
+    def captions(self, pixels: PixelArray) -> list[tuple[str, float]]: ...
+    def likelihoods(self, pixels: PixelArray, text: str) -> FloatArray: ...
+
+
+def captioner_of(encoder: Encoder) -> CaptionWriter:
+    """What writes captions with a model. Raises: MissingFeature for one that cannot."""
+    found = encoder.captioner()
+    if found is None:
+        raise MissingFeature(
+            f"the model {encoder.name} cannot write captions",
+            f"Name one that can, such as: --model {KNOWN_TO_CAPTION}",
+        )
+    return found
 
 
 def check_encoder(value: object) -> None:
@@ -200,4 +226,7 @@ class BaseEncoder:
         return self
 
     def dense_tower(self) -> PlacesTower | None:
+        return None
+
+    def captioner(self) -> CaptionWriter | None:
         return None

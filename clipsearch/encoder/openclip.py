@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -46,6 +47,8 @@ from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 if TYPE_CHECKING:
     import torch
+
+    from clipsearch.encoder.captions import Captioner
 
 EXTRA = "torch"
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -322,6 +325,17 @@ class OpenClipEncoder(BaseEncoder):
         with torch.inference_mode(), autocast(self._device, reduced_dtype(self._precision)):
             array: FloatArray = self._model.encode_text(ids).float().cpu().numpy()
         return array
+
+    def captioner(self) -> Captioner | None:
+        """What writes captions with this model; None for all but CoCa, whose tokens open_clip itself can read."""
+        from open_clip.coca_model import CoCa
+
+        if not isinstance(self._model, CoCa) or not hasattr(self.tokenizer, "eot_token_id"):
+            return None
+        from clipsearch.encoder.captions import Captioner
+
+        arithmetic = partial(autocast, self._device, reduced_dtype(self._precision))
+        return Captioner(self._model, self.tokenizer, self._preprocessing, self._device, self._normalised, arithmetic)
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Shapes: pixels (B, H, W, 3) uint8 on the device; result (B, 3, H, W) float32."""

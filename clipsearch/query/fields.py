@@ -151,11 +151,29 @@ _FIELDS = (
         "caption",
         "text",
         "caption",
-        "whose title, caption, description or comment contains this, or matches a pattern",
+        "whose title, caption, description or comment contains this, or matches a pattern; also in a caption that a "
+        "model wrote (`clipsearch caption`), which hits say",
         ("caption:harbour",),
         ("caption:harbour",),
         "title description headline comment captions titles comments",
         Control("Caption", "harbour"),
+    ),
+    Field(
+        "wrote",
+        "text",
+        "caption",
+        "the same, of what people wrote alone",
+        ("wrote:harbour",),
+        ("wrote:harbour",),
+    ),
+    Field(
+        "generated",
+        "text",
+        "generated",
+        "the same, of captions that a model wrote alone; `generated:*` has any",
+        ("generated:harbour",),
+        ("generated:harbour",),
+        "machine automatic ai autocaption alt",
     ),
     Field(
         "column",
@@ -339,7 +357,7 @@ SAME_FIELDS: dict[str, str] = {other: field.name for field in _FIELDS for other 
 """What else can: another name, and whose."""
 FILTERS: dict[str, Field] = {name: field for name, field in FIELDS.items() if field.kind != "term"}
 """The fields that are filters, in the order in which the page offers them."""
-WORDS = frozenset({"keyword", "person", "caption", "rating"})
+WORDS = frozenset({"keyword", "person", "caption", "wrote", "rating"})
 """Those that ask for what people wrote with other programs."""
 DATE_WORDS = "date dates year month day taken when time datetime created modified daterange during on"
 """Words of other programs for what `after:` and `before:` say together."""

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch import config
-from clipsearch.encoder import Encoder, check_encoder
+from clipsearch.encoder import Encoder, captioner_of, check_encoder
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import (
     GONE,
@@ -146,6 +146,7 @@ class Collection:
         self._fragments: list[LiveRows] | None = None
         self._tags: dict[str, Tag] = {}
         self._word_files: WordFiles | None = None
+        self._caption_files: WordFiles | None = None
         self._sample: FloatArray | None = None
         self._background: Background | None = None
         self._nearness: Nearness | None = None
@@ -387,6 +388,41 @@ class Collection:
         )
         return put_in_order(self, self._wish(query, about, local_files=local_files, pictures=pictures))
 
+    def rerank(
+        self,
+        query: str | os.PathLike[str] | Query,
+        encoder: str | Encoder | ModelEncoder,
+        k: int = DEFAULT_HITS,
+        *,
+        offset: int = 0,
+        unique: bool = False,
+        all: bool = False,
+        min_confidence: float | None = None,
+        each: bool = False,
+    ) -> Hits:
+        """The hits of `search`, the first 50 of which are put in the order of how likely their pictures make the text
+        of the query, by a model that writes captions (`Hit.likelihood`: the mean logarithm of the probability of its
+        tokens). Scores, confidence, bands, and which pictures are hits, stay as they were. See docs/captions.md.
+
+        `encoder` is such a model, or its name. Pictures that cannot be read keep their places.
+        Raises: InvalidQuery for anything but one text with filters; MissingFeature for a model that writes none;
+        as `search` and `load_encoder`.
+        """
+        from clipsearch.search.rerank import reranked, text_to_rank_by
+
+        self._check_open()
+        k, offset = read_window(k, offset)
+        text_to_rank_by(query if isinstance(query, Query) else self.parse(read_query(query)))
+        model = load_encoder(encoder) if isinstance(encoder, str) else encoder
+        model = model.model if isinstance(model, ModelEncoder) else model
+        captioner = captioner_of(model)
+
+        def ask() -> Hits:
+            order = self.order(query, unique=unique, all=all, min_confidence=min_confidence, each=each)
+            return reranked(self, order, model, captioner, k, offset).hits
+
+        return self._shown(self.answered(ask))
+
     def _wish(
         self,
         query: str | os.PathLike[str] | Query,
@@ -598,6 +634,7 @@ class Collection:
         unseen = [] if parsed.filter is None else [*self._unseen(parsed.filter), *self._without_words(parsed.filter)]
         if parsed.filter is not None:
             unseen += self._unread_words(parsed.filter)
+            unseen += self._no_captions(parsed.filter)
         texts = [term.value for term in parsed.terms if term.kind == "text"]
         untagged = unknown_tags(parsed, [tag.name for tag in self.tags], self._pictures_with_keyword)
         beside = [*hints(parsed), *self.unread(texts), *self._written(parsed)]
@@ -689,6 +726,21 @@ class Collection:
                 "words_unread",
                 "the words in the pictures have not been read yet, so text: finds none. "
                 "Read them with: clipsearch read",
+            )
+        ]
+
+    def _no_captions(self, expression: Filter) -> list[str]:
+        """That a filter asks for captions by a model, and that none has written any."""
+        from clipsearch.query.nodes import Glob, leaves_of
+
+        asks = any(isinstance(leaf, Glob) and leaf.column == "generated" for leaf in leaves_of(expression))
+        if self.manifest.captions or not asks:
+            return []
+        return [
+            sentence(
+                "no_captions",
+                "no model has captioned the pictures yet, so generated: finds none. "
+                "Have one do it with: clipsearch caption",
             )
         ]
 
@@ -1333,13 +1385,14 @@ class Collection:
         found = [np.empty(0, np.int64)]
         holding = lru_cache(maxsize=None)(self._holding)  # each fragment asks
         moving = lru_cache(maxsize=None)(lambda: self.live.row_ids)
+        captioned = lru_cache(maxsize=None)(self._captioned)
         fragments = self.live_rows()
         if missing:
             there = [fragment for fragment in self.manifest.fragments if fragment.rows_file is not None]
             has_regions = self.has_regions
             fragments = [open_live_rows(self.index, part, missing=True, has_regions=has_regions) for part in there]
         for rows in fragments:
-            mask = passing(expression, rows.file.columns, partial(self._tagged, rows), holding, moving)
+            mask = passing(expression, rows.file.columns, partial(self._tagged, rows), holding, moving, captioned)
             found.append(rows.file.columns.row_ids[mask & rows.alive])
         return np.sort(np.concatenate(found))
 
@@ -1352,6 +1405,21 @@ class Collection:
 
             self._word_files = WordFiles(self.index, snapshot.manifest.words)
         return self._word_files
+
+    @property
+    def captions(self) -> WordFiles:
+        """The captions that a model wrote, as far as `clipsearch caption` has been run. Raises: MissingFeature."""
+        snapshot = self._snapshot
+        if self._caption_files is None:
+            from clipsearch.store.words import WordFiles
+
+            self._caption_files = WordFiles(self.index, snapshot.manifest.captions)
+        return self._caption_files
+
+    def _captioned(self, pattern: str) -> IntArray:
+        from clipsearch.search.words import captioned
+
+        return captioned(self.captions, pattern) if self.manifest.captions else np.empty((0, 2), np.int64)
 
     def _holding(self, words: tuple[str, ...]) -> IntArray:
         return self.words.holding(words)
@@ -1427,8 +1495,9 @@ class Collection:
     def close(self) -> None:
         """Let go of the generation. Hits stay valid; every other method raises ClosedCollection from now on."""
         self._opened.close()
-        if self._word_files is not None:
-            self._word_files.close()
+        for files in (self._word_files, self._caption_files):
+            if files is not None:
+                files.close()
 
     def __enter__(self) -> Self:
         return self

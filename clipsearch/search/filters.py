@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -32,28 +33,34 @@ def passing(
     tagged: Callable[[str], BoolArray],
     holding: Callable[[tuple[str, ...]], IntArray] = lambda words: np.empty((0, 2), np.int64),
     moving: Callable[[], IntArray] = lambda: np.empty(0, np.int64),
+    captioned: Callable[[str], IntArray] = lambda pattern: np.empty((0, 2), np.int64),
 ) -> BoolArray:
     """Which rows pass. `tagged` says which rows carry a tag, `holding` the content hashes, (M, 2) int64, of pictures in
-    which words stand, `moving` the row ids, ascending, of Live Photos. Shapes: (N,) bool, in the order of the columns'
-    rows."""
+    which words stand, `moving` the row ids, ascending, of Live Photos, `captioned` the content hashes of pictures whose
+    captions by a model fit a pattern. Shapes: (N,) bool, in the order of the columns' rows."""
+    inner = partial(passing, columns=columns, tagged=tagged, holding=holding, moving=moving, captioned=captioned)
     match expression:
         case AllOf(parts):
-            mask = passing(parts[0], columns, tagged, holding, moving)
+            mask = inner(parts[0])
             for part in parts[1:]:
                 if not mask.any():
                     break
-                mask = mask & passing(part, columns, tagged, holding, moving)
+                mask = mask & inner(part)
             return mask
         case AnyOf(parts):
-            mask = passing(parts[0], columns, tagged, holding, moving)
+            mask = inner(parts[0])
             for part in parts[1:]:
-                mask = mask | passing(part, columns, tagged, holding, moving)
+                mask = mask | inner(part)
             return mask
         case Not(part):
-            rest: BoolArray = ~passing(part, columns, tagged, holding, moving)
+            rest: BoolArray = ~inner(part)
             return rest
         case Glob(asked, values):
-            return _fitting(str(column_of(asked)), values, columns)
+            generated = asked in ("caption", "generated")
+            said = [_of_contents(columns, captioned(value)) for value in values] if generated else []
+            people = [] if asked == "generated" else [_fitting(str(column_of(asked)), values, columns)]
+            fitting: BoolArray = np.logical_or.reduce([*people, *said])
+            return fitting
         case Range(asked, low, high):
             numbers, known = _numbers(column_of(asked), columns)
             known &= True if low is None else numbers >= low
@@ -75,9 +82,13 @@ def passing(
         case Tagged(name):
             return tagged(name)
         case Written(words):
-            held = holding(words)
-            inside: BoolArray = among(columns.hashes, held)
-            return inside if columns.part_hashes is columns.hashes else inside | among(columns.part_hashes, held)
+            return _of_contents(columns, holding(words))
+
+
+def _of_contents(columns: Columns, held: IntArray) -> BoolArray:
+    """Which rows are of some contents, or of parts of them. Shape: held (M, 2)."""
+    inside: BoolArray = among(columns.hashes, held)
+    return inside if columns.part_hashes is columns.hashes else inside | among(columns.part_hashes, held)
 
 
 def _seen(asked: str, names: tuple[str, ...], columns: Columns) -> BoolArray:

@@ -296,22 +296,34 @@ class Order:
 
     def _with_words(self, photos: Collection, hits: list[Hit]) -> list[Hit]:
         """Hits with the lines in them that the query asks for."""
-        if not photos.manifest.words or (self.wish.query.filter is None and not len(self.written)):
+        manifest, chosen = photos.manifest, self.wish.query.filter
+        if not (manifest.words or manifest.captions) or (chosen is None and not len(self.written)):
             return hits
-        from clipsearch.search.words import MOST_LINES, asked_words, lines_with_parts, lines_with_words, said_words
+        from clipsearch.search.words import (
+            MOST_LINES,
+            asked_captions,
+            asked_words,
+            captions_that_fit,
+            lines_with_parts,
+            lines_with_words,
+            said_words,
+        )
 
-        asked = asked_words(self.wish.query.filter)
+        asked = asked_words(chosen) if manifest.words else []
+        patterns = asked_captions(chosen) if manifest.captions else []
         written = frozenset(self.written.tolist())
-        if not asked and not written:
+        if not asked and not patterns and not written:
             return hits
         said = said_words(self.wish.query)
 
         def shown(hit: Hit) -> Hit:
             is_written = hit.record.row_id in written
-            if not asked and not is_written:
+            if not asked and not patterns and not is_written:
                 return hit
-            lines = photos.words.lines_of(hit.record)
+            lines = photos.words.lines_of(hit.record) if asked or is_written else []
             found = lines_with_parts(lines, asked) if asked else []
+            if patterns:
+                found += captions_that_fit(photos.captions.lines_of(hit.record), patterns)
             if is_written:
                 found = list(dict.fromkeys([*found, *lines_with_words(lines, said)]))
             return replace(hit, words=tuple(found[:MOST_LINES])) if found else hit

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from clipsearch.query.nodes import Filter
     from clipsearch.store.columns import Columns
     from clipsearch.store.tags import Direction, Tag
+    from clipsearch.store.words import WordFiles
 
 ROW_BITS = 32
 """Of a row id, those that are the index's own. With NUMBER_BITS, all fit into the numbers of JavaScript."""
@@ -188,6 +189,7 @@ class Together(Collection):
                 more_views=sum(one.more_views for one in each),
                 tags=_tags_of(each),
                 words=tuple(itertools.chain.from_iterable(one.words for one in each)),
+                captions=tuple(itertools.chain.from_iterable(one.captions for one in each)),
             )
         return manifest
 
@@ -405,7 +407,12 @@ class Together(Collection):
     @property
     def words(self) -> Any:
         self._check_open()
-        return _Words(self)
+        return _Words(self, lambda photos: photos.words)
+
+    @property
+    def captions(self) -> Any:
+        self._check_open()
+        return _Words(self, lambda photos: photos.captions)
 
     # -- what is said
 
@@ -420,6 +427,9 @@ class Together(Collection):
 
     def _unread_words(self, expression: Filter) -> list[str]:
         return self._said_of_each(lambda photos: photos._unread_words(expression))
+
+    def _no_captions(self, expression: Filter) -> list[str]:
+        return self._said_of_each(lambda photos: photos._no_captions(expression))
 
     def _said_of_each(self, say: Callable[[Collection], list[str]]) -> list[str]:
         return [
@@ -444,24 +454,25 @@ class Together(Collection):
 
 
 class _Words:
-    """The words in the pictures of all parts (see `store.words.WordFiles`)."""
+    """The words in the pictures of all parts, or the captions of them (see `store.words.WordFiles`)."""
 
-    def __init__(self, photos: Together) -> None:
+    def __init__(self, photos: Together, files: Callable[[Collection], WordFiles]) -> None:
         self._photos = photos
+        self._files = files
 
     def few(self, words: Sequence[str], most: int | None) -> list[bytes] | None:
         found = set[bytes]()
-        for _, own in self._photos._each(lambda photos: photos.words.few(words, most)):
+        for _, own in self._photos._each(lambda photos: self._files(photos).few(words, most)):
             if own is None:
                 return None
             found.update(own)
         return None if most is not None and len(found) > most else sorted(found)
 
     def lines(self, content_hash: str | None) -> list[Line]:
-        return self._first(lambda photos: photos.words.lines(content_hash))
+        return self._first(lambda photos: self._files(photos).lines(content_hash))
 
     def lines_of(self, record: ImageRecord) -> list[Line]:
-        return self._first(lambda photos: photos.words.lines_of(record))
+        return self._first(lambda photos: self._files(photos).lines_of(record))
 
     def _first(self, ask: Callable[[Collection], list[Line]]) -> list[Line]:
         each = (self._photos._of(part, ask) for part in self._photos._parts)

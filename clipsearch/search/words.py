@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipsearch.folding import fold_name, folded_words
-from clipsearch.query.nodes import AllOf, AnyOf, Filter, Written
+from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Written
 from clipsearch.records import IntArray, Line
+from clipsearch.search.filters import text_fits
 from clipsearch.store.hashes import among, hash_texts
 
 if TYPE_CHECKING:
     from clipsearch.query import Query
     from clipsearch.search.collection import Collection
+    from clipsearch.store.words import WordFiles
 
 MOST_LINES = 8  # of a picture, that a hit shows
 FEW = 20  # pictures with the words of a query: more say that the words are too common to mean these
@@ -33,6 +35,26 @@ def asked_words(expression: Filter | None) -> list[str]:
     if isinstance(expression, AllOf | AnyOf):
         return [word for part in expression.parts for word in asked_words(part)]
     return []
+
+
+def asked_captions(expression: Filter | None) -> list[str]:
+    """The patterns that captions by a model are asked for, but for those that a picture must not have."""
+    if isinstance(expression, Glob):
+        return list(expression.values) if expression.column in ("caption", "generated") else []
+    if isinstance(expression, AllOf | AnyOf):
+        return [pattern for part in expression.parts for pattern in asked_captions(part)]
+    return []
+
+
+def captions_that_fit(lines: Iterable[Line], patterns: Sequence[str]) -> list[Line]:
+    """Those captions that one of some patterns describes."""
+    return [line for line in lines if any(text_fits(pattern)(fold_name(line.text)) for pattern in patterns)]
+
+
+def captioned(files: WordFiles, pattern: str) -> IntArray:
+    """The content hashes of pictures whose captions by a model fit a pattern. Shape: (N, 2) int64."""
+    parts = [part for part in re.split(r"[*?]+", fold_name(pattern)) if part]
+    return files.fitting(parts, text_fits(pattern))
 
 
 def words_of(text: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from clipsearch.encoder import Encoder, PlacesTower
+from clipsearch.encoder import CaptionWriter, Encoder, PlacesTower
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 TEXTS_REMEMBERED = 4096
@@ -232,6 +232,9 @@ class BatchingEncoder:
 
     def dense_tower(self) -> PlacesTower | None:
         return self.encoder.dense_tower()
+
+    def captioner(self) -> CaptionWriter | None:
+        return self.encoder.captioner()
 
     def _stacked(self, vectors: list[FloatArray]) -> FloatArray:
         return np.stack(vectors) if vectors else np.empty((0, self.dim), np.float32)

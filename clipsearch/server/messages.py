@@ -265,7 +265,7 @@ _Found = create_model("_Found", __base__=Picture, **told(name for name in HIT_FI
 
 
 class WrittenLine(BaseModel):
-    """A line of words in a picture."""
+    """A line of words in a picture, or of a caption that a model wrote."""
 
     text: str
     box: Annotated[list[int], Field(description="Left, top, width, height in pixels of the upright picture.")]
@@ -273,11 +273,17 @@ class WrittenLine(BaseModel):
     start_s: Annotated[
         float | None, Field(description="Of words that are said in a video: when, in seconds. They have no box.")
     ] = None
+    by: Annotated[
+        str | None, Field(description="Of a caption that a model wrote: which. It stands nowhere in the picture.")
+    ] = None
 
 
 Words = Annotated[
     list[WrittenLine],
-    Field(default_factory=list, description="Lines in the picture that the query asks for: by text:, or as its words."),
+    Field(
+        default_factory=list,
+        description="Lines that the query asks for: by text:, by caption:, or as its words.",
+    ),
 ]
 
 
@@ -329,6 +335,9 @@ class WordsAnswer(BaseModel):
     index_id: ToldId
     row_id: int
     lines: Annotated[list[WrittenLine], Field(description="In reading order.")]
+    captions: Annotated[
+        list[WrittenLine], Field(default_factory=list, description="Captions that a model wrote of it.")
+    ]
 
 
 class ViewState(BaseModel):

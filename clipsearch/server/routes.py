@@ -385,8 +385,9 @@ class Service:
             check_index(photos.identity, served.name, index_id)
             record = photos.record(row_of_content(photos, row_id, content))
             lines = photos.words.lines_of(record) if photos.manifest.words else []
-            told = [line.to_dict() for line in lines]
-            return {"index_id": photos.identity, "row_id": record.row_id, "lines": told}
+            captions = photos.captions.lines_of(record) if photos.manifest.captions else []
+            told = {"lines": [line.to_dict() for line in lines], "captions": [line.to_dict() for line in captions]}
+            return {"index_id": photos.identity, "row_id": record.row_id, **told}
 
     def views(
         self, row_id: int, index: str | None, content: str | None = None, index_id: str | None = None

@@ -15,6 +15,7 @@
       marks/<hash>.marks       which rows are dead or missing, which vectors are hidden
       tags/<hash>.tag          content hashes of the pictures that carry a tag, with scores; each twice
       words/<hash>.words       SQLite: the words in pictures, by content hash, as `clipsearch read` found them
+                               (or the captions that `clipsearch caption` had a model write)
       staging/                 files being written
       damaged/                 what a repair put aside
 

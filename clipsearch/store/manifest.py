@@ -37,7 +37,7 @@ T = TypeVar("T", bound="DataclassInstance")
 FORMAT_VERSION = 2
 KNOWN_READER_FEATURES: frozenset[str] = frozenset({"views", "members", "rabitq", "regions"})
 TILES = "tiles"  # the writer feature of an index whose pictures were encoded in several views
-KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({"tags", "searches", "words", TILES})
+KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({"tags", "searches", "words", "captions", TILES})
 MANIFEST_NAME = re.compile(r"(\d{8,})\.json")
 OWN_NAME = re.compile(r"[0-9a-f]{32}(\.[a-z]+)")
 """Names of files that belong to generations."""
@@ -97,7 +97,8 @@ def load_manifest(path: Path, raw: bytes, index_dir: Path) -> Manifest:
             writer_features=tuple(body.get("writer_features", ())),
             tags=_tags(body.get("tags", ())),
             tags_before=_tags(body.get("tags_before", ())),
-            words=tuple(_make(WordsRef, words, **_refs(words, "file")) for words in body.get("words", ())),
+            words=_words(body.get("words", ())),
+            captions=_words(body.get("captions", ())),
             ancestors=_ancestors(body.get("ancestors")),
             **parsed,
         )
@@ -184,6 +185,10 @@ def _refs(body: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def _tags(bodies: Any) -> tuple[TagRef, ...]:
     return tuple(_make(TagRef, tag, **_refs(tag, "file", "copy")) for tag in bodies)
+
+
+def _words(bodies: Any) -> tuple[WordsRef, ...]:
+    return tuple(_make(WordsRef, words, **_refs(words, "file")) for words in bodies)
 
 
 def _ancestors(bodies: Any) -> tuple[FileRef, ...] | None:

@@ -6,6 +6,9 @@ was read and has no words is in it, too, so that nobody reads it again; one that
 
 Texts to search are folded and without spaces (`folding.folded_words`), a line of the picture in each line: readers see
 spaces where there are none, and none where there are some.
+
+Captions that a model wrote (`clipsearch caption`) are kept in files of the same form, apart from the others: nobody is
+to take them for what stands in a picture. Their texts have their spaces.
 """
 
 from __future__ import annotations
@@ -21,14 +24,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import quote
 
 import numpy as np
 
 from clipsearch.config import reading
 from clipsearch.errors import CorruptIndex, MissingFeature
-from clipsearch.folding import folded_words
+from clipsearch.folding import fold_name, folded_words
 from clipsearch.records import FileRef, ImageRecord, IntArray, Line, Manifest, SkipStatus, WordsRef
 from clipsearch.store.files import HashingFile, storage_errors, unlink_own, verify_file
 from clipsearch.store.hashes import among, part_key
@@ -37,6 +40,8 @@ from clipsearch.store.writer import Writer, own_files
 if TYPE_CHECKING:
     import sqlite3
 
+Kind = Literal["words", "captions"]  # who says it: what stands in the picture, or a model
+KINDS: tuple[Kind, ...] = ("words", "captions")
 FORMAT = 1
 FOLDER, SUFFIX = "words", ".words"
 MERGED_AT_ONCE = 8
@@ -69,15 +74,17 @@ class ReadPicture:
     content_hash: str
     lines: tuple[Line, ...] = ()
     status: SkipStatus | None = None  # why it could not be read
-    reason: str | None = None  # or, of a video, which subtitles were read: see indexer/subtitles.py
+    reason: str | None = None  # or, of a video, which subtitles were read: see indexer/subtitles.py; of a caption, by
+    # which model it is
     attempts: int = 0  # to read it, that circumstances ended; see indexer/retries.py
     thorough: bool = True
     again: bool = False  # it was read before, and may have had other words then
 
 
-def text_of(lines: Iterable[Line]) -> str:
+def text_of(lines: Iterable[Line], kind: Kind = "words") -> str:
     """What is searched of a picture's lines."""
-    return "\n".join(folded for line in lines if (folded := folded_words(line.text)))
+    fold = folded_words if kind == "words" else fold_name
+    return "\n".join(folded for line in lines if (folded := fold(line.text)))
 
 
 def _sqlite() -> Any:
@@ -105,40 +112,53 @@ def check_sqlite() -> None:
 # -- writing
 
 
-def add_words(writer: Writer, manifest: Manifest, pictures: Sequence[ReadPicture]) -> Manifest:
+def add_words(writer: Writer, manifest: Manifest, pictures: Sequence[ReadPicture], kind: Kind = "words") -> Manifest:
     """`manifest`, not yet committed, with a file of what was read of some pictures; files of a size are merged.
 
     One with pictures that older files have other words of (`ReadPicture.again`) is not: it must stay newer than they.
     Raises: MissingFeature, OutOfSpace, StorageError, CorruptIndex.
     """
-    words = manifest.words
+    words = words_of(manifest, kind)
     if pictures:
-        words = (*words, _written(writer, lambda: iter(pictures)))
+        words = (*words, _written(writer, kind, lambda: iter(pictures)))
     is_again = lru_cache(maxsize=None)(lambda ref: _is_again(writer.index_dir, ref))
     while (alike := _to_merge(words, is_again)) is not None:
-        merged = _merged(writer, alike)
+        merged = _merged(writer, kind, alike)
         words = tuple(ref for ref in words if ref not in alike)
         words = (merged, *words) if merged is not None else words
-    return with_words(manifest, words)
+    return with_words(manifest, words, kind)
 
 
 def compacted(writer: Writer, manifest: Manifest, kept: IntArray) -> Manifest:
-    """`manifest` with the words of `kept` pictures alone, in as few files as they fit. Shape: (N, 2) int64, hashes."""
-    groups: list[list[WordsRef]] = []
-    for ref in manifest.words:
-        if groups and sum(one.pictures for one in groups[-1]) + ref.pictures <= MOST_PICTURES:
-            groups[-1].append(ref)
-        else:
-            groups.append([ref])
-    merged = [_merged(writer, tuple(group), kept, is_oldest=n == 0) for n, group in enumerate(groups)]
-    return with_words(manifest, tuple(ref for ref in merged if ref is not None))
+    """`manifest` with the words and captions of `kept` pictures alone, in as few files as they fit.
+
+    Shape: kept (N, 2) int64, hashes.
+    """
+    for kind in KINDS:
+        groups: list[list[WordsRef]] = []
+        for ref in words_of(manifest, kind):
+            if groups and sum(one.pictures for one in groups[-1]) + ref.pictures <= MOST_PICTURES:
+                groups[-1].append(ref)
+            else:
+                groups.append([ref])
+        merged = [_merged(writer, kind, tuple(group), kept, is_oldest=n == 0) for n, group in enumerate(groups)]
+        manifest = with_words(manifest, tuple(ref for ref in merged if ref is not None), kind)
+    return manifest
 
 
-def with_words(manifest: Manifest, words: tuple[WordsRef, ...]) -> Manifest:
+def words_of(manifest: Manifest, kind: Kind) -> tuple[WordsRef, ...]:
+    """The files of one kind, the oldest first."""
+    return manifest.words if kind == "words" else manifest.captions
+
+
+def with_words(manifest: Manifest, words: tuple[WordsRef, ...], kind: Kind = "words") -> Manifest:
     """`manifest` with exactly these files of words. Writers that know none are kept from losing them; readers that
     know none answer as before."""
-    features = tuple(feature for feature in manifest.writer_features if feature != "words")
-    return dataclasses.replace(manifest, words=words, writer_features=(*features, "words") if words else features)
+    features = tuple(feature for feature in manifest.writer_features if feature != kind)
+    features = (*features, kind) if words else features
+    if kind == "words":
+        return dataclasses.replace(manifest, words=words, writer_features=features)
+    return dataclasses.replace(manifest, captions=words, writer_features=features)
 
 
 def _is_again(index_dir: Path, ref: WordsRef) -> bool:
@@ -157,7 +177,7 @@ def _to_merge(words: tuple[WordsRef, ...], is_again: Callable[[WordsRef], bool])
 
 
 def _merged(
-    writer: Writer, refs: tuple[WordsRef, ...], kept: IntArray | None = None, *, is_oldest: bool = True
+    writer: Writer, kind: Kind, refs: tuple[WordsRef, ...], kept: IntArray | None = None, *, is_oldest: bool = True
 ) -> WordsRef | None:
     """One file of what is in several, or in one with what is not kept; None where nothing is. `is_oldest`: no file is
     older, of which it could have other words."""
@@ -180,11 +200,14 @@ def _merged(
             return None
         if len(refs) == 1 and count == refs[0].pictures:
             return refs[0]
-    return _written(writer, pictures, lambda: again)
+    return _written(writer, kind, pictures, lambda: again)
 
 
 def _written(
-    writer: Writer, pictures: Callable[[], Iterator[ReadPicture]], again: Callable[[], bool] = lambda: False
+    writer: Writer,
+    kind: Kind,
+    pictures: Callable[[], Iterator[ReadPicture]],
+    again: Callable[[], bool] = lambda: False,
 ) -> WordsRef:
     """`again` is asked last: whether there are pictures in it that older files have other words of."""
     check_sqlite()
@@ -203,7 +226,7 @@ def _written(
             ]
             yield (
                 bytes.fromhex(picture.content_hash),
-                text_of(picture.lines),
+                text_of(picture.lines, kind),
                 json.dumps(lines, separators=(",", ":")),
                 picture.status or "ok",
                 picture.reason,
@@ -222,6 +245,8 @@ def _written(
                     database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=MEMORY;")
                     database.executescript(_TABLES)
                     database.execute("INSERT INTO about VALUES ('format', ?)", (str(FORMAT),))
+                    if kind != "words":
+                        database.execute("INSERT INTO about VALUES ('kind', ?)", (kind,))
                     database.executemany(_ADD, rows())
                     if is_again or again():
                         database.execute("INSERT INTO about VALUES ('again', '1')")
@@ -273,7 +298,8 @@ class WordsFile:
             about = dict(self._database.execute("SELECT name, value FROM about").fetchall())
         form = about.get("format", "")
         self.again = about.get("again") == "1"
-        if form != str(FORMAT):
+        self.kind = about.get("kind", "words")
+        if form != str(FORMAT) or self.kind not in KINDS:
             raise CorruptIndex(self.path, "not a file of words that this version knows", index=index_dir)
 
     @contextlib.contextmanager
@@ -293,6 +319,18 @@ class WordsFile:
 
         None where more than `most` pictures would have to be looked at.
         """
+        found = self._with_texts(words, most)
+        return None if found is None else [content_hash for content_hash, _ in found]
+
+    def fitting(self, parts: Sequence[str], fits: Callable[[str], bool]) -> list[bytes]:
+        """The content hashes, as bytes, of pictures a line of which fits. `parts`: what stands in each such line."""
+        if parts:
+            found = self._with_texts(parts, None) or []
+        else:
+            found = self._rows("SELECT hash, text FROM pictures WHERE text != ''")
+        return [content_hash for content_hash, text in found if any(map(fits, text.split("\n")))]
+
+    def _with_texts(self, words: Sequence[str], most: int | None) -> list[tuple[Any, ...]] | None:
         by_length = sorted(set(words), key=len, reverse=True)
         asked = [word for word in by_length if len(word) >= GRAM][:MOST_MATCHED]
         limit = "" if most is None else f" LIMIT {most + 1:d}"
@@ -309,7 +347,7 @@ class WordsFile:
         rows = self._rows(statement, (value,))
         if most is not None and len(rows) > most:
             return None
-        return [found for found, text in rows if all(word in text for word in others)]
+        return [row for row in rows if all(word in row[1] for word in others)]
 
     @property
     def _has_grams(self) -> bool:
@@ -322,9 +360,14 @@ class WordsFile:
 
     def lines(self, content_hash: str) -> list[Line] | None:
         """The lines in a picture, in reading order; None if nothing is known of it."""
-        rows = self._rows("SELECT lines FROM pictures WHERE hash = ?", (bytes.fromhex(content_hash),))
+        rows = self._rows("SELECT lines, reason FROM pictures WHERE hash = ?", (bytes.fromhex(content_hash),))
         with self._reading():
-            return [line for (lines,) in rows for line in _lines(lines)] if rows else None
+            found = [
+                line if self.kind == "words" else dataclasses.replace(line, by=by or "a model")
+                for lines, by in rows
+                for line in _lines(lines)
+            ]
+            return found if rows else None
 
     def known(self, hashes: Iterable[bytes]) -> set[bytes]:
         """Those of some content hashes of which something is known."""
@@ -420,6 +463,13 @@ class WordFiles:
         not yet folded. Shape: (N, 2) int64. Raises: CorruptIndex."""
         return _keys(self.few(words, None) or [])
 
+    def fitting(self, parts: Sequence[str], fits: Callable[[str], bool]) -> IntArray:
+        """The content hashes of pictures a line of which fits, folded. `parts`: what stands in each such line, folded.
+
+        Of captions only, of which no file has others than an older one. Shape: (N, 2) int64. Raises: CorruptIndex.
+        """
+        return _keys(sorted({found for file in self._opened() for found in file.fitting(parts, fits)}))
+
     def few(self, words: Sequence[str], most: int | None) -> list[bytes] | None:
         """As `holding` says, as bytes; None where more than `most` pictures would have to be looked at."""
         folded = [folded_words(word) for word in words]
@@ -470,9 +520,9 @@ class WordFiles:
             self._files, self._refs = [], ()
 
 
-def recovered_words(index_dir: Path) -> tuple[WordsRef, ...]:
-    """Every whole file of words of an index whose manifests are lost. Raises: OSError."""
-    found = []
+def with_recovered_words(index_dir: Path, manifest: Manifest) -> Manifest:
+    """`manifest` with every whole file of words of an index whose manifests are lost. Raises: OSError."""
+    found: dict[str, list[WordsRef]] = {kind: [] for kind in KINDS}
     for path in sorted(own_files(index_dir, set()), key=lambda path: path.stat().st_mtime_ns):
         if path.parent.name != FOLDER:
             continue
@@ -480,5 +530,7 @@ def recovered_words(index_dir: Path) -> tuple[WordsRef, ...]:
         with contextlib.suppress(CorruptIndex), WordsFile(index_dir, WordsRef(file, 0, 0), afresh=True) as words:
             states = words.states()
             written = len(words._rows("SELECT 1 FROM pictures WHERE text != ''"))
-            found.append(WordsRef(file, len(states), written))
-    return tuple(found)
+            found[words.kind].append(WordsRef(file, len(states), written))
+    for kind in KINDS:
+        manifest = with_words(manifest, tuple(found[kind]), kind)
+    return manifest

@@ -401,6 +401,7 @@ def test_ranks_are_numbers_of_python(both: tuple[Collection, RemoteCollection]) 
 ASKED_WITH: dict[str, tuple[Any, ...]] = {
     "search": ("red",),
     "order": ("red",),
+    "rerank": ("red", "builtin"),
     "similar": (5,),
     "parse": ("red",),
     "notices": ("",),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from open_clip.coca_model import CoCa
 from open_clip.model import CLIP, CustomTextCLIP
 
 from clipsearch.encoder.openclip import OpenClipEncoder
@@ -49,12 +50,33 @@ SMALL_SIGLIP: dict[str, Any] = {
     },
 }
 
+SMALL_COCA: dict[str, Any] = {
+    "embed_dim": 64,
+    "custom_text": True,
+    "vision_cfg": {
+        "image_size": 64,
+        "layers": 2,
+        "width": 64,
+        "head_width": 32,
+        "patch_size": 16,
+        "attentional_pool": True,
+        "attn_pooler_heads": 2,
+        "output_tokens": True,
+    },
+    "text_cfg": {**_TEXT, "context_length": 76, "embed_cls": True, "output_tokens": True},
+    "multimodal_cfg": {**_TEXT, "context_length": 76, "attn_pooler_heads": 2},
+}
+
 
 def small_model(config: dict[str, Any], seed: int = 0) -> Any:
     """A model of that configuration; weights large enough that different inputs give different vectors."""
     torch.manual_seed(seed)
     arguments = deepcopy(config)
     kind = CustomTextCLIP if arguments.pop("custom_text", False) else CLIP
+    if "multimodal_cfg" in arguments:
+        model = CoCa(**arguments)
+        torch.nn.init.normal_(model.text_decoder.text_projection, std=0.1)  # which open_clip leaves as memory had it
+        return model.eval()
     return kind(**arguments).eval()
 
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from clipsearch.errors import IndexLocked, IndexNotFound
-from clipsearch.indexer import words as reading
+from clipsearch.indexer import passes
 from clipsearch.indexer.build import IndexOptions, Progress, index_folder
 from clipsearch.indexer.verify import verify
 from clipsearch.indexer.words import ReadOptions, ReadReport, forget_words, read_words
@@ -131,10 +131,10 @@ def test_a_file_that_changed_or_went_is_left_to_the_next_pass(photos: Path) -> N
 @pytest.mark.slow
 def test_an_index_run_at_the_same_time_loses_nothing(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = index_of(photos, {f"{n}.png": f"word{n}" for n in range(6)})
-    monkeypatch.setattr(reading, "LOCK_PATIENCE_S", 0.0)
+    monkeypatch.setattr(passes, "LOCK_PATIENCE_S", 0.0)
     with Writer(index), pytest.raises(IndexLocked):
         read_words(index, options())
-    monkeypatch.setattr(reading, "LOCK_PATIENCE_S", 30.0)
+    monkeypatch.setattr(passes, "LOCK_PATIENCE_S", 30.0)
     writer = Writer(index)
     timer = threading.Timer(2.5, writer.close)
     timer.start()

@@ -71,7 +71,9 @@ export class Detail {
     if (hit.caption) rows.push([t("fact.caption"), make("span.cs-words", {}, hit.caption)]);
     if (hit.people?.length) rows.push([t("fact.people"), this.values("person", hit.people, (name) => name)]);
     if (hit.keywords?.length) rows.push([t("fact.keywords"), this.values("keyword", hit.keywords, (word) => word.replaceAll("|", " › "))]);
-    if (hit.words?.length) rows.push([t("fact.words"), make("span.cs-words", {}, hit.words.map(({ text }) => text).join("\n"))]);
+    for (const [name, lines] of [[t("fact.words"), hit.words?.filter(({ by }) => !by)], [t("fact.generated"), hit.words?.filter(({ by }) => by)]]) {
+      if (lines?.length) rows.push([name, make("span.cs-words", {}, lines.map(({ text }) => text).join("\n"))]);
+    }
     if (hit.columns?.length) rows.push([t("fact.columns"), this.values("column", hit.columns, (one) => one.replace("=", ": "))]);
     if (hit.rating) rows.push([t("fact.rating"), hit.rating < 0 ? t("fact.rejected") : `${"★".repeat(hit.rating)}${"☆".repeat(5 - hit.rating)}`]);
     const place = placeOf(hit);

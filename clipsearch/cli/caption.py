@@ -1,0 +1,109 @@
+"""`clipsearch caption`: have a model caption the pictures of an index."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipsearch import config
+from clipsearch.cli.options import (
+    EXIT_INTERRUPTED,
+    AllowPickleOption,
+    CheckpointOption,
+    IndexOption,
+    JsonOption,
+    ModelOption,
+    notice,
+    print_json,
+)
+from clipsearch.cli.terminal import duration, progress_display, shown
+
+if TYPE_CHECKING:
+    from clipsearch.indexer.captions import CaptionReport
+
+EXAMPLES = 3
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def caption(
+    index: IndexOption = None,
+    model: ModelOption = None,
+    checkpoint: CheckpointOption = None,
+    allow_pickle: AllowPickleOption = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Forget the captions of models, and caption everything again.")
+    ] = False,
+    retry_skipped: Annotated[
+        bool, typer.Option("--retry-skipped", help="Retry pictures that could not be read before.")
+    ] = False,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Delete all captions of models from the index, and write none.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes that read pictures.", metavar="N")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Time limit to read one picture, in seconds.", metavar="S")
+    ] = 30.0,
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no summary.")] = False,
+) -> None:
+    """Have a model write a caption of each picture.
+
+    \b
+    Then `clipsearch query caption:harbour` finds them beside what people wrote, generated:harbour them alone, and
+    wrote:harbour what people wrote alone. They are kept in the index: nothing is written into picture files, and what
+    people wrote stays. The model must be able to write captions (open_clip's CoCa); it need not be that of the index,
+    and is downloaded only if you name one. Ctrl-C is safe at any time: the next run continues from there.
+    Needs: pip install 'clipsearch[torch]'. See docs/captions.md.
+
+    \b
+    Examples:
+      clipsearch caption --model open_clip:coca_ViT-B-32/mscoco_finetuned_laion2b_s13b_b90k
+      clipsearch caption --model open_clip:coca_ViT-B-32 --checkpoint coca.safetensors --index ./photos
+      clipsearch query generated:harbour
+    """
+    from clipsearch.indexer.api import encoder_for
+    from clipsearch.indexer.captions import CaptionOptions, caption_pictures, forget_captions
+
+    place = config.find_index(index)
+    if forget:
+        print("Forgot all captions of models." if forget_captions(place) else "There were no captions to forget.")
+        return
+    encoder = encoder_for(place, model, checkpoint=checkpoint, allow_pickle=allow_pickle, notice=notice)
+    options = CaptionOptions(again=again, retry_skipped=retry_skipped, workers=workers, timeout_s=timeout)
+    with ExitStack() as stack:
+        display = (lambda _: None) if quiet else stack.enter_context(progress_display())
+        report = caption_pictures(place, encoder, options, display)
+    if as_json:
+        body = dataclasses.asdict(report)
+        print_json({**body, "index": str(report.index), "pictures_per_s": round(report.pictures_per_s, 2)})
+    elif not quiet:
+        _print_report(report)
+    if report.interrupted:
+        print("Stopped. Finished work is kept. Continue with the same command, without --again.", file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _print_report(report: CaptionReport) -> None:
+    parts = [f"{report.captioned:,} captioned"]
+    parts += [
+        f"{number:,} {what}"
+        for number, what in (
+            (report.known, "known from before"),
+            (report.changed, "changed since they were indexed"),
+            (report.not_read, "in tables or object storage, which are not captioned"),
+            (len(report.skipped), "skipped"),
+        )
+        if number
+    ]
+    rate = f" ({report.pictures_per_s:.1f} pictures/s)" if report.captioned else ""
+    print(f"{', '.join(parts)} in {duration(report.seconds)}{rate}")
+    for skip in report.skipped[:EXAMPLES]:
+        print(f"    {shown(skip.path)}: {shown(skip.reason)}")
