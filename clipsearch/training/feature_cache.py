@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -176,7 +177,7 @@ def _cached(folder: Path, identity: str, compute: Callable[[], Arrays]) -> Array
             arrays = {name: stored[name] for name in stored.files}
         os.utime(path)
         return arrays
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):  # not there, or damaged
         pass
     arrays = compute()
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
