@@ -14,7 +14,7 @@ from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, notice,
 from clipsearch.cli.terminal import shown
 from clipsearch.errors import IndexNotFound
 from clipsearch.places import absolute, is_address, is_file
-from clipsearch.records import page_view
+from clipsearch.records import angle_view, page_view
 from clipsearch.replacing import creating, refuse_existing
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ app = typer.Typer(rich_markup_mode=None)
 @app.command()
 def where(
     query: Annotated[str, typer.Argument(help="What to look for, as in `clipsearch query`.", metavar="TEXT")],
-    picture: Annotated[str, typer.Argument(help="Path of a picture, or row_id of a hit.", metavar="PICTURE|ID")],
+    picture: Annotated[
+        str,
+        typer.Argument(help="Path of a picture, or a hit as `query` prints it, or its row_id.", metavar="PICTURE|ID"),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -47,10 +50,10 @@ def where(
     """Show where in a picture a query matches: a box, and a heat map.
 
     \b
-    The box is printed as a part of the picture, which `clipsearch query` takes. Of a document or a video it names the
-    page or second, too: that of the row_id, or the first of a path. It always points somewhere, also in a picture that
-    does not show what you look for: a line on stderr says so, if the index knows the picture. docs/where.md says how
-    often the place is right. The model is that of the index, where there is one; else --model.
+    The box is printed as a part of the picture, which `clipsearch query` takes. Of a document, a video or a 3-D model
+    it names the page, second or angle, too: that of the hit, or the first of a path. It always points somewhere, also
+    in a picture that does not show what you look for: a line on stderr says so, if the index knows the picture.
+    docs/where.md says how often the place is right. The model is that of the index, where there is one; else --model.
 
     \b
     Examples:
@@ -85,7 +88,7 @@ def where(
                 record = photos.record(row_id)
                 path, time_s = os.path.join(photos.root, record.place), record.part_at or 0.0  # noqa: PTH118  addresses
                 source = path if out is None else photos.file_of(row_id)
-                part = record.fragment
+                part = "" if record.is_region else record.fragment  # the map is of all of the picture
                 if record.member or is_address(path):  # of which no query takes the path
                     asked = f"like:{row_id}"
             config.remember_index(photos.index)
@@ -108,7 +111,8 @@ def where(
 
 
 def _seen_of(path: str) -> str:
-    """Which part of a file is looked at that has parts: of a document the first page, of a video its beginning."""
+    """Which part of a file is looked at that has parts: of a document the first page, of a model
+    the first angle, of a video its beginning."""
     from clipsearch.pictures.formats import HEAD_BYTES, identify
 
     try:
@@ -116,15 +120,21 @@ def _seen_of(path: str) -> str:
             kind = identify(file.read(HEAD_BYTES), path)
     except (OSError, ValueError):
         return ""  # whoever reads it says so
-    return {"PDF": f"#{page_view(1)}", "VIDEO": "#t=0"}.get(kind or "", "")
+    return {"PDF": f"#{page_view(1)}", "MESH": f"#{angle_view(1)}", "VIDEO": "#t=0"}.get(kind or "", "")
 
 
 def _row_of(photos: Collection, wanted: int | str) -> int | None:
-    """The row of a picture that is no file by itself; None for a file, and for what the index does not know."""
+    """The row of a picture that is no file by itself, as `query` prints it; None for a file, and for what the index
+    does not know."""
     from clipsearch.search.similar import find_picture
 
     if isinstance(wanted, int) or is_file(wanted):
         return wanted if isinstance(wanted, int) else None
     with contextlib.suppress(OSError):  # the current folder is gone
-        return find_picture(photos, absolute(wanted))
+        row_id = find_picture(photos, absolute(wanted))
+        name, mark, part = wanted.rpartition("#")
+        if row_id is None and mark and (whole := find_picture(photos, absolute(name))) is not None:
+            of_file = {record.fragment: record.row_id for record in photos.views(whole)}
+            row_id = of_file.get(f"#{part}")
+        return row_id
     return None

@@ -66,6 +66,10 @@ class Found(_Brief):  # type: ignore[valid-type,misc]
     date: Annotated[str, Field(description="taken_at, or else the file's modification time. Date filters use this.")]
     others: Annotated[list[Found], Field(default_factory=list, description="Near-duplicates of this hit.")]
     words: messages.Words
+    where: Annotated[
+        str | None,
+        Field(description="Only for a part of a file: which, as trip.mp4#t=73, scan.pdf#page=3 or photo.jpg#xywh=..."),
+    ] = None
     index: Annotated[str | None, Field(description="Of a search of all indexes: the one that has it.")] = None
 
 
@@ -160,7 +164,8 @@ def assistant_server(service: Service) -> MCPServer:
         sort: Annotated[Sort, Field(description="Order of the hits.")] = "score",
         unique: Annotated[bool, Field(description="Show near-duplicates as one hit, the best.")] = False,
         each: Annotated[
-            bool, Field(description="Return every matching moment of a video or page of a document, not only the best.")
+            bool,
+            Field(description="Return every matching moment of a video, page of a document and part of a picture."),
         ] = False,
         diverse: Annotated[
             bool | Annotated[float, Field(ge=0, le=1)],
@@ -229,7 +234,7 @@ def assistant_server(service: Service) -> MCPServer:
             about = {name: value for name, value in found.to_dict().items() if name != "scores"}
             known = service.picture(row, index)
             fragment = f"like:{row}{found.fragment}"
-            if known["view"]:  # a page of a document, a moment of a video: no query takes a part of it
+            if known["view"] and not known["view"].startswith("xywh="):  # a page, a moment: no query takes a part of it
                 fragment = f"{safe(known['where'])}&{found.fragment.removeprefix('#')}"
             told = {"row_id": row, "path": safe(known["path"]), **about, "fragment": fragment}
             image.thumbnail((WHERE_SIDE, WHERE_SIDE))
@@ -288,8 +293,9 @@ def _told(answer: Callable[[], BaseModel]) -> CallToolResult:
     body = _or_tool_error(answer).model_dump(mode="json")
     for hit in body.get("hits", ()):
         for one in (hit, *hit["others"]):
-            if one["index"] is None:  # that of the answer
-                del one["index"]
+            for name in ("index", "where"):  # that of the answer; a whole file
+                if one[name] is None:
+                    del one[name]
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).translate(_MARKUP)
     return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=body)
 
@@ -312,7 +318,7 @@ def _answer(found: dict[str, Any], note: str | None) -> Answer:
 def _found(hit: dict[str, Any]) -> Found:
     changed = datetime.fromtimestamp(hit["mtime_ns"] / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     texts = {name: safe(value) for name, value in hit.items() if isinstance(value, str)}
-    lists = {name: [safe(one) for one in hit[name]] for name in ("keywords", "people")}
+    lists = {name: [safe(one) for one in hit[name]] for name in ("keywords", "people", "columns")}
     others = [_found(other) for other in hit["others"]]
     words = [{**line, "text": safe(line["text"])} for line in hit["words"]]
     date = safe(hit["taken_at"] or changed)

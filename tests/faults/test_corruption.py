@@ -23,18 +23,22 @@ FLIPS = int(os.environ.get("CLIPSEARCH_FLIPS", "60"))
 PICTURES = 30
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(folder: Path, *, regions: bool | None = None) -> Path:
     """An index with two fragments, deleted rows and skipped files."""
-    folder = tmp_path_factory.mktemp("whole") / "photos"
+    options = IndexOptions(workers=1, regions=regions)
     fill(folder, 20)
     (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    index_folder(folder, FakeEncoder(), options=IndexOptions(workers=1))
+    index_folder(folder, FakeEncoder(), options=options)
     fill(folder, 12, first=20)
     (folder / "set000" / "p00001.jpg").unlink()
     (folder / "set001" / "p00011.jpg").unlink()
-    index_folder(folder, FakeEncoder(), options=IndexOptions(workers=1))
+    index_folder(folder, FakeEncoder(), options=options)
     return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("whole") / "photos")
 
 
 @pytest.fixture
@@ -43,9 +47,22 @@ def index(whole: Path, tmp_path: Path) -> Path:
     return tmp_path / "photos" / ".clipsearch"
 
 
+@pytest.fixture(scope="module")
+def whole_with_regions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("regions") / "photos", regions=True)
+
+
+@pytest.fixture
+def index_with_regions(whole_with_regions: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole_with_regions, tmp_path / "photos")
+    return tmp_path / "photos" / ".clipsearch"
+
+
 def answers(index: Path) -> list[tuple[str, float]]:
+    """Where each hit is, and what it scores."""
     with Collection(index, encoder=FakeEncoder()) as photos:
-        return [(hit.record.path, hit.score) for hit in photos.search("red", k=1000, all=True)]
+        root = len(str(photos.root))
+        return [(hit.where[root:], hit.score) for hit in photos.search("red", k=1000, all=True)]
 
 
 def index_files(index: Path) -> list[Path]:
@@ -53,6 +70,16 @@ def index_files(index: Path) -> list[Path]:
 
 
 def test_no_flipped_byte_is_searched(index: Path) -> None:
+    no_flipped_byte_is_searched(index)
+
+
+@pytest.mark.slow
+def test_no_flipped_byte_of_regions_is_searched(index_with_regions: Path) -> None:
+    assert any("#xywh=" in where for where, _ in answers(index_with_regions))
+    no_flipped_byte_is_searched(index_with_regions)
+
+
+def no_flipped_byte_is_searched(index: Path) -> None:
     rng = random.Random(3)
     truth = answers(index)
     assert len(truth) == PICTURES
@@ -82,6 +109,18 @@ KINDS = ["INDEX", "CURRENT", "manifests", "records", "vectors", "search", "rows"
 
 @pytest.mark.parametrize(("harm", "kind"), thinned(itertools.product(["flip", "cut", "delete"], KINDS), 3))
 def test_repair_brings_back_every_answer(index: Path, kind: str, harm: str) -> None:
+    repair_brings_back_every_answer(index, kind, harm)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("harm", "kind"), [("flip", "records"), ("cut", "rows"), ("delete", "search"), ("cut", "CURRENT")]
+)
+def test_repair_brings_back_every_region(index_with_regions: Path, kind: str, harm: str) -> None:
+    repair_brings_back_every_answer(index_with_regions, kind, harm)
+
+
+def repair_brings_back_every_answer(index: Path, kind: str, harm: str) -> None:
     truth = answers(index)
     path = [p for p in index_files(index) if kind in (p.name, p.parent.name)][-1]
     raw = path.read_bytes()

@@ -20,7 +20,8 @@ from PIL import Image
 import clipsearch
 from clipsearch.search.similar import find_picture
 from clipsearch.server.engine import Engine
-from clipsearch.server.mcp import MOST_HITS, assistant_server
+from clipsearch.server.mcp import MOST_HITS, _found, assistant_server
+from clipsearch.server.messages import SearchRequest
 from clipsearch.server.metrics import Metrics
 from clipsearch.server.routes import Service
 from tests.support.fake_encoder import COLOURS, FakeEncoder
@@ -178,6 +179,11 @@ def test_names_of_files_steer_nothing(service: Service) -> None:
 
 
 @pytest.mark.slow
+def test_columns_of_tables_steer_nothing(service: Service) -> None:
+    (hit,) = service.search(SearchRequest(query="", k=1))["hits"]
+    assert _found({**hit, "columns": ["a=\x1b[31mred"]}).columns == ["a=\\x1b[31mred"]
+
+
 def test_similar_pictures_by_row_id_and_by_path(service: Service, collection: Path) -> None:
     red = hits(service, "red", k=1)[0]["row_id"]
     by_id = told(call(service, "similar", row_id=red, k=2))["hits"]

@@ -6,14 +6,17 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mcp import Client
 from PIL import Image
 
 import clipsearch
@@ -33,8 +36,14 @@ from clipsearch.records import FloatArray, Hit
 from clipsearch.search.dedupe import find_duplicates
 from clipsearch.search.facets import count_facets
 from clipsearch.search.regions import REGION_COUNTS, joined
+from clipsearch.server.engine import Engine
+from clipsearch.server.mcp import assistant_server
+from clipsearch.server.metrics import Metrics
+from clipsearch.server.routes import Service
 from clipsearch.store import manifest as manifests
 from clipsearch.store import open_snapshot
+from tests.support.archives import table as archive_table
+from tests.support.archives import write_parquet, write_tar
 from tests.support.collections import serving
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import scene
@@ -468,6 +477,77 @@ def test_servers_tell_the_same(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_assistants_and_each_are_told_bands_and_boxes(folder: Path) -> None:
+    engine = Engine([folder / ".clipsearch"], encoder=FakeEncoder())
+    service = Service(engine, Metrics(), search_threads=1, most_waiting=0, decode_timeout_s=10)
+
+    async def call(tool: str, **arguments: Any) -> Any:
+        async with Client(assistant_server(service)) as client:
+            return await client.call_tool(tool, arguments)
+
+    try:
+        told = anyio.run(partial(call, "search", query="blue", all=True, k=20)).structured_content["hits"]
+        (looked,) = [hit for hit in told if hit["path"].endswith("blue2.png")]
+        parts = anyio.run(partial(call, "search", query="blue", all=True, each=True, k=100)).structured_content["hits"]
+        (tile,) = [hit for hit in parts if hit.get("where", "").endswith(f"blue2.png#{said(TILES[2])}")]
+        asked = [looked["row_id"], tile["row_id"]]
+        drawn = [anyio.run(partial(call, "where", query="blue", row_id=row_id)) for row_id in asked]
+    finally:
+        service.close()
+    with clipsearch.open(folder, encoder=FakeEncoder()) as photos:
+        hits = photos.search("blue", 20, all=True)
+        assert [hit.get("where", hit["path"]) for hit in told] == [hit.where for hit in hits]
+        assert [hit["band"] for hit in told] == [hit.band for hit in hits]
+        assert [hit["confidence"] for hit in told] == pytest.approx([hit.confidence for hit in hits], abs=1e-3)
+        assert looked["where"].endswith(f"blue2.png#{said(TILES[2])}")
+        for row_id, map_of in zip(asked, drawn, strict=True):  # of a tile: that of all of its picture
+            fragment = json.loads(map_of.content[1].text)["fragment"]
+            assert fragment.startswith(f"like:{row_id}#xywh=") and fragment.count("xywh=") == 1
+            assert photos.search(fragment, 1, all=True)
+        each = photos.search("blue", 100, all=True, each=True)
+        assert all(hit.band and hit.confidence is not None for hit in each)
+        ranks = ["strong", "maybe", "unlikely"]
+        assert [ranks.index(str(hit.band)) for hit in each] == sorted(ranks.index(str(hit.band)) for hit in each)
+        for hit in each:
+            region = hit.record.view
+            assert hit.where == (f"{hit.path}#{region}" if region else hit.path)
+            assert hit.to_dict()["view"] == region or not region
+        assert {hit.record.view for hit in each if hit.path.endswith("blue2.png")} == set(WHOLE_AND_TILES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_pictures_in_archives_have_regions(kind: str, made: Path, tmp_path: Path) -> None:
+    contents = {path.name: path.read_bytes() for path in sorted(made.glob("*.png"))}
+    source = tmp_path / f"x.{kind}"
+    if kind == "tar":
+        write_tar(source, contents)
+    else:
+        write_parquet(source, archive_table(list(contents.values())))
+    report = run(source, regions=True, archives=True)
+    assert (report.pictures, report.rows) == (len(contents), 5 * len(contents))
+    with (
+        Collection(report.index, encoder=FakeEncoder()) as photos,
+        Collection(made / ".clipsearch", encoder=FakeEncoder()) as files,
+    ):
+        wanted = {hit.record.content_hash: hit for hit in files.search("blue name:png", 20, all=True)}
+        hits = photos.search("blue", 20, all=True)
+        assert len(hits) == len(contents)
+        for hit in hits:
+            other = wanted[hit.record.content_hash]
+            assert hit.record.view == other.record.view
+            assert hit.score == pytest.approx(other.score, abs=1e-5)
+            assert hit.where == f"{source}/{hit.record.member}" + (f"#{hit.record.view}" if hit.record.view else "")
+            assert photos.thumbnail(hit)[:2] == b"\xff\xd8"
+        best = hits[0]
+        assert best.record.view and photos.where("blue", best).box
+        assert photos.similar(best, 3)[0].record.row_id != best.record.row_id
+        assert len(photos.search("blue", 100, all=True, each=True)) == report.rows
+        assert {view.view for view in photos.views(best.record.row_id)} == set(WHOLE_AND_TILES)
+    assert run(source, regions=True, archives=True).unchanged == len(contents)
+
+
+@pytest.mark.slow
 def test_commands_take_and_say_it(folder: Path) -> None:
     from tests.support.commands import Commands
 
@@ -483,6 +563,10 @@ def test_commands_take_and_say_it(folder: Path) -> None:
         assert all(Path(path).is_file() for path in paths) and len(paths) == PICTURES
         each = commands.run("query", "blue", "--all", "--each", "-k", "100", "--json", "--index", folder).out
         assert len(json.loads(each)) == 5 * PICTURES
+        (tile, *_) = (hit for hit in json.loads(each) if "#xywh=" in hit.get("where", ""))
+        for asked in (str(tile["row_id"]), tile["where"]):  # whose map is of all of the picture
+            box = commands.run("where", "blue", asked, "--index", folder).out.strip()
+            assert box.startswith(f"{tile['path']}#xywh=") and box.count("xywh=") == 1
         refused = commands.run("index", folder, "--no-regions")
         assert refused.status == 1 and "--no-regions --reindex" in refused.err
 

@@ -231,6 +231,8 @@ def test_the_command_names_the_page_with_the_box(tmp_path: Path) -> None:
     as_json = json.loads(run("where", "a dog", str(rows[3]), "--json", folder=tmp_path).stdout)
     assert (as_json["where"], as_json["fragment"]) == (f"{tmp_path}/scan.pdf#page=3", f"#xywh={box}")
     assert run("where", "a dog", "scan.pdf", folder=tmp_path).stdout.startswith("scan.pdf#page=1&xywh=")
+    assert run("where", "a dog", "scan.pdf#page=3", folder=tmp_path).stdout.strip() == told  # as `query` prints it
+    assert "no such picture" in run("where", "a dog", "scan.pdf#page=9", folder=tmp_path, status=1).stderr
 
 
 def test_every_door_shows_the_same_place(photos: Path) -> None:
