@@ -165,6 +165,7 @@ _FIELDS = (
         "the same, of what people wrote alone",
         ("wrote:harbour",),
         ("wrote:harbour",),
+        "human humans manual",
     ),
     Field(
         "generated",

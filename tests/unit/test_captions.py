@@ -165,6 +165,7 @@ def test_captions_are_written_found_and_told_apart(
     assert hit.words == () and "harbour" in (hit.record.metadata.caption or "").lower()
 
 
+@pytest.mark.slow
 def test_a_second_run_captions_what_is_new_and_forgetting_forgets(photos: Path, encoder: Captioning) -> None:
     index = index_of(photos)
     assert caption_pictures(index, encoder, options()).captioned == 5
@@ -204,6 +205,7 @@ def test_words_in_pictures_and_captions_do_not_mix(photos: Path, encoder: Captio
         assert len(collection.search("generated:*", 99)) == 5
 
 
+@pytest.mark.slow
 def test_a_server_says_that_a_model_wrote_it(photos: Path, encoder: Captioning) -> None:
     index = index_of(photos)
     write_words(index, {"0.png": ["invoice"]})
@@ -229,6 +231,7 @@ def test_a_run_that_is_stopped_goes_on(photos: Path, encoder: Captioning) -> Non
     assert not again.interrupted
 
 
+@pytest.mark.slow
 def test_parts_are_committed_on_the_way_beside_an_index_run(photos: Path, encoder: Captioning) -> None:
     index = index_of(photos)
     counts: list[int] = []
@@ -237,6 +240,7 @@ def test_parts_are_committed_on_the_way_beside_an_index_run(photos: Path, encode
     assert counts == [0, 2, 4]
 
 
+@pytest.mark.slow
 def test_what_changed_or_cannot_be_read_is_told(photos: Path, encoder: Captioning) -> None:
     index = index_of(photos)
     picture(50).save(photos / "0.png")
@@ -247,6 +251,7 @@ def test_what_changed_or_cannot_be_read_is_told(photos: Path, encoder: Captionin
     assert caption_pictures(index, encoder, options()).known == 3  # both are looked at again
 
 
+@pytest.mark.slow
 def test_pages_and_moments_have_captions_of_their_own(tmp_path: Path, encoder: Captioning) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -315,6 +320,7 @@ def test_a_query_is_reranked_on_request(photos: Path, encoder: Captioning) -> No
             reranked(collection, wish, encoder, captioner, 5)
 
 
+@pytest.mark.slow
 def test_only_the_first_are_reranked(photos: Path, encoder: Captioning, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rerank, "RERANKED", 3)
     index = index_of(photos)
@@ -331,6 +337,7 @@ def run(name: str, *arguments: str) -> None:
     load_command(name).main(list(arguments), prog_name=f"clipsearch {name}", standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_the_commands_take_a_checkpoint(
     photos: Path, model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
