@@ -398,7 +398,9 @@ class Loop:
         if self.world.is_first:
             self.folder.restart_metrics(progress.rows)
             self._measured_row(row)
+        # A run that is at its end has its verdict.
         judged = progress.step >= max(JUDGED_AFTER * self.total_steps, 3 * self.plan.warmup_steps)
+        judged = judged and not progress.finished
         fallen = recall < COLLAPSED_RECALL * progress.start_recall
         if judged and fallen and progress.start_recall > LEAST_START_RECALL and not self._anyway:
             fall = f"held-out recall@10 fell from {progress.start_recall:.1%} to {recall:.1%} in {epoch} epochs"

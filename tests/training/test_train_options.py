@@ -184,6 +184,14 @@ def test_a_collapse_is_judged_after_the_warmup_and_not_against_the_users_will(tm
             loop._end_epoch(step)
 
 
+def test_a_run_at_its_end_has_a_verdict_and_is_not_called_stopped(tmp_path: Path) -> None:
+    loop = loop_for(Settings("full", batch=8, epochs=1, views=1), tmp_path)
+    loop.progress.start_recall = 3.0
+    loop.progress.step = loop.total_steps
+    loop._end_epoch(1)
+    assert loop.progress.finished
+
+
 def test_out_of_memory_says_what_fits(tmp_path: Path) -> None:
     loop = loop_for(Settings("full", batch=8, micro_batch=8, views=1), tmp_path)
     encode = loop.trainee.encode
