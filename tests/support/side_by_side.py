@@ -216,7 +216,11 @@ class SideBySide:
                 worker.test = None
                 hook.pytest_runtest_logfinish(nodeid=body[0], location=body[1])
             case "report":
-                hook.pytest_runtest_logreport(report=self._report(body))
+                report = self._report(body)
+                hook.pytest_runtest_logreport(report=report)
+                terminal = self._config.pluginmanager.getplugin("terminalreporter")
+                if report.failed and terminal is not None:  # the end, where pytest says it, may be half an hour away
+                    terminal.write_line(f" {report.nodeid}", red=True)
             case "collect report":
                 hook.pytest_collectreport(report=self._report(body))
             case "deselected":
