@@ -7,7 +7,7 @@ import { button, icon, make } from "./dom.js";
 import { baseName } from "./gallery.js";
 import { t } from "./messages.js";
 import { Overlay, surety } from "./overlay.js";
-import { Shots } from "./shots.js";
+import { placeOf, Shots } from "./shots.js";
 import { pictures } from "./tables.js";
 import PhotoSwipe from "./vendor/photoswipe.js";
 
@@ -385,7 +385,7 @@ export class Viewer {
     } catch (error) { this.on.say(error.message); }
   }
 
-  /** Draw a rectangle to search by; not in a moment of a video, or a part of another file. */
+  /** Draw a rectangle to search by; not in a moment of a video, a page, an angle, or a part of another file. */
   toggleCrop() {
     if (this.crop.isOn) { this.crop.end(); return; }
     if (!this.canCrop) { this.on.say(t("crop.none")); return; }
@@ -395,7 +395,7 @@ export class Viewer {
     this.drawBar();
   }
 
-  get canCrop() { return !this.hit.view && !this.hit.member; }
+  get canCrop() { return placeOf(this.hit) === null && !this.hit.member; }
 
   /** Leave what is going on over the picture; whether anything was. */
   cancel() {
