@@ -30,6 +30,7 @@ const everSent = new Map(); // by number, which the history of the browser keeps
 let lastPlace = null;
 let restoring = null; // where the gallery was, when somebody comes back to it
 let leaving = null; // what is to be done when the browser has gone back
+let onSheet = Boolean(history.state?.sheet); // whether the entry of the browser's history is that of the sheet of paper
 let running = null;
 let answered = null; // what the gallery shows the answer of
 let indexes = [];
@@ -48,7 +49,7 @@ const file = make("input", { type: "file", accept: tables.accepted, hidden: true
 const chip = make("span.cs-chip", { hidden: true });
 const form = make("form.cs-search", { role: "search" }, icon("search"), chip, input,
   button("cs-plain.cs-star", "star", t("saved.title"), () => saved.show()),
-  button("cs-plain.cs-draw", "sketch", t("sketch.open"), () => sketch.show()),
+  button("cs-plain.cs-draw", "sketch", t("sketch.open"), () => openSheet()),
   button("cs-plain.cs-send", "picture", t("search.send"), () => file.click()), file);
 const filterButton = button("cs-plain.cs-filter", "filter", t("filters.title"), () => toggleFilters());
 filterButton.setAttribute("aria-expanded", "false");
@@ -91,7 +92,7 @@ const heading = make("h1.cs-unseen", {}, "clipsearch");
 header.prepend(heading);
 root.replaceChildren(header, filters, results, mapView, statusView, selection, progress, stage, toast, lost, drop);
 const help = new Help(root);
-const sketch = new Sketch(root, { search: (picture) => send(picture) });
+const sketch = new Sketch(root, { search: (picture) => send(picture), closed: leaveSheet });
 const saved = new Saved(root, {
   index: () => state.index,
   present: () => {
@@ -210,6 +211,7 @@ function key() {
 
 /** Change what is shown. `picture`: the one that was sent; `under`: what is opened lies over what was shown before. */
 function go(changes, { replace = false, picture = sent, under = false } = {}) {
+  if (!replace && sketch.isOpen) { sketch.dialog.close(); leaveSheet(); } // a picture was dropped on it
   if (leaving) { leaving.push(() => go(changes, { replace, picture, under })); return; }
   if ("q" in changes && changes.q !== state.q) changes = { up: [], down: [], view: "search", ...changes };
   if (!replace) { keepPlace(); map.restoring = null; }
@@ -220,9 +222,26 @@ function go(changes, { replace = false, picture = sent, under = false } = {}) {
   sent = picture;
   if (returns && answered?.key === key()) restoring = lastPlace;
   const kept = replace ? history.state : null;
-  const entry = { sent: sent?.number ?? 0, under: replace ? kept?.under ?? false : under, place: kept?.place };
+  const entry = { sent: sent?.number ?? 0, under: replace ? kept?.under ?? false : under, place: kept?.place, sheet: kept?.sheet };
   history[replace ? "replaceState" : "pushState"](entry, "", toAddress(state));
+  onSheet = Boolean(entry.sheet);
   draw();
+}
+
+/** Lay the sheet of paper over the page, with an entry of its own in the browser's history: Back closes it alone. */
+function openSheet() {
+  if (leaving) { leaving.push(openSheet); return; }
+  keepPlace();
+  history.pushState({ ...history.state, sheet: true }, "", toAddress(state));
+  onSheet = true;
+  sketch.show();
+}
+
+/** The sheet was closed: leave its entry, unless Back did that. */
+function leaveSheet() {
+  if (sketch.isOpen || leaving || !history.state?.sheet) return;
+  leaving = [];
+  history.back();
 }
 
 /** Note in the browser's history where the gallery is, for whoever comes back. */
@@ -930,6 +949,15 @@ addEventListener("pagehide", keepPlace);
 addEventListener("popstate", (event) => {
   for (const dialog of root.querySelectorAll("dialog[open]")) dialog.close(); // what it lay over is left
   const waiting = leaving ?? [];
+  const isSame = toAddress(fromAddress(location.search)) === toAddress(state) && (everSent.get(event.state?.sent) ?? null) === sent;
+  const isOfSheet = onSheet || event.state?.sheet;
+  onSheet = Boolean(event.state?.sheet);
+  if (onSheet) sketch.show();
+  if (isOfSheet && isSame) { // the page below it is as it was, with what was typed
+    leaving = null;
+    for (const act of waiting) act();
+    return;
+  }
   const was = { ...state, isLarge: leaving !== null || state.id !== null };
   leaving = null;
   state = fromAddress(location.search);
@@ -952,4 +980,5 @@ draw();
 status.poll();
 start.load();
 if (!state.q && matchMedia("(pointer: fine)").matches) input.focus({ preventScroll: true });
+if (onSheet) sketch.show(); // the page was loaded again under it
 root.dataset.ready = "1";
