@@ -6,7 +6,7 @@ import { Crop } from "./crop.js";
 import { button, icon, make } from "./dom.js";
 import { baseName } from "./gallery.js";
 import { t } from "./messages.js";
-import { Overlay, surety } from "./overlay.js";
+import { boxOf, Overlay, surety } from "./overlay.js";
 import { placeOf, Shots } from "./shots.js";
 import { pictures } from "./tables.js";
 import PhotoSwipe from "./vendor/photoswipe.js";
@@ -530,11 +530,15 @@ function isLong({ elementSize, panAreaSize }) {
   return Math.max(shape, 1 / shape) > LONG && Math.max(other, 1 / other) > MISMATCH;
 }
 
-/** A long picture is shown from its beginning. */
+/** A long picture is shown from its beginning; where a part of it was found, with that in the middle. */
 function startAt(slide) {
-  if (slide.zoomLevels.initial <= slide.zoomLevels.fit) return;
-  slide.pan.x = slide.bounds.min.x; // PhotoSwipe's minimum is where a picture begins
-  slide.pan.y = slide.bounds.min.y;
+  const { bounds, data, pan, panAreaSize, zoomLevels } = slide;
+  if (zoomLevels.initial <= zoomLevels.fit) return;
+  const part = data.hit && boxOf(data.hit);
+  for (const [n, [axis, side]] of [["x", slide.width], ["y", slide.height]].entries()) {
+    const middle = part && (part[n] + part[n + 2] / 2) * side * zoomLevels.initial;
+    pan[axis] = part ? bounds.correctPan(axis, panAreaSize[axis] / 2 - middle) : bounds.min[axis]; // where a picture begins
+  }
 }
 
 /** The wheel moves along a long picture; with Ctrl, it zooms there too. */
