@@ -33,6 +33,7 @@ let leaving = null; // what is to be done when the browser has gone back
 let onSheet = Boolean(history.state?.sheet); // whether the entry of the browser's history is that of the sheet of paper
 let running = null;
 let answered = null; // what the gallery shows the answer of
+const lists = new Set(); // queries of which only the answer told that they put nothing in an order of likeness
 let indexes = [];
 let together = null; // all of them, searched as one
 const served = (name) => (together?.name === name ? together : indexes.find((one) => one.name === name));
@@ -191,7 +192,7 @@ form.append(suggestions.list, suggestions.said);
 // ---- what is asked
 
 function question() {
-  const asked = { query: state.q, sort: state.sort, unique: state.unique, diverse: state.diverse, all: state.all };
+  const asked = { query: state.q, sort: state.sort, unique: state.unique && canGroup(state.q), diverse: state.diverse, all: state.all };
   if (state.index) asked.index = state.index;
   if (learns()) Object.assign(asked, state.up.length ? { like: state.up } : {}, state.down.length ? { unlike: state.down } : {});
   if (sent) asked.vector = sent.vector;
@@ -202,6 +203,9 @@ function question() {
 
 /** Whether thumbs move the answer: who only looks through pictures marks some, and does not lose the place. */
 const learns = () => Boolean(sent) || ranks(state.q);
+
+/** Whether near-duplicates can be hidden behind the best: nothing is the best of a list, which leaves out none. */
+const canGroup = (q, picture = sent) => Boolean(picture) || (ranks(q) && !lists.has(q));
 
 /** What the answer depends on: the same key, the same gallery. */
 function key() {
@@ -273,7 +277,7 @@ function draw() {
 }
 
 async function ask() {
-  const asked = key();
+  const [asked, wanted] = [key(), question()];
   if (answered?.key === asked || running?.key === asked) {
     rated();
     gallery.marks();
@@ -289,8 +293,13 @@ async function ask() {
   const began = performance.now();
   try {
     const locate = open === null ? {} : { locate: open };
-    const answer = await api.search({ ...question(), ...locate, offset: 0, k: Gallery.first, timeline: true }, controller.signal);
+    const answer = await api.search({ ...wanted, ...locate, offset: 0, k: Gallery.first, timeline: true }, controller.signal);
     if (controller.signal.aborted) return;
+    if (wanted.unique && answer.hits.length && !isScored(answer.hits)) {
+      lists.add(wanted.query);
+      await ask();
+      return;
+    }
     if (gallery.index !== answer.index || (answered ?? answer).index_id !== answer.index_id) gallery.selected.clear();
     answered = { key: asked, ...answer };
     identities.set(state.index, answer.index_id).set(answer.index, answer.index_id);
@@ -346,15 +355,17 @@ function failed(error) {
   return true;
 }
 
+const isScored = (hits) => hits.some((hit) => typeof hit.score === "number");
+
 function drawSummary(took) {
   const { total, hidden, hits } = answered;
   const asksFor = state.q || sent;
-  const isScored = hits.length ? hits.some((hit) => typeof hit.score === "number") : Boolean(asksFor);
+  const scored = hits.length ? isScored(hits) : Boolean(asksFor);
   const byScore = sort.querySelector("[value=score]");
-  byScore.hidden = byScore.disabled = !isScored; // nothing is better than another then
-  sort.value = !isScored && state.sort === "score" ? "date" : state.sort;
-  unique.label.hidden = !isScored;
-  diverse.label.hidden = !isScored || state.sort !== "score";
+  byScore.hidden = byScore.disabled = !scored; // nothing is better than another then
+  sort.value = !scored && state.sort === "score" ? "date" : state.sort;
+  unique.label.hidden = !scored;
+  diverse.label.hidden = !scored || state.sort !== "score";
   summary.textContent = t(asksFor ? "summary.results" : "summary.pictures", { n: total, ms: Math.round(took) });
   summary.dataset.ms = Math.round(took);
   const allNotices = answered.notices.map((english, n) => ({ text: said(answered.sentences?.[n]) ?? english, why: answered.sentences?.[n]?.parts.why }));
@@ -387,7 +398,7 @@ async function offerNames() {
   if (sent || !WORDS.test(state.q) || asked.hits.some(({ band }) => band === "strong")) return;
   const query = state.q.trim().split(/\s+/).map((word) => `name:${quoted(word)}`).join(" ");
   try {
-    const { total } = await api.search({ query, ...(state.index ? { index: state.index } : {}), index_id: asked.index_id, unique: state.unique, offset: 0, k: 1 });
+    const { total } = await api.search({ query, ...(state.index ? { index: state.index } : {}), index_id: asked.index_id, offset: 0, k: 1 });
     if (answered !== asked || !total) return;
     named.replaceChildren(`${t("named.found", { n: total })} `, button("cs-link", null, t("named.show_title"), () => go({ q: query, id: null }), t("named.show")));
     named.hidden = false;
@@ -843,7 +854,7 @@ form.addEventListener("submit", (event) => {
 });
 /** Show what a saved search finds. */
 function openSaved({ query, sort, unique, diverse, all }) {
-  go({ q: query, sort, unique, diverse, all, up: [], down: [], view: "search", id: null }, { picture: null });
+  go({ q: query, sort, unique: canGroup(query, null) ? unique : state.unique, diverse, all, up: [], down: [], view: "search", id: null }, { picture: null });
 }
 
 /** Ask what the box says. */
