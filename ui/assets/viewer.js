@@ -268,12 +268,13 @@ export class Viewer {
     video.addEventListener("error", () => {
       if (this.video === video && this.stopVideo()) this.on.say(t("viewer.no_video"));
     });
-    this.put(video);
+    if (calm.matches) for (const name of ["pointerdown", "click"]) video.addEventListener(name, (event) => event.stopPropagation()); // for its controls
+    this.put(video, this.overlay.root); // exactly where its picture is, zoomed or not
   }
 
-  put(video) {
+  put(video, over = this.pswp.element) {
     this.video = video;
-    this.pswp.element.append(video);
+    over.append(video);
     this.drawBar();
   }
 
