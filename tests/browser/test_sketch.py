@@ -261,6 +261,38 @@ def test_back_closes_the_sheet_only_and_forward_opens_it_with_its_drawing(open_p
     assert page.url == start
 
 
+DROP = """() => new Promise((done) => {
+  const paper = document.createElement("canvas");
+  paper.width = paper.height = 64;
+  paper.toBlob((picture) => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([picture], "a.png", { type: "image/png" }));
+    document.querySelector("dialog.cs-sketch").dispatchEvent(
+      new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+    done();
+  });
+})"""
+
+
+def test_a_sheet_that_was_reloaded_or_dropped_on_leaves_no_entry_behind(open_page: Open) -> None:
+    page = open_page("/")
+    ask(page, "blue")
+    opened(page)
+    page.reload()
+    page.wait_for_selector("#clipsearch[data-ready]")
+    expect(page.locator(DIALOG)).to_be_visible()
+    page.keyboard.press("Escape")
+    until(page, "!history.state?.sheet")
+    opened(page)
+    page.evaluate(DROP)
+    expect(page.locator(".cs-chip img")).to_be_visible()
+    expect(page.locator(DIALOG)).to_be_hidden()
+    page.go_back()
+    expect(page.locator(".cs-chip")).to_be_hidden()
+    expect(page.locator(".cs-query")).to_have_value("blue")
+    expect(page.locator(DIALOG)).to_be_hidden()
+
+
 def test_fingers_and_pens_draw(open_page: Open) -> None:
     page = open_page(**PHONE)
     at = opened(page)
